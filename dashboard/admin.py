@@ -29,6 +29,7 @@ from dashboard.models import (
     Pipeline,
     Project,
     ProxyAccount,
+    RightsChange,
     Run,
     SavedView,
     Stage,
@@ -52,6 +53,9 @@ else:
     TabularInline = admin.TabularInline
 
 
+type Before = dict[rights.Subject, rights.State | None]
+
+
 class ReadOnlyMixin:
     """Make rows read-only: only the sync writes the mirror, and aborts are an audit."""
 
@@ -66,30 +70,59 @@ class ReadOnlyMixin:
 
 
 class RightsLogMixin(ModelAdmin):
-    """Record each change in the access log, with the rights that it results in."""
+    """Record each change of rights, with the state before and after."""
+
+    def save_model(
+        self, request: HttpRequest, obj: Model, form: "forms.ModelForm[Any]", change: bool
+    ) -> None:
+        """Save, and keep the state before for `log_addition` and `log_change`."""
+        self._remember(request, rights.snapshot(*rights.subjects_of(obj)))
+        super().save_model(request, obj, form, change)
 
     def log_addition(self, request: HttpRequest, obj: Model, message: Any) -> LogEntry:
         entry = super().log_addition(request, obj, message)
-        self._record_change(request, obj, entry.get_change_message())
+        before = dict.fromkeys(rights.subjects_of(obj)) | self._remembered(request)
+        self._record(request, before, entry.get_change_message())
         return entry
 
     def log_change(self, request: HttpRequest, obj: Model, message: Any) -> LogEntry:
         entry = super().log_change(request, obj, message)
-        self._record_change(request, obj, entry.get_change_message())
+        before = self._remembered(request) or rights.snapshot(*rights.subjects_of(obj))
+        # A new password changes no state.
+        self._record(request, before, entry.get_change_message(), even_unchanged=True)
         return entry
 
-    def log_deletions(self, request: HttpRequest, queryset: QuerySet[Model]) -> Any:
-        for obj in queryset:
-            self._record_change(request, obj, "Deleted.")
-        return super().log_deletions(request, queryset)
+    def delete_model(self, request: HttpRequest, obj: Model) -> None:
+        """Delete, and record it."""
+        before = rights.snapshot(*rights.subjects_of_deletion([obj]))
+        super().delete_model(request, obj)
+        self._record(request, before, "Deleted.")
 
-    def _record_change(self, request: HttpRequest, obj: Model, change: str) -> None:
-        rights.record_change(
-            obj,
-            change,
+    @transaction.atomic
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
+        """Delete, and record each."""
+        before = rights.snapshot(*rights.subjects_of_deletion(queryset))
+        super().delete_queryset(request, queryset)
+        self._record(request, before, "Deleted.")
+
+    @staticmethod
+    def _remember(request: HttpRequest, before: Before) -> None:
+        request._rights_before = before  # type: ignore[attr-defined]
+
+    @staticmethod
+    def _remembered(request: HttpRequest) -> Before:
+        before: Before = getattr(request, "_rights_before", {})
+        return before
+
+    @staticmethod
+    def _record(request: HttpRequest, before: Before, detail: str, **options: bool) -> None:
+        rights.record_changes(
+            before,
+            detail,
             db_threads.now(),
             changed_by=signed_in_user(request),
             client_address=client_address(request),
+            **options,
         )
 
 
@@ -98,12 +131,33 @@ admin.site.unregister([User, Group])
 
 @admin.register(User)
 class LoggedUserAdmin(RightsLogMixin, DjangoUserAdmin):
-    pass
+    """Accounts; only superusers make and edit superusers, and give permissions."""
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)
+        if signed_in_user(request).is_superuser:
+            return fields
+        return (*fields, "is_superuser", "is_staff", "groups", "user_permissions")
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return super().has_change_permission(request, obj) and self._may_edit(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and self._may_edit(request, obj)
+
+    @staticmethod
+    def _may_edit(request: HttpRequest, obj: Model | None) -> bool:
+        is_superuser = isinstance(obj, User) and obj.is_superuser
+        return not is_superuser or signed_in_user(request).is_superuser
 
 
 @admin.register(Group)
 class LoggedGroupAdmin(RightsLogMixin, GroupAdmin):
-    pass
+    """Groups; only superusers give them Django permissions."""
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)
+        return fields if signed_in_user(request).is_superuser else (*fields, "permissions")
 
 
 @admin.register(ProxyAccount)
@@ -192,6 +246,17 @@ class AbortEventInline(ReadOnlyMixin, TabularInline):
     model = AbortEvent
     fields = ("occurred_at", "event_type", "detail")
     verbose_name_plural = gettext_lazy("Timeline")
+
+
+@admin.register(RightsChange)
+class RightsChangeAdmin(ReadOnlyMixin, ModelAdmin):
+    """Changes of rights; /people/changes/ has exports."""
+
+    list_display = ("occurred_at", "subject_kind", "subject", "changed_by", "detail")
+    list_filter = ("subject_kind",)
+    search_fields = ("=subject", "=changed_by")
+    date_hierarchy = "occurred_at"
+    show_full_result_count = False
 
 
 @admin.register(Abort)

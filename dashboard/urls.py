@@ -10,7 +10,7 @@ from dashboard.web.api import views as api
 from dashboard.web.http import converters
 from dashboard.web.http.webhook import northflank_webhook
 from dashboard.web.live.stream import live_stream
-from dashboard.web.pages import access_log, my_account
+from dashboard.web.pages import access_log, account, group, my_account, people, rights_changes
 from dashboard.web.pages.abort import abort
 from dashboard.web.pages.aborts import aborts, export_csv, export_json
 from dashboard.web.pages.acknowledge import acknowledge
@@ -59,6 +59,22 @@ api_urls: list[URLPattern | URLResolver] = [
     re_path("", api.not_found),  # also without a trailing slash: no redirect repeats a POST
 ]
 
+people_urls: list[URLPattern | URLResolver] = [
+    path("", people.people, name="people"),
+    path("new/", account.add_account, name="account_new"),
+    path("accounts/<key:key>/", account.account, name="account"),
+    path("accounts/<key:key>/password/", account.account_password, name="account_password"),
+    path("groups/", people.groups, name="groups"),
+    path("groups/<key:key>/", group.group, name="group"),
+    path("groups/<key:key>/delete/", group.delete_group, name="group_delete"),
+    path("groups/<key:key>/grants/new/", group.add_grant, name="grant_new"),
+    path("groups/<key:key>/grants/<key:grant_key>/", group.remove_grant, name="grant_remove"),
+    path("rights/", people.who_may, name="who_may"),
+    path("changes/", rights_changes.rights_changes, name="rights_changes"),
+    path("changes/export.csv", rights_changes.export_csv, name="rights_changes_csv"),
+    path("changes/export.json", rights_changes.export_json, name="rights_changes_json"),
+]
+
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", now, name="now"),
     path("board/", board, name="board"),
@@ -76,6 +92,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("account/sessions/<slug:public_id>/end/", my_account.end_session, name="session_end"),
     path("account/sessions/end-others/", my_account.end_other_sessions, name="sessions_end_others"),
     path("account/tokens/<key:key>/revoke/", my_account.revoke_token, name="token_revoke"),
+    path("people/", include(people_urls)),
     path("projects/<id:project_id>/pipelines/<id:pipeline_id>/", include(pipeline_urls)),
     path("runs/<id:run_id>/", find_run, name="run_lookup"),
     path("runs/<id:run_id>/lookup/", retry_run_lookup, name="run_lookup_retry"),

@@ -19,6 +19,7 @@ def record(
     at: datetime,
     *,
     user: User | None = None,
+    username: str = "",
     client_address: str | None = None,
     changed_by: User | None = None,
     token_name: str = "",
@@ -26,14 +27,14 @@ def record(
 ) -> AccessEvent:
     """Add an event to the access log, and to the process's log; return it.
 
-    `user` is the account concerned, None if there is none. `changed_by` is who changed its tokens
-    or rights; None: a command, or nobody. No argument may contain a secret.
+    `user` is the account concerned; `username` names one that has been deleted. `changed_by` is who
+    changed its tokens or rights; None: a command, or nobody. No argument may contain a secret.
     """
     event = AccessEvent.objects.create(
         occurred_at=at,
         kind=kind,
         user=user,
-        username=user.username if user is not None else "",
+        username=user.username if user is not None else username,
         changed_by=changed_by.username if changed_by is not None else "",
         client_address=client_address,
         token_name=token_name,

@@ -170,8 +170,12 @@ def _add_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
     with transaction.atomic():
         account = User.objects.create_user(user.name)
         ProxyAccount.objects.create(user=account)
-        rights.record_change(
-            account, "Added by the proxy.", at, changed_by=None, client_address=client_address
+        rights.record_changes(
+            {rights.account(account.pk): None},
+            "Added by the proxy.",
+            at,
+            changed_by=None,
+            client_address=client_address,
         )
     return account
 

@@ -25,16 +25,17 @@ def synchronise_groups(
     """Make `user` a member of exactly the reported groups; return whether that changed anything.
 
     `group_map` gives the dashboard's name for an external one; if empty, the names are the same. A
-    change is recorded in the access log, with `source` ("OpenID Connect") as its reason.
+    change is recorded, with `source` ("OpenID Connect") as its reason.
     """
     names = {group_map.get(name, "") if group_map else name for name in external_names}
     groups = set(Group.objects.filter(name__in=names).exclude(name=demo.GROUP))
     with transaction.atomic():
         if groups == set(user.groups.all()):
             return False
+        before = rights.snapshot(rights.account(user.pk))
         user.groups.set(groups)
-        rights.record_change(
-            user,
+        rights.record_changes(
+            before,
             f"Groups set by {source}.",
             at,
             changed_by=None,

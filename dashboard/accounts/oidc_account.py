@@ -67,8 +67,8 @@ def _find_or_create(claims: Claims, at: datetime, client_address: str | None) ->
     with contextlib.suppress(IntegrityError), transaction.atomic():
         user = User.objects.create_user(_unique(claims.username), claims.email)
         SocialAccount.objects.create(user=user, **key)
-        rights.record_change(
-            user,
+        rights.record_changes(
+            {rights.account(user.pk): None},
             f"Added by {SOURCE} for {claims.subject} of {settings.OIDC_ISSUER}.",
             at,
             changed_by=None,

@@ -4,7 +4,7 @@ Permissions are granted to groups, for one project and stage or for all (models/
 default every signed-in user sees everything, and “Release managers” may abort everywhere.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -43,6 +43,14 @@ class Rule:
     def covers(self, project: int, stage: str) -> bool:
         """Return whether the rule applies to runs of this stage in this project."""
         return self.project_id in {0, project} and self.stage in {"", stage}
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """What may be done in a project and stage, and the rules that allow it, the narrowest first."""
+
+    action: str = ""  # the widest Action; "": nothing
+    rules: tuple[Rule, ...] = ()  # none for superusers
 
 
 @dataclass(frozen=True)
@@ -84,18 +92,33 @@ class Permissions:
             return Permission(False, self.disabled_reason)
         if self.is_superuser:
             return Permission(True)
-        matching = [rule for rule in self.rules if rule.covers(project_id, stage_name)]
-        if any(rule.action == Action.ABORT for rule in matching):
+        if any(rule.action == Action.ABORT for rule in self._covering(project_id, stage_name)):
             return Permission(True)
         return Permission(
             False,
             _denied_reason(r for r in self.other_abort_rules if r.covers(project_id, stage_name)),
         )
 
+    def right_at(self, project_id: int, stage_name: str) -> Right:
+        """Return what the grants allow in a project and stage, 0 and "" meaning all, and why.
+
+        Whether aborting is disabled for everybody (`disabled_reason`) does not count.
+        """
+        if self.is_superuser:
+            return Right(Action.ABORT)
+        covering = self._covering(project_id, stage_name)
+        aborting = [rule for rule in covering if rule.action == Action.ABORT]
+        rules = aborting or covering
+        rules.sort(key=lambda rule: (not rule.project_id, not rule.stage, not rule.group, rule))
+        return Right(rules[0].action if rules else "", tuple(rules))
+
+    def _covering(self, project_id: int, stage_name: str) -> list[Rule]:
+        return [rule for rule in self.rules if rule.covers(project_id, stage_name)]
+
     def acknowledge_permission(self, stage: Stage) -> Permission:
         """Return whether the user may acknowledge runs of a stage."""
         if settings.READ_ONLY:
-            return Permission(False, _read_only())
+            return Permission(False, read_only_reason())
         return (
             Permission(True)
             if self.can_view(stage)
@@ -178,6 +201,16 @@ def for_user(user: AbstractBaseUser | AnonymousUser) -> Permissions:
     return build(False, user.groups.values_list("name", flat=True), load_rules())
 
 
+def for_users(user_ids: Collection[int]) -> dict[int, Permissions]:
+    """Return the current permissions of each active user, by primary key."""
+    rules = load_rules()
+    users = User.objects.filter(pk__in=user_ids, is_active=True).prefetch_related("groups")
+    return {
+        person.pk: build(person.is_superuser, [group.name for group in person.groups.all()], rules)
+        for person in users
+    }
+
+
 ALL = Permissions(True, True, frozenset(), frozenset())  # for work on behalf of no user
 
 
@@ -190,26 +223,32 @@ def build(is_superuser: bool, groups: Iterable[str], rules: frozenset[Rule]) -> 
     """Return the permissions of an active account in these groups; `rules` are those of all."""
     if is_superuser:
         return Permissions(True, True, frozenset(), frozenset(), _disabled_reason())
+    return for_groups(groups, rules)
+
+
+def for_groups(groups: Iterable[str], rules: frozenset[Rule]) -> Permissions:
+    """Return what `rules` allow a member of `groups`; without groups: everybody signed in."""
     names = set(groups)
     own_rules = frozenset(rule for rule in rules if not rule.group or rule.group in names)
     others = frozenset(rule for rule in rules - own_rules if rule.action == Action.ABORT)
     return Permissions(True, False, own_rules, others, _disabled_reason())
 
 
-def _read_only() -> str:
+def read_only_reason() -> str:
+    """Return why nothing can be changed in read-only mode."""
     return _("This dashboard is read-only.")
 
 
 def _disabled_reason() -> str:
     if settings.READ_ONLY:
-        return _read_only()
+        return read_only_reason()
     if not settings.ABORTS_ENABLED:
         return _("Aborts are disabled on this dashboard.")
     return ""
 
 
 def load_rules(*, abort_only: bool = False) -> frozenset[Rule]:
-    """Return the rules of all grants."""
+    """Return all grants; `abort_only`: those to abort."""
     grants = Grant.objects.values_list("action", "project", "stage", "group__name")
     return frozenset(
         Rule(right, project or 0, stage, group or "")

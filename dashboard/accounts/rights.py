@@ -1,67 +1,194 @@
-"""Changes of rights, for the access log: whose rights changed, by whom, and what they are now."""
+"""Record changes of rights: of accounts, groups and grants, with their state before and after.
 
-from collections.abc import Iterable
+A change is recorded in the transaction that makes it: `snapshot`, then the change, then
+`record_changes`. The access log gets a line without the states.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from typing import Any, NamedTuple
 
+import msgspec
 from django.contrib.auth.models import Group, Permission, User
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Prefetch, QuerySet
 
 from dashboard.accounts import access_log
-from dashboard.models import AccessEvent, ProxyAccount
+from dashboard.models import Grant, ProxyAccount, RightsChange
 from dashboard.models.access import AccessKind
+from dashboard.models.rights_changes import SubjectKind
+
+type State = dict[str, Any]  # in plain names
 
 
-def record_change(
-    changed: Model,
-    change: str,
+class Subject(NamedTuple):
+    """An account or a group by its primary key, or everybody who is signed in."""
+
+    kind: SubjectKind
+    key: int
+
+    @property
+    def id(self) -> str:
+        """The subject as text, as in addresses: “account-12”."""
+        return f"{self.kind}-{self.key}"
+
+
+EVERYBODY = Subject(SubjectKind.EVERYBODY, 0)
+
+
+def account(key: int) -> Subject:
+    """Return an account as a subject."""
+    return Subject(SubjectKind.ACCOUNT, key)
+
+
+def group(key: int | None) -> Subject:
+    """Return a group as a subject; None is everybody."""
+    return Subject(SubjectKind.GROUP, key) if key else EVERYBODY
+
+
+def subjects_of(changed: Model) -> set[Subject]:
+    """Return whose rights a change of an account, group or grant changes, as stored or as given."""
+    if isinstance(changed, ProxyAccount):
+        return {account(changed.user_id)}
+    if isinstance(changed, User):
+        return {account(changed.pk)} if changed.pk else set()
+    if isinstance(changed, Group):
+        return {group(changed.pk)} if changed.pk else set()
+    assert isinstance(changed, Grant)  # noqa: S101 - nothing else has rights
+    stored_keys = Grant.objects.filter(pk=changed.pk).values_list("group", flat=True)
+    return {group(key) for key in [changed.group_id, *stored_keys]}
+
+
+def subjects_of_deletion(deleted: Iterable[Model]) -> set[Subject]:
+    """Like `subjects_of`; the members of a deleted group lose it."""
+    subjects = set()
+    for row in deleted:
+        subjects |= subjects_of(row)
+        if isinstance(row, Group):
+            subjects |= {account(key) for key in row.user_set.values_list("pk", flat=True)}
+    return subjects
+
+
+def snapshot(*subjects: Subject) -> dict[Subject, State | None]:
+    """Return the stored state of each subject; None if it does not exist."""
+    users = _load_accounts({subject.key for subject in subjects if _is_account(subject)})
+    return {
+        subject: users.get(subject.key) if _is_account(subject) else _group_state(subject)
+        for subject in subjects
+    }
+
+
+def version(state: State | None) -> str:
+    """Return a text that differs whenever the state does, for forms that show it."""
+    return hashlib.sha256(msgspec.json.encode(state, order="sorted")).hexdigest()[:16]
+
+
+def record_changes(
+    before: Mapping[Subject, State | None],
+    detail: str,
     at: datetime,
     *,
     changed_by: User | None,
     client_address: str | None,
-) -> AccessEvent:
-    """Record that an account, group or grant was added, changed or is about to be deleted.
+    even_unchanged: bool = False,
+) -> list[RightsChange]:
+    """Record each subject whose state differs from `before`, in both logs; return the changes.
 
-    `change` says what was done, as a sentence; the rights as they are now are added to it.
+    `detail` says what was done, as a sentence. `even_unchanged` is for what no state shows: a new
+    password.
     """
-    if isinstance(changed, ProxyAccount):
-        changed, change = changed.user, "Handed over to the proxy."
-    return access_log.record(
-        AccessKind.RIGHTS_CHANGED,
-        at,
-        user=changed if isinstance(changed, User) else None,
-        changed_by=changed_by,
-        client_address=client_address,
-        detail=f"{change} {describe(changed)}",
-    )
-
-
-def describe(changed: Model) -> str:
-    """Return the rights of an account or group as they are in the database; else its name."""
-    if isinstance(changed, User):
-        states = {
-            "active": changed.is_active,
-            "staff": changed.is_staff,
-            "superuser": changed.is_superuser,
-        }
-        groups = changed.groups.order_by("name").values_list("name", flat=True)
-        return " ".join(
-            [
-                _list("Now", [name for name, is_set in states.items() if is_set]),
-                _list("Groups", groups),
-                _list("Permissions", _names(changed.user_permissions.all())),
-            ]
+    after = snapshot(*before)
+    changes = [
+        RightsChange.objects.create(
+            occurred_at=at,
+            changed_by=changed_by.username if changed_by is not None else "",
+            client_address=client_address,
+            subject_kind=subject.kind,
+            subject_key=subject.key,
+            subject=(after[subject] or before[subject] or {}).get("name", ""),
+            detail=detail,
+            before=before[subject],
+            after=after[subject],
         )
-    if isinstance(changed, Group):
-        return f"Group “{changed.name}”. {_list('Permissions', _names(changed.permissions.all()))}"
-    return f"Grant “{changed}”."
+        for subject in sorted(before)
+        if even_unchanged or before[subject] != after[subject]
+    ]
+    for change in changes:
+        is_account = change.subject_kind == SubjectKind.ACCOUNT
+        access_log.record(
+            AccessKind.RIGHTS_CHANGED,
+            at,
+            user=User.objects.filter(pk=change.subject_key).first() if is_account else None,
+            username=change.subject if is_account else "",
+            changed_by=changed_by,
+            client_address=client_address,
+            detail=detail if is_account else f"{detail} {_group_label(change)}",
+        )
+    return changes
 
 
-def _names(permissions: QuerySet[Permission]) -> list[str]:
-    return sorted(
-        f"{app}.{name}"
-        for app, name in permissions.values_list("content_type__app_label", "codename")
-    )
+def find_changes(
+    *, subject: Subject | None = None, name: str = "", before_pk: int | None = None
+) -> QuerySet[RightsChange]:
+    """Return changes, newest first: of a subject or a name, with keys below `before_pk`.
+
+    Empty values do not restrict.
+    """
+    changes = RightsChange.objects.order_by("-pk")
+    if subject is not None:
+        changes = changes.filter(subject_kind=subject.kind, subject_key=subject.key)
+    if name:
+        changes = changes.filter(subject=name)
+    return changes if before_pk is None else changes.filter(pk__lt=before_pk)
 
 
-def _list(heading: str, names: Iterable[str]) -> str:
-    return f"{heading}: {', '.join(names) or 'none'}."
+def _is_account(subject: Subject) -> bool:
+    return subject.kind == SubjectKind.ACCOUNT
+
+
+def _load_accounts(keys: Collection[int]) -> dict[int, State]:
+    with_names = Permission.objects.select_related("content_type")
+    accounts = User.objects.filter(pk__in=keys).select_related("proxy_account")
+    users = accounts.prefetch_related("groups", Prefetch("user_permissions", with_names))
+    return {
+        user.pk: {
+            "name": user.username,
+            "active": user.is_active,
+            "staff": user.is_staff,
+            "superuser": user.is_superuser,
+            "proxy": hasattr(user, "proxy_account"),  # whether the proxy signs it in
+            "groups": sorted(group.name for group in user.groups.all()),
+            "permissions": _names(user.user_permissions.all()),
+        }
+        for user in users
+    }
+
+
+def _group_state(subject: Subject) -> State | None:
+    if subject == EVERYBODY:
+        return {"grants": _grants(None)}
+    found = Group.objects.filter(pk=subject.key).first()
+    if found is None:
+        return None
+    return {
+        "name": found.name,
+        "permissions": _names(found.permissions.select_related("content_type")),
+        "grants": _grants(found.pk),
+    }
+
+
+def _names(permissions: Iterable[Permission]) -> list[str]:
+    return sorted(f"{one.content_type.app_label}.{one.codename}" for one in permissions)
+
+
+def _grants(group_key: int | None) -> list[dict[str, str]]:
+    """Return the grants of a group; an empty project or stage means all."""
+    grants = Grant.objects.filter(group=group_key).values_list("action", "project__slug", "stage")
+    rows = sorted((action, slug or "", stage) for action, slug, stage in grants)
+    return [dict(zip(("action", "project", "stage"), row, strict=True)) for row in rows]
+
+
+def _group_label(change: RightsChange) -> str:
+    if change.subject_kind == SubjectKind.EVERYBODY:
+        return "Everybody who is signed in."
+    return f"Group “{change.subject}”."

@@ -9,6 +9,7 @@ from dashboard.models.catalog import Pipeline, Project, Stage
 from dashboard.models.dismissals import Dismissal
 from dashboard.models.grants import Grant
 from dashboard.models.proxy_accounts import ProxyAccount
+from dashboard.models.rights_changes import RightsChange
 from dashboard.models.run_lookups import RunLookup
 from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.saved_views import DefaultView, SavedView
@@ -37,6 +38,7 @@ __all__ = [
     "ProxyAccount",
     "RateBudget",
     "RequestCounter",
+    "RightsChange",
     "Run",
     "RunLookup",
     "SavedView",

@@ -1,11 +1,12 @@
-"""Database triggers that make the audit of aborts and the access log append-only.
+"""Database triggers that make the audit of aborts, of access and of rights append-only.
 
 On PostgreSQL and SQLite they refuse to delete an abort, to change its request, to change a settled
 abort, and to change or delete an event. For a bulk abort they protect who requested which runs and
-the result of each. An event of the access log can be neither changed nor deleted. They guard
-against our own bugs and against manual changes at a database prompt; the owner of the database can
-still drop them. They are installed after each migration, since SQLite drops a table's triggers when
-Django rebuilds it, and dropped before, so that a migration may change these tables.
+the result of each. An event of the access log and a change of rights can be neither changed nor
+deleted. They guard against our own bugs and against manual changes at a database prompt; the owner
+of the database can still drop them. They are installed after each migration, since SQLite drops a
+table's triggers when Django rebuilds it, and dropped before, so that a migration may change these
+tables.
 """
 
 import json
@@ -18,8 +19,8 @@ from django.db.models.signals import post_migrate, pre_migrate
 
 ABORTS, EVENTS = "dashboard_abort", "dashboard_abortevent"
 BULK_ABORTS, BULK_ABORT_ITEMS = "dashboard_bulkabort", "dashboard_bulkabortitem"
-ACCESS_EVENTS = "dashboard_accessevent"
-TABLES = (ABORTS, EVENTS, BULK_ABORTS, BULK_ABORT_ITEMS, ACCESS_EVENTS)
+ACCESS_EVENTS, RIGHTS_CHANGES = "dashboard_accessevent", "dashboard_rightschange"
+TABLES = (ABORTS, EVENTS, BULK_ABORTS, BULK_ABORT_ITEMS, ACCESS_EVENTS, RIGHTS_CHANGES)
 # The username stays as evidence: deleting the account sets `user_id` to NULL.
 _REQUEST_COLUMNS = "id", "username", "reason", "client_address", "via", "token_name", "requested_at"
 _STATE_COLUMNS = (
@@ -125,6 +126,18 @@ _TRIGGERS = {  # name -> (table, event, condition, error message)
         "NEW.user_id IS NOT NULL",
         "The user of an access event cannot be changed.",
     ),
+    "rights_change_no_delete": (
+        RIGHTS_CHANGES,
+        "DELETE",
+        "",
+        "Changes of rights cannot be deleted.",
+    ),
+    "rights_change_no_update": (
+        RIGHTS_CHANGES,
+        "UPDATE",
+        "",
+        "Changes of rights cannot be changed.",
+    ),
 }
 # SQLite's INSERT OR REPLACE deletes conflicting rows without firing DELETE triggers.
 _REPLACE_CONFLICTS = {
@@ -136,6 +149,7 @@ _REPLACE_CONFLICTS = {
     BULK_ABORTS: "id = NEW.id OR key = NEW.key",
     BULK_ABORT_ITEMS: "id = NEW.id OR bulk_abort_id = NEW.bulk_abort_id AND run_id = NEW.run_id",
     ACCESS_EVENTS: "id = NEW.id",
+    RIGHTS_CHANGES: "id = NEW.id",
 }
 _SQLITE_TRIGGERS = {
     f"{table}_no_replace": (

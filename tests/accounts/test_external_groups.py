@@ -7,7 +7,7 @@ from django.contrib.auth.models import Group, User
 
 from dashboard.accounts import demo
 from dashboard.accounts.external_groups import synchronise_groups
-from dashboard.models import AccessEvent
+from dashboard.models import AccessEvent, RightsChange
 from tests.support.live_runs import ago
 
 
@@ -47,8 +47,10 @@ def test_change_is_recorded_once(user: User) -> None:
     assert not synchronise(user, ["On-call"])
     event = AccessEvent.objects.get(kind="rights_changed")
     assert (event.username, event.changed_by, event.client_address) == ("ada", "", "192.0.2.1")
-    assert event.detail.startswith("Groups set by OpenID Connect. ")
-    assert "Groups: On-call." in event.detail
+    assert event.detail == "Groups set by OpenID Connect."
+    change = RightsChange.objects.get()
+    assert (change.subject, change.changed_by, change.detail) == ("ada", "", event.detail)
+    assert (change.before["groups"], change.after["groups"]) == (["Leads"], ["On-call"])
 
 
 def test_demo_group_cannot_be_reported(user: User) -> None:

@@ -15,9 +15,17 @@ from django.db.models import ProtectedError
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.accounts import access_log
+from dashboard.accounts import access_log, rights
 from dashboard.management.commands.serve import prepare
-from dashboard.models import Abort, AccessEvent, BulkAbort, BulkAbortItem, Project, append_only
+from dashboard.models import (
+    Abort,
+    AccessEvent,
+    BulkAbort,
+    BulkAbortItem,
+    Project,
+    RightsChange,
+    append_only,
+)
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.access import AccessKind
 from dashboard.models.bulk_aborts import BulkAbortItemResult
@@ -68,6 +76,18 @@ ACCESS_IMMUTABLE_VALUES: dict[str, Any] = {
     "token_name": "another",
     "detail": "Something else.",
 }
+RIGHTS_IMMUTABLE_VALUES: dict[str, Any] = {
+    "id": 7_000_000,
+    "occurred_at": timezone.now(),
+    "changed_by": "somebody else",
+    "client_address": "192.0.2.9",
+    "subject_kind": "group",
+    "subject_key": 7_000_000,
+    "subject": "somebody else",
+    "detail": "Something else.",
+    "before": "{}",
+    "after": "{}",
+}
 ITEM_RESULT = {"result": "ended", "abort_id": None, "note": "Something else."}
 
 
@@ -109,6 +129,15 @@ def access_event(manager: User) -> AccessEvent:
     return access_log.record(
         AccessKind.SIGNED_IN, timezone.now(), user=manager, client_address="192.0.2.1"
     )
+
+
+@pytest.fixture
+def rights_change(manager: User) -> RightsChange:
+    before = {rights.account(manager.pk): None}
+    [change] = rights.record_changes(
+        before, "Added.", timezone.now(), changed_by=None, client_address="192.0.2.1"
+    )
+    return change
 
 
 def rows(table: str) -> list[tuple[Any, ...]]:
@@ -303,11 +332,38 @@ def test_access_event_outlives_its_account(access_event: AccessEvent, manager: U
     assert (access_event.user, access_event.username) == (None, "manager")
 
 
+def test_rights_change_columns_are_all_guarded() -> None:
+    columns = {field.column for field in RightsChange._meta.concrete_fields}
+    assert columns == set(RIGHTS_IMMUTABLE_VALUES)
+
+
+@pytest.mark.parametrize("column", RIGHTS_IMMUTABLE_VALUES)
+def test_rights_change_column_update_is_refused(column: str, rights_change: RightsChange) -> None:
+    assert_refused(
+        f"UPDATE dashboard_rightschange SET {column} = %s", RIGHTS_IMMUTABLE_VALUES[column]
+    )
+
+
+def test_rights_change_delete_is_refused(rights_change: RightsChange) -> None:
+    assert_refused("DELETE FROM dashboard_rightschange")
+
+
+def test_rights_change_outlives_its_account(rights_change: RightsChange, manager: User) -> None:
+    manager.delete()
+    rights_change.refresh_from_db()
+    assert rights_change.subject == "manager"
+
+
 @pytest.mark.skipif(ON_POSTGRESQL, reason="PostgreSQL gives a key one name")
 @pytest.mark.parametrize("name", ["rowid", "oid", "_rowid_"])
 @pytest.mark.parametrize("table", append_only.TABLES)
 def test_primary_key_update_by_sqlite_alias_is_refused(
-    table: str, name: str, abort: Abort, batch: BulkAbort, access_event: AccessEvent
+    table: str,
+    name: str,
+    abort: Abort,
+    batch: BulkAbort,
+    access_event: AccessEvent,
+    rights_change: RightsChange,
 ) -> None:
     assert_refused(f"UPDATE {table} SET {name} = 99 WHERE id = (SELECT MIN(id) FROM {table})")
 
@@ -322,7 +378,11 @@ def test_audit_table_truncate_is_refused(table: str, abort: Abort) -> None:
 @pytest.mark.skipif(ON_POSTGRESQL, reason="PostgreSQL knows no REPLACE")
 @pytest.mark.parametrize("table", append_only.TABLES)
 def test_insert_or_replace_by_primary_key_is_refused(
-    table: str, abort: Abort, batch: BulkAbort, access_event: AccessEvent
+    table: str,
+    abort: Abort,
+    batch: BulkAbort,
+    access_event: AccessEvent,
+    rights_change: RightsChange,
 ) -> None:
     assert_refused(f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}")
 
@@ -479,9 +539,10 @@ def test_process_start_on_postgresql_without_triggers_fails() -> None:
 
 # --- Our own code --------------------------------------------------------------------------------
 
-# Rows that may be deleted: the sync's bookkeeping.
+# Rows that may be deleted: the sync's bookkeeping, and rights, whose changes are recorded.
 DELETED = {
     "accounts/changes.py": {"instance"},  # the sessions of an account
+    "accounts/group_changes.py": {"Group", "Grant"},
     "accounts/expired_sessions.py": {"Session"},
     "accounts/sessions.py": {"user", "others"},  # sessions
     "accounts/throttle.py": {"FailureCounter"},

@@ -22,11 +22,13 @@ from dashboard.models import (
     FailureCounter,
     Pipeline,
     Project,
+    RightsChange,
     Run,
     Session,
     Stage,
 )
 from dashboard.models.catalog import StageName
+from dashboard.models.rights_changes import SubjectKind
 from tests.support import factories
 
 PRODUCT = Path(__file__).resolve().parents[2] / "dashboard"
@@ -173,7 +175,10 @@ def create_runs(count: int, by: User) -> None:
 
 
 def create_access_events(count: int, by: User) -> None:
-    """Create access events, sessions and counters until there are this many; few are of `by`."""
+    """Create access events, changes of rights, sessions and counters; few are of `by`.
+
+    Afterwards there are `count` of each.
+    """
     now = timezone.now()
     numbers = range(AccessEvent.objects.count(), count)
     other = User.objects.get_or_create(username="somebody")[0]
@@ -185,6 +190,18 @@ def create_access_events(count: int, by: User) -> None:
                 kind=kinds.get(number % 10, "signed_in"),
                 user=(who := other if number % _FAILED_EVERY else by),
                 username=who.username,
+            )
+            for number in numbers
+        ],
+        batch_size=500,
+    )
+    RightsChange.objects.bulk_create(
+        [
+            RightsChange(
+                occurred_at=now,
+                subject_kind=SubjectKind.ACCOUNT,
+                subject_key=(who := other if number % _FAILED_EVERY else by).pk,
+                subject=who.username,
             )
             for number in numbers
         ],

@@ -12,17 +12,29 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from dashboard import aborts
-from dashboard.accounts import access_log, throttle
+from dashboard.accounts import (
+    access_log,
+    account_changes,
+    group_changes,
+    permissions,
+    rights,
+    throttle,
+)
+from dashboard.accounts.account_changes import AccountSettings
+from dashboard.accounts.administration import Author
+from dashboard.accounts.group_changes import GrantScope
 from dashboard.accounts.throttle import Counter
 from dashboard.models import (
     Acknowledgement,
     ApiToken,
     BulkAbortItem,
+    Grant,
+    Project,
     Run,
     SavedView,
     Session,
@@ -38,10 +50,14 @@ from dashboard.runs.overdue import OverdueReason
 from dashboard.web.components import access_log as access_log_page
 from dashboard.web.components.aborts import bulk_abort_list
 from dashboard.web.components.lists import pagination
+from dashboard.web.components.rights import changes as rights_changes_page
+from dashboard.web.components.rights import matrix
 from dashboard.web.components.runs import board_list
+from dashboard.web.pages import people as people_page
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.long_run import OPEN_ALL_DETAILS, create_long_run, minutes
+from tests.support.people import create_administrator as create_administrator_without_superuser
 from tests.support.sessions import session_key
 
 
@@ -146,6 +162,13 @@ def post_forbidden_abort(page: Page) -> None:
     sign_out_expecting_error(page)
 
 
+def submit_invalid_account(page: Page) -> None:
+    page.get_by_label("User name").fill("not a name")
+    page.get_by_label("Password").fill("short")
+    page.get_by_role("button", name="Add account").click()
+    expect(page.locator(".field-error").first).to_be_visible()
+
+
 def open_filter(page: Page) -> None:
     page.evaluate("() => { document.querySelector('.collapsible').open = true }")
 
@@ -214,6 +237,10 @@ EMPTY = [
         settings=AUTH_PROXY,
     ),
     State("access log, nothing found", "/access/?username=x&kind=x", username="boss"),
+    State("people, nothing found", "/people/?q=nothing", username="boss"),
+    State("groups, nothing found", "/people/groups/?group=x&project=x", username="boss"),
+    State("changes of rights, none", "/people/changes/", username="boss"),
+    State("changes of rights, none found", "/people/changes/?name=x&subject=x", username="boss"),
     State("not found", "/nothing/here/", status=404),
     State("not found, signed out", "/nothing/here/", status=404, username=""),
     State("bad request", f"/aborts/?{'a&' * TOO_MANY_PARAMETERS}", status=400),
@@ -223,6 +250,23 @@ EMPTY = [
 
 ABORTS_DISABLED: dict[str, Any] = {"ABORTS_ENABLED": False}
 READ_ONLY: dict[str, Any] = {"READ_ONLY": True}
+
+PEOPLE = [
+    State("people", "/people/", username="boss"),
+    State("account", "/people/accounts/{account}/", username="boss"),
+    State("add account", "/people/new/", username="boss"),
+    State("groups", "/people/groups/", username="boss"),
+    State("group", "/people/groups/{group}/", username="boss"),
+    State("delete group", "/people/groups/{group}/delete/", username="boss"),
+    State(
+        "add grant",
+        "/people/groups/{group}/grants/new/?project=shop&stage=Production&action=abort",
+        username="boss",
+    ),
+    State("remove grant", "/people/groups/{group}/grants/{grant}/", username="boss"),
+    State("who may abort", "/people/rights/?project=shop&stage=Staging", username="boss"),
+    State("changes of rights", "/people/changes/", username="boss"),
+]
 
 FULL = [
     State("now", "/"),
@@ -300,6 +344,19 @@ FULL = [
     State("access log", "/access/", username="boss"),
     State("access log, filtered", "/access/?kind=token_refused", open_filter, username="boss"),
     State("access log, not allowed", "/access/", username="viewer", status=403),
+    *PEOPLE,
+    State("account, own", "/people/accounts/{boss}/", username="boss"),
+    State(
+        "account, answer", "/people/accounts/{account}/?project=shop&stage=staging", username="boss"
+    ),
+    State("account, read-only", "/people/accounts/{account}/", username="boss", settings=READ_ONLY),
+    State("account, superuser", "/people/accounts/{boss}/", username="ada"),
+    State("account, invalid", "/people/new/", submit_invalid_account, username="boss", status=422),
+    State("everybody", "/people/groups/0/", username="boss"),
+    State("group, protected", "/people/groups/{managers}/delete/", username="boss"),
+    State("group, wrong grant", "/people/groups/{group}/grants/new/", username="boss", status=422),
+    State("remove grant of everybody", "/people/groups/0/grants/{view_grant}/", username="boss"),
+    State("people, not allowed", "/people/", username="viewer", status=403),
     State("sign in, throttled", "/accounts/login/", submit_wrong_password, username="", status=429),
     State("search for a run", "/runs/made-up/"),
     State("search for a run, in vain", "/runs/searched/?stage=production&project=nope", status=404),
@@ -327,6 +384,7 @@ LONG_TEXTS = [
     State("status", "/status/"),
     State("my account", "/account/"),
     State("access log", "/access/", username="boss"),
+    *PEOPLE,
     State("search for a run", f"/runs/{'x' * 150}/"),
     State("not found", f"/projects/{'x' * 150}/pipelines/y/", status=404),
 ]
@@ -348,6 +406,9 @@ PAGED = [
     State("aborts, older", "/aborts/", go_to_older_page),
     State("lists, older", "/aborts/bulk/", go_to_older_page),
     State("access log, older", "/access/", go_to_older_page, username="boss"),
+    State("people, second page", "/people/", go_to_next_page, username="boss"),
+    State("groups", "/people/groups/", username="boss"),
+    State("changes of rights, older", "/people/changes/", go_to_older_page, username="boss"),
 ]
 
 # URLs that do not respond with a page.
@@ -355,7 +416,9 @@ NON_PAGE_URLS = {
     "aborts_csv",
     "aborts_json",
     "access_log_csv",
-    "access_log_json",  # downloads
+    "access_log_json",
+    "rights_changes_csv",
+    "rights_changes_json",  # downloads
     "live",
     "api_runs",
     "api_run",
@@ -364,6 +427,7 @@ NON_PAGE_URLS = {
     "northflank_webhook",  # for other programs
     "saved_view_create",
     "saved_view_update",
+    "account_password",
     "acknowledge",
     "session_end",
     "sessions_end_others",
@@ -419,6 +483,31 @@ def create_sessions_and_tokens(user: User, text: str) -> None:
     )
 
 
+def create_people(name: str) -> dict[str, object]:
+    """Create a group and an account of this name with a grant and changes; return their keys."""
+    boss = User.objects.get(username="boss")
+    author = Author(boss, "2001:db8:85a3:1234:5678:8a2e:1370:7334")
+    group = group_changes.add_group(author, name[:150])
+    project = Project.objects.get(slug="shop")
+    group_changes.add_grant(author, group, GrantScope(project.pk, "Staging", "abort"))
+    account = User.objects.get_or_create(username=name[:150])[0]
+    account.groups.add(group)
+    subject = rights.account(account.pk)
+    version = rights.version(rights.snapshot(subject)[subject])
+    wanted = AccountSettings(True, True, False, frozenset({group.pk}))
+    account_changes.change_account(author, account.pk, wanted, version)
+    create_administrator_without_superuser("ada")
+    User.objects.create_user("gone", is_active=False)
+    return {
+        "boss": boss.pk,
+        "account": account.pk,
+        "group": group.pk,
+        "grant": Grant.objects.get(group=group).pk,
+        "managers": Group.objects.get(name=permissions.RELEASE_MANAGERS).pk,
+        "view_grant": Grant.objects.get(group=None).pk,
+    }
+
+
 def throttle_sign_in(username: str) -> None:
     for _ in range(throttle.ACCOUNT.burst):
         throttle.record_failure([Counter(throttle.ACCOUNT, username)], timezone.now())
@@ -441,6 +530,12 @@ def create_paged() -> dict[str, object]:
     boss = create_administrator()
     for _ in range(access_log_page.PER_PAGE + 1):
         access_log.record(AccessKind.SIGNED_IN, timezone.now(), user=boss)
+    User.objects.bulk_create(User(username=f"user-{n}") for n in range(people_page.PER_PAGE))
+    Group.objects.bulk_create(Group(name=f"group-{n}") for n in range(matrix.GROUPS_PER_PAGE))
+    for number in range(matrix.PROJECTS_PER_PAGE):
+        factories.project(f"project-{number}")
+    for number in range(rights_changes_page.PER_PAGE + 1):
+        group_changes.add_group(Author(boss, None), f"Team {number}")
     return {}
 
 
@@ -514,6 +609,7 @@ def create_full() -> dict[str, object]:
         "release": factories.address(steps),
         "stage_key": stage.pk,
         "batch": bulk_abort_with_every_result(stage, manager, "Stuck"),
+        **create_people("On-call"),
     }
 
 
@@ -551,6 +647,7 @@ def create_long_texts(text: str) -> dict[str, object]:
     return {
         "batch": bulk_abort_with_every_result(stage, manager, text),
         "odd": factories.address(odd_run),
+        **create_people(text),
     }
 
 

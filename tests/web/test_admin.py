@@ -20,6 +20,7 @@ from dashboard.models import (
     Grant,
     Project,
     ProxyAccount,
+    RightsChange,
     Run,
     StageTiming,
 )
@@ -31,6 +32,7 @@ from dashboard.models.typical_duration import TypicalDuration
 from dashboard.sync import overdue_checker
 from tests.support import factories
 from tests.support.html import parse_html, select_one, text_of
+from tests.support.people import client_of, create_administrator
 
 
 @pytest.fixture
@@ -192,7 +194,7 @@ def rights_changes() -> list[tuple[str, str, str]]:
     return list(events.values_list("username", "changed_by", "detail"))
 
 
-def test_change_of_account_is_in_access_log_with_its_rights(
+def test_change_of_account_is_recorded_with_its_state_before_and_after(
     admin_client: Client, manager: User
 ) -> None:
     group = manager.groups.get()
@@ -209,7 +211,9 @@ def test_change_of_account_is_in_access_log_with_its_rights(
     [(username, changed_by, detail)] = rights_changes()
     assert (username, changed_by) == ("manager", "root")
     assert "Staff status" in detail
-    assert detail.endswith("Now: active, staff. Groups: Release managers. Permissions: none.")
+    change = RightsChange.objects.get()
+    assert (change.changed_by, change.client_address) == ("root", "127.0.0.1")
+    assert change.after == change.before | {"staff": True}
 
 
 def test_account_handed_over_to_the_proxy_is_in_access_log(
@@ -217,9 +221,9 @@ def test_account_handed_over_to_the_proxy_is_in_access_log(
 ) -> None:
     admin_client.post("/admin/dashboard/proxyaccount/add/", {"user": viewer.pk})
     assert ProxyAccount.objects.get().user == viewer
-    event = AccessEvent.objects.get(kind=AccessKind.RIGHTS_CHANGED)
-    assert (event.username, event.changed_by) == ("viewer", "root")
-    assert event.detail.startswith("Handed over to the proxy. Now: active.")
+    change = RightsChange.objects.get()
+    assert (change.subject, change.changed_by) == ("viewer", "root")
+    assert change.after == change.before | {"proxy": True}
 
 
 def test_proxy_account_is_deleted_with_its_account_only(admin_client: Client, viewer: User) -> None:
@@ -244,7 +248,7 @@ def test_change_of_password_is_in_access_log_without_it(
     assert password not in detail
 
 
-def test_group_and_grant_are_in_access_log_when_added_and_deleted(admin_client: Client) -> None:
+def test_group_and_grant_are_recorded_when_added_and_deleted(admin_client: Client) -> None:
     permission = Permission.objects.get(codename="view_accessevent")
     form = {"name": "On-call", "permissions": [permission.pk]}
     assert admin_client.post("/admin/auth/group/add/", form).status_code == 302
@@ -254,14 +258,65 @@ def test_group_and_grant_are_in_access_log_when_added_and_deleted(admin_client: 
     grant = Grant.objects.get(group=group)
     for address in (f"dashboard/grant/{grant.pk}", f"auth/group/{group.pk}"):
         assert admin_client.post(f"/admin/{address}/delete/", {"post": "yes"}).status_code == 302
-    described_grant = "Grant “On-call: abort all projects / Staging”."
-    described_group = "Group “On-call”. Permissions: dashboard.view_accessevent."
-    assert rights_changes() == [
-        ("", "root", f"Added. {described_group}"),
-        ("", "root", f"Added. {described_grant}"),
-        ("", "root", f"Deleted. {described_grant}"),
-        ("", "root", f"Deleted. {described_group}"),
-    ]
+    details = ("Added.", "Added.", "Deleted.", "Deleted.")
+    assert rights_changes() == [("", "root", f"{detail} Group “On-call”.") for detail in details]
+    without = {"name": "On-call", "permissions": ["dashboard.view_accessevent"], "grants": []}
+    granted = without | {"grants": [{"action": "abort", "project": "", "stage": "Staging"}]}
+    changes = RightsChange.objects.order_by("pk").values_list("before", "after")
+    expected = [(None, without), (without, granted), (granted, without), (without, None)]
+    assert list(changes) == expected
+
+
+def test_grant_moved_to_another_group_is_recorded_for_both(
+    admin_client: Client, manager: User
+) -> None:
+    grant = Grant.objects.get(action="abort")
+    form = {"group": "", "project": "", "stage": "", "action": "abort"}
+    assert admin_client.post(f"/admin/dashboard/grant/{grant.pk}/change/", form).status_code == 302
+    changes = {change.subject_kind: change for change in RightsChange.objects.all()}
+    everything = {"action": "abort", "project": "", "stage": ""}
+    assert everything in changes["group"].before["grants"]
+    assert changes["group"].after["grants"] == []
+    assert everything in changes["everybody"].after["grants"]
+
+
+def test_deleted_group_is_recorded_for_its_members(admin_client: Client, manager: User) -> None:
+    group = manager.groups.get()
+    form = {"action": "delete_selected", "_selected_action": [group.pk], "post": "yes"}
+    assert admin_client.post("/admin/auth/group/", form).status_code == 302
+    change = RightsChange.objects.get(subject_kind="account")
+    assert (change.subject, change.before["groups"]) == ("manager", [group.name])
+    assert change.after["groups"] == []
+
+
+def test_administrator_cannot_edit_superusers_in_the_admin(superuser: User) -> None:
+    administrator = create_administrator()
+    administrator.is_staff = True
+    administrator.save()
+    client = client_of(administrator)
+    form = {"username": "root", "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    address = f"/admin/auth/user/{superuser.pk}/change/"
+    assert client.post(address, form).status_code == 403
+    own = f"/admin/auth/user/{administrator.pk}/change/"
+    form |= {"username": "ada", "is_active": "on", "is_superuser": "on"}
+    client.post(own, form)
+    administrator.refresh_from_db()
+    assert not administrator.is_superuser
+    superuser.refresh_from_db()
+    assert superuser.is_active
+
+
+def test_administrator_gives_groups_no_permissions_in_the_admin(db: None) -> None:
+    administrator = create_administrator()
+    administrator.is_staff = True
+    administrator.save()
+    group = Group.objects.create(name="On-call")
+    permission = Permission.objects.get(codename="view_accessevent")
+    form = {"name": "Leads", "permissions": [permission.pk]}
+    answer = client_of(administrator).post(f"/admin/auth/group/{group.pk}/change/", form)
+    assert answer.status_code == 302
+    group.refresh_from_db()
+    assert (group.name, group.permissions.count()) == ("Leads", 0)
 
 
 def test_deletion_of_several_accounts_is_in_access_log(

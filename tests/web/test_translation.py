@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.core.cache import cache
 from django.template import engines
 from django.test import Client, RequestFactory
@@ -31,6 +31,7 @@ from dashboard.models import (
     Acknowledgement,
     BulkAbort,
     BulkAbortItem,
+    Grant,
     Pipeline,
     RateBudget,
     Run,
@@ -242,6 +243,7 @@ def admin_and_viewer(db: None) -> tuple[User, User]:
     """A user who may do everything, and one who may only view."""
     admin = User.objects.create_superuser("άννα")
     viewer = User.objects.create_user("βίκτωρ")
+    Group.objects.update(name="διαχειριστές")
     factories.grant("view", "", stage="Production")
     factories.grant("abort", "ομάδα", stage="Staging")
     factories.grant("abort", "άλλη ομάδα", stage="Staging")
@@ -360,6 +362,19 @@ def addresses() -> Iterator[str]:
     yield from ("/", "/board/", "/board/?q=zz&show=zz", "/status/", "/aborts/", "/aborts/bulk/")
     yield "/account/"
     yield from ("/access/", "/access/?username=zz", "/access/?kind=zz&before=zz&zz=zz")
+    yield from ("/people/", "/people/?q=zz", "/people/new/", "/people/groups/", "/people/groups/0/")
+    yield from ("/people/groups/?group=zz&project=zz", "/people/changes/?name=zz&subject=zz&zz=zz")
+    yield from ("/people/rights/", "/people/rights/?project=zz&stage=zz&action=zz")
+    yield from ("/people/changes/", "/people/groups/0/grants/new/?action=view&stage=Staging")
+    yield from ("/people/groups/0/grants/new/?action=zz", "/people/groups/0/grants/9999/")
+    for user in User.objects.all():
+        yield reverse("account", args=[user.pk])
+        yield reverse("account", args=[user.pk]) + "?project=1&stage=Staging"
+    for group in Group.objects.all():
+        yield reverse("group", args=[group.pk])
+        yield reverse("group_delete", args=[group.pk])
+    for grant in Grant.objects.all():
+        yield reverse("grant_remove", args=[grant.group_id or 0, grant.pk])
     yield from ("/aborts/?username=zz&state=zz&from=zz", "/aborts/bulk/new/", "/nothing/")
     yield from ("/projects/9/pipelines/9/", "/projects/1/pipelines/9/")
     yield "/projects/1/pipelines/1/release-flows/zz/"

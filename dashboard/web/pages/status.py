@@ -6,7 +6,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from dashboard.accounts import access_log
+from dashboard.accounts import access_log, administration
 from dashboard.web.components import sync_report, tab_title
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.sync_report import SyncStatus
@@ -44,10 +44,11 @@ class StatusPage(Page):
     def context(self, request: HttpRequest) -> dict[str, Any]:
         user = signed_in_user(request)
         # Only of these, since it takes two queries.
-        is_administrator = user.is_superuser or user.is_staff
+        has_admin_role = user.is_superuser or user.is_staff
         return {
             "status": self.status,
-            "may_view_access_log": is_administrator and access_log.may_view(user),
+            "may_view_access_log": has_admin_role and access_log.may_view(user),
+            "may_administer": has_admin_role and administration.may_administer(user),
         }
 
     def own_status_parts(self) -> list[LivePart]:

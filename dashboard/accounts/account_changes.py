@@ -1,0 +1,134 @@
+"""Add and change accounts, as an administrator."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
+from django.contrib.auth.models import Group, User
+from django.db.models import QuerySet
+from django.utils.crypto import get_random_string
+from django.utils.translation import gettext as _
+
+from dashboard.accounts import demo, rights
+from dashboard.accounts.administration import (
+    AdministrationError,
+    Author,
+    NotAllowed,
+    recorded_change,
+    require_existence,
+    require_version,
+)
+from dashboard.accounts.permissions import Permission, read_only_reason
+
+UNUSABLE_LENGTH = 40  # of the random text of an unusable password, as Django's
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSettings:
+    """What an administrator decides about an account."""
+
+    is_active: bool
+    is_staff: bool
+    is_superuser: bool
+    group_keys: frozenset[int]
+
+
+def edit_permission(administrator: User, account: User) -> Permission:
+    """Return whether an administrator may change an account."""
+    if settings.READ_ONLY:
+        return Permission(False, read_only_reason())
+    if account.is_superuser and not administrator.is_superuser:
+        return Permission(False, _("Only superusers can change superusers."))
+    return Permission(True)
+
+
+def choosable_groups() -> QuerySet[Group]:
+    """Return the groups that an administrator can add accounts to, by name."""
+    return Group.objects.exclude(name=demo.GROUP).order_by("name", "pk")
+
+
+def is_username_taken(username: str) -> bool:
+    """Return whether an account has this name, in any case: such names would be confused."""
+    return User.objects.filter(username__iexact=username).exists()
+
+
+def add_account(author: Author, username: str, password: str, wanted: AccountSettings) -> User:
+    """Add an account and return it.
+
+    `password` is hashed; empty: the account cannot sign in with a password. Raise
+    AdministrationError.
+    """
+    with recorded_change(author, "Added.") as before:
+        if is_username_taken(username):
+            raise AdministrationError(_("An account with this name exists."))
+        user = User.objects.create(username=username, password=password or _unusable_password())
+        before[rights.account(user.pk)] = None
+        _apply(author.user, user, wanted)
+    return user
+
+
+def change_account(author: Author, key: int, wanted: AccountSettings, version: str) -> None:
+    """Change an account; raise AdministrationError.
+
+    Conflict if it is not as `version` (`rights.version`) any more.
+    """
+    subject = rights.account(key)
+    with recorded_change(author, "Changed.", subject) as before:
+        require_version(before[subject], version)
+        _apply(author.user, User.objects.get(pk=key), wanted)
+
+
+def set_password(author: Author, key: int, password: str) -> None:
+    """Replace a password by a hashed one, which ends the account's sessions."""
+    subject = rights.account(key)
+    with recorded_change(author, "Changed password.", subject, even_unchanged=True) as before:
+        require_existence(before[subject])
+        user = User.objects.get(pk=key)
+        _require_permission(author.user, user)
+        if user.groups.filter(name=demo.GROUP).exists():
+            raise NotAllowed(_("The password of a demo account is its name."))
+        user.password = password
+        user.save(update_fields=["password"])
+
+
+def _unusable_password() -> str:
+    return UNUSABLE_PASSWORD_PREFIX + get_random_string(UNUSABLE_LENGTH)
+
+
+def _require_permission(administrator: User, user: User) -> None:
+    permission = edit_permission(administrator, user)
+    if not permission.allowed:
+        raise NotAllowed(permission.denied_reason)
+
+
+def _apply(administrator: User, user: User, wanted: AccountSettings) -> None:
+    _require_permission(administrator, user)
+    flags = (user.is_staff, user.is_superuser)
+    if not administrator.is_superuser and (wanted.is_staff, wanted.is_superuser) != flags:
+        raise NotAllowed(_("Only superusers can make superusers and staff."))
+    is_own = user.pk == administrator.pk
+    if is_own and (wanted.is_active, wanted.is_superuser) != (user.is_active, user.is_superuser):
+        raise NotAllowed(_("You cannot deactivate yourself, or stop being a superuser."))
+    user.is_active = wanted.is_active
+    user.is_staff = wanted.is_staff
+    user.is_superuser = wanted.is_superuser
+    user.save(update_fields=["is_active", "is_staff", "is_superuser"])
+    kept = set(user.groups.filter(name=demo.GROUP).values_list("pk", flat=True))
+    chosen = set(choosable_groups().filter(pk__in=wanted.group_keys).values_list("pk", flat=True))
+    if wanted.group_keys - chosen:
+        raise AdministrationError(_("One of the groups does not exist any more."))
+    current = set(user.groups.values_list("pk", flat=True))
+    if not administrator.is_superuser:
+        _require_held_permissions(administrator, chosen - current)
+    user.groups.set(chosen | kept)
+
+
+def _require_held_permissions(administrator: User, group_keys: Collection[int]) -> None:
+    """Raise NotAllowed if a group has Django permissions that the administrator does not have."""
+    held = administrator.get_all_permissions()
+    for group in Group.objects.filter(pk__in=group_keys):
+        named = group.permissions.values_list("content_type__app_label", "codename")
+        if not held.issuperset(f"{app}.{name}" for app, name in named):
+            text = _("Only superusers can add accounts to “%(group)s”, which has more permissions.")
+            raise NotAllowed(text % {"group": group.name[:60]})

@@ -1,0 +1,104 @@
+"""Who may change accounts, groups and grants, and the frame of each such change."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, Group, User
+from django.db import transaction
+from django.db.models import Model
+from django.utils.translation import gettext as _
+
+from dashboard.accounts import rights
+from dashboard.accounts.permissions import read_only_reason
+from dashboard.accounts.rights import State, Subject
+from dashboard.db.threads import now
+from dashboard.models.rights_changes import SubjectKind
+
+PERMISSIONS = ("auth.change_user", "auth.change_group", "dashboard.change_grant")
+
+
+class AdministrationError(Exception):
+    """The change was not made; the text says why."""
+
+
+class NotAllowed(AdministrationError):
+    """The administrator may not make this change."""
+
+
+class Conflict(AdministrationError):
+    """Somebody else has changed the subject since it was shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who makes a change, and from which address."""
+
+    user: User
+    client_address: str | None
+
+
+def may_administer(user: AbstractBaseUser | AnonymousUser) -> bool:
+    """Return whether a user is an administrator: a superuser, or a holder of all PERMISSIONS."""
+    return isinstance(user, User) and user.has_perms(PERMISSIONS)
+
+
+@contextmanager
+def recorded_change(
+    author: Author, detail: str, *subjects: Subject, even_unchanged: bool = False
+) -> Iterator[dict[Subject, State | None]]:
+    """Make a change in one transaction, and record it; yield the subjects' states before.
+
+    Subjects that the change creates are added to the yielded states, as None. Raise NotAllowed, and
+    undo the change, if the author may not administer, before or after it.
+    """
+    if settings.READ_ONLY:
+        raise NotAllowed(read_only_reason())
+    with transaction.atomic():
+        # In the order of keys: two superusers who change each other do not wait for each other.
+        locked_users = _lock(User, {author.user.pk} | _keys(subjects, SubjectKind.ACCOUNT))
+        _lock(Group, _keys(subjects, SubjectKind.GROUP))
+        current = locked_users.get(author.user.pk)
+        if current is None or not may_administer(current):
+            raise NotAllowed(_("You are no longer an administrator. Nothing was changed."))
+        before = rights.snapshot(*subjects)
+        yield before
+        # Anew: an account keeps the permissions that it has once read.
+        if not may_administer(User.objects.get(pk=author.user.pk)):
+            raise NotAllowed(
+                _(
+                    "After that you would not be an administrator any more. Nothing was changed; "
+                    "another administrator can do it."
+                )
+            )
+        rights.record_changes(
+            before,
+            detail,
+            now(),
+            changed_by=author.user,
+            client_address=author.client_address,
+            even_unchanged=even_unchanged,
+        )
+
+
+def _keys(subjects: Iterable[Subject], kind: SubjectKind) -> set[int]:
+    return {subject.key for subject in subjects if subject.kind == kind}
+
+
+def _lock[T: Model](model: type[T], keys: set[int]) -> dict[int, T]:
+    rows = model._default_manager.filter(pk__in=keys).order_by("pk").select_for_update()
+    return {row.pk: row for row in rows}
+
+
+def require_existence(state: State | None) -> None:
+    """Raise Conflict if a subject does not exist any more."""
+    if state is None:
+        raise Conflict(_("It has been deleted meanwhile."))
+
+
+def require_version(state: State | None, version: str) -> None:
+    """Raise Conflict unless a subject is still as a form has shown it."""
+    require_existence(state)
+    if rights.version(state) != version:
+        raise Conflict(_("Somebody has changed this meanwhile. Nothing was saved; check it again."))

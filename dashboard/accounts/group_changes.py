@@ -1,0 +1,222 @@
+"""Add, rename and delete groups and their grants, as an administrator; what a change would do."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+from django.conf import settings
+from django.contrib.auth.models import Group, User
+from django.utils.translation import gettext as _
+
+from dashboard.accounts import demo, permissions, rights
+from dashboard.accounts.administration import (
+    AdministrationError,
+    Author,
+    recorded_change,
+    require_existence,
+    require_version,
+)
+from dashboard.accounts.permissions import Permission, Rule
+from dashboard.models import Grant, Project
+from dashboard.models.catalog import StageName
+from dashboard.models.grants import Action
+
+MAX_NAME_LENGTH = 150  # of Django's groups
+_RANK = {"": 0, Action.VIEW.value: 1, Action.ABORT.value: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class GrantScope:
+    """What a grant allows and where; None and "" mean all."""
+
+    project_key: int | None
+    stage: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """How many accounts a change of grants concerns: active ones that are no superusers."""
+
+    gaining: int
+    losing: int
+    unchanged: int  # members of the group whom the change does not concern
+    hides_everything: bool  # afterwards only superusers can view anything
+
+
+def edit_permission(group: Group) -> Permission:
+    """Return whether a group can be renamed and deleted."""
+    if settings.READ_ONLY:
+        return Permission(False, permissions.read_only_reason())
+    if group.name == permissions.RELEASE_MANAGERS:
+        text = _("Each upgrade adds this group again if it is missing. Remove its grants instead.")
+        return Permission(False, text)
+    if group.name == demo.GROUP:
+        return Permission(False, _("The sandbox needs this group."))
+    return Permission(True)
+
+
+def add_group(author: Author, name: str) -> Group:
+    """Add a group and return it; raise AdministrationError."""
+    with recorded_change(author, "Added.") as before:
+        group = Group.objects.create(name=_clean_name(name))
+        before[rights.group(group.pk)] = None
+    return group
+
+
+def rename_group(author: Author, group: Group, name: str, version: str) -> None:
+    """Rename a group; raise AdministrationError."""
+    subject = rights.group(group.pk)
+    with recorded_change(author, "Renamed.", subject) as before:
+        require_version(before[subject], version)
+        _require_permission(group)
+        Group.objects.filter(pk=group.pk).update(name=_clean_name(name, except_key=group.pk))
+
+
+def delete_group(author: Author, group: Group, version: str) -> None:
+    """Delete a group with its grants; its members lose it. Raise AdministrationError."""
+    subject = rights.group(group.pk)
+    with recorded_change(author, "Deleted.", subject) as before:
+        # Once the group is locked: nobody can join it any more.
+        before.update(rights.snapshot(*rights.subjects_of_deletion([group])))
+        require_version(before[subject], version)
+        _require_permission(group)
+        Group.objects.filter(pk=group.pk).delete()
+
+
+def add_grant(author: Author, group: Group | None, scope: GrantScope) -> None:
+    """Add a grant to a group, None being everybody; raise AdministrationError."""
+    key = group.pk if group is not None else None
+    subject = rights.group(key)
+    with recorded_change(author, "Grant added.", subject) as before:
+        require_existence(before[subject])
+        grant = _grant(key, scope)
+        if find_grant(group, scope) is not None:
+            raise AdministrationError(_("This grant exists."))
+        grant.save()
+
+
+def remove_grant(author: Author, grant: Grant) -> None:
+    """Remove a grant; raise AdministrationError if it was removed meanwhile."""
+    with recorded_change(author, "Grant removed.", rights.group(grant.group_id)):
+        deleted, _rows = Grant.objects.filter(pk=grant.pk).delete()
+        if not deleted:
+            raise AdministrationError(_("The grant has been removed meanwhile."))
+
+
+def find_grant(group: Group | None, scope: GrantScope) -> Grant | None:
+    """Return the grant of a group with exactly this scope, or None."""
+    return Grant.objects.filter(
+        group=group, project=scope.project_key, stage=scope.stage, action=scope.action
+    ).first()
+
+
+def effect_of_removal(grant: Grant) -> Effect:
+    """Return what the removal of a grant would do: nothing if the same exists once more."""
+    scope = GrantScope(grant.project_id, grant.stage, grant.action)
+    same = Grant.objects.filter(
+        group=grant.group, project=grant.project, stage=grant.stage, action=grant.action
+    )
+    is_only = not same.exclude(pk=grant.pk).exists()
+    return effect(grant.group, removed=[rule_of(grant.group, scope)] if is_only else [])
+
+
+def rule_of(group: Group | None, scope: GrantScope) -> Rule:
+    """Return a grant as a rule, whether it exists or not."""
+    name = group.name if group is not None else ""
+    return Rule(scope.action, scope.project_key or 0, scope.stage, name)
+
+
+def effect(
+    group: Group | None, *, added: Iterable[Rule] = (), removed: Iterable[Rule] = ()
+) -> Effect:
+    """Return what a change of a group's grants would do, None being everybody.
+
+    Grants are either added or removed.
+    """
+    before = permissions.load_rules()
+    after = before - frozenset(removed) | frozenset(added)
+    changed = before ^ after
+    old_rules, new_rules = _by_group(before), _by_group(after)
+    counts = {"gaining": 0, "losing": 0, "unchanged": 0}
+    could_view = can_view = False
+    for names, account_count in _memberships().items():
+        old, new = (_permissions(names, rules) for rules in (old_rules, new_rules))
+        could_view = could_view or bool(old.rules)
+        can_view = can_view or bool(new.rules)
+        if group is not None and group.name not in names:
+            continue
+        scopes = _scopes(changed, old.rules | new.rules)
+        # A change of grants gives or takes, never both: the first difference decides.
+        step = next(filter(None, (_step(old, new, *scope) for scope in scopes)), 0)
+        counts["gaining" if step > 0 else "losing" if step < 0 else "unchanged"] += account_count
+    return Effect(**counts, hides_everything=could_view and not can_view)
+
+
+def _by_group(rules: Iterable[Rule]) -> dict[str, set[Rule]]:
+    by_group: dict[str, set[Rule]] = {}
+    for rule in rules:
+        by_group.setdefault(rule.group, set()).add(rule)
+    return by_group
+
+
+def _permissions(
+    names: Collection[str], rules_by_group: Mapping[str, Collection[Rule]]
+) -> permissions.Permissions:
+    """Return what members of these groups may do; no other group's rules are looked at."""
+    rules = chain.from_iterable(rules_by_group.get(name, ()) for name in ("", *names))
+    return permissions.for_groups(names, frozenset(rules))
+
+
+def _step(
+    old: permissions.Permissions, new: permissions.Permissions, project: int, stage: str
+) -> int:
+    ranks = [_RANK[one.right_at(project, stage).action] for one in (old, new)]
+    return (ranks[1] > ranks[0]) - (ranks[1] < ranks[0])
+
+
+def _scopes(changed: Iterable[Rule], rules: Iterable[Rule]) -> Iterator[tuple[int, str]]:
+    """Yield the projects and stages that changed rules cover; 0: projects that no rule names."""
+    named = sorted({0} | {rule.project_id for rule in rules})
+    for rule in changed:
+        for project in [rule.project_id] if rule.project_id else named:
+            for stage in StageName.values:
+                if rule.covers(project, stage):
+                    yield project, stage
+
+
+def _memberships() -> Counter[frozenset[str]]:
+    """Return how many active accounts, superusers aside, are in the same groups."""
+    names: dict[int, set[str]] = {}
+    accounts = User.objects.filter(is_active=True, is_superuser=False)
+    for key, name in accounts.values_list("pk", "groups__name"):
+        names.setdefault(key, set()).update([name] if name else [])
+    return Counter(map(frozenset, names.values()))
+
+
+def _grant(group_key: int | None, scope: GrantScope) -> Grant:
+    is_known = scope.action in Action.values and scope.stage in {"", *StageName.values}
+    if not is_known:
+        raise AdministrationError(_("Unknown stage or permission."))
+    if scope.project_key and not Project.objects.filter(pk=scope.project_key).exists():
+        raise AdministrationError(_("The project does not exist any more."))
+    return Grant(
+        group_id=group_key, project_id=scope.project_key, stage=scope.stage, action=scope.action
+    )
+
+
+def _clean_name(name: str, *, except_key: int = 0) -> str:
+    cleaned = " ".join(name.replace("\0", " ").split())
+    if not 0 < len(cleaned) <= MAX_NAME_LENGTH:
+        text = _("A group’s name has 1 to %(max)d characters.")
+        raise AdministrationError(text % {"max": MAX_NAME_LENGTH})
+    if Group.objects.filter(name__iexact=cleaned).exclude(pk=except_key).exists():
+        raise AdministrationError(_("A group with this name exists."))
+    return cleaned
+
+
+def _require_permission(group: Group) -> None:
+    permission = edit_permission(group)
+    if not permission.allowed:
+        raise AdministrationError(permission.denied_reason)

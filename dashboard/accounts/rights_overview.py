@@ -1,0 +1,82 @@
+"""What an account may do in each project and stage, and who may do it there, with the reasons."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+from django.contrib.auth.models import User
+from django.db.models import Q, QuerySet
+
+from dashboard.accounts import permissions
+from dashboard.accounts.permissions import Permissions, Right
+from dashboard.models.catalog import StageName
+from dashboard.models.grants import Action
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Projects with the same rights for the same reasons; the right of each stage."""
+
+    project_ids: tuple[int, ...]  # empty: all other projects, new ones included
+    rights: tuple[Right, ...]  # in the order of StageName
+
+
+def patterns(user_permissions: Permissions) -> list[Pattern]:
+    """Return the rights of all projects: those that rules name, then all others."""
+    named = sorted({rule.project_id for rule in user_permissions.rules} - {0})
+    by_reasons: dict[tuple[Right, ...], list[int]] = {}
+    rights_of = {project: _rights(user_permissions, project) for project in (*named, 0)}
+    for project in named:
+        by_reasons.setdefault(tuple(map(_without_project, rights_of[project])), []).append(project)
+    found = [Pattern(tuple(ids), rights_of[ids[0]]) for ids in by_reasons.values()]
+    return [*found, Pattern((), rights_of[0])]
+
+
+def _rights(user_permissions: Permissions, project_id: int) -> tuple[Right, ...]:
+    return tuple(user_permissions.right_at(project_id, stage) for stage in StageName.values)
+
+
+def _without_project(right: Right) -> Right:
+    """Return the right with all projects alike, so that it can be compared."""
+    return replace(
+        right, rules=tuple(replace(r, project_id=min(r.project_id, 1)) for r in right.rules)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """An account and its right in a project and stage."""
+
+    user: User
+    permissions: Permissions
+    right: Right
+
+
+def accounts_with(action: str, project_id: int, stage: str) -> QuerySet[User]:
+    """Return the active accounts that may do `action` in a project and stage, by name."""
+    actions = {action, Action.ABORT}  # aborting includes viewing
+    groups = {
+        rule.group
+        for rule in permissions.load_rules()
+        if rule.action in actions and rule.covers(project_id, stage)
+    }
+    active = User.objects.filter(is_active=True).order_by("username")
+    if "" in groups:
+        return active
+    return active.filter(Q(is_superuser=True) | Q(groups__name__in=groups)).distinct()
+
+
+def holders(users: Iterable[User], project_id: int, stage: str) -> list[Holder]:
+    """Return the right of each account in a project and stage."""
+    listed = list(users)
+    by_key = permissions.for_users([user.pk for user in listed])
+    return [
+        Holder(user, by_key[user.pk], by_key[user.pk].right_at(project_id, stage))
+        for user in listed
+        if user.pk in by_key
+    ]
+
+
+def group_rules(names: Collection[str]) -> dict[str, Permissions]:
+    """Return what members of each group may do, whatever their other groups; "": everybody."""
+    rules = permissions.load_rules()
+    return {name: permissions.for_groups([name] if name else [], rules) for name in ("", *names)}

@@ -1,0 +1,45 @@
+"""Changes of rights: who changed which account or group, and its state before and after."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils.translation import gettext_lazy
+
+
+class SubjectKind(models.TextChoices):
+    """Whose rights changed."""
+
+    ACCOUNT = "account", gettext_lazy("Account")
+    GROUP = "group", gettext_lazy("Group")
+    EVERYBODY = "everybody", gettext_lazy("Everybody who is signed in")
+
+
+class RightsChange(models.Model):
+    """A change of an account, or of a group or its grants; append-only (models/append_only.py).
+
+    It outlives its subject, so it has no foreign key. It contains no password.
+    """
+
+    occurred_at = models.DateTimeField()
+    changed_by = models.TextField(
+        blank=True, help_text="User name; empty: no account, as for an identity provider."
+    )
+    client_address = models.GenericIPAddressField(null=True)
+    subject_kind = models.CharField(max_length=10, choices=SubjectKind)
+    subject_key = models.BigIntegerField(help_text="Primary key; 0 for everybody.")
+    subject = models.TextField(
+        blank=True, help_text="Name after the change, or before a deletion; empty for everybody."
+    )
+    detail = models.TextField(blank=True, help_text="What was done, as a sentence.")
+    before = models.JSONField(null=True, help_text="State in plain names; null: did not exist.")
+    after = models.JSONField(null=True, help_text="The same; null: deleted.")
+
+    class Meta:
+        ordering: ClassVar = ["-pk"]
+        indexes: ClassVar = [
+            models.Index(fields=["subject_kind", "subject_key", "id"], name="rights_change_key"),
+            models.Index(fields=["subject", "id"], name="rights_change_name"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.occurred_at:%Y-%m-%d %H:%M:%S} {self.subject_kind} {self.subject}".rstrip()

@@ -1,0 +1,152 @@
+"""The matrix of rights: groups by projects and stages, one page of each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from django.contrib.auth.models import Group
+from django.core.paginator import Page, Paginator
+from django.db.models import Count, Q
+from django.utils.translation import gettext as _
+
+from dashboard.accounts import rights_overview
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import Grant, Project
+from dashboard.models.catalog import StageName
+from dashboard.web.components.rights import texts
+
+# Together at most 100 kB of HTML.
+GROUPS_PER_PAGE = 12
+PROJECTS_PER_PAGE = 6
+MAX_LENGTH = 200  # of a filter
+SCOPES = ("", *StageName.values)  # "": all stages
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The right of a group in a project and stage."""
+
+    action: str  # "": nothing
+    label: str
+    is_granted_here: bool
+    reason: str  # the grant that it follows from
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A group with its cells; key 0 is everybody."""
+
+    key: int
+    name: str
+    member_count: int | None
+    cells: list[Cell]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """One page of groups by one page of projects."""
+
+    projects: list[tuple[str, str]]  # slug and name; the first is all projects
+    rows: list[Row]
+    filter: dict[str, str]  # `group` and `project`
+    group_text: str
+    project_text: str
+    links: dict[str, str]  # addresses of the pages around it
+
+    @property
+    def scopes(self) -> list[str]:
+        """The headings below each project."""
+        return [stage or _("All stages") for stage in SCOPES]
+
+
+def load(query: Mapping[str, str]) -> Matrix:
+    """Return the matrix that a query string selects.
+
+    `group` and `project` are texts to find; `groups` and `projects` numbers of pages, of which the
+    nearest existing one is taken.
+    """
+    texts_given = {
+        name: query.get(name, "").replace("\0", "").strip()[:MAX_LENGTH]
+        for name in ("group", "project")
+    }
+    groups = Group.objects.order_by("name", "pk")
+    groups = groups.filter(name__icontains=texts_given["group"])
+    project_text = texts_given["project"]
+    has_text = Q(name__icontains=project_text) | Q(slug__icontains=project_text)
+    listed = Q(removed_at=None) | Q(pk__in=Grant.objects.exclude(project=None).values("project"))
+    projects = Project.objects.filter(has_text, listed).order_by("name", "slug")
+    group_page = Paginator(groups, GROUPS_PER_PAGE).get_page(query.get("groups"))
+    project_page = Paginator(projects, PROJECTS_PER_PAGE).get_page(query.get("projects"))
+    shown_groups, shown_projects = list(group_page), list(project_page)
+    member_counts = dict(
+        Group.objects.filter(pk__in=[group.pk for group in shown_groups])
+        .annotate(member_count=Count("user"))
+        .values_list("pk", "member_count")
+    )
+    by_name = rights_overview.group_rules([group.name for group in shown_groups])
+    project_names = texts.project_names(
+        rule for permissions in by_name.values() for rule in permissions.rules
+    )
+    project_keys = [0, *(project.pk for project in shown_projects)]
+
+    def row(key: int, name: str, member_count: int | None) -> Row:
+        cells = [
+            _cell(by_name[name], name, project, stage, project_names)
+            for project in project_keys
+            for stage in SCOPES
+        ]
+        return Row(key, name, member_count, cells)
+
+    everybody = row(0, "", None)
+    return Matrix(
+        projects=[("", _("All projects"))] + [(one.slug, str(one)) for one in shown_projects],
+        rows=[everybody, *(row(one.pk, one.name, member_counts[one.pk]) for one in shown_groups)],
+        filter=texts_given,
+        group_text=_page_text(group_page, _("Groups %(first)d–%(last)d of %(total)d")),
+        project_text=_page_text(project_page, _("Projects %(first)d–%(last)d of %(total)d")),
+        links=_links(texts_given, group_page, project_page),
+    )
+
+
+def _cell(
+    permissions: Permissions,
+    group: str,
+    project: int,
+    stage: str,
+    project_names: Mapping[int, str],
+) -> Cell:
+    right = permissions.right_at(project, stage)
+    if not right.rules:
+        return Cell("", texts.action_label(""), False, "")
+    rule = right.rules[0]
+    is_granted_here = (rule.group, rule.project_id, rule.stage) == (group, project, stage)
+    projects = texts.project_text(project_names.get(rule.project_id, ""))
+    reason = texts.rule_text(rule, projects)
+    return Cell(right.action, texts.action_label(right.action), is_granted_here, reason)
+
+
+def _page_text(page: Page, text: str) -> str:  # type: ignore[type-arg]
+    if not page.paginator.count:
+        return ""
+    return text % {
+        "first": page.start_index(),
+        "last": page.end_index(),
+        "total": page.paginator.count,
+    }
+
+
+def _links(values: Mapping[str, str], group_page: Page, project_page: Page) -> dict[str, str]:  # type: ignore[type-arg]
+    def url(groups: int, projects: int) -> str:
+        parameters = {**values, "groups": groups, "projects": projects}
+        return f"?{urlencode({name: value for name, value in parameters.items() if value})}"
+
+    links = {}
+    if group_page.has_previous():
+        links["previous_groups"] = url(group_page.number - 1, project_page.number)
+    if group_page.has_next():
+        links["next_groups"] = url(group_page.number + 1, project_page.number)
+    if project_page.has_previous():
+        links["previous_projects"] = url(group_page.number, project_page.number - 1)
+    if project_page.has_next():
+        links["next_projects"] = url(group_page.number, project_page.number + 1)
+    return links

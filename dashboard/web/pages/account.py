@@ -1,0 +1,260 @@
+"""An account: its groups, rights and changes; add an account, change it, set its password."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import User
+from django.contrib.auth.password_validation import validate_password
+from django.contrib.auth.validators import UnicodeUsernameValidator
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_POST
+
+from dashboard.accounts import (
+    account_changes,
+    demo,
+    password_queue,
+    permissions,
+    rights,
+)
+from dashboard.accounts.account_changes import AccountSettings
+from dashboard.accounts.administration import AdministrationError, Conflict, NotAllowed
+from dashboard.models.catalog import StageName
+from dashboard.web.components.rights import changes, table, texts
+from dashboard.web.http import errors, keys, lookup
+from dashboard.web.http.administrators import author, for_administrators
+from dashboard.web.http.deferred import Deferred
+from dashboard.web.http.sign_in import signed_in_user
+
+RECENT_CHANGES = 10
+MAX_NAME_LENGTH = 150  # of Django's user names
+
+
+@dataclass
+class AccountForm:
+    """What the form of an account shows and has sent."""
+
+    username: str = ""
+    is_active: bool = True
+    is_staff: bool = False
+    is_superuser: bool = False
+    group_keys: frozenset[int] = frozenset()
+    errors: dict[str, list[str]] = field(default_factory=dict)  # by field; "": of the whole form
+
+    @property
+    def settings(self) -> AccountSettings:
+        """What the administrator has chosen."""
+        return AccountSettings(self.is_active, self.is_staff, self.is_superuser, self.group_keys)
+
+
+def _read_form(form: QueryDict) -> AccountForm:
+    return AccountForm(
+        username=form.get("username", "").strip(),
+        is_active="active" in form,
+        is_staff="staff" in form,
+        is_superuser="superuser" in form,
+        group_keys=frozenset(keys.parse_pks(form.getlist("group"))),
+    )
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_administrators
+@sensitive_post_parameters("password")
+def add_account(request: HttpRequest) -> HttpResponse:
+    """Show the form (GET), or add an account (POST)."""
+    if request.method != "POST":
+        return _render_new(request, AccountForm())
+    form = _read_form(request.POST)
+    password = request.POST.get("password", "")
+    if problems := _username_problems(form.username):
+        form.errors["username"] = problems
+    if password and (problems := _password_problems(password, User(username=form.username))):
+        form.errors["password"] = problems
+    if form.errors:
+        return _render_new(request, form, status=422)
+
+    def add(hashed: str) -> HttpResponse:
+        try:
+            user = account_changes.add_account(
+                author(request), form.username, hashed, form.settings
+            )
+        except AdministrationError as error:
+            form.errors[""] = [str(error)]
+            return _render_new(request, form, status=422)
+        messages.success(request, _("Account added."), extra_tags="good")
+        return _see_account(user.pk)
+
+    def refuse(text: str) -> HttpResponse:
+        form.errors[""] = [text]
+        return _render_new(request, form, status=503)
+
+    return _with_hash(password, add, refuse) if password else add("")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_administrators
+def account(request: HttpRequest, key: int) -> HttpResponse:
+    """Show an account (GET), or change it (POST)."""
+    user = get_object_or_404(User, pk=key)
+    if request.method != "POST":
+        return _render_account(request, user)
+    form = _read_form(request.POST)
+    try:
+        account_changes.change_account(
+            author(request), key, form.settings, request.POST.get("version", "")
+        )
+    except Conflict as error:
+        return _render_account(request, user, {"": [str(error)]}, status=409)
+    except NotAllowed as error:
+        return errors.forbidden(request, str(error))
+    except AdministrationError as error:
+        return _render_account(request, user, {"": [str(error)]}, status=422)
+    messages.success(request, _("Saved. It applies from the next request."), extra_tags="good")
+    return _see_account(key)
+
+
+@require_POST
+@for_administrators
+@sensitive_post_parameters("password")
+def account_password(request: HttpRequest, key: int) -> HttpResponse:
+    """Set the password of an account, which ends its sessions."""
+    user = get_object_or_404(User, pk=key)
+    password = request.POST.get("password", "")
+    problems = _password_problems(password, user)
+    if problems:
+        return _render_account(request, user, {"password": problems}, status=422)
+
+    def save(hashed: str) -> HttpResponse:
+        try:
+            account_changes.set_password(author(request), key, hashed)
+        except AdministrationError as error:
+            return errors.forbidden(request, str(error))
+        messages.success(request, _("Password set."), extra_tags="good")
+        return _see_account(key)
+
+    def refuse(text: str) -> HttpResponse:
+        return _render_account(request, user, {"password": [text]}, status=503)
+
+    return _with_hash(password, save, refuse)
+
+
+def _with_hash(
+    password: str, then: Callable[[str], HttpResponse], refuse: Callable[[str], HttpResponse]
+) -> HttpResponse:
+    """Return the response of `then` to the hashed password, without holding up pages meanwhile."""
+    try:
+        hashing = password_queue.queue.submit(True, make_password, password)
+    except password_queue.QueueFull:
+        response = refuse(_("Many people are signing in right now. Nothing was saved; try again."))
+        response["Retry-After"] = str(password_queue.RETRY_SECONDS)
+        response._has_been_logged = True  # type: ignore[attr-defined]  # expected
+        return response
+
+    async def wait_for_hash() -> str:
+        return await asyncio.wrap_future(hashing)
+
+    return Deferred(wait_for_hash, then)
+
+
+def _username_problems(username: str) -> list[str]:
+    if not 0 < len(username) <= MAX_NAME_LENGTH:
+        text = _("A user name has 1 to %(max)d characters.")
+        return [text % {"max": MAX_NAME_LENGTH}]
+    try:
+        UnicodeUsernameValidator()(username)
+    except ValidationError as error:
+        return error.messages
+    return []
+
+
+def _password_problems(password: str, user: User) -> list[str]:
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        return error.messages
+    return []
+
+
+def _render_new(request: HttpRequest, form: AccountForm, status: int = 200) -> HttpResponse:
+    context = {
+        "nav": "status",
+        "tab": "people",
+        "form": form,
+        "form_errors": form.errors.get("", []),
+        "groups": account_changes.choosable_groups(),
+        "is_superuser": signed_in_user(request).is_superuser,
+    }
+    return render(request, "pages/account_new.html", context, status=status)
+
+
+def _render_account(
+    request: HttpRequest,
+    user: User,
+    form_errors: dict[str, list[str]] | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    user.refresh_from_db()
+    subject = rights.account(user.pk)
+    administrator = signed_in_user(request)
+    problems = form_errors or {}
+    user_permissions = permissions.for_user(user)
+    is_demo = user.groups.filter(name=demo.GROUP).exists()
+    edit_permission = account_changes.edit_permission(administrator, user)
+    context = {
+        "nav": "status",
+        "tab": "people",
+        "account": user,
+        "is_demo": is_demo,
+        "is_own": user.pk == administrator.pk,
+        "edit_permission": edit_permission,
+        "may_set_password": edit_permission.allowed and not is_demo,
+        "is_superuser": administrator.is_superuser,
+        "form": AccountForm(
+            user.username,
+            user.is_active,
+            user.is_staff,
+            user.is_superuser,
+            frozenset(user.groups.values_list("pk", flat=True)),
+        ),
+        "form_errors": problems.get("", []),
+        "password_errors": problems.get("password", []),
+        "groups": account_changes.choosable_groups(),
+        "version": rights.version(rights.snapshot(subject)[subject]),
+        "table": table.load(user_permissions),
+        "answer": _answer(request.GET, user, user_permissions),
+        "changes": changes.load_page(changes.ChangeFilter(subject=subject), RECENT_CHANGES),
+        "subject_id": subject.id,
+    }
+    return render(request, "pages/account.html", context, status=status)
+
+
+def _answer(
+    query: QueryDict, user: User, user_permissions: permissions.Permissions
+) -> dict[str, Any] | None:
+    """Return what the account may do in the project and stage of the query string, if given."""
+    slug, stage = query.get("project", ""), query.get("stage", "").capitalize()
+    if not slug and not stage:
+        return None
+    project = lookup.find_project(slug)
+    if (slug and project is None) or stage not in {"", *StageName.values}:
+        return {"problem": _("This project or stage does not exist.")}
+    right = user_permissions.right_at(project.pk if project else 0, stage)
+    named = texts.project_text(str(project) if project else "")
+    return {
+        "question": texts.place_text(stage, named),
+        "label": texts.action_label(right.action),
+        "reasons": texts.reasons(user_permissions, right, named),
+    }
+
+
+def _see_account(key: int) -> HttpResponse:
+    response = redirect("account", key=key)
+    response.status_code = 303
+    return response

@@ -1,0 +1,211 @@
+"""A group, or everybody who is signed in: grants, members and changes; confirm each change."""
+
+from django.contrib import messages
+from django.contrib.auth.models import Group
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods
+
+from dashboard.accounts import group_changes, permissions, rights
+from dashboard.accounts.administration import AdministrationError, Conflict, NotAllowed
+from dashboard.accounts.group_changes import GrantScope
+from dashboard.models import Grant, Project
+from dashboard.models.catalog import StageName
+from dashboard.models.grants import Action
+from dashboard.web.components.rights import changes, table, texts
+from dashboard.web.http import errors, lookup
+from dashboard.web.http.administrators import author, for_administrators
+
+EVERYBODY_KEY = 0  # in addresses
+SHOWN_MEMBERS = 50
+RECENT_CHANGES = 10
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_administrators
+def group(request: HttpRequest, key: int) -> HttpResponse:
+    """Show a group (GET), or rename it (POST)."""
+    shown = _find_group(key)
+    if request.method != "POST" or shown is None:
+        return _render_group(request, shown)
+    name = request.POST.get("name", "")
+    try:
+        group_changes.rename_group(author(request), shown, name, request.POST.get("version", ""))
+    except NotAllowed as error:
+        return errors.forbidden(request, str(error))
+    except Conflict as error:
+        return _render_group(request, _find_group(key), str(error), status=409)
+    except AdministrationError as error:
+        return _render_group(request, shown, str(error), name, status=422)
+    return _see_group(request, key, _("Renamed."))
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_administrators
+def delete_group(request: HttpRequest, key: int) -> HttpResponse:
+    """Show what the deletion would do (GET), or delete a group (POST)."""
+    shown = get_object_or_404(Group, pk=key)
+    error_text = ""
+    if request.method == "POST":
+        try:
+            version = request.POST.get("version", "")
+            group_changes.delete_group(author(request), shown, version)
+        except NotAllowed as error:
+            return errors.forbidden(request, str(error))
+        except AdministrationError as error:
+            error_text = str(error)
+        else:
+            messages.success(request, _("Group deleted."), extra_tags="good")
+            return redirect("groups")
+    subject = rights.group(shown.pk)
+    own_rules = {rule for rule in permissions.load_rules() if rule.group == shown.name}
+    effect = group_changes.effect(shown, removed=own_rules)
+    context = {
+        "nav": "status",
+        "tab": "groups",
+        "group": shown,
+        "grants": _grants(shown),
+        "member_count": shown.user_set.count(),
+        "effect_text": texts.loss_text(effect),
+        "hides_everything": effect.hides_everything,
+        "permission": group_changes.edit_permission(shown),
+        "version": rights.version(rights.snapshot(subject)[subject]),
+        "error": error_text,
+    }
+    status = 409 if error_text else 200
+    return render(request, "pages/group_delete.html", context, status=status)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_administrators
+def add_grant(request: HttpRequest, key: int) -> HttpResponse:
+    """Show what a grant would do (GET), or add it (POST)."""
+    shown = _find_group(key)
+    query = request.POST if request.method == "POST" else request.GET
+    slug = query.get("project", "")
+    project = lookup.find_project(slug)
+    scope = GrantScope(
+        project.pk if project else None, query.get("stage", ""), query.get("action", "")
+    )
+    is_known = scope.action in Action.values and scope.stage in {"", *StageName.values}
+    if not is_known or (slug and project is None):
+        text = _("Choose a project, a stage and a permission that exist.")
+        return _render_group(request, shown, grant_error=text, status=422)
+    if group_changes.find_grant(shown, scope) is not None:
+        return _render_group(request, shown, grant_error=_("This grant exists."), status=422)
+    if request.method == "POST":
+        try:
+            group_changes.add_grant(author(request), shown, scope)
+        except NotAllowed as error:
+            return errors.forbidden(request, str(error))
+        except AdministrationError as error:
+            return _render_group(request, shown, grant_error=str(error), status=409)
+        return _see_group(request, key, _("Grant added. It applies from the next request."))
+    rule = group_changes.rule_of(shown, scope)
+    effect = group_changes.effect(shown, added=[rule])
+    context = {
+        "nav": "status",
+        "tab": "groups",
+        "group": shown,
+        "grant": texts.grant_text(scope.action, scope.stage, texts.project_text(_name(project))),
+        "fields": {"project": slug, "stage": scope.stage, "action": scope.action},
+        "effect_texts": texts.effect_texts(effect, scope.action),
+    }
+    return render(request, "pages/grant.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_administrators
+def remove_grant(request: HttpRequest, key: int, grant_key: int) -> HttpResponse:
+    """Show what the removal of a grant would do (GET), or remove it (POST)."""
+    shown = _find_group(key)
+    grants = Grant.objects.select_related("project").filter(group=shown)
+    grant = grants.filter(pk=grant_key).first()
+    if grant is None:
+        text = _("The grant has been removed meanwhile.")
+        return _render_group(request, shown, grant_error=text, status=404)
+    if request.method == "POST":
+        try:
+            group_changes.remove_grant(author(request), grant)
+        except NotAllowed as error:
+            return errors.forbidden(request, str(error))
+        except AdministrationError as error:
+            return _render_group(request, shown, grant_error=str(error), status=409)
+        return _see_group(request, key, _("Grant removed. It applies from the next request."))
+    effect = group_changes.effect_of_removal(grant)
+    context = {
+        "nav": "status",
+        "tab": "groups",
+        "group": shown,
+        "grant": _grant_text(grant),
+        "is_removal": True,
+        "effect_texts": texts.effect_texts(effect, grant.action),
+        "hides_everything": effect.hides_everything,
+    }
+    return render(request, "pages/grant.html", context)
+
+
+def _find_group(key: int) -> Group | None:
+    """Return a group; None is everybody. Raise Http404."""
+    return None if key == EVERYBODY_KEY else get_object_or_404(Group, pk=key)
+
+
+def _render_group(
+    request: HttpRequest,
+    shown: Group | None,
+    name_error: str = "",
+    name: str = "",
+    grant_error: str = "",
+    status: int = 200,
+) -> HttpResponse:
+    subject = rights.group(shown.pk if shown else None)
+    members = shown.user_set.order_by("username") if shown else None
+    rules = permissions.load_rules()
+    context = {
+        "nav": "status",
+        "tab": "groups",
+        "group": shown,
+        "key": subject.key,
+        "name": name or (shown.name if shown else ""),
+        "name_error": name_error,
+        "grant_error": grant_error,
+        "permission": group_changes.edit_permission(shown) if shown else None,
+        "version": rights.version(rights.snapshot(subject)[subject]),
+        "grants": _grants(shown),
+        "projects": Project.objects.filter(removed_at=None).order_by("name", "slug"),
+        "stages": StageName.values,
+        "actions": [
+            (Action.VIEW.value, _("view runs")),
+            (Action.ABORT.value, _("view and abort runs")),
+        ],
+        "table": table.load(permissions.for_groups([shown.name] if shown else [], rules)),
+        "members": members[:SHOWN_MEMBERS] if members is not None else (),
+        "member_count": members.count() if members is not None else 0,
+        "changes": changes.load_page(changes.ChangeFilter(subject=subject), RECENT_CHANGES),
+        "subject_id": subject.id,
+    }
+    return render(request, "pages/group.html", context, status=status)
+
+
+def _grants(shown: Group | None) -> list[tuple[int, str]]:
+    """Return the key and the text of each grant of a group."""
+    grants = Grant.objects.filter(group=shown).select_related("project")
+    ordered = grants.order_by("project__slug", "stage", "action", "pk")
+    return [(grant.pk, _grant_text(grant)) for grant in ordered]
+
+
+def _grant_text(grant: Grant) -> str:
+    projects = texts.project_text(_name(grant.project))
+    return texts.grant_text(grant.action, grant.stage, projects)
+
+
+def _name(project: Project | None) -> str:
+    return str(project) if project else ""
+
+
+def _see_group(request: HttpRequest, key: int, text: str) -> HttpResponse:
+    messages.success(request, text, extra_tags="good")
+    response = redirect("group", key=key)
+    response.status_code = 303
+    return response

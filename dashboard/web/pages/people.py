@@ -1,0 +1,135 @@
+"""People: the list of accounts, the matrix of rights, and who may do what in one place."""
+
+from urllib.parse import urlencode
+
+from django.contrib.auth.models import Group, User
+from django.core.paginator import Page, Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_safe
+
+from dashboard.accounts import demo, group_changes, rights_overview
+from dashboard.accounts.administration import AdministrationError, NotAllowed
+from dashboard.models import Project
+from dashboard.models.catalog import StageName
+from dashboard.models.grants import Action
+from dashboard.web.components.rights import matrix, texts
+from dashboard.web.http import errors, keys
+from dashboard.web.http.administrators import author, for_administrators
+
+PER_PAGE = 50
+MAX_LENGTH = 200  # of a filter
+
+
+@require_safe
+@for_administrators
+def people(request: HttpRequest) -> HttpResponse:
+    """Show the accounts whose name contains `q`, of the group `group` if given, by name."""
+    text = request.GET.get("q", "").replace("\0", "").strip()[:MAX_LENGTH]
+    users = User.objects.order_by("username").prefetch_related("groups")
+    users = users.filter(username__icontains=text) if text else users
+    group_key = keys.parse_pk(request.GET.get("group", ""))
+    group = Group.objects.filter(pk=group_key).first() if group_key else None
+    users = users.filter(groups=group) if group else users
+    page = Paginator(users, PER_PAGE).get_page(request.GET.get("page"))
+    context = {
+        "nav": "status",
+        "tab": "people",
+        "q": text,
+        "group": group,
+        "demo_group": demo.GROUP,
+        **_paged(page, {"q": text, "group": str(group.pk) if group else ""}),
+    }
+    return render(request, "pages/people.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_administrators
+def groups(request: HttpRequest) -> HttpResponse:
+    """Show the matrix of rights (GET), or add a group (POST)."""
+    name = error = ""
+    if request.method == "POST":
+        name = request.POST.get("name", "")
+        try:
+            group = group_changes.add_group(author(request), name)
+        except NotAllowed as refusal:
+            return errors.forbidden(request, str(refusal))
+        except AdministrationError as refusal:
+            error = str(refusal)
+        else:
+            return redirect(reverse("group", args=[group.pk]))
+    context = {
+        "nav": "status",
+        "tab": "groups",
+        "matrix": matrix.load(request.GET),
+        "new_name": name,
+        "error": error,
+    }
+    return render(request, "pages/groups.html", context, status=422 if error else 200)
+
+
+@require_safe
+@for_administrators
+def who_may(request: HttpRequest) -> HttpResponse:
+    """Show who may abort or view in a project and stage, and why."""
+    projects = list(Project.objects.order_by("name", "slug").values_list("slug", "name", "pk"))
+    place = {name: request.GET.get(name, "").strip() for name in ("project", "stage", "action")}
+    project_key = next((pk for slug, _name, pk in projects if slug == place["project"]), 0)
+    action = place["action"] or Action.ABORT.value
+    warnings = []
+    if place["project"] and not project_key:
+        text = _("Project “%(project)s” not found; showing all projects.")
+        warnings.append(text % {"project": place["project"][:80]})
+    stage = place["stage"].capitalize()
+    if stage not in {"", *StageName.values}:
+        text = _("Unknown stage “%(stage)s” ignored.")
+        warnings.append(text % {"stage": place["stage"][:80]})
+        stage = ""
+    if action not in Action.values:
+        text = _("Unknown permission “%(action)s” ignored.")
+        warnings.append(text % {"action": action[:80]})
+        action = Action.ABORT.value
+    users: QuerySet[User] = rights_overview.accounts_with(action, project_key, stage)
+    page = Paginator(users, PER_PAGE).get_page(request.GET.get("page"))
+    project_name = next((name or slug for slug, name, pk in projects if pk == project_key), "")
+    named = texts.project_text(project_name)
+    holders = rights_overview.holders(page, project_key, stage)
+    place = {"project": place["project"] if project_key else "", "stage": stage, "action": action}
+    context = {
+        "nav": "status",
+        "tab": "who_may",
+        "projects": [(slug, name or slug) for slug, name, _pk in projects],
+        "stages": StageName.values,
+        "actions": [(value, texts.action_label(value)) for value in Action.values],
+        "place": place,
+        "question": texts.grant_text(action, stage, named),
+        "warnings": warnings,
+        "account_query": f"?{urlencode(place)}" if project_key or stage else "",
+        "holders": [
+            (
+                holder.user,
+                texts.action_label(holder.right.action),
+                texts.reasons(holder.permissions, holder.right, named),
+            )
+            for holder in holders
+        ],
+        **_paged(page, place),
+    }
+    return render(request, "pages/who_may.html", context)
+
+
+def _paged(page: Page[User], parameters: dict[str, str]) -> dict[str, object]:
+    """Return a page of accounts with the addresses of its neighbours, for a template."""
+
+    def url(number: int) -> str:
+        values = {**parameters, "page": str(number)}
+        return f"?{urlencode({name: value for name, value in values.items() if value})}"
+
+    return {
+        "page": page,
+        "previous_url": url(page.number - 1) if page.has_previous() else "",
+        "next_url": url(page.number + 1) if page.has_next() else "",
+    }

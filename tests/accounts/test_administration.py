@@ -1,0 +1,465 @@
+"""Administrators change accounts, groups and grants; each change is checked and recorded."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.contrib.auth.models import Group, Permission, User
+from django.db import connection
+from pytest_django import Settings
+
+from dashboard.accounts import account_changes, administration, group_changes, rights
+from dashboard.accounts.account_changes import AccountSettings
+from dashboard.accounts.administration import (
+    AdministrationError,
+    Author,
+    Conflict,
+    NotAllowed,
+)
+from dashboard.accounts.group_changes import GrantScope
+from dashboard.accounts.permissions import RELEASE_MANAGERS
+from dashboard.models import AccessEvent, Grant, RightsChange
+from dashboard.models.access import AccessKind
+from dashboard.models.grants import Action
+from tests.support import factories
+from tests.support.live import WAIT_TIMEOUT
+from tests.support.people import create_administrator
+
+EVERYTHING = GrantScope(None, "", Action.VIEW)
+ABORT_IN_STAGING = GrantScope(None, "Staging", Action.ABORT)
+
+
+@pytest.fixture
+def root(db: None) -> Author:
+    """A superuser."""
+    return Author(User.objects.create_superuser("root"), "192.0.2.1")
+
+
+@pytest.fixture
+def ada(db: None) -> Author:
+    """An administrator who is no superuser."""
+    return Author(create_administrator(), None)
+
+
+@pytest.fixture
+def on_call(db: None) -> Group:
+    return Group.objects.create(name="On-call")
+
+
+def settings_of(user: User, **changes: object) -> AccountSettings:
+    values = {
+        "is_active": user.is_active,
+        "is_staff": user.is_staff,
+        "is_superuser": user.is_superuser,
+        "group_keys": frozenset(user.groups.values_list("pk", flat=True)),
+    }
+    return AccountSettings(**values | changes)  # type: ignore[arg-type]
+
+
+def version_of(subject: rights.Subject) -> str:
+    return rights.version(rights.snapshot(subject)[subject])
+
+
+def change(author: Author, user: User, **changes: object) -> None:
+    """Change an account as shown now."""
+    version = version_of(rights.account(user.pk))
+    account_changes.change_account(author, user.pk, settings_of(user, **changes), version)
+    user.refresh_from_db()
+
+
+def recorded() -> list[tuple[str, str, str, str]]:
+    """Return author, kind, name and detail of each recorded change, oldest first."""
+    values = ("changed_by", "subject_kind", "subject", "detail")
+    return list(RightsChange.objects.order_by("pk").values_list(*values))
+
+
+# --- Who is administrator ------------------------------------------------------------------------
+
+
+def test_administrators_are_superusers_and_holders_of_all_permissions(
+    root: Author, ada: Author, viewer: User
+) -> None:
+    assert administration.may_administer(root.user)
+    assert administration.may_administer(ada.user)
+    assert not administration.may_administer(viewer)
+
+
+@pytest.mark.parametrize("missing", administration.PERMISSIONS)
+def test_account_without_one_permission_is_no_administrator(ada: Author, missing: str) -> None:
+    codename = missing.partition(".")[2]
+    ada.user.user_permissions.remove(Permission.objects.get(codename=codename))
+    assert not administration.may_administer(User.objects.get(pk=ada.user.pk))
+
+
+def test_staff_is_no_administrator(db: None) -> None:
+    assert not administration.may_administer(User.objects.create_user("staff", is_staff=True))
+
+
+def test_former_administrator_changes_nothing(ada: Author, viewer: User) -> None:
+    ada.user.user_permissions.clear()
+    with pytest.raises(NotAllowed, match="no longer"):
+        change(ada, viewer, is_active=False)
+    viewer.refresh_from_db()
+    assert viewer.is_active
+    assert recorded() == []
+
+
+def test_nothing_is_changed_in_read_only_mode(
+    root: Author, viewer: User, settings: Settings
+) -> None:
+    settings.READ_ONLY = True
+    with pytest.raises(NotAllowed, match="read-only"):
+        change(root, viewer, is_active=False)
+
+
+# --- Accounts ------------------------------------------------------------------------------------
+
+
+def test_added_account_is_recorded_with_its_state(root: Author, on_call: Group) -> None:
+    wanted = AccountSettings(True, False, False, frozenset({on_call.pk}))
+    user = account_changes.add_account(root, "ben", "", wanted)
+    assert not user.has_usable_password()
+    recorded_change = RightsChange.objects.get()
+    assert (recorded_change.changed_by, recorded_change.client_address) == ("root", "192.0.2.1")
+    assert (recorded_change.subject_kind, recorded_change.subject_key) == ("account", user.pk)
+    assert recorded_change.before is None
+    assert recorded_change.after == {
+        "name": "ben",
+        "active": True,
+        "staff": False,
+        "superuser": False,
+        "groups": ["On-call"],
+        "permissions": [],
+    }
+
+
+def test_account_with_name_in_other_case_is_not_added(root: Author, viewer: User) -> None:
+    with pytest.raises(AdministrationError, match="exists"):
+        account_changes.add_account(root, "Viewer", "", settings_of(viewer))
+    assert not User.objects.filter(username="Viewer").exists()
+
+
+def test_change_of_account_is_recorded_with_state_before_and_after(
+    root: Author, viewer: User, on_call: Group
+) -> None:
+    change(root, viewer, is_staff=True, group_keys=frozenset({on_call.pk}))
+    assert (viewer.is_staff, list(viewer.groups.all())) == (True, [on_call])
+    one = RightsChange.objects.get()
+    assert (one.before["groups"], one.before["staff"]) == ([], False)
+    assert (one.after["groups"], one.after["staff"]) == (["On-call"], True)
+
+
+def test_change_in_access_log_is_one_line_without_states(root: Author, viewer: User) -> None:
+    change(root, viewer, is_active=False)
+    event = AccessEvent.objects.get(kind=AccessKind.RIGHTS_CHANGED)
+    assert (event.username, event.changed_by, event.detail) == ("viewer", "root", "Changed.")
+
+
+def test_save_without_a_change_is_not_recorded(root: Author, viewer: User) -> None:
+    change(root, viewer)
+    assert recorded() == []
+
+
+def test_second_of_two_administrators_overwrites_nothing(
+    root: Author, ada: Author, viewer: User, on_call: Group
+) -> None:
+    shown = version_of(rights.account(viewer.pk))
+    change(root, viewer, is_active=False)
+    with pytest.raises(Conflict):
+        account_changes.change_account(
+            ada,
+            viewer.pk,
+            settings_of(viewer, is_active=True, group_keys=frozenset({on_call.pk})),
+            shown,
+        )
+    viewer.refresh_from_db()
+    assert not viewer.is_active
+    assert list(viewer.groups.all()) == []
+
+
+def test_deleted_account_cannot_be_changed(root: Author, viewer: User) -> None:
+    shown, wanted, key = version_of(rights.account(viewer.pk)), settings_of(viewer), viewer.pk
+    viewer.delete()
+    with pytest.raises(Conflict, match="deleted"):
+        account_changes.change_account(root, key, wanted, shown)
+    with pytest.raises(Conflict, match="deleted"):
+        account_changes.set_password(root, key, "!")
+
+
+@pytest.mark.parametrize("flag", ["is_superuser", "is_staff"])
+def test_administrator_makes_neither_superusers_nor_staff(
+    ada: Author, viewer: User, flag: str
+) -> None:
+    with pytest.raises(NotAllowed, match="superusers"):
+        change(ada, viewer, **{flag: True})
+    viewer.refresh_from_db()
+    assert not getattr(viewer, flag)
+
+
+def test_administrator_cannot_change_superusers(ada: Author, root: Author) -> None:
+    with pytest.raises(NotAllowed, match="superusers"):
+        change(ada, root.user, is_active=False)
+    with pytest.raises(NotAllowed, match="superusers"):
+        account_changes.set_password(ada, root.user.pk, "!")
+    root.user.refresh_from_db()
+    assert root.user.is_active
+
+
+def test_administrator_adds_nobody_to_group_with_more_permissions(
+    ada: Author, viewer: User, on_call: Group
+) -> None:
+    on_call.permissions.add(Permission.objects.get(codename="view_accessevent"))
+    with pytest.raises(NotAllowed, match="more permissions"):
+        change(ada, viewer, group_keys=frozenset({on_call.pk}))
+    assert not viewer.groups.exists()
+
+
+@pytest.mark.parametrize("changes", [{"is_active": False}, {"is_superuser": False}])
+def test_superuser_does_not_lock_themselves_out(root: Author, changes: dict[str, bool]) -> None:
+    with pytest.raises(NotAllowed, match="yourself"):
+        change(root, root.user, **changes)
+    assert administration.may_administer(User.objects.get(pk=root.user.pk))
+
+
+def test_administrator_cannot_leave_the_group_that_makes_them_one(
+    on_call: Group, viewer: User
+) -> None:
+    for name in administration.PERMISSIONS:
+        on_call.permissions.add(Permission.objects.get(codename=name.partition(".")[2]))
+    viewer.groups.add(on_call)
+    author = Author(viewer, None)
+    with pytest.raises(NotAllowed, match="not be an administrator"):
+        change(author, viewer, group_keys=frozenset())
+    with pytest.raises(NotAllowed, match="not be an administrator"):
+        group_changes.delete_group(author, on_call, version_of(rights.group(on_call.pk)))
+    assert administration.may_administer(User.objects.get(pk=viewer.pk))
+    assert recorded() == []
+
+
+def test_unknown_group_is_an_error(root: Author, viewer: User) -> None:
+    with pytest.raises(AdministrationError, match="does not exist"):
+        change(root, viewer, group_keys=frozenset({10_000}))
+
+
+def test_new_password_is_recorded_without_it(root: Author, viewer: User) -> None:
+    account_changes.set_password(root, viewer.pk, "!hashed")
+    viewer.refresh_from_db()
+    assert viewer.password == "!hashed"
+    assert recorded() == [("root", "account", "viewer", "Changed password.")]
+    one = RightsChange.objects.get()
+    assert one.before == one.after
+    assert "hashed" not in str(one.after)
+
+
+# --- Groups and grants ---------------------------------------------------------------------------
+
+
+def test_group_is_added_renamed_and_deleted(root: Author) -> None:
+    group = group_changes.add_group(root, "  On   call ")
+    assert group.name == "On call"
+    version = version_of(rights.group(group.pk))
+    group_changes.rename_group(root, group, "Leads", version)
+    group.refresh_from_db()
+    group_changes.add_grant(root, group, ABORT_IN_STAGING)
+    group_changes.delete_group(root, group, version_of(rights.group(group.pk)))
+    assert not Group.objects.filter(name="Leads").exists()
+    assert recorded() == [
+        ("root", "group", "On call", "Added."),
+        ("root", "group", "Leads", "Renamed."),
+        ("root", "group", "Leads", "Grant added."),
+        ("root", "group", "Leads", "Deleted."),
+    ]
+    last = RightsChange.objects.order_by("-pk")[0]
+    assert last.before["grants"] == [{"action": "abort", "project": "", "stage": "Staging"}]
+    assert last.after is None
+
+
+def test_deleted_group_is_recorded_for_its_members(
+    root: Author, on_call: Group, viewer: User
+) -> None:
+    viewer.groups.add(on_call)
+    group_changes.delete_group(root, on_call, version_of(rights.group(on_call.pk)))
+    one = RightsChange.objects.get(subject_kind="account")
+    assert (one.subject, one.before["groups"], one.after["groups"]) == ("viewer", ["On-call"], [])
+
+
+@pytest.mark.parametrize("name", ["", " \t", "x" * 151, "\0"])
+def test_group_without_a_valid_name_is_not_added(root: Author, name: str) -> None:
+    with pytest.raises(AdministrationError, match="1 to 150"):
+        group_changes.add_group(root, name)
+
+
+def test_group_with_existing_name_is_not_added(root: Author, on_call: Group) -> None:
+    with pytest.raises(AdministrationError, match="exists"):
+        group_changes.add_group(root, "ON-CALL")
+
+
+def test_release_managers_are_neither_renamed_nor_deleted(root: Author, manager: User) -> None:
+    group = Group.objects.get(name=RELEASE_MANAGERS)
+    version = version_of(rights.group(group.pk))
+    with pytest.raises(AdministrationError, match="upgrade"):
+        group_changes.rename_group(root, group, "Others", version)
+    with pytest.raises(AdministrationError, match="upgrade"):
+        group_changes.delete_group(root, group, version)
+    assert Group.objects.filter(name=RELEASE_MANAGERS).exists()
+
+
+def test_group_that_changed_meanwhile_is_not_deleted(root: Author, on_call: Group) -> None:
+    shown = version_of(rights.group(on_call.pk))
+    group_changes.add_grant(root, on_call, ABORT_IN_STAGING)
+    with pytest.raises(Conflict):
+        group_changes.delete_group(root, on_call, shown)
+    assert Group.objects.filter(pk=on_call.pk).exists()
+
+
+def test_grant_is_added_and_removed_and_both_are_recorded(root: Author, on_call: Group) -> None:
+    project = factories.project("shop")
+    group_changes.add_grant(root, on_call, GrantScope(project.pk, "Staging", Action.ABORT))
+    grant = Grant.objects.get(group=on_call)
+    assert (grant.project, grant.stage, grant.action) == (project, "Staging", "abort")
+    group_changes.remove_grant(root, grant)
+    assert not Grant.objects.filter(group=on_call).exists()
+    added, removed = RightsChange.objects.order_by("pk")
+    listed = [{"action": "abort", "project": "shop", "stage": "Staging"}]
+    assert (added.before["grants"], added.after["grants"]) == ([], listed)
+    assert (removed.before["grants"], removed.after["grants"]) == (listed, [])
+
+
+def test_grant_for_everybody_is_recorded_as_such(root: Author) -> None:
+    group_changes.add_grant(root, None, ABORT_IN_STAGING)
+    assert recorded() == [("root", "everybody", "", "Grant added.")]
+
+
+def test_same_grant_is_not_added_twice(root: Author, on_call: Group) -> None:
+    group_changes.add_grant(root, on_call, ABORT_IN_STAGING)
+    with pytest.raises(AdministrationError, match="exists"):
+        group_changes.add_grant(root, on_call, ABORT_IN_STAGING)
+    assert Grant.objects.filter(group=on_call).count() == 1
+
+
+def test_grant_is_removed_once(root: Author, on_call: Group) -> None:
+    group_changes.add_grant(root, on_call, ABORT_IN_STAGING)
+    grant = Grant.objects.get(group=on_call)
+    group_changes.remove_grant(root, Grant.objects.get(pk=grant.pk))
+    with pytest.raises(AdministrationError, match="removed meanwhile"):
+        group_changes.remove_grant(root, grant)
+    assert len(recorded()) == 2
+
+
+def test_grant_of_deleted_group_is_an_error(root: Author, on_call: Group) -> None:
+    Group.objects.filter(pk=on_call.pk).delete()
+    with pytest.raises(Conflict, match="deleted"):
+        group_changes.add_grant(root, on_call, ABORT_IN_STAGING)
+
+
+# --- The effect of a change ----------------------------------------------------------------------
+
+
+def test_effect_counts_members_who_gain_and_those_who_may_already(
+    on_call: Group, viewer: User, manager: User
+) -> None:
+    for user in (viewer, manager):
+        user.groups.add(on_call)
+    User.objects.create_user("inactive", is_active=False).groups.add(on_call)
+    rule = group_changes.rule_of(on_call, ABORT_IN_STAGING)
+    effect = group_changes.effect(on_call, added=[rule])
+    assert (effect.gaining, effect.losing, effect.unchanged) == (1, 0, 1)
+    assert not effect.hides_everything
+
+
+def test_effect_counts_members_who_lose(on_call: Group, viewer: User, manager: User) -> None:
+    for user in (viewer, manager):
+        user.groups.add(on_call)
+    factories.grant("abort", "On-call", viewer, stage="Staging")
+    rule = group_changes.rule_of(on_call, ABORT_IN_STAGING)
+    effect = group_changes.effect(on_call, removed=[rule])
+    assert (effect.gaining, effect.losing, effect.unchanged) == (0, 1, 1)
+
+
+def test_effect_of_wide_grant_counts_gains_in_projects_that_others_name(
+    on_call: Group, viewer: User
+) -> None:
+    Grant.objects.all().delete()
+    viewer.groups.add(on_call)
+    project = factories.project("shop")
+    factories.grant("view", "On-call", viewer, stage="Staging")
+    factories.grant("abort", "On-call", viewer, project=project)
+    wide = group_changes.rule_of(on_call, GrantScope(None, "Staging", "view"))
+    assert group_changes.effect(on_call, added=[wide]).unchanged == 1
+    wider = group_changes.rule_of(on_call, EVERYTHING)
+    assert group_changes.effect(on_call, added=[wider]).gaining == 1
+    in_shop = group_changes.rule_of(on_call, GrantScope(project.pk, "", "view"))
+    assert group_changes.effect(on_call, added=[in_shop]).unchanged == 1
+
+
+def test_removal_of_a_duplicate_grant_changes_nothing(on_call: Group, viewer: User) -> None:
+    for _ in range(2):
+        grant = factories.grant("abort", "On-call", viewer)
+    assert group_changes.effect_of_removal(grant).losing == 0
+    group_changes.remove_grant(Author(User.objects.create_superuser("root"), None), grant)
+    assert group_changes.effect_of_removal(Grant.objects.get(group=on_call)).losing == 1
+
+
+def test_removal_of_the_last_way_to_view_hides_everything(viewer: User, manager: User) -> None:
+    rule = group_changes.rule_of(None, EVERYTHING)
+    assert not group_changes.effect(None, removed=[rule]).hides_everything
+    manager.groups.clear()
+    assert group_changes.effect(None, removed=[rule]).hides_everything
+
+
+# --- Several administrators at once --------------------------------------------------------------
+
+
+def test_superusers_who_demote_each_other_at_once_leave_one(transactional_db: None) -> None:
+    users = [User.objects.create_superuser(name) for name in ("ana", "ben")]
+    versions = [version_of(rights.account(user.pk)) for user in users]
+    barrier = threading.Barrier(2, timeout=WAIT_TIMEOUT)
+
+    def demote_the_other(own: int) -> str:
+        other = 1 - own
+        barrier.wait()
+        try:
+            account_changes.change_account(
+                Author(users[own], None),
+                users[other].pk,
+                AccountSettings(True, False, False, frozenset()),
+                versions[other],
+            )
+        except AdministrationError as error:
+            return type(error).__name__
+        finally:
+            connection.close()
+        return ""
+
+    with ThreadPoolExecutor(2) as executor:
+        results = sorted(executor.map(demote_the_other, (0, 1)))
+    assert results == ["", "NotAllowed"]
+    assert User.objects.filter(is_superuser=True).count() == 1
+
+
+def test_administrators_who_change_one_account_at_once_do_not_overwrite_each_other(
+    transactional_db: None,
+) -> None:
+    author = Author(User.objects.create_superuser("root"), None)
+    user = User.objects.create_user("ben")
+    groups = [Group.objects.create(name=name) for name in ("On-call", "Leads")]
+    version = version_of(rights.account(user.pk))
+    barrier = threading.Barrier(2, timeout=WAIT_TIMEOUT)
+
+    def choose(group: Group) -> str:
+        barrier.wait()
+        wanted = AccountSettings(True, False, False, frozenset({group.pk}))
+        try:
+            account_changes.change_account(author, user.pk, wanted, version)
+        except Conflict:
+            return "conflict"
+        finally:
+            connection.close()
+        return group.name
+
+    with ThreadPoolExecutor(2) as executor:
+        results = set(executor.map(choose, groups))
+    [name] = results - {"conflict"}
+    assert "conflict" in results
+    assert [group.name for group in user.groups.all()] == [name]
+    assert recorded() == [("root", "account", "ben", "Changed.")]

@@ -1,0 +1,107 @@
+"""Why an account may do something, what it may do everywhere, and who may do it somewhere."""
+
+import pytest
+from django.contrib.auth.models import Group, User
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboard.accounts import permissions, rights_overview
+from dashboard.accounts.permissions import Permissions, Right, Rule
+from dashboard.models import Grant
+from dashboard.models.catalog import StageName
+from tests.support import factories
+
+GROUPS = ("", "a", "b")
+RULES = st.frozensets(
+    st.builds(
+        Rule,
+        st.sampled_from(["view", "abort"]),
+        st.integers(0, 3),
+        st.sampled_from(["", *StageName.values]),
+        st.sampled_from(GROUPS),
+    ),
+    max_size=8,
+)
+STAGES = st.sampled_from(StageName.values)
+
+
+@pytest.fixture
+def only_grants(db: None) -> None:
+    Grant.objects.all().delete()
+
+
+@given(RULES, st.integers(1, 4), STAGES)
+def test_right_agrees_with_permission(rules: frozenset[Rule], project: int, stage: str) -> None:
+    user_permissions = permissions.for_groups(["a"], rules)
+    right = user_permissions.right_at(project, stage)
+    may_abort = user_permissions.abort_permission_at(project, stage).allowed
+    assert (right.action == "abort") == may_abort
+    assert all(rule.covers(project, stage) and rule.action == right.action for rule in right.rules)
+    assert all(rule.group in {"", "a"} for rule in right.rules)
+    visible = any(rule.covers(project, stage) for rule in user_permissions.rules)
+    assert bool(right.action) == visible
+
+
+@given(RULES, st.integers(1, 4), STAGES)
+def test_patterns_agree_with_the_right_of_each_project(
+    rules: frozenset[Rule], project: int, stage: str
+) -> None:
+    user_permissions = permissions.for_groups(["a"], rules)
+    patterns = rights_overview.patterns(user_permissions)
+    containing = [one for one in patterns if project in one.project_ids] or [patterns[-1]]
+    [pattern] = containing
+    right = pattern.rights[StageName.values.index(stage)]
+    assert right.action == user_permissions.right_at(project, stage).action
+    assert len(right.rules) == len(user_permissions.right_at(project, stage).rules)
+    assert [one for one in patterns if not one.project_ids] == patterns[-1:]
+
+
+def test_narrowest_grant_is_the_first_reason() -> None:
+    wide, narrow = Rule("abort", 0, "", ""), Rule("abort", 1, "Staging", "a")
+    user_permissions = permissions.for_groups(["a"], frozenset({wide, narrow}))
+    assert user_permissions.right_at(1, "Staging") == Right("abort", (narrow, wide))
+    assert user_permissions.right_at(2, "Staging") == Right("abort", (wide,))
+
+
+def test_superuser_needs_no_grant() -> None:
+    assert permissions.ALL.right_at(1, "Staging") == Right("abort", ())
+    assert Permissions(True, False, frozenset(), frozenset()).right_at(1, "Staging") == Right()
+
+
+def test_projects_with_the_same_rights_are_one_pattern() -> None:
+    rules = frozenset(Rule("abort", project, "Staging", "a") for project in range(1, 301))
+    first, rest = rights_overview.patterns(permissions.for_groups(["a"], rules))
+    assert first.project_ids == tuple(range(1, 301))
+    assert [right.action for right in first.rights] == ["", "abort", ""]
+    assert [right.action for right in rest.rights] == ["", "", ""]
+
+
+@pytest.mark.usefixtures("only_grants")
+def test_accounts_with_a_right_are_those_whose_permissions_give_it(viewer: User) -> None:
+    shop, other = factories.project("shop"), factories.project("other")
+    User.objects.create_superuser("root")
+    member, inactive = User.objects.create_user("member"), User.objects.create_user("gone")
+    for user in (member, inactive):
+        factories.grant("abort", "On-call", user, project=shop, stage="Staging")
+    User.objects.filter(pk=inactive.pk).update(is_active=False)
+
+    def names(action: str, project: int, stage: str) -> list[str]:
+        found = rights_overview.accounts_with(action, project, stage)
+        return [user.username for user in found]
+
+    assert names("abort", shop.pk, "Staging") == ["member", "root"]
+    assert names("view", shop.pk, "Staging") == ["member", "root"]
+    assert names("abort", shop.pk, "Production") == ["root"]
+    assert names("abort", other.pk, "Staging") == ["root"]
+    assert names("abort", shop.pk, "") == ["root"]
+    Grant.objects.create(action="view")
+    assert names("view", other.pk, "Staging") == ["member", "root", "viewer"]
+    assert names("abort", other.pk, "Staging") == ["root"]
+
+
+@pytest.mark.usefixtures("only_grants")
+def test_holders_have_the_reasons(viewer: User) -> None:
+    factories.grant("abort", "On-call", viewer, stage="Staging")
+    [holder] = rights_overview.holders([viewer], 0, "Staging")
+    assert holder.right == Right("abort", (Rule("abort", 0, "Staging", "On-call"),))
+    assert Group.objects.filter(name="On-call").exists()

@@ -1,0 +1,253 @@
+"""The matrix of rights, a group, and the confirmation of each change of its grants."""
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from selectolax.lexbor import LexborHTMLParser
+
+from dashboard.models import Grant, RightsChange, Run, Stage
+from dashboard.web.components.rights import matrix
+from tests.support import factories
+from tests.support.html import parse_html, select_one, text_of
+from tests.support.people import client_of
+
+
+@pytest.fixture
+def root_client(db: None) -> Client:
+    return client_of(User.objects.create_superuser("root"))
+
+
+@pytest.fixture
+def on_call(db: None) -> Group:
+    return Group.objects.create(name="On-call")
+
+
+def open_page(client: Client, address: str) -> LexborHTMLParser:
+    answer = client.get(address)
+    assert answer.status_code == 200, address
+    return parse_html(answer)
+
+
+def url(group: Group | None, rest: str = "") -> str:
+    return f"/people/groups/{group.pk if group else 0}/{rest}"
+
+
+# --- The matrix ----------------------------------------------------------------------------------
+
+
+def cells(html: LexborHTMLParser, group: Group | None) -> list[str]:
+    """Return the cells of a group: what it may do; "*" marks what is granted there."""
+    row = select_one(html, f'[data-group="{group.pk if group else 0}"]')
+    return [
+        (cell.attributes["data-right"] or "") + ("*" if cell.css("strong") else "")
+        for cell in row.css("td")
+    ]
+
+
+def test_matrix_shows_what_is_granted_and_what_follows(
+    root_client: Client, viewer: User, on_call: Group
+) -> None:
+    Grant.objects.exclude(group=None).delete()
+    shop = factories.project("shop")
+    factories.grant("abort", "On-call", viewer, project=shop, stage="Staging")
+    html = open_page(root_client, "/people/groups/")
+    headings = [text_of(one) for one in html.css(".matrix [scope=colgroup]")]
+    assert headings == ["All projects", "Shop"]
+    stages = [text_of(one) for one in html.css(".matrix thead tr:last-child th")]
+    assert stages[1:5] == ["All stages", "Development", "Staging", "Production"]
+    assert cells(html, None) == ["view*", *["view"] * 7]
+    assert cells(html, on_call) == [*["view"] * 6, "abort*", "view"]
+    first = select_one(html, f'[data-group="{on_call.pk}"]').css("td")[0]
+    assert first.attributes["title"] == "everybody who is signed in: view in all projects"
+    assert "1 member" in text_of(select_one(html, f'[data-group="{on_call.pk}"] th'))
+
+
+def test_matrix_without_grants_shows_nothing(root_client: Client, on_call: Group) -> None:
+    Grant.objects.all().delete()
+    assert cells(open_page(root_client, "/people/groups/"), on_call) == ["none"] * 4
+
+
+def test_matrix_finds_groups_and_projects_by_text(root_client: Client, on_call: Group) -> None:
+    for slug in ("shop", "payments"):
+        factories.project(slug)
+    html = open_page(root_client, "/people/groups/?group=CALL&project=pay")
+    names = [text_of(one) for one in html.css(".matrix tbody th a")]
+    assert names == ["Everybody who is signed in", "On-call"]
+    assert [text_of(one) for one in html.css("[scope=colgroup]")] == ["All projects", "Payments"]
+
+
+def test_matrix_of_many_groups_and_projects_has_pages(root_client: Client) -> None:
+    Group.objects.bulk_create(Group(name=f"group-{number:03}") for number in range(100))
+    for number in range(30):
+        factories.project(f"project-{number:03}")
+    html = open_page(root_client, "/people/groups/")
+    assert len(html.css(".matrix tbody tr")) == 1 + matrix.GROUPS_PER_PAGE
+    assert len(html.css("[scope=colgroup]")) == 1 + matrix.PROJECTS_PER_PAGE
+    next_projects = select_one(html, '.pager a[href$="projects=2"]').attributes["href"]
+    html = open_page(root_client, f"/people/groups/{next_projects}")
+    assert text_of(html.css("[scope=colgroup]")[1]) == f"Project-{matrix.PROJECTS_PER_PAGE:03}"
+    html = open_page(root_client, "/people/groups/?groups=99&projects=nonsense")
+    assert len(html.css(".matrix tbody tr")) == 1 + 101 % matrix.GROUPS_PER_PAGE  # the last
+
+
+def test_removed_project_is_listed_only_with_a_grant(root_client: Client, viewer: User) -> None:
+    removed = factories.project("old", removed_at=factories.run(factories.stage()).created_at)
+    html = open_page(root_client, "/people/groups/?project=old")
+    assert len(html.css("[scope=colgroup]")) == 1
+    factories.grant("view", "On-call", viewer, project=removed)
+    html = open_page(root_client, "/people/groups/?project=old")
+    assert len(html.css("[scope=colgroup]")) == 2
+
+
+# --- Groups --------------------------------------------------------------------------------------
+
+
+def test_group_is_added(root_client: Client) -> None:
+    answer = root_client.post("/people/groups/", {"name": "Leads"})
+    assert answer["Location"] == url(Group.objects.get(name="Leads"))
+
+
+def test_invalid_group_name_is_kept_in_the_form(root_client: Client, on_call: Group) -> None:
+    answer = root_client.post("/people/groups/", {"name": "on-call"})
+    assert answer.status_code == 422
+    html = parse_html(answer)
+    assert text_of(select_one(html, "[role=alert]")) == "A group with this name exists."
+    assert select_one(html, "#name").attributes["value"] == "on-call"
+
+
+def test_group_is_renamed(root_client: Client, on_call: Group) -> None:
+    html = open_page(root_client, url(on_call))
+    version = select_one(html, "input[name=version]").attributes["value"]
+    assert root_client.post(url(on_call), {"name": "Leads", "version": version}).status_code == 303
+    on_call.refresh_from_db()
+    assert on_call.name == "Leads"
+    answer = root_client.post(url(on_call), {"name": "Others", "version": version})
+    assert answer.status_code == 409
+    on_call.refresh_from_db()
+    assert on_call.name == "Leads"
+
+
+def test_group_is_deleted_after_confirmation(
+    root_client: Client, on_call: Group, viewer: User
+) -> None:
+    factories.grant("abort", "On-call", viewer, stage="Staging")
+    html = open_page(root_client, url(on_call, "delete/"))
+    text = text_of(select_one(html, ".confirm"))
+    assert "1 account leaves the group. 1 account will be able to do less." in text
+    assert "abort in Staging of all projects" in text
+    version = select_one(html, "input[name=version]").attributes["value"]
+    assert Group.objects.filter(pk=on_call.pk).exists()
+    answer = root_client.post(url(on_call, "delete/"), {"version": version})
+    assert answer["Location"] == "/people/groups/"
+    assert not Group.objects.filter(pk=on_call.pk).exists()
+
+
+def test_release_managers_have_neither_form(root_client: Client, manager: User) -> None:
+    group = manager.groups.get()
+    assert not open_page(root_client, url(group)).css("#name")
+    html = open_page(root_client, url(group, "delete/"))
+    assert "Each upgrade adds this group again" in text_of(select_one(html, "[data-reason]"))
+    assert not html.css(".confirm form")
+
+
+def test_group_lists_its_members(root_client: Client, on_call: Group, viewer: User) -> None:
+    viewer.groups.add(on_call)
+    html = open_page(root_client, url(on_call))
+    assert html.css(f'a[href="/people/accounts/{viewer.pk}/"]')
+
+
+# --- Grants --------------------------------------------------------------------------------------
+
+
+def test_grant_is_added_after_confirmation(
+    root_client: Client, on_call: Group, viewer: User
+) -> None:
+    viewer.groups.add(on_call)
+    project = factories.project("shop")
+    form = {"project": "shop", "stage": "Staging", "action": "abort"}
+    answer = root_client.get(url(on_call, "grants/new/"), form)
+    html = parse_html(answer)
+    assert text_of(select_one(html, "[data-effect]")) == (
+        "1 account will be able to abort there, and could not before."
+    )
+    assert not Grant.objects.filter(group=on_call).exists()
+    fields = {one.attributes["name"]: one.attributes["value"] for one in html.css("main input")}
+    assert {**form, "csrfmiddlewaretoken": fields["csrfmiddlewaretoken"]} == fields
+    assert root_client.post(url(on_call, "grants/new/"), form).status_code == 303
+    grant = Grant.objects.get(group=on_call)
+    assert (grant.project, grant.stage, grant.action) == (project, "Staging", "abort")
+    html = open_page(root_client, url(on_call))
+    assert "abort in Staging of project “Shop”" in text_of(select_one(html, "[data-grant]"))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"action": "delete"},
+        {"action": "view", "stage": "Nowhere"},
+        {"action": "view", "project": "nope"},
+        {"action": "view", "project": "\0"},
+        {},
+    ],
+)
+def test_unknown_grant_is_not_added(
+    root_client: Client, on_call: Group, form: dict[str, str]
+) -> None:
+    for method in (root_client.get, root_client.post):
+        answer = method(url(on_call, "grants/new/"), form)
+        assert answer.status_code == 422
+        assert "that exist" in text_of(select_one(parse_html(answer), "[role=alert]"))
+    assert not Grant.objects.filter(group=on_call).exists()
+
+
+def test_existing_grant_is_not_added_again(root_client: Client, on_call: Group) -> None:
+    Grant.objects.create(group=on_call, action="view")
+    answer = root_client.post(url(on_call, "grants/new/"), {"action": "view"})
+    assert answer.status_code == 422
+    assert Grant.objects.filter(group=on_call).count() == 1
+
+
+def test_grant_is_removed_after_confirmation(
+    root_client: Client, on_call: Group, viewer: User
+) -> None:
+    grant = factories.grant("abort", "On-call", viewer)
+    address = url(on_call, f"grants/{grant.pk}/")
+    html = open_page(root_client, address)
+    text = text_of(select_one(html, "[data-effect]"))
+    assert text == "1 account will no longer be able to abort there."
+    assert not html.css(".confirm .inline-notice")
+    assert root_client.post(address).status_code == 303
+    assert not Grant.objects.filter(pk=grant.pk).exists()
+    answer = root_client.post(address)
+    assert answer.status_code == 404
+    assert "removed meanwhile" in text_of(select_one(parse_html(answer), "[role=alert]"))
+
+
+def test_grant_of_another_group_is_not_removed(root_client: Client, on_call: Group) -> None:
+    grant = Grant.objects.get(group=None)
+    assert root_client.post(url(on_call, f"grants/{grant.pk}/")).status_code == 404
+    assert Grant.objects.filter(pk=grant.pk).exists()
+
+
+@pytest.mark.usefixtures("viewer")
+def test_removal_of_the_last_way_to_view_warns_and_is_possible(root_client: Client) -> None:
+    grant = Grant.objects.get(group=None)
+    address = url(None, f"grants/{grant.pk}/")
+    html = open_page(root_client, address)
+    warning = text_of(select_one(html, ".confirm .inline-notice"))
+    assert warning == "After that, only superusers can view anything."
+    assert root_client.post(address).status_code == 303
+    assert RightsChange.objects.get().subject_kind == "everybody"
+
+
+def test_granted_right_applies_from_the_next_request(
+    root_client: Client, viewer_client: Client, viewer: User, on_call: Group, run: Run, stage: Stage
+) -> None:
+    viewer.groups.add(on_call)
+    button = "[data-abort]"
+    page = parse_html(viewer_client.get(factories.address(run)))
+    assert "disabled" in select_one(page, button).attributes
+    form = {"project": "shop", "stage": stage.name, "action": "abort"}
+    root_client.post(url(on_call, "grants/new/"), form)
+    page = parse_html(viewer_client.get(factories.address(run)))
+    assert "disabled" not in select_one(page, button).attributes
