@@ -25,6 +25,7 @@ from dashboard.sync import (
     leases,
     mirror,
     overdue_checker,
+    pruning,
     watchers,
     webhook_status,
     worker,
@@ -165,6 +166,7 @@ def chores() -> dict[str, Work]:
         "escalate aborts": lambda: reconcile._update_severities(now),
         "adopt bulk aborts": lambda: bulk._claim_expired(now),
         "end sessions": lambda: expired_sessions.end_expired_sessions(now),
+        "look for pruning": lambda: pruning.claim(now),
         "throttle": lambda: throttle.remaining_wait(counters, now),
         "count a failure": lambda: throttle.record_failure(counters, now),
     }
@@ -201,6 +203,7 @@ def work(settings: Any, manager: User, viewer: User) -> dict[str, Work]:
     factories.grant("view", "parts", viewer, stage="Production")
     factories.worker()
     factories.catalog_sweep()
+    factories.pruning()
     manager.user_permissions.add(Permission.objects.get(codename="view_accessevent"))
     growth.create_runs(FEW_RUNS, manager)
     growth.create_access_events(FEW_RUNS, manager)

@@ -10,11 +10,15 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 
+from dashboard.models.append_only import MIN_ACCESS_LOG_DAYS
 from dashboard.models.catalog import StageName
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BASE_URL = re.compile(r"https?://[^/?#]+(/[\w.~-]+)*", re.ASCII)
 _PERCENTAGE = re.compile(r"\d{1,3}(\.\d+)?%")
+
+# At least what pages show as recent; at most what dates can express.
+MIN_RETENTION_DAYS, MAX_RETENTION_DAYS = 7, 36_500
 
 
 def register_all() -> None:
@@ -24,7 +28,7 @@ def register_all() -> None:
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Return an error or warning, with id and hint, for each invalid setting."""
-    return [*_invalid_settings(), *_northflank(), *_aborts(), *_overdue(), *_web()]
+    return [*_invalid_settings(), *_northflank(), *_aborts(), *_overdue(), *_retention(), *_web()]
 
 
 _HINTS = {
@@ -41,6 +45,9 @@ _HINTS = {
     "OVERDUE_RUN_AFTER": "Set a number of seconds, such as 3600.",
     "OVERDUE_QUEUED_AFTER": "Set a number of seconds, such as 900.",
     "OVERDUE_APPROVAL_AFTER": "Set a number of seconds, such as 14400.",
+    "RETENTION_DAYS": "Set a number of days, such as 365.",
+    "STEPS_RETENTION_DAYS": "Set a number of days, such as 90.",
+    "ACCESS_LOG_DAYS": "Set a number of days, such as 400.",
     "API_REQUESTS_PER_MINUTE": "Set a number of requests per minute and token, such as 60.",
 }
 
@@ -140,6 +147,26 @@ def _overdue() -> Iterator[CheckMessage]:
             hint="Both are multiples of the typical duration: a run is first overdue, then far "
             "overdue.",
             id="dashboard.E015",
+        )
+
+
+def _retention() -> Iterator[CheckMessage]:
+    for name, minimum in (
+        ("RETENTION_DAYS", MIN_RETENTION_DAYS),
+        ("STEPS_RETENTION_DAYS", MIN_RETENTION_DAYS),
+        ("ACCESS_LOG_DAYS", MIN_ACCESS_LOG_DAYS),
+    ):
+        if not minimum <= getattr(settings, name) <= MAX_RETENTION_DAYS:
+            yield Error(
+                f"{name} is not between {minimum} and {MAX_RETENTION_DAYS} days.",
+                hint=_HINTS[name],
+                id="dashboard.E030",
+            )
+    if settings.STEPS_RETENTION_DAYS > settings.RETENTION_DAYS:
+        yield Error(
+            "STEPS_RETENTION_DAYS is more than RETENTION_DAYS.",
+            hint="Steps are deleted with their runs, or earlier.",
+            id="dashboard.E031",
         )
 
 

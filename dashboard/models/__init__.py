@@ -8,6 +8,7 @@ from dashboard.models.bulk_aborts import BulkAbort, BulkAbortItem
 from dashboard.models.catalog import Pipeline, Project, Stage
 from dashboard.models.dismissals import Dismissal
 from dashboard.models.grants import Grant
+from dashboard.models.pruning import Pruning
 from dashboard.models.run_lookups import RunLookup
 from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.saved_views import DefaultView, SavedView
@@ -32,6 +33,7 @@ __all__ = [
     "Grant",
     "Pipeline",
     "Project",
+    "Pruning",
     "RateBudget",
     "RequestCounter",
     "Run",

@@ -173,6 +173,9 @@ class Run(models.Model):
     step_started_at = models.DateTimeField(null=True, help_text="When the current step started.")
     steps = models.JSONField(null=True, help_text="Root node of the steps, as pages need it.")
     raw = models.JSONField(null=True, help_text="Detail as reported by Northflank, redacted.")
+    steps_removed_at = models.DateTimeField(
+        null=True, help_text="When its steps were deleted: see sync/pruning.py."
+    )
     detail_synced_at = models.DateTimeField(null=True)
     detail_request_seq = models.BigIntegerField(
         default=0, help_text="Number of the request its detail was last read with."
@@ -221,6 +224,11 @@ class Run(models.Model):
                 condition=models.Q(in_flight=True),
             ),
             models.Index(fields=["-ended_at"], name="run_ended_at_idx"),
+            models.Index(
+                fields=["ended_at"],
+                name="run_steps_idx",
+                condition=models.Q(steps__isnull=False),
+            ),
             models.Index(
                 fields=["-ended_at", "-id"],
                 name="run_failures_idx",

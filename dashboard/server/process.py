@@ -22,6 +22,7 @@ from dashboard.db.threads import run_in_db_thread, set_clock_offset
 from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
 from dashboard.sync.overdue_checker import OverdueChecker
+from dashboard.sync.pruning import Pruner
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import access_hint
 from dashboard.upstream import connection as upstream_connection
@@ -93,7 +94,12 @@ class Process:
             if self.runs_sync:
                 worker = SyncWorker(
                     northflank,
-                    chores=[aborts.reconcile_in_background, OverdueChecker(), ExpiredSessions()],
+                    chores=[
+                        aborts.reconcile_in_background,
+                        OverdueChecker(),
+                        ExpiredSessions(),
+                        Pruner(),
+                    ],
                 )
                 group.create_task(worker.run(stop))
                 background_tasks.append(group.create_task(fetch_team(northflank)))

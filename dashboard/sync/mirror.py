@@ -85,9 +85,13 @@ def apply_runs(
         }
         rows: list[Run] = []
         unchanged: list[int] = []
+        has_unknown = len(existing) < len(by_id)
+        pruned_until = _pruned_until(stage_id) if has_unknown else None
         for run_id, api_run in by_id.items():
             old = existing.get(run_id)
             if old is not None and old.request_seq > seq:
+                continue
+            if old is None and ended_before(api_run, pruned_until):
                 continue
             row = _build_row(stage_id, api_run, old, requested_at, seq)
             if old is None or _is_changed(row, old):
@@ -98,6 +102,18 @@ def apply_runs(
         Run.objects.filter(pk__in=unchanged).update(synced_at=requested_at, request_seq=seq)
     new = sum(row.run_id not in existing for row in rows)
     return MirrorResult(new=new, changed=len(rows) - new)
+
+
+def ended_before(api_run: ApiRun, limit: datetime | None) -> bool:
+    """Return whether a run is known to have ended before `limit`: see Run.ended_at."""
+    ended_at = api_run.concluded_at or api_run.updated_at or api_run.created_at
+    if not api_run.concluded or ended_at is None or limit is None:
+        return False
+    return ended_at < limit
+
+
+def _pruned_until(stage_id: int) -> datetime | None:
+    return Stage.objects.values_list("pruned_until", flat=True).get(pk=stage_id)
 
 
 def apply_detail(
@@ -204,6 +220,7 @@ def _detail_fields(
         # Round trip through JSON, so that it compares equal to the stored value.
         "steps": msgspec.json.decode(msgspec.json.encode(root)),
         "raw": run_detail.raw,
+        "steps_removed_at": None,
         "step": steps.describe(node) if node else "",
         "step_key": steps.key(node) if node else "",
         "step_started_at": node.started_at if node else None,
