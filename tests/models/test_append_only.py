@@ -517,6 +517,7 @@ DELETED = {
     "accounts/expired_sessions.py": {"Session"},
     "accounts/throttle.py": {"FailureCounter"},
     "runs/saved_views.py": {"view", "DefaultView"},
+    "server/backup.py": {"Session", "Worker"},
     "sync/webhook_events.py": {"WebhookEvent"},
     # The run of an abort is protected by its foreign key, a young access event by a trigger.
     "sync/pruning.py": {"Run", "Acknowledgement", "Dismissal", "AccessEvent"},

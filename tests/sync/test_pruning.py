@@ -1,6 +1,5 @@
 """Old rows are deleted; what pages and the audit need is kept, and does not come back."""
 
-import asyncio
 import io
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -32,6 +31,7 @@ from dashboard.models.aborts import EventType
 from dashboard.models.access import AccessKind
 from dashboard.sync import baselines, clock_correction, mirror, pruning
 from tests.support import factories
+from tests.support.live import Live
 from tests.support.world import World, api_run, detail
 
 
@@ -336,14 +336,11 @@ def test_clock_set_back_does_not_stop_pruning(db: None) -> None:
     assert pruning.claim(timezone.now() + timedelta(days=1, minutes=1))
 
 
-@pytest.mark.django_db(transaction=True)
 def test_chore_prunes_when_first_checked(
-    busy_stage: Stage, monkeypatch: pytest.MonkeyPatch,
-    logged_events: Callable[[str], list[dict[str, Any]]],
-) -> None:  # fmt: skip
+    live: Live, busy_stage: Stage, logged_events: Callable[[str], list[dict[str, Any]]]
+) -> None:
     old = ended_run(busy_stage, 400)
-    chore = pruning.Pruner(first_check=0)
-    asyncio.run(chore(None))
+    live.run(lambda: pruning.Pruner(first_check=0)(None))
     assert kept(old) == [False]
     [line] = logged_events("pruning.finished")
     assert (line["runs"], line["steps"], line["access_events"]) == (1, 0, 0)
