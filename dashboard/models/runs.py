@@ -11,6 +11,7 @@ from django.db.transaction import TransactionManagementError
 
 from dashboard.db import notify as db_notify
 from dashboard.models.catalog import ID_LENGTH, Stage
+from dashboard.models.compressed_json import CompressedJSONField
 
 
 class ChangeCounter(models.Model):
@@ -101,7 +102,7 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def without_detail(self) -> "RunQuerySet":
         """Runs without the large columns that only a run's own page shows."""
-        return self.defer("steps", "raw", "description")
+        return self.defer("steps", "description")
 
     def newest_first(self) -> "RunQuerySet":
         """Runs in flight first, then by creation, newest first; a total order."""
@@ -171,8 +172,7 @@ class Run(models.Model):
     )
     step_key = models.TextField(blank=True, help_text="Key of the current step.")
     step_started_at = models.DateTimeField(null=True, help_text="When the current step started.")
-    steps = models.JSONField(null=True, help_text="Root node of the steps, as pages need it.")
-    raw = models.JSONField(null=True, help_text="Detail as reported by Northflank, redacted.")
+    steps = CompressedJSONField(null=True, help_text="Root node of the steps, as pages need it.")
     steps_removed_at = models.DateTimeField(
         null=True, help_text="When its steps were deleted: see sync/pruning.py."
     )

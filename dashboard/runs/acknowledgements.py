@@ -93,7 +93,7 @@ def active_by_stage(stages: Collection[int], now: datetime) -> dict[int, list[Ac
     # All that are open: filtered by stage, SQLite would read all runs of these stages.
     acknowledgements = Acknowledgement.objects.open().select_related("run")
     by_stage: dict[int, dict[str, Acknowledgement]] = {}
-    for acknowledgement in acknowledgements.defer("run__steps", "run__raw", "run__description"):
+    for acknowledgement in acknowledgements.defer("run__steps", "run__description"):
         if acknowledgement.run.stage_id in stages and acknowledgement_rules.is_open(
             acknowledgement.run, now
         ):

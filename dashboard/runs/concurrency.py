@@ -141,7 +141,7 @@ def load_finished(run: Run, visible: Q) -> FinishedRuns:
 
 def load_timing(run: Run) -> StageTiming | None:
     """Return the typical durations of the run's stage with its latest success, or None."""
-    deferred_fields = "last_success__steps", "last_success__raw", "last_success__description"
+    deferred_fields = "last_success__steps", "last_success__description"
     timings = StageTiming.objects.filter(stage=run.stage_id).select_related("last_success")
     stage_timing = timings.defer(*deferred_fields).first()
     if stage_timing is not None and stage_timing.last_success is not None:

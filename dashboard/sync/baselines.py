@@ -160,7 +160,7 @@ def _approval_keys(step_trees: Iterable[Node]) -> set[str]:
 
 def _mark_changed_runs(previous: StageTiming, current: StageTiming) -> None:
     """Mark in-flight runs whose overdue text changed."""
-    in_flight = Run.objects.in_flight().filter(stage=current.stage_id).defer("raw", "description")
+    in_flight = Run.objects.in_flight().filter(stage=current.stage_id).defer("description")
     mark_changed(
         run.pk for run in in_flight if _overdue_texts(run, previous) != _overdue_texts(run, current)
     )

@@ -81,7 +81,7 @@ def apply_runs(
         seq = _take_seq(request_seq)
         existing = {
             run.run_id: run
-            for run in Run.objects.filter(stage_id=stage_id, run_id__in=by_id).defer("steps", "raw")
+            for run in Run.objects.filter(stage_id=stage_id, run_id__in=by_id).defer("steps")
         }
         rows: list[Run] = []
         unchanged: list[int] = []
@@ -123,7 +123,7 @@ def apply_detail(
     with transaction.atomic():
         ChangeCounter.reserve(0)  # locked first, as in `apply_runs`
         seq = _take_seq(request_seq)
-        stored = Run.objects.filter(stage_id=stage_id, run_id=run_detail.run.id).defer("raw")
+        stored = Run.objects.filter(stage_id=stage_id, run_id=run_detail.run.id)
         row = stored.first()
         if row is None:
             _save_rows([_build_row(stage_id, run_detail.run, None, requested_at, seq)], {})
@@ -147,7 +147,7 @@ def apply_abort_answer(
     The run gets a new version in any case, as its abort has changed, and is due to be read now: the
     next regular read may be seconds away. `is_latest`: the run has no later abort.
     """
-    row = Run.objects.defer("raw").get(pk=abort.run_id)
+    row = Run.objects.get(pk=abort.run_id)
     row.stage = abort.run.stage
     is_overtaken = row.concluded and row.request_seq > request_seq
     seq = request_seq if is_overtaken else RequestCounter.take_next()
@@ -219,7 +219,6 @@ def _detail_fields(
     return {
         # Round trip through JSON, so that it compares equal to the stored value.
         "steps": msgspec.json.decode(msgspec.json.encode(root)),
-        "raw": run_detail.raw,
         "steps_removed_at": None,
         "step": steps.describe(node) if node else "",
         "step_key": steps.key(node) if node else "",

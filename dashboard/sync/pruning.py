@@ -36,13 +36,13 @@ from dashboard.sync import baselines
 
 log = structlog.get_logger(__name__)
 
-BATCH_SIZE = 200  # rows a transaction: an abort's write waits for it on SQLite
+BATCH_SIZE = 100  # rows a transaction: an abort's write waits for it on SQLite
 LATEST_RUNS = 30  # kept in each stage: a history chart shows as many
 INTERVAL = timedelta(days=1)
 LEASE = timedelta(minutes=1)  # renewed with each batch
 FIRST_CHECK, CHECK_INTERVAL = 60.0, 600.0  # seconds after the start, and between two checks
 # Seconds of pause for each second that a batch took: a busy database gets longer pauses.
-PAUSE_FACTOR, MIN_PAUSE = 4.0, 0.05
+PAUSE_FACTOR, MIN_PAUSE = 9.0, 0.05
 
 
 class LeaseLost(Exception):
@@ -169,7 +169,7 @@ def _batches(limits: Limits, deleted: Deleted, *, is_dry_run: bool) -> Iterator[
     for runs in _runs_in_batches(with_steps, limits.steps):
         pks = [key for key, stage in runs if key not in kept.successes_of_stage(stage)]
         if not is_dry_run:
-            removal = {"steps": None, "raw": None, "steps_removed_at": db_threads.now()}
+            removal = {"steps": None, "steps_removed_at": db_threads.now()}
             Run.objects.filter(pk__in=pks).update(**removal)
         deleted.steps += len(pks)
         yield
