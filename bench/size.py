@@ -64,9 +64,10 @@ def sizes() -> dict[str, int]:
         else:
             cursor.execute("VACUUM FULL")
             cursor.execute(
-                "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relkind IN ('r', 'i', 't')"
-                " AND (relnamespace = 'public'::regnamespace OR oid IN (SELECT reltoastrelid"
-                " FROM pg_class WHERE relnamespace = 'public'::regnamespace))"
+                "SELECT relname, pg_relation_size(oid) FROM pg_class"
+                " WHERE relkind IN ('r', 'i', 't') AND (relnamespace = 'public'::regnamespace"
+                " OR oid IN (SELECT reltoastrelid FROM pg_class"
+                " WHERE relnamespace = 'public'::regnamespace))"
             )
         return {name: size for name, size in cursor.fetchall() if size > 2 * 8192}
 
