@@ -63,6 +63,8 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/people.py
 	uv run bench/paging.py
 	uv run bench/growth.py
+	uv run bench/size.py
+	uv run bench/prune.py
 	uv run bench/stages.py
 	uv run bench/guessing.py
 

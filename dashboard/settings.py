@@ -355,6 +355,11 @@ CACHES = {
     },
 }
 
+# Days after which ended runs, their steps, and entries of the access log are deleted.
+RETENTION_DAYS = _positive_int("RETENTION_DAYS", default=365)
+STEPS_RETENTION_DAYS = _positive_int("STEPS_RETENTION_DAYS", default=90)
+ACCESS_LOG_DAYS = _positive_int("ACCESS_LOG_DAYS", default=400)
+
 # --- Language and time zone ---------------------------------------------------------------------
 
 # One language per deployment: rendered rows are shared between users, and some texts are stored.

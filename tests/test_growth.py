@@ -33,6 +33,7 @@ from dashboard.sync import (
     leases,
     mirror,
     overdue_checker,
+    pruning,
     watchers,
     webhook_status,
     worker,
@@ -189,6 +190,7 @@ def chores() -> dict[str, Work]:
         "end sessions": lambda: expired_sessions.end_expired_sessions(now),
         "break-glass notice": lambda: break_glass.latest_sign_in(now),
         "break-glass dependency": lambda: latest_sign_in_key.fetch(now=now),
+        "look for pruning": lambda: pruning.claim(now),
         "throttle": lambda: throttle.remaining_wait(counters, now),
         "count a failure": lambda: throttle.record_failure(counters, now),
     }
@@ -227,6 +229,7 @@ def work(settings: Any, manager: User, viewer: User) -> dict[str, Work]:
     factories.catalog_sweep()
     for name in ("view_accessevent", "change_user", "change_group", "change_grant"):
         manager.user_permissions.add(Permission.objects.get(codename=name))
+    factories.pruning()
     growth.create_runs(FEW_RUNS, manager)
     growth.create_access_events(FEW_RUNS, manager)
     of_users = {

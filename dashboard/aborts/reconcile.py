@@ -168,7 +168,7 @@ def _update_severities(now: datetime) -> None:
     open_aborts = (
         Abort.objects.open().filter(run__in_flight=True, run__removed_at=None).select_related("run")
     )
-    abort_by_run = {abort.run_id: abort for abort in open_aborts.defer("run__steps", "run__raw")}
+    abort_by_run = {abort.run_id: abort for abort in open_aborts.defer("run__steps")}
     # Aborts requested elsewhere can be overdue as well.
     aborting = Run.objects.tracked().filter(status="aborting").without_detail()
     runs = {run.pk: run for run in aborting} | {pk: abort.run for pk, abort in abort_by_run.items()}

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 
+from dashboard.models.append_only import MIN_ACCESS_LOG_DAYS
 from dashboard.models.catalog import StageName
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -20,6 +21,9 @@ _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
 MIN_SECRET_KEY_LENGTH = 32  # characters; sessions and tokens of forms depend on it
 _PERCENTAGE = re.compile(r"\d{1,3}(\.\d+)?%")
+
+# At least what pages show as recent; at most what dates can express.
+MIN_RETENTION_DAYS, MAX_RETENTION_DAYS = 7, 36_500
 
 
 def register_all() -> None:
@@ -37,6 +41,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         *_oidc(),
         *_sign_in(),
         *_overdue(),
+        *_retention(),
         *_web(),
     ]
 
@@ -58,6 +63,9 @@ _HINTS = {
     "OIDC_GROUP_MAP": "Set pairs such as oncall=On-call,leads=Release managers: each group of the "
     "provider once, with the group here.",
     "AUTH_PROXY_GROUP_MAP": "Set external=Group here, separated by commas, each name once.",
+    "RETENTION_DAYS": "Set a number of days, such as 365.",
+    "STEPS_RETENTION_DAYS": "Set a number of days, such as 90.",
+    "ACCESS_LOG_DAYS": "Set a number of days, such as 400.",
     "API_REQUESTS_PER_MINUTE": "Set a number of requests per minute and token, such as 60.",
     "SESSION_MAX_AGE": "Set a number of seconds, such as 1209600.",
     "SESSION_IDLE_TIMEOUT": "Set a number of seconds, such as 28800, or leave it empty.",
@@ -248,6 +256,26 @@ def _overdue() -> Iterator[CheckMessage]:
             hint="Both are multiples of the typical duration: a run is first overdue, then far "
             "overdue.",
             id="dashboard.E015",
+        )
+
+
+def _retention() -> Iterator[CheckMessage]:
+    for name, minimum in (
+        ("RETENTION_DAYS", MIN_RETENTION_DAYS),
+        ("STEPS_RETENTION_DAYS", MIN_RETENTION_DAYS),
+        ("ACCESS_LOG_DAYS", MIN_ACCESS_LOG_DAYS),
+    ):
+        if not minimum <= getattr(settings, name) <= MAX_RETENTION_DAYS:
+            yield Error(
+                f"{name} is not between {minimum} and {MAX_RETENTION_DAYS} days.",
+                hint=_HINTS[name],
+                id="dashboard.E040",
+            )
+    if settings.STEPS_RETENTION_DAYS > settings.RETENTION_DAYS:
+        yield Error(
+            "STEPS_RETENTION_DAYS is more than RETENTION_DAYS.",
+            hint="Steps are deleted with their runs, or earlier.",
+            id="dashboard.E041",
         )
 
 

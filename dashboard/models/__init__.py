@@ -9,6 +9,7 @@ from dashboard.models.catalog import Pipeline, Project, Stage
 from dashboard.models.dismissals import Dismissal
 from dashboard.models.grants import Grant
 from dashboard.models.proxy_accounts import ProxyAccount
+from dashboard.models.pruning import Pruning
 from dashboard.models.rights_changes import RightsChange
 from dashboard.models.run_lookups import RunLookup
 from dashboard.models.runs import ChangeCounter, Run
@@ -36,6 +37,7 @@ __all__ = [
     "Pipeline",
     "Project",
     "ProxyAccount",
+    "Pruning",
     "RateBudget",
     "RequestCounter",
     "RightsChange",

@@ -2,11 +2,12 @@
 
 On PostgreSQL and SQLite they refuse to delete an abort, to change its request, to change a settled
 abort, and to change or delete an event. For a bulk abort they protect who requested which runs and
-the result of each. An event of the access log and a change of rights can be neither changed nor
-deleted. They guard against our own bugs and against manual changes at a database prompt; the owner
-of the database can still drop them. They are installed after each migration, since SQLite drops a
-table's triggers when Django rebuilds it, and dropped before, so that a migration may change these
-tables.
+the result of each. A change of rights can be neither changed nor deleted. An event of the access
+log cannot be changed. It can be deleted once it is older than MIN_ACCESS_LOG_DAYS, and only in a
+transaction that has set a limit (Pruning). They guard against our own bugs and against manual
+changes at a database prompt; the owner of the database can still drop them. They are installed
+after each migration, since SQLite drops a table's triggers when Django rebuilds it, and dropped
+before, so that a migration may change these tables.
 """
 
 import json
@@ -20,6 +21,7 @@ from django.db.models.signals import post_migrate, pre_migrate
 ABORTS, EVENTS = "dashboard_abort", "dashboard_abortevent"
 BULK_ABORTS, BULK_ABORT_ITEMS = "dashboard_bulkabort", "dashboard_bulkabortitem"
 ACCESS_EVENTS, RIGHTS_CHANGES = "dashboard_accessevent", "dashboard_rightschange"
+MIN_ACCESS_LOG_DAYS = 30  # whatever the settings say, younger events cannot be deleted
 TABLES = (ABORTS, EVENTS, BULK_ABORTS, BULK_ABORT_ITEMS, ACCESS_EVENTS, RIGHTS_CHANGES)
 # The username stays as evidence: deleting the account sets `user_id` to NULL.
 _REQUEST_COLUMNS = "id", "username", "reason", "client_address", "via", "token_name", "requested_at"
@@ -113,7 +115,6 @@ _TRIGGERS = {  # name -> (table, event, condition, error message)
         "OLD.result <> 'waiting'",
         "A recorded result of a bulk abort cannot be changed.",
     ),
-    "access_event_no_delete": (ACCESS_EVENTS, "DELETE", "", "Access events cannot be deleted."),
     "access_event_fixed": (
         ACCESS_EVENTS,
         _update_of(*_ACCESS_COLUMNS),
@@ -139,6 +140,11 @@ _TRIGGERS = {  # name -> (table, event, condition, error message)
         "Changes of rights cannot be changed.",
     ),
 }
+_NO_ACCESS_EVENT_DELETE = "Access events cannot be deleted."
+_IS_BEFORE_LIMIT = (
+    "EXISTS (SELECT 1 FROM dashboard_pruning WHERE OLD.occurred_at < access_log_limit)"
+)
+_SQLITE_MIN_LIMIT = f"datetime('now', '-{MIN_ACCESS_LOG_DAYS} days')"
 # SQLite's INSERT OR REPLACE deletes conflicting rows without firing DELETE triggers.
 _REPLACE_CONFLICTS = {
     ABORTS: (
@@ -151,23 +157,47 @@ _REPLACE_CONFLICTS = {
     ACCESS_EVENTS: "id = NEW.id",
     RIGHTS_CHANGES: "id = NEW.id",
 }
-_SQLITE_TRIGGERS = {
-    f"{table}_no_replace": (
-        table,
-        "INSERT",
-        f"EXISTS (SELECT 1 FROM {table} WHERE {in_the_way})",  # noqa: S608
-        "Recorded rows cannot be replaced.",
-    )
-    for table, in_the_way in _REPLACE_CONFLICTS.items()
-} | {
-    # SQLite's keys have aliases (rowid, oid), and UPDATE OF id does not fire for these.
-    f"{table}_id_fixed": (
-        table,
-        "UPDATE",
-        "NEW.id IS NOT OLD.id",
-        "A primary key cannot be changed.",
-    )
-    for table in TABLES
+_SQLITE_TRIGGERS = (
+    {
+        f"{table}_no_replace": (
+            table,
+            "INSERT",
+            f"EXISTS (SELECT 1 FROM {table} WHERE {in_the_way})",  # noqa: S608
+            "Recorded rows cannot be replaced.",
+        )
+        for table, in_the_way in _REPLACE_CONFLICTS.items()
+    }
+    | {
+        # SQLite's keys have aliases (rowid, oid), and UPDATE OF id does not fire for these.
+        f"{table}_id_fixed": (
+            table,
+            "UPDATE",
+            "NEW.id IS NOT OLD.id",
+            "A primary key cannot be changed.",
+        )
+        for table in TABLES
+    }
+    | {
+        # Times are stored as text in UTC, which sorts as the times do.
+        "access_event_no_delete": (
+            ACCESS_EVENTS,
+            "DELETE",
+            f"OLD.occurred_at >= {_SQLITE_MIN_LIMIT} OR NOT {_IS_BEFORE_LIMIT}",
+            _NO_ACCESS_EVENT_DELETE,
+        ),
+    }
+)
+# A condition of a trigger may contain no query on PostgreSQL, but a function may.
+_REFUSE_ACCESS_EVENT = f"""
+CREATE OR REPLACE FUNCTION dashboard_refuse_access_event() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.occurred_at < now() - interval '{MIN_ACCESS_LOG_DAYS} days' AND {_IS_BEFORE_LIMIT}
+    THEN RETURN OLD; END IF;
+    RAISE EXCEPTION '{_NO_ACCESS_EVENT_DELETE}' USING ERRCODE = 'restrict_violation';
+END $$
+"""
+_POSTGRESQL_TRIGGERS = {
+    "access_event_no_delete": (ACCESS_EVENTS, "DELETE", "", _NO_ACCESS_EVENT_DELETE)
 }
 
 
@@ -204,6 +234,7 @@ def install_triggers(database: BaseDatabaseWrapper) -> None:
                 " $$ BEGIN RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = 'restrict_violation';"
                 " END $$"
             )
+            cursor.execute(_REFUSE_ACCESS_EVENT)
             for table in tables:
                 cursor.execute(
                     f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table}"
@@ -214,10 +245,13 @@ def install_triggers(database: BaseDatabaseWrapper) -> None:
                 continue
             when_clause = f"WHEN ({condition})" if condition else ""
             text = message.replace("'", "''")
+            function = f"dashboard_refuse('{text}')"
+            if name in _POSTGRESQL_TRIGGERS:
+                function = "dashboard_refuse_access_event()"
             # Safe to format: all names and texts are constants of this module.
             cursor.execute(
                 f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH ROW {when_clause}"
-                f" EXECUTE FUNCTION dashboard_refuse('{text}')"
+                f" EXECUTE FUNCTION {function}"
                 if database.vendor == "postgresql"
                 else f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH ROW {when_clause}"
                 f" BEGIN SELECT RAISE(ABORT, '{text}'); END"
@@ -238,7 +272,7 @@ def drop_triggers(database: BaseDatabaseWrapper) -> None:
 
 def triggers(database: BaseDatabaseWrapper) -> dict[str, tuple[str, str, str, str]]:
     """Return a dict of trigger name to (table, event, condition, error message)."""
-    return _TRIGGERS | _SQLITE_TRIGGERS if database.vendor == "sqlite" else _TRIGGERS
+    return _TRIGGERS | (_SQLITE_TRIGGERS if database.vendor == "sqlite" else _POSTGRESQL_TRIGGERS)
 
 
 def _drop_trigger(database: BaseDatabaseWrapper, cursor: Any, name: str, table: str) -> None:

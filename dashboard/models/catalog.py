@@ -160,6 +160,9 @@ class Stage(ListDefects):
     next_history_page = models.PositiveIntegerField(
         null=True, default=2, help_text="Next page of past runs to read; empty: all are read."
     )
+    pruned_until = models.DateTimeField(
+        null=True, help_text="Runs that ended earlier were deleted, and are not mirrored again."
+    )
 
     objects = StageQuerySet.as_manager()
 

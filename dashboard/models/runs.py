@@ -13,6 +13,7 @@ from django.db.transaction import TransactionManagementError
 from dashboard.db import notify as db_notify
 from dashboard.db.prepared import PreparedQuery
 from dashboard.models.catalog import ID_LENGTH, Stage
+from dashboard.models.compressed_json import CompressedJSONField
 
 
 class ChangeCounter(models.Model):
@@ -109,7 +110,7 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def without_detail(self) -> "RunQuerySet":
         """Runs without the large columns that only a run's own page shows."""
-        return self.defer("steps", "raw", "description")
+        return self.defer("steps", "description")
 
     def newest_first(self) -> "RunQuerySet":
         """Runs in flight first, then by creation, newest first; a total order."""
@@ -179,8 +180,10 @@ class Run(models.Model):
     )
     step_key = models.TextField(blank=True, help_text="Key of the current step.")
     step_started_at = models.DateTimeField(null=True, help_text="When the current step started.")
-    steps = models.JSONField(null=True, help_text="Root node of the steps, as pages need it.")
-    raw = models.JSONField(null=True, help_text="Detail as reported by Northflank, redacted.")
+    steps = CompressedJSONField(null=True, help_text="Root node of the steps, as pages need it.")
+    steps_removed_at = models.DateTimeField(
+        null=True, help_text="When its steps were deleted: see sync/pruning.py."
+    )
     detail_synced_at = models.DateTimeField(null=True)
     detail_request_seq = models.BigIntegerField(
         default=0, help_text="Number of the request its detail was last read with."
@@ -229,6 +232,11 @@ class Run(models.Model):
                 condition=models.Q(in_flight=True),
             ),
             models.Index(fields=["-ended_at"], name="run_ended_at_idx"),
+            models.Index(
+                fields=["ended_at"],
+                name="run_steps_idx",
+                condition=models.Q(steps__isnull=False),
+            ),
             models.Index(
                 fields=["-ended_at", "-id"],
                 name="run_failures_idx",

@@ -111,7 +111,7 @@ def active_by_stage(stages: Collection[int], now: datetime) -> dict[int, list[Ac
 def _open_with_run_query() -> PreparedModels[Acknowledgement]:
     # All that are open: filtered by stage, SQLite would read all runs of these stages.
     acknowledgements = Acknowledgement.objects.open().select_related("run")
-    return PreparedModels(acknowledgements.defer("run__steps", "run__raw", "run__description"))
+    return PreparedModels(acknowledgements.defer("run__steps", "run__description"))
 
 
 def history(run: Run, now: datetime) -> list[Acknowledgement]:

@@ -152,7 +152,7 @@ def load_timing(run: Run) -> StageTiming | None:
 
 @cache
 def _timing_query() -> PreparedModels[StageTiming]:
-    deferred_fields = "last_success__steps", "last_success__raw", "last_success__description"
+    deferred_fields = "last_success__steps", "last_success__description"
     timings = StageTiming.objects.filter(stage=Parameter("stage", BigIntegerField()))
     return PreparedModels(timings.select_related("last_success").defer(*deferred_fields))
 

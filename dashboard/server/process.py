@@ -23,6 +23,7 @@ from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
 from dashboard.server.http_protocol import LimitedHttpProtocol
 from dashboard.sync.overdue_checker import OverdueChecker
+from dashboard.sync.pruning import Pruner
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import access_hint
 from dashboard.upstream import connection as upstream_connection
@@ -94,7 +95,12 @@ class Process:
             if self.runs_sync:
                 worker = SyncWorker(
                     northflank,
-                    chores=[aborts.reconcile_in_background, OverdueChecker(), ExpiredSessions()],
+                    chores=[
+                        aborts.reconcile_in_background,
+                        OverdueChecker(),
+                        ExpiredSessions(),
+                        Pruner(),
+                    ],
                 )
                 group.create_task(worker.run(stop))
                 background_tasks.append(group.create_task(fetch_team(northflank)))

@@ -40,7 +40,7 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
     """
     successes = _successes(stage_id)
     fields = ("created_at", "started_at", "concluded_at", "steps")
-    latest = list(_unaborted_successes(stage_id).only(*fields)[: typical_duration.MAX_SAMPLES])
+    latest = list(unaborted_successes(stage_id).only(*fields)[: typical_duration.MAX_SAMPLES])
     step_trees = {
         run.pk: step_tree for run in latest if (step_tree := _decode_steps(run)) is not None
     }
@@ -67,7 +67,7 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
 def request_details(stage_id: int, now: datetime) -> None:
     """Make due as many details of a stage's latest successes as its step baseline needs."""
     keys = list(
-        _unaborted_successes(stage_id).values_list("pk", flat=True)[: typical_duration.MIN_SAMPLES]
+        unaborted_successes(stage_id).values_list("pk", flat=True)[: typical_duration.MIN_SAMPLES]
     )
     unread = Run.objects.filter(pk__in=keys, removed_at=None, detail_synced_at=None, failures=0)
     # A detail scheduled for later is moved up; one being read (leased) is left alone.
@@ -86,7 +86,7 @@ def schedule_next_detail(now: datetime, interval: timedelta) -> bool:
         return True
     in_flight = Run.objects.in_flight().filter(stage=OuterRef("stage"))
     readable = Run.objects.filter(
-        pk__in=_unaborted_successes(OuterRef(OuterRef("stage"))).values("pk")[
+        pk__in=unaborted_successes(OuterRef(OuterRef("stage"))).values("pk")[
             : typical_duration.MAX_SAMPLES
         ],
         removed_at=None,
@@ -115,7 +115,7 @@ def schedule_next_detail(now: datetime, interval: timedelta) -> bool:
     return True
 
 
-def _unaborted_successes(stage_id: int | Combinable) -> RunQuerySet:
+def unaborted_successes(stage_id: int | Combinable) -> RunQuerySet:
     """Return a stage's successes without any abort, latest first; an abort distorts durations."""
     return _successes(stage_id).exclude(aborts__isnull=False)
 
@@ -160,7 +160,7 @@ def _approval_keys(step_trees: Iterable[Node]) -> set[str]:
 
 def _mark_changed_runs(previous: StageTiming, current: StageTiming) -> None:
     """Mark in-flight runs whose overdue text changed."""
-    in_flight = Run.objects.in_flight().filter(stage=current.stage_id).defer("raw", "description")
+    in_flight = Run.objects.in_flight().filter(stage=current.stage_id).defer("description")
     mark_changed(
         run.pk for run in in_flight if _overdue_texts(run, previous) != _overdue_texts(run, current)
     )

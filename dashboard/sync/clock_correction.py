@@ -22,6 +22,7 @@ from dashboard.models import (
     BulkAbort,
     CatalogSync,
     ChangeCounter,
+    Pruning,
     RateBudget,
     Run,
     RunLookup,
@@ -31,7 +32,7 @@ from dashboard.models import (
     Worker,
 )
 from dashboard.models.runs import mark_changed
-from dashboard.sync import leases
+from dashboard.sync import leases, pruning
 from dashboard.upstream.rate_budget import WINDOW
 
 log = structlog.get_logger(__name__)
@@ -106,6 +107,8 @@ def _timestamp_fields() -> list[tuple[QuerySet[Any], tuple[str, ...], timedelta]
         (CatalogSync.objects.all(), ("next_sync_at", "synced_at", "error_since"), no_lead),
         (Abort.objects.open(), ("claimed_at",), leases.LEASE),
         (BulkAbort.objects.open(), ("claimed_at",), no_lead),
+        (Pruning.objects.all(), ("leased_until",), pruning.LEASE),
+        (Pruning.objects.all(), ("finished_at",), no_lead),
         (
             WebhookStats.objects.all(),
             ("reads_booked_until", "last_release_event_at", "last_event_at", "last_rejected_at"),

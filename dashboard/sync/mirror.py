@@ -81,13 +81,17 @@ def apply_runs(
         seq = _take_seq(request_seq)
         existing = {
             run.run_id: run
-            for run in Run.objects.filter(stage_id=stage_id, run_id__in=by_id).defer("steps", "raw")
+            for run in Run.objects.filter(stage_id=stage_id, run_id__in=by_id).defer("steps")
         }
         rows: list[Run] = []
         unchanged: list[int] = []
+        has_unknown = len(existing) < len(by_id)
+        pruned_until = _pruned_until(stage_id) if has_unknown else None
         for run_id, api_run in by_id.items():
             old = existing.get(run_id)
             if old is not None and old.request_seq > seq:
+                continue
+            if old is None and ended_before(api_run, pruned_until):
                 continue
             row = _build_row(stage_id, api_run, old, requested_at, seq)
             if old is None or _is_changed(row, old):
@@ -100,6 +104,18 @@ def apply_runs(
     return MirrorResult(new=new, changed=len(rows) - new)
 
 
+def ended_before(api_run: ApiRun, limit: datetime | None) -> bool:
+    """Return whether a run is known to have ended before `limit`: see Run.ended_at."""
+    ended_at = api_run.concluded_at or api_run.updated_at or api_run.created_at
+    if not api_run.concluded or ended_at is None or limit is None:
+        return False
+    return ended_at < limit
+
+
+def _pruned_until(stage_id: int) -> datetime | None:
+    return Stage.objects.values_list("pruned_until", flat=True).get(pk=stage_id)
+
+
 def apply_detail(
     stage_id: int, run_detail: RunDetail, *, requested_at: datetime, request_seq: int | None = None
 ) -> Run:
@@ -107,7 +123,7 @@ def apply_detail(
     with transaction.atomic():
         ChangeCounter.reserve(0)  # locked first, as in `apply_runs`
         seq = _take_seq(request_seq)
-        stored = Run.objects.filter(stage_id=stage_id, run_id=run_detail.run.id).defer("raw")
+        stored = Run.objects.filter(stage_id=stage_id, run_id=run_detail.run.id)
         row = stored.first()
         if row is None:
             _save_rows([_build_row(stage_id, run_detail.run, None, requested_at, seq)], {})
@@ -131,7 +147,7 @@ def apply_abort_answer(
     The run gets a new version in any case, as its abort has changed, and is due to be read now: the
     next regular read may be seconds away. `is_latest`: the run has no later abort.
     """
-    row = Run.objects.defer("raw").get(pk=abort.run_id)
+    row = Run.objects.get(pk=abort.run_id)
     row.stage = abort.run.stage
     is_overtaken = row.concluded and row.request_seq > request_seq
     seq = request_seq if is_overtaken else RequestCounter.take_next()
@@ -203,7 +219,7 @@ def _detail_fields(
     return {
         # Round trip through JSON, so that it compares equal to the stored value.
         "steps": msgspec.json.decode(msgspec.json.encode(root)),
-        "raw": run_detail.raw,
+        "steps_removed_at": None,
         "step": steps.describe(node) if node else "",
         "step_key": steps.key(node) if node else "",
         "step_started_at": node.started_at if node else None,

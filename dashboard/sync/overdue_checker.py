@@ -54,7 +54,7 @@ def _needs_approval_detail(run: Run) -> bool:
 
 def check_runs(now: datetime) -> None:
     """Update the overdue severity and reason of all runs in flight as of `now`."""
-    in_flight_runs = list(Run.objects.tracked().select_related("stage").defer("raw", "description"))
+    in_flight_runs = list(Run.objects.tracked().select_related("stage").defer("description"))
     stages = {run.stage_id for run in in_flight_runs}
     timings = {timing.stage_id: timing for timing in StageTiming.objects.filter(stage__in=stages)}
     for run in in_flight_runs:

@@ -25,7 +25,7 @@ from dashboard.northflank import (
     find_release_flow,
 )
 from dashboard.northflank import Run as ApiRun
-from dashboard.sync import catalog, mirror, omitted_entries, path_spelling
+from dashboard.sync import catalog, mirror, omitted_entries, path_spelling, pruning
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
 
@@ -170,11 +170,16 @@ class StageReader:
             await self.read_next_pages(stage)
 
     async def _read_history(self, stage: Stage, first: Page[ApiRun]) -> None:
-        """Read one more page of older runs, up to MAX_HISTORY_PAGES."""
+        """Read one more page of older runs, up to MAX_HISTORY_PAGES, or to those pruned."""
         if stage.next_history_page is None:
             return
         page = await self._read_following_page(stage, stage.next_history_page, first)
-        has_more = page.has_next and stage.next_history_page < MAX_HISTORY_PAGES
+        limit = pruning.run_limit(now())
+        has_more = (
+            page.has_next
+            and stage.next_history_page < MAX_HISTORY_PAGES
+            and not all(mirror.ended_before(run, limit) for run in page.items)
+        )
         await run_in_db_thread(
             _save_history_page, stage.pk, stage.next_history_page + 1 if has_more else None
         )

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,7 @@ from dashboard.models import (
     BulkAbort,
     BulkAbortItem,
     Project,
+    Pruning,
     RightsChange,
     append_only,
 )
@@ -322,6 +324,30 @@ def test_access_event_delete_is_refused(access_event: AccessEvent) -> None:
     assert_refused("DELETE FROM dashboard_accessevent")
 
 
+def test_old_access_event_delete_at_a_prompt_is_refused(manager: User) -> None:
+    record_access_event(manager, days=5000)
+    Pruning.objects.create(pk=1)
+    assert_refused("DELETE FROM dashboard_accessevent")
+
+
+def test_access_event_delete_within_limit_is_allowed(manager: User) -> None:
+    old, younger = record_access_event(manager, days=60), record_access_event(manager, days=40)
+    Pruning.objects.create(pk=1, access_log_limit=timezone.now() - timedelta(days=50))
+    assert_refused(f"DELETE FROM dashboard_accessevent WHERE id = {younger.pk}")
+    AccessEvent.objects.filter(pk=old.pk).delete()
+    assert AccessEvent.objects.get() == younger
+
+
+def test_young_access_event_delete_is_refused_whatever_the_limit(manager: User) -> None:
+    record_access_event(manager, days=append_only.MIN_ACCESS_LOG_DAYS - 1)
+    Pruning.objects.create(pk=1, access_log_limit=timezone.now() + timedelta(days=50))
+    assert_refused("DELETE FROM dashboard_accessevent")
+
+
+def record_access_event(user: User, days: int) -> AccessEvent:
+    return access_log.record(AccessKind.SIGNED_IN, timezone.now() - timedelta(days=days), user=user)
+
+
 def test_access_event_user_change_is_refused(access_event: AccessEvent, viewer: User) -> None:
     assert_refused("UPDATE dashboard_accessevent SET user_id = %s", viewer.pk)
 
@@ -539,7 +565,8 @@ def test_process_start_on_postgresql_without_triggers_fails() -> None:
 
 # --- Our own code --------------------------------------------------------------------------------
 
-# Rows that may be deleted: the sync's bookkeeping, and rights, whose changes are recorded.
+# Rows that may be deleted: the sync's bookkeeping, rights, whose changes are recorded, and what is
+# older than the settings allow.
 DELETED = {
     "accounts/changes.py": {"instance"},  # the sessions of an account
     "accounts/group_changes.py": {"Group", "Grant"},
@@ -547,7 +574,10 @@ DELETED = {
     "accounts/sessions.py": {"user", "others"},  # sessions
     "accounts/throttle.py": {"FailureCounter"},
     "runs/saved_views.py": {"view", "DefaultView"},
+    "server/backup.py": {"Session", "Worker"},
     "sync/webhook_events.py": {"WebhookEvent"},
+    # The run of an abort is protected by its foreign key, a young access event by a trigger.
+    "sync/pruning.py": {"Run", "Acknowledgement", "Dismissal", "AccessEvent"},
     "sync/run_lookup.py": {"RunLookup"},
     "sync/worker.py": {"Worker"},
     "web/pages/saved_views.py": {"saved_views"},  # the use case

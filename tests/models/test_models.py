@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, connection, connections, transaction
 from django.db.models import ProtectedError
 from django.db.transaction import TransactionManagementError
 
@@ -377,3 +377,21 @@ def test_run_in_flight_with_long_status_is_stored(db: None) -> None:
     status = secrets.token_hex(5_000)  # incompressible: no index of PostgreSQL can hold it
     run = factories.run(factories.stage(), status=status)
     assert Run.objects.in_flight().get(pk=run.pk).status == status
+
+
+def test_steps_are_stored_compressed_and_read_as_written(stage: Stage) -> None:
+    steps = {"kind": "Workflow", "steps": [{"label": f"ü {factories.HOSTILE}"}] * 3, "n": None}
+    create_run(stage, steps=steps)
+    assert Run.objects.get().steps == steps
+    Run.objects.update(steps=steps | {"n": 1.5})
+    assert Run.objects.values_list("steps", flat=True).get() == steps | {"n": 1.5}
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT length(steps) FROM dashboard_run")
+        assert cursor.fetchone()[0] < len(factories.HOSTILE)
+
+
+def test_runs_without_steps_are_found(stage: Stage) -> None:
+    create_run(stage, "r1", steps={"kind": "Workflow"})
+    create_run(stage, "r2")
+    assert Run.objects.get(steps=None).run_id == "r2"
+    assert Run.objects.get(steps__isnull=False).run_id == "r1"

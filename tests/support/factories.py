@@ -15,6 +15,7 @@ from dashboard.models import (
     Grant,
     Pipeline,
     Project,
+    Pruning,
     Run,
     RunLookup,
     Stage,
@@ -158,6 +159,16 @@ def upstream_error(message: str, since: datetime | None = None, cause: str = "x"
 def catalog_sweep() -> None:
     """Record that the list of projects has been read."""
     CatalogSync.objects.create(next_sync_at=timezone.now(), synced_at=timezone.now())
+
+
+def pruning(**fields: Any) -> Pruning:
+    """Record a pass of pruning that ended just now."""
+    now = timezone.now()
+    defaults = {
+        "finished_at": now, "run_count": 12_345, "database_bytes": 54 * 1024 * 1024,
+        "oldest_run_at": now - timedelta(days=400), "deleted_runs": 1_234, "deleted_steps": 56,
+    }  # fmt: skip
+    return Pruning.objects.create(pk=1, **defaults | fields)
 
 
 def search_lookup(requests: int, *, parent: Stage | None = None, **fields: Any) -> RunLookup:

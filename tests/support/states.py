@@ -601,6 +601,7 @@ def create_full() -> dict[str, object]:
     factories.upstream_error("It fell over.", cause="unauthorised")
     factories.worker()
     factories.worker("worker-2", heartbeat_at=past)
+    factories.pruning()
     factories.failed_catalog_sweep(stage.pipeline.project)
     create_access_events("Changed Groups. Now: active, staff. Groups: Release managers.")
     create_sessions_and_tokens(manager, "A runbook with a name that is long enough for two lines")

@@ -153,13 +153,15 @@ def test_watched_run_has_its_steps_read(world: World) -> None:
 def test_watched_run_has_its_end_read(world: World) -> None:
     test_watched_run_has_its_steps_read(world)
     run = Run.objects.get(detail_synced_at__isnull=False)
+    first_read = run.detail_request_seq
     world.now += 3600
     Run.objects.update(next_detail_sync_at=None)
     for _ in range(2):
         world.make_due()
         world.sync()
     run.refresh_from_db()
-    assert run.raw["concluded"] is True
+    assert run.concluded
+    assert run.detail_request_seq > first_read
 
 
 def test_stopped_worker_deletes_its_row(world: World) -> None:

@@ -417,7 +417,7 @@ def test_run_secrets_are_not_stored(world: World) -> None:
     kept_keys = Run.objects.order_by("-created_at").values_list("pk", flat=True)[:25]
     Run.objects.exclude(pk__in=list(kept_keys)).update(next_detail_sync_at=None)
     world.sync()
-    rows = Run.objects.filter(raw__isnull=False)
+    rows = Run.objects.filter(steps__isnull=False)
     assert rows.count() >= 10
     assert "s3cr3t-" not in json.dumps(list(rows.values()), default=str)
 
@@ -544,7 +544,6 @@ def test_list_read_queries_only_its_runs_without_steps(stage: Stage) -> None:
         if query["sql"].startswith("SELECT") and "'r1'" in query["sql"]
     ]
     assert '"steps"' not in query
-    assert '"raw"' not in query
 
 
 def test_unknown_status_is_logged_truncated(
@@ -571,7 +570,6 @@ DETAIL_FIELDS = (
     "detail_synced_at",
     "synced_at",
     "failures",
-    "raw",
     "steps",
 )
 
@@ -593,13 +591,13 @@ def test_detail_stores_all_fields(stage: Stage) -> None:
     assert stored.pop("version") == get_run().version
     assert stored == {
         "step": "migrate", "step_key": "db", "step_started_at": at(2), "detail_synced_at": at(4),
-        "synced_at": at(4), "failures": 0, "raw": {"id": "r1"},
+        "synced_at": at(4), "failures": 0,
     }  # fmt: skip
 
 
 def test_unchanged_detail_updates_times_but_not_version(stage: Stage) -> None:
     before = read(stage, 4)
-    Run.objects.update(failures=3, raw=None)
+    Run.objects.update(failures=3)
     after = read(stage, 9)
     assert after == before | {"detail_synced_at": at(9), "synced_at": at(9)}
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db.models import BooleanField, ExpressionWrapper, Q
+from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext as _
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import CatalogSync, RateBudget, Stage, Upstream, Worker
+from dashboard.models import CatalogSync, Pruning, RateBudget, Stage, Upstream, Worker
 from dashboard.runs import durations
 from dashboard.sync import (
     freshness,
@@ -93,6 +94,19 @@ class PollingReasonRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    """The database as of the last pass of pruning, and what that deleted."""
+
+    run_count: str
+    size: str
+    oldest_run_at: datetime | None
+    pruned_at: datetime
+    deleted_runs: str
+    deleted_steps: str  # runs whose steps
+    deleted_access_events: str
+
+
+@dataclass(frozen=True, slots=True)
 class SyncStatus:
     """All data of the status page."""
 
@@ -107,6 +121,7 @@ class SyncStatus:
     stages: list[StageRow]
     polling_reasons: list[PollingReasonRow]
     hidden_stage_count: int
+    database: DatabaseFacts | None  # None: not pruned yet, or the user may not view all runs
 
 
 def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
@@ -165,6 +180,7 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
             stage_classes, stale, gaps, {pk: synced for pk, _e, _p, synced, *_rest in stage_values}
         ),
         hidden_stage_count=len(stage_values) - len(listed_keys),
+        database=_database_facts() if permissions.can_view_all else None,
     )
 
 
@@ -226,6 +242,21 @@ def _worker_rows(now: datetime) -> list[WorkerRow]:
         )
         for worker in Worker.objects.order_by("-heartbeat_at", "name")
     ]
+
+
+def _database_facts() -> DatabaseFacts | None:
+    last = Pruning.objects.filter(pk=1).first()
+    if last is None or last.finished_at is None:
+        return None
+    return DatabaseFacts(
+        run_count=f"{last.run_count:,}",
+        size=filesizeformat(last.database_bytes),
+        oldest_run_at=last.oldest_run_at,
+        pruned_at=last.finished_at,
+        deleted_runs=f"{last.deleted_runs:,}",
+        deleted_steps=f"{last.deleted_steps:,}",
+        deleted_access_events=f"{last.deleted_access_events:,}",
+    )
 
 
 def _catalog_error_row(sweep: CatalogSync) -> CatalogErrorRow:

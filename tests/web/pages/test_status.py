@@ -9,7 +9,7 @@ from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborNode
 
-from dashboard.models import RateBudget, Stage, WebhookStats
+from dashboard.models import Grant, RateBudget, Stage, WebhookStats
 from dashboard.web.components.sync_report import MAX_STAGES
 from tests.support import factories
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
@@ -350,3 +350,21 @@ def test_status_page_orders_stages_without_flow_last(get_page: GetPage, stage: S
     five_hours_ago = timezone.now() - timedelta(hours=5)
     factories.stage("Development", parent=stage.pipeline, has_flow=False, synced_at=five_hours_ago)
     assert stage_order(get_page) == ["Checkout / Production", "Checkout / Development"]
+
+
+def test_database_facts_are_those_of_last_pass(get_page: GetPage, db: None) -> None:
+    assert get_page("/status/").css("[data-database]") == []
+    factories.pruning(deleted_access_events=7)
+    text = text_of(select_one(get_page("/status/"), "[data-database]"))
+    assert "12,345" in text
+    assert "54.0 MB" in text.replace("\xa0", " ")
+    assert "runs: 1,234, steps of runs: 56, access events: 7" in text
+
+
+def test_database_facts_are_hidden_from_who_may_not_view_all_runs(
+    viewer_client: Client, db: None
+) -> None:
+    factories.pruning()
+    Grant.objects.all().delete()
+    factories.grant("view", project=factories.project())
+    assert "data-database" not in viewer_client.get("/status/").text

@@ -211,7 +211,7 @@ def matching_aborts(abort_filter: AbortFilter, before_pk: int | None) -> AbortQu
 def with_details(aborts: AbortQuerySet) -> AbortQuerySet:
     """Load aborts with everything that their rows need, without further queries per abort."""
     with_stage = aborts.select_related("run__stage__pipeline__project").prefetch_related("events")
-    return with_stage.defer("run__steps", "run__raw", "run__description")
+    return with_stage.defer("run__steps", "run__description")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dashboard.web.components.runs import run_row, stage_cell
 from dashboard.web.components.runs.run_row import RunRow
 from dashboard.web.components.tab_title import TabTitle
 
-DEFERRED_FIELDS = "run__steps", "run__raw", "run__description"  # large, and not shown in lists
+DEFERRED_FIELDS = "run__steps", "run__description"  # large, and not shown in lists
 _GLYPHS = {
     "aborted": "stop",
     "aborting": "stop",

@@ -203,6 +203,12 @@ def missing_text(run: Run, root: Node | None) -> str:
     """Return the reason why no steps are shown."""
     if root is not None:
         return _("Northflank lists no steps for this run.")
+    if run.steps_removed_at is not None and run.ended_at is not None:
+        days = (run.steps_removed_at - run.ended_at).days
+        text = ngettext(
+            "Steps were removed after %(n)d day.", "Steps were removed after %(n)d days.", days
+        )
+        return text % {"n": days}
     if run.removed_at is not None:
         return _("The steps were never read, and Northflank no longer lists the run.")
     if run.detail_synced_at is not None:

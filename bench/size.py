@@ -1,0 +1,93 @@
+"""Bytes a run in the database, by table and index.
+
+    uv run bench/size.py [--quick] [--postgres postgres://user@host:port/database]
+
+Mirrors 10,000 ended runs of the sandbox into a scratch database, 40 % of them with their steps, as
+the sync would, and prints what each table and index takes. On SQLite free pages are not counted.
+"""
+
+import itertools
+import sys
+import time
+
+from running import database_version, local_django, parse_options
+
+SHARE_WITH_STEPS = 0.4
+BATCH = 100
+
+
+def fill(count: int) -> int:
+    """Mirror up to `count` ended runs of the sandbox; return how many."""
+    from django.utils import timezone
+
+    from dashboard.models import Pipeline, Project, Stage
+    from dashboard.northflank.decoding import parse_run_detail
+    from dashboard.sandbox.serializers import format_iso, serialize_run_detail
+    from dashboard.sandbox.world import World
+    from dashboard.sync import mirror
+
+    moment, now = time.time(), timezone.now()
+    world = World(opened_at=moment, history_seconds=count * 60)
+    done = 0
+    for flow in world.list_flows():
+        project = Project.objects.get_or_create(slug=flow.project, synced_at=now)[0]
+        pipeline = Pipeline.objects.get_or_create(
+            project=project, slug=flow.pipeline, synced_at=now
+        )[0]
+        stage = Stage.objects.create(pipeline=pipeline, name=flow.stage, next_sync_at=now)
+        ended = (run for run in world.list_runs(flow, moment) if run.concluded_at < moment)
+        for runs in itertools.batched(ended, BATCH):
+            details = [
+                detail
+                for run in runs
+                if (
+                    detail := parse_run_detail(serialize_run_detail(world, run, moment, format_iso))
+                )
+            ]
+            mirror.apply_runs(stage.pk, [one.run for one in details], requested_at=now)
+            for one in details[: round(len(details) * SHARE_WITH_STEPS)]:
+                mirror.apply_detail(stage.pk, one, requested_at=now)
+            done += len(details)
+            if done >= count:
+                return done
+    return done
+
+
+def sizes() -> dict[str, int]:
+    """Return the bytes of each table and index that has more than a few pages."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute("VACUUM")
+            cursor.execute("SELECT name, SUM(pgsize) FROM dbstat GROUP BY name")
+        else:
+            cursor.execute("VACUUM FULL")
+            cursor.execute(
+                "SELECT relname, pg_relation_size(oid) FROM pg_class"
+                " WHERE relkind IN ('r', 'i', 't') AND (relnamespace = 'public'::regnamespace"
+                " OR oid IN (SELECT reltoastrelid FROM pg_class"
+                " WHERE relnamespace = 'public'::regnamespace))"
+            )
+        return {name: size for name, size in cursor.fetchall() if size > 2 * 8192}
+
+
+def main() -> int:
+    chosen = parse_options(__doc__, "1,000 runs")
+    with local_django(chosen.postgres):
+        import django
+        from django.core.management import call_command
+
+        django.setup()
+        call_command("migrate", verbosity=0)
+        count = fill(1_000 if chosen.quick else 10_000)
+        found = sizes()
+        for name, size in sorted(found.items(), key=lambda item: -item[1]):
+            print(f"{size / count:10,.0f} bytes a run  {name}")
+        print(f"{sum(found.values()) / count:10,.0f} bytes a run  together, of {count:,} runs")
+        print(f"\n{database_version()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

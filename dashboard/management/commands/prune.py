@@ -1,0 +1,57 @@
+"""`manage.py prune`: delete what is older than the settings allow, beside a running dashboard."""
+
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandError
+
+from dashboard.db.threads import now
+from dashboard.management.cli import output
+from dashboard.management.cli.command import RunbookCommand
+from dashboard.models import Pruning
+from dashboard.sync import pruning
+
+
+class Command(RunbookCommand):
+    help = (
+        "Delete runs, steps and access events that are older than the settings allow. The sync "
+        "worker does it once a day; this command does it at once, in small batches."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--dry-run", action="store_true", help="Print what would be deleted; delete nothing."
+        )
+
+    def run_command(self, **options: Any) -> None:
+        if options["dry_run"]:
+            self._print("Would delete", pruning.count_prunable(now()))
+            return
+        if not pruning.claim(now(), is_requested=True):
+            raise CommandError("Another process is pruning. Try again in a minute.")
+        try:
+            for pause in pruning.prune(now()):
+                time.sleep(pause)
+        except pruning.LeaseLost as error:
+            raise CommandError(f"{error} What was deleted stays deleted.") from error
+        except KeyboardInterrupt:
+            pruning.release()
+            raise CommandError(
+                "Interrupted. What was deleted stays deleted; the next pass continues."
+            ) from None
+        last = Pruning.objects.get(pk=1)
+        deleted = pruning.Deleted(last.deleted_runs, last.deleted_steps, last.deleted_access_events)
+        self._print("Deleted", deleted)
+
+    def _print(self, verb: str, deleted: pruning.Deleted) -> None:
+        limits = pruning.limits(now())
+        steps = f"the steps of {deleted.steps:,} runs that ended"
+        for what, limit, name in (
+            (f"{deleted.runs:,} runs that ended", limits.runs, "RETENTION_DAYS"),
+            (steps, limits.steps, "STEPS_RETENTION_DAYS"),
+            (f"{deleted.access_events:,} access events", limits.access_events, "ACCESS_LOG_DAYS"),
+        ):
+            setting = f"{name}={getattr(settings, name)}"
+            self.stdout.write(f"{verb} {what} before {output.format_time(limit)} ({setting}).")

@@ -1,0 +1,28 @@
+"""Pruning: who deletes old rows at present, and what the last pass deleted."""
+
+from django.db import models
+
+
+class Pruning(models.Model):
+    """One row: the lease of the process that prunes, and the result of the last pass.
+
+    The figures of the database are as of the end of that pass: counting costs too much for a page.
+    """
+
+    leased_until = models.DateTimeField(
+        null=True, help_text="Lease of the process that prunes; another takes over when it expires."
+    )
+    finished_at = models.DateTimeField(null=True, help_text="When the last pass was complete.")
+    deleted_runs = models.PositiveBigIntegerField(default=0)
+    deleted_steps = models.PositiveBigIntegerField(
+        default=0, help_text="Number of runs whose steps were deleted."
+    )
+    deleted_access_events = models.PositiveBigIntegerField(default=0)
+    run_count = models.PositiveBigIntegerField(default=0)
+    oldest_run_at = models.DateTimeField(null=True, help_text="When the oldest run kept ended.")
+    database_bytes = models.PositiveBigIntegerField(default=0)
+    # The trigger of the access log reads it: see append_only.py.
+    access_log_limit = models.DateTimeField(
+        null=True,
+        help_text="Access events before may be deleted; set only inside the transaction that does.",
+    )

@@ -1,0 +1,308 @@
+"""Back up the database to one file while the dashboard runs, and restore it.
+
+A backup of SQLite is a database file, made by its online backup; one of PostgreSQL is pg_dump's
+custom format. A restore is one transaction: it succeeds, or the database stays as it was.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from django.core.management import call_command
+from django.db import OperationalError, connection, transaction
+from django.db.migrations.loader import MigrationLoader
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo
+
+from dashboard.db.threads import now
+from dashboard.models import Pruning, Session, Worker, append_only
+from dashboard.sync import freshness
+from dashboard.upstream.identity import configured_identity
+
+LOCK_TIMEOUT = 10.0  # seconds to wait for another process that uses the database
+_HEADERS = {"sqlite": b"SQLite format 3\0", "postgresql": b"PGDMP"}
+_NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+_UPSTREAM, _MIGRATIONS = "dashboard_upstream", "django_migrations"
+# A database without a row in these holds nothing but what migrations have written.
+_DATA_TABLES = ("auth_user", "dashboard_project", "dashboard_abort", "dashboard_accessevent")
+
+
+class BackupError(Exception):
+    """Why there is no backup, or why it cannot be restored: a text for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What a backup says of itself."""
+
+    identity: str  # of the Northflank that it mirrors; empty: none yet
+    migrations: frozenset[tuple[str, str]]
+    tables: frozenset[str]
+
+
+def create(file: Path) -> None:
+    """Write a backup; the file appears once it is complete, readable by its owner only."""
+    if file.exists():
+        raise BackupError(f"{file} exists already.")
+    if _MIGRATIONS not in connection.introspection.table_names():
+        raise BackupError("There is nothing to back up: the database has no tables.")
+    try:
+        handle, part_name = tempfile.mkstemp(".part", f".{file.name}.", file.parent)
+    except OSError as error:
+        raise BackupError(f"Cannot write to {file.parent}: {error.strerror}.") from error
+    part = Path(part_name)
+    try:
+        if connection.vendor == "postgresql":
+            _run_client("pg_dump", "--format=custom", *_NO_OWNER, f"--file={part}")
+        else:
+            _copy_sqlite(_sqlite_file(), part)
+        os.fsync(handle)
+        part.rename(file)
+    finally:
+        os.close(handle)
+        part.unlink(missing_ok=True)
+
+
+def restore(file: Path, *, replaces: bool, lock_timeout: float = LOCK_TIMEOUT) -> None:
+    """Replace the database's contents by those of a backup, and migrate it.
+
+    Raise BackupError, with the database unchanged, if the file is no complete backup for these
+    settings, if the database is in use or, without `replaces`, not empty. Sessions are not
+    restored: some may have ended since.
+    """
+    contents = _read_contents(file)
+    _verify_settings(contents)
+    tables = set(connection.introspection.table_names())
+    _verify_unused(tables)
+    if not replaces and _has_data(tables):
+        raise BackupError("The database is not empty. To replace all of it, give --replace.")
+    if connection.vendor == "postgresql":
+        # Of another version: dropping these here could not be undone if the restore then failed.
+        if surplus := sorted(tables - contents.tables):
+            raise BackupError(
+                f"The database has tables that the backup lacks: {', '.join(surplus)}. Restore "
+                "into an empty database."
+            )
+        _verify_unlocked(tables, lock_timeout)
+        connection.close()
+        in_one_step = ("--clean", "--if-exists", "--single-transaction", "--exit-on-error")
+        _run_client("pg_restore", *in_one_step, *_NO_OWNER, str(file))
+    else:
+        connection.close()
+        _copy_sqlite(file, _sqlite_file(), lock_timeout)
+    call_command("migrate", verbosity=0)  # its signals install the triggers as well
+    if not append_only.are_triggers_installed(connection):
+        append_only.install_triggers(connection)
+    Session.objects.all().delete()
+    Worker.objects.all().delete()
+    Pruning.objects.update(leased_until=None)
+
+
+def _verify_settings(contents: _Contents) -> None:
+    if ("dashboard", "0001_initial") not in contents.migrations:
+        raise BackupError("This is not a backup of this dashboard.")
+    if contents.identity not in {"", configured_identity()}:
+        raise BackupError(
+            f"The backup mirrors {contents.identity}, but the settings are for "
+            f"{configured_identity()}."
+        )
+    known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
+    if unknown := sorted(contents.migrations - known.keys()):
+        names = ", ".join(f"{app}.{name}" for app, name in unknown)
+        raise BackupError(
+            f"The backup was made by a newer version of the dashboard (it has {names}). Install "
+            "that version first."
+        )
+
+
+def _verify_unused(tables: Collection[str]) -> None:
+    if Worker._meta.db_table not in tables:
+        return
+    alive = [
+        name
+        for name, heartbeat_at in Worker.objects.values_list("name", "heartbeat_at")
+        if freshness.is_alive(heartbeat_at, now())
+    ]
+    if alive:
+        raise BackupError(
+            f"The dashboard is running ({', '.join(alive)}). Stop all of its processes; one that "
+            f"was killed counts as running for {freshness.HEARTBEAT_TIMEOUT.seconds} seconds."
+        )
+
+
+def _has_data(tables: Collection[str]) -> bool:
+    with connection.cursor() as cursor:
+        for table in _DATA_TABLES:
+            if table in tables:
+                cursor.execute(f"SELECT 1 FROM {table} LIMIT 1")  # noqa: S608 - a constant
+                if cursor.fetchone():
+                    return True
+    return False
+
+
+def _read_contents(file: Path) -> _Contents:
+    try:
+        with file.open("rb") as stream:
+            header = stream.read(16)
+    except OSError as error:
+        raise BackupError(f"Cannot read {file}: {error.strerror}.") from error
+    kind = next((kind for kind, start in _HEADERS.items() if header.startswith(start)), None)
+    if kind is None:
+        raise BackupError(f"{file} is not a backup.")
+    if kind != connection.vendor:
+        raise BackupError(
+            f"{file} is a backup of {_NAMES[kind]}, but DATABASE_URL is for "
+            f"{_NAMES[connection.vendor]}."
+        )
+    return _read_postgresql(file) if kind == "postgresql" else _read_sqlite(file)
+
+
+# --- SQLite -------------------------------------------------------------------------------------
+
+
+def _sqlite_file() -> Path:
+    return Path(str(connection.settings_dict["NAME"]))
+
+
+def _copy_sqlite(source_file: Path, target_file: Path, lock_timeout: float = LOCK_TIMEOUT) -> None:
+    """Copy a database in one transaction: of the source as it is now, and of the target."""
+    deadline = monotonic() + lock_timeout
+
+    def give_up(status: int, _remaining: int, _total: int) -> None:
+        is_waiting = status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+        if is_waiting and monotonic() > deadline:
+            raise BackupError("Another process uses the database. Stop it.")
+
+    try:
+        with (
+            contextlib.closing(_open_read_only(source_file)) as source,
+            contextlib.closing(sqlite3.connect(target_file, timeout=lock_timeout)) as target,
+        ):
+            source.backup(target, progress=give_up)
+            # A copy of a database in WAL mode would write two more files when it is opened.
+            target.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.Error as error:
+        raise BackupError(f"SQLite: {error}.") from error
+
+
+def _open_read_only(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _read_sqlite(file: Path) -> _Contents:
+    try:
+        with contextlib.closing(_open_read_only(file)) as database:
+            [(size,)] = database.execute(
+                "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+            )
+            [(result,)] = database.execute("PRAGMA quick_check(1)")
+            if result != "ok" or size != file.stat().st_size:
+                raise BackupError(f"{file} is damaged or incomplete.")
+            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            names = frozenset(name for (name,) in tables)
+            if not names >= {_MIGRATIONS, _UPSTREAM}:
+                raise BackupError("This is not a backup of this dashboard.")
+            migrations = database.execute(f"SELECT app, name FROM {_MIGRATIONS}")  # noqa: S608
+            identities = database.execute(f"SELECT identity FROM {_UPSTREAM}")  # noqa: S608
+            identity = next((identity for (identity,) in identities), "")
+            return _Contents(identity, frozenset(migrations), names)
+    except sqlite3.Error as error:
+        raise BackupError(f"{file} is damaged or incomplete: {error}.") from error
+
+
+# --- PostgreSQL ---------------------------------------------------------------------------------
+
+_NO_OWNER = ("--no-owner", "--no-privileges")  # restored by any account
+_COPY = re.compile(r"^COPY \S*?\.?\"?(\w+)\"? \((.+)\) FROM stdin;$")
+_TABLE_ENTRY = re.compile(r"^\d+; \d+ \d+ TABLE (?!DATA )\S+ (\S+) ", re.MULTILINE)
+_ESCAPES = {"\\t": "\t", "\\n": "\n", "\\r": "\r", "\\b": "\b", "\\f": "\f", "\\v": "\v"}
+
+
+def _read_postgresql(file: Path) -> _Contents:
+    try:
+        # Reads all of the file: its list of contents would be complete in half of it.
+        _run_client("pg_restore", "--file=/dev/null", str(file), connects=False)
+    except BackupError as error:
+        raise BackupError(f"{file} is damaged or incomplete. {error}") from error
+    entries = _run_client("pg_restore", "--list", str(file), connects=False)
+    tables = frozenset(_TABLE_ENTRY.findall(entries))
+    if not tables >= {_MIGRATIONS, _UPSTREAM}:
+        raise BackupError("This is not a backup of this dashboard.")
+    wanted = [f"--table={table}" for table in (_MIGRATIONS, _UPSTREAM)]
+    script = _run_client(
+        "pg_restore", "--data-only", *wanted, "--file=-", str(file), connects=False
+    )
+    rows = list(_copied_rows(script))
+    migrations = {(row["app"], row["name"]) for table, row in rows if table == _MIGRATIONS}
+    identity = next((row["identity"] for table, row in rows if table == _UPSTREAM), "")
+    return _Contents(identity, frozenset(migrations), tables)
+
+
+def _verify_unlocked(tables: Collection[str], lock_timeout: float) -> None:
+    """Raise BackupError if an open transaction would hold up a restore, which waits forever."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = {round(lock_timeout * 1000)}")
+            for table in sorted(tables):
+                cursor.execute(f"LOCK TABLE {connection.ops.quote_name(table)}")
+    except OperationalError as error:
+        raise BackupError("Another process uses the database. Stop it.") from error
+
+
+def _copied_rows(script: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the table and the columns of each row in a script of pg_restore."""
+    table, columns = "", []
+    for line in script.split("\n"):
+        if match := _COPY.match(line):
+            table, columns = match[1], [name.strip('"') for name in match[2].split(", ")]
+        elif line == "\\.":
+            table = ""
+        elif table:
+            values = (
+                re.sub(r"\\.", lambda found: _ESCAPES.get(found[0], found[0][1]), value)
+                for value in line.split("\t")
+            )
+            yield table, dict(zip(columns, values, strict=True))
+
+
+def _run_client(program: str, *arguments: str, connects: bool = True) -> str:
+    """Run one of PostgreSQL's client programs on the database, and return its output."""
+    path = shutil.which(program)
+    server_version = connection.pg_version // 10_000  # type: ignore[attr-defined]
+    needed = f"Install PostgreSQL's client programs, version {server_version} or newer"
+    if path is None:
+        raise BackupError(f"{program} is not installed. {needed}.")
+    version_text = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)  # noqa: S603
+    version = re.search(r"\) (\d+)", version_text.stdout)
+    if version is None or int(version[1]) < server_version:
+        raise BackupError(
+            f"{program} is older than the server: {version_text.stdout.strip()}. {needed}."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        conninfo = _conninfo(Path(folder, "password"))
+        command = [path, *([f"--dbname={conninfo}"] if connects else []), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if result.returncode:
+        raise BackupError(f"{program}: {result.stderr.strip()}")
+    return result.stdout
+
+
+def _conninfo(password_file: Path) -> str:
+    """Return how to connect to the database; the password is in a file, not in the command line."""
+    settings = connection.get_connection_params()
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    params = {name: value for name, value in settings.items() if name in known}
+    password = str(params.pop("password", ""))
+    if password:
+        password_file.touch(mode=0o600)
+        password_file.write_text("*:*:*:*:" + re.sub(r"([\\:])", r"\\\1", password))
+        params["passfile"] = str(password_file)
+    return make_conninfo("", **params)

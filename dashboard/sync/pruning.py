@@ -1,0 +1,286 @@
+"""Delete what is older than the settings allow: runs, their steps, and access events.
+
+What pages still need is kept, whatever its age: the latest runs of each stage, the successes of its
+baseline, and runs with an abort request, with all that belongs to them. Each batch is a transaction
+of its own, so a pass can be interrupted anywhere; the next one continues. A stage records until
+when its runs were deleted (`Stage.pruned_until`), and the mirror does not add them again.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from time import monotonic
+
+import structlog
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Exists, OuterRef, Q
+
+from dashboard.db import threads as db_threads
+from dashboard.models import (
+    Abort,
+    AccessEvent,
+    Acknowledgement,
+    BulkAbortItem,
+    ChangeCounter,
+    Dismissal,
+    Pruning,
+    Run,
+    Stage,
+    typical_duration,
+)
+from dashboard.models.runs import RunQuerySet
+from dashboard.sync import baselines
+
+log = structlog.get_logger(__name__)
+
+BATCH_SIZE = 100  # rows a transaction: an abort's write waits for it on SQLite
+LATEST_RUNS = 30  # kept in each stage: a history chart shows as many
+INTERVAL = timedelta(days=1)
+LEASE = timedelta(minutes=1)  # renewed with each batch
+FIRST_CHECK, CHECK_INTERVAL = 60.0, 600.0  # seconds after the start, and between two checks
+# Seconds of pause for each second that a batch took: a busy database gets longer pauses.
+PAUSE_FACTOR, MIN_PAUSE = 9.0, 0.05
+
+
+class LeaseLost(Exception):
+    """Another process prunes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What was before these times may be deleted."""
+
+    runs: datetime
+    steps: datetime
+    access_events: datetime
+
+
+@dataclass(slots=True)
+class Deleted:
+    """How many rows were deleted, or would be."""
+
+    runs: int = 0
+    steps: int = 0  # runs whose steps
+    access_events: int = 0
+
+
+def limits(now: datetime) -> Limits:
+    """Return the limits of the settings."""
+    return Limits(
+        runs=run_limit(now),
+        steps=now - timedelta(days=settings.STEPS_RETENTION_DAYS),
+        access_events=now - timedelta(days=settings.ACCESS_LOG_DAYS),
+    )
+
+
+def run_limit(now: datetime) -> datetime:
+    """Return the time before which runs have to have ended to be deleted."""
+    return now - timedelta(days=settings.RETENTION_DAYS)
+
+
+class Pruner:
+    """A chore of the sync worker: prunes once a day, by one of all workers.
+
+    It looks `first_check` seconds after the start whether that is due: a start has other work.
+    """
+
+    def __init__(self, first_check: float = FIRST_CHECK) -> None:
+        self._next_check = monotonic() + first_check
+
+    async def __call__(self, _: object) -> None:
+        if monotonic() < self._next_check:
+            return
+        self._next_check = monotonic() + CHECK_INTERVAL
+        if not await db_threads.run_in_db_thread(claim, db_threads.now()):
+            return
+        batches = prune(db_threads.now())
+        with contextlib.suppress(LeaseLost):
+            while True:
+                pause = await db_threads.run_in_db_thread(next, batches, None)
+                if pause is None:
+                    return
+                await asyncio.sleep(pause)
+
+
+def claim(now: datetime, *, is_requested: bool = False) -> bool:
+    """Take the lease; return False if another process has it, or if the last pass is recent.
+
+    `is_requested`: a person wants a pass, however recent the last one is.
+    """
+    last = Pruning.objects.filter(pk=1).first() or Pruning.objects.get_or_create(pk=1)[0]
+    if not is_requested and last.finished_at is not None and last.finished_at > now - INTERVAL:
+        return False
+    free = Q(leased_until=None) | Q(leased_until__lte=now)
+    return bool(Pruning.objects.filter(free, pk=1).update(leased_until=now + LEASE))
+
+
+def release() -> None:
+    """Give up the lease, so that another process need not wait for its end."""
+    Pruning.objects.filter(pk=1).update(leased_until=None)
+
+
+def prune(now: datetime) -> Iterator[float]:
+    """Delete batch after batch under the lease; yield the seconds to pause after each.
+
+    Records and logs the result at the end. Raise LeaseLost if another process has taken over.
+    """
+    deleted = Deleted()
+    lease = Pruning.objects.values_list("leased_until", flat=True).get(pk=1)
+    started_at = began_at = monotonic()
+    for _ in _batches(limits(now), deleted, is_dry_run=False):
+        renewed = db_threads.now() + LEASE
+        if not Pruning.objects.filter(pk=1, leased_until=lease).update(leased_until=renewed):
+            raise LeaseLost("Another process prunes.")
+        lease = renewed
+        yield max((monotonic() - began_at) * PAUSE_FACTOR, MIN_PAUSE)
+        began_at = monotonic()
+    _record(deleted, db_threads.now())
+    log.info(
+        "pruning.finished",
+        runs=deleted.runs,
+        steps=deleted.steps,
+        access_events=deleted.access_events,
+        seconds=round(monotonic() - started_at, 1),
+    )
+
+
+def count_prunable(now: datetime) -> Deleted:
+    """Return what `prune` would delete."""
+    counted = Deleted()
+    for _ in _batches(limits(now), counted, is_dry_run=True):
+        pass
+    return counted
+
+
+def _batches(limits: Limits, deleted: Deleted, *, is_dry_run: bool) -> Iterator[None]:
+    kept = _KeptRuns()
+    for runs in _runs_in_batches(Run.objects.all(), limits.runs):
+        keys = {key: stage for key, stage in runs if key not in kept.of_stage(stage)}
+        if not is_dry_run:
+            _delete_runs(keys, limits.runs)
+        deleted.runs += len(keys)
+        yield
+    # A dry run still has the runs that would be deleted with their steps.
+    with_steps = Run.objects.filter(steps__isnull=False)
+    with_steps = with_steps.filter(ended_at__gte=limits.runs) if is_dry_run else with_steps
+    for runs in _runs_in_batches(with_steps, limits.steps):
+        pks = [key for key, stage in runs if key not in kept.successes_of_stage(stage)]
+        if not is_dry_run:
+            removal = {"steps": None, "steps_removed_at": db_threads.now()}
+            Run.objects.filter(pk__in=pks).update(**removal)
+        deleted.steps += len(pks)
+        yield
+    last_key = 0
+    while events := list(_oldest_access_events(last_key, limits.access_events)):
+        last_key = events[-1]
+        if not is_dry_run:
+            _delete_access_events(events, limits.access_events)
+        deleted.access_events += len(events)
+        yield
+
+
+class _KeptRuns:
+    """The runs of each stage that are kept whatever their age, by the run's key."""
+
+    def __init__(self) -> None:
+        self._latest: dict[int, frozenset[int]] = {}
+        self._successes: dict[int, frozenset[int]] = {}
+
+    def of_stage(self, stage: int) -> frozenset[int]:
+        if stage not in self._latest:
+            concluded = Run.objects.filter(stage=stage, in_flight__in=[False], concluded=True)
+            latest = concluded.newest_first().values_list("pk", flat=True)[:LATEST_RUNS]
+            self._latest[stage] = frozenset(latest) | self.successes_of_stage(stage)
+        return self._latest[stage]
+
+    def successes_of_stage(self, stage: int) -> frozenset[int]:
+        """Return the runs of the stage's baseline, whose steps are kept too."""
+        if stage not in self._successes:
+            successes = baselines.unaborted_successes(stage).values_list("pk", flat=True)
+            self._successes[stage] = frozenset(successes[: typical_duration.MAX_SAMPLES])
+        return self._successes[stage]
+
+
+def _runs_in_batches(runs: RunQuerySet, limit: datetime) -> Iterator[list[tuple[int, int]]]:
+    """Yield the keys of runs that ended before `limit`, each with its stage, the oldest first.
+
+    Runs with an abort request are left out.
+    """
+    last_ended_at, last_key = None, 0
+    prunable = runs.filter(
+        ~Exists(Abort.objects.filter(run=OuterRef("pk"))),
+        ~Exists(BulkAbortItem.objects.filter(run=OuterRef("pk"))),
+        ended_at__lt=limit,
+    ).order_by("ended_at", "pk")
+    while True:
+        following = prunable
+        if last_ended_at is not None:
+            is_later = Q(ended_at__gt=last_ended_at) | Q(pk__gt=last_key)
+            following = prunable.filter(is_later, ended_at__gte=last_ended_at)
+        rows = list(following.values_list("ended_at", "pk", "stage")[:BATCH_SIZE])
+        if not rows:
+            return
+        last_ended_at, last_key, _ = rows[-1]
+        yield [(key, stage) for _, key, stage in rows]
+
+
+def _delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
+    if not stages_by_key:
+        return
+    keys = list(stages_by_key)
+    with transaction.atomic():
+        ChangeCounter.reserve(0)  # locked first, as by all writers: no list comes between
+        for stage in sorted(set(stages_by_key.values())):
+            older = Q(pruned_until=None) | Q(pruned_until__lt=limit)
+            Stage.objects.filter(older, pk=stage).update(pruned_until=limit)
+        Acknowledgement.objects.filter(run__in=keys).delete()
+        Dismissal.objects.filter(run__in=keys).delete()
+        # Without loading the rows, as `delete` would. The database itself refuses to delete a run
+        # that other rows need.
+        Run.objects.filter(pk__in=keys)._raw_delete(connection.alias)
+
+
+def _oldest_access_events(last_key: int, limit: datetime) -> Iterator[int]:
+    """Yield the keys of the next events before `limit`; keys follow time, or nearly so."""
+    following = AccessEvent.objects.filter(pk__gt=last_key).order_by("pk")
+    for key, occurred_at in following.values_list("pk", "occurred_at")[:BATCH_SIZE]:
+        if occurred_at < limit:
+            yield key
+
+
+def _delete_access_events(keys: list[int], limit: datetime) -> None:
+    pruning = Pruning.objects.filter(pk=1)
+    with transaction.atomic():
+        pruning.update(access_log_limit=limit)
+        AccessEvent.objects.filter(pk__in=keys)._raw_delete(connection.alias)
+        pruning.update(access_log_limit=None)
+
+
+def _record(deleted: Deleted, now: datetime) -> None:
+    oldest = Run.objects.filter(ended_at__isnull=False).order_by("ended_at")
+    Pruning.objects.filter(pk=1).update(
+        leased_until=None,
+        finished_at=now,
+        deleted_runs=deleted.runs,
+        deleted_steps=deleted.steps,
+        deleted_access_events=deleted.access_events,
+        run_count=Run.objects.count(),
+        oldest_run_at=oldest.values_list("ended_at", flat=True).first(),
+        database_bytes=_measure_size(),
+    )
+
+
+def _measure_size() -> int:
+    """Return the size of the database in bytes."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT pg_database_size(current_database())")
+        else:
+            cursor.execute(
+                "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+            )
+        size: int = cursor.fetchone()[0]
+    return size

@@ -1,0 +1,271 @@
+"""A backup restores everything, or is refused with the database unchanged."""
+
+import io
+import resource
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.db import DatabaseError, connection, transaction
+from django.test import Client
+from django.utils import timezone
+
+from dashboard.accounts import access_log
+from dashboard.models import Project, Run, Upstream, append_only
+from dashboard.models.aborts import EventType
+from dashboard.models.access import AccessKind
+from dashboard.server import backup
+from dashboard.upstream.identity import configured_identity
+from tests.support import factories
+
+ON_POSTGRESQL = connection.vendor == "postgresql"
+# Sessions and workers are not restored.
+NOT_RESTORED = {"django_session", "dashboard_worker"}
+
+pytestmark = pytest.mark.django_db(transaction=True)
+only_postgresql = pytest.mark.skipif(not ON_POSTGRESQL, reason="SQLite needs no programs")
+
+
+def run(*arguments: object) -> str:
+    output = io.StringIO()
+    call_command(*map(str, arguments), stdout=output)
+    return output.getvalue()
+
+
+def error_of(*arguments: object) -> str:
+    """Return a command's error; it must have left the database as it was."""
+    before = all_rows()
+    with pytest.raises(CommandError) as error:
+        run(*arguments)
+    assert all_rows() == before
+    return str(error.value)
+
+
+def all_rows() -> dict[str, list[tuple[Any, ...]]]:
+    tables = sorted(set(connection.introspection.table_names()) - NOT_RESTORED)
+    with connection.cursor() as cursor:
+        rows = {}
+        for table in tables:
+            cursor.execute(f"SELECT * FROM {table}")
+            rows[table] = sorted(cursor.fetchall(), key=repr)
+    return rows
+
+
+@pytest.fixture
+def hostile_data(manager: User) -> Run:
+    """Rows with texts that quoting, encodings and line ends may spoil."""
+    text = factories.HOSTILE + "\\N\\.\t\r\n\\. %s ' \" $$ \\\\ ü\u2028" + "🚀"
+    stage = factories.stage(parent=factories.pipeline(name=text))
+    steps = msgspec.to_builtins(factories.node(label=text, status="failure"))
+    run = factories.run(stage, "x" * 200, status="failure", name=text, steps=steps)
+    abort = factories.abort(run, manager, "refused", reason=text, settled_at=timezone.now())
+    abort.add_event(EventType.REQUESTED, timezone.now(), detail=text)
+    access_log.record(AccessKind.SIGNED_IN, timezone.now(), user=manager, detail=text)
+    Upstream.objects.create(pk=1, identity=configured_identity(), error_message=text)
+    return run
+
+
+@pytest.fixture
+def file(hostile_data: Run, tmp_path: Path) -> Path:
+    """A backup of the hostile data."""
+    run("backup", tmp_path / "backup")
+    return tmp_path / "backup"
+
+
+def test_restore_brings_back_all_rows(
+    hostile_data: Run, client: Client, manager: User, tmp_path: Path
+) -> None:
+    client.force_login(manager)
+    before = all_rows()
+    run("backup", tmp_path / "backup")
+    factories.run(hostile_data.stage)
+    Project.objects.update(name="Changed")
+    User.objects.create_user("new")
+    run("restore", tmp_path / "backup", "--replace")
+    assert all_rows() == before
+    assert "sessionid" in client.cookies
+    assert client.get("/").status_code == 302  # the session was not restored
+
+
+def test_restored_database_refuses_to_delete_aborts(file: Path) -> None:
+    run("restore", file, "--replace")
+    assert append_only.are_triggers_installed(connection)
+    for table in ("dashboard_abortevent", "dashboard_abort", "dashboard_accessevent"):
+        with (
+            pytest.raises(DatabaseError, match="cannot be deleted"),
+            transaction.atomic(),
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(f"DELETE FROM {table}")
+
+
+def test_restored_database_accepts_new_rows(file: Path, hostile_data: Run) -> None:
+    run("restore", file, "--replace")
+    new = factories.run(hostile_data.stage)
+    assert new.pk > hostile_data.pk
+
+
+def test_backup_is_readable_by_owner_only(file: Path) -> None:
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_backup_is_made_beside_an_open_transaction(hostile_data: Run, tmp_path: Path) -> None:
+    before = all_rows()
+    with other_transaction():
+        run("backup", tmp_path / "backup")
+    factories.run(hostile_data.stage)
+    run("restore", tmp_path / "backup", "--replace")
+    assert all_rows() == before
+
+
+@contextmanager
+def other_transaction() -> Iterator[None]:
+    """Hold an open transaction that has written, of another connection, until the block ends."""
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("UPDATE dashboard_project SET name = 'Uncommitted'")
+            yield
+            cursor.execute("ROLLBACK")
+    finally:
+        other.close()
+
+
+def test_backup_never_overwrites_a_file(file: Path) -> None:
+    before = file.read_bytes()
+    assert "exists already" in error_of("backup", file)
+    assert file.read_bytes() == before
+
+
+def test_backup_into_missing_folder_is_refused(hostile_data: Run, tmp_path: Path) -> None:
+    assert "Cannot write" in error_of("backup", tmp_path / "missing" / "backup")
+
+
+def test_backup_that_fails_midway_leaves_no_file(hostile_data: Run, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))  # as if the disk were full
+    try:
+        with pytest.raises(CommandError):
+            run("backup", tmp_path / "backup")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_restore_into_database_with_data_needs_replace(file: Path) -> None:
+    assert "--replace" in error_of("restore", file)
+
+
+def test_restore_while_worker_is_alive_is_refused(file: Path) -> None:
+    factories.worker("host:1")
+    assert "The dashboard is running (host:1)" in error_of("restore", file, "--replace")
+
+
+def test_restore_after_worker_was_killed_is_possible(file: Path) -> None:
+    factories.worker(heartbeat_at=timezone.now() - timedelta(minutes=1))
+    run("restore", file, "--replace")
+
+
+def test_restore_of_another_upstream_is_refused(hostile_data: Run, tmp_path: Path) -> None:
+    Upstream.objects.update(identity="https://api.other.example a\tteam")
+    run("backup", tmp_path / "backup")
+    Upstream.objects.update(identity=configured_identity())
+    message = error_of("restore", tmp_path / "backup", "--replace")
+    assert "The backup mirrors https://api.other.example a\tteam" in message
+
+
+def test_restore_of_newer_schema_is_refused(hostile_data: Run, tmp_path: Path) -> None:
+    sql = "INSERT INTO django_migrations (app, name, applied) VALUES ('dashboard', %s, %s)"
+    with connection.cursor() as cursor:
+        cursor.execute(sql, ["9999_future", timezone.now()])
+        try:
+            run("backup", tmp_path / "backup")
+        finally:
+            cursor.execute("DELETE FROM django_migrations WHERE name = '9999_future'")
+    message = error_of("restore", tmp_path / "backup", "--replace")
+    assert "newer version" in message
+    assert "dashboard.9999_future" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite", b"PGDMPnonsense", b"<html>" * 1000])
+def test_restore_of_another_file_is_refused(
+    content: bytes, hostile_data: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "other").write_bytes(content)
+    assert str(tmp_path / "other") in error_of("restore", tmp_path / "other", "--replace")
+
+
+def test_restore_of_missing_file_is_refused(hostile_data: Run, tmp_path: Path) -> None:
+    assert "Cannot read" in error_of("restore", tmp_path / "missing", "--replace")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_restore_of_truncated_file_is_refused(share: float, file: Path) -> None:
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * share)])
+    assert "damaged or incomplete" in error_of("restore", file, "--replace")
+
+
+@pytest.mark.skipif(ON_POSTGRESQL, reason="files of SQLite")
+def test_restore_of_another_sqlite_database_is_refused(hostile_data: Run, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "other") as other:
+        other.execute("CREATE TABLE notes (text)")
+    other.close()
+    message = error_of("restore", tmp_path / "other", "--replace")
+    assert message == "This is not a backup of this dashboard."
+
+
+def test_restore_of_other_kind_of_database_is_refused(file: Path) -> None:
+    start = b"SQLite format 3\0" if ON_POSTGRESQL else b"PGDMP"
+    file.write_bytes(start + file.read_bytes())
+    assert "DATABASE_URL is for" in error_of("restore", file, "--replace")
+
+
+def test_restore_while_database_is_in_use_is_refused(file: Path) -> None:
+    before = all_rows()
+    with other_transaction(), pytest.raises(backup.BackupError):
+        backup.restore(file, replaces=True, lock_timeout=0.3)
+    assert all_rows() == before
+
+
+@only_postgresql
+def test_backup_without_pg_dump_says_what_to_install(
+    hostile_data: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    message = error_of("backup", tmp_path / "backup")
+    assert message.startswith("pg_dump is not installed. Install PostgreSQL's client programs")
+
+
+@only_postgresql
+def test_backup_by_older_pg_dump_is_refused(
+    hostile_data: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "pg_dump"
+    program.write_text('#!/bin/sh\necho "pg_dump (PostgreSQL) 9.6.24"\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "older than the server: pg_dump (PostgreSQL) 9.6.24" in error_of(
+        "backup", tmp_path / "backup"
+    )
+
+
+@only_postgresql
+def test_restore_into_database_with_surplus_tables_is_refused(file: Path) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE later_feature (run bigint REFERENCES dashboard_run (id))")
+    try:
+        assert "later_feature" in error_of("restore", file, "--replace")
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TABLE later_feature")
