@@ -1,6 +1,7 @@
 """How many rows each query visits, and a database to grow between two measurements."""
 
 import contextlib
+import functools
 import json
 import re
 import sqlite3
@@ -116,12 +117,18 @@ def _key(sql: str) -> tuple[str, str]:
     """Return the function of the product that runs a statement, and the statement without lists."""
     place, frame = "", sys._getframe()
     while frame is not None:
-        file = Path(frame.f_code.co_filename)
-        if file.is_relative_to(PRODUCT):
-            place = f"{file.relative_to(PRODUCT).with_suffix('')}:{frame.f_code.co_name}"
+        if module := _module(frame.f_code.co_filename):
+            place = f"{module}:{frame.f_code.co_name}"
             break
         frame = frame.f_back  # type: ignore[assignment]
     return place, re.sub(r"\((%s(, )?)+\)", "(…)", sql)
+
+
+@functools.cache
+def _module(file: str) -> str:
+    """Return the path of a file of the product without its suffix; of others nothing."""
+    path = Path(file)
+    return str(path.relative_to(PRODUCT).with_suffix("")) if path.is_relative_to(PRODUCT) else ""
 
 
 def create_stages(count: int) -> None:
