@@ -39,11 +39,12 @@ from tests.support.databases import (
 )
 from tests.support.live import token
 from tests.support.live_runs import wait_until
-from tests.support.processes import RunningProcess, manage, upstream
+from tests.support.processes import ProductFork, RunningProcess, manage, product_fork, upstream
 
 pytestmark = pytest.mark.process
 
 MAX_STEPS = 200  # more steps than an abort can have
+INTERVAL = 0.1  # seconds between two looks into the database; an abort takes seconds to settle
 
 
 @dataclass
@@ -52,7 +53,7 @@ class KillScenario:
 
     folder: Path
     sandbox: Sandbox
-    variables: dict[str, str]
+    parent: ProductFork
     cookies: httpx.Cookies | None = None
     left_states: set[tuple[str, bool]] = field(default_factory=set)
     """What the dead have left: the state of the act ("": none) and whether it was being sent."""
@@ -61,7 +62,7 @@ class KillScenario:
     def process(self, kill_step: str = "") -> Iterator[RunningProcess]:
         with processes.fork(
             "tests.support.crashes", "serve", "--port", "0",
-            folder=self.folder, **self.variables, **{KILL_STEP: kill_step},
+            folder=self.folder, parent=self.parent, **{KILL_STEP: kill_step},
         ) as process:  # fmt: skip
             yield process
 
@@ -158,7 +159,7 @@ class KillScenario:
             assert not self.sandbox.abort_request_counts[run.id]
             return
         before = abort.settled_at
-        abort = wait_until(lambda: self.find_settled_abort(run), processes.WAIT_TIMEOUT)
+        abort = wait_until(lambda: self.find_settled_abort(run), processes.WAIT_TIMEOUT, INTERVAL)
         methods = [method for method, path in list(self.sandbox.requests) if run.id in path]
         if before is None:
             assert methods[0] == "GET"  # in every state the run is read before anything is sent
@@ -228,7 +229,8 @@ def _wait_for_death(process: RunningProcess, scenario: KillScenario, run: Sandbo
                 process.process.wait(0.5)  # its last step may still be to come
                 return True
             return False
-        time.sleep(0.02)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.process.wait(INTERVAL)
     raise AssertionError("it neither died nor came to an end")
 
 
@@ -253,10 +255,11 @@ def kill_scenario(
         assert manage("migrate", "-v0", **variables).returncode == 0
         account = ["createsuperuser", "--noinput", "--username=boss", "--email="]
         assert manage(*account, DJANGO_SUPERUSER_PASSWORD="boss", **variables).returncode == 0
+        parent = stack.enter_context(product_fork(**variables))
         stack.enter_context(django_db_blocker.unblock())
         stack.enter_context(connected_to_database(database))
         create_idle_stage()
-        yield KillScenario(tmp_path, sandbox, variables)
+        yield KillScenario(tmp_path, sandbox, parent)
 
 
 both_databases = pytest.mark.parametrize(

@@ -181,12 +181,15 @@ def replace_client(live: Live, client: NorthflankClient) -> None:
     live.connection.client = client
 
 
-def wait_until[T](condition: Callable[[], T], seconds: float = 10) -> T:
-    """Return the result of `condition` as soon as it is true; fail after `seconds`."""
+def wait_until[T](condition: Callable[[], T], seconds: float = 10, interval: float = 0.02) -> T:
+    """Return the result of `condition`, tried each `interval`, once it is true.
+
+    Fail after `seconds`.
+    """
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < deadline, "the condition never became true"
-        time.sleep(0.02)
+        time.sleep(interval)
     return result
 
 
