@@ -1,6 +1,7 @@
 """An open page agrees with itself after each message, and then with a fresh load of it."""
 
 import random
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from dashboard.models import Run, Stage
 from dashboard.runs.overdue import OverdueReason
 from tests.support import factories
 from tests.support.browser import OpenPage, has_reload_mark, set_reload_mark, wait_for_viewers
-from tests.support.live import Live
+from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.stream import fast_polling
 
 pytestmark = pytest.mark.browser
@@ -55,6 +56,12 @@ SCRIPT = """
 # Whether the page shows what a fresh load shows, once it has shown the changes that it may offer.
 AGREES = """
 async (mayOffer) => {
+  // A load takes the server as long as ten messages: the first one waits for the next message.
+  const message = new Promise((arrived) => {
+    const stream = document.querySelector("#stream");
+    stream.addEventListener("htmx:sse:after:message", arrived, { once: true });
+  });
+  await Promise.race([message, new Promise((passed) => setTimeout(passed, 250))]);
   const offer = document.querySelector("#new-runs");
   if (mayOffer && !offer.hidden) offer.click();
   const html = await (await fetch(location.href)).text();
@@ -66,11 +73,10 @@ async (mayOffer) => {
 
 
 def expect_agreement(page: Page, *, may_offer: bool) -> None:
-    for _ in range(200):
-        if page.evaluate(AGREES, may_offer):
-            break
-        page.wait_for_timeout(50)
-    else:
+    deadline = time.monotonic() + WAIT_TIMEOUT
+    while not page.evaluate(AGREES, may_offer):
+        if time.monotonic() < deadline:
+            continue
         pytest.fail(f"shown: {page.evaluate('shown')}\nfresh: {page.evaluate('fresh')}")
     assert page.evaluate("contradictions") == []
 

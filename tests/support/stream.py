@@ -13,7 +13,7 @@ from dashboard.models import ChangeCounter
 from tests.support.live import WAIT_TIMEOUT
 
 # For tests of changes that send no notification: a broadcaster with a short poll interval.
-fast_polling = pytest.mark.parametrize("poll_interval", [0.05], ids=["brisk"])
+fast_polling = pytest.mark.parametrize("poll_interval", [0.2], ids=["brisk"])
 
 
 @dataclass
