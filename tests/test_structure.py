@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.database_scope import DATABASE_MODULES, SINGLE_DATABASE_MODULES, TEXT_MODULES
+from tests.support.database_scope import DATABASE_MODULES, READING_MODULES, SINGLE_DATABASE_MODULES
 
 FORBIDDEN_PREFIXES = tuple(f"{part}." for part in DATABASE_MODULES)
-ALLOWED_PREFIXES = tuple(f"{part}." for part in TEXT_MODULES)
+ALLOWED_PREFIXES = tuple(f"{part}." for part in READING_MODULES)
 TESTS = Path(__file__).parent
 SUPPORT = TESTS / "support"
 TEMPLATES = TESTS.parent / "templates"

@@ -1,6 +1,7 @@
 """Abort in a real browser: abort a run and follow it to its end, with any browser settings."""
 
 import contextlib
+import time
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from playwright.sync_api import Error, Locator, Page, Request, Route, expect
 from dashboard.models import Abort, Run
 from tests.support import factories
 from tests.support.browser import OpenPage, has_reload_mark, set_reload_mark, wait_until_painted
-from tests.support.live import Live
+from tests.support.live import WAIT_TIMEOUT, Live
 
 pytestmark = pytest.mark.browser
 
@@ -143,6 +144,14 @@ def hold_requests(page: Page, method: str) -> list[Route]:
     return routes
 
 
+def wait_for_held(page: Page, routes: list[Route], count: int) -> None:
+    """Wait until `count` requests are held: they are so some time after the page has sent them."""
+    deadline = time.monotonic() + WAIT_TIMEOUT
+    while len(routes) < count:
+        assert time.monotonic() < deadline, f"{len(routes)} requests"
+        wait_until_painted(page)  # receives what the browser reports meanwhile
+
+
 def continue_route(route: Route) -> None:
     with contextlib.suppress(Error):  # the page has cancelled it
         route.continue_()
@@ -156,9 +165,9 @@ def test_late_dialog_response_does_not_replace_newer_dialog(
     """Neither that of another row, nor an earlier one of the same row."""
     page = sign_in("manager")
     routes = hold_requests(page, "GET")
-    for run in (runs_in_flight[first], runs_in_flight[1]):
-        with page.expect_request("**/abort/"):
-            page.locator(f'[data-run="{run.run_id}"] [data-abort]').click()
+    for number, run in enumerate((runs_in_flight[first], runs_in_flight[1]), start=1):
+        page.locator(f'[data-run="{run.run_id}"] [data-abort]').click()
+        wait_for_held(page, routes, number)
     latest = routes[-1]
     continue_route(latest)
     dialog = page.get_by_role("dialog")
@@ -191,6 +200,7 @@ def test_abort_result_is_shown_while_other_dialog_is_open(
     expect(dialog).to_be_hidden()
     open_abort_dialog(page, runs_in_flight[1])
     dialog.get_by_label("Reason in your own words").fill("Half a sent")
+    wait_for_held(page, routes, 1)
     (route,) = routes
     if answer == "200":
         route.continue_()

@@ -1,10 +1,8 @@
 """Settings: invalid values are rejected with an id and a hint; `.env.example` lists all of them."""
 
-import os
 import re
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from pytest_django import Settings
 
 from dashboard import settings as default_settings
 from dashboard.config import checks, secret_key
+from tests.support import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = dict(
@@ -267,21 +266,14 @@ def test_env_example_lists_every_setting() -> None:
     assert names == set(EXAMPLE)
 
 
-def manage(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run manage.py with exactly this environment."""
-    variables = dict.fromkeys(EXAMPLE, "") | {
+def manage(tmp_path: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run manage.py with exactly these settings."""
+    variables = {
         "SECRET_KEY": "x" * 20 + "Qw3rTy" * 10,
         "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}",
+        "LOG_LEVEL": "",
     }
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"]} | variables | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return processes.manage(*arguments, **variables | settings)
 
 
 def test_env_example_values_pass_checks(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,18 +173,13 @@ def test_concurrent_abort_commands_send_one_request(
     environment_with_dashboard: CommandEnvironment,
 ) -> None:
     run = environment_with_dashboard.run()
-    commands = [
-        start(["abort", run, "--as=boss", "--json"], **environment_with_dashboard.variables)
-        for _ in range(4)
-    ]
-    outputs = [command.communicate(timeout=60) for command in commands]
-    assert [command.returncode for command in commands] == [0] * 4, outputs
-    assert sorted(json.loads(stdout)["joined"] for stdout, _ in outputs) == [
-        False,
-        True,
-        True,
-        True,
-    ]
+    with ThreadPoolExecutor(4) as executor:
+        results = list(
+            executor.map(lambda _: environment_with_dashboard.abort(run, "--json"), range(4))
+        )
+    assert [result.returncode for result in results] == [0] * 4, results
+    joined = sorted(json.loads(result.stdout)["joined"] for result in results)
+    assert joined == [False, True, True, True]
     assert environment_with_dashboard.sandbox.abort_request_counts[run] == 1
 
 

@@ -5,7 +5,6 @@ import re
 import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from dashboard.sandbox import parse_fault
 from tests.support import databases, live, processes
 from tests.support.live import token
 from tests.support.live_runs import wait_until
-from tests.support.processes import RunningProcess, environment, manage, run_manage, start, upstream
+from tests.support.processes import RunningProcess, manage, run_manage, start, upstream
 
 pytestmark = pytest.mark.process
 
@@ -185,40 +184,13 @@ INVALID_STARTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def results_of_invalid_starts(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[dict[str, tuple[int, str]]]:
-    """The exit code and output of each of INVALID_STARTS, started at the same time."""
-    folder = tmp_path_factory.mktemp("refused")
-    processes = {
-        name: subprocess.Popen(
-            [sys.executable, "manage.py", *arguments],
-            env=environment(DATABASE_URL=f"sqlite:///{folder / str(number)}.sqlite3", **variables),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number, (name, (arguments, variables, _)) in enumerate(INVALID_STARTS.items())
-    }
-    try:
-        outputs = {name: process.communicate(timeout=60)[0] for name, process in processes.items()}
-        yield {name: (process.returncode, outputs[name]) for name, process in processes.items()}
-    finally:
-        for process in processes.values():
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
-
-
-@pytest.mark.xdist_group("refused")
 @pytest.mark.parametrize("name", INVALID_STARTS)
-def test_invalid_start_exits_with_reason(
-    results_of_invalid_starts: dict[str, tuple[int, str]], name: str
-) -> None:
-    code, output = results_of_invalid_starts[name]
-    assert code == 1
-    assert INVALID_STARTS[name][2] in output
+def test_invalid_start_exits_with_reason(tmp_path: Path, name: str) -> None:
+    arguments, variables, reason = INVALID_STARTS[name]
+    result = manage(*arguments, DATABASE_URL=f"sqlite:///{tmp_path / 'd.sqlite3'}", **variables)
+    output = result.stdout + result.stderr
+    assert result.returncode == 1
+    assert reason in output
     assert "Traceback" not in output
 
 

@@ -104,6 +104,8 @@ def test_scenario_of_same_opening_keeps_its_database(checkout: Path) -> None:
 def test_database_url_with_runs_of_other_scenario_is_rejected(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'd.sqlite3'}"
     with run_manage(tmp_path, "serve", "--port", "0", DATABASE_URL=url) as dashboard:
+        # Until it answers, a process that was started in the background ignores SIGINT.
+        assert dashboard.create_client().get("/healthz").status_code == 200
         dashboard.end(signal.SIGINT)
     ended = manage("serve", "--port", "0", *STUCK, *OPENED, DATABASE_URL=url)
     assert ended.returncode == 1

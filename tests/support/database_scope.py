@@ -14,9 +14,19 @@ SINGLE_DATABASE_MARKERS = {
 }
 
 # Texts and markup from rows in memory; the queries for these rows are covered on both databases by
-# the tests of pagination, filters, overviews, permissions and the abort log.
+# the tests of pagination, filters, overviews, permissions and the abort log. What else is here says
+# which tests cover its queries.
 SINGLE_DATABASE_MODULES = {
+    "tests/sync/test_broken_answers.py": (
+        "which answers are refused; their rows are written by the queries of test_mirror,"
+        " test_catalog and test_outages"
+    ),
+    "tests/sync/test_list_reading.py": (
+        "how lists are paged; their rows are written and claimed by the queries of test_mirror,"
+        " test_leases and test_first_reads, and lists of several pages by test_request_budget"
+    ),
     "tests/web/test_addresses.py": "the form of addresses",
+    "tests/web/test_alert_docs.py": "which addresses docs/alerts.md names",
     "tests/web/test_hostile.py": "texts in a page",
     "tests/web/test_markup.py": "the contract of the markup",
     "tests/web/http/test_link_previews.py": "what a link's preview says",
@@ -26,12 +36,13 @@ SINGLE_DATABASE_MODULES = {
     "tests/web/test_times.py": "how times are written",
 }
 
-# Modules that only produce texts, in a package that otherwise writes.
-TEXT_MODULES = (
+# Modules that only produce texts and a function that only reads, in packages that otherwise write.
+READING_MODULES = (
     "dashboard.aborts.bulk_messages",
     "dashboard.aborts.messages",
     "dashboard.aborts.severity",
     "dashboard.aborts.timeline",
+    "dashboard.sync.leases.classify_stages",
 )
 
 # Modules used by tests of database behaviour: none of MODULES_ONCE imports them.

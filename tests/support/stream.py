@@ -71,11 +71,15 @@ def next_part(stream: Iterator[Message], id: str, text: str = "") -> LexborNode:
     raise AssertionError(f"the stream ended without {id}")
 
 
-def next_parts(stream: Iterator[Message], id: str) -> dict[str, LexborNode]:
-    """Return all elements of the next message that contains an element with this id."""
+def next_parts(stream: Iterator[Message], id: str, text: str = "") -> dict[str, LexborNode]:
+    """Return all elements of the next message with an element with this id that contains `text`.
+
+    A round that began before a change may send the parts as they were.
+    """
     deadline = time.monotonic() + WAIT_TIMEOUT
     for message in stream:
         assert time.monotonic() < deadline, f"no message contained {id}"
-        if id in message.parts:
+        part = message.parts.get(id)
+        if part is not None and text in part.text():
             return message.parts
     raise AssertionError(f"the stream ended without {id}")

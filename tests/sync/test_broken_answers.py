@@ -11,7 +11,8 @@ from django.utils import timezone
 
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage, Upstream
 from dashboard.sandbox import parse_fault
-from dashboard.sync import catalog, leases
+from dashboard.sync import catalog
+from dashboard.sync.leases import classify_stages
 from dashboard.sync.schedule import StageClass
 from tests.support.live_runs import remove_run
 from tests.support.world import LONG_AGO, World
@@ -137,7 +138,7 @@ def test_flow_missing_twice_is_removed_and_checked_again_soon(world: World) -> N
     read_all(world, "404@/release-flows/", times=3)
     assert production_state() == (False, before[1], before[1])
     missing = Stage.objects.filter(has_flow=False).exclude(missing_since=None)
-    assert set(leases.classify_stages(missing, timezone.now()).values()) == {StageClass.IDLE}
+    assert set(classify_stages(missing, timezone.now()).values()) == {StageClass.IDLE}
     world.make_due()  # only at its own due time
     world.sandbox.faults = []
     world.sync()

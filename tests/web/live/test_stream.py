@@ -207,7 +207,7 @@ def test_change_of_related_run_is_streamed_without_run_card(
         factories.change(run, status="aborting", abort_severity=Severity.CRITICAL)
         next_part(stream, "run-r-1", "Aborting")  # else one message may contain both changes
         factories.run(run.stage, "r-2", name="Hotfix", status="queued", started_at=None)
-        parts = next_parts(stream, "related-runs")
+        parts = next_parts(stream, "related-runs", "Hotfix")
     assert "run-r-1" not in parts
     assert "Hotfix" in parts["related-runs"].text()
     assert "Hotfix" in parts["next-steps"].text()
@@ -656,9 +656,15 @@ def test_streams_opened_between_two_rounds_share_one_read(
     with open_stream(viewer_http_client) as settled, contextlib.ExitStack() as stack:
         factories.change(run, status="retrying")
         next_part(settled, "run-r-1", "Retrying")  # the last round before the next change
-        stack.enter_context(open_stream(viewer_http_client, since=0))
-        with table_renamed("dashboard_stage"):  # no read succeeds
-            second = stack.enter_context(open_stream(viewer_http_client, since=0))
+        # At times another round of the same change comes between the two.
+        for _attempt in range(5):
+            stack.enter_context(open_stream(viewer_http_client, since=0))
+            with table_renamed("dashboard_stage"), contextlib.suppress(AssertionError):
+                # No read succeeds.
+                second = stack.enter_context(open_stream(viewer_http_client, since=0))
+                break
+        else:
+            pytest.fail("each stream was read for itself")
         factories.change(run, status="approval_wait")
         next_part(second, "run-r-1", "Needs approval")
 

@@ -322,10 +322,11 @@ def test_run_row_shows_step_below_title(get_page: GetPage, stage: Stage) -> None
 def test_run_that_needs_attention_changes_both_sections_in_one_message(
     becomes: dict[str, Any], live: Live, viewer: User
 ) -> None:
-    run = factories.run(factories.stage(), "r-1", overdue_severity=Severity.OK)
+    stage = factories.stage()
+    run = factories.run(stage, "r-1", name="Nightly", overdue_severity=Severity.OK)
     with open_stream(live.sign_in("viewer")) as stream:
         factories.change(run, **becomes)
-        parts = next_parts(stream, "section-attention")
+        parts = next_parts(stream, "section-attention", "Nightly")
         assert text_of(parts["section-attention"].css_first("h2")) == "Needs attention 1"
         assert parts["section-attention"].css_first("#run-r-1") is not None
         assert parts["section-in-flight"].css_first("#run-r-1") is None
