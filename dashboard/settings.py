@@ -273,15 +273,15 @@ SECURE_CSP = {
     "base-uri": [CSP.NONE],
 }
 X_FRAME_OPTIONS = "DENY"
-# What browsers let pages ask for; none is used.
+# What browsers let pages ask for; none is used. Chromium logs an error for those that it lacks.
 PERMISSIONS_POLICY: dict[str, list[str]] = {
     name: []
     for name in (
-        "accelerometer", "ambient-light-sensor", "autoplay", "bluetooth", "camera",
+        "accelerometer", "autoplay", "camera",
         "display-capture", "encrypted-media", "fullscreen", "geolocation", "gyroscope", "hid",
         "identity-credentials-get", "idle-detection", "local-fonts", "magnetometer", "microphone",
         "midi", "payment", "picture-in-picture", "publickey-credentials-get", "screen-wake-lock",
-        "serial", "usb", "web-share", "xr-spatial-tracking",
+        "serial", "usb", "xr-spatial-tracking",
     )
 }  # fmt: skip
 # Links that leave the dashboard must not leak run ids to other sites.

@@ -5,10 +5,13 @@ Used on one event loop; independent of Django and the database.
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 MAX_QUEUED = 64  # messages a slow viewer may fall behind before the stream ends; it then catches up
+# Of one process. A page without a stream refreshes itself at intervals.
+MAX_STREAMS, MAX_STREAMS_PER_SESSION = 5_000, 50
 # A stream ends after about this long, in seconds, so that the session is checked again when it is
 # reopened. A range, so that a thousand viewers do not reconnect together after a deployment.
 STREAM_LIFETIME = (600.0, 1200.0)
@@ -47,6 +50,7 @@ class Hub[Channel: Hashable, Session: Hashable]:
 
     def __init__(self) -> None:
         self._viewers: dict[Channel, set[Viewer[Session]]] = {}
+        self._streams: Counter[Session] = Counter()
         self._is_closed = False
 
     @property
@@ -63,6 +67,10 @@ class Hub[Channel: Hashable, Session: Hashable]:
         """The sessions with open streams."""
         return {viewer.session for viewers in self._viewers.values() for viewer in viewers}
 
+    def is_full(self, session: Session) -> bool:
+        """Return whether the session, or all together, have as many streams as they may."""
+        return self._streams[session] >= MAX_STREAMS_PER_SESSION or self.viewers >= MAX_STREAMS
+
     @contextmanager
     def subscribe(self, channel: Channel, session: Session) -> Iterator[Viewer[Session]]:
         """Subscribe a viewer to a channel until the block ends."""
@@ -72,10 +80,14 @@ class Hub[Channel: Hashable, Session: Hashable]:
             viewer.close()
         viewers = self._viewers.setdefault(channel, set())
         viewers.add(viewer)
+        self._streams[session] += 1
         try:
             yield viewer
         finally:
             viewers.discard(viewer)
+            self._streams[session] -= 1
+            if not self._streams[session]:
+                del self._streams[session]
             if not viewers and self._viewers.get(channel) is viewers:
                 del self._viewers[channel]
 

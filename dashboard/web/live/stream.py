@@ -23,6 +23,8 @@ def live_stream(request: HttpRequest) -> HttpResponseBase:
         return HttpResponse("No stream here.", status=503, content_type="text/plain")
     since = keys.parse_pk(request.headers.get("Last-Event-ID") or request.GET.get("since", ""))
     session = SignedInSession(request.session.session_key or "", signed_in_user(request).password)
+    if broadcaster.hub.is_full(session):
+        return HttpResponse("Too many open streams.", status=429, content_type="text/plain")
     return StreamingHttpResponse(
         broadcaster.stream(channel, since, session),
         content_type="text/event-stream",

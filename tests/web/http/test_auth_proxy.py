@@ -45,7 +45,7 @@ def open_browser(live: Live) -> Iterator[OpenBrowser]:
 
 def shown_name(answer: httpx.Response) -> str:
     assert answer.status_code == 200, answer
-    return text_of(select_one(parse_html(answer), "header .name"))
+    return text_of(select_one(parse_html(answer), "header .name bdi"))
 
 
 def reason_of(answer: httpx.Response) -> str:
@@ -235,7 +235,7 @@ def test_another_user_of_the_proxy_gets_another_session(
     former_key = browser.cookies["sessionid"]
     browser.send_user("bob")
     answer = browser.open(path)
-    assert text_of(select_one(parse_html(answer), "header .name")) == "bob"
+    assert text_of(select_one(parse_html(answer), "header .name bdi")) == "bob"
     assert "ada" not in answer.text
     assert not Session.objects.filter(session_key=former_key).exists()
     assert kinds("ada")[-1] == AccessKind.SESSION_ENDED

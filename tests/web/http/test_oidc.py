@@ -53,7 +53,7 @@ def dashboard(
 
 
 def shown_name(visitor: Browser) -> str:
-    return text_of(select_one(parse_html(visitor.open("/")), ".account .name"))
+    return text_of(select_one(parse_html(visitor.open("/")), ".account .name bdi"))
 
 
 def may_abort(visitor: Browser) -> bool:

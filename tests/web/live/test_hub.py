@@ -1,10 +1,17 @@
 """The hub: limited in size, shared, and removed when closed."""
 
 import asyncio
+import contextlib
 
 import pytest
 
-from dashboard.web.live.hub import MAX_QUEUED, STREAM_LIFETIME, Hub
+from dashboard.web.live.hub import (
+    MAX_QUEUED,
+    MAX_STREAMS,
+    MAX_STREAMS_PER_SESSION,
+    STREAM_LIFETIME,
+    Hub,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -79,3 +86,21 @@ async def test_close_ends_current_and_later_streams() -> None:
         assert await viewer.next() is None
     with hub.subscribe("a", 1) as later:
         assert await later.next() is None
+
+
+async def test_hub_is_full_for_a_session_with_many_streams_only() -> None:
+    hub = Hub[str, int]()
+    with contextlib.ExitStack() as stack:
+        for number in range(MAX_STREAMS_PER_SESSION):
+            assert not hub.is_full(1)
+            stack.enter_context(hub.subscribe(f"{number % 3}", 1))
+        assert (hub.is_full(1), hub.is_full(2)) == (True, False)
+    assert not hub.is_full(1)
+
+
+async def test_hub_is_full_with_many_streams_of_all() -> None:
+    hub = Hub[str, int]()
+    with contextlib.ExitStack() as stack:
+        for number in range(MAX_STREAMS):
+            stack.enter_context(hub.subscribe("a", number))
+        assert hub.is_full(-1)

@@ -16,7 +16,7 @@ from dashboard.accounts import permissions, sessions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.models import Grant, Run, Session
 from dashboard.models.grants import Action
-from dashboard.web.live import feed
+from dashboard.web.live import feed, hub
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT, Live, token
 from tests.support.stream import Message, fast_polling, next_part, open_stream
@@ -220,3 +220,17 @@ def test_checking_all_streams_takes_two_statements(db: None, viewer: User, manag
         user = by_key[session.key].user
         assert user is not None
         assert current[session] == permissions.for_user(user)
+
+
+def test_streams_of_a_session_are_limited(
+    run: Run,
+    browser: httpx.Client,
+    other_user: httpx.Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub, "MAX_STREAMS_PER_SESSION", 1)
+    with open_stream(browser):
+        assert browser.get("/live/?page=now").status_code == 429
+        assert browser.get("/").status_code == 200
+        with open_stream(other_user):
+            pass
