@@ -16,7 +16,8 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from dashboard.accounts import access_log, rights
+from dashboard.accounts import access_log
+from dashboard.accounts.administration import rights
 from dashboard.db import threads as db_threads
 from dashboard.models import (
     Abort,

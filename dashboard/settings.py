@@ -232,9 +232,9 @@ SESSION_IDLE_TIMEOUT = _positive_int("SESSION_IDLE_TIMEOUT", default=0)
 AUTHENTICATION_BACKENDS = [
     "django.contrib.auth.backends.ModelBackend"
     if PASSWORD_SIGN_IN
-    else "dashboard.accounts.break_glass.BreakGlassBackend",
+    else "dashboard.accounts.authentication.break_glass.BreakGlassBackend",
     *(["dashboard.accounts.demo.DemoBackend"] if SANDBOX and PASSWORD_SIGN_IN else []),
-    *(["dashboard.accounts.auth_proxy.ProxyBackend"] if AUTH_PROXY_HEADER else []),
+    *(["dashboard.accounts.authentication.auth_proxy.ProxyBackend"] if AUTH_PROXY_HEADER else []),
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -256,7 +256,7 @@ if OIDC_ISSUER:
     # Before ours, whose admin takes theirs away. Their tables exist after another `migrate`.
     INSTALLED_APPS[-1:-1] = ["allauth.account", "allauth.socialaccount"]
     MIDDLEWARE.append("allauth.account.middleware.AccountMiddleware")
-    AUTHENTICATION_BACKENDS.append("dashboard.accounts.oidc_account.OIDCBackend")
+    AUTHENTICATION_BACKENDS.append("dashboard.accounts.authentication.oidc_account.OIDCBackend")
     SOCIALACCOUNT_ADAPTER = "dashboard.web.http.oidc_adapter.SocialAccountAdapter"
 
 # --- Headers, cookies and files -----------------------------------------------------------------

@@ -14,15 +14,10 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.aborts import bulk, reconcile, resend, send
-from dashboard.accounts import (
-    access_log,
-    administration,
-    break_glass,
-    expired_sessions,
-    permissions,
-    throttle,
-)
-from dashboard.accounts.throttle import Counter
+from dashboard.accounts import access_log, expired_sessions, permissions
+from dashboard.accounts.administration import administrators
+from dashboard.accounts.authentication import break_glass, throttle
+from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db.prepared import CombinedQuery
 from dashboard.models import Grant, Run, Stage
 from dashboard.models.api_tokens import Scope
@@ -97,7 +92,7 @@ def pages(who: User) -> dict[str, Work]:
     if access_log.may_view(who):
         addresses += ["/access/", "/access/?kind=sign_in_failed", f"/access/?username={who}"]
         addresses += [f"/access/?username={who}&kind=sign_in_failed", "/access/?before=900"]
-    if administration.may_administer(who):
+    if administrators.may_administer(who):
         group = Group.objects.get(name="parts")
         addresses += [
             "/people/", f"/people/accounts/{who.pk}/", "/people/groups/",

@@ -18,7 +18,8 @@ from django.contrib.auth.models import User
 from django.db.models import BigIntegerField, QuerySet, TextField
 from django.http import HttpRequest
 
-from dashboard.accounts import auth_proxy, permissions
+from dashboard.accounts import permissions
+from dashboard.accounts.authentication import auth_proxy
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import NOW, CombinedQuery, Parameter, Texts, joined

@@ -4,7 +4,9 @@ from django.db import models
 
 
 class FailureCounter(models.Model):
-    """The recent failures of one account, browser or address; see accounts/throttle.py.
+    """The recent failures of one account, browser or address.
+
+    See accounts/authentication/throttle.py.
 
     Each failure moves `drained_at` further into the future. Once it has passed, the row says
     nothing and may be deleted.

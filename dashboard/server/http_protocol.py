@@ -15,7 +15,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     The scope of each request also has `peer`: the address that has connected. uvicorn replaces
     `client` by what a proxy says in X-Forwarded-For, which proves nothing about who has sent the
-    request. Served without this, nobody is trusted (accounts/auth_proxy.py).
+    request. Served without this, nobody is trusted (accounts/authentication/auth_proxy.py).
     """
 
     request_timeout: ClassVar[float] = 20.0  # seconds from the first byte to the last

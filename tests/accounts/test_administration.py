@@ -8,15 +8,15 @@ from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
 from pytest_django import Settings
 
-from dashboard.accounts import account_changes, administration, group_changes, rights
-from dashboard.accounts.account_changes import AccountSettings
-from dashboard.accounts.administration import (
+from dashboard.accounts.administration import account_changes, administrators, group_changes, rights
+from dashboard.accounts.administration.account_changes import AccountSettings
+from dashboard.accounts.administration.administrators import (
     AdministrationError,
     Author,
     Conflict,
     NotAllowed,
 )
-from dashboard.accounts.group_changes import GrantScope
+from dashboard.accounts.administration.group_changes import GrantScope
 from dashboard.accounts.permissions import RELEASE_MANAGERS
 from dashboard.models import AccessEvent, Grant, RightsChange
 from dashboard.models.access import AccessKind
@@ -79,20 +79,20 @@ def recorded() -> list[tuple[str, str, str, str]]:
 def test_administrators_are_superusers_and_holders_of_all_permissions(
     root: Author, ada: Author, viewer: User
 ) -> None:
-    assert administration.may_administer(root.user)
-    assert administration.may_administer(ada.user)
-    assert not administration.may_administer(viewer)
+    assert administrators.may_administer(root.user)
+    assert administrators.may_administer(ada.user)
+    assert not administrators.may_administer(viewer)
 
 
-@pytest.mark.parametrize("missing", administration.PERMISSIONS)
+@pytest.mark.parametrize("missing", administrators.PERMISSIONS)
 def test_account_without_one_permission_is_no_administrator(ada: Author, missing: str) -> None:
     codename = missing.partition(".")[2]
     ada.user.user_permissions.remove(Permission.objects.get(codename=codename))
-    assert not administration.may_administer(User.objects.get(pk=ada.user.pk))
+    assert not administrators.may_administer(User.objects.get(pk=ada.user.pk))
 
 
 def test_staff_is_no_administrator(db: None) -> None:
-    assert not administration.may_administer(User.objects.create_user("staff", is_staff=True))
+    assert not administrators.may_administer(User.objects.create_user("staff", is_staff=True))
 
 
 def test_former_administrator_changes_nothing(ada: Author, viewer: User) -> None:
@@ -218,13 +218,13 @@ def test_administrator_adds_nobody_to_group_with_more_permissions(
 def test_superuser_does_not_lock_themselves_out(root: Author, changes: dict[str, bool]) -> None:
     with pytest.raises(NotAllowed, match="yourself"):
         change(root, root.user, **changes)
-    assert administration.may_administer(User.objects.get(pk=root.user.pk))
+    assert administrators.may_administer(User.objects.get(pk=root.user.pk))
 
 
 def test_administrator_cannot_leave_the_group_that_makes_them_one(
     on_call: Group, viewer: User
 ) -> None:
-    for name in administration.PERMISSIONS:
+    for name in administrators.PERMISSIONS:
         on_call.permissions.add(Permission.objects.get(codename=name.partition(".")[2]))
     viewer.groups.add(on_call)
     author = Author(viewer, None)
@@ -232,7 +232,7 @@ def test_administrator_cannot_leave_the_group_that_makes_them_one(
         change(author, viewer, group_keys=frozenset())
     with pytest.raises(NotAllowed, match="not be an administrator"):
         group_changes.delete_group(author, on_call, version_of(rights.group(on_call.pk)))
-    assert administration.may_administer(User.objects.get(pk=viewer.pk))
+    assert administrators.may_administer(User.objects.get(pk=viewer.pk))
     assert recorded() == []
 
 

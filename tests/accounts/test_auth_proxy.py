@@ -5,7 +5,7 @@ from django.contrib.auth.models import User
 from pytest_django import Settings
 from structlog.testing import capture_logs
 
-from dashboard.accounts import auth_proxy, break_glass
+from dashboard.accounts.authentication import auth_proxy, break_glass
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import Group, User
 
 from dashboard.accounts import demo
-from dashboard.accounts.external_groups import synchronise_groups
+from dashboard.accounts.authentication.external_groups import synchronise_groups
 from dashboard.models import AccessEvent, RightsChange
 from tests.support.live_runs import ago
 

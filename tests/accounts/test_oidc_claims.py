@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.accounts.oidc_claims import Claims
+from dashboard.accounts.authentication.oidc_claims import Claims
 
 ANYTHING = st.recursive(
     st.none()

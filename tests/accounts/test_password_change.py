@@ -5,9 +5,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.accounts import password_change
-from dashboard.accounts.password_change import CheckedChange
-from dashboard.accounts.sign_in import Attempt, Refusal
+from dashboard.accounts.authentication import password_change
+from dashboard.accounts.authentication.password_change import CheckedChange
+from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.models import AccessEvent, Session
 from dashboard.models.access import AccessKind
 

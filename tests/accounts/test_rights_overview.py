@@ -5,7 +5,8 @@ from django.contrib.auth.models import Group, User
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.accounts import permissions, rights_overview
+from dashboard.accounts import permissions
+from dashboard.accounts.administration import rights_overview
 from dashboard.accounts.permissions import Permissions, Right, Rule
 from dashboard.models import Grant
 from dashboard.models.catalog import StageName

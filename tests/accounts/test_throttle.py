@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from dashboard.accounts import throttle
+from dashboard.accounts.authentication import throttle
 from dashboard.models import FailureCounter
 
 OFFICE = "192.0.2.1"

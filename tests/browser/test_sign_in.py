@@ -19,7 +19,7 @@ NOTICE = "Break-glass account “glass” signed in at"
 def _no_passwords(settings: Settings, live: Live) -> None:
     auth_proxy.configure(settings, PASSWORD_SIGN_IN=False, BREAK_GLASS_ACCOUNT="glass")
     settings.AUTHENTICATION_BACKENDS = [
-        "dashboard.accounts.break_glass.BreakGlassBackend",
+        "dashboard.accounts.authentication.break_glass.BreakGlassBackend",
         auth_proxy.BACKEND,
     ]
     User.objects.create_superuser("glass", password="seal")

@@ -16,7 +16,8 @@ from django.db.models import ProtectedError
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.accounts import access_log, rights
+from dashboard.accounts import access_log
+from dashboard.accounts.administration import rights
 from dashboard.management.commands.serve import prepare
 from dashboard.models import (
     Abort,
@@ -569,10 +570,10 @@ def test_process_start_on_postgresql_without_triggers_fails() -> None:
 # older than the settings allow.
 DELETED = {
     "accounts/changes.py": {"instance"},  # the sessions of an account
-    "accounts/group_changes.py": {"Group", "Grant"},
+    "accounts/administration/group_changes.py": {"Group", "Grant"},
     "accounts/expired_sessions.py": {"Session"},
     "accounts/sessions.py": {"user", "others"},  # sessions
-    "accounts/throttle.py": {"FailureCounter"},
+    "accounts/authentication/throttle.py": {"FailureCounter"},
     "runs/saved_views.py": {"view", "DefaultView"},
     "server/backup.py": {"Session", "Worker"},
     "sync/webhook_events.py": {"WebhookEvent"},

@@ -6,7 +6,7 @@ import httpx
 from django.conf import settings as product_settings
 from pytest_django import Settings
 
-from dashboard.accounts.auth_proxy import BACKEND
+from dashboard.accounts.authentication.auth_proxy import BACKEND
 from tests.support.live import WAIT_TIMEOUT
 
 HEADER, GROUPS_HEADER = "X-Forwarded-User", "X-Forwarded-Groups"

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import connections
 
 from dashboard import aborts, sandbox
-from dashboard.accounts import password_queue
+from dashboard.accounts.authentication import password_queue
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
 from dashboard.server.http_protocol import LimitedHttpProtocol

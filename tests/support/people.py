@@ -3,13 +3,13 @@
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-from dashboard.accounts import administration
+from dashboard.accounts.administration import administrators
 
 
 def create_administrator(username: str = "ada") -> User:
     """Create an administrator who is no superuser."""
     user = User.objects.create_user(username)
-    for name in administration.PERMISSIONS:
+    for name in administrators.PERMISSIONS:
         app, _, codename = name.partition(".")
         user.user_permissions.add(
             Permission.objects.get(content_type__app_label=app, codename=codename)

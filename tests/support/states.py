@@ -17,18 +17,13 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from dashboard import aborts
-from dashboard.accounts import (
-    access_log,
-    account_changes,
-    group_changes,
-    permissions,
-    rights,
-    throttle,
-)
-from dashboard.accounts.account_changes import AccountSettings
-from dashboard.accounts.administration import Author
-from dashboard.accounts.group_changes import GrantScope
-from dashboard.accounts.throttle import Counter
+from dashboard.accounts import access_log, permissions
+from dashboard.accounts.administration import account_changes, group_changes, rights
+from dashboard.accounts.administration.account_changes import AccountSettings
+from dashboard.accounts.administration.administrators import Author
+from dashboard.accounts.administration.group_changes import GrantScope
+from dashboard.accounts.authentication import throttle
+from dashboard.accounts.authentication.throttle import Counter
 from dashboard.models import (
     Acknowledgement,
     ApiToken,
@@ -199,8 +194,8 @@ AUTH_PROXY: dict[str, Any] = {
     "AUTH_PROXY_TRUSTED": ["127.0.0.1"],
     "AUTH_PROXY_SIGN_OUT_URL": "/oauth2/sign_out",
     "AUTHENTICATION_BACKENDS": [
-        "dashboard.accounts.break_glass.BreakGlassBackend",
-        "dashboard.accounts.auth_proxy.ProxyBackend",
+        "dashboard.accounts.authentication.break_glass.BreakGlassBackend",
+        "dashboard.accounts.authentication.auth_proxy.ProxyBackend",
     ],
     "PASSWORD_SIGN_IN": False,
     "BREAK_GLASS_ACCOUNT": "glass",

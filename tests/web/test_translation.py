@@ -25,7 +25,8 @@ from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.aborts import messages as abort_messages
-from dashboard.accounts import permissions, throttle
+from dashboard.accounts import permissions
+from dashboard.accounts.authentication import throttle
 from dashboard.models import (
     Abort,
     Acknowledgement,

@@ -15,7 +15,8 @@ from django.db.migrations.executor import MigrationExecutor
 from django.urls import reverse
 
 from dashboard import sandbox
-from dashboard.accounts import break_glass, demo
+from dashboard.accounts import demo
+from dashboard.accounts.authentication import break_glass
 from dashboard.management.cli.command import OfflineCheckCommand
 from dashboard.models import append_only
 from dashboard.server import sandbox_database

@@ -17,9 +17,10 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from dashboard.accounts import access_log, demo, permissions, throttle
+from dashboard.accounts import access_log, demo, permissions
+from dashboard.accounts.authentication import throttle
+from dashboard.accounts.authentication.throttle import Counter
 from dashboard.accounts.permissions import Permissions
-from dashboard.accounts.throttle import Counter
 from dashboard.db import health as db_health
 from dashboard.db.threads import now
 from dashboard.models import ApiToken

@@ -8,8 +8,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext as _
 
-from dashboard.accounts import administration
-from dashboard.accounts.administration import Author
+from dashboard.accounts.administration import administrators
+from dashboard.accounts.administration.administrators import Author
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.sign_in import signed_in_user
 
@@ -21,7 +21,7 @@ def for_administrators[**P](
 
     @wraps(view)
     def wrapper(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-        if not administration.may_administer(request.user):
+        if not administrators.may_administer(request.user):
             raise PermissionDenied(_("Only administrators may view and change rights."))
         response = view(request, *args, **kwargs)
         response.headers.setdefault("Cache-Control", "no-store")

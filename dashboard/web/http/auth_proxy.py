@@ -1,4 +1,6 @@
-"""Users of an authenticating proxy (accounts/auth_proxy.py): check its header, keep the session.
+"""Users of an authenticating proxy: check its header, keep the session.
+
+The rules are in accounts/authentication/auth_proxy.py.
 
 The API, the webhook and the probes have secrets of their own, or none: for them the header means
 nothing.
@@ -14,8 +16,9 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.translation import gettext as _
 
-from dashboard.accounts import access_log, auth_proxy
-from dashboard.accounts.auth_proxy import AccountRefused, Headers, InvalidHeader
+from dashboard.accounts import access_log
+from dashboard.accounts.authentication import auth_proxy
+from dashboard.accounts.authentication.auth_proxy import AccountRefused, Headers, InvalidHeader
 from dashboard.accounts.identity import identity_of
 from dashboard.db.threads import now
 from dashboard.models.access import AccessKind

@@ -1,7 +1,7 @@
 """Known browsers: those in which an account has signed in before, by a signed cookie.
 
-The cookie opens nothing. It only gives the browser a throttle of its own (accounts/throttle.py), so
-that strangers who guess cannot keep its user out:
+The cookie opens nothing. It only gives the browser a throttle of its own
+(accounts/authentication/throttle.py), so that strangers who guess cannot keep its user out:
 https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies
 """
 

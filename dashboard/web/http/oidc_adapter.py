@@ -26,8 +26,8 @@ from django.urls import reverse
 from django.utils.functional import cached_property
 from django.utils.http import urlencode
 
-from dashboard.accounts import oidc_account, oidc_provider
-from dashboard.accounts.oidc_claims import Claims, OIDCFailure, Reason
+from dashboard.accounts.authentication import oidc_account, oidc_provider
+from dashboard.accounts.authentication.oidc_claims import Claims, OIDCFailure, Reason
 from dashboard.db.threads import now
 from dashboard.web.http import links
 from dashboard.web.http.client_address import client_address

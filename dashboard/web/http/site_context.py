@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, cached_property
 
 from dashboard.aborts import messages as abort_messages
-from dashboard.accounts import break_glass
+from dashboard.accounts.authentication import break_glass
 from dashboard.accounts.identity import identity_of
 from dashboard.db.prepared import PreparedModels
 from dashboard.db.threads import now

@@ -11,8 +11,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from dashboard.accounts import throttle
-from dashboard.accounts.throttle import Counter
+from dashboard.accounts.authentication import throttle
+from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db.threads import now
 from dashboard.sync import webhook_events
 from dashboard.sync.webhook_events import Event

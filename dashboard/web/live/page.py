@@ -18,7 +18,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, Quer
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from dashboard.accounts import break_glass, identity
+from dashboard.accounts import identity
+from dashboard.accounts.authentication import break_glass
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import CombinedQuery
 from dashboard.models import ChangeCounter, Run

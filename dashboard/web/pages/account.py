@@ -17,15 +17,15 @@ from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from dashboard.accounts import (
-    account_changes,
-    demo,
-    password_queue,
-    permissions,
-    rights,
+from dashboard.accounts import demo, permissions
+from dashboard.accounts.administration import account_changes, rights
+from dashboard.accounts.administration.account_changes import AccountSettings
+from dashboard.accounts.administration.administrators import (
+    AdministrationError,
+    Conflict,
+    NotAllowed,
 )
-from dashboard.accounts.account_changes import AccountSettings
-from dashboard.accounts.administration import AdministrationError, Conflict, NotAllowed
+from dashboard.accounts.authentication import password_queue
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import changes, table, texts
 from dashboard.web.http import errors, keys, lookup

@@ -7,9 +7,14 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
-from dashboard.accounts import group_changes, permissions, rights
-from dashboard.accounts.administration import AdministrationError, Conflict, NotAllowed
-from dashboard.accounts.group_changes import GrantScope
+from dashboard.accounts import permissions
+from dashboard.accounts.administration import group_changes, rights
+from dashboard.accounts.administration.administrators import (
+    AdministrationError,
+    Conflict,
+    NotAllowed,
+)
+from dashboard.accounts.administration.group_changes import GrantScope
 from dashboard.models import Grant, Project
 from dashboard.models.catalog import StageName
 from dashboard.models.grants import Action

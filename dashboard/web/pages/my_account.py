@@ -18,9 +18,10 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from dashboard.accounts import own_tokens, password_change, password_queue, sessions, sign_in
-from dashboard.accounts.password_change import CheckedChange
-from dashboard.accounts.sign_in import Attempt, Refusal
+from dashboard.accounts import own_tokens, sessions
+from dashboard.accounts.authentication import password_change, password_queue, sign_in
+from dashboard.accounts.authentication.password_change import CheckedChange
+from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.models import ApiToken, Session
 from dashboard.models.api_tokens import Scope, TokenStatus

@@ -19,8 +19,8 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
-from dashboard.accounts import oidc_account
-from dashboard.accounts.oidc_claims import OIDCFailure, Reason
+from dashboard.accounts.authentication import oidc_account
+from dashboard.accounts.authentication.oidc_claims import OIDCFailure, Reason
 from dashboard.db.threads import now
 from dashboard.web.http import oidc_adapter
 from dashboard.web.http.client_address import client_address

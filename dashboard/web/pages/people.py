@@ -11,8 +11,9 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
-from dashboard.accounts import demo, group_changes, rights_overview
-from dashboard.accounts.administration import AdministrationError, NotAllowed
+from dashboard.accounts import demo
+from dashboard.accounts.administration import group_changes, rights_overview
+from dashboard.accounts.administration.administrators import AdministrationError, NotAllowed
 from dashboard.models import Project
 from dashboard.models.catalog import StageName
 from dashboard.models.grants import Action

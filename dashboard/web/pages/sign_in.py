@@ -20,8 +20,8 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from dashboard.accounts import password_queue, sign_in
-from dashboard.accounts.sign_in import Attempt, Refusal
+from dashboard.accounts.authentication import password_queue, sign_in
+from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.web.http import errors, known_browsers, password_checks
 from dashboard.web.http.client_address import client_address

@@ -7,7 +7,7 @@ from django.contrib.auth.views import LogoutView
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from dashboard.accounts import auth_proxy
+from dashboard.accounts.authentication import auth_proxy
 
 
 class SignOutView(LogoutView):

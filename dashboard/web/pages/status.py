@@ -6,7 +6,8 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from dashboard.accounts import access_log, administration
+from dashboard.accounts import access_log
+from dashboard.accounts.administration import administrators
 from dashboard.web.components import sync_report, tab_title
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.sync_report import SyncStatus
@@ -48,7 +49,7 @@ class StatusPage(Page):
         return {
             "status": self.status,
             "may_view_access_log": has_admin_role and access_log.may_view(user),
-            "may_administer": has_admin_role and administration.may_administer(user),
+            "may_administer": has_admin_role and administrators.may_administer(user),
         }
 
     def own_status_parts(self) -> list[LivePart]:

@@ -11,7 +11,8 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard.accounts import demo, throttle
+from dashboard.accounts import demo
+from dashboard.accounts.authentication import throttle
 from dashboard.models import AccessEvent, ApiToken
 from dashboard.models.access import AccessKind
 from dashboard.models.api_tokens import Scope

@@ -13,7 +13,8 @@ from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
 from structlog.testing import capture_logs
 
-from dashboard.accounts import access_log, demo, throttle
+from dashboard.accounts import access_log, demo
+from dashboard.accounts.authentication import throttle
 from dashboard.db import threads as db_threads
 from dashboard.models import AccessEvent, Run, Session
 from dashboard.models.access import AccessKind
@@ -35,8 +36,8 @@ def without_passwords(settings: Settings) -> None:
         PASSWORD_SIGN_IN=False,
         BREAK_GLASS_ACCOUNT="glass",
         AUTHENTICATION_BACKENDS=[
-            "dashboard.accounts.break_glass.BreakGlassBackend",
-            "dashboard.accounts.auth_proxy.ProxyBackend",
+            "dashboard.accounts.authentication.break_glass.BreakGlassBackend",
+            "dashboard.accounts.authentication.auth_proxy.ProxyBackend",
         ],
     )
 

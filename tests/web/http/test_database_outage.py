@@ -24,8 +24,9 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 from django.utils import timezone
 
-from dashboard.accounts import access_log, throttle
-from dashboard.accounts.throttle import Counter
+from dashboard.accounts import access_log
+from dashboard.accounts.authentication import throttle
+from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Project, Run, Session

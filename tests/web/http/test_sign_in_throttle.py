@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from pytest_django import Settings
 
-from dashboard.accounts import password_queue, throttle
+from dashboard.accounts.authentication import password_queue, throttle
 from dashboard.models import AccessEvent, FailureCounter
 from dashboard.models.access import AccessKind
 from tests.support import counting_hasher

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard.accounts import throttle
+from dashboard.accounts.authentication import throttle
 from dashboard.db import threads as db_threads
 from dashboard.models import Stage, WebhookEvent, WebhookStats
 from tests.support.live import Live

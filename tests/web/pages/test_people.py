@@ -11,7 +11,8 @@ from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard.accounts import demo, password_queue
+from dashboard.accounts import demo
+from dashboard.accounts.authentication import password_queue
 from dashboard.models import Grant, RightsChange
 from tests.support import factories
 from tests.support.factories import HOSTILE

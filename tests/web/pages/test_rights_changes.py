@@ -9,9 +9,9 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
-from dashboard.accounts import group_changes, rights
-from dashboard.accounts.administration import Author
-from dashboard.accounts.group_changes import GrantScope
+from dashboard.accounts.administration import group_changes, rights
+from dashboard.accounts.administration.administrators import Author
+from dashboard.accounts.administration.group_changes import GrantScope
 from dashboard.models import RightsChange
 from dashboard.web.components.rights import changes as component
 from tests.support.html import parse_html, select_one, text_of

@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 
 from django.utils.translation import gettext as _
 
-from dashboard.accounts import rights
-from dashboard.accounts.rights import State, Subject
+from dashboard.accounts.administration import rights
+from dashboard.accounts.administration.rights import State, Subject
 from dashboard.models import RightsChange
 from dashboard.models.rights_changes import SubjectKind
 from dashboard.web.components.rights import texts

@@ -9,7 +9,7 @@ from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q
 from django.utils.translation import gettext as _
 
-from dashboard.accounts import rights_overview
+from dashboard.accounts.administration import rights_overview
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Grant, Project
 from dashboard.models.catalog import StageName

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
-from dashboard.accounts import rights_overview
+from dashboard.accounts.administration import rights_overview
+from dashboard.accounts.administration.rights_overview import Pattern
 from dashboard.accounts.permissions import Permissions
-from dashboard.accounts.rights_overview import Pattern
 from dashboard.models import Project
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import texts

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from dashboard.accounts.group_changes import Effect
+from dashboard.accounts.administration.group_changes import Effect
 from dashboard.accounts.permissions import Permissions, Right, Rule
 from dashboard.models import Project
 from dashboard.models.grants import Action

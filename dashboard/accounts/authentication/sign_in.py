@@ -13,8 +13,9 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
-from dashboard.accounts import access_log, throttle
-from dashboard.accounts.throttle import Counter
+from dashboard.accounts import access_log
+from dashboard.accounts.authentication import throttle
+from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db.threads import now
 from dashboard.models.access import AccessKind
 

@@ -10,7 +10,8 @@ from datetime import datetime
 from django.contrib.auth.models import Group, User
 from django.db import transaction
 
-from dashboard.accounts import demo, rights
+from dashboard.accounts import demo
+from dashboard.accounts.administration import rights
 
 
 def synchronise_groups(

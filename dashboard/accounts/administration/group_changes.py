@@ -9,8 +9,9 @@ from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.utils.translation import gettext as _
 
-from dashboard.accounts import demo, permissions, rights
-from dashboard.accounts.administration import (
+from dashboard.accounts import demo, permissions
+from dashboard.accounts.administration import rights
+from dashboard.accounts.administration.administrators import (
     AdministrationError,
     Author,
     recorded_change,

@@ -13,9 +13,11 @@ from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 
-from dashboard.accounts import access_log, external_groups, rights, throttle
-from dashboard.accounts.oidc_claims import Claims, OIDCFailure, Reason
-from dashboard.accounts.throttle import Counter
+from dashboard.accounts import access_log
+from dashboard.accounts.administration import rights
+from dashboard.accounts.authentication import external_groups, throttle
+from dashboard.accounts.authentication.oidc_claims import Claims, OIDCFailure, Reason
+from dashboard.accounts.authentication.throttle import Counter
 from dashboard.models.access import AccessKind
 
 SOURCE = "OpenID Connect"

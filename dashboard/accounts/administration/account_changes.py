@@ -10,8 +10,9 @@ from django.db.models import QuerySet
 from django.utils.crypto import get_random_string
 from django.utils.translation import gettext as _
 
-from dashboard.accounts import demo, rights
-from dashboard.accounts.administration import (
+from dashboard.accounts import demo
+from dashboard.accounts.administration import rights
+from dashboard.accounts.administration.administrators import (
     AdministrationError,
     Author,
     NotAllowed,

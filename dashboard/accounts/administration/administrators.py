@@ -10,9 +10,9 @@ from django.db import transaction
 from django.db.models import Model
 from django.utils.translation import gettext as _
 
-from dashboard.accounts import rights
+from dashboard.accounts.administration import rights
+from dashboard.accounts.administration.rights import State, Subject
 from dashboard.accounts.permissions import read_only_reason
-from dashboard.accounts.rights import State, Subject
 from dashboard.db.threads import now
 from dashboard.models.rights_changes import SubjectKind
 

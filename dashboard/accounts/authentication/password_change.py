@@ -10,8 +10,9 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 
-from dashboard.accounts import access_log, demo, sessions, sign_in, throttle
-from dashboard.accounts.sign_in import Attempt, Refusal
+from dashboard.accounts import access_log, demo, sessions
+from dashboard.accounts.authentication import sign_in, throttle
+from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.models.access import AccessKind
 

@@ -20,11 +20,12 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from dashboard.accounts import break_glass, rights
-from dashboard.accounts.external_groups import synchronise_groups
+from dashboard.accounts.administration import rights
+from dashboard.accounts.authentication import break_glass
+from dashboard.accounts.authentication.external_groups import synchronise_groups
 from dashboard.models import ProxyAccount
 
-BACKEND = "dashboard.accounts.auth_proxy.ProxyBackend"
+BACKEND = "dashboard.accounts.authentication.auth_proxy.ProxyBackend"
 SESSION_DIGEST = "auth_proxy"  # the session's key for the digest
 MAX_NAME_LENGTH = 150  # of Django's user names
 

@@ -12,7 +12,7 @@ import jwt
 import requests
 from django.conf import settings
 
-from dashboard.accounts.oidc_claims import Claims, OIDCFailure, Reason
+from dashboard.accounts.authentication.oidc_claims import Claims, OIDCFailure, Reason
 
 TIMEOUT = (3, 5)  # seconds to connect, and between two parts of an answer
 LEEWAY = 60  # seconds by which clocks may differ
