@@ -36,8 +36,8 @@ from dashboard.models import (
     Stage,
     StageTiming,
 )
-from dashboard.models.access import AccessKind
-from dashboard.models.grants import Action
+from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.grants import Action
 from dashboard.models.runs import mark_changed
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.runs import durations

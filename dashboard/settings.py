@@ -220,8 +220,8 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "now"
 LOGOUT_REDIRECT_URL = "login"
 CSRF_FAILURE_VIEW = "dashboard.web.http.sign_in.handle_csrf_failure"
-# Its own model: see models/sessions.py.
-SESSION_ENGINE = "dashboard.models.sessions"
+# Its own model: see models/accounts/sessions.py.
+SESSION_ENGINE = "dashboard.models.accounts.sessions"
 # Seconds from the sign-in; nobody on call should have to sign in at night.
 SESSION_MAX_AGE = _positive_int("SESSION_MAX_AGE", default=14 * 24 * 3600)
 SESSION_COOKIE_AGE = SESSION_MAX_AGE

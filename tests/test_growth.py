@@ -20,7 +20,7 @@ from dashboard.accounts.authentication import break_glass, throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db.prepared import CombinedQuery
 from dashboard.models import Grant, Run, Stage
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.api_tokens import Scope
 from dashboard.models.runs import ChangeCounter
 from dashboard.sync import (
     catalog,

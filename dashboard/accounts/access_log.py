@@ -7,7 +7,7 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.db.models import QuerySet
 
 from dashboard.models import AccessEvent
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from django.db import transaction
 from dashboard.accounts import access_log
 from dashboard.db import threads as db_threads
 from dashboard.models import Session
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 
 INTERVAL = 600.0  # seconds
 BATCH_SIZE = 100

@@ -7,7 +7,7 @@ from django.db import transaction
 
 from dashboard.accounts import access_log
 from dashboard.models import ApiToken
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 
 MAX_LISTED = 100
 

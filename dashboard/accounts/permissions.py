@@ -1,7 +1,8 @@
 """Who may view and who may abort runs: the only place that decides it, for pages, API and commands.
 
-Permissions are granted to groups, for one project and stage or for all (models/grants.py). By
-default every signed-in user sees everything, and “Release managers” may abort everywhere.
+Permissions are granted to groups, for one project and stage or for all
+(models/accounts/grants.py). By default every signed-in user sees everything, and “Release managers”
+may abort everywhere.
 """
 
 from collections.abc import Collection, Iterable
@@ -18,7 +19,7 @@ from django.db.models.signals import post_migrate
 from django.utils.translation import gettext as _
 
 from dashboard.models import Grant, Stage
-from dashboard.models.grants import Action
+from dashboard.models.accounts.grants import Action
 
 RELEASE_MANAGERS = "Release managers"
 

@@ -17,9 +17,9 @@ from dashboard.accounts import access_log, permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import health as db_health
 from dashboard.models import Session
-from dashboard.models import sessions as session_model
-from dashboard.models.access import AccessKind
-from dashboard.models.sessions import USE_INTERVAL
+from dashboard.models.accounts import sessions as session_model
+from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.sessions import USE_INTERVAL
 
 MAX_LISTED = 100
 

@@ -13,7 +13,7 @@ from dashboard import aborts
 from dashboard.aborts import bulk as bulk_abort
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, Grant, Run
-from dashboard.models.grants import Action
+from dashboard.models.accounts.grants import Action
 from dashboard.northflank import NorthflankClient
 from dashboard.sandbox import parse_fault
 from tests.support import live as live_module

@@ -8,7 +8,7 @@ from pytest_django import Settings
 
 from dashboard import aborts
 from dashboard.models import Abort, BulkAbort, BulkAbortItem, Grant, Run
-from dashboard.models.grants import Action
+from dashboard.models.accounts.grants import Action
 from tests.support import factories
 from tests.support.bulk_aborts import request_bulk, sent_run_ids
 from tests.support.live import Live

@@ -16,8 +16,8 @@ from dashboard import aborts
 from dashboard.aborts import bulk as bulk_abort
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, Grant, Run
+from dashboard.models.accounts.grants import Action
 from dashboard.models.bulk_aborts import Via
-from dashboard.models.grants import Action
 from dashboard.northflank import RateLimit
 from dashboard.upstream import budget_store
 from tests.support import factories

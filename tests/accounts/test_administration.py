@@ -19,8 +19,8 @@ from dashboard.accounts.administration.administrators import (
 from dashboard.accounts.administration.group_changes import GrantScope
 from dashboard.accounts.permissions import RELEASE_MANAGERS
 from dashboard.models import AccessEvent, Grant, RightsChange
-from dashboard.models.access import AccessKind
-from dashboard.models.grants import Action
+from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.grants import Action
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT
 from tests.support.people import create_administrator

@@ -11,8 +11,8 @@ from django.utils import timezone
 from dashboard.accounts import sessions
 from dashboard.accounts.expired_sessions import BATCH_SIZE, end_expired_sessions
 from dashboard.models import AccessEvent, Session
-from dashboard.models.access import AccessKind
-from dashboard.models.sessions import USE_INTERVAL
+from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.sessions import USE_INTERVAL
 
 
 def recorded_ends() -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from dashboard.accounts.authentication import password_change
 from dashboard.accounts.authentication.password_change import CheckedChange
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.models import AccessEvent, Session
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 
 ATTEMPT = Attempt("viewer", "192.0.2.1")
 

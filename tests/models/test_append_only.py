@@ -30,7 +30,7 @@ from dashboard.models import (
     append_only,
 )
 from dashboard.models.aborts import AbortState, EventType
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from tests.support import factories
 

@@ -21,7 +21,7 @@ from django.utils import timezone
 from dashboard.accounts import access_log
 from dashboard.models import Project, Run, Upstream, append_only
 from dashboard.models.aborts import EventType
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 from dashboard.server import backup
 from dashboard.upstream.identity import configured_identity
 from tests.support import factories

@@ -13,7 +13,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard.models import Abort, AccessEvent, ApiToken, Run, Stage
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 from dashboard.runs.overdue import OverdueReason
 from tests.support import factories
 

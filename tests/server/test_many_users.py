@@ -16,7 +16,7 @@ from pytest_django import DjangoDbBlocker
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts import permissions
 from dashboard.models import Abort, Session
-from dashboard.models.sessions import SessionStore
+from dashboard.models.accounts.sessions import SessionStore
 from dashboard.sandbox import parse_fault
 from tests.support import databases
 from tests.support.databases import LEDGER, PROCESS_DATABASE

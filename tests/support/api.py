@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from dashboard.models import ApiToken, Run
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.api_tokens import Scope
 from tests.support.live import Live
 
 type CreateApiClient = Callable[

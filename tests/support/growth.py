@@ -27,8 +27,8 @@ from dashboard.models import (
     Session,
     Stage,
 )
+from dashboard.models.accounts.rights_changes import SubjectKind
 from dashboard.models.catalog import StageName
-from dashboard.models.rights_changes import SubjectKind
 from tests.support import factories
 
 PRODUCT = Path(__file__).resolve().parents[2] / "dashboard"

@@ -8,7 +8,7 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.models import Session
-from dashboard.models.sessions import recorded_uses
+from dashboard.models.accounts.sessions import recorded_uses
 
 CSRF_TOKEN = "0123456789abcdefghijABCDEFGHIJkl"
 

@@ -35,10 +35,10 @@ from dashboard.models import (
     Session,
     Stage,
 )
-from dashboard.models.access import AccessKind
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.api_tokens import Scope
+from dashboard.models.accounts.sessions import LABEL_LENGTH
 from dashboard.models.bulk_aborts import BulkAbortItemResult
-from dashboard.models.sessions import LABEL_LENGTH
 from dashboard.models.severity import Severity
 from dashboard.runs import statuses
 from dashboard.runs.overdue import OverdueReason

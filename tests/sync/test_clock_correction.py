@@ -22,7 +22,7 @@ from dashboard.models import (
     Upstream,
     Worker,
 )
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.api_tokens import Scope
 from dashboard.models.catalog import StageQuerySet
 from dashboard.northflank import RateLimit
 from dashboard.sandbox import parse_fault

@@ -6,7 +6,7 @@ from django.test import Client
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Abort, Grant, Pipeline, Run, Stage
-from dashboard.models.grants import Action
+from dashboard.models.accounts.grants import Action
 from tests.support import factories
 from tests.support.html import GetPage, parse_html
 

@@ -25,8 +25,8 @@ from dashboard.models import (
     StageTiming,
 )
 from dashboard.models.aborts import EventType
-from dashboard.models.access import AccessKind
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.api_tokens import Scope
 from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.sync import overdue_checker

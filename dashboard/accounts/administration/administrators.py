@@ -14,7 +14,7 @@ from dashboard.accounts.administration import rights
 from dashboard.accounts.administration.rights import State, Subject
 from dashboard.accounts.permissions import read_only_reason
 from dashboard.db.threads import now
-from dashboard.models.rights_changes import SubjectKind
+from dashboard.models.accounts.rights_changes import SubjectKind
 
 PERMISSIONS = ("auth.change_user", "auth.change_group", "dashboard.change_grant")
 

@@ -20,8 +20,8 @@ from dashboard.accounts.administration.administrators import (
 )
 from dashboard.accounts.permissions import Permission, Rule
 from dashboard.models import Grant, Project
+from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
-from dashboard.models.grants import Action
 
 MAX_NAME_LENGTH = 150  # of Django's groups
 _RANK = {"": 0, Action.VIEW.value: 1, Action.ABORT.value: 2}

@@ -15,8 +15,8 @@ from django.db.models import Model, Prefetch, QuerySet
 
 from dashboard.accounts import access_log
 from dashboard.models import Grant, ProxyAccount, RightsChange
-from dashboard.models.access import AccessKind
-from dashboard.models.rights_changes import SubjectKind
+from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.rights_changes import SubjectKind
 
 type State = dict[str, Any]  # in plain names
 

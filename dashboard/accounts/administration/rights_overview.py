@@ -8,8 +8,8 @@ from django.db.models import Q, QuerySet
 
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions, Right
+from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
-from dashboard.models.grants import Action
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from dashboard.db.prepared import NOW
 from dashboard.models import AccessEvent
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 
 log = structlog.get_logger(__name__)
 

@@ -18,7 +18,7 @@ from dashboard.accounts.administration import rights
 from dashboard.accounts.authentication import external_groups, throttle
 from dashboard.accounts.authentication.oidc_claims import Claims, OIDCFailure, Reason
 from dashboard.accounts.authentication.throttle import Counter
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 
 SOURCE = "OpenID Connect"
 

@@ -14,7 +14,7 @@ from dashboard.accounts import access_log, demo, sessions
 from dashboard.accounts.authentication import sign_in, throttle
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dashboard.accounts import access_log
 from dashboard.accounts.authentication import throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db.threads import now
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 
 
 @dataclass(frozen=True, slots=True)

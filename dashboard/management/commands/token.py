@@ -16,8 +16,8 @@ from dashboard.db.threads import now
 from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import ApiToken
-from dashboard.models.access import AccessKind
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.api_tokens import Scope
 
 HEADINGS = ("ID", "PREFIX", "NAME", "ACCOUNT", "SCOPE", "STATUS", "CREATED", "EXPIRES", "LAST USED")
 _DURATION_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}

@@ -24,8 +24,8 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db import health as db_health
 from dashboard.db.threads import now
 from dashboard.models import ApiToken
-from dashboard.models.access import AccessKind
-from dashboard.models.api_tokens import Scope, TokenStatus
+from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.api_tokens import Scope, TokenStatus
 from dashboard.web.http import database_outage
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.deferred import Deferred

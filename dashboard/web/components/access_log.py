@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from dashboard.accounts import access_log
 from dashboard.models import AccessEvent
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 from dashboard.web.http import keys
 
 PER_PAGE = 100

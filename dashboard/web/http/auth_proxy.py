@@ -21,7 +21,7 @@ from dashboard.accounts.authentication import auth_proxy
 from dashboard.accounts.authentication.auth_proxy import AccountRefused, Headers, InvalidHeader
 from dashboard.accounts.identity import identity_of
 from dashboard.db.threads import now
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 from dashboard.web.http import errors
 from dashboard.web.http.client_address import client_address
 

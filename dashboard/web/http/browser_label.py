@@ -2,7 +2,7 @@
 
 from django.http import HttpRequest
 
-from dashboard.models.sessions import LABEL_LENGTH
+from dashboard.models.accounts.sessions import LABEL_LENGTH
 
 # The first that the header contains: Edge also names Chrome, and everybody Safari.
 _BROWSERS = {

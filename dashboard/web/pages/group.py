@@ -16,8 +16,8 @@ from dashboard.accounts.administration.administrators import (
 )
 from dashboard.accounts.administration.group_changes import GrantScope
 from dashboard.models import Grant, Project
+from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
-from dashboard.models.grants import Action
 from dashboard.web.components.rights import changes, table, texts
 from dashboard.web.http import errors, lookup
 from dashboard.web.http.administrators import author, for_administrators

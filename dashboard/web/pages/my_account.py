@@ -24,7 +24,7 @@ from dashboard.accounts.authentication.password_change import CheckedChange
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.models import ApiToken, Session
-from dashboard.models.api_tokens import Scope, TokenStatus
+from dashboard.models.accounts.api_tokens import Scope, TokenStatus
 from dashboard.web.http import errors, known_browsers, password_checks
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.deferred import Deferred

@@ -15,8 +15,8 @@ from dashboard.accounts import demo
 from dashboard.accounts.administration import group_changes, rights_overview
 from dashboard.accounts.administration.administrators import AdministrationError, NotAllowed
 from dashboard.models import Project
+from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
-from dashboard.models.grants import Action
 from dashboard.web.components.rights import matrix, texts
 from dashboard.web.http import errors, keys
 from dashboard.web.http.administrators import author, for_administrators

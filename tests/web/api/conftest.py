@@ -6,7 +6,7 @@ import httpx
 import pytest
 from django.contrib.auth.models import User
 
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.api_tokens import Scope
 from tests.support.api import CreateApiClient, client, create_token_secret
 from tests.support.live import Live
 

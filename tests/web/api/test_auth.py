@@ -14,8 +14,8 @@ from pytest_django import Settings
 from dashboard.accounts import demo
 from dashboard.accounts.authentication import throttle
 from dashboard.models import AccessEvent, ApiToken
-from dashboard.models.access import AccessKind
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.api_tokens import Scope
 from tests.support.api import CreateApiClient, client, create_token_secret, error_status_and_code
 from tests.support.live import Live
 

@@ -13,7 +13,7 @@ from django.contrib.auth.models import User
 from django.core.management import BaseCommand, load_command_class
 
 from dashboard.models.aborts import AbortState
-from dashboard.models.api_tokens import TokenStatus
+from dashboard.models.accounts.api_tokens import TokenStatus
 from dashboard.web.api import auth, params, views
 from dashboard.web.http import database_outage
 from tests.support.api import abort, create_token_secret

@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import Group, User
 
 from dashboard.models import Abort, Grant, Project, Run
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.api_tokens import Scope
 from tests.support.api import CreateApiClient, abort, error_status_and_code
 from tests.support.live import Live
 from tests.support.live_runs import LEDGER, SEARCH, create_run_in_flight

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.models import CatalogSync, Stage
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.api_tokens import Scope
 from dashboard.runs import acknowledgements
 from dashboard.runs.overdue import OverdueReason
 from tests.support import factories

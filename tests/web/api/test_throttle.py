@@ -9,7 +9,7 @@ from django.db import connection
 from django.utils import timezone
 
 from dashboard.models import ApiToken
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.api_tokens import Scope
 from tests.support.api import CreateApiClient
 
 

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from dashboard.models import AccessEvent
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 from tests.support.live import Live
 from tests.support.sign_in import SignInBrowser
 

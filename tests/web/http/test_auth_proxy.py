@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from dashboard.accounts import demo
 from dashboard.asgi import application
 from dashboard.models import AccessEvent, ProxyAccount, Session
-from dashboard.models.access import AccessKind
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.api_tokens import Scope
 from tests.support import api, auth_proxy, factories
 from tests.support.auth_proxy import GROUPS_HEADER, HEADER, STRANGER, ProxiedBrowser
 from tests.support.html import HTMX, parse_html, select_one, text_of

@@ -17,7 +17,7 @@ from dashboard.accounts import access_log, demo
 from dashboard.accounts.authentication import throttle
 from dashboard.db import threads as db_threads
 from dashboard.models import AccessEvent, Run, Session
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 from tests.support import auth_proxy, counting_hasher, factories
 from tests.support.auth_proxy import STRANGER, ProxiedBrowser
 from tests.support.html import HTMX, parse_html, select_one, text_of

@@ -5,7 +5,7 @@ from django.test import RequestFactory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.models.sessions import LABEL_LENGTH
+from dashboard.models.accounts.sessions import LABEL_LENGTH
 from dashboard.web.http import browser_label
 
 

@@ -35,8 +35,8 @@ from dashboard.models import (
     Stage,
     Upstream,
 )
-from dashboard.models.grants import Action, Grant
-from dashboard.models.sessions import SessionStore
+from dashboard.models.accounts.grants import Action, Grant
+from dashboard.models.accounts.sessions import SessionStore
 from dashboard.runs import acknowledgements
 from dashboard.web.live import page_cache
 from dashboard.web.live.page_cache import (

@@ -15,7 +15,7 @@ from django.utils import timezone
 from dashboard.accounts import permissions, sessions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.models import Grant, Run, Session
-from dashboard.models.grants import Action
+from dashboard.models.accounts.grants import Action
 from dashboard.web.live import feed, hub
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT, Live, token

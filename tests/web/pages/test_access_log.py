@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from dashboard.accounts import access_log
 from dashboard.models import AccessEvent
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 from dashboard.web.components import access_log as component
 from tests.support.factories import HOSTILE
 from tests.support.html import parse_html, select_one, text_of

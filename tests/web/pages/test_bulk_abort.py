@@ -14,8 +14,8 @@ from pytest_django import Settings
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, Grant, RateBudget, Run, Stage
 from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.accounts.grants import Action
 from dashboard.models.bulk_aborts import BulkAbortItemResult
-from dashboard.models.grants import Action
 from dashboard.web.components.aborts import abort_all
 from tests.support import factories
 from tests.support.bulk_aborts import (

@@ -7,7 +7,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard import aborts
 from dashboard.models import BulkAbort, Grant, Run, Stage
-from dashboard.models.grants import Action
+from dashboard.models.accounts.grants import Action
 from tests.support import factories
 from tests.support.bulk_aborts import (
     BULK_PATH,

@@ -8,8 +8,8 @@ from django.test.utils import CaptureQueriesContext
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Grant, Run
+from dashboard.models.accounts.grants import Action
 from dashboard.models.bulk_aborts import BulkAbortItemResult
-from dashboard.models.grants import Action
 from tests.support import factories
 from tests.support.bulk_aborts import (
     bulk_abort_of,

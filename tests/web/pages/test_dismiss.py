@@ -10,7 +10,7 @@ from django.utils import timezone
 from dashboard import aborts
 from dashboard.aborts import AbortRequest
 from dashboard.models import Acknowledgement, Dismissal, Run
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.api_tokens import Scope
 from dashboard.runs import dismissals
 from dashboard.sync import mirror
 from tests.support import factories

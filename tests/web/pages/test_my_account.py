@@ -14,8 +14,8 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.accounts import demo, sessions
 from dashboard.models import AccessEvent, ApiToken, Session
-from dashboard.models.access import AccessKind
-from dashboard.models.api_tokens import Scope
+from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.api_tokens import Scope
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.html import parse_html, select_one, text_of

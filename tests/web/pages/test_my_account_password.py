@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from dashboard.accounts.authentication import password_queue, throttle
 from dashboard.models import AccessEvent, Session
-from dashboard.models.access import AccessKind
+from dashboard.models.accounts.access import AccessKind
 from tests.support import counting_hasher
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import Live

@@ -15,7 +15,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard.models import Grant, Run, Stage, StageTiming
-from dashboard.models.grants import Action
+from dashboard.models.accounts.grants import Action
 from dashboard.runs import concurrency
 from tests.support import factories
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of

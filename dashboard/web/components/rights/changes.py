@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from dashboard.accounts.administration import rights
 from dashboard.accounts.administration.rights import State, Subject
 from dashboard.models import RightsChange
-from dashboard.models.rights_changes import SubjectKind
+from dashboard.models.accounts.rights_changes import SubjectKind
 from dashboard.web.components.rights import texts
 from dashboard.web.http import keys
 

@@ -9,7 +9,7 @@ from django.utils.translation import ngettext
 from dashboard.accounts.administration.group_changes import Effect
 from dashboard.accounts.permissions import Permissions, Right, Rule
 from dashboard.models import Project
-from dashboard.models.grants import Action
+from dashboard.models.accounts.grants import Action
 from dashboard.web.components import headings
 
 # A name must not turn around the sentence that it stands in.
