@@ -128,6 +128,7 @@ def test_added_account_is_recorded_with_its_state(root: Author, on_call: Group) 
         "active": True,
         "staff": False,
         "superuser": False,
+        "proxy": False,
         "groups": ["On-call"],
         "permissions": [],
     }

@@ -126,7 +126,12 @@ def _row(change: RightsChange) -> ChangeRow:
 def _parts(state: State | None) -> Iterator[str]:
     """Yield what a state consists of, each as a text."""
     values: Mapping[str, Any] = state or {}
-    labels = {"active": _("active"), "staff": _("staff"), "superuser": _("superuser")}
+    labels = {
+        "active": _("active"),
+        "staff": _("staff"),
+        "superuser": _("superuser"),
+        "proxy": _("signed in by the proxy"),
+    }
     yield from (label for name, label in labels.items() if values.get(name))
     if values.get("name"):
         yield _("name “%(name)s”") % {"name": values["name"]}
