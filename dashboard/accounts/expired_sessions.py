@@ -28,13 +28,16 @@ class ExpiredSessions:
 
 
 def end_expired_sessions(at: datetime) -> None:
-    """Delete up to BATCH_SIZE sessions that had expired by `at`; record those of an account."""
-    expired = Session.objects.filter(expire_date__lt=at).select_related("user")
-    for session in expired.order_by("expire_date")[:BATCH_SIZE]:
+    """Delete sessions that had expired by `at`; record those of accounts, up to BATCH_SIZE."""
+    expired = Session.objects.filter(expire_date__lt=at)
+    # Strangers can begin any number: of attempts to sign in, or to read a message.
+    expired.filter(user=None).delete()
+    of_accounts = expired.exclude(user=None).select_related("user")
+    for session in of_accounts.order_by("expire_date")[:BATCH_SIZE]:
         with transaction.atomic():
             deleted, _ = Session.objects.filter(pk=session.pk, expire_date__lt=at).delete()
             if not deleted or session.user is None:
-                continue  # another process was faster, or nobody was signed in
+                continue  # another process was faster
             is_idle = session.expire_date < session.ends_at
             access_log.record(
                 AccessKind.SESSION_ENDED,

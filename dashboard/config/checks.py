@@ -58,6 +58,7 @@ _HINTS = {
     "OIDC_GROUP_MAP": "Set pairs such as oncall=On-call,leads=Release managers: each group of the "
     "provider once, with the group here.",
     "AUTH_PROXY_GROUP_MAP": "Set external=Group here, separated by commas, each name once.",
+    "ATTENTION_APPROVAL_AFTER": "Set a number of seconds, such as 1800.",
     "RETENTION_DAYS": "Set a number of days, such as 365.",
     "STEPS_RETENTION_DAYS": "Set a number of days, such as 90.",
     "ACCESS_LOG_DAYS": "Set a number of days, such as 400.",

@@ -11,7 +11,7 @@ from tests.support.accessibility import find_complaints, find_narrow_layout_comp
 from tests.support.browser import OpenPage
 from tests.support.oidc import Dashboard, new_username
 
-pytestmark = [pytest.mark.browser, pytest.mark.process, pytest.mark.xdist_group("oidc browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.process]
 
 GROUPS = {"OIDC_GROUPS_CLAIM": "groups", "OIDC_GROUP_MAP": "rm=Release managers"}
 

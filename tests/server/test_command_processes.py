@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from django.conf import settings as django_settings
 
 from dashboard.sandbox import Sandbox, parse_fault
 from tests.support import processes
+from tests.support.databases import query_database
 from tests.support.live_runs import wait_until
 from tests.support.processes import RunningProcess, environment, manage, run_manage, upstream
 from tests.support.services import POSTGRES
@@ -69,15 +69,6 @@ def abort_rows(database: str, columns: str, run: str) -> list[tuple[Any, ...]]:
     return query_database(
         database, f"SELECT {columns} FROM dashboard_abort WHERE run_id IN ({run_keys})"
     )
-
-
-def query_database(database: str, sql: str) -> list[tuple[Any, ...]]:
-    if database.startswith("sqlite"):
-        file = database.removeprefix("sqlite:///")
-        with contextlib.closing(sqlite3.connect(file)) as connection:
-            return connection.execute(sql).fetchall()
-    with psycopg.connect(database) as server:
-        return server.execute(sql).fetchall()  # type: ignore[call-overload, no-any-return]
 
 
 @contextlib.contextmanager

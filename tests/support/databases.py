@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -133,3 +134,13 @@ def counting_statements(*pools: ThreadPoolExecutor) -> Iterator[list[str]]:
     finally:
         for pool in pools:
             run_in_each_thread(pool, lambda: connection.execute_wrappers.remove(record))
+
+
+def query_database(database: str, sql: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a statement in the database of a URL."""
+    if database.startswith("sqlite"):
+        file = database.removeprefix("sqlite:///")
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            return connection.execute(sql).fetchall()
+    with psycopg.connect(database) as server:
+        return server.execute(sql).fetchall()  # type: ignore[call-overload, no-any-return]

@@ -51,6 +51,7 @@ class Dashboard:
     base_url: str
     provider: Provider
     log: Path
+    database_url: str
 
     def browser(self) -> "Browser":
         return Browser(self)
@@ -201,6 +202,8 @@ def run_dashboard(folder: Path, provider: Provider, **variables: str) -> Iterato
     with fork("manage", *arguments, folder=folder, **environment) as process:
         with contextlib.suppress(httpx.ConnectError):  # it may be gone
             provider.control(client=process.base_url)
-        with contextlib.closing(Dashboard(process.base_url, provider, process.log)) as dashboard:
+        with contextlib.closing(
+            Dashboard(process.base_url, provider, process.log, environment["DATABASE_URL"])
+        ) as dashboard:
             yield dashboard
         process.end(signal.SIGTERM)  # not killed: what it executed is measured

@@ -26,6 +26,7 @@ from dashboard.accounts.authentication.external_groups import synchronise_groups
 from dashboard.models import ProxyAccount
 
 BACKEND = "dashboard.accounts.authentication.auth_proxy.ProxyBackend"
+SOURCE = "the proxy"  # of sign-ins and of groups
 SESSION_DIGEST = "auth_proxy"  # the session's key for the digest
 MAX_NAME_LENGTH = 150  # of Django's user names
 
@@ -57,6 +58,8 @@ class ProxyUser:
 
 class ProxyBackend(ModelBackend):
     """Sessions that the proxy has begun; `AUTH_PROXY_HEADER` adds it. It checks no password."""
+
+    source = SOURCE
 
     def authenticate(self, request: HttpRequest | None, **credentials: Any) -> None:  # type: ignore[override]
         return None
@@ -189,6 +192,6 @@ def update_groups(account: User, user: ProxyUser, at: datetime, client_address: 
             user.groups,
             settings.AUTH_PROXY_GROUP_MAP,
             at,
-            source="the proxy",
+            source=SOURCE,
             client_address=client_address,
         )

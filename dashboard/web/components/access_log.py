@@ -19,7 +19,13 @@ PER_PAGE = 100
 PARAMETERS = ("username", "kind", "before")
 MAX_NAME_LENGTH = 150  # of Django's user names
 TONES = dict.fromkeys(
-    (AccessKind.BREAK_GLASS, AccessKind.SIGN_IN_FAILED, AccessKind.TOKEN_REFUSED), "warning"
+    (
+        AccessKind.BREAK_GLASS,
+        AccessKind.SIGN_IN_FAILED,
+        AccessKind.PASSWORD_REFUSED,
+        AccessKind.TOKEN_REFUSED,
+    ),
+    "warning",
 )
 GLYPHS = {"warning": "warning", "neutral": "check"}
 

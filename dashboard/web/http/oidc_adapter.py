@@ -18,8 +18,6 @@ from allauth.socialaccount.providers.openid_connect.provider import OpenIDConnec
 from allauth.socialaccount.providers.openid_connect.views import OpenIDConnectOAuth2Adapter
 from django.conf import settings
 from django.contrib.auth import login
-from django.contrib.auth.signals import user_logged_in
-from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -195,9 +193,3 @@ def _merge_queries(url: str) -> str:
 def absolute_url(request: HttpRequest, name: str) -> str:
     """Return the absolute URL of one of our addresses, as registered with the provider."""
     return request.build_absolute_uri(links.absolute_url(reverse(name)))
-
-
-@receiver(user_logged_in)
-def _end_attempt(*, request: HttpRequest, **_: Any) -> None:
-    # However the user has signed in: the session is not that of an attempt any more.
-    request.session.set_expiry(None)

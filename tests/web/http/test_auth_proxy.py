@@ -527,3 +527,9 @@ def test_sign_out_of_password_session_shows_sign_in_page(
 def test_sign_in_page_opens_the_requested_page(open_browser: OpenBrowser) -> None:
     answer = open_browser("ada").open(f"{SIGN_IN}?next=/board/")
     assert (answer.status_code, answer.headers["location"]) == (302, "/board/")
+
+
+def test_sign_in_by_the_proxy_is_recorded_as_such(open_browser: OpenBrowser) -> None:
+    open_browser("ada", "Release managers").open()
+    event = AccessEvent.objects.get(kind=AccessKind.SIGNED_IN)
+    assert (event.username, event.detail) == ("ada", "the proxy")
