@@ -65,7 +65,10 @@ def create(file: Path) -> None:
         else:
             _copy_sqlite(_sqlite_file(), part)
         os.fsync(handle)
-        part.rename(file)
+        try:
+            os.link(part, file)  # a rename would replace a file
+        except FileExistsError:
+            raise BackupError(f"{file} exists already.") from None
     finally:
         os.close(handle)
         part.unlink(missing_ok=True)

@@ -36,6 +36,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
         super().data_received(data)
+        is_idle = self.cycle is None or self.cycle.response_complete
+        # Data that begins no request, such as an empty line, has ended the wait for the next one.
+        if is_idle and self._deadline is None and self.timeout_keep_alive_task is None:
+            self._start_request()
         if not self._is_head_complete and self._head_bytes > self.max_head_bytes:
             self._refuse_head()
 
@@ -57,6 +61,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._end_request()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: anybody can ask for a WebSocket, any number of times."""
 
     def _start_request(self) -> None:
         self._head_bytes, self._is_head_complete = 0, False

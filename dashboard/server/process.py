@@ -128,6 +128,7 @@ class Process:
             uvicorn.Config(
                 app,
                 http=LimitedHttpProtocol,
+                ws="none",
                 log_config=None,
                 access_log=False,
                 lifespan="off",

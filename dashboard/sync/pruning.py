@@ -240,7 +240,8 @@ def _delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
         Dismissal.objects.filter(run__in=keys).delete()
         # Without loading the rows, as `delete` would. The database itself refuses to delete a run
         # that other rows need.
-        Run.objects.filter(pk__in=keys)._raw_delete(connection.alias)
+        # One that was restored meanwhile is in flight again.
+        Run.objects.filter(pk__in=keys, ended_at__lt=limit)._raw_delete(connection.alias)
 
 
 def _oldest_access_events(last_key: int, limit: datetime) -> Iterator[int]:

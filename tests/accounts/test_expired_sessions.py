@@ -92,3 +92,15 @@ def test_anonymous_sessions_are_deleted_at_once_and_not_recorded(db: None) -> No
     end_expired_sessions(timezone.now())
     assert not Session.objects.exists()
     assert not AccessEvent.objects.exists()
+
+
+def test_all_expired_sessions_of_accounts_are_ended_at_once(db: None, viewer: User) -> None:
+    past = timezone.now() - timedelta(days=1)
+    times = {"created_at": past, "last_used_at": past, "ends_at": past, "expire_date": past}
+    Session.objects.bulk_create(
+        Session(session_key=f"key-{number}", session_data="", user=viewer, **times)
+        for number in range(BATCH_SIZE + 1)
+    )
+    end_expired_sessions(timezone.now())
+    assert not Session.objects.exists()
+    assert len(recorded_ends()) == BATCH_SIZE + 1

@@ -28,7 +28,7 @@ from tests.support import factories
 
 ON_POSTGRESQL = connection.vendor == "postgresql"
 # Sessions and workers are not restored.
-NOT_RESTORED = {"django_session", "dashboard_worker"}
+NOT_RESTORED = {"dashboard_session", "dashboard_worker"}
 
 pytestmark = pytest.mark.django_db(transaction=True)
 only_postgresql = pytest.mark.skipif(not ON_POSTGRESQL, reason="SQLite needs no programs")

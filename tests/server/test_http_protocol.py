@@ -110,3 +110,23 @@ def test_pages_are_answered_beside_many_half_sent_requests(live: Live) -> None:
         with connect(live) as connection:
             connection.sendall(HEAD + b"\r\n")
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_empty_line_after_a_request_starts_a_timeout(live: Live, short_timeout: float) -> None:
+    with connect(live) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        received = b""
+        while not received.endswith(b"ok\n"):
+            received += connection.recv(65536)
+        connection.sendall(b"\r\n")
+        assert receive_all(connection) == b""
+
+
+def test_request_for_a_websocket_is_answered_as_any_other(
+    live: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    with connect(live) as connection:
+        connection.sendall(HEAD + upgrade + b"Sec-WebSocket-Key: eA==\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    assert not [record for record in caplog.records if record.name.startswith("uvicorn")]

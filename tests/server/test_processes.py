@@ -125,6 +125,8 @@ def test_serve_with_new_database_needs_no_preparation(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'new' / 'd.sqlite3'}"
     with start([*MANAGE, "serve", "--port", "0"], tmp_path, DATABASE_URL=database) as dashboard:
         assert dashboard.sign_in("manager").get("/").status_code == 200
+        # It holds the keys of sessions.
+        assert [file for file in (tmp_path / "new").iterdir() if file.stat().st_mode & 0o077] == []
         assert dashboard.end(signal.SIGTERM) < SHUTDOWN_SECONDS
         assert dashboard.process.returncode == 0
 

@@ -219,6 +219,7 @@ def web_server(app: Any) -> uvicorn.Server:
         uvicorn.Config(
             app,
             http=LimitedHttpProtocol,
+            ws="none",
             log_config=None,
             access_log=False,
             lifespan="off",

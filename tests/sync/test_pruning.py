@@ -125,6 +125,12 @@ def test_run_in_flight_is_kept_whatever_its_age(busy_stage: Stage) -> None:
     assert kept(stuck, removed) == [True, True]
 
 
+def test_run_that_is_in_flight_again_before_its_deletion_is_kept(busy_stage: Stage) -> None:
+    restored = ended_run(busy_stage, 400, "running", concluded_at=None)
+    pruning._delete_runs({restored.pk: busy_stage.pk}, days_ago(365))
+    assert kept(restored) == [True]
+
+
 def test_dismissed_run_is_deleted_after_its_removal(busy_stage: Stage) -> None:
     fields = {"concluded_at": None, "in_flight": False}
     old = ended_run(busy_stage, 900, "running", removed_at=days_ago(400), **fields)

@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 
 from dashboard.accounts import access_log
 from dashboard.accounts.administration import rights
-from dashboard.accounts.authentication import external_groups, throttle
+from dashboard.accounts.authentication import break_glass, external_groups, throttle
 from dashboard.accounts.authentication.oidc_claims import Claims, OIDCFailure, Reason
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.models.accounts.access import AccessKind
@@ -30,7 +30,8 @@ class OIDCBackend(BaseBackend):
 
     def get_user(self, user_id: int) -> User | None:
         """Return the active account of a session, or None."""
-        return User.objects.filter(pk=user_id, is_active=True).first()
+        user = User.objects.filter(pk=user_id, is_active=True).first()
+        return None if user is None or break_glass.is_name(user.username) else user
 
 
 def identify(claims: Claims, at: datetime, client_address: str | None) -> User:
@@ -42,6 +43,8 @@ def identify(claims: Claims, at: datetime, client_address: str | None) -> User:
     if domains and not claims.has_verified_email(domains):
         raise OIDCFailure(Reason.DOMAIN, f"Subject {claims.subject}.")
     user = _find_or_create(claims, at, client_address)
+    if break_glass.is_name(user.username):
+        raise OIDCFailure(Reason.RESERVED, user=user)
     if not user.is_active:
         raise OIDCFailure(Reason.INACTIVE, user=user)
     if claims.email and user.email != claims.email:

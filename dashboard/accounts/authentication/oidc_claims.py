@@ -33,6 +33,7 @@ class Reason(StrEnum):
     TOKEN = "The ID token or the userinfo is invalid."  # noqa: S105
     DOMAIN = "No verified e-mail address of an allowed domain."
     INACTIVE = "The account is inactive."
+    RESERVED = "The account is the break-glass account, which signs in by password only."
 
 
 class OIDCFailure(Exception):

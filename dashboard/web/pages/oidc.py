@@ -98,6 +98,11 @@ _EXPLANATIONS = {
         gettext_lazy("Your account is inactive."),
         gettext_lazy("Ask an administrator to activate it."),
     ),
+    Reason.RESERVED: Explanation(
+        403,
+        gettext_lazy("Your account here is the break-glass account."),
+        gettext_lazy("Ask an administrator to name another account in BREAK_GLASS_ACCOUNT."),
+    ),
 }
 
 
