@@ -186,7 +186,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "dashboard.web.live.page_cache.PageCacheMiddleware",  # forms in cached pages have tokens
     "dashboard.accounts.identity.IdentityMiddleware",
-    "dashboard.web.http.auth_proxy.SessionMiddleware",
+    "dashboard.web.http.auth_proxy.ProxySessionMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -225,7 +225,7 @@ SESSION_ENGINE = "dashboard.models.accounts.sessions"
 # Seconds from the sign-in; nobody on call should have to sign in at night.
 SESSION_MAX_AGE = _positive_int("SESSION_MAX_AGE", default=14 * 24 * 3600)
 SESSION_COOKIE_AGE = SESSION_MAX_AGE
-# Seconds without a page view or a form after which a session ends; 0: it does not.
+# Seconds without a page view or a form after which a session ends; unset: it does not.
 SESSION_IDLE_TIMEOUT = _positive_int("SESSION_IDLE_TIMEOUT", default=0)
 # The sessions of a backend end when it is taken away. Demo accounts are valid for the sandbox only
 # (accounts/demo.py), and sign in with a password, too.

@@ -133,7 +133,7 @@ class Permissions:
         cannot be reached by touch or keyboard.
         """
         permissions = {self.abort_permission(stage) for stage in stages}
-        reasons = sorted(verdict.denied_reason for verdict in permissions if not verdict.allowed)
+        reasons = sorted(p.denied_reason for p in permissions if not p.allowed)
         text = " ".join(reasons)
         if reasons and len(permissions) > 1:
             return _("Abort is disabled for some runs: %(reasons)s") % {"reasons": text}
@@ -207,8 +207,8 @@ def for_users(user_ids: Collection[int]) -> dict[int, Permissions]:
     rules = load_rules()
     users = User.objects.filter(pk__in=user_ids, is_active=True).prefetch_related("groups")
     return {
-        person.pk: build(person.is_superuser, [group.name for group in person.groups.all()], rules)
-        for person in users
+        user.pk: build(user.is_superuser, [group.name for group in user.groups.all()], rules)
+        for user in users
     }
 
 
@@ -264,7 +264,7 @@ MAX_NAMED_GROUPS = 3  # more cannot be read at a glance
 def _denied_reason(rules: Iterable[Rule]) -> str:
     groups = sorted({rule.group for rule in rules})
     if not groups:
-        return _("Only administrators can abort runs here.")
+        return _("Only superusers can abort runs here.")
     named = [_("“%(group)s”") % {"group": name[:60]} for name in groups[:MAX_NAMED_GROUPS]]
     if len(groups) > MAX_NAMED_GROUPS:
         named.append(_("other groups"))
@@ -291,5 +291,5 @@ def register(app_config: AppConfig) -> None:
     post_migrate.connect(
         ensure_default_group,
         sender=app_config,
-        dispatch_uid="dashboard.accounts.permissions.keep_group",
+        dispatch_uid="dashboard.accounts.permissions.ensure_default_group",
     )

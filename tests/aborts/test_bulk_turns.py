@@ -290,7 +290,7 @@ def test_bulk_abort_without_permission_shows_reason_of_first_run(
     Grant.objects.filter(action=Action.ABORT).delete()
     factories.grant("abort", "Leads", stage="Staging")
     other_run = factories.run(factories.stage("Staging"))
-    reason = "^Only administrators can abort runs here.$"
+    reason = "^Only superusers can abort runs here.$"
     for runs in ([two_runs[0]], [two_runs[0], other_run]):
         with pytest.raises(aborts.NotAllowed, match=reason):
             create_bulk_abort(runs, viewer)

@@ -320,7 +320,7 @@ def test_visible_rows_query_matches_permissions(
 @pytest.mark.parametrize(
     ("groups", "sentence"),
     [
-        ([], "Only administrators can abort runs here."),
+        ([], "Only superusers can abort runs here."),
         (["B"], "Only members of the group “B” can abort runs here."),
         (["B", "A"], "Only members of “A” or “B” can abort runs here."),
         (["C", "B", "A"], "Only members of “A”, “B” or “C” can abort runs here."),
@@ -414,7 +414,7 @@ def test_denied_abort_reason_for_several_stages_is_given_once(
     assert reason([]) == ""
     other_stage = places["payments"][1]
     assert reason([production, other_stage]) == (
-        f"Abort is disabled for some runs: Only administrators can abort runs here. {leads_reason}"
+        f"Abort is disabled for some runs: {leads_reason} Only superusers can abort runs here."
     )
 
 
@@ -462,5 +462,7 @@ def test_release_managers_group_is_created_after_own_app_migrations_only(db: Non
         assert (creates_group(other_app), creates_group(own_app)) == (False, True)
     finally:
         post_migrate.disconnect(
-            permissions.ensure_default_group, own_app, "dashboard.accounts.permissions.keep_group"
+            permissions.ensure_default_group,
+            own_app,
+            "dashboard.accounts.permissions.ensure_default_group",
         )

@@ -10,5 +10,4 @@ LEDGER = flow("payments", "ledger", "production")
 BILLING = flow("payments", "billing-api", "development")
 """Concurrency policy allow, with secrets."""
 FORBID_STAGE = flow("payments", "billing-api", "staging")
-STUBBORN = flow("shop", "search", "production")
 NO_FLOW = flow("shop", "search", "staging")

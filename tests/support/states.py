@@ -173,7 +173,6 @@ def open_filter(page: Page) -> None:
 PIPELINE = "/projects/shop/pipelines/checkout/"
 STAGE = f"{PIPELINE}release-flows/production/"
 FILTER = "?status=failure&q=e&to=2099-01-01"
-LONG_TEXT = "The release that everybody has waited for, and then some. " * 5
 TOO_MANY_PARAMETERS = 1001  # more than Django's limit: 400
 
 

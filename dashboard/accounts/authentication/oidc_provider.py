@@ -29,7 +29,7 @@ _FAILURES: list[tuple[tuple[type[jwt.PyJWTError], ...], Reason]] = [
 ]
 
 
-class Session(requests.Session):
+class ProviderClient(requests.Session):
     """Sends requests whose answer is a JSON object; raises OIDCFailure for any other answer."""
 
     def request(  # type: ignore[override]  # as it is called
@@ -69,8 +69,8 @@ def load_configuration() -> dict[str, Any]:
     """Return the discovery document; raise OIDCFailure if it cannot be read or is not usable."""
     issuer = settings.OIDC_ISSUER
     try:
-        with Session() as session:
-            document = session.get_json(f"{issuer}/.well-known/openid-configuration")
+        with ProviderClient() as client:
+            document = client.get_json(f"{issuer}/.well-known/openid-configuration")
     except OIDCFailure as failure:
         if failure.reason is Reason.PROVIDER:
             raise OIDCFailure(Reason.DISCOVERY, str(failure)) from failure
@@ -100,12 +100,12 @@ def load_claims(configuration: Mapping[str, Any], id_token: object, access_token
 
     Raise OIDCFailure if one cannot be read or verified. The nonce is not checked here.
     """
-    with Session() as session:
-        keys = session.get_json(configuration["jwks_uri"])
+    with ProviderClient() as client:
+        keys = client.get_json(configuration["jwks_uri"])
         verified = _verify(id_token, keys, configuration["issuer"])
         userinfo: dict[str, Any] = {}
         if url := configuration["userinfo_endpoint"]:
-            userinfo = session.get_json(url, headers={"Authorization": f"Bearer {access_token}"})
+            userinfo = client.get_json(url, headers={"Authorization": f"Bearer {access_token}"})
             if userinfo.get("sub") != verified["sub"]:
                 raise OIDCFailure(Reason.TOKEN, "The userinfo is about another subject.")
     return Claims(verified, userinfo)

@@ -63,7 +63,7 @@ class HeaderMiddleware:
         return self.get_response(request)
 
 
-class SessionMiddleware:
+class ProxySessionMiddleware:
     """Begin a session for the proxy's user, and end it when the proxy sends another or none.
 
     Where an identity was found (accounts/identity.py), it is the proxy's user.

@@ -104,8 +104,8 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         )
         return Provider(request, app=app)
 
-    def get_requests_session(self) -> oidc_provider.Session:
-        return oidc_provider.Session()
+    def get_requests_session(self) -> oidc_provider.ProviderClient:
+        return oidc_provider.ProviderClient()
 
     def pre_social_login(self, request: HttpRequest, sociallogin: ExternalLogin) -> Never:
         """Sign the user in, and end allauth's flow with the redirect to where they came from."""

@@ -1,4 +1,4 @@
-"""The access log, for administrators: as a page, and as CSV and JSON downloads."""
+"""The access log, for holders of its permission: as a page, and as CSV and JSON downloads."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -19,18 +19,20 @@ from dashboard.web.components.lists.export import utc_text
 type View = Callable[[HttpRequest], HttpResponseBase]
 
 
-def _for_administrators(view: View) -> View:
+def _require_view_permission(view: View) -> View:
     @wraps(view)
     def wrapper(request: HttpRequest) -> HttpResponseBase:
         if not log.may_view(request.user):
-            raise PermissionDenied(_("Only administrators may view the access log."))
+            raise PermissionDenied(
+                _("Only holders of the permission view_accessevent may view the access log.")
+            )
         return view(request)
 
     return wrapper
 
 
 @require_safe
-@_for_administrators
+@_require_view_permission
 def access_log(request: HttpRequest) -> HttpResponse:
     """Show one page of the events that match the query string, newest first."""
     access_filter = component.parse(request.GET)
@@ -52,7 +54,7 @@ def access_log(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-@_for_administrators
+@_require_view_permission
 def export_csv(request: HttpRequest) -> HttpResponseBase:
     """Download all events that match the query string as CSV."""
     columns = list(Record.__dataclass_fields__)
@@ -61,7 +63,7 @@ def export_csv(request: HttpRequest) -> HttpResponseBase:
 
 
 @require_GET
-@_for_administrators
+@_require_view_permission
 def export_json(request: HttpRequest) -> HttpResponseBase:
     """Download all events that match the query string as JSON."""
     return _export(request, "json", export.stream_json)

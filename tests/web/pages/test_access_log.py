@@ -59,7 +59,7 @@ def test_user_without_permission_gets_403(viewer_client: Client, address: str) -
     answer = viewer_client.get(address)
     assert answer.status_code == 403
     text = text_of(select_one(parse_html(answer), "[data-reason]"))
-    assert text == "Only administrators may view the access log."
+    assert text == "Only holders of the permission view_accessevent may view the access log."
 
 
 def test_user_with_permission_views_it(viewer_client: Client, viewer: User) -> None:
@@ -67,7 +67,7 @@ def test_user_with_permission_views_it(viewer_client: Client, viewer: User) -> N
     assert shown(viewer_client) == ["signed_in"]
 
 
-def test_status_page_links_it_for_administrators_only(admin_client: Client, viewer: User) -> None:
+def test_status_page_links_it_for_superusers_only(admin_client: Client, viewer: User) -> None:
     assert parse_html(admin_client.get("/status/")).css('a[href="/access/"]')
     admin_client.force_login(viewer)
     assert not parse_html(admin_client.get("/status/")).css('a[href="/access/"]')

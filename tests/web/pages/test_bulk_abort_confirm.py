@@ -238,7 +238,7 @@ def test_bulk_abort_confirmation_lists_excluded_runs_with_reasons(
     assert "4 runs excluded" in text
     assert "Already ended: success." in text
     assert "Abort accepted" in text
-    assert "Only administrators can abort" in text
+    assert "Only superusers can abort" in text
 
 
 def test_bulk_abort_without_selection_shows_message(get_page: GetPage) -> None:
