@@ -8,6 +8,9 @@ from tests.support import factories
 from tests.support.browser import OpenPage, submit_sign_in, wait_for_viewers
 from tests.support.live import Live
 
+pytestmark = pytest.mark.browser
+
+
 NEW = "correct horse battery staple"
 
 
