@@ -119,7 +119,7 @@ def test_filter_by_user_and_kind(admin_client: Client, viewer: User) -> None:
     [
         ("?kind=nonsense", "Unknown kind “nonsense” ignored."),
         ("?person=x", "Unknown filter “person” ignored."),
-        ("?before=x", "Invalid position “x”; showing newest events."),
+        ("?before=x", "Invalid position “x”; showing the newest."),
     ],
 )
 def test_invalid_filter_is_ignored_with_warning(
