@@ -85,7 +85,6 @@ class AbortsPage(Page):
             "filter": self.filter,
             "abort_rows": list(abort_log.render_rows(self.log_page.versions).values()),
             "older_url": self.log_page.older_url,
-            "has_pager": bool(self.log_page.older_url or self.filter.before_pk),
             "empty": empty_states.aborts(
                 is_filtered=bool(self.filter.parameters),
                 is_past_end=self.filter.before_pk is not None,

@@ -34,13 +34,10 @@ def _for_administrators(view: View) -> View:
 def access_log(request: HttpRequest) -> HttpResponse:
     """Show one page of the events that match the query string, newest first."""
     access_filter = component.parse(request.GET)
-    page = component.load_page(access_filter)
     context = {
         "nav": "status",
         "filter": access_filter,
-        "rows": page.rows,
-        "older_url": page.older_url,
-        "has_pager": bool(page.older_url or access_filter.before_pk),
+        "page": component.load_page(access_filter),
         "empty": empty_states.access_log(
             is_filtered=bool(access_filter.parameters),
             is_past_end=access_filter.before_pk is not None,

@@ -19,13 +19,11 @@ from dashboard.web.http.administrators import for_administrators
 def rights_changes(request: HttpRequest) -> HttpResponse:
     """Show one page of the changes that match the query string, newest first."""
     change_filter = component.parse(request.GET)
-    page = component.load_page(change_filter)
     context = {
         "nav": "status",
         "tab": "changes",
         "filter": change_filter,
-        "changes": page,
-        "has_pager": bool(page.older_url or change_filter.before_pk),
+        "changes": component.load_page(change_filter),
         "empty": empty_states.rights_changes(
             is_filtered=bool(change_filter.parameters),
             is_past_end=change_filter.before_pk is not None,
