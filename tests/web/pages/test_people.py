@@ -311,6 +311,7 @@ def test_bad_password_is_not_set(browser: httpx.Client, viewer: User, client: Cl
     answer = submit(browser, f"{account_url(viewer)}password/", password="short")
     assert answer.status_code == 422
     assert "too short" in answer.text
+    assert "It ends the sessions" in text_of(select_one(parse_html(answer), "#password-help"))
     assert client.login(username="viewer", password="viewer")
 
 
