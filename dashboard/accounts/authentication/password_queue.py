@@ -15,7 +15,7 @@ from dashboard.db import threads as db_threads
 
 THREADS = 1  # a machine may have two cores; more than one person signs in at once rarely
 PLACES = 4  # checks at once, the one in progress included: two seconds
-RESERVED_PLACES = 4  # further ones, for browsers that the account has used before
+RESERVED_PLACES = 4  # further ones, for known browsers and administrators
 RETRY_SECONDS = 5  # until the queue will have moved on
 
 
@@ -32,10 +32,13 @@ class PasswordQueue:
         self._lock = threading.Lock()
 
     def submit[**P, T](
-        self, is_known_browser: bool, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+        self, is_reserved: bool, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> Future[T]:
-        """Queue `check` and return its future; raise QueueFull if there is no place for it."""
-        places = PLACES + RESERVED_PLACES if is_known_browser else PLACES
+        """Queue `check` and return its future; raise QueueFull if there is no place for it.
+
+        With `is_reserved`, the reserved places count, too.
+        """
+        places = PLACES + RESERVED_PLACES if is_reserved else PLACES
         with self._lock:
             if self._length >= places:
                 raise QueueFull

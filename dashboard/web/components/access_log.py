@@ -4,8 +4,8 @@ Invalid parameters are ignored with a warning.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from urllib.parse import urlencode
+from dataclasses import dataclass
+from functools import partial
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -13,10 +13,11 @@ from django.utils.translation import gettext as _
 from dashboard.accounts import access_log
 from dashboard.models import AccessEvent
 from dashboard.models.accounts.access import AccessKind
-from dashboard.web.http import keys
+from dashboard.web.components.lists import record_pages
+from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter, RecordPage
 
 PER_PAGE = 100
-PARAMETERS = ("username", "kind", "before")
+PARAMETERS = ("username", "kind")
 MAX_NAME_LENGTH = 150  # of Django's user names
 TONES = dict.fromkeys(
     (
@@ -31,53 +32,29 @@ GLYPHS = {"warning": "warning", "neutral": "check"}
 
 
 @dataclass
-class AccessFilter:
+class AccessFilter(RecordFilter):
     """The filter in a query string, and the choices of the filter form."""
 
     username: str = ""
     kind: str = ""
-    before_pk: int | None = None  # an event's key: only events with lower keys match
-    warnings: list[str] = field(default_factory=list)  # about ignored parameters, for the user
 
     @property
     def kinds(self) -> list[tuple[str, str | Promise]]:
         """The choices of `kind`, with their labels."""
         return list(AccessKind.choices)
 
-    @property
-    def parameters(self) -> dict[str, str]:
-        """The valid parameters, without the position in the list."""
-        values = {"username": self.username, "kind": self.kind}
-        return {name: value for name, value in values.items() if value}
-
-    @property
-    def query_string(self) -> str:
-        """The filter as a query string, without the position in the list."""
-        return urlencode(self.parameters)
-
 
 def parse(query: Mapping[str, str]) -> AccessFilter:
     """Return the filter in a query string; ignore invalid parameters and add warnings."""
-    values = {name: query.get(name, "").replace("\0", "").strip() for name in PARAMETERS}
-    access_filter = AccessFilter(
-        username=values["username"][:MAX_NAME_LENGTH], before_pk=keys.parse_pk(values["before"])
-    )
-    access_filter.warnings += [
-        _("Unknown filter “%(name)s” ignored.") % {"name": name[:80]}
-        for name in query
-        if name not in PARAMETERS
-    ]
-    if values["kind"] in AccessKind.values:
-        access_filter.kind = values["kind"]
-    elif values["kind"]:
-        access_filter.warnings.append(
-            _("Unknown kind “%(kind)s” ignored.") % {"kind": values["kind"][:80]}
-        )
-    if values["before"] and access_filter.before_pk is None:
-        access_filter.warnings.append(
-            _("Invalid position “%(before)s”; showing newest events.")
-            % {"before": values["before"][:80]}
-        )
+    access_filter = AccessFilter()
+    values = access_filter.read(query, PARAMETERS)
+    if username := values["username"][:MAX_NAME_LENGTH]:
+        access_filter.username = access_filter.parameters["username"] = username
+    if (kind := values["kind"]) in AccessKind.values:
+        access_filter.kind = access_filter.parameters["kind"] = kind
+    elif kind:
+        text = _("Unknown kind “%(kind)s” ignored.")
+        access_filter.warnings.append(text % {"kind": kind[:MAX_QUOTED]})
     return access_filter
 
 
@@ -91,14 +68,6 @@ class AccessRow:
     label: str
 
 
-@dataclass(frozen=True, slots=True)
-class PageOfEvents:
-    """One page of the log, newest first; `older_url` is empty on the last."""
-
-    rows: list[AccessRow]
-    older_url: str
-
-
 def load_events(
     access_filter: AccessFilter, before_pk: int | None, limit: int
 ) -> list[AccessEvent]:
@@ -109,15 +78,10 @@ def load_events(
     return list(events[:limit])
 
 
-def load_page(access_filter: AccessFilter) -> PageOfEvents:
+def load_page(access_filter: AccessFilter) -> RecordPage[AccessRow]:
     """Return the page of events that a filter selects."""
-    events = load_events(access_filter, access_filter.before_pk, PER_PAGE + 1)
-    shown = events[:PER_PAGE]
-    older = {**access_filter.parameters, "before": str(shown[-1].pk)} if shown else {}
-    return PageOfEvents(
-        rows=[_row(event) for event in shown],
-        older_url=f"?{urlencode(older)}" if len(events) > PER_PAGE else "",
-    )
+    load = partial(load_events, access_filter)
+    return record_pages.load_page(access_filter, load, _row, PER_PAGE)
 
 
 def _row(event: AccessEvent) -> AccessRow:

@@ -1,7 +1,8 @@
-"""What pages that check a password share: slow refusals, and a session saved after the wait."""
+"""What pages with a password share: the queue, refusals, and a session saved after the wait."""
 
 import asyncio
 import math
+from collections.abc import Callable
 from datetime import timedelta
 
 from django.contrib.sessions.middleware import SessionMiddleware
@@ -10,10 +11,30 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from dashboard.accounts.authentication import password_queue
 from dashboard.web.http.deferred import Deferred
 
 REFUSAL_DELAY = 2.0  # seconds
 MAX_SECONDS_IN_WORDS = 90  # longer waits are told in minutes
+
+type Refuse = Callable[[str], HttpResponse]  # returns the form with a message
+
+
+def in_queue[T](
+    check: Callable[[], T], *, is_reserved: bool, then: Callable[[T], HttpResponse], refuse: Refuse
+) -> HttpResponse:
+    """Return the response of `then` to the result of `check`, which waits for its turn.
+
+    With `is_reserved`, it may take a reserved place. If the queue is full, the response is that of
+    `refuse`, with 503 and Retry-After.
+    """
+    try:
+        checked = password_queue.queue.submit(is_reserved, check)
+    except password_queue.QueueFull:
+        text = _("Many people are signing in right now.")
+        wait = timedelta(seconds=password_queue.RETRY_SECONDS)
+        return delayed(_refused(refuse, text, 503, wait))
+    return Deferred(lambda: asyncio.wrap_future(checked), then)
 
 
 def delayed(response: HttpResponse) -> HttpResponse:
@@ -21,22 +42,9 @@ def delayed(response: HttpResponse) -> HttpResponse:
     return Deferred(lambda: asyncio.sleep(REFUSAL_DELAY), lambda _: response)
 
 
-def throttled_message(wait: timedelta) -> str:
-    """Return that there were too many failures, and when to try again."""
-    return f"{_('Too many failed attempts.')} {_retry_message(wait)}"
-
-
-def queue_full_message(wait: timedelta) -> str:
-    """Return that too many passwords wait to be checked, and when to try again."""
-    return f"{_('Many people are signing in right now.')} {_retry_message(wait)}"
-
-
-def mark_refused(response: HttpResponse, status: int, wait: timedelta) -> HttpResponse:
-    """Give the response the status of a refusal; its client may try again after `wait`."""
-    response.status_code = status
-    response["Retry-After"] = str(math.ceil(wait.total_seconds()))
-    response._has_been_logged = True  # type: ignore[attr-defined]  # strangers can send thousands
-    return response
+def throttled(refuse: Refuse, wait: timedelta) -> HttpResponse:
+    """Return that there were too many failures, with 429; its client may try again after `wait`."""
+    return _refused(refuse, _("Too many failed attempts."), 429, wait)
 
 
 def save_session(request: HttpRequest, response: HttpResponse) -> None:
@@ -47,6 +55,14 @@ def save_session(request: HttpRequest, response: HttpResponse) -> None:
 
 def _no_view(_: HttpRequest) -> HttpResponse:
     raise NotImplementedError("Middleware that only processes a response calls no view.")
+
+
+def _refused(refuse: Refuse, text: str, status: int, wait: timedelta) -> HttpResponse:
+    response = refuse(f"{text} {_retry_message(wait)}")
+    response.status_code = status
+    response["Retry-After"] = str(math.ceil(wait.total_seconds()))
+    response._has_been_logged = True  # type: ignore[attr-defined]  # strangers can send thousands
+    return response
 
 
 def _retry_message(wait: timedelta) -> str:

@@ -1,6 +1,6 @@
 """The abort log: every abort requested here, as a page and as CSV and JSON downloads."""
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
@@ -85,7 +85,6 @@ class AbortsPage(Page):
             "filter": self.filter,
             "abort_rows": list(abort_log.render_rows(self.log_page.versions).values()),
             "older_url": self.log_page.older_url,
-            "has_pager": bool(self.log_page.older_url or self.filter.before_pk),
             "empty": empty_states.aborts(
                 is_filtered=bool(self.filter.parameters),
                 is_past_end=self.filter.before_pk is not None,
@@ -103,24 +102,17 @@ class AbortsPage(Page):
 @require_GET
 def export_csv(request: HttpRequest) -> HttpResponseBase:
     """Download all aborts that match the query string as CSV."""
-    return _export(request, aborts_export.as_csv, "csv")
+    return _export(request, "csv")
 
 
 @require_GET
 def export_json(request: HttpRequest) -> HttpResponseBase:
     """Download all aborts that match the query string as JSON, each with its timeline."""
-    return _export(request, aborts_export.as_json, "json")
+    return _export(request, "json")
 
 
-def _export(
-    request: HttpRequest,
-    write_rows: Callable[[AbortFilter, str], AsyncIterator[bytes]],
-    extension: str,
-) -> HttpResponseBase:
+def _export(request: HttpRequest, extension: str) -> HttpResponseBase:
     abort_filter = abort_log.parse(request, permissions.for_user(request.user))
-    if abort_filter.warnings:
-        # A page can show which parameters it ignored; a file would pass for the requested data.
-        text = "\n".join(abort_filter.warnings)
-        return HttpResponse(f"{text}\n", status=400, content_type="text/plain; charset=utf-8")
     base_url = request.build_absolute_uri("/").rstrip("/")
-    return export.download("aborts", extension, write_rows(abort_filter, base_url))
+    content = aborts_export.stream(extension, abort_filter, base_url)
+    return export.respond("aborts", extension, abort_filter.warnings, content)

@@ -60,28 +60,19 @@ class Record:
 COLUMNS = [field.name for field in fields(Record) if field.name != "timeline"]
 
 
-def as_csv(
-    abort_filter: AbortFilter, base_url: str, *, chunk_size: int = export.CHUNK_SIZE
+def stream(
+    extension: str,
+    abort_filter: AbortFilter,
+    base_url: str,
+    *,
+    chunk_size: int = export.CHUNK_SIZE,
 ) -> AsyncIterator[bytes]:
-    """Yield the matching aborts as CSV (RFC 4180) with a header row.
+    """Yield the matching aborts as CSV, or as JSON with the same names, plus each timeline.
 
-    `base_url` is the dashboard's address without a trailing slash. At most `chunk_size` aborts are
-    in memory at once.
+    `base_url` is the dashboard's address without a trailing slash.
     """
-    record = partial(_record, base_url=base_url)
-    return export.stream_csv(partial(_load, abort_filter), COLUMNS, record, chunk_size)
-
-
-def as_json(
-    abort_filter: AbortFilter, base_url: str, *, chunk_size: int = export.CHUNK_SIZE
-) -> AsyncIterator[bytes]:
-    """Yield the matching aborts as one JSON array with the CSV's names, plus each timeline.
-
-    `base_url` is the dashboard's address without a trailing slash. At most `chunk_size` aborts are
-    in memory at once.
-    """
-    record = partial(_record, base_url=base_url)
-    return export.stream_json(partial(_load, abort_filter), record, chunk_size)
+    load, record = partial(_load, abort_filter), partial(_record, base_url=base_url)
+    return export.stream(extension, load, record, COLUMNS, chunk_size)
 
 
 def _load(abort_filter: AbortFilter, before_pk: int | None, limit: int) -> list[Abort]:

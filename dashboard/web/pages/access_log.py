@@ -1,6 +1,6 @@
 """The access log, for holders of its permission: as a page, and as CSV and JSON downloads."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
 
@@ -36,13 +36,10 @@ def _require_view_permission(view: View) -> View:
 def access_log(request: HttpRequest) -> HttpResponse:
     """Show one page of the events that match the query string, newest first."""
     access_filter = component.parse(request.GET)
-    page = component.load_page(access_filter)
     context = {
         "nav": "status",
         "filter": access_filter,
-        "rows": page.rows,
-        "older_url": page.older_url,
-        "has_pager": bool(page.older_url or access_filter.before_pk),
+        "page": component.load_page(access_filter),
         "empty": empty_states.access_log(
             is_filtered=bool(access_filter.parameters),
             is_past_end=access_filter.before_pk is not None,
@@ -57,16 +54,14 @@ def access_log(request: HttpRequest) -> HttpResponse:
 @_require_view_permission
 def export_csv(request: HttpRequest) -> HttpResponseBase:
     """Download all events that match the query string as CSV."""
-    columns = list(Record.__dataclass_fields__)
-    write_rows = partial(export.stream_csv, columns=columns)
-    return _export(request, "csv", write_rows)
+    return _export(request, "csv")
 
 
 @require_GET
 @_require_view_permission
 def export_json(request: HttpRequest) -> HttpResponseBase:
     """Download all events that match the query string as JSON."""
-    return _export(request, "json", export.stream_json)
+    return _export(request, "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +91,8 @@ def _record(event: AccessEvent) -> Record:
     )
 
 
-def _export(
-    request: HttpRequest, extension: str, write_rows: Callable[..., AsyncIterator[bytes]]
-) -> HttpResponseBase:
+def _export(request: HttpRequest, extension: str) -> HttpResponseBase:
     access_filter = component.parse(request.GET)
-    if access_filter.warnings:
-        # A page can show which parameters it ignored; a file would pass for the requested data.
-        text = "\n".join(access_filter.warnings)
-        return HttpResponse(f"{text}\n", status=400, content_type="text/plain; charset=utf-8")
     load = partial(component.load_events, access_filter)
-    content = write_rows(load, record=_record, chunk_size=export.CHUNK_SIZE)
-    return export.download("access-log", extension, content)
+    content = export.stream(extension, load, _record, list(Record.__dataclass_fields__))
+    return export.respond("access-log", extension, access_filter.warnings, content)

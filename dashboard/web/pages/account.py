@@ -1,8 +1,7 @@
 """An account: its groups, rights and changes; add an account, change it, set its password."""
 
-import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from django.contrib import messages
@@ -25,12 +24,10 @@ from dashboard.accounts.administration.administrators import (
     Conflict,
     NotAllowed,
 )
-from dashboard.accounts.authentication import password_queue
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import changes, table, texts
-from dashboard.web.http import errors, keys, lookup
+from dashboard.web.http import errors, keys, lookup, password_checks
 from dashboard.web.http.administrators import author, for_administrators
-from dashboard.web.http.deferred import Deferred
 from dashboard.web.http.sign_in import signed_in_user
 
 RECENT_CHANGES = 10
@@ -93,9 +90,13 @@ def add_account(request: HttpRequest) -> HttpResponse:
 
     def refuse(text: str) -> HttpResponse:
         form.errors[""] = [text]
-        return _render_new(request, form, status=503)
+        return _render_new(request, form)
 
-    return _with_hash(password, add, refuse) if password else add("")
+    if not password:
+        return add("")
+    return password_checks.in_queue(
+        partial(make_password, password), is_reserved=True, then=add, refuse=refuse
+    )
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -140,27 +141,11 @@ def account_password(request: HttpRequest, key: int) -> HttpResponse:
         return _see_account(key)
 
     def refuse(text: str) -> HttpResponse:
-        return _render_account(request, user, {"password": [text]}, status=503)
+        return _render_account(request, user, {"password": [text]})
 
-    return _with_hash(password, save, refuse)
-
-
-def _with_hash(
-    password: str, then: Callable[[str], HttpResponse], refuse: Callable[[str], HttpResponse]
-) -> HttpResponse:
-    """Return the response of `then` to the hashed password, without holding up pages meanwhile."""
-    try:
-        hashing = password_queue.queue.submit(True, make_password, password)
-    except password_queue.QueueFull:
-        response = refuse(_("Many people are signing in right now. Nothing was saved; try again."))
-        response["Retry-After"] = str(password_queue.RETRY_SECONDS)
-        response._has_been_logged = True  # type: ignore[attr-defined]  # expected
-        return response
-
-    async def wait_for_hash() -> str:
-        return await asyncio.wrap_future(hashing)
-
-    return Deferred(wait_for_hash, then)
+    return password_checks.in_queue(
+        partial(make_password, password), is_reserved=True, then=save, refuse=refuse
+    )
 
 
 def _username_problems(username: str) -> list[str]:

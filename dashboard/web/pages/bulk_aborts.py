@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from dashboard.web.components import tab_title
@@ -62,8 +63,7 @@ class BulkAbortsPage(Page):
         return {
             "bulk_aborts": self.list_page.rows,
             "older_url": self.list_page.older_url,
-            "has_pager": bool(self.list_page.older_url or self.before_pk),
-            "before": self.before_pk,
+            "newest_url": "" if self.before_pk is None else reverse("bulk_aborts"),
             "empty": empty_states.bulk_aborts(
                 is_past_end=self.before_pk is not None, sees_all=self.permissions.can_view_all
             ),

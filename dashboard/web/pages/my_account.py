@@ -1,8 +1,6 @@
 """My account: change one's password, end one's sessions, and revoke one's API tokens."""
 
-import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -19,7 +17,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
 from dashboard.accounts import own_tokens, sessions
-from dashboard.accounts.authentication import password_change, password_queue, sign_in
+from dashboard.accounts.authentication import password_change, sign_in
 from dashboard.accounts.authentication.password_change import CheckedChange
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
@@ -27,7 +25,6 @@ from dashboard.models import ApiToken, Session
 from dashboard.models.accounts.api_tokens import Scope, TokenStatus
 from dashboard.web.http import errors, known_browsers, password_checks
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.deferred import Deferred
 from dashboard.web.http.sign_in import signed_in_user
 
 SCOPE_LABELS = {
@@ -78,28 +75,16 @@ def my_account(request: HttpRequest) -> HttpResponse:
     attempt = Attempt(
         username, client_address(request), known_browsers.browser_id(request, username)
     )
+    refuse = partial(_refused, request, form)
     if wait := sign_in.remaining_wait(attempt, now()):
-        return password_checks.delayed(_throttled(request, form, wait))
-    try:
-        check = password_queue.queue.submit(
-            bool(attempt.browser),
-            password_change.check,
-            user,
-            attempt,
-            form.cleaned_data["old_password"],
-            form.cleaned_data["new_password1"],
-        )
-    except password_queue.QueueFull:
-        wait = timedelta(seconds=password_queue.RETRY_SECONDS)
-        form.add_error(None, password_checks.queue_full_message(wait))
-        return password_checks.delayed(
-            password_checks.mark_refused(_render(request, form), 503, wait)
-        )
-
-    async def wait_for_check() -> CheckedChange | Refusal:
-        return await asyncio.wrap_future(check)
-
-    return Deferred(wait_for_check, partial(_finish_password_change, request, form))
+        return password_checks.delayed(password_checks.throttled(refuse, wait))
+    passwords = form.cleaned_data["old_password"], form.cleaned_data["new_password1"]
+    return password_checks.in_queue(
+        partial(password_change.check, user, attempt, *passwords),
+        is_reserved=bool(attempt.browser),
+        then=partial(_finish_password_change, request, form),
+        refuse=refuse,
+    )
 
 
 def _finish_password_change(
@@ -107,7 +92,7 @@ def _finish_password_change(
 ) -> HttpResponse:
     if isinstance(outcome, Refusal):
         if outcome.wait:
-            return _throttled(request, form, outcome.wait)
+            return password_checks.throttled(partial(_refused, request, form), outcome.wait)
         form.refuse_old_password()
         return _render(request, form)
     user = signed_in_user(request)
@@ -206,9 +191,9 @@ def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
     return response
 
 
-def _throttled(request: HttpRequest, form: PasswordForm, wait: timedelta) -> HttpResponse:
-    form.add_error(None, password_checks.throttled_message(wait))
-    return password_checks.mark_refused(_render(request, form), 429, wait)
+def _refused(request: HttpRequest, form: PasswordForm, message: str) -> HttpResponse:
+    form.add_error(None, message)
+    return _render(request, form)
 
 
 def _redirect(request: HttpRequest, text: str, *, tone: str = "good") -> HttpResponse:

@@ -1,7 +1,5 @@
 """The sign-in page: check a user name and password, and return to the page that was asked for."""
 
-import asyncio
-from datetime import timedelta
 from functools import partial
 from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
@@ -13,6 +11,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, redirect_to_login
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -20,12 +19,11 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from dashboard.accounts.authentication import password_queue, sign_in
+from dashboard.accounts.authentication import sign_in
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.web.http import errors, known_browsers, password_checks
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.deferred import Deferred
 
 
 class SignInForm(AuthenticationForm):
@@ -60,24 +58,16 @@ class SignInView(LoginView):
             known_browsers.browser_id(self.request, username),
         )
         if wait := sign_in.remaining_wait(attempt, now()):
-            return password_checks.delayed(self._throttled(form, wait))
-        try:
-            check = password_queue.queue.submit(
-                bool(attempt.browser),
-                sign_in.check_password,
-                self.request,
-                attempt,
-                form.cleaned_data["password"],
+            return password_checks.delayed(
+                password_checks.throttled(partial(self._refused, form), wait)
             )
-        except password_queue.QueueFull:
-            wait = timedelta(seconds=password_queue.RETRY_SECONDS)
-            message = password_checks.queue_full_message(wait)
-            return password_checks.delayed(self._refused(form, message, 503, wait))
-
-        async def wait_for_check() -> User | Refusal:
-            return await asyncio.wrap_future(check)
-
-        return Deferred(wait_for_check, partial(self._finish, form))
+        password = form.cleaned_data["password"]
+        return password_checks.in_queue(
+            partial(sign_in.check_password, self.request, attempt, password),
+            is_reserved=bool(attempt.browser),
+            then=partial(self._finish, form),
+            refuse=partial(self._refused, form),
+        )
 
     def _finish(self, form: AuthenticationForm, outcome: User | Refusal) -> HttpResponse:
         if isinstance(outcome, User):
@@ -87,20 +77,11 @@ class SignInView(LoginView):
             password_checks.save_session(self.request, response)
             return response
         if outcome.wait:
-            return self._throttled(form, outcome.wait)
-        form.add_error(None, form.get_invalid_login_error())
-        return self._form_response(form)
+            return password_checks.throttled(partial(self._refused, form), outcome.wait)
+        return self._refused(form, form.get_invalid_login_error())
 
-    def _throttled(self, form: AuthenticationForm, wait: timedelta) -> HttpResponse:
-        return self._refused(form, password_checks.throttled_message(wait), 429, wait)
-
-    def _refused(
-        self, form: AuthenticationForm, message: str, status: int, wait: timedelta
-    ) -> HttpResponse:
-        form.add_error(None, message)
-        return password_checks.mark_refused(self._form_response(form), status, wait)
-
-    def _form_response(self, form: AuthenticationForm) -> HttpResponse:
+    def _refused(self, form: AuthenticationForm, error: str | ValidationError) -> HttpResponse:
+        form.add_error(None, error)
         # Django renders the response of a view, but not that of a deferred one.
         return cast("TemplateResponse", self.form_invalid(form)).render()
 

@@ -117,9 +117,9 @@ def test_export_in_chunks_contains_every_abort(count: int, live: Live, manager: 
     async def join(chunks: AsyncIterator[bytes]) -> str:
         return b"".join([chunk async for chunk in chunks]).decode()
 
-    array = live.run(lambda: join(aborts_export.as_json(all_aborts, "", chunk_size=3)))
+    array = live.run(lambda: join(aborts_export.stream("json", all_aborts, "", chunk_size=3)))
     assert [item["id"] for item in json.loads(array)] == keys
-    table = live.run(lambda: join(aborts_export.as_csv(all_aborts, "", chunk_size=3)))
+    table = live.run(lambda: join(aborts_export.stream("csv", all_aborts, "", chunk_size=3)))
     rows = csv.DictReader(io.StringIO(table, newline=""), strict=True)
     assert [int(item["id"]) for item in rows] == keys
 
@@ -214,7 +214,7 @@ def test_export_excludes_abort_created_while_streaming(live: Live, manager: User
         else:
             received.extend([chunk async for chunk in chunks])
 
-    chunks = aborts_export.as_json(all_aborts, "", chunk_size=2)
+    chunks = aborts_export.stream("json", all_aborts, "", chunk_size=2)
     live.run(lambda: read_on(first=True))
     factories.abort_of_new_run(manager, stage)
     live.run(lambda: read_on(first=False))

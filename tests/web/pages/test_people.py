@@ -1,5 +1,6 @@
 """Pages about accounts: who opens them, the list, an account, and who may do what somewhere."""
 
+import threading
 from typing import Any
 
 import httpx
@@ -310,24 +311,25 @@ def test_bad_password_is_not_set(browser: httpx.Client, viewer: User, client: Cl
     answer = submit(browser, f"{account_url(viewer)}password/", password="short")
     assert answer.status_code == 422
     assert "too short" in answer.text
+    assert "It ends the sessions" in text_of(select_one(parse_html(answer), "#password-help"))
     assert client.login(username="viewer", password="viewer")
 
 
-def test_password_is_not_set_while_the_queue_is_full(root_client: Client, viewer: User) -> None:
-    import threading
-
-    release = threading.Event()
-    places = password_queue.PLACES + password_queue.RESERVED_PLACES
-    waiting = [password_queue.queue.submit(True, release.wait) for _ in range(places)]
-    try:
-        form = {"password": PASSWORD}
-        answer = root_client.post(f"{account_url(viewer)}password/", form)
-    finally:
-        release.set()
-        for future in waiting:
-            future.result()
-    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
-    assert "Nothing was saved" in text_of(parse_html(answer))
+@pytest.mark.parametrize("is_new", [True, False])
+def test_password_is_not_set_while_the_queue_is_full(
+    browser: httpx.Client, viewer: User, is_new: bool
+) -> None:
+    released = threading.Event()
+    for _ in range(password_queue.PLACES + password_queue.RESERVED_PLACES):
+        password_queue.queue.submit(True, released.wait, 60)
+    address = "/people/new/" if is_new else f"{account_url(viewer)}password/"
+    answer = submit(browser, address, username="ben", password=PASSWORD)
+    released.set()
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    text = "Many people are signing in right now. Try again in 5 seconds."
+    assert text in text_of(select_one(parse_html(answer), "main form.stack:has(#password)"))
+    assert not User.objects.filter(username="ben").exists()
+    assert not RightsChange.objects.exists()
 
 
 # --- What an account may do, and who may do it ---------------------------------------------------

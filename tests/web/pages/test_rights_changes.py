@@ -81,7 +81,7 @@ def test_filter_by_subject_follows_a_renamed_group(root_client: Client, on_call:
         ("?subject=group-x", "Unknown subject “group-x” ignored."),
         ("?subject=flow-1", "Unknown subject “flow-1” ignored."),
         (f"?subject=group-{'9' * 19}", "Unknown subject"),
-        ("?before=x", "Invalid position “x”; showing newest changes."),
+        ("?before=x", "Invalid position “x”; showing the newest."),
     ],
 )
 def test_invalid_filter_is_ignored_with_warning(
@@ -107,16 +107,23 @@ def test_pages_continue_where_the_last_ended(root_client: Client, on_call: Group
     first = parse_html(root_client.get("/people/changes/"))
     assert len(first.css("[data-rights-change]")) == component.PER_PAGE
     older = select_one(first, "[rel=next]").attributes["href"]
-    second = parse_html(root_client.get(older))
+    second = parse_html(root_client.get(f"/people/changes/{older}"))
     assert len(second.css("[data-rights-change]")) == 3
     assert not second.css("[rel=next]")
 
 
-def test_empty_page_says_why(root_client: Client) -> None:
-    html = parse_html(root_client.get("/people/changes/"))
-    assert text_of(select_one(html, "[data-empty]")) == "No rights have been changed yet."
-    html = parse_html(root_client.get("/people/changes/?name=x"))
-    assert "No matching changes." in text_of(select_one(html, "[data-empty]"))
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("", "No rights have been changed yet."),
+        ("?person=x", "No rights have been changed yet."),
+        ("?name=x", "No matching changes."),
+        ("?before=1", "No older changes."),
+    ],
+)
+def test_empty_page_says_why(root_client: Client, query: str, text: str) -> None:
+    html = parse_html(root_client.get(f"/people/changes/{query}"))
+    assert text in text_of(select_one(html, "[data-empty]"))
 
 
 def test_admin_shows_changes_read_only(root_client: Client, on_call: Group) -> None:

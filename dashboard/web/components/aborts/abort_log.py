@@ -7,7 +7,6 @@ Rendered rows are cached under the version of their run, and the same for all us
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
-from urllib.parse import urlencode
 
 from django.core.cache import cache
 from django.db.models import F, Q
@@ -28,11 +27,12 @@ from dashboard.models.catalog import StageName
 from dashboard.runs import durations
 from dashboard.web.components import macros
 from dashboard.web.components.aborts import abort_details
+from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter
 from dashboard.web.components.runs import run_row
-from dashboard.web.http import keys, links
+from dashboard.web.http import links
 
 PER_PAGE = 100
-PARAMETERS = ("username", "text", "state", "project", "stage", "from", "to", "by_me", "before")
+PARAMETERS = ("username", "text", "state", "project", "stage", "from", "to", "by_me")
 MAX_TEXT_LENGTH = 200  # characters of a search text
 _YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
 
@@ -114,14 +114,11 @@ def category_key(abort: Abort) -> str:
     return "no_answer" if abort.state == AbortState.UNKNOWN else str(abort.state)
 
 
-@dataclass
-class AbortFilter:
+@dataclass(kw_only=True)
+class AbortFilter(RecordFilter):
     """The filter in a query string, and the choices of the filter form."""
 
     condition: Q
-    before_pk: int | None = None  # an abort's key: only aborts with lower keys match
-    parameters: dict[str, str] = field(default_factory=dict)  # the valid ones, without `before`
-    warnings: list[str] = field(default_factory=list)  # about ignored parameters, for the user
     categories: list[tuple[str, str | Promise]] = field(default_factory=list)
     projects: list[tuple[str, str]] = field(default_factory=list)
     stages: list[str] = field(default_factory=list)
@@ -130,15 +127,6 @@ class AbortFilter:
     def is_newest_page(self) -> bool:
         """Whether it selects the newest page of all aborts."""
         return not self.parameters and self.before_pk is None
-
-    @property
-    def query_string(self) -> str:
-        """The filter as a query string, without the position in the list."""
-        return urlencode(self.parameters)
-
-    def older_url(self, pk: int) -> str:
-        """Return the relative address of the page that follows the abort with key `pk`."""
-        return "?" + urlencode({**self.parameters, "before": str(pk)})
 
     def narrow(self, name: str, value: str, condition: Q) -> None:
         """Add a parameter and its condition to the filter."""
@@ -159,12 +147,7 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
         projects=list(project_names.items()),
         stages=list(StageName.values),
     )
-    values = {name: request.GET.get(name, "").replace("\0", "").strip() for name in PARAMETERS}
-    abort_filter.warnings += [
-        _("Unknown filter “%(name)s” ignored.") % {"name": name[:80]}
-        for name in request.GET
-        if name not in PARAMETERS
-    ]
+    values = abort_filter.read(request.GET, PARAMETERS)
     if username := _text_value(abort_filter, values, "username"):
         abort_filter.narrow("username", username, Q(username__icontains=username))
     if text := _text_value(abort_filter, values, "text"):
@@ -183,7 +166,7 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
         elif value:
             abort_filter.warnings.append(
                 _("Unknown %(what)s “%(value)s” ignored.")
-                % {"what": description, "value": value[:80]}
+                % {"what": description, "value": value[:MAX_QUOTED]}
             )
     if from_date := _date_value(abort_filter, values, "from"):
         abort_filter.narrow(
@@ -192,13 +175,6 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
     if to_date := _date_value(abort_filter, values, "to"):
         day_after = _midnight(to_date + timedelta(days=1))
         abort_filter.narrow("to", to_date.isoformat(), Q(requested_at__lt=day_after))
-    before_text = values["before"]
-    abort_filter.before_pk = keys.parse_pk(before_text)
-    if before_text and abort_filter.before_pk is None:
-        abort_filter.warnings.append(
-            _("Invalid position “%(before)s”; showing newest aborts.")
-            % {"before": before_text[:80]}
-        )
     return abort_filter
 
 
@@ -358,7 +334,8 @@ def _date_value(abort_filter: AbortFilter, values: Mapping[str, str], name: str)
         day = None
     if day is None or day.year not in _YEARS:
         abort_filter.warnings.append(
-            _("Invalid date “%(day)s” ignored; use the format 2026-03-31.") % {"day": value[:80]}
+            _("Invalid date “%(day)s” ignored; use the format 2026-03-31.")
+            % {"day": value[:MAX_QUOTED]}
         )
         return None
     return day

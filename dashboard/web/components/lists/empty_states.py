@@ -176,13 +176,15 @@ def bulk_aborts(*, is_past_end: bool, sees_all: bool) -> EmptyState:
     return EmptyState("nothing_exists", _("No bulk aborts yet."))
 
 
-def rights_changes(*, is_filtered: bool) -> EmptyState:
+def rights_changes(*, is_filtered: bool, is_past_end: bool) -> EmptyState:
     """Return the empty state of the changes of rights."""
+    all_url = reverse("rights_changes")
     if is_filtered:
-        all_url = reverse("rights_changes")
         return EmptyState(
             "nothing_matches", _("No matching changes."), _("Show all changes"), all_url
         )
+    if is_past_end:
+        return EmptyState("nothing_matches", _("No older changes."), _("Newest"), all_url)
     return EmptyState("nothing_exists", _("No rights have been changed yet."))
 
 

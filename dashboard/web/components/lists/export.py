@@ -12,51 +12,76 @@ from typing import Any
 
 import msgspec
 from django.db.models import Model
-from django.http import StreamingHttpResponse
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils import timezone
 
 from dashboard.db.threads import run_in_db_thread
+from dashboard.web.components.lists.record_pages import Load
 
 # Rows; larger chunks are no faster and block a database thread that new aborts wait for.
 CHUNK_SIZE = 250
+CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 # Prefixes that make a spreadsheet treat a cell as a formula:
 # https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
-# Returns the rows with keys below the first argument (None: all), newest first, at most the second.
-type Load[T] = Callable[[int | None, int], list[T]]
 type Encode[T] = Callable[[list[T], bool], bytes]  # arguments: rows, is the first chunk
 
 
-def stream_csv[T: Model](
-    load: Load[T], columns: Sequence[str], record: Callable[[T], object], chunk_size: int
-) -> AsyncIterator[bytes]:
-    """Yield rows as CSV (RFC 4180) with a header; cells are attributes of each row's `record`."""
+def respond(
+    name: str, extension: str, warnings: list[str], content: AsyncIterator[bytes]
+) -> HttpResponseBase:
+    """Return a file named by `name` and the date; `extension` is csv or json.
 
-    def encode(rows: list[T], is_first: bool) -> bytes:
+    With warnings about the filter the answer is a 400: a page can show which parameters it ignored,
+    but a file would pass for the requested data.
+    """
+    if warnings:
+        text = "\n".join(warnings)
+        return HttpResponse(f"{text}\n", status=400, content_type="text/plain; charset=utf-8")
+    file_name = f"{name}-{timezone.localdate().isoformat()}.{extension}"
+    return StreamingHttpResponse(
+        content,
+        content_type=CONTENT_TYPES[extension],
+        headers={
+            "Cache-Control": "no-store",
+            "Content-Disposition": f'attachment; filename="{file_name}"',
+            "X-Accel-Buffering": "no",  # else nginx buffers the stream
+        },
+    )
+
+
+def stream[T: Model](
+    extension: str,
+    load: Load[T],
+    record: Callable[[T], object],
+    columns: Sequence[str],
+    chunk_size: int = CHUNK_SIZE,
+) -> AsyncIterator[bytes]:
+    """Yield the `record` of each row: as CSV (RFC 4180) with a header, or as one JSON array.
+
+    The cells of CSV are the attributes that `columns` names; JSON has all. At most `chunk_size`
+    rows are in memory at once.
+    """
+
+    def encode_csv(rows: list[T], is_first: bool) -> bytes:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\r\n")
         if is_first:
             writer.writerow(columns)
         for row in rows:
             values = record(row)
-            writer.writerow(_escape_formula(getattr(values, name)) for name in columns)
+            writer.writerow(_cell(getattr(values, name)) for name in columns)
         return text.getvalue().encode()
 
-    return _stream(load, encode, b"", chunk_size)
-
-
-def stream_json[T: Model](
-    load: Load[T], record: Callable[[T], object], chunk_size: int
-) -> AsyncIterator[bytes]:
-    """Yield rows as one JSON array of their records."""
-
-    def encode(rows: list[T], is_first: bool) -> bytes:
+    def encode_json(rows: list[T], is_first: bool) -> bytes:
         records = [msgspec.json.encode(record(row)) for row in rows]
         separator = b"[" if is_first else b",\n" if records else b""
         return separator + b",\n".join(records)
 
-    return _stream(load, encode, b"]\n", chunk_size)
+    if extension == "csv":
+        return _stream(load, encode_csv, b"", chunk_size)
+    return _stream(load, encode_json, b"]\n", chunk_size)
 
 
 async def _stream[T: Model](
@@ -79,26 +104,13 @@ def _encode_chunk[T: Model](
     return encode(rows, before_pk is None), rows[-1].pk if len(rows) == chunk_size else None
 
 
-def download(name: str, extension: str, content: AsyncIterator[bytes]) -> StreamingHttpResponse:
-    """Return a file named by `name` and the date; `extension` is csv or json."""
-    file_name = f"{name}-{timezone.localdate().isoformat()}.{extension}"
-    content_types = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
-    return StreamingHttpResponse(
-        content,
-        content_type=content_types[extension],
-        headers={
-            "Cache-Control": "no-store",
-            "Content-Disposition": f'attachment; filename="{file_name}"',
-            "X-Accel-Buffering": "no",  # else nginx buffers the stream
-        },
-    )
-
-
 def utc_text(when: datetime | None) -> str | None:
     """Return a time as ISO 8601 in UTC, with milliseconds."""
     return when.astimezone(UTC).isoformat(timespec="milliseconds") if when else None
 
 
-def _escape_formula(value: Any) -> Any:
-    """Prefix a cell with an apostrophe if a spreadsheet would treat it as a formula."""
+def _cell(value: Any) -> Any:
+    """Return a cell: objects as JSON, and an apostrophe before what would be a formula."""
+    if isinstance(value, dict):
+        return msgspec.json.encode(value).decode()
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -1,9 +1,9 @@
 """Changes of rights on a page: parse the filter, load a page of changes, and compare the states."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
 from django.utils.translation import gettext as _
 
@@ -11,54 +11,36 @@ from dashboard.accounts.administration import rights
 from dashboard.accounts.administration.rights import State, Subject
 from dashboard.models import RightsChange
 from dashboard.models.accounts.rights_changes import SubjectKind
+from dashboard.web.components.lists import record_pages
+from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter, RecordPage
 from dashboard.web.components.rights import texts
 from dashboard.web.http import keys
 
 PER_PAGE = 50
-PARAMETERS = ("name", "subject", "before")
+PARAMETERS = ("name", "subject")
 MAX_NAME_LENGTH = 150  # of Django's user names and groups
 
 
 @dataclass
-class ChangeFilter:
+class ChangeFilter(RecordFilter):
     """The filter in a query string."""
 
     name: str = ""
     subject: Subject | None = None
-    before_pk: int | None = None
-    warnings: list[str] = field(default_factory=list)  # about ignored parameters, for the user
-
-    @property
-    def parameters(self) -> dict[str, str]:
-        """The valid parameters, without the position in the list."""
-        values = {"name": self.name, "subject": self.subject.id if self.subject else ""}
-        return {name: value for name, value in values.items() if value}
-
-    @property
-    def query_string(self) -> str:
-        """The filter as a query string, without the position in the list."""
-        return urlencode(self.parameters)
 
 
 def parse(query: Mapping[str, str]) -> ChangeFilter:
     """Return the filter in a query string; ignore invalid parameters and add warnings."""
-    values = {name: query.get(name, "").replace("\0", "").strip() for name in PARAMETERS}
-    change_filter = ChangeFilter(
-        name=values["name"][:MAX_NAME_LENGTH],
-        subject=_parse_subject(values["subject"]),
-        before_pk=keys.parse_pk(values["before"]),
-    )
-    change_filter.warnings += [
-        _("Unknown filter “%(name)s” ignored.") % {"name": name[:80]}
-        for name in query
-        if name not in PARAMETERS
-    ]
-    if values["subject"] and change_filter.subject is None:
+    change_filter = ChangeFilter()
+    values = change_filter.read(query, PARAMETERS)
+    if name := values["name"][:MAX_NAME_LENGTH]:
+        change_filter.name = change_filter.parameters["name"] = name
+    if subject := _parse_subject(values["subject"]):
+        change_filter.subject = subject
+        change_filter.parameters["subject"] = subject.id
+    elif values["subject"]:
         text = _("Unknown subject “%(subject)s” ignored.")
-        change_filter.warnings.append(text % {"subject": values["subject"][:80]})
-    if values["before"] and change_filter.before_pk is None:
-        text = _("Invalid position “%(before)s”; showing newest changes.")
-        change_filter.warnings.append(text % {"before": values["before"][:80]})
+        change_filter.warnings.append(text % {"subject": values["subject"][:MAX_QUOTED]})
     return change_filter
 
 
@@ -82,14 +64,6 @@ class ChangeRow:
     subject_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class PageOfChanges:
-    """One page of changes, newest first; `older_url` is empty on the last."""
-
-    rows: list[ChangeRow]
-    older_url: str
-
-
 def load_changes(
     change_filter: ChangeFilter, before_pk: int | None, limit: int
 ) -> list[RightsChange]:
@@ -100,15 +74,10 @@ def load_changes(
     return list(changes[:limit])
 
 
-def load_page(change_filter: ChangeFilter, per_page: int = PER_PAGE) -> PageOfChanges:
+def load_page(change_filter: ChangeFilter, per_page: int = PER_PAGE) -> RecordPage[ChangeRow]:
     """Return the page of changes that a filter selects."""
-    changes = load_changes(change_filter, change_filter.before_pk, per_page + 1)
-    shown = changes[:per_page]
-    older = {**change_filter.parameters, "before": str(shown[-1].pk)} if shown else {}
-    return PageOfChanges(
-        rows=[_row(change) for change in shown],
-        older_url=f"?{urlencode(older)}" if len(changes) > per_page else "",
-    )
+    load = partial(load_changes, change_filter)
+    return record_pages.load_page(change_filter, load, _row, per_page)
 
 
 def _row(change: RightsChange) -> ChangeRow:
