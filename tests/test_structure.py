@@ -64,6 +64,6 @@ def test_templates_have_no_line_that_is_too_long_to_review() -> None:
 
 
 def test_browser_tests_are_marked() -> None:
-    files = (ROOT / "tests" / "browser").glob("test_*.py")
+    files = (Path(__file__).parent / "browser").glob("test_*.py")
     unmarked = [file.name for file in files if "pytest.mark.browser" not in file.read_text()]
     assert unmarked == []
