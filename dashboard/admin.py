@@ -7,17 +7,20 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.contrib.auth.models import Group, User
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import Field, Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from dashboard.accounts import access_log
-from dashboard.accounts.administration import rights
+from dashboard.accounts import access_log, usernames
+from dashboard.accounts.administration import account_changes, rights
 from dashboard.db import threads as db_threads
 from dashboard.models import (
     Abort,
@@ -48,10 +51,16 @@ if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Model]
     DjangoUserAdmin = UserAdmin[User]
     TabularInline = admin.TabularInline[Model, Model]
+    DjangoAddForm = AdminUserCreationForm[User]
+    DjangoChangeForm = UserChangeForm[User]
+    ProxyAccountModelForm = forms.ModelForm[ProxyAccount]
 else:
     ModelAdmin = admin.ModelAdmin  # generic in the stubs only
     DjangoUserAdmin = UserAdmin
     TabularInline = admin.TabularInline
+    DjangoAddForm = AdminUserCreationForm
+    DjangoChangeForm = UserChangeForm
+    ProxyAccountModelForm = forms.ModelForm
 
 
 type Before = dict[rights.Subject, rights.State | None]
@@ -130,9 +139,61 @@ class RightsLogMixin(ModelAdmin):
 admin.site.unregister([User, Group])
 
 
+class AccountNameMixin:
+    """Refuse names that differ from another account's only in case, and the break-glass account's.
+
+    The latter not to superusers. `LoggedUserAdmin.get_form` sets the administrator.
+    """
+
+    administrator: User
+    cleaned_data: dict[str, Any]
+    changed_data: list[str]
+    instance: User
+
+    def clean_username(self) -> str:
+        username: str = self.cleaned_data["username"]
+        if "username" not in self.changed_data:
+            return username
+        if usernames.is_taken(username, except_key=self.instance.pk or 0):
+            raise ValidationError(_("An account with this name exists."))
+        permission = account_changes.name_permission(self.administrator, username)
+        if not permission.allowed:
+            raise ValidationError(permission.denied_reason)
+        return username
+
+
+class AccountAddForm(AccountNameMixin, DjangoAddForm):
+    pass
+
+
+class AccountChangeForm(AccountNameMixin, DjangoChangeForm):
+    pass
+
+
 @admin.register(User)
 class LoggedUserAdmin(RightsLogMixin, DjangoUserAdmin):
-    """Accounts; only superusers make and edit superusers, and give permissions."""
+    """Accounts, with the limits of /people/; superusers also give permissions."""
+
+    form = AccountChangeForm  # type: ignore[assignment]  # the stubs name no form but Django's
+    add_form = AccountAddForm
+
+    def get_form(
+        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        form: Any = super().get_form(request, obj, change=change, **kwargs)
+        form.administrator = signed_in_user(request)
+        return form
+
+    def user_change_password(
+        self, request: HttpRequest, id: str, form_url: str = ""
+    ) -> HttpResponse:
+        """Show and take the form of a new password, if the administrator may set it."""
+        account = self.get_object(request, unquote(id))
+        if isinstance(account, User):
+            permission = account_changes.password_permission(signed_in_user(request), account)
+            if not permission.allowed:
+                raise PermissionDenied(permission.denied_reason)
+        return super().user_change_password(request, id, form_url)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
@@ -148,8 +209,9 @@ class LoggedUserAdmin(RightsLogMixin, DjangoUserAdmin):
 
     @staticmethod
     def _may_edit(request: HttpRequest, obj: Model | None) -> bool:
-        is_superuser = isinstance(obj, User) and obj.is_superuser
-        return not is_superuser or signed_in_user(request).is_superuser
+        if not isinstance(obj, User):
+            return True
+        return account_changes.edit_permission(signed_in_user(request), obj).allowed
 
 
 @admin.register(Group)
@@ -161,6 +223,19 @@ class LoggedGroupAdmin(RightsLogMixin, GroupAdmin):
         return fields if signed_in_user(request).is_superuser else (*fields, "permissions")
 
 
+class ProxyAccountForm(ProxyAccountModelForm):
+    """`ProxyAccountAdmin.get_form` sets the administrator."""
+
+    administrator: User
+
+    def clean_user(self) -> User:
+        account: User = self.cleaned_data["user"]
+        permission = account_changes.handover_permission(self.administrator, account)
+        if not permission.allowed:
+            raise ValidationError(permission.denied_reason)
+        return account
+
+
 @admin.register(ProxyAccount)
 class ProxyAccountAdmin(RightsLogMixin):
     """Accounts that the proxy's header signs in (docs/proxy.md); adding one hands it over."""
@@ -170,6 +245,14 @@ class ProxyAccountAdmin(RightsLogMixin):
     search_fields = ("user__username",)
     ordering = ("user__username",)
     raw_id_fields = ("user",)
+    form = ProxyAccountForm  # type: ignore[assignment]  # the stubs name no form but Django's
+
+    def get_form(
+        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        form: Any = super().get_form(request, obj, change=change, **kwargs)
+        form.administrator = signed_in_user(request)
+        return form
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False

@@ -1,7 +1,9 @@
 """Administrators change accounts, groups and grants; each change is checked and recorded."""
 
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
@@ -204,6 +206,78 @@ def test_administrator_cannot_change_superusers(ada: Author, root: Author) -> No
         account_changes.set_password(ada, root.user.pk, "!")
     root.user.refresh_from_db()
     assert root.user.is_active
+
+
+@pytest.fixture
+def auditor(viewer: User, on_call: Group) -> User:
+    """An account with a permission, by its group, that administrators do not have."""
+    on_call.permissions.add(Permission.objects.get(codename="view_accessevent"))
+    viewer.groups.add(on_call)
+    return viewer
+
+
+@pytest.mark.parametrize("is_active", [True, False])
+def test_administrator_does_not_take_over_account_with_more_permissions(
+    ada: Author, auditor: User, is_active: bool
+) -> None:
+    User.objects.update(is_active=is_active)
+    User.objects.filter(pk=ada.user.pk).update(is_active=True)
+    auditor.refresh_from_db()
+    with pytest.raises(NotAllowed, match="more permissions"):
+        account_changes.set_password(ada, auditor.pk, "!new")
+    with pytest.raises(NotAllowed, match="more permissions"):
+        change(ada, auditor, is_active=not is_active)
+    auditor.refresh_from_db()
+    assert (auditor.password == "!new", auditor.is_active) == (False, is_active)
+
+
+def test_administrator_with_the_same_permissions_sets_the_password(
+    ada: Author, auditor: User
+) -> None:
+    ada.user.user_permissions.add(Permission.objects.get(codename="view_accessevent"))
+    account_changes.set_password(ada, auditor.pk, "!new")
+    auditor.refresh_from_db()
+    assert auditor.password == "!new"
+
+
+@pytest.mark.parametrize("is_staff", [True, False])
+def test_password_of_staff_is_set_by_staff_only(ada: Author, viewer: User, is_staff: bool) -> None:
+    User.objects.filter(pk=viewer.pk).update(is_staff=True)
+    ada.user.is_staff = is_staff
+    ada.user.save()
+    if is_staff:
+        account_changes.set_password(ada, viewer.pk, "!new")
+    else:
+        with pytest.raises(NotAllowed, match="staff"):
+            account_changes.set_password(ada, viewer.pk, "!new")
+    viewer.refresh_from_db()
+    assert (viewer.password == "!new") == is_staff
+
+
+def test_only_superusers_add_and_change_the_break_glass_account(
+    ada: Author, root: Author, viewer: User, settings: Settings
+) -> None:
+    settings.BREAK_GLASS_ACCOUNT = "viewer"
+    with pytest.raises(NotAllowed, match="break-glass"):
+        account_changes.set_password(ada, viewer.pk, "!new")
+    with pytest.raises(NotAllowed, match="break-glass"):
+        change(ada, viewer, is_active=False)
+    settings.BREAK_GLASS_ACCOUNT = "glass"
+    wanted = AccountSettings(True, False, False, frozenset())
+    with pytest.raises(NotAllowed, match="break-glass"):
+        account_changes.add_account(ada, "Glass", "", wanted)
+    assert not User.objects.filter(username="Glass").exists()
+    account_changes.add_account(root, "glass", "", wanted)
+    settings.PASSWORD_SIGN_IN = False
+    account_changes.set_password(root, User.objects.get(username="glass").pk, "!new")
+
+
+def test_password_that_cannot_be_used_is_not_set(
+    root: Author, viewer: User, settings: Settings
+) -> None:
+    settings.PASSWORD_SIGN_IN = False
+    with pytest.raises(NotAllowed, match="is off"):
+        account_changes.set_password(root, viewer.pk, "!new")
 
 
 def test_administrator_adds_nobody_to_group_with_more_permissions(
@@ -409,6 +483,51 @@ def test_removal_of_the_last_way_to_view_hides_everything(viewer: User, manager:
 
 
 # --- Several administrators at once --------------------------------------------------------------
+
+
+@contextmanager
+def before_statement(start: str, action: Callable[[], object]) -> Iterator[None]:
+    """Do `action` before the first statement that starts so, as another administrator would."""
+    is_done = False
+
+    def wrapper(execute: Callable[..., object], sql: str, *arguments: object) -> object:
+        nonlocal is_done
+        if not is_done and sql.startswith(start):
+            is_done = True
+            action()
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(wrapper):
+        yield
+    assert is_done
+
+
+def test_account_that_another_has_just_added_is_not_added_again(root: Author) -> None:
+    with (
+        before_statement('INSERT INTO "auth_user"', lambda: User.objects.create(username="ben")),
+        pytest.raises(AdministrationError, match="exists"),
+    ):
+        account_changes.add_account(
+            root, "ben", "", AccountSettings(True, False, False, frozenset())
+        )
+    assert recorded() == []
+
+
+def test_group_name_that_another_has_just_taken_is_not_given_again(
+    root: Author, on_call: Group
+) -> None:
+    version = version_of(rights.group(on_call.pk))
+    with (
+        before_statement('INSERT INTO "auth_group"', lambda: Group.objects.create(name="Leads")),
+        pytest.raises(AdministrationError, match="exists"),
+    ):
+        group_changes.add_group(root, "Leads")
+    with (
+        before_statement('UPDATE "auth_group"', lambda: Group.objects.create(name="Leads")),
+        pytest.raises(AdministrationError, match="exists"),
+    ):
+        group_changes.rename_group(root, on_call, "Leads", version)
+    assert recorded() == []
 
 
 def test_superusers_who_demote_each_other_at_once_leave_one(transactional_db: None) -> None:

@@ -12,6 +12,7 @@ from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from dashboard.accounts import demo
 from dashboard.models import (
     Abort,
     AccessEvent,
@@ -226,6 +227,30 @@ def test_account_handed_over_to_the_proxy_is_in_access_log(
     assert change.after == change.before | {"proxy": True}
 
 
+def test_break_glass_and_demo_accounts_are_not_handed_over_to_the_proxy(
+    admin_client: Client, viewer: User, settings: Settings
+) -> None:
+    def hand_over() -> str:
+        form = {"user": viewer.pk}
+        answer = admin_client.post("/admin/dashboard/proxyaccount/add/", form)
+        [error] = field_errors(answer)
+        return error
+
+    settings.BREAK_GLASS_ACCOUNT = "viewer"
+    assert hand_over() == "The break-glass account cannot be handed over to the proxy."
+    settings.BREAK_GLASS_ACCOUNT = ""
+    viewer.groups.add(Group.objects.create(name=demo.GROUP))
+    assert hand_over() == "Demo accounts cannot be handed over to the proxy."
+    assert not ProxyAccount.objects.exists()
+
+
+def test_administrator_does_not_hand_over_superusers(superuser: User) -> None:
+    client = staff_client("add_proxyaccount")
+    answer = client.post("/admin/dashboard/proxyaccount/add/", {"user": superuser.pk})
+    assert field_errors(answer) == ["Only superusers can change superusers."]
+    assert not ProxyAccount.objects.exists()
+
+
 def test_proxy_account_is_deleted_with_its_account_only(admin_client: Client, viewer: User) -> None:
     ProxyAccount.objects.create(user=viewer)
     for page in ("change", "delete"):
@@ -304,6 +329,61 @@ def test_administrator_cannot_edit_superusers_in_the_admin(superuser: User) -> N
     assert not administrator.is_superuser
     superuser.refresh_from_db()
     assert superuser.is_active
+
+
+def staff_client(*codenames: str) -> Client:
+    """Return the browser of an administrator who may open the admin, with further permissions."""
+    administrator = create_administrator()
+    administrator.is_staff = True
+    administrator.save()
+    administrator.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
+    return client_of(administrator)
+
+
+@pytest.mark.parametrize("page", ["change", "password", "delete"])
+def test_administrator_does_not_take_over_account_with_more_permissions_in_the_admin(
+    viewer: User, page: str
+) -> None:
+    client = staff_client("delete_user")
+    address = f"/admin/auth/user/{viewer.pk}/{page}/"
+    assert client.get(address).status_code == 200
+    viewer.user_permissions.add(Permission.objects.get(codename="view_accessevent"))
+    assert client.post(address, {"post": "yes"}).status_code == 403
+
+
+@pytest.mark.parametrize("page", ["change", "password", "delete"])
+def test_administrator_does_not_change_the_break_glass_account_in_the_admin(
+    viewer: User, page: str, settings: Settings
+) -> None:
+    settings.BREAK_GLASS_ACCOUNT = "viewer"
+    address = f"/admin/auth/user/{viewer.pk}/{page}/"
+    assert staff_client("delete_user").post(address, {"post": "yes"}).status_code == 403
+
+
+def test_password_of_demo_account_is_not_set_in_the_admin(
+    admin_client: Client, viewer: User
+) -> None:
+    viewer.groups.add(Group.objects.create(name=demo.GROUP))
+    assert admin_client.post(f"/admin/auth/user/{viewer.pk}/password/").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("username", "error"),
+    [
+        ("Glass", "Only superusers can add or change the break-glass account."),
+        ("ADA", "An account with this name exists."),
+    ],
+)
+def test_reserved_and_taken_names_are_refused_in_the_admin(
+    username: str, error: str, viewer: User, settings: Settings
+) -> None:
+    settings.BREAK_GLASS_ACCOUNT = "glass"
+    client = staff_client("add_user")
+    form = {"username": username, "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    answer = client.post(f"/admin/auth/user/{viewer.pk}/change/", form)
+    assert field_errors(answer) == [error]
+    form = {"username": username, "usable_password": "false"}
+    assert field_errors(client.post("/admin/auth/user/add/", form)) == [error]
 
 
 def test_administrator_gives_groups_no_permissions_in_the_admin(db: None) -> None:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.contrib.auth.models import Group, User
+from django.db import IntegrityError
 from django.db.models import QuerySet
 from django.utils.crypto import get_random_string
 from django.utils.translation import gettext as _
 
-from dashboard.accounts import demo
+from dashboard.accounts import demo, usernames
 from dashboard.accounts.administration import rights
 from dashboard.accounts.administration.administrators import (
     AdministrationError,
@@ -20,6 +21,7 @@ from dashboard.accounts.administration.administrators import (
     require_existence,
     require_version,
 )
+from dashboard.accounts.authentication import auth_proxy, break_glass
 from dashboard.accounts.permissions import Permission, read_only_reason
 
 UNUSABLE_LENGTH = 40  # of the random text of an unusable password, as Django's
@@ -41,17 +43,43 @@ def edit_permission(administrator: User, account: User) -> Permission:
         return Permission(False, read_only_reason())
     if account.is_superuser and not administrator.is_superuser:
         return Permission(False, _("Only superusers can change superusers."))
+    if not (permission := name_permission(administrator, account.username)).allowed:
+        return permission
+    if not _django_permissions(administrator) >= _django_permissions(account):
+        text = _("Only superusers can change accounts that have more permissions than they do.")
+        return Permission(False, text)
     return Permission(True)
+
+
+def name_permission(administrator: User, username: str) -> Permission:
+    """Return whether an administrator may add or change an account of this name."""
+    if break_glass.is_name(username) and not administrator.is_superuser:
+        return Permission(False, _("Only superusers can add or change the break-glass account."))
+    return Permission(True)
+
+
+def password_permission(administrator: User, account: User) -> Permission:
+    """Return whether an administrator may set an account's password, and so sign in to it."""
+    if not (permission := edit_permission(administrator, account)).allowed:
+        return permission
+    if account.groups.filter(name=demo.GROUP).exists():
+        return Permission(False, _("The password of a demo account is its name."))
+    if account.is_staff and not (administrator.is_staff or administrator.is_superuser):
+        return Permission(False, _("Only superusers and staff can set the password of staff."))
+    if not break_glass.may_use_password(account):
+        return Permission(False, _("Sign-in with a password is off."))
+    return Permission(True)
+
+
+def handover_permission(administrator: User, account: User) -> Permission:
+    """Return whether an administrator may let the proxy sign in to an account."""
+    permission = edit_permission(administrator, account)
+    return auth_proxy.handover_permission(account) if permission.allowed else permission
 
 
 def choosable_groups() -> QuerySet[Group]:
     """Return the groups that an administrator can add accounts to, by name."""
     return Group.objects.exclude(name=demo.GROUP).order_by("name", "pk")
-
-
-def is_username_taken(username: str) -> bool:
-    """Return whether an account has this name, in any case: such names would be confused."""
-    return User.objects.filter(username__iexact=username).exists()
 
 
 def add_account(author: Author, username: str, password: str, wanted: AccountSettings) -> User:
@@ -61,9 +89,13 @@ def add_account(author: Author, username: str, password: str, wanted: AccountSet
     AdministrationError.
     """
     with recorded_change(author, "Added.") as before:
-        if is_username_taken(username):
-            raise AdministrationError(_("An account with this name exists."))
-        user = User.objects.create(username=username, password=password or _unusable_password())
+        is_taken = AdministrationError(_("An account with this name exists."))
+        if usernames.is_taken(username):
+            raise is_taken
+        try:
+            user = User.objects.create(username=username, password=password or _unusable_password())
+        except IntegrityError:  # added by another administrator just now
+            raise is_taken from None
         before[rights.account(user.pk)] = None
         _apply(author.user, user, wanted)
     return user
@@ -86,9 +118,7 @@ def set_password(author: Author, key: int, password: str) -> None:
     with recorded_change(author, "Changed password.", subject, even_unchanged=True) as before:
         require_existence(before[subject])
         user = User.objects.get(pk=key)
-        _require_permission(author.user, user)
-        if user.groups.filter(name=demo.GROUP).exists():
-            raise NotAllowed(_("The password of a demo account is its name."))
+        _require(password_permission(author.user, user))
         user.password = password
         user.save(update_fields=["password"])
 
@@ -97,14 +127,18 @@ def _unusable_password() -> str:
     return UNUSABLE_PASSWORD_PREFIX + get_random_string(UNUSABLE_LENGTH)
 
 
-def _require_permission(administrator: User, user: User) -> None:
-    permission = edit_permission(administrator, user)
+def _django_permissions(user: User) -> set[str]:
+    """Return the Django permissions of an account; of an inactive one, those it would have."""
+    return User(pk=user.pk, is_superuser=user.is_superuser).get_all_permissions()
+
+
+def _require(permission: Permission) -> None:
     if not permission.allowed:
         raise NotAllowed(permission.denied_reason)
 
 
 def _apply(administrator: User, user: User, wanted: AccountSettings) -> None:
-    _require_permission(administrator, user)
+    _require(edit_permission(administrator, user))
     flags = (user.is_staff, user.is_superuser)
     if not administrator.is_superuser and (wanted.is_staff, wanted.is_superuser) != flags:
         raise NotAllowed(_("Only superusers can make superusers and staff."))
@@ -127,7 +161,7 @@ def _apply(administrator: User, user: User, wanted: AccountSettings) -> None:
 
 def _require_held_permissions(administrator: User, group_keys: Collection[int]) -> None:
     """Raise NotAllowed if a group has Django permissions that the administrator does not have."""
-    held = administrator.get_all_permissions()
+    held = _django_permissions(administrator)
     for group in Group.objects.filter(pk__in=group_keys):
         named = group.permissions.values_list("content_type__app_label", "codename")
         if not held.issuperset(f"{app}.{name}" for app, name in named):

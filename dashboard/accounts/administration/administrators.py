@@ -20,15 +20,21 @@ PERMISSIONS = ("auth.change_user", "auth.change_group", "dashboard.change_grant"
 
 
 class AdministrationError(Exception):
-    """The change was not made; the text says why."""
+    """The change was not made; the text says why, and `status` is that of the answer."""
+
+    status = 422
 
 
 class NotAllowed(AdministrationError):
     """The administrator may not make this change."""
 
+    status = 403
+
 
 class Conflict(AdministrationError):
     """Somebody else has changed the subject since it was shown."""
+
+    status = 409
 
 
 @dataclass(frozen=True, slots=True)

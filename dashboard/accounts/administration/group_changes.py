@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 
 from django.conf import settings
 from django.contrib.auth.models import Group, User
+from django.db import IntegrityError
 from django.utils.translation import gettext as _
 
 from dashboard.accounts import demo, permissions
@@ -14,6 +16,8 @@ from dashboard.accounts.administration import rights
 from dashboard.accounts.administration.administrators import (
     AdministrationError,
     Author,
+    Conflict,
+    NotAllowed,
     recorded_change,
     require_existence,
     require_version,
@@ -61,7 +65,8 @@ def edit_permission(group: Group) -> Permission:
 def add_group(author: Author, name: str) -> Group:
     """Add a group and return it; raise AdministrationError."""
     with recorded_change(author, "Added.") as before:
-        group = Group.objects.create(name=_clean_name(name))
+        with _free_name():
+            group = Group.objects.create(name=_clean_name(name))
         before[rights.group(group.pk)] = None
     return group
 
@@ -72,7 +77,8 @@ def rename_group(author: Author, group: Group, name: str, version: str) -> None:
     with recorded_change(author, "Renamed.", subject) as before:
         require_version(before[subject], version)
         _require_permission(group)
-        Group.objects.filter(pk=group.pk).update(name=_clean_name(name, except_key=group.pk))
+        with _free_name():
+            Group.objects.filter(pk=group.pk).update(name=_clean_name(name, except_key=group.pk))
 
 
 def delete_group(author: Author, group: Group, version: str) -> None:
@@ -103,7 +109,7 @@ def remove_grant(author: Author, grant: Grant) -> None:
     with recorded_change(author, "Grant removed.", rights.group(grant.group_id)):
         deleted, _rows = Grant.objects.filter(pk=grant.pk).delete()
         if not deleted:
-            raise AdministrationError(_("The grant has been removed meanwhile."))
+            raise Conflict(_("The grant has been removed meanwhile."))
 
 
 def find_grant(group: Group | None, scope: GrantScope) -> Grant | None:
@@ -217,7 +223,16 @@ def _clean_name(name: str, *, except_key: int = 0) -> str:
     return cleaned
 
 
+@contextmanager
+def _free_name() -> Iterator[None]:
+    """Raise AdministrationError if another administrator has just given a group the name."""
+    try:
+        yield
+    except IntegrityError:
+        raise AdministrationError(_("A group with this name exists.")) from None
+
+
 def _require_permission(group: Group) -> None:
     permission = edit_permission(group)
     if not permission.allowed:
-        raise AdministrationError(permission.denied_reason)
+        raise NotAllowed(permission.denied_reason)

@@ -4,6 +4,7 @@ Their sessions hold a digest of what the proxy sent, so that one comparison for 
 whether the proxy still sends it.
 """
 
+import contextlib
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -20,15 +21,16 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
+from dashboard.accounts import demo, usernames
 from dashboard.accounts.administration import rights
 from dashboard.accounts.authentication import break_glass
 from dashboard.accounts.authentication.external_groups import synchronise_groups
+from dashboard.accounts.permissions import Permission
 from dashboard.models import ProxyAccount
 
 BACKEND = "dashboard.accounts.authentication.auth_proxy.ProxyBackend"
 SOURCE = "the proxy"  # of sign-ins and of groups
 SESSION_DIGEST = "auth_proxy"  # the session's key for the digest
-MAX_NAME_LENGTH = 150  # of Django's user names
 
 type Headers = Sequence[tuple[bytes, bytes]]  # as they were sent, names in lower case
 
@@ -113,7 +115,7 @@ def read_user(headers: Headers) -> ProxyUser | None:
     if not name:
         return None
     # The names of two accounts must not be equal to the eye: Django's form normalises them, too.
-    if len(name) > MAX_NAME_LENGTH or unicodedata.normalize("NFKC", name) != name:
+    if len(name) > usernames.MAX_LENGTH or unicodedata.normalize("NFKC", name) != name:
         raise InvalidHeader(_("The proxy sent a user name that no account can have."))
     if not settings.AUTH_PROXY_GROUPS_HEADER:
         return ProxyUser(name)
@@ -141,11 +143,21 @@ def _single_value(headers: Headers, name: str) -> str:
     return text
 
 
+def handover_permission(account: User) -> Permission:
+    """Return whether the proxy may be allowed to sign in to an account."""
+    if break_glass.is_name(account.username):
+        return Permission(False, _("The break-glass account cannot be handed over to the proxy."))
+    if account.groups.filter(name=demo.GROUP).exists():
+        return Permission(False, _("Demo accounts cannot be handed over to the proxy."))
+    return Permission(True)
+
+
 def find_account(user: ProxyUser, at: datetime, client_address: str | None) -> User:
     """Return the account of the proxy's user, added if there is none of this name.
 
-    Raise AccountRefused for the break-glass account, for one that was made in the dashboard and not
-    handed over (`ProxyAccount`), and for an inactive one.
+    Raise AccountRefused for the break-glass account and demo accounts, for one that was made in the
+    dashboard and not handed over (`ProxyAccount`), for a name that differs from that of an account
+    only in case, and for an inactive account.
     """
     refusal = AccountRefused(
         _(
@@ -157,12 +169,12 @@ def find_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
     if break_glass.is_name(user.name):
         raise refusal
     accounts = User.objects.filter(proxy_account__isnull=False, username=user.name)
+    accounts = accounts.exclude(groups__name=demo.GROUP)
     account = accounts.first()
     if account is None:
-        try:
+        with contextlib.suppress(IntegrityError):  # added by another request just now
             account = _add_account(user, at, client_address)
-        except IntegrityError:  # made in the dashboard, or by another request just now
-            account = accounts.first()
+        account = account or accounts.first()
     if account is None:
         raise refusal
     if not account.is_active:
@@ -170,7 +182,10 @@ def find_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
     return account
 
 
-def _add_account(user: ProxyUser, at: datetime, client_address: str | None) -> User:
+def _add_account(user: ProxyUser, at: datetime, client_address: str | None) -> User | None:
+    """Return a new account, None if its name is taken."""
+    if usernames.is_taken(user.name):
+        return None
     with transaction.atomic():
         account = User.objects.create_user(user.name)
         ProxyAccount.objects.create(user=account)

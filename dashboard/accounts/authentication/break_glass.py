@@ -30,6 +30,11 @@ def is_name(username: str) -> bool:
     return bool(name) and username.casefold() == name.casefold()
 
 
+def may_use_password(user: User) -> bool:
+    """Return whether a password can sign an account in, if it has one."""
+    return settings.PASSWORD_SIGN_IN or user.username == settings.BREAK_GLASS_ACCOUNT
+
+
 def warn_if_unusable() -> None:
     """Log a warning if the break-glass account could not sign in: there is time to repair it."""
     name: str = settings.BREAK_GLASS_ACCOUNT

@@ -13,7 +13,7 @@ from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 
-from dashboard.accounts import access_log
+from dashboard.accounts import access_log, usernames
 from dashboard.accounts.administration import rights
 from dashboard.accounts.authentication import break_glass, external_groups, throttle
 from dashboard.accounts.authentication.oidc_claims import Claims, OIDCFailure, Reason
@@ -85,10 +85,7 @@ def _find_or_create(claims: Claims, at: datetime, client_address: str | None) ->
 
 def _unique(username: str) -> str:
     number, candidate = 1, username
-    reserved = settings.BREAK_GLASS_ACCOUNT.casefold()
-    while (
-        candidate.casefold() == reserved or User.objects.filter(username__iexact=candidate).exists()
-    ):
+    while break_glass.is_name(candidate) or usernames.is_taken(candidate):
         number += 1
         candidate = f"{username}-{number}"
     return candidate

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 
 from dashboard.accounts import access_log, demo, sessions
-from dashboard.accounts.authentication import sign_in, throttle
+from dashboard.accounts.authentication import break_glass, sign_in, throttle
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.models.accounts.access import AccessKind
@@ -30,7 +30,8 @@ def denied_reason(user: User) -> str:
     if settings.READ_ONLY:
         return _("This dashboard is read-only.")
     if user.has_usable_password():
-        return ""
+        is_used = break_glass.may_use_password(user)
+        return "" if is_used else _("Sign-in with a password is off.")
     if user.groups.filter(name=demo.GROUP).exists():
         return _("Demo accounts have a fixed password.")
     return _("Your account has no password here: you sign in through another service.")

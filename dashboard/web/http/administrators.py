@@ -4,12 +4,18 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate
 
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from dashboard.accounts.administration import administrators
-from dashboard.accounts.administration.administrators import Author
+from dashboard.accounts.administration.administrators import AdministrationError, Author
+from dashboard.web.http import errors
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.sign_in import signed_in_user
 
@@ -33,3 +39,26 @@ def for_administrators[**P](
 def author(request: HttpRequest) -> Author:
     """Return who makes a change by this request."""
     return Author(signed_in_user(request), client_address(request))
+
+
+def refused(
+    request: HttpRequest,
+    error: AdministrationError,
+    render: Callable[[str, int], HttpResponse],
+) -> HttpResponse:
+    """Return the answer to a change that was not made: the page with the text and its status.
+
+    `render` is given both. Who can change nothing any more gets a 403 without the page.
+    """
+    user = User.objects.filter(pk=signed_in_user(request).pk).first()
+    if settings.READ_ONLY or user is None or not administrators.may_administer(user):
+        return errors.forbidden(request, str(error))
+    return render(str(error), error.status)
+
+
+def changed(request: HttpRequest, text: str, view: str, **arguments: int) -> HttpResponse:
+    """Say that a change was made, and show a page: 303, so that reloading it repeats nothing."""
+    messages.success(request, text, extra_tags="good")
+    response = redirect(reverse(view, kwargs=arguments))
+    response.status_code = 303
+    return response

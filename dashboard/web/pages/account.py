@@ -4,34 +4,29 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from django.contrib import messages
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, QueryDict
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from dashboard.accounts import demo, permissions
+from dashboard.accounts import demo, permissions, usernames
 from dashboard.accounts.administration import account_changes, rights
 from dashboard.accounts.administration.account_changes import AccountSettings
-from dashboard.accounts.administration.administrators import (
-    AdministrationError,
-    Conflict,
-    NotAllowed,
-)
+from dashboard.accounts.administration.administrators import AdministrationError, Conflict
+from dashboard.accounts.authentication import identity_sources
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import changes, table, texts
-from dashboard.web.http import errors, keys, lookup, password_checks
-from dashboard.web.http.administrators import author, for_administrators
+from dashboard.web.http import keys, lookup, password_checks
+from dashboard.web.http.administrators import author, changed, for_administrators, refused
 from dashboard.web.http.sign_in import signed_in_user
 
 RECENT_CHANGES = 10
-MAX_NAME_LENGTH = 150  # of Django's user names
 
 
 @dataclass
@@ -83,19 +78,20 @@ def add_account(request: HttpRequest) -> HttpResponse:
                 author(request), form.username, hashed, form.settings
             )
         except AdministrationError as error:
-            form.errors[""] = [str(error)]
-            return _render_new(request, form, status=422)
-        messages.success(request, _("Account added."), extra_tags="good")
-        return _see_account(user.pk)
+            return refused(request, error, show)
+        return changed(request, _("Account added."), "account", key=user.pk)
 
-    def refuse(text: str) -> HttpResponse:
+    def show(text: str, status: int) -> HttpResponse:
         form.errors[""] = [text]
-        return _render_new(request, form)
+        return _render_new(request, form, status)
 
     if not password:
         return add("")
     return password_checks.in_queue(
-        partial(make_password, password), is_reserved=True, then=add, refuse=refuse
+        partial(make_password, password),
+        is_reserved=True,
+        then=add,
+        refuse=lambda text: show(text, 503),
     )
 
 
@@ -111,14 +107,14 @@ def account(request: HttpRequest, key: int) -> HttpResponse:
         account_changes.change_account(
             author(request), key, form.settings, request.POST.get("version", "")
         )
-    except Conflict as error:
-        return _render_account(request, user, {"": [str(error)]}, status=409)
-    except NotAllowed as error:
-        return errors.forbidden(request, str(error))
     except AdministrationError as error:
-        return _render_account(request, user, {"": [str(error)]}, status=422)
-    messages.success(request, _("Saved. It applies from the next request."), extra_tags="good")
-    return _see_account(key)
+        kept = None if isinstance(error, Conflict) else form
+
+        def show(text: str, status: int) -> HttpResponse:
+            return _render_account(request, user, {"": [text]}, status, kept)
+
+        return refused(request, error, show)
+    return changed(request, _("Saved. It applies from the next request."), "account", key=key)
 
 
 @require_POST
@@ -136,22 +132,24 @@ def account_password(request: HttpRequest, key: int) -> HttpResponse:
         try:
             account_changes.set_password(author(request), key, hashed)
         except AdministrationError as error:
-            return errors.forbidden(request, str(error))
-        messages.success(request, _("Password set."), extra_tags="good")
-        return _see_account(key)
+            return refused(request, error, lambda text, status: show("", text, status))
+        return changed(request, _("Password set."), "account", key=key)
 
-    def refuse(text: str) -> HttpResponse:
-        return _render_account(request, user, {"password": [text]})
+    def show(field: str, text: str, status: int) -> HttpResponse:
+        return _render_account(request, user, {field: [text]}, status)
 
     return password_checks.in_queue(
-        partial(make_password, password), is_reserved=True, then=save, refuse=refuse
+        partial(make_password, password),
+        is_reserved=True,
+        then=save,
+        refuse=lambda text: show("password", text, 503),
     )
 
 
 def _username_problems(username: str) -> list[str]:
-    if not 0 < len(username) <= MAX_NAME_LENGTH:
+    if not 0 < len(username) <= usernames.MAX_LENGTH:
         text = _("A user name has 1 to %(max)d characters.")
-        return [text % {"max": MAX_NAME_LENGTH}]
+        return [text % {"max": usernames.MAX_LENGTH}]
     try:
         UnicodeUsernameValidator()(username)
     except ValidationError as error:
@@ -184,24 +182,26 @@ def _render_account(
     user: User,
     form_errors: dict[str, list[str]] | None = None,
     status: int = 200,
+    form: AccountForm | None = None,
 ) -> HttpResponse:
     user.refresh_from_db()
     subject = rights.account(user.pk)
     administrator = signed_in_user(request)
     problems = form_errors or {}
     user_permissions = permissions.for_user(user)
-    is_demo = user.groups.filter(name=demo.GROUP).exists()
-    edit_permission = account_changes.edit_permission(administrator, user)
+    source = identity_sources.find(user)
     context = {
         "nav": "status",
         "tab": "people",
         "account": user,
-        "is_demo": is_demo,
+        "is_demo": user.groups.filter(name=demo.GROUP).exists(),
+        "source": source,
         "is_own": user.pk == administrator.pk,
-        "edit_permission": edit_permission,
-        "may_set_password": edit_permission.allowed and not is_demo,
+        "edit_permission": account_changes.edit_permission(administrator, user),
+        "password_permission": account_changes.password_permission(administrator, user),
         "is_superuser": administrator.is_superuser,
-        "form": AccountForm(
+        "form": form
+        or AccountForm(
             user.username,
             user.is_active,
             user.is_staff,
@@ -237,9 +237,3 @@ def _answer(
         "label": texts.action_label(right.action),
         "reasons": texts.reasons(user_permissions, right, named),
     }
-
-
-def _see_account(key: int) -> HttpResponse:
-    response = redirect("account", key=key)
-    response.status_code = 303
-    return response

@@ -1,26 +1,21 @@
 """A group, or everybody who is signed in: grants, members and changes; confirm each change."""
 
-from django.contrib import messages
 from django.contrib.auth.models import Group
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import permissions
 from dashboard.accounts.administration import group_changes, rights
-from dashboard.accounts.administration.administrators import (
-    AdministrationError,
-    Conflict,
-    NotAllowed,
-)
+from dashboard.accounts.administration.administrators import AdministrationError, Conflict
 from dashboard.accounts.administration.group_changes import GrantScope
 from dashboard.models import Grant, Project
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import changes, table, texts
-from dashboard.web.http import errors, lookup
-from dashboard.web.http.administrators import author, for_administrators
+from dashboard.web.http import lookup
+from dashboard.web.http.administrators import author, changed, for_administrators, refused
 
 EVERYBODY_KEY = 0  # in addresses
 SHOWN_MEMBERS = 50
@@ -37,13 +32,14 @@ def group(request: HttpRequest, key: int) -> HttpResponse:
     name = request.POST.get("name", "")
     try:
         group_changes.rename_group(author(request), shown, name, request.POST.get("version", ""))
-    except NotAllowed as error:
-        return errors.forbidden(request, str(error))
-    except Conflict as error:
-        return _render_group(request, _find_group(key), str(error), status=409)
     except AdministrationError as error:
-        return _render_group(request, shown, str(error), name, status=422)
-    return _see_group(request, key, _("Renamed."))
+        kept = "" if isinstance(error, Conflict) else name
+
+        def show(text: str, status: int) -> HttpResponse:
+            return _render_group(request, _find_group(key), text, kept, status=status)
+
+        return refused(request, error, show)
+    return changed(request, _("Renamed."), "group", key=key)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -51,18 +47,20 @@ def group(request: HttpRequest, key: int) -> HttpResponse:
 def delete_group(request: HttpRequest, key: int) -> HttpResponse:
     """Show what the deletion would do (GET), or delete a group (POST)."""
     shown = get_object_or_404(Group, pk=key)
-    error_text = ""
     if request.method == "POST":
         try:
             version = request.POST.get("version", "")
             group_changes.delete_group(author(request), shown, version)
-        except NotAllowed as error:
-            return errors.forbidden(request, str(error))
         except AdministrationError as error:
-            error_text = str(error)
-        else:
-            messages.success(request, _("Group deleted."), extra_tags="good")
-            return redirect("groups")
+            return refused(request, error, lambda *text: _render_deletion(request, key, *text))
+        return changed(request, _("Group deleted."), "groups")
+    return _render_deletion(request, key)
+
+
+def _render_deletion(
+    request: HttpRequest, key: int, error: str = "", status: int = 200
+) -> HttpResponse:
+    shown = get_object_or_404(Group, pk=key)
     subject = rights.group(shown.pk)
     own_rules = {rule for rule in permissions.load_rules() if rule.group == shown.name}
     effect = group_changes.effect(shown, removed=own_rules)
@@ -76,9 +74,8 @@ def delete_group(request: HttpRequest, key: int) -> HttpResponse:
         "hides_everything": effect.hides_everything,
         "permission": group_changes.edit_permission(shown),
         "version": rights.version(rights.snapshot(subject)[subject]),
-        "error": error_text,
+        "error": error,
     }
-    status = 409 if error_text else 200
     return render(request, "pages/group_delete.html", context, status=status)
 
 
@@ -102,11 +99,10 @@ def add_grant(request: HttpRequest, key: int) -> HttpResponse:
     if request.method == "POST":
         try:
             group_changes.add_grant(author(request), shown, scope)
-        except NotAllowed as error:
-            return errors.forbidden(request, str(error))
         except AdministrationError as error:
-            return _render_group(request, shown, grant_error=str(error), status=409)
-        return _see_group(request, key, _("Grant added. It applies from the next request."))
+            return refused(request, error, lambda *text: _render_grants(request, key, *text))
+        text = _("Grant added. It applies from the next request.")
+        return changed(request, text, "group", key=key)
     rule = group_changes.rule_of(shown, scope)
     effect = group_changes.effect(shown, added=[rule])
     context = {
@@ -133,11 +129,10 @@ def remove_grant(request: HttpRequest, key: int, grant_key: int) -> HttpResponse
     if request.method == "POST":
         try:
             group_changes.remove_grant(author(request), grant)
-        except NotAllowed as error:
-            return errors.forbidden(request, str(error))
         except AdministrationError as error:
-            return _render_group(request, shown, grant_error=str(error), status=409)
-        return _see_group(request, key, _("Grant removed. It applies from the next request."))
+            return refused(request, error, lambda *text: _render_grants(request, key, *text))
+        text = _("Grant removed. It applies from the next request.")
+        return changed(request, text, "group", key=key)
     effect = group_changes.effect_of_removal(grant)
     context = {
         "nav": "status",
@@ -154,6 +149,10 @@ def remove_grant(request: HttpRequest, key: int, grant_key: int) -> HttpResponse
 def _find_group(key: int) -> Group | None:
     """Return a group; None is everybody. Raise Http404."""
     return None if key == EVERYBODY_KEY else get_object_or_404(Group, pk=key)
+
+
+def _render_grants(request: HttpRequest, key: int, error: str, status: int) -> HttpResponse:
+    return _render_group(request, _find_group(key), grant_error=error, status=status)
 
 
 def _render_group(
@@ -207,10 +206,3 @@ def _grant_text(grant: Grant) -> str:
 
 def _name(project: Project | None) -> str:
     return str(project) if project else ""
-
-
-def _see_group(request: HttpRequest, key: int, text: str) -> HttpResponse:
-    messages.success(request, text, extra_tags="good")
-    response = redirect("group", key=key)
-    response.status_code = 303
-    return response

@@ -6,20 +6,19 @@ from django.contrib.auth.models import Group, User
 from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
-from django.urls import reverse
+from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
 from dashboard.accounts import demo
 from dashboard.accounts.administration import group_changes, rights_overview
-from dashboard.accounts.administration.administrators import AdministrationError, NotAllowed
+from dashboard.accounts.administration.administrators import AdministrationError
 from dashboard.models import Project
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import matrix, texts
-from dashboard.web.http import errors, keys
-from dashboard.web.http.administrators import author, for_administrators
+from dashboard.web.http import keys
+from dashboard.web.http.administrators import author, changed, for_administrators, refused
 
 PER_PAGE = 50
 MAX_LENGTH = 200  # of a filter
@@ -51,17 +50,19 @@ def people(request: HttpRequest) -> HttpResponse:
 @for_administrators
 def groups(request: HttpRequest) -> HttpResponse:
     """Show the matrix of rights (GET), or add a group (POST)."""
-    name = error = ""
     if request.method == "POST":
         name = request.POST.get("name", "")
         try:
             group = group_changes.add_group(author(request), name)
-        except NotAllowed as refusal:
-            return errors.forbidden(request, str(refusal))
-        except AdministrationError as refusal:
-            error = str(refusal)
-        else:
-            return redirect(reverse("group", args=[group.pk]))
+        except AdministrationError as error:
+            return refused(request, error, lambda *shown: _render_groups(request, name, *shown))
+        return changed(request, _("Group added."), "group", key=group.pk)
+    return _render_groups(request)
+
+
+def _render_groups(
+    request: HttpRequest, name: str = "", error: str = "", status: int = 200
+) -> HttpResponse:
     context = {
         "nav": "status",
         "tab": "groups",
@@ -69,7 +70,7 @@ def groups(request: HttpRequest) -> HttpResponse:
         "new_name": name,
         "error": error,
     }
-    return render(request, "pages/groups.html", context, status=422 if error else 200)
+    return render(request, "pages/groups.html", context, status=status)
 
 
 @require_safe

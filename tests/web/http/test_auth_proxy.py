@@ -362,9 +362,20 @@ def test_break_glass_account_is_refused_even_if_handed_over(
     assert User.objects.count() == 1
 
 
-def test_demo_account_is_refused(open_browser: OpenBrowser) -> None:
+def test_demo_account_is_refused_even_if_handed_over(open_browser: OpenBrowser) -> None:
     demo.enable()
+    ProxyAccount.objects.create(user=User.objects.get(username="admin"))
     assert open_browser("admin").open().status_code == 403
+
+
+@pytest.mark.parametrize("is_handed_over", [True, False])
+def test_name_of_an_account_in_other_case_is_refused(
+    is_handed_over: bool, open_browser: OpenBrowser, viewer: User
+) -> None:
+    if is_handed_over:
+        ProxyAccount.objects.create(user=viewer)
+    assert "was made in the dashboard" in reason_of(open_browser("Viewer").open("/"))
+    assert User.objects.count() == 1
 
 
 def test_account_that_was_handed_over_is_signed_in(open_browser: OpenBrowser, viewer: User) -> None:

@@ -170,6 +170,22 @@ def test_account_of_provider_has_no_password(
         other.sign_in_with_password(username)
 
 
+def test_account_page_says_that_the_provider_signs_it_in(
+    visitor: Browser, dashboard: Dashboard, username: str
+) -> None:
+    def source_of(name: str) -> list[str]:
+        page = dashboard.administrator.open(f"/people/?q={name}")
+        links = {text_of(a): a.attributes["href"] for a in parse_html(page).css("a.title")}
+        page = dashboard.administrator.open(links[name] or "")
+        return [text_of(one) for one in parse_html(page).css("[data-source]")]
+
+    visitor.sign_in(username)
+    assert source_of(username) == [
+        "Signed in by OpenID Connect. Its groups follow it at each sign-in."
+    ]
+    assert source_of("viewer") == []
+
+
 def test_session_lasts_as_long_as_one_by_password(visitor: Browser, username: str) -> None:
     begun = visitor.begin()
     assert "Max-Age=600;" in begun.headers["set-cookie"]

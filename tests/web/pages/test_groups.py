@@ -104,7 +104,8 @@ def test_removed_project_is_listed_only_with_a_grant(root_client: Client, viewer
 
 def test_group_is_added(root_client: Client) -> None:
     answer = root_client.post("/people/groups/", {"name": "Leads"})
-    assert answer["Location"] == url(Group.objects.get(name="Leads"))
+    added = Group.objects.get(name="Leads")
+    assert (answer.status_code, answer["Location"]) == (303, url(added))
 
 
 def test_invalid_group_name_is_kept_in_the_form(root_client: Client, on_call: Group) -> None:
@@ -138,7 +139,7 @@ def test_group_is_deleted_after_confirmation(
     version = select_one(html, "input[name=version]").attributes["value"]
     assert Group.objects.filter(pk=on_call.pk).exists()
     answer = root_client.post(url(on_call, "delete/"), {"version": version})
-    assert answer["Location"] == "/people/groups/"
+    assert (answer.status_code, answer["Location"]) == (303, "/people/groups/")
     assert not Group.objects.filter(pk=on_call.pk).exists()
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 from django.contrib.auth.models import User
+from django.test import Client
 from pytest_django import Settings
 
 from dashboard.accounts.authentication import password_queue, throttle
@@ -154,3 +155,19 @@ def test_session_that_ends_during_the_check_keeps_the_password(
     viewer.refresh_from_db()
     assert viewer.check_password("viewer")
     assert not recorded(AccessKind.PASSWORD_CHANGED)
+
+
+def test_password_that_cannot_be_used_is_not_changed(
+    viewer_client: Client, settings: Settings
+) -> None:
+    def reason() -> str:
+        page = parse_html(viewer_client.get("/account/"))
+        assert bool(page.css("input[type=password]")) != bool(page.css("[data-reason]"))
+        return "".join(text_of(one) for one in page.css("[data-reason]"))
+
+    assert reason() == ""
+    settings.PASSWORD_SIGN_IN = False
+    assert reason() == "Sign-in with a password is off."
+    assert viewer_client.post("/account/", {"old_password": "viewer"}).status_code == 403
+    settings.BREAK_GLASS_ACCOUNT = "viewer"
+    assert reason() == ""

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -14,7 +14,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.accounts import demo
 from dashboard.accounts.authentication import password_queue
-from dashboard.models import Grant, RightsChange
+from dashboard.models import Grant, ProxyAccount, RightsChange
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.html import parse_html, select_one, text_of
@@ -247,6 +247,48 @@ def test_demo_account_keeps_its_group_and_has_no_password_form(root_client: Clie
     html = open_page(root_client, account_url(viewer))
     assert not html.css("#password")
     assert "Demo account" in text_of(select_one(html, "main"))
+
+
+def source_of(client: Client, user: User) -> list[str]:
+    return [text_of(one) for one in open_page(client, account_url(user)).css("[data-source]")]
+
+
+def test_account_shows_that_the_proxy_signs_it_in(
+    root_client: Client, viewer: User, settings: Settings
+) -> None:
+    settings.AUTH_PROXY_HEADER = "X-Forwarded-User"
+    assert source_of(root_client, viewer) == []
+    ProxyAccount.objects.create(user=viewer)
+    assert source_of(root_client, viewer) == ["Signed in by the proxy."]
+    settings.AUTH_PROXY_GROUPS_HEADER = "X-Forwarded-Groups"
+    assert source_of(root_client, viewer) == [
+        "Signed in by the proxy. Its groups follow it at each sign-in."
+    ]
+    settings.AUTH_PROXY_HEADER = ""
+    assert source_of(root_client, viewer) == []
+
+
+def test_account_that_cannot_use_a_password_has_no_form_for_it(
+    root_client: Client, root: User, viewer: User, settings: Settings
+) -> None:
+    settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, "root"
+    html = open_page(root_client, account_url(viewer))
+    assert not html.css("#password")
+    assert text_of(select_one(html, "[data-reason]")) == "Sign-in with a password is off."
+    assert open_page(root_client, account_url(root)).css("#password")
+
+
+@pytest.mark.django_db
+def test_refused_account_keeps_its_fields_with_the_reason() -> None:
+    group = Group.objects.create(name="Auditors")
+    group.permissions.add(Permission.objects.get(codename="view_accessevent"))
+    form = {"username": "ben", "active": "1", "group": [group.pk]}
+    answer = client_of(create_administrator()).post("/people/new/", form)
+    assert answer.status_code == 403
+    html = parse_html(answer)
+    assert "more permissions" in text_of(select_one(html, "[role=alert]"))
+    assert select_one(html, "#username").attributes["value"] == "ben"
+    assert html.css(f"input[name=group][value='{group.pk}'][checked]")
 
 
 @pytest.mark.parametrize("address", ["/people/new/", "/people/groups/"])
