@@ -20,7 +20,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.accounts import access_log, usernames
-from dashboard.accounts.administration import account_changes, rights
+from dashboard.accounts.administration import account_changes, administrators, rights
 from dashboard.db import threads as db_threads
 from dashboard.models import (
     Abort,
@@ -199,7 +199,9 @@ class LoggedUserAdmin(RightsLogMixin, DjangoUserAdmin):
         fields = super().get_readonly_fields(request, obj)
         if signed_in_user(request).is_superuser:
             return fields
-        return (*fields, "is_superuser", "is_staff", "groups", "user_permissions")
+        # By its name the proxy finds an account.
+        name = ("username",) if obj is not None else ()
+        return (*fields, *name, "is_superuser", "is_staff", "groups", "user_permissions")
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return super().has_change_permission(request, obj) and self._may_edit(request, obj)
@@ -216,11 +218,23 @@ class LoggedUserAdmin(RightsLogMixin, DjangoUserAdmin):
 
 @admin.register(Group)
 class LoggedGroupAdmin(RightsLogMixin, GroupAdmin):
-    """Groups; only superusers give them Django permissions."""
+    """Groups, with the limits of /people/; only superusers give them Django permissions."""
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
         return fields if signed_in_user(request).is_superuser else (*fields, "permissions")
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return super().has_change_permission(request, obj) and self._may_edit(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and self._may_edit(request, obj)
+
+    @staticmethod
+    def _may_edit(request: HttpRequest, obj: Model | None) -> bool:
+        if not isinstance(obj, Group):
+            return True
+        return administrators.holds_permissions_of(signed_in_user(request), obj)
 
 
 class ProxyAccountForm(ProxyAccountModelForm):

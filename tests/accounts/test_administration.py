@@ -583,3 +583,35 @@ def test_administrators_who_change_one_account_at_once_do_not_overwrite_each_oth
     assert "conflict" in results
     assert [group.name for group in user.groups.all()] == [name]
     assert recorded() == [("root", "account", "ben", "Changed.")]
+
+
+def test_group_with_more_permissions_is_renamed_and_deleted_by_superusers_only(
+    root: Author, ada: Author, on_call: Group
+) -> None:
+    # Under the name of one that a provider reports for them, they would be its members.
+    on_call.permissions.add(Permission.objects.get(codename="view_accessevent"))
+    version = rights.version(rights.snapshot(rights.group(on_call.pk))[rights.group(on_call.pk)])
+    with pytest.raises(NotAllowed, match="Only superusers"):
+        group_changes.rename_group(ada, on_call, "everyone", version)
+    with pytest.raises(NotAllowed, match="Only superusers"):
+        group_changes.delete_group(ada, on_call, version)
+    group_changes.rename_group(root, on_call, "everyone", version)
+    assert Group.objects.filter(name="everyone").exists()
+
+
+def test_superuser_who_was_demoted_meanwhile_makes_no_superuser(ada: Author, viewer: User) -> None:
+    stale = Author(User.objects.get(pk=ada.user.pk), None)
+    stale.user.is_superuser = True  # as it was when the request began
+    with pytest.raises(NotAllowed):
+        change(stale, viewer, is_superuser=True)
+    assert not User.objects.get(pk=viewer.pk).is_superuser
+
+
+def test_name_that_looks_like_another_account_is_not_added(root: Author, viewer: User) -> None:
+    with pytest.raises(AdministrationError, match="exists"):
+        account_changes.add_account(root, "\uff56iewer", "", settings_of(viewer))
+
+
+def test_group_name_with_invisible_characters_is_refused(root: Author) -> None:
+    with pytest.raises(AdministrationError, match="invisible"):
+        group_changes.add_group(root, "On\u202ecall")

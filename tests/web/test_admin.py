@@ -378,12 +378,35 @@ def test_reserved_and_taken_names_are_refused_in_the_admin(
     username: str, error: str, viewer: User, settings: Settings
 ) -> None:
     settings.BREAK_GLASS_ACCOUNT = "glass"
-    client = staff_client("add_user")
-    form = {"username": username, "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
-    answer = client.post(f"/admin/auth/user/{viewer.pk}/change/", form)
-    assert field_errors(answer) == [error]
     form = {"username": username, "usable_password": "false"}
-    assert field_errors(client.post("/admin/auth/user/add/", form)) == [error]
+    assert field_errors(staff_client("add_user").post("/admin/auth/user/add/", form)) == [error]
+
+
+def test_only_superusers_rename_accounts_in_the_admin(
+    admin_client: Client, viewer: User, settings: Settings
+) -> None:
+    # By its name the proxy finds an account.
+    address = f"/admin/auth/user/{viewer.pk}/change/"
+    form = {"username": "renamed", "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    assert staff_client().post(address, form).status_code == 302
+    viewer.refresh_from_db()
+    assert viewer.username == "viewer"
+    assert field_errors(admin_client.post(address, form | {"username": "ADA"})) == [
+        "An account with this name exists."
+    ]
+    assert admin_client.post(address, form).status_code == 302
+    viewer.refresh_from_db()
+    assert viewer.username == "renamed"
+
+
+def test_only_holders_of_its_permissions_change_a_group_in_the_admin(viewer: User) -> None:
+    group = Group.objects.create(name="Platform")
+    group.permissions.add(Permission.objects.get(codename="delete_user"))
+    client = staff_client("change_group", "delete_group")
+    for page in ("change", "delete"):
+        address = f"/admin/auth/group/{group.pk}/{page}/"
+        form = {"name": "everyone", "post": "yes"}
+        assert client.post(address, form).status_code == 403
 
 
 def test_administrator_gives_groups_no_permissions_in_the_admin(db: None) -> None:

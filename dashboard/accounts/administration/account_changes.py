@@ -17,6 +17,8 @@ from dashboard.accounts.administration.administrators import (
     AdministrationError,
     Author,
     NotAllowed,
+    django_permissions,
+    holds_permissions_of,
     recorded_change,
     require_existence,
     require_version,
@@ -45,7 +47,7 @@ def edit_permission(administrator: User, account: User) -> Permission:
         return Permission(False, _("Only superusers can change superusers."))
     if not (permission := name_permission(administrator, account.username)).allowed:
         return permission
-    if not _django_permissions(administrator) >= _django_permissions(account):
+    if not django_permissions(administrator) >= django_permissions(account):
         text = _("Only superusers can change accounts that have more permissions than they do.")
         return Permission(False, text)
     return Permission(True)
@@ -88,6 +90,7 @@ def add_account(author: Author, username: str, password: str, wanted: AccountSet
     `password` is hashed; empty: the account cannot sign in with a password. Raise
     AdministrationError.
     """
+    username = User.normalize_username(username)  # as the sign-in form does
     with recorded_change(author, "Added.") as before:
         is_taken = AdministrationError(_("An account with this name exists."))
         if usernames.is_taken(username):
@@ -127,11 +130,6 @@ def _unusable_password() -> str:
     return UNUSABLE_PASSWORD_PREFIX + get_random_string(UNUSABLE_LENGTH)
 
 
-def _django_permissions(user: User) -> set[str]:
-    """Return the Django permissions of an account; of an inactive one, those it would have."""
-    return User(pk=user.pk, is_superuser=user.is_superuser).get_all_permissions()
-
-
 def _require(permission: Permission) -> None:
     if not permission.allowed:
         raise NotAllowed(permission.denied_reason)
@@ -161,9 +159,7 @@ def _apply(administrator: User, user: User, wanted: AccountSettings) -> None:
 
 def _require_held_permissions(administrator: User, group_keys: Collection[int]) -> None:
     """Raise NotAllowed if a group has Django permissions that the administrator does not have."""
-    held = _django_permissions(administrator)
     for group in Group.objects.filter(pk__in=group_keys):
-        named = group.permissions.values_list("content_type__app_label", "codename")
-        if not held.issuperset(f"{app}.{name}" for app, name in named):
+        if not holds_permissions_of(administrator, group):
             text = _("Only superusers can add accounts to “%(group)s”, which has more permissions.")
             raise NotAllowed(text % {"group": group.name[:60]})

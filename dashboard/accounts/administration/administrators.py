@@ -37,9 +37,9 @@ class Conflict(AdministrationError):
     status = 409
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Author:
-    """Who makes a change, and from which address."""
+    """Who makes a change, and from which address; within `recorded_change`, `user` as stored."""
 
     user: User
     client_address: str | None
@@ -48,6 +48,17 @@ class Author:
 def may_administer(user: AbstractBaseUser | AnonymousUser) -> bool:
     """Return whether a user is an administrator: a superuser, or a holder of all PERMISSIONS."""
     return isinstance(user, User) and user.has_perms(PERMISSIONS)
+
+
+def django_permissions(user: User) -> set[str]:
+    """Return the Django permissions of an account; of an inactive one, those it would have."""
+    return User(pk=user.pk, is_superuser=user.is_superuser).get_all_permissions()
+
+
+def holds_permissions_of(administrator: User, group: Group) -> bool:
+    """Return whether an administrator has all Django permissions that a group gives."""
+    names = group.permissions.values_list("content_type__app_label", "codename")
+    return django_permissions(administrator).issuperset(f"{app}.{name}" for app, name in names)
 
 
 @contextmanager
@@ -68,6 +79,7 @@ def recorded_change(
         current = locked_users.get(author.user.pk)
         if current is None or not may_administer(current):
             raise NotAllowed(_("You are no longer an administrator. Nothing was changed."))
+        author.user = current  # the change is checked against what they may do now
         before = rights.snapshot(*subjects)
         yield before
         # Anew: an account keeps the permissions that it has once read.

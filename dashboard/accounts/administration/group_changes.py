@@ -18,6 +18,7 @@ from dashboard.accounts.administration.administrators import (
     Author,
     Conflict,
     NotAllowed,
+    holds_permissions_of,
     recorded_change,
     require_existence,
     require_version,
@@ -50,8 +51,8 @@ class Effect:
     hides_everything: bool  # afterwards only superusers can view anything
 
 
-def edit_permission(group: Group) -> Permission:
-    """Return whether a group can be renamed and deleted."""
+def edit_permission(administrator: User, group: Group) -> Permission:
+    """Return whether a group can be renamed and deleted by an administrator."""
     if settings.READ_ONLY:
         return Permission(False, permissions.read_only_reason())
     if group.name == permissions.RELEASE_MANAGERS:
@@ -59,6 +60,10 @@ def edit_permission(group: Group) -> Permission:
         return Permission(False, text)
     if group.name == demo.GROUP:
         return Permission(False, _("The sandbox needs this group."))
+    # Under another name, a provider or a proxy may report it for them.
+    if not holds_permissions_of(administrator, group):
+        text = _("Only superusers can rename or delete this group, which has more permissions.")
+        return Permission(False, text)
     return Permission(True)
 
 
@@ -76,7 +81,7 @@ def rename_group(author: Author, group: Group, name: str, version: str) -> None:
     subject = rights.group(group.pk)
     with recorded_change(author, "Renamed.", subject) as before:
         require_version(before[subject], version)
-        _require_permission(group)
+        _require_permission(author.user, group)
         with _free_name():
             Group.objects.filter(pk=group.pk).update(name=_clean_name(name, except_key=group.pk))
 
@@ -88,7 +93,7 @@ def delete_group(author: Author, group: Group, version: str) -> None:
         # Once the group is locked: nobody can join it any more.
         before.update(rights.snapshot(*rights.subjects_of_deletion([group])))
         require_version(before[subject], version)
-        _require_permission(group)
+        _require_permission(author.user, group)
         Group.objects.filter(pk=group.pk).delete()
 
 
@@ -218,6 +223,8 @@ def _clean_name(name: str, *, except_key: int = 0) -> str:
     if not 0 < len(cleaned) <= MAX_NAME_LENGTH:
         text = _("A group’s name has 1 to %(max)d characters.")
         raise AdministrationError(text % {"max": MAX_NAME_LENGTH})
+    if not cleaned.isprintable():
+        raise AdministrationError(_("A group’s name cannot contain invisible characters."))
     if Group.objects.filter(name__iexact=cleaned).exclude(pk=except_key).exists():
         raise AdministrationError(_("A group with this name exists."))
     return cleaned
@@ -232,7 +239,7 @@ def _free_name() -> Iterator[None]:
         raise AdministrationError(_("A group with this name exists.")) from None
 
 
-def _require_permission(group: Group) -> None:
-    permission = edit_permission(group)
+def _require_permission(administrator: User, group: Group) -> None:
+    permission = edit_permission(administrator, group)
     if not permission.allowed:
         raise NotAllowed(permission.denied_reason)

@@ -16,6 +16,7 @@ from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import changes, table, texts
 from dashboard.web.http import lookup
 from dashboard.web.http.administrators import author, changed, for_administrators, refused
+from dashboard.web.http.sign_in import signed_in_user
 
 EVERYBODY_KEY = 0  # in addresses
 SHOWN_MEMBERS = 50
@@ -72,7 +73,7 @@ def _render_deletion(
         "member_count": shown.user_set.count(),
         "effect_text": texts.loss_text(effect),
         "hides_everything": effect.hides_everything,
-        "permission": group_changes.edit_permission(shown),
+        "permission": group_changes.edit_permission(signed_in_user(request), shown),
         "version": rights.version(rights.snapshot(subject)[subject]),
         "error": error,
     }
@@ -174,7 +175,9 @@ def _render_group(
         "name": name or (shown.name if shown else ""),
         "name_error": name_error,
         "grant_error": grant_error,
-        "permission": group_changes.edit_permission(shown) if shown else None,
+        "permission": group_changes.edit_permission(signed_in_user(request), shown)
+        if shown
+        else None,
         "version": rights.version(rights.snapshot(subject)[subject]),
         "grants": _grants(shown),
         "projects": Project.objects.filter(removed_at=None).order_by("name", "slug"),
