@@ -16,7 +16,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
 from dashboard.accounts import demo, permissions, usernames
-from dashboard.accounts.administration import account_changes, rights
+from dashboard.accounts.administration import account_changes, administrators, rights
 from dashboard.accounts.administration.account_changes import AccountSettings
 from dashboard.accounts.administration.administrators import AdministrationError, Conflict
 from dashboard.accounts.authentication import identity_sources
@@ -196,6 +196,7 @@ def _render_account(
         "account": user,
         "is_demo": user.groups.filter(name=demo.GROUP).exists(),
         "source": source,
+        "is_administrator": administrators.may_administer(user),
         "is_own": user.pk == administrator.pk,
         "edit_permission": account_changes.edit_permission(administrator, user),
         "password_permission": account_changes.password_permission(administrator, user),

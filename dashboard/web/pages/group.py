@@ -70,6 +70,7 @@ def _render_deletion(
         "tab": "groups",
         "group": shown,
         "grants": _grants(shown),
+        "django_permissions": _django_permissions(shown),
         "member_count": shown.user_set.count(),
         "effect_text": texts.loss_text(effect),
         "hides_everything": effect.hides_everything,
@@ -180,6 +181,7 @@ def _render_group(
         else None,
         "version": rights.version(rights.snapshot(subject)[subject]),
         "grants": _grants(shown),
+        "django_permissions": _django_permissions(shown) if shown else "",
         "projects": Project.objects.filter(removed_at=None).order_by("name", "slug"),
         "stages": StageName.values,
         "actions": [
@@ -209,3 +211,8 @@ def _grant_text(grant: Grant) -> str:
 
 def _name(project: Project | None) -> str:
     return str(project) if project else ""
+
+
+def _django_permissions(shown: Group) -> str:
+    names = shown.permissions.values_list("content_type__app_label", "codename")
+    return ", ".join(sorted(f"{app}.{name}" for app, name in names))

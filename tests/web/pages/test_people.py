@@ -478,3 +478,23 @@ def test_hostile_names_are_escaped(root_client: Client, viewer: User) -> None:
         html = open_page(root_client, address)
         assert html.css("#hostile, main script, main img, x") == [], address
         assert any(HOSTILE[:40] in one.text() for one in html.css("bdi")), address
+
+
+@pytest.mark.parametrize("page", ["", "delete/"])
+def test_page_of_a_group_names_its_django_permissions(root_client: Client, page: str) -> None:
+    group = Group.objects.create(name="Rights admins")
+    group.permissions.add(Permission.objects.get(codename="change_grant"))
+    html = open_page(root_client, f"/people/groups/{group.pk}/{page}")
+    text = text_of(select_one(html, "[data-django-permissions]"))
+    assert text == "Members have these Django permissions: dashboard.change_grant."
+
+
+def test_page_of_an_account_says_that_it_is_an_administrator(
+    root_client: Client, viewer: User
+) -> None:
+    administrator = create_administrator("ada")
+    badges = [
+        text_of(select_one(open_page(root_client, account_url(user)), ".badges"))
+        for user in (administrator, viewer)
+    ]
+    assert ["Administrator" in text for text in badges] == [True, False]
