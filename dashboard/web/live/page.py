@@ -140,7 +140,7 @@ class Page(ABC):
             return
         query = _dependencies_query(type(self), self.permissions)
         dependencies = Dependencies(query, self.key, partial(self.record_view, self.key))
-        state = state_of(request)
+        state = state_of(request, self.key)
         self.is_state_newer = state is None
         state = state or dependencies.load_state(viewer.user_pk, self.snapshot.now)
         self.draft = PageDraft(dependencies, state, self.snapshot.now)

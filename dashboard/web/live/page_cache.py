@@ -60,6 +60,7 @@ class Visit(NamedTuple):
 class State:
     """What a page depends on, as of one time."""
 
+    page_key: int
     rows: Rows
     version: int  # the latest change of all
     facts: Facts = ()  # of the session for which it was read
@@ -80,7 +81,8 @@ class Dependencies:
         rows = self._query.fetch(key=self._page_key, user=user_pk, now=now, session=session_key)
         first = rows[0]
         version = first[FACTS + 1] or 0
-        return State(tuple(row[FACTS + 2 :] for row in rows), version, first[1 : FACTS + 1])
+        facts = first[1 : FACTS + 1]
+        return State(self._page_key, tuple(row[FACTS + 2 :] for row in rows), version, facts)
 
 
 class PageDraft:
@@ -305,10 +307,13 @@ def _has_csrf_cookie(request: HttpRequest) -> bool:
     return "CSRF_COOKIE" in request.META and "CSRF_COOKIE_NEEDS_UPDATE" not in request.META
 
 
-def state_of(request: HttpRequest) -> State | None:
-    """Return the state of a request's page, if it was read before the view was called."""
+def state_of(request: HttpRequest, page_key: int) -> State | None:
+    """Return the state of a request's page, if it was read before the view was called.
+
+    An address may have got another page: what it is about was removed and added again.
+    """
     state: State | None = getattr(request, "page_state", None)
-    return state
+    return state if state is not None and state.page_key == page_key else None
 
 
 def _visit(request: HttpRequest, identity: Identity) -> Visit:

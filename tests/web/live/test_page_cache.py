@@ -29,6 +29,7 @@ from dashboard.models import (
     CatalogSync,
     ChangeCounter,
     DefaultView,
+    Project,
     Run,
     SavedView,
     Session,
@@ -252,6 +253,18 @@ def test_page_is_cached_after_a_change_in_another_stage(visitors: Visitors, stag
     visitors.text("anna", factories.address(stage))
     factories.change(other, status="failure", concluded=True, in_flight=False)
     assert visitors.statements("anna", factories.address(stage)) == CACHE_STATEMENTS
+
+
+def test_stage_that_is_added_again_under_its_address_is_another_page(visitors: Visitors) -> None:
+    visitors.add("anna", RELEASE_MANAGERS)
+    factories.catalog_sweep()
+    for _ in range(3):
+        stage = factories.stage()
+        factories.run(stage)
+        pages = [visitors.text("anna", factories.address(stage)) for _ in range(2)]
+        assert [f"key={stage.pk}&" in page.replace("&amp;", "&") for page in pages] == [True, True]
+        Run.objects.all().delete()
+        Project.objects.all().delete()
 
 
 def test_stream_of_a_cached_page_starts_at_the_latest_change(
