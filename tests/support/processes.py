@@ -201,7 +201,9 @@ class ForkedOnRequest:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        # It is no child of this process: once it has ended, nothing keeps its number.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
 
 @dataclass
