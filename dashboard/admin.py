@@ -136,6 +136,24 @@ class RightsLogMixin(ModelAdmin):
         )
 
 
+class EditLimitMixin(RightsLogMixin):
+    """Refuse to change or delete what the administrator may not edit on /people/ either."""
+
+    @staticmethod
+    def may_edit(administrator: User, obj: Model) -> bool:
+        """Return whether an administrator may change an object."""
+        raise NotImplementedError
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return super().has_change_permission(request, obj) and self._may_edit(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and self._may_edit(request, obj)
+
+    def _may_edit(self, request: HttpRequest, obj: Model | None) -> bool:
+        return obj is None or self.may_edit(signed_in_user(request), obj)
+
+
 admin.site.unregister([User, Group])
 
 
@@ -171,7 +189,7 @@ class AccountChangeForm(AccountNameMixin, DjangoChangeForm):
 
 
 @admin.register(User)
-class LoggedUserAdmin(RightsLogMixin, DjangoUserAdmin):
+class LoggedUserAdmin(EditLimitMixin, DjangoUserAdmin):
     """Accounts, with the limits of /people/; superusers also give permissions."""
 
     form = AccountChangeForm  # type: ignore[assignment]  # the stubs name no form but Django's
@@ -203,38 +221,24 @@ class LoggedUserAdmin(RightsLogMixin, DjangoUserAdmin):
         name = ("username",) if obj is not None else ()
         return (*fields, *name, "is_superuser", "is_staff", "groups", "user_permissions")
 
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return super().has_change_permission(request, obj) and self._may_edit(request, obj)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return super().has_delete_permission(request, obj) and self._may_edit(request, obj)
-
     @staticmethod
-    def _may_edit(request: HttpRequest, obj: Model | None) -> bool:
-        if not isinstance(obj, User):
-            return True
-        return account_changes.edit_permission(signed_in_user(request), obj).allowed
+    def may_edit(administrator: User, obj: Model) -> bool:
+        return isinstance(obj, User) and (
+            account_changes.edit_permission(administrator, obj).allowed
+        )
 
 
 @admin.register(Group)
-class LoggedGroupAdmin(RightsLogMixin, GroupAdmin):
+class LoggedGroupAdmin(EditLimitMixin, GroupAdmin):
     """Groups, with the limits of /people/; only superusers give them Django permissions."""
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
         return fields if signed_in_user(request).is_superuser else (*fields, "permissions")
 
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return super().has_change_permission(request, obj) and self._may_edit(request, obj)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return super().has_delete_permission(request, obj) and self._may_edit(request, obj)
-
     @staticmethod
-    def _may_edit(request: HttpRequest, obj: Model | None) -> bool:
-        if not isinstance(obj, Group):
-            return True
-        return administrators.holds_permissions_of(signed_in_user(request), obj)
+    def may_edit(administrator: User, obj: Model) -> bool:
+        return isinstance(obj, Group) and administrators.holds_permissions_of(administrator, obj)
 
 
 class ProxyAccountForm(ProxyAccountModelForm):

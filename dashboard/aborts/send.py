@@ -352,7 +352,7 @@ def _record_not_sent(abort: Abort, error: NorthflankError) -> None:
 def _record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> None:
     """Record a refusal, unless `run`, read after it, has ended or is aborting.
 
-    `run` is None if Northflank no longer knows it.
+    `run` is None if Northflank no longer has it.
     """
     now = db_threads.now()
     is_over = run is None or run.concluded

@@ -168,7 +168,8 @@ class PreparedCount:
 class PreparedModels[M: Model]:
     """A queryset that selects instances of a model, with a `Parameter` for each later value.
 
-    Related objects come with `select_related`, but not with `prefetch_related`.
+    Related objects come with `select_related`, but not with `prefetch_related`. Django's own code
+    builds the instances, by names that are not part of its API: its exact version is pinned.
     """
 
     def __init__(self, queryset: "QuerySet[M]") -> None:

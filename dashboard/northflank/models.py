@@ -111,7 +111,7 @@ class HasId(Protocol):
 
 
 class Omission(StrEnum):
-    """Why an entry of a list is omitted: it cannot be told apart, or not be read."""
+    """Why an entry of a list is omitted: it is ambiguous, or it cannot be read."""
 
     NO_ID = "no_id"  # or one that cannot be stored or put into a path
     LONG_ID = "long_id"

@@ -1,7 +1,8 @@
 """Back up the database to one file while the dashboard runs, and restore it.
 
 A backup of SQLite is a database file, made by its online backup; one of PostgreSQL is pg_dump's
-custom format. A restore is one transaction: it succeeds, or the database stays as it was.
+custom format. A restore replaces the contents in one transaction: if that fails, the database stays
+as it was. Then it migrates them and deletes the sessions.
 """
 
 import contextlib
@@ -41,7 +42,7 @@ class BackupError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """What a backup says of itself."""
+    """What a backup contains, as far as a restore needs to check it."""
 
     identity: str  # of the Northflank that it mirrors; empty: none yet
     migrations: frozenset[tuple[str, str]]

@@ -431,7 +431,7 @@ def _save_rows(
 
     `existing` are the rows as they were, by run id. With `detail_fields` there is one row, which
     exists; they are saved with it. Return all fields that it was given. `latest_aborts` are those
-    of the changed runs, by the run's key, if the caller knows them.
+    of the changed runs, by the run's key, if the caller has them.
     """
     if not rows:
         return {}

@@ -238,9 +238,8 @@ def _delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
             Stage.objects.filter(older, pk=stage).update(pruned_until=limit)
         Acknowledgement.objects.filter(run__in=keys).delete()
         Dismissal.objects.filter(run__in=keys).delete()
-        # Without loading the rows, as `delete` would. The database itself refuses to delete a run
-        # that other rows need.
-        # One that was restored meanwhile is in flight again.
+        # Without loading the rows, as `delete` would; the database itself refuses to delete a run
+        # that other rows need. A run that was restored meanwhile is in flight again: not deleted.
         Run.objects.filter(pk__in=keys, ended_at__lt=limit)._raw_delete(connection.alias)
 
 

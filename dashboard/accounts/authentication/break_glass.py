@@ -75,7 +75,7 @@ class BreakGlassBackend(ModelBackend):
 
 
 def latest_sign_in(at: datetime) -> AccessEvent | None:
-    """Return the latest sign-in of the break-glass account, if superusers are to be told of it."""
+    """Return the latest sign-in of the break-glass account, if it is to be shown to superusers."""
     event = _sign_ins().first()
     return event if event is not None and event.occurred_at > at - NOTICE_PERIOD else None
 

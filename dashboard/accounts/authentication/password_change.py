@@ -10,7 +10,7 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 
-from dashboard.accounts import access_log, demo, sessions
+from dashboard.accounts import access_log, demo, permissions, sessions
 from dashboard.accounts.authentication import break_glass, sign_in, throttle
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
@@ -28,7 +28,7 @@ class CheckedChange:
 def denied_reason(user: User) -> str:
     """Return why `user` cannot change their password; empty: they can."""
     if settings.READ_ONLY:
-        return _("This dashboard is read-only.")
+        return permissions.read_only_reason()
     if user.has_usable_password():
         is_used = break_glass.may_use_password(user)
         return "" if is_used else _("Sign-in with a password is off.")

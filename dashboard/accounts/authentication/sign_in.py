@@ -1,7 +1,7 @@
 """Sign in with a password: throttled before and after the wait, and recorded if it fails.
 
-Nothing tells whether an account exists: a name without one is throttled like any other, and Django
-hashes the password anyway, so that it takes as long.
+No answer shows whether an account exists: a name without one is throttled like any other, and
+Django hashes the password anyway, so that it takes as long.
 """
 
 from dataclasses import dataclass

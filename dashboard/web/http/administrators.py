@@ -41,7 +41,7 @@ def author(request: HttpRequest) -> Author:
     return Author(signed_in_user(request), client_address(request))
 
 
-def refused(
+def refuse_change(
     request: HttpRequest,
     error: AdministrationError,
     render: Callable[[str, int], HttpResponse],
@@ -56,7 +56,9 @@ def refused(
     return render(str(error), error.status)
 
 
-def changed(request: HttpRequest, text: str, view: str, **arguments: int) -> HttpResponse:
+def redirect_after_change(
+    request: HttpRequest, text: str, view: str, **arguments: int
+) -> HttpResponse:
     """Say that a change was made, and show a page: 303, so that reloading it repeats nothing."""
     messages.success(request, text, extra_tags="good")
     response = redirect(reverse(view, kwargs=arguments))

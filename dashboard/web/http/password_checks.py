@@ -15,12 +15,12 @@ from dashboard.accounts.authentication import password_queue
 from dashboard.web.http.deferred import Deferred
 
 REFUSAL_DELAY = 2.0  # seconds
-MAX_SECONDS_IN_WORDS = 90  # longer waits are told in minutes
+MAX_SECONDS_IN_WORDS = 90  # longer waits are given in minutes
 
 type Refuse = Callable[[str], HttpResponse]  # returns the form with a message
 
 
-def in_queue[T](
+def queue_check[T](
     check: Callable[[], T], *, is_reserved: bool, then: Callable[[T], HttpResponse], refuse: Refuse
 ) -> HttpResponse:
     """Return the response of `then` to the result of `check`, which waits for its turn.
@@ -33,18 +33,18 @@ def in_queue[T](
     except password_queue.QueueFull:
         text = _("Many people are signing in right now.")
         wait = timedelta(seconds=password_queue.RETRY_SECONDS)
-        return delayed(_refused(refuse, text, 503, wait))
+        return delay(_refuse(refuse, text, 503, wait))
     return Deferred(lambda: asyncio.wrap_future(checked), then)
 
 
-def delayed(response: HttpResponse) -> HttpResponse:
+def delay(response: HttpResponse) -> HttpResponse:
     """Return the response in REFUSAL_DELAY, without a thread: a program that guesses waits, too."""
     return Deferred(lambda: asyncio.sleep(REFUSAL_DELAY), lambda _: response)
 
 
-def throttled(refuse: Refuse, wait: timedelta) -> HttpResponse:
+def refuse_throttled(refuse: Refuse, wait: timedelta) -> HttpResponse:
     """Return that there were too many failures, with 429; its client may try again after `wait`."""
-    return _refused(refuse, _("Too many failed attempts."), 429, wait)
+    return _refuse(refuse, _("Too many failed attempts."), 429, wait)
 
 
 def save_session(request: HttpRequest, response: HttpResponse) -> None:
@@ -57,7 +57,7 @@ def _no_view(_: HttpRequest) -> HttpResponse:
     raise NotImplementedError("Middleware that only processes a response calls no view.")
 
 
-def _refused(refuse: Refuse, text: str, status: int, wait: timedelta) -> HttpResponse:
+def _refuse(refuse: Refuse, text: str, status: int, wait: timedelta) -> HttpResponse:
     response = refuse(f"{text} {_retry_message(wait)}")
     response.status_code = status
     response["Retry-After"] = str(math.ceil(wait.total_seconds()))

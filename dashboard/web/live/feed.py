@@ -278,7 +278,7 @@ def _build_message(
     message = b""
     if parts := [*change_set.changed_parts(channel), *changed_status_parts]:
         message = changes.encode_parts(parts, change_set.version)
-    # The first round of a process knows no earlier changes.
+    # In the first round of a process there are no earlier changes to compare with.
     if change_set.is_truncated or change_set.since_version is None:
         message += changes.encode_event(STALE_EVENT, "", change_set.version)
     return message, {part.id: part for part in status_parts}

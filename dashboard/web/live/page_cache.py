@@ -179,7 +179,7 @@ class CachedPage:
         return HttpResponse(body, headers=self.headers | {"Content-Length": str(len(body))})
 
 
-class Found(NamedTuple):
+class LoadedState(NamedTuple):
     """The state of a page and, if it is cached as it would be rendered now, the page."""
 
     state: State
@@ -205,7 +205,7 @@ class PageCache:
         self._entries: dict[Visit, _Entry] = {}
         self._lock = Lock()
 
-    def find(self, visit: Visit, session: IdentifiedSession) -> Found | None:
+    def find(self, visit: Visit, session: IdentifiedSession) -> LoadedState | None:
         """Return the page's state for a session and, if it is unchanged, the page.
 
         None if the page is not cached in any state, or if the session's facts have changed.
@@ -219,11 +219,11 @@ class PageCache:
             return None
         page = entry.pages.get(state.rows)
         if page is None or page.valid_until <= now:
-            return Found(state, None)
+            return LoadedState(state, None)
         if now - entry.viewed_at > VIEW_INTERVAL:
             entry.viewed_at = now
             entry.dependencies.record_view(now)
-        return Found(state, page)
+        return LoadedState(state, page)
 
     def add(self, visit: Visit, draft: PageDraft, page: CachedPage) -> None:
         """Cache a page that has just been rendered."""
@@ -263,15 +263,19 @@ class CachedPageMiddleware:
     def find_response(
         self, request: HttpRequest, session: IdentifiedSession
     ) -> HttpResponse | None:
-        """Return the cached page that answers a request, or None; then who sends it is known."""
-        found = self.cache.find(_visit(request, session.identity), session)
-        if found is None:
+        """Return the cached page that answers a request; None: a view has to render it.
+
+        In the latter case the session, if its facts are unchanged, and the state are set on the
+        request.
+        """
+        loaded = self.cache.find(_visit(request, session.identity), session)
+        if loaded is None:
             return None
-        if found.page is not None:
+        if loaded.page is not None:
             sign_in.record_session_use(request)
-            return found.page.respond(request, session.identity, found.state)
+            return loaded.page.respond(request, session.identity, loaded.state)
         request.identified_session = session  # type: ignore[attr-defined]
-        request.page_state = found.state  # type: ignore[attr-defined]
+        request.page_state = loaded.state  # type: ignore[attr-defined]
         return None
 
 

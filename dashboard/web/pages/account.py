@@ -23,7 +23,12 @@ from dashboard.accounts.authentication import identity_sources
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import changes, table, texts
 from dashboard.web.http import keys, lookup, password_checks
-from dashboard.web.http.administrators import author, changed, for_administrators, refused
+from dashboard.web.http.administrators import (
+    author,
+    for_administrators,
+    redirect_after_change,
+    refuse_change,
+)
 from dashboard.web.http.sign_in import signed_in_user
 
 RECENT_CHANGES = 10
@@ -78,8 +83,8 @@ def add_account(request: HttpRequest) -> HttpResponse:
                 author(request), form.username, hashed, form.settings
             )
         except AdministrationError as error:
-            return refused(request, error, show)
-        return changed(request, _("Account added."), "account", key=user.pk)
+            return refuse_change(request, error, show)
+        return redirect_after_change(request, _("Account added."), "account", key=user.pk)
 
     def show(text: str, status: int) -> HttpResponse:
         form.errors[""] = [text]
@@ -87,7 +92,7 @@ def add_account(request: HttpRequest) -> HttpResponse:
 
     if not password:
         return add("")
-    return password_checks.in_queue(
+    return password_checks.queue_check(
         partial(make_password, password),
         is_reserved=True,
         then=add,
@@ -108,13 +113,15 @@ def account(request: HttpRequest, key: int) -> HttpResponse:
             author(request), key, form.settings, request.POST.get("version", "")
         )
     except AdministrationError as error:
-        kept = None if isinstance(error, Conflict) else form
+        typed_form = None if isinstance(error, Conflict) else form
 
         def show(text: str, status: int) -> HttpResponse:
-            return _render_account(request, user, {"": [text]}, status, kept)
+            return _render_account(request, user, {"": [text]}, status, typed_form)
 
-        return refused(request, error, show)
-    return changed(request, _("Saved. It applies from the next request."), "account", key=key)
+        return refuse_change(request, error, show)
+    return redirect_after_change(
+        request, _("Saved. It applies from the next request."), "account", key=key
+    )
 
 
 @require_POST
@@ -132,13 +139,13 @@ def account_password(request: HttpRequest, key: int) -> HttpResponse:
         try:
             account_changes.set_password(author(request), key, hashed)
         except AdministrationError as error:
-            return refused(request, error, lambda text, status: show("", text, status))
-        return changed(request, _("Password set."), "account", key=key)
+            return refuse_change(request, error, lambda text, status: show("", text, status))
+        return redirect_after_change(request, _("Password set."), "account", key=key)
 
     def show(field: str, text: str, status: int) -> HttpResponse:
         return _render_account(request, user, {field: [text]}, status)
 
-    return password_checks.in_queue(
+    return password_checks.queue_check(
         partial(make_password, password),
         is_reserved=True,
         then=save,
@@ -232,9 +239,9 @@ def _answer(
     if (slug and project is None) or stage not in {"", *StageName.values}:
         return {"problem": _("This project or stage does not exist.")}
     right = user_permissions.right_at(project.pk if project else 0, stage)
-    named = texts.project_text(str(project) if project else "")
+    project_text = texts.project_text(str(project) if project else "")
     return {
-        "question": texts.place_text(stage, named),
+        "question": texts.place_text(stage, project_text),
         "label": texts.action_label(right.action),
-        "reasons": texts.reasons(user_permissions, right, named),
+        "reasons": texts.reasons(user_permissions, right, project_text),
     }

@@ -15,7 +15,12 @@ from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import changes, table, texts
 from dashboard.web.http import lookup
-from dashboard.web.http.administrators import author, changed, for_administrators, refused
+from dashboard.web.http.administrators import (
+    author,
+    for_administrators,
+    redirect_after_change,
+    refuse_change,
+)
 from dashboard.web.http.sign_in import signed_in_user
 
 EVERYBODY_KEY = 0  # in addresses
@@ -27,54 +32,56 @@ RECENT_CHANGES = 10
 @for_administrators
 def group(request: HttpRequest, key: int) -> HttpResponse:
     """Show a group (GET), or rename it (POST)."""
-    shown = _find_group(key)
-    if request.method != "POST" or shown is None:
-        return _render_group(request, shown)
+    group = _find_group(key)
+    if request.method != "POST" or group is None:
+        return _render_group(request, group)
     name = request.POST.get("name", "")
     try:
-        group_changes.rename_group(author(request), shown, name, request.POST.get("version", ""))
+        group_changes.rename_group(author(request), group, name, request.POST.get("version", ""))
     except AdministrationError as error:
-        kept = "" if isinstance(error, Conflict) else name
+        typed_name = "" if isinstance(error, Conflict) else name
 
         def show(text: str, status: int) -> HttpResponse:
-            return _render_group(request, _find_group(key), text, kept, status=status)
+            return _render_group(request, _find_group(key), text, typed_name, status=status)
 
-        return refused(request, error, show)
-    return changed(request, _("Renamed."), "group", key=key)
+        return refuse_change(request, error, show)
+    return redirect_after_change(request, _("Renamed."), "group", key=key)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @for_administrators
 def delete_group(request: HttpRequest, key: int) -> HttpResponse:
     """Show what the deletion would do (GET), or delete a group (POST)."""
-    shown = get_object_or_404(Group, pk=key)
+    group = get_object_or_404(Group, pk=key)
     if request.method == "POST":
         try:
             version = request.POST.get("version", "")
-            group_changes.delete_group(author(request), shown, version)
+            group_changes.delete_group(author(request), group, version)
         except AdministrationError as error:
-            return refused(request, error, lambda *text: _render_deletion(request, key, *text))
-        return changed(request, _("Group deleted."), "groups")
+            return refuse_change(
+                request, error, lambda *text: _render_deletion(request, key, *text)
+            )
+        return redirect_after_change(request, _("Group deleted."), "groups")
     return _render_deletion(request, key)
 
 
 def _render_deletion(
     request: HttpRequest, key: int, error: str = "", status: int = 200
 ) -> HttpResponse:
-    shown = get_object_or_404(Group, pk=key)
-    subject = rights.group(shown.pk)
-    own_rules = {rule for rule in permissions.load_rules() if rule.group == shown.name}
-    effect = group_changes.effect(shown, removed=own_rules)
+    group = get_object_or_404(Group, pk=key)
+    subject = rights.group(group.pk)
+    own_rules = {rule for rule in permissions.load_rules() if rule.group == group.name}
+    effect = group_changes.effect(group, removed=own_rules)
     context = {
         "nav": "status",
         "tab": "groups",
-        "group": shown,
-        "grants": _grants(shown),
-        "django_permissions": _django_permissions(shown),
-        "member_count": shown.user_set.count(),
+        "group": group,
+        "grants": _grants(group),
+        "django_permissions": _django_permissions(group),
+        "member_count": group.user_set.count(),
         "effect_text": texts.loss_text(effect),
         "hides_everything": effect.hides_everything,
-        "permission": group_changes.edit_permission(signed_in_user(request), shown),
+        "permission": group_changes.edit_permission(signed_in_user(request), group),
         "version": rights.version(rights.snapshot(subject)[subject]),
         "error": error,
     }
@@ -85,7 +92,7 @@ def _render_deletion(
 @for_administrators
 def add_grant(request: HttpRequest, key: int) -> HttpResponse:
     """Show what a grant would do (GET), or add it (POST)."""
-    shown = _find_group(key)
+    group = _find_group(key)
     query = request.POST if request.method == "POST" else request.GET
     slug = query.get("project", "")
     project = lookup.find_project(slug)
@@ -95,22 +102,22 @@ def add_grant(request: HttpRequest, key: int) -> HttpResponse:
     is_known = scope.action in Action.values and scope.stage in {"", *StageName.values}
     if not is_known or (slug and project is None):
         text = _("Choose a project, a stage and a permission that exist.")
-        return _render_group(request, shown, grant_error=text, status=422)
-    if group_changes.find_grant(shown, scope) is not None:
-        return _render_group(request, shown, grant_error=_("This grant exists."), status=422)
+        return _render_group(request, group, grant_error=text, status=422)
+    if group_changes.find_grant(group, scope) is not None:
+        return _render_group(request, group, grant_error=_("This grant exists."), status=422)
     if request.method == "POST":
         try:
-            group_changes.add_grant(author(request), shown, scope)
+            group_changes.add_grant(author(request), group, scope)
         except AdministrationError as error:
-            return refused(request, error, lambda *text: _render_grants(request, key, *text))
+            return refuse_change(request, error, lambda *text: _render_grants(request, key, *text))
         text = _("Grant added. It applies from the next request.")
-        return changed(request, text, "group", key=key)
-    rule = group_changes.rule_of(shown, scope)
-    effect = group_changes.effect(shown, added=[rule])
+        return redirect_after_change(request, text, "group", key=key)
+    rule = group_changes.rule_of(group, scope)
+    effect = group_changes.effect(group, added=[rule])
     context = {
         "nav": "status",
         "tab": "groups",
-        "group": shown,
+        "group": group,
         "grant": texts.grant_text(scope.action, scope.stage, texts.project_text(_name(project))),
         "fields": {"project": slug, "stage": scope.stage, "action": scope.action},
         "effect_texts": texts.effect_texts(effect, scope.action),
@@ -122,24 +129,24 @@ def add_grant(request: HttpRequest, key: int) -> HttpResponse:
 @for_administrators
 def remove_grant(request: HttpRequest, key: int, grant_key: int) -> HttpResponse:
     """Show what the removal of a grant would do (GET), or remove it (POST)."""
-    shown = _find_group(key)
-    grants = Grant.objects.select_related("project").filter(group=shown)
+    group = _find_group(key)
+    grants = Grant.objects.select_related("project").filter(group=group)
     grant = grants.filter(pk=grant_key).first()
     if grant is None:
         text = _("The grant has been removed meanwhile.")
-        return _render_group(request, shown, grant_error=text, status=404)
+        return _render_group(request, group, grant_error=text, status=404)
     if request.method == "POST":
         try:
             group_changes.remove_grant(author(request), grant)
         except AdministrationError as error:
-            return refused(request, error, lambda *text: _render_grants(request, key, *text))
+            return refuse_change(request, error, lambda *text: _render_grants(request, key, *text))
         text = _("Grant removed. It applies from the next request.")
-        return changed(request, text, "group", key=key)
+        return redirect_after_change(request, text, "group", key=key)
     effect = group_changes.effect_of_removal(grant)
     context = {
         "nav": "status",
         "tab": "groups",
-        "group": shown,
+        "group": group,
         "grant": _grant_text(grant),
         "is_removal": True,
         "effect_texts": texts.effect_texts(effect, grant.action),
@@ -159,36 +166,36 @@ def _render_grants(request: HttpRequest, key: int, error: str, status: int) -> H
 
 def _render_group(
     request: HttpRequest,
-    shown: Group | None,
+    group: Group | None,
     name_error: str = "",
     name: str = "",
     grant_error: str = "",
     status: int = 200,
 ) -> HttpResponse:
-    subject = rights.group(shown.pk if shown else None)
-    members = shown.user_set.order_by("username") if shown else None
+    subject = rights.group(group.pk if group else None)
+    members = group.user_set.order_by("username") if group else None
     rules = permissions.load_rules()
     context = {
         "nav": "status",
         "tab": "groups",
-        "group": shown,
+        "group": group,
         "key": subject.key,
-        "name": name or (shown.name if shown else ""),
+        "name": name or (group.name if group else ""),
         "name_error": name_error,
         "grant_error": grant_error,
-        "permission": group_changes.edit_permission(signed_in_user(request), shown)
-        if shown
+        "permission": group_changes.edit_permission(signed_in_user(request), group)
+        if group
         else None,
         "version": rights.version(rights.snapshot(subject)[subject]),
-        "grants": _grants(shown),
-        "django_permissions": _django_permissions(shown) if shown else "",
+        "grants": _grants(group),
+        "django_permissions": _django_permissions(group) if group else "",
         "projects": Project.objects.filter(removed_at=None).order_by("name", "slug"),
         "stages": StageName.values,
         "actions": [
             (Action.VIEW.value, _("view runs")),
             (Action.ABORT.value, _("view and abort runs")),
         ],
-        "table": table.load(permissions.for_groups([shown.name] if shown else [], rules)),
+        "table": table.load(permissions.for_groups([group.name] if group else [], rules)),
         "members": members[:SHOWN_MEMBERS] if members is not None else (),
         "member_count": members.count() if members is not None else 0,
         "changes": changes.load_page(changes.ChangeFilter(subject=subject), RECENT_CHANGES),
@@ -197,9 +204,9 @@ def _render_group(
     return render(request, "pages/group.html", context, status=status)
 
 
-def _grants(shown: Group | None) -> list[tuple[int, str]]:
+def _grants(group: Group | None) -> list[tuple[int, str]]:
     """Return the key and the text of each grant of a group."""
-    grants = Grant.objects.filter(group=shown).select_related("project")
+    grants = Grant.objects.filter(group=group).select_related("project")
     ordered = grants.order_by("project__slug", "stage", "action", "pk")
     return [(grant.pk, _grant_text(grant)) for grant in ordered]
 
@@ -213,6 +220,6 @@ def _name(project: Project | None) -> str:
     return str(project) if project else ""
 
 
-def _django_permissions(shown: Group) -> str:
-    names = shown.permissions.values_list("content_type__app_label", "codename")
+def _django_permissions(group: Group) -> str:
+    names = group.permissions.values_list("content_type__app_label", "codename")
     return ", ".join(sorted(f"{app}.{name}" for app, name in names))

@@ -75,11 +75,11 @@ def my_account(request: HttpRequest) -> HttpResponse:
     attempt = Attempt(
         username, client_address(request), known_browsers.browser_id(request, username)
     )
-    refuse = partial(_refused, request, form)
+    refuse = partial(_refuse, request, form)
     if wait := sign_in.remaining_wait(attempt, now()):
-        return password_checks.delayed(password_checks.throttled(refuse, wait))
+        return password_checks.delay(password_checks.refuse_throttled(refuse, wait))
     passwords = form.cleaned_data["old_password"], form.cleaned_data["new_password1"]
-    return password_checks.in_queue(
+    return password_checks.queue_check(
         partial(password_change.check, user, attempt, *passwords),
         is_reserved=bool(attempt.browser),
         then=partial(_finish_password_change, request, form),
@@ -92,7 +92,7 @@ def _finish_password_change(
 ) -> HttpResponse:
     if isinstance(outcome, Refusal):
         if outcome.wait:
-            return password_checks.throttled(partial(_refused, request, form), outcome.wait)
+            return password_checks.refuse_throttled(partial(_refuse, request, form), outcome.wait)
         form.refuse_old_password()
         return _render(request, form)
     user = signed_in_user(request)
@@ -191,7 +191,7 @@ def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
     return response
 
 
-def _refused(request: HttpRequest, form: PasswordForm, message: str) -> HttpResponse:
+def _refuse(request: HttpRequest, form: PasswordForm, message: str) -> HttpResponse:
     form.add_error(None, message)
     return _render(request, form)
 

@@ -1,7 +1,8 @@
 """Sign in and out through the OpenID provider (docs/sign-in.md).
 
 The provider is reached by a page that forwards at once, not by the redirect of a form: browsers
-apply `form-action` to all redirects after a form, and a provider may use hosts that nobody knows.
+apply `form-action` to all redirects after a form, and a provider may use hosts other than the
+issuer's.
 """
 
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def sign_in(request: HttpRequest) -> HttpResponseBase:
     try:
         return _forward(request, oidc_adapter.authorization_url(request, next_url))
     except OIDCFailure as failure:
-        return _failed(request, failure, next_url)
+        return _render_failure(request, failure, next_url)
 
 
 @login_not_required
@@ -130,7 +131,7 @@ def callback(request: HttpRequest) -> HttpResponse:
     try:
         return oidc_adapter.complete(request)
     except OIDCFailure as failure:
-        return _failed(request, failure, next_url)
+        return _render_failure(request, failure, next_url)
 
 
 class SignOutView(LogoutView):
@@ -147,7 +148,7 @@ def _forward(request: HttpRequest, url: str) -> HttpResponse:
     return render(request, "pages/oidc_forward.html", {"url": url, "host": host})
 
 
-def _failed(request: HttpRequest, failure: OIDCFailure, next_url: str) -> HttpResponse:
+def _render_failure(request: HttpRequest, failure: OIDCFailure, next_url: str) -> HttpResponse:
     oidc_account.record_failure(failure, now(), client_address(request))
     explanation = _EXPLANATIONS[failure.reason]
     template_context = {

@@ -18,7 +18,12 @@ from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import matrix, texts
 from dashboard.web.http import keys
-from dashboard.web.http.administrators import author, changed, for_administrators, refused
+from dashboard.web.http.administrators import (
+    author,
+    for_administrators,
+    redirect_after_change,
+    refuse_change,
+)
 
 PER_PAGE = 50
 MAX_LENGTH = 200  # of a filter
@@ -41,7 +46,7 @@ def people(request: HttpRequest) -> HttpResponse:
         "q": text,
         "group": group,
         "demo_group": demo.GROUP,
-        **_paged(page, {"q": text, "group": str(group.pk) if group else ""}),
+        **_page_context(page, {"q": text, "group": str(group.pk) if group else ""}),
     }
     return render(request, "pages/people.html", context)
 
@@ -55,8 +60,8 @@ def groups(request: HttpRequest) -> HttpResponse:
         try:
             group = group_changes.add_group(author(request), name)
         except AdministrationError as error:
-            return refused(request, error, lambda *shown: _render_groups(request, name, *shown))
-        return changed(request, _("Group added."), "group", key=group.pk)
+            return refuse_change(request, error, lambda *text: _render_groups(request, name, *text))
+        return redirect_after_change(request, _("Group added."), "group", key=group.pk)
     return _render_groups(request)
 
 
@@ -97,7 +102,7 @@ def who_may(request: HttpRequest) -> HttpResponse:
     users: QuerySet[User] = rights_overview.accounts_with(action, project_key, stage)
     page = Paginator(users, PER_PAGE).get_page(request.GET.get("page"))
     project_name = next((name or slug for slug, name, pk in projects if pk == project_key), "")
-    named = texts.project_text(project_name)
+    project_text = texts.project_text(project_name)
     holders = rights_overview.holders(page, project_key, stage)
     place = {"project": place["project"] if project_key else "", "stage": stage, "action": action}
     context = {
@@ -107,23 +112,23 @@ def who_may(request: HttpRequest) -> HttpResponse:
         "stages": StageName.values,
         "actions": [(value, texts.action_label(value)) for value in Action.values],
         "place": place,
-        "question": texts.grant_text(action, stage, named),
+        "question": texts.grant_text(action, stage, project_text),
         "warnings": warnings,
         "account_query": f"?{urlencode(place)}" if project_key or stage else "",
         "holders": [
             (
                 holder.user,
                 texts.action_label(holder.right.action),
-                texts.reasons(holder.permissions, holder.right, named),
+                texts.reasons(holder.permissions, holder.right, project_text),
             )
             for holder in holders
         ],
-        **_paged(page, place),
+        **_page_context(page, place),
     }
     return render(request, "pages/who_may.html", context)
 
 
-def _paged(page: Page[User], parameters: dict[str, str]) -> dict[str, object]:
+def _page_context(page: Page[User], parameters: dict[str, str]) -> dict[str, object]:
     """Return a page of accounts with the addresses of its neighbours, for a template."""
 
     def url(number: int) -> str:

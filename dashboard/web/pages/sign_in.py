@@ -58,15 +58,15 @@ class SignInView(LoginView):
             known_browsers.browser_id(self.request, username),
         )
         if wait := sign_in.remaining_wait(attempt, now()):
-            return password_checks.delayed(
-                password_checks.throttled(partial(self._refused, form), wait)
+            return password_checks.delay(
+                password_checks.refuse_throttled(partial(self._refuse, form), wait)
             )
         password = form.cleaned_data["password"]
-        return password_checks.in_queue(
+        return password_checks.queue_check(
             partial(sign_in.check_password, self.request, attempt, password),
             is_reserved=bool(attempt.browser),
             then=partial(self._finish, form),
-            refuse=partial(self._refused, form),
+            refuse=partial(self._refuse, form),
         )
 
     def _finish(self, form: AuthenticationForm, outcome: User | Refusal) -> HttpResponse:
@@ -77,10 +77,10 @@ class SignInView(LoginView):
             password_checks.save_session(self.request, response)
             return response
         if outcome.wait:
-            return password_checks.throttled(partial(self._refused, form), outcome.wait)
-        return self._refused(form, form.get_invalid_login_error())
+            return password_checks.refuse_throttled(partial(self._refuse, form), outcome.wait)
+        return self._refuse(form, form.get_invalid_login_error())
 
-    def _refused(self, form: AuthenticationForm, error: str | ValidationError) -> HttpResponse:
+    def _refuse(self, form: AuthenticationForm, error: str | ValidationError) -> HttpResponse:
         form.add_error(None, error)
         # Django renders the response of a view, but not that of a deferred one.
         return cast("TemplateResponse", self.form_invalid(form)).render()
