@@ -25,7 +25,7 @@ from dashboard.web.pages.run import run
 from dashboard.web.pages.run_lookup import find_run, retry_run_lookup
 from dashboard.web.pages.saved_views import create_saved_view, update_saved_view
 from dashboard.web.pages.sign_in import SignInView, admin_sign_in
-from dashboard.web.pages.sign_out import SignOutView
+from dashboard.web.pages.sign_out import ProxySignOutView
 from dashboard.web.pages.stage import stage
 from dashboard.web.pages.status import status
 
@@ -100,7 +100,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/", include(api_urls)),
     path("hooks/northflank/", northflank_webhook, name="northflank_webhook"),
     path("accounts/login/", SignInView.as_view(), name="login"),
-    path("accounts/logout/", login_not_required(SignOutView.as_view()), name="logout"),
+    path("accounts/logout/", login_not_required(ProxySignOutView.as_view()), name="logout"),
     path("admin/login/", admin_sign_in),
     # Django's would check passwords beside the queue, without a throttle.
     path("admin/password_change/", RedirectView.as_view(pattern_name="my_account")),
@@ -113,7 +113,11 @@ if settings.OIDC_ISSUER:
     urlpatterns = [
         path("accounts/oidc/", oidc.sign_in, name="oidc_sign_in"),
         path("accounts/oidc/callback/", oidc.callback, name="oidc_callback"),
-        path("accounts/logout/", login_not_required(oidc.SignOutView.as_view()), name="logout"),
+        path(
+            "accounts/logout/",
+            login_not_required(oidc.ProviderSignOutView.as_view()),
+            name="logout",
+        ),
         *urlpatterns,
     ]
 

@@ -187,7 +187,7 @@ def chores() -> dict[str, Work]:
         "break-glass dependency": lambda: latest_sign_in_key.fetch(now=now),
         "look for pruning": lambda: pruning.claim(now),
         "throttle": lambda: throttle.remaining_wait(counters, now),
-        "count a failure": lambda: throttle.record_failure(counters, now),
+        "count a failure": lambda: throttle.count(counters, now),
     }
 
 

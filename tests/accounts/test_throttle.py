@@ -15,8 +15,8 @@ OFFICE = "192.0.2.1"
 
 def test_counters_are_purged(db: None) -> None:
     now = timezone.now()
-    throttle.record_failure([throttle.Counter(throttle.ACCOUNT, "a")], now - timedelta(days=1))
-    throttle.record_failure([throttle.Counter(throttle.ACCOUNT, "b")], now)
+    throttle.count([throttle.Counter(throttle.ACCOUNT, "a")], now - timedelta(days=1))
+    throttle.count([throttle.Counter(throttle.ACCOUNT, "b")], now)
     assert FailureCounter.objects.count() == 1
 
 
@@ -35,7 +35,7 @@ def test_remaining_wait_takes_one_query(db: None) -> None:
 def test_wait_is_one_interval_after_the_burst(db: None) -> None:
     now = timezone.now()
     counters = [throttle.Counter(throttle.ACCOUNT, "a")]
-    first = [throttle.record_failure(counters, now) for _ in range(throttle.ACCOUNT.burst)]
+    first = [throttle.count(counters, now) for _ in range(throttle.ACCOUNT.burst)]
     assert first == [True, *[False] * (throttle.ACCOUNT.burst - 1)]
     assert throttle.remaining_wait(counters, now) == throttle.ACCOUNT.interval
     assert throttle.remaining_wait(counters, now + throttle.ACCOUNT.interval) == timedelta()

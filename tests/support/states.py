@@ -506,7 +506,7 @@ def create_people(name: str) -> dict[str, object]:
 
 def throttle_sign_in(username: str) -> None:
     for _ in range(throttle.ACCOUNT.burst):
-        throttle.record_failure([Counter(throttle.ACCOUNT, username)], timezone.now())
+        throttle.count([Counter(throttle.ACCOUNT, username)], timezone.now())
 
 
 def create_paged() -> dict[str, object]:

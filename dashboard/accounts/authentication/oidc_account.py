@@ -13,12 +13,10 @@ from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 
-from dashboard.accounts import access_log, usernames
+from dashboard.accounts import usernames
 from dashboard.accounts.administration import rights
-from dashboard.accounts.authentication import break_glass, external_groups, throttle
+from dashboard.accounts.authentication import break_glass, external_groups
 from dashboard.accounts.authentication.oidc_claims import Claims, OIDCFailure, Reason
-from dashboard.accounts.authentication.throttle import Counter
-from dashboard.models.accounts.access import AccessKind
 
 SOURCE = "OpenID Connect"
 
@@ -89,18 +87,3 @@ def _unique(username: str) -> str:
         number += 1
         candidate = f"{username}-{number}"
     return candidate
-
-
-def record_failure(failure: OIDCFailure, at: datetime, client_address: str | None) -> None:
-    """Record a failed sign-in in the access log, unless there were many from this address."""
-    counters = [Counter(throttle.OIDC, throttle.network(client_address))]
-    if throttle.remaining_wait(counters, at):
-        return
-    throttle.record_failure(counters, at)
-    access_log.record(
-        AccessKind.SIGN_IN_FAILED,
-        at,
-        user=failure.user,
-        client_address=client_address,
-        detail=f"{SOURCE}: {failure}",
-    )

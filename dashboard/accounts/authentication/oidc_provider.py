@@ -3,23 +3,29 @@
 Nothing is cached: a sign-in takes five short requests, and a changed key or address counts at once.
 """
 
+import io
 import re
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
 import jwt
 import requests
 from django.conf import settings
+from urllib3.exceptions import HTTPError
 
 from dashboard.accounts.authentication.oidc_claims import Claims, OIDCFailure, Reason
 
 TIMEOUT = (3, 5)  # seconds to connect, and between two parts of an answer
+BODY_TIMEOUT = 10.0  # seconds for the whole body of an answer
+MAX_BODY_SIZE = 1024 * 1024  # bytes
 LEEWAY = 60  # seconds by which clocks may differ
 # Signed with the provider's private key. HS256 would be signed with our own secret.
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
 REQUIRED_CLAIMS = ["iss", "sub", "aud", "exp", "iat"]
 MAX_SUBJECT_LENGTH = 191  # of allauth's column; the standard allows 255, which nobody uses
+_READ_SIZE = 64 * 1024  # bytes, decompressed
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 _FAILURES: list[tuple[tuple[type[jwt.PyJWTError], ...], Reason]] = [
     ((jwt.ExpiredSignatureError, jwt.ImmatureSignatureError), Reason.CLOCK),
@@ -32,13 +38,19 @@ _FAILURES: list[tuple[tuple[type[jwt.PyJWTError], ...], Reason]] = [
 class ProviderClient(requests.Session):
     """Sends requests whose answer is a JSON object; raises OIDCFailure for any other answer."""
 
+    def __init__(self, body_timeout: float = BODY_TIMEOUT) -> None:
+        super().__init__()
+        self._body_timeout = body_timeout
+
     def request(  # type: ignore[override]  # as it is called
         self, method: str, url: str, **options: Any
     ) -> requests.Response:
         endpoint = f"{method} {url.partition('?')[0]}"
         try:
-            response = super().request(method, url, **options | {"timeout": TIMEOUT})
-        except requests.RequestException as error:
+            options |= {"timeout": TIMEOUT, "stream": True}
+            response = super().request(method, url, **options)
+            response.raw = io.BytesIO(self._read_body(response))
+        except (requests.RequestException, HTTPError) as error:
             raise OIDCFailure(Reason.UNREACHABLE, f"{endpoint}: {type(error).__name__}.") from error
         try:
             answer = response.json()
@@ -51,6 +63,17 @@ class ProviderClient(requests.Session):
             )
         response.headers["Content-Type"] = "application/json"  # whatever it was called
         return response
+
+    def _read_body(self, response: requests.Response) -> bytes:
+        deadline, body = monotonic() + self._body_timeout, b""
+        with response.raw as stream:
+            while part := stream.read1(_READ_SIZE, decode_content=True):
+                body += part
+                if len(body) > MAX_BODY_SIZE:
+                    raise requests.exceptions.ContentDecodingError("The body is too large.")
+                if monotonic() > deadline:
+                    raise requests.exceptions.ReadTimeout("The body takes too long.")
+        return body
 
     def get_json(self, url: str, **options: Any) -> dict[str, Any]:
         """Return the JSON object at a URL."""

@@ -51,7 +51,7 @@ def check(
     if check_password(old_password, user.password):
         return CheckedChange(user.password, make_password(new_password))
     failed_at = now()
-    throttle.record_failure(attempt.counters, failed_at)
+    throttle.count(attempt.counters, failed_at)
     access_log.record(
         AccessKind.PASSWORD_REFUSED,
         failed_at,

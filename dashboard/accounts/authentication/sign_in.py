@@ -65,7 +65,7 @@ def check_password(request: HttpRequest, attempt: Attempt, password: str) -> Use
     if isinstance(user, User):
         return user
     failed_at = now()
-    throttle.record_failure(attempt.counters, failed_at)
+    throttle.count(attempt.counters, failed_at)
     # Without an account the name is not recorded: it may be a password in the wrong field.
     account = User.objects.filter(username=attempt.username).first()
     access_log.record(

@@ -1,8 +1,10 @@
-"""Throttle failed attempts: after a burst of failures, one more is let through each interval.
+"""Throttle attempts: after a burst of failures, one more is let through each interval.
 
-Only failures count, so a success writes nothing. The counters are in the database, so all processes
-share them. Each counter is one timestamp, to which a failure adds the limit's interval (GCRA,
-https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm): there is no window to start or reset.
+Only failures count, so a success writes nothing; of sign-ins through an identity provider each
+attempt, since each makes requests to the provider. The counters are in the database, so all
+processes share them. Each counter is one timestamp, to which a failure adds the limit's interval
+(GCRA, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm): there is no window to start or
+reset.
 
 A sign-in with a browser that the account has used before (web/http/known_browsers.py) has a counter
 of its own. Any other attempt counts against its account and its address. So neither strangers nor
@@ -42,8 +44,11 @@ ADDRESS = Limit("address", 30, timedelta(seconds=10))
 TOKEN = Limit("token", 10, timedelta(seconds=10))
 UNKNOWN_TOKENS = Limit("tokens", 30, timedelta(seconds=5))  # of all addresses together
 WEBHOOK = Limit("webhook", 20, timedelta(seconds=5))
-# Failed sign-ins through an identity provider, of an address: all are answered, these are recorded.
-OIDC = Limit("oidc", 30, timedelta(seconds=10))
+# Attempts through an identity provider: an office that signs in on a Monday morning stays below it.
+OIDC = Limit("oidc", 100, timedelta(seconds=1))
+OIDC_BROWSER = Limit("oidc browser", 20, timedelta(seconds=5))
+# Failed ones of an address that are recorded: all are answered.
+OIDC_FAILURES = Limit("oidc failures", 30, timedelta(seconds=10))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +85,11 @@ def remaining_wait(counters: Collection[Counter], at: datetime) -> timedelta:
     return max([timedelta(), *waits])
 
 
-def record_failure(counters: Collection[Counter], at: datetime) -> bool:
-    """Count a failure; return whether any counter had drained before: the first for some time."""
+def count(counters: Collection[Counter], at: datetime) -> bool:
+    """Count a failure, or an attempt where each counts.
+
+    Return whether any counter had drained before: the first for some time.
+    """
     limits = {counter.key: counter.limit for counter in counters}
     is_first = False
     with transaction.atomic():

@@ -152,7 +152,7 @@ def _refuse(
             f"{message} Sent too often.",
             headers={"Retry-After": str(math.ceil(wait.total_seconds()))},
         )
-    if throttle.record_failure(counters, at):
+    if throttle.count(counters, at):
         access_log.record(
             AccessKind.TOKEN_REFUSED,
             at,

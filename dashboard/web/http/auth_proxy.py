@@ -6,7 +6,7 @@ The API, the webhook and the probes have secrets of their own, or none: for them
 nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 import structlog
@@ -59,7 +59,7 @@ class HeaderMiddleware:
         try:
             request.proxy_user = auth_proxy.read_user(headers)  # type: ignore[attr-defined]
         except InvalidHeader as error:
-            return self._refusals.respond(request, str(error), peer=peer)
+            return self._refusals.respond(request, str(error), _sign_out_links(), peer=peer)
         return self.get_response(request)
 
 
@@ -79,7 +79,7 @@ class ProxySessionMiddleware:
         try:
             _update_session(request)
         except AccountRefused as refusal:
-            return self._refusals.respond(request, str(refusal))
+            return self._refusals.respond(request, str(refusal), _sign_out_links())
         return self.get_response(request)
 
 
@@ -89,13 +89,19 @@ class _Refusals:
     def __init__(self) -> None:
         self._next_log_at = 0.0
 
-    def respond(self, request: HttpRequest, message: str, **fields: object) -> HttpResponse:
-        """Return a 403 that says why."""
+    def respond(
+        self,
+        request: HttpRequest,
+        message: str,
+        links: Sequence[tuple[str, str]] = (),
+        **fields: object,
+    ) -> HttpResponse:
+        """Return a 403 that says why, with links (label, URL) to continue."""
         if monotonic() >= self._next_log_at:
             self._next_log_at = monotonic() + LOG_INTERVAL
             address = client_address(request)
             log.warning("auth_proxy.refused", why=message, client_address=address, **fields)
-        response = errors.forbidden(request, message)
+        response = errors.forbidden(request, message, links)
         response._has_been_logged = True  # type: ignore[attr-defined]
         return response
 
@@ -135,6 +141,11 @@ def _end_session(request: HttpRequest, detail: str) -> None:
         )
     request.session.flush()
     request.user = AnonymousUser()
+
+
+def _sign_out_links() -> list[tuple[str, str]]:
+    url = settings.AUTH_PROXY_SIGN_OUT_URL
+    return [(_("Sign out of the proxy"), url)] if url else []
 
 
 def _is_concerned(request: HttpRequest) -> bool:

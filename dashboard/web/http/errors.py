@@ -1,6 +1,7 @@
 """Error pages: 400, 403, 404, 500 and 503."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -28,11 +29,14 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     return render(request, "errors/404.html", template_context, status=404)
 
 
-def forbidden(request: HttpRequest, reason: str) -> HttpResponse:
-    """403, with the reason and who has the permission."""
+def forbidden(
+    request: HttpRequest, reason: str, links: Sequence[tuple[str, str]] = ()
+) -> HttpResponse:
+    """403, with the reason and who has the permission, and links (label, URL) to continue."""
     if is_htmx(request):
         return text_response(reason, 403)
-    return render(request, "errors/403.html", {"reason": reason}, status=403)
+    template_context = {"reason": reason, "links": links}
+    return render(request, "errors/403.html", template_context, status=403)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -18,10 +18,15 @@ MAX_ACCOUNTS = 5  # of one browser; the latest
 _SALT = "dashboard.known_browser"
 
 
-def browser_id(request: HttpRequest, username: str) -> str:
-    """Return the id of the browser if this account has signed in with it before, else ""."""
+def browser_id(request: HttpRequest, username: str | None = None) -> str:
+    """Return the id of the browser if this account has signed in with it before, else "".
+
+    Without a user name: if any account has.
+    """
     cookie = _load(request)
-    return cookie["id"] if _digest(username) in cookie["accounts"] else ""
+    accounts = cookie["accounts"]
+    is_known = bool(accounts) if username is None else _digest(username) in accounts
+    return cookie["id"] if is_known else ""
 
 
 def remember(request: HttpRequest, response: HttpResponse, username: str) -> None:

@@ -51,7 +51,7 @@ def _refuse() -> HttpResponse:
         response = _text_response(429, "Too many requests")
         response["Retry-After"] = str(math.ceil(wait.total_seconds()))
     else:
-        throttle.record_failure(counters, at)
+        throttle.count(counters, at)
         if webhook_events.record_rejection(at):
             log.warning("webhook.refused", why="wrong or missing token")
         response = _text_response(401, "Unauthorized")

@@ -96,7 +96,7 @@ def add_account(request: HttpRequest) -> HttpResponse:
         partial(make_password, password),
         is_reserved=True,
         then=add,
-        refuse=lambda text: show(text, 503),
+        render=lambda text: show(text, 503),
     )
 
 
@@ -149,7 +149,7 @@ def account_password(request: HttpRequest, key: int) -> HttpResponse:
         partial(make_password, password),
         is_reserved=True,
         then=save,
-        refuse=lambda text: show("password", text, 503),
+        render=lambda text: show("password", text, 503),
     )
 
 

@@ -23,7 +23,7 @@ from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.models import ApiToken, Session
 from dashboard.models.accounts.api_tokens import Scope, TokenStatus
-from dashboard.web.http import errors, known_browsers, password_checks
+from dashboard.web.http import errors, known_browsers, password_checks, retry_later
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.sign_in import signed_in_user
 
@@ -77,13 +77,13 @@ def my_account(request: HttpRequest) -> HttpResponse:
     )
     refuse = partial(_refuse, request, form)
     if wait := sign_in.remaining_wait(attempt, now()):
-        return password_checks.delay(password_checks.refuse_throttled(refuse, wait))
+        return password_checks.delay(retry_later.refuse_throttled(refuse, wait))
     passwords = form.cleaned_data["old_password"], form.cleaned_data["new_password1"]
     return password_checks.queue_check(
         partial(password_change.check, user, attempt, *passwords),
         is_reserved=bool(attempt.browser),
         then=partial(_finish_password_change, request, form),
-        refuse=refuse,
+        render=refuse,
     )
 
 
@@ -92,7 +92,7 @@ def _finish_password_change(
 ) -> HttpResponse:
     if isinstance(outcome, Refusal):
         if outcome.wait:
-            return password_checks.refuse_throttled(partial(_refuse, request, form), outcome.wait)
+            return retry_later.refuse_throttled(partial(_refuse, request, form), outcome.wait)
         form.refuse_old_password()
         return _render(request, form)
     user = signed_in_user(request)

@@ -6,6 +6,7 @@ issuer's.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,10 +21,10 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
-from dashboard.accounts.authentication import oidc_account
+from dashboard.accounts.authentication import oidc_attempts
 from dashboard.accounts.authentication.oidc_claims import OIDCFailure, Reason
 from dashboard.db.threads import now
-from dashboard.web.http import oidc_adapter
+from dashboard.web.http import known_browsers, oidc_adapter, retry_later
 from dashboard.web.http.client_address import client_address
 
 
@@ -116,6 +117,9 @@ def sign_in(request: HttpRequest) -> HttpResponseBase:
         return redirect(next_url or reverse("now"))
     if request.method != "POST":
         return redirect_to_login(next_url or reverse("now"))
+    browser = known_browsers.browser_id(request)
+    if wait := oidc_attempts.begin(client_address(request), browser, now()):
+        return retry_later.refuse_throttled(partial(_render_explanation, request, next_url), wait)
     try:
         return _forward(request, oidc_adapter.authorization_url(request, next_url))
     except OIDCFailure as failure:
@@ -129,12 +133,14 @@ def callback(request: HttpRequest) -> HttpResponse:
     """Sign in the user whom the provider sends back, and redirect to the page they asked for."""
     next_url = oidc_adapter.pending_url(request)
     try:
-        return oidc_adapter.complete(request)
+        response = oidc_adapter.complete(request)
     except OIDCFailure as failure:
         return _render_failure(request, failure, next_url)
+    known_browsers.remember(request, response, request.user.get_username())
+    return response
 
 
-class SignOutView(LogoutView):
+class ProviderSignOutView(LogoutView):
     """Django's sign-out, continued at the provider if the session is from there."""
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -149,14 +155,20 @@ def _forward(request: HttpRequest, url: str) -> HttpResponse:
 
 
 def _render_failure(request: HttpRequest, failure: OIDCFailure, next_url: str) -> HttpResponse:
-    oidc_account.record_failure(failure, now(), client_address(request))
+    oidc_attempts.record_failure(failure, now(), client_address(request))
     explanation = _EXPLANATIONS[failure.reason]
-    template_context = {
-        "failure": explanation,
-        "sign_in_url": reverse("login", query={"next": next_url} if next_url else None),
-    }
-    response = render(
-        request, "pages/oidc_failed.html", template_context, status=explanation.status
-    )
+    response = _render_explanation(request, next_url, explanation.reason, explanation.advice)
+    response.status_code = explanation.status
     response._has_been_logged = True  # type: ignore[attr-defined]  # with the access log's event
     return response
+
+
+def _render_explanation(
+    request: HttpRequest, next_url: str, reason: str | Promise, advice: str | Promise = ""
+) -> HttpResponse:
+    template_context = {
+        "reason": reason,
+        "advice": advice,
+        "sign_in_url": reverse("login", query={"next": next_url} if next_url else None),
+    }
+    return render(request, "pages/oidc_failed.html", template_context)

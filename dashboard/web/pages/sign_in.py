@@ -22,7 +22,7 @@ from django.utils.translation import gettext_lazy
 from dashboard.accounts.authentication import sign_in
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
-from dashboard.web.http import errors, known_browsers, password_checks
+from dashboard.web.http import errors, known_browsers, password_checks, retry_later
 from dashboard.web.http.client_address import client_address
 
 
@@ -59,14 +59,14 @@ class SignInView(LoginView):
         )
         if wait := sign_in.remaining_wait(attempt, now()):
             return password_checks.delay(
-                password_checks.refuse_throttled(partial(self._refuse, form), wait)
+                retry_later.refuse_throttled(partial(self._refuse, form), wait)
             )
         password = form.cleaned_data["password"]
         return password_checks.queue_check(
             partial(sign_in.check_password, self.request, attempt, password),
             is_reserved=bool(attempt.browser),
             then=partial(self._finish, form),
-            refuse=partial(self._refuse, form),
+            render=partial(self._refuse, form),
         )
 
     def _finish(self, form: AuthenticationForm, outcome: User | Refusal) -> HttpResponse:
@@ -77,7 +77,7 @@ class SignInView(LoginView):
             password_checks.save_session(self.request, response)
             return response
         if outcome.wait:
-            return password_checks.refuse_throttled(partial(self._refuse, form), outcome.wait)
+            return retry_later.refuse_throttled(partial(self._refuse, form), outcome.wait)
         return self._refuse(form, form.get_invalid_login_error())
 
     def _refuse(self, form: AuthenticationForm, error: str | ValidationError) -> HttpResponse:

@@ -352,6 +352,18 @@ def test_account_made_in_the_dashboard_is_refused(
     assert not Session.objects.exists()
 
 
+@pytest.mark.parametrize("username", ["boss", "b" * 151])
+@pytest.mark.parametrize("url", ["/oauth2/sign_out", ""])
+def test_refused_user_can_sign_out_of_the_proxy(
+    username: str, url: str, settings: Settings, open_browser: OpenBrowser
+) -> None:
+    User.objects.create_superuser("boss", password="boss")
+    settings.AUTH_PROXY_SIGN_OUT_URL = url
+    page = parse_html(open_browser(username).open("/"))
+    links = {text_of(link): link.attributes["href"] for link in page.css(".next-links a")}
+    assert links.get("Sign out of the proxy") == (url or None)
+
+
 @pytest.mark.parametrize("username", ["glass", "Glass"])
 def test_break_glass_account_is_refused_even_if_handed_over(
     username: str, open_browser: OpenBrowser, settings: Settings

@@ -255,7 +255,7 @@ def test_writes_tracker_ignores_access_log_and_throttle(transactional_db: None) 
     writes, now = WriteTracker(), timezone.now()
     with connection.execute_wrapper(writes):
         access_log.record(AccessKind.TOKEN_FIRST_USED, now)
-        throttle.record_failure([Counter(throttle.TOKEN, "")], now)
+        throttle.count([Counter(throttle.TOKEN, "")], now)
     assert writes.outcome is WriteOutcome.NOTHING
 
 

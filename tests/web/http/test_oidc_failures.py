@@ -10,8 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from dashboard.accounts.authentication import throttle
 from tests.support import oidc
-from tests.support.html import parse_html, select_one
+from tests.support.html import parse_html, select_one, text_of
 from tests.support.oidc import Browser, Dashboard, Provider, assert_failed, forward_url
 
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("oidc failures")]
@@ -249,3 +250,32 @@ def test_many_failures_of_an_address_are_answered_but_not_all_recorded(
     events = dashboard.access_events(kind="sign_in_failed")
     recorded = [event for event in events if event["address"] == "192.0.2.77"]
     assert 30 <= len(recorded) < 40
+
+
+def test_attempts_of_an_address_are_throttled_but_not_those_of_known_browsers(
+    dashboard: Dashboard, visitor: Browser, username: str
+) -> None:
+    with dashboard.browser() as known:
+        known.headers["X-Forwarded-For"] = visitor.headers["X-Forwarded-For"] = "192.0.2.78"
+        assert known.sign_in(username).status_code == 302
+        known.sign_out()
+        page = visitor.open("/board/?q=a")
+        form = select_one(parse_html(page), "form[action*='/accounts/oidc/']")
+        before = [visitor.submit(form, page).status_code for _ in range(throttle.OIDC.burst - 1)]
+        assert set(before) == {200}
+        refused = _submit_until_refused(visitor, form, page)
+        assert refused.headers["retry-after"] == "1"
+        refused_page = parse_html(refused)
+        reason = text_of(select_one(refused_page, "[data-reason]"))
+        assert reason == "Too many attempts. Try again in 1 second."
+        link = select_one(refused_page, ".next-links a").attributes["href"]
+        assert link == "/accounts/login/?next=%2Fboard%2F%3Fq%3Da"
+        assert known.sign_in(username).status_code == 302
+    with dashboard.browser() as elsewhere:
+        assert elsewhere.begin().status_code == 200
+
+
+def _submit_until_refused(visitor: Browser, form: Any, page: httpx.Response) -> httpx.Response:
+    # On a slow machine some intervals have passed.
+    answers = (visitor.submit(form, page) for _ in range(throttle.OIDC.burst))
+    return next(answer for answer in answers if answer.status_code == 429)

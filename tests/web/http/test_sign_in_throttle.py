@@ -47,7 +47,7 @@ def test_account_is_throttled_after_failures_whether_it_exists_or_not(
     answer = browser.submit(username, "viewer")
     assert answer.status_code == 429
     assert 0 < int(answer.headers["retry-after"]) <= 60
-    assert error_of(answer).startswith("Too many failed attempts. Try again in ")
+    assert error_of(answer).startswith("Too many attempts. Try again in ")
     assert "sessionid" not in browser.cookies
 
 

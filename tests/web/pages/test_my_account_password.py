@@ -125,7 +125,7 @@ def test_guesses_in_a_stolen_session_are_throttled(open_browser: OpenBrowser) ->
     answer = submit(here)
     assert answer.status_code == 429
     assert 0 < int(answer.headers["retry-after"]) <= 60
-    assert error_of(answer).startswith("Too many failed attempts. Try again in ")
+    assert error_of(answer).startswith("Too many attempts. Try again in ")
 
 
 def test_full_queue_is_told(open_browser: OpenBrowser) -> None:

@@ -1,0 +1,61 @@
+"""Requests to the OpenID provider end, whatever it answers."""
+
+import asyncio
+import gzip
+
+import pytest
+from django.test import override_settings
+
+from dashboard.accounts.authentication import oidc_provider
+from dashboard.accounts.authentication.oidc_claims import OIDCFailure, Reason
+from dashboard.accounts.authentication.oidc_provider import ProviderClient
+from tests.support.scripted_server import ScriptedServer, drip_bytes, respond_with
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("direct_connections")]
+
+
+@pytest.fixture
+def direct_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy of the machine in between."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+async def request_json(server: ScriptedServer) -> object:
+    def request() -> object:
+        with ProviderClient(body_timeout=0.2) as client:
+            return client.get_json(server.url)
+
+    return await asyncio.to_thread(request)
+
+
+async def test_answer_that_never_ends_counts_as_none() -> None:
+    async with ScriptedServer() as server:
+        server.enqueue(drip_bytes)
+        with pytest.raises(OIDCFailure, match="ReadTimeout") as raised:
+            await request_json(server)
+    assert raised.value.reason is Reason.UNREACHABLE
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_large_answer_is_refused(compressed: bool) -> None:
+    body = b" " * (oidc_provider.MAX_BODY_SIZE + 1)
+    headers = {"Content-Encoding": "gzip"} if compressed else {}
+    async with ScriptedServer() as server:
+        server.enqueue(respond_with(gzip.compress(body) if compressed else body, headers=headers))
+        with pytest.raises(OIDCFailure, match="ContentDecodingError"):
+            await request_json(server)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_object_is_returned(compressed: bool) -> None:
+    body = b'{"issuer": "x"}'
+    headers = {"Content-Encoding": "gzip"} if compressed else {}
+    async with ScriptedServer() as server:
+        server.enqueue(respond_with(gzip.compress(body) if compressed else body, headers=headers))
+        assert await request_json(server) == {"issuer": "x"}
+
+
+@override_settings(OIDC_ISSUER="http://127.0.0.1:1")
+def test_refused_connection_counts_as_no_answer() -> None:
+    with pytest.raises(OIDCFailure, match="ConnectionError"):
+        oidc_provider.load_configuration()
