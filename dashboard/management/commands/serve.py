@@ -20,6 +20,7 @@ from dashboard.accounts.authentication import break_glass
 from dashboard.management.cli.command import OfflineCheckCommand
 from dashboard.models import append_only
 from dashboard.server import sandbox_database
+from dashboard.server.memory import limit_heap
 from dashboard.server.process import Process, UpstreamMismatch, WorldMismatch, verify_database
 
 MAX_PORT = 65_535
@@ -143,6 +144,7 @@ def run(process: Process) -> None:
     """Run `process` on uvloop until it has stopped."""
     import uvloop
 
+    limit_heap()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(process.run())
 
