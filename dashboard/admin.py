@@ -44,8 +44,8 @@ from dashboard.models.accounts.grants import Action
 from dashboard.models.runs import mark_changed
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.runs import durations
+from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.sign_in import signed_in_user
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Model]

@@ -12,7 +12,7 @@ class DashboardConfig(AppConfig):
         from dashboard.accounts import changes, permissions
         from dashboard.config import checks
         from dashboard.models import append_only
-        from dashboard.web.http import session_events
+        from dashboard.web.http.authentication import session_events
 
         checks.register_all()
         append_only.register(self)

@@ -2,8 +2,9 @@
 
 Django's own handler costs about twenty thread hops, a new thread and a new database connection per
 request. This one reuses a few threads and their connections, streams on the event loop, and lets a
-response wait for Northflank without holding a thread (web/http/deferred.py). It depends on
-internals of Django's ASGIHandler, so Django is pinned exactly, and tests/server covers this module.
+response wait for Northflank without holding a thread (web/http/responses/deferred.py). It depends
+on internals of Django's ASGIHandler, so Django is pinned exactly, and tests/server covers this
+module.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from django.utils.translation import gettext as _
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 django.setup(set_prefix=False)
 
-from dashboard.web.http.deferred import Deferred  # after django.setup()
+from dashboard.web.http.responses.deferred import Deferred  # after django.setup()
 
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 type Send = Callable[[Mapping[str, Any]], Awaitable[None]]

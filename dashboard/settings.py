@@ -179,18 +179,18 @@ MIDDLEWARE = [
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "django.middleware.gzip.GZipMiddleware",
     "dashboard.web.http.database_outage.OutageMiddleware",  # everything below needs the database
-    "dashboard.web.http.auth_proxy.HeaderMiddleware",  # a cached page needs its user
+    "dashboard.web.http.authentication.auth_proxy.HeaderMiddleware",  # a cached page needs its user
     "dashboard.web.live.page_cache.CachedPageMiddleware",  # before what only uncached pages need
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "dashboard.web.live.page_cache.PageCacheMiddleware",  # forms in cached pages have tokens
     "dashboard.accounts.identity.IdentityMiddleware",
-    "dashboard.web.http.auth_proxy.ProxySessionMiddleware",
+    "dashboard.web.http.authentication.auth_proxy.ProxySessionMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "dashboard.web.http.sign_in.SignInMiddleware",
+    "dashboard.web.http.authentication.sign_in.SignInMiddleware",
     "dashboard.web.http.read_only.ReadOnlyMiddleware",
 ]
 TEMPLATES = [
@@ -219,7 +219,7 @@ TEMPLATES = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "now"
 LOGOUT_REDIRECT_URL = "login"
-CSRF_FAILURE_VIEW = "dashboard.web.http.sign_in.handle_csrf_failure"
+CSRF_FAILURE_VIEW = "dashboard.web.http.authentication.sign_in.handle_csrf_failure"
 # Its own model: see models/accounts/sessions.py.
 SESSION_ENGINE = "dashboard.models.accounts.sessions"
 # Seconds from the sign-in; nobody on call should have to sign in at night.
@@ -257,7 +257,7 @@ if OIDC_ISSUER:
     INSTALLED_APPS[-1:-1] = ["allauth.account", "allauth.socialaccount"]
     MIDDLEWARE.append("allauth.account.middleware.AccountMiddleware")
     AUTHENTICATION_BACKENDS.append("dashboard.accounts.authentication.oidc_account.OIDCBackend")
-    SOCIALACCOUNT_ADAPTER = "dashboard.web.http.oidc_adapter.SocialAccountAdapter"
+    SOCIALACCOUNT_ADAPTER = "dashboard.web.http.authentication.oidc_adapter.SocialAccountAdapter"
 
 # --- Headers, cookies and files -----------------------------------------------------------------
 

@@ -10,22 +10,29 @@ from dashboard.web.api import views as api
 from dashboard.web.http import converters
 from dashboard.web.http.webhook import northflank_webhook
 from dashboard.web.live.stream import live_stream
-from dashboard.web.pages import access_log, account, group, my_account, people, rights_changes
-from dashboard.web.pages.abort import abort
-from dashboard.web.pages.aborts import aborts, export_csv, export_json
+from dashboard.web.pages.aborts.abort import abort
+from dashboard.web.pages.aborts.aborts import aborts, export_csv, export_json
+from dashboard.web.pages.aborts.bulk_abort import bulk_abort
+from dashboard.web.pages.aborts.bulk_abort_confirm import bulk_abort_new
+from dashboard.web.pages.aborts.bulk_aborts import bulk_aborts
+from dashboard.web.pages.accounts import (
+    access_log,
+    account,
+    group,
+    my_account,
+    people,
+    rights_changes,
+)
+from dashboard.web.pages.accounts.sign_in import SignInView, admin_sign_in
+from dashboard.web.pages.accounts.sign_out import ProxySignOutView
 from dashboard.web.pages.acknowledge import acknowledge
 from dashboard.web.pages.board import board
-from dashboard.web.pages.bulk_abort import bulk_abort
-from dashboard.web.pages.bulk_abort_confirm import bulk_abort_new
-from dashboard.web.pages.bulk_aborts import bulk_aborts
 from dashboard.web.pages.dismiss import dismiss
 from dashboard.web.pages.now import now
 from dashboard.web.pages.pipeline import pipeline
 from dashboard.web.pages.run import run
 from dashboard.web.pages.run_lookup import find_run, retry_run_lookup
 from dashboard.web.pages.saved_views import create_saved_view, update_saved_view
-from dashboard.web.pages.sign_in import SignInView, admin_sign_in
-from dashboard.web.pages.sign_out import ProxySignOutView
 from dashboard.web.pages.stage import stage
 from dashboard.web.pages.status import status
 
@@ -108,7 +115,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
 ]
 
 if settings.OIDC_ISSUER:
-    from dashboard.web.pages import oidc  # needs allauth's models, which are installed only then
+    from dashboard.web.pages.accounts import oidc
 
     urlpatterns = [
         path("accounts/oidc/", oidc.sign_in, name="oidc_sign_in"),
@@ -121,7 +128,7 @@ if settings.OIDC_ISSUER:
         *urlpatterns,
     ]
 
-handler400 = "dashboard.web.http.errors.bad_request"
-handler403 = "dashboard.web.http.errors.permission_denied"
-handler404 = "dashboard.web.http.errors.not_found"
-handler500 = "dashboard.web.http.errors.internal_error"
+handler400 = "dashboard.web.http.responses.errors.bad_request"
+handler403 = "dashboard.web.http.responses.errors.permission_denied"
+handler404 = "dashboard.web.http.responses.errors.not_found"
+handler500 = "dashboard.web.http.responses.errors.internal_error"

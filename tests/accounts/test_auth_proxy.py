@@ -1,4 +1,4 @@
-"""Whose header is believed; the rest is asked over sockets (tests/web/http/test_auth_proxy.py)."""
+"""Whose header is believed; tests/web/http/authentication has the rest, over sockets."""
 
 import pytest
 from django.contrib.auth.models import User

@@ -12,7 +12,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from dashboard.urls import *  # noqa: F403
 from dashboard.urls import urlpatterns as dashboard_urlpatterns
-from dashboard.web.http.deferred import Deferred
+from dashboard.web.http.responses.deferred import Deferred
 
 form_reads: list[str] = []  # the form data read by each call of a waiting view
 streams_open: set[object] = set()

@@ -74,7 +74,7 @@ class ProxyBackend(ModelBackend):
 
 
 def user_of(request: HttpRequest) -> ProxyUser | None:
-    """Return the user whom the proxy sent with a request (web/http/auth_proxy.py), if any."""
+    """Return the user whom the proxy sent with a request, if any (web/http/authentication)."""
     user: ProxyUser | None = getattr(request, "proxy_user", None)
     return user
 

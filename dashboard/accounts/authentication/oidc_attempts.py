@@ -17,7 +17,7 @@ from dashboard.models.accounts.access import AccessKind
 def begin(client_address: str | None, browser: str, at: datetime) -> timedelta:
     """Count an attempt, and return zero; or return for how long it is throttled.
 
-    `browser` is the id of a known browser, empty for others (web/http/known_browsers.py).
+    `browser` is the id of a known browser, empty for others (known_browsers.py of the web room).
     """
     counter = (
         Counter(throttle.OIDC_BROWSER, browser)

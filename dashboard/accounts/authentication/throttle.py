@@ -6,9 +6,10 @@ processes share them. Each counter is one timestamp, to which a failure adds the
 (GCRA, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm): there is no window to start or
 reset.
 
-A sign-in with a browser that the account has used before (web/http/known_browsers.py) has a counter
-of its own. Any other attempt counts against its account and its address. So neither strangers nor
-colleagues in the same office can keep a user out of a browser that they have used before.
+A sign-in with a browser that the account has used before has a counter of its own
+(web/http/authentication/known_browsers.py). Any other attempt counts against its account and its
+address. So neither strangers nor colleagues in the same office can keep a user out of a browser
+that they have used before.
 """
 
 from collections.abc import Collection

@@ -28,8 +28,8 @@ from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.api_tokens import Scope, TokenStatus
 from dashboard.web.http import database_outage
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.deferred import Deferred
-from dashboard.web.http.json_responses import ApiError, error_response
+from dashboard.web.http.responses.deferred import Deferred
+from dashboard.web.http.responses.json_responses import ApiError, error_response
 
 log = structlog.get_logger(__name__)
 

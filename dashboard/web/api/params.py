@@ -9,7 +9,7 @@ import msgspec
 from django.http import HttpRequest
 
 from dashboard.models.catalog import StageName
-from dashboard.web.http.json_responses import ApiError
+from dashboard.web.http.responses.json_responses import ApiError
 
 PLACE_PARAMETERS = ("project", "pipeline", "stage")
 MAX_BODY_BYTES = 16 * 1024  # of a request body; a reason has 500 characters at most

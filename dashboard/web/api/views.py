@@ -21,8 +21,8 @@ from dashboard.web.api import params, queries, serializers
 from dashboard.web.api.auth import ApiClient, api_view
 from dashboard.web.http import links, lookup
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.deferred import Deferred
-from dashboard.web.http.json_responses import ApiError, json_response
+from dashboard.web.http.responses.deferred import Deferred
+from dashboard.web.http.responses.json_responses import ApiError, json_response
 
 PER_PAGE, MAX_PER_PAGE = 100, 500  # runs per response
 _MAX_KEY = 2**63 - 1  # the largest primary key

@@ -16,9 +16,10 @@ from django.utils.translation import gettext as _
 
 from dashboard.db import health as db_health
 from dashboard.runs import local_time
-from dashboard.web.http import sign_in, site_context
-from dashboard.web.http.htmx import is_htmx
-from dashboard.web.http.json_responses import ApiError, error_response
+from dashboard.web.http import site_context
+from dashboard.web.http.authentication import sign_in
+from dashboard.web.http.responses.htmx import is_htmx
+from dashboard.web.http.responses.json_responses import ApiError, error_response
 
 RETRY_SECONDS = 5  # seconds until a page reloads
 RETRY_SECONDS_AFTER_WRITE = (

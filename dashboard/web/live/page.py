@@ -27,7 +27,7 @@ from dashboard.web.components.data_age import EMPTY, DataAge
 from dashboard.web.components.runs import run_row, run_section
 from dashboard.web.components.runs.run_row import RowKey
 from dashboard.web.components.tab_title import TabTitle
-from dashboard.web.http.htmx import is_htmx, render_page
+from dashboard.web.http.responses.htmx import is_htmx, render_page
 from dashboard.web.live.dependencies import Querysets
 from dashboard.web.live.page_cache import (
     GAPS,
@@ -91,7 +91,8 @@ class Page(ABC):
     same stages as the snapshot's, and may abort other runs.
     """
 
-    name: ClassVar[str]  # of its template in pages/, and of its stream
+    name: ClassVar[str]  # of its stream
+    template: ClassVar[str]
     nav: ClassVar[str] = ""  # the navigation's entry
     follows_all_changes: ClassVar[bool] = True  # False: only `tag_values` change its tag
     is_cacheable: ClassVar[bool] = False  # by live/page_cache.py: it has `dependencies`
@@ -245,7 +246,7 @@ def page_response(request: HttpRequest, page: Page) -> HttpResponse:
         **page.context(request),
         **(GAPS if draft is not None else {}),
     }
-    response = render_page(request, f"pages/{page.name}.html", "live", context)
+    response = render_page(request, page.template, "live", context)
     if is_htmx(request):
         response["HX-PTag"] = live.tag
     if draft is not None:

@@ -33,8 +33,9 @@ from dashboard.accounts.identity import (
 )
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import CombinedQuery, Rows
-from dashboard.web.http import sign_in, site_context
-from dashboard.web.http.htmx import is_htmx
+from dashboard.web.http import site_context
+from dashboard.web.http.authentication import sign_in
+from dashboard.web.http.responses.htmx import is_htmx
 
 MAX_AGE = timedelta(minutes=1)
 MAX_BYTES = 8_000_000

@@ -6,7 +6,7 @@ from django.views.decorators.http import require_GET
 from dashboard.accounts import permissions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.web.http import keys
-from dashboard.web.http.sign_in import signed_in_user
+from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.live.changes import Channel
 from dashboard.web.live.feed import current_broadcaster
 from dashboard.web.live.page import PAGES

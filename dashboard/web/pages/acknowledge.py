@@ -10,8 +10,10 @@ from dashboard.accounts import permissions
 from dashboard.models import Run
 from dashboard.runs import acknowledgements
 from dashboard.web.components.aborts import abort_history
-from dashboard.web.http import errors, keys, links, lookup, sign_in
-from dashboard.web.http.htmx import is_htmx, text_response
+from dashboard.web.http import keys, links, lookup
+from dashboard.web.http.authentication import sign_in
+from dashboard.web.http.responses import errors
+from dashboard.web.http.responses.htmx import is_htmx, text_response
 from dashboard.web.pages.run import run_card_context
 
 

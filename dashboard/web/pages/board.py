@@ -39,6 +39,7 @@ class BoardPage(Page):
     """
 
     name = nav = "board"
+    template = "pages/board.html"
 
     @cached_property
     def filter(self) -> BoardFilter:

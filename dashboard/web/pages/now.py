@@ -28,6 +28,7 @@ def now(request: HttpRequest) -> HttpResponse:
 
 class NowPage(Page):
     name = nav = "now"
+    template = "pages/now.html"
     is_cacheable = True
 
     @classmethod

@@ -35,6 +35,7 @@ def pipeline(request: HttpRequest, project_id: str, pipeline_id: str) -> HttpRes
 
 class PipelinePage(Page):
     name = "pipeline"
+    template = "pages/pipeline.html"
 
     @classmethod
     def is_visible(cls, permissions: Permissions, key: int) -> bool:
@@ -112,7 +113,9 @@ class PipelinePage(Page):
         offer = self._abort_all
         if offer is None or all(run.stage.pipeline_id != self.key for run in runs):
             return []
-        return [render_part(offer.id, "pages/bulk_abort_confirm.html#abort-all", abort_all=offer)]
+        return [
+            render_part(offer.id, "pages/aborts/bulk_abort_confirm.html#abort-all", abort_all=offer)
+        ]
 
     @property
     def _abort_all(self) -> abort_all.AbortAllOffer | None:

@@ -31,7 +31,7 @@ from dashboard.web.components.runs import (
 )
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import links, lookup
-from dashboard.web.http.deferred import Deferred
+from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.live.charts import chart_parts, ended_stages
 from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
@@ -86,6 +86,7 @@ def _look_up_run(
 
 class RunPage(Page):
     name = "run"
+    template = "pages/run.html"
 
     @classmethod
     def is_visible(cls, permissions: Permissions, key: int) -> bool:

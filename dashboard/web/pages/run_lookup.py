@@ -20,7 +20,7 @@ from dashboard.upstream.connection import get_connection
 from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_search
 from dashboard.web.http import links, lookup
-from dashboard.web.http.deferred import Deferred
+from dashboard.web.http.responses.deferred import Deferred
 
 
 @require_safe

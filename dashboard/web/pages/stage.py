@@ -25,8 +25,9 @@ from dashboard.web.components.lists.filters import RunFilter
 from dashboard.web.components.lists.pagination import PageOfRuns
 from dashboard.web.components.runs import history_charts, removed_notice, run_row
 from dashboard.web.components.tab_title import TabTitle
-from dashboard.web.http import links, lookup, sign_in
-from dashboard.web.http.htmx import is_htmx
+from dashboard.web.http import links, lookup
+from dashboard.web.http.authentication import sign_in
+from dashboard.web.http.responses.htmx import is_htmx
 from dashboard.web.live import dependencies
 from dashboard.web.live.charts import chart_parts, ended_stages
 from dashboard.web.live.dependencies import Querysets
@@ -59,6 +60,7 @@ def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
 
 class StagePage(Page):
     name = "stage"
+    template = "pages/stage.html"
     is_cacheable = True
     default_view: SavedView | None = None
 
@@ -177,7 +179,9 @@ class StagePage(Page):
         return [
             *self.row_parts(runs, lambda run: run.pk in new_runs),
             *(
-                render_part(offer.id, "pages/bulk_abort_confirm.html#abort-all", abort_all=offer)
+                render_part(
+                    offer.id, "pages/aborts/bulk_abort_confirm.html#abort-all", abort_all=offer
+                )
                 for offer in offers.values()
             ),
             *chart_parts(ended_stages(runs)),

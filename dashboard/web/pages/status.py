@@ -12,7 +12,7 @@ from dashboard.web.components import sync_report, tab_title
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.sync_report import SyncStatus
 from dashboard.web.components.tab_title import TabTitle
-from dashboard.web.http.sign_in import signed_in_user
+from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.live.page import LivePart, Page, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
 
@@ -25,6 +25,7 @@ def status(request: HttpRequest) -> HttpResponse:
 
 class StatusPage(Page):
     name = nav = "status"
+    template = "pages/status.html"
     data_age = DataAge(None, is_stale=False)  # each row shows its own
 
     @cached_property

@@ -31,7 +31,8 @@ from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Project, Run, Session
 from dashboard.models.accounts.access import AccessKind
-from dashboard.web.http import database_outage, sign_in
+from dashboard.web.http import database_outage
+from dashboard.web.http.authentication import sign_in
 from dashboard.web.http.database_outage import WriteOutcome, WriteTracker
 from dashboard.web.live.feed import OUTAGE_EVENT
 from tests.support import factories

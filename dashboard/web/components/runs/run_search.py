@@ -16,8 +16,8 @@ from dashboard.models.catalog import StageName
 from dashboard.sync import run_lookup
 from dashboard.sync.run_lookup import SearchProgress
 from dashboard.web.http import lookup
-from dashboard.web.http.htmx import is_htmx, render_page
 from dashboard.web.http.lookup import Candidates, PageNotFound
+from dashboard.web.http.responses.htmx import is_htmx, render_page
 
 # Seconds between refreshes of the progress page; each refresh continues the search. A paused
 # search ends when the sync reads the run's stage, or continues later.

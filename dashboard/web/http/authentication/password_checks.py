@@ -10,8 +10,8 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.translation import gettext as _
 
 from dashboard.accounts.authentication import password_queue
-from dashboard.web.http.deferred import Deferred
-from dashboard.web.http.retry_later import Render, refuse
+from dashboard.web.http.responses.deferred import Deferred
+from dashboard.web.http.responses.retry_later import Render, refuse
 
 REFUSAL_DELAY = 2.0  # seconds
 

@@ -11,8 +11,8 @@ from django.views import defaults
 
 from dashboard.db import health as db_health
 from dashboard.web.http import database_outage
-from dashboard.web.http.htmx import is_htmx, text_response
 from dashboard.web.http.lookup import PageNotFound
+from dashboard.web.http.responses.htmx import is_htmx, text_response
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:

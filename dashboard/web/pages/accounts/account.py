@@ -22,14 +22,15 @@ from dashboard.accounts.administration.administrators import AdministrationError
 from dashboard.accounts.authentication import identity_sources
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import changes, table, texts
-from dashboard.web.http import keys, lookup, password_checks
+from dashboard.web.http import keys, lookup
 from dashboard.web.http.administrators import (
     author,
     for_administrators,
     redirect_after_change,
     refuse_change,
 )
-from dashboard.web.http.sign_in import signed_in_user
+from dashboard.web.http.authentication import password_checks
+from dashboard.web.http.authentication.sign_in import signed_in_user
 
 RECENT_CHANGES = 10
 
@@ -181,7 +182,7 @@ def _render_new(request: HttpRequest, form: AccountForm, status: int = 200) -> H
         "groups": account_changes.choosable_groups(),
         "is_superuser": signed_in_user(request).is_superuser,
     }
-    return render(request, "pages/account_new.html", context, status=status)
+    return render(request, "pages/accounts/account_new.html", context, status=status)
 
 
 def _render_account(
@@ -225,7 +226,7 @@ def _render_account(
         "changes": changes.load_page(changes.ChangeFilter(subject=subject), RECENT_CHANGES),
         "subject_id": subject.id,
     }
-    return render(request, "pages/account.html", context, status=status)
+    return render(request, "pages/accounts/account.html", context, status=status)
 
 
 def _answer(

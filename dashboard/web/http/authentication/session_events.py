@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from dashboard.accounts import access_log, sessions
 from dashboard.db.threads import now
 from dashboard.models.accounts.access import AccessKind
-from dashboard.web.http import browser_label
+from dashboard.web.http.authentication import browser_label
 from dashboard.web.http.client_address import client_address
 
 

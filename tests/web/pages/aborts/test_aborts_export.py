@@ -16,7 +16,7 @@ from django.utils import timezone
 from dashboard.models import Abort
 from dashboard.models.aborts import EventType
 from dashboard.web.components.aborts import abort_log
-from dashboard.web.pages import aborts_export
+from dashboard.web.pages.aborts import aborts_export
 from tests.support import factories
 from tests.support.abort_kinds import FIELDS_BY_KIND, NOON
 from tests.support.factories import HOSTILE

@@ -15,9 +15,10 @@ from dashboard.accounts import permissions
 from dashboard.web.components.aborts import abort_all, reason_form
 from dashboard.web.components.aborts.abort_all import BulkAbortConfirmation
 from dashboard.web.components.aborts.reason_form import ReasonField
-from dashboard.web.http import errors, keys
-from dashboard.web.http.deferred import Deferred
-from dashboard.web.http.htmx import is_htmx, render_page, text_response
+from dashboard.web.http import keys
+from dashboard.web.http.responses import errors
+from dashboard.web.http.responses.deferred import Deferred
+from dashboard.web.http.responses.htmx import is_htmx, render_page, text_response
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -85,7 +86,7 @@ def _render_confirmation(
         "typed_count": request.POST.get("count", ""),
         "count_error": count_error,
     }
-    template = "pages/bulk_abort_confirm.html"
+    template = "pages/aborts/bulk_abort_confirm.html"
     return render_page(request, template, "confirm", page_context, status=status)
 
 

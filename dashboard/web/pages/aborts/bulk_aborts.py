@@ -29,6 +29,7 @@ class BulkAbortsPage(Page):
     """One page of the list; tab title and data age are those of the newest page."""
 
     name = "bulk_aborts"
+    template = "pages/aborts/bulk_aborts.html"
     nav = "aborts"
     follows_all_changes = False
     before_pk: int | None = None

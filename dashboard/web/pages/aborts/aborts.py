@@ -21,7 +21,7 @@ from dashboard.web.live import dependencies
 from dashboard.web.live.dependencies import Querysets
 from dashboard.web.live.page import LivePart, Page, page_response
 from dashboard.web.live.snapshot import Snapshot
-from dashboard.web.pages import aborts_export
+from dashboard.web.pages.aborts import aborts_export
 
 
 @require_safe
@@ -37,6 +37,7 @@ class AbortsPage(Page):
     """One page of the log; tab title and data age are those of the newest page without a filter."""
 
     name = nav = "aborts"
+    template = "pages/aborts/aborts.html"
     follows_all_changes = False
     is_cacheable = True
     filter: AbortFilter

@@ -16,7 +16,7 @@ from django.views.csrf import csrf_failure
 
 from dashboard.accounts import sessions
 from dashboard.db.threads import now
-from dashboard.web.http.htmx import is_htmx, text_response
+from dashboard.web.http.responses.htmx import is_htmx, text_response
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 

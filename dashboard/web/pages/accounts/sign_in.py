@@ -22,8 +22,9 @@ from django.utils.translation import gettext_lazy
 from dashboard.accounts.authentication import sign_in
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
-from dashboard.web.http import errors, known_browsers, password_checks, retry_later
+from dashboard.web.http.authentication import known_browsers, password_checks
 from dashboard.web.http.client_address import client_address
+from dashboard.web.http.responses import errors, retry_later
 
 
 class SignInForm(AuthenticationForm):
@@ -46,7 +47,7 @@ class SignInView(LoginView):
     """
 
     authentication_form = SignInForm
-    template_name = "pages/sign_in.html"
+    template_name = "pages/accounts/sign_in.html"
     redirect_authenticated_user = True
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:

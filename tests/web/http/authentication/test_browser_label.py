@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.models.accounts.sessions import LABEL_LENGTH
-from dashboard.web.http import browser_label
+from dashboard.web.http.authentication import browser_label
 
 
 def describe(user_agent: str) -> str:

@@ -23,9 +23,10 @@ from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.models import ApiToken, Session
 from dashboard.models.accounts.api_tokens import Scope, TokenStatus
-from dashboard.web.http import errors, known_browsers, password_checks, retry_later
+from dashboard.web.http.authentication import known_browsers, password_checks
+from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.sign_in import signed_in_user
+from dashboard.web.http.responses import errors, retry_later
 
 SCOPE_LABELS = {
     Scope.READ: gettext_lazy("May read"),
@@ -186,7 +187,7 @@ def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
             for token in own_tokens.unrevoked_tokens(user)
         ],
     }
-    response = render(request, "pages/my_account.html", context)
+    response = render(request, "pages/accounts/my_account.html", context)
     response["Cache-Control"] = "no-store"
     return response
 

@@ -30,6 +30,7 @@ def bulk_abort(request: HttpRequest, pk: int) -> HttpResponse:
 
 class BulkAbortPage(Page):
     name = "bulk_abort"
+    template = "pages/aborts/bulk_abort.html"
     nav = "aborts"
 
     @classmethod
@@ -76,13 +77,13 @@ class BulkAbortPage(Page):
         return {"bulk_abort": self.bulk_abort, "items": self.rows, "summary": self.summary}
 
     def own_status_parts(self) -> list[LivePart]:
-        template = "pages/bulk_abort.html#bulk-abort-summary"
+        template = "pages/aborts/bulk_abort.html#bulk-abort-summary"
         return [render_part("summary", template, summary=self.summary)]
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
         changed_runs = {run.pk for run in runs}
         return [
-            render_part(row.dom_id, "pages/bulk_abort.html#bulk-abort-item", item=row)
+            render_part(row.dom_id, "pages/aborts/bulk_abort.html#bulk-abort-item", item=row)
             for row in bulk_abort_result.item_rows(
                 [item for item in self.items if item.run_id in changed_runs]
             )

@@ -24,8 +24,9 @@ from django.views.decorators.http import require_GET
 from dashboard.accounts.authentication import oidc_attempts
 from dashboard.accounts.authentication.oidc_claims import OIDCFailure, Reason
 from dashboard.db.threads import now
-from dashboard.web.http import known_browsers, oidc_adapter, retry_later
+from dashboard.web.http.authentication import known_browsers, oidc_adapter
 from dashboard.web.http.client_address import client_address
+from dashboard.web.http.responses import retry_later
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ class ProviderSignOutView(LogoutView):
 
 def _forward(request: HttpRequest, url: str) -> HttpResponse:
     host = urlsplit(settings.OIDC_ISSUER).netloc
-    return render(request, "pages/oidc_forward.html", {"url": url, "host": host})
+    return render(request, "pages/accounts/oidc_forward.html", {"url": url, "host": host})
 
 
 def _render_failure(request: HttpRequest, failure: OIDCFailure, next_url: str) -> HttpResponse:
@@ -171,4 +172,4 @@ def _render_explanation(
         "advice": advice,
         "sign_in_url": reverse("login", query={"next": next_url} if next_url else None),
     }
-    return render(request, "pages/oidc_failed.html", template_context)
+    return render(request, "pages/accounts/oidc_failed.html", template_context)

@@ -22,9 +22,10 @@ from dashboard.web.components.aborts import abort_history, reason_form
 from dashboard.web.components.aborts.reason_form import ReasonField
 from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_row
-from dashboard.web.http import errors, keys, links, lookup
-from dashboard.web.http.deferred import Deferred
-from dashboard.web.http.htmx import is_htmx, render_page, text_response
+from dashboard.web.http import keys, links, lookup
+from dashboard.web.http.responses import errors
+from dashboard.web.http.responses.deferred import Deferred
+from dashboard.web.http.responses.htmx import is_htmx, render_page, text_response
 from dashboard.web.pages.run import run_card_context
 
 
@@ -106,7 +107,7 @@ def _render_confirmation(
         "warns_of_production": run.stage.name == StageName.PRODUCTION and not blocked_reason,
         "reason": reason or ReasonField(aborts.reason_required(run.stage)),
     }
-    return render_page(request, "pages/abort.html", "confirm", page_context, status=status)
+    return render_page(request, "pages/aborts/abort.html", "confirm", page_context, status=status)
 
 
 def _render_answer(

@@ -1,0 +1,1 @@
+"""Responses: errors, refusals, JSON, parts of a page, and those that wait."""

@@ -1,0 +1,1 @@
+"""Pages about aborts: of one run, of many, and their log."""

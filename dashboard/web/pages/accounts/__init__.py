@@ -1,0 +1,1 @@
+"""Pages about accounts, rights and signing in."""
