@@ -1,5 +1,5 @@
 # The one list of commands; .ci/run calls the same.
-.PHONY: run test test-fast test-postgres lint style format-check templates imports pins types \
+.PHONY: run test test-fast test-postgres crawl lint style format-check templates imports pins types \
 	mypy migrations check format bench mutants requirements
 
 run:            ## the dashboard with a sandbox upstream
@@ -13,6 +13,9 @@ test-fast:      ## the inner loop: what needs neither a browser nor processes of
 
 test-postgres:  ## what a database can change, on PostgreSQL
 	DATABASE_URL=$${TEST_POSTGRES_URL:-postgres://postgres@127.0.0.1:5432/dashboard} uv run pytest
+
+crawl:          ## every address by every method, as every kind of person and token
+	CRAWL=all uv run pytest tests/web/test_crawl.py tests/web/test_crawl_admin.py
 
 lint: style format-check templates imports pins  ## all of these
 

@@ -1,0 +1,152 @@
+"""Every address of the admin, as every kind of person: what each gets, by model."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import User
+from pytest_django import Settings
+
+from dashboard.accounts.administration import group_changes
+from dashboard.accounts.administration.administrators import Author
+from dashboard.models import ProxyAccount, Stage
+from tests.support import crawl, factories
+from tests.support.crawl import METHODS, Result, World
+
+STAFF = ("superuser", "administrator", "glass")
+OTHERS = ("nobody", "gone", "stranger", "member", "viewer", "manager")
+# These try forms, too; with CRAWL=all everybody tries everything.
+TRY_FORMS = ("superuser", "administrator", "manager", "nobody")
+ALL = os.environ.get("CRAWL") == "all"
+
+# By model: what superusers may do and what administrators may, who hold the permissions to change
+# accounts, groups and grants: (v)iew, (a)dd, (c)hange, (d)elete.
+RIGHTS = {
+    "auth/user": ("vacd", "vc"),
+    "auth/group": ("vacd", "vc"),
+    "dashboard/proxyaccount": ("va", ""),
+    "dashboard/grant": ("vacd", "vc"),
+    "dashboard/rightschange": ("v", ""),
+    "dashboard/abort": ("v", ""),
+    "dashboard/accessevent": ("v", ""),
+    "dashboard/bulkabort": ("v", ""),
+    "dashboard/apitoken": ("v", ""),
+    "dashboard/savedview": ("vcd", ""),
+    "dashboard/project": ("v", ""),
+    "dashboard/pipeline": ("v", ""),
+    "dashboard/stagetiming": ("vac", ""),
+    "dashboard/stage": ("v", ""),
+}
+
+# Of other addresses: what the staff gets by GET and by POST, and what others get who are signed in.
+OTHER_ADDRESSES = {
+    "admin/": ("200", "200", "sign-in"),
+    "admin/login/": ("index", "index", "403"),
+    "admin/logout/": ("405", "sign-in*", "index"),
+    "admin/password_change/": ("my_account", "my_account", "my_account"),
+    "admin/password_change/done/": ("200", "405", "sign-in"),
+    "admin/autocomplete/": ("403", "405", "sign-in"),  # without a field
+    "admin/jsi18n/": ("200", "405", "sign-in"),
+    "admin/r/1/1/": ("404", "404", "sign-in"),
+    "admin/auth/": ("200", "200", "sign-in"),
+    "admin/nonsense/": ("404", "404", "sign-in"),
+}
+
+
+@pytest.fixture
+def world(db: None, settings: Settings) -> Iterator[World]:
+    settings.BREAK_GLASS_ACCOUNT = "glass"
+    logging.disable(logging.CRITICAL)  # a line for each of hundreds of refusals
+    created = crawl.create_world()
+    factories.timing(Stage.objects.get(name="Staging"))
+    ProxyAccount.objects.create(user=User.objects.get(username="target"))
+    group_changes.add_group(Author(User.objects.get(username="superuser"), None), "Team")
+    yield created
+    logging.disable(logging.NOTSET)
+
+
+def addresses() -> list[str]:
+    """Return an address of each pattern of the admin, of a model's first row where it needs one."""
+    keys = {
+        model._meta.label_lower.replace(".", "/"): model._default_manager.values_list("pk")[0][0]
+        for model in admin.site._registry
+    }
+    found = []
+    for _, route in crawl.patterns():
+        if route.startswith("admin/"):
+            path = route.replace("^(?P<app_label>auth|dashboard)/$", "auth/")
+            path = path.replace("(?P<url>.*)$", "nonsense/")
+            key = keys.get("/".join(route.split("/")[1:3]), 1)
+            found.append(re.sub(r"<[^>]+>", str(key), path))
+    return list(dict.fromkeys(found))
+
+
+def expected(path: str, method: str, person: str) -> str:
+    """Return what a person gets with a CSRF token."""
+    if person in {"nobody", "gone"}:
+        return "sign-in"
+    if path in OTHER_ADDRESSES:
+        get, post, others = OTHER_ADDRESSES[path]
+        if person in OTHERS:
+            return others
+        return post if method == "POST" else "405" if post == "405" and method != "GET" else get
+    if person in OTHERS:
+        return "sign-in"
+    return expected_of_staff(path, method, person)
+
+
+def expected_of_staff(path: str, method: str, person: str) -> str:
+    _, app, model, *rest, _ = path.split("/")
+    superusers, administrators = RIGHTS[f"{app}/{model}"]
+    rights = administrators if person == "administrator" else superusers
+    page = rest[-1] if rest else "changelist"
+    if page.isdecimal():
+        return f"{app}_{model}_change"  # a redirect; that page decides
+    is_change = page == "change" and method == "POST"
+    needed = {"add": "a", "delete": "d", "password": "c"}.get(page, "c" if is_change else "v")
+    if needed not in rights:
+        return "403"
+    if is_change and model == "stagetiming":
+        return "dashboard_stagetiming_changelist*"  # an empty form is a valid one
+    return "200"  # also of an empty form, with its errors, or the question whether to delete
+
+
+def shown(result: Result) -> str:
+    outcome = "sign-in" if result.outcome in {"login", "admin/login/"} else result.outcome
+    return f"{outcome}*" if result.writes else outcome
+
+
+def test_every_model_of_the_admin_is_in_the_table() -> None:
+    names = {model._meta.label_lower.replace(".", "/") for model in admin.site._registry}
+    assert names == RIGHTS.keys()
+
+
+def test_every_person_gets_at_every_address_of_the_admin_what_the_table_says(world: World) -> None:
+    wrong = []
+    for number, path in enumerate(addresses()):
+        for person in (*STAFF, *OTHERS):
+            methods = ["GET", "POST"] if person in TRY_FORMS else ["GET"]
+            methods += [METHODS[2 + number % 3]] if person == "superuser" else []
+            methods = [] if person == "glass" and number % 5 else methods  # a superuser, as above
+            methods = list(METHODS) if ALL else methods
+            for method in methods:
+                result = crawl.request(world.browsers[person], method, f"/{path}", csrf=True)
+                right = expected(path, method, person)
+                if shown(result) != right:
+                    wrong.append(f"{person}: {method} {path}: {shown(result)}, not {right}")
+                if person in OTHERS and crawl.HIDDEN in result.text:
+                    wrong.append(f"{person}: {method} {path} shows what is hidden")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_form_of_the_admin_without_csrf_token_changes_anything(world: World) -> None:
+    wrong = []
+    for number, path in enumerate(addresses()):
+        for method in METHODS[1:] if ALL else ("POST", METHODS[2 + number % 3]):
+            result = crawl.request(world.browsers["superuser"], method, f"/{path}", csrf=False)
+            if shown(result) != "403":
+                wrong.append(f"{method} {path}: {shown(result)}")
+    assert not wrong, "\n".join(wrong)
