@@ -293,6 +293,8 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS and not _path else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS and not _path
 SILENCED_SYSTEM_CHECKS = ["security.W004"] if _path else []
+if not HTTPS:  # config/checks.py says in one warning what these mean
+    SILENCED_SYSTEM_CHECKS += ["security.W004", "security.W008", "security.W011", "security.W016"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 # On a shared host, other applications must neither receive nor overwrite our cookies.
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{_path}/"

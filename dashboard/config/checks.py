@@ -26,6 +26,7 @@ MIN_RETENTION_DAYS, MAX_RETENTION_DAYS = 7, 36_500
 def register_all() -> None:
     """Register this module's checks with Django."""
     register(check_settings)
+    register(check_encryption, deploy=True)
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
@@ -38,6 +39,23 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         *_overdue(),
         *_retention(),
         *_web(),
+    ]
+
+
+def check_encryption(**_: Any) -> list[CheckMessage]:
+    """Return a warning if other machines reach the dashboard, and not by https.
+
+    It stands for Django's W004, W008, W011 and W016, which are silenced then (settings.py).
+    """
+    is_local = all(is_encrypted_or_local(f"http://{host}") for host in settings.ALLOWED_HOSTS)
+    if settings.HTTPS or is_local:
+        return []
+    return [
+        checks.Warning(
+            "BASE_URL is not https://: passwords and sessions are sent unencrypted.",
+            hint="Set the https:// address of a proxy before the dashboard: docs/proxy.md.",
+            id="dashboard.W003",
+        )
     ]
 
 

@@ -4,6 +4,7 @@ import re
 import stat
 import subprocess
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -292,6 +293,45 @@ def test_deploy_check_passes(tmp_path: Path, base_url: str) -> None:
         NORTHFLANK_API_TOKEN="nf-token",
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_deploy_check_of_dashboard_for_this_machine_only_passes(tmp_path: Path) -> None:
+    result = manage(tmp_path, "check", "--deploy", "--fail-level", "WARNING")
+    assert result.returncode == 0, result.stderr
+
+
+def warnings_of(result: CompletedProcess[str]) -> list[str]:
+    """Return the ids of the warnings that a command has printed."""
+    return re.findall(r"\?: \((\w+\.W\d+)\)", result.stderr)
+
+
+def test_deploy_check_of_unencrypted_site_is_one_warning(tmp_path: Path) -> None:
+    result = manage(tmp_path, "check", "--deploy", BASE_URL="http://releases.example.com")
+    assert (result.returncode, warnings_of(result)) == (0, ["dashboard.W003"])
+
+
+# Commands that end after the checks: without PostgreSQL, and without this address.
+STARTS = {"sync": ["sync"], "serve": ["serve", "--host", "203.0.113.1"]}
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+def test_start_with_token_prints_warnings_of_deployment_checks(
+    start: list[str], tmp_path: Path
+) -> None:
+    unsafe = {"DEBUG": "true", "BASE_URL": "http://releases.example.com"}
+    result = manage(tmp_path, *start, NORTHFLANK_API_TOKEN="nf-token", **unsafe)
+    assert warnings_of(result) == ["dashboard.W003", "security.W018"]
+
+
+def test_start_with_safe_settings_prints_no_warning(tmp_path: Path) -> None:
+    safe = {"NORTHFLANK_API_TOKEN": "nf-token", "BASE_URL": "https://releases.example.com"}
+    result = manage(tmp_path, *STARTS["serve"], **safe)
+    assert result.stderr.startswith("CommandError: Cannot listen on 203.0.113.1:8000")
+
+
+def test_start_of_sandbox_prints_no_warning_of_deployment_checks(tmp_path: Path) -> None:
+    result = manage(tmp_path, *STARTS["serve"], DEBUG="true")
+    assert warnings_of(result) == []
 
 
 REFUSED_AT_START = {

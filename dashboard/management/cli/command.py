@@ -1,7 +1,8 @@
-"""Base classes of commands that fail with a plain message when there is no database."""
+"""Base classes of commands: their checks, and a plain message when there is no database."""
 
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
@@ -18,6 +19,17 @@ class OfflineCheckCommand(BaseCommand):
 
     def check(self, *args: Any, **options: Any) -> None:
         super().check(*args, **{"databases": ()} | options)
+
+
+class ServerCommand(OfflineCheckCommand):
+    """A command that serves users: with a token of Northflank, also with the checks of deployments.
+
+    Their warnings are printed; errors of any check end the command.
+    """
+
+    def check(self, *args: Any, **options: Any) -> None:
+        defaults = {"include_deployment_checks": not settings.SANDBOX}
+        super().check(*args, **defaults | options)
 
 
 class RunbookCommand(OfflineCheckCommand):

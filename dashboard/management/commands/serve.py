@@ -17,7 +17,7 @@ from django.urls import reverse
 from dashboard import sandbox
 from dashboard.accounts import demo
 from dashboard.accounts.authentication import break_glass
-from dashboard.management.cli.command import OfflineCheckCommand
+from dashboard.management.cli.command import ServerCommand
 from dashboard.models import append_only
 from dashboard.server import sandbox_database
 from dashboard.server.memory import limit_heap
@@ -26,7 +26,7 @@ from dashboard.server.process import Process, UpstreamMismatch, WorldMismatch, v
 MAX_PORT = 65_535
 
 
-class Command(OfflineCheckCommand):
+class Command(ServerCommand):
     help = (
         "Serve the dashboard and run a sync worker; without an API token, against the embedded "
         "sandbox."

@@ -6,12 +6,12 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection
 
-from dashboard.management.cli.command import OfflineCheckCommand
+from dashboard.management.cli.command import ServerCommand
 from dashboard.management.commands.serve import prepare, run
 from dashboard.server.process import Process
 
 
-class Command(OfflineCheckCommand):
+class Command(ServerCommand):
     help = "Run a sync worker only; `serve --no-sync` serves the pages."
 
     def handle(self, *args: Any, **options: Any) -> None:
