@@ -1,6 +1,6 @@
 # The one list of commands; .ci/run calls the same.
 .PHONY: run test test-fast test-postgres crawl lint style format-check templates imports pins types \
-	mypy migrations check format bench mutants requirements
+	mypy migrations check format bench mutants requirements sbom
 
 run:            ## the dashboard with a sandbox upstream
 	uv run manage.py serve
@@ -79,3 +79,6 @@ mutants:        ## which changes of the rules no test notices
 
 requirements:   ## the hashed export that deploy/ installs from
 	uv export --quiet --no-dev --no-emit-project --no-header --format requirements-txt -o deploy/requirements.txt
+
+sbom:           ## what a deployment consists of, as CycloneDX: var/sbom.cdx.json
+	uv run .ci/sbom.py
