@@ -227,7 +227,8 @@ def test_looked_up_run_is_shown_until_next_pass(busy_stage: Stage) -> None:
 def test_history_is_read_up_to_retention_only(world: World, settings: Settings) -> None:
     world.restart(history_hours=24 * 10)
     oldest_wanted = datetime.fromtimestamp(world.now, UTC) - timedelta(days=3)
-    settings.RETENTION_DAYS = (timezone.now() - oldest_wanted).days
+    # Whole days, rounded up: whatever the time of day, all that is wanted is kept.
+    settings.RETENTION_DAYS = (timezone.now() - oldest_wanted).days + 1
     unfinished = Stage.objects.filter(has_flow=True).exclude(next_history_page=None)
     for _ in range(12):
         world.sync(2)
