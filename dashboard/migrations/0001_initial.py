@@ -87,64 +87,6 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name="ProxyAccount",
-            fields=[
-                (
-                    "user",
-                    models.OneToOneField(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        primary_key=True,
-                        related_name="proxy_account",
-                        serialize=False,
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-            ],
-        ),
-        migrations.CreateModel(
-            name="Pruning",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                (
-                    "leased_until",
-                    models.DateTimeField(
-                        help_text="Lease of the process that prunes; another takes over when it expires.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "finished_at",
-                    models.DateTimeField(help_text="When the last pass was complete.", null=True),
-                ),
-                ("deleted_runs", models.PositiveBigIntegerField(default=0)),
-                (
-                    "deleted_steps",
-                    models.PositiveBigIntegerField(
-                        default=0, help_text="Number of runs whose steps were deleted."
-                    ),
-                ),
-                ("deleted_access_events", models.PositiveBigIntegerField(default=0)),
-                ("run_count", models.PositiveBigIntegerField(default=0)),
-                (
-                    "oldest_run_at",
-                    models.DateTimeField(help_text="When the oldest run kept ended.", null=True),
-                ),
-                ("database_bytes", models.PositiveBigIntegerField(default=0)),
-                (
-                    "access_log_limit",
-                    models.DateTimeField(
-                        help_text="Access events before may be deleted; set only inside the transaction that does.",
-                        null=True,
-                    ),
-                ),
-            ],
-        ),
-        migrations.CreateModel(
             name="RateBudget",
             fields=[
                 (
@@ -209,6 +151,242 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name="Upstream",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "identity",
+                    models.TextField(help_text="Base URL and team; 'sandbox' for the sandbox."),
+                ),
+                (
+                    "sandbox_world",
+                    models.TextField(
+                        blank=True, help_text="The sandbox's arguments on which its runs depend."
+                    ),
+                ),
+                (
+                    "team",
+                    models.TextField(blank=True, help_text="Team slug, for links to Northflank."),
+                ),
+                (
+                    "error",
+                    models.CharField(
+                        blank=True, help_text="Cause of the current outage, if any.", max_length=40
+                    ),
+                ),
+                ("error_message", models.TextField(blank=True)),
+                ("error_since", models.DateTimeField(null=True)),
+                (
+                    "error_seq",
+                    models.BigIntegerField(
+                        default=0, help_text="Number of the latest request when the outage began."
+                    ),
+                ),
+                (
+                    "last_success_at",
+                    models.DateTimeField(help_text="When a request last succeeded.", null=True),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="WebhookEvent",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "digest",
+                    models.CharField(
+                        help_text="Digest of the event's ID.", max_length=32, unique=True
+                    ),
+                ),
+                ("received_at", models.DateTimeField(db_index=True)),
+            ],
+        ),
+        migrations.CreateModel(
+            name="WebhookStats",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "last_event_at",
+                    models.DateTimeField(
+                        help_text="When the last authentic event arrived.", null=True
+                    ),
+                ),
+                (
+                    "last_release_event_at",
+                    models.DateTimeField(
+                        help_text="When the last event about a release flow arrived.", null=True
+                    ),
+                ),
+                (
+                    "event_count",
+                    models.PositiveBigIntegerField(default=0, help_text="All authentic events."),
+                ),
+                (
+                    "duplicate_count",
+                    models.PositiveBigIntegerField(default=0, help_text="Duplicates, by event ID."),
+                ),
+                (
+                    "unrelated_count",
+                    models.PositiveBigIntegerField(
+                        default=0, help_text="Events not about release flows."
+                    ),
+                ),
+                (
+                    "last_rejected_at",
+                    models.DateTimeField(
+                        help_text="When a request with a wrong secret was last recorded.", null=True
+                    ),
+                ),
+                (
+                    "reads_booked_until",
+                    models.DateTimeField(
+                        help_text="Until when the share of reads triggered by events is used up.",
+                        null=True,
+                    ),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="Worker",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=255, unique=True)),
+                ("started_at", models.DateTimeField()),
+                ("heartbeat_at", models.DateTimeField()),
+            ],
+        ),
+        migrations.CreateModel(
+            name="ApiToken",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        help_text="What the token is for, such as “PagerDuty runbook”.",
+                        max_length=100,
+                    ),
+                ),
+                (
+                    "scope",
+                    models.CharField(
+                        choices=[("read", "Read"), ("abort", "Abort")],
+                        default="read",
+                        max_length=10,
+                    ),
+                ),
+                ("digest", models.CharField(editable=False, max_length=64, unique=True)),
+                (
+                    "prefix",
+                    models.CharField(
+                        editable=False, help_text="First characters of the secret.", max_length=12
+                    ),
+                ),
+                ("created_at", models.DateTimeField()),
+                (
+                    "expires_at",
+                    models.DateTimeField(blank=True, help_text="Empty: never expires.", null=True),
+                ),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "last_used_at",
+                    models.DateTimeField(
+                        blank=True, help_text="When the token was last used.", null=True
+                    ),
+                ),
+                (
+                    "window_started_at",
+                    models.DateTimeField(
+                        help_text="Start of the current rate limit window.", null=True
+                    ),
+                ),
+                ("window_requests", models.PositiveIntegerField(default=0)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="api_tokens",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["name", "pk"],
+            },
+        ),
+        migrations.CreateModel(
+            name="BulkAbort",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("username", models.TextField(help_text="Kept after the account is deleted.")),
+                ("reason", models.TextField(blank=True)),
+                ("client_address", models.GenericIPAddressField(null=True)),
+                (
+                    "via",
+                    models.CharField(
+                        choices=[("page", "Page"), ("api", "Api"), ("command", "Command")],
+                        default="page",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "token_name",
+                    models.TextField(blank=True, help_text="Name of the API token used, if any."),
+                ),
+                ("requested_at", models.DateTimeField()),
+                ("key", models.UUIDField(help_text="Idempotency key of the form.", unique=True)),
+                (
+                    "claimed_at",
+                    models.DateTimeField(help_text="When a process last renewed its lease."),
+                ),
+                (
+                    "settled_at",
+                    models.DateTimeField(help_text="When all its runs were processed.", null=True),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="bulk_aborts",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "abstract": False,
+            },
+        ),
+        migrations.CreateModel(
             name="Pipeline",
             fields=[
                 (
@@ -251,6 +429,151 @@ class Migration(migrations.Migration):
                     models.UniqueConstraint(fields=("project", "slug"), name="pipeline_unique_slug")
                 ],
             },
+        ),
+        migrations.CreateModel(
+            name="Grant",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "stage",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("Development", "Development"),
+                            ("Staging", "Staging"),
+                            ("Production", "Production"),
+                        ],
+                        help_text="Empty: all stages.",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "action",
+                    models.CharField(choices=[("view", "View"), ("abort", "Abort")], max_length=10),
+                ),
+                (
+                    "group",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Empty: all signed-in users.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="grants",
+                        to="auth.group",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Empty: all projects.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="dashboard.project",
+                    ),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="CatalogSync",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "omitted_by_page",
+                    models.JSONField(
+                        blank=True,
+                        default=dict,
+                        help_text='Number of omitted entries by page and reason, each page as of its last read: {"1": {"no_id": 2}}.',
+                    ),
+                ),
+                ("next_sync_at", models.DateTimeField(db_index=True)),
+                ("synced_at", models.DateTimeField(null=True)),
+                ("error", models.CharField(blank=True, max_length=40)),
+                ("error_message", models.TextField(blank=True)),
+                ("error_since", models.DateTimeField(null=True)),
+                ("failures", models.PositiveIntegerField(default=0)),
+                (
+                    "project",
+                    models.OneToOneField(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="catalog_sync",
+                        to="dashboard.project",
+                    ),
+                ),
+            ],
+            options={
+                "abstract": False,
+            },
+        ),
+        migrations.CreateModel(
+            name="SavedView",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=60)),
+                (
+                    "query",
+                    models.CharField(
+                        help_text="Query string of the stage page, without the position in the list.",
+                        max_length=4000,
+                    ),
+                ),
+                (
+                    "shared",
+                    models.BooleanField(default=False, help_text="Visible to all signed-in users."),
+                ),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="saved_views",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("owner", "name"), name="saved_view_unique_name")
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="DefaultView",
+            fields=[
+                (
+                    "user",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="default_view",
+                        serialize=False,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "view",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="defaults",
+                        to="dashboard.savedview",
+                    ),
+                ),
+            ],
         ),
         migrations.CreateModel(
             name="Stage",
@@ -367,13 +690,6 @@ class Migration(migrations.Migration):
                     models.PositiveIntegerField(
                         default=2,
                         help_text="Next page of past runs to read; empty: all are read.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "pruned_until",
-                    models.DateTimeField(
-                        help_text="Runs that ended earlier were deleted, and are not mirrored again.",
                         null=True,
                     ),
                 ),
@@ -512,14 +828,14 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "steps",
-                    models.BinaryField(
+                    models.JSONField(
                         help_text="Root node of the steps, as pages need it.", null=True
                     ),
                 ),
                 (
-                    "steps_removed_at",
-                    models.DateTimeField(
-                        help_text="When its steps were deleted: see sync/pruning.py.", null=True
+                    "raw",
+                    models.JSONField(
+                        help_text="Detail as reported by Northflank, redacted.", null=True
                     ),
                 ),
                 ("detail_synced_at", models.DateTimeField(null=True)),
@@ -592,11 +908,6 @@ class Migration(migrations.Migration):
                     ),
                     models.Index(fields=["-ended_at"], name="run_ended_at_idx"),
                     models.Index(
-                        condition=models.Q(("steps__isnull", False)),
-                        fields=["ended_at"],
-                        name="run_steps_idx",
-                    ),
-                    models.Index(
                         condition=models.Q(("concluded", True), ("status", "failure")),
                         fields=["-ended_at", "-id"],
                         name="run_failures_idx",
@@ -615,179 +926,6 @@ class Migration(migrations.Migration):
                 "constraints": [
                     models.UniqueConstraint(fields=("stage", "run_id"), name="run_unique_in_stage")
                 ],
-            },
-        ),
-        migrations.CreateModel(
-            name="Upstream",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                (
-                    "identity",
-                    models.TextField(help_text="Base URL and team; 'sandbox' for the sandbox."),
-                ),
-                (
-                    "sandbox_world",
-                    models.TextField(
-                        blank=True, help_text="The sandbox's arguments on which its runs depend."
-                    ),
-                ),
-                (
-                    "team",
-                    models.TextField(blank=True, help_text="Team slug, for links to Northflank."),
-                ),
-                (
-                    "error",
-                    models.CharField(
-                        blank=True, help_text="Cause of the current outage, if any.", max_length=40
-                    ),
-                ),
-                ("error_message", models.TextField(blank=True)),
-                ("error_since", models.DateTimeField(null=True)),
-                (
-                    "error_seq",
-                    models.BigIntegerField(
-                        default=0, help_text="Number of the latest request when the outage began."
-                    ),
-                ),
-                (
-                    "last_success_at",
-                    models.DateTimeField(help_text="When a request last succeeded.", null=True),
-                ),
-            ],
-        ),
-        migrations.CreateModel(
-            name="WebhookEvent",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                (
-                    "digest",
-                    models.CharField(
-                        help_text="Digest of the event's ID.", max_length=32, unique=True
-                    ),
-                ),
-                ("received_at", models.DateTimeField(db_index=True)),
-            ],
-        ),
-        migrations.CreateModel(
-            name="WebhookStats",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                (
-                    "last_event_at",
-                    models.DateTimeField(
-                        help_text="When the last authentic event arrived.", null=True
-                    ),
-                ),
-                (
-                    "last_release_event_at",
-                    models.DateTimeField(
-                        help_text="When the last event about a release flow arrived.", null=True
-                    ),
-                ),
-                (
-                    "event_count",
-                    models.PositiveBigIntegerField(default=0, help_text="All authentic events."),
-                ),
-                (
-                    "duplicate_count",
-                    models.PositiveBigIntegerField(default=0, help_text="Duplicates, by event ID."),
-                ),
-                (
-                    "unrelated_count",
-                    models.PositiveBigIntegerField(
-                        default=0, help_text="Events not about release flows."
-                    ),
-                ),
-                (
-                    "last_rejected_at",
-                    models.DateTimeField(
-                        help_text="When a request with a wrong secret was last recorded.", null=True
-                    ),
-                ),
-                (
-                    "reads_booked_until",
-                    models.DateTimeField(
-                        help_text="Until when the share of reads triggered by events is used up.",
-                        null=True,
-                    ),
-                ),
-            ],
-        ),
-        migrations.CreateModel(
-            name="Worker",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("name", models.CharField(max_length=255, unique=True)),
-                ("started_at", models.DateTimeField()),
-                ("heartbeat_at", models.DateTimeField()),
-            ],
-        ),
-        migrations.CreateModel(
-            name="BulkAbort",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("username", models.TextField(help_text="Kept after the account is deleted.")),
-                ("reason", models.TextField(blank=True)),
-                ("client_address", models.GenericIPAddressField(null=True)),
-                (
-                    "via",
-                    models.CharField(
-                        choices=[("page", "Page"), ("api", "Api"), ("command", "Command")],
-                        default="page",
-                        max_length=10,
-                    ),
-                ),
-                (
-                    "token_name",
-                    models.TextField(blank=True, help_text="Name of the API token used, if any."),
-                ),
-                ("requested_at", models.DateTimeField()),
-                ("key", models.UUIDField(help_text="Idempotency key of the form.", unique=True)),
-                (
-                    "claimed_at",
-                    models.DateTimeField(help_text="When a process last renewed its lease."),
-                ),
-                (
-                    "settled_at",
-                    models.DateTimeField(help_text="When all its runs were processed.", null=True),
-                ),
-                (
-                    "user",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="bulk_aborts",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-            ],
-            options={
-                "abstract": False,
             },
         ),
         migrations.CreateModel(
@@ -980,211 +1118,6 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name="ApiToken",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                (
-                    "name",
-                    models.CharField(
-                        help_text="What the token is for, such as “PagerDuty runbook”.",
-                        max_length=100,
-                    ),
-                ),
-                (
-                    "scope",
-                    models.CharField(
-                        choices=[("read", "Read"), ("abort", "Abort")],
-                        default="read",
-                        max_length=10,
-                    ),
-                ),
-                ("digest", models.CharField(editable=False, max_length=64, unique=True)),
-                (
-                    "prefix",
-                    models.CharField(
-                        editable=False, help_text="First characters of the secret.", max_length=12
-                    ),
-                ),
-                ("created_at", models.DateTimeField()),
-                (
-                    "expires_at",
-                    models.DateTimeField(blank=True, help_text="Empty: never expires.", null=True),
-                ),
-                ("revoked_at", models.DateTimeField(blank=True, null=True)),
-                (
-                    "last_used_at",
-                    models.DateTimeField(
-                        blank=True, help_text="When the token was last used.", null=True
-                    ),
-                ),
-                (
-                    "window_started_at",
-                    models.DateTimeField(
-                        help_text="Start of the current rate limit window.", null=True
-                    ),
-                ),
-                ("window_requests", models.PositiveIntegerField(default=0)),
-                (
-                    "user",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="api_tokens",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-            ],
-            options={
-                "ordering": ["name", "pk"],
-            },
-        ),
-        migrations.CreateModel(
-            name="Grant",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                (
-                    "stage",
-                    models.CharField(
-                        blank=True,
-                        choices=[
-                            ("Development", "Development"),
-                            ("Staging", "Staging"),
-                            ("Production", "Production"),
-                        ],
-                        help_text="Empty: all stages.",
-                        max_length=20,
-                    ),
-                ),
-                (
-                    "action",
-                    models.CharField(choices=[("view", "View"), ("abort", "Abort")], max_length=10),
-                ),
-                (
-                    "group",
-                    models.ForeignKey(
-                        blank=True,
-                        help_text="Empty: all signed-in users.",
-                        null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="grants",
-                        to="auth.group",
-                    ),
-                ),
-                (
-                    "project",
-                    models.ForeignKey(
-                        blank=True,
-                        help_text="Empty: all projects.",
-                        null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
-                        to="dashboard.project",
-                    ),
-                ),
-            ],
-        ),
-        migrations.CreateModel(
-            name="CatalogSync",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                (
-                    "omitted_by_page",
-                    models.JSONField(
-                        blank=True,
-                        default=dict,
-                        help_text='Number of omitted entries by page and reason, each page as of its last read: {"1": {"no_id": 2}}.',
-                    ),
-                ),
-                ("next_sync_at", models.DateTimeField(db_index=True)),
-                ("synced_at", models.DateTimeField(null=True)),
-                ("error", models.CharField(blank=True, max_length=40)),
-                ("error_message", models.TextField(blank=True)),
-                ("error_since", models.DateTimeField(null=True)),
-                ("failures", models.PositiveIntegerField(default=0)),
-                (
-                    "project",
-                    models.OneToOneField(
-                        null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="catalog_sync",
-                        to="dashboard.project",
-                    ),
-                ),
-            ],
-            options={
-                "abstract": False,
-            },
-        ),
-        migrations.CreateModel(
-            name="RightsChange",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("occurred_at", models.DateTimeField()),
-                (
-                    "changed_by",
-                    models.TextField(
-                        blank=True,
-                        help_text="User name; empty: no account, as for an identity provider.",
-                    ),
-                ),
-                ("client_address", models.GenericIPAddressField(null=True)),
-                (
-                    "subject_kind",
-                    models.CharField(
-                        choices=[
-                            ("account", "Account"),
-                            ("group", "Group"),
-                            ("everybody", "Everybody who is signed in"),
-                        ],
-                        max_length=10,
-                    ),
-                ),
-                ("subject_key", models.BigIntegerField(help_text="Primary key; 0 for everybody.")),
-                (
-                    "subject",
-                    models.TextField(
-                        blank=True,
-                        help_text="Name after the change, or before a deletion; empty for everybody.",
-                    ),
-                ),
-                ("detail", models.TextField(blank=True, help_text="What was done, as a sentence.")),
-                (
-                    "before",
-                    models.JSONField(
-                        help_text="State in plain names; null: did not exist.", null=True
-                    ),
-                ),
-                ("after", models.JSONField(help_text="The same; null: deleted.", null=True)),
-            ],
-            options={
-                "ordering": ["-pk"],
-                "indexes": [
-                    models.Index(
-                        fields=["subject_kind", "subject_key", "id"], name="rights_change_key"
-                    ),
-                    models.Index(fields=["subject", "id"], name="rights_change_name"),
-                ],
-            },
-        ),
-        migrations.CreateModel(
             name="Dismissal",
             fields=[
                 (
@@ -1339,112 +1272,6 @@ class Migration(migrations.Migration):
                         fields=("run", "user"),
                         name="acknowledgement_one_open_per_user",
                     )
-                ],
-            },
-        ),
-        migrations.CreateModel(
-            name="SavedView",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("name", models.CharField(max_length=60)),
-                (
-                    "query",
-                    models.CharField(
-                        help_text="Query string of the stage page, without the position in the list.",
-                        max_length=4000,
-                    ),
-                ),
-                (
-                    "shared",
-                    models.BooleanField(default=False, help_text="Visible to all signed-in users."),
-                ),
-                (
-                    "owner",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="saved_views",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-            ],
-            options={
-                "constraints": [
-                    models.UniqueConstraint(fields=("owner", "name"), name="saved_view_unique_name")
-                ],
-            },
-        ),
-        migrations.CreateModel(
-            name="DefaultView",
-            fields=[
-                (
-                    "user",
-                    models.OneToOneField(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        primary_key=True,
-                        related_name="default_view",
-                        serialize=False,
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-                (
-                    "view",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="defaults",
-                        to="dashboard.savedview",
-                    ),
-                ),
-            ],
-        ),
-        migrations.CreateModel(
-            name="Session",
-            fields=[
-                (
-                    "session_key",
-                    models.CharField(
-                        max_length=40, primary_key=True, serialize=False, verbose_name="session key"
-                    ),
-                ),
-                ("session_data", models.TextField(verbose_name="session data")),
-                ("expire_date", models.DateTimeField(db_index=True, verbose_name="expire date")),
-                ("created_at", models.DateTimeField(help_text="Time of the sign-in.")),
-                (
-                    "ends_at",
-                    models.DateTimeField(
-                        help_text="Until when it can be used; expire_date is earlier if it is not used for long."
-                    ),
-                ),
-                (
-                    "last_used_at",
-                    models.DateTimeField(help_text="Last page view or form, to the minute."),
-                ),
-                (
-                    "client_address",
-                    models.GenericIPAddressField(help_text="Address of the sign-in.", null=True),
-                ),
-                ("browser", models.CharField(blank=True, max_length=60)),
-                (
-                    "user",
-                    models.ForeignKey(
-                        db_index=False,
-                        null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="sessions",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-            ],
-            options={
-                "verbose_name": "session",
-                "verbose_name_plural": "sessions",
-                "abstract": False,
-                "indexes": [
-                    models.Index(fields=["user", "-last_used_at"], name="session_user_used_idx")
                 ],
             },
         ),
@@ -1737,12 +1564,9 @@ class Migration(migrations.Migration):
                     models.CharField(
                         choices=[
                             ("signed_in", "Signed in"),
-                            ("break_glass", "Break-glass sign-in"),
                             ("sign_in_failed", "Sign-in failed"),
                             ("signed_out", "Signed out"),
                             ("session_ended", "Session ended"),
-                            ("password_changed", "Password changed"),
-                            ("password_refused", "Password change refused"),
                             ("token_created", "Token created"),
                             ("token_first_used", "Token first used"),
                             ("token_refused", "Token refused"),

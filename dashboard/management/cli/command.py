@@ -5,8 +5,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, connection
-from django.db.migrations.executor import MigrationExecutor
 
+from dashboard.db import pending_migrations
 from dashboard.db import threads as db_threads
 
 
@@ -37,8 +37,7 @@ class RunbookCommand(OfflineCheckCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            executor = MigrationExecutor(connection)
-            if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            if pending_migrations.load(connection).before_start:
                 raise CommandError(
                     "The database is not migrated: run `manage.py migrate` first, with the "
                     "dashboard’s settings."

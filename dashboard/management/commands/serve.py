@@ -11,12 +11,12 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
-from django.db.migrations.executor import MigrationExecutor
 from django.urls import reverse
 
 from dashboard import sandbox
 from dashboard.accounts import demo
 from dashboard.accounts.authentication import break_glass
+from dashboard.db import pending_migrations
 from dashboard.management.cli.command import ServerCommand
 from dashboard.models import append_only
 from dashboard.server import sandbox_database
@@ -125,11 +125,17 @@ def _replace_sandbox_database(sandbox_world: str) -> None:
 
 
 def _migrate() -> None:
-    executor = MigrationExecutor(connection)
-    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-        if connection.vendor != "sqlite":
-            raise CommandError("The database is not migrated: run `manage.py migrate` first.")
-        call_command("migrate", verbosity=0)
+    pending = pending_migrations.load(connection)
+    if connection.vendor == "sqlite":
+        if pending.before_start or pending.after_restart:  # no other process serves from it
+            call_command("migrate", verbosity=0)
+    elif pending.before_start:
+        raise CommandError("The database is not migrated: run `manage.py migrate` first.")
+    elif pending.after_restart:
+        sys.stderr.write(
+            "Run `manage.py migrate` once all processes have been restarted: "
+            f"{', '.join(pending.after_restart)} is pending.\n"
+        )
     # An interrupted migration leaves the triggers out.
     if not append_only.are_triggers_installed(connection):
         if connection.vendor != "sqlite":

@@ -1,0 +1,174 @@
+"""Upgrades from the schema of 0001: what it has recorded stays, and both versions can serve.
+
+The older version is the last commit with that schema, from the history of this repository.
+"""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from django.conf import settings
+
+from dashboard.sandbox.sandbox import Sandbox
+from tests.support.databases import LEDGER, abort_path, postgres, query_database
+from tests.support.html import parse_html, text_of
+from tests.support.live import token
+from tests.support.live_runs import wait_until
+from tests.support.processes import (
+    WAIT_TIMEOUT,
+    RunningProcess,
+    environment,
+    manage,
+    run_manage,
+    start,
+    upstream,
+)
+
+pytestmark = pytest.mark.process
+
+OLDER_VERSION = "07c1559033bfdf66fc834b34816cc8750c905319"
+
+
+@pytest.fixture(scope="module")
+def older_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the older version."""
+    folder = tmp_path_factory.mktemp("older")
+    archive = subprocess.run(
+        ["git", "archive", OLDER_VERSION], cwd=settings.BASE_DIR, capture_output=True, check=False
+    )
+    assert archive.returncode == 0, f"a clone with its history is needed: {archive.stderr.decode()}"
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+    return folder
+
+
+@contextmanager
+def older_dashboard(
+    older_version: Path, folder: Path, **variables: str
+) -> Iterator[RunningProcess]:
+    """Run the older version with a new database, with the account “boss”."""
+    command = [sys.executable, str(older_version / "manage.py")]
+    for arguments in (["migrate", "-v0"], ["createsuperuser", "--noinput", "--username=boss"]):
+        subprocess.run([*command, *arguments], env=environment(**variables), check=True)
+    with start([*command, "serve", "--port", "0"], folder, **variables) as process:
+        yield process
+
+
+def variables(database: str, upstream_url: str) -> dict[str, str]:
+    return {
+        "DATABASE_URL": database,
+        "NORTHFLANK_API_TOKEN": "sandbox",
+        "NORTHFLANK_API_BASE_URL": upstream_url,
+        "DJANGO_SUPERUSER_PASSWORD": "boss",
+        "DJANGO_SUPERUSER_EMAIL": "boss@example.com",
+    }
+
+
+def start_run(sandbox: Sandbox) -> str:
+    flow = sandbox.world.find_flow(*LEDGER)
+    assert flow is not None
+    return sandbox.world.start_run(flow, sandbox.clock(), {}).id
+
+
+def run_page(client: httpx.Client, run_id: str) -> httpx.Response:
+    return client.get(abort_path(run_id).removesuffix("abort/"))
+
+
+def step_names(client: httpx.Client, run_id: str) -> list[str]:
+    """Return the steps that a run's page shows."""
+    answer = run_page(client, run_id)
+    assert answer.status_code == 200, answer.text
+    return [text_of(name) for name in parse_html(answer).css("[data-steps] .step-name bdi")]
+
+
+def read_steps(client: httpx.Client, run_id: str) -> list[str]:
+    """Open a run's page until its steps have been read, and return them."""
+    wait_until(lambda: run_page(client, run_id).status_code == 200, WAIT_TIMEOUT)
+    wait_until(lambda: bool(step_names(client, run_id)), WAIT_TIMEOUT)
+    return step_names(client, run_id)
+
+
+def abort(client: httpx.Client, run_id: str) -> None:
+    data = {"csrfmiddlewaretoken": token(client), "reason": f"Stuck: {run_id}"}
+    answer = client.post(abort_path(run_id), data=data)
+    assert answer.status_code == 302, answer.text
+
+
+def abort_log(client: httpx.Client) -> list[dict[str, Any]]:
+    """Return the exported aborts, without what a run's end still changes."""
+    columns = ("id", "requested_at", "username", "reason", "run_id", "run_name", "sent_at")
+    rows = json.loads(client.get("/aborts/export.json").text)
+    return [{column: row[column] for column in columns} for row in rows]
+
+
+def pages(client: httpx.Client) -> list[int]:
+    return [client.get(path).status_code for path in ("/", "/board/", "/aborts/", "/status/")]
+
+
+@pytest.mark.postgres
+def test_two_versions_serve_side_by_side_and_lose_nothing(
+    older_version: Path, tmp_path: Path
+) -> None:
+    with postgres() as database, upstream() as (url, sandbox):
+        given = variables(database, url)
+        with older_dashboard(older_version, tmp_path, **given) as older:
+            client = older.sign_in("boss")
+            first = start_run(sandbox)
+            first_steps = read_steps(client, first)
+            abort(client, first)
+            migrated = manage("migrate", "dashboard", "0003_compress_steps", "-v0", **given)
+            assert migrated.returncode == 0, migrated.stderr
+            # Without a sync worker of its own, what is read now is read by the older version.
+            with run_manage(tmp_path, "serve", "--port", "0", "--no-sync", **given) as newer:
+                assert "0004_drop_uncompressed_steps is pending" in newer.log.read_text()
+                new_client = newer.sign_in("boss")
+                assert pages(client) == pages(new_client) == [200] * 4
+                assert step_names(new_client, first) == step_names(client, first) == first_steps
+                second = start_run(sandbox)
+                second_steps = read_steps(client, second)
+                abort(new_client, second)
+                third = start_run(sandbox)
+                read_steps(client, third)
+                abort(client, third)
+                log = abort_log(new_client)
+                assert (len(log), log) == (3, abort_log(client))
+                older.end(signal.SIGINT)
+                migrated = manage("migrate", "-v0", **given)
+                assert migrated.returncode == 0, migrated.stderr
+                assert pages(new_client) == [200] * 4
+                assert step_names(new_client, first) == first_steps
+                assert step_names(new_client, second) == second_steps
+                assert abort_log(new_client) == log
+
+
+def test_sqlite_file_of_older_version_is_upgraded_at_the_start(
+    older_version: Path, tmp_path: Path
+) -> None:
+    database = f"sqlite:///{tmp_path / 'd.sqlite3'}"
+    with upstream() as (url, sandbox):
+        given = variables(database, url)
+        with older_dashboard(older_version, tmp_path, **given) as older:
+            client = older.sign_in("boss")
+            run_id = start_run(sandbox)
+            steps = read_steps(client, run_id)
+            abort(client, run_id)
+            log = abort_log(client)
+            older.end(signal.SIGINT)
+        before = query_database(database, "SELECT count(*) FROM dashboard_run")
+        with run_manage(tmp_path, "serve", "--port", "0", **given) as newer:
+            client = newer.sign_in("boss")
+            assert pages(client) == [200] * 4
+            assert step_names(client, run_id) == steps
+            assert abort_log(client) == log
+        assert query_database(database, "SELECT count(*) FROM dashboard_run") >= before
+    columns = {row[1] for row in query_database(database, "PRAGMA table_info(dashboard_run)")}
+    assert columns.isdisjoint({"raw", "steps"})
