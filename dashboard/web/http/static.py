@@ -14,6 +14,8 @@ from django.http import FileResponse, HttpRequest, HttpResponse
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
 
+from dashboard.web.http.encodings import accepted_encodings
+
 
 class VersionedStaticFilesStorage(StaticFilesStorage):
     """`static/x.css?v=<hash>`: browsers cache a file, and load it again when its hash changes."""
@@ -34,7 +36,7 @@ def _version(name: str) -> str:
 
 # At its highest quality, Brotli needs 0.2 s of CPU for all files of a page, once after a start, and
 # saves 5 KB beside gzip.
-_ENCODERS = {
+_ENCODERS = {  # the best first
     "br": partial(brotli.compress, mode=brotli.MODE_TEXT),
     "gzip": partial(gzip.compress, mtime=0),
 }
@@ -43,7 +45,7 @@ _ENCODERS = {
 class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it is untyped
     """Serve static files, compressed when first requested and then kept in memory.
 
-    Django's GZipMiddleware would compress them again for each request, in blocks of 4 KB, which are
+    CompressionMiddleware would compress them again for each request, in blocks of 4 KB, which are
     larger in all. Comments and indentation, a quarter of our own scripts, are left out.
     """
 
@@ -62,7 +64,8 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it i
         is_whole = response.status_code == 200 and request.method == "GET"
         if not is_whole or not re.match("text/|image/svg", response["Content-Type"]):
             return response
-        encoding = _accepted_encoding(request.headers.get("Accept-Encoding", ""))
+        accepted = accepted_encodings(request)
+        encoding = next((name for name in _ENCODERS if name in accepted), None)
         if encoding is None:
             return response
         key = request.path_info, response["ETag"], encoding
@@ -76,9 +79,3 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it i
         response["Content-Encoding"] = encoding
         response["Content-Length"] = len(self.compressed[key])
         return HttpResponse(self.compressed[key], headers=response.headers)
-
-
-def _accepted_encoding(header: str) -> str | None:
-    """Return the best encoding that the header accepts; None for no encoding."""
-    names = re.findall(r"([\w*]+)(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))\b", header)
-    return next((name for name in _ENCODERS if name in names), None)

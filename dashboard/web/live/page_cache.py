@@ -18,7 +18,6 @@ from typing import NamedTuple, Self
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotModified
 from django.middleware.csrf import CsrfViewMiddleware, get_token
-from django.middleware.gzip import re_accepts_gzip
 from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 from django.utils.html import escape
@@ -35,6 +34,7 @@ from dashboard.db import threads as db_threads
 from dashboard.db.prepared import CombinedQuery, Rows
 from dashboard.web.http import site_context
 from dashboard.web.http.authentication import sign_in
+from dashboard.web.http.encodings import accepted_encodings
 from dashboard.web.http.responses.htmx import is_htmx
 
 MAX_AGE = timedelta(minutes=1)
@@ -345,6 +345,6 @@ def _csrf_token(secret: str) -> str:
 def _may_be_cached(request: HttpRequest) -> bool:
     return (
         request.method == "GET"
-        and re_accepts_gzip.search(request.headers.get("Accept-Encoding", "")) is not None
+        and "gzip" in accepted_encodings(request)
         and "messages" not in request.COOKIES  # the next page shows them once
     )

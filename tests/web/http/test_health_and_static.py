@@ -97,7 +97,7 @@ def test_static_file_that_browser_has_is_not_sent_again(client: Client) -> None:
     [("br;q=0, gzip", "gzip"), ("br; q=0.0, gzip;q=0", None), ("br;q=0.5", "br"), ("", None)],
 )
 def test_static_file_has_no_encoding_that_is_not_accepted(
-    client: Client, header: str, encoding: str | None
+    client: Client, db: None, header: str, encoding: str | None
 ) -> None:
     answer = client.get(static("live.js"), headers={"Accept-Encoding": header})
     assert answer.headers.get("Content-Encoding") == encoding

@@ -122,6 +122,24 @@ def normalize(html: str) -> str:
     return re.sub(r'"HX-PTag": "\w+"', '"HX-PTag": "…"', html)
 
 
+@pytest.mark.parametrize("page", ["/", "/status/"], ids=["cached page", "other page"])
+@pytest.mark.parametrize(
+    ("header", "encoding"),
+    [
+        ("gzip;q=0", None), ("gzip; q=0.000, br", None), ("GZIP;q=0", None), ("x-gzip2", None),
+        ("gzip;q=0.5", "gzip"), ("br, gzip", "gzip"), ("", None),
+    ],
+)  # fmt: skip
+def test_page_is_compressed_only_where_gzip_is_accepted(
+    visitors: Visitors, stage: Stage, page: str, header: str, encoding: str | None
+) -> None:
+    visitors.add("ana")
+    visitors.get("ana", page)  # so that there is a compressed one
+    answer = visitors.get("ana", page, **{"Accept-Encoding": header})
+    assert answer.headers.get("Content-Encoding") == encoding
+    assert "Accept-Encoding" in answer["Vary"]
+
+
 # --- Who gets a cached page -----------------------------------------------------------------------
 
 
