@@ -177,7 +177,7 @@ MIDDLEWARE = [
     "django_permissions_policy.PermissionsPolicyMiddleware",
     "dashboard.web.http.static.StaticFilesMiddleware",  # files need no policy, and are compressed
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
-    "dashboard.web.http.encodings.CompressionMiddleware",
+    "dashboard.web.http.responses.encodings.CompressionMiddleware",
     "dashboard.web.http.database_outage.OutageMiddleware",  # everything below needs the database
     "dashboard.web.http.authentication.auth_proxy.HeaderMiddleware",  # a cached page needs its user
     "dashboard.web.live.page_cache.CachedPageMiddleware",  # before what only uncached pages need

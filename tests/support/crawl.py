@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 from uuid import uuid4
 
-from dashboard.web.http.deferred import Deferred
 from django.contrib.auth.models import Group, User
 from django.db import connection, transaction
 from django.http import HttpResponse, HttpResponseBase
@@ -26,6 +25,7 @@ from dashboard.accounts import permissions
 from dashboard.models import ApiToken, Grant, SavedView, Session, Stage
 from dashboard.models.accounts.api_tokens import Scope
 from dashboard.models.severity import Severity
+from dashboard.web.http.responses.deferred import Deferred
 from tests.support import factories
 from tests.support.api import create_token_secret
 from tests.support.people import create_administrator

@@ -14,7 +14,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
 
-from dashboard.web.http.encodings import accepted_encodings
+from dashboard.web.http.responses.encodings import accepted_encodings
 
 
 class VersionedStaticFilesStorage(StaticFilesStorage):

@@ -34,7 +34,7 @@ from dashboard.db import threads as db_threads
 from dashboard.db.prepared import CombinedQuery, Rows
 from dashboard.web.http import site_context
 from dashboard.web.http.authentication import sign_in
-from dashboard.web.http.encodings import accepted_encodings
+from dashboard.web.http.responses.encodings import accepted_encodings
 from dashboard.web.http.responses.htmx import is_htmx
 
 MAX_AGE = timedelta(minutes=1)
