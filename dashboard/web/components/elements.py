@@ -9,7 +9,7 @@ from functools import cache
 
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
 from dashboard.aborts.messages import ClockTime, MessageText, format_with_day
@@ -17,6 +17,18 @@ from dashboard.runs import local_time
 from dashboard.runs import summary as run_summary
 from dashboard.runs.summary import Countdown, Elapsed, ExternalText, RichText
 from dashboard.web.components.runs.incident_summary import Link
+
+# Embeddings, overrides and isolates of the bidirectional algorithm, with their ends.
+_DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+
+
+def attribute(text: object) -> str:
+    """Return a text for an attribute or a title, where no <bdi> can isolate it.
+
+    Without the controls of direction in a name, which would turn around what follows it.
+    """
+    cleaned = str(text).translate(_DIRECTIONS)
+    return mark_safe(cleaned) if hasattr(text, "__html__") else cleaned  # noqa: S308  # as it was
 
 
 def clock(timestamp: datetime) -> SafeString:

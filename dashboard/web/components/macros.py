@@ -27,6 +27,7 @@ def environment(**options: Any) -> Environment:
     """Return the environment of Django's Jinja engine, which settings.TEMPLATES names."""
     options |= {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     templates = Environment(**options)  # noqa: S701, Django passes autoescape=True
+    templates.filters["attribute"] = elements.attribute
     templates.globals |= {
         "_": _translate,
         "clock": elements.clock,

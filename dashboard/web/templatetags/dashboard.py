@@ -16,6 +16,7 @@ from dashboard.web.components.tab_title import Icon
 register = template.Library()
 
 
+register.filter("attribute", elements.attribute, is_safe=True)
 register.filter("heading", headings.cut)
 register.simple_tag(elements.clock)
 register.simple_tag(elements.dated_clock)
