@@ -1,6 +1,6 @@
 # The one list of commands; .ci/run calls the same.
-.PHONY: run test test-fast test-postgres crawl lint style format-check templates imports pins types \
-	mypy migrations check format bench mutants requirements sbom
+.PHONY: run test test-fast test-postgres crawl outages lint style format-check templates imports \
+	pins types mypy migrations check format bench mutants requirements sbom
 
 run:            ## the dashboard with a sandbox upstream
 	uv run manage.py serve
@@ -16,6 +16,11 @@ test-postgres:  ## what a database can change, on PostgreSQL
 
 crawl:          ## every address by every method, as every kind of person and token
 	CRAWL=all uv run pytest tests/web/test_crawl.py tests/web/test_crawl_admin.py
+
+outages:        ## every outage of the database, pauses of a minute, jumps of the clock
+	uv run pytest -n0 --exhaustive tests/server/test_postgres_outages.py \
+		tests/server/test_sqlite_outages.py tests/server/test_paused_process.py \
+		tests/sync/test_clock_jumps.py
 
 lint: style format-check templates imports pins  ## all of these
 

@@ -20,7 +20,7 @@ from tests.support import evidence, table_cleanup
 from tests.support import live as live_module
 from tests.support.database_scope import depends_on_the_database
 from tests.support.live import Live
-from tests.support.services import CHROMIUM, IN_CI, POSTGRES
+from tests.support.services import CHROMIUM, IN_CI, POSTGRES, POSTGRES_PROGRAMS
 from tests.support.strict_templates import strict_templates  # noqa: F401 - a fixture
 
 # Machines differ in speed, which bench/ measures: no example fails for being slow.
@@ -31,6 +31,12 @@ hypothesis.settings.load_profile("tests")
 
 # Prefix of the skip reason of tests that need something that is missing here.
 SKIP_PREFIX = "not on this machine: "
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--exhaustive", action="store_true", help="Run the variants marked as exhaustive, too."
+    )
 
 
 def _is_full_suite(config: pytest.Config) -> bool:
@@ -69,6 +75,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         deselected = [item for item in items if not depends_on_the_database(item)]
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if depends_on_the_database(item)]
+    if not config.option.exhaustive:
+        variants = [item for item in items if item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=variants)
+        items[:] = [item for item in items if item not in variants]
     # Playwright leaves an event loop running in the main thread, so tests that need one come first.
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
     # A group of tests is run before all others, whatever its place.
@@ -80,6 +90,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         missing["browser"] = "Chromium (set CHROMIUM to its path)"
     if not _postgres_responds():
         missing["postgres"] = "a PostgreSQL that answers (set TEST_POSTGRES_URL)"
+    if POSTGRES_PROGRAMS is None:
+        missing["postgres_programs"] = "PostgreSQL's programs (initdb, pg_ctl, pg_basebackup)"
     for item in items:
         for marker, service in missing.items():
             if item.get_closest_marker(marker):

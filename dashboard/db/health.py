@@ -2,13 +2,15 @@
 
 Code that uses the database reports its errors to `record_failure`. After an outage error the
 database counts as down until it accepts a write again (`probe`): one that is read-only or locked is
-still down. The start and the end of an outage are logged once each, however many callers meet it.
+still down. The start and the end of an outage, and each change of its cause, are logged once,
+however many callers meet it.
 """
 
 import contextlib
 import threading
 from collections.abc import Iterator
 from datetime import datetime
+from enum import StrEnum
 from time import monotonic
 
 import structlog
@@ -26,8 +28,38 @@ _POSTGRES_OUTAGE_CODES = ("25006",)
 _QUERY_CANCELED = "57014"  # in class 57, but concerns one statement only
 _SQLITE_ERROR = 1  # a faulty statement; other codes of OperationalError concern the file
 
+
+class OutageCause(StrEnum):
+    """Why the database is down, as far as its errors say."""
+
+    NO_RESPONSE = "no_response"  # also: cannot be opened, is starting or stopping
+    NO_CONNECTION = "no_connection"  # all that the server allows are in use
+    READ_ONLY = "read_only"
+    LOCKED = "locked"
+    DISK_FULL = "disk_full"
+    DISK_ERROR = "disk_error"  # also: a quota
+
+
+_POSTGRES_CAUSES = {
+    "25006": OutageCause.READ_ONLY,
+    "53100": OutageCause.DISK_FULL,
+    "53300": OutageCause.NO_CONNECTION,
+    "58030": OutageCause.DISK_ERROR,
+}
+# libpq has no code for the refusal of a connection, only its text.
+_CONNECTION_REFUSALS = ("connection slots", "too many clients", "too many connections")
+_SQLITE_CAUSES = {
+    5: OutageCause.LOCKED,
+    6: OutageCause.LOCKED,
+    8: OutageCause.READ_ONLY,
+    10: OutageCause.DISK_ERROR,
+    13: OutageCause.DISK_FULL,
+}  # https://www.sqlite.org/rescode.html
+
+_cause = OutageCause.NO_RESPONSE  # of the current outage, by its latest error
 _down_since: datetime | None = None
 _down_since_monotonic = 0.0  # seconds of time.monotonic(), as _next_probe_at
+_ended_outages = 0
 _next_probe_at = 0.0
 _state_lock = threading.Lock()
 _probe_lock = threading.Lock()
@@ -50,23 +82,48 @@ def is_outage(error: BaseException | None) -> bool:
     return sqlstate[:2] in _POSTGRES_OUTAGE_CLASSES or sqlstate in _POSTGRES_OUTAGE_CODES
 
 
+def _cause_of(error: BaseException) -> OutageCause:
+    cause = error.__cause__
+    if (code := getattr(cause, "sqlite_errorcode", None)) is not None:
+        return _SQLITE_CAUSES.get(code & 0xFF, OutageCause.NO_RESPONSE)
+    if (sqlstate := getattr(cause, "sqlstate", None)) is not None:
+        return _POSTGRES_CAUSES.get(sqlstate, OutageCause.NO_RESPONSE)
+    if any(text in str(error) for text in _CONNECTION_REFUSALS):
+        return OutageCause.NO_CONNECTION
+    return OutageCause.NO_RESPONSE
+
+
 def record_failure(error: BaseException) -> bool:
     """Record an error of work on the database; return whether it is an outage."""
-    global _down_since, _down_since_monotonic, _next_probe_at  # noqa: PLW0603 - one database a process
+    global _cause, _down_since, _down_since_monotonic, _next_probe_at  # noqa: PLW0603 - one database a process
     if not is_outage(error):
         return False
+    cause = _cause_of(error)
     with _state_lock:
         _next_probe_at = monotonic() + RETRY_INTERVAL
-        if _down_since is not None:
+        # Locks are not waited for during an outage: it may be another thread's, for a moment.
+        if _down_since is not None and cause in {_cause, OutageCause.LOCKED}:
             return True
-        _down_since, _down_since_monotonic = timezone.now(), monotonic()
-    log.error("database.down", error=type(error).__name__, message=_first_line(error))
+        _cause = cause
+        if _down_since is None:
+            _down_since, _down_since_monotonic = timezone.now(), monotonic()
+    log.error("database.down", cause=cause, error=type(error).__name__, message=_first_line(error))
     return True
 
 
 def down_since() -> datetime | None:
     """Return the start of the current outage, or None while the database is available."""
     return _down_since
+
+
+def outage_cause() -> OutageCause:
+    """Return the cause of the current outage, by its latest error."""
+    return _cause
+
+
+def is_responding() -> bool:
+    """Return whether the database answers reads at once, though it may accept no writes."""
+    return _down_since is None or _cause is not OutageCause.NO_RESPONSE
 
 
 def is_available() -> bool:
@@ -97,7 +154,7 @@ def probe() -> bool:
     An error that is not an outage counts as available.
     """
     try:
-        _test_write()
+        test_write()
     except Exception as error:
         if record_failure(error):
             return False
@@ -106,20 +163,35 @@ def probe() -> bool:
 
 
 def _mark_available() -> None:
-    global _down_since
+    global _down_since, _ended_outages  # noqa: PLW0603 - one database a process
     with _state_lock:
         if _down_since is None:
             return
+        _ended_outages += 1
         _down_since, seconds = None, monotonic() - _down_since_monotonic
     log.info("database.up", seconds=round(seconds, 1))
 
 
-def _test_write() -> None:
-    """Take a write lock and roll back; raise whatever error the database returns."""
+def test_write() -> None:
+    """Write without changing anything; raise whatever error the database returns."""
     connection.close_if_unusable_or_obsolete()
     with without_lock_wait(), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("UPDATE dashboard_changecounter SET value = value")
-        transaction.set_rollback(True)
+        # SQLite writes to the disk at the commit only. PostgreSQL's would end up in its log.
+        transaction.set_rollback(connection.vendor != "sqlite")
+
+
+def close_outdated_connection() -> None:
+    """Close this thread's connection to SQLite during an outage, and once after it.
+
+    A file that was not writable when it was opened stays read-only for its connection.
+    """
+    is_outdated = getattr(connection, "ended_outages", 0) != _ended_outages
+    if not is_outdated and _down_since is None:
+        return
+    connection.ended_outages = _ended_outages  # type: ignore[attr-defined]
+    if connection.vendor == "sqlite" and not connection.in_atomic_block:
+        connection.close()
 
 
 @contextlib.contextmanager

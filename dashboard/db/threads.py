@@ -75,6 +75,7 @@ def call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `work` on this thread, which lives long, and report database errors to db/health.py."""
     # Drop a connection that the server has closed, as Django does for each request.
     close_old_connections()
+    db_health.close_outdated_connection()
     is_down = db_health.down_since() is not None
     try:
         with db_health.without_lock_wait() if is_down else nullcontext():

@@ -28,6 +28,7 @@ class Site:
     """A dashboard with its sync, whose connections to PostgreSQL the test can cut."""
 
     process: RunningProcess
+    url: str
     proxy: DatabaseProxy
     sandbox: Sandbox
     client: httpx.Client
@@ -73,7 +74,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
         with run_manage(folder, "serve", "--port", "0", DATABASE_URL=url, **variables) as process:
-            yield Site(process, proxy, sandbox, process.sign_in("boss"))
+            yield Site(process, url, proxy, sandbox, process.sign_in("boss"))
 
 
 def request_pages(site: Site, seconds: float) -> list[httpx.Response]:
@@ -195,3 +196,14 @@ def test_abort_response_during_database_outage_is_saved_after_recovery(site: Sit
     site.sandbox.faults = []
     assert "Abort accepted" in site.client.get(address).text
     assert site.sandbox.abort_request_counts[run_id] == 1
+
+
+def test_start_during_database_outage_is_refused_in_a_sentence(site: Site) -> None:
+    site.proxy.cut()
+    try:
+        result = manage("serve", "--port", "0", DATABASE_URL=site.url)
+    finally:
+        site.proxy.restore()
+    assert result.returncode == 1
+    assert "CommandError: Database error: connection failed" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -144,6 +144,9 @@ class Process(Protocol):
     """The interface of a process that the tests use."""
 
     @property
+    def pid(self) -> int: ...
+
+    @property
     def returncode(self) -> int | None: ...
 
     def poll(self) -> int | None: ...
@@ -160,6 +163,11 @@ class Forked:
         self.process = process
 
     @property
+    def pid(self) -> int:
+        assert self.process.pid
+        return self.process.pid
+
+    @property
     def returncode(self) -> int | None:
         return self.process.exitcode
 
@@ -173,15 +181,18 @@ class Forked:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        assert self.process.pid
-        os.kill(self.process.pid, number)
+        os.kill(self.pid, number)
 
 
 class ForkedOnRequest:
     """A process of a ProductFork, with the interface of `subprocess.Popen`."""
 
     def __init__(self, parent: ProductFork, pid: int) -> None:
-        self.parent, self.pid = parent, pid
+        self.parent, self._pid = parent, pid
+
+    @property
+    def pid(self) -> int:
+        return self._pid
 
     @property
     def returncode(self) -> int | None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 # The headless shell is Chromium without its desktop part: the same pages for a third of the CPU
 # time.
@@ -10,3 +11,14 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BRO
 # A server on which tests may create databases.
 POSTGRES = os.environ.get("TEST_POSTGRES_URL") or "postgres://postgres@127.0.0.1:5432/postgres"
 IN_CI = os.environ.get("CI") == "true"
+
+
+def _find_postgres_programs() -> Path | None:
+    """Return the folder of initdb and pg_ctl; Debian has it in no PATH, one for each version."""
+    if (program := shutil.which("initdb")) is not None:
+        return Path(program).resolve().parent
+    folders = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    return max(folders, key=lambda folder: int(folder.parent.name), default=None)
+
+
+POSTGRES_PROGRAMS = _find_postgres_programs()

@@ -13,7 +13,7 @@ WAIT_TIMEOUT = 10  # seconds
 
 
 class DatabaseProxy:
-    """Forwards connections to `port`; when cut, it resets open connections and refuses new ones."""
+    """Forwards connections to `target`; when cut, it resets open ones and refuses new ones."""
 
     def __init__(self, host: str, port: int) -> None:
         self.target = host, port
@@ -47,10 +47,13 @@ class DatabaseProxy:
         if self._server is not None:
             self._server.close()
         for writer in list(self._open):
-            raw = writer.get_extra_info("socket")
-            with contextlib.suppress(OSError):
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
+            self._reset(writer)
+
+    def _reset(self, writer: asyncio.StreamWriter) -> None:
+        raw = writer.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
 
     async def _end(self) -> None:
         await self._cut()
@@ -58,7 +61,12 @@ class DatabaseProxy:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
-        server_reader, server_writer = await asyncio.open_connection(*self.target)
+        try:
+            server_reader, server_writer = await asyncio.open_connection(*self.target)
+        except OSError:  # as if the client had connected to the server itself
+            self._reset(writer)
+            self._open.discard(writer)
+            return
         self._open.add(server_writer)
         for source, sink in ((reader, server_writer), (server_reader, writer)):
             task = asyncio.ensure_future(self._pump(source, sink))

@@ -10,12 +10,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import connection
+from django.db import DatabaseError, InterfaceError, connection
 from django.urls import reverse
 
 from dashboard import sandbox
 from dashboard.accounts import demo
 from dashboard.accounts.authentication import break_glass
+from dashboard.db import health as db_health
 from dashboard.db import pending_migrations
 from dashboard.management.cli.command import ServerCommand
 from dashboard.models import append_only
@@ -94,9 +95,20 @@ def prepare(sandbox_world: str = "") -> None:
     """Prepare the database and the demo accounts for the settings; SQLite is migrated.
 
     A default database with another world of the sandbox is replaced. Raise CommandError if another
-    database is not migrated or lacks the audit's triggers, or if the database mirrors another
-    Northflank or world.
+    database is not migrated or lacks the audit's triggers, if the database mirrors another
+    Northflank or world, or if it accepts no changes.
     """
+    try:
+        _prepare(sandbox_world)
+        db_health.test_write()
+        connection.close()
+    except (DatabaseError, InterfaceError) as error:
+        if not db_health.is_outage(error):
+            raise
+        raise CommandError(f"Database error: {error}") from error
+
+
+def _prepare(sandbox_world: str) -> None:
     _migrate()
     try:
         verify_database(sandbox_world)
@@ -111,7 +123,6 @@ def prepare(sandbox_world: str = "") -> None:
     else:
         demo.disable()
     break_glass.warn_if_unusable()
-    connection.close()
 
 
 def _replace_sandbox_database(sandbox_world: str) -> None:

@@ -15,6 +15,7 @@ from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 
 from dashboard.db import health as db_health
+from dashboard.db.health import OutageCause
 from dashboard.runs import local_time
 from dashboard.web.http import site_context
 from dashboard.web.http.authentication import sign_in
@@ -81,10 +82,11 @@ class OutageMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        # A server that does not respond would block one of few threads for seconds. SQLite can
-        # still be read while its file is not writable, but without waiting for the lock.
+        # A server that does not respond would block one of few threads for seconds. One that only
+        # accepts no changes can be read; SQLite without waiting for the lock.
+        db_health.close_outdated_connection()
         if not db_health.is_available():
-            if connection.vendor != "sqlite":
+            if connection.vendor != "sqlite" and not db_health.is_responding():
                 return unavailable_response(request)
             with db_health.without_lock_wait():
                 return self._get_response(request)
@@ -101,18 +103,42 @@ class OutageMiddleware:
 
 
 def write_outcome(request: HttpRequest) -> WriteOutcome:
-    """Return what the request has saved in the database so far."""
+    """Return what a failed request has saved in the database."""
     tracker: WriteTracker | None = getattr(request, "_write_tracker", None)
-    return tracker.outcome if tracker is not None else WriteOutcome.NOTHING
+    outcome = tracker.outcome if tracker is not None else WriteOutcome.NOTHING
+    if outcome is WriteOutcome.UNKNOWN and connection.vendor == "sqlite":
+        return WriteOutcome.NOTHING  # no response can be lost: the commit has failed
+    return outcome
+
+
+def outage_template() -> str:
+    """Return a sentence with the cause of the outage; `%(time)s` is for its start."""
+    match db_health.outage_cause():
+        case OutageCause.NO_RESPONSE:
+            return _("The database has not responded since %(time)s.")
+        case OutageCause.NO_CONNECTION:
+            return _("The database has refused connections since %(time)s: all are in use.")
+        case OutageCause.READ_ONLY:
+            return _("The database has accepted no changes since %(time)s: it is read-only.")
+        case OutageCause.LOCKED:
+            return _(
+                "The database has accepted no changes since %(time)s: another process has "
+                "locked it."
+            )
+        case OutageCause.DISK_FULL:
+            return _("The database has accepted no changes since %(time)s: its disk is full.")
+        case OutageCause.DISK_ERROR:
+            return _(
+                "The database has accepted no changes since %(time)s: its disk reports errors."
+            )
 
 
 def outage_message() -> str:
-    """Return a sentence with the start time of the outage."""
+    """Return a sentence with the start and the cause of the outage."""
     down_since = db_health.down_since()
     if down_since is None:  # the outage is over
         return _("The database did not respond.")
-    time = local_time.format_clock(down_since)
-    return _("The database has not responded since %(time)s.") % {"time": time}
+    return outage_template() % {"time": local_time.format_clock(down_since)}
 
 
 def write_outcome_message(request: HttpRequest) -> str:

@@ -34,15 +34,23 @@ def healthz(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
-    """Answer 200 if the database responds, else 503. An outage of Northflank has no effect."""
+    """Answer 200 if the database accepts changes, else 503 with the cause.
+
+    An outage of Northflank has no effect.
+    """
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM dashboard_upstream")
     except (DatabaseError, InterfaceError) as error:
-        db_health.record_failure(error)
-        return HttpResponse(
-            f"database: {type(error).__name__}\n", status=503, content_type="text/plain"
-        )
+        if not db_health.record_failure(error):
+            return _not_ready(type(error).__name__)
+        return _not_ready(db_health.outage_cause())
     if not db_health.is_available():
-        return HttpResponse("database: away\n", status=503, content_type="text/plain")
+        return _not_ready(db_health.outage_cause())
     return HttpResponse("ready\n", content_type="text/plain")
+
+
+def _not_ready(reason: str) -> HttpResponse:
+    response = HttpResponse(f"database: {reason}\n", status=503, content_type="text/plain")
+    response._has_been_logged = True  # type: ignore[attr-defined]  # by db/health.py, once
+    return response

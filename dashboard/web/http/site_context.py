@@ -14,6 +14,7 @@ from django.utils.functional import SimpleLazyObject, cached_property
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts.authentication import break_glass
 from dashboard.accounts.identity import identity_of
+from dashboard.db import health as db_health
 from dashboard.db.prepared import PreparedModels
 from dashboard.db.threads import now
 from dashboard.models import AccessEvent, CatalogSync, Upstream
@@ -39,6 +40,8 @@ class SiteContext:
         self.sandbox = settings.SANDBOX
         self.read_only = settings.READ_ONLY
         self.aborts_disabled = not settings.ABORTS_ENABLED
+        # Of a database that can be read: otherwise no page is rendered.
+        self.database_down_since = db_health.down_since()
 
     @cached_property
     def upstream_error(self) -> UpstreamError | None:

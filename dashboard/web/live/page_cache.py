@@ -30,6 +30,7 @@ from dashboard.accounts.identity import (
     Identity,
     session_of,
 )
+from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import CombinedQuery, Rows
 from dashboard.web.http import site_context
@@ -345,6 +346,7 @@ def _csrf_token(secret: str) -> str:
 def _may_be_cached(request: HttpRequest) -> bool:
     return (
         request.method == "GET"
+        and db_health.down_since() is None  # else pages have a notice
         and "gzip" in accepted_encodings(request)
         and "messages" not in request.COOKIES  # the next page shows them once
     )

@@ -1,5 +1,7 @@
 """Template tags of the dashboard."""
 
+from datetime import datetime
+
 from django import template
 from django.conf import settings
 from django.templatetags.static import static
@@ -12,6 +14,7 @@ from dashboard.runs.rich_text import format_parts
 from dashboard.sync.freshness import SyncHealth
 from dashboard.web.components import elements, headings, macros
 from dashboard.web.components.tab_title import Icon
+from dashboard.web.http import database_outage
 
 register = template.Library()
 
@@ -27,6 +30,13 @@ register.simple_tag(elements.since)
 register.simple_tag(elements.time_ago)
 register.simple_tag(elements.until)
 register.simple_tag(macros.render, name="render_macro")
+
+
+@register.simple_tag
+def outage_message(down_since: datetime) -> SafeString:
+    """Render the start and the cause of a database outage as a sentence."""
+    time = elements.clock(down_since)
+    return elements.rich_text(format_parts(database_outage.outage_template(), time=time))
 
 
 @register.simple_tag

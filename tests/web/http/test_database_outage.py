@@ -29,6 +29,7 @@ from dashboard.accounts.authentication import throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
+from dashboard.db.health import OutageCause
 from dashboard.models import Abort, Project, Run, Session
 from dashboard.models.accounts.access import AccessKind
 from dashboard.web.http import database_outage
@@ -96,7 +97,8 @@ def test_locked_sqlite_file_rejects_abort_and_keeps_pages_readable(
         page = client.get("/")
         assert client.get("/readyz").status_code == 503
     assert answer.status_code == 503
-    assert "has not responded since" in answer.text
+    assert "has accepted no changes since" in answer.text
+    assert "another process has locked it" in answer.text
     assert "Nothing was saved and nothing was sent to Northflank." in answer.text
     assert page.status_code == 200
     assert not Abort.objects.exists()
@@ -133,6 +135,26 @@ def test_unwaiting_block_disables_lock_timeout_temporarily(
         with locked_database_file(), pytest.raises(OperationalError):
             factories.project("shop")
     assert busy_timeout() == before > 0
+
+
+@on_sqlite
+def test_connection_that_was_opened_read_only_is_opened_again(transactional_db: None) -> None:
+    db_health.close_outdated_connection()  # after the outages of other tests
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA query_only = 1")
+    with pytest.raises(OperationalError):
+        db_threads.call(factories.project, "shop")
+    assert db_health.outage_cause() is OutageCause.READ_ONLY
+    db_threads.call(factories.project, "shop")
+    assert Project.objects.get().slug == "shop"
+
+
+@on_sqlite
+def test_failed_commit_of_sqlite_has_saved_nothing(rf: RequestFactory) -> None:
+    request = rf.post("/api/runs/r-1/abort/")
+    request._write_tracker = writes = WriteTracker()  # type: ignore[attr-defined]
+    writes.outcome = WriteOutcome.UNKNOWN  # until the commit, which has failed
+    assert database_outage.write_outcome(request) is WriteOutcome.NOTHING
 
 
 @on_sqlite
@@ -300,7 +322,9 @@ def terminate_backend(backend: int) -> None:
     [
         (WriteOutcome.NOTHING, "Nothing was saved and nothing was sent to Northflank."),
         (WriteOutcome.ALL, "Your request was saved before the outage"),
-        (WriteOutcome.UNKNOWN, "Your request may or may not have been saved"),
+        pytest.param(
+            WriteOutcome.UNKNOWN, "Your request may or may not have been saved", marks=on_postgres
+        ),
     ],
 )
 def test_api_503_response_reports_what_was_written(
