@@ -11,10 +11,12 @@ class DashboardConfig(AppConfig):
     def ready(self) -> None:
         from dashboard.accounts import changes, permissions
         from dashboard.config import checks
+        from dashboard.db import idle_transactions
         from dashboard.models import append_only
         from dashboard.web.http.authentication import session_events
 
         checks.register_all()
+        idle_transactions.register(self)
         append_only.register(self)
         permissions.register(self)
         changes.register(self)

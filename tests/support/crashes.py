@@ -1,4 +1,4 @@
-"""`manage.py` in a process that kills itself at a given step of its first abort.
+"""`manage.py` in a process that kills or stops itself at a given step of its first abort.
 
 A step is just before each write to an abort's tables (the abort, its events, the run), and just
 after each commit of such writes, counted from the abort's first write on. Steps are detected in the
@@ -20,6 +20,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 KILL_STEP = "KILL_STEP"  # environment variable: "step 3", "commit 2"; 1 is the first; empty: never
+KILL_SIGNAL = "KILL_SIGNAL"  # environment variable: "SIGSTOP"; default: "SIGKILL"
 
 _WRITE = re.compile(r'(INSERT INTO|UPDATE) "dashboard_(abort|abortevent|run)"')
 _FIRST_WRITE = re.compile(r'INSERT INTO "dashboard_abort"')
@@ -52,7 +53,7 @@ class KillSwitch:
         with self.lock:
             self.remaining -= 1
             if self.remaining == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), signal.Signals[os.environ.get(KILL_SIGNAL, "SIGKILL")])
 
 
 def main() -> None:
