@@ -21,7 +21,6 @@ from tests.support.live_runs import wait_until
 from tests.support.outage_site import (
     INTERVAL,
     Answers,
-    OutageSite,
     make_due,
     outage_site,
     submit_abort,
