@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from dashboard.accounts import access_log
+from dashboard.accounts import access_log, api_tokens
 from dashboard.db.threads import now
 from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
@@ -116,20 +116,10 @@ class Command(RunbookCommand):
             several = ", ".join(str(token.pk) for token in matches)
             raise CommandError(f"Several tokens have this prefix. Use an ID instead: {several}.")
         [token] = matches
-        revoked_at = now()
-        with transaction.atomic():
-            active = ApiToken.objects.filter(pk=token.pk, revoked_at=None)
-            was_revoked = not active.update(revoked_at=revoked_at)
-            if not was_revoked:
-                access_log.record(
-                    AccessKind.TOKEN_REVOKED,
-                    revoked_at,
-                    user=token.user,
-                    token_name=token.name,
-                    detail="By manage.py token.",
-                )
-        token.refresh_from_db()
-        state_text = "already revoked at" if was_revoked else "revoked at"
+        is_revoked = api_tokens.revoke(
+            token, now(), changed_by=None, client_address=None, detail="By manage.py token."
+        )
+        state_text = "revoked at" if is_revoked else "already revoked at"
         self.stdout.write(
             f"Token {token.pk}, {output.printable(token.name)} ({token.prefix}…), {state_text} "
             f"{output.format_time(token.revoked_at)}."

@@ -10,13 +10,13 @@ from django.contrib.auth.forms import PasswordChangeForm
 from django.contrib.auth.password_validation import password_validators_help_texts
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from dashboard.accounts import own_tokens, sessions
+from dashboard.accounts import api_tokens, sessions
 from dashboard.accounts.authentication import password_change, sign_in
 from dashboard.accounts.authentication.password_change import CheckedChange
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
@@ -142,11 +142,15 @@ def end_other_sessions(request: HttpRequest) -> HttpResponse:
 @require_POST
 def revoke_token(request: HttpRequest, key: int) -> HttpResponse:
     """Revoke one of the user's API tokens."""
-    token = own_tokens.revoke(
-        signed_in_user(request), key, now(), client_address=client_address(request)
+    user = signed_in_user(request)
+    token = get_object_or_404(user.api_tokens, pk=key)
+    api_tokens.revoke(
+        token,
+        now(),
+        changed_by=user,
+        client_address=client_address(request),
+        detail="On My account.",
     )
-    if token is None:
-        raise Http404
     return _redirect(request, _("Token “%(name)s” revoked.") % {"name": token.name})
 
 
@@ -184,7 +188,7 @@ def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
                 str(SCOPE_LABELS[Scope(token.scope)]),
                 token.status(at) == TokenStatus.EXPIRED,
             )
-            for token in own_tokens.unrevoked_tokens(user)
+            for token in api_tokens.unrevoked_tokens(user)
         ],
     }
     response = render(request, "pages/accounts/my_account.html", context)

@@ -1,4 +1,4 @@
-"""The API tokens of an account, which its user may revoke."""
+"""API tokens of accounts: list a user's own, and revoke one, whoever does it."""
 
 from datetime import datetime
 
@@ -17,23 +17,31 @@ def unrevoked_tokens(user: User) -> list[ApiToken]:
     return list(user.api_tokens.filter(revoked_at=None).order_by("-pk")[:MAX_LISTED])
 
 
-def revoke(user: User, pk: int, at: datetime, *, client_address: str | None) -> ApiToken | None:
-    """Revoke a token of `user` for good, record that, and return it; None: they have no such one.
+def revoke(
+    token: ApiToken,
+    at: datetime,
+    *,
+    changed_by: User | None,
+    client_address: str | None,
+    detail: str = "",
+) -> bool:
+    """Revoke a token for good and record that; return False if it was revoked before.
 
-    One that was revoked before is returned, too.
+    `token.revoked_at` is then when that was.
     """
     with transaction.atomic():
-        token = user.api_tokens.select_for_update().filter(pk=pk).first()
-        if token is not None and token.revoked_at is None:
-            token.revoked_at = at
-            token.save(update_fields=["revoked_at"])
+        is_revoked = bool(
+            ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=at)
+        )
+        if is_revoked:
             access_log.record(
                 AccessKind.TOKEN_REVOKED,
                 at,
-                user=user,
-                changed_by=user,
+                user=token.user,
+                changed_by=changed_by,
                 client_address=client_address,
                 token_name=token.name,
-                detail="On My account.",
+                detail=detail,
             )
-    return token
+    token.refresh_from_db(fields=["revoked_at"])
+    return is_revoked
