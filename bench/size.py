@@ -4,6 +4,7 @@
 
 Mirrors 10,000 ended runs of the sandbox into a scratch database, 40 % of them with their steps, as
 the sync would, and prints what each table and index takes. On SQLite free pages are not counted.
+Exits with 1 if a run takes more than a third of what it took at first.
 """
 
 import itertools
@@ -14,6 +15,7 @@ from running import database_version, local_django, parse_options
 
 SHARE_WITH_STEPS = 0.4
 BATCH = 100
+MAX_BYTES = {"sqlite": 1_460, "postgresql": 730}  # a run
 
 
 def fill(count: int) -> int:
@@ -77,6 +79,7 @@ def main() -> int:
     with local_django(chosen.postgres):
         import django
         from django.core.management import call_command
+        from django.db import connection
 
         django.setup()
         call_command("migrate", verbosity=0)
@@ -84,9 +87,10 @@ def main() -> int:
         found = sizes()
         for name, size in sorted(found.items(), key=lambda item: -item[1]):
             print(f"{size / count:10,.0f} bytes a run  {name}")
-        print(f"{sum(found.values()) / count:10,.0f} bytes a run  together, of {count:,} runs")
+        together, most = sum(found.values()) / count, MAX_BYTES[connection.vendor]
+        print(f"{together:10,.0f} bytes a run  together, of {count:,} runs; target <= {most:,}")
         print(f"\n{database_version()}")
-    return 0
+    return 0 if together <= most else 1
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 For 0003 and 0004; between them both versions serve, each with a column of its own.
 """
 
-import zlib
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import msgspec
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+from dashboard.models import compressed_json
 
 BATCH = 500  # runs a transaction
 
@@ -24,10 +25,7 @@ def compress(database: BaseDatabaseWrapper) -> None:
     """Compress the steps of all runs that have none yet, in batches, beside live traffic."""
     condition = f"compressed_steps IS NULL AND steps_removed_at IS NULL AND {_HAS_STEPS}"
     for rows in _batches(database, "id, CAST(steps AS text)", condition):
-        values = [
-            (zlib.compress(msgspec.json.encode(msgspec.json.decode(text))), key)
-            for key, text in rows
-        ]
+        values = [(compressed_json.compress(msgspec.json.decode(text)), key) for key, text in rows]
         with transaction.atomic(database.alias), database.cursor() as cursor:
             cursor.executemany(
                 "UPDATE dashboard_run SET compressed_steps = %s"
@@ -49,7 +47,7 @@ def read_again_where_different(database: BaseDatabaseWrapper, at: datetime) -> i
         keys = [
             (time, key)
             for key, text, compressed in rows
-            if msgspec.json.decode(text) != msgspec.json.decode(zlib.decompress(compressed))
+            if msgspec.json.decode(text) != compressed_json.decompress(compressed)
         ]
         count += len(keys)
         with transaction.atomic(database.alias), database.cursor() as cursor:

@@ -124,8 +124,9 @@ class RunQuerySet(models.QuerySet["Run"]):
 class Run(models.Model):
     """One run of a stage's release flow: the fields of the list and, once read, its steps."""
 
-    stage = models.ForeignKey(Stage, models.CASCADE, related_name="runs")
-    run_id = models.CharField(max_length=ID_LENGTH, db_index=True)
+    # No indexes of their own: those below begin with them.
+    stage = models.ForeignKey(Stage, models.CASCADE, related_name="runs", db_index=False)
+    run_id = models.CharField(max_length=ID_LENGTH)
     name = models.TextField(blank=True)
     description = models.TextField(blank=True)
     status = models.TextField(help_text="As reported by Northflank.")
@@ -198,7 +199,6 @@ class Run(models.Model):
 
     next_detail_sync_at = models.DateTimeField(
         null=True,
-        db_index=True,
         help_text="When its detail is due to be read; also the lease of the worker reading it.",
     )
     failures = models.PositiveIntegerField(
@@ -210,7 +210,8 @@ class Run(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["stage", "run_id"], name="run_unique_in_stage")
+            # The id first, so that a run is found by its id alone, too.
+            models.UniqueConstraint(fields=["run_id", "stage"], name="run_unique_in_stage")
         ]
         indexes: ClassVar = [
             models.Index(
@@ -236,6 +237,11 @@ class Run(models.Model):
                 condition=models.Q(in_flight=True),
             ),
             models.Index(fields=["-ended_at"], name="run_ended_at_idx"),
+            models.Index(
+                fields=["next_detail_sync_at"],
+                name="run_next_detail_sync_at_idx",
+                condition=models.Q(next_detail_sync_at__isnull=False),
+            ),
             models.Index(
                 fields=["ended_at"],
                 name="run_steps_idx",

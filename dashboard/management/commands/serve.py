@@ -143,9 +143,9 @@ def _migrate() -> None:
     elif pending.before_start:
         raise CommandError("The database is not migrated: run `manage.py migrate` first.")
     elif pending.after_restart:
+        names = ", ".join(pending.after_restart)
         sys.stderr.write(
-            "Run `manage.py migrate` once all processes have been restarted: "
-            f"{', '.join(pending.after_restart)} is pending.\n"
+            f"Run `manage.py migrate` once all processes have been restarted. Pending: {names}.\n"
         )
     # An interrupted migration leaves the triggers out.
     if not append_only.are_triggers_installed(connection):

@@ -1,0 +1,56 @@
+"""Steps in the database: their size, and values that other versions have stored."""
+
+import base64
+import zlib
+
+import msgspec
+import pytest
+from django.db import connection
+
+from dashboard.models import Run
+from tests.support import factories
+
+pytestmark = pytest.mark.django_db
+
+_ROOT = factories.node(
+    "Workflow",
+    steps=(factories.node("Build", ref="build-api"), factories.node("Release", ref="api")),
+)
+STEPS = msgspec.json.decode(msgspec.json.encode(_ROOT))
+# STEPS as the first version with a dictionary has stored them: another dictionary cannot read it.
+FIRST_STORED = "eLvDP/BiqyYuZSdBIw+mDzlG6JWioTbA4wXCp0tqBXtfN7EgU2nkBQkN0+RogJIVoBQbAABxcmw+"
+
+
+def stored(run: Run) -> bytes:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT compressed_steps FROM dashboard_run WHERE id = %s", [run.pk])
+        return bytes(cursor.fetchone()[0])
+
+
+def store(run: Run, value: bytes) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE dashboard_run SET compressed_steps = %s WHERE id = %s", [value, run.pk]
+        )
+
+
+def test_steps_stored_are_read_unchanged() -> None:
+    run = factories.run(factories.stage(), steps=STEPS)
+    assert Run.objects.get(pk=run.pk).steps == STEPS
+
+
+def test_steps_of_usual_run_are_stored_in_a_sixth_of_their_json() -> None:
+    run = factories.run(factories.stage(), steps=STEPS)
+    assert len(stored(run)) * 6 < len(msgspec.json.encode(STEPS))
+
+
+def test_steps_stored_without_dictionary_are_read() -> None:
+    run = factories.run(factories.stage())
+    store(run, zlib.compress(msgspec.json.encode(STEPS)))
+    assert Run.objects.get(pk=run.pk).steps == STEPS
+
+
+def test_steps_stored_when_dictionary_was_introduced_are_read() -> None:
+    run = factories.run(factories.stage())
+    store(run, base64.b64decode(FIRST_STORED))
+    assert Run.objects.get(pk=run.pk).steps == STEPS
