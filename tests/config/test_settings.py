@@ -7,6 +7,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from django.core.cache import cache
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
@@ -438,3 +439,15 @@ def test_secret_key_from_empty_file_raises_improperly_configured(tmp_path: Path)
     (tmp_path / "secret-key").write_text("")
     with pytest.raises(ImproperlyConfigured):
         secret_key.load_or_create(tmp_path / "secret-key")
+
+
+def test_cache_with_many_rendered_parts_keeps_the_latest_few_thousand() -> None:
+    keys = [f"part:{number}" for number in range(8_000)]
+    try:
+        for key in keys:
+            cache.set(key, "")
+        kept = [key for key in keys if key in cache]
+        assert len(kept) <= 3_000  # about 4 KB each
+        assert kept == keys[-len(kept) :]
+    finally:
+        cache.clear()

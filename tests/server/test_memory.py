@@ -1,17 +1,38 @@
-"""The heap of a process with many threads."""
+"""What a process keeps of the memory that it no longer uses."""
 
 import subprocess
 import sys
 
 import pytest
 
-# Prints how many heaps glibc has after 8 threads have used memory at the same time.
-PROGRAM = """
-import ctypes, sys, threading
-from dashboard.server.memory import limit_heap
+# Texts like pages, with something that stays after each: twice, since glibc adapts after the first.
+GROWTH = """
+import resource
+from pathlib import Path
+from dashboard.server import memory
 
-if "limited" in sys.argv:
-    limit_heap()
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+memory.return_unused()
+kept = []
+before = resident_bytes()
+for _ in range(2):
+    texts = []
+    for _ in range(100):
+        texts.append("\\u2026" * 100_000)
+        kept.append(bytes(3_000))
+    del texts
+print(resident_bytes() - before)
+"""
+
+# Prints how many heaps glibc has after 8 threads have used memory at the same time.
+HEAPS = """
+import ctypes, sys, threading
+from dashboard.server import memory
+
+if "shared" in sys.argv:
+    memory.return_unused()
 together = threading.Barrier(8)
 
 def work():
@@ -31,9 +52,17 @@ libc.fflush(stream)
 """
 
 
-@pytest.mark.parametrize(("arguments", "is_limited"), [(["limited"], True), ([], False)])
-def test_threads_share_one_heap_once_it_is_limited(arguments: list[str], is_limited: bool) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_of_freed_pages_is_returned() -> None:
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True
     )
-    assert (result.stdout.count("<heap ") == 1) is is_limited
+    assert int(result.stdout) < 5_000_000  # of 40 MB
+
+
+@pytest.mark.parametrize(("arguments", "is_shared"), [(["shared"], True), ([], False)])
+def test_threads_share_one_heap(arguments: list[str], is_shared: bool) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", HEAPS, *arguments], capture_output=True, text=True, check=True
+    )
+    assert (result.stdout.count("<heap ") == 1) is is_shared

@@ -20,8 +20,7 @@ from dashboard.db import health as db_health
 from dashboard.db import pending_migrations
 from dashboard.management.cli.command import ServerCommand
 from dashboard.models import append_only
-from dashboard.server import sandbox_database
-from dashboard.server.memory import limit_heap
+from dashboard.server import memory, sandbox_database
 from dashboard.server.process import Process, UpstreamMismatch, WorldMismatch, verify_database
 
 MAX_PORT = 65_535
@@ -161,7 +160,7 @@ def run(process: Process) -> None:
     """Run `process` on uvloop until it has stopped."""
     import uvloop
 
-    limit_heap()
+    memory.return_unused()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(process.run())
 
