@@ -1,6 +1,6 @@
 # The one list of commands; .ci/run calls the same.
 .PHONY: run test test-fast test-postgres crawl outages lint style format-check templates imports \
-	pins types mypy migrations check format bench mutants requirements sbom
+	pins types mypy migrations check format bench soak mutants requirements sbom
 
 run:            ## the dashboard with a sandbox upstream
 	uv run manage.py serve
@@ -75,6 +75,9 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/prune.py
 	uv run bench/stages.py
 	uv run bench/guessing.py
+
+soak:           ## half an hour of use, with faults that come and go: what grows
+	uv run bench/soak.py
 
 # `make mutants MODULE=dashboard/accounts/permissions.py` for one module or folder, whatever is known of it;
 # without, only what was not tried since it changed. `rm -r mutants` to start anew.
