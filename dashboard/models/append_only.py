@@ -18,6 +18,8 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.signals import post_migrate, pre_migrate
 
+from dashboard.models import audited_runs
+
 ABORTS, EVENTS = "dashboard_abort", "dashboard_abortevent"
 BULK_ABORTS, BULK_ABORT_ITEMS = "dashboard_bulkabort", "dashboard_bulkabortitem"
 ACCESS_EVENTS, RIGHTS_CHANGES = "dashboard_accessevent", "dashboard_rightschange"
@@ -186,6 +188,7 @@ _SQLITE_TRIGGERS = (
             _NO_ACCESS_EVENT_DELETE,
         ),
     }
+    | audited_runs.SQLITE_TRIGGERS
 )
 # A condition of a trigger may contain no query on PostgreSQL, but a function may.
 _REFUSE_ACCESS_EVENT = f"""
@@ -206,26 +209,27 @@ def are_triggers_installed(database: BaseDatabaseWrapper) -> bool:
     expected = set(triggers(database))
     if database.vendor == "postgresql":
         expected |= {f"{table}_no_truncate" for table in TABLES}
+    tables = sorted(_tables(database))
     with database.cursor() as cursor:
         if database.vendor == "postgresql":
             cursor.execute(
                 "SELECT tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid"
                 " WHERE relname = ANY(%s) AND pg_table_is_visible(tgrelid)"
                 " AND tgenabled IN ('O', 'A')",
-                [list(TABLES)],
+                [tables],
             )
         else:
             cursor.execute(
                 "SELECT name FROM sqlite_master WHERE type = 'trigger'"
                 " AND tbl_name IN (SELECT value FROM json_each(%s))",
-                [json.dumps(TABLES)],
+                [json.dumps(tables)],
             )
         return expected <= {name for (name,) in cursor.fetchall()}
 
 
 def install_triggers(database: BaseDatabaseWrapper) -> None:
     """Create or recreate the triggers of the tables that exist."""
-    tables = set(database.introspection.table_names()).intersection(TABLES)
+    tables = _tables(database).intersection(database.introspection.table_names())
     drop_triggers(database)
     with database.cursor() as cursor:
         if database.vendor == "postgresql":
@@ -273,6 +277,10 @@ def drop_triggers(database: BaseDatabaseWrapper) -> None:
 def triggers(database: BaseDatabaseWrapper) -> dict[str, tuple[str, str, str, str]]:
     """Return a dict of trigger name to (table, event, condition, error message)."""
     return _TRIGGERS | (_SQLITE_TRIGGERS if database.vendor == "sqlite" else _POSTGRESQL_TRIGGERS)
+
+
+def _tables(database: BaseDatabaseWrapper) -> set[str]:
+    return {table for table, *_ in triggers(database).values()}
 
 
 def _drop_trigger(database: BaseDatabaseWrapper, cursor: Any, name: str, table: str) -> None:
