@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.db import connection
 
+from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
 from dashboard.web.live import feed
 from tests.support import evidence, table_cleanup
@@ -154,6 +155,7 @@ def anyio_backend() -> str:
 def _clock_offset() -> None:
     # The process's own clock: reset the offset to PostgreSQL's that an earlier test measured.
     db_threads.set_clock_offset(timedelta())
+    clock_jumps.forget()
 
 
 @pytest.fixture(autouse=True)

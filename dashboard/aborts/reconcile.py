@@ -21,6 +21,7 @@ from dashboard.aborts.send import (
     settle_resolved_aborts,
     settle_too_late,
 )
+from dashboard.db import clock_jumps
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
@@ -80,16 +81,20 @@ async def reconcile_open_aborts(upstream: Connection) -> None:
     """Adopt aborts whose process died, settle or resend open ones, and update severities.
 
     One statement if there is nothing to do. May run concurrently, in this process and in others.
+    After a jump of the clock, what others are sending is left to them.
     """
+    is_steady = clock_jumps.is_steady(db_threads.now(), SEND_LEASE)
     if not await run_in_db_thread(_is_work_pending):
         return
-    adoptable = await run_in_db_thread(_claim_unsent_expired, db_threads.now())
-    # Concurrently: in sequence they would outlive their leases while Northflank is slow.
-    await asyncio.gather(*(_adopt(upstream, abort) for abort in adoptable))
-    await bulk_abort.adopt_bulk_aborts(upstream)
+    if is_steady:
+        adoptable = await run_in_db_thread(_claim_unsent_expired, db_threads.now())
+        # Concurrently: in sequence they would outlive their leases while Northflank is slow.
+        await asyncio.gather(*(_adopt(upstream, abort) for abort in adoptable))
+        await bulk_abort.adopt_bulk_aborts(upstream)
     await run_in_db_thread(settle_resolved_aborts, db_threads.now())
-    due_resends = await run_in_db_thread(claim_due_resends, db_threads.now())
-    await asyncio.gather(*(resend_abort(upstream, abort) for abort in due_resends))
+    if is_steady:
+        due_resends = await run_in_db_thread(claim_due_resends, db_threads.now())
+        await asyncio.gather(*(resend_abort(upstream, abort) for abort in due_resends))
     await run_in_db_thread(_update_severities, db_threads.now())
 
 

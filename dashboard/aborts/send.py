@@ -23,6 +23,7 @@ from dashboard.aborts.request import (
     is_run_read_first,
 )
 from dashboard.accounts import permissions
+from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import retry_during_outage, run_in_db_thread
 from dashboard.models import Abort, ChangeCounter, RequestCounter, Run
@@ -471,9 +472,11 @@ def settle_resolved_aborts(now: datetime) -> None:
             continue
         elif run.status == "aborting":
             abort.transition(AbortState.ACCEPTED, EventType.ABORTING, now)
-        elif run.synced_at - (
-            abort.sent_at or abort.requested_at
-        ) > resend_policy.NOT_ARRIVED_AFTER and (reason := no_resend_reason(abort, now)):
+        elif (
+            run.synced_at - (abort.sent_at or abort.requested_at) > resend_policy.NOT_ARRIVED_AFTER
+            and clock_jumps.is_steady(now, resend_policy.NOT_ARRIVED_AFTER)
+            and (reason := no_resend_reason(abort, now))
+        ):
             _give_up(abort, reason, now)
 
 

@@ -41,7 +41,7 @@ def record_use(session_key: str, at: datetime) -> None:
     Without waiting for a lock, and not during an outage: pages are shown then, too.
     """
     last = session_model.recorded_uses.get(session_key)
-    if (last is not None and at - last < USE_INTERVAL) or not db_health.is_available():
+    if (last is not None and abs(at - last) < USE_INTERVAL) or not db_health.is_available():
         return
     ends_at = F("ends_at")
     timeout = session_model.idle_timeout()

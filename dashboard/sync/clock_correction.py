@@ -22,6 +22,7 @@ from dashboard.models import (
     BulkAbort,
     CatalogSync,
     ChangeCounter,
+    FailureCounter,
     Pruning,
     RateBudget,
     Run,
@@ -106,6 +107,7 @@ def _timestamp_fields() -> list[tuple[QuerySet[Any], tuple[str, ...], timedelta]
         (Run.objects.all(), ("next_detail_sync_at", "last_viewed_at"), no_lead),
         (CatalogSync.objects.all(), ("next_sync_at", "synced_at", "error_since"), no_lead),
         (Abort.objects.open(), ("claimed_at",), leases.LEASE),
+        (Abort.objects.open(), ("sent_at",), no_lead),  # its request cannot be changed
         (BulkAbort.objects.open(), ("claimed_at",), no_lead),
         (Pruning.objects.all(), ("leased_until",), pruning.LEASE),
         (Pruning.objects.all(), ("finished_at",), no_lead),
@@ -115,6 +117,7 @@ def _timestamp_fields() -> list[tuple[QuerySet[Any], tuple[str, ...], timedelta]
             no_lead,
         ),
         (ApiToken.objects.all(), ("window_started_at",), no_lead),
+        (FailureCounter.objects.all(), ("drained_at",), no_lead),
         # In this order: run lookups lock these rows in the same one.
         (Upstream.objects.all(), ("last_success_at", "error_since"), no_lead),
         (RunLookup.objects.all(), ("requested_at", "answered_at", "leased_until"), no_lead),

@@ -155,6 +155,7 @@ class CachedPage:
     text: GappedText
     headers: dict[str, str]
     tag: str
+    rendered_at: datetime
     valid_until: datetime
     size: int  # in memory, in bytes, about
 
@@ -165,7 +166,12 @@ class CachedPage:
         response["Content-Encoding"] = "gzip"
         patch_vary_headers(response, ["Accept-Encoding", "Cookie"])
         size = text.size + len(repr(draft.state))
-        return cls(text, dict(response.headers), draft.tag, draft.valid_until, size)
+        headers = dict(response.headers)
+        return cls(text, headers, draft.tag, draft.now, draft.valid_until, size)
+
+    def is_valid(self, now: datetime) -> bool:
+        """Return whether it may be shown `now`; not if the clock was set back since."""
+        return self.rendered_at <= now < self.valid_until
 
     def respond(self, request: HttpRequest, identity: Identity, state: State) -> HttpResponse:
         """Return the page for one user."""
@@ -220,7 +226,7 @@ class PageCache:
         if state.facts != session.facts:
             return None
         page = entry.pages.get(state.rows)
-        if page is None or page.valid_until <= now:
+        if page is None or not page.is_valid(now):
             return LoadedState(state, None)
         if now - entry.viewed_at > VIEW_INTERVAL:
             entry.viewed_at = now
@@ -233,7 +239,7 @@ class PageCache:
         with self._lock:
             entry = self._entries.pop(visit, None)
             others = entry.pages.items() if entry is not None else ()
-            pages = {rows: other for rows, other in others if other.valid_until > now}
+            pages = {rows: other for rows, other in others if other.is_valid(now)}
             pages[draft.state.rows] = page
             self._entries[visit] = _Entry(draft.dependencies, now, pages)
             while sum(entry.size for entry in self._entries.values()) > self._max_bytes:

@@ -305,6 +305,17 @@ def test_view_of_a_cached_stage_is_recorded(visitors: Visitors, stage: Stage) ->
     assert Stage.objects.get(pk=stage.pk).last_viewed_at is not None
 
 
+def test_page_cached_before_the_clock_was_set_back_is_rendered_anew(
+    visitors: Visitors, stage: Stage
+) -> None:
+    visitors.add("anna", RELEASE_MANAGERS)
+    for _ in range(2):
+        visitors.get("anna", "/")
+    assert visitors.statements("anna", "/") == CACHE_STATEMENTS
+    db_threads.set_clock_offset(timedelta(hours=-1))
+    assert visitors.statements("anna", "/") > CACHE_STATEMENTS
+
+
 def test_cache_drops_the_page_rendered_longest_ago_beyond_its_size() -> None:
     now = db_threads.now()
     query = CombinedQuery([*identity.facts(), ChangeCounter.objects.values_list("value")])
@@ -313,7 +324,7 @@ def test_cache_drops_the_page_rendered_longest_ago_beyond_its_size() -> None:
     visits = [Visit("", f"/{number}", False, "") for number in range(3)]
     for visit in visits:
         text = GappedText("".join(random.choices("abcdefgh", k=70_000)))
-        page = CachedPage(text, {}, "", now + timedelta(minutes=1), size=text.size)
+        page = CachedPage(text, {}, "", now, now + timedelta(minutes=1), size=text.size)
         state = dependencies.load_state(0, now)
         cache.add(visit, page_cache.PageDraft(dependencies, state, now), page)
     nobody = Identity(0, "", permissions.ALL)

@@ -1,0 +1,112 @@
+"""A clock jumps by an hour, forward or back: nothing is stuck, nothing is repeated."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+import time_machine
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+
+from dashboard.accounts.authentication import throttle
+from dashboard.accounts.authentication.throttle import Counter
+from dashboard.db import threads as db_threads
+from dashboard.models import Abort, Run, Stage
+from dashboard.models.aborts import EventType
+from dashboard.runs import abort_clock
+from dashboard.sandbox import parse_fault
+from dashboard.sync import clock_correction
+from dashboard.sync.worker import SyncWorker
+from tests.support import factories
+from tests.support.live import Live
+from tests.support.live_runs import create_run_in_flight, read, reconcile, submit_abort, wait_until
+from tests.support.world import World
+
+HOUR = timedelta(hours=1)
+BOTH_DIRECTIONS = pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])
+
+
+@BOTH_DIRECTIONS
+def test_abort_that_is_being_sent_is_not_taken_over(
+    live: Live, manager: User, jump: timedelta
+) -> None:
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    reconcile(live)  # the clock is looked at, as twice a second
+    live.sandbox.faults = [parse_fault("latency:3@/abort")]
+    with ThreadPoolExecutor(1) as executor:
+        answer = executor.submit(submit_abort, client, run)
+        wait_until(lambda: f"/runs/{run.run_id}/abort" in str(live.sandbox.requests))
+        db_threads.set_clock_offset(jump)
+        while not answer.done():
+            reconcile(live)
+    assert answer.result().status_code == 200
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+    assert not Abort.objects.get().events.filter(event_type=EventType.ADOPTED).exists()
+
+
+@BOTH_DIRECTIONS
+def test_lost_abort_is_not_given_up_at_once(live: Live, manager: User, jump: timedelta) -> None:
+    run = create_run_in_flight(live)
+    live.sandbox.faults = [parse_fault("abort-lost:0.1@/abort")]
+    submit_abort(live.sign_in("manager"), run)
+    reconcile(live)
+    db_threads.set_clock_offset(jump)
+    read(live, run)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.settled_at) == ("unknown", None)
+
+
+def test_abort_of_an_hour_ahead_becomes_overdue_in_time(read_stage: Stage, manager: User) -> None:
+    now = timezone.now()
+    factories.worker("a", heartbeat_at=now + HOUR)
+    run = factories.run(read_stage)
+    factories.abort(run, manager, "accepted", requested_at=now + HOUR, sent_at=now + HOUR)
+    clock_correction.correct_timestamps(now)
+    started = abort_clock.start(Run.objects.get(), Abort.objects.get())
+    assert started is not None
+    assert started.at == now
+
+
+def test_failures_of_an_hour_ahead_throttle_nobody(db: None) -> None:
+    now = timezone.now()
+    factories.worker("a", heartbeat_at=now + HOUR)
+    counter = Counter(throttle.ACCOUNT, "ana")
+    throttle.record_failure([counter], now + HOUR)
+    assert throttle.remaining_wait([counter], now) > timedelta(minutes=30)
+    clock_correction.correct_timestamps(now)
+    assert throttle.remaining_wait([counter], now) == timedelta()
+
+
+@BOTH_DIRECTIONS
+def test_session_survives(client: Client, viewer: User, jump: timedelta) -> None:
+    client.force_login(viewer)
+    assert client.get("/").status_code == 200
+    with time_machine.travel(timezone.now() + jump):
+        assert client.get("/").status_code == 200
+    assert client.get("/").status_code == 200
+
+
+@BOTH_DIRECTIONS
+def test_reads_are_neither_stuck_nor_a_storm(world: World, jump: timedelta) -> None:
+    clock = [timedelta()]
+    worker = SyncWorker(
+        world.live.connection,
+        heartbeat_interval=0,
+        sync_clock=lambda: db_threads.set_clock_offset(clock[-1]),
+    )
+
+    async def work() -> None:
+        for _ in range(20):
+            await worker.tick()
+            await worker.wait_idle()
+
+    world.sync()
+    first_reads = len(world.sandbox.requests)
+    world.sandbox.requests.clear()
+    clock.append(jump)
+    world.live.run(work)
+    assert len(world.sandbox.requests) <= first_reads
+    latest = Stage.objects.filter(has_flow=True).latest("next_sync_at").next_sync_at
+    assert latest < db_threads.now() + HOUR / 2
