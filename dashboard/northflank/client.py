@@ -272,13 +272,16 @@ class NorthflankClient:
         parse_item: Callable[[object], T | None],
         query: dict[str, str],
     ) -> Page[T]:
-        status, body = await self._request("GET", key, path, query=query)
-        responses.unwrap(body, status)
-        page = decoding.parse_page(body, key, parse_item, limit=int(query["per_page"]))
-        if page is None:
-            raise responses.unexpected("no list found", status)
-        if page.omitted and not page.items:
-            raise responses.unexpected("no readable entry in the list", status)
+        def parse(body: object, status: int) -> Page[T]:
+            responses.unwrap(body, status)
+            page = decoding.parse_page(body, key, parse_item, limit=int(query["per_page"]))
+            if page is None:
+                raise responses.unexpected("no list found", status)
+            if page.omitted and not page.items:
+                raise responses.unexpected("no readable entry in the list", status)
+            return page
+
+        page = await self._request("GET", key, path, parse, query=query)
         if page.has_next and page.cursor is None and page.items:
             # Another page, and no cursor to it: the official client then counts on, and so do we.
             number = int(query.get("page", "1")) + 1
@@ -295,20 +298,44 @@ class NorthflankClient:
         deadline: float | None = None,
     ) -> T:
         """Return the object that `parse` finds in the response; UnexpectedResponse if none."""
-        status, body = await self._request(method, route, path, deadline=deadline)
-        found = parse(responses.unwrap(body, status))
-        if found is None:
-            raise responses.unexpected("required fields are missing", status)
-        return found
 
-    async def _request(
+        def parse_data(body: object, status: int) -> T:
+            found = parse(responses.unwrap(body, status))
+            if found is None:
+                raise responses.unexpected("required fields are missing", status)
+            return found
+
+        return await self._request(method, route, path, parse_data, deadline=deadline)
+
+    async def _request[T](
         self,
         method: str,
         route: str,
         path: tuple[str, ...],
+        parse: Callable[[object, int], T],
         *,
         query: dict[str, str] | None = None,
         deadline: float | None = None,
+    ) -> T:
+        """Return what `parse` makes of the JSON and status of an answer."""
+        status, body = await self._request_json(method, route, path, query, deadline)
+        try:
+            return parse(body, status)
+        except UnexpectedResponse as error:
+            # Without its frames, which keep the JSON: up to forty times the size of the answer, for
+            # as long as the failure is handled.
+            failure = error.with_traceback(None)
+        finally:
+            del body
+        raise failure
+
+    async def _request_json(
+        self,
+        method: str,
+        route: str,
+        path: tuple[str, ...],
+        query: dict[str, str] | None,
+        deadline: float | None,
     ) -> tuple[int, object]:
         """Return status and decoded JSON of one request, retried once where that is safe."""
         request = self._http.build_request(method, self._url(path), params=query)

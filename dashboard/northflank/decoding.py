@@ -221,7 +221,7 @@ def parse_project(data: object) -> Project | None:
     fields = as_object(data)
     if (project_id := as_id(fields.get("id"))) is None:
         return None
-    return Project(id=project_id, name=as_text(fields.get("name")) or project_id)
+    return Project(id=project_id, name=as_text(fields.get("name")))
 
 
 def parse_pipeline(data: object) -> Pipeline | None:
@@ -231,7 +231,7 @@ def parse_pipeline(data: object) -> Pipeline | None:
         return None
     return Pipeline(
         id=pipeline_id,
-        name=as_text(fields.get("name")) or pipeline_id,
+        name=as_text(fields.get("name")),
         description=as_text(fields.get("description"), multiline=True),
     )
 
@@ -247,9 +247,9 @@ def parse_release_flow(data: object) -> ReleaseFlow | None:
     if not _FLOW_FIELDS & fields.keys():
         return None
     options = as_object(fields.get("options"))
-    paused = as_bool(fields.get("paused"))
+    paused = fields.get("paused", options.get("paused"))
     return ReleaseFlow(
-        paused=paused if paused is not None else as_bool(options.get("paused")) or False,
+        paused=False if paused is None else as_bool(paused),
         concurrency_policy=as_text(fields.get("concurrencyPolicy"))
         or as_text(options.get("concurrencyPolicy")),
     )
@@ -298,8 +298,16 @@ def _has_status(fields: dict[str, object]) -> bool:
 
 
 def parse_steps(redacted_root: object) -> Node | None:
-    """Decode a tree of steps as `redact` kept it: bounded, so recursion is safe here."""
-    return _parse_node(redacted_root) if isinstance(redacted_root, dict) else None
+    """Decode a tree of steps as `redact` kept it: bounded, so recursion is safe here.
+
+    None if no step in it has a readable kind or status.
+    """
+    root = _parse_node(redacted_root) if isinstance(redacted_root, dict) else None
+    return root if root is not None and _is_readable(root) else None
+
+
+def _is_readable(node: Node) -> bool:
+    return node.kind != _UNKNOWN or node.status is not None or any(map(_is_readable, node.steps))
 
 
 def _parse_node(fields: dict[str, object]) -> Node:

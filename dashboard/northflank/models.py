@@ -31,7 +31,7 @@ class Project:
     """A project the token can see."""
 
     id: str
-    name: str
+    name: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Pipeline:
     """A pipeline, as lists show it."""
 
     id: str
-    name: str
+    name: str | None
     description: str | None
 
 
@@ -47,7 +47,7 @@ class Pipeline:
 class ReleaseFlow:
     """What a stage runs."""
 
-    paused: bool  # Git and webhook triggers start nothing
+    paused: bool | None  # Git and webhook triggers start nothing; None: sent as something else
     concurrency_policy: str | None
 
 

@@ -46,14 +46,13 @@ def mirror_projects(
             Project.objects.filter(slug__in=[api.id for api in api_projects])
         )
         for api_project in api_projects:
+            listed: dict[str, Any] = {"synced_at": now, "missing_since": None, "removed_at": None}
+            if api_project.name is not None:  # else the known name stays
+                listed["name"] = api_project.name
             project, _ = Project.objects.update_or_create(
                 slug=api_project.id,
-                defaults={
-                    "name": api_project.name or api_project.id,
-                    "synced_at": now,
-                    "missing_since": None,
-                    "removed_at": None,
-                },
+                defaults=listed,
+                create_defaults={"name": api_project.id} | listed,
             )
             CatalogSync.objects.get_or_create(project=project, defaults={"next_sync_at": now})
         mirror.schedule_reread(Stage.objects.filter(pipeline__project__in=reappeared), now)
@@ -77,16 +76,14 @@ def mirror_pipelines(
         ChangeCounter.reserve(0)  # locked first, as by all writers
         reappeared = _reappeared_keys(project.pipelines.filter(slug__in=listed_ids))
         for api_pipeline in page.items:
+            listed: dict[str, Any] = {"synced_at": now, "missing_since": None, "removed_at": None}
+            if api_pipeline.name is not None:  # else what is known stays
+                listed |= {"name": api_pipeline.name, "description": api_pipeline.description or ""}
             pipeline, is_new = Pipeline.objects.update_or_create(
                 project=project,
                 slug=api_pipeline.id,
-                defaults={
-                    "name": api_pipeline.name or api_pipeline.id,
-                    "description": api_pipeline.description or "",
-                    "synced_at": now,
-                    "missing_since": None,
-                    "removed_at": None,
-                },
+                defaults=listed,
+                create_defaults={"name": api_pipeline.id} | listed,
             )
             if is_new:
                 # No list shows which stages have a release flow: each of the three is read.
@@ -138,13 +135,14 @@ def mirror_release_flow(
         mirror.schedule_reread(Stage.objects.filter(pk=stage_pk), now)
         return
     flow, path_segment = flow_and_segment
+    updates: dict[str, Any] = {"concurrency_policy": flow.concurrency_policy, "paused": flow.paused}
     Stage.objects.filter(pk=stage_pk).update(
         has_flow=True,
         missing_since=None,
         confirmed_path_segment=path_segment,
-        concurrency_policy=flow.concurrency_policy or "",
-        paused=flow.paused,
         flow_synced_at=now,
+        # What an answer lacks, or has in another type, stays as it was.
+        **{name: value for name, value in updates.items() if value is not None},
     )
 
 

@@ -184,19 +184,22 @@ def _apply_detail(
     is_outdated = row.request_seq > seq  # by a list: only the steps are news
     api_run = run_detail.run
     new = row if is_outdated else _build_row(row.stage_id, api_run, row, requested_at, seq)
-    updates |= _detail_fields(new, run_detail, requested_at, seq)
+    root = run_detail.root or _stored_root(row)  # an answer without steps does not remove them
+    updates |= _detail_fields(new, root, requested_at, seq)
     has_new_steps = any(getattr(row, field) != updates[field] for field in _STEP_FIELDS)
     if has_new_steps:
-        severity, reason = _assess_overdue(new, run_detail.root, requested_at)
+        severity, reason = _assess_overdue(new, root, requested_at)
         updates |= {"overdue_severity": severity, "overdue_reason": reason}
     if not is_outdated and _is_changed(new, row):
         updates = _save_rows([new], {row.run_id: row}, updates, latest_aborts)
     else:
         if not is_outdated:
             updates |= {"synced_at": requested_at, "request_seq": seq}
-        if has_new_steps or visible_changes:
+        if has_new_steps or visible_changes or row.failures:
             updates["version"] = ChangeCounter.reserve(1)
         Run.objects.filter(pk=row.pk).update(**updates)
+    if row.failures and row.in_flight:
+        log.info("run.recovered", run=row.run_id)
     tree = updates["steps"]
     # Steps read before the run's end had incomplete durations: update the baseline.
     if new.status == "success" and tree is not None and tree != row.steps:
@@ -210,11 +213,12 @@ def _apply_detail(
 _STEP_FIELDS = ("steps", "step", "step_key", "step_started_at")
 
 
-def _detail_fields(
-    run: Run, run_detail: RunDetail, requested_at: datetime, seq: int
-) -> dict[str, Any]:
+def _stored_root(run: Run) -> Node | None:
+    return msgspec.convert(run.steps, Node) if run.steps is not None else None
+
+
+def _detail_fields(run: Run, root: Node | None, requested_at: datetime, seq: int) -> dict[str, Any]:
     """Return the fields that only a run's detail has; `run` has the others, as just read."""
-    root = run_detail.root
     node = steps.current(root) if root is not None and run.in_flight else None
     return {
         # Round trip through JSON, so that it compares equal to the stored value.
@@ -300,9 +304,15 @@ def back_off(run_pk: int, error: NorthflankError, moment: datetime) -> None:
         failures=1, next_detail_sync_at=None
     ):
         return
-    failures = Run.objects.values_list("failures", flat=True).get(pk=run_pk) + 1
+    row = Run.objects.filter(pk=run_pk)
+    run_id, failures_before = row.values_list("run_id", "failures").get()
+    failures = failures_before + 1
     next_detail_sync_at = moment + schedule.failure_backoff(failures, error.cause)
-    Run.objects.filter(pk=run_pk).update(failures=failures, next_detail_sync_at=next_detail_sync_at)
+    row.update(failures=failures, next_detail_sync_at=next_detail_sync_at)
+    if not failures_before:  # its page says so from now on
+        with transaction.atomic():
+            mark_changed([run_pk])
+        log.warning("run.read_failed", run=run_id, cause=error.cause, message=str(error))
 
 
 def retry_on_recovery(run_pk: int, moment: datetime) -> None:
@@ -343,14 +353,16 @@ def _build_row(
     row = Run(
         stage_id=stage_id,
         run_id=api_run.id,
-        name=api_run.name or "",
-        description=api_run.description or "",
+        # What a run has does not go away: an answer without it, or with another type, is odd.
+        name=api_run.name or (old.name if old else ""),
+        description=api_run.description or (old.description if old else ""),
         status=api_run.status,
         concluded=api_run.concluded,
         created_at=api_run.created_at or (old.created_at if old else requested_at),
-        started_at=api_run.started_at,
-        concluded_at=api_run.concluded_at,
-        updated_at=api_run.updated_at,
+        started_at=api_run.started_at or (old.started_at if old else None),
+        concluded_at=api_run.concluded_at
+        or (old.concluded_at if old and api_run.concluded else None),
+        updated_at=api_run.updated_at or (old.updated_at if old else None),
         in_flight=not api_run.concluded,
         removed_at=None,
         first_synced_at=old.first_synced_at if old else requested_at,
@@ -365,8 +377,8 @@ def _build_row(
         overdue_reason=old.overdue_reason if old else "",
     )
     if old is not None and old.overdue_severity and old.status != row.status:
-        root = msgspec.convert(old.steps, Node) if old.steps is not None else None
-        row.overdue_severity, row.overdue_reason = _assess_overdue(row, root, requested_at)
+        severity, reason = _assess_overdue(row, _stored_root(old), requested_at)
+        row.overdue_severity, row.overdue_reason = severity, reason
     return row
 
 

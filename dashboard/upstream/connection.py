@@ -200,6 +200,9 @@ def _record_answer(calls: list[Call], request_seq: int, *, is_success: bool) -> 
         return
     if is_success:
         Upstream.objects.filter(pk=state.pk).update(last_success_at=now())
+    # An answer during the pause after a 429, as to an abort, does not end it: nothing is read.
+    if state.error == "rate_limited" and budget_store.load(now()).is_paused:
+        return
     # An answer to a request older than the outage does not prove that the outage is over. Several
     # processes get answers concurrently: the one that updates the row logs the recovery.
     outage = Upstream.objects.filter(pk=state.pk, error_seq__lt=request_seq).exclude(error="")

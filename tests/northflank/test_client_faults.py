@@ -476,6 +476,19 @@ async def test_decompression_bomb_uses_bounded_memory(
         tracemalloc.stop()
 
 
+async def test_failure_does_not_keep_the_decoded_answer(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.enqueue(respond_with(b'{"data":[' + b"[]," * 33_000 + b"0]}"))  # 2 MB decoded
+    tracemalloc.start()
+    try:
+        failure = await failure_of(read(client))
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert isinstance(failure, UnexpectedResponse)
+
+
 async def test_error_with_damaged_body_raises_by_status(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:

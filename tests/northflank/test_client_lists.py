@@ -132,7 +132,7 @@ async def test_list_leaves_out_and_counts_items_without_valid_id(
     items = [{}, {"id": ""}, {"id": "x" * 256}, {"id": 7}, {"id": "a\x00"}, {"id": ".."}, None, "x"]
     server.enqueue(respond_with(payloads.page("projects", *items, {"id": "fine"})))
     page = await client.list_projects()
-    assert page.items == (Project("fine", "fine"),)
+    assert page.items == (Project("fine", None),)
     assert page.omitted == {Omission.NO_ID: 5, Omission.LONG_ID: 1, Omission.UNREADABLE: 2}
 
 
@@ -142,7 +142,7 @@ async def test_list_keeps_first_of_entries_with_one_id_and_counts_others(
     twins = [{"id": "a", "name": "first"}, {"id": "b"}, {"id": "a", "name": "second"}]
     server.enqueue(respond_with(payloads.page("projects", *twins)))
     page = await client.list_projects()
-    assert page.items == (Project("a", "first"), Project("b", "b"))
+    assert page.items == (Project("a", "first"), Project("b", None))
     assert page.omitted == {Omission.DUPLICATE_ID: 1}
 
 

@@ -10,7 +10,8 @@ from django.test import Client
 from pytest_django import Settings
 
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
-from dashboard.northflank import Page
+from dashboard.northflank import Page, ReleaseFlow
+from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.northflank import Project as ApiProject
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, schedule
@@ -283,8 +284,24 @@ def test_flow_found_again_is_no_longer_missing(read_stage: Stage) -> None:
 
 
 def test_project_without_name_is_shown_by_id(db: None) -> None:
-    catalog.mirror_projects(Page((ApiProject("x", ""),), False, None), now=T0)
+    catalog.mirror_projects(Page((ApiProject("x", None),), False, None), now=T0)
     assert str(Project.objects.get()) == "x"
+
+
+def test_name_and_policy_that_an_answer_lacks_stay_as_known(read_stage: Stage) -> None:
+    pipeline = read_stage.pipeline
+    Stage.objects.update(concurrency_policy="forbid", paused=True)
+    Pipeline.objects.update(description="Pays")
+    project_id, pipeline_id = pipeline.project.slug, pipeline.slug
+    catalog.mirror_projects(Page((ApiProject(project_id, None),), False, None), now=T0)
+    listed = Page((ApiPipeline(pipeline_id, None, None),), False, None)
+    catalog.mirror_pipelines(pipeline.project, listed, now=T0)
+    flow = ReleaseFlow(paused=None, concurrency_policy=None)
+    catalog.mirror_release_flow(read_stage.pk, (flow, "production"), now=T0)
+    stage = Stage.objects.select_related("pipeline__project").get()
+    assert (stage.concurrency_policy, stage.paused) == ("forbid", True)
+    assert (stage.pipeline.name, stage.pipeline.description) == (pipeline.name, "Pays")
+    assert stage.pipeline.project.name == pipeline.project.name
 
 
 def test_first_catalog_sweep_is_due_at_once(db: None) -> None:

@@ -597,7 +597,6 @@ def test_detail_stores_all_fields(stage: Stage) -> None:
 
 def test_unchanged_detail_updates_times_but_not_version(stage: Stage) -> None:
     before = read(stage, 4)
-    Run.objects.update(failures=3)
     after = read(stage, 9)
     assert after == before | {"detail_synced_at": at(9), "synced_at": at(9)}
 
@@ -624,6 +623,32 @@ def test_detail_without_steps_has_no_current_step(stage: Stage) -> None:
         None,
     )
     assert result.detail_synced_at == at(4)
+
+
+def test_detail_without_steps_keeps_those_known(stage: Stage) -> None:
+    steps = node(label="migrate", status="waiting")
+    before = mirror.apply_detail(stage.pk, detail(steps=steps), **request_fields(0))
+    detail_without_steps = RunDetail(api_run(), None, {"id": "r1"})
+    after = mirror.apply_detail(stage.pk, detail_without_steps, **request_fields(1))
+    assert (after.steps, after.step) == (before.steps, "migrate")
+    ended_without_steps = RunDetail(api_run(**ENDED), None, {"id": "r1"})
+    ended = mirror.apply_detail(stage.pk, ended_without_steps, **request_fields(2))
+    assert (ended.steps, ended.step) == (before.steps, "")
+
+
+def test_text_and_times_that_an_answer_lacks_stay_as_known(stage: Stage) -> None:
+    mirror_list(stage, api_run(description="Why", **ENDED))
+    lacking = ("name", "description", "created_at", "started_at", "concluded_at", "updated_at")
+    before = Run.objects.values(*lacking).get()
+    mirror_list(stage, api_run(**ENDED | dict.fromkeys(lacking)), requested_at=1)
+    assert Run.objects.values(*lacking).get() == before
+    assert None not in before.values()
+
+
+def test_run_in_flight_again_has_no_end(stage: Stage) -> None:
+    mirror_list(stage, api_run(**ENDED))
+    mirror_list(stage, api_run(), requested_at=1)
+    assert get_run().concluded_at is None
 
 
 def test_detail_does_not_change_same_run_id_in_another_stage(stage: Stage) -> None:
@@ -808,6 +833,18 @@ def test_failing_run_backs_off_longer_each_time(stage: Stage) -> None:
     )  # the delay depends on the cause
     assert get_run("r1").next_detail_sync_at == at(580)
     assert (get_run("r2").failures, get_run("r2").next_detail_sync_at) == (0, None)
+
+
+def test_first_failure_and_recovery_of_a_run_give_new_versions(stage: Stage) -> None:
+    before = mirror.apply_detail(stage.pk, detail(), **request_fields(0))
+    versions = [before.version]
+    for _ in range(2):
+        mirror.back_off(before.pk, ServerError("broken"), at(1))
+        versions.append(get_run().version)
+    for seconds in (2, 3):
+        mirror.apply_detail(stage.pk, detail(), **request_fields(seconds))
+        versions.append(get_run().version)
+    assert versions[0] < versions[1] == versions[2] < versions[3] == versions[4]
 
 
 def test_failed_read_of_concluded_run_is_not_repeated(stage: Stage) -> None:

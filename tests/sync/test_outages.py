@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from dashboard import aborts
 from dashboard.db.threads import run_in_db_thread
-from dashboard.models import Run, Stage, Upstream, Worker
+from dashboard.models import RateBudget, Run, Stage, Upstream, Worker
 from dashboard.northflank import NorthflankClient, RateLimited
 from dashboard.sandbox import parse_fault
 from dashboard.server import process
@@ -477,6 +477,35 @@ def test_answer_to_earlier_request_does_not_clear_error(world: World) -> None:
 
     world.live.run(run_both)
     assert connection.outage == Upstream.objects.get().error == "rate_limited"
+
+
+def test_answer_during_pause_after_429_does_not_end_it(world: World, logged_events: Lines) -> None:
+    world.sync()
+    read_with_faults(world, "too-fast:60@/release-flows/", rounds=1)
+
+    async def get_auth() -> None:
+        await world.live.connection.call(lambda nf: nf.get_auth())
+
+    world.live.run(get_auth)
+    assert Upstream.objects.get().error == "rate_limited"
+    RateBudget.objects.update(backoff_until=LONG_AGO)
+    world.live.run(get_auth)
+    assert Upstream.objects.get().error == ""
+    assert len(logged_events("northflank.recovered")) == 1
+
+
+def test_failing_run_is_logged_once_at_start_and_end(world: World, logged_events: Lines) -> None:
+    run_id = world.start()
+    world.sync()
+    world.sandbox.faults = [parse_fault(f"500@{run_id}")]
+    for _ in range(3):
+        Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
+        world.live.sync(1)
+    assert [line["run"] for line in logged_events("run.read_failed")] == [run_id]
+    world.sandbox.faults = []
+    Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
+    world.live.sync(1)
+    assert [line["run"] for line in logged_events("run.recovered")] == [run_id]
 
 
 def test_waiting_chore_does_not_delay_reads(world: World) -> None:

@@ -221,5 +221,6 @@ def run_card_context(
         "related_runs": related_runs.panel(run, related),
         "timeline": timeline.build_timeline(run, root, timing, now),
         "steps_missing": timeline.missing_text(run, root),
+        "steps_as_of": run.detail_synced_at if run.failures else None,
         "northflank_link": links.northflank_link(run),
     }

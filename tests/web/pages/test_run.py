@@ -66,6 +66,17 @@ def queued_run(stage: Stage, name: str, **fields: Any) -> Run:
 # --- the run summary ---------------------------------------------------------------------------
 
 
+def test_run_page_says_when_its_steps_cannot_be_read(get_page: GetPage, retrying_run: Run) -> None:
+    address = factories.address(retrying_run)
+    assert get_page(address).css("[data-steps-as-of]") == []
+    Run.objects.update(failures=1, version=retrying_run.version + 1)
+    note = text_of(select_one(get_page(address), "[data-steps-as-of]"))
+    assert note.startswith("The steps could not be read from Northflank. Shown as of ")
+    Run.objects.update(steps=None, version=retrying_run.version + 2)
+    text = text_of(select_one(get_page(address), "[data-steps]"))
+    assert text == "The steps could not be read from Northflank. Retrying."
+
+
 def test_run_page_shows_summary(get_page: GetPage, retrying_run: Run) -> None:
     queued_run(retrying_run.stage, "Hotfix")
     assert text_of(select_one(get_page(factories.address(retrying_run)), "[data-verdict]")) == (

@@ -211,6 +211,8 @@ def missing_text(run: Run, root: Node | None) -> str:
         return text % {"n": days}
     if run.removed_at is not None:
         return _("The steps were never read, and Northflank no longer lists the run.")
+    if run.failures:
+        return _("The steps could not be read from Northflank. Retrying.")
     if run.detail_synced_at is not None:
         return _("Northflank did not report this run’s steps.")
     return _("The steps are being read from Northflank.")
