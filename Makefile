@@ -1,6 +1,6 @@
 # The one list of commands; .ci/run calls the same.
-.PHONY: run test test-fast test-postgres crawl outages lint style format-check templates imports \
-	pins types mypy migrations check format bench soak mutants requirements sbom
+.PHONY: run test test-fast test-postgres crawl faults outages lint style format-check templates \
+	imports pins types mypy migrations check format bench soak mutants requirements sbom
 
 run:            ## the dashboard with a sandbox upstream
 	uv run manage.py serve
@@ -78,6 +78,9 @@ bench:          ## the figures of docs/performance.md
 
 soak:           ## half an hour of use, with faults that come and go: what grows
 	uv run bench/soak.py
+
+faults:         ## every call to Northflank with every fault; the suite tries each of them once
+	WHOLE_FAULT_MATRIX=1 uv run pytest -n auto tests/faults
 
 # `make mutants MODULE=dashboard/accounts/permissions.py` for one module or folder, whatever is known of it;
 # without, only what was not tried since it changed. `rm -r mutants` to start anew.

@@ -17,6 +17,18 @@ SINGLE_DATABASE_MARKERS = {
 # the tests of pagination, filters, overviews, permissions and the abort log. What else is here says
 # which tests cover its queries.
 SINGLE_DATABASE_MODULES = {
+    "tests/faults/test_aborts.py": (
+        "what is told of an abort after each answer; its rows are written by the queries of"
+        " tests/aborts"
+    ),
+    "tests/faults/test_checks.py": "what a check reports; it writes nothing",
+    "tests/faults/test_lookups.py": (
+        "what a page says of a lookup; its rows are written by the queries of test_run_lookup"
+    ),
+    "tests/faults/test_reads.py": (
+        "which answers are refused; their rows are written by the queries of test_mirror,"
+        " test_catalog and test_outages"
+    ),
     "tests/sync/test_broken_answers.py": (
         "which answers are refused; their rows are written by the queries of test_mirror,"
         " test_catalog and test_outages"

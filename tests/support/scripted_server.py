@@ -88,13 +88,9 @@ class ScriptedServer:
         self.connections += 1
         try:
             while not writer.is_closing():
-                self.requests.append(await _receive(reader))
-                respond = (
-                    self._script.pop(0)
-                    if self._script
-                    else respond_with({"data": {"projects": []}})
-                )
-                await respond(writer)
+                request = await _receive(reader)
+                self.requests.append(request)
+                await self._respond(request, writer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
@@ -102,6 +98,10 @@ class ScriptedServer:
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
             self._tasks.discard(task)
+
+    async def _respond(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        empty_page = respond_with({"data": {"projects": []}})
+        await (self._script.pop(0) if self._script else empty_page)(writer)
 
 
 async def _receive(reader: asyncio.StreamReader) -> Request:

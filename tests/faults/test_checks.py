@@ -1,0 +1,44 @@
+"""`manage.py check_upstream` with each fault: a report of what failed, and no change."""
+
+import asyncio
+
+import pytest
+
+from dashboard.models import RateBudget
+from dashboard.upstream.check import Report, check
+from dashboard.upstream.check_client import MAX_REQUESTS
+from tests.support.fault_kinds import FAULTS
+from tests.support.fault_matrix import matrix
+from tests.support.faulty_upstream import SHORT_TIMEOUT, FaultyUpstream
+from tests.support.outage_invariants import recorded_errors, stored_rows
+
+CALLS = (
+    "the token's team", "projects", "pipelines", "a pipeline", "a release flow", "runs", "a run",
+    "every call",
+)  # fmt: skip
+LONG_TIMEOUT = 60.0
+# Nothing in these answers is needed.
+HARMLESS: set[tuple[str, str]] = set()
+
+
+@pytest.mark.parametrize(("call", "fault"), matrix(CALLS, FAULTS, step=4))
+def test_check_with_fault_reports_it_and_changes_nothing(
+    upstream: FaultyUpstream, call: str, fault: str
+) -> None:
+    kind = FAULTS[fault]
+    upstream.start()
+    before = stored_rows()
+    RateBudget.objects.all().delete()
+    upstream.proxy.requests.clear()
+    timeout = SHORT_TIMEOUT if kind.hangs else LONG_TIMEOUT
+    with upstream.failing(kind, call):
+        report = asyncio.run(check("sandbox", upstream.url(kind), "", (), timeout_seconds=timeout))
+    assert upstream.has_met_fault(kind)
+    assert report.request_count <= MAX_REQUESTS
+    assert len(upstream.proxy.requests) <= MAX_REQUESTS
+    assert (report.exit_status > 0) == ((call, fault) not in HARMLESS), problems(report)
+    assert (stored_rows(), recorded_errors()) == (before, [])
+
+
+def problems(report: Report) -> object:
+    return report.errors, report.differences, report.stopped
