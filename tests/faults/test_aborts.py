@@ -15,6 +15,7 @@ from tests.support.live_runs import (
     read,
     reconcile,
     submit_abort,
+    wait_until,
 )
 
 # By these answers Northflank says that it has not acted, and is believed.
@@ -23,6 +24,7 @@ BELIEVED = {
 }  # fmt: skip
 NEVER_ARRIVED = {name for name, kind in FAULTS.items() if kind.connection}
 LONG_PAUSE = {"429 with a spent window"}  # longer than an abort is resent
+UNREADABLE = [name for name in FAULTS if name != "wrong types where optional"]
 # Each fault before and after Northflank has acted, where that makes a difference.
 TIMINGS = [
     *((name, "before") for name, kind in FAULTS.items() if not kind.acts),
@@ -38,11 +40,13 @@ def test_abort_with_fault_is_told_truly_and_takes_effect_once(
     with upstream.failing(find_kind(fault, timing), "an abort"):
         answer = notice_text(submit_abort(upstream.browser, run))
         assert answer == abort_message()
-        assert count_received(upstream, run) == (timing == "after")
+        if timing == "after":  # the dashboard may have given up before
+            wait_until(lambda: count_received(upstream, run))
         assert_abort_is_true(upstream, run, fault)
         upstream.jump(3)
         reconcile(upstream.live)
         assert_abort_is_true(upstream, run, fault)
+        assert count_received(upstream, run) == (timing == "after")
     recover(upstream, run, fault)
     abort = Abort.objects.get()
     is_aborted = timing == "after" or abort.state == AbortState.CONCLUDED
@@ -51,7 +55,7 @@ def test_abort_with_fault_is_told_truly_and_takes_effect_once(
         assert (abort.state, abort.outcome) == (AbortState.CONCLUDED, "aborted")
 
 
-@pytest.mark.parametrize(("call", "fault"), matrix(("a run", "every call"), FAULTS, step=4))
+@pytest.mark.parametrize(("call", "fault"), matrix(("a run", "every call"), UNREADABLE, step=6))
 def test_abort_without_answer_is_not_resent_while_its_run_cannot_be_read(
     upstream: FaultyUpstream, call: str, fault: str
 ) -> None:

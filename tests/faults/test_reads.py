@@ -53,7 +53,7 @@ def test_read_with_fault_keeps_what_is_known_and_recovers(
     caplog.set_level("INFO")
     kind = FAULTS[fault]
     run = upstream.start()
-    upstream.pages(run)  # from now on it is watched
+    upstream.page("run", run)  # from now on it is watched
     if call == "a pipeline":  # it is read where the release flow is not found
         flow = "@/release-flows/production$", "@/release-flows/Production$"
         upstream.live.sandbox.faults = [parse_fault(f"404{target}") for target in flow]

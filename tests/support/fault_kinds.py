@@ -27,7 +27,7 @@ ERROR = {"error": {"message": "It broke", "id": "nf-1"}}
 SPENT = {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "120"}
 BIG = 10 * 1024 * 1024
 CHUNK = b"x" * 64 * 1024
-MOSTLY = frozenset({"unreachable", "unexpected_response"})
+BROKEN_OFF = "unreachable", "unexpected_response"  # where it breaks off, and how large it is
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,13 @@ class FaultKind:
 # --- in place of the answer ----------------------------------------------------------------------
 
 
-def instead(responder: Responder, *causes: str, **flags: bool) -> FaultKind:
+def instead(
+    responder: Responder, *causes: str, hangs: bool = False, is_heavy: bool = False
+) -> FaultKind:
     async def answer(exchange: Exchange) -> None:
         await responder(exchange.writer)
 
-    return FaultKind(answer, frozenset(causes), **flags)
+    return FaultKind(answer, frozenset(causes), hangs=hangs, is_heavy=is_heavy)
 
 
 def after_acting(kind: FaultKind) -> FaultKind:
@@ -134,11 +136,11 @@ async def _send_filler(writer: asyncio.StreamWriter, size: int) -> None:
 # --- the answer, spoilt --------------------------------------------------------------------------
 
 
-def spoil(edit: Callable[[Answer], Responder], *causes: str, **flags: bool) -> FaultKind:
+def spoil(edit: Callable[[Answer], Responder], *causes: str, is_heavy: bool = False) -> FaultKind:
     async def answer(exchange: Exchange) -> None:
         await edit(await exchange.forward())(exchange.writer)
 
-    return FaultKind(answer, frozenset(causes), acts=True, **flags)
+    return FaultKind(answer, frozenset(causes), acts=True, is_heavy=is_heavy)
 
 
 def spoil_json(edit: Callable[[Any], Any], *causes: str) -> FaultKind:
@@ -256,10 +258,10 @@ FAULTS: dict[str, FaultKind] = {
     "data of nothing": instead(respond_with({"data": {}}), "unexpected_response"),
     "error with status 200": instead(respond_with(ERROR), "unexpected_response"),
     "JSON that takes most memory": instead(send_many_values, "unexpected_response", is_heavy=True),
-    "endless JSON": instead(send_endless_body, *MOSTLY, is_heavy=True),
-    "endless head": instead(send_endless_head, *MOSTLY, is_heavy=True),
+    "endless JSON": instead(send_endless_body, *BROKEN_OFF, is_heavy=True),
+    "endless head": instead(send_endless_head, *BROKEN_OFF, is_heavy=True),
     "compressed bomb": instead(send_bomb(200), "unexpected_response", is_heavy=True),
-    "truncated JSON": spoil(_truncate, *MOSTLY),
+    "truncated JSON": spoil(_truncate, *BROKEN_OFF),
     "JSON of ten megabytes": spoil(_pad, "unexpected_response", is_heavy=True),
     "compressed twice": spoil(_encode_twice, "unexpected_response"),
     "wrong types": spoil_json(_change_types, "unexpected_response"),

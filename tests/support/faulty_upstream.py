@@ -168,14 +168,16 @@ class FaultyUpstream:
         """A browser in which a user who may abort is signed in."""
         return self.live.sign_in("manager")
 
+    def page(self, name: str, run: Run) -> str:
+        """Return a page that shows a run; it must be there."""
+        answer = self.browser.get(address_of(name, run))
+        assert answer.status_code == 200, f"{name}: {answer.status_code}"
+        return unescape(answer.text)
+
     def pages(self, run: Run) -> dict[str, str]:
-        """Return the pages that show a run, by name; each must be there."""
-        pages = {}
-        for name in ("now", "board", "pipeline", "stage", "run", "status"):
-            answer = self.browser.get(address_of(name, run))
-            assert answer.status_code == 200, f"{name}: {answer.status_code}"
-            pages[name] = unescape(answer.text)
-        return pages
+        """Return all pages that show a run, by name."""
+        names = ("now", "board", "pipeline", "stage", "run", "status")
+        return {name: self.page(name, run) for name in names}
 
     def statuses(self) -> dict[str, str]:
         """Return the status of each run on Northflank, by its id."""
