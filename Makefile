@@ -15,10 +15,13 @@ test-postgres:  ## what a database can change, on PostgreSQL
 	DATABASE_URL=$${TEST_POSTGRES_URL:-postgres://postgres@127.0.0.1:5432/dashboard} uv run pytest
 
 crawl:          ## every address by every method, as every kind of person and token
-	CRAWL=all uv run pytest tests/web/test_crawl.py tests/web/test_crawl_admin.py
+	EXHAUSTIVE=1 uv run pytest tests/web/test_crawl.py tests/web/test_crawl_admin.py
+
+faults:         ## every call to Northflank with every fault; the suite tries each of them once
+	EXHAUSTIVE=1 uv run pytest -n auto tests/faults
 
 outages:        ## every outage of the database, pauses of a minute, jumps of the clock
-	uv run pytest -n0 --exhaustive tests/server/test_postgres_outages.py \
+	EXHAUSTIVE=1 uv run pytest -n0 tests/server/test_postgres_outages.py \
 		tests/server/test_sqlite_outages.py tests/server/test_paused_process.py \
 		tests/sync/test_clock_jumps.py
 
@@ -78,9 +81,6 @@ bench:          ## the figures of docs/performance.md
 
 soak:           ## half an hour of use, with faults that come and go: what grows
 	uv run bench/soak.py
-
-faults:         ## every call to Northflank with every fault; the suite tries each of them once
-	WHOLE_FAULT_MATRIX=1 uv run pytest -n auto tests/faults
 
 # `make mutants MODULE=dashboard/accounts/permissions.py` for one module or folder, whatever is known of it;
 # without, only what was not tried since it changed. `rm -r mutants` to start anew.

@@ -21,7 +21,7 @@ from tests.support import evidence, table_cleanup
 from tests.support import live as live_module
 from tests.support.database_scope import depends_on_the_database
 from tests.support.live import Live
-from tests.support.services import CHROMIUM, IN_CI, POSTGRES, POSTGRES_PROGRAMS
+from tests.support.services import CHROMIUM, EXHAUSTIVE, IN_CI, POSTGRES, POSTGRES_PROGRAMS
 from tests.support.strict_templates import strict_templates  # noqa: F401 - a fixture
 
 # Machines differ in speed, which bench/ measures: no example fails for being slow.
@@ -32,12 +32,6 @@ hypothesis.settings.load_profile("tests")
 
 # Prefix of the skip reason of tests that need something that is missing here.
 SKIP_PREFIX = "not on this machine: "
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--exhaustive", action="store_true", help="Run the variants marked as exhaustive, too."
-    )
 
 
 def _is_full_suite(config: pytest.Config) -> bool:
@@ -76,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         deselected = [item for item in items if not depends_on_the_database(item)]
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if depends_on_the_database(item)]
-    if not config.option.exhaustive:
+    if not EXHAUSTIVE:
         variants = [item for item in items if item.get_closest_marker("exhaustive")]
         config.hook.pytest_deselected(items=variants)
         items[:] = [item for item in items if item not in variants]

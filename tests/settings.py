@@ -9,8 +9,6 @@ NAMES = [line.partition("=")[0] for line in _example.read_text().splitlines() if
 for _name in NAMES:
     if _name != "DATABASE_URL":
         os.environ[_name] = ""
-# All cells of the matrix in tests/faults, or those that meet each call and each fault once.
-WHOLE_FAULT_MATRIX = bool(os.environ.get("WHOLE_FAULT_MATRIX"))
 _scratch = Path(tempfile.mkdtemp(prefix="dashboard-tests-"))
 os.environ["SECRET_KEY"] = "tests-only-" + "x" * 50
 os.environ["LOG_LEVEL"] = "WARNING"

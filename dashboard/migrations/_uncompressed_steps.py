@@ -11,7 +11,7 @@ import msgspec
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from dashboard.models import compressed_json
+from dashboard.db import compressed_json
 
 BATCH = 500  # runs a transaction
 

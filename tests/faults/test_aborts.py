@@ -33,7 +33,7 @@ TIMINGS = [
 
 
 @pytest.mark.parametrize(("fault", "timing"), TIMINGS)
-def test_abort_with_fault_is_told_truly_and_takes_effect_once(
+def test_abort_with_fault_is_reported_truly_and_takes_effect_once(
     upstream: FaultyUpstream, fault: str, timing: str
 ) -> None:
     run = create_run_in_flight(upstream.live)

@@ -20,7 +20,7 @@ READABLE = {"wrong types where optional"}
 
 
 @pytest.mark.parametrize(("how", "fault"), matrix(LINKS, FAULTS, step=6))
-def test_link_to_unread_run_with_fault_is_told_truly_and_found_later(
+def test_link_to_unread_run_with_fault_is_reported_truly_and_found_later(
     upstream: FaultyUpstream, how: str, fault: str
 ) -> None:
     kind = FAULTS[fault]

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from itertools import product
 
-from tests.settings import WHOLE_FAULT_MATRIX
+from tests.support.services import EXHAUSTIVE
 
 
 def matrix(
@@ -13,6 +13,6 @@ def matrix(
 
     The latter meet each call about as often.
     """
-    if WHOLE_FAULT_MATRIX:
+    if EXHAUSTIVE:
         return list(product(calls, faults))
     return [(calls[n % len(calls)], fault) for n, fault in enumerate(list(faults)[::step])]

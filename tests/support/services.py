@@ -10,6 +10,8 @@ BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
 # A server on which tests may create databases.
 POSTGRES = os.environ.get("TEST_POSTGRES_URL") or "postgres://postgres@127.0.0.1:5432/postgres"
+# Every variant, instead of a choice that the suite can afford: `make crawl`, `faults`, `outages`.
+EXHAUSTIVE = bool(os.environ.get("EXHAUSTIVE"))
 IN_CI = os.environ.get("CI") == "true"
 
 

@@ -16,6 +16,7 @@ from pytest_django import Settings
 
 from tests.support import crawl
 from tests.support.crawl import METHODS, Place, Result, World
+from tests.support.services import EXHAUSTIVE
 
 type Row = dict[str, str]  # by person: an outcome; with “*”, what it gets has changed something
 
@@ -164,8 +165,8 @@ def addresses() -> list[tuple[str, str]]:
 
 
 def methods(turn: int) -> list[str]:
-    """GET and POST, and in turn one of the rarer methods; all of them with CRAWL=all."""
-    if os.environ.get("CRAWL") == "all":
+    """GET and POST, and in turn one of the rarer methods; all of them in an exhaustive run."""
+    if EXHAUSTIVE:
         return list(METHODS)
     return ["GET", "POST", METHODS[2 + turn % 3]]
 

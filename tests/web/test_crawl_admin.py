@@ -1,7 +1,6 @@
 """Every address of the admin, as every kind of person: what each gets, by model."""
 
 import logging
-import os
 import re
 from collections.abc import Iterator
 
@@ -15,12 +14,12 @@ from dashboard.accounts.administration.administrators import Author
 from dashboard.models import ProxyAccount, Stage
 from tests.support import crawl, factories
 from tests.support.crawl import METHODS, Result, World
+from tests.support.services import EXHAUSTIVE
 
 STAFF = ("superuser", "administrator", "glass")
 OTHERS = ("nobody", "gone", "stranger", "member", "viewer", "manager")
-# These try forms, too; with CRAWL=all everybody tries everything.
+# These try forms, too; in an exhaustive run everybody tries everything.
 TRY_FORMS = ("superuser", "administrator", "manager", "nobody")
-ALL = os.environ.get("CRAWL") == "all"
 
 # By model: what superusers may do and what administrators may, who hold the permissions to change
 # accounts, groups and grants: (v)iew, (a)dd, (c)hange, (d)elete.
@@ -131,7 +130,7 @@ def test_every_person_gets_at_every_address_of_the_admin_what_the_table_says(wor
             methods = ["GET", "POST"] if person in TRY_FORMS else ["GET"]
             methods += [METHODS[2 + number % 3]] if person == "superuser" else []
             methods = [] if person == "glass" and number % 5 else methods  # a superuser, as above
-            methods = list(METHODS) if ALL else methods
+            methods = list(METHODS) if EXHAUSTIVE else methods
             for method in methods:
                 result = crawl.request(world.browsers[person], method, f"/{path}", csrf=True)
                 right = expected(path, method, person)
@@ -145,7 +144,7 @@ def test_every_person_gets_at_every_address_of_the_admin_what_the_table_says(wor
 def test_no_form_of_the_admin_without_csrf_token_changes_anything(world: World) -> None:
     wrong = []
     for number, path in enumerate(addresses()):
-        for method in METHODS[1:] if ALL else ("POST", METHODS[2 + number % 3]):
+        for method in METHODS[1:] if EXHAUSTIVE else ("POST", METHODS[2 + number % 3]):
             result = crawl.request(world.browsers["superuser"], method, f"/{path}", csrf=False)
             if shown(result) != "403":
                 wrong.append(f"{method} {path}: {shown(result)}")
