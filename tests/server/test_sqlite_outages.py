@@ -27,14 +27,14 @@ DISK_BYTES = 32_000_000
 
 @dataclass
 class SqliteSite(OutageSite):
-    """A process, and the folder of its database, on a disk of its own if this machine allows it."""
+    """A process, and the folder of its database: a disk of its own if this machine allows it."""
 
-    folder: Path
+    disk: Path
     has_disk: bool
 
     @property
     def file(self) -> Path:
-        return self.folder / "d.sqlite3"
+        return self.disk / "d.sqlite3"
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def site(
         small_disk(folder) as has_disk,
         outage_site(logs, url) as outage,
     ):
-        yield SqliteSite(**vars(outage), folder=folder, has_disk=has_disk)
+        yield SqliteSite(**vars(outage), disk=folder, has_disk=has_disk)
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def disk_full(site: SqliteSite) -> Iterator[None]:
         with file_size_limited(site.processes[0]):
             yield
         return
-    ballast = site.folder / "ballast"
+    ballast = site.disk / "ballast"
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(b"\0" * 1024)
