@@ -219,6 +219,7 @@ TEMPLATES = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "now"
 LOGOUT_REDIRECT_URL = "login"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "dashboard.config.error_reports.ExceptionReporterFilter"
 CSRF_FAILURE_VIEW = "dashboard.web.http.authentication.sign_in.handle_csrf_failure"
 # Its own model: see models/accounts/sessions.py.
 SESSION_ENGINE = "dashboard.models.accounts.sessions"

@@ -47,7 +47,7 @@ class Outcome[T]:
 class CheckClient:
     """A client that counts its requests in the rate budget and compares each answer."""
 
-    token: str
+    token: str = field(repr=False)
     base_url: str
     team_id: str
     timeout_seconds: float

@@ -42,7 +42,7 @@ UNAUTHORISED_PAUSE = 60.0  # seconds; someone has to replace the token
 class Connection:
     """This process's client and outage state; create it on the event loop that uses it."""
 
-    token: str
+    token: str = field(repr=False)  # tracebacks with DEBUG show variables
     base_url: str
     team_id: str | None = None
     client: NorthflankClient = field(init=False)

@@ -15,6 +15,7 @@ import time_machine
 
 from dashboard import aborts
 from dashboard.db.threads import now
+from dashboard.db import clock_jumps
 from dashboard.models import Run
 from dashboard.northflank import NorthflankClient
 from dashboard.server import process
@@ -134,6 +135,7 @@ class FaultyUpstream:
     def jump(self, seconds: float) -> None:
         """Let time pass for the dashboard."""
         self.clock.shift(timedelta(seconds=seconds))
+        clock_jumps.forget()
         self.live.connection.retry_at -= seconds
 
     def work(self) -> None:

@@ -9,7 +9,10 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.debug import sensitive_post_parameters
 
+from dashboard.northflank import NorthflankClient
+from dashboard.upstream.connection import get_connection
 from dashboard.urls import *  # noqa: F403
 from dashboard.urls import urlpatterns as dashboard_urlpatterns
 from dashboard.web.http.responses.deferred import Deferred
@@ -51,6 +54,21 @@ def broken(request: HttpRequest) -> HttpResponse:
     raise LookupError("a view has failed")
 
 
+def upstream_defect(request: HttpRequest) -> HttpResponse:
+    """Fail in a request to Northflank, as a defect of ours would."""
+    form_reads.append(request.POST.get("word", ""))
+    return Deferred(lambda: get_connection().call(_fail), lambda _: HttpResponse())
+
+
+async def _fail(client: NorthflankClient) -> None:
+    raise LookupError("a request has failed")
+
+
+@sensitive_post_parameters("password")
+def broken_password_form(request: HttpRequest) -> HttpResponse:
+    raise LookupError("a form has failed")
+
+
 def size(request: HttpRequest) -> HttpResponse:
     return HttpResponse(str(len(request.POST.get("word", ""))))
 
@@ -79,6 +97,8 @@ urlpatterns = [
     path("thread/", _open(thread)),
     path("wait/<str:end>/", _open(wait)),
     path("broken/", _open(broken)),
+    path("upstream-defect/", _open(upstream_defect)),
+    path("broken-password-form/", _open(broken_password_form)),
     path("size/", _open(size)),
     path("stream/", _open(stream)),
 ]

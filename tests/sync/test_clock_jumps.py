@@ -73,7 +73,7 @@ def test_failures_of_an_hour_ahead_throttle_nobody(db: None) -> None:
     now = timezone.now()
     factories.worker("a", heartbeat_at=now + HOUR)
     counter = Counter(throttle.ACCOUNT, "ana")
-    throttle.record_failure([counter], now + HOUR)
+    throttle.count([counter], now + HOUR)
     assert throttle.remaining_wait([counter], now) > timedelta(minutes=30)
     clock_correction.correct_timestamps(now)
     assert throttle.remaining_wait([counter], now) == timedelta()

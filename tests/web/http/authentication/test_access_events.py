@@ -9,8 +9,9 @@ from django.utils import timezone
 
 from dashboard.models import AccessEvent
 from dashboard.models.accounts.access import AccessKind
+from tests.support.auth_proxy import STRANGER, ProxiedBrowser
 from tests.support.live import Live
-from tests.support.sign_in import SignInBrowser
+from tests.support.sign_in import SIGN_IN, SignInBrowser
 
 SECRET = "correct horse battery staple"
 
@@ -32,6 +33,16 @@ def test_sign_in_and_sign_out_are_recorded_with_address(
         assert (event.user, event.username) == (viewer, "viewer")
         assert event.client_address == "192.0.2.1"
         assert timezone.now() - event.occurred_at < timedelta(minutes=1)
+
+
+def test_forwarded_address_of_a_peer_that_is_no_proxy_is_not_recorded(
+    live: Live, viewer: User
+) -> None:
+    with ProxiedBrowser(live.base_url, peer=STRANGER) as browser:
+        browser.headers["X-Forwarded-For"] = "192.0.2.1"
+        browser.submit_password("viewer", "viewer", SIGN_IN)
+    event = AccessEvent.objects.get()
+    assert (event.kind, event.client_address) == (AccessKind.SIGNED_IN, STRANGER)
 
 
 def test_failed_sign_in_is_recorded_without_password(stranger: SignInBrowser, viewer: User) -> None:
