@@ -14,8 +14,8 @@ import httpx
 import time_machine
 
 from dashboard import aborts
-from dashboard.db.threads import now
 from dashboard.db import clock_jumps
+from dashboard.db.threads import now
 from dashboard.models import Run
 from dashboard.northflank import NorthflankClient
 from dashboard.server import process
