@@ -30,9 +30,9 @@ from dashboard.sync import (
     overdue_checker,
     pruning,
     watchers,
-    webhook_status,
     worker,
 )
+from dashboard.sync.webhooks import status as webhook_status
 from dashboard.upstream import budget_store
 from dashboard.web.live import changes
 from dashboard.web.live.changes import Channel
@@ -54,7 +54,7 @@ LINEAR_IN_STAGES = {
     "sync/leases:_load_facts": "the sync's plan, which Status shows",
     "sync/leases:keys_with_gaps": "the sync's plan, which Status shows",
     "sync/baselines:schedule_next_detail": "the sync's plan",
-    "sync/read_totals:load": "the count of what is covered",
+    "sync/reports/read_totals:load": "the count of what is covered",
     "sync/omitted_entries:load": "the count of what is covered: runs that cannot be shown",
     "web/components/runs/board_list:_matching_keys": "the board's order: one key a pipeline",
     "web/components/sync_report:load_status": "Status sorts all stages",

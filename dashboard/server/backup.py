@@ -25,7 +25,7 @@ from psycopg.pq import Conninfo
 
 from dashboard.db.threads import now
 from dashboard.models import Pruning, Session, Worker, append_only
-from dashboard.sync import freshness
+from dashboard.sync.reports import freshness
 from dashboard.upstream.identity import configured_identity
 
 LOCK_TIMEOUT = 10.0  # seconds to wait for another process that uses the database

@@ -11,7 +11,7 @@ from django.db import connection, connections
 
 from dashboard.db.threads import now
 from dashboard.models import Worker
-from dashboard.sync import freshness
+from dashboard.sync.reports import freshness
 
 
 class InUse(Exception):

@@ -26,15 +26,7 @@ from dashboard.northflank import (
     Page,
     fetch_all_pages,
 )
-from dashboard.sync import (
-    baselines,
-    catalog,
-    clock_correction,
-    leases,
-    omitted_entries,
-    schedule,
-    webhook_status,
-)
+from dashboard.sync import baselines, catalog, clock_correction, leases, omitted_entries, schedule
 from dashboard.sync.schedule import Gap, Plan
 from dashboard.sync.stage_reader import (
     MAX_REQUESTS_PER_FIRST_READ,
@@ -42,6 +34,7 @@ from dashboard.sync.stage_reader import (
     StageReader,
     read_run,
 )
+from dashboard.sync.webhooks import status as webhook_status
 from dashboard.upstream import access_hint, budget_store
 from dashboard.upstream.connection import Connection
 from dashboard.upstream.rate_budget import ReadBudget

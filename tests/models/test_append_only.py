@@ -576,7 +576,7 @@ DELETED = {
     "accounts/authentication/throttle.py": {"FailureCounter"},
     "runs/saved_views.py": {"view", "DefaultView"},
     "server/backup.py": {"Session", "Worker"},
-    "sync/webhook_events.py": {"WebhookEvent"},
+    "sync/webhooks/events.py": {"WebhookEvent"},
     # The run of an abort is protected by its foreign key, a young access event by a trigger.
     "sync/pruning.py": {"Run", "Acknowledgement", "Dismissal", "AccessEvent"},
     "sync/run_lookup.py": {"RunLookup"},

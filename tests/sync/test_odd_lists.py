@@ -14,7 +14,8 @@ from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.northflank import Omission, Page
 from dashboard.northflank import Run as ApiRun
 from dashboard.sandbox import parse_fault
-from dashboard.sync import catalog, omitted_entries, read_totals
+from dashboard.sync import catalog, omitted_entries
+from dashboard.sync.reports import read_totals
 from dashboard.web.components import sync_report
 from dashboard.web.components.data_age import page_data_age
 from dashboard.web.http import lookup

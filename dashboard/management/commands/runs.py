@@ -10,7 +10,8 @@ from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import Run, Stage
 from dashboard.runs import attention, durations, statuses
-from dashboard.sync import omitted_entries, read_totals
+from dashboard.sync import omitted_entries
+from dashboard.sync.reports import read_totals
 from dashboard.web.api import queries, serializers
 from dashboard.web.components.runs import run_row
 from dashboard.web.http import lookup

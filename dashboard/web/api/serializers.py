@@ -16,7 +16,7 @@ from dashboard.models import Abort, Run
 from dashboard.models.severity import Severity
 from dashboard.runs import acknowledgements, attention
 from dashboard.runs.overdue import OverdueReason
-from dashboard.sync.coverage import Coverage
+from dashboard.sync.reports.coverage import Coverage
 from dashboard.web.components.runs import run_row
 from dashboard.web.http import links
 

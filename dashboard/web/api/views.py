@@ -16,7 +16,8 @@ from dashboard.models import Abort, Run, Stage
 from dashboard.models.aborts import AbortState
 from dashboard.models.bulk_aborts import Via
 from dashboard.runs import dismissals
-from dashboard.sync import omitted_entries, read_totals, watchers
+from dashboard.sync import omitted_entries, watchers
+from dashboard.sync.reports import read_totals
 from dashboard.web.api import params, queries, serializers
 from dashboard.web.api.auth import ApiClient, api_view
 from dashboard.web.http import links, lookup

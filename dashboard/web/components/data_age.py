@@ -12,8 +12,9 @@ from django.utils.translation import gettext_lazy
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Run, Stage
-from dashboard.sync import coverage, freshness, schedule
-from dashboard.sync.read_totals import ReadTotals
+from dashboard.sync import schedule
+from dashboard.sync.reports import coverage, freshness
+from dashboard.sync.reports.read_totals import ReadTotals
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dashboard.db.prepared import NOW, PreparedQuery, Time
 from dashboard.models import Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs.attention import AttentionRun
-from dashboard.sync.read_totals import ReadTotals
+from dashboard.sync.reports.read_totals import ReadTotals
 from dashboard.web.components import in_flight
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.in_flight import InFlightTotals

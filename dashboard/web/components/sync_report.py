@@ -12,16 +12,12 @@ from django.utils.translation import gettext as _
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import CatalogSync, Pruning, RateBudget, Stage, Upstream, Worker
 from dashboard.runs import durations
-from dashboard.sync import (
-    freshness,
-    leases,
-    omitted_entries,
-    run_lookup,
-    webhook_status,
-)
+from dashboard.sync import leases, omitted_entries, run_lookup
+from dashboard.sync.reports import freshness
 from dashboard.sync.run_lookup import SearchUsage
 from dashboard.sync.schedule import StageClass
-from dashboard.sync.webhook_status import WebhookStatus
+from dashboard.sync.webhooks import status as webhook_status
+from dashboard.sync.webhooks.status import WebhookStatus
 from dashboard.upstream import access_hint, budget_store
 from dashboard.web.http import links, lookup
 

@@ -29,7 +29,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Parameter, PreparedModels, PreparedQuery
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
-from dashboard.sync.read_totals import ReadTotalsQuery
+from dashboard.sync.reports.read_totals import ReadTotalsQuery
 from dashboard.web.http.links import stage_url
 
 

@@ -1,4 +1,4 @@
-"""Endpoint of Northflank's notification webhook; sync/webhook_events.py handles the events."""
+"""Endpoint of Northflank's notification webhook; sync/webhooks/events.py handles the events."""
 
 import hmac
 import json
@@ -14,8 +14,8 @@ from django.views.decorators.http import require_POST
 from dashboard.accounts.authentication import throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db.threads import now
-from dashboard.sync import webhook_events
-from dashboard.sync.webhook_events import Event
+from dashboard.sync.webhooks import events as webhook_events
+from dashboard.sync.webhooks.events import Event
 
 log = structlog.get_logger(__name__)
 

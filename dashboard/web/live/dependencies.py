@@ -36,7 +36,7 @@ from dashboard.models import (
     Upstream,
 )
 from dashboard.runs import acknowledgement_rules, attention
-from dashboard.sync import freshness
+from dashboard.sync.reports import freshness
 from dashboard.web.components import in_flight
 from dashboard.web.http import lookup
 

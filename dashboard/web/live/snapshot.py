@@ -15,7 +15,7 @@ from dashboard.db import threads as db_threads
 from dashboard.models import ChangeCounter, Stage
 from dashboard.models.catalog import StageQuerySet
 from dashboard.runs.attention import AttentionRun
-from dashboard.sync.read_totals import ReadTotals
+from dashboard.sync.reports.read_totals import ReadTotals
 from dashboard.web.components import in_flight
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.http import lookup, site_context

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from dashboard.runs import durations
 from dashboard.runs.rich_text import format_parts
-from dashboard.sync.freshness import SyncHealth
+from dashboard.sync.reports.freshness import SyncHealth
 from dashboard.web.components import elements, headings, macros
 from dashboard.web.components.tab_title import Icon
 from dashboard.web.http import database_outage

@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.sync.read_totals import ReadTotals
+from dashboard.sync.reports.read_totals import ReadTotals
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists.filters import ALL_RUNS_URL, RunFilter
 from dashboard.web.components.lists.pagination import PageOfRuns

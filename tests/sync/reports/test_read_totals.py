@@ -8,7 +8,8 @@ from django.utils import timezone
 
 from dashboard.models import CatalogSync, Stage
 from dashboard.models.catalog import StageName
-from dashboard.sync import freshness, read_totals, schedule
+from dashboard.sync import schedule
+from dashboard.sync.reports import freshness, read_totals
 from dashboard.sync.schedule import MIN_GAP_AGE
 from tests.support import factories
 

@@ -13,8 +13,9 @@ from django.db.models import Count, Min, Q, QuerySet
 from dashboard.db.prepared import NOW, PreparedModels, PreparedQuery, count_if
 from dashboard.models import CatalogSync, Stage
 from dashboard.models.catalog import StageQuerySet
-from dashboard.sync import coverage, freshness, schedule
-from dashboard.sync.coverage import Coverage
+from dashboard.sync import schedule
+from dashboard.sync.reports import coverage, freshness
+from dashboard.sync.reports.coverage import Coverage
 
 _HAS_FLOW = ~Q(has_flow=False)  # or may have one: it has not been read
 _IS_READ = Q(synced_at__isnull=False)

@@ -15,7 +15,8 @@ from django.utils.translation import ngettext
 
 from dashboard.models import Upstream, Worker
 from dashboard.runs import durations
-from dashboard.sync import freshness, schedule
+from dashboard.sync import schedule
+from dashboard.sync.reports import freshness
 from dashboard.sync.schedule import ReadState
 from dashboard.upstream import budget_store
 

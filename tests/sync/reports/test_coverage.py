@@ -7,8 +7,8 @@ import pytest
 from django.utils import timezone
 
 from dashboard.models import CatalogSync, RateBudget, Stage
-from dashboard.sync import read_totals
-from dashboard.sync.coverage import Coverage
+from dashboard.sync.reports import read_totals
+from dashboard.sync.reports.coverage import Coverage
 from dashboard.sync.schedule import estimate_seconds
 from dashboard.upstream import rate_budget as rules
 from dashboard.upstream.rate_budget import RateLimitWindow

@@ -18,7 +18,7 @@ from django.db.models import F, Q, QuerySet
 from dashboard.models import CatalogSync, Project, Run, Stage, WebhookEvent, WebhookStats
 from dashboard.models.catalog import StageName
 from dashboard.sync import catalog, schedule
-from dashboard.sync.event_ids import EventIds, extract_event_ids
+from dashboard.sync.webhooks.event_ids import EventIds, extract_event_ids
 from dashboard.upstream import budget_store
 
 EVENT_PREFIX = "trigger:"  # prefix of event names in the API, absent in webhook bodies

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dashboard.sync import freshness
-from dashboard.sync.freshness import GRACE, HEARTBEAT_TIMEOUT, SyncState
+from dashboard.sync.reports import freshness
+from dashboard.sync.reports.freshness import GRACE, HEARTBEAT_TIMEOUT, SyncState
 
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 HEALTHY = SyncState(stages=30, workers=1)

@@ -2,7 +2,7 @@
 
 No events come while nothing runs, so their absence alone proves nothing. The webhook counts as
 broken when reads show that a run has started or concluded and no event has arrived for it. Events
-are handled in webhook_events.py.
+are handled in events.py.
 """
 
 from dataclasses import dataclass

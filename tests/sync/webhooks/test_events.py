@@ -25,9 +25,11 @@ from dashboard.models import (
     WebhookEvent,
     WebhookStats,
 )
-from dashboard.sync import leases, mirror, webhook_events, webhook_status
-from dashboard.sync.event_ids import MAX_NODES, extract_event_ids
-from dashboard.sync.webhook_events import Event
+from dashboard.sync import leases, mirror
+from dashboard.sync.webhooks import events as webhook_events
+from dashboard.sync.webhooks import status as webhook_status
+from dashboard.sync.webhooks.event_ids import MAX_NODES, extract_event_ids
+from dashboard.sync.webhooks.events import Event
 from tests.support.databases import table_renamed
 from tests.support.live import Live
 from tests.support.live_runs import wait_until

@@ -1,0 +1,1 @@
+"""Northflank's webhook: which stages an event concerns, and whether it works."""
