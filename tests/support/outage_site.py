@@ -187,8 +187,8 @@ def _read_pages(client: httpx.Client, answers: Answers, ended: threading.Event) 
 def submit_abort(client: httpx.Client, run_id: str) -> str:
     """Submit an abort; return what the answer says of it."""
     form = {"csrfmiddlewaretoken": token(client)}
-    # What Northflank has answered is kept for half a minute, to be stored at the end of an outage.
-    answer = client.post(abort_path(run_id), data=form, timeout=2 * processes.WAIT_TIMEOUT)
+    # Answered at the end of an outage or a pause.
+    answer = client.post(abort_path(run_id), data=form, timeout=4 * processes.WAIT_TIMEOUT)
     if answer.status_code == 302:
         return "aborted"
     assert answer.status_code == 503, (answer.status_code, answer.text)
@@ -211,8 +211,8 @@ def database_states(process: RunningProcess) -> list[str]:
 
 
 def unexpected_log_lines(process: RunningProcess) -> list[str]:
-    """Return the lines of a process's log that are about neither runs nor outages."""
-    expected = r"\] (abort|access|database|notify|run)\."
+    """Return the lines of a process's log that have nothing to do with runs or outages."""
+    expected = r"\] (abort|access|database|notify|pruning|run)\."
     return [line for line in process.log.read_text().splitlines() if not re.search(expected, line)]
 
 
@@ -307,5 +307,6 @@ def endure(
         states = database_states(process)
         assert states[-1] == "up"
         assert all(state != following for state, following in itertools.pairwise(states)), states
-        assert unexpected_log_lines(process) == []
+        lines = unexpected_log_lines(process)
+        assert lines == [], lines
     return answers
