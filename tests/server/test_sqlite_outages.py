@@ -21,7 +21,7 @@ from tests.support.processes import RunningProcess, manage
 
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("sqlite outages")]
 
-LAST_KNOWN = "Showing last known data. Nothing can be aborted or saved."
+LAST_KNOWN = "Showing last known data. Aborts and other changes may fail."
 DISK_BYTES = 32_000_000
 
 
