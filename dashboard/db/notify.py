@@ -88,8 +88,10 @@ async def _listen_postgresql(callbacks: Callbacks) -> None:
                         callbacks[Topic(notification.channel)]()
                     await server.execute("SELECT 1")  # raises if the connection is dead
         except psycopg.Error as error:
-            # Warn only about this connection: db/health.py logs outages of the database.
-            if not has_warned and await run_in_db_thread(db_health.probe):
+            # Warn only about this connection: db/health.py logs outages of the database, also one
+            # that the probe would end.
+            is_outage = db_health.down_since() is not None
+            if not has_warned and not is_outage and await run_in_db_thread(db_health.probe):
                 log.warning("notify.disconnected", error=type(error).__name__)
                 has_warned = True
         await asyncio.sleep(RECONNECT_DELAY)
