@@ -198,7 +198,8 @@ def _apply_detail(
         if has_new_steps or visible_changes or row.failures:
             updates["version"] = ChangeCounter.reserve(1)
         Run.objects.filter(pk=row.pk).update(**updates)
-    if row.failures and row.in_flight:
+    was_read_for_baseline = row.concluded and not (row.detail_synced_at or row.last_viewed_at)
+    if row.failures and not was_read_for_baseline:  # whose failure is not logged either
         log.info("run.recovered", run=row.run_id)
     tree = updates["steps"]
     # Steps read before the run's end had incomplete durations: update the baseline.

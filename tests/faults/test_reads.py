@@ -80,7 +80,7 @@ def fail(upstream: FaultyUpstream, kind: FaultKind, call: str, run: Run) -> bool
     causes: set[str] = set()
     with upstream.failing(kind, call):
         for seconds in ROUNDS:
-            with bounded_memory() if kind.is_heavy and seconds == ROUNDS[0] else nullcontext():
+            with bounded_memory() if kind.is_heavy and seconds == max(ROUNDS) else nullcontext():
                 pass_time(upstream, call, seconds)
             assert_nothing_is_lost(before)
             causes |= {cause for _, cause in recorded_errors()}

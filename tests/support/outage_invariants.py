@@ -105,7 +105,7 @@ def assert_log_has_each_change_once(records: Sequence[LogRecord]) -> None:
         elif event in _ENDS.values():
             assert (event, subject) not in lasting, f"{event} of {subject} twice"
             lasting.add((event, subject))
-    assert lasting == set()
+    assert not lasting, f"{lasting} without their ends"
 
 
 @contextmanager

@@ -503,7 +503,10 @@ def test_failing_run_is_logged_once_at_start_and_end(world: World, logged_events
         world.live.sync(1)
     assert [line["run"] for line in logged_events("run.read_failed")] == [run_id]
     world.sandbox.faults = []
-    Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
+    # It may have ended meanwhile, and is read a last time.
+    Run.objects.filter(run_id=run_id).update(
+        next_detail_sync_at=LONG_AGO, in_flight=False, last_viewed_at=LONG_AGO
+    )
     world.live.sync(1)
     assert [line["run"] for line in logged_events("run.recovered")] == [run_id]
 
