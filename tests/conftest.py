@@ -15,6 +15,7 @@ from django.core.cache import cache
 from django.db import connection
 
 from dashboard.db import clock_jumps
+from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.web.live import feed
 from tests.support import evidence, table_cleanup
@@ -146,10 +147,11 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _clock_offset() -> None:
+def _process_state() -> None:
     # The process's own clock: reset the offset to PostgreSQL's that an earlier test measured.
     db_threads.set_clock_offset(timedelta())
     clock_jumps.forget()
+    db_health.mark_available()  # an earlier test may have ended before the next probe was due
 
 
 @pytest.fixture(autouse=True)

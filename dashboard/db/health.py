@@ -159,11 +159,12 @@ def probe() -> bool:
     except Exception as error:
         if record_failure(error):
             return False
-    _mark_available()
+    mark_available()
     return True
 
 
-def _mark_available() -> None:
+def mark_available() -> None:
+    """Record that the outage is over, if there is one."""
     global _down_since, _ended_outages  # noqa: PLW0603 - one database a process
     with _state_lock:
         if _down_since is None:
