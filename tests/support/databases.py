@@ -120,15 +120,22 @@ def abort_path(run_id: str) -> str:
 
 @contextlib.contextmanager
 def counting_statements(*pools: ThreadPoolExecutor) -> Iterator[list[str]]:
-    """Yield a list that grows by each statement which a thread of these pools executes."""
+    """Yield a list that grows by each statement which a thread of these pools executes.
+
+    Without those that open a connection.
+    """
     statements: list[str] = []
 
     def record(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
         statements.append(sql)
         return execute(sql, *rest)
 
+    def start_recording() -> None:
+        connection.ensure_connection()
+        connection.execute_wrappers.append(record)
+
     for pool in pools:
-        run_in_each_thread(pool, lambda: connection.execute_wrappers.append(record))
+        run_in_each_thread(pool, start_recording)
     try:
         yield statements
     finally:
