@@ -21,6 +21,7 @@ from dashboard.db import health as db_health
 from dashboard.db.threads import run_in_db_thread, set_clock_offset
 from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
+from dashboard.server import memory
 from dashboard.server.http_protocol import LimitedHttpProtocol
 from dashboard.sync.overdue_checker import OverdueChecker
 from dashboard.sync.pruning import Pruner
@@ -83,6 +84,7 @@ class Process:
                 group.create_task(self._serve(app, sandbox_socket, stop))
                 background_tasks.append(group.create_task(app.state.sandbox.webhooks.run()))
             northflank = upstream_connection.open_connection(base_url, token)
+            background_tasks.append(group.create_task(memory.keep_returning()))
             await run_in_db_thread(set_clock_offset)
             if connection.vendor == "sqlite":  # no other process can hold a lease
                 await run_in_db_thread(aborts.release_all_leases)

@@ -14,7 +14,7 @@ from dashboard.server import memory
 def resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
-memory.return_unused()
+memory.share_heap()
 kept = []
 before = resident_bytes()
 for _ in range(2):
@@ -23,6 +23,7 @@ for _ in range(2):
         texts.append("\\u2026" * 100_000)
         kept.append(bytes(3_000))
     del texts
+    memory.return_unused()
 print(resident_bytes() - before)
 """
 
@@ -32,7 +33,7 @@ import ctypes, sys, threading
 from dashboard.server import memory
 
 if "shared" in sys.argv:
-    memory.return_unused()
+    memory.share_heap()
 together = threading.Barrier(8)
 
 def work():

@@ -160,7 +160,7 @@ def run(process: Process) -> None:
     """Run `process` on uvloop until it has stopped."""
     import uvloop
 
-    memory.return_unused()
+    memory.share_heap()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(process.run())
 
