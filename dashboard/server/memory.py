@@ -1,9 +1,9 @@
 """Memory that is no longer used, returned to the system.
 
 By default glibc has a heap for each thread, and keeps in it what was freed between what lives
-longer, such as rendered pages: a server with 200 viewers needed a third more after five minutes. To
-return large pieces at once (M_MMAP_THRESHOLD) would make pages a fifth slower. Other C libraries
-than glibc have none of these functions.
+longer, such as rendered pages: a server with 200 viewers needed a third more after five minutes.
+Larger pieces are mapped, and returned at once; to do so with pages would make them a fifth slower.
+Other C libraries than glibc have none of these functions.
 """
 
 import asyncio
@@ -12,7 +12,10 @@ import gc
 from typing import Any
 
 INTERVAL = 60.0  # seconds
-_M_ARENA_MAX = -8  # of mallopt, from glibc's malloc.h
+# The parameters of mallopt, from glibc's malloc.h, and their values.
+_ARENA_MAX = (-8, 1)
+_TRIM_THRESHOLD = (-1, 1024 * 1024)
+_MMAP_THRESHOLD = (-3, 1024 * 1024)  # fixed: else one answer of 20 MB raises it to as much
 
 _libc: Any = ctypes.CDLL(None)
 
@@ -20,7 +23,8 @@ _libc: Any = ctypes.CDLL(None)
 def share_heap() -> None:
     """Have one heap for all threads that start later; Python's take turns anyway."""
     if hasattr(_libc, "mallopt"):
-        _libc.mallopt(_M_ARENA_MAX, 1)
+        for parameter, value in (_ARENA_MAX, _TRIM_THRESHOLD, _MMAP_THRESHOLD):
+            _libc.mallopt(parameter, value)
 
 
 async def keep_returning(interval: float = INTERVAL) -> None:
