@@ -8,6 +8,7 @@ database can be created, on PostgreSQL. Prints a table; exits with 1 if a target
 
 import argparse
 import asyncio
+import math
 import os
 import re
 import resource
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import cast
 
 from running import ROOT, Bench, Browser, Server, database, scratch, start_dashboard, start_upstream
@@ -22,6 +24,7 @@ from tables import Table, p, spread
 
 STAMP = re.compile(rb"stamp-(\d+)")
 PAGE = "/projects/shop/pipelines/storefront/release-flows/development/"
+STREAMS_A_SESSION = 50  # web/live/hub.py
 RUNS = 100
 
 
@@ -120,29 +123,36 @@ class Viewer(asyncio.Protocol):
 class Crowd:
     """All viewers of this process."""
 
-    def __init__(self, browser: Browser, key: str) -> None:
-        cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
-        host, _, port = browser.place.rpartition(":")
-        self.place = host, int(port)
-        self.request = (
-            f"GET /live/?page=stage&key={key}&since={{}} HTTP/1.1\r\nHost: {browser.place}\r\n"
-            f"Cookie: {cookies}\r\nAccept: text/event-stream\r\nHX-Request: true\r\n\r\n"
-        )
+    def __init__(self, url: str, key: str, viewers: int) -> None:
+        self.key = key
+        count = math.ceil(viewers / STREAMS_A_SESSION)
+        self.browsers = [Browser(url) for _ in range(count)]  # each with a session of its own
+        for browser in self.browsers:
+            browser.sign_in("ada")
         self.open: set[Viewer] = set()
         self.ages: list[float] = []
 
+    def _request(self, browser: Browser, since: int) -> bytes:
+        cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+        return (
+            f"GET /live/?page=stage&key={self.key}&since={since} HTTP/1.1\r\n"
+            f"Host: {browser.place}\r\nCookie: {cookies}\r\n"
+            "Accept: text/event-stream\r\nHX-Request: true\r\n\r\n"
+        ).encode()
+
     async def grow(self, size: int, since: int) -> None:
         """Open streams until there are `size`."""
-        request = self.request.format(since).encode()
         loop = asyncio.get_running_loop()
         while len(self.open) < size:
-            batch_size = min(25, size - len(self.open))
+            browser = self.browsers[len(self.open) // STREAMS_A_SESSION]
+            request, (host, _, port) = self._request(browser, since), browser.place.rpartition(":")
+            free = STREAMS_A_SESSION - len(self.open) % STREAMS_A_SESSION
             await asyncio.gather(
                 *(
                     loop.create_connection(
-                        lambda: Viewer(request, self.open, self.ages), *self.place
+                        partial(Viewer, request, self.open, self.ages), host, int(port)
                     )
-                    for _ in range(batch_size)
+                    for _ in range(min(25, free, size - len(self.open)))
                 )
             )
             await asyncio.sleep(0.02)
@@ -243,7 +253,7 @@ async def measure(table: Table, bench: Bench, *, viewers: int, quick: bool, post
     server, browser, key = start(bench, postgres)
     found = re.search(r"since=(\d+)", browser.ask(PAGE).text)
     assert found is not None
-    crowd, since = Crowd(browser, key), int(found[1])
+    crowd, since = Crowd(server.url, key, viewers), int(found[1])
     await crowd.grow(1, since)
     for _ in range(5):  # until each of the server's threads has its connection
         requests = (asyncio.to_thread(browser.twin().ask, PAGE) for _ in range(8))
@@ -263,7 +273,7 @@ async def measure(table: Table, bench: Bench, *, viewers: int, quick: bool, post
 async def upstream(table: Table, bench: Bench, *, viewers: int, quick: bool) -> None:
     """Count the requests to Northflank with 1, 100 and all viewers."""
     sandbox = start_upstream(bench, "--rate-limit", "1000")
-    _, browser = start_dashboard(bench, sandbox)
+    server, browser = start_dashboard(bench, sandbox)
     for _ in range(100):
         page = browser.ask(PAGE)
         found = re.search(r"key=(\d+)&amp;since=(\d+)", page.text)
@@ -271,7 +281,7 @@ async def upstream(table: Table, bench: Bench, *, viewers: int, quick: bool) -> 
             break
         await asyncio.sleep(0.2)
     assert found is not None
-    crowd = Crowd(browser, found[1])
+    crowd = Crowd(server.url, found[1], viewers)
     await asyncio.sleep(30)  # everything was read once by then
     seconds = 40 if quick else 120
     counts = []
