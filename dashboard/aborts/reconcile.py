@@ -83,7 +83,7 @@ async def reconcile_open_aborts(upstream: Connection) -> None:
     One statement if there is nothing to do. May run concurrently, in this process and in others.
     After a jump of the clock, what others are sending is left to them.
     """
-    is_steady = clock_jumps.is_steady(db_threads.now(), SEND_LEASE)
+    is_steady = clock_jumps.is_steady(SEND_LEASE)
     if not await run_in_db_thread(_is_work_pending):
         return
     if is_steady:

@@ -474,7 +474,7 @@ def settle_resolved_aborts(now: datetime) -> None:
             abort.transition(AbortState.ACCEPTED, EventType.ABORTING, now)
         elif (
             run.synced_at - (abort.sent_at or abort.requested_at) > resend_policy.NOT_ARRIVED_AFTER
-            and clock_jumps.is_steady(now, resend_policy.NOT_ARRIVED_AFTER)
+            and clock_jumps.is_steady(resend_policy.NOT_ARRIVED_AFTER)
             and (reason := no_resend_reason(abort, now))
         ):
             _give_up(abort, reason, now)

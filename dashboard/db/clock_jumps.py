@@ -1,40 +1,46 @@
-"""Notice that the clock has jumped: by more than the time that has passed, or backwards.
+"""Detect jumps of the clock: by more than the time that has passed, or backwards.
 
-A lease that another process has taken before the jump only seems to have expired. It ends by the
-time that passes, so its length after a jump all leases from before have ended.
+After a jump, leases that other processes hold may seem to have expired. They end by the time that
+passes: once their length has passed since the jump, they have expired indeed.
 """
 
+import threading
 from datetime import datetime, timedelta
 from time import monotonic
 
 import structlog
 
+from dashboard.db.threads import now
+
 log = structlog.get_logger(__name__)
 
-# Less than leases outlast what they protect, more than two measurements of a clock differ.
+# Leases outlast what they protect by more; two measurements of one clock differ by less.
 TOLERANCE = timedelta(seconds=3)
 
-_last_look: tuple[datetime, float] | None = None  # with its seconds of time.monotonic()
-_jumped_at: float | None = None
+_lock = threading.Lock()
+_last_check: tuple[datetime, float] | None = None  # with its seconds of time.monotonic()
+_jumped_at: float | None = None  # seconds of time.monotonic()
 
 
-def is_steady(now: datetime, duration: timedelta) -> bool:
-    """Return whether the clock, which says `now`, has not jumped for `duration`.
+def is_steady(duration: timedelta) -> bool:
+    """Return whether the clock has not jumped for `duration`, as far as this process has checked.
 
-    It is compared with the last call in this process.
+    It is compared with the last call.
     """
-    global _jumped_at, _last_look  # noqa: PLW0603 - one clock a process
-    at = monotonic()
-    if _last_look is not None:
-        jump = now - _last_look[0] - timedelta(seconds=at - _last_look[1])
-        if abs(jump) > TOLERANCE:
-            _jumped_at = at
-            log.warning("clock.jumped", seconds=round(jump.total_seconds()))
-    _last_look = now, at
-    return _jumped_at is None or at - _jumped_at >= duration.total_seconds()
+    global _jumped_at, _last_check  # noqa: PLW0603 - one clock a process
+    with _lock:
+        current, at = now(), monotonic()
+        if _last_check is not None:
+            jump = current - _last_check[0] - timedelta(seconds=at - _last_check[1])
+            if abs(jump) > TOLERANCE:
+                _jumped_at = at
+                log.warning("clock.jumped", seconds=round(jump.total_seconds()))
+        _last_check = current, at
+        return _jumped_at is None or at - _jumped_at >= duration.total_seconds()
 
 
 def forget() -> None:
-    """Forget the last look and jump."""
-    global _jumped_at, _last_look  # noqa: PLW0603 - one clock a process
-    _jumped_at = _last_look = None
+    """Forget the last check and jump."""
+    global _jumped_at, _last_check  # noqa: PLW0603 - one clock a process
+    with _lock:
+        _jumped_at = _last_check = None
