@@ -18,7 +18,7 @@ crawl:          ## every address by every method, as every kind of person and to
 	EXHAUSTIVE=1 uv run pytest tests/web/test_crawl.py tests/web/test_crawl_admin.py
 
 faults:         ## every call to Northflank with every fault; the suite tries each of them once
-	EXHAUSTIVE=1 uv run pytest -n auto tests/faults
+	EXHAUSTIVE=1 uv run pytest -n $$(nproc) tests/faults
 
 outages:        ## every outage of the database, pauses of a minute, jumps of the clock
 	EXHAUSTIVE=1 uv run pytest -n0 tests/server/test_postgres_outages.py \

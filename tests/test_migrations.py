@@ -82,3 +82,10 @@ def test_pending_migration_is_for_before_or_after_the_restart(db: None) -> None:
     recorder.record_unapplied("dashboard", "0004_drop_uncompressed_steps")
     recorder.record_unapplied("dashboard", "0003_compress_steps")
     assert pending_migrations.load(connection).before_start == ["dashboard.0003_compress_steps"]
+
+
+def test_database_of_an_unreleased_version_is_recognised(db: None) -> None:
+    assert not pending_migrations.load(connection).is_unreleased
+    for migration in later_migrations():
+        MigrationRecorder(connection).record_unapplied("dashboard", migration.name)
+    assert pending_migrations.load(connection).is_unreleased

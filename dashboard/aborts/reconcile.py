@@ -92,7 +92,7 @@ async def reconcile_open_aborts(upstream: Connection) -> None:
         await asyncio.gather(*(_adopt(upstream, abort) for abort in adoptable))
         await bulk_abort.adopt_bulk_aborts(upstream)
     await run_in_db_thread(settle_resolved_aborts, db_threads.now())
-    if is_steady:
+    if clock_jumps.is_steady(SEND_LEASE):  # adopting may have taken long
         due_resends = await run_in_db_thread(claim_due_resends, db_threads.now())
         await asyncio.gather(*(resend_abort(upstream, abort) for abort in due_resends))
     await run_in_db_thread(_update_severities, db_threads.now())

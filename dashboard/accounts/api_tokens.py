@@ -27,7 +27,7 @@ def revoke(
 ) -> bool:
     """Revoke a token for good and record that; return False if it was revoked before.
 
-    `token.revoked_at` is then when that was.
+    `token.revoked_at` is when it was revoked, in either case.
     """
     with transaction.atomic():
         is_revoked = bool(

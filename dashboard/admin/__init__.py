@@ -13,7 +13,7 @@ from dashboard.admin import (  # noqa: F401 - they register their models
 )
 
 if settings.OIDC_ISSUER:
-    # An account's provider is not administered: a row of theirs would open an account, unrecorded.
+    # Not for administrators: a row in these tables lets a provider's user sign in, unrecorded.
     for model in list(admin.site._registry):
         if model._meta.app_label in {"account", "socialaccount"}:
             admin.site.unregister(model)

@@ -1,6 +1,7 @@
 """API tokens."""
 
 from django.contrib import admin
+from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
@@ -55,6 +56,7 @@ class ApiTokenAdmin(ReadOnlyMixin, ModelAdmin):
         text = ngettext("%(n)d token revoked.", "%(n)d tokens revoked.", len(revoked))
         self.message_user(request, text % {"n": len(revoked)})
 
+    @transaction.atomic
     def _revoke(self, request: HttpRequest, token: ApiToken) -> bool:
         is_revoked = api_tokens.revoke(
             token,

@@ -155,7 +155,8 @@ def probe() -> bool:
     An error that is not an outage counts as available.
     """
     try:
-        test_write()
+        with without_lock_wait():
+            test_write()
     except Exception as error:
         if record_failure(error):
             return False
@@ -177,7 +178,7 @@ def mark_available() -> None:
 def test_write() -> None:
     """Write without changing anything; raise whatever error the database returns."""
     connection.close_if_unusable_or_obsolete()
-    with without_lock_wait(), transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("UPDATE dashboard_changecounter SET value = value")
         # SQLite writes to the disk at the commit only. PostgreSQL's would end up in its log.
         transaction.set_rollback(connection.vendor != "sqlite")

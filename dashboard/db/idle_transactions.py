@@ -10,8 +10,8 @@ from django.apps import AppConfig
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-# Seconds between two statements of a transaction. None waits for anything but the database and the
-# processor; an abort that is blocked waits no longer than for Northflank.
+# Seconds between two statements of a transaction. No transaction waits for Northflank in between,
+# and an abort that waits for another process's lock may take as long as Northflank's answer.
 TIMEOUT = 10
 
 
@@ -22,6 +22,7 @@ def register(app: AppConfig) -> None:
 
 def _limit_idle_time(connection: BaseDatabaseWrapper, **_: Any) -> None:
     if connection.vendor == "postgresql":
-        # Not by a parameter of the connection: poolers such as PgBouncer refuse these.
+        # Not by a parameter of the connection, which PgBouncer refuses. It has to pool sessions:
+        # if it pools transactions, set the limit on the role.
         with connection.cursor() as cursor:
             cursor.execute("SET idle_in_transaction_session_timeout = %s", [TIMEOUT * 1000])

@@ -16,13 +16,19 @@ class PendingMigrations:
 
     before_start: list[str]
     after_restart: list[str]
+    # The first migration of unreleased versions made what is in later ones now.
+    is_unreleased: bool = False
 
 
 def load(database: BaseDatabaseWrapper) -> PendingMigrations:
     """Return the migrations that a database lacks; one that is not migrated lacks all."""
     executor = MigrationExecutor(database)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    pending = PendingMigrations([], [])
+    tables = database.introspection.table_names() if plan else []
+    second = ("dashboard", "0002_sessions_rights_and_pruning")
+    is_pending = any((migration.app_label, migration.name) == second for migration, _ in plan)
+    is_unreleased = is_pending and "dashboard_pruning" in tables
+    pending = PendingMigrations([], [], is_unreleased)
     for migration, _is_backwards in plan:
         is_after_restart = getattr(migration, "is_after_restart", False)
         names = pending.after_restart if is_after_restart else pending.before_start

@@ -8,6 +8,8 @@ from dashboard.migrations import _uncompressed_steps
 
 def take_over(apps, schema_editor):
     database = schema_editor.connection
+    if not _uncompressed_steps.exist(database):
+        return  # an earlier attempt has dropped them, and ended before it was recorded
     _uncompressed_steps.compress(database)
     _uncompressed_steps.read_again_where_different(database, timezone.now())
     _uncompressed_steps.drop(database)

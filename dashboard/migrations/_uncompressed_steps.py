@@ -21,6 +21,13 @@ type _Rows = list[tuple[Any, ...]]
 _HAS_STEPS = "steps IS NOT NULL AND CAST(steps AS text) <> 'null'"
 
 
+def exist(database: BaseDatabaseWrapper) -> bool:
+    """Return whether the columns of the older version are there."""
+    with database.cursor() as cursor:
+        columns = database.introspection.get_table_description(cursor, "dashboard_run")
+    return "steps" in {column.name for column in columns}
+
+
 def compress(database: BaseDatabaseWrapper) -> None:
     """Compress the steps of all runs that have none yet, in batches, beside live traffic."""
     condition = f"compressed_steps IS NULL AND steps_removed_at IS NULL AND {_HAS_STEPS}"

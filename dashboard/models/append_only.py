@@ -289,7 +289,10 @@ def _drop_trigger(database: BaseDatabaseWrapper, cursor: Any, name: str, table: 
 
 
 def register(app_config: AppConfig) -> None:
-    """Drop the triggers before each migration of this application, install them after it."""
+    """Install the triggers after each migration of this application.
+
+    On SQLite, which writes altered tables anew, they are dropped before it.
+    """
     pre_migrate.connect(
         _before_migrate, sender=app_config, dispatch_uid="dashboard.append_only.lift"
     )
@@ -299,7 +302,9 @@ def register(app_config: AppConfig) -> None:
 
 
 def _before_migrate(*, using: str, **_: Any) -> None:
-    drop_triggers(connections[using])
+    # On PostgreSQL others may use the database for as long as the migration takes.
+    if connections[using].vendor == "sqlite":
+        drop_triggers(connections[using])
 
 
 def _after_migrate(*, using: str, **_: Any) -> None:

@@ -247,7 +247,7 @@ def parse_release_flow(data: object) -> ReleaseFlow | None:
     if not _FLOW_FIELDS & fields.keys():
         return None
     options = as_object(fields.get("options"))
-    paused = fields.get("paused", options.get("paused"))
+    paused = options.get("paused") if fields.get("paused") is None else fields["paused"]
     return ReleaseFlow(
         paused=False if paused is None else as_bool(paused),
         concurrency_policy=as_text(fields.get("concurrencyPolicy"))

@@ -2,8 +2,8 @@
 
 By default glibc has a heap for each thread, and keeps in it what was freed between what lives
 longer, such as rendered pages: a server with 200 viewers needed a third more after five minutes.
-Larger pieces are mapped, and returned at once; to do so with pages would make them a fifth slower.
-Other C libraries than glibc have none of these functions.
+Larger pieces are mapped, and returned at once; to do so with pages would make cached ones a quarter
+slower. Other C libraries than glibc have none of these functions.
 """
 
 import asyncio

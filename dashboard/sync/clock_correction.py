@@ -62,6 +62,8 @@ def correct_timestamps(now: datetime) -> timedelta:
             return timedelta()
         keys = Stage.objects.order_by("pk").select_for_update().values_list("pk", flat=True)
         list(keys)  # locks them in order of key, as everywhere
+        counters = FailureCounter.objects.order_by("key").select_for_update()
+        list(counters.filter(drained_at__gt=now).values_list("pk", flat=True))  # as throttle.count
         _correct_runs(now, setback)
         for rows, fields, max_lead in _timestamp_fields():
             for field in fields:

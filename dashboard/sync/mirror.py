@@ -186,6 +186,8 @@ def _apply_detail(
     new = row if is_outdated else _build_row(row.stage_id, api_run, row, requested_at, seq)
     root = run_detail.root or _stored_root(row)  # an answer without steps does not remove them
     updates |= _detail_fields(new, root, requested_at, seq)
+    if root is None:
+        updates["steps_removed_at"] = row.steps_removed_at
     has_new_steps = any(getattr(row, field) != updates[field] for field in _STEP_FIELDS)
     if has_new_steps:
         severity, reason = _assess_overdue(new, root, requested_at)
@@ -198,8 +200,13 @@ def _apply_detail(
         if has_new_steps or visible_changes or row.failures:
             updates["version"] = ChangeCounter.reserve(1)
         Run.objects.filter(pk=row.pk).update(**updates)
-    was_read_for_baseline = row.concluded and not (row.detail_synced_at or row.last_viewed_at)
-    if row.failures and not was_read_for_baseline:  # whose failure is not logged either
+    is_for_baseline = (
+        row.status == "success"
+        and row.concluded
+        and row.detail_synced_at is None
+        and row.last_viewed_at is None
+    )
+    if row.failures and not is_for_baseline:  # whose failure is not logged either: see back_off
         log.info("run.recovered", run=row.run_id)
     tree = updates["steps"]
     # Steps read before the run's end had incomplete durations: update the baseline.
@@ -309,10 +316,11 @@ def back_off(run_pk: int, error: NorthflankError, moment: datetime) -> None:
     run_id, failures_before = row.values_list("run_id", "failures").get()
     failures = failures_before + 1
     next_detail_sync_at = moment + schedule.failure_backoff(failures, error.cause)
-    row.update(failures=failures, next_detail_sync_at=next_detail_sync_at)
-    if not failures_before:  # its page says so from now on
+    if failures_before:
+        row.update(failures=failures, next_detail_sync_at=next_detail_sync_at)
+    else:  # its page says so from now on
         with transaction.atomic():
-            mark_changed([run_pk])
+            mark_changed([run_pk], failures=failures, next_detail_sync_at=next_detail_sync_at)
         log.warning("run.read_failed", run=run_id, cause=error.cause, message=str(error))
 
 

@@ -55,6 +55,15 @@ async def test_object_is_returned(compressed: bool) -> None:
         assert await request_json(server) == {"issuer": "x"}
 
 
+async def test_redirect_is_not_followed() -> None:
+    async with ScriptedServer() as server:
+        server.enqueue(respond_with({}, status=307, headers={"Location": f"{server.url}/other"}))
+        with pytest.raises(OIDCFailure, match="307") as raised:
+            await request_json(server)
+        assert raised.value.reason is Reason.PROVIDER
+        assert len(server.requests) == 1
+
+
 @override_settings(OIDC_ISSUER="http://127.0.0.1:1")
 def test_refused_connection_counts_as_no_answer() -> None:
     with pytest.raises(OIDCFailure, match="ConnectionError"):

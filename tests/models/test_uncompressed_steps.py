@@ -78,3 +78,11 @@ def test_columns_of_the_older_version_are_dropped(db: None) -> None:
     with connection.cursor() as cursor:
         columns = connection.introspection.get_table_description(cursor, "dashboard_run")
     assert {column.name for column in columns}.isdisjoint({"steps", "raw"})
+
+
+def test_migration_that_has_dropped_the_columns_can_run_again(transactional_db: None) -> None:
+    """Migration 0004 may end before it is recorded."""
+    assert not migration.exist(connection)
+    take_over: Any = import_module("dashboard.migrations.0004_drop_uncompressed_steps").take_over
+    with connection.schema_editor(atomic=False) as editor:
+        take_over(None, editor)

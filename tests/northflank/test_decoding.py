@@ -454,6 +454,12 @@ def test_flow_is_decoded_as_documented() -> None:
     )
 
 
+def test_flow_with_null_paused_has_that_of_its_options() -> None:
+    flow = decoding.parse_release_flow({"paused": None, "options": {"paused": True}})
+    assert flow is not None
+    assert flow.paused is True
+
+
 def test_flow_without_paused_is_not_paused() -> None:
     assert decoding.parse_release_flow({"stage": "Production"}) == ReleaseFlow(
         paused=False, concurrency_policy=None

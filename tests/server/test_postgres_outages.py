@@ -147,8 +147,10 @@ def test_promoted_standby_takes_over(site: PostgresSite) -> None:
     def failover() -> Iterator[None]:
         site.cluster.primary.stop("immediate")
         site.switch_to(site.standby)
-        yield
-        site.promote_standby()
+        try:
+            yield
+        finally:
+            site.promote_standby()
 
     answers = endure(site, failover(), OutageCause.READ_ONLY)
     assert f"{READ_ONLY} {LAST_KNOWN}" in answers.texts

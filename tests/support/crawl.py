@@ -251,6 +251,10 @@ def _outcome(answer: HttpResponseBase) -> str:
 
 
 def _text(answer: HttpResponseBase) -> str:
-    """Return the headers of an answer and, unless it is streamed from another thread, its text."""
+    """Return the headers and the text of an answer."""
     headers = "\n".join(f"{name}: {value}" for name, value in answer.items())
-    return headers + (answer.text if isinstance(answer, HttpResponse) else "")
+    if isinstance(answer, HttpResponse):
+        return headers + answer.text
+    if getattr(answer, "is_async", False):  # a stream of changes
+        return headers
+    return headers + b"".join(answer).decode()

@@ -11,7 +11,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BRO
 # A server on which tests may create databases.
 POSTGRES = os.environ.get("TEST_POSTGRES_URL") or "postgres://postgres@127.0.0.1:5432/postgres"
 # Every variant, instead of a choice that the suite can afford: `make crawl`, `faults`, `outages`.
-EXHAUSTIVE = bool(os.environ.get("EXHAUSTIVE"))
+EXHAUSTIVE = os.environ.get("EXHAUSTIVE") == "1"
 IN_CI = os.environ.get("CI") == "true"
 
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -270,6 +271,16 @@ def test_steps_that_are_read_again_are_shown(busy_stage: Stage) -> None:
     old.refresh_from_db()
     assert old.steps is not None
     assert old.steps_removed_at is None
+
+
+def test_answer_without_steps_keeps_that_they_were_removed(busy_stage: Stage) -> None:
+    old = ended_run(busy_stage, 91)
+    prune()
+    removed_at = Run.objects.get(pk=old.pk).steps_removed_at
+    fields = {"status": "failure", "concluded": True, "concluded_at": old.concluded_at}
+    answer = replace(detail(old.run_id, **fields), root=None)
+    mirror.apply_detail(busy_stage.pk, answer, requested_at=timezone.now())
+    assert Run.objects.get(pk=old.pk).steps_removed_at == removed_at is not None
 
 
 def test_view_of_run_without_steps_does_not_read_it_again(

@@ -149,7 +149,10 @@ API: dict[tuple[str, str], tuple[str, ...]] = {
 }
 REFUSED_TOKENS = ("gone's", "revoked", "expired", "forged")
 # What only they may know of, does not appear in what these get.
-BLIND = ("nobody", "gone", "stranger", "member", "stranger's", "member's", *REFUSED_TOKENS)
+BLIND = (
+    *("nobody", "gone", "stranger", "member", ELSEWHERE, "stranger's", "member's"),
+    *REFUSED_TOKENS,
+)
 
 
 @pytest.fixture

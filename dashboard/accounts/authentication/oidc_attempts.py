@@ -15,14 +15,14 @@ from dashboard.models.accounts.access import AccessKind
 
 
 def begin(client_address: str | None, browser: str, at: datetime) -> timedelta:
-    """Count an attempt, and return zero; or return for how long it is throttled.
+    """Return for how long an attempt is throttled; zero: it is counted, and may go on.
 
     `browser` is the id of a known browser, empty for others (known_browsers.py of the web room).
     """
     counter = (
-        Counter(throttle.OIDC_BROWSER, browser)
+        Counter(throttle.OIDC_ATTEMPTS_OF_BROWSER, browser)
         if browser
-        else Counter(throttle.OIDC, throttle.network(client_address))
+        else Counter(throttle.OIDC_ATTEMPTS, throttle.network(client_address))
     )
     wait = throttle.remaining_wait([counter], at)
     if not wait:

@@ -64,6 +64,10 @@ class ProviderClient(requests.Session):
         response.headers["Content-Type"] = "application/json"  # whatever it was called
         return response
 
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Follow no redirect: it would send the client secret elsewhere, and is read unlimited."""
+        return
+
     def _read_body(self, response: requests.Response) -> bytes:
         deadline, body = monotonic() + self._body_timeout, b""
         with response.raw as stream:

@@ -28,7 +28,7 @@ PURGE_LIMIT = 20  # drained counters deleted with each failure: more than a fail
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How many failures are let through at once, and how long each is remembered after that."""
+    """How many failures (or attempts) are let through at once, and how long each is remembered."""
 
     name: str
     burst: int
@@ -46,15 +46,15 @@ TOKEN = Limit("token", 10, timedelta(seconds=10))
 UNKNOWN_TOKENS = Limit("tokens", 30, timedelta(seconds=5))  # of all addresses together
 WEBHOOK = Limit("webhook", 20, timedelta(seconds=5))
 # Attempts through an identity provider: an office that signs in on a Monday morning stays below it.
-OIDC = Limit("oidc", 100, timedelta(seconds=1))
-OIDC_BROWSER = Limit("oidc browser", 20, timedelta(seconds=5))
-# Failed ones of an address that are recorded: all are answered.
+OIDC_ATTEMPTS = Limit("oidc", 100, timedelta(seconds=1))
+OIDC_ATTEMPTS_OF_BROWSER = Limit("oidc browser", 20, timedelta(seconds=5))
+# Failed attempts of an address that are recorded in the access log.
 OIDC_FAILURES = Limit("oidc failures", 30, timedelta(seconds=10))
 
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """Whose failures a limit counts. Only its digest is stored: a subject may be mistyped."""
+    """Whose failures (or attempts) a limit counts; its digest is stored: it may be mistyped."""
 
     limit: Limit
     subject: str

@@ -136,6 +136,11 @@ def _replace_sandbox_database(sandbox_world: str) -> None:
 
 def _migrate() -> None:
     pending = pending_migrations.load(connection)
+    if pending.is_unreleased:
+        raise CommandError(
+            "The database was made by an unreleased version: delete it, or set another "
+            "DATABASE_URL."
+        )
     if connection.vendor == "sqlite":
         if pending.before_start or pending.after_restart:  # no other process serves from it
             call_command("migrate", verbosity=0)

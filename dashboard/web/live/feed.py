@@ -185,7 +185,7 @@ class Broadcaster:
         loop_time = asyncio.get_running_loop().time()
         if loop_time < self._next_watch or not (channels := self.hub.channels):
             return
-        if db_health.down_since() is not None:  # it may be read, which does not need this
+        if db_health.down_since() is not None:  # views are a write; pages can still be read
             return
         self._next_watch = loop_time + self.poll_interval
         await run_in_db_thread(

@@ -21,6 +21,7 @@ from django.db import (
     transaction,
 )
 from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -106,6 +107,16 @@ def test_locked_sqlite_file_rejects_abort_and_keeps_pages_readable(
     wait_until_ready(live, client)
     assert logged_events(caplog) == ["database.down", "database.up"]
     assert submit_abort(client, run).status_code == 200
+
+
+@on_sqlite
+def test_write_at_the_start_waits_for_locks_and_a_probe_does_not(transactional_db: None) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        db_health.test_write()
+    assert not [query for query in queries if "busy_timeout" in query["sql"]]
+    with CaptureQueriesContext(connection) as queries:
+        assert db_health.probe()
+    assert "busy_timeout = 0" in queries[0]["sql"]
 
 
 @on_sqlite

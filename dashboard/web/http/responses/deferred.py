@@ -2,9 +2,8 @@
 
 A view returns `Deferred(work, then)`: the handler (asgi.py) awaits `work()` on the event loop, and
 calls `then` with its result in a web thread for the final response. The request's body is closed by
-then. The middleware runs once: the
-final response gets the headers and cookies that it set on the deferred one, and may have any
-status.
+then. The middleware runs once: the final response gets the headers and cookies that it set on the
+deferred one, and may have any status.
 """
 
 from asyncio import Future
