@@ -8,7 +8,7 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -163,11 +163,13 @@ def create_runs(count: int, by: User) -> None:
     if not first:
         with transaction.atomic():
             ChangeCounter.reserve(_LATEST_VERSION)
-    runs = [
-        _run(number, busy if number % 4 else others[number % len(others)], now)
-        for number in range(first, count)
-    ]
-    Run.objects.bulk_create(runs, batch_size=500)
+    factories.insert_copies(
+        Run(name="Release", synced_at=now),
+        (
+            _run_fields(number, busy if number % 4 else others[number % len(others)], now)
+            for number in range(first, count)
+        ),
+    )
     for run in Run.objects.filter(status="aborted").order_by("pk")[: 0 if first else 30]:
         ended = {"requested_at": run.created_at, "settled_at": run.ended_at, "outcome": "aborted"}
         factories.abort(run, by, "concluded", **ended)
@@ -183,53 +185,42 @@ def create_access_events(count: int, by: User) -> None:
     numbers = range(AccessEvent.objects.count(), count)
     other = User.objects.get_or_create(username="somebody")[0]
     kinds = {0: "sign_in_failed", 5: "break_glass"}
-    AccessEvent.objects.bulk_create(
-        [
-            AccessEvent(
-                occurred_at=now,
-                kind=kinds.get(number % 10, "signed_in"),
-                user=(who := other if number % _FAILED_EVERY else by),
-                username=who.username,
-            )
+    factories.insert_copies(
+        AccessEvent(occurred_at=now),
+        (
+            {
+                "kind": kinds.get(number % 10, "signed_in"),
+                "user_id": (who := other if number % _FAILED_EVERY else by).pk,
+                "username": who.username,
+            }
             for number in numbers
-        ],
-        batch_size=500,
+        ),
     )
-    RightsChange.objects.bulk_create(
-        [
-            RightsChange(
-                occurred_at=now,
-                subject_kind=SubjectKind.ACCOUNT,
-                subject_key=(who := other if number % _FAILED_EVERY else by).pk,
-                subject=who.username,
-            )
+    factories.insert_copies(
+        RightsChange(occurred_at=now, subject_kind=SubjectKind.ACCOUNT),
+        (
+            {
+                "subject_key": (who := other if number % _FAILED_EVERY else by).pk,
+                "subject": who.username,
+            }
             for number in numbers
-        ],
-        batch_size=500,
+        ),
     )
     later = now + timedelta(days=1)
-    Session.objects.bulk_create(
-        [
-            Session(
-                session_key=f"key-{number}",
-                user=other if number % 2 else by,
-                created_at=now,
-                last_used_at=now,
-                ends_at=later,
-                expire_date=later,
-            )
+    factories.insert_copies(
+        Session(created_at=now, last_used_at=now, ends_at=later, expire_date=later),
+        (
+            {"session_key": f"key-{number}", "user_id": (other if number % 2 else by).pk}
             for number in numbers
-        ],
-        batch_size=500,
+        ),
     )
-    FailureCounter.objects.bulk_create(
-        [FailureCounter(key=f"key-{number}", drained_at=later) for number in numbers],
-        batch_size=500,
+    factories.insert_copies(
+        FailureCounter(drained_at=later), ({"key": f"key-{number}"} for number in numbers)
     )
     _analyze()
 
 
-def _run(number: int, stage: Stage, now: Any) -> Run:
+def _run_fields(number: int, stage: Stage, now: datetime) -> dict[str, Any]:
     created_at = now - number * _AGE
     is_in_flight = number < IN_FLIGHT
     status = (
@@ -238,13 +229,14 @@ def _run(number: int, stage: Stage, now: Any) -> Run:
         else "failure" if number % _FAILED_EVERY == 3
         else "success"
     )  # fmt: skip
-    return Run(
-        stage=stage, run_id=f"run-{number}", name=f"Release {number}", status=status,
-        concluded=not is_in_flight, in_flight=is_in_flight, created_at=created_at,
-        started_at=created_at, concluded_at=None if is_in_flight else created_at + _AGE / 2,
-        first_synced_at=created_at, synced_at=now, status_since=created_at,
-        detail_synced_at=created_at, version=_LATEST_VERSION - number,
-    )  # fmt: skip
+    return {
+        "stage_id": stage.pk, "run_id": f"run-{number}", "name": f"Release {number}",
+        "status": status, "concluded": not is_in_flight, "in_flight": is_in_flight,
+        "created_at": created_at, "started_at": created_at,
+        "concluded_at": None if is_in_flight else created_at + _AGE / 2,
+        "first_synced_at": created_at, "status_since": created_at, "detail_synced_at": created_at,
+        "version": _LATEST_VERSION - number,
+    }  # fmt: skip
 
 
 def _analyze() -> None:
