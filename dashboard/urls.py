@@ -13,22 +13,16 @@ from dashboard.web.live.stream import live_stream
 from dashboard.web.pages.aborts.abort import abort
 from dashboard.web.pages.aborts.aborts import aborts, export_csv, export_json
 from dashboard.web.pages.aborts.bulk_abort import bulk_abort
-from dashboard.web.pages.aborts.bulk_abort_confirm import bulk_abort_new
+from dashboard.web.pages.aborts.bulk_abort_new import bulk_abort_new
 from dashboard.web.pages.aborts.bulk_aborts import bulk_aborts
-from dashboard.web.pages.accounts import (
-    access_log,
-    account,
-    group,
-    my_account,
-    people,
-    rights_changes,
-)
+from dashboard.web.pages.accounts import access_log, my_account
 from dashboard.web.pages.accounts.sign_in import SignInView, admin_sign_in
 from dashboard.web.pages.accounts.sign_out import ProxySignOutView
 from dashboard.web.pages.acknowledge import acknowledge
 from dashboard.web.pages.board import board
 from dashboard.web.pages.dismiss import dismiss
 from dashboard.web.pages.now import now
+from dashboard.web.pages.people import account, group, people, rights_changes
 from dashboard.web.pages.pipeline import pipeline
 from dashboard.web.pages.run import run
 from dashboard.web.pages.run_lookup import find_run, retry_run_lookup

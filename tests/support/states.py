@@ -48,7 +48,7 @@ from dashboard.web.components.lists import pagination
 from dashboard.web.components.rights import changes as rights_changes_page
 from dashboard.web.components.rights import matrix
 from dashboard.web.components.runs import board_list
-from dashboard.web.pages.accounts import people as people_page
+from dashboard.web.pages.people import people as people_page
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.long_run import OPEN_ALL_DETAILS, create_long_run, minutes

@@ -34,7 +34,7 @@ def dismiss(
             "open_dismissal": open_dismissal,
             "blocked_reason": blocked_reason,
         }
-        return render(request, "pages/dismissal.html", page_context)
+        return render(request, "pages/dismiss.html", page_context)
     user = sign_in.signed_in_user(request)
     try:
         if request.POST.get("undo"):

@@ -1,1 +1,1 @@
-"""Pages about accounts, rights and signing in."""
+"""Pages about one's own account, signing in, and the access log."""

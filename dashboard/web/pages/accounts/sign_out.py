@@ -19,4 +19,4 @@ class ProxySignOutView(LogoutView):
             return response
         # Not a redirect: any page would begin a new session.
         context = {"sign_out_url": settings.AUTH_PROXY_SIGN_OUT_URL}
-        return render(request, "pages/accounts/signed_out.html", context)
+        return render(request, "pages/accounts/sign_out.html", context)

@@ -182,7 +182,7 @@ def _render_new(request: HttpRequest, form: AccountForm, status: int = 200) -> H
         "groups": account_changes.choosable_groups(),
         "is_superuser": signed_in_user(request).is_superuser,
     }
-    return render(request, "pages/accounts/account_new.html", context, status=status)
+    return render(request, "pages/people/account_new.html", context, status=status)
 
 
 def _render_account(
@@ -226,7 +226,7 @@ def _render_account(
         "changes": changes.load_page(changes.ChangeFilter(subject=subject), RECENT_CHANGES),
         "subject_id": subject.id,
     }
-    return render(request, "pages/accounts/account.html", context, status=status)
+    return render(request, "pages/people/account.html", context, status=status)
 
 
 def _answer(

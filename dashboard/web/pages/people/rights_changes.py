@@ -29,7 +29,7 @@ def rights_changes(request: HttpRequest) -> HttpResponse:
             is_past_end=change_filter.before_pk is not None,
         ),
     }
-    return render(request, "pages/accounts/rights_changes.html", context)
+    return render(request, "pages/people/rights_changes.html", context)
 
 
 @require_GET

@@ -86,7 +86,7 @@ def _render_confirmation(
         "typed_count": request.POST.get("count", ""),
         "count_error": count_error,
     }
-    template = "pages/aborts/bulk_abort_confirm.html"
+    template = "pages/aborts/bulk_abort_new.html"
     return render_page(request, template, "confirm", page_context, status=status)
 
 

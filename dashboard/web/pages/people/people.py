@@ -48,7 +48,7 @@ def people(request: HttpRequest) -> HttpResponse:
         "demo_group": demo.GROUP,
         **_page_context(page, {"q": text, "group": str(group.pk) if group else ""}),
     }
-    return render(request, "pages/accounts/people.html", context)
+    return render(request, "pages/people/people.html", context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -75,7 +75,7 @@ def _render_groups(
         "new_name": name,
         "error": error,
     }
-    return render(request, "pages/accounts/groups.html", context, status=status)
+    return render(request, "pages/people/groups.html", context, status=status)
 
 
 @require_safe
@@ -125,7 +125,7 @@ def who_may(request: HttpRequest) -> HttpResponse:
         ],
         **_page_context(page, place),
     }
-    return render(request, "pages/accounts/who_may.html", context)
+    return render(request, "pages/people/who_may.html", context)
 
 
 def _page_context(page: Page[User], parameters: dict[str, str]) -> dict[str, object]:

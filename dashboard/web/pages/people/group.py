@@ -85,7 +85,7 @@ def _render_deletion(
         "version": rights.version(rights.snapshot(subject)[subject]),
         "error": error,
     }
-    return render(request, "pages/accounts/group_delete.html", context, status=status)
+    return render(request, "pages/people/group_delete.html", context, status=status)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -122,7 +122,7 @@ def add_grant(request: HttpRequest, key: int) -> HttpResponse:
         "fields": {"project": slug, "stage": scope.stage, "action": scope.action},
         "effect_texts": texts.effect_texts(effect, scope.action),
     }
-    return render(request, "pages/accounts/grant.html", context)
+    return render(request, "pages/people/grant.html", context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -152,7 +152,7 @@ def remove_grant(request: HttpRequest, key: int, grant_key: int) -> HttpResponse
         "effect_texts": texts.effect_texts(effect, grant.action),
         "hides_everything": effect.hides_everything,
     }
-    return render(request, "pages/accounts/grant.html", context)
+    return render(request, "pages/people/grant.html", context)
 
 
 def _find_group(key: int) -> Group | None:
@@ -201,7 +201,7 @@ def _render_group(
         "changes": changes.load_page(changes.ChangeFilter(subject=subject), RECENT_CHANGES),
         "subject_id": subject.id,
     }
-    return render(request, "pages/accounts/group.html", context, status=status)
+    return render(request, "pages/people/group.html", context, status=status)
 
 
 def _grants(group: Group | None) -> list[tuple[int, str]]:

@@ -1,0 +1,1 @@
+"""Pages about the rights of accounts and groups, for administrators."""
