@@ -60,8 +60,8 @@ LINEAR_IN_STAGES = {
     "web/components/sync_report:load_status": "Status sorts all stages",
     "web/components/aborts/abort_log:parse": "the filter offers all projects",
     "web/components/rights/matrix:load": "pages of projects, by name",
-    "web/pages/people/group:_render_group": "the form offers all projects",
-    "web/pages/people/people:who_may": "the form offers all projects",
+    "web/pages/people/group:render_group": "the form offers all projects",
+    "web/pages/people/who_may:who_may": "the form offers all projects",
 }
 # Work that may: cached pages depend on the count of what is covered (Now) and on the projects that
 # a filter offers (the abort log).

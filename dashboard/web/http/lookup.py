@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
+from django.contrib.auth.models import Group
 from django.db.models import (
     BigIntegerField,
     Case,
@@ -22,6 +23,7 @@ from django.db.models import (
 )
 from django.db.models.expressions import Combinable
 from django.http import Http404
+from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
@@ -31,6 +33,8 @@ from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.sync.reports.read_totals import ReadTotalsQuery
 from dashboard.web.http.links import stage_url
+
+EVERYBODY_KEY = 0  # in addresses of groups
 
 
 class PageNotFound(Http404):
@@ -48,6 +52,11 @@ def find_project(slug: str) -> Project | None:
     """Return the project with this id, for administrators, or None."""
     # PostgreSQL keeps no text with a null character, and refuses to look for one.
     return Project.objects.filter(slug=slug).first() if slug and "\0" not in slug else None
+
+
+def get_group_or_404(key: int) -> Group | None:
+    """Return a group, for administrators; None is everybody, whose key is EVERYBODY_KEY."""
+    return None if key == EVERYBODY_KEY else get_object_or_404(Group, pk=key)
 
 
 def get_pipeline_or_404(permissions: Permissions, project_slug: str, slug: str) -> Pipeline:

@@ -2,19 +2,18 @@
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import permissions
 from dashboard.models import Run
 from dashboard.runs import acknowledgements
-from dashboard.web.components.aborts import abort_history
 from dashboard.web.http import keys, links, lookup
 from dashboard.web.http.authentication import sign_in
 from dashboard.web.http.responses import errors
 from dashboard.web.http.responses.htmx import is_htmx, text_response
-from dashboard.web.pages.run import run_card_context
+from dashboard.web.pages.run import RunCard
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -24,9 +23,12 @@ def acknowledge(
     """Render the user's acknowledgement form (GET), or acknowledge, reassign or release (POST)."""
     user_permissions = permissions.for_user(request.user)
     run = lookup.get_run_or_404(user_permissions, project_id, pipeline_id, stage_id, run_id)
-    if request.method != "POST":
-        return _render_run(request, run, user_permissions, "pages/run.html#acknowledgement-form")
     user = sign_in.signed_in_user(request)
+    if request.method != "POST":
+        if not is_htmx(request):
+            return redirect(links.run_url(run))
+        card = RunCard.load(run, user_permissions, user.pk)
+        return _uncached_response(card.render_acknowledgement_form(request))
     try:
         match request.POST.get("action"):
             case "release":
@@ -41,18 +43,13 @@ def acknowledge(
         return errors.forbidden(request, str(error))
     except acknowledgements.NothingToAcknowledge:
         return _render_conflict(request, run)
-    return _render_run(request, run, user_permissions, "pages/run.html#card")
-
-
-def _render_run(
-    request: HttpRequest, run: Run, user_permissions: permissions.Permissions, template: str
-) -> HttpResponse:
     if not is_htmx(request):
         return redirect(links.run_url(run))
-    card_context = run_card_context(
-        run, user_permissions, abort_history.load_aborts(run), request.user.pk
-    )
-    response = render(request, template, card_context)
+    return _uncached_response(RunCard.load(run, user_permissions, user.pk).render(request))
+
+
+def _uncached_response(html: str) -> HttpResponse:
+    response = HttpResponse(html)
     response["Cache-Control"] = "no-store"
     return response
 

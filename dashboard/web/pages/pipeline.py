@@ -114,7 +114,7 @@ class PipelinePage(Page):
         if offer is None or all(run.stage.pipeline_id != self.key for run in runs):
             return []
         return [
-            render_part(offer.id, "pages/aborts/bulk_abort_new.html#abort-all", abort_all=offer)
+            render_part(offer.id, "components/bulk_abort_buttons.html#abort-all", abort_all=offer)
         ]
 
     @property

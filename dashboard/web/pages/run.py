@@ -1,11 +1,14 @@
 """A run's page: status, steps, aborts, acknowledgements and related runs."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
+from django.template.loader import render_to_string
+from django.utils.safestring import SafeString
 from django.views.decorators.http import require_safe
 
 from dashboard.accounts.permissions import Permissions
@@ -84,6 +87,107 @@ def _look_up_run(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RunCard:
+    """The card of a run: most of its page, and the answer of actions on the run.
+
+    Without `user_pk` it is the same for all users with these permissions; the page then fetches
+    the user's own acknowledgement form separately.
+    """
+
+    run: Run  # with its detail
+    permissions: Permissions
+    aborts: list[Abort]
+    user_pk: int | None = None
+
+    @classmethod
+    def load(cls, run: Run, permissions: Permissions, user_pk: int | None = None) -> "RunCard":
+        """Return the card with the run's aborts."""
+        return cls(run, permissions, abort_history.load_aborts(run), user_pk)
+
+    def render(self, request: HttpRequest) -> SafeString:
+        """Return the card's element."""
+        return render_to_string("pages/run.html#card", self.context(), request)
+
+    def render_acknowledgement_form(self, request: HttpRequest) -> SafeString:
+        """Return the user's form, which needs `user_pk`."""
+        return render_to_string("pages/run.html#acknowledgement-form", self.context(), request)
+
+    def part(self) -> LivePart:
+        """Return the card as a live part."""
+        dom_id = run_row.dom_id(self.run.run_id)
+        return render_part(dom_id, "pages/run.html#card", **self.context())
+
+    def section_parts(self) -> list[LivePart]:
+        """Return the sections about other runs as live parts."""
+        context = self.context()
+        return [
+            render_part(section, f"pages/run.html#{section}", **context)
+            for section in _SECTIONS
+            if section != "next-steps" or context["support_text"]
+        ]
+
+    def context(self) -> dict[str, Any]:
+        """Return the context of the card's template."""
+        run, permissions = self.run, self.permissions
+        now = db_threads.now()
+        root = timeline.load_tree(run)
+        timing = concurrency.load_timing(run)
+        related = concurrency.load_related_runs(run, permissions.stage_filter("stage"), timing)
+        clocks = overdue.timers(run, root, timing)
+        permission = permissions.abort_permission(run.stage)
+        run_acknowledgements = acknowledgements.history(run, now)
+        current_acknowledgements = [
+            acknowledgement
+            for acknowledgement in run_acknowledgements
+            if acknowledgement.ended_at is None
+        ]
+        row = run_row.build_row(
+            run,
+            permission,
+            self.aborts[0] if self.aborts else None,
+            clocks,
+            current_acknowledgements,
+        )
+        headline = run_summary.build(
+            run,
+            root,
+            timing,
+            queued_ahead=len(related.queued_ahead),
+            queued_behind=len(related.queued_behind),
+            skip_summary=related.skip_summary,
+        )
+        url = links.absolute_url(row.url)
+        return {
+            "now": None,  # None: the card may be cached, so its texts contain no elapsed times
+            "data_age": run_data_age(run),
+            "row": row,
+            "run_summary": headline,
+            "incident_summary": incident_summary.build(
+                run, root, timing, headline, related, self.aborts, run_acknowledgements, url=url
+            ),
+            "removal": removed_notice.for_run(run),
+            "dismissal": dismissal_panel.panel(run, permission),
+            "acknowledgements": acknowledged_by.panel(
+                run, row.acknowledge_url, run_acknowledgements, now
+            ),
+            "is_shared": self.user_pk is None,
+            "acknowledgement_form": acknowledged_by.actions(
+                run, self.user_pk, permissions, run_acknowledgements
+            )
+            if self.user_pk
+            else None,
+            "description": run.description,
+            "aborts": abort_history.entries(run, self.aborts),
+            "support_text": abort_history.support_text(run, row, self.aborts),
+            "related_runs": related_runs.panel(run, related),
+            "timeline": timeline.build_timeline(run, root, timing, now),
+            "steps_missing": timeline.missing_text(run, root),
+            "steps_as_of": run.detail_synced_at if run.failures else None,
+            "northflank_link": links.northflank_link(run),
+        }
+
+
 class RunPage(Page):
     name = "run"
     template = "pages/run.html"
@@ -125,8 +229,9 @@ class RunPage(Page):
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
         stage = self.run.stage
+        card = RunCard(self.run, self.permissions, self.aborts, request.user.pk)
         return {
-            **run_card_context(self.run, self.permissions, self.aborts, request.user.pk),
+            **card.context(),
             "now": self.snapshot.now,
             "stage_key": stage.pk,
             "chart": history_charts.render_charts([stage], marked_run=self.key)[stage.pk],
@@ -148,79 +253,12 @@ class RunPage(Page):
         chart = memoized(("chart", self.key), lambda: chart_parts([stage], marked_run=self.key))
         return [*card, *chart]
 
-    def _load_card_context(self) -> dict[str, Any]:
-        run = Run.objects.with_stage().get(pk=self.key)  # with the detail that `self.run` lacks
-        return run_card_context(run, self.permissions, abort_history.load_aborts(run))
+    def _load_card(self) -> RunCard:
+        # With the detail that `self.run` lacks.
+        return RunCard.load(Run.objects.with_stage().get(pk=self.key), self.permissions)
 
     def _card_parts(self) -> list[LivePart]:
-        context = self._load_card_context()
-        return [render_part(run_row.dom_id(self.run.run_id), "pages/run.html#card", **context)]
+        return [self._load_card().part()]
 
     def _section_parts(self) -> list[LivePart]:
-        context = self._load_card_context()
-        return [
-            render_part(section, f"pages/run.html#{section}", **context)
-            for section in _SECTIONS
-            if section != "next-steps" or context["support_text"]
-        ]
-
-
-def run_card_context(
-    run: Run,
-    user_permissions: Permissions,
-    run_aborts: list[Abort],
-    user_pk: int | None = None,
-) -> dict[str, Any]:
-    """Return the template context of a run's card.
-
-    Without `user_pk` the context is the same for all users with these permissions; the page then
-    fetches the user's own acknowledgement form separately.
-    """
-    now = db_threads.now()
-    root = timeline.load_tree(run)
-    timing = concurrency.load_timing(run)
-    related = concurrency.load_related_runs(run, user_permissions.stage_filter("stage"), timing)
-    clocks = overdue.timers(run, root, timing)
-    permission = user_permissions.abort_permission(run.stage)
-    run_acknowledgements = acknowledgements.history(run, now)
-    current_acknowledgements = [one for one in run_acknowledgements if one.ended_at is None]
-    row = run_row.build_row(
-        run, permission, run_aborts[0] if run_aborts else None, clocks, current_acknowledgements
-    )
-    headline = run_summary.build(
-        run,
-        root,
-        timing,
-        queued_ahead=len(related.queued_ahead),
-        queued_behind=len(related.queued_behind),
-        skip_summary=related.skip_summary,
-    )
-    url = links.absolute_url(row.url)
-    return {
-        "now": None,  # None: the card may be cached, so its texts contain no elapsed times
-        "data_age": run_data_age(run),
-        "row": row,
-        "run_summary": headline,
-        "incident_summary": incident_summary.build(
-            run, root, timing, headline, related, run_aborts, run_acknowledgements, url=url
-        ),
-        "removal": removed_notice.for_run(run),
-        "dismissal": dismissal_panel.panel(run, permission),
-        "acknowledgements": acknowledged_by.panel(
-            run, row.acknowledge_url, run_acknowledgements, now
-        ),
-        "is_shared": user_pk is None,
-        "acknowledgement_form": acknowledged_by.actions(
-            run, user_pk, user_permissions, run_acknowledgements
-        )
-        if user_pk
-        else None,
-        "description": run.description,
-        "aborts": abort_history.entries(run, run_aborts),
-        "support_text": abort_history.support_text(run, row, run_aborts),
-        "related_runs": related_runs.panel(run, related),
-        "timeline": timeline.build_timeline(run, root, timing, now),
-        "steps_missing": timeline.missing_text(run, root),
-        "steps_as_of": run.detail_synced_at if run.failures else None,
-        "northflank_link": links.northflank_link(run),
-    }
+        return self._load_card().section_parts()

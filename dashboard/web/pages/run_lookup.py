@@ -2,29 +2,34 @@
 
 from dataclasses import replace
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_safe
+from django_htmx.http import HttpResponseClientRefresh
 
-from dashboard.aborts.messages import ClockTime
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run, Stage
-from dashboard.runs.rich_text import format_parts
-from dashboard.sync import run_lookup
+from dashboard.sync.run_lookup import SearchProgress, load_usage
+from dashboard.sync.run_lookup import search as search_stages
 from dashboard.upstream.connection import get_connection
-from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_search
 from dashboard.web.http import links, lookup
 from dashboard.web.http.responses.deferred import Deferred
+from dashboard.web.http.responses.htmx import is_htmx, render_page
+
+# Seconds between refreshes of the progress page; each refresh continues the search. A paused
+# search ends when the sync reads the run's stage, or continues later.
+REFRESH_SECONDS, PAUSED_REFRESH_SECONDS = 2, 15
+# The same without JavaScript; longer, because a full reload interrupts users filling in the form.
+RELOAD_SECONDS, PAUSED_RELOAD_SECONDS = 5, 60
 
 
 @require_safe
-def find_run(request: HttpRequest, run_id: str) -> HttpResponse:
+def run_lookup(request: HttpRequest, run_id: str) -> HttpResponse:
     """Redirect to a run's page, given its id alone, keeping the query string.
 
     A run not in the database is searched for; a progress page is shown meanwhile.
@@ -32,20 +37,18 @@ def find_run(request: HttpRequest, run_id: str) -> HttpResponse:
     user_permissions = permissions.for_user(request.user)
     run = _find_visible(user_permissions, run_id)
     if run is not None:
-        return run_search.reload_response(request) or _redirect_to_run(request, run.stage, run_id)
+        return _reload_response(request) or _redirect_to_run(request, run.stage, run_id)
     hints = run_search.hints(request)
     hinted_stage = lookup.hinted_stage(user_permissions, hints)
     if hinted_stage is not None:  # its page looks up the run, even if the search budget is used up
-        return run_search.reload_response(request) or _redirect_to_run(
-            request, hinted_stage, run_id
-        )
+        return _reload_response(request) or _redirect_to_run(request, hinted_stage, run_id)
     candidates = lookup.candidate_stages(user_permissions, hints)
     if not candidates.stage_keys:
-        no_stages = run_lookup.SearchProgress(0, 0)
+        no_stages = SearchProgress(0, 0)
         return _render_progress(request, user_permissions, run_id, candidates, no_stages)
     get_token(request)  # the middleware sets the CSRF cookie before the search, not after it
     return Deferred(
-        lambda: run_lookup.search(get_connection(), candidates.stage_keys, run_id),
+        lambda: search_stages(get_connection(), candidates.stage_keys, run_id),
         lambda search: _render_found(request, user_permissions, run_id, candidates, search),
     )
 
@@ -55,11 +58,11 @@ def _render_found(
     user_permissions: Permissions,
     run_id: str,
     candidates: lookup.Candidates,
-    search: run_lookup.SearchProgress,
+    search: SearchProgress,
 ) -> HttpResponse:
     run = _find_visible(user_permissions, run_id)
     if run is not None:
-        return run_search.reload_response(request) or _redirect_to_run(request, run.stage, run_id)
+        return _reload_response(request) or _redirect_to_run(request, run.stage, run_id)
     return _render_progress(request, user_permissions, run_id, candidates, search)
 
 
@@ -68,39 +71,35 @@ def _render_progress(
     user_permissions: Permissions,
     run_id: str,
     candidates: lookup.Candidates,
-    search: run_lookup.SearchProgress,
+    search: SearchProgress,
 ) -> HttpResponse:
     if search.is_exhausted and lookup.is_catalog_loading(user_permissions):
         search = replace(search, blocked_reason=_("Projects are still being read from Northflank."))
     elif search.is_exhausted:
-        if reload_response := run_search.reload_response(request):
+        if reload_response := _reload_response(request):
             return reload_response
         raise run_search.not_found(request, user_permissions, run_id, candidates)
-    return run_search.render_progress(request, user_permissions, run_id, search)
+    return _progress_response(request, user_permissions, run_id, search)
 
 
-@require_POST
-def retry_run_lookup(request: HttpRequest, run_id: str) -> HttpResponse:
-    """Restart the lookup of a run that was not found, in the stages that the query string names.
-
-    If it is too soon for that, redirect with a message that contains the earliest time.
-    """
-    user_permissions = permissions.for_user(request.user)
-    hints = run_search.hints(request)
-    hinted_stage = lookup.hinted_stage(user_permissions, hints)
-    stages = (
-        [hinted_stage.pk]
-        if hinted_stage is not None
-        else lookup.candidate_stages(user_permissions, hints).stage_keys
+def _progress_response(
+    request: HttpRequest, user_permissions: Permissions, run_id: str, search: SearchProgress
+) -> HttpResponse:
+    """Render the progress of a search; the page refreshes itself."""
+    is_paused = bool(search.blocked_reason)
+    location_form = (
+        None if is_htmx(request) else run_search.location_form(request, user_permissions, run_id)
     )
-    allowed_from = run_lookup.retry(stages, run_id)
-    if allowed_from is not None:
-        message = _("Searched just now. You can search again at %(time)s.")
-        parts = format_parts(message, time=ClockTime(allowed_from, None))
-        messages.info(request, rich_text(parts), extra_tags="info")
-    query = request.META.get("QUERY_STRING", "")
-    address = reverse("run_lookup", args=[run_id])
-    return redirect(f"{address}?{query}" if query else address)
+    template_context = {
+        "run_id": run_id,
+        "search": search,
+        "search_budget": load_usage(),
+        "page_url": request.get_full_path(),
+        "seconds": PAUSED_REFRESH_SECONDS if is_paused else REFRESH_SECONDS,
+        "reload_seconds": PAUSED_RELOAD_SECONDS if is_paused else RELOAD_SECONDS,
+        "location_form": location_form,
+    }
+    return render_page(request, "pages/run_lookup.html", "live", template_context)
 
 
 def _find_visible(user_permissions: Permissions, run_id: str) -> Run | None:
@@ -112,3 +111,11 @@ def _redirect_to_run(request: HttpRequest, stage: Stage, run_id: str) -> HttpRes
     address = reverse("run", args=[*links.stage_url_args(stage), run_id])
     query = request.META.get("QUERY_STRING", "")
     return redirect(f"{address}?{query}" if query else address)
+
+
+def _reload_response(request: HttpRequest) -> HttpResponse | None:
+    """Return a response that reloads an open progress page, or None for any other request.
+
+    The reload redirects to the run or shows why it was not found.
+    """
+    return HttpResponseClientRefresh() if is_htmx(request) else None

@@ -179,7 +179,9 @@ class StagePage(Page):
         return [
             *self.row_parts(runs, lambda run: run.pk in new_runs),
             *(
-                render_part(offer.id, "pages/aborts/bulk_abort_new.html#abort-all", abort_all=offer)
+                render_part(
+                    offer.id, "components/bulk_abort_buttons.html#abort-all", abort_all=offer
+                )
                 for offer in offers.values()
             ),
             *chart_parts(ended_stages(runs)),

@@ -19,7 +19,7 @@ from dashboard.models.severity import Severity
 from dashboard.runs.overdue import OverdueReason
 from dashboard.sync import mirror, overdue_checker
 from dashboard.web.components.runs import run_row
-from dashboard.web.pages.run import run_card_context
+from dashboard.web.pages.run import RunCard
 from tests.support import factories
 from tests.support.html import GetPage, select_one, text_of
 from tests.support.world import api_run
@@ -420,7 +420,7 @@ def test_run_card_loads_typical_durations_in_one_query(
 ) -> None:
     run = Run.objects.with_stage().get(pk=overdue_run(typical_duration.stage).pk)
     with CaptureQueriesContext(connection) as queries:
-        run_card_context(run, permissions.for_user(manager), [])
+        RunCard(run, permissions.for_user(manager), []).context()
     timing_queries = [
         query for query in queries.captured_queries if "dashboard_stagetiming" in query["sql"]
     ]

@@ -121,7 +121,7 @@ def render_cells(
 
 def _render(facts: Collection[CellFacts]) -> dict[int, SafeString]:
     charts = history_charts.render_charts([one.stage for one in facts], compact=True)
-    template = get_template("pages/board.html#stage-cell")
+    template = get_template("components/board_cell.html")
     return {
         cell.key: mark_safe(template.render({"cell": cell}).strip())
         for cell in stage_cell.build_cells(facts, history_charts=charts)

@@ -1,29 +1,21 @@
-"""Pages of the run lookup: search progress, the 404 page, and the form for a run's location."""
+"""A run that is not in the mirror: its 404 page, and the form for its location."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
-from django_htmx.http import HttpResponseClientRefresh
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Stage
 from dashboard.models.catalog import StageName
 from dashboard.sync import run_lookup
-from dashboard.sync.run_lookup import SearchProgress
 from dashboard.web.http import lookup
 from dashboard.web.http.lookup import Candidates, PageNotFound
-from dashboard.web.http.responses.htmx import is_htmx, render_page
 
-# Seconds between refreshes of the progress page; each refresh continues the search. A paused
-# search ends when the sync reads the run's stage, or continues later.
-REFRESH_SECONDS, PAUSED_REFRESH_SECONDS = 2, 15
-# The same without JavaScript; longer, because a full reload interrupts users filling in the form.
-RELOAD_SECONDS, PAUSED_RELOAD_SECONDS = 5, 60
 MAX_PIPELINES = 300  # options; with more, a project must be chosen first
 
 
@@ -52,31 +44,6 @@ def hints(request: HttpRequest) -> dict[str, str]:
     """Return the query string's `project`, `pipeline` and `stage`; empty text if missing."""
     # PostgreSQL rejects NUL in text.
     return {part: request.GET.get(part, "").replace("\0", "") for part in lookup.HINT_FIELDS}
-
-
-def render_progress(
-    request: HttpRequest, permissions: Permissions, run_id: str, search: SearchProgress
-) -> HttpResponse:
-    """Render the progress of a search; the page refreshes itself."""
-    is_paused = bool(search.blocked_reason)
-    template_context = {
-        "run_id": run_id,
-        "search": search,
-        "search_budget": run_lookup.load_usage(),
-        "page_url": request.get_full_path(),
-        "seconds": PAUSED_REFRESH_SECONDS if is_paused else REFRESH_SECONDS,
-        "reload_seconds": PAUSED_RELOAD_SECONDS if is_paused else RELOAD_SECONDS,
-        "location_form": None if is_htmx(request) else location_form(request, permissions, run_id),
-    }
-    return render_page(request, "pages/run_lookup.html", "live", template_context)
-
-
-def reload_response(request: HttpRequest) -> HttpResponse | None:
-    """Return a response that reloads an open progress page, or None for any other request.
-
-    The reload redirects to the run or shows why it was not found.
-    """
-    return HttpResponseClientRefresh() if is_htmx(request) else None
 
 
 def not_found(

@@ -26,7 +26,7 @@ from dashboard.web.http import keys, links, lookup
 from dashboard.web.http.responses import errors
 from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.http.responses.htmx import is_htmx, render_page, text_response
-from dashboard.web.pages.run import run_card_context
+from dashboard.web.pages.run import RunCard
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -161,7 +161,6 @@ def _render_run(
 ) -> str:
     # The element with the run's id is a card on the run's own page and a row on all others.
     if request.POST.get("view") == "card":
-        context = run_card_context(run, user_permissions, abort_history.load_aborts(run))
-        return render_to_string("pages/run.html#card", context, request)
+        return RunCard.load(run, user_permissions).render(request)
     aborts = {run.pk: open_abort} if open_abort else None
     return run_row.render_loaded([run], user_permissions, aborts)[run.pk]

@@ -1,13 +1,12 @@
-"""The abort log: every abort requested here, as a page and as CSV and JSON downloads."""
+"""The abort log: every abort requested here."""
 
 from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.views.decorators.http import require_GET, require_safe
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
 
-from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run
 from dashboard.web.components import tab_title
@@ -15,13 +14,12 @@ from dashboard.web.components.aborts import abort_log
 from dashboard.web.components.aborts.abort_log import AbortFilter
 from dashboard.web.components.data_age import DataAge, list_data_age
 from dashboard.web.components.in_flight import InFlightTotals
-from dashboard.web.components.lists import empty_states, export
+from dashboard.web.components.lists import empty_states
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.live import dependencies
 from dashboard.web.live.dependencies import Querysets
 from dashboard.web.live.page import LivePart, Page, page_response
 from dashboard.web.live.snapshot import Snapshot
-from dashboard.web.pages.aborts import aborts_export
 
 
 @require_safe
@@ -98,22 +96,3 @@ class AbortsPage(Page):
         aborts = Abort.objects.filter(run__in=runs).order_by("pk")
         rows = abort_log.render_rows(aborts.values_list("pk", "run__version"))
         return [LivePart(f"abort-{pk}", row) for pk, row in rows.items()]
-
-
-@require_GET
-def export_csv(request: HttpRequest) -> HttpResponseBase:
-    """Download all aborts that match the query string as CSV."""
-    return _export(request, "csv")
-
-
-@require_GET
-def export_json(request: HttpRequest) -> HttpResponseBase:
-    """Download all aborts that match the query string as JSON, each with its timeline."""
-    return _export(request, "json")
-
-
-def _export(request: HttpRequest, extension: str) -> HttpResponseBase:
-    abort_filter = abort_log.parse(request, permissions.for_user(request.user))
-    base_url = request.build_absolute_uri("/").rstrip("/")
-    content = aborts_export.stream(extension, abort_filter, base_url)
-    return export.respond("aborts", extension, abort_filter.warnings, content)

@@ -1,17 +1,40 @@
-"""Export the abort log as CSV or JSON (components/lists/export.py)."""
+"""The abort log as CSV and JSON downloads (components/lists/export.py)."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields
 from functools import partial
 
+from django.http import HttpRequest, HttpResponseBase
+from django.views.decorators.http import require_GET
+
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
+from dashboard.accounts import permissions
 from dashboard.models import Abort
 from dashboard.web.components.aborts import abort_log
 from dashboard.web.components.aborts.abort_log import AbortFilter
 from dashboard.web.components.lists import export
 from dashboard.web.components.lists.export import utc_text
 from dashboard.web.http import links
+
+
+@require_GET
+def export_csv(request: HttpRequest) -> HttpResponseBase:
+    """Download all aborts that match the query string as CSV."""
+    return _export(request, "csv")
+
+
+@require_GET
+def export_json(request: HttpRequest) -> HttpResponseBase:
+    """Download all aborts that match the query string as JSON, each with its timeline."""
+    return _export(request, "json")
+
+
+def _export(request: HttpRequest, extension: str) -> HttpResponseBase:
+    abort_filter = abort_log.parse(request, permissions.for_user(request.user))
+    base_url = request.build_absolute_uri("/").rstrip("/")
+    content = stream(extension, abort_filter, base_url)
+    return export.respond("aborts", extension, abort_filter.warnings, content)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""My account: change one's password, end one's sessions, and revoke one's API tokens."""
+"""My account: one's sessions and API tokens; change one's password."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,12 +9,12 @@ from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.forms import PasswordChangeForm
 from django.contrib.auth.password_validation import password_validators_help_texts
 from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import api_tokens, sessions
 from dashboard.accounts.authentication import password_change, sign_in
@@ -108,50 +108,11 @@ def _finish_password_change(
         )
         if not is_changed:
             text = _("Your account was changed meanwhile. Your new password was not saved.")
-            return _redirect(request, text, tone="warning")
+            return redirect_to_page(request, text, tone="warning")
         update_session_auth_hash(request, user)
-        response = _redirect(request, _("Password changed. Your other sessions have ended."))
+        response = redirect_to_page(request, _("Password changed. Your other sessions have ended."))
         password_checks.save_session(request, response)
     return response
-
-
-@require_POST
-def end_session(request: HttpRequest, public_id: str) -> HttpResponse:
-    """End one of the user's sessions."""
-    is_ended = sessions.end(
-        signed_in_user(request), public_id, now(), client_address=client_address(request)
-    )
-    if not is_ended:
-        raise Http404
-    return _redirect(request, _("Session ended."))
-
-
-@require_POST
-def end_other_sessions(request: HttpRequest) -> HttpResponse:
-    """End all of the user's sessions but this one."""
-    ended = sessions.end_others(
-        signed_in_user(request),
-        request.session.session_key,
-        now(),
-        client_address=client_address(request),
-    )
-    text = ngettext("%(n)d other session ended.", "%(n)d other sessions ended.", ended)
-    return _redirect(request, text % {"n": ended})
-
-
-@require_POST
-def revoke_token(request: HttpRequest, key: int) -> HttpResponse:
-    """Revoke one of the user's API tokens."""
-    user = signed_in_user(request)
-    token = get_object_or_404(user.api_tokens, pk=key)
-    api_tokens.revoke(
-        token,
-        now(),
-        changed_by=user,
-        client_address=client_address(request),
-        detail="On My account.",
-    )
-    return _redirect(request, _("Token “%(name)s” revoked.") % {"name": token.name})
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +162,8 @@ def _refuse(request: HttpRequest, form: PasswordForm, message: str) -> HttpRespo
     return _render(request, form)
 
 
-def _redirect(request: HttpRequest, text: str, *, tone: str = "good") -> HttpResponse:
+def redirect_to_page(request: HttpRequest, text: str, *, tone: str = "good") -> HttpResponse:
+    """Show the page with a message, by a 303, so that reloading it repeats nothing."""
     messages.add_message(request, messages.INFO, text, extra_tags=tone)
     response = redirect("my_account")
     response.status_code = 303

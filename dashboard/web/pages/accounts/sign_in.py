@@ -5,18 +5,14 @@ from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
 from django.conf import settings
-from django.contrib import admin
 from django.contrib.auth import login
-from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.models import User
-from django.contrib.auth.views import LoginView, redirect_to_login
+from django.contrib.auth.views import LoginView
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
-from django.shortcuts import redirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.authentication import sign_in
@@ -24,7 +20,7 @@ from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.web.http.authentication import known_browsers, password_checks
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.responses import errors, retry_later
+from dashboard.web.http.responses import retry_later
 
 
 class SignInForm(AuthenticationForm):
@@ -113,17 +109,3 @@ class SignInView(LoginView):
     def get_redirect_url(self, request: HttpRequest | None = None) -> str:
         url: str = super().get_redirect_url(request)
         return "" if url == self.request.path else url  # else a redirect loop
-
-
-@login_not_required
-def admin_sign_in(request: HttpRequest) -> HttpResponseBase:
-    """Redirect from the admin's sign-in page to ours, so that passwords are checked in one place.
-
-    The admin sends signed-in users here, too, who may not open it: they get a 403.
-    """
-    url = LoginView(request=request).get_redirect_url() or reverse("admin:index")
-    if admin.site.has_permission(request):
-        return redirect(url)
-    if request.user.is_authenticated:
-        return errors.forbidden(request, _("Your account may not open the admin."))
-    return redirect_to_login(url)

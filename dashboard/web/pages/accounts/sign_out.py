@@ -10,7 +10,7 @@ from django.shortcuts import render
 from dashboard.accounts.authentication import auth_proxy
 
 
-class ProxySignOutView(LogoutView):
+class SignOutView(LogoutView):
     """Django's, which redirects to the sign-in page; the proxy's users get a page of their own."""
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:

@@ -1,19 +1,18 @@
-"""A group, or everybody who is signed in: grants, members and changes; confirm each change."""
+"""A group, or everybody who is signed in: grants, members and changes; rename it."""
 
 from django.contrib.auth.models import Group
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import permissions
 from dashboard.accounts.administration import group_changes, rights
 from dashboard.accounts.administration.administrators import AdministrationError, Conflict
-from dashboard.accounts.administration.group_changes import GrantScope
-from dashboard.models import Grant, Project
+from dashboard.models import Project
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
-from dashboard.web.components.rights import changes, table, texts
+from dashboard.web.components.rights import changes, grants, table
 from dashboard.web.http import lookup
 from dashboard.web.http.administrators import (
     author,
@@ -23,7 +22,6 @@ from dashboard.web.http.administrators import (
 )
 from dashboard.web.http.authentication.sign_in import signed_in_user
 
-EVERYBODY_KEY = 0  # in addresses
 SHOWN_MEMBERS = 50
 RECENT_CHANGES = 10
 
@@ -32,9 +30,9 @@ RECENT_CHANGES = 10
 @for_administrators
 def group(request: HttpRequest, key: int) -> HttpResponse:
     """Show a group (GET), or rename it (POST)."""
-    group = _find_group(key)
+    group = lookup.get_group_or_404(key)
     if request.method != "POST" or group is None:
-        return _render_group(request, group)
+        return render_group(request, group)
     name = request.POST.get("name", "")
     try:
         group_changes.rename_group(author(request), group, name, request.POST.get("version", ""))
@@ -42,129 +40,14 @@ def group(request: HttpRequest, key: int) -> HttpResponse:
         typed_name = "" if isinstance(error, Conflict) else name
 
         def show(text: str, status: int) -> HttpResponse:
-            return _render_group(request, _find_group(key), text, typed_name, status=status)
+            current_group = lookup.get_group_or_404(key)
+            return render_group(request, current_group, text, typed_name, status=status)
 
         return refuse_change(request, error, show)
     return redirect_after_change(request, _("Renamed."), "group", key=key)
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
-@for_administrators
-def delete_group(request: HttpRequest, key: int) -> HttpResponse:
-    """Show what the deletion would do (GET), or delete a group (POST)."""
-    group = get_object_or_404(Group, pk=key)
-    if request.method == "POST":
-        try:
-            version = request.POST.get("version", "")
-            group_changes.delete_group(author(request), group, version)
-        except AdministrationError as error:
-            return refuse_change(
-                request, error, lambda *text: _render_deletion(request, key, *text)
-            )
-        return redirect_after_change(request, _("Group deleted."), "groups")
-    return _render_deletion(request, key)
-
-
-def _render_deletion(
-    request: HttpRequest, key: int, error: str = "", status: int = 200
-) -> HttpResponse:
-    group = get_object_or_404(Group, pk=key)
-    subject = rights.group(group.pk)
-    own_rules = {rule for rule in permissions.load_rules() if rule.group == group.name}
-    effect = group_changes.effect(group, removed=own_rules)
-    context = {
-        "nav": "status",
-        "tab": "groups",
-        "group": group,
-        "grants": _grants(group),
-        "django_permissions": _django_permissions(group),
-        "member_count": group.user_set.count(),
-        "effect_text": texts.loss_text(effect),
-        "hides_everything": effect.hides_everything,
-        "permission": group_changes.edit_permission(signed_in_user(request), group),
-        "version": rights.version(rights.snapshot(subject)[subject]),
-        "error": error,
-    }
-    return render(request, "pages/people/group_delete.html", context, status=status)
-
-
-@require_http_methods(["GET", "HEAD", "POST"])
-@for_administrators
-def add_grant(request: HttpRequest, key: int) -> HttpResponse:
-    """Show what a grant would do (GET), or add it (POST)."""
-    group = _find_group(key)
-    query = request.POST if request.method == "POST" else request.GET
-    slug = query.get("project", "")
-    project = lookup.find_project(slug)
-    scope = GrantScope(
-        project.pk if project else None, query.get("stage", ""), query.get("action", "")
-    )
-    is_known = scope.action in Action.values and scope.stage in {"", *StageName.values}
-    if not is_known or (slug and project is None):
-        text = _("Choose a project, a stage and a permission that exist.")
-        return _render_group(request, group, grant_error=text, status=422)
-    if group_changes.find_grant(group, scope) is not None:
-        return _render_group(request, group, grant_error=_("This grant exists."), status=422)
-    if request.method == "POST":
-        try:
-            group_changes.add_grant(author(request), group, scope)
-        except AdministrationError as error:
-            return refuse_change(request, error, lambda *text: _render_grants(request, key, *text))
-        text = _("Grant added. It applies from the next request.")
-        return redirect_after_change(request, text, "group", key=key)
-    rule = group_changes.rule_of(group, scope)
-    effect = group_changes.effect(group, added=[rule])
-    context = {
-        "nav": "status",
-        "tab": "groups",
-        "group": group,
-        "grant": texts.grant_text(scope.action, scope.stage, texts.project_text(_name(project))),
-        "fields": {"project": slug, "stage": scope.stage, "action": scope.action},
-        "effect_texts": texts.effect_texts(effect, scope.action),
-    }
-    return render(request, "pages/people/grant.html", context)
-
-
-@require_http_methods(["GET", "HEAD", "POST"])
-@for_administrators
-def remove_grant(request: HttpRequest, key: int, grant_key: int) -> HttpResponse:
-    """Show what the removal of a grant would do (GET), or remove it (POST)."""
-    group = _find_group(key)
-    grants = Grant.objects.select_related("project").filter(group=group)
-    grant = grants.filter(pk=grant_key).first()
-    if grant is None:
-        text = _("The grant has been removed meanwhile.")
-        return _render_group(request, group, grant_error=text, status=404)
-    if request.method == "POST":
-        try:
-            group_changes.remove_grant(author(request), grant)
-        except AdministrationError as error:
-            return refuse_change(request, error, lambda *text: _render_grants(request, key, *text))
-        text = _("Grant removed. It applies from the next request.")
-        return redirect_after_change(request, text, "group", key=key)
-    effect = group_changes.effect_of_removal(grant)
-    context = {
-        "nav": "status",
-        "tab": "groups",
-        "group": group,
-        "grant": _grant_text(grant),
-        "is_removal": True,
-        "effect_texts": texts.effect_texts(effect, grant.action),
-        "hides_everything": effect.hides_everything,
-    }
-    return render(request, "pages/people/grant.html", context)
-
-
-def _find_group(key: int) -> Group | None:
-    """Return a group; None is everybody. Raise Http404."""
-    return None if key == EVERYBODY_KEY else get_object_or_404(Group, pk=key)
-
-
-def _render_grants(request: HttpRequest, key: int, error: str, status: int) -> HttpResponse:
-    return _render_group(request, _find_group(key), grant_error=error, status=status)
-
-
-def _render_group(
+def render_group(
     request: HttpRequest,
     group: Group | None,
     name_error: str = "",
@@ -172,6 +55,7 @@ def _render_group(
     grant_error: str = "",
     status: int = 200,
 ) -> HttpResponse:
+    """Render the page; `name_error` and `grant_error` say what was not changed, and why."""
     subject = rights.group(group.pk if group else None)
     members = group.user_set.order_by("username") if group else None
     rules = permissions.load_rules()
@@ -187,8 +71,8 @@ def _render_group(
         if group
         else None,
         "version": rights.version(rights.snapshot(subject)[subject]),
-        "grants": _grants(group),
-        "django_permissions": _django_permissions(group) if group else "",
+        "grants": grants.texts_by_key(group),
+        "django_permissions": grants.django_permissions(group) if group else "",
         "projects": Project.objects.filter(removed_at=None).order_by("name", "slug"),
         "stages": StageName.values,
         "actions": [
@@ -204,22 +88,6 @@ def _render_group(
     return render(request, "pages/people/group.html", context, status=status)
 
 
-def _grants(group: Group | None) -> list[tuple[int, str]]:
-    """Return the key and the text of each grant of a group."""
-    grants = Grant.objects.filter(group=group).select_related("project")
-    ordered = grants.order_by("project__slug", "stage", "action", "pk")
-    return [(grant.pk, _grant_text(grant)) for grant in ordered]
-
-
-def _grant_text(grant: Grant) -> str:
-    projects = texts.project_text(_name(grant.project))
-    return texts.grant_text(grant.action, grant.stage, projects)
-
-
-def _name(project: Project | None) -> str:
-    return str(project) if project else ""
-
-
-def _django_permissions(group: Group) -> str:
-    names = group.permissions.values_list("content_type__app_label", "codename")
-    return ", ".join(sorted(f"{app}.{name}" for app, name in names))
+def render_refused_grant(request: HttpRequest, key: int, error: str, status: int) -> HttpResponse:
+    """Render the page with the reason why a grant was not added or removed."""
+    return render_group(request, lookup.get_group_or_404(key), grant_error=error, status=status)

@@ -1,32 +1,17 @@
-"""Sign in and out through the OpenID provider (docs/sign-in.md).
-
-The provider is reached by a page that forwards at once, not by the redirect of a form: browsers
-apply `form-action` to all redirects after a form, and a provider may use hosts other than the
-issuer's.
-"""
+"""The page of a failed sign-in through the identity provider: why, and what to do."""
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
-from urllib.parse import urlsplit
 
-from django.conf import settings
-from django.contrib.auth.decorators import login_not_required
-from django.contrib.auth.views import LoginView, LogoutView, redirect_to_login
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import redirect, render
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
-from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET
 
 from dashboard.accounts.authentication import oidc_attempts
 from dashboard.accounts.authentication.oidc_claims import OIDCFailure, Reason
 from dashboard.db.threads import now
-from dashboard.web.http.authentication import known_browsers, oidc_adapter
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.responses import retry_later
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,64 +94,20 @@ _EXPLANATIONS = {
 }
 
 
-@login_not_required
-@never_cache
-def sign_in(request: HttpRequest) -> HttpResponseBase:
-    """Forward to the provider; other methods than POST get the sign-in page."""
-    next_url = LoginView(request=request).get_redirect_url()
-    if request.user.is_authenticated:
-        return redirect(next_url or reverse("now"))
-    if request.method != "POST":
-        return redirect_to_login(next_url or reverse("now"))
-    browser = known_browsers.browser_id(request)
-    if wait := oidc_attempts.begin(client_address(request), browser, now()):
-        return retry_later.refuse_throttled(partial(_render_explanation, request, next_url), wait)
-    try:
-        return _forward(request, oidc_adapter.authorization_url(request, next_url))
-    except OIDCFailure as failure:
-        return _render_failure(request, failure, next_url)
-
-
-@login_not_required
-@never_cache
-@require_GET
-def callback(request: HttpRequest) -> HttpResponse:
-    """Sign in the user whom the provider sends back, and redirect to the page they asked for."""
-    next_url = oidc_adapter.pending_url(request)
-    try:
-        response = oidc_adapter.complete(request)
-    except OIDCFailure as failure:
-        return _render_failure(request, failure, next_url)
-    known_browsers.remember(request, response, request.user.get_username())
-    return response
-
-
-class ProviderSignOutView(LogoutView):
-    """Django's sign-out, continued at the provider if the session is from there."""
-
-    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        url = oidc_adapter.sign_out_url(request)
-        response = super().post(request, *args, **kwargs)
-        return _forward(request, url) if url else response
-
-
-def _forward(request: HttpRequest, url: str) -> HttpResponse:
-    host = urlsplit(settings.OIDC_ISSUER).netloc
-    return render(request, "pages/accounts/oidc_forward.html", {"url": url, "host": host})
-
-
-def _render_failure(request: HttpRequest, failure: OIDCFailure, next_url: str) -> HttpResponse:
+def render_failure(request: HttpRequest, failure: OIDCFailure, next_url: str) -> HttpResponse:
+    """Record a failure, and render the page; `next_url` is where a sign-in goes then."""
     oidc_attempts.record_failure(failure, now(), client_address(request))
     explanation = _EXPLANATIONS[failure.reason]
-    response = _render_explanation(request, next_url, explanation.reason, explanation.advice)
+    response = render_explanation(request, next_url, explanation.reason, explanation.advice)
     response.status_code = explanation.status
     response._has_been_logged = True  # type: ignore[attr-defined]  # with the access log's event
     return response
 
 
-def _render_explanation(
+def render_explanation(
     request: HttpRequest, next_url: str, reason: str | Promise, advice: str | Promise = ""
 ) -> HttpResponse:
+    """Render the page with a reason; `next_url` is where a sign-in goes then."""
     template_context = {
         "reason": reason,
         "advice": advice,

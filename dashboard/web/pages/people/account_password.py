@@ -1,0 +1,52 @@
+"""Set the password of an account; its page shows why a password was refused."""
+
+from functools import partial
+
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_POST
+
+from dashboard.accounts.administration import account_changes
+from dashboard.accounts.administration.administrators import AdministrationError
+from dashboard.web.components.rights import account_form
+from dashboard.web.http.administrators import (
+    author,
+    for_administrators,
+    redirect_after_change,
+    refuse_change,
+)
+from dashboard.web.http.authentication import password_checks
+from dashboard.web.pages.people.account import render_account
+
+
+@require_POST
+@for_administrators
+@sensitive_post_parameters("password")
+def account_password(request: HttpRequest, key: int) -> HttpResponse:
+    """Set the password of an account, which ends its sessions."""
+    user = get_object_or_404(User, pk=key)
+    password = request.POST.get("password", "")
+    problems = account_form.password_problems(password, user)
+    if problems:
+        return render_account(request, user, {"password": problems}, status=422)
+
+    def save(hashed: str) -> HttpResponse:
+        try:
+            account_changes.set_password(author(request), key, hashed)
+        except AdministrationError as error:
+            return refuse_change(request, error, lambda text, status: show("", text, status))
+        return redirect_after_change(request, _("Password set."), "account", key=key)
+
+    def show(field: str, text: str, status: int) -> HttpResponse:
+        return render_account(request, user, {field: [text]}, status)
+
+    return password_checks.queue_check(
+        partial(make_password, password),
+        is_reserved=True,
+        then=save,
+        render=lambda text: show("password", text, 503),
+    )

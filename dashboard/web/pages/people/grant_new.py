@@ -1,0 +1,61 @@
+"""Add a grant, after a confirmation that says what it would do."""
+
+from functools import partial
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods
+
+from dashboard.accounts.administration import group_changes
+from dashboard.accounts.administration.administrators import AdministrationError
+from dashboard.accounts.administration.group_changes import GrantScope
+from dashboard.models.accounts.grants import Action
+from dashboard.models.catalog import StageName
+from dashboard.web.components.rights import texts
+from dashboard.web.http import lookup
+from dashboard.web.http.administrators import (
+    author,
+    for_administrators,
+    redirect_after_change,
+    refuse_change,
+)
+from dashboard.web.pages.people.group import render_group, render_refused_grant
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_administrators
+def grant_new(request: HttpRequest, key: int) -> HttpResponse:
+    """Show what a grant would do (GET), or add it (POST)."""
+    group = lookup.get_group_or_404(key)
+    query = request.POST if request.method == "POST" else request.GET
+    slug = query.get("project", "")
+    project = lookup.find_project(slug)
+    scope = GrantScope(
+        project.pk if project else None, query.get("stage", ""), query.get("action", "")
+    )
+    is_known = scope.action in Action.values and scope.stage in {"", *StageName.values}
+    if not is_known or (slug and project is None):
+        text = _("Choose a project, a stage and a permission that exist.")
+        return render_group(request, group, grant_error=text, status=422)
+    if group_changes.find_grant(group, scope) is not None:
+        return render_group(request, group, grant_error=_("This grant exists."), status=422)
+    if request.method == "POST":
+        try:
+            group_changes.add_grant(author(request), group, scope)
+        except AdministrationError as error:
+            return refuse_change(request, error, partial(render_refused_grant, request, key))
+        text = _("Grant added. It applies from the next request.")
+        return redirect_after_change(request, text, "group", key=key)
+    project_text = texts.project_text(str(project) if project else "")
+    rule = group_changes.rule_of(group, scope)
+    effect = group_changes.effect(group, added=[rule])
+    context = {
+        "nav": "status",
+        "tab": "groups",
+        "group": group,
+        "grant": texts.grant_text(scope.action, scope.stage, project_text),
+        "fields": {"project": slug, "stage": scope.stage, "action": scope.action},
+        "effect_texts": texts.effect_texts(effect, scope.action),
+    }
+    return render(request, "pages/people/grant_new.html", context)

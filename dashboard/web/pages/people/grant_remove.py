@@ -1,0 +1,50 @@
+"""Remove a grant, after a confirmation that says what the removal would do."""
+
+from functools import partial
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods
+
+from dashboard.accounts.administration import group_changes
+from dashboard.accounts.administration.administrators import AdministrationError
+from dashboard.models import Grant
+from dashboard.web.components.rights import grants, texts
+from dashboard.web.http import lookup
+from dashboard.web.http.administrators import (
+    author,
+    for_administrators,
+    redirect_after_change,
+    refuse_change,
+)
+from dashboard.web.pages.people.group import render_group, render_refused_grant
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_administrators
+def grant_remove(request: HttpRequest, key: int, grant_key: int) -> HttpResponse:
+    """Show what the removal of a grant would do (GET), or remove it (POST)."""
+    group = lookup.get_group_or_404(key)
+    own_grants = Grant.objects.select_related("project").filter(group=group)
+    grant = own_grants.filter(pk=grant_key).first()
+    if grant is None:
+        text = _("The grant has been removed meanwhile.")
+        return render_group(request, group, grant_error=text, status=404)
+    if request.method == "POST":
+        try:
+            group_changes.remove_grant(author(request), grant)
+        except AdministrationError as error:
+            return refuse_change(request, error, partial(render_refused_grant, request, key))
+        text = _("Grant removed. It applies from the next request.")
+        return redirect_after_change(request, text, "group", key=key)
+    effect = group_changes.effect_of_removal(grant)
+    context = {
+        "nav": "status",
+        "tab": "groups",
+        "group": group,
+        "grant": grants.grant_text(grant),
+        "effect_texts": texts.effect_texts(effect, grant.action),
+        "hides_everything": effect.hides_everything,
+    }
+    return render(request, "pages/people/grant_remove.html", context)

@@ -1,0 +1,43 @@
+"""The matrix of rights, by groups, projects and stages; add a group."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods
+
+from dashboard.accounts.administration import group_changes
+from dashboard.accounts.administration.administrators import AdministrationError
+from dashboard.web.components.rights import matrix
+from dashboard.web.http.administrators import (
+    author,
+    for_administrators,
+    redirect_after_change,
+    refuse_change,
+)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_administrators
+def groups(request: HttpRequest) -> HttpResponse:
+    """Show the matrix of rights (GET), or add a group (POST)."""
+    if request.method == "POST":
+        name = request.POST.get("name", "")
+        try:
+            group = group_changes.add_group(author(request), name)
+        except AdministrationError as error:
+            return refuse_change(request, error, lambda *text: _render_groups(request, name, *text))
+        return redirect_after_change(request, _("Group added."), "group", key=group.pk)
+    return _render_groups(request)
+
+
+def _render_groups(
+    request: HttpRequest, name: str = "", error: str = "", status: int = 200
+) -> HttpResponse:
+    context = {
+        "nav": "status",
+        "tab": "groups",
+        "matrix": matrix.load(request.GET),
+        "new_name": name,
+        "error": error,
+    }
+    return render(request, "pages/people/groups.html", context, status=status)

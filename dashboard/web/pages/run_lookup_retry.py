@@ -1,0 +1,40 @@
+"""Repeat the lookup of a run that was not found."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST
+
+from dashboard.aborts.messages import ClockTime
+from dashboard.accounts import permissions
+from dashboard.runs.rich_text import format_parts
+from dashboard.sync import run_lookup
+from dashboard.web.components.elements import rich_text
+from dashboard.web.components.runs import run_search
+from dashboard.web.http import lookup
+
+
+@require_POST
+def run_lookup_retry(request: HttpRequest, run_id: str) -> HttpResponse:
+    """Restart the lookup of a run that was not found, in the stages that the query string names.
+
+    If it is too soon for that, redirect with a message that contains the earliest time.
+    """
+    user_permissions = permissions.for_user(request.user)
+    hints = run_search.hints(request)
+    hinted_stage = lookup.hinted_stage(user_permissions, hints)
+    stages = (
+        [hinted_stage.pk]
+        if hinted_stage is not None
+        else lookup.candidate_stages(user_permissions, hints).stage_keys
+    )
+    allowed_from = run_lookup.retry(stages, run_id)
+    if allowed_from is not None:
+        message = _("Searched just now. You can search again at %(time)s.")
+        parts = format_parts(message, time=ClockTime(allowed_from, None))
+        messages.info(request, rich_text(parts), extra_tags="info")
+    query = request.META.get("QUERY_STRING", "")
+    address = reverse("run_lookup", args=[run_id])
+    return redirect(f"{address}?{query}" if query else address)
