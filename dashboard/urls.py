@@ -138,7 +138,7 @@ if settings.OIDC_ISSUER:
         *urlpatterns,
     ]
 
-handler400 = "dashboard.web.http.responses.errors.bad_request"
-handler403 = "dashboard.web.http.responses.errors.permission_denied"
-handler404 = "dashboard.web.http.responses.errors.not_found"
-handler500 = "dashboard.web.http.responses.errors.internal_error"
+handler400 = "dashboard.web.http.errors.bad_request"
+handler403 = "dashboard.web.http.errors.permission_denied"
+handler404 = "dashboard.web.http.errors.not_found"
+handler500 = "dashboard.web.http.errors.internal_error"

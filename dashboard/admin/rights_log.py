@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
-from dashboard.accounts.administration import rights
+from dashboard.accounts import rights_changes
 from dashboard.admin.base import ModelAdmin
 from dashboard.db import threads as db_threads
 from dashboard.web.http.authentication.sign_in import signed_in_user
@@ -17,7 +17,7 @@ from dashboard.web.http.client_address import client_address
 if TYPE_CHECKING:
     from django import forms
 
-type Before = dict[rights.Subject, rights.State | None]
+type Before = dict[rights_changes.Subject, rights_changes.State | None]
 
 
 class RightsLogMixin(ModelAdmin):
@@ -27,32 +27,33 @@ class RightsLogMixin(ModelAdmin):
         self, request: HttpRequest, obj: Model, form: "forms.ModelForm[Any]", change: bool
     ) -> None:
         """Save, and keep the state before for `log_addition` and `log_change`."""
-        self._remember(request, rights.snapshot(*rights.subjects_of(obj)))
+        self._remember(request, rights_changes.snapshot(*rights_changes.subjects_of(obj)))
         super().save_model(request, obj, form, change)
 
     def log_addition(self, request: HttpRequest, obj: Model, message: Any) -> LogEntry:
         entry = super().log_addition(request, obj, message)
-        before = dict.fromkeys(rights.subjects_of(obj)) | self._remembered(request)
+        before = dict.fromkeys(rights_changes.subjects_of(obj)) | self._remembered(request)
         self._record(request, before, entry.get_change_message())
         return entry
 
     def log_change(self, request: HttpRequest, obj: Model, message: Any) -> LogEntry:
         entry = super().log_change(request, obj, message)
-        before = self._remembered(request) or rights.snapshot(*rights.subjects_of(obj))
+        subjects = rights_changes.subjects_of(obj)
+        before = self._remembered(request) or rights_changes.snapshot(*subjects)
         # A new password changes no state.
         self._record(request, before, entry.get_change_message(), even_unchanged=True)
         return entry
 
     def delete_model(self, request: HttpRequest, obj: Model) -> None:
         """Delete, and record it."""
-        before = rights.snapshot(*rights.subjects_of_deletion([obj]))
+        before = rights_changes.snapshot(*rights_changes.subjects_of_deletion([obj]))
         super().delete_model(request, obj)
         self._record(request, before, "Deleted.")
 
     @transaction.atomic
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
         """Delete, and record each."""
-        before = rights.snapshot(*rights.subjects_of_deletion(queryset))
+        before = rights_changes.snapshot(*rights_changes.subjects_of_deletion(queryset))
         super().delete_queryset(request, queryset)
         self._record(request, before, "Deleted.")
 
@@ -67,7 +68,7 @@ class RightsLogMixin(ModelAdmin):
 
     @staticmethod
     def _record(request: HttpRequest, before: Before, detail: str, **options: bool) -> None:
-        rights.record_changes(
+        rights_changes.record_changes(
             before,
             detail,
             db_threads.now(),

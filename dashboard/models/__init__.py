@@ -12,13 +12,15 @@ from dashboard.models.acknowledgements import Acknowledgement
 from dashboard.models.bulk_aborts import BulkAbort, BulkAbortItem
 from dashboard.models.catalog import Pipeline, Project, Stage
 from dashboard.models.dismissals import Dismissal
-from dashboard.models.pruning import Pruning
-from dashboard.models.run_lookups import RunLookup
 from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.saved_views import DefaultView, SavedView
-from dashboard.models.sync import CatalogSync, RateBudget, RequestCounter, Upstream, Worker
-from dashboard.models.typical_durations import StageTiming
-from dashboard.models.webhooks import WebhookEvent, WebhookStats
+from dashboard.models.stage_timings import StageTiming
+from dashboard.models.sync.catalog_lists import CatalogSync
+from dashboard.models.sync.pruning import Pruning
+from dashboard.models.sync.run_lookups import RunLookup
+from dashboard.models.sync.upstream import RateBudget, RequestCounter, Upstream
+from dashboard.models.sync.webhooks import WebhookEvent, WebhookStats
+from dashboard.models.sync.workers import Worker
 
 __all__ = [
     "Abort",

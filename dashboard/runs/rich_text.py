@@ -9,6 +9,12 @@ import re
 _PLACEHOLDER = re.compile(r"%\((\w+)\)[sd]")
 
 
+class Link(str):
+    """A URL; dialog.js makes it absolute by the page's own address."""
+
+    __slots__ = ()
+
+
 def format_parts[T](
     template: str, **parts: str | int | T | tuple[str | T, ...]
 ) -> tuple[str | T, ...]:

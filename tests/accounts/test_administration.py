@@ -10,7 +10,8 @@ from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
 from pytest_django import Settings
 
-from dashboard.accounts.administration import account_changes, administrators, group_changes, rights
+from dashboard.accounts import rights_changes
+from dashboard.accounts.administration import account_changes, administrators, group_changes
 from dashboard.accounts.administration.account_changes import AccountSettings
 from dashboard.accounts.administration.administrators import (
     AdministrationError,
@@ -58,13 +59,13 @@ def settings_of(user: User, **changes: object) -> AccountSettings:
     return AccountSettings(**values | changes)  # type: ignore[arg-type]
 
 
-def version_of(subject: rights.Subject) -> str:
-    return rights.version(rights.snapshot(subject)[subject])
+def version_of(subject: rights_changes.Subject) -> str:
+    return rights_changes.version(rights_changes.snapshot(subject)[subject])
 
 
 def change(author: Author, user: User, **changes: object) -> None:
     """Change an account as shown now."""
-    version = version_of(rights.account(user.pk))
+    version = version_of(rights_changes.account(user.pk))
     account_changes.change_account(author, user.pk, settings_of(user, **changes), version)
     user.refresh_from_db()
 
@@ -166,7 +167,7 @@ def test_save_without_a_change_is_not_recorded(root: Author, viewer: User) -> No
 def test_second_of_two_administrators_overwrites_nothing(
     root: Author, ada: Author, viewer: User, on_call: Group
 ) -> None:
-    shown = version_of(rights.account(viewer.pk))
+    shown = version_of(rights_changes.account(viewer.pk))
     change(root, viewer, is_active=False)
     with pytest.raises(Conflict):
         account_changes.change_account(
@@ -181,7 +182,11 @@ def test_second_of_two_administrators_overwrites_nothing(
 
 
 def test_deleted_account_cannot_be_changed(root: Author, viewer: User) -> None:
-    shown, wanted, key = version_of(rights.account(viewer.pk)), settings_of(viewer), viewer.pk
+    shown, wanted, key = (
+        version_of(rights_changes.account(viewer.pk)),
+        settings_of(viewer),
+        viewer.pk,
+    )
     viewer.delete()
     with pytest.raises(Conflict, match="deleted"):
         account_changes.change_account(root, key, wanted, shown)
@@ -306,7 +311,7 @@ def test_administrator_cannot_leave_the_group_that_makes_them_one(
     with pytest.raises(NotAllowed, match="not be an administrator"):
         change(author, viewer, group_keys=frozenset())
     with pytest.raises(NotAllowed, match="not be an administrator"):
-        group_changes.delete_group(author, on_call, version_of(rights.group(on_call.pk)))
+        group_changes.delete_group(author, on_call, version_of(rights_changes.group(on_call.pk)))
     assert administrators.may_administer(User.objects.get(pk=viewer.pk))
     assert recorded() == []
 
@@ -332,11 +337,11 @@ def test_new_password_is_recorded_without_it(root: Author, viewer: User) -> None
 def test_group_is_added_renamed_and_deleted(root: Author) -> None:
     group = group_changes.add_group(root, "  On   call ")
     assert group.name == "On call"
-    version = version_of(rights.group(group.pk))
+    version = version_of(rights_changes.group(group.pk))
     group_changes.rename_group(root, group, "Leads", version)
     group.refresh_from_db()
     group_changes.add_grant(root, group, ABORT_IN_STAGING)
-    group_changes.delete_group(root, group, version_of(rights.group(group.pk)))
+    group_changes.delete_group(root, group, version_of(rights_changes.group(group.pk)))
     assert not Group.objects.filter(name="Leads").exists()
     assert recorded() == [
         ("root", "group", "On call", "Added."),
@@ -353,7 +358,7 @@ def test_deleted_group_is_recorded_for_its_members(
     root: Author, on_call: Group, viewer: User
 ) -> None:
     viewer.groups.add(on_call)
-    group_changes.delete_group(root, on_call, version_of(rights.group(on_call.pk)))
+    group_changes.delete_group(root, on_call, version_of(rights_changes.group(on_call.pk)))
     one = RightsChange.objects.get(subject_kind="account")
     assert (one.subject, one.before["groups"], one.after["groups"]) == ("viewer", ["On-call"], [])
 
@@ -371,7 +376,7 @@ def test_group_with_existing_name_is_not_added(root: Author, on_call: Group) -> 
 
 def test_release_managers_are_neither_renamed_nor_deleted(root: Author, manager: User) -> None:
     group = Group.objects.get(name=RELEASE_MANAGERS)
-    version = version_of(rights.group(group.pk))
+    version = version_of(rights_changes.group(group.pk))
     with pytest.raises(AdministrationError, match="upgrade"):
         group_changes.rename_group(root, group, "Others", version)
     with pytest.raises(AdministrationError, match="upgrade"):
@@ -380,7 +385,7 @@ def test_release_managers_are_neither_renamed_nor_deleted(root: Author, manager:
 
 
 def test_group_that_changed_meanwhile_is_not_deleted(root: Author, on_call: Group) -> None:
-    shown = version_of(rights.group(on_call.pk))
+    shown = version_of(rights_changes.group(on_call.pk))
     group_changes.add_grant(root, on_call, ABORT_IN_STAGING)
     with pytest.raises(Conflict):
         group_changes.delete_group(root, on_call, shown)
@@ -516,7 +521,7 @@ def test_account_that_another_has_just_added_is_not_added_again(root: Author) ->
 def test_group_name_that_another_has_just_taken_is_not_given_again(
     root: Author, on_call: Group
 ) -> None:
-    version = version_of(rights.group(on_call.pk))
+    version = version_of(rights_changes.group(on_call.pk))
     with (
         before_statement('INSERT INTO "auth_group"', lambda: Group.objects.create(name="Leads")),
         pytest.raises(AdministrationError, match="exists"),
@@ -532,7 +537,7 @@ def test_group_name_that_another_has_just_taken_is_not_given_again(
 
 def test_superusers_who_demote_each_other_at_once_leave_one(transactional_db: None) -> None:
     users = [User.objects.create_superuser(name) for name in ("ana", "ben")]
-    versions = [version_of(rights.account(user.pk)) for user in users]
+    versions = [version_of(rights_changes.account(user.pk)) for user in users]
     barrier = threading.Barrier(2, timeout=WAIT_TIMEOUT)
 
     def demote_the_other(own: int) -> str:
@@ -563,7 +568,7 @@ def test_administrators_who_change_one_account_at_once_do_not_overwrite_each_oth
     author = Author(User.objects.create_superuser("root"), None)
     user = User.objects.create_user("ben")
     groups = [Group.objects.create(name=name) for name in ("On-call", "Leads")]
-    version = version_of(rights.account(user.pk))
+    version = version_of(rights_changes.account(user.pk))
     barrier = threading.Barrier(2, timeout=WAIT_TIMEOUT)
 
     def choose(group: Group) -> str:
@@ -590,7 +595,7 @@ def test_group_with_more_permissions_is_renamed_and_deleted_by_superusers_only(
 ) -> None:
     # Under the name of one that a provider reports for them, they would be its members.
     on_call.permissions.add(Permission.objects.get(codename="view_accessevent"))
-    version = rights.version(rights.snapshot(rights.group(on_call.pk))[rights.group(on_call.pk)])
+    version = version_of(rights_changes.group(on_call.pk))
     with pytest.raises(NotAllowed, match="Only superusers"):
         group_changes.rename_group(ada, on_call, "everyone", version)
     with pytest.raises(NotAllowed, match="Only superusers"):

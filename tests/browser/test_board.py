@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from dashboard.models import Run, Stage
-from dashboard.web.components.runs import board_list
+from dashboard.web.components.board import board_list
 from tests.support import factories
 from tests.support.browser import (
     OpenPage,

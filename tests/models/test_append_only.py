@@ -16,8 +16,7 @@ from django.db.models import ProtectedError
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.accounts import access_log
-from dashboard.accounts.administration import rights
+from dashboard.accounts import access_log, rights_changes
 from dashboard.management.commands.serve import prepare
 from dashboard.models import (
     Abort,
@@ -136,8 +135,8 @@ def access_event(manager: User) -> AccessEvent:
 
 @pytest.fixture
 def rights_change(manager: User) -> RightsChange:
-    before = {rights.account(manager.pk): None}
-    [change] = rights.record_changes(
+    before = {rights_changes.account(manager.pk): None}
+    [change] = rights_changes.record_changes(
         before, "Added.", timezone.now(), changed_by=None, client_address="192.0.2.1"
     )
     return change

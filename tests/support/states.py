@@ -17,8 +17,8 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from dashboard import aborts
-from dashboard.accounts import access_log, permissions
-from dashboard.accounts.administration import account_changes, group_changes, rights
+from dashboard.accounts import access_log, permissions, rights_changes
+from dashboard.accounts.administration import account_changes, group_changes
 from dashboard.accounts.administration.account_changes import AccountSettings
 from dashboard.accounts.administration.administrators import Author
 from dashboard.accounts.administration.group_changes import GrantScope
@@ -44,10 +44,10 @@ from dashboard.runs import statuses
 from dashboard.runs.overdue import OverdueReason
 from dashboard.web.components import access_log as access_log_page
 from dashboard.web.components.aborts import bulk_abort_list
+from dashboard.web.components.board import board_list
 from dashboard.web.components.lists import pagination
 from dashboard.web.components.rights import changes as rights_changes_page
 from dashboard.web.components.rights import matrix
-from dashboard.web.components.runs import board_list
 from dashboard.web.pages.people import people as people_page
 from tests.support import factories
 from tests.support.factories import HOSTILE
@@ -488,8 +488,8 @@ def create_people(name: str) -> dict[str, object]:
     group_changes.add_grant(author, group, GrantScope(project.pk, "Staging", "abort"))
     account = User.objects.get_or_create(username=name[:150])[0]
     account.groups.add(group)
-    subject = rights.account(account.pk)
-    version = rights.version(rights.snapshot(subject)[subject])
+    subject = rights_changes.account(account.pk)
+    version = rights_changes.version(rights_changes.snapshot(subject)[subject])
     wanted = AccountSettings(True, True, False, frozenset({group.pk}))
     account_changes.change_account(author, account.pk, wanted, version)
     create_administrator_without_superuser("ada")

@@ -47,8 +47,7 @@ from dashboard.runs import summary as run_summary
 from dashboard.runs.statuses import RUN_STATUSES
 from dashboard.sync.run_lookup import SearchProgress
 from dashboard.web.components.runs import run_search
-from dashboard.web.http import lookup
-from dashboard.web.http.responses import errors
+from dashboard.web.http import errors, lookup
 from tests.support import factories
 from tests.support.html import parse_html
 from tests.support.live import Live

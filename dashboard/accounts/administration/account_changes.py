@@ -11,8 +11,7 @@ from django.db.models import QuerySet
 from django.utils.crypto import get_random_string
 from django.utils.translation import gettext as _
 
-from dashboard.accounts import demo, usernames
-from dashboard.accounts.administration import rights
+from dashboard.accounts import demo, rights_changes, usernames
 from dashboard.accounts.administration.administrators import (
     AdministrationError,
     Author,
@@ -99,7 +98,7 @@ def add_account(author: Author, username: str, password: str, wanted: AccountSet
             user = User.objects.create(username=username, password=password or _unusable_password())
         except IntegrityError:  # added by another administrator just now
             raise is_taken from None
-        before[rights.account(user.pk)] = None
+        before[rights_changes.account(user.pk)] = None
         _apply(author.user, user, wanted)
     return user
 
@@ -107,9 +106,9 @@ def add_account(author: Author, username: str, password: str, wanted: AccountSet
 def change_account(author: Author, key: int, wanted: AccountSettings, version: str) -> None:
     """Change an account; raise AdministrationError.
 
-    Conflict if it is not as `version` (`rights.version`) any more.
+    Conflict if it is not as `version` (`rights_changes.version`) any more.
     """
-    subject = rights.account(key)
+    subject = rights_changes.account(key)
     with recorded_change(author, "Changed.", subject) as before:
         require_version(before[subject], version)
         _apply(author.user, User.objects.get(pk=key), wanted)
@@ -117,7 +116,7 @@ def change_account(author: Author, key: int, wanted: AccountSettings, version: s
 
 def set_password(author: Author, key: int, password: str) -> None:
     """Replace a password by a hashed one, which ends the account's sessions."""
-    subject = rights.account(key)
+    subject = rights_changes.account(key)
     with recorded_change(author, "Changed password.", subject, even_unchanged=True) as before:
         require_existence(before[subject])
         user = User.objects.get(pk=key)

@@ -10,9 +10,9 @@ from django.db import transaction
 from django.db.models import Model
 from django.utils.translation import gettext as _
 
-from dashboard.accounts.administration import rights
-from dashboard.accounts.administration.rights import State, Subject
+from dashboard.accounts import rights_changes
 from dashboard.accounts.permissions import read_only_reason
+from dashboard.accounts.rights_changes import State, Subject
 from dashboard.db.threads import now
 from dashboard.models.accounts.rights_changes import SubjectKind
 
@@ -80,7 +80,7 @@ def recorded_change(
         if current is None or not may_administer(current):
             raise NotAllowed(_("You are no longer an administrator. Nothing was changed."))
         author.user = current  # the change is checked against what they may do now
-        before = rights.snapshot(*subjects)
+        before = rights_changes.snapshot(*subjects)
         yield before
         # Anew: an account keeps the permissions that it has once read.
         if not may_administer(User.objects.get(pk=author.user.pk)):
@@ -90,7 +90,7 @@ def recorded_change(
                     "another administrator can do it."
                 )
             )
-        rights.record_changes(
+        rights_changes.record_changes(
             before,
             detail,
             now(),
@@ -118,5 +118,5 @@ def require_existence(state: State | None) -> None:
 def require_version(state: State | None, version: str) -> None:
     """Raise Conflict unless a subject is still as a form has shown it."""
     require_existence(state)
-    if rights.version(state) != version:
+    if rights_changes.version(state) != version:
         raise Conflict(_("Somebody has changed this meanwhile. Nothing was saved; check it again."))

@@ -11,8 +11,7 @@ from django.contrib.auth.models import Group, User
 from django.db import IntegrityError
 from django.utils.translation import gettext as _
 
-from dashboard.accounts import demo, permissions
-from dashboard.accounts.administration import rights
+from dashboard.accounts import demo, permissions, rights_changes
 from dashboard.accounts.administration.administrators import (
     AdministrationError,
     Author,
@@ -72,13 +71,13 @@ def add_group(author: Author, name: str) -> Group:
     with recorded_change(author, "Added.") as before:
         with _free_name():
             group = Group.objects.create(name=_clean_name(name))
-        before[rights.group(group.pk)] = None
+        before[rights_changes.group(group.pk)] = None
     return group
 
 
 def rename_group(author: Author, group: Group, name: str, version: str) -> None:
     """Rename a group; raise AdministrationError."""
-    subject = rights.group(group.pk)
+    subject = rights_changes.group(group.pk)
     with recorded_change(author, "Renamed.", subject) as before:
         require_version(before[subject], version)
         _require_permission(author.user, group)
@@ -88,10 +87,10 @@ def rename_group(author: Author, group: Group, name: str, version: str) -> None:
 
 def delete_group(author: Author, group: Group, version: str) -> None:
     """Delete a group with its grants; its members lose it. Raise AdministrationError."""
-    subject = rights.group(group.pk)
+    subject = rights_changes.group(group.pk)
     with recorded_change(author, "Deleted.", subject) as before:
         # Once the group is locked: nobody can join it any more.
-        before.update(rights.snapshot(*rights.subjects_of_deletion([group])))
+        before.update(rights_changes.snapshot(*rights_changes.subjects_of_deletion([group])))
         require_version(before[subject], version)
         _require_permission(author.user, group)
         Group.objects.filter(pk=group.pk).delete()
@@ -100,7 +99,7 @@ def delete_group(author: Author, group: Group, version: str) -> None:
 def add_grant(author: Author, group: Group | None, scope: GrantScope) -> None:
     """Add a grant to a group, None being everybody; raise AdministrationError."""
     key = group.pk if group is not None else None
-    subject = rights.group(key)
+    subject = rights_changes.group(key)
     with recorded_change(author, "Grant added.", subject) as before:
         require_existence(before[subject])
         grant = _grant(key, scope)
@@ -111,7 +110,7 @@ def add_grant(author: Author, group: Group | None, scope: GrantScope) -> None:
 
 def remove_grant(author: Author, grant: Grant) -> None:
     """Remove a grant; raise AdministrationError if it was removed meanwhile."""
-    with recorded_change(author, "Grant removed.", rights.group(grant.group_id)):
+    with recorded_change(author, "Grant removed.", rights_changes.group(grant.group_id)):
         deleted, _rows = Grant.objects.filter(pk=grant.pk).delete()
         if not deleted:
             raise Conflict(_("The grant has been removed meanwhile."))

@@ -21,8 +21,7 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from dashboard.accounts import demo, usernames
-from dashboard.accounts.administration import rights
+from dashboard.accounts import demo, rights_changes, usernames
 from dashboard.accounts.authentication import break_glass
 from dashboard.accounts.authentication.external_groups import synchronise_groups
 from dashboard.accounts.permissions import Permission
@@ -189,8 +188,8 @@ def _add_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
     with transaction.atomic():
         account = User.objects.create_user(user.name)
         ProxyAccount.objects.create(user=account)
-        rights.record_changes(
-            {rights.account(account.pk): None},
+        rights_changes.record_changes(
+            {rights_changes.account(account.pk): None},
             "Added by the proxy.",
             at,
             changed_by=None,

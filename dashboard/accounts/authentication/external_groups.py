@@ -10,8 +10,7 @@ from datetime import datetime
 from django.contrib.auth.models import Group, User
 from django.db import transaction
 
-from dashboard.accounts import demo
-from dashboard.accounts.administration import rights
+from dashboard.accounts import demo, rights_changes
 
 
 def synchronise_groups(
@@ -33,9 +32,9 @@ def synchronise_groups(
     with transaction.atomic():
         if groups == set(user.groups.all()):
             return False
-        before = rights.snapshot(rights.account(user.pk))
+        before = rights_changes.snapshot(rights_changes.account(user.pk))
         user.groups.set(groups)
-        rights.record_changes(
+        rights_changes.record_changes(
             before,
             f"Groups set by {source}.",
             at,

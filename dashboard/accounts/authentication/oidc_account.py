@@ -13,8 +13,7 @@ from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 
-from dashboard.accounts import usernames
-from dashboard.accounts.administration import rights
+from dashboard.accounts import rights_changes, usernames
 from dashboard.accounts.authentication import break_glass, external_groups
 from dashboard.accounts.authentication.oidc_claims import Claims, OIDCFailure, Reason
 
@@ -70,8 +69,8 @@ def _find_or_create(claims: Claims, at: datetime, client_address: str | None) ->
     with contextlib.suppress(IntegrityError), transaction.atomic():
         user = User.objects.create_user(_unique(claims.username), claims.email)
         SocialAccount.objects.create(user=user, **key)
-        rights.record_changes(
-            {rights.account(user.pk): None},
+        rights_changes.record_changes(
+            {rights_changes.account(user.pk): None},
             f"Added by {SOURCE} for {claims.subject} of {settings.OIDC_ISSUER}.",
             at,
             changed_by=None,

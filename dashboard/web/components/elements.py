@@ -15,8 +15,8 @@ from django.utils.translation import gettext as _
 from dashboard.aborts.messages import ClockTime, MessageText, format_with_day
 from dashboard.runs import local_time
 from dashboard.runs import summary as run_summary
+from dashboard.runs.rich_text import Link
 from dashboard.runs.summary import Countdown, Elapsed, ExternalText, RichText
-from dashboard.web.components.runs.incident_summary import Link
 
 # Embeddings, overrides and isolates of the bidirectional algorithm, with their ends.
 _DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])

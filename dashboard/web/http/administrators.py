@@ -15,9 +15,9 @@ from django.utils.translation import gettext as _
 
 from dashboard.accounts.administration import administrators
 from dashboard.accounts.administration.administrators import AdministrationError, Author
+from dashboard.web.http import errors
 from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.responses import errors
 
 
 def for_administrators[**P](

@@ -17,8 +17,7 @@ from django.utils.translation import gettext as _
 from dashboard.db import health as db_health
 from dashboard.db.health import OutageCause
 from dashboard.runs import local_time
-from dashboard.web.http import site_context
-from dashboard.web.http.authentication import sign_in
+from dashboard.web.http import links, site_context
 from dashboard.web.http.responses.htmx import is_htmx
 from dashboard.web.http.responses.json_responses import ApiError, error_response
 
@@ -169,7 +168,7 @@ def unavailable_response(request: HttpRequest) -> HttpResponse:
         message = " ".join(filter(None, [outage_message(), write_message, retry_message]))
         response = HttpResponse(message, status=503, content_type="text/plain; charset=utf-8")
     else:
-        next_url = sign_in.return_url(request) if is_unsafe else request.get_full_path()
+        next_url = links.form_page_url(request) if is_unsafe else request.get_full_path()
         template_context = {
             "site": site_context.for_request(request),
             "outage_message": outage_message(),

@@ -1,12 +1,14 @@
 """URLs: the arguments of stage pages, absolute URLs, and links to Northflank."""
 
+import contextlib
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
 from django.conf import settings
-from django.urls import get_script_prefix, reverse
+from django.http import HttpRequest
+from django.urls import Resolver404, get_script_prefix, resolve, reverse
 from django.utils.translation import gettext as _
 
 from dashboard.db.prepared import PreparedQuery
@@ -126,3 +128,16 @@ def _northflank_label(template: str) -> str:
     }
     found = (label for placeholder, label in labels.items() if placeholder in template)
     return next(found, _("Open Northflank"))
+
+
+def form_page_url(request: HttpRequest) -> str:
+    """Return the URL of the page a form belongs to: the run's page, or the first page."""
+    match = request.resolver_match
+    if match is None:  # the request was answered before its URL was resolved
+        with contextlib.suppress(Resolver404):
+            match = resolve(request.path_info)
+    if match is not None and match.url_name in {"abort", "dismiss"}:
+        return reverse("run", kwargs=match.kwargs)
+    if match is not None and match.url_name == "run_lookup_retry":
+        return reverse("run_lookup", kwargs=match.kwargs)
+    return reverse("now")

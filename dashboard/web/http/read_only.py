@@ -7,7 +7,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.translation import gettext as _
 
-from dashboard.web.http.responses import errors
+from dashboard.web.http import errors
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _SESSION_VIEWS = {"logout"}  # admin views that change only the session

@@ -9,9 +9,8 @@ from django.views.decorators.http import require_http_methods
 from dashboard.accounts import permissions
 from dashboard.models import Run
 from dashboard.runs import acknowledgements
-from dashboard.web.http import keys, links, lookup
+from dashboard.web.http import errors, keys, links, lookup
 from dashboard.web.http.authentication import sign_in
-from dashboard.web.http.responses import errors
 from dashboard.web.http.responses.htmx import is_htmx, text_response
 from dashboard.web.pages.run import RunCard
 

@@ -10,12 +10,12 @@ from django.views.decorators.http import require_safe
 
 from dashboard.models import Pipeline, Run, Stage
 from dashboard.web.components import in_flight, tab_title
+from dashboard.web.components.board import board_filter, board_list, board_rows
+from dashboard.web.components.board.board_filter import BoardFilter, Choice
+from dashboard.web.components.board.board_list import PageOfPipelines
 from dashboard.web.components.data_age import DataAge, page_data_age, read_states
 from dashboard.web.components.lists import empty_states
 from dashboard.web.components.lists.empty_states import EmptyState
-from dashboard.web.components.runs import board_filter, board_list, board_rows
-from dashboard.web.components.runs.board_filter import BoardFilter, Choice
-from dashboard.web.components.runs.board_list import PageOfPipelines
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import lookup
 from dashboard.web.live.page import LivePart, Page, page_response, render_part

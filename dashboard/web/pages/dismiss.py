@@ -9,9 +9,8 @@ from django.views.decorators.http import require_http_methods
 from dashboard.accounts import permissions
 from dashboard.runs import dismissals
 from dashboard.web.components.runs import removed_notice, run_row
-from dashboard.web.http import lookup
+from dashboard.web.http import errors, lookup
 from dashboard.web.http.authentication import sign_in
-from dashboard.web.http.responses import errors
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -13,9 +13,8 @@ from dashboard.models import SavedView, Stage
 from dashboard.runs import saved_views
 from dashboard.web.components.lists import filters
 from dashboard.web.components.lists.filters import RunFilter
-from dashboard.web.http import links, lookup
+from dashboard.web.http import errors, links, lookup
 from dashboard.web.http.authentication import sign_in
-from dashboard.web.http.responses import errors
 
 
 @require_POST

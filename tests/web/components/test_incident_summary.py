@@ -15,8 +15,8 @@ from dashboard.models.aborts import AbortState, EventType
 from dashboard.northflank import Node
 from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
+from dashboard.runs.rich_text import Link
 from dashboard.web.components.runs import incident_summary
-from dashboard.web.components.runs.incident_summary import Link
 from tests.support import factories
 from tests.support.arbitrary import runs, trees
 

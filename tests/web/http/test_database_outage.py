@@ -33,8 +33,7 @@ from dashboard.db import threads as db_threads
 from dashboard.db.health import OutageCause
 from dashboard.models import Abort, Project, Run, Session
 from dashboard.models.accounts.access import AccessKind
-from dashboard.web.http import database_outage
-from dashboard.web.http.authentication import sign_in
+from dashboard.web.http import database_outage, links
 from dashboard.web.http.database_outage import WriteOutcome, WriteTracker
 from dashboard.web.live.feed import OUTAGE_EVENT
 from tests.support import factories
@@ -354,10 +353,10 @@ def test_api_503_response_reports_what_was_written(
 @pytest.mark.parametrize("form", ["abort", "dismiss"])
 def test_run_form_without_view_links_to_run_page(rf: RequestFactory, db: None, form: str) -> None:
     run = factories.run(factories.stage(), "r-1")
-    assert sign_in.return_url(rf.post(factories.address(run, form))) == factories.address(run)
+    assert links.form_page_url(rf.post(factories.address(run, form))) == factories.address(run)
 
 
 def test_run_lookup_form_without_view_links_to_run_lookup_page(rf: RequestFactory) -> None:
     address = reverse("run_lookup_retry", args=["r-1"])
-    assert sign_in.return_url(rf.post(address)) == reverse("run_lookup", args=["r-1"])
-    assert sign_in.return_url(rf.post("/no/such/page/")) == "/"
+    assert links.form_page_url(rf.post(address)) == reverse("run_lookup", args=["r-1"])
+    assert links.form_page_url(rf.post("/no/such/page/")) == "/"

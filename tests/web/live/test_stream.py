@@ -21,7 +21,7 @@ from dashboard.accounts.sessions import SignedInSession
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import ChangeCounter, Pipeline, Run, Stage
 from dashboard.models.severity import Severity
-from dashboard.web.components.runs import board_list
+from dashboard.web.components.board import board_list
 from dashboard.web.live import changes, feed
 from dashboard.web.live.changes import Channel
 from dashboard.web.pages.board import BoardPage

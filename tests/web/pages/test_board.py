@@ -16,8 +16,8 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Pipeline, Run, Stage
 from dashboard.runs import acknowledgements
-from dashboard.web.components.runs import board_list
-from dashboard.web.components.runs.board_filter import BoardFilter
+from dashboard.web.components.board import board_list
+from dashboard.web.components.board.board_filter import BoardFilter
 from tests.support import factories
 from tests.support.html import GetPage, select_one, text_of
 

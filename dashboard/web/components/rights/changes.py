@@ -7,8 +7,8 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from dashboard.accounts.administration import rights
-from dashboard.accounts.administration.rights import State, Subject
+from dashboard.accounts import rights_changes
+from dashboard.accounts.rights_changes import State, Subject
 from dashboard.models import RightsChange
 from dashboard.models.accounts.rights_changes import SubjectKind
 from dashboard.web.components.lists import record_pages
@@ -68,7 +68,7 @@ def load_changes(
     change_filter: ChangeFilter, before_pk: int | None, limit: int
 ) -> list[RightsChange]:
     """Return up to `limit` matching changes, newest first, with keys below `before_pk` if given."""
-    changes = rights.find_changes(
+    changes = rights_changes.find_changes(
         subject=change_filter.subject, name=change_filter.name, before_pk=before_pk
     )
     return list(changes[:limit])

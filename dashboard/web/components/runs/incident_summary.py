@@ -17,17 +17,12 @@ from dashboard.runs import durations, statuses, steps
 from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
 from dashboard.runs.local_time import format_full
+from dashboard.runs.rich_text import Link
 from dashboard.runs.summary import ExternalText, RichText
 
 MAX_LISTED = 5  # runs or acknowledgements; the others are only counted
 MAX_ERROR_LENGTH = 500  # characters of an error
 MAX_REASON_LENGTH = 300  # characters of a reason, an abort message or a timeline entry
-
-
-class Link(str):
-    """A URL; dialog.js makes it absolute by the page's own address."""
-
-    __slots__ = ()
 
 
 def build(

@@ -22,8 +22,8 @@ from dashboard.accounts.authentication.auth_proxy import AccountRefused, Headers
 from dashboard.accounts.identity import identity_of
 from dashboard.db.threads import now
 from dashboard.models.accounts.access import AccessKind
+from dashboard.web.http import errors
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.responses import errors
 
 log = structlog.get_logger(__name__)
 

@@ -1,6 +1,5 @@
 """Sign-in: every page requires a session; after signing in the user returns to the same page."""
 
-import contextlib
 from typing import Any
 
 from django.conf import settings
@@ -10,12 +9,13 @@ from django.contrib.auth.models import User
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
-from django.urls import Resolver404, resolve, reverse
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.csrf import csrf_failure
 
 from dashboard.accounts import sessions
 from dashboard.db.threads import now
+from dashboard.web.http import links
 from dashboard.web.http.responses.htmx import is_htmx, text_response
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -48,7 +48,7 @@ class SignInMiddleware(LoginRequiredMiddleware):
         if not is_unsafe:
             return super().handle_no_permission(request, view_func)
         messages.warning(request, message)
-        return redirect_to_login(return_url(request))
+        return redirect_to_login(links.form_page_url(request))
 
 
 def record_session_use(request: HttpRequest) -> None:
@@ -56,19 +56,6 @@ def record_session_use(request: HttpRequest) -> None:
     session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
     if session_key and not (is_htmx(request) and request.method in _SAFE_METHODS):
         sessions.record_use(session_key, now())
-
-
-def return_url(request: HttpRequest) -> str:
-    """Return the URL of the page a form belongs to: the run's page, or the first page."""
-    match = request.resolver_match
-    if match is None:  # the request was answered before its URL was resolved
-        with contextlib.suppress(Resolver404):
-            match = resolve(request.path_info)
-    if match is not None and match.url_name in {"abort", "dismiss"}:
-        return reverse("run", kwargs=match.kwargs)
-    if match is not None and match.url_name == "run_lookup_retry":
-        return reverse("run_lookup", kwargs=match.kwargs)
-    return reverse("now")
 
 
 def handle_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:

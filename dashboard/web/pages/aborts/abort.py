@@ -22,8 +22,7 @@ from dashboard.web.components.aborts import abort_history, reason_form
 from dashboard.web.components.aborts.reason_form import ReasonField
 from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_row
-from dashboard.web.http import keys, links, lookup
-from dashboard.web.http.responses import errors
+from dashboard.web.http import errors, keys, links, lookup
 from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.http.responses.htmx import is_htmx, render_page, text_response
 from dashboard.web.pages.run import RunCard

@@ -15,8 +15,7 @@ from dashboard.accounts import permissions
 from dashboard.web.components.aborts import abort_all, reason_form
 from dashboard.web.components.aborts.abort_all import BulkAbortConfirmation
 from dashboard.web.components.aborts.reason_form import ReasonField
-from dashboard.web.http import keys
-from dashboard.web.http.responses import errors
+from dashboard.web.http import errors, keys
 from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.http.responses.htmx import is_htmx, render_page, text_response
 

@@ -8,7 +8,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from dashboard.web.http.responses import errors
+from dashboard.web.http import errors
 
 
 @login_not_required

@@ -23,10 +23,11 @@ from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.models import ApiToken, Session
 from dashboard.models.accounts.api_tokens import Scope, TokenStatus
+from dashboard.web.http import errors
 from dashboard.web.http.authentication import known_browsers, password_checks
 from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.responses import errors, retry_later
+from dashboard.web.http.responses import retry_later
 
 SCOPE_LABELS = {
     Scope.READ: gettext_lazy("May read"),

@@ -8,8 +8,8 @@ from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
-from dashboard.accounts import demo, permissions
-from dashboard.accounts.administration import account_changes, administrators, rights
+from dashboard.accounts import demo, permissions, rights_changes
+from dashboard.accounts.administration import account_changes, administrators
 from dashboard.accounts.administration.administrators import AdministrationError, Conflict
 from dashboard.accounts.authentication import identity_sources
 from dashboard.models.catalog import StageName
@@ -60,7 +60,7 @@ def render_account(
 ) -> HttpResponse:
     """Render the page; `form_errors` are those of fields, or of "", the whole form."""
     user.refresh_from_db()
-    subject = rights.account(user.pk)
+    subject = rights_changes.account(user.pk)
     administrator = signed_in_user(request)
     problems = form_errors or {}
     user_permissions = permissions.for_user(user)
@@ -87,7 +87,7 @@ def render_account(
         "form_errors": problems.get("", []),
         "password_errors": problems.get("password", []),
         "groups": account_changes.choosable_groups(),
-        "version": rights.version(rights.snapshot(subject)[subject]),
+        "version": rights_changes.version(rights_changes.snapshot(subject)[subject]),
         "table": table.load(user_permissions),
         "answer": _answer(request.GET, user, user_permissions),
         "changes": changes.load_page(changes.ChangeFilter(subject=subject), RECENT_CHANGES),

@@ -6,8 +6,8 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
-from dashboard.accounts import permissions
-from dashboard.accounts.administration import group_changes, rights
+from dashboard.accounts import permissions, rights_changes
+from dashboard.accounts.administration import group_changes
 from dashboard.accounts.administration.administrators import AdministrationError, Conflict
 from dashboard.models import Project
 from dashboard.models.accounts.grants import Action
@@ -56,7 +56,7 @@ def render_group(
     status: int = 200,
 ) -> HttpResponse:
     """Render the page; `name_error` and `grant_error` say what was not changed, and why."""
-    subject = rights.group(group.pk if group else None)
+    subject = rights_changes.group(group.pk if group else None)
     members = group.user_set.order_by("username") if group else None
     rules = permissions.load_rules()
     context = {
@@ -70,7 +70,7 @@ def render_group(
         "permission": group_changes.edit_permission(signed_in_user(request), group)
         if group
         else None,
-        "version": rights.version(rights.snapshot(subject)[subject]),
+        "version": rights_changes.version(rights_changes.snapshot(subject)[subject]),
         "grants": grants.texts_by_key(group),
         "django_permissions": grants.django_permissions(group) if group else "",
         "projects": Project.objects.filter(removed_at=None).order_by("name", "slug"),

@@ -9,7 +9,8 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
-from dashboard.accounts.administration import group_changes, rights
+from dashboard.accounts import rights_changes
+from dashboard.accounts.administration import group_changes
 from dashboard.accounts.administration.administrators import Author
 from dashboard.accounts.administration.group_changes import GrantScope
 from dashboard.models import RightsChange
@@ -35,8 +36,8 @@ def on_call(root: User) -> Group:
     author = Author(root, "192.0.2.1")
     group = group_changes.add_group(author, "Nights")
     group_changes.add_grant(author, group, GrantScope(None, "Staging", "abort"))
-    subject = rights.group(group.pk)
-    version = rights.version(rights.snapshot(subject)[subject])
+    subject = rights_changes.group(group.pk)
+    version = rights_changes.version(rights_changes.snapshot(subject)[subject])
     group_changes.rename_group(author, group, "On-call", version)
     return group
 
@@ -67,7 +68,7 @@ def test_changes_are_shown_newest_first_with_differences(
 
 
 def test_filter_by_subject_follows_a_renamed_group(root_client: Client, on_call: Group) -> None:
-    subject = rights.group(on_call.pk).id
+    subject = rights_changes.group(on_call.pk).id
     assert len(shown(root_client, f"?subject={subject}")) == 3
     assert shown(root_client, "?name=On-call") == ["Renamed."]
     assert shown(root_client, "?name=nobody") == []
@@ -135,7 +136,7 @@ def test_admin_shows_changes_read_only(root_client: Client, on_call: Group) -> N
 
 def test_json_export_contains_the_states(live: Live, on_call: Group) -> None:
     client: httpx.Client = live.sign_in("root")
-    subject = rights.group(on_call.pk).id
+    subject = rights_changes.group(on_call.pk).id
     records = json.loads(client.get(f"/people/changes/export.json?subject={subject}").text)
     assert [record["detail"] for record in records] == ["Renamed.", "Grant added.", "Added."]
     granted = records[1]

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Keys, PreparedQuery
 from dashboard.models import Pipeline, Stage
-from dashboard.web.components.runs.board_filter import BoardFilter
+from dashboard.web.components.board.board_filter import BoardFilter
 
 PER_PAGE = 15  # at most 100 kB of HTML: bench/stages.py
 

@@ -20,9 +20,9 @@ from dashboard.db.prepared import Keys, PreparedModels
 from dashboard.models import Pipeline, Stage
 from dashboard.models.catalog import StageName
 from dashboard.runs.attention import AttentionRun
+from dashboard.web.components.board.board_list import PageOfPipelines
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.runs import history_charts, stage_cell
-from dashboard.web.components.runs.board_list import PageOfPipelines
 from dashboard.web.components.runs.stage_cell import CellFacts
 
 

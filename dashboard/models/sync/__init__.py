@@ -1,0 +1,1 @@
+"""What the sync stores about itself."""

@@ -1,0 +1,1 @@
+"""The board: which pipelines a page of it lists, and their rows."""
