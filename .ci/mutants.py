@@ -25,19 +25,19 @@ def change(mutant: str, path: Path) -> tuple[str, list[str]]:
     lines = get_diff_for_mutant(mutant, path=path).splitlines()[2:]
     changed = [line[0] + line[1:].strip() for line in lines if line[:1] in {"-", "+"}]
     function = re.sub(r"__mutmut_\d+$", "", mutant)
-    told = "\n".join([function, *lines])  # with the lines around: the same change may come twice
-    return hashlib.sha256(told.encode()).hexdigest()[:8], changed
+    source = "\n".join([function, *lines])  # with the lines around: the same change may come twice
+    return hashlib.sha256(source.encode()).hexdigest()[:8], changed
 
 
 def main() -> int:
     equivalent = set(re.findall(r"`([0-9a-f]{8})`", LIST.read_text() if LIST.exists() else ""))
-    chosen = sys.argv[1] if len(sys.argv) > 1 else ""
+    module = sys.argv[1] if len(sys.argv) > 1 else ""
     table: list[tuple[str, Counter[str]]] = []
     alive = 0
     for path in sorted(walk_mutatable_files()):
         data = SourceFileMutationData(path=path)
         data.load()
-        if not str(path).startswith(chosen) or not data.exit_code_by_key:
+        if not str(path).startswith(module) or not data.exit_code_by_key:
             continue
         counts: Counter[str] = Counter()
         for mutant, code in data.exit_code_by_key.items():
@@ -54,8 +54,8 @@ def main() -> int:
     table.append(("all", sum((counts for _, counts in table), Counter())))
     print(f"\n{'':36}{'mutants':>12}" + "".join(f"{outcome:>12}" for outcome in OUTCOMES))
     for name, counts in table:
-        told = "".join(f"{counts[outcome]:>12}" for outcome in OUTCOMES)
-        print(f"{name:36}{counts.total():>12}{told}")
+        numbers = "".join(f"{counts[outcome]:>12}" for outcome in OUTCOMES)
+        print(f"{name:36}{counts.total():>12}{numbers}")
     return 1 if alive else 0
 
 

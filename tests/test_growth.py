@@ -142,7 +142,7 @@ def feed_rounds(who: User) -> dict[str, Work]:
         channel = Channel(page, keys.get(page, 0), user_permissions)
         factories.change(run, status_since=timezone.now())
         change_set = changes.load_changes(ChangeCounter.latest() - 1)
-        assert [one.pk for one in change_set.runs] == [run.pk]
+        assert [changed_run.pk for changed_run in change_set.runs] == [run.pk]
         watchers.keep_alive([stage.pk], [run.pk], timezone.now())
         change_set.changed_parts(channel)
         change_set.status_parts(channel)
@@ -221,7 +221,7 @@ def work(settings: Any, manager: User, viewer: User) -> dict[str, Work]:
     )
     factories.grant("view", "parts", viewer, stage="Production")
     factories.worker()
-    factories.catalog_sweep()
+    factories.catalog_list()
     for name in ("view_accessevent", "change_user", "change_group", "change_grant"):
         manager.user_permissions.add(Permission.objects.get(codename=name))
     factories.pruning()

@@ -51,7 +51,9 @@ def is_addition(operation: Operation) -> bool:
 def test_migration_before_the_restart_only_adds(migration: Migration) -> None:
     if getattr(migration, "is_after_restart", False):
         return  # no older version serves any more
-    others = [each.describe() for each in migration.operations if not is_addition(each)]
+    others = [
+        operation.describe() for operation in migration.operations if not is_addition(operation)
+    ]
     assert set(others) == HARMLESS.get(migration.name, {}).keys()
 
 

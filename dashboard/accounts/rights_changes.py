@@ -178,7 +178,9 @@ def _group_state(subject: Subject) -> State | None:
 
 
 def _names(permissions: Iterable[Permission]) -> list[str]:
-    return sorted(f"{one.content_type.app_label}.{one.codename}" for one in permissions)
+    return sorted(
+        f"{permission.content_type.app_label}.{permission.codename}" for permission in permissions
+    )
 
 
 def _grants(group_key: int | None) -> list[dict[str, str]]:

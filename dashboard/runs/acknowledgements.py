@@ -51,11 +51,13 @@ def acknowledge(run: Run, user: User, *, reassign_from: Collection[int] = ()) ->
             for acknowledgement in active
             if acknowledgement.pk in reassign_from and acknowledgement.user_id != user.pk
         ]
-        is_acknowledged = any(one.user_id == user.pk for one in active)
+        is_acknowledged = any(acknowledgement.user_id == user.pk for acknowledgement in active)
         if is_acknowledged and not reassigned:
             return
         mark_changed([run.pk])
-        previous = Acknowledgement.objects.filter(pk__in=[one.pk for one in reassigned])
+        previous = Acknowledgement.objects.filter(
+            pk__in=[acknowledgement.pk for acknowledgement in reassigned]
+        )
         previous.update(ended_at=now, reassigned_to=username)
         if not is_acknowledged:
             Acknowledgement.objects.create(
@@ -65,7 +67,7 @@ def acknowledge(run: Run, user: User, *, reassign_from: Collection[int] = ()) ->
         "acknowledgement.created",
         run=run.run_id,
         by=username,
-        instead_of=[one.username for one in reassigned],
+        instead_of=[acknowledgement.username for acknowledgement in reassigned],
     )
 
 

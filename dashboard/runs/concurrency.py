@@ -64,7 +64,7 @@ def related_runs(
     queued_ahead, queued_behind, also_in_flight = list[Run](), list[Run](), list[Run]()
     policy = run.stage.concurrency_policy
     is_parallel = policy == concurrency_policy.PARALLEL
-    others = sorted((each for each in in_flight if each.pk != run.pk), key=_creation_order)
+    others = sorted((other for other in in_flight if other.pk != run.pk), key=_creation_order)
     for other in others:
         is_older = _creation_order(other) < _creation_order(run)
         if other.stage_id != run.stage_id or not run.in_flight or is_parallel:
@@ -75,7 +75,11 @@ def related_runs(
             queued_behind.append(other)
         else:
             also_in_flight.append(other)
-    stage_runs = [run, *finished.runs, *(each for each in others if each.stage_id == run.stage_id)]
+    stage_runs = [
+        run,
+        *finished.runs,
+        *(other for other in others if other.stage_id == run.stage_id),
+    ]
     stage_runs.sort(key=_creation_order)
     skipped_meanwhile = _skipped_meanwhile(run, stage_runs, finished)
     superseded_by = _superseded_by(run, stage_runs, finished)
@@ -133,7 +137,7 @@ def load_finished(run: Run, visible: Q) -> FinishedRuns:
     loaded = list(ended.without_detail().order_by("-created_at", "-pk")[:MAX_FINISHED_RUNS])
     for other in loaded:
         other.stage = run.stage
-    aborts = Abort.objects.filter(run__in=[run.pk, *(each.pk for each in loaded)])
+    aborts = Abort.objects.filter(run__in=[run.pk, *(other.pk for other in loaded)])
     return FinishedRuns(
         runs=loaded,
         aborted_run_pks=frozenset(aborts.values_list("run_id", flat=True)),
@@ -166,8 +170,8 @@ def _skipped_meanwhile(
     """Return the runs dropped while `run` was in flight, latest first."""
     candidates = ((other, _skipped_at(other, stage_runs, finished)) for other in finished.runs)
     return tuple(
-        each
-        for each, skipped_at in candidates
+        other
+        for other, skipped_at in candidates
         if skipped_at is not None and _was_active_at(run, skipped_at)
     )
 

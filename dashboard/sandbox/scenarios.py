@@ -61,7 +61,10 @@ class Scenario:
     def depends_on_opening(self) -> bool:
         """Whether it has preset runs, or flows that stop before it opens."""
         flows = (
-            flow for p in self.projects() for one in p.pipelines for flow in one.flows.values()
+            flow
+            for project in self.projects()
+            for pipeline in project.pipelines
+            for flow in pipeline.flows.values()
         )
         return any(flow.preset_runs or "idle" in flow.behaviours for flow in flows)
 

@@ -117,7 +117,7 @@ def _mark_missing(
     removed = list(missing.filter(missing_since__lte=now - REMOVAL_CONFIRMATION_TIME))
     for entry in removed:
         log.info("catalog.removed", kind=entry._meta.model_name, name=str(entry), slug=entry.slug)
-    missing.filter(pk__in=[each.pk for each in removed]).update(removed_at=now)
+    missing.filter(pk__in=[entry.pk for entry in removed]).update(removed_at=now)
     if removed:
         mirror.mark_orphaned(now, request_seq)
     missing.filter(missing_since=None).update(missing_since=now)

@@ -76,7 +76,9 @@ def message(omitted: Mapping[str, int]) -> str:
         "%(n)s entries of Northflank’s list cannot be shown: %(reasons)s.",
         total,
     )
-    reasons = [(_reason_text(one), omitted[one]) for one in Omission if one in omitted]
+    reasons = [
+        (_reason_text(omission), omitted[omission]) for omission in Omission if omission in omitted
+    ]
     texts = [f"{text} ({n:,})" if len(reasons) > 1 else text for text, n in reasons]
     return template % {"n": f"{total:,}", "reasons": ", ".join(texts)}
 

@@ -186,7 +186,8 @@ class _Checks:
             if question in self.observations
         }
         report.differences = sorted(
-            client.differences.values(), key=lambda one: (one.route, one.field, one.problem)
+            client.differences.values(),
+            key=lambda difference: (difference.route, difference.field, difference.problem),
         )
         return report
 
@@ -212,8 +213,14 @@ class _Checks:
         self.report.projects = list(map(self.client.without_token, ids))
         self.report.has_more_projects = page.has_next
         if not page.has_next:
-            self.report.missing_projects = [one for one in self.project_ids if one not in ids]
-        return [one for one in page.items if not self.project_ids or one.id in self.project_ids]
+            self.report.missing_projects = [
+                project_id for project_id in self.project_ids if project_id not in ids
+            ]
+        return [
+            project
+            for project in page.items
+            if not self.project_ids or project.id in self.project_ids
+        ]
 
     async def check_pipelines(self, projects: list[Project]) -> list[tuple[str, Pipeline]]:
         for project_id in [project.id for project in projects[:MAX_PROJECTS]]:

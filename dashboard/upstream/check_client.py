@@ -150,10 +150,12 @@ class CheckClient:
         }
 
     def _add_differences(self, found: list[Difference]) -> None:
-        for one in found:
-            key = one.route, one.field, one.problem
+        for difference in found:
+            key = difference.route, difference.field, difference.problem
             known = self.differences.get(key)
-            self.differences[key] = replace(one, count=one.count + (known.count if known else 0))
+            self.differences[key] = replace(
+                difference, count=difference.count + (known.count if known else 0)
+            )
 
     def _describe(self, failure: NorthflankError) -> list[Difference]:
         route = self._calls[-1].route if self._calls else ""

@@ -148,9 +148,9 @@ def test_change_of_account_is_recorded_with_state_before_and_after(
 ) -> None:
     change(root, viewer, is_staff=True, group_keys=frozenset({on_call.pk}))
     assert (viewer.is_staff, list(viewer.groups.all())) == (True, [on_call])
-    one = RightsChange.objects.get()
-    assert (one.before["groups"], one.before["staff"]) == ([], False)
-    assert (one.after["groups"], one.after["staff"]) == (["On-call"], True)
+    rights_change = RightsChange.objects.get()
+    assert (rights_change.before["groups"], rights_change.before["staff"]) == ([], False)
+    assert (rights_change.after["groups"], rights_change.after["staff"]) == (["On-call"], True)
 
 
 def test_change_in_access_log_is_one_line_without_states(root: Author, viewer: User) -> None:
@@ -326,9 +326,9 @@ def test_new_password_is_recorded_without_it(root: Author, viewer: User) -> None
     viewer.refresh_from_db()
     assert viewer.password == "!hashed"
     assert recorded() == [("root", "account", "viewer", "Changed password.")]
-    one = RightsChange.objects.get()
-    assert one.before == one.after
-    assert "hashed" not in str(one.after)
+    rights_change = RightsChange.objects.get()
+    assert rights_change.before == rights_change.after
+    assert "hashed" not in str(rights_change.after)
 
 
 # --- Groups and grants ---------------------------------------------------------------------------
@@ -359,8 +359,16 @@ def test_deleted_group_is_recorded_for_its_members(
 ) -> None:
     viewer.groups.add(on_call)
     group_changes.delete_group(root, on_call, version_of(rights_changes.group(on_call.pk)))
-    one = RightsChange.objects.get(subject_kind="account")
-    assert (one.subject, one.before["groups"], one.after["groups"]) == ("viewer", ["On-call"], [])
+    rights_change = RightsChange.objects.get(subject_kind="account")
+    assert (
+        rights_change.subject,
+        rights_change.before["groups"],
+        rights_change.after["groups"],
+    ) == (
+        "viewer",
+        ["On-call"],
+        [],
+    )
 
 
 @pytest.mark.parametrize("name", ["", " \t", "x" * 151, "\0"])

@@ -258,7 +258,7 @@ def nine_stages(places: dict[str, list[Stage]]) -> list[Stage]:
     for stage in stages:
         factories.abort(factories.run(stage), user)
     for number in range(PROJECTS):
-        factories.failed_catalog_sweep(factories.project(f"project-{number}"))
+        factories.failed_catalog_list(factories.project(f"project-{number}"))
     return stages
 
 

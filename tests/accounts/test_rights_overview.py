@@ -49,12 +49,14 @@ def test_patterns_agree_with_the_right_of_each_project(
 ) -> None:
     user_permissions = permissions.for_groups(["a"], rules)
     patterns = rights_overview.patterns(user_permissions)
-    containing = [one for one in patterns if project in one.project_ids] or [patterns[-1]]
+    containing = [pattern for pattern in patterns if project in pattern.project_ids] or [
+        patterns[-1]
+    ]
     [pattern] = containing
     right = pattern.rights[StageName.values.index(stage)]
     assert right.action == user_permissions.right_at(project, stage).action
     assert len(right.rules) == len(user_permissions.right_at(project, stage).rules)
-    assert [one for one in patterns if not one.project_ids] == patterns[-1:]
+    assert [pattern for pattern in patterns if not pattern.project_ids] == patterns[-1:]
 
 
 def test_narrowest_grant_is_the_first_reason() -> None:

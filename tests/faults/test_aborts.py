@@ -86,7 +86,7 @@ def count_received(upstream: FaultyUpstream, run: Run) -> int:
 
 def requests_about(upstream: FaultyUpstream, run: Run) -> list[str]:
     """Return the methods of the requests about a run, in their order: POST is an abort."""
-    return [each.method for each in upstream.proxy.requests if run.run_id in each.path]
+    return [request.method for request in upstream.proxy.requests if run.run_id in request.path]
 
 
 def recover(upstream: FaultyUpstream, run: Run, fault: str) -> None:

@@ -151,7 +151,7 @@ async def test_entry_repeated_on_next_page_is_not_omitted(
 ) -> None:
     server.enqueue(projects("a", "b", cursor="c2"), projects("b", "c"))
     page = await fetch_all_pages(lambda cursor: client.list_projects(cursor=cursor))
-    assert [each.id for each in page.items] == ["a", "b", "c"]
+    assert [item.id for item in page.items] == ["a", "b", "c"]
     assert page.omitted == {}
 
 

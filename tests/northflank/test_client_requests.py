@@ -76,7 +76,7 @@ async def test_client_reports_whole_answers_of_success_and_error(server: Scripte
         await client.get_auth()
         with pytest.raises(UnexpectedResponse):
             await client.list_projects()
-    assert [(one.route, one.status, one.body) for one in seen] == [
+    assert [(request.route, request.status, request.body) for request in seen] == [
         ("GET auth", 200, json.dumps(ANSWER).encode()),
         ("GET projects", 404, b"<h1>"),
     ]

@@ -35,8 +35,8 @@ def answer(route: str, body: Any, status: int = 200, **headers: str) -> Answer:
 
 def differences(route: str, body: Any, status: int = 200, **headers: str) -> list[tuple[str, str]]:
     found = find_differences(answer(route, body, status, **headers))
-    assert {one.route for one in found} <= {route}
-    return [(one.field, one.problem) for one in found]
+    assert {difference.route for difference in found} <= {route}
+    return [(difference.field, difference.problem) for difference in found]
 
 
 def test_documented_page_of_runs_has_no_difference() -> None:
@@ -72,8 +72,8 @@ def test_difference_in_run_names_field_and_problem(
 
 def test_difference_is_counted_once_per_entry() -> None:
     odd = [payloads.run(str(number), status="hibernating") for number in range(3)]
-    [one] = find_differences(answer("GET runs", payloads.page("runs", *odd, payloads.run())))
-    assert one.count == 3
+    [difference] = find_differences(answer("GET runs", payloads.page("runs", *odd, payloads.run())))
+    assert difference.count == 3
 
 
 def test_difference_in_step_is_found_at_any_depth() -> None:
@@ -96,7 +96,7 @@ def test_difference_in_step_is_found_at_any_depth() -> None:
 def test_answer_without_json_is_one_difference(body: bytes, problem: str) -> None:
     headers = {"content-type": "text/html; charset=utf-8"}
     found = find_differences(Answer("GET runs", 200, HEADERS | headers, body))
-    assert [(one.field, one.problem) for one in found] == [("", problem)]
+    assert [(difference.field, difference.problem) for difference in found] == [("", problem)]
 
 
 def test_steps_nested_too_deeply_are_a_difference() -> None:
@@ -119,9 +119,9 @@ def test_rate_limit_header_missing_or_odd_is_a_difference(value: str | None) -> 
     if value is not None:
         headers["x-ratelimit-reset"] = value
     body = json.dumps(payloads.page("runs")).encode()
-    [one] = find_differences(Answer("GET runs", 200, headers, body))
-    assert one.field == "header x-ratelimit-reset"
-    assert one.problem == ("missing" if value is None else "no plain number")
+    [difference] = find_differences(Answer("GET runs", 200, headers, body))
+    assert difference.field == "header x-ratelimit-reset"
+    assert difference.problem == ("missing" if value is None else "no plain number")
 
 
 def test_error_in_documented_form_has_no_difference() -> None:

@@ -48,7 +48,7 @@ def confirmation_address(*runs: Run) -> str:
 def abort_all_address(html: LexborHTMLParser) -> str:
     """The address that the "abort all" button of a page opens."""
     fields = select_one(html, ".abort-all form").css("input")
-    query = "&".join(f"{each.attributes['name']}={each.attributes['value']}" for each in fields)
+    query = "&".join(f"{field.attributes['name']}={field.attributes['value']}" for field in fields)
     return f"{BULK_PATH}?{query}"
 
 

@@ -185,7 +185,7 @@ def upstream_error(message: str, since: datetime | None = None, cause: str = "x"
     return Upstream.objects.update_or_create(pk=1, defaults=defaults)[0]
 
 
-def catalog_sweep() -> None:
+def catalog_list() -> None:
     """Record that the list of projects has been read."""
     CatalogSync.objects.create(next_sync_at=timezone.now(), synced_at=timezone.now())
 
@@ -215,7 +215,7 @@ def worker(name: str = "worker-1", **fields: Any) -> Worker:
     return Worker.objects.create(name=name, **{"started_at": now, "heartbeat_at": now} | fields)
 
 
-def failed_catalog_sweep(project: Project | None, message: str = "No access.") -> CatalogSync:
+def failed_catalog_list(project: Project | None, message: str = "No access.") -> CatalogSync:
     """Record that a project's pipelines can't be listed or, for None, the projects."""
     now = timezone.now()
     fields = {"error": "forbidden", "error_message": message, "error_since": now, "failures": 1}

@@ -182,11 +182,11 @@ def _change_types(value: Any, keep: frozenset[str] = frozenset()) -> Any:
     match value:
         case dict():
             return {
-                name: each if name in keep else _change_types(each, keep)
-                for name, each in value.items()
+                name: item if name in keep else _change_types(item, keep)
+                for name, item in value.items()
             }
         case list():
-            return [_change_types(each, keep) for each in value]
+            return [_change_types(item, keep) for item in value]
         case bool():
             return "yes"
         case str():
@@ -199,9 +199,9 @@ def _swap_containers(body: Any) -> Any:
     """Make a list of an object, and an object of a list."""
     match body:
         case dict():
-            return [_swap_containers(each) for each in body.values()]
+            return [_swap_containers(item) for item in body.values()]
         case list():
-            return {str(number): _swap_containers(each) for number, each in enumerate(body)}
+            return {str(number): _swap_containers(item) for number, item in enumerate(body)}
         case _:
             return body
 

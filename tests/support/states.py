@@ -598,7 +598,7 @@ def create_full() -> dict[str, object]:
     factories.worker()
     factories.worker("worker-2", heartbeat_at=past)
     factories.pruning()
-    factories.failed_catalog_sweep(stage.pipeline.project)
+    factories.failed_catalog_list(stage.pipeline.project)
     create_access_events("Changed Groups. Now: active, staff. Groups: Release managers.")
     create_sessions_and_tokens(manager, "A runbook with a name that is long enough for two lines")
     throttle_sign_in("nobody")
@@ -638,7 +638,7 @@ def create_long_texts(text: str) -> dict[str, object]:
     factories.search_lookup(10_000, parent=stage)
     factories.upstream_error(text)
     factories.worker("w" * 250)
-    factories.failed_catalog_sweep(stage.pipeline.project, text)
+    factories.failed_catalog_list(stage.pipeline.project, text)
     create_access_events(text)
     create_sessions_and_tokens(manager, text)
     return {

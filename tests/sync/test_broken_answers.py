@@ -190,9 +190,9 @@ def test_list_with_missing_project_is_read_again_soon(world: World) -> None:
     world.delete_projects("payments")
     CatalogSync.objects.filter(project=None).update(next_sync_at=LONG_AGO)
     world.live.sync(1)
-    sweep = CatalogSync.objects.get(project=None)
-    assert sweep.synced_at is not None
-    assert sweep.next_sync_at - sweep.synced_at <= catalog.REMOVAL_CONFIRMATION_TIME
+    catalog_list = CatalogSync.objects.get(project=None)
+    assert catalog_list.synced_at is not None
+    assert catalog_list.next_sync_at - catalog_list.synced_at <= catalog.REMOVAL_CONFIRMATION_TIME
 
 
 def test_project_listed_again_is_no_longer_missing(world: World) -> None:

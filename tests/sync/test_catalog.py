@@ -18,17 +18,17 @@ from dashboard.sync import catalog, schedule
 from tests.support.world import LONG_AGO, T0, World, at
 
 
-def sweep_again(world: World) -> None:
+def read_catalog_again(world: World) -> None:
     CatalogSync.objects.update(next_sync_at=LONG_AGO)
     world.sync()
 
 
-def sweep_until_removed(world: World) -> None:
+def read_catalog_until_removed(world: World) -> None:
     """Read the lists twice, with some time in between."""
-    sweep_again(world)
+    read_catalog_again(world)
     for queryset in (Project.objects.all(), Pipeline.objects.all()):
         queryset.exclude(missing_since=None).update(missing_since=LONG_AGO)
-    sweep_again(world)
+    read_catalog_again(world)
 
 
 def test_sync_finds_whole_catalog(full_world: World) -> None:
@@ -79,7 +79,7 @@ def test_project_of_setting_not_listed_is_logged(
 def test_deleted_project_is_removed(world: World) -> None:
     world.sync()
     world.delete_projects("payments")
-    sweep_until_removed(world)
+    read_catalog_until_removed(world)
     assert Project.objects.get().removed_at is not None
 
 
@@ -87,14 +87,14 @@ def test_deleted_project_keeps_its_runs(world: World) -> None:
     world.sync()
     before = Run.objects.count()
     world.delete_projects("payments")
-    sweep_until_removed(world)
+    read_catalog_until_removed(world)
     assert Run.objects.count() == before > 0
 
 
 def test_deleted_project_is_not_requested_again(world: World) -> None:
     world.sync()
     world.delete_projects("payments")
-    sweep_until_removed(world)
+    read_catalog_until_removed(world)
     world.sandbox.requests.clear()
     Run.objects.update(next_detail_sync_at=None)
     world.make_due()
@@ -106,7 +106,7 @@ def test_runs_of_deleted_project_stay_in_flight_as_removed(world: World) -> None
     world.sync()
     before = Run.objects.in_flight().count()
     world.delete_projects("payments")
-    sweep_until_removed(world)
+    read_catalog_until_removed(world)
     assert Run.objects.in_flight().exclude(removed_at=None).count() == before > 0
 
 
@@ -115,26 +115,26 @@ def test_runs_of_project_dropped_from_setting_are_not_in_flight(
 ) -> None:
     world.sync()
     settings.NORTHFLANK_PROJECTS = ["shop"]
-    sweep_again(world)
+    read_catalog_again(world)
     assert not Run.objects.in_flight().filter(stage__pipeline__project__slug="payments").exists()
 
 
 def test_project_listed_again_is_not_removed(world: World) -> None:
     world.sync()
     restore = world.delete_projects("payments")
-    sweep_until_removed(world)
+    read_catalog_until_removed(world)
     restore()
-    sweep_again(world)
+    read_catalog_again(world)
     assert Project.objects.get().removed_at is None
 
 
 def test_runs_of_project_listed_again_are_in_flight(world: World) -> None:
     world.sync()
     restore = world.delete_projects("payments")
-    sweep_until_removed(world)
+    read_catalog_until_removed(world)
     restore()
     world.make_due()
-    sweep_again(world)
+    read_catalog_again(world)
     assert {run.run_id for run in Run.objects.in_flight()} == world.ids(in_flight=True)
 
 
@@ -143,7 +143,7 @@ def test_deleted_pipeline_is_removed(world: World) -> None:
     payments = world.sandbox.world.find_project("payments")
     assert payments is not None
     object.__setattr__(payments, "pipelines", payments.pipelines[:1])
-    sweep_until_removed(world)
+    read_catalog_until_removed(world)
     assert Pipeline.objects.get(slug="ledger").removed_at is not None
 
 
@@ -153,9 +153,9 @@ def test_pipeline_listed_again_is_not_removed(world: World) -> None:
     assert payments is not None
     pipelines = payments.pipelines
     object.__setattr__(payments, "pipelines", pipelines[:1])
-    sweep_until_removed(world)
+    read_catalog_until_removed(world)
     object.__setattr__(payments, "pipelines", pipelines)
-    sweep_again(world)
+    read_catalog_again(world)
     assert Pipeline.objects.get(slug="ledger").removed_at is None
 
 
@@ -171,7 +171,7 @@ def test_new_pipeline_is_read_with_its_runs(world: World) -> None:
     object.__setattr__(payments, "pipelines", pipelines[:1])
     world.sync()
     object.__setattr__(payments, "pipelines", pipelines)
-    sweep_again(world)
+    read_catalog_again(world)
     new_pipeline = Pipeline.objects.latest("pk")
     assert new_pipeline.slug == pipelines[1].id
     assert Run.objects.filter(stage__pipeline=new_pipeline).exists()
@@ -182,7 +182,7 @@ def test_deleted_pipeline_history_is_still_shown(world: World, client: Client) -
     payments = world.sandbox.world.find_project("payments")
     assert payments is not None
     object.__setattr__(payments, "pipelines", payments.pipelines[:1])
-    sweep_until_removed(world)
+    read_catalog_until_removed(world)
     client.force_login(User.objects.create_user("viewer"))
     run = Run.objects.filter(stage__pipeline__slug="ledger").latest("created_at")
     stage_address = f"/projects/payments/pipelines/ledger/release-flows/{run.stage.name.lower()}/"
@@ -200,9 +200,9 @@ def test_forbidden_project_keeps_rows_and_reports_error(world: World, status: st
     world.sandbox.faults = [parse_fault("forbidden:payments")]
     for _ in range(3):
         world.make_due()
-        sweep_again(world)
-    sweep = CatalogSync.objects.get(project__slug="payments")
-    assert sweep.error == {"403": "forbidden", "404": "not_found"}[status]
+        read_catalog_again(world)
+    catalog_list = CatalogSync.objects.get(project__slug="payments")
+    assert catalog_list.error == {"403": "forbidden", "404": "not_found"}[status]
     assert Pipeline.objects.filter(removed_at=None).count() == 2
     assert Stage.objects.filter(has_flow=True).exclude(error="").count() == 5
     assert Run.objects.in_flight().count() == before > 0
@@ -216,7 +216,7 @@ def test_project_allowed_again_recovers(
     world.sandbox.faults = []
     for _ in range(2):
         world.make_due()
-        sweep_again(world)
+        read_catalog_again(world)
     assert CatalogSync.objects.get(project__slug="payments").error == ""
     assert not Stage.objects.exclude(error="").exists()
     assert Stage.objects.filter(has_flow=True).count() == 5
@@ -229,9 +229,9 @@ def test_project_allowed_again_recovers(
 
 def test_catalog_list_is_due_after_its_interval(world: World) -> None:
     world.sync()
-    for sweep in CatalogSync.objects.all():
-        assert sweep.synced_at is not None
-        assert sweep.next_sync_at - sweep.synced_at >= schedule.CATALOG_INTERVAL / 3
+    for catalog_list in CatalogSync.objects.all():
+        assert catalog_list.synced_at is not None
+        assert catalog_list.next_sync_at - catalog_list.synced_at >= schedule.CATALOG_INTERVAL / 3
 
 
 @pytest.mark.parametrize(
@@ -304,42 +304,42 @@ def test_name_and_policy_that_an_answer_lacks_stay_as_known(read_stage: Stage) -
     assert stage.pipeline.project.name == pipeline.project.name
 
 
-def test_first_catalog_sweep_is_due_at_once(db: None) -> None:
+def test_first_catalog_read_is_due_at_once(db: None) -> None:
     catalog.start(T0)
     assert catalog.claim_due(T0) is not None
 
 
-def test_leased_sweep_is_not_claimed_again(db: None) -> None:
+def test_leased_catalog_read_is_not_claimed_again(db: None) -> None:
     catalog.start(T0)
     catalog.claim_due(T0)
     assert catalog.claim_due(at(1)) is None
 
 
-def test_sweep_with_expired_lease_is_due(db: None) -> None:
+def test_catalog_read_with_expired_lease_is_due(db: None) -> None:
     catalog.start(T0)
     catalog.claim_due(T0)
     assert catalog.claim_due(T0 + catalog.LEASE) is not None
 
 
-def sweep_due_in_a_day(synced_seconds: float) -> CatalogSync:
+def create_list_due_in_a_day(synced_seconds: float) -> CatalogSync:
     catalog.start(T0)
     CatalogSync.objects.update(synced_at=at(synced_seconds), next_sync_at=at(86400))
     return CatalogSync.objects.get()
 
 
-def test_old_sweep_is_due_after_refresh(db: None) -> None:
-    sweep_due_in_a_day(-601)
+def test_old_catalog_read_is_due_after_refresh(db: None) -> None:
+    create_list_due_in_a_day(-601)
     catalog.refresh_now(T0, timedelta(seconds=600))
     assert catalog.claim_due(T0) is not None
 
 
-def test_recent_sweep_is_not_due_after_refresh(db: None) -> None:
-    sweep_due_in_a_day(-599)
+def test_recent_catalog_read_is_not_due_after_refresh(db: None) -> None:
+    create_list_due_in_a_day(-599)
     catalog.refresh_now(T0, timedelta(seconds=600))
     assert catalog.claim_due(T0) is None
 
 
-def test_leased_sweep_is_not_due_after_refresh(db: None) -> None:
+def test_leased_catalog_read_is_not_due_after_refresh(db: None) -> None:
     catalog.start(T0)
     CatalogSync.objects.update(synced_at=at(-86400))
     catalog.claim_due(T0)
@@ -347,7 +347,7 @@ def test_leased_sweep_is_not_due_after_refresh(db: None) -> None:
     assert catalog.claim_due(at(2)) is None
 
 
-def test_catalog_started_twice_has_one_sweep(db: None) -> None:
+def test_catalog_started_twice_is_read_once(db: None) -> None:
     catalog.start(T0)
     catalog.start(at(time.time()))
     assert CatalogSync.objects.count() == 1

@@ -188,12 +188,12 @@ def test_partial_catalog_list_is_marked_and_logged(
     before = Project.objects.count(), Pipeline.objects.count()
     for _ in range(2):
         read_again(full_world, f"{fault}{path}")
-    sweep = CatalogSync.objects.get(project__slug=project_slug)
-    assert sweep.is_partial
+    catalog_list = CatalogSync.objects.get(project__slug=project_slug)
+    assert catalog_list.is_partial
     assert (Project.objects.count(), Pipeline.objects.count()) == before
     read_again(full_world)
-    sweep.refresh_from_db()
-    assert not sweep.is_partial
+    catalog_list.refresh_from_db()
+    assert not catalog_list.is_partial
     assert logged_events("list.incomplete") != []
 
 
@@ -261,8 +261,8 @@ def test_stage_page_with_filter_shows_partial_list(
 
 def test_data_age_of_several_stages_shows_partial_lists(viewer: User, partial_stage: Stage) -> None:
     viewer_permissions = permissions.for_user(viewer)
-    sweeps = lookup.visible_sweeps(viewer_permissions)
-    totals = read_totals.load(Stage.objects.listed(), sweeps, timezone.now())
+    catalog_lists = lookup.visible_catalog_lists(viewer_permissions)
+    totals = read_totals.load(Stage.objects.listed(), catalog_lists, timezone.now())
     data_age = page_data_age(viewer_permissions, totals)
     assert data_age.status_hint == "1 list was only partly loaded."
 

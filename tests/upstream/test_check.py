@@ -60,7 +60,10 @@ def sent(sandbox: Sandbox) -> list[str]:
 
 
 def problems(report: Report) -> list[tuple[str, str, str]]:
-    return [(one.route, one.field, one.problem) for one in report.differences]
+    return [
+        (difference.route, difference.field, difference.problem)
+        for difference in report.differences
+    ]
 
 
 # --- an account as documented --------------------------------------------------------------------

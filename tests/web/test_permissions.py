@@ -92,7 +92,7 @@ def hidden_project_content(hidden_project_run: Run, manager: User) -> None:
     factories.stage(
         "Development", parent=pipeline, error="forbidden", error_message="Secret error", failures=3
     )
-    factories.failed_catalog_sweep(pipeline.project, "Secret list")
+    factories.failed_catalog_list(pipeline.project, "Secret list")
 
 
 def address(name: str, run: Run) -> str:
@@ -201,9 +201,9 @@ def test_data_age_ignores_hidden_stages(name: str, member_client: Client, stagin
 def test_unreadable_list_is_reported_only_for_visible_projects(
     member_client: Client, staging_run: Run
 ) -> None:
-    factories.failed_catalog_sweep(staging_run.stage.pipeline.project, "No access to shop.")
-    factories.failed_catalog_sweep(None, "No access to the list.")
-    factories.failed_catalog_sweep(factories.project("secret-project"), "Secret list")
+    factories.failed_catalog_list(staging_run.stage.pipeline.project, "No access to shop.")
+    factories.failed_catalog_list(None, "No access to the list.")
+    factories.failed_catalog_list(factories.project("secret-project"), "Secret list")
     assert "2 lists of projects or pipelines could not be loaded." in text_of(
         select_one(get_member_page(member_client, "/"), "#data-age")
     )
@@ -252,7 +252,7 @@ def test_page_without_any_permission_shows_no_visible_objects_message(
 ) -> None:
     Grant.objects.all().delete()
     factories.worker()
-    factories.catalog_sweep()
+    factories.catalog_list()
     html = get_member_page(member_client, address(name, staging_run))
     assert re.search("that you (can|may) see", text_of(select_one(html, "main")))
     assert html.css("[data-run], tr[data-stage], .board") == []

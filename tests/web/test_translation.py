@@ -349,8 +349,8 @@ def greek_catalog(admin_and_viewer: tuple[User, User]) -> Pipeline:
     factories.worker("έ")
     factories.worker("ζ", heartbeat_at=now - timedelta(hours=1))
     factories.upstream_error("σφάλμα")
-    factories.failed_catalog_sweep(None, "σφάλμα")
-    factories.failed_catalog_sweep(shop, "σφάλμα")
+    factories.failed_catalog_list(None, "σφάλμα")
+    factories.failed_catalog_list(shop, "σφάλμα")
     RateBudget.objects.update_or_create(
         pk=1, defaults={"limit": 1000, "remaining": 5, "synced_at": now, "resets_at": now}
     )

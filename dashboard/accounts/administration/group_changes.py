@@ -183,7 +183,9 @@ def _permissions(
 def _step(
     old: permissions.Permissions, new: permissions.Permissions, project: int, stage: str
 ) -> int:
-    ranks = [_RANK[one.right_at(project, stage).action] for one in (old, new)]
+    ranks = [
+        _RANK[user_permissions.right_at(project, stage).action] for user_permissions in (old, new)
+    ]
     return (ranks[1] > ranks[0]) - (ranks[1] < ranks[0])
 
 

@@ -48,5 +48,5 @@ def find_run(options: dict[str, Any], visible: Q | None = None) -> Run:
     except queries.RunNotFound as error:
         raise CommandError(str(error)) from error
     except queries.AmbiguousRun as ambiguous:
-        listed = "\n".join(f"  {one}" for one in ambiguous.places)
-        raise CommandError(f"{ambiguous}\n{listed}") from ambiguous
+        place_lines = "\n".join(f"  {place}" for place in ambiguous.places)
+        raise CommandError(f"{ambiguous}\n{place_lines}") from ambiguous

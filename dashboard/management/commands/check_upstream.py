@@ -72,7 +72,10 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _open_question_lines(report)
     if report.differences:
         yield "\nDifferences from the documentation, without ids, names and values:"
-        rows = [(one.route, one.field, one.problem, str(one.count)) for one in report.differences]
+        rows = [
+            (difference.route, difference.field, difference.problem, str(difference.count))
+            for difference in report.differences
+        ]
         yield output.format_table(("REQUEST", "FIELD", "DIFFERENCE", "COUNT"), rows)
 
 

@@ -40,7 +40,9 @@ class Command(RunbookCommand):
             self.stderr.write(problem)
         place = arguments.place_of(options)
         stages = Stage.objects.listed().filter(queries.stage_condition(place))
-        syncs = lookup.visible_sweeps(permissions.ALL).filter(queries.sweep_condition(place))
+        syncs = lookup.visible_catalog_lists(permissions.ALL).filter(
+            queries.catalog_list_condition(place)
+        )
         coverage_now = read_totals.load(stages, syncs, now()).coverage
         if not coverage_now.is_complete:
             self.stderr.write(coverage_now.text)

@@ -51,7 +51,7 @@ def stage_condition(place: Mapping[str, str]) -> Q:
     return Q(**{paths[part]: value for part, value in place.items() if part in paths})
 
 
-def sweep_condition(place: Mapping[str, str]) -> Q:
+def catalog_list_condition(place: Mapping[str, str]) -> Q:
     """Return the same condition for the catalog lists."""
     return Q(project=None) | Q(project__slug=place["project"]) if "project" in place else Q()
 

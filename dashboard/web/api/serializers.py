@@ -127,12 +127,12 @@ def acknowledgement_entries(run: Run) -> list[dict[str, Any]]:
     """Return the acknowledgements of a run, oldest first."""
     return [
         {
-            "username": one.username,
-            "acknowledged_at": _utc(one.acknowledged_at),
-            "ended_at": _utc(one.ended_at),
-            "reassigned_to": one.reassigned_to,
+            "username": acknowledgement.username,
+            "acknowledged_at": _utc(acknowledgement.acknowledged_at),
+            "ended_at": _utc(acknowledgement.ended_at),
+            "reassigned_to": acknowledgement.reassigned_to,
         }
-        for one in acknowledgements.history(run, db_threads.now())
+        for acknowledgement in acknowledgements.history(run, db_threads.now())
     ]
 
 

@@ -58,7 +58,9 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
     stages = Stage.objects.listed().filter(
         client.permissions.stage_filter(), queries.stage_condition(parameters)
     )
-    lists = lookup.visible_sweeps(client.permissions).filter(queries.sweep_condition(parameters))
+    lists = lookup.visible_catalog_lists(client.permissions).filter(
+        queries.catalog_list_condition(parameters)
+    )
     stage_coverage = read_totals.load(stages, lists, db_threads.now()).coverage
     return json_response(
         {"runs": serialized, "next": next_url or None}

@@ -123,11 +123,11 @@ def combine(
     totals_list = list(totals)
     failure = {"failure"} if has_recent_failure else ()
     return InFlightTotals(
-        frozenset(failure).union(*(one.statuses for one in totals_list)),
-        max((one.overdue_severity for one in totals_list), default=0),
-        max((one.abort_severity for one in totals_list), default=0),
-        count=sum(one.count for one in totals_list),
-        attention_count=sum(one.attention_count for one in totals_list),
+        frozenset(failure).union(*(stage_totals.statuses for stage_totals in totals_list)),
+        max((stage_totals.overdue_severity for stage_totals in totals_list), default=0),
+        max((stage_totals.abort_severity for stage_totals in totals_list), default=0),
+        count=sum(stage_totals.count for stage_totals in totals_list),
+        attention_count=sum(stage_totals.attention_count for stage_totals in totals_list),
     )
 
 

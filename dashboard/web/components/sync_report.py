@@ -135,12 +135,15 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
         if freshness.is_stale(fresh_until, now) and pk not in gaps
     }
     stages_worst_first = sorted(
-        stage_values, key=lambda one: _sort_key(*one, is_stale=one[0] in stale, now=now)
+        stage_values, key=lambda values: _sort_key(*values, is_stale=values[0] in stale, now=now)
     )
     totals = lookup.read_totals_query(permissions).load(now)
-    sweeps = list(lookup.failing_sweeps(permissions).select_related("project"))
-    partial = list(lookup.partial_sweeps(permissions).select_related("project"))
-    causes = {sweep.error for sweep in sweeps} | {error for _pk, error, *_rest in stage_values}
+    failing_lists = list(lookup.failing_catalog_lists(permissions).select_related("project"))
+    partial_lists = list(lookup.partial_catalog_lists(permissions).select_related("project"))
+    causes = {
+        *(catalog_list.error for catalog_list in failing_lists),
+        *(error for _pk, error, *_rest in stage_values),
+    }
     workers = _worker_rows(now)
     rate_limit = _rate_limit_usage(now)
     upstream_error = Upstream.objects.exclude(error="").first()
@@ -149,8 +152,8 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
         stale=len(stale),
         incomplete=totals.coverage.text,
         failing=sum(bool(error) for _pk, error, *_rest in stage_values),
-        failing_lists=len(sweeps),
-        partial_lists=len(partial) + sum(partial for *_rest, partial in stage_values),
+        failing_lists=len(failing_lists),
+        partial_lists=len(partial_lists) + sum(partial for *_rest, partial in stage_values),
         workers=sum(worker.is_alive for worker in workers),
         last_heartbeat_at=max((worker.heartbeat_at for worker in workers), default=None),
         upstream_error=upstream_error.error_message if upstream_error else "",
@@ -169,7 +172,7 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
         search_budget=run_lookup.load_usage(),
         webhook=webhook_status.load(now),
         workers=workers,
-        catalog_errors=[_catalog_error_row(sweep) for sweep in (*sweeps, *partial)],
+        catalog_errors=list(map(_catalog_error_row, (*failing_lists, *partial_lists))),
         access_hint=access_hint.describe("forbidden") if "forbidden" in causes else "",
         stages=_stage_rows(listed_keys, stage_classes, stale, now),
         polling_reasons=_polling_reason_rows(
@@ -255,11 +258,11 @@ def _database_facts() -> DatabaseFacts | None:
     )
 
 
-def _catalog_error_row(sweep: CatalogSync) -> CatalogErrorRow:
-    project_text = _("Pipelines of %(project)s") % {"project": sweep.project}
-    name = project_text if sweep.project else _("Projects")
-    text = sweep.error_message or omitted_entries.message(sweep.omitted)
-    return CatalogErrorRow(name, text, sweep.error_since, sweep.next_sync_at)
+def _catalog_error_row(catalog_list: CatalogSync) -> CatalogErrorRow:
+    project_text = _("Pipelines of %(project)s") % {"project": catalog_list.project}
+    name = project_text if catalog_list.project else _("Projects")
+    text = catalog_list.error_message or omitted_entries.message(catalog_list.omitted)
+    return CatalogErrorRow(name, text, catalog_list.error_since, catalog_list.next_sync_at)
 
 
 def _stage_rows(

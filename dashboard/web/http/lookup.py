@@ -240,27 +240,27 @@ def _project_list_query() -> PreparedQuery:
     return PreparedQuery(read_lists.values_list("pk")[:1])
 
 
-def failing_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
+def failing_catalog_lists(permissions: Permissions) -> QuerySet[CatalogSync]:
     """Return the visible catalog lists that can't be read; every user sees the list of projects."""
-    return visible_sweeps(permissions).exclude(error="")
+    return visible_catalog_lists(permissions).exclude(error="")
 
 
-def partial_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
+def partial_catalog_lists(permissions: Permissions) -> QuerySet[CatalogSync]:
     """Return the visible catalog lists that were read only in part."""
-    return visible_sweeps(permissions).filter(error="").exclude(omitted_by_page={})
+    return visible_catalog_lists(permissions).filter(error="").exclude(omitted_by_page={})
 
 
 @lru_cache(maxsize=100)
 def read_totals_query(permissions: Permissions) -> ReadTotalsQuery:
     """Return the query for the totals of the stages and lists that the user may see."""
     stages = Stage.objects.listed().filter(permissions.stage_filter())
-    return ReadTotalsQuery(stages, visible_sweeps(permissions))
+    return ReadTotalsQuery(stages, visible_catalog_lists(permissions))
 
 
-def visible_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
+def visible_catalog_lists(permissions: Permissions) -> QuerySet[CatalogSync]:
     """Return the catalog lists that the user may see; every user sees the list of projects."""
-    sweeps = CatalogSync.objects.filter(Q(project=None) | Q(project__removed_at=None))
+    catalog_lists = CatalogSync.objects.filter(Q(project=None) | Q(project__removed_at=None))
     if permissions.can_view_all:
-        return sweeps
+        return catalog_lists
     visible_projects = Project.objects.filter(permissions.project_filter())
-    return sweeps.filter(Q(project=None) | Q(project__in=visible_projects))
+    return catalog_lists.filter(Q(project=None) | Q(project__in=visible_projects))

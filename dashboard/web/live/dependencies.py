@@ -119,7 +119,7 @@ def listed_stages(permissions: Permissions) -> Querysets:
     # Without runs in flight, Now is as old as the oldest stage.
     with_flow_synced_at = Case(When(~Q(has_flow=False), then=F("synced_at")))
     stages_in_flight = in_flight.visible_runs(permissions).in_flight().order_by().values("stage")
-    sweeps = lookup.visible_sweeps(permissions)
+    catalog_lists = lookup.visible_catalog_lists(permissions)
     return [
         stages.values_list(
             *_fingerprint(Q()),
@@ -135,7 +135,7 @@ def listed_stages(permissions: Permissions) -> Querysets:
         stages.filter(pk__in=stages_in_flight).values_list(
             Texts(joined("pk", "synced_at", "fresh_until", "concurrency_policy"))
         ),
-        sweeps.values_list(
+        catalog_lists.values_list(
             Count(),
             count_if(Q(synced_at=None)),
             count_if(~Q(error="")),

@@ -93,8 +93,8 @@ def test_stage_names_without_gap_are_complete(db: None) -> None:
 
 
 def test_totals_of_lists(db: None) -> None:
-    factories.catalog_sweep()
-    factories.failed_catalog_sweep(factories.project("a"))
+    factories.catalog_list()
+    factories.failed_catalog_list(factories.project("a"))
     partial = {"synced_at": NOW, "next_sync_at": NOW, "omitted_by_page": {"1": {"no_id": 1}}}
     CatalogSync.objects.create(project=factories.project("b"), **partial)
     totals = load([])

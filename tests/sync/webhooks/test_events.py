@@ -342,46 +342,46 @@ def test_quiet_time_saves_at_most_twenty_turns(db: None) -> None:
 
 
 @pytest.fixture
-def sweep(shop: None) -> CatalogSync:
+def catalog_list(shop: None) -> CatalogSync:
     return CatalogSync.objects.create(project=None, next_sync_at=at(200), synced_at=at(-400))
 
 
-def test_event_of_unknown_project_makes_project_list_due(sweep: CatalogSync) -> None:
+def test_event_of_unknown_project_makes_project_list_due(catalog_list: CatalogSync) -> None:
     send_event({"project": {"id": "new"}})
-    sweep.refresh_from_db()
-    assert sweep.next_sync_at == T0
+    catalog_list.refresh_from_db()
+    assert catalog_list.next_sync_at == T0
 
 
-def test_event_of_unknown_project_keeps_leased_project_list(sweep: CatalogSync) -> None:
+def test_event_of_unknown_project_keeps_leased_project_list(catalog_list: CatalogSync) -> None:
     CatalogSync.objects.update(next_sync_at=at(110))  # claimed ten seconds ago
     send_event({"project": {"id": "new"}})
-    sweep.refresh_from_db()
-    assert sweep.next_sync_at == at(110)
+    catalog_list.refresh_from_db()
+    assert catalog_list.next_sync_at == at(110)
 
 
-def test_event_of_unknown_project_keeps_back_off_of_project_list(sweep: CatalogSync) -> None:
+def test_event_of_unknown_project_keeps_back_off_of_project_list(catalog_list: CatalogSync) -> None:
     CatalogSync.objects.update(failures=2)
     send_event({"project": {"id": "new"}})
-    sweep.refresh_from_db()
-    assert sweep.next_sync_at == at(200)
+    catalog_list.refresh_from_db()
+    assert catalog_list.next_sync_at == at(200)
 
 
 def test_event_of_project_outside_setting_is_ignored(
-    sweep: CatalogSync, settings: Settings
+    catalog_list: CatalogSync, settings: Settings
 ) -> None:
     settings.NORTHFLANK_PROJECTS = ["shop"]
     send_event({"project": {"id": "new"}})
-    sweep.refresh_from_db()
-    assert (sweep.next_sync_at, due()) == (at(200), [])
+    catalog_list.refresh_from_db()
+    assert (catalog_list.next_sync_at, due()) == (at(200), [])
 
 
-def test_event_of_unknown_pipeline_makes_pipeline_list_due(sweep: CatalogSync) -> None:
+def test_event_of_unknown_pipeline_makes_pipeline_list_due(catalog_list: CatalogSync) -> None:
     shop = Project.objects.get(slug="shop")
     of_shop = CatalogSync.objects.create(project=shop, next_sync_at=at(200))
     send_event({"project": {"id": "shop"}, "pipeline": {"id": "new"}})
     of_shop.refresh_from_db()
-    sweep.refresh_from_db()
-    assert (of_shop.next_sync_at, sweep.next_sync_at) == (T0, at(200))
+    catalog_list.refresh_from_db()
+    assert (of_shop.next_sync_at, catalog_list.next_sync_at) == (T0, at(200))
 
 
 # --- once --------------------------------------------------------------------------------------

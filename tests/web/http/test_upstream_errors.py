@@ -59,7 +59,7 @@ def test_outage_notice_for_other_error_has_no_hint(
 def test_page_with_refused_list_of_projects_names_role_to_check(
     name: str, run: Run, operator_client: Client
 ) -> None:
-    factories.failed_catalog_sweep(None, "The API token lacks permission (403).")
+    factories.failed_catalog_list(None, "The API token lacks permission (403).")
     html = parse_html(operator_client.get(address_of(name, run)))
     notice = text_of(select_one(html, "[data-upstream-error]"))
     assert notice.startswith("Projects cannot be listed since")
@@ -70,7 +70,7 @@ def test_page_with_refused_list_of_projects_names_role_to_check(
 def test_tab_title_with_refused_list_of_projects_is_not_that_of_an_outage(
     run: Run, get_page: GetPage
 ) -> None:
-    factories.failed_catalog_sweep(None)
+    factories.failed_catalog_list(None)
     assert "Not updating" not in select_one(get_page("/"), "title").text()
     factories.upstream_error("It fell over.", SINCE)
     assert "Not updating" in select_one(get_page("/"), "title").text()
@@ -127,7 +127,7 @@ def test_pages_before_first_sync_show_cannot_see(get_page: GetPage, db: None) ->
 def test_board_of_synced_account_without_pipelines_shows_nothing_exists(
     get_page: GetPage, db: None
 ) -> None:
-    factories.catalog_sweep()
+    factories.catalog_list()
     assert empty_state(get_page, "/board/") == "nothing_exists"
 
 

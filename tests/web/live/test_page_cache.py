@@ -108,7 +108,7 @@ def real_clock() -> Iterator[None]:
 
 @pytest.fixture
 def stage() -> Stage:
-    factories.catalog_sweep()
+    factories.catalog_list()
     stage = factories.stage()
     factories.run(stage)
     factories.run(stage, status="failure")
@@ -275,7 +275,7 @@ def test_page_is_cached_after_a_change_in_another_stage(visitors: Visitors, stag
 
 def test_stage_that_is_added_again_under_its_address_is_another_page(visitors: Visitors) -> None:
     visitors.add("anna", RELEASE_MANAGERS)
-    factories.catalog_sweep()
+    factories.catalog_list()
     for _ in range(3):
         stage = factories.stage()
         factories.run(stage)
@@ -367,7 +367,7 @@ class World:
 
     def __init__(self, seed: int, visitors: Visitors) -> None:
         self.choose = random.Random(seed)
-        factories.catalog_sweep()
+        factories.catalog_list()
         self.stages = [
             factories.stage(name, parent)
             for parent in (

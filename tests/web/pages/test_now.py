@@ -271,7 +271,7 @@ def test_now_page_with_stale_data_claims_nothing(
 
 def test_now_page_distinguishes_no_pipelines_from_no_data(get_page: GetPage, db: None) -> None:
     assert empty_states(get_page("/"))["empty-in-flight"] == "cannot_see"
-    factories.catalog_sweep()
+    factories.catalog_list()
     html = get_page("/")
     assert empty_states(html)["empty-in-flight"] == "nothing_exists"
     assert element_text(html, "empty-in-flight") == "The API token has access to no pipelines."

@@ -182,8 +182,8 @@ def test_stage_row_with_error_shows_message_and_start(get_page: GetPage, stage: 
 
 
 def test_status_page_shows_unreadable_lists(get_page: GetPage, stage: Stage) -> None:
-    factories.failed_catalog_sweep(stage.pipeline.project)
-    factories.failed_catalog_sweep(None, "Nobody may.")
+    factories.failed_catalog_list(stage.pipeline.project)
+    factories.failed_catalog_list(None, "Nobody may.")
     text = text_of(get_section(get_page, "lists"))
     assert "Pipelines of Shop No access." in text
     assert "Projects Nobody may." in text
@@ -195,7 +195,7 @@ def test_status_page_with_refused_request_names_role_to_check(
 ) -> None:
     assert get_page("/status/").css("[data-access-hint]") == []
     if refused == "a list":
-        factories.failed_catalog_sweep(stage.pipeline.project)
+        factories.failed_catalog_list(stage.pipeline.project)
     else:
         Stage.objects.update(error="forbidden", error_message="No access.", error_since=SINCE)
     hint = text_of(select_one(get_page("/status/"), "[data-access-hint]"))
@@ -307,7 +307,7 @@ def test_page_links_to_status_page_with_stale_and_unreadable_counts(
     assert get_page(address).css("[data-details-link]") == []
     factories.stage("Staging", error="x", error_message="No access.", error_since=SINCE)
     factories.stage("Development", fresh_until=SINCE)
-    factories.failed_catalog_sweep(stage.pipeline.project)
+    factories.failed_catalog_list(stage.pipeline.project)
     details_link = select_one(get_page(address), "a[data-details-link]")
     assert details_link.attributes["href"] == "/status/"
     assert text_of(details_link) == (

@@ -28,9 +28,9 @@ _MAX_UNFOLDED = 5
 
 # Known statuses in which a run can be aborted.
 _ABORTABLE_STATUSES = [
-    each
-    for each in statuses.RUN_STATUSES
-    if each not in {"aborting", "aborted", "success", "failure", "skipped"}
+    status
+    for status in statuses.RUN_STATUSES
+    if status not in {"aborting", "aborted", "success", "failure", "skipped"}
 ]
 
 

@@ -47,7 +47,9 @@ class GroupRows:
 
 def load_pipelines(page: PageOfPipelines) -> list[Pipeline]:
     """Return the pipelines of a page in their order, with their projects."""
-    pipelines = {one.pk: one for one in _pipelines_query().fetch(pipelines=page.groups)}
+    pipelines = {
+        pipeline.pk: pipeline for pipeline in _pipelines_query().fetch(pipelines=page.groups)
+    }
     return [pipelines[key] for key in page.groups if key in pipelines]
 
 
@@ -109,9 +111,12 @@ def render_cells(
     """
     facts = stage_cell.load_facts(stages, in_flight_by_stage, attention_runs)
     chart_versions = history_charts.latest_versions([stage.pk for stage in stages])
-    keys = {one.stage.pk: _cache_key(one, chart_versions.get(one.stage.pk)) for one in facts}
+    keys = {
+        cell_facts.stage.pk: _cache_key(cell_facts, chart_versions.get(cell_facts.stage.pk))
+        for cell_facts in facts
+    }
     cached = cache.get_many(keys.values())
-    missing = [one for one in facts if keys[one.stage.pk] not in cached]
+    missing = [cell_facts for cell_facts in facts if keys[cell_facts.stage.pk] not in cached]
     rendered = _render(missing) if missing else {}
     # Newer rows may have been read than the key says: no later page has that key.
     cache.set_many({keys[stage]: html for stage, html in rendered.items()})
@@ -120,7 +125,7 @@ def render_cells(
 
 
 def _render(facts: Collection[CellFacts]) -> dict[int, SafeString]:
-    charts = history_charts.render_charts([one.stage for one in facts], compact=True)
+    charts = history_charts.render_charts([cell_facts.stage for cell_facts in facts], compact=True)
     template = get_template("components/board_cell.html")
     return {
         cell.key: mark_safe(template.render({"cell": cell}).strip())

@@ -99,8 +99,12 @@ def load(query: Mapping[str, str]) -> Matrix:
 
     everybody = row(0, "", None)
     return Matrix(
-        projects=[("", _("All projects"))] + [(one.slug, str(one)) for one in shown_projects],
-        rows=[everybody, *(row(one.pk, one.name, member_counts[one.pk]) for one in shown_groups)],
+        projects=[("", _("All projects"))]
+        + [(project.slug, str(project)) for project in shown_projects],
+        rows=[
+            everybody,
+            *(row(group.pk, group.name, member_counts[group.pk]) for group in shown_groups),
+        ],
         filter=texts_given,
         group_text=_page_text(group_page, _("Groups %(first)d–%(last)d of %(total)d")),
         project_text=_page_text(project_page, _("Projects %(first)d–%(last)d of %(total)d")),

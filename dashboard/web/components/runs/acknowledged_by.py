@@ -90,7 +90,7 @@ def panel(
         return None
     # A new id when the available actions change: the stream sends the element without a form,
     # since the form differs per user, and the page then fetches it (run.html).
-    state = "-".join(str(one.pk) for one in unreleased) or "nobody"
+    state = "-".join(str(acknowledgement.pk) for acknowledgement in unreleased) or "nobody"
     return AcknowledgementPanel(
         id=f"acknowledgements-{state}",
         url=url,
@@ -114,7 +114,7 @@ def actions(
     return AcknowledgementActions(
         is_acknowledged=len(others) < len(unreleased),
         acknowledge_label=_("Acknowledge too") if others else _("Acknowledge"),
-        reassign_from_keys=[one.pk for one in others],
+        reassign_from_keys=[acknowledgement.pk for acknowledgement in others],
         reassign_from=active_others.names if (active_others := active(others)) else "",
     )
 

@@ -27,5 +27,5 @@ def panel(run: Run, permission: Permission) -> DismissalPanel | None:
         return DismissalPanel(entries, "")
     if is_dismissible:
         return DismissalPanel(entries, _("Dismiss"))
-    is_dismissed = any(one.restored_at is None for one in entries)
+    is_dismissed = any(dismissal.restored_at is None for dismissal in entries)
     return DismissalPanel(entries, _("Restore") if is_dismissed else "")

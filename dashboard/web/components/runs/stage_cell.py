@@ -122,21 +122,21 @@ def build_cells(
     """Return the cells with these facts, with their runs loaded."""
     rows_by_key = _load_rows(facts)
     cells = []
-    for one in facts:
-        stage = one.stage
-        rows = [rows_by_key[pk] for pk, _version in one.runs if pk in rows_by_key]
+    for cell_facts in facts:
+        stage = cell_facts.stage
+        rows = [rows_by_key[pk] for pk, _version in cell_facts.runs if pk in rows_by_key]
         cell = StageCell(
             key=stage.pk,
             stage=stage.name,
             name=stage.name,
             url=links.stage_url(stage),
-            state=one.state,
-            in_flight_count=one.in_flight_count,
-            needs_attention=one.needs_attention,
+            state=cell_facts.state,
+            in_flight_count=cell_facts.in_flight_count,
+            needs_attention=cell_facts.needs_attention,
             overdue_message=overdue_messages.worst(rows[0].overdue_severity, rows[0].abort_severity)
             if rows
             else None,
-            acknowledgements=one.acknowledgements,
+            acknowledgements=cell_facts.acknowledgements,
             error=stage.error_message,
             rows=rows,
             history_chart=history_charts.get(stage.pk, SafeString()),
@@ -163,8 +163,8 @@ def _find_runs(
         ]
         for stage, *newest_pks in newest_by_stage
     }
-    shown = [pk for pks in pks_by_stage.values() for pk in pks]
-    versions = dict(_versions_query().fetch(runs=shown))
+    run_keys = [pk for pks in pks_by_stage.values() for pk in pks]
+    versions = dict(_versions_query().fetch(runs=run_keys))
     return {
         stage: [(pk, versions[pk]) for pk in pks if pk in versions]
         for stage, pks in pks_by_stage.items()
@@ -187,10 +187,10 @@ def _versions_query() -> PreparedQuery:
 
 def _load_rows(facts: Iterable[CellFacts]) -> dict[int, RunRow]:
     """Return the rows of the runs to show, by run key."""
-    stages = {one.stage.pk: one.stage for one in facts}
-    shown = [pk for one in facts for pk, _version in one.runs]
+    stages = {cell_facts.stage.pk: cell_facts.stage for cell_facts in facts}
+    run_keys = [pk for cell_facts in facts for pk, _version in cell_facts.runs]
     rows = {}
-    for run in Run.objects.filter(pk__in=shown).without_detail():
+    for run in Run.objects.filter(pk__in=run_keys).without_detail():
         run.stage = stages[run.stage_id]
         rows[run.pk] = run_row.build_row(run, DENIED, None)
     return rows

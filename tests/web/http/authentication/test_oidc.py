@@ -177,7 +177,7 @@ def test_account_page_says_that_the_provider_signs_it_in(
         page = dashboard.administrator.open(f"/people/?q={name}")
         links = {text_of(a): a.attributes["href"] for a in parse_html(page).css("a.title")}
         page = dashboard.administrator.open(links[name] or "")
-        return [text_of(one) for one in parse_html(page).css("[data-source]")]
+        return [text_of(element) for element in parse_html(page).css("[data-source]")]
 
     visitor.sign_in(username)
     assert source_of(username) == [

@@ -73,7 +73,7 @@ def test_abort_row_follows_change_of_its_run_alone(get_page: GetPage, manager: U
 def test_newest_page_is_looked_up_once(get_page: GetPage, manager: User) -> None:
     factories.abort_of_new_run(manager)
     sql = queries(get_page, "/aborts/")
-    assert len([each for each in sql if "LIMIT 101" in each]) == 1
+    assert len([statement for statement in sql if "LIMIT 101" in statement]) == 1
 
 
 # --- Rows ----------------------------------------------------------------------------------------

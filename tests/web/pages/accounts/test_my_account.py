@@ -211,7 +211,7 @@ def test_form_counts_as_use_and_refresh_does_not(viewer: User) -> None:
 
 
 def test_page_from_memory_counts_as_use(viewer: User) -> None:
-    factories.catalog_sweep()
+    factories.catalog_list()
     first, second = sign_in(viewer), sign_in(viewer)
     second.handler = first.handler
     for client in (first, first, second):

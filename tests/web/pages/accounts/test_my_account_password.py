@@ -163,7 +163,7 @@ def test_password_that_cannot_be_used_is_not_changed(
     def reason() -> str:
         page = parse_html(viewer_client.get("/account/"))
         assert bool(page.css("input[type=password]")) != bool(page.css("[data-reason]"))
-        return "".join(text_of(one) for one in page.css("[data-reason]"))
+        return "".join(text_of(element) for element in page.css("[data-reason]"))
 
     assert reason() == ""
     settings.PASSWORD_SIGN_IN = False

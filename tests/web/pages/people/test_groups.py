@@ -51,9 +51,9 @@ def test_matrix_shows_what_is_granted_and_what_follows(
     shop = factories.project("shop")
     factories.grant("abort", "On-call", viewer, project=shop, stage="Staging")
     html = open_page(root_client, "/people/groups/")
-    headings = [text_of(one) for one in html.css(".matrix [scope=colgroup]")]
+    headings = [text_of(cell) for cell in html.css(".matrix [scope=colgroup]")]
     assert headings == ["All projects", "Shop"]
-    stages = [text_of(one) for one in html.css(".matrix thead tr:last-child th")]
+    stages = [text_of(cell) for cell in html.css(".matrix thead tr:last-child th")]
     assert stages[1:5] == ["All stages", "Development", "Staging", "Production"]
     assert cells(html, None) == ["view*", *["view"] * 7]
     assert cells(html, on_call) == [*["view"] * 6, "abort*", "view"]
@@ -71,9 +71,9 @@ def test_matrix_finds_groups_and_projects_by_text(root_client: Client, on_call: 
     for slug in ("shop", "payments"):
         factories.project(slug)
     html = open_page(root_client, "/people/groups/?group=CALL&project=pay")
-    names = [text_of(one) for one in html.css(".matrix tbody th a")]
+    names = [text_of(link) for link in html.css(".matrix tbody th a")]
     assert names == ["Everybody who is signed in", "On-call"]
-    assert [text_of(one) for one in html.css("[scope=colgroup]")] == ["All projects", "Payments"]
+    assert [text_of(cell) for cell in html.css("[scope=colgroup]")] == ["All projects", "Payments"]
 
 
 def test_matrix_of_many_groups_and_projects_has_pages(root_client: Client) -> None:
@@ -172,7 +172,9 @@ def test_grant_is_added_after_confirmation(
         "1 account will be able to abort there, and could not before."
     )
     assert not Grant.objects.filter(group=on_call).exists()
-    fields = {one.attributes["name"]: one.attributes["value"] for one in html.css("main input")}
+    fields = {
+        field.attributes["name"]: field.attributes["value"] for field in html.css("main input")
+    }
     assert {**form, "csrfmiddlewaretoken": fields["csrfmiddlewaretoken"]} == fields
     assert root_client.post(url(on_call, "grants/new/"), form).status_code == 303
     grant = Grant.objects.get(group=on_call)

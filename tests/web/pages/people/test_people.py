@@ -49,7 +49,7 @@ def save_account(client: Client, user: User, **changes: Any) -> HttpResponse:
     html = open_page(client, account_url(user))
     form: dict[str, Any] = {
         "version": select_one(html, "input[name=version]").attributes["value"],
-        "group": [one.attributes["value"] for one in html.css("input[name=group][checked]")],
+        "group": [field.attributes["value"] for field in html.css("input[name=group][checked]")],
     }
     for name in ("active", "staff", "superuser"):
         if html.css(f"input[name={name}][checked]") or html.css(f"input[type=hidden][name={name}]"):
@@ -190,7 +190,7 @@ def test_account_is_changed_with_its_groups_and_state(root_client: Client, viewe
     assert (viewer.is_active, viewer.is_staff) == (False, True)
     assert list(viewer.groups.all()) == [group]
     html = open_page(root_client, account_url(viewer))
-    differences = [text_of(one) for one in html.css(".differences li")]
+    differences = [text_of(item) for item in html.css(".differences li")]
     assert differences == ["− Removed: active", "+ Added: group “On-call”", "+ Added: staff"]
     assert "the account is inactive" in text_of(select_one(html, "main"))
 
@@ -250,7 +250,9 @@ def test_demo_account_keeps_its_group_and_has_no_password_form(root_client: Clie
 
 
 def source_of(client: Client, user: User) -> list[str]:
-    return [text_of(one) for one in open_page(client, account_url(user)).css("[data-source]")]
+    return [
+        text_of(element) for element in open_page(client, account_url(user)).css("[data-source]")
+    ]
 
 
 def test_account_shows_that_the_proxy_signs_it_in(
@@ -477,7 +479,7 @@ def test_hostile_names_are_escaped(root_client: Client, viewer: User) -> None:
     ):
         html = open_page(root_client, address)
         assert html.css("#hostile, main script, main img, x") == [], address
-        assert any(HOSTILE[:40] in one.text() for one in html.css("bdi")), address
+        assert any(HOSTILE[:40] in element.text() for element in html.css("bdi")), address
 
 
 @pytest.mark.parametrize("page", ["", "delete/"])

@@ -56,7 +56,7 @@ def test_changes_are_shown_newest_first_with_differences(
     assert shown(root_client) == ["Renamed.", "Grant added.", "Added."]
     html = parse_html(root_client.get("/people/changes/"))
     renamed, granted, added = html.css("[data-rights-change]")
-    assert [text_of(one) for one in renamed.css(".differences li")] == [
+    assert [text_of(item) for item in renamed.css(".differences li")] == [
         "− Removed: name “Nights”",
         "+ Added: name “On-call”",
     ]
