@@ -182,13 +182,13 @@ class Proxy:
         self.upstream = upstream
         self.tried: dict[str, Tried] = {}
         self.loop = asyncio.new_event_loop()
-        self.place = socket.create_server(("127.0.0.1", 0))
-        self.port = self.place.getsockname()[1]
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_until_complete(asyncio.start_server(self._serve, sock=self.place))
+        self.loop.run_until_complete(asyncio.start_server(self._serve, sock=self.listener))
         self.loop.run_forever()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

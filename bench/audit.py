@@ -126,7 +126,7 @@ def export(table: Table, server: Server, client: Browser, ending: str, acts: int
 
 
 def _downloaded(client: Browser, path: str) -> Iterator[bytes]:
-    connection = http.client.HTTPConnection(client.place, timeout=600)
+    connection = http.client.HTTPConnection(client.host, timeout=600)
     cookies = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
     connection.request("GET", path, headers={"Cookie": cookies, "Accept-Encoding": "gzip"})
     response = connection.getresponse()

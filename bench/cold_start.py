@@ -58,23 +58,23 @@ def upstream(stages: int) -> Iterator[tuple[str, Sandbox]]:
         dataclasses.replace(project, pipelines=project.pipelines[:each])
         for project in world.projects
     )
-    place = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
         )
     )
     thread = threading.Thread(
-        target=lambda: asyncio.run(server._serve(sockets=[place])), daemon=True
+        target=lambda: asyncio.run(server._serve(sockets=[listener])), daemon=True
     )
     thread.start()
     wait_for(lambda: server.started, "the sandbox listens")
     try:
-        yield f"http://127.0.0.1:{place.getsockname()[1]}", app.state.sandbox
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.sandbox
     finally:
         server.should_exit = server.force_exit = True
         thread.join(10)
-        place.close()
+        listener.close()
 
 
 def in_flight(of: Sandbox) -> set[str]:

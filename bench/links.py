@@ -100,23 +100,23 @@ def upstream() -> Iterator[tuple[str, Log]]:
     """Serve a sandbox from this process."""
     options = sandbox.Options(scenario="100-pipelines", faults=[sandbox.parse_fault(LATENCY)])
     log = Log(sandbox.create_app(options))
-    place = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
             log, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
         )
     )
     thread = threading.Thread(
-        target=lambda: asyncio.run(server._serve(sockets=[place])), daemon=True
+        target=lambda: asyncio.run(server._serve(sockets=[listener])), daemon=True
     )
     thread.start()
     wait_for(lambda: server.started, "the sandbox listens")
     try:
-        yield f"http://127.0.0.1:{place.getsockname()[1]}", log
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", log
     finally:
         server.should_exit = server.force_exit = True
         thread.join(10)
-        place.close()
+        listener.close()
 
 
 @contextlib.contextmanager

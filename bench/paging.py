@@ -118,8 +118,8 @@ class Person:
         oldest = self.stage.runs.filter(in_flight=False)
         if statuses := parse_qs(query).get("status"):
             oldest = oldest.filter(status__in=statuses)
-        place = oldest.order_by("created_at", "pk").values_list("in_flight", "created_at", "pk")
-        found = list(place[:101])
+        keys = oldest.order_by("created_at", "pk").values_list("in_flight", "created_at", "pk")
+        found = list(keys[:101])
         return f"{query}&before={Cursor(*found[-1]).encoded_text}"
 
 

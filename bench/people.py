@@ -53,16 +53,16 @@ class Person:
     def __init__(self, url: str, name: str) -> None:
         browser = Browser(url)
         browser.sign_in(name)
-        self.name, self.place = name, urlsplit(url)
+        self.name, self.address = name, urlsplit(url)
         cookies = "; ".join(f"{key}={value}" for key, value in browser.cookies.items())
         self.headers = (
-            f"Host: {self.place.netloc}\r\nCookie: {cookies}\r\nAccept-Encoding: gzip\r\n\r\n"
+            f"Host: {self.address.netloc}\r\nCookie: {cookies}\r\nAccept-Encoding: gzip\r\n\r\n"
         )
         self.connect()
 
     def connect(self) -> None:
         """Open a new connection: the server closes one that was idle for some seconds."""
-        self.socket = socket.create_connection((self.place.hostname, self.place.port))
+        self.socket = socket.create_connection((self.address.hostname, self.address.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, path: str) -> None:

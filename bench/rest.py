@@ -128,7 +128,7 @@ def context_switches(server: Server) -> int:
 
 def measure(table: Table, bench: Bench, postgres: str, seconds: float) -> None:
     """Measure a server that nobody uses."""
-    counts = bench.place / "counts.json"
+    counts = bench.folder / "counts.json"
     server = start(bench, postgres, counts)
     time.sleep(SETTLING)
     before, cpu, switches = statements(server, counts), server.cpu_ms(), context_switches(server)

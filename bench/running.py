@@ -51,8 +51,8 @@ class Browser:
     """One kept-alive connection with cookies; uses as little CPU as possible."""
 
     def __init__(self, url: str) -> None:
-        self.place = urlsplit(url).netloc
-        self.http = http.client.HTTPConnection(self.place, timeout=PATIENCE)
+        self.host = urlsplit(url).netloc
+        self.http = http.client.HTTPConnection(self.host, timeout=PATIENCE)
         self.cookies: dict[str, str] = {}
 
     def ask(
@@ -88,7 +88,7 @@ class Browser:
 
     def twin(self) -> "Browser":
         """Return another connection of the same session."""
-        other = Browser(f"http://{self.place}")
+        other = Browser(f"http://{self.host}")
         other.cookies = dict(self.cookies)
         return other
 
@@ -119,12 +119,12 @@ class Server:
 class Bench:
     """A scratch directory with one database; processes started in it end with it."""
 
-    place: Path
+    folder: Path
     log: Path = field(init=False)
     running: list[Server] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.log = self.place / "log"
+        self.log = self.folder / "log"
 
     def environment(self, settings: dict[str, str]) -> dict[str, str]:
         # A developer's own .env must not affect the measurement: set every variable.
@@ -141,7 +141,7 @@ class Bench:
 
     @property
     def database(self) -> Path:
-        return self.place / "bench.sqlite3"
+        return self.folder / "bench.sqlite3"
 
     def manage(self, *command: str, **settings: str) -> None:
         """Run a management command to its end."""
@@ -183,14 +183,14 @@ class Bench:
 @contextlib.contextmanager
 def scratch() -> Iterator[Bench]:
     """Yield a bench, and remove it afterwards."""
-    place = Path(tempfile.mkdtemp(prefix="dashboard-bench-"))
-    bench = Bench(place)
+    folder = Path(tempfile.mkdtemp(prefix="dashboard-bench-"))
+    bench = Bench(folder)
     try:
         yield bench
     finally:
         for server in list(bench.running):
             bench.stop(server)
-        shutil.rmtree(place)
+        shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

@@ -53,11 +53,11 @@ def serve(arguments: list[str]) -> None:
                 receiver.failure_count = 0  # somebody has enabled the webhook again
 
     async def run() -> None:
-        place = socket.create_server(("127.0.0.1", 0))
-        print(place.getsockname()[1], flush=True)
+        listener = socket.create_server(("127.0.0.1", 0))
+        print(listener.getsockname()[1], flush=True)
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
         sending = asyncio.create_task(app.state.sandbox.webhooks.run())
-        await uvicorn.Server(config).serve(sockets=[place])
+        await uvicorn.Server(config).serve(sockets=[listener])
         sending.cancel()
 
     threading.Thread(target=read_faults, daemon=True).start()

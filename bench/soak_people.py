@@ -179,10 +179,10 @@ class Crowd:
 
     async def _break_off(self, client: httpx.AsyncClient) -> None:
         """Send half of a request, or a whole one without waiting for the answer, and reset."""
-        place = urlsplit(self.url)
-        head = f"GET /board/ HTTP/1.1\r\nHost: {place.netloc}\r\n"
+        address = urlsplit(self.url)
+        head = f"GET /board/ HTTP/1.1\r\nHost: {address.netloc}\r\n"
         cookie = f"Cookie: sessionid={client.cookies['sessionid']}\r\n\r\n"
-        _, writer = await asyncio.open_connection(place.hostname, place.port)
+        _, writer = await asyncio.open_connection(address.hostname, address.port)
         writer.write(f"{head}{cookie if self._chance.random() < 0.5 else ''}".encode())
         await writer.drain()
         await asyncio.sleep(self._chance.uniform(0, 2))

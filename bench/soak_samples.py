@@ -87,23 +87,23 @@ class Sample:
 
 def take(minute: int, server: Server, upstream_url: str, database: Database) -> Sample:
     """Measure the server's process and its database."""
-    place = Path(f"/proc/{server.process.pid}")
+    process_folder = Path(f"/proc/{server.process.pid}")
     targets = []
-    for descriptor in (place / "fd").iterdir():
+    for descriptor in (process_folder / "fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             targets.append(str(descriptor.readlink()))
-    local, remote = _connections(place, set(targets))
+    local, remote = _connections(process_folder, set(targets))
     if isinstance(database, SQLite):
         database_connections = targets.count(str(database.path))
     else:
         assert isinstance(database, PostgreSQL)
         database_connections = remote.count(urlsplit(database.url).port or 5432)
-    memory = (place / "smaps_rollup").read_text()
+    memory = (process_folder / "smaps_rollup").read_text()
     return Sample(
         minute,
         _megabytes(memory, "Pss"),
         _megabytes(memory, "Pss_Anon"),
-        sum(1 for _ in (place / "task").iterdir()),
+        sum(1 for _ in (process_folder / "task").iterdir()),
         len(targets),
         local.count(urlsplit(server.url).port or 0),
         remote.count(urlsplit(upstream_url).port or 0),
@@ -112,10 +112,10 @@ def take(minute: int, server: Server, upstream_url: str, database: Database) -> 
     )
 
 
-def _connections(place: Path, targets: set[str]) -> tuple[list[int], list[int]]:
+def _connections(process_folder: Path, targets: set[str]) -> tuple[list[int], list[int]]:
     """Return the local and the remote ports of the process's established TCP connections."""
     local, remote = [], []
-    for line in (place / "net/tcp").read_text().splitlines()[1:]:
+    for line in (process_folder / "net/tcp").read_text().splitlines()[1:]:
         (
             _,
             here,

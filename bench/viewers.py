@@ -49,11 +49,11 @@ def serve() -> None:
 
     call_command("migrate", verbosity=0)
     keys = _seed()
-    place = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    print(f"http://127.0.0.1:{place.getsockname()[1]} {keys[0]}", flush=True)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    print(f"http://127.0.0.1:{listener.getsockname()[1]} {keys[0]}", flush=True)
     connection.close()
     threading.Thread(target=_change_on_request, args=[keys], daemon=True).start()
-    run(Process(web_socket=place, runs_sync=False))
+    run(Process(web_socket=listener, runs_sync=False))
 
 
 def _seed() -> list[int]:
@@ -136,7 +136,7 @@ class Crowd:
         cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
         return (
             f"GET /live/?page=stage&key={self.key}&since={since} HTTP/1.1\r\n"
-            f"Host: {browser.place}\r\nCookie: {cookies}\r\n"
+            f"Host: {browser.host}\r\nCookie: {cookies}\r\n"
             "Accept: text/event-stream\r\nHX-Request: true\r\n\r\n"
         ).encode()
 
@@ -145,7 +145,7 @@ class Crowd:
         loop = asyncio.get_running_loop()
         while len(self.open) < size:
             browser = self.browsers[len(self.open) // STREAMS_A_SESSION]
-            request, (host, _, port) = self._request(browser, since), browser.place.rpartition(":")
+            request, (host, _, port) = self._request(browser, since), browser.host.rpartition(":")
             free = STREAMS_A_SESSION - len(self.open) % STREAMS_A_SESSION
             await asyncio.gather(
                 *(

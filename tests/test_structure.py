@@ -158,6 +158,22 @@ def test_addresses_below_people_are_the_pages_of_the_package_people() -> None:
     assert wrong == []
 
 
+def test_folders_of_tests_are_rooms_of_the_product() -> None:
+    folders = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")}
+    rooms = {path.parent.relative_to(PRODUCT).as_posix() for path in PRODUCT.rglob("__init__.py")}
+    assert sorted(folders - rooms) == ["browser", "faults"]  # of the whole product
+
+
+def test_tests_of_pages_have_the_place_of_their_pages() -> None:
+    modules = module_names(PAGE_MODULES, "*.py")
+    wrong = [
+        name
+        for name in module_names(TESTS / "web" / "pages", "test_*.py")
+        if not name.replace("test_", "").startswith(tuple(modules))
+    ]
+    assert wrong == []
+
+
 def test_support_holds_no_tests() -> None:
     assert [path.name for path in SUPPORT.rglob("*.py") if path.name.startswith("test_")] == []
 

@@ -14,8 +14,8 @@ from typing import Any
 from dashboard.db import threads as db_threads
 
 THREADS = 1  # a machine may have two cores; more than one person signs in at once rarely
-PLACES = 4  # checks at once, the one in progress included: two seconds
-RESERVED_PLACES = 4  # further ones, for known browsers and administrators
+CAPACITY = 4  # checks at once, the one in progress included: two seconds
+RESERVED_CAPACITY = 4  # further ones, for known browsers and administrators
 RETRY_SECONDS = 5  # until the queue will have moved on
 
 
@@ -38,9 +38,9 @@ class PasswordQueue:
 
         With `is_reserved`, the reserved places count, too.
         """
-        places = PLACES + RESERVED_PLACES if is_reserved else PLACES
+        capacity = CAPACITY + RESERVED_CAPACITY if is_reserved else CAPACITY
         with self._lock:
-            if self._length >= places:
+            if self._length >= capacity:
                 raise QueueFull
             self._length += 1
         future = self.executor.submit(partial(db_threads.call, check, *args, **kwargs))

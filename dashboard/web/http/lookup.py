@@ -183,14 +183,14 @@ def candidate_stages(permissions: Permissions, hints: Mapping[str, str]) -> Cand
         matched_hints += Case(When(condition, then=1), default=0)
     visible = Stage.objects.listed().exclude(has_flow=False).filter(permissions.stage_filter())
     has_in_flight = Exists(Run.objects.in_flight().filter(stage=OuterRef("pk")))
-    position = Case(
-        *(When(name=name, then=place) for place, name in enumerate(reversed(StageName)))
+    rank = Case(
+        *(When(name=name, then=position) for position, name in enumerate(reversed(StageName)))
     )
     stages = list(
-        visible.annotate(matched_hints=matched_hints, has_in_flight=has_in_flight, place=position)
+        visible.annotate(matched_hints=matched_hints, has_in_flight=has_in_flight, rank=rank)
         .order_by(
             "-matched_hints",
-            "place",
+            "rank",
             "-has_in_flight",
             "failures",
             F("last_run_change_at").desc(nulls_last=True),

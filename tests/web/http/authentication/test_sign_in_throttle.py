@@ -145,7 +145,7 @@ def test_full_queue_refuses_strangers_before_known_browsers(
     known.submit("viewer", "viewer")
     del known.cookies["sessionid"]
     with ExitStack() as stack:
-        release = hold_queue(password_queue.PLACES)
+        release = hold_queue(password_queue.CAPACITY)
         stack.callback(release)
         answer = open_browser(OFFICE).submit("viewer", "viewer")
         assert answer.status_code == 503
@@ -153,7 +153,7 @@ def test_full_queue_refuses_strangers_before_known_browsers(
         assert error_of(answer) == "Many people are signing in right now. Try again in 5 seconds."
         with ThreadPoolExecutor(1) as executor:
             waiting = executor.submit(known.submit, "viewer", "viewer")
-            wait_until(lambda: password_queue.queue._length == password_queue.PLACES + 1)
+            wait_until(lambda: password_queue.queue._length == password_queue.CAPACITY + 1)
             assert open_browser(OFFICE).get("/accounts/login/").status_code == 200
             release()
             assert waiting.result().status_code == 302

@@ -131,7 +131,7 @@ def test_guesses_in_a_stolen_session_are_throttled(open_browser: OpenBrowser) ->
 def test_full_queue_is_told(open_browser: OpenBrowser) -> None:
     here = open_browser()
     released = threading.Event()
-    for _ in range(password_queue.PLACES + password_queue.RESERVED_PLACES):
+    for _ in range(password_queue.CAPACITY + password_queue.RESERVED_CAPACITY):
         password_queue.queue.submit(True, released.wait, 60)
     answer = submit(here)
     released.set()

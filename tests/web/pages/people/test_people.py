@@ -364,7 +364,7 @@ def test_password_is_not_set_while_the_queue_is_full(
     browser: httpx.Client, viewer: User, is_new: bool
 ) -> None:
     released = threading.Event()
-    for _ in range(password_queue.PLACES + password_queue.RESERVED_PLACES):
+    for _ in range(password_queue.CAPACITY + password_queue.RESERVED_CAPACITY):
         password_queue.queue.submit(True, released.wait, 60)
     address = "/people/new/" if is_new else f"{account_url(viewer)}password/"
     answer = submit(browser, address, username="ben", password=PASSWORD)
