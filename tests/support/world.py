@@ -8,6 +8,7 @@ from dashboard.models import Run, Stage
 from dashboard.northflank import Node, RunDetail
 from dashboard.northflank import Run as ApiRun
 from dashboard.sandbox.world import World as SandboxWorld
+from dashboard.sync import mirror
 from tests.support.factories import node
 from tests.support.live import HISTORY_HOURS, Live
 
@@ -23,6 +24,11 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 def at(seconds: float) -> datetime:
     """Return the time `seconds` after T0."""
     return T0 + timedelta(seconds=seconds)
+
+
+# What runs as in lists have in place of those in flight.
+ENDED = {"status": "success", "concluded": True, "concluded_at": at(5)}
+FAILED = {"status": "failure", "concluded": True, "concluded_at": at(5)}
 
 
 def request_fields(seconds: float) -> dict[str, Any]:
@@ -114,3 +120,8 @@ def detail(run_id: str = "r1", steps: Node | None = None, **fields: Any) -> RunD
 
 def get_run(run_id: str = "r1") -> Run:
     return Run.objects.get(run_id=run_id)
+
+
+def mirror_list(stage: Stage, *runs: object, requested_at: float = 0) -> mirror.MirrorResult:
+    """Mirror a list of a stage's runs that was requested at a time, in seconds after T0."""
+    return mirror.apply_runs(stage.pk, runs, **request_fields(requested_at))  # type: ignore[arg-type]

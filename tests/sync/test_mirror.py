@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import time_machine
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -15,26 +14,28 @@ from django.utils import timezone
 from dashboard.aborts import messages as abort_messages
 from dashboard.models import (
     Abort,
-    Acknowledgement,
     ChangeCounter,
-    Pipeline,
     Run,
     Stage,
     StageTiming,
 )
-from dashboard.northflank import NotFound, RunDetail, ServerError, Unreachable, decoding
+from dashboard.northflank import decoding
 from dashboard.runs import overdue, statuses
 from dashboard.sync import leases, mirror
-from tests.support import factories, payloads
+from tests.support import payloads
 from tests.support.factories import node
-from tests.support.world import T0, World, api_run, at, detail, get_run, request_fields
-
-ENDED = {"status": "success", "concluded": True, "concluded_at": at(5)}
-FAILED = {"status": "failure", "concluded": True, "concluded_at": at(5)}
-
-
-def mirror_list(stage: Stage, *runs: object, requested_at: float = 0) -> mirror.MirrorResult:
-    return mirror.apply_runs(stage.pk, runs, **request_fields(requested_at))  # type: ignore[arg-type]
+from tests.support.world import (
+    ENDED,
+    FAILED,
+    T0,
+    World,
+    api_run,
+    at,
+    detail,
+    get_run,
+    mirror_list,
+    request_fields,
+)
 
 
 def test_new_run_is_counted_as_new(stage: Stage) -> None:
@@ -559,325 +560,3 @@ def test_known_status_is_not_logged(
 ) -> None:
     mirror_list(stage, *(api_run(status, status=status) for status in statuses.RUN_STATUSES))
     assert logged_events("run.unknown_status") == []
-
-
-# --- Details ------------------------------------------------------------------------------------
-
-DETAIL_FIELDS = (
-    "step",
-    "step_key",
-    "step_started_at",
-    "detail_synced_at",
-    "synced_at",
-    "failures",
-    "steps",
-)
-
-
-def read(stage: Stage, requested_at: float, **fields: Any) -> dict[str, Any]:
-    """Mirror a detail, and return the stored fields."""
-    result = mirror.apply_detail(stage.pk, detail(**fields), **request_fields(requested_at))
-    stored = Run.objects.values(*DETAIL_FIELDS, "version").get()
-    assert {name: getattr(result, name) for name in stored} == stored  # the current state
-    return stored
-
-
-def test_detail_stores_all_fields(stage: Stage) -> None:
-    mirror_list(stage, api_run())
-    Run.objects.update(failures=3)
-    steps = node(label="migrate", ref="db", status="waiting", started_at=at(2))
-    stored = read(stage, 4, steps=steps)
-    assert stored.pop("steps")["started_at"] == "2026-03-02T08:00:02Z"
-    assert stored.pop("version") == get_run().version
-    assert stored == {
-        "step": "migrate", "step_key": "db", "step_started_at": at(2), "detail_synced_at": at(4),
-        "synced_at": at(4), "failures": 0,
-    }  # fmt: skip
-
-
-def test_unchanged_detail_updates_times_but_not_version(stage: Stage) -> None:
-    before = read(stage, 4)
-    after = read(stage, 9)
-    assert after == before | {"detail_synced_at": at(9), "synced_at": at(9)}
-
-
-def test_detail_requested_at_same_time_is_applied(stage: Stage) -> None:
-    read(stage, 4, steps=node(ref="first"))
-    assert read(stage, 4, steps=node(ref="second"))["steps"]["ref"] == "second"
-
-
-def test_first_detail_older_than_list_stores_steps_but_not_status(stage: Stage) -> None:
-    mirror_list(stage, api_run(status="waiting"), requested_at=9)
-    stored = read(stage, 4)
-    assert (stored["detail_synced_at"], stored["synced_at"]) == (at(4), at(9))
-    assert get_run().status == "waiting"
-
-
-def test_detail_without_steps_has_no_current_step(stage: Stage) -> None:
-    detail_without_steps = RunDetail(api_run(), None, {"id": "r1"})
-    result = mirror.apply_detail(stage.pk, detail_without_steps, **request_fields(4))
-    assert (result.steps, result.step, result.step_key, result.step_started_at) == (
-        None,
-        "",
-        "",
-        None,
-    )
-    assert result.detail_synced_at == at(4)
-
-
-def test_detail_without_steps_keeps_those_known(stage: Stage) -> None:
-    steps = node(label="migrate", status="waiting")
-    before = mirror.apply_detail(stage.pk, detail(steps=steps), **request_fields(0))
-    detail_without_steps = RunDetail(api_run(), None, {"id": "r1"})
-    after = mirror.apply_detail(stage.pk, detail_without_steps, **request_fields(1))
-    assert (after.steps, after.step) == (before.steps, "migrate")
-    ended_without_steps = RunDetail(api_run(**ENDED), None, {"id": "r1"})
-    ended = mirror.apply_detail(stage.pk, ended_without_steps, **request_fields(2))
-    assert (ended.steps, ended.step) == (before.steps, "")
-
-
-def test_text_and_times_that_an_answer_lacks_stay_as_known(stage: Stage) -> None:
-    mirror_list(stage, api_run(description="Why", **ENDED))
-    lacking = ("name", "description", "created_at", "started_at", "concluded_at", "updated_at")
-    before = Run.objects.values(*lacking).get()
-    mirror_list(stage, api_run(**ENDED | dict.fromkeys(lacking)), requested_at=1)
-    assert Run.objects.values(*lacking).get() == before
-    assert None not in before.values()
-
-
-def test_run_in_flight_again_has_no_end(stage: Stage) -> None:
-    mirror_list(stage, api_run(**ENDED))
-    mirror_list(stage, api_run(), requested_at=1)
-    assert get_run().concluded_at is None
-
-
-def test_detail_does_not_change_same_run_id_in_another_stage(stage: Stage) -> None:
-    other = Stage.objects.create(pipeline=stage.pipeline, name="Staging", next_sync_at=T0)
-    mirror_list(other, api_run())
-    mirror.apply_detail(stage.pk, detail(), **request_fields(4))
-    assert Run.objects.get(stage=other).detail_synced_at is None
-
-
-def test_changed_step_status_gives_a_new_version(stage: Stage) -> None:
-    before = read(stage, 4)
-    after = read(stage, 9, steps=node(status="waiting", started_at=at(8)))
-    assert after["version"] > before["version"]
-    assert after["step_started_at"] == at(8)
-
-
-def test_detail_of_success_updates_baseline(stage: Stage) -> None:
-    mirror_list(stage, api_run(**ENDED))
-    assert StageTiming.objects.get().detail_count == 0
-    with time_machine.travel(at(30), tick=False):
-        read(stage, 9, **ENDED)
-    baseline = StageTiming.objects.get()
-    assert (baseline.detail_count, baseline.observed_at) == (1, at(30))
-
-
-def test_list_with_success_updates_baseline(stage: Stage) -> None:
-    with time_machine.travel(at(30), tick=False):
-        mirror_list(stage, api_run("r0"), api_run("r1", **ENDED), requested_at=9)
-    assert StageTiming.objects.get().observed_at == at(30)
-
-
-def test_unchanged_detail_does_not_update_baseline(stage: Stage) -> None:
-    read(stage, 4, **ENDED)
-    StageTiming.objects.update(detail_count=77)
-    read(stage, 9, **ENDED)
-    assert StageTiming.objects.get().detail_count == 77
-
-
-@pytest.mark.parametrize("end_fields", [{}, FAILED])
-def test_detail_of_other_outcome_does_not_update_baseline(
-    stage: Stage, end_fields: dict[str, Any]
-) -> None:
-    read(stage, 4, **end_fields)
-    assert not StageTiming.objects.exists()
-
-
-# --- Acknowledgements and aborts of ended runs --------------------------------------------------
-
-
-def create_acknowledgement(user: User) -> Acknowledgement:
-    return Acknowledgement.objects.create(
-        run=get_run(), user=user, username="manager", acknowledged_at=T0
-    )
-
-
-@pytest.mark.parametrize(("end_fields", "is_ended"), [(ENDED, True), (FAILED, False)])
-def test_acknowledgement_ends_with_successful_run_only(
-    stage: Stage, manager: User, end_fields: dict[str, Any], is_ended: bool
-) -> None:
-    mirror_list(stage, api_run())
-    acknowledgement = create_acknowledgement(manager)
-    with time_machine.travel(at(30), tick=False):
-        mirror_list(stage, api_run(**end_fields), requested_at=10)
-    acknowledgement.refresh_from_db()
-    assert acknowledgement.ended_at == (at(30) if is_ended else None)
-
-
-def test_removed_run_settles_abort_and_keeps_acknowledgement(stage: Stage, manager: User) -> None:
-    mirror_list(stage, api_run())
-    Run.objects.update(next_detail_sync_at=at(5))
-    acknowledgement, abort = create_acknowledgement(manager), factories.abort(get_run(), manager)
-    with time_machine.travel(at(30), tick=False):
-        mirror.mark_removed(get_run().pk, **request_fields(20))
-    acknowledgement.refresh_from_db()
-    abort.refresh_from_db()
-    assert (acknowledgement.ended_at, abort.settled_at) == (None, at(30))
-    assert (get_run().removed_at, get_run().in_flight) == (at(20), True)
-
-
-def test_abort_of_removed_run_is_settled_at_next_404(stage: Stage, manager: User) -> None:
-    mirror_list(stage, api_run())
-    mirror.mark_removed(get_run().pk, **request_fields(20))
-    abort = factories.abort(get_run(), manager)
-    with time_machine.travel(at(60), tick=False):
-        mirror.mark_removed(get_run().pk, **request_fields(50))
-    abort.refresh_from_db()
-    assert abort.settled_at == at(60)
-
-
-def test_run_404_requested_at_same_time_is_applied(stage: Stage) -> None:
-    mirror_list(stage, api_run(), requested_at=20)
-    mirror.mark_removed(get_run().pk, **request_fields(20))
-    assert get_run().removed_at == at(20)
-
-
-def test_removed_run_is_unchanged_by_second_404(stage: Stage) -> None:
-    mirror_list(stage, api_run())
-    mirror.mark_removed(get_run().pk, **request_fields(20))
-    before = get_run().version
-    mirror.mark_removed(get_run().pk, **request_fields(30))
-    assert (get_run().removed_at, get_run().version) == (at(20), before)
-
-
-def test_removed_run_does_not_affect_others(stage: Stage) -> None:
-    mirror_list(stage, api_run("r1"), api_run("r2"))
-    mirror.mark_removed(get_run("r1").pk, **request_fields(20))
-    assert get_run("r2").in_flight
-
-
-def test_runs_in_flight_of_removed_pipeline_are_removed(stage: Stage) -> None:
-    other_stage = factories.stage("Staging", parent=factories.pipeline("other"))
-    mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
-    mirror_list(other_stage, api_run("r3"))
-    Pipeline.objects.filter(pk=stage.pipeline.pk).update(removed_at=at(15))
-    mirror.mark_orphaned(**request_fields(20))
-    removed_at_by_run = dict(Run.objects.values_list("run_id", "removed_at"))
-    assert removed_at_by_run == {"r1": at(20), "r2": None, "r3": None}
-
-
-def test_restored_run_adds_event_to_its_abort(stage: Stage, manager: User) -> None:
-    mirror_list(stage, api_run())
-    factories.abort(get_run(), manager)
-    mirror.mark_removed(get_run().pk, **request_fields(20))
-    with time_machine.travel(at(40), tick=False):
-        mirror_list(stage, api_run(), requested_at=30)
-    later_events = Abort.objects.get().events.filter(event_type="status_changed")
-    assert list(later_events.values_list("detail", "occurred_at")) == [("running", at(40))]
-
-
-def test_changed_run_with_same_status_adds_no_abort_event(stage: Stage, manager: User) -> None:
-    mirror_list(stage, api_run(status="aborting"))
-    factories.abort(get_run(), manager)
-    mirror_list(stage, api_run(status="aborting", name="Renamed"), requested_at=10)
-    assert not Abort.objects.get().events.exists()
-
-
-def test_changed_runs_update_only_their_own_aborts(stage: Stage, manager: User) -> None:
-    mirror_list(stage, api_run("r1"), api_run("r2"), api_run("r3"))
-    for run_id in ("r1", "r2"):
-        factories.abort(get_run(run_id), manager)
-    aborted = {"status": "aborted", "concluded": True}
-    with time_machine.travel(at(40), tick=False):
-        mirror_list(
-            stage, api_run("r1", **aborted), api_run("r2", status="aborting"),
-            api_run("r3", **ENDED), api_run("r4", **ENDED), requested_at=10,
-        )  # fmt: skip
-    states = Abort.objects.order_by("pk").values_list("state", "outcome", "settled_at")
-    assert list(states) == [("concluded", "aborted", at(40)), ("accepted", "", None)]
-    [line] = Abort.objects.order_by("pk")[1].events.values_list("event_type", "occurred_at")
-    assert line == ("aborting", at(40))
-
-
-# --- Next reads ---------------------------------------------------------------------------------
-
-
-def test_run_with_read_steps_has_a_final_read(stage: Stage) -> None:
-    mirror_list(stage, api_run("r1"), api_run("r2"))
-    StageTiming.objects.create(stage=stage, detail_count=5)
-    Run.objects.filter(run_id="r1").update(detail_synced_at=at(1))
-    mirror_list(stage, api_run("r1", **ENDED), api_run("r2", **ENDED), requested_at=10)
-    next_reads = dict(Run.objects.values_list("run_id", "next_detail_sync_at"))
-    assert next_reads == {"r1": at(10), "r2": None}
-
-
-def test_changed_concluded_run_is_not_read_again(stage: Stage) -> None:
-    mirror_list(stage, api_run(**FAILED))
-    Run.objects.update(last_viewed_at=at(1))
-    mirror_list(stage, api_run(name="Renamed", **FAILED), requested_at=10)
-    assert get_run().next_detail_sync_at is None
-
-
-def test_failing_run_backs_off_longer_each_time(stage: Stage) -> None:
-    mirror_list(stage, api_run("r1"), api_run("r2"))
-    error = Unreachable("slow", may_have_arrived=True, cause="timeout")
-    delays = []
-    for _ in range(3):
-        mirror.back_off(get_run("r1").pk, error, at(100))
-        delays.append((get_run("r1").failures, get_run("r1").next_detail_sync_at))
-    assert delays == [(1, at(110)), (2, at(120)), (3, at(140))]
-    mirror.back_off(
-        get_run("r1").pk, NotFound("unknown"), at(100)
-    )  # the delay depends on the cause
-    assert get_run("r1").next_detail_sync_at == at(580)
-    assert (get_run("r2").failures, get_run("r2").next_detail_sync_at) == (0, None)
-
-
-def test_first_failure_and_recovery_of_a_run_give_new_versions(stage: Stage) -> None:
-    before = mirror.apply_detail(stage.pk, detail(), **request_fields(0))
-    versions = [before.version]
-    for _ in range(2):
-        mirror.back_off(before.pk, ServerError("broken"), at(1))
-        versions.append(get_run().version)
-    for seconds in (2, 3):
-        mirror.apply_detail(stage.pk, detail(), **request_fields(seconds))
-        versions.append(get_run().version)
-    assert versions[0] < versions[1] == versions[2] < versions[3] == versions[4]
-
-
-def test_failed_read_of_concluded_run_is_not_repeated(stage: Stage) -> None:
-    mirror_list(stage, api_run("r1", **ENDED), api_run("r2", **ENDED))
-    Run.objects.update(next_detail_sync_at=at(5))
-    mirror.back_off(get_run("r1").pk, ServerError("broken"), at(100))
-    assert (get_run("r1").failures, get_run("r1").next_detail_sync_at) == (1, None)
-    assert (get_run("r2").failures, get_run("r2").next_detail_sync_at) == (0, at(5))
-
-
-def test_retry_on_recovery_sets_only_that_runs_due_time(stage: Stage) -> None:
-    mirror_list(stage, api_run("r1"), api_run("r2"))
-    mirror.retry_on_recovery(get_run("r1").pk, at(9))
-    assert (get_run("r1").next_detail_sync_at, get_run("r2").next_detail_sync_at) == (at(9), None)
-
-
-def test_missing_runs_are_due_only_in_their_own_stage(stage: Stage) -> None:
-    other = Stage.objects.create(pipeline=stage.pipeline, name="Staging", next_sync_at=T0)
-    mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
-    mirror_list(other, api_run("r3"))
-    mirror.schedule_unlisted(stage.pk, [], **request_fields(20))
-    next_reads = dict(Run.objects.values_list("run_id", "next_detail_sync_at"))
-    assert next_reads == {"r1": at(20), "r2": None, "r3": None}
-
-
-def test_missing_run_already_scheduled_keeps_its_time(stage: Stage) -> None:
-    mirror_list(stage, api_run())
-    Run.objects.update(next_detail_sync_at=at(5))
-    mirror.schedule_unlisted(stage.pk, [], **request_fields(20))
-    assert get_run().next_detail_sync_at == at(5)
-
-
-def test_run_read_at_time_of_list_request_is_not_missing(stage: Stage) -> None:
-    mirror_list(stage, api_run(), requested_at=20)
-    mirror.schedule_unlisted(stage.pk, [], **request_fields(20))
-    assert get_run().next_detail_sync_at is None

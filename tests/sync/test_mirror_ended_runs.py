@@ -1,0 +1,121 @@
+"""Runs that end in the mirror, with their acknowledgements and aborts."""
+
+from typing import Any
+
+import pytest
+import time_machine
+from django.contrib.auth.models import User
+
+from dashboard.models import (
+    Abort,
+    Acknowledgement,
+    Pipeline,
+    Run,
+    Stage,
+)
+from dashboard.sync import mirror
+from tests.support import factories
+from tests.support.world import ENDED, FAILED, T0, api_run, at, get_run, mirror_list, request_fields
+
+
+def create_acknowledgement(user: User) -> Acknowledgement:
+    return Acknowledgement.objects.create(
+        run=get_run(), user=user, username="manager", acknowledged_at=T0
+    )
+
+
+@pytest.mark.parametrize(("end_fields", "is_ended"), [(ENDED, True), (FAILED, False)])
+def test_acknowledgement_ends_with_successful_run_only(
+    stage: Stage, manager: User, end_fields: dict[str, Any], is_ended: bool
+) -> None:
+    mirror_list(stage, api_run())
+    acknowledgement = create_acknowledgement(manager)
+    with time_machine.travel(at(30), tick=False):
+        mirror_list(stage, api_run(**end_fields), requested_at=10)
+    acknowledgement.refresh_from_db()
+    assert acknowledgement.ended_at == (at(30) if is_ended else None)
+
+
+def test_removed_run_settles_abort_and_keeps_acknowledgement(stage: Stage, manager: User) -> None:
+    mirror_list(stage, api_run())
+    Run.objects.update(next_detail_sync_at=at(5))
+    acknowledgement, abort = create_acknowledgement(manager), factories.abort(get_run(), manager)
+    with time_machine.travel(at(30), tick=False):
+        mirror.mark_removed(get_run().pk, **request_fields(20))
+    acknowledgement.refresh_from_db()
+    abort.refresh_from_db()
+    assert (acknowledgement.ended_at, abort.settled_at) == (None, at(30))
+    assert (get_run().removed_at, get_run().in_flight) == (at(20), True)
+
+
+def test_abort_of_removed_run_is_settled_at_next_404(stage: Stage, manager: User) -> None:
+    mirror_list(stage, api_run())
+    mirror.mark_removed(get_run().pk, **request_fields(20))
+    abort = factories.abort(get_run(), manager)
+    with time_machine.travel(at(60), tick=False):
+        mirror.mark_removed(get_run().pk, **request_fields(50))
+    abort.refresh_from_db()
+    assert abort.settled_at == at(60)
+
+
+def test_run_404_requested_at_same_time_is_applied(stage: Stage) -> None:
+    mirror_list(stage, api_run(), requested_at=20)
+    mirror.mark_removed(get_run().pk, **request_fields(20))
+    assert get_run().removed_at == at(20)
+
+
+def test_removed_run_is_unchanged_by_second_404(stage: Stage) -> None:
+    mirror_list(stage, api_run())
+    mirror.mark_removed(get_run().pk, **request_fields(20))
+    before = get_run().version
+    mirror.mark_removed(get_run().pk, **request_fields(30))
+    assert (get_run().removed_at, get_run().version) == (at(20), before)
+
+
+def test_removed_run_does_not_affect_others(stage: Stage) -> None:
+    mirror_list(stage, api_run("r1"), api_run("r2"))
+    mirror.mark_removed(get_run("r1").pk, **request_fields(20))
+    assert get_run("r2").in_flight
+
+
+def test_runs_in_flight_of_removed_pipeline_are_removed(stage: Stage) -> None:
+    other_stage = factories.stage("Staging", parent=factories.pipeline("other"))
+    mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
+    mirror_list(other_stage, api_run("r3"))
+    Pipeline.objects.filter(pk=stage.pipeline.pk).update(removed_at=at(15))
+    mirror.mark_orphaned(**request_fields(20))
+    removed_at_by_run = dict(Run.objects.values_list("run_id", "removed_at"))
+    assert removed_at_by_run == {"r1": at(20), "r2": None, "r3": None}
+
+
+def test_restored_run_adds_event_to_its_abort(stage: Stage, manager: User) -> None:
+    mirror_list(stage, api_run())
+    factories.abort(get_run(), manager)
+    mirror.mark_removed(get_run().pk, **request_fields(20))
+    with time_machine.travel(at(40), tick=False):
+        mirror_list(stage, api_run(), requested_at=30)
+    later_events = Abort.objects.get().events.filter(event_type="status_changed")
+    assert list(later_events.values_list("detail", "occurred_at")) == [("running", at(40))]
+
+
+def test_changed_run_with_same_status_adds_no_abort_event(stage: Stage, manager: User) -> None:
+    mirror_list(stage, api_run(status="aborting"))
+    factories.abort(get_run(), manager)
+    mirror_list(stage, api_run(status="aborting", name="Renamed"), requested_at=10)
+    assert not Abort.objects.get().events.exists()
+
+
+def test_changed_runs_update_only_their_own_aborts(stage: Stage, manager: User) -> None:
+    mirror_list(stage, api_run("r1"), api_run("r2"), api_run("r3"))
+    for run_id in ("r1", "r2"):
+        factories.abort(get_run(run_id), manager)
+    aborted = {"status": "aborted", "concluded": True}
+    with time_machine.travel(at(40), tick=False):
+        mirror_list(
+            stage, api_run("r1", **aborted), api_run("r2", status="aborting"),
+            api_run("r3", **ENDED), api_run("r4", **ENDED), requested_at=10,
+        )  # fmt: skip
+    states = Abort.objects.order_by("pk").values_list("state", "outcome", "settled_at")
+    assert list(states) == [("concluded", "aborted", at(40)), ("accepted", "", None)]
+    [line] = Abort.objects.order_by("pk")[1].events.values_list("event_type", "occurred_at")
+    assert line == ("aborting", at(40))
