@@ -1,0 +1,248 @@
+"""Aborts whose process has ended: another one adopts them, once."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import time_machine
+from django.contrib.auth.models import User
+from django.db import connection
+
+from dashboard import aborts
+from dashboard.aborts import AbortRequest
+from dashboard.aborts import bulk as bulk_abort
+from dashboard.aborts import reconcile as abort_reconcile
+from dashboard.db import threads as db_threads
+from dashboard.models import Abort, BulkAbort, Run
+from dashboard.upstream.connection import Connection
+from tests.support import factories
+from tests.support.abort_answers import (
+    FakeNorthflank,
+    claim_first,
+    error_response,
+    log_line,
+    run_response,
+    timeline,
+)
+from tests.support.world import T0
+
+
+def test_unsent_abort_with_expired_lease_is_adopted_and_sent(
+    abort_with_expired_lease: Abort,
+) -> None:
+    northflank = FakeNorthflank()
+    logs = northflank.reconcile()
+    assert northflank.methods == ["GET", "POST"]
+    assert timeline(abort_with_expired_lease) == [
+        ("adopted", ""),
+        ("sent", ""),
+        ("accepted", "aborting"),
+    ]
+    assert logs[0] == log_line("adopted", "warning", by="manager")
+
+
+def test_unsent_abort_with_failed_run_read_is_not_adopted(abort_with_expired_lease: Abort) -> None:
+    northflank = FakeNorthflank(reading=error_response(403))
+    before = db_threads.now()
+    logs = northflank.reconcile()
+    assert northflank.methods == ["GET"]
+    assert timeline(abort_with_expired_lease) == []
+    assert logs[1:] == [log_line("adoption_postponed", "info", cause="forbidden")]
+    assert Abort.objects.get().claimed_at >= before  # no other worker adopts it meanwhile
+
+
+@pytest.mark.parametrize(
+    ("reading", "outcome"),
+    [(run_response("success", concluded=True), "success"), (error_response(404), "")],
+)
+def test_unsent_abort_of_concluded_run_is_adopted_as_too_late(
+    abort_with_expired_lease: Abort, reading: tuple[Any, ...], outcome: str
+) -> None:
+    northflank = FakeNorthflank(reading=reading)
+    northflank.reconcile()
+    assert northflank.methods == ["GET"]
+    assert timeline(abort_with_expired_lease) == [("adopted", ""), ("too_late", outcome)]
+
+
+def test_unsent_abort_after_permission_is_revoked_is_not_adopted(
+    abort_with_expired_lease: Abort, manager: User
+) -> None:
+    manager.groups.clear()
+    northflank = FakeNorthflank()
+    northflank.reconcile()
+    assert northflank.methods == []
+    assert [event_type for event_type, _ in timeline(abort_with_expired_lease)] == ["not_sent"]
+
+
+def test_sent_abort_with_expired_lease_is_adopted_as_unknown(
+    abort_with_expired_lease: Abort,
+) -> None:
+    Abort.objects.update(sent_at=abort_with_expired_lease.requested_at)
+    northflank = FakeNorthflank()
+    northflank.reconcile()
+    reason = "The sending process stopped before Northflank responded."
+    assert northflank.methods == ["GET"]
+    assert timeline(abort_with_expired_lease) == [("adopted", ""), ("unknown", reason)]
+    stored = Abort.objects.get()
+    assert (stored.state, stored.answer, stored.error_id) == ("unknown", reason, "")
+
+
+def test_aborts_with_same_lease_time_are_adopted_separately(
+    abort_with_expired_lease: Abort, manager: User
+) -> None:
+    times = {
+        "claimed_at": abort_with_expired_lease.claimed_at,
+        "requested_at": abort_with_expired_lease.requested_at,
+    }
+    run = factories.run(abort_with_expired_lease.run.stage)
+    factories.abort(run, manager, "requested", sent_at=None, **times)
+    accepted = factories.abort(factories.run(abort_with_expired_lease.run.stage), manager, **times)
+    adopted = [line for line in FakeNorthflank().reconcile() if line["event"] == "abort.adopted"]
+    assert sorted(line["run"] for line in adopted) == sorted(["r1", run.run_id])
+    assert Abort.objects.get(pk=accepted.pk).claimed_at == abort_with_expired_lease.claimed_at
+
+
+def test_abort_with_valid_lease_is_not_adopted(abort: Abort) -> None:
+    Abort.objects.update(claimed_at=abort.claimed_at - timedelta(seconds=10))
+    northflank = FakeNorthflank()
+    assert northflank.reconcile() == []
+    assert northflank.methods == []
+
+
+def test_handed_over_abort_is_adopted_immediately(abort: Abort) -> None:
+    aborts.release_lease(abort)
+    assert Abort.objects.get().claimed_at == abort.requested_at - timedelta(seconds=15)
+    northflank = FakeNorthflank()
+    northflank.reconcile()
+    assert northflank.methods == ["GET", "POST"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"sent_at": T0}, {"state": "accepted"}, {"state": "refused", "settled_at": T0}]
+)
+def test_sent_or_settled_abort_is_not_handed_over(abort: Abort, fields: dict[str, Any]) -> None:
+    Abort.objects.update(**fields)
+    aborts.release_lease(abort)
+    assert Abort.objects.get().claimed_at == abort.claimed_at
+
+
+def test_hand_over_leaves_other_leases(abort: Abort, manager: User) -> None:
+    other = aborts.request_abort(
+        factories.run(abort.run.stage), AbortRequest(manager, "Stuck")
+    ).abort
+    aborts.release_lease(abort)
+    assert Abort.objects.get(pk=other.pk).claimed_at == other.claimed_at
+
+
+def test_release_all_leases_expires_only_requested_aborts(abort: Abort, manager: User) -> None:
+    accepted = factories.abort(factories.run(abort.run.stage), manager)
+    settled = factories.abort(factories.run(abort.run.stage), manager, "requested", settled_at=T0)
+    aborts.release_all_leases()
+    claimed = dict(Abort.objects.values_list("pk", "claimed_at"))
+    assert claimed == {
+        abort.pk: abort.requested_at - timedelta(seconds=15),
+        accepted.pk: accepted.claimed_at,
+        settled.pk: settled.claimed_at,
+    }
+
+
+# --- Concurrent workers -------------------------------------------------------------------------
+
+
+def test_abort_leased_by_another_worker_is_not_adopted(abort_with_expired_lease: Abort) -> None:
+    at = db_threads.now()
+    with connection.execute_wrapper(claim_first(lambda: Abort.objects.update(claimed_at=at))):
+        assert abort_reconcile._claim_unsent_expired(db_threads.now()) == []
+    assert Abort.objects.get().claimed_at == at
+
+
+# --- Bulk aborts of ended processes -------------------------------------------------------------
+
+
+@pytest.fixture
+def batch(run: Run, manager: User) -> BulkAbort:
+    """A bulk abort whose lease has expired."""
+    requested = aborts.request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
+    aborts.release_all_leases()
+    return requested
+
+
+async def reconcile_until_done(connection: Connection) -> None:
+    """Reconcile open aborts and bulk aborts, until all that were resumed have ended."""
+    await aborts.reconcile_open_aborts(connection)
+    await asyncio.gather(*bulk_abort._tasks.values(), return_exceptions=True)
+    await asyncio.sleep(0)
+
+
+def test_bulk_abort_with_expired_lease_is_resumed(batch: BulkAbort) -> None:
+    claimed = BulkAbort.objects.get().claimed_at
+    assert claimed == batch.requested_at - timedelta(seconds=45)
+    northflank = FakeNorthflank()
+    logs = northflank.run_with_connection(reconcile_until_done)
+    assert northflank.methods == ["POST"]
+    assert logs[0] == {
+        "event": "abort.bulk_adopted",
+        "log_level": "warning",
+        "bulk_abort": batch.pk,
+    }
+    assert BulkAbort.objects.get().settled_at is not None
+    assert bulk_abort._tasks == {}
+
+
+def test_failing_bulk_abort_is_logged_and_stays_open(batch: BulkAbort) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    logs = FakeNorthflank(during_abort=fail).run_with_connection(reconcile_until_done)
+    failed = [line for line in logs if line["event"] == "abort.bulk_failed"]
+    assert [(line["log_level"], line["bulk_abort"]) for line in failed] == [("error", batch.pk)]
+    assert isinstance(failed[0]["exc_info"], ZeroDivisionError)
+    assert bulk_abort._tasks == {}
+    assert BulkAbort.objects.get().settled_at is None
+
+
+def test_bulk_abort_skips_concluded_run_and_sends_rest_past_deadline(
+    run: Run, manager: User
+) -> None:
+    ended_run = factories.run(run.stage)
+    with time_machine.travel(T0, tick=False):  # far in the past
+        batch = aborts.request_bulk_abort(
+            [ended_run.pk, run.pk], AbortRequest(manager, "Stuck"), uuid4()
+        )
+    Run.objects.filter(pk=ended_run.pk).update(in_flight=False)
+    northflank = FakeNorthflank()
+    northflank.run_with_connection(
+        lambda connection: bulk_abort.process_bulk_abort(connection, batch.pk)
+    )
+    assert northflank.methods == ["POST"]
+    assert list(batch.items.values_list("result", flat=True)) == ["ended", "abort"]
+
+
+def test_released_bulk_abort_stops_immediately(batch: BulkAbort) -> None:
+    async def start_and_release(connection: Connection) -> None:
+        await bulk_abort.adopt_bulk_aborts(connection)
+        assert list(bulk_abort._tasks) == [batch.pk]
+        await aborts.cancel_tasks()
+        assert bulk_abort._tasks == {}
+
+    northflank = FakeNorthflank()
+    northflank.run_with_connection(start_and_release)
+    assert northflank.methods == []
+
+
+def test_settled_or_leased_bulk_abort_is_not_resumed(batch: BulkAbort) -> None:
+    BulkAbort.objects.update(claimed_at=db_threads.now() - timedelta(seconds=40))
+    assert FakeNorthflank().run_with_connection(reconcile_until_done) == []
+    BulkAbort.objects.update(settled_at=db_threads.now())
+    aborts.release_all_leases()
+    assert BulkAbort.objects.get().claimed_at > batch.requested_at - timedelta(seconds=45)
+    assert FakeNorthflank().run_with_connection(reconcile_until_done) == []
+
+
+def test_bulk_abort_leased_by_another_worker_is_not_resumed(batch: BulkAbort) -> None:
+    at = db_threads.now()
+    with connection.execute_wrapper(claim_first(lambda: BulkAbort.objects.update(claimed_at=at))):
+        assert bulk_abort._claim_expired(db_threads.now()) == []
+    assert BulkAbort.objects.get().claimed_at == at

@@ -1,0 +1,133 @@
+"""Northflank's answers to aborts, and the records of an abort that they leave."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import httpx
+from django.db import connections
+from structlog.testing import capture_logs
+
+from dashboard import aborts
+from dashboard.models import Abort
+from dashboard.northflank import NorthflankClient
+from dashboard.upstream.connection import Connection
+from tests.support import payloads
+
+Logs = list[MutableMapping[str, Any]]
+
+
+def run_response(
+    status: str = "aborting", run_id: str = "r1", *, concluded: bool = False
+) -> tuple[Any, ...]:
+    """Northflank's answer with a run."""
+    return 200, payloads.data(payloads.run(run_id, status=status, concluded=concluded))
+
+
+def error_response(status: int, **fields: Any) -> tuple[Any, ...]:
+    """Northflank's answer with an error."""
+    return status, payloads.error("It broke", **fields)
+
+
+@dataclass
+class FakeNorthflank:
+    """Gives the same answer to every abort, and to every read."""
+
+    abort: tuple[Any, ...] = run_response()
+    reading: tuple[Any, ...] = run_response("running")
+    headers: dict[str, str] = field(default_factory=dict)
+    during_abort: Callable[[], None] = lambda: None  # while an abort is under way
+    methods: list[str] = field(default_factory=list)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/runs"):  # the list, for an unknown run
+            return httpx.Response(200, json={"data": {"runs": []}})
+        self.methods.append(request.method)
+        status, body = self.abort if request.method == "POST" else self.reading
+        if request.method == "POST":
+            run_in_thread(self.during_abort)
+        return httpx.Response(status, json=body, headers=self.headers)
+
+    def run_with_connection(self, work: Callable[[Connection], Awaitable[None]]) -> Logs:
+        """Run `work` with a connection to this fake, and return what it logs."""
+
+        async def work_and_close() -> None:
+            connection = Connection("token", "http://northflank.invalid")
+            transport = httpx.MockTransport(self.answer)
+            connection.client = NorthflankClient(
+                "token", transport=transport, on_call=connection.unrecorded_calls.append
+            )
+            await work(connection)
+            await connection.close()
+
+        with capture_logs() as logs:
+            asyncio.run(work_and_close())
+        return [line for line in logs if line["event"].startswith("abort.")]
+
+    def send(self, abort: Abort) -> Logs:
+        return self.run_with_connection(lambda connection: aborts.send_abort(connection, abort.pk))
+
+    def reconcile(self) -> Logs:
+        return self.run_with_connection(aborts.reconcile_open_aborts)
+
+
+def run_in_thread(work: Callable[[], None]) -> None:
+    """Run `work`, which uses the database, outside of the event loop's thread."""
+
+    def work_and_close() -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(work_and_close).result()
+
+
+def stored_fields(abort: Abort) -> dict[str, Any]:
+    """The abort's stored state, without its request; a time after the request is “then”."""
+    names = (
+        "state", "sent_at", "answered_at", "answer", "answer_status", "error_id", "retry_at",
+        "outcome", "settled_at",
+    )  # fmt: skip
+    values = Abort.objects.values(*names).get(pk=abort.pk)
+    return {
+        name: "then" if isinstance(value, datetime) and value > abort.requested_at else value
+        for name, value in values.items()
+        if value not in {"", None}
+    }
+
+
+def timeline(abort: Abort) -> list[tuple[str, str]]:
+    """The abort's timeline after the request."""
+    lines = list(abort.events.values_list("event_type", "detail", "occurred_at"))
+    assert all(at >= abort.requested_at for _, _, at in lines)
+    return [(event_type, detail) for event_type, detail, _ in lines if event_type != "requested"]
+
+
+def log_line(event: str, level: str, **fields: Any) -> dict[str, Any]:
+    return {"event": f"abort.{event}", "log_level": level, "run": "r1", **fields}
+
+
+def claim_first(claim: Callable[[], object]) -> Callable[..., Any]:
+    """Let another worker claim first what this one is about to claim."""
+    has_claimed = False
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        nonlocal has_claimed
+        if sql.startswith("UPDATE") and not has_claimed:
+            has_claimed = True
+            claim()
+        return run(sql, *rest)
+
+    return execute
+
+
+SENT = {"sent_at": "then"}
+ANSWERED = SENT | {"answered_at": "then"}
+SETTLED = {"settled_at": "then"}
+SERVER_ERROR_TEXT = "Northflank server error (500): It broke"
+REFUSED_TEXT = "Northflank refused (409): It broke"
