@@ -229,10 +229,13 @@ def parse_pipeline(data: object) -> Pipeline | None:
     fields = as_object(data)
     if (pipeline_id := as_id(fields.get("id"))) is None:
         return None
+    description = fields.get("description")
     return Pipeline(
         id=pipeline_id,
         name=as_text(fields.get("name")),
-        description=as_text(fields.get("description"), multiline=True),
+        description=None
+        if not isinstance(description, str | None)
+        else as_text(description, multiline=True) or "",
     )
 
 

@@ -40,7 +40,7 @@ class Pipeline:
 
     id: str
     name: str | None
-    description: str | None
+    description: str | None  # None: sent as something else
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,9 @@ def mirror_pipelines(
         for api_pipeline in page.items:
             listed: dict[str, Any] = {"synced_at": now, "missing_since": None, "removed_at": None}
             if api_pipeline.name is not None:  # else what is known stays
-                listed |= {"name": api_pipeline.name, "description": api_pipeline.description or ""}
+                listed["name"] = api_pipeline.name
+                if api_pipeline.description is not None:
+                    listed["description"] = api_pipeline.description
             pipeline, is_new = Pipeline.objects.update_or_create(
                 project=project,
                 slug=api_pipeline.id,

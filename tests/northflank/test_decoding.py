@@ -159,7 +159,7 @@ def test_blank_name_is_none(blank: str) -> None:
     assert run is not None
     assert run.name is None
     assert decoding.parse_project(payload) == Project("a", None)
-    assert decoding.parse_pipeline(payload) == Pipeline("a", None, None)
+    assert decoding.parse_pipeline(payload) == Pipeline("a", None, "")
 
 
 def test_long_text_is_truncated_at_20000_characters() -> None:
@@ -525,10 +525,20 @@ def test_listed_pipeline_is_decoded_as_documented() -> None:
 
 
 @pytest.mark.parametrize(
+    ("description", "decoded"), [(None, ""), ("", ""), (" ", ""), (7, None), ([], None)]
+)
+def test_description_of_pipeline_is_none_only_in_another_type(
+    description: object, decoded: str | None
+) -> None:
+    payload = {"id": "p", "name": "P", "description": description}
+    assert decoding.parse_pipeline(payload) == Pipeline("p", "P", decoded)
+
+
+@pytest.mark.parametrize(
     ("decode", "decoded"),
     [
         (decoding.parse_project, Project("x", None)),
-        (decoding.parse_pipeline, Pipeline("x", None, None)),
+        (decoding.parse_pipeline, Pipeline("x", None, "")),
     ],
 )
 def test_object_with_odd_name_has_none(decode: Callable[[Any], Any], decoded: Any) -> None:

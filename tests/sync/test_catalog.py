@@ -13,6 +13,7 @@ from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.northflank import Page, ReleaseFlow
 from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.northflank import Project as ApiProject
+from dashboard.northflank.decoding import parse_page, parse_pipeline
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, schedule
 from tests.support.world import LONG_AGO, T0, World, at
@@ -302,6 +303,24 @@ def test_name_and_policy_that_an_answer_lacks_stay_as_known(read_stage: Stage) -
     assert (stage.concurrency_policy, stage.paused) == ("forbid", True)
     assert (stage.pipeline.name, stage.pipeline.description) == (pipeline.name, "Pays")
     assert stage.pipeline.project.name == pipeline.project.name
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [("New", "New"), ("", ""), (None, ""), (7, "Pays"), (["New"], "Pays"), ({}, "Pays")],
+)
+def test_description_of_another_type_stays_as_known(
+    read_stage: Stage, description: object, expected: str
+) -> None:
+    pipeline = read_stage.pipeline
+    Pipeline.objects.update(description="Pays")
+    entry = {"id": pipeline.slug, "name": "Renamed", "description": description}
+    body = {"data": {"pipelines": [entry]}}
+    page = parse_page(body, "pipelines", parse_pipeline, limit=10)
+    assert page is not None
+    catalog.mirror_pipelines(pipeline.project, page, now=T0)
+    pipeline.refresh_from_db()
+    assert (pipeline.name, pipeline.description) == ("Renamed", expected)
 
 
 def test_first_catalog_read_is_due_at_once(db: None) -> None:
