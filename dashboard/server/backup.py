@@ -73,6 +73,8 @@ def create(file: Path) -> None:
     finally:
         os.close(handle)
         part.unlink(missing_ok=True)
+        # SQLite leaves its journal if the disk is too full to roll back.
+        part.with_name(f"{part.name}-journal").unlink(missing_ok=True)
 
 
 def restore(file: Path, *, replaces: bool, lock_timeout: float = LOCK_TIMEOUT) -> None:

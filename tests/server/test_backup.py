@@ -1,6 +1,7 @@
 """A backup restores everything, or is refused with the database unchanged."""
 
 import io
+import os
 import resource
 import sqlite3
 import stat
@@ -151,9 +152,15 @@ def test_backup_into_missing_folder_is_refused(hostile_data: Run, tmp_path: Path
     assert "Cannot write" in error_of("backup", tmp_path / "missing" / "backup")
 
 
-def test_backup_that_fails_midway_leaves_no_file(hostile_data: Run, tmp_path: Path) -> None:
+# What exceeds SQLite's cache is written before the end, which takes a journal.
+@pytest.mark.parametrize("megabytes", [0, 12])
+def test_backup_that_fails_midway_leaves_no_file(
+    hostile_data: Run, tmp_path: Path, megabytes: int
+) -> None:
+    Upstream.objects.update(error_message=os.urandom(megabytes * 500_000).hex())
+    limit = max(8192, megabytes * 300_000)  # pg_dump compresses it to half
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))  # as if the disk were full
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # as if the disk were full
     try:
         with pytest.raises(CommandError):
             run("backup", tmp_path / "backup")
