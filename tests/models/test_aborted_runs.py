@@ -32,6 +32,9 @@ STATEMENTS = [
 ]
 
 
+REPLACEABLE = ["dashboard_run", "dashboard_stage", "dashboard_pipeline", "dashboard_project"]
+
+
 def execute(statement: str) -> None:
     # Foreign keys are checked at the end of the test's transaction, thus not here.
     with transaction.atomic(), connection.cursor() as cursor:
@@ -43,6 +46,23 @@ def test_what_an_abort_belongs_to_cannot_be_taken_from_it(statement: str, manage
     factories.abort(factories.run(factories.stage(), status="aborted"), manager, "concluded")
     with pytest.raises(DatabaseError, match="cannot be"):
         execute(statement)
+
+
+@pytest.mark.parametrize("id_column", ["id", "id + 99"])
+@pytest.mark.parametrize("table", REPLACEABLE)
+def test_what_an_abort_belongs_to_cannot_be_replaced(
+    table: str, id_column: str, manager: User
+) -> None:
+    factories.abort(factories.run(factories.stage(), status="aborted"), manager, "concluded")
+    with connection.cursor() as cursor:
+        description = connection.introspection.get_table_description(cursor, table)
+        generated = {field.column for field in Run._meta.concrete_fields if field.generated}
+    columns = [column.name for column in description if column.name not in {"id", *generated}]
+    with pytest.raises(DatabaseError, match="cannot be replaced"):
+        execute(
+            f"INSERT OR REPLACE INTO {table} (id, {', '.join(columns)})"
+            f" SELECT {id_column}, {', '.join(columns)} FROM {table}"
+        )
 
 
 def test_run_of_a_bulk_abort_cannot_be_deleted(manager: User) -> None:
