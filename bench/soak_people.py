@@ -172,9 +172,10 @@ class Crowd:
             await self._post(client, self._chance.choice(addresses), form, "aborts")
 
     async def _sign_in_and_out(self, client: httpx.AsyncClient) -> None:
+        client.cookies.clear()  # a sign-out that failed may have ended the session, or not
         await self._sign_in(client, "person-0")
-        await self._get(client, "/")
-        if "csrftoken" in client.cookies:
+        if "sessionid" in client.cookies:  # else the failed sign-in is counted already
+            await self._get(client, "/")
             await self._post(client, "/accounts/logout/", {}, "sign-outs")
 
     async def _break_off(self, client: httpx.AsyncClient) -> None:
