@@ -27,11 +27,8 @@ def poll_interval() -> float:
 
 
 @pytest.fixture
-def browsers(
-    run: Run, viewer: object, open_browser: OpenPage, live: Live, ignored_console_errors: list[str]
-) -> tuple[Page, Page]:
+def browsers(run: Run, viewer: object, open_browser: OpenPage, live: Live) -> tuple[Page, Page]:
     """Two browsers in which the viewer has signed in; the second has an open stream."""
-    ignored_console_errors.append("SSE reconnect failed with status 401")
     here, there = open_browser(), open_browser()
     for page in (here, there):
         page.goto("/")

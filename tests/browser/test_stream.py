@@ -447,9 +447,8 @@ def test_wrong_browser_clock_is_corrected_by_stream(run: Run, open_browser: Open
 
 @pytest.mark.usefixtures("manager")
 def test_page_is_live_again_after_sign_in_in_other_tab(
-    run: Run, open_live_page: OpenPage, live: Live, ignored_console_errors: list[str]
+    run: Run, open_live_page: OpenPage, live: Live
 ) -> None:
-    ignored_console_errors.append("SSE reconnect failed with status 401")
     page = open_live_page("manager")
     install_clock(page)
     set_reload_mark(page)
@@ -476,9 +475,8 @@ def test_page_is_live_again_after_sign_in_in_other_tab(
 
 @pytest.mark.usefixtures("viewer")
 def test_signed_out_page_shows_notice_and_stops_requests(
-    run: Run, open_live_page: OpenPage, live: Live, ignored_console_errors: list[str]
+    run: Run, open_live_page: OpenPage, live: Live
 ) -> None:
-    ignored_console_errors.append("SSE reconnect failed with status 401")  # htmx logs this once
     page = open_live_page("viewer")
     install_clock(page)
     Session.objects.all().delete()
