@@ -3,7 +3,7 @@
 import pytest
 
 from dashboard.models import Abort, AbortEvent, Run
-from dashboard.models.aborts import AbortState
+from dashboard.models.aborts import AbortState, EventType
 from tests.support.abort_invariants import assert_abort_is_consistent
 from tests.support.fault_kinds import FAULTS, FaultKind, after_acting
 from tests.support.fault_matrix import matrix
@@ -17,6 +17,7 @@ from tests.support.live_runs import (
     submit_abort,
     wait_until,
 )
+from tests.support.outage_invariants import assert_log_has_abort
 
 # By these answers Northflank says that it has not acted, and is believed.
 BELIEVED = {
@@ -34,8 +35,9 @@ TIMINGS = [
 
 @pytest.mark.parametrize(("fault", "timing"), TIMINGS)
 def test_abort_with_fault_is_reported_truly_and_takes_effect_once(
-    upstream: FaultyUpstream, fault: str, timing: str
+    upstream: FaultyUpstream, fault: str, timing: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     run = create_run_in_flight(upstream.live)
     with upstream.failing(find_kind(fault, timing), "an abort"):
         answer = notice_text(submit_abort(upstream.browser, run))
@@ -53,12 +55,14 @@ def test_abort_with_fault_is_reported_truly_and_takes_effect_once(
     assert (Run.objects.get().status == "aborted") == is_aborted
     if fault not in BELIEVED | NEVER_ARRIVED | {"404"}:
         assert (abort.state, abort.outcome) == (AbortState.CONCLUDED, "aborted")
+    assert_log_has_abort(caplog.records, happened())
 
 
 @pytest.mark.parametrize(("call", "fault"), matrix(("a run", "every call"), UNREADABLE, step=6))
 def test_abort_without_answer_is_not_resent_while_its_run_cannot_be_read(
-    upstream: FaultyUpstream, call: str, fault: str
+    upstream: FaultyUpstream, call: str, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     run = create_run_in_flight(upstream.live)
     lost = FAULTS["reset before acting"]
     with upstream.failing(lost, "an abort"), upstream.failing(FAULTS[fault], call):
@@ -72,6 +76,12 @@ def test_abort_without_answer_is_not_resent_while_its_run_cannot_be_read(
     is_aborted = Abort.objects.get().state == AbortState.CONCLUDED
     assert is_aborted == (fault not in NEVER_ARRIVED | LONG_PAUSE)
     assert (Run.objects.get().status == "aborted") == is_aborted
+    assert_log_has_abort(caplog.records, happened())
+
+
+def happened() -> set[EventType]:
+    """Return the types of the abort's events."""
+    return {EventType(each) for each in AbortEvent.objects.values_list("event_type", flat=True)}
 
 
 def find_kind(fault: str, timing: str) -> FaultKind:

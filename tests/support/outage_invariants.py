@@ -1,13 +1,16 @@
 """What holds whatever fails at Northflank: what is stored, shown, logged and used."""
 
-import tracemalloc
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from logging import ERROR, LogRecord
+from logging import ERROR, WARNING, LogRecord
+from pathlib import Path
 
 from django.db.models import Model
 
 from dashboard.models import CatalogSync, Pipeline, Project, RateBudget, Run, Stage, Upstream
+from dashboard.models.aborts import EventType
+from dashboard.server import memory
 
 # Forty times the largest answer, while one is decoded, and some that are being received.
 MAX_BYTES = 300_000_000
@@ -28,6 +31,25 @@ _ENDS = {
     "stage.recovered": "stage.read_failed",
     "catalog.recovered": "catalog.read_failed",
     "run.recovered": "run.read_failed",
+}
+
+# By what an error is recorded of, the event that says so.
+_STARTS = {
+    "northflank": "northflank.unavailable",
+    "pause": "northflank.unavailable",
+    "list": "catalog.read_failed",
+    "stage": "stage.read_failed",
+    "run": "run.read_failed",
+}
+# The same for what has happened to an abort.
+_ABORT_EVENTS = {
+    EventType.REQUESTED: "abort.requested",
+    EventType.ACCEPTED: "abort.accepted",
+    EventType.REFUSED: "abort.settled",
+    EventType.NOT_SENT: "abort.settled",
+    EventType.TOO_LATE: "abort.settled",
+    EventType.UNKNOWN: "abort.unknown",
+    EventType.NOT_ARRIVED: "abort.not_arrived",
 }
 
 type Rows = dict[tuple[str, int], dict[str, object]]
@@ -89,8 +111,13 @@ def assert_pages_are_true(pages: Mapping[str, str], run: Run) -> None:
     assert ("The steps could not be read" in pages["run"]) == is_run_failing
 
 
-def assert_log_has_each_change_once(records: Sequence[LogRecord]) -> None:
-    """Fail unless each error was logged once at its start and once at its end, and nothing else."""
+def assert_log_has_each_change_once(records: Sequence[LogRecord], failed: Collection[str]) -> None:
+    """Fail unless each error was logged once at its start and once at its end, and no other.
+
+    `failed`: of what errors were recorded, as by `recorded_errors`.
+    """
+    missing = {_STARTS[what] for what in failed} - logged_warnings(records)
+    assert not missing, f"never logged: {missing}"
     lasting: set[tuple[str, object]] = set()
     for record in records:
         assert record.levelno < ERROR, record.getMessage()
@@ -108,12 +135,35 @@ def assert_log_has_each_change_once(records: Sequence[LogRecord]) -> None:
     assert not lasting, f"{lasting} without their ends"
 
 
+def assert_log_has_abort(records: Sequence[LogRecord], types: Collection[EventType]) -> None:
+    """Fail unless the log says all that has happened to an abort."""
+    events = {record.msg["event"] for record in records if isinstance(record.msg, dict)}
+    missing = {_ABORT_EVENTS[each] for each in types if each in _ABORT_EVENTS} - events
+    assert not missing, f"never logged: {missing}"
+
+
+def logged_warnings(records: Sequence[LogRecord]) -> set[str]:
+    """Return the events that were logged as warnings."""
+    return {
+        record.msg["event"]
+        for record in records
+        if isinstance(record.msg, dict) and record.levelno >= WARNING
+    }
+
+
 @contextmanager
 def bounded_memory() -> Iterator[None]:
-    """Fail if the block allocates too much at any one time."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < MAX_BYTES
-    finally:
-        tracemalloc.stop()
+    """Fail if the process takes too much more at any one time during the block."""
+    # Tracing each allocation would make the decoding of large answers five times slower.
+    memory.return_unused()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
+    before = _peak_bytes()
+    yield
+    grown = _peak_bytes() - before
+    assert grown < MAX_BYTES, f"{grown / 1e6:.0f} MB"
+
+
+def _peak_bytes() -> int:
+    """Return the greatest resident memory of this process."""
+    [line] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(line) * 1024
