@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
+from dashboard.db.threads import now
 from dashboard.models import (
     CatalogSync,
     Pipeline,
@@ -33,7 +34,7 @@ from dashboard.sync.webhooks.events import Event
 from tests.support.databases import table_renamed
 from tests.support.live import Live
 from tests.support.live_runs import wait_until
-from tests.support.world import T0, World, api_run, at
+from tests.support.world import LONG_AGO, T0, World, api_run, at
 
 STARTED = "release-flow-template-run:start"
 SOON = at(300)  # when every stage of these tests is due without an event
@@ -227,25 +228,20 @@ def test_event_during_read_makes_worker_read_again(world: World) -> None:
     Stage.objects.update(next_sync_at=timezone.now() + timedelta(hours=1), next_history_page=None)
     Run.objects.update(next_detail_sync_at=None)
     stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
-    Stage.objects.filter(pk=stage.pk).update(next_sync_at=timezone.now())
+    Stage.objects.filter(pk=stage.pk).update(next_sync_at=LONG_AGO)
     world.sandbox.requests.clear()
 
-    async def read() -> None:
-        await world.live.worker.tick()
+    def has_read() -> bool:
+        path = "/ledger/release-flows/production/runs"
+        return any(request.endswith(path) for request in world.requests_for(path))
 
-    world.live.run(read)  # its request is under way, or was just answered
-    send_event({"run": {"id": stage.runs.earliest("pk").run_id}}, timezone.now())
-    world.live.sync(2)  # the first round may only wait for it
-    assert (
-        len(
-            [
-                request
-                for request in world.requests_for("/ledger/")
-                if request.endswith("/production/runs")
-            ]
-        )
-        == 2
-    )
+    world.live.run(world.live.worker.tick)
+    wait_until(has_read)  # its request is under way, or was just answered
+    send_event({"run": {"id": stage.runs.earliest("pk").run_id}}, now())
+    world.live.run(world.live.worker.wait_idle)
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    assert has_read()
 
 
 # --- storms ------------------------------------------------------------------------------------
