@@ -1,7 +1,7 @@
 """HTTP of the web server: limits that uvicorn does not have, and the address of the peer.
 
 Without the limits anybody could keep a thousand connections open by sending half a request on each,
-or fill the memory with headers.
+or by reading no answer, or fill the memory with headers.
 """
 
 import asyncio
@@ -11,7 +11,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """Ends a connection whose request takes too long to arrive, and refuses a large head (431).
+    """Ends a connection whose request takes too long to arrive, or whose answer is not read.
+
+    Refuses a large head (431).
 
     The scope of each request also has `peer`: the address that has connected. uvicorn replaces
     `client` by what a proxy says in X-Forwarded-For, which proves nothing about who has sent the
@@ -20,7 +22,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     request_timeout: ClassVar[float] = 20.0  # seconds from the first byte to the last
     max_head_bytes: ClassVar[int] = 32_768  # of the request line and all headers
+    # Of an answer that waits in this process, so many bytes have to be read in so many seconds.
+    reading_timeout: ClassVar[float] = 60.0
+    min_read_bytes: ClassVar[int] = 16_384
 
+    _reading_check: asyncio.TimerHandle | None = None
+    _unread_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _is_head_complete = False
@@ -31,7 +38,26 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_request()
+        self._end_reading_check()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._end_reading_check()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():  # once all has been sent, which may be never
+            self._expect_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._expect_reading()
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
@@ -81,3 +107,20 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             b"Connection: close\r\nContent-Length: 0\r\n\r\n"
         )
         self.transport.close()
+
+    def _expect_reading(self) -> None:
+        if self._reading_check is None:
+            self._unread_bytes = self.transport.get_write_buffer_size()
+            self._reading_check = self.loop.call_later(self.reading_timeout, self._check_reading)
+
+    def _check_reading(self) -> None:
+        self._reading_check = None
+        if self.transport.get_write_buffer_size() > self._unread_bytes - self.min_read_bytes:
+            self.transport.abort()
+        else:
+            self._expect_reading()
+
+    def _end_reading_check(self) -> None:
+        if self._reading_check is not None:
+            self._reading_check.cancel()
+            self._reading_check = None

@@ -1,16 +1,19 @@
 """Limits of the web server, over real sockets."""
 
+import asyncio
 import contextlib
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import islice
+from typing import Any
 
 import pytest
+import uvicorn
 from django.contrib.auth.models import User
 
 from dashboard.server.http_protocol import LimitedHttpProtocol
-from tests.support.live import Live
+from tests.support.live import Live, web_server
 from tests.support.live_runs import create_run_in_flight
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -143,3 +146,72 @@ def test_request_for_a_websocket_is_answered_as_any_other(
         connection.sendall(HEAD + upgrade + b"Sec-WebSocket-Key: eA==\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
     assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
+
+
+# --- answers that are not read -----------------------------------------------------------------
+
+ANSWER_BYTES = 32_000_000  # more than the kernel takes for a client that reads nothing
+
+
+async def send_answer(scope: Any, receive: Any, send: Any) -> None:
+    """Answer in one piece, or in many where the address says so."""
+    count = 1000 if scope["path"] == "/in-parts" else 1
+    length = (b"content-length", b"%d" % ANSWER_BYTES)
+    await send({"type": "http.response.start", "status": 200, "headers": [length]})
+    for number in range(count):
+        body = b"x" * (ANSWER_BYTES // count)
+        more = number < count - 1
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[tuple[uvicorn.Server, int]]:
+    """Yield a server with the limits of ours, and its port."""
+    server = web_server(send_answer)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        task = asyncio.create_task(server._serve(sockets=[listener]))
+        try:
+            yield server, listener.getsockname()[1]
+        finally:
+            server.should_exit = server.force_exit = True
+            await task
+
+
+async def request_answer(client: socket.socket, port: int, path: str, connection: str) -> None:
+    loop = asyncio.get_running_loop()
+    client.setblocking(False)
+    await loop.sock_connect(client, ("127.0.0.1", port))
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n"
+    await loop.sock_sendall(client, head.encode())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/", "/in-parts"])
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
+async def test_answer_that_nobody_reads_is_ended(
+    monkeypatch: pytest.MonkeyPatch, path: str, connection: str
+) -> None:
+    monkeypatch.setattr(LimitedHttpProtocol, "reading_timeout", 0.2)
+    async with serving() as (server, port):
+        with socket.socket() as client:
+            await request_answer(client, port, path, connection)
+            await asyncio.get_running_loop().sock_recv(client, 15)  # it has begun
+            async with asyncio.timeout(30):
+                while server.server_state.connections:
+                    await asyncio.sleep(0.05)
+
+
+@pytest.mark.anyio
+async def test_answer_that_is_read_slowly_arrives_completely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(LimitedHttpProtocol, "reading_timeout", 2.0)
+    monkeypatch.setattr(LimitedHttpProtocol, "min_read_bytes", 1)
+    received = 0
+    async with serving() as (_, port):
+        with socket.socket() as client:
+            await request_answer(client, port, "/", "close")
+            while chunk := await asyncio.get_running_loop().sock_recv(client, 1_000_000):
+                received += len(chunk)
+                await asyncio.sleep(0.08)  # so that all of it takes longer than the timeout
+    assert received > ANSWER_BYTES
