@@ -24,7 +24,13 @@ from tables import Table, p, spread
 
 STAMP = re.compile(rb"stamp-(\d+)")
 PAGE = "/projects/shop/pipelines/storefront/release-flows/development/"
-STREAMS_A_SESSION = 50  # web/live/hub.py
+STREAMS_A_SESSION, STREAMS_AN_ACCOUNT = 50, 500  # web/live/hub.py
+ACCOUNTS = 10  # of the viewers
+MAKE_VIEWERS = f"""
+from django.contrib.auth.models import User
+for number in range({ACCOUNTS}):
+    User.objects.create_user(f"viewer-{{number}}", password=f"viewer-{{number}}")
+"""
 RUNS = 100
 
 
@@ -65,6 +71,7 @@ def _seed() -> list[int]:
 
     now = timezone.now()
     User.objects.create_user("ada", password="ada")
+    exec(MAKE_VIEWERS)
     project = Project.objects.create(slug="shop", name="Shop", synced_at=now)
     pipeline = Pipeline.objects.create(project=project, slug="storefront", synced_at=now)
     stage = Stage.objects.create(
@@ -125,10 +132,11 @@ class Crowd:
 
     def __init__(self, url: str, key: str, viewers: int) -> None:
         self.key = key
+        assert viewers <= ACCOUNTS * STREAMS_AN_ACCOUNT, "more viewers than a process serves"
         count = math.ceil(viewers / STREAMS_A_SESSION)
         self.browsers = [Browser(url) for _ in range(count)]  # each with a session of its own
-        for browser in self.browsers:
-            browser.sign_in("ada")
+        for number, browser in enumerate(self.browsers):
+            browser.sign_in(f"viewer-{number % ACCOUNTS}")
         self.open: set[Viewer] = set()
         self.ages: list[float] = []
 
@@ -274,6 +282,8 @@ async def upstream(table: Table, bench: Bench, *, viewers: int, quick: bool) -> 
     """Count the requests to Northflank with 1, 100 and all viewers."""
     sandbox = start_upstream(bench, "--rate-limit", "1000")
     server, browser = start_dashboard(bench, sandbox)
+    settings = {"NORTHFLANK_API_TOKEN": "sandbox"}
+    bench.manage("shell", "--no-imports", "--command", MAKE_VIEWERS, **settings)
     for _ in range(100):
         page = browser.ask(PAGE)
         found = re.search(r"key=(\d+)&amp;since=(\d+)", page.text)

@@ -49,7 +49,8 @@ class Broadcaster:
         poll_interval: float = POLL_INTERVAL,
         heartbeat_interval: float = HEARTBEAT_INTERVAL,
     ) -> None:
-        self.hub = Hub[Channel, SignedInSession]()
+        # No two accounts have the same hash of a password: each has a salt of its own.
+        self.hub = Hub[Channel, SignedInSession](lambda session: session.password)
         self.poll_interval, self.heartbeat_interval = poll_interval, heartbeat_interval
         self._notified = asyncio.Event()
         self._version: int | None = None

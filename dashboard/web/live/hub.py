@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 MAX_QUEUED = 64  # messages a slow viewer may fall behind before the stream ends; it then catches up
 # Of one process. A page without a stream refreshes itself at intervals.
-MAX_STREAMS, MAX_STREAMS_PER_SESSION = 5_000, 50
+MAX_STREAMS, MAX_STREAMS_PER_ACCOUNT, MAX_STREAMS_PER_SESSION = 5_000, 500, 50
 # A stream ends after about this long, in seconds, so that the session is checked again when it is
 # reopened. A range, so that a thousand viewers do not reconnect together after a deployment.
 STREAM_LIFETIME = (600.0, 1200.0)
@@ -46,11 +46,16 @@ class Viewer[Session]:
 
 
 class Hub[Channel: Hashable, Session: Hashable]:
-    """The viewers of this process, by channel."""
+    """The viewers of this process, by channel.
 
-    def __init__(self) -> None:
+    `account_of` returns whose a session is; without it each session counts as an account.
+    """
+
+    def __init__(self, account_of: Callable[[Session], Hashable] = lambda session: session) -> None:
+        self._account_of = account_of
         self._viewers: dict[Channel, set[Viewer[Session]]] = {}
-        self._streams: Counter[Session] = Counter()
+        self._streams: Counter[Hashable] = Counter()
+        self._account_streams: Counter[Hashable] = Counter()
         self._is_closed = False
 
     @property
@@ -68,8 +73,12 @@ class Hub[Channel: Hashable, Session: Hashable]:
         return {viewer.session for viewers in self._viewers.values() for viewer in viewers}
 
     def is_full(self, session: Session) -> bool:
-        """Return whether the session, or all together, have as many streams as they may."""
-        return self._streams[session] >= MAX_STREAMS_PER_SESSION or self.viewers >= MAX_STREAMS
+        """Return whether the session, its account, or all have as many streams as they may."""
+        return (
+            self._streams[session] >= MAX_STREAMS_PER_SESSION
+            or self._account_streams[self._account_of(session)] >= MAX_STREAMS_PER_ACCOUNT
+            or self.viewers >= MAX_STREAMS
+        )
 
     @contextmanager
     def subscribe(self, channel: Channel, session: Session) -> Iterator[Viewer[Session]]:
@@ -80,14 +89,17 @@ class Hub[Channel: Hashable, Session: Hashable]:
             viewer.close()
         viewers = self._viewers.setdefault(channel, set())
         viewers.add(viewer)
-        self._streams[session] += 1
+        counts = (self._streams, session), (self._account_streams, self._account_of(session))
+        for streams, key in counts:
+            streams[key] += 1
         try:
             yield viewer
         finally:
             viewers.discard(viewer)
-            self._streams[session] -= 1
-            if not self._streams[session]:
-                del self._streams[session]
+            for streams, key in counts:
+                streams[key] -= 1
+                if not streams[key]:
+                    del streams[key]
             if not viewers and self._viewers.get(channel) is viewers:
                 del self._viewers[channel]
 

@@ -8,6 +8,7 @@ import pytest
 from dashboard.web.live.hub import (
     MAX_QUEUED,
     MAX_STREAMS,
+    MAX_STREAMS_PER_ACCOUNT,
     MAX_STREAMS_PER_SESSION,
     STREAM_LIFETIME,
     Hub,
@@ -96,6 +97,16 @@ async def test_hub_is_full_for_a_session_with_many_streams_only() -> None:
             stack.enter_context(hub.subscribe(f"{number % 3}", 1))
         assert (hub.is_full(1), hub.is_full(2)) == (True, False)
     assert not hub.is_full(1)
+
+
+async def test_hub_is_full_for_an_account_with_many_streams_in_many_sessions() -> None:
+    hub = Hub[str, tuple[str, int]](lambda session: session[0])
+    with contextlib.ExitStack() as stack:
+        for number in range(MAX_STREAMS_PER_ACCOUNT):
+            assert not hub.is_full(("ada", number))
+            stack.enter_context(hub.subscribe("a", ("ada", number)))
+        assert (hub.is_full(("ada", -1)), hub.is_full(("grace", -1))) == (True, False)
+    assert not hub.is_full(("ada", -1))
 
 
 async def test_hub_is_full_with_many_streams_of_all() -> None:

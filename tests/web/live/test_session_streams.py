@@ -234,3 +234,18 @@ def test_streams_of_a_session_are_limited(
         assert browser.get("/").status_code == 200
         with open_stream(other_user):
             pass
+
+
+def test_streams_of_all_sessions_of_an_account_are_limited(
+    run: Run,
+    browser: httpx.Client,
+    other_user: httpx.Client,
+    live: Live,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub, "MAX_STREAMS_PER_ACCOUNT", 1)
+    other_session = live.sign_in("viewer")
+    with open_stream(browser):
+        assert other_session.get("/live/?page=now").status_code == 429
+        with open_stream(other_user):
+            pass
