@@ -212,6 +212,12 @@ def test_body_over_limit_is_rejected(anonymous_browser: httpx.Client) -> None:
     assert answer.status_code in {400, 413}
 
 
+def test_form_with_too_many_fields_is_rejected(anonymous_browser: httpx.Client) -> None:
+    fields = {f"field-{number}": "x" for number in range(1001)}
+    assert anonymous_browser.post("/size/", data=fields).status_code == 400
+    assert anonymous_browser.post("/size/", data=dict(list(fields.items())[:999])).text == "0"
+
+
 def test_chunked_body_over_limit_is_rejected(anonymous_browser: httpx.Client) -> None:
     answer = anonymous_browser.post(
         "/size/",
