@@ -6,7 +6,9 @@
 const stream = $("#stream");
 let connection = null; // htmx's
 let isConnected = false;
-let lastMessageAt = Date.now();
+let pollFrom = Date.now() + 5_000; // while there is no stream
+let connectedAt = 0;
+let wasShort = false; // the last stream ended at once
 let messageDueAt = Infinity; // without a message until then, the stream is dead
 
 const STREAM_TIMEOUT = 40_000; // milliseconds; the server sends a heartbeat every 15 s
@@ -16,8 +18,12 @@ const closeStream = () => connection?.reader?.cancel();
 
 // Polling starts RECONNECT_GRACE after this, however old the last message is.
 function markDisconnected() {
-  if (isConnected) lastMessageAt = Date.now();
+  if (!isConnected) return;
   isConnected = false;
+  // Some proxies answer each stream and end it at once: the page polls nevertheless.
+  const isShort = Date.now() - connectedAt < RECONNECT_GRACE;
+  if (!isShort || !wasShort) pollFrom = Date.now() + RECONNECT_GRACE;
+  wasShort = isShort;
 }
 
 stream?.addEventListener("htmx:before:request", (event) => {
@@ -36,6 +42,7 @@ stream?.addEventListener("htmx:sse:before:connection", (event) => {
 
 stream?.addEventListener("htmx:sse:after:connection", ({ detail }) => {
   connection = detail.connection;
+  connectedAt = Date.now();
   messageDueAt = Date.now() + STREAM_TIMEOUT;
 });
 
@@ -67,8 +74,7 @@ function updateNewRunsButton() {
 }
 
 stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) => {
-  lastMessageAt = Date.now();
-  messageDueAt = lastMessageAt + STREAM_TIMEOUT;
+  messageDueAt = Date.now() + STREAM_TIMEOUT;
   isConnected = true; // not before the first message
   showUnreachable(message.event === "outage", message.data);
   if (message.event) return;
@@ -230,7 +236,7 @@ let hasChangedSinceRequest = false; // a stream message came while a refresh was
 let refreshedAt = Date.now(); // time of the last refresh, or of the page's load
 
 function isRefreshDue() {
-  if (isConnected || Date.now() - lastMessageAt < RECONNECT_GRACE) {
+  if (isConnected || Date.now() < pollFrom) {
     return (newRunIds.size || isOutdated) && Date.now() > refreshNotBefore && isSafeToRefresh();
   }
   const seconds = Number($("#live")?.dataset.refresh);

@@ -386,6 +386,29 @@ def test_page_with_unanswered_stream_falls_back_to_polling(run: Run, sign_in: Op
 
 
 @pytest.mark.usefixtures("viewer")
+def test_page_behind_proxy_that_ends_at_once_each_stream_falls_back_to_polling(
+    run: Run, sign_in: OpenPage
+) -> None:
+    page = sign_in("viewer")
+    routes: list[Route] = []
+
+    def answer_and_end(route: Route) -> None:
+        routes.append(route)
+        message = f"event: heartbeat\ndata: \nid: {len(routes)}\n\n"
+        route.fulfill(content_type="text/event-stream", body=message)
+
+    page.route("**/live/**", answer_and_end)
+    install_clock(page, condition="isHtmxStarted")
+    set_reload_mark(page)
+    factories.change(run, status="retrying")
+    for _ in range(2 * POLLING_FALLBACK_SECONDS):
+        advance_time(page, 1)  # it reconnects once or twice
+    expect(page.locator(badge(page))).to_have_text("Retrying")
+    assert len(routes) > 2
+    assert has_reload_mark(page)
+
+
+@pytest.mark.usefixtures("viewer")
 def test_unresponsive_dashboard_is_reported_unreachable(
     run: Run, sign_in: OpenPage, ignored_console_errors: list[str]
 ) -> None:

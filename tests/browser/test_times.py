@@ -110,11 +110,16 @@ def test_timezone_choice_keeps_focus_and_is_announced(run: Run, sign_in: OpenPag
 
 
 @pytest.mark.usefixtures("viewer")
-def test_timezone_choice_without_storage_lasts_for_page(run: Run, sign_in: OpenPage) -> None:
+@pytest.mark.parametrize(
+    "lost",
+    ["Storage.prototype.getItem = Storage.prototype.setItem", "Storage.prototype.setItem"],
+    ids=["blocked", "full"],
+)
+def test_timezone_choice_without_storage_lasts_for_page(
+    lost: str, run: Run, sign_in: OpenPage
+) -> None:
     page = sign_in("viewer")
-    page.add_init_script(
-        "Storage.prototype.getItem = Storage.prototype.setItem = () => { throw new Error(); }"
-    )
+    page.add_init_script(f"{lost} = () => {{ throw new Error(); }}")
     page.reload()
     choose_timezone(page, "Show times in UTC")
     expect(start_time(page)).to_have_text(IN_UTC)
