@@ -1,14 +1,15 @@
-// Times: written by the server in the deployment’s zone, here in the chosen one, and counted.
-// The first of four scripts (times, dialog, keys, live) that share one scope; base.html loads them in
-// this order, and the last starts them.
+// Times: the server writes them in the deployment’s zone; here they are written in the chosen one and
+// counted. The first of four scripts (times, dialog, keys, live) that share one scope; base.html loads
+// them in this order, and the last starts them.
 "use strict";
 
 const $ = (selector, root = document) => root.querySelector(selector);
+const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const root = document.documentElement;
 const dialog = $("#dialog");
 const notices = $("#notices");
 
-// Preferences of this browser; kept for the page only if storage is blocked.
+// Preferences of this browser; where storage is blocked or full, a choice lasts as long as the page.
 function storePreference(name, value) {
   try {
     localStorage.setItem(name, value);
@@ -21,8 +22,7 @@ function readPreference(name) {
   } catch {}
 }
 
-// --- Times: the server writes them in the deployment's zone; here they are rewritten in the chosen one,
-// and counted without asking the server -----------------------------------------------------------
+// --- The zone -----------------------------------------------------------------------------------
 
 const deploymentZone = root.dataset.zone;
 let zoneChoice = readPreference("zone"); // "utc" or "browser"; anything else: the deployment's zone
@@ -35,18 +35,17 @@ function detectBrowserZone() {
   storePreference("browser-zone", browserZone);
 }
 
-const zoneOf = (choice) => ({ utc: "UTC", browser: browserZone })[choice] ?? deploymentZone;
-
 function applyZoneChoice() {
   if (zoneChoice === "browser") detectBrowserZone(); // the user may have travelled
-  zone = zoneOf(zoneChoice);
+  const zones = { deployment: deploymentZone, utc: "UTC", browser: browserZone ?? deploymentZone };
+  zone = zones[zoneChoice] ?? deploymentZone;
   root.toggleAttribute("data-other-zone", zone !== deploymentZone);
   $("[data-zone-name]").textContent = zone;
-  const zones = new Set([zone]); // each is offered once
-  for (const button of document.querySelectorAll("[data-zone-choice]")) {
-    const offered = zoneOf(button.dataset.zoneChoice);
-    button.hidden = zones.has(offered);
-    zones.add(offered);
+  const known = new Set([zone]); // each is offered once
+  for (const button of $$("[data-zone-choice]")) {
+    const offered = zones[button.dataset.zoneChoice];
+    button.hidden = known.has(offered);
+    known.add(offered);
     if (button.dataset.label) button.textContent = button.dataset.label.replace("{zone}", offered);
   }
   updateTimes();
@@ -66,26 +65,29 @@ addEventListener("storage", ({ key, newValue }) => {
   applyZoneChoice();
 });
 
+// --- Texts --------------------------------------------------------------------------------------
+
 const locale = root.lang.startsWith("en") ? "en-GB" : root.lang;
+const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+
 // Made when first needed: a new tab's first one takes a browser 10 ms.
 function zonedFormat(options, language = locale) {
-  let format;
-  let formatZone;
+  let format, formatZone;
   return (at) => {
     if (formatZone !== zone) format = new Intl.DateTimeFormat(language, { timeZone: zone, ...options });
     formatZone = zone;
     return format.format(at);
   };
 }
+
 const formatIsoDate = zonedFormat({ dateStyle: "short" }, "sv");
-const formatClockAndZone = zonedFormat({ hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short" });
-const formatFull = (at) => `${formatIsoDate(at)} ${formatClockAndZone(at)}`; // as the server's titles
 const formatDay = zonedFormat({ day: "numeric", month: "short" });
 const formatDate = zonedFormat({ day: "numeric", month: "short", year: "numeric" });
-const formatYear = zonedFormat({ year: "numeric" });
-const formatClock = zonedFormat({ hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-let clockOffset = 0; // milliseconds by which the server's clock is ahead of this one
+const formatClock = zonedFormat(CLOCK);
+const formatClockAndZone = zonedFormat({ ...CLOCK, timeZoneName: "short" });
+const formatFull = (at) => `${formatIsoDate(at)} ${formatClockAndZone(at)}`; // as the server's titles
 
+let clockOffset = 0; // milliseconds by which the server's clock is ahead of this one
 const serverNow = () => Date.now() + clockOffset;
 
 function syncClock(headers) {
@@ -126,81 +128,78 @@ const formattedTimes = new Map();
 let formattedIn = ""; // zone and quarter
 
 function formatTime(at) {
-  const current = `${zone} ${Math.floor(serverNow() / 900_000)}`;
+  const now = serverNow();
+  const current = `${zone} ${Math.floor(now / 900_000)}`;
   if (formattedIn !== current) formattedTimes.clear();
   formattedIn = current;
-  if (!formattedTimes.has(at)) formattedTimes.set(at, formatDateAndClock(at));
+  if (!formattedTimes.has(at)) {
+    const [date, today] = [formatIsoDate(at), formatIsoDate(now)];
+    const formatOfDay = date.slice(0, 4) === today.slice(0, 4) ? formatDay : formatDate;
+    formattedTimes.set(at, date === today ? formatClock(at) : `${formatOfDay(at)} ${formatClock(at)}`);
+  }
   return formattedTimes.get(at);
 }
 
-function formatDateAndClock(at) {
-  if (formatDate(at) === formatDate(serverNow())) return formatClock(at);
-  return `${(formatYear(at) === formatYear(serverNow()) ? formatDay : formatDate)(at)} ${formatClock(at)}`;
+// --- Elements -----------------------------------------------------------------------------------
+
+// The text is before what only screen readers read.
+function writeText(element, text) {
+  if (!element.firstChild) element.append("");
+  if (element.firstChild.data !== text) element.firstChild.data = text;
 }
 
-// Times more than a day ago are shown as date and clock time.
-const isRelative = (time, seconds) => seconds < 86400 && !time.closest("[data-times=both]");
-
-function formatTimeAgo(time, at, seconds) {
-  if (isRelative(time, seconds)) return formatAgo(seconds);
-  if (seconds < 86400) return `${formatTime(at)}, ${formatAgo(seconds)}`;
-  return rewrittenTimes.has(time) || zone !== deploymentZone ? formatTime(at) : time.textContent;
+// Screen readers skip tooltips: after a relative time they read the full time.
+function writeSpokenTime(time, text) {
+  if (!text) return $("span", time)?.remove();
+  if (!$("span", time)) time.append(Object.assign(document.createElement("span"), { className: "visually-hidden" }));
+  if ($("span", time).textContent !== text) $("span", time).textContent = text;
 }
 
-// Whether the text has no date, as in the server's text of a time today.
-const hasNoDate = (time) => time.textContent.length === "00:00:00".length;
-
-const rewrittenTimes = new WeakSet(); // times whose text is no longer the server's
-
-function writeTime(time, text) {
-  if (!time.firstChild) time.append("");
-  if (time.firstChild.data === text) return;
-  time.firstChild.data = text;
-  rewrittenTimes.add(time);
+function updateTime(time) {
+  const at = Date.parse(time.dateTime);
+  if (Number.isNaN(at)) return;
+  const seconds = Math.max(0, Math.floor((serverNow() - at) / 1000));
+  const { since, sentence, clock, until, ago, full } = time.dataset;
+  // The full time: a title or, in an SVG title, the text. Swaps restore the server's, without data-zone.
+  if ((time.dataset.zone ?? deploymentZone) !== zone || (!time.title && full === undefined)) {
+    time.dataset.zone = zone;
+    if (full === undefined) time.title = formatFull(at);
+    else writeText(time, formatFull(at));
+  }
+  if (since !== undefined) writeText(time, sentence === undefined ? formatDuration(seconds) : formatElapsed(seconds));
+  if (until !== undefined) writeText(time, formatCountdown(at));
+  // Until htmx has started, the server's texts stay: the first format would delay the first paint.
+  const mayFormat = isHtmxStarted || zone !== deploymentZone;
+  // A text without a date is of today, but for one that was stored.
+  if (clock !== undefined && (mayFormat || time.textContent.length > "00:00:00".length)) writeText(time, formatTime(at));
+  if (ago === undefined) return;
+  // Times more than a day ago are shown as date and clock time.
+  const isBoth = time.closest("[data-times=both]");
+  if (seconds < 86400) writeText(time, isBoth ? `${formatTime(at)}, ${formatAgo(seconds)}` : formatAgo(seconds));
+  else if (mayFormat) writeText(time, formatTime(at));
+  writeSpokenTime(time, seconds < 86400 && !isBoth && `, ${time.title}`);
 }
 
-// Screen readers skip tooltips: a relative time is followed by the full time as hidden text.
-function toggleSpokenTime(time, isVisible) {
-  const spokenTime = $(".visually-hidden", time);
-  const text = `, ${time.title}`;
-  if (spokenTime?.textContent === text && isVisible) return;
-  spokenTime?.remove();
-  if (!isVisible) return;
-  const full = document.createElement("span");
-  full.className = "visually-hidden";
-  full.textContent = text;
-  time.append(full);
-}
-
-// The full time, as title or, in an SVG title, as text. Swaps restore the server's, without data-zone.
-function writeFullTime(time, at) {
-  const isFullText = "full" in time.dataset;
-  if ((time.dataset.zone ?? deploymentZone) === zone && (isFullText || time.title)) return;
-  time.dataset.zone = zone;
-  if (isFullText) writeTime(time, formatFull(at));
-  else time.title = formatFull(at);
-}
+const severityAt = (seconds, overdueAt, criticalAt) => (seconds > criticalAt ? 2 : seconds > overdueAt ? 1 : 0);
 
 // The end of a bar is where its run becomes critical. The bar is empty until this first runs.
 function growProgress(bar) {
   const { since, overdueAfter, criticalAfter } = bar.dataset;
   const seconds = Math.max(0, (serverNow() - Date.parse(since)) / 1000);
   $(".elapsed", bar).setAttribute("width", Math.min(100, (100 * seconds) / criticalAfter).toFixed(1));
-  bar.dataset.severity = seconds > criticalAfter ? 2 : seconds > overdueAfter ? 1 : 0;
+  bar.dataset.severity = severityAt(seconds, overdueAfter, criticalAfter);
 }
 
 // Bars of steps are in seconds on the run's axis, which is extended once they reach its end.
 function growSteps(list) {
   const seconds = (serverNow() - Date.parse(list.dataset.axisStart)) / 1000;
-  for (const step of list.querySelectorAll("[data-running]")) {
+  for (const step of $$("[data-running]", list)) {
     const elapsed = $(".elapsed", step);
     elapsed?.setAttribute("width", Math.max(1, seconds - elapsed.getAttribute("x")).toFixed(1));
     const { overdueAt, criticalAt } = step.dataset;
-    if (!overdueAt) continue;
-    step.dataset.severity = seconds > criticalAt ? 2 : seconds > overdueAt ? 1 : 0;
-    for (const note of step.querySelectorAll("[data-overdue-note]")) note.hidden = note.dataset.overdueNote !== step.dataset.severity;
+    if (overdueAt) step.dataset.severity = severityAt(seconds, overdueAt, criticalAt);
   }
-  const bars = list.querySelectorAll(".bar");
+  const bars = $$(".bar", list);
   // Smaller changes would be invisible, and there may be hundreds of bars.
   if (!bars.length || seconds < bars[0].viewBox.baseVal.width * 1.005) return;
   for (const bar of bars) bar.setAttribute("viewBox", `0 0 ${Math.ceil(seconds)} 4`);
@@ -210,21 +209,9 @@ function growSteps(list) {
 }
 
 function updateTimes() {
-  document.querySelectorAll("[data-axis-start]").forEach(growSteps);
-  document.querySelectorAll(".progress").forEach(growProgress);
-  for (const time of document.querySelectorAll("time[datetime]")) {
-    const at = Date.parse(time.dateTime);
-    if (Number.isNaN(at)) continue;
-    const seconds = Math.max(0, Math.floor((serverNow() - at) / 1000));
-    writeFullTime(time, at);
-    if ("since" in time.dataset) writeTime(time, "sentence" in time.dataset ? formatElapsed(seconds) : formatDuration(seconds));
-    if ("clock" in time.dataset && (isHtmxStarted || zone !== deploymentZone || !hasNoDate(time))) writeTime(time, formatTime(at));
-    if ("until" in time.dataset) writeTime(time, formatCountdown(at));
-    if ("ago" in time.dataset) {
-      writeTime(time, formatTimeAgo(time, at, seconds));
-      toggleSpokenTime(time, isRelative(time, seconds));
-    }
-  }
+  $$("[data-axis-start]").forEach(growSteps);
+  $$(".progress").forEach(growProgress);
+  $$("time[datetime]").forEach(updateTime);
   swapObserver.takeRecords(); // the changes made above
 }
 

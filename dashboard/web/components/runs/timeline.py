@@ -123,16 +123,6 @@ class StepRow:
         """Whether the step took longer than usual or, while it is in progress, may do so."""
         return bool(self.overdue_severity or (self.bar and self.bar.overdue_at))
 
-    @property
-    def is_overdue(self) -> bool:
-        """Whether the step took longer than usual, but not far longer."""
-        return self.overdue_severity == Severity.WARNING
-
-    @property
-    def is_critical(self) -> bool:
-        """Whether the step took far longer than usual."""
-        return self.overdue_severity == Severity.CRITICAL
-
 
 @dataclass(frozen=True, slots=True)
 class Axis:
