@@ -1,68 +1,37 @@
-// Keyboard shortcuts, menus, other clicks, the theme.
+// Keyboard shortcuts, other clicks, the theme, the list of steps.
 "use strict";
 
 // --- Keyboard shortcuts: navigation only, none changes a run --------------------------------------
 
-const shortcutsDialog = $("#shortcuts");
 const shortcutsToggle = $("[data-shortcuts-toggle]");
 const ROW_SELECTOR = "[data-last-success], [data-superseded-by], [data-run], [data-abort-row], [data-bulk-abort-row], [data-stage], li";
+const rowOf = (link) => link.closest(ROW_SELECTOR);
 
-const rowLinks = () =>
-  [...document.querySelectorAll("#live a.title, #live [data-stage] > a")].filter((link) => link.checkVisibility());
-const hasFocus = (link) => link.closest(ROW_SELECTOR)?.contains(document.activeElement);
-
-function moveFocus(delta) {
-  const links = rowLinks();
-  links[links.findIndex(hasFocus) + delta]?.focus();
-}
-
-function focusNextFailed() {
-  const links = rowLinks();
-  const at = links.findIndex(hasFocus);
-  const onwards = [...links.slice(at + 1), ...links.slice(0, at + 1)];
-  onwards.find((link) => link.closest(ROW_SELECTOR)?.dataset.status === "failure")?.focus();
-}
-
-function focusSearch() {
-  const field = $("input[name=q], input[data-search]");
-  field?.focus();
-  field?.select();
-}
-
+// Each returns what gets the focus; `at` is the index of the link in whose row the focus is.
 const SHORTCUTS = {
-  j: () => moveFocus(1),
-  k: () => moveFocus(-1),
-  f: focusNextFailed,
-  "/": focusSearch,
-  "?": () => shortcutsDialog.showModal(),
+  j: (links, at) => links[at + 1],
+  k: (links, at) => links[at - 1],
+  f: (links, at) => [...links.slice(at + 1), ...links.slice(0, at + 1)].find((link) => rowOf(link)?.dataset.status === "failure"),
+  "/": () => $("input[name=q], input[data-search]"),
+  "?": () => $("#shortcuts").showModal(),
 };
 
 document.addEventListener("keydown", (event) => {
-  const action = SHORTCUTS[event.key];
-  if (!action || !shortcutsToggle.checked || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const shortcut = SHORTCUTS[event.key];
+  if (!shortcut || !shortcutsToggle.checked || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
   // Checkboxes take no text.
-  if (event.target.isContentEditable || event.target.closest("input:not([type=checkbox]), textarea, select, dialog[open]")) return;
-  if ($("dialog[open]")) return;
+  if (event.target.isContentEditable || event.target.closest("input:not([type=checkbox]), textarea, select") || $("dialog[open]")) return;
   event.preventDefault();
-  action();
+  const links = $$("#live a.title, #live [data-stage] > a").filter((link) => link.checkVisibility());
+  const element = shortcut(links, links.findIndex((link) => rowOf(link)?.contains(document.activeElement)));
+  element?.focus();
+  element?.select?.();
 });
 
 shortcutsToggle.checked = readPreference("keys") !== "off";
 shortcutsToggle.addEventListener("change", () => storePreference("keys", shortcutsToggle.checked ? "on" : "off"));
 
 // --- Clicks -------------------------------------------------------------------------------------
-
-// Menus close on a click elsewhere and on Escape.
-function closeMenus(except = null) {
-  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(except)) menu.open = false;
-}
-
-document.addEventListener("keydown", ({ key, target }) => {
-  if (key !== "Escape") return;
-  const menu = target.closest("details.menu[open]");
-  closeMenus();
-  if (menu) $("summary", menu).focus();
-});
 
 function dismissNotice(button) {
   button.closest(".notice").remove();
@@ -85,9 +54,10 @@ const BUTTONS = {
 };
 
 document.addEventListener("click", ({ target }) => {
-  closeMenus(target);
   for (const [selector, action] of Object.entries(BUTTONS)) if (target.closest(selector)) action(target.closest(selector));
 });
+
+// --- The list of steps --------------------------------------------------------------------------
 
 // A long list of steps is scrolled to the current step until the user scrolls it; the page itself does
 // not scroll. The steps of a run that was not read before arrive after the page.

@@ -35,7 +35,7 @@ def listed_run_ids(page: Page) -> list[str | None]:
 def submit_filter(page: Page, *statuses: str, text: str = "") -> None:
     """Fill in the filter and submit it."""
     page.get_by_label("Search").fill(text)
-    page.locator(".run-filter .menu summary").click()
+    page.locator(".run-filter [popovertarget]").click()
     for status in statuses:
         page.get_by_role("checkbox", name=status, exact=True).check()
     page.get_by_role("button", name="Apply", exact=True).click()
@@ -55,7 +55,7 @@ def test_filter_can_be_applied_saved_as_view_and_made_default(
     expect(page.locator(".filter-chips li")).to_have_count(3)
     assert listed_run_ids(page) == ["failure"]
 
-    page.locator(".saved-views .menu summary").click()
+    page.locator(".saved-views [popovertarget]").click()
     page.get_by_label("Name").fill("Failed at night")
     page.get_by_label("Use as default on every stage").check()
     page.get_by_role("button", name="Save", exact=True).click()
@@ -74,7 +74,7 @@ def test_filter_can_be_applied_saved_as_view_and_made_default(
     page.get_by_role("link", name="Newer").click()
     expect(page.locator("tr[data-run]")).to_have_count(100)
 
-    page.locator(".saved-views .menu summary").click()
+    page.locator(".saved-views [popovertarget]").click()
     page.get_by_role("button", name="Delete Failed at night").click()
     expect(page.locator("#notices")).to_contain_text("“Failed at night” deleted.")
     assert not SavedView.objects.exists()
@@ -121,7 +121,7 @@ def test_filter_on_phone_is_collapsed_with_chips(stage: Stage, sign_in: OpenPage
     expect(page.get_by_role("link", name="Remove: Failed")).to_be_visible()
     page.locator(".collapsible > summary").click()
     expect(page.get_by_label("Search")).to_be_visible()
-    page.locator(".run-filter .menu summary").click()
+    page.locator(".run-filter [popovertarget]").click()
     page.get_by_role("checkbox", name="Failed", exact=True).scroll_into_view_if_needed()
 
 
@@ -142,18 +142,20 @@ def test_filter_by_keyboard_alone_works(stage: Stage, sign_in: OpenPage) -> None
 
 @pytest.mark.usefixtures("viewer")
 @pytest.mark.parametrize("action", ["Escape", "elsewhere"])
+@pytest.mark.parametrize("script", [True, False])
 def test_status_menu_closes_on_escape_or_click_outside(
-    action: str, sign_in: OpenPage, live: Live
+    script: bool, action: str, sign_in: OpenPage, live: Live
 ) -> None:
-    page = sign_in("viewer", factories.address(factories.run(factories.stage()).stage))
-    summary = page.locator(".run-filter .menu summary")
-    summary.click()
+    address = factories.address(factories.run(factories.stage()).stage)
+    page = sign_in("viewer", address, java_script_enabled=script)
+    button = page.locator(".run-filter [popovertarget]")
+    button.click()
     box = page.locator(".run-filter .menu").get_by_label("Failed")
     box.check()
     expect(box).to_be_visible()  # a click inside leaves it open
     if action == "Escape":
         page.keyboard.press("Escape")
-        expect(summary).to_be_focused()
+        expect(button).to_be_focused()
     else:
         page.get_by_role("heading", level=1).click()
     expect(box).to_be_hidden()

@@ -68,7 +68,7 @@
       }
       return canvas;
     };
-    for (const each of shown(".badge, .overdue, .in-flight, .removed, .attempts, .notice, .panel, .summary-text, dialog, button, .button, input:not([type=checkbox], [type=radio], .picks *), select, .menu > summary")) {
+    for (const each of shown(".badge, .overdue, .in-flight, .removed, .attempts, .notice, .panel, .summary-text, dialog, button, .button, input:not([type=checkbox], [type=radio], .picks *), select")) {
       const { borderTopStyle, borderTopWidth, borderTopColor } = getComputedStyle(each);
       if (borderTopStyle === "none" || parseFloat(borderTopWidth) < 0.5 || borderTopColor === ground(each.parentElement)) wrong.push(`no border ${each.outerHTML.slice(0, 120)}`);
     }

@@ -119,7 +119,7 @@ def open_help(page: Page) -> None:
 
 
 def open_menu(container: str) -> Callable[[Page], None]:
-    return lambda page: page.locator(f"{container} .menu summary").click()
+    return lambda page: page.locator(f"{container} [popovertarget]").click()
 
 
 def open_all_details(page: Page) -> None:
