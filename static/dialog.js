@@ -1,4 +1,4 @@
-// Notices, the dialog and its focus, selected runs, texts to copy.
+// Notices, the dialog, the focus, selected runs, texts to copy.
 "use strict";
 
 // --- Notices ------------------------------------------------------------------------------------
@@ -6,7 +6,7 @@
 // Without a text there was no response: show the template's text for that.
 function fillMessage(element, text) {
   const textElement = $("[data-text]", element);
-  if (textElement) textElement.textContent = text || textElement.dataset.noResponseText;
+  textElement.textContent = text || textElement.dataset.noResponseText;
 }
 
 function showNotice(name, text) {
@@ -30,162 +30,112 @@ new ResizeObserver(() => {
   if (delta > 0 && notices.getBoundingClientRect().top >= 0) scrollBy({ top: delta, behavior: "instant" });
 }).observe(notices);
 
-// Concluded notices are removed only while the user is idle, since that moves the content.
-function removeConcludedNotices() {
-  const notice = $(".concluded", notices);
-  if (notice && isIdle()) notice.remove();
-}
-
 // The message of a response: plain text, or [data-reason] of an error page.
-function responseMessage(ctx) {
-  if (ctx.response?.raw.headers.get("content-type")?.startsWith("text/plain")) return ctx.text?.trim();
-  const page = new DOMParser().parseFromString(ctx.text ?? "", "text/html");
-  return $("[data-reason]", page)?.textContent.trim();
+function responseMessage({ response, text = "" }) {
+  if (response?.headers.get("content-type")?.startsWith("text/plain")) return text.trim();
+  return $("[data-reason]", new DOMParser().parseFromString(text, "text/html"))?.textContent.trim();
 }
 
 function handleFailure({ target, detail: { ctx } }) {
   if (!ctx) return;
-  const status = ctx.response?.status;
+  const { status, headers } = ctx.response ?? {};
   if (status === 401) return showSignedOut(responseMessage(ctx));
-  if (target === stream) return; // the page polls meanwhile
-  if (target.matches?.(".actions > [hx-trigger=load]")) {
-    target.parentElement.remove(); // the next swap brings a new one, which requests the form again
-    isOutdated = true;
-    return updateNewRunsButton();
-  }
+  if (target.matches?.("[hx-trigger^=load]")) return; // htmx requests it again
   if (target.id === "live") {
     finishRefresh(false, status === 503 ? responseMessage(ctx) : "");
     if (status !== 404) return;
     showUnreachable(false);
     if (failures > 1) return; // shown already
   }
-  const field = ctx.response?.raw.headers.get("x-field");
-  const line = dialog.open && $(field ? `[data-error="${field}"]` : "[data-error]", dialog);
   const text = responseMessage(ctx) ?? (status < 500 && `${status} ${ctx.response.raw.statusText}`.trim());
-  if (line && dialog.contains(target)) {
-    fillMessage(line, text);
-    line.hidden = false;
-    // The focused button was disabled during the request; the error is about the fields beside it.
-    $("input", line.parentElement).focus();
-  } else {
-    showNotice("failed", text);
-  }
+  const line = dialog.open && dialog.contains(target) && $(`[data-error="${headers?.get("x-field") ?? ""}"]`, dialog);
+  if (!line) return showNotice("failed", text);
+  fillMessage(line, text);
+  line.hidden = false;
+  // The focused button was disabled during the request; the error is about the fields beside it.
+  $("input", line.parentElement).focus();
 }
 
 document.addEventListener("htmx:response:error", handleFailure);
 document.addEventListener("htmx:error", handleFailure);
 
-// --- The dialog: opened and closed by swaps; focus is restored ------------------------------------
+document.addEventListener("htmx:before:request", ({ target }) => {
+  if (!dialog.contains(target)) return;
+  // A refresh that was requested before the abort must not overwrite its result.
+  htmx.trigger("#live", "htmx:abort");
+  for (const line of $$("[data-error]", dialog)) line.hidden = true;
+});
 
-let focusRunId = null; // the run to focus when its focused button is removed
-let isAcknowledging = false; // focus the button that replaces the pressed one; it may be loaded later
+// --- The focus: whatever a swap removes, it stays at the same run -----------------------------------
+
+let focusRunId = null; // the run with the focus
+let isAcknowledging = false; // at a button of an acknowledgement; its successor may be loaded later
+
+function rememberFocus(element) {
+  if (element.matches("body, h1")) return;
+  focusRunId = element.closest("[data-run]")?.id || focusRunId;
+  isAcknowledging = Boolean(element.closest("[data-acknowledgements]"));
+}
 
 function restoreFocus() {
   const at = document.activeElement;
-  const next = isAcknowledging && $("[data-acknowledgements] button");
-  if (next && at.matches("body, h1")) {
-    isAcknowledging = false;
-    next.focus({ preventScroll: true });
-  }
-  if (document.activeElement !== document.body || !focusRunId) return;
-  const run = document.getElementById(focusRunId);
-  (run ? $("h1[tabindex], a.title", run) : $("#main"))?.focus({ preventScroll: true });
+  const successor = isAcknowledging && $("[data-acknowledgements] button");
+  if (successor && at.matches("body, h1")) successor.focus({ preventScroll: true });
+  else if (at === document.body && focusRunId) ($(`#${CSS.escape(focusRunId)} :is(h1[tabindex], a.title)`) ?? $("#main")).focus({ preventScroll: true });
 }
-
-const rememberFocus = (element) => { focusRunId = element?.closest("[data-run]")?.id || focusRunId; };
-
-document.addEventListener("submit", ({ target }) => { isAcknowledging = Boolean(target.closest("[data-acknowledgements]")); });
-
-document.addEventListener("htmx:before:request", ({ target }) => {
-  // A refresh that was requested before the abort must not overwrite its result.
-  if (!dialog.contains(target)) return;
-  htmx.trigger("#live", "htmx:abort");
-  for (const line of dialog.querySelectorAll("[data-error]")) line.hidden = true;
-});
-
-document.addEventListener("htmx:before:swap", () => {
-  rememberFocus(document.activeElement);
-  holdPlace();
-});
-
-document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
-  if (target === stream || ctx.response.status >= 400) return; // stream messages are handled above
-  if (ctx.target === dialog) {
-    rememberFocus(target);
-    if (!dialog.open) dialog.showModal();
-  } else if (dialog.contains(target)) {
-    dialog.close();
-    refreshedAt = 0; // show the result soon
-  }
-  restorePlace();
-  afterSwap();
-});
 
 dialog.addEventListener("close", () => {
   if (!$(".htmx-request", dialog)) dialog.replaceChildren();
   restoreFocus();
 });
 
-// --- Selected runs: kept here, since swaps replace the rows ---------------------------------------
+// --- Selected runs --------------------------------------------------------------------------------
 
-const selected = new Set(); // values of their checkboxes
 const RUN_CHECKBOX = "input[type=checkbox][name=run]";
-const runCheckboxes = (root = document) => [...root.querySelectorAll(RUN_CHECKBOX)];
+let lastSelected = null; // its checkbox
 
-// Runs without a checkbox (no longer abortable, or on another page) are deselected.
-function restoreSelection() {
-  const boxes = runCheckboxes();
-  const available = new Set(boxes.map((box) => box.value));
-  for (const key of selected) if (!available.has(key)) selected.delete(key);
-  for (const box of boxes) box.checked = selected.has(box.value);
-  for (const all of document.querySelectorAll("[data-select-all]")) {
-    const inTable = runCheckboxes(all.closest("table"));
-    all.checked = inTable.every((box) => box.checked);
-    all.indeterminate = !all.checked && inTable.some((box) => box.checked);
+const selectedRuns = () => $$(`${RUN_CHECKBOX}:checked`).map(({ value }) => value);
+
+function updateSelection() {
+  for (const all of $$("[data-select-all]")) {
+    const boxes = $$(RUN_CHECKBOX, all.closest("table"));
+    all.checked = boxes.every((box) => box.checked);
+    all.indeterminate = !all.checked && boxes.some((box) => box.checked);
   }
-  const bar = $(".bulk-abort-bar");
-  if (!bar) return;
-  $("[data-selected-count]", bar).textContent = selected.size;
+  const { length } = selectedRuns();
+  for (const count of $$("[data-selected-count]")) count.textContent = length;
   // Without a selection the bar disappears, with its focused button.
-  if (!selected.size && bar.contains(document.activeElement)) $("#main").focus({ preventScroll: true });
+  if (!length && $(".bulk-abort-bar :focus")) $("#main").focus({ preventScroll: true });
 }
 
 document.addEventListener("change", ({ target }) => {
   const isAll = target.matches("[data-select-all]");
   if (!isAll && !target.matches(RUN_CHECKBOX)) return;
-  for (const { value } of isAll ? runCheckboxes(target.closest("table")) : [target]) {
-    if (target.checked) selected.add(value);
-    else selected.delete(value);
+  for (const box of isAll ? $$(RUN_CHECKBOX, target.closest("table")) : [target]) {
+    box.checked = target.checked;
+    if (box.checked) lastSelected = box;
   }
-  restoreSelection();
+  updateSelection();
 });
 
-document.addEventListener("reset", ({ target }) => {
-  if (target.id !== "bulk-abort-form") return;
-  const last = [...selected].at(-1);
-  runCheckboxes().find(({ value }) => value === last)?.focus({ preventScroll: true });
-  selected.clear();
-  restoreSelection();
+document.addEventListener("reset", () => {
+  lastSelected?.focus({ preventScroll: true });
+  setTimeout(updateSelection); // the form is reset after this event
 });
 
-// --- Texts to copy -----------------------------------------------------------------------------------
+// --- Texts to copy --------------------------------------------------------------------------------
 
-function expandLinks() {
-  for (const link of document.querySelectorAll("[data-absolute-url]")) link.textContent = link.href; // absolute, for pasting
-}
-
-function copy(button) {
+async function copy(button) {
   const text = document.getElementById(button.dataset.copy);
-  const label = button.textContent;
-  const showCopied = () => {
-    if (label === button.dataset.doneLabel) return; // pressed again
-    button.textContent = button.dataset.doneLabel;
-    announce(button.dataset.doneLabel);
-    setTimeout(() => { button.textContent = label; }, 2_000);
-  };
-  const selectText = () => {
+  const { textContent: label, dataset: { doneLabel } } = button;
+  try {
+    await navigator.clipboard.writeText(text.textContent);
+  } catch { // no access to the clipboard: the user copies the selected text
     text.closest("details")?.toggleAttribute("open", true);
-    getSelection().selectAllChildren(text); // no clipboard access: the user copies the selected text
-  };
-  (navigator.clipboard?.writeText(text.textContent) ?? Promise.reject()).then(showCopied, selectText);
+    return getSelection().selectAllChildren(text);
+  }
+  if (label === doneLabel) return; // pressed again
+  button.textContent = doneLabel;
+  announce(doneLabel);
+  setTimeout(() => { button.textContent = label; }, 2_000);
 }

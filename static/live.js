@@ -1,22 +1,20 @@
-// Keep a page current: by the event stream or, without it, by refreshes; announce changes.
+// Keep a page current: by the event stream or, without it, by refreshes. What a swap must not disturb
+// is kept around it. Changes are announced.
 "use strict";
 
 // --- The event stream: htmx opens it, reconnects, and pauses it while the tab is in the background --
 
-const stream = $("#stream");
-let connection = null; // htmx's
-let isConnected = false;
-let pollFrom = Date.now() + 5_000; // while there is no stream
-let connectedAt = 0;
-let wasShort = false; // the last stream ended at once
-let messageDueAt = Infinity; // without a message until then, the stream is dead
-
 const STREAM_TIMEOUT = 40_000; // milliseconds; the server sends a heartbeat every 15 s
 const RECONNECT_GRACE = 5_000; // milliseconds without a stream before the page polls
 
-const closeStream = () => connection?.reader?.cancel();
+const stream = $("#stream");
+let connection = null; // htmx's
+let connectedAt = 0;
+let heardAt = 0; // time of the last message; without one for STREAM_TIMEOUT, the stream is dead
+let isConnected = false; // a message has come, and the stream has not ended since
+let wasShort = false; // the last stream ended at once
+let pollFrom = Date.now() + RECONNECT_GRACE; // while there is no stream
 
-// Polling starts RECONNECT_GRACE after this, however old the last message is.
 function markDisconnected() {
   if (!isConnected) return;
   isConnected = false;
@@ -26,34 +24,45 @@ function markDisconnected() {
   wasShort = isShort;
 }
 
-stream?.addEventListener("htmx:before:request", (event) => {
-  if (isSignedOut || document.hidden) event.preventDefault();
-  event.detail.ctx.fetch = async (...args) => {
-    const response = await fetch(...args);
-    syncClock(response.headers);
-    return response;
-  };
+const STREAM_LISTENERS = {
+  "htmx:before:request": (event) => {
+    if (isSignedOut || document.hidden) event.preventDefault();
+    event.detail.ctx.fetch = async (...args) => {
+      const response = await fetch(...args);
+      syncClock(response.headers);
+      return response;
+    };
+  },
+  "htmx:sse:before:connection": (event) => {
+    markDisconnected();
+    if (isSignedOut) event.preventDefault();
+  },
+  "htmx:sse:after:connection": ({ detail }) => {
+    connection = detail.connection;
+    connectedAt = heardAt = Date.now();
+  },
+  "htmx:sse:before:message": ({ detail: { message } }) => {
+    heardAt = Date.now();
+    isConnected = true;
+    showUnreachable(message.event === "outage", message.data);
+    if (message.event === "stale") isOutdated = true;
+    if (!message.event) hasChangedSinceRequest = true;
+    updateNewRunsButton();
+  },
+  "htmx:sse:error": ({ detail }) => {
+    markDisconnected();
+    if (detail.status === 401) showSignedOut();
+  },
+  "htmx:sse:close": markDisconnected,
+};
+for (const [name, listener] of Object.entries(STREAM_LISTENERS)) stream?.addEventListener(name, listener);
+
+// A row of a section that the page has already comes as a placeholder.
+htmx.registerExtension("placeholders", {
+  htmx_before_morph_node: (_row, { newNode }) => !newNode.hasAttribute?.("data-unchanged"),
 });
 
-stream?.addEventListener("htmx:sse:before:connection", (event) => {
-  markDisconnected();
-  if (isSignedOut) event.preventDefault();
-});
-
-stream?.addEventListener("htmx:sse:after:connection", ({ detail }) => {
-  connection = detail.connection;
-  connectedAt = Date.now();
-  messageDueAt = Date.now() + STREAM_TIMEOUT;
-});
-
-stream?.addEventListener("htmx:sse:error", ({ detail }) => {
-  markDisconnected();
-  if (detail.status === 401) showSignedOut();
-});
-
-stream?.addEventListener("htmx:sse:close", markDisconnected);
-
-// --- Changes: swapped where the page has the element; new runs of a list are counted on a button ---
+// --- New runs: counted on a button, and shown at once while nobody uses the page -------------------
 
 const newRunsButton = $("#new-runs");
 const newRunIds = new Set(); // runs that the page does not show
@@ -73,138 +82,144 @@ function updateNewRunsButton() {
   newRunsButton.hidden = !newRunIds.size && !isOutdated;
 }
 
-stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) => {
-  messageDueAt = Date.now() + STREAM_TIMEOUT;
-  isConnected = true; // not before the first message
-  showUnreachable(message.event === "outage", message.data);
-  if (message.event) return;
-  hasChangedSinceRequest = true;
-  const parts = document.createElement("template");
-  parts.innerHTML = message.data;
-  // Another structure: swapping single elements is not enough.
-  const structure = $("#data-age", parts.content)?.dataset.structure;
-  if (structure !== undefined && structure !== $("#data-age").dataset.structure) isOutdated = true;
-  for (const part of parts.content.querySelectorAll("hx-partial")) {
-    const id = part.getAttribute("hx-target").slice(1);
-    if ("new" in part.dataset && !document.getElementById(id)) newRunIds.add(id);
+newRunsButton?.addEventListener("click", () => {
+  $("#main").focus({ preventScroll: true });
+  scrollTo({ top: 0 });
+  refresh();
+});
+
+for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) {
+  document.addEventListener(kind, () => { lastActivityAt = Date.now(); }, { passive: true });
+}
+
+// No refresh during user input: it could move what the user is about to click.
+const isIdle = () => Date.now() - lastActivityAt > 5_000 && !$("dialog[open]") && !$("#live:hover");
+const isSafeToRefresh = () => isIdle() && !$("#live").contains(document.activeElement) && getSelection().isCollapsed;
+
+// --- Around a swap --------------------------------------------------------------------------------
+
+let selectedBefore, rowsBefore;
+
+document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) => {
+  rememberFocus(document.activeElement);
+  selectedBefore = selectedRuns();
+  holdPlace();
+  if (target !== stream) return;
+  rowsBefore = $$("[data-section] tbody > tr").map((row) => ({ row, body: row.parentElement, section: row.closest("section") }));
+  for (const { target: element, fragment: { firstElementChild: part }, swapSpec } of tasks) {
+    if (!element && swapSpec.new) newRunIds.add(part.id);
+    // The last state of a run may come after its section.
+    for (const row of $$("[data-former-run]")) if (row.dataset.formerRun === part?.id) row.replaceChildren(...copyWithoutControls(part).children);
+    // Another structure: swapping single elements is not enough.
+    if (element?.id === "data-age" && part.dataset.structure !== element.dataset.structure) isOutdated = true;
+    // An element keeps its height until the next refresh, so that the content below it does not move.
+    if (element?.matches("tr, #data-age")) element.style.setProperty("--had", `${element.getBoundingClientRect().height}px`);
   }
 });
 
-stream?.addEventListener("htmx:sse:after:message", ({ detail: { message } }) => {
-  if (message.event === "stale") isOutdated = true;
-  if (message.event) return updateNewRunsButton();
+document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
+  if (ctx.response.status >= 400) return;
+  if (target === stream) {
+    keepFormerRows();
+    if ($("[data-unchanged]")) { // the page lacks a row that the server takes it to have
+      isOutdated = true;
+      refresh();
+    }
+  } else if (ctx.target === dialog) {
+    rememberFocus(target);
+    if (!dialog.open) dialog.showModal();
+  } else if (dialog.contains(target)) {
+    dialog.close();
+    refreshedAt = 0; // show the result soon
+  }
+  for (const box of $$(RUN_CHECKBOX)) box.checked = selectedBefore.includes(box.value);
   restorePlace();
-  afterSwap();
-  updateNewRunsButton();
-  // The page lacks a row that the server takes it to have.
-  const missing = document.querySelectorAll("[data-unchanged]");
-  for (const row of missing) row.remove();
-  if (missing.length) {
-    isOutdated = true;
-    refresh();
-  }
+  finishSwap();
 });
 
-// A row of a section that the page has already comes as a placeholder.
-htmx.registerExtension("placeholders", {
-  htmx_before_morph_node: (_row, { newNode }) => !newNode.hasAttribute?.("data-unchanged"),
-});
+function finishSwap() {
+  const { title, icon } = $("[data-title]")?.dataset ?? {};
+  if (title) document.title = title;
+  // Setting the same address would load it again.
+  if (icon && icon !== $("link[rel=icon]").getAttribute("href")) $("link[rel=icon]").href = icon;
+  announceChanges();
+  updateNewRunsButton();
+  updateSelection();
+  scrollToCurrentStep();
+  for (const link of $$("[data-absolute-url]")) link.textContent = link.href; // absolute, for pasting
+  if (!dialog.open) restoreFocus();
+}
 
 // --- Rows that leave a section stay for a moment, with their last state and without controls -------
 
-const FORMER_ROW_SECONDS = 6;
+const FORMER_ROW_TIME = 6_000; // milliseconds
 let formerRowCount = 0;
 
-document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) => {
-  if (target !== stream) return;
-  // An element keeps its height until the next refresh, so that the content below it does not move.
-  for (const { target: element } of tasks) {
-    if (element?.matches("tr, #data-age")) element.style.setProperty("--had", `${element.getBoundingClientRect().height}px`);
-  }
-  const incoming = new Map(tasks.map(({ fragment: { firstElementChild: element } }) => [element?.id, element]));
-  for (const row of document.querySelectorAll("[data-former-since]")) {
-    const changed = incoming.get(row.dataset.formerRun);
-    if (changed) row.replaceWith(buildFormerRow(row, changed));
-  }
-  for (const { target: section, fragment } of tasks) {
-    if (!section?.matches("[data-section]")) continue;
-    const next = fragment.firstElementChild;
-    let previous = null; // the incoming row behind which a row that leaves belongs
-    for (const row of section.querySelectorAll("tbody > tr[data-run], tbody > tr[data-former-since]")) {
-      let kept = next.querySelector(`#${CSS.escape(row.id)}`);
-      if (!kept) {
-        kept = buildFormerRow(row, incoming.get(row.id));
-        if (previous) (previous.nextElementSibling?.matches(".waiting") ? previous.nextElementSibling : previous).after(kept);
-        else formerRowsBody(section, next).prepend(kept);
+// A row that a swap has removed is put back behind the row that it followed.
+function keepFormerRows() {
+  const left = new Set(rowsBefore.map(({ row }) => row).filter((row) => !row.isConnected && !row.matches(".waiting")));
+  let previous = null;
+  for (const { row, body, section } of rowsBefore) {
+    if (left.has(row)) {
+      if (!$("tbody", section)) { // it has become empty
+        body.replaceChildren();
+        $("h2", section).after(body.closest(".runs"));
       }
-      previous = kept;
+      const place = $("tbody", section);
+      if (previous?.parentElement === place) previous.after(row);
+      else place.prepend(row);
+      if (!row.dataset.formerRun) markFormer(row);
     }
+    if (row.isConnected) previous = row;
   }
-});
-
-// The body of the incoming section's table; without one, that of an emptied copy of the present table.
-function formerRowsBody(section, next) {
-  const body = $("tbody", next);
-  if (body) return body;
-  const table = $(".runs", section).cloneNode(true);
-  $("tbody", table).replaceChildren();
-  $("h2", next).after(table);
-  return $("tbody", table);
 }
 
-function buildFormerRow(row, changed) {
-  const former = (changed ?? row).cloneNode(true);
-  if ("formerSince" in former.dataset) return former;
-  for (const name of former.getAttributeNames()) former.removeAttribute(name);
-  for (const element of former.querySelectorAll("[id]")) element.removeAttribute("id");
-  for (const cell of former.querySelectorAll(".select, .abort-control")) cell.replaceChildren();
-  former.id = `former-${++formerRowCount}`; // a run may leave one section soon after another
-  former.dataset.formerRun = (changed ?? row).id;
-  former.dataset.formerSince = Date.now();
-  former.inert = true;
-  return former;
+function copyWithoutControls(row) {
+  const copy = row.cloneNode(true);
+  for (const element of $$("[id]", copy)) element.removeAttribute("id");
+  for (const cell of $$(".select, .abort-control", copy)) cell.replaceChildren();
+  return copy;
 }
 
-function removeFormerRows() {
-  const due = [...document.querySelectorAll("[data-former-since]")].filter(({ dataset }) => Date.now() - dataset.formerSince > 1000 * FORMER_ROW_SECONDS);
-  if (!due.length) return;
+function markFormer(row) {
+  const { id } = row;
+  row.replaceChildren(...copyWithoutControls(row).children);
+  for (const name of row.getAttributeNames()) row.removeAttribute(name);
+  row.id = `former-${++formerRowCount}`; // a run may leave one section soon after another
+  row.dataset.formerRun = id;
+  row.inert = true;
+  setTimeout(removeFormerRow, FORMER_ROW_TIME, row);
+}
+
+function removeFormerRow(row) {
+  const runs = row.closest(".runs");
   holdPlace();
-  for (const row of due) {
-    const body = row.parentElement;
-    row.remove();
-    if (!body.children.length) body.closest(".runs").remove();
-  }
+  row.remove();
+  if (runs && !$("tbody > tr", runs)) runs.remove();
   restorePlace();
 }
 
 // --- Content under the mouse or with the focus stays in its place while rows come and go above it ----
 
-let pointer = null; // last position of the mouse in the window
-let heldPlace = null; // { id, top }: the element to keep and its distance from the window's top
-
-document.addEventListener("pointermove", ({ pointerType, clientX: x, clientY: y }) => { pointer = pointerType === "mouse" ? { x, y } : null; });
-root.addEventListener("pointerleave", () => { pointer = null; });
+let heldElement = null;
+let heldTop = 0; // its distance from the window's top
 
 function holdPlace() {
-  const parts = "tr[id], li[id], td[id], h2[id]";
-  const isVisible = (element) => {
-    const { top, bottom } = element.getBoundingClientRect();
-    return bottom > 0 && top < innerHeight;
-  };
-  const pointed = pointer && document.elementFromPoint(pointer.x, pointer.y);
-  const candidates = [pointed, document.activeElement].map((element) => element?.closest("#live")?.contains(element) && element.closest(parts));
+  const parts = "#live :is(tr, li, td, h2)[id]";
+  const candidates = [$$(`${parts}:hover`).at(-1), document.activeElement.closest(parts)];
   // Without mouse or focus on it, the page stays where it was scrolled to; at its top, new rows are to be seen.
-  if (scrollY > 0 || !isIdle()) candidates.push(...$("#live").querySelectorAll(parts));
-  const element = candidates.find((candidate) => candidate && isVisible(candidate));
-  heldPlace = element ? { id: element.id, top: element.getBoundingClientRect().top } : null;
-  if (heldPlace) $("#live").style.overflowAnchor = "none"; // the browser would scroll as well
+  if (scrollY > 0 || !isIdle()) candidates.push(...$$(parts));
+  const isVisible = ({ top, bottom }) => bottom > 0 && top < innerHeight;
+  heldElement = candidates.find((element) => element && isVisible(element.getBoundingClientRect()));
+  if (!heldElement) return;
+  heldTop = heldElement.getBoundingClientRect().top;
+  $("#live").style.overflowAnchor = "none"; // the browser would scroll as well
 }
 
 function restorePlace() {
-  const former = heldPlace && [...document.querySelectorAll(`[data-former-run="${heldPlace.id}"]`)].at(-1);
-  const element = former ?? (heldPlace && document.getElementById(heldPlace.id));
+  const element = heldElement?.isConnected ? heldElement : document.getElementById(heldElement?.id);
   if (!element) return;
-  const delta = element.getBoundingClientRect().top - heldPlace.top;
+  const delta = element.getBoundingClientRect().top - heldTop;
   const missing = delta - (root.scrollHeight - innerHeight - scrollY);
   const main = $("#main");
   // Room to scroll by `delta`.
@@ -213,20 +228,6 @@ function restorePlace() {
   noticesHeight = notices.offsetHeight; // a notice that came with the change is compensated, too
   requestAnimationFrame(() => $("#live").style.removeProperty("overflow-anchor"));
 }
-
-// No refresh during user input: it could move what the user is about to click.
-const isIdle = () => Date.now() - lastActivityAt > 5_000 && !$("dialog[open]") && !$("#live:hover");
-const isSafeToRefresh = () => isIdle() && !$("#live").contains(document.activeElement) && getSelection().isCollapsed;
-
-for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) {
-  document.addEventListener(kind, () => { lastActivityAt = Date.now(); }, { passive: true });
-}
-
-newRunsButton?.addEventListener("click", () => {
-  $("#main").focus({ preventScroll: true });
-  scrollTo({ top: 0 });
-  refresh();
-});
 
 // --- The refresh: polling without a stream; one at a time, with backoff after failures ------------
 
@@ -256,12 +257,11 @@ function finishRefresh(isSuccess, text) {
   refreshedAt = Date.now();
   refreshNotBefore = refreshedAt + Math.min(60_000, 5_000 * 2 ** failures);
   showUnreachable(!isSuccess, text);
-  if (isSuccess) {
-    for (const element of document.querySelectorAll("#live [style]")) element.removeAttribute("style");
-    newRunIds.clear();
-    isOutdated = hasChangedSinceRequest; // the response may be older than what the stream has swapped
-    updateNewRunsButton();
-  }
+  if (!isSuccess) return;
+  for (const element of $$("#live [style]")) element.removeAttribute("style");
+  newRunIds.clear();
+  isOutdated = hasChangedSinceRequest; // the response may be older than what the stream has swapped
+  updateNewRunsButton();
 }
 
 // No text: there was no response.
@@ -275,42 +275,26 @@ function showUnreachable(isVisible, text) {
 
 function showSignedOut(text) {
   isSignedOut = true;
-  closeStream();
+  connection?.reader?.cancel();
   dialog.close(); // its form cannot be submitted, and it covers the sign-in link
   showNotice("signed-out", text);
-}
-
-// Signed in again, in another tab.
-function clearSignedOut() {
-  isSignedOut = false;
-  $("[data-sign-in]", notices)?.closest(".notice").remove();
 }
 
 document.addEventListener("htmx:after:request", ({ target, detail: { ctx } }) => {
   syncClock(ctx.response.headers);
   if (ctx.response.status >= 400) return;
-  if (isSignedOut) clearSignedOut();
+  if (isSignedOut) $("[data-sign-in]", notices)?.closest(".notice").remove(); // signed in again, in another tab
+  isSignedOut = false;
   if (target.id === "live") finishRefresh(true);
 });
 
-// --- Announcements -------------------------------------------------------------------------------
+// --- Announcements: each change once, whether it came by stream or refresh -------------------------
 
-// Each status change is announced once, whether it came by stream or refresh, and so is a run that
-// joins a section that is marked as announced.
-let previousStatuses = collectStatuses();
-let upstreamError = readUpstreamError();
+const readUpstreamError = () => $("[data-upstream-error] .upstream-text")?.textContent ?? "";
+const readRuns = () => new Map($$("[data-status]").map((run) => [run.id, { ...run.dataset, section: run.closest("[data-announced]")?.dataset.announced }]));
 
-function readUpstreamError() {
-  return $("[data-upstream-error] .upstream-text")?.textContent ?? "";
-}
-
-function announcedSection(run) {
-  return run.closest("[data-announced]")?.dataset.announced;
-}
-
-function collectStatuses() {
-  return new Map([...document.querySelectorAll("[data-status]")].map((run) => [run.id, { ...run.dataset, section: announcedSection(run) }]));
-}
+let announcedRuns = readRuns(); // by id
+let announcedError = readUpstreamError();
 
 // Appended, since earlier lines may not have been read out yet.
 function announce(text) {
@@ -320,38 +304,30 @@ function announce(text) {
   setTimeout(() => line.remove(), 5_000);
 }
 
-function afterSwap() {
-  const changes = [];
-  for (const run of document.querySelectorAll("[data-status]")) {
-    const previous = previousStatuses.get(run.id);
-    const name = run.dataset.name ?? $("h1, a.title", run)?.textContent;
-    const badge = $(".overdue", run);
-    const section = announcedSection(run);
-    if (section && previous?.section !== section) {
-      changes.push(`${section}: ${name}: ${(badge ?? $("[data-badge]", run)).textContent}`);
-      continue;
-    }
-    if (previous && previous.overdue !== run.dataset.overdue && badge) changes.push(`${name}: ${badge.textContent}`);
-    if (previous && run.dataset.acknowledged && previous.acknowledged !== run.dataset.acknowledged) changes.push($(".acknowledged-by", run).innerText);
-    if (!previous || previous.status === run.dataset.status) continue;
-    changes.push(`${name}: ${$("[data-badge]", run)?.textContent}`);
-    if (previous.concluded === run.dataset.concluded) continue;
-    $(`[data-run-dom-id="${run.id}"]`, notices)?.classList.add("concluded");
+function describeChanges(run, before, { section, overdue, acknowledged, status }) {
+  const name = run.dataset.name ?? $("h1, a.title", run)?.textContent;
+  const [badge, severity] = [$("[data-badge]", run), $(".overdue", run)];
+  // A run that joins a section that is marked as announced.
+  if (section && section !== before?.section) return [`${section}: ${name}: ${(severity ?? badge).textContent}`];
+  if (!before) return [];
+  return [
+    overdue !== before.overdue && severity && `${name}: ${severity.textContent}`,
+    acknowledged && acknowledged !== before.acknowledged && $(".acknowledged-by", run).innerText,
+    status !== before.status && `${name}: ${badge?.textContent}`,
+  ].filter(Boolean);
+}
+
+function announceChanges() {
+  const [runs, error] = [readRuns(), readUpstreamError()];
+  const texts = [];
+  for (const [id, run] of runs) {
+    const before = announcedRuns.get(id);
+    texts.push(...describeChanges(document.getElementById(id), before, run));
+    if (before && before.concluded !== run.concluded) $(`[data-run-dom-id="${id}"]`, notices)?.classList.add("concluded");
   }
-  if (changes.length) announce(changes.join(". "));
-  const currentError = readUpstreamError();
-  if (currentError !== upstreamError) announce(currentError || $("#announcements")?.dataset.restoredText);
-  upstreamError = currentError;
-  previousStatuses = collectStatuses();
-  const tab = $("[data-title]");
-  document.title = tab?.dataset.title ?? document.title;
-  const icon = $("link[rel=icon]");
-  // Setting the same address would load it again.
-  if (tab && icon.getAttribute("href") !== tab.dataset.icon) icon.href = tab.dataset.icon;
-  expandLinks();
-  restoreSelection();
-  scrollToCurrentStep();
-  if (!dialog.open) restoreFocus();
+  if (texts.length) announce(texts.join(". "));
+  if (error !== announcedError) announce(error || $("#announcements")?.dataset.restoredText);
+  [announcedRuns, announcedError] = [runs, error];
 }
 
 // --- Start ---------------------------------------------------------------------------------------
@@ -359,18 +335,16 @@ function afterSwap() {
 function tick() {
   if (document.hidden) return;
   updateTimes();
-  if (Date.now() > messageDueAt) closeStream();
+  if (Date.now() > heardAt + STREAM_TIMEOUT) connection?.reader?.cancel();
   if (isRefreshDue()) refresh();
-  removeConcludedNotices();
-  removeFormerRows();
+  // Removed only while the user is idle, since that moves the content.
+  if (isIdle()) $(".concluded", notices)?.remove();
 }
 
 document.addEventListener("visibilitychange", tick);
 applyZoneChoice();
 observeSwaps();
-scrollToCurrentStep();
-expandLinks();
-restoreSelection();
+finishSwap();
 setInterval(tick, 1000);
 tick();
 // After htmx’s own start, and not in the same task, at whose end the page is laid out.

@@ -95,9 +95,8 @@ def load_changes(since_version: int | None) -> ChangeSet:
 def encode_parts(parts: Iterable[LivePart], version: int) -> bytes:
     """Write parts as one message of an event stream."""
     markup = "".join(
-        f'<hx-partial hx-target="#{part.id}" hx-swap="outerMorph"'
-        f"{' data-new' if part.is_new else ''}>"
-        f"{part.html}</hx-partial>"
+        f'<hx-partial hx-target="#{part.id}" hx-swap="outerMorph'
+        f'{" new:true" if part.is_new else ""}">{part.html}</hx-partial>'
         for part in parts
     )
     return encode_event("", markup, version)

@@ -60,8 +60,7 @@ def test_changed_run_is_streamed_as_run_row(run: Run, viewer_http_client: httpx.
     with open_stream(viewer_http_client) as stream:
         factories.change(run, status="approval_wait")
         part = next_part(stream, "run-r-1", "Needs approval")
-    assert part.attributes["hx-swap"] == "outerMorph"
-    assert "data-new" not in part.attributes  # its section lists it
+    assert part.attributes["hx-swap"] == "outerMorph"  # not new: its section lists it
 
 
 def test_stream_headers_disable_buffering_and_compression(
@@ -440,7 +439,8 @@ def test_old_run_that_ends_now_counts_as_new_where_failures_are_listed(
         factories.change(
             run, status="failure", concluded=True, in_flight=False, concluded_at=timezone.now()
         )
-        assert "data-new" in next_part(stream, "run-r-1", "Failed").attributes
+        part = next_part(stream, "run-r-1", "Failed")
+        assert part.attributes["hx-swap"] == "outerMorph new:true"
 
 
 def test_stream_of_unknown_status_counts_no_new_run(
@@ -451,7 +451,7 @@ def test_stream_of_unknown_status_counts_no_new_run(
         stream = messages(answer)
         next(stream)
         factories.run(run.stage, "r-2")
-        assert "data-new" not in next_part(stream, "run-r-2").attributes
+        assert next_part(stream, "run-r-2").attributes["hx-swap"] == "outerMorph"
 
 
 def test_stream_of_overlong_query_is_not_found(run: Run, viewer_http_client: httpx.Client) -> None:
