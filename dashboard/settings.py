@@ -174,8 +174,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "dashboard.web.http.health.answer_probes",  # first: probes use any host name
     "django.middleware.security.SecurityMiddleware",
-    "django_permissions_policy.PermissionsPolicyMiddleware",
     "dashboard.web.http.static.StaticFilesMiddleware",  # files need no policy, and are compressed
+    "django_permissions_policy.PermissionsPolicyMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "dashboard.web.http.responses.encodings.CompressionMiddleware",
     "dashboard.web.http.database_outage.OutageMiddleware",  # everything below needs the database

@@ -42,11 +42,16 @@ _ENCODERS = {  # the best first
 }
 
 
+# Our styles have no string that contains a comment or begins a line.
+_MINIFIERS = {"js": rjsmin.jsmin, "css": partial(re.compile(rb"(?ms)/\*.*?\*/|^\s+").sub, b"")}
+
+
 class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it is untyped
     """Serve static files, compressed when first requested and then kept in memory.
 
     CompressionMiddleware would compress them again for each request, in blocks of 4 KB, which are
-    larger in all. Comments and indentation, a quarter of our own scripts, are left out.
+    larger in all. Comments and indentation, a quarter of our own scripts and a tenth of our styles,
+    are left out.
     """
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -71,9 +76,9 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it i
         key = request.path_info, response["ETag"], encoding
         if key not in self.compressed:
             content = response.getvalue()
-            is_own_script = re.fullmatch(rf"{self.static_prefix}\w+\.js", request.path_info)
-            minified = rjsmin.jsmin(content) if is_own_script else content
-            self.compressed[key] = _ENCODERS[encoding](minified)
+            own = re.fullmatch(rf"{self.static_prefix}\w+\.(js|css)", request.path_info)
+            minify = _MINIFIERS[own[1]] if own else bytes
+            self.compressed[key] = _ENCODERS[encoding](minify(content))
         # response.close() would signal the end of the request.
         response.file_to_stream.close()  # type: ignore[union-attr]  # a GET has a file
         response["Content-Encoding"] = encoding

@@ -1,6 +1,7 @@
 """Probes, static files, the admin and error pages."""
 
 import gzip
+import re
 from collections.abc import Callable
 
 import brotli
@@ -45,7 +46,8 @@ def test_static_file_is_versioned_and_cached_for_one_day(
 
 
 @pytest.mark.parametrize(
-    "name", ["dashboard.css", "icons/ok.svg", "vendor/htmx@4.0.1/htmx.min.js", "admin/js/core.js"]
+    "name",
+    ["admin/css/base.css", "icons/ok.svg", "vendor/htmx@4.0.1/htmx.min.js", "admin/js/core.js"],
 )
 @pytest.mark.parametrize(
     ("accepted", "encoding", "decompress"),
@@ -83,6 +85,24 @@ def test_script_is_compressed_without_its_comments(client: Client, db: None) -> 
     source = client.get(static("live.js"))
     assert b"// " in source.getvalue()
     source.close()
+
+
+def test_styles_are_compressed_without_comments_and_indentation(client: Client, db: None) -> None:
+    answer = client.get(static("dashboard.css"), headers={"Accept-Encoding": "gzip"})
+    styles = gzip.decompress(answer.content)
+    assert b"/*" not in styles
+    assert b"\n " not in styles
+    assert b'&[data-severity="2"]' in styles
+    source = client.get(static("dashboard.css"))
+    assert re.sub(rb"\s", b"", re.sub(rb"(?s)/\*.*?\*/", b"", source.getvalue())) == re.sub(
+        rb"\s", b"", styles
+    )
+    source.close()
+
+
+def test_static_file_has_no_policy_of_pages(client: Client, db: None) -> None:
+    answer = client.get(static("live.js"), headers={"Accept-Encoding": "gzip"})
+    assert not {"Content-Security-Policy", "Permissions-Policy"} & set(answer.headers)
 
 
 def test_static_file_that_browser_has_is_not_sent_again(client: Client) -> None:
