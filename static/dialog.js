@@ -68,12 +68,13 @@ document.addEventListener("htmx:before:request", ({ target }) => {
 
 // --- The focus: whatever a swap removes, it stays at the same run -----------------------------------
 
-let focusRunId = null; // the run with the focus
+let focusRunId = null; // the run that had the focus last
 let isAcknowledging = false; // at a button of an acknowledgement; its successor may be loaded later
 
 function rememberFocus(element) {
-  if (element.matches("body, h1")) return;
-  focusRunId = element.closest("[data-run]")?.id || focusRunId;
+  // The heading stands in for a button that is to come; a disabled button of the dialog loses the focus.
+  if (element.matches("h1") || (element === document.body && dialog.open)) return;
+  focusRunId = element === document.body ? null : (element.closest("[data-run]")?.id ?? focusRunId);
   isAcknowledging = Boolean(element.closest("[data-acknowledgements]"));
 }
 

@@ -126,7 +126,7 @@ document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
       refresh();
     }
   } else if (ctx.target === dialog) {
-    rememberFocus(target);
+    rememberFocus(ctx.sourceElement);
     if (!dialog.open) dialog.showModal();
   } else if (dialog.contains(target)) {
     dialog.close();
