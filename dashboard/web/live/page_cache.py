@@ -308,11 +308,10 @@ class PageCacheMiddleware:
         draft: PageDraft | None = getattr(page_response, "page_draft", None)
         if draft is None or not isinstance(page_response, HttpResponse):
             return page_response
-        if db_health.down_since() is not None:  # since the request began: it may have the notice
-            return page_response
         get_token(request)
         page = CachedPage.create(page_response, draft)
-        cached_pages.cache.add(_visit(request, session.identity), draft, page)
+        if db_health.down_since() is None:  # else it may have the notice
+            cached_pages.cache.add(_visit(request, session.identity), draft, page)
         return page.respond(request, session.identity, draft.state)
 
 

@@ -7,12 +7,13 @@ import re
 import string
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import Group, User
-from django.db import connection
+from django.db import OperationalError, connection
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
@@ -22,6 +23,7 @@ from selectolax.lexbor import LexborHTMLParser
 from dashboard.accounts import identity, permissions
 from dashboard.accounts.identity import IdentifiedSession, Identities, Identity
 from dashboard.accounts.permissions import RELEASE_MANAGERS
+from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import CombinedQuery
 from dashboard.models import (
@@ -171,6 +173,34 @@ def test_cached_page_has_the_name_and_the_token_of_its_reader(
     strict.cookies = visitors.client('<i>"ben"').cookies
     strict.post("/accounts/logout/", {"csrfmiddlewaretoken": token})
     assert Session.objects.count() == 1
+
+
+def test_page_during_which_an_outage_begins_has_the_name_and_the_token_of_its_reader(
+    visitors: Visitors, stage: Stage
+) -> None:
+    visitors.add("anna", RELEASE_MANAGERS)
+
+    def begin_outage(execute: Callable[..., Any], sql: str, *args: Any) -> Any:
+        if '"dashboard_run"' in sql:
+            db_health.record_failure(OperationalError("of another thread"))
+        return execute(sql, *args)
+
+    try:
+        with connection.execute_wrapper(begin_outage):
+            page = visitors.text("anna", "/")
+        assert db_health.down_since() is not None
+    finally:
+        db_health.mark_available()
+    assert visitors.statements("anna", "/") > CACHE_STATEMENTS  # not cached
+    html = LexborHTMLParser(page)
+    name, field = html.css_first("header .name bdi"), html.css_first("header form input")
+    assert name is not None
+    assert field is not None
+    assert name.text() == "anna"
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = visitors.client("anna").cookies
+    token = field.attributes["value"]
+    assert strict.post("/accounts/logout/", {"csrfmiddlewaretoken": token}).status_code == 302
 
 
 def test_users_with_other_permissions_get_another_page(visitors: Visitors, stage: Stage) -> None:
