@@ -16,7 +16,7 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -129,25 +129,55 @@ class Changes:
         self._change(0, 0)
 
     def all_rows(self) -> None:
-        from django.db import transaction
-
         from dashboard.models import Run
-        from dashboard.models.runs import mark_changed
 
         runs = Run.objects.filter(stage=self.stage_keys[0]).newest_first()
-        with transaction.atomic():
-            mark_changed(runs.values_list("pk", flat=True)[:100])
+        self._mark(runs.values_list("pk", flat=True)[:100])
+
+    def an_abort(self) -> None:
+        from dashboard.models import Abort
+
+        self._mark(Abort.objects.order_by("-pk").values_list("run", flat=True)[:1])
 
     def _change(self, stage: int, run: int) -> None:
-        from django.db import transaction
-
         from dashboard.models import Run
-        from dashboard.models.runs import mark_changed
 
         runs = Run.objects.in_flight().filter(stage=self.stage_keys[stage]).order_by("pk")
         self.number += 1
+        self._mark([runs[run].pk], step=f"Step {self.number}")
+
+    def _mark(self, runs: Iterable[int], **fields: str) -> None:
+        from django.db import transaction
+
+        from dashboard.models.runs import mark_changed
+
         with transaction.atomic():
-            mark_changed([runs[run].pk], step=f"Step {self.number}")
+            mark_changed(runs, **fields)
+
+
+def fill_database() -> Changes:
+    """Create people, runs and aborts in the empty database of this process's settings."""
+    import django
+
+    django.setup()
+    from django.contrib.auth.models import Group, User
+    from django.core.management import call_command
+    from django.utils import timezone
+
+    from dashboard.models import CatalogSync, Project
+
+    call_command("migrate", verbosity=0)
+    group = Group.objects.get(name="Release managers")
+    for number in range(PEOPLE):
+        user = User.objects.create_user(f"person-{number}", password=f"person-{number}")
+        user.groups.add(group)
+    stages = growth.create_stages()
+    growth.create_first_runs(stages, user)
+    growth.create_runs(1, RUNS, stages)
+    for project in (None, Project.objects.get()):
+        now = timezone.now()
+        CatalogSync.objects.create(project=project, synced_at=now, next_sync_at=now)
+    return Changes([stage.pk for stage in stages])
 
 
 @contextmanager
@@ -159,31 +189,13 @@ def dashboard(server: str) -> Iterator[tuple[Server, list[Person], Changes]]:
         settings |= {"DATABASE_URL": url} if url else {}
         os.environ.update(bench.environment(settings))
         os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
-        import django
-
-        django.setup()
-        from django.contrib.auth.models import Group, User
-        from django.core.management import call_command
+        changes = fill_database()
         from django.db import connection
-        from django.utils import timezone
 
-        from dashboard.models import CatalogSync, Project
-
-        call_command("migrate", verbosity=0)
-        group = Group.objects.get(name="Release managers")
-        for number in range(PEOPLE):
-            user = User.objects.create_user(f"person-{number}", password=f"person-{number}")
-            user.groups.add(group)
-        stages = growth.create_stages()
-        growth.create_first_runs(stages, user)
-        growth.create_runs(1, RUNS, stages)
-        for project in (None, Project.objects.get()):
-            now = timezone.now()
-            CatalogSync.objects.create(project=project, synced_at=now, next_sync_at=now)
         served = bench.start("serve", "--no-sync", "--port", "0", **settings)
         try:
             people = [Person(served.url, f"person-{number}") for number in range(PEOPLE)]
-            yield served, people, Changes([stage.pk for stage in stages])
+            yield served, people, changes
         finally:
             bench.stop(served)
             connection.close()

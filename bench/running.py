@@ -211,12 +211,12 @@ def database(server: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def local_django(server: str) -> Iterator[None]:
-    """Set up the product's settings in this process, with a scratch database.
+def local_django(server: str, checkout: Path = ROOT) -> Iterator[None]:
+    """Set up the settings of a checkout in this process, with a scratch database.
 
     On SQLite if `server`, the address of a PostgreSQL database, is empty.
     """
-    sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(checkout))
     with scratch() as bench, database(server) as url:
         settings = {"NORTHFLANK_API_TOKEN": "sandbox", "LOG_LEVEL": "ERROR"}
         if url:
