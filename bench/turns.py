@@ -1,6 +1,7 @@
 """Two versions of the dashboard, which answer the same requests in turns.
 
     uv run bench/turns.py CHECKOUT [--quick] [--postgres postgres://user@host:port/database]
+    uv run bench/turns.py CHECKOUT --only stage
     uv run bench/turns.py --postgres postgres://…   # this checkout, on SQLite and on that server
 
 Each version is a process with a database of its own, filled as bench/people.py does, which answers
@@ -115,9 +116,11 @@ def scope_of(path: str, cookies: bytes) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def compare(other: Version, this: Version, times: int) -> None:
+def compare(other: Version, this: Version, times: int, only: str) -> None:
     print(f"{'':40} {'CPU, ms':>17} {'ratio':>7} {'ms':>17} {'ratio':>7}")
     for what, (page, change) in MEASURED.items():
+        if only not in what.lower():
+            continue
         took: dict[Version, list[tuple[float, float]]] = {other: [], this: []}
         for number in range(times + 5):
             # Neither is always the second.
@@ -139,6 +142,7 @@ def main() -> int:
     parser.add_argument("checkout", nargs="?", type=Path, help="the version to compare with")
     parser.add_argument("--quick", action="store_true", help="fewer requests")
     parser.add_argument("--postgres", default="", help="a server, as postgres://…/database")
+    parser.add_argument("--only", default="", help="a word: only the pages that it names")
     parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.answer:
@@ -153,7 +157,7 @@ def main() -> int:
     )
     this = Version(running.ROOT, chosen.postgres)
     try:
-        compare(other, this, 20 if chosen.quick else 100)
+        compare(other, this, 20 if chosen.quick else 100, chosen.only.lower())
     finally:
         other.stop()
         this.stop()

@@ -51,8 +51,6 @@ LINEAR_IN_STAGES = {
     "sync/leases:has_due_reads": "the sync's plan: which stages are watched",
     "sync/leases:claim_stages": "the sync's plan: which stages are due",
     "sync/leases:_measure_demand": "the sync's plan",
-    "sync/leases:_load_facts": "the sync's plan, which Status shows",
-    "sync/leases:keys_with_gaps": "the sync's plan, which Status shows",
     "sync/baselines:schedule_next_detail": "the sync's plan",
     "sync/reports/read_totals:load": "the count of what is covered",
     "sync/omitted_entries:load": "the count of what is covered: runs that cannot be shown",

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 
 from django.db.models import BigIntegerField, Q
 
@@ -111,16 +111,22 @@ def load_related_runs(run: Run, visible: Q, timing: StageTiming | None) -> Relat
 def load_in_flight(run: Run, visible: Q) -> list[Run]:
     """Return the runs in flight in the run's pipeline, in the stages that match `visible`."""
     pipeline = run.stage.pipeline
-    runs = Run.objects.in_flight().filter(visible, stage__pipeline=pipeline).without_detail()
     # A removed run holds up no other; it is included only if it is `run` itself.
     loaded = [
         other
-        for other in runs.select_related("stage")
+        for other in _in_flight_query(visible).fetch(pipeline=pipeline.pk)
         if other.removed_at is None or other.pk == run.pk
     ]
     for other in loaded:
         other.stage.pipeline = pipeline
     return loaded
+
+
+@lru_cache(maxsize=100)
+def _in_flight_query(visible: Q) -> PreparedModels[Run]:
+    in_pipeline = Q(stage__pipeline=Parameter("pipeline", BigIntegerField()))
+    runs = Run.objects.in_flight().filter(visible, in_pipeline)
+    return PreparedModels(runs.without_detail().select_related("stage"))
 
 
 def load_finished(run: Run, visible: Q) -> FinishedRuns:

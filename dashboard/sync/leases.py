@@ -8,6 +8,7 @@ database's (db/threads.py).
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from django.db import transaction
@@ -15,6 +16,7 @@ from django.db.models import BooleanField, Count, Exists, ExpressionWrapper, F, 
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 
+from dashboard.db.prepared import PreparedQuery
 from dashboard.models import Abort, CatalogSync, RateBudget, Run, Stage
 from dashboard.models.catalog import ListOrder, StageQuerySet
 from dashboard.sync import schedule
@@ -41,10 +43,7 @@ def make_plan(
     scheduled for baselines. `discovery_delay`: how long discovery waits for the burst to fall.
     """
     stages = list(Stage.objects.listed().values_list(*_PLAN_FIELDS, named=True))
-    in_flight_counts = _count_in_flight()
-    stage_classes = {
-        stage.pk: schedule.classify(_facts(stage, in_flight_counts), now) for stage in stages
-    }
+    stage_classes = classify_stages(stages, now)
     demand = _measure_demand(
         stages,
         Counter(stage_classes.values()),
@@ -153,9 +152,9 @@ def claim_first_reads(now: datetime, limit: int) -> Sequence[Stage]:
 
 
 _GAP_FIELDS = ("name", "has_flow", "synced_at", "fresh_until", "in_flight_incomplete")
-_FACTS_FIELDS = ("pk", "has_flow", "last_viewed_at", "last_run_change_at", "missing_since")
+FACTS_FIELDS = ("pk", "has_flow", "last_viewed_at", "last_run_change_at", "missing_since")
 _PLAN_FIELDS = (
-    *_FACTS_FIELDS, "synced_at", "fresh_until", "in_flight_incomplete", "next_sync_at", "failures",
+    *FACTS_FIELDS, "synced_at", "fresh_until", "in_flight_incomplete", "next_sync_at", "failures",
     "list_order", "next_history_page",
 )  # fmt: skip
 
@@ -202,7 +201,8 @@ def release_stage(stage: Stage, now: datetime, read_plan: Plan) -> None:
     """Release a stage and schedule its next read."""
     row = Stage.objects.filter(pk=stage.pk)
     failures, cause = row.values_list("failures", "error").get()
-    interval = read_plan.stage_interval(_load_facts(row)[stage.pk], now)
+    facts = _facts(row.values_list(*FACTS_FIELDS, named=True).get(), _count_in_flight())
+    interval = read_plan.stage_interval(facts, now)
     if failures:
         interval = max(schedule.failure_backoff(failures, cause), read_plan.watched_interval)
         row.update(next_sync_at=now + interval, leased_until=None)
@@ -252,25 +252,14 @@ def _update(stages: StageQuerySet, **changes: datetime | Combinable) -> None:
         Stage.objects.filter(pk__in=list(keys)).update(**changes)
 
 
-def classify_stages(stages: StageQuerySet, now: datetime) -> dict[int, StageClass]:
-    """Return the class of each stage, by its key."""
-    return {pk: schedule.classify(facts, now) for pk, facts in _load_facts(stages).items()}
-
-
-def keys_with_gaps(stages: StageQuerySet, now: datetime) -> set[int]:
-    """Return the keys of the stages that have a gap."""
-    read_states = stages.not_fresh(now).only(*_GAP_FIELDS)
-    return {stage.pk for stage in read_states if schedule.find_gap(stage, now) is not None}
-
-
-def _load_facts(stages: StageQuerySet) -> dict[int, StageFacts]:
+def classify_stages(stages: Iterable[Any], now: datetime) -> dict[int, StageClass]:
+    """Return the class of each stage, by its key; rows with FACTS_FIELDS, or stages."""
     in_flight_counts = _count_in_flight()
-    rows = stages.values_list(*_FACTS_FIELDS, named=True)
-    return {row.pk: _facts(row, in_flight_counts) for row in rows}
+    return {stage.pk: schedule.classify(_facts(stage, in_flight_counts), now) for stage in stages}
 
 
 def _facts(stage: Any, in_flight_counts: Mapping[int, int]) -> StageFacts:
-    """Return the facts of a row with _FACTS_FIELDS."""
+    """Return the facts of a stage, or of a row with FACTS_FIELDS."""
     return StageFacts(
         stage.has_flow,
         in_flight_counts.get(stage.pk, 0),
@@ -282,7 +271,13 @@ def _facts(stage: Any, in_flight_counts: Mapping[int, int]) -> StageFacts:
 
 def _count_in_flight() -> dict[int, int]:
     """Return the number of tracked runs, by the key of their stage."""
-    return dict(Run.objects.tracked().order_by().values_list("stage").annotate(runs=Count("pk")))
+    return dict(_counts_query().fetch())
+
+
+@cache
+def _counts_query() -> PreparedQuery:
+    by_stage = Run.objects.tracked().order_by().values_list("stage")
+    return PreparedQuery(by_stage.annotate(runs=Count("pk")))
 
 
 def _measure_demand(

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import structlog
@@ -23,7 +23,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from dashboard.db import health as db_health
+from dashboard.db import prepared
 from dashboard.db import threads as db_threads
+from dashboard.db.prepared import NOW, PreparedQuery
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import RequestCounter, Run, RunLookup, Stage, Upstream
 from dashboard.models.catalog import ID_LENGTH
@@ -194,11 +196,17 @@ def retry(stages: Sequence[int], run_id: str) -> datetime | None:
 
 def load_usage() -> SearchUsage:
     """Return what searches have used of their share in the last hour."""
-    recent = RunLookup.objects.filter(from_search=True, requested_at__gt=db_threads.now() - HOUR)
-    totals = recent.aggregate(all=Sum("request_count"), first=Min("requested_at"))
-    resumes_at = totals["first"] + HOUR if totals["first"] else None
+    ((used, first),) = _usage_query().fetch(now=db_threads.now())
+    resumes_at = first + HOUR if first else None
     limit = budget_store.load_limit()
-    return SearchUsage(totals["all"] or 0, round(SEARCH_SHARE * limit), limit, resumes_at)
+    return SearchUsage(used or 0, round(SEARCH_SHARE * limit), limit, resumes_at)
+
+
+@cache
+def _usage_query() -> PreparedQuery:
+    recent = RunLookup.objects.filter(from_search=True, requested_at__gt=NOW - HOUR)
+    totals = prepared.Sum("request_count"), prepared.Min("requested_at")
+    return PreparedQuery(recent.values_list(*totals))
 
 
 def _start_task(key: _TaskKey, work: Coroutine[Any, Any, str | None]) -> asyncio.Task[str | None]:

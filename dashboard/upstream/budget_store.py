@@ -6,6 +6,7 @@ The rules are in `rate_budget`; this module loads, locks and saves their state.
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
+from functools import cache
 from http import HTTPStatus
 
 from django.conf import settings
@@ -13,6 +14,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.db.models.functions import Greatest
 
+from dashboard.db.prepared import PreparedQuery
 from dashboard.db.threads import now
 from dashboard.models import RateBudget
 from dashboard.northflank import Call, RateLimit
@@ -89,8 +91,14 @@ def exclude_from_burst(requests: int) -> None:
 
 def load_limit() -> int:
     """Return the rate limit (requests per hour) as last reported, or the default."""
-    stored_limit = RateBudget.objects.values_list("limit", flat=True).first()
-    return DEFAULT_LIMIT if stored_limit is None else stored_limit
+    for (limit,) in _limit_query().fetch():
+        return int(limit)
+    return DEFAULT_LIMIT
+
+
+@cache
+def _limit_query() -> PreparedQuery:
+    return PreparedQuery(RateBudget.objects.order_by("pk").values_list("limit")[:1])
 
 
 def load(now: datetime) -> ReadBudget:

@@ -1,18 +1,21 @@
 """The status page's data: rate limit, workers, webhook, catalog errors, and age of each stage."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
 
 from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext as _
 
 from dashboard.accounts.permissions import Permissions
+from dashboard.db.prepared import Keys, PreparedModels, PreparedQuery
 from dashboard.models import CatalogSync, Pruning, RateBudget, Stage, Upstream, Worker
 from dashboard.runs import durations
-from dashboard.sync import leases, omitted_entries, run_lookup
+from dashboard.sync import leases, omitted_entries, run_lookup, schedule
 from dashboard.sync.reports import freshness
 from dashboard.sync.run_lookup import SearchUsage
 from dashboard.sync.schedule import StageClass
@@ -122,38 +125,33 @@ class SyncStatus:
 
 def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
     """Return the status of the sync, and of the stages that the user may see."""
-    # There may be thousands of stages: load few columns of all, and full rows of listed ones only.
-    visible = Stage.objects.listed().filter(permissions.stage_filter())
-    has_omissions = ExpressionWrapper(~Q(omitted_by_page={}), BooleanField())
-    columns = ("pk", "error", "fresh_until", "synced_at", "has_flow", "has_omissions")
-    stage_values = list(visible.annotate(has_omissions=has_omissions).values_list(*columns))
-    stage_classes = leases.classify_stages(visible, now)
-    gaps = leases.keys_with_gaps(visible, now)
+    queries = _queries(permissions)
+    stages = [_StageState(*values) for values in queries.stages.fetch()]
+    stage_classes = leases.classify_stages(stages, now)
+    gaps = {stage.pk for stage in stages if schedule.find_gap(stage, now) is not None}
     stale = {
-        pk
-        for pk, _error, fresh_until, *_rest in stage_values
-        if freshness.is_stale(fresh_until, now) and pk not in gaps
+        stage.pk
+        for stage in stages
+        if freshness.is_stale(stage.fresh_until, now) and stage.pk not in gaps
     }
-    stages_worst_first = sorted(
-        stage_values, key=lambda values: _sort_key(*values, is_stale=values[0] in stale, now=now)
+    worst_first = sorted(
+        stages, key=lambda stage: _sort_key(stage, is_stale=stage.pk in stale, now=now)
     )
     totals = lookup.read_totals_query(permissions).load(now)
-    failing_lists = list(lookup.failing_catalog_lists(permissions).select_related("project"))
-    partial_lists = list(lookup.partial_catalog_lists(permissions).select_related("project"))
-    causes = {
-        *(catalog_list.error for catalog_list in failing_lists),
-        *(error for _pk, error, *_rest in stage_values),
-    }
-    workers = _worker_rows(now)
-    rate_limit = _rate_limit_usage(now)
-    upstream_error = Upstream.objects.exclude(error="").first()
+    lists = queries.defective_lists.fetch()
+    failing_lists = [catalog_list for catalog_list in lists if catalog_list.error]
+    partial_lists = [catalog_list for catalog_list in lists if not catalog_list.error]
+    causes = {row.error for row in failing_lists} | {stage.error for stage in stages}
+    workers = _worker_rows(queries.workers.fetch(), now)
+    rate_limit = _rate_limit_usage(queries.rate_budget.fetch(), now)
+    upstream_error = next(iter(queries.upstream_error.fetch()), None)
     facts = freshness.SyncState(
-        stages=len(stage_values),
+        stages=len(stages),
         stale=len(stale),
         incomplete=totals.coverage.text,
-        failing=sum(bool(error) for _pk, error, *_rest in stage_values),
+        failing=sum(bool(stage.error) for stage in stages),
         failing_lists=len(failing_lists),
-        partial_lists=len(partial_lists) + sum(partial for *_rest, partial in stage_values),
+        partial_lists=len(partial_lists) + sum(stage.has_omissions for stage in stages),
         workers=sum(worker.is_alive for worker in workers),
         last_heartbeat_at=max((worker.heartbeat_at for worker in workers), default=None),
         upstream_error=upstream_error.error_message if upstream_error else "",
@@ -164,7 +162,7 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
         is_probing=rate_limit.is_probing if rate_limit else False,
         is_restricted=not permissions.can_view_all,
     )
-    listed_keys = [pk for pk, *_rest in stages_worst_first[:MAX_STAGES]]
+    listed_keys = [stage.pk for stage in worst_first[:MAX_STAGES]]
     return SyncStatus(
         health=freshness.assess(facts),
         incomplete_text=facts.incomplete,
@@ -174,41 +172,81 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
         workers=workers,
         catalog_errors=list(map(_catalog_error_row, (*failing_lists, *partial_lists))),
         access_hint=access_hint.describe("forbidden") if "forbidden" in causes else "",
-        stages=_stage_rows(listed_keys, stage_classes, stale, now),
-        polling_reasons=_polling_reason_rows(
-            stage_classes, stale, gaps, {pk: synced for pk, _e, _p, synced, *_rest in stage_values}
+        stages=_stage_rows(
+            queries.listed_stages.fetch(stages=listed_keys), listed_keys, stage_classes, stale, now
         ),
-        hidden_stage_count=len(stage_values) - len(listed_keys),
-        database=_database_facts() if permissions.can_view_all else None,
+        polling_reasons=_polling_reason_rows(
+            stage_classes, stale, gaps, {stage.pk: stage.synced_at for stage in stages}
+        ),
+        hidden_stage_count=len(stages) - len(listed_keys),
+        database=_database_facts(queries.pruning.fetch()) if permissions.can_view_all else None,
     )
+
+
+class _StageState(NamedTuple):
+    """What is loaded of all stages: there may be thousands."""
+
+    pk: int
+    has_flow: bool | None
+    last_viewed_at: datetime | None
+    last_run_change_at: datetime | None
+    missing_since: datetime | None
+    synced_at: datetime | None
+    fresh_until: datetime | None
+    in_flight_incomplete: bool
+    error: str
+    has_omissions: bool
+
+
+_ROW_FIELDS = (
+    "name", "synced_at", "fresh_until", "next_sync_at", "omitted_by_page",
+    "error_message", "error_since", "failures",
+    "pipeline__name", "pipeline__slug", "pipeline__project__name", "pipeline__project__slug",
+)  # fmt: skip
+
+
+class _Queries:
+    """The composed queries for the users who may view the same stages."""
+
+    def __init__(self, permissions: Permissions) -> None:
+        has_omissions = ExpressionWrapper(~Q(omitted_by_page={}), BooleanField())
+        visible = Stage.objects.listed().filter(permissions.stage_filter())
+        self.stages = PreparedQuery(
+            visible.annotate(has_omissions=has_omissions).values_list(*_StageState._fields)
+        )
+        listed = Stage.objects.filter(pk__in=Keys("stages")).select_related("pipeline__project")
+        self.listed_stages = PreparedModels(listed.only(*_ROW_FIELDS))
+        lists = lookup.visible_catalog_lists(permissions).exclude(error="", omitted_by_page={})
+        self.defective_lists = PreparedModels(lists.select_related("project"))
+        self.workers = PreparedModels(Worker.objects.order_by("-heartbeat_at", "name"))
+        self.rate_budget = PreparedModels(RateBudget.objects.order_by("pk")[:1])
+        self.upstream_error = PreparedModels(Upstream.objects.exclude(error="").order_by("pk")[:1])
+        self.pruning = PreparedModels(Pruning.objects.filter(pk=1))
+
+
+@lru_cache(maxsize=100)
+def _queries(permissions: Permissions) -> _Queries:
+    return _Queries(permissions)
 
 
 def _sort_key(
-    _pk: int,
-    error: str,
-    fresh_until: datetime | None,
-    synced_at: datetime | None,
-    has_flow: bool | None,
-    has_omissions: bool,
-    *,
-    is_stale: bool,
-    now: datetime,
+    stage: _StageState, *, is_stale: bool, now: datetime
 ) -> tuple[bool, bool, bool, bool, bool, datetime]:
     """Sort failing stages first, then stale, partial and unread ones; without release flow last."""
     return (
-        not error,
+        not stage.error,
         not is_stale,
-        not has_omissions,
-        has_flow is False,
-        synced_at is not None,
-        fresh_until or now,
+        not stage.has_omissions,
+        stage.has_flow is False,
+        stage.synced_at is not None,
+        stage.fresh_until or now,
     )
 
 
-def _rate_limit_usage(now: datetime) -> RateLimitUsage | None:
-    budget_row = RateBudget.objects.first()
-    if budget_row is None:
+def _rate_limit_usage(rows: Sequence[RateBudget], now: datetime) -> RateLimitUsage | None:
+    if not rows:
         return None
+    (budget_row,) = rows
     has_window_ended = budget_row.resets_at <= now
     paused_until = (
         budget_row.backoff_until
@@ -231,7 +269,7 @@ def _rate_limit_usage(now: datetime) -> RateLimitUsage | None:
     )
 
 
-def _worker_rows(now: datetime) -> list[WorkerRow]:
+def _worker_rows(workers: Iterable[Worker], now: datetime) -> list[WorkerRow]:
     return [
         WorkerRow(
             worker.name,
@@ -239,12 +277,12 @@ def _worker_rows(now: datetime) -> list[WorkerRow]:
             worker.heartbeat_at,
             freshness.is_alive(worker.heartbeat_at, now),
         )
-        for worker in Worker.objects.order_by("-heartbeat_at", "name")
+        for worker in workers
     ]
 
 
-def _database_facts() -> DatabaseFacts | None:
-    last = Pruning.objects.filter(pk=1).first()
+def _database_facts(passes: Sequence[Pruning]) -> DatabaseFacts | None:
+    last = passes[0] if passes else None
     if last is None or last.finished_at is None:
         return None
     return DatabaseFacts(
@@ -266,9 +304,14 @@ def _catalog_error_row(catalog_list: CatalogSync) -> CatalogErrorRow:
 
 
 def _stage_rows(
-    keys: Sequence[int], stage_classes: dict[int, StageClass], stale: set[int], now: datetime
+    loaded: Iterable[Stage],
+    keys: Sequence[int],
+    stage_classes: dict[int, StageClass],
+    stale: set[int],
+    now: datetime,
 ) -> list[StageRow]:
-    stages = Stage.objects.select_related("pipeline__project").in_bulk(keys)
+    """Return the rows of stages in the order of `keys`."""
+    stages = {stage.pk: stage for stage in loaded}
     return [
         StageRow(
             project=stage.pipeline.project.name,

@@ -240,16 +240,6 @@ def _project_list_query() -> PreparedQuery:
     return PreparedQuery(read_lists.values_list("pk")[:1])
 
 
-def failing_catalog_lists(permissions: Permissions) -> QuerySet[CatalogSync]:
-    """Return the visible catalog lists that can't be read; every user sees the list of projects."""
-    return visible_catalog_lists(permissions).exclude(error="")
-
-
-def partial_catalog_lists(permissions: Permissions) -> QuerySet[CatalogSync]:
-    """Return the visible catalog lists that were read only in part."""
-    return visible_catalog_lists(permissions).filter(error="").exclude(omitted_by_page={})
-
-
 @lru_cache(maxsize=100)
 def read_totals_query(permissions: Permissions) -> ReadTotalsQuery:
     """Return the query for the totals of the stages and lists that the user may see."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.db.models import Value
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, cached_property
 
@@ -15,7 +16,7 @@ from dashboard.aborts import messages as abort_messages
 from dashboard.accounts.authentication import break_glass
 from dashboard.accounts.identity import identity_of
 from dashboard.db import health as db_health
-from dashboard.db.prepared import PreparedModels
+from dashboard.db.prepared import PreparedQuery
 from dashboard.db.threads import now
 from dashboard.models import AccessEvent, CatalogSync, Upstream
 from dashboard.upstream import access_hint
@@ -46,12 +47,10 @@ class SiteContext:
     @cached_property
     def upstream_error(self) -> UpstreamError | None:
         """The upstream error, else the refusal of the list of projects, else None."""
-        for upstream in _failing_upstream().fetch():
-            if upstream.error_since is not None:
-                return _build_error(upstream, upstream.error_since)
-        projects = CatalogSync.objects.filter(project=None, error__in=access_hint.CAUSES).first()
-        if projects is not None and projects.error_since is not None:
-            return _build_error(projects, projects.error_since, is_outage=False)
+        # An outage comes before the refusal of the list of projects.
+        for is_outage, error, message, since in sorted(_errors_query().fetch(), reverse=True):
+            text = abort_messages.end_with_period(message)
+            return UpstreamError(text, since, access_hint.describe(error), is_outage)
         return None
 
     @cached_property
@@ -66,19 +65,15 @@ class SiteContext:
 
 
 @cache
-def _failing_upstream() -> PreparedModels[Upstream]:
-    return PreparedModels(Upstream.objects.exclude(error=""))
-
-
-def _build_error(
-    row: Upstream | CatalogSync, started_at: datetime, *, is_outage: bool = True
-) -> UpstreamError:
-    return UpstreamError(
-        abort_messages.end_with_period(row.error_message),
-        started_at,
-        access_hint.describe(row.error),
-        is_outage,
+def _errors_query() -> PreparedQuery:
+    columns = "error", "error_message", "error_since"
+    upstream = Upstream.objects.exclude(error="")
+    projects = CatalogSync.objects.filter(project=None, error__in=access_hint.CAUSES)
+    outages, refusals = (
+        rows.exclude(error_since=None).order_by().values_list(Value(is_outage), *columns)
+        for rows, is_outage in ((upstream, True), (projects, False))
     )
+    return PreparedQuery(outages.union(refusals, all=True))
 
 
 def site_context(request: HttpRequest) -> dict[str, Any]:

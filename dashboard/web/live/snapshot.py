@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from django.http import HttpRequest
@@ -12,8 +12,8 @@ from dashboard.accounts import permissions as account_permissions
 from dashboard.accounts.identity import identity_of
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
+from dashboard.db.prepared import Keys, PreparedModels
 from dashboard.models import ChangeCounter, Stage
-from dashboard.models.catalog import StageQuerySet
 from dashboard.runs.attention import AttentionRun
 from dashboard.sync.reports.read_totals import ReadTotals
 from dashboard.web.components import in_flight
@@ -53,12 +53,7 @@ class Snapshot:
     @cached_property
     def in_flight_stages(self) -> list[Stage]:
         """The visible stages with runs in flight, with pipeline and project."""
-        stages = self._listed_stages.filter(pk__in=self.in_flight_by_stage)
-        return list(stages.select_related("pipeline__project"))
-
-    @property
-    def _listed_stages(self) -> StageQuerySet:
-        return Stage.objects.listed().filter(self.permissions.stage_filter())
+        return _stages_query(self.permissions).fetch(stages=self.in_flight_by_stage)
 
     @cached_property
     def in_flight_by_stage(self) -> dict[int, InFlightTotals]:
@@ -94,3 +89,10 @@ class Snapshot:
             self._memoized[key] = build()
         value: T = self._memoized[key]
         return value
+
+
+@lru_cache(maxsize=100)
+def _stages_query(permissions: Permissions) -> PreparedModels[Stage]:
+    visible = Stage.objects.listed().filter(permissions.stage_filter())
+    in_keys = visible.filter(pk__in=Keys("stages"))
+    return PreparedModels(in_keys.select_related("pipeline__project"))

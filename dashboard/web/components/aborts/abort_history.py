@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
+from django.db.models import BigIntegerField, prefetch_related_objects
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import messages as abort_messages
@@ -10,6 +12,7 @@ from dashboard.aborts import support_request
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.aborts.timeline import TimelineEntry
 from dashboard.db import threads as db_threads
+from dashboard.db.prepared import Parameter, PreparedModels
 from dashboard.models import Abort, Run
 from dashboard.runs import abort_clock
 from dashboard.web.components.aborts import abort_details
@@ -39,7 +42,18 @@ def entries(run: Run, aborts: list[Abort]) -> list[AbortEntry]:
 
 def load_aborts(run: Run) -> list[Abort]:
     """Return a run's aborts with their events prefetched, latest first."""
-    return list(run.aborts.order_by("-pk").prefetch_related("events"))
+    aborts = _aborts_query().fetch(run=run.pk)
+    if aborts:
+        prefetch_related_objects(aborts, "events")
+    for abort in aborts:
+        abort.run = run
+    return aborts
+
+
+@cache
+def _aborts_query() -> PreparedModels[Abort]:
+    of_run = Abort.objects.filter(run=Parameter("run", BigIntegerField()))
+    return PreparedModels(of_run.order_by("-pk"))
 
 
 def support_text(run: Run, row: RunRow, aborts: list[Abort]) -> str:
