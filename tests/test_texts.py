@@ -1,4 +1,4 @@
-"""texts.txt holds all translatable texts and their files; its diff shows a change of wording.
+"""texts.txt holds all translatable texts with their files and keys; its diff shows new wording.
 
 uv run tests/test_texts.py --write      rewrite texts.txt after a change of texts
 """
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 SNAPSHOT = Path(__file__).with_name("texts.txt")
 
@@ -20,16 +22,34 @@ TRANSLATE = re.compile(r"""\{% translate (?:"([^"]*)"|'([^']*)')""")
 CALL = re.compile(r"""\b_\("([^"]*)"\)""")  # in Jinja's macros
 BLOCK = re.compile(r"\{% blocktranslate\b.*?%\}(.*?)\{% endblocktranslate %\}", re.DOTALL)
 PLURAL = "{% plural %}"
+PLACEHOLDER = re.compile(r"%\((\w+)\)")
+MODULES = sorted(ROOT.glob("dashboard/**/*.py"))
 
 
 def texts_of_module(source: str) -> Iterator[str]:
-    """Yield the texts of a Python module; a context and a plural are shown with their text."""
-    for node in ast.walk(ast.parse(source)):
+    """Yield the texts of a Python module, with their keys in a message table.
+
+    A context and a plural are shown with their text.
+    """
+    tree = ast.parse(source)
+    keys = {value: key for _name, table in tables(tree) for key, value in table.items()}
+    for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             count = TEXT_ARGUMENTS.get(node.func.id, 0)
             texts = [ast.literal_eval(argument) for argument in node.args[:count]]
             if texts:
-                yield " | ".join(texts)
+                yield " | ".join(texts) + (f"  [{keys[node]}]" if node in keys else "")
+
+
+def tables(tree: ast.Module) -> Iterator[tuple[str, dict[str, ast.Call]]]:
+    """Yield the name of each message table of a module, with the call for the text of each key."""
+    for node in tree.body:
+        match node:
+            case ast.Assign(
+                [ast.Name(name)], ast.Call(ast.Name("MessageTable"), [ast.Dict(keys, values)])
+            ):
+                calls = [value.body if isinstance(value, ast.Lambda) else value for value in values]
+                yield name, dict(zip(map(ast.literal_eval, keys), calls, strict=True))  # type: ignore[arg-type]
 
 
 def texts_of_template(source: str) -> Iterator[str]:
@@ -44,7 +64,7 @@ def texts_of_template(source: str) -> Iterator[str]:
 
 def snapshot() -> str:
     """Return one line for each text and file, sorted, with whitespace collapsed."""
-    modules = ((path, texts_of_module) for path in ROOT.glob("dashboard/**/*.py"))
+    modules = ((path, texts_of_module) for path in MODULES)
     templates = ((path, texts_of_template) for path in ROOT.glob("templates/**/*.html"))
     lines = {
         f"{' '.join(text.split())}  ({path.relative_to(ROOT).as_posix()})\n"
@@ -58,6 +78,26 @@ def test_texts_equal_snapshot() -> None:
     before = SNAPSHOT.read_text(encoding="utf-8").splitlines()
     diff = "\n".join(difflib.unified_diff(before, snapshot().splitlines(), lineterm="", n=0))
     assert not diff, f"Read the diff, then run: uv run tests/test_texts.py --write\n{diff}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if "MessageTable(" in path.read_text()],
+    ids=lambda path: path.stem,
+)
+def test_messages_have_a_text_and_all_its_parameters(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = dict(tables(tree))
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(ast.Name(name), [key, *_], keywords) if name in texts:
+                found = (key.body, key.orelse) if isinstance(key, ast.IfExp) else (key,)
+                for each in found:
+                    if not isinstance(each, ast.Constant):
+                        continue  # a composed key: the module's own tests try all of them
+                    text = ast.unparse(texts[name][each.value])
+                    missing = set(PLACEHOLDER.findall(text)) - {one.arg for one in keywords}
+                    assert not missing, f"{path}:{node.lineno} {each.value} lacks {missing}"
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from django.utils.functional import Promise
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.aborts import messages as abort_messages
@@ -13,30 +11,49 @@ from dashboard.aborts.messages import AbortMessage
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
 from dashboard.models.bulk_aborts import BulkAbortItemResult
+from dashboard.runs.rich_text import Message, MessageTable, RichText, join_texts
 
-# Outcomes in the order of the summary, successes first. The first text counts runs, for the
-# summary; the second is the badge of one run.
-OUTCOME_LABELS: dict[str, tuple[Promise, Promise]] = {
-    "aborted": (gettext_lazy("%(n)d aborted"), gettext_lazy("Aborted")),
-    "status_changed": (
-        gettext_lazy("%(n)d with a changed status"),
-        gettext_lazy("Status changed"),
-    ),
-    "aborting": (gettext_lazy("%(n)d aborting"), gettext_lazy("Aborting")),
-    "sending": (gettext_lazy("%(n)d sending"), gettext_lazy("Sending")),
-    "already_ended": (gettext_lazy("%(n)d already ended"), gettext_lazy("Already ended")),
-    "not_stopped": (gettext_lazy("%(n)d not stopped"), gettext_lazy("Not stopped")),
-    "unconfirmed": (gettext_lazy("%(n)d unconfirmed"), gettext_lazy("Unconfirmed")),
-    "removed": (
-        gettext_lazy("%(n)d removed from Northflank"),
-        gettext_lazy("Removed from Northflank"),
-    ),
-    "not_received": (gettext_lazy("%(n)d probably lost"), gettext_lazy("Probably lost")),
-    "refused": (gettext_lazy("%(n)d refused"), gettext_lazy("Refused")),
-    "not_sent": (gettext_lazy("%(n)d not sent"), gettext_lazy("Not sent")),
-    "not_allowed": (gettext_lazy("%(n)d not allowed"), gettext_lazy("Not allowed")),
-    "waiting": (gettext_lazy("%(n)d waiting"), gettext_lazy("Waiting")),
+# Outcomes in the order of the summary, successes first: the badge of one run.
+OUTCOME_LABELS = {
+    "aborted": gettext_lazy("Aborted"),
+    "status_changed": gettext_lazy("Status changed"),
+    "aborting": gettext_lazy("Aborting"),
+    "sending": gettext_lazy("Sending"),
+    "already_ended": gettext_lazy("Already ended"),
+    "not_stopped": gettext_lazy("Not stopped"),
+    "unconfirmed": gettext_lazy("Unconfirmed"),
+    "removed": gettext_lazy("Removed from Northflank"),
+    "not_received": gettext_lazy("Probably lost"),
+    "refused": gettext_lazy("Refused"),
+    "not_sent": gettext_lazy("Not sent"),
+    "not_allowed": gettext_lazy("Not allowed"),
+    "waiting": gettext_lazy("Waiting"),
 }
+_count_text = MessageTable(  # the number of runs with an outcome
+    {
+        "aborted": gettext_lazy("%(n)d aborted"),
+        "status_changed": gettext_lazy("%(n)d with a changed status"),
+        "aborting": gettext_lazy("%(n)d aborting"),
+        "sending": gettext_lazy("%(n)d sending"),
+        "already_ended": gettext_lazy("%(n)d already ended"),
+        "not_stopped": gettext_lazy("%(n)d not stopped"),
+        "unconfirmed": gettext_lazy("%(n)d unconfirmed"),
+        "removed": gettext_lazy("%(n)d removed from Northflank"),
+        "not_received": gettext_lazy("%(n)d probably lost"),
+        "refused": gettext_lazy("%(n)d refused"),
+        "not_sent": gettext_lazy("%(n)d not sent"),
+        "not_allowed": gettext_lazy("%(n)d not allowed"),
+        "waiting": gettext_lazy("%(n)d waiting"),
+    }
+)
+_text = MessageTable(
+    {
+        "waiting": gettext_lazy("Waiting to be sent."),
+        "already_ended": gettext_lazy("The run had already ended; nothing was sent."),
+        "summary": gettext_lazy("%(n)d requested: %(counts)s."),
+        "partial_summary": gettext_lazy("%(n)d requested (only runs you may view): %(counts)s."),
+    }
+)
 _TONES = {"waiting": "waiting", "already_ended": "neutral", "not_allowed": "bad"}
 
 
@@ -55,7 +72,7 @@ class ItemOutcome:
     @property
     def label(self) -> str:
         """The badge text."""
-        return str(OUTCOME_LABELS[self.kind][1])
+        return str(OUTCOME_LABELS[self.kind])
 
 
 def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: str) -> ItemOutcome:
@@ -65,11 +82,9 @@ def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: s
     """
     match result:
         case BulkAbortItemResult.WAITING:
-            return _simple_outcome("waiting", _("Waiting to be sent."))
+            return _simple_outcome("waiting", _text("waiting"))
         case BulkAbortItemResult.ENDED:
-            return _simple_outcome(
-                "already_ended", _("The run had already ended; nothing was sent.")
-            )
+            return _simple_outcome("already_ended", _text("already_ended"))
         case BulkAbortItemResult.NOT_ALLOWED:
             return _simple_outcome("not_allowed", note)
         case _ if abort is None:  # the run was already being aborted from outside the dashboard
@@ -83,26 +98,18 @@ def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: s
             return ItemOutcome(_outcome_kind(abort, run), abort_messages.describe(abort, run))
 
 
-def summarize(outcomes: Iterable[ItemOutcome], *, is_partial: bool = False) -> str:
+def summarize(outcomes: Iterable[ItemOutcome], *, is_partial: bool = False) -> Message:
     """Return the summary: “12 requested: 7 aborted, 3 aborting, 1 already ended, 1 waiting.”
 
     `is_partial`: the bulk abort has more runs than the user may view.
     """
     counts = Counter(outcome.kind for outcome in outcomes)
-    parts = [
-        str(count_template) % {"n": counts[kind]}
-        for kind, (count_template, _label) in OUTCOME_LABELS.items()
-        if counts[kind]
-    ]
-    template = (
-        _("%(n)d requested (only runs you may view): %(parts)s.")
-        if is_partial
-        else _("%(n)d requested: %(parts)s.")
-    )
-    return template % {"n": counts.total(), "parts": ", ".join(parts)}
+    texts = [_count_text(kind, n=counts[kind]) for kind in OUTCOME_LABELS if counts[kind]]
+    key = "partial_summary" if is_partial else "summary"
+    return _text(key, n=counts.total(), counts=join_texts(*texts, separator=", "))
 
 
-def _simple_outcome(kind: str, sentence: str) -> ItemOutcome:
+def _simple_outcome(kind: str, sentence: RichText) -> ItemOutcome:
     return ItemOutcome(kind, AbortMessage(sentence, _TONES[kind]))
 
 

@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.utils.functional import Promise
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.aborts.messages import end_with_period, status_label
@@ -13,6 +11,42 @@ from dashboard.models import Abort, AbortEvent
 from dashboard.models.aborts import EventType
 from dashboard.models.bulk_aborts import Via
 from dashboard.runs import statuses
+from dashboard.runs.rich_text import MessageTable, RichText
+
+_text = MessageTable(
+    {
+        "requested": gettext_lazy("Requested by %(who)s."),
+        "requested_reason": gettext_lazy("Requested by %(who)s: “%(reason)s”."),
+        "requested_origin": gettext_lazy("Requested by %(who)s (%(origin)s)."),
+        "requested_origin_reason": gettext_lazy("Requested by %(who)s (%(origin)s): “%(reason)s”."),
+        "adopted_command": gettext_lazy("Taken over by another worker."),
+        # An event type, if no detail is recorded or shown.
+        "adopted": gettext_lazy("Taken over by another worker after its process stopped."),
+        "sent": gettext_lazy("Sent to Northflank."),
+        "accepted": gettext_lazy("Accepted by Northflank."),
+        "aborting": gettext_lazy("The run is aborting."),
+        "not_arrived": gettext_lazy("Probably lost: the run continued."),
+        "too_late": gettext_lazy("The run no longer existed."),
+        "concluded": gettext_lazy("Northflank removed the run."),
+        "answered_late": gettext_lazy("Late response from Northflank."),
+        # An event type whose detail is a run status.
+        "accepted_status": gettext_lazy("Accepted by Northflank; run status: %(status)s."),
+        "too_late_status": gettext_lazy("Too late: the run had finished (%(status)s)."),
+        "concluded_status": gettext_lazy("The run ended as %(status)s."),
+        "status_changed_status": gettext_lazy("Status changed to %(status)s."),
+        # An event type with another detail.
+        "joined_detail": gettext_lazy("Also requested by %(text)s"),
+        "refused_detail": gettext_lazy("Northflank refused: %(text)s"),
+        "not_sent_detail": gettext_lazy("Not sent: %(text)s"),
+        "sent_detail": gettext_lazy("Resent to Northflank: attempt %(text)s"),
+        "unknown_detail": gettext_lazy("May not have arrived: %(text)s"),
+        "not_arrived_detail": gettext_lazy(
+            "Probably lost: the run continued. Not resent: %(text)s"
+        ),
+        "answered_late_detail": gettext_lazy("Late response from Northflank: %(text)s"),
+        "retried_detail": gettext_lazy("Resent by %(text)s"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,68 +54,32 @@ class TimelineEntry:
     """One line of an abort's timeline."""
 
     at: datetime
-    text: str
+    message: RichText
 
-
-_PLAIN_TEXTS: dict[EventType, Promise] = {  # if no detail is recorded or shown
-    EventType.ADOPTED: gettext_lazy("Taken over by another worker after its process stopped."),
-    EventType.SENT: gettext_lazy("Sent to Northflank."),
-    EventType.ACCEPTED: gettext_lazy("Accepted by Northflank."),
-    EventType.ABORTING: gettext_lazy("The run is aborting."),
-    EventType.NOT_ARRIVED: gettext_lazy("Probably lost: the run continued."),
-    EventType.TOO_LATE: gettext_lazy("The run no longer existed."),
-    EventType.CONCLUDED: gettext_lazy("Northflank removed the run."),
-    EventType.ANSWERED_LATE: gettext_lazy("Late response from Northflank."),
-}
-_STATUS_TEXTS: dict[EventType, Promise] = {  # the detail is a run status
-    EventType.ACCEPTED: gettext_lazy("Accepted by Northflank; run status: %(status)s."),
-    EventType.TOO_LATE: gettext_lazy("Too late: the run had finished (%(status)s)."),
-    EventType.CONCLUDED: gettext_lazy("The run ended as %(status)s."),
-    EventType.STATUS_CHANGED_AFTER_END: gettext_lazy("Status changed to %(status)s."),
-}
-_DETAIL_TEXTS: dict[EventType, Promise] = {
-    EventType.JOINED: gettext_lazy("Also requested by %(text)s"),
-    EventType.REFUSED: gettext_lazy("Northflank refused: %(text)s"),
-    EventType.NOT_SENT: gettext_lazy("Not sent: %(text)s"),
-    EventType.SENT: gettext_lazy("Resent to Northflank: attempt %(text)s"),
-    EventType.UNKNOWN: gettext_lazy("May not have arrived: %(text)s"),
-    EventType.NOT_ARRIVED: gettext_lazy("Probably lost: the run continued. Not resent: %(text)s"),
-    EventType.ANSWERED_LATE: gettext_lazy("Late response from Northflank: %(text)s"),
-    EventType.RETRIED: gettext_lazy("Resent by %(text)s"),
-}
+    @property
+    def text(self) -> str:
+        """The message as plain text."""
+        return str(self.message)
 
 
 def entries(abort: Abort, events: Iterable[AbortEvent]) -> list[TimelineEntry]:
     """Return the timeline of an abort, in the order of `events`."""
     return [
-        TimelineEntry(
-            event.occurred_at, _event_text(abort, EventType(event.event_type), event.detail)
-        )
+        TimelineEntry(event.occurred_at, _message(abort, EventType(event.event_type), event.detail))
         for event in events
     ]
 
 
-def _event_text(abort: Abort, event_type: EventType, detail: str) -> str:
+def _message(abort: Abort, event_type: EventType, detail: str) -> RichText:
     if event_type is EventType.REQUESTED:
-        return _requested_text(abort, detail)
+        key = "requested" + ("_origin" if detail else "") + ("_reason" if abort.reason else "")
+        return _text(key, who=abort.username, origin=detail, reason=abort.reason)
     if event_type is EventType.ADOPTED and abort.via == Via.COMMAND:
         # No process need have ended: the command may leave the abort to the sync worker.
-        return _("Taken over by another worker.")
-    if detail and event_type in _STATUS_TEXTS:
-        return str(_STATUS_TEXTS[event_type]) % {"status": status_label(detail)}
-    if detail and event_type in _DETAIL_TEXTS:
+        return _text("adopted_command")
+    if detail and f"{event_type}_status" in _text:
+        return _text(f"{event_type}_status", status=status_label(detail))
+    if detail and f"{event_type}_detail" in _text:
         detail_text = status_label(detail) if detail in statuses.RUN_STATUSES else detail
-        return str(_DETAIL_TEXTS[event_type]) % {"text": end_with_period(detail_text)}
-    return str(_PLAIN_TEXTS.get(event_type, f"{event_type.label}."))
-
-
-def _requested_text(abort: Abort, origin: str) -> str:
-    if origin and abort.reason:
-        template = _("Requested by %(who)s (%(origin)s): “%(reason)s”.")
-    elif origin:
-        template = _("Requested by %(who)s (%(origin)s).")
-    elif abort.reason:
-        template = _("Requested by %(who)s: “%(reason)s”.")
-    else:
-        template = _("Requested by %(who)s.")
-    return template % {"who": abort.username, "origin": origin, "reason": abort.reason}
+        return _text(f"{event_type}_detail", text=end_with_period(detail_text))
+    return _text(event_type) if event_type in _text else f"{event_type.label}."

@@ -15,6 +15,7 @@ from dashboard.db.prepared import Parameter, PreparedModels
 from dashboard.models import Abort, Run, StageTiming
 from dashboard.runs import concurrency_policy
 from dashboard.runs.overdue import NOT_STARTED_STATUSES
+from dashboard.runs.rich_text import RichText, join_texts
 
 MAX_FINISHED_RUNS = 100  # how many of a stage's latest ended runs `load_finished` reads
 # A run aborted this soon after a newer one was created is superseded; later, a user aborted it.
@@ -25,21 +26,21 @@ SUPERSEDE_WINDOW = timedelta(minutes=2)
 class RelatedRuns:
     """Runs related to one run; those in flight are in the order of their creation."""
 
-    policy_text: str  # effect on other runs of the stage, while the run is in flight
+    policy_text: RichText  # effect on other runs of the stage, while the run is in flight
     queued_ahead: tuple[Run, ...] = ()  # of the same stage: the run waits for them
     queued_behind: tuple[Run, ...] = ()  # of the same stage: they wait for the run
     also_in_flight: tuple[Run, ...] = ()  # other runs in flight in the same pipeline
     # Of the same stage: dropped while the run was in flight, latest first.
     skipped_meanwhile: tuple[Run, ...] = ()
-    skipped_text: str = ""  # how many were skipped; empty if none is known
+    skipped_text: RichText = ""  # how many were skipped; empty if none is known
     superseded_by: Run | None = None  # the run for which this one was dropped
-    superseded_text: str = ""  # empty if it was not dropped, or it is unclear for which run
+    superseded_text: RichText = ""  # empty if it was not dropped, or it is unclear for which run
     last_success: Run | None = None  # the stage's latest success
 
     @property
-    def skip_summary(self) -> str:
+    def skip_summary(self) -> RichText:
         """Whether the run was superseded, and how many runs were skipped; empty if neither."""
-        return f"{self.superseded_text} {self.skipped_text}".strip()
+        return join_texts(self.superseded_text, self.skipped_text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,43 +1,77 @@
 """Texts on a release flow's concurrency policy and paused triggers. Pure."""
 
-from django.utils.functional import Promise
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.models import Stage
+from dashboard.runs.rich_text import Message, MessageTable, RichText
 
 # https://northflank.com/docs/v1/application/release/create-a-pipeline-and-release-flow
 # The API has "latest" and "replace" but documents neither: their texts are a guess from the names
 # and from how workflows behave, and are worded as such.
-_STAGE_TEXTS: dict[str, Promise] = {
-    "allow": gettext_lazy("Runs of this stage may run at the same time."),
-    "queue": gettext_lazy("Runs of this stage run one after another: a stuck run blocks the rest."),
-    "forbid": gettext_lazy("While a run is in flight, requests for another are ignored."),
-    "latest": gettext_lazy(
-        "Concurrency policy: latest. Presumably one run at a time, and only the newest waiting run "
-        "starts next; Northflank does not document it."
-    ),
-    "replace": gettext_lazy(
-        "Concurrency policy: replace. Presumably a new run aborts and replaces the one in flight; "
-        "Northflank does not document it."
-    ),
-}
-
-_RUN_TEXTS: dict[str, Promise] = {
-    "allow": gettext_lazy(
-        "No run waits for this one: runs of this stage may run at the same time."
-    ),
-    "queue": gettext_lazy("Runs of this stage run one after another."),
-    "forbid": gettext_lazy("Requests for another run are ignored while this one is in flight."),
-    "latest": gettext_lazy(
-        "Concurrency policy: latest. Presumably a waiting run is dropped when a newer one is "
-        "created; Northflank does not document it."
-    ),
-    "replace": gettext_lazy(
-        "Concurrency policy: replace. Presumably a newer run aborts and replaces this one; "
-        "Northflank does not document it."
-    ),
-}
+_text = MessageTable(
+    {
+        "pipeline_removed": gettext_lazy(
+            "Northflank no longer lists this pipeline. Showing last known data."
+        ),
+        "paused": gettext_lazy("Triggers are paused: runs start only manually or by API."),
+        "other_policy": gettext_lazy("Concurrency policy: %(policy)s."),
+        # A policy, on the page of a stage.
+        "stage_allow": gettext_lazy("Runs of this stage may run at the same time."),
+        "stage_queue": gettext_lazy(
+            "Runs of this stage run one after another: a stuck run blocks the rest."
+        ),
+        "stage_forbid": gettext_lazy("While a run is in flight, requests for another are ignored."),
+        "stage_latest": gettext_lazy(
+            "Concurrency policy: latest. Presumably one run at a time, and only the newest waiting "
+            "run starts next; Northflank does not document it."
+        ),
+        "stage_replace": gettext_lazy(
+            "Concurrency policy: replace. Presumably a new run aborts and replaces the one in "
+            "flight; Northflank does not document it."
+        ),
+        # A policy, on the page of a run.
+        "run_allow": gettext_lazy(
+            "No run waits for this one: runs of this stage may run at the same time."
+        ),
+        "run_queue": gettext_lazy("Runs of this stage run one after another."),
+        "run_forbid": gettext_lazy(
+            "Requests for another run are ignored while this one is in flight."
+        ),
+        "run_latest": gettext_lazy(
+            "Concurrency policy: latest. Presumably a waiting run is dropped when a newer one is "
+            "created; Northflank does not document it."
+        ),
+        "run_replace": gettext_lazy(
+            "Concurrency policy: replace. Presumably a newer run aborts and replaces this one; "
+            "Northflank does not document it."
+        ),
+        # Runs that were dropped: `count` is `n`, or “At least n”.
+        "at_least": gettext_lazy("At least %(n)d"),
+        "skipped_since": lambda n: ngettext(
+            "%(count)s run skipped since this run was created.",
+            "%(count)s runs skipped since this run was created.",
+            n,
+        ),
+        "skipped_while": lambda n: ngettext(
+            "%(count)s run skipped while this run was in flight.",
+            "%(count)s runs skipped while this run was in flight.",
+            n,
+        ),
+        "superseded_since": lambda n: ngettext(
+            "%(count)s run probably superseded by a newer one since this run was created.",
+            "%(count)s runs probably superseded by a newer one since this run was created.",
+            n,
+        ),
+        "superseded_while": lambda n: ngettext(
+            "%(count)s run probably superseded by a newer one while this run was in flight.",
+            "%(count)s runs probably superseded by a newer one while this run was in flight.",
+            n,
+        ),
+        "superseded": gettext_lazy("Probably superseded by a newer run."),
+        "skipped": gettext_lazy("Another run was in flight when it was created."),
+    }
+)
+_POLICIES = {"allow", "queue", "forbid", "latest", "replace"}  # those with a text
 
 PARALLEL = "allow"  # no run waits for another
 SUPERSEDING = {"latest", "replace"}  # a newer run replaces an older one, as far as known
@@ -45,73 +79,42 @@ SKIPPING = {"forbid"} | SUPERSEDING  # runs that cannot start are dropped
 NEVER_QUEUING = {"forbid", "replace"}  # a run that has not started waits for no other
 
 
-def effect_on_others(policy: str) -> str:
+def effect_on_others(policy: str) -> RichText:
     """Return how a run in flight affects others of its stage; empty if the policy is unknown."""
-    return _policy_text(_RUN_TEXTS, policy)
+    return _policy_text("run", policy)
 
 
-def skipped_text(policy: str, count: int, *, at_least: bool, in_flight: bool) -> str:
+def skipped_text(policy: str, count: int, *, at_least: bool, in_flight: bool) -> RichText:
     """Return how many runs were dropped while a run was in flight; empty if none is known.
 
     `at_least`: there may have been more. `in_flight`: the run is still in flight.
     """
     if not count:
         return ""
-    if policy in SUPERSEDING:  # Northflank reports how they ended, not why
-        template = _superseded_count_text(count, in_flight=in_flight)
-    elif in_flight:
-        template = ngettext(
-            "%(n)s run skipped since this run was created.",
-            "%(n)s runs skipped since this run was created.",
-            count,
-        )
-    else:
-        template = ngettext(
-            "%(n)s run skipped while this run was in flight.",
-            "%(n)s runs skipped while this run was in flight.",
-            count,
-        )
-    # Translators: replaces the number in “3 runs skipped while this run was in flight.”
-    return template % {"n": _("At least %(n)d") % {"n": count} if at_least else count}
+    # Northflank reports how superseded runs ended, not why.
+    key = "superseded" if policy in SUPERSEDING else "skipped"
+    key += "_since" if in_flight else "_while"
+    return _text(key, n=count, count=_text("at_least", n=count) if at_least else count)
 
 
-def _superseded_count_text(count: int, *, in_flight: bool) -> str:
-    if in_flight:
-        return ngettext(
-            "%(n)s run probably superseded by a newer one since this run was created.",
-            "%(n)s runs probably superseded by a newer one since this run was created.",
-            count,
-        )
-    return ngettext(
-        "%(n)s run probably superseded by a newer one while this run was in flight.",
-        "%(n)s runs probably superseded by a newer one while this run was in flight.",
-        count,
-    )
-
-
-def superseded_text(policy: str) -> str:
+def superseded_text(policy: str) -> Message:
     """Return why a run was dropped."""
-    if policy in SUPERSEDING:
-        return _("Probably superseded by a newer run.")
-    return _("Another run was in flight when it was created.")
+    return _text("superseded" if policy in SUPERSEDING else "skipped")
 
 
-def stage_facts(stage: Stage) -> list[str]:
+def stage_facts(stage: Stage) -> list[RichText]:
     """Return notes on a stage: removed pipeline, policy, paused triggers; one sentence each."""
-    policy = stage.concurrency_policy
-    sentences = []
-    if stage.pipeline.removed_at or stage.pipeline.project.removed_at:
-        sentences.append(_("Northflank no longer lists this pipeline. Showing last known data."))
-    if policy:
-        sentences.append(_policy_text(_STAGE_TEXTS, policy))
-    if stage.paused:
-        sentences.append(_("Triggers are paused: runs start only manually or by API."))
-    return sentences
+    is_removed = stage.pipeline.removed_at or stage.pipeline.project.removed_at
+    notes = (
+        _text("pipeline_removed") if is_removed else "",
+        _policy_text("stage", stage.concurrency_policy),
+        _text("paused") if stage.paused else "",
+    )
+    return [note for note in notes if note]
 
 
-def _policy_text(texts: dict[str, Promise], policy: str) -> str:
+def _policy_text(subject: str, policy: str) -> RichText:
     """Return the text of a policy; an unrecognized policy is given by its name."""
-    if not policy:
-        return ""
-    text = texts.get(policy)
-    return str(text) if text else _("Concurrency policy: %(policy)s.") % {"policy": policy}
+    if policy in _POLICIES:
+        return _text(f"{subject}_{policy}")
+    return _text("other_policy", policy=policy) if policy else ""

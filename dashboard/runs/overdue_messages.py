@@ -4,13 +4,47 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.models.severity import Severity
 from dashboard.runs import durations
 from dashboard.runs.overdue import OverdueReason, Timer
+from dashboard.runs.rich_text import Message, MessageTable
+
+_DISPLAYS = {
+    Severity.WARNING: (gettext_lazy("Overdue"), "warning", "overdue"),
+    Severity.CRITICAL: (gettext_lazy("Far overdue"), "bad", "critical-overdue"),
+}
+_text = MessageTable(
+    {
+        "abort": gettext_lazy("An abort is overdue."),
+        "run_overdue": gettext_lazy("The run is overdue"),
+        "run_far_overdue": gettext_lazy("The run is far overdue"),
+        "last_attempt": gettext_lazy("The current step is on its last attempt"),
+        # An OverdueReason and a Severity, if the typical duration is known.
+        "queue_warning": gettext_lazy("Queued longer than usual"),
+        "queue_critical": gettext_lazy("Queued far longer than usual"),
+        "approval_warning": gettext_lazy("Waiting for approval longer than usual"),
+        "approval_critical": gettext_lazy("Waiting for approval far longer than usual"),
+        "step_warning": gettext_lazy("The current step takes longer than usual"),
+        "step_critical": gettext_lazy("The current step takes far longer than usual"),
+        "no_progress_warning": gettext_lazy(
+            "No step progress for longer than a whole run usually takes"
+        ),
+        "no_progress_critical": gettext_lazy(
+            "No step progress for far longer than a whole run usually takes"
+        ),
+        "run_warning": gettext_lazy("The run takes longer than usual"),
+        "run_critical": gettext_lazy("The run takes far longer than usual"),
+        # An OverdueReason, if only a limit of the settings applies.
+        "queue_limit": gettext_lazy("Queued for more than %(limit)s"),
+        "approval_limit": gettext_lazy("Waiting for approval for more than %(limit)s"),
+        "run_limit": gettext_lazy("Running for more than %(limit)s"),
+        "sentence": gettext_lazy("%(statement)s."),
+        "sentence_typical": gettext_lazy("%(statement)s (%(typical)s)."),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,45 +53,10 @@ class OverdueMessage:
 
     severity: int  # a models.severity.Severity
     label: str
-    text: str
-    short_text: str  # without the typical duration, for places that show it already
+    text: Message
+    short_text: Message  # without the typical duration, for places that show it already
     tone: str
     glyph: str
-
-
-_DISPLAYS = {
-    Severity.WARNING: (gettext_lazy("Overdue"), "warning", "overdue"),
-    Severity.CRITICAL: (gettext_lazy("Far overdue"), "bad", "critical-overdue"),
-}
-# If the typical duration is known: the texts for WARNING and CRITICAL.
-_ABOVE_TYPICAL: dict[OverdueReason, tuple[Promise, Promise]] = {
-    OverdueReason.QUEUE: (
-        gettext_lazy("Queued longer than usual"),
-        gettext_lazy("Queued far longer than usual"),
-    ),
-    OverdueReason.APPROVAL: (
-        gettext_lazy("Waiting for approval longer than usual"),
-        gettext_lazy("Waiting for approval far longer than usual"),
-    ),
-    OverdueReason.STEP: (
-        gettext_lazy("The current step takes longer than usual"),
-        gettext_lazy("The current step takes far longer than usual"),
-    ),
-    OverdueReason.NO_PROGRESS: (
-        gettext_lazy("No step progress for longer than a whole run usually takes"),
-        gettext_lazy("No step progress for far longer than a whole run usually takes"),
-    ),
-    OverdueReason.RUN: (
-        gettext_lazy("The run takes longer than usual"),
-        gettext_lazy("The run takes far longer than usual"),
-    ),
-}
-# If only a limit of the settings applies.
-_ABOVE_LIMIT: dict[OverdueReason, Promise] = {
-    OverdueReason.QUEUE: gettext_lazy("Queued for more than %(limit)s"),
-    OverdueReason.APPROVAL: gettext_lazy("Waiting for approval for more than %(limit)s"),
-    OverdueReason.RUN: gettext_lazy("Running for more than %(limit)s"),
-}
 
 
 def severity_label(severity: int) -> str:
@@ -76,16 +75,11 @@ def describe(
     if not severity:
         return None
     label, tone, glyph = _DISPLAYS[Severity(severity)]
-    is_critical = severity >= Severity.CRITICAL
     timer = next((clock for clock in timers if clock.reason == reason), None)
-    statement = _statement(reason, timer, is_critical)
-    typical = timer.typical if timer else None
-    short_text = text = _("%(statement)s.") % {"statement": statement}
-    if typical:
-        text = _("%(statement)s (%(typical)s).") % {
-            "statement": statement,
-            "typical": durations.format_typical(typical),
-        }
+    statement = _statement(reason, timer, Severity(severity))
+    text = short_text = _text("sentence", statement=statement)
+    if timer and timer.typical:
+        text = _text("sentence_typical", statement=statement, typical=timer.typical)
     return OverdueMessage(int(severity), str(label), text, short_text, tone, glyph)
 
 
@@ -94,21 +88,21 @@ def worst(run_severity: int, abort_severity: int) -> OverdueMessage | None:
     if not abort_severity or abort_severity < run_severity:
         return describe(run_severity)
     _label, tone, glyph = _DISPLAYS[Severity(abort_severity)]
-    text = _("An abort is overdue.")
+    text = _text("abort")
     return OverdueMessage(abort_severity, _("Abort overdue"), text, text, tone, glyph)
 
 
-def _statement(reason: str, timer: Timer | None, is_critical: bool) -> str:
+def _statement(reason: str, timer: Timer | None, severity: Severity) -> Message:
     if reason == OverdueReason.LAST_ATTEMPT:
-        return _("The current step is on its last attempt")
+        return _text("last_attempt")
+    is_critical = severity == Severity.CRITICAL
     if timer is None:
-        return _("The run is far overdue") if is_critical else _("The run is overdue")
+        return _text("run_far_overdue" if is_critical else "run_overdue")
+    key = timer.reason.name.lower()
     if timer.typical is None:
         limit_at = timer.critical_at if is_critical else timer.warning_at
-        return str(_ABOVE_LIMIT[timer.reason]) % {
-            "limit": _format_limit(limit_at - timer.started_at)
-        }
-    return str(_ABOVE_TYPICAL[timer.reason][is_critical])
+        return _text(f"{key}_limit", limit=_format_limit(limit_at - timer.started_at))
+    return _text(f"{key}_{severity.name.lower()}")
 
 
 def _format_limit(span: timedelta) -> str:

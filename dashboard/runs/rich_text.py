@@ -1,12 +1,65 @@
-"""Rich text: translated sentences with parts other than text, such as running times. Pure.
+"""Messages: texts by key with parameters, and the one way from them to a page or a line. Pure.
 
-Where a name or a time stands in a sentence depends on the language, so each template is translated
-as a whole.
+A module has one table of its texts by key (`MessageTable`). A message is a key and parameters:
+tests assert these, and `tests/texts.txt` pins the words. Where a name or a time stands in a
+sentence depends on the language, so each text is translated as a whole, with placeholders.
 """
 
 import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+
+from dashboard.models.typical_duration import TypicalDuration
+from dashboard.runs import durations, local_time
 
 _PLACEHOLDER = re.compile(r"%\((\w+)\)[sd]")
+
+
+@dataclass(frozen=True, slots=True)
+class Elapsed:
+    """The time since `at`: "for 18 min"."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Countdown:
+    """The time until `at`: "in 40 s", and then "due now"."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClockTime:
+    """A point in time; as text, the local time of day.
+
+    A message may be kept for days, so its text does not depend on today: the date is included if it
+    differs from that of `reference`.
+    """
+
+    at: datetime
+    reference: datetime | None
+
+    def __str__(self) -> str:
+        return local_time.format_clock_time(self.at, self.reference)
+
+
+class ExternalText(str):
+    """Text not written by us, on one line and cut to a length; pages isolate it in `<bdi>`."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str, max_length: int = 80) -> "ExternalText":
+        """Fold whitespace and cut the text to `max_length` characters."""
+        folded = " ".join(text.split())
+        return super().__new__(
+            cls, folded if len(folded) <= max_length else f"{folded[: max_length - 1]}…"
+        )
 
 
 class Link(str):
@@ -15,27 +68,91 @@ class Link(str):
     __slots__ = ()
 
 
-def format_parts[T](
-    template: str, **parts: str | int | T | tuple[str | T, ...]
-) -> tuple[str | T, ...]:
-    """Return the parts of a template, with each `%(name)s` replaced by the part of that name.
+type Part = str | Elapsed | Countdown | ClockTime
+type RichText = Part | Message | tuple[RichText, ...]
+type Value = int | TypicalDuration | RichText
+# A text, or a function from a number `n` to it. (`ngettext_lazy` is not safe between threads.)
+type Template = str | Promise | Callable[[int], str]
 
-    A part that is itself rich text (a tuple) is flattened; an empty one is left out.
-    """
-    result: list[str | T] = []
-    for index, piece in enumerate(_PLACEHOLDER.split(template)):
-        part = parts[piece] if index % 2 else piece.replace("%%", "%")
-        if isinstance(part, tuple):
-            result.extend(part)
-        elif part != "":
-            result.append(str(part) if isinstance(part, int) else part)
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A text of a table, by its key, with the values of its placeholders."""
+
+    key: str
+    params: Mapping[str, Value]
+    template: Template = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return to_text(self)
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the parts of the text in the current language."""
+        template = self.template
+        text = template(cast("int", self.params["n"])) if callable(template) else str(template)
+        for index, piece in enumerate(_PLACEHOLDER.split(text)):
+            yield from parts(self.params[piece] if index % 2 else piece.replace("%%", "%"))
+
+
+class MessageTable:
+    """The texts of a module by key; called with a key and parameters, it returns the message."""
+
+    def __init__(self, templates: Mapping[str, Template]) -> None:
+        self._templates = templates
+
+    def __call__(self, key: str, /, **params: Value) -> Message:
+        return Message(key, params, self._templates[key])
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._templates
+
+
+def parts(value: Value) -> Iterator[Part]:
+    """Yield the parts of a text: strings, and times that a page keeps current; no empty ones."""
+    match value:
+        case Message():
+            yield from value.parts()
+        case tuple():
+            for each in value:
+                yield from parts(each)
+        case TypicalDuration():
+            yield durations.format_typical(value)
+        case int():
+            yield str(value)
+        case _ if value != "":
+            yield value
+
+
+def join_texts(*texts: RichText, separator: str = " ") -> tuple[RichText, ...]:
+    """Return the texts with a separator between them, without empty ones."""
+    result: list[RichText] = []
+    for text in (each for each in texts if each):
+        if result:
+            result.append(separator)
+        result.append(text)
     return tuple(result)
 
 
-def join_sentences[T](*sentences: str | tuple[str | T, ...]) -> tuple[str | T, ...]:
-    """Return the sentences joined by spaces, without empty ones."""
-    result: list[str | T] = []
-    for sentence in filter(None, sentences):
-        result += [" "] if result else []
-        result += [sentence] if isinstance(sentence, str) else sentence
-    return tuple(result)
+def to_text(text: RichText, now: datetime | None = None) -> str:
+    """Return rich text as plain text; its elapsed times and countdowns, if any, are as of `now`."""
+    return "".join(
+        format_time_part(part, now) if now and isinstance(part, Elapsed | Countdown) else str(part)
+        for part in parts(text)
+    )
+
+
+def to_dated_text(text: RichText) -> str:
+    """Return rich text as plain text in which each clock time has its date and time zone."""
+    return "".join(
+        local_time.format_full(part.at) if isinstance(part, ClockTime) else str(part)
+        for part in parts(text)
+    )
+
+
+def format_time_part(part: Elapsed | Countdown, now: datetime) -> str:
+    """Return the text of a time part as of `now`."""
+    if isinstance(part, Elapsed):
+        return _("for %(time)s") % {"time": durations.format_elapsed(now - part.at)}
+    if part.at <= now:
+        return _("due now")
+    return _("in %(time)s") % {"time": durations.format_elapsed(part.at - now)}

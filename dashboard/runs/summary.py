@@ -1,15 +1,12 @@
 """Run summary: how a run stands, in a sentence or two, and a shorter text for its row. Pure.
 
-A summary is rich text, so that pages keep its times running. What is not known is left out. Each
-remark is a template around the text so far (`state`), so that a translation can place it freely.
+What is not known is left out. Each remark is a message around the one so far (`state`), so that a
+translation can place it freely.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.utils.functional import Promise
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.models import Run, StageTiming
@@ -18,50 +15,102 @@ from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
 from dashboard.runs import abort_clock, durations, overdue, overdue_messages, statuses, steps
 from dashboard.runs.overdue import NOT_STARTED_STATUSES, OverdueReason, Timer
-from dashboard.runs.rich_text import format_parts, join_sentences
-
-
-@dataclass(frozen=True, slots=True)
-class Elapsed:
-    """The time since `at`: "for 18 min"."""
-
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Countdown:
-    """The time until `at`: "in 40 s", and then "due now"."""
-
-    at: datetime
-
-
-class ExternalText(str):
-    """Text not written by us, on one line and cut to a length; pages isolate it in `<bdi>`."""
-
-    __slots__ = ()
-
-    def __new__(cls, text: str, max_length: int = 80) -> "ExternalText":
-        """Fold whitespace and cut the text to `max_length` characters."""
-        folded = " ".join(text.split())
-        return super().__new__(
-            cls, folded if len(folded) <= max_length else f"{folded[: max_length - 1]}…"
-        )
-
-
-type RichText = tuple[str | Elapsed | Countdown, ...]
+from dashboard.runs.rich_text import (
+    Countdown,
+    Elapsed,
+    ExternalText,
+    Message,
+    MessageTable,
+    RichText,
+    join_texts,
+)
 
 MAX_ERROR_LENGTH = 200  # characters; the page's steps show the whole error
-_OVERDUE_TEMPLATES = {
-    Severity.WARNING: gettext_lazy("%(state)s, longer than usual"),
-    Severity.CRITICAL: gettext_lazy("%(state)s, far longer than usual"),
-}
 # For these statuses of a run in flight the current step describes it better.
 ACTIVE_STATUSES = {"running", "waiting", "retrying", "async_wait", "approval_wait"}
-_STATUS_TEXTS: dict[str, Promise] = {
-    "retrying": gettext_lazy("a step failed and is being retried"),
-    "async_wait": gettext_lazy("a step is waiting for a response from outside Northflank"),
-    "approval_wait": gettext_lazy("needs approval"),
-}
+_text = MessageTable(
+    {
+        "summary": gettext_lazy("%(pipeline)s / %(stage)s: %(state)s"),
+        "sentence": gettext_lazy("%(state)s."),
+        # Remarks around a state.
+        # Translators: “queued” and “for 18 min”.
+        "since": gettext_lazy("%(state)s %(since)s"),
+        "typical": gettext_lazy("%(state)s (%(typical)s)"),
+        "overdue": gettext_lazy("%(state)s, longer than usual"),
+        "far_overdue": gettext_lazy("%(state)s, far longer than usual"),
+        "runs_ahead": lambda n: ngettext(
+            "%(state)s, %(n)d run ahead", "%(state)s, %(n)d runs ahead", n
+        ),
+        "parallel_steps": lambda n: ngettext(
+            "%(state)s, and %(n)d more in parallel", "%(state)s, and %(n)d more in parallel", n
+        ),
+        "with_status": gettext_lazy("%(status)s; %(state)s"),
+        "at_step": gettext_lazy("%(state)s, at step “%(step)s”"),
+        "at_attempt": gettext_lazy("%(state)s, at step “%(step)s” on attempt %(n)d"),
+        "at_attempt_of": gettext_lazy("%(state)s, at step “%(step)s” on attempt %(n)d of %(most)d"),
+        "with_error": gettext_lazy("%(state)s: %(error)s"),
+        "with_approvals": gettext_lazy("%(state)s, plus %(time)s waiting for approval"),
+        # Sentences after the first.
+        "queued_behind": lambda n: ngettext(
+            "%(n)d run is queued behind it.", "%(n)d runs are queued behind it.", n
+        ),
+        "attempt": gettext_lazy("Attempt %(n)d"),
+        "attempt_of": gettext_lazy("Attempt %(n)d of %(most)d"),
+        "attempt_sentence": gettext_lazy("%(attempt)s."),
+        "last_attempt": gettext_lazy("%(attempt)s (last)."),
+        # Translators: “in 40 s” or “due now” follows “next”.
+        "next_attempt": gettext_lazy("%(attempt)s, next %(until)s."),
+        "last_error": gettext_lazy("Last error: %(error)s."),
+        "error_message": gettext_lazy("“%(error)s”"),
+        "error_code": gettext_lazy("code %(code)s"),
+        # A run in flight.
+        "queued": gettext_lazy("queued"),
+        "pending": gettext_lazy("waiting to start"),
+        "running": gettext_lazy("running"),
+        "retrying": gettext_lazy("a step failed and is being retried"),
+        "async_wait": gettext_lazy("a step is waiting for a response from outside Northflank"),
+        "approval_wait": gettext_lazy("needs approval"),
+        "step": gettext_lazy("step “%(step)s”"),
+        "step_not_started": gettext_lazy("at step “%(step)s”"),
+        "step_approval": gettext_lazy("needs approval at step “%(step)s”"),
+        "step_async_wait": gettext_lazy(
+            "step “%(step)s” is waiting for a response from outside Northflank"
+        ),
+        "status": gettext_lazy("Northflank status: “%(status)s”"),
+        "status_not_concluded": gettext_lazy("Northflank status: “%(status)s”, but not concluded"),
+        "status_unknown": gettext_lazy("Northflank status: unknown"),
+        "no_status": gettext_lazy("Northflank reports no status"),
+        "aborting": gettext_lazy("aborting"),
+        # Translators: “for 18 min” follows.
+        "aborting_at_least": gettext_lazy("aborting at least"),
+        # A run that has ended or was removed.
+        "removed": gettext_lazy("Northflank no longer lists this run."),
+        "removed_status": gettext_lazy(
+            "Northflank no longer lists this run; last status “%(status)s”"
+        ),
+        "removed_after_end": gettext_lazy("Northflank no longer lists it."),
+        "success": gettext_lazy("succeeded"),
+        "success_in": gettext_lazy("succeeded in %(time)s"),
+        "failure": gettext_lazy("failed"),
+        "failure_after": gettext_lazy("failed after %(time)s"),
+        "aborted": gettext_lazy("aborted"),
+        "aborted_after": gettext_lazy("aborted after %(time)s"),
+        "ended": gettext_lazy("ended"),
+        "ended_after": gettext_lazy("ended after %(time)s"),
+        "ended_with_status": gettext_lazy("%(state)s; %(status)s"),
+        "ended_unknown": gettext_lazy("ended; Northflank reports the outcome as unknown"),
+        "ended_unknown_after": gettext_lazy(
+            "ended after %(time)s; Northflank reports the outcome as unknown"
+        ),
+        "skipped": gettext_lazy("skipped: Northflank did not run it"),
+        # The line of a row.
+        "row_step": gettext_lazy("%(step)s, %(since)s"),
+        "row_approval": gettext_lazy(
+            "Waiting for approval: “%(step)s”, %(since)s. Approve it on Northflank."
+        ),
+        "row_approval_unknown_step": gettext_lazy("Approve it on Northflank."),
+    }
+)
 
 
 def build(
@@ -71,8 +120,8 @@ def build(
     *,
     queued_ahead: int = 0,
     queued_behind: int = 0,
-    skip_summary: str = "",
-) -> RichText:
+    skip_summary: RichText = "",
+) -> Message:
     """Return the summary: pipeline, stage, and how the run stands in a sentence or two.
 
     `queued_ahead` and `queued_behind` count the runs it waits for and those waiting for it;
@@ -86,17 +135,13 @@ def build(
         state = _aborting_state(run, root)
     else:
         state = _in_flight_state(run, root, timing, queued_ahead)
-    queue_text = ""
-    if queued_behind and run.in_flight:
-        queue_text = ngettext(
-            "%(n)d run is queued behind it.", "%(n)d runs are queued behind it.", queued_behind
-        )
-        queue_text %= {"n": queued_behind}
-    return format_parts(
-        _("%(pipeline)s / %(stage)s: %(state)s"),
+    is_blocking = queued_behind and run.in_flight
+    queue_text = _text("queued_behind", n=queued_behind) if is_blocking else ""
+    return _text(
+        "summary",
         pipeline=ExternalText(str(run.stage.pipeline)),
         stage=run.stage.name,
-        state=join_sentences(state, queue_text, skip_summary),
+        state=join_texts(state, queue_text, skip_summary),
     )
 
 
@@ -107,22 +152,18 @@ def step_summary(run: Run, timers: Iterable[Timer]) -> RichText:
     timers, which supply the typical durations.
     """
     if not run.in_flight:
-        return ()
+        return ""
     timers = list(timers)
     is_approval = run.status == "approval_wait" or any(
         timer.reason is OverdueReason.APPROVAL for timer in timers
     )
     if not run.step:
-        return (_("Approve it on Northflank."),) if is_approval else ()
+        return _text("row_approval_unknown_step") if is_approval else ""
     step = ExternalText(run.step)
     if run.step_started_at is None or run.status == "aborting":
-        return (step,)
-    template = (
-        _("Waiting for approval: “%(step)s”, %(since)s. Approve it on Northflank.")
-        if is_approval
-        else _("%(step)s, %(since)s")
-    )
-    text: RichText = format_parts(template, step=step, since=Elapsed(run.step_started_at))
+        return step
+    key = "row_approval" if is_approval else "row_step"
+    text = _text(key, step=step, since=Elapsed(run.step_started_at))
     typical_by_reason = {timer.reason: timer.typical for timer in timers}
     # The row's progress bar shows the typical duration of the run: not repeated here if equal.
     typical_step, typical_run = (
@@ -138,108 +179,68 @@ def step_summary(run: Run, timers: Iterable[Timer]) -> RichText:
     return _with_typical(text, typical_step)
 
 
-def render_text(parts: RichText, now: datetime) -> str:
-    """Return rich text as plain text, with its times as of `now`."""
-    return "".join(part if isinstance(part, str) else format_time_part(part, now) for part in parts)
-
-
-def format_time_part(part: Elapsed | Countdown, now: datetime) -> str:
-    """Return the text of a time part as of `now`."""
-    if isinstance(part, Elapsed):
-        return _("for %(time)s") % {"time": durations.format_elapsed(now - part.at)}
-    if part.at <= now:
-        return _("due now")
-    return _("in %(time)s") % {"time": durations.format_elapsed(part.at - now)}
-
-
 # --- In flight ----------------------------------------------------------------------------------
 
 
 def _in_flight_state(
     run: Run, root: Node | None, timing: StageTiming | None, queued_ahead: int
 ) -> RichText:
-    step = steps.current(root) if root is not None else None
+    step = _current_step(root)
     reason: OverdueReason | None = OverdueReason.STEP  # what `typical` is about
     typical: TypicalDuration | None = None
-    state: RichText
-    count_template, count = "", 0
+    count_key, count = "", 0
     if run.status in NOT_STARTED_STATUSES:
         reason, typical = OverdueReason.QUEUE, timing.typical_queue if timing else None
-        state = _with_elapsed(_waiting_text(run), run.created_at)
-        count = queued_ahead
-        count_template = ngettext(
-            "%(state)s, %(n)d run ahead", "%(state)s, %(n)d runs ahead", count
-        )
+        state = _with_elapsed(_text(run.status), run.created_at)
+        count_key, count = "runs_ahead", queued_ahead
     elif step is not None and (steps.is_approval(step) or run.status != "approval_wait"):
         reason = OverdueReason.APPROVAL if steps.is_approval(step) else OverdueReason.STEP
         typical = overdue.typical_step_duration(step, timing) if step.started_at else None
         state = _with_status(run, _current_step_text(step))
-        count = _count_parallel_steps(root, step)
-        count_template = ngettext(
-            "%(state)s, and %(n)d more in parallel",
-            "%(state)s, and %(n)d more in parallel",
-            count,
-        )
-    elif run.status in _STATUS_TEXTS:
+        count_key, count = "parallel_steps", _count_parallel_steps(root, step)
+    elif run.status in {"retrying", "async_wait", "approval_wait"}:
         reason = OverdueReason.APPROVAL if run.status == "approval_wait" else OverdueReason.STEP
         typical = timing.typical_approval() if timing and reason is OverdueReason.APPROVAL else None
-        state = _with_elapsed(str(_STATUS_TEXTS[run.status]), _status_started_at(run))
+        state = _with_elapsed(_text(run.status), _status_started_at(run))
     elif run.status in ACTIVE_STATUSES:
         reason, typical = OverdueReason.RUN, timing.typical_run if timing else None
-        state = _with_elapsed(_("running"), run.started_at)
+        state = _with_elapsed(_text("running"), run.started_at)
     else:
         reason = None
         # A final status (“success”) of a run in flight gets no elapsed time: it is no activity.
         is_lasting = run.status not in statuses.RUN_STATUSES or run.status == "unknown"
         state = _with_elapsed(_status_text(run), _status_started_at(run) if is_lasting else None)
-    attempt_text = _attempt_text(step) if step is not None and reason is OverdueReason.STEP else ()
-    overdue_template = (
-        _OVERDUE_TEMPLATES.get(Severity(run.overdue_severity))
-        if typical and run.overdue_reason == reason
-        else None
-    )
-    overdue_text = ""
-    if (
-        run.overdue_severity
-        and not overdue_template
-        and not (attempt_text and run.overdue_reason == OverdueReason.LAST_ATTEMPT)
-    ):
+    attempt_text = _attempt_text(step) if step is not None and reason is OverdueReason.STEP else ""
+    is_remark = typical and run.overdue_severity and run.overdue_reason == reason
+    is_repeated = attempt_text and run.overdue_reason == OverdueReason.LAST_ATTEMPT
+    overdue_text: RichText = ""
+    if not is_remark and not is_repeated:
         timers = overdue.timers(run, root, timing)
         message = overdue_messages.describe(run.overdue_severity, run.overdue_reason, timers)
         overdue_text = message.text if message else ""
     state = _with_typical(state, typical)
-    if overdue_template:
-        state = format_parts(str(overdue_template), state=state)
+    if is_remark:
+        is_critical = run.overdue_severity == Severity.CRITICAL
+        state = _text("far_overdue" if is_critical else "overdue", state=state)
     if count:
-        state = format_parts(count_template, state=state, n=count)
-    return join_sentences(_as_sentence(state), attempt_text, overdue_text)
+        state = _text(count_key, state=state, n=count)
+    return join_texts(_text("sentence", state=state), attempt_text, overdue_text)
 
 
-def _as_sentence(state: RichText) -> RichText:
-    return format_parts(_("%(state)s."), state=state)
-
-
-def _waiting_text(run: Run) -> str:
-    return _("queued") if run.status == "queued" else _("waiting to start")
-
-
-def _with_elapsed(state: str | RichText, started_at: datetime | None) -> RichText:
+def _with_elapsed(state: Message, started_at: datetime | None) -> Message:
     """Append for how long the state has lasted, if known."""
-    if started_at is None:
-        return (state,) if isinstance(state, str) else state
-    # Translators: “queued” and “for 18 min”.
-    return format_parts(_("%(state)s %(since)s"), state=state, since=Elapsed(started_at))
+    return _text("since", state=state, since=Elapsed(started_at)) if started_at else state
 
 
-def _current_step_text(step: Node) -> RichText:
+def _current_step_text(step: Node) -> Message:
     """Return the step that a run is at, and for how long."""
     if steps.is_approval(step):
-        template = _("needs approval at step “%(step)s”")
+        key = "step_approval"
     elif step.status == "async_wait":
-        template = _("step “%(step)s” is waiting for a response from outside Northflank")
+        key = "step_async_wait"
     else:
-        template = _("step “%(step)s”") if step.started_at else _("at step “%(step)s”")
-    return _with_elapsed(format_parts(template, step=_step_name(step)), step.started_at)
+        key = "step" if step.started_at else "step_not_started"
+    return _with_elapsed(_text(key, step=_step_name(step)), step.started_at)
 
 
 def _count_parallel_steps(root: Node | None, step: Node) -> int:
@@ -256,55 +257,42 @@ def _attempt_text(step: Node) -> RichText:
     count, max_count = step.attempts or 0, step.max_attempts or 0
     retrying = step.status == "retrying"
     if count < 1 or (count == 1 and not retrying):
-        return ()
-    attempt = _("Attempt %(n)d of %(most)d") if max_count >= count else _("Attempt %(n)d")
-    attempt %= {"n": count, "most": max_count}
-    text: RichText
+        return ""
+    attempt = _text("attempt_of" if max_count >= count else "attempt", n=count, most=max_count)
     if count >= max_count > 1:
-        text = format_parts(_("%(attempt)s (last)."), attempt=attempt)
+        text = _text("last_attempt", attempt=attempt)
     elif retrying and step.next_attempt_at is not None:
-        # Translators: “in 40 s” or “due now” follows “next”.
-        template = _("%(attempt)s, next %(until)s.")
-        text = format_parts(template, attempt=attempt, until=Countdown(step.next_attempt_at))
+        text = _text("next_attempt", attempt=attempt, until=Countdown(step.next_attempt_at))
     else:
-        text = format_parts(_("%(attempt)s."), attempt=attempt)
+        text = _text("attempt_sentence", attempt=attempt)
     error = _error_text(step)
-    return join_sentences(
-        text, format_parts(_("Last error: %(error)s."), error=error) if error else ""
-    )
+    return join_texts(text, _text("last_error", error=error) if error else "")
 
 
-def _with_typical(state: RichText, typical: TypicalDuration | None) -> RichText:
+def _with_typical(state: Message, typical: TypicalDuration | None) -> Message:
     """Append the typical duration, if known."""
-    if not typical:
-        return state
-    return format_parts(
-        _("%(state)s (%(typical)s)"), state=state, typical=durations.format_typical(typical)
-    )
+    return _text("typical", state=state, typical=typical) if typical else state
 
 
-def _with_status(run: Run, state: RichText) -> RichText:
+def _with_status(run: Run, state: Message) -> Message:
     """Prepend Northflank's status of a run in flight, unless the state makes it redundant."""
     if run.status in ACTIVE_STATUSES:
         return state
-    return format_parts(_("%(status)s; %(state)s"), status=_status_text(run), state=state)
+    return _text("with_status", status=_status_text(run), state=state)
 
 
-def _status_text(run: Run) -> RichText:
+def _status_text(run: Run) -> Message:
     if run.status == "unknown":
-        return (_("Northflank status: unknown"),)
+        return _text("status_unknown")
     if run.status in statuses.RUN_STATUSES:
-        template = _("Northflank status: “%(status)s”, but not concluded")
-        return (template % {"status": statuses.inline_label(run.status)},)
+        return _text("status_not_concluded", status=statuses.inline_label(run.status))
     return _raw_status_text(run)
 
 
-def _raw_status_text(run: Run) -> RichText:
+def _raw_status_text(run: Run) -> Message:
     if not run.status.strip():
-        return (_("Northflank reports no status"),)
-    return format_parts(
-        _("Northflank status: “%(status)s”"), status=ExternalText(statuses.inline_label(run.status))
-    )
+        return _text("no_status")
+    return _text("status", status=ExternalText(statuses.inline_label(run.status)))
 
 
 def _status_started_at(run: Run) -> datetime | None:
@@ -315,71 +303,65 @@ def _status_started_at(run: Run) -> datetime | None:
 # --- Aborting, removed, concluded ---------------------------------------------------------------
 
 
-def _aborting_state(run: Run, root: Node | None) -> RichText:
+def _aborting_state(run: Run, root: Node | None) -> Message:
     start = abort_clock.northflank_start(run)
-    # Translators: “aborting at least” and “for 18 min”.
-    state = _with_elapsed(
-        _("aborting at least") if start.is_approximate else _("aborting"), start.at
-    )
-    return _as_sentence(_with_step(state, steps.current(root) if root is not None else None))
+    key = "aborting_at_least" if start.is_approximate else "aborting"
+    state = _with_elapsed(_text(key), start.at)
+    return _text("sentence", state=_with_step(state, _current_step(root)))
 
 
-def _removed_state(run: Run, root: Node | None) -> RichText:
+def _removed_state(run: Run, root: Node | None) -> Message:
     if not run.status.strip():
-        return (_("Northflank no longer lists this run."),)
-    template = _("Northflank no longer lists this run; last status “%(status)s”")
-    state: RichText = format_parts(template, status=ExternalText(statuses.inline_label(run.status)))
-    return _as_sentence(_with_step(state, steps.current(root) if root is not None else None))
+        return _text("removed")
+    state = _text("removed_status", status=ExternalText(statuses.inline_label(run.status)))
+    return _text("sentence", state=_with_step(state, _current_step(root)))
+
+
+def _current_step(root: Node | None) -> Node | None:
+    return steps.current(root) if root is not None else None
 
 
 def _concluded_state(run: Run, root: Node | None, timing: StageTiming | None) -> RichText:
-    removed_text = _("Northflank no longer lists it.") if run.removed_at is not None else ""
+    removed_text = _text("removed_after_end") if run.removed_at is not None else ""
     duration = _duration(run)
-    time_params = {"time": durations.format_duration(duration)} if duration is not None else {}
-    state: RichText
     match run.status:
         case "success":
             state = _success_state(duration, root, timing)
         case "failure":
-            state = _with_failed_step(
-                (_("failed after %(time)s") % time_params if time_params else _("failed"),), root
-            )
+            state = _with_failed_step(_after("failure", duration), root)
         case "aborted":
-            aborted_text = (
-                _("aborted after %(time)s") % time_params if time_params else _("aborted")
-            )
-            state = _with_step((aborted_text,), aborted_step(root))
+            state = _with_step(_after("aborted", duration), aborted_step(root))
         case "skipped":
-            state = (_("skipped: Northflank did not run it"),)
-        case "unknown" if time_params:
-            template = _("ended after %(time)s; Northflank reports the outcome as unknown")
-            state = (template % time_params,)
+            state = _text("skipped")
         case "unknown":
-            state = (_("ended; Northflank reports the outcome as unknown"),)
+            state = _after("ended_unknown", duration)
         case _:
-            ended_text = _("ended after %(time)s") % time_params if time_params else _("ended")
-            state = format_parts(
-                _("%(state)s; %(status)s"), state=ended_text, status=_raw_status_text(run)
-            )
-    return join_sentences(_as_sentence(state), removed_text)
+            ended = _after("ended", duration)
+            state = _text("ended_with_status", state=ended, status=_raw_status_text(run))
+    return join_texts(_text("sentence", state=state), removed_text)
+
+
+def _after(key: str, duration: timedelta | None) -> Message:
+    """Return how a run has ended, with its duration if known."""
+    if duration is None:
+        return _text(key)
+    return _text(f"{key}_after", time=durations.format_duration(duration))
 
 
 def _success_state(
     duration: timedelta | None, root: Node | None, timing: StageTiming | None
-) -> RichText:
+) -> Message:
     if duration is None:
-        return (_("succeeded"),)
+        return _text("success")
     approval_time = steps.approval_time(root) if root is not None else timedelta()
     if not timedelta() < approval_time <= duration:
         approval_time = timedelta()  # the clocks disagree
-    text = _("succeeded in %(time)s") % {
-        "time": durations.format_duration(duration - approval_time)
-    }
-    state = _with_typical((text,), timing.typical_run if timing else None)
+    state = _text("success_in", time=durations.format_duration(duration - approval_time))
+    state = _with_typical(state, timing.typical_run if timing else None)
     if not approval_time:
         return state
-    template = _("%(state)s, plus %(time)s waiting for approval")
-    return format_parts(template, state=state, time=durations.format_rounded(approval_time))
+    time = durations.format_rounded(approval_time)
+    return _text("with_approvals", state=state, time=time)
 
 
 def failed_step(root: Node | None) -> Node | None:
@@ -403,29 +385,23 @@ def _innermost(root: Node | None, matching_statuses: set[str]) -> Node | None:
     return None
 
 
-def _with_failed_step(state: RichText, root: Node | None) -> RichText:
+def _with_failed_step(state: Message, root: Node | None) -> Message:
     """Append the step at which a run failed, its attempt and its error."""
     node = failed_step(root)
     if node is None:
         return state
     count, max_count = node.attempts or 0, node.max_attempts or 0
     if count > 1:
-        template = (
-            _("%(state)s, at step “%(step)s” on attempt %(n)d of %(most)d")
-            if max_count >= count
-            else _("%(state)s, at step “%(step)s” on attempt %(n)d")
-        )
-        state = format_parts(template, state=state, step=_step_name(node), n=count, most=max_count)
+        key = "at_attempt_of" if max_count >= count else "at_attempt"
+        state = _text(key, state=state, step=_step_name(node), n=count, most=max_count)
     else:
         state = _with_step(state, node)
     error = _error_text(node)
-    return format_parts(_("%(state)s: %(error)s"), state=state, error=error) if error else state
+    return _text("with_error", state=state, error=error) if error else state
 
 
-def _with_step(state: RichText, node: Node | None) -> RichText:
-    if node is None:
-        return state
-    return format_parts(_("%(state)s, at step “%(step)s”"), state=state, step=_step_name(node))
+def _with_step(state: Message, node: Node | None) -> Message:
+    return _text("at_step", state=state, step=_step_name(node)) if node is not None else state
 
 
 def _duration(run: Run) -> timedelta | None:
@@ -435,10 +411,8 @@ def _duration(run: Run) -> timedelta | None:
 
 def _error_text(node: Node) -> RichText:
     if node.error_message and node.error_message.strip():
-        return format_parts(
-            _("“%(error)s”"), error=ExternalText(node.error_message, MAX_ERROR_LENGTH)
-        )
-    return (_("code %(code)s") % {"code": node.error_code},) if node.error_code is not None else ()
+        return _text("error_message", error=ExternalText(node.error_message, MAX_ERROR_LENGTH))
+    return _text("error_code", code=node.error_code) if node.error_code is not None else ""
 
 
 def _step_name(node: Node) -> ExternalText:

@@ -8,14 +8,16 @@ import pytest
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
+from dashboard.aborts.timeline import TimelineEntry
 from dashboard.models import Abort, AbortEvent, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.runs import statuses
+from dashboard.runs.rich_text import ClockTime, Value
+from tests.support import messages
 
 AT = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
 TONES = {"info", "warning", "bad", "neutral"}
-REMOVED_TEXT = "Outcome unknown: Northflank removed the run 1 min 12 s after the request."
-DOUBT = "The abort may not have arrived. Northflank has failed (500)."
+ANSWER = "Northflank has failed (500)."
 OUTCOMES = ["", "hibernating", *statuses.RUN_STATUSES]
 
 
@@ -25,7 +27,7 @@ def abort(state: str, outcome: str = "", **fields: Any) -> Abort:
         "sent_at": AT,
         "answered_at": AT + timedelta(seconds=1),
         "settled_at": AT + timedelta(seconds=72),
-        "answer": "Northflank has failed (500).",
+        "answer": ANSWER,
         "username": "ana",
         "reason": "Stuck",
     }
@@ -38,6 +40,10 @@ def run(status: str = "running", *, concluded: bool = False, level: int = 0) -> 
         status=status, concluded=concluded, in_flight=not concluded, status_since=since,
         abort_severity=level,
     )  # fmt: skip
+
+
+def after(seconds: float) -> datetime:
+    return AT + timedelta(seconds=seconds)
 
 
 def removed_run() -> Run:
@@ -67,130 +73,172 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
 
 
 @pytest.mark.parametrize(
-    ("abort", "run", "sentence"),
+    ("abort", "run", "keys", "params"),
     [
         (
             abort("requested", sent_at=None),
             run(),
-            "Abort requested at 03:00:00; not sent yet.",
+            "requested",
+            {"time": ClockTime(AT, AT)},
         ),
         (
             abort("requested"),
             run(),
-            "Abort sent at 03:00:00; waiting for Northflank’s response.",
+            "sent",
+            {"time": ClockTime(AT, AT), "n": 0, "most": 5},
         ),
         (
             abort("accepted", settled_at=None),
             run(),
-            "Abort accepted at 03:00:01; run status is still running.",
+            "accepted_at",
+            {"time": ClockTime(after(1), AT), "status": "running"},
         ),
-        (abort("accepted"), run("aborting"), "Abort accepted; aborting since 03:00:02."),
+        (abort("accepted"), run("aborting"), "aborting", {"time": ClockTime(after(2), AT)}),
         (
             abort("accepted"),
             run("aborting", level=1),
-            "Abort accepted; aborting since 03:00:02. Taking longer than 3 min.",
+            "aborting overdue",
+            {"time": "3 min"},
         ),
         (
             abort("accepted"),
             run("aborting", level=2),
-            "Abort accepted; aborting since 03:00:02. Not ended after 10 min.",
+            "aborting far_overdue",
+            {"time": "10 min"},
         ),
         (
             abort("concluded", "aborted"),
             run("aborted", concluded=True),
-            "Aborted after 1 min 12 s.",
+            "aborted",
+            {"time": "1 min 12 s"},
         ),
         (
             abort("concluded", "success"),
             run("success", concluded=True),
-            "Abort failed: the run finished (success) 1 min 12 s after the request.",
+            "failed",
+            {"status": "success", "time": "1 min 12 s"},
         ),
         (
             abort("concluded", "aborted"),
             run("success", concluded=True),
-            "Status changed from aborted to success after the abort. Check the run.",
+            "status_changed",
+            {"before": "aborted", "now": "success"},
         ),
         (
             abort("concluded"),
             removed_run(),
-            REMOVED_TEXT,
+            "removed",
+            {"time": "1 min 12 s"},
         ),
         (
             abort("too_late", "failure"),
             run("failure", concluded=True),
-            "Too late: the run had finished (failed) before the abort arrived.",
+            "too_late",
+            {"status": "failed"},
         ),
         (
             abort("too_late", "success", sent_at=None),
             run("success", concluded=True),
-            "Too late: the run had finished (success) before the abort was sent.",
+            "too_late_unsent",
+            {"status": "success"},
         ),
         (
             abort("too_late"),
             run(),
-            "The run no longer existed when the abort arrived.",
+            "run_missing",
+            {},
         ),
-        (abort("refused"), run(), "Northflank refused: Northflank has failed (500)."),
-        (abort("not_sent", answer="No way"), run(), "Not sent: No way."),
+        (abort("refused"), run(), "refused", {"answer": ANSWER}),
+        (abort("not_sent", answer="No way"), run(), "not_sent", {"why": "No way."}),
         (
             abort("not_sent", retry_at=AT + timedelta(minutes=40)),
             run(),
-            "Not sent: rate limited by Northflank until 03:40:00.",
+            "rate_limited",
+            {"time": ClockTime(after(2400), AT)},
         ),
         (
             abort("not_sent", retry_at=AT + timedelta(days=1)),
             run(),
-            "Not sent: rate limited by Northflank until 2 Jan 03:00:00.",
+            "rate_limited",
+            {"time": ClockTime(after(86400), AT)},
         ),
         (
             abort("accepted", requested_at=AT - timedelta(days=2), settled_at=None),
             run("aborting"),
-            "Abort accepted; aborting since 1 Jan 2026 03:00:02.",
+            "aborting",
+            {"time": ClockTime(after(2), after(-172800))},
         ),
         (
             abort("unknown", settled_at=None, send_count=2),
             run(),
-            f"{DOUBT} It is resent if the run continues (sent 2 of at most 5 times).",
+            "doubtful resend",
+            {"answer": ANSWER, "n": 2, "most": 5},
         ),
         (
             abort("unknown", settled_at=None, send_count=5),
             run(),
-            f"{DOUBT} Sent 5 times; checking the run’s status.",
+            "doubtful sends_used",
+            {"answer": ANSWER, "n": 5, "most": 5},
         ),
         (
             abort("unknown", settled_at=None, send_count=3),
             run(level=2),
-            f"{DOUBT} It is not resent automatically. You can resend it.",
+            "doubtful no_resend",
+            {"answer": ANSWER, "n": 3, "most": 5},
         ),
         (
             abort("unknown", send_count=5),
             run(),
-            "Abort probably lost: it was sent 5 times, but the run continued. You can resend it.",
+            "lost_repeatedly can_resend",
+            {"n": 5},
         ),
         (
             abort("unknown", send_count=1),
             run("success", concluded=True),
-            "Abort probably lost: it was sent, but the run continued.",
+            "lost",
+            {"n": 1},
         ),
         (
             abort("requested", settled_at=None, sent_at=AT, send_count=2),
             run(),
-            "Abort resent at 03:00:00 (attempt 2 of 5); waiting for Northflank’s response.",
+            "resent",
+            {"time": ClockTime(AT, AT), "n": 2, "most": 5},
         ),
         (
             abort("accepted", settled_at=None, answer_status=409),
             run("aborting"),
-            "The run was already aborting, since 03:00:02 or earlier.",
+            "already_aborting",
+            {"time": ClockTime(after(2), AT)},
         ),
         (
             abort("retried"),
             run(),
-            "No effect after 1 min 12 s; the abort was resent.",
+            "retried",
+            {"time": "1 min 12 s"},
         ),
     ],
 )
-def test_abort_message_per_state_has_its_text(abort: Abort, run: Run, sentence: str) -> None:
-    assert abort_messages.describe(abort, run).plain_text == sentence
+def test_abort_message_per_state_has_its_keys_and_parameters(
+    abort: Abort, run: Run, keys: str, params: dict[str, Value]
+) -> None:
+    text = abort_messages.describe(abort, run).text
+    assert messages.keys_and_params(text) == (keys, params)
+
+
+@pytest.mark.parametrize(
+    ("at", "text", "dated_text"),
+    [
+        (after(2400), "03:40:00", "2026-01-01 03:40:00 UTC"),
+        (after(86400), "2 Jan 03:00:00", "2026-01-02 03:00:00 UTC"),
+        (AT - timedelta(days=1), "31 Dec 2025 03:00:00", "2025-12-31 03:00:00 UTC"),
+    ],
+)
+def test_abort_message_has_time_with_day_if_it_differs(
+    at: datetime, text: str, dated_text: str
+) -> None:
+    message = abort_messages.describe(abort("not_sent", retry_at=at), run())
+    assert message.plain_text == f"Not sent: rate limited by Northflank until {text}."
+    assert message.dated_text == f"Not sent: rate limited by Northflank until {dated_text}."
 
 
 @pytest.mark.parametrize("outcome", ["success", "failure", "skipped"])
@@ -217,35 +265,35 @@ def test_abort_message_tone_follows_severity(level: int, tone: str) -> None:
 def test_abort_message_for_concluded_run_without_answer_says_so() -> None:
     row = abort("concluded", "success", answered_at=None)
     message = abort_messages.describe(row, run("success", concluded=True))
-    assert message.plain_text.endswith("Northflank never responded to the abort.")
+    assert messages.keys(message.text) == "failed no_answer"
 
 
-def event_text(event_type: str, detail: str = "") -> str:
-    [message] = abort_timeline.entries(
-        abort("requested"), [AbortEvent(event_type=event_type, occurred_at=AT, detail=detail)]
-    )
-    return message.text
+def timeline_entry(event_type: str, detail: str = "") -> TimelineEntry:
+    event = AbortEvent(event_type=event_type, occurred_at=AT, detail=detail)
+    [entry] = abort_timeline.entries(abort("requested"), [event])
+    return entry
 
 
 @pytest.mark.parametrize(
     ("event_type", "detail"), list(product(EventType, [*OUTCOMES, "Something"]))
 )
 def test_timeline_event_text_is_a_complete_sentence(event_type: EventType, detail: str) -> None:
-    assert event_text(event_type, detail).endswith(".")
-    assert "{}" not in event_text(event_type, detail)
+    assert timeline_entry(event_type, detail).text.endswith(".")
 
 
 @pytest.mark.parametrize(
-    ("event_type", "detail", "text"),
+    ("event_type", "detail", "key", "params"),
     [
-        ("requested", "", "Requested by ana: “Stuck”."),
-        ("accepted", "running", "Accepted by Northflank; run status: running."),
-        ("concluded", "failure", "The run ended as failed."),
-        ("concluded", "", "Northflank removed the run."),
-        ("retried", "ben", "Resent by ben."),
-        ("answered_late", "aborting", "Late response from Northflank: aborting."),
-        ("not_sent", "Sending timed out.", "Not sent: Sending timed out."),
+        ("requested", "", "requested_reason", {"who": "ana", "origin": "", "reason": "Stuck"}),
+        ("accepted", "running", "accepted_status", {"status": "running"}),
+        ("concluded", "failure", "concluded_status", {"status": "failed"}),
+        ("concluded", "", "concluded", {}),
+        ("retried", "ben", "retried_detail", {"text": "ben."}),
+        ("answered_late", "aborting", "answered_late_detail", {"text": "aborting."}),
+        ("not_sent", "Sending timed out.", "not_sent_detail", {"text": "Sending timed out."}),
     ],
 )
-def test_timeline_event_has_its_text(event_type: str, detail: str, text: str) -> None:
-    assert event_text(event_type, detail) == text
+def test_timeline_event_has_its_key_and_parameters(
+    event_type: str, detail: str, key: str, params: dict[str, Value]
+) -> None:
+    assert messages.keys_and_params(timeline_entry(event_type, detail).message) == (key, params)

@@ -11,14 +11,18 @@ from hypothesis import strategies as st
 from dashboard.models import Pipeline, Run, Stage, StageTiming
 from dashboard.runs import concurrency
 from dashboard.runs.concurrency import FinishedRuns
+from tests.support.messages import keys, keys_and_params
 
 NOW = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
-_keys = count(1)
+_row_keys = count(1)
 
 
 def stage(policy: str = "queue") -> Stage:
     return Stage(
-        pk=next(_keys), name="Production", pipeline=Pipeline(name="shop"), concurrency_policy=policy
+        pk=next(_row_keys),
+        name="Production",
+        pipeline=Pipeline(name="shop"),
+        concurrency_policy=policy,
     )
 
 
@@ -30,7 +34,7 @@ def run(stage: Stage, status: str, minutes: float, **fields: Any) -> Run:
         "started_at": None if status in {"queued", "pending"} else created_at,
     }
     return Run(
-        pk=next(_keys), stage=stage, status=status, created_at=created_at, **defaults | fields
+        pk=next(_row_keys), stage=stage, status=status, created_at=created_at, **defaults | fields
     )
 
 
@@ -124,32 +128,11 @@ def test_concluded_run_has_no_runs_queued_behind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "text"),
-    [
-        ("allow", "No run waits for this one: runs of this stage may run at the same time."),
-        ("queue", "Runs of this stage run one after another."),
-        ("forbid", "Requests for another run are ignored while this one is in flight."),
-        (
-            "latest",
-            (
-                "Concurrency policy: latest. Presumably a waiting run is dropped when a newer "
-                "one is created; Northflank does not document it."
-            ),
-        ),
-        (
-            "replace",
-            (
-                "Concurrency policy: replace. Presumably a newer run aborts and replaces this "
-                "one; Northflank does not document it."
-            ),
-        ),
-        ("something-new", "Concurrency policy: something-new."),
-        ("", ""),
-    ],
+    ("policy", "key"), [("queue", "run_queue"), ("something-new", "other_policy"), ("", "")]
 )
-def test_concurrency_policy_has_its_explanation(policy: str, text: str) -> None:
+def test_concurrency_policy_has_its_explanation(policy: str, key: str) -> None:
     subject = run(stage(policy), "running", 9)
-    assert concurrency.related_runs(subject, [subject], None).policy_text == text
+    assert keys(concurrency.related_runs(subject, [subject], None).policy_text) == key
 
 
 def test_last_success_is_latest_success_of_stage() -> None:
@@ -221,7 +204,7 @@ def test_forbid_policy_lists_runs_skipped_meanwhile_latest_first() -> None:
         subject, [subject], None, finished_runs(before, first, second)
     )
     assert related.skipped_meanwhile == (second, first)
-    assert related.skipped_text == "2 runs skipped since this run was created."
+    assert keys_and_params(related.skipped_text) == ("skipped_since", {"n": 2, "count": 2})
     assert related.queued_behind == ()
 
 
@@ -233,7 +216,7 @@ def test_forbid_policy_lists_runs_skipped_during_concluded_run() -> None:
     )
     related = concurrency.related_runs(subject, [], None, finished_runs(before, during, after))
     assert related.skipped_meanwhile == (during,)
-    assert related.skipped_text == "1 run skipped while this run was in flight."
+    assert keys_and_params(related.skipped_text) == ("skipped_while", {"n": 1, "count": 1})
 
 
 def test_removed_run_lists_runs_skipped_until_last_read() -> None:
@@ -303,7 +286,7 @@ def test_skipped_run_is_superseded_by_run_in_flight_then() -> None:
         subject, [in_flight], None, finished_runs(earlier, other_skipped)
     )
     assert related.superseded_by == in_flight
-    assert related.superseded_text == "Another run was in flight when it was created."
+    assert keys(related.superseded_text) == "skipped"
     assert related.skipped_meanwhile == ()
 
 
@@ -349,15 +332,13 @@ def test_latest_policy_supersedes_waiting_runs_by_newer_ones() -> None:
     in_flight_runs = [front, newest]
     related = concurrency.related_runs(front, in_flight_runs, None, finished_runs(first, second))
     assert (related.queued_behind, related.skipped_meanwhile) == ((newest,), (second, first))
-    assert related.skipped_text == (
-        "2 runs probably superseded by a newer one since this run was created."
-    )
+    assert keys_and_params(related.skipped_text) == ("superseded_since", {"n": 2, "count": 2})
     assert concurrency.related_runs(
         newest, in_flight_runs, None, finished_runs(first, second)
     ).skipped_meanwhile == (second,)
     related = concurrency.related_runs(first, in_flight_runs, None, finished_runs(second))
     assert (related.superseded_by, related.skipped_meanwhile) == (second, ())
-    assert related.superseded_text == "Probably superseded by a newer run."
+    assert keys(related.superseded_text) == "superseded"
     related = concurrency.related_runs(second, in_flight_runs, None, finished_runs(first))
     assert (related.superseded_by, related.skipped_meanwhile) == (newest, ())
 
@@ -428,7 +409,7 @@ def test_skipped_count_of_incomplete_history_is_at_least() -> None:
     related = concurrency.related_runs(
         subject, [subject], None, FinishedRuns((other,), is_complete=False)
     )
-    assert related.skipped_text == "At least 1 run skipped since this run was created."
+    assert keys_and_params(related.skipped_text) == ("at_least skipped_since", {"n": 1})
 
 
 def test_superseded_text_comes_before_skipped_text() -> None:
@@ -438,10 +419,8 @@ def test_superseded_text_comes_before_skipped_text() -> None:
         ended_run(own_stage, "aborted", 20, 10),
         run(own_stage, "running", 10),
     )
-    assert concurrency.related_runs(subject, [last], None, finished_runs(first)).skip_summary == (
-        "Probably superseded by a newer run. 1 run probably superseded by a newer one "
-        "while this run was in flight."
-    )
+    related = concurrency.related_runs(subject, [last], None, finished_runs(first))
+    assert keys(related.skip_summary) == "superseded superseded_while"
 
 
 @st.composite

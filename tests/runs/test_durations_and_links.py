@@ -13,6 +13,7 @@ from dashboard.models import Pipeline, Project, Run, Stage, Upstream
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.runs import concurrency_policy, durations
 from dashboard.web.http import links
+from tests.support.messages import keys, keys_and_params
 
 
 @pytest.mark.parametrize(
@@ -71,55 +72,52 @@ def stage(policy: str = "", *, paused: bool = False) -> Stage:
 
 @pytest.mark.parametrize("policy", ["allow", "queue", "forbid"])
 def test_documented_concurrency_policy_is_explained(policy: str) -> None:
-    assert policy not in concurrency_policy.stage_facts(stage(policy))[0].split(": ")[-1].rstrip(
-        "."
-    )
+    [note] = concurrency_policy.stage_facts(stage(policy))
+    assert keys(note) == f"stage_{policy}"
+    assert keys(concurrency_policy.effect_on_others(policy)) == f"run_{policy}"
 
 
 @pytest.mark.parametrize("policy", ["latest", "replace"])
 def test_undocumented_concurrency_policy_is_explained_with_reservation(policy: str) -> None:
     for text in (
-        *concurrency_policy.stage_facts(stage(policy)),
-        concurrency_policy.effect_on_others(policy),
+        *map(str, concurrency_policy.stage_facts(stage(policy))),
+        str(concurrency_policy.effect_on_others(policy)),
     ):
         assert text.startswith(f"Concurrency policy: {policy}. Presumably ")
         assert text.endswith("; Northflank does not document it.")
 
 
 def test_unknown_concurrency_policy_is_only_named() -> None:
-    assert concurrency_policy.stage_facts(stage("something-new")) == [
-        "Concurrency policy: something-new."
-    ]
+    [note] = concurrency_policy.stage_facts(stage("something-new"))
+    assert keys_and_params(note) == ("other_policy", {"policy": "something-new"})
 
 
 @pytest.mark.parametrize(
-    ("policy", "count", "in_flight", "text"),
+    ("policy", "in_flight", "key"),
     [
-        ("forbid", 0, True, ""),
-        ("forbid", 1, True, "1 run skipped since this run was created."),
-        ("forbid", 2, True, "2 runs skipped since this run was created."),
-        ("forbid", 1, False, "1 run skipped while this run was in flight."),
-        ("forbid", 2, False, "2 runs skipped while this run was in flight."),
-        (
-            "latest", 1, True,
-            "1 run probably superseded by a newer one since this run was created.",
-        ),
-        (
-            "replace", 2, False,
-            "2 runs probably superseded by a newer one while this run was in flight.",
-        ),
+        ("forbid", True, "skipped_since"),
+        ("forbid", False, "skipped_while"),
+        ("latest", True, "superseded_since"),
+        ("replace", False, "superseded_while"),
     ],
-)  # fmt: skip
-def test_skipped_runs_are_counted_by_policy(
-    policy: str, count: int, in_flight: bool, text: str
-) -> None:
-    assert (
-        concurrency_policy.skipped_text(policy, count, at_least=False, in_flight=in_flight) == text
-    )
+)
+def test_skipped_runs_are_counted_by_policy(policy: str, in_flight: bool, key: str) -> None:
+    text = concurrency_policy.skipped_text(policy, 2, at_least=False, in_flight=in_flight)
+    assert keys_and_params(text) == (key, {"n": 2, "count": 2})
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 run skipped "), (2, "2 runs skipped ")])
+def test_skipped_runs_are_singular_or_plural(count: int, words: str) -> None:
+    text = concurrency_policy.skipped_text("forbid", count, at_least=False, in_flight=True)
+    assert str(text).startswith(words)
+
+
+def test_no_skipped_runs_have_no_text() -> None:
+    assert concurrency_policy.skipped_text("forbid", 0, at_least=False, in_flight=True) == ""
 
 
 def test_paused_flow_is_explained() -> None:
-    assert "paused" in concurrency_policy.stage_facts(stage(paused=True))[0]
+    assert [keys(note) for note in concurrency_policy.stage_facts(stage(paused=True))] == ["paused"]
 
 
 def test_flow_without_known_policy_has_no_explanation() -> None:

@@ -8,6 +8,7 @@ from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.runs import overdue_messages
 from dashboard.runs.overdue import OverdueReason, Timer
+from tests.support.messages import keys, keys_and_params
 
 BEGAN = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
 TYPICAL = TypicalDuration(timedelta(minutes=6), timedelta(minutes=9))
@@ -23,67 +24,34 @@ def timer(
     return Timer(overdue_reason, BEGAN, BEGAN + interval, BEGAN + 3 * interval, None)
 
 
-CASES = [
-    (
-        OverdueReason.RUN,
-        Severity.WARNING,
-        TYPICAL,
-        "The run takes longer than usual (usually 6 to 9 min).",
-    ),
-    (
-        OverdueReason.RUN,
-        Severity.CRITICAL,
-        TYPICAL,
-        "The run takes far longer than usual (usually 6 to 9 min).",
-    ),
-    (OverdueReason.RUN, Severity.WARNING, None, "Running for more than 15 min."),
-    (OverdueReason.RUN, Severity.CRITICAL, None, "Running for more than 45 min."),
-    (
-        OverdueReason.QUEUE,
-        Severity.WARNING,
-        TYPICAL,
-        "Queued longer than usual (usually 6 to 9 min).",
-    ),
-    (
-        OverdueReason.QUEUE,
-        Severity.WARNING,
-        None,
-        "Queued for more than 15 min.",
-    ),
-    (
-        OverdueReason.STEP,
-        Severity.WARNING,
-        TYPICAL,
-        "The current step takes longer than usual (usually 6 to 9 min).",
-    ),
-    (
-        OverdueReason.APPROVAL,
-        Severity.CRITICAL,
-        TYPICAL,
-        "Waiting for approval far longer than usual (usually 6 to 9 min).",
-    ),
-    (
-        OverdueReason.APPROVAL,
-        Severity.WARNING,
-        None,
-        "Waiting for approval for more than 15 min.",
-    ),
-    (
-        OverdueReason.NO_PROGRESS,
-        Severity.WARNING,
-        TYPICAL,
-        "No step progress for longer than a whole run usually takes (usually 6 to 9 min).",
-    ),
-]
-
-
-@pytest.mark.parametrize(("overdue_reason", "level", "typical", "sentence"), CASES)
-def test_overdue_message_per_reason_has_its_text(
-    overdue_reason: OverdueReason, level: Severity, typical: TypicalDuration | None, sentence: str
+@pytest.mark.parametrize("level", [Severity.WARNING, Severity.CRITICAL])
+@pytest.mark.parametrize(
+    "overdue_reason",
+    [reason for reason in OverdueReason if reason is not OverdueReason.LAST_ATTEMPT],
+)
+def test_overdue_message_per_reason_has_typical_duration(
+    overdue_reason: OverdueReason, level: Severity
 ) -> None:
-    message = overdue_messages.describe(level, overdue_reason, [timer(overdue_reason, typical)])
+    message = overdue_messages.describe(level, overdue_reason, [timer(overdue_reason)])
     assert message is not None
-    assert message.text == sentence
+    key = f"{overdue_reason.name}_{level.name}".lower()
+    assert keys_and_params(message.text) == (f"{key} sentence_typical", {"typical": TYPICAL})
+    assert keys_and_params(message.short_text) == (f"{key} sentence", {})
+
+
+@pytest.mark.parametrize(
+    ("level", "limit"), [(Severity.WARNING, "15 min"), (Severity.CRITICAL, "45 min")]
+)
+@pytest.mark.parametrize(
+    "overdue_reason", [OverdueReason.QUEUE, OverdueReason.APPROVAL, OverdueReason.RUN]
+)
+def test_overdue_message_without_typical_duration_has_limit(
+    overdue_reason: OverdueReason, level: Severity, limit: str
+) -> None:
+    message = overdue_messages.describe(level, overdue_reason, [timer(overdue_reason, None)])
+    assert message is not None
+    key = f"{overdue_reason.name}_limit".lower()
+    assert keys_and_params(message.text) == (f"{key} sentence", {"limit": limit})
 
 
 def test_overdue_message_for_last_attempt_needs_no_clock() -> None:
@@ -91,7 +59,7 @@ def test_overdue_message_for_last_attempt_needs_no_clock() -> None:
         Severity.WARNING, OverdueReason.LAST_ATTEMPT, [timer(OverdueReason.RUN)]
     )
     assert message is not None
-    assert message.text == "The current step is on its last attempt."
+    assert keys(message.text) == "last_attempt sentence"
 
 
 @pytest.mark.parametrize(
@@ -108,15 +76,7 @@ def test_overdue_message_for_last_attempt_needs_no_clock() -> None:
 def test_overdue_message_without_clock_is_generic(overdue_reason: str) -> None:
     message = overdue_messages.describe(Severity.WARNING, overdue_reason)
     assert message is not None
-    assert message.text == "The run is overdue."
-
-
-def test_overdue_message_short_form_leaves_out_typical_duration() -> None:
-    message = overdue_messages.describe(
-        Severity.WARNING, OverdueReason.RUN, [timer(OverdueReason.RUN)]
-    )
-    assert message is not None
-    assert message.short_text == "The run takes longer than usual."
+    assert keys(message.text) == "run_overdue sentence"
 
 
 def test_overdue_severities_differ_in_word_tone_and_glyph() -> None:

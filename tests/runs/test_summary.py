@@ -10,11 +10,22 @@ from hypothesis import strategies as st
 
 from dashboard.models import Run, StageTiming
 from dashboard.models.severity import Severity
+from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
 from dashboard.runs import overdue
 from dashboard.runs import summary as run_summary
 from dashboard.runs.overdue import OverdueReason
-from dashboard.runs.summary import Countdown, Elapsed, ExternalText
+from dashboard.runs.rich_text import (
+    Countdown,
+    Elapsed,
+    ExternalText,
+    Message,
+    RichText,
+    Value,
+    parts,
+    to_text,
+)
+from tests.support import messages
 from tests.support.arbitrary import STAGE, TIMES, runs, trees
 from tests.support.factories import node
 
@@ -92,386 +103,502 @@ TIMING = StageTiming(
     observed_queue_p95=60,
     observed_steps={"migrate": [120, 240], "sign-off": [600, 5400]},
 )
+RUN_TYPICAL = TypicalDuration(timedelta(minutes=8), timedelta(minutes=10))
+QUEUE_TYPICAL = TypicalDuration(timedelta(minutes=1), timedelta(minutes=1))
+STEP_TYPICAL = TypicalDuration(timedelta(minutes=2), timedelta(minutes=4))
+APPROVAL_TYPICAL = TypicalDuration(timedelta(minutes=10), timedelta(minutes=90))
+NEXT_ATTEMPT = Countdown(NOW + timedelta(seconds=40))
 FAILED_STEP = failed(error_message="exit code 1")
 
-# The text after "checkout / Production: " of a run, its steps, and a baseline.
-CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str]] = {
+# A run, its steps and a baseline; then the keys and parameters of its state.
+CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str, dict[str, Value]]] = {
     # At a step
     "step with typical duration": (
         run(),
         tree(step(3)),
         TIMING,
-        "step “migrate” for 3 min (usually 2 to 4 min).",
+        "step since typical sentence",
+        {"step": "migrate", "since": Elapsed(ago(3)), "typical": STEP_TYPICAL},
     ),
-    "step without typical duration": (run(), tree(step()), None, "step “migrate” for 18 min."),
-    "step just started": (run(), tree(step(0.5)), None, "step “migrate” for 30 s."),
-    "step without start time": (run(), tree(step(None)), TIMING, "at step “migrate”."),
-    "step without a name": (run(), tree(step(label=" ")), None, "step “JobRun” for 18 min."),
+    "step without typical duration": (
+        run(),
+        tree(step()),
+        None,
+        "step since sentence",
+        {"step": "migrate", "since": Elapsed(ago(18))},
+    ),
+    "step just started": (
+        run(),
+        tree(step(0.5)),
+        None,
+        "step since sentence",
+        {"step": "migrate", "since": Elapsed(ago(0.5))},
+    ),
+    "step without start time": (
+        run(),
+        tree(step(None)),
+        TIMING,
+        "step_not_started sentence",
+        {"step": "migrate"},
+    ),
+    "step without a name": (
+        run(),
+        tree(step(label=" ")),
+        None,
+        "step since sentence",
+        {"step": "JobRun", "since": Elapsed(ago(18))},
+    ),
     "parallel steps": (
         run(),
         tree(step(3), step(3, label="b"), step(3, label="c")),
         TIMING,
-        "step “migrate” for 3 min (usually 2 to 4 min), and 2 more in parallel.",
+        "step since typical parallel_steps sentence",
+        {"step": "migrate", "since": Elapsed(ago(3)), "typical": STEP_TYPICAL, "n": 2},
     ),
     "step in a group": (
         run(),
         tree(node("Workflow", label="group", status="waiting", steps=(step(3),))),
         TIMING,
-        "step “migrate” for 3 min (usually 2 to 4 min).",
+        "step since typical sentence",
+        {"step": "migrate", "since": Elapsed(ago(3)), "typical": STEP_TYPICAL},
     ),
     # Retried
     "retrying step": (
         run("retrying"),
         tree(retried(2, error_message="exit code 1")),
         TIMING,
-        (
-            "step “migrate” for 18 min (usually 2 to 4 min). Attempt 2 of 3, next in 40 s. "
-            "Last error: “exit code 1”."
-        ),
+        "step since typical sentence attempt_of next_attempt error_message last_error",
+        {
+            "step": "migrate",
+            "since": Elapsed(ago(18)),
+            "typical": STEP_TYPICAL,
+            "n": 2,
+            "most": 3,
+            "until": NEXT_ATTEMPT,
+            "error": "exit code 1",
+        },
     ),
     "retrying step after one attempt": (
         run("retrying"),
         tree(retried(1)),
         None,
-        "step “migrate” for 18 min. Attempt 1 of 3, next in 40 s.",
+        "step since sentence attempt_of next_attempt",
+        {"step": "migrate", "since": Elapsed(ago(18)), "n": 1, "most": 3, "until": NEXT_ATTEMPT},
     ),
     "retrying step with its attempt due": (
         run("retrying"),
         tree(retried(2, in_seconds=-9)),
         None,
-        "step “migrate” for 18 min. Attempt 2 of 3, next due now.",
+        "step since sentence attempt_of next_attempt",
+        {
+            "step": "migrate",
+            "since": Elapsed(ago(18)),
+            "n": 2,
+            "most": 3,
+            "until": Countdown(ago(0.15)),
+        },
     ),
     "step at its second attempt": (
         run(),
         tree(retried(2, status="waiting", in_seconds=-60)),
         None,
-        "step “migrate” for 18 min. Attempt 2 of 3.",
+        "step since sentence attempt_of attempt_sentence",
+        {"step": "migrate", "since": Elapsed(ago(18)), "n": 2, "most": 3},
     ),
     "step at its last attempt": (
         run("retrying"),
         tree(retried(3, in_seconds=None, error_code=137)),
         None,
-        "step “migrate” for 18 min. Attempt 3 of 3 (last). Last error: code 137.",
+        "step since sentence attempt_of last_attempt error_code last_error",
+        {"step": "migrate", "since": Elapsed(ago(18)), "n": 3, "most": 3, "code": 137},
     ),
     "invalid attempts": (
         run("retrying"),
         tree(retried(4, in_seconds=None)),
         None,
-        "step “migrate” for 18 min. Attempt 4 (last).",
+        "step since sentence attempt last_attempt",
+        {"step": "migrate", "since": Elapsed(ago(18)), "n": 4, "most": 3},
     ),
     "attempts without a maximum": (
         run(),
         tree(retried(2, status="waiting", max_attempts=None)),
         None,
-        "step “migrate” for 18 min. Attempt 2.",
+        "step since sentence attempt attempt_sentence",
+        {"step": "migrate", "since": Elapsed(ago(18)), "n": 2, "most": 0},
     ),
     # Waits
     "queued": (
         run("queued", started=None),
         None,
         TIMING,
-        "queued for 21 min (usually about 1 min).",
+        "queued since typical sentence",
+        {"since": Elapsed(ago(21)), "typical": QUEUE_TYPICAL},
     ),
-    "pending": (run("pending", started=None), None, None, "waiting to start for 21 min."),
+    "pending": (
+        run("pending", started=None),
+        None,
+        None,
+        "pending since sentence",
+        {"since": Elapsed(ago(21))},
+    ),
     "approval": (
         run("approval_wait"),
         tree(approval()),
         TIMING,
-        "needs approval at step “sign-off” for 6 h (usually 10 to 90 min).",
+        "step_approval since typical sentence",
+        {"step": "sign-off", "since": Elapsed(ago(360)), "typical": APPROVAL_TYPICAL},
     ),
     "approval of a run with status running": (
         run(),
         tree(approval()),
         None,
-        "needs approval at step “sign-off” for 6 h.",
+        "step_approval since sentence",
+        {"step": "sign-off", "since": Elapsed(ago(360))},
     ),
     "approval of an unread step": (
         run("approval_wait"),
         tree(step()),
         TIMING,
-        "needs approval for 5 min.",
+        "approval_wait since sentence",
+        {"since": Elapsed(ago(5))},
     ),
     "approval without steps": (
         run("approval_wait"),
         None,
         TIMING,
-        "needs approval for 5 min.",
+        "approval_wait since sentence",
+        {"since": Elapsed(ago(5))},
     ),
     "approval with unknown start": (
         run("approval_wait", status_since=ago(20)),
         None,
         None,
-        "needs approval.",
+        "approval_wait sentence",
+        {},
     ),
     "async wait": (
         run("async_wait"),
         tree(step(status="async_wait")),
         TIMING,
-        (
-            "step “migrate” is waiting for a response from outside Northflank for 18 min "
-            "(usually 2 to 4 min)."
-        ),
+        "step_async_wait since typical sentence",
+        {"step": "migrate", "since": Elapsed(ago(18)), "typical": STEP_TYPICAL},
     ),
     "async wait without steps": (
         run("async_wait"),
         None,
         TIMING,
-        "a step is waiting for a response from outside Northflank for 5 min.",
+        "async_wait since sentence",
+        {"since": Elapsed(ago(5))},
     ),
     # Steps unknown
-    "running": (run(), None, TIMING, "running for 20 min (usually 8 to 10 min)."),
-    "running without typical duration": (run(), None, None, "running for 20 min."),
-    "running without start time": (run(started=None), None, None, "running."),
-    "waiting": (run("waiting"), None, None, "running for 20 min."),
+    "running": (
+        run(),
+        None,
+        TIMING,
+        "running since typical sentence",
+        {"since": Elapsed(ago(20)), "typical": RUN_TYPICAL},
+    ),
+    "running without typical duration": (
+        run(),
+        None,
+        None,
+        "running since sentence",
+        {"since": Elapsed(ago(20))},
+    ),
+    "running without start time": (run(started=None), None, None, "running sentence", {}),
+    "waiting": (run("waiting"), None, None, "running since sentence", {"since": Elapsed(ago(20))}),
     "between two steps": (
         run(),
         tree(step(status="success"), step(None, status=None)),
         TIMING,
-        "running for 20 min (usually 8 to 10 min).",
+        "running since typical sentence",
+        {"since": Elapsed(ago(20)), "typical": RUN_TYPICAL},
     ),
     "retrying": (
         run("retrying"),
         None,
         TIMING,
-        "a step failed and is being retried for 5 min.",
+        "retrying since sentence",
+        {"since": Elapsed(ago(5))},
     ),
     # Overdue
     "overdue step": (
         run(**overdue_fields(OverdueReason.STEP)),
         tree(step()),
         TIMING,
-        "step “migrate” for 18 min (usually 2 to 4 min), longer than usual.",
+        "step since typical overdue sentence",
+        {"step": "migrate", "since": Elapsed(ago(18)), "typical": STEP_TYPICAL},
     ),
     "critical step": (
         run(**overdue_fields(OverdueReason.STEP, Severity.CRITICAL)),
         tree(step()),
         TIMING,
-        "step “migrate” for 18 min (usually 2 to 4 min), far longer than usual.",
+        "step since typical far_overdue sentence",
+        {"step": "migrate", "since": Elapsed(ago(18)), "typical": STEP_TYPICAL},
     ),
     "step on time of an overdue run": (
         run(**overdue_fields(OverdueReason.RUN, Severity.CRITICAL)),
         tree(step(3)),
         TIMING,
-        (
-            "step “migrate” for 3 min (usually 2 to 4 min). The run takes far longer than "
-            "usual (usually 8 to 10 min)."
-        ),
+        "step since typical sentence run_critical sentence_typical",
+        {"step": "migrate", "since": Elapsed(ago(3)), "typical": RUN_TYPICAL},
     ),
     "overdue run": (
         run(**overdue_fields(OverdueReason.RUN)),
         None,
         TIMING,
-        "running for 20 min (usually 8 to 10 min), longer than usual.",
+        "running since typical overdue sentence",
+        {"since": Elapsed(ago(20)), "typical": RUN_TYPICAL},
     ),
     "run over the fixed limit": (
         run(**overdue_fields(OverdueReason.RUN)),
         None,
         None,
-        "running for 20 min. Running for more than 1 h.",
+        "running since sentence run_limit sentence",
+        {"since": Elapsed(ago(20)), "limit": "1 h"},
     ),
     "overdue in the queue": (
         run("queued", started=None, **overdue_fields(OverdueReason.QUEUE)),
         None,
         TIMING,
-        "queued for 21 min (usually about 1 min), longer than usual.",
+        "queued since typical overdue sentence",
+        {"since": Elapsed(ago(21)), "typical": QUEUE_TYPICAL},
     ),
     "overdue approval": (
         run("approval_wait", **overdue_fields(OverdueReason.APPROVAL)),
         tree(approval()),
         None,
-        ("needs approval at step “sign-off” for 6 h. Waiting for approval for more than 4 h."),
+        "step_approval since sentence approval_limit sentence",
+        {"step": "sign-off", "since": Elapsed(ago(360)), "limit": "4 h"},
     ),
     "unchanged for long": (
         run(**overdue_fields(OverdueReason.NO_PROGRESS)),
         tree(step(18, label="new", ref="new")),
         TIMING,
-        (
-            "step “new” for 18 min. No step progress for longer than a whole run usually "
-            "takes (usually 8 to 10 min)."
-        ),
+        "step since sentence no_progress_warning sentence_typical",
+        {"step": "new", "since": Elapsed(ago(18)), "typical": RUN_TYPICAL},
     ),
     "last attempt is shown once": (
         run("retrying", **overdue_fields(OverdueReason.LAST_ATTEMPT)),
         tree(retried(3)),
         None,
-        "step “migrate” for 18 min. Attempt 3 of 3 (last).",
+        "step since sentence attempt_of last_attempt",
+        {"step": "migrate", "since": Elapsed(ago(18)), "n": 3, "most": 3},
     ),
     # Aborting
     "aborting": (
         run("aborting", aborting_since=ago(6)),
         None,
         TIMING,
-        "aborting for 6 min.",
+        "aborting since sentence",
+        {"since": Elapsed(ago(6))},
     ),
     "aborting, at a step": (
         run("aborting", **overdue_fields(OverdueReason.STEP)),
         tree(step(status="aborting")),
         TIMING,
-        "aborting at least for 5 min, at step “migrate”.",
+        "aborting_at_least since at_step sentence",
+        {"since": Elapsed(ago(5)), "step": "migrate"},
     ),
     "aborting with unknown start": (
         run("aborting", status_since=ago(20)),
         None,
         TIMING,
-        "aborting at least for 20 min.",
+        "aborting_at_least since sentence",
+        {"since": Elapsed(ago(20))},
     ),
     # Strange
-    "unknown": (run("unknown"), None, None, "Northflank status: unknown for 5 min."),
+    "unknown": (
+        run("unknown"),
+        None,
+        None,
+        "status_unknown since sentence",
+        {"since": Elapsed(ago(5))},
+    ),
     "unknown, at a step": (
         run("unknown"),
         tree(step()),
         None,
-        "Northflank status: unknown; step “migrate” for 18 min.",
+        "status_unknown step since with_status sentence",
+        {"step": "migrate", "since": Elapsed(ago(18))},
     ),
     "undocumented status": (
         run("hibernating", status_since=ago(20)),
         None,
         TIMING,
-        "Northflank status: “hibernating”.",
+        "status sentence",
+        {"status": "hibernating"},
     ),
     "undocumented status, at a step": (
         run("hibernating"),
         tree(step()),
         None,
-        "Northflank status: “hibernating”; step “migrate” for 18 min.",
+        "status step since with_status sentence",
+        {"status": "hibernating", "step": "migrate", "since": Elapsed(ago(18))},
     ),
-    "no status": (run(""), None, None, "Northflank reports no status for 5 min."),
+    "no status": (run(""), None, None, "no_status since sentence", {"since": Elapsed(ago(5))}),
     "a success that has not concluded": (
         run("success"),
         None,
         None,
-        "Northflank status: “success”, but not concluded.",
+        "status_not_concluded sentence",
+        {"status": "success"},
     ),
     # Ended
     "success": (
         concluded_run("success", after=9),
         None,
         TIMING,
-        "succeeded in 9 min 0 s (usually 8 to 10 min).",
+        "success_in typical sentence",
+        {"time": "9 min 0 s", "typical": RUN_TYPICAL},
     ),
     "success with unknown end": (
         concluded_run("success", after=None),
         None,
         TIMING,
-        "succeeded.",
+        "success sentence",
+        {},
     ),
     "success with a failed step": (
         concluded_run("success"),
         tree(FAILED_STEP),
         None,
-        "succeeded in 20 min 0 s.",
+        "success_in sentence",
+        {"time": "20 min 0 s"},
     ),
     "success after an approval": (
         concluded_run("success"),
         tree(approval(19, status="success", ended_at=ago(8))),
         TIMING,
-        "succeeded in 9 min 0 s (usually 8 to 10 min), plus 11 min waiting for approval.",
+        "success_in typical with_approvals sentence",
+        {"time": "11 min", "typical": RUN_TYPICAL},
     ),
     "success with negative duration": (
         concluded_run("success", after=-5),
         None,
         None,
-        "succeeded in 0 s.",
+        "success_in sentence",
+        {"time": "0 s"},
     ),
     "failure": (
         concluded_run("failure"),
         tree(FAILED_STEP),
         TIMING,
-        "failed after 20 min 0 s, at step “migrate”: “exit code 1”.",
+        "failure_after at_step error_message with_error sentence",
+        {"time": "20 min 0 s", "step": "migrate", "error": "exit code 1"},
     ),
     "failure at the last attempt": (
         concluded_run("failure"),
         tree(failed(attempts=3, max_attempts=3)),
         TIMING,
-        "failed after 20 min 0 s, at step “migrate” on attempt 3 of 3.",
+        "failure_after at_attempt_of sentence",
+        {"time": "20 min 0 s", "step": "migrate", "n": 3, "most": 3},
     ),
     "failure of a nested step": (
         concluded_run("failure"),
         tree(failed("group", steps=(failed("inner"),))),
         None,
-        "failed after 20 min 0 s, at step “inner”.",
+        "failure_after at_step sentence",
+        {"time": "20 min 0 s", "step": "inner"},
     ),
     "failure with a code": (
         concluded_run("failure"),
         tree(failed(status="invalid", error_code=400)),
         None,
-        "failed after 20 min 0 s, at step “migrate”: code 400.",
+        "failure_after at_step error_code with_error sentence",
+        {"time": "20 min 0 s", "step": "migrate", "code": 400},
     ),
     "failure of an unknown step": (
         concluded_run("failure"),
         None,
         None,
-        "failed after 20 min 0 s.",
+        "failure_after sentence",
+        {"time": "20 min 0 s"},
     ),
-    "failure with unknown end": (concluded_run("failure", after=None), tree(), None, "failed."),
+    "failure with unknown end": (
+        concluded_run("failure", after=None),
+        tree(),
+        None,
+        "failure sentence",
+        {},
+    ),
     "aborted": (
         concluded_run("aborted"),
         tree(step(status="aborted")),
         TIMING,
-        "aborted after 20 min 0 s, at step “migrate”.",
+        "aborted_after at_step sentence",
+        {"time": "20 min 0 s", "step": "migrate"},
     ),
     "aborted, steps unknown": (
         concluded_run("aborted"),
         None,
         None,
-        "aborted after 20 min 0 s.",
+        "aborted_after sentence",
+        {"time": "20 min 0 s"},
     ),
     "skipped": (
         concluded_run("skipped", after=None),
         None,
         None,
-        "skipped: Northflank did not run it.",
+        "skipped sentence",
+        {},
     ),
     "concluded with status unknown": (
         concluded_run("unknown"),
         None,
         None,
-        "ended after 20 min 0 s; Northflank reports the outcome as unknown.",
+        "ended_unknown_after sentence",
+        {"time": "20 min 0 s"},
     ),
     "concluded with undocumented status": (
         concluded_run("hibernating"),
         None,
         None,
-        "ended after 20 min 0 s; Northflank status: “hibernating”.",
+        "ended_after status ended_with_status sentence",
+        {"time": "20 min 0 s", "status": "hibernating"},
     ),
     "concluded with status running": (
         concluded_run("running"),
         None,
         None,
-        "ended after 20 min 0 s; Northflank status: “running”.",
+        "ended_after status ended_with_status sentence",
+        {"time": "20 min 0 s", "status": "running"},
     ),
     # Removed
     "removed": (
         removed_run("running"),
         tree(step()),
         TIMING,
-        "Northflank no longer lists this run; last status “running”, at step “migrate”.",
+        "removed_status at_step sentence",
+        {"status": "running", "step": "migrate"},
     ),
     "removed without status": (
         removed_run(""),
         None,
         None,
-        "Northflank no longer lists this run.",
+        "removed",
+        {},
     ),
     "removed after its end": (
         concluded_run("success", removed_at=NOW),
         None,
         None,
-        "succeeded in 20 min 0 s. Northflank no longer lists it.",
+        "success_in sentence removed_after_end",
+        {"time": "20 min 0 s"},
     ),
 }
 
 
-def summary_text(
+def summary(
     subject: Run,
     root: Node | None,
     timing: StageTiming | None,
     *,
     queued_ahead: int = 0,
     queued_behind: int = 0,
-    skip_summary: str = "",
-) -> str:
-    parts = run_summary.build(
+    skip_summary: RichText = "",
+) -> Message:
+    return run_summary.build(
         subject,
         root,
         timing,
@@ -479,141 +606,150 @@ def summary_text(
         queued_behind=queued_behind,
         skip_summary=skip_summary,
     )
-    return run_summary.render_text(parts, NOW)
 
 
-@pytest.mark.parametrize(("subject", "root", "timing", "text"), CASES.values(), ids=CASES)
-def test_run_summary_per_case_has_its_text(
-    subject: Run, root: Node | None, timing: StageTiming | None, text: str
+@pytest.mark.parametrize(("subject", "root", "timing", "keys", "params"), CASES.values(), ids=CASES)
+def test_run_summary_per_case_has_its_keys_and_parameters(
+    subject: Run,
+    root: Node | None,
+    timing: StageTiming | None,
+    keys: str,
+    params: dict[str, Value],
 ) -> None:
-    assert summary_text(subject, root, timing) == f"checkout / Production: {text}"
+    message = summary(subject, root, timing)
+    assert (message.key, message.params["pipeline"]) == ("summary", "checkout")
+    assert message.params["stage"] == "Production"
+    assert messages.keys_and_params(message.params["state"]) == (keys, params)
 
 
 def test_run_summary_ends_with_runs_queued_behind() -> None:
-    text = summary_text(run("retrying"), tree(retried(2)), TIMING, queued_behind=2)
-    assert text == (
-        "checkout / Production: step “migrate” for 18 min (usually 2 to 4 min). "
-        "Attempt 2 of 3, next in 40 s. 2 runs are queued behind it."
-    )
+    message = summary(run("retrying"), tree(retried(2)), TIMING, queued_behind=2)
+    assert messages.keys(message).endswith(" next_attempt queued_behind summary")
+    assert str(message).endswith(". 2 runs are queued behind it.")
 
 
 def test_run_summary_with_one_run_queued_behind_is_singular() -> None:
-    assert summary_text(run(), None, None, queued_behind=1).endswith(" 1 run is queued behind it.")
+    assert str(summary(run(), None, None, queued_behind=1)).endswith(" 1 run is queued behind it.")
 
 
 def test_run_summary_of_concluded_run_has_no_runs_queued_behind() -> None:
-    assert "behind" not in summary_text(concluded_run("success"), None, None, queued_behind=2)
+    message = summary(concluded_run("success"), None, None, queued_behind=2)
+    assert "queued_behind" not in messages.keys(message)
 
 
 def test_run_summary_has_skipped_runs_after_queued_ones() -> None:
-    skip_summary = "2 runs skipped since this run was created."
-    assert summary_text(run(), None, None, queued_behind=1, skip_summary=skip_summary).endswith(
-        f" 1 run is queued behind it. {skip_summary}"
-    )
+    message = summary(run(), None, None, queued_behind=1, skip_summary="Skipped.")
+    assert messages.keys(message) == "running since sentence queued_behind summary"
+    assert str(message).endswith(" Skipped.")
 
 
 def test_run_summary_of_concluded_run_has_skipped_runs() -> None:
-    skip_summary = "2 runs skipped while this run was in flight."
-    assert summary_text(concluded_run("success"), None, None, skip_summary=skip_summary).endswith(
-        f". {skip_summary}"
-    )
+    message = summary(concluded_run("success"), None, None, skip_summary="Skipped.")
+    assert str(message).endswith(". Skipped.")
 
 
-@pytest.mark.parametrize(("queued_ahead", "text"), [(1, "1 run ahead"), (2, "2 runs ahead")])
-def test_run_summary_of_queued_run_counts_runs_ahead(queued_ahead: int, text: str) -> None:
-    assert summary_text(run("queued", started=None), None, TIMING, queued_ahead=queued_ahead) == (
-        f"checkout / Production: queued for 21 min (usually about 1 min), {text}."
-    )
+def test_run_summary_of_queued_run_counts_runs_ahead() -> None:
+    message = summary(run("queued", started=None), None, TIMING, queued_ahead=2)
+    assert messages.keys(message) == "queued since typical runs_ahead sentence summary"
+    assert messages.params(message)["n"] == 2
 
 
 def test_run_summary_has_time_parts_that_keep_counting() -> None:
-    parts = run_summary.build(run("retrying"), tree(retried(2)), TIMING)
-    assert [part for part in parts if not isinstance(part, str)] == [
-        Elapsed(ago(18)),
-        Countdown(NOW + timedelta(seconds=40)),
-    ]
-    later = run_summary.render_text(parts, NOW + timedelta(minutes=2))
+    message = summary(run("retrying"), tree(retried(2)), TIMING)
+    times = [part for part in parts(message) if not isinstance(part, str)]
+    assert times == [Elapsed(ago(18)), NEXT_ATTEMPT]
+    later = to_text(message, NOW + timedelta(minutes=2))
     assert "for 20 min" in later
     assert "next due now" in later
 
 
 def test_run_summary_has_names_as_separate_parts() -> None:
-    names = [
-        part
-        for part in run_summary.build(run(), tree(step()), None)
-        if isinstance(part, ExternalText)
-    ]
+    message = summary(run(), tree(step()), None)
+    names = [part for part in parts(message) if isinstance(part, ExternalText)]
     assert names == ["checkout", "migrate"]
 
 
 def test_run_summary_truncates_long_step_name_to_one_line() -> None:
-    text = summary_text(run(), tree(step(label="a\nb\u2028" + "x" * 1000)), None)
-    assert text == f"checkout / Production: step “a b {'x' * 75}…” for 18 min."
+    message = summary(run(), tree(step(label="a\nb\u2028" + "x" * 1000)), None)
+    assert messages.params(message)["step"] == f"a b {'x' * 75}…"
 
 
 def test_run_summary_truncates_long_error() -> None:
-    text = summary_text(concluded_run("failure"), tree(failed(error_message="x" * 10_000)), None)
-    assert len(text) < 300
-    assert text.endswith("x…”.")
+    message = summary(concluded_run("failure"), tree(failed(error_message="x" * 10_000)), None)
+    assert messages.params(message)["error"] == "x" * 199 + "…"
 
 
 # --- for a row ---------------------------------------------------------------------------------
 
-STEP_FIELDS = {"step": "migrate, attempt 2 of 3", "step_key": "migrate", "step_started_at": ago(18)}
+STEP_FIELDS: dict[str, Any] = {
+    "step": "migrate, attempt 2 of 3",
+    "step_key": "migrate",
+    "step_started_at": ago(18),
+}
 LONG_STEP_TIMING = StageTiming(
     observed_run_median=115, observed_run_p95=245, observed_steps={"migrate": [120, 240]}
 )
-ROWS = {
+ROWS: dict[str, tuple[Run, Node | None, StageTiming | None, str, dict[str, Value]]] = {
     "step": (
         run(**STEP_FIELDS),
         tree(step()),
         TIMING,
-        "migrate, attempt 2 of 3, for 18 min (usually 2 to 4 min)",
+        "row_step typical",
+        {"step": "migrate, attempt 2 of 3", "since": Elapsed(ago(18)), "typical": STEP_TYPICAL},
     ),
     "step without typical duration": (
         run(**STEP_FIELDS),
         None,
         None,
-        "migrate, attempt 2 of 3, for 18 min",
-    ),
-    "step without start": (
-        run(**STEP_FIELDS | {"step_started_at": None}),
-        None,
-        TIMING,
-        "migrate, attempt 2 of 3",
+        "row_step",
+        {"step": "migrate, attempt 2 of 3", "since": Elapsed(ago(18))},
     ),
     "approval": (
         run("approval_wait", step="sign-off", step_started_at=ago(360)),
         tree(approval()),
         TIMING,
         # Its typical duration is under its bar.
-        "Waiting for approval: “sign-off”, for 6 h. Approve it on Northflank.",
+        "row_approval",
+        {"step": "sign-off", "since": Elapsed(ago(360))},
     ),
     "step with the run's typical duration": (
         run(**STEP_FIELDS),
         tree(step()),
         LONG_STEP_TIMING,
-        "migrate, attempt 2 of 3, for 18 min",
+        "row_step",
+        {"step": "migrate, attempt 2 of 3", "since": Elapsed(ago(18))},
     ),
-    "queued": (run("queued", started=None), None, TIMING, ""),
-    "aborting": (
-        run("aborting", **STEP_FIELDS),
-        None,
-        TIMING,
-        "migrate, attempt 2 of 3",
-    ),
-    "without step": (run(), None, TIMING, ""),
-    "ended": (concluded_run("success", **STEP_FIELDS), None, TIMING, ""),
-    "removed": (removed_run("running", **STEP_FIELDS), None, TIMING, ""),
 }
 
 
-@pytest.mark.parametrize(("subject", "root", "timing", "text"), ROWS.values(), ids=ROWS)
-def test_run_row_summary_per_case_has_its_text(
-    subject: Run, root: Node | None, timing: StageTiming | None, text: str
+@pytest.mark.parametrize(("subject", "root", "timing", "keys", "params"), ROWS.values(), ids=ROWS)
+def test_run_row_summary_per_case_has_its_keys_and_parameters(
+    subject: Run,
+    root: Node | None,
+    timing: StageTiming | None,
+    keys: str,
+    params: dict[str, Value],
 ) -> None:
-    timers = overdue.timers(subject, root, timing)
-    assert run_summary.render_text(run_summary.step_summary(subject, timers), NOW) == text
+    text = run_summary.step_summary(subject, overdue.timers(subject, root, timing))
+    assert messages.keys_and_params(text) == (keys, params)
+
+
+def test_run_row_summary_without_elapsed_time_is_the_step_alone() -> None:
+    aborting = run("aborting", **STEP_FIELDS)
+    assert run_summary.step_summary(aborting, []) == "migrate, attempt 2 of 3"
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        run("queued", started=None),
+        concluded_run("success", **STEP_FIELDS),
+        removed_run("running", **STEP_FIELDS),
+    ],
+    ids=["queued", "ended", "removed"],
+)
+def test_run_row_summary_without_step_in_progress_is_empty(subject: Run) -> None:
+    assert run_summary.step_summary(subject, []) == ""
 
 
 # --- anything at all ---------------------------------------------------------------------------
@@ -632,7 +768,7 @@ timings = st.none() | st.builds(
 )
 
 
-SKIP_SUMMARIES = st.sampled_from(["", "2 runs skipped since this run was created."])
+SKIP_SUMMARIES = st.sampled_from(["", "2 runs skipped."])
 
 
 @given(
@@ -648,7 +784,7 @@ def test_run_summary_of_any_run_is_complete(
     queued_behind: int,
     skip_summary: str,
 ) -> None:
-    parts = run_summary.build(
+    message = summary(
         subject,
         root,
         timing,
@@ -656,7 +792,7 @@ def test_run_summary_of_any_run_is_complete(
         queued_behind=queued_behind,
         skip_summary=skip_summary,
     )
-    text = run_summary.render_text(parts, now)
+    text = to_text(message, now)
     assert text.startswith("checkout / Production: ")
     assert text.endswith(skip_summary or ".")
     assert "None" not in text
@@ -668,9 +804,7 @@ def test_run_summary_of_any_run_is_complete(
 def test_run_row_summary_of_any_run_is_valid(
     subject: Run, root: Node | None, timing: StageTiming | None, now: datetime
 ) -> None:
-    text = run_summary.render_text(
-        run_summary.step_summary(subject, overdue.timers(subject, root, timing)), now
-    )
+    text = to_text(run_summary.step_summary(subject, overdue.timers(subject, root, timing)), now)
     assert "None" not in text
     assert re.search(r"-\d", text) is None
 
@@ -683,5 +817,5 @@ def test_failed_group_without_failed_step_is_the_failed_one() -> None:
         error_message="Timed out.",
         steps=(step(9, status="aborted"),),
     )
-    text = summary_text(concluded_run("failure"), tree(group), None)
-    assert "at step “each-region”: “Timed out.”" in text
+    params = messages.params(summary(concluded_run("failure"), tree(group), None))
+    assert (params["step"], params["error"]) == ("each-region", "Timed out.")

@@ -24,7 +24,6 @@ from django.utils.translation.template import templatize
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from dashboard.aborts import messages as abort_messages
 from dashboard.accounts import permissions
 from dashboard.accounts.authentication import throttle
 from dashboard.models import (
@@ -43,7 +42,9 @@ from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.models.severity import Severity
 from dashboard.northflank import Node
+from dashboard.runs import local_time
 from dashboard.runs import summary as run_summary
+from dashboard.runs.rich_text import to_text
 from dashboard.runs.statuses import RUN_STATUSES
 from dashboard.sync.run_lookup import SearchProgress
 from dashboard.web.components.runs import run_search
@@ -513,7 +514,7 @@ def test_page_uses_language_of_deployment(client: Client, db: None) -> None:
     with translation.override("de"):  # as LANGUAGE_CODE would
         html = parse_html(client.get("/accounts/login/"))
         at = datetime(timezone.localdate().year, 10, 3, 4, 5, 6, tzinfo=UTC)
-        assert abort_messages.format_with_day(at) == "3 Okt 04:05:06"
+        assert local_time.format_with_day(at) == "3 Okt 04:05:06"
     assert html.css_first("html").attributes["lang"] == "de"  # type: ignore[union-attr]
 
 
@@ -533,7 +534,7 @@ def test_run_summary_in_other_language_reorders_names_and_times(
     now = timezone.now()
     stage = Stage(name="Production", pipeline=Pipeline(name="checkout"))
     run = Run(stage=stage, status="pending", in_flight=True, created_at=now - timedelta(minutes=4))
-    text = run_summary.render_text(run_summary.build(run, None, None), now)
+    text = to_text(run_summary.build(run, None, None), now)
     assert text == "seit 4 Min. wartet (Production von checkout)"
 
 

@@ -10,15 +10,45 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.models import Upstream, Worker
 from dashboard.runs import durations
+from dashboard.runs.rich_text import Message, MessageTable, RichText, join_texts, to_text
 from dashboard.sync import schedule
 from dashboard.sync.reports import freshness
 from dashboard.sync.schedule import ReadState
 from dashboard.upstream import budget_store
+
+_text = MessageTable(
+    {
+        "incomplete": gettext_lazy("Incomplete: %(details)s."),
+        "no_project_list": gettext_lazy("Incomplete: projects not loaded yet."),
+        # The details. The number of all stages is `n`.
+        "unread": lambda n: ngettext(
+            "%(unread)s of %(total)s stage not read yet",
+            "%(unread)s of %(total)s stages not read yet",
+            n,
+        ),
+        "outdated": lambda n: ngettext(
+            "%(unread)s of %(total)s stage not re-read yet",
+            "%(unread)s of %(total)s stages not re-read yet",
+            n,
+        ),
+        "unlisted": lambda n: ngettext(
+            "pipelines of %(n)d project not loaded yet",
+            "pipelines of %(n)d projects not loaded yet",
+            n,
+        ),
+        "failing": lambda n: ngettext(
+            "%(n)d of them cannot be read", "%(n)d of them cannot be read", n
+        ),
+        "complete_stages": gettext_lazy("%(stages)s complete"),
+        "and": gettext_lazy(" and "),
+        "last_minute": gettext_lazy("less than a minute left"),
+        "time_left": gettext_lazy("about %(time)s left"),
+    }
+)
 
 
 class StageState(ReadState, Protocol):
@@ -56,48 +86,34 @@ class Coverage:
 
     @property
     def text(self) -> str:
+        """The message as plain text; empty if complete."""
+        return to_text(self.message)
+
+    @property
+    def message(self) -> RichText:
         """One sentence on what is not read yet and the time left; empty if complete."""
         if self.is_complete:
             return ""
         if not self.has_project_list:
-            return _("Incomplete: projects not loaded yet.")
-        parts = [self._unread_text()] if self.unread else []
+            return _text("no_project_list")
+        details: list[RichText] = [self._unread_text()] if self.unread else []
         if self.unlisted:
-            template = ngettext(
-                "pipelines of %(n)d project not loaded yet",
-                "pipelines of %(n)d projects not loaded yet",
-                self.unlisted,
-            )
-            parts.append(template % {"n": self.unlisted})
+            details.append(_text("unlisted", n=self.unlisted))
         if self.failing:
-            failing_template = ngettext(
-                "%(n)d of them cannot be read", "%(n)d of them cannot be read", self.failing
-            )
-            parts.append(failing_template % {"n": self.failing})
+            details.append(_text("failing", n=self.failing))
         if self.complete_stages:
-            names = _(" and ").join(self.complete_stages)
-            parts.append(_("%(stages)s complete") % {"stages": names})
+            names = str(_text("and")).join(self.complete_stages)
+            details.append(_text("complete_stages", stages=names))
         if self.seconds_left is not None and self.seconds_left < 60:
-            parts.append(_("less than a minute left"))
+            details.append(_text("last_minute"))
         elif self.seconds_left is not None:
-            time_left = durations.format_rounded(timedelta(seconds=self.seconds_left))
-            parts.append(_("about %(time)s left") % {"time": time_left})
-        return _("Incomplete: %(details)s.") % {"details": ", ".join(parts)}
+            time = durations.format_rounded(timedelta(seconds=self.seconds_left))
+            details.append(_text("time_left", time=time))
+        return _text("incomplete", details=join_texts(*details, separator=", "))
 
-    def _unread_text(self) -> str:
-        if self.outdated == self.unread:
-            template = ngettext(
-                "%(unread)s of %(total)s stage not re-read yet",
-                "%(unread)s of %(total)s stages not re-read yet",
-                self.total,
-            )
-        else:
-            template = ngettext(
-                "%(unread)s of %(total)s stage not read yet",
-                "%(unread)s of %(total)s stages not read yet",
-                self.total,
-            )
-        return template % {"unread": f"{self.unread:,}", "total": f"{self.total:,}"}
+    def _unread_text(self) -> Message:
+        key = "outdated" if self.outdated == self.unread else "unread"
+        return _text(key, n=self.total, unread=f"{self.unread:,}", total=f"{self.total:,}")
 
 
 def measure_stages(

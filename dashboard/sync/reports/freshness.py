@@ -7,11 +7,53 @@ stage's class. Later failures and delays do not change it; a later plan may exte
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
+
+from dashboard.runs.rich_text import Message, MessageTable, RichText, Value, join_texts
 
 GRACE = timedelta(seconds=30)  # for the read itself and for a free slot
 HEARTBEAT_TIMEOUT = timedelta(seconds=30)  # workers send a heartbeat every 5 s
+
+_text = MessageTable(
+    {
+        # The health of the sync; its times, if known, are added by the last three.
+        "not_running": gettext_lazy("Sync is not running; data is not being updated."),
+        "stopped": gettext_lazy("Sync stopped: no worker heartbeat"),
+        "rate_limit_reached": gettext_lazy("Rate limit reached: updates paused"),
+        "rate_limited": gettext_lazy(
+            "Rate limited by Northflank (429) with %(left)s of %(limit)s requests left: updates "
+            "paused"
+        ),
+        "probing": gettext_lazy(
+            "Rate limit pause is over: updates resume once a test request succeeds."
+        ),
+        "upstream_down": gettext_lazy("No updates from Northflank"),
+        "no_access": gettext_lazy("No pipelines that you can see."),
+        "no_pipelines": gettext_lazy("The API token has access to no pipelines."),
+        "up_to_date": lambda n: ngettext(
+            "%(n)d stage is up to date.", "All %(n)d stages are up to date.", n
+        ),
+        "since": gettext_lazy("%(text)s since %(since)s"),
+        "until": gettext_lazy("%(text)s until %(until)s"),
+        "since_until": gettext_lazy("%(text)s since %(since)s until %(until)s"),
+        # Problems.
+        "stale": lambda n: ngettext(
+            "%(n)d of %(stages)s is out of date.", "%(n)d of %(stages)s are out of date.", n
+        ),
+        "stages": lambda n: ngettext("%(n)d stage", "%(n)d stages", n),
+        "failing": lambda n: ngettext(
+            "%(n)d stage cannot be read.", "%(n)d stages cannot be read.", n
+        ),
+        "failing_lists": lambda n: ngettext(
+            "%(n)d list of projects or pipelines could not be loaded.",
+            "%(n)d lists of projects or pipelines could not be loaded.",
+            n,
+        ),
+        "partial_lists": lambda n: ngettext(
+            "%(n)d list was only partly loaded.", "%(n)d lists were only partly loaded.", n
+        ),
+    }
+)
 
 
 def is_stale(fresh_until: datetime | None, now: datetime) -> bool:
@@ -56,7 +98,7 @@ class SyncHealth:
     """The health of the sync: a tone and one sentence, with its start or end time if known."""
 
     tone: str
-    text: str
+    text: RichText
     since: datetime | None = None
     until: datetime | None = None
     has_banner: bool = False  # the banner of every page already shows it
@@ -66,26 +108,20 @@ class SyncHealth:
         """Whether any worker is running."""
         return self.tone != "bad"
 
-    @property
-    def template(self) -> str:
-        """The sentence, with a place for each of its times."""
-        if self.since and self.until:
-            return _("%(text)s since %(since)s until %(until)s")
-        if self.since:
-            return _("%(text)s since %(since)s")
-        return _("%(text)s until %(until)s") if self.until else "%(text)s"
+    def sentence(self, since: Value, until: Value) -> RichText:
+        """Return the sentence with its times, each only if known, as the caller shows them."""
+        if not self.since and not self.until:
+            return self.text
+        key = "until" if not self.since else "since_until" if self.until else "since"
+        return _text(key, text=self.text, since=since, until=until)
 
 
 def assess(state: SyncState) -> SyncHealth:
     """Return the worst problem, or that all stages are up to date."""
     if not state.workers:
         if state.last_heartbeat_at is None:
-            return SyncHealth("bad", _("Sync is not running; data is not being updated."))
-        return SyncHealth(
-            "bad",
-            _("Sync stopped: no worker heartbeat"),
-            since=state.last_heartbeat_at,
-        )
+            return SyncHealth("bad", _text("not_running"))
+        return SyncHealth("bad", _text("stopped"), since=state.last_heartbeat_at)
     if state.backoff_until is not None:
         return SyncHealth(
             "warning",
@@ -94,73 +130,40 @@ def assess(state: SyncState) -> SyncHealth:
             until=state.backoff_until,
         )
     if state.is_probing:
-        text = _("Rate limit pause is over: updates resume once a test request succeeds.")
-        return SyncHealth("warning", text)
+        return SyncHealth("warning", _text("probing"))
     if state.upstream_error:
-        text = _("No updates from Northflank")
+        text = _text("upstream_down")
         return SyncHealth("warning", text, since=state.upstream_error_since, has_banner=True)
     if not state.stages and state.is_restricted:
         return SyncHealth("info", no_access_message())
+    problems = problems_message(state)
     if state.incomplete:
-        return SyncHealth("warning", f"{state.incomplete} {problems_message(state)}".strip())
+        return SyncHealth("warning", join_texts(state.incomplete, problems))
     if not state.stages:
-        return SyncHealth("info", _("The API token has access to no pipelines."))
-    if state.stale or state.failing or state.failing_lists or state.partial_lists:
-        return SyncHealth("warning", problems_message(state))
-    template = ngettext(
-        "%(n)d stage is up to date.",
-        "All %(n)d stages are up to date.",
-        state.stages,
-    )
-    return SyncHealth("good", template % {"n": state.stages})
+        return SyncHealth("info", _text("no_pipelines"))
+    if problems:
+        return SyncHealth("warning", problems)
+    return SyncHealth("good", _text("up_to_date", n=state.stages))
 
 
-def _paused_message(state: SyncState) -> str:
+def _paused_message(state: SyncState) -> Message:
     if not state.remaining:
-        return _("Rate limit reached: updates paused")
-    template = _(
-        "Rate limited by Northflank (429) with %(left)s of %(limit)s requests left: updates paused"
-    )
-    return template % {"left": f"{state.remaining:,}", "limit": f"{state.limit:,}"}
+        return _text("rate_limit_reached")
+    return _text("rate_limited", left=f"{state.remaining:,}", limit=f"{state.limit:,}")
 
 
-def no_access_message() -> str:
+def no_access_message() -> Message:
     """Return the message for a user who may see none of the stages."""
-    return _("No pipelines that you can see.")
+    return _text("no_access")
 
 
-def problems_message(state: SyncState) -> str:
+def problems_message(state: SyncState) -> RichText:
     """Return one sentence for each kind of problem (stale, unreadable, partial); empty if none."""
-    sentences = []
-    if state.stale:
-        template = ngettext(
-            "%(n)d of %(stages)s is out of date.",
-            "%(n)d of %(stages)s are out of date.",
-            state.stale,
-        )
-        sentences.append(_format_share(template, state.stale, state.stages))
-    if state.failing:
-        failing = ngettext(
-            "%(n)d stage cannot be read.", "%(n)d stages cannot be read.", state.failing
-        )
-        sentences.append(failing % {"n": state.failing})
-    if state.failing_lists:
-        failing_lists = ngettext(
-            "%(n)d list of projects or pipelines could not be loaded.",
-            "%(n)d lists of projects or pipelines could not be loaded.",
-            state.failing_lists,
-        )
-        sentences.append(failing_lists % {"n": state.failing_lists})
-    if state.partial_lists:
-        partial_lists = ngettext(
-            "%(n)d list was only partly loaded.",
-            "%(n)d lists were only partly loaded.",
-            state.partial_lists,
-        )
-        sentences.append(partial_lists % {"n": state.partial_lists})
-    return " ".join(sentences)
-
-
-def _format_share(template: str, count: int, total: int) -> str:
-    stages = ngettext("%(n)d stage", "%(n)d stages", total) % {"n": total}
-    return template % {"n": count, "stages": stages}
+    counts = {
+        "stale": state.stale,
+        "failing": state.failing,
+        "failing_lists": state.failing_lists,
+        "partial_lists": state.partial_lists,
+    }
+    stages = _text("stages", n=state.stages)
+    return join_texts(*(_text(key, n=n, stages=stages) for key, n in counts.items() if n))

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Run, Stage
+from dashboard.runs.rich_text import to_text
 from dashboard.sync import schedule
 from dashboard.sync.reports import coverage, freshness
 from dashboard.sync.reports.read_totals import ReadTotals
@@ -113,7 +114,7 @@ def page_data_age(
     """
     age = stages_data_age(shown_stages) if shown_stages else _age_of_all(totals)
     if not totals.stages and not permissions.can_view_all:
-        age = replace(age, text=freshness.no_access_message())
+        age = replace(age, text=str(freshness.no_access_message()))
     problems = freshness.SyncState(
         stages=totals.with_flow,
         stale=totals.stale,
@@ -126,7 +127,7 @@ def page_data_age(
     return replace(
         age,
         is_stale=age.is_stale or totals.stale > 0,
-        status_hint=freshness.problems_message(problems),
+        status_hint=to_text(freshness.problems_message(problems)),
         incomplete_text=totals.coverage.text,
         structure_hash=_fingerprint(structure or read),
         changes_at=min(filter(None, [age.changes_at, totals.next_gap_at]), default=None),

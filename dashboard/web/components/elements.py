@@ -12,11 +12,19 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
-from dashboard.aborts.messages import ClockTime, MessageText, format_with_day
 from dashboard.runs import local_time
-from dashboard.runs import summary as run_summary
-from dashboard.runs.rich_text import Link
-from dashboard.runs.summary import Countdown, Elapsed, ExternalText, RichText
+from dashboard.runs.local_time import format_with_day
+from dashboard.runs.rich_text import (
+    ClockTime,
+    Countdown,
+    Elapsed,
+    ExternalText,
+    Link,
+    Part,
+    RichText,
+    format_time_part,
+    parts,
+)
 
 # Embeddings, overrides and isolates of the bidirectional algorithm, with their ends.
 _DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
@@ -78,15 +86,13 @@ def icon(name: str) -> SafeString:
     return format_html('<svg class="glyph" aria-hidden="true"><use href="#g-{}"></use></svg>', name)
 
 
-def rich_text(parts: RichText | MessageText, now: datetime | None = None) -> SafeString:
+def rich_text(text: RichText, now: datetime | None = None) -> SafeString:
     """Render rich text; times.js keeps its times current.
 
     Without JavaScript its times are as of `now`. If that is None they are clock times, which stay
     correct in stored text.
     """
-    if isinstance(parts, str):
-        parts = (parts,)
-    return format_html_join("", "{}", ((_render_part(part, now),) for part in parts))
+    return format_html_join("", "{}", ((_render_part(part, now),) for part in parts(text)))
 
 
 def iso_utc(timestamp: datetime) -> str:
@@ -94,16 +100,16 @@ def iso_utc(timestamp: datetime) -> str:
     return timestamp.astimezone(UTC).isoformat()
 
 
-def _render_part(part: str | Elapsed | Countdown | ClockTime, now: datetime | None) -> str:
+def _render_part(part: Part, now: datetime | None) -> str:
     if isinstance(part, ClockTime):
         return _time_element(timezone.localtime(part.at), "clock", str(part))
     if isinstance(part, Elapsed | Countdown):
         local = timezone.localtime(part.at)
         if isinstance(part, Elapsed):
-            text = run_summary.format_time_part(part, now) if now else _since_text(local)
+            text = format_time_part(part, now) if now else _since_text(local)
             return _time_element(local, "since data-sentence", text)
         return _time_element(
-            local, "until", run_summary.format_time_part(part, now) if now else _until_text(local)
+            local, "until", format_time_part(part, now) if now else _until_text(local)
         )
     if isinstance(part, Link):
         return format_html('<a href="{}" data-absolute-url>{}</a>', part, part)

@@ -13,10 +13,11 @@ from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.db import health as db_health
-from dashboard.db.health import OutageCause
 from dashboard.runs import local_time
+from dashboard.runs.rich_text import Message, MessageTable
 from dashboard.web.http import links, site_context
 from dashboard.web.http.responses.htmx import is_htmx
 from dashboard.web.http.responses.json_responses import ApiError, error_response
@@ -33,6 +34,28 @@ _IGNORED_TABLES = (
 )
 _WRITE_STATEMENT = re.compile(
     rf'\s*(INSERT (OR \w+ )?INTO|UPDATE|DELETE FROM) "(?!({_IGNORED_TABLES})")'
+)
+
+
+_outage_text = MessageTable(
+    {
+        "no_response": gettext_lazy("The database has not responded since %(time)s."),
+        "no_connection": gettext_lazy(
+            "The database has refused connections since %(time)s: all are in use."
+        ),
+        "read_only": gettext_lazy(
+            "The database has accepted no changes since %(time)s: it is read-only."
+        ),
+        "locked": gettext_lazy(
+            "The database has accepted no changes since %(time)s: another process has locked it."
+        ),
+        "disk_full": gettext_lazy(
+            "The database has accepted no changes since %(time)s: its disk is full."
+        ),
+        "disk_error": gettext_lazy(
+            "The database has accepted no changes since %(time)s: its disk reports errors."
+        ),
+    }
 )
 
 
@@ -110,26 +133,9 @@ def write_outcome(request: HttpRequest) -> WriteOutcome:
     return outcome
 
 
-def outage_template() -> str:
-    """Return a sentence with the cause of the outage; `%(time)s` is for its start."""
-    match db_health.outage_cause():
-        case OutageCause.NO_RESPONSE:
-            return _("The database has not responded since %(time)s.")
-        case OutageCause.NO_CONNECTION:
-            return _("The database has refused connections since %(time)s: all are in use.")
-        case OutageCause.READ_ONLY:
-            return _("The database has accepted no changes since %(time)s: it is read-only.")
-        case OutageCause.LOCKED:
-            return _(
-                "The database has accepted no changes since %(time)s: another process has "
-                "locked it."
-            )
-        case OutageCause.DISK_FULL:
-            return _("The database has accepted no changes since %(time)s: its disk is full.")
-        case OutageCause.DISK_ERROR:
-            return _(
-                "The database has accepted no changes since %(time)s: its disk reports errors."
-            )
+def outage_sentence(time: str) -> Message:
+    """Return the sentence with the cause of the outage and its start, as the caller shows it."""
+    return _outage_text(db_health.outage_cause(), time=time)
 
 
 def outage_message() -> str:
@@ -137,7 +143,7 @@ def outage_message() -> str:
     down_since = db_health.down_since()
     if down_since is None:  # the outage is over
         return _("The database did not respond.")
-    return outage_template() % {"time": local_time.format_clock(down_since)}
+    return str(outage_sentence(local_time.format_clock(down_since)))
 
 
 def write_outcome_message(request: HttpRequest) -> str:

@@ -4,16 +4,19 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
-from dashboard.aborts.messages import ClockTime
 from dashboard.accounts import permissions
-from dashboard.runs.rich_text import format_parts
+from dashboard.runs.rich_text import ClockTime, MessageTable
 from dashboard.sync import run_lookup
 from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_search
 from dashboard.web.http import lookup
+
+_text = MessageTable(
+    {"too_soon": gettext_lazy("Searched just now. You can search again at %(time)s.")}
+)
 
 
 @require_POST
@@ -32,9 +35,8 @@ def run_lookup_retry(request: HttpRequest, run_id: str) -> HttpResponse:
     )
     allowed_from = run_lookup.retry(stages, run_id)
     if allowed_from is not None:
-        message = _("Searched just now. You can search again at %(time)s.")
-        parts = format_parts(message, time=ClockTime(allowed_from, None))
-        messages.info(request, rich_text(parts), extra_tags="info")
+        text = _text("too_soon", time=ClockTime(allowed_from, None))
+        messages.info(request, rich_text(text), extra_tags="info")
     query = request.META.get("QUERY_STRING", "")
     address = reverse("run_lookup", args=[run_id])
     return redirect(f"{address}?{query}" if query else address)

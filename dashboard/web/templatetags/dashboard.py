@@ -10,7 +10,6 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from dashboard.runs import durations
-from dashboard.runs.rich_text import format_parts
 from dashboard.sync.reports.freshness import SyncHealth
 from dashboard.web.components import elements, headings, macros
 from dashboard.web.components.tab_title import Icon
@@ -36,7 +35,7 @@ register.simple_tag(macros.render, name="render_macro")
 def outage_message(down_since: datetime) -> SafeString:
     """Render the start and the cause of a database outage as a sentence."""
     time = elements.clock(down_since)
-    return elements.rich_text(format_parts(database_outage.outage_template(), time=time))
+    return elements.rich_text(database_outage.outage_sentence(time))
 
 
 @register.simple_tag
@@ -68,6 +67,4 @@ def health_text(health: SyncHealth) -> SafeString:
     """Render the health of the sync as a sentence with its times."""
     since = elements.time_ago(health.since) if health.since else ""
     until = elements.clock(health.until) if health.until else ""
-    return elements.rich_text(
-        format_parts(health.template, text=health.text, since=since, until=until)
-    )
+    return elements.rich_text(health.sentence(since, until))

@@ -13,6 +13,7 @@ from dashboard.sync.schedule import estimate_seconds
 from dashboard.upstream import rate_budget as rules
 from dashboard.upstream.rate_budget import RateLimitWindow
 from tests.support import factories
+from tests.support.messages import keys, keys_and_params
 from tests.support.world import T0, at
 
 UNREAD = {"synced_at": None, "fresh_until": None}
@@ -25,45 +26,43 @@ def load_coverage() -> Coverage:
 
 
 @pytest.mark.parametrize(
-    ("subject", "text"),
+    ("subject", "details"),
     [
-        (Coverage(255), ""),
-        (PARTIAL, "Incomplete: 208 of 255 stages not read yet."),
-        (
-            replace(PARTIAL, seconds_left=125.0),
-            "Incomplete: 208 of 255 stages not read yet, about 2 min left.",
-        ),
-        (
-            replace(PARTIAL, seconds_left=3.0),
-            "Incomplete: 208 of 255 stages not read yet, less than a minute left.",
-        ),
-        (
-            Coverage(3000, 1900, complete_stages=("Production",), seconds_left=7300.0),
-            (
-                "Incomplete: 1,900 of 3,000 stages not read yet, Production complete, about 2 "
-                "h 2 min left."
-            ),
-        ),
-        (replace(PARTIAL, outdated=208), "Incomplete: 208 of 255 stages not re-read yet."),
-        (replace(PARTIAL, outdated=207), "Incomplete: 208 of 255 stages not read yet."),
-        (Coverage(1, 1), "Incomplete: 1 of 1 stage not read yet."),
-        (
-            Coverage(9, 2, failing=2),
-            "Incomplete: 2 of 9 stages not read yet, 2 of them cannot be read.",
-        ),
-        (
-            Coverage(9, 2, unlisted=3),
-            ("Incomplete: 2 of 9 stages not read yet, pipelines of 3 projects not loaded yet."),
-        ),
-        (
-            Coverage(0, has_project_list=False, unlisted=1),
-            "Incomplete: projects not loaded yet.",
-        ),
+        (PARTIAL, "unread"),
+        (replace(PARTIAL, seconds_left=125.0), "unread time_left"),
+        (replace(PARTIAL, seconds_left=3.0), "unread last_minute"),
+        (replace(PARTIAL, outdated=208), "outdated"),
+        (replace(PARTIAL, outdated=207), "unread"),
+        (Coverage(9, 2, failing=2), "unread failing"),
+        (Coverage(9, 2, unlisted=3), "unread unlisted"),
     ],
 )
-def test_coverage_text_is_one_sentence(subject: Coverage, text: str) -> None:
-    assert subject.text == text
-    assert subject.is_complete is (text == "")
+def test_incomplete_coverage_has_details(subject: Coverage, details: str) -> None:
+    assert keys(subject.message) == f"{details} incomplete"
+    assert not subject.is_complete
+
+
+def test_coverage_has_numbers_stages_and_time_left() -> None:
+    subject = Coverage(3000, 1900, complete_stages=("Production", "Staging"), seconds_left=7300.0)
+    assert keys_and_params(subject.message) == (
+        "unread complete_stages time_left incomplete",
+        {
+            "n": 3000,
+            "unread": "1,900",
+            "total": "3,000",
+            "stages": "Production and Staging",
+            "time": "2 h 2 min",
+        },
+    )
+
+
+def test_coverage_without_project_list_has_no_details() -> None:
+    subject = Coverage(0, has_project_list=False, unlisted=1)
+    assert (keys(subject.message), subject.is_complete) == ("no_project_list", False)
+
+
+def test_complete_coverage_has_no_text() -> None:
+    assert (Coverage(255).text, Coverage(255).is_complete) == ("", True)
 
 
 def test_coverage_of_empty_database_is_incomplete(db: None) -> None:

@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from dashboard.runs.rich_text import to_text
 from dashboard.sync.reports import freshness
 from dashboard.sync.reports.freshness import GRACE, HEARTBEAT_TIMEOUT, SyncState
+from tests.support.messages import keys, keys_and_params
 
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 HEALTHY = SyncState(stages=30, workers=1)
@@ -33,42 +35,46 @@ def test_worker_with_clock_ahead_is_alive() -> None:
 @pytest.mark.parametrize(
     ("facts", "tone", "text"),
     [
-        (HEALTHY, "good", "All 30 stages are up to date."),
-        (replace(HEALTHY, stages=1), "good", "1 stage is up to date."),
-        (replace(HEALTHY, stages=0), "info", "The API token has access to no pipelines."),
-        (replace(HEALTHY, incomplete="Incomplete: so."), "warning", "Incomplete: so."),
+        (HEALTHY, "good", "up_to_date"),
+        (replace(HEALTHY, stages=0), "info", "no_pipelines"),
+        (replace(HEALTHY, stages=0, is_restricted=True), "info", "no_access"),
+        (replace(HEALTHY, incomplete="Incomplete: so."), "warning", ""),
+        (replace(HEALTHY, incomplete="Incomplete: so.", failing=2), "warning", "stages failing"),
+        (replace(HEALTHY, stale=1), "warning", "stages stale"),
+        (replace(HEALTHY, failing=2), "warning", "stages failing"),
         (
-            replace(HEALTHY, incomplete="Incomplete: so.", failing=2),
+            replace(HEALTHY, stale=2, failing=1, failing_lists=1, partial_lists=1),
             "warning",
-            "Incomplete: so. 2 stages cannot be read.",
+            "stages stale stages failing stages failing_lists stages partial_lists",
         ),
-        (replace(HEALTHY, stale=1), "warning", "1 of 30 stages is out of date."),
-        (replace(HEALTHY, stale=3), "warning", "3 of 30 stages are out of date."),
-        (replace(HEALTHY, failing=2), "warning", "2 stages cannot be read."),
-        (
-            replace(HEALTHY, stale=2, failing=1, failing_lists=1),
-            "warning",
-            (
-                "2 of 30 stages are out of date. 1 stage cannot be read. 1 list of projects or "
-                "pipelines could not be loaded."
-            ),
-        ),
-        (
-            replace(HEALTHY, upstream_error="It fell over.", stale=3),
-            "warning",
-            "No updates from Northflank",
-        ),
-        (replace(HEALTHY, workers=0), "bad", "Sync is not running; data is not being updated."),
+        (replace(HEALTHY, upstream_error="It fell over.", stale=3), "warning", "upstream_down"),
+        (replace(HEALTHY, workers=0), "bad", "not_running"),
         (
             replace(HEALTHY, workers=0, last_heartbeat_at=NOW, upstream_error="It fell over."),
             "bad",
-            "Sync stopped: no worker heartbeat",
+            "stopped",
         ),
     ],
 )
-def test_sync_health_text_starts_with_worst_problem(facts: SyncState, tone: str, text: str) -> None:
+def test_sync_health_starts_with_worst_problem(facts: SyncState, tone: str, text: str) -> None:
     status = freshness.assess(facts)
-    assert (status.tone, status.text) == (tone, text)
+    assert (status.tone, keys(status.text)) == (tone, text)
+
+
+def test_sync_health_while_incomplete_starts_with_what_is_missing() -> None:
+    status = freshness.assess(replace(HEALTHY, incomplete="Incomplete: so.", failing=2))
+    assert to_text(status.text) == "Incomplete: so. 2 stages cannot be read."
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        (replace(HEALTHY, stale=1), "1 of 30 stages is out of date."),
+        (replace(HEALTHY, stale=3), "3 of 30 stages are out of date."),
+    ],
+)
+def test_stale_stages_are_singular_or_plural(facts: SyncState, text: str) -> None:
+    assert to_text(freshness.problems_message(facts)) == text
 
 
 def test_sync_health_when_rate_limited_has_end_time() -> None:
@@ -78,24 +84,21 @@ def test_sync_health_when_rate_limited_has_end_time() -> None:
     )
     status = freshness.assess(facts)
     assert (status.tone, status.since, status.until) == ("warning", NOW, until)
-    assert "Rate limit reached" in status.text
+    assert keys(status.sentence("a", "b")) == "rate_limit_reached since_until"
 
 
 def test_sync_health_distinguishes_pause_from_spent_rate_limit() -> None:
     until = NOW + timedelta(seconds=5)
     status = freshness.assess(replace(HEALTHY, backoff_until=until, remaining=985, limit=1000))
-    assert (
-        status.text == "Rate limited by Northflank (429) with 985 of 1,000 requests left: updates "
-        "paused"
-    )
+    assert keys_and_params(status.text) == ("rate_limited", {"left": "985", "limit": "1,000"})
     exhausted = freshness.assess(replace(HEALTHY, backoff_until=until, remaining=0, limit=1000))
-    assert exhausted.text == "Rate limit reached: updates paused"
+    assert keys(exhausted.sentence("", "b")) == "rate_limit_reached until"
 
 
 def test_sync_health_after_pause_mentions_probe() -> None:
     status = freshness.assess(replace(HEALTHY, upstream_error="Too many.", is_probing=True))
-    assert (status.tone, "test request" in status.text) == ("warning", True)
+    assert (status.tone, keys(status.text)) == ("warning", "probing")
 
 
 def test_sync_health_when_healthy_has_no_partial_text() -> None:
-    assert freshness.problems_message(HEALTHY) == ""
+    assert freshness.problems_message(HEALTHY) == ()

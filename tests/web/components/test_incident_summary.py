@@ -15,7 +15,7 @@ from dashboard.models.aborts import AbortState, EventType
 from dashboard.northflank import Node
 from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
-from dashboard.runs.rich_text import Link
+from dashboard.runs.rich_text import Link, to_text
 from dashboard.web.components.runs import incident_summary
 from tests.support import factories
 from tests.support.arbitrary import runs, trees
@@ -62,7 +62,7 @@ def text(
         skip_summary=related.skip_summary,
     )
     parts = incident_summary.build(subject, root, timing, summary, related, [], url=URL)
-    return run_summary.render_text(parts, NOW)
+    return to_text(parts, NOW)
 
 
 def test_incident_summary_has_step_place_times_and_link() -> None:
@@ -233,7 +233,7 @@ def test_incident_summary_times_have_date_and_time_zone(
     parts = incident_summary.build(
         subject, None, None, ("It runs.",), RelatedRuns(""), [abort], url=URL
     )
-    incident_text = run_summary.render_text(parts, NOW)
+    incident_text = to_text(parts, NOW)
     full_time = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d CET")
     assert full_time.search(incident_text)
     assert re.search(r"\d:\d\d", full_time.sub("", incident_text)) is None, incident_text
@@ -247,7 +247,7 @@ def test_incident_summary_shows_abort_user_reason_and_timeline(manager: User) ->
     parts = incident_summary.build(
         subject, None, None, ("It is aborting.",), RelatedRuns(""), [abort], url=URL
     )
-    incident_text = run_summary.render_text(parts, NOW).splitlines()
+    incident_text = to_text(parts, NOW).splitlines()
     assert any(line.startswith("Abort: Abort accepted; aborting since") for line in incident_text)
     assert "  Requested by manager, 2026-01-01 03:00:00 CET: “Stuck for ever”" in incident_text
     assert "  2026-01-01 03:00:00 CET Sent to Northflank." in incident_text
@@ -274,7 +274,7 @@ def test_incident_summary_shows_current_and_past_acknowledgements() -> None:
     parts = incident_summary.build(
         run(), None, None, ("It runs.",), RelatedRuns(""), [], acknowledgements, url=URL
     )
-    lines = run_summary.render_text(parts, NOW).splitlines()
+    lines = to_text(parts, NOW).splitlines()
     assert [line for line in lines if "cknowledge" in line] == [
         (
             "Acknowledged by ana from 2026-01-01 02:55:00 CET to 2026-01-01 02:58:00 CET; "
@@ -290,7 +290,7 @@ def test_incident_summary_limits_acknowledgements_to_latest() -> None:
     parts = incident_summary.build(
         run(), None, None, ("It runs.",), RelatedRuns(""), [], acknowledgements, url=URL
     )
-    text = run_summary.render_text(parts, NOW)
+    text = to_text(parts, NOW)
     assert "9 acknowledgements; the latest:" in text
     assert text.count("Acknowledged by") == incident_summary.MAX_LISTED
     assert "Acknowledged by a8" in text

@@ -11,13 +11,13 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from dashboard import aborts
-from dashboard.aborts.messages import MessageText
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Parameter, PreparedQuery
 from dashboard.models import Abort, Pipeline, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import statuses
+from dashboard.runs.rich_text import RichText
 from dashboard.web.components.runs import run_row
 from dashboard.web.components.runs.run_row import RunRow
 from dashboard.web.http import keys
@@ -86,7 +86,7 @@ class BulkAbortConfirmation:
     """A bulk abort before it is confirmed: the runs to abort by stage, and the excluded runs."""
 
     groups: list[StageGroup] = field(default_factory=list)
-    excluded: list[tuple[RunRow, MessageText]] = field(default_factory=list)  # (run, why)
+    excluded: list[tuple[RunRow, RichText]] = field(default_factory=list)  # (run, why)
     is_reason_required: bool = False
     is_count_required: bool = False
     blocking_reason: str = ""  # why no abort can be requested; empty: one can
@@ -223,7 +223,7 @@ def prepare_confirmation(
     return confirmation
 
 
-def _exclusion_reason(run: Run, row: RunRow) -> MessageText:
+def _exclusion_reason(run: Run, row: RunRow) -> RichText:
     if not run.in_flight:
         if row.is_removed:
             return _("Removed from Northflank.")

@@ -93,6 +93,6 @@ def _row(bulk_abort: BulkAbort, outcomes: list[ItemOutcome], item_count: int) ->
         client_address=bulk_abort.client_address or "",
         requested_at=bulk_abort.requested_at,
         reason=bulk_abort.reason,
-        summary=bulk_abort_messages.summarize(outcomes, is_partial=item_count > len(outcomes)),
+        summary=str(bulk_abort_messages.summarize(outcomes, is_partial=item_count > len(outcomes))),
         is_finished=all(outcome.is_final for outcome in outcomes),
     )

@@ -106,7 +106,7 @@ def summary(bulk_abort: BulkAbort, items: Collection[ItemRow], now: datetime) ->
     is_waiting = any(item.outcome.kind == "waiting" for item in items)
     is_partial = bulk_abort.items.count() > len(items)
     return Summary(
-        bulk_abort_messages.summarize((item.outcome for item in items), is_partial=is_partial),
+        str(bulk_abort_messages.summarize((item.outcome for item in items), is_partial=is_partial)),
         is_finished=all(item.outcome.is_final for item in items),
         held_until=aborts.paused_until(bulk_abort, now) if is_waiting else None,
         is_partial=is_partial,

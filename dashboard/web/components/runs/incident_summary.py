@@ -17,8 +17,7 @@ from dashboard.runs import durations, statuses, steps
 from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
 from dashboard.runs.local_time import format_full
-from dashboard.runs.rich_text import Link
-from dashboard.runs.summary import ExternalText, RichText
+from dashboard.runs.rich_text import ExternalText, Link, RichText
 
 MAX_LISTED = 5  # runs or acknowledgements; the others are only counted
 MAX_ERROR_LENGTH = 500  # characters of an error
@@ -47,7 +46,7 @@ def build(
         *_related_run_lines(related, run),
         *_abort_lines(run, aborts),
     ]
-    return (*headline, "\n\n", "\n".join(lines), "\n\n", Link(url))
+    return (headline, "\n\n", "\n".join(lines), "\n\n", Link(url))
 
 
 def _fact_lines(run: Run, root: Node | None, timing: StageTiming | None) -> Iterator[str]:
@@ -143,12 +142,12 @@ def _related_run_lines(related: RelatedRuns, run: Run) -> Iterator[str]:
     for label, runs in (
         (_("Queued ahead"), related.queued_ahead),
         (_("Queued behind"), related.queued_behind),
-        (related.skipped_text.rstrip("."), related.skipped_meanwhile),
+        (str(related.skipped_text).rstrip("."), related.skipped_meanwhile),
     ):
         if runs:
             yield _("%(what)s: %(runs)s") % {"what": label, "runs": _list_runs(runs)}
     if related.superseded_by is not None:
-        label = related.superseded_text.rstrip(".")
+        label = str(related.superseded_text).rstrip(".")
         yield _("%(what)s: %(runs)s") % {"what": label, "runs": _run_name(related.superseded_by)}
     last_success = related.last_success
     if last_success is not None and last_success.pk != run.pk:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dashboard.models import Run
 from dashboard.runs.concurrency import RelatedRuns
+from dashboard.runs.rich_text import RichText
 from dashboard.web.components.runs import run_row, stage_cell
 from dashboard.web.components.runs.run_row import RunRow
 
@@ -28,13 +29,13 @@ class RunGroup:
 class RelatedRunsPanel:
     """The related runs of one run, prepared for the template."""
 
-    policy_text: str
+    policy_text: RichText
     can_queue_others: bool  # other runs may wait for it, so an empty queue is shown, too
     queued_ahead: RunGroup
     queued_behind: RunGroup
     can_skip_others: bool  # requests may be dropped without a run: shown even if none is listed
     skipped_meanwhile: RunGroup
-    skipped_text: str
+    skipped_text: RichText
     superseded_by: RunRow | None
     superseded_text: str
     also_in_flight: RunGroup
@@ -55,7 +56,7 @@ def panel(run: Run, related: RelatedRuns) -> RelatedRunsPanel:
         skipped_meanwhile=_group(related.skipped_meanwhile),
         skipped_text=related.skipped_text,
         superseded_by=_row(related.superseded_by) if related.superseded_by is not None else None,
-        superseded_text=related.superseded_text.rstrip("."),
+        superseded_text=str(related.superseded_text).rstrip("."),
         also_in_flight=_group(related.also_in_flight),
         last_success=_row(last_success)
         if last_success is not None and last_success.pk != run.pk

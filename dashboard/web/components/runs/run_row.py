@@ -26,7 +26,8 @@ from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock, acknowledgements, durations, overdue_messages, statuses
 from dashboard.runs.overdue import Timer
 from dashboard.runs.overdue_messages import OverdueMessage
-from dashboard.runs.summary import RichText, step_summary
+from dashboard.runs.rich_text import RichText
+from dashboard.runs.summary import step_summary
 from dashboard.web.components import macros
 from dashboard.web.components.runs import acknowledged_by, progress_bar
 from dashboard.web.components.runs.acknowledged_by import ActiveAcknowledgements

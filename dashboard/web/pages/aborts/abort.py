@@ -17,7 +17,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run
 from dashboard.models.catalog import StageName
 from dashboard.runs import concurrency
-from dashboard.runs.rich_text import join_sentences
+from dashboard.runs.rich_text import RichText, join_texts
 from dashboard.web.components.aborts import abort_history, reason_form
 from dashboard.web.components.aborts.reason_form import ReasonField
 from dashboard.web.components.elements import rich_text
@@ -88,7 +88,7 @@ def _render_confirmation(
     related_runs = concurrency.load_related_runs(run, user_permissions.stage_filter("stage"), None)
     open_abort = next((abort for abort in run_aborts if abort.settled_at is None), None)
     row = run_row.build_row(run, permission, run_aborts[0] if run_aborts else None)
-    blocked_reason: abort_messages.MessageText = ""
+    blocked_reason: RichText = ""
     if not run.in_flight:
         blocked_reason = _("This run has ended; there is nothing to abort.")
     elif not row.is_abortable and row.abort is not None:
@@ -125,7 +125,7 @@ def _result_notice(abort: Abort, request: HttpRequest) -> tuple[str, SafeString]
     # A run's "aborted" badge is neutral, but for the requesting user it is a success.
     return (
         "good" if message.tone == "neutral" else message.tone,
-        rich_text(join_sentences(message.text, requested_by)),
+        rich_text(join_texts(message.text, requested_by)),
     )
 
 
