@@ -52,7 +52,7 @@ class AccountNameMixin:
         if "username" not in self.changed_data:
             return username
         if usernames.is_taken(username, except_key=self.instance.pk or 0):
-            raise ValidationError(_("An account with this name exists."))
+            raise ValidationError(_("An account with this name already exists."))
         permission = account_changes.name_permission(self.administrator, username)
         if not permission.allowed:
             raise ValidationError(permission.denied_reason)

@@ -29,11 +29,9 @@ _text = MessageTable(
         "approval_critical": gettext_lazy("Waiting for approval far longer than usual"),
         "step_warning": gettext_lazy("The current step takes longer than usual"),
         "step_critical": gettext_lazy("The current step takes far longer than usual"),
-        "no_progress_warning": gettext_lazy(
-            "No step progress for longer than a whole run usually takes"
-        ),
+        "no_progress_warning": gettext_lazy("No step progress for longer than a whole run takes"),
         "no_progress_critical": gettext_lazy(
-            "No step progress for far longer than a whole run usually takes"
+            "No step progress for far longer than a whole run takes"
         ),
         "run_warning": gettext_lazy("The run takes longer than usual"),
         "run_critical": gettext_lazy("The run takes far longer than usual"),

@@ -67,15 +67,13 @@ _text = MessageTable(
         "queued": gettext_lazy("queued"),
         "pending": gettext_lazy("waiting to start"),
         "running": gettext_lazy("running"),
-        "retrying": gettext_lazy("a step failed and is being retried"),
-        "async_wait": gettext_lazy("a step is waiting for a response from outside Northflank"),
+        "retrying": gettext_lazy("retrying a failed step"),
+        "async_wait": gettext_lazy("waiting for an external response"),
         "approval_wait": gettext_lazy("needs approval"),
         "step": gettext_lazy("step “%(step)s”"),
         "step_not_started": gettext_lazy("at step “%(step)s”"),
         "step_approval": gettext_lazy("needs approval at step “%(step)s”"),
-        "step_async_wait": gettext_lazy(
-            "step “%(step)s” is waiting for a response from outside Northflank"
-        ),
+        "step_async_wait": gettext_lazy("step “%(step)s” waiting for an external response"),
         "status": gettext_lazy("Northflank status: “%(status)s”"),
         "status_not_concluded": gettext_lazy("Northflank status: “%(status)s”, but not concluded"),
         "status_unknown": gettext_lazy("Northflank status: unknown"),

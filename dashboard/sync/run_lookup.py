@@ -314,7 +314,7 @@ def _answer_locally(stage: Stage, run_id: str, user_pk: int | None) -> str | Non
         recent = RunLookup.objects.filter(user=user_pk, requested_at__gt=now - HOUR)
         if (recent.aggregate(n=Sum("request_count"))["n"] or 0) >= MAX_REQUESTS_PER_USER:
             message = _(
-                "You have used your %(n)s lookup requests of this hour, by links to runs not read "
+                "Your %(n)s lookup requests of this hour are used up, by links to runs not read "
                 "yet."
             )
             return message % {"n": MAX_REQUESTS_PER_USER}
@@ -436,7 +436,9 @@ def _measure_capacity(now: datetime, run_id: str) -> _SearchCapacity:
         return _SearchCapacity(blocked_reason=_exhausted_message(), resumes_at=window_ends_at)
     usage = load_usage()
     if not usage.remaining:
-        message = _("Searches have used their %(n)s requests of this hour.") % {"n": usage.share}
+        message = _("The %(n)s requests for searches are used up for this hour.") % {
+            "n": usage.share
+        }
         return _SearchCapacity(blocked_reason=message, resumes_at=usage.resumes_at)
     run_lookups = RunLookup.objects.filter(
         run_id=run_id, from_search=True, requested_at__gt=now - HOUR
@@ -444,7 +446,7 @@ def _measure_capacity(now: datetime, run_id: str) -> _SearchCapacity:
     run_usage = run_lookups.aggregate(n=Sum("request_count"), first=Min("requested_at"))
     run_remaining = round(PER_RUN_SHARE * usage.share) - (run_usage["n"] or 0)
     if run_remaining <= 0:
-        message = _("The search for this run has used its share of the search budget.")
+        message = _("This search has used up its share of requests.")
         return _SearchCapacity(blocked_reason=message, resumes_at=run_usage["first"] + HOUR)
     # Leave other clients their expected requests, and reading at least half of the rest.
     own_requests = max(available - read_budget.other_requests, MIN_OWN_SHARE * available)

@@ -83,4 +83,4 @@ def test_page_behind_proxy_opens_for_its_user_until_it_names_another(
     expect(link).to_have_attribute("href", "/oauth2/sign_out")
     page.set_extra_http_headers({})
     page.goto("/")
-    expect(page.get_by_text("It sent no user name.")).to_be_visible()
+    expect(page.get_by_text("Not signed in: the proxy sent no user name.")).to_be_visible()

@@ -175,7 +175,7 @@ def test_run_lookup_limit_of_one_user_does_not_affect_others(
         for n in range(run_lookup.MAX_REQUESTS_PER_USER)
     )
     assert find(world, stage, UNKNOWN, user_pk=viewer.pk)[0].endswith(
-        "used your 120 lookup requests of this hour, by links to runs not read yet."
+        "120 lookup requests of this hour are used up, by links to runs not read yet."
     )
     assert not world.requests_for(UNKNOWN)
     assert find(world, stage, UNKNOWN, user_pk=manager.pk) == ["Not found on Northflank either."]

@@ -371,7 +371,7 @@ def test_password_of_demo_account_is_not_set_in_the_admin(
     ("username", "error"),
     [
         ("Glass", "Only superusers can add or change the break-glass account."),
-        ("ADA", "An account with this name exists."),
+        ("ADA", "An account with this name already exists."),
     ],
 )
 def test_reserved_and_taken_names_are_refused_in_the_admin(
@@ -392,7 +392,7 @@ def test_only_superusers_rename_accounts_in_the_admin(
     viewer.refresh_from_db()
     assert viewer.username == "viewer"
     assert field_errors(admin_client.post(address, form | {"username": "ADA"})) == [
-        "An account with this name exists."
+        "An account with this name already exists."
     ]
     assert admin_client.post(address, form).status_code == 302
     viewer.refresh_from_db()

@@ -47,7 +47,7 @@ def edit_permission(administrator: User, account: User) -> Permission:
     if not (permission := name_permission(administrator, account.username)).allowed:
         return permission
     if not django_permissions(administrator) >= django_permissions(account):
-        text = _("Only superusers can change accounts that have more permissions than they do.")
+        text = _("Only superusers can change this account: it has more permissions than you.")
         return Permission(False, text)
     return Permission(True)
 
@@ -68,7 +68,7 @@ def password_permission(administrator: User, account: User) -> Permission:
     if account.is_staff and not (administrator.is_staff or administrator.is_superuser):
         return Permission(False, _("Only superusers and staff can set the password of staff."))
     if not break_glass.may_use_password(account):
-        return Permission(False, _("Sign-in with a password is off."))
+        return Permission(False, _("Password sign-in is disabled."))
     return Permission(True)
 
 
@@ -91,7 +91,7 @@ def add_account(author: Author, username: str, password: str, wanted: AccountSet
     """
     username = User.normalize_username(username)  # as the sign-in form does
     with recorded_change(author, "Added.") as before:
-        is_taken = AdministrationError(_("An account with this name exists."))
+        is_taken = AdministrationError(_("An account with this name already exists."))
         if usernames.is_taken(username):
             raise is_taken
         try:
@@ -138,7 +138,7 @@ def _apply(administrator: User, user: User, wanted: AccountSettings) -> None:
     _require(edit_permission(administrator, user))
     flags = (user.is_staff, user.is_superuser)
     if not administrator.is_superuser and (wanted.is_staff, wanted.is_superuser) != flags:
-        raise NotAllowed(_("Only superusers can make superusers and staff."))
+        raise NotAllowed(_("Only superusers can make an account superuser or staff."))
     is_own = user.pk == administrator.pk
     if is_own and (wanted.is_active, wanted.is_superuser) != (user.is_active, user.is_superuser):
         raise NotAllowed(_("You cannot deactivate yourself, or stop being a superuser."))
@@ -149,7 +149,7 @@ def _apply(administrator: User, user: User, wanted: AccountSettings) -> None:
     kept = set(user.groups.filter(name=demo.GROUP).values_list("pk", flat=True))
     chosen = set(choosable_groups().filter(pk__in=wanted.group_keys).values_list("pk", flat=True))
     if wanted.group_keys - chosen:
-        raise AdministrationError(_("One of the groups does not exist any more."))
+        raise AdministrationError(_("One of the groups no longer exists."))
     current = set(user.groups.values_list("pk", flat=True))
     if not administrator.is_superuser:
         _require_held_permissions(administrator, chosen - current)

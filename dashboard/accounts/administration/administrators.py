@@ -86,8 +86,8 @@ def recorded_change(
         if not may_administer(User.objects.get(pk=author.user.pk)):
             raise NotAllowed(
                 _(
-                    "After that you would not be an administrator any more. Nothing was changed; "
-                    "another administrator can do it."
+                    "Nothing was changed: you would no longer be an administrator. Ask another "
+                    "administrator to do it."
                 )
             )
         rights_changes.record_changes(
@@ -112,11 +112,11 @@ def _lock[T: Model](model: type[T], keys: set[int]) -> dict[int, T]:
 def require_existence(state: State | None) -> None:
     """Raise Conflict if a subject does not exist any more."""
     if state is None:
-        raise Conflict(_("It has been deleted meanwhile."))
+        raise Conflict(_("It has been deleted."))
 
 
 def require_version(state: State | None, version: str) -> None:
     """Raise Conflict unless a subject is still as a form has shown it."""
     require_existence(state)
     if rights_changes.version(state) != version:
-        raise Conflict(_("Somebody has changed this meanwhile. Nothing was saved; check it again."))
+        raise Conflict(_("Not saved: somebody else has changed this. Check it and try again."))

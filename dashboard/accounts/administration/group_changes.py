@@ -104,7 +104,7 @@ def add_grant(author: Author, group: Group | None, scope: GrantScope) -> None:
         require_existence(before[subject])
         grant = _grant(key, scope)
         if find_grant(group, scope) is not None:
-            raise AdministrationError(_("This grant exists."))
+            raise AdministrationError(_("This grant already exists."))
         grant.save()
 
 
@@ -113,7 +113,7 @@ def remove_grant(author: Author, grant: Grant) -> None:
     with recorded_change(author, "Grant removed.", rights_changes.group(grant.group_id)):
         deleted, _rows = Grant.objects.filter(pk=grant.pk).delete()
         if not deleted:
-            raise Conflict(_("The grant has been removed meanwhile."))
+            raise Conflict(_("The grant has already been removed."))
 
 
 def find_grant(group: Group | None, scope: GrantScope) -> Grant | None:
@@ -213,7 +213,7 @@ def _grant(group_key: int | None, scope: GrantScope) -> Grant:
     if not is_known:
         raise AdministrationError(_("Unknown stage or permission."))
     if scope.project_key and not Project.objects.filter(pk=scope.project_key).exists():
-        raise AdministrationError(_("The project does not exist any more."))
+        raise AdministrationError(_("The project no longer exists."))
     return Grant(
         group_id=group_key, project_id=scope.project_key, stage=scope.stage, action=scope.action
     )
@@ -222,12 +222,12 @@ def _grant(group_key: int | None, scope: GrantScope) -> Grant:
 def _clean_name(name: str, *, except_key: int = 0) -> str:
     cleaned = " ".join(name.replace("\0", " ").split())
     if not 0 < len(cleaned) <= MAX_NAME_LENGTH:
-        text = _("A group’s name has 1 to %(max)d characters.")
+        text = _("Group names must have 1 to %(max)d characters.")
         raise AdministrationError(text % {"max": MAX_NAME_LENGTH})
     if not cleaned.isprintable():
-        raise AdministrationError(_("A group’s name cannot contain invisible characters."))
+        raise AdministrationError(_("Group names cannot contain invisible characters."))
     if Group.objects.filter(name__iexact=cleaned).exclude(pk=except_key).exists():
-        raise AdministrationError(_("A group with this name exists."))
+        raise AdministrationError(_("A group with this name already exists."))
     return cleaned
 
 
@@ -237,7 +237,7 @@ def _free_name() -> Iterator[None]:
     try:
         yield
     except IntegrityError:
-        raise AdministrationError(_("A group with this name exists.")) from None
+        raise AdministrationError(_("A group with this name already exists.")) from None
 
 
 def _require_permission(administrator: User, group: Group) -> None:

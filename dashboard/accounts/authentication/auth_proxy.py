@@ -115,7 +115,7 @@ def read_user(headers: Headers) -> ProxyUser | None:
         return None
     # The names of two accounts must not be equal to the eye: Django's form normalises them, too.
     if len(name) > usernames.MAX_LENGTH or unicodedata.normalize("NFKC", name) != name:
-        raise InvalidHeader(_("The proxy sent a user name that no account can have."))
+        raise InvalidHeader(_("The proxy sent an invalid user name."))
     if not settings.AUTH_PROXY_GROUPS_HEADER:
         return ProxyUser(name)
     groups = _single_value(headers, settings.AUTH_PROXY_GROUPS_HEADER).split(",")

@@ -31,7 +31,7 @@ def denied_reason(user: User) -> str:
         return permissions.read_only_reason()
     if user.has_usable_password():
         is_used = break_glass.may_use_password(user)
-        return "" if is_used else _("Sign-in with a password is off.")
+        return "" if is_used else _("Password sign-in is disabled.")
     if user.groups.filter(name=demo.GROUP).exists():
         return _("Demo accounts have a fixed password.")
     return _("Your account has no password here: you sign in through another service.")

@@ -82,7 +82,7 @@ def _failure_detail(account: User | None, wait: timedelta) -> str:
     if account is None:
         reason = "No such account."
     elif not settings.PASSWORD_SIGN_IN and account.username != settings.BREAK_GLASS_ACCOUNT:
-        reason = "Sign-in with a password is off for this account."
+        reason = "Password sign-in is disabled for this account."
     elif not account.is_active:
         reason = "The account is inactive, or the password was wrong."
     else:

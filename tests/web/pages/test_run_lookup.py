@@ -313,7 +313,7 @@ def test_run_lookups_of_many_unknown_ids_stop_at_lookup_share(
 ) -> None:
     set_rate_limit(live, 200)
     answers = [client.get(f"/runs/made-up-{number}/") for number in range(6)]
-    assert "Searches have used their 40 requests" in search_status(answers[-1])
+    assert "The 40 requests for searches are used up" in search_status(answers[-1])
     assert len(requests_for(live, "made-up")) == 40
     assert text_of(select_one(parse_html(answers[-1]), "[data-search-budget]")).startswith(
         "All searches together may use 40 of 200 requests per hour"
@@ -332,7 +332,7 @@ def test_run_lookup_of_one_id_leaves_budget_to_other_ids(
     set_rate_limit(live, 50)  # searches may use 10 of them, and there are 12 stages
     for _ in range(3):
         answer = client.get(f"/runs/{UNKNOWN_RUN_ID}/")
-    assert "The search for this run has used its share" in search_status(answer)
+    assert "This search has used up its share of requests." in search_status(answer)
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 9
     client.get("/runs/another/")
     assert len(requests_for(live, "another")) == 1

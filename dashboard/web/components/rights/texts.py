@@ -79,15 +79,15 @@ def effect_texts(effect: Effect, action: str) -> list[str]:
     texts = []
     if effect.gaining:
         text = ngettext(
-            "%(n)d account will be able to %(action)s there, and could not before.",
-            "%(n)d accounts will be able to %(action)s there, and could not before.",
+            "%(n)d account gains the right to %(action)s there.",
+            "%(n)d accounts gain the right to %(action)s there.",
             effect.gaining,
         )
         texts.append(text % {"n": effect.gaining, "action": label})
     if effect.losing:
         text = ngettext(
-            "%(n)d account will no longer be able to %(action)s there.",
-            "%(n)d accounts will no longer be able to %(action)s there.",
+            "%(n)d account loses the right to %(action)s there.",
+            "%(n)d accounts lose the right to %(action)s there.",
             effect.losing,
         )
         texts.append(text % {"n": effect.losing, "action": label})
@@ -108,8 +108,8 @@ def loss_text(effect: Effect) -> str:
     if not effect.losing:
         return _("Nobody’s rights change.")
     text = ngettext(
-        "%(n)d account will be able to do less.",
-        "%(n)d accounts will be able to do less.",
+        "%(n)d account loses rights.",
+        "%(n)d accounts lose rights.",
         effect.losing,
     )
     return text % {"n": effect.losing}

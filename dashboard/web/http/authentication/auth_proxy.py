@@ -52,7 +52,7 @@ class HeaderMiddleware:
         if not auth_proxy.is_trusted(peer):
             if not auth_proxy.has_user_header(headers):
                 return self.get_response(request)
-            message = _("Only the proxy may send the header %(name)s. This request came past it.")
+            message = _("Only the proxy may send the header %(name)s. This request bypassed it.")
             return self._refusals.respond(
                 request, message % {"name": settings.AUTH_PROXY_HEADER}, peer=peer
             )

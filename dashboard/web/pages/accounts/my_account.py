@@ -108,7 +108,7 @@ def _finish_password_change(
             client_address=client_address(request),
         )
         if not is_changed:
-            text = _("Your account was changed meanwhile. Your new password was not saved.")
+            text = _("Password not saved: your account was changed at the same time. Try again.")
             return redirect_to_page(request, text, tone="warning")
         update_session_auth_hash(request, user)
         response = redirect_to_page(request, _("Password changed. Your other sessions have ended."))

@@ -40,7 +40,7 @@ _EXPLANATIONS = {
     Reason.UNREACHABLE: Explanation(
         503,
         gettext_lazy("The identity provider does not answer."),
-        gettext_lazy("Try again in a minute. If it lasts, tell an administrator."),
+        gettext_lazy("Try again in a minute. If this continues, tell an administrator."),
     ),
     Reason.PROVIDER: Explanation(
         502, gettext_lazy("The identity provider answered with an error."), _TRY_AGAIN

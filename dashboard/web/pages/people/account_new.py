@@ -70,7 +70,7 @@ def account_new(request: HttpRequest) -> HttpResponse:
 
 def _username_problems(username: str) -> list[str]:
     if not 0 < len(username) <= usernames.MAX_LENGTH:
-        text = _("A user name has 1 to %(max)d characters.")
+        text = _("User names must have 1 to %(max)d characters.")
         return [text % {"max": usernames.MAX_LENGTH}]
     try:
         UnicodeUsernameValidator()(username)

@@ -39,7 +39,7 @@ def grant_new(request: HttpRequest, key: int) -> HttpResponse:
         text = _("Choose a project, a stage and a permission that exist.")
         return render_group(request, group, grant_error=text, status=422)
     if group_changes.find_grant(group, scope) is not None:
-        return render_group(request, group, grant_error=_("This grant exists."), status=422)
+        return render_group(request, group, grant_error=_("This grant already exists."), status=422)
     if request.method == "POST":
         try:
             group_changes.add_grant(author(request), group, scope)

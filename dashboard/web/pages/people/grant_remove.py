@@ -29,7 +29,7 @@ def grant_remove(request: HttpRequest, key: int, grant_key: int) -> HttpResponse
     own_grants = Grant.objects.select_related("project").filter(group=group)
     grant = own_grants.filter(pk=grant_key).first()
     if grant is None:
-        text = _("The grant has been removed meanwhile.")
+        text = _("The grant has already been removed.")
         return render_group(request, group, grant_error=text, status=404)
     if request.method == "POST":
         try:

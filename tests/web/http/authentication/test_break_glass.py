@@ -71,7 +71,7 @@ def test_sign_in_page_without_passwords_has_no_form_but_a_link(
 ) -> None:
     html = parse_html(direct.get(f"{SIGN_IN}?next=/board/"))
     assert html.css("main form, main input") == []
-    assert "It sent no user name." in text_of(select_one(html, "main"))
+    assert "Not signed in: the proxy sent no user name." in text_of(select_one(html, "main"))
     link = select_one(html, "main a")
     assert text_of(link) == "Emergency sign-in"
     assert "glass" not in text_of(select_one(html, "main"))
@@ -138,7 +138,7 @@ def test_right_password_of_another_account_is_answered_as_a_wrong_one(
     assert text_of(select_one(html, '[role="alert"]')) == "Wrong user name or password."
     event = AccessEvent.objects.get()
     assert event.kind == AccessKind.SIGN_IN_FAILED
-    assert event.detail == "Sign-in with a password is off for this account."
+    assert event.detail == "Password sign-in is disabled for this account."
     assert not Session.objects.exists()
 
 

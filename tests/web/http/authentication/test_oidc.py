@@ -180,9 +180,7 @@ def test_account_page_says_that_the_provider_signs_it_in(
         return [text_of(element) for element in parse_html(page).css("[data-source]")]
 
     visitor.sign_in(username)
-    assert source_of(username) == [
-        "Signed in by OpenID Connect. Its groups follow it at each sign-in."
-    ]
+    assert source_of(username) == ["Signed in by OpenID Connect. Each sign-in updates its groups."]
     assert source_of("viewer") == []
 
 

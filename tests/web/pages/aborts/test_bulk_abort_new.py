@@ -265,7 +265,7 @@ def test_bulk_abort_confirmation_of_pipeline_fixes_list_of_runs(
     html = get_page(f"{BULK_PATH}?pipeline={stage.pipeline_id}")
     factories.run(stage)
     assert len(confirmed_run_keys(html)) == 3
-    assert "Runs that start from now on are not aborted." in text_of(select_one(html, ".confirm"))
+    assert "Runs that start later are not aborted." in text_of(select_one(html, ".confirm"))
 
 
 def test_bulk_abort_confirmation_excludes_hidden_runs(

@@ -167,7 +167,7 @@ def test_password_that_cannot_be_used_is_not_changed(
 
     assert reason() == ""
     settings.PASSWORD_SIGN_IN = False
-    assert reason() == "Sign-in with a password is off."
+    assert reason() == "Password sign-in is disabled."
     assert viewer_client.post("/account/", {"old_password": "viewer"}).status_code == 403
     settings.BREAK_GLASS_ACCOUNT = "viewer"
     assert reason() == ""

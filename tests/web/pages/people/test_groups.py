@@ -112,7 +112,7 @@ def test_invalid_group_name_is_kept_in_the_form(root_client: Client, on_call: Gr
     answer = root_client.post("/people/groups/", {"name": "on-call"})
     assert answer.status_code == 422
     html = parse_html(answer)
-    assert text_of(select_one(html, "[role=alert]")) == "A group with this name exists."
+    assert text_of(select_one(html, "[role=alert]")) == "A group with this name already exists."
     assert select_one(html, "#name").attributes["value"] == "on-call"
 
 
@@ -134,7 +134,7 @@ def test_group_is_deleted_after_confirmation(
     factories.grant("abort", "On-call", viewer, stage="Staging")
     html = open_page(root_client, url(on_call, "delete/"))
     text = text_of(select_one(html, ".confirm"))
-    assert "1 account leaves the group. 1 account will be able to do less." in text
+    assert "1 account leaves the group. 1 account loses rights." in text
     assert "abort in Staging of all projects" in text
     version = select_one(html, "input[name=version]").attributes["value"]
     assert Group.objects.filter(pk=on_call.pk).exists()
@@ -169,7 +169,7 @@ def test_grant_is_added_after_confirmation(
     answer = root_client.get(url(on_call, "grants/new/"), form)
     html = parse_html(answer)
     assert text_of(select_one(html, "[data-effect]")) == (
-        "1 account will be able to abort there, and could not before."
+        "1 account gains the right to abort there."
     )
     assert not Grant.objects.filter(group=on_call).exists()
     fields = {
@@ -217,13 +217,13 @@ def test_grant_is_removed_after_confirmation(
     address = url(on_call, f"grants/{grant.pk}/")
     html = open_page(root_client, address)
     text = text_of(select_one(html, "[data-effect]"))
-    assert text == "1 account will no longer be able to abort there."
+    assert text == "1 account loses the right to abort there."
     assert not html.css(".confirm .inline-notice")
     assert root_client.post(address).status_code == 303
     assert not Grant.objects.filter(pk=grant.pk).exists()
     answer = root_client.post(address)
     assert answer.status_code == 404
-    assert "removed meanwhile" in text_of(select_one(parse_html(answer), "[role=alert]"))
+    assert "already been removed" in text_of(select_one(parse_html(answer), "[role=alert]"))
 
 
 def test_grant_of_another_group_is_not_removed(root_client: Client, on_call: Group) -> None:

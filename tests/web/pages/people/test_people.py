@@ -163,7 +163,7 @@ def test_account_is_added_without_a_password(root_client: Client) -> None:
         ({"username": "a b"}, "valid username"),
         ({"username": "x", "password": "12345678"}, "too common"),
         ({"username": "benjamin1", "password": "benjamin1"}, "too similar"),
-        ({"username": "ROOT"}, "name exists"),
+        ({"username": "ROOT"}, "name already exists"),
     ],
 )
 def test_invalid_account_is_not_added_and_keeps_its_fields(
@@ -206,7 +206,9 @@ def test_deactivated_account_is_out_at_its_next_request(
 def test_account_changed_meanwhile_is_not_overwritten(root_client: Client, viewer: User) -> None:
     answer = save_account(root_client, viewer, version="0" * 16, active=None)
     assert answer.status_code == 409
-    assert "changed this meanwhile" in text_of(select_one(parse_html(answer), "[role=alert]"))
+    assert "somebody else has changed this" in text_of(
+        select_one(parse_html(answer), "[role=alert]")
+    )
     viewer.refresh_from_db()
     assert viewer.is_active
 
@@ -264,7 +266,7 @@ def test_account_shows_that_the_proxy_signs_it_in(
     assert source_of(root_client, viewer) == ["Signed in by the proxy."]
     settings.AUTH_PROXY_GROUPS_HEADER = "X-Forwarded-Groups"
     assert source_of(root_client, viewer) == [
-        "Signed in by the proxy. Its groups follow it at each sign-in."
+        "Signed in by the proxy. Each sign-in updates its groups."
     ]
     settings.AUTH_PROXY_HEADER = ""
     assert source_of(root_client, viewer) == []
@@ -276,7 +278,7 @@ def test_account_that_cannot_use_a_password_has_no_form_for_it(
     settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, "root"
     html = open_page(root_client, account_url(viewer))
     assert not html.css("#password")
-    assert text_of(select_one(html, "[data-reason]")) == "Sign-in with a password is off."
+    assert text_of(select_one(html, "[data-reason]")) == "Password sign-in is disabled."
     assert open_page(root_client, account_url(root)).css("#password")
 
 
@@ -355,7 +357,7 @@ def test_bad_password_is_not_set(browser: httpx.Client, viewer: User, client: Cl
     answer = submit(browser, f"{account_url(viewer)}password/", password="short")
     assert answer.status_code == 422
     assert "too short" in answer.text
-    assert "It ends the sessions" in text_of(select_one(parse_html(answer), "#password-help"))
+    assert "This ends the sessions" in text_of(select_one(parse_html(answer), "#password-help"))
     assert client.login(username="viewer", password="viewer")
 
 
