@@ -71,7 +71,6 @@ _text = MessageTable(
         "skipped": gettext_lazy("Another run was in flight when it was created."),
     }
 )
-_POLICIES = {"allow", "queue", "forbid", "latest", "replace"}  # those with a text
 
 PARALLEL = "allow"  # no run waits for another
 SUPERSEDING = {"latest", "replace"}  # a newer run replaces an older one, as far as known
@@ -115,6 +114,7 @@ def stage_facts(stage: Stage) -> list[RichText]:
 
 def _policy_text(subject: str, policy: str) -> RichText:
     """Return the text of a policy; an unrecognized policy is given by its name."""
-    if policy in _POLICIES:
-        return _text(f"{subject}_{policy}")
+    key = f"{subject}_{policy}"
+    if key in _text:
+        return _text(key)
     return _text("other_policy", policy=policy) if policy else ""

@@ -54,7 +54,7 @@ def create(file: Path) -> None:
     if file.exists():
         raise BackupError(f"{file} exists already.")
     if _MIGRATIONS not in connection.introspection.table_names():
-        raise BackupError("There is nothing to back up: the database has no tables.")
+        raise BackupError("Nothing to back up: the database has no tables.")
     try:
         handle, part_name = tempfile.mkstemp(".part", f".{file.name}.", file.parent)
     except OSError as error:

@@ -40,7 +40,7 @@ _HINTS = {
     "not_found": "Check NORTHFLANK_TEAM_ID and NORTHFLANK_API_BASE_URL.",
 }
 _NO_PROJECT_HINT = (
-    "The token sees no project. Check to which projects its role is limited, and "
+    "The token has access to no project. Check to which projects its role is limited, and "
     "NORTHFLANK_TEAM_ID if it belongs to an organisation."
 )
 # Causes of a failure that are an answer to what is asked.

@@ -75,7 +75,7 @@ def test_check_command_with_difference_exits_with_1_and_shows_it(
     upstream[1].faults = [parse_fault("unknown-status:on-hold")]
     ended = manage("check_upstream", **given)
     assert ended.returncode == 1
-    assert "\nNot all is as documented.\n" in ended.stdout
+    assert "\nSome answers are not as documented.\n" in ended.stdout
     row = r"GET runs +data\.runs\[\]\.status +value “on-hold” is not documented +\d+"
     assert re.search(row, ended.stdout)
 

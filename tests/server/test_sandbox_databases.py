@@ -86,7 +86,7 @@ def test_scenario_opened_later_begins_with_new_database(checkout: Path) -> None:
         [[world]] = read(file, "SELECT sandbox_world FROM dashboard_upstream")
         assert world == f"--scenario stuck-production --seed 1 --opened {OPENED_AT + 600}"
         dashboard.end(signal.SIGINT)
-    assert "held other runs and was replaced" in dashboard.log.read_text()
+    assert "Sandbox database replaced: it held other runs." in dashboard.log.read_text()
 
 
 def test_scenario_of_same_opening_keeps_its_database(checkout: Path) -> None:

@@ -127,7 +127,7 @@ def test_check_of_empty_account_names_role_to_check(sandbox: Sandbox, url: str) 
     sandbox.world.projects = ()
     report = check(url)
     assert (report.exit_status, report.projects) == (0, [])
-    assert report.hint.startswith("The token sees no project.")
+    assert report.hint.startswith("The token has access to no project.")
 
 
 def test_check_of_account_without_pipelines_finds_no_difference(sandbox: Sandbox, url: str) -> None:

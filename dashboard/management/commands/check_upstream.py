@@ -135,7 +135,9 @@ def _rate_limit_lines(report: Report) -> Iterator[str]:
 def _verdict(report: Report) -> str:
     if report.exit_status == NOT_CHECKED:
         return f"The projects cannot be read. {report.stopped}"
-    verdict = "All as documented." if not report.exit_status else "Not all is as documented."
+    verdict = (
+        "All as documented." if not report.exit_status else "Some answers are not as documented."
+    )
     if not report.exit_status and all(stage.run_count is None for stage in report.stages):
         verdict = "As documented, but no runs could be read: little was checked."
     return f"{verdict} {report.stopped}".strip()

@@ -78,7 +78,9 @@ class Command(ServerCommand):
 def port_number(text: str) -> int:
     """Return the number of a port; raise ArgumentTypeError if there is no such port."""
     if not (text.isascii() and text.isdecimal() and int(text) <= MAX_PORT):
-        raise ArgumentTypeError(f"{text!r} is no port: use 1 to {MAX_PORT}, or 0 for any free one.")
+        raise ArgumentTypeError(
+            f"{text!r} is not a port: use 1 to {MAX_PORT}, or 0 for any free one."
+        )
     return int(text)
 
 
@@ -129,7 +131,7 @@ def _replace_sandbox_database(sandbox_world: str) -> None:
         sandbox_database.remove_file()
     except sandbox_database.InUse as error:
         raise CommandError(str(error)) from error
-    sys.stderr.write("The sandbox starts anew: its database held other runs and was replaced.\n")
+    sys.stderr.write("Sandbox database replaced: it held other runs.\n")
     _migrate()
     verify_database(sandbox_world)
 
