@@ -15,6 +15,7 @@ from dashboard.models.accounts.sessions import SessionStore
 from tests.support import databases, oidc
 from tests.support.databases import query_database
 from tests.support.html import parse_html, select_one, text_of
+from tests.support.live_runs import wait_until
 from tests.support.oidc import (
     Browser,
     Dashboard,
@@ -283,6 +284,8 @@ def test_signed_in_user_gets_pages_from_the_cache(visitor: Browser, username: st
 def test_groups_are_gained_and_lost_at_sign_in(
     dashboard: Dashboard, provider: Provider, username: str
 ) -> None:
+    # Until the sync has read a run, nobody may abort any.
+    wait_until(lambda: may_abort(dashboard.administrator), seconds=60, interval=0.2)
     allowed = []
     for groups in (["rm", "unknown"], [], "rm", None):
         provider.set_claims(username, preferred_username=username, groups=groups)
