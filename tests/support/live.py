@@ -213,9 +213,27 @@ def run_in_each_thread(pool: ThreadPoolExecutor, work: Callable[[], object]) -> 
     list(pool.map(wait_and_run, range(pool._max_workers)))
 
 
+class PromptServer(uvicorn.Server):
+    """Stops at once: uvicorn looks every tenth of a second, and waits for another in any case."""
+
+    async def main_loop(self) -> None:
+        counter = 0
+        while not await self.on_tick(counter):
+            counter = (counter + 1) % 1_000_000
+            await asyncio.sleep(0.01)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=0.1)
+
+
 def web_server(app: Any) -> uvicorn.Server:
     """Return a server of an ASGI application, for the caller to run on a socket."""
-    return uvicorn.Server(
+    return PromptServer(
         uvicorn.Config(
             app,
             http=LimitedHttpProtocol,
