@@ -12,7 +12,18 @@ from functools import cache
 from typing import Any
 
 from django.db import transaction
-from django.db.models import BooleanField, Count, Exists, ExpressionWrapper, F, OuterRef, Q
+from django.db.models import (
+    BooleanField,
+    Case,
+    Count,
+    Exists,
+    ExpressionWrapper,
+    F,
+    OuterRef,
+    Q,
+    Value,
+    When,
+)
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 
@@ -200,20 +211,25 @@ def claim_runs(now: datetime, limit: int, *, aborting_only: bool = False) -> Seq
 def release_stage(stage: Stage, now: datetime, read_plan: Plan) -> None:
     """Release a stage and schedule its next read."""
     row = Stage.objects.filter(pk=stage.pk)
-    failures, cause = row.values_list("failures", "error").get()
-    facts = _facts(row.values_list(*FACTS_FIELDS, named=True).get(), _count_in_flight())
-    interval = read_plan.stage_interval(facts, now)
-    if failures:
-        interval = max(schedule.failure_backoff(failures, cause), read_plan.watched_interval)
+    state = row.values_list(*FACTS_FIELDS, "failures", "error", named=True).get()
+    interval = read_plan.stage_interval(_facts(state, _count_in_flight()), now)
+    if state.failures:
+        backoff = schedule.failure_backoff(state.failures, state.error)
+        interval = max(backoff, read_plan.watched_interval)
         row.update(next_sync_at=now + interval, leased_until=None)
         return
-    row.update(fresh_until=now + interval, leased_until=None)
-    # A time changed meanwhile requests a read newer than ours: keep it.
-    unchanged = row.filter(next_sync_at=stage.next_sync_at)
     # A first read omits older runs in flight and the release flow: they are due at once.
     incomplete = Q(in_flight_incomplete=True, has_flow=True) | Q(flow_synced_at=None)
-    unchanged.exclude(incomplete).update(next_sync_at=now + interval)
-    unchanged.filter(incomplete).update(next_sync_at=now)
+    row.update(
+        fresh_until=now + interval,
+        leased_until=None,
+        # A time changed meanwhile requests a read newer than ours: keep it.
+        next_sync_at=Case(
+            When(~Q(next_sync_at=stage.next_sync_at), then=F("next_sync_at")),
+            When(incomplete, then=Value(now)),
+            default=Value(now + interval),
+        ),
+    )
 
 
 def release_after_flow_read(stage: Stage) -> None:
