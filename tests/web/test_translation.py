@@ -49,6 +49,7 @@ from dashboard.runs.statuses import RUN_STATUSES
 from dashboard.sync.run_lookup import SearchProgress
 from dashboard.web.components.runs import run_search
 from dashboard.web.http import errors, lookup
+from dashboard.web.pages import run_lookup
 from tests.support import factories
 from tests.support.html import parse_html
 from tests.support.live import Live
@@ -472,7 +473,7 @@ def test_run_lookup_page_is_translatable(
     factories.stage(parent=factories.pipeline("1", factories.project("1")))
     request = rf.get("/runs/1/")
     request.user = User(username="ά")
-    page = run_search.render_progress(request, permissions.ALL, "1", progress)
+    page = run_lookup.progress_response(request, permissions.ALL, "1", progress)
     assert list(untranslated_texts(parse_html(page))) == []
 
 

@@ -79,10 +79,10 @@ def _render_progress(
         if reload_response := _reload_response(request):
             return reload_response
         raise run_search.not_found(request, user_permissions, run_id, candidates)
-    return _progress_response(request, user_permissions, run_id, search)
+    return progress_response(request, user_permissions, run_id, search)
 
 
-def _progress_response(
+def progress_response(
     request: HttpRequest, user_permissions: Permissions, run_id: str, search: SearchProgress
 ) -> HttpResponse:
     """Render the progress of a search; the page refreshes itself."""
