@@ -1,7 +1,7 @@
 """HTTP of the web server: limits that uvicorn does not have, and the address of the peer.
 
-Without the limits anybody could keep a thousand connections open by sending half a request on each,
-or by reading no answer, or fill the memory with headers.
+Without the limits anybody could keep a thousand connections open, by sending half a request on each
+or by not reading the answers, or fill the memory with headers.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     request_timeout: ClassVar[float] = 20.0  # seconds from the first byte to the last
     max_head_bytes: ClassVar[int] = 32_768  # of the request line and all headers
-    # Of an answer that waits in this process, so many bytes have to be read in so many seconds.
-    reading_timeout: ClassVar[float] = 60.0
-    min_read_bytes: ClassVar[int] = 16_384
+    # Seconds in which the kernel has to take more of an answer that waits in this process. It does
+    # so once a third of what it holds, up to 4 MB, has been read: 10 KB a second are enough.
+    reading_timeout: ClassVar[float] = 300.0
 
     _reading_check: asyncio.TimerHandle | None = None
     _unread_bytes = 0
@@ -115,7 +115,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _check_reading(self) -> None:
         self._reading_check = None
-        if self.transport.get_write_buffer_size() > self._unread_bytes - self.min_read_bytes:
+        if self.transport.get_write_buffer_size() >= self._unread_bytes:
             self.transport.abort()
         else:
             self._expect_reading()

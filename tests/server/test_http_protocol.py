@@ -206,7 +206,6 @@ async def test_answer_that_is_read_slowly_arrives_completely(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(LimitedHttpProtocol, "reading_timeout", 2.0)
-    monkeypatch.setattr(LimitedHttpProtocol, "min_read_bytes", 1)
     received = 0
     async with serving() as (_, port):
         with socket.socket() as client:
@@ -215,3 +214,23 @@ async def test_answer_that_is_read_slowly_arrives_completely(
                 received += len(chunk)
                 await asyncio.sleep(0.08)  # so that all of it takes longer than the timeout
     assert received > ANSWER_BYTES
+
+
+@pytest.mark.anyio
+async def test_client_that_reads_ten_kilobytes_a_second_counts_as_reading() -> None:
+    loop = asyncio.get_running_loop()
+    read_bytes = max_read_bytes = 0  # until the kernel takes more of the answer
+    async with serving() as (server, port):
+        with socket.socket() as client:
+            await request_answer(client, port, "/", "close")
+            await loop.sock_recv(client, 15)  # it has begun
+            (connection,) = server.server_state.connections
+            assert isinstance(connection, LimitedHttpProtocol)
+            unread_bytes = connection.transport.get_write_buffer_size()
+            while unread_bytes > ANSWER_BYTES // 2:
+                read_bytes += len(await loop.sock_recv(client, 16_384))
+                await asyncio.sleep(0)
+                if connection.transport.get_write_buffer_size() < unread_bytes:
+                    unread_bytes = connection.transport.get_write_buffer_size()
+                    max_read_bytes, read_bytes = max(max_read_bytes, read_bytes), 0
+    assert max_read_bytes / LimitedHttpProtocol.reading_timeout < 10_000
