@@ -91,13 +91,13 @@ def test_messages_have_a_text_and_all_its_parameters(path: Path) -> None:
     for node in ast.walk(tree):
         match node:
             case ast.Call(ast.Name(name), [key, *_], keywords) if name in texts:
-                found = (key.body, key.orelse) if isinstance(key, ast.IfExp) else (key,)
-                for each in found:
-                    if not isinstance(each, ast.Constant):
+                branches = (key.body, key.orelse) if isinstance(key, ast.IfExp) else (key,)
+                for branch in branches:
+                    if not isinstance(branch, ast.Constant):
                         continue  # a composed key: the module's own tests try all of them
-                    text = ast.unparse(texts[name][each.value])
-                    missing = set(PLACEHOLDER.findall(text)) - {one.arg for one in keywords}
-                    assert not missing, f"{path}:{node.lineno} {each.value} lacks {missing}"
+                    text = ast.unparse(texts[name][branch.value])
+                    missing = set(PLACEHOLDER.findall(text)) - {keyword.arg for keyword in keywords}
+                    assert not missing, f"{path}:{node.lineno} {branch.value} lacks {missing}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Messages: texts by key with parameters, and the one way from them to a page or a line. Pure.
+"""Messages, which are texts by key with parameters, and their forms on pages and in lines. Pure.
 
 A module has one table of its texts by key (`MessageTable`). A message is a key and parameters:
 tests assert these, and `tests/texts.txt` pins the words. Where a name or a time stands in a
@@ -113,8 +113,8 @@ def parts(value: Value) -> Iterator[Part]:
         case Message():
             yield from value.parts()
         case tuple():
-            for each in value:
-                yield from parts(each)
+            for text in value:
+                yield from parts(text)
         case TypicalDuration():
             yield durations.format_typical(value)
         case int():
@@ -126,10 +126,11 @@ def parts(value: Value) -> Iterator[Part]:
 def join_texts(*texts: RichText, separator: str = " ") -> tuple[RichText, ...]:
     """Return the texts with a separator between them, without empty ones."""
     result: list[RichText] = []
-    for text in (each for each in texts if each):
-        if result:
+    for text in texts:
+        if text and result:
             result.append(separator)
-        result.append(text)
+        if text:
+            result.append(text)
     return tuple(result)
 
 

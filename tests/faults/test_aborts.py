@@ -81,7 +81,7 @@ def test_abort_without_answer_is_not_resent_while_its_run_cannot_be_read(
 
 def happened() -> set[EventType]:
     """Return the types of the abort's events."""
-    return {EventType(each) for each in AbortEvent.objects.values_list("event_type", flat=True)}
+    return {EventType(value) for value in AbortEvent.objects.values_list("event_type", flat=True)}
 
 
 def find_kind(fault: str, timing: str) -> FaultKind:

@@ -31,5 +31,5 @@ def _messages(text: Value) -> Iterator[Message]:
             yield from _messages(value)
         yield text
     elif isinstance(text, tuple):
-        for each in text:
-            yield from _messages(each)
+        for part in text:
+            yield from _messages(part)

@@ -138,7 +138,7 @@ def assert_log_has_each_change_once(records: Sequence[LogRecord], failed: Collec
 def assert_log_has_abort(records: Sequence[LogRecord], types: Collection[EventType]) -> None:
     """Fail unless the log says all that has happened to an abort."""
     events = {record.msg["event"] for record in records if isinstance(record.msg, dict)}
-    missing = {_ABORT_EVENTS[each] for each in types if each in _ABORT_EVENTS} - events
+    missing = {_ABORT_EVENTS[kind] for kind in types if kind in _ABORT_EVENTS} - events
     assert not missing, f"never logged: {missing}"
 
 
