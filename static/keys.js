@@ -20,7 +20,7 @@ document.addEventListener("keydown", (event) => {
   const shortcut = SHORTCUTS[event.key];
   if (!shortcut || !shortcutsToggle.checked || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
   // Checkboxes take no text.
-  if (event.target.isContentEditable || event.target.closest("input:not([type=checkbox]), textarea, select") || $("dialog[open]")) return;
+  if (event.target.isContentEditable || event.target.closest("input:not([type=checkbox]), textarea, select") || $("dialog[open], :popover-open")) return;
   event.preventDefault();
   const links = $$("#live a.title, #live [data-stage] > a").filter((link) => link.checkVisibility());
   const element = shortcut(links, links.findIndex((link) => rowOf(link)?.contains(document.activeElement)));
