@@ -320,12 +320,12 @@ def _has_answer(abort: Abort) -> bool:
 
     Then the reply to that commit was lost, and the work runs for a second time.
     """
-    kept = Abort.objects.filter(pk=abort.pk, answered_at__gte=abort.sent_at)
-    added = abort.events.filter(
+    stored_answers = Abort.objects.filter(pk=abort.pk, answered_at__gte=abort.sent_at)
+    answer_events = abort.events.filter(
         event_type__in=[EventType.NOT_SENT, EventType.ANSWERED_LATE],
         occurred_at__gte=abort.sent_at,
     )
-    return kept.exists() or added.exists()
+    return stored_answers.exists() or answer_events.exists()
 
 
 def conclude(abort: Abort, run: Run, now: datetime) -> None:

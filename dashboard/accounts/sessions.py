@@ -70,8 +70,8 @@ def valid_sessions(user: User, at: datetime) -> tuple[list[Session], bool]:
     Those of an earlier password are not listed: nobody can use them.
     """
     stored = list(_valid(user, at)[: MAX_LISTED + 1])
-    listed = [session for session in stored[:MAX_LISTED] if _is_of_password(session, user)]
-    return listed, len(stored) > MAX_LISTED
+    user_sessions = [session for session in stored[:MAX_LISTED] if _is_of_password(session, user)]
+    return user_sessions, len(stored) > MAX_LISTED
 
 
 def _valid(user: User, at: datetime) -> QuerySet[Session]:

@@ -300,10 +300,10 @@ class NorthflankClient:
         """Return the object that `parse` finds in the response; UnexpectedResponse if none."""
 
         def parse_data(body: object, status: int) -> T:
-            found = parse(responses.unwrap(body, status))
-            if found is None:
+            result = parse(responses.unwrap(body, status))
+            if result is None:
                 raise responses.unexpected("required fields are missing", status)
-            return found
+            return result
 
         return await self._request(method, route, path, parse_data, deadline=deadline)
 

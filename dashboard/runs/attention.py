@@ -112,8 +112,8 @@ def severity(now: Time) -> Case:
 
 def severities(runs: Iterable[Run], now: datetime) -> dict[int, Severity]:
     """Return the severity of each of these runs that needs attention, by the run's key."""
-    chosen = Run.objects.filter(pk__in=[run.pk for run in runs])
-    return {run.pk: Severity(-run.inverse_severity) for run in load(chosen, now)}
+    query = Run.objects.filter(pk__in=[run.pk for run in runs])
+    return {run.pk: Severity(-run.inverse_severity) for run in load(query, now)}
 
 
 def _stage_rank(name: str) -> int:

@@ -113,14 +113,14 @@ def load_in_flight(run: Run, visible: Q) -> list[Run]:
     """Return the runs in flight in the run's pipeline, in the stages that match `visible`."""
     pipeline = run.stage.pipeline
     # A removed run holds up no other; it is included only if it is `run` itself.
-    loaded = [
+    runs = [
         other
         for other in _in_flight_query(visible).fetch(pipeline=pipeline.pk)
         if other.removed_at is None or other.pk == run.pk
     ]
-    for other in loaded:
+    for other in runs:
         other.stage.pipeline = pipeline
-    return loaded
+    return runs
 
 
 @lru_cache(maxsize=100)

@@ -92,8 +92,8 @@ class Choices:
             if not seconds or float(seconds[1]) > float(seconds[2] or seconds[1]):
                 raise ValueError(f"abort-seconds is a number or a range like 2-6, not {value!r}")
         elif value not in CHOICES[name].values:
-            known = ", ".join(CHOICES[name].values)
-            raise ValueError(f"choice {name!r} cannot be {value!r}; possible are: {known}")
+            values = ", ".join(CHOICES[name].values)
+            raise ValueError(f"choice {name!r} cannot be {value!r}; possible are: {values}")
 
 
 def _argument(flag: str, help: str, **more: Any) -> dict[str, Any]:
@@ -190,8 +190,8 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.scenario not in SCENARIOS:
-            known = ", ".join(SCENARIOS)
-            raise ValueError(f"unknown scenario {self.scenario!r}; known are: {known}")
+            names = ", ".join(SCENARIOS)
+            raise ValueError(f"unknown scenario {self.scenario!r}; known are: {names}")
         if not self.token:
             raise ValueError("the token must not be empty")
         if not 0 < self.history_hours < math.inf:

@@ -26,7 +26,7 @@ from psycopg.pq import Conninfo
 from dashboard.db.threads import now
 from dashboard.models import Pruning, Session, Worker, append_only
 from dashboard.sync.reports import freshness
-from dashboard.upstream.identity import configured_identity
+from dashboard.upstream.source import configured_source
 
 LOCK_TIMEOUT = 10.0  # seconds to wait for another process that uses the database
 _HEADERS = {"sqlite": b"SQLite format 3\0", "postgresql": b"PGDMP"}
@@ -44,7 +44,7 @@ class BackupError(Exception):
 class _Contents:
     """What a backup contains, as far as a restore needs to check it."""
 
-    identity: str  # of the Northflank that it mirrors; empty: none yet
+    source: str  # the Northflank that it mirrors; empty: none yet
     migrations: frozenset[tuple[str, str]]
     tables: frozenset[str]
 
@@ -115,13 +115,12 @@ def restore(file: Path, *, replaces: bool, lock_timeout: float = LOCK_TIMEOUT) -
 def _verify_settings(contents: _Contents) -> None:
     if ("dashboard", "0001_initial") not in contents.migrations:
         raise BackupError("This is not a backup of this dashboard.")
-    if contents.identity not in {"", configured_identity()}:
+    if contents.source not in {"", configured_source()}:
         raise BackupError(
-            f"The backup mirrors {contents.identity}, but the settings are for "
-            f"{configured_identity()}."
+            f"The backup mirrors {contents.source}, but the settings are for {configured_source()}."
         )
-    known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
-    if unknown := sorted(contents.migrations - known.keys()):
+    our_migrations = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
+    if unknown := sorted(contents.migrations - our_migrations.keys()):
         names = ", ".join(f"{app}.{name}" for app, name in unknown)
         raise BackupError(
             f"The backup was made by a newer version of the dashboard (it has {names}). Install "
@@ -217,9 +216,9 @@ def _read_sqlite(file: Path) -> _Contents:
             if not names >= {_MIGRATIONS, _UPSTREAM}:
                 raise BackupError("This is not a backup of this dashboard.")
             migrations = database.execute(f"SELECT app, name FROM {_MIGRATIONS}")  # noqa: S608
-            identities = database.execute(f"SELECT identity FROM {_UPSTREAM}")  # noqa: S608
-            identity = next((identity for (identity,) in identities), "")
-            return _Contents(identity, frozenset(migrations), names)
+            sources = database.execute(f"SELECT identity FROM {_UPSTREAM}")  # noqa: S608
+            source = next((source for (source,) in sources), "")
+            return _Contents(source, frozenset(migrations), names)
     except sqlite3.Error as error:
         raise BackupError(f"{file} is damaged or incomplete: {error}.") from error
 
@@ -242,14 +241,14 @@ def _read_postgresql(file: Path) -> _Contents:
     tables = frozenset(_TABLE_ENTRY.findall(entries))
     if not tables >= {_MIGRATIONS, _UPSTREAM}:
         raise BackupError("This is not a backup of this dashboard.")
-    wanted = [f"--table={table}" for table in (_MIGRATIONS, _UPSTREAM)]
+    table_options = [f"--table={table}" for table in (_MIGRATIONS, _UPSTREAM)]
     script = _run_client(
-        "pg_restore", "--data-only", *wanted, "--file=-", str(file), connects=False
+        "pg_restore", "--data-only", *table_options, "--file=-", str(file), connects=False
     )
     rows = list(_copied_rows(script))
     migrations = {(row["app"], row["name"]) for table, row in rows if table == _MIGRATIONS}
-    identity = next((row["identity"] for table, row in rows if table == _UPSTREAM), "")
-    return _Contents(identity, frozenset(migrations), tables)
+    source = next((row["identity"] for table, row in rows if table == _UPSTREAM), "")
+    return _Contents(source, frozenset(migrations), tables)
 
 
 def _verify_unlocked(tables: Collection[str], lock_timeout: float) -> None:
@@ -304,8 +303,8 @@ def _run_client(program: str, *arguments: str, connects: bool = True) -> str:
 def _conninfo(password_file: Path) -> str:
     """Return how to connect to the database; the password is in a file, not in the command line."""
     settings = connection.get_connection_params()
-    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
-    params = {name: value for name, value in settings.items() if name in known}
+    names = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    params = {name: value for name, value in settings.items() if name in names}
     password = str(params.pop("password", ""))
     if password:
         password_file.touch(mode=0o600)

@@ -28,7 +28,7 @@ from dashboard.sync.pruning import Pruner
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import access_hint
 from dashboard.upstream import connection as upstream_connection
-from dashboard.upstream.identity import configured_identity
+from dashboard.upstream.source import configured_source
 from dashboard.web.live.feed import Broadcaster, close_broadcaster, open_broadcaster
 
 log = structlog.get_logger(__name__)
@@ -168,13 +168,13 @@ def verify_database(sandbox_world: str = "") -> None:
     An error that is still recorded from an earlier process is logged again, since only that process
     logged its start.
     """
-    identity = configured_identity()
+    source = configured_source()
     row, _ = Upstream.objects.get_or_create(
-        pk=1, defaults={"identity": identity, "sandbox_world": sandbox_world}
+        pk=1, defaults={"identity": source, "sandbox_world": sandbox_world}
     )
-    if row.identity != identity:
+    if row.source != source:
         raise UpstreamMismatch(
-            f"This database mirrors {row.identity}, but the settings are for {identity}. "
+            f"This database mirrors {row.source}, but the settings are for {source}. "
             "Set DATABASE_URL to another database."
         )
     if sandbox_world and row.sandbox_world != sandbox_world:

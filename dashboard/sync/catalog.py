@@ -46,13 +46,13 @@ def mirror_projects(
             Project.objects.filter(slug__in=[api.id for api in api_projects])
         )
         for api_project in api_projects:
-            listed: dict[str, Any] = {"synced_at": now, "missing_since": None, "removed_at": None}
+            fields: dict[str, Any] = {"synced_at": now, "missing_since": None, "removed_at": None}
             if api_project.name is not None:  # else the known name stays
-                listed["name"] = api_project.name
+                fields["name"] = api_project.name
             project, _ = Project.objects.update_or_create(
                 slug=api_project.id,
-                defaults=listed,
-                create_defaults={"name": api_project.id} | listed,
+                defaults=fields,
+                create_defaults={"name": api_project.id} | fields,
             )
             CatalogSync.objects.get_or_create(project=project, defaults={"next_sync_at": now})
         mirror.schedule_reread(Stage.objects.filter(pipeline__project__in=reappeared), now)
@@ -76,16 +76,16 @@ def mirror_pipelines(
         ChangeCounter.reserve(0)  # locked first, as by all writers
         reappeared = _reappeared_keys(project.pipelines.filter(slug__in=listed_ids))
         for api_pipeline in page.items:
-            listed: dict[str, Any] = {"synced_at": now, "missing_since": None, "removed_at": None}
+            fields: dict[str, Any] = {"synced_at": now, "missing_since": None, "removed_at": None}
             if api_pipeline.name is not None:  # else what is known stays
-                listed["name"] = api_pipeline.name
+                fields["name"] = api_pipeline.name
                 if api_pipeline.description is not None:
-                    listed["description"] = api_pipeline.description
+                    fields["description"] = api_pipeline.description
             pipeline, is_new = Pipeline.objects.update_or_create(
                 project=project,
                 slug=api_pipeline.id,
-                defaults=listed,
-                create_defaults={"name": api_pipeline.id} | listed,
+                defaults=fields,
+                create_defaults={"name": api_pipeline.id} | fields,
             )
             if is_new:
                 # No list shows which stages have a release flow: each of the three is read.

@@ -149,16 +149,16 @@ def prune(now: datetime) -> Iterator[float]:
 
 def count_prunable(now: datetime) -> Deleted:
     """Return what `prune` would delete."""
-    counted = Deleted()
-    for _ in _batches(limits(now), counted, is_dry_run=True):
+    total = Deleted()
+    for _ in _batches(limits(now), total, is_dry_run=True):
         pass
-    return counted
+    return total
 
 
 def _batches(limits: Limits, deleted: Deleted, *, is_dry_run: bool) -> Iterator[None]:
-    kept = _KeptRuns()
+    kept_runs = _KeptRuns()
     for runs in _runs_in_batches(Run.objects.all(), limits.runs):
-        keys = {key: stage for key, stage in runs if key not in kept.of_stage(stage)}
+        keys = {key: stage for key, stage in runs if key not in kept_runs.of_stage(stage)}
         if not is_dry_run:
             _delete_runs(keys, limits.runs)
         deleted.runs += len(keys)
@@ -167,7 +167,7 @@ def _batches(limits: Limits, deleted: Deleted, *, is_dry_run: bool) -> Iterator[
     with_steps = Run.objects.filter(steps__isnull=False)
     with_steps = with_steps.filter(ended_at__gte=limits.runs) if is_dry_run else with_steps
     for runs in _runs_in_batches(with_steps, limits.steps):
-        pks = [key for key, stage in runs if key not in kept.successes_of_stage(stage)]
+        pks = [key for key, stage in runs if key not in kept_runs.successes_of_stage(stage)]
         if not is_dry_run:
             removal = {"steps": None, "steps_removed_at": db_threads.now()}
             Run.objects.filter(pk__in=pks).update(**removal)

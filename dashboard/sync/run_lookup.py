@@ -355,12 +355,12 @@ def _claim_next_stages(
             )
         repeated = [pk for pk in pending if pk in lookups]
         excess = set(repeated[capacity.repeat_requests :])
-        chosen = [pk for pk in pending if pk not in excess]
-        if not chosen:
+        stage_keys = [pk for pk in pending if pk not in excess]
+        if not stage_keys:
             message = _("Repeated lookups have used their share of the search budget.")
             return [], replace(progress, blocked_reason=message, resumes_at=capacity.resumes_at)
-        chosen = chosen[: min(limit, capacity.requests)]
-        stages_by_key = Stage.objects.select_related("pipeline__project").in_bulk(chosen)
+        stage_keys = stage_keys[: min(limit, capacity.requests)]
+        stages_by_key = Stage.objects.select_related("pipeline__project").in_bulk(stage_keys)
         # Without a confirmed spelling, trying both would double the cost of a search.
         confirmed_segment = path_spelling.find_confirmed() or "production"
         queries = [
@@ -369,7 +369,7 @@ def _claim_next_stages(
                 _candidate_segments(stages_by_key[pk], confirmed_segment),
                 from_search=True,
             )
-            for pk in chosen
+            for pk in stage_keys
             if pk in stages_by_key
         ]
         _record_queries(queries, lookups, run_id, now)

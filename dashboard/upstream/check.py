@@ -372,8 +372,8 @@ class _Checks:
         after = self.client.rate_limit
         if before is not None and after is not None:
             used = before.remaining - after.remaining
-            counted = {0: "not /v1/auth", 1: "/v1/auth too"}
-            self.observe([("counted-requests", counted.get(used, "unclear"))])
+            answers = {0: "not /v1/auth", 1: "/v1/auth too"}
+            self.observe([("counted-requests", answers.get(used, "unclear"))])
 
     async def send[T](
         self,
@@ -437,9 +437,9 @@ def _describe_abort_permission(auth: Auth | None) -> str:
     """Return whether `/v1/auth` lists the right to abort; how it spells rights is undocumented."""
     if auth is None or not auth.permissions:
         return "/v1/auth lists no permissions"
-    wanted = {"pipelines", "general", "update"}
+    right = {"pipelines", "general", "update"}
     words = (set(re.findall(r"[a-z]+", permission.lower())) for permission in auth.permissions)
-    is_listed = any(wanted <= found for found in words)
+    is_listed = any(right <= found for found in words)
     return f"/v1/auth {'lists' if is_listed else 'does not list'} Pipelines > General > Update"
 
 

@@ -18,7 +18,7 @@ from dashboard.northflank import (
     find_differences,
 )
 from dashboard.upstream import budget_store
-from dashboard.upstream.identity import configured_identity
+from dashboard.upstream.source import configured_source
 
 MAX_REQUESTS = 20
 _MAX_REQUESTS_PER_CALL = 2  # the client repeats a failed read once
@@ -149,12 +149,12 @@ class CheckClient:
             if name.startswith("x-ratelimit-") or name == "retry-after"
         }
 
-    def _add_differences(self, found: list[Difference]) -> None:
-        for difference in found:
+    def _add_differences(self, differences: list[Difference]) -> None:
+        for difference in differences:
             key = difference.route, difference.field, difference.problem
-            known = self.differences.get(key)
+            earlier = self.differences.get(key)
             self.differences[key] = replace(
-                difference, count=difference.count + (known.count if known else 0)
+                difference, count=difference.count + (earlier.count if earlier else 0)
             )
 
     def _describe(self, failure: NorthflankError) -> list[Difference]:
@@ -183,7 +183,7 @@ def _find_database_problem() -> str:
     if not {RateBudget._meta.db_table, Upstream._meta.db_table} <= set(tables):
         return "The database is not migrated: run `manage.py migrate`."
     other = (
-        Upstream.objects.exclude(identity=configured_identity())
+        Upstream.objects.exclude(identity=configured_source())
         .values_list("identity", flat=True)
         .first()
     )

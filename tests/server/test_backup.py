@@ -24,7 +24,7 @@ from dashboard.models import Project, Run, Upstream, append_only
 from dashboard.models.aborts import EventType
 from dashboard.models.accounts.access import AccessKind
 from dashboard.server import backup
-from dashboard.upstream.identity import configured_identity
+from dashboard.upstream.source import configured_source
 from tests.support import factories
 
 ON_POSTGRESQL = connection.vendor == "postgresql"
@@ -70,7 +70,7 @@ def hostile_data(manager: User) -> Run:
     abort = factories.abort(run, manager, "refused", reason=text, settled_at=timezone.now())
     abort.add_event(EventType.REQUESTED, timezone.now(), detail=text)
     access_log.record(AccessKind.SIGNED_IN, timezone.now(), user=manager, detail=text)
-    Upstream.objects.create(pk=1, identity=configured_identity(), error_message=text)
+    Upstream.objects.create(pk=1, identity=configured_source(), error_message=text)
     return run
 
 
@@ -186,7 +186,7 @@ def test_restore_after_worker_was_killed_is_possible(file: Path) -> None:
 def test_restore_of_another_upstream_is_refused(hostile_data: Run, tmp_path: Path) -> None:
     Upstream.objects.update(identity="https://api.other.example a\tteam")
     run("backup", tmp_path / "backup")
-    Upstream.objects.update(identity=configured_identity())
+    Upstream.objects.update(identity=configured_source())
     message = error_of("restore", tmp_path / "backup", "--replace")
     assert "The backup mirrors https://api.other.example a\tteam" in message
 

@@ -83,7 +83,9 @@ def choosable_groups() -> QuerySet[Group]:
     return Group.objects.exclude(name=demo.GROUP).order_by("name", "pk")
 
 
-def add_account(author: Author, username: str, password: str, wanted: AccountSettings) -> User:
+def add_account(
+    author: Author, username: str, password: str, account_settings: AccountSettings
+) -> User:
     """Add an account and return it.
 
     `password` is hashed; empty: the account cannot sign in with a password. Raise
@@ -99,11 +101,13 @@ def add_account(author: Author, username: str, password: str, wanted: AccountSet
         except IntegrityError:  # added by another administrator just now
             raise is_taken from None
         before[rights_changes.account(user.pk)] = None
-        _apply(author.user, user, wanted)
+        _apply(author.user, user, account_settings)
     return user
 
 
-def change_account(author: Author, key: int, wanted: AccountSettings, version: str) -> None:
+def change_account(
+    author: Author, key: int, account_settings: AccountSettings, version: str
+) -> None:
     """Change an account; raise AdministrationError.
 
     Conflict if it is not as `version` (`rights_changes.version`) any more.
@@ -111,7 +115,7 @@ def change_account(author: Author, key: int, wanted: AccountSettings, version: s
     subject = rights_changes.account(key)
     with recorded_change(author, "Changed.", subject) as before:
         require_version(before[subject], version)
-        _apply(author.user, User.objects.get(pk=key), wanted)
+        _apply(author.user, User.objects.get(pk=key), account_settings)
 
 
 def set_password(author: Author, key: int, password: str) -> None:
@@ -134,26 +138,34 @@ def _require(permission: Permission) -> None:
         raise NotAllowed(permission.denied_reason)
 
 
-def _apply(administrator: User, user: User, wanted: AccountSettings) -> None:
+def _apply(administrator: User, user: User, account_settings: AccountSettings) -> None:
     _require(edit_permission(administrator, user))
     flags = (user.is_staff, user.is_superuser)
-    if not administrator.is_superuser and (wanted.is_staff, wanted.is_superuser) != flags:
+    if (
+        not administrator.is_superuser
+        and (account_settings.is_staff, account_settings.is_superuser) != flags
+    ):
         raise NotAllowed(_("Only superusers can make an account superuser or staff."))
     is_own = user.pk == administrator.pk
-    if is_own and (wanted.is_active, wanted.is_superuser) != (user.is_active, user.is_superuser):
+    if is_own and (account_settings.is_active, account_settings.is_superuser) != (
+        user.is_active,
+        user.is_superuser,
+    ):
         raise NotAllowed(_("You cannot deactivate yourself, or stop being a superuser."))
-    user.is_active = wanted.is_active
-    user.is_staff = wanted.is_staff
-    user.is_superuser = wanted.is_superuser
+    user.is_active = account_settings.is_active
+    user.is_staff = account_settings.is_staff
+    user.is_superuser = account_settings.is_superuser
     user.save(update_fields=["is_active", "is_staff", "is_superuser"])
-    kept = set(user.groups.filter(name=demo.GROUP).values_list("pk", flat=True))
-    chosen = set(choosable_groups().filter(pk__in=wanted.group_keys).values_list("pk", flat=True))
-    if wanted.group_keys - chosen:
+    demo_groups = set(user.groups.filter(name=demo.GROUP).values_list("pk", flat=True))
+    group_keys = set(
+        choosable_groups().filter(pk__in=account_settings.group_keys).values_list("pk", flat=True)
+    )
+    if account_settings.group_keys - group_keys:
         raise AdministrationError(_("One of the groups no longer exists."))
     current = set(user.groups.values_list("pk", flat=True))
     if not administrator.is_superuser:
-        _require_held_permissions(administrator, chosen - current)
-    user.groups.set(chosen | kept)
+        _require_held_permissions(administrator, group_keys - current)
+    user.groups.set(group_keys | demo_groups)
 
 
 def _require_held_permissions(administrator: User, group_keys: Collection[int]) -> None:

@@ -22,13 +22,13 @@ class Pattern:
 
 def patterns(user_permissions: Permissions) -> list[Pattern]:
     """Return the rights of all projects: those that rules name, then all others."""
-    named = sorted({rule.project_id for rule in user_permissions.rules} - {0})
+    project_ids = sorted({rule.project_id for rule in user_permissions.rules} - {0})
     by_reasons: dict[tuple[Right, ...], list[int]] = {}
-    rights_of = {project: _rights(user_permissions, project) for project in (*named, 0)}
-    for project in named:
+    rights_of = {project: _rights(user_permissions, project) for project in (*project_ids, 0)}
+    for project in project_ids:
         by_reasons.setdefault(tuple(map(_without_project, rights_of[project])), []).append(project)
-    found = [Pattern(tuple(ids), rights_of[ids[0]]) for ids in by_reasons.values()]
-    return [*found, Pattern((), rights_of[0])]
+    project_patterns = [Pattern(tuple(ids), rights_of[ids[0]]) for ids in by_reasons.values()]
+    return [*project_patterns, Pattern((), rights_of[0])]
 
 
 def _rights(user_permissions: Permissions, project_id: int) -> tuple[Right, ...]:
@@ -67,11 +67,11 @@ def accounts_with(action: str, project_id: int, stage: str) -> QuerySet[User]:
 
 def holders(users: Iterable[User], project_id: int, stage: str) -> list[Holder]:
     """Return the right of each account in a project and stage."""
-    listed = list(users)
-    by_key = permissions.for_users([user.pk for user in listed])
+    accounts = list(users)
+    by_key = permissions.for_users([user.pk for user in accounts])
     return [
         Holder(user, by_key[user.pk], by_key[user.pk].right_at(project_id, stage))
-        for user in listed
+        for user in accounts
         if user.pk in by_key
     ]
 

@@ -95,8 +95,8 @@ def _token_lines(token: TokenReport) -> Iterator[str]:
         "projects": token.projects,
         "expires": output.format_time(token.expires_at) if token.expires_at else "never",
     }
-    known = [f"{name} {output.printable(fact, 200)}" for name, fact in facts.items() if fact]
-    yield f"Token: {', '.join(known)}"
+    texts = [f"{name} {output.printable(fact, 200)}" for name, fact in facts.items() if fact]
+    yield f"Token: {', '.join(texts)}"
     for permission in token.permissions:
         if "project" in permission.lower() or "pipeline" in permission.lower():
             yield f"  has {output.printable(permission, 100)}"

@@ -33,6 +33,7 @@ class RequestCounter(models.Model):
 class Upstream(models.Model):
     """One row: which Northflank this database mirrors, and its current error, if any."""
 
+    # Stored under an older name; in code it is `source`, an identity is a signed-in user.
     identity = models.TextField(help_text="Base URL and team; 'sandbox' for the sandbox.")
     sandbox_world = models.TextField(
         blank=True, help_text="The sandbox's arguments on which its runs depend."
@@ -47,6 +48,11 @@ class Upstream(models.Model):
         default=0, help_text="Number of the latest request when the outage began."
     )
     last_success_at = models.DateTimeField(null=True, help_text="When a request last succeeded.")
+
+    @property
+    def source(self) -> str:
+        """Which Northflank this database mirrors (upstream/source.py)."""
+        return self.identity
 
 
 class RateBudget(models.Model):

@@ -68,12 +68,12 @@ def stages_data_age(stages: Sequence[Stage]) -> DataAge:
 
 def place_data_age(stages: Sequence[Stage]) -> DataAge:
     """Return the data age of the stages of a pipeline, or of one stage, including unread stages."""
-    listed = [
+    current_stages = [
         stage
         for stage in stages
         if stage.pipeline.removed_at is None and stage.pipeline.project.removed_at is None
     ]
-    unread = coverage.measure_stages(listed, db_threads.now()).text
+    unread = coverage.measure_stages(current_stages, db_threads.now()).text
     return replace(stages_data_age(stages), incomplete_text=unread)
 
 

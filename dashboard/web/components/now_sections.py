@@ -112,8 +112,8 @@ class NowSections:
 
     @property
     def _failed(self) -> RunSection:
-        listed = self._attention_rows, self._other_rows, self._aborted_list[0]
-        rows, count = self._list(in_flight.failed_earlier, MAX_CONCLUDED, *listed)
+        earlier_rows = self._attention_rows, self._other_rows, self._aborted_list[0]
+        rows, count = self._list(in_flight.failed_earlier, MAX_CONCLUDED, *earlier_rows)
         recently_failed = len(self.attention_runs) - self._attention_in_flight
         return RunSection(
             "failed",
@@ -129,9 +129,9 @@ class NowSections:
 
     @cached_property
     def _attention_rows(self) -> list[RowKey]:
-        listed = [run.pk for run in self.attention_runs[:MAX_IN_FLIGHT]]
-        keys = {key.pk: key for key in run_row.load_keys(listed)}
-        return [keys[pk] for pk in listed if pk in keys]
+        pks = [run.pk for run in self.attention_runs[:MAX_IN_FLIGHT]]
+        keys = {key.pk: key for key in run_row.load_keys(pks)}
+        return [keys[pk] for pk in pks if pk in keys]
 
     @property
     def _attention_in_flight(self) -> int:
@@ -151,8 +151,8 @@ class NowSections:
 
     @cached_property
     def _aborted_list(self) -> tuple[list[RowKey], int]:
-        listed = self._attention_rows, self._other_rows
-        return self._list(in_flight.recently_aborted, MAX_CONCLUDED, *listed)
+        earlier_rows = self._attention_rows, self._other_rows
+        return self._list(in_flight.recently_aborted, MAX_CONCLUDED, *earlier_rows)
 
     @property
     def _in_flight_note(self) -> str:
@@ -164,14 +164,14 @@ class NowSections:
         return f"{stages} {above}".strip()
 
     def _list(
-        self, select: SelectRuns, limit: int, *others: list[RowKey]
+        self, select: SelectRuns, limit: int, *earlier_rows: list[RowKey]
     ) -> tuple[list[RowKey], int]:
-        """Return the rows of the first `limit` runs, without those in `others`, and the total."""
+        """Return the rows of the first `limit` runs without `earlier_rows`, and the total."""
         query = _prepare_keys(select, self.permissions, limit)
         keys = [RowKey(*values) for values in query.fetch(now=self.now)]
         # A run may have moved from one section to another between their queries.
-        listed = {key.pk for other in others for key in other}
-        rows = [key for key in keys if key.pk not in listed]
+        earlier_pks = {key.pk for rows in earlier_rows for key in rows}
+        rows = [key for key in keys if key.pk not in earlier_pks]
         if len(keys) < limit:
             return rows, len(rows)
         return rows, select(in_flight.visible_runs(self.permissions), self.now).count()

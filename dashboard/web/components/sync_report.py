@@ -214,8 +214,8 @@ class _Queries:
         self.stages = PreparedQuery(
             visible.annotate(has_omissions=has_omissions).values_list(*_StageState._fields)
         )
-        listed = Stage.objects.filter(pk__in=Keys("stages")).select_related("pipeline__project")
-        self.listed_stages = PreparedModels(listed.only(*_ROW_FIELDS))
+        stages = Stage.objects.filter(pk__in=Keys("stages")).select_related("pipeline__project")
+        self.listed_stages = PreparedModels(stages.only(*_ROW_FIELDS))
         lists = lookup.visible_catalog_lists(permissions).exclude(error="", omitted_by_page={})
         self.defective_lists = PreparedModels(lists.select_related("project"))
         self.workers = PreparedModels(Worker.objects.order_by("-heartbeat_at", "name"))

@@ -104,5 +104,5 @@ def _is_superuser(request: HttpRequest) -> bool:
 
 def theme(request: HttpRequest) -> str:
     """Return the theme that the user chose; empty: the system's."""
-    chosen = request.COOKIES.get("theme", "")
-    return chosen if chosen in {"light", "dark"} else ""
+    value = request.COOKIES.get("theme", "")
+    return value if value in {"light", "dark"} else ""

@@ -292,11 +292,11 @@ def _with_new_rows(
 ) -> LivePart:
     """Return the part with the rows that the channel's pages may not have yet."""
     if last is not None:
-        known = {key.pk for key in last.rows}
+        present = {key.pk for key in last.rows}
     else:  # the page itself listed the rows that have not changed since its version
         since_version = change_set.since_version or 0
-        known = {key.pk for key in part.rows if key.version <= since_version}
-    return part.with_rows(channel.permissions, known)
+        present = {key.pk for key in part.rows if key.version <= since_version}
+    return part.with_rows(channel.permissions, present)
 
 
 _current: list[Broadcaster] = []  # at most one

@@ -55,9 +55,9 @@ class LivePart:
     is_new: bool = False
     rows: tuple[RowKey, ...] = ()
 
-    def with_rows(self, permissions: Permissions, known: Container[int]) -> "LivePart":
-        """Return the part with the rows of runs whose keys are not in `known`."""
-        missing = [key for key in self.rows if key.pk not in known]
+    def with_rows(self, permissions: Permissions, present: Container[int]) -> "LivePart":
+        """Return the part with the rows of runs whose keys are not in `present`."""
+        missing = [key for key in self.rows if key.pk not in present]
         if not missing:
             return self
         html_by_pk = run_row.render_rows(missing, permissions)

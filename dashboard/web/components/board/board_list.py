@@ -90,13 +90,13 @@ def find_page(
             return Group.ATTENTION
         return Group.IN_FLIGHT if key in in_flight else Group.OTHER
 
-    listed = sorted(keys_by_choice[board_filter.show], key=group)
+    sorted_keys = sorted(keys_by_choice[board_filter.show], key=group)
     start = (board_filter.page - 1) * PER_PAGE
     return PageOfPipelines(
-        groups={key: group(key) for key in listed[start : start + PER_PAGE]},
+        groups={key: group(key) for key in sorted_keys[start : start + PER_PAGE]},
         number=board_filter.page,
-        total=len(listed),
-        counts={choice: len(chosen) for choice, chosen in keys_by_choice.items()},
+        total=len(sorted_keys),
+        counts={choice: len(matches) for choice, matches in keys_by_choice.items()},
     )
 
 
@@ -117,6 +117,6 @@ def _matching_keys(permissions: Permissions, board_filter: BoardFilter) -> list[
 
 @lru_cache(maxsize=100)
 def _listed_query(permissions: Permissions, columns: tuple[str, ...]) -> PreparedQuery:
-    listed = Pipeline.objects.filter(removed_at=None, project__removed_at=None)
-    visible = listed.filter(permissions.project_filter("project"))
+    pipelines = Pipeline.objects.filter(removed_at=None, project__removed_at=None)
+    visible = pipelines.filter(permissions.project_filter("project"))
     return PreparedQuery(visible.order_by("project__slug", "slug").values_list(*columns))

@@ -135,7 +135,7 @@ def _render(facts: Collection[CellFacts]) -> dict[int, SafeString]:
 
 def _cache_key(facts: CellFacts, chart_version: int | None) -> str:
     stage = facts.stage
-    shown = (
+    contents = (
         stage.pipeline.project.slug,
         stage.pipeline.slug,
         stage.pipeline.name,
@@ -147,4 +147,4 @@ def _cache_key(facts: CellFacts, chart_version: int | None) -> str:
         facts.acknowledgements,
         chart_version,
     )
-    return f"board_cell:{stage.pk}:{blake2b(repr(shown).encode(), digest_size=12).hexdigest()}"
+    return f"board_cell:{stage.pk}:{blake2b(repr(contents).encode(), digest_size=12).hexdigest()}"

@@ -47,12 +47,12 @@ class RecordFilter:
 
         Others and an invalid position are ignored with a warning.
         """
-        known = {*names, POSITION}
-        values = {name: query.get(name, "").replace("\0", "").strip() for name in known}
+        parameters = {*names, POSITION}
+        values = {name: query.get(name, "").replace("\0", "").strip() for name in parameters}
         self.warnings += [
             _("Unknown filter “%(name)s” ignored.") % {"name": name[:MAX_QUOTED]}
             for name in query
-            if name not in known
+            if name not in parameters
         ]
         before = values.pop(POSITION)
         self.before_pk = keys.parse_pk(before)
@@ -75,8 +75,8 @@ def load_page[T: Model, R](
 ) -> RecordPage[R]:
     """Return the page of records that a filter selects."""
     records = load(record_filter.before_pk, per_page + 1)
-    shown = records[:per_page]
+    page_records = records[:per_page]
     return RecordPage(
-        rows=[build_row(record) for record in shown],
-        older_url=record_filter.older_url(shown[-1].pk) if len(records) > per_page else "",
+        rows=[build_row(record) for record in page_records],
+        older_url=record_filter.older_url(page_records[-1].pk) if len(records) > per_page else "",
     )

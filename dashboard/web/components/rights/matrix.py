@@ -73,8 +73,10 @@ def load(query: Mapping[str, str]) -> Matrix:
     groups = groups.filter(name__icontains=texts_given["group"])
     project_text = texts_given["project"]
     has_text = Q(name__icontains=project_text) | Q(slug__icontains=project_text)
-    listed = Q(removed_at=None) | Q(pk__in=Grant.objects.exclude(project=None).values("project"))
-    projects = Project.objects.filter(has_text, listed).order_by("name", "slug")
+    is_current = Q(removed_at=None) | Q(
+        pk__in=Grant.objects.exclude(project=None).values("project")
+    )
+    projects = Project.objects.filter(has_text, is_current).order_by("name", "slug")
     group_page = Paginator(groups, GROUPS_PER_PAGE).get_page(query.get("groups"))
     project_page = Paginator(projects, PROJECTS_PER_PAGE).get_page(query.get("projects"))
     shown_groups, shown_projects = list(group_page), list(project_page)

@@ -29,13 +29,13 @@ _SYSTEMS = {
 def describe(request: HttpRequest) -> str:
     """Return a label such as “Firefox, Windows”; else the start of the header; empty without it."""
     user_agent = request.headers.get("User-Agent", "")
-    names = (_BROWSERS, _SYSTEMS)
-    if label := ", ".join(filter(None, [_find(user_agent, known) for known in names])):
+    tables = (_BROWSERS, _SYSTEMS)
+    if label := ", ".join(filter(None, [_find(user_agent, names) for names in tables])):
         return label
     # Without control and formatting characters, such as those that change the direction.
     printable = "".join(c if c.isprintable() else " " for c in user_agent[: 10 * LABEL_LENGTH])
     return " ".join(printable.split())[:LABEL_LENGTH]
 
 
-def _find(user_agent: str, known: dict[str, str]) -> str:
-    return next((name for text, name in known.items() if text in user_agent), "")
+def _find(user_agent: str, names: dict[str, str]) -> str:
+    return next((name for text, name in names.items() if text in user_agent), "")

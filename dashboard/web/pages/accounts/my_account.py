@@ -135,14 +135,14 @@ class TokenRow:
 
 def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
     user, at = signed_in_user(request), now()
-    listed, has_more = sessions.valid_sessions(user, at)
+    valid_sessions, has_more = sessions.valid_sessions(user, at)
     session_key = request.session.session_key
     context = {
         "nav": "my_account",
         "form": form,
         "password_denied_reason": password_change.denied_reason(user),
         "password_rules": password_validators_help_texts(),
-        "sessions": [SessionRow(session, session.pk == session_key) for session in listed],
+        "sessions": [SessionRow(session, session.pk == session_key) for session in valid_sessions],
         "max_sessions": sessions.MAX_LISTED if has_more else 0,
         "tokens": [
             TokenRow(

@@ -3,7 +3,7 @@
 from django.conf import settings
 
 
-def configured_identity() -> str:
+def configured_source() -> str:
     """Return the API's address and the team; "sandbox" for the sandbox."""
     if settings.SANDBOX:
         return "sandbox"
