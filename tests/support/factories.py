@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from itertools import count
+from itertools import batched, count
 from typing import Any
 
 from django.contrib.auth.models import Group, User
@@ -121,7 +121,9 @@ def insert_copies(row: Model, changes: Iterable[Mapping[str, Any]]) -> None:
     values = ", ".join(["%s"] * len(fields))
     with transaction.atomic(), connection.cursor() as cursor:
         table = quote(meta.db_table)
-        cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({values})", rows)
+        # In parts: PostgreSQL's driver would send all rows before the server has read the first.
+        for part in batched(rows, 500):
+            cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({values})", part)
 
 
 def timing(stage: Stage, **fields: Any) -> StageTiming:
