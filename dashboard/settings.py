@@ -352,7 +352,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CACHES = {
     "default": {
-        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "BACKEND": "dashboard.web.components.fragment_cache.FragmentCache",
         # Rendered rows and charts, about 4 KB each. A changed run has a new entry and the old one
         # stays, so that this limit alone decides what a process takes.
         "OPTIONS": {"MAX_ENTRIES": 3_000},

@@ -179,6 +179,9 @@ class PreparedModels[M: Model]:
             self._sql, self._parameters = _with_literals(*self._compiler.as_sql())
         except EmptyResultSet:
             self._sql = ""  # whatever the parameters, it selects no row
+            return
+        columns = [column for column, *_ in self._compiler.select]
+        self._converters = self._compiler.get_converters(columns)
 
     def fetch(self, **values: Any) -> list[M]:
         """Return the instances."""
@@ -190,6 +193,7 @@ class PreparedModels[M: Model]:
         compiler = copy.copy(self._compiler)
         compiler.connection = connection  # this thread's
         compiler.execute_sql = lambda **_: [rows]
+        compiler.get_converters = lambda _columns: self._converters
         # What Django needs of a queryset to build instances.
         queryset: Any = SimpleNamespace(
             db=DEFAULT_DB_ALIAS,

@@ -13,7 +13,7 @@ from django.db.models import F, Q
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.functional import Promise
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -264,10 +264,11 @@ def render_rows(versions: Iterable[tuple[int, int]]) -> dict[int, SafeString]:
     rows that are not cached are loaded and rendered.
     """
     keys = {pk: _cache_key(pk, version) for pk, version in versions}
-    cached: dict[str, SafeString] = cache.get_many(keys.values())
+    cached = cache.get_many(keys.values())
     missing = [pk for pk, key in keys.items() if key not in cached]
     rendered = _render_and_cache(Abort.objects.filter(pk__in=missing)) if missing else {}
-    return {pk: rendered[pk] if pk in rendered else cached[key] for pk, key in keys.items()}
+    html_by_pk = {pk: rendered.get(pk) or cached[key] for pk, key in keys.items()}
+    return {pk: mark_safe(html) for pk, html in html_by_pk.items()}
 
 
 def _render_and_cache(aborts: AbortQuerySet) -> dict[int, SafeString]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache as cache_result
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -293,10 +294,9 @@ def render_rows(keys: Iterable[RowKey], permissions: Permissions) -> dict[int, S
 
     Only rows that are not cached are loaded and rendered.
     """
+    permission_at = lru_cache(permissions.abort_permission_at)  # most rows are of few stages
     cache_keys = {
-        key.pk: _cache_key(
-            key.pk, key.version, permissions.abort_permission_at(key.project, key.stage)
-        )
+        key.pk: _cache_key(key.pk, key.version, permission_at(key.project, key.stage))
         for key in keys
     }
     cached = cache.get_many(cache_keys.values())

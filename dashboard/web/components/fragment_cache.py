@@ -1,0 +1,70 @@
+"""The cache of rendered fragments: a Django cache backend in the memory of a process."""
+
+import time
+from collections.abc import Iterable
+from threading import Lock
+from typing import Any, cast
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+
+_DEFAULT_TIMEOUT = cast("float", DEFAULT_TIMEOUT)
+
+
+class FragmentCache(BaseCache):
+    """Texts by key; at most `MAX_ENTRIES`, those written longest ago dropped first.
+
+    Django's own LocMemCache pickles each value: a page of 100 rows would spend a tenth of its time
+    on that. Here other values than texts are kept as they are, so nobody may change them. A text is
+    kept as UTF-8: one "…" in it doubles the memory that a Python string takes. A markup is returned
+    as a plain text.
+    """
+
+    def __init__(self, _location: str, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        self._entries: dict[str, tuple[Any, float | None]] = {}  # (value, when it expires)
+        self._lock = Lock()
+
+    def get(self, key: str, default: Any = None, version: int | None = None) -> Any:
+        entry = self._entries.get(key)
+        if entry is None or (entry[1] is not None and entry[1] <= time.time()):
+            return default
+        value = entry[0]
+        return value.decode() if isinstance(value, bytes) else value
+
+    def get_many(self, keys: Iterable[str], version: int | None = None) -> dict[str, Any]:
+        found = ((key, self.get(key)) for key in keys)
+        return {key: value for key, value in found if value is not None}
+
+    def set(
+        self,
+        key: str,
+        value: Any,
+        timeout: float | None = _DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> None:
+        stored = value.encode() if isinstance(value, str) else value
+        with self._lock:
+            self._entries.pop(key, None)
+            self._entries[key] = stored, self.get_backend_timeout(timeout)
+            while len(self._entries) > self._max_entries:
+                del self._entries[next(iter(self._entries))]
+
+    def add(
+        self,
+        key: str,
+        value: Any,
+        timeout: float | None = _DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> bool:
+        if self.get(key) is not None:
+            return False
+        self.set(key, value, timeout)
+        return True
+
+    def delete(self, key: str, version: int | None = None) -> bool:
+        with self._lock:
+            return self._entries.pop(key, None) is not None
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()

@@ -1,0 +1,91 @@
+"""The cache of rendered fragments."""
+
+from datetime import timedelta
+
+import pytest
+import time_machine
+from django.utils.safestring import mark_safe
+
+from dashboard.web.components.fragment_cache import FragmentCache
+
+
+@pytest.fixture
+def fragments() -> FragmentCache:
+    return FragmentCache("", {"TIMEOUT": 3600, "OPTIONS": {"MAX_ENTRIES": 3}})
+
+
+def test_text_is_returned_as_plain_text(fragments: FragmentCache) -> None:
+    fragments.set("row", mark_safe("<b>Übung …</b>"))
+
+    text = fragments.get("row")
+
+    assert text == "<b>Übung …</b>"
+    assert type(text) is str
+
+
+def test_other_value_is_returned_as_it_is(fragments: FragmentCache) -> None:
+    statuses = ["new_status"]
+    fragments.set("statuses", statuses)
+
+    assert fragments.get("statuses") is statuses
+
+
+def test_missing_entry_returns_default(fragments: FragmentCache) -> None:
+    assert fragments.get("row") is None
+    assert fragments.get("row", "default") == "default"
+
+
+def test_several_entries_are_returned_by_key(fragments: FragmentCache) -> None:
+    assert fragments.set_many({"1": "one", "2": ""}) == []
+
+    assert fragments.get_many(["2", "3", "1"]) == {"2": "", "1": "one"}
+
+
+@pytest.mark.parametrize(("timeout", "days"), [(60, 0), (None, 400)])
+def test_entry_expires_after_its_timeout(
+    fragments: FragmentCache, timeout: float | None, days: int
+) -> None:
+    with time_machine.travel("2026-03-01T12:00Z", tick=False) as clock:
+        fragments.set("row", "text", timeout)
+        clock.shift(timedelta(days=days, seconds=59))
+        assert fragments.get("row") == "text"
+        clock.shift(timedelta(seconds=1))
+        assert fragments.get("row") == (None if timeout else "text")
+
+
+def test_default_timeout_is_that_of_the_settings(fragments: FragmentCache) -> None:
+    with time_machine.travel("2026-03-01T12:00Z", tick=False) as clock:
+        fragments.set("row", "text")
+        clock.shift(timedelta(seconds=3600))
+        assert fragments.get("row") is None
+
+
+def test_entry_written_longest_ago_is_dropped(fragments: FragmentCache) -> None:
+    for key in "abc":
+        fragments.set(key, key)
+    fragments.set("a", "again")
+    fragments.set("d", "d")
+
+    assert fragments.get_many("abcd") == {"a": "again", "c": "c", "d": "d"}
+
+
+def test_add_keeps_an_existing_entry(fragments: FragmentCache) -> None:
+    assert fragments.add("row", "first")
+    assert not fragments.add("row", "second")
+
+    assert fragments.get("row") == "first"
+
+
+def test_deleted_entry_is_gone(fragments: FragmentCache) -> None:
+    fragments.set("row", "text")
+
+    assert fragments.delete("row")
+    assert not fragments.delete("row")
+    assert fragments.get("row") is None
+
+
+def test_clear_drops_all_entries(fragments: FragmentCache) -> None:
+    fragments.set_many({"1": "one", "2": "two"})
+    fragments.clear()
+
+    assert fragments.get_many("12") == {}
