@@ -20,6 +20,7 @@ TEXT_ARGUMENTS = {"_": 1, "gettext": 1, "gettext_lazy": 1, "ngettext": 2, "ngett
 TEXT_ARGUMENTS |= {"pgettext": 2, "pgettext_lazy": 2, "npgettext": 3, "npgettext_lazy": 3}
 TRANSLATE = re.compile(r"""\{% translate (?:"([^"]*)"|'([^']*)')""")
 CALL = re.compile(r"""\b_\("([^"]*)"\)""")  # in Jinja's macros
+PLURAL_CALL = re.compile(r"""\bngettext\("([^"]*)", "([^"]*)",""")
 BLOCK = re.compile(r"\{% blocktranslate\b.*?%\}(.*?)\{% endblocktranslate %\}", re.DOTALL)
 PLURAL = "{% plural %}"
 PLACEHOLDER = re.compile(r"%\((\w+)\)")
@@ -58,6 +59,8 @@ def texts_of_template(source: str) -> Iterator[str]:
         yield match[1] or match[2]
     for match in CALL.finditer(source):
         yield match[1]
+    for match in PLURAL_CALL.finditer(source):
+        yield " | ".join(match.groups())
     for match in BLOCK.finditer(source):
         yield " | ".join(match[1].split(PLURAL))
 

@@ -4,6 +4,7 @@ Jinja compiles a template to Python, so a row costs a fraction of what it costs 
 templates. It escapes every value, and a name that does not exist is an error.
 """
 
+import re
 from typing import Any, cast
 
 from django.template import engines
@@ -11,6 +12,7 @@ from django.template.backends.jinja2 import Jinja2
 from django.utils import translation
 from django.utils.safestring import SafeString, mark_safe
 from jinja2 import Environment, StrictUndefined
+from jinja2.ext import Extension
 from markupsafe import Markup
 
 from dashboard.web.components import elements
@@ -25,7 +27,7 @@ def render(name: str, *args: object, **kwargs: object) -> SafeString:
 
 def environment(**options: Any) -> Environment:
     """Return the environment of Django's Jinja engine, which settings.TEMPLATES names."""
-    options |= {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    options |= {"undefined": StrictUndefined, "trim_blocks": True, "extensions": [Dedented]}
     templates = Environment(**options)  # noqa: S701, Django passes autoescape=True
     templates.filters["attribute"] = elements.attribute
     templates.globals |= {
@@ -34,6 +36,7 @@ def environment(**options: Any) -> Environment:
         "dated_clock": elements.dated_clock,
         "icon": elements.icon,
         "iso_utc": elements.iso_utc,
+        "ngettext": _translate_plural,
         "rich_text": elements.rich_text,
         "since": elements.since,
         "time_ago": elements.time_ago,
@@ -41,6 +44,17 @@ def environment(**options: Any) -> Environment:
     return templates
 
 
+class Dedented(Extension):
+    """Leaves out the indentation of templates: a tenth of a long page's bytes."""
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        return re.sub(r"(?m)^[ \t]+", "", source)
+
+
 def _translate(text: str) -> Markup:
     # Translations may contain markup, as in Django's templates; what is inserted is escaped.
     return Markup(translation.gettext(text))  # noqa: S704
+
+
+def _translate_plural(singular: str, plural: str, number: int) -> Markup:
+    return Markup(translation.ngettext(singular, plural, number))  # noqa: S704

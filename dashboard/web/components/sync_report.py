@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.template.defaultfilters import filesizeformat
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Keys, PreparedModels, PreparedQuery
@@ -22,9 +24,18 @@ from dashboard.sync.schedule import StageClass
 from dashboard.sync.webhooks import status as webhook_status
 from dashboard.sync.webhooks.status import WebhookStatus
 from dashboard.upstream import access_hint, budget_store
+from dashboard.web.components import macros
 from dashboard.web.http import links, lookup
 
 MAX_STAGES = 100  # rows of the stage table; the other stages are only counted
+POLLING_REASONS = {
+    StageClass.WATCHED: gettext_lazy("watched, with runs in flight"),
+    StageClass.IN_FLIGHT: gettext_lazy("runs in flight"),
+    StageClass.EXPECTED: gettext_lazy("watched"),
+    StageClass.RECENT: gettext_lazy("recently changed"),
+    StageClass.IDLE: gettext_lazy("idle"),
+    StageClass.NO_FLOW: gettext_lazy("no release flow"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,11 @@ class SyncStatus:
     polling_reasons: list[PollingReasonRow]
     hidden_stage_count: int
     database: DatabaseFacts | None  # None: not pruned yet, or the user may not view all runs
+
+    @property
+    def stage_rows(self) -> SafeString:
+        """The rows of `stages` as markup."""
+        return macros.render("sync_stages.html#rows", self.stages)
 
 
 def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
@@ -312,13 +328,14 @@ def _stage_rows(
 ) -> list[StageRow]:
     """Return the rows of stages in the order of `keys`."""
     stages = {stage.pk: stage for stage in loaded}
+    polling_reasons = {kind: str(text) for kind, text in POLLING_REASONS.items()}
     return [
         StageRow(
             project=stage.pipeline.project.name,
             pipeline=stage.pipeline.name,
             stage=stage.name,
             url=links.stage_url(stage),
-            polling_reason=_polling_reason_text(stage_classes[stage.pk]),
+            polling_reason=polling_reasons[stage_classes[stage.pk]],
             synced_at=stage.synced_at,
             is_stale=stage.pk in stale,
             refresh_interval=durations.format_rounded(stage.fresh_until - stage.synced_at)
@@ -352,7 +369,7 @@ def _polling_reason_rows(
             oldest_sync_at[stage_class] = synced_at
     return [
         PollingReasonRow(
-            polling_reason=_polling_reason_text(kind),
+            polling_reason=str(POLLING_REASONS[kind]),
             stage_count=stage_counts[kind],
             target_interval=durations.format_rounded(timedelta(seconds=kind.value)),
             oldest_sync_at=oldest_sync_at.get(kind),
@@ -362,14 +379,3 @@ def _polling_reason_rows(
         for kind in StageClass
         if stage_counts[kind]
     ]
-
-
-def _polling_reason_text(stage_class: StageClass) -> str:
-    return {
-        StageClass.WATCHED: _("watched, with runs in flight"),
-        StageClass.IN_FLIGHT: _("runs in flight"),
-        StageClass.EXPECTED: _("watched"),
-        StageClass.RECENT: _("recently changed"),
-        StageClass.IDLE: _("idle"),
-        StageClass.NO_FLOW: _("no release flow"),
-    }[stage_class]
