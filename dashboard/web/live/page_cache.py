@@ -5,7 +5,6 @@ database, and for a minute at most. What differs between users with the same per
 of it: it has gaps, which are filled in at each request.
 """
 
-import re
 import secrets
 import struct
 import zlib
@@ -41,13 +40,14 @@ from dashboard.web.http.responses.htmx import is_htmx
 MAX_AGE = timedelta(minutes=1)
 MAX_BYTES = 8_000_000
 MAX_CSRF_TOKENS = 2_000
-COMPRESSION_LEVEL = 5  # level 6 takes half as long again, for one hundredth fewer bytes
+COMPRESSION_LEVEL = 3  # level 5 takes twice as long, for a tenth fewer bytes
 VIEW_INTERVAL = timedelta(seconds=10)  # between two records of a page's views
 
-# The gaps. Random, so that no text from Northflank can contain one.
-USERNAME, CSRF_TOKEN, VERSION = (f"{name}-{secrets.token_hex(16)}" for name in "ucv")
+# The gaps. Random, so that no text from Northflank can contain one. All have the same beginning,
+# by which a page is split ten times as fast as by an expression that matches any of them.
+_GAP = f"gap-{secrets.token_hex(16)}-"
+USERNAME, CSRF_TOKEN, VERSION = (_GAP + letter for letter in "ucv")
 GAPS = {"username": USERNAME, "csrf_token": CSRF_TOKEN}  # by template variable
-_GAP = re.compile(f"({USERNAME}|{CSRF_TOKEN}|{VERSION})")
 
 
 class Visit(NamedTuple):
@@ -117,11 +117,10 @@ class GappedText:
     def __init__(self, text: str) -> None:
         self._parts: list[str | tuple[bytes, bytes]] = []  # a gap, or bytes and their compression
         compressor = zlib.compressobj(COMPRESSION_LEVEL, wbits=-zlib.MAX_WBITS)
-        for part in _GAP.split(text):
-            if _GAP.fullmatch(part):
-                self._parts.append(part)
-            elif part:
-                raw = part.encode()
+        for number, part in enumerate(text.split(_GAP)):
+            if number:
+                self._parts.append(_GAP + part[0])
+            if raw := part[bool(number) :].encode():
                 # After a full flush, nothing refers to what was before it.
                 compressed = compressor.compress(raw) + compressor.flush(zlib.Z_FULL_FLUSH)
                 self._parts.append((raw, compressed))
