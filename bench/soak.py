@@ -1,12 +1,12 @@
 """Half an hour of use, with faults that come and go: what grows?
 
-    uv run bench/soak.py [--minutes 30] [--viewers 200] [--database postgres://…/database]
+    uv run bench/soak.py [--minutes 30] [--viewers 200] [--postgres postgres://…/database]
 
 Starts `manage.py serve` and a sandbox as two processes. In this one, people in sixteen sessions
 have pages open with their streams and leave them for others, load pages, start and abort runs, sign
 in and out, and break off. Each minute another fault comes and goes (soak_faults.py). Once a minute
 all of them pause, and a line shows what the server has. Prints what has grown since a sixth of the
-time, and exits with 1 if a target is missed. Without `--database` it uses a SQLite file.
+time, and exits with 1 if a target is missed. Without `--postgres` it uses a SQLite file.
 """
 
 import argparse
@@ -166,13 +166,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=int, default=30)
     parser.add_argument("--viewers", type=int, default=200)
     parser.add_argument(
-        "--database", default="", help="a PostgreSQL server, as postgres://…/database"
+        "--postgres", default="", help="a PostgreSQL server, as postgres://…/database"
     )
     options = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8192), hard), hard))
     table = Table()
-    with scratch() as bench, database(options.database) as url:
+    with scratch() as bench, database(options.postgres) as url:
         try:
             asyncio.run(soak(table, bench, options.minutes, options.viewers, url))
         except BaseException:

@@ -52,7 +52,7 @@ class Snapshot:
 
     @cached_property
     def in_flight_stages(self) -> list[Stage]:
-        """The visible stages with runs in flight, with pipeline and project."""
+        """The visible stages with runs in flight: their name, project and age of data."""
         return _stages_query(self.permissions).fetch(stages=self.in_flight_by_stage)
 
     @cached_property
@@ -94,5 +94,7 @@ class Snapshot:
 @lru_cache(maxsize=100)
 def _stages_query(permissions: Permissions) -> PreparedModels[Stage]:
     visible = Stage.objects.listed().filter(permissions.stage_filter())
-    in_keys = visible.filter(pk__in=Keys("stages"))
-    return PreparedModels(in_keys.select_related("pipeline__project"))
+    in_keys = visible.filter(pk__in=Keys("stages")).select_related("pipeline")
+    # Now needs no more of each of perhaps hundreds.
+    fields = "name", "has_flow", "synced_at", "fresh_until", "pipeline__project"
+    return PreparedModels(in_keys.only(*fields))
