@@ -67,3 +67,18 @@ def test_threads_share_one_heap(arguments: list[str], is_shared: bool) -> None:
         [sys.executable, "-c", HEAPS, *arguments], capture_output=True, text=True, check=True
     )
     assert (result.stdout.count("<heap ") == 1) is is_shared
+
+
+def test_objects_of_the_start_are_no_longer_searched() -> None:
+    script = """
+import gc
+from dashboard.server import memory
+
+before = len(gc.get_objects())
+memory.spare_collections()
+print(gc.get_freeze_count() >= before * 0.9, gc.get_threshold()[0])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["True", "10000"]
