@@ -30,6 +30,8 @@ from django.db.models.functions import Cast, Concat, Length
 from django.db.models.query import ModelIterable
 from django.db.models.sql.compiler import SQLCompiler
 
+from dashboard.db import generic_plans
+
 type Rows = tuple[tuple[Any, ...], ...]
 
 
@@ -226,7 +228,9 @@ class CombinedQuery:
 
     def fetch(self, **values: Any) -> Rows:
         """Return the rows of all parts, each combined with each, as the database's own types."""
-        return tuple(_execute(self._sql, _resolve(self._parameters, values)))
+        parameters = _resolve(self._parameters, values)
+        rows = generic_plans.fetch(self._sql, parameters)
+        return tuple(_execute(self._sql, parameters) if rows is None else rows)
 
 
 def _with_literals(sql: str, values: Iterable[Any]) -> tuple[str, list[Parameter | Keys]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import re
 import sqlite3
@@ -12,10 +13,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.utils import timezone
 
+from dashboard.db import generic_plans
 from dashboard.models import (
     AccessEvent,
     ChangeCounter,
@@ -80,26 +83,43 @@ def _count_steps(visits: Visits) -> Iterator[Callable[..., Any]]:
 
 @contextlib.contextmanager
 def _count_rows(visits: Visits) -> Iterator[Callable[..., Any]]:
+    planned_once: set[str] = set()
+
     def execute(run: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
         if sql.startswith(("SELECT", "UPDATE", "DELETE", "WITH", "(")):
-            visits[_key(sql)] += _visited_rows(sql, params)
+            visits[_key(sql)] += _visited_rows(sql, params, is_generic=sql in planned_once)
         return run(sql, params, many, context)
+
+    def fetch(sql: str, _parameters: Any) -> None:
+        planned_once.add(sql)  # outside a transaction
 
     # What an index can find: a table of 600 rows may be read whole, which proves nothing. A plan
     # that needs what is off seems so expensive that PostgreSQL compiles it for a second: no `jit`.
     options = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
     with connection.cursor() as cursor:
         cursor.execute("; ".join(f"SET LOCAL {option} = off" for option in options))
-    yield execute
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generic_plans, "fetch", fetch)
+        yield execute
 
 
-def _visited_rows(sql: str, params: Any) -> int:
+def _visited_rows(sql: str, params: Any, *, is_generic: bool) -> int:
     connection.ensure_connection()
     # The statement is run twice, so the first run must leave nothing behind.
     undone = contextlib.nullcontext() if sql.startswith("SELECT") else transaction.atomic()
     with undone, connection.connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
+        statement = sql
+        if is_generic:
+            numbers = itertools.count(1)
+            numbered = re.sub("%s", lambda _: f"${next(numbers)}", sql).replace("%%", "%")
+            cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+            cursor.execute(f"PREPARE planned AS {numbered}")
+            values = f"({', '.join(['%s'] * len(params))})" if params else ""
+            statement = f"EXECUTE planned{values}"
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", params)
         (plan,) = cursor.fetchone()
+        if is_generic:
+            cursor.execute("DEALLOCATE planned")
         if not sql.startswith("SELECT"):
             transaction.set_rollback(True)
     plan = plan if isinstance(plan, list) else json.loads(plan)

@@ -1,0 +1,59 @@
+"""Statements that PostgreSQL plans once for each connection, not at each execution.
+
+The plan is generic: it does not depend on the parameters. It is for statements that visit few rows
+whatever these are, and that take longer to plan than to execute.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.db import DatabaseError, connection
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+
+# SQLSTATEs of a plan that has to be made anew: a migration has changed a type, or somebody has
+# dropped all plans of the connection.
+_OUTDATED = {"0A000", "26000"}
+
+
+def register(app: AppConfig) -> None:
+    """Allow generic plans on every connection from now on that leads to the server itself."""
+    connection_created.connect(_allow_plans, dispatch_uid=f"{app.name}.generic_plans")
+
+
+def _allow_plans(connection: BaseDatabaseWrapper, **_: Any) -> None:
+    if connection.vendor != "postgresql":
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SET plan_cache_mode = force_generic_plan")
+        cursor.execute("SELECT pg_backend_pid()")
+        (backend_pid,) = cursor.fetchone()
+    # A pooler answers with a number of its own. If it pools transactions, it may execute what
+    # another connection has planned under the same name.
+    if backend_pid == connection.connection.info.backend_pid:
+        connection.connection.prepare_threshold = 0
+
+
+def fetch(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]] | None:
+    """Return the rows that a statement selects; None: it can't be planned once, or not now.
+
+    It can't in a transaction, which would end if the plan were outdated.
+    """
+    if connection.vendor != "postgresql" or connection.in_atomic_block:
+        return None
+    from psycopg import Cursor  # not loaded on SQLite
+
+    try:
+        with connection.cursor() as cursor:
+            if connection.connection.prepare_threshold is None:
+                return None
+            # Django's own inserts the parameters into the text, so that each statement is another.
+            cursor.cursor = Cursor(connection.connection)
+            cursor.execute(sql, parameters)
+            return list(cursor.fetchall())
+    except DatabaseError as error:
+        if getattr(error.__cause__, "sqlstate", "") not in _OUTDATED:
+            raise
+        connection.close()  # and with it all plans
+        return None
