@@ -102,7 +102,10 @@ def in_flight_by_stage(permissions: Permissions, now: datetime) -> dict[int, InF
             attention_count=count if severity else 0,
         )
         totals.setdefault(stage, []).append(group_totals)
-    return {stage: combine(stage_totals) for stage, stage_totals in totals.items()}
+    return {
+        stage: combine(stage_totals) if len(stage_totals) > 1 else stage_totals[0]
+        for stage, stage_totals in totals.items()
+    }
 
 
 def _in_flight_values(visible: RunQuerySet, now: Time) -> QuerySet[Any, Any]:
