@@ -48,7 +48,10 @@ class SQLite:
 
 @dataclass(frozen=True)
 class PostgreSQL:
-    """A database of a PostgreSQL server; what its indexes contain is not part of the content."""
+    """A database of a PostgreSQL server, which is vacuumed if the server does not do it itself.
+
+    What its indexes contain is not part of the content.
+    """
 
     url: str
 
@@ -57,7 +60,10 @@ class PostgreSQL:
 
         total = content = 0
         rows = {}
-        with psycopg.connect(self.url) as link:
+        with psycopg.connect(self.url, autocommit=True) as link:
+            # Else the space of old versions of rows is never used again.
+            if link.execute("SHOW autovacuum").fetchone() == ("off",):
+                link.execute("VACUUM")
             names = link.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
             for (name,) in names.fetchall():
                 found = link.execute(
