@@ -23,7 +23,7 @@ from django.core.handlers import base
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.exception import response_for_exception
 from django.db import close_old_connections, connection
-from django.http import HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse, set_script_prefix
 from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
@@ -148,6 +148,7 @@ class PooledASGIHandler(ASGIHandler):
             response.request = request
         elif not response.streaming:
             response.close()  # the request needs no more database access
+            _release(request)
         return cast("HttpResponseBase", response)
 
     def _resume(self, deferred: Deferred[Any], work: asyncio.Future[Any]) -> HttpResponseBase:
@@ -173,6 +174,7 @@ class PooledASGIHandler(ASGIHandler):
         if hasattr(request, "_messages"):
             request._messages.update(response)
         deferred.close()
+        _release(request)
         return cast("HttpResponseBase", response)
 
 
@@ -186,6 +188,15 @@ def _with_full_path(scope: dict[str, Any]) -> dict[str, Any]:
 
 def _without_prefix(path: str) -> str:
     return path.removeprefix(settings.FORCE_SCRIPT_NAME or "")
+
+
+def _release(request: HttpRequest | None) -> None:
+    """Let go of all that a request refers to, which refers to it.
+
+    Else Python keeps hundreds of answered requests until it looks for unreachable objects.
+    """
+    if request is not None:
+        vars(request).clear()
 
 
 def _buffer_stream(response: Any) -> HttpResponse:

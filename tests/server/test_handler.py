@@ -1,6 +1,7 @@
 """The ASGI handler that asgi.py builds on Django's internals, over real HTTP."""
 
 import contextlib
+import gc
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,11 +13,14 @@ import pytest
 from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.db import connection
+from django.http import HttpRequest
+from django.template.context import BaseContext
 
 from dashboard.asgi import application
 from dashboard.models import Abort
 from dashboard.sandbox import parse_fault
-from tests.support import handler_views
+from dashboard.web.components.data_age import DataAge
+from tests.support import factories, handler_views
 from tests.support.live import Live, token
 from tests.support.live_runs import create_run_in_flight, submit_abort, wait_until
 
@@ -309,3 +313,34 @@ def test_session_survives_waiting_response(live: Live, manager: User) -> None:
     assert client.cookies["sessionid"] == session
     assert client.get("/").status_code == 200
     assert token(client)
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unreachable() -> Iterator[list[Any]]:
+    """What only refers to itself, so that Python has to search for it."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    yield gc.garbage
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
+
+
+@pytest.mark.usefixtures("manager")
+def test_answered_request_and_its_page_are_freed_at_once(
+    live: Live, unreachable: list[Any]
+) -> None:
+    run = factories.run(factories.stage())
+    places = [factories.address(run.stage), factories.address(run)]
+    client = live.sign_in("manager")
+    for path in ("/", "/board/", "/status/", "/aborts/", *places):
+        assert client.get(path).status_code == 200
+
+    gc.collect()
+
+    kinds = (HttpRequest, BaseContext, DataAge)
+    assert not [item for item in unreachable if isinstance(item, kinds)]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 from threading import Lock
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
@@ -19,10 +19,12 @@ class FragmentCache(BaseCache):
     as a plain text.
     """
 
+    # Shared, since Django has an instance for each thread.
+    _entries: ClassVar[dict[str, tuple[Any, float | None]]] = {}  # (value, when it expires)
+    _lock: ClassVar[Lock] = Lock()
+
     def __init__(self, _location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
-        self._entries: dict[str, tuple[Any, float | None]] = {}  # (value, when it expires)
-        self._lock = Lock()
 
     def get(self, key: str, default: Any = None, version: int | None = None) -> Any:
         entry = self._entries.get(key)

@@ -1,17 +1,31 @@
 """The cache of rendered fragments."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 import time_machine
+from django.core.cache import caches
 from django.utils.safestring import mark_safe
 
 from dashboard.web.components.fragment_cache import FragmentCache
 
+OPTIONS = {"TIMEOUT": 3600, "OPTIONS": {"MAX_ENTRIES": 3}}
+
 
 @pytest.fixture
 def fragments() -> FragmentCache:
-    return FragmentCache("", {"TIMEOUT": 3600, "OPTIONS": {"MAX_ENTRIES": 3}})
+    fragment_cache = FragmentCache("", OPTIONS)
+    fragment_cache.clear()
+    return fragment_cache
+
+
+def test_entry_is_shared_by_all_threads(fragments: FragmentCache) -> None:
+    """Django has an instance for each of them."""
+    fragments.set("row", "text")
+
+    with ThreadPoolExecutor(1) as executor:
+        assert executor.submit(lambda: caches["default"].get("row")).result() == "text"
 
 
 def test_text_is_returned_as_plain_text(fragments: FragmentCache) -> None:

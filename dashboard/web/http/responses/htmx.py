@@ -1,10 +1,13 @@
 """Responses to htmx: a part of a page instead of the whole page, or plain text."""
 
-from typing import Any
+from typing import Any, cast
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.template.backends.django import Template
+from django.template.context import make_context
+from django.template.loader import get_template
 from django.utils.cache import patch_vary_headers
+from django.utils.safestring import SafeString
 
 
 def is_htmx(request: HttpRequest) -> bool:
@@ -17,10 +20,21 @@ def render_page(
 ) -> HttpResponse:
     """Render a template or, for htmx, the partial of that name alone; no cache keeps either."""
     name = f"{template}#{partial}" if is_htmx(request) else template
-    response = render(request, name, context, status=status)
+    response = HttpResponse(_render(request, name, context), status=status)
     patch_vary_headers(response, ["HX-Request"])
     response["Cache-Control"] = "no-store"
     return response
+
+
+def _render(request: HttpRequest, name: str, values: dict[str, Any]) -> SafeString:
+    """As Django's `render_to_string`, but the page's data is freed at once.
+
+    A context refers to itself, so that Python would keep it until it looks for such circles.
+    """
+    context = make_context(values, request)
+    markup = cast("Template", get_template(name)).template.render(context)
+    context.dicts.clear()
+    return markup
 
 
 def text_response(text: str, status: int, *, field: str = "") -> HttpResponse:
