@@ -21,7 +21,6 @@ from urllib.parse import quote
 import httpx
 
 from dashboard.northflank import decoding, responses
-from dashboard.northflank.decoding import as_id
 from dashboard.northflank.errors import NotFound, ServerError, UnexpectedResponse, Unreachable
 from dashboard.northflank.models import (
     Auth,
@@ -35,6 +34,7 @@ from dashboard.northflank.models import (
     RunDetail,
 )
 from dashboard.northflank.responses import RateLimit
+from dashboard.northflank.values import as_id
 
 BASE_URL = "https://api.northflank.com"
 USER_AGENT = "northflank-dashboard/0.1.0"

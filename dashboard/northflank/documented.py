@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from dashboard.northflank import responses
 from dashboard.northflank.client import Answer
-from dashboard.northflank.decoding import as_datetime
+from dashboard.northflank.values import as_datetime
 
 MAX_DIFFERENCES = 40  # of one answer; a page of another API differs in everything
 _MAX_DEPTH = 150  # objects and arrays inside each other; a step is three deeper than its parent
@@ -288,14 +288,14 @@ def find_differences(answer: Answer) -> list[Difference]:
     """
     if answer.status >= 500:
         return []  # perhaps of a proxy
-    found: Counter[tuple[str, str]] = Counter(_header_problems(answer.headers))
+    problems: Counter[tuple[str, str]] = Counter(_header_problems(answer.headers))
     if 200 < answer.status < 400:
-        found["", f"status {answer.status} instead of 200"] += 1
+        problems["", f"status {answer.status} instead of 200"] += 1
     if answer.status != 429:  # its body is not documented
-        found.update(_body_problems(answer))
+        problems.update(_body_problems(answer))
     return [
         Difference(answer.route, field, problem, count)
-        for (field, problem), count in list(found.items())[:MAX_DIFFERENCES]
+        for (field, problem), count in list(problems.items())[:MAX_DIFFERENCES]
     ]
 
 
@@ -305,8 +305,8 @@ def _body_problems(answer: Answer) -> Iterator[tuple[str, str]]:
         payload = responses.load_json(answer.body)
     except ValueError:
         media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-        named = f" but {media_type}" if _MEDIA_TYPE.fullmatch(media_type) else ""
-        yield "", f"not JSON{named}" if answer.body.strip() else "empty body"
+        type_text = f" but {media_type}" if _MEDIA_TYPE.fullmatch(media_type) else ""
+        yield "", f"not JSON{type_text}" if answer.body.strip() else "empty body"
     except RecursionError:
         yield "", "nested too deeply"
     else:
@@ -341,8 +341,8 @@ def _compare(value: object, shape: _Shape, path: str, depth: int) -> Iterator[tu
         if not isinstance(value, str):
             yield path, f"{_describe_type(value)} instead of text"
         elif value not in shape.words:
-            quoted = f"“{value}”" if _WORD.fullmatch(value) else f"of {len(value)} characters"
-            yield path, f"value {quoted} is not documented"
+            value_text = f"“{value}”" if _WORD.fullmatch(value) else f"of {len(value)} characters"
+            yield path, f"value {value_text} is not documented"
     elif not _is_kind(value, shape):
         yield path, f"{_describe_type(value)} instead of {shape}"
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from dashboard.northflank import responses
 from dashboard.northflank.client import Answer
-from dashboard.northflank.decoding import as_array, as_datetime
-from dashboard.northflank.redaction import MAX_NODES, as_object
+from dashboard.northflank.redaction import MAX_NODES
+from dashboard.northflank.values import as_array, as_datetime, as_object
 
 type Observation = tuple[str, str]
 

@@ -14,15 +14,10 @@ import re
 from collections.abc import Iterable
 
 from dashboard.northflank.models import OMITTED
+from dashboard.northflank.values import as_object, clean
 
 MAX_DEPTH = 50
 MAX_NODES = 2000
-MAX_TEXT_LENGTH = 20_000  # characters kept of any one text; real ones are far shorter
-
-# PostgreSQL stores neither NUL nor lone surrogates; other control characters only garble pages and
-# logs.
-_INVALID_CHARS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_INVALID_MULTILINE_CHARS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 # A URL may carry a secret before the host (credentials), in its path (chat webhooks) or behind it.
 _URL = re.compile(r"\b([a-z][a-z0-9+.-]{1,20}://)([^\s\"'<>]*)", re.IGNORECASE)
 
@@ -43,17 +38,6 @@ _SUBJECT_FIELDS = (
 )  # fmt: skip
 
 
-def clean(text: str, *, multiline: bool = False) -> str:
-    """Return the text with invalid characters replaced, cut to MAX_TEXT_LENGTH characters.
-
-    `multiline` keeps newlines and tabs.
-    """
-    text = text[:MAX_TEXT_LENGTH]
-    if multiline:
-        return _INVALID_MULTILINE_CHARS.sub("\ufffd", text.replace("\r\n", "\n"))
-    return _INVALID_CHARS.sub("\ufffd", text)
-
-
 def redact_urls(text: str) -> str:
     """Return the text with each URL reduced to its scheme and host."""
     return _URL.sub(_redact_url, text)
@@ -66,11 +50,6 @@ def _redact_url(url: re.Match[str]) -> str:
         return f"{url[1]}…"
     host = authority.rpartition("@")[2]
     return f"{url[1]}{host}/…" if slash else f"{url[1]}{host}"
-
-
-def as_object(value: object) -> dict[str, object]:
-    """Return the object, or an empty one for any other value."""
-    return value if isinstance(value, dict) else {}
 
 
 def redact(run_data: dict[str, object]) -> dict[str, object]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from dashboard.northflank.decoding import as_text
 from dashboard.northflank.errors import (
     AccessDenied,
     NorthflankError,
@@ -17,7 +16,8 @@ from dashboard.northflank.errors import (
     ServerError,
     UnexpectedResponse,
 )
-from dashboard.northflank.redaction import as_object, redact_urls
+from dashboard.northflank.redaction import redact_urls
+from dashboard.northflank.values import as_object, as_text
 
 _MAX_MESSAGE_LENGTH = 300
 _MAX_ERROR_ID_LENGTH = 100

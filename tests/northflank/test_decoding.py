@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dashboard.northflank import OMITTED, Node, NorthflankError, Project, Run, decoding, responses
 from dashboard.northflank.models import Auth, Omission, Page, Pipeline, ReleaseFlow
 from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES
+from dashboard.northflank.values import as_text
 from tests.support import payloads
 
 # Values that no database, page or address accepts unchanged.
@@ -76,103 +77,6 @@ any_json = st.recursive(
     ),
     max_leaves=20,
 )
-
-
-NOON = datetime(2021, 1, 1, 12, 1, tzinfo=UTC)
-
-
-# --- single values -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "2021-01-01 12:01:00.000Z",
-        "2021-01-01T12:01:00.000Z",
-        "2021-01-01T12:01:00Z",
-        "2021-01-01 12:01:00",
-        "2021-01-01T12:01",
-        "2021-01-01T13:01:00+01:00",
-        "2021-01-01T12:01:00.000000000Z",
-        '"2021-01-01T12:01:00.000Z',
-        1609502460,
-        1609502460.0,
-        "1609502460",
-        1609502460000,
-        "1609502460000",
-    ],
-)
-def test_time_in_every_form_is_parsed_the_same(value: Any) -> None:
-    assert decoding.as_datetime(value) == NOON
-    assert decoding.as_datetime(value).tzinfo is UTC  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        None, True, "", "soon", {}, [], 0, -1, 300, 1e300, float("nan"), float("inf"), 10**400,
-        "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "1" * 500, 1609502460000000,
-    ],
-)  # fmt: skip
-def test_invalid_time_is_none(value: Any) -> None:
-    assert decoding.as_datetime(value) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "cleaned"),
-    [
-        ("a\x00b", "a\ufffdb"),
-        ("a\ud800", "a\ufffd"),
-        ("\x1b[31m", "\ufffd[31m"),
-        ("a\nb", "a\ufffdb"),
-    ],
-)
-def test_text_with_control_characters_has_them_replaced(text: str, cleaned: str) -> None:
-    assert decoding.as_text(text) == cleaned
-
-
-def test_multiline_text_keeps_lines_and_tabs() -> None:
-    assert decoding.as_text("a\r\nb\tc\x00", multiline=True) == "a\nb\tc\ufffd"
-
-
-BLANK_TEXTS = [
-    "", " ", " \t\n", "\xa0\u2003\u3000", "\u200b\u200d\u2060\ufeff", "\u202e\u2066", "\x00\x1b",
-    "\ud800", "\ufe0f\u034f", "\u3164\uffa0\u115f\u1160\u2800", "\u2028\u2029", " " * 20_001 + "x",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("payload", BLANK_TEXTS, ids=ascii)
-def test_text_without_visible_character_is_none(payload: str) -> None:
-    assert decoding.as_text(payload) is None
-    assert decoding.as_text(payload, multiline=True) is None
-
-
-@pytest.mark.parametrize("payload", [".", "\u200bx", "  é", "👩‍🚀", "ๆ", "\ue000"])
-def test_text_with_visible_character_is_kept_as_sent(payload: str) -> None:
-    assert decoding.as_text(payload) == payload
-
-
-@pytest.mark.parametrize("blank", ["  ", "\u200b"])
-def test_blank_name_is_none(blank: str) -> None:
-    payload = {"id": "a", "name": blank, "status": "running"}
-    run = decoding.parse_run(payload)
-    assert run is not None
-    assert run.name is None
-    assert decoding.parse_project(payload) == Project("a", None)
-    assert decoding.parse_pipeline(payload) == Pipeline("a", None, "")
-
-
-def test_long_text_is_truncated_at_20000_characters() -> None:
-    assert decoding.as_text("x" * 10_240) == "x" * 10_240
-    assert decoding.as_text("x" * 99_999) == "x" * 20_000
-
-
-@pytest.mark.parametrize(
-    ("value", "number"),
-    [(3, 3), (3.0, 3), ("3", 3), (True, None), (3.5, None), ("${args.x}", None), (2**40, None)],
-)
-def test_integer_is_parsed_only_from_whole_numbers(value: Any, number: int | None) -> None:
-    assert decoding.as_int(value) == number
 
 
 # --- runs and steps ------------------------------------------------------------------------------
@@ -534,6 +438,16 @@ def test_description_of_pipeline_is_none_only_in_another_type(
     assert decoding.parse_pipeline(payload) == Pipeline("p", "P", decoded)
 
 
+@pytest.mark.parametrize("blank", ["  ", "\u200b"])
+def test_blank_name_is_none(blank: str) -> None:
+    payload = {"id": "a", "name": blank, "status": "running"}
+    run = decoding.parse_run(payload)
+    assert run is not None
+    assert run.name is None
+    assert decoding.parse_project(payload) == Project("a", None)
+    assert decoding.parse_pipeline(payload) == Pipeline("a", None, "")
+
+
 @pytest.mark.parametrize(
     ("decode", "decoded"),
     [
@@ -739,7 +653,7 @@ def test_run_detail_survives_invalid_optional_fields(fields: dict[str, Any]) -> 
     payload = payloads.run() | fields
     detail = decoding.parse_run_detail(payload, requested_id=payloads.RUN_ID)
     # One of the two must contain the run's state.
-    is_status_visible = decoding.as_text(payload["status"]) is not None
+    is_status_visible = as_text(payload["status"]) is not None
     has_state = isinstance(payload["concluded"], bool) or is_status_visible
     assert (detail is not None) == has_state
     if detail is None:
@@ -770,7 +684,7 @@ def test_steps_of_any_tree_are_decoded(root: Any) -> None:
     assert detail is not None
     assert detail.root is None or isinstance(root, dict)
     kind = root.get("kind") if isinstance(root, dict) else None
-    assert detail.root is not None or decoding.as_text(kind) is None
+    assert detail.root is not None or as_text(kind) is None
 
 
 @example(500, {}, {"message": "a\x7fb\x80c"})
