@@ -5,8 +5,6 @@ Reference: https://northflank.com/docs/v1/api
 
 from dashboard.northflank.client import (
     BASE_URL,
-    Answer,
-    Call,
     NorthflankClient,
     fetch_all_pages,
     find_release_flow,
@@ -22,6 +20,7 @@ from dashboard.northflank.errors import (
     UnexpectedResponse,
     Unreachable,
 )
+from dashboard.northflank.http import Answer, Call
 from dashboard.northflank.models import (
     OMITTED,
     Auth,

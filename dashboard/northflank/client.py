@@ -1,27 +1,20 @@
 """The client of Northflank's API: one method per endpoint, and lists of several pages.
 
-Nothing of HTTP leaks out: callers get `models.py` or an exception of `errors.py`.
-Reference: https://northflank.com/docs/v1/api. What it leaves open is tolerated in `decoding.py`.
+Nothing of HTTP leaks out: callers get `models.py` or an exception of `errors.py`. A request goes
+through `http.py`, `responses.py` and `decoding.py`, which tolerates what the reference leaves open:
+https://northflank.com/docs/v1/api
 """
 
-import asyncio
-import logging
-import re
-import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
-from ipaddress import ip_address
-from time import monotonic
 from types import TracebackType
-from typing import Self, cast
-from urllib.parse import quote
-
-import httpx
+from typing import Self
 
 from dashboard.northflank import decoding, responses
-from dashboard.northflank.errors import NotFound, ServerError, UnexpectedResponse, Unreachable
+from dashboard.northflank.errors import NotFound, UnexpectedResponse
+from dashboard.northflank.http import MAX_RESPONSE_BYTES, Answer, Call, HttpClient, Transport
 from dashboard.northflank.models import (
     Auth,
     HasId,
@@ -33,55 +26,13 @@ from dashboard.northflank.models import (
     Run,
     RunDetail,
 )
-from dashboard.northflank.responses import RateLimit
 from dashboard.northflank.values import as_id
 
 BASE_URL = "https://api.northflank.com"
-USER_AGENT = "northflank-dashboard/0.1.0"
-MAX_PER_PAGE = 100
+MAX_PER_PAGE = 100  # Northflank's own limit
 
-_RETRY_PAUSE = 0.2  # seconds
-# A full page of runs is some 100 KB, one with the longest names and descriptions 3 MB. What is read
-# takes some five times as much memory until it is decoded.
-_MAX_RESPONSE_BYTES = 5 * 1024 * 1024
-_MAX_ERROR_BYTES = 64 * 1024  # of an error's body; the status matters most
 # Marks a cursor of ours; Northflank's are opaque, so none is ever parsed.
 _PAGE_NUMBER_PREFIX = "page:"
-# The request cannot have arrived. After any other error it counts as sent: better to doubt an abort
-# that failed than to repeat one that worked.
-_NOT_SENT_ERRORS = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-)
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request that was sent, for budgets and metrics: contains no id and no secret."""
-
-    method: str
-    route: str  # "GET run"
-    status: int | None  # None: no response came
-    seconds: float
-    rate_limit: RateLimit | None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One response as received, for comparison with the documentation.
-
-    It contains ids and secrets: neither store nor print it.
-    """
-
-    route: str  # "GET run"
-    status: int
-    headers: Mapping[str, str]  # names in lower case
-    body: bytes  # decompressed; empty for an error whose body cannot be read
 
 
 class NorthflankClient:
@@ -89,6 +40,7 @@ class NorthflankClient:
 
     Every method raises NorthflankError. Reads are retried once, after a short pause, when they fail
     on the way or with a 5xx; a POST only if its connection never opened: it cannot have arrived.
+    A list is read by pages of at most MAX_PER_PAGE entries; `cursor` is that of the page before.
     """
 
     def __init__(
@@ -99,9 +51,9 @@ class NorthflankClient:
         team_id: str | None = None,
         on_call: Callable[[Call], None] | None = None,
         on_answer: Callable[[Answer], None] | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Transport | None = None,
         timeout_seconds: float = 15,
-        max_response_bytes: int = _MAX_RESPONSE_BYTES,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
     ) -> None:
         """Raise ValueError for a token, base URL or team id that can never work.
 
@@ -110,47 +62,18 @@ class NorthflankClient:
         `timeout_seconds` bounds a whole call with its retry, `max_response_bytes` each response,
         decompressed. `transport` replaces the network in tests.
         """
-        if not re.fullmatch(r"[\x21-\x7e]+", token):
-            raise ValueError(
-                "The API token is empty or contains a space, a line break or another invalid "
-                "character."
-            )
-        url = _parse_base_url(base_url)
         # Organisation tokens must name the team, as a part of each project's route.
         self._team_path = ("teams", team_id) if team_id else ()
         if team_id and as_id(team_id) is None:
             raise ValueError(f"The team id {team_id[:50]!r} is not a valid ID.")
-        self._base_url = str(url).rstrip("/")
-        self._token = token
-        self._on_call = on_call
-        self._on_answer = on_answer
-        self._timeout_seconds = timeout_seconds
-        self._max_response_bytes = max_response_bytes
-        self._http = httpx.AsyncClient(
+        self._http = HttpClient(
+            token,
+            base_url,
+            on_call=on_call,
+            on_answer=on_answer,
             transport=transport,
-            # Self-hosters may need a proxy or their own CA, which the environment names (httpx
-            # reads no netrc by itself). The sandbox on loopback is never behind a proxy.
-            # No transport with retries: giving httpx one switches the proxies off.
-            trust_env=not _is_loopback(url.host),
-            verify=url.scheme == "https",  # reading the CAs takes longer than many requests
-            timeout=httpx.Timeout(
-                connect=timeout_seconds / 3,
-                read=timeout_seconds,
-                write=timeout_seconds,
-                pool=timeout_seconds / 3,
-            ),
-            # Each abort that a slow Northflank has yet to answer holds a connection; the next one
-            # must not wait for it.
-            limits=httpx.Limits(
-                max_connections=100, max_keepalive_connections=5, keepalive_expiry=20
-            ),
-            follow_redirects=False,  # a redirect would carry the token elsewhere
-            headers={
-                "Authorization": f"Bearer {token}",
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip",
-                "User-Agent": USER_AGENT,
-            },
+            timeout_seconds=timeout_seconds,
+            max_response_bytes=max_response_bytes,
         )
 
     async def aclose(self) -> None:
@@ -217,7 +140,8 @@ class NorthflankClient:
     ) -> Page[Run]:
         """Return one page of a stage's runs, in no particular order.
 
-        Older servers may ignore `status` and `concluded`: check each run.
+        `page` counts from 1, for a page without a cursor. Older servers may ignore `status` and
+        `concluded`: check each run.
         """
         # https://northflank.com/docs/v1/api/project/pipelines/list-release-flow-runs
         query = _paging_query(page, cursor, per_page)
@@ -318,7 +242,9 @@ class NorthflankClient:
         deadline: float | None = None,
     ) -> T:
         """Return what `parse` makes of the JSON and status of an answer."""
-        status, body = await self._request_json(method, route, path, query, deadline)
+        status, body = await self._http.request_json(
+            method, route, path, query=query, deadline=deadline
+        )
         try:
             return parse(body, status)
         except UnexpectedResponse as error:
@@ -328,122 +254,6 @@ class NorthflankClient:
         finally:
             del body
         raise failure
-
-    async def _request_json(
-        self,
-        method: str,
-        route: str,
-        path: tuple[str, ...],
-        query: dict[str, str] | None,
-        deadline: float | None,
-    ) -> tuple[int, object]:
-        """Return status and decoded JSON of one request, retried once where that is safe."""
-        request = self._http.build_request(method, self._url(path), params=query)
-        seconds = self._timeout_seconds
-        if deadline is not None:
-            seconds = min(seconds, max(deadline - monotonic(), 0.0))
-        try:
-            # httpx's own timeouts start anew with every byte; this one bounds the whole.
-            async with asyncio.timeout(seconds):
-                try:
-                    return await self._send_once(request, f"{method} {route}", deadline)
-                except (Unreachable, ServerError) as failure:
-                    is_unsent = isinstance(failure, Unreachable) and not failure.may_have_arrived
-                    if (method != "GET" and not is_unsent) or _is_expired(deadline):
-                        raise
-                await asyncio.sleep(_RETRY_PAUSE)
-                return await self._send_once(request, f"{method} {route}", deadline)
-        except TimeoutError as error:
-            raise _timeout_error(seconds, may_have_arrived=True) from error
-
-    async def _send_once(
-        self, request: httpx.Request, route: str, deadline: float | None
-    ) -> tuple[int, object]:
-        # The process may have been suspended since the caller decided to send this.
-        if _is_expired(deadline):
-            raise Unreachable(
-                "The deadline for sending the request has passed.",
-                may_have_arrived=False,
-                cause="timeout",
-            )
-        started, is_sent = monotonic(), True
-        status: int | None = None
-        rate_limit: RateLimit | None = None
-        try:
-            response = await self._http.send(request, stream=True)
-            try:
-                status = response.status_code
-                rate_limit = responses.parse_rate_limit(response.headers)
-                body = await self._read_body(response)
-            finally:
-                await response.aclose()
-        except httpx.HTTPError as error:
-            failure = self._unreachable(error)
-            is_sent = failure.may_have_arrived
-            raise failure from error
-        finally:
-            if is_sent:
-                elapsed = monotonic() - started
-                self._report_call(Call(request.method, route, status, elapsed, rate_limit))
-        if self._on_answer is not None:
-            self._on_answer(Answer(route, status, dict(response.headers), body))
-        return status, responses.decode(status, response.headers, body, token=self._token)
-
-    def _unreachable(self, error: httpx.HTTPError) -> Unreachable:
-        may_have_arrived = not isinstance(error, _NOT_SENT_ERRORS)
-        if isinstance(error, httpx.TimeoutException):
-            return _timeout_error(self._timeout_seconds, may_have_arrived=may_have_arrived)
-        if may_have_arrived:
-            text = "The connection to Northflank was lost before it responded."
-        else:
-            text = "Northflank is unreachable."
-        return Unreachable(text, may_have_arrived=may_have_arrived)
-
-    async def _read_body(self, response: httpx.Response) -> bytes:
-        """Return the body, decompressed; an empty one for an error whose body cannot be read."""
-        try:
-            return await self._decompress_body(response)
-        except (httpx.HTTPError, UnexpectedResponse):
-            if response.is_success:
-                raise
-            return b""  # the status is enough
-
-    async def _decompress_body(self, response: httpx.Response) -> bytes:
-        status = response.status_code
-        max_bytes = self._max_response_bytes if response.is_success else _MAX_ERROR_BYTES
-        # httpx would unpack each chunk whole, and a chunk can unpack to a thousand times its size.
-        encoding = response.headers.get("content-encoding", "").strip().lower()
-        if encoding not in {"", "identity", "gzip"}:
-            raise responses.unexpected("compression that was not requested", status)
-        decompressor = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
-        body = bytearray()
-        async for chunk in cast("httpx.AsyncByteStream", response.stream):
-            try:
-                body += (
-                    decompressor.decompress(chunk, max_bytes + 1 - len(body))
-                    if decompressor
-                    else chunk
-                )
-            except zlib.error as error:
-                raise responses.unexpected("corrupt gzip data", status) from error
-            if len(body) > max_bytes:
-                raise responses.unexpected(f"larger than {max_bytes:,} bytes", status)
-        return bytes(body)
-
-    def _url(self, path: tuple[str, ...]) -> str:
-        # Ids come from people's URLs. An empty one would address the list, a dot the parent.
-        if not all(as_id(part) for part in path):
-            raise NotFound("Not a valid Northflank ID.")
-        return "/".join([self._base_url, "v1", *(quote(part, safe="") for part in path)])
-
-    def _report_call(self, call: Call) -> None:
-        if self._on_call is None:
-            return
-        try:
-            self._on_call(call)
-        except Exception:
-            # An error in the bookkeeping must not turn an accepted abort into a failed one.
-            log.exception("on_call raised an exception.")
 
 
 async def fetch_all_pages[T: HasId](
@@ -502,18 +312,6 @@ def _run_parser(run_id: str) -> Callable[[object], RunDetail | None]:
     return partial(decoding.parse_run_detail, requested_id=run_id)
 
 
-def _is_expired(deadline: float | None) -> bool:
-    return deadline is not None and monotonic() >= deadline
-
-
-def _timeout_error(seconds: float, *, may_have_arrived: bool) -> Unreachable:
-    return Unreachable(
-        f"Northflank did not respond within {round(seconds, 1):g} seconds.",
-        may_have_arrived=may_have_arrived,
-        cause="timeout",
-    )
-
-
 def _paging_query(page: int | None, cursor: str | None, per_page: int) -> dict[str, str]:
     query = {"per_page": str(max(1, min(per_page, MAX_PER_PAGE)))}
     # Both together are undocumented: the cursor, which is exact, wins.
@@ -524,28 +322,3 @@ def _paging_query(page: int | None, cursor: str | None, per_page: int) -> dict[s
     elif page is not None:
         query["page"] = str(page)
     return query
-
-
-def _parse_base_url(base_url: str) -> httpx.URL:
-    try:
-        url = httpx.URL(base_url.strip())
-        is_valid = (
-            url.scheme in {"http", "https"}
-            and url.host
-            and not (url.userinfo or url.query or url.fragment)
-        )
-    except httpx.InvalidURL:
-        is_valid = False
-    if not is_valid:
-        raise ValueError(
-            "The base URL must look like https://api.northflank.com: http or https and a host, "
-            "without user, query or fragment."
-        )
-    return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dashboard.northflank import responses
-from dashboard.northflank.client import Answer
+from dashboard.northflank.http import Answer
 from dashboard.northflank.values import as_datetime
 
 MAX_DIFFERENCES = 40  # of one answer; a page of another API differs in everything

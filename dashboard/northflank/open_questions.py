@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from dashboard.northflank import responses
-from dashboard.northflank.client import Answer
+from dashboard.northflank.http import Answer
 from dashboard.northflank.redaction import MAX_NODES
 from dashboard.northflank.values import as_array, as_datetime, as_object
 

@@ -14,7 +14,7 @@ from dashboard.northflank import (
     UnexpectedResponse,
     Unreachable,
 )
-from dashboard.northflank.client import USER_AGENT
+from dashboard.northflank.http import USER_AGENT
 from tests.support import payloads
 from tests.support.scripted_server import ScriptedServer, respond_with, send_bytes
 

@@ -1,0 +1,288 @@
+"""One request to the API over HTTP: sent, retried once where that is safe, and decoded.
+
+The endpoints are in `client.py`; what a status or a body means is in `responses.py`.
+"""
+
+import asyncio
+import logging
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from time import monotonic
+from typing import cast
+from urllib.parse import quote
+
+import httpx
+
+from dashboard.northflank import responses
+from dashboard.northflank.errors import NotFound, ServerError, UnexpectedResponse, Unreachable
+from dashboard.northflank.responses import RateLimit
+from dashboard.northflank.values import as_id
+
+USER_AGENT = "northflank-dashboard/0.1.0"
+# A full page of runs is some 100 KB, one with the longest names and descriptions 3 MB. What is read
+# takes some five times as much memory until it is decoded.
+MAX_RESPONSE_BYTES = 5 * 1024 * 1024
+
+_MAX_ERROR_BYTES = 64 * 1024  # of an error's body; the status matters most
+_RETRY_PAUSE = 0.2  # seconds
+# The request cannot have arrived. After any other error it counts as sent: better to doubt an abort
+# that failed than to repeat one that worked.
+_NOT_SENT_ERRORS = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+
+log = logging.getLogger(__name__)
+
+type Transport = httpx.AsyncBaseTransport
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that was sent, for budgets and metrics: contains no id and no secret."""
+
+    method: str
+    route: str  # "GET run"
+    status: int | None  # None: no response came
+    seconds: float
+    rate_limit: RateLimit | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One response as received, for comparison with the documentation.
+
+    It contains ids and secrets: neither store nor print it.
+    """
+
+    route: str  # "GET run"
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes  # decompressed; empty for an error whose body cannot be read
+
+
+class HttpClient:
+    """The connections to one API with one token; see NorthflankClient for the arguments."""
+
+    def __init__(
+        self,
+        token: str,
+        base_url: str,
+        *,
+        on_call: Callable[[Call], None] | None,
+        on_answer: Callable[[Answer], None] | None,
+        transport: Transport | None,
+        timeout_seconds: float,
+        max_response_bytes: int,
+    ) -> None:
+        """Raise ValueError for a token or base URL that can never work."""
+        if not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise ValueError(
+                "The API token is empty or contains a space, a line break or another invalid "
+                "character."
+            )
+        url = _parse_base_url(base_url)
+        self._base_url = str(url).rstrip("/")
+        self._token = token
+        self._on_call = on_call
+        self._on_answer = on_answer
+        self._timeout_seconds = timeout_seconds
+        self._max_response_bytes = max_response_bytes
+        self._http = _open_client(token, url, transport, timeout_seconds)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def request_json(
+        self,
+        method: str,
+        route: str,
+        path: tuple[str, ...],
+        *,
+        query: dict[str, str] | None = None,
+        deadline: float | None = None,
+    ) -> tuple[int, object]:
+        """Return status and decoded JSON of one request, retried once where that is safe.
+
+        Raise NorthflankError. `route` is the endpoint's name for budgets and metrics, `path` its
+        unquoted segments. At `deadline`, a time of time.monotonic, sending and waiting end.
+        """
+        request = self._http.build_request(method, self._url(path), params=query)
+        seconds = self._timeout_seconds
+        if deadline is not None:
+            seconds = min(seconds, max(deadline - monotonic(), 0.0))
+        try:
+            # httpx's own timeouts start anew with every byte; this one bounds the whole.
+            async with asyncio.timeout(seconds):
+                try:
+                    return await self._send_once(request, f"{method} {route}", deadline)
+                except (Unreachable, ServerError) as failure:
+                    is_unsent = isinstance(failure, Unreachable) and not failure.may_have_arrived
+                    if (method != "GET" and not is_unsent) or _is_expired(deadline):
+                        raise
+                await asyncio.sleep(_RETRY_PAUSE)
+                return await self._send_once(request, f"{method} {route}", deadline)
+        except TimeoutError as error:
+            raise _timeout_error(seconds, may_have_arrived=True) from error
+
+    async def _send_once(
+        self, request: httpx.Request, route: str, deadline: float | None
+    ) -> tuple[int, object]:
+        # The process may have been suspended since the caller decided to send this.
+        if _is_expired(deadline):
+            raise Unreachable(
+                "The deadline for sending the request has passed.",
+                may_have_arrived=False,
+                cause="timeout",
+            )
+        started, is_sent = monotonic(), True
+        status: int | None = None
+        rate_limit: RateLimit | None = None
+        try:
+            response = await self._http.send(request, stream=True)
+            try:
+                status = response.status_code
+                rate_limit = responses.parse_rate_limit(response.headers)
+                body = await self._read_body(response)
+            finally:
+                await response.aclose()
+        except httpx.HTTPError as error:
+            failure = self._unreachable(error)
+            is_sent = failure.may_have_arrived
+            raise failure from error
+        finally:
+            if is_sent:
+                elapsed = monotonic() - started
+                self._report_call(Call(request.method, route, status, elapsed, rate_limit))
+        if self._on_answer is not None:
+            self._on_answer(Answer(route, status, dict(response.headers), body))
+        return status, responses.decode(status, response.headers, body, token=self._token)
+
+    def _unreachable(self, error: httpx.HTTPError) -> Unreachable:
+        may_have_arrived = not isinstance(error, _NOT_SENT_ERRORS)
+        if isinstance(error, httpx.TimeoutException):
+            return _timeout_error(self._timeout_seconds, may_have_arrived=may_have_arrived)
+        if may_have_arrived:
+            text = "The connection to Northflank was lost before it responded."
+        else:
+            text = "Northflank is unreachable."
+        return Unreachable(text, may_have_arrived=may_have_arrived)
+
+    async def _read_body(self, response: httpx.Response) -> bytes:
+        """Return the body, decompressed; an empty one for an error whose body cannot be read."""
+        try:
+            return await self._decompress_body(response)
+        except (httpx.HTTPError, UnexpectedResponse):
+            if response.is_success:
+                raise
+            return b""  # the status is enough
+
+    async def _decompress_body(self, response: httpx.Response) -> bytes:
+        status = response.status_code
+        max_bytes = self._max_response_bytes if response.is_success else _MAX_ERROR_BYTES
+        # httpx would unpack each chunk whole, and a chunk can unpack to a thousand times its size.
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        if encoding not in {"", "identity", "gzip"}:
+            raise responses.unexpected("compression that was not requested", status)
+        decompressor = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
+        body = bytearray()
+        async for chunk in cast("httpx.AsyncByteStream", response.stream):
+            try:
+                body += (
+                    decompressor.decompress(chunk, max_bytes + 1 - len(body))
+                    if decompressor
+                    else chunk
+                )
+            except zlib.error as error:
+                raise responses.unexpected("corrupt gzip data", status) from error
+            if len(body) > max_bytes:
+                raise responses.unexpected(f"larger than {max_bytes:,} bytes", status)
+        return bytes(body)
+
+    def _url(self, path: tuple[str, ...]) -> str:
+        # Ids come from people's URLs. An empty one would address the list, a dot the parent.
+        if not all(as_id(part) for part in path):
+            raise NotFound("Not a valid Northflank ID.")
+        return "/".join([self._base_url, "v1", *(quote(part, safe="") for part in path)])
+
+    def _report_call(self, call: Call) -> None:
+        if self._on_call is None:
+            return
+        try:
+            self._on_call(call)
+        except Exception:
+            # An error in the bookkeeping must not turn an accepted abort into a failed one.
+            log.exception("on_call raised an exception.")
+
+
+def _open_client(
+    token: str, url: httpx.URL, transport: Transport | None, timeout_seconds: float
+) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=transport,
+        # Self-hosters may need a proxy or their own CA, which the environment names (httpx reads no
+        # netrc by itself). The sandbox on loopback is never behind a proxy.
+        # No transport with retries: giving httpx one switches the proxies off.
+        trust_env=not _is_loopback(url.host),
+        verify=url.scheme == "https",  # reading the CAs takes longer than many requests
+        timeout=httpx.Timeout(
+            connect=timeout_seconds / 3,
+            read=timeout_seconds,
+            write=timeout_seconds,
+            pool=timeout_seconds / 3,
+        ),
+        # Each abort that a slow Northflank has yet to answer holds a connection; the next one must
+        # not wait for it.
+        limits=httpx.Limits(max_connections=100, max_keepalive_connections=5, keepalive_expiry=20),
+        follow_redirects=False,  # a redirect would carry the token elsewhere
+        headers={
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+            "User-Agent": USER_AGENT,
+        },
+    )
+
+
+def _is_expired(deadline: float | None) -> bool:
+    return deadline is not None and monotonic() >= deadline
+
+
+def _timeout_error(seconds: float, *, may_have_arrived: bool) -> Unreachable:
+    return Unreachable(
+        f"Northflank did not respond within {round(seconds, 1):g} seconds.",
+        may_have_arrived=may_have_arrived,
+        cause="timeout",
+    )
+
+
+def _parse_base_url(base_url: str) -> httpx.URL:
+    try:
+        url = httpx.URL(base_url.strip())
+        is_valid = (
+            url.scheme in {"http", "https"}
+            and url.host
+            and not (url.userinfo or url.query or url.fragment)
+        )
+    except httpx.InvalidURL:
+        is_valid = False
+    if not is_valid:
+        raise ValueError(
+            "The base URL must look like https://api.northflank.com: http or https and a host, "
+            "without user, query or fragment."
+        )
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
