@@ -13,7 +13,7 @@ from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.aborts import bulk, reconcile, resend, send
+from dashboard.aborts import bulk_send, reconcile, resend, send
 from dashboard.accounts import access_log, expired_sessions, permissions
 from dashboard.accounts.administration import administrators
 from dashboard.accounts.authentication import break_glass, throttle
@@ -179,7 +179,7 @@ def chores() -> dict[str, Work]:
         "settle aborts": lambda: send.settle_resolved_aborts(now),
         "resend aborts": lambda: resend.claim_due_resends(now),
         "escalate aborts": lambda: reconcile._update_severities(now),
-        "adopt bulk aborts": lambda: bulk._claim_expired(now),
+        "adopt bulk aborts": lambda: bulk_send._claim_expired(now),
         "end sessions": lambda: expired_sessions.end_expired_sessions(now),
         "break-glass notice": lambda: break_glass.latest_sign_in(now),
         "break-glass dependency": lambda: latest_sign_in_key.fetch(now=now),

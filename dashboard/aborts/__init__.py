@@ -1,7 +1,8 @@
 """Abort runs: record the request, send it, store Northflank's answer, reconcile until settled.
 
 `request` records an abort, `send` sends it, `resend` repeats one that may not have arrived,
-`reconcile` adopts aborts of dead processes and settles open ones, `bulk` aborts several runs.
+`reconcile` adopts aborts of dead processes and settles open ones. `bulk_request` and `bulk_send` do
+the same for several runs.
 Import these functions from the package.
 
 Source: https://northflank.com/docs/v1/api/project/pipelines/abort-release-flow-run documents 200
@@ -9,17 +10,16 @@ as accepted. It documents neither the effect on a concluded run nor how long abo
 after a refusal or an unclear answer the run is read again before the abort is settled.
 """
 
-from dashboard.aborts.bulk import (
+from dashboard.aborts.bulk_request import (
     MAX_RUNS,
     MAX_RUNS_WITHOUT_COUNT,
     TooManyRuns,
     WrongCount,
     count_required,
-    paused_until,
     request_bulk_abort,
-    start_bulk_abort,
     visible_runs,
 )
+from dashboard.aborts.bulk_send import paused_until, start_bulk_abort
 from dashboard.aborts.reconcile import (
     cancel_tasks,
     reconcile_in_background,

@@ -8,8 +8,7 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q
 from django.utils.translation import gettext as _
 
-from dashboard.aborts import bulk as bulk_abort
-from dashboard.aborts import resend_policy, severity
+from dashboard.aborts import bulk_send, resend_policy, severity
 from dashboard.aborts.request import SEND_LEASE
 from dashboard.aborts.resend import claim_due_resends, resend_abort
 from dashboard.aborts.send import (
@@ -50,8 +49,8 @@ async def reconcile_in_background(upstream: Connection, max_wait: float = 1.0) -
         return
     task = asyncio.create_task(reconcile_open_aborts(upstream))
     _tasks.add(task)
-    done, _ = await asyncio.wait({task}, timeout=max_wait)
-    if done:
+    done_tasks, _pending = await asyncio.wait({task}, timeout=max_wait)
+    if done_tasks:
         _tasks.discard(task)
         await task  # re-raises its exception
     else:
@@ -67,7 +66,7 @@ async def cancel_tasks() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await bulk_abort.cancel_tasks()
+    await bulk_send.cancel_tasks()
 
 
 def _on_task_done(task: asyncio.Task[None]) -> None:
@@ -90,7 +89,7 @@ async def reconcile_open_aborts(upstream: Connection) -> None:
         adoptable = await run_in_db_thread(_claim_unsent_expired, db_threads.now())
         # Concurrently: in sequence they would outlive their leases while Northflank is slow.
         await asyncio.gather(*(_adopt(upstream, abort) for abort in adoptable))
-        await bulk_abort.adopt_bulk_aborts(upstream)
+        await bulk_send.adopt_bulk_aborts(upstream)
     await run_in_db_thread(settle_resolved_aborts, db_threads.now())
     if clock_jumps.is_steady(SEND_LEASE):  # adopting may have taken long
         due_resends = await run_in_db_thread(claim_due_resends, db_threads.now())
@@ -106,7 +105,7 @@ def release_all_leases() -> None:
     """
     states = [AbortState.REQUESTED, AbortState.UNKNOWN]
     Abort.objects.open().filter(state__in=states).update(claimed_at=F("requested_at") - SEND_LEASE)
-    BulkAbort.objects.open().update(claimed_at=F("requested_at") - bulk_abort.BULK_LEASE)
+    BulkAbort.objects.open().update(claimed_at=F("requested_at") - bulk_send.BULK_LEASE)
 
 
 def release_lease(abort: Abort) -> None:
@@ -158,12 +157,12 @@ async def _adopt(upstream: Connection, abort: Abort) -> None:
 
 
 def _claim_unsent_expired(now: datetime) -> list[Abort]:
-    expired = Abort.objects.unsent_expired(now, SEND_LEASE).select_related(
+    expired_aborts = Abort.objects.unsent_expired(now, SEND_LEASE).select_related(
         "run__stage__pipeline__project"
     )
     return [
         abort
-        for abort in expired
+        for abort in expired_aborts
         if Abort.objects.filter(pk=abort.pk, claimed_at=abort.claimed_at).update(claimed_at=now)
     ]
 
@@ -204,9 +203,9 @@ def _update_severities(now: datetime) -> None:
         if not already_marked:
             log.warning("abort.overdue", run=run.run_id, severity=new_severity.name.lower())
     # A run that was aborting and now continues without an abort is no longer overdue in it.
-    recovered = Run.objects.in_flight().filter(abort_severity__gt=Severity.OK)
-    recovered = recovered.exclude(pk__in={*overdue_since, *lost_run_pks})
-    for run_pk in recovered.values_list("pk", flat=True):
+    recovered_runs = Run.objects.in_flight().filter(abort_severity__gt=Severity.OK)
+    recovered_runs = recovered_runs.exclude(pk__in={*overdue_since, *lost_run_pks})
+    for run_pk in recovered_runs.values_list("pk", flat=True):
         with transaction.atomic():
             mark_changed([run_pk], abort_severity=Severity.OK)
 
@@ -214,11 +213,11 @@ def _update_severities(now: datetime) -> None:
 def _runs_with_lost_aborts(now: datetime) -> set[int]:
     """Return the keys of runs that go on after an abort that is not resent any more."""
     running = Run.objects.in_flight().exclude(status="aborting")
-    doubtful = Abort.objects.filter(state=AbortState.UNKNOWN, run__in=running)
-    later = Abort.objects.filter(run=OuterRef("run"), pk__gt=OuterRef("pk"))
-    abandoned = doubtful.exclude(settled_at=None).exclude(Exists(later))
-    return set(abandoned.values_list("run_id", flat=True)) | {
+    unconfirmed_aborts = Abort.objects.filter(state=AbortState.UNKNOWN, run__in=running)
+    later_aborts = Abort.objects.filter(run=OuterRef("run"), pk__gt=OuterRef("pk"))
+    abandoned_aborts = unconfirmed_aborts.exclude(settled_at=None).exclude(Exists(later_aborts))
+    return set(abandoned_aborts.values_list("run_id", flat=True)) | {
         abort.run_id  # not settled yet: the run has not been read since
-        for abort in doubtful.filter(settled_at=None)
+        for abort in unconfirmed_aborts.filter(settled_at=None)
         if resend_policy.is_exhausted(0, abort.first_sent_at, now)
     }

@@ -16,7 +16,7 @@ from dashboard.aborts.send import (
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort
-from dashboard.models.aborts import AbortState
+from dashboard.models.aborts import AbortQuerySet, AbortState
 from dashboard.northflank import NorthflankError
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
@@ -39,9 +39,8 @@ async def resend_abort(upstream: Connection, abort: Abort) -> None:
 
 def claim_due_resends(now: datetime) -> list[Abort]:
     """Claim and return the aborts due to be resent; each is claimed by one process only."""
-    unconfirmed = Abort.objects.open().filter(state=AbortState.UNKNOWN)
-    unconfirmed = unconfirmed.claimed_outside(now, now + 2 * SEND_LEASE)
-    candidates = list(unconfirmed.select_related("run__stage__pipeline__project"))
+    claimable = _unconfirmed_aborts().claimed_outside(now, now + 2 * SEND_LEASE)
+    candidates = list(claimable.select_related("run__stage__pipeline__project"))
     if not candidates or (request_budget := budget_store.load(now)).backoff_until is not None:
         return []
     return [
@@ -56,11 +55,15 @@ def claim_due_resends(now: datetime) -> list[Abort]:
 
 def _claim(abort: Abort, now: datetime) -> bool:
     """Take the lease of an abort while its run is read; False if another process was faster."""
-    unconfirmed = Abort.objects.open().filter(pk=abort.pk, state=AbortState.UNKNOWN)
     previous_lease, abort.claimed_at = abort.claimed_at, now + SEND_LEASE
-    return bool(unconfirmed.filter(claimed_at=previous_lease).update(claimed_at=abort.claimed_at))
+    claimable_abort = _unconfirmed_aborts().filter(pk=abort.pk, claimed_at=previous_lease)
+    return bool(claimable_abort.update(claimed_at=abort.claimed_at))
 
 
 def _postpone(abort: Abort) -> None:
-    unconfirmed = Abort.objects.open().filter(pk=abort.pk, state=AbortState.UNKNOWN)
-    unconfirmed.filter(claimed_at=abort.claimed_at).update(claimed_at=db_threads.now())
+    claimed_abort = _unconfirmed_aborts().filter(pk=abort.pk, claimed_at=abort.claimed_at)
+    claimed_abort.update(claimed_at=db_threads.now())
+
+
+def _unconfirmed_aborts() -> AbortQuerySet:
+    return Abort.objects.open().filter(state=AbortState.UNKNOWN)

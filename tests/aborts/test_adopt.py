@@ -11,8 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from dashboard import aborts
-from dashboard.aborts import AbortRequest
-from dashboard.aborts import bulk as bulk_abort
+from dashboard.aborts import AbortRequest, bulk_send
 from dashboard.aborts import reconcile as abort_reconcile
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, BulkAbort, Run
@@ -172,7 +171,7 @@ def batch(run: Run, manager: User) -> BulkAbort:
 async def reconcile_until_done(connection: Connection) -> None:
     """Reconcile open aborts and bulk aborts, until all that were resumed have ended."""
     await aborts.reconcile_open_aborts(connection)
-    await asyncio.gather(*bulk_abort._tasks.values(), return_exceptions=True)
+    await asyncio.gather(*bulk_send._tasks.values(), return_exceptions=True)
     await asyncio.sleep(0)
 
 
@@ -188,7 +187,7 @@ def test_bulk_abort_with_expired_lease_is_resumed(batch: BulkAbort) -> None:
         "bulk_abort": batch.pk,
     }
     assert BulkAbort.objects.get().settled_at is not None
-    assert bulk_abort._tasks == {}
+    assert bulk_send._tasks == {}
 
 
 def test_failing_bulk_abort_is_logged_and_stays_open(batch: BulkAbort) -> None:
@@ -199,7 +198,7 @@ def test_failing_bulk_abort_is_logged_and_stays_open(batch: BulkAbort) -> None:
     failed = [line for line in logs if line["event"] == "abort.bulk_failed"]
     assert [(line["log_level"], line["bulk_abort"]) for line in failed] == [("error", batch.pk)]
     assert isinstance(failed[0]["exc_info"], ZeroDivisionError)
-    assert bulk_abort._tasks == {}
+    assert bulk_send._tasks == {}
     assert BulkAbort.objects.get().settled_at is None
 
 
@@ -214,7 +213,7 @@ def test_bulk_abort_skips_concluded_run_and_sends_rest_past_deadline(
     Run.objects.filter(pk=ended_run.pk).update(in_flight=False)
     northflank = FakeNorthflank()
     northflank.run_with_connection(
-        lambda connection: bulk_abort.process_bulk_abort(connection, batch.pk)
+        lambda connection: bulk_send.process_bulk_abort(connection, batch.pk)
     )
     assert northflank.methods == ["POST"]
     assert list(batch.items.values_list("result", flat=True)) == ["ended", "abort"]
@@ -222,10 +221,10 @@ def test_bulk_abort_skips_concluded_run_and_sends_rest_past_deadline(
 
 def test_released_bulk_abort_stops_immediately(batch: BulkAbort) -> None:
     async def start_and_release(connection: Connection) -> None:
-        await bulk_abort.adopt_bulk_aborts(connection)
-        assert list(bulk_abort._tasks) == [batch.pk]
+        await bulk_send.adopt_bulk_aborts(connection)
+        assert list(bulk_send._tasks) == [batch.pk]
         await aborts.cancel_tasks()
-        assert bulk_abort._tasks == {}
+        assert bulk_send._tasks == {}
 
     northflank = FakeNorthflank()
     northflank.run_with_connection(start_and_release)
@@ -244,5 +243,5 @@ def test_settled_or_leased_bulk_abort_is_not_resumed(batch: BulkAbort) -> None:
 def test_bulk_abort_leased_by_another_worker_is_not_resumed(batch: BulkAbort) -> None:
     at = db_threads.now()
     with connection.execute_wrapper(claim_first(lambda: BulkAbort.objects.update(claimed_at=at))):
-        assert bulk_abort._claim_expired(db_threads.now()) == []
+        assert bulk_send._claim_expired(db_threads.now()) == []
     assert BulkAbort.objects.get().claimed_at == at

@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group, User
 from pytest_django import Settings
 
 from dashboard import aborts
-from dashboard.aborts import bulk as bulk_abort
+from dashboard.aborts import bulk_send
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, Grant, Run
 from dashboard.models.accounts.grants import Action
@@ -40,9 +40,7 @@ from tests.support.live_runs import (
 
 def process(live: Live, batch: BulkAbort, *, is_delayed: bool = False) -> list[str]:
     """Process a bulk abort and return its results."""
-    live.run(
-        lambda: bulk_abort.process_bulk_abort(live.connection, batch.pk, is_delayed=is_delayed)
-    )
+    live.run(lambda: bulk_send.process_bulk_abort(live.connection, batch.pk, is_delayed=is_delayed))
     return results(batch)
 
 
@@ -120,7 +118,7 @@ def test_bulk_abort_in_two_processes_sends_each_abort_once_one_at_a_time(
 
     async def process_twice() -> None:
         await asyncio.gather(
-            *(bulk_abort.process_bulk_abort(live.connection, batch.pk) for _ in range(2))
+            *(bulk_send.process_bulk_abort(live.connection, batch.pk) for _ in range(2))
         )
 
     live.run(process_twice)
@@ -357,8 +355,8 @@ def test_bulk_abort_sends_unsent_abort_before_next_run(
     live: Live, runs: list[Run], manager: User
 ) -> None:
     batch = request_bulk(runs, manager)
-    assert bulk_abort.process_next(batch.pk).abort_pk is not None
-    assert bulk_abort.process_next(batch.pk).is_waiting
+    assert bulk_send.process_next(batch.pk).abort_pk is not None
+    assert bulk_send.process_next(batch.pk).is_waiting
     aborts.release_all_leases()
     reconcile(live)
     wait_until(lambda: is_settled(batch))
@@ -372,7 +370,7 @@ def test_concurrent_workers_adopt_bulk_abort_once(
     aborts.release_all_leases()
 
     async def workers() -> None:
-        await asyncio.gather(*(bulk_abort.adopt_bulk_aborts(live.connection) for _ in range(3)))
+        await asyncio.gather(*(bulk_send.adopt_bulk_aborts(live.connection) for _ in range(3)))
 
     live.run(workers)
     wait_until(lambda: is_settled(batch))

@@ -13,7 +13,7 @@ from pytest_django import Settings
 from structlog.testing import capture_logs
 
 from dashboard import aborts
-from dashboard.aborts import bulk as bulk_abort
+from dashboard.aborts import bulk_send
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, Grant, Run
 from dashboard.models.accounts.grants import Action
@@ -43,10 +43,10 @@ def create_bulk_abort(runs: list[Run], user: User, key: UUID | None = None) -> B
 
 def take_turn_at(
     batch: BulkAbort, *, after: float = 1, is_delayed: bool = False
-) -> bulk_abort.TurnResult:
+) -> bulk_send.TurnResult:
     """Process one turn `after` seconds after T0."""
     with time_machine.travel(at(after), tick=False):
-        return bulk_abort.process_next(batch.pk, is_delayed=is_delayed)
+        return bulk_send.process_next(batch.pk, is_delayed=is_delayed)
 
 
 def items(batch: BulkAbort) -> list[tuple[Any, ...]]:
@@ -106,7 +106,7 @@ def test_bulk_abort_without_reason_is_stored_when_no_stage_requires_one(
 
 def test_turn_creates_abort_and_renews_lease(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
-    assert take_turn_at(batch) == bulk_abort.TurnResult(abort_pk=Abort.objects.get().pk)
+    assert take_turn_at(batch) == bulk_send.TurnResult(abort_pk=Abort.objects.get().pk)
     batch.refresh_from_db()
     abort = Abort.objects.get()
     assert items(batch) == [("r1", "abort", abort.pk, ""), ("r2", "waiting", None, "")]
@@ -122,7 +122,7 @@ def test_turn_creates_abort_and_renews_lease(two_runs: list[Run], manager: User)
 def test_turn_waits_while_previous_abort_is_unanswered(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
     take_turn_at(batch)
-    assert take_turn_at(batch, after=2) == bulk_abort.TurnResult(is_waiting=True)
+    assert take_turn_at(batch, after=2) == bulk_send.TurnResult(is_waiting=True)
     batch.refresh_from_db()
     assert batch.claimed_at == at(2)
     Abort.objects.update(state="accepted")
@@ -139,18 +139,16 @@ def test_turn_does_not_wait_for_abort_of_another_bulk_abort(
 def test_bulk_abort_is_settled_after_last_turn(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs[:1], manager)
     take_turn_at(batch)
-    assert take_turn_at(batch, after=2) == bulk_abort.TurnResult(is_finished=True)
+    assert take_turn_at(batch, after=2) == bulk_send.TurnResult(is_finished=True)
     batch.refresh_from_db()
     assert (batch.settled_at, batch.claimed_at) == (at(2), at(1))
-    assert take_turn_at(batch, after=3) == bulk_abort.TurnResult(is_finished=True)
+    assert take_turn_at(batch, after=3) == bulk_send.TurnResult(is_finished=True)
     batch.refresh_from_db()
     assert batch.settled_at == at(2)
 
 
 def test_turn_of_unknown_bulk_abort_is_over(db: None) -> None:
-    assert bulk_abort.process_next(4711, is_delayed=False) == bulk_abort.TurnResult(
-        is_finished=True
-    )
+    assert bulk_send.process_next(4711, is_delayed=False) == bulk_send.TurnResult(is_finished=True)
 
 
 def not_sent_fields(after: float) -> tuple[Any, ...]:
@@ -176,7 +174,7 @@ def test_turn_without_pause_or_before_deadline_is_sent(
 
 def test_turn_resumed_past_deadline_is_not_sent(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
-    assert take_turn_at(batch, after=301, is_delayed=True) == bulk_abort.TurnResult()
+    assert take_turn_at(batch, after=301, is_delayed=True) == bulk_send.TurnResult()
     expected = ("not_sent", "Sending timed out.", None, at(301))
     assert not_sent_fields(301) == expected
     batch.refresh_from_db()
@@ -189,7 +187,7 @@ def test_turn_waits_for_rate_limit_that_resets_before_deadline(
     two_runs: list[Run], manager: User, reset_seconds: float
 ) -> None:
     budget_store.record_rate_limited(reset_seconds, at(1))
-    assert take_turn_at(create_bulk_abort(two_runs, manager)) == bulk_abort.TurnResult(
+    assert take_turn_at(create_bulk_abort(two_runs, manager)) == bulk_send.TurnResult(
         is_waiting=True
     )
     assert not Abort.objects.exists()
@@ -199,7 +197,7 @@ def test_turn_is_not_sent_when_rate_limit_resets_past_deadline(
     two_runs: list[Run], manager: User
 ) -> None:
     budget_store.record_rate_limited(300, at(1))
-    assert take_turn_at(create_bulk_abort(two_runs, manager)) == bulk_abort.TurnResult()
+    assert take_turn_at(create_bulk_abort(two_runs, manager)) == bulk_send.TurnResult()
     message = "Rate limit reached."
     assert not_sent_fields(1) == ("not_sent", message, at(301), at(1))
 
@@ -221,7 +219,7 @@ def test_turn_for_externally_aborting_run_is_joined_with_note(
 ) -> None:
     Run.objects.filter(run_id="r1").update(status="aborting")
     batch = create_bulk_abort(two_runs, manager)
-    assert take_turn_at(batch) == bulk_abort.TurnResult()
+    assert take_turn_at(batch) == bulk_send.TurnResult()
     assert items(batch)[0] == ("r1", "joined", None, "The run was already being aborted.")
     assert not Abort.objects.exists()
 
@@ -230,14 +228,14 @@ def test_turn_for_run_with_open_abort_is_joined_to_it(two_runs: list[Run], manag
     Run.objects.filter(run_id="r1").update(status="aborting")
     first = factories.abort(two_runs[0], manager)
     batch = create_bulk_abort(two_runs, manager)
-    assert take_turn_at(batch) == bulk_abort.TurnResult()
+    assert take_turn_at(batch) == bulk_send.TurnResult()
     assert items(batch)[0] == ("r1", "joined", first.pk, "")
 
 
 def test_turn_for_concluded_run_records_ended(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
     Run.objects.filter(run_id="r1").update(status="aborting", in_flight=False)
-    assert take_turn_at(batch) == bulk_abort.TurnResult()
+    assert take_turn_at(batch) == bulk_send.TurnResult()
     assert items(batch)[0] == ("r1", "ended", None, "")
 
 
@@ -246,7 +244,7 @@ def test_turn_after_permission_is_revoked_records_reason(
 ) -> None:
     batch = create_bulk_abort(two_runs, manager)
     manager.groups.clear()
-    assert take_turn_at(batch) == bulk_abort.TurnResult()
+    assert take_turn_at(batch) == bulk_send.TurnResult()
     reason = "Only members of the group “Release managers” can abort runs here."
     assert items(batch)[0] == ("r1", "not_allowed", None, reason)
 
@@ -254,7 +252,7 @@ def test_turn_after_permission_is_revoked_records_reason(
 def test_turn_after_account_is_deleted_records_reason(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
     manager.delete()
-    assert take_turn_at(batch) == bulk_abort.TurnResult()
+    assert take_turn_at(batch) == bulk_send.TurnResult()
     reason = "The requesting account was deleted."
     assert items(batch)[0] == ("r1", "not_allowed", None, reason)
 

@@ -11,8 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from dashboard import aborts
-from dashboard.aborts import AbortRequest, resend_policy
-from dashboard.aborts import bulk as bulk_abort
+from dashboard.aborts import AbortRequest, bulk_send, resend_policy
 from dashboard.aborts import reconcile as abort_reconcile
 from dashboard.aborts import resend as abort_resend
 from dashboard.aborts import send as abort_send
@@ -273,7 +272,7 @@ def test_bulk_abort_is_resent_only_above_its_share_of_reserve(
     run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault("503*1@/abort")]
     batch = aborts.request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
-    live.run(lambda: bulk_abort.process_bulk_abort(live.connection, batch.pk))
+    live.run(lambda: bulk_send.process_bulk_abort(live.connection, batch.pk))
     assert Abort.objects.get().state == "unknown"
     RateBudget.objects.update(remaining=remaining, limit=1000)
     backdate_leases()

@@ -1,20 +1,17 @@
-"""Bulk aborts: abort several runs with one request, one after another.
+"""Send the aborts of a bulk abort, one after another.
 
-The list of runs is fixed by the request, and processed by the process that received it. For each
-item the bulk abort's row is locked, the run and the permissions are checked again, and the abort is
+The process that recorded the request (bulk_request.py) processes its list of runs. For each item
+the bulk abort's row is locked, the run and the permissions are checked again, and the abort is
 recorded in one transaction with the item's result. No item is processed while an abort of the bulk
 abort is unanswered, so several processes may work on the same bulk abort.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import reduce
-from uuid import UUID
 
 import structlog
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils.translation import gettext as _
 
 from dashboard.aborts.request import (
@@ -22,12 +19,9 @@ from dashboard.aborts.request import (
     NotAllowed,
     NotInFlight,
     ReasonMissing,
-    clean_reason,
-    reason_required,
     request_abort,
 )
 from dashboard.aborts.send import SEND_DEADLINE, send_abort
-from dashboard.accounts import permissions
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import retry_during_outage, run_in_db_thread
@@ -41,21 +35,11 @@ from dashboard.upstream.rate_budget import PROBE_LEASE
 
 log = structlog.get_logger(__name__)
 
-MAX_RUNS = 200  # runs of a bulk abort; a longer list would be confirmed without being read
-MAX_RUNS_WITHOUT_COUNT = 5  # above it, and across projects, the number of runs has to be typed
 # Renewed for each item. Longer than one abort takes: Northflank's answer and reads of the run.
 BULK_LEASE = timedelta(seconds=45)
 POLL_INTERVAL = 0.5  # seconds between checks while a bulk abort has to wait
 
 _tasks: dict[int, asyncio.Task[None]] = {}
-
-
-class TooManyRuns(Exception):
-    """More than MAX_RUNS runs were requested; the message states how many."""
-
-
-class WrongCount(Exception):
-    """The typed number of runs is missing or is not that of the request; nothing is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,71 +57,6 @@ class _StopReason:
 
     text: str
     retry_at: datetime | None = None
-
-
-def request_bulk_abort(
-    run_keys: Iterable[int],
-    abort_request: AbortRequest,
-    idempotency_key: UUID,
-    *,
-    typed_count: str = "",
-) -> BulkAbort:
-    """Record a bulk abort of runs, in the given order, and return it.
-
-    Idempotent: the same `idempotency_key` returns the first bulk abort. Runs the user may not view
-    are left out. `typed_count` is the number of `run_keys` as the user typed it, see
-    `count_required`. Raise TooManyRuns, NotInFlight (no run is left), NotAllowed (the user may
-    abort none of them), ReasonMissing or WrongCount.
-    """
-    if existing := BulkAbort.objects.filter(key=idempotency_key).first():
-        return existing
-    user_permissions = permissions.for_user(abort_request.user)
-    unique_keys = list(dict.fromkeys(run_keys))
-    runs = visible_runs(unique_keys, user_permissions)
-    _check_request(runs, user_permissions)
-    reason = clean_reason(abort_request.reason)
-    stages_requiring_reason = {run.stage.name for run in runs if reason_required(run.stage)}
-    if stages_requiring_reason and not reason:
-        template = _("A reason is required to abort runs in %(stage)s.")
-        raise ReasonMissing(
-            template % {"stage": reduce(_join_names, sorted(stages_requiring_reason))}
-        )
-    # The number is that of the confirmed list, also if some of its runs have ended since.
-    if (typed_count or count_required(runs)) and typed_count != str(len(unique_keys)):
-        raise WrongCount(_("The number of runs is missing or wrong; nothing was aborted."))
-    now = db_threads.now()
-    try:
-        with transaction.atomic():
-            bulk_abort = BulkAbort.objects.create(
-                key=idempotency_key,
-                **abort_request.model_fields(reason, now),
-                claimed_at=now,
-            )
-            BulkAbortItem.objects.bulk_create(
-                BulkAbortItem(bulk_abort=bulk_abort, position=position, run=run)
-                for position, run in enumerate(runs, start=1)
-            )
-    except IntegrityError:  # a concurrent request with the same key was faster
-        return BulkAbort.objects.get(key=idempotency_key)
-    log.info("abort.bulk_requested", runs=len(runs), by=bulk_abort.username, reason=reason)
-    return bulk_abort
-
-
-def count_required(runs: Collection[Run]) -> bool:
-    """Return whether aborting `runs`, loaded with their stage, requires their number to be typed.
-
-    It does for more than MAX_RUNS_WITHOUT_COUNT runs, and for runs of more than one project.
-    """
-    projects = {run.stage.pipeline.project_id for run in runs}
-    return len(runs) > MAX_RUNS_WITHOUT_COUNT or len(projects) > 1
-
-
-def visible_runs(run_keys: Iterable[int], user_permissions: permissions.Permissions) -> list[Run]:
-    """Return the runs the user may view, without duplicates, in the order of `run_keys`."""
-    keys = list(dict.fromkeys(run_keys))
-    visible = Run.objects.filter(user_permissions.stage_filter("stage"), pk__in=keys)
-    by_pk = {run.pk: run for run in visible.with_stage().without_detail()}
-    return [by_pk[key] for key in keys if key in by_pk]
 
 
 async def start_bulk_abort(bulk_abort_pk: int) -> int:
@@ -181,59 +100,6 @@ async def process_bulk_abort(
             await asyncio.sleep(POLL_INTERVAL)
 
 
-def paused_until(bulk_abort: BulkAbort, now: datetime) -> datetime | None:
-    """Return until when a bulk abort is paused by the rate limit, or None if it is not."""
-    request_budget = budget_store.load(now)
-    if bulk_abort.settled_at is not None or request_budget.may_bulk_abort:
-        return None
-    if request_budget.is_probing:
-        return request_budget.probe_until or now + PROBE_LEASE
-    return request_budget.backoff_until or now + timedelta(seconds=request_budget.seconds)
-
-
-def _join_names(first: str, second: str) -> str:
-    return _("%(one)s and %(other)s") % {"one": first, "other": second}
-
-
-def _check_request(runs: list[Run], user_permissions: permissions.Permissions) -> None:
-    """Raise NotInFlight (no runs), TooManyRuns or NotAllowed (the user may abort none)."""
-    if not runs:
-        raise NotInFlight
-    if len(runs) > MAX_RUNS:
-        template = _("At most %(most)d runs can be aborted at once; %(count)d are selected.")
-        raise TooManyRuns(template % {"most": MAX_RUNS, "count": len(runs)})
-    run_permissions = [user_permissions.abort_permission(run.stage) for run in runs]
-    if not any(permission.allowed for permission in run_permissions):
-        raise NotAllowed(run_permissions[0].denied_reason)
-
-
-def _start_task(upstream: Connection, bulk_abort_pk: int, *, is_delayed: bool = False) -> None:
-    if bulk_abort_pk in _tasks:
-        return
-    task = _tasks[bulk_abort_pk] = asyncio.create_task(
-        process_bulk_abort(upstream, bulk_abort_pk, is_delayed=is_delayed)
-    )
-    task.add_done_callback(lambda ended: _on_task_done(bulk_abort_pk, ended))
-
-
-def _on_task_done(bulk_abort_pk: int, task: asyncio.Task[None]) -> None:
-    _tasks.pop(bulk_abort_pk, None)
-    error = None if task.cancelled() else task.exception()
-    if error is not None and not db_health.is_outage(error):
-        # A worker continues it once its lease has expired.
-        log.error("abort.bulk_failed", bulk_abort=bulk_abort_pk, exc_info=error)
-
-
-def _claim_expired(now: datetime) -> list[int]:
-    return [
-        bulk_abort.pk
-        for bulk_abort in BulkAbort.objects.lease_expired(now - BULK_LEASE)
-        if BulkAbort.objects.filter(pk=bulk_abort.pk, claimed_at=bulk_abort.claimed_at).update(
-            claimed_at=now
-        )
-    ]
-
-
 def process_next(bulk_abort_pk: int, *, is_delayed: bool = False) -> TurnResult:
     """Process the next item of a bulk abort, unless it has to wait or is finished.
 
@@ -253,10 +119,49 @@ def process_next(bulk_abort_pk: int, *, is_delayed: bool = False) -> TurnResult:
         stop_reason = _stop_reason(bulk_abort, now, is_delayed=is_delayed)
         if stop_reason is None:
             open_bulk_aborts.update(claimed_at=now)
-            unanswered = Abort.objects.filter(bulk_abort=bulk_abort, state=AbortState.REQUESTED)
-            if unanswered.exists() or paused_until(bulk_abort, now):
+            unanswered_aborts = Abort.objects.filter(
+                bulk_abort=bulk_abort, state=AbortState.REQUESTED
+            )
+            if unanswered_aborts.exists() or paused_until(bulk_abort, now):
                 return TurnResult(is_waiting=True)
         return TurnResult(abort_pk=_create_abort(bulk_abort, item, stop_reason))
+
+
+def paused_until(bulk_abort: BulkAbort, now: datetime) -> datetime | None:
+    """Return until when a bulk abort is paused by the rate limit, or None if it is not."""
+    request_budget = budget_store.load(now)
+    if bulk_abort.settled_at is not None or request_budget.may_bulk_abort:
+        return None
+    if request_budget.is_probing:
+        return request_budget.probe_until or now + PROBE_LEASE
+    return request_budget.backoff_until or now + timedelta(seconds=request_budget.seconds)
+
+
+def _start_task(upstream: Connection, bulk_abort_pk: int, *, is_delayed: bool = False) -> None:
+    if bulk_abort_pk in _tasks:
+        return
+    task = _tasks[bulk_abort_pk] = asyncio.create_task(
+        process_bulk_abort(upstream, bulk_abort_pk, is_delayed=is_delayed)
+    )
+    task.add_done_callback(lambda done_task: _on_task_done(bulk_abort_pk, done_task))
+
+
+def _on_task_done(bulk_abort_pk: int, task: asyncio.Task[None]) -> None:
+    _tasks.pop(bulk_abort_pk, None)
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not db_health.is_outage(error):
+        # A worker continues it once its lease has expired.
+        log.error("abort.bulk_failed", bulk_abort=bulk_abort_pk, exc_info=error)
+
+
+def _claim_expired(now: datetime) -> list[int]:
+    return [
+        bulk_abort.pk
+        for bulk_abort in BulkAbort.objects.lease_expired(now - BULK_LEASE)
+        if BulkAbort.objects.filter(pk=bulk_abort.pk, claimed_at=bulk_abort.claimed_at).update(
+            claimed_at=now
+        )
+    ]
 
 
 def _stop_reason(bulk_abort: BulkAbort, now: datetime, *, is_delayed: bool) -> _StopReason | None:
