@@ -86,6 +86,9 @@ PAGES: dict[str, type["Page"]] = {}  # by name
 class Page(ABC):
     """A page as it is at the time of its snapshot.
 
+    A subclass has a `name`, a `template`, `data_age`, `tab_title` and `context`; to update an open
+    page it also has `own_status_parts` and `changed_parts`, and `is_visible` if it has a key.
+
     `key` is the primary key of its pipeline, stage, run or bulk abort, 0 for a page about all;
     `query` is the filter that decides which runs or pipelines it lists. `permissions` view the
     same stages as the snapshot's, and may abort other runs.
@@ -148,7 +151,7 @@ class Page(ABC):
 
     @classmethod
     def record_view(cls, key: int, now: datetime) -> None:
-        """Record that somebody views the page with this key, if the sync is to know it."""
+        """Record that the page with this key is watched, if the sync reads its data sooner then."""
         return
 
     @property

@@ -25,9 +25,9 @@ from dashboard.web.live.snapshot import Snapshot
 @require_safe
 def board(request: HttpRequest) -> HttpResponse:
     """Show one page of the pipelines, each with its three stages."""
-    requested = board_filter.parse(request.GET)
-    page = BoardPage(Snapshot.for_request(request), query=requested.query)
-    page.filter = requested  # with warnings about ignored parameters
+    url_filter = board_filter.parse(request.GET)
+    page = BoardPage(Snapshot.for_request(request), query=url_filter.query)
+    page.filter = url_filter  # with warnings about ignored parameters
     return page_response(request, page)
 
 
@@ -165,16 +165,8 @@ class BoardPage(Page):
 
     @property
     def _page_urls(self) -> dict[str, str]:
-        """The addresses of the first, the previous and the next page; those that exist."""
-        if self.list_page.number > self.list_page.page_count:
-            return {}
-        number, count = self.list_page.number, self.list_page.page_count
-        pages = {"first": 1, "previous": number - 1, "next": number + 1}
-        return {
-            name: self.filter.page_url(page)
-            for name, page in pages.items()
-            if 1 <= page <= count and (name != "first" or number > 2)
-        }
+        numbers = self.list_page.neighbour_numbers
+        return {name: self.filter.page_url(number) for name, number in numbers.items()}
 
     def _cell_parts(self, stage_keys: Collection[int]) -> list[LivePart]:
         return [

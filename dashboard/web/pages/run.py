@@ -134,20 +134,14 @@ class RunCard:
         root = timeline.load_tree(run)
         timing = concurrency.load_timing(run)
         related = concurrency.load_related_runs(run, permissions.stage_filter("stage"), timing)
-        clocks = overdue.timers(run, root, timing)
         permission = permissions.abort_permission(run.stage)
         run_acknowledgements = acknowledgements.history(run, now)
-        current_acknowledgements = [
-            acknowledgement
-            for acknowledgement in run_acknowledgements
-            if acknowledgement.ended_at is None
-        ]
         row = run_row.build_row(
             run,
             permission,
             self.aborts[0] if self.aborts else None,
-            clocks,
-            current_acknowledgements,
+            overdue.timers(run, root, timing),
+            [item for item in run_acknowledgements if item.ended_at is None],
         )
         headline = run_summary.build(
             run,

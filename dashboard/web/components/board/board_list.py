@@ -56,6 +56,18 @@ class PageOfPipelines:
         return self.total > 0 and self.number > self.page_count
 
     @property
+    def neighbour_numbers(self) -> dict[str, int]:
+        """The numbers of the first, the previous and the next page; those that exist."""
+        if self.number > self.page_count:
+            return {}
+        numbers = {"first": 1, "previous": self.number - 1, "next": self.number + 1}
+        return {
+            name: number
+            for name, number in numbers.items()
+            if 1 <= number <= self.page_count and (name != "first" or self.number > 2)
+        }
+
+    @property
     def text(self) -> str:
         """Which pipelines the page lists, and of how many."""
         first = (self.number - 1) * PER_PAGE + 1
