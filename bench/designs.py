@@ -2,6 +2,7 @@
 
 import heapq
 import math
+import os
 import random
 import sys
 from collections import defaultdict, deque
@@ -10,6 +11,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# The rules import models, which need settings; nothing is read from a database.
+os.environ |= {
+    "DJANGO_SETTINGS_MODULE": "dashboard.settings",
+    "NORTHFLANK_API_TOKEN": "sandbox",
+    "SECRET_KEY": "only-for-the-bench-" + "x" * 40,
+}
+
+import django
+
+django.setup()
 
 from simulated import DAY, HOUR, LASTS, LIMIT, RESERVE, SPREAD, Figures, Hour, Run, World, by_day
 
