@@ -23,7 +23,7 @@ SLACK = 0.5  # percent
 COUNTS = ("num_statements", "covered_lines", "num_branches", "covered_branches")
 
 
-def measured() -> dict[str, list[int]]:
+def measure() -> dict[str, list[int]]:
     """Return the COUNTS of each room, of all that has been measured since the last erasure."""
     coverage = [sys.executable, "-m", "coverage"]
     if any(REPORT.parent.glob("data.*")):
@@ -43,22 +43,24 @@ def percent(part: int, whole: int) -> float:
 
 def main() -> int:
     floors: dict[str, int] = tomllib.loads(FLOORS.read_text()) if FLOORS.exists() else {}
-    below, reached = [], dict(floors)
+    below, new_floors = [], dict(floors)
     print(f"{'room':<12} {'lines':>7} {'branches':>9} {'both':>7} {'floor':>6}")
-    for room, (lines, hit_lines, branches, hit_branches) in sorted(measured().items()):
-        both = percent(hit_lines + hit_branches, lines + branches)
+    for room, (lines, hit_lines, branches, hit_branches) in sorted(measure().items()):
+        total = percent(hit_lines + hit_branches, lines + branches)
         floor = floors.get(room, 0)
-        each = f"{percent(hit_lines, lines):>6.1f}% {percent(hit_branches, branches):>8.1f}%"
-        print(f"{room:<12} {each} {both:>6.1f}% {floor:>5}%")
-        reached[room] = max(floor, math.floor(both - SLACK))
-        if both < floor:
+        columns = f"{percent(hit_lines, lines):>6.1f}% {percent(hit_branches, branches):>8.1f}%"
+        print(f"{room:<12} {columns} {total:>6.1f}% {floor:>5}%")
+        new_floors[room] = max(floor, math.floor(total - SLACK))
+        if total < floor:
             below.append(room)
     if "--write" in sys.argv:
-        FLOORS.write_text("".join(f"{room} = {floor}\n" for room, floor in sorted(reached.items())))
+        FLOORS.write_text(
+            "".join(f"{room} = {floor}\n" for room, floor in sorted(new_floors.items()))
+        )
     for room in below:
         print(f"{room} is below its floor: what is not covered is in {REPORT.relative_to(ROOT)}")
-    for room in sorted(reached):
-        if room in floors and reached[room] > floors[room]:
+    for room in sorted(new_floors):
+        if room in floors and new_floors[room] > floors[room]:
             print(f"{room} has risen above its floor: run this with --write")
     return 1 if below else 0
 

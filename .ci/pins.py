@@ -13,7 +13,7 @@ from pathlib import Path
 PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 
-def resolved() -> dict[str, str]:
+def resolve() -> dict[str, str]:
     """Return each resolved package's line, `name==version ; marker`, by its name."""
     command = (
         "uv export --quiet --all-groups --no-hashes --no-emit-project --no-annotate --no-header"
@@ -36,16 +36,16 @@ def main() -> int:
     direct = [*project["project"]["dependencies"], *(line for group in groups for line in group)]
     loose = [line for line in direct if "==" not in line]
     names = {name_of(line) for line in direct}
-    wanted = sorted(line for name, line in resolved().items() if name not in names)
-    pinned = project["tool"]["uv"].get("constraint-dependencies", [])
+    expected_pins = sorted(line for name, line in resolve().items() if name not in names)
+    pins = project["tool"]["uv"].get("constraint-dependencies", [])
     if "--write" in sys.argv:
         # Markers hold apostrophes only, so TOML's plain strings take them.
-        listed = "".join(f'    "{line}",\n' for line in wanted)
-        block = f"constraint-dependencies = [\n{listed}]\n"
+        lines = "".join(f'    "{line}",\n' for line in expected_pins)
+        block = f"constraint-dependencies = [\n{lines}]\n"
         text = re.sub(r"(?sm)constraint-dependencies = \[\n.*?^\]\n", "", text)
         PYPROJECT.write_text(text.rstrip("\n") + "\n" + block)
         return 0
-    missing = sorted(set(wanted) - set(pinned))
+    missing = sorted(set(expected_pins) - set(pins))
     for line in [*loose, *missing]:
         print(f"not pinned: {line}")
     return 1 if loose or missing else 0

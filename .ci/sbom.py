@@ -20,7 +20,7 @@ VENDORED = {"htmx": ("pkg:npm/htmx.org", "0BSD")}  # address of the package, lic
 MAX_NAME_LENGTH = 80  # some packages have the whole text of their licence as its name
 
 
-def exported() -> dict[str, Any]:
+def export() -> dict[str, Any]:
     """Return uv's list of the packages of a deployment."""
     command = "uv export --quiet --no-dev --format cyclonedx1.5 --preview-features sbom-export"
     output = subprocess.run(
@@ -50,13 +50,13 @@ def licences(package: str) -> list[dict[str, Any]]:
     return [{"license": {"name": name}} for name in names]
 
 
-def vendored() -> list[dict[str, Any]]:
+def vendored_scripts() -> list[dict[str, Any]]:
     """Return a component for each folder of static/vendor/."""
-    found = []
+    components = []
     for folder in sorted(VENDOR.iterdir()):
         name, _, version = folder.name.partition("@")
         package, licence = VENDORED[name]
-        found.append(
+        components.append(
             {
                 "type": "library",
                 "bom-ref": folder.name,
@@ -66,7 +66,7 @@ def vendored() -> list[dict[str, Any]]:
                 "licenses": [{"license": {"id": licence}}],
             }
         )
-    return found
+    return components
 
 
 def installed_by_deployment() -> set[tuple[str, str]]:
@@ -77,19 +77,19 @@ def installed_by_deployment() -> set[tuple[str, str]]:
 
 
 def main() -> int:
-    document = exported()
+    document = export()
     for component in document["components"]:
         if licence := licences(component["name"]):
             component["licenses"] = licence
-    document["components"] += vendored()
-    listed = {(part["name"], part["version"]) for part in document["components"]}
-    for name, version in sorted(installed_by_deployment() - listed):
+    document["components"] += vendored_scripts()
+    components = {(part["name"], part["version"]) for part in document["components"]}
+    for name, version in sorted(installed_by_deployment() - components):
         print(f"missing: {name} {version}")
     unknown = [part["name"] for part in document["components"] if "licenses" not in part]
     OUTPUT.parent.mkdir(exist_ok=True)
     OUTPUT.write_text(json.dumps(document, indent=2) + "\n")
-    print(f"{OUTPUT.relative_to(ROOT)}: {len(listed)} components; licence not known: {unknown}")
-    return 1 if installed_by_deployment() - listed else 0
+    print(f"{OUTPUT.relative_to(ROOT)}: {len(components)} components; licence not known: {unknown}")
+    return 1 if installed_by_deployment() - components else 0
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def data(value: Any) -> bytes:
 
 def kinds() -> list[Kind]:
     """Return all kinds of answers."""
-    another = {"id": "another", "status": "aborting", "concluded": False}
+    other_run = {"id": "another", "status": "aborting", "concluded": False}
     success = gzip.compress(
         json.dumps({"data": {"status": "aborting", "concluded": False}}).encode()
     )
@@ -97,7 +97,7 @@ def kinds() -> list[Kind]:
         "200 {data: []}": data([]),
         '200 {data: "accepted"}': data("accepted"),
         "200, an id only": data({"id": "x", "name": "y"}),
-        "200, of another run": data(another),
+        "200, of another run": data(other_run),
         "200, an error inside": reply(200, json_={"error": {"message": "no"}}),
         "200, JSON cut short": reply(200, b'{"data": {"status"'),
         "200, text": reply(200, b"OK"),
@@ -126,8 +126,8 @@ def kinds() -> list[Kind]:
         "no HTTP": b"\x15\x03\x01\x00\x02\x02\x28",
         "a broken chunk": b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     }
-    found = [Kind(f"{name}, once", how) for name, how in unreadable.items()]
-    found += [
+    result = [Kind(f"{name}, once", answer) for name, answer in unreadable.items()]
+    result += [
         Kind("accepted", None),
         Kind("accepted after 5 s", None, arrives=True, delay=5, waits=5),
         Kind("accepted, packed", reply(200, success, Content_Encoding="gzip"), arrives=True),
@@ -135,42 +135,46 @@ def kinds() -> list[Kind]:
         Kind("silence, once", "silence", waits=12),
         Kind("byte by byte, once", "drip", waits=12),
     ]
-    arrived = ("reset", "cut", "503", "504", "502 with a page", "200 with a page (captive portal)",
-               "200 and nothing", "200, an error inside", "302 to a portal")  # fmt: skip
+    arriving_names = (
+        "reset", "cut", "503", "504", "502 with a page", "200 with a page (captive portal)",
+        "200 and nothing", "200, an error inside", "302 to a portal",
+    )  # fmt: skip
     sources = unreadable | {"cut": "cut"}
-    found += [Kind(f"{name}, though it arrived", sources[name], arrives=True) for name in arrived]
-    found.append(Kind("silence, though it arrived", "silence", arrives=True, waits=12))
+    result += [
+        Kind(f"{name}, though it arrived", sources[name], arrives=True) for name in arriving_names
+    ]
+    result.append(Kind("silence, though it arrived", "silence", arrives=True, waits=12))
     twice = ("503", "reset", "200 with a page (captive portal)")
-    found += [Kind(f"{name}, twice", unreadable[name], times=2) for name in twice]
-    found += [Kind(f"{name}, four times", unreadable[name], times=4) for name in twice]
-    found += [
+    result += [Kind(f"{name}, twice", unreadable[name], times=2) for name in twice]
+    result += [Kind(f"{name}, four times", unreadable[name], times=4) for name in twice]
+    result += [
         Kind(f"{name}, always", unreadable[name], times=FOREVER, ends="lost") for name in twice
     ]
-    found.append(Kind("silence, always", "silence", times=FOREVER, waits=12, ends="lost"))
-    found += [
+    result.append(Kind("silence, always", "silence", times=FOREVER, waits=12, ends="lost"))
+    result += [
         Kind(f"{status}, Northflank's own", error(status), times=FOREVER, ends="refused")
         for status in (400, 401, 403, 404, 405, 409, 410, 413, 422, 451)
     ]
-    found += [
+    result += [
         Kind("409, for it is aborting already", error(409), arrives=True),
         Kind("404, once it is aborting", error(404), arrives=True),
     ]
-    return found
+    return result
 
 
 @dataclass
-class Tried:
+class Attempt:
     """One abort and its outcome; times are seconds since the request."""
 
     kind: Kind
     place: tuple[str, str, str]
     run_id: str
-    pressed: float = 0.0
+    requested_at: float = 0.0
     send_count: int = 0
-    knew: float = 0.0
-    told: str = ""
-    aborted: float | None = None
-    lost: float | None = None
+    informed_after: float = 0.0
+    notice_text: str = ""
+    aborted_after: float | None = None
+    settled_after: float | None = None
     state: str = ""
     wrong: list[str] = field(default_factory=list)
 
@@ -180,7 +184,7 @@ class Proxy:
 
     def __init__(self, upstream: int) -> None:
         self.upstream = upstream
-        self.tried: dict[str, Tried] = {}
+        self.attempts: dict[str, Attempt] = {}
         self.loop = asyncio.new_event_loop()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
@@ -204,22 +208,22 @@ class Proxy:
             writer.transport.abort()
 
     async def _answer(self, head: bytes, request: bytes, writer: asyncio.StreamWriter) -> None:
-        found = re.match(rb"POST \S+/runs/([^/ ]+)/abort ", head)
-        tried = self.tried.get(found[1].decode()) if found else None
-        if tried is None:
+        match = re.match(rb"POST \S+/runs/([^/ ]+)/abort ", head)
+        attempt = self.attempts.get(match[1].decode()) if match else None
+        if attempt is None:
             writer.write(await self._pass(request))
             await writer.drain()
             return
-        tried.send_count += 1
-        kind = tried.kind
-        played = kind.reply if tried.send_count <= kind.times else None
-        said = b""
-        if played is None or kind.arrives:
-            said = await self._pass(request)
-            if tried.aborted is None:
-                tried.aborted = time.monotonic() - tried.pressed
-        await asyncio.sleep(kind.delay if tried.send_count <= kind.times else 0)
-        await _play(said if played is None else played, writer)
+        attempt.send_count += 1
+        kind = attempt.kind
+        scripted_reply = kind.reply if attempt.send_count <= kind.times else None
+        upstream_reply = b""
+        if scripted_reply is None or kind.arrives:
+            upstream_reply = await self._pass(request)
+            if attempt.aborted_after is None:
+                attempt.aborted_after = time.monotonic() - attempt.requested_at
+        await asyncio.sleep(kind.delay if attempt.send_count <= kind.times else 0)
+        await _play(upstream_reply if scripted_reply is None else scripted_reply, writer)
 
     async def _pass(self, request: bytes) -> bytes:
         """Send a request to the sandbox, and return its response unchanged."""
@@ -234,27 +238,27 @@ class Proxy:
         return answer
 
 
-async def _play(played: Reply, writer: asyncio.StreamWriter) -> None:
-    if isinstance(played, bytes):
-        writer.write(played)
+async def _play(scripted_reply: Reply, writer: asyncio.StreamWriter) -> None:
+    if isinstance(scripted_reply, bytes):
+        writer.write(scripted_reply)
         await writer.drain()
-        if not played.startswith(b"HTTP/"):
+        if not scripted_reply.startswith(b"HTTP/"):
             writer.close()
         return
-    if played in {"silence", "drip"}:
+    if scripted_reply in {"silence", "drip"}:
         writer.write(
-            b"HTTP/1.1 200 X\r\nContent-Length: 100000\r\n\r\n" if played == "drip" else b""
+            b"HTTP/1.1 200 X\r\nContent-Length: 100000\r\n\r\n" if scripted_reply == "drip" else b""
         )
         while not writer.is_closing():
-            writer.write(b" " if played == "drip" else b"")
+            writer.write(b" " if scripted_reply == "drip" else b"")
             await asyncio.sleep(0.1)
             if writer.transport.is_closing():
                 return
-    if played in {"head-reset", "cut"}:
+    if scripted_reply in {"head-reset", "cut"}:
         writer.write(b'HTTP/1.1 200 X\r\nContent-Length: 500\r\n\r\n{"data": ')
         await writer.drain()
         await asyncio.sleep(0.05)
-    if played in {"reset", "head-reset"}:
+    if scripted_reply in {"reset", "head-reset"}:
         raw = writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
@@ -264,13 +268,13 @@ def start(upstream: Upstream, place: tuple[str, str, str]) -> str:
     project, pipeline, stage = place
     path = f"/v1/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs"
     upstream.connect()
-    said, _ = upstream.post(path)
-    return str(said["id"])
+    run, _ = upstream.post(path)
+    return str(run["id"])
 
 
-def ask[T](bench: Bench, sql: str, *given: Any) -> list[tuple[Any, ...]]:
+def ask[T](bench: Bench, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
     with sqlite3.connect(bench.database, timeout=30) as database:
-        return database.execute(sql, given).fetchall()
+        return database.execute(sql, parameters).fetchall()
 
 
 STATE = """
@@ -279,55 +283,54 @@ JOIN dashboard_run r ON r.id = a.run_id WHERE r.run_id = ? ORDER BY a.id DESC LI
 """
 
 
-def press(bench: Bench, client: Browser, tried: Tried) -> None:
+def abort(bench: Bench, client: Browser, attempt: Attempt) -> None:
     """Abort a run, and wait for the outcome."""
-    project, pipeline, stage = tried.place
-    path = (
-        f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs/{tried.run_id}/abort/"
-    )
-    tried.pressed = time.monotonic()
+    project, pipeline, stage = attempt.place
+    stage_path = f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}"
+    path = f"{stage_path}/runs/{attempt.run_id}/abort/"
+    attempt.requested_at = time.monotonic()
     answer = client.ask(path, {"reason": "Bench"}, {"HX-Request": "true"})
-    tried.knew = time.monotonic() - tried.pressed
-    said = re.search(r'class="notice".*?<p>(.*?)</p>', answer.text, re.DOTALL)
-    told = re.sub(r"<[^>]*>", "", said[1]) if said else f"{answer.status}"
-    tried.told = " ".join(html.unescape(told).split())
-    until = tried.pressed + PATIENCE
+    attempt.informed_after = time.monotonic() - attempt.requested_at
+    notice = re.search(r'class="notice".*?<p>(.*?)</p>', answer.text, re.DOTALL)
+    notice_text = re.sub(r"<[^>]*>", "", notice[1]) if notice else f"{answer.status}"
+    attempt.notice_text = " ".join(html.unescape(notice_text).split())
+    until = attempt.requested_at + PATIENCE
     while time.monotonic() < until:
-        found = ask(bench, STATE, tried.run_id)
-        if found:
-            state, settled, level, outcome, in_flight = found[0]
-            tried.state = outcome or state
-            if settled or (state == "unknown" and level >= 2):
-                tried.lost = time.monotonic() - tried.pressed
+        rows = ask(bench, STATE, attempt.run_id)
+        if rows:
+            state, settled_at, level, outcome, in_flight = rows[0]
+            attempt.state = outcome or state
+            if settled_at or (state == "unknown" and level >= 2):
+                attempt.settled_after = time.monotonic() - attempt.requested_at
                 if state == "unknown" and in_flight and level < 2:
-                    tried.wrong.append("lost, and calm")
+                    attempt.wrong.append("lost, and calm")
                 break
         time.sleep(0.25)
-    _judge(tried)
+    _judge(attempt)
 
 
-def _judge(tried: Tried) -> None:
-    kind, told = tried.kind, tried.told
-    if tried.knew > 5 + kind.waits:
-        tried.wrong.append("told late")
-    if "accepted" in told and tried.aborted is None:
-        tried.wrong.append("told accepted, and it had not arrived")
-    if "accepted" in told and (tried.aborted or 0) > tried.knew:
-        tried.wrong.append("told accepted before it was")
-    ended = {"unknown": "lost"}.get(tried.state, tried.state)
-    if ended != kind.ends:
-        tried.wrong.append(f"came to {ended}, not {kind.ends}")
-    if tried.send_count > 5:
-        tried.wrong.append("sent too often")
+def _judge(attempt: Attempt) -> None:
+    kind, notice_text = attempt.kind, attempt.notice_text
+    if attempt.informed_after > 5 + kind.waits:
+        attempt.wrong.append("told late")
+    if "accepted" in notice_text and attempt.aborted_after is None:
+        attempt.wrong.append("told accepted, and it had not arrived")
+    if "accepted" in notice_text and (attempt.aborted_after or 0) > attempt.informed_after:
+        attempt.wrong.append("told accepted before it was")
+    outcome = {"unknown": "lost"}.get(attempt.state, attempt.state)
+    if outcome != kind.ends:
+        attempt.wrong.append(f"came to {outcome}, not {kind.ends}")
+    if attempt.send_count > 5:
+        attempt.wrong.append("sent too often")
 
 
-def run(quick: bool, words: list[str]) -> list[Tried]:
-    wanted = [
+def run(quick: bool, words: list[str]) -> list[Attempt]:
+    chosen_kinds = [
         kind
         for kind in kinds()
         if all(word in kind.name for word in words) and not (quick and kind.ends == "lost")
     ]
-    done: list[Tried] = []
+    attempts: list[Attempt] = []
     with scratch() as bench:
         upstream = start_upstream(bench, "--choice", "abort-seconds=0.5")
         proxy = Proxy(upstream.port)
@@ -335,23 +338,25 @@ def run(quick: bool, words: list[str]) -> list[Tried]:
             upstream.server, proxy.port, http.client.HTTPConnection("127.0.0.1", proxy.port)
         )
         _, client = start_dashboard(bench, through)
-        for first in range(0, len(wanted), AT_ONCE):
+        for first in range(0, len(chosen_kinds), AT_ONCE):
             group = [
-                Tried(kind, (place := PLACES[number % len(PLACES)]), start(upstream, place))
-                for number, kind in enumerate(wanted[first : first + AT_ONCE])
+                Attempt(kind, (place := PLACES[number % len(PLACES)]), start(upstream, place))
+                for number, kind in enumerate(chosen_kinds[first : first + AT_ONCE])
             ]
-            proxy.tried |= {tried.run_id: tried for tried in group}
-            wait_for(lambda group=group: _mirrored(bench, group), "the runs are mirrored", 0.2)
+            proxy.attempts |= {attempt.run_id: attempt for attempt in group}
+            wait_for(lambda group=group: _is_mirrored(bench, group), "the runs are mirrored", 0.2)
             with ThreadPoolExecutor(AT_ONCE) as executor:
-                list(executor.map(lambda tried: press(bench, client.twin(), tried), group))
-            done += group
-            print(f"{len(done)} of {len(wanted)}", file=sys.stderr, flush=True)
-    return done
+                list(executor.map(lambda attempt: abort(bench, client.twin(), attempt), group))
+            attempts += group
+            print(f"{len(attempts)} of {len(chosen_kinds)}", file=sys.stderr, flush=True)
+    return attempts
 
 
-def _mirrored(bench: Bench, group: list[Tried]) -> bool:
-    known = {run_id for (run_id,) in ask(bench, "SELECT run_id FROM dashboard_run WHERE in_flight")}
-    return {tried.run_id for tried in group} <= known
+def _is_mirrored(bench: Bench, group: list[Attempt]) -> bool:
+    mirrored_ids = {
+        run_id for (run_id,) in ask(bench, "SELECT run_id FROM dashboard_run WHERE in_flight")
+    }
+    return {attempt.run_id for attempt in group} <= mirrored_ids
 
 
 def main() -> None:
@@ -359,20 +364,24 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("words", nargs="*")
     options = parser.parse_args()
-    done = run(options.quick, options.words)
+    attempts = run(options.quick, options.words)
     print("| Answer | Sends | User informed after | Run aborted after | Outcome | First message |")
     print("| --- | --- | --- | --- | --- | --- |")
     seconds: Callable[[float | None], str] = lambda s: "–" if s is None else f"{s:.1f} s"  # noqa: E731
-    for tried in done:
-        wrong = f" **{'; '.join(tried.wrong)}**" if tried.wrong else ""
-        ended = tried.state + (f" after {seconds(tried.lost)}" if tried.aborted is None else "")
-        cells = (tried.kind.name, str(tried.send_count), seconds(tried.knew),
-                 seconds(tried.aborted), ended + wrong, tried.told)  # fmt: skip
+    for attempt in attempts:
+        wrong = f" **{'; '.join(attempt.wrong)}**" if attempt.wrong else ""
+        outcome_text = attempt.state + (
+            f" after {seconds(attempt.settled_after)}" if attempt.aborted_after is None else ""
+        )
+        cells = (
+            attempt.kind.name, str(attempt.send_count), seconds(attempt.informed_after),
+            seconds(attempt.aborted_after), outcome_text + wrong, attempt.notice_text,
+        )  # fmt: skip
         print(f"| {' | '.join(cells)} |")
-    wrong_ones = sum(bool(tried.wrong) for tried in done)
-    slowest = max(tried.knew - tried.kind.waits for tried in done)
-    print(f"\n{len(done)} kinds; {wrong_ones} wrong; slowest to be told: {slowest:.1f} s.")
-    sys.exit(bool(wrong_ones))
+    wrong_count = sum(bool(attempt.wrong) for attempt in attempts)
+    slowest = max(attempt.informed_after - attempt.kind.waits for attempt in attempts)
+    print(f"\n{len(attempts)} kinds; {wrong_count} wrong; slowest to be informed: {slowest:.1f} s.")
+    sys.exit(bool(wrong_count))
 
 
 if __name__ == "__main__":

@@ -66,19 +66,19 @@ def pages(table: Table, client: Browser, times: int, deepest: int) -> None:
         "page, oldest 100 aborts", f"{spread(deep)}, p50 x {ratio:.2f}", target="p50 < x 1.5",
         met=ratio < 1.5,
     )  # fmt: skip
-    found = re.search(r'"HX-PTag": "([^"]+)"', client.ask("/aborts/").text)
-    assert found is not None
-    headers = {"HX-Request": "true", "HX-PTag": found[1]}
-    same = [client.ask("/aborts/", headers=headers) for _ in range(times)]
-    assert {answer.status for answer in same} == {304}
-    table.add("its refresh, unchanged (304)", spread([answer.ms for answer in same]))
-    for what, query in (
+    match = re.search(r'"HX-PTag": "([^"]+)"', client.ask("/aborts/").text)
+    assert match is not None
+    headers = {"HX-Request": "true", "HX-PTag": match[1]}
+    answers = [client.ask("/aborts/", headers=headers) for _ in range(times)]
+    assert {answer.status for answer in answers} == {304}
+    table.add("its refresh, unchanged (304)", spread([answer.ms for answer in answers]))
+    for name, query in (
         ("a name that nobody has", "username=nobody"),
         ("a run or reason that is nowhere", "text=nowhere"),
     ):
         few = max(times // 10, 3)
         table.add(
-            f"page, {what} (reads every abort)", spread(_timed(client, f"/aborts/?{query}", few))
+            f"page, {name} (reads every abort)", spread(_timed(client, f"/aborts/?{query}", few))
         )
 
 
@@ -92,25 +92,25 @@ def export(table: Table, server: Server, client: Browser, ending: str, acts: int
     before, _ = server.memory_mb()
     most, size, rows = before, 0, 0
     beside: list[float] = []
-    done = threading.Event()
+    is_over = threading.Event()
 
     def look_around() -> None:
-        other = client.twin()
-        while not done.is_set():
-            beside.append(other.ask("/status/").ms)
-            done.wait(0.1)
+        second_client = client.twin()
+        while not is_over.is_set():
+            beside.append(second_client.ask("/status/").ms)
+            is_over.wait(0.1)
 
     looking = threading.Thread(target=look_around)
     looking.start()
     started_at = time.perf_counter()
     last = b""
-    for part in _downloaded(client, f"/aborts/export.{ending}"):
+    for part in _download(client, f"/aborts/export.{ending}"):
         most = max(most, server.memory_mb()[0])
         size += len(part)
         rows += part.count(b'"seconds":' if ending == "json" else b"\r\n")
         last = part or last
     took = time.perf_counter() - started_at
-    done.set()
+    is_over.set()
     looking.join()
     assert rows == acts + (ending == "csv"), f"{rows} rows of {acts}"
     assert last.endswith(b"]\n" if ending == "json" else b"\r\n")
@@ -125,20 +125,20 @@ def export(table: Table, server: Server, client: Browser, ending: str, acts: int
     table.add(f"another page meanwhile ({len(beside)} requests)", spread(beside))
 
 
-def _downloaded(client: Browser, path: str) -> Iterator[bytes]:
+def _download(client: Browser, path: str) -> Iterator[bytes]:
     connection = http.client.HTTPConnection(client.host, timeout=600)
     cookies = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
     connection.request("GET", path, headers={"Cookie": cookies, "Accept-Encoding": "gzip"})
     response = connection.getresponse()
     assert response.status == 200, response.status
-    unpacked = gzip.GzipFile(fileobj=response)
+    plain_file = gzip.GzipFile(fileobj=response)
     # Whole lines, so that no counted text is split.
-    while lines := unpacked.readlines(1_000_000):
+    while lines := plain_file.readlines(1_000_000):
         yield b"".join(lines)
     connection.close()
 
 
-def _filled(bench: Bench, acts: int) -> tuple[Server, Browser]:
+def _start_with_aborts(bench: Bench, acts: int) -> tuple[Server, Browser]:
     server, client = start_dashboard(bench, start_upstream(bench), NORTHFLANK_PROJECTS="nothing")
     fill = FILL.format(acts=acts)
     started_at = time.monotonic()
@@ -154,7 +154,7 @@ def main() -> int:
     acts, times = (10_000, 20) if chosen.quick else (100_000, 60)
     table = Table()
     with scratch() as bench:
-        server, client = _filled(bench, acts)
+        server, client = _start_with_aborts(bench, acts)
         with sqlite3.connect(bench.database, timeout=5) as database:
             (first,) = database.execute("SELECT min(id) FROM dashboard_abort").fetchone()
         database.close()

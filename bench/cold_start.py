@@ -40,8 +40,8 @@ class Figures:
     in_flight: int
     first: float | None = None  # first run in flight read
     half: float | None = None
-    known: float | None = None  # all runs in flight read
-    read: float | None = None  # every stage read
+    in_flight_read_after: float | None = None  # all runs in flight read
+    all_read_after: float | None = None  # every stage read
     requests: int = 0  # until then
 
 
@@ -53,9 +53,9 @@ def upstream(stages: int) -> Iterator[tuple[str, Sandbox]]:
     )
     app = sandbox.create_app(options)
     world = app.state.sandbox.world
-    each = stages // 3 // len(world.projects)
+    pipelines_per_project = stages // 3 // len(world.projects)
     world.projects = tuple(
-        dataclasses.replace(project, pipelines=project.pipelines[:each])
+        dataclasses.replace(project, pipelines=project.pipelines[:pipelines_per_project])
         for project in world.projects
     )
     listener = socket.create_server(("127.0.0.1", 0))
@@ -93,42 +93,43 @@ def measure(bench: Bench, stages: int) -> Figures:
         settings = {"NORTHFLANK_API_TOKEN": "sandbox", "NORTHFLANK_API_BASE_URL": url}
         bench.manage("migrate", **settings)
         asked_for = in_flight(of)
-        found = Figures(stages, len(asked_for))
+        figures = Figures(stages, len(asked_for))
         started_at = time.perf_counter()
         server = bench.start("serve", "--port", "0", **settings)
         mirror = sqlite3.connect(f"file:{bench.database}?mode=ro", uri=True)
         try:
-            while found.known is None or found.read is None:
+            while figures.in_flight_read_after is None or figures.all_read_after is None:
                 after = time.perf_counter() - started_at
                 if after > GIVE_UP:
                     break
-                look(mirror, asked_for, found, after)
-                found.requests = of.rate_limit_window.request_count
+                look(mirror, asked_for, figures, after)
+                figures.requests = of.rate_limit_window.request_count
                 # A run that has ended meanwhile need not be in the mirror.
                 asked_for &= in_flight(of)
                 time.sleep(0.1)
         finally:
             mirror.close()
             bench.stop(server)
-    return found
+    return figures
 
 
-def look(mirror: sqlite3.Connection, asked_for: set[str], found: Figures, after: float) -> None:
+def look(mirror: sqlite3.Connection, asked_for: set[str], figures: Figures, after: float) -> None:
     """Update the figures from the mirror."""
     runs = "SELECT run_id FROM dashboard_run WHERE in_flight"
-    known = len(asked_for & {run for (run,) in mirror.execute(runs)})
-    if known and found.first is None:
-        found.first = after
-    if known >= len(asked_for) / 2 and found.half is None:
-        found.half = after
-    if known == len(asked_for) and found.known is None:
-        found.known = after
+    known_count = len(asked_for & {run for (run,) in mirror.execute(runs)})
+    if known_count and figures.first is None:
+        figures.first = after
+    if known_count >= len(asked_for) / 2 and figures.half is None:
+        figures.half = after
+    if known_count == len(asked_for) and figures.in_flight_read_after is None:
+        figures.in_flight_read_after = after
     unread = "SELECT count(*), count(synced_at), sum(in_flight_incomplete) FROM dashboard_stage"
-    listed = "SELECT count(*) FROM dashboard_catalogsync WHERE synced_at IS NULL"
-    stages, read, older = mirror.execute(unread).fetchone()
-    (unlisted,) = mirror.execute(listed).fetchone()
-    if stages and stages == read and not older and not unlisted and found.read is None:
-        found.read = after
+    unlisted_query = "SELECT count(*) FROM dashboard_catalogsync WHERE synced_at IS NULL"
+    stages, read_count, older = mirror.execute(unread).fetchone()
+    (unlisted_count,) = mirror.execute(unlisted_query).fetchone()
+    is_all_read = stages == read_count > 0 and not older and not unlisted_count
+    if is_all_read and figures.all_read_after is None:
+        figures.all_read_after = after
 
 
 def seconds(after: float | None) -> str:
@@ -141,17 +142,21 @@ def main() -> int:
     table = Table()
     for stages in parser.parse_args().stages:
         with scratch() as bench:
-            found = measure(bench, stages)
+            figures = measure(bench, stages)
         target = TARGETS.get(stages)
         table.add(
-            f"{stages} stages, {found.in_flight} runs in flight: all read",
-            seconds(found.known),
+            f"{stages} stages, {figures.in_flight} runs in flight: all read",
+            seconds(figures.in_flight_read_after),
             target=f"<= {target:.0f} s" if target else "",
-            met=found.known is not None and found.known <= target if target else None,
+            met=figures.in_flight_read_after is not None and figures.in_flight_read_after <= target
+            if target
+            else None,
         )
-        table.add("... the first, half of them", f"{seconds(found.first)}, {seconds(found.half)}")
-        table.add("... every stage read", seconds(found.read))
-        table.add("... requests until then, of 1,000", str(found.requests))
+        table.add(
+            "... the first, half of them", f"{seconds(figures.first)}, {seconds(figures.half)}"
+        )
+        table.add("... every stage read", seconds(figures.all_read_after))
+        table.add("... requests until then, of 1,000", str(figures.requests))
     table.show()
     return int(table.missed > 0)
 

@@ -68,9 +68,9 @@ class Simulation:
         self._count = len(world.events)
         self.chance = random.Random(f"{world.seed} design")
 
-    def later(self, at: float, kind: str, what: object) -> None:
+    def later(self, at: float, kind: str, payload: object) -> None:
         self._count += 1
-        heapq.heappush(self._later, (at, self._count, kind, what))
+        heapq.heappush(self._later, (at, self._count, kind, payload))
 
     def next_event(self) -> float:
         events = self.world.events
@@ -84,22 +84,22 @@ class Simulation:
             if self._later and (
                 self._next == len(events) or self._later[0][0] < events[self._next][0]
             ):
-                at, _, kind, what = heapq.heappop(self._later)
+                at, _, kind, payload = heapq.heappop(self._later)
             else:
-                at, _, kind, what = events[self._next]
+                at, _, kind, payload = events[self._next]
                 self._next += 1
             self.now = max(self.now, at)
-            getattr(self, f"on_{kind}")(at, what)
+            getattr(self, f"on_{kind}")(at, payload)
         self.now = max(self.now, until)
 
-    def take(self, at: float, who: str) -> bool:
+    def take(self, at: float, caller: str) -> bool:
         """Count a request; False: it is answered 429."""
         before = self.window.opened_at
         taken = self.window.count_request(at)
         if self.window.opened_at != before:
             self._turn(at)
         assert self.hour is not None
-        setattr(self.hour, who, getattr(self.hour, who) + 1)
+        setattr(self.hour, caller, getattr(self.hour, caller) + 1)
         self.hour.refused += not taken
         return taken
 
@@ -128,13 +128,13 @@ class Simulation:
             if run.awaited:
                 self.figures.delays.append(at - run.start)
             if run.end <= at:
-                self.ended(run, known=False)
+                self.ended(run, is_known=False)
         flying = self.flying.get(stage, set())
         before = self.known_runs.get(stage, set())
         for run in before - flying:
             assert run.known_from is not None
             self.figures.known_time += run.end - run.known_from
-            self.ended(run, known=True)
+            self.ended(run, is_known=True)
         changed = bool(new) or before != flying
         if flying and stage not in self.known and self.hour is not None:
             self.hour.found += 1
@@ -176,7 +176,7 @@ class Simulation:
 
     def on_bell(self, at: float, stage: int) -> None: ...
 
-    def on_look(self, at: float, what: object) -> None: ...
+    def on_look(self, at: float, payload: object) -> None: ...
 
     def on_other(self, at: float, _: None) -> None:
         self.take(at, "others")
@@ -201,7 +201,7 @@ class Simulation:
 
     def aborted(self, run: Run, at: float) -> None: ...
 
-    def ended(self, run: Run, *, known: bool) -> None:
+    def ended(self, run: Run, *, is_known: bool) -> None:
         """Handle the end of a run; `known`: it was mirrored as in flight before."""
 
     def run(self) -> Figures:
@@ -213,7 +213,7 @@ class Simulation:
         raise NotImplementedError
 
 
-class Ours(Simulation):
+class ProductSync(Simulation):
     """The sync's own rules: `schedule` for intervals, `rate_budget` for the rate."""
 
     learns = True
@@ -235,9 +235,9 @@ class Ours(Simulation):
         # The mirror is complete: each stage was read some time ago, and had no change since its
         # last run.
         self.read_at: dict[int, float] = {}
-        each = world.runs_a_second / sum(world.weights)
+        rate_per_weight = world.runs_a_second / sum(world.weights)
         for stage, weight in enumerate(world.weights):
-            self.active[stage] = moment(-self.chance.expovariate(each * weight))
+            self.active[stage] = moment(-self.chance.expovariate(rate_per_weight * weight))
             self.read_at[stage] = 0.0
         self.booked = dict.fromkeys(self.read_at, math.inf)
         self.due: list[tuple[float, int]] = []
@@ -273,11 +273,11 @@ class Ours(Simulation):
 
     # Events that change a stage's class
 
-    def on_look(self, at: float, what: object) -> None:
-        chance, lasts = what  # type: ignore[misc]
-        known = sorted(self.known)
-        if chance < 0.75 and known:
-            stage = known[int(chance / 0.75 * len(known))]
+    def on_look(self, at: float, payload: object) -> None:
+        chance, lasts = payload  # type: ignore[misc]
+        stages = sorted(self.known)
+        if chance < 0.75 and stages:
+            stage = stages[int(chance / 0.75 * len(stages))]
             if int(chance * 1000) % 2:
                 run = min(self.known_runs[stage], key=lambda run: run.start)
                 self.watched_runs[run] = at + lasts, -math.inf
@@ -297,8 +297,8 @@ class Ours(Simulation):
 
     def _hurry(self, stage: int) -> None:
         facts, now = self.facts(stage), moment(self.now)
-        wanted = schedule.classify(facts, now).value
-        self.followed[stage] = self.read_at[stage], self.booked[stage], wanted
+        target = schedule.classify(facts, now).value
+        self.followed[stage] = self.read_at[stage], self.booked[stage], target
 
     def on_bell(self, at: float, stage: int) -> None:
         self.bells.append(at)
@@ -323,7 +323,7 @@ class Ours(Simulation):
     def _knows_steps(self, stage: int) -> bool:
         return sum(run.read for run in self.successes[stage]) >= MIN_SAMPLES
 
-    def ended(self, run: Run, *, known: bool) -> None:
+    def ended(self, run: Run, *, is_known: bool) -> None:
         if run.succeeds and self.learns:
             self.successes[run.stage].append(run)
             self._learn(run.stage)
@@ -340,12 +340,12 @@ class Ours(Simulation):
 
     def book_detail(self, spend: rules.ReadBudget) -> bool:
         """Schedule the next detail without a viewer; return whether one is scheduled."""
-        if self.next_detail is None and (run := self._wanted()) is not None:
+        if self.next_detail is None and (run := self._choose_detail()) is not None:
             wait = schedule.baseline_interval(spend.requests_per_second).total_seconds()
             self.next_detail = self.now + wait, run
         return self.next_detail is not None
 
-    def _wanted(self) -> Run | None:
+    def _choose_detail(self) -> Run | None:
         late = {
             stage
             for stage, runs in self.known_runs.items()
@@ -355,17 +355,17 @@ class Ours(Simulation):
             (
                 stage not in late,
                 stage in self.figures.observed_at,
-                -sum(run.read for run in done),
-                done[-1].end,
+                -sum(run.read for run in successes),
+                successes[-1].end,
                 stage,
             )
-            for stage, done in self.successes.items()
-            if len(done) >= MIN_SAMPLES and not self._knows_steps(stage)
+            for stage, successes in self.successes.items()
+            if len(successes) >= MIN_SAMPLES and not self._knows_steps(stage)
         ]
         if not wanting:
             return None
-        done = self.successes[min(wanting)[-1]]
-        return next(run for run in reversed(done) if not run.read)
+        successes = self.successes[min(wanting)[-1]]
+        return next(run for run in reversed(successes) if not run.read)
 
     def read_details(self, slots: int) -> int:
         """Read due details with the free slots; return how many slots are left."""
@@ -391,15 +391,15 @@ class Ours(Simulation):
 
     def _heard(self, at: float, *, refused: bool) -> None:
         window, now = self.window, moment(at)
-        said = RateLimit(
+        rate_limit = RateLimit(
             LIMIT, max(LIMIT - window.request_count, 0), window.seconds_until_reset(at)
         )
-        self.budget = rules.after_response(self.budget, said, RESERVE, now)
+        self.budget = rules.after_response(self.budget, rate_limit, RESERVE, now)
         if refused:
-            self.budget = rules.after_rate_limited(self.budget, said.reset_seconds, now)
+            self.budget = rules.after_rate_limited(self.budget, rate_limit.reset_seconds, now)
 
-    def ask(self, who: str = "ours") -> bool:
-        taken = self.take(self.now, who)
+    def ask(self, caller: str = "ours") -> bool:
+        taken = self.take(self.now, caller)
         self._heard(self.now, refused=not taken)
         self.figures.refused_ours += not taken
         return taken
@@ -435,14 +435,14 @@ class Ours(Simulation):
                     continue
                 facts = self.facts(stage)
                 self.discovery += 1 / schedule.classify(facts, now).value
-                wanted = self.plan.stage_interval(facts, now).total_seconds()
-                self.booked[stage] = min(self.booked[stage], self.read_at[stage] + wanted)
+                interval = self.plan.stage_interval(facts, now).total_seconds()
+                self.booked[stage] = min(self.booked[stage], self.read_at[stage] + interval)
                 rebooked.append((self.booked[stage], stage))
             heapq.heapify(rebooked)
             self.due = rebooked
         following = sum(
-            1 / wanted
-            for stage, (_, _, wanted) in self.followed.items()
+            1 / interval
+            for stage, (_, _, interval) in self.followed.items()
             if stage in self.known or stage not in self.rung  # webhook events have their own share
         )
         self.watched_runs = {
@@ -476,7 +476,9 @@ class Ours(Simulation):
 
     def work(self) -> None:
         self._work()
-        self.figures.teaching = sum(len(done) >= MIN_SAMPLES for done in self.successes.values())
+        self.figures.teaching = sum(
+            len(successes) >= MIN_SAMPLES for successes in self.successes.values()
+        )
 
     def _work(self) -> None:
         while self.now < self.world.end:
@@ -532,8 +534,8 @@ class Ours(Simulation):
             else:
                 wake = min(wake, last + watched)
         due = []
-        for stage, (last, booked, wanted) in self.followed.items():
-            at = min(booked, last + wanted * factor)
+        for stage, (last, booked, target) in self.followed.items():
+            at = min(booked, last + target * factor)
             if at <= self.now:
                 due.append((at, stage))
             elif at < wake:
@@ -546,14 +548,14 @@ class Ours(Simulation):
             return self.now + TICK
         if not spend.may_discover:
             return min(wake, self.now + 2.0)
-        for kind, each in (
+        for kind, period in (
             ("catalog", schedule.CATALOG_INTERVAL / self.projects),
             ("flow", schedule.FLOW_INTERVAL / self.world.mix.stages),
         ):
             if self.queues[kind] <= self.now and slots:
                 slots -= 1
                 self.ask()
-                every = each.total_seconds() * self.plan.discovery
+                every = period.total_seconds() * self.plan.discovery
                 self.queues[kind] = max(self.queues[kind], self.now - HOUR) + every
         while self.due:
             booked, stage = self.due[0]
@@ -568,19 +570,19 @@ class Ours(Simulation):
         return wake
 
 
-class WithoutLearning(Ours):
+class WithoutLearning(ProductSync):
     """The same without reads for baselines, to measure their cost."""
 
     learns = False
 
 
-class AsTheyEnd(Ours):
+class AsTheyEnd(ProductSync):
     """The same, but details are read when a run succeeds, if few are known, or is overdue."""
 
-    def ended(self, run: Run, *, known: bool) -> None:
-        if known and run.succeeds and not run.read and not self._knows_steps(run.stage):
+    def ended(self, run: Run, *, is_known: bool) -> None:
+        if is_known and run.succeeds and not run.read and not self._knows_steps(run.stage):
             self.unread.append(run)
-        super().ended(run, known=known)
+        super().ended(run, is_known=is_known)
 
     def on_start(self, at: float, run: Run) -> None:
         super().on_start(at, run)
@@ -594,7 +596,7 @@ class AsTheyEnd(Ours):
         return False
 
 
-class FromTheDark(Ours):
+class ColdStart(ProductSync):
     """The same with an outdated mirror at noon: it is new, or was not updated for hours.
 
     `known_after`, `production_after` and `read_after` are seconds from then on.
@@ -610,8 +612,10 @@ class FromTheDark(Ours):
         self.undefined = 0  # stages whose release flow is unread
         self.unlisted = 0  # catalog lists, which are read first
         self.awaited: set[int] = set()  # stages in flight at noon and unread since
-        self.asked = self.flew = 0  # number of unread stages, and of those in flight
-        self.stated: float | None = None
+        self.unread_count = self.unread_in_flight_count = (
+            0  # number of unread stages, and of those in flight
+        )
+        self.estimate_seconds: float | None = None
         self.known_after: float | None = None
         self.production_after: float | None = None
         self.read_after: float | None = None
@@ -622,12 +626,12 @@ class FromTheDark(Ours):
         self._work()
         self.world.days = end / DAY
         self.happen(self.noon)
-        self._go_dark()
+        self._start_unread()
         while self.now < end and self.read_after is None:
             wake = self._tick()
             self.happen(math.ceil(min(max(wake, self.now + TICK), self.now + 30) / TICK) * TICK)
 
-    def _go_dark(self) -> None:
+    def _start_unread(self) -> None:
         gaps = (self._gap(stage) for stage in range(self.world.mix.stages))
         order = schedule.order_first_reads(
             (schedule.StageRef(stage, schedule.FIRST_READ_ORDER[stage % 3], stage // 30), gap)
@@ -635,7 +639,7 @@ class FromTheDark(Ours):
         )
         self.order, self.gaps = deque(order), set(order)
         self.awaited = self.gaps & set(self.flying)
-        self.asked, self.flew = len(self.gaps), len(self.awaited)
+        self.unread_count, self.unread_in_flight_count = len(self.gaps), len(self.awaited)
         if self.outage is None:
             self.undefined, self.unlisted = len(order), self.projects
             self.looked_at_all = self.now
@@ -647,7 +651,7 @@ class FromTheDark(Ours):
         self.planned_at = -math.inf
         self._ahead()  # every answer contains the window
         spend = rules.compute(self.budget, RESERVE, moment(self.now))
-        self.stated = schedule.estimate_seconds(len(order) + self.unlisted, spend, LIMIT)
+        self.estimate_seconds = schedule.estimate_seconds(len(order) + self.unlisted, spend, LIMIT)
 
     def _gap(self, stage: int) -> schedule.Gap | None:
         if self.outage is None:
@@ -743,7 +747,7 @@ class OnView(Simulation):
     every = 15.0
 
     def work(self) -> None:
-        shown = [0] * VIEWERS
+        pages = [0] * VIEWERS
         while self.now < self.world.end:
             people = VIEWERS if by_day(self.now) else 2
             for client in range(people):
@@ -751,15 +755,15 @@ class OnView(Simulation):
                 if self.chance.random() < self.every / 300:  # a different page every five minutes
                     flying = sorted(self.flying)
                     anywhere = self.chance.randrange(self.world.mix.stages)
-                    shown[client] = self.chance.choice(flying) if flying else anywhere
+                    pages[client] = self.chance.choice(flying) if flying else anywhere
                 if self.take(self.now, "ours"):
-                    self.see(shown[client], self.now)
+                    self.see(pages[client], self.now)
                 else:
                     self.figures.refused_ours += 1
 
 
 DESIGNS: dict[str, type[Simulation]] = {
-    "ours": Ours,
+    "ours": ProductSync,
     "ours, without learning": WithoutLearning,
     "ours, details as runs end": AsTheyEnd,
     "every stage, once a minute": FixedInterval,

@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from designs import DESIGNS, FromTheDark, Ours
+from designs import DESIGNS, ColdStart, ProductSync
 from simulated import DAY, Figures, Mix, World
 
 
 def mixes() -> list[tuple[str, Mix]]:
     sizes = [(30, 6), (300, 15), (3000, 40)]
-    ours = [
+    product_mixes = [
         ("ours", Mix(stages, flying, others, push))
         for stages, flying in sizes
         for others in (0.0, 0.3, 0.6)
@@ -31,16 +31,16 @@ def mixes() -> list[tuple[str, Mix]]:
     compared = [
         (design, mix)
         for design in ("ours, without learning", "ours, details as runs end")
-        for _, mix in ours
+        for _, mix in product_mixes
         if mix.others == 0.3
     ]
     naive = [
         (design, Mix(stages, flying, 0.3))
-        for design, made in DESIGNS.items()
-        if not issubclass(made, Ours)
+        for design, simulation in DESIGNS.items()
+        if not issubclass(simulation, ProductSync)
         for stages, flying in sizes[:2]  # more stages make it worse and the simulation slow
     ]
-    return ours + compared + naive
+    return product_mixes + compared + naive
 
 
 def simulate(job: tuple[str, Mix, float, int]) -> tuple[str, Mix, Figures]:
@@ -56,42 +56,42 @@ def _times(age: float, bound: float) -> str:
     return f"{age / bound:.2f}" if bound else ""
 
 
-def row(mix: Mix, found: Figures) -> tuple[list[str], int]:
+def row(mix: Mix, figures: Figures) -> tuple[list[str], int]:
     """Return the cells of a row, and the number of missed targets (bold)."""
     missed = 0
 
-    def held(text: str, met: bool) -> str:
+    def mark(text: str, met: bool) -> str:
         nonlocal missed
         missed += not met
         return text if met else f"**{text}**"
 
-    delays = sorted(found.delays)
-    mean = found.ages.mean / found.bound.mean if found.bound.mean else 0.0
-    p95 = found.ages.p95 / found.bound.p95 if found.bound.p95 else 0.0
-    used = found.used / found.usable if found.usable else 0.0
+    delays = sorted(figures.delays)
+    mean = figures.ages.mean / figures.bound.mean if figures.bound.mean else 0.0
+    p95 = figures.ages.p95 / figures.bound.p95 if figures.bound.p95 else 0.0
+    share_used = figures.used / figures.usable if figures.usable else 0.0
     cells = [
         str(mix),
-        held(f"{found.refused_ours + found.refused_for_us}", met=not found.refused_for_us),
-        f"{seconds(found.ages.mean)} / {seconds(found.bound.mean)}",
-        held(f"{mean:.2f}", mean <= 1.2),
-        f"{seconds(found.ages.p95)} / {seconds(found.bound.p95)}",
-        held(f"{p95:.2f}", p95 <= 1.2),
-        _times(found.ages.mean, found.all_spent.mean),
-        _times(found.ages.p95, found.all_spent.p95),
-        f"{found.known_time / found.run_time:.0%}" if found.run_time else "",
+        mark(f"{figures.refused_ours + figures.refused_for_us}", met=not figures.refused_for_us),
+        f"{seconds(figures.ages.mean)} / {seconds(figures.bound.mean)}",
+        mark(f"{mean:.2f}", mean <= 1.2),
+        f"{seconds(figures.ages.p95)} / {seconds(figures.bound.p95)}",
+        mark(f"{p95:.2f}", p95 <= 1.2),
+        _times(figures.ages.mean, figures.all_spent.mean),
+        _times(figures.ages.p95, figures.all_spent.p95),
+        f"{figures.known_time / figures.run_time:.0%}" if figures.run_time else "",
         seconds(delays[len(delays) // 2]) if delays else "",
         seconds(delays[int(len(delays) * 0.95)]) if delays else "",
-        held(f"{used:.1%}", used >= 0.95) if found.usable else "",
-        held(f"{found.aborts_refused} of {found.aborts}", not found.aborts_refused),
+        mark(f"{share_used:.1%}", share_used >= 0.95) if figures.usable else "",
+        mark(f"{figures.aborts_refused} of {figures.aborts}", not figures.aborts_refused),
     ]
     return cells, missed
 
 
-def learning(found: dict[tuple[str, Mix], Figures], days: float) -> Iterator[str]:
+def learning(figures_by_job: dict[tuple[str, Mix], Figures], days: float) -> Iterator[str]:
     """Yield a table of the cost of baselines, and of the time until they are known."""
     designs = ("ours, without learning", "ours, details as runs end", "ours")
-    mixes_ = [mix for design, mix in found if design == designs[0]]
-    compared = [(m, d) for m in mixes_ for d in designs if (d, m) in found]
+    mixes_ = [mix for design, mix in figures_by_job if design == designs[0]]
+    compared = [(m, d) for m in mixes_ for d in designs if (d, m) in figures_by_job]
     if not compared:
         return
     yield "\n**Cost of baselines**\n"
@@ -101,22 +101,26 @@ def learning(found: dict[tuple[str, Mix], Figures], days: float) -> Iterator[str
     )
     yield f"|{' --- |' * 13}"
     for mix, design in compared:
-        one = found[design, mix]
-        learned = sorted(one.observed_at.values())
-        enough = math.ceil(0.8 * one.teaching)
-        soon = f"{learned[enough - 1] / DAY:.1f} days" if 0 < enough <= len(learned) else "not yet"
+        figures = figures_by_job[design, mix]
+        observed_times = sorted(figures.observed_at.values())
+        sample_count = math.ceil(0.8 * figures.teaching)
+        soon = (
+            f"{observed_times[sample_count - 1] / DAY:.1f} days"
+            if 0 < sample_count <= len(observed_times)
+            else "not yet"
+        )
         learns = design != designs[0]
         cells = [
             str(mix),
             design,
-            f"{one.details / days:.0f}",
-            f"{one.details / one.requests:.2%}",
-            f"{one.requests / days:,.0f}",
-            seconds(one.ages.mean),
-            _times(one.ages.mean, one.bound.mean),
-            seconds(one.ages.p95),
-            _times(one.ages.p95, one.bound.p95),
-            f"{len(learned)} of {one.teaching}" if learns else "",
+            f"{figures.details / days:.0f}",
+            f"{figures.details / figures.requests:.2%}",
+            f"{figures.requests / days:,.0f}",
+            seconds(figures.ages.mean),
+            _times(figures.ages.mean, figures.bound.mean),
+            seconds(figures.ages.p95),
+            _times(figures.ages.p95, figures.bound.p95),
+            f"{len(observed_times)} of {figures.teaching}" if learns else "",
             soon if learns else "",
         ]
         yield f"| {' | '.join(cells)} |"
@@ -128,38 +132,38 @@ COLD = {180: 60.0, 300: 100.0}  # seconds until all in flight are read, without 
 
 
 @dataclass(frozen=True)
-class Light:
+class ColdStartResult:
     """Results of one cold start; times are seconds since its start."""
 
     mix: Mix
     outage: float | None
-    gaps: int
-    awaited: int
-    stated: float | None  # estimate shown by pages at the start
-    known: float | None  # all runs in flight read
-    production: float | None  # every Production stage read
-    read: float | None  # every stage read
+    unread_count: int
+    unread_in_flight_count: int
+    estimate_seconds: float | None  # estimate shown by pages at the start
+    in_flight_read_after: float | None  # all runs in flight read
+    production_read_after: float | None  # every Production stage read
+    all_read_after: float | None  # every stage read
     refused: int  # requests of others that only ours caused to be refused
 
 
-def from_the_dark(job: tuple[Mix, float | None, int]) -> Light:
+def simulate_cold_start(job: tuple[Mix, float | None, int]) -> ColdStartResult:
     mix, outage, seed = job
-    one = FromTheDark(World(mix, 1.0, seed), outage)
-    figures = one.run()
-    return Light(
+    simulation = ColdStart(World(mix, 1.0, seed), outage)
+    figures = simulation.run()
+    return ColdStartResult(
         mix,
         outage,
-        one.asked,
-        one.flew,
-        one.stated,
-        one.known_after,
-        one.production_after,
-        one.read_after,
+        simulation.unread_count,
+        simulation.unread_in_flight_count,
+        simulation.estimate_seconds,
+        simulation.known_after,
+        simulation.production_after,
+        simulation.read_after,
         figures.refused_for_us,
     )
 
 
-def in_the_dark(only: str) -> list[tuple[Mix, float | None]]:
+def cold_start_mixes(only: str) -> list[tuple[Mix, float | None]]:
     sizes = [(30, 6), (180, 20), (300, 38), (3000, 100)]
     jobs = [
         (Mix(stages, flying, others), outage)
@@ -167,20 +171,20 @@ def in_the_dark(only: str) -> list[tuple[Mix, float | None]]:
         for stages, flying in sizes
         for others in (0.0, 0.3, 0.6)
     ]
-    return [job for job in jobs if only in f"dark | {job[0]}"]
+    return [job for job in jobs if only in f"cold start | {job[0]}"]
 
 
-DARK_HEAD = (
+COLD_START_HEAD = (
     "Stages / in flight | Others | Start | Unread: stages / in flight | Refused "
     "| All in flight read | Production read | All read | Estimate"
 )
 
 
-def dark_row(light: Light) -> tuple[list[str], int]:
+def cold_start_row(result: ColdStartResult) -> tuple[list[str], int]:
     """Return the cells of a row, and the number of missed targets (bold)."""
     missed = 0
 
-    def held(text: str, met: bool) -> str:
+    def mark(text: str, met: bool) -> str:
         nonlocal missed
         missed += not met
         return text if met else f"**{text}**"
@@ -188,21 +192,23 @@ def dark_row(light: Light) -> tuple[list[str], int]:
     def after(figure: float | None) -> str:
         return "not within half a day" if figure is None else seconds(figure)
 
-    target = COLD.get(light.mix.stages) if not light.mix.others else None
-    in_time = target is None or (light.known is not None and light.known <= target)
+    target = COLD.get(result.mix.stages) if not result.mix.others else None
+    in_time = target is None or (
+        result.in_flight_read_after is not None and result.in_flight_read_after <= target
+    )
     # The estimate is met if reading takes at most a quarter and a minute longer.
-    told = light.stated if light.stated is not None else math.inf
-    kept = light.read is None or light.read <= 1.25 * told + 60
-    mix = str(light.mix).rpartition(" | ")[0]  # webhooks make no difference
+    estimate = result.estimate_seconds if result.estimate_seconds is not None else math.inf
+    is_estimate_met = result.all_read_after is None or result.all_read_after <= 1.25 * estimate + 60
+    mix = str(result.mix).rpartition(" | ")[0]  # webhooks make no difference
     cells = [
         mix,
-        "new" if light.outage is None else f"after {light.outage / 3600:g} h",
-        f"{light.gaps:,} / {light.awaited}",
-        held(str(light.refused), met=not light.refused),
-        held(after(light.known), met=in_time),
-        after(light.production),
-        held(after(light.read), met=kept),
-        "" if light.stated is None else seconds(light.stated),
+        "new" if result.outage is None else f"after {result.outage / 3600:g} h",
+        f"{result.unread_count:,} / {result.unread_in_flight_count}",
+        mark(str(result.refused), met=not result.refused),
+        mark(after(result.in_flight_read_after), met=in_time),
+        after(result.production_read_after),
+        mark(after(result.all_read_after), met=is_estimate_met),
+        "" if result.estimate_seconds is None else seconds(result.estimate_seconds),
     ]
     return cells, missed
 
@@ -219,29 +225,34 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="two days")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="mixes that contain this text, e.g. '300 / 15'")
-    asked = parser.parse_args()
-    days = 2.0 if asked.quick else asked.days
-    jobs = [(d, m, days, asked.seed) for d, m in mixes() if asked.only in f"{d} | {m}"]
+    options = parser.parse_args()
+    days = 2.0 if options.quick else options.days
+    jobs = [(d, m, days, options.seed) for d, m in mixes() if options.only in f"{d} | {m}"]
     started_at, missed, last = time.perf_counter(), 0, ""
     figures: dict[tuple[str, Mix], Figures] = {}
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for design, mix, found in pool.map(simulate, jobs):
+        for design, mix, mix_figures in pool.map(simulate, jobs):
             if design != last:
                 print(f"\n**{design}**\n\n| {HEAD} |\n|{' --- |' * len(HEAD.split(' | '))}")
                 last = design
-            figures[design, mix] = found
-            cells, misses = row(mix, found)
+            figures[design, mix] = mix_figures
+            cells, misses = row(mix, mix_figures)
             missed += misses if design == "ours" else 0
             print(f"| {' | '.join(cells)} |", flush=True)
-        print(f"\n**Cold start**\n\n| {DARK_HEAD} |\n|{' --- |' * len(DARK_HEAD.split(' | '))}")
-        dark = [(mix, outage, asked.seed) for mix, outage in in_the_dark(asked.only)]
-        for light in pool.map(from_the_dark, dark):
-            cells, misses = dark_row(light)
+        print(
+            f"\n**Cold start**\n\n| {COLD_START_HEAD} |\n"
+            f"|{' --- |' * len(COLD_START_HEAD.split(' | '))}"
+        )
+        cold_start_jobs = [
+            (mix, outage, options.seed) for mix, outage in cold_start_mixes(options.only)
+        ]
+        for result in pool.map(simulate_cold_start, cold_start_jobs):
+            cells, misses = cold_start_row(result)
             missed += misses
             print(f"| {' | '.join(cells)} |", flush=True)
     for line in learning(figures, days):
         print(line)
-    print(f"\n{days:g} days, seed {asked.seed}; {missed} targets missed.")
+    print(f"\n{days:g} days, seed {options.seed}; {missed} targets missed.")
     print(f"{time.perf_counter() - started_at:.0f} s", file=sys.stderr)
     return int(missed > 0)
 

@@ -193,13 +193,13 @@ def measure(sizes: list[int], times: int) -> int:
         print(
             f"  {name}: {size:,} runs after {time.monotonic() - started_at:.0f} s", file=sys.stderr
         )
-        for what, do in work(stages, by).items():
-            took.setdefault(what, []).append(milliseconds(do, times, clock))
+        for label, do in work(stages, by).items():
+            took.setdefault(label, []).append(milliseconds(do, times, clock))
     table = Table()
-    for what, figures in took.items():
+    for label, figures in took.items():
         ratio = figures[-1] / figures[0]
         table.add(
-            f"{name}: {what}",
+            f"{name}: {label}",
             f"{', '.join(f'{figure:.1f}' for figure in figures)} ms, x {ratio:.2f}",
             target=f"x <= {MAX_RATIO}", met=ratio <= MAX_RATIO,
         )  # fmt: skip

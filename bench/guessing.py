@@ -40,14 +40,14 @@ CSRF = "0123456789abcdefghijABCDEFGHIJkl"
 # --- Strangers, in a process of their own ---------------------------------------------------------
 
 
-async def guess(host: str, port: int, scattered: bool, statuses: Counter[str]) -> None:
+async def guess(host: str, port: int, many_accounts: bool, statuses: Counter[str]) -> None:
     """Post wrong passwords until cancelled; count the answers by status."""
     while True:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             reader, writer = await asyncio.open_connection(host, port)
             while True:
-                number = statuses.total() if scattered else 0
-                name = f"guess-{number}" if scattered else "ada"
+                number = statuses.total() if many_accounts else 0
+                name = f"guess-{number}" if many_accounts else "ada"
                 address = f"10.{number // 65536 % 256}.{number // 256 % 256}.{number % 256}"
                 body = f"username={name}&password=wrong&csrfmiddlewaretoken={CSRF}"
                 writer.write(
@@ -65,12 +65,13 @@ async def guess(host: str, port: int, scattered: bool, statuses: Counter[str]) -
                 await reader.readexactly(int(length[1]))
 
 
-async def guess_until_closed(url: str, scattered: bool) -> None:
+async def guess_until_closed(url: str, many_accounts: bool) -> None:
     """Guess on all connections until standard input ends, then print the counts as JSON."""
     host, port = urlsplit(url).netloc.split(":")
     statuses: Counter[str] = Counter()
     tasks = [
-        asyncio.create_task(guess(host, int(port), scattered, statuses)) for _ in range(CONNECTIONS)
+        asyncio.create_task(guess(host, int(port), many_accounts, statuses))
+        for _ in range(CONNECTIONS)
     ]
     await asyncio.to_thread(sys.stdin.read)
     for task in tasks:
@@ -80,12 +81,18 @@ async def guess_until_closed(url: str, scattered: bool) -> None:
 
 
 @contextlib.contextmanager
-def strangers(url: str, *, scattered: bool) -> Iterator[Counter[str]]:
+def strangers(url: str, *, many_accounts: bool) -> Iterator[Counter[str]]:
     """Guess meanwhile; the yielded counter has the answers by status at the end."""
     statuses: Counter[str] = Counter()
-    command = [sys.executable, __file__, "--guess", url, *(["--scattered"] if scattered else [])]
+    command = [
+        sys.executable,
+        __file__,
+        "--guess",
+        url,
+        *(["--many-accounts"] if many_accounts else []),
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        time.sleep(8 if not scattered else 3)  # until the one account is throttled
+        time.sleep(8 if not many_accounts else 3)  # until the one account is throttled
         yield statuses
         output, _ = process.communicate()
     statuses.update(json.loads(output))
@@ -107,7 +114,7 @@ def start_runs(upstream: Upstream, client: Browser, count: int) -> list[str]:
 
 
 def measure(
-    table: Table, what: str, client: Browser, runs: list[str], pages: int, *, has_target: bool
+    table: Table, situation: str, client: Browser, runs: list[str], pages: int, *, has_target: bool
 ) -> None:
     """Request pages and abort the runs in turn; add both figures to the table."""
     client.http.close()  # else the server may have closed it by now
@@ -122,7 +129,7 @@ def measure(
             assert answer.status == 200, answer.text
             abort_times.append(answer.ms)
     for name, times, target in (
-        (f"Now, {what} ({len(page_times)} requests)", page_times, PAGE_TARGET),
+        (f"Now, {situation} ({len(page_times)} requests)", page_times, PAGE_TARGET),
         (f"… an abort ({len(abort_times)} runs)", abort_times, ABORT_TARGET),
     ):
         met = p(0.95, times) < target if has_target else None
@@ -153,17 +160,20 @@ def run(table: Table, quick: bool) -> None:
     with scratch() as bench:
         upstream = start_upstream(bench, "--fault", fault, "--choice", "abort-seconds=0.5")
         server, client = start_dashboard(bench, upstream)
-        other = Browser(server.url)
-        other.sign_in("ada")
+        second_browser = Browser(server.url)
+        second_browser.sign_in("ada")
         runs = start_runs(upstream, client, 3 * runs_count)
         time.sleep(5)  # everything was read once
         parts = [runs[n::3] for n in range(3)]
         measure(table, "nobody guesses", client, parts[0], pages, has_target=False)
-        for scattered, who in ((False, "one account, throttled"), (True, "never throttled")):
-            with strangers(server.url, scattered=scattered) as statuses:
-                what = f"{CONNECTIONS} connections guess, {who}"
-                measure(table, what, client, parts.pop(), pages, has_target=True)
-                sign_in_again(table, other, sign_ins)
+        for many_accounts, guesses in (
+            (False, "one account, throttled"),
+            (True, "never throttled"),
+        ):
+            with strangers(server.url, many_accounts=many_accounts) as statuses:
+                situation = f"{CONNECTIONS} connections guess, {guesses}"
+                measure(table, situation, client, parts.pop(), pages, has_target=True)
+                sign_in_again(table, second_browser, sign_ins)
             table.add("… answers to the strangers", repr(dict(statuses)))
 
 
@@ -171,10 +181,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer requests and aborts")
     parser.add_argument("--guess", metavar="URL", help=argparse.SUPPRESS)
-    parser.add_argument("--scattered", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--many-accounts", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.guess:
-        asyncio.run(guess_until_closed(options.guess, options.scattered))
+        asyncio.run(guess_until_closed(options.guess, options.many_accounts))
         return
     table = Table()
     run(table, options.quick)

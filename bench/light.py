@@ -68,8 +68,8 @@ def visit(context: BrowserContext, url: str, *, empty_cache: bool, to: Visits) -
     wire.send("Network.enable")
     if empty_cache:
         wire.send("Network.clearBrowserCache")
-    asked = Counter[str]()
-    received: list[float] = []
+    paths = Counter[str]()
+    byte_counts: list[float] = []
     cached = set[str]()
     addresses = dict[str, str]()
 
@@ -80,8 +80,8 @@ def visit(context: BrowserContext, url: str, *, empty_cache: bool, to: Visits) -
         path = addresses.get(event["requestId"], "")
         if event["requestId"] in cached or path == STREAM or not path:
             return
-        asked[path] += 1
-        received.append(event["encodedDataLength"])
+        paths[path] += 1
+        byte_counts.append(event["encodedDataLength"])
 
     wire.on("Network.requestWillBeSent", sent)
     wire.on("Network.requestServedFromCache", lambda event: cached.add(event["requestId"]))
@@ -92,8 +92,8 @@ def visit(context: BrowserContext, url: str, *, empty_cache: bool, to: Visits) -
     notes = page.evaluate("notes")
     page.close()
     to.rows.append(notes["rows"])
-    to.kilobytes.append(sum(received) / KILOBYTE)
-    to.requests.append(asked.total())
+    to.kilobytes.append(sum(byte_counts) / KILOBYTE)
+    to.requests.append(paths.total())
     to.shifts.append(notes["shift"])
     to.news.append(notes["news"])
 
@@ -111,12 +111,12 @@ def longest_task(context: BrowserContext, url: str) -> float:
     events = json.loads(browser.stop_tracing())["traceEvents"]
     page.close()
     # Exclude Chromium's own pages.
-    parsed = Counter(
+    parse_counts = Counter(
         (e["pid"], e["tid"])
         for e in events
         if e["name"] == "ParseHTML" and e["args"].get("beginData", {}).get("url") == url
     )
-    main_thread = parsed.most_common(1)[0][0]
+    main_thread = parse_counts.most_common(1)[0][0]
     tasks = [
         e.get("tdur", 0) / 1000
         for e in events
@@ -128,10 +128,10 @@ def longest_task(context: BrowserContext, url: str) -> float:
 def left_open(page: Page, seconds: float) -> Counter[str]:
     """Leave a page open; return its requests meanwhile, by path."""
     page.wait_for_timeout(3000)  # it has opened its stream
-    asked = Counter[str]()
-    page.on("request", lambda request: asked.update([urlsplit(request.url).path]))
+    paths = Counter[str]()
+    page.on("request", lambda request: paths.update([urlsplit(request.url).path]))
     page.wait_for_timeout(seconds * 1000)
-    return asked
+    return paths
 
 
 def report(table: Table, name: str, cold: Visits, warm: Visits, *, target: int) -> None:
@@ -199,11 +199,11 @@ def main() -> None:
             report(table, name, cold, warm, target=target)
         page = context.new_page()
         page.goto(f"{server.url}/aborts/")
-        asked = left_open(page, rest)
-        others = asked.total() - asked[STREAM]
+        paths = left_open(page, rest)
+        request_count = paths.total() - paths[STREAM]
         table.add(
             f"A page left open for {rest:.0f} s: requests beside its stream",
-            f"{others} {dict(asked)}", target="0", met=others == 0,
+            f"{request_count} {dict(paths)}", target="0", met=request_count == 0,
         )  # fmt: skip
         chrome.close()
     table.show()

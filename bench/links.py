@@ -69,27 +69,31 @@ class Log:
     """ASGI application around the sandbox that logs requests for single runs."""
 
     app: Any
-    asked: Counter[tuple[str, str]] = field(default_factory=Counter)  # run id and location
+    request_counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # run id and location
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if found := RUN.search(scope["path"]):
-            *place, run = found.groups()
-            self.asked[run, "/".join(place).lower()] += 1
+        if match := RUN.search(scope["path"]):
+            *place, run = match.groups()
+            self.request_counts[run, "/".join(place).lower()] += 1
         await self.app(scope, receive, send)
 
     @property
     def box(self) -> sandbox.Sandbox:
-        found: sandbox.Sandbox = self.app.state.sandbox
-        return found
+        state: sandbox.Sandbox = self.app.state.sandbox
+        return state
 
     def flows(self) -> list[ReleaseFlow]:
         """The release flows of the first sixty pipelines."""
         chosen = set(self.pipelines())
-        return [one for one in self.box.world.list_flows() if (one.project, one.pipeline) in chosen]
+        return [
+            flow for flow in self.box.world.list_flows() if (flow.project, flow.pipeline) in chosen
+        ]
 
     def pipelines(self) -> list[tuple[str, str]]:
-        all_ = dict.fromkeys((one.project, one.pipeline) for one in self.box.world.list_flows())
-        return list(all_)[:PIPELINES]
+        places = dict.fromkeys(
+            (flow.project, flow.pipeline) for flow in self.box.world.list_flows()
+        )
+        return list(places)[:PIPELINES]
 
     def start(self, flow: ReleaseFlow) -> str:
         return self.box.world.start_run(flow, self.box.clock(), {}).id
@@ -142,7 +146,7 @@ def person(server: Server, number: int) -> Browser:
     return browser
 
 
-def opened(browser: Browser, address: str) -> Answer:
+def fetch(browser: Browser, address: str) -> Answer:
     browser.http.close()  # the server closes idle connections
     return browser.ask(address)
 
@@ -151,7 +155,7 @@ def follow(browser: Browser, address: str, patience: float = 60) -> tuple[float,
     """Open an address and follow its page's refreshes; return seconds and final status."""
     started_at = time.monotonic()
     while True:
-        answer = opened(browser, address)
+        answer = fetch(browser, address)
         if answer.status == 302:
             address = answer.headers["Location"]
         elif (refresh := REFRESH.search(answer.text)) and 'data-page="run_lookup"' in answer.text:
@@ -170,16 +174,20 @@ def links(table: Table) -> None:
     with dashboards() as (_bench, servers, log, _settings):
         ada = person(servers[0], 0)
         flows = log.flows()
-        flow = next(one for one in reversed(flows) if one.stage.lower() == "development")
+        flow = next(
+            candidate for candidate in reversed(flows) if candidate.stage.lower() == "development"
+        )
         seconds, status = follow(ada, hint(flows[0], log.start(flows[0])))
-        found = status == 200 and seconds <= 2
-        table.add("whole location", f"{seconds:.1f} s", target="<= 2 s", met=found)
+        is_in_time = status == 200 and seconds <= 2
+        table.add("whole location", f"{seconds:.1f} s", target="<= 2 s", met=is_in_time)
         run = log.start(flow)
         seconds, status = follow(ada, f"/runs/{run}/")
-        asked = sum(count for (id_, _place), count in log.asked.items() if id_ == run)
-        found = status == 200 and seconds <= 30
-        what = f"by its id alone, in the last of 180 stages ({asked} asked)"
-        table.add(what, f"{seconds:.1f} s", target="<= 30 s", met=found)
+        request_count = sum(
+            count for (id_, _place), count in log.request_counts.items() if id_ == run
+        )
+        is_in_time = status == 200 and seconds <= 30
+        name = f"by its id alone, in the last of 180 stages ({request_count} asked)"
+        table.add(name, f"{seconds:.1f} s", target="<= 30 s", met=is_in_time)
 
 
 def flood(table: Table) -> None:
@@ -198,7 +206,7 @@ def flood(table: Table) -> None:
             def open_all(number: int) -> None:
                 for index in range(number, IDS, PEOPLE):
                     for browser in (*people[number], people[number][0]):
-                        opened(browser, f"/runs/made-up-{index}/")
+                        fetch(browser, f"/runs/made-up-{index}/")
 
             with ThreadPoolExecutor(PEOPLE) as executor:
                 flooding = executor.map(open_all, range(PEOPLE))
@@ -208,18 +216,22 @@ def flood(table: Table) -> None:
                         late.extend(chain.from_iterable(connection.execute(LATE)))
                         time.sleep(1)
                 list(flooding)
-            made_up = {key: n for key, n in log.asked.items() if key[0].startswith("made-up")}
+            made_up = {
+                key: n for key, n in log.request_counts.items() if key[0].startswith("made-up")
+            }
             cost = sum(made_up.values())
-            what = "stages with runs in flight past their promise"
-            table.add(what, str(max(late)), target="0", met=not max(late))
-            what = f"{IDS} made-up ids, {PEOPLE} people, two processes, each three times"
-            table.add(what, f"{cost} requests", target="<= 200", met=cost <= 200)
+            name = "stages with runs in flight past their promise"
+            table.add(name, str(max(late)), target="0", met=not max(late))
+            name = f"{IDS} made-up ids, {PEOPLE} people, two processes, each three times"
+            table.add(name, f"{cost} requests", target="<= 200", met=cost <= 200)
             twice = sum(n > 1 for n in made_up.values())
             table.add("stages asked twice for one id", str(twice), target="0", met=not twice)
             flow = log.flows()[-1]
             seconds, status = follow(people[0][1], hint(flow, log.start(flow)))
-            found = status == 200 and seconds <= 2
-            table.add("whole location afterwards", f"{seconds:.1f} s", target="<= 2 s", met=found)
+            is_in_time = status == 200 and seconds <= 2
+            table.add(
+                "whole location afterwards", f"{seconds:.1f} s", target="<= 2 s", met=is_in_time
+            )
         finally:
             sync.kill()
             sync.wait()

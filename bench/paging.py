@@ -44,15 +44,15 @@ def fill(runs: int) -> "Stage":
         fresh_until=now,
     )
     root = {"kind": "Workflow", "steps": [{"kind": "JobRun", "label": f"{n}"} for n in range(8)]}
-    made = {"stage": stage, "created_at": now, "first_synced_at": now, "synced_at": now,
+    fields = {"stage": stage, "created_at": now, "first_synced_at": now, "synced_at": now,
             "status_since": now, "description": "What this release brings, in a line."}  # fmt: skip
     for number in range(FLYING):
         Run.objects.create(
-            **made, run_id=f"flying-{number}", name=f"Release {number}", status="running",
+            **fields, run_id=f"flying-{number}", name=f"Release {number}", status="running",
             concluded=False, in_flight=True, started_at=now, version=number,
         )  # fmt: skip
     model = Run.objects.create(
-        **made, run_id="model", name="Model", status="success", concluded=True, in_flight=False,
+        **fields, run_id="model", name="Model", status="success", concluded=True, in_flight=False,
         started_at=now, concluded_at=now, version=0, steps=root,
     )  # fmt: skip
     columns = [field.column for field in Run._meta.concrete_fields if not field.primary_key]
@@ -97,7 +97,7 @@ class Person:
         assert answer.status_code == 200, answer.status_code
         return took, answer.content.decode()
 
-    def found(self, query: str, **size: int) -> float:
+    def ms_to_find(self, query: str, **size: int) -> float:
         """Return the milliseconds that finding a page's runs took, without rendering them.
 
         Keyword arguments change the page's size.
@@ -107,8 +107,8 @@ class Person:
         from dashboard.web.components.lists import filters, pagination
 
         started_at = time.perf_counter()
-        asked = filters.parse(QueryDict(query), self.stage, self.user)
-        pagination.page(self.stage.runs.all(), asked, **size)
+        run_filter = filters.parse(QueryDict(query), self.stage, self.user)
+        pagination.page(self.stage.runs.all(), run_filter, **size)
         return (time.perf_counter() - started_at) * 1000
 
     def last(self, query: str) -> str:
@@ -119,13 +119,13 @@ class Person:
         if statuses := parse_qs(query).get("status"):
             oldest = oldest.filter(status__in=statuses)
         keys = oldest.order_by("created_at", "pk").values_list("in_flight", "created_at", "pk")
-        found = list(keys[:101])
-        return f"{query}&before={Cursor(*found[-1]).encoded_text}"
+        cursors = list(keys[:101])
+        return f"{query}&before={Cursor(*cursors[-1]).encoded_text}"
 
 
 def pages(table: Table, client: Person, name: str, times: int) -> None:
     """Measure the first page and the last in turn: the cost of the position in the list."""
-    for what, query in (
+    for filter_name, query in (
         ("all runs", "all=1"),
         ("one status, 5 % of all", "status=failure"),
         ("one status, 0.1 % of all", "status=skipped"),
@@ -134,17 +134,17 @@ def pages(table: Table, client: Person, name: str, times: int) -> None:
         last = client.last(query)
         took: dict[str, list[float]] = {query: [], last: []}
         whole: dict[str, list[float]] = {query: [], last: []}
-        for each in took:
-            client.ask(each)
+        for path in took:
+            client.ask(path)
         for _ in range(times):
-            for each in (query, last):
-                took[each].append(client.found(each))
-                whole[each].append(client.ask(each)[0])
+            for path in (query, last):
+                took[path].append(client.ms_to_find(path))
+                whole[path].append(client.ask(path)[0])
         (near, deep), (near_whole, deep_whole) = (
             (p(0.5, kind[query]), p(0.5, kind[last])) for kind in (took, whole)
         )
         table.add(
-            f"{name}: {what}, its runs found",
+            f"{name}: {filter_name}, its runs found",
             f"first {near:.1f}, last {deep:.1f} ms, x {deep / near:.2f}",
             target="< x 1.5", met=deep / near < 1.5,
         )  # fmt: skip
@@ -157,11 +157,11 @@ def pages(table: Table, client: Person, name: str, times: int) -> None:
 def texts(table: Table, client: Person, name: str, times: int, runs: int) -> None:
     """Measure a text with many matches, and one without."""
     few = max(times // 5, 3)
-    for what, query in (("that many have", "q=release"), ("that none has", "q=nowhere")):
+    for match_text, query in (("that many have", "q=release"), ("that none has", "q=nowhere")):
         table.add(
-            f"{name}: a text {what}", spread([client.found(query) for _ in range(few)]),
+            f"{name}: a text {match_text}", spread([client.ms_to_find(query) for _ in range(few)]),
         )  # fmt: skip
-    whole = [client.found("q=nowhere", max_scanned=runs) for _ in range(3)]
+    whole = [client.ms_to_find("q=nowhere", max_scanned=runs) for _ in range(3)]
     table.add(f"… if all {runs:,} were searched", spread(whole))
 
 

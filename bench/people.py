@@ -71,12 +71,12 @@ class Person:
     def receive(self) -> bytes:
         data = b""
         while b"\r\n\r\n" not in data:
-            data += self._read()
+            data += self._receive_some()
         head, _, body = data.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200"), head
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
         while len(body) < length:
-            body += self._read()
+            body += self._receive_some()
         return body
 
     def ask(self, path: str) -> float:
@@ -86,7 +86,7 @@ class Person:
         self.receive()
         return (time.perf_counter() - started) * 1000
 
-    def _read(self) -> bytes:
+    def _receive_some(self) -> bytes:
         data = self.socket.recv(1 << 18)
         assert data, "the server closed the connection"
         return data
@@ -192,18 +192,18 @@ def dashboard(server: str) -> Iterator[tuple[Server, list[Person], Changes]]:
         changes = fill_database()
         from django.db import connection
 
-        served = bench.start("serve", "--no-sync", "--port", "0", **settings)
+        process = bench.start("serve", "--no-sync", "--port", "0", **settings)
         try:
-            people = [Person(served.url, f"person-{number}") for number in range(PEOPLE)]
-            yield served, people, changes
+            people = [Person(process.url, f"person-{number}") for number in range(PEOPLE)]
+            yield process, people, changes
         finally:
-            bench.stop(served)
+            bench.stop(process)
             connection.close()
 
 
 def measure(table: Table, server: str, quick: bool) -> None:
     times, seconds = (40, 2.0) if quick else (400, 5.0)
-    with dashboard(server) as (served, people, changes):
+    with dashboard(server) as (process, people, changes):
         where = "PostgreSQL" if server else "SQLite"
         health = p(0.5, in_turn(people, HEALTH, times))
         rate = at_once(people, HEALTH, seconds)
@@ -213,29 +213,29 @@ def measure(table: Table, server: str, quick: bool) -> None:
                 person.connect()
                 person.send(path)
                 assert person.name in gzip.decompress(person.receive()).decode()
-            unchanged = in_turn(people, path, times)
+            times_ms = in_turn(people, path, times)
             rate = at_once(people, path, seconds)
-            met = p(0.5, unchanged) <= 1 and rate >= 2_000 if name in CACHED else None
+            met = p(0.5, times_ms) <= 1 and rate >= 2_000 if name in CACHED else None
             table.add(
                 f"{where}: {name}, unchanged",
-                f"p50 {p(0.5, unchanged):.2f}, p95 {p(0.95, unchanged):.2f} ms, {rate:,.0f}/s",
+                f"p50 {p(0.5, times_ms):.2f}, p95 {p(0.95, times_ms):.2f} ms, {rate:,.0f}/s",
                 target="<= 1 ms, >= 2,000/s" if name in CACHED else "", met=met,
             )  # fmt: skip
             if name == "Stage, 100 rows":
-                elsewhere, _cpu = after(changes.elsewhere, served, people, path, times // 4)
-                ratio = elsewhere / p(0.5, unchanged)
+                elsewhere, _cpu = after(changes.elsewhere, process, people, path, times // 4)
+                ratio = elsewhere / p(0.5, times_ms)
                 table.add(
                     f"{where}: ... after a change elsewhere", f"p50 {elsewhere:.2f} ms",
                     target="x <= 2 of unchanged", met=ratio <= 2,
                 )  # fmt: skip
             if name in CHANGED:
-                ms, cpu = after(changes.on_the_pages, served, people, path, times // 4)
+                ms, cpu = after(changes.on_the_pages, process, people, path, times // 4)
                 table.add(
                     f"{where}: {name}, after a change on it", f"p50 {ms:.1f} ms, CPU {cpu:.1f} ms",
                     target=f"CPU <= {CHANGED[name]} ms", met=cpu <= CHANGED[name],
                 )  # fmt: skip
             if name == "Stage, 100 rows":
-                ms, cpu = after(changes.all_rows, served, people, path, times // 8)
+                ms, cpu = after(changes.all_rows, process, people, path, times // 8)
                 table.add(
                     f"{where}: ... no row cached", f"p50 {ms:.1f} ms, CPU {cpu:.1f} ms",
                     target="CPU <= 10 ms", met=cpu <= 10,
@@ -243,16 +243,16 @@ def measure(table: Table, server: str, quick: bool) -> None:
 
 
 def after(
-    change: Callable[[], None], served: Server, people: list[Person], path: str, times: int
+    change: Callable[[], None], process: Server, people: list[Person], path: str, times: int
 ) -> tuple[float, float]:
     """Return the median milliseconds of a request after a change, and the server's mean CPU."""
     for person in people:
         person.connect()
-    took, before = [], served.cpu_ms()
+    took, before = [], process.cpu_ms()
     for number in range(times):
         change()
         took.append(people[number % len(people)].ask(path))
-    return p(0.5, took), (served.cpu_ms() - before) / times
+    return p(0.5, took), (process.cpu_ms() - before) / times
 
 
 def main() -> int:

@@ -103,9 +103,10 @@ def prune_the_rest(table: Table, refill: Callable[[int], None], runs: int) -> No
     )
     table.add("Growth of the database during the last pass", f"{after[0] - before[0]:.1f} MB")
     refill(runs)
-    filled = space()
-    table.add("Growth by new runs", f"{filled[0] - after[0]:.1f} MB, {filled[1]:,.0f} MB free",
-              target="0 on SQLite", met=filled[0] == after[0] or not after[1])  # fmt: skip
+    refill_space = space()
+    table.add("Growth by new runs",
+              f"{refill_space[0] - after[0]:.1f} MB, {refill_space[1]:,.0f} MB free",
+              target="0 on SQLite", met=refill_space[0] == after[0] or not after[1])  # fmt: skip
 
 
 def measure(runs: int, turns: int, *, is_to_the_end: bool) -> int:
@@ -136,22 +137,22 @@ def measure(runs: int, turns: int, *, is_to_the_end: bool) -> int:
         view(address)
     alone: list[list[float]] = []
     beside: list[list[float]] = []
-    deleted = 0
+    deleted_count = 0
     for turn in range(turns):
         if is_to_the_end and turn:
-            wanted = runs - (runs - RUNS_OF_LAST_TURN) * turn // (turns - 1)
-            prune_without_pauses(Run.objects.count() - wanted)
+            target_count = runs - (runs - RUNS_OF_LAST_TURN) * turn // (turns - 1)
+            prune_without_pauses(Run.objects.count() - target_count)
         alone.append(open_pages(view))
         with pruning(Run.objects.count):
             before = Run.objects.count()
             beside.append(open_pages(view))
-            deleted += before - Run.objects.count()
+            deleted_count += before - Run.objects.count()
         print(f"  {before:,} runs: {spread(alone[-1])} and {spread(beside[-1])}", file=sys.stderr)
     table = Table()
     add_figures(table, list(chain(*alone)), list(chain(*beside)))
-    pace = deleted / (turns * TURN_SECONDS)
-    table.add("Pruned beside pages", f"{deleted:,} of {runs:,} runs, {pace:,.0f} a second",
-              met=deleted > 0)  # fmt: skip
+    pace = deleted_count / (turns * TURN_SECONDS)
+    table.add("Pruned beside pages", f"{deleted_count:,} of {runs:,} runs, {pace:,.0f} a second",
+              met=deleted_count > 0)  # fmt: skip
     if is_to_the_end:
         ratios = sorted(p(0.5, b) / p(0.5, a) for a, b in zip(alone, beside, strict=True))
         table.add("Ratios of the turns' medians", f"{ratios[0]:.2f} to {ratios[-1]:.2f}")

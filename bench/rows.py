@@ -147,10 +147,10 @@ def measure(times: int) -> int:
             mark_changed(runs[number].pk for number in numbers)
 
     table = Table()
-    for what, address, changed, target in PAGES:
+    for name, address, changed, target in PAGES:
         figure = milliseconds(lambda at=address: view(at), lambda n=changed: change(n), times)
         table.add(
-            what, f"{figure:.1f} ms", target=f"<= {target} ms" if target else "",
+            name, f"{figure:.1f} ms", target=f"<= {target} ms" if target else "",
             met=figure <= target if target else None,
         )  # fmt: skip
     print()

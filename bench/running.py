@@ -88,9 +88,9 @@ class Browser:
 
     def twin(self) -> "Browser":
         """Return another connection of the same session."""
-        other = Browser(f"http://{self.host}")
-        other.cookies = dict(self.cookies)
-        return other
+        second = Browser(f"http://{self.host}")
+        second.cookies = dict(self.cookies)
+        return second
 
 
 @dataclass
@@ -165,10 +165,10 @@ class Bench:
                 stderr=log,
             )
         assert process.stdout
-        found = re.search(r"http://[\d.]+:\d+", process.stdout.readline().decode())
-        if found is None:
+        match = re.search(r"http://[\d.]+:\d+", process.stdout.readline().decode())
+        if match is None:
             raise SystemExit(f"{' '.join(command)} did not start:\n{self.log.read_text()[-2000:]}")
-        server = Server(process, found[0], started)
+        server = Server(process, match[0], started)
         self.running.append(server)
         return server
 
@@ -272,26 +272,26 @@ def start_dashboard(
     bench: Bench, upstream: Upstream, port: int = 0, **settings: str
 ) -> tuple[Server, Browser]:
     """Start a dashboard that reads `upstream`, and sign in a release manager."""
-    configured = {
+    all_settings = {
         **settings,
         "NORTHFLANK_API_TOKEN": "sandbox",
         "NORTHFLANK_API_BASE_URL": f"http://127.0.0.1:{upstream.port}",
     }
-    server = bench.start("serve", "--port", str(port), **configured)
-    bench.manage("shell", "--no-imports", "--command", MAKE_MANAGER, **configured)
+    server = bench.start("serve", "--port", str(port), **all_settings)
+    bench.manage("shell", "--no-imports", "--command", MAKE_MANAGER, **all_settings)
     browser = Browser(server.url)
     browser.sign_in("ada")
     return server, browser
 
 
-def wait_for[T](look: Callable[[], T], what: str, every: float = 0.01) -> T:
+def wait_for[T](look: Callable[[], T], condition: str, every: float = 0.01) -> T:
     """Return the first true value of `look`."""
     until = time.monotonic() + PATIENCE
-    while not (found := look()):
+    while not (result := look()):
         if time.monotonic() > until:
-            raise SystemExit(f"Gave up after {PATIENCE:.0f} s: {what}")
+            raise SystemExit(f"Gave up after {PATIENCE:.0f} s: {condition}")
         time.sleep(every)
-    return found
+    return result
 
 
 def _listens(port: int) -> bool:

@@ -60,10 +60,10 @@ class World:
             *self._runs(chance),
             *self._looks(random.Random(f"{self.seed} looks")),
             *self._aborts(random.Random(f"{self.seed} aborts")),
-            *self._others(random.Random(f"{self.seed} others {self.mix.others}")),
+            *self._other_requests(random.Random(f"{self.seed} others {self.mix.others}")),
         ]
         happenings.sort(key=lambda event: event[0])
-        self.events = [(at, n, kind, what) for n, (at, kind, what) in enumerate(happenings)]
+        self.events = [(at, n, kind, payload) for n, (at, kind, payload) in enumerate(happenings)]
 
     @property
     def end(self) -> float:
@@ -109,7 +109,7 @@ class World:
             for _ in range(5 if chance.random() < 0.1 else 1):
                 yield at, "abort", chance.random()
 
-    def _others(self, chance: random.Random) -> Iterator[tuple[float, str, object]]:
+    def _other_requests(self, chance: random.Random) -> Iterator[tuple[float, str, object]]:
         if not self.mix.others:
             return
         mean = 5.5  # requests of one script within half a minute
@@ -155,7 +155,7 @@ class Ages:
 class Hour:
     """One window of the account."""
 
-    opened: float
+    opened_at: float
     ours: int = 0  # reads, without aborts
     aborts: int = 0  # sends, and reads of aborting runs
     others: int = 0

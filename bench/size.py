@@ -30,7 +30,7 @@ def fill(count: int) -> int:
 
     moment, now = time.time(), timezone.now()
     world = World(opened_at=moment, history_seconds=count * 60)
-    done = 0
+    run_count = 0
     for flow in world.list_flows():
         project = Project.objects.get_or_create(slug=flow.project, synced_at=now)[0]
         pipeline = Pipeline.objects.get_or_create(
@@ -46,13 +46,13 @@ def fill(count: int) -> int:
                     detail := parse_run_detail(serialize_run_detail(world, run, moment, format_iso))
                 )
             ]
-            mirror.apply_runs(stage.pk, [one.run for one in details], requested_at=now)
-            for one in details[: round(len(details) * SHARE_WITH_STEPS)]:
-                mirror.apply_detail(stage.pk, one, requested_at=now)
-            done += len(details)
-            if done >= count:
-                return done
-    return done
+            mirror.apply_runs(stage.pk, [detail.run for detail in details], requested_at=now)
+            for detail in details[: round(len(details) * SHARE_WITH_STEPS)]:
+                mirror.apply_detail(stage.pk, detail, requested_at=now)
+            run_count += len(details)
+            if run_count >= count:
+                return run_count
+    return run_count
 
 
 def sizes() -> dict[str, int]:
@@ -84,10 +84,10 @@ def main() -> int:
         django.setup()
         call_command("migrate", verbosity=0)
         count = fill(1_000 if chosen.quick else 10_000)
-        found = sizes()
-        for name, size in sorted(found.items(), key=lambda item: -item[1]):
+        size_by_table = sizes()
+        for name, size in sorted(size_by_table.items(), key=lambda item: -item[1]):
             print(f"{size / count:10,.0f} bytes a run  {name}")
-        together, most = sum(found.values()) / count, MAX_BYTES[connection.vendor]
+        together, most = sum(size_by_table.values()) / count, MAX_BYTES[connection.vendor]
         print(f"{together:10,.0f} bytes a run  together, of {count:,} runs; target <= {most:,}")
         print(f"\n{database_version()}")
     return 0 if together <= most else 1

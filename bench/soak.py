@@ -53,7 +53,7 @@ async def soak(table: Table, bench: Bench, minutes: int, viewers: int, postgres:
     server = bench.start("serve", "--port", str(port), **settings)
     faults = Faults(upstream, postgres or str(bench.database))
     crowd = Crowd(server.url, upstream.server.url, viewers)
-    stored = PostgreSQL(postgres) if postgres else SQLite(bench.database)
+    storage = PostgreSQL(postgres) if postgres else SQLite(bench.database)
     started_at = time.monotonic()
     tasks = [asyncio.create_task(crowd.run()), asyncio.create_task(faults.run(started_at))]
     samples = []
@@ -62,14 +62,14 @@ async def soak(table: Table, bench: Bench, minutes: int, viewers: int, postgres:
         await _sleep_until(started_at + 60 * minute, tasks)
         async with crowd.calm():
             await asyncio.sleep(SETTLING)
-            samples.append(soak_samples.take(minute, server, upstream.server.url, stored))
+            samples.append(soak_samples.take(minute, server, upstream.server.url, storage))
         print(_line(samples[-1], crowd), flush=True)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await crowd.close()
     add_growth(table, samples[max(minutes // 6, 1) - 1 :])
-    did = ", ".join(f"{count:,} {what}" for what, count in sorted(crowd.count.items()))
+    did = ", ".join(f"{count:,} {action}" for action, count in sorted(crowd.count.items()))
     table.add("people", f"{viewers} viewers, {did}")
     table.add("faults", str(faults.count))
     add_errors(table, bench, crowd, faults)
@@ -77,10 +77,10 @@ async def soak(table: Table, bench: Bench, minutes: int, viewers: int, postgres:
 
 async def _sleep_until(moment: float, tasks: list[asyncio.Task[None]]) -> None:
     """Sleep; raise the error of a task that has ended before."""
-    done, _ = await asyncio.wait(
+    done_tasks, _ = await asyncio.wait(
         tasks, timeout=max(moment - time.monotonic(), 0), return_when=asyncio.FIRST_COMPLETED
     )
-    for task in done:
+    for task in done_tasks:
         task.result()
 
 
@@ -97,37 +97,41 @@ def add_growth(table: Table, samples: list[Sample]) -> None:
         "... that no file backs", f"{first.private:.1f} -> {last.private:.1f} MB, {grown:+.1f}"
     )
     third = max(len(samples) // 3, 1)
-    for what in ("threads", "descriptors", "clients", "upstream", "database"):
+    for kind in ("threads", "descriptors", "clients", "upstream", "database"):
         # A pool opens and closes connections; what leaks stays, so the least of each third counts.
         before, after = (
-            min(getattr(sample, what) for sample in part)
+            min(getattr(sample, kind) for sample in part)
             for part in (samples[:third], samples[-third:])
         )
-        name = what if what in {"threads", "descriptors"} else f"connections: {what}"
+        name = kind if kind in {"threads", "descriptors"} else f"connections: {kind}"
         table.add(name, f"{before} -> {after}", target="no more", met=after <= before)
     total = last.size.total - first.size.total
     content = last.size.content - first.size.content
-    explained = content * first.size.total / first.size.content
+    explained_bytes = content * first.size.total / first.size.content
     table.add(
         "database", f"{first.size.total / 1e6:.2f} -> {last.size.total / 1e6:.2f} MB,"
-        f" {total / 1000:+,.0f} KB; its rows explain {explained / 1000:+,.0f} KB",
-        target="what its rows explain", met=total <= explained * MAX_SLACK + SLACK_BYTES,
+        f" {total / 1000:+,.0f} KB; its rows explain {explained_bytes / 1000:+,.0f} KB",
+        target="what its rows explain", met=total <= explained_bytes * MAX_SLACK + SLACK_BYTES,
     )  # fmt: skip
-    added = Counter(last.size.rows)
-    added.subtract(first.size.rows)
-    rows = (f"{name.removeprefix('dashboard_')} {n:+}" for name, n in added.most_common() if n)
+    row_counts = Counter(last.size.rows)
+    row_counts.subtract(first.size.rows)
+    rows = (f"{name.removeprefix('dashboard_')} {n:+}" for name, n in row_counts.most_common() if n)
     table.add("... rows", ", ".join(rows))
 
 
 def add_errors(table: Table, bench: Bench, crowd: Crowd, faults: Faults) -> None:
     """Add the failures and the errors in the log that no fault explains, each kind once."""
-    explained = [one for one in crowd.failures if one.status == 503 and faults.explains(one.at)]
-    others = [one.what for one in crowd.failures if one not in explained]
-    others += _logged_defects(bench, faults)
-    table.add("errors that a broken database explains", str(len(explained)))
-    for what, count in Counter(others).most_common(20):
-        table.add(f"... {count} x", what)
-    table.add("errors that no fault explains", str(len(others)), target="0", met=not others)
+    explained_failures = [
+        failure
+        for failure in crowd.failures
+        if failure.status == 503 and faults.explains(failure.at)
+    ]
+    defects = [failure.request for failure in crowd.failures if failure not in explained_failures]
+    defects += _logged_defects(bench, faults)
+    table.add("errors that a broken database explains", str(len(explained_failures)))
+    for defect, count in Counter(defects).most_common(20):
+        table.add(f"... {count} x", defect)
+    table.add("errors that no fault explains", str(len(defects)), target="0", met=not defects)
 
 
 def _logged_defects(bench: Bench, faults: Faults) -> list[str]:

@@ -49,7 +49,7 @@ class Failure:
     """Something that a person did not get."""
 
     at: float  # of time.time
-    what: str
+    request: str
     status: int | None = None  # of the answer, if there was one
 
 
@@ -112,12 +112,12 @@ class Crowd:
         """Open one page after another, with its stream for as long as somebody reads it."""
         while True:
             text = await self._get(client, self._choose_page())
-            found = re.search(r'"(/live/\?[^"]+)"', text)
-            if found is None:
+            match = re.search(r'"(/live/\?[^"]+)"', text)
+            if match is None:
                 await asyncio.sleep(1)
                 continue
             with self._reporting("a stream"):
-                await self._watch(client, found[1].replace("&amp;", "&"))
+                await self._watch(client, match[1].replace("&amp;", "&"))
 
     async def _watch(self, client: httpx.AsyncClient, address: str) -> None:
         stays_until = time.monotonic() + self._chance.uniform(*STAY)
@@ -233,12 +233,12 @@ class Crowd:
             await self._post(client, "/accounts/login/", form, "sign-ins")
 
     @contextlib.contextmanager
-    def _reporting(self, what: str) -> Iterator[None]:
+    def _reporting(self, request: str) -> Iterator[None]:
         """Report that `what` was not answered."""
         try:
             yield
         except httpx.HTTPError as error:
-            self._fail(f"{type(error).__name__} for {what}")
+            self._fail(f"{type(error).__name__} for {request}")
 
-    def _fail(self, what: str, status: int | None = None) -> None:
-        self.failures.append(Failure(time.time(), what, status))
+    def _fail(self, request: str, status: int | None = None) -> None:
+        self.failures.append(Failure(time.time(), request, status))

@@ -66,13 +66,13 @@ class PostgreSQL:
                 link.execute("VACUUM")
             names = link.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
             for (name,) in names.fetchall():
-                found = link.execute(
+                sizes = link.execute(
                     f"SELECT pg_total_relation_size('\"{name}\"'),"
                     f' COALESCE(SUM(pg_column_size(t.*)), 0)::bigint, COUNT(*) FROM "{name}" AS t'
                 ).fetchone()
-                assert found is not None
-                total, content = total + found[0], content + found[1]
-                rows[name] = found[2]
+                assert sizes is not None
+                total, content = total + sizes[0], content + sizes[1]
+                rows[name] = sizes[2]
         return Size(total, content, rows)
 
 
@@ -124,18 +124,18 @@ def _connections(process_folder: Path, targets: set[str]) -> tuple[list[int], li
     for line in (process_folder / "net/tcp").read_text().splitlines()[1:]:
         (
             _,
-            here,
-            there,
+            local_address,
+            remote_address,
             state,
             *_,
         ) = (fields := line.split())
         if state == _ESTABLISHED and f"socket:[{fields[9]}]" in targets:
-            local.append(int(here.rpartition(":")[2], 16))
-            remote.append(int(there.rpartition(":")[2], 16))
+            local.append(int(local_address.rpartition(":")[2], 16))
+            remote.append(int(remote_address.rpartition(":")[2], 16))
     return local, remote
 
 
 def _megabytes(text: str, name: str) -> float:
-    found = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
-    assert found is not None
-    return int(found[1]) / 1024
+    match = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
+    assert match is not None
+    return int(match[1]) / 1024

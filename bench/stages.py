@@ -185,24 +185,26 @@ def measure(sizes: list[int], times: int) -> int:
         print(f"  {name}: {size:,} stages", file=sys.stderr)
         world = World(by)
         pages = world.pages()
-        for what, do in (pages | world.rounds()).items():
-            took.setdefault(what, {})[size] = milliseconds(do, world.change_run, times, clock)
-        kilobytes = {what: max(kilobytes.get(what, 0), do() / 1000) for what, do in pages.items()}
+        for label, do in (pages | world.rounds()).items():
+            took.setdefault(label, {})[size] = milliseconds(do, world.change_run, times, clock)
+        kilobytes = {
+            label: max(kilobytes.get(label, 0), do() / 1000) for label, do in pages.items()
+        }
     table = Table()
-    for what, figures in took.items():
+    for label, figures in took.items():
         limits = {"Board": BOARD_TARGETS, "Stream of stage, one round": STAGE_ROUND_TARGETS}.get(
-            what, {}
+            label, {}
         )
         table.add(
-            f"{name}: {what}", f"{', '.join(f'{figure:.1f}' for figure in figures.values())} ms",
+            f"{name}: {label}", f"{', '.join(f'{figure:.1f}' for figure in figures.values())} ms",
             target=", ".join(f"{limit} ms at {size:,}" for size, limit in limits.items()),
             met=all(figures.get(size, 0) <= limit for size, limit in limits.items())
             if limits else None,
         )  # fmt: skip
-    for what, size in kilobytes.items():
-        limit = MAX_HTML if what == "Board" else None
+    for label, size in kilobytes.items():
+        limit = MAX_HTML if label == "Board" else None
         table.add(
-            f"{name}: {what}, HTML at most", f"{size:.0f} KB",
+            f"{name}: {label}, HTML at most", f"{size:.0f} KB",
             target=f"<= {limit} KB" if limit else "", met=size <= limit if limit else None,
         )  # fmt: skip
     print(f"\nStages: {', '.join(f'{size:,}' for size in sizes)}; medians of {times}\n")

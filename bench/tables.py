@@ -11,11 +11,11 @@ class Table:
     missed: int = 0
     rows: list[tuple[str, str, str, str]] = field(default_factory=list)
 
-    def add(self, what: str, figure: str, *, target: str = "", met: bool | None = None) -> None:
+    def add(self, name: str, figure: str, *, target: str = "", met: bool | None = None) -> None:
         verdict = {True: "met", False: "MISSED", None: ""}[met]
         self.missed += met is False
-        self.rows.append((what, target, figure, verdict))
-        print(f"  {what}: {figure} {verdict}", file=sys.stderr, flush=True)
+        self.rows.append((name, target, figure, verdict))
+        print(f"  {name}: {figure} {verdict}", file=sys.stderr, flush=True)
 
     def show(self) -> None:
         head = ("", "target", "figure", "verdict")

@@ -105,27 +105,27 @@ def strips(table: Table, times: int) -> None:
     all_stages = [_stage(project, f"pipeline-{n}") for n in range(STAGES)]
     for stage in all_stages:
         _runs(stage, HISTORY, in_flight=False)
-    one = all_stages[:1]
+    single_stage = all_stages[:1]
 
     def anew(of: "list[Stage]", **how: Any) -> None:
         cache.clear()
         history_charts.render_charts(of, **how)
 
     cases: list[tuple[str, Callable[[], object]]] = [
-        ("1 stage, cached", lambda: history_charts.render_charts(one)),
-        ("1 stage, made anew", lambda: anew(one)),
+        ("1 stage, cached", lambda: history_charts.render_charts(single_stage)),
+        ("1 stage, made anew", lambda: anew(single_stage)),
         (
             f"{STAGES} stages, cached",
             lambda: history_charts.render_charts(all_stages, compact=True),
         ),
         (f"{STAGES} stages, made anew", lambda: anew(all_stages, brief=True)),
     ]
-    for what, work in cases:
+    for name, work in cases:
         work()
-        took = [_timed(work) for _ in range(times // 10 if "anew" in what else times)]
+        took = [_timed(work) for _ in range(times // 10 if "anew" in name else times)]
         on_each_view = work is cases[0][1]
         table.add(
-            f"charts of {what}, CPU",
+            f"charts of {name}, CPU",
             spread(took),
             target="p50 < 1 ms" if on_each_view else "",
             met=p(0.5, took) < 1 if on_each_view else None,

@@ -120,8 +120,8 @@ class Viewer(asyncio.Protocol):
         if not self.begun:
             assert data.startswith(b"HTTP/1.1 200"), data[:200]
             self.begun = True
-        if found := STAMP.search(data):
-            self.ages.append((now - int(found[1])) / 1e6)
+        if match := STAMP.search(data):
+            self.ages.append((now - int(match[1])) / 1e6)
 
     def connection_lost(self, _: Exception | None) -> None:
         self.open.discard(self)
@@ -204,8 +204,8 @@ async def watch(
     await crowd.grow(viewers, since)
     new_viewers = max(viewers - already, 1)
     opening = (server.cpu_ms() - cpu) / new_viewers
-    each = (server.memory_mb()[0] - before) * 1024 / new_viewers
-    table.add("memory for each viewer", f"{each:.1f} KB", target="< 40 KB", met=each < 40)
+    kilobytes = (server.memory_mb()[0] - before) * 1024 / new_viewers
+    table.add("memory for each viewer", f"{kilobytes:.1f} KB", target="< 40 KB", met=kilobytes < 40)
     table.add("CPU to open a stream", f"{opening:.1f} ms")
     await asyncio.sleep(6)
     seconds = 15 if quick else 60
@@ -227,7 +227,7 @@ async def change(table: Table, server: Server, crowd: Crowd, viewers: int, quick
         await asyncio.sleep(0.5)
     await asyncio.sleep(1)
     spent = (server.cpu_ms() - cpu) / changes
-    got, wanted = len(crowd.ages), changes * viewers
+    got, expected = len(crowd.ages), changes * viewers
     late = p(0.95, crowd.ages)
     table.add(
         f"from commit to the viewer ({changes} changes)",
@@ -235,7 +235,7 @@ async def change(table: Table, server: Server, crowd: Crowd, viewers: int, quick
         target="p95 < 100 ms",
         met=late < 100,
     )
-    table.add("arrived", f"{got} of {wanted}", target="all", met=got == wanted)
+    table.add("arrived", f"{got} of {expected}", target="all", met=got == expected)
     table.add("CPU for each change, all viewers", f"{spent:.0f} ms")
 
 
@@ -246,12 +246,12 @@ async def end(table: Table, bench: Bench, server: Server, crowd: Crowd) -> None:
     await asyncio.to_thread(server.process.wait, 30)
     took = time.perf_counter() - start_time
     await asyncio.sleep(0.2)
-    code, left = server.process.returncode, len(crowd.open)
+    code, open_count = server.process.returncode, len(crowd.open)
     table.add(
         "shutdown with all streams open",
-        f"{took:.2f} s, exit {code}, {left} left",
+        f"{took:.2f} s, exit {code}, {open_count} left",
         target="clean",
-        met=code == 0 and not left,
+        met=code == 0 and not open_count,
     )
     bench.running.remove(server)
 
@@ -259,9 +259,9 @@ async def end(table: Table, bench: Bench, server: Server, crowd: Crowd) -> None:
 async def measure(table: Table, bench: Bench, *, viewers: int, quick: bool, postgres: str) -> None:
     """Let a crowd watch one page: memory, idle CPU, changes, and shutdown."""
     server, browser, key = start(bench, postgres)
-    found = re.search(r"since=(\d+)", browser.ask(PAGE).text)
-    assert found is not None
-    crowd, since = Crowd(server.url, key, viewers), int(found[1])
+    match = re.search(r"since=(\d+)", browser.ask(PAGE).text)
+    assert match is not None
+    crowd, since = Crowd(server.url, key, viewers), int(match[1])
     await crowd.grow(1, since)
     for _ in range(5):  # until each of the server's threads has its connection
         requests = (asyncio.to_thread(browser.twin().ask, PAGE) for _ in range(8))
@@ -272,9 +272,9 @@ async def measure(table: Table, bench: Bench, *, viewers: int, quick: bool, post
     connections[viewers] = _connections(postgres)
     await change(table, server, crowd, viewers, quick)
     if postgres:
-        same = len(set(connections.values())) == 1
-        said = ", ".join(f"{count} with {size}" for size, count in connections.items())
-        table.add("PostgreSQL connections", said, target="the same", met=same)
+        is_constant = len(set(connections.values())) == 1
+        counts_text = ", ".join(f"{count} with {size}" for size, count in connections.items())
+        table.add("PostgreSQL connections", counts_text, target="the same", met=is_constant)
     await end(table, bench, server, crowd)
 
 
@@ -286,24 +286,28 @@ async def upstream(table: Table, bench: Bench, *, viewers: int, quick: bool) -> 
     bench.manage("shell", "--no-imports", "--command", MAKE_VIEWERS, **settings)
     for _ in range(100):
         page = browser.ask(PAGE)
-        found = re.search(r"key=(\d+)&amp;since=(\d+)", page.text)
-        if page.status == 200 and found:
+        match = re.search(r"key=(\d+)&amp;since=(\d+)", page.text)
+        if page.status == 200 and match:
             break
         await asyncio.sleep(0.2)
-    assert found is not None
-    crowd = Crowd(server.url, found[1], viewers)
+    assert match is not None
+    crowd = Crowd(server.url, match[1], viewers)
     await asyncio.sleep(30)  # everything was read once by then
     seconds = 40 if quick else 120
     counts = []
     for size in (1, 100, viewers):
-        await crowd.grow(size, int(found[2]))
+        await crowd.grow(size, int(match[2]))
         await asyncio.sleep(6)  # views are recorded, and a new plan is made
         before = _requests(sandbox.port)
         await asyncio.sleep(seconds)
         counts.append(_requests(sandbox.port) - before - 1)
-    said = ", ".join(f"{n} with {size}" for n, size in zip(counts, (1, 100, viewers), strict=True))
+    counts_text = ", ".join(
+        f"{n} with {size}" for n, size in zip(counts, (1, 100, viewers), strict=True)
+    )
     near = max(counts) - min(counts) <= max(4, 0.15 * max(counts))
-    table.add(f"upstream requests in {seconds} s", said, target="the same within 15 %", met=near)
+    table.add(
+        f"upstream requests in {seconds} s", counts_text, target="the same within 15 %", met=near
+    )
 
 
 def _requests(port: int) -> int:
@@ -323,13 +327,13 @@ def _connections(postgres: str) -> int:
     import psycopg
 
     with psycopg.connect(postgres) as link:
-        found = link.execute(
+        row = link.execute(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             " AND backend_type = 'client backend'"
         ).fetchone()
-    assert found is not None
-    return int(found[0])
+    assert row is not None
+    return int(row[0])
 
 
 def main() -> None:
@@ -348,13 +352,13 @@ def main() -> None:
     import uvloop
 
     table = Table()
-    given = {"viewers": options.viewers, "quick": options.quick}
+    arguments = {"viewers": options.viewers, "quick": options.quick}
     if "pages" in options.parts:
         with scratch() as bench, database(options.postgres) as url:
-            uvloop.run(measure(table, bench, postgres=url, **given))
+            uvloop.run(measure(table, bench, postgres=url, **arguments))
     if "upstream" in options.parts and not options.postgres:
         with scratch() as bench:
-            uvloop.run(upstream(table, bench, **given))
+            uvloop.run(upstream(table, bench, **arguments))
     table.show()
     sys.exit(1 if table.missed else 0)
 

@@ -60,12 +60,12 @@ class Log:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.requests += 1
-        found = STAGE.search(scope["path"])
+        match = STAGE.search(scope["path"])
         first_page = re.search(rb"\bpage=1\b", scope["query_string"])
-        if not found or not first_page:
+        if not match or not first_page:
             await self.app(scope, receive, send)
             return
-        stage = "/".join(found.groups()).lower()
+        stage = "/".join(match.groups()).lower()
         reading = Reading(stage, scope["client"][1], time.time())
         self.readings.append(reading)
         await self.app(scope, receive, send)
@@ -130,7 +130,7 @@ def workers(bench: Bench, **settings: str) -> Iterator[list[subprocess.Popen[byt
 def ports(pid: int) -> set[int]:
     """The local ports of a process's connections."""
     files = Path(f"/proc/{pid}/fd").iterdir()
-    sockets = {found[1] for file in files if (found := re.match(r"socket:\[(\d+)\]", _link(file)))}
+    sockets = {match[1] for file in files if (match := re.match(r"socket:\[(\d+)\]", _link(file)))}
     table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return {int(row[1].rpartition(":")[2], 16) for row in table if row[9] in sockets}
 
@@ -156,28 +156,28 @@ def watch(url: str, seconds: float, promises: dict[str, dict[float, float]]) -> 
     until = time.time() + seconds
     with psycopg.connect(url, autocommit=True) as connection:
         while time.time() < until:
-            for stage, synced, promised in connection.execute(PROMISES):
-                promises.setdefault(stage, {})[synced] = promised
+            for stage, synced, due_at in connection.execute(PROMISES):
+                promises.setdefault(stage, {})[synced] = due_at
             time.sleep(0.2)
 
 
 def early(readings: list[Reading], promises: dict[str, dict[float, float]]) -> list[str]:
     """Return the reads that came before the scheduled time."""
-    found = []
+    violations = []
     before: dict[str, Reading] = {}
     for reading in readings:
         last = before.get(reading.stage)
         if last is not None:
             # A read is stamped with its start, shortly before its first request for runs.
             of_last = [
-                promised
-                for synced, promised in promises.get(reading.stage, {}).items()
+                due_at
+                for synced, due_at in promises.get(reading.stage, {}).items()
                 if last.began - 10 < synced <= last.began + CLOCKS
             ]
             if of_last and reading.began < max(of_last) - CLOCKS:
-                found.append(f"{reading.stage}: {max(of_last) - reading.began:.1f} s early")
+                violations.append(f"{reading.stage}: {max(of_last) - reading.began:.1f} s early")
         before[reading.stage] = reading
-    return found
+    return violations
 
 
 def main() -> None:
@@ -194,23 +194,30 @@ def main() -> None:
         with workers(bench, **settings) as running:
             victim = running[0]
 
-            def held() -> list[Reading]:
-                its = ports(victim.pid)
-                return [one for one in log.readings if one.ended is None and one.port in its]
+            def open_readings() -> list[Reading]:
+                victim_ports = ports(victim.pid)
+                return [
+                    candidate
+                    for candidate in log.readings
+                    if candidate.ended is None and candidate.port in victim_ports
+                ]
 
             # While all slots are used: at the first read of all stages.
-            lost = wait_for(lambda: len(its := held()) >= 2 and its, "the victim reads")
-            killed = time.time()
+            lost_readings = wait_for(
+                lambda: len(victim_ports := open_readings()) >= 2 and victim_ports,
+                "the victim reads",
+            )
+            killed_at = time.time()
             victim.send_signal(signal.SIGKILL)
             watch(url, WATCH, promises)
-        shares = Counter(one.port for one in log.readings)
+        shares = Counter(candidate.port for candidate in log.readings)
     again = {
         reading.stage: min(
-            (one.began - killed for one in log.readings
-             if one.stage == reading.stage and one.began > killed),
+            (candidate.began - killed_at for candidate in log.readings
+             if candidate.stage == reading.stage and candidate.began > killed_at),
             default=float("inf"),
         )
-        for reading in lost
+        for reading in lost_readings
     }  # fmt: skip
     too_early = early(log.readings, promises)
     print(f"Requests: {log.requests}, reads of a stage: {len(log.readings)}")
