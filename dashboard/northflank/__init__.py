@@ -1,5 +1,9 @@
 """A client of Northflank's API, without Django. Import from here.
 
+`client` has a method for each endpoint and `http` sends its request. `responses` turns the response
+into JSON or one of the `errors`, `decoding` turns that into `models`, by `redaction` and `values`.
+`documented` and `open_questions` compare answers with the documentation, for `check_upstream` only.
+
 Reference: https://northflank.com/docs/v1/api
 """
 

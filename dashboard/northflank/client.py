@@ -140,6 +140,7 @@ class NorthflankClient:
     ) -> Page[Run]:
         """Return one page of a stage's runs, in no particular order.
 
+        Without a release flow: NotFound or an empty page, which is undocumented.
         `page` counts from 1, for a page without a cursor. Older servers may ignore `status` and
         `concluded`: check each run.
         """
@@ -155,7 +156,7 @@ class NorthflankClient:
     async def get_run(
         self, project_id: str, pipeline_id: str, stage: str, run_id: str
     ) -> RunDetail:
-        """Return one run with its steps."""
+        """Return one run with its steps; raises NotFound where Northflank has it no longer."""
         # https://northflank.com/docs/v1/api/project/pipelines/get-release-flow-run
         path = (*self._flow_path(project_id, pipeline_id, stage), "runs", run_id)
         return await self._request_object("GET", "run", path, _run_parser(run_id))
