@@ -65,19 +65,19 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/workers.py
 	uv run bench/links.py
 	uv run bench/viewers.py
-	uv run bench/rest.py
-	uv run bench/glass.py
-	uv run bench/light.py
+	uv run bench/idle.py
+	uv run bench/browser_latency.py
+	uv run bench/page_weight.py
 	uv run bench/audit.py
 	uv run bench/rows.py
-	uv run bench/usual.py
+	uv run bench/typical_durations.py
 	uv run bench/people.py
 	uv run bench/paging.py
 	uv run bench/growth.py
 	uv run bench/size.py
 	uv run bench/prune.py
 	uv run bench/stages.py
-	uv run bench/guessing.py
+	uv run bench/password_guessing.py
 
 soak:           ## half an hour of use, with faults that come and go: what grows
 	uv run bench/soak.py

@@ -1,6 +1,6 @@
 """Cost of a page in a real browser: bytes, requests, layout shifts, and time until rows show.
 
-    uv run bench/light.py [--quick]
+    uv run bench/page_weight.py [--quick]
 
 Uses a dashboard with its sandbox and a Chromium ($CHROMIUM or `chromium`). Each page is opened with
 an empty cache and again with a filled one, each time in a new tab of a signed-in user; transferred

@@ -1,6 +1,6 @@
 """Time until a change upstream shows in a real browser, with webhooks and without.
 
-    uv run bench/glass.py [--quick]
+    uv run bench/browser_latency.py [--quick]
 
 Uses a sandbox, a dashboard and a Chromium ($CHROMIUM or `chromium`). Runs are started and aborted
 directly at the sandbox; measured is the time from the run's status `aborted` to the badge, with

@@ -1,6 +1,6 @@
 """Cost of typical durations and overdue marks.
 
-    uv run bench/usual.py [--quick]
+    uv run bench/typical_durations.py [--quick]
 
 In one process on a scratch SQLite database: in turn, pages with 100 rows of stages with typical
 durations (half of the runs overdue, a full history) and of stages without; history charts of 300
@@ -94,7 +94,7 @@ def pages(table: Table, world: World, times: int) -> None:
             )
 
 
-def strips(table: Table, times: int) -> None:
+def charts(table: Table, times: int) -> None:
     """Measure the board's history charts of 300 stages with a full history."""
     from django.core.cache import cache
 
@@ -287,7 +287,7 @@ def main() -> int:
         world = World()
         pages(table, world, times)
         marking(table, times)
-        strips(table, times)
+        charts(table, times)
         from django.db import connection
 
         connection.close()

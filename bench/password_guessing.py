@@ -1,6 +1,6 @@
 """A page and an abort of a signed-in user while strangers guess passwords.
 
-    uv run bench/guessing.py [--quick]
+    uv run bench/password_guessing.py [--quick]
 
 A real dashboard on SQLite uses a sandbox that answers an abort after 0.2 s. Another process holds
 50 connections, each of which posts wrong passwords as fast as it gets answers: first from one

@@ -1,6 +1,6 @@
 """What one process does while nobody looks: statements, CPU time and context switches.
 
-    uv run bench/rest.py [--quick] [--postgres URL]
+    uv run bench/idle.py [--quick] [--postgres URL]
 
 Starts `manage.py serve` on a scratch database, and a sandbox with Northflank's rate limit in a
 process of its own, waits until every stage was read, and measures for a minute. Prints the
