@@ -143,6 +143,7 @@ class PreparedQuery:
             return
         columns = [column for column, *_ in self._compiler.select]
         self._converters = self._compiler.get_converters(columns)
+        _forget_query(self._compiler)
 
     def fetch(self, **values: Any) -> list[tuple[Any, ...]]:
         """Return the rows."""
@@ -184,6 +185,7 @@ class PreparedModels[M: Model]:
             return
         columns = [column for column, *_ in self._compiler.select]
         self._converters = self._compiler.get_converters(columns)
+        _forget_query(self._compiler)
 
     def fetch(self, **values: Any) -> list[M]:
         """Return the instances."""
@@ -231,6 +233,12 @@ class CombinedQuery:
         parameters = _resolve(self._parameters, values)
         rows = generic_plans.fetch(self._sql, parameters)
         return tuple(_execute(self._sql, parameters) if rows is None else rows)
+
+
+def _forget_query(compiler: SQLCompiler) -> None:
+    """Free what was needed to compose the statement, and not to convert its rows."""
+    for name in ("query", "where", "having", "qualify"):
+        setattr(compiler, name, None)
 
 
 def _with_literals(sql: str, values: Iterable[Any]) -> tuple[str, list[Parameter | Keys]]:
