@@ -11,7 +11,7 @@ from dashboard.aborts.messages import AbortMessage
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
 from dashboard.models.bulk_aborts import BulkAbortItemResult
-from dashboard.runs.rich_text import Message, MessageTable, RichText, join_texts
+from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
 
 # Outcomes in the order of the summary, successes first: the badge of one run.
 OUTCOME_LABELS = {

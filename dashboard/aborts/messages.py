@@ -13,8 +13,9 @@ from dashboard.aborts import resend_policy, severity
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
 from dashboard.models.severity import Severity
-from dashboard.runs import abort_clock, durations, statuses
-from dashboard.runs.rich_text import (
+from dashboard.runs import abort_clock, statuses
+from dashboard.texts import durations
+from dashboard.texts.rich_text import (
     ClockTime,
     Message,
     MessageTable,

@@ -11,7 +11,7 @@ from dashboard.models import Abort, AbortEvent
 from dashboard.models.aborts import EventType
 from dashboard.models.bulk_aborts import Via
 from dashboard.runs import statuses
-from dashboard.runs.rich_text import MessageTable, RichText
+from dashboard.texts.rich_text import MessageTable, RichText
 
 _text = MessageTable(
     {

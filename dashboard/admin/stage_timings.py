@@ -15,7 +15,7 @@ from dashboard.admin.base import ModelAdmin
 from dashboard.models import Run, StageTiming
 from dashboard.models.runs import mark_changed
 from dashboard.models.typical_duration import TypicalDuration
-from dashboard.runs import durations
+from dashboard.texts import durations
 
 
 @admin.register(StageTiming)

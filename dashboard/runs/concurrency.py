@@ -15,7 +15,7 @@ from dashboard.db.prepared import Parameter, PreparedModels
 from dashboard.models import Abort, Run, StageTiming
 from dashboard.runs import concurrency_policy
 from dashboard.runs.overdue import NOT_STARTED_STATUSES
-from dashboard.runs.rich_text import RichText, join_texts
+from dashboard.texts.rich_text import RichText, join_texts
 
 MAX_FINISHED_RUNS = 100  # how many of a stage's latest ended runs `load_finished` reads
 # A run aborted this soon after a newer one was created is superseded; later, a user aborted it.

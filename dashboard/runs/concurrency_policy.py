@@ -3,7 +3,7 @@
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.models import Stage
-from dashboard.runs.rich_text import Message, MessageTable, RichText
+from dashboard.texts.rich_text import Message, MessageTable, RichText
 
 # https://northflank.com/docs/v1/application/release/create-a-pipeline-and-release-flow
 # The API has "latest" and "replace" but documents neither: their texts are a guess from the names

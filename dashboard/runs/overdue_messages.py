@@ -8,9 +8,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.models.severity import Severity
-from dashboard.runs import durations
 from dashboard.runs.overdue import OverdueReason, Timer
-from dashboard.runs.rich_text import Message, MessageTable
+from dashboard.texts import durations
+from dashboard.texts.rich_text import Message, MessageTable
 
 _DISPLAYS = {
     Severity.WARNING: (gettext_lazy("Overdue"), "warning", "overdue"),

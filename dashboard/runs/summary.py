@@ -13,9 +13,10 @@ from dashboard.models import Run, StageTiming
 from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
-from dashboard.runs import abort_clock, durations, overdue, overdue_messages, statuses, steps
+from dashboard.runs import abort_clock, overdue, overdue_messages, statuses, steps
 from dashboard.runs.overdue import NOT_STARTED_STATUSES, OverdueReason, Timer
-from dashboard.runs.rich_text import (
+from dashboard.texts import durations
+from dashboard.texts.rich_text import (
     Countdown,
     Elapsed,
     ExternalText,

@@ -18,8 +18,9 @@ from dashboard.models import Run, Stage, StageTiming, typical_duration
 from dashboard.models.runs import RunQuerySet, mark_changed
 from dashboard.models.severity import Severity
 from dashboard.northflank import Node
-from dashboard.runs import durations, overdue, steps
+from dashboard.runs import overdue, steps
 from dashboard.sync.leases import LEASE
+from dashboard.texts import durations
 
 # A success never viewed and without detail: its detail is scheduled for the baseline only.
 SCHEDULED_DETAIL = Q(

@@ -15,7 +15,7 @@ from dashboard.aborts.timeline import TimelineEntry
 from dashboard.models import Abort, AbortEvent, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.runs import statuses
-from dashboard.runs.rich_text import ClockTime, Value
+from dashboard.texts.rich_text import ClockTime, Value
 from tests.support import messages
 
 AT = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)

@@ -11,7 +11,8 @@ from pytest_django import Settings
 
 from dashboard.models import Pipeline, Project, Run, Stage, Upstream
 from dashboard.models.typical_duration import TypicalDuration
-from dashboard.runs import concurrency_policy, durations
+from dashboard.runs import concurrency_policy
+from dashboard.texts import durations
 from dashboard.web.http import links
 from tests.support.messages import keys, keys_and_params
 

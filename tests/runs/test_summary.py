@@ -15,7 +15,7 @@ from dashboard.northflank import Node
 from dashboard.runs import overdue
 from dashboard.runs import summary as run_summary
 from dashboard.runs.overdue import OverdueReason
-from dashboard.runs.rich_text import (
+from dashboard.texts.rich_text import (
     Countdown,
     Elapsed,
     ExternalText,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from dashboard.runs.rich_text import Message, Value
+from dashboard.texts.rich_text import Message, Value
 
 
 def keys(text: Value) -> str:

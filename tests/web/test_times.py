@@ -11,7 +11,7 @@ from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.models import Run, Stage
-from dashboard.runs import local_time
+from dashboard.texts import local_time
 from tests.support import factories
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live, token

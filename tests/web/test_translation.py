@@ -42,11 +42,11 @@ from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.models.severity import Severity
 from dashboard.northflank import Node
-from dashboard.runs import local_time
 from dashboard.runs import summary as run_summary
-from dashboard.runs.rich_text import to_text
 from dashboard.runs.statuses import RUN_STATUSES
 from dashboard.sync.run_lookup import SearchProgress
+from dashboard.texts import local_time
+from dashboard.texts.rich_text import to_text
 from dashboard.web.components.runs import run_search
 from dashboard.web.http import errors, lookup
 from dashboard.web.pages import run_lookup

@@ -10,8 +10,9 @@ from django.db.models import Max
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.models import Abort, Run, Worker
-from dashboard.runs import local_time, overdue_messages, statuses
+from dashboard.runs import overdue_messages, statuses
 from dashboard.sync.reports import freshness
+from dashboard.texts import local_time
 from dashboard.web.api import queries, serializers
 from dashboard.web.http import links
 

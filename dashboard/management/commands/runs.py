@@ -9,9 +9,10 @@ from dashboard.db.threads import now
 from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import Run, Stage
-from dashboard.runs import attention, durations, statuses
+from dashboard.runs import attention, statuses
 from dashboard.sync import omitted_entries
 from dashboard.sync.reports import read_totals
+from dashboard.texts import durations
 from dashboard.web.api import queries, serializers
 from dashboard.web.components.runs import run_row
 from dashboard.web.http import lookup

@@ -13,11 +13,11 @@ from typing import Protocol
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.models import Upstream, Worker
-from dashboard.runs import durations
-from dashboard.runs.rich_text import Message, MessageTable, RichText, join_texts, to_text
 from dashboard.sync import schedule
 from dashboard.sync.reports import freshness
 from dashboard.sync.schedule import ReadState
+from dashboard.texts import durations
+from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts, to_text
 from dashboard.upstream import budget_store
 
 _text = MessageTable(

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from django.utils.translation import gettext_lazy, ngettext
 
-from dashboard.runs.rich_text import Message, MessageTable, RichText, Value, join_texts
+from dashboard.texts.rich_text import Message, MessageTable, RichText, Value, join_texts
 
 GRACE = timedelta(seconds=30)  # for the read itself and for a free slot
 HEARTBEAT_TIMEOUT = timedelta(seconds=30)  # workers send a heartbeat every 5 s

@@ -12,10 +12,10 @@ from django.utils.translation import gettext_lazy
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Run, Stage
-from dashboard.runs.rich_text import to_text
 from dashboard.sync import schedule
 from dashboard.sync.reports import coverage, freshness
 from dashboard.sync.reports.read_totals import ReadTotals
+from dashboard.texts.rich_text import to_text
 
 
 @dataclass(frozen=True, slots=True)

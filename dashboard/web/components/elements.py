@@ -12,9 +12,9 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
-from dashboard.runs import local_time
-from dashboard.runs.local_time import format_with_day
-from dashboard.runs.rich_text import (
+from dashboard.texts import local_time
+from dashboard.texts.local_time import format_with_day
+from dashboard.texts.rich_text import (
     ClockTime,
     Countdown,
     Elapsed,

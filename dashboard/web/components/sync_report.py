@@ -16,13 +16,13 @@ from django.utils.translation import gettext_lazy
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Keys, PreparedModels, PreparedQuery
 from dashboard.models import CatalogSync, Pruning, RateBudget, Stage, Upstream, Worker
-from dashboard.runs import durations
 from dashboard.sync import leases, omitted_entries, run_lookup, schedule
 from dashboard.sync.reports import freshness
 from dashboard.sync.run_lookup import SearchUsage
 from dashboard.sync.schedule import StageClass
 from dashboard.sync.webhooks import status as webhook_status
 from dashboard.sync.webhooks.status import WebhookStatus
+from dashboard.texts import durations
 from dashboard.upstream import access_hint, budget_store
 from dashboard.web.components import macros
 from dashboard.web.http import links, lookup

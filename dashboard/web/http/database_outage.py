@@ -16,8 +16,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.db import health as db_health
-from dashboard.runs import local_time
-from dashboard.runs.rich_text import Message, MessageTable
+from dashboard.texts import local_time
+from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.http import links, site_context
 from dashboard.web.http.responses.htmx import is_htmx
 from dashboard.web.http.responses.json_responses import ApiError, error_response

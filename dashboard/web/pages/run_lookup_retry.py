@@ -8,8 +8,8 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from dashboard.accounts import permissions
-from dashboard.runs.rich_text import ClockTime, MessageTable
 from dashboard.sync import run_lookup
+from dashboard.texts.rich_text import ClockTime, MessageTable
 from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_search
 from dashboard.web.http import lookup

@@ -9,8 +9,8 @@ from django.utils.html import json_script
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from dashboard.runs import durations
 from dashboard.sync.reports.freshness import SyncHealth
+from dashboard.texts import durations
 from dashboard.web.components import elements, headings, macros
 from dashboard.web.components.tab_title import Icon
 from dashboard.web.http import database_outage

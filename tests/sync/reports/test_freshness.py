@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dashboard.runs.rich_text import to_text
 from dashboard.sync.reports import freshness
 from dashboard.sync.reports.freshness import GRACE, HEARTBEAT_TIMEOUT, SyncState
+from dashboard.texts.rich_text import to_text
 from tests.support.messages import keys, keys_and_params
 
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)

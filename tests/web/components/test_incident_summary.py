@@ -15,7 +15,7 @@ from dashboard.models.aborts import AbortState, EventType
 from dashboard.northflank import Node
 from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
-from dashboard.runs.rich_text import Link, to_text
+from dashboard.texts.rich_text import Link, to_text
 from dashboard.web.components.runs import incident_summary
 from tests.support import factories
 from tests.support.arbitrary import runs, trees

@@ -17,7 +17,7 @@ from dashboard.models import Abort, Pipeline, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import statuses
-from dashboard.runs.rich_text import RichText
+from dashboard.texts.rich_text import RichText
 from dashboard.web.components.runs import run_row
 from dashboard.web.components.runs.run_row import RunRow
 from dashboard.web.http import keys

@@ -24,7 +24,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Stage
 from dashboard.models.aborts import AbortQuerySet, AbortState
 from dashboard.models.catalog import StageName
-from dashboard.runs import durations
+from dashboard.texts import durations
 from dashboard.web.components import macros
 from dashboard.web.components.aborts import abort_details
 from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter

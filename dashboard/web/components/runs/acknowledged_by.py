@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Acknowledgement, Run
 from dashboard.runs import acknowledgement_rules
-from dashboard.runs.rich_text import ExternalText
+from dashboard.texts.rich_text import ExternalText
 
 MAX_NAMES = 3  # users listed by name; the others are counted
 

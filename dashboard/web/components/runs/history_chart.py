@@ -13,7 +13,8 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from dashboard.runs import durations, statuses
+from dashboard.runs import statuses
+from dashboard.texts import durations
 
 MAX_RUNS = 30
 # Longer bars are cut at this multiple of the median, so that one outlier can't flatten the others.

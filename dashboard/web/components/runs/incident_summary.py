@@ -13,11 +13,12 @@ from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.models import Abort, Acknowledgement, Run, StageTiming
 from dashboard.northflank import Node
-from dashboard.runs import durations, statuses, steps
+from dashboard.runs import statuses, steps
 from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
-from dashboard.runs.local_time import format_full
-from dashboard.runs.rich_text import ExternalText, Link, RichText
+from dashboard.texts import durations
+from dashboard.texts.local_time import format_full
+from dashboard.texts.rich_text import ExternalText, Link, RichText
 
 MAX_LISTED = 5  # runs or acknowledgements; the others are only counted
 MAX_ERROR_LENGTH = 500  # characters of an error

@@ -13,8 +13,9 @@ from dashboard.db.prepared import Keys, PreparedModels
 from dashboard.models import Run, StageTiming
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
-from dashboard.runs import durations, overdue
+from dashboard.runs import overdue
 from dashboard.runs.overdue import OverdueReason, Timer
+from dashboard.texts import durations
 
 # Reasons that concern the whole run. Overdue steps are described in text instead.
 _WHOLE_RUN_REASONS = {OverdueReason.QUEUE, OverdueReason.APPROVAL, OverdueReason.RUN}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dashboard.models import Run
 from dashboard.runs.concurrency import RelatedRuns
-from dashboard.runs.rich_text import RichText
+from dashboard.texts.rich_text import RichText
 from dashboard.web.components.runs import run_row, stage_cell
 from dashboard.web.components.runs.run_row import RunRow
 

@@ -24,11 +24,12 @@ from dashboard.db.threads import now
 from dashboard.models import Abort, Acknowledgement, Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.models.severity import Severity
-from dashboard.runs import abort_clock, acknowledgements, durations, overdue_messages, statuses
+from dashboard.runs import abort_clock, acknowledgements, overdue_messages, statuses
 from dashboard.runs.overdue import Timer
 from dashboard.runs.overdue_messages import OverdueMessage
-from dashboard.runs.rich_text import RichText
 from dashboard.runs.summary import step_summary
+from dashboard.texts import durations
+from dashboard.texts.rich_text import RichText
 from dashboard.web.components import macros
 from dashboard.web.components.runs import acknowledged_by, progress_bar
 from dashboard.web.components.runs.acknowledged_by import ActiveAcknowledgements

@@ -14,7 +14,8 @@ from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
 from dashboard.northflank.models import OMITTED
-from dashboard.runs import durations, overdue, statuses, steps
+from dashboard.runs import overdue, statuses, steps
+from dashboard.texts import durations
 
 MAX_UNFOLDED = 20  # up to this number of steps, all groups are shown unfolded
 MAX_DEPTH = 8  # levels; deeper steps are listed after their group instead of inside it

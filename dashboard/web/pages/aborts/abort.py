@@ -17,7 +17,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run
 from dashboard.models.catalog import StageName
 from dashboard.runs import concurrency
-from dashboard.runs.rich_text import RichText, join_texts
+from dashboard.texts.rich_text import RichText, join_texts
 from dashboard.web.components.aborts import abort_history, reason_form
 from dashboard.web.components.aborts.reason_form import ReasonField
 from dashboard.web.components.elements import rich_text

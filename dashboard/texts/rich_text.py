@@ -15,7 +15,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 
 from dashboard.models.typical_duration import TypicalDuration
-from dashboard.runs import durations, local_time
+from dashboard.texts import durations, local_time
 
 _PLACEHOLDER = re.compile(r"%\((\w+)\)[sd]")
 
