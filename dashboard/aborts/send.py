@@ -248,7 +248,7 @@ def _denied_reason(abort: Abort) -> str:
         return _("The requesting account was deleted.")
     if not user.is_active:
         return _("The requesting account is inactive.")
-    return permissions.abort_permission(user, abort.run.stage).denied_reason
+    return str(permissions.abort_permission(user, abort.run.stage).denied_reason)
 
 
 async def _handle_error(

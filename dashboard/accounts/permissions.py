@@ -16,12 +16,28 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, Group, U
 from django.db import connection
 from django.db.models import Q
 from django.db.models.signals import post_migrate
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.models import Grant, Stage
 from dashboard.models.accounts.grants import Action
+from dashboard.texts.rich_text import Message, MessageTable, join_texts
 
 RELEASE_MANAGERS = "Release managers"
+MAX_NAMED_GROUPS = 3  # more cannot be read at a glance
+_text = MessageTable(
+    {
+        "read_only": gettext_lazy("This dashboard is read-only."),
+        "aborts_disabled": gettext_lazy("Aborts are disabled on this dashboard."),
+        "token_read_only": gettext_lazy("This API token is read-only."),
+        "view_denied": gettext_lazy("You do not have permission to view this run."),
+        "superusers_only": gettext_lazy("Only superusers can abort runs here."),
+        "group_only": gettext_lazy("Only members of the group %(group)s can abort runs here."),
+        "groups_only": gettext_lazy("Only members of %(groups)s or %(last)s can abort runs here."),
+        "group": gettext_lazy("“%(group)s”"),
+        "other_groups": gettext_lazy("other groups"),
+        "some_denied": gettext_lazy("Abort is disabled for some runs: %(reasons)s"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +45,7 @@ class Permission:
     """Whether an action is allowed and, if not, why and who may do it."""
 
     allowed: bool
-    denied_reason: str = ""
+    denied_reason: Message | str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,7 +78,7 @@ class Permissions:
     is_superuser: bool
     rules: frozenset[Rule]
     other_abort_rules: frozenset[Rule]  # other groups' abort rules, for denied_reason
-    disabled_reason: str = ""  # why aborting is disabled; empty: it is enabled
+    disabled_reason: Message | str = ""  # why aborting is disabled; empty: it is enabled
 
     @cached_property
     def visible_scopes(self) -> frozenset[tuple[int, str]]:
@@ -120,24 +136,19 @@ class Permissions:
         """Return whether the user may acknowledge runs of a stage."""
         if settings.READ_ONLY:
             return Permission(False, read_only_reason())
-        return (
-            Permission(True)
-            if self.can_view(stage)
-            else Permission(False, _("You do not have permission to view this run."))
-        )
+        return Permission(True) if self.can_view(stage) else Permission(False, _text("view_denied"))
 
-    def abort_denied_reasons(self, stages: Iterable[Stage]) -> str:
+    def abort_denied_reasons(self, stages: Iterable[Stage]) -> Message | str:
         """Return why runs of some of `stages` may not be aborted, and who may; empty: all may be.
 
         Each reason appears once. Pages show it as text, since the tooltip of a disabled button
         cannot be reached by touch or keyboard.
         """
         permissions = {self.abort_permission(stage) for stage in stages}
-        reasons = sorted(p.denied_reason for p in permissions if not p.allowed)
-        text = " ".join(reasons)
+        reasons = sorted((p.denied_reason for p in permissions if not p.allowed), key=str)
         if reasons and len(permissions) > 1:
-            return _("Abort is disabled for some runs: %(reasons)s") % {"reasons": text}
-        return text
+            return _text("some_denied", reasons=join_texts(*reasons))
+        return reasons[0] if reasons else ""
 
     @property
     def can_abort_anywhere(self) -> bool:
@@ -186,9 +197,7 @@ class Permissions:
 
     def without_abort(self) -> "Permissions":
         """Return the same permissions without aborting, as for a read-only API token."""
-        return replace(
-            self, disabled_reason=self.disabled_reason or _("This API token is read-only.")
-        )
+        return replace(self, disabled_reason=self.disabled_reason or _text("token_read_only"))
 
 
 def for_user(user: AbstractBaseUser | AnonymousUser) -> Permissions:
@@ -235,16 +244,16 @@ def for_groups(groups: Iterable[str], rules: frozenset[Rule]) -> Permissions:
     return Permissions(True, False, own_rules, others, _disabled_reason())
 
 
-def read_only_reason() -> str:
+def read_only_reason() -> Message:
     """Return why nothing can be changed in read-only mode."""
-    return _("This dashboard is read-only.")
+    return _text("read_only")
 
 
-def _disabled_reason() -> str:
+def _disabled_reason() -> Message | str:
     if settings.READ_ONLY:
         return read_only_reason()
     if not settings.ABORTS_ENABLED:
-        return _("Aborts are disabled on this dashboard.")
+        return _text("aborts_disabled")
     return ""
 
 
@@ -258,20 +267,17 @@ def load_rules(*, abort_only: bool = False) -> frozenset[Rule]:
     )
 
 
-MAX_NAMED_GROUPS = 3  # more cannot be read at a glance
-
-
-def _denied_reason(rules: Iterable[Rule]) -> str:
+def _denied_reason(rules: Iterable[Rule]) -> Message:
     groups = sorted({rule.group for rule in rules})
     if not groups:
-        return _("Only superusers can abort runs here.")
-    named = [_("“%(group)s”") % {"group": name[:60]} for name in groups[:MAX_NAMED_GROUPS]]
+        return _text("superusers_only")
+    named = [_text("group", group=name[:60]) for name in groups[:MAX_NAMED_GROUPS]]
     if len(groups) > MAX_NAMED_GROUPS:
-        named.append(_("other groups"))
-    if len(named) == 1:
-        return _("Only members of the group %(group)s can abort runs here.") % {"group": named[0]}
-    text = _("Only members of %(groups)s or %(last)s can abort runs here.")
-    return text % {"groups": ", ".join(named[:-1]), "last": named[-1]}
+        named.append(_text("other_groups"))
+    *others, last = named
+    if not others:
+        return _text("group_only", group=last)
+    return _text("groups_only", groups=join_texts(*others, separator=", "), last=last)
 
 
 def ensure_default_group(**_signal: Any) -> None:

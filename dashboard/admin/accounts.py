@@ -55,7 +55,7 @@ class AccountNameMixin:
             raise ValidationError(_("An account with this name already exists."))
         permission = account_changes.name_permission(self.administrator, username)
         if not permission.allowed:
-            raise ValidationError(permission.denied_reason)
+            raise ValidationError(str(permission.denied_reason))
         return username
 
 
@@ -129,7 +129,7 @@ class ProxyAccountForm(ProxyAccountModelForm):
         account: User = self.cleaned_data["user"]
         permission = account_changes.handover_permission(self.administrator, account)
         if not permission.allowed:
-            raise ValidationError(permission.denied_reason)
+            raise ValidationError(str(permission.denied_reason))
         return account
 
 

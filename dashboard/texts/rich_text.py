@@ -80,7 +80,7 @@ class Message:
     """A text of a table, by its key, with the values of its placeholders."""
 
     key: str
-    params: Mapping[str, Value]
+    params: Mapping[str, Value] = field(hash=False)
     template: Template = field(compare=False, repr=False)
 
     def __str__(self) -> str:

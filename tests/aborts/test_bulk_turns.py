@@ -22,6 +22,7 @@ from dashboard.northflank import RateLimit
 from dashboard.upstream import budget_store
 from tests.support import factories
 from tests.support.bulk_aborts import request_bulk
+from tests.support.messages import raises
 from tests.support.world import T0, at
 
 
@@ -245,7 +246,7 @@ def test_turn_after_permission_is_revoked_records_reason(
     batch = create_bulk_abort(two_runs, manager)
     manager.groups.clear()
     assert take_turn_at(batch) == bulk_send.TurnResult()
-    reason = "Only members of the group “Release managers” can abort runs here."
+    reason = str(permissions.abort_permission(manager, two_runs[0].stage).denied_reason)
     assert items(batch)[0] == ("r1", "not_allowed", None, reason)
 
 
@@ -288,7 +289,6 @@ def test_bulk_abort_without_permission_shows_reason_of_first_run(
     Grant.objects.filter(action=Action.ABORT).delete()
     factories.grant("abort", "Leads", stage="Staging")
     other_run = factories.run(factories.stage("Staging"))
-    reason = "^Only superusers can abort runs here.$"
     for runs in ([two_runs[0]], [two_runs[0], other_run]):
-        with pytest.raises(aborts.NotAllowed, match=reason):
+        with raises(aborts.NotAllowed, "superusers_only"):
             create_bulk_abort(runs, viewer)

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from dashboard import aborts
 from dashboard.aborts import AbortRequest
 from dashboard.aborts import send as abort_send
+from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState, EventType
@@ -356,7 +357,7 @@ def test_abort_after_permission_is_revoked_is_not_sent(abort: Abort, manager: Us
     manager.groups.clear()
     northflank = FakeNorthflank()
     logs = northflank.send(abort)
-    reason = "Only members of the group “Release managers” can abort runs here."
+    reason = str(permissions.abort_permission(manager, abort.run.stage).denied_reason)
     assert stored_fields(abort) == SETTLED | {"state": "not_sent", "answer": reason}
     assert timeline(abort) == [("not_sent", reason)]
     assert logs == [log_line("cancelled", "warning", by="manager", why=reason)]

@@ -16,7 +16,9 @@ from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permission, Permissions, Rule
 from dashboard.models import Abort, CatalogSync, Grant, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
+from dashboard.texts.rich_text import Message, Value
 from tests.support import factories
+from tests.support.messages import keys, keys_and_params, messages
 
 STAGES = ("Staging", "Production")
 
@@ -317,28 +319,32 @@ def test_visible_rows_query_matches_permissions(
 # --- Reasons ------------------------------------------------------------------------------------
 
 
+def reason_and_groups(permission: Permission) -> tuple[str, list[Value]]:
+    """The key of why an action is denied, and the groups that the text names."""
+    assert isinstance(permission.denied_reason, Message)
+    *named, reason = messages(permission.denied_reason)
+    return reason.key, [message.params.get("group", message.key) for message in named]
+
+
 @pytest.mark.parametrize(
-    ("groups", "sentence"),
+    ("groups", "expected"),
     [
-        ([], "Only superusers can abort runs here."),
-        (["B"], "Only members of the group “B” can abort runs here."),
-        (["B", "A"], "Only members of “A” or “B” can abort runs here."),
-        (["C", "B", "A"], "Only members of “A”, “B” or “C” can abort runs here."),
-        (
-            ["D", "C", "B", "A"],
-            "Only members of “A”, “B”, “C” or other groups can abort runs here.",
-        ),
-        (["x" * 150], f"Only members of the group “{'x' * 60}” can abort runs here."),
+        ([], ("superusers_only", [])),
+        (["B"], ("group_only", ["B"])),
+        (["B", "A"], ("groups_only", ["A", "B"])),
+        (["C", "B", "A"], ("groups_only", ["A", "B", "C"])),
+        (["D", "C", "B", "A"], ("groups_only", ["A", "B", "C", "other_groups"])),
+        (["x" * 150], ("group_only", ["x" * 60])),
     ],
 )
 def test_denied_abort_reason_names_allowed_groups(
-    groups: list[str], sentence: str, places: dict[str, list[Stage]]
+    groups: list[str], expected: tuple[str, list[Value]], places: dict[str, list[Stage]]
 ) -> None:
     for group in groups:
         factories.grant("abort", group)
-    assert permissions_of("somebody").abort_permission(places["shop"][0]) == Permission(
-        False, sentence
-    )
+    permission = permissions_of("somebody").abort_permission(places["shop"][0])
+    assert not permission.allowed
+    assert reason_and_groups(permission) == expected
 
 
 def test_denied_abort_reason_names_only_groups_allowed_there(
@@ -351,53 +357,48 @@ def test_denied_abort_reason_names_only_groups_allowed_there(
     factories.grant("abort", "Staging people", stage="Staging")
     user_permissions = permissions_of("somebody")
     reasons = {
-        f"{stage.pipeline.project.slug} {stage.name}": user_permissions.abort_permission(
-            stage
-        ).denied_reason
+        f"{stage.pipeline.project.slug} {stage.name}": reason_and_groups(
+            user_permissions.abort_permission(stage)
+        )
         for stages in places.values()
         for stage in stages
     }
     assert reasons == {
-        "shop Staging": "Only members of “Everywhere”, “Shop” or “Staging people” can abort runs "
-        "here.",
-        "shop Production": "Only members of “Everywhere” or “Shop” can abort runs here.",
-        "payments Staging": "Only members of “Everywhere” or “Staging people” can abort runs here.",
-        "payments Production": "Only members of the group “Everywhere” can abort runs here.",
+        "shop Staging": ("groups_only", ["Everywhere", "Shop", "Staging people"]),
+        "shop Production": ("groups_only", ["Everywhere", "Shop"]),
+        "payments Staging": ("groups_only", ["Everywhere", "Staging people"]),
+        "payments Production": ("group_only", ["Everywhere"]),
     }
 
 
 def test_denied_abort_reason_leaves_out_own_group(places: dict[str, list[Stage]]) -> None:
     factories.grant("abort", "on-call", stage="Staging")
     factories.grant("abort", "leads")
-    reason = permissions_of("member").abort_permission(places["shop"][1]).denied_reason
-    assert reason == "Only members of the group “leads” can abort runs here."
+    permission = permissions_of("member").abort_permission(places["shop"][1])
+    assert reason_and_groups(permission) == ("group_only", ["leads"])
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "sentence"),
-    [
-        ("READ_ONLY", True, "This dashboard is read-only."),
-        ("ABORTS_ENABLED", False, "Aborts are disabled on this dashboard."),
-    ],
+    ("setting", "value", "key"),
+    [("READ_ONLY", True, "read_only"), ("ABORTS_ENABLED", False, "aborts_disabled")],
 )
 @pytest.mark.parametrize(
     "account", ["superuser", "member", "somebody", "stranger", "reading token"]
 )
 def test_denied_abort_reason_is_disabled_aborting_for_everybody(
-    account: str, setting: str, value: bool, sentence: str,
+    account: str, setting: str, value: bool, key: str,
     places: dict[str, list[Stage]], settings: Settings,
 ) -> None:  # fmt: skip
     setattr(settings, setting, value)
     factories.grant("abort", "on-call")
-    assert permissions_of(account).abort_permission(places["shop"][0]) == Permission(
-        False, sentence
-    )
+    permission = permissions_of(account).abort_permission(places["shop"][0])
+    assert (permission.allowed, keys(permission.denied_reason)) == (False, key)
 
 
 def test_denied_abort_reason_names_read_only_token(places: dict[str, list[Stage]]) -> None:
     factories.grant("abort", "on-call")
     permission = permissions_of("reading token").abort_permission(places["shop"][0])
-    assert permission == Permission(False, "This API token is read-only.")
+    assert (permission.allowed, keys(permission.denied_reason)) == (False, "token_read_only")
 
 
 def test_denied_abort_reason_for_several_stages_is_given_once(
@@ -407,14 +408,15 @@ def test_denied_abort_reason_for_several_stages_is_given_once(
     factories.grant("abort", "leads", project=Project.objects.get(slug="shop"))
     reason = permissions_of("member").abort_denied_reasons
     staging, production = places["shop"]
-    leads_reason = "Only members of the group “leads” can abort runs here."
     assert reason([staging]) == ""
-    assert reason([staging, production]) == f"Abort is disabled for some runs: {leads_reason}"
-    assert reason([production, production]) == leads_reason
+    leads = {"group": "leads"}
+    assert keys_and_params(reason([staging, production])) == ("group group_only some_denied", leads)
+    assert keys_and_params(reason([production, production])) == ("group group_only", leads)
     assert reason([]) == ""
     other_stage = places["payments"][1]
-    assert reason([production, other_stage]) == (
-        f"Abort is disabled for some runs: {leads_reason} Only superusers can abort runs here."
+    assert keys_and_params(reason([production, other_stage])) == (
+        "group group_only superusers_only some_denied",
+        leads,
     )
 
 
@@ -429,7 +431,7 @@ def test_acknowledge_permission_for_visible_run_is_allowed(places: dict[str, lis
 def test_acknowledge_permission_for_hidden_run_is_denied(places: dict[str, list[Stage]]) -> None:
     factories.grant("view", "on-call", stage="Staging")
     permission = permissions_of("member").acknowledge_permission(places["shop"][1])
-    assert permission == Permission(False, "You do not have permission to view this run.")
+    assert (permission.allowed, keys(permission.denied_reason)) == (False, "view_denied")
 
 
 def test_acknowledge_permission_in_read_only_mode_is_denied(
@@ -437,7 +439,7 @@ def test_acknowledge_permission_in_read_only_mode_is_denied(
 ) -> None:
     settings.READ_ONLY = True
     permission = permissions_of("superuser").acknowledge_permission(places["shop"][0])
-    assert permission == Permission(False, "This dashboard is read-only.")
+    assert (permission.allowed, keys(permission.denied_reason)) == (False, "read_only")
 
 
 # --- The group that may abort from the start ----------------------------------------------------

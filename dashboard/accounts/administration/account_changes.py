@@ -9,7 +9,7 @@ from django.contrib.auth.models import Group, User
 from django.db import IntegrityError
 from django.db.models import QuerySet
 from django.utils.crypto import get_random_string
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import demo, rights_changes, usernames
 from dashboard.accounts.administration.administrators import (
@@ -24,8 +24,28 @@ from dashboard.accounts.administration.administrators import (
 )
 from dashboard.accounts.authentication import auth_proxy, break_glass
 from dashboard.accounts.permissions import Permission, read_only_reason
+from dashboard.texts.rich_text import MessageTable
 
 UNUSABLE_LENGTH = 40  # of the random text of an unusable password, as Django's
+_text = MessageTable(
+    {
+        "superuser": gettext_lazy("Only superusers can change superusers."),
+        "more_permissions": gettext_lazy(
+            "Only superusers can change this account: it has more permissions than you."
+        ),
+        "break_glass": gettext_lazy("Only superusers can add or change the break-glass account."),
+        "demo_password": gettext_lazy("The password of a demo account is its name."),
+        "staff_password": gettext_lazy("Only superusers and staff can set the password of staff."),
+        "no_password_sign_in": gettext_lazy("Password sign-in is disabled."),
+        "name_taken": gettext_lazy("An account with this name already exists."),
+        "flags": gettext_lazy("Only superusers can make an account superuser or staff."),
+        "own_flags": gettext_lazy("You cannot deactivate yourself, or stop being a superuser."),
+        "group_missing": gettext_lazy("One of the groups no longer exists."),
+        "group_permissions": gettext_lazy(
+            "Only superusers can add accounts to “%(group)s”, which has more permissions."
+        ),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +63,18 @@ def edit_permission(administrator: User, account: User) -> Permission:
     if settings.READ_ONLY:
         return Permission(False, read_only_reason())
     if account.is_superuser and not administrator.is_superuser:
-        return Permission(False, _("Only superusers can change superusers."))
+        return Permission(False, _text("superuser"))
     if not (permission := name_permission(administrator, account.username)).allowed:
         return permission
     if not django_permissions(administrator) >= django_permissions(account):
-        text = _("Only superusers can change this account: it has more permissions than you.")
-        return Permission(False, text)
+        return Permission(False, _text("more_permissions"))
     return Permission(True)
 
 
 def name_permission(administrator: User, username: str) -> Permission:
     """Return whether an administrator may add or change an account of this name."""
     if break_glass.is_name(username) and not administrator.is_superuser:
-        return Permission(False, _("Only superusers can add or change the break-glass account."))
+        return Permission(False, _text("break_glass"))
     return Permission(True)
 
 
@@ -64,11 +83,11 @@ def password_permission(administrator: User, account: User) -> Permission:
     if not (permission := edit_permission(administrator, account)).allowed:
         return permission
     if account.groups.filter(name=demo.GROUP).exists():
-        return Permission(False, _("The password of a demo account is its name."))
+        return Permission(False, _text("demo_password"))
     if account.is_staff and not (administrator.is_staff or administrator.is_superuser):
-        return Permission(False, _("Only superusers and staff can set the password of staff."))
+        return Permission(False, _text("staff_password"))
     if not break_glass.may_use_password(account):
-        return Permission(False, _("Password sign-in is disabled."))
+        return Permission(False, _text("no_password_sign_in"))
     return Permission(True)
 
 
@@ -93,7 +112,7 @@ def add_account(
     """
     username = User.normalize_username(username)  # as the sign-in form does
     with recorded_change(author, "Added.") as before:
-        is_taken = AdministrationError(_("An account with this name already exists."))
+        is_taken = AdministrationError(_text("name_taken"))
         if usernames.is_taken(username):
             raise is_taken
         try:
@@ -145,13 +164,13 @@ def _apply(administrator: User, user: User, account_settings: AccountSettings) -
         not administrator.is_superuser
         and (account_settings.is_staff, account_settings.is_superuser) != flags
     ):
-        raise NotAllowed(_("Only superusers can make an account superuser or staff."))
+        raise NotAllowed(_text("flags"))
     is_own = user.pk == administrator.pk
     if is_own and (account_settings.is_active, account_settings.is_superuser) != (
         user.is_active,
         user.is_superuser,
     ):
-        raise NotAllowed(_("You cannot deactivate yourself, or stop being a superuser."))
+        raise NotAllowed(_text("own_flags"))
     user.is_active = account_settings.is_active
     user.is_staff = account_settings.is_staff
     user.is_superuser = account_settings.is_superuser
@@ -161,7 +180,7 @@ def _apply(administrator: User, user: User, account_settings: AccountSettings) -
         choosable_groups().filter(pk__in=account_settings.group_keys).values_list("pk", flat=True)
     )
     if account_settings.group_keys - group_keys:
-        raise AdministrationError(_("One of the groups no longer exists."))
+        raise AdministrationError(_text("group_missing"))
     current = set(user.groups.values_list("pk", flat=True))
     if not administrator.is_superuser:
         _require_held_permissions(administrator, group_keys - current)
@@ -172,5 +191,4 @@ def _require_held_permissions(administrator: User, group_keys: Collection[int]) 
     """Raise NotAllowed if a group has Django permissions that the administrator does not have."""
     for group in Group.objects.filter(pk__in=group_keys):
         if not holds_permissions_of(administrator, group):
-            text = _("Only superusers can add accounts to “%(group)s”, which has more permissions.")
-            raise NotAllowed(text % {"group": group.name[:60]})
+            raise NotAllowed(_text("group_permissions", group=group.name[:60]))

@@ -8,15 +8,31 @@ from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, Group, User
 from django.db import transaction
 from django.db.models import Model
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import rights_changes
 from dashboard.accounts.permissions import read_only_reason
 from dashboard.accounts.rights_changes import State, Subject
 from dashboard.db.threads import now
 from dashboard.models.accounts.rights_changes import SubjectKind
+from dashboard.texts.rich_text import MessageTable
 
 PERMISSIONS = ("auth.change_user", "auth.change_group", "dashboard.change_grant")
+_text = MessageTable(
+    {
+        "administrator_no_longer": gettext_lazy(
+            "You are no longer an administrator. Nothing was changed."
+        ),
+        "administrator_afterwards": gettext_lazy(
+            "Nothing was changed: you would no longer be an administrator. Ask another "
+            "administrator to do it."
+        ),
+        "deleted": gettext_lazy("It has been deleted."),
+        "changed": gettext_lazy(
+            "Not saved: somebody else has changed this. Check it and try again."
+        ),
+    }
+)
 
 
 class AdministrationError(Exception):
@@ -78,18 +94,13 @@ def recorded_change(
         _lock(Group, _keys(subjects, SubjectKind.GROUP))
         current = locked_users.get(author.user.pk)
         if current is None or not may_administer(current):
-            raise NotAllowed(_("You are no longer an administrator. Nothing was changed."))
+            raise NotAllowed(_text("administrator_no_longer"))
         author.user = current  # the change is checked against what they may do now
         before = rights_changes.snapshot(*subjects)
         yield before
         # Anew: an account keeps the permissions that it has once read.
         if not may_administer(User.objects.get(pk=author.user.pk)):
-            raise NotAllowed(
-                _(
-                    "Nothing was changed: you would no longer be an administrator. Ask another "
-                    "administrator to do it."
-                )
-            )
+            raise NotAllowed(_text("administrator_afterwards"))
         rights_changes.record_changes(
             before,
             detail,
@@ -112,11 +123,11 @@ def _lock[T: Model](model: type[T], keys: set[int]) -> dict[int, T]:
 def require_existence(state: State | None) -> None:
     """Raise Conflict if a subject does not exist any more."""
     if state is None:
-        raise Conflict(_("It has been deleted."))
+        raise Conflict(_text("deleted"))
 
 
 def require_version(state: State | None, version: str) -> None:
     """Raise Conflict unless a subject is still as a form has shown it."""
     require_existence(state)
     if rights_changes.version(state) != version:
-        raise Conflict(_("Not saved: somebody else has changed this. Check it and try again."))
+        raise Conflict(_text("changed"))

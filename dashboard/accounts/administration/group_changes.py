@@ -9,7 +9,7 @@ from itertools import chain
 from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.db import IntegrityError
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import demo, permissions, rights_changes
 from dashboard.accounts.administration.administrators import (
@@ -26,8 +26,27 @@ from dashboard.accounts.permissions import Permission, Rule
 from dashboard.models import Grant, Project
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
+from dashboard.texts.rich_text import MessageTable
 
 MAX_NAME_LENGTH = 150  # of Django's groups
+_text = MessageTable(
+    {
+        "release_managers": gettext_lazy(
+            "Each upgrade adds this group again if it is missing. Remove its grants instead."
+        ),
+        "demo": gettext_lazy("The sandbox needs this group."),
+        "more_permissions": gettext_lazy(
+            "Only superusers can rename or delete this group, which has more permissions."
+        ),
+        "grant_exists": gettext_lazy("This grant already exists."),
+        "grant_missing": gettext_lazy("The grant has already been removed."),
+        "unknown_scope": gettext_lazy("Unknown stage or permission."),
+        "project_missing": gettext_lazy("The project no longer exists."),
+        "name_length": gettext_lazy("Group names must have 1 to %(max)d characters."),
+        "name_invisible": gettext_lazy("Group names cannot contain invisible characters."),
+        "name_taken": gettext_lazy("A group with this name already exists."),
+    }
+)
 _RANK = {"": 0, Action.VIEW.value: 1, Action.ABORT.value: 2}
 
 
@@ -55,14 +74,12 @@ def edit_permission(administrator: User, group: Group) -> Permission:
     if settings.READ_ONLY:
         return Permission(False, permissions.read_only_reason())
     if group.name == permissions.RELEASE_MANAGERS:
-        text = _("Each upgrade adds this group again if it is missing. Remove its grants instead.")
-        return Permission(False, text)
+        return Permission(False, _text("release_managers"))
     if group.name == demo.GROUP:
-        return Permission(False, _("The sandbox needs this group."))
+        return Permission(False, _text("demo"))
     # Under another name, a provider or a proxy may report it for them.
     if not holds_permissions_of(administrator, group):
-        text = _("Only superusers can rename or delete this group, which has more permissions.")
-        return Permission(False, text)
+        return Permission(False, _text("more_permissions"))
     return Permission(True)
 
 
@@ -104,7 +121,7 @@ def add_grant(author: Author, group: Group | None, scope: GrantScope) -> None:
         require_existence(before[subject])
         grant = _grant(key, scope)
         if find_grant(group, scope) is not None:
-            raise AdministrationError(_("This grant already exists."))
+            raise AdministrationError(_text("grant_exists"))
         grant.save()
 
 
@@ -113,7 +130,7 @@ def remove_grant(author: Author, grant: Grant) -> None:
     with recorded_change(author, "Grant removed.", rights_changes.group(grant.group_id)):
         deleted, _rows = Grant.objects.filter(pk=grant.pk).delete()
         if not deleted:
-            raise Conflict(_("The grant has already been removed."))
+            raise Conflict(_text("grant_missing"))
 
 
 def find_grant(group: Group | None, scope: GrantScope) -> Grant | None:
@@ -211,9 +228,9 @@ def _memberships() -> Counter[frozenset[str]]:
 def _grant(group_key: int | None, scope: GrantScope) -> Grant:
     is_known = scope.action in Action.values and scope.stage in {"", *StageName.values}
     if not is_known:
-        raise AdministrationError(_("Unknown stage or permission."))
+        raise AdministrationError(_text("unknown_scope"))
     if scope.project_key and not Project.objects.filter(pk=scope.project_key).exists():
-        raise AdministrationError(_("The project no longer exists."))
+        raise AdministrationError(_text("project_missing"))
     return Grant(
         group_id=group_key, project_id=scope.project_key, stage=scope.stage, action=scope.action
     )
@@ -222,12 +239,11 @@ def _grant(group_key: int | None, scope: GrantScope) -> Grant:
 def _clean_name(name: str, *, except_key: int = 0) -> str:
     cleaned = " ".join(name.replace("\0", " ").split())
     if not 0 < len(cleaned) <= MAX_NAME_LENGTH:
-        text = _("Group names must have 1 to %(max)d characters.")
-        raise AdministrationError(text % {"max": MAX_NAME_LENGTH})
+        raise AdministrationError(_text("name_length", max=MAX_NAME_LENGTH))
     if not cleaned.isprintable():
-        raise AdministrationError(_("Group names cannot contain invisible characters."))
+        raise AdministrationError(_text("name_invisible"))
     if Group.objects.filter(name__iexact=cleaned).exclude(pk=except_key).exists():
-        raise AdministrationError(_("A group with this name already exists."))
+        raise AdministrationError(_text("name_taken"))
     return cleaned
 
 
@@ -237,7 +253,7 @@ def _free_name() -> Iterator[None]:
     try:
         yield
     except IntegrityError:
-        raise AdministrationError(_("A group with this name already exists.")) from None
+        raise AdministrationError(_text("name_taken")) from None
 
 
 def _require_permission(administrator: User, group: Group) -> None:

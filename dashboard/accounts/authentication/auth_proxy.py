@@ -19,17 +19,33 @@ from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import demo, rights_changes, usernames
 from dashboard.accounts.authentication import break_glass
 from dashboard.accounts.authentication.external_groups import synchronise_groups
 from dashboard.accounts.permissions import Permission
 from dashboard.models import ProxyAccount
+from dashboard.texts.rich_text import MessageTable
 
 BACKEND = "dashboard.accounts.authentication.auth_proxy.ProxyBackend"
 SOURCE = "the proxy"  # of sign-ins and of groups
 SESSION_DIGEST = "auth_proxy"  # the session's key for the digest
+
+_text = MessageTable(
+    {
+        "invalid_name": gettext_lazy("The proxy sent an invalid user name."),
+        "header_twice": gettext_lazy("The proxy sent the header %(name)s twice."),
+        "header_unreadable": gettext_lazy("The header %(name)s of the proxy is not readable text."),
+        "break_glass": gettext_lazy("The break-glass account cannot be handed over to the proxy."),
+        "demo": gettext_lazy("Demo accounts cannot be handed over to the proxy."),
+        "not_handed_over": gettext_lazy(
+            "The proxy signed you in as “%(name)s”. The account of this name was made in the "
+            "dashboard, and the proxy may not sign in to it."
+        ),
+        "inactive": gettext_lazy("Your account “%(name)s” is inactive."),
+    }
+)
 
 type Headers = Sequence[tuple[bytes, bytes]]  # as they were sent, names in lower case
 
@@ -115,7 +131,7 @@ def read_user(headers: Headers) -> ProxyUser | None:
         return None
     # The names of two accounts must not be equal to the eye: Django's form normalises them, too.
     if len(name) > usernames.MAX_LENGTH or unicodedata.normalize("NFKC", name) != name:
-        raise InvalidHeader(_("The proxy sent an invalid user name."))
+        raise InvalidHeader(_text("invalid_name"))
     if not settings.AUTH_PROXY_GROUPS_HEADER:
         return ProxyUser(name)
     groups = _single_value(headers, settings.AUTH_PROXY_GROUPS_HEADER).split(",")
@@ -131,23 +147,22 @@ def _single_value(headers: Headers, name: str) -> str:
     values = _values(headers, name)
     if len(values) > 1:
         # One of them may be the client's, which the proxy should have removed.
-        raise InvalidHeader(_("The proxy sent the header %(name)s twice.") % {"name": name})
+        raise InvalidHeader(_text("header_twice", name=name))
     try:
         text = b"".join(values).decode()
     except UnicodeDecodeError:
         text = "\0"
     if not text.isprintable():
-        message = _("The header %(name)s of the proxy is not readable text.")
-        raise InvalidHeader(message % {"name": name})
+        raise InvalidHeader(_text("header_unreadable", name=name))
     return text
 
 
 def handover_permission(account: User) -> Permission:
     """Return whether the proxy may be allowed to sign in to an account."""
     if break_glass.is_name(account.username):
-        return Permission(False, _("The break-glass account cannot be handed over to the proxy."))
+        return Permission(False, _text("break_glass"))
     if account.groups.filter(name=demo.GROUP).exists():
-        return Permission(False, _("Demo accounts cannot be handed over to the proxy."))
+        return Permission(False, _text("demo"))
     return Permission(True)
 
 
@@ -158,13 +173,7 @@ def find_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
     dashboard and not handed over (`ProxyAccount`), for a name that differs from that of an account
     only in case, and for an inactive account.
     """
-    refusal = AccountRefused(
-        _(
-            "The proxy signed you in as “%(name)s”. The account of this name was made in the "
-            "dashboard, and the proxy may not sign in to it."
-        )
-        % {"name": user.name}
-    )
+    refusal = AccountRefused(_text("not_handed_over", name=user.name))
     if break_glass.is_name(user.name):
         raise refusal
     accounts = User.objects.filter(proxy_account__isnull=False, username=user.name)
@@ -177,7 +186,7 @@ def find_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
     if account is None:
         raise refusal
     if not account.is_active:
-        raise AccountRefused(_("Your account “%(name)s” is inactive.") % {"name": user.name})
+        raise AccountRefused(_text("inactive", name=user.name))
     return account
 
 

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
 from dashboard.accounts import access_log, demo, permissions, sessions
@@ -15,6 +15,17 @@ from dashboard.accounts.authentication import break_glass, sign_in, throttle
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.models.accounts.access import AccessKind
+from dashboard.texts.rich_text import Message, MessageTable
+
+_text = MessageTable(
+    {
+        "no_password_sign_in": gettext_lazy("Password sign-in is disabled."),
+        "demo": gettext_lazy("Demo accounts have a fixed password."),
+        "no_password": gettext_lazy(
+            "Your account has no password here: you sign in through another service."
+        ),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +36,16 @@ class CheckedChange:
     new_hash: str
 
 
-def denied_reason(user: User) -> str:
+def denied_reason(user: User) -> Message | str:
     """Return why `user` cannot change their password; empty: they can."""
     if settings.READ_ONLY:
         return permissions.read_only_reason()
     if user.has_usable_password():
         is_used = break_glass.may_use_password(user)
-        return "" if is_used else _("Password sign-in is disabled.")
+        return "" if is_used else _text("no_password_sign_in")
     if user.groups.filter(name=demo.GROUP).exists():
-        return _("Demo accounts have a fixed password.")
-    return _("Your account has no password here: you sign in through another service.")
+        return _text("demo")
+    return _text("no_password")
 
 
 @sensitive_variables("old_password", "new_password")

@@ -38,7 +38,7 @@ class Command(RunbookCommand):
         if not user.is_active:
             self.stderr.write("The account is inactive.")
         if user_permissions.disabled_reason:
-            self.stderr.write(user_permissions.disabled_reason)
+            self.stderr.write(str(user_permissions.disabled_reason))
         rows = (
             [_answer(user_permissions, options)]
             if options["project"] or options["stage"]

@@ -5,8 +5,8 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.utils.translation import gettext as _
 
+from dashboard.accounts import permissions
 from dashboard.web.http import errors
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -28,4 +28,4 @@ class ReadOnlyMiddleware:
             return None
         if match.app_name != "admin" or match.url_name in _SESSION_VIEWS:
             return None
-        return errors.forbidden(request, _("This dashboard is read-only."))
+        return errors.forbidden(request, str(permissions.read_only_reason()))

@@ -9,6 +9,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run
+from dashboard.texts.rich_text import Message
 from dashboard.web.components import in_flight, tab_title
 from dashboard.web.components.data_age import DataAge, page_data_age
 from dashboard.web.components.now_sections import NowSections
@@ -105,5 +106,5 @@ class NowPage(Page):
         )
 
     @property
-    def _denied_reason(self) -> str:
+    def _denied_reason(self) -> Message | str:
         return self.permissions.abort_denied_reasons(self.snapshot.in_flight_stages)

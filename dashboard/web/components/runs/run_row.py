@@ -29,7 +29,7 @@ from dashboard.runs.overdue import Timer
 from dashboard.runs.overdue_messages import OverdueMessage
 from dashboard.runs.summary import step_summary
 from dashboard.texts import durations
-from dashboard.texts.rich_text import RichText
+from dashboard.texts.rich_text import Message, RichText
 from dashboard.web.components import macros
 from dashboard.web.components.runs import acknowledged_by, progress_bar
 from dashboard.web.components.runs.acknowledged_by import ActiveAcknowledgements
@@ -118,7 +118,7 @@ class RunRow:
     abort_severity: int  # a models.severity.Severity
     can_resend: bool  # the abort under way is so overdue that it can be resent
     may_abort: bool
-    denied_reason: str
+    denied_reason: Message | str
 
     @property
     def overdue_severity(self) -> int:
@@ -330,7 +330,9 @@ def render_loaded(
 def _cache_key(pk: int, version: int, permission: Permission) -> str:
     # Rows differ between users only in the abort button, so one row per permission is enough.
     audience = (
-        "may" if permission.allowed else blake2b(permission.denied_reason.encode()).hexdigest()[:8]
+        "may"
+        if permission.allowed
+        else blake2b(str(permission.denied_reason).encode()).hexdigest()[:8]
     )
     return f"row:{pk}:{version}:{audience}"
 

@@ -69,7 +69,7 @@ def my_account(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return _render(request, PasswordForm(user))
     if reason := password_change.denied_reason(user):
-        return errors.forbidden(request, reason)
+        return errors.forbidden(request, str(reason))
     form = PasswordForm(user, request.POST)
     if not form.is_valid():
         return _render(request, form)
