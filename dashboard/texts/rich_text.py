@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import cast
 
 from django.utils.functional import Promise
@@ -84,14 +85,23 @@ class Message:
     template: Template = field(compare=False, repr=False)
 
     def __str__(self) -> str:
-        return to_text(self)
+        return "".join(map(str, self.parts()))
 
     def parts(self) -> Iterator[Part]:
         """Yield the parts of the text in the current language."""
         template = self.template
         text = template(cast("int", self.params["n"])) if callable(template) else str(template)
-        for index, piece in enumerate(_PLACEHOLDER.split(text)):
-            yield from parts(self.params[piece] if index % 2 else piece.replace("%%", "%"))
+        for index, piece in enumerate(_split(text)):
+            if index % 2:
+                yield from parts(self.params[piece])
+            elif piece:
+                yield piece
+
+
+@cache  # of the texts of the tables only
+def _split(text: str) -> list[str]:
+    """Return what is between the placeholders, and at odd positions their names."""
+    return [piece.replace("%%", "%") for piece in _PLACEHOLDER.split(text)]
 
 
 class MessageTable:

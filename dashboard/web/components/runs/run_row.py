@@ -329,12 +329,14 @@ def render_loaded(
 
 def _cache_key(pk: int, version: int, permission: Permission) -> str:
     # Rows differ between users only in the abort button, so one row per permission is enough.
-    audience = (
-        "may"
-        if permission.allowed
-        else blake2b(str(permission.denied_reason).encode()).hexdigest()[:8]
-    )
-    return f"row:{pk}:{version}:{audience}"
+    return f"row:{pk}:{version}:{_audience(permission)}"
+
+
+@lru_cache(maxsize=100)
+def _audience(permission: Permission) -> str:
+    if permission.allowed:
+        return "may"
+    return blake2b(str(permission.denied_reason).encode()).hexdigest()[:8]
 
 
 def _render_and_cache(
