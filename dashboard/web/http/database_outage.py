@@ -12,12 +12,11 @@ from typing import Any
 from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.loader import render_to_string
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.db import health as db_health
 from dashboard.texts import local_time
-from dashboard.texts.rich_text import Message, MessageTable
+from dashboard.texts.rich_text import Message, MessageTable, join_texts, to_text
 from dashboard.web.http import links, site_context
 from dashboard.web.http.responses.htmx import is_htmx
 from dashboard.web.http.responses.json_responses import ApiError, error_response
@@ -37,8 +36,9 @@ _WRITE_STATEMENT = re.compile(
 )
 
 
-_outage_text = MessageTable(
+_text = MessageTable(
     {
+        # By the cause of the outage.
         "no_response": gettext_lazy("The database has not responded since %(time)s."),
         "no_connection": gettext_lazy(
             "The database has refused connections since %(time)s: all are in use."
@@ -55,6 +55,14 @@ _outage_text = MessageTable(
         "disk_error": gettext_lazy(
             "The database has accepted no changes since %(time)s: its disk reports errors."
         ),
+        "over": gettext_lazy("The database did not respond."),
+        # By what a request has saved.
+        "nothing": gettext_lazy("Nothing was saved and nothing was sent to Northflank. Try again."),
+        "all": gettext_lazy("Your request was saved before the outage and will be completed."),
+        "unknown": gettext_lazy(
+            "Your request may or may not have been saved. Check once the database responds."
+        ),
+        "retrying": gettext_lazy("Showing last known data. Retrying."),
     }
 )
 
@@ -135,30 +143,22 @@ def write_outcome(request: HttpRequest) -> WriteOutcome:
 
 def outage_sentence(time: str) -> Message:
     """Return the sentence with the cause of the outage and its start, as the caller shows it."""
-    return _outage_text(db_health.outage_cause(), time=time)
+    return _text(db_health.outage_cause(), time=time)
 
 
-def outage_message() -> str:
+def outage_message() -> Message:
     """Return a sentence with the start and the cause of the outage."""
     down_since = db_health.down_since()
     if down_since is None:  # the outage is over
-        return _("The database did not respond.")
-    return str(outage_sentence(local_time.format_clock(down_since)))
+        return _text("over")
+    return outage_sentence(local_time.format_clock(down_since))
 
 
-def write_outcome_message(request: HttpRequest) -> str:
+def write_outcome_message(request: HttpRequest) -> Message | str:
     """Return whether a form or an API's POST was saved, as a sentence; empty for a safe request."""
     if request.method in _SAFE_METHODS:
         return ""
-    match write_outcome(request):
-        case WriteOutcome.NOTHING:
-            return _("Nothing was saved and nothing was sent to Northflank. Try again.")
-        case WriteOutcome.ALL:
-            return _("Your request was saved before the outage and will be completed.")
-        case WriteOutcome.UNKNOWN:
-            return _(
-                "Your request may or may not have been saved. Check once the database responds."
-            )
+    return _text(write_outcome(request).name.lower())
 
 
 def unavailable_response(request: HttpRequest) -> HttpResponse:
@@ -166,12 +166,12 @@ def unavailable_response(request: HttpRequest) -> HttpResponse:
     write_message = write_outcome_message(request)
     is_unsafe = request.method not in _SAFE_METHODS
     if request.path_info.startswith("/api/"):
-        message = " ".join(filter(None, [outage_message(), write_message]))
+        message = to_text(join_texts(outage_message(), write_message))
         extra = {"recorded": write_outcome(request).value} if is_unsafe else {}
         response = error_response(ApiError(503, "database_outage", message, extra=extra))
     elif is_htmx(request) or not request.accepts("text/html"):
-        retry_message = "" if is_unsafe else _("Showing last known data. Retrying.")
-        message = " ".join(filter(None, [outage_message(), write_message, retry_message]))
+        retry_message = write_message or _text("retrying")
+        message = to_text(join_texts(outage_message(), retry_message))
         response = HttpResponse(message, status=503, content_type="text/plain; charset=utf-8")
     else:
         next_url = links.form_page_url(request) if is_unsafe else request.get_full_path()

@@ -9,14 +9,24 @@ from urllib.parse import quote
 from django.conf import settings
 from django.http import HttpRequest
 from django.urls import Resolver404, get_script_prefix, resolve, reverse
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.db.prepared import PreparedQuery
 from dashboard.models import Run, Stage, Upstream
+from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.http import converters
 
 # The project's page is the deepest URL known to exist; the URL of a run is not documented.
 DEFAULT_RUN_URL_TEMPLATE = "https://app.northflank.com/t/{team}/project/{project}"
+_text = MessageTable(
+    {
+        "run": gettext_lazy("Open this run on Northflank"),
+        "stage": gettext_lazy("Open the stage on Northflank"),
+        "pipeline": gettext_lazy("Open the pipeline on Northflank"),
+        "project": gettext_lazy("Open the project on Northflank"),
+        "northflank": gettext_lazy("Open Northflank"),
+    }
+)
 
 
 def stage_url_args(stage: Stage) -> list[str]:
@@ -94,7 +104,7 @@ class NorthflankLink:
     """A link from a run to Northflank's web application."""
 
     url: str
-    label: str  # what it opens
+    label: Message  # what it opens
     opens_run: bool  # else the user has to find the run there
 
 
@@ -118,16 +128,10 @@ def northflank_link(run: Run) -> NorthflankLink | None:
     return NorthflankLink(url, _northflank_label(template), "{run}" in template)
 
 
-def _northflank_label(template: str) -> str:
+def _northflank_label(template: str) -> Message:
     """Return what a URL opens, by the narrowest of its placeholders."""
-    labels = {
-        "{run}": _("Open this run on Northflank"),
-        "{stage}": _("Open the stage on Northflank"),
-        "{pipeline}": _("Open the pipeline on Northflank"),
-        "{project}": _("Open the project on Northflank"),
-    }
-    found = (label for placeholder, label in labels.items() if placeholder in template)
-    return next(found, _("Open Northflank"))
+    parts = ("run", "stage", "pipeline", "project")
+    return _text(next((part for part in parts if f"{{{part}}}" in template), "northflank"))
 
 
 def form_page_url(request: HttpRequest) -> str:

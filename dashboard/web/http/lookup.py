@@ -26,23 +26,33 @@ from django.http import Http404
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Parameter, PreparedModels, PreparedQuery
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.sync.reports.read_totals import ReadTotalsQuery
+from dashboard.texts.rich_text import MessageTable, RichText, join_texts, to_text
 from dashboard.web.http.links import stage_url
 
 EVERYBODY_KEY = 0  # in addresses of groups
+_text = MessageTable(
+    {
+        "project": gettext_lazy("Project “%(project)s” not found."),
+        "pipeline": gettext_lazy("Pipeline “%(pipeline)s” not found in project “%(project)s”."),
+        "stage": gettext_lazy("Pipeline “%(pipeline)s” has no stage “%(stage)s”."),
+        "run": gettext_lazy("Run “%(run)s” not found in %(stage)s."),
+    }
+)
 
 
 class PageNotFound(Http404):
     """A 404 for a URL without an object, with links to continue."""
 
-    def __init__(self, message: str, *links: tuple[str, str], **template_context: Any) -> None:
+    def __init__(self, message: RichText, *links: tuple[str, str], **template_context: Any) -> None:
         """Add `template_context` to the context of the 404 page."""
-        super().__init__(message)
+        super().__init__(to_text(message))
         self.message = message
         self.links = links
         self.template_context = template_context
@@ -66,10 +76,9 @@ def get_pipeline_or_404(permissions: Permissions, project_slug: str, slug: str) 
         return visible.select_related("project").get(project__slug=project_slug, slug=slug)
     except Pipeline.DoesNotExist:
         if Project.objects.filter(permissions.project_filter(), slug=project_slug).exists():
-            message = _("Pipeline “%(pipeline)s” not found in project “%(project)s”.")
-            raise PageNotFound(message % {"pipeline": slug, "project": project_slug}) from None
-        message = _("Project “%(project)s” not found.")
-        raise PageNotFound(message % {"project": project_slug}) from None
+            message = _text("pipeline", pipeline=slug, project=project_slug)
+            raise PageNotFound(message) from None
+        raise PageNotFound(_text("project", project=project_slug)) from None
 
 
 def get_stage_or_404(
@@ -83,8 +92,7 @@ def get_stage_or_404(
     if not stages:
         parent = get_pipeline_or_404(permissions, project_slug, pipeline_slug)
         raise PageNotFound(
-            _("Pipeline “%(pipeline)s” has no stage “%(stage)s”.")
-            % {"pipeline": parent, "stage": name},
+            _text("stage", pipeline=str(parent), stage=name),
             (
                 _("Stages of %(pipeline)s") % {"pipeline": parent},
                 reverse("pipeline", args=[project_slug, pipeline_slug]),
@@ -109,15 +117,16 @@ def _stage_query(permissions: Permissions) -> PreparedModels[Stage]:
 
 
 def run_not_found(
-    stage: Stage, run_id: str, reason: str = "", *links: tuple[str, str], **template_context: Any
+    stage: Stage,
+    run_id: str,
+    reason: RichText = "",
+    *links: tuple[str, str],
+    **template_context: Any,
 ) -> PageNotFound:
     """Return the exception for a run that is not in the mirror; arguments as for PageNotFound."""
-    message = _("Run “%(run)s” not found in %(stage)s.") % {"run": run_id, "stage": stage}
-    runs_link = (
-        _("Runs of %(stage)s") % {"stage": stage},
-        stage_url(stage),
-    )
-    return PageNotFound(f"{message} {reason}".strip(), runs_link, *links, **template_context)
+    message = join_texts(_text("run", run=run_id, stage=str(stage)), reason)
+    runs_link = (_("Runs of %(stage)s") % {"stage": stage}, stage_url(stage))
+    return PageNotFound(message, runs_link, *links, **template_context)
 
 
 def get_run_or_404(

@@ -139,7 +139,7 @@ class Broadcaster:
             if db_health.is_outage(error):
                 # Later rounds send what is newer than theirs: the page has to reload.
                 return changes.encode_event(
-                    OUTAGE_EVENT, database_outage.outage_message(), since_version or 0
+                    OUTAGE_EVENT, str(database_outage.outage_message()), since_version or 0
                 ) + changes.encode_event(STALE_EVENT, "", since_version or 0)
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
             return changes.encode_event(STALE_EVENT, "", since_version or 0)
@@ -200,7 +200,7 @@ class Broadcaster:
         """Send the outage to all open pages; it also serves as their heartbeat."""
         self._outage_published = True
         message = changes.encode_event(
-            OUTAGE_EVENT, database_outage.outage_message(), self._version or 0
+            OUTAGE_EVENT, str(database_outage.outage_message()), self._version or 0
         )
         for channel in self.hub.channels:
             self.hub.publish(channel, message)

@@ -7,16 +7,33 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Stage
 from dashboard.models.catalog import StageName
 from dashboard.sync import run_lookup
+from dashboard.texts.rich_text import MessageTable, RichText, join_texts
 from dashboard.web.http import lookup
 from dashboard.web.http.lookup import Candidates, PageNotFound
 
 MAX_PIPELINES = 300  # options; with more, a project must be chosen first
+_text = MessageTable(
+    {
+        "not_found": gettext_lazy("Run “%(run)s” not found."),
+        "not_in_matching": lambda n: ngettext(
+            "Northflank does not have it in the one stage that matches the address.",
+            "Northflank does not have it in any of the %(n)s stages that match the address.",
+            n,
+        ),
+        "not_in_visible": lambda n: ngettext(
+            "Northflank does not have it in the one stage that you can see.",
+            "Northflank does not have it in any of the %(n)s stages that you can see.",
+            n,
+        ),
+        "may_be_deleted": gettext_lazy("It may have been deleted, or the link is incomplete."),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +67,13 @@ def not_found(
     request: HttpRequest, permissions: Permissions, run_id: str, candidates: Candidates
 ) -> PageNotFound:
     """Return the 404 for a finished search: the stages searched, and links to continue."""
-    message = _("Run “%(run)s” not found.") % {"run": run_id}
     n = len(candidates.stage_keys)
-    if candidates.is_narrowed:
-        message += " " + ngettext(
-            "Northflank does not have it in the one stage that matches the address.",
-            "Northflank does not have it in any of the %(n)s stages that match the address.",
-            n,
-        ) % {"n": n}
-    elif n:
-        message += " " + ngettext(
-            "Northflank does not have it in the one stage that you can see.",
-            "Northflank does not have it in any of the %(n)s stages that you can see.",
-            n,
-        ) % {"n": n}
-    message += " " + _("It may have been deleted, or the link is incomplete.")
+    key = "not_in_matching" if candidates.is_narrowed else "not_in_visible"
+    message = join_texts(
+        _text("not_found", run=run_id),
+        _text(key, n=n) if n or candidates.is_narrowed else "",
+        _text("may_be_deleted"),
+    )
     place_hints = hints(request)
     links = [_search_all_link(run_id, candidates.total)] if candidates.is_narrowed else []
     try:
@@ -86,7 +95,7 @@ def not_found(
 
 
 def not_found_in_stage(
-    stage: Stage, permissions: Permissions, run_id: str, reason: str
+    stage: Stage, permissions: Permissions, run_id: str, reason: RichText
 ) -> PageNotFound:
     """Return the 404 for a run that was looked up in one stage only and not found."""
     stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()

@@ -10,15 +10,22 @@ from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.csrf import csrf_failure
 
 from dashboard.accounts import sessions
 from dashboard.db.threads import now
+from dashboard.texts.rich_text import MessageTable
 from dashboard.web.http import links
 from dashboard.web.http.responses.htmx import is_htmx, text_response
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+_text = MessageTable(
+    {
+        "signed_out": gettext_lazy("You are signed out."),
+        "signed_out_unsaved": gettext_lazy("You are signed out. Nothing was changed."),
+    }
+)
 
 
 class SignInMiddleware(LoginRequiredMiddleware):
@@ -40,9 +47,7 @@ class SignInMiddleware(LoginRequiredMiddleware):
         self, request: HttpRequest, view_func: Any
     ) -> HttpResponseBase:
         is_unsafe = request.method not in _SAFE_METHODS
-        message = (
-            _("You are signed out. Nothing was changed.") if is_unsafe else _("You are signed out.")
-        )
+        message = str(_text("signed_out_unsaved" if is_unsafe else "signed_out"))
         if is_htmx(request):
             return text_response(message, 401)
         if not is_unsafe:

@@ -8,7 +8,19 @@ from django.http import HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from dashboard.texts.rich_text import Message, MessageTable
+
 MAX_SECONDS_IN_WORDS = 90  # longer waits are given in minutes
+_text = MessageTable(
+    {
+        "seconds": lambda n: ngettext(
+            "Try again in %(n)d second.", "Try again in %(n)d seconds.", n
+        ),
+        "minutes": lambda n: ngettext(
+            "Try again in %(n)d minute.", "Try again in %(n)d minutes.", n
+        ),
+    }
+)
 
 type Render = Callable[[str], HttpResponse]  # returns the page with a message
 
@@ -27,11 +39,8 @@ def refuse(render: Render, text: str, status: int, wait: timedelta) -> HttpRespo
     return response
 
 
-def _retry_message(wait: timedelta) -> str:
+def _retry_message(wait: timedelta) -> Message:
     seconds = math.ceil(wait.total_seconds())
     if seconds <= MAX_SECONDS_IN_WORDS:
-        text = ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", seconds)
-        return text % {"n": seconds}
-    minutes = math.ceil(seconds / 60)
-    text = ngettext("Try again in %(n)d minute.", "Try again in %(n)d minutes.", minutes)
-    return text % {"n": minutes}
+        return _text("seconds", n=seconds)
+    return _text("minutes", n=math.ceil(seconds / 60))
