@@ -62,9 +62,8 @@ def _answer(user_permissions: permissions.Permissions, options: dict[str, Any]) 
         raise CommandError(f"The project “{options['project']}” does not exist.")
     stage = options["stage"] or ""
     right = user_permissions.right_at(project.pk if project else 0, stage)
-    reasons = texts.reasons(
-        user_permissions, right, texts.project_text(str(project) if project else "")
-    )
+    project_text = texts.project_text(str(project) if project else "")
+    reasons = [str(reason) for reason in texts.reasons(user_permissions, right, project_text)]
     may = right.action or NOTHING
     return {
         "projects": [project.slug] if project else [],
@@ -78,7 +77,10 @@ def _all_rights(user_permissions: permissions.Permissions) -> list[dict[str, Any
         {
             "projects": [slug for slug, _name in row.projects],
             "stages": {
-                cell.stage: {"may": cell.action or NOTHING, "reasons": cell.reasons}
+                cell.stage: {
+                    "may": cell.action or NOTHING,
+                    "reasons": [str(reason) for reason in cell.reasons],
+                }
                 for cell in row.cells
             },
         }

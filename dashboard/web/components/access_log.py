@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from django.utils.functional import Promise
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import access_log
 from dashboard.models import AccessEvent
 from dashboard.models.accounts.access import AccessKind
+from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components.lists import record_pages
 from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter, RecordPage
 
@@ -28,6 +29,7 @@ TONES = dict.fromkeys(
     ),
     "warning",
 )
+_text = MessageTable({"unknown_kind": gettext_lazy("Unknown kind “%(kind)s” ignored.")})
 GLYPHS = {"warning": "warning", "neutral": "check"}
 
 
@@ -53,8 +55,7 @@ def parse(query: Mapping[str, str]) -> AccessFilter:
     if (kind := values["kind"]) in AccessKind.values:
         access_filter.kind = access_filter.parameters["kind"] = kind
     elif kind:
-        text = _("Unknown kind “%(kind)s” ignored.")
-        access_filter.warnings.append(text % {"kind": kind[:MAX_QUOTED]})
+        access_filter.warnings.append(_text("unknown_kind", kind=kind[:MAX_QUOTED]))
     return access_filter
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import cached_property, lru_cache
 
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import NOW, PreparedQuery, Time
@@ -13,6 +13,7 @@ from dashboard.models import Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs.attention import AttentionRun
 from dashboard.sync.reports.read_totals import ReadTotals
+from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
 from dashboard.web.components import in_flight
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.in_flight import InFlightTotals
@@ -26,6 +27,19 @@ from dashboard.web.http import links
 MAX_IN_FLIGHT = 200
 MAX_CONCLUDED = 50
 MAX_WAITING_LINKS = 20  # below one run
+_text = MessageTable(
+    {
+        # The first rows, by their order.
+        "severest": gettext_lazy(
+            "Showing %(n)d of %(total)d, Production and the most severe first."
+        ),
+        "oldest": gettext_lazy("Showing %(n)d of %(total)d."),
+        "latest": gettext_lazy("Showing the %(n)d most recent of %(total)d."),
+        # Behind the count.
+        "stages": lambda n: ngettext("in %(n)d stage", "in %(n)d stages", n),
+        "listed_above": gettext_lazy("(%(n)d listed above)"),
+    }
+)
 
 type SelectRuns = Callable[[RunQuerySet, Time], RunQuerySet]
 
@@ -65,7 +79,6 @@ class NowSections:
     @property
     def _attention(self) -> RunSection:
         count = len(self.attention_runs)
-        text = _("Showing %(n)d of %(total)d, Production and the most severe first.")
         return RunSection(
             "attention",
             _("Needs attention"),
@@ -73,7 +86,7 @@ class NowSections:
             count,
             self._attention_rows,
             is_incomplete=self.is_incomplete,
-            truncated_text=_truncated_text(self._attention_rows, count, text),
+            truncated_text=_truncated_text("severest", self._attention_rows, count),
             empty=empty_states.attention(self.data_age, self.totals),
             is_hidden=not (self._attention_rows or self._other_rows),
             is_announced=True,
@@ -82,7 +95,6 @@ class NowSections:
 
     @property
     def _in_flight(self) -> RunSection:
-        text = _("Showing %(n)d of %(total)d.")
         return RunSection(
             "in-flight",
             _("In flight"),
@@ -91,7 +103,7 @@ class NowSections:
             self._other_rows,
             note=self._in_flight_note,
             is_incomplete=self.is_incomplete,
-            truncated_text=_truncated_text(self._other_rows, self._other_count, text),
+            truncated_text=_truncated_text("oldest", self._other_rows, self._other_count),
             empty=empty_states.in_flight(
                 self.permissions, self.data_age, self.totals, self._attention_in_flight
             ),
@@ -106,7 +118,7 @@ class NowSections:
             _("Runs that were aborted here in the last hour"),
             count,
             rows,
-            truncated_text=_truncated_text(rows, count, _most_recent_text()),
+            truncated_text=_truncated_text("latest", rows, count),
             is_hidden=not rows,
         )
 
@@ -123,7 +135,7 @@ class NowSections:
             rows,
             note=_listed_above_text(recently_failed),
             is_incomplete=self.is_incomplete,
-            truncated_text=_truncated_text(rows, count, _most_recent_text()),
+            truncated_text=_truncated_text("latest", rows, count),
             empty=empty_states.failures(self.permissions, self.data_age, recently_failed),
         )
 
@@ -155,13 +167,10 @@ class NowSections:
         return self._list(in_flight.recently_aborted, MAX_CONCLUDED, *earlier_rows)
 
     @property
-    def _in_flight_note(self) -> str:
-        above = _listed_above_text(self._attention_in_flight)
+    def _in_flight_note(self) -> RichText:
         count = len(self.in_flight_by_stage)
-        if not count:
-            return above
-        stages = ngettext("in %(n)d stage", "in %(n)d stages", count) % {"n": count}
-        return f"{stages} {above}".strip()
+        stages = _text("stages", n=count) if count else ""
+        return join_texts(stages, _listed_above_text(self._attention_in_flight))
 
     def _list(
         self, select: SelectRuns, limit: int, *earlier_rows: list[RowKey]
@@ -203,14 +212,10 @@ def _prepare_keys(select: SelectRuns, permissions: Permissions, limit: int) -> P
     return PreparedQuery(run_row.row_key_values(runs[:limit]))
 
 
-def _listed_above_text(count: int) -> str:
+def _listed_above_text(count: int) -> Message | str:
     # The count of a section includes the runs that are listed under “Needs attention”.
-    return _("(%(n)d listed above)") % {"n": count} if count else ""
+    return _text("listed_above", n=count) if count else ""
 
 
-def _most_recent_text() -> str:
-    return _("Showing the %(n)d most recent of %(total)d.")
-
-
-def _truncated_text(rows: list[RowKey], total: int, text: str) -> str:
-    return text % {"n": len(rows), "total": total} if len(rows) < total else ""
+def _truncated_text(key: str, rows: list[RowKey], total: int) -> Message | str:
+    return _text(key, n=len(rows), total=total) if len(rows) < total else ""

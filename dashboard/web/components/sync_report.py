@@ -10,7 +10,6 @@ from typing import NamedTuple
 from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.template.defaultfilters import filesizeformat
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.permissions import Permissions
@@ -23,19 +22,26 @@ from dashboard.sync.schedule import StageClass
 from dashboard.sync.webhooks import status as webhook_status
 from dashboard.sync.webhooks.status import WebhookStatus
 from dashboard.texts import durations
+from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.upstream import access_hint, budget_store
 from dashboard.web.components import macros
 from dashboard.web.http import links, lookup
 
 MAX_STAGES = 100  # rows of the stage table; the other stages are only counted
-POLLING_REASONS = {
-    StageClass.WATCHED: gettext_lazy("watched, with runs in flight"),
-    StageClass.IN_FLIGHT: gettext_lazy("runs in flight"),
-    StageClass.EXPECTED: gettext_lazy("watched"),
-    StageClass.RECENT: gettext_lazy("recently changed"),
-    StageClass.IDLE: gettext_lazy("idle"),
-    StageClass.NO_FLOW: gettext_lazy("no release flow"),
-}
+_text = MessageTable(
+    {
+        # Why a stage is read: the names of `StageClass`.
+        "watched": gettext_lazy("watched, with runs in flight"),
+        "in_flight": gettext_lazy("runs in flight"),
+        "expected": gettext_lazy("watched"),
+        "recent": gettext_lazy("recently changed"),
+        "idle": gettext_lazy("idle"),
+        "no_flow": gettext_lazy("no release flow"),
+        # Catalog lists.
+        "projects": gettext_lazy("Projects"),
+        "pipelines": gettext_lazy("Pipelines of %(project)s"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class WorkerRow:
 class CatalogErrorRow:
     """A catalog list that can't be read, or only in part."""
 
-    name: str
+    name: Message
     text: str
     failing_since: datetime | None
     next_attempt_at: datetime
@@ -95,7 +101,7 @@ class StageRow:
 class PollingReasonRow:
     """The stages with one polling reason."""
 
-    polling_reason: str
+    polling_reason: Message
     stage_count: int
     target_interval: str
     oldest_sync_at: datetime | None
@@ -313,8 +319,8 @@ def _database_facts(passes: Sequence[Pruning]) -> DatabaseFacts | None:
 
 
 def _catalog_error_row(catalog_list: CatalogSync) -> CatalogErrorRow:
-    project_text = _("Pipelines of %(project)s") % {"project": catalog_list.project}
-    name = project_text if catalog_list.project else _("Projects")
+    project = catalog_list.project
+    name = _text("pipelines", project=str(project)) if project else _text("projects")
     text = catalog_list.error_message or omitted_entries.message(catalog_list.omitted)
     return CatalogErrorRow(name, text, catalog_list.error_since, catalog_list.next_sync_at)
 
@@ -328,7 +334,7 @@ def _stage_rows(
 ) -> list[StageRow]:
     """Return the rows of stages in the order of `keys`."""
     stages = {stage.pk: stage for stage in loaded}
-    polling_reasons = {kind: str(text) for kind, text in POLLING_REASONS.items()}
+    polling_reasons = {kind: str(_text(kind.name.lower())) for kind in StageClass}
     return [
         StageRow(
             project=stage.pipeline.project.name,
@@ -369,7 +375,7 @@ def _polling_reason_rows(
             oldest_sync_at[stage_class] = synced_at
     return [
         PollingReasonRow(
-            polling_reason=str(POLLING_REASONS[kind]),
+            polling_reason=_text(kind.name.lower()),
             stage_count=stage_counts[kind],
             target_interval=durations.format_rounded(timedelta(seconds=kind.value)),
             oldest_sync_at=oldest_sync_at.get(kind),

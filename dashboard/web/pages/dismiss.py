@@ -3,14 +3,25 @@
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import permissions
 from dashboard.runs import dismissals
+from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components.runs import removed_notice, run_row
 from dashboard.web.http import errors, lookup
 from dashboard.web.http.authentication import sign_in
+
+_text = MessageTable(
+    {
+        "dismissed": gettext_lazy("Dismissed: no longer in flight."),
+        "restored": gettext_lazy("Restored: in flight again."),
+        "not_dismissible": gettext_lazy(
+            "Nothing to dismiss: Northflank lists this run, or it has ended."
+        ),
+    }
+)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -26,7 +37,7 @@ def dismiss(
         open_dismissal = run.dismissals.open().first()
         blocked_reason = "" if permission.allowed else permission.denied_reason
         if not open_dismissal and not dismissals.is_dismissible(run):
-            blocked_reason = _not_dismissible_message()
+            blocked_reason = _text("not_dismissible")
         page_context = {
             "row": row,
             "removal": removed_notice.for_run(run),
@@ -38,16 +49,12 @@ def dismiss(
     try:
         if request.POST.get("undo"):
             dismissals.restore(run, user)
-            messages.success(request, _("Restored: in flight again."), extra_tags="good")
+            messages.success(request, str(_text("restored")), extra_tags="good")
         else:
             dismissals.dismiss(run, user)
-            messages.success(request, _("Dismissed: no longer in flight."), extra_tags="good")
+            messages.success(request, str(_text("dismissed")), extra_tags="good")
     except dismissals.NotAllowed as error:
         return errors.forbidden(request, str(error))
     except dismissals.NothingToDismiss:
-        messages.info(request, _not_dismissible_message(), extra_tags="info")
+        messages.info(request, str(_text("not_dismissible")), extra_tags="info")
     return redirect(row.url)
-
-
-def _not_dismissible_message() -> str:
-    return _("Nothing to dismiss: Northflank lists this run, or it has ended.")

@@ -4,17 +4,28 @@ from django.contrib import messages
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import SavedView, Stage
 from dashboard.runs import saved_views
+from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.components.lists import filters
 from dashboard.web.components.lists.filters import RunFilter
 from dashboard.web.http import errors, links, lookup
 from dashboard.web.http.authentication import sign_in
+
+_text = MessageTable(
+    {
+        "saved": gettext_lazy("“%(name)s” saved."),
+        "deleted": gettext_lazy("“%(name)s” deleted."),
+        "default": gettext_lazy("“%(name)s” is now your default view."),
+        "default_removed": gettext_lazy("Default view removed; stage pages open with all runs."),
+        "nothing_changed": gettext_lazy("Nothing was changed."),
+    }
+)
 
 
 @require_POST
@@ -39,9 +50,7 @@ def create_saved_view(
         return errors.forbidden(request, str(error))
     except saved_views.SavedViewError as error:
         return _redirect_to_stage(request, stage, run_filter, str(error), tone="warning")
-    return _redirect_to_stage(
-        request, stage, run_filter, _("“%(name)s” saved.") % {"name": view.name}
-    )
+    return _redirect_to_stage(request, stage, run_filter, _text("saved", name=view.name))
 
 
 @require_POST
@@ -54,21 +63,19 @@ def update_saved_view(
     try:
         match request.POST.get("action"):
             case "delete":
-                name = saved_views.delete(user, key)
-                text = _("“%(name)s” deleted.")
+                text = _text("deleted", name=saved_views.delete(user, key))
             case "set-default":
-                name = saved_views.set_default(user, key).name
-                text = _("“%(name)s” is now your default view.")
+                text = _text("default", name=saved_views.set_default(user, key).name)
             case "clear-default":
                 saved_views.clear_default(user)
-                name, text = "", _("Default view removed; stage pages open with all runs.")
+                text = _text("default_removed")
             case _:
-                name, text = "", _("Nothing was changed.")
+                text = _text("nothing_changed")
     except saved_views.NotAllowed as error:
         return errors.forbidden(request, str(error))
     except saved_views.SavedViewError as error:
         return _redirect_to_stage(request, stage, run_filter, str(error), tone="warning")
-    return _redirect_to_stage(request, stage, run_filter, text % {"name": name})
+    return _redirect_to_stage(request, stage, run_filter, text)
 
 
 def _load_form_target(
@@ -88,9 +95,14 @@ def _form_filter(request: HttpRequest, stage: Stage, user: User) -> RunFilter:
 
 
 def _redirect_to_stage(
-    request: HttpRequest, stage: Stage, run_filter: RunFilter, text: str, *, tone: str = "good"
+    request: HttpRequest,
+    stage: Stage,
+    run_filter: RunFilter,
+    text: Message | str,
+    *,
+    tone: str = "good",
 ) -> HttpResponse:
-    messages.add_message(request, messages.INFO, text, extra_tags=tone)
+    messages.add_message(request, messages.INFO, str(text), extra_tags=tone)
     # Django limits the length of a redirect's URL: drop a query that is too long to be saved.
     query = (
         run_filter.url

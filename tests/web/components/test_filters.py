@@ -24,6 +24,7 @@ from dashboard.web.live.snapshot import Snapshot
 from dashboard.web.pages.stage import StagePage
 from tests.support import factories
 from tests.support.html import GetPage, parse_html, select_one, text_of
+from tests.support.messages import keys_and_params
 
 ALL_RUNS = "?all=1"
 # One of each parameter, in the order in which addresses carry them.
@@ -123,13 +124,32 @@ def test_status_filter_finds_removed_run_by_last_status(
     assert listed_run_ids(get_stage_page("status=in_flight")) == []
 
 
+@pytest.mark.parametrize(
+    ("query", "key", "params"),
+    [
+        ("status=nope", "unknown_status", {"status": "nope"}),
+        (f"q={'x' * 300}", "text_cut", {"count": 200, "text": "x" * 40}),
+        ("from=yesterday", "invalid_date", {"day": "yesterday"}),
+        ("overdue=yes", "invalid_value", {"name": "overdue"}),
+        ("by_me=yes", "invalid_value", {"name": "by_me"}),
+        ("page=2", "page_number", {}),
+        ("before=x", "invalid_position", {"place": "x"}),
+    ],
+)
+def test_invalid_parameter_has_a_warning(
+    query: str, key: str, params: dict[str, object], stage: Stage
+) -> None:
+    [warning] = filters.parse(QueryDict(query), stage, None).warnings
+    assert keys_and_params(warning) == (key, params)
+
+
 @pytest.mark.parametrize("status", ["nope", "RUNNING", "<b>", "\0", "x" * 5000, "ـ"])
 def test_unknown_status_is_ignored_and_reported(
     status: str, get_stage_page: GetPage, run: Run
 ) -> None:
     html = get_stage_page(f"status={quote(status)}&status=running")
     assert listed_run_ids(html) == ["r-1"]
-    assert ("Unknown status “" in warnings(html)) is (status != "\0")
+    assert bool(warnings(html)) is (status != "\0")
 
 
 def test_status_choices_need_few_queries(
@@ -168,7 +188,7 @@ def test_long_text_filter_is_truncated_and_reported(get_stage_page: GetPage, sta
     factories.run(stage, "r-1", name="a" * 200)
     html = get_stage_page(f"q={'a' * 300}")
     assert listed_run_ids(html) == ["r-1"]
-    assert "Only the first 200 characters" in warnings(html)
+    assert warnings(html)
 
 
 def test_blank_text_filter_is_ignored(get_stage_page: GetPage, run: Run) -> None:
@@ -260,7 +280,7 @@ def test_invalid_date_is_ignored_and_reported(
         assert html.css("main > .inline-notice") == []
         return
     assert listed_run_ids(html) == ["r-1"]
-    assert "Invalid date" in warnings(html)
+    assert warnings(html)
 
 
 def test_date_filter_of_whole_days_fills_form_with_times(get_stage_page: GetPage, run: Run) -> None:
@@ -309,7 +329,7 @@ def test_invalid_switch_value_is_ignored_and_reported(
 ) -> None:
     html = get_stage_page(query)
     assert listed_run_ids(html) == ["r-1"]
-    assert "only 1 is allowed" in warnings(html)
+    assert warnings(html)
 
 
 # --- The address is the filter ------------------------------------------------------------------
@@ -376,7 +396,7 @@ def test_page_number_parameter_is_ignored_and_reported(
 ) -> None:
     html = get_stage_page(f"status=running&page={quote(page)}")
     assert listed_run_ids(html) == ["r-1"]
-    assert "Page numbers are not supported" in warnings(html)
+    assert warnings(html)
     assert checked_values(html) == ["running"]
 
 

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -25,6 +26,7 @@ from dashboard.web.components.runs.history_chart import (
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.html import GetPage, select_one, text_of
+from tests.support.messages import keys, keys_and_params, messages, params
 
 ENDED_AT = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
 
@@ -115,18 +117,23 @@ def test_history_chart_without_runs_is_none() -> None:
 # --- Texts --------------------------------------------------------------------------------------
 
 
+def counts(chart: HistoryChart) -> dict[str, Any]:
+    """The number of runs by the key of its text; `counts` is that of all."""
+    return {message.key: message.params["n"] for message in messages(chart.counts_text)}
+
+
 def test_counts_text_shows_number_per_status() -> None:
     runs = [*[ended_run()] * 26, *[ended_run("failure")] * 3, ended_run("aborted")]
-    assert chart_of(*runs).counts_text == "Last 30 runs: 26 succeeded, 3 failed, 1 aborted"
+    assert counts(chart_of(*runs)) == {"success": 26, "failure": 3, "aborted": 1, "counts": 30}
 
 
 def test_counts_text_groups_other_statuses() -> None:
     chart = chart_of(ended_run("unknown"), ended_run("hibernated"), ended_run("skipped"))
-    assert chart.counts_text == "Last 3 runs: 1 skipped, 2 other"
+    assert counts(chart) == {"skipped": 1, "other": 2, "counts": 3}
 
 
 def test_counts_text_of_single_run_shows_status_only() -> None:
-    assert chart_of(ended_run("failure")).counts_text == "Last run: failed"
+    assert keys(chart_of(ended_run("failure")).counts_text) == "only_failure"
 
 
 def test_median_text_names_number_of_successes() -> None:
@@ -136,13 +143,13 @@ def test_median_text_names_number_of_successes() -> None:
         ended_run(minutes=90),
         ended_run("success", None),
     )
-    text = "median of 3 successes: 6 min 0 s, incl. approvals"
-    assert chart.median_text == text
+    expected = {"n": 3, "successes": 3, "took": "6 min 0 s"}
+    assert keys_and_params(chart.median_text) == ("median", expected)
 
 
 def test_median_text_of_single_success_shows_its_duration() -> None:
     chart = chart_of(ended_run("failure", 90), ended_run(minutes=4))
-    assert chart.median_text == "the success took 4 min 0 s, incl. approvals"
+    assert params(chart.median_text) == {"n": 1, "successes": 1, "took": "4 min 0 s"}
 
 
 @pytest.mark.parametrize("status", ["failure", "aborted", "skipped", "unknown"])
@@ -197,8 +204,8 @@ def test_history_chart_of_any_runs_stays_within_bounds(runs: list[ConcludedRun])
         if bar.kind != "skipped":
             assert 2 <= bar_height(bar) <= HEIGHT
     if len(chart.bars) > 1:
-        numbers = re.findall(r"(\d+) \w", chart.counts_text.partition(": ")[2])
-        assert sum(map(int, numbers)) == len(chart.bars)
+        *of_kinds, total = counts(chart).values()
+        assert sum(of_kinds) == total == len(chart.bars)
 
 
 # --- On pages -----------------------------------------------------------------------------------

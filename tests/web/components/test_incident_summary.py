@@ -1,6 +1,7 @@
 """The incident summary: text for the next on call."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,15 +11,27 @@ from django.utils import timezone
 from hypothesis import given
 from pytest_django import Settings
 
-from dashboard.models import AbortEvent, Acknowledgement, Pipeline, Project, Run, Stage, StageTiming
+from dashboard.aborts import messages as abort_messages
+from dashboard.aborts import timeline as abort_timeline
+from dashboard.models import (
+    Abort,
+    AbortEvent,
+    Acknowledgement,
+    Pipeline,
+    Project,
+    Run,
+    Stage,
+    StageTiming,
+)
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.northflank import Node
 from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
-from dashboard.texts.rich_text import Link, to_text
+from dashboard.texts.rich_text import Link, RichText, to_text
 from dashboard.web.components.runs import incident_summary
 from tests.support import factories
 from tests.support.arbitrary import runs, trees
+from tests.support.messages import keys, messages, params
 
 NOW = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
 STAGE = Stage(
@@ -48,12 +61,14 @@ def run(status: str = "running", **fields: Any) -> Run:
     return Run(stage=STAGE, status=status, **defaults | fields)
 
 
-def text(
+def build(
     subject: Run,
     root: Node | None = None,
     timing: StageTiming | None = None,
     related: RelatedRuns = RelatedRuns(""),  # noqa: B008 - it never changes
-) -> str:
+    aborts: Sequence[Abort] = (),
+    acknowledgements: Sequence[Acknowledgement] = (),
+) -> tuple[RichText, ...]:
     summary = run_summary.build(
         subject,
         root,
@@ -61,8 +76,23 @@ def text(
         queued_behind=len(related.queued_behind),
         skip_summary=related.skip_summary,
     )
-    parts = incident_summary.build(subject, root, timing, summary, related, [], url=URL)
-    return to_text(parts, NOW)
+    return incident_summary.build(
+        subject, root, timing, summary, related, aborts, acknowledgements, url=URL
+    )
+
+
+def lines(*args: Any, **kwargs: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The key and the parameters of each line between the summary and the link."""
+    _summary, _space, facts, *_link = build(*args, **kwargs)
+    return [
+        (message.key, params(message))
+        for message in messages(facts)
+        if message.key != "more" and not message.key.startswith("queued_")
+    ]
+
+
+def text(*args: Any, **kwargs: Any) -> str:
+    return to_text(build(*args, **kwargs), NOW)
 
 
 def test_incident_summary_has_step_place_times_and_link() -> None:
@@ -77,47 +107,54 @@ def test_incident_summary_has_step_place_times_and_link() -> None:
     last_success = run("success", name="Nightly 41", run_id="r-0", pk=1, concluded_at=NOW)
     waiting = run("queued", name="Hotfix", run_id="r-2", pk=2)
     related = RelatedRuns("", queued_behind=(waiting,), last_success=last_success)
-    assert text(run("retrying"), factories.node("Workflow", steps=(step,)), timing, related) == (
-        "checkout / Production: step “migrate” for 18 min (usually 2 to 4 min). Attempt 2 of 3. "
-        "Last error: “exit code 1 of psql”. 1 run is queued behind it.\n"
-        "\n"
-        "Run: Nightly (r-1)\n"
-        "Location: payments / checkout / Production\n"
-        "Status: Retrying, not concluded, as of 2026-01-01 03:00:00 CET\n"
-        "Created: 2026-01-01 02:39:00 CET\n"
-        "Started: 2026-01-01 02:40:00 CET\n"
-        "Typical duration: 8 to 10 min\n"
-        "Step: migrate, attempt 2 of 3, started 2026-01-01 02:42:00 CET\n"
-        "Error: exit code 1 of psql\n"
-        "Queued behind: Hotfix (r-2)\n"
-        "Latest success in this stage: Nightly 41 (r-0), concluded 2026-01-01 03:00:00 CET\n"
-        "\n"
-        f"{URL}"
-    )
+    parts = run("retrying"), factories.node("Workflow", steps=(step,)), timing, related
+    assert lines(*parts) == [
+        ("run", {"run": "Nightly (r-1)"}),
+        ("location", {"project": "payments", "pipeline": "checkout", "stage": "Production"}),
+        ("not_concluded", {"status": "Retrying", "time": "2026-01-01 03:00:00 CET"}),
+        ("created_at", {"time": "2026-01-01 02:39:00 CET"}),
+        ("started_at", {"time": "2026-01-01 02:40:00 CET"}),
+        ("typical", {"time": "8 to 10 min"}),
+        (
+            "step_started",
+            {"step": "migrate, attempt 2 of 3", "time": "2026-01-01 02:42:00 CET"},
+        ),
+        ("error", {"error": "exit code 1 of psql"}),
+        ("related", {"runs": "Hotfix (r-2)"}),
+        (
+            "last_success_concluded",
+            {"run": "Nightly 41 (r-0)", "time": "2026-01-01 03:00:00 CET"},
+        ),
+    ]
+    summary, facts, link = text(*parts).split("\n\n")
+    assert summary == to_text(build(*parts)[0], NOW)
+    assert len(facts.splitlines()) == 10
+    assert link == URL
 
 
 def test_incident_summary_of_failed_run_has_failed_step() -> None:
     step = factories.node("JobRun", label="migrate", status="failure", error_message="exit code 1")
     subject = run("failure", concluded=True, in_flight=False, concluded_at=NOW)
-    incident_text = text(subject, factories.node("Workflow", steps=(step,))).splitlines()
-    assert "Status: Failed, concluded, as of 2026-01-01 03:00:00 CET" in incident_text
-    assert "Concluded: 2026-01-01 03:00:00 CET" in incident_text
-    assert "Step: migrate" in incident_text
-    assert "Error: exit code 1" in incident_text
+    found = dict(lines(subject, factories.node("Workflow", steps=(step,))))
+    assert found["concluded"]["status"] == "Failed"
+    assert found["concluded_at"] == {"time": "2026-01-01 03:00:00 CET"}
+    assert found["step"] == {"step": "migrate"}
+    assert found["error"] == {"error": "exit code 1"}
 
 
 def test_incident_summary_of_aborted_run_has_aborted_step() -> None:
     aborted_step = factories.node("JobRun", label="migrate", status="aborted")
     subject = run("aborted", concluded=True, in_flight=False, concluded_at=NOW)
-    incident_text = text(subject, factories.node("Workflow", steps=(aborted_step,))).splitlines()
-    assert "Step: migrate" in incident_text
+    found = dict(lines(subject, factories.node("Workflow", steps=(aborted_step,))))
+    assert found["step"] == {"step": "migrate"}
 
 
 def test_incident_summary_of_stage_with_approvals_shows_duration_of_work() -> None:
     defaults = {"observed_run_median": 480, "observed_run_p95": 600}
-    assert "Typical duration: 8 to 10 min\n" in text(run(), None, StageTiming(**defaults))
+    duration = {"time": "8 to 10 min"}
+    assert ("typical", duration) in lines(run(), None, StageTiming(**defaults))
     approval_timing = StageTiming(**defaults, approval_keys=["sign-off"])
-    assert "Typical duration: 8 to 10 min excl. approvals\n" in text(run(), None, approval_timing)
+    assert ("typical_work", duration) in lines(run(), None, approval_timing)
 
 
 FAILED = factories.node("JobRun", label="probe", status="failure", error_message="exit code 1")
@@ -126,52 +163,48 @@ FAILED = factories.node("JobRun", label="probe", status="failure", error_message
 def test_incident_summary_of_aborted_run_leaves_out_earlier_failed_step() -> None:
     aborted_step = factories.node("JobRun", label="migrate", status="aborted")
     subject = run("aborted", concluded=True, in_flight=False, concluded_at=NOW)
-    incident_text = text(subject, factories.node("Workflow", steps=(FAILED, aborted_step)))
-    assert "at step “migrate”" in incident_text
-    assert "Step: migrate" in incident_text.splitlines()
-    assert "exit code 1" not in incident_text
+    root = factories.node("Workflow", steps=(FAILED, aborted_step))
+    assert dict(lines(subject, root))["step"] == {"step": "migrate"}
+    assert "exit code 1" not in text(subject, root)
 
 
 def test_incident_summary_of_successful_run_leaves_out_failed_step() -> None:
     subject = run("success", concluded=True, in_flight=False, concluded_at=NOW)
-    incident_text = text(subject, factories.node("Workflow", steps=(FAILED,)))
-    assert "Step:" not in incident_text
-    assert "Error:" not in incident_text
+    found = dict(lines(subject, factories.node("Workflow", steps=(FAILED,))))
+    assert not found.keys() & {"step", "error"}
 
 
 def test_incident_summary_of_removed_run_has_last_step() -> None:
     step = factories.node("JobRun", label="migrate", status="waiting")
-    incident_text = text(
-        run(in_flight=False, removed_at=NOW), factories.node("Workflow", steps=(FAILED, step))
-    )
-    assert "at step “migrate”" in incident_text
-    assert "Step: migrate" in incident_text.splitlines()
+    subject = run(in_flight=False, removed_at=NOW)
+    found = dict(lines(subject, factories.node("Workflow", steps=(FAILED, step))))
+    assert found["step"] == {"step": "migrate"}
+    assert found["removed_at"] == {"time": "2026-01-01 03:00:00 CET"}
 
 
 def test_incident_summary_leaves_out_unknown_fields() -> None:
-    incident_text = text(run(name="", started_at=None))
-    assert [line.partition(":")[0] for line in incident_text.splitlines()[2:]] == [
-        "Run", "Location", "Status", "Created", "", "https",
-    ]  # fmt: skip
+    found = [key for key, _params in lines(run(name="", started_at=None))]
+    assert found == ["run", "location", "not_concluded", "created_at"]
 
 
 def test_incident_summary_names_first_five_queued_runs() -> None:
     waiting = tuple(run("queued", name=f"R{number}", run_id=f"{number}") for number in range(8))
-    incident_text = text(run(), related=RelatedRuns("", queued_behind=waiting))
-    assert "Queued behind: R0 (0), R1 (1), R2 (2), R3 (3), R4 (4) and 3 more" in incident_text
+    facts = build(run(), related=RelatedRuns("", queued_behind=waiting))[2]
+    assert keys(facts).endswith("queued_behind more related")
+    assert (params(facts)["runs"], params(facts)["n"]) == (
+        "R0 (0), R1 (1), R2 (2), R3 (3), R4 (4)",
+        3,
+    )
 
 
 def test_incident_summary_names_skipped_runs() -> None:
     skipped = tuple(run("skipped", name=f"R{number}", run_id=f"{number}") for number in range(7))
     sentence = "7 runs skipped since this run was created."
-    incident_text = text(
-        run(), related=RelatedRuns("", skipped_meanwhile=skipped, skipped_text=sentence)
-    ).splitlines()
-    assert incident_text[0].endswith(sentence)
-    assert (
-        "7 runs skipped since this run was created: R0 (0), R1 (1), R2 (2), R3 (3), R4 "
-        "(4) and 2 more"
-    ) in incident_text
+    related = RelatedRuns("", skipped_meanwhile=skipped, skipped_text=sentence)
+    found = params(build(run(), related=related)[2])
+    assert found["what"] == sentence.rstrip(".")
+    assert (found["runs"], found["n"]) == ("R0 (0), R1 (1), R2 (2), R3 (3), R4 (4)", 2)
+    assert text(run(), related=related).splitlines()[0].endswith(sentence)
 
 
 def test_incident_summary_of_skipped_run_names_superseding_run() -> None:
@@ -182,36 +215,36 @@ def test_incident_summary_of_skipped_run_names_superseding_run() -> None:
         superseded_text="Another run was in flight when it was created.",
     )
     subject = run("skipped", concluded=True, in_flight=False)
-    incident_text = text(subject, related=related).splitlines()
-    assert incident_text[0].endswith(" Another run was in flight when it was created.")
-    assert "Another run was in flight when it was created: Hotfix (r-2)" in incident_text
+    sentence = related.superseded_text
+    assert text(subject, related=related).splitlines()[0].endswith(f" {sentence}")
+    expected = {"what": str(sentence).rstrip("."), "runs": "Hotfix (r-2)"}
+    assert ("related", expected) in lines(subject, related=related)
 
 
 def test_incident_summary_of_last_success_leaves_out_last_success() -> None:
     subject = run("success", pk=7, concluded=True, in_flight=False)
-    assert "Last good" not in text(subject, related=RelatedRuns("", last_success=subject))
+    found = dict(lines(subject, related=RelatedRuns("", last_success=subject)))
+    assert not found.keys() & {"last_success", "last_success_concluded"}
 
 
 def test_incident_summary_link_is_a_separate_part() -> None:
-    parts = incident_summary.build(run(), None, None, ("It runs.",), RelatedRuns(""), [], url=URL)
+    parts = build(run())
     assert parts[-1] == Link(URL)
     assert isinstance(parts[-1], Link)
 
 
 def test_incident_summary_shows_external_abort() -> None:
-    incident_text = text(run("aborting", aborting_since=NOW))
-    assert (
-        "Abort: Aborting since 2026-01-01 03:00:00 CET; requested outside this "
-        "dashboard." in incident_text
-    )
+    subject = run("aborting", aborting_since=NOW)
+    story = abort_messages.describe_external(subject).dated_text
+    assert "2026-01-01 03:00:00 CET" in story
+    assert ("abort", {"story": story}) in lines(subject)
 
 
 def test_incident_summary_of_abort_with_unknown_start_says_at_least() -> None:
     aborting = run("aborting", status_since=NOW, first_synced_at=NOW)
-    sentence = (
-        "Aborting since 2026-01-01 03:00:00 CET or earlier; requested outside this dashboard."
-    )
-    assert sentence in text(aborting)
+    message = abort_messages.describe_external(aborting)
+    assert keys(message.text) == "external_or_earlier"
+    assert ("abort", {"story": message.dated_text}) in lines(aborting)
 
 
 @pytest.mark.django_db
@@ -230,10 +263,7 @@ def test_incident_summary_times_have_date_and_time_zone(
     )  # fmt: skip
     for event_type in EventType:
         AbortEvent.objects.create(abort=abort, event_type=event_type, occurred_at=NOW, detail="")
-    parts = incident_summary.build(
-        subject, None, None, ("It runs.",), RelatedRuns(""), [abort], url=URL
-    )
-    incident_text = to_text(parts, NOW)
+    incident_text = to_text(build(subject, aborts=[abort])[2])
     full_time = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d CET")
     assert full_time.search(incident_text)
     assert re.search(r"\d:\d\d", full_time.sub("", incident_text)) is None, incident_text
@@ -244,13 +274,14 @@ def test_incident_summary_shows_abort_user_reason_and_timeline(manager: User) ->
     subject = factories.run(factories.stage(), status="aborting")
     abort = factories.abort(subject, manager, reason="Stuck\nfor ever", requested_at=NOW)
     AbortEvent.objects.create(abort=abort, event_type=EventType.SENT, occurred_at=NOW)
-    parts = incident_summary.build(
-        subject, None, None, ("It is aborting.",), RelatedRuns(""), [abort], url=URL
-    )
-    incident_text = to_text(parts, NOW).splitlines()
-    assert any(line.startswith("Abort: Abort accepted; aborting since") for line in incident_text)
-    assert "  Requested by manager, 2026-01-01 03:00:00 CET: “Stuck for ever”" in incident_text
-    assert "  2026-01-01 03:00:00 CET Sent to Northflank." in incident_text
+    found = dict(lines(subject, aborts=[abort]))
+    story = abort_messages.describe(abort, subject).dated_text
+    assert found["abort"] == {"story": story}
+    assert found["requested_reason"] == {
+        "who": "manager", "time": "2026-01-01 03:00:00 CET", "reason": "Stuck for ever",
+    }  # fmt: skip
+    [entry] = abort_timeline.entries(abort, abort.events.all())
+    assert f"\n  2026-01-01 03:00:00 CET {entry.text}" in text(subject, aborts=[abort])
 
 
 @given(runs(), trees)
@@ -271,26 +302,24 @@ def test_incident_summary_shows_current_and_past_acknowledgements() -> None:
         acknowledgement("bea", ended_at=NOW - timedelta(minutes=1)),
         acknowledgement("cem\nStatus: done"),
     ]
-    parts = incident_summary.build(
-        run(), None, None, ("It runs.",), RelatedRuns(""), [], acknowledgements, url=URL
-    )
-    lines = to_text(parts, NOW).splitlines()
-    assert [line for line in lines if "cknowledge" in line] == [
+    since = "2026-01-01 02:55:00 CET"
+    assert lines(run(), acknowledgements=acknowledgements)[-3:] == [
         (
-            "Acknowledged by ana from 2026-01-01 02:55:00 CET to 2026-01-01 02:58:00 CET; "
-            "reassigned to cem"
+            "reassigned",
+            {"who": "ana", "since": since, "until": "2026-01-01 02:58:00 CET", "by": "cem"},
         ),
-        "Acknowledged by bea from 2026-01-01 02:55:00 CET to 2026-01-01 02:59:00 CET",
-        "Acknowledged by cem Status: done since 2026-01-01 02:55:00 CET",
+        (
+            "released",
+            {"who": "bea", "since": since, "until": "2026-01-01 02:59:00 CET", "by": ""},
+        ),
+        ("acknowledged", {"who": "cem Status: done", "since": since}),
     ]
 
 
 def test_incident_summary_limits_acknowledgements_to_latest() -> None:
     acknowledgements = [acknowledgement(f"a{number}", ended_at=NOW) for number in range(9)]
-    parts = incident_summary.build(
-        run(), None, None, ("It runs.",), RelatedRuns(""), [], acknowledgements, url=URL
-    )
-    text = to_text(parts, NOW)
-    assert "9 acknowledgements; the latest:" in text
-    assert text.count("Acknowledged by") == incident_summary.MAX_LISTED
-    assert "Acknowledged by a8" in text
+    found = lines(run(), acknowledgements=acknowledgements)[-incident_summary.MAX_LISTED - 1 :]
+    assert found[0] == ("acknowledgements", {"n": 9})
+    assert [found_params["who"] for _key, found_params in found[1:]] == [
+        f"a{n}" for n in range(4, 9)
+    ]

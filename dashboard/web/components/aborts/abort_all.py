@@ -9,6 +9,7 @@ from django.db.models import BigIntegerField, Count, Model, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard import aborts
 from dashboard.accounts.permissions import Permissions
@@ -17,7 +18,7 @@ from dashboard.models import Abort, Pipeline, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import statuses
-from dashboard.texts.rich_text import RichText
+from dashboard.texts.rich_text import Message, MessageTable, RichText
 from dashboard.web.components.runs import run_row
 from dashboard.web.components.runs.run_row import RunRow
 from dashboard.web.http import keys
@@ -32,6 +33,36 @@ _ABORTABLE_STATUSES = [
     for status in statuses.RUN_STATUSES
     if status not in {"aborting", "aborted", "success", "failure", "skipped"}
 ]
+
+_text = MessageTable(
+    {
+        # The button: which runs in flight it leaves out.
+        "all": gettext_lazy("Abort all %(count)d in flight in %(place)s…"),
+        "all_allowed": gettext_lazy("Abort all %(count)d in %(place)s that you can abort…"),
+        "all_filtered": gettext_lazy(
+            "Abort all %(count)d in flight in %(place)s that match the filter…"
+        ),
+        "other": gettext_lazy("Abort the other %(count)d in flight in %(place)s…"),
+        "other_allowed": gettext_lazy("Abort the other %(count)d in %(place)s that you can abort…"),
+        "other_filtered": gettext_lazy(
+            "Abort the other %(count)d in flight in %(place)s that match the filter…"
+        ),
+        # Why a run is excluded.
+        "removed": gettext_lazy("Removed from Northflank."),
+        "ended": gettext_lazy("Already ended: %(word)s."),
+        "aborting": gettext_lazy("Already being aborted."),
+        # Why no abort can be requested.
+        "nothing_selected": gettext_lazy("No runs selected."),
+        "all_excluded": gettext_lazy("None of these runs can be aborted."),
+        "too_many": gettext_lazy(
+            "At most %(most)d runs can be aborted at once; %(count)d are selected."
+        ),
+        # What was selected and is missing.
+        "some_missing": gettext_lazy("%(missing)d of the %(count)d runs can no longer be aborted."),
+        "pipeline_missing": gettext_lazy("Pipeline not found."),
+        "stage_missing": gettext_lazy("Stage not found."),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +86,11 @@ class AbortAllOffer:
         return 1 < self.count <= aborts.MAX_RUNS
 
     @property
-    def label(self) -> str:
+    def label(self) -> Message:
         """The button's label: how many runs, where and, if runs in flight are left out, why."""
-        if self.is_filtered and self.has_aborting:
-            text = _("Abort the other %(count)d in flight in %(place)s that match the filter…")
-        elif self.is_filtered:
-            text = _("Abort all %(count)d in flight in %(place)s that match the filter…")
-        elif self.has_aborting and self.has_denied:
-            text = _("Abort the other %(count)d in %(place)s that you can abort…")
-        elif self.has_aborting:
-            text = _("Abort the other %(count)d in flight in %(place)s…")
-        elif self.has_denied:
-            text = _("Abort all %(count)d in %(place)s that you can abort…")
-        else:
-            text = _("Abort all %(count)d in flight in %(place)s…")
-        return text % {"count": self.count, "place": self.place}
+        key = "other" if self.has_aborting else "all"
+        suffix = "_filtered" if self.is_filtered else "_allowed" if self.has_denied else ""
+        return _text(key + suffix, count=self.count, place=self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +110,7 @@ class BulkAbortConfirmation:
     excluded: list[tuple[RunRow, RichText]] = field(default_factory=list)  # (run, why)
     is_reason_required: bool = False
     is_count_required: bool = False
-    blocking_reason: str = ""  # why no abort can be requested; empty: one can
+    blocking_reason: Message | str = ""  # why no abort can be requested; empty: one can
 
     @property
     def rows(self) -> list[RunRow]:
@@ -116,11 +137,10 @@ class BulkAbortConfirmation:
         """Whether the list of excluded runs is shown unfolded."""
         return len(self.excluded) <= _MAX_UNFOLDED
 
-    def missing_text(self, requested_count: int) -> str:
+    def missing_text(self, requested_count: int) -> Message | str:
         """Return how many of the requested runs can't be aborted; empty if all can."""
         missing = requested_count - self.count
-        template = _("%(missing)d of the %(count)d runs can no longer be aborted.")
-        return template % {"missing": missing, "count": requested_count} if missing else ""
+        return _text("some_missing", missing=missing, count=requested_count) if missing else ""
 
     @property
     def back_url(self) -> str:
@@ -182,13 +202,13 @@ def selected_run_keys(request: HttpRequest, permissions: Permissions) -> list[in
         pipelines = Pipeline.objects.filter(permissions.project_filter("project"))
         pipeline = _by_key(pipelines, request.GET["pipeline"])
         if pipeline is None:
-            raise PageNotFound(_("Pipeline not found."))
+            raise PageNotFound(_text("pipeline_missing"))
         stages = Stage.objects.filter(permissions.stage_filter(), pipeline=pipeline)
         runs = Run.objects.filter(stage__in=stages)
     elif "stage" in request.GET:
         stage = _by_key(Stage.objects.filter(permissions.stage_filter()), request.GET["stage"])
         if stage is None:
-            raise PageNotFound(_("Stage not found."))
+            raise PageNotFound(_text("stage_missing"))
         status = request.GET.get("status", "")
         runs = stage.runs.filter(status=status) if status else stage.runs.all()
     else:
@@ -226,25 +246,22 @@ def prepare_confirmation(
 def _exclusion_reason(run: Run, row: RunRow) -> RichText:
     if not run.in_flight:
         if row.is_removed:
-            return _("Removed from Northflank.")
-        return _("Already ended: %(word)s.") % {"word": statuses.inline_label(run.status)}
+            return _text("removed")
+        return _text("ended", word=statuses.inline_label(run.status))
     if not row.may_abort:
         return row.denied_reason
     if not row.is_selectable:
-        return row.abort.message.text if row.abort else _("Already being aborted.")
+        return row.abort.message.text if row.abort else _text("aborting")
     return ""
 
 
-def _blocking_reason(confirmation: BulkAbortConfirmation, runs: Sequence[Run]) -> str:
+def _blocking_reason(confirmation: BulkAbortConfirmation, runs: Sequence[Run]) -> Message | str:
     if not runs:
-        return _("No runs selected.")
+        return _text("nothing_selected")
     if not confirmation.groups:
-        return _("None of these runs can be aborted.")
+        return _text("all_excluded")
     if confirmation.count > aborts.MAX_RUNS:
-        return _("At most %(most)d runs can be aborted at once; %(count)d are selected.") % {
-            "most": aborts.MAX_RUNS,
-            "count": confirmation.count,
-        }
+        return _text("too_many", most=aborts.MAX_RUNS, count=confirmation.count)
     return ""
 
 

@@ -25,6 +25,7 @@ from dashboard.models import Abort, Stage
 from dashboard.models.aborts import AbortQuerySet, AbortState
 from dashboard.models.catalog import StageName
 from dashboard.texts import durations
+from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components import macros
 from dashboard.web.components.aborts import abort_details
 from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter
@@ -35,6 +36,15 @@ PER_PAGE = 100
 PARAMETERS = ("username", "text", "state", "project", "stage", "from", "to", "by_me")
 MAX_TEXT_LENGTH = 200  # characters of a search text
 _YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
+_text = MessageTable(
+    {
+        "unknown_value": gettext_lazy("Unknown %(what)s “%(value)s” ignored."),
+        "text_cut": gettext_lazy(
+            "Only the first %(count)d characters of “%(text)s…” are searched."
+        ),
+        "invalid_date": gettext_lazy("Invalid date “%(day)s” ignored; use the format 2026-03-31."),
+    }
+)
 
 
 # What a row is made of: all of the abort, a third of the columns of its run and stage.
@@ -165,8 +175,7 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
             abort_filter.narrow(name, value, choices[value])
         elif value:
             abort_filter.warnings.append(
-                _("Unknown %(what)s “%(value)s” ignored.")
-                % {"what": description, "value": value[:MAX_QUOTED]}
+                _text("unknown_value", what=description, value=value[:MAX_QUOTED])
             )
     if from_date := _date_value(abort_filter, values, "from"):
         abort_filter.narrow(
@@ -318,10 +327,7 @@ def build_row(abort: Abort) -> AbortRow:
 def _text_value(abort_filter: AbortFilter, values: Mapping[str, str], name: str) -> str:
     text = values[name]
     if len(text) > MAX_TEXT_LENGTH:
-        abort_filter.warnings.append(
-            _("Only the first %(count)d characters of “%(text)s…” are searched.")
-            % {"count": MAX_TEXT_LENGTH, "text": text[:40]}
-        )
+        abort_filter.warnings.append(_text("text_cut", count=MAX_TEXT_LENGTH, text=text[:40]))
     return text[:MAX_TEXT_LENGTH]
 
 
@@ -334,10 +340,7 @@ def _date_value(abort_filter: AbortFilter, values: Mapping[str, str], name: str)
     except ValueError:
         day = None
     if day is None or day.year not in _YEARS:
-        abort_filter.warnings.append(
-            _("Invalid date “%(day)s” ignored; use the format 2026-03-31.")
-            % {"day": value[:MAX_QUOTED]}
-        )
+        abort_filter.warnings.append(_text("invalid_date", day=value[:MAX_QUOTED]))
         return None
     return day
 

@@ -9,8 +9,9 @@ from urllib.parse import urlencode
 
 from django.http import QueryDict
 from django.utils.functional import Promise
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+
+from dashboard.texts.rich_text import Message, MessageTable
 
 MAX_QUERY_LENGTH = 200  # characters of a search text
 MAX_PAGE_DIGITS = 6
@@ -21,6 +22,13 @@ CHOICES: dict[str, str | Promise] = {
     "flight": gettext_lazy("In flight"),
     "attention": gettext_lazy("Needs attention"),
 }
+_text = MessageTable(
+    {
+        "text_cut": gettext_lazy("Only the first %(n)d characters are searched."),
+        "unknown_filter": gettext_lazy("Unknown filter “%(show)s” ignored; showing all pipelines."),
+        "invalid_page": gettext_lazy("Invalid page “%(page)s” ignored; showing the first."),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ class BoardFilter:
     q: str = ""
     show: str = ""
     page: int = 1
-    warnings: list[str] = field(default_factory=list)  # about ignored parameters, for the user
+    warnings: list[Message] = field(default_factory=list)  # about ignored parameters, for the user
 
     def __bool__(self) -> bool:
         return bool(self.q or self.show)
@@ -79,14 +87,11 @@ def parse(parameters: QueryDict) -> BoardFilter:
     page = parameters.get("page", "1")
     warnings = []
     if len(q) > MAX_QUERY_LENGTH:
-        text = _("Only the first %(n)d characters are searched.")
-        warnings.append(text % {"n": MAX_QUERY_LENGTH})
+        warnings.append(_text("text_cut", n=MAX_QUERY_LENGTH))
     if show not in CHOICES:
-        text = _("Unknown filter “%(show)s” ignored; showing all pipelines.")
-        warnings.append(text % {"show": show[:80]})
+        warnings.append(_text("unknown_filter", show=show[:80]))
     if not _is_page_number(page):
-        text = _("Invalid page “%(page)s” ignored; showing the first.")
-        warnings.append(text % {"page": page[:80]})
+        warnings.append(_text("invalid_page", page=page[:80]))
     return BoardFilter(
         q[:MAX_QUERY_LENGTH],
         show if show in CHOICES else "",

@@ -5,14 +5,78 @@ from datetime import datetime
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.sync.reports.read_totals import ReadTotals
+from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists.filters import ALL_RUNS_URL, RunFilter
 from dashboard.web.components.lists.pagination import PageOfRuns
 from dashboard.web.http import lookup
+
+_text = MessageTable(
+    {
+        # Runs that need attention, in flight, or failed in the last day.
+        "attention": gettext_lazy("Nothing needs attention."),
+        "attention_incomplete": gettext_lazy("Nothing found so far needs attention."),
+        "attention_stale": gettext_lazy("Nothing needed attention at the last update."),
+        "in_flight": gettext_lazy("No runs in flight."),
+        "in_flight_visible": gettext_lazy("No runs in flight that you can see."),
+        "in_flight_above": gettext_lazy("All runs in flight are listed above."),
+        "in_flight_above_incomplete": gettext_lazy(
+            "All runs in flight found so far are listed above."
+        ),
+        "in_flight_incomplete": gettext_lazy("No runs in flight found so far."),
+        "in_flight_stale": gettext_lazy(
+            "No runs were in flight at the last update; there may be some now."
+        ),
+        "in_flight_unread": gettext_lazy("Runs are being read from Northflank."),
+        "no_release_flows": gettext_lazy("No stage has a release flow."),
+        "failures": gettext_lazy("No runs failed in the last day."),
+        "failures_visible": gettext_lazy("No runs that you can see failed in the last day."),
+        "failures_above": gettext_lazy("All failed runs are listed above."),
+        "failures_incomplete": gettext_lazy("No failed runs found so far."),
+        "failures_stale": gettext_lazy("No failed runs at the last update."),
+        "failures_unread": gettext_lazy("Not known yet."),
+        # Runs of a stage.
+        "runs": gettext_lazy("This stage has no runs yet."),
+        "runs_filtered": gettext_lazy("No matching runs."),
+        "runs_past_end": gettext_lazy("No more runs."),
+        "runs_searched": gettext_lazy("No match in the %(count)s runs searched."),
+        "runs_unread": gettext_lazy("The runs of this stage have not been read yet."),
+        "no_release_flow": gettext_lazy("This stage has no release flow."),
+        # Logs, by the names of their pages.
+        "aborts": gettext_lazy("No runs have been aborted from this dashboard yet."),
+        "aborts_visible": gettext_lazy(
+            "No runs that you can see have been aborted from this dashboard yet."
+        ),
+        "aborts_filtered": gettext_lazy("No matching aborts."),
+        "aborts_past_end": gettext_lazy("No older aborts."),
+        "aborts_all": gettext_lazy("Show all aborts"),
+        "access_log": gettext_lazy("Nobody has signed in yet."),
+        "access_log_filtered": gettext_lazy("No matching events."),
+        "access_log_past_end": gettext_lazy("No older events."),
+        "access_log_all": gettext_lazy("Show all events"),
+        "bulk_aborts": gettext_lazy("No bulk aborts yet."),
+        "bulk_aborts_visible": gettext_lazy("No bulk aborts of runs that you can see yet."),
+        "bulk_aborts_past_end": gettext_lazy("No older bulk aborts."),
+        "rights_changes": gettext_lazy("No rights have been changed yet."),
+        "rights_changes_filtered": gettext_lazy("No matching changes."),
+        "rights_changes_past_end": gettext_lazy("No older changes."),
+        "rights_changes_all": gettext_lazy("Show all changes"),
+        # The board.
+        "pipelines": gettext_lazy("The API token has access to no pipelines."),
+        "pipelines_visible": gettext_lazy("No pipelines that you can see."),
+        "pipelines_filtered": gettext_lazy("No matching pipelines."),
+        "pipelines_filtered_incomplete": gettext_lazy("No matching pipelines so far."),
+        "pipelines_unread": gettext_lazy("No pipelines have been read from Northflank yet."),
+        "projects_unread": gettext_lazy("No projects have been read from Northflank yet."),
+        "past_last_page": lambda n: ngettext(
+            "The list has only %(n)d page.", "The list has only %(n)d pages.", n
+        ),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +84,8 @@ class EmptyState:
     """The text and button in place of an empty list."""
 
     kind: str
-    text: str
-    action_label: str = ""
+    text: Message
+    action_label: Message | str = ""
     action_url: str = ""
     id: str = ""  # of its element, if the stream updates it
     coverage: "StageCoverage | None" = None  # the data that the text relies on
@@ -50,13 +114,12 @@ def stage_coverage(totals: ReadTotals) -> StageCoverage | None:
 
 def attention(data_age: DataAge, totals: ReadTotals) -> EmptyState:
     """Return the empty state of the runs that need attention; `totals` are of visible stages."""
-    kind, text = "all_well", _("Nothing needs attention.")
     if data_age.incomplete_text:  # the line above the list shows the coverage
-        text = _("Nothing found so far needs attention.")
-        return EmptyState("cannot_see", text, id="empty-attention")
-    if data_age.is_stale:
-        kind, text = "cannot_see", _("Nothing needed attention at the last update.")
-    return EmptyState(kind, text, id="empty-attention", coverage=stage_coverage(totals))
+        return EmptyState("cannot_see", _text("attention_incomplete"), id="empty-attention")
+    kind, key = (
+        ("cannot_see", "attention_stale") if data_age.is_stale else ("all_well", "attention")
+    )
+    return EmptyState(kind, _text(key), id="empty-attention", coverage=stage_coverage(totals))
 
 
 def in_flight(
@@ -67,38 +130,30 @@ def in_flight(
     `above_count` is the number of runs in flight that the page lists above.
     """
     element_id, coverage = "empty-in-flight", stage_coverage(totals)
+    kind = "cannot_see"
     if above_count:
-        text = _("All runs in flight are listed above.")
-        if data_age.incomplete_text:
-            text = _("All runs in flight found so far are listed above.")
-        return EmptyState("above", text, id=element_id)
-    if not totals.stages and not permissions.can_view_all:
-        return EmptyState("nothing_seen", _("No runs in flight that you can see."), id=element_id)
-    if not totals.stages and lookup.is_catalog_loaded():
-        return replace(
-            pipelines(
-                permissions, is_catalog_loaded=True, is_incomplete=bool(data_age.incomplete_text)
-            ),
-            id=element_id,
-        )
-    if not totals.stages:
-        return EmptyState(
-            "cannot_see", _("No pipelines have been read from Northflank yet."), id=element_id
-        )
-    if coverage is None and not totals.with_flow:
-        return EmptyState("nothing_exists", _("No stage has a release flow."), id=element_id)
-    if coverage is None:
-        return EmptyState("cannot_see", _("Runs are being read from Northflank."), id=element_id)
-    if data_age.is_stale:
-        text = _("No runs were in flight at the last update; there may be some now.")
-        return EmptyState("cannot_see", text, id=element_id, coverage=coverage)
-    if data_age.incomplete_text:
-        text = _("No runs in flight found so far.")
-        return EmptyState("cannot_see", text, id=element_id)
-    text = _("No runs in flight.")
-    if not permissions.can_view_all:
-        text = _("No runs in flight that you can see.")
-    return EmptyState("all_well", text, id=element_id, coverage=coverage)
+        kind = "above"
+        key = "in_flight_above_incomplete" if data_age.incomplete_text else "in_flight_above"
+    elif not totals.stages and not permissions.can_view_all:
+        kind, key = "nothing_seen", "in_flight_visible"
+    elif not totals.stages and lookup.is_catalog_loaded():
+        is_incomplete = bool(data_age.incomplete_text)
+        empty = pipelines(permissions, is_catalog_loaded=True, is_incomplete=is_incomplete)
+        return replace(empty, id=element_id)
+    elif not totals.stages:
+        key = "pipelines_unread"
+    elif coverage is None and not totals.with_flow:
+        kind, key = "nothing_exists", "no_release_flows"
+    elif coverage is None:
+        key = "in_flight_unread"
+    elif data_age.is_stale:
+        return EmptyState(kind, _text("in_flight_stale"), id=element_id, coverage=coverage)
+    elif data_age.incomplete_text:
+        key = "in_flight_incomplete"
+    else:
+        text = _text("in_flight" if permissions.can_view_all else "in_flight_visible")
+        return EmptyState("all_well", text, id=element_id, coverage=coverage)
+    return EmptyState(kind, _text(key), id=element_id)
 
 
 def failures(permissions: Permissions, data_age: DataAge, above_count: int = 0) -> EmptyState:
@@ -106,86 +161,48 @@ def failures(permissions: Permissions, data_age: DataAge, above_count: int = 0) 
 
     `above_count` is the number of failed runs that the page lists above.
     """
+    kind = "cannot_see"
     if above_count:
-        return EmptyState("above", _("All failed runs are listed above."), id="empty-failed")
-    kind, text = "all_well", _("No runs failed in the last day.")
-    if not permissions.can_view_all:
-        text = _("No runs that you can see failed in the last day.")
-    if data_age.synced_at is None:
-        kind, text = "cannot_see", _("Not known yet.")
+        kind, key = "above", "failures_above"
+    elif data_age.synced_at is None:
+        key = "failures_unread"
     elif data_age.incomplete_text:
-        kind, text = "cannot_see", _("No failed runs found so far.")
+        key = "failures_incomplete"
     elif data_age.is_stale:
-        kind, text = "cannot_see", _("No failed runs at the last update.")
-    return EmptyState(kind, text, id="empty-failed")
+        key = "failures_stale"
+    else:
+        kind, key = "all_well", "failures" if permissions.can_view_all else "failures_visible"
+    return EmptyState(kind, _text(key), id="empty-failed")
 
 
 def runs(data_age: DataAge, run_filter: RunFilter, page: PageOfRuns) -> EmptyState:
     """Return the empty state of a page of a stage's runs."""
     kind = "nothing_matches"
     if page.scanned:
-        next_url = page.newer_url or page.older_url
-        text = _("No match in the %(count)s runs searched.")
-        return EmptyState(
-            kind, text % {"count": f"{page.scanned:,}"}, _("Search further"), next_url
-        )
+        text = _text("runs_searched", count=f"{page.scanned:,}")
+        return EmptyState(kind, text, _("Search further"), page.newer_url or page.older_url)
     if run_filter.cursor:
-        return EmptyState(kind, _("No more runs."), _("Newest"), page.newest_url)
+        return EmptyState(kind, _text("runs_past_end"), _("Newest"), page.newest_url)
     if run_filter.parameters:
-        return EmptyState(kind, _("No matching runs."), _("Show all runs"), ALL_RUNS_URL)
+        return EmptyState(kind, _text("runs_filtered"), _("Show all runs"), ALL_RUNS_URL)
     if data_age.synced_at is None:
-        return EmptyState("cannot_see", _("The runs of this stage have not been read yet."))
-    return EmptyState("nothing_exists", _("This stage has no runs yet."))
+        return EmptyState("cannot_see", _text("runs_unread"))
+    return EmptyState("nothing_exists", _text("runs"))
 
 
-def aborts(*, is_filtered: bool, is_past_end: bool, sees_all: bool) -> EmptyState:
-    """Return the empty state of the abort log."""
-    all_url = reverse("aborts")
+def log(
+    name: str, *, is_past_end: bool, is_filtered: bool = False, sees_all: bool = True
+) -> EmptyState:
+    """Return the empty state of the page `name`: aborts, bulk aborts, access log, rights changes.
+
+    `sees_all` is whether the user may view all runs.
+    """
+    kind, url = "nothing_matches", reverse(name)
     if is_filtered:
-        return EmptyState(
-            "nothing_matches", _("No matching aborts."), _("Show all aborts"), all_url
-        )
+        return EmptyState(kind, _text(f"{name}_filtered"), _text(f"{name}_all"), url)
     if is_past_end:
-        return EmptyState("nothing_matches", _("No older aborts."), _("Newest"), all_url)
-    if not sees_all:
-        text = _("No runs that you can see have been aborted from this dashboard yet.")
-        return EmptyState("nothing_exists", text)
-    return EmptyState("nothing_exists", _("No runs have been aborted from this dashboard yet."))
-
-
-def access_log(*, is_filtered: bool, is_past_end: bool) -> EmptyState:
-    """Return the empty state of the access log."""
-    all_url = reverse("access_log")
-    if is_filtered:
-        return EmptyState(
-            "nothing_matches", _("No matching events."), _("Show all events"), all_url
-        )
-    if is_past_end:
-        return EmptyState("nothing_matches", _("No older events."), _("Newest"), all_url)
-    return EmptyState("nothing_exists", _("Nobody has signed in yet."))
-
-
-def bulk_aborts(*, is_past_end: bool, sees_all: bool) -> EmptyState:
-    """Return the empty state of the list of bulk aborts."""
-    if is_past_end:
-        newest_url = reverse("bulk_aborts")
-        return EmptyState("nothing_matches", _("No older bulk aborts."), _("Newest"), newest_url)
-    if not sees_all:
-        text = _("No bulk aborts of runs that you can see yet.")
-        return EmptyState("nothing_exists", text)
-    return EmptyState("nothing_exists", _("No bulk aborts yet."))
-
-
-def rights_changes(*, is_filtered: bool, is_past_end: bool) -> EmptyState:
-    """Return the empty state of the changes of rights."""
-    all_url = reverse("rights_changes")
-    if is_filtered:
-        return EmptyState(
-            "nothing_matches", _("No matching changes."), _("Show all changes"), all_url
-        )
-    if is_past_end:
-        return EmptyState("nothing_matches", _("No older changes."), _("Newest"), all_url)
-    return EmptyState("nothing_exists", _("No rights have been changed yet."))
+        return EmptyState(kind, _text(f"{name}_past_end"), _("Newest"), url)
+    return EmptyState("nothing_exists", _text(name if sees_all else f"{name}_visible"))
 
 
 def pipelines(
@@ -197,24 +214,26 @@ def pipelines(
 ) -> EmptyState:
     """Return the empty state of the board."""
     if is_filtered:
-        all_url = reverse("board")
-        text = _("No matching pipelines so far.") if is_incomplete else _("No matching pipelines.")
-        return EmptyState("nothing_matches", text, _("Show all pipelines"), all_url)
+        key = "pipelines_filtered_incomplete" if is_incomplete else "pipelines_filtered"
+        return EmptyState("nothing_matches", _text(key), _("Show all pipelines"), reverse("board"))
+    kind = "cannot_see"
     if not is_catalog_loaded:
-        return EmptyState("cannot_see", _("No projects have been read from Northflank yet."))
-    if not permissions.can_view_all:
-        return EmptyState("nothing_exists", _("No pipelines that you can see."))
-    if is_incomplete:
-        return EmptyState("cannot_see", _("No pipelines have been read from Northflank yet."))
-    return EmptyState("nothing_exists", _("The API token has access to no pipelines."))
+        key = "projects_unread"
+    elif not permissions.can_view_all:
+        kind, key = "nothing_exists", "pipelines_visible"
+    elif is_incomplete:
+        key = "pipelines_unread"
+    else:
+        kind, key = "nothing_exists", "pipelines"
+    return EmptyState(kind, _text(key))
 
 
 def past_last_page(page_count: int, last_url: str) -> EmptyState:
     """Return the empty state of a page of the board that does not exist."""
-    text = ngettext("The list has only %(n)d page.", "The list has only %(n)d pages.", page_count)
-    return EmptyState("nothing_matches", text % {"n": page_count}, _("Last page"), last_url)
+    text = _text("past_last_page", n=page_count)
+    return EmptyState("nothing_matches", text, _("Last page"), last_url)
 
 
 def no_release_flow() -> EmptyState:
     """Return the empty state of a stage without a release flow."""
-    return EmptyState("nothing_exists", _("This stage has no release flow."))
+    return EmptyState("nothing_exists", _text("no_release_flow"))

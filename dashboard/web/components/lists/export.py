@@ -6,7 +6,7 @@ export neither appears in it nor shifts the others.
 
 import csv
 import io
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils import timezone
 
 from dashboard.db.threads import run_in_db_thread
+from dashboard.texts.rich_text import Message
 from dashboard.web.components.lists.record_pages import Load
 
 # Rows; larger chunks are no faster and block a database thread that new aborts wait for.
@@ -29,7 +30,7 @@ type Encode[T] = Callable[[list[T], bool], bytes]  # arguments: rows, is the fir
 
 
 def respond(
-    name: str, extension: str, warnings: list[str], content: AsyncIterator[bytes]
+    name: str, extension: str, warnings: Iterable[Message], content: AsyncIterator[bytes]
 ) -> HttpResponseBase:
     """Return a file named by `name` and the date; `extension` is csv or json.
 
@@ -37,7 +38,7 @@ def respond(
     but a file would pass for the requested data.
     """
     if warnings:
-        text = "\n".join(warnings)
+        text = "\n".join(map(str, warnings))
         return HttpResponse(f"{text}\n", status=400, content_type="text/plain; charset=utf-8")
     file_name = f"{name}-{timezone.localdate().isoformat()}.{extension}"
     return StreamingHttpResponse(

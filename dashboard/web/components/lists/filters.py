@@ -16,11 +16,12 @@ from django.db.models import Q
 from django.http import QueryDict
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.models import Abort, BulkAbortItem, Run, Stage
 from dashboard.models.runs import STATUS_PREFIX_LENGTH, RunQuerySet, status_start
 from dashboard.runs import statuses
+from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.components.lists.cursor import Cursor
 
 # All runs in flight, as a choice beside the statuses: it is used more often than any of the eight
@@ -33,6 +34,27 @@ NO_NEW_RUNS = "new=none"
 MAX_QUERY_LENGTH = 200  # characters of a search text
 _MAX_UNKNOWN_STATUSES = 30  # offered statuses that are not in RUN_STATUSES
 _YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
+_text = MessageTable(
+    {
+        # Warnings.
+        "unknown_status": gettext_lazy("Unknown status “%(status)s” ignored."),
+        "text_cut": gettext_lazy(
+            "Only the first %(count)d characters of “%(text)s…” are searched."
+        ),
+        "invalid_date": gettext_lazy(
+            "Invalid date “%(day)s” ignored; use 2026-03-31 or 2026-03-31T14:30."
+        ),
+        "invalid_value": gettext_lazy("Invalid value of “%(name)s” ignored; only 1 is allowed."),
+        "page_number": gettext_lazy("Page numbers are not supported; showing newest runs."),
+        "invalid_position": gettext_lazy("Invalid position “%(place)s”; showing newest runs."),
+        # Active filters, by their parameters.
+        "q": gettext_lazy("“%(text)s”"),
+        "from": gettext_lazy("from %(day)s"),
+        "to": gettext_lazy("to %(day)s"),
+        "overdue": gettext_lazy("Overdue"),
+        "by_me": gettext_lazy("Aborted by me"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +70,7 @@ class StatusChoice:
 class Chip:
     """One active filter, with a link that removes it."""
 
-    label: str
+    label: Message | str
     remove_url: str
 
 
@@ -66,7 +88,7 @@ class RunFilter:
     run_keys: frozenset[int] | None = None  # only runs with these keys; None: no restriction
     cursor: Cursor | None = None  # the page starts after this run
     is_ascending: bool = False  # the page continues towards newer runs
-    warnings: tuple[str, ...] = ()  # about ignored parameters, for the user
+    warnings: tuple[Message, ...] = ()  # about ignored parameters, for the user
 
     @cached_property
     def parameters(self) -> tuple[tuple[str, str], ...]:
@@ -225,20 +247,17 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
 
     `user` is the user for the filter "aborted by me"; without one it is not applied.
     """
-    warnings: list[str] = []
+    warnings: list[Message] = []
     available_statuses = (IN_FLIGHT, *statuses.RUN_STATUSES, *_unknown_statuses(stage))
     requested_statuses = [status.replace("\0", "") for status in parameters.getlist("status")]
     warnings += [
-        _("Unknown status “%(status)s” ignored.") % {"status": status[:80]}
+        _text("unknown_status", status=status[:80])
         for status in dict.fromkeys(requested_statuses)
         if status and status not in available_statuses
     ]
     q = parameters.get("q", "").replace("\0", "").strip()
     if len(q) > MAX_QUERY_LENGTH:
-        warnings.append(
-            _("Only the first %(count)d characters of “%(text)s…” are searched.")
-            % {"count": MAX_QUERY_LENGTH, "text": q[:40]}
-        )
+        warnings.append(_text("text_cut", count=MAX_QUERY_LENGTH, text=q[:40]))
     date_inputs, moments = {}, {}
     for name in ("from", "to"):
         value = parameters.get(name, "").strip()
@@ -246,28 +265,20 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
             continue
         moment = _parse_datetime(value, is_end=name == "to")
         if moment is None:
-            warnings.append(
-                _("Invalid date “%(day)s” ignored; use 2026-03-31 or 2026-03-31T14:30.")
-                % {"day": value[:80]}
-            )
+            warnings.append(_text("invalid_date", day=value[:80]))
         else:
             date_inputs[name], moments[name] = value, moment
     for name in ("overdue", "by_me"):
         if parameters.get(name, "") not in {"", "1"}:
-            warnings.append(
-                _("Invalid value of “%(name)s” ignored; only 1 is allowed.") % {"name": name}
-            )
+            warnings.append(_text("invalid_value", name=name))
     if parameters.get("page", "1") != "1":
-        warnings.append(_("Page numbers are not supported; showing newest runs."))
+        warnings.append(_text("page_number"))
     cursor, is_ascending = None, False
     for name in ("before", "after"):
         if encoded_cursor := parameters.get(name, ""):
             cursor, is_ascending = Cursor.decode(encoded_cursor), name == "after"
             if cursor is None:
-                warnings.append(
-                    _("Invalid position “%(place)s”; showing newest runs.")
-                    % {"place": encoded_cursor[:80]}
-                )
+                warnings.append(_text("invalid_position", place=encoded_cursor[:80]))
             break
     return RunFilter(
         available_statuses=available_statuses,
@@ -286,20 +297,16 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
     )
 
 
-def _chip_label(name: str, value: str) -> str:
+def _chip_label(name: str, value: str) -> Message | str:
     match name:
         case "status":
             return status_label(value)[:80]
         case "q":
-            return _("“%(text)s”") % {"text": value}
-        case "from":
-            return _("from %(day)s") % {"day": value.replace("T", " ")}
-        case "to":
-            return _("to %(day)s") % {"day": value.replace("T", " ")}
-        case "overdue":
-            return _("Overdue")
+            return _text("q", text=value)
+        case "from" | "to":
+            return _text(name, day=value.replace("T", " "))
         case _:
-            return _("Aborted by me")
+            return _text(name)
 
 
 def _parse_datetime(text: str, *, is_end: bool) -> datetime | None:

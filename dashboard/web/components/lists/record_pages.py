@@ -9,12 +9,19 @@ from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 from django.db.models import Model
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
+from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.http import keys
 
 POSITION = "before"
 MAX_QUOTED = 80  # characters of a parameter that a warning repeats
+_text = MessageTable(
+    {
+        "unknown_filter": gettext_lazy("Unknown filter “%(name)s” ignored."),
+        "invalid_position": gettext_lazy("Invalid position “%(before)s”; showing the newest."),
+    }
+)
 
 # Returns the rows with keys below the first argument (None: all), newest first, at most the second.
 type Load[T] = Callable[[int | None, int], list[T]]
@@ -26,7 +33,7 @@ class RecordFilter:
 
     before_pk: int | None = None  # a record's key: only records with lower keys match
     parameters: dict[str, str] = field(default_factory=dict)  # the valid ones, without `before`
-    warnings: list[str] = field(default_factory=list)  # about ignored parameters, for the user
+    warnings: list[Message] = field(default_factory=list)  # about ignored parameters, for the user
 
     @property
     def query_string(self) -> str:
@@ -50,15 +57,14 @@ class RecordFilter:
         parameters = {*names, POSITION}
         values = {name: query.get(name, "").replace("\0", "").strip() for name in parameters}
         self.warnings += [
-            _("Unknown filter “%(name)s” ignored.") % {"name": name[:MAX_QUOTED]}
+            _text("unknown_filter", name=name[:MAX_QUOTED])
             for name in query
             if name not in parameters
         ]
         before = values.pop(POSITION)
         self.before_pk = keys.parse_pk(before)
         if before and self.before_pk is None:
-            text = _("Invalid position “%(before)s”; showing the newest.")
-            self.warnings.append(text % {"before": before[:MAX_QUOTED]})
+            self.warnings.append(_text("invalid_position", before=before[:MAX_QUOTED]))
         return values
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import rights_changes
 from dashboard.accounts.rights_changes import State, Subject
 from dashboard.models import RightsChange
 from dashboard.models.accounts.rights_changes import SubjectKind
+from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.components.lists import record_pages
 from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter, RecordPage
 from dashboard.web.components.rights import texts
@@ -19,6 +20,19 @@ from dashboard.web.http import keys
 PER_PAGE = 50
 PARAMETERS = ("name", "subject")
 MAX_NAME_LENGTH = 150  # of Django's user names and groups
+_text = MessageTable(
+    {
+        "unknown_subject": gettext_lazy("Unknown subject “%(subject)s” ignored."),
+        # Parts of a state.
+        "active": gettext_lazy("active"),
+        "staff": gettext_lazy("staff"),
+        "superuser": gettext_lazy("superuser"),
+        "proxy": gettext_lazy("signed in by the proxy"),
+        "name": gettext_lazy("name “%(name)s”"),
+        "group": gettext_lazy("group %(group)s"),
+        "permission": gettext_lazy("Django permission %(name)s"),
+    }
+)
 
 
 @dataclass
@@ -39,8 +53,9 @@ def parse(query: Mapping[str, str]) -> ChangeFilter:
         change_filter.subject = subject
         change_filter.parameters["subject"] = subject.id
     elif values["subject"]:
-        text = _("Unknown subject “%(subject)s” ignored.")
-        change_filter.warnings.append(text % {"subject": values["subject"][:MAX_QUOTED]})
+        change_filter.warnings.append(
+            _text("unknown_subject", subject=values["subject"][:MAX_QUOTED])
+        )
     return change_filter
 
 
@@ -59,8 +74,8 @@ class ChangeRow:
 
     change: RightsChange
     label: str
-    added: list[str]
-    removed: list[str]
+    added: list[Message]
+    removed: list[Message]
     subject_id: str
 
 
@@ -86,28 +101,24 @@ def _row(change: RightsChange) -> ChangeRow:
     return ChangeRow(
         change=change,
         label=str(kind.label),
-        added=sorted(after - before),
-        removed=sorted(before - after),
+        added=sorted(after - before, key=str),
+        removed=sorted(before - after, key=str),
         subject_id=Subject(kind, change.subject_key).id,
     )
 
 
-def _parts(state: State | None) -> Iterator[str]:
-    """Yield what a state consists of, each as a text."""
+def _parts(state: State | None) -> Iterator[Message]:
+    """Yield what a state consists of."""
     values: Mapping[str, Any] = state or {}
-    labels = {
-        "active": _("active"),
-        "staff": _("staff"),
-        "superuser": _("superuser"),
-        "proxy": _("signed in by the proxy"),
-    }
-    yield from (label for name, label in labels.items() if values.get(name))
+    yield from (
+        _text(flag) for flag in ("active", "staff", "superuser", "proxy") if values.get(flag)
+    )
     if values.get("name"):
-        yield _("name “%(name)s”") % {"name": values["name"]}
+        yield _text("name", name=values["name"])
     for name in values.get("groups", ()):
-        yield _("group %(group)s") % {"group": texts.group_text(name)}
+        yield _text("group", group=texts.group_text(name))
     for name in values.get("permissions", ()):
-        yield _("Django permission %(name)s") % {"name": name}
+        yield _text("permission", name=name)
     for grant in values.get("grants", ()):
         projects = texts.project_text(grant["project"])
         yield texts.grant_text(grant["action"], grant["stage"], projects)

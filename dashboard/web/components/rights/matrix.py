@@ -8,11 +8,13 @@ from django.contrib.auth.models import Group
 from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.administration import rights_overview
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Grant, Project
 from dashboard.models.catalog import StageName
+from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.components.rights import texts
 
 # Together at most 100 kB of HTML.
@@ -20,6 +22,12 @@ GROUPS_PER_PAGE = 12
 PROJECTS_PER_PAGE = 6
 MAX_LENGTH = 200  # of a filter
 SCOPES = ("", *StageName.values)  # "": all stages
+_text = MessageTable(
+    {
+        "groups": gettext_lazy("Groups %(first)d–%(last)d of %(total)d"),
+        "projects": gettext_lazy("Projects %(first)d–%(last)d of %(total)d"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +35,7 @@ class Cell:
     """The right of a group in a project and stage."""
 
     action: str  # "": nothing
-    label: str
+    label: Message
     is_granted_here: bool
     reason: str  # the grant that it follows from
 
@@ -49,8 +57,8 @@ class Matrix:
     projects: list[tuple[str, str]]  # slug and name; the first is all projects
     rows: list[Row]
     filter: dict[str, str]  # `group` and `project`
-    group_text: str
-    project_text: str
+    group_text: Message | str
+    project_text: Message | str
     links: dict[str, str]  # addresses of the pages around it
 
     @property
@@ -108,8 +116,8 @@ def load(query: Mapping[str, str]) -> Matrix:
             *(row(group.pk, group.name, member_counts[group.pk]) for group in shown_groups),
         ],
         filter=texts_given,
-        group_text=_page_text(group_page, _("Groups %(first)d–%(last)d of %(total)d")),
-        project_text=_page_text(project_page, _("Projects %(first)d–%(last)d of %(total)d")),
+        group_text=_page_text("groups", group_page),
+        project_text=_page_text("projects", project_page),
         links=_links(texts_given, group_page, project_page),
     )
 
@@ -131,14 +139,11 @@ def _cell(
     return Cell(right.action, texts.action_label(right.action), is_granted_here, reason)
 
 
-def _page_text(page: Page, text: str) -> str:  # type: ignore[type-arg]
+def _page_text(key: str, page: Page) -> Message | str:  # type: ignore[type-arg]
     if not page.paginator.count:
         return ""
-    return text % {
-        "first": page.start_index(),
-        "last": page.end_index(),
-        "total": page.paginator.count,
-    }
+    first, last = page.start_index(), page.end_index()
+    return _text(key, first=first, last=last, total=page.paginator.count)
 
 
 def _links(values: Mapping[str, str], group_page: Page, project_page: Page) -> dict[str, str]:  # type: ignore[type-arg]

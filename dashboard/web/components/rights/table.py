@@ -9,6 +9,7 @@ from dashboard.accounts.administration.rights_overview import Pattern
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Project
 from dashboard.models.catalog import StageName
+from dashboard.texts.rich_text import Message
 from dashboard.web.components.rights import texts
 
 
@@ -18,8 +19,8 @@ class RightCell:
 
     stage: str
     action: str
-    label: str
-    reasons: list[str]
+    label: Message
+    reasons: list[Message | str]
 
 
 @dataclass(frozen=True, slots=True)

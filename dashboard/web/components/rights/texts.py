@@ -3,67 +3,105 @@
 import re
 from collections.abc import Iterable
 
-from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.accounts.administration.group_changes import Effect
 from dashboard.accounts.permissions import Permissions, Right, Rule
 from dashboard.models import Project
 from dashboard.models.accounts.grants import Action
+from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.components import headings
 
 # A name must not turn around the sentence that it stands in.
 _DIRECTION = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_text = MessageTable(
+    {
+        # Actions.
+        "view": gettext_lazy("view"),
+        "abort": gettext_lazy("abort"),
+        "nothing": gettext_lazy("nothing"),
+        # Places.
+        "project": gettext_lazy("project “%(project)s”"),
+        "projects": gettext_lazy("all projects"),
+        "stage": gettext_lazy("%(stage)s of %(projects)s"),
+        "stages": gettext_lazy("all stages of %(projects)s"),
+        # Grants, and why a right is held.
+        "grant": gettext_lazy("%(action)s in %(projects)s"),
+        "grant_stage": gettext_lazy("%(action)s in %(stage)s of %(projects)s"),
+        "group": gettext_lazy("“%(group)s”"),
+        "everybody": gettext_lazy("everybody who is signed in"),
+        "rule": gettext_lazy("by group %(rule)s"),
+        "superuser": gettext_lazy("superuser"),
+        # What a change of grants does.
+        "gaining": lambda n: ngettext(
+            "%(n)d account gains the right to %(action)s there.",
+            "%(n)d accounts gain the right to %(action)s there.",
+            n,
+        ),
+        "losing": lambda n: ngettext(
+            "%(n)d account loses the right to %(action)s there.",
+            "%(n)d accounts lose the right to %(action)s there.",
+            n,
+        ),
+        "unchanged": lambda n: ngettext(
+            "Nothing changes for %(n)d account, because of other grants.",
+            "Nothing changes for %(n)d accounts, because of other grants.",
+            n,
+        ),
+        "no_members": gettext_lazy("The group has no active members: nothing changes for now."),
+        "deletion": lambda n: ngettext(
+            "%(n)d account loses rights.", "%(n)d accounts lose rights.", n
+        ),
+        "deletion_no_loss": gettext_lazy("Nobody’s rights change."),
+    }
+)
 
 
-def action_label(action: str) -> str:
+def action_label(action: str) -> Message:
     """Return a right as a word; "" is nothing."""
-    return {Action.VIEW: _("view"), Action.ABORT: _("abort")}.get(action) or _("nothing")  # type: ignore[call-overload]
+    return _text(action if action in Action.values else "nothing")
 
 
-def project_text(name: str) -> str:
+def project_text(name: str) -> Message:
     """Return a project's name with its kind; "" means all."""
-    if not name:
-        return _("all projects")
-    return _("project “%(project)s”") % {"project": _name(name)}
+    return _text("project", project=_name(name)) if name else _text("projects")
 
 
-def place_text(stage: str, projects: str) -> str:
+def place_text(stage: str, projects: Message) -> Message:
     """Return a project and a stage; "" means all stages."""
-    text = _("%(stage)s of %(projects)s") if stage else _("all stages of %(projects)s")
-    return text % {"stage": stage, "projects": projects}
+    return _text("stage" if stage else "stages", stage=stage, projects=projects)
 
 
-def grant_text(action: str, stage: str, projects: str) -> str:
+def grant_text(action: str, stage: str, projects: Message | str) -> Message:
     """Return a grant without its group: “abort in Staging of all projects”."""
-    text = (
-        _("%(action)s in %(stage)s of %(projects)s") if stage else _("%(action)s in %(projects)s")
-    )
-    return text % {"action": action_label(action), "stage": stage, "projects": projects}
+    key = "grant_stage" if stage else "grant"
+    return _text(key, action=action_label(action), stage=stage, projects=projects)
 
 
-def group_text(group: str) -> str:
+def group_text(group: str) -> Message:
     """Return a group's name in quotes; "" is everybody."""
-    return _("“%(group)s”") % {"group": _name(group)} if group else _("everybody who is signed in")
+    return _text("group", group=_name(group)) if group else _text("everybody")
 
 
 def _name(name: str) -> str:
     return headings.cut(_DIRECTION.sub("", name))
 
 
-def rule_text(rule: Rule, projects: str) -> str:
+def rule_text(rule: Rule, projects: Message | str) -> str:
     """Return a rule with its group; `projects` says where it applies."""
     return f"{group_text(rule.group)}: {grant_text(rule.action, rule.stage, projects)}"
 
 
-def reasons(permissions: Permissions, right: Right, named_projects: str) -> list[str]:
+def reasons(
+    permissions: Permissions, right: Right, named_projects: Message | str
+) -> list[Message | str]:
     """Return why a right is held, one text for each grant; `named_projects` are those it names."""
     if permissions.is_superuser:
-        return [_("superuser")]
-    found = []
+        return [_text("superuser")]
+    found: list[Message | str] = []
     for rule in right.rules:
         text = rule_text(rule, named_projects if rule.project_id else project_text(""))
-        found.append(_("by group %(rule)s") % {"rule": text} if rule.group else text)
+        found.append(_text("rule", rule=text) if rule.group else text)
     return found
 
 
@@ -73,43 +111,14 @@ def project_names(rules: Iterable[Rule]) -> dict[int, str]:
     return {project.pk: str(project) for project in Project.objects.filter(pk__in=keys)}
 
 
-def effect_texts(effect: Effect, action: str) -> list[str]:
+def effect_texts(effect: Effect, action: str) -> list[Message]:
     """Return what a change does to how many accounts, as sentences."""
+    counts = {"gaining": effect.gaining, "losing": effect.losing, "unchanged": effect.unchanged}
     label = action_label(action)
-    texts = []
-    if effect.gaining:
-        text = ngettext(
-            "%(n)d account gains the right to %(action)s there.",
-            "%(n)d accounts gain the right to %(action)s there.",
-            effect.gaining,
-        )
-        texts.append(text % {"n": effect.gaining, "action": label})
-    if effect.losing:
-        text = ngettext(
-            "%(n)d account loses the right to %(action)s there.",
-            "%(n)d accounts lose the right to %(action)s there.",
-            effect.losing,
-        )
-        texts.append(text % {"n": effect.losing, "action": label})
-    if effect.unchanged or not texts:
-        text = ngettext(
-            "Nothing changes for %(n)d account, because of other grants.",
-            "Nothing changes for %(n)d accounts, because of other grants.",
-            effect.unchanged,
-        )
-        if not effect.unchanged:
-            text = _("The group has no active members: nothing changes for now.")
-        texts.append(text % {"n": effect.unchanged})
-    return texts
+    texts = [_text(key, n=n, action=label) for key, n in counts.items() if n]
+    return texts or [_text("no_members")]
 
 
-def loss_text(effect: Effect) -> str:
+def loss_text(effect: Effect) -> Message:
     """Return how many accounts can do less after a group has been deleted."""
-    if not effect.losing:
-        return _("Nobody’s rights change.")
-    text = ngettext(
-        "%(n)d account loses rights.",
-        "%(n)d accounts lose rights.",
-        effect.losing,
-    )
-    return text % {"n": effect.losing}
+    return _text("deletion", n=effect.losing) if effect.losing else _text("deletion_no_loss")

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 
-from django.utils.functional import Promise
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.runs import statuses
 from dashboard.texts import durations
+from dashboard.texts.rich_text import Message, MessageTable, join_texts
 
 MAX_RUNS = 30
 # Longer bars are cut at this multiple of the median, so that one outlier can't flatten the others.
@@ -26,16 +25,29 @@ TOP, HEIGHT = 8, 32  # TOP leaves space for a failure's cross above its bar
 BASE = TOP + HEIGHT
 VIEW_BOX = f"0 0 {MAX_RUNS * SLOT_WIDTH} {BASE}"
 
-# The kind of a run that ended with any other status.
-OTHER = "other"
-# By kind: the label for a count of runs, and for a single run.
-_COUNT_LABELS: dict[str, tuple[Promise, Promise]] = {
-    "success": (gettext_lazy("%(n)d succeeded"), gettext_lazy("Last run: succeeded")),
-    "failure": (gettext_lazy("%(n)d failed"), gettext_lazy("Last run: failed")),
-    "aborted": (gettext_lazy("%(n)d aborted"), gettext_lazy("Last run: aborted")),
-    "skipped": (gettext_lazy("%(n)d skipped"), gettext_lazy("Last run: skipped")),
-    OTHER: (gettext_lazy("%(n)d other"), gettext_lazy("Last run: other outcome")),
-}
+OTHER = "other"  # the kind of a run that ended with any other status
+KINDS = ("success", "failure", "aborted", "skipped", OTHER)
+_text = MessageTable(
+    {
+        # By kind.
+        "success": gettext_lazy("%(n)d succeeded"),
+        "failure": gettext_lazy("%(n)d failed"),
+        "aborted": gettext_lazy("%(n)d aborted"),
+        "skipped": gettext_lazy("%(n)d skipped"),
+        "other": gettext_lazy("%(n)d other"),
+        "counts": gettext_lazy("Last %(n)d runs: %(counts)s"),
+        "only_success": gettext_lazy("Last run: succeeded"),
+        "only_failure": gettext_lazy("Last run: failed"),
+        "only_aborted": gettext_lazy("Last run: aborted"),
+        "only_skipped": gettext_lazy("Last run: skipped"),
+        "only_other": gettext_lazy("Last run: other outcome"),
+        "median": lambda n: ngettext(
+            "the success took %(took)s, incl. approvals",
+            "median of %(successes)d successes: %(took)s, incl. approvals",
+            n,
+        ),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ class RunBar:
     """A run's bar: its SVG path and its tooltip, to which the template adds when the run ended."""
 
     run: ConcludedRun
-    kind: str  # a key of _COUNT_LABELS
+    kind: str  # one of KINDS
     path: str
     marker_path: str = ""  # the marker below the bar of the page's own run; empty: no marker
 
@@ -69,8 +81,8 @@ class HistoryChart:
 
     bars: list[RunBar]
     median_path: str  # a line at the median of the successes; empty: no success
-    median_text: str  # "median of 26 successes: 6 min 3 s, waits …"; empty: no success
-    counts_text: str  # "Last 30 runs: 26 succeeded, 3 failed, 1 aborted"
+    median_text: Message | str  # "median of 26 successes: 6 min 3 s, waits …"; empty: no success
+    counts_text: Message  # "Last 30 runs: 26 succeeded, 3 failed, 1 aborted"
     last_failed_at: datetime | None  # when the latest failure ended
 
     @property
@@ -115,15 +127,11 @@ def draw(runs: Sequence[ConcludedRun], *, marked_run: int = 0) -> HistoryChart |
     )
 
 
-def _median_text(duration: timedelta, successes: int) -> str:
+def _median_text(duration: timedelta, successes: int) -> Message:
     # Not the typical duration (models/typical_duration.py), which excludes waits for approval: a
     # bar covers the whole run.
-    template = ngettext(
-        "the success took %(took)s, incl. approvals",
-        "median of %(successes)d successes: %(took)s, incl. approvals",
-        successes,
-    )
-    return template % {"took": durations.format_duration(duration), "successes": successes}
+    took = durations.format_duration(duration)
+    return _text("median", n=successes, successes=successes, took=took)
 
 
 def _full_height_duration(
@@ -150,7 +158,7 @@ def _median_path(runs: int, height: int) -> str:
 def _bar(
     run: ConcludedRun, slot: int, full_height_duration: timedelta, *, is_marked: bool
 ) -> RunBar:
-    kind = run.status if run.status in _COUNT_LABELS else OTHER
+    kind = run.status if run.status in KINDS else OTHER
     x = slot * SLOT_WIDTH + (SLOT_WIDTH - BAR_WIDTH) / 2
     height = _height(run.duration, full_height_duration)
     path = f"M{x:g} {BASE}v-{height}h{BAR_WIDTH}v{height}z"
@@ -171,13 +179,9 @@ def _bar_title(run: ConcludedRun) -> str:
     return ", ".join(parts)
 
 
-def _counts_text(runs: Sequence[ConcludedRun]) -> str:
-    counts = Counter(run.status if run.status in _COUNT_LABELS else OTHER for run in runs)
+def _counts_text(runs: Sequence[ConcludedRun]) -> Message:
+    counts = Counter(run.status if run.status in KINDS else OTHER for run in runs)
     if len(runs) == 1:
-        return str(_COUNT_LABELS[next(iter(counts))][1])
-    parts = [
-        str(template) % {"n": counts[kind]}
-        for kind, (template, _one) in _COUNT_LABELS.items()
-        if counts[kind]
-    ]
-    return _("Last %(n)d runs: %(counts)s") % {"n": len(runs), "counts": ", ".join(parts)}
+        return _text(f"only_{next(iter(counts))}")
+    texts = [_text(kind, n=counts[kind]) for kind in KINDS if counts[kind]]
+    return _text("counts", n=len(runs), counts=join_texts(*texts, separator=", "))

@@ -6,8 +6,7 @@ so that the text stays correct after it was pasted.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
@@ -18,11 +17,52 @@ from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
 from dashboard.texts import durations
 from dashboard.texts.local_time import format_full
-from dashboard.texts.rich_text import ExternalText, Link, RichText
+from dashboard.texts.rich_text import (
+    ExternalText,
+    Link,
+    Message,
+    MessageTable,
+    RichText,
+    join_texts,
+)
 
 MAX_LISTED = 5  # runs or acknowledgements; the others are only counted
 MAX_ERROR_LENGTH = 500  # characters of an error
 MAX_REASON_LENGTH = 300  # characters of a reason, an abort message or a timeline entry
+_text = MessageTable(
+    {
+        "run": gettext_lazy("Run: %(run)s"),
+        "location": gettext_lazy("Location: %(project)s / %(pipeline)s / %(stage)s"),
+        "concluded": gettext_lazy("Status: %(status)s, concluded, as of %(time)s"),
+        "not_concluded": gettext_lazy("Status: %(status)s, not concluded, as of %(time)s"),
+        "removed_at": gettext_lazy("Removed from Northflank: %(time)s"),
+        "created_at": gettext_lazy("Created: %(time)s"),
+        "started_at": gettext_lazy("Started: %(time)s"),
+        "concluded_at": gettext_lazy("Concluded: %(time)s"),
+        "typical": gettext_lazy("Typical duration: %(time)s"),
+        "typical_work": gettext_lazy("Typical duration: %(time)s excl. approvals"),
+        "step": gettext_lazy("Step: %(step)s"),
+        "step_started": gettext_lazy("Step: %(step)s, started %(time)s"),
+        "error": gettext_lazy("Error: %(error)s"),
+        "acknowledgements": gettext_lazy("%(n)d acknowledgements; the latest:"),
+        "acknowledged": gettext_lazy("Acknowledged by %(who)s since %(since)s"),
+        "released": gettext_lazy("Acknowledged by %(who)s from %(since)s to %(until)s"),
+        "reassigned": gettext_lazy(
+            "Acknowledged by %(who)s from %(since)s to %(until)s; reassigned to %(by)s"
+        ),
+        "queued_ahead": gettext_lazy("Queued ahead"),
+        "queued_behind": gettext_lazy("Queued behind"),
+        "related": gettext_lazy("%(what)s: %(runs)s"),
+        "more": lambda n: ngettext("%(runs)s and %(n)d more", "%(runs)s and %(n)d more", n),
+        "last_success": gettext_lazy("Latest success in this stage: %(run)s"),
+        "last_success_concluded": gettext_lazy(
+            "Latest success in this stage: %(run)s, concluded %(time)s"
+        ),
+        "abort": gettext_lazy("Abort: %(story)s"),
+        "requested": gettext_lazy("Requested by %(who)s, %(time)s, no reason given"),
+        "requested_reason": gettext_lazy("Requested by %(who)s, %(time)s: “%(reason)s”"),
+    }
+)
 
 
 def build(
@@ -41,89 +81,63 @@ def build(
     `headline` is the run's summary; `aborts` are the run's aborts with their events, latest first;
     `acknowledgements` are the active and ended ones, in the order of their creation.
     """
-    lines = [
+    lines = join_texts(
         *_fact_lines(run, root, timing),
         *_acknowledgement_lines(acknowledgements),
         *_related_run_lines(related, run),
         *_abort_lines(run, aborts),
-    ]
-    return (headline, "\n\n", "\n".join(lines), "\n\n", Link(url))
-
-
-def _fact_lines(run: Run, root: Node | None, timing: StageTiming | None) -> Iterator[str]:
-    stage = run.stage
-    yield _("Run: %(run)s") % {"run": _run_name(run)}
-    yield _("Location: %(project)s / %(pipeline)s / %(stage)s") % {
-        "project": ExternalText(str(stage.pipeline.project)),
-        "pipeline": ExternalText(str(stage.pipeline)),
-        "stage": stage.name,
-    }
-    status = (
-        _("Status: %(status)s, concluded, as of %(time)s")
-        if run.concluded
-        else _("Status: %(status)s, not concluded, as of %(time)s")
+        separator="\n",
     )
-    yield status % {
-        "status": ExternalText(statuses.for_run(run.status).label),
-        "time": format_full(run.synced_at),
-    }
-    for template, time in (
-        (_("Removed from Northflank: %(time)s"), run.removed_at),
-        (_("Created: %(time)s"), run.created_at),
-        (_("Started: %(time)s"), run.started_at),
-        (_("Concluded: %(time)s"), run.concluded_at),
-    ):
-        if time is not None:
-            yield template % {"time": format_full(time)}
+    return (headline, "\n\n", lines, "\n\n", Link(url))
+
+
+def _fact_lines(run: Run, root: Node | None, timing: StageTiming | None) -> Iterator[Message]:
+    stage = run.stage
+    yield _text("run", run=_run_name(run))
+    yield _text(
+        "location",
+        project=_line(str(stage.pipeline.project)),
+        pipeline=_line(str(stage.pipeline)),
+        stage=stage.name,
+    )
+    yield _text(
+        "concluded" if run.concluded else "not_concluded",
+        status=_line(str(statuses.for_run(run.status).label)),
+        time=format_full(run.synced_at),
+    )
+    for key in ("removed_at", "created_at", "started_at", "concluded_at"):
+        if (time := getattr(run, key)) is not None:
+            yield _text(key, time=format_full(time))
     if timing and (typical := timing.typical_run):
-        typical_text = durations.format_range(typical.median, typical.p95)
-        template = (
-            _("Typical duration: %(time)s excl. approvals")
-            if timing.approval_keys
-            else _("Typical duration: %(time)s")
-        )
-        yield template % {"time": typical_text}
+        key = "typical_work" if timing.approval_keys else "typical"
+        yield _text(key, time=durations.format_range(typical.median, typical.p95))
     step = _relevant_step(run, root)
     if step is not None:
         yield _step_line(step)
         if step.error_message and step.error_message.strip():
-            yield _("Error: %(error)s") % {
-                "error": ExternalText(step.error_message, MAX_ERROR_LENGTH)
-            }
+            yield _text("error", error=_line(step.error_message, MAX_ERROR_LENGTH))
 
 
-def _step_line(node: Node) -> str:
-    step = ExternalText(steps.describe(node))
+def _step_line(node: Node) -> Message:
+    step = _line(steps.describe(node))
     if node.started_at is None:
-        return _("Step: %(step)s") % {"step": step}
-    return _("Step: %(step)s, started %(time)s") % {
-        "step": step,
-        "time": format_full(node.started_at),
-    }
+        return _text("step", step=step)
+    return _text("step_started", step=step, time=format_full(node.started_at))
 
 
-def _acknowledgement_lines(acknowledgements: Iterable[Acknowledgement]) -> Iterator[str]:
+def _acknowledgement_lines(acknowledgements: Iterable[Acknowledgement]) -> Iterator[Message]:
     acknowledgements = list(acknowledgements)
     if len(acknowledgements) > MAX_LISTED:
-        yield _("%(n)d acknowledgements; the latest:") % {"n": len(acknowledgements)}
+        yield _text("acknowledgements", n=len(acknowledgements))
     for acknowledgement in acknowledgements[-MAX_LISTED:]:
-        params = {
-            "who": ExternalText(acknowledgement.username),
-            "since": format_full(acknowledgement.acknowledged_at),
-        }
+        who = _line(acknowledgement.username)
+        since = format_full(acknowledgement.acknowledged_at)
         if acknowledgement.ended_at is None:
-            yield _("Acknowledged by %(who)s since %(since)s") % params
+            yield _text("acknowledged", who=who, since=since)
             continue
-        params |= {
-            "until": format_full(acknowledgement.ended_at),
-            "by": ExternalText(acknowledgement.reassigned_to),
-        }
-        template = (
-            _("Acknowledged by %(who)s from %(since)s to %(until)s; reassigned to %(by)s")
-            if acknowledgement.reassigned_to
-            else _("Acknowledged by %(who)s from %(since)s to %(until)s")
-        )
-        yield template % params
+        key = "reassigned" if acknowledgement.reassigned_to else "released"
+        until, by = format_full(acknowledgement.ended_at), _line(acknowledgement.reassigned_to)
+        yield _text(key, who=who, since=since, until=until, by=by)
 
 
 def _relevant_step(run: Run, root: Node | None) -> Node | None:
@@ -139,63 +153,54 @@ def _relevant_step(run: Run, root: Node | None) -> Node | None:
     )
 
 
-def _related_run_lines(related: RelatedRuns, run: Run) -> Iterator[str]:
+def _related_run_lines(related: RelatedRuns, run: Run) -> Iterator[Message]:
     for label, runs in (
-        (_("Queued ahead"), related.queued_ahead),
-        (_("Queued behind"), related.queued_behind),
+        (_text("queued_ahead"), related.queued_ahead),
+        (_text("queued_behind"), related.queued_behind),
         (str(related.skipped_text).rstrip("."), related.skipped_meanwhile),
     ):
         if runs:
-            yield _("%(what)s: %(runs)s") % {"what": label, "runs": _list_runs(runs)}
+            yield _text("related", what=label, runs=_list_runs(runs))
     if related.superseded_by is not None:
         label = str(related.superseded_text).rstrip(".")
-        yield _("%(what)s: %(runs)s") % {"what": label, "runs": _run_name(related.superseded_by)}
+        yield _text("related", what=label, runs=_run_name(related.superseded_by))
     last_success = related.last_success
     if last_success is not None and last_success.pk != run.pk:
-        params = {
-            "run": _run_name(last_success),
-            "time": format_full(last_success.concluded_at) if last_success.concluded_at else "",
-        }
-        template = (
-            _("Latest success in this stage: %(run)s, concluded %(time)s")
-            if last_success.concluded_at
-            else _("Latest success in this stage: %(run)s")
-        )
-        yield template % params
+        name, time = _run_name(last_success), last_success.concluded_at
+        if time is None:
+            yield _text("last_success", run=name)
+        else:
+            yield _text("last_success_concluded", run=name, time=format_full(time))
 
 
-def _list_runs(runs: Sequence[Run]) -> str:
+def _list_runs(runs: Sequence[Run]) -> Message | str:
     names = ", ".join(_run_name(run) for run in runs[:MAX_LISTED])
     more = len(runs) - MAX_LISTED
-    if more <= 0:
-        return names
-    return ngettext("%(runs)s and %(n)d more", "%(runs)s and %(n)d more", more) % {
-        "runs": names,
-        "n": more,
-    }
+    return _text("more", runs=names, n=more) if more > 0 else names
 
 
-def _abort_lines(run: Run, aborts: Iterable[Abort]) -> Iterator[str]:
+def _abort_lines(run: Run, aborts: Iterable[Abort]) -> Iterator[RichText]:
     aborts = list(aborts)
     if abort_messages.is_external(aborts[0] if aborts else None, run):
-        yield _("Abort: %(story)s") % {"story": abort_messages.describe_external(run).dated_text}
+        yield _text("abort", story=abort_messages.describe_external(run).dated_text)
     for abort in aborts:
-        message = ExternalText(abort_messages.describe(abort, run).dated_text, MAX_REASON_LENGTH)
-        yield _("Abort: %(story)s") % {"story": message}
-        template = (
-            _("Requested by %(who)s, %(time)s: “%(reason)s”")
-            if abort.reason
-            else _("Requested by %(who)s, %(time)s, no reason given")
+        story = _line(abort_messages.describe(abort, run).dated_text, MAX_REASON_LENGTH)
+        yield _text("abort", story=story)
+        request = _text(
+            "requested_reason" if abort.reason else "requested",
+            who=_line(abort.username),
+            time=format_full(abort.requested_at),
+            reason=_line(abort.reason, MAX_REASON_LENGTH),
         )
-        params = {"who": ExternalText(abort.username), "time": format_full(abort.requested_at)}
-        yield "  " + template % {**params, "reason": ExternalText(abort.reason, MAX_REASON_LENGTH)}
+        yield ("  ", request)
         for entry in abort_timeline.entries(abort, abort.events.all()):
-            yield f"  {format_full(entry.at)} {ExternalText(entry.text, MAX_REASON_LENGTH)}"
+            yield f"  {format_full(entry.at)} {_line(entry.text, MAX_REASON_LENGTH)}"
 
 
 def _run_name(run: Run) -> str:
-    return (
-        f"{ExternalText(run.name)} ({ExternalText(run.run_id)})"
-        if run.name.strip()
-        else ExternalText(run.run_id)
-    )
+    return f"{_line(run.name)} ({_line(run.run_id)})" if run.name.strip() else _line(run.run_id)
+
+
+def _line(text: str, max_length: int = 80) -> str:
+    # Plain: in a chat nothing isolates it.
+    return str(ExternalText(text, max_length))

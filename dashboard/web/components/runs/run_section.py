@@ -11,6 +11,7 @@ from django.template.loader import render_to_string
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from dashboard.texts.rich_text import Message, RichText
 from dashboard.web.components.lists.empty_states import EmptyState
 from dashboard.web.components.runs.run_row import RowKey
 
@@ -36,9 +37,9 @@ class RunSection:
     caption: str
     count: int
     rows: list[RowKey]
-    note: str = ""  # behind the count
+    note: RichText = ""  # behind the count
     is_incomplete: bool = False  # there may be more runs than have been read
-    truncated_text: str = ""  # empty: all rows are shown
+    truncated_text: Message | str = ""  # empty: all rows are shown
     empty: EmptyState | None = None
     is_hidden: bool = False
     is_announced: bool = False  # a run that joins it is announced to screen readers

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods
 
 from dashboard import aborts
@@ -17,7 +17,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run
 from dashboard.models.catalog import StageName
 from dashboard.runs import concurrency
-from dashboard.texts.rich_text import RichText, join_texts
+from dashboard.texts.rich_text import MessageTable, RichText, join_texts
 from dashboard.web.components.aborts import abort_history, reason_form
 from dashboard.web.components.aborts.reason_form import ReasonField
 from dashboard.web.components.elements import rich_text
@@ -26,6 +26,14 @@ from dashboard.web.http import errors, keys, links, lookup
 from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.http.responses.htmx import is_htmx, render_page, text_response
 from dashboard.web.pages.run import RunCard
+
+_text = MessageTable(
+    {
+        "ended": gettext_lazy("This run has ended; there is nothing to abort."),
+        "ended_meanwhile": gettext_lazy("The run had already ended; nothing was sent."),
+        "requested_by": gettext_lazy("Abort requested by %(who)s."),
+    }
+)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -54,7 +62,7 @@ def abort(
             request, run, user_permissions, replace(reason, error=str(error))
         )
     except aborts.NotInFlight:
-        notice = ("info", _("The run had already ended; nothing was sent."))
+        notice = ("info", str(_text("ended_meanwhile")))
         return _render_result(request, run, user_permissions, notice, None)
     return Deferred(
         lambda: aborts.wait_for_answer(abort_result),
@@ -90,7 +98,7 @@ def _render_confirmation(
     row = run_row.build_row(run, permission, run_aborts[0] if run_aborts else None)
     blocked_reason: RichText = ""
     if not run.in_flight:
-        blocked_reason = _("This run has ended; there is nothing to abort.")
+        blocked_reason = _text("ended")
     elif not row.is_abortable and row.abort is not None:
         blocked_reason = row.abort.message.text
     elif not permission.allowed:
@@ -119,9 +127,7 @@ def _render_answer(
 def _result_notice(abort: Abort, request: HttpRequest) -> tuple[str, SafeString]:
     message = abort_messages.describe(abort, abort.run)
     is_by_other_user = abort.username != request.user.get_username()
-    requested_by = (
-        _("Abort requested by %(who)s.") % {"who": abort.username} if is_by_other_user else ""
-    )
+    requested_by = _text("requested_by", who=abort.username) if is_by_other_user else ""
     # A run's "aborted" badge is neutral, but for the requesting user it is a success.
     return (
         "good" if message.tone == "neutral" else message.tone,

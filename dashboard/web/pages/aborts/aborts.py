@@ -84,7 +84,8 @@ class AbortsPage(Page):
             "filter": self.filter,
             "abort_rows": list(abort_log.render_rows(self.log_page.versions).values()),
             "older_url": self.log_page.older_url,
-            "empty": empty_states.aborts(
+            "empty": empty_states.log(
+                "aborts",
                 is_filtered=bool(self.filter.parameters),
                 is_past_end=self.filter.before_pk is not None,
                 sees_all=self.permissions.can_view_all,

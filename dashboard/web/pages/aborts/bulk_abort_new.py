@@ -6,18 +6,26 @@ from uuid import UUID, uuid4
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods
 from django_htmx.http import HttpResponseClientRedirect
 
 from dashboard import aborts
 from dashboard.accounts import permissions
+from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components.aborts import abort_all, reason_form
 from dashboard.web.components.aborts.abort_all import BulkAbortConfirmation
 from dashboard.web.components.aborts.reason_form import ReasonField
 from dashboard.web.http import errors, keys
 from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.http.responses.htmx import is_htmx, render_page, text_response
+
+_text = MessageTable(
+    {
+        "incomplete": gettext_lazy("The form is incomplete. Open it again."),
+        "nothing_selected": gettext_lazy("No runs selected."),
+    }
+)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -40,9 +48,7 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
     try:
         key = UUID(request.POST.get("key", ""))
     except ValueError:
-        return _render_form_error(
-            request, selection, reason, _("The form is incomplete. Open it again.")
-        )
+        return _render_form_error(request, selection, reason, str(_text("incomplete")))
     try:
         bulk_abort = aborts.request_bulk_abort(
             run_keys,
@@ -53,7 +59,7 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
     except aborts.NotAllowed as error:
         return errors.forbidden(request, str(error))
     except aborts.NotInFlight:
-        return _render_form_error(request, selection, reason, _("No runs selected."), key)
+        return _render_form_error(request, selection, reason, str(_text("nothing_selected")), key)
     except (aborts.ReasonMissing, aborts.TooManyRuns) as error:
         return _render_form_error(request, selection, reason, str(error), key)
     except aborts.WrongCount as error:

@@ -65,7 +65,9 @@ class BulkAbortsPage(Page):
             "bulk_aborts": self.list_page.rows,
             "older_url": self.list_page.older_url,
             "newest_url": "" if self.before_pk is None else reverse("bulk_aborts"),
-            "empty": empty_states.bulk_aborts(
-                is_past_end=self.before_pk is not None, sees_all=self.permissions.can_view_all
+            "empty": empty_states.log(
+                "bulk_aborts",
+                is_past_end=self.before_pk is not None,
+                sees_all=self.permissions.can_view_all,
             ),
         }

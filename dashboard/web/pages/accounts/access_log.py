@@ -18,7 +18,8 @@ def access_log(request: HttpRequest) -> HttpResponse:
         "nav": "status",
         "filter": access_filter,
         "page": component.load_page(access_filter),
-        "empty": empty_states.access_log(
+        "empty": empty_states.log(
+            "access_log",
             is_filtered=bool(access_filter.parameters),
             is_past_end=access_filter.before_pk is not None,
         ),

@@ -11,7 +11,6 @@ from django.contrib.auth.password_validation import password_validators_help_tex
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
@@ -23,6 +22,7 @@ from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.models import ApiToken, Session
 from dashboard.models.accounts.api_tokens import Scope, TokenStatus
+from dashboard.texts.rich_text import MessageTable
 from dashboard.web.http import errors
 from dashboard.web.http.authentication import known_browsers, password_checks
 from dashboard.web.http.authentication.sign_in import signed_in_user
@@ -33,6 +33,14 @@ SCOPE_LABELS = {
     Scope.READ: gettext_lazy("May read"),
     Scope.ABORT: gettext_lazy("May read and abort"),
 }
+_text = MessageTable(
+    {
+        "password_changed": gettext_lazy("Password changed. Your other sessions have ended."),
+        "password_not_saved": gettext_lazy(
+            "Password not saved: your account was changed at the same time. Try again."
+        ),
+    }
+)
 
 
 class PasswordForm(PasswordChangeForm):
@@ -108,10 +116,9 @@ def _finish_password_change(
             client_address=client_address(request),
         )
         if not is_changed:
-            text = _("Password not saved: your account was changed at the same time. Try again.")
-            return redirect_to_page(request, text, tone="warning")
+            return redirect_to_page(request, str(_text("password_not_saved")), tone="warning")
         update_session_auth_hash(request, user)
-        response = redirect_to_page(request, _("Password changed. Your other sessions have ended."))
+        response = redirect_to_page(request, str(_text("password_changed")))
         password_checks.save_session(request, response)
     return response
 

@@ -1,111 +1,88 @@
 """The page of a failed sign-in through the identity provider: why, and what to do."""
 
-from dataclasses import dataclass
-
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.authentication import oidc_attempts
 from dashboard.accounts.authentication.oidc_claims import OIDCFailure, Reason
 from dashboard.db.threads import now
+from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.http.client_address import client_address
 
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What the page of a failed sign-in says, and its status."""
-
-    status: int
-    reason: str | Promise
-    advice: str | Promise
-
-
-_TRY_AGAIN = gettext_lazy("Sign in again. If that fails, tell an administrator.")
-_TELL_ADMINISTRATOR = gettext_lazy("Tell an administrator. The access log has the details.")
-
-_EXPLANATIONS = {
-    Reason.DENIED: Explanation(
-        403,
-        gettext_lazy("The sign-in was declined at the identity provider."),
-        gettext_lazy("Sign in again and accept, or ask an administrator for access."),
-    ),
-    Reason.STATE: Explanation(
-        400,
-        gettext_lazy("This sign-in has expired, was used before, or began in another browser."),
-        gettext_lazy("Sign in again. Cookies must be allowed."),
-    ),
-    Reason.UNREACHABLE: Explanation(
-        503,
-        gettext_lazy("The identity provider does not answer."),
-        gettext_lazy("Try again in a minute. If this continues, tell an administrator."),
-    ),
-    Reason.PROVIDER: Explanation(
-        502, gettext_lazy("The identity provider answered with an error."), _TRY_AGAIN
-    ),
-    Reason.DISCOVERY: Explanation(
-        502,
-        gettext_lazy("The identity provider’s discovery document is invalid."),
-        gettext_lazy("Tell an administrator to check OIDC_ISSUER. The access log has the details."),
-    ),
-    Reason.CLOCK: Explanation(
-        502,
-        gettext_lazy("The clocks of the identity provider and of the dashboard differ."),
-        gettext_lazy("Tell an administrator to set both clocks."),
-    ),
-    Reason.AUDIENCE: Explanation(
-        502,
-        gettext_lazy("The identity provider’s answer is for another application."),
-        gettext_lazy("Tell an administrator to check OIDC_CLIENT_ID."),
-    ),
-    Reason.ISSUER: Explanation(
-        502,
-        gettext_lazy("The answer is from another identity provider."),
-        gettext_lazy("Tell an administrator to check OIDC_ISSUER."),
-    ),
-    Reason.SIGNATURE: Explanation(
-        502,
-        gettext_lazy("The answer is not signed with a key of the identity provider."),
-        _TRY_AGAIN,
-    ),
-    Reason.NONCE: Explanation(
-        400, gettext_lazy("The identity provider’s answer belongs to another sign-in."), _TRY_AGAIN
-    ),
-    Reason.TOKEN: Explanation(
-        502, gettext_lazy("The identity provider’s answer is invalid."), _TELL_ADMINISTRATOR
-    ),
-    Reason.DOMAIN: Explanation(
-        403,
-        gettext_lazy("You have no verified e-mail address of a domain that may sign in."),
-        gettext_lazy("Verify your address at the identity provider, or sign in as somebody else."),
-    ),
-    Reason.INACTIVE: Explanation(
-        403,
-        gettext_lazy("Your account is inactive."),
-        gettext_lazy("Ask an administrator to activate it."),
-    ),
-    Reason.RESERVED: Explanation(
-        403,
-        gettext_lazy("Your account here is the break-glass account."),
-        gettext_lazy("Ask an administrator to name another account in BREAK_GLASS_ACCOUNT."),
-    ),
+_text = MessageTable(
+    {
+        # By the name of a `Reason`.
+        "denied": gettext_lazy("The sign-in was declined at the identity provider."),
+        "state": gettext_lazy(
+            "This sign-in has expired, was used before, or began in another browser."
+        ),
+        "unreachable": gettext_lazy("The identity provider does not answer."),
+        "provider": gettext_lazy("The identity provider answered with an error."),
+        "discovery": gettext_lazy("The identity provider’s discovery document is invalid."),
+        "clock": gettext_lazy("The clocks of the identity provider and of the dashboard differ."),
+        "audience": gettext_lazy("The identity provider’s answer is for another application."),
+        "issuer": gettext_lazy("The answer is from another identity provider."),
+        "signature": gettext_lazy("The answer is not signed with a key of the identity provider."),
+        "nonce": gettext_lazy("The identity provider’s answer belongs to another sign-in."),
+        "token": gettext_lazy("The identity provider’s answer is invalid."),
+        "domain": gettext_lazy("You have no verified e-mail address of a domain that may sign in."),
+        "inactive": gettext_lazy("Your account is inactive."),
+        "reserved": gettext_lazy("Your account here is the break-glass account."),
+        # What to do.
+        "accept": gettext_lazy("Sign in again and accept, or ask an administrator for access."),
+        "allow_cookies": gettext_lazy("Sign in again. Cookies must be allowed."),
+        "wait": gettext_lazy("Try again in a minute. If this continues, tell an administrator."),
+        "retry": gettext_lazy("Sign in again. If that fails, tell an administrator."),
+        "check_discovery": gettext_lazy(
+            "Tell an administrator to check OIDC_ISSUER. The access log has the details."
+        ),
+        "set_clocks": gettext_lazy("Tell an administrator to set both clocks."),
+        "check_client": gettext_lazy("Tell an administrator to check OIDC_CLIENT_ID."),
+        "check_issuer": gettext_lazy("Tell an administrator to check OIDC_ISSUER."),
+        "tell": gettext_lazy("Tell an administrator. The access log has the details."),
+        "verify_address": gettext_lazy(
+            "Verify your address at the identity provider, or sign in as somebody else."
+        ),
+        "activate": gettext_lazy("Ask an administrator to activate it."),
+        "name_another": gettext_lazy(
+            "Ask an administrator to name another account in BREAK_GLASS_ACCOUNT."
+        ),
+    }
+)
+# The status of the page, and what to do.
+_ANSWERS = {
+    Reason.DENIED: (403, "accept"),
+    Reason.STATE: (400, "allow_cookies"),
+    Reason.UNREACHABLE: (503, "wait"),
+    Reason.PROVIDER: (502, "retry"),
+    Reason.DISCOVERY: (502, "check_discovery"),
+    Reason.CLOCK: (502, "set_clocks"),
+    Reason.AUDIENCE: (502, "check_client"),
+    Reason.ISSUER: (502, "check_issuer"),
+    Reason.SIGNATURE: (502, "retry"),
+    Reason.NONCE: (400, "retry"),
+    Reason.TOKEN: (502, "tell"),
+    Reason.DOMAIN: (403, "verify_address"),
+    Reason.INACTIVE: (403, "activate"),
+    Reason.RESERVED: (403, "name_another"),
 }
 
 
 def render_failure(request: HttpRequest, failure: OIDCFailure, next_url: str) -> HttpResponse:
     """Record a failure, and render the page; `next_url` is where a sign-in goes then."""
     oidc_attempts.record_failure(failure, now(), client_address(request))
-    explanation = _EXPLANATIONS[failure.reason]
-    response = render_explanation(request, next_url, explanation.reason, explanation.advice)
-    response.status_code = explanation.status
+    status, advice = _ANSWERS[failure.reason]
+    reason = _text(failure.reason.name.lower())
+    response = render_explanation(request, next_url, reason, _text(advice))
+    response.status_code = status
     response._has_been_logged = True  # type: ignore[attr-defined]  # with the access log's event
     return response
 
 
 def render_explanation(
-    request: HttpRequest, next_url: str, reason: str | Promise, advice: str | Promise = ""
+    request: HttpRequest, next_url: str, reason: Message | str, advice: Message | str = ""
 ) -> HttpResponse:
     """Render the page with a reason; `next_url` is where a sign-in goes then."""
     template_context = {

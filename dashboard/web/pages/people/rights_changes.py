@@ -19,7 +19,8 @@ def rights_changes(request: HttpRequest) -> HttpResponse:
         "tab": "changes",
         "filter": change_filter,
         "changes": component.load_page(change_filter),
-        "empty": empty_states.rights_changes(
+        "empty": empty_states.log(
+            "rights_changes",
             is_filtered=bool(change_filter.parameters),
             is_past_end=change_filter.before_pk is not None,
         ),

@@ -4,16 +4,25 @@ from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_safe
 
 from dashboard.accounts.administration import rights_overview
 from dashboard.models import Project
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
+from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components.lists import numbered_pages
 from dashboard.web.components.rights import texts
 from dashboard.web.http.administrators import for_administrators
+
+_text = MessageTable(
+    {
+        "project_missing": gettext_lazy("Project “%(project)s” not found; showing all projects."),
+        "unknown_stage": gettext_lazy("Unknown stage “%(stage)s” ignored."),
+        "unknown_action": gettext_lazy("Unknown permission “%(action)s” ignored."),
+    }
+)
 
 
 @require_safe
@@ -26,16 +35,13 @@ def who_may(request: HttpRequest) -> HttpResponse:
     action = place["action"] or Action.ABORT.value
     warnings = []
     if place["project"] and not project_key:
-        text = _("Project “%(project)s” not found; showing all projects.")
-        warnings.append(text % {"project": place["project"][:80]})
+        warnings.append(_text("project_missing", project=place["project"][:80]))
     stage = place["stage"].capitalize()
     if stage not in {"", *StageName.values}:
-        text = _("Unknown stage “%(stage)s” ignored.")
-        warnings.append(text % {"stage": place["stage"][:80]})
+        warnings.append(_text("unknown_stage", stage=place["stage"][:80]))
         stage = ""
     if action not in Action.values:
-        text = _("Unknown permission “%(action)s” ignored.")
-        warnings.append(text % {"action": action[:80]})
+        warnings.append(_text("unknown_action", action=action[:80]))
         action = Action.ABORT.value
     place = {"project": place["project"] if project_key else "", "stage": stage, "action": action}
     users = rights_overview.accounts_with(action, project_key, stage)

@@ -8,6 +8,7 @@ from selectolax.lexbor import LexborHTMLParser
 from dashboard import aborts
 from dashboard.models import BulkAbort, Grant, Run, Stage
 from dashboard.models.accounts.grants import Action
+from dashboard.web.components.aborts.abort_all import AbortAllOffer
 from tests.support import factories
 from tests.support.bulk_aborts import (
     BULK_PATH,
@@ -18,6 +19,7 @@ from tests.support.bulk_aborts import (
     excluded_text,
 )
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
+from tests.support.messages import keys_and_params
 
 # --- Rows and the bar ---------------------------------------------------------------------------
 
@@ -75,6 +77,26 @@ def abort_all_label(html: LexborHTMLParser) -> str:
     return text_of(select_one(html, "[data-abort-all]"))
 
 
+def label(count: int, place: str = "this pipeline", **flags: bool) -> str:
+    return str(AbortAllOffer("", place, [], count, **flags).label)
+
+
+@pytest.mark.parametrize(
+    ("flags", "key"),
+    [
+        ({}, "all"),
+        ({"has_denied": True}, "all_allowed"),
+        ({"is_filtered": True}, "all_filtered"),
+        ({"has_aborting": True}, "other"),
+        ({"has_aborting": True, "has_denied": True}, "other_allowed"),
+        ({"has_aborting": True, "is_filtered": True}, "other_filtered"),
+    ],
+)
+def test_abort_all_label_says_which_runs_it_leaves_out(flags: dict[str, bool], key: str) -> None:
+    offer = AbortAllOffer("", "Staging", [], 2, **flags)
+    assert keys_and_params(offer.label) == (key, {"count": 2, "place": "Staging"})
+
+
 def test_now_page_offers_no_abort_of_all_runs(
     get_page: GetPage, run_in_each_stage: list[Run]
 ) -> None:
@@ -86,8 +108,7 @@ def test_now_page_offers_no_abort_of_all_runs(
 def test_abort_all_is_offered_only_for_more_than_one_run(
     get_page: GetPage, run_in_each_stage: list[Run]
 ) -> None:
-    label = "Abort all 3 in flight in this pipeline…"
-    assert abort_all_label(get_page(PIPELINE)) == label
+    assert abort_all_label(get_page(PIPELINE)) == "Abort all 3 in flight in this pipeline…"
     assert get_page(factories.address(run_in_each_stage[0].stage)).css("[data-abort-all]") == []
     Run.objects.exclude(pk=run_in_each_stage[0].pk).update(in_flight=False)
     assert get_page(PIPELINE).css("[data-abort-all]") == []
@@ -98,7 +119,7 @@ def test_abort_all_of_pipeline_excludes_other_pipelines(
 ) -> None:
     factories.run(factories.stage(parent=factories.pipeline("search")))
     html = get_page(PIPELINE)
-    assert abort_all_label(html) == "Abort all 3 in flight in this pipeline…"
+    assert abort_all_label(html) == label(3)
     confirmation = get_page(abort_all_address(html))
     assert confirmed_run_keys(confirmation) == [str(run.pk) for run in reversed(run_in_each_stage)]
     assert select_one(confirmation, "main [autofocus]").attributes["href"] == PIPELINE
@@ -115,7 +136,7 @@ def test_abort_all_counts_only_permitted_runs(
 ) -> None:
     Grant.objects.filter(action=Action.ABORT).update(stage="Production")
     factories.run(stage)
-    assert abort_all_label(get_page(PIPELINE)) == "Abort all 2 in this pipeline that you can abort…"
+    assert abort_all_label(get_page(PIPELINE)) == label(2, has_denied=True)
 
 
 @pytest.mark.parametrize("place", ["this pipeline", "Production"])
@@ -127,7 +148,7 @@ def test_abort_all_names_excluded_runs_already_aborting(
     factories.run(stage, status="aborting")
     factories.abort(factories.run(stage), manager)
     html = get_page(factories.address(stage) if place == "Production" else PIPELINE)
-    assert abort_all_label(html) == f"Abort the other 2 in flight in {place}…"
+    assert abort_all_label(html) == label(2, place, has_aborting=True)
 
 
 def test_abort_all_names_both_reasons_for_excluded_runs(
@@ -136,9 +157,8 @@ def test_abort_all_names_both_reasons_for_excluded_runs(
     Grant.objects.filter(action=Action.ABORT).update(stage="Production")
     factories.run(stage)
     factories.run(stage, status="aborting")
-    assert abort_all_label(get_page(PIPELINE)) == (
-        "Abort the other 2 in this pipeline that you can abort…"
-    )
+    expected = label(2, has_aborting=True, has_denied=True)
+    assert abort_all_label(get_page(PIPELINE)) == expected
 
 
 def test_abort_all_text_reveals_no_hidden_runs(
@@ -148,7 +168,7 @@ def test_abort_all_text_reveals_no_hidden_runs(
     Grant.objects.create(group=Group.objects.get(), action=Action.ABORT, stage="Staging")
     factories.run(run_in_each_stage[1].stage)
     html = get_page(PIPELINE)
-    assert abort_all_label(html) == "Abort all 2 in flight in this pipeline…"
+    assert abort_all_label(html) == label(2)
     assert len(confirmed_run_keys(get_page(abort_all_address(html)))) == 2
 
 
@@ -159,18 +179,17 @@ def test_abort_all_of_status_with_aborting_runs_names_filter(
         factories.run(stage, status="pending")
     factories.abort(factories.run(stage, status="pending"), manager)
     html = get_page(f"{factories.address(stage)}?status=pending")
-    assert abort_all_label(html) == (
-        "Abort the other 3 in flight in Production that match the filter…"
-    )
+    expected = label(3, "Production", has_aborting=True, is_filtered=True)
+    assert abort_all_label(html) == expected
 
 
 def test_abort_all_of_filter_includes_runs_of_other_pages(get_page: GetPage, stage: Stage) -> None:
     for number in range(105):
         factories.run(stage, status="pending" if number % 21 == 0 else "running")
     address = factories.address(stage)
-    assert abort_all_label(get_page(address)) == "Abort all 105 in flight in Production…"
+    assert abort_all_label(get_page(address)) == label(105, "Production")
     html = get_page(f"{address}?status=pending")
-    assert abort_all_label(html) == "Abort all 5 in flight in Production that match the filter…"
+    assert abort_all_label(html) == label(5, "Production", is_filtered=True)
     assert len(confirmed_run_keys(get_page(abort_all_address(html)))) == 5
 
 

@@ -1,0 +1,128 @@
+"""Why a list is empty: each state has its kind and its text."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from dashboard.accounts import permissions
+from dashboard.accounts.permissions import Permissions
+from dashboard.sync.reports.coverage import Coverage
+from dashboard.sync.reports.read_totals import ReadTotals
+from dashboard.web.components.data_age import DataAge
+from dashboard.web.components.lists import empty_states
+from dashboard.web.components.lists.empty_states import EmptyState
+from tests.support.messages import keys
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+RESTRICTED = Permissions(True, False, frozenset(), frozenset())
+FRESH = DataAge(AT, is_stale=False)
+STALE = DataAge(AT, is_stale=True)
+INCOMPLETE = DataAge(AT, is_stale=False, incomplete_text="1 of 2 stages has not been read.")
+UNREAD = DataAge(None, is_stale=True)
+
+
+def totals(**numbers: Any) -> ReadTotals:
+    """Totals of two stages, both read, unless `numbers` say otherwise."""
+    values: dict[str, Any] = dict.fromkeys(ReadTotals.__slots__, 0)
+    values |= {"stages": 2, "read": 2, "with_flow": 2, "with_flow_read": 2, "oldest_sync_at": AT}
+    return ReadTotals(**values | {"coverage": Coverage(2, 0), "next_gap_at": None} | numbers)
+
+
+def kind_and_key(empty: EmptyState) -> tuple[str, str]:
+    return empty.kind, keys(empty.text)
+
+
+@pytest.mark.parametrize(
+    ("age", "expected"),
+    [
+        (FRESH, ("all_well", "attention")),
+        (STALE, ("cannot_see", "attention_stale")),
+        (INCOMPLETE, ("cannot_see", "attention_incomplete")),
+    ],
+)
+def test_attention(age: DataAge, expected: tuple[str, str]) -> None:
+    assert kind_and_key(empty_states.attention(age, totals())) == expected
+
+
+@pytest.mark.parametrize(
+    ("user", "age", "numbers", "above", "expected"),
+    [
+        (permissions.ALL, FRESH, {}, 0, ("all_well", "in_flight")),
+        (RESTRICTED, FRESH, {}, 0, ("all_well", "in_flight_visible")),
+        (permissions.ALL, FRESH, {}, 1, ("above", "in_flight_above")),
+        (permissions.ALL, INCOMPLETE, {}, 1, ("above", "in_flight_above_incomplete")),
+        (RESTRICTED, FRESH, {"stages": 0}, 0, ("nothing_seen", "in_flight_visible")),
+        (
+            permissions.ALL,
+            FRESH,
+            {"with_flow": 0, "with_flow_read": 0},
+            0,
+            ("nothing_exists", "no_release_flows"),
+        ),
+        (permissions.ALL, FRESH, {"with_flow_read": 0}, 0, ("cannot_see", "in_flight_unread")),
+        (permissions.ALL, STALE, {}, 0, ("cannot_see", "in_flight_stale")),
+        (permissions.ALL, INCOMPLETE, {}, 0, ("cannot_see", "in_flight_incomplete")),
+    ],
+)
+def test_in_flight(
+    user: Permissions,
+    age: DataAge,
+    numbers: dict[str, int],
+    above: int,
+    expected: tuple[str, str],
+) -> None:
+    empty = empty_states.in_flight(user, age, totals(**numbers), above)
+    assert kind_and_key(empty) == expected
+
+
+@pytest.mark.parametrize(
+    ("user", "age", "above", "expected"),
+    [
+        (permissions.ALL, FRESH, 0, ("all_well", "failures")),
+        (RESTRICTED, FRESH, 0, ("all_well", "failures_visible")),
+        (permissions.ALL, UNREAD, 2, ("above", "failures_above")),
+        (permissions.ALL, UNREAD, 0, ("cannot_see", "failures_unread")),
+        (permissions.ALL, INCOMPLETE, 0, ("cannot_see", "failures_incomplete")),
+        (permissions.ALL, STALE, 0, ("cannot_see", "failures_stale")),
+    ],
+)
+def test_failures(user: Permissions, age: DataAge, above: int, expected: tuple[str, str]) -> None:
+    assert kind_and_key(empty_states.failures(user, age, above)) == expected
+
+
+@pytest.mark.parametrize("name", ["aborts", "access_log", "rights_changes", "bulk_aborts"])
+def test_log_says_whether_the_filter_or_the_position_is_why(name: str) -> None:
+    empty = empty_states.log(name, is_past_end=True)
+    assert kind_and_key(empty) == ("nothing_matches", f"{name}_past_end")
+    assert kind_and_key(empty_states.log(name, is_past_end=False)) == ("nothing_exists", name)
+    if name != "bulk_aborts":
+        empty = empty_states.log(name, is_past_end=True, is_filtered=True)
+        assert kind_and_key(empty) == ("nothing_matches", f"{name}_filtered")
+        assert keys(empty.action_label) == f"{name}_all"
+
+
+@pytest.mark.parametrize("name", ["aborts", "bulk_aborts"])
+def test_log_of_runs_says_that_others_may_be_hidden(name: str) -> None:
+    empty = empty_states.log(name, is_past_end=False, sees_all=False)
+    assert kind_and_key(empty) == ("nothing_exists", f"{name}_visible")
+
+
+@pytest.mark.parametrize(
+    ("user", "flags", "expected"),
+    [
+        (permissions.ALL, {}, ("nothing_exists", "pipelines")),
+        (RESTRICTED, {}, ("nothing_exists", "pipelines_visible")),
+        (permissions.ALL, {"is_incomplete": True}, ("cannot_see", "pipelines_unread")),
+        (permissions.ALL, {"is_catalog_loaded": False}, ("cannot_see", "projects_unread")),
+        (permissions.ALL, {"is_filtered": True}, ("nothing_matches", "pipelines_filtered")),
+        (
+            permissions.ALL,
+            {"is_filtered": True, "is_incomplete": True},
+            ("nothing_matches", "pipelines_filtered_incomplete"),
+        ),
+    ],
+)
+def test_pipelines(user: Permissions, flags: dict[str, bool], expected: tuple[str, str]) -> None:
+    settings = {"is_catalog_loaded": True, "is_incomplete": False} | flags
+    assert kind_and_key(empty_states.pipelines(user, **settings)) == expected
