@@ -7,8 +7,9 @@
 Each version is a process with a database of its own, filled as bench/people.py does, which answers
 one request at a time with Django's handler. Before each request it writes a change, or none. Other
 load on the machine slows down both alike, so the ratios hold on a busy one. CPU is the time of the
-answering thread, with SQLite's but without that of a PostgreSQL server; ms is the time that passes.
-Prints the medians; a ratio below 1 means that this checkout is the faster one.
+answering thread, with SQLite's but without that of a PostgreSQL server; for an abort, that of the
+whole process (bench/abort_turns.py). ms is the time that passes. Prints the medians; a ratio below
+1 means that this checkout is the faster one.
 """
 
 import argparse
@@ -22,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import running
+from abort_turns import Aborts
 from people import PAGES, PEOPLE, fill_database
 from tables import p
 
 STAGE, NOW, ABORTS, BOARD, RUN, STATUS = PAGES
+AN_ABORT = "an abort"  # of a run of the stage's page, instead of a page
 # What is measured: the page, and the change before each request.
 MEASURED = {
     "Stage, 100 rows, after a change": (STAGE, "on_the_pages"),
@@ -37,6 +40,7 @@ MEASURED = {
     "Run, after a change": (RUN, "on_the_pages"),
     "Status, after a change": (STATUS, "on_the_pages"),
     "Abort log, 100 aborts, after a change": (ABORTS, "an_abort"),
+    "An abort, to its answer": (STAGE, AN_ABORT),
 }
 
 
@@ -76,11 +80,17 @@ def answer(checkout: Path, server: str) -> None:
         from dashboard.asgi import application
 
         cookies = [sign_in(application, f"person-{number}") for number in range(PEOPLE)]
+        aborts = Aborts(application, changes.stage_keys[0])
         for number, line in enumerate(sys.stdin):
             path, change = json.loads(line)
+            cookie = cookies[number % PEOPLE]
+            scope = scope_of(path, cookie)
+            if change == AN_ABORT:
+                token = cookie.partition(b"csrftoken=")[2].partition(b";")[0].decode()
+                print(json.dumps(aborts.press(scope, token)), flush=True)
+                continue
             if change:
                 getattr(changes, change)()
-            scope = scope_of(path, cookies[number % PEOPLE])
             started = time.thread_time(), time.perf_counter()
             status = respond(application, scope)
             took = time.thread_time() - started[0], time.perf_counter() - started[1]
