@@ -16,10 +16,18 @@ from dashboard.aborts import severity as abort_severity
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, AbortEvent, BulkAbort, RequestCounter, Run, Stage
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models import (
+    Abort,
+    AbortEvent,
+    BulkAbort,
+    ChangeCounter,
+    RequestCounter,
+    Run,
+    Stage,
+)
+from dashboard.models.aborts import AbortState, EventType, insert_of_aborts, insert_of_events
 from dashboard.models.bulk_aborts import Via
-from dashboard.models.runs import mark_changed
+from dashboard.models.runs import mark_changed, update_by_key
 from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock
 
@@ -170,13 +178,15 @@ def _create_abort(
         if retried is not None:
             earlier_starts.append(retried.already_aborting_since or retried.requested_at)
         started_at = min([now, *earlier_starts])  # the clock of a run's abort never restarts
-        mark_changed(
-            [run.pk],
+        # Its status as it is now that no other can change it: it was read before.
+        [(run.status, run.in_flight)] = update_by_key(
+            ("version", "next_detail_sync_at", "abort_severity"), ("status", "in_flight")
+        ).fetch(
+            run=run.pk,
+            version=ChangeCounter.reserve(1),
             next_detail_sync_at=now + SEND_LEASE,
             abort_severity=abort_severity.classify(started_at, now),
         )
-        # Now that no other can change it: it was read before.
-        run.refresh_from_db(fields=["status", "in_flight"])
         if not run.in_flight:
             raise NotInFlight
         abort = Abort(
@@ -193,10 +203,10 @@ def _create_abort(
             request_seq = RequestCounter.take_next()
             abort.sent_at, abort.send_count = now, 1
             events.append(AbortEvent(event_type=EventType.SENT))
-        abort.save(force_insert=True)
+        insert_of_aborts().execute(abort)
         for event in events:
             event.abort, event.occurred_at = abort, now
-        AbortEvent.objects.bulk_create(events)
+        insert_of_events().execute(*events)
     log.info("abort.requested", run=run.run_id, by=abort.username, reason=abort.reason)
     return AbortResult(abort, is_new=True, request_seq=request_seq)
 

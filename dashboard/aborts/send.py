@@ -284,7 +284,7 @@ def _record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
     status = detail.run.status
     answer: dict[str, Any] = {"answered_at": now, "answer": status, "answer_status": 200}
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # locked first: see Abort.transition
+        version = ChangeCounter.reserve(1)  # locked first: see Abort.transition
         if detail.run.concluded and status != "aborted" and abort.send_count == 1:
             # Too late in spite of the 200: an abort just started ends no run like this.
             is_recorded = abort.transition_with_run(
@@ -306,7 +306,12 @@ def _record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
         if not is_recorded:  # the abort was settled before its answer came
             abort.add_event(EventType.ANSWERED_LATE, now, detail=status)
         abort.run = mirror.apply_abort_answer(
-            abort, detail, answered_at=now, request_seq=request_seq, is_latest=is_recorded
+            abort,
+            detail,
+            answered_at=now,
+            request_seq=request_seq,
+            version=version,
+            is_latest=is_recorded,
         )
         is_under_way = is_recorded and abort.run.in_flight
         if not abort.run.in_flight:  # a list read overtook the answer

@@ -6,6 +6,7 @@ groups, and all grants. So an ended session or a withdrawn grant counts at the n
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,10 +107,18 @@ class Identities:
             return None
         session = self._sessions.get(session_key)
         if session is not None:
-            if self._load_facts(session_key, session.identity.user_pk) == session.facts:
+            if self._is_unchanged(session):
                 return self.find(request)
             self._sessions.pop(session_key, None)
         return self._identify_anew(request, session_key)
+
+    def find_unchanged(self, request: HttpRequest) -> IdentifiedSession | None:
+        """Return the session of a request if it was identified before and its facts still hold."""
+        session = self.find(request)
+        return session if session is not None and self._is_unchanged(session) else None
+
+    def _is_unchanged(self, session: IdentifiedSession) -> bool:
+        return self._load_facts(session.key, session.identity.user_pk) == session.facts
 
     def _identify_anew(self, request: HttpRequest, session_key: str) -> IdentifiedSession | None:
         user_pk = request.session.get(auth.SESSION_KEY)
@@ -147,6 +156,24 @@ class IdentityMiddleware(AuthenticationMiddleware):
         if (session := session_of(request)) is not None:
             request.user = copy(session.user)
 
+    def process_view(self, request: HttpRequest, view_func: Any, *_arguments: Any) -> None:
+        """Find the session of a form, if the view is one of `identified`."""
+        if session_of(request) is not None or not getattr(view_func, "is_identified", False):
+            return
+        identities: Identities = request.identities  # type: ignore[attr-defined]
+        if (session := identities.find_unchanged(request)) is not None:
+            request.identified_session = session  # type: ignore[attr-defined]
+            request.user = copy(session.user)
+
+
+def identified[View: Callable[..., Any]](view: View) -> View:
+    """Decorate a view of forms: the user of an identified session takes it one statement.
+
+    `request.user` may have an old e-mail address or time of sign-in: the view must not save it.
+    """
+    view.is_identified = True  # type: ignore[attr-defined]
+    return view
+
 
 def session_of(request: HttpRequest) -> IdentifiedSession | None:
     """Return the session of a request, if it was identified by `Identities`."""
@@ -158,3 +185,9 @@ def identity_of(request: HttpRequest) -> Identity | None:
     """Return who sends a request, if that was found out by `Identities`."""
     session = session_of(request)
     return None if session is None else session.identity
+
+
+def permissions_of(request: HttpRequest) -> Permissions:
+    """Return the permissions of the user of a request, as of the request."""
+    identity = identity_of(request)
+    return identity.permissions if identity else permissions.for_user(request.user)

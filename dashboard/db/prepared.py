@@ -5,7 +5,7 @@ The ORM takes about twenty times as long to compose a query as the database to a
 
 import copy
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +28,7 @@ from django.db.models import (
 )
 from django.db.models.functions import Cast, Concat, Length
 from django.db.models.query import ModelIterable
+from django.db.models.sql import UpdateQuery
 from django.db.models.sql.compiler import SQLCompiler
 
 from dashboard.db import generic_plans
@@ -56,6 +57,16 @@ class Parameter(Expression):
         if isinstance(value, datetime):
             return connection.ops.adapt_datetimefield_value(value + self.offset)
         return value
+
+
+class _FieldValue(Parameter):
+    """The new value of a field, given at each execution under the field's name."""
+
+    def __init__(self, field: "Field[Any, Any]") -> None:
+        super().__init__(field.name, field)
+
+    def resolve(self, values: Mapping[str, Any]) -> Any:
+        return self.output_field.get_db_prep_save(values[self.name], connection)
 
 
 class Keys(Expression):
@@ -239,6 +250,71 @@ def _forget_query(compiler: SQLCompiler) -> None:
     """Free what was needed to compose the statement, and not to convert its rows."""
     for name in ("query", "where", "having", "qualify"):
         setattr(compiler, name, None)
+
+
+class PreparedUpdate:
+    """An update of the rows that a queryset selects, with a `Parameter` for each later value.
+
+    The new values of `fields` are given under their names, at each execution; `returning` are the
+    fields of which `fetch` returns the values. Related rows are neither selected nor updated.
+    """
+
+    def __init__(
+        self,
+        queryset: "QuerySet[Any, Any]",
+        fields: Iterable[str],
+        *,
+        returning: Iterable[str] = (),
+    ) -> None:
+        find_field = queryset.model._meta.get_field
+        query: Any = queryset.query.chain(UpdateQuery)
+        query.add_update_values({name: _FieldValue(find_field(name)) for name in fields})
+        self._compiler = query.get_compiler(DEFAULT_DB_ALIAS)
+        self._compiler.returning_fields = returned = [find_field(name) for name in returning]
+        self._sql, self._parameters = _with_literals(*self._compiler.as_sql())
+        columns = [field.get_col(queryset.model._meta.db_table) for field in returned]
+        self._converters = self._compiler.get_converters(columns)
+        _forget_query(self._compiler)
+
+    def execute(self, **values: Any) -> int:
+        """Update the rows, and return their number."""
+        with connection.cursor() as cursor:
+            cursor.execute(self._sql, _resolve(self._parameters, values))
+            return int(cursor.rowcount)
+
+    def fetch(self, **values: Any) -> list[tuple[Any, ...]]:
+        """Update the rows, and return their values of `returning`, as updated."""
+        rows = _execute(self._sql, _resolve(self._parameters, values))
+        return [tuple(row) for row in self._compiler.apply_converters(rows, self._converters)]
+
+
+class PreparedInsert[M: Model]:
+    """An insert of instances of a model with all their fields, which sends no signals."""
+
+    def __init__(self, model: type[M]) -> None:
+        quote: Callable[[Any], str] = connection.ops.quote_name
+        options = model._meta
+        fields: list[Any] = [
+            field
+            for field in options.concrete_fields
+            if not field.primary_key and not field.generated
+        ]
+        self._fields, columns = fields, ", ".join(quote(field.column) for field in fields)
+        # Names of the model, and no value.
+        self._start = f"INSERT INTO {quote(options.db_table)} ({columns}) VALUES "  # noqa: S608
+        self._row = f"({', '.join(['%s'] * len(self._fields))})"
+        self._end = f" RETURNING {quote(options.pk.column)}"
+
+    def execute(self, *instances: M) -> None:
+        """Insert the instances, which get their keys."""
+        values = [
+            field.get_db_prep_save(field.pre_save(instance, True), connection)
+            for instance in instances
+            for field in self._fields
+        ]
+        rows = _execute(self._start + ", ".join([self._row] * len(instances)) + self._end, values)
+        for instance, (pk,) in zip(instances, rows, strict=True):
+            instance.pk = pk
 
 
 def _with_literals(sql: str, values: Iterable[Any]) -> tuple[str, list[Parameter | Keys]]:

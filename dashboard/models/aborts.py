@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models, transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import BigIntegerField, Exists, OuterRef, Q
 
-from dashboard.db.prepared import PreparedQuery
+from dashboard.db.prepared import Parameter, PreparedInsert, PreparedQuery, PreparedUpdate
 from dashboard.models.bulk_aborts import AuditedRequest, BulkAbort
 from dashboard.models.runs import Run, mark_changed
 
@@ -247,12 +247,9 @@ class Abort(AuditedRequest):
         **fields: Any,
     ) -> bool:
         """Like `transition`, in the transaction of a caller that gives the run its new version."""
-        from_states = [state for state, leads in TRANSITIONS.items() if to_state in leads]
-        matching = Abort.objects.open().filter(pk=self.pk, state__in=from_states)
-        if send_number is not None:
-            matching = matching.filter(send_count=send_number)
         fields["state"] = to_state
-        if not matching.update(**fields):
+        update = _transition_query(to_state, tuple(fields), send_number is not None)
+        if not update.execute(abort=self.pk, send_number=send_number, **fields):
             return False
         self.add_event(event_type, at, detail=detail)
         for name, value in fields.items():
@@ -261,7 +258,8 @@ class Abort(AuditedRequest):
 
     def add_event(self, event_type: EventType, at: datetime, *, detail: str = "") -> None:
         """Add an event to the abort's timeline."""
-        AbortEvent.objects.create(abort=self, event_type=event_type, occurred_at=at, detail=detail)
+        event = AbortEvent(abort=self, event_type=event_type, occurred_at=at, detail=detail)
+        insert_of_events().execute(event)
 
 
 class AbortEvent(models.Model):
@@ -277,6 +275,30 @@ class AbortEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.abort_id}: {self.event_type} at {self.occurred_at:%Y-%m-%d %H:%M:%S}"
+
+
+@cache
+def _transition_query(
+    to_state: AbortState, fields: tuple[str, ...], has_send_number: bool
+) -> PreparedUpdate:
+    from_states = [state for state, leads in TRANSITIONS.items() if to_state in leads]
+    abort = Parameter("abort", BigIntegerField())
+    matching = Abort.objects.open().filter(pk=abort, state__in=from_states)
+    if has_send_number:
+        matching = matching.filter(send_count=Parameter("send_number", BigIntegerField()))
+    return PreparedUpdate(matching, fields)
+
+
+@cache
+def insert_of_aborts() -> PreparedInsert[Abort]:
+    """Return the insert of new aborts."""
+    return PreparedInsert(Abort)
+
+
+@cache
+def insert_of_events() -> PreparedInsert[AbortEvent]:
+    """Return the insert of timeline entries."""
+    return PreparedInsert(AbortEvent)
 
 
 def stages_with_open_aborts() -> set[int]:

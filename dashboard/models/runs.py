@@ -6,12 +6,12 @@ from functools import cache
 from typing import Any, ClassVar
 
 from django.db import models, transaction
-from django.db.models import Case, When
+from django.db.models import BigIntegerField, Case, When
 from django.db.models.functions import Coalesce
 from django.db.transaction import TransactionManagementError
 
 from dashboard.db import notify as db_notify
-from dashboard.db.prepared import PreparedQuery
+from dashboard.db.prepared import Parameter, PreparedQuery, PreparedUpdate
 from dashboard.models.catalog import ID_LENGTH, Stage
 from dashboard.models.compressed_json import CompressedJSONField
 
@@ -284,5 +284,13 @@ def mark_changed(run_pks: Iterable[int], **fields: Any) -> None:
     if not pks:
         return
     first = ChangeCounter.reserve(len(pks))
+    update = update_by_key(("version", *fields))
     for offset, key in enumerate(pks):
-        Run.objects.filter(pk=key).update(version=first + offset, **fields)
+        update.execute(run=key, version=first + offset, **fields)
+
+
+@cache
+def update_by_key(fields: tuple[str, ...], returning: tuple[str, ...] = ()) -> PreparedUpdate:
+    """Return the update of some fields of the run with the key `run`."""
+    by_key = Run.objects.filter(pk=Parameter("run", BigIntegerField()))
+    return PreparedUpdate(by_key, fields, returning=returning)

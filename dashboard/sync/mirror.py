@@ -9,13 +9,15 @@ number counts as the newest.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import msgspec
 import structlog
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import BigIntegerField, Q
 
+from dashboard.db.prepared import Parameter, PreparedModels, PreparedUpdate
 from dashboard.db.threads import now
 from dashboard.models import (
     Abort,
@@ -28,7 +30,7 @@ from dashboard.models import (
     StageTiming,
 )
 from dashboard.models.catalog import StageQuerySet
-from dashboard.models.runs import RunQuerySet, mark_changed
+from dashboard.models.runs import RunQuerySet, mark_changed, update_by_key
 from dashboard.northflank import Node, NorthflankError, RunDetail
 from dashboard.northflank import Run as ApiRun
 from dashboard.runs import acknowledgement_rules, overdue, statuses, steps
@@ -138,16 +140,17 @@ def apply_abort_answer(
     *,
     answered_at: datetime,
     request_seq: int,
+    version: int,
     is_latest: bool,
 ) -> Run:
     """Mirror the run in Northflank's answer to an abort; return its row with its stage.
 
-    Call it in the transaction that stores the answer and has locked the change counter. The answer
-    to request `request_seq` counts as the newest, unless the run's end was read with a later one.
-    The run gets a new version in any case, as its abort has changed, and is due to be read now: the
-    next regular read may be seconds away. `is_latest`: the run has no later abort.
+    Call it in the transaction that stores the answer and has reserved `version`. The answer to
+    request `request_seq` counts as the newest, unless the run's end was read with a later one. The
+    run gets the version in any case, as its abort has changed, and is due to be read now: the next
+    regular read may be seconds away. `is_latest`: the run has no later abort.
     """
-    row = Run.objects.get(pk=abort.run_id)
+    [row] = _run_query().fetch(run=abort.run_id)
     row.stage = abort.run.stage
     is_overtaken = row.concluded and row.request_seq > request_seq
     seq = request_seq if is_overtaken else RequestCounter.take_next()
@@ -157,9 +160,14 @@ def apply_abort_answer(
         answered_at,
         seq,
         latest_aborts={row.pk: abort} if is_latest else None,
-        visible_changes={"next_detail_sync_at": answered_at},
+        visible_changes={"next_detail_sync_at": answered_at, "version": version},
     )
     return row
+
+
+@cache
+def _run_query() -> PreparedModels[Run]:
+    return PreparedModels(Run.objects.filter(pk=Parameter("run", BigIntegerField())))
 
 
 def _apply_detail(
@@ -173,13 +181,13 @@ def _apply_detail(
 ) -> None:
     """Apply a detail to a run's row, as just read, here and in the database.
 
-    `latest_aborts` as for `_save_rows`. With `visible_changes`, to be stored whatever the detail
-    shows, the run gets a new version in any case.
+    `latest_aborts` as for `_save_rows`. `visible_changes` are stored whatever the detail shows, and
+    contain a new version.
     """
     updates = visible_changes or {}
     if row.detail_request_seq > seq:
         if updates:
-            mark_changed([row.pk], **updates)
+            _update_run(row.pk, updates)
         return
     is_outdated = row.request_seq > seq  # by a list: only the steps are news
     api_run = run_detail.run
@@ -197,9 +205,9 @@ def _apply_detail(
     else:
         if not is_outdated:
             updates |= {"synced_at": requested_at, "request_seq": seq}
-        if has_new_steps or visible_changes or row.failures:
+        if not visible_changes and (has_new_steps or row.failures):
             updates["version"] = ChangeCounter.reserve(1)
-        Run.objects.filter(pk=row.pk).update(**updates)
+        _update_run(row.pk, updates)
     is_for_baseline = (
         row.status == "success"
         and row.concluded
@@ -216,6 +224,10 @@ def _apply_detail(
         setattr(row, name, value)
     if not row.in_flight:
         row.refresh_from_db(fields=["ended_at"])  # computed by the database
+
+
+def _update_run(run_pk: int, fields: dict[str, Any]) -> None:
+    update_by_key(tuple(fields)).execute(run=run_pk, **fields)
 
 
 _STEP_FIELDS = ("steps", "step", "step_key", "step_started_at")
@@ -451,15 +463,16 @@ def _save_rows(
     """Save new and changed rows of one stage, with all that depends on a change.
 
     `existing` are the rows as they were, by run id. With `detail_fields` there is one row, which
-    exists; they are saved with it. Return all fields that it was given. `latest_aborts` are those
-    of the changed runs, by the run's key, if the caller has them.
+    exists; they are saved with it, and may contain its new version. Return all fields that it was
+    given. `latest_aborts` are those of the changed runs, by the run's key, if the caller has them.
     """
     if not rows:
         return {}
     requested_at = rows[0].synced_at
     if latest_aborts is None:
         latest_aborts = _load_latest_aborts(rows, existing)
-    first = ChangeCounter.reserve(len(rows))
+    version = (detail_fields or {}).get("version")
+    first = ChangeCounter.reserve(len(rows)) if version is None else version
     # Lists come newest first; the oldest change gets the smallest number.
     for offset, row in enumerate(reversed(rows)):
         row.version = first + offset
@@ -482,7 +495,7 @@ def _save_rows(
     else:
         [(row, old)] = previous
         fields = {name: getattr(row, name) for name in _UPSERT_FIELDS} | detail_fields
-        Run.objects.filter(pk=old.pk).update(**fields)
+        _update_run(old.pk, fields)
     for row, old in previous:
         abort = latest_aborts.get(old.pk)
         if abort is not None and _status_key(row) != _status_key(old):
@@ -494,8 +507,14 @@ def _save_rows(
     stage_id = rows[0].stage_id
     if any(row.status == "success" and row.concluded for row in rows):
         baselines.update_baseline(stage_id, now())
-    Stage.objects.filter(pk=stage_id).update(last_run_change_at=requested_at)
+    _stage_update().execute(stage=stage_id, last_run_change_at=requested_at)
     return fields
+
+
+@cache
+def _stage_update() -> PreparedUpdate:
+    stage = Stage.objects.filter(pk=Parameter("stage", BigIntegerField()))
+    return PreparedUpdate(stage, ["last_run_change_at"])
 
 
 def _load_latest_aborts(rows: list[Run], existing: dict[str, Run]) -> dict[int, Abort]:

@@ -3,12 +3,22 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connections
 from django.db.models import BigIntegerField, TextField
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
-from dashboard.db.prepared import Keys, Parameter, PreparedCount, PreparedModels, PreparedQuery
-from dashboard.models import Run
+from dashboard.db.prepared import (
+    Keys,
+    Parameter,
+    PreparedCount,
+    PreparedInsert,
+    PreparedModels,
+    PreparedQuery,
+    PreparedUpdate,
+)
+from dashboard.models import Abort, AbortEvent, Run
 from tests.support import factories
 
 STAGE = Parameter("stage", BigIntegerField())
@@ -68,6 +78,55 @@ def test_count_stops_at_the_limit_of_the_queryset(runs: list[Run]) -> None:
     stage = runs[0].stage_id
     assert PreparedCount(selected[:2]).fetch(stage=stage) == 2
     assert PreparedCount(selected[:9]).fetch(stage=stage) == len(runs)
+
+
+STEPS = {"kind": "Workflow", "label": "100 % of “it's”", "steps": []}
+
+
+def test_update_sets_the_fields_of_the_selected_rows_only(runs: list[Run]) -> None:
+    others = Run.objects.filter(stage=STAGE).exclude(name="it's")
+    update = PreparedUpdate(others, ["name", "steps", "concluded", "concluded_at"])
+    at = timezone.now()
+    values = {"name": "100 %s", "steps": STEPS, "concluded": True, "concluded_at": at}
+    assert update.execute(stage=runs[0].stage_id, **values) == 3
+    assert update.execute(stage=0, **values) == 0
+    by_name = {run.name: run for run in Run.objects.all()}
+    assert set(by_name) == {"100 %s", "it's"}
+    changed, unchanged = by_name["100 %s"], by_name["it's"]
+    assert (changed.steps, changed.concluded, changed.concluded_at) == (STEPS, True, at)
+    assert (unchanged.steps, unchanged.concluded, unchanged.concluded_at) == (None, False, None)
+
+
+def test_update_returns_fields_as_updated(runs: list[Run]) -> None:
+    update = PreparedUpdate(
+        Run.objects.filter(pk=Parameter("run", BigIntegerField())),
+        ["name", "started_at"],
+        returning=["name", "in_flight", "started_at"],
+    )
+    at = timezone.now()
+    returned = update.fetch(run=runs[0].pk, name="new", started_at=at)
+    assert returned == [("new", True, at)]
+    assert returned[0][1] is True
+    assert update.fetch(run=0, name="new", started_at=at) == []
+
+
+def test_inserted_instances_are_as_given_and_have_their_keys(
+    runs: list[Run], manager: User
+) -> None:
+    at = timezone.now()
+    abort = Abort(
+        run=runs[0], user=manager, username="it's 100 %s", client_address="2001:db8::1",
+        requested_at=at, claimed_at=at,
+    )  # fmt: skip
+    PreparedInsert(Abort).execute(abort)
+    events = [AbortEvent(abort=abort, event_type=kind, occurred_at=at) for kind in ("sent", "lost")]
+    PreparedInsert(AbortEvent).execute(*events)
+    stored = Abort.objects.get()
+    fields = [field.attname for field in Abort._meta.concrete_fields]
+    assert [getattr(stored, name) for name in fields] == [getattr(abort, name) for name in fields]
+    assert [(event.pk, event.event_type) for event in stored.events.all()] == [
+        (event.pk, event.event_type) for event in events
+    ]
 
 
 def test_query_composed_in_one_thread_is_fetched_in_another(transactional_db: None) -> None:

@@ -133,17 +133,31 @@ def get_run_or_404(
     permissions: Permissions, project_slug: str, pipeline_slug: str, stage_name: str, run_id: str
 ) -> Run:
     """Return a mirrored run with its stage; raise PageNotFound."""
-    runs = Run.objects.with_stage().filter(
-        permissions.stage_filter("stage"),
-        stage__pipeline__project__slug=project_slug,
-        stage__pipeline__slug=pipeline_slug,
-        stage__name__iexact=stage_name,
+    for run in _run_of_stage_query(permissions).fetch(
+        project=project_slug,
+        pipeline=pipeline_slug,
+        name=stage_name.capitalize(),
         run_id=run_id,
-    )
-    for run in runs[:1]:
+    ):
         return run
     stage = get_stage_or_404(permissions, project_slug, pipeline_slug, stage_name)
     raise run_not_found(stage, run_id)
+
+
+@lru_cache(maxsize=100)
+def _run_of_stage_query(permissions: Permissions) -> PreparedModels[Run]:
+    project, pipeline, name, run_id = (
+        Parameter(part, TextField()) for part in ("project", "pipeline", "name", "run_id")
+    )
+    return PreparedModels(
+        Run.objects.with_stage().filter(
+            permissions.stage_filter("stage"),
+            stage__pipeline__project__slug=project,
+            stage__pipeline__slug=pipeline,
+            stage__name=name,
+            run_id=run_id,
+        )
+    )
 
 
 def find_run(stage: Stage, run_id: str) -> Run | None:

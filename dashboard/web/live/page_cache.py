@@ -260,6 +260,7 @@ class CachedPageMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         request.cached_pages = self  # type: ignore[attr-defined]
+        request.identities = self.identities  # type: ignore[attr-defined]
         session = self.identities.find(request) if _may_be_cached(request) else None
         if session is not None:
             request.get_host()  # raises if it is not one of ALLOWED_HOSTS

@@ -8,8 +8,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from dashboard.accounts import permissions as account_permissions
-from dashboard.accounts.identity import identity_of
+from dashboard.accounts.identity import permissions_of
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import Keys, PreparedModels
@@ -37,9 +36,8 @@ class Snapshot:
 
     @classmethod
     def for_request(cls, request: HttpRequest) -> "Snapshot":
-        identity = identity_of(request)
         return cls(
-            identity.permissions if identity else account_permissions.for_user(request.user),
+            permissions_of(request),
             ChangeCounter.latest(),
             db_threads.now(),
             site_context.for_request(request),

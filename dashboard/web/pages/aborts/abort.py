@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods
 
 from dashboard import aborts
 from dashboard.aborts import messages as abort_messages
-from dashboard.accounts import permissions
+from dashboard.accounts.identity import identified, permissions_of
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run
 from dashboard.models.catalog import StageName
@@ -36,6 +36,7 @@ _text = MessageTable(
 )
 
 
+@identified
 @require_http_methods(["GET", "HEAD", "POST"])
 def abort(
     request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
@@ -44,7 +45,7 @@ def abort(
 
     A POST responds after Northflank has answered or the wait for its answer has timed out.
     """
-    user_permissions = permissions.for_user(request.user)
+    user_permissions = permissions_of(request)
     run = lookup.get_run_or_404(user_permissions, project_id, pipeline_id, stage_id, run_id)
     if request.method != "POST":
         return _render_confirmation(request, run, user_permissions)

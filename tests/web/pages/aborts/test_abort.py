@@ -1,6 +1,7 @@
 """Abort pages: GET only asks for confirmation, POST aborts and shows Northflank's response."""
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -13,13 +14,14 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, Pipeline, Run, Stage
+from dashboard.models import Abort, Grant, Pipeline, Run, Stage
 from dashboard.models.aborts import EventType
+from dashboard.models.accounts.grants import Action
 from tests.support import factories
 from tests.support.databases import counting_statements
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 from tests.support.live import Live, token
-from tests.support.live_runs import create_run_in_flight, submit_abort
+from tests.support.live_runs import abort_path, create_run_in_flight, submit_abort
 
 
 def test_abort_confirmation_shows_run_and_stage_and_aborts_nothing(
@@ -80,7 +82,63 @@ def test_abort_sent_at_once_needs_few_statements(live: Live, manager: User) -> N
     assert f'id="run-{run.run_id}"' in answer.text
     assert sum('FROM "dashboard_grant"' in sql for sql in statements) == 1
     assert sum('INSERT INTO "dashboard_abort"' in sql for sql in statements) == 1
-    assert len(statements) <= 23, "\n".join(statements)
+    assert len(statements) <= 21, "\n".join(statements)
+
+
+def test_abort_confirmed_in_the_dialog_identifies_its_user_in_one_statement(
+    live: Live, manager: User
+) -> None:
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    client.get(abort_path(run), headers=HTMX)
+    with counting_statements(application.executor, db_threads.abort_executor) as statements:
+        answer = submit_abort(client, run)
+    assert f'id="run-{run.run_id}"' in answer.text
+    assert sum("dashboard_session" in sql for sql in statements) == 1
+    assert sum("dashboard_grant" in sql for sql in statements) == 1
+    assert len(statements) <= 18, "\n".join(statements)
+
+
+def _remove_from_group(manager: User) -> None:
+    manager.groups.clear()
+
+
+def _withdraw_grants(_manager: User) -> None:
+    Grant.objects.filter(action=Action.ABORT).delete()
+
+
+def _deactivate(manager: User) -> None:
+    User.objects.filter(pk=manager.pk).update(is_active=False)
+
+
+def _change_password(manager: User) -> None:
+    manager.set_password("another")
+    manager.save()
+
+
+def _end_sessions(manager: User) -> None:
+    manager.sessions.all().delete()
+
+
+@pytest.mark.parametrize(
+    ("withdraw", "status"),
+    [
+        (_remove_from_group, 403),
+        (_withdraw_grants, 403),
+        (_deactivate, 401),
+        (_change_password, 401),
+        (_end_sessions, 401),
+    ],
+)
+def test_right_withdrawn_after_the_dialog_was_shown_counts(
+    withdraw: Callable[[User], None], status: int, live: Live, manager: User
+) -> None:
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    assert client.get(abort_path(run), headers=HTMX).status_code == 200
+    withdraw(manager)
+    assert submit_abort(client, run).status_code == status
+    assert not run.aborts.exists()
 
 
 def test_abort_does_not_wait_for_the_syncs_database_threads(live: Live, manager: User) -> None:
