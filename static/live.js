@@ -57,9 +57,12 @@ const STREAM_LISTENERS = {
 };
 for (const [name, listener] of Object.entries(STREAM_LISTENERS)) stream?.addEventListener(name, listener);
 
-// A row of a section that the page has already comes as a placeholder.
-htmx.registerExtension("placeholders", {
-  htmx_before_morph_node: (_row, { newNode }) => !newNode.hasAttribute?.("data-unchanged"),
+// A row of a section that the page has already comes as a placeholder. A message that the answer to an abort has
+// overtaken shows an older run. (In a refresh an older one is right: the database was restored.)
+const isOlder = (run, shown) => Number(run.dataset?.version) < Number(shown.dataset?.version);
+htmx.registerExtension("unchanged-rows", {
+  htmx_before_morph_node: (row, { newNode }) =>
+    !newNode.hasAttribute?.("data-unchanged") && !(isStreamSwap && isOlder(newNode, row)),
 });
 
 // --- New runs: counted on a button, and shown at once while nobody uses the page -------------------
@@ -98,13 +101,14 @@ const isSafeToRefresh = () => isIdle() && !$("#live").contains(document.activeEl
 
 // --- Around a swap --------------------------------------------------------------------------------
 
-let selectedBefore, rowsBefore;
+let selectedBefore, rowsBefore, isStreamSwap;
 
 document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) => {
   rememberFocus(document.activeElement);
   selectedBefore = selectedRuns();
   holdPlace();
-  if (target !== stream) return;
+  isStreamSwap = target === stream;
+  if (!isStreamSwap) return;
   rowsBefore = $$("[data-section] tbody > tr").map((row) => ({ row, body: row.parentElement, section: row.closest("section") }));
   for (const { target: element, fragment: { firstElementChild: part }, swapSpec } of tasks) {
     if (!element && swapSpec.new) newRunIds.add(part.id);

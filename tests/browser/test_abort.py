@@ -10,8 +10,17 @@ from django.utils import timezone
 from playwright.sync_api import Error, Locator, Page, Request, Route, expect
 
 from dashboard.models import Abort, Run
+from dashboard.web.components.runs import run_row
+from dashboard.web.live import changes
+from dashboard.web.live.page import LivePart
 from tests.support import factories
-from tests.support.browser import OpenPage, has_reload_mark, set_reload_mark, wait_until_painted
+from tests.support.browser import (
+    OpenPage,
+    has_reload_mark,
+    set_reload_mark,
+    wait_for_viewers,
+    wait_until_painted,
+)
 from tests.support.live import WAIT_TIMEOUT, Live
 
 pytestmark = pytest.mark.browser
@@ -54,6 +63,36 @@ def test_abort_in_dialog_shows_aborting_then_aborted_without_reload(
     expect(element.locator("[data-abort]")).to_have_count(0)
     assert has_reload_mark(page)
     assert world.sandbox.abort_request_counts[stuck_run.run_id] == 1
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.usefixtures("manager")
+def test_stream_message_that_the_answer_to_an_abort_has_overtaken_changes_nothing(
+    place: str, stuck_run: Run, sign_in: OpenPage, world: Live
+) -> None:
+    page = sign_in("manager", address_of(place, stuck_run))
+    wait_for_viewers(world)
+    [channel] = world.feed.hub.channels
+    parts = changes.load_changes(stuck_run.version - 1).changed_parts(channel)
+    assert run_row.dom_id(stuck_run.run_id) in {part.id for part in parts}
+    page.evaluate("() => document.body.insertAdjacentHTML('beforeend', '<p id=late></p>')")
+    late = LivePart("late", '<p id="late">The late message is shown.</p>')
+    message = changes.encode_parts([*parts, late], stuck_run.version)
+    open_abort_dialog(page, stuck_run)
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Reason in your own words").fill("Stuck")
+    dialog.get_by_role("button", name="Abort run").click()
+    expect(page.locator("#notices")).to_contain_text("Abort accepted")
+    expect(badge(page, stuck_run)).to_have_text("Aborting")
+
+    async def publish() -> None:
+        world.feed.hub.publish(channel, message)
+
+    world.run(publish)
+    expect(page.locator("#late")).to_have_text("The late message is shown.")
+    assert badge(page, stuck_run).inner_text() == "Aborting"
+    factories.change(stuck_run, status="aborted", concluded=True)  # a newer one is shown
+    expect(badge(page, stuck_run)).to_have_text("Aborted")
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -82,6 +82,7 @@ class RunRow:
     """A run, prepared for templates; templates do not apply rules of their own."""
 
     key: int
+    version: int
     run_id: str
     dom_id: str
     url: str
@@ -194,6 +195,7 @@ def build_row(
     is_doubtful = abort is not None and abort.is_unconfirmed and run.status != "aborting"
     return RunRow(
         key=run.pk,
+        version=run.version,
         run_id=run.run_id,
         dom_id=dom_id(run.run_id),
         url=urls.page,

@@ -166,6 +166,7 @@ def test_abort_over_http_returns_run_row_and_notice(live: Live, manager: User) -
     row = select_one(LexborHTMLParser(f"<table>{element}</table>"), "tr[data-run]")
     assert answer.status_code == 200
     assert row.attributes["data-status"] == "aborting"
+    assert row.attributes["data-version"] == str(Run.objects.get().version)
     assert text_of(select_one(row, ".status [data-badge]")) == "Aborting"
     fragment = LexborHTMLParser(answer.text.replace("<tr", "<div").replace("<td", "<div"))
     assert select_one(fragment, f'hx-partial[hx-target="#{row.attributes["id"]}"]')
@@ -186,6 +187,7 @@ def test_abort_over_http_from_run_page_returns_run_card(live: Live, manager: Use
     answer = client.post(factories.address(run, "abort"), headers=headers, data=form)
     card = select_one(LexborHTMLParser(answer.text), "section.run")
     assert card.attributes["data-status"] == "aborting"
+    assert card.attributes["data-version"] == str(Run.objects.get().version)
     assert card.css_first("[data-verdict]") is not None
 
 
