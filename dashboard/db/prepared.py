@@ -1,4 +1,4 @@
-"""Queries that are composed once and executed many times, with new parameters each time.
+"""Queries and updates that are composed once and executed many times, with new parameters.
 
 The ORM takes about twenty times as long to compose a query as the database to answer it.
 """
@@ -7,11 +7,12 @@ import copy
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet
-from django.db import DEFAULT_DB_ALIAS, connection
+from django.db import DEFAULT_DB_ALIAS, connection, transaction
 from django.db.models import (
     BigIntegerField,
     Case,
@@ -45,6 +46,9 @@ class Parameter(Expression):
         super().__init__(output_field=output_field)
         self.name, self.offset = name, offset
 
+    def __add__(self, duration: Any) -> Any:
+        return Parameter(self.name, self.output_field, self.offset + duration)
+
     def __sub__(self, age: Any) -> Any:
         return Parameter(self.name, self.output_field, self.offset - age)
 
@@ -54,33 +58,26 @@ class Parameter(Expression):
     def resolve(self, values: Mapping[str, Any]) -> Any:
         """Return the value as the database expects it."""
         value = values[self.name]
-        if isinstance(value, datetime):
-            return connection.ops.adapt_datetimefield_value(value + self.offset)
-        return value
-
-
-class _FieldValue(Parameter):
-    """The new value of a field, given at each execution under the field's name."""
-
-    def __init__(self, field: "Field[Any, Any]") -> None:
-        super().__init__(field.name, field)
-
-    def resolve(self, values: Mapping[str, Any]) -> Any:
-        return self.output_field.get_db_prep_save(values[self.name], connection)
+        if self.offset:
+            value += self.offset
+        return self.output_field.get_db_prep_save(value, connection)
 
 
 class Keys(Expression):
-    """A list of keys that is given at each execution: `filter(pk__in=Keys("runs"))`."""
+    """A list that is given at each execution, of keys or other values of a field.
 
-    def __init__(self, name: str) -> None:
-        super().__init__(output_field=BigIntegerField())
+    `filter(pk__in=Keys("runs"))`; `filter(run_id__in=Keys("run_ids", TextField()))`.
+    """
+
+    def __init__(self, name: str, output_field: "Field[Any, Any] | None" = None) -> None:
+        super().__init__(output_field=output_field or BigIntegerField())
         self.name = name
 
     def as_sql(self, compiler: SQLCompiler, connection: Any) -> Any:
         return "(SELECT value FROM json_each(%s))", (self,)
 
     def as_postgresql(self, compiler: SQLCompiler, connection: Any) -> Any:
-        return "(SELECT unnest(%s::bigint[]))", (self,)
+        return f"(SELECT unnest(%s::{self.output_field.db_type(connection)}[]))", (self,)
 
     def resolve(self, values: Mapping[str, Any]) -> Any:
         """Return the keys as the database expects them."""
@@ -253,38 +250,37 @@ def _forget_query(compiler: SQLCompiler) -> None:
 
 
 class PreparedUpdate:
-    """An update of the rows that a queryset selects, with a `Parameter` for each later value.
+    """An update of a queryset's rows, with a `Parameter` for each later value.
 
-    The new values of `fields` are given under their names, at each execution; `returning` are the
-    fields of which `fetch` returns the values. Related rows are neither selected nor updated.
+    `returning` are the fields of which `fetch` returns the values. Related rows are neither
+    selected nor updated.
     """
 
     def __init__(
-        self,
-        queryset: "QuerySet[Any, Any]",
-        fields: Iterable[str],
-        *,
-        returning: Iterable[str] = (),
+        self, queryset: "QuerySet[Any, Any]", *, returning: Iterable[str] = (), **fields: Any
     ) -> None:
-        find_field = queryset.model._meta.get_field
-        query: Any = queryset.query.chain(UpdateQuery)
-        query.add_update_values({name: _FieldValue(find_field(name)) for name in fields})
-        self._compiler = query.get_compiler(DEFAULT_DB_ALIAS)
-        self._compiler.returning_fields = returned = [find_field(name) for name in returning]
+        update: Any = queryset.query.chain(UpdateQuery)
+        update.add_update_values(fields)
+        self._compiler = update.get_compiler(DEFAULT_DB_ALIAS)
+        options = queryset.model._meta
+        returned = [options.get_field(name) for name in returning]
+        self._compiler.returning_fields = returned
         self._sql, self._parameters = _with_literals(*self._compiler.as_sql())
-        columns = [field.get_col(queryset.model._meta.db_table) for field in returned]
+        columns = [field.get_col(options.db_table) for field in returned]
         self._converters = self._compiler.get_converters(columns)
         _forget_query(self._compiler)
 
     def execute(self, **values: Any) -> int:
-        """Update the rows, and return their number."""
-        with connection.cursor() as cursor:
+        """Update the rows and return their number."""
+        with transaction.mark_for_rollback_on_error(), connection.cursor() as cursor:
             cursor.execute(self._sql, _resolve(self._parameters, values))
-            return int(cursor.rowcount)
+            updated: int = cursor.rowcount
+        return updated
 
     def fetch(self, **values: Any) -> list[tuple[Any, ...]]:
         """Update the rows, and return their values of `returning`, as updated."""
-        rows = _execute(self._sql, _resolve(self._parameters, values))
+        with transaction.mark_for_rollback_on_error():
+            rows = _execute(self._sql, _resolve(self._parameters, values))
         return [tuple(row) for row in self._compiler.apply_converters(rows, self._converters)]
 
 
@@ -315,6 +311,22 @@ class PreparedInsert[M: Model]:
         rows = _execute(self._start + ", ".join([self._row] * len(instances)) + self._end, values)
         for instance, (pk,) in zip(instances, rows, strict=True):
             instance.pk = pk
+
+
+def parameters(model: type[Model], names: Iterable[str]) -> dict[str, Parameter]:
+    """Return a parameter for each of these fields of a model, by the field's name."""
+    return {name: Parameter(name, model._meta.get_field(name)) for name in names}  # type: ignore[arg-type]
+
+
+def update_row(model: type[Model], key: int, **fields: Any) -> None:
+    """Set fields of one row; the update is composed once for each model and set of fields."""
+    _row_update(model, tuple(fields)).execute(row_key=key, **fields)
+
+
+@cache
+def _row_update(model: type[Model], names: tuple[str, ...]) -> PreparedUpdate:
+    row = model._default_manager.filter(pk=Parameter("row_key", BigIntegerField()))
+    return PreparedUpdate(row, **parameters(model, names))
 
 
 def _with_literals(sql: str, values: Iterable[Any]) -> tuple[str, list[Parameter | Keys]]:

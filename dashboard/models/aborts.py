@@ -14,7 +14,13 @@ from django.conf import settings
 from django.db import models, transaction
 from django.db.models import BigIntegerField, Exists, OuterRef, Q
 
-from dashboard.db.prepared import Parameter, PreparedInsert, PreparedQuery, PreparedUpdate
+from dashboard.db.prepared import (
+    Parameter,
+    PreparedInsert,
+    PreparedQuery,
+    PreparedUpdate,
+    parameters,
+)
 from dashboard.models.bulk_aborts import AuditedRequest, BulkAbort
 from dashboard.models.runs import Run, mark_changed
 
@@ -286,7 +292,7 @@ def _transition_query(
     matching = Abort.objects.open().filter(pk=abort, state__in=from_states)
     if has_send_number:
         matching = matching.filter(send_count=Parameter("send_number", BigIntegerField()))
-    return PreparedUpdate(matching, fields)
+    return PreparedUpdate(matching, **parameters(Abort, fields))
 
 
 @cache

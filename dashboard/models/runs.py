@@ -11,7 +11,7 @@ from django.db.models.functions import Coalesce
 from django.db.transaction import TransactionManagementError
 
 from dashboard.db import notify as db_notify
-from dashboard.db.prepared import Parameter, PreparedQuery, PreparedUpdate
+from dashboard.db.prepared import Parameter, PreparedQuery, PreparedUpdate, parameters
 from dashboard.models.catalog import ID_LENGTH, Stage
 from dashboard.models.compressed_json import CompressedJSONField
 
@@ -293,4 +293,4 @@ def mark_changed(run_pks: Iterable[int], **fields: Any) -> None:
 def update_by_key(fields: tuple[str, ...], returning: tuple[str, ...] = ()) -> PreparedUpdate:
     """Return the update of some fields of the run with the key `run`."""
     by_key = Run.objects.filter(pk=Parameter("run", BigIntegerField()))
-    return PreparedUpdate(by_key, fields, returning=returning)
+    return PreparedUpdate(by_key, returning=returning, **parameters(Run, fields))

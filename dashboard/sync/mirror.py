@@ -17,7 +17,7 @@ import structlog
 from django.db import transaction
 from django.db.models import BigIntegerField, Q
 
-from dashboard.db.prepared import Parameter, PreparedModels, PreparedUpdate
+from dashboard.db.prepared import Parameter, PreparedModels, update_row
 from dashboard.db.threads import now
 from dashboard.models import (
     Abort,
@@ -507,14 +507,8 @@ def _save_rows(
     stage_id = rows[0].stage_id
     if any(row.status == "success" and row.concluded for row in rows):
         baselines.update_baseline(stage_id, now())
-    _stage_update().execute(stage=stage_id, last_run_change_at=requested_at)
+    update_row(Stage, stage_id, last_run_change_at=requested_at)
     return fields
-
-
-@cache
-def _stage_update() -> PreparedUpdate:
-    stage = Stage.objects.filter(pk=Parameter("stage", BigIntegerField()))
-    return PreparedUpdate(stage, ["last_run_change_at"])
 
 
 def _load_latest_aborts(rows: list[Run], existing: dict[str, Run]) -> dict[int, Abort]:

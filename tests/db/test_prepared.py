@@ -1,15 +1,17 @@
-"""Queries that are composed once: the same results as the ORM's, in any thread."""
+"""Queries and updates that are composed once: the same results as the ORM's, in any thread."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connections
-from django.db.models import BigIntegerField, TextField
+from django.db import IntegrityError, connections, transaction
+from django.db.models import BigIntegerField, Case, F, TextField, When
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.db.prepared import (
+    NOW,
     Keys,
     Parameter,
     PreparedCount,
@@ -17,8 +19,10 @@ from dashboard.db.prepared import (
     PreparedModels,
     PreparedQuery,
     PreparedUpdate,
+    parameters,
+    update_row,
 )
-from dashboard.models import Abort, AbortEvent, Run
+from dashboard.models import Abort, AbortEvent, Run, Stage
 from tests.support import factories
 
 STAGE = Parameter("stage", BigIntegerField())
@@ -85,7 +89,9 @@ STEPS = {"kind": "Workflow", "label": "100 % of “it's”", "steps": []}
 
 def test_update_sets_the_fields_of_the_selected_rows_only(runs: list[Run]) -> None:
     others = Run.objects.filter(stage=STAGE).exclude(name="it's")
-    update = PreparedUpdate(others, ["name", "steps", "concluded", "concluded_at"])
+    update = PreparedUpdate(
+        others, **parameters(Run, ["name", "steps", "concluded", "concluded_at"])
+    )
     at = timezone.now()
     values = {"name": "100 %s", "steps": STEPS, "concluded": True, "concluded_at": at}
     assert update.execute(stage=runs[0].stage_id, **values) == 3
@@ -100,8 +106,8 @@ def test_update_sets_the_fields_of_the_selected_rows_only(runs: list[Run]) -> No
 def test_update_returns_fields_as_updated(runs: list[Run]) -> None:
     update = PreparedUpdate(
         Run.objects.filter(pk=Parameter("run", BigIntegerField())),
-        ["name", "started_at"],
         returning=["name", "in_flight", "started_at"],
+        **parameters(Run, ["name", "started_at"]),
     )
     at = timezone.now()
     returned = update.fetch(run=runs[0].pk, name="new", started_at=at)
@@ -141,3 +147,68 @@ def test_query_composed_in_one_thread_is_fetched_in_another(transactional_db: No
 
     with ThreadPoolExecutor(1) as executor:
         assert executor.submit(fetch).result() == run.stage.name
+
+
+RUN = Parameter("run", BigIntegerField())
+
+
+def test_update_changes_the_selected_rows_and_returns_their_number(runs: list[Run]) -> None:
+    update = PreparedUpdate(
+        Run.objects.filter(pk__in=Keys("runs")), **parameters(Run, ["name"]), status="success"
+    )
+    assert update.execute(runs=[run.pk for run in runs[:2]], name="50 %") == 2
+    stored = Run.objects.order_by("pk").values_list("name", "status")
+    assert list(stored)[:2] == [("50 %", "success")] * 2
+    assert list(stored)[2:] == [(run.name, run.status) for run in runs[2:]]
+
+
+def test_update_of_no_row_returns_zero(runs: list[Run]) -> None:
+    update = PreparedUpdate(Run.objects.filter(pk=RUN), failures=1)
+    assert update.execute(run=0) == 0
+    assert not Run.objects.filter(failures=1).exists()
+
+
+def test_update_may_use_a_row_and_a_time_after_the_parameter(runs: list[Run]) -> None:
+    minute = timedelta(minutes=1)
+    is_read = Case(When(synced_at__lt=NOW, then=F("synced_at")), default=NOW + minute)
+    update = PreparedUpdate(Run.objects.filter(pk=RUN), next_detail_sync_at=is_read)
+    run = runs[0]
+    update.execute(run=run.pk, now=run.synced_at)
+    run.refresh_from_db()
+    assert run.next_detail_sync_at == run.synced_at + minute
+    update.execute(run=run.pk, now=run.synced_at + minute)
+    run.refresh_from_db()
+    assert run.next_detail_sync_at == run.synced_at
+
+
+def test_update_of_a_row_stores_values_of_every_type(runs: list[Run]) -> None:
+    stage = runs[0].stage
+    fields = {
+        "has_flow": True, "synced_at": None, "failures": 3, "error": "it's 100 %",
+        "omitted_by_page": {"1": {"no_id": 2}}, "leased_until": runs[0].synced_at,
+    }  # fmt: skip
+    update_row(Stage, stage.pk, **fields)
+    stage.refresh_from_db()
+    assert {name: getattr(stage, name) for name in fields} == fields
+    update_row(Run, runs[0].pk, steps={"kind": "workflow"}, concluded=True)
+    update_row(Run, runs[1].pk, steps=None, concluded=False)
+    first, second, *others = Run.objects.order_by("pk")
+    assert (first.steps, first.concluded) == ({"kind": "workflow"}, True)
+    assert (second.steps, second.concluded) == (None, False)
+    assert [run.steps for run in others] == [run.steps for run in runs[2:]]
+
+
+def test_update_that_fails_rolls_its_transaction_back(runs: list[Run]) -> None:
+    with transaction.atomic():
+        with pytest.raises(IntegrityError):
+            update_row(Run, runs[0].pk, name=None)
+        assert transaction.get_rollback()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_texts_select_as_many_rows_as_are_given(runs: list[Run], count: int) -> None:
+    named = Run.objects.filter(name__in=Keys("names", TextField())).order_by("pk")
+    query = PreparedQuery(named.values_list("pk"))
+    assert [pk for (pk,) in query.fetch(names=[run.name for run in runs[:count]])] == [
+        run.pk for run in runs[:count]
+    ]
