@@ -26,7 +26,6 @@ from dashboard.northflank import (
 )
 from dashboard.northflank import Run as ApiRun
 from dashboard.sync import catalog, mirror, omitted_entries, path_spelling, pruning
-from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
@@ -57,11 +56,9 @@ class StageReader:
         request_seq: int | None = None,
     ) -> T:
         """Send one request to Northflank and return its answer."""
-        try:
-            return await self.connection.call(request, request_seq=request_seq)
-        finally:
-            if self.is_first_read:
-                await run_in_db_thread(budget_store.exclude_from_burst, 1)
+        return await self.connection.call(
+            request, request_seq=request_seq, excluded_from_burst=int(self.is_first_read)
+        )
 
     async def read_newest_runs(self, stage: Stage) -> dict[str, object]:
         """Read a stage's newest runs; return the stage fields to update."""

@@ -11,10 +11,8 @@ from http import HTTPStatus
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import F
-from django.db.models.functions import Greatest
 
-from dashboard.db.prepared import PreparedQuery
+from dashboard.db.prepared import PreparedQuery, PreparedUpdate, parameters
 from dashboard.db.threads import now
 from dashboard.models import RateBudget
 from dashboard.northflank import Call, RateLimit
@@ -34,31 +32,45 @@ def abort_reserve(limit: int) -> int:
     return min(round(share), limit * 9 // 10)  # leaves at least 10% for reading
 
 
-def record_calls(calls: Iterable[Call]) -> None:
-    """Record the rate limit headers of requests that were just answered."""
+def record_calls(calls: Iterable[Call], *, excluded_from_burst: int = 0) -> None:
+    """Record the rate limit headers of requests that were just answered, together.
+
+    `excluded_from_burst`: how many of them, as by `exclude_from_burst`.
+    """
     # A 429 may come from a burst limiter with other counts: its headers are ignored.
-    for call in calls:
-        if call.status not in {None, HTTPStatus.TOO_MANY_REQUESTS}:
+    answered = [call for call in calls if call.status not in {None, HTTPStatus.TOO_MANY_REQUESTS}]
+
+    def record(window: RateLimitWindow | None) -> RateLimitWindow | None:
+        for call in answered:
             moment = now()
-            record_response(
-                call.rate_limit, moment, requested_at=moment - timedelta(seconds=call.seconds)
+            window = _after_response(
+                window, call.rate_limit, moment, moment - timedelta(seconds=call.seconds)
             )
+        return rules.exclude_from_burst(window, excluded_from_burst) if window else None
+
+    if answered or excluded_from_burst:
+        _update(record)
 
 
-def record_response(
-    rate_limit: RateLimit | None, now: datetime, *, requested_at: datetime | None = None
-) -> None:
+def record_response(rate_limit: RateLimit | None, now: datetime) -> None:
     """Record the rate limit headers of one response to us that was not a 429.
 
     `rate_limit` is None if the response had no such headers.
     """
-    # Do not invent a window before the first headers.
-    if rate_limit is not None or RateBudget.objects.exists():
-        _update(
-            lambda window: rules.after_response(
-                window, rate_limit, _abort_reserve(window), now, requested_at=requested_at
-            )
-        )
+    _update(lambda window: _after_response(window, rate_limit, now, now))
+
+
+def _after_response(
+    window: RateLimitWindow | None,
+    rate_limit: RateLimit | None,
+    moment: datetime,
+    requested_at: datetime,
+) -> RateLimitWindow | None:
+    if window is None and rate_limit is None:
+        return None  # do not invent a window before the first headers
+    return rules.after_response(
+        window, rate_limit, _abort_reserve(window), moment, requested_at=requested_at
+    )
 
 
 def record_rate_limited(retry_after_seconds: float | None, now: datetime) -> None:
@@ -72,11 +84,11 @@ def claim_probe(now: datetime) -> bool:
     Of all processes, one at a time gets True.
     """
     with transaction.atomic():
-        window = _load_window(RateBudget.objects.select_for_update().first())
+        window = _fetch_window(_locked_window_query())
         updated = rules.start_probe(window, now) if window is not None else None
         if updated is None:
             return False
-        RateBudget.objects.update(**asdict(updated))
+        _window_update().execute(**asdict(updated))
         return True
 
 
@@ -85,8 +97,7 @@ def exclude_from_burst(requests: int) -> None:
 
     First reads and run lookups do not count against the even rate, so they delay no regular read.
     """
-    burst = Greatest(F("burst") - float(requests), 0.0)
-    RateBudget.objects.filter(burst__gt=0).update(burst=burst)
+    _update(lambda window: rules.exclude_from_burst(window, requests) if window else None)
 
 
 def load_limit() -> int:
@@ -103,7 +114,7 @@ def _limit_query() -> PreparedQuery:
 
 def load(now: datetime) -> ReadBudget:
     """Return the requests reading may send from `now` until the window ends, reserve excluded."""
-    window = _load_window(RateBudget.objects.first())
+    window = _fetch_window(_window_query())
     return rules.compute(window, _abort_reserve(window), now)
 
 
@@ -111,31 +122,49 @@ def _abort_reserve(window: RateLimitWindow | None) -> int:
     return abort_reserve(window.limit if window else DEFAULT_LIMIT)
 
 
-def _load_window(row: RateBudget | None) -> RateLimitWindow | None:
-    return (
-        RateLimitWindow(*(getattr(row, name) for name in _WINDOW_FIELDS))
-        if row is not None
-        else None
-    )
+def _fetch_window(query: PreparedQuery) -> RateLimitWindow | None:
+    return next((RateLimitWindow(*row) for row in query.fetch()), None)
 
 
-def _update(transition: Callable[[RateLimitWindow | None], RateLimitWindow]) -> None:
-    if _update_existing(transition):
+@cache
+def _window_query() -> PreparedQuery:
+    return PreparedQuery(RateBudget.objects.order_by("pk").values_list(*_WINDOW_FIELDS)[:1])
+
+
+@cache
+def _locked_window_query() -> PreparedQuery:
+    locked = RateBudget.objects.select_for_update().order_by("pk")
+    return PreparedQuery(locked.values_list(*_WINDOW_FIELDS)[:1])
+
+
+@cache
+def _window_update() -> PreparedUpdate:
+    return PreparedUpdate(RateBudget.objects.all(), **parameters(RateBudget, _WINDOW_FIELDS))
+
+
+type _Transition = Callable[[RateLimitWindow | None], RateLimitWindow | None]
+
+
+def _update(transition: _Transition) -> None:
+    """Store what a transition makes of the window; of None, there is none yet."""
+    if _update_existing(transition) or (window := transition(None)) is None:
         return
     try:
         with transaction.atomic():
-            RateBudget.objects.create(pk=1, **asdict(transition(None)))
+            RateBudget.objects.create(pk=1, **asdict(window))
     except IntegrityError:
         # Another process has created the row; any other conflict is a defect.
         if not _update_existing(transition):
             raise
 
 
-def _update_existing(transition: Callable[[RateLimitWindow | None], RateLimitWindow]) -> bool:
+def _update_existing(transition: _Transition) -> bool:
     # The row stays locked from load to save: concurrent processes lose no request.
     with transaction.atomic():
-        window = _load_window(RateBudget.objects.select_for_update().first())
+        window = _fetch_window(_locked_window_query())
         if window is None:
             return False
-        RateBudget.objects.update(**asdict(transition(window)))
+        updated = transition(window)
+        if updated is not None and updated != window:
+            _window_update().execute(**asdict(updated))
         return True

@@ -70,25 +70,26 @@ class Connection:
         *,
         defer_recording: bool = False,
         request_seq: int | None = None,
+        excluded_from_burst: int = 0,
     ) -> T:
         """Send one request to Northflank and return its answer.
 
         Raises NorthflankError. Either way the rate limit and the outage state are recorded: before
         this returns or, with `defer_recording`, in the background: an answer after
         RECORDING_DELAY, an error at once. `request_seq` is the request's number if the caller has
-        already taken one.
+        already taken one; `excluded_from_burst` as in `budget_store.record_calls`.
         """
         if request_seq is None:
             request_seq = await run_in_db_thread(RequestCounter.take_next)
-        sent_at = monotonic()
+        sent = _SentRequest(monotonic(), request_seq, excluded_from_burst)
         try:
             answer = await request(self.client)
         except NorthflankError as error:
-            recording = self._start_record(partial(self._handle_error, error, sent_at, request_seq))
+            recording = self._start_record(partial(self._handle_error, error, sent))
             if not defer_recording:
                 await recording
             raise
-        handle_answer = partial(self._handle_answer, sent_at, request_seq)
+        handle_answer = partial(self._handle_answer, sent)
         if defer_recording:
             self._deferred_records.append(handle_answer)
             asyncio.get_running_loop().call_later(RECORDING_DELAY, self._start_deferred_records)
@@ -125,30 +126,28 @@ class Connection:
         task.add_done_callback(self._pending_records.discard)
         return task
 
-    async def _handle_answer(
-        self, sent_at: float, request_seq: int, *, is_success: bool = True
-    ) -> None:
-        self._last_answered_sent_at = max(self._last_answered_sent_at, sent_at)
-        if sent_at > self.failed_at:
+    async def _handle_answer(self, sent: "_SentRequest", *, is_success: bool = True) -> None:
+        self._last_answered_sent_at = max(self._last_answered_sent_at, sent.at)
+        if sent.at > self.failed_at:
             self.outage, self._pause = "", 0.0
-        await run_in_db_thread(
-            _record_answer, self._pop_calls(), request_seq, is_success=is_success
-        )
+        await run_in_db_thread(_record_answer, self._pop_calls(), sent, is_success=is_success)
 
-    async def _handle_error(self, error: NorthflankError, sent_at: float, request_seq: int) -> None:
-        account_error = await self._find_account_error(error, sent_at)
+    async def _handle_error(self, error: NorthflankError, sent: "_SentRequest") -> None:
+        account_error = await self._find_account_error(error, sent.at)
         if account_error is None:
-            await self._handle_answer(sent_at, request_seq, is_success=False)
+            await self._handle_answer(sent, is_success=False)
             return
         is_new = not self.outage
         # Concurrent requests that fail together count as one failure.
-        if is_new or sent_at > self.failed_at:
+        if is_new or sent.at > self.failed_at:
             self._pause = min(2 * self._pause or INITIAL_PAUSE, MAX_PAUSE)
             if account_error.cause == "unauthorised":
                 self._pause = UNAUTHORISED_PAUSE
         self.outage, self.failed_at = account_error.cause, monotonic()
         self.retry_at = self.failed_at + self._pause
-        await run_in_db_thread(_record_outage, self._pop_calls(), account_error, is_new=is_new)
+        await run_in_db_thread(
+            _record_outage, self._pop_calls(), sent, account_error, is_new=is_new
+        )
 
     async def _find_account_error(
         self, error: NorthflankError, sent_at: float
@@ -193,25 +192,30 @@ async def _ignore_database_outage(recording: Callable[[], Awaitable[None]]) -> N
             raise
 
 
-def _record_answer(calls: list[Call], request_seq: int, *, is_success: bool) -> None:
-    budget_store.record_calls(calls)
-    state = Upstream.objects.first()
-    if state is None:
-        return
-    if is_success:
-        Upstream.objects.filter(pk=state.pk).update(last_success_at=now())
+@dataclass(frozen=True, slots=True)
+class _SentRequest:
+    at: float  # by time.monotonic
+    seq: int  # see RequestCounter
+    excluded_from_burst: int
+
+
+def _record_answer(calls: list[Call], sent: _SentRequest, *, is_success: bool) -> None:
+    budget_store.record_calls(calls, excluded_from_burst=sent.excluded_from_burst)
+    cause = Upstream.record_success(now()) if is_success else Upstream.current_error()
     # An answer during the pause after a 429, as to an abort, does not end it: nothing is read.
-    if state.error == "rate_limited" and budget_store.load(now()).is_paused:
+    if not cause or (cause == "rate_limited" and budget_store.load(now()).is_paused):
         return
     # An answer to a request older than the outage does not prove that the outage is over. Several
     # processes get answers concurrently: the one that updates the row logs the recovery.
-    outage = Upstream.objects.filter(pk=state.pk, error_seq__lt=request_seq).exclude(error="")
-    if state.error and outage.update(error="", error_message="", error_since=None):
-        log.info("northflank.recovered", after=state.error)
+    outage = Upstream.objects.filter(error_seq__lt=sent.seq).exclude(error="")
+    if outage.update(error="", error_message="", error_since=None):
+        log.info("northflank.recovered", after=cause)
 
 
-def _record_outage(calls: list[Call], error: NorthflankError, *, is_new: bool) -> None:
-    budget_store.record_calls(calls)
+def _record_outage(
+    calls: list[Call], sent: _SentRequest, error: NorthflankError, *, is_new: bool
+) -> None:
+    budget_store.record_calls(calls, excluded_from_burst=sent.excluded_from_burst)
     if error.cause == "rate_limited":
         budget_store.record_rate_limited(error.retry_after_seconds, now())
     is_token_refused = is_new and error.cause == "unauthorised"

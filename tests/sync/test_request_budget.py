@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, connections
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard.models import Abort, CatalogSync, RateBudget, Run, Stage
-from dashboard.northflank import RateLimit
+from dashboard.northflank import Call, RateLimit
 from dashboard.sandbox import parse_fault
 from dashboard.sync import baselines
 from dashboard.sync.stage_reader import MAX_REQUESTS_PER_READ
@@ -35,6 +36,60 @@ def test_reserve_setting_is_number_or_percentage(
 ) -> None:
     settings.NORTHFLANK_REQUEST_RESERVE = reserve
     assert budget_store.abort_reserve(1000) == requests
+
+
+def answered_call(remaining: int | None, *, status: int | None = 200) -> Call:
+    rate_limit = None if remaining is None else RateLimit(1000, remaining, 3000)
+    return Call("GET", "GET run", status, 0.1, rate_limit)
+
+
+def test_each_of_several_calls_recorded_together_counts(db: None) -> None:
+    budget_store.record_calls([answered_call(900), answered_call(899), answered_call(None)])
+    window = RateBudget.objects.get()
+    assert (window.remaining, window.own_requests) == (898, 3)
+    assert window.burst == pytest.approx(3, abs=0.1)
+
+
+def test_excluded_call_does_not_count_against_the_even_rate(db: None) -> None:
+    budget_store.record_calls([answered_call(900), answered_call(899)], excluded_from_burst=1)
+    window = RateBudget.objects.get()
+    assert window.own_requests == 2
+    assert window.burst == pytest.approx(1, abs=0.1)
+
+
+def test_call_that_another_answer_has_recorded_may_be_excluded(db: None) -> None:
+    budget_store.record_calls([answered_call(900), answered_call(899)])
+    budget_store.record_calls([], excluded_from_burst=1)
+    window = RateBudget.objects.get()
+    assert (window.remaining, window.own_requests) == (899, 2)
+    assert window.burst == pytest.approx(1, abs=0.1)
+
+
+def test_no_calls_take_no_statement(db: None) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        budget_store.record_calls([])
+    assert not queries.captured_queries
+
+
+def test_429s_and_lost_answers_are_not_recorded(db: None) -> None:
+    budget_store.record_calls([answered_call(900)])
+    budget_store.record_calls([answered_call(1, status=429), answered_call(2, status=None)])
+    assert RateBudget.objects.get().remaining == 900
+
+
+def test_calls_recorded_together_take_as_many_statements_as_one(db: None) -> None:
+    budget_store.record_calls([answered_call(900)])
+    counts = []
+    for calls in ([answered_call(899)], [answered_call(n) for n in range(890, 898)]):
+        with CaptureQueriesContext(connection) as queries:
+            budget_store.record_calls(calls, excluded_from_burst=1)
+        counts.append(len(queries))
+    assert counts == [4, 4]  # two of them for the savepoint
+
+
+def test_calls_without_headers_open_no_window(db: None) -> None:
+    budget_store.record_calls([answered_call(None)], excluded_from_burst=1)
+    assert not RateBudget.objects.exists()
 
 
 def test_reserve_above_limit_leaves_a_tenth_in_whole_requests(settings: Settings) -> None:

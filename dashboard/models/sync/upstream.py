@@ -1,6 +1,11 @@
 """The upstream, its rate limit, and the numbers of requests to it."""
 
+from datetime import datetime
+from functools import cache
+
 from django.db import connection, models
+
+from dashboard.db.prepared import PreparedQuery
 
 
 class RequestCounter(models.Model):
@@ -49,10 +54,30 @@ class Upstream(models.Model):
     )
     last_success_at = models.DateTimeField(null=True, help_text="When a request last succeeded.")
 
+    @classmethod
+    def current_error(cls) -> str | None:
+        """Return the cause of the current outage, "" if there is none; None without a row."""
+        return next((error for (error,) in _error_query().fetch()), None)
+
+    @classmethod
+    def record_success(cls, at: datetime) -> str | None:
+        """Record that a request succeeded; return `current_error`. One statement."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE dashboard_upstream SET last_success_at = %s RETURNING error",
+                [connection.ops.adapt_datetimefield_value(at)],
+            )
+            return next((error for (error,) in cursor.fetchall()), None)
+
     @property
     def source(self) -> str:
         """Which Northflank this database mirrors (upstream/source.py)."""
         return self.identity
+
+
+@cache
+def _error_query() -> PreparedQuery:
+    return PreparedQuery(Upstream.objects.order_by("pk").values_list("error")[:1])
 
 
 class RateBudget(models.Model):
