@@ -1,7 +1,6 @@
 """The catalog: projects, their pipelines, and the three stages of each, as in Northflank."""
 
 from collections import Counter
-from datetime import datetime
 from typing import ClassVar
 
 from django.db import models
@@ -104,11 +103,11 @@ class StageQuerySet(models.QuerySet["Stage"]):
         is_old = models.Q(fresh_until__lt=now)
         return self.filter(models.Q(synced_at=None) | is_old | models.Q(in_flight_incomplete=True))
 
-    def unleased(self, now: datetime) -> "StageQuerySet":
+    def unleased(self, now: Time) -> "StageQuerySet":
         """Stages that no worker is reading."""
         return self.filter(models.Q(leased_until=None) | models.Q(leased_until__lte=now))
 
-    def due(self, now: datetime) -> "StageQuerySet":
+    def due(self, now: Time) -> "StageQuerySet":
         """Unleased stages that the sync should read now, the longest due first."""
         return (
             self.listed().unleased(now).filter(next_sync_at__lte=now).order_by("next_sync_at", "pk")

@@ -1,13 +1,16 @@
 """Mirror projects, pipelines and stages; removed ones keep their history."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import BigIntegerField, DateTimeField, QuerySet
 
+from dashboard.db.prepared import NOW, Parameter, PreparedModels, PreparedUpdate, update_row
 from dashboard.models import CatalogSync, ChangeCounter, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.northflank import Page, ReleaseFlow
@@ -42,20 +45,20 @@ def mirror_projects(
         log.warning("catalog.project_not_listed", project=name)
     with transaction.atomic():
         ChangeCounter.reserve(0)  # locked first, as by all writers
-        reappeared = _reappeared_keys(
-            Project.objects.filter(slug__in=[api.id for api in api_projects])
+        listed = {
+            project.id: {} if project.name is None else {"name": project.name}
+            for project in api_projects
+        }
+        reappeared, unknown = _update_listed(Project.objects.all(), listed, now)
+        Project.objects.bulk_create(
+            Project(slug=slug, synced_at=now, **{"name": slug} | listed[slug]) for slug in unknown
         )
-        for api_project in api_projects:
-            fields: dict[str, Any] = {"synced_at": now, "missing_since": None, "removed_at": None}
-            if api_project.name is not None:  # else the known name stays
-                fields["name"] = api_project.name
-            project, _ = Project.objects.update_or_create(
-                slug=api_project.id,
-                defaults=fields,
-                create_defaults={"name": api_project.id} | fields,
-            )
-            CatalogSync.objects.get_or_create(project=project, defaults={"next_sync_at": now})
-        mirror.schedule_reread(Stage.objects.filter(pipeline__project__in=reappeared), now)
+        CatalogSync.objects.bulk_create(
+            CatalogSync(project=project, next_sync_at=now)
+            for project in Project.objects.filter(slug__in=listed, catalog_sync=None)
+        )
+        if reappeared:
+            mirror.schedule_reread(Stage.objects.filter(pipeline__project__in=reappeared), now)
         if configured:
             _remove_projects(
                 Project.objects.filter(removed_at=None).exclude(slug__in=configured), now
@@ -71,34 +74,51 @@ def mirror_pipelines(
     request_seq: int | None = None,
 ) -> bool:
     """Mirror one project's pipelines, each with three stages; return like `mirror_projects`."""
-    listed_ids = [api.id for api in page.items]
+    listed = {api_pipeline.id: _pipeline_fields(api_pipeline) for api_pipeline in page.items}
     with transaction.atomic():
         ChangeCounter.reserve(0)  # locked first, as by all writers
-        reappeared = _reappeared_keys(project.pipelines.filter(slug__in=listed_ids))
-        for api_pipeline in page.items:
-            fields: dict[str, Any] = {"synced_at": now, "missing_since": None, "removed_at": None}
-            if api_pipeline.name is not None:  # else what is known stays
-                fields["name"] = api_pipeline.name
-                if api_pipeline.description is not None:
-                    fields["description"] = api_pipeline.description
-            pipeline, is_new = Pipeline.objects.update_or_create(
-                project=project,
-                slug=api_pipeline.id,
-                defaults=fields,
-                create_defaults={"name": api_pipeline.id} | fields,
-            )
-            if is_new:
-                # No list shows which stages have a release flow: each of the three is read.
-                Stage.objects.bulk_create(
-                    Stage(pipeline=pipeline, name=name, next_sync_at=now) for name in StageName
-                )
-        mirror.schedule_reread(Stage.objects.filter(pipeline__in=reappeared), now)
-        return _mark_missing(project.pipelines.exclude(slug__in=listed_ids), page, now, request_seq)
+        reappeared, unknown = _update_listed(project.pipelines.all(), listed, now)
+        new_pipelines = Pipeline.objects.bulk_create(
+            Pipeline(project=project, slug=slug, synced_at=now, **{"name": slug} | listed[slug])
+            for slug in unknown
+        )
+        # No list shows which stages have a release flow: each of the three is read.
+        Stage.objects.bulk_create(
+            Stage(pipeline=pipeline, name=name, next_sync_at=now)
+            for pipeline in new_pipelines
+            for name in StageName
+        )
+        if reappeared:
+            mirror.schedule_reread(Stage.objects.filter(pipeline__in=reappeared), now)
+        return _mark_missing(project.pipelines.exclude(slug__in=listed), page, now, request_seq)
 
 
-def _reappeared_keys(entries: QuerySet[Any]) -> list[int]:
-    """Return the keys of the entries that were marked as removed."""
-    return list(entries.exclude(removed_at=None).values_list("pk", flat=True))
+def _pipeline_fields(api_pipeline: ApiPipeline) -> dict[str, str]:
+    """Return what a list says of a pipeline; what it does not say stays as it is known."""
+    if api_pipeline.name is None:
+        return {}
+    described = (
+        {} if api_pipeline.description is None else {"description": api_pipeline.description}
+    )
+    return {"name": api_pipeline.name, **described}
+
+
+def _update_listed(
+    entries: QuerySet[Any], listed: Mapping[str, dict[str, str]], now: datetime
+) -> tuple[list[int], list[str]]:
+    """Update those of the entries that a list has, by slug, with what it says of each.
+
+    Return the keys of those that were marked as removed, and the listed slugs that have no entry.
+    """
+    known = {entry.slug: entry for entry in entries.filter(slug__in=listed)}
+    if known:
+        keys = [entry.pk for entry in known.values()]
+        entries.filter(pk__in=keys).update(synced_at=now, missing_since=None, removed_at=None)
+    for slug, entry in known.items():
+        if any(getattr(entry, name) != value for name, value in listed[slug].items()):
+            update_row(type(entry), entry.pk, **listed[slug])
+    reappeared = [entry.pk for entry in known.values() if entry.removed_at is not None]
+    return reappeared, [slug for slug in listed if slug not in known]
 
 
 def _remove_projects(removed_projects: QuerySet[Project], now: datetime) -> None:
@@ -115,15 +135,22 @@ def _mark_missing(
     """Mark entries missing from a complete list; return whether any awaits confirmation."""
     if not page.is_complete:
         return False
-    missing = unlisted.filter(removed_at=None)
-    removed = list(missing.filter(missing_since__lte=now - REMOVAL_CONFIRMATION_TIME))
+    missing = list(unlisted.filter(removed_at=None))
+    confirmed_at = now - REMOVAL_CONFIRMATION_TIME
+    removed = [
+        entry
+        for entry in missing
+        if entry.missing_since is not None and entry.missing_since <= confirmed_at
+    ]
     for entry in removed:
         log.info("catalog.removed", kind=entry._meta.model_name, name=str(entry), slug=entry.slug)
-    missing.filter(pk__in=[entry.pk for entry in removed]).update(removed_at=now)
+        update_row(type(entry), entry.pk, removed_at=now)
     if removed:
         mirror.mark_orphaned(now, request_seq)
-    missing.filter(missing_since=None).update(missing_since=now)
-    return missing.exists()
+    for entry in missing:
+        if entry.missing_since is None:
+            update_row(type(entry), entry.pk, missing_since=now)
+    return len(removed) < len(missing)
 
 
 def mirror_release_flow(
@@ -131,14 +158,21 @@ def mirror_release_flow(
 ) -> None:
     """Mirror a stage's release flow and path segment; None means that it has no flow."""
     if flow_and_segment is None:
-        Stage.objects.filter(pk=stage_pk).update(
-            has_flow=False, flow_synced_at=now, in_flight_incomplete=False, omitted_by_page={}
+        update_row(
+            Stage,
+            stage_pk,
+            has_flow=False,
+            flow_synced_at=now,
+            in_flight_incomplete=False,
+            omitted_by_page={},
         )
         mirror.schedule_reread(Stage.objects.filter(pk=stage_pk), now)
         return
     flow, path_segment = flow_and_segment
     updates: dict[str, Any] = {"concurrency_policy": flow.concurrency_policy, "paused": flow.paused}
-    Stage.objects.filter(pk=stage_pk).update(
+    update_row(
+        Stage,
+        stage_pk,
         has_flow=True,
         missing_since=None,
         confirmed_path_segment=path_segment,
@@ -161,16 +195,13 @@ def mark_flow_missing(stage_pk: int, now: datetime) -> bool:
 
 def mark_flow_checked(stage_pk: int, now: datetime) -> None:
     """Record that a stage's release flow was checked and has not changed."""
-    Stage.objects.filter(pk=stage_pk).update(flow_synced_at=now, missing_since=None)
+    update_row(Stage, stage_pk, flow_synced_at=now, missing_since=None)
 
 
 def claim_due(now: datetime) -> CatalogSync | None:
     """Lease one due catalog list, or return None; it is due again if its worker dies."""
-    for catalog_sync in CatalogSync.objects.due(now).select_related("project")[:5]:
-        unleased = CatalogSync.objects.filter(
-            pk=catalog_sync.pk, next_sync_at=catalog_sync.next_sync_at
-        )
-        if unleased.update(next_sync_at=now + LEASE):
+    for catalog_sync in _due_query(limit=5).fetch(now=now):
+        if _lease(catalog_sync, now):
             return catalog_sync
     return None
 
@@ -179,18 +210,38 @@ def claim_first_reads(now: datetime, limit: int) -> list[CatalogSync]:
     """Lease up to `limit` due catalog lists that were never read."""
     if limit <= 0:
         return []
-    due = CatalogSync.objects.never_synced().due(now)
-    return [
-        catalog_sync
-        for catalog_sync in due.select_related("project")[:limit]
-        if CatalogSync.objects.filter(
-            pk=catalog_sync.pk, next_sync_at=catalog_sync.next_sync_at
-        ).update(next_sync_at=now + LEASE)
-    ]
+    due = _due_query(limit=limit, never_synced=True)
+    return [catalog_sync for catalog_sync in due.fetch(now=now) if _lease(catalog_sync, now)]
+
+
+@cache
+def _due_query(*, limit: int, never_synced: bool = False) -> PreparedModels[CatalogSync]:
+    due = CatalogSync.objects.due(NOW).select_related("project")
+    return PreparedModels((due.never_synced() if never_synced else due)[:limit])
+
+
+def _lease(catalog_sync: CatalogSync, now: datetime) -> bool:
+    lease = _lease_update()
+    return lease.execute(key=catalog_sync.pk, claimed_at=catalog_sync.next_sync_at, now=now) > 0
+
+
+@cache
+def _lease_update() -> PreparedUpdate:
+    key, claimed_at = Parameter("key", BigIntegerField()), Parameter("claimed_at", DateTimeField())
+    unleased = CatalogSync.objects.filter(pk=key, next_sync_at=claimed_at)
+    return PreparedUpdate(unleased, next_sync_at=NOW + LEASE)
 
 
 def refresh_now(now: datetime, interval: timedelta) -> None:
     """Make lists older than `interval` due now, even if an earlier plan scheduled them later."""
-    CatalogSync.objects.filter(
-        next_sync_at__gt=now + LEASE, synced_at__lt=now - interval, failures=0
-    ).update(next_sync_at=now)
+    _refresh().execute(now=now, read_before=now - interval)
+
+
+@cache
+def _refresh() -> PreparedUpdate:
+    old_lists = CatalogSync.objects.filter(
+        next_sync_at__gt=NOW + LEASE,
+        synced_at__lt=Parameter("read_before", DateTimeField()),
+        failures=0,
+    )
+    return PreparedUpdate(old_lists, next_sync_at=NOW)

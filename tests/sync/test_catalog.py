@@ -6,7 +6,9 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
@@ -282,6 +284,40 @@ def test_flow_found_again_is_no_longer_missing(read_stage: Stage) -> None:
     catalog.mark_flow_checked(read_stage.pk, T0)
     assert Stage.objects.get().missing_since is None
     assert catalog.claim_first_reads(T0, 0) == []
+
+
+def test_unchanged_list_takes_as_many_statements_whatever_its_length(db: None) -> None:
+    counts = []
+    for length in (2, 20):
+        ids = [f"project-{number}" for number in range(length)]
+        listed = Page(tuple(ApiProject(id_, id_) for id_ in ids), False, None)
+        catalog.mirror_projects(listed, now=T0)
+        project = Project.objects.get(slug="project-0")
+        pipelines = Page(tuple(ApiPipeline(id_, id_, "") for id_ in ids), False, None)
+        catalog.mirror_pipelines(project, pipelines, now=T0)
+        with CaptureQueriesContext(connection) as queries:
+            catalog.mirror_projects(listed, now=at(600))
+            catalog.mirror_pipelines(project, pipelines, now=at(600))
+        counts.append(len(queries))
+        assert not Project.objects.exclude(synced_at=at(600)).exists()
+        assert not Pipeline.objects.exclude(synced_at=at(600)).exists()
+    assert counts[0] == counts[1]
+
+
+def test_renamed_entries_have_their_new_names(db: None) -> None:
+    def mirror_names(suffix: str) -> None:
+        projects = (ApiProject("x", f"X{suffix}"), ApiProject("y", "Y"))
+        catalog.mirror_projects(Page(projects, False, None), now=T0)
+        pipelines = (ApiPipeline("p", f"P{suffix}", "Pays"), ApiPipeline("q", "Q", suffix))
+        catalog.mirror_pipelines(
+            Project.objects.get(slug="x"), Page(pipelines, False, None), now=T0
+        )
+
+    mirror_names("1")
+    mirror_names("2")
+    assert list(Project.objects.order_by("slug").values_list("name", flat=True)) == ["X2", "Y"]
+    described = Pipeline.objects.order_by("slug").values_list("name", "description")
+    assert list(described) == [("P2", "Pays"), ("Q", "2")]
 
 
 def test_project_without_name_is_shown_by_id(db: None) -> None:

@@ -1,10 +1,10 @@
 """When the lists of the catalog were read, and when they are read next."""
 
-from datetime import datetime
 from typing import Self
 
 from django.db import models
 
+from dashboard.db.prepared import Time
 from dashboard.models.catalog import ListDefects
 
 
@@ -17,7 +17,7 @@ class CatalogSyncQuerySet(models.QuerySet["CatalogSync"]):
         """Listed ones that were never read."""
         return self.listed().filter(synced_at=None)
 
-    def due(self, now: datetime) -> Self:
+    def due(self, now: Time) -> Self:
         """Listed ones that the sync should read now, the longest due first."""
         return self.listed().filter(next_sync_at__lte=now).order_by("next_sync_at", "pk")
 
