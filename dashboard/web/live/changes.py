@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 
-from django.db.models import Exists, F, OuterRef
+from django.db.models import BigIntegerField, Exists, F, OuterRef
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
+from dashboard.db.prepared import NOW, Parameter, PreparedModels
 from dashboard.models import Acknowledgement, ChangeCounter, Run
 from dashboard.web.http.site_context import SiteContext
 from dashboard.web.live.page import ENDED_RUN_MAX_AGE, PAGES, LivePart, render_part
@@ -31,15 +32,31 @@ class Channel:
 
 @dataclass
 class ChangeSet:
-    """What changed since a version; each thing is read once for all channels."""
+    """What changed since a version; each thing is read once for all channels, when it is needed."""
 
     version: int
     since_version: int | None  # None: unknown
-    runs: list[Run]  # changed, in the order of their changes
-    is_truncated: bool = False
     now: datetime = field(default_factory=db_threads.now)
     site: SiteContext = field(default_factory=SiteContext)
     _snapshots: dict[object, Snapshot] = field(default_factory=dict, init=False)
+
+    @property
+    def runs(self) -> list[Run]:
+        """The changed runs, in the order of their changes; the first MAX_RUNS of them."""
+        return self._changed_runs[:MAX_RUNS]
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether more runs have changed, or the version is from the future: another database's."""
+        return len(self._changed_runs) > MAX_RUNS or (self.since_version or 0) > self.version
+
+    @cached_property
+    def _changed_runs(self) -> list[Run]:
+        if self.since_version is None or self.since_version >= self.version:
+            return []
+        return _changed_runs_query().fetch(
+            since=self.since_version, until=self.version, now=self.now
+        )
 
     def changed_parts(self, channel: Channel) -> list[LivePart]:
         """Return the parts of a channel's page that changed with a run."""
@@ -76,20 +93,19 @@ class ChangeSet:
 
 def load_changes(since_version: int | None) -> ChangeSet:
     """Load what changed since a version; None: nothing, only the current version."""
-    version = ChangeCounter.latest()
-    runs: list[Run] = []
-    if since_version is not None and since_version < version:
-        changed_runs = Run.objects.filter(version__gt=since_version).order_by("version")
-        # Runs that ended long before their first sync are on no open page.
-        is_acknowledged = Exists(Acknowledgement.objects.filter(run=OuterRef("pk")))
-        oldest = db_threads.now() - ENDED_RUN_MAX_AGE
-        changed_runs = changed_runs.exclude(
-            ~is_acknowledged, ended_at__lt=oldest, first_synced_at=F("synced_at")
-        )
-        runs = list(changed_runs.with_stage().without_detail()[: MAX_RUNS + 1])
-    # A version from the future is another database's.
-    is_truncated = len(runs) > MAX_RUNS or (since_version or 0) > version
-    return ChangeSet(version, since_version, runs[:MAX_RUNS], is_truncated)
+    return ChangeSet(ChangeCounter.latest(), since_version)
+
+
+@cache
+def _changed_runs_query() -> PreparedModels[Run]:
+    since, until = Parameter("since", BigIntegerField()), Parameter("until", BigIntegerField())
+    changed_runs = Run.objects.filter(version__gt=since, version__lte=until).order_by("version")
+    # Runs that ended long before their first sync are on no open page.
+    is_acknowledged = Exists(Acknowledgement.objects.filter(run=OuterRef("pk")))
+    changed_runs = changed_runs.exclude(
+        ~is_acknowledged, ended_at__lt=NOW - ENDED_RUN_MAX_AGE, first_synced_at=F("synced_at")
+    )
+    return PreparedModels(changed_runs.with_stage().without_detail()[: MAX_RUNS + 1])
 
 
 def encode_parts(parts: Iterable[LivePart], version: int) -> bytes:

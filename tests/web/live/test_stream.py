@@ -12,6 +12,7 @@ import httpx
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
@@ -680,3 +681,23 @@ def test_stream_opened_after_change_shares_no_earlier_read(
         address = f"/live/?page=now&since={version}"
         with viewer_http_client.stream("GET", address) as answer:
             assert "Retrying" in next(messages(answer)).parts["run-r-1"].text()
+
+
+def test_changed_runs_are_read_once_and_only_if_a_page_needs_them(run: Run) -> None:
+    version = ChangeCounter.latest()
+    factories.change(run, status="retrying")
+    with CaptureQueriesContext(connection) as queries:
+        change_set = changes.load_changes(version)
+        assert len(queries) == 1  # the version
+        assert change_set.runs == change_set.runs == [run]
+        assert len(queries) == 2
+    assert not change_set.is_truncated
+
+
+def test_run_that_changes_again_while_a_change_is_sent_comes_with_the_next_one(run: Run) -> None:
+    version = ChangeCounter.latest()
+    factories.change(run, status="retrying")
+    first = changes.load_changes(version)
+    factories.change(run, status="running")
+    assert first.runs == []
+    assert changes.load_changes(first.version).runs == [run]
