@@ -73,8 +73,9 @@ def _origin() -> str:
 def _product_function(code: CodeType) -> str:
     """Return the name of a function of the product; empty for others, and for its models."""
     path, product = Path(code.co_filename), ROOT / "dashboard"
-    # The models' own functions are those of many callers.
-    if product not in path.parents or product / "models" in path.parents:
+    # The functions of models, and those that send what is composed once, have many callers.
+    shared = {product / "models", product / "db" / "prepared.py"}
+    if product not in path.parents or shared & {path, *path.parents}:
         return ""
     return f"{path.relative_to(product).with_suffix('')}.{code.co_qualname}"
 

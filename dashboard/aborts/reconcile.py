@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime
+from functools import cache
 
 import structlog
 from django.db import transaction
@@ -23,6 +24,7 @@ from dashboard.aborts.send import (
 from dashboard.db import clock_jumps
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
+from dashboard.db.prepared import PreparedQuery
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort, BulkAbort, Run
 from dashboard.models.aborts import AbortState, EventType
@@ -119,6 +121,11 @@ def release_lease(abort: Abort) -> None:
 
 def _is_work_pending() -> bool:
     """Return whether an abort is open, or the severity of a run may change with its abort."""
+    return bool(_pending_work_query().fetch())
+
+
+@cache
+def _pending_work_query() -> PreparedQuery:
     is_aborting = Q(status="aborting", removed_at=None)
     in_flight = Run.objects.in_flight()
     runs = in_flight.filter(is_aborting | Q(abort_severity__gt=Severity.OK))
@@ -128,9 +135,9 @@ def _is_work_pending() -> bool:
         ~Q(status="aborting"), lost, abort_severity__lt=Severity.CRITICAL
     )
     others = (
-        rows.values("pk") for rows in (BulkAbort.objects.open(), runs, runs_after_lost_aborts)
+        rows.values_list("pk") for rows in (BulkAbort.objects.open(), runs, runs_after_lost_aborts)
     )
-    return Abort.objects.open().values("pk").union(*others, all=True).exists()
+    return PreparedQuery(Abort.objects.open().values_list("pk").union(*others, all=True)[:1])
 
 
 async def _adopt(upstream: Connection, abort: Abort) -> None:

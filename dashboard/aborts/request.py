@@ -3,19 +3,21 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import structlog
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import BigIntegerField, F
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import severity as abort_severity
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
+from dashboard.db.prepared import Parameter, PreparedUpdate, parameters
 from dashboard.models import (
     Abort,
     AbortEvent,
@@ -27,7 +29,7 @@ from dashboard.models import (
 )
 from dashboard.models.aborts import AbortState, EventType, insert_of_aborts, insert_of_events
 from dashboard.models.bulk_aborts import Via
-from dashboard.models.runs import mark_changed, update_by_key
+from dashboard.models.runs import mark_changed
 from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock
 
@@ -179,9 +181,7 @@ def _create_abort(
             earlier_starts.append(retried.already_aborting_since or retried.requested_at)
         started_at = min([now, *earlier_starts])  # the clock of a run's abort never restarts
         # Its status as it is now that no other can change it: it was read before.
-        [(run.status, run.in_flight)] = update_by_key(
-            ("version", "next_detail_sync_at", "abort_severity"), ("status", "in_flight")
-        ).fetch(
+        [(run.status, run.in_flight)] = _run_update().fetch(
             run=run.pk,
             version=ChangeCounter.reserve(1),
             next_detail_sync_at=now + SEND_LEASE,
@@ -209,6 +209,13 @@ def _create_abort(
         insert_of_events().execute(*events)
     log.info("abort.requested", run=run.run_id, by=abort.username, reason=abort.reason)
     return AbortResult(abort, is_new=True, request_seq=request_seq)
+
+
+@cache
+def _run_update() -> PreparedUpdate:
+    run = Run.objects.filter(pk=Parameter("run", BigIntegerField()))
+    fields = parameters(Run, ["version", "next_detail_sync_at", "abort_severity"])
+    return PreparedUpdate(run, returning=["status", "in_flight"], **fields)
 
 
 def is_run_read_first(abort: Abort) -> bool:

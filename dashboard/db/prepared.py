@@ -313,7 +313,7 @@ class PreparedInsert[M: Model]:
             instance.pk = pk
 
 
-def parameters(model: type[Model], names: Iterable[str]) -> dict[str, Parameter]:
+def parameters(model: type[Model], names: Iterable[str]) -> dict[str, Any]:
     """Return a parameter for each of these fields of a model, by the field's name."""
     return {name: Parameter(name, model._meta.get_field(name)) for name in names}  # type: ignore[arg-type]
 

@@ -1,17 +1,16 @@
 """Runs as last read from Northflank, and the counter that numbers visible changes."""
 
 from collections.abc import Iterable
-from datetime import datetime
 from functools import cache
 from typing import Any, ClassVar
 
 from django.db import models, transaction
-from django.db.models import BigIntegerField, Case, When
+from django.db.models import Case, When
 from django.db.models.functions import Coalesce
 from django.db.transaction import TransactionManagementError
 
 from dashboard.db import notify as db_notify
-from dashboard.db.prepared import Parameter, PreparedQuery, PreparedUpdate, parameters
+from dashboard.db.prepared import PreparedQuery, Time, update_row
 from dashboard.models.catalog import ID_LENGTH, Stage
 from dashboard.models.compressed_json import CompressedJSONField
 
@@ -116,7 +115,7 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Runs in flight first, then by creation, newest first; a total order."""
         return self.order_by("-in_flight", "-created_at", "-pk")
 
-    def due(self, now: datetime) -> "RunQuerySet":
+    def due(self, now: Time) -> "RunQuerySet":
         """Runs whose detail the sync should read now, the longest due first."""
         return self.filter(next_detail_sync_at__lte=now).order_by("next_detail_sync_at", "pk")
 
@@ -284,13 +283,5 @@ def mark_changed(run_pks: Iterable[int], **fields: Any) -> None:
     if not pks:
         return
     first = ChangeCounter.reserve(len(pks))
-    update = update_by_key(("version", *fields))
     for offset, key in enumerate(pks):
-        update.execute(run=key, version=first + offset, **fields)
-
-
-@cache
-def update_by_key(fields: tuple[str, ...], returning: tuple[str, ...] = ()) -> PreparedUpdate:
-    """Return the update of some fields of the run with the key `run`."""
-    by_key = Run.objects.filter(pk=Parameter("run", BigIntegerField()))
-    return PreparedUpdate(by_key, returning=returning, **parameters(Run, fields))
+        update_row(Run, key, version=first + offset, **fields)

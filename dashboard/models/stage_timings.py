@@ -10,6 +10,7 @@ from django.db import models
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from dashboard.db.prepared import update_row
 from dashboard.models.catalog import Stage
 from dashboard.models.runs import Run
 from dashboard.models.typical_duration import TypicalDuration
@@ -202,7 +203,7 @@ class StageTiming(models.Model):
             self.observed_steps = {key: list(_to_seconds(usual)) for key, usual in steps.items()}
         self.approval_keys = sorted(approvals)
         self.observed_at = at
-        self.save(update_fields=_OBSERVED_FIELDS)
+        update_row(StageTiming, self.pk, **{name: getattr(self, name) for name in _OBSERVED_FIELDS})
 
 
 _OBSERVED_FIELDS = (
@@ -214,7 +215,7 @@ _OBSERVED_FIELDS = (
     "approval_keys",
     "success_count",
     "detail_count",
-    "last_success",
+    "last_success_id",
     "observed_at",
 )
 

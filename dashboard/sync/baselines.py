@@ -9,11 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from copy import copy
 from datetime import datetime, timedelta
+from functools import cache
 
 import msgspec
-from django.db.models import Exists, OuterRef, Q, Subquery
+from django.db.models import BigIntegerField, Exists, OuterRef, Q, Subquery
 from django.db.models.expressions import Combinable
 
+from dashboard.db.prepared import Parameter, PreparedModels, PreparedQuery
 from dashboard.models import Run, Stage, StageTiming, typical_duration
 from dashboard.models.runs import RunQuerySet, mark_changed
 from dashboard.models.severity import Severity
@@ -21,6 +23,8 @@ from dashboard.northflank import Node
 from dashboard.runs import overdue, steps
 from dashboard.sync.leases import LEASE
 from dashboard.texts import durations
+
+_STAGE = Parameter("stage", BigIntegerField())
 
 # A success never viewed and without detail: its detail is scheduled for the baseline only.
 SCHEDULED_DETAIL = Q(
@@ -39,16 +43,16 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
     Runs in flight whose overdue text changes get a new version: call this inside the transaction
     that writes the successes.
     """
-    successes = _successes(stage_id)
-    fields = ("created_at", "started_at", "concluded_at", "steps")
-    latest = list(unaborted_successes(stage_id).only(*fields)[: typical_duration.MAX_SAMPLES])
+    latest = _latest_successes_query().fetch(stage=stage_id)
     step_trees = {
         run.pk: step_tree for run in latest if (step_tree := _decode_steps(run)) is not None
     }
-    baseline, _ = StageTiming.objects.get_or_create(stage_id=stage_id)
+    baseline = _load_timing(stage_id)
     previous = copy(baseline)
     baseline.success_count, baseline.detail_count = len(latest), len(step_trees)
-    baseline.last_success = successes.without_detail().first()
+    baseline.last_success_id = next(
+        (pk for (pk,) in _last_success_query().fetch(stage=stage_id)), None
+    )
     # The samples move on with each success: until enough details are read again, keep the last
     # baseline that was made from enough of them.
     has_enough = len(step_trees) >= typical_duration.MIN_SAMPLES
@@ -63,6 +67,31 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
         at=moment,
     )
     _mark_changed_runs(previous, baseline)
+
+
+@cache
+def _latest_successes_query() -> PreparedModels[Run]:
+    latest = unaborted_successes(_STAGE).only("created_at", "started_at", "concluded_at", "steps")
+    return PreparedModels(latest[: typical_duration.MAX_SAMPLES])
+
+
+def _load_timing(stage_id: int) -> StageTiming:
+    """Return the row of a stage's typical durations; create it if there is none."""
+    if not (timings := _timing_query().fetch(stage=stage_id)):
+        # A person may enter an override at the same time.
+        StageTiming.objects.bulk_create([StageTiming(stage_id=stage_id)], ignore_conflicts=True)
+        timings = _timing_query().fetch(stage=stage_id)
+    return timings[0]
+
+
+@cache
+def _timing_query() -> PreparedModels[StageTiming]:
+    return PreparedModels(StageTiming.objects.filter(stage=_STAGE).order_by())
+
+
+@cache
+def _last_success_query() -> PreparedQuery:
+    return PreparedQuery(_successes(_STAGE).values_list("pk")[:1])
 
 
 def request_details(stage_id: int, now: datetime) -> None:
@@ -82,9 +111,25 @@ def schedule_next_detail(now: datetime, interval: timedelta) -> bool:
     Stages with an overdue run come first, then stages without step durations, then those with the
     most details read, then those with the oldest baseline.
     """
-    scheduled = Run.objects.filter(SCHEDULED_DETAIL)
-    if scheduled.exists():
+    if _scheduled_query().fetch():
         return True
+    keys = [key for (key,) in _next_detail_query().fetch()]
+    if not keys:
+        return False
+    # Another worker may have scheduled one meanwhile; a concurrent one has chosen this same run.
+    scheduled = Run.objects.filter(SCHEDULED_DETAIL)
+    unscheduled = Run.objects.filter(~Exists(scheduled), pk__in=keys, next_detail_sync_at=None)
+    unscheduled.update(next_detail_sync_at=now + interval)
+    return True
+
+
+@cache
+def _scheduled_query() -> PreparedQuery:
+    return PreparedQuery(Run.objects.filter(SCHEDULED_DETAIL).values_list("pk")[:1])
+
+
+@cache
+def _next_detail_query() -> PreparedQuery:
     in_flight = Run.objects.in_flight().filter(stage=OuterRef("stage"))
     readable = Run.objects.filter(
         pk__in=unaborted_successes(OuterRef(OuterRef("stage"))).values("pk")[
@@ -107,13 +152,7 @@ def schedule_next_detail(now: datetime, interval: timedelta) -> bool:
     candidates = incomplete.exclude(next=None).order_by(
         "-awaited", "known", "-detail_count", "observed_at", "stage"
     )
-    key = candidates.values_list("next", flat=True).first()
-    if key is None:
-        return False
-    # Another worker may have scheduled one meanwhile; a concurrent one has chosen this same run.
-    unscheduled = Run.objects.filter(~Exists(scheduled), pk=key, next_detail_sync_at=None)
-    unscheduled.update(next_detail_sync_at=now + interval)
-    return True
+    return PreparedQuery(candidates.values_list("next")[:1])
 
 
 def unaborted_successes(stage_id: int | Combinable) -> RunQuerySet:
@@ -161,10 +200,16 @@ def _approval_keys(step_trees: Iterable[Node]) -> set[str]:
 
 def _mark_changed_runs(previous: StageTiming, current: StageTiming) -> None:
     """Mark in-flight runs whose overdue text changed."""
-    in_flight = Run.objects.in_flight().filter(stage=current.stage_id).defer("description")
     mark_changed(
-        run.pk for run in in_flight if _overdue_texts(run, previous) != _overdue_texts(run, current)
+        run.pk
+        for run in _in_flight_query().fetch(stage=current.stage_id)
+        if _overdue_texts(run, previous) != _overdue_texts(run, current)
     )
+
+
+@cache
+def _in_flight_query() -> PreparedModels[Run]:
+    return PreparedModels(Run.objects.in_flight().filter(stage=_STAGE).defer("description"))
 
 
 def _overdue_texts(run: Run, baseline: StageTiming) -> list[tuple[overdue.OverdueReason, str]]:

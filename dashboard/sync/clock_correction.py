@@ -10,12 +10,14 @@ A clock set forward needs no correction: everything is due at once, within the r
 """
 
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import structlog
 from django.db import transaction
 from django.db.models import F, QuerySet
 
+from dashboard.db.prepared import PreparedQuery
 from dashboard.models import (
     Abort,
     ApiToken,
@@ -75,12 +77,17 @@ def correct_timestamps(now: datetime) -> timedelta:
 
 def _measure_setback(now: datetime) -> timedelta:
     """Return how far the latest write lies in the future; negative if it lies in the past."""
-    latest_writes = (
+    latest_writes = _latest_writes_query().fetch()
+    return max((timestamp - now for (timestamp,) in latest_writes), default=timedelta())
+
+
+@cache
+def _latest_writes_query() -> PreparedQuery:
+    return PreparedQuery(
         Worker.objects.values_list("heartbeat_at")
         .union(Upstream.objects.exclude(last_success_at=None).values_list("last_success_at"))
         .union(RateBudget.objects.values_list("synced_at"))
     )
-    return max((timestamp - now for (timestamp,) in latest_writes), default=timedelta())
 
 
 def _timestamp_fields() -> list[tuple[QuerySet[Any], tuple[str, ...], timedelta]]:

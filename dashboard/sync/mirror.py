@@ -15,9 +15,17 @@ from typing import Any
 import msgspec
 import structlog
 from django.db import transaction
-from django.db.models import BigIntegerField, Q
+from django.db.models import BigIntegerField, Q, TextField
 
-from dashboard.db.prepared import Parameter, PreparedModels, update_row
+from dashboard.db.prepared import (
+    Keys,
+    Parameter,
+    PreparedModels,
+    PreparedQuery,
+    PreparedUpdate,
+    parameters,
+    update_row,
+)
 from dashboard.db.threads import now
 from dashboard.models import (
     Abort,
@@ -30,7 +38,7 @@ from dashboard.models import (
     StageTiming,
 )
 from dashboard.models.catalog import StageQuerySet
-from dashboard.models.runs import RunQuerySet, mark_changed, update_by_key
+from dashboard.models.runs import RunQuerySet, mark_changed
 from dashboard.northflank import Node, NorthflankError, RunDetail
 from dashboard.northflank import Run as ApiRun
 from dashboard.runs import acknowledgement_rules, overdue, statuses, steps
@@ -38,12 +46,17 @@ from dashboard.sync import baselines, schedule
 
 log = structlog.get_logger(__name__)
 
-_COMPARED_FIELDS = (
-    "name", "description", "status", "concluded", "created_at", "started_at", "concluded_at",
-    "updated_at", "in_flight", "removed_at",
-)  # fmt: skip
 _UPSERT_FIELDS = [
-    *_COMPARED_FIELDS,
+    "name",
+    "description",
+    "status",
+    "concluded",
+    "created_at",
+    "started_at",
+    "concluded_at",
+    "updated_at",
+    "in_flight",
+    "removed_at",
     "synced_at",
     "request_seq",
     "version",
@@ -81,10 +94,8 @@ def apply_runs(
         # Locks the counter's row first: writers take turns, so none compares with an outdated row.
         ChangeCounter.reserve(0)
         seq = _take_seq(request_seq)
-        existing = {
-            run.run_id: run
-            for run in Run.objects.filter(stage_id=stage_id, run_id__in=by_id).defer("steps")
-        }
+        stored = _listed_runs_query().fetch(stage=stage_id, run_ids=by_id)
+        existing = {run.run_id: run for run in stored}
         rows: list[Run] = []
         unchanged: list[int] = []
         has_unknown = len(existing) < len(by_id)
@@ -95,15 +106,30 @@ def apply_runs(
                 continue
             if old is None and ended_before(api_run, pruned_until):
                 continue
-            row = _build_row(stage_id, api_run, old, requested_at, seq)
-            if old is None or _is_changed(row, old):
-                rows.append(row)
+            if old is None or _is_changed(api_run, old, requested_at):
+                rows.append(_build_row(stage_id, api_run, old, requested_at, seq))
             elif old.in_flight:
                 unchanged.append(old.pk)
         _save_rows(rows, existing)
-        Run.objects.filter(pk__in=unchanged).update(synced_at=requested_at, request_seq=seq)
+        if unchanged:
+            _unchanged_update().execute(runs=unchanged, synced_at=requested_at, request_seq=seq)
     new = sum(row.run_id not in existing for row in rows)
     return MirrorResult(new=new, changed=len(rows) - new)
+
+
+_STAGE = Parameter("stage", BigIntegerField())
+_RUN_IDS = Keys("run_ids", TextField())
+
+
+@cache
+def _listed_runs_query() -> PreparedModels[Run]:
+    return PreparedModels(Run.objects.filter(stage=_STAGE, run_id__in=_RUN_IDS).defer("steps"))
+
+
+@cache
+def _unchanged_update() -> PreparedUpdate:
+    fields = parameters(Run, ["synced_at", "request_seq"])
+    return PreparedUpdate(Run.objects.filter(pk__in=Keys("runs")), **fields)
 
 
 def ended_before(api_run: ApiRun, limit: datetime | None) -> bool:
@@ -115,7 +141,14 @@ def ended_before(api_run: ApiRun, limit: datetime | None) -> bool:
 
 
 def _pruned_until(stage_id: int) -> datetime | None:
-    return Stage.objects.values_list("pruned_until", flat=True).get(pk=stage_id)
+    pruned_until: datetime | None
+    [(pruned_until,)] = _pruned_query().fetch(stage=stage_id)
+    return pruned_until
+
+
+@cache
+def _pruned_query() -> PreparedQuery:
+    return PreparedQuery(Stage.objects.filter(pk=_STAGE).values_list("pruned_until"))
 
 
 def apply_detail(
@@ -187,7 +220,7 @@ def _apply_detail(
     updates = visible_changes or {}
     if row.detail_request_seq > seq:
         if updates:
-            _update_run(row.pk, updates)
+            update_row(Run, row.pk, **updates)
         return
     is_outdated = row.request_seq > seq  # by a list: only the steps are news
     api_run = run_detail.run
@@ -200,14 +233,14 @@ def _apply_detail(
     if has_new_steps:
         severity, reason = _assess_overdue(new, root, requested_at)
         updates |= {"overdue_severity": severity, "overdue_reason": reason}
-    if not is_outdated and _is_changed(new, row):
+    if not is_outdated and _is_changed(api_run, row, requested_at):
         updates = _save_rows([new], {row.run_id: row}, updates, latest_aborts)
     else:
         if not is_outdated:
             updates |= {"synced_at": requested_at, "request_seq": seq}
         if not visible_changes and (has_new_steps or row.failures):
             updates["version"] = ChangeCounter.reserve(1)
-        _update_run(row.pk, updates)
+        update_row(Run, row.pk, **updates)
     is_for_baseline = (
         row.status == "success"
         and row.concluded
@@ -224,10 +257,6 @@ def _apply_detail(
         setattr(row, name, value)
     if not row.in_flight:
         row.refresh_from_db(fields=["ended_at"])  # computed by the database
-
-
-def _update_run(run_pk: int, fields: dict[str, Any]) -> None:
-    update_by_key(tuple(fields)).execute(run=run_pk, **fields)
 
 
 _STEP_FIELDS = ("steps", "step", "step_key", "step_started_at")
@@ -349,12 +378,20 @@ def schedule_unlisted(
     request_seq: int | None = None,
 ) -> None:
     """Make due the details of tracked runs that are missing from their stage's list."""
-    ids = [run.id for run in api_runs]
-    seq = RequestCounter.take_next() if request_seq is None else request_seq
-    unlisted = Run.objects.tracked().filter(stage_id=stage_id, request_seq__lt=seq)
-    unlisted.exclude(run_id__in=ids).filter(next_detail_sync_at=None).update(
-        next_detail_sync_at=requested_at
+    _unlisted_update().execute(
+        stage=stage_id,
+        run_ids=[run.id for run in api_runs],
+        seq=RequestCounter.take_next() if request_seq is None else request_seq,
+        next_detail_sync_at=requested_at,
     )
+
+
+@cache
+def _unlisted_update() -> PreparedUpdate:
+    seq = Parameter("seq", BigIntegerField())
+    unlisted = Run.objects.tracked().filter(stage=_STAGE, request_seq__lt=seq)
+    unscheduled = unlisted.exclude(run_id__in=_RUN_IDS).filter(next_detail_sync_at=None)
+    return PreparedUpdate(unscheduled, **parameters(Run, ["next_detail_sync_at"]))
 
 
 def _take_seq(request_seq: int | None) -> int:
@@ -368,24 +405,10 @@ def _build_row(
     stage_id: int, api_run: ApiRun, old: Run | None, requested_at: datetime, seq: int
 ) -> Run:
     """Return a new row with the fields of a list, as read with request `seq`."""
-    if api_run.status not in statuses.RUN_STATUSES and api_run.status not in _unknown_statuses:
-        _unknown_statuses.add(api_run.status)
-        log.warning("run.unknown_status", status=api_run.status[:100])
     row = Run(
         stage_id=stage_id,
         run_id=api_run.id,
-        # What a run has does not go away: an answer without it, or with another type, is odd.
-        name=api_run.name or (old.name if old else ""),
-        description=api_run.description or (old.description if old else ""),
-        status=api_run.status,
-        concluded=api_run.concluded,
-        created_at=api_run.created_at or (old.created_at if old else requested_at),
-        started_at=api_run.started_at or (old.started_at if old else None),
-        concluded_at=api_run.concluded_at
-        or (old.concluded_at if old and api_run.concluded else None),
-        updated_at=api_run.updated_at or (old.updated_at if old else None),
-        in_flight=not api_run.concluded,
-        removed_at=None,
+        **_listed_fields(api_run, old, requested_at),
         first_synced_at=old.first_synced_at if old else requested_at,
         synced_at=requested_at,
         request_seq=seq,
@@ -403,8 +426,30 @@ def _build_row(
     return row
 
 
-def _is_changed(row: Run, old: Run) -> bool:
-    return any(getattr(old, field) != getattr(row, field) for field in _COMPARED_FIELDS)
+def _is_changed(api_run: ApiRun, old: Run, requested_at: datetime) -> bool:
+    fields = _listed_fields(api_run, old, requested_at)
+    return any(getattr(old, name) != value for name, value in fields.items())
+
+
+def _listed_fields(api_run: ApiRun, old: Run | None, requested_at: datetime) -> dict[str, Any]:
+    """Return the fields that a list has of a run; if one changes, the run has changed."""
+    if api_run.status not in statuses.RUN_STATUSES and api_run.status not in _unknown_statuses:
+        _unknown_statuses.add(api_run.status)
+        log.warning("run.unknown_status", status=api_run.status[:100])
+    return {
+        # What a run has does not go away: an answer without it, or with another type, is odd.
+        "name": api_run.name or (old.name if old else ""),
+        "description": api_run.description or (old.description if old else ""),
+        "status": api_run.status,
+        "concluded": api_run.concluded,
+        "created_at": api_run.created_at or (old.created_at if old else requested_at),
+        "started_at": api_run.started_at or (old.started_at if old else None),
+        "concluded_at": api_run.concluded_at
+        or (old.concluded_at if old and api_run.concluded else None),
+        "updated_at": api_run.updated_at or (old.updated_at if old else None),
+        "in_flight": not api_run.concluded,
+        "removed_at": None,
+    }
 
 
 def _aborting_since(api_run: ApiRun, old: Run | None, requested_at: datetime) -> datetime | None:
@@ -495,7 +540,7 @@ def _save_rows(
     else:
         [(row, old)] = previous
         fields = {name: getattr(row, name) for name in _UPSERT_FIELDS} | detail_fields
-        _update_run(old.pk, fields)
+        update_row(Run, old.pk, **fields)
     for row, old in previous:
         abort = latest_aborts.get(old.pk)
         if abort is not None and _status_key(row) != _status_key(old):

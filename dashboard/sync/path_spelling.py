@@ -1,15 +1,20 @@
 """The spelling of a stage in API paths, `production` or `Production`, as confirmed by use."""
 
+from functools import cache
+
+from dashboard.db.prepared import PreparedQuery
 from dashboard.models import Stage
 
 
 def find_confirmed() -> str | None:
     """Return a path segment that has worked for any stage, or None if none has yet."""
-    return (
-        Stage.objects.exclude(confirmed_path_segment="")
-        .values_list("confirmed_path_segment", flat=True)
-        .first()
-    )
+    return next((path for (path,) in _confirmed_query().fetch()), None)
+
+
+@cache
+def _confirmed_query() -> PreparedQuery:
+    confirmed = Stage.objects.exclude(confirmed_path_segment="").order_by("pk")
+    return PreparedQuery(confirmed.values_list("confirmed_path_segment")[:1])
 
 
 def is_capitalised(path: str | None) -> bool:

@@ -11,6 +11,7 @@ from typing import TypedDict
 
 import structlog
 
+from dashboard.db.prepared import update_row
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import RequestCounter, Run, Stage
 from dashboard.models.catalog import ListOrder
@@ -134,7 +135,7 @@ class StageReader:
     async def _find_flow(self, stage: Stage) -> tuple[ReleaseFlow, str] | None:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
         prefer_capitalised = path_spelling.is_capitalised(
-            await run_in_db_thread(path_spelling.find_confirmed)
+            stage.confirmed_path_segment or await run_in_db_thread(path_spelling.find_confirmed)
         )
         flow_and_segment = await self.call(
             lambda nf: find_release_flow(
@@ -318,8 +319,8 @@ def _detect_order(runs: Sequence[ApiRun]) -> ListOrder:
 
 
 def _save_order(stage_pk: int, order: ListOrder) -> None:
-    Stage.objects.filter(pk=stage_pk).update(list_order=order, next_history_page=1)
+    update_row(Stage, stage_pk, list_order=order, next_history_page=1)
 
 
 def _save_history_page(stage_pk: int, page_number: int | None) -> None:
-    Stage.objects.filter(pk=stage_pk).update(next_history_page=page_number)
+    update_row(Stage, stage_pk, next_history_page=page_number)

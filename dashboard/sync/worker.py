@@ -15,9 +15,9 @@ from typing import Any
 
 import structlog
 from django.db import DatabaseError, InterfaceError
-from django.db.models import F
 
 from dashboard.db import health as db_health
+from dashboard.db.prepared import update_row
 from dashboard.db.threads import now, run_in_db_thread, set_clock_offset
 from dashboard.models import CatalogSync, RequestCounter, Run, Stage, Worker
 from dashboard.models.catalog import ListOrder
@@ -395,14 +395,13 @@ class SyncWorker:
             if self.connection.is_account_wide(error):
                 await run_in_db_thread(leases.requeue, stage.pk, now())
                 return
-            await run_in_db_thread(_record_stage_failure, stage, error, moment)
+            await run_in_db_thread(_record_stage_failure, stage, error, moment, plan)
         else:
             if asyncio.get_running_loop().time() - started_at < QUICK_ANSWER:
                 self._first_read_limit = min(self._first_read_limit + 1, MAX_FIRST_READS)
-            await run_in_db_thread(_record_stage_read, stage, moment, **updates)
+            await run_in_db_thread(_record_stage_read, stage, moment, plan, **updates)
         finally:
             self._leased_stages.discard(stage.pk)
-        await run_in_db_thread(leases.release_stage, stage, now(), plan)
 
     async def read_stage(self, stage: Stage, plan: Plan) -> None:
         """Read a leased stage as planned, record the result, and release it."""
@@ -422,12 +421,13 @@ class SyncWorker:
             if self.connection.is_account_wide(error):
                 await run_in_db_thread(leases.requeue, stage.pk, now())
                 return
-            await run_in_db_thread(_record_stage_failure, stage, error, moment)
+            await run_in_db_thread(_record_stage_failure, stage, error, moment, plan)
         else:
-            await run_in_db_thread(_record_stage_read, stage, moment, in_flight_incomplete=False)
+            await run_in_db_thread(
+                _record_stage_read, stage, moment, plan, in_flight_incomplete=False
+            )
         finally:
             self._leased_stages.discard(stage.pk)
-        await run_in_db_thread(leases.release_stage, stage, now(), plan)
 
     async def _read_flow(self, stage: Stage, plan: Plan) -> None:
         """Read the release flow of a stage that had a first read of its runs, and release it."""
@@ -440,8 +440,7 @@ class SyncWorker:
             if self.connection.is_account_wide(error):
                 await run_in_db_thread(leases.requeue, stage.pk, now())
                 return
-            await run_in_db_thread(_record_stage_failure, stage, error, moment)
-            await run_in_db_thread(leases.release_stage, stage, now(), plan)
+            await run_in_db_thread(_record_stage_failure, stage, error, moment, plan)
         else:
             await run_in_db_thread(leases.release_after_flow_read, stage)
         finally:
@@ -484,29 +483,32 @@ def _record_heartbeat(name: str, leased_stages: set[int], moment: datetime) -> N
     leases.renew(leased_stages, moment)
 
 
-def _record_stage_read(stage: Stage, moment: datetime, **updates: object) -> None:
+def _record_stage_read(stage: Stage, moment: datetime, plan: Plan, **updates: object) -> None:
     if stage.error:
         log.info("stage.recovered", stage=str(stage), after=stage.error)
-    Stage.objects.filter(pk=stage.pk).update(
-        **{
-            "synced_at": moment,
-            "error": "",
-            "error_message": "",
-            "error_since": None,
-            "failures": 0,
-        }
-        | updates
-    )
+    fields: dict[str, object] = {
+        "synced_at": moment,
+        "error": "",
+        "error_message": "",
+        "error_since": None,
+        "failures": 0,
+    }
+    leases.release_stage(stage, now(), plan, **fields | updates)
 
 
-def _record_stage_failure(stage: Stage, error: NorthflankError, moment: datetime) -> None:
+def _record_stage_failure(
+    stage: Stage, error: NorthflankError, moment: datetime, plan: Plan
+) -> None:
     if not stage.error:
         log.warning("stage.read_failed", stage=str(stage), cause=error.cause, message=str(error))
-    Stage.objects.filter(pk=stage.pk).update(
+    leases.release_stage(
+        stage,
+        now(),
+        plan,
         error=error.cause,
         error_message=str(error),
         error_since=stage.error_since or moment,
-        failures=F("failures") + 1,
+        failures=stage.failures + 1,
         # A stage that is not found may have lost its flow: check that first next time.
         flow_synced_at=None if error.cause == "not_found" else stage.flow_synced_at,
     )
@@ -524,7 +526,9 @@ def _record_catalog_read(
     omitted_entries.record_catalog_list(
         catalog_sync, whole_list, name=_catalog_list_name(catalog_sync)
     )
-    CatalogSync.objects.filter(pk=catalog_sync.pk).update(
+    update_row(
+        CatalogSync,
+        catalog_sync.pk,
         synced_at=moment,
         next_sync_at=moment + interval,
         error="",
@@ -547,17 +551,19 @@ def _record_catalog_failure(
             message=str(error),
             **hint,
         )
-    CatalogSync.objects.filter(pk=catalog_sync.pk).update(
+    update_row(
+        CatalogSync,
+        catalog_sync.pk,
         error=error.cause,
         error_message=str(error),
         error_since=catalog_sync.error_since or moment,
-        failures=F("failures") + 1,
+        failures=catalog_sync.failures + 1,
         next_sync_at=moment + schedule.failure_backoff(catalog_sync.failures + 1, error.cause),
     )
 
 
 def _retry_catalog_read(catalog_sync: CatalogSync, moment: datetime) -> None:
-    CatalogSync.objects.filter(pk=catalog_sync.pk).update(next_sync_at=moment)
+    update_row(CatalogSync, catalog_sync.pk, next_sync_at=moment)
 
 
 def _catalog_list_name(catalog_sync: CatalogSync) -> str:

@@ -174,7 +174,7 @@ def test_baseline_reads_only_twenty_runs(read_stage: Stage) -> None:
     with CaptureQueriesContext(connection) as queries:
         update_baseline(read_stage)
     assert StageTiming.objects.get().success_count == 20
-    assert len(queries) <= 9
+    assert len(queries) <= 8
 
 
 # --- scheduled reads ----------------------------------------------------------------------------

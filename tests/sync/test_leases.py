@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 import time_machine
 from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.db import threads as db_threads
@@ -191,6 +192,40 @@ def test_released_stage_has_no_lease(stage: Stage) -> None:
     claim(1)
     leases.release_stage(stage, at(2), leases.make_plan(10.0, at(2)))
     assert Stage.objects.get().leased_until is None
+
+
+def test_what_a_read_has_found_is_stored_with_the_release(stage: Stage) -> None:
+    [claimed] = leases.claim_stages(at(1), Plan(tracking=1, discovery=1), 1)
+    Stage.objects.update(failures=2, error="timeout")
+    leases.release_stage(
+        claimed, at(2), Plan(tracking=1, discovery=1), failures=0, error="", synced_at=at(1)
+    )
+    stage.refresh_from_db()
+    assert (stage.failures, stage.error, stage.synced_at) == (0, "", at(1))
+    assert stage.next_sync_at == stage.fresh_until == at(302)
+
+
+def test_read_that_omits_older_runs_in_flight_makes_the_stage_due_at_once(stage: Stage) -> None:
+    [claimed] = leases.claim_stages(at(1), Plan(tracking=1, discovery=1), 1)
+    leases.release_stage(claimed, at(2), Plan(tracking=1, discovery=1), in_flight_incomplete=True)
+    stage.refresh_from_db()
+    assert stage.in_flight_incomplete
+    assert (stage.next_sync_at, stage.fresh_until) == (at(2), at(302))
+
+
+def test_read_that_finds_no_release_flow_makes_the_stage_due_later(stage: Stage) -> None:
+    [claimed] = leases.claim_stages(at(1), Plan(tracking=1, discovery=1), 1)
+    leases.release_stage(
+        claimed, at(2), Plan(tracking=1, discovery=1), has_flow=False, in_flight_incomplete=True
+    )
+    assert Stage.objects.get().next_sync_at == at(2) + timedelta(hours=6)
+
+
+def test_read_is_stored_and_its_stage_released_by_two_statements(stage: Stage) -> None:
+    [claimed] = leases.claim_stages(at(1), Plan(tracking=1, discovery=1), 1)
+    with CaptureQueriesContext(connection) as queries:
+        leases.release_stage(claimed, at(2), Plan(tracking=1, discovery=1), synced_at=at(1))
+    assert len(queries) == 2
 
 
 def test_failing_stage_backs_off_longer_each_time(stage: Stage) -> None:

@@ -7,11 +7,12 @@ are handled in events.py.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
 from django.conf import settings
-from django.db.models import Max
 from django.utils.translation import gettext as _
 
+from dashboard.db.prepared import NOW, Max, PreparedModels, PreparedQuery
 from dashboard.models import Run, WebhookStats
 
 # Allowed delay of an event, and allowed difference between Northflank's clock and ours.
@@ -62,7 +63,7 @@ def load(now: datetime) -> WebhookStatus:
     """Return the state of the webhook; takes three indexed queries."""
     if not settings.NORTHFLANK_WEBHOOK_SECRET:
         return WebhookStatus(is_configured=False)
-    row = WebhookStats.objects.first() or WebhookStats()
+    row = next(iter(_stats_query().fetch()), WebhookStats())
     changed_at = _last_run_change(now)
     has_event = changed_at is None or (
         row.last_release_event_at is not None
@@ -85,13 +86,24 @@ def is_alive(now: datetime) -> bool:
     return load(now).is_alive
 
 
+@cache
+def _stats_query() -> PreparedModels[WebhookStats]:
+    return PreparedModels(WebhookStats.objects.order_by("pk")[:1])
+
+
 def _last_run_change(now: datetime) -> datetime | None:
     """Return when a run last started or concluded, by Northflank's clock, before the grace time."""
-    cutoff = now - DELIVERY_GRACE
-    started_runs = Run.objects.tracked().filter(created_at__lte=cutoff)
-    ended_runs = Run.objects.filter(ended_at__lte=cutoff, status__in=EVENT_STATUSES)
-    times = [
-        started_runs.aggregate(at=Max("created_at"))["at"],
-        ended_runs.aggregate(at=Max("ended_at"))["at"],
-    ]
-    return max((timestamp for timestamp in times if timestamp is not None), default=None)
+    rows = [*_latest_start_query().fetch(now=now), *_latest_end_query().fetch(now=now)]
+    return max((timestamp for (timestamp,) in rows if timestamp is not None), default=None)
+
+
+@cache
+def _latest_start_query() -> PreparedQuery:
+    started_runs = Run.objects.tracked().filter(created_at__lte=NOW - DELIVERY_GRACE)
+    return PreparedQuery(started_runs.order_by().values_list(Max("created_at")))
+
+
+@cache
+def _latest_end_query() -> PreparedQuery:
+    ended_runs = Run.objects.filter(ended_at__lte=NOW - DELIVERY_GRACE, status__in=EVENT_STATUSES)
+    return PreparedQuery(ended_runs.order_by().values_list(Max("ended_at")))
