@@ -13,7 +13,7 @@ from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.aborts import bulk_send, reconcile, resend, send
+from dashboard.aborts import bulk_send, reconcile, resend, settle
 from dashboard.accounts import access_log, expired_sessions, permissions
 from dashboard.accounts.administration import administrators
 from dashboard.accounts.authentication import break_glass, throttle
@@ -176,7 +176,7 @@ def chores() -> dict[str, Work]:
         "webhook": lambda: webhook_status.load(now),
         "look for aborts": reconcile._is_work_pending,
         "adopt aborts": lambda: reconcile._claim_unsent_expired(now),
-        "settle aborts": lambda: send.settle_resolved_aborts(now),
+        "settle aborts": lambda: settle.settle_resolved_aborts(now),
         "resend aborts": lambda: resend.claim_due_resends(now),
         "escalate aborts": lambda: reconcile._update_severities(now),
         "adopt bulk aborts": lambda: bulk_send._claim_expired(now),

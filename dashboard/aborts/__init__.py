@@ -1,7 +1,7 @@
 """Abort runs: record the request, send it, store Northflank's answer, reconcile until settled.
 
 `request` records an abort, `send` sends it, `resend` repeats one that may not have arrived,
-`reconcile` adopts aborts of dead processes and settles open ones. `bulk_request` and `bulk_send` do
+`settle` ends one, `reconcile` adopts aborts of dead processes. `bulk_request` and `bulk_send` do
 the same for several runs.
 Import these functions from the package.
 

@@ -21,7 +21,8 @@ from dashboard.aborts.request import (
     ReasonMissing,
     request_abort,
 )
-from dashboard.aborts.send import SEND_DEADLINE, send_abort
+from dashboard.aborts.send import send_abort
+from dashboard.aborts.settle import SEND_DEADLINE
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import retry_during_outage, run_in_db_thread

@@ -12,12 +12,10 @@ from django.utils.translation import gettext as _
 from dashboard.aborts import bulk_send, resend_policy, severity
 from dashboard.aborts.request import SEND_LEASE
 from dashboard.aborts.resend import claim_due_resends, resend_abort
-from dashboard.aborts.send import (
-    READ_BEFORE_TIMEOUT,
+from dashboard.aborts.send import READ_BEFORE_TIMEOUT, read_run_with_timeout, send_abort
+from dashboard.aborts.settle import (
     cancel_if_unwanted,
     mark_unknown,
-    read_run_with_timeout,
-    send_abort,
     settle_resolved_aborts,
     settle_too_late,
 )

@@ -6,13 +6,8 @@ import structlog
 
 from dashboard.aborts import resend_policy
 from dashboard.aborts.request import SEND_LEASE
-from dashboard.aborts.send import (
-    READ_BEFORE_TIMEOUT,
-    attempt_send,
-    no_resend_reason,
-    read_run_with_timeout,
-    settle_resolved_aborts,
-)
+from dashboard.aborts.send import READ_BEFORE_TIMEOUT, attempt_send, read_run_with_timeout
+from dashboard.aborts.settle import no_resend_reason, settle_resolved_aborts
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort

@@ -6,30 +6,35 @@ and ends, answered or not, before its lease expires.
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from datetime import datetime, timedelta
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 
 import structlog
-from django.contrib.auth.models import User
 from django.db import transaction
-from django.utils.translation import gettext as _
 
-from dashboard.aborts import resend_policy
 from dashboard.aborts.request import (
     RESPONSE_TIMEOUT,
     SEND_LEASE,
     AbortResult,
     is_run_read_first,
 )
-from dashboard.accounts import permissions
-from dashboard.db import clock_jumps
+from dashboard.aborts.settle import (
+    cancel_if_unwanted,
+    conclude,
+    has_answer,
+    mark_unknown,
+    no_resend_reason,
+    record_not_sent,
+    record_refused,
+    settle_resolved_aborts,
+    settle_too_late,
+)
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import retry_during_outage, run_in_db_thread
 from dashboard.models import Abort, ChangeCounter, RequestCounter, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.runs import mark_changed
-from dashboard.models.severity import Severity
 from dashboard.northflank import (
     AccessDenied,
     NorthflankError,
@@ -45,9 +50,6 @@ from dashboard.upstream.connection import Connection, get_connection
 
 log = structlog.get_logger(__name__)
 
-# How long after its request an abort left unsent by a dead process is still sent; later it would
-# come as a surprise.
-SEND_DEADLINE = timedelta(minutes=5)
 # Seconds to wait for a read of the run: the sync worker reads it too, as soon as it can.
 READ_BEFORE_TIMEOUT, READ_AFTER_TIMEOUT = 10.0, 3.0
 
@@ -182,23 +184,6 @@ def _load_unsent(abort_pk: int) -> Abort | None:
     return unsent.select_related("run__stage__pipeline__project").first()
 
 
-def cancel_if_unwanted(abort: Abort) -> bool:
-    """Settle an unsent abort that is too old or no longer allowed; return whether it was."""
-    reason = _cancel_reason(abort)
-    if reason:
-        now = db_threads.now()
-        abort.transition(
-            AbortState.NOT_SENT,
-            EventType.NOT_SENT,
-            now,
-            detail=reason,
-            answer=reason,
-            settled_at=now,
-        )
-        log.warning("abort.cancelled", run=abort.run.run_id, by=abort.username, why=reason)
-    return bool(reason)
-
-
 def _claim_for_sending(abort: Abort) -> bool:
     """Mark an abort as sent, unless it is no longer wanted; permissions are checked again."""
     is_first = abort.sent_at is None
@@ -231,31 +216,6 @@ def _claim_for_sending(abort: Abort) -> bool:
     return True
 
 
-def _cancel_reason(abort: Abort) -> str:
-    """Return why an unsent abort should not be sent now; empty if it should."""
-    if db_threads.now() - abort.requested_at > SEND_DEADLINE:
-        return _("Sending timed out.")
-    return _denied_reason(abort)
-
-
-def no_resend_reason(abort: Abort, now: datetime) -> str:
-    """Return why an abort that may not have arrived is not resent; empty if it is."""
-    if abort.send_count >= resend_policy.MAX_SENDS:
-        return _("Already sent %(n)d times.") % {"n": abort.send_count}
-    if resend_policy.is_exhausted(abort.send_count, abort.first_sent_at, now):
-        return _("The time limit for resending has passed.")
-    return _denied_reason(abort)
-
-
-def _denied_reason(abort: Abort) -> str:
-    user = User.objects.filter(aborts=abort).first()  # read again, as the account may have changed
-    if user is None:
-        return _("The requesting account was deleted.")
-    if not user.is_active:
-        return _("The requesting account is inactive.")
-    return str(permissions.abort_permission(user, abort.run.stage).denied_reason)
-
-
 async def _handle_error(
     upstream: Connection, abort: Abort, error: NorthflankError, *, is_in_time: bool
 ) -> None:
@@ -263,7 +223,7 @@ async def _handle_error(
         isinstance(error, Unreachable) and not error.may_have_arrived and is_in_time
     )
     if never_arrived and abort.send_count == 1:
-        await retry_during_outage(_record_not_sent, abort, error)
+        await retry_during_outage(record_not_sent, abort, error)
         return
     is_refused = isinstance(error, (AccessDenied, NotFound, RequestRejected))
     if not is_refused:
@@ -275,7 +235,7 @@ async def _handle_error(
     except NorthflankError as read_error:
         log.info("abort.run_read_failed", run=abort.run.run_id, cause=read_error.cause)
     if is_refused:
-        await retry_during_outage(_record_refused, abort, run, error)
+        await retry_during_outage(record_refused, abort, run, error)
     else:
         await run_in_db_thread(settle_resolved_aborts, db_threads.now())
 
@@ -305,7 +265,7 @@ def _record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
             is_recorded = abort.transition_with_run(
                 AbortState.ACCEPTED, EventType.ACCEPTED, now, detail=status, **answer
             )
-        if not is_recorded and _has_answer(abort):
+        if not is_recorded and has_answer(abort):
             abort.refresh_from_db()
             return abort.state == AbortState.ACCEPTED and abort.run.in_flight
         if not is_recorded:  # the abort was settled before its answer came
@@ -323,185 +283,3 @@ def _record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
             conclude(abort, abort.run, now)
     log.info("abort.accepted", run=abort.run.run_id, by=abort.username, status=status)
     return is_under_way
-
-
-def _has_answer(abort: Abort) -> bool:
-    """Return whether the answer to the latest send is stored already.
-
-    Then the reply to that commit was lost, and the work runs for a second time.
-    """
-    stored_answers = Abort.objects.filter(pk=abort.pk, answered_at__gte=abort.sent_at)
-    answer_events = abort.events.filter(
-        event_type__in=[EventType.NOT_SENT, EventType.ANSWERED_LATE],
-        occurred_at__gte=abort.sent_at,
-    )
-    return stored_answers.exists() or answer_events.exists()
-
-
-def conclude(abort: Abort, run: Run, now: datetime) -> None:
-    outcome = run.status if run.concluded else ""  # removed: how it ended is unknown
-    abort.transition(
-        AbortState.CONCLUDED,
-        EventType.CONCLUDED,
-        now,
-        detail=outcome,
-        outcome=outcome,
-        settled_at=now,
-    )
-
-
-def _record_not_sent(abort: Abort, error: NorthflankError) -> None:
-    now = db_threads.now()
-    retry_at = (
-        now + timedelta(seconds=error.retry_after_seconds)
-        if error.retry_after_seconds is not None
-        else None
-    )
-    _settle(abort, AbortState.NOT_SENT, EventType.NOT_SENT, error, now, retry_at=retry_at)
-
-
-def _record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> None:
-    """Record a refusal, unless `run`, read after it, has ended or is aborting.
-
-    `run` is None if Northflank no longer has it.
-    """
-    now = db_threads.now()
-    is_over = run is None or run.concluded
-    if is_over and abort.send_count == 1:
-        settle_too_late(abort, run, error)
-    elif is_over:  # an earlier send may have aborted it
-        _settle_concluded(abort, run, error, now)
-    elif run is not None and run.status == "aborting" and not isinstance(error, AccessDenied):
-        abort.transition(
-            AbortState.ACCEPTED,
-            EventType.ABORTING,
-            now,
-            send_number=abort.send_count,
-            answered_at=now,
-            answer=str(error),
-            answer_status=error.http_status,
-            error_id=error.error_id or "",
-        )
-    else:
-        _settle(abort, AbortState.REFUSED, EventType.REFUSED, error, now)
-
-
-def _settle_concluded(abort: Abort, run: Run | None, error: NorthflankError, now: datetime) -> None:
-    outcome = run.status if run is not None else ""
-    _settle(
-        abort,
-        AbortState.CONCLUDED,
-        EventType.CONCLUDED,
-        error,
-        now,
-        detail=outcome,
-        outcome=outcome,
-    )
-
-
-def settle_too_late(abort: Abort, run: Run | None, error: NorthflankError | None = None) -> None:
-    """Settle an abort that came too late; `run` is None if Northflank no longer knew it."""
-    outcome = run.status if run is not None else ""
-    _settle(
-        abort,
-        AbortState.TOO_LATE,
-        EventType.TOO_LATE,
-        error,
-        db_threads.now(),
-        detail=outcome,
-        outcome=outcome,
-    )
-
-
-def _settle(
-    abort: Abort,
-    state: AbortState,
-    event_type: EventType,
-    error: NorthflankError | None,
-    now: datetime,
-    *,
-    detail: str | None = None,
-    **fields: Any,
-) -> None:
-    answer = str(error) if error is not None else ""
-    is_settled = abort.transition(
-        state,
-        event_type,
-        now,
-        detail=answer if detail is None else detail,
-        send_number=abort.send_count,
-        answered_at=now if error is not None and error.http_status else None,
-        answer=answer,
-        answer_status=error.http_status if error is not None else None,
-        error_id=(error.error_id or "") if error is not None else "",
-        settled_at=now,
-        **fields,
-    )
-    if not is_settled and not _has_answer(abort):
-        with transaction.atomic():
-            mark_changed([abort.run_id])
-            abort.add_event(EventType.ANSWERED_LATE, now, detail=answer)
-    log.warning(
-        "abort.settled", state=str(state), run=abort.run.run_id, by=abort.username, answer=answer
-    )
-
-
-def mark_unknown(abort: Abort, reason: str, error_id: str = "") -> None:
-    """Record that it is unknown whether an abort arrived, and have its run read next.
-
-    The delay before the next send starts now.
-    """
-    now = db_threads.now()
-    with transaction.atomic():
-        mark_changed([abort.run_id], next_detail_sync_at=now)
-        is_recorded = abort.transition(
-            AbortState.UNKNOWN,
-            EventType.UNKNOWN,
-            now,
-            detail=reason,
-            send_number=abort.send_count,
-            answer=reason,
-            error_id=error_id,
-            claimed_at=now,
-        )
-    if is_recorded:
-        log.warning("abort.unknown", run=abort.run.run_id, by=abort.username, why=reason)
-
-
-def settle_resolved_aborts(now: datetime) -> None:
-    """Settle or accept open aborts by the status of their runs, and give up lost ones.
-
-    Usually the mirror has done so already (`Abort.apply_run_status`).
-    """
-    sent_aborts = Abort.objects.open().exclude(state=AbortState.REQUESTED)
-    for abort in sent_aborts.select_related("run__stage__pipeline__project"):
-        run = abort.run
-        if not run.in_flight:
-            conclude(abort, run, now)
-        elif abort.state == AbortState.ACCEPTED:
-            continue
-        elif run.status == "aborting":
-            abort.transition(AbortState.ACCEPTED, EventType.ABORTING, now)
-        elif (
-            run.synced_at - (abort.sent_at or abort.requested_at) > resend_policy.NOT_ARRIVED_AFTER
-            and clock_jumps.is_steady(resend_policy.NOT_ARRIVED_AFTER)
-            and (reason := no_resend_reason(abort, now))
-        ):
-            _give_up(abort, reason, now)
-
-
-def _give_up(abort: Abort, reason: str, now: datetime) -> None:
-    """Settle an abort that did not arrive and is not resent; its run becomes critical."""
-    with transaction.atomic():
-        is_settled = abort.transition(
-            AbortState.UNKNOWN,
-            EventType.NOT_ARRIVED,
-            now,
-            detail=reason,
-            send_number=abort.send_count,
-            settled_at=now,
-        )
-        if is_settled:
-            mark_changed([abort.run_id], abort_severity=Severity.CRITICAL)
-    if is_settled:
-        log.warning("abort.not_arrived", run=abort.run.run_id, by=abort.username)

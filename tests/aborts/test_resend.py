@@ -15,6 +15,7 @@ from dashboard.aborts import AbortRequest, bulk_send, resend_policy
 from dashboard.aborts import reconcile as abort_reconcile
 from dashboard.aborts import resend as abort_resend
 from dashboard.aborts import send as abort_send
+from dashboard.aborts import settle as abort_settle
 from dashboard.aborts.request import SEND_LEASE
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import now
@@ -480,7 +481,7 @@ def test_result_of_earlier_send_does_not_change_later_one(live: Live, manager: U
     run_with_unknown_abort(live, manager)
     earlier = Abort.objects.get()
     Abort.objects.update(state="requested", send_count=2)
-    abort_send.mark_unknown(earlier, "Too late.")
+    abort_settle.mark_unknown(earlier, "Too late.")
     assert Abort.objects.get().state == "requested"
 
 

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from dashboard import aborts
 from dashboard.aborts import AbortRequest
 from dashboard.aborts import send as abort_send
+from dashboard.aborts import settle as abort_settle
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
@@ -119,13 +120,13 @@ def test_refusal_stored_twice_is_one_event(abort: Abort, status: int, is_settled
     before = stored_fields(abort), timeline(abort)
     sent = Abort.objects.select_related("run__stage__pipeline__project").get(pk=abort.pk)
     error = (RateLimited if status == 429 else RequestRejected)("It broke", http_status=status)
-    record = abort_send._record_not_sent if status == 429 else partial(refuse, sent.run)
+    record = abort_settle.record_not_sent if status == 429 else partial(refuse, sent.run)
     record(sent, error)
     assert (stored_fields(abort), timeline(abort)) == before
 
 
 def refuse(run: Run, abort: Abort, error: NorthflankError) -> None:
-    abort_send._record_refused(abort, run, error)
+    abort_settle.record_refused(abort, run, error)
 
 
 def settle(abort: Abort) -> None:
@@ -240,7 +241,7 @@ def test_unknown_abort_with_failed_run_read_logs_both(abort: Abort) -> None:
 def test_run_of_unknown_abort_is_due_for_read(abort: Abort) -> None:
     due_at = abort.requested_at + timedelta(seconds=1)
     with time_machine.travel(due_at, tick=False):
-        abort_send.mark_unknown(abort, "Nobody knows.", "e-77")
+        abort_settle.mark_unknown(abort, "Nobody knows.", "e-77")
     assert Run.objects.get().next_detail_sync_at == due_at
     assert (abort.state, abort.answer, abort.error_id) == ("unknown", "Nobody knows.", "e-77")
     assert timeline(abort) == [("unknown", "Nobody knows.")]
@@ -289,7 +290,7 @@ def test_unknown_abort_is_not_arrived_only_after_read_past_last_send(
 ) -> None:
     make_unknown(abort, read_after=read_after, sent_after=sent_after)
     with capture_logs() as logs:
-        abort_send.settle_resolved_aborts(db_threads.now())
+        abort_settle.settle_resolved_aborts(db_threads.now())
     assert timeline(abort) == ([("not_arrived", "Already sent 5 times.")] if is_lost else [])
     assert logs == ([log_line("not_arrived", "warning", by="manager")] if is_lost else [])
     assert ("settled_at" in stored_fields(abort)) is is_lost
@@ -307,7 +308,7 @@ def test_review_settles_unknown_aborts_and_leaves_open_ones(
     ended_run_abort = factories.abort(factories.run(run.stage, status="success"), manager)
     removed_run_abort = factories.abort(factories.run(run.stage, in_flight=False), manager)
     arrived_abort = factories.abort(factories.run(run.stage, status="aborting"), manager, "unknown")
-    abort_send.settle_resolved_aborts(db_threads.now())
+    abort_settle.settle_resolved_aborts(db_threads.now())
     assert [Abort.objects.get(pk=abort.pk).state for abort in others] == ["accepted", "requested"]
     outcomes = [
         Abort.objects.get(pk=abort.pk).outcome for abort in (ended_run_abort, removed_run_abort)
@@ -377,7 +378,7 @@ def test_abort_past_send_deadline_is_not_sent(
     with time_machine.travel(T0, tick=False):
         abort = aborts.request_abort(run, AbortRequest(manager, "Stuck")).abort
     with time_machine.travel(T0 + SEND_DEADLINE + timedelta(seconds=seconds_late), tick=False):
-        assert abort_send.cancel_if_unwanted(abort) is (state == "not_sent")
+        assert abort_settle.cancel_if_unwanted(abort) is (state == "not_sent")
     answer = "Sending timed out." if seconds_late else ""
     assert Abort.objects.get().answer == answer
 

@@ -1,0 +1,251 @@
+"""Settle an abort: by a refusal, by the status of its run, or because it is no longer wanted."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from dashboard.aborts import resend_policy
+from dashboard.accounts import permissions
+from dashboard.db import clock_jumps
+from dashboard.db import threads as db_threads
+from dashboard.models import Abort, Run
+from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.runs import mark_changed
+from dashboard.models.severity import Severity
+from dashboard.northflank import AccessDenied, NorthflankError
+
+log = structlog.get_logger(__name__)
+
+# How long after its request an abort left unsent by a dead process is still sent; later it would
+# come as a surprise.
+SEND_DEADLINE = timedelta(minutes=5)
+
+
+def cancel_if_unwanted(abort: Abort) -> bool:
+    """Settle an unsent abort that is too old or no longer allowed; return whether it was."""
+    reason = _cancel_reason(abort)
+    if reason:
+        now = db_threads.now()
+        abort.transition(
+            AbortState.NOT_SENT,
+            EventType.NOT_SENT,
+            now,
+            detail=reason,
+            answer=reason,
+            settled_at=now,
+        )
+        log.warning("abort.cancelled", run=abort.run.run_id, by=abort.username, why=reason)
+    return bool(reason)
+
+
+def _cancel_reason(abort: Abort) -> str:
+    """Return why an unsent abort should not be sent now; empty if it should."""
+    if db_threads.now() - abort.requested_at > SEND_DEADLINE:
+        return _("Sending timed out.")
+    return _denied_reason(abort)
+
+
+def no_resend_reason(abort: Abort, now: datetime) -> str:
+    """Return why an abort that may not have arrived is not resent; empty if it is."""
+    if abort.send_count >= resend_policy.MAX_SENDS:
+        return _("Already sent %(n)d times.") % {"n": abort.send_count}
+    if resend_policy.is_exhausted(abort.send_count, abort.first_sent_at, now):
+        return _("The time limit for resending has passed.")
+    return _denied_reason(abort)
+
+
+def _denied_reason(abort: Abort) -> str:
+    user = User.objects.filter(aborts=abort).first()  # read again, as the account may have changed
+    if user is None:
+        return _("The requesting account was deleted.")
+    if not user.is_active:
+        return _("The requesting account is inactive.")
+    return str(permissions.abort_permission(user, abort.run.stage).denied_reason)
+
+
+def record_not_sent(abort: Abort, error: NorthflankError) -> None:
+    """Settle an abort that did not reach Northflank, with the time at which it may be repeated."""
+    now = db_threads.now()
+    retry_at = (
+        now + timedelta(seconds=error.retry_after_seconds)
+        if error.retry_after_seconds is not None
+        else None
+    )
+    _settle(abort, AbortState.NOT_SENT, EventType.NOT_SENT, error, now, retry_at=retry_at)
+
+
+def record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> None:
+    """Record a refusal, unless `run`, read after it, has ended or is aborting.
+
+    `run` is None if Northflank no longer has it.
+    """
+    now = db_threads.now()
+    is_over = run is None or run.concluded
+    if is_over and abort.send_count == 1:
+        settle_too_late(abort, run, error)
+    elif is_over:  # an earlier send may have aborted it
+        _settle_concluded(abort, run, error, now)
+    elif run is not None and run.status == "aborting" and not isinstance(error, AccessDenied):
+        abort.transition(
+            AbortState.ACCEPTED,
+            EventType.ABORTING,
+            now,
+            send_number=abort.send_count,
+            answered_at=now,
+            answer=str(error),
+            answer_status=error.http_status,
+            error_id=error.error_id or "",
+        )
+    else:
+        _settle(abort, AbortState.REFUSED, EventType.REFUSED, error, now)
+
+
+def _settle_concluded(abort: Abort, run: Run | None, error: NorthflankError, now: datetime) -> None:
+    outcome = run.status if run is not None else ""
+    _settle(
+        abort,
+        AbortState.CONCLUDED,
+        EventType.CONCLUDED,
+        error,
+        now,
+        detail=outcome,
+        outcome=outcome,
+    )
+
+
+def settle_too_late(abort: Abort, run: Run | None, error: NorthflankError | None = None) -> None:
+    """Settle an abort that came too late; `run` is None if Northflank no longer knew it."""
+    outcome = run.status if run is not None else ""
+    _settle(
+        abort,
+        AbortState.TOO_LATE,
+        EventType.TOO_LATE,
+        error,
+        db_threads.now(),
+        detail=outcome,
+        outcome=outcome,
+    )
+
+
+def _settle(
+    abort: Abort,
+    state: AbortState,
+    event_type: EventType,
+    error: NorthflankError | None,
+    now: datetime,
+    *,
+    detail: str | None = None,
+    **fields: Any,
+) -> None:
+    answer = str(error) if error is not None else ""
+    is_settled = abort.transition(
+        state,
+        event_type,
+        now,
+        detail=answer if detail is None else detail,
+        send_number=abort.send_count,
+        answered_at=now if error is not None and error.http_status else None,
+        answer=answer,
+        answer_status=error.http_status if error is not None else None,
+        error_id=(error.error_id or "") if error is not None else "",
+        settled_at=now,
+        **fields,
+    )
+    if not is_settled and not has_answer(abort):
+        with transaction.atomic():
+            mark_changed([abort.run_id])
+            abort.add_event(EventType.ANSWERED_LATE, now, detail=answer)
+    log.warning(
+        "abort.settled", state=str(state), run=abort.run.run_id, by=abort.username, answer=answer
+    )
+
+
+def has_answer(abort: Abort) -> bool:
+    """Return whether the answer to the latest send is stored already.
+
+    Then the reply to that commit was lost, and the work runs for a second time.
+    """
+    stored_answers = Abort.objects.filter(pk=abort.pk, answered_at__gte=abort.sent_at)
+    answer_events = abort.events.filter(
+        event_type__in=[EventType.NOT_SENT, EventType.ANSWERED_LATE],
+        occurred_at__gte=abort.sent_at,
+    )
+    return stored_answers.exists() or answer_events.exists()
+
+
+def conclude(abort: Abort, run: Run, now: datetime) -> None:
+    """Settle an abort whose run is no longer in flight, with the status in which that ended."""
+    outcome = run.status if run.concluded else ""  # removed: how it ended is unknown
+    abort.transition(
+        AbortState.CONCLUDED,
+        EventType.CONCLUDED,
+        now,
+        detail=outcome,
+        outcome=outcome,
+        settled_at=now,
+    )
+
+
+def mark_unknown(abort: Abort, reason: str, error_id: str = "") -> None:
+    """Record that it is unknown whether an abort arrived, and have its run read next.
+
+    The delay before the next send starts now.
+    """
+    now = db_threads.now()
+    with transaction.atomic():
+        mark_changed([abort.run_id], next_detail_sync_at=now)
+        is_recorded = abort.transition(
+            AbortState.UNKNOWN,
+            EventType.UNKNOWN,
+            now,
+            detail=reason,
+            send_number=abort.send_count,
+            answer=reason,
+            error_id=error_id,
+            claimed_at=now,
+        )
+    if is_recorded:
+        log.warning("abort.unknown", run=abort.run.run_id, by=abort.username, why=reason)
+
+
+def settle_resolved_aborts(now: datetime) -> None:
+    """Settle or accept open aborts by the status of their runs, and give up lost ones.
+
+    Usually the mirror has done so already (`Abort.apply_run_status`).
+    """
+    sent_aborts = Abort.objects.open().exclude(state=AbortState.REQUESTED)
+    for abort in sent_aborts.select_related("run__stage__pipeline__project"):
+        run = abort.run
+        if not run.in_flight:
+            conclude(abort, run, now)
+        elif abort.state == AbortState.ACCEPTED:
+            continue
+        elif run.status == "aborting":
+            abort.transition(AbortState.ACCEPTED, EventType.ABORTING, now)
+        elif (
+            run.synced_at - (abort.sent_at or abort.requested_at) > resend_policy.NOT_ARRIVED_AFTER
+            and clock_jumps.is_steady(resend_policy.NOT_ARRIVED_AFTER)
+            and (reason := no_resend_reason(abort, now))
+        ):
+            _give_up(abort, reason, now)
+
+
+def _give_up(abort: Abort, reason: str, now: datetime) -> None:
+    """Settle an abort that did not arrive and is not resent; its run becomes critical."""
+    with transaction.atomic():
+        is_settled = abort.transition(
+            AbortState.UNKNOWN,
+            EventType.NOT_ARRIVED,
+            now,
+            detail=reason,
+            send_number=abort.send_count,
+            settled_at=now,
+        )
+        if is_settled:
+            mark_changed([abort.run_id], abort_severity=Severity.CRITICAL)
+    if is_settled:
+        log.warning("abort.not_arrived", run=abort.run.run_id, by=abort.username)
