@@ -353,8 +353,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {
     "default": {
         "BACKEND": "dashboard.web.components.fragment_cache.FragmentCache",
-        # Rendered rows and charts, about 4 KB each. A changed run has a new entry and the old one
-        # stays, so that this limit alone decides what a process takes.
+        # Rendered rows, charts and parts of pages, of 1 to 4 KB. A changed run has a new entry and
+        # the old one stays, so that this limit alone decides what a process takes.
         "OPTIONS": {"MAX_ENTRIES": 3_000},
         "TIMEOUT": 3600,
     },

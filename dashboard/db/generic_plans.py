@@ -26,13 +26,13 @@ def _allow_plans(connection: BaseDatabaseWrapper, **_: Any) -> None:
     if connection.vendor != "postgresql":
         return
     with connection.cursor() as cursor:
-        cursor.execute("SET plan_cache_mode = force_generic_plan")
         cursor.execute("SELECT pg_backend_pid()")
         (backend_pid,) = cursor.fetchone()
-    # A pooler answers with a number of its own. If it pools transactions, it may execute what
-    # another connection has planned under the same name.
-    if backend_pid == connection.connection.info.backend_pid:
-        connection.connection.prepare_threshold = 0
+        # A pooler answers with a number of its own. If it pools transactions, it may execute what
+        # another connection has planned under the same name, and share what is set with others.
+        if backend_pid == connection.connection.info.backend_pid:
+            cursor.execute("SET plan_cache_mode = force_generic_plan")
+            connection.connection.prepare_threshold = 0
 
 
 def fetch(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]] | None:

@@ -308,9 +308,12 @@ class PreparedInsert[M: Model]:
             for instance in instances
             for field in self._fields
         ]
-        rows = _execute(self._start + ", ".join([self._row] * len(instances)) + self._end, values)
+        sql = self._start + ", ".join([self._row] * len(instances)) + self._end
+        with transaction.mark_for_rollback_on_error():
+            rows = _execute(sql, values)
         for instance, (pk,) in zip(instances, rows, strict=True):
             instance.pk = pk
+            instance._state.adding, instance._state.db = False, DEFAULT_DB_ALIAS
 
 
 def parameters(model: type[Model], names: Iterable[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Memory that is no longer used, returned to the system.
+"""Memory that is no longer used: how often it is searched for, and its return to the system.
 
 By default glibc has a heap for each thread, and keeps in it what was freed between what lives
 longer, such as rendered pages: a server with 200 viewers needed a third more after five minutes.
@@ -41,7 +41,6 @@ def spare_collections() -> None:
 
 async def keep_returning(interval: float = INTERVAL) -> None:
     """Return unused memory now, and every `interval` seconds: it takes some milliseconds."""
-    spare_collections()
     while True:
         return_unused()
         await asyncio.sleep(interval)

@@ -84,6 +84,7 @@ class Process:
                 group.create_task(self._serve(app, sandbox_socket, stop))
                 background_tasks.append(group.create_task(app.state.sandbox.webhooks.run()))
             northflank = upstream_connection.open_connection(base_url, token)
+            memory.spare_collections()
             background_tasks.append(group.create_task(memory.keep_returning()))
             await run_in_db_thread(set_clock_offset)
             if connection.vendor == "sqlite":  # no other process can hold a lease

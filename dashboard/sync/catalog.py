@@ -222,13 +222,16 @@ def _due_query(*, limit: int, never_synced: bool = False) -> PreparedModels[Cata
 
 def _lease(catalog_sync: CatalogSync, now: datetime) -> bool:
     lease = _lease_update()
-    return lease.execute(key=catalog_sync.pk, claimed_at=catalog_sync.next_sync_at, now=now) > 0
+    return lease.execute(key=catalog_sync.pk, scheduled_at=catalog_sync.next_sync_at, now=now) > 0
 
 
 @cache
 def _lease_update() -> PreparedUpdate:
-    key, claimed_at = Parameter("key", BigIntegerField()), Parameter("claimed_at", DateTimeField())
-    unleased = CatalogSync.objects.filter(pk=key, next_sync_at=claimed_at)
+    key, scheduled_at = (
+        Parameter("key", BigIntegerField()),
+        Parameter("scheduled_at", DateTimeField()),
+    )
+    unleased = CatalogSync.objects.filter(pk=key, next_sync_at=scheduled_at)
     return PreparedUpdate(unleased, next_sync_at=NOW + LEASE)
 
 

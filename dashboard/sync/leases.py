@@ -54,7 +54,7 @@ FRESHNESS_LOOKAHEAD = timedelta(seconds=10)
 
 _HOUR = timedelta(hours=1)
 _KEY = Parameter("key", BigIntegerField())
-_CLAIMED_AT = Parameter("claimed_at", DateTimeField())  # the schedule when a row was selected
+_SCHEDULED_AT = Parameter("scheduled_at", DateTimeField())  # as of when the row was selected
 
 
 def make_plan(
@@ -253,13 +253,13 @@ def _claim(stages: Iterable[Stage], now: datetime) -> list[Stage]:
     return [
         stage
         for stage in stages
-        if lease.execute(key=stage.pk, claimed_at=stage.next_sync_at, now=now)
+        if lease.execute(key=stage.pk, scheduled_at=stage.next_sync_at, now=now)
     ]
 
 
 @cache
 def _stage_lease() -> PreparedUpdate:
-    unleased = Stage.objects.unleased(NOW).filter(pk=_KEY, next_sync_at=_CLAIMED_AT)
+    unleased = Stage.objects.unleased(NOW).filter(pk=_KEY, next_sync_at=_SCHEDULED_AT)
     return PreparedUpdate(unleased, leased_until=NOW + LEASE)
 
 
@@ -279,7 +279,7 @@ def claim_runs(now: datetime, limit: int, *, aborting_only: bool = False) -> Seq
     """Lease up to `limit` runs whose detail is due; `aborting_only`: with an open abort."""
     leased_runs = []
     for run in _due_runs_query(aborting_only=aborting_only, limit=limit).fetch(now=now):
-        if _run_lease().execute(key=run.pk, claimed_at=run.next_detail_sync_at, now=now):
+        if _run_lease().execute(key=run.pk, scheduled_at=run.next_detail_sync_at, now=now):
             run.next_detail_sync_at = now + LEASE
             leased_runs.append(run)
     return leased_runs
@@ -295,7 +295,7 @@ def _due_runs_query(*, aborting_only: bool, limit: int) -> PreparedModels[Run]:
 
 @cache
 def _run_lease() -> PreparedUpdate:
-    unleased = Run.objects.filter(pk=_KEY, next_detail_sync_at=_CLAIMED_AT)
+    unleased = Run.objects.filter(pk=_KEY, next_detail_sync_at=_SCHEDULED_AT)
     return PreparedUpdate(unleased, next_detail_sync_at=NOW + LEASE)
 
 
@@ -322,7 +322,7 @@ def release_stage(stage: Stage, now: datetime, read_plan: Plan, **read_fields: A
     )
     _release(tuple(read_fields)).execute(
         key=stage.pk,
-        claimed_at=stage.next_sync_at,
+        scheduled_at=stage.next_sync_at,
         next_sync_at=now if is_incomplete else now + interval,
         fresh_until=now + interval,
         **read_fields,
@@ -347,7 +347,7 @@ def _release_query() -> PreparedQuery:
 @cache
 def _release(read_fields: tuple[str, ...]) -> PreparedUpdate:
     # A time changed meanwhile requests a read newer than ours: keep it.
-    is_changed = ~Q(next_sync_at=_CLAIMED_AT)
+    is_changed = ~Q(next_sync_at=_SCHEDULED_AT)
     new_values = parameters(Stage, (*read_fields, "fresh_until", "next_sync_at"))
     next_sync_at = Case(
         When(is_changed, then=F("next_sync_at")), default=new_values.pop("next_sync_at")
@@ -359,12 +359,12 @@ def _release(read_fields: tuple[str, ...]) -> PreparedUpdate:
 
 def release_after_flow_read(stage: Stage) -> None:
     """Release a stage after reading its release flow only; its runs are due at `fresh_until`."""
-    _release_after_flow_read().execute(key=stage.pk, claimed_at=stage.next_sync_at)
+    _release_after_flow_read().execute(key=stage.pk, scheduled_at=stage.next_sync_at)
 
 
 @cache
 def _release_after_flow_read() -> PreparedUpdate:
-    is_unchanged = Q(next_sync_at=_CLAIMED_AT, in_flight_incomplete=False)
+    is_unchanged = Q(next_sync_at=_SCHEDULED_AT, in_flight_incomplete=False)
     next_sync_at = Case(When(is_unchanged, then=F("fresh_until")), default=F("next_sync_at"))
     return PreparedUpdate(
         Stage.objects.filter(pk=_KEY), leased_until=None, next_sync_at=next_sync_at
@@ -382,7 +382,7 @@ def release_run(leased_run: Run, now: datetime, read_plan: Plan | None) -> None:
         interval = read_plan.watched_interval if read_plan is not None else LEASE
     _run_release().execute(
         key=leased_run.pk,
-        claimed_at=leased_run.next_detail_sync_at,
+        scheduled_at=leased_run.next_detail_sync_at,
         next_detail_sync_at=now + interval if interval is not None else None,
     )
 
@@ -399,7 +399,7 @@ def _run_query() -> PreparedQuery:
 @cache
 def _run_release() -> PreparedUpdate:
     # A time changed meanwhile requests a read newer than ours: keep it.
-    unchanged = Run.objects.filter(pk=_KEY, next_detail_sync_at=_CLAIMED_AT)
+    unchanged = Run.objects.filter(pk=_KEY, next_detail_sync_at=_SCHEDULED_AT)
     return PreparedUpdate(unchanged, **parameters(Run, ["next_detail_sync_at"]))
 
 

@@ -74,6 +74,9 @@ def test_connection_through_a_pooler_has_no_plans(monkeypatch: pytest.MonkeyPatc
     connection.close()
 
     assert generic_plans.fetch(SUM, [1]) is None
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW plan_cache_mode")
+        assert cursor.fetchone() == ("auto",)
 
     monkeypatch.undo()
     connection.close()

@@ -26,6 +26,7 @@ from dashboard.models import Abort, AbortEvent, Run, Stage
 from tests.support import factories
 
 STAGE = Parameter("stage", BigIntegerField())
+RUN = Parameter("run", BigIntegerField())
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_update_sets_the_fields_of_the_selected_rows_only(runs: list[Run]) -> No
 
 def test_update_returns_fields_as_updated(runs: list[Run]) -> None:
     update = PreparedUpdate(
-        Run.objects.filter(pk=Parameter("run", BigIntegerField())),
+        Run.objects.filter(pk=RUN),
         returning=["name", "in_flight", "started_at"],
         **parameters(Run, ["name", "started_at"]),
     )
@@ -147,25 +148,6 @@ def test_query_composed_in_one_thread_is_fetched_in_another(transactional_db: No
 
     with ThreadPoolExecutor(1) as executor:
         assert executor.submit(fetch).result() == run.stage.name
-
-
-RUN = Parameter("run", BigIntegerField())
-
-
-def test_update_changes_the_selected_rows_and_returns_their_number(runs: list[Run]) -> None:
-    update = PreparedUpdate(
-        Run.objects.filter(pk__in=Keys("runs")), **parameters(Run, ["name"]), status="success"
-    )
-    assert update.execute(runs=[run.pk for run in runs[:2]], name="50 %") == 2
-    stored = Run.objects.order_by("pk").values_list("name", "status")
-    assert list(stored)[:2] == [("50 %", "success")] * 2
-    assert list(stored)[2:] == [(run.name, run.status) for run in runs[2:]]
-
-
-def test_update_of_no_row_returns_zero(runs: list[Run]) -> None:
-    update = PreparedUpdate(Run.objects.filter(pk=RUN), failures=1)
-    assert update.execute(run=0) == 0
-    assert not Run.objects.filter(failures=1).exists()
 
 
 def test_update_may_use_a_row_and_a_time_after_the_parameter(runs: list[Run]) -> None:

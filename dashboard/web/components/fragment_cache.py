@@ -51,22 +51,6 @@ class FragmentCache(BaseCache):
             while len(self._entries) > self._max_entries:
                 del self._entries[next(iter(self._entries))]
 
-    def add(
-        self,
-        key: str,
-        value: Any,
-        timeout: float | None = _DEFAULT_TIMEOUT,
-        version: int | None = None,
-    ) -> bool:
-        if self.get(key) is not None:
-            return False
-        self.set(key, value, timeout)
-        return True
-
-    def delete(self, key: str, version: int | None = None) -> bool:
-        with self._lock:
-            return self._entries.pop(key, None) is not None
-
     def clear(self) -> None:
         with self._lock:
             self._entries.clear()

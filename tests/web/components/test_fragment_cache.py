@@ -83,21 +83,6 @@ def test_entry_written_longest_ago_is_dropped(fragments: FragmentCache) -> None:
     assert fragments.get_many("abcd") == {"a": "again", "c": "c", "d": "d"}
 
 
-def test_add_keeps_an_existing_entry(fragments: FragmentCache) -> None:
-    assert fragments.add("row", "first")
-    assert not fragments.add("row", "second")
-
-    assert fragments.get("row") == "first"
-
-
-def test_deleted_entry_is_gone(fragments: FragmentCache) -> None:
-    fragments.set("row", "text")
-
-    assert fragments.delete("row")
-    assert not fragments.delete("row")
-    assert fragments.get("row") is None
-
-
 def test_clear_drops_all_entries(fragments: FragmentCache) -> None:
     fragments.set_many({"1": "one", "2": "two"})
     fragments.clear()
