@@ -135,7 +135,7 @@ class StageReader:
     async def _find_flow(self, stage: Stage) -> tuple[ReleaseFlow, str] | None:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
         prefer_capitalised = path_spelling.is_capitalised(
-            stage.confirmed_path_segment or await run_in_db_thread(path_spelling.find_confirmed)
+            await run_in_db_thread(path_spelling.find_confirmed)
         )
         flow_and_segment = await self.call(
             lambda nf: find_release_flow(
