@@ -106,6 +106,7 @@ class PooledASGIHandler(ASGIHandler):
         finally:
             if response.streaming:
                 await loop.run_in_executor(executor, response.close)
+                _release(cast("Any", response).request)
 
     async def read_body(self, receive: Receive) -> IO[bytes]:
         """Return the request body.
@@ -141,14 +142,15 @@ class PooledASGIHandler(ASGIHandler):
         request, error_response = self.create_request(scope, body)
         response: Any = error_response if request is None else self.get_response(request)
         response._handler_class = self.__class__
-        if response.streaming and not response.is_async:
+        if isinstance(response, Deferred) or (response.streaming and response.is_async):
+            response.request = request
+            return cast("HttpResponseBase", response)
+        if response.streaming:
             # A small file from disk: reading it here saves the loop a thread hop per chunk.
             response = _buffer_stream(response)
-        elif isinstance(response, Deferred):
-            response.request = request
-        elif not response.streaming:
+        else:
             response.close()  # the request needs no more database access
-            _release(request)
+        _release(request)
         return cast("HttpResponseBase", response)
 
     def _resume(self, deferred: Deferred[Any], work: asyncio.Future[Any]) -> HttpResponseBase:

@@ -23,6 +23,7 @@ from dashboard.web.components.data_age import DataAge
 from tests.support import factories, handler_views
 from tests.support.live import Live, token
 from tests.support.live_runs import create_run_in_flight, submit_abort, wait_until
+from tests.support.stream import open_stream
 
 on_postgres = pytest.mark.skipif(
     "sqlite" in django_settings.DATABASES["default"]["ENGINE"],
@@ -337,6 +338,8 @@ def test_answered_request_and_its_page_are_freed_at_once(
     run = factories.run(factories.stage())
     places = [factories.address(run.stage), factories.address(run)]
     client = live.sign_in("manager")
+    with open_stream(client):
+        pass
     for path in ("/", "/board/", "/status/", "/aborts/", *places):
         assert client.get(path).status_code == 200
 
