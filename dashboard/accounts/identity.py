@@ -157,7 +157,7 @@ class IdentityMiddleware(AuthenticationMiddleware):
             request.user = copy(session.user)
 
     def process_view(self, request: HttpRequest, view_func: Any, *_arguments: Any) -> None:
-        """Find the session of a form, if the view is one of `identified`."""
+        """Find the session of a form, if the view has `with_identity`."""
         if session_of(request) is not None or not getattr(view_func, "is_identified", False):
             return
         identities: Identities = request.identities  # type: ignore[attr-defined]
@@ -166,7 +166,7 @@ class IdentityMiddleware(AuthenticationMiddleware):
             request.user = copy(session.user)
 
 
-def identified[View: Callable[..., Any]](view: View) -> View:
+def with_identity[View: Callable[..., Any]](view: View) -> View:
     """Decorate a view of forms: the user of an identified session takes it one statement.
 
     `request.user` may have an old e-mail address or time of sign-in: the view must not save it.

@@ -32,7 +32,7 @@ def share_heap() -> None:
 def spare_collections() -> None:
     """Let Python look for unreachable objects less often, and not among those of the start.
 
-    Each page leaves some; looking for them took 5 % of a page's time, and now and then 30 ms.
+    Looking for them took 5 % of a page's time, although an answered request leaves none.
     """
     gc.collect()  # the models of migrations
     gc.freeze()

@@ -45,17 +45,18 @@ def mirror_projects(
         log.warning("catalog.project_not_listed", project=name)
     with transaction.atomic():
         ChangeCounter.reserve(0)  # locked first, as by all writers
-        listed = {
+        fields_by_slug = {
             project.id: {} if project.name is None else {"name": project.name}
             for project in api_projects
         }
-        reappeared, unknown = _update_listed(Project.objects.all(), listed, now)
+        reappeared, new_slugs = _update_entries(Project.objects.all(), fields_by_slug, now)
         Project.objects.bulk_create(
-            Project(slug=slug, synced_at=now, **{"name": slug} | listed[slug]) for slug in unknown
+            Project(slug=slug, synced_at=now, **{"name": slug} | fields_by_slug[slug])
+            for slug in new_slugs
         )
         CatalogSync.objects.bulk_create(
             CatalogSync(project=project, next_sync_at=now)
-            for project in Project.objects.filter(slug__in=listed, catalog_sync=None)
+            for project in Project.objects.filter(slug__in=fields_by_slug, catalog_sync=None)
         )
         if reappeared:
             mirror.schedule_reread(Stage.objects.filter(pipeline__project__in=reappeared), now)
@@ -74,13 +75,15 @@ def mirror_pipelines(
     request_seq: int | None = None,
 ) -> bool:
     """Mirror one project's pipelines, each with three stages; return like `mirror_projects`."""
-    listed = {api_pipeline.id: _pipeline_fields(api_pipeline) for api_pipeline in page.items}
+    fields_by_slug = {pipeline.id: _pipeline_fields(pipeline) for pipeline in page.items}
     with transaction.atomic():
         ChangeCounter.reserve(0)  # locked first, as by all writers
-        reappeared, unknown = _update_listed(project.pipelines.all(), listed, now)
+        reappeared, new_slugs = _update_entries(project.pipelines.all(), fields_by_slug, now)
         new_pipelines = Pipeline.objects.bulk_create(
-            Pipeline(project=project, slug=slug, synced_at=now, **{"name": slug} | listed[slug])
-            for slug in unknown
+            Pipeline(
+                project=project, slug=slug, synced_at=now, **{"name": slug} | fields_by_slug[slug]
+            )
+            for slug in new_slugs
         )
         # No list shows which stages have a release flow: each of the three is read.
         Stage.objects.bulk_create(
@@ -90,35 +93,37 @@ def mirror_pipelines(
         )
         if reappeared:
             mirror.schedule_reread(Stage.objects.filter(pipeline__in=reappeared), now)
-        return _mark_missing(project.pipelines.exclude(slug__in=listed), page, now, request_seq)
+        unlisted = project.pipelines.exclude(slug__in=fields_by_slug)
+        return _mark_missing(unlisted, page, now, request_seq)
 
 
 def _pipeline_fields(api_pipeline: ApiPipeline) -> dict[str, str]:
-    """Return what a list says of a pipeline; what it does not say stays as it is known."""
+    """Return the fields that a list contains; those that it lacks keep their values."""
     if api_pipeline.name is None:
         return {}
-    described = (
-        {} if api_pipeline.description is None else {"description": api_pipeline.description}
-    )
-    return {"name": api_pipeline.name, **described}
+    fields = {"name": api_pipeline.name}
+    if api_pipeline.description is not None:
+        fields["description"] = api_pipeline.description
+    return fields
 
 
-def _update_listed(
-    entries: QuerySet[Any], listed: Mapping[str, dict[str, str]], now: datetime
+def _update_entries(
+    entries: QuerySet[Any], fields_by_slug: Mapping[str, dict[str, str]], now: datetime
 ) -> tuple[list[int], list[str]]:
-    """Update those of the entries that a list has, by slug, with what it says of each.
+    """Update those of the entries that a list contains.
 
     Return the keys of those that were marked as removed, and the listed slugs that have no entry.
     """
-    known = {entry.slug: entry for entry in entries.filter(slug__in=listed)}
-    if known:
-        keys = [entry.pk for entry in known.values()]
+    by_slug = {entry.slug: entry for entry in entries.filter(slug__in=fields_by_slug)}
+    if by_slug:
+        keys = [entry.pk for entry in by_slug.values()]
         entries.filter(pk__in=keys).update(synced_at=now, missing_since=None, removed_at=None)
-    for slug, entry in known.items():
-        if any(getattr(entry, name) != value for name, value in listed[slug].items()):
-            update_row(type(entry), entry.pk, **listed[slug])
-    reappeared = [entry.pk for entry in known.values() if entry.removed_at is not None]
-    return reappeared, [slug for slug in listed if slug not in known]
+    for slug, entry in by_slug.items():
+        fields = fields_by_slug[slug]
+        if any(getattr(entry, name) != value for name, value in fields.items()):
+            update_row(type(entry), entry.pk, **fields)
+    reappeared = [entry.pk for entry in by_slug.values() if entry.removed_at is not None]
+    return reappeared, [slug for slug in fields_by_slug if slug not in by_slug]
 
 
 def _remove_projects(removed_projects: QuerySet[Project], now: datetime) -> None:
@@ -227,10 +232,8 @@ def _lease(catalog_sync: CatalogSync, now: datetime) -> bool:
 
 @cache
 def _lease_update() -> PreparedUpdate:
-    key, scheduled_at = (
-        Parameter("key", BigIntegerField()),
-        Parameter("scheduled_at", DateTimeField()),
-    )
+    key = Parameter("key", BigIntegerField())
+    scheduled_at = Parameter("scheduled_at", DateTimeField())
     unleased = CatalogSync.objects.filter(pk=key, next_sync_at=scheduled_at)
     return PreparedUpdate(unleased, next_sync_at=NOW + LEASE)
 

@@ -52,14 +52,6 @@ def record_calls(calls: Iterable[Call], *, excluded_from_burst: int = 0) -> None
         _update(record)
 
 
-def record_response(rate_limit: RateLimit | None, now: datetime) -> None:
-    """Record the rate limit headers of one response to us that was not a 429.
-
-    `rate_limit` is None if the response had no such headers.
-    """
-    _update(lambda window: _after_response(window, rate_limit, now, now))
-
-
 def _after_response(
     window: RateLimitWindow | None,
     rate_limit: RateLimit | None,

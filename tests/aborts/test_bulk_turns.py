@@ -23,6 +23,7 @@ from dashboard.upstream import budget_store
 from tests.support import factories
 from tests.support.bulk_aborts import request_bulk
 from tests.support.messages import raises
+from tests.support.rate_budget import record_response
 from tests.support.world import T0, at
 
 
@@ -206,7 +207,7 @@ def test_turn_is_not_sent_when_rate_limit_resets_past_deadline(
 def test_bulk_abort_is_held_until_rate_limit_resets(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
     assert aborts.paused_until(batch, at(1)) is None
-    budget_store.record_response(RateLimit(1000, 25, 90), at(1))  # the last quarter of the reserve
+    record_response(RateLimit(1000, 25, 90), at(1))  # the last quarter of the reserve
     assert aborts.paused_until(batch, at(11)) == at(91)
     budget_store.record_rate_limited(40, at(1))
     assert aborts.paused_until(batch, at(11)) == at(41)

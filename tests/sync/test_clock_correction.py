@@ -28,11 +28,11 @@ from dashboard.northflank import RateLimit
 from dashboard.sandbox import parse_fault
 from dashboard.sync import clock_correction, leases, mirror
 from dashboard.sync.worker import SyncWorker
-from dashboard.upstream import budget_store
 from dashboard.web.components.runs import run_row
 from tests.support import factories
 from tests.support.live import Live
 from tests.support.live_runs import create_run_in_flight, notice_text, read, submit_abort
+from tests.support.rate_budget import record_response
 from tests.support.world import World, api_run, at, detail, get_run
 
 type Lines = Callable[[str], list[dict[str, Any]]]
@@ -189,9 +189,7 @@ def test_clock_difference_of_seconds_corrects_nothing(read_stage: Stage) -> None
 def test_clock_correction_shifts_refusal_and_window(db: None) -> None:
     now = timezone.now()
     in_an_hour = now + HOUR
-    budget_store.record_response(
-        RateLimit(limit=1000, remaining=900, reset_seconds=1200), in_an_hour
-    )
+    record_response(RateLimit(limit=1000, remaining=900, reset_seconds=1200), in_an_hour)
     RateBudget.objects.update(backoff_until=in_an_hour + timedelta(minutes=5))
     clock_correction.correct_timestamps(now)
     budget_row = RateBudget.objects.get()

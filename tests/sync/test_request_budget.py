@@ -18,13 +18,14 @@ from dashboard.sandbox import parse_fault
 from dashboard.sync import baselines
 from dashboard.sync.stage_reader import MAX_REQUESTS_PER_READ
 from dashboard.upstream import budget_store
+from tests.support.rate_budget import record_response
 from tests.support.world import LONG_AGO, T0, World, at, get_run
 
 
 def record_rate_limit(
     remaining: int, *, limit: int = 1000, reset: float = 3000, now: float = 0
 ) -> None:
-    budget_store.record_response(RateLimit(limit, remaining, reset), at(now))
+    record_response(RateLimit(limit, remaining, reset), at(now))
 
 
 @pytest.mark.parametrize(
@@ -138,12 +139,12 @@ def test_response_counts_as_one_own_request(db: None) -> None:
 
 def test_response_without_headers_counts_as_one_own_request(db: None) -> None:
     record_rate_limit(500)
-    budget_store.record_response(None, at(1))
+    record_response(None, at(1))
     assert (RateBudget.objects.get().own_requests, RateBudget.objects.get().remaining) == (2, 499)
 
 
 def test_response_without_headers_creates_no_row(db: None) -> None:
-    budget_store.record_response(None, T0)
+    record_response(None, T0)
     assert not RateBudget.objects.exists()
 
 

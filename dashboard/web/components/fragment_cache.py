@@ -13,10 +13,9 @@ _DEFAULT_TIMEOUT = cast("float", DEFAULT_TIMEOUT)
 class FragmentCache(BaseCache):
     """Texts by key; at most `MAX_ENTRIES`, those written longest ago dropped first.
 
-    Django's own LocMemCache pickles each value: a page of 100 rows would spend a tenth of its time
-    on that. Here other values than texts are kept as they are, so nobody may change them. A text is
-    kept as UTF-8: one "…" in it doubles the memory that a Python string takes. A markup is returned
-    as a plain text.
+    Django's own LocMemCache pickles each value: a page of 100 rows spent a twentieth of its time on
+    that. Here a text is kept as UTF-8, since one "…" in it doubles the memory of a Python string;
+    markup is returned as plain text. Other values are kept as they are: nobody may change them.
     """
 
     # Shared, since Django has an instance for each thread.

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods
 
 from dashboard import aborts
 from dashboard.aborts import messages as abort_messages
-from dashboard.accounts.identity import identified, permissions_of
+from dashboard.accounts.identity import permissions_of, with_identity
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run
 from dashboard.models.catalog import StageName
@@ -36,7 +36,7 @@ _text = MessageTable(
 )
 
 
-@identified
+@with_identity
 @require_http_methods(["GET", "HEAD", "POST"])
 def abort(
     request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
