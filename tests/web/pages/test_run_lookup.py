@@ -44,6 +44,12 @@ def requests_for(live: Live, run_id: str) -> list[str]:
     return [path for _, path in live.sandbox.requests if run_id in path]
 
 
+def wait_for_requests(live: Live, run_id: str, count: int) -> None:
+    """Wait until all stages were asked: several are at once, and the run may be found before."""
+    wait_until(lambda: len(requests_for(live, run_id)) >= count)
+    assert len(requests_for(live, run_id)) == count
+
+
 def search_status(answer: httpx.Response) -> str:
     assert answer.status_code == 200, answer.text
     return text_of(select_one(parse_html(answer), "[data-search]"))
@@ -104,7 +110,7 @@ def test_run_lookup_requests_all_stages_until_found(
     live_runs.stage(LEDGER)  # not Production, so the last
     run_id = live_runs.start_run(live, LEDGER)
     assert reload_until_search_ends(client, f"/runs/{run_id}/").status_code == 302
-    assert len(requests_for(live, run_id)) == 13
+    wait_for_requests(live, run_id, 13)
 
 
 def test_candidate_stages_order_production_first_then_in_flight(
@@ -181,7 +187,7 @@ def test_run_lookup_with_wrong_complete_hint_links_to_search_of_all_stages(
     }
     answer = reload_until_search_ends(client, next_links["Search all 13 stages"])
     assert answer.status_code == 302
-    assert len(requests_for(live, run_id)) == 13
+    wait_for_requests(live, run_id, 13)
 
 
 def test_run_lookup_with_one_wrong_hint_keeps_correct_hints(
@@ -360,7 +366,7 @@ def test_run_lookup_in_next_hour_continues_with_remaining_stages(
         assert search_status(client.get(f"/runs/{run_id}/")).startswith("3 of 13 stages searched")
     spend_search_requests(0)
     assert reload_until_search_ends(client, f"/runs/{run_id}/").status_code == 302
-    assert len(requests_for(live, run_id)) == 13
+    wait_for_requests(live, run_id, 13)
 
 
 def test_run_lookup_with_one_forbidden_stage_requests_all_others(
