@@ -35,6 +35,8 @@ JAM_SECONDS = EPOCH_SECONDS - HOUR / 3
 """Shorter than an epoch: the queue behind the jam clears before the next epoch."""
 JAM_INTERVAL_EPOCHS = 8
 """Epochs from one jam to the next: a day, with normal traffic except for three hours."""
+LONGEST_RUN_EPOCHS = 1
+"""Epochs after its own into which a scheduled run may last: a stuck one begins with its epoch."""
 SKIP_DELAY_SECONDS = 0.4
 """Seconds from creation to the end of a skipped run."""
 
@@ -124,10 +126,12 @@ class History:
 
     def newest_first(self, now: float) -> Iterator[Run]:
         """Yield the existing runs; an epoch is computed when its first run is needed."""
-        newest = self._epoch(now)
         oldest = self._epoch(now - self._history_seconds)
         self._prune(oldest)
-        for epoch in range(newest, oldest - 1, -1):
+        yield from self._newest_first(now, oldest)
+
+    def _newest_first(self, now: float, oldest_epoch: int) -> Iterator[Run]:
+        for epoch in range(self._epoch(now), oldest_epoch - 1, -1):
             for run in reversed(self._epoch_runs(epoch)):
                 if now - self._history_seconds <= run.created_at <= now:
                     yield run
@@ -137,7 +141,19 @@ class History:
 
     def in_flight(self, now: float) -> list[Run]:
         """Return the runs that have not concluded, newest first."""
-        return [run for run in self.newest_first(now) if now < run.concluded_at]
+        return [run for run in self.in_flight_since(now, now) if now < run.concluded_at]
+
+    def in_flight_since(self, since: float, now: float) -> list[Run]:
+        """Return the existing runs that concluded at `since`, later or not yet, newest first.
+
+        Only epochs that can have such runs are computed: the last ones, and all since the first
+        change by an abort or a started run.
+        """
+        oldest = self._epoch(now - self._history_seconds)
+        self._prune(oldest)
+        unchanged = self._epoch(since) - LONGEST_RUN_EPOCHS
+        first = math.floor(max(oldest, min(unchanged, self._first_changed_epoch)))
+        return [run for run in self._newest_first(now, first) if since <= run.concluded_at]
 
     def abort_run(self, run: Run, abort: Abort) -> None:
         self.aborts[run.id] = abort

@@ -73,6 +73,7 @@ class Webhooks:
         self.retry_delays: tuple[float, ...] = RETRY_DELAYS
         self.last_statuses: dict[str, str] | None = None
         """Statuses of the runs in flight at the last poll, by id; None: not polled yet."""
+        self._polled_at = 0.0
         self._deliveries: set[asyncio.Task[None]] = set()
 
     def subscribe(
@@ -108,7 +109,9 @@ class Webhooks:
         now = self._clock()
         previous, self.last_statuses = self.last_statuses, {}
         events = []
-        for run, status in self._in_flight(now, previous or {}):
+        since = now if previous is None else min(self._polled_at, now)  # a clock may be set back
+        self._polled_at = now
+        for run, status in self._in_flight(since, now, previous or {}):
             previous_status = (previous or {}).get(run.id)
             if now < run.concluded_at:
                 self.last_statuses[run.id] = status
@@ -118,11 +121,13 @@ class Webhooks:
                 )
         return events
 
-    def _in_flight(self, now: float, previous: dict[str, str]) -> Iterator[tuple[Run, str]]:
-        """Yield the runs in flight, and those in flight at the last poll."""
+    def _in_flight(
+        self, since: float, now: float, previous: dict[str, str]
+    ) -> Iterator[tuple[Run, str]]:
+        """Yield the runs in flight, and those in flight at the last poll, at `since`."""
         world = self._get_world()
         for flow in world.list_flows():
-            for run in world.list_runs(flow, now):
+            for run in world.list_in_flight_since(flow, since, now):
                 if now < run.concluded_at or run.id in previous:
                     yield run, world.run_status(run, now)
 

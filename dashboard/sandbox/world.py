@@ -64,6 +64,10 @@ class World:
         """Yield the runs of a flow, newest first."""
         return self._histories[flow].newest_first(now)
 
+    def list_in_flight_since(self, flow: ReleaseFlow, since: float, now: float) -> list[Run]:
+        """Return a flow's runs that concluded at `since`, later or not yet, newest first."""
+        return self._histories[flow].in_flight_since(since, now)
+
     def find_run(self, flow: ReleaseFlow, run_id: str, now: float) -> Run | None:
         return self._histories[flow].find_run(run_id, now)
 

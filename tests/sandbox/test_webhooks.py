@@ -182,6 +182,19 @@ def test_event_without_secret_has_no_token(
     assert f"{HEADER_PREFIX}Token" not in receiver.deliveries[0][0]
 
 
+def test_clock_that_is_set_back_starts_no_run_again(
+    sandbox_server: SandboxServer, webhooks: Webhooks, receiver: Receiver
+) -> None:
+    run = start(sandbox_server)
+    for moment in (run.concluded_at - 1, run.concluded_at + 60, run.concluded_at - 2):
+        sandbox_server.clock.now = moment
+        deliver(sandbox_server)
+    starts = receiver.events.count("release-flow-template-run:start")
+    sandbox_server.clock.now += 0.25
+    deliver(sandbox_server)
+    assert receiver.events.count("release-flow-template-run:start") == starts
+
+
 def test_running_webhooks_send_events(sandbox_server: SandboxServer, receiver: Receiver) -> None:
     webhooks = sandbox_server.sandbox.webhooks
     webhooks.subscribe(receiver.url)

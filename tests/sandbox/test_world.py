@@ -1,5 +1,6 @@
 """The world by itself: its runs, and the same runs after a restart."""
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from dashboard.sandbox.api import NAME_PATTERN, STATUSES
 from dashboard.sandbox.catalog import ReleaseFlow
 from dashboard.sandbox.history import Run
+from dashboard.sandbox.scenarios import SCENARIOS
 from dashboard.sandbox.serializers import (
     format_spaced,
     serialize_run,
@@ -29,6 +31,8 @@ NODE_STATUSES = {
 }
 TIMES = st.floats(min_value=1.7e9, max_value=2.2e9)
 SEEDS = st.integers(min_value=0, max_value=1000)
+# The largest has more flows, but of the same kinds.
+SMALL_SCENARIOS = sorted(SCENARIOS.keys() - {"100-pipelines"})
 
 
 def find(world: World, key: str) -> ReleaseFlow:
@@ -133,6 +137,27 @@ def test_run_and_step_statuses_all_occur_within_a_day() -> None:
                 }
     assert runs == set(STATUSES)
     assert node_statuses == NODE_STATUSES
+
+
+@given(
+    now=TIMES, seed=SEEDS, scenario=st.sampled_from(SMALL_SCENARIOS), has_started_runs=st.booleans()
+)
+@settings(max_examples=10)
+def test_runs_in_flight_are_found_without_the_whole_history(
+    now: float, seed: int, scenario: str, has_started_runs: bool
+) -> None:
+    world = World(seed, scenario=scenario, opened_at=now)
+    if has_started_runs:
+        for flow in world.list_flows():
+            with contextlib.suppress(StartForbidden):
+                world.start_run(flow, now + 7 * HOUR, {})
+    for seconds, age in ((0, 0), (8 * HOUR, HOUR), (30 * HOUR, 5)):
+        moment = now + seconds
+        for flow in world.list_flows():
+            found = world.list_in_flight_since(flow, moment - age, moment)
+            history = world.list_runs(flow, moment)
+            expected = [run for run in history if moment - age <= run.concluded_at]
+            assert [run.id for run in found] == [run.id for run in expected]
 
 
 def test_world_has_about_ten_runs_in_flight() -> None:
