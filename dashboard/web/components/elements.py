@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
+from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
@@ -92,7 +92,8 @@ def rich_text(text: RichText, now: datetime | None = None) -> SafeString:
     Without JavaScript its times are as of `now`. If that is None they are clock times, which stay
     correct in stored text.
     """
-    return format_html_join("", "{}", ((_render_part(part, now),) for part in parts(text)))
+    html = "".join(conditional_escape(_render_part(part, now)) for part in parts(text))
+    return mark_safe(html)  # noqa: S308 - each part is escaped
 
 
 def iso_utc(timestamp: datetime) -> str:
@@ -125,10 +126,9 @@ def _until_text(local: datetime) -> str:
 
 
 def _time_element(local: datetime, kind: str, text: str) -> SafeString:
-    return format_html(
-        '<time datetime="{}" title="{}" data-{}>{}</time>',
-        iso_utc(local),
-        local_time.format_local(local),
-        kind,
-        text,
+    # A page has hundreds: format_html takes twice as long. Of a datetime's parts none is markup.
+    title = local_time.format_local(local)
+    return mark_safe(  # noqa: S308
+        f'<time datetime="{iso_utc(local)}" title="{title}" data-{kind}>'
+        f"{conditional_escape(text)}</time>"
     )
