@@ -69,11 +69,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         del items[cutoff:]
 
 
+# Modules whose rules are tested with open requests, mostly on a live server.
+LIVE_TESTED = ("dashboard.aborts.", "dashboard.sync.mirror.")
+
+
 def _slow(item: pytest.Item, mutant: str) -> bool:
     """Return whether a test is slow and no stricter about a rule than the rule's own tests."""
-    if item.nodeid.startswith("tests/aborts/"):  # open requests: mostly on a live server
-        return bool(mutant) and not mutant.startswith("dashboard.aborts.")
-    return "live" in item.fixturenames
+    if "live" not in item.fixturenames:
+        return False
+    if not item.nodeid.startswith("tests/aborts/"):
+        return True
+    return bool(mutant) and not mutant.startswith(LIVE_TESTED)
 
 
 class _Database:
