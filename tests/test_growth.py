@@ -162,7 +162,7 @@ def chores() -> dict[str, Work]:
     latest_sign_in_key = CombinedQuery([break_glass.latest_sign_in_key()])
 
     def plan() -> Any:
-        return worker._make_plan(budget_store.load(now), now)
+        return worker.plan_reads(budget_store.load(now), now)
 
     return {
         "plan": plan,

@@ -144,7 +144,7 @@ class SyncWorker:
             await run_in_db_thread(self.sync_clock)
             await run_in_db_thread(clock_correction.correct_timestamps, now())
             self._heartbeat = asyncio.ensure_future(
-                run_in_db_thread(_record_heartbeat, self.name, set(self._leased_stages), now())
+                run_in_db_thread(record_heartbeat, self.name, set(self._leased_stages), now())
             )
             await asyncio.shield(self._heartbeat)
         if not self._is_failing:
@@ -178,7 +178,7 @@ class SyncWorker:
         if self._plan is None or self._is_plan_due(loop_time):
             # Set before: a catalog read that ends while the plan is made requests another.
             self._planned_at = loop_time
-            self._plan = await run_in_db_thread(_make_plan, read_budget, moment)
+            self._plan = await run_in_db_thread(plan_reads, read_budget, moment)
         has_first_reads = (
             await self._start_first_reads(read_budget, moment, self._plan)
             if self._plan.has_gaps
@@ -283,7 +283,7 @@ class SyncWorker:
             return
         if read_budget.is_probing and not await run_in_db_thread(budget_store.claim_probe, moment):
             return
-        plan = await run_in_db_thread(_make_plan, read_budget, moment)
+        plan = await run_in_db_thread(plan_reads, read_budget, moment)
         for stage in await run_in_db_thread(leases.claim_stages, moment, plan, 1):
             self._start_stage_read(stage, plan)
             return
@@ -462,7 +462,10 @@ async def _log_errors(work: Awaitable[None]) -> None:
             log.exception("read.crashed")
 
 
-def _make_plan(read_budget: ReadBudget, moment: datetime) -> Plan:
+def plan_reads(read_budget: ReadBudget, moment: datetime) -> Plan:
+    """Plan the next reads at the rate that the budget allows; make old lists of projects and
+    pipelines due.
+    """
     plan = leases.make_plan(
         read_budget.requests_per_second,
         moment,
@@ -476,7 +479,8 @@ def _make_plan(read_budget: ReadBudget, moment: datetime) -> Plan:
     return plan
 
 
-def _record_heartbeat(name: str, leased_stages: set[int], moment: datetime) -> None:
+def record_heartbeat(name: str, leased_stages: set[int], moment: datetime) -> None:
+    """Store that a worker is alive, and renew its leases; delete the rows of dead workers."""
     if not Worker.objects.filter(name=name).update(heartbeat_at=moment):
         Worker.objects.create(name=name, heartbeat_at=moment, started_at=moment)
     Worker.objects.filter(heartbeat_at__lt=moment - WORKER_RETENTION).delete()

@@ -56,7 +56,7 @@ def state_settings(state: State) -> Iterator[None]:
 
     with override_settings(**state.settings), pytest.MonkeyPatch.context() as patch:
         if state.status == 500:
-            patch.setattr(live_page, "_live_region", fail)
+            patch.setattr(live_page, "build_live_region", fail)
         yield
 
 

@@ -109,7 +109,7 @@ def test_first_sync_lists_runs_before_flow_definitions(full_world: World) -> Non
 def test_catalog_read_while_plan_is_made_causes_another_plan(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker, make_plan, plans = world.live.worker, sync_worker._make_plan, []
+    worker, make_plan, plans = world.live.worker, sync_worker.plan_reads, []
 
     def make_plan_during_catalog_read(*arguments: Any) -> schedule.Plan:
         plans.append(make_plan(*arguments))
@@ -117,7 +117,7 @@ def test_catalog_read_while_plan_is_made_causes_another_plan(
             worker.plan_again()
         return plans[-1]
 
-    monkeypatch.setattr(sync_worker, "_make_plan", make_plan_during_catalog_read)
+    monkeypatch.setattr(sync_worker, "plan_reads", make_plan_during_catalog_read)
     for _ in range(2):
         world.live.run(worker.tick)
     world.live.run(worker.wait_idle)
@@ -127,10 +127,10 @@ def test_catalog_read_while_plan_is_made_causes_another_plan(
 def test_stage_found_after_plan_has_its_runs_read_first(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_plan = sync_worker._make_plan
+    make_plan = sync_worker.plan_reads
     monkeypatch.setattr(  # a plan from before any stage was found
         sync_worker,
-        "_make_plan",
+        "plan_reads",
         lambda *arguments: replace(make_plan(*arguments), has_gaps=False),
     )
     world.sync()

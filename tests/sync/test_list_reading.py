@@ -192,7 +192,7 @@ def test_worker_stopped_during_a_heartbeat_deletes_its_row(
     from dashboard.models import Worker
     from dashboard.sync import worker as sync_worker
 
-    record_heartbeat = sync_worker._record_heartbeat
+    record_heartbeat = sync_worker.record_heartbeat
     has_begun, has_ended = threading.Event(), threading.Event()
 
     def record_slowly(*arguments: Any) -> None:
@@ -201,7 +201,7 @@ def test_worker_stopped_during_a_heartbeat_deletes_its_row(
         record_heartbeat(*arguments)
         has_ended.set()
 
-    monkeypatch.setattr(sync_worker, "_record_heartbeat", record_slowly)
+    monkeypatch.setattr(sync_worker, "record_heartbeat", record_slowly)
     worker = SyncWorker(world.live.connection)
 
     async def stop_during_heartbeat() -> None:

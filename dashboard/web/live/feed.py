@@ -57,8 +57,8 @@ class Broadcaster:
         self.hub = Hub[Channel, SignedInSession](lambda session: session.password)
         self.poll_interval, self.heartbeat_interval = poll_interval, heartbeat_interval
         self._notified = asyncio.Event()
-        self._version: int | None = None
-        self._last_parts: dict[Channel, _Parts] = {}
+        self.version: int | None = None  # of the last round's changes; None: no round yet
+        self._last_parts: dict[Channel, Parts] = {}
         self._last_sent_at: dict[Channel, float] = {}
         # By channel and version: what viewers get who open a stream before the next round.
         self._first_messages: dict[tuple[Channel, int], asyncio.Task[bytes]] = {}
@@ -79,7 +79,7 @@ class Broadcaster:
                 try:
                     await self._check_sessions()
                     await self._keep_watched()
-                    await self._broadcast()
+                    await self.broadcast()
                 except Exception as error:
                     self._first_messages = {}  # those who connect from now on read anew
                     # Unsent changes are sent in a later round.
@@ -115,11 +115,11 @@ class Broadcaster:
         """
         # Subscribe before reading: a change in between is sent twice, not lost.
         with self.hub.subscribe(channel, session) as viewer:
-            yield await self._first_message(channel, since_version)
+            yield await self.first_message(channel, since_version)
             while (message := await viewer.next()) is not None:
                 yield message
 
-    async def _first_message(self, channel: Channel, since_version: int | None) -> bytes:
+    async def first_message(self, channel: Channel, since_version: int | None) -> bytes:
         """Return a channel's changes since a version; viewers before the next round share them."""
         if since_version is None:  # the page reloads, so it may be newer than what others got
             return await self._load_first_message(channel, since_version)
@@ -131,7 +131,7 @@ class Broadcaster:
         return await asyncio.shield(self._first_messages[key])  # others wait for it too
 
     async def _load_first_message(self, channel: Channel, since_version: int | None) -> bytes:
-        parts, version = self._last_parts.get(channel), self._version
+        parts, version = self._last_parts.get(channel), self.version
         if parts and version is not None and since_version == version:
             # Nothing was missed and the markup is cached: a thousand viewers who reconnect together
             # cost no database reads.
@@ -181,7 +181,7 @@ class Broadcaster:
                 and session in current
                 and channel.permissions != current[session]
             ),
-            changes.encode_event(STALE_EVENT, "", self._version or 0),
+            changes.encode_event(STALE_EVENT, "", self.version or 0),
         )
 
     async def _keep_watched(self) -> None:
@@ -206,13 +206,14 @@ class Broadcaster:
         """Send the outage to all open pages; it also serves as their heartbeat."""
         self._outage_published = True
         message = changes.encode_event(
-            OUTAGE_EVENT, str(database_outage.outage_message()), self._version or 0
+            OUTAGE_EVENT, str(database_outage.outage_message()), self.version or 0
         )
         for channel in self.hub.channels:
             self.hub.publish(channel, message)
 
-    async def _broadcast(self) -> None:
-        change_set = await run_in_db_thread(changes.load_changes, self._version)
+    async def broadcast(self) -> None:
+        """Send all changes since the last round to the viewers, in one round."""
+        change_set = await run_in_db_thread(changes.load_changes, self.version)
         # A viewer who shares one of these has subscribed by now, so gets what it lacks.
         self._first_messages = {}
         # Viewers who subscribe after this line read these changes from the database.
@@ -221,8 +222,8 @@ class Broadcaster:
         # Drops channels without viewers: a viewer who reconnects while the messages are built reads
         # these changes from the database.
         self._last_parts = last_parts
-        messages, parts = await run_in_db_thread(_build_messages, change_set, last_parts)
-        self._version, self._last_parts = change_set.version, parts
+        messages, parts = await run_in_db_thread(build_messages, change_set, last_parts)
+        self.version, self._last_parts = change_set.version, parts
         loop_time = asyncio.get_running_loop().time()
         last_sent_at = {channel: self._last_sent_at.get(channel, loop_time) for channel in channels}
         for channel in channels:
@@ -255,12 +256,12 @@ def _load_first_message(channel: Channel, since_version: int | None) -> bytes:
     return message
 
 
-type _Parts = dict[str, LivePart]  # the last sent status parts, by id
+type Parts = dict[str, LivePart]  # the last sent status parts, by id
 
 
-def _build_messages(
-    change_set: ChangeSet, last_parts: dict[Channel, _Parts]
-) -> tuple[dict[Channel, bytes], dict[Channel, _Parts]]:
+def build_messages(
+    change_set: ChangeSet, last_parts: dict[Channel, Parts]
+) -> tuple[dict[Channel, bytes], dict[Channel, Parts]]:
     """Return each channel's message (empty if nothing changed) and its status parts."""
     messages, parts = {}, {}
     for channel, channel_parts in last_parts.items():
@@ -276,8 +277,8 @@ def _build_messages(
 
 
 def _build_message(
-    channel: Channel, change_set: ChangeSet, last_parts: _Parts
-) -> tuple[bytes, _Parts]:
+    channel: Channel, change_set: ChangeSet, last_parts: Parts
+) -> tuple[bytes, Parts]:
     status_parts = change_set.status_parts(channel)
     changed_status_parts = [
         _with_new_rows(part, last, channel, change_set)

@@ -236,7 +236,7 @@ def _data_age_part(data_age: DataAge) -> LivePart:
 def page_response(request: HttpRequest, page: Page) -> HttpResponse:
     """Render a page or, for a refresh, its live region alone; 304 if the browser has it already."""
     draft = _draft(request, page)
-    live = _live_region(request, page, draft)
+    live = build_live_region(request, page, draft)
     if request.headers.get("HX-PTag") == live.tag:
         unchanged = HttpResponseNotModified()  # htmx then leaves the page unchanged
         unchanged["HX-PTag"] = live.tag
@@ -276,7 +276,8 @@ def _dependencies_query(page: type[Page], permissions: Permissions) -> CombinedQ
     )
 
 
-def _live_region(request: HttpRequest, page: Page, draft: PageDraft | None) -> LiveRegion:
+def build_live_region(request: HttpRequest, page: Page, draft: PageDraft | None) -> LiveRegion:
+    """Return what a page's live region needs: its tag, and the address of its stream."""
     snapshot = page.snapshot
     tag_values = (
         draft.state.rows if draft else snapshot.version if page.follows_all_changes else 0,

@@ -408,22 +408,22 @@ def test_viewer_returning_while_messages_are_built_gets_their_changes(
     run: Run, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = Channel(NowPage.name, 0, permissions.ALL)
-    build_messages, first_messages = feed._build_messages, []
+    build_messages, first_messages = feed.build_messages, []
 
     async def broadcast() -> None:
         broadcaster = feed.Broadcaster()
         with broadcaster.hub.subscribe(channel, SignedInSession("", "")):
-            await broadcaster._broadcast()
+            await broadcaster.broadcast()
         await run_in_db_thread(partial(factories.change, run, status="retrying"))
         loop = asyncio.get_running_loop()
 
         def build_and_reconnect(*arguments: Any) -> Any:
-            message = broadcaster._first_message(channel, broadcaster._version)
+            message = broadcaster.first_message(channel, broadcaster.version)
             first_messages.append(asyncio.run_coroutine_threadsafe(message, loop))
             return build_messages(*arguments)
 
-        monkeypatch.setattr(feed, "_build_messages", build_and_reconnect)
-        await broadcaster._broadcast()
+        monkeypatch.setattr(feed, "build_messages", build_and_reconnect)
+        await broadcaster.broadcast()
 
     live.run(broadcast)
     assert b"run-r-1" in first_messages[0].result(WAIT_TIMEOUT)
