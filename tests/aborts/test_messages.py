@@ -6,11 +6,8 @@ from typing import Any
 
 import pytest
 
-from dashboard.aborts import bulk_messages
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
-from dashboard.aborts.bulk_messages import ItemOutcome
-from dashboard.aborts.messages import AbortMessage
 from dashboard.aborts.timeline import TimelineEntry
 from dashboard.models import Abort, AbortEvent, Run
 from dashboard.models.aborts import AbortState, EventType
@@ -300,13 +297,3 @@ def test_timeline_event_has_its_key_and_parameters(
     event_type: str, detail: str, key: str, params: dict[str, Value]
 ) -> None:
     assert messages.keys_and_params(timeline_entry(event_type, detail).message) == (key, params)
-
-
-@pytest.mark.parametrize(("is_partial", "key"), [(False, "summary"), (True, "partial_summary")])
-def test_bulk_abort_summary_counts_outcomes_successes_first(is_partial: bool, key: str) -> None:
-    kinds = ["waiting", "aborted", "refused", "aborted"]
-    outcomes = [ItemOutcome(kind, AbortMessage("", "neutral")) for kind in kinds]
-    message = bulk_messages.summarize(outcomes, is_partial=is_partial)
-    assert messages.keys(message) == f"aborted refused waiting {key}"
-    assert messages.params(message)["n"] == 4
-    assert str(message).endswith(": 2 aborted, 1 refused, 1 waiting.")
