@@ -11,6 +11,7 @@ from dashboard.aborts import timeline as abort_timeline
 from dashboard.aborts.timeline import TimelineEntry
 from dashboard.models import Abort, AbortEvent, Run
 from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.bulk_aborts import Via
 from dashboard.runs import statuses
 from dashboard.texts.rich_text import ClockTime, Value
 from tests.support import messages
@@ -268,9 +269,10 @@ def test_abort_message_for_concluded_run_without_answer_says_so() -> None:
     assert messages.keys(message.text) == "failed no_answer"
 
 
-def timeline_entry(event_type: str, detail: str = "") -> TimelineEntry:
+def timeline_entry(event_type: str, detail: str = "", **fields: Any) -> TimelineEntry:
     event = AbortEvent(event_type=event_type, occurred_at=AT, detail=detail)
-    [entry] = abort_timeline.entries(abort("requested"), [event])
+    [entry] = abort_timeline.entries(abort("requested", **fields), [event])
+    assert entry.at == AT
     return entry
 
 
@@ -291,9 +293,72 @@ def test_timeline_event_text_is_a_complete_sentence(event_type: EventType, detai
         ("retried", "ben", "retried_detail", {"text": "ben."}),
         ("answered_late", "aborting", "answered_late_detail", {"text": "aborting."}),
         ("not_sent", "Sending timed out.", "not_sent_detail", {"text": "Sending timed out."}),
+        ("adopted", "", "adopted", {}),
+        ("answered_late", "failure", "answered_late_detail", {"text": "failed."}),
+        ("refused", "failed to", "refused_detail", {"text": "failed to."}),
     ],
 )
 def test_timeline_event_has_its_key_and_parameters(
     event_type: str, detail: str, key: str, params: dict[str, Value]
 ) -> None:
     assert messages.keys_and_params(timeline_entry(event_type, detail).message) == (key, params)
+
+
+@pytest.mark.parametrize(
+    ("origin", "reason", "key"),
+    [
+        ("", "", "requested"),
+        ("", "Stuck", "requested_reason"),
+        ("API token", "", "requested_origin"),
+        ("API token", "Stuck", "requested_origin_reason"),
+    ],
+)
+def test_timeline_begins_with_who_requested_it_from_where_and_why(
+    origin: str, reason: str, key: str
+) -> None:
+    entry = timeline_entry("requested", origin, reason=reason)
+    params = {"who": "ana", "origin": origin, "reason": reason}
+    assert messages.keys_and_params(entry.message) == (key, params)
+
+
+@pytest.mark.parametrize(
+    ("event_type", "via", "key"),
+    [
+        ("adopted", Via.COMMAND, "adopted_command"),
+        ("adopted", Via.API, "adopted"),
+        ("sent", Via.COMMAND, "sent"),
+    ],
+)
+def test_abort_of_the_command_may_be_adopted_from_a_living_process(
+    event_type: str, via: Via, key: str
+) -> None:
+    assert messages.keys(timeline_entry(event_type, via=via).message) == key
+
+
+@pytest.mark.parametrize(
+    ("since", "start", "key"),
+    [
+        (AT - timedelta(hours=1), AT - timedelta(hours=1), "external"),
+        (None, after(2), "external_or_earlier"),
+    ],
+)
+@pytest.mark.parametrize("level", range(3))
+def test_external_abort_has_its_start_and_what_is_overdue(
+    since: datetime | None, start: datetime, key: str, level: int
+) -> None:
+    subject = run("aborting", level=level)
+    subject.aborting_since, subject.created_at = since, AT - timedelta(hours=2)
+    message = abort_messages.describe_external(subject)
+    ours = abort_messages.describe(abort("accepted", settled_at=None), run("aborting", level=level))
+    assert messages.keys(message.text).split()[0] == key
+    first, *_ = messages.messages(message.text)
+    assert first.params == {"time": ClockTime(start, subject.created_at)}
+    assert message.tone == ours.tone
+    # What is said of an overdue abort does not depend on who requested it.
+    assert messages.keys(message.text).split()[1:] == messages.keys(ours.text).split()[1:]
+
+
+@pytest.mark.parametrize(("send_count", "key"), [(1, "sent"), (2, "resent")])
+def test_unanswered_abort_says_whether_it_was_resent(send_count: int, key: str) -> None:
+    row = abort("requested", send_count=send_count, answered_at=None, settled_at=None)
+    assert messages.keys(abort_messages.describe(row, run()).text).split()[0] == key

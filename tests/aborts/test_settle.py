@@ -1,0 +1,69 @@
+"""How an abort is settled after it was sent more than once, and answers that are stored already."""
+
+from datetime import timedelta
+
+import pytest
+
+from dashboard.aborts import settle
+from dashboard.models import Abort, Run
+from dashboard.models.aborts import AbortState, EventType
+from dashboard.northflank import RequestRejected
+from tests.support import factories
+from tests.support.abort_answers import FakeNorthflank, error_response, timeline
+
+
+@pytest.fixture
+def sent_twice(abort: Abort) -> Abort:
+    """An abort that was sent a second time."""
+    Abort.objects.update(send_count=2, sent_at=abort.requested_at + timedelta(seconds=10))
+    return Abort.objects.select_related("run").get()
+
+
+@pytest.mark.parametrize("status", ["aborted", "success", ""])
+def test_refused_resend_of_ended_run_is_concluded_with_its_end(
+    sent_twice: Abort, status: str
+) -> None:
+    run = Run(status=status, concluded=True) if status else None
+    settle.record_refused(sent_twice, run, RequestRejected("No.", http_status=409))
+    stored = Abort.objects.get()
+    assert (stored.state, stored.outcome, stored.answer_status) == ("concluded", status, 409)
+    assert timeline(stored) == [("concluded", status)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_answered"), [(-1, False), (0, True), (1, True)], ids=["before", "at", "after"]
+)
+def test_answer_to_an_earlier_send_is_not_the_latest(
+    sent_twice: Abort, seconds: float, is_answered: bool
+) -> None:
+    assert sent_twice.sent_at is not None
+    at = sent_twice.sent_at + timedelta(seconds=seconds)
+    other = factories.abort(factories.run(factories.stage(), "other"), sent_twice.user)
+    Abort.objects.filter(pk=other.pk).update(state=AbortState.ACCEPTED, answered_at=at)
+    assert not settle.has_answer(sent_twice)
+    Abort.objects.filter(pk=sent_twice.pk).update(state=AbortState.UNKNOWN, answered_at=at)
+    assert settle.has_answer(sent_twice) == is_answered
+
+
+@pytest.mark.parametrize("event_type", [EventType.NOT_SENT, EventType.ANSWERED_LATE])
+@pytest.mark.parametrize(("seconds", "is_answered"), [(-1, False), (0, True)])
+def test_event_of_an_earlier_send_is_no_answer_to_the_latest(
+    sent_twice: Abort, event_type: EventType, seconds: float, is_answered: bool
+) -> None:
+    assert sent_twice.sent_at is not None
+    at = sent_twice.sent_at + timedelta(seconds=seconds)
+    sent_twice.events.create(event_type=event_type, occurred_at=at)
+    sent_twice.events.create(event_type=EventType.SENT, occurred_at=at + timedelta(seconds=5))
+    assert settle.has_answer(sent_twice) == is_answered
+
+
+def test_resend_is_postponed_while_the_run_can_not_be_read(sent_twice: Abort) -> None:
+    long_ago = sent_twice.claimed_at - timedelta(minutes=1)
+    Abort.objects.update(state=AbortState.UNKNOWN, claimed_at=long_ago)
+    northflank = FakeNorthflank(reading=error_response(403))
+    northflank.reconcile()
+    stored = Abort.objects.get()
+    assert (stored.state, stored.send_count) == ("unknown", 2)
+    # As if it had just been tried: a lease would end later.
+    assert sent_twice.claimed_at <= stored.claimed_at < sent_twice.claimed_at + timedelta(seconds=9)
+    assert set(northflank.methods) == {"GET"}
