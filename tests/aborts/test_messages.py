@@ -362,3 +362,13 @@ def test_external_abort_has_its_start_and_what_is_overdue(
 def test_unanswered_abort_says_whether_it_was_resent(send_count: int, key: str) -> None:
     row = abort("requested", send_count=send_count, answered_at=None, settled_at=None)
     assert messages.keys(abort_messages.describe(row, run()).text).split()[0] == key
+
+
+@pytest.mark.parametrize(
+    ("answered_at", "keys"), [(AT, "removed"), (None, "removed no_answer")], ids=["answer", "none"]
+)
+def test_abort_of_removed_run_says_whether_it_was_answered(
+    answered_at: datetime | None, keys: str
+) -> None:
+    message = abort_messages.describe(abort("concluded", answered_at=answered_at), removed_run())
+    assert (messages.keys(message.text), message.tone) == (keys, "warning")

@@ -9,7 +9,12 @@ from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.northflank import RequestRejected
 from tests.support import factories
-from tests.support.abort_answers import FakeNorthflank, error_response, timeline
+from tests.support.abort_answers import (
+    FakeNorthflank,
+    error_response,
+    stored_fields,
+    timeline,
+)
 
 
 @pytest.fixture
@@ -28,6 +33,33 @@ def test_refused_resend_of_ended_run_is_concluded_with_its_end(
     stored = Abort.objects.get()
     assert (stored.state, stored.outcome, stored.answer_status) == ("concluded", status, 409)
     assert timeline(stored) == [("concluded", status)]
+
+
+def test_refused_abort_of_aborting_run_is_accepted_with_the_answer(sent_twice: Abort) -> None:
+    error = RequestRejected("Already aborting.", http_status=409, error_id="err-42")
+    settle.record_refused(sent_twice, Run(status="aborting"), error)
+    fields = stored_fields(sent_twice)
+    assert fields.pop("sent_at") == "then"
+    assert fields == {
+        "state": "accepted", "answered_at": "then", "answer": "Already aborting.",
+        "answer_status": 409, "error_id": "err-42",
+    }  # fmt: skip
+    assert timeline(sent_twice) == [("aborting", "")]
+
+
+@pytest.mark.parametrize("status", ["aborting", "running"])
+def test_answer_to_an_earlier_send_does_not_settle_the_abort(
+    sent_twice: Abort, status: str
+) -> None:
+    sent_twice.send_count = 1  # as the process that sent it first has it
+    settle.record_refused(sent_twice, Run(status=status), RequestRejected("No.", http_status=409))
+    assert Abort.objects.get().state == "requested"
+
+
+def test_refusal_without_an_error_id_has_none(sent_twice: Abort) -> None:
+    error = RequestRejected("Already aborting.", http_status=409)
+    settle.record_refused(sent_twice, Run(status="aborting"), error)
+    assert Abort.objects.get().error_id == ""
 
 
 @pytest.mark.parametrize(

@@ -347,6 +347,13 @@ def test_denied_abort_reason_names_allowed_groups(
     assert reason_and_groups(permission) == expected
 
 
+def test_denied_abort_reason_lists_groups_with_commas(places: dict[str, list[Stage]]) -> None:
+    for group in "ABC":
+        factories.grant("abort", group)
+    reason = permissions_of("somebody").abort_permission(places["shop"][0]).denied_reason
+    assert str(reason) == "Only members of “A”, “B” or “C” can abort runs here."
+
+
 def test_denied_abort_reason_names_only_groups_allowed_there(
     places: dict[str, list[Stage]],
 ) -> None:

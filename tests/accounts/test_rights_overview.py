@@ -4,11 +4,13 @@ import pytest
 from django.contrib.auth.models import Group, User
 from hypothesis import given
 from hypothesis import strategies as st
+from pytest_django import DjangoAssertNumQueries
 
 from dashboard.accounts import permissions
 from dashboard.accounts.administration import rights_overview
 from dashboard.accounts.permissions import Permissions, Right, Rule
 from dashboard.models import Grant
+from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
 from tests.support import factories
 
@@ -64,6 +66,43 @@ def test_narrowest_grant_is_the_first_reason() -> None:
     user_permissions = permissions.for_groups(["a"], frozenset({wide, narrow}))
     assert user_permissions.right_at(1, "Staging") == Right("abort", (narrow, wide))
     assert user_permissions.right_at(2, "Staging") == Right("abort", (wide,))
+
+
+def test_grants_are_sorted_by_project_then_stage_then_group() -> None:
+    sorted_rules = (
+        Rule("abort", 1, "Staging", "a"),
+        Rule("abort", 1, "Staging", ""),
+        Rule("abort", 1, "", "a"),
+        Rule("abort", 1, "", ""),
+        Rule("abort", 0, "Staging", "a"),
+        Rule("abort", 0, "Staging", ""),
+        Rule("abort", 0, "", "a"),
+        Rule("abort", 0, "", ""),
+    )
+    for first in range(len(sorted_rules)):
+        user_permissions = permissions.for_groups(["a"], frozenset(sorted_rules[first:]))
+        assert user_permissions.right_at(1, "Staging") == Right("abort", sorted_rules[first:])
+
+
+def test_permissions_of_several_users_are_those_of_each(
+    only_grants: None, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    group = Group.objects.create(name="a")
+    Grant.objects.create(group=group, action=Action.ABORT)
+    superuser = User.objects.create_superuser("superuser")
+    member, inactive, other = (
+        User.objects.create_user(name, is_active=name != "inactive")
+        for name in ("member", "inactive", "other")
+    )
+    for user in (member, inactive):
+        user.groups.add(group)
+    with django_assert_num_queries(3):  # grants, users and their groups
+        found = permissions.for_users([superuser.pk, member.pk, inactive.pk])
+    assert found.keys() == {superuser.pk, member.pk}
+    assert found[superuser.pk].is_superuser
+    assert not found[member.pk].is_superuser
+    assert found[member.pk].right_at(1, "Staging").action == "abort"
+    assert permissions.for_users([other.pk])[other.pk].right_at(1, "Staging") == Right()
 
 
 def test_superuser_needs_no_grant() -> None:
