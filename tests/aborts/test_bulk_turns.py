@@ -20,6 +20,7 @@ from dashboard.models.accounts.grants import Action
 from dashboard.models.bulk_aborts import Via
 from dashboard.northflank import RateLimit
 from dashboard.upstream import budget_store
+from dashboard.upstream.rate_budget import PROBE_LEASE
 from tests.support import factories
 from tests.support.bulk_aborts import request_bulk
 from tests.support.messages import raises
@@ -211,6 +212,9 @@ def test_bulk_abort_is_held_until_rate_limit_resets(two_runs: list[Run], manager
     assert aborts.paused_until(batch, at(11)) == at(91)
     budget_store.record_rate_limited(40, at(1))
     assert aborts.paused_until(batch, at(11)) == at(41)
+    assert aborts.paused_until(batch, at(42)) == at(42) + PROBE_LEASE
+    assert budget_store.claim_probe(at(43))
+    assert aborts.paused_until(batch, at(44)) == at(43) + PROBE_LEASE
     BulkAbort.objects.update(settled_at=T0)
     batch.refresh_from_db()
     assert aborts.paused_until(batch, at(11)) is None

@@ -372,3 +372,22 @@ def test_abort_of_removed_run_says_whether_it_was_answered(
 ) -> None:
     message = abort_messages.describe(abort("concluded", answered_at=answered_at), removed_run())
     assert (messages.keys(message.text), message.tone) == (keys, "warning")
+
+
+@pytest.mark.parametrize(
+    ("status_since", "aborting_since", "key", "at"),
+    [
+        (after(2), None, "aborting", after(2)),
+        (AT, None, "aborting", AT),
+        (after(2), after(-60), "aborting", after(-60)),
+        (after(-5), None, "aborting_or_earlier", after(-5)),
+    ],
+    ids=["ours", "at once", "earlier", "about earlier"],
+)
+def test_accepted_abort_of_aborting_run_says_since_when(
+    status_since: datetime, aborting_since: datetime | None, key: str, at: datetime
+) -> None:
+    subject = run("aborting")
+    subject.status_since, subject.aborting_since = status_since, aborting_since
+    text = abort_messages.describe(abort("accepted", settled_at=None), subject).text
+    assert messages.keys_and_params(text) == (key, {"time": ClockTime(at, AT)})

@@ -3,8 +3,11 @@
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import User
 
-from dashboard.aborts import settle
+from dashboard import aborts
+from dashboard.aborts import AbortRequest, resend_policy, settle
+from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.northflank import RequestRejected
@@ -12,9 +15,11 @@ from tests.support import factories
 from tests.support.abort_answers import (
     FakeNorthflank,
     error_response,
+    log_line,
     stored_fields,
     timeline,
 )
+from tests.support.world import T0
 
 
 @pytest.fixture
@@ -89,13 +94,43 @@ def test_event_of_an_earlier_send_is_no_answer_to_the_latest(
     assert settle.has_answer(sent_twice) == is_answered
 
 
-def test_resend_is_postponed_while_the_run_can_not_be_read(sent_twice: Abort) -> None:
+def test_resends_are_postponed_while_their_runs_can_not_be_read(sent_twice: Abort) -> None:
+    other = factories.abort(factories.run(factories.stage(), "other"), sent_twice.user)
     long_ago = sent_twice.claimed_at - timedelta(minutes=1)
-    Abort.objects.update(state=AbortState.UNKNOWN, claimed_at=long_ago)
+    Abort.objects.filter(pk=other.pk).update(
+        send_count=2, sent_at=sent_twice.sent_at, claimed_at=long_ago, state=AbortState.UNKNOWN
+    )
+    Abort.objects.filter(pk=sent_twice.pk).update(state=AbortState.UNKNOWN, claimed_at=long_ago)
     northflank = FakeNorthflank(reading=error_response(403))
-    northflank.reconcile()
-    stored = Abort.objects.get()
-    assert (stored.state, stored.send_count) == ("unknown", 2)
-    # As if it had just been tried: a lease would end later.
-    assert sent_twice.claimed_at <= stored.claimed_at < sent_twice.claimed_at + timedelta(seconds=9)
-    assert set(northflank.methods) == {"GET"}
+    before = db_threads.now()
+    logs = northflank.reconcile()
+    assert northflank.methods == ["GET", "GET"]
+    expected = log_line("run_read_failed", "info", cause="forbidden")
+    assert sorted(logs, key=str) == sorted([expected, expected | {"run": "other"}], key=str)
+    for stored in Abort.objects.all():
+        assert (stored.state, stored.send_count) == ("unknown", 2)
+        # As if it had just been tried: a lease would end in the future.
+        assert before <= stored.claimed_at <= db_threads.now()
+
+
+def test_request_for_an_unconfirmed_abort_makes_only_that_one_due(
+    sent_twice: Abort, manager: User
+) -> None:
+    other = factories.abort(factories.run(factories.stage(), "other"), manager)
+    now = sent_twice.claimed_at
+    Abort.objects.update(state=AbortState.UNKNOWN, claimed_at=now)
+    run = Run.objects.with_stage().get(pk=sent_twice.run_id)
+    aborts.request_abort(run, AbortRequest(manager, "Again"))
+    assert Abort.objects.get(pk=sent_twice.pk).claimed_at < now
+    assert Abort.objects.get(pk=other.pk).claimed_at == now
+
+
+@pytest.mark.parametrize(
+    ("send_count", "seconds", "is_exhausted"),
+    [(4, 120, False), (5, 0, True), (1, 120.001, True)],
+)
+def test_resends_end_after_five_sends_or_two_minutes(
+    send_count: int, seconds: float, is_exhausted: bool
+) -> None:
+    now = T0 + timedelta(seconds=seconds)
+    assert resend_policy.is_exhausted(send_count, T0, now) == is_exhausted
