@@ -68,6 +68,12 @@ def test_narrowest_grant_is_the_first_reason() -> None:
     assert user_permissions.right_at(2, "Staging") == Right("abort", (wide,))
 
 
+def test_wide_grant_to_abort_counts_before_narrow_one_to_view() -> None:
+    wide, narrow = Rule("abort", 0, "", ""), Rule("view", 1, "Staging", "a")
+    user_permissions = permissions.for_groups(["a"], frozenset({wide, narrow}))
+    assert user_permissions.right_at(1, "Staging") == Right("abort", (wide,))
+
+
 def test_grants_are_sorted_by_project_then_stage_then_group() -> None:
     sorted_rules = (
         Rule("abort", 1, "Staging", "a"),
