@@ -92,17 +92,17 @@ from dashboard.server import memory
 class Model:
     pass
 
-left = Model()
-left.itself = left
-model = weakref.ref(left)
-del left
+model = Model()
+model.reference = model
+weak_reference = weakref.ref(model)
+del model
 memory.spare_collections()
 gc.collect()
-print(model() is None)
+print(weak_reference() is None)
 
 async def run():
     task = asyncio.create_task(memory.keep_returning(start_delay=0.01))
-    while model() is not None:
+    while weak_reference() is not None:
         await asyncio.sleep(0.01)
     task.cancel()
 
@@ -110,6 +110,6 @@ asyncio.run(run())
 print(gc.get_freeze_count() > 1000)
 """
     result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     assert result.stdout.split() == ["False", "True"]

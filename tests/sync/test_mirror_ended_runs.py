@@ -18,9 +18,9 @@ from tests.support import factories
 from tests.support.world import ENDED, FAILED, T0, api_run, at, get_run, mirror_list, request_fields
 
 
-def create_acknowledgement(user: User) -> Acknowledgement:
+def create_acknowledgement(user: User, run_id: str = "r1") -> Acknowledgement:
     return Acknowledgement.objects.create(
-        run=get_run(), user=user, username="manager", acknowledged_at=T0
+        run=get_run(run_id), user=user, username="manager", acknowledged_at=T0
     )
 
 
@@ -119,3 +119,50 @@ def test_changed_runs_update_only_their_own_aborts(stage: Stage, manager: User) 
     assert list(states) == [("concluded", "aborted", at(40)), ("accepted", "", None)]
     [line] = Abort.objects.order_by("pk")[1].events.values_list("event_type", "occurred_at")
     assert line == ("aborting", at(40))
+
+
+@pytest.mark.parametrize("end", [{}, FAILED])
+def test_removed_run_has_no_failed_reads(stage: Stage, end: dict[str, Any]) -> None:
+    mirror_list(stage, api_run(**end))
+    Run.objects.update(failures=3)
+    mirror.mark_removed(get_run().pk, **request_fields(20))
+    assert get_run().failures == 0
+
+
+def test_run_of_removed_pipeline_is_not_due(stage: Stage) -> None:
+    mirror_list(stage, api_run())
+    Run.objects.update(next_detail_sync_at=at(5))
+    Pipeline.objects.update(removed_at=at(15))
+    mirror.mark_orphaned(**request_fields(20))
+    assert (get_run().removed_at, get_run().next_detail_sync_at) == (at(20), None)
+
+
+def test_acknowledgement_of_removed_ended_run_ends(stage: Stage, manager: User) -> None:
+    mirror_list(stage, api_run("r1", **FAILED), api_run("r2", **FAILED))
+    removed, other = (create_acknowledgement(manager, run_id) for run_id in ("r1", "r2"))
+    with time_machine.travel(at(30), tick=False):
+        mirror.mark_removed(get_run("r1").pk, **request_fields(20))
+    for row in (removed, other):
+        row.refresh_from_db()
+    assert (removed.ended_at, other.ended_at) == (at(30), None)
+
+
+def test_runs_that_are_no_longer_tracked_are_closed(stage: Stage, manager: User) -> None:
+    mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
+    mirror_list(factories.stage("Staging", parent=stage.pipeline), api_run("r3"))
+    Run.objects.update(next_detail_sync_at=at(5))
+    version = get_run("r1").version
+    acknowledgement = create_acknowledgement(manager)
+    abort = factories.abort(get_run("r1"), manager)
+    with time_machine.travel(at(30), tick=False):
+        mirror.stop_tracking(stage.runs.all(), at(20))
+    fields = "run_id", "removed_at", "in_flight", "next_detail_sync_at"
+    assert set(Run.objects.values_list(*fields)) == {
+        ("r1", at(20), False, None),
+        ("r2", None, False, at(5)),
+        ("r3", None, True, at(5)),
+    }
+    assert get_run("r1").version > version
+    acknowledgement.refresh_from_db()
+    abort.refresh_from_db()
+    assert (acknowledgement.ended_at, abort.settled_at) == (at(30), at(30))

@@ -5,11 +5,9 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-import time_machine
-from django.contrib.auth.models import User
 from django.utils import timezone
 
-from dashboard.models import Acknowledgement, ChangeCounter, Pipeline, Run, Stage
+from dashboard.models import ChangeCounter, Run, Stage
 from dashboard.northflank import Run as ApiRun
 from dashboard.northflank import Unreachable
 from dashboard.sync import mirror
@@ -130,7 +128,7 @@ def test_reads_that_change_nothing_reserve_no_version(stage: Stage) -> None:
     assert get_run().version == ChangeCounter.latest() == before + 1
 
 
-# --- runs that are no longer listed --------------------------------------------------------------
+# --- what is due ----------------------------------------------------------------------------------
 
 
 def test_runs_missing_from_a_list_without_a_number_are_due(stage: Stage) -> None:
@@ -138,59 +136,6 @@ def test_runs_missing_from_a_list_without_a_number_are_due(stage: Stage) -> None
     Run.objects.update(request_seq=0)
     mirror.schedule_unlisted(stage.pk, [], requested_at=at(20))
     assert get_run().next_detail_sync_at == at(20)
-
-
-@pytest.mark.parametrize("end", [{}, FAILED])
-def test_removed_run_has_no_failed_reads(stage: Stage, end: dict[str, Any]) -> None:
-    mirror_list(stage, api_run(**end))
-    Run.objects.update(failures=3)
-    mirror.mark_removed(get_run().pk, **request_fields(20))
-    assert get_run().failures == 0
-
-
-def test_run_of_removed_pipeline_is_not_due(stage: Stage) -> None:
-    mirror_list(stage, api_run())
-    Run.objects.update(next_detail_sync_at=at(5))
-    Pipeline.objects.update(removed_at=at(15))
-    mirror.mark_orphaned(**request_fields(20))
-    assert (get_run().removed_at, get_run().next_detail_sync_at) == (at(20), None)
-
-
-def acknowledge(run: Run, user: User) -> Acknowledgement:
-    return Acknowledgement.objects.create(
-        run=run, user=user, username=user.username, acknowledged_at=T0
-    )
-
-
-def test_acknowledgement_of_removed_ended_run_ends(stage: Stage, manager: User) -> None:
-    mirror_list(stage, api_run("r1", **FAILED), api_run("r2", **FAILED))
-    removed, other = (acknowledge(get_run(run_id), manager) for run_id in ("r1", "r2"))
-    with time_machine.travel(at(30), tick=False):
-        mirror.mark_removed(get_run("r1").pk, **request_fields(20))
-    for row in (removed, other):
-        row.refresh_from_db()
-    assert (removed.ended_at, other.ended_at) == (at(30), None)
-
-
-def test_runs_that_are_no_longer_tracked_are_closed(stage: Stage, manager: User) -> None:
-    mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
-    mirror_list(factories.stage("Staging", parent=stage.pipeline), api_run("r3"))
-    Run.objects.update(next_detail_sync_at=at(5))
-    version = get_run("r1").version
-    acknowledgement = acknowledge(get_run("r1"), manager)
-    abort = factories.abort(get_run("r1"), manager)
-    with time_machine.travel(at(30), tick=False):
-        mirror.stop_tracking(stage.runs.all(), at(20))
-    fields = "run_id", "removed_at", "in_flight", "next_detail_sync_at"
-    assert set(Run.objects.values_list(*fields)) == {
-        ("r1", at(20), False, None),
-        ("r2", None, False, at(5)),
-        ("r3", None, True, at(5)),
-    }
-    assert get_run("r1").version > version
-    acknowledgement.refresh_from_db()
-    abort.refresh_from_db()
-    assert (acknowledgement.ended_at, abort.settled_at) == (at(30), at(30))
 
 
 def test_runs_of_reappeared_stages_are_read_again(stage: Stage) -> None:
