@@ -44,8 +44,8 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-sync",
-            # No page lives as long as an optimizing compiler takes.
-            "--js-flags=--no-opt --no-maglev",
+            # No page lives as long as the second optimizing compiler takes.
+            "--js-flags=--no-opt",
         ],
     }
 
