@@ -1,12 +1,21 @@
-"""Which content encodings a client accepts: RFC 9110, section 12.5.3."""
+"""Which content encodings a client accepts (RFC 9110, section 12.5.3); compressed responses."""
 
 import re
+import secrets
 from functools import lru_cache
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
 from django.utils.cache import patch_vary_headers
+from isal import isal_zlib
+
+# As small as zlib's 3, in about a fifth of the time. Level 3 is slower, and no smaller.
+COMPRESSION_LEVEL = 2
+
+_MIN_LENGTH = 200  # bytes; shorter responses are not worth it
+_GZIP_FORMAT = 16 + isal_zlib.MAX_WBITS
+_HEADER_LENGTH, _FLAGS, _HAS_NAME = 10, 3, 8  # RFC 1952
 
 _REFUSED = re.compile(r"q=0(\.0*)?")
 
@@ -25,12 +34,38 @@ def _parse(header: str) -> frozenset[str]:
 
 
 class CompressionMiddleware(GZipMiddleware):
-    """Django's, which would compress also for clients that refuse it by `gzip;q=0`."""
+    """Django's, but with isal, and not for clients that refuse gzip by `gzip;q=0`.
+
+    Every response varies by Accept-Encoding. No response that gets here has an ETag.
+    """
 
     def process_response(
         self, request: HttpRequest, response: HttpResponseBase
     ) -> HttpResponseBase:
-        if "gzip" in accepted_encodings(request):
-            return super().process_response(request, response)
         patch_vary_headers(response, ("Accept-Encoding",))
+        if "gzip" not in accepted_encodings(request):
+            return response
+        if not isinstance(response, HttpResponse):
+            return super().process_response(request, response)
+        content = response.content
+        if len(content) < _MIN_LENGTH or response.has_header("Content-Encoding"):
+            return response
+        compressed = _compress(content, self.max_random_bytes)
+        if len(compressed) < len(content):
+            response.content = compressed
+            response["Content-Encoding"] = "gzip"
+            response["Content-Length"] = str(len(compressed))
         return response
+
+
+def _compress(content: bytes, max_random_bytes: int) -> bytes:
+    """Return a response in gzip format, with a name of random length, as Django's.
+
+    So one length does not tell whether a secret in it resembles another part (BREACH). Many would;
+    tokens of forms are masked anew for each response.
+    """
+    compressed = isal_zlib.compress(content, COMPRESSION_LEVEL, wbits=_GZIP_FORMAT)
+    header = bytearray(compressed[:_HEADER_LENGTH])
+    header[_FLAGS] |= _HAS_NAME
+    name = b"a" * secrets.randbelow(max_random_bytes) + b"\0"
+    return bytes(header) + name + compressed[_HEADER_LENGTH:]

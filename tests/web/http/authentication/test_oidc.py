@@ -274,7 +274,7 @@ def test_signed_in_user_gets_pages_from_the_cache(visitor: Browser, username: st
     visitor.sign_in(username)
     headers = {"Accept-Encoding": "gzip"}
     with visitor.stream("GET", f"{visitor.dashboard.base_url}/aborts/", headers=headers) as answer:
-        # Django's compression of other pages has a file name of random length: a flag here.
+        # Other pages have a file name of random length: a flag here.
         assert next(answer.iter_raw())[:4] == b"\x1f\x8b\x08\0"
 
 
