@@ -328,7 +328,8 @@ if _database_url.partition(":")[0] not in {"postgres", "postgresql", "psql", "pg
     ]  # the rest may hold a password
     _database_url = f"sqlite:///{_sqlite_file}"
 _database: dict[str, Any] = env.db_url_config(_database_url)
-if _database["ENGINE"] == "django.db.backends.sqlite3":
+if _database["ENGINE"].endswith(".sqlite3"):
+    _database["ENGINE"] = "dashboard.db.sqlite3"
     Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
     _database["OPTIONS"] = {
         # Under DEFERRED, a read transaction that becomes a write fails at once, whatever the

@@ -20,7 +20,7 @@ from dashboard.settings import DATABASES  # noqa: E402
 
 _database = DATABASES["default"]
 # A commit does not wait for the disk: no test asks what outlives a machine that stops.
-if _database["ENGINE"].endswith("sqlite3"):
+if _database["ENGINE"].endswith(".sqlite3"):
     # A file, not memory: several threads use it, as in the product.
     _database["TEST"] = {"NAME": str(_scratch / "test.sqlite3")}
     _database["OPTIONS"]["init_command"] += "PRAGMA synchronous=OFF;"

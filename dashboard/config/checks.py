@@ -233,7 +233,7 @@ def _web() -> Iterator[CheckMessage]:
             hint="Set a random one, such as that of openssl rand -hex 32, or leave it empty.",
             id="dashboard.E017",
         )
-    is_shared_database = settings.DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3"
+    is_shared_database = not settings.DATABASES["default"]["ENGINE"].endswith(".sqlite3")
     if settings.SECRET_KEY_IS_LOCAL and is_shared_database:
         yield checks.Warning(
             "SECRET_KEY is not set: each machine generates its own.",

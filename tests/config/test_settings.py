@@ -236,13 +236,14 @@ AUTH_PROXY_VARIABLES = {
 
 
 @pytest.mark.parametrize(
-    ("engine", "warnings"), [("postgresql", ["dashboard.W001"]), ("sqlite3", [])]
+    ("engine", "warnings"),
+    [("django.db.backends.postgresql", ["dashboard.W001"]), ("dashboard.db.sqlite3", [])],
 )
 def test_local_secret_key_with_postgresql_is_a_warning(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, engine: str, warnings: list[str]
 ) -> None:
     settings.SECRET_KEY_IS_LOCAL = True
-    monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", f"django.db.backends.{engine}")
+    monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", engine)
     assert ids() == warnings
 
 

@@ -26,7 +26,7 @@ from tests.support.live_runs import create_run_in_flight, submit_abort, wait_unt
 from tests.support.stream import open_stream
 
 on_postgres = pytest.mark.skipif(
-    "sqlite" in django_settings.DATABASES["default"]["ENGINE"],
+    django_settings.DATABASES["default"]["ENGINE"].endswith(".sqlite3"),
     reason="SQLite has no server that counts connections",
 )
 

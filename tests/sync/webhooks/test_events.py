@@ -426,7 +426,7 @@ def test_concurrent_duplicate_events_are_handled_once(transactional_db: None) ->
 
 
 @pytest.mark.skipif(
-    "sqlite" in django_settings.DATABASES["default"]["ENGINE"],
+    django_settings.DATABASES["default"]["ENGINE"].endswith(".sqlite3"),
     reason="SQLite lets one write at a time anyway",
 )
 def test_duplicate_event_waits_for_first_transaction(transactional_db: None) -> None:
@@ -454,7 +454,7 @@ def test_duplicate_event_waits_for_first_transaction(transactional_db: None) -> 
 
 
 @pytest.mark.skipif(
-    "sqlite" in django_settings.DATABASES["default"]["ENGINE"],
+    django_settings.DATABASES["default"]["ENGINE"].endswith(".sqlite3"),
     reason="SQLite locks no rows",
 )
 @pytest.mark.parametrize("writer", ["an event", "a plan", "a sign of life"])
