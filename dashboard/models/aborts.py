@@ -22,6 +22,7 @@ from dashboard.db.prepared import (
     parameters,
 )
 from dashboard.models.bulk_aborts import AuditedRequest, BulkAbort
+from dashboard.models.fast_loading import FastLoading
 from dashboard.models.runs import Run, mark_changed
 
 
@@ -268,7 +269,7 @@ class Abort(AuditedRequest):
         insert_of_events().execute(event)
 
 
-class AbortEvent(models.Model):
+class AbortEvent(FastLoading):
     """One entry in an abort's timeline: never changed, never deleted."""
 
     abort = models.ForeignKey(Abort, models.PROTECT, related_name="events")

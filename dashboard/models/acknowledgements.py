@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from dashboard.models.fast_loading import FastLoading
 from dashboard.models.runs import Run
 
 
@@ -22,7 +23,7 @@ class AcknowledgementQuerySet(models.QuerySet["Acknowledgement"]):
             self.open().filter(run__in=run_pks).update(ended_at=at)
 
 
-class Acknowledgement(models.Model):
+class Acknowledgement(FastLoading):
     """One user's acknowledgement of a run, with its start and end."""
 
     run = models.ForeignKey(Run, models.CASCADE, related_name="acknowledgements")

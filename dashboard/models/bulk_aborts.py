@@ -6,6 +6,7 @@ from typing import ClassVar
 from django.conf import settings
 from django.db import models
 
+from dashboard.models.fast_loading import FastLoading
 from dashboard.models.runs import Run
 
 
@@ -17,7 +18,7 @@ class Via(models.TextChoices):
     COMMAND = "command"
 
 
-class AuditedRequest(models.Model):
+class AuditedRequest(FastLoading):
     """Abstract: who requested, why, from where, how and when. Subclasses add `user`."""
 
     username = models.TextField(help_text="Kept after the account is deleted.")
@@ -65,7 +66,7 @@ class BulkAbortItemResult(models.TextChoices):
     NOT_ALLOWED = "not_allowed"  # the user lacks or has lost the permission
 
 
-class BulkAbortItem(models.Model):
+class BulkAbortItem(FastLoading):
     """One run of a bulk abort, and its result."""
 
     bulk_abort = models.ForeignKey(BulkAbort, models.PROTECT, related_name="items")

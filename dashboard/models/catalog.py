@@ -6,12 +6,13 @@ from typing import ClassVar
 from django.db import models
 
 from dashboard.db.prepared import Time
+from dashboard.models.fast_loading import FastLoading
 
 # Northflank's ids are slugs; a longer one fits neither an index nor a URL.
 ID_LENGTH = 255
 
 
-class ListDefects(models.Model):
+class ListDefects(FastLoading):
     """Abstract: the entries of a Northflank list that could not be mirrored."""
 
     omitted_by_page = models.JSONField(
@@ -38,7 +39,7 @@ class ListDefects(models.Model):
         return bool(self.omitted_by_page)
 
 
-class CatalogEntry(models.Model):
+class CatalogEntry(FastLoading):
     """Abstract: an entry of a Northflank list, current or removed."""
 
     synced_at = models.DateTimeField(help_text="When Northflank last listed it.")

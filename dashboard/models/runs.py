@@ -13,6 +13,7 @@ from dashboard.db import notify as db_notify
 from dashboard.db.prepared import PreparedQuery, Time, update_row
 from dashboard.models.catalog import ID_LENGTH, Stage
 from dashboard.models.compressed_json import CompressedJSONField
+from dashboard.models.fast_loading import FastLoading
 
 
 class ChangeCounter(models.Model):
@@ -120,7 +121,7 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(next_detail_sync_at__lte=now).order_by("next_detail_sync_at", "pk")
 
 
-class Run(models.Model):
+class Run(FastLoading):
     """One run of a stage's release flow: the fields of the list and, once read, its steps."""
 
     # No indexes of their own: those below begin with them.

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.db.prepared import update_row
 from dashboard.models.catalog import Stage
+from dashboard.models.fast_loading import FastLoading
 from dashboard.models.runs import Run
 from dashboard.models.typical_duration import TypicalDuration
 
@@ -36,7 +37,7 @@ def _override_field(
     )
 
 
-class StageTiming(models.Model):
+class StageTiming(FastLoading):
     """The typical durations of one stage, all in seconds."""
 
     stage = models.OneToOneField(Stage, models.CASCADE, related_name="timing")
