@@ -7,7 +7,6 @@ of it: it has gaps, which are filled in at each request.
 
 import secrets
 import struct
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -46,6 +45,7 @@ VIEW_INTERVAL = timedelta(seconds=10)  # between two records of a page's views
 # The gaps. Random, so that no text from Northflank can contain one. All have the same beginning,
 # by which a page is split ten times as fast as by an expression that matches any of them.
 _GAP = f"gap-{secrets.token_hex(16)}-"
+_GAP_BYTES = _GAP.encode()
 USERNAME, CSRF_TOKEN, VERSION = (_GAP + letter for letter in "ucv")
 GAPS = {"username": USERNAME, "csrf_token": CSRF_TOKEN}  # by template variable
 
@@ -108,19 +108,19 @@ class PageDraft:
 
 
 class GappedText:
-    """A text with gaps, compressed once.
+    """A text in UTF-8 with gaps, compressed once.
 
     What fills a gap is stored uncompressed. So the length of a response does not depend on whether
     a secret in it resembles another part, such as an address that somebody else chose (BREACH).
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: bytes) -> None:
         self._parts: list[str | tuple[bytes, bytes]] = []  # a gap, or bytes and their compression
-        compressor = isal_zlib.compressobj(COMPRESSION_LEVEL, wbits=-zlib.MAX_WBITS)
-        for number, part in enumerate(text.split(_GAP)):
+        compressor = isal_zlib.compressobj(COMPRESSION_LEVEL, wbits=-isal_zlib.MAX_WBITS)
+        for number, part in enumerate(text.split(_GAP_BYTES)):
             if number:
-                self._parts.append(_GAP + part[0])
-            if raw := part[bool(number) :].encode():
+                self._parts.append(_GAP + chr(part[0]))
+            if raw := part[bool(number) :]:
                 # After a full flush, nothing refers to what was before it.
                 compressed = compressor.compress(raw) + compressor.flush(isal_zlib.Z_FULL_FLUSH)
                 self._parts.append((raw, compressed))
@@ -162,7 +162,7 @@ class CachedPage:
     @classmethod
     def create(cls, response: HttpResponse, draft: PageDraft) -> Self:
         """Return the page that a view has rendered with gaps."""
-        text = GappedText(response.text)
+        text = GappedText(response.content)
         response["Content-Encoding"] = "gzip"
         patch_vary_headers(response, ["Accept-Encoding", "Cookie"])
         size = text.size + len(repr(draft.state))

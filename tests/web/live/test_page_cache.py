@@ -353,7 +353,7 @@ def test_cache_drops_the_page_rendered_longest_ago_beyond_its_size() -> None:
     cache = PageCache(max_bytes=250_000)
     visits = [Visit("", f"/{number}", False, "") for number in range(3)]
     for visit in visits:
-        text = GappedText("".join(random.choices("abcdefgh", k=70_000)))
+        text = GappedText("".join(random.choices("abcdefgh", k=70_000)).encode())
         page = CachedPage(text, {}, "", now, now + timedelta(minutes=1), size=text.size)
         state = dependencies.load_state(0, now)
         cache.add(visit, page_cache.PageDraft(dependencies, state, now), page)
@@ -367,7 +367,9 @@ def test_cache_drops_the_page_rendered_longest_ago_beyond_its_size() -> None:
 
 
 def test_gapped_text_is_valid_gzip_with_the_values() -> None:
-    text = GappedText(f"a{USERNAME}bc{CSRF_TOKEN}{'lorem ipsum ' * 9_000}{USERNAME}{VERSION}")
+    text = GappedText(
+        f"a{USERNAME}bc{CSRF_TOKEN}{'lorem ipsum ' * 9_000}{USERNAME}{VERSION}".encode()
+    )
     values = {USERNAME: "Zoë", CSRF_TOKEN: "t" * 64, VERSION: ""}
     expected = f"aZoëbc{'t' * 64}{'lorem ipsum ' * 9_000}Zoë"
     assert gzip.decompress(text.fill(values)).decode() == expected
@@ -382,10 +384,15 @@ def test_length_does_not_depend_on_whether_the_page_repeats_the_secret() -> None
     def page(text: str) -> str:
         return f'{"row " * 500}<a href="?q={text}">{CSRF_TOKEN}</a>{"row " * 500}'
 
-    sizes = [len(GappedText(page(text)).fill({CSRF_TOKEN: secret})) for text in (secret, other)]
+    sizes = [
+        len(GappedText(page(text).encode()).fill({CSRF_TOKEN: secret})) for text in (secret, other)
+    ]
     plain = [len(gzip.compress(page(text).replace(CSRF_TOKEN, secret).encode()))
              for text in (secret, other)]  # fmt: skip
     assert abs(sizes[0] - sizes[1]) <= 2
+    for value in ("", "a", "row " * 250):  # nothing refers to what is before the gap
+        filled = GappedText(page(secret).encode()).fill({CSRF_TOKEN: value})
+        assert gzip.decompress(filled).decode() == page(secret).replace(CSRF_TOKEN, value)
     assert plain[1] - plain[0] > 30  # as it would be otherwise
 
 
