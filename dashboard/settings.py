@@ -380,4 +380,5 @@ USE_TZ = True
 
 LOG_FORMAT = _choice("LOG_FORMAT", {"text", "json"}, default="text")
 LOG_LEVEL = _choice("LOG_LEVEL", {"DEBUG", "INFO", "WARNING", "ERROR"}, default="INFO")
+log_config.configure_structlog()
 LOGGING = log_config.build_config(LOG_FORMAT, LOG_LEVEL)

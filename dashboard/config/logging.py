@@ -12,13 +12,11 @@ _PROCESSORS: list[Processor] = [
 ]
 
 
-def build_config(log_format: str, level: str) -> dict[str, Any]:
-    """Configure structlog; return Django's LOGGING for `log_format` ("text" or "json")."""
-    renderer: Processor = (
-        structlog.processors.JSONRenderer()
-        if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False)
-    )
+def configure_structlog() -> None:
+    """Send the events of structlog to the standard library's loggers. Once a process.
+
+    A logger keeps the configuration of its first use.
+    """
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -28,6 +26,15 @@ def build_config(log_format: str, level: str) -> dict[str, Any]:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
+    )
+
+
+def build_config(log_format: str, level: str) -> dict[str, Any]:
+    """Return Django's LOGGING for `log_format` ("text" or "json")."""
+    renderer: Processor = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
     )
     return {
         "version": 1,

@@ -5,6 +5,8 @@ import logging
 import logging.config
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from dashboard.config.logging import build_config
 
@@ -41,3 +43,12 @@ def test_hostile_text_stays_on_one_line(log_format: str) -> None:
 
 def test_json_line_holds_the_value_unchanged() -> None:
     assert json.loads(format_line("json", HOSTILE))["name"] == HOSTILE
+
+
+def test_another_format_leaves_loggers_as_they_are() -> None:
+    log = structlog.get_logger("dashboard.test")
+    log.debug("first use")
+    build_config("json", "INFO")
+    with capture_logs() as logs:
+        log.info("second use")
+    assert [event["event"] for event in logs] == ["second use"]
