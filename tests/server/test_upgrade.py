@@ -57,7 +57,7 @@ def older_dashboard(
 ) -> Iterator[RunningProcess]:
     """Run the older version with a new database, with the account “boss”."""
     # Its lines would count as those of this version's files.
-    command = ["env", "--unset=COVERAGE_PROCESS_START", sys.executable]
+    command = ["env", "--unset=PYTHONPATH", sys.executable]
     command.append(str(older_version / "manage.py"))
     for arguments in (["migrate", "-v0"], ["createsuperuser", "--noinput", "--username=boss"]):
         subprocess.run([*command, *arguments], env=environment(**variables), check=True)
