@@ -2,7 +2,8 @@
 
 Django identifies the user of a session once. After that the session counts as identified as long as
 everything from which that follows is unchanged in the database: the session, the account, its
-groups, and all grants. So an ended session or a withdrawn grant counts at the next request.
+groups, and all grants. So an ended session or a withdrawn grant counts at the next request; for the
+expiry of a session, a cached page may be a second late (db/recent_reads.py).
 """
 
 from collections import OrderedDict

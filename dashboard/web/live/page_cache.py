@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Lock
 from typing import NamedTuple, Self
 
@@ -30,6 +30,7 @@ from dashboard.accounts.identity import (
     session_of,
 )
 from dashboard.db import health as db_health
+from dashboard.db import recent_reads
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import CombinedQuery, Rows
 from dashboard.web.http import site_context
@@ -222,7 +223,12 @@ class PageCache:
         if entry is None:
             return None
         now = db_threads.now()
-        state = entry.dependencies.load_state(session.identity.user_pk, now, session.key)
+        user_pk = session.identity.user_pk
+        state = recent_reads.read(
+            (entry.dependencies, user_pk, session.key),
+            now,
+            partial(entry.dependencies.load_state, user_pk, now, session.key),
+        )
         if state.facts != session.facts:
             return None
         page = entry.pages.get(state.rows)
