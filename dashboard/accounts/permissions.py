@@ -138,13 +138,13 @@ class Permissions:
             return Permission(False, read_only_reason())
         return Permission(True) if self.can_view(stage) else Permission(False, _text("view_denied"))
 
-    def abort_denied_reasons(self, stages: Iterable[Stage]) -> Message | str:
-        """Return why runs of some of `stages` may not be aborted, and who may; empty: all may be.
+    def abort_denied_reasons(self, places: Iterable[tuple[int, str]]) -> Message | str:
+        """Return why runs of some places may not be aborted, and who may; empty: all may be.
 
-        Each reason appears once. Pages show it as text, since the tooltip of a disabled button
-        cannot be reached by touch or keyboard.
+        A place is the key of a project and the name of a stage. Each reason appears once. Pages
+        show it as text, since touch and keyboard do not reach the tooltip of a disabled button.
         """
-        permissions = {self.abort_permission(stage) for stage in stages}
+        permissions = {self.abort_permission_at(*place) for place in places}
         reasons = sorted((p.denied_reason for p in permissions if not p.allowed), key=str)
         if reasons and len(permissions) > 1:
             return _text("some_denied", reasons=join_texts(*reasons))

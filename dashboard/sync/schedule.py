@@ -60,8 +60,8 @@ class Gap(IntEnum):
     OLDER_IN_FLIGHT = 1  # runs in flight that are not among its newest are unread
 
 
-class ReadState(Protocol):
-    """The fields of a stage that decide whether it has a gap."""
+class ReadTimes(Protocol):
+    """The fields of a stage that decide how old its data is."""
 
     @property
     def has_flow(self) -> bool | None: ...
@@ -69,6 +69,11 @@ class ReadState(Protocol):
     def synced_at(self) -> datetime | None: ...
     @property
     def fresh_until(self) -> datetime | None: ...
+
+
+class ReadState(ReadTimes, Protocol):
+    """The fields of a stage that decide whether it has a gap."""
+
     @property
     def in_flight_incomplete(self) -> bool: ...
 
@@ -85,7 +90,7 @@ def find_gap(stage: ReadState, now: datetime) -> Gap | None:
     return Gap.OLDER_IN_FLIGHT if stage.in_flight_incomplete else None
 
 
-def gap_opens_at(stage: ReadState) -> datetime | None:
+def gap_opens_at(stage: ReadTimes) -> datetime | None:
     """Return when a stage that was read counts as unread again, unless it is read before."""
     if stage.synced_at is None or stage.fresh_until is None or stage.has_flow is False:
         return None

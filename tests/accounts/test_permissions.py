@@ -414,14 +414,16 @@ def test_denied_abort_reason_for_several_stages_is_given_once(
     factories.grant("abort", "on-call", stage="Staging")
     factories.grant("abort", "leads", project=Project.objects.get(slug="shop"))
     reason = permissions_of("member").abort_denied_reasons
-    staging, production = places["shop"]
+    staging, production, other = (
+        (stage.pipeline.project_id, stage.name)
+        for stage in (*places["shop"], places["payments"][1])
+    )
     assert reason([staging]) == ""
     leads = {"group": "leads"}
     assert keys_and_params(reason([staging, production])) == ("group group_only some_denied", leads)
     assert keys_and_params(reason([production, production])) == ("group group_only", leads)
     assert reason([]) == ""
-    other_stage = places["payments"][1]
-    assert keys_and_params(reason([production, other_stage])) == (
+    assert keys_and_params(reason([production, other])) == (
         "group group_only superusers_only some_denied",
         leads,
     )

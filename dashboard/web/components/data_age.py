@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
+from typing import Protocol
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -16,6 +17,13 @@ from dashboard.sync import schedule
 from dashboard.sync.reports import coverage, freshness
 from dashboard.sync.reports.read_totals import ReadTotals
 from dashboard.texts.rich_text import to_text
+
+
+class ReadStage(schedule.ReadTimes, Protocol):
+    """What the age of data needs of a stage: a `Stage`, or some of its values."""
+
+    @property
+    def pk(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ EMPTY = DataAge(
 )
 
 
-def stages_data_age(stages: Sequence[Stage]) -> DataAge:
+def stages_data_age(stages: Sequence[ReadStage]) -> DataAge:
     """Return the data age of `stages`: that of the oldest."""
     now = db_threads.now()
     structure_hash = _structure_hash(stages)
@@ -77,7 +85,7 @@ def place_data_age(stages: Sequence[Stage]) -> DataAge:
     return replace(stages_data_age(stages), incomplete_text=unread)
 
 
-def _next_change(stages: Sequence[Stage], now: datetime) -> datetime | None:
+def _next_change(stages: Sequence[ReadStage], now: datetime) -> datetime | None:
     """Return when the next of some stages becomes stale or counts as unread; None: none will."""
     limits = [
         limit
@@ -88,11 +96,11 @@ def _next_change(stages: Sequence[Stage], now: datetime) -> datetime | None:
     return min(limits, default=None)
 
 
-def _structure_hash(stages: Sequence[Stage]) -> str:
+def _structure_hash(stages: Sequence[ReadStage]) -> str:
     return _fingerprint(read_states(stages))
 
 
-def read_states(stages: Iterable[Stage]) -> list[tuple[int, bool | None, bool]]:
+def read_states(stages: Iterable[ReadStage]) -> list[tuple[int, bool | None, bool]]:
     """Return what decides the structure of a page that shows these stages: which were read."""
     return sorted((stage.pk, stage.has_flow, stage.synced_at is None) for stage in stages)
 
@@ -104,7 +112,7 @@ def _fingerprint(value: object) -> str:
 def page_data_age(
     permissions: Permissions,
     totals: ReadTotals,
-    shown_stages: Sequence[Stage] = (),
+    shown_stages: Sequence[ReadStage] = (),
     *structure: object,
 ) -> DataAge:
     """Return the data age of a page about all stages, with the runs of `shown_stages`.

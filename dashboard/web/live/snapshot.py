@@ -4,14 +4,14 @@ from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.http import HttpRequest
 
 from dashboard.accounts.identity import permissions_of
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
-from dashboard.db.prepared import Keys, PreparedModels
+from dashboard.db.prepared import Keys, PreparedQuery
 from dashboard.models import ChangeCounter, Stage
 from dashboard.runs.attention import AttentionRun
 from dashboard.sync.reports.read_totals import ReadTotals
@@ -19,6 +19,17 @@ from dashboard.web.components import in_flight
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.http import lookup, site_context
 from dashboard.web.http.site_context import SiteContext
+
+
+class StageInFlight(NamedTuple):
+    """What Now needs of a stage with runs in flight, of which there may be hundreds."""
+
+    pk: int
+    name: str
+    project_pk: int
+    has_flow: bool | None
+    synced_at: datetime | None
+    fresh_until: datetime | None
 
 
 @dataclass
@@ -49,9 +60,10 @@ class Snapshot:
         return lookup.read_totals_query(self.permissions).load(self.now)
 
     @cached_property
-    def in_flight_stages(self) -> list[Stage]:
-        """The visible stages with runs in flight: their name, project and age of data."""
-        return _stages_query(self.permissions).fetch(stages=self.in_flight_by_stage)
+    def in_flight_stages(self) -> list[StageInFlight]:
+        """The visible stages with runs in flight."""
+        rows = _stages_query(self.permissions).fetch(stages=self.in_flight_by_stage)
+        return [StageInFlight(*row) for row in rows]
 
     @cached_property
     def in_flight_by_stage(self) -> dict[int, InFlightTotals]:
@@ -90,9 +102,7 @@ class Snapshot:
 
 
 @lru_cache(maxsize=100)
-def _stages_query(permissions: Permissions) -> PreparedModels[Stage]:
+def _stages_query(permissions: Permissions) -> PreparedQuery:
     visible = Stage.objects.listed().filter(permissions.stage_filter())
-    in_keys = visible.filter(pk__in=Keys("stages")).select_related("pipeline")
-    # Now needs no more of each of perhaps hundreds.
-    fields = "name", "has_flow", "synced_at", "fresh_until", "pipeline__project"
-    return PreparedModels(in_keys.only(*fields))
+    fields = "pk", "name", "pipeline__project", "has_flow", "synced_at", "fresh_until"
+    return PreparedQuery(visible.filter(pk__in=Keys("stages")).values_list(*fields))

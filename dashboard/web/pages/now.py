@@ -107,4 +107,7 @@ class NowPage(Page):
 
     @property
     def _denied_reason(self) -> Message | str:
-        return self.permissions.abort_denied_reasons(self.snapshot.in_flight_stages)
+        stages = self.snapshot.in_flight_stages
+        return self.permissions.abort_denied_reasons(
+            {(stage.project_pk, stage.name) for stage in stages}
+        )

@@ -150,7 +150,7 @@ class StagePage(Page):
             if status is None
             else abort_all.offers_for_stage(self.permissions, stage).get(status),
             "denied_reason": self.permissions.abort_denied_reasons(
-                [stage] if self.has_runs_in_flight else []
+                [(stage.pipeline.project_id, stage.name)] if self.has_runs_in_flight else []
             ),
             "rows": run_row.render_rows(run_row.load_keys(page.keys), self.permissions).values(),
             "empty": empty_states.no_release_flow()
