@@ -24,6 +24,7 @@ from dashboard.web.components.lists import empty_states, filters, pagination, sa
 from dashboard.web.components.lists.filters import RunFilter
 from dashboard.web.components.lists.pagination import PageOfRuns
 from dashboard.web.components.runs import history_charts, removed_notice, run_row
+from dashboard.web.components.runs.run_row import RowKey
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import links, lookup
 from dashboard.web.http.authentication import sign_in
@@ -152,7 +153,7 @@ class StagePage(Page):
             "denied_reason": self.permissions.abort_denied_reasons(
                 [(stage.pipeline.project_id, stage.name)] if self.has_runs_in_flight else []
             ),
-            "rows": run_row.render_rows(run_row.load_keys(page.keys), self.permissions).values(),
+            "rows": run_row.render_rows(self._row_keys(page), self.permissions).values(),
             "empty": empty_states.no_release_flow()
             if stage.has_flow is False
             else empty_states.runs(self.data_age, self.filter, page),
@@ -165,6 +166,10 @@ class StagePage(Page):
         # Runs that the user aborted are found by key: of a stage, SQLite would read them all.
         candidates = Run.objects.all() if self.filter.aborted_by_me else self.stage.runs.all()
         return pagination.page(candidates, self.filter)
+
+    def _row_keys(self, page: PageOfRuns) -> list[RowKey]:
+        place = self.stage.pipeline.project_id, self.stage.name
+        return [RowKey(run.pk, run.version, run.run_id, *place) for run in page.runs]
 
     def own_status_parts(self) -> list[LivePart]:
         problems = _list_problems(self.stage)

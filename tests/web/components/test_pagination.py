@@ -49,9 +49,13 @@ def walk_pages(
     pages = []
     while query:
         page = get_run_page(query, **size)
-        pages.append(page.keys)
+        pages.append(keys_of(page))
         query = urlsplit(getattr(page, link)).query
     return pages
+
+
+def keys_of(page: PageOfRuns) -> list[int]:
+    return [run.pk for run in page.runs]
 
 
 def keys_newest_first(stage: Stage, **conditions: object) -> list[int]:
@@ -111,11 +115,13 @@ def test_newer_link_returns_to_previous_page(
     first = get_run_page("all=1")
     second = get_run_page(urlsplit(first.older_url).query)
     third = get_run_page(urlsplit(second.older_url).query)
-    assert [len(page.keys) for page in (first, second, third)] == [100, 100, 50]
-    assert first.keys + second.keys + third.keys == keys_newest_first(stage_with_250_runs)
+    assert [len(page.runs) for page in (first, second, third)] == [100, 100, 50]
+    assert keys_of(first) + keys_of(second) + keys_of(third) == keys_newest_first(
+        stage_with_250_runs
+    )
     previous = get_run_page(urlsplit(third.newer_url).query)
-    assert previous.keys == second.keys
-    assert get_run_page(urlsplit(previous.newer_url).query).keys == first.keys
+    assert keys_of(previous) == keys_of(second)
+    assert keys_of(get_run_page(urlsplit(previous.newer_url).query)) == keys_of(first)
 
 
 def test_pagination_while_runs_start_and_end_misses_and_repeats_none(
@@ -127,10 +133,10 @@ def test_pagination_while_runs_start_and_end_misses_and_repeats_none(
         factories.run(
             stage_with_250_runs, f"new-{number}", created_at=T0 + timedelta(minutes=number + 1)
         )
-    Run.objects.filter(pk__in=first.keys[:2]).update(in_flight=False, concluded=True)
-    Run.objects.filter(pk=first.keys[-1]).delete()  # also the run that the cursor names
+    Run.objects.filter(pk__in=keys_of(first)[:2]).update(in_flight=False, concluded=True)
+    Run.objects.filter(pk=keys_of(first)[-1]).delete()  # also the run that the cursor names
     later_pages = walk_pages(get_run_page, urlsplit(first.older_url).query)
-    keys = first.keys + [key for page in later_pages for key in page]
+    keys = keys_of(first) + [key for page in later_pages for key in page]
     assert set(before) <= set(keys)
     # Runs that ended meanwhile have another position: those two, and no others.
     assert len(keys) - len(set(keys)) == 2
@@ -210,12 +216,12 @@ def test_text_search_scans_limited_runs_per_page_and_links_onward(
         return get_run_page(urlsplit(url).query, max_scanned=10)
 
     first = get_page_of("?q=needle")
-    assert (first.keys, first.scanned) == ([in_flight_run.pk, keys_by_run_id["r3"]], 10)
+    assert (keys_of(first), first.scanned) == ([in_flight_run.pk, keys_by_run_id["r3"]], 10)
     second = get_page_of(first.older_url)
-    assert (second.keys, second.scanned) == ([], 10)
+    assert (keys_of(second), second.scanned) == ([], 10)
     assert "q=needle" in second.older_url
     third = get_page_of(second.older_url)
-    assert (third.keys, third.older_url) == ([keys_by_run_id["r22"]], "")
+    assert (keys_of(third), third.older_url) == ([keys_by_run_id["r22"]], "")
     assert get_page_of(third.newer_url).scanned == 10
 
 

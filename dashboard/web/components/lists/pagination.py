@@ -6,9 +6,11 @@ runs while runs are created and end.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from heapq import merge
 from itertools import islice, starmap
+from typing import NamedTuple
 
 from django.db.models import BigIntegerField, Q
 from django.utils.translation import gettext as _
@@ -25,11 +27,26 @@ MAX_COUNTED = 1_000  # matching runs are counted up to here
 MAX_SCANNED = 10_000  # ended runs that a text search scans per page
 
 
+class ListedRun(NamedTuple):
+    """A run of a page; sorts by its position."""
+
+    in_flight: bool
+    created_at: datetime
+    pk: int
+    version: int
+    run_id: str
+
+    @property
+    def cursor(self) -> Cursor:
+        """The run's position in the list."""
+        return Cursor(self.in_flight, self.created_at, self.pk)
+
+
 @dataclass(frozen=True, slots=True)
 class PageOfRuns:
     """One page of runs, with links to the pages around it."""
 
-    keys: list[int]  # in the order of the list
+    runs: list[ListedRun]  # in the order of the list
     total: int | None = None  # matching runs, at most MAX_COUNTED + 1; None: not counted
     newest_url: str = ""
     newer_url: str = ""
@@ -39,12 +56,12 @@ class PageOfRuns:
     @property
     def has_pager(self) -> bool:
         """Whether a line below the list shows how much was found."""
-        return bool(self.keys or self.scanned)
+        return bool(self.runs or self.scanned)
 
     @property
     def text(self) -> str:
         """The number of runs on the page, and of how many."""
-        run_count = len(self.keys)
+        run_count = len(self.runs)
         if self.scanned:
             text = _("%(shown)d found in %(looked_at)s runs searched")
             return text % {"shown": run_count, "looked_at": f"{self.scanned:,}"}
@@ -65,9 +82,9 @@ def page(
     max_scanned: int = MAX_SCANNED,
 ) -> PageOfRuns:
     """Return one page of a stage's runs; a text search scans at most `max_scanned` ended runs."""
-    cursors, scan_end = _next_runs(runs, run_filter, per_page + 1, max_scanned)
+    found, scan_end = _next_runs(runs, run_filter, per_page + 1, max_scanned)
     return _build_page(
-        cursors,
+        found,
         scan_end,
         run_filter,
         lambda: _count(runs, run_filter),
@@ -78,18 +95,18 @@ def page(
 
 def first_page(stage_key: int, run_filter: RunFilter) -> PageOfRuns:
     """Return the first page of all runs of a stage, like `page` with a filter that selects all."""
-    cursors = [
-        Cursor(*values)
+    found = [
+        ListedRun(*values)
         for in_flight in (True, False)
         for values in _first_runs_query(in_flight).fetch(stage=stage_key)
     ]
     return _build_page(
-        cursors[: PER_PAGE + 1], None, run_filter, lambda: _count_all(stage_key), per_page=PER_PAGE
+        found[: PER_PAGE + 1], None, run_filter, lambda: _count_all(stage_key), per_page=PER_PAGE
     )
 
 
 def _build_page(
-    cursors: list[Cursor],
+    found: list[ListedRun],
     scan_end: Cursor | None,
     run_filter: RunFilter,
     count: Callable[[], int],
@@ -97,11 +114,11 @@ def _build_page(
     per_page: int,
     max_scanned: int = 0,
 ) -> PageOfRuns:
-    has_more = len(cursors) > per_page
-    page_cursors = cursors[:per_page]
+    has_more = len(found) > per_page
+    runs = found[:per_page]
     # The next page starts after the last run shown or, without another match, the last one scanned.
-    next_cursor = page_cursors[-1] if has_more else scan_end
-    previous_cursor = (page_cursors[0] if page_cursors else None) if run_filter.cursor else None
+    next_cursor = runs[-1].cursor if has_more else scan_end
+    previous_cursor = (runs[0].cursor if runs else None) if run_filter.cursor else None
     newer_cursor, older_cursor = (
         (next_cursor, previous_cursor)
         if run_filter.is_ascending
@@ -109,12 +126,9 @@ def _build_page(
     )
     total = None
     if not run_filter.q:
-        total = len(page_cursors) if not run_filter.cursor and not has_more else count()
+        total = len(runs) if not run_filter.cursor and not has_more else count()
     return PageOfRuns(
-        keys=[
-            cursor.pk
-            for cursor in (reversed(page_cursors) if run_filter.is_ascending else page_cursors)
-        ],
+        runs=runs[::-1] if run_filter.is_ascending else runs,
         total=total,
         newest_url=run_filter.url if run_filter.cursor else "",
         newer_url=run_filter.page_url(newer_cursor, ascending=True) if newer_cursor else "",
@@ -125,12 +139,12 @@ def _build_page(
 
 def _next_runs(
     runs: RunQuerySet, run_filter: RunFilter, limit: int, max_scanned: int
-) -> tuple[list[Cursor], Cursor | None]:
+) -> tuple[list[ListedRun], Cursor | None]:
     """Return the first `limit` matching runs after the filter's cursor, and the end of the scan.
 
     The end of the scan is the last run scanned for a text; None if the limit was not reached.
     """
-    cursors: list[Cursor] = []
+    found: list[ListedRun] = []
     scan_end = None
     for in_flight in (False, True) if run_filter.is_ascending else (True, False):
         part = _ordered(
@@ -150,12 +164,11 @@ def _next_runs(
                 if scan_end is not None:
                     part = part.filter(_up_to_cursor(scan_end, run_filter.is_ascending))
             parts = run_filter.filter_ended(part)
-        cursors += islice(
-            _merge(parts, run_filter.is_ascending, limit - len(cursors)), limit - len(cursors)
-        )
-        if len(cursors) >= limit or scan_end is not None:
+        missing = limit - len(found)
+        found += islice(_merge(parts, run_filter.is_ascending, missing), missing)
+        if len(found) >= limit or scan_end is not None:
             break
-    return cursors, scan_end
+    return found, scan_end
 
 
 def _ordered(runs: RunQuerySet, ascending: bool) -> RunQuerySet:
@@ -184,9 +197,9 @@ def _up_to_cursor(cursor: Cursor, ascending: bool) -> Q:
     )
 
 
-def _merge(parts: Iterable[RunQuerySet], ascending: bool, limit: int) -> Iterable[Cursor]:
-    cursor_lists = [starmap(Cursor, part.values_list(*_CURSOR_FIELDS)[:limit]) for part in parts]
-    return merge(*cursor_lists, reverse=not ascending)
+def _merge(parts: Iterable[RunQuerySet], ascending: bool, limit: int) -> Iterable[ListedRun]:
+    lists = [starmap(ListedRun, part.values_list(*ListedRun._fields)[:limit]) for part in parts]
+    return merge(*lists, reverse=not ascending)
 
 
 def _nth_cursor(runs: RunQuerySet, count: int) -> Cursor | None:
@@ -222,7 +235,7 @@ def _count_all(stage_key: int) -> int:
 @cache
 def _first_runs_query(in_flight: bool) -> PreparedQuery:
     runs = _ordered(_all_of_stage(in_flight), ascending=False)
-    return PreparedQuery(runs.values_list(*_CURSOR_FIELDS)[: PER_PAGE + 1])
+    return PreparedQuery(runs.values_list(*ListedRun._fields)[: PER_PAGE + 1])
 
 
 @cache

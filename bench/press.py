@@ -1,0 +1,100 @@
+"""Time from a press of “Abort run” to the badge, in a real browser.
+
+    uv run bench/press.py [--quick]
+
+Uses a sandbox that answers an abort after 50 ms and is read as often as the sync can, a dashboard,
+and a Chromium ($CHROMIUM or `chromium`) with a stage's page. The page itself measures, from its
+click event to the change of the run's badge. Exits with 1 if the target is missed.
+"""
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+
+from playwright.sync_api import Page, sync_playwright
+from running import Upstream, parse_options, scratch, start_dashboard, start_upstream
+from tables import Table, p, spread
+
+FLOW = "/projects/payments/pipelines/billing-api/release-flows/development/"
+UPSTREAM_MS, TARGET_MS = 50, 90
+
+# `pressed` resolves to the milliseconds from the next click to the badge of the run's abort.
+MEASURE = """id => {
+  const row = () => document.querySelector(`[data-run="${id}"]`);
+  window.pressed = new Promise(resolve => {
+    document.addEventListener("click", event => {
+      const observer = new MutationObserver(() => {
+        if (row()?.dataset.status !== "aborting") return;
+        observer.disconnect();
+        resolve(performance.now() - event.timeStamp);
+      });
+      observer.observe(document.body, {subtree: true, childList: true, attributes: true});
+    }, {capture: true, once: true});
+  });
+}"""
+
+
+@contextlib.contextmanager
+def signed_in(url: str) -> Iterator[Page]:
+    """Open the stage's page in a browser."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not chromium:
+        raise SystemExit("No Chromium was found: set CHROMIUM to its path.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(url + FLOW)
+        page.get_by_label("Name").fill("ada")
+        page.get_by_label("Password").fill("ada")
+        page.get_by_role("button", name="Sign in").click()
+        page.locator("[data-run]").first.wait_for(timeout=60_000)
+        yield page
+        browser.close()
+
+
+def press(page: Page, upstream: Upstream) -> float:
+    """Start a run and abort it in the page's dialog; return the milliseconds until its badge."""
+    upstream.connect()
+    run, _ms = upstream.post(f"/v1{FLOW}runs")
+    row = page.locator(f'[data-run="{run["id"]}"][data-status="running"]')
+    for _ in range(60):  # a new run is announced, and shown on request
+        page.reload()
+        if row.count():
+            break
+        page.wait_for_timeout(500)
+    row.locator("[data-abort]").click()
+    dialog = page.get_by_role("dialog")
+    button = dialog.get_by_role("button", name="Abort run")
+    button.wait_for()
+    page.evaluate(MEASURE, run["id"])
+    button.click()
+    milliseconds: float = page.evaluate("pressed")
+    return milliseconds
+
+
+def main() -> None:
+    times = 10 if parse_options(__doc__, "fewer aborts").quick else 40
+    with scratch() as bench:
+        upstream = start_upstream(
+            bench,
+            "--fault",
+            f"latency:{UPSTREAM_MS / 1000}@/abort",
+            "--choice",
+            "abort-seconds=0.5",
+        )
+        server, _ = start_dashboard(bench, upstream)
+        with signed_in(server.url) as page:
+            pressed = [press(page, upstream) for _ in range(times)]
+    table = Table()
+    table.add(
+        f"press to badge, Northflank's {UPSTREAM_MS} ms included ({times} runs)",
+        spread(pressed), target=f"p50 <= {TARGET_MS} ms", met=p(0.5, pressed) <= TARGET_MS,
+    )  # fmt: skip
+    table.show()
+    sys.exit(1 if table.missed else 0)
+
+
+if __name__ == "__main__":
+    main()
