@@ -20,10 +20,11 @@ from tables import Table, p, spread
 FLOW = "/projects/payments/pipelines/billing-api/release-flows/development/"
 UPSTREAM_MS, TARGET_MS = 50, 90
 
-# `pressed` resolves to the milliseconds from the next click to the badge of the run's abort.
+# `pressToBadge` resolves to the milliseconds from the next click to the badge of the run's abort.
 MEASURE = """id => {
   const row = () => document.querySelector(`[data-run="${id}"]`);
-  window.pressed = new Promise(resolve => {
+  window.pressToBadge = new Promise((resolve, reject) => {
+    setTimeout(reject, 10_000, new Error("no badge in 10 s"));
     document.addEventListener("click", event => {
       const observer = new MutationObserver(() => {
         if (row()?.dataset.status !== "aborting") return;
@@ -64,13 +65,15 @@ def press(page: Page, upstream: Upstream) -> float:
         if row.count():
             break
         page.wait_for_timeout(500)
+    else:
+        raise SystemExit("Gave up after 30 s: the run is on the stage's page.")
     row.locator("[data-abort]").click()
     dialog = page.get_by_role("dialog")
     button = dialog.get_by_role("button", name="Abort run")
     button.wait_for()
     page.evaluate(MEASURE, run["id"])
     button.click()
-    milliseconds: float = page.evaluate("pressed")
+    milliseconds: float = page.evaluate("pressToBadge")
     return milliseconds
 
 
@@ -86,12 +89,14 @@ def main() -> None:
         )
         server, _ = start_dashboard(bench, upstream)
         with signed_in(server.url) as page:
-            pressed = [press(page, upstream) for _ in range(times)]
+            milliseconds = [press(page, upstream) for _ in range(times)]
     table = Table()
     table.add(
         f"press to badge, Northflank's {UPSTREAM_MS} ms included ({times} runs)",
-        spread(pressed), target=f"p50 <= {TARGET_MS} ms", met=p(0.5, pressed) <= TARGET_MS,
-    )  # fmt: skip
+        spread(milliseconds),
+        target=f"p50 <= {TARGET_MS} ms",
+        met=p(0.5, milliseconds) <= TARGET_MS,
+    )
     table.show()
     sys.exit(1 if table.missed else 0)
 
