@@ -21,20 +21,20 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NoReturn
 
-from slipcover import Slipcover
+import slipcover
 from slipcover.branch import preinstrument
 
 DATA = Path(__file__).resolve().parents[2] / "var" / "coverage"
 
-measurement = Slipcover(branch=True)
+measurement = slipcover.Slipcover(branch=True)
 
 
 class MeasuredLoader(SourceFileLoader):
     """Loads a module with marks at its branches; keeps its byte code beside the unmarked one."""
 
     def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:
-        marked = preinstrument(ast.parse(data))
-        return compile(marked, path, "exec", dont_inherit=True, optimize=_optimize)
+        tree = preinstrument(ast.parse(data))
+        return compile(tree, path, "exec", dont_inherit=True, optimize=_optimize)
 
     def get_data(self, path: str) -> bytes:
         return super().get_data(byte_code_path(path))
@@ -51,7 +51,7 @@ class MeasuredLoader(SourceFileLoader):
 
 
 def byte_code_path(path: str) -> str:
-    return path.replace(".pyc", ".measured.pyc")
+    return path.replace(".pyc", f".slipcover-{slipcover.__version__}.pyc")
 
 
 def measured_folder(path: str) -> FileFinder:
@@ -74,17 +74,21 @@ def exit_measured(original: Callable[[int], NoReturn]) -> Callable[[int], NoRetu
     """Return `os._exit`, by which forked processes and workers of the test runner end."""
 
     def exit_(status: int) -> NoReturn:
-        write()
-        original(status)
+        try:
+            write()
+        finally:
+            original(status)
 
     return exit_
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
     """End by the signal, as a process without a handler does."""
-    write()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+    try:
+        write()
+    finally:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 atexit.register(write)
