@@ -140,15 +140,20 @@ def joined(*fields: str) -> Concat:
 
 
 class PreparedQuery:
-    """A queryset that selects values (`values_list`), with a `Parameter` for each later value."""
+    """A queryset that selects values (`values_list`), with a `Parameter` for each later value.
 
-    def __init__(self, queryset: "QuerySet[Any, Any]") -> None:
+    With `plan_once`, PostgreSQL plans it once for each connection although it has a time among its
+    parameters: none that decides which rows of a long history are selected.
+    """
+
+    def __init__(self, queryset: "QuerySet[Any, Any]", *, plan_once: bool = False) -> None:
         self._compiler = queryset.query.get_compiler(DEFAULT_DB_ALIAS)
         try:
             self._sql, self._parameters = _with_literals(*self._compiler.as_sql())
         except EmptyResultSet:
             self._sql = ""  # whatever the parameters, it selects no row
             return
+        self._execute = _execute_planned if plan_once else _execution(self._parameters)
         columns = [column for column, *_ in self._compiler.select]
         self._converters = self._compiler.get_converters(columns)
         _forget_query(self._compiler)
@@ -157,13 +162,17 @@ class PreparedQuery:
         """Return the rows."""
         if not self._sql:
             return []
-        rows = _execute(self._sql, _resolve(self._parameters, values))
+        rows = self._execute(self._sql, _resolve(self._parameters, values))
         converted = self._compiler.apply_converters(rows, self._converters)
         return [tuple(row) for row in converted]
 
 
 class PreparedCount:
-    """The number of rows that a queryset selects, which may be limited: `queryset[:1_000]`."""
+    """The number of rows that a queryset selects, which may be limited: `queryset[:1_000]`.
+
+    PostgreSQL plans it at each execution: with a plan for all values, it may visit 15 times as many
+    rows to reach a limit.
+    """
 
     def __init__(self, queryset: "QuerySet[Any, Any]") -> None:
         sql, parameters = queryset.query.sql_with_params()
@@ -191,6 +200,7 @@ class PreparedModels[M: Model]:
         except EmptyResultSet:
             self._sql = ""  # whatever the parameters, it selects no row
             return
+        self._execute = _execution(self._parameters)
         columns = [column for column, *_ in self._compiler.select]
         self._converters = self._compiler.get_converters(columns)
         _forget_query(self._compiler)
@@ -199,7 +209,7 @@ class PreparedModels[M: Model]:
         """Return the instances."""
         if not self._sql:
             return []
-        rows = _execute(self._sql, _resolve(self._parameters, values))
+        rows = self._execute(self._sql, _resolve(self._parameters, values))
         if not rows:
             return []
         compiler = copy.copy(self._compiler)
@@ -238,9 +248,7 @@ class CombinedQuery:
 
     def fetch(self, **values: Any) -> Rows:
         """Return the rows of all parts, each combined with each, as the database's own types."""
-        parameters = _resolve(self._parameters, values)
-        rows = generic_plans.fetch(self._sql, parameters)
-        return tuple(_execute(self._sql, parameters) if rows is None else rows)
+        return tuple(_execute_planned(self._sql, _resolve(self._parameters, values)))
 
 
 def _forget_query(compiler: SQLCompiler) -> None:
@@ -354,6 +362,22 @@ def _with_literals(sql: str, values: Iterable[Any]) -> tuple[str, list[Parameter
 
 def _resolve(parameters: Iterable[Parameter | Keys], values: Mapping[str, Any]) -> list[Any]:
     return [parameter.resolve(values) for parameter in parameters]
+
+
+def _execution(parameters: Iterable[Parameter | Keys]) -> Callable[[str, list[Any]], list[Any]]:
+    """Return how to execute a statement with these parameters.
+
+    With a time among them, PostgreSQL plans it at each execution: of a time that it does not know,
+    it assumes that a third of all rows are later.
+    """
+    has_time = any(isinstance(parameter.output_field, DateTimeField) for parameter in parameters)
+    return _execute if has_time else _execute_planned
+
+
+def _execute_planned(sql: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
+    """Return the rows, by a plan for all parameters where that is possible."""
+    rows = generic_plans.fetch(sql, parameters)
+    return _execute(sql, parameters) if rows is None else rows
 
 
 def _execute(sql: str, parameters: list[Any]) -> list[tuple[Any, ...]]:

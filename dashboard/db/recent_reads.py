@@ -12,7 +12,7 @@ from typing import Any
 from django.db import connection
 
 MAX_AGE = timedelta(seconds=1)  # for what changes with time alone
-MAX_READS = 1_000
+MAX_READS = 100  # each with the grants of all groups
 
 
 class _RecentReads(local):
@@ -45,8 +45,8 @@ def read[T](key: Hashable, now: datetime, load: Callable[[], T]) -> T:
         or len(_recent.reads) >= MAX_READS
     ):
         _recent.connection, _recent.version, _recent.reads = database, version, {}
-    recent = _recent.reads.get(key)
-    if recent is None or not recent[0] <= now < recent[0] + MAX_AGE:
-        recent = _recent.reads[key] = now, load()
-    value: T = recent[1]
+    entry = _recent.reads.get(key)
+    if entry is None or not entry[0] <= now < entry[0] + MAX_AGE:
+        entry = _recent.reads[key] = now, load()
+    value: T = entry[1]
     return value

@@ -1,10 +1,14 @@
 """Statements that PostgreSQL plans once for each connection."""
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import ProgrammingError, connection, transaction
 from django.db.backends.signals import connection_created
+from django.db.models import TextField
+from django.utils import timezone
 
 from dashboard.db import generic_plans
+from dashboard.db.prepared import NOW, Parameter, PreparedModels, PreparedQuery
 
 SUM = "SELECT %s + value, '100 %%' FROM (SELECT 1 AS value) AS single"
 
@@ -26,6 +30,26 @@ def test_statement_is_planned_once_for_all_parameters() -> None:
     assert generic_plans.fetch(SUM, [1]) == [(2, "100 %")]
     assert generic_plans.fetch(SUM, [2]) == [(3, "100 %")]
     assert planned() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_prepared_queries_and_models_are_planned_once() -> None:
+    ada = User.objects.create(username="ada")
+    users = User.objects.filter(username=Parameter("name", TextField()))
+    connection.close()
+    assert PreparedQuery(users.values_list("pk")).fetch(name="ada") == [(ada.pk,)]
+    assert PreparedModels(users).fetch(name="ada") == [ada]
+    assert planned() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("plan_once", "plans"), [(False, 0), (True, 1)])
+def test_query_with_a_time_is_planned_once_only_on_request(plan_once: bool, plans: int) -> None:
+    users = User.objects.filter(date_joined__gt=NOW)
+    connection.close()
+    query = PreparedQuery(users.values_list("pk"), plan_once=plan_once)
+    assert query.fetch(now=timezone.now()) == []
+    assert planned() == plans
 
 
 @pytest.mark.django_db

@@ -48,7 +48,8 @@ def _prepare(
     compose: Callable[[RunQuerySet, Time], QuerySet[Any, Any]], permissions: Permissions
 ) -> PreparedQuery:
     """Return the query that `compose` makes of the visible runs."""
-    return PreparedQuery(compose(visible_runs(permissions), NOW))
+    plan_once = compose in {attention.in_flight_values, _in_flight_values}
+    return PreparedQuery(compose(visible_runs(permissions), NOW), plan_once=plan_once)
 
 
 def waiting_runs(permissions: Permissions, now: datetime) -> RunQuerySet:

@@ -209,7 +209,9 @@ class NowSections:
 @lru_cache(maxsize=100)
 def _prepare_keys(select: SelectRuns, permissions: Permissions, limit: int) -> PreparedQuery:
     runs = select(in_flight.visible_runs(permissions), NOW)
-    return PreparedQuery(run_row.row_key_values(runs[:limit]))
+    return PreparedQuery(
+        run_row.row_key_values(runs[:limit]), plan_once=select is in_flight.others_in_flight
+    )
 
 
 def _listed_above_text(count: int) -> Message | str:

@@ -212,10 +212,12 @@ def test_users_with_other_permissions_get_another_page(visitors: Visitors, stage
     assert "Only members of the group" in viewer_page
 
 
+@pytest.mark.django_db(transaction=True)  # else no read is recent
 @pytest.mark.parametrize("change", ["sign_out", "expire", "deactivate", "password"])
 def test_ended_session_gets_no_cached_page(visitors: Visitors, stage: Stage, change: str) -> None:
     user = visitors.add("anna", RELEASE_MANAGERS)
-    visitors.text("anna", "/")
+    for _ in range(3):
+        visitors.text("anna", "/")
     if change == "sign_out":
         Session.objects.all().delete()
     elif change == "expire":
@@ -267,11 +269,23 @@ def test_shared_views_show_who_may_delete_them(visitors: Visitors, stage: Stage)
     assert "Delete Of anna" not in page
 
 
+@pytest.mark.django_db(transaction=True)
 def test_withdrawn_group_counts_at_the_next_request(visitors: Visitors, stage: Stage) -> None:
     user = visitors.add("anna", RELEASE_MANAGERS)
-    assert "data-abort" in visitors.text("anna", "/")
+    for _ in range(3):
+        assert "data-abort" in visitors.text("anna", "/")
     user.groups.clear()
     assert "Only members of the group" in visitors.text("anna", "/")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_change_of_a_run_shows_after_recent_reads(visitors: Visitors, stage: Stage) -> None:
+    visitors.add("anna", RELEASE_MANAGERS)
+    statements = [visitors.statements("anna", "/") for _ in range(3)]
+    # SQLite needs none while nothing was committed.
+    assert statements[-1] == (0 if connection.vendor == "sqlite" else CACHE_STATEMENTS)
+    factories.change(Run.objects.in_flight().get(), name="Renamed meanwhile")
+    assert "Renamed meanwhile" in visitors.text("anna", "/")
 
 
 def test_message_for_one_user_is_in_nobody_elses_page(visitors: Visitors, stage: Stage) -> None:

@@ -82,9 +82,9 @@ def page(
     max_scanned: int = MAX_SCANNED,
 ) -> PageOfRuns:
     """Return one page of a stage's runs; a text search scans at most `max_scanned` ended runs."""
-    found, scan_end = _next_runs(runs, run_filter, per_page + 1, max_scanned)
+    listed_runs, scan_end = _next_runs(runs, run_filter, per_page + 1, max_scanned)
     return _build_page(
-        found,
+        listed_runs,
         scan_end,
         run_filter,
         lambda: _count(runs, run_filter),
@@ -95,18 +95,22 @@ def page(
 
 def first_page(stage_key: int, run_filter: RunFilter) -> PageOfRuns:
     """Return the first page of all runs of a stage, like `page` with a filter that selects all."""
-    found = [
+    listed_runs = [
         ListedRun(*values)
         for in_flight in (True, False)
         for values in _first_runs_query(in_flight).fetch(stage=stage_key)
     ]
     return _build_page(
-        found[: PER_PAGE + 1], None, run_filter, lambda: _count_all(stage_key), per_page=PER_PAGE
+        listed_runs[: PER_PAGE + 1],
+        None,
+        run_filter,
+        lambda: _count_all(stage_key),
+        per_page=PER_PAGE,
     )
 
 
 def _build_page(
-    found: list[ListedRun],
+    listed_runs: list[ListedRun],
     scan_end: Cursor | None,
     run_filter: RunFilter,
     count: Callable[[], int],
@@ -114,8 +118,8 @@ def _build_page(
     per_page: int,
     max_scanned: int = 0,
 ) -> PageOfRuns:
-    has_more = len(found) > per_page
-    runs = found[:per_page]
+    has_more = len(listed_runs) > per_page
+    runs = listed_runs[:per_page]
     # The next page starts after the last run shown or, without another match, the last one scanned.
     next_cursor = runs[-1].cursor if has_more else scan_end
     previous_cursor = (runs[0].cursor if runs else None) if run_filter.cursor else None
@@ -144,7 +148,7 @@ def _next_runs(
 
     The end of the scan is the last run scanned for a text; None if the limit was not reached.
     """
-    found: list[ListedRun] = []
+    listed_runs: list[ListedRun] = []
     scan_end = None
     for in_flight in (False, True) if run_filter.is_ascending else (True, False):
         part = _ordered(
@@ -164,11 +168,11 @@ def _next_runs(
                 if scan_end is not None:
                     part = part.filter(_up_to_cursor(scan_end, run_filter.is_ascending))
             parts = run_filter.filter_ended(part)
-        missing = limit - len(found)
-        found += islice(_merge(parts, run_filter.is_ascending, missing), missing)
-        if len(found) >= limit or scan_end is not None:
+        remaining = limit - len(listed_runs)
+        listed_runs += islice(_merge(parts, run_filter.is_ascending, remaining), remaining)
+        if len(listed_runs) >= limit or scan_end is not None:
             break
-    return found, scan_end
+    return listed_runs, scan_end
 
 
 def _ordered(runs: RunQuerySet, ascending: bool) -> RunQuerySet:
