@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
+from structlog.testing import capture_logs
 
 from dashboard import aborts
 from dashboard.aborts import AbortRequest, bulk_send, resend_policy
@@ -515,10 +516,11 @@ def sql_timestamp(at: datetime) -> str:
 def test_failed_abort_is_reported_soon_when_run_read_is_slow(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
     shorten_upstream_timeout(live, 30)
-    live.sandbox.faults = [parse_fault("503@/abort"), parse_fault("latency:20@GET")]
-    message = notice_text(
-        submit_abort(live.sign_in("manager"), run)
-    )  # which does not wait that long
+    latency = 2 * abort_send.READ_AFTER_TIMEOUT
+    live.sandbox.faults = [parse_fault("503@/abort"), parse_fault(f"latency:{latency}@GET")]
+    with capture_logs() as logs:
+        message = notice_text(submit_abort(live.sign_in("manager"), run))
+    assert [log["cause"] for log in logs if log["event"] == "abort.run_read_failed"] == ["timeout"]
     assert message.startswith("The abort may not have arrived. ")
 
 

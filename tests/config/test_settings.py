@@ -53,6 +53,7 @@ INVALID_SETTINGS = [
     ("NORTHFLANK_WEBHOOK_SECRET", ["ümläute-" * 4], "E011"),
     ("ABORT_REASON_REQUIRED", ["Prod"], "E012"),
     ("ABORT_REASON_REQUIRED", ["Production", "None"], "E012"),
+    ("ABORT_CRITICAL_AFTER", 1, "E013"),
     ("AUTH_PROXY_GROUPS_HEADER", "X-Forwarded-Groups", "E031"),
     ("AUTH_PROXY_TRUSTED", ["127.0.0.1"], "E031"),
     ("AUTH_PROXY_SIGN_OUT_URL", "/oauth2/sign_out", "E031"),
@@ -74,6 +75,7 @@ INVALID_SETTINGS = [
     ("BASE_URL", "https://example.com//releases", "E008"),
     ("BASE_URL", "https://x y", "E008"),
     ("BASE_URL", "https://example.com:99999", "E008"),
+    ("ALLOWED_HOSTS", ["releases.example.com", "https://example.com"], "E010"),
     ("SECRET_KEY", "short", "E017"),
 ]
 
