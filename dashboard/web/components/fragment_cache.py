@@ -1,6 +1,7 @@
 """The cache of rendered fragments: a Django cache backend in the memory of a process."""
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from threading import Lock
 from typing import Any, ClassVar, cast
@@ -18,8 +19,9 @@ class FragmentCache(BaseCache):
     markup is returned as plain text. Other values are kept as they are: nobody may change them.
     """
 
-    # Shared, since Django has an instance for each thread.
-    _entries: ClassVar[dict[str, tuple[Any, float | None]]] = {}  # (value, when it expires)
+    # Value and end of validity. Shared, since Django has an instance for each thread; ordered, since
+    # from the front of a `dict` each removal would pass over the gaps of all earlier ones.
+    _entries: ClassVar[OrderedDict[str, tuple[Any, float | None]]] = OrderedDict()
     _lock: ClassVar[Lock] = Lock()
 
     def __init__(self, _location: str, params: dict[str, Any]) -> None:
@@ -48,7 +50,7 @@ class FragmentCache(BaseCache):
             self._entries.pop(key, None)
             self._entries[key] = stored, self.get_backend_timeout(timeout)
             while len(self._entries) > self._max_entries:
-                del self._entries[next(iter(self._entries))]
+                self._entries.popitem(last=False)
 
     def clear(self) -> None:
         with self._lock:

@@ -52,7 +52,7 @@ def test_rows_of_runs_need_no_query_each(runs_in_all_states: list[Run]) -> None:
     with CaptureQueriesContext(connection) as queries:
         rows = run_row.render_rows(keys, permissions.ALL)
     assert len(rows) == len(runs_in_all_states)
-    tables = "run", "abort", "stagetiming", "run", "acknowledgement"
+    tables = "run", "stage", "abort", "stagetiming", "run", "acknowledgement"
     assert [f"dashboard_{table}" for table in tables] == [
         query["sql"].partition(" FROM ")[2].split()[0].strip('"')
         for query in queries.captured_queries

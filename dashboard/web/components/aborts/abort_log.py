@@ -51,6 +51,7 @@ _text = MessageTable(
 _FIELDS = (
     *(field.name for field in Abort._meta.concrete_fields),
     *(f"run__{name}" for name in run_row.FIELDS),
+    *(f"run__stage__{name}" for name in run_row.STAGE_FIELDS),
 )
 
 

@@ -21,7 +21,7 @@ from dashboard.aborts import messages as abort_messages
 from dashboard.accounts.permissions import Permission, Permissions
 from dashboard.db.prepared import Keys, PreparedModels, PreparedQuery
 from dashboard.db.threads import now
-from dashboard.models import Abort, Acknowledgement, Run
+from dashboard.models import Abort, Acknowledgement, Run, Stage
 from dashboard.models.runs import RunQuerySet
 from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock, acknowledgements, overdue_messages, statuses
@@ -56,12 +56,16 @@ FIELDS = (
     "overdue_reason",
     "aborting_since",
     "abort_severity",
-    "stage__name",
-    "stage__pipeline__slug",
-    "stage__pipeline__name",
-    "stage__pipeline__project__slug",
-    "stage__pipeline__project__name",
+    "stage_id",
 )
+STAGE_FIELDS = (
+    "name",
+    "pipeline__slug",
+    "pipeline__name",
+    "pipeline__project__slug",
+    "pipeline__project__name",
+)
+_STAGE: Any = Run._meta.get_field("stage")
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
@@ -270,9 +274,25 @@ def _aborts_query() -> PreparedModels[Abort]:
     return PreparedModels(Abort.objects.filter(run__in=Keys("runs")).order_by("pk"))
 
 
+def _load_runs(pks: Iterable[int]) -> list[Run]:
+    """Return runs with what their rows show; those of one stage share its object."""
+    runs = _rows_query().fetch(runs=pks)
+    stage_keys = {run.stage_id for run in runs}
+    stages = {stage.pk: stage for stage in _stages_query().fetch(stages=stage_keys)}
+    for run in runs:
+        _STAGE.set_cached_value(run, stages[run.stage_id])
+    return runs
+
+
 @cache_result
 def _rows_query() -> PreparedModels[Run]:
-    return PreparedModels(Run.objects.filter(pk__in=Keys("runs")).with_stage().only(*FIELDS))
+    return PreparedModels(Run.objects.filter(pk__in=Keys("runs")).only(*FIELDS))
+
+
+@cache_result
+def _stages_query() -> PreparedModels[Stage]:
+    stages = Stage.objects.filter(pk__in=Keys("stages")).select_related("pipeline__project")
+    return PreparedModels(stages.only(*STAGE_FIELDS))
 
 
 def load_keys(runs: Iterable[int]) -> list[RowKey]:
@@ -304,8 +324,7 @@ def render_rows(keys: Iterable[RowKey], permissions: Permissions) -> dict[int, S
     }
     cached = cache.get_many(cache_keys.values())
     missing = [pk for pk, key in cache_keys.items() if key not in cached]
-    loaded = _rows_query().fetch(runs=missing) if missing else ()
-    rendered = _render_and_cache(loaded, permissions)
+    rendered = _render_and_cache(_load_runs(missing) if missing else (), permissions)
     html_by_pk = {pk: rendered.get(pk) or cached.get(key) for pk, key in cache_keys.items()}
     # Not by mark_safe, which looks for lazy texts first: a twentieth of a page.
     return {pk: SafeString(html) for pk, html in html_by_pk.items() if html}
@@ -352,8 +371,9 @@ def _render_and_cache(
     active_acknowledgements = acknowledgements.active_by_run(runs, now())
     rendered: dict[int, SafeString] = {}
     to_cache: dict[str, SafeString] = {}
+    permission_at = lru_cache(permissions.abort_permission_at)  # most rows are of few stages
     for run in runs:
-        permission = permissions.abort_permission(run.stage)
+        permission = permission_at(run.stage.pipeline.project_id, run.stage.name)
         row_data = clocks.get(run.pk, ()), active_acknowledgements.get(run.pk, ())
         row = build_row(run, permission, aborts.get(run.pk), *row_data)
         rendered[run.pk] = macros.render("run_row.html#run_row", row)
