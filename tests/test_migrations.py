@@ -18,6 +18,7 @@ FIRST = "0001_initial"
 # version can serve beside them.
 HARMLESS = {
     "0002_sessions_rights_and_pruning": {
+        "Raw Python operation": "it only locks the tables that get columns",
         "Alter field kind on accessevent": "choices are not in the database",
     },
     "0003_compress_steps": {

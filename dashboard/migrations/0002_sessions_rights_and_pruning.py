@@ -1,8 +1,36 @@
 """New tables, and columns that may be empty: an older version serves beside them."""
 
+from time import monotonic, sleep
+
 import django.db.models.deletion
 from django.conf import settings
-from django.db import migrations, models
+from django.db import OperationalError, migrations, models, transaction
+
+LOCK = "LOCK TABLE dashboard_run, dashboard_stage IN ACCESS EXCLUSIVE MODE NOWAIT"
+NOT_AVAILABLE = "55P03"  # PostgreSQL's SQLSTATE of a lock that another transaction holds
+PATIENCE, INTERVAL = 60, 0.02  # seconds
+
+
+def lock_tables(apps, schema_editor):
+    """Lock the tables that get columns, both at once.
+
+    One after the other, this transaction would hold the first and wait for the second, which a
+    transaction of the older version may hold that waits for the first: PostgreSQL ends one of them.
+    """
+    database = schema_editor.connection
+    if database.vendor != "postgresql":
+        return
+    deadline = monotonic() + PATIENCE
+    while True:
+        try:
+            with transaction.atomic(database.alias):
+                schema_editor.execute(LOCK)
+        except OperationalError as error:
+            if error.__cause__.sqlstate != NOT_AVAILABLE or monotonic() > deadline:
+                raise
+            sleep(INTERVAL)
+        else:
+            return
 
 
 class Migration(migrations.Migration):
@@ -12,6 +40,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.RunPython(lock_tables, migrations.RunPython.noop),
         migrations.CreateModel(
             name="ProxyAccount",
             fields=[

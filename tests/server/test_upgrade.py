@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from django.conf import settings
 
@@ -114,6 +116,30 @@ def abort_log(client: httpx.Client) -> list[dict[str, Any]]:
 
 def pages(client: httpx.Client) -> list[int]:
     return [client.get(path).status_code for path in ("/", "/board/", "/aborts/", "/status/")]
+
+
+# Whether a migration waits for a lock, or has not got those that it asked for.
+MIGRATION_WAITS = """
+    SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+    AND (wait_event_type = 'Lock' OR query LIKE 'RELEASE SAVEPOINT%')
+"""
+
+
+@pytest.mark.postgres
+def test_migration_and_transaction_of_older_version_do_not_lock_each_other_out() -> None:
+    with postgres() as database, ThreadPoolExecutor(1) as executor:
+        given = {"DATABASE_URL": database}
+        assert manage("migrate", "dashboard", "0001_initial", "-v0", **given).returncode == 0
+        with psycopg.connect(database) as older, psycopg.connect(database) as observer:
+            observer.autocommit = True
+            older.execute("LOCK TABLE dashboard_run IN ROW EXCLUSIVE MODE")
+            arguments = "migrate", "dashboard", "0002", "-v0"
+            migration = executor.submit(manage, *arguments, **given)
+            wait_until(lambda: observer.execute(MIGRATION_WAITS).fetchone(), WAIT_TIMEOUT)
+            older.execute("LOCK TABLE dashboard_stage IN ROW EXCLUSIVE MODE")
+            older.commit()
+            migrated = migration.result()
+        assert migrated.returncode == 0, migrated.stderr
 
 
 @pytest.mark.postgres
