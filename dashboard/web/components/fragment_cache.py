@@ -19,7 +19,7 @@ class FragmentCache(BaseCache):
     markup is returned as plain text. Other values are kept as they are: nobody may change them.
     """
 
-    # Value and end of validity. Shared, since Django has an instance for each thread; ordered, since
+    # Value and end of validity. Shared: Django has an instance for each thread. Ordered:
     # from the front of a `dict` each removal would pass over the gaps of all earlier ones.
     _entries: ClassVar[OrderedDict[str, tuple[Any, float | None]]] = OrderedDict()
     _lock: ClassVar[Lock] = Lock()
