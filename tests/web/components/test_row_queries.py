@@ -1,6 +1,7 @@
 """Rows of any number of runs and aborts, in any state, need the same few queries."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -57,6 +58,20 @@ def test_rows_of_runs_need_no_query_each(runs_in_all_states: list[Run]) -> None:
         query["sql"].partition(" FROM ")[2].split()[0].strip('"')
         for query in queries.captured_queries
     ]
+
+
+def test_run_that_is_deleted_with_its_stage_meanwhile_has_no_row(stage: Stage) -> None:
+    factories.run(stage, "r-1")
+    keys = run_row.load_keys(Run.objects.values_list("pk", flat=True))
+
+    def delete_before(execute: Any, sql: str, *arguments: Any) -> Any:
+        if sql.partition(" FROM ")[2].startswith('"dashboard_stage"'):
+            for table in ("run", "stage"):
+                execute(f"DELETE FROM dashboard_{table}", None, *arguments[1:])
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(delete_before):
+        assert run_row.render_rows(keys, permissions.ALL) == {}
 
 
 def test_rows_of_aborts_need_no_query_each(runs_in_all_states: list[Run]) -> None:

@@ -279,6 +279,7 @@ def _load_runs(pks: Iterable[int]) -> list[Run]:
     runs = _rows_query().fetch(runs=pks)
     stage_keys = {run.stage_id for run in runs}
     stages = {stage.pk: stage for stage in _stages_query().fetch(stages=stage_keys)}
+    runs = [run for run in runs if run.stage_id in stages]  # it may have been deleted meanwhile
     for run in runs:
         _STAGE.set_cached_value(run, stages[run.stage_id])
     return runs
