@@ -334,7 +334,8 @@ def test_identified_request_costs_no_further_statements(
     run_in_each_thread(application.executor, start_recording)
     assert shown_name(browser.open("/aborts/")) == "ada"
     run_in_each_thread(application.executor, connection.execute_wrappers.clear)
-    assert len(statements) == 1  # who asks, and what the page depends on
+    # Who asks, and what the page depends on; none if that thread has just read it.
+    assert len(statements) <= 1
 
 
 # --- Accounts -------------------------------------------------------------------------------------
