@@ -8,39 +8,17 @@ Northflank's limit of 1,000 requests an hour. Exits with 1 if a target is missed
 """
 
 import argparse
-import contextlib
-import os
-import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from running import Upstream, scratch, start_dashboard, start_upstream
+from stage_in_browser import FLOW, stage_page
 from tables import Table, p, spread
 
-FLOW = "/projects/payments/pipelines/billing-api/release-flows/development/"
 TAKES = 0.5  # seconds from an accepted abort to `aborted` in the sandbox
 SECRET = "only-for-the-bench"
-
-
-@contextlib.contextmanager
-def watching(url: str) -> Iterator[Page]:
-    """Open the stage's page in a browser, signed in."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        raise SystemExit("No Chromium was found: set CHROMIUM to its path.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(url + FLOW)
-        page.get_by_label("Name").fill("ada")
-        page.get_by_label("Password").fill("ada")
-        page.get_by_role("button", name="Sign in").click()
-        page.locator("h1").wait_for()
-        yield page
-        browser.close()
 
 
 def changes(page: Page, upstream: Upstream, times: int) -> list[float]:
@@ -82,8 +60,7 @@ def measure(*, body: str, times: int) -> list[float]:
         )
         secret = SECRET if body else ""
         server, _ = start_dashboard(bench, upstream, port=port, NORTHFLANK_WEBHOOK_SECRET=secret)
-        with watching(server.url) as page:
-            page.locator("[data-run]").first.wait_for(timeout=60_000)
+        with stage_page(server.url) as page:
             return changes(page, upstream, times)
 
 

@@ -7,17 +7,14 @@ and a Chromium ($CHROMIUM or `chromium`) with a stage's page. The page itself me
 click event to the change of the run's badge. Exits with 1 if the target is missed.
 """
 
-import contextlib
-import os
-import shutil
+import argparse
 import sys
-from collections.abc import Iterator
 
-from playwright.sync_api import Page, sync_playwright
-from running import Upstream, parse_options, scratch, start_dashboard, start_upstream
+from playwright.sync_api import Page
+from running import Upstream, scratch, start_dashboard, start_upstream
+from stage_in_browser import FLOW, stage_page
 from tables import Table, p, spread
 
-FLOW = "/projects/payments/pipelines/billing-api/release-flows/development/"
 UPSTREAM_MS, TARGET_MS = 50, 90
 
 # `pressToBadge` resolves to the milliseconds from the next click to the badge of the run's abort.
@@ -35,24 +32,6 @@ MEASURE = """id => {
     }, {capture: true, once: true});
   });
 }"""
-
-
-@contextlib.contextmanager
-def signed_in(url: str) -> Iterator[Page]:
-    """Open the stage's page in a browser."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        raise SystemExit("No Chromium was found: set CHROMIUM to its path.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(url + FLOW)
-        page.get_by_label("Name").fill("ada")
-        page.get_by_label("Password").fill("ada")
-        page.get_by_role("button", name="Sign in").click()
-        page.locator("[data-run]").first.wait_for(timeout=60_000)
-        yield page
-        browser.close()
 
 
 def press(page: Page, upstream: Upstream) -> float:
@@ -78,7 +57,9 @@ def press(page: Page, upstream: Upstream) -> float:
 
 
 def main() -> None:
-    times = 10 if parse_options(__doc__, "fewer aborts").quick else 40
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a quarter of the aborts")
+    times = 10 if parser.parse_args().quick else 40
     with scratch() as bench:
         upstream = start_upstream(
             bench,
@@ -88,7 +69,7 @@ def main() -> None:
             "abort-seconds=0.5",
         )
         server, _ = start_dashboard(bench, upstream)
-        with signed_in(server.url) as page:
+        with stage_page(server.url) as page:
             milliseconds = [press(page, upstream) for _ in range(times)]
     table = Table()
     table.add(
