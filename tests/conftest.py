@@ -75,12 +75,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         variants = [item for item in items if item.get_closest_marker("exhaustive")]
         config.hook.pytest_deselected(items=variants)
         items[:] = [item for item in items if item not in variants]
-    # Playwright leaves an event loop running in the main thread, so tests that need one come first.
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
-    # A group of tests is run before all others, whatever its place.
-    for item in items:
-        if item.get_closest_marker("browser") and item.get_closest_marker("xdist_group"):
-            raise pytest.UsageError(f"{item.nodeid} is a browser test in a group.")
     missing = {}
     if not CHROMIUM:
         missing["browser"] = "Chromium (set CHROMIUM to its path)"

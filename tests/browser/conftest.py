@@ -1,6 +1,6 @@
 """A real Chromium against the real server; an error in its console fails the test."""
 
-import os
+import asyncio
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from dashboard.models import CatalogSync, Run
 from tests.support import evidence, live_runs
@@ -25,10 +25,25 @@ expect.set_options(timeout=1000 * WAIT_TIMEOUT)
 LEDGER_PRODUCTION = ("payments", "ledger", "Production")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _database_beside_playwright() -> None:
-    # Playwright keeps an event loop in this thread, in which the tests also read rows.
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+@pytest.fixture(scope="session")
+def playwright_loop(browser: Browser) -> Iterator[asyncio.AbstractEventLoop]:
+    """The event loop that Playwright marks as running in this thread, between its calls too."""
+    loop = asyncio.get_running_loop()
+    asyncio._set_running_loop(None)
+    yield loop
+    asyncio._set_running_loop(loop)  # for the end of the browser
+
+
+@pytest.fixture(autouse=True)
+def _playwright(
+    playwright_loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    # Tests read rows in the thread of that loop. Those without a browser run loops of their own in
+    # it, before and after this one.
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    asyncio._set_running_loop(playwright_loop)
+    yield
+    asyncio._set_running_loop(None)
 
 
 @pytest.fixture(scope="session")
