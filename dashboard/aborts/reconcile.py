@@ -26,6 +26,7 @@ from dashboard.db.prepared import PreparedQuery
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort, BulkAbort, Run
 from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.bulk_aborts import Via
 from dashboard.models.runs import ChangeCounter, mark_changed
 from dashboard.models.severity import Severity
 from dashboard.northflank import NorthflankError
@@ -100,11 +101,12 @@ async def reconcile_open_aborts(upstream: Connection) -> None:
 def release_all_leases() -> None:
     """Release the leases of all unsent or unanswered aborts and of all open bulk aborts.
 
-    They are then adopted at once. Only for the start of a process that uses the database alone, so
-    that no other process can be working on them.
+    They are then adopted at once. Only for the start of a process that serves from the database
+    alone. The command `abort` may be sending its aborts meanwhile: those keep their leases.
     """
     states = [AbortState.REQUESTED, AbortState.UNKNOWN]
-    Abort.objects.open().filter(state__in=states).update(claimed_at=F("requested_at") - SEND_LEASE)
+    leased = Abort.objects.open().filter(state__in=states).exclude(via=Via.COMMAND)
+    leased.update(claimed_at=F("requested_at") - SEND_LEASE)
     BulkAbort.objects.open().update(claimed_at=F("requested_at") - bulk_send.BULK_LEASE)
 
 

@@ -87,7 +87,7 @@ class Process:
             memory.spare_collections()
             background_tasks.append(group.create_task(memory.keep_returning()))
             await run_in_db_thread(set_clock_offset)
-            if connection.vendor == "sqlite":  # no other process can hold a lease
+            if connection.vendor == "sqlite":  # no other process serves (database_lock.py)
                 await run_in_db_thread(aborts.release_all_leases)
             if self.web_socket is not None:
                 from dashboard.asgi import application

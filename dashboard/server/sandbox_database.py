@@ -9,14 +9,6 @@ from pathlib import Path
 from django.conf import settings
 from django.db import connection, connections
 
-from dashboard.db.threads import now
-from dashboard.models import Worker
-from dashboard.sync.reports import freshness
-
-
-class InUse(Exception):
-    """Another process uses the database."""
-
 
 def select(scenario: str) -> Path:
     """Use the default file of a scenario in all threads, and return its path."""
@@ -27,10 +19,8 @@ def select(scenario: str) -> Path:
 
 
 def remove_file() -> None:
-    """Remove the selected file; raise InUse while a sync worker has it open."""
+    """Remove the selected file, which this process has locked (`database_lock.py`)."""
     file = Path(str(connection.settings_dict["NAME"]))
-    if any(freshness.is_alive(worker.heartbeat_at, now()) for worker in Worker.objects.all()):
-        raise InUse(f"Another process uses {file}. Stop it, or set DATABASE_URL.")
     connection.close()
     for suffix in ("", "-wal", "-shm"):
         file.with_name(file.name + suffix).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from dashboard.aborts import AbortRequest, bulk_send
 from dashboard.aborts import reconcile as abort_reconcile
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, BulkAbort, Run
+from dashboard.models.bulk_aborts import Via
 from dashboard.upstream.connection import Connection
 from tests.support import factories
 from tests.support.abort_answers import (
@@ -145,6 +146,16 @@ def test_release_all_leases_expires_only_requested_aborts(abort: Abort, manager:
         accepted.pk: accepted.claimed_at,
         settled.pk: settled.claimed_at,
     }
+
+
+def test_abort_that_the_command_may_be_sending_keeps_its_lease(run: Run, manager: User) -> None:
+    by_command = AbortRequest(manager, "Stuck", via=Via.COMMAND)
+    abort = aborts.request_abort(run, by_command).abort
+    aborts.release_all_leases()
+    northflank = FakeNorthflank()
+    northflank.reconcile()
+    assert northflank.methods == []
+    assert Abort.objects.get().claimed_at == abort.claimed_at
 
 
 # --- Concurrent workers -------------------------------------------------------------------------

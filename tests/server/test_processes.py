@@ -373,6 +373,29 @@ def test_stages_of_killed_worker_are_read_once_by_other_workers(
         assert sorted(flows) == sorted(set(flows))
 
 
+def test_second_serve_on_a_sqlite_file_is_refused_until_the_first_has_ended(
+    tmp_path: Path, database: str
+) -> None:
+    serve = [*MANAGE, "serve", "--port", "0"]
+    with start(serve, tmp_path, DATABASE_URL=database) as first:
+        first.create_client().get("/healthz")
+        second = manage(*serve[2:], DATABASE_URL=database)
+        assert second.returncode == 1
+        assert f"Another process serves from {tmp_path / 'd.sqlite3'}." in second.stderr
+        assert "Traceback" not in second.stderr
+        first.end(signal.SIGKILL)
+    with start(serve, tmp_path, DATABASE_URL=database) as third:
+        assert third.create_client().get("/healthz").status_code == 200
+
+
+def test_folder_without_place_for_a_lock_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "d.sqlite3.lock").mkdir()
+    result = manage("serve", "--port", "0", DATABASE_URL=f"sqlite:///{tmp_path / 'd.sqlite3'}")
+    assert result.returncode == 1
+    assert "Cannot lock the database: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.postgres
 def test_serve_and_sync_in_separate_processes_work(tmp_path: Path, empty_postgres: str) -> None:
     with upstream() as (url, sandbox):

@@ -20,7 +20,7 @@ from dashboard.db import health as db_health
 from dashboard.db import pending_migrations
 from dashboard.management.cli.command import ServerCommand
 from dashboard.models import append_only
-from dashboard.server import memory, sandbox_database
+from dashboard.server import database_lock, memory, sandbox_database
 from dashboard.server.process import Process, UpstreamMismatch, WorldMismatch, verify_database
 
 MAX_PORT = 65_535
@@ -53,6 +53,7 @@ class Command(ServerCommand):
         file = None
         if settings.SANDBOX and settings.DATABASE_IS_DEFAULT:
             file = sandbox_database.select(options_for_sandbox.scenario)
+        _lock_database()
         prepare(options_for_sandbox.describe_world() if settings.SANDBOX else "")
         host, port = sock.getsockname()[:2]
         url_host = f"[{host}]" if ":" in host else host
@@ -92,6 +93,17 @@ def sandbox_options(options: dict[str, Any]) -> sandbox.Options:
         raise CommandError(str(error)) from error
 
 
+def _lock_database() -> None:
+    if connection.vendor != "sqlite":
+        return
+    try:
+        database_lock.acquire()
+    except database_lock.InUse as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"Cannot lock the database: {error}") from error
+
+
 def prepare(sandbox_world: str = "") -> None:
     """Prepare the database and the demo accounts for the settings; SQLite is migrated.
 
@@ -127,10 +139,7 @@ def _prepare(sandbox_world: str) -> None:
 
 
 def _replace_sandbox_database(sandbox_world: str) -> None:
-    try:
-        sandbox_database.remove_file()
-    except sandbox_database.InUse as error:
-        raise CommandError(str(error)) from error
+    sandbox_database.remove_file()
     sys.stderr.write("Sandbox database replaced: it held other runs.\n")
     _migrate()
     verify_database(sandbox_world)

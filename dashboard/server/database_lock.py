@@ -1,0 +1,32 @@
+"""One `serve` at a time on a SQLite database.
+
+A second one would take over aborts that the first is sending, and send them again; migrations and a
+new sandbox database would pull the file from under it.
+"""
+
+import fcntl
+import os
+
+from django.db import connection
+
+
+class InUse(Exception):
+    """Another process serves from the database."""
+
+
+def acquire() -> None:
+    """Lock the SQLite file for this process, until it ends however it ends.
+
+    Raise InUse if another process has the lock, and OSError if there can be none, such as in a
+    folder that is read-only. SQLite's own locks are left alone: the lock is on a file beside.
+    """
+    name = str(connection.settings_dict["NAME"])
+    handle = os.open(f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)  # open as long as the process
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InUse(
+            f"Another process serves from {name}. Stop it first. Several need PostgreSQL: set "
+            "DATABASE_URL."
+        ) from None
