@@ -268,7 +268,7 @@ class Run(FastLoading):
         return self.name or self.run_id
 
     @property
-    def is_removed(self) -> bool:
+    def has_unknown_end(self) -> bool:
         """Whether the run was removed before it had concluded."""
         return self.removed_at is not None and not self.concluded
 

@@ -20,11 +20,17 @@ def is_open(run: Run, now: datetime) -> bool:
     return run.in_flight or _failed_recently(run, now)
 
 
+def expires_at(run: Run) -> datetime | None:
+    """Return when a failed run's acknowledgements end by time alone; None for other runs."""
+    has_failed = run.concluded and run.status == "failure"
+    return run.ended_at + MAX_FAILURE_AGE if has_failed else None
+
+
 def is_resolved(run: Run) -> bool:
     """Return whether a run has ended, and not in failure."""
     return not run.in_flight and run.status != "failure"
 
 
 def _failed_recently(run: Run, now: datetime) -> bool:
-    has_failed = run.concluded and run.status == "failure"
-    return has_failed and now - run.ended_at < MAX_FAILURE_AGE
+    expiry = expires_at(run)
+    return expiry is not None and now < expiry

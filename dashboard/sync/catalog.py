@@ -8,11 +8,12 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import BigIntegerField, DateTimeField, QuerySet
+from django.db.models import BigIntegerField, DateTimeField, Exists, OuterRef, Q, QuerySet
 
 from dashboard.db.prepared import NOW, Parameter, PreparedModels, PreparedUpdate, update_row
-from dashboard.models import CatalogSync, ChangeCounter, Pipeline, Project, Run, Stage
+from dashboard.models import Abort, CatalogSync, ChangeCounter, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
+from dashboard.models.runs import RunQuerySet, mark_changed
 from dashboard.northflank import Page, ReleaseFlow
 from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.northflank import Project as ApiProject
@@ -49,7 +50,7 @@ def mirror_projects(
             project.id: {} if project.name is None else {"name": project.name}
             for project in api_projects
         }
-        reappeared, new_slugs = _update_entries(Project.objects.all(), fields_by_slug, now)
+        reappeared, renamed, new_slugs = _update_entries(Project.objects.all(), fields_by_slug, now)
         Project.objects.bulk_create(
             Project(slug=slug, synced_at=now, **{"name": slug} | fields_by_slug[slug])
             for slug in new_slugs
@@ -58,6 +59,8 @@ def mirror_projects(
             CatalogSync(project=project, next_sync_at=now)
             for project in Project.objects.filter(slug__in=fields_by_slug, catalog_sync=None)
         )
+        if renamed:
+            _mark_changed(Run.objects.filter(stage__pipeline__project__in=renamed), now)
         if reappeared:
             mirror.schedule_reread(Stage.objects.filter(pipeline__project__in=reappeared), now)
         if configured:
@@ -78,7 +81,9 @@ def mirror_pipelines(
     fields_by_slug = {pipeline.id: _pipeline_fields(pipeline) for pipeline in page.items}
     with transaction.atomic():
         ChangeCounter.reserve(0)  # locked first, as by all writers
-        reappeared, new_slugs = _update_entries(project.pipelines.all(), fields_by_slug, now)
+        reappeared, renamed, new_slugs = _update_entries(
+            project.pipelines.all(), fields_by_slug, now
+        )
         new_pipelines = Pipeline.objects.bulk_create(
             Pipeline(
                 project=project, slug=slug, synced_at=now, **{"name": slug} | fields_by_slug[slug]
@@ -91,6 +96,8 @@ def mirror_pipelines(
             for pipeline in new_pipelines
             for name in StageName
         )
+        if renamed:
+            _mark_changed(Run.objects.filter(stage__pipeline__in=renamed), now)
         if reappeared:
             mirror.schedule_reread(Stage.objects.filter(pipeline__in=reappeared), now)
         unlisted = project.pipelines.exclude(slug__in=fields_by_slug)
@@ -109,10 +116,11 @@ def _pipeline_fields(api_pipeline: ApiPipeline) -> dict[str, str]:
 
 def _update_entries(
     entries: QuerySet[Any], fields_by_slug: Mapping[str, dict[str, str]], now: datetime
-) -> tuple[list[int], list[str]]:
+) -> tuple[list[int], list[int], list[str]]:
     """Update those of the entries that a list contains.
 
-    Return the keys of those that were marked as removed, and the listed slugs that have no entry.
+    Return the keys of those that were marked as removed, the keys of those that have a new name,
+    and the listed slugs that have no entry.
     """
     by_slug = {entry.slug: entry for entry in entries.filter(slug__in=fields_by_slug)}
     if by_slug:
@@ -123,7 +131,23 @@ def _update_entries(
         if any(getattr(entry, name) != value for name, value in fields.items()):
             update_row(type(entry), entry.pk, **fields)
     reappeared = [entry.pk for entry in by_slug.values() if entry.removed_at is not None]
-    return reappeared, [slug for slug in fields_by_slug if slug not in by_slug]
+    renamed = [
+        entry.pk
+        for slug, entry in by_slug.items()
+        if fields_by_slug[slug].get("name", entry.name) != entry.name
+    ]
+    return reappeared, renamed, [slug for slug in fields_by_slug if slug not in by_slug]
+
+
+def _mark_changed(runs: RunQuerySet, now: datetime) -> None:
+    """Give new versions to those runs of renamed entries that are listed among runs of others.
+
+    The list of a stage shows new names at once; those over all stages have runs in flight, of the
+    last day, and with aborts.
+    """
+    is_recent = Q(in_flight=True) | Q(ended_at__gt=now - timedelta(days=1))
+    has_abort = Exists(Abort.objects.filter(run=OuterRef("pk")))
+    mark_changed(runs.filter(is_recent | has_abort).values_list("pk", flat=True))
 
 
 def _remove_projects(removed_projects: QuerySet[Project], now: datetime) -> None:

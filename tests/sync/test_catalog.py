@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
@@ -18,6 +19,7 @@ from dashboard.northflank import Project as ApiProject
 from dashboard.northflank.decoding import parse_page, parse_pipeline
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, schedule
+from tests.support import factories
 from tests.support.world import LONG_AGO, T0, World, at
 
 
@@ -318,6 +320,37 @@ def test_renamed_entries_have_their_new_names(db: None) -> None:
     assert list(Project.objects.order_by("slug").values_list("name", flat=True)) == ["X2", "Y"]
     described = Pipeline.objects.order_by("slug").values_list("name", "description")
     assert list(described) == [("P2", "Pays"), ("Q", "2")]
+
+
+def test_runs_that_are_listed_among_others_change_with_a_new_name(
+    stage: Stage, manager: User
+) -> None:
+    old = timezone.now() - timedelta(days=2)
+    running = factories.run(stage)
+    failed = factories.run(stage, status="failure")
+    aborted = factories.run(stage, status="aborted", concluded_at=old)
+    factories.abort(aborted, manager)
+    factories.run(stage, status="success", concluded_at=old)
+    elsewhere = factories.run(factories.stage(parent=factories.pipeline("search")))
+    pipeline = stage.pipeline
+    versions = dict(Run.objects.values_list("pk", "version"))
+
+    def changed() -> set[int]:
+        before = versions.copy()
+        versions.update(Run.objects.values_list("pk", "version"))
+        return {pk for pk, version in versions.items() if version != before[pk]}
+
+    def mirror_pipeline(name: str, description: str) -> None:
+        listed = Page((ApiPipeline(pipeline.slug, name, description),), False, None)
+        catalog.mirror_pipelines(pipeline.project, listed, now=timezone.now())
+
+    mirror_pipeline(pipeline.name, "Pays")
+    assert changed() == set()
+    mirror_pipeline("Renamed", "Pays")
+    assert changed() == {running.pk, failed.pk, aborted.pk}
+    listed = Page((ApiProject(pipeline.project.slug, "Renamed"),), False, None)
+    catalog.mirror_projects(listed, now=timezone.now())
+    assert changed() == {running.pk, failed.pk, aborted.pk, elsewhere.pk}
 
 
 def test_project_without_name_is_shown_by_id(db: None) -> None:

@@ -56,7 +56,7 @@ def overdue_text(run: Run) -> str:
 
 def run_text(run: Run) -> str:
     """Return the state of a run as text."""
-    status = statuses.for_run(run.status, removed=run.is_removed)
+    status = statuses.for_run(run.status, removed=run.has_unknown_end)
     removed_note = (
         f" Removed from Northflank by {format_time(run.removed_at)}." if run.removed_at else ""
     )

@@ -79,7 +79,7 @@ def stage(
 
 def run(run: Run, *, upstream_down: bool) -> TabTitle:
     """Return the tab title of a run; an outage does not change that of a run that has ended."""
-    display = statuses.for_run(run.status, removed=run.is_removed)
+    display = statuses.for_run(run.status, removed=run.has_unknown_end)
     name = f"{headings.cut(display.label)}: {headings.cut(run.title)}"
     if not run.in_flight:
         return TabTitle(name, Icon.BAD if display.tone == "bad" else Icon.OK)

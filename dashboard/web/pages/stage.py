@@ -168,7 +168,9 @@ class StagePage(Page):
         return pagination.page(candidates, self.filter)
 
     def _row_keys(self, page: PageOfRuns) -> list[RowKey]:
-        place = self.stage.pipeline.project_id, self.stage.name
+        pipeline = self.stage.pipeline
+        names = pipeline.project.name, pipeline.name
+        place = pipeline.project_id, self.stage.name, *names
         return [RowKey(run.pk, run.version, run.run_id, *place) for run in page.runs]
 
     def own_status_parts(self) -> list[LivePart]:

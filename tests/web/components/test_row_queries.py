@@ -1,16 +1,17 @@
-"""Rows of any number of runs and aborts, in any state, need the same few queries."""
+"""Rows of any number of runs and aborts need the same few queries, and are cached while true."""
 
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.accounts import permissions
-from dashboard.models import Abort, Acknowledgement, Run, Stage
+from dashboard.models import Abort, Acknowledgement, Pipeline, Project, Run, Stage
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.runs.statuses import RUN_STATUSES
 from dashboard.web.components.aborts import abort_log
@@ -75,8 +76,46 @@ def test_run_that_is_deleted_with_its_stage_meanwhile_has_no_row(stage: Stage) -
 
 
 def test_rows_of_aborts_need_no_query_each(runs_in_all_states: list[Run]) -> None:
-    versions = list(Abort.objects.values_list("pk", "run__version"))
+    keys = abort_log.load_keys(Abort.objects.all())
     with CaptureQueriesContext(connection) as queries:
-        rows = abort_log.render_rows(versions)
+        rows = abort_log.render_rows(keys)
     assert len(rows) == 2 * len(runs_in_all_states)
     assert len(queries) == 2  # the aborts, and their events
+
+
+def test_rows_show_the_new_names_of_pipeline_and_project(stage: Stage, manager: User) -> None:
+    run = factories.run(stage, "r-1")
+    abort = factories.abort(run, manager)
+
+    def render() -> list[str]:
+        run_keys = run_row.load_keys([run.pk])
+        abort_keys = abort_log.load_keys(Abort.objects.all())
+        loaded = Run.objects.with_stage().without_detail()
+        return [
+            run_row.render_rows(run_keys, permissions.ALL)[run.pk],
+            run_row.render_loaded(loaded, permissions.ALL)[run.pk],
+            abort_log.render_rows(abort_keys)[abort.pk],
+        ]
+
+    render()
+    for entries, name in ((Pipeline.objects, "Checkout 2"), (Project.objects, "Webshop 2")):
+        entries.update(name=name)
+        assert [name in row for row in render()] == [True] * 3
+
+
+def test_cached_row_of_failed_run_loses_expired_acknowledgement(
+    stage: Stage, manager: User
+) -> None:
+    failed_at = timezone.now()
+    run = factories.run(stage, "r-1", status="failure", concluded_at=failed_at)
+    Acknowledgement.objects.create(
+        run=run, user=manager, username=manager.username, acknowledged_at=failed_at
+    )
+
+    def render() -> str:
+        return run_row.render_rows(run_row.load_keys([run.pk]), permissions.ALL)[run.pk]
+
+    with time_machine.travel(failed_at + timedelta(hours=23, minutes=59), tick=False):
+        assert "Acknowledged" in render()
+    with time_machine.travel(failed_at + timedelta(hours=24, seconds=1), tick=False):
+        assert "Acknowledged" not in render()

@@ -14,6 +14,7 @@ import time_machine
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import Group, User
+from django.core.cache import cache
 from django.db import OperationalError, connection
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
@@ -32,6 +33,7 @@ from dashboard.models import (
     CatalogSync,
     ChangeCounter,
     DefaultView,
+    Pipeline,
     Project,
     Run,
     SavedView,
@@ -41,7 +43,10 @@ from dashboard.models import (
 )
 from dashboard.models.accounts.grants import Action, Grant
 from dashboard.models.accounts.sessions import SessionStore
+from dashboard.northflank import Page
+from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.runs import acknowledgements
+from dashboard.sync import catalog
 from dashboard.web.live import page_cache
 from dashboard.web.live.page_cache import (
     CSRF_TOKEN,
@@ -89,7 +94,8 @@ class Visitors:
         return gzip.decompress(response.content).decode()
 
     def text_rendered_anew(self, username: str, address: str) -> str:
-        """Return the page as it is without the cached ones."""
+        """Return the page as it is without cached pages and rows."""
+        cache.clear()
         return self._clients[username].get(address).content.decode()
 
     def statements(self, username: str, address: str) -> int:
@@ -525,10 +531,12 @@ def change_release_flow(world: World) -> None:
 
 
 def change_catalog(world: World) -> None:
-    pipeline = world.stage.pipeline
-    pipeline.removed_at = world.choose.choice([None, None, db_threads.now()])
-    pipeline.name = world.choose.choice(["Checkout", "Billing", "Other"])
-    pipeline.save()
+    pipeline, now = world.stage.pipeline, db_threads.now()
+    name = world.choose.choice(["Checkout", "Billing", "Other"])
+    listed = Page((ApiPipeline(pipeline.slug, name, None),), False, None)
+    catalog.mirror_pipelines(pipeline.project, listed, now=now)
+    removed_at = world.choose.choice([None, None, now])
+    Pipeline.objects.filter(pk=pipeline.pk).update(removed_at=removed_at)
 
 
 def change_upstream(world: World) -> None:

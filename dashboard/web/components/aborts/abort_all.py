@@ -245,7 +245,7 @@ def prepare_confirmation(
 
 def _exclusion_reason(run: Run, row: RunRow) -> RichText:
     if not run.in_flight:
-        if row.is_removed:
+        if run.has_unknown_end:
             return _text("removed")
         return _text("ended", word=statuses.inline_label(run.status))
     if not row.may_abort:

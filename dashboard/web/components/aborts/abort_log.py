@@ -7,6 +7,7 @@ Rendered rows are cached under the version of their run, and the same for all us
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
+from typing import NamedTuple
 
 from django.core.cache import cache
 from django.db.models import F, Q
@@ -200,11 +201,24 @@ def with_details(aborts: AbortQuerySet) -> AbortQuerySet:
     return with_stage.defer("run__steps", "run__description")
 
 
+class RowKey(NamedTuple):
+    """What decides which row of an abort is rendered: an abort changes with its run."""
+
+    pk: int
+    run_version: int
+    project_name: str
+    pipeline_name: str
+
+
+_PIPELINE = "run__stage__pipeline"
+_KEY_FIELDS = "pk", "run__version", f"{_PIPELINE}__project__name", f"{_PIPELINE}__name"
+
+
 @dataclass(frozen=True, slots=True)
 class PageOfAborts:
     """The aborts on one page of the log, and the data that decides how they are shown."""
 
-    versions: list[tuple[int, int]]  # (abort key, run version); an abort changes with its run
+    keys: list[RowKey]
     older_url: str
     under_way_count: int
     abort_severity: int  # of the most overdue abort under way: a models.severity.Severity
@@ -213,12 +227,12 @@ class PageOfAborts:
 def load_page(abort_filter: AbortFilter) -> PageOfAborts:
     """Return one page of the log, without loading its aborts."""
     columns = matching_aborts(abort_filter, abort_filter.before_pk).values_list(
-        "pk", "run__version", "settled_at", "run__abort_severity"
+        *_KEY_FIELDS, "settled_at", "run__abort_severity"
     )
     values = list(columns[: PER_PAGE + 1])
     page_values = values[:PER_PAGE]
     return PageOfAborts(
-        versions=[(pk, version) for pk, version, *_state in page_values],
+        keys=[RowKey(*key) for *key, _settled_at, _severity in page_values],
         older_url=abort_filter.older_url(page_values[-1][0]) if len(values) > PER_PAGE else "",
         under_way_count=sum(settled_at is None for *_keys, settled_at, _severity in page_values),
         abort_severity=max(
@@ -267,17 +281,21 @@ class AbortRow:
         return self.message.dated_text
 
 
-def render_rows(versions: Iterable[tuple[int, int]]) -> dict[int, SafeString]:
-    """Return the rendered rows of aborts by key, in the order of `versions`.
+def load_keys(aborts: AbortQuerySet) -> list[RowKey]:
+    """Return the keys of the rows of aborts."""
+    return [RowKey(*values) for values in aborts.values_list(*_KEY_FIELDS)]
 
-    `versions` are pairs of an abort's key and its run's version, like those of `PageOfAborts`. Only
-    rows that are not cached are loaded and rendered.
+
+def render_rows(keys: Iterable[RowKey]) -> dict[int, SafeString]:
+    """Return the rendered rows of aborts by the aborts' keys, in the order of `keys`.
+
+    Only rows that are not cached are loaded and rendered.
     """
-    keys = {pk: _cache_key(pk, version) for pk, version in versions}
-    cached = cache.get_many(keys.values())
-    missing = [pk for pk, key in keys.items() if key not in cached]
+    cache_keys = {key.pk: _cache_key(key) for key in keys}
+    cached = cache.get_many(cache_keys.values())
+    missing = [pk for pk, key in cache_keys.items() if key not in cached]
     rendered = _render_and_cache(Abort.objects.filter(pk__in=missing)) if missing else {}
-    html_by_pk = {pk: rendered.get(pk) or cached[key] for pk, key in keys.items()}
+    html_by_pk = {pk: rendered.get(pk) or cached[key] for pk, key in cache_keys.items()}
     return {pk: mark_safe(html) for pk, html in html_by_pk.items()}
 
 
@@ -286,13 +304,16 @@ def _render_and_cache(aborts: AbortQuerySet) -> dict[int, SafeString]:
     for abort in with_details(aborts).only(*_FIELDS):
         rendered[abort.pk] = macros.render("abort_row.html#abort_row", build_row(abort))
         # The version that was read with the abort, which may be newer than the page's.
-        to_cache[_cache_key(abort.pk, abort.run.version)] = rendered[abort.pk]
+        pipeline = abort.run.stage.pipeline
+        key = RowKey(abort.pk, abort.run.version, pipeline.project.name, pipeline.name)
+        to_cache[_cache_key(key)] = rendered[abort.pk]
     cache.set_many(to_cache)
     return rendered
 
 
-def _cache_key(pk: int, version: int) -> str:
-    return f"abort:{pk}:{version}"
+def _cache_key(key: RowKey) -> str:
+    names = f"{key.project_name}\0{key.pipeline_name}"
+    return f"abort:{key.pk}:{key.run_version}:{names}"
 
 
 def build_row(abort: Abort) -> AbortRow:

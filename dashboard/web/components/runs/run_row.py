@@ -24,7 +24,13 @@ from dashboard.db.threads import now
 from dashboard.models import Abort, Acknowledgement, Run, Stage
 from dashboard.models.runs import RunQuerySet
 from dashboard.models.severity import Severity
-from dashboard.runs import abort_clock, acknowledgements, overdue_messages, statuses
+from dashboard.runs import (
+    abort_clock,
+    acknowledgement_rules,
+    acknowledgements,
+    overdue_messages,
+    statuses,
+)
 from dashboard.runs.overdue import Timer
 from dashboard.runs.overdue_messages import OverdueMessage
 from dashboard.runs.summary import step_summary
@@ -65,6 +71,7 @@ STAGE_FIELDS = (
     "pipeline__project__slug",
     "pipeline__project__name",
 )
+MAX_AGE = 3600.0  # seconds that a row is cached
 _STAGE: Any = Run._meta.get_field("stage")
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -159,6 +166,8 @@ class RowKey(NamedTuple):
     run_id: str
     project: int  # key
     stage: str  # name
+    project_name: str
+    pipeline_name: str
 
     @property
     def dom_id(self) -> str:
@@ -185,7 +194,7 @@ def build_row(
     """
     stage = run.stage
     pipeline = stage.pipeline
-    display = statuses.for_run(run.status, removed=run.is_removed)
+    display = statuses.for_run(run.status, removed=run.has_unknown_end)
     stage_urls = links.stage_urls(stage)
     urls = stage_urls.of_run(run.run_id)
     started_at = run.started_at or run.created_at
@@ -309,8 +318,9 @@ def _row_keys_query() -> PreparedQuery:
 
 def row_key_values(runs: RunQuerySet) -> QuerySet[Any, Any]:
     """Return a query for the values of the row keys of `runs`."""
-    fields = "pk", "version", "run_id", "stage__pipeline__project", "stage__name"
-    return runs.values_list(*fields)
+    project, pipeline = "stage__pipeline__project", "stage__pipeline"
+    names = f"{project}__name", f"{pipeline}__name"
+    return runs.values_list("pk", "version", "run_id", project, "stage__name", *names)
 
 
 def render_rows(keys: Iterable[RowKey], permissions: Permissions) -> dict[int, SafeString]:
@@ -320,7 +330,11 @@ def render_rows(keys: Iterable[RowKey], permissions: Permissions) -> dict[int, S
     """
     permission_at = lru_cache(permissions.abort_permission_at)  # most rows are of few stages
     cache_keys = {
-        key.pk: _cache_key(key.pk, key.version, permission_at(key.project, key.stage))
+        key.pk: _cache_key(
+            key.pk,
+            key.version,
+            _variant(permission_at(key.project, key.stage), key.project_name, key.pipeline_name),
+        )
         for key in keys
     }
     cached = cache.get_many(cache_keys.values())
@@ -340,26 +354,34 @@ def render_loaded(
 
     `aborts` are their latest aborts, by run key, if the caller has them.
     """
-    keys = {
-        run.pk: _cache_key(run.pk, run.version, permissions.abort_permission(run.stage))
-        for run in runs
-    }
+    keys = {run.pk: _cache_key_of(run, permissions.abort_permission(run.stage)) for run in runs}
     cached = cache.get_many(keys.values())
     missing = [run for run in runs if keys[run.pk] not in cached]
     rendered = _render_and_cache(missing, permissions, aborts)
     return {pk: SafeString(rendered.get(pk) or cached[key]) for pk, key in keys.items()}
 
 
-def _cache_key(pk: int, version: int, permission: Permission) -> str:
-    # Rows differ between users only in the abort button, so one row per permission is enough.
-    return f"row:{pk}:{version}:{_audience(permission)}"
+def _cache_key_of(run: Run, permission: Permission) -> str:
+    pipeline = run.stage.pipeline
+    return _cache_key(
+        run.pk, run.version, _variant(permission, pipeline.project.name, pipeline.name)
+    )
 
 
-@lru_cache(maxsize=100)
-def _audience(permission: Permission) -> str:
-    if permission.allowed:
-        return "may"
-    return blake2b(str(permission.denied_reason).encode()).hexdigest()[:8]
+def _cache_key(pk: int, version: int, variant: str) -> str:
+    return f"row:{pk}:{version}:{variant}"
+
+
+@lru_cache(maxsize=5000)
+def _variant(permission: Permission, project_name: str, pipeline_name: str) -> str:
+    """Return what tells the rows of one version of a run apart.
+
+    Users see the same row but for the abort button. A new name of the pipeline or project is no
+    new version of its runs.
+    """
+    button = "may" if permission.allowed else str(permission.denied_reason)
+    contents = "\0".join((button, project_name, pipeline_name))
+    return blake2b(contents.encode(), digest_size=8).hexdigest()
 
 
 def _render_and_cache(
@@ -369,17 +391,18 @@ def _render_and_cache(
     if aborts is None:
         aborts = latest_aborts(runs) if runs else {}
     clocks = progress_bar.load_clocks(runs)
-    active_acknowledgements = acknowledgements.active_by_run(runs, now())
+    at = now()
+    active_acknowledgements = acknowledgements.active_by_run(runs, at)
     rendered: dict[int, SafeString] = {}
-    to_cache: dict[str, SafeString] = {}
     permission_at = lru_cache(permissions.abort_permission_at)  # most rows are of few stages
     for run in runs:
         permission = permission_at(run.stage.pipeline.project_id, run.stage.name)
-        row_data = clocks.get(run.pk, ()), active_acknowledgements.get(run.pk, ())
-        row = build_row(run, permission, aborts.get(run.pk), *row_data)
-        rendered[run.pk] = macros.render("run_row.html#run_row", row)
-        # Use the version that was read with the data, so that newer data is never cached under an
-        # older version.
-        to_cache[_cache_key(run.pk, run.version, permission)] = rendered[run.pk]
-    cache.set_many(to_cache)
+        acknowledged = active_acknowledgements.get(run.pk, ())
+        row = build_row(run, permission, aborts.get(run.pk), clocks.get(run.pk, ()), acknowledged)
+        html = rendered[run.pk] = macros.render("run_row.html#run_row", row)
+        # What was read after the run may be newer than its version: no later page has this key.
+        # Acknowledgements of a failed run end without a new version of it.
+        expiry = acknowledgement_rules.expires_at(run) if acknowledged else None
+        timeout = min((expiry - at).total_seconds(), MAX_AGE) if expiry else MAX_AGE
+        cache.set(_cache_key_of(run, permission), html, timeout)
     return rendered

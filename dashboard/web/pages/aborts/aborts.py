@@ -65,7 +65,7 @@ class AbortsPage(Page):
 
     @property
     def tag_values(self) -> tuple[object, ...]:
-        return (self.log_page.versions,)
+        return (self.log_page.keys,)
 
     @cached_property
     def data_age(self) -> DataAge:
@@ -82,7 +82,7 @@ class AbortsPage(Page):
     def context(self, request: HttpRequest) -> dict[str, Any]:
         return {
             "filter": self.filter,
-            "abort_rows": list(abort_log.render_rows(self.log_page.versions).values()),
+            "abort_rows": list(abort_log.render_rows(self.log_page.keys).values()),
             "older_url": self.log_page.older_url,
             "empty": empty_states.log(
                 "aborts",
@@ -95,5 +95,5 @@ class AbortsPage(Page):
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
         # New aborts change the page's structure.
         aborts = Abort.objects.filter(run__in=runs).order_by("pk")
-        rows = abort_log.render_rows(aborts.values_list("pk", "run__version"))
+        rows = abort_log.render_rows(abort_log.load_keys(aborts))
         return [LivePart(f"abort-{pk}", row) for pk, row in rows.items()]

@@ -3,6 +3,7 @@
 import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
+from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard import aborts
@@ -248,7 +249,8 @@ def test_bulk_abort_confirmation_lists_excluded_runs_with_reasons(
     get_page: GetPage, run_in_each_stage: list[Run], stage: Stage, manager: User
 ) -> None:
     Grant.objects.filter(action=Action.ABORT).update(stage="Production")
-    ended_run = factories.run(stage, status="success", name="Over")
+    # Northflank lists runs for some time only.
+    ended_run = factories.run(stage, status="success", name="Over", removed_at=timezone.now())
     aborting_run = factories.run(stage, name="Mine")
     factories.abort(aborting_run, manager)
     html = get_page(confirmation_address(*run_in_each_stage, ended_run, aborting_run))
