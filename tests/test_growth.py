@@ -175,7 +175,7 @@ def chores() -> dict[str, Work]:
         "clock": lambda: clock_correction.correct_timestamps(now),
         "webhook": lambda: webhook_status.load(now),
         "look for aborts": reconcile._is_work_pending,
-        "adopt aborts": lambda: reconcile._claim_unsent_expired(now),
+        "adopt aborts": lambda: reconcile._claim_unanswered(now),
         "settle aborts": lambda: settle.settle_resolved_aborts(now),
         "resend aborts": lambda: resend.claim_due_resends(now),
         "escalate aborts": lambda: reconcile._update_severities(now),

@@ -87,7 +87,7 @@ async def reconcile_open_aborts(upstream: Connection) -> None:
     if not await run_in_db_thread(_is_work_pending):
         return
     if is_steady:
-        adoptable = await run_in_db_thread(_claim_unsent_expired, db_threads.now())
+        adoptable = await run_in_db_thread(_claim_unanswered, db_threads.now())
         # Concurrently: in sequence they would outlive their leases while Northflank is slow.
         await asyncio.gather(*(_adopt(upstream, abort) for abort in adoptable))
         await bulk_send.adopt_bulk_aborts(upstream)
@@ -163,14 +163,13 @@ async def _adopt(upstream: Connection, abort: Abort) -> None:
         await send_abort(upstream, abort.pk)
 
 
-def _claim_unsent_expired(now: datetime) -> list[Abort]:
-    expired_aborts = Abort.objects.unsent_expired(now, SEND_LEASE).select_related(
-        "run__stage__pipeline__project"
-    )
+def _claim_unanswered(now: datetime) -> list[Abort]:
+    expired = Abort.objects.unanswered_expired(now, SEND_LEASE)
     return [
         abort
-        for abort in expired_aborts
-        if Abort.objects.filter(pk=abort.pk, claimed_at=abort.claimed_at).update(claimed_at=now)
+        for abort in expired.select_related("run__stage__pipeline__project")
+        # Its process may have recorded an answer meanwhile, late after an outage of the database.
+        if expired.filter(pk=abort.pk, claimed_at=abort.claimed_at).update(claimed_at=now)
     ]
 
 

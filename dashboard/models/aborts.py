@@ -75,8 +75,8 @@ class AbortQuerySet(models.QuerySet["Abort"]):
         """Aborts that have not settled; at most one per run."""
         return self.filter(settled_at=None)
 
-    def unsent_expired(self, now: datetime, lease: timedelta) -> "AbortQuerySet":
-        """Aborts that their process has not finished sending within `lease`."""
+    def unanswered_expired(self, now: datetime, lease: timedelta) -> "AbortQuerySet":
+        """Aborts, sent or not, whose process has recorded no answer within `lease`."""
         return (
             self.open().filter(state=AbortState.REQUESTED).claimed_outside(now - lease, now + lease)
         )

@@ -15,6 +15,7 @@ from dashboard.aborts import AbortRequest, bulk_send
 from dashboard.aborts import reconcile as abort_reconcile
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, BulkAbort, Run
+from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.bulk_aborts import Via
 from dashboard.upstream.connection import Connection
 from tests.support import factories
@@ -164,8 +165,37 @@ def test_abort_that_the_command_may_be_sending_keeps_its_lease(run: Run, manager
 def test_abort_leased_by_another_worker_is_not_adopted(abort_with_expired_lease: Abort) -> None:
     at = db_threads.now()
     with connection.execute_wrapper(claim_first(lambda: Abort.objects.update(claimed_at=at))):
-        assert abort_reconcile._claim_unsent_expired(db_threads.now()) == []
+        assert abort_reconcile._claim_unanswered(db_threads.now()) == []
     assert Abort.objects.get().claimed_at == at
+
+
+def test_abort_that_is_answered_late_is_not_adopted(abort_with_expired_lease: Abort) -> None:
+    def answer() -> None:
+        late = Abort.objects.get()
+        late.transition(AbortState.ACCEPTED, EventType.ACCEPTED, db_threads.now())
+
+    with connection.execute_wrapper(claim_first(answer)):
+        assert abort_reconcile._claim_unanswered(db_threads.now()) == []
+    assert timeline(abort_with_expired_lease) == [("accepted", "")]
+
+
+def test_abort_that_is_refused_late_delays_no_other(
+    abort_with_expired_lease: Abort, manager: User
+) -> None:
+    run = factories.run(abort_with_expired_lease.run.stage)
+    times = {
+        "claimed_at": abort_with_expired_lease.claimed_at,
+        "requested_at": abort_with_expired_lease.requested_at,
+    }
+    other = factories.abort(run, manager, "requested", sent_at=None, **times)
+
+    def refuse() -> None:
+        now = db_threads.now()
+        late = Abort.objects.get(pk=abort_with_expired_lease.pk)
+        late.transition(AbortState.REFUSED, EventType.REFUSED, now, settled_at=now)
+
+    with connection.execute_wrapper(claim_first(refuse)):
+        assert abort_reconcile._claim_unanswered(db_threads.now()) == [other]
 
 
 # --- Bulk aborts of ended processes -------------------------------------------------------------

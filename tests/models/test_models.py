@@ -277,13 +277,13 @@ def test_abort_allows_only_defined_state_changes(stage: Stage, state: AbortState
 @pytest.mark.parametrize("claimed", [-11, 11])  # set back, a clock leaves claims in the future
 def test_unsent_abort_with_expired_lease_is_found(stage: Stage, claimed: float) -> None:
     create_abort(create_run(stage), claimed_at=at(claimed))
-    assert Abort.objects.all().unsent_expired(T0, timedelta(seconds=10)).count() == 1
+    assert Abort.objects.all().unanswered_expired(T0, timedelta(seconds=10)).count() == 1
 
 
 @pytest.mark.parametrize("claimed", [-10, 10])
 def test_unsent_abort_with_valid_lease_is_not_found(stage: Stage, claimed: float) -> None:
     create_abort(create_run(stage), claimed_at=at(claimed))
-    assert Abort.objects.all().unsent_expired(T0, timedelta(seconds=10)).count() == 0
+    assert Abort.objects.all().unanswered_expired(T0, timedelta(seconds=10)).count() == 0
 
 
 def test_runs_are_ordered_with_in_flight_first(stage: Stage) -> None:
