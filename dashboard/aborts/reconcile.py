@@ -1,6 +1,7 @@
 """Reconcile open aborts: adopt those of dead processes, resend, settle, update severities."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 
@@ -175,6 +176,20 @@ def _claim_unanswered(now: datetime) -> list[Abort]:
 
 def _update_severities(now: datetime) -> None:
     """Raise the severity of runs with an overdue or lost abort, and reset it for other runs."""
+    # Read first: another worker may lose an abort, and raise its run, while the aborts are read.
+    raised_runs = Run.objects.in_flight().filter(abort_severity__gt=Severity.OK)
+    raised = set(raised_runs.values_list("pk", flat=True))
+    severities = {pk: severity.classify(at, now) for pk, at in _overdue_since(now).items()}
+    severities |= dict.fromkeys(_runs_with_lost_aborts(now), Severity.CRITICAL)
+    _raise_severities(severities)
+    # A run that was aborting and now continues without an abort is no longer overdue in it.
+    for run_pk in sorted(raised - severities.keys()):
+        with transaction.atomic():
+            mark_changed([run_pk], abort_severity=Severity.OK)
+
+
+def _overdue_since(now: datetime) -> dict[int, datetime]:
+    """Return since when the aborts of runs that are overdue are under way, by the runs' keys."""
     open_aborts = (
         Abort.objects.open().filter(run__in_flight=True, run__removed_at=None).select_related("run")
     )
@@ -184,36 +199,25 @@ def _update_severities(now: datetime) -> None:
     runs = {run.pk: run for run in aborting} | {pk: abort.run for pk, abort in abort_by_run.items()}
     start_by_run = {pk: abort_clock.start(run, abort_by_run.get(pk)) for pk, run in runs.items()}
     warning_cutoff = now - severity.threshold(Severity.WARNING)
-    overdue_since = {
+    return {
         pk: start.at
         for pk, start in start_by_run.items()
         if start is not None and start.at <= warning_cutoff
     }
-    lost_run_pks = _runs_with_lost_aborts(now)
-    for run in Run.objects.filter(pk__in={*overdue_since, *lost_run_pks}).only(
-        "run_id", "abort_severity"
-    ):
-        new_severity = (
-            Severity.CRITICAL
-            if run.pk in lost_run_pks
-            else severity.classify(overdue_since[run.pk], now)
-        )
+
+
+def _raise_severities(severities: Mapping[int, Severity]) -> None:
+    """Raise the severity of runs, by key; those with the same or a higher one are left alone."""
+    for run in Run.objects.filter(pk__in=severities).only("run_id", "abort_severity"):
+        new_severity = severities[run.pk]
         if new_severity <= run.abort_severity:
             continue
         with transaction.atomic():
             ChangeCounter.reserve(0)  # so that only one of several workers reports it
-            already_marked = not Run.objects.filter(
-                pk=run.pk, abort_severity__lt=new_severity
-            ).exists()
-            mark_changed([] if already_marked else [run.pk], abort_severity=new_severity)
-        if not already_marked:
-            log.warning("abort.overdue", run=run.run_id, severity=new_severity.name.lower())
-    # A run that was aborting and now continues without an abort is no longer overdue in it.
-    recovered_runs = Run.objects.in_flight().filter(abort_severity__gt=Severity.OK)
-    recovered_runs = recovered_runs.exclude(pk__in={*overdue_since, *lost_run_pks})
-    for run_pk in recovered_runs.values_list("pk", flat=True):
-        with transaction.atomic():
-            mark_changed([run_pk], abort_severity=Severity.OK)
+            if not Run.objects.filter(pk=run.pk, abort_severity__lt=new_severity).exists():
+                continue
+            mark_changed([run.pk], abort_severity=new_severity)
+        log.warning("abort.overdue", run=run.run_id, severity=new_severity.name.lower())
 
 
 def _runs_with_lost_aborts(now: datetime) -> set[int]:

@@ -1,6 +1,7 @@
 """Aborts whose process has ended: another one adopts them, once."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -17,6 +18,7 @@ from dashboard.db import threads as db_threads
 from dashboard.models import Abort, BulkAbort, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.bulk_aborts import Via
+from dashboard.models.severity import Severity
 from dashboard.upstream.connection import Connection
 from tests.support import factories
 from tests.support.abort_answers import (
@@ -196,6 +198,17 @@ def test_abort_that_is_refused_late_delays_no_other(
 
     with connection.execute_wrapper(claim_first(refuse)):
         assert abort_reconcile._claim_unanswered(db_threads.now()) == [other]
+
+
+def test_severity_that_another_worker_raises_meanwhile_stays(run: Run) -> None:
+    def raise_before(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if 'FROM "dashboard_abort"' in sql:
+            Run.objects.update(abort_severity=Severity.CRITICAL)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(raise_before):
+        abort_reconcile._update_severities(db_threads.now())
+    assert Run.objects.get().abort_severity == Severity.CRITICAL
 
 
 # --- Bulk aborts of ended processes -------------------------------------------------------------
