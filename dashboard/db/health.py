@@ -138,22 +138,22 @@ def is_available() -> bool:
     if monotonic() < _next_probe_at or not _probe_lock.acquire(blocking=False):
         return False
     try:
-        return probe()
+        return _probe()
     finally:
         _probe_lock.release()
-
-
-def record_success() -> None:
-    """Probe the database after successful work, if an outage is recorded and a probe is due."""
-    if _down_since is not None and monotonic() >= _next_probe_at:
-        probe()
 
 
 def probe() -> bool:
     """Return whether the database accepts a write now, and record the result.
 
-    An error that is not an outage counts as available.
+    An error that is not an outage counts as available. One thread probes at a time, the others
+    wait: on SQLite two would lock each other out, and the loser would report an outage.
     """
+    with _probe_lock:
+        return _probe()
+
+
+def _probe() -> bool:
     try:
         with without_lock_wait():
             test_write()

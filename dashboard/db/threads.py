@@ -83,7 +83,7 @@ def call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     except Exception as error:
         db_health.record_failure(error)
         raise
-    db_health.record_success()
+    db_health.is_available()  # ends an outage, if a probe is due
     return result
 
 

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -116,6 +118,30 @@ def test_write_at_the_start_waits_for_locks_and_a_probe_does_not(transactional_d
     with CaptureQueriesContext(connection) as queries:
         assert db_health.probe()
     assert "busy_timeout = 0" in queries[0]["sql"]
+
+
+def test_one_thread_probes_at_a_time(transactional_db: None) -> None:
+    inside: list[str] = []
+    concurrent = []
+
+    def record(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        inside.append(sql)
+        concurrent.append(len(inside))
+        time.sleep(0.02)
+        try:
+            return execute(sql, *rest)
+        finally:
+            inside.remove(sql)
+
+    def probe(_number: int) -> bool:
+        with connection.execute_wrapper(record):
+            is_available = db_health.probe()
+        connection.close()
+        return is_available
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(probe, range(3))) == [True] * 3
+    assert max(concurrent) == 1
 
 
 @on_sqlite
