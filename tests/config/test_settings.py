@@ -299,6 +299,24 @@ def test_deploy_check_passes(tmp_path: Path, base_url: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize(
+    ("base_url", "seconds"),
+    [
+        ("https://releases.example.com", 365 * 24 * 3600),
+        ("https://example.com/releases", 0),
+        ("http://releases.example.com", 0),
+    ],
+)
+def test_hsts_is_for_the_host_of_base_url_alone(
+    tmp_path: Path, base_url: str, seconds: int
+) -> None:
+    names = ("SECONDS", "INCLUDE_SUBDOMAINS", "PRELOAD")
+    values = ", ".join(f"settings.SECURE_HSTS_{name}" for name in names)
+    program = f"from django.conf import settings; print({values})"
+    result = manage(tmp_path, "shell", "-v0", "-c", program, BASE_URL=base_url)
+    assert result.stdout == f"{seconds} False False\n", result.stderr
+
+
 def test_deploy_check_of_dashboard_for_this_machine_only_passes(tmp_path: Path) -> None:
     result = manage(tmp_path, "check", "--deploy", "--fail-level", "WARNING")
     assert result.returncode == 0, result.stderr

@@ -24,7 +24,7 @@ DOC = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", DOC, re.MULTILINE | re.DOTALL)
 CURL_EXAMPLES = [text for kind, text in BLOCKS if kind == "sh" and text.startswith("curl ")]
 JSON_EXAMPLES = [json.loads(text) for kind, text in BLOCKS if kind == "json"]
-COMMANDS = re.findall(r"^uv run manage\.py (.+)$", DOC, re.MULTILINE)
+COMMANDS = re.findall(r"^uv run --no-dev manage\.py (.+)$", DOC, re.MULTILINE)
 
 
 def run_curl(curl: str, **variables: str) -> httpx.Response:
