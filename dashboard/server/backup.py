@@ -70,6 +70,8 @@ def create(file: Path) -> None:
             os.link(part, file)  # a rename would replace a file
         except FileExistsError:
             raise BackupError(f"{file} exists already.") from None
+        except OSError as error:  # such as a share without hard links
+            raise BackupError(f"Cannot create {file}: {error.strerror}.") from error
     finally:
         os.close(handle)
         part.unlink(missing_ok=True)
