@@ -51,7 +51,7 @@ _text = MessageTable(
         "rate_limited": gettext_lazy("Not sent: rate limited by Northflank until %(time)s."),
         "not_sent": gettext_lazy("Not sent: %(why)s"),
         "refused": gettext_lazy("Northflank refused: %(answer)s"),
-        "retried": gettext_lazy("No effect after %(time)s; the abort was resent."),
+        "retried": gettext_lazy("No effect after %(time)s; the abort was retried."),
         "too_late": gettext_lazy(
             "Too late: the run had finished (%(status)s) before the abort arrived."
         ),
@@ -61,7 +61,7 @@ _text = MessageTable(
         "run_missing": gettext_lazy("The run no longer existed when the abort arrived."),
         "run_missing_unsent": gettext_lazy("The run no longer existed; the abort was not sent."),
         "doubtful": gettext_lazy("The abort may not have arrived. %(answer)s"),
-        "no_resend": gettext_lazy("It is not resent automatically. You can resend it."),
+        "no_resend": gettext_lazy("It is not resent automatically. You can retry it."),
         "resend": gettext_lazy(
             "It is resent if the run continues (sent %(n)d of at most %(most)d times)."
         ),
@@ -73,7 +73,7 @@ _text = MessageTable(
         "lost_repeatedly": gettext_lazy(
             "Abort probably lost: it was sent %(n)d times, but the run continued."
         ),
-        "can_resend": gettext_lazy("You can resend it."),
+        "can_retry": gettext_lazy("You can retry it."),
         "aborted": gettext_lazy("Aborted after %(time)s."),
         "removed": gettext_lazy(
             "Outcome unknown: Northflank removed the run %(time)s after the request."
@@ -211,7 +211,7 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
         text = _text("lost_but_stopped", status=status_label(run.status))
         return AbortMessage(text, _tone(run))
     text = _text("lost_repeatedly" if abort.send_count > 1 else "lost", n=abort.send_count)
-    retry_hint = _text("can_resend") if run.in_flight else ""
+    retry_hint = _text("can_retry") if run.in_flight else ""
     return AbortMessage(join_texts(text, retry_hint), "bad")
 
 

@@ -44,7 +44,7 @@ _text = MessageTable(
             "Probably lost: the run continued. Not resent: %(text)s"
         ),
         "answered_late_detail": gettext_lazy("Late response from Northflank: %(text)s"),
-        "retried_detail": gettext_lazy("Resent by %(text)s"),
+        "retried_detail": gettext_lazy("Retried by %(text)s"),
     }
 )
 

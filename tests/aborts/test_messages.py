@@ -190,7 +190,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         (
             abort("unknown", send_count=5),
             run(),
-            "lost_repeatedly can_resend",
+            "lost_repeatedly can_retry",
             {"n": 5},
         ),
         (

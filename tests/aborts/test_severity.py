@@ -1,4 +1,4 @@
-"""Overdue aborts: reported in time and once; resending has no side effects."""
+"""Overdue aborts: reported in time and once; retrying has no side effects."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor

@@ -307,7 +307,7 @@ def overdue_abort(run: Run, user: User) -> Abort:
     return abort
 
 
-def test_overdue_abort_can_be_resent(
+def test_overdue_abort_can_be_retried(
     stuck_run: Run, sign_in: OpenPage, world: Live, manager: User
 ) -> None:
     first = overdue_abort(stuck_run, manager)

@@ -99,7 +99,7 @@ class KillScenario:
         """Submit an abort, or a retry, and return whether it was answered."""
         data = {
             "csrfmiddlewaretoken": token(client),
-            "resend": str(retry_of.pk) if retry_of else "",
+            "retry_of": str(retry_of.pk) if retry_of else "",
         }
         with contextlib.suppress(httpx.TransportError):
             answer = client.post(abort_path(run.id), data=data)

@@ -63,7 +63,7 @@ def assert_abort_is_consistent(
     else:
         assert abort.settled_at is not None, "an abort under way belongs to this dashboard"
         assert "run status is still aborting" not in message.plain_text
-    if row.can_resend and abort.settled_at is None:
+    if row.can_retry and abort.settled_at is None:
         assert abort.is_awaiting_northflank, "an abort that was never sent cannot be retried"
 
     state = AbortState(abort.state)

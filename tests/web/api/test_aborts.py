@@ -255,7 +255,7 @@ def run_with_overdue_abort(live: Live, manager_api_client: httpx.Client) -> Run:
     return run
 
 
-def test_overdue_abort_with_again_is_resent(
+def test_overdue_abort_with_again_is_retried(
     live: Live, manager_api_client: httpx.Client, run_with_overdue_abort: Run
 ) -> None:
     first = Abort.objects.get()

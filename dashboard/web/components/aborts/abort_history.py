@@ -57,11 +57,11 @@ def _aborts_query() -> PreparedModels[Abort]:
 
 
 def support_text(run: Run, row: RunRow, aborts: list[Abort]) -> str:
-    """Return the text for Northflank's support if the run's abort can be resent, else nothing.
+    """Return the text for Northflank's support if the run's abort can be retried, else nothing.
 
     `aborts` are the run's aborts, latest first.
     """
-    if not row.can_resend:
+    if not row.can_retry:
         return ""
     latest = aborts[0] if aborts and aborts[0].settled_at is None else None
     return support_request.build(run, latest, team=links.team_slug(), now=db_threads.now())

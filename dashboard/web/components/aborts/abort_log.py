@@ -109,7 +109,7 @@ CATEGORIES = {
         "question",
         Q(state=AbortState.UNKNOWN, settled_at__isnull=False),
     ),
-    "retried": Category(gettext_lazy("Resent"), "neutral", "retry", Q(state=AbortState.RETRIED)),
+    "retried": Category(gettext_lazy("Retried"), "neutral", "retry", Q(state=AbortState.RETRIED)),
 }
 
 

@@ -78,10 +78,10 @@ def visible_items(bulk_abort_pk: int, permissions: Permissions) -> list[BulkAbor
 def load_outcomes(items: Collection[BulkAbortItem]) -> list[ItemOutcome]:
     """Return the outcome of each item, in order. Items must be loaded with run and abort."""
     # A retried abort is represented by the run's latest abort.
-    resent_runs = [
+    retried_runs = [
         item.run for item in items if item.abort and item.abort.state == AbortState.RETRIED
     ]
-    latest = run_row.latest_aborts(resent_runs) if resent_runs else {}
+    latest = run_row.latest_aborts(retried_runs) if retried_runs else {}
     return [
         bulk_abort_messages.describe(
             BulkAbortItemResult(item.result),

@@ -128,7 +128,7 @@ class RunRow:
     is_abortable: bool
     is_selectable: bool  # for a bulk abort: in flight, and no abort under way
     abort_severity: int  # a models.severity.Severity
-    can_resend: bool  # the abort under way is so overdue that it can be resent
+    can_retry: bool  # the abort under way is so overdue that another can be requested
     may_abort: bool
     denied_reason: Message | str
 
@@ -204,7 +204,7 @@ def build_row(
         if abort is not None and abort.settled_at is None
         else is_aborting
     )
-    can_resend = run.in_flight and is_waiting and run.abort_severity >= Severity.CRITICAL
+    can_retry = run.in_flight and is_waiting and run.abort_severity >= Severity.CRITICAL
     is_doubtful = abort is not None and abort.is_unconfirmed and run.status != "aborting"
     return RunRow(
         key=run.pk,
@@ -244,10 +244,10 @@ def build_row(
         step_tone=display.tone,
         abort=_abort_line(abort, run),
         acknowledgements=acknowledged_by.active(active_acknowledgements),
-        is_abortable=run.in_flight and (can_resend or is_doubtful or not is_aborting),
+        is_abortable=run.in_flight and (can_retry or is_doubtful or not is_aborting),
         is_selectable=run.in_flight and not is_aborting,
         abort_severity=run.abort_severity,
-        can_resend=can_resend,
+        can_retry=can_retry,
         may_abort=permission.allowed,
         denied_reason=permission.denied_reason,
     )

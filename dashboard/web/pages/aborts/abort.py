@@ -54,7 +54,7 @@ def abort(
     try:
         abort_request = reason_form.abort_request(request, reason, user_permissions)
         abort_result = aborts.request_abort(
-            run, abort_request, retry_of_pk=_resent_abort_pk(request), mark_sent=True
+            run, abort_request, retry_of_pk=_retried_abort_pk(request), mark_sent=True
         )
     except aborts.NotAllowed as error:
         return errors.forbidden(request, str(error))
@@ -71,9 +71,9 @@ def abort(
     )
 
 
-def _resent_abort_pk(request: HttpRequest) -> int | None:
+def _retried_abort_pk(request: HttpRequest) -> int | None:
     """Return the key of the abort that the form asks to retry, or None."""
-    return keys.parse_pk(request.POST.get("resend", ""))
+    return keys.parse_pk(request.POST.get("retry_of", ""))
 
 
 def _render_missing_reason(
@@ -108,7 +108,7 @@ def _render_confirmation(
         "row": row,
         "blocked_reason": blocked_reason,
         "shown_abort": row.abort if open_abort and not blocked_reason else None,
-        "resend_pk": open_abort.pk if open_abort and row.can_resend else None,
+        "retry_of": open_abort.pk if open_abort and row.can_retry else None,
         "queued_behind_count": len(related_runs.queued_behind),
         "skipped_meanwhile": related_runs.skipped_text,
         "view": request.GET.get("view", ""),

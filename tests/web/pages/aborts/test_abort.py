@@ -328,13 +328,13 @@ def test_abort_at_warning_severity_has_no_button_and_no_next_steps(
     assert "longer than 3 min" in text_of(select_one(html, ".abort-line"))
 
 
-def test_abort_at_critical_severity_offers_resend_and_next_steps(
+def test_abort_at_critical_severity_offers_retry_and_next_steps(
     get_page: GetPage, run: Run, stage: Stage, manager: User
 ) -> None:
     overdue_abort(run, manager, 2)
     factories.run(stage, status="queued", name="Hotfix", started_at=None, created_at=timezone.now())
     html = get_page(factories.address(run))
-    assert text_of(select_one(html, "[data-abort]")) == "Resend"
+    assert text_of(select_one(html, "[data-abort]")) == "Retry"
     steps = text_of(select_one(html, ".next-steps"))
     assert "1 run queued behind it: Hotfix." in steps
     assert all(part in steps for part in ("Run: r-1", "Project: shop", "Stage: Production"))
@@ -351,7 +351,7 @@ def test_support_request_excludes_user_and_reason(
     assert "manager" not in text
 
 
-def test_next_steps_for_viewer_name_who_may_resend(
+def test_next_steps_for_viewer_name_who_may_retry(
     viewer_client: Client, run: Run, manager: User
 ) -> None:
     overdue_abort(run, manager, 2)
@@ -360,22 +360,22 @@ def test_next_steps_for_viewer_name_who_may_resend(
     assert "Release managers" in text_of(select_one(html, ".next-steps"))
 
 
-def test_resend_confirmation_announces_fresh_read(
+def test_retry_confirmation_announces_fresh_read(
     get_page: GetPage, run: Run, manager: User
 ) -> None:
     abort = overdue_abort(run, manager, 2)
     html = get_page(factories.address(run, "abort"), **HTMX)
-    assert text_of(select_one(html, "h1")) == "Resend the abort of “Nightly”?"
+    assert text_of(select_one(html, "h1")) == "Retry the abort of “Nightly”?"
     assert "checked first" in text_of(html)
-    assert select_one(html, "[name=resend]").attributes["value"] == str(abort.pk)
+    assert select_one(html, "[name=retry_of]").attributes["value"] == str(abort.pk)
 
 
-def test_foreign_abort_at_critical_severity_offers_resend(get_page: GetPage, run: Run) -> None:
+def test_foreign_abort_at_critical_severity_offers_retry(get_page: GetPage, run: Run) -> None:
     past = timezone.now() - timedelta(minutes=15)
     factories.change(run, status="aborting", abort_severity=2, status_since=past)
     html = get_page(factories.address(run))
     assert "requested outside this dashboard" in text_of(select_one(html, ".abort-line"))
-    assert text_of(select_one(html, "[data-abort]")) == "Resend"
+    assert text_of(select_one(html, "[data-abort]")) == "Retry"
 
 
 # --- messages ----------------------------------------------------------------------------------
@@ -413,6 +413,6 @@ def test_unconfirmed_abort_followed_by_aborting_is_attributed_to_us(
         assert "requested outside this dashboard" not in text
 
 
-def test_unsent_abort_offers_no_resend(get_page: GetPage, run: Run, manager: User) -> None:
+def test_unsent_abort_offers_no_retry(get_page: GetPage, run: Run, manager: User) -> None:
     overdue_abort(run, manager, 2, state="requested")
     assert get_page(factories.address(run)).css("[data-abort], .next-steps") == []
