@@ -144,10 +144,12 @@ class StageTimingAdmin(ModelAdmin):
 def _step_durations(timing: StageTiming, keys: Iterable[str]) -> str:
     durations_by_step = {key: timing.observed_step(key) for key in sorted(keys)}
     lines = [
-        f"{key}: {_format_typical(usual)}" for key, usual in durations_by_step.items() if usual
+        f"{key}: {_format_typical(typical)}"
+        for key, typical in durations_by_step.items()
+        if typical
     ]
     return "\n".join(lines) or _("none known")
 
 
-def _format_typical(usual: TypicalDuration | None) -> str:
-    return durations.format_typical(usual) if usual else ""
+def _format_typical(typical: TypicalDuration | None) -> str:
+    return durations.format_typical(typical) if typical else ""

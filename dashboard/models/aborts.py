@@ -38,14 +38,20 @@ class AbortState(models.TextChoices):
     RETRIED = "retried"  # had no effect, and a user requested it again
 
 
-_S = AbortState
 TRANSITIONS: dict[AbortState, frozenset[AbortState]] = {
-    _S.REQUESTED: frozenset(
-        {_S.ACCEPTED, _S.CONCLUDED, _S.NOT_SENT, _S.REFUSED, _S.TOO_LATE, _S.UNKNOWN}
+    AbortState.REQUESTED: frozenset(
+        {
+            AbortState.ACCEPTED,
+            AbortState.CONCLUDED,
+            AbortState.NOT_SENT,
+            AbortState.REFUSED,
+            AbortState.TOO_LATE,
+            AbortState.UNKNOWN,
+        }
     ),
-    _S.ACCEPTED: frozenset({_S.CONCLUDED, _S.RETRIED}),
+    AbortState.ACCEPTED: frozenset({AbortState.CONCLUDED, AbortState.RETRIED}),
     # It may not have arrived: resending it starts again at REQUESTED.
-    _S.UNKNOWN: frozenset(_S),
+    AbortState.UNKNOWN: frozenset(AbortState),
 }
 
 
@@ -91,7 +97,7 @@ class AbortQuerySet(models.QuerySet["Abort"]):
             abort=OuterRef("pk"), event_type=EventType.ABORTING
         )
         was_accepted = Q(answer_status=200) | Q(outcome="aborted") | Exists(aborting_events)
-        states = [_S.ACCEPTED, _S.CONCLUDED, _S.RETRIED]
+        states = [AbortState.ACCEPTED, AbortState.CONCLUDED, AbortState.RETRIED]
         return self.filter(was_accepted, state__in=states)
 
     def latest_by_run(self, run_pks: Iterable[int]) -> "dict[int, Abort]":
@@ -101,7 +107,9 @@ class AbortQuerySet(models.QuerySet["Abort"]):
     def settle_for_removed_run(self, run_pk: int, at: datetime) -> None:
         """Settle the open abort of a removed run, unless it is being sent; its outcome is empty."""
         for abort in self.open().filter(run=run_pk).exclude(state=AbortState.REQUESTED):
-            abort.transition(_S.CONCLUDED, EventType.CONCLUDED, at, outcome="", settled_at=at)
+            abort.transition(
+                AbortState.CONCLUDED, EventType.CONCLUDED, at, outcome="", settled_at=at
+            )
 
 
 class Abort(AuditedRequest):
@@ -180,11 +188,16 @@ class Abort(AuditedRequest):
             return
         elif concluded:
             self.transition_with_run(
-                _S.CONCLUDED, EventType.CONCLUDED, at, detail=status, outcome=status, settled_at=at
+                AbortState.CONCLUDED,
+                EventType.CONCLUDED,
+                at,
+                detail=status,
+                outcome=status,
+                settled_at=at,
             )
         elif status == "aborting":
             if self.state == AbortState.UNKNOWN:
-                self.transition_with_run(_S.ACCEPTED, EventType.ABORTING, at)
+                self.transition_with_run(AbortState.ACCEPTED, EventType.ABORTING, at)
             elif self.answer != status:  # else the acceptance event records it
                 self.add_event(EventType.ABORTING, at)
 

@@ -201,7 +201,9 @@ class StageTiming(FastLoading):
         self.observed_run_median, self.observed_run_p95 = _to_seconds(run)
         self.observed_queue_median, self.observed_queue_p95 = _to_seconds(queue)
         if steps is not None:
-            self.observed_steps = {key: list(_to_seconds(usual)) for key, usual in steps.items()}
+            self.observed_steps = {
+                key: list(_to_seconds(typical)) for key, typical in steps.items()
+            }
         self.approval_keys = sorted(approvals)
         self.observed_at = at
         update_row(StageTiming, self.pk, **{name: getattr(self, name) for name in _OBSERVED_FIELDS})

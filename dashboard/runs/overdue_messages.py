@@ -73,7 +73,7 @@ def describe(
     if not severity:
         return None
     label, tone, glyph = _DISPLAYS[Severity(severity)]
-    timer = next((clock for clock in timers if clock.reason == reason), None)
+    timer = next((timer for timer in timers if timer.reason == reason), None)
     statement = _statement(reason, timer, Severity(severity))
     text = short_text = _text("sentence", statement=statement)
     if timer and timer.typical:

@@ -214,10 +214,10 @@ def _in_flight_query() -> PreparedModels[Run]:
 
 def _overdue_texts(run: Run, baseline: StageTiming) -> list[tuple[overdue.OverdueReason, str]]:
     # Compared as text: a baseline that moves slightly with each success must not update pages.
-    clocks = overdue.timers(run, _decode_steps(run), baseline)
+    timers = overdue.timers(run, _decode_steps(run), baseline)
     return [
-        (clock.reason, durations.format_typical(clock.typical) if clock.typical else "")
-        for clock in clocks
+        (timer.reason, durations.format_typical(timer.typical) if timer.typical else "")
+        for timer in timers
     ]
 
 

@@ -163,6 +163,6 @@ def _due_approvals() -> Sum:
 
 
 def _fingerprint(condition: Q) -> tuple[Sum, Sum]:
-    """Return two sums that differ for different sets of rows that meet a condition."""
+    """Return two sums that hardly ever agree for two sets of rows that meet a condition."""
     key = Case(When(condition, then=F("pk")), default=0) if condition else F("pk")
     return Sum(key), Sum(key * key)

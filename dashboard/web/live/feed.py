@@ -137,7 +137,7 @@ class Broadcaster:
             # cost no database reads.
             return changes.encode_parts(parts.values(), version)
         try:
-            return await run_in_db_thread(_load_first_message, channel, since_version)
+            return await run_in_db_thread(_read_first_message, channel, since_version)
         except Exception as error:
             if since_version is not None:  # the next viewer tries again
                 self._first_messages.pop((channel, since_version), None)
@@ -241,7 +241,7 @@ class Broadcaster:
         self._last_sent_at, self._outage_published = last_sent_at, False
 
 
-def _load_first_message(channel: Channel, since_version: int | None) -> bytes:
+def _read_first_message(channel: Channel, since_version: int | None) -> bytes:
     change_set = changes.load_changes(since_version)
     parts = [
         *change_set.changed_parts(channel),

@@ -32,26 +32,26 @@ class Progress:
     typical_text: str  # the typical duration as text, so that reading the bar is not required
 
 
-def for_run(run: Run, clocks: Iterable[Timer]) -> Progress | None:
+def for_run(run: Run, timers: Iterable[Timer]) -> Progress | None:
     """Return a run's progress, or None if it is not in flight or has no typical duration.
 
-    `clocks` are the run's timers (see runs/overdue.py).
+    `timers` are the run's timers (see runs/overdue.py).
     """
-    clock = next((clock for clock in clocks if clock.reason in _WHOLE_RUN_REASONS), None)
-    if clock is None or clock.typical is None:
+    timer = next((timer for timer in timers if timer.reason in _WHOLE_RUN_REASONS), None)
+    if timer is None or timer.typical is None:
         return None
-    typical = clock.typical
-    critical_seconds = max((clock.critical_at - clock.started_at).total_seconds(), 1)
+    typical = timer.typical
+    critical_seconds = max((timer.critical_at - timer.started_at).total_seconds(), 1)
     return Progress(
-        started_at=clock.started_at,
-        overdue_seconds=round((clock.warning_at - clock.started_at).total_seconds()),
+        started_at=timer.started_at,
+        overdue_seconds=round((timer.warning_at - timer.started_at).total_seconds()),
         critical_seconds=round(critical_seconds),
         median_percent=min(round(100 * typical.median.total_seconds() / critical_seconds), 100),
-        typical_text=_typical_text(run, clock, typical),
+        typical_text=_typical_text(run, timer, typical),
     )
 
 
-def load_clocks(runs: Collection[Run]) -> dict[int, list[Timer]]:
+def load_timers(runs: Collection[Run]) -> dict[int, list[Timer]]:
     """Return the timers of the runs in flight among `runs`, by run key; at most two queries."""
     in_flight_runs = [run for run in runs if run.in_flight]
     if not in_flight_runs:
@@ -89,12 +89,12 @@ def _load_step_trees(runs: Iterable[Run]) -> Mapping[int, Node]:
     return {pk: msgspec.convert(tree, Node) for pk, tree in trees.items() if tree is not None}
 
 
-def _typical_text(run: Run, clock: Timer, typical: TypicalDuration) -> str:
-    if clock.reason is OverdueReason.QUEUE:
+def _typical_text(run: Run, timer: Timer, typical: TypicalDuration) -> str:
+    if timer.reason is OverdueReason.QUEUE:
         templates = _("usually waits %(time)s"), _("usually waits about %(time)s")
-    elif clock.reason is OverdueReason.APPROVAL:
+    elif timer.reason is OverdueReason.APPROVAL:
         templates = _("usually approved in %(time)s"), _("usually approved in about %(time)s")
-    elif run.started_at is not None and clock.started_at > run.started_at:  # had approval waits
+    elif run.started_at is not None and timer.started_at > run.started_at:  # had approval waits
         templates = (
             _("usually %(time)s excl. approvals"),
             _("usually about %(time)s excl. approvals"),

@@ -185,12 +185,12 @@ def build_row(
     run: Run,
     permission: Permission,
     abort: Abort | None,
-    clocks: Sequence[Timer] = (),
+    timers: Sequence[Timer] = (),
     active_acknowledgements: Sequence[Acknowledgement] = (),
 ) -> RunRow:
     """Return the row of a run.
 
-    `abort` is the run's latest abort; `clocks` are its timers (see runs/overdue.py).
+    `abort` is the run's latest abort; `timers` are its timers (see runs/overdue.py).
     """
     stage = run.stage
     pipeline = stage.pipeline
@@ -235,12 +235,12 @@ def build_row(
         duration=durations.format_duration(run.concluded_at - started_at)
         if run.concluded_at
         else "",
-        progress=progress_bar.for_run(run, clocks),
-        overdue_message=overdue_messages.describe(run.overdue_severity, run.overdue_reason, clocks)
+        progress=progress_bar.for_run(run, timers),
+        overdue_message=overdue_messages.describe(run.overdue_severity, run.overdue_reason, timers)
         if run.in_flight
         else None,
         step=run.step if run.in_flight else "",
-        short_summary=step_summary(run, clocks),
+        short_summary=step_summary(run, timers),
         step_tone=display.tone,
         abort=_abort_line(abort, run),
         acknowledgements=acknowledged_by.active(active_acknowledgements),
@@ -390,7 +390,7 @@ def _render_and_cache(
     runs = list(runs)
     if aborts is None:
         aborts = latest_aborts(runs) if runs else {}
-    clocks = progress_bar.load_clocks(runs)
+    timers = progress_bar.load_timers(runs)
     at = now()
     active_acknowledgements = acknowledgements.active_by_run(runs, at)
     rendered: dict[int, SafeString] = {}
@@ -398,7 +398,7 @@ def _render_and_cache(
     for run in runs:
         permission = permission_at(run.stage.pipeline.project_id, run.stage.name)
         acknowledged = active_acknowledgements.get(run.pk, ())
-        row = build_row(run, permission, aborts.get(run.pk), clocks.get(run.pk, ()), acknowledged)
+        row = build_row(run, permission, aborts.get(run.pk), timers.get(run.pk, ()), acknowledged)
         html = rendered[run.pk] = macros.render("run_row.html#run_row", row)
         # What was read after the run may be newer than its version: no later page has this key.
         # Acknowledgements of a failed run end without a new version of it.

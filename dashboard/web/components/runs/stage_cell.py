@@ -31,7 +31,6 @@ class StageCell:
 
     key: int
     stage: str
-    name: str
     url: str
     state: str  # "flow", "none" (no release flow) or "unknown" (not read yet)
     in_flight_count: int
@@ -128,7 +127,6 @@ def build_cells(
         cell = StageCell(
             key=stage.pk,
             stage=stage.name,
-            name=stage.name,
             url=links.stage_url(stage),
             state=cell_facts.state,
             in_flight_count=cell_facts.in_flight_count,
