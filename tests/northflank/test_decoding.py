@@ -485,6 +485,30 @@ def test_page_is_decoded_as_documented() -> None:
     assert page == Page(items=projects, has_next=True, cursor="next", omitted={Omission.NO_ID: 1})
 
 
+def test_page_counts_every_entry_with_the_id_of_an_earlier_one() -> None:
+    body = {"data": [{"id": id} for id in ("a", "b", "a", "b", "a")]}
+    page = decoding.parse_page(body, "projects", decoding.parse_project, limit=9)
+    assert page == Page(
+        (Project("a", None), Project("b", None)), False, None, {Omission.DUPLICATE_ID: 3}
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "omission"),
+    [
+        ({"id": "a"}, Omission.UNREADABLE),  # a run without its state
+        ({"id": "x" * 255}, Omission.UNREADABLE),
+        ({"id": "x" * 254 + "\0"}, Omission.NO_ID),  # none that can be used, though not too long
+        ({"id": "x" * 256}, Omission.LONG_ID),
+        ({"status": "running"}, Omission.NO_ID),
+        (7, Omission.UNREADABLE),
+    ],
+)
+def test_page_says_why_an_entry_is_omitted(entry: Any, omission: Omission) -> None:
+    page = decoding.parse_page({"data": [entry]}, "runs", decoding.parse_listed_run, limit=9)
+    assert page == Page((), False, None, {omission: 1})
+
+
 @pytest.mark.parametrize("has_next", [False, None, "true", 1])
 def test_page_has_next_only_when_true(has_next: Any) -> None:
     body = {"data": [], "pagination": {"hasNextPage": has_next}}

@@ -211,6 +211,22 @@ CASES = {
         TIMING,
         Finding(Severity.CRITICAL, OverdueReason.RUN),
     ),
+    "aborting run has the typical duration of its stage": (
+        run("aborting", started=16),
+        None,
+        TIMING,
+        Finding(Severity.WARNING, OverdueReason.RUN),
+    ),
+    "aborting run without typical duration": (run("aborting", started=59), None, None, None),
+    "approval time of an aborting run is not work": (
+        run("aborting", started=100),
+        tree(
+            node("Approval", status="success", started_at=ago(99), ended_at=ago(3)),
+            step(2, status="aborting"),
+        ),
+        TIMING,
+        None,
+    ),
     "aborting run without its step": (
         run("aborting", started=5),
         tree(step(5, started_at=ago(400))),

@@ -64,6 +64,10 @@ def test_first_reads_go_from_production_to_development() -> None:
     ]
 
 
+def test_first_reads_of_stage_with_another_name_come_after_development() -> None:
+    assert order(("Preview", 1, NEVER), ("Development", 1, NEVER)) == [1, 0]
+
+
 def test_first_reads_alternate_between_projects() -> None:
     production = "Production"
     assert order(

@@ -169,6 +169,16 @@ def test_run_with_read_steps_has_a_final_read(stage: Stage) -> None:
     assert next_reads == {"r1": at(10), "r2": None}
 
 
+def test_run_has_no_final_read_for_a_viewed_run_of_same_id_in_another_stage(stage: Stage) -> None:
+    other = Stage.objects.create(pipeline=stage.pipeline, name="Staging", next_sync_at=T0)
+    StageTiming.objects.create(stage=stage, detail_count=5)
+    mirror_list(stage, api_run())
+    mirror_list(other, api_run())
+    Run.objects.filter(stage=other).update(last_viewed_at=at(1))
+    mirror_list(stage, api_run(**ENDED), requested_at=10)
+    assert Run.objects.get(stage=stage).next_detail_sync_at is None
+
+
 def test_changed_concluded_run_is_not_read_again(stage: Stage) -> None:
     mirror_list(stage, api_run(**FAILED))
     Run.objects.update(last_viewed_at=at(1))

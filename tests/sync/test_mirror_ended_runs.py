@@ -9,10 +9,12 @@ from django.contrib.auth.models import User
 from dashboard.models import (
     Abort,
     Acknowledgement,
+    Dismissal,
     Pipeline,
     Run,
     Stage,
 )
+from dashboard.runs import dismissals
 from dashboard.sync import mirror
 from tests.support import factories
 from tests.support.world import ENDED, FAILED, T0, api_run, at, get_run, mirror_list, request_fields
@@ -96,6 +98,18 @@ def test_restored_run_adds_event_to_its_abort(stage: Stage, manager: User) -> No
         mirror_list(stage, api_run(), requested_at=30)
     later_events = Abort.objects.get().events.filter(event_type="status_changed")
     assert list(later_events.values_list("detail", "occurred_at")) == [("running", at(40))]
+
+
+def test_dismissal_ends_when_its_run_is_listed_again(stage: Stage, manager: User) -> None:
+    mirror_list(stage, api_run("r1"), api_run("r2"))
+    for run_id in ("r1", "r2"):
+        mirror.mark_removed(get_run(run_id).pk, **request_fields(20))
+        dismissals.dismiss(get_run(run_id), manager)
+    with time_machine.travel(at(40), tick=False):
+        mirror_list(stage, api_run("r1"), requested_at=30)
+    fields = "run__run_id", "restored_at", "restored_by"
+    assert list(Dismissal.objects.values_list(*fields)) == [("r1", at(40), ""), ("r2", None, "")]
+    assert (get_run("r1").in_flight, get_run("r2").in_flight) == (True, False)
 
 
 def test_changed_run_with_same_status_adds_no_abort_event(stage: Stage, manager: User) -> None:

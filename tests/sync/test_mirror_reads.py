@@ -5,11 +5,15 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.db import transaction
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 
-from dashboard.models import ChangeCounter, Run, Stage
+from dashboard.models import Abort, ChangeCounter, RequestCounter, Run, Stage
 from dashboard.northflank import Run as ApiRun
 from dashboard.northflank import Unreachable
+from dashboard.runs import abort_clock
 from dashboard.sync import mirror
 from tests.support import factories
 from tests.support.factories import node
@@ -128,6 +132,161 @@ def test_reads_that_change_nothing_reserve_no_version(stage: Stage) -> None:
     assert get_run().version == ChangeCounter.latest() == before + 1
 
 
+# --- answers to aborts ---------------------------------------------------------------------------
+
+ABORTED = {"status": "aborted", "concluded": True, "concluded_at": at(6)}
+
+
+def answer(abort: Abort, request_seq: int, *, is_latest: bool = True, **fields: Any) -> Run:
+    """Mirror the run in an answer to an abort that was sent with a request's number."""
+    with transaction.atomic():
+        return mirror.apply_abort_answer(
+            abort,
+            detail(**fields),
+            answered_at=at(9),
+            request_seq=request_seq,
+            version=ChangeCounter.reserve(1),
+            is_latest=is_latest,
+        )
+
+
+def mirror_next(stage: Stage, run: ApiRun) -> None:
+    """Mirror a list that is requested after all requests that have a number by now."""
+    mirror.apply_runs(stage.pk, [run], requested_at=at(8))
+
+
+def test_abort_answer_counts_as_newer_than_a_read_of_the_run_in_flight(
+    stage: Stage, manager: User
+) -> None:
+    mirror_next(stage, api_run())
+    abort, sent = factories.abort(get_run(), manager), RequestCounter.take_next()
+    mirror_next(stage, api_run(status="waiting"))
+    read_before_answer = RequestCounter.take_next()
+    assert answer(abort, sent, status="aborting").status == "aborting"
+    mirror.apply_runs(
+        stage.pk, [api_run(status="waiting")], requested_at=at(8), request_seq=read_before_answer
+    )
+    assert get_run().status == "aborting"
+
+
+def test_abort_answer_counts_as_newer_than_an_earlier_read_of_the_ended_run(
+    stage: Stage, manager: User
+) -> None:
+    mirror_next(stage, api_run(**ENDED))
+    abort, sent = factories.abort(get_run(), manager), RequestCounter.take_next()
+    read_before_answer = RequestCounter.take_next()
+    answer(abort, sent, **ABORTED)
+    mirror.apply_runs(
+        stage.pk, [api_run(**ENDED)], requested_at=at(8), request_seq=read_before_answer
+    )
+    assert get_run().status == "aborted"
+
+
+def test_abort_answer_does_not_undo_an_end_that_was_read_later(stage: Stage, manager: User) -> None:
+    mirror_next(stage, api_run())
+    abort, sent = factories.abort(get_run(), manager), RequestCounter.take_next()
+    mirror_next(stage, api_run(**ABORTED))
+    run = answer(abort, sent, status="aborting", steps=node(label="migrate"))
+    assert (run.status, run.concluded) == ("aborted", True)
+    assert (get_run().status, get_run().concluded) == ("aborted", True)
+    assert get_run().steps["label"] == "migrate"
+
+
+def test_abort_answer_older_than_the_final_read_still_marks_the_run_as_changed_and_due(
+    stage: Stage, manager: User
+) -> None:
+    mirror_next(stage, api_run("other"))
+    mirror_next(stage, api_run())
+    abort, sent = factories.abort(get_run(), manager), RequestCounter.take_next()
+    mirror.apply_detail(stage.pk, detail(steps=node(label="last"), **ABORTED), requested_at=at(8))
+    answer(abort, sent, status="aborting", steps=node(label="migrate"))
+    run = get_run()
+    assert (run.status, run.steps["label"]) == ("aborted", "last")
+    assert (run.version, run.next_detail_sync_at) == (ChangeCounter.latest(), at(9))
+    assert get_run("other").next_detail_sync_at is None
+
+
+def test_abort_answer_with_the_end_of_the_run_settles_the_abort_given(
+    stage: Stage, manager: User
+) -> None:
+    mirror_next(stage, api_run())
+    abort = factories.abort(get_run(), manager)
+    answer(abort, RequestCounter.take_next(), **ABORTED)
+    assert (abort.state, abort.outcome) == ("concluded", "aborted")  # as stored
+    assert Abort.objects.get().state == "concluded"
+
+
+def test_late_answer_to_an_earlier_abort_settles_the_latest_abort(
+    stage: Stage, manager: User
+) -> None:
+    mirror_next(stage, api_run())
+    earlier = factories.abort(get_run(), manager, "unknown", settled_at=at(1))
+    factories.abort(get_run(), manager)
+    answer(earlier, RequestCounter.take_next(), is_latest=False, **ABORTED)
+    states = Abort.objects.order_by("pk").values_list("state", "outcome")
+    assert list(states) == [("unknown", ""), ("concluded", "aborted")]
+
+
+def test_run_that_an_abort_answer_has_ended_comes_with_its_stage(
+    stage: Stage, manager: User, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    mirror_next(stage, api_run())
+    factories.abort(get_run(), manager)
+    abort = Abort.objects.select_related("run__stage__pipeline__project").get()
+    run = answer(abort, RequestCounter.take_next(), **ABORTED)
+    with django_assert_num_queries(0):  # as whoever awaits the answer may not query
+        assert (run.stage.pipeline.project.slug, run.ended_at) == ("shop", at(6))
+
+
+# --- when an abort began -------------------------------------------------------------------------
+
+
+def test_update_time_at_the_time_of_the_read_is_when_the_abort_began(stage: Stage) -> None:
+    mirror_list(stage, api_run(status="aborting", updated_at=at(9)), requested_at=9)
+    assert get_run().aborting_since == at(9)
+
+
+def test_new_aborting_run_without_creation_time_began_aborting_at_its_update(stage: Stage) -> None:
+    mirror_list(stage, api_run(status="aborting", created_at=None), requested_at=9)
+    assert get_run().aborting_since == at(-50)
+
+
+def test_update_time_before_the_creation_known_is_not_when_the_abort_began(stage: Stage) -> None:
+    mirror_list(stage, api_run(status="aborting", updated_at=None))
+    lacking = api_run(status="aborting", created_at=None, updated_at=at(-70))
+    mirror_list(stage, lacking, requested_at=9)
+    assert get_run().aborting_since is None
+
+
+def test_update_time_before_a_creation_after_the_last_read_is_not_when_the_abort_began(
+    stage: Stage,
+) -> None:
+    created_later = {"created_at": at(20)}  # by Northflank's clock
+    mirror_list(stage, api_run(**created_later))
+    aborting = api_run(status="aborting", updated_at=at(10), **created_later)
+    mirror_list(stage, aborting, requested_at=30)
+    assert get_run().aborting_since is None
+
+
+def test_status_other_than_aborting_has_no_start_of_an_open_abort(
+    stage: Stage, manager: User
+) -> None:
+    mirror_list(stage, api_run())
+    factories.abort(get_run(), manager, requested_at=at(1))
+    mirror_list(stage, api_run(status="waiting"), requested_at=9)
+    assert get_run().aborting_since is None
+
+
+def test_abort_of_a_run_first_read_aborting_leaves_its_start_approximate(
+    stage: Stage, manager: User
+) -> None:
+    mirror_next(stage, api_run(status="aborting", updated_at=None))
+    abort = factories.abort(get_run(), manager, requested_at=at(9), already_aborting_since=at(8))
+    answer(abort, RequestCounter.take_next(), status="aborting", name="Renamed", updated_at=None)
+    assert get_run().name == "Renamed"
+    assert abort_clock.northflank_start(get_run()).is_approximate
+
+
 # --- what is due ----------------------------------------------------------------------------------
 
 
@@ -141,14 +300,16 @@ def test_runs_missing_from_a_list_without_a_number_are_due(stage: Stage) -> None
 def test_runs_of_reappeared_stages_are_read_again(stage: Stage) -> None:
     mirror_list(stage, *(api_run(f"in flight {number}") for number in range(2)))
     mirror_list(stage, api_run("ended", **ENDED), api_run("no longer tracked"), api_run("other"))
+    mirror_list(stage, api_run("ended and removed", **ENDED))
     mirror_list(factories.stage("Staging", parent=stage.pipeline), api_run("elsewhere"))
     runs = Run.objects.all()
     runs.filter(run_id="in flight 1").update(next_detail_sync_at=LONG_AGO)
     runs.filter(run_id="no longer tracked").update(in_flight=False, removed_at=at(1))
+    runs.filter(run_id="ended and removed").update(removed_at=at(1))
     runs.filter(run_id="other").update(in_flight=False)
     mirror.schedule_reread(Stage.objects.filter(pk=stage.pk), at(20))
     assert dict(runs.values_list("run_id", "next_detail_sync_at")) == {
-        "in flight 0": at(20), "in flight 1": LONG_AGO, "ended": None,
+        "in flight 0": at(20), "in flight 1": LONG_AGO, "ended": None, "ended and removed": None,
         "no longer tracked": at(20), "other": None, "elsewhere": None,
     }  # fmt: skip
 

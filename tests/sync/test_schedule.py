@@ -20,12 +20,14 @@ def facts(
     in_flight: int = 0,
     watched: float | None = None,
     changed: float | None = None,
+    missing: float | None = None,
 ) -> StageFacts:
     return StageFacts(
         has_flow,
         in_flight,
         None if watched is None else at(-watched),
         None if changed is None else at(-changed),
+        None if missing is None else at(-missing),
     )
 
 
@@ -73,6 +75,29 @@ def test_stage_classes_are_ordered_by_interval() -> None:
 HOURS = 3600.0
 
 
+@pytest.mark.parametrize(
+    ("has_flow", "missing", "lost"),
+    [
+        (False, 0, True),
+        (False, 24 * HOURS - 1, True),
+        (False, 24 * HOURS, False),
+        (False, None, False),  # it never had one
+        (True, 1, False),  # not found once: not yet believed
+        (None, 1, False),
+    ],
+)
+def test_stage_has_lost_its_flow_for_a_day(
+    has_flow: bool | None, missing: float | None, lost: bool
+) -> None:
+    subject = facts(has_flow=has_flow, missing=missing)
+    assert schedule.has_lost_flow(has_flow, subject.missing_since, T0) is lost
+
+
+def test_stage_that_lost_its_flow_is_read_like_an_idle_one_for_a_day() -> None:
+    assert class_of(has_flow=False, missing=24 * HOURS - 1) is StageClass.IDLE
+    assert class_of(has_flow=False, missing=24 * HOURS) is StageClass.NO_FLOW
+
+
 # For 900 requests an hour: 0.25 a second
 @pytest.mark.parametrize(
     ("demand", "webhook_alive", "tracking", "discovery"),
@@ -111,6 +136,11 @@ def test_plan_fits_demand_to_rate(
 ) -> None:
     plan = schedule.make_plan(demand, 0.25, webhook_alive=webhook_alive)
     assert (plan.tracking, plan.discovery) == pytest.approx((tracking, discovery))
+
+
+@pytest.mark.parametrize("has_gaps", [True, False])
+def test_plan_says_whether_stages_have_gaps(has_gaps: bool) -> None:
+    assert schedule.make_plan(Demand(1, 1, has_gaps=has_gaps), 0.25).has_gaps is has_gaps
 
 
 def test_plan_by_default_expects_no_webhooks() -> None:

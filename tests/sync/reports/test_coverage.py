@@ -11,7 +11,7 @@ from dashboard.sync.reports import read_totals
 from dashboard.sync.reports.coverage import Coverage
 from dashboard.sync.schedule import estimate_seconds
 from dashboard.upstream import rate_budget as rules
-from dashboard.upstream.rate_budget import RateLimitWindow
+from dashboard.upstream.rate_budget import RateLimitWindow, ReadBudget
 from tests.support import factories
 from tests.support.messages import keys, keys_and_params
 from tests.support.world import T0, at
@@ -146,6 +146,40 @@ def test_seconds_to_read_follows_budget(
     seconds = estimate_seconds(reads, spend, 1000)
     assert seconds is not None
     assert minimum <= seconds <= maximum
+
+
+# Of a hundred requests sixty are for first reads at once (twelve a second), and ten more follow at
+# the even rate in the rest of the hour.
+HOUR = ReadBudget(100, 3600, in_flight_requests=40)
+
+
+@pytest.mark.parametrize(
+    ("reads", "read_budget", "seconds"),
+    [
+        (0, HOUR, 0),
+        (12, HOUR, 1),
+        (60, HOUR, 5),
+        (61, HOUR, 360),  # the last one waits for its turn
+        (65, HOUR, 1800),
+        (65, replace(HOUR, burst=9), 1800),
+        (65, replace(HOUR, margin=10, burst=4), 1800),  # what is left of the margin may be used
+        (100, ReadBudget(100, 3600), 100 / 12),  # nothing is left for later
+        (7, ReadBudget(10, 1, in_flight_requests=4), 1),  # the last second of a window
+        (12, ReadBudget(0, 600, margin=10), 601),  # the next window
+    ],
+)
+def test_seconds_to_read_are_those_at_once_and_at_even_rate(
+    reads: int, read_budget: ReadBudget, seconds: float
+) -> None:
+    assert estimate_seconds(reads, read_budget, 1000) == pytest.approx(seconds)
+
+
+def test_seconds_to_read_are_at_most_a_week() -> None:
+    # Of 400 requests an hour 300 are for first reads at once, and 25 more follow.
+    read_budget = ReadBudget(400, 3600, in_flight_requests=100)
+    hours = 7 * 24
+    assert estimate_seconds(325 * hours, read_budget, 400) == hours * 3600
+    assert estimate_seconds(325 * hours + 1, read_budget, 400) is None
 
 
 def test_seconds_to_read_too_many_is_none() -> None:
