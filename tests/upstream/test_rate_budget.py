@@ -275,6 +275,25 @@ def test_pause_until_window_end_sets_remaining_to_zero() -> None:
     assert (after.remaining, after.backoff_until) == (0, at(1800))
 
 
+@pytest.mark.parametrize(("reset_seconds", "remaining"), [(35, 0), (36, 985)])
+def test_pause_until_half_a_minute_before_window_end_sets_remaining_to_zero(
+    reset_seconds: float, remaining: int
+) -> None:
+    current = window(985, own_requests=15, reset_seconds=reset_seconds)
+    assert rules.after_rate_limited(current, 5, T0).remaining == remaining
+
+
+def test_refusal_at_window_end_keeps_counts_of_the_window() -> None:
+    current = window(985, own_requests=15, reset_seconds=10)
+    assert rules.after_rate_limited(current, 5, at(10)).remaining == 985
+
+
+def test_second_refusal_lengthens_the_pause_before_any_answer() -> None:
+    first = rules.after_rate_limited(None, 5, T0)
+    second = rules.after_rate_limited(first, 5, at(6))
+    assert (first.refusals, second.refusals, second.backoff_until) == (1, 2, at(16))
+
+
 def test_refusal_keeps_own_request_count() -> None:
     assert rules.after_rate_limited(window(900, own_requests=1100), 1800, T0).own_requests == 1100
 
@@ -436,6 +455,11 @@ def test_next_hour_budget_expects_same_other_usage() -> None:
     next_spend = spend.next_window(1000)
     assert (next_spend.requests, next_spend.seconds, next_spend.other_requests) == (900, 3600, 600)
     assert next_spend.first_read_requests == 125
+
+
+def test_next_window_has_the_rate_of_others_in_the_last_seconds() -> None:
+    assert ReadBudget(10, 1.5, other_requests=3).next_window(1000).other_requests == 7200
+    assert ReadBudget(10, 0.1, other_requests=3).next_window(1000).other_requests == 10_800
 
 
 # Pace
