@@ -22,6 +22,8 @@ from dashboard.db.prepared import CombinedQuery
 from dashboard.models import Grant, Run, Stage
 from dashboard.models.accounts.api_tokens import Scope
 from dashboard.models.runs import ChangeCounter
+from dashboard.northflank import Page
+from dashboard.northflank import Project as ApiProject
 from dashboard.sync import (
     catalog,
     clock_correction,
@@ -161,6 +163,9 @@ def chores() -> dict[str, Work]:
 
     latest_sign_in_key = CombinedQuery([break_glass.latest_sign_in_key()])
 
+    project = busy.pipeline.project
+    renamed = Page((ApiProject(project.slug, f"{project.name} 2"),), True, None)
+
     def plan() -> Any:
         return worker.plan_reads(budget_store.load(now), now)
 
@@ -171,6 +176,7 @@ def chores() -> dict[str, Work]:
         "lease runs": lambda: leases.claim_runs(now, 8),
         "lease stages": lambda: leases.claim_stages(now, plan(), 8),
         "lease lists": lambda: catalog.claim_due(now),
+        "rename a project": lambda: catalog.mirror_projects(renamed, now=now),
         "overdue": lambda: overdue_checker.check_runs(now),
         "clock": lambda: clock_correction.correct_timestamps(now),
         "webhook": lambda: webhook_status.load(now),

@@ -178,14 +178,16 @@ def _update_severities(now: datetime) -> None:
     """Raise the severity of runs with an overdue or lost abort, and reset it for other runs."""
     # Read first: another worker may lose an abort, and raise its run, while the aborts are read.
     raised_runs = Run.objects.in_flight().filter(abort_severity__gt=Severity.OK)
-    raised = set(raised_runs.values_list("pk", flat=True))
+    raised = dict(raised_runs.values_list("pk", "abort_severity"))
     severities = {pk: severity.classify(at, now) for pk, at in _overdue_since(now).items()}
     severities |= dict.fromkeys(_runs_with_lost_aborts(now), Severity.CRITICAL)
     _raise_severities(severities)
     # A run that was aborting and now continues without an abort is no longer overdue in it.
-    for run_pk in sorted(raised - severities.keys()):
+    for run_pk in sorted(raised.keys() - severities.keys()):
         with transaction.atomic():
-            mark_changed([run_pk], abort_severity=Severity.OK)
+            ChangeCounter.reserve(0)
+            if raised_runs.filter(pk=run_pk, abort_severity=raised[run_pk]).exists():
+                mark_changed([run_pk], abort_severity=Severity.OK)
 
 
 def _overdue_since(now: datetime) -> dict[int, datetime]:
@@ -214,7 +216,8 @@ def _raise_severities(severities: Mapping[int, Severity]) -> None:
             continue
         with transaction.atomic():
             ChangeCounter.reserve(0)  # so that only one of several workers reports it
-            if not Run.objects.filter(pk=run.pk, abort_severity__lt=new_severity).exists():
+            lower = Run.objects.in_flight().filter(pk=run.pk, abort_severity__lt=new_severity)
+            if not lower.exists():  # or the run has ended meanwhile
                 continue
             mark_changed([run.pk], abort_severity=new_severity)
         log.warning("abort.overdue", run=run.run_id, severity=new_severity.name.lower())

@@ -70,8 +70,10 @@ def create(file: Path) -> None:
             os.link(part, file)  # a rename would replace a file
         except FileExistsError:
             raise BackupError(f"{file} exists already.") from None
-        except OSError as error:  # such as a share without hard links
-            raise BackupError(f"Cannot create {file}: {error.strerror}.") from error
+        except OSError as error:
+            raise BackupError(
+                f"Cannot create {file}: {error.strerror}. Some shares lack hard links."
+            ) from error
     finally:
         os.close(handle)
         part.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """One `serve` at a time on a SQLite database.
 
-A second one would take over aborts that the first is sending, and send them again; migrations and a
-new sandbox database would pull the file from under it.
+A second one would take over aborts that the first is sending, and send them again. Its migrations
+or its new sandbox database would change or replace the file that the first uses.
 """
 
 import fcntl
@@ -21,7 +21,8 @@ def acquire() -> None:
     folder that is read-only. SQLite's own locks are left alone: the lock is on a file beside.
     """
     name = str(connection.settings_dict["NAME"])
-    handle = os.open(f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)  # open as long as the process
+    lock_name = f"{os.path.realpath(name)}.lock"
+    handle = os.open(lock_name, os.O_RDWR | os.O_CREAT, 0o600)  # open until the process ends
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

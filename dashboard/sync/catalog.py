@@ -1,6 +1,6 @@
 """Mirror projects, pipelines and stages; removed ones keep their history."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -8,15 +8,16 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import BigIntegerField, DateTimeField, Exists, OuterRef, Q, QuerySet
+from django.db.models import BigIntegerField, DateTimeField, QuerySet
 
 from dashboard.db.prepared import NOW, Parameter, PreparedModels, PreparedUpdate, update_row
 from dashboard.models import Abort, CatalogSync, ChangeCounter, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
-from dashboard.models.runs import RunQuerySet, mark_changed
+from dashboard.models.runs import mark_changed
 from dashboard.northflank import Page, ReleaseFlow
 from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.northflank import Project as ApiProject
+from dashboard.runs import acknowledgement_rules
 from dashboard.sync import mirror
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 LEASE = timedelta(minutes=2)  # a long list takes several requests
 # An entry is removed once two complete lists at least this far apart lack it.
 REMOVAL_CONFIRMATION_TIME = timedelta(minutes=5)
+NEWEST_ABORTS = 100  # the first page of the abort log, and more
 
 
 def start(now: datetime) -> None:
@@ -60,7 +62,7 @@ def mirror_projects(
             for project in Project.objects.filter(slug__in=fields_by_slug, catalog_sync=None)
         )
         if renamed:
-            _mark_changed(Run.objects.filter(stage__pipeline__project__in=renamed), now)
+            _mark_renamed("stage__pipeline__project", renamed, now)
         if reappeared:
             mirror.schedule_reread(Stage.objects.filter(pipeline__project__in=reappeared), now)
         if configured:
@@ -97,7 +99,7 @@ def mirror_pipelines(
             for name in StageName
         )
         if renamed:
-            _mark_changed(Run.objects.filter(stage__pipeline__in=renamed), now)
+            _mark_renamed("stage__pipeline", renamed, now)
         if reappeared:
             mirror.schedule_reread(Stage.objects.filter(pipeline__in=reappeared), now)
         unlisted = project.pipelines.exclude(slug__in=fields_by_slug)
@@ -139,15 +141,22 @@ def _update_entries(
     return reappeared, renamed, [slug for slug in fields_by_slug if slug not in by_slug]
 
 
-def _mark_changed(runs: RunQuerySet, now: datetime) -> None:
-    """Give new versions to those runs of renamed entries that are listed among runs of others.
+def _mark_renamed(place: str, keys: Collection[int], now: datetime) -> None:
+    """Give new versions to those runs of renamed entries that pages list among runs of others.
 
-    The list of a stage shows new names at once; those over all stages have runs in flight, of the
-    last day, and with aborts.
+    Those are in flight, failed within a day, or have one of the newest aborts. Rows of all other
+    runs have the names in their keys. `place` is the path from a run to the entry.
     """
-    is_recent = Q(in_flight=True) | Q(ended_at__gt=now - timedelta(days=1))
-    has_abort = Exists(Abort.objects.filter(run=OuterRef("pk")))
-    mark_changed(runs.filter(is_recent | has_abort).values_list("pk", flat=True))
+    newest_aborts = Abort.objects.order_by("-pk").values("run")[:NEWEST_ABORTS]
+    last_day = now - acknowledgement_rules.MAX_FAILURE_AGE
+    runs = Run.objects.order_by().values_list("pk", place)
+    listed = (
+        runs.filter(in_flight=True),
+        runs.filter(status="failure", concluded=True, ended_at__gt=last_day),
+        runs.filter(pk__in=newest_aborts),
+    )
+    # Compared here: with a condition on the entry, SQLite would read all of its runs.
+    mark_changed({pk for part in listed for pk, entry in part if entry in keys})
 
 
 def _remove_projects(removed_projects: QuerySet[Project], now: datetime) -> None:

@@ -394,7 +394,7 @@ def test_abort_page_during_resends_shows_state_and_form(live: Live, manager: Use
     page = live.sign_in("manager").get(abort_path(run)).text
     assert "The abort may not have arrived." in page
     assert 'method="post"' in page
-    assert 'name="resend"' not in page
+    assert 'name="retry_of"' not in page
 
 
 def test_abort_request_during_resend_keeps_its_lease(live: Live, manager: User) -> None:

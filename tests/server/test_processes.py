@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,14 @@ from dashboard.sandbox import parse_fault
 from tests.support import databases, live, processes
 from tests.support.live import token
 from tests.support.live_runs import wait_until
-from tests.support.processes import RunningProcess, manage, run_manage, start, upstream
+from tests.support.processes import (
+    RunningProcess,
+    environment,
+    manage,
+    run_manage,
+    start,
+    upstream,
+)
 
 pytestmark = pytest.mark.process
 
@@ -379,7 +387,14 @@ def test_second_serve_on_a_sqlite_file_is_refused_until_the_first_has_ended(
     serve = [*MANAGE, "serve", "--port", "0"]
     with start(serve, tmp_path, DATABASE_URL=database) as first:
         first.create_client().get("/healthz")
-        second = manage(*serve[2:], DATABASE_URL=database)
+        second = subprocess.run(
+            serve,
+            env=environment(DATABASE_URL=database),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=processes.WAIT_TIMEOUT,
+        )
         assert second.returncode == 1
         assert f"Another process serves from {tmp_path / 'd.sqlite3'}." in second.stderr
         assert "Traceback" not in second.stderr

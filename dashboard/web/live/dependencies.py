@@ -3,7 +3,8 @@
 Each function returns querysets for a `CombinedQuery`. `NOW`, `KEY` and `USER` are given at each
 execution: the time, the page's key and the user's key. A change of a run, of its aborts or of its
 acknowledgements gives the run the highest version of all, so the count and the highest version of
-some runs stand for all of them.
+some runs stand for all of them. A new name of a pipeline or project does the same to the runs that
+pages list among runs of others.
 """
 
 from datetime import timedelta

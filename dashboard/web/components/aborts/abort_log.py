@@ -1,7 +1,8 @@
 """The abort log: parse its filter from the query string, load pages of aborts, and render rows.
 
 Invalid parameters are ignored with a warning. Only aborts in stages that the user may see match.
-Rendered rows are cached under the version of their run, and the same for all users.
+Rendered rows are cached under the version of their run and the names that they show, and are the
+same for all users.
 """
 
 from collections.abc import Iterable, Mapping
@@ -201,7 +202,7 @@ def with_details(aborts: AbortQuerySet) -> AbortQuerySet:
     return with_stage.defer("run__steps", "run__description")
 
 
-class RowKey(NamedTuple):
+class AbortRowKey(NamedTuple):
     """What decides which row of an abort is rendered: an abort changes with its run."""
 
     pk: int
@@ -218,7 +219,7 @@ _KEY_FIELDS = "pk", "run__version", f"{_PIPELINE}__project__name", f"{_PIPELINE}
 class PageOfAborts:
     """The aborts on one page of the log, and the data that decides how they are shown."""
 
-    keys: list[RowKey]
+    keys: list[AbortRowKey]
     older_url: str
     under_way_count: int
     abort_severity: int  # of the most overdue abort under way: a models.severity.Severity
@@ -232,7 +233,7 @@ def load_page(abort_filter: AbortFilter) -> PageOfAborts:
     values = list(columns[: PER_PAGE + 1])
     page_values = values[:PER_PAGE]
     return PageOfAborts(
-        keys=[RowKey(*key) for *key, _settled_at, _severity in page_values],
+        keys=[AbortRowKey(*key) for *key, _settled_at, _severity in page_values],
         older_url=abort_filter.older_url(page_values[-1][0]) if len(values) > PER_PAGE else "",
         under_way_count=sum(settled_at is None for *_keys, settled_at, _severity in page_values),
         abort_severity=max(
@@ -281,12 +282,12 @@ class AbortRow:
         return self.message.dated_text
 
 
-def load_keys(aborts: AbortQuerySet) -> list[RowKey]:
+def load_keys(aborts: AbortQuerySet) -> list[AbortRowKey]:
     """Return the keys of the rows of aborts."""
-    return [RowKey(*values) for values in aborts.values_list(*_KEY_FIELDS)]
+    return [AbortRowKey(*values) for values in aborts.values_list(*_KEY_FIELDS)]
 
 
-def render_rows(keys: Iterable[RowKey]) -> dict[int, SafeString]:
+def render_rows(keys: Iterable[AbortRowKey]) -> dict[int, SafeString]:
     """Return the rendered rows of aborts by the aborts' keys, in the order of `keys`.
 
     Only rows that are not cached are loaded and rendered.
@@ -305,13 +306,13 @@ def _render_and_cache(aborts: AbortQuerySet) -> dict[int, SafeString]:
         rendered[abort.pk] = macros.render("abort_row.html#abort_row", build_row(abort))
         # The version that was read with the abort, which may be newer than the page's.
         pipeline = abort.run.stage.pipeline
-        key = RowKey(abort.pk, abort.run.version, pipeline.project.name, pipeline.name)
+        key = AbortRowKey(abort.pk, abort.run.version, pipeline.project.name, pipeline.name)
         to_cache[_cache_key(key)] = rendered[abort.pk]
     cache.set_many(to_cache)
     return rendered
 
 
-def _cache_key(key: RowKey) -> str:
+def _cache_key(key: AbortRowKey) -> str:
     names = f"{key.project_name}\0{key.pipeline_name}"
     return f"abort:{key.pk}:{key.run_version}:{names}"
 

@@ -1,4 +1,4 @@
-"""Table rows of runs: prepared for templates, rendered, and cached per version.
+"""Table rows of runs: prepared for templates, rendered, and cached per version and names.
 
 Cached rows are shared by all users with the same abort permission. The cache's size limits
 their number.
@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from django.core.cache import cache
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.db.models import QuerySet
 from django.utils.safestring import SafeString
 
@@ -71,7 +72,6 @@ STAGE_FIELDS = (
     "pipeline__project__slug",
     "pipeline__project__name",
 )
-MAX_AGE = 3600.0  # seconds that a row is cached
 _STAGE: Any = Run._meta.get_field("stage")
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -377,7 +377,7 @@ def _variant(permission: Permission, project_name: str, pipeline_name: str) -> s
     """Return what tells the rows of one version of a run apart.
 
     Users see the same row but for the abort button. A new name of the pipeline or project is no
-    new version of its runs.
+    new version of all its runs.
     """
     button = "may" if permission.allowed else str(permission.denied_reason)
     contents = "\0".join((button, project_name, pipeline_name))
@@ -403,6 +403,6 @@ def _render_and_cache(
         # What was read after the run may be newer than its version: no later page has this key.
         # Acknowledgements of a failed run end without a new version of it.
         expiry = acknowledgement_rules.expires_at(run) if acknowledged else None
-        timeout = min((expiry - at).total_seconds(), MAX_AGE) if expiry else MAX_AGE
+        timeout = (expiry - at).total_seconds() if expiry else DEFAULT_TIMEOUT
         cache.set(_cache_key_of(run, permission), html, timeout)
     return rendered
