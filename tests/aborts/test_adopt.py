@@ -171,6 +171,20 @@ def test_abort_leased_by_another_worker_is_not_adopted(abort_with_expired_lease:
     assert Abort.objects.get().claimed_at == at
 
 
+def test_abort_whose_lease_changed_meanwhile_is_not_claimed(
+    abort_with_expired_lease: Abort,
+) -> None:
+    now = db_threads.now()
+    claimed_at = abort_with_expired_lease.claimed_at - timedelta(seconds=1)
+
+    def claim() -> None:  # by another clock, which is behind
+        Abort.objects.update(claimed_at=claimed_at)
+
+    with connection.execute_wrapper(claim_first(claim)):
+        assert abort_reconcile._claim_unanswered(now) == []
+    assert Abort.objects.get().claimed_at == claimed_at
+
+
 def test_abort_that_is_answered_late_is_not_adopted(abort_with_expired_lease: Abort) -> None:
     def answer() -> None:
         late = Abort.objects.get()

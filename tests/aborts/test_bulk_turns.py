@@ -1,5 +1,6 @@
 """What a bulk abort stores, turn by turn, without requests to Northflank."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
@@ -7,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 import time_machine
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import InterfaceError, connection
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 from structlog.testing import capture_logs
@@ -15,11 +16,12 @@ from structlog.testing import capture_logs
 from dashboard import aborts
 from dashboard.aborts import bulk_send
 from dashboard.accounts import permissions
-from dashboard.models import Abort, BulkAbort, Grant, Run
+from dashboard.models import Abort, BulkAbort, ChangeCounter, Grant, Run
 from dashboard.models.accounts.grants import Action
 from dashboard.models.bulk_aborts import Via
 from dashboard.northflank import RateLimit
 from dashboard.upstream import budget_store
+from dashboard.upstream.connection import Connection
 from dashboard.upstream.rate_budget import PROBE_LEASE
 from tests.support import factories
 from tests.support.bulk_aborts import request_bulk
@@ -125,7 +127,9 @@ def test_turn_creates_abort_and_renews_lease(two_runs: list[Run], manager: User)
 def test_turn_waits_while_previous_abort_is_unanswered(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
     take_turn_at(batch)
+    change_number = ChangeCounter.objects.get().value
     assert take_turn_at(batch, after=2) == bulk_send.TurnResult(is_waiting=True)
+    assert ChangeCounter.objects.get().value == change_number  # open pages have nothing to show
     batch.refresh_from_db()
     assert batch.claimed_at == at(2)
     Abort.objects.update(state="accepted")
@@ -297,3 +301,51 @@ def test_bulk_abort_without_permission_shows_reason_of_first_run(
     for runs in ([two_runs[0]], [two_runs[0], other_run]):
         with raises(aborts.NotAllowed, "superusers_only"):
             create_bulk_abort(runs, viewer)
+
+
+def test_all_expired_bulk_aborts_are_claimed_even_if_of_the_same_time(
+    two_runs: list[Run], manager: User
+) -> None:
+    batches = [create_bulk_abort([run], manager) for run in two_runs]
+    settled = create_bulk_abort(two_runs, manager)
+    BulkAbort.objects.filter(pk=settled.pk).update(settled_at=T0)
+    assert sorted(bulk_send._claim_expired(at(46))) == [batch.pk for batch in batches]
+    claimed = BulkAbort.objects.filter(claimed_at=at(46))
+    assert list(claimed.order_by("pk")) == batches
+
+
+@pytest.mark.parametrize(
+    ("error", "is_logged"),
+    [
+        (None, False),
+        (asyncio.CancelledError(), False),
+        (InterfaceError("connection lost"), False),  # logged by db/health.py
+        (RuntimeError("It broke"), True),
+    ],
+    ids=["ended", "cancelled", "outage", "failed"],
+)
+def test_only_a_failed_bulk_abort_is_logged(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException | None, is_logged: bool
+) -> None:
+    failures: list[Any] = []  # of what runs once it has ended
+
+    async def process(*_: Any, **__: Any) -> None:
+        if error is not None:
+            raise error
+
+    async def start() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: failures.append(context))
+        upstream = Connection("token", "http://northflank.invalid")
+        bulk_send._start_task(upstream, 7)
+        await asyncio.wait(bulk_send._tasks.values())
+        await asyncio.sleep(0)
+        await upstream.close()
+
+    monkeypatch.setattr(bulk_send, "process_bulk_abort", process)
+    with capture_logs() as logs:
+        asyncio.run(start())
+    line = {"event": "abort.bulk_failed", "bulk_abort": 7, "log_level": "error", "exc_info": error}
+    assert logs == ([line] if is_logged else [])
+    assert failures == []
+    assert not bulk_send._tasks

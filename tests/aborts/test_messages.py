@@ -194,6 +194,24 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             {"n": 5},
         ),
         (
+            abort("unknown", send_count=2),
+            run(),
+            "lost_repeatedly can_retry",
+            {"n": 2},
+        ),
+        (
+            abort("unknown", send_count=1),
+            run("aborting"),
+            "lost_but_stopped",
+            {"status": "aborting"},
+        ),
+        (
+            abort("unknown", send_count=1),
+            run("aborted", concluded=True),
+            "lost_but_stopped",
+            {"status": "aborted"},
+        ),
+        (
             abort("unknown", send_count=1),
             run("success", concluded=True),
             "lost",
@@ -381,8 +399,9 @@ def test_abort_of_removed_run_says_whether_it_was_answered(
         (AT, None, "aborting", AT),
         (after(2), after(-60), "aborting", after(-60)),
         (after(-5), None, "aborting_or_earlier", after(-5)),
+        (after(2), after(1), "aborting", after(2)),
     ],
-    ids=["ours", "at once", "earlier", "about earlier"],
+    ids=["ours", "at once", "earlier", "about earlier", "ours, read later"],
 )
 def test_accepted_abort_of_aborting_run_says_since_when(
     status_since: datetime, aborting_since: datetime | None, key: str, at: datetime
@@ -391,3 +410,12 @@ def test_accepted_abort_of_aborting_run_says_since_when(
     subject.status_since, subject.aborting_since = status_since, aborting_since
     text = abort_messages.describe(abort("accepted", settled_at=None), subject).text
     assert messages.keys_and_params(text) == (key, {"time": ClockTime(at, AT)})
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [("No", "No."), ("No.", "No."), ("No!", "No!"), ("Why?", "Why?"), ("No…", "No…")],
+)
+def test_answer_that_ends_like_a_sentence_gets_no_period(answer: str, why: str) -> None:
+    message = abort_messages.describe(abort("not_sent", answer=answer), run())
+    assert messages.params(message.text) == {"why": why}

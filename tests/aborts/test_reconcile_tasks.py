@@ -18,6 +18,7 @@ class Reconciliations:
     def __init__(self, *, ends: bool, error: Exception | None = None) -> None:
         self.ends, self.error = ends, error
         self.started = 0
+        self.failures: list[Any] = []  # of what runs once one has ended
         self._may_end = asyncio.Event()
 
     async def reconcile(self, _: Connection) -> None:
@@ -27,6 +28,8 @@ class Reconciliations:
             raise self.error
 
     async def start(self, count: int) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: self.failures.append(context))
         connection = Connection("token", "http://northflank.invalid")
         for _ in range(count):
             await aborts.reconcile_in_background(connection, 0)
@@ -35,6 +38,7 @@ class Reconciliations:
             for _ in range(3):  # turns of the loop in which they end
                 await asyncio.sleep(0)
         await aborts.cancel_tasks()
+        await asyncio.sleep(0)
         await connection.close()
 
     def run(self, monkeypatch: pytest.MonkeyPatch, count: int = 1) -> list[Any]:
@@ -63,6 +67,7 @@ def test_ended_and_cancelled_reconciliations_are_not_logged(
     reconciliations = Reconciliations(ends=ends)
     assert reconciliations.run(monkeypatch) == []
     assert reconciliations.started == 1
+    assert reconciliations.failures == []
 
 
 def test_number_of_reconciliations_in_progress_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

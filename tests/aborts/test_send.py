@@ -3,22 +3,28 @@
 import asyncio
 from datetime import timedelta
 from functools import partial
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import time_machine
 from django.contrib.auth.models import User
+from django.db.models import F
 from structlog.testing import capture_logs
 
 from dashboard import aborts
 from dashboard.aborts import AbortRequest
+from dashboard.aborts import reconcile as abort_reconcile
+from dashboard.aborts import resend as abort_resend
 from dashboard.aborts import send as abort_send
 from dashboard.aborts import settle as abort_settle
+from dashboard.aborts.request import SEND_LEASE
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState, EventType
-from dashboard.northflank import NorthflankError, RateLimited, RequestRejected
+from dashboard.models.severity import Severity
+from dashboard.northflank import NorthflankError, RateLimited, RequestRejected, Unreachable
 from dashboard.northflank.decoding import parse_run_detail
 from dashboard.upstream.connection import Connection
 from tests.support import factories
@@ -243,6 +249,7 @@ def test_run_of_unknown_abort_is_due_for_read(abort: Abort) -> None:
     with time_machine.travel(due_at, tick=False):
         abort_settle.mark_unknown(abort, "Nobody knows.", "e-77")
     assert Run.objects.get().next_detail_sync_at == due_at
+    assert Abort.objects.get().claimed_at == due_at  # the delay before the next send starts
     assert (abort.state, abort.answer, abort.error_id) == ("unknown", "Nobody knows.", "e-77")
     assert timeline(abort) == [("unknown", "Nobody knows.")]
 
@@ -294,6 +301,7 @@ def test_unknown_abort_is_not_arrived_only_after_read_past_last_send(
     assert timeline(abort) == ([("not_arrived", "Already sent 5 times.")] if is_lost else [])
     assert logs == ([log_line("not_arrived", "warning", by="manager")] if is_lost else [])
     assert ("settled_at" in stored_fields(abort)) is is_lost
+    assert Run.objects.get().abort_severity == (Severity.CRITICAL if is_lost else Severity.OK)
     assert stored_fields(abort)["state"] == "unknown"
 
 
@@ -328,12 +336,54 @@ def test_wait_for_another_process_ignores_other_aborts(abort: Abort, manager: Us
 
     async def wait(_: Connection) -> None:
         joined = aborts.AbortResult(abort, is_new=False)
-        assert await asyncio.wait_for(aborts.wait_for_answer(joined), 10) == abort
+        answered = await asyncio.wait_for(aborts.wait_for_answer(joined), 10)
+        assert answered == abort
+        assert answered.run.stage.pipeline.project.slug  # loaded: no query is allowed here
 
     northflank = FakeNorthflank()
     northflank.run_with_connection(wait)
     assert Abort.objects.get(pk=other.abort.pk).state == "requested"
     assert northflank.methods == []
+
+
+def test_wait_for_another_process_ends_with_its_lease(
+    abort: Abort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(abort_send, "asyncio", SimpleNamespace(sleep=pause))
+    assert asyncio.run(abort_send._wait_for_other_process(abort.pk)) == abort
+    assert sum(pauses) == SEND_LEASE.total_seconds()
+    assert max(pauses) < 1  # the answer is shown soon after it has been stored
+
+
+@pytest.mark.parametrize(
+    ("options", "is_stored_first"),
+    [({}, False), ({"interactive": True}, False), ({"interactive": False}, True)],
+    ids=["default", "interactive", "one of many"],
+)
+def test_rate_limit_is_stored_before_the_next_abort_of_a_bulk_abort(
+    abort: Abort,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, bool],
+    is_stored_first: bool,
+) -> None:
+    flushed: list[Connection] = []
+
+    async def flush(upstream: Connection) -> None:
+        flushed.append(upstream)
+
+    async def send(upstream: Connection) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "flush", flush)
+            await aborts.send_abort(upstream, abort.pk, **options)
+
+    FakeNorthflank().run_with_connection(send)
+    assert bool(flushed) is is_stored_first
+    assert stored_fields(abort)["state"] == "accepted"
 
 
 # --- Not sent -----------------------------------------------------------------------------------
@@ -346,12 +396,96 @@ def test_settled_abort_is_not_sent(abort: Abort) -> None:
     assert northflank.methods == []
 
 
-@pytest.mark.parametrize("fields", [{"sent_at": T0}, {"state": "accepted"}])
+@pytest.mark.parametrize("fields", [{"sent_at": F("requested_at")}, {"state": "accepted"}])
 def test_sent_abort_is_not_sent_twice(abort: Abort, fields: dict[str, Any]) -> None:
     Abort.objects.update(**fields)
+    version = Run.objects.get().version
     northflank = FakeNorthflank()
     northflank.send(abort)
     assert northflank.methods == []
+    assert Run.objects.get().version == version  # open pages have nothing to show
+
+
+def test_only_the_given_abort_is_sent(abort: Abort, manager: User) -> None:
+    other_run = factories.run(abort.run.stage, "r2")
+    other = aborts.request_abort(other_run, AbortRequest(manager, "Stuck")).abort
+    Abort.objects.update(claimed_at=abort.claimed_at)  # recorded at the same time
+    northflank = FakeNorthflank(abort=run_response(run_id="r2"))
+    northflank.send(other)
+    assert northflank.methods == ["POST"]
+    assert stored_fields(other)["state"] == "accepted"
+    assert stored_fields(abort) == {"state": "requested"}
+    assert Abort.objects.get(pk=abort.pk).send_count == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": "accepted"},
+        {"sent_at": F("requested_at")},
+        {"claimed_at": F("claimed_at") + timedelta(milliseconds=1)},
+    ],
+    ids=["answered", "sent", "claimed"],
+)
+def test_abort_that_another_process_took_over_is_not_sent(
+    abort: Abort, changes: dict[str, Any]
+) -> None:
+    Abort.objects.update(**changes)
+    assert attempt(abort).methods == []
+    assert timeline(abort) == []
+
+
+def attempt(abort: Abort) -> FakeNorthflank:
+    """Send an abort as it was when this process loaded it."""
+    northflank = FakeNorthflank()
+    northflank.run_with_connection(lambda upstream: abort_send.attempt_send(upstream, abort))
+    return northflank
+
+
+@pytest.fixture
+def resend(abort: Abort) -> Abort:
+    """An abort that may not have arrived, claimed to be resent."""
+    lease = F("requested_at") + timedelta(hours=1)
+    Abort.objects.update(state="unknown", sent_at=F("requested_at"), send_count=2, claimed_at=lease)
+    return Abort.objects.select_related("run__stage__pipeline__project").get()
+
+
+def test_claimed_resend_is_sent(resend: Abort) -> None:
+    assert attempt(resend).methods == ["POST"]
+    assert timeline(resend) == [("sent", "3"), ("accepted", "aborting")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"send_count": 3}, {"claimed_at": F("claimed_at") + timedelta(milliseconds=1)}],
+    ids=["sent", "claimed"],
+)
+def test_resend_that_another_process_took_over_is_not_sent(
+    resend: Abort, changes: dict[str, Any]
+) -> None:
+    Abort.objects.update(**changes)
+    assert attempt(resend).methods == []
+
+
+def test_abort_is_not_sent_a_sixth_time(resend: Abort) -> None:
+    Abort.objects.update(send_count=5)
+    resend.refresh_from_db(fields=["send_count"])
+    assert attempt(resend).methods == []
+    assert timeline(resend) == []
+
+
+def test_resend_after_permission_is_revoked_is_neither_sent_nor_cancelled(
+    resend: Abort, manager: User
+) -> None:
+    manager.groups.clear()
+    assert attempt(resend).methods == []
+    assert Abort.objects.open().get().state == "unknown"
+    assert timeline(resend) == []
+
+
+def test_run_found_aborting_is_not_sent_another_abort(resend: Abort) -> None:
+    Run.objects.update(status="aborting")
+    assert attempt(resend).methods == []
 
 
 def test_abort_after_permission_is_revoked_is_not_sent(abort: Abort, manager: User) -> None:
@@ -427,3 +561,51 @@ def test_retry_for_concluded_run_is_too_late(
     assert stored_fields(second) == SETTLED | {"state": "too_late"} | outcome
     assert northflank.methods == ["GET"]
     assert logs == [log_line("settled", "warning", state="too_late", by="manager", answer="")]
+
+
+# --- Reads of the run ---------------------------------------------------------------------------
+
+
+def refuse_reads(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[float | None]:
+    """Let reads of a run fail at once, and return for how long each was to be waited."""
+    limits: list[float | None] = []
+
+    async def read(_: Connection, __: Run, time_limit: float | None) -> Run:
+        limits.append(time_limit)
+        raise Unreachable("No response.", may_have_arrived=True)
+
+    monkeypatch.setattr(module, "read_run_with_timeout", read)
+    return limits
+
+
+def test_retry_waits_ten_seconds_for_the_run(
+    abort: Abort, manager: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = refuse_reads(monkeypatch, abort_send)
+    FakeNorthflank().send(create_retry(abort, manager))
+    assert limits == [10]
+
+
+def test_failed_abort_waits_three_seconds_for_the_run(
+    abort: Abort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = refuse_reads(monkeypatch, abort_send)
+    FakeNorthflank(abort=error_response(500)).send(abort)
+    assert limits == [3]
+
+
+def test_adopted_abort_waits_ten_seconds_for_the_run(
+    abort_with_expired_lease: Abort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = refuse_reads(monkeypatch, abort_reconcile)
+    FakeNorthflank().reconcile()
+    assert limits == [10]
+
+
+def test_resend_waits_ten_seconds_for_the_run(
+    resend: Abort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = refuse_reads(monkeypatch, abort_resend)
+    northflank = FakeNorthflank()
+    northflank.run_with_connection(lambda upstream: abort_resend.resend_abort(upstream, resend))
+    assert (limits, northflank.methods) == ([10], [])

@@ -1,12 +1,16 @@
 """How an abort is settled after it was sent more than once, and answers that are stored already."""
 
 from datetime import timedelta
+from time import monotonic
 
 import pytest
 from django.contrib.auth.models import User
+from django.db.models import F
 
 from dashboard import aborts
-from dashboard.aborts import AbortRequest, resend_policy, settle
+from dashboard.aborts import AbortRequest, reconcile, resend, resend_policy, settle
+from dashboard.aborts.request import SEND_LEASE
+from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState, EventType
@@ -134,3 +138,82 @@ def test_resends_end_after_five_sends_or_two_minutes(
 ) -> None:
     now = T0 + timedelta(seconds=seconds)
     assert resend_policy.is_exhausted(send_count, T0, now) == is_exhausted
+
+
+@pytest.fixture
+def two_unconfirmed(sent_twice: Abort) -> tuple[Abort, Abort]:
+    """Two aborts that may not have arrived, claimed at the same time."""
+    other = factories.abort(factories.run(factories.stage(), "other"), sent_twice.user)
+    Abort.objects.update(state=AbortState.UNKNOWN, claimed_at=sent_twice.claimed_at)
+    first, second = Abort.objects.select_related("run").filter(pk__in=[sent_twice.pk, other.pk])
+    return first, second
+
+
+def test_only_the_abort_whose_run_can_not_be_read_is_postponed(
+    two_unconfirmed: tuple[Abort, Abort],
+) -> None:
+    abort, other = two_unconfirmed
+    resend._postpone(abort)
+    assert Abort.objects.get(pk=abort.pk).claimed_at > abort.claimed_at
+    assert Abort.objects.get(pk=other.pk).claimed_at == other.claimed_at
+
+
+def test_abort_that_another_process_claimed_is_not_postponed(
+    two_unconfirmed: tuple[Abort, Abort],
+) -> None:
+    abort, _ = two_unconfirmed
+    lease = abort.claimed_at + timedelta(hours=1)
+    Abort.objects.filter(pk=abort.pk).update(claimed_at=lease)
+    resend._postpone(abort)
+    assert Abort.objects.get(pk=abort.pk).claimed_at == lease
+
+
+@pytest.mark.parametrize(
+    ("claimed_after", "is_due"),
+    [
+        (timedelta(seconds=-2), True),
+        (timedelta(seconds=-1.999), False),
+        (2 * SEND_LEASE, False),
+        (2 * SEND_LEASE + timedelta(milliseconds=1), True),
+    ],
+    ids=["delay over", "delay not over", "claimed", "claimed by a clock that was set back"],
+)
+def test_abort_is_resent_after_its_delay_unless_claimed(
+    sent_twice: Abort, claimed_after: timedelta, is_due: bool
+) -> None:
+    now = db_threads.now()
+    Abort.objects.update(state=AbortState.UNKNOWN, claimed_at=now + claimed_after)
+    assert resend.claim_due_resends(now) == ([sent_twice] if is_due else [])
+
+
+def test_abort_resent_meanwhile_is_not_given_up(sent_twice: Abort) -> None:
+    Abort.objects.update(state=AbortState.UNKNOWN, send_count=F("send_count") + 1)
+    settle._give_up(sent_twice, "Already sent.", db_threads.now())
+    assert Abort.objects.get().settled_at is None
+    assert timeline(sent_twice) == []
+
+
+def test_abort_is_not_given_up_just_after_the_clock_jumped(
+    sent_twice: Abort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Abort.objects.update(state=AbortState.UNKNOWN, send_count=5)
+    Run.objects.update(synced_at=F("synced_at") + timedelta(hours=1))
+    monkeypatch.setattr(clock_jumps, "_jumped_at", monotonic() + 3600)
+    settle.settle_resolved_aborts(db_threads.now())
+    assert Abort.objects.get().settled_at is None
+    monkeypatch.setattr(clock_jumps, "_jumped_at", None)
+    settle.settle_resolved_aborts(db_threads.now())
+    assert Abort.objects.get().settled_at is not None
+
+
+def test_lost_abort_of_each_run_counts_until_the_run_has_a_later_one(
+    sent_twice: Abort, manager: User
+) -> None:
+    now = db_threads.now()
+    lost = {"state": AbortState.UNKNOWN, "settled_at": now}
+    Abort.objects.update(**lost)
+    retried = factories.run(factories.stage(), "retried")
+    factories.abort(retried, manager, **lost)
+    assert reconcile._runs_with_lost_aborts(now) == {sent_twice.run_id, retried.pk}
+    factories.abort(retried, manager)
+    assert reconcile._runs_with_lost_aborts(now) == {sent_twice.run_id}
