@@ -8,6 +8,7 @@ import pytest
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
+from dashboard.aborts.messages import AbortMessage
 from dashboard.aborts.timeline import TimelineEntry
 from dashboard.models import Abort, AbortEvent, Run
 from dashboard.models.aborts import AbortState, EventType
@@ -410,6 +411,39 @@ def test_accepted_abort_of_aborting_run_says_since_when(
     subject.status_since, subject.aborting_since = status_since, aborting_since
     text = abort_messages.describe(abort("accepted", settled_at=None), subject).text
     assert messages.keys_and_params(text) == (key, {"time": ClockTime(at, AT)})
+
+
+def test_refusal_names_northflank_once() -> None:
+    message = abort_messages.describe(
+        abort("refused", answer="Northflank refused (409): no"), run()
+    )
+    assert message == AbortMessage("Northflank refused (409): no.", "bad")
+
+
+def test_abort_that_the_rate_limit_kept_back_is_bad_news() -> None:
+    message = abort_messages.describe(abort("not_sent", retry_at=after(60)), run())
+    assert message.tone == "bad"
+
+
+@pytest.mark.parametrize(
+    ("latest", "is_external"),
+    [
+        (None, True),
+        (abort("accepted", settled_at=None), False),
+        (abort("unknown", settled_at=None), False),
+        (abort("refused"), True),
+        (abort("not_sent"), True),
+        (abort("unknown"), False),  # it may have caused it
+        (abort("concluded"), False),
+    ],
+    ids=["none", "accepted", "unconfirmed", "refused", "not sent", "lost", "concluded"],
+)
+def test_aborting_run_is_aborted_from_outside_unless_by_an_abort_made_here(
+    latest: Abort | None, is_external: bool
+) -> None:
+    assert abort_messages.is_external(latest, run("aborting")) is is_external
+    assert not abort_messages.is_external(latest, run())
+    assert not abort_messages.is_external(latest, removed_run())
 
 
 @pytest.mark.parametrize(

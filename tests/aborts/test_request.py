@@ -320,6 +320,14 @@ def test_retry_settles_first_abort_and_links_to_it(
     assert second.retry_of == first
 
 
+@time_machine.travel(T0, tick=False)
+def test_abort_of_another_run_is_not_retried(run: Run, manager: User) -> None:
+    other = overdue_abort(factories.run(run.stage, "other"), manager)
+    abort = aborts.request_abort(run, abort_request(manager), retry_of_pk=other.pk).abort
+    assert abort.retry_of is None
+    assert Abort.objects.open().filter(pk=other.pk).exists()
+
+
 @time_machine.travel(T0 - timedelta(seconds=1), tick=False)
 def test_early_retry_joins_open_abort(run: Run, manager: User) -> None:
     first = overdue_abort(run, manager)

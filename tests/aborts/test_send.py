@@ -578,6 +578,16 @@ def refuse_reads(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[fl
     return limits
 
 
+def test_run_that_is_not_read_in_time_may_be_read_later(abort: Abort) -> None:
+    with pytest.raises(Unreachable) as raised:
+        FakeNorthflank().run_with_connection(
+            lambda upstream: abort_send.read_run_with_timeout(upstream, abort.run, 0)
+        )
+    error = raised.value
+    assert str(error) == "The run could not be read within 0 seconds."
+    assert (error.cause, error.may_have_arrived) == ("timeout", True)
+
+
 def test_retry_waits_ten_seconds_for_the_run(
     abort: Abort, manager: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,12 @@
 """The rate budget in the database: who may probe, and what does not count against the rate."""
 
+from datetime import datetime
+
 import pytest
+import time_machine
 
 from dashboard.models import RateBudget
-from dashboard.northflank import RateLimit
+from dashboard.northflank import Call, RateLimit
 from dashboard.upstream import budget_store
 from dashboard.upstream.rate_budget import DEFAULT_LIMIT
 from tests.support.rate_budget import record_response
@@ -21,6 +24,18 @@ def test_limit_is_the_default_until_an_answer_has_one() -> None:
     assert budget_store.load_limit() == DEFAULT_LIMIT
     record_response(RateLimit(500, 400, 1800), at(0))
     assert budget_store.load_limit() == 500
+
+
+@pytest.mark.parametrize(("seconds", "backoff_until"), [(3, at(5)), (0.5, None)])
+def test_pause_ends_with_an_answer_to_a_request_that_was_sent_after_it(
+    seconds: float, backoff_until: datetime | None
+) -> None:
+    record_response(RateLimit(1000, 900, 1800), at(0))
+    budget_store.record_rate_limited(5, at(0))
+    with time_machine.travel(at(6), tick=False):
+        answer = Call("GET", "GET run", 200, seconds, RateLimit(1000, 899, 1794))
+        budget_store.record_calls([answer])
+    assert RateBudget.objects.get().backoff_until == backoff_until
 
 
 def test_excluded_requests_do_not_count_against_the_burst() -> None:
