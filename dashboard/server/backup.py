@@ -25,6 +25,7 @@ from psycopg.pq import Conninfo
 
 from dashboard.db.threads import now
 from dashboard.models import Pruning, Session, Worker, append_only
+from dashboard.server import database_lock
 from dashboard.sync.reports import freshness
 from dashboard.upstream.source import configured_source
 
@@ -90,6 +91,29 @@ def restore(file: Path, *, replaces: bool, lock_timeout: float = LOCK_TIMEOUT) -
     """
     contents = _read_contents(file)
     _verify_settings(contents)
+    with _locked():
+        _replace(file, contents, replaces=replaces, lock_timeout=lock_timeout)
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """Keep every `serve` from a SQLite file: one without sync has no heartbeat that would show."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    try:
+        handle = database_lock.acquire()
+    except database_lock.InUse as error:
+        raise BackupError(str(error)) from error
+    except OSError as error:
+        raise BackupError(f"Cannot lock the database: {error}") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _replace(file: Path, contents: _Contents, *, replaces: bool, lock_timeout: float) -> None:
     tables = set(connection.introspection.table_names())
     _verify_unused(tables)
     if not replaces and _has_data(tables):

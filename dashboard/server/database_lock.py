@@ -1,7 +1,8 @@
-"""One `serve` at a time on a SQLite database.
+"""One `serve` or `restore` at a time on a SQLite database.
 
-A second one would take over aborts that the first is sending, and send them again. Its migrations
-or its new sandbox database would change or replace the file that the first uses.
+A second `serve` would take over aborts that the first is sending, and send them again. Its
+migrations or its new sandbox database, or a restore, would change or replace the file that the
+first uses.
 """
 
 import fcntl
@@ -11,23 +12,24 @@ from django.db import connection
 
 
 class InUse(Exception):
-    """Another process serves from the database."""
+    """Another process serves from the database, or restores it."""
 
 
-def acquire() -> None:
-    """Lock the SQLite file for this process, until it ends however it ends.
+def acquire() -> int:
+    """Lock the SQLite file, until the returned descriptor is closed or the process ends.
 
     Raise InUse if another process has the lock, and OSError if there can be none, such as in a
     folder that is read-only. SQLite's own locks are left alone: the lock is on a file beside.
     """
     name = str(connection.settings_dict["NAME"])
     lock_name = f"{os.path.realpath(name)}.lock"
-    handle = os.open(lock_name, os.O_RDWR | os.O_CREAT, 0o600)  # open until the process ends
+    handle = os.open(lock_name, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         raise InUse(
-            f"Another process serves from {name}. Stop it first. Several need PostgreSQL: set "
-            "DATABASE_URL."
+            f"Another process serves from {name} (`serve`, also with --no-sync) or restores it. "
+            "Stop it first."
         ) from None
+    return handle

@@ -17,6 +17,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
+from django.db.models import signals
 from django.test import Client
 from django.utils import timezone
 
@@ -24,7 +25,7 @@ from dashboard.accounts import access_log
 from dashboard.models import Project, Run, Upstream, append_only
 from dashboard.models.aborts import EventType
 from dashboard.models.accounts.access import AccessKind
-from dashboard.server import backup
+from dashboard.server import backup, database_lock
 from dashboard.upstream.source import configured_source
 from tests.support import factories
 
@@ -33,6 +34,7 @@ ON_POSTGRESQL = connection.vendor == "postgresql"
 NOT_RESTORED = {"dashboard_session", "dashboard_worker"}
 
 pytestmark = pytest.mark.django_db(transaction=True)
+only_sqlite = pytest.mark.skipif(ON_POSTGRESQL, reason="files of SQLite")
 only_postgresql = pytest.mark.skipif(not ON_POSTGRESQL, reason="SQLite needs no programs")
 
 
@@ -238,7 +240,7 @@ def test_restore_of_truncated_file_is_refused(share: float, file: Path) -> None:
     assert "damaged or incomplete" in error_of("restore", file, "--replace")
 
 
-@pytest.mark.skipif(ON_POSTGRESQL, reason="files of SQLite")
+@only_sqlite
 def test_restore_of_another_sqlite_database_is_refused(hostile_data: Run, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "other") as other:
         other.execute("CREATE TABLE notes (text)")
@@ -258,6 +260,52 @@ def test_restore_while_database_is_in_use_is_refused(file: Path) -> None:
     with other_transaction(), pytest.raises(backup.BackupError):
         backup.restore(file, replaces=True, lock_timeout=0.3)
     assert all_rows() == before
+
+
+@only_sqlite
+def test_restore_beside_serve_or_another_restore_is_refused(file: Path) -> None:
+    with lock():
+        assert error_of("restore", file, "--replace").startswith("Another process serves from ")
+
+
+@only_sqlite
+def test_restore_into_folder_without_place_for_a_lock_is_refused(file: Path) -> None:
+    path = Path(f"{connection.settings_dict['NAME']}.lock")
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    try:
+        assert "Cannot lock the database: " in error_of("restore", file, "--replace")
+    finally:
+        path.rmdir()
+
+
+@only_sqlite
+def test_restore_locks_the_database_until_it_is_migrated(file: Path) -> None:
+    is_locked = []
+
+    def try_to_lock(**_kwargs: Any) -> None:
+        with pytest.raises(database_lock.InUse):
+            os.close(database_lock.acquire())
+        is_locked.append(True)
+
+    signals.post_migrate.connect(try_to_lock)
+    try:
+        run("restore", file, "--replace")
+    finally:
+        signals.post_migrate.disconnect(try_to_lock)
+    assert is_locked
+    with lock():
+        pass
+
+
+@contextmanager
+def lock() -> Iterator[None]:
+    """Hold the lock of a process that serves, until the block ends."""
+    handle = database_lock.acquire()
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 @only_postgresql

@@ -396,11 +396,33 @@ def test_second_serve_on_a_sqlite_file_is_refused_until_the_first_has_ended(
             timeout=processes.WAIT_TIMEOUT,
         )
         assert second.returncode == 1
-        assert f"Another process serves from {tmp_path / 'd.sqlite3'}." in second.stderr
+        assert f"Another process serves from {tmp_path / 'd.sqlite3'} " in second.stderr
+        assert "Several need PostgreSQL" in second.stderr
         assert "Traceback" not in second.stderr
         first.end(signal.SIGKILL)
     with start(serve, tmp_path, DATABASE_URL=database) as third:
         assert third.create_client().get("/healthz").status_code == 200
+
+
+def test_restore_is_refused_while_a_serve_without_sync_uses_the_sqlite_file(
+    tmp_path: Path, database: str
+) -> None:
+    with upstream() as (url, _sandbox):
+        variables = {
+            "DATABASE_URL": database,
+            "NORTHFLANK_API_TOKEN": "sandbox",
+            "NORTHFLANK_API_BASE_URL": url,
+        }
+        with run_manage(tmp_path, "serve", "--port", "0", "--no-sync", **variables) as web:
+            web.create_client().get("/healthz")
+            file = str(tmp_path / "backup")
+            assert manage("backup", file, **variables).returncode == 0
+            refused = manage("restore", file, "--replace", **variables)
+            assert refused.returncode == 1
+            assert f"Another process serves from {tmp_path / 'd.sqlite3'} " in refused.stderr
+            assert "Traceback" not in refused.stderr
+            web.end(signal.SIGTERM)
+        assert manage("restore", file, "--replace", **variables).returncode == 0
 
 
 def test_folder_without_place_for_a_lock_is_reported(tmp_path: Path) -> None:

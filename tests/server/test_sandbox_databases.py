@@ -77,7 +77,7 @@ def test_scenario_opened_later_begins_with_new_database(checkout: Path) -> None:
             later, env=environment(), capture_output=True, text=True, check=False, timeout=60
         )
         assert second.returncode == 1
-        assert f"Another process serves from {file}." in second.stderr
+        assert f"Another process serves from {file} " in second.stderr
     with start(later, checkout) as dashboard:
         wait_for_stuck_run(file)
         assert len(read(file, NAMES)) == 1

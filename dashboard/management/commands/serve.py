@@ -97,9 +97,9 @@ def _lock_database() -> None:
     if connection.vendor != "sqlite":
         return
     try:
-        database_lock.acquire()
+        database_lock.acquire()  # until the process ends, however it ends
     except database_lock.InUse as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(f"{error} Several need PostgreSQL: set DATABASE_URL.") from error
     except OSError as error:
         raise CommandError(f"Cannot lock the database: {error}") from error
 
