@@ -65,7 +65,7 @@ def create(file: Path) -> None:
         if connection.vendor == "postgresql":
             _run_client("pg_dump", "--format=custom", *_NO_OWNER, f"--file={part}")
         else:
-            _copy_sqlite(_sqlite_file(), part)
+            _copy_sqlite(_sqlite_file(), part, as_single_file=True)
         os.fsync(handle)
         try:
             os.link(part, file)  # a rename would replace a file
@@ -205,8 +205,18 @@ def _sqlite_file() -> Path:
     return Path(str(connection.settings_dict["NAME"]))
 
 
-def _copy_sqlite(source_file: Path, target_file: Path, lock_timeout: float = LOCK_TIMEOUT) -> None:
-    """Copy a database in one transaction: of the source as it is now, and of the target."""
+def _copy_sqlite(
+    source_file: Path,
+    target_file: Path,
+    lock_timeout: float = LOCK_TIMEOUT,
+    *,
+    as_single_file: bool = False,
+) -> None:
+    """Copy a database in one transaction: of the source as it is now, and of the target.
+
+    With `as_single_file` the target, which nobody else has open, leaves WAL mode: in it two more
+    files would be written when it is opened.
+    """
     deadline = monotonic() + lock_timeout
 
     def give_up(status: int, _remaining: int, _total: int) -> None:
@@ -220,8 +230,8 @@ def _copy_sqlite(source_file: Path, target_file: Path, lock_timeout: float = LOC
             contextlib.closing(sqlite3.connect(target_file, timeout=lock_timeout)) as target,
         ):
             source.backup(target, progress=give_up)
-            # A copy of a database in WAL mode would write two more files when it is opened.
-            target.execute("PRAGMA journal_mode=DELETE")
+            if as_single_file:
+                target.execute("PRAGMA journal_mode=DELETE")
     except sqlite3.Error as error:
         raise BackupError(f"SQLite: {error}.") from error
 

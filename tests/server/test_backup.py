@@ -7,7 +7,7 @@ import resource
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -259,6 +259,16 @@ def test_restore_while_database_is_in_use_is_refused(file: Path) -> None:
     before = all_rows()
     with other_transaction(), pytest.raises(backup.BackupError):
         backup.restore(file, replaces=True, lock_timeout=0.3)
+    assert all_rows() == before
+
+
+@only_sqlite
+def test_restore_beside_an_idle_connection_succeeds(file: Path, hostile_data: Run) -> None:
+    before = all_rows()
+    factories.run(hostile_data.stage)
+    with closing(sqlite3.connect(connection.settings_dict["NAME"])) as idle:
+        idle.execute("SELECT 1 FROM dashboard_run").fetchone()
+        run("restore", file, "--replace")
     assert all_rows() == before
 
 
