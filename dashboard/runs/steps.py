@@ -1,8 +1,10 @@
-"""Steps of a run: walk them, find the current one, measure approval time. Pure."""
+"""Steps of a run: decode and walk them, find the current one, measure approval time. Pure."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
+import msgspec
 from django.utils.translation import gettext as _
 
 from dashboard.northflank import Node
@@ -12,6 +14,11 @@ FINISHED_STATUSES = {"success", "failure", "invalid", "aborted", "skipped", "unk
 CONTAINER_KINDS = {"Workflow", "LoopWorkflow"}
 APPROVAL = "Approval"  # kind of a step that waits for people
 EXTERNAL = "Outside"  # not a kind of Northflank's: work outside Northflank
+
+
+def decode(tree: Any) -> Node | None:
+    """Return the root of the steps of a run (`Run.steps`); None if the steps were not read."""
+    return msgspec.convert(tree, Node) if tree is not None else None
 
 
 def walk(root: Node) -> Iterator[tuple[int, Node]]:

@@ -11,7 +11,6 @@ from copy import copy
 from datetime import datetime, timedelta
 from functools import cache
 
-import msgspec
 from django.db.models import BigIntegerField, Exists, OuterRef, Q, Subquery
 from django.db.models.expressions import Combinable
 
@@ -45,7 +44,7 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
     """
     latest = _latest_successes_query().fetch(stage=stage_id)
     step_trees = {
-        run.pk: step_tree for run in latest if (step_tree := _decode_steps(run)) is not None
+        run.pk: step_tree for run in latest if (step_tree := steps.decode(run.steps)) is not None
     }
     baseline = _load_timing(stage_id)
     previous = copy(baseline)
@@ -214,12 +213,8 @@ def _in_flight_query() -> PreparedModels[Run]:
 
 def _overdue_texts(run: Run, baseline: StageTiming) -> list[tuple[overdue.OverdueReason, str]]:
     # Compared as text: a baseline that moves slightly with each success must not update pages.
-    timers = overdue.timers(run, _decode_steps(run), baseline)
+    timers = overdue.timers(run, steps.decode(run.steps), baseline)
     return [
         (timer.reason, durations.format_typical(timer.typical) if timer.typical else "")
         for timer in timers
     ]
-
-
-def _decode_steps(run: Run) -> Node | None:
-    return msgspec.convert(run.steps, Node) if run.steps is not None else None

@@ -225,7 +225,8 @@ def _apply_detail(
     is_outdated = row.request_seq > seq  # by a list: only the steps are news
     api_run = run_detail.run
     new = row if is_outdated else _build_row(row.stage_id, api_run, row, requested_at, seq)
-    root = run_detail.root or _stored_root(row)  # an answer without steps does not remove them
+    # An answer without steps does not remove them.
+    root = run_detail.root or steps.decode(row.steps)
     updates |= _detail_fields(new, root, requested_at, seq)
     if root is None:
         updates["steps_removed_at"] = row.steps_removed_at
@@ -260,10 +261,6 @@ def _apply_detail(
 
 
 _STEP_FIELDS = ("steps", "step", "step_key", "step_started_at")
-
-
-def _stored_root(run: Run) -> Node | None:
-    return msgspec.convert(run.steps, Node) if run.steps is not None else None
 
 
 def _detail_fields(run: Run, root: Node | None, requested_at: datetime, seq: int) -> dict[str, Any]:
@@ -421,7 +418,7 @@ def _build_row(
         overdue_reason=old.overdue_reason if old else "",
     )
     if old is not None and old.overdue_severity and old.status != row.status:
-        severity, reason = _assess_overdue(row, _stored_root(old), requested_at)
+        severity, reason = _assess_overdue(row, steps.decode(old.steps), requested_at)
         row.overdue_severity, row.overdue_reason = severity, reason
     return row
 

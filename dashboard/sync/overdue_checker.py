@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from time import monotonic
 
-import msgspec
 import structlog
 from django.db import DatabaseError, InterfaceError, transaction
 
@@ -17,8 +16,7 @@ from dashboard.models import ChangeCounter, Run, StageTiming
 from dashboard.models.runs import mark_changed
 from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import MIN_SAMPLES
-from dashboard.northflank import Node
-from dashboard.runs import overdue
+from dashboard.runs import overdue, steps
 from dashboard.runs.overdue import OverdueReason, Timer
 from dashboard.sync import baselines, schedule
 from dashboard.upstream.connection import Connection
@@ -85,7 +83,7 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
         baselines.request_details(run.stage_id, now)
     if _needs_approval_detail(run):
         Run.objects.filter(pk=run.pk, next_detail_sync_at=None).update(next_detail_sync_at=now)
-    root = msgspec.convert(run.steps, Node) if run.steps is not None else None
+    root = steps.decode(run.steps)
     timers = overdue.timers(run, root, timing)
     _store_approval_start(run, timers)
     finding = overdue.worst_finding(run, root, timers, now)

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +32,15 @@ def labels(root: Node) -> list[str]:
 def current_label(root: Node) -> str | None:
     current = steps.current(root)
     return current.label if current else None
+
+
+def test_stored_steps_are_decoded_as_they_were_read() -> None:
+    root = node("root", node("a", started_at=T0), node("b"))
+    assert steps.decode(msgspec.to_builtins(root)) == root
+
+
+def test_steps_that_were_not_read_are_none() -> None:
+    assert steps.decode(None) is None
 
 
 def test_steps_are_walked_in_definition_order() -> None:

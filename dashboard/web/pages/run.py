@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Stage
-from dashboard.runs import acknowledgements, concurrency, overdue
+from dashboard.runs import acknowledgements, concurrency, overdue, steps
 from dashboard.runs import summary as run_summary
 from dashboard.sync import run_lookup, watchers
 from dashboard.upstream.connection import get_connection
@@ -131,7 +131,7 @@ class RunCard:
         """Return the context of the card's template."""
         run, permissions = self.run, self.permissions
         now = db_threads.now()
-        root = timeline.load_tree(run)
+        root = steps.decode(run.steps)
         timing = concurrency.load_timing(run)
         related = concurrency.load_related_runs(run, permissions.stage_filter("stage"), timing)
         permission = permissions.abort_permission(run.stage)

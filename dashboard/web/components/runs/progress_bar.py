@@ -6,14 +6,13 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-import msgspec
 from django.utils.translation import gettext as _
 
 from dashboard.db.prepared import Keys, PreparedModels
 from dashboard.models import Run, StageTiming
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
-from dashboard.runs import overdue
+from dashboard.runs import overdue, steps
 from dashboard.runs.overdue import OverdueReason, Timer
 from dashboard.texts import durations
 
@@ -86,7 +85,7 @@ def _load_step_trees(runs: Iterable[Run]) -> Mapping[int, Node]:
             trees[run.pk] = run.steps
     if missing:
         trees |= Run.objects.filter(pk__in=missing).values_list("pk", "steps")
-    return {pk: msgspec.convert(tree, Node) for pk, tree in trees.items() if tree is not None}
+    return {pk: root for pk, tree in trees.items() if (root := steps.decode(tree)) is not None}
 
 
 def _typical_text(run: Run, timer: Timer, typical: TypicalDuration) -> str:

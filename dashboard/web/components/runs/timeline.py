@@ -4,7 +4,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import msgspec
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, pgettext, pgettext_lazy
@@ -150,11 +149,6 @@ class Timeline:
     def has_growing_axis(self) -> bool:
         """Whether times.js extends the axis."""
         return self.axis is not None and self.is_running
-
-
-def load_tree(run: Run) -> Node | None:
-    """Return the root of a run's steps, or None if the steps were not read."""
-    return msgspec.convert(run.steps, Node) if run.steps is not None else None
 
 
 def build_timeline(
