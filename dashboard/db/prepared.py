@@ -139,8 +139,8 @@ def joined(*fields: str) -> Concat:
     return Concat(*parts, output_field=TextField())
 
 
-class PreparedQuery:
-    """A queryset that selects values (`values_list`), with a `Parameter` for each later value.
+class _PreparedSelect:
+    """A queryset with a `Parameter` for each later value.
 
     With `plan_once`, PostgreSQL plans it once for each connection although it has a time among its
     parameters: none that decides which rows of a long history are selected.
@@ -158,11 +158,21 @@ class PreparedQuery:
         self._converters = self._compiler.get_converters(columns)
         _forget_query(self._compiler)
 
-    def fetch(self, **values: Any) -> list[tuple[Any, ...]]:
-        """Return the rows."""
+    def _fetch_unconverted(self, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Return the rows as the database's own types."""
         if not self._sql:
             return []
-        rows = self._execute(self._sql, _resolve(self._parameters, values))
+        return self._execute(self._sql, _resolve(self._parameters, values))
+
+
+class PreparedQuery(_PreparedSelect):
+    """A queryset that selects values (`values_list`), with a `Parameter` for each later value."""
+
+    def fetch(self, **values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows."""
+        rows = self._fetch_unconverted(values)
+        if not rows:
+            return []
         converted = self._compiler.apply_converters(rows, self._converters)
         return [tuple(row) for row in converted]
 
@@ -175,17 +185,16 @@ class PreparedCount:
     """
 
     def __init__(self, queryset: "QuerySet[Any, Any]") -> None:
-        sql, parameters = queryset.query.sql_with_params()
-        self._sql, self._parameters = _with_literals(sql, parameters)
+        sql, self._parameters = _with_literals(*queryset.query.sql_with_params())
+        self._sql = f"SELECT COUNT(*) FROM ({sql}) AS counted"  # noqa: S608 - composed by the ORM
 
     def fetch(self, **values: Any) -> int:
         """Return the number."""
-        sql = f"SELECT COUNT(*) FROM ({self._sql}) AS counted"  # noqa: S608 - composed by the ORM
-        number: int = _execute(sql, _resolve(self._parameters, values))[0][0]
+        number: int = _execute(self._sql, _resolve(self._parameters, values))[0][0]
         return number
 
 
-class PreparedModels[M: Model]:
+class PreparedModels[M: Model](_PreparedSelect):
     """A queryset that selects instances of a model, with a `Parameter` for each later value.
 
     Related objects come with `select_related`, but not with `prefetch_related`. Django's own code
@@ -193,23 +202,12 @@ class PreparedModels[M: Model]:
     """
 
     def __init__(self, queryset: "QuerySet[M]") -> None:
+        super().__init__(queryset)
         self._model, self._fetch_mode = queryset.model, queryset._fetch_mode  # type: ignore[attr-defined]
-        self._compiler = queryset.query.get_compiler(DEFAULT_DB_ALIAS)
-        try:
-            self._sql, self._parameters = _with_literals(*self._compiler.as_sql())
-        except EmptyResultSet:
-            self._sql = ""  # whatever the parameters, it selects no row
-            return
-        self._execute = _execution(self._parameters)
-        columns = [column for column, *_ in self._compiler.select]
-        self._converters = self._compiler.get_converters(columns)
-        _forget_query(self._compiler)
 
     def fetch(self, **values: Any) -> list[M]:
         """Return the instances."""
-        if not self._sql:
-            return []
-        rows = self._execute(self._sql, _resolve(self._parameters, values))
+        rows = self._fetch_unconverted(values)
         if not rows:
             return []
         compiler = copy.copy(self._compiler)
