@@ -174,6 +174,7 @@ def _create_abort(
 ) -> AbortResult:
     now = db_threads.now()
     with transaction.atomic():
+        version = ChangeCounter.reserve(1)  # locked first: see Abort.transition
         retried = _settle_retried(run, abort_request, retry_of_pk, now)
         start = abort_clock.start(run, None)
         earlier_starts = [start.at] if start else []
@@ -183,7 +184,7 @@ def _create_abort(
         # Its status as it is now that no other can change it: it was read before.
         [(run.status, run.in_flight)] = _run_update().fetch(
             run=run.pk,
-            version=ChangeCounter.reserve(1),
+            version=version,
             next_detail_sync_at=now + SEND_LEASE,
             abort_severity=abort_severity.classify(started_at, now),
         )
@@ -257,14 +258,17 @@ def _join_open_abort(abort: Abort, abort_request: AbortRequest, reason: str) -> 
 def _settle_retried(
     run: Run, abort_request: AbortRequest, retry_of_pk: int | None, now: datetime
 ) -> Abort | None:
-    """Settle the abort to be retried and return it, or None if it may not be retried."""
+    """Settle the abort to be retried and return it, or None if it may not be retried.
+
+    Part of the transaction that gives the run its new version.
+    """
     if retry_of_pk is None:
         return None
     previous = Abort.objects.open().filter(pk=retry_of_pk, run=run).first()
     if previous is None or not can_retry(previous, now):
         return None
     username = abort_request.user.get_username()
-    is_settled = previous.transition(
+    is_settled = previous.transition_with_run(
         AbortState.RETRIED, EventType.RETRIED, now, detail=username, settled_at=now
     )
     return previous if is_settled else None

@@ -12,7 +12,7 @@ from dashboard.aborts import resend_policy
 from dashboard.accounts import permissions
 from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, Run
+from dashboard.models import Abort, ChangeCounter, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.runs import mark_changed
 from dashboard.models.severity import Severity
@@ -142,22 +142,22 @@ def _settle(
     **fields: Any,
 ) -> None:
     answer = str(error) if error is not None else ""
-    is_settled = abort.transition(
-        state,
-        event_type,
-        now,
-        detail=answer if detail is None else detail,
-        send_number=abort.send_count,
-        answered_at=now if error is not None and error.http_status else None,
-        answer=answer,
-        answer_status=error.http_status if error is not None else None,
-        error_id=(error.error_id or "") if error is not None else "",
-        settled_at=now,
-        **fields,
-    )
-    if not is_settled and not has_answer(abort):
-        with transaction.atomic():
-            mark_changed([abort.run_id])
+    with transaction.atomic():
+        mark_changed([abort.run_id])
+        is_settled = abort.transition_with_run(
+            state,
+            event_type,
+            now,
+            detail=answer if detail is None else detail,
+            send_number=abort.send_count,
+            answered_at=now if error is not None and error.http_status else None,
+            answer=answer,
+            answer_status=error.http_status if error is not None else None,
+            error_id=(error.error_id or "") if error is not None else "",
+            settled_at=now,
+            **fields,
+        )
+        if not is_settled and not has_answer(abort):
             abort.add_event(EventType.ANSWERED_LATE, now, detail=answer)
     log.warning(
         "abort.settled", state=str(state), run=abort.run.run_id, by=abort.username, answer=answer
@@ -198,7 +198,7 @@ def mark_unknown(abort: Abort, reason: str, error_id: str = "") -> None:
     now = db_threads.now()
     with transaction.atomic():
         mark_changed([abort.run_id], next_detail_sync_at=now)
-        is_recorded = abort.transition(
+        is_recorded = abort.transition_with_run(
             AbortState.UNKNOWN,
             EventType.UNKNOWN,
             now,
@@ -237,7 +237,8 @@ def settle_resolved_aborts(now: datetime) -> None:
 def _give_up(abort: Abort, reason: str, now: datetime) -> None:
     """Settle an abort that did not arrive and is not resent; its run becomes critical."""
     with transaction.atomic():
-        is_settled = abort.transition(
+        ChangeCounter.reserve(0)  # locked first: see Abort.transition
+        is_settled = abort.transition_with_run(
             AbortState.UNKNOWN,
             EventType.NOT_ARRIVED,
             now,

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from dashboard import aborts
 from dashboard.aborts import AbortRequest
 from dashboard.accounts import permissions
-from dashboard.models import Abort, BulkAbort, RequestCounter, Run
+from dashboard.models import Abort, BulkAbort, ChangeCounter, RequestCounter, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.bulk_aborts import Via
 from tests.support import factories
@@ -326,6 +326,15 @@ def test_abort_of_another_run_is_not_retried(run: Run, manager: User) -> None:
     abort = aborts.request_abort(run, abort_request(manager), retry_of_pk=other.pk).abort
     assert abort.retry_of is None
     assert Abort.objects.open().filter(pk=other.pk).exists()
+
+
+@time_machine.travel(T0, tick=False)
+def test_retry_gives_its_run_one_version(run: Run, manager: User) -> None:
+    first = overdue_abort(run, manager)
+    before = ChangeCounter.latest()
+    second = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
+    assert second.retry_of == first
+    assert Run.objects.get().version == ChangeCounter.latest() == before + 1
 
 
 @time_machine.travel(T0 - timedelta(seconds=1), tick=False)

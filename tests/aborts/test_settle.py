@@ -12,7 +12,7 @@ from dashboard.aborts import AbortRequest, reconcile, resend, resend_policy, set
 from dashboard.aborts.request import SEND_LEASE
 from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, Run
+from dashboard.models import Abort, ChangeCounter, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.northflank import RequestRejected
 from tests.support import factories
@@ -184,6 +184,29 @@ def test_abort_is_resent_after_its_delay_unless_claimed(
     now = db_threads.now()
     Abort.objects.update(state=AbortState.UNKNOWN, claimed_at=now + claimed_after)
     assert resend.claim_due_resends(now) == ([sent_twice] if is_due else [])
+
+
+def test_abort_that_may_not_have_arrived_gives_its_run_one_version(sent_twice: Abort) -> None:
+    before = ChangeCounter.latest()
+    settle.mark_unknown(sent_twice, "Nobody knows.")
+    assert Run.objects.get().version == ChangeCounter.latest() == before + 1
+
+
+def test_abort_that_is_given_up_gives_its_run_one_version(sent_twice: Abort) -> None:
+    Abort.objects.update(state=AbortState.UNKNOWN)
+    before = ChangeCounter.latest()
+    settle._give_up(sent_twice, "Already sent.", db_threads.now())
+    assert Run.objects.get().version == ChangeCounter.latest() == before + 1
+
+
+def test_refusal_after_the_abort_is_settled_gives_its_run_one_version(sent_twice: Abort) -> None:
+    Abort.objects.update(state=AbortState.UNKNOWN, settled_at=F("requested_at"))
+    before = ChangeCounter.latest()
+    settle.record_refused(
+        sent_twice, Run(status="running"), RequestRejected("No.", http_status=409)
+    )
+    assert timeline(sent_twice) == [("answered_late", "No.")]
+    assert Run.objects.get().version == ChangeCounter.latest() == before + 1
 
 
 def test_abort_resent_meanwhile_is_not_given_up(sent_twice: Abort) -> None:
