@@ -5,6 +5,7 @@ translation can place it freely.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.utils.translation import gettext_lazy, ngettext
@@ -181,49 +182,93 @@ def step_summary(run: Run, timers: Iterable[Timer]) -> RichText:
 # --- In flight ----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Activity:
+    """What a run in flight is doing."""
+
+    state: Message
+    reason: OverdueReason | None  # of a run that is overdue in it; None: in no part of a run
+    typical: TypicalDuration | None = None
+    count_key: str = ""  # the remark that says `count`
+    count: int = 0
+    attempt_text: RichText = ""
+
+
 def _in_flight_state(
     run: Run, root: Node | None, timing: StageTiming | None, queued_ahead: int
 ) -> RichText:
-    step = _current_step(root)
-    reason: OverdueReason | None = OverdueReason.STEP  # what `typical` is about
-    typical: TypicalDuration | None = None
-    count_key, count = "", 0
-    if run.status in NOT_STARTED_STATUSES:
-        reason, typical = OverdueReason.QUEUE, timing.typical_queue if timing else None
-        state = _with_elapsed(_text(run.status), run.created_at)
-        count_key, count = "runs_ahead", queued_ahead
-    elif step is not None and (steps.is_approval(step) or run.status != "approval_wait"):
-        reason = OverdueReason.APPROVAL if steps.is_approval(step) else OverdueReason.STEP
-        typical = overdue.typical_step_duration(step, timing) if step.started_at else None
-        state = _with_status(run, _current_step_text(step))
-        count_key, count = "parallel_steps", _count_parallel_steps(root, step)
-    elif run.status in {"retrying", "async_wait", "approval_wait"}:
-        reason = OverdueReason.APPROVAL if run.status == "approval_wait" else OverdueReason.STEP
-        typical = timing.typical_approval() if timing and reason is OverdueReason.APPROVAL else None
-        state = _with_elapsed(_text(run.status), _status_started_at(run))
-    elif run.status in ACTIVE_STATUSES:
-        reason, typical = OverdueReason.RUN, timing.typical_run if timing else None
-        state = _with_elapsed(_text("running"), run.started_at)
-    else:
-        reason = None
-        # A final status (“success”) of a run in flight gets no elapsed time: it is no activity.
-        is_lasting = run.status not in statuses.RUN_STATUSES or run.status == "unknown"
-        state = _with_elapsed(_status_text(run), _status_started_at(run) if is_lasting else None)
-    attempt_text = _attempt_text(step) if step is not None and reason is OverdueReason.STEP else ""
-    is_remark = typical and run.overdue_severity and run.overdue_reason == reason
-    is_repeated = attempt_text and run.overdue_reason == OverdueReason.LAST_ATTEMPT
-    overdue_text: RichText = ""
-    if not is_remark and not is_repeated:
-        timers = overdue.timers(run, root, timing)
-        message = overdue_messages.describe(run.overdue_severity, run.overdue_reason, timers)
-        overdue_text = message.text if message else ""
-    state = _with_typical(state, typical)
+    activity = _activity(run, root, timing, queued_ahead)
+    is_remark = activity.typical and run.overdue_severity and run.overdue_reason == activity.reason
+    is_repeated = activity.attempt_text and run.overdue_reason == OverdueReason.LAST_ATTEMPT
+    state = _with_typical(activity.state, activity.typical)
     if is_remark:
         is_critical = run.overdue_severity == Severity.CRITICAL
         state = _text("far_overdue" if is_critical else "overdue", state=state)
-    if count:
-        state = _text(count_key, state=state, n=count)
-    return join_texts(_text("sentence", state=state), attempt_text, overdue_text)
+    if activity.count:
+        state = _text(activity.count_key, state=state, n=activity.count)
+    return join_texts(
+        _text("sentence", state=state),
+        activity.attempt_text,
+        "" if is_remark or is_repeated else _overdue_text(run, root, timing),
+    )
+
+
+def _activity(
+    run: Run, root: Node | None, timing: StageTiming | None, queued_ahead: int
+) -> _Activity:
+    if run.status in NOT_STARTED_STATUSES:
+        return _wait_to_start(run, timing, queued_ahead)
+    step = _current_step(root)
+    if step is not None and (steps.is_approval(step) or run.status != "approval_wait"):
+        return _activity_at_step(run, root, step, timing)
+    if run.status in {"retrying", "async_wait", "approval_wait"}:
+        return _wait_at_unknown_step(run, timing)
+    if run.status in ACTIVE_STATUSES:
+        state = _with_elapsed(_text("running"), run.started_at)
+        return _Activity(state, OverdueReason.RUN, timing.typical_run if timing else None)
+    # A final status (“success”) of a run in flight gets no elapsed time: it is no activity.
+    is_lasting = run.status not in statuses.RUN_STATUSES or run.status == "unknown"
+    since = _status_started_at(run) if is_lasting else None
+    return _Activity(_with_elapsed(_status_text(run), since), None)
+
+
+def _wait_to_start(run: Run, timing: StageTiming | None, queued_ahead: int) -> _Activity:
+    return _Activity(
+        _with_elapsed(_text(run.status), run.created_at),
+        OverdueReason.QUEUE,
+        timing.typical_queue if timing else None,
+        "runs_ahead",
+        queued_ahead,
+    )
+
+
+def _activity_at_step(
+    run: Run, root: Node | None, step: Node, timing: StageTiming | None
+) -> _Activity:
+    is_approval = steps.is_approval(step)
+    return _Activity(
+        _with_status(run, _current_step_text(step)),
+        OverdueReason.APPROVAL if is_approval else OverdueReason.STEP,
+        overdue.typical_step_duration(step, timing) if step.started_at else None,
+        "parallel_steps",
+        _count_parallel_steps(root, step),
+        "" if is_approval else _attempt_text(step),
+    )
+
+
+def _wait_at_unknown_step(run: Run, timing: StageTiming | None) -> _Activity:
+    state = _with_elapsed(_text(run.status), _status_started_at(run))
+    if run.status != "approval_wait":
+        return _Activity(state, OverdueReason.STEP)
+    typical = timing.typical_approval() if timing else None
+    return _Activity(state, OverdueReason.APPROVAL, typical)
+
+
+def _overdue_text(run: Run, root: Node | None, timing: StageTiming | None) -> RichText:
+    """Return in which part the run is overdue, if it is."""
+    timers = overdue.timers(run, root, timing)
+    message = overdue_messages.describe(run.overdue_severity, run.overdue_reason, timers)
+    return message.text if message else ""
 
 
 def _with_elapsed(state: Message, started_at: datetime | None) -> Message:
