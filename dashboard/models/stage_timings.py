@@ -192,6 +192,9 @@ class StageTiming(FastLoading):
         queue: TypicalDuration | None,
         steps: dict[str, TypicalDuration] | None,
         approvals: Collection[str],
+        success_count: int,
+        detail_count: int,
+        last_success_id: int | None,
         at: datetime,
     ) -> None:
         """Save a new baseline; overrides stay unchanged.
@@ -205,6 +208,8 @@ class StageTiming(FastLoading):
                 key: list(_to_seconds(typical)) for key, typical in steps.items()
             }
         self.approval_keys = sorted(approvals)
+        self.success_count, self.detail_count = success_count, detail_count
+        self.last_success_id = last_success_id
         self.observed_at = at
         update_row(StageTiming, self.pk, **{name: getattr(self, name) for name in _OBSERVED_FIELDS})
 

@@ -48,10 +48,6 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
     }
     baseline = _load_timing(stage_id)
     previous = copy(baseline)
-    baseline.success_count, baseline.detail_count = len(latest), len(step_trees)
-    baseline.last_success_id = next(
-        (pk for (pk,) in _last_success_query().fetch(stage=stage_id)), None
-    )
     # The samples move on with each success: until enough details are read again, keep the last
     # baseline that was made from enough of them.
     has_enough = len(step_trees) >= typical_duration.MIN_SAMPLES
@@ -63,6 +59,9 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
         ),
         steps=_step_durations(step_trees.values()) if has_enough else None,
         approvals=_approval_keys(step_trees.values()) if has_enough else baseline.approval_keys,
+        success_count=len(latest),
+        detail_count=len(step_trees),
+        last_success_id=next((pk for (pk,) in _last_success_query().fetch(stage=stage_id)), None),
         at=moment,
     )
     _mark_changed_runs(previous, baseline)
