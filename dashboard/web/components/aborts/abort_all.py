@@ -5,16 +5,17 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from django.db.models import BigIntegerField, Count, Model, Q, QuerySet
+from django.db.models import BigIntegerField, Count, Model, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard import aborts
+from dashboard.aborts import abort_rules
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Parameter, PreparedQuery
-from dashboard.models import Abort, Pipeline, Run, Stage
+from dashboard.models import Pipeline, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import statuses
@@ -26,13 +27,6 @@ from dashboard.web.http.lookup import PageNotFound
 
 # Up to this number, the list of excluded runs is shown unfolded.
 _MAX_UNFOLDED = 5
-
-# Known statuses in which a run can be aborted.
-_ABORTABLE_STATUSES = [
-    status
-    for status in statuses.RUN_STATUSES
-    if status not in {"aborting", "aborted", "success", "failure", "skipped"}
-]
 
 _text = MessageTable(
     {
@@ -182,7 +176,7 @@ def offers_for_stage(permissions: Permissions, stage: Stage) -> dict[str, AbortA
     """
     if not permissions.abort_permission(stage).allowed:
         return {}
-    counts = dict.fromkeys(_ABORTABLE_STATUSES, (0, 0))
+    counts = dict.fromkeys(abort_rules.SELECTABLE_STATUSES, (0, 0))
     for status, total, not_aborting in _stage_counts_query().fetch(stage=stage.pk):
         counts[status] = total, not_aborting
     counts[""] = (
@@ -267,9 +261,9 @@ def _blocking_reason(confirmation: BulkAbortConfirmation, runs: Sequence[Run]) -
 
 def _count_by(runs: RunQuerySet, *fields: str) -> QuerySet[Any, Any]:
     """Group runs by `fields`; a row is the fields, the run count, and the count not aborting."""
-    not_aborting = ~Q(status="aborting") & ~Q(pk__in=Abort.objects.open().values("run"))
     grouped = runs.order_by().values_list(*fields)
-    return grouped.annotate(total=Count("pk"), not_aborting=Count("pk", filter=not_aborting))
+    not_aborting = Count("pk", filter=abort_rules.is_not_aborting())
+    return grouped.annotate(total=Count("pk"), not_aborting=not_aborting)
 
 
 @cache

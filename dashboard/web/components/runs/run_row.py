@@ -18,13 +18,13 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.db.models import QuerySet
 from django.utils.safestring import SafeString
 
+from dashboard.aborts import abort_rules
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts.permissions import Permission, Permissions
 from dashboard.db.prepared import Keys, PreparedModels, PreparedQuery
 from dashboard.db.threads import now
 from dashboard.models import Abort, Acknowledgement, Run, Stage
 from dashboard.models.runs import RunQuerySet
-from dashboard.models.severity import Severity
 from dashboard.runs import (
     abort_clock,
     acknowledgement_rules,
@@ -198,14 +198,6 @@ def build_row(
     stage_urls = links.stage_urls(stage)
     urls = stage_urls.of_run(run.run_id)
     started_at = run.started_at or run.created_at
-    is_aborting = run.status == "aborting" or (abort is not None and abort.settled_at is None)
-    is_waiting = (
-        abort.is_awaiting_northflank
-        if abort is not None and abort.settled_at is None
-        else is_aborting
-    )
-    can_retry = run.in_flight and is_waiting and run.abort_severity >= Severity.CRITICAL
-    is_doubtful = abort is not None and abort.is_unconfirmed and run.status != "aborting"
     return RunRow(
         key=run.pk,
         version=run.version,
@@ -244,10 +236,10 @@ def build_row(
         step_tone=display.tone,
         abort=_abort_line(abort, run),
         acknowledgements=acknowledged_by.active(active_acknowledgements),
-        is_abortable=run.in_flight and (can_retry or is_doubtful or not is_aborting),
-        is_selectable=run.in_flight and not is_aborting,
+        is_abortable=abort_rules.is_abortable(run, abort),
+        is_selectable=abort_rules.is_selectable(run, abort),
         abort_severity=run.abort_severity,
-        can_retry=can_retry,
+        can_retry=abort_rules.is_retryable(run, abort),
         may_abort=permission.allowed,
         denied_reason=permission.denied_reason,
     )

@@ -1,0 +1,60 @@
+"""What can be requested for a run: an abort, a retry, a bulk abort. Pure.
+
+`abort` is the run's latest abort made here, or None. Who may request it is another question
+(accounts/permissions.py), and each request is checked again (request.py).
+"""
+
+from django.db.models import Q
+
+from dashboard.models import Abort, Run
+from dashboard.models.severity import Severity
+from dashboard.runs import statuses
+
+# Known statuses of runs that a bulk abort includes.
+SELECTABLE_STATUSES = [
+    status
+    for status in statuses.RUN_STATUSES
+    if status not in {"aborting", "aborted", "success", "failure", "skipped"}
+]
+
+
+def is_aborting(run: Run, abort: Abort | None) -> bool:
+    """Return whether an abort of a run in flight is under way, whoever requested it."""
+    return run.status == "aborting" or (abort is not None and abort.settled_at is None)
+
+
+def is_not_aborting() -> Q:
+    """Return the condition on runs in flight that `is_aborting` is false."""
+    return ~Q(status="aborting") & ~Q(pk__in=Abort.objects.open().values("run"))
+
+
+def is_selectable(run: Run, abort: Abort | None) -> bool:
+    """Return whether a bulk abort can include a run: in flight, and no abort under way."""
+    return run.in_flight and not is_aborting(run, abort)
+
+
+def is_retryable(run: Run, abort: Abort | None) -> bool:
+    """Return whether the abort under way is so overdue that another can be requested.
+
+    By the severity that is stored with the run, as its row shows it; `can_retry` decides about a
+    request by the time.
+    """
+    if not run.in_flight or run.abort_severity < Severity.CRITICAL:
+        return False
+    if abort is not None and abort.settled_at is None:
+        return abort.is_awaiting_northflank
+    return run.status == "aborting"
+
+
+def is_abortable(run: Run, abort: Abort | None) -> bool:
+    """Return whether an abort of a run can be requested.
+
+    Also while one is under way, if that can be retried, or if it may not have arrived: the request
+    then makes it due to be resent.
+    """
+    if not run.in_flight:
+        return False
+    if not is_aborting(run, abort):
+        return True
+    is_unconfirmed = abort is not None and abort.is_unconfirmed and run.status != "aborting"
+    return is_unconfirmed or is_retryable(run, abort)
