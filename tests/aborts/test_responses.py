@@ -4,12 +4,12 @@ import pytest
 from django.contrib.auth.models import User
 
 from dashboard.aborts import bulk_messages as bulk_abort_messages
+from dashboard.aborts import categories
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.accounts.permissions import Permission
 from dashboard.models import Abort, RateBudget, Run, Stage
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.sandbox import parse_fault
-from dashboard.web.components.aborts import abort_log
 from dashboard.web.components.runs import run_row
 from tests.support.live import Live
 from tests.support.live_runs import (
@@ -175,7 +175,7 @@ def test_abort_of_removed_run_is_too_late_and_shown_as_removed(live: Live, manag
     # The same everywhere: no text says that the run continues, or had ended.
     removed_abort = Abort.objects.get()
     assert run_row.build_row(row, Permission(True), removed_abort).label == "Removed"
-    assert abort_log.category_key(removed_abort) == "removed"
+    assert categories.category(removed_abort) == "removed"
     item_outcome = bulk_abort_messages.describe(BulkAbortItemResult.ABORT, row, removed_abort, "")
     assert item_outcome.kind == "removed"
     timeline_texts = [

@@ -11,7 +11,7 @@ from datetime import date, datetime, time, timedelta
 from typing import NamedTuple
 
 from django.core.cache import cache
-from django.db.models import F, Q
+from django.db.models import Q
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.functional import Promise
@@ -19,12 +19,13 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from dashboard.aborts import categories
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.aborts.timeline import TimelineEntry
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Stage
-from dashboard.models.aborts import AbortQuerySet, AbortState
+from dashboard.models.aborts import AbortQuerySet
 from dashboard.models.catalog import StageName
 from dashboard.texts import durations
 from dashboard.texts.rich_text import MessageTable
@@ -59,72 +60,26 @@ _FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """An abort's state as a filter choice. Each abort belongs to exactly one category."""
+    """How a category of aborts is shown."""
 
     label: str | Promise
     tone: str
     glyph: str
-    condition: Q
 
 
-# Aborts that settled with a known run status that has changed since. Must agree with
-# aborts.messages.status_changed_after_end, or a row's category and message contradict each other.
-_ENDED_WITH_OUTCOME = Q(state=AbortState.CONCLUDED) | Q(state=AbortState.TOO_LATE) & ~Q(outcome="")
-_RUN_DIFFERS = ~Q(run__status=F("outcome")) | Q(run__concluded=False)
-_CHANGED_AFTER_END = _ENDED_WITH_OUTCOME & Q(run__removed_at=None) & _RUN_DIFFERS
-
+# By the keys of aborts/categories.py.
 CATEGORIES = {
-    "under_way": Category(gettext_lazy("Under way"), "warning", "hourglass", Q(settled_at=None)),
-    "aborted": Category(
-        gettext_lazy("Aborted"),
-        "neutral",
-        "stop",
-        Q(state=AbortState.CONCLUDED, outcome="aborted") & ~_CHANGED_AFTER_END,
-    ),
-    "status_changed": Category(
-        gettext_lazy("Status changed"), "bad", "warning", _CHANGED_AFTER_END
-    ),
-    "not_stopped": Category(
-        gettext_lazy("Not stopped"),
-        "bad",
-        "cross",
-        Q(state=AbortState.CONCLUDED) & ~Q(outcome__in=["aborted", ""]) & ~_CHANGED_AFTER_END,
-    ),
-    "too_late": Category(
-        gettext_lazy("Too late"),
-        "info",
-        "clock",
-        Q(state=AbortState.TOO_LATE) & ~Q(outcome="") & ~_CHANGED_AFTER_END,
-    ),
-    "removed": Category(
-        gettext_lazy("Removed from Northflank"),
-        "warning",
-        "question",
-        Q(state__in=[AbortState.CONCLUDED, AbortState.TOO_LATE], outcome="") & ~_CHANGED_AFTER_END,
-    ),
-    "refused": Category(gettext_lazy("Refused"), "bad", "lock", Q(state=AbortState.REFUSED)),
-    "not_sent": Category(gettext_lazy("Not sent"), "bad", "skip", Q(state=AbortState.NOT_SENT)),
-    "no_answer": Category(
-        gettext_lazy("Probably lost"),
-        "bad",
-        "question",
-        Q(state=AbortState.UNKNOWN, settled_at__isnull=False),
-    ),
-    "retried": Category(gettext_lazy("Retried"), "neutral", "retry", Q(state=AbortState.RETRIED)),
+    "under_way": Category(gettext_lazy("Under way"), "warning", "hourglass"),
+    "aborted": Category(gettext_lazy("Aborted"), "neutral", "stop"),
+    "status_changed": Category(gettext_lazy("Status changed"), "bad", "warning"),
+    "not_stopped": Category(gettext_lazy("Not stopped"), "bad", "cross"),
+    "too_late": Category(gettext_lazy("Too late"), "info", "clock"),
+    "removed": Category(gettext_lazy("Removed from Northflank"), "warning", "question"),
+    "refused": Category(gettext_lazy("Refused"), "bad", "lock"),
+    "not_sent": Category(gettext_lazy("Not sent"), "bad", "skip"),
+    "no_answer": Category(gettext_lazy("Probably lost"), "bad", "question"),
+    "retried": Category(gettext_lazy("Retried"), "neutral", "retry"),
 }
-
-
-def category_key(abort: Abort) -> str:
-    """Return the key in CATEGORIES of an abort that was loaded with its run."""
-    if abort.settled_at is None:
-        return "under_way"
-    if abort_messages.status_changed_after_end(abort, abort.run):
-        return "status_changed"
-    if abort.state in {AbortState.CONCLUDED, AbortState.TOO_LATE} and not abort.outcome:
-        return "removed"
-    if abort.state == AbortState.CONCLUDED:
-        return "aborted" if abort.outcome == "aborted" else "not_stopped"
-    return "no_answer" if abort.state == AbortState.UNKNOWN else str(abort.state)
 
 
 @dataclass(kw_only=True)
@@ -168,7 +123,7 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
         abort_filter.narrow("text", text, run_matches | Q(reason__icontains=text))
     in_project = "run__stage__pipeline__project__slug"
     for name, description, choices in (
-        ("state", _("outcome"), {key: kind.condition for key, kind in CATEGORIES.items()}),
+        ("state", _("outcome"), categories.CONDITIONS),
         ("project", _("project"), {slug: Q((in_project, slug)) for slug in project_names}),
         ("stage", _("stage"), {stage: Q(run__stage__name=stage) for stage in StageName.values}),
         ("by_me", _("value"), {"1": Q(user=request.user.pk)}),
@@ -320,7 +275,7 @@ def _cache_key(key: AbortRowKey) -> str:
 def build_row(abort: Abort) -> AbortRow:
     """Return the row of an abort that was loaded with `with_details`."""
     run, stage = abort.run, abort.run.stage
-    message, key = abort_messages.describe(abort, run), category_key(abort)
+    message, key = abort_messages.describe(abort, run), categories.category(abort)
     category = CATEGORIES[key]
     return AbortRow(
         pk=abort.pk,

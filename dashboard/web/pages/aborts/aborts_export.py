@@ -7,6 +7,7 @@ from functools import partial
 from django.http import HttpRequest, HttpResponseBase
 from django.views.decorators.http import require_GET
 
+from dashboard.aborts import categories
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.accounts import permissions
@@ -120,7 +121,7 @@ def _record(abort: Abort, base_url: str) -> Record:
         run_id=run.run_id,
         run_name=run.name,
         run_url=base_url + links.run_url(abort.run),
-        state=abort_log.category_key(abort),
+        state=categories.category(abort),
         sent_at=utc_text(abort.sent_at),
         send_count=abort.send_count,
         answered_at=utc_text(abort.answered_at),

@@ -14,6 +14,7 @@ from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from dashboard.aborts import categories
 from dashboard.models import Abort, Grant
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.web.components.aborts import abort_log
@@ -241,7 +242,7 @@ def abort_of_each_kind(manager: User) -> dict[str, int]:
 
 
 def test_each_kind_fixture_covers_all_kinds_and_states() -> None:
-    assert FIELDS_BY_KIND.keys() == abort_log.CATEGORIES.keys()
+    assert FIELDS_BY_KIND.keys() == abort_log.CATEGORIES.keys() == categories.CONDITIONS.keys()
     assert {fields["state"] for fields in FIELDS_BY_KIND.values()} | {AbortState.REQUESTED} == {
         *AbortState
     }
@@ -258,32 +259,6 @@ def test_outcome_filter_lists_only_aborts_of_that_outcome(
         abort_log.CATEGORIES[kind].label
     )
     assert select_one(html, "#state option[selected]").attributes["value"] == kind
-
-
-@pytest.mark.parametrize("status", ["aborted", "success", "running"])
-@pytest.mark.parametrize("is_removed", [False, True])
-def test_each_settled_abort_matches_exactly_one_outcome_filter(
-    is_removed: bool, status: str, manager: User
-) -> None:
-    removed_at = NOON if is_removed else None
-    aborts = [
-        factories.abort_of_new_run(
-            manager,
-            **settled_fields(state, outcome=outcome),
-            run_status=status,
-            run_removed_at=removed_at,
-        )
-        for state in set(AbortState) - {AbortState.REQUESTED, AbortState.ACCEPTED}
-        for outcome in ("", "aborted", "success")
-    ]
-    keys_by_state = {
-        name: set(Abort.objects.filter(kind.condition).values_list("pk", flat=True))
-        for name, kind in abort_log.CATEGORIES.items()
-    }
-    for abort in aborts:
-        assert [name for name, keys in keys_by_state.items() if abort.pk in keys] == [
-            abort_log.category_key(abort)
-        ]
 
 
 def test_abort_of_run_in_flight_after_end_shows_loud_message(
