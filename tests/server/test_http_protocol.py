@@ -9,11 +9,11 @@ from itertools import islice
 from typing import Any
 
 import pytest
-import uvicorn
 from django.contrib.auth.models import User
 
 from dashboard.server.http_protocol import LimitedHttpProtocol
-from tests.support.live import Live, web_server
+from tests.support.asgi_servers import Server
+from tests.support.live import Live
 from tests.support.live_runs import create_run_in_flight
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -165,15 +165,15 @@ async def send_answer(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving() -> AsyncIterator[tuple[uvicorn.Server, int]]:
+async def serving() -> AsyncIterator[tuple[Server, int]]:
     """Yield a server with the limits of ours, and its port."""
-    server = web_server(send_answer)
+    server = Server(send_answer)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        task = asyncio.create_task(server._serve(sockets=[listener]))
+        task = asyncio.create_task(server.serve_on(listener))
         try:
             yield server, listener.getsockname()[1]
         finally:
-            server.should_exit = server.force_exit = True
+            server.stop()
             await task
 
 

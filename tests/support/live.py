@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import uvicorn
 from django.conf import settings
 from django.db import connections
 
@@ -19,7 +18,6 @@ from dashboard import aborts, sandbox
 from dashboard.accounts.authentication import password_queue
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
-from dashboard.server.http_protocol import LimitedHttpProtocol
 from dashboard.server.process import verify_database
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import connection as upstream_connection
@@ -30,6 +28,8 @@ from dashboard.web.live.feed import (
     close_broadcaster,
     open_broadcaster,
 )
+from tests.support import asgi_servers
+from tests.support.asgi_servers import Server
 from tests.support.sessions import CSRF_TOKEN, session_key
 
 WAIT_TIMEOUT = 120  # seconds until a waiting test fails
@@ -147,9 +147,9 @@ def run_live(
         )
         feed = open_broadcaster(poll_interval=poll_interval, heartbeat_interval=heartbeat_interval)
         feed_tasks = [asyncio.create_task(feed.run())]
-        servers = [web_server(application), web_server(app)]
+        servers = [Server(application), Server(app)]
         tasks = [
-            asyncio.create_task(server._serve(sockets=[listener]))
+            asyncio.create_task(server.serve_on(listener))
             for server, listener in zip(servers, listeners, strict=True)
         ]
         feed_tasks.append(asyncio.create_task(app.state.sandbox.webhooks.run()))
@@ -168,7 +168,7 @@ def run_live(
         await stop.wait()
         feed.close()
         for server in servers:
-            server.should_exit = server.force_exit = True
+            server.stop()
         for task in feed_tasks:
             task.cancel()
         await asyncio.gather(*tasks)
@@ -177,7 +177,7 @@ def run_live(
         await connection.close()
 
     verify_database()
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread = threading.Thread(target=lambda: asgi_servers.run(serve()), daemon=True)
     thread.start()
     assert ready.wait(WAIT_TIMEOUT), "the server did not start"
     try:
@@ -211,36 +211,3 @@ def run_in_each_thread(pool: ThreadPoolExecutor, work: Callable[[], object]) -> 
         work()
 
     list(pool.map(wait_and_run, range(pool._max_workers)))
-
-
-class PromptServer(uvicorn.Server):
-    """Stops at once: uvicorn looks every tenth of a second, and waits for another in any case."""
-
-    async def main_loop(self) -> None:
-        counter = 0
-        while not await self.on_tick(counter):
-            counter = (counter + 1) % 1_000_000
-            await asyncio.sleep(0.01)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for listener in (*self.servers, *(sockets or ())):
-            listener.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
-        if self.server_state.tasks:
-            await asyncio.wait(self.server_state.tasks, timeout=0.1)
-
-
-def web_server(app: Any) -> uvicorn.Server:
-    """Return a server of an ASGI application, for the caller to run on a socket."""
-    return PromptServer(
-        uvicorn.Config(
-            app,
-            http=LimitedHttpProtocol,
-            ws="none",
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
-    )

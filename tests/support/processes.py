@@ -1,16 +1,13 @@
 """Real processes of `manage.py`, and a sandbox in this process that they can all reach."""
 
-import asyncio
 import contextlib
 import multiprocessing
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +22,7 @@ from django.conf import settings
 from dashboard import sandbox
 from tests.settings import NAMES
 from tests.support import evidence, forked, live
+from tests.support.asgi_servers import Server, serve_in_thread
 
 WAIT_TIMEOUT = 30  # seconds for a process to start on a busy machine
 
@@ -332,19 +330,5 @@ def _read_startup_lines(out: IO[str]) -> list[str]:
 def upstream() -> Iterator[tuple[str, sandbox.Sandbox]]:
     """Run a sandbox in this process, on a port for other processes; yield its URL and its state."""
     app = sandbox.create_app(live.options())
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = live.web_server(app)
-    thread = threading.Thread(
-        target=lambda: asyncio.run(server._serve(sockets=[listener])), daemon=True
-    )
-    thread.start()
-    deadline = time.monotonic() + WAIT_TIMEOUT
-    while not server.started:
-        assert time.monotonic() < deadline, "the sandbox did not start"
-        time.sleep(0.005)
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.sandbox
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join(WAIT_TIMEOUT)
-        listener.close()
+    with serve_in_thread(Server(app)) as url:
+        yield url, app.state.sandbox

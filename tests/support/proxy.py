@@ -1,10 +1,7 @@
 """A reverse proxy in front of a dashboard: forwarded requests, and headers about the client."""
 
-import asyncio
 import contextlib
 import socket
-import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
@@ -14,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.support import live
-from tests.support.processes import WAIT_TIMEOUT
+from tests.support.asgi_servers import Server, serve_in_thread
 
 _HOP_BY_HOP_HEADERS = {"connection", "transfer-encoding"}
 
@@ -88,25 +84,14 @@ def proxy(prefix: str) -> Iterator[tuple[str, list[str]]]:
         return response
 
     route = Route(f"{prefix}/{{rest:path}}", forward, methods=["GET", "HEAD", "POST"])
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = live.web_server(Starlette(routes=[route]))
 
-    async def serve() -> None:
-        async with client:  # open streams end with the client
-            await server._serve(sockets=[listener])
+    class ProxyServer(Server):
+        async def serve_on(self, listener: socket.socket) -> None:
+            async with client:  # open streams end with the client
+                await super().serve_on(listener)
 
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
-    thread.start()
-    deadline = time.monotonic() + WAIT_TIMEOUT
-    while not server.started:
-        assert time.monotonic() < deadline, "the proxy did not start"
-        time.sleep(0.005)
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}{prefix}", target_urls
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join(WAIT_TIMEOUT)
-        listener.close()
+    with serve_in_thread(ProxyServer(Starlette(routes=[route]))) as url:
+        yield f"{url}{prefix}", target_urls
 
 
 def origin(address: str) -> str:
