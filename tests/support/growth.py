@@ -38,6 +38,7 @@ PRODUCT = Path(__file__).resolve().parents[2] / "dashboard"
 PIPELINES_PER_PROJECT = 10
 STAGES_WITH_RUNS = 10
 IN_FLIGHT = 12
+STEPS_PER_ROW = 10  # of SQLite's virtual machine, about; each call takes longer than ten steps
 _ABORTED_EVERY, _FAILED_EVERY = 40, 20  # among the runs that have ended, the newest first
 _AGE = timedelta(minutes=20)  # between two runs: 72 end in a day, whatever the history
 
@@ -50,7 +51,7 @@ type Visits = Counter[tuple[str, str]]  # by the function of the product and the
 def counting_visits() -> Iterator[Visits]:
     """Count what each statement visits: rows on PostgreSQL, steps of the virtual machine on SQLite.
 
-    Both are exact and repeatable; a row takes about ten steps. In a transaction only.
+    Both are repeatable; steps are counted in tens, which is about a row. In a transaction only.
     """
     visits: Visits = Counter()
     count = _count_rows if connection.vendor == "postgresql" else _count_steps
@@ -67,14 +68,14 @@ def _count_steps(visits: Visits) -> Iterator[Callable[..., Any]]:
     latest = [("", "")]  # rows are fetched after the statement has begun
 
     def step() -> int:
-        visits[latest[0]] += 1
+        visits[latest[0]] += STEPS_PER_ROW
         return 0
 
     def execute(run: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
         latest[0] = _key(sql)
         return run(sql, params, many, context)
 
-    raw.set_progress_handler(step, 1)
+    raw.set_progress_handler(step, STEPS_PER_ROW)
     try:
         yield execute
     finally:

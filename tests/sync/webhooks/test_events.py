@@ -285,7 +285,7 @@ def test_event_storm_does_not_spend_rate_budget(db: None, in_flight: int, reques
     create_hundred_pipelines(in_flight)
     set_remaining_budget(requests)
     read_count = 0
-    for second in range(0, 600, 4):  # an event every four seconds for ten minutes
+    for second in range(0, 600, 12):  # for ten minutes; each could make ten stages due
         now = at(second)
         send_event({"project": {"id": "shop"}}, now)
         due_stages = Stage.objects.filter(next_sync_at__lte=now)
