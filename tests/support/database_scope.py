@@ -37,6 +37,10 @@ SINGLE_DATABASE_MODULES = {
         "how lists are paged; their rows are written and claimed by the queries of test_mirror,"
         " test_leases and test_first_reads, and lists of several pages by test_request_budget"
     ),
+    "tests/web/components/test_incident_summary.py": "texts of a run, most of them from memory",
+    "tests/web/http/test_upstream_errors.py": (
+        "what pages say of an outage; tests/web/pages has their queries"
+    ),
     "tests/web/test_addresses.py": "the form of addresses",
     "tests/web/test_crawl.py": "who gets what; test_permissions has the queries of permissions",
     "tests/web/test_crawl_admin.py": "the same",
