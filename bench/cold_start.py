@@ -8,19 +8,15 @@ missed.
 """
 
 import argparse
-import asyncio
 import contextlib
 import dataclasses
-import socket
 import sqlite3
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import uvicorn
-from running import ROOT, Bench, scratch, wait_for
+from running import ROOT, Bench, scratch, serve_in_thread
 from tables import Table
 
 sys.path.insert(0, str(ROOT))
@@ -58,23 +54,8 @@ def upstream(stages: int) -> Iterator[tuple[str, Sandbox]]:
         dataclasses.replace(project, pipelines=project.pipelines[:pipelines_per_project])
         for project in world.projects
     )
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
-        )
-    )
-    thread = threading.Thread(
-        target=lambda: asyncio.run(server._serve(sockets=[listener])), daemon=True
-    )
-    thread.start()
-    wait_for(lambda: server.started, "the sandbox listens")
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.sandbox
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join(10)
-        listener.close()
+    with serve_in_thread(app) as url:
+        yield url, app.state.sandbox
 
 
 def in_flight(of: Sandbox) -> set[str]:

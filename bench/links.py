@@ -8,15 +8,12 @@ Northflank's rate limit that answers after 0.2 s. Prints a table, and exits with
 missed.
 """
 
-import asyncio
 import contextlib
 import json
 import logging
 import re
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,8 +23,7 @@ from itertools import chain
 from typing import Any
 
 import psycopg
-import uvicorn
-from running import ROOT, Answer, Bench, Browser, Server, scratch, wait_for
+from running import ROOT, Answer, Bench, Browser, Server, scratch, serve_in_thread
 from tables import Table
 from workers import database
 
@@ -104,23 +100,8 @@ def upstream() -> Iterator[tuple[str, Log]]:
     """Serve a sandbox from this process."""
     options = sandbox.Options(scenario="100-pipelines", faults=[sandbox.parse_fault(LATENCY)])
     log = Log(sandbox.create_app(options))
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            log, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
-        )
-    )
-    thread = threading.Thread(
-        target=lambda: asyncio.run(server._serve(sockets=[listener])), daemon=True
-    )
-    thread.start()
-    wait_for(lambda: server.started, "the sandbox listens")
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", log
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join(10)
-        listener.close()
+    with serve_in_thread(log) as url:
+        yield url, log
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ def serve(arguments: list[str]) -> None:
     import threading
 
     import uvicorn
+    import uvloop
 
     sys.path.insert(0, str(ROOT))
     from dashboard import sandbox
@@ -62,7 +63,7 @@ def serve(arguments: list[str]) -> None:
 
     threading.Thread(target=read_faults, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(run())
+        uvloop.run(run())
 
 
 def start_upstream(bench: Bench, webhook: str) -> Upstream:

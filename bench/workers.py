@@ -7,16 +7,13 @@ and drops a database. Exits with 1 if a stage of the killed worker was not read 
 stage was read before its scheduled time.
 """
 
-import asyncio
 import contextlib
 import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import uvicorn
-from running import ROOT, Bench, scratch, wait_for
+from running import ROOT, Bench, scratch, serve_in_thread, wait_for
 
 sys.path.insert(0, str(ROOT))
 from dashboard import sandbox
@@ -77,23 +73,8 @@ def upstream() -> Iterator[tuple[str, Log]]:
     """Serve a sandbox from this process."""
     options = sandbox.Options(rate_limit=1_000_000, faults=[sandbox.parse_fault(SLOW)])
     log = Log(sandbox.create_app(options))
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            log, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
-        )
-    )
-    thread = threading.Thread(
-        target=lambda: asyncio.run(server._serve(sockets=[listener])), daemon=True
-    )
-    thread.start()
-    wait_for(lambda: server.started, "the sandbox listens")
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", log
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join(10)
-        listener.close()
+    with serve_in_thread(log) as url:
+        yield url, log
 
 
 @contextlib.contextmanager

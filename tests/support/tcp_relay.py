@@ -40,6 +40,8 @@ class DatabaseProxy:
 
     async def _listen(self) -> None:
         listener = socket.create_server(("127.0.0.1", self.port))
+        # asyncio sets it for sockets of its own only; a connection inherits it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = listener.getsockname()[1]
         self._server = await asyncio.start_server(self._connected, sock=listener)
 
