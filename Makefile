@@ -40,7 +40,7 @@ templates:
 imports:        ## imports point one way
 	uv run lint-imports
 
-pins:           ## each package has one version
+pins:           ## each package has one version, which deploy/requirements.txt has too
 	uv run .ci/pins.py
 
 types: mypy migrations
@@ -89,7 +89,7 @@ mutants:        ## which changes of the rules no test notices
 	DATABASE_URL= uv run --group mutants mutmut run $(if $(MODULE),"$(subst /,.,$(MODULE:.py=)).*")
 	uv run --group mutants .ci/mutants.py $(MODULE)
 
-requirements:   ## the hashed export that deploy/ installs from
+requirements:   ## what a deployment installs, with hashes (docs/deployment.md)
 	uv export --quiet --no-dev --no-emit-project --no-header --format requirements-txt -o deploy/requirements.txt
 
 sbom:           ## what a deployment consists of, as CycloneDX: var/sbom.cdx.json
