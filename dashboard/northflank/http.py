@@ -219,7 +219,7 @@ class HttpClient:
             self._on_call(call)
         except Exception:
             # An error in the bookkeeping must not turn an accepted abort into a failed one.
-            log.exception("on_call raised an exception.")
+            log.exception("northflank.call_not_recorded")
 
 
 def _open_client(
