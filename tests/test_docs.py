@@ -1,6 +1,8 @@
-"""Links between the documentation's files, headings and images resolve."""
+"""The documentation's links resolve; tests and log events that it names exist."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,11 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 LINK = re.compile(r'\]\(([^)\s]+)\)|(?:src|srcset)="([^"]+)"')
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+# By the methods of a logger.
+LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error"}
+LEVELS |= {"exception": "error", "critical": "critical"}
+LOGGER = re.compile(r"^(\w+)\b.*= .*\bget_?logger\(", re.MULTILINE | re.IGNORECASE)
+LOG_ROW = re.compile(r"^\| `([\w.]+)` \| (\w+) \|", re.MULTILINE)
 
 
 def read_text(document: Path) -> str:
@@ -40,3 +47,50 @@ def test_security_document_names_existing_tests() -> None:
     existing = set(re.findall(r"def (test_\w+)\(", sources))
     assert named
     assert named - existing == set()
+
+
+def levels_of(function: ast.expr) -> set[str]:
+    """The levels of the methods of `log` that an expression may be."""
+    match function:
+        case ast.Attribute(ast.Name("log"), method):
+            return {LEVELS[method]}  # another method: teach this test
+        case ast.IfExp(_, body, orelse):
+            return levels_of(body) | levels_of(orelse)
+    return set()
+
+
+def events_of_module(source: str) -> Iterator[tuple[str, str]]:
+    """The events that a module logs, with their levels."""
+    tree = ast.parse(source)
+    chosen: dict[str, set[str]] = {}  # variables that hold a method of `log`
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign([ast.Name(name)], value) if levels := levels_of(value):
+                chosen[name] = levels
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(function, [event, *_]):
+                variable = function.id if isinstance(function, ast.Name) else ""
+                for level in levels_of(function) or chosen.get(variable, ()):
+                    yield ast.literal_eval(event), level
+
+
+def logged_events() -> set[tuple[str, str]]:
+    sources = [path.read_text() for path in (ROOT / "dashboard").rglob("*.py")]
+    assert {name for source in sources for name in LOGGER.findall(source)} == {"log"}
+    return {event for source in sources for event in events_of_module(source)}
+
+
+def test_log_document_lists_each_warning_and_error_once() -> None:
+    rows = LOG_ROW.findall((ROOT / "docs" / "log.md").read_text())
+    expected = [event for event in logged_events() if event[1] not in {"debug", "info"}]
+    assert sorted(rows) == sorted(expected)
+
+
+def test_documents_name_existing_log_events() -> None:
+    events = {event for event, _level in logged_events()}
+    topics = "|".join({event.partition(".")[0] for event in events})
+    texts = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    named = set(re.findall(rf"`((?:{topics})\.(?!py\b|md\b)\w+)`", texts))
+    assert named
+    assert named - events == set()
