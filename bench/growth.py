@@ -2,20 +2,24 @@
 
     uv run bench/growth.py [--quick] [--postgres postgres://user@host:port/database]
 
-Fills a scratch SQLite database, or a new one on a PostgreSQL server, in steps: 8 pipelines, 50 runs
-in flight, 288 more a day, 100 aborts. After each step it opens pages from one process as a release
-manager, with rendered rows cached, and does what the stream does for a viewer after a change.
-Prints one table, and exits with 1 if a target is missed. On SQLite it measures this process's CPU
-time, which includes the database and which other load hardly changes; on PostgreSQL the duration.
+Fills a scratch SQLite database, or a new one on a PostgreSQL server, for each size: 8 pipelines, 50
+runs in flight, 288 more a day, 100 aborts. A process for each opens pages as a release manager,
+with rendered rows cached, and does what the stream does for a viewer after a change. All do the
+same in turns, so that the ratios hold on a machine whose speed changes. Prints one table, and exits
+with 1 if a target is missed. On SQLite it measures the process's CPU time, which includes the
+database; on PostgreSQL the duration.
 """
 
+import argparse
+import json
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from running import database_version, local_django, parse_options
+from running import database_version, local_django, options_parser
 from tables import Table, p
 
 if TYPE_CHECKING:
@@ -158,66 +162,108 @@ def work(stages: list["Stage"], by: "User") -> dict[str, Callable[[], object]]:
     }  # fmt: skip
 
 
-def milliseconds(do: Callable[[], object], times: int, clock: Callable[[], float]) -> float:
-    """Return the median time after one repetition that fills the cache."""
-    do()
-    took = []
-    for _ in range(times):
-        started_at = clock()
-        do()
-        took.append((clock() - started_at) * 1000)
-    return p(0.5, took)
+def answer(size: int, server: str) -> None:
+    """Fill a database with this many runs; measure the work that each line of stdin names."""
+    with local_django(server):
+        import django
+        from django.core.management import call_command
+        from django.db import connection
+
+        django.setup()
+        from django.contrib.auth.models import User
+
+        call_command("migrate", verbosity=0)
+        clock = time.process_time if connection.vendor == "sqlite" else time.perf_counter
+        by = User.objects.create_superuser("bench")
+        stages = create_stages()
+        create_first_runs(stages, by)
+        create_runs(1, size, stages)
+        measured = work(stages, by)
+        print(json.dumps([database_version(), *measured]), flush=True)
+        for line in sys.stdin:
+            do = measured[line.strip()]
+            started_at = clock()
+            do()
+            print((clock() - started_at) * 1000, flush=True)
+        connection.close()
 
 
-def measure(sizes: list[int], times: int) -> int:
-    """Measure on the database of this process's settings."""
-    import django
-    from django.core.management import call_command
-    from django.db import connection
+class Size:
+    """A process with a database of so many runs."""
 
-    django.setup()
-    from django.contrib.auth.models import User
-
-    call_command("migrate", verbosity=0)
-    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[connection.vendor]
-    clock = time.process_time if name == "SQLite" else time.perf_counter
-    by = User.objects.create_superuser("bench")
-    stages = create_stages()
-    create_first_runs(stages, by)
-    took: dict[str, list[float]] = {}
-    first = 1
-    for size in sizes:
-        started_at = time.monotonic()
-        create_runs(first, size, stages)
-        first = size + 1
-        print(
-            f"  {name}: {size:,} runs after {time.monotonic() - started_at:.0f} s", file=sys.stderr
+    def __init__(self, size: int, server: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--size", str(size), "--postgres", server],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        for label, do in work(stages, by).items():
-            took.setdefault(label, []).append(milliseconds(do, times, clock))
+        self.took: dict[str, list[float]] = {}
+
+    def read_contents(self) -> tuple[str, list[str]]:
+        """Wait until it is filled; return the name of the database, and what can be measured."""
+        name, *labels = json.loads(self._read_line())
+        return name, labels
+
+    def measure(self, label: str) -> None:
+        """Do the work once, and keep the milliseconds that it took."""
+        assert self.process.stdin
+        self.process.stdin.write(f"{label}\n")
+        self.process.stdin.flush()
+        self.took.setdefault(label, []).append(float(self._read_line()))
+
+    def median(self, label: str) -> float:
+        """Return the median, without the first time, which fills the cache."""
+        return p(0.5, self.took[label][1:])
+
+    def stop(self) -> None:
+        self.process.communicate()
+
+    def _read_line(self) -> str:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line, "a process has ended"
+        return line
+
+
+def compare(processes: list[Size], times: int) -> Table:
+    """Let all sizes do the same work in turns: the machine's speed changes for all of them."""
+    contents = [process.read_contents() for process in processes]
     table = Table()
-    for label, figures in took.items():
+    for label in contents[0][1]:
+        for number in range(times + 1):
+            for process in processes[:: 1 if number % 2 else -1]:
+                process.measure(label)
+        figures = [process.median(label) for process in processes]
         ratio = figures[-1] / figures[0]
         table.add(
-            f"{name}: {label}",
+            label,
             f"{', '.join(f'{figure:.1f}' for figure in figures)} ms, x {ratio:.2f}",
             target=f"x <= {MAX_RATIO}", met=ratio <= MAX_RATIO,
         )  # fmt: skip
-    print(
-        f"\nRuns: {', '.join(f'{size:,}' for size in sizes)}; medians of {times}, last to first\n"
-    )
-    table.show()
-    print(f"\nPython {platform.python_version()}, {database_version()}", flush=True)
-    connection.close()
-    return 1 if table.missed else 0
+    print(f"\nPython {platform.python_version()}, {contents[0][0]}")
+    return table
 
 
 def main() -> int:
-    chosen = parse_options(__doc__, "up to 100,000 runs, less often")
-    with local_django(chosen.postgres):
-        return measure(
-            *(([1_000, 100_000], 20) if chosen.quick else ([1_000, 100_000, 1_000_000], 50))
-        )
+    parser = options_parser(__doc__, "up to 100,000 runs, less often")
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.size:
+        answer(chosen.size, chosen.postgres)
+        return 0
+    sizes = [1_000, 100_000] if chosen.quick else [1_000, 100_000, 1_000_000]
+    times = 20 if chosen.quick else 50
+    processes = [Size(size, chosen.postgres) for size in sizes]
+    try:
+        table = compare(processes, times)
+    finally:
+        for process in processes:
+            process.stop()
+    numbers = ", ".join(f"{size:,}" for size in sizes)
+    print(f"Runs: {numbers}; medians of {times}, last to first\n")
+    table.show()
+    return 1 if table.missed else 0
 
 
 if __name__ == "__main__":

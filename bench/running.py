@@ -36,10 +36,15 @@ ada.groups.add(Group.objects.get(name="Release managers"))
 
 def parse_options(description: str, quick: str) -> argparse.Namespace:
     """Return the options `quick`, described by `quick`, and `postgres`, the address of a server."""
+    return options_parser(description, quick).parse_args()
+
+
+def options_parser(description: str, quick: str) -> argparse.ArgumentParser:
+    """Return a parser of these two options, for more to be added."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--postgres", default="", help="a server, as postgres://…/database")
-    return parser.parse_args()
+    return parser
 
 
 @dataclass
