@@ -159,9 +159,9 @@ def _settle(
         )
         if not is_settled and not has_answer(abort):
             abort.add_event(EventType.ANSWERED_LATE, now, detail=answer)
-    log.warning(
-        "abort.settled", state=str(state), run=abort.run.run_id, by=abort.username, answer=answer
-    )
+    if is_settled:
+        run_id = abort.run.run_id
+        log.warning("abort.settled", state=str(state), run=run_id, by=abort.username, answer=answer)
 
 
 def has_answer(abort: Abort) -> bool:

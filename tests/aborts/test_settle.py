@@ -6,6 +6,7 @@ from time import monotonic
 import pytest
 from django.contrib.auth.models import User
 from django.db.models import F
+from structlog.testing import capture_logs
 
 from dashboard import aborts
 from dashboard.aborts import AbortRequest, reconcile, resend, resend_policy, settle
@@ -202,17 +203,21 @@ def test_abort_that_is_given_up_gives_its_run_one_version(sent_twice: Abort) -> 
 def test_refusal_after_the_abort_is_settled_gives_its_run_one_version(sent_twice: Abort) -> None:
     Abort.objects.update(state=AbortState.UNKNOWN, settled_at=F("requested_at"))
     before = ChangeCounter.latest()
-    settle.record_refused(
-        sent_twice, Run(status="running"), RequestRejected("No.", http_status=409)
-    )
+    with capture_logs() as logs:
+        settle.record_refused(
+            sent_twice, Run(status="running"), RequestRejected("No.", http_status=409)
+        )
+    assert [entry["event"] for entry in logs] == []  # it has settled nothing
     assert timeline(sent_twice) == [("answered_late", "No.")]
     assert Run.objects.get().version == ChangeCounter.latest() == before + 1
 
 
 def test_abort_resent_meanwhile_is_not_given_up(sent_twice: Abort) -> None:
     Abort.objects.update(state=AbortState.UNKNOWN, send_count=F("send_count") + 1)
+    before = ChangeCounter.latest()
     settle._give_up(sent_twice, "Already sent.", db_threads.now())
     assert Abort.objects.get().settled_at is None
+    assert ChangeCounter.latest() == before
     assert timeline(sent_twice) == []
 
 
