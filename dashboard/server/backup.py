@@ -91,26 +91,22 @@ def restore(file: Path, *, replaces: bool, lock_timeout: float = LOCK_TIMEOUT) -
     """
     contents = _read_contents(file)
     _verify_settings(contents)
-    with _locked():
+    with _hold_lock():
         _replace(file, contents, replaces=replaces, lock_timeout=lock_timeout)
 
 
 @contextlib.contextmanager
-def _locked() -> Iterator[None]:
+def _hold_lock() -> Iterator[None]:
     """Keep every `serve` from a SQLite file: one without sync has no heartbeat that would show."""
-    if connection.vendor != "sqlite":
-        yield
-        return
     try:
         handle = database_lock.acquire()
-    except database_lock.InUse as error:
+    except database_lock.LockError as error:
         raise BackupError(str(error)) from error
-    except OSError as error:
-        raise BackupError(f"Cannot lock the database: {error}") from error
     try:
         yield
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def _replace(file: Path, contents: _Contents, *, replaces: bool, lock_timeout: float) -> None:

@@ -11,25 +11,37 @@ import os
 from django.db import connection
 
 
-class InUse(Exception):
+class LockError(Exception):
+    """The database cannot be locked, for the reason that the text gives."""
+
+
+class InUse(LockError):
     """Another process serves from the database, or restores it."""
 
 
-def acquire() -> int:
+def acquire() -> int | None:
     """Lock the SQLite file, until the returned descriptor is closed or the process ends.
 
-    Raise InUse if another process has the lock, and OSError if there can be none, such as in a
-    folder that is read-only. SQLite's own locks are left alone: the lock is on a file beside.
+    None on PostgreSQL, where several processes may serve. Raise InUse if another process has the
+    lock, and LockError if there can be none, such as in a folder that is read-only. SQLite's own
+    locks are left alone: the lock is on a file beside.
     """
+    if connection.vendor != "sqlite":
+        return None
     name = str(connection.settings_dict["NAME"])
     lock_name = f"{os.path.realpath(name)}.lock"
-    handle = os.open(lock_name, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        handle = os.open(lock_name, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise
     except BlockingIOError:
-        os.close(handle)
         raise InUse(
             f"Another process serves from {name} (`serve`, also with --no-sync) or restores it. "
-            "Stop it first."
+            "Stop it, or wait for the restore to end."
         ) from None
+    except OSError as error:
+        raise LockError(f"Cannot lock the database: {error}") from error
     return handle

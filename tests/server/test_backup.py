@@ -273,9 +273,12 @@ def test_restore_beside_an_idle_connection_succeeds(file: Path, hostile_data: Ru
 
 
 @only_sqlite
-def test_restore_beside_serve_or_another_restore_is_refused(file: Path) -> None:
+def test_restore_beside_serve_or_another_restore_is_refused(file: Path, hostile_data: Run) -> None:
+    factories.run(hostile_data.stage)
+    before = all_rows()
     with lock():
         assert error_of("restore", file, "--replace").startswith("Another process serves from ")
+    assert all_rows() == before
 
 
 @only_sqlite

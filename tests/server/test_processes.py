@@ -397,7 +397,7 @@ def test_second_serve_on_a_sqlite_file_is_refused_until_the_first_has_ended(
         )
         assert second.returncode == 1
         assert f"Another process serves from {tmp_path / 'd.sqlite3'} " in second.stderr
-        assert "Several need PostgreSQL" in second.stderr
+        assert "Several processes need PostgreSQL" in second.stderr
         assert "Traceback" not in second.stderr
         first.end(signal.SIGKILL)
     with start(serve, tmp_path, DATABASE_URL=database) as third:

@@ -94,14 +94,13 @@ def sandbox_options(options: dict[str, Any]) -> sandbox.Options:
 
 
 def _lock_database() -> None:
-    if connection.vendor != "sqlite":
-        return
     try:
         database_lock.acquire()  # until the process ends, however it ends
     except database_lock.InUse as error:
-        raise CommandError(f"{error} Several need PostgreSQL: set DATABASE_URL.") from error
-    except OSError as error:
-        raise CommandError(f"Cannot lock the database: {error}") from error
+        hint = "Several processes need PostgreSQL: set DATABASE_URL."
+        raise CommandError(f"{error} {hint}") from error
+    except database_lock.LockError as error:
+        raise CommandError(str(error)) from error
 
 
 def prepare(sandbox_world: str = "") -> None:
