@@ -162,7 +162,7 @@ def work(stages: list["Stage"], by: "User") -> dict[str, Callable[[], object]]:
     }  # fmt: skip
 
 
-def answer(size: int, server: str) -> None:
+def measure_on_request(size: int, server: str) -> None:
     """Fill a database with this many runs; measure the work that each line of stdin names."""
     with local_django(server):
         import django
@@ -188,8 +188,8 @@ def answer(size: int, server: str) -> None:
         connection.close()
 
 
-class Size:
-    """A process with a database of so many runs."""
+class MeasuringProcess:
+    """A process that measures on a database of so many runs."""
 
     def __init__(self, size: int, server: str) -> None:
         self.process = subprocess.Popen(
@@ -226,7 +226,7 @@ class Size:
         return line
 
 
-def compare(processes: list[Size], times: int) -> Table:
+def compare(processes: list[MeasuringProcess], times: int) -> Table:
     """Let all sizes do the same work in turns: the machine's speed changes for all of them."""
     contents = [process.read_contents() for process in processes]
     table = Table()
@@ -250,11 +250,11 @@ def main() -> int:
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.size:
-        answer(chosen.size, chosen.postgres)
+        measure_on_request(chosen.size, chosen.postgres)
         return 0
     sizes = [1_000, 100_000] if chosen.quick else [1_000, 100_000, 1_000_000]
     times = 20 if chosen.quick else 50
-    processes = [Size(size, chosen.postgres) for size in sizes]
+    processes = [MeasuringProcess(size, chosen.postgres) for size in sizes]
     try:
         table = compare(processes, times)
     finally:

@@ -10,6 +10,7 @@ as accepted. It documents neither the effect on a concluded run nor how long abo
 after a refusal or an unclear answer the run is read again before the abort is settled.
 """
 
+from dashboard.aborts.abort_rules import can_retry
 from dashboard.aborts.bulk_request import (
     MAX_RUNS,
     MAX_RUNS_WITHOUT_COUNT,
@@ -34,7 +35,6 @@ from dashboard.aborts.request import (
     NotAllowed,
     NotInFlight,
     ReasonMissing,
-    can_retry,
     reason_required,
     request_abort,
 )

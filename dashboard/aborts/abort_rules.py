@@ -4,8 +4,11 @@
 (accounts/permissions.py), and each request is checked again (request.py).
 """
 
+from datetime import datetime
+
 from django.db.models import Q
 
+from dashboard.aborts import severity
 from dashboard.models import Abort, Run
 from dashboard.models.severity import Severity
 from dashboard.runs import statuses
@@ -23,7 +26,7 @@ def is_aborting(run: Run, abort: Abort | None) -> bool:
     return run.status == "aborting" or (abort is not None and abort.settled_at is None)
 
 
-def is_not_aborting() -> Q:
+def not_aborting_condition() -> Q:
     """Return the condition on runs in flight that `is_aborting` is false."""
     return ~Q(status="aborting") & ~Q(pk__in=Abort.objects.open().values("run"))
 
@@ -33,17 +36,25 @@ def is_selectable(run: Run, abort: Abort | None) -> bool:
     return run.in_flight and not is_aborting(run, abort)
 
 
-def is_retryable(run: Run, abort: Abort | None) -> bool:
-    """Return whether the abort under way is so overdue that another can be requested.
+def is_retry_offered(run: Run, abort: Abort | None) -> bool:
+    """Return whether a run's row offers to retry the abort under way.
 
-    By the severity that is stored with the run, as its row shows it; `can_retry` decides about a
-    request by the time.
+    By the severity that is stored with the run, as the row shows it; whether a request may is
+    decided by the time as well (`can_retry`).
     """
     if not run.in_flight or run.abort_severity < Severity.CRITICAL:
         return False
     if abort is not None and abort.settled_at is None:
         return abort.is_awaiting_northflank
     return run.status == "aborting"
+
+
+def can_retry(abort: Abort, now: datetime) -> bool:
+    """Return whether an open abort is so long overdue (critical) that a new one makes sense."""
+    if not abort.is_awaiting_northflank:
+        return False
+    current = max(abort.run.abort_severity, severity.classify(abort.requested_at, now))
+    return current >= Severity.CRITICAL
 
 
 def is_abortable(run: Run, abort: Abort | None) -> bool:
@@ -57,4 +68,4 @@ def is_abortable(run: Run, abort: Abort | None) -> bool:
     if not is_aborting(run, abort):
         return True
     is_unconfirmed = abort is not None and abort.is_unconfirmed and run.status != "aborting"
-    return is_unconfirmed or is_retryable(run, abort)
+    return is_unconfirmed or is_retry_offered(run, abort)

@@ -14,6 +14,7 @@ from django.db.models import BigIntegerField, F
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import severity as abort_severity
+from dashboard.aborts.abort_rules import can_retry
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
@@ -30,7 +31,6 @@ from dashboard.models import (
 from dashboard.models.aborts import AbortState, EventType, insert_of_aborts, insert_of_events
 from dashboard.models.bulk_aborts import Via
 from dashboard.models.runs import mark_changed
-from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock
 
 log = structlog.get_logger(__name__)
@@ -103,14 +103,6 @@ def reason_required(stage: Stage) -> bool:
 def clean_reason(text: str) -> str:
     """Return a reason as one line of visible characters, cut to MAX_REASON_LENGTH."""
     return " ".join(_INVISIBLE_CHARACTERS.sub(" ", text).split())[:MAX_REASON_LENGTH]
-
-
-def can_retry(abort: Abort, now: datetime) -> bool:
-    """Return whether an open abort is so long overdue (critical) that a new one makes sense."""
-    if not abort.is_awaiting_northflank:
-        return False
-    current = max(abort.run.abort_severity, abort_severity.classify(abort.requested_at, now))
-    return current >= Severity.CRITICAL
 
 
 def request_abort(

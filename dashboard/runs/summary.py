@@ -187,7 +187,7 @@ class _Activity:
     """What a run in flight is doing."""
 
     state: Message
-    reason: OverdueReason | None  # of a run that is overdue in it; None: in no part of a run
+    reason: OverdueReason | None  # that `typical` belongs to; None: none
     typical: TypicalDuration | None = None
     count_key: str = ""  # the remark that says `count`
     count: int = 0
@@ -217,12 +217,12 @@ def _activity(
     run: Run, root: Node | None, timing: StageTiming | None, queued_ahead: int
 ) -> _Activity:
     if run.status in NOT_STARTED_STATUSES:
-        return _wait_to_start(run, timing, queued_ahead)
+        return _activity_before_start(run, timing, queued_ahead)
     step = _current_step(root)
     if step is not None and (steps.is_approval(step) or run.status != "approval_wait"):
         return _activity_at_step(run, root, step, timing)
     if run.status in {"retrying", "async_wait", "approval_wait"}:
-        return _wait_at_unknown_step(run, timing)
+        return _activity_at_unknown_step(run, timing)
     if run.status in ACTIVE_STATUSES:
         state = _with_elapsed(_text("running"), run.started_at)
         return _Activity(state, OverdueReason.RUN, timing.typical_run if timing else None)
@@ -232,7 +232,7 @@ def _activity(
     return _Activity(_with_elapsed(_status_text(run), since), None)
 
 
-def _wait_to_start(run: Run, timing: StageTiming | None, queued_ahead: int) -> _Activity:
+def _activity_before_start(run: Run, timing: StageTiming | None, queued_ahead: int) -> _Activity:
     return _Activity(
         _with_elapsed(_text(run.status), run.created_at),
         OverdueReason.QUEUE,
@@ -256,7 +256,7 @@ def _activity_at_step(
     )
 
 
-def _wait_at_unknown_step(run: Run, timing: StageTiming | None) -> _Activity:
+def _activity_at_unknown_step(run: Run, timing: StageTiming | None) -> _Activity:
     state = _with_elapsed(_text(run.status), _status_started_at(run))
     if run.status != "approval_wait":
         return _Activity(state, OverdueReason.STEP)

@@ -35,7 +35,7 @@ def allowed(shown: Run, abort: Abort | None) -> set[str]:
     rules = {
         "abort": abort_rules.is_abortable,
         "selection": abort_rules.is_selectable,
-        "retry": abort_rules.is_retryable,
+        "retry": abort_rules.is_retry_offered,
     }
     return {name for name, rule in rules.items() if rule(shown, abort)}
 
@@ -108,7 +108,7 @@ def test_condition_of_the_database_agrees_with_the_rule(manager: User) -> None:
                 abort = factories.abort(shown, manager, state, settled_at=settled_at)
                 latest[shown.pk] = abort
     not_aborting = set(
-        Run.objects.filter(abort_rules.is_not_aborting()).values_list("pk", flat=True)
+        Run.objects.filter(abort_rules.not_aborting_condition()).values_list("pk", flat=True)
     )
     assert not_aborting == {
         shown.pk

@@ -55,8 +55,9 @@ class Server(uvicorn.Server):
     def stop(self) -> None:
         """Stop; may be called from any thread."""
         self.should_exit = self.force_exit = True
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._stop.set)
+        # It may have failed: then there is no loop, or a closed one.
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
 
     async def main_loop(self) -> None:
         self._ready.set()
@@ -76,13 +77,12 @@ class Server(uvicorn.Server):
 @contextlib.contextmanager
 def serve_in_thread(server: Server) -> Iterator[str]:
     """Serve in a thread until the block ends; yield the URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=lambda: run(server.serve_on(listener)), daemon=True)
-    thread.start()
-    server.wait_until_started()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.stop()
-        thread.join(WAIT_TIMEOUT)
-        listener.close()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: run(server.serve_on(listener)), daemon=True)
+        thread.start()
+        try:
+            server.wait_until_started()
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.stop()
+            thread.join(WAIT_TIMEOUT)

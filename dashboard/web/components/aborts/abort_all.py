@@ -262,7 +262,7 @@ def _blocking_reason(confirmation: BulkAbortConfirmation, runs: Sequence[Run]) -
 def _count_by(runs: RunQuerySet, *fields: str) -> QuerySet[Any, Any]:
     """Group runs by `fields`; a row is the fields, the run count, and the count not aborting."""
     grouped = runs.order_by().values_list(*fields)
-    not_aborting = Count("pk", filter=abort_rules.is_not_aborting())
+    not_aborting = Count("pk", filter=abort_rules.not_aborting_condition())
     return grouped.annotate(total=Count("pk"), not_aborting=not_aborting)
 
 

@@ -239,7 +239,7 @@ def build_row(
         is_abortable=abort_rules.is_abortable(run, abort),
         is_selectable=abort_rules.is_selectable(run, abort),
         abort_severity=run.abort_severity,
-        can_retry=abort_rules.is_retryable(run, abort),
+        can_retry=abort_rules.is_retry_offered(run, abort),
         may_abort=permission.allowed,
         denied_reason=permission.denied_reason,
     )
