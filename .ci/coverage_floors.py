@@ -5,7 +5,7 @@ uv run .ci/coverage_floors.py --write   raise the floors to what is measured; no
 
 A room is a folder of dashboard/; the modules beside these folders are one room, `dashboard`. The
 floors are in coverage_floors.toml, in whole percent and SLACK below what was measured: lines that
-wait for chance or time are not met by every run. `.ci/coverage/sitecustomize.py` measures.
+wait for chance or time are not met by every run. `.ci/coverage/measurement.py` measures.
 """
 
 import json
