@@ -13,6 +13,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import IO, Any, cast
 
 import django
@@ -31,6 +32,7 @@ from django.utils.translation import gettext as _
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 django.setup(set_prefix=False)
 
+from dashboard.db.request_priority import request_priority
 from dashboard.web.http.responses.deferred import Deferred  # after django.setup()
 
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -81,7 +83,7 @@ class PooledASGIHandler(ASGIHandler):
         loop = asyncio.get_running_loop()
         executor = self._executor_for(scope)
         with closing(body):
-            response = await loop.run_in_executor(executor, self._handle, scope, body)
+            response = await request_priority.run(executor, partial(self._handle, scope, body))
         if isinstance(response, Deferred):
             work = asyncio.ensure_future(response.work())
             try:
@@ -92,7 +94,9 @@ class PooledASGIHandler(ASGIHandler):
                     message, status=503, content_type="text/plain; charset=utf-8"
                 )
             else:
-                response = await loop.run_in_executor(executor, self._resume, response, work)
+                response = await request_priority.run(
+                    executor, partial(self._resume, response, work)
+                )
         try:
             if response.streaming:
                 async with asyncio.TaskGroup() as group:

@@ -38,7 +38,7 @@ from dashboard.aborts.request import (
     reason_required,
     request_abort,
 )
-from dashboard.aborts.send import is_sending, send_abort, wait_for_answer
+from dashboard.aborts.send import send_abort, wait_for_answer
 
 __all__ = [
     "MAX_REASON_LENGTH",
@@ -54,7 +54,6 @@ __all__ = [
     "can_retry",
     "cancel_tasks",
     "count_required",
-    "is_sending",
     "paused_until",
     "reason_required",
     "reconcile_in_background",

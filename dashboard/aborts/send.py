@@ -71,11 +71,6 @@ async def wait_for_answer(result: AbortResult) -> Abort:
     return await asyncio.shield(_send_tasks.get(pk) or _wait_tasks[pk])
 
 
-def is_sending() -> bool:
-    """Return whether this process sends an abort for which somebody waits."""
-    return bool(_send_tasks)
-
-
 def _start_once(
     tasks: dict[int, asyncio.Task[Abort]], pk: int, work: Callable[[], Coroutine[Any, Any, Abort]]
 ) -> None:

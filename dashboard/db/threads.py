@@ -19,6 +19,7 @@ from django.urls import set_script_prefix
 from django.utils import timezone
 
 from dashboard.db import health as db_health
+from dashboard.db.request_priority import request_priority
 
 # Seconds for which work that must not be lost is retried during a database outage.
 RETRY_TIMEOUT = 30.0
@@ -41,8 +42,13 @@ abort_executor = _create_executor(1, "abort")
 
 
 async def run_in_db_thread[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run the synchronous `work` on a database thread and return its result."""
-    return await _run(executor, partial(work, *args, **kwargs))
+    """Run the synchronous `work` on a database thread and return its result.
+
+    It waits a moment for requests that are being answered (db/request_priority.py).
+    """
+    await request_priority.wait()
+    job = partial(call, work, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(executor, job)
 
 
 async def retry_during_outage[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -56,19 +62,17 @@ async def retry_during_outage[**P, T](work: Callable[P, T], *args: P.args, **kwa
     deadline = loop.time() + RETRY_TIMEOUT
     while True:
         try:
-            result = await _run(abort_executor, partial(work, *args, **kwargs))
+            result = await request_priority.run(
+                abort_executor, partial(call, work, *args, **kwargs)
+            )
         except (DatabaseError, InterfaceError) as error:
             if not db_health.is_outage(error) or loop.time() >= deadline:
                 raise
             await asyncio.sleep(db_health.RETRY_INTERVAL)
         else:
             if db_health.down_since() is not None:
-                await _run(abort_executor, db_health.probe)
+                await request_priority.run(abort_executor, partial(call, db_health.probe))
             return result
-
-
-async def _run[T](pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(pool, call, work)
 
 
 def call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from dashboard import aborts
 from dashboard.accounts import sessions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.db import health as db_health
@@ -28,9 +27,6 @@ log = structlog.get_logger(__name__)
 
 # Seconds between polls: ages change without a notification, and one may be lost.
 POLL_INTERVAL = 5.0
-# Seconds from a notification to the read while this process sends an abort: it notifies just before
-# its answer is rendered, and a process does one thing at a time.
-ANSWER_DELAY = 0.02
 # Seconds a stream may be idle: proxies cut it at 60.
 HEARTBEAT_INTERVAL = 15.0
 # Makes a page that missed too much reload its live region; handled by live.js.
@@ -95,8 +91,6 @@ class Broadcaster:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self.poll_interval):
                         await self._notified.wait()
-                        if aborts.is_sending():
-                            await asyncio.sleep(ANSWER_DELAY)
                 self._notified.clear()
         finally:
             listener.cancel()

@@ -683,25 +683,6 @@ def test_stream_opened_after_change_shares_no_earlier_read(
             assert "Retrying" in next(messages(answer)).parts["run-r-1"].text()
 
 
-@pytest.mark.parametrize("poll_interval", [600.0])
-@pytest.mark.parametrize(("is_sending", "delay"), [(True, 0.3), (False, 2 * WAIT_TIMEOUT)])
-def test_round_waits_a_moment_while_an_abort_is_answered(
-    is_sending: bool,
-    delay: float,
-    run: Run,
-    viewer_http_client: httpx.Client,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(aborts, "is_sending", lambda: is_sending)
-    monkeypatch.setattr(feed, "ANSWER_DELAY", delay)
-    with open_stream(viewer_http_client) as stream:
-        changed_at = time.monotonic()
-        factories.change(run, status="retrying")
-        next_part(stream, "run-r-1", "Retrying")
-        # libuv's timers count from the beginning of a turn of the loop, so they may be early.
-        assert not is_sending or time.monotonic() - changed_at >= delay / 2
-
-
 def test_changed_runs_are_read_once_and_only_if_a_page_needs_them(run: Run) -> None:
     version = ChangeCounter.latest()
     factories.change(run, status="retrying")

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -13,13 +12,11 @@ from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard import aborts
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Grant, Pipeline, Run, Stage
 from dashboard.models.aborts import EventType
 from dashboard.models.accounts.grants import Action
-from dashboard.sandbox import parse_fault
 from tests.support import factories
 from tests.support.databases import counting_statements
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
@@ -28,7 +25,6 @@ from tests.support.live_runs import (
     abort_path,
     create_run_in_flight,
     submit_abort,
-    wait_until,
 )
 
 
@@ -163,18 +159,6 @@ def test_abort_does_not_wait_for_the_syncs_database_threads(live: Live, manager:
     finally:
         released.set()
     assert Abort.objects.get().state == "accepted"
-
-
-def test_process_is_sending_from_the_press_to_the_answer(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    client = live.sign_in("manager")
-    live.sandbox.faults = [parse_fault("latency:0.5@/abort")]
-    assert not aborts.is_sending()
-    with ThreadPoolExecutor(1) as executor:
-        answer = executor.submit(submit_abort, client, run)
-        wait_until(aborts.is_sending)
-        assert answer.result().status_code == 200
-    wait_until(lambda: not aborts.is_sending())
 
 
 def test_abort_over_http_returns_run_row_and_notice(live: Live, manager: User) -> None:

@@ -1,0 +1,45 @@
+"""Requests before background work: Python runs one thread at a time, so each slows down the other.
+
+A part of an answer takes milliseconds, and so does most database work of the sync and the stream.
+That work starts while no request is being answered, or 20 ms later.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+
+_POLL_INTERVAL = 0.001  # seconds
+
+
+class RequestPriority:
+    """The requests that threads of this process are answering; for its event loop.
+
+    Background work waits for them, `max_wait` seconds at most, and while the last one ended less
+    than `pause` seconds ago: the parts of an abort's answer follow each other closely.
+    """
+
+    def __init__(self, max_wait: float = 0.02, pause: float = 0.005) -> None:
+        self._max_polls, self._pause = round(max_wait / _POLL_INTERVAL), pause
+        self._under_way: set[object] = set()
+        self._last_ended_at = -pause  # time.monotonic, in seconds
+
+    async def run[T](self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        """Return the result of `work`, a part of an answer, which a thread of `pool` does."""
+        part = object()
+        self._under_way.add(part)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, work)
+        finally:
+            self._under_way.remove(part)
+            self._last_ended_at = monotonic()
+
+    async def wait(self) -> None:
+        """Return once no request is being answered, or after `max_wait` seconds."""
+        for _poll in range(self._max_polls):
+            if not self._under_way and monotonic() - self._last_ended_at >= self._pause:
+                break
+            await asyncio.sleep(_POLL_INTERVAL)
+
+
+request_priority = RequestPriority()
