@@ -1,10 +1,16 @@
-"""Record which stages and runs have viewers; the sync reads those more often, within the budget."""
+"""Record which stages and runs have viewers; the sync reads those more often, within the budget.
 
-from collections.abc import Collection
+Not during a database outage: pages are shown then, too.
+"""
+
+import contextlib
+from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 
+from django.db import DatabaseError
 from django.db.models import F, Q
 
+from dashboard.db import health as db_health
 from dashboard.models import Run, Stage
 from dashboard.sync import baselines
 
@@ -14,7 +20,9 @@ _UPDATE_INTERVAL = timedelta(seconds=10)
 
 def watch_stage(stage: Stage, now: datetime) -> None:
     """Record that a stage's runs are being viewed."""
-    if stage.last_viewed_at is None or now - stage.last_viewed_at > _UPDATE_INTERVAL:
+    if not _is_due(stage.last_viewed_at, now):
+        return
+    with _outage_recorded():
         Stage.objects.filter(pk=stage.pk).update(last_viewed_at=now)
 
 
@@ -29,12 +37,34 @@ def keep_alive(stages: Collection[int], runs: Collection[int], now: datetime) ->
 
 def watch_run(run: Run, now: datetime) -> None:
     """Record that a run is being viewed; make its detail due if missing or possibly outdated."""
-    if run.last_viewed_at is not None and now - run.last_viewed_at <= _UPDATE_INTERVAL:
+    if not _is_due(run.last_viewed_at, now):
         return
     needs_detail = Run.objects.filter(
         Q(in_flight=True) | Q(detail_synced_at=None) | Q(detail_synced_at__lt=F("concluded_at")),
         Q(next_detail_sync_at=None) | baselines.SCHEDULED_DETAIL,
         pk=run.pk, removed_at=None,
     )  # fmt: skip
-    needs_detail.update(next_detail_sync_at=now)
-    Run.objects.filter(pk=run.pk).update(last_viewed_at=now)
+    with _outage_recorded():
+        needs_detail.update(next_detail_sync_at=now)
+        Run.objects.filter(pk=run.pk).update(last_viewed_at=now)
+
+
+def _is_due(last_viewed_at: datetime | None, now: datetime) -> bool:
+    if last_viewed_at is not None and now - last_viewed_at <= _UPDATE_INTERVAL:
+        return False
+    return db_health.down_since() is None
+
+
+@contextlib.contextmanager
+def _outage_recorded() -> Iterator[None]:
+    """Record the outage in which a write fails, and let the caller go on; raise other errors.
+
+    Never inside a transaction: on PostgreSQL a failed statement ends it.
+    """
+    # With SQLite's wait for locks: the sync holds them for a moment, and without this write an open
+    # run may stay without its detail. Nobody waits again: the first timeout counts as an outage.
+    try:
+        yield
+    except DatabaseError as error:
+        if not db_health.record_failure(error):
+            raise

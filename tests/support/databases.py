@@ -111,11 +111,20 @@ def create_run(run_id: str) -> Run:
     )  # fmt: skip
 
 
+def stage_path() -> str:
+    """Return the path of the page of that stage."""
+    project, pipeline, stage = (part.lower() for part in LEDGER)
+    return f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/"
+
+
+def run_path(run_id: str) -> str:
+    """Return the path of the page of a run of that stage."""
+    return f"{stage_path()}runs/{run_id}/"
+
+
 def abort_path(run_id: str) -> str:
     """Return the path of the abort page of a run of that stage."""
-    project, pipeline, stage = (part.lower() for part in LEDGER)
-    flow = f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}"
-    return f"{flow}/runs/{run_id}/abort/"
+    return f"{run_path(run_id)}abort/"
 
 
 @contextlib.contextmanager

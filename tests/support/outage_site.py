@@ -30,6 +30,8 @@ from tests.support.databases import (
     connected_to_database,
     create_idle_stage,
     create_run,
+    run_path,
+    stage_path,
 )
 from tests.support.live import token
 from tests.support.live_runs import wait_until
@@ -39,7 +41,9 @@ from tests.support.stream import messages
 INTERVAL = 0.1  # seconds between two looks into the database
 PAUSE = 0.1  # seconds between two aborts, and two rounds of pages
 MAX_ABORTS = 100
-ADDRESSES = ("/", "/board/", "/aborts/", "/status/")
+ADDRESSES = ("/", "/board/", "/aborts/", "/status/", stage_path())
+# Where pages cannot even be read, or not all of them.
+UNREADABLE = (OutageCause.NO_RESPONSE, OutageCause.NO_CONNECTION)
 ANSWERS = {
     "Nothing was saved and nothing was sent to Northflank.": "nothing saved",
     "Your request was saved before the outage": "saved",
@@ -68,6 +72,8 @@ class OutageSite:
     clients: list[httpx.Client]
     streams: list[list[str]]
     """The events of each process's stream so far; "": a change."""
+    addresses: tuple[str, ...]
+    """The pages that are read: of all kinds, one of them of a run."""
     folder: Path
     parent: ProductFork
 
@@ -83,12 +89,7 @@ class OutageSite:
     def start_runs(self, count: int) -> list[SandboxRun]:
         """Start runs upstream, and mirror them."""
         connections[PROCESS_DATABASE].close()  # a fault may have ended the test's own connection
-        flow = self.sandbox.world.find_flow(*LEDGER)
-        assert flow is not None
-        runs = [self.sandbox.world.start_run(flow, self.sandbox.clock(), {}) for _ in range(count)]
-        for run in runs:
-            create_run(run.id)
-        return runs
+        return [_start_run(self.sandbox) for _ in range(count)]
 
     @contextlib.contextmanager
     def load(self) -> Iterator[Answers]:
@@ -97,7 +98,7 @@ class OutageSite:
         answers, ended = Answers(), threading.Event()
         with ThreadPoolExecutor(1 + len(self.clients)) as executor:
             tasks = [
-                executor.submit(_read_pages, client, answers, ended) for client in self.clients
+                executor.submit(self._read_pages, client, answers, ended) for client in self.clients
             ]
             tasks.append(executor.submit(self._abort_runs, runs, answers, ended))
             try:
@@ -106,6 +107,15 @@ class OutageSite:
                 ended.set()
                 for task in tasks:
                     task.result()
+
+    def _read_pages(self, client: httpx.Client, answers: Answers, ended: threading.Event) -> None:
+        while not ended.is_set():
+            for address in self.addresses:
+                answer = client.get(address)
+                answers.pages[answer.status_code] += 1
+                answers.texts |= outage_texts(answer)
+            assert client.get("/healthz").status_code == 200
+            ended.wait(PAUSE)
 
     def _abort_runs(self, runs: list[SandboxRun], answers: Answers, ended: threading.Event) -> None:
         for run, client in zip(runs, itertools.cycle(self.clients), strict=False):
@@ -119,8 +129,11 @@ class OutageSite:
         connections[PROCESS_DATABASE].close()  # the test's own may have been lost, too
         for client, events in zip(self.clients, self.streams, strict=True):
             seen = len(events)
-            wait_until(partial(_is_up, client), processes.WAIT_TIMEOUT, INTERVAL)
+            wait_until(partial(self._is_up, client), processes.WAIT_TIMEOUT, INTERVAL)
             wait_until(lambda: "" in events[seen:], processes.WAIT_TIMEOUT, INTERVAL)  # noqa: B023
+
+    def _is_up(self, client: httpx.Client) -> bool:
+        return all(client.get(path).status_code == 200 for path in ("/readyz", *self.addresses))
 
     def assert_aborts_are_whole(self, answers: Answers) -> None:
         """Wait until all aborts have settled; fail if one is half-written, lost or doubled."""
@@ -165,23 +178,17 @@ def make_due(run_id: str) -> None:
     waiting.update(next_detail_sync_at=timezone.now())
 
 
-def _is_up(client: httpx.Client) -> bool:
-    return all(client.get(path).status_code == 200 for path in ("/readyz", *ADDRESSES))
+def _start_run(sandbox: Sandbox) -> SandboxRun:
+    flow = sandbox.world.find_flow(*LEDGER)
+    assert flow is not None
+    run = sandbox.world.start_run(flow, sandbox.clock(), {})
+    create_run(run.id)
+    return run
 
 
 def _is_down(client: httpx.Client, cause: OutageCause) -> bool:
     answer = client.get("/readyz")
     return (answer.status_code, answer.text) == (503, f"database: {cause}\n")
-
-
-def _read_pages(client: httpx.Client, answers: Answers, ended: threading.Event) -> None:
-    while not ended.is_set():
-        for address in ADDRESSES:
-            answer = client.get(address)
-            answers.pages[answer.status_code] += 1
-            answers.texts |= outage_texts(answer)
-        assert client.get("/healthz").status_code == 200
-        ended.wait(PAUSE)
 
 
 def submit_abort(client: httpx.Client, run_id: str) -> str:
@@ -237,6 +244,7 @@ def outage_site(
         assert result.returncode == 0, result.stderr
         stack.enter_context(connected_to_database(database))
         create_idle_stage()
+        addresses = (*ADDRESSES, run_path(_start_run(sandbox).id))
         variables["DATABASE_URL"] = process_url or database
         parent = stack.enter_context(product_fork(**variables))
         serve = ["manage", "serve", "--port", "0"]
@@ -244,7 +252,7 @@ def outage_site(
         started = [stack.enter_context(start) for start in starts]
         clients = [process.sign_in("boss") for process in started]
         streams = [stack.enter_context(_followed_stream(client)) for client in clients]
-        yield OutageSite(sandbox, started, clients, streams, folder, parent)
+        yield OutageSite(sandbox, started, clients, streams, addresses, folder, parent)
 
 
 @contextlib.contextmanager
@@ -298,6 +306,9 @@ def endure(
                     partial(_is_refused, client, runs_left, answers), 2 * processes.WAIT_TIMEOUT
                 )
                 answers.texts |= outage_texts(client.get("/board/"))
+                # A page that nobody has viewed yet, so that this view would be recorded.
+                page = client.get(run_path(runs[-1].id))
+                assert page.status_code == 200 or cause in UNREADABLE, page.text
         site.wait_until_up()
         before = len(answers.aborts)
         wait_until(lambda: len(answers.aborts) >= before + 4, processes.WAIT_TIMEOUT)

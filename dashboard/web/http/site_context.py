@@ -41,8 +41,14 @@ class SiteContext:
         self.sandbox = settings.SANDBOX
         self.read_only = settings.READ_ONLY
         self.aborts_disabled = not settings.ABORTS_ENABLED
-        # Of a database that can be read: otherwise no page is rendered.
-        self.database_down_since = db_health.down_since()
+
+    @cached_property
+    def database_down_since(self) -> datetime | None:
+        """The start of the outage of a database that can be read: else no page is rendered.
+
+        As of its first use, since the view may find the outage.
+        """
+        return db_health.down_since()
 
     @cached_property
     def upstream_error(self) -> UpstreamError | None:

@@ -35,11 +35,12 @@ from dashboard.db import threads as db_threads
 from dashboard.db.health import OutageCause
 from dashboard.models import Abort, Project, Run, Session
 from dashboard.models.accounts.access import AccessKind
+from dashboard.sync import watchers
 from dashboard.web.http import database_outage, links
 from dashboard.web.http.database_outage import WriteOutcome, WriteTracker
 from dashboard.web.live.feed import OUTAGE_EVENT
 from tests.support import factories
-from tests.support.databases import sqlite_folder_renamed
+from tests.support.databases import sqlite_folder_renamed, table_renamed
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import Live
 from tests.support.live_runs import abort_path, ago, create_run_in_flight, submit_abort, wait_until
@@ -53,6 +54,9 @@ on_postgres = pytest.mark.skipif(connection.vendor != "postgresql", reason="a se
 @pytest.fixture
 def short_lock_timeout() -> Iterator[None]:
     """Let connections wait for a lock only briefly."""
+    if connection.vendor != "sqlite":  # its tests lock no file
+        yield
+        return
     options = connection.settings_dict["OPTIONS"]
     before = options["timeout"]
     options["timeout"] = 0.05
@@ -70,6 +74,21 @@ def locked_database_file() -> Iterator[None]:
     finally:
         writer.execute("ROLLBACK")
         writer.close()
+
+
+@contextlib.contextmanager
+def database_refusing_changes() -> Iterator[None]:
+    """Lock SQLite's file, or make PostgreSQL read-only for this thread's connection."""
+    if connection.vendor == "sqlite":
+        connection.close()  # the next one waits for locks as the settings say
+        with locked_database_file():
+            yield
+        return
+    execute("SET default_transaction_read_only = on")
+    try:
+        yield
+    finally:
+        execute("SET default_transaction_read_only = off")
 
 
 def wait_until_ready(live: Live, client: httpx.Client) -> None:
@@ -96,13 +115,14 @@ def test_locked_sqlite_file_rejects_abort_and_keeps_pages_readable(
     with locked_database_file():
         for _ in range(3):
             answer = submit_abort(client, run)
-        page = client.get("/")
+        addresses = ["/", factories.address(run), factories.address(run.stage)]
+        pages = [client.get(address) for address in addresses]
         assert client.get("/readyz").status_code == 503
     assert answer.status_code == 503
     assert "has accepted no changes since" in answer.text
     assert "another process has locked it" in answer.text
     assert "Nothing was saved and nothing was sent to Northflank." in answer.text
-    assert page.status_code == 200
+    assert [page.status_code for page in pages] == [200] * 3
     assert not Abort.objects.exists()
     assert not live.sandbox.abort_request_counts[run.run_id]
     wait_until_ready(live, client)
@@ -155,6 +175,48 @@ def test_page_of_locked_sqlite_file_records_the_use_of_its_session_later(
     assert Session.objects.get().last_used_at == past
     client.get("/status/")
     assert Session.objects.get().last_used_at > past
+
+
+@pytest.mark.parametrize("kind", ["run", "stage"])
+def test_page_whose_view_cannot_be_recorded_is_shown_with_notice(
+    transactional_db: None, short_lock_timeout: None, client: Client, viewer: User, kind: str
+) -> None:
+    run = factories.run(factories.stage(), "r-1")
+    watched = run if kind == "run" else run.stage
+    client.force_login(viewer)
+    with database_refusing_changes():
+        for _ in range(2):  # the first meets the outage, the second knows of it
+            page = client.get(factories.address(watched))
+            assert page.status_code == 200
+            select_one(parse_html(page), "[data-database-outage]")
+        assert db_health.outage_cause() in {OutageCause.READ_ONLY, OutageCause.LOCKED}
+    watched.refresh_from_db()
+    assert watched.last_viewed_at is None
+    assert db_health.probe()
+    client.get(factories.address(watched))
+    watched.refresh_from_db()
+    assert watched.last_viewed_at is not None
+
+
+def test_views_of_open_and_cached_pages_are_not_recorded_in_an_outage(
+    transactional_db: None, short_lock_timeout: None
+) -> None:
+    run = factories.run(factories.stage(), "r-1")
+    with database_refusing_changes():
+        watchers.keep_alive([run.stage.pk], [run.pk], timezone.now())
+    assert db_health.down_since() is not None
+    with CaptureQueriesContext(connection) as queries:
+        watchers.watch_run(run, timezone.now())
+        watchers.watch_stage(run.stage, timezone.now())
+    assert len(queries) == 0
+    assert Run.objects.get().last_viewed_at is None
+
+
+def test_fault_of_the_record_of_a_view_is_raised(transactional_db: None) -> None:
+    run = factories.run(factories.stage(), "r-1")
+    with table_renamed("dashboard_run"), pytest.raises(DatabaseError):
+        watchers.watch_run(run, timezone.now())
+    assert db_health.down_since() is None
 
 
 @on_sqlite
