@@ -7,11 +7,12 @@ from collections.abc import Callable
 import brotli
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import OperationalError, connection
 from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.test import Client
 
+from dashboard.db import health as db_health
 from dashboard.models import Run
 from tests.support import factories
 from tests.support.html import HTMX, parse_html, select_one, text_of
@@ -31,6 +32,14 @@ def test_process_without_tables_is_healthy_but_not_ready(client: Client, db: Non
         cursor.execute("ALTER TABLE dashboard_upstream RENAME TO elsewhere")
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code == 503
+
+
+def test_readiness_during_known_outage_is_answered_without_the_database(client: Client) -> None:
+    # A database that does not respond would occupy a thread for seconds. The test may use none.
+    assert db_health.record_failure(OperationalError("gone"))  # the next probe: in a second
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.content) == (503, b"database: no_response\n")
+    assert db_health.down_since() is not None
 
 
 @pytest.mark.parametrize("name", ["live.js", "dashboard.css", "icons/ok.svg"])
