@@ -3,6 +3,7 @@
 `SessionStore` is the engine of Django's sessions (SESSION_ENGINE): Django's own, with our columns.
 """
 
+import re
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
@@ -18,6 +19,10 @@ from dashboard.db import threads as db_threads
 USE_INTERVAL = timedelta(minutes=1)  # between two records of a session's use
 LABEL_LENGTH = 60  # characters
 MAX_REMEMBERED = 2_000  # sessions of this process
+
+# As Django creates them. Browsers can send others, such as one with a NUL, which PostgreSQL refuses
+# in any text.
+_SESSION_KEY = re.compile("[a-z0-9]{32}")
 
 # When this process last recorded a use, by session key, the oldest first.
 recorded_uses: dict[str, datetime] = {}
@@ -71,6 +76,9 @@ class SessionStore(db.SessionStore):
     def get_model_class(cls) -> type[Session]:
         return Session
 
+    def _validate_session_key(self, key: str | None) -> bool:
+        return key is not None and is_session_key(key)
+
     def create_model_instance(self, data: dict[str, Any]) -> Session:
         session = super().create_model_instance(data)
         assert isinstance(session, Session)  # noqa: S101 - by `get_model_class`
@@ -89,6 +97,11 @@ class SessionStore(db.SessionStore):
         super().save(must_create)
         if self.session_key is not None:
             remember_use(self.session_key, db_threads.now())
+
+
+def is_session_key(text: str) -> bool:
+    """Return whether a session can have this key."""
+    return _SESSION_KEY.fullmatch(text) is not None
 
 
 def remember_use(session_key: str, at: datetime) -> None:

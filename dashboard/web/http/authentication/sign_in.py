@@ -15,6 +15,7 @@ from django.views.csrf import csrf_failure
 
 from dashboard.accounts import sessions
 from dashboard.db.threads import now
+from dashboard.models.accounts.sessions import is_session_key
 from dashboard.texts.rich_text import MessageTable
 from dashboard.web.http import links
 from dashboard.web.http.responses.htmx import is_htmx, text_response
@@ -58,8 +59,9 @@ class SignInMiddleware(LoginRequiredMiddleware):
 
 def record_session_use(request: HttpRequest) -> None:
     """Record that the session of a signed-in user is used, unless their page asks by itself."""
-    session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-    if session_key and not (is_htmx(request) and request.method in _SAFE_METHODS):
+    session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
+    # Who has just been signed in by the proxy may have sent any cookie.
+    if is_session_key(session_key) and not (is_htmx(request) and request.method in _SAFE_METHODS):
         sessions.record_use(session_key, now())
 
 
