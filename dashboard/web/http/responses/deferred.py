@@ -18,8 +18,10 @@ class Deferred[T](HttpResponse):
     An exception from `work` or `then` is handled like an exception from the view.
     """
 
-    status_code = 503
-    _has_been_logged = True  # Django logs other responses with a status of 500 or more as errors
+    # An error, so that nobody takes it for the answer. Of 500 or more, it would keep the middleware
+    # from saving a session that began with the request.
+    status_code = 421
+    _has_been_logged = True  # Django logs other responses with a status of 400 or more
 
     def __init__(self, work: Callable[[], Awaitable[T]], then: Callable[[T], HttpResponse]) -> None:
         super().__init__("Run this application by its own handler: dashboard.asgi.application.")

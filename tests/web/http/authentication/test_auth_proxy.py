@@ -18,10 +18,11 @@ from dashboard.asgi import application
 from dashboard.models import AccessEvent, ProxyAccount, Session
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.api_tokens import Scope
-from tests.support import api, auth_proxy, factories
+from tests.support import api, auth_proxy, factories, live_runs
 from tests.support.auth_proxy import GROUPS_HEADER, HEADER, STRANGER, ProxiedBrowser
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live, run_in_each_thread
+from tests.support.live_runs import LEDGER
 from tests.support.stream import messages, next_part
 
 type OpenBrowser = Callable[..., ProxiedBrowser]
@@ -98,6 +99,15 @@ def test_forwarded_address_that_uvicorn_believes_does_not_count_as_peer(
     settings.AUTH_PROXY_TRUSTED = [STRANGER]
     answer = open_browser("ada").open("/", **{"X-Forwarded-For": chain})
     assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("key", [r'"\000aaaaaaaa"', "chosen-by-a-stranger"])
+def test_session_cookie_of_nobody_does_not_prevent_the_sign_in(
+    open_browser: OpenBrowser, key: str
+) -> None:
+    browser = open_browser("ada")
+    answer = browser.open("/status/", Cookie=f"sessionid={key}")
+    assert shown_name(answer) == "ada"
 
 
 def test_trusted_peer_stays_trusted_with_forwarded_client(open_browser: OpenBrowser) -> None:
@@ -221,6 +231,21 @@ def test_session_begins_once(open_browser: OpenBrowser) -> None:
     browser = open_browser("ada", "Release managers")
     for path in ("/", "/board/", "/", "/"):
         assert shown_name(browser.open(path)) == "ada"
+    assert kinds("ada").count(AccessKind.SIGNED_IN) == 1
+    assert Session.objects.count() == 1
+
+
+def test_session_begins_with_a_page_that_waits_for_northflank(
+    live: Live, open_browser: OpenBrowser
+) -> None:
+    live_runs.stage(LEDGER)
+    path = f"/runs/{live_runs.start_run(live, LEDGER)}/"
+    browser = open_browser("ada")
+    assert browser.open(path).status_code == 302
+    cookies = dict(browser.cookies)
+    assert set(cookies) == {"sessionid", "csrftoken"}
+    assert browser.open(path).status_code == 302
+    assert dict(browser.cookies) == cookies
     assert kinds("ada").count(AccessKind.SIGNED_IN) == 1
     assert Session.objects.count() == 1
 
