@@ -80,10 +80,9 @@ class PooledASGIHandler(ASGIHandler):
             )
             return
         scope = _with_full_path(scope)
-        loop = asyncio.get_running_loop()
         executor = self._executor_for(scope)
         with closing(body):
-            response = await request_priority.run(executor, partial(self._handle, scope, body))
+            response = await self._run(executor, partial(self._handle, scope, body))
         if isinstance(response, Deferred):
             work = asyncio.ensure_future(response.work())
             try:
@@ -94,9 +93,7 @@ class PooledASGIHandler(ASGIHandler):
                     message, status=503, content_type="text/plain; charset=utf-8"
                 )
             else:
-                response = await request_priority.run(
-                    executor, partial(self._resume, response, work)
-                )
+                response = await self._run(executor, partial(self._resume, response, work))
         try:
             if response.streaming:
                 async with asyncio.TaskGroup() as group:
@@ -109,8 +106,14 @@ class PooledASGIHandler(ASGIHandler):
             pass  # the client has disconnected
         finally:
             if response.streaming:
-                await loop.run_in_executor(executor, response.close)
+                await self._run(executor, response.close)
                 _release(cast("Any", response).request)
+
+    async def _run[T](self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        if executor is self.executor:
+            return await request_priority.run(executor, work)
+        # Mostly waits, for passwords of strangers or for a provider: nothing else waits for it.
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
 
     async def read_body(self, receive: Receive) -> IO[bytes]:
         """Return the request body.

@@ -20,7 +20,7 @@ class RequestPriority:
     """
 
     def __init__(self, max_wait: float = 0.02, pause: float = 0.005) -> None:
-        self._max_polls, self._pause = round(max_wait / _POLL_INTERVAL), pause
+        self._max_wait, self._pause = max_wait, pause
         self._under_way: set[object] = set()
         self._last_ended_at = -pause  # time.monotonic, in seconds
 
@@ -36,10 +36,13 @@ class RequestPriority:
 
     async def wait(self) -> None:
         """Return once no request is being answered, or after `max_wait` seconds."""
-        for _poll in range(self._max_polls):
-            if not self._under_way and monotonic() - self._last_ended_at >= self._pause:
-                break
+        deadline = monotonic() + self._max_wait
+        # Polled, since time ends a pause.
+        while self._is_answering() and monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_INTERVAL)
+
+    def _is_answering(self) -> bool:
+        return bool(self._under_way) or monotonic() - self._last_ended_at < self._pause
 
 
 request_priority = RequestPriority()
