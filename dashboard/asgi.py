@@ -33,6 +33,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 django.setup(set_prefix=False)
 
 from dashboard.db.request_priority import request_priority
+from dashboard.web.http.database_outage import track_writes
 from dashboard.web.http.responses.deferred import Deferred  # after django.setup()
 
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -170,7 +171,8 @@ class PooledASGIHandler(ASGIHandler):
         close_old_connections()  # this thread's may have been closed during the wait
         set_script_prefix(get_script_prefix(request.scope))  # may be another thread
         try:
-            response = deferred.finish(work)
+            with track_writes(request):
+                response = deferred.finish(work)
         except Exception as error:  # reported and logged by Django, as an exception of the view
             response = response_for_exception(request, error)
         for name, value in deferred.items():

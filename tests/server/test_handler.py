@@ -176,6 +176,14 @@ def test_waiting_view_response_may_have_any_status(
     assert answer.headers.get("location") == ("/elsewhere/" if status == 303 else None)
 
 
+def test_outage_after_the_wait_tells_what_was_saved_after_it(
+    anonymous_browser: httpx.Client,
+) -> None:
+    answer = anonymous_browser.post("/wait/saved/")
+    assert answer.status_code == 503
+    assert "Your request was saved before the outage" in answer.text
+
+
 @pytest.mark.parametrize(
     ("address", "reason"),
     [("/wait/broken/", "the awaited work has failed"), ("/broken/", "a view has failed")],

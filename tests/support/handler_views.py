@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
+from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
@@ -16,6 +17,7 @@ from dashboard.upstream.connection import get_connection
 from dashboard.urls import *  # noqa: F403
 from dashboard.urls import urlpatterns as dashboard_urlpatterns
 from dashboard.web.http.responses.deferred import Deferred
+from tests.support import factories
 
 form_reads: list[str] = []  # the form data read by each call of a waiting view
 streams_open: set[object] = set()
@@ -47,6 +49,9 @@ def _answer(request: HttpRequest, end: str, result: str) -> HttpResponse:
             return HttpResponse(status=303, headers={"Location": "/elsewhere/"})
         case "missing":
             raise Http404("Nothing is here.")
+        case "saved":
+            factories.project("shop")
+            raise OperationalError("the connection was lost")
     answer = HttpResponse(f"{result} {request.POST['word']}", headers={"X-Waited": "yes"})
     answer.set_cookie("waited", "yes")
     return answer

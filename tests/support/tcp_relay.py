@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a database, which a test can cut and restore."""
+"""A TCP proxy in front of a database, which a test can cut and restore, or let lose one reply."""
 
 import asyncio
 import contextlib
@@ -22,6 +22,11 @@ class DatabaseProxy:
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
+        self._uncertain_statement = b""
+
+    def lose_commit_reply(self, statement: str) -> None:
+        """Reset the next connection that sends `statement`, when its commit has been answered."""
+        self._uncertain_statement = statement.encode()
 
     def cut(self) -> None:
         """Reset all connections, and refuse new ones."""
@@ -70,14 +75,28 @@ class DatabaseProxy:
             self._open.discard(writer)
             return
         self._open.add(server_writer)
+        uncertain_commit = asyncio.Event()  # sent, and its answer is to be lost
         for source, sink in ((reader, server_writer), (server_reader, writer)):
-            task = asyncio.ensure_future(self._pump(source, sink))
+            task = asyncio.ensure_future(self._pump(source, sink, uncertain_commit))
             self._pumps.add(task)
             task.add_done_callback(self._pumps.discard)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        uncertain_commit: asyncio.Event,
+    ) -> None:
+        has_sent_statement = False
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
+                if uncertain_commit.is_set():
+                    self._reset(sink)
+                    break
+                if self._uncertain_statement and self._uncertain_statement in data:
+                    has_sent_statement, self._uncertain_statement = True, b""
+                if has_sent_statement and b"COMMIT" in data:
+                    uncertain_commit.set()
                 sink.write(data)
                 await sink.drain()
         self._open.discard(sink)

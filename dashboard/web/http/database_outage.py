@@ -5,7 +5,8 @@ form or API request is never resent, so the response says whether it was saved.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
@@ -31,8 +32,10 @@ _SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 _IGNORED_TABLES = (
     "dashboard_session|dashboard_apitoken|dashboard_accessevent|dashboard_failurecounter"
 )
+_IGNORED_UPDATE = 'auth_user" SET "last_login'
 _WRITE_STATEMENT = re.compile(
-    rf'\s*(INSERT (OR \w+ )?INTO|UPDATE|DELETE FROM) "(?!({_IGNORED_TABLES})")'
+    r"\s*(INSERT (OR \w+ )?INTO|UPDATE|DELETE FROM) "
+    rf'"(?!({_IGNORED_TABLES}|{_IGNORED_UPDATE})")'
 )
 
 
@@ -123,13 +126,28 @@ class OutageMiddleware:
         return self._get_response(request)
 
     def _get_response(self, request: HttpRequest) -> HttpResponseBase:
-        if request.method in _SAFE_METHODS:
+        with track_writes(request):
             return self.get_response(request)
-        # Connect first: a new connection may add execute wrappers of its own.
-        connection.ensure_connection()
+
+
+@contextmanager
+def track_writes(request: HttpRequest) -> Iterator[None]:
+    """Track what an unsafe request writes in this thread, for `write_outcome`.
+
+    For the part of a deferred request after its wait, entered again, it goes on from its outcome.
+    """
+    if request.method in _SAFE_METHODS:
+        yield
+        return
+    tracker: WriteTracker | None = getattr(request, "_write_tracker", None)
+    if tracker is None:
         request._write_tracker = tracker = WriteTracker()  # type: ignore[attr-defined]
-        with connection.execute_wrapper(tracker):
-            return self.get_response(request)
+    # Not by `execute_wrapper`, which removes the last one: a new connection may add its own.
+    connection.execute_wrappers.append(tracker)
+    try:
+        yield
+    finally:
+        connection.execute_wrappers.remove(tracker)
 
 
 def write_outcome(request: HttpRequest) -> WriteOutcome:
