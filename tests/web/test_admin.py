@@ -23,6 +23,7 @@ from dashboard.models import (
     ProxyAccount,
     RightsChange,
     Run,
+    SavedView,
     StageTiming,
 )
 from dashboard.models.aborts import EventType
@@ -108,6 +109,36 @@ def test_grant_of_all_users_can_be_deleted(admin_client: Client) -> None:
     address = f"/admin/dashboard/grant/{grant.pk}/delete/"
     assert admin_client.post(address, {"post": "yes"}).status_code == 302
     assert not Grant.objects.filter(group=None).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "is_saved"),
+    [
+        ("Failed", "manager", False),
+        ("Stuck", "manager", True),  # its own name
+        ("Mine", "manager", True),
+        ("Theirs", "manager", True),
+        ("Failed", "viewer", True),
+    ],
+)
+def test_saved_view_gets_no_name_of_another_view_of_its_owner(
+    admin_client: Client, manager: User, viewer: User, name: str, owner: str, is_saved: bool
+) -> None:
+    for user, other in ((manager, "Failed"), (viewer, "Theirs")):
+        SavedView.objects.create(owner=user, name=other, query="?status=failure")
+    view = SavedView.objects.create(
+        owner=User.objects.get(username=owner), name="Stuck", query="?status=running"
+    )
+    address = f"/admin/dashboard/savedview/{view.pk}/change/"
+    answer = admin_client.post(address, {"name": name, "shared": "on"})
+    view.refresh_from_db()
+    assert (view.name, view.shared) == ((name, True) if is_saved else ("Stuck", False))
+    if is_saved:
+        assert answer.status_code == 302
+    else:
+        assert answer.status_code == 200
+        error = text_of(select_one(parse_html(answer), ".field-name .errorlist"))
+        assert error == "manager already has a view with this name."
 
 
 def test_abort_page_shows_timeline_and_is_read_only(admin_client: Client, abort: Abort) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, User
 from django.db.models import (
     BigIntegerField,
     Case,
@@ -43,6 +43,7 @@ _text = MessageTable(
         "pipeline": gettext_lazy("Pipeline “%(pipeline)s” not found in project “%(project)s”."),
         "stage": gettext_lazy("Pipeline “%(pipeline)s” has no stage “%(stage)s”."),
         "run": gettext_lazy("Run “%(run)s” not found in %(stage)s."),
+        "account": gettext_lazy("Account not found. It may have been deleted."),
     }
 )
 
@@ -67,6 +68,14 @@ def find_project(slug: str) -> Project | None:
 def get_group_or_404(key: int) -> Group | None:
     """Return a group, for administrators; None is everybody, whose key is EVERYBODY_KEY."""
     return None if key == EVERYBODY_KEY else get_object_or_404(Group, pk=key)
+
+
+def get_account_or_404(key: int) -> User:
+    """Return an account, for administrators; raise PageNotFound if there is none."""
+    account = User.objects.filter(pk=key).first()
+    if account is None:
+        raise PageNotFound(_text("account"), (_("Accounts"), reverse("people")))
+    return account
 
 
 def get_pipeline_or_404(permissions: Permissions, project_slug: str, slug: str) -> Pipeline:

@@ -31,7 +31,8 @@ class AccountForm:
 def parse(form: QueryDict) -> AccountForm:
     """Return what a form has sent, without its password."""
     return AccountForm(
-        username=form.get("username", "").strip(),
+        # As it would be stored, which may be longer, and contain other characters.
+        username=User.normalize_username(form.get("username", "").strip()),
         is_active="active" in form,
         is_staff="staff" in form,
         is_superuser="superuser" in form,

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, QueryDict
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
@@ -31,9 +31,9 @@ RECENT_CHANGES = 10
 @for_administrators
 def account(request: HttpRequest, key: int) -> HttpResponse:
     """Show an account (GET), or change it (POST)."""
-    user = get_object_or_404(User, pk=key)
     if request.method != "POST":
-        return render_account(request, user)
+        return render_account(request, key)
+    lookup.get_account_or_404(key)
     form = account_form.parse(request.POST)
     try:
         account_changes.change_account(
@@ -43,7 +43,7 @@ def account(request: HttpRequest, key: int) -> HttpResponse:
         typed_form = None if isinstance(error, Conflict) else form
 
         def show(text: str, status: int) -> HttpResponse:
-            return render_account(request, user, {"": [text]}, status, typed_form)
+            return render_account(request, key, {"": [text]}, status, typed_form)
 
         return refuse_change(request, error, show)
     return redirect_after_change(
@@ -53,13 +53,16 @@ def account(request: HttpRequest, key: int) -> HttpResponse:
 
 def render_account(
     request: HttpRequest,
-    user: User,
+    key: int,
     form_errors: dict[str, list[str]] | None = None,
     status: int = 200,
     form: AccountForm | None = None,
 ) -> HttpResponse:
-    """Render the page; `form_errors` are those of fields, or of "", the whole form."""
-    user.refresh_from_db()
+    """Render the page; `form_errors` are those of fields, or of "", the whole form.
+
+    Raise PageNotFound if there is no such account: it may have been deleted during the request.
+    """
+    user = lookup.get_account_or_404(key)
     subject = rights_changes.account(user.pk)
     administrator = signed_in_user(request)
     problems = form_errors or {}

@@ -3,9 +3,7 @@
 from functools import partial
 
 from django.contrib.auth.hashers import make_password
-from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
@@ -13,6 +11,7 @@ from django.views.decorators.http import require_POST
 from dashboard.accounts.administration import account_changes
 from dashboard.accounts.administration.administrators import AdministrationError
 from dashboard.web.components.rights import account_form
+from dashboard.web.http import lookup
 from dashboard.web.http.administrators import (
     author,
     for_administrators,
@@ -28,11 +27,11 @@ from dashboard.web.pages.people.account import render_account
 @sensitive_post_parameters("password")
 def account_password(request: HttpRequest, key: int) -> HttpResponse:
     """Set the password of an account, which ends its sessions."""
-    user = get_object_or_404(User, pk=key)
+    user = lookup.get_account_or_404(key)
     password = request.POST.get("password", "")
     problems = account_form.password_problems(password, user)
     if problems:
-        return render_account(request, user, {"password": problems}, status=422)
+        return render_account(request, key, {"password": problems}, status=422)
 
     def save(hashed: str) -> HttpResponse:
         try:
@@ -42,7 +41,7 @@ def account_password(request: HttpRequest, key: int) -> HttpResponse:
         return redirect_after_change(request, _("Password set."), "account", key=key)
 
     def show(field: str, text: str, status: int) -> HttpResponse:
-        return render_account(request, user, {field: [text]}, status)
+        return render_account(request, key, {field: [text]}, status)
 
     return password_checks.queue_check(
         partial(make_password, password),

@@ -1,11 +1,13 @@
 """Pages about accounts: who opens them, the list, an account, and who may do what somewhere."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 from django.contrib.auth.models import Group, Permission, User
+from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -19,6 +21,7 @@ from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import Live
+from tests.support.live_runs import wait_until
 from tests.support.people import client_of, create_administrator
 
 PASSWORD = "correct horse battery staple"
@@ -161,6 +164,9 @@ def test_account_is_added_without_a_password(root_client: Client) -> None:
     [
         ({"username": ""}, "1 to 150 characters"),
         ({"username": "a b"}, "valid username"),
+        ({"username": "\ufdfa"}, "valid username"),  # stored as 18 characters, some of them spaces
+        ({"username": "\ufdfa" * 9}, "1 to 150 characters"),
+        ({"username": "\uff52oot"}, "name already exists"),  # a wide “r”
         ({"username": "x", "password": "12345678"}, "too common"),
         ({"username": "benjamin1", "password": "benjamin1"}, "too similar"),
         ({"username": "ROOT"}, "name already exists"),
@@ -174,10 +180,9 @@ def test_invalid_account_is_not_added_and_keeps_its_fields(
     assert answer.status_code == 422
     html = parse_html(answer)
     assert problem in text_of(select_one(html, "main"))
-    assert (
-        select_one(html, "#username").attributes["value"] == form["username"]
-        or not form["username"]
-    )
+    # As it would be stored, or the reason would be a riddle.
+    shown = select_one(html, "#username").attributes["value"] or ""
+    assert shown == User.normalize_username(form["username"])
     assert html.css(f"input[name=group][value='{group.pk}'][checked]")
     assert User.objects.count() == 1
 
@@ -211,6 +216,41 @@ def test_account_changed_meanwhile_is_not_overwritten(root_client: Client, viewe
     )
     viewer.refresh_from_db()
     assert viewer.is_active
+
+
+def assert_account_not_found(answer: HttpResponse | httpx.Response) -> None:
+    assert answer.status_code == 404
+    html = parse_html(answer)
+    assert text_of(select_one(html, "[data-reason]")) == (
+        "Account not found. It may have been deleted."
+    )
+    assert text_of(select_one(html, '.next-links a[href="/people/"]')) == "Accounts"
+
+
+def test_account_deleted_before_its_page_is_opened_is_not_found(
+    root_client: Client, viewer: User
+) -> None:
+    address = account_url(viewer)
+    viewer.delete()
+    assert_account_not_found(root_client.get(address))
+    assert_account_not_found(root_client.post(address))
+    assert_account_not_found(root_client.post(f"{address}password/", {"password": PASSWORD}))
+
+
+def test_account_deleted_while_its_form_is_submitted_is_not_found(
+    root_client: Client, viewer: User
+) -> None:
+    address = account_url(viewer)
+
+    def delete_before_lock(execute: Any, sql: str, *rest: Any) -> Any:
+        if 'ORDER BY "auth_user"."id"' in sql:
+            with connection.cursor() as cursor:
+                cursor.execute('DELETE FROM "auth_user" WHERE "id" = %s', [viewer.pk])
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(delete_before_lock):
+        answer = root_client.post(address, {"version": "0" * 16})
+    assert_account_not_found(answer)
 
 
 def test_administrator_sees_no_way_to_change_a_superuser(root: User) -> None:
@@ -359,6 +399,20 @@ def test_bad_password_is_not_set(browser: httpx.Client, viewer: User, client: Cl
     assert "too short" in answer.text
     assert "This ends the sessions" in text_of(select_one(parse_html(answer), "#password-help"))
     assert client.login(username="viewer", password="viewer")
+
+
+def test_account_deleted_while_its_password_is_hashed_is_not_found(
+    browser: httpx.Client, viewer: User
+) -> None:
+    released = threading.Event()
+    password_queue.queue.submit(True, released.wait, 60)
+    with ThreadPoolExecutor(1) as executor:
+        address = f"{account_url(viewer)}password/"
+        waiting = executor.submit(submit, browser, address, password=PASSWORD)
+        wait_until(lambda: password_queue.queue._length == 2)
+        viewer.delete()
+        released.set()
+        assert_account_not_found(waiting.result())
 
 
 @pytest.mark.parametrize("is_new", [True, False])
