@@ -140,7 +140,7 @@ def describe(abort: Abort, run: Run) -> AbortMessage:
         case AbortState.UNKNOWN:
             return _unknown_message(abort, run)
         case AbortState.RETRIED:
-            duration = durations.format_duration(_duration(abort))
+            duration = durations.format_duration(_duration(abort, run))
             return AbortMessage(_text("retried", time=duration), "neutral")
 
 
@@ -216,7 +216,7 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
 
 
 def _concluded_message(abort: Abort, run: Run) -> AbortMessage:
-    time = durations.format_duration(_duration(abort))
+    time = durations.format_duration(_duration(abort, run))
     if status_changed_after_end(abort, run):
         return _changed_message(abort, run)
     if abort.outcome == "aborted":
@@ -256,8 +256,8 @@ def _tone(run: Run) -> str:
     return _TONES[Severity(run.abort_severity)]
 
 
-def _duration(abort: Abort) -> timedelta:
-    return (abort.settled_at or abort.requested_at) - abort.requested_at
+def _duration(abort: Abort, run: Run) -> timedelta:
+    return abort.duration(run) or timedelta()
 
 
 def end_with_period(text: str) -> str:

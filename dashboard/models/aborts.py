@@ -93,12 +93,12 @@ class AbortQuerySet(models.QuerySet["Abort"]):
 
     def accepted(self) -> "AbortQuerySet":
         """Aborts that Northflank accepted, by its answer, an aborting event or the outcome."""
-        aborting_events = AbortEvent.objects.filter(
-            abort=OuterRef("pk"), event_type=EventType.ABORTING
-        )
-        was_accepted = Q(answer_status=200) | Q(outcome="aborted") | Exists(aborting_events)
-        states = [AbortState.ACCEPTED, AbortState.CONCLUDED, AbortState.RETRIED]
-        return self.filter(was_accepted, state__in=states)
+        return self.filter(_was_accepted())
+
+    def accepted_or_aborted(self) -> "AbortQuerySet":
+        """Aborts that Northflank accepted, and unconfirmed ones whose run was aborted."""
+        was_aborted = Q(state=AbortState.UNKNOWN, run__status="aborted")
+        return self.filter(_was_accepted() | was_aborted)
 
     def latest_by_run(self, run_pks: Iterable[int]) -> "dict[int, Abort]":
         """Return the latest abort of each of these runs that has one, by the run's key."""
@@ -168,12 +168,19 @@ class Abort(AuditedRequest):
     def __str__(self) -> str:
         return f"{self.username} aborted {self.run_id} at {self.requested_at:%Y-%m-%d %H:%M:%S}"
 
-    @property
-    def duration_seconds(self) -> float | None:
-        """Seconds from the request until the abort settled; None while it is open."""
+    def duration(self, run: Run) -> timedelta | None:
+        """Return the time from the request until `run`, the abort's run, ended; None while open.
+
+        Until the abort settled, if it did not settle by the run's end or that time is not known.
+        """
         if self.settled_at is None:
             return None
-        return (self.settled_at - self.requested_at).total_seconds()
+        is_by_end = self.state == AbortState.CONCLUDED and run.concluded
+        ended_at = run.concluded_at if is_by_end and run.status == self.outcome else None
+        # The settling only notices the end. By Northflank's clock, that may be before the request.
+        if ended_at is None or not self.requested_at <= ended_at <= self.settled_at:
+            ended_at = self.settled_at
+        return ended_at - self.requested_at
 
     def apply_run_status(self, status: str, *, concluded: bool, at: datetime) -> None:
         """Apply the new status of its run to the run's latest abort.
@@ -295,6 +302,13 @@ class AbortEvent(FastLoading):
 
     def __str__(self) -> str:
         return f"{self.abort_id}: {self.event_type} at {self.occurred_at:%Y-%m-%d %H:%M:%S}"
+
+
+def _was_accepted() -> Q:
+    aborting_events = AbortEvent.objects.filter(abort=OuterRef("pk"), event_type=EventType.ABORTING)
+    was_accepted = Q(answer_status=200) | Q(outcome="aborted") | Exists(aborting_events)
+    states = [AbortState.ACCEPTED, AbortState.CONCLUDED, AbortState.RETRIED]
+    return Q(was_accepted, state__in=states)
 
 
 @cache

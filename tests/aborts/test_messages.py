@@ -48,6 +48,12 @@ def after(seconds: float) -> datetime:
     return AT + timedelta(seconds=seconds)
 
 
+def ended_run(status: str, seconds: float, **fields: Any) -> Run:
+    """Return a run that concluded so many seconds after the request of the abort."""
+    times = {"status_since": AT, "concluded_at": after(seconds)}
+    return Run(status=status, concluded=True, in_flight=False, **times | fields)
+
+
 def removed_run() -> Run:
     return Run(status="aborting", concluded=False, status_since=AT, removed_at=AT)
 
@@ -120,6 +126,34 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             "failed",
             {"status": "success", "time": "1 min 12 s"},
         ),
+        # Until the run ended, whenever that was noticed.
+        (abort("concluded", "aborted"), ended_run("aborted", 5), "aborted", {"time": "5 s"}),
+        (
+            abort("concluded", "success"),
+            ended_run("success", 5),
+            "failed",
+            {"status": "success", "time": "5 s"},
+        ),
+        # Times at which it did not end because of this abort, by clocks that differ or otherwise.
+        (
+            abort("concluded", "aborted"),
+            ended_run("aborted", -5),
+            "aborted",
+            {"time": "1 min 12 s"},
+        ),
+        (
+            abort("concluded", "aborted"),
+            ended_run("aborted", 73),
+            "aborted",
+            {"time": "1 min 12 s"},
+        ),
+        (
+            abort("concluded"),
+            ended_run("success", 5, removed_at=AT),
+            "removed",
+            {"time": "1 min 12 s"},
+        ),
+        (abort("retried"), ended_run("aborted", 5), "retried", {"time": "1 min 12 s"}),
         (
             abort("concluded", "aborted"),
             run("success", concluded=True),

@@ -80,12 +80,13 @@ def failed(visible: RunQuerySet, now: Time) -> RunQuerySet:
 
 
 def recently_aborted(visible: RunQuerySet, now: Time) -> RunQuerySet:
-    """Return the runs that had an abort requested here in the last hour and are not in flight.
+    """Return the runs not in flight with an abort requested here in the last hour, latest first.
 
-    Runs in `failed` are left out: their abort was refused, for example, or came too late.
+    It was accepted, or the run was aborted although it is unknown whether the abort arrived. Runs
+    in `failed` are left out: their abort came after their end.
     """
-    recently_requested = Abort.objects.filter(requested_at__gt=now - ABORTED_WINDOW).values("run")
-    not_in_flight = visible.filter(pk__in=recently_requested, in_flight=False)
+    recent = Abort.objects.filter(requested_at__gt=now - ABORTED_WINDOW).accepted_or_aborted()
+    not_in_flight = visible.filter(pk__in=recent.values("run"), in_flight=False)
     not_failed = not_in_flight.exclude(pk__in=failed(visible, now).order_by().values("pk"))
     return not_failed.order_by("-ended_at", "-pk")
 

@@ -1,4 +1,4 @@
-"""Failures on the Now page: runs aborted here are excluded."""
+"""Ended runs on the Now page: which of them failed, and which were aborted here."""
 
 from datetime import timedelta
 from typing import Any
@@ -113,6 +113,31 @@ def test_failed_run_with_one_accepted_abort_of_two_counts_as_aborted(
 ) -> None:
     create_abort(failed_run, manager, "refused")
     create_abort(failed_run, manager, "concluded", outcome="failure")
+    assert failed_and_aborted_counts(manager) == (0, 1)
+
+
+@pytest.mark.parametrize("status", ["success", "aborted"])
+@pytest.mark.parametrize("state", ["refused", "not_sent", "too_late"])
+def test_run_with_abort_without_effect_does_not_count_as_aborted(
+    state: str, status: str, stage: Stage, manager: User
+) -> None:
+    run = factories.run(stage, status=status, concluded_at=ENDED)
+    create_abort(run, manager, state, outcome=status if state == "too_late" else "")
+    assert failed_and_aborted_counts(manager) == (0, 0)
+
+
+@pytest.mark.parametrize(("status", "count"), [("success", 0), ("aborted", 1)])
+def test_run_with_unconfirmed_abort_counts_as_aborted_only_if_it_was(
+    status: str, count: int, stage: Stage, manager: User
+) -> None:
+    run = factories.run(stage, status=status, concluded_at=ENDED)
+    create_abort(run, manager, "unknown")
+    assert failed_and_aborted_counts(manager) == (0, count)
+
+
+def test_run_that_succeeds_after_accepted_abort_stays_listed(stage: Stage, manager: User) -> None:
+    run = factories.run(stage, status="success", concluded_at=ENDED)
+    create_abort(run, manager, "concluded", outcome="success")
     assert failed_and_aborted_counts(manager) == (0, 1)
 
 

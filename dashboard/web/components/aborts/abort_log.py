@@ -295,7 +295,7 @@ def build_row(abort: Abort) -> AbortRow:
         reason=abort.reason,
         requested_at=abort.requested_at,
         is_under_way=abort.settled_at is None,
-        duration=durations.format_duration(timedelta(seconds=abort.duration_seconds or 0)),
+        duration=durations.format_duration(abort.duration(run) or timedelta()),
         response_details=abort_details.response_details(abort),
         timeline=abort_timeline.entries(abort, abort.events.all()),
         bulk_abort_url=abort_details.bulk_abort_url(abort),

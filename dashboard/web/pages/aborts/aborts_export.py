@@ -74,7 +74,7 @@ class Record:
     error_id: str
     outcome: str
     settled_at: str | None
-    duration_seconds: float | None  # from the request until the abort settled; None: still open
+    duration_seconds: float | None  # from the request until the end, see `Abort.duration`
     message: str
     retry_of: int | None
     bulk_abort: int | None
@@ -105,6 +105,7 @@ def _load(abort_filter: AbortFilter, before_pk: int | None, limit: int) -> list[
 
 def _record(abort: Abort, base_url: str) -> Record:
     run, stage = abort.run, abort.run.stage
+    duration = abort.duration(run)
     events = list(abort.events.all())
     lines = abort_timeline.entries(abort, events)
     return Record(
@@ -130,9 +131,7 @@ def _record(abort: Abort, base_url: str) -> Record:
         error_id=abort.error_id,
         outcome=abort.outcome,
         settled_at=utc_text(abort.settled_at),
-        duration_seconds=None
-        if abort.duration_seconds is None
-        else round(abort.duration_seconds, 3),
+        duration_seconds=None if duration is None else round(duration.total_seconds(), 3),
         message=abort_messages.describe(abort, run).plain_text,
         retry_of=abort.retry_of_id,
         bulk_abort=abort.bulk_abort_id,

@@ -1,6 +1,6 @@
 """The abort log: every abort with its details, filters and pages."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
@@ -139,6 +139,26 @@ def test_abort_row_when_settled_shows_outcome_and_duration(
     assert text_of(select_one(row, "[data-badge]")) == "Aborted"
     assert text_of(select_one(row, ".abort-line")) == "Aborted after 41 s."
     assert text_of(select_one(row, ".duration")) == "41 s"
+
+
+def test_abort_row_shows_time_until_run_ended(get_page: GetPage, manager: User) -> None:
+    run = factories.run(factories.stage(), status="aborted", concluded_at=NOON)
+    noticed_at = NOON + timedelta(minutes=41)
+    factories.abort(
+        run, manager, "concluded", outcome="aborted",
+        requested_at=NOON - timedelta(seconds=5), settled_at=noticed_at,
+    )  # fmt: skip
+    row = only_row(get_page("/aborts/"))
+    assert text_of(select_one(row, ".abort-line")) == "Aborted after 5 s."
+    assert text_of(select_one(row, ".duration")) == "5 s"
+
+
+def test_abort_row_shows_end_of_run_that_is_read_later(get_page: GetPage, manager: User) -> None:
+    run = factories.run(factories.stage(), status="aborted", concluded_at=None)
+    factories.abort(run, manager, **FIELDS_BY_KIND["aborted"])
+    assert text_of(select_one(only_row(get_page("/aborts/")), ".duration")) == "41 s"
+    factories.change(run, concluded_at=NOON + timedelta(seconds=5))
+    assert text_of(select_one(only_row(get_page("/aborts/")), ".duration")) == "5 s"
 
 
 def test_abort_row_under_way_counts_from_request_time(get_page: GetPage, manager: User) -> None:

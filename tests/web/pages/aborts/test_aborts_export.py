@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -45,7 +46,10 @@ def manager_http_client(live: Live, manager: User) -> httpx.Client:
 def test_export_contains_all_fields_of_abort(
     manager_http_client: httpx.Client, manager: User
 ) -> None:
-    run = factories.run(factories.stage(), "r-1", name="Nightly", status="aborted")
+    run = factories.run(
+        factories.stage(), "r-1", name="Nightly", status="aborted",
+        concluded_at=NOON + timedelta(seconds=5.25),
+    )  # fmt: skip
     abort = factories.abort(
         run,
         manager,
@@ -83,8 +87,8 @@ def test_export_contains_all_fields_of_abort(
         "error_id": "",
         "outcome": "aborted",
         "settled_at": "2026-03-31T12:00:41.000+00:00",
-        "duration_seconds": 41.0,
-        "message": "Aborted after 41 s.",
+        "duration_seconds": 5.25,
+        "message": "Aborted after 5 s.",
         "retry_of": None,
         "bulk_abort": None,
     }
