@@ -32,6 +32,7 @@ MAX_FAILURES = 20
 EVENT_PREFIX = "release-flow-template-run"
 FINAL_STATUSES = {"success", "failure", "aborted"}
 """Final statuses with an event of their own; other final statuses are an update event."""
+NOT_STARTED_STATUSES = {"pending", "queued"}
 HEADER_PREFIX = "X-Northflank-Notification-Integration-"
 
 
@@ -115,10 +116,10 @@ class Webhooks:
             previous_status = (previous or {}).get(run.id)
             if now < run.concluded_at:
                 self.last_statuses[run.id] = status
-            if previous is not None and status != previous_status:
-                events.append(
-                    WebhookEvent(_event_name(run, status, previous_status, now), run, now)
-                )
+            if previous is None or status == previous_status:
+                continue
+            if (name := _event_name(run, status, previous_status, now)) is not None:
+                events.append(WebhookEvent(name, run, now))
         return events
 
     def _in_flight(
@@ -197,8 +198,15 @@ def _tls_context() -> ssl.SSLContext:
     return ssl.create_default_context()  # slower than a request
 
 
-def _event_name(run: Run, status: str, previous_status: str | None, now: float) -> str:
-    action = "start" if previous_status is None else "update"
+def _event_name(run: Run, status: str, previous_status: str | None, now: float) -> str | None:
+    """Return the name of the event of a new status; None: a run that has not started has none."""
+    was_waiting = previous_status is None or previous_status in NOT_STARTED_STATUSES
     if now >= run.concluded_at and status in FINAL_STATUSES:
         action = status
+    elif status in NOT_STARTED_STATUSES:
+        return None
+    elif was_waiting and run.started_at is not None and run.started_at <= now:
+        action = "start"
+    else:
+        action = "update"
     return f"{EVENT_PREFIX}:{action}"

@@ -76,10 +76,23 @@ def webhooks(sandbox_server: SandboxServer, receiver: Receiver) -> Webhooks:
     return result
 
 
-def start(sandbox_server: SandboxServer, flow: str = "payments/ledger/staging") -> Any:
+def create(sandbox_server: SandboxServer, flow: str = "payments/ledger/staging") -> Any:
     release_flow = sandbox_server.sandbox.world.find_flow(*flow.split("/"))
     assert release_flow is not None
     return sandbox_server.sandbox.world.start_run(release_flow, sandbox_server.clock.now, {})
+
+
+def start(sandbox_server: SandboxServer) -> Any:
+    """Create a run, and go on to its start; what other runs did meanwhile sends no events."""
+    run = create(sandbox_server)
+    pass_until_start(sandbox_server, run)
+    return run
+
+
+def pass_until_start(sandbox_server: SandboxServer, run: Any) -> None:
+    sandbox_server.clock.now = run.started_at - 0.001
+    sandbox_server.sandbox.webhooks.detect_events()
+    sandbox_server.clock.now = run.started_at
 
 
 # --- events ------------------------------------------------------------------------------------
@@ -106,6 +119,27 @@ def test_started_run_sends_documented_event(
     assert len(headers[f"{HEADER_PREFIX}Event-Id"]) == 36
     assert headers["Content-Type"] == "application/json"
     assert headers[":path"] == "/in?from=nf"
+
+
+def test_run_sends_no_event_before_it_starts(
+    sandbox_server: SandboxServer, webhooks: Webhooks, receiver: Receiver
+) -> None:
+    run = create(sandbox_server)
+    deliver(sandbox_server)
+    assert receiver.events == []
+    pass_until_start(sandbox_server, run)
+    deliver(sandbox_server)
+    assert receiver.events == ["release-flow-template-run:start"]
+
+
+def test_run_aborted_before_it_starts_sends_no_start(
+    sandbox_server: SandboxServer, webhooks: Webhooks, receiver: Receiver
+) -> None:
+    run = create(sandbox_server)
+    deliver(sandbox_server)
+    sandbox_server.sandbox.world.abort_run(run.flow, run.id, sandbox_server.clock.now)
+    deliver(sandbox_server)
+    assert receiver.events == ["release-flow-template-run:update"]
 
 
 def test_run_sends_events_from_start_to_end(
@@ -147,7 +181,7 @@ def test_events_have_distinct_ids(
 ) -> None:
     for _ in range(3):
         start(sandbox_server)
-    deliver(sandbox_server)
+        deliver(sandbox_server)
     assert len({headers[f"{HEADER_PREFIX}Event-Id"] for headers, _ in receiver.deliveries}) == 3
 
 

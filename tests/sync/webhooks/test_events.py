@@ -567,7 +567,7 @@ def test_webhook_status_after_start_without_event_is_silent(
     configured_webhook: None, stage: Stage
 ) -> None:
     send_event({}, T0)
-    mirror_started_run(stage, created_at=at(200))
+    mirror_started_run(stage, started_at=at(200))
     state = webhook_status.load(at(300))
     assert (state.is_alive, state.missed_event_at) == (False, at(200))
     assert "may be broken" in state.message
@@ -588,13 +588,30 @@ def test_webhook_status_is_silent_only_a_minute_after_change(
     configured_webhook: None, stage: Stage
 ) -> None:
     send_event({}, T0)
-    mirror_started_run(stage, created_at=at(200))
+    mirror_started_run(stage, started_at=at(200))
+    assert (webhook_status.is_alive(at(259)), webhook_status.is_alive(at(260))) == (True, False)
+
+
+@pytest.mark.parametrize("status", ["queued", "pending"])
+def test_webhook_status_after_run_that_has_not_started_is_alive(
+    configured_webhook: None, stage: Stage, status: str
+) -> None:
+    send_event({}, T0)
+    mirror_started_run(stage, status=status, created_at=at(200), started_at=None)
+    assert webhook_status.is_alive(at(300))
+
+
+def test_webhook_status_of_queued_run_is_silent_only_from_its_start(
+    configured_webhook: None, stage: Stage
+) -> None:
+    send_event({}, T0)
+    mirror_started_run(stage, created_at=at(70), started_at=at(200))
     assert (webhook_status.is_alive(at(259)), webhook_status.is_alive(at(260))) == (True, False)
 
 
 def test_webhook_status_after_new_event_is_alive(configured_webhook: None, stage: Stage) -> None:
     send_event({}, T0)
-    mirror_started_run(stage, created_at=at(200))
+    mirror_started_run(stage, started_at=at(200))
     send_event({}, at(400))
     assert webhook_status.is_alive(at(401))
 
@@ -637,7 +654,7 @@ def test_started_run_is_read_after_webhook_event(
         live.sync(1)
         return Run.objects.filter(run_id=run_id).exists()
 
-    wait_until(is_mirrored)
+    wait_until(is_mirrored, 30)  # the run starts some seconds after its creation
     assert WebhookStats.objects.get().last_release_event_at is not None
 
 
