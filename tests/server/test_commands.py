@@ -252,6 +252,14 @@ def test_runs_command_shows_title_location_and_what_is_overdue(stage: Stage) -> 
     assert "overdue" not in output_of("run", "r-2")
 
 
+def test_runs_command_shows_no_duration_of_removed_run(stage: Stage) -> None:
+    factories.run(stage, "r-1", removed_at=timezone.now())
+    _, row = output_of("runs").splitlines()
+    assert "Removed" in row
+    assert "Running" not in row
+    assert " 1 min" not in row
+
+
 def test_runs_command_warns_of_omitted_runs(stage: Stage) -> None:
     factories.worker()
     Stage.objects.update(omitted_by_page={"1": {"no_id": 2}})

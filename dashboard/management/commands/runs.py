@@ -71,11 +71,14 @@ def _row(run: Run, abort: Any, needs_attention: bool) -> tuple[str, ...]:
         run.run_id,
         run.name,
         "yes" if needs_attention else "",
-        statuses.for_run(run.status).label,
+        statuses.for_run(run.status, removed=run.has_unknown_end).label,
         output.overdue_text(run),
         run.step,
         str(queries.run_place(run)),
-        durations.format_duration(now() - (run.started_at or run.created_at)),
+        # When a removed run ended is unknown.
+        ""
+        if run.has_unknown_end
+        else durations.format_duration(now() - (run.started_at or run.created_at)),
         output.format_time(run.synced_at),
         story_of(abort, run).plain_text if abort is not None else "",
     )

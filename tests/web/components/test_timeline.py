@@ -270,6 +270,15 @@ def test_axis_of_ended_run_ends_at_its_end() -> None:
     assert getattr(ended.axis, "ends_at", None) == at(3)
 
 
+def test_steps_of_removed_run_do_not_go_on() -> None:
+    removed = timeline_of(node(started_at=at(1), status="waiting"), removed_at=NOW)
+    (step,) = removed.steps
+    assert (step.running_since, step.duration, step.wait_text) == ("", "", "")
+    assert not removed.has_growing_axis
+    assert removed.axis is not None
+    assert removed.axis.ends_at == at(1)
+
+
 def test_axis_extends_to_typical_end_of_current_step() -> None:
     axis = timeline_of(node(status="waiting", started_at=at(9)), timing=TIMING).axis
     assert getattr(axis, "ends_at", None) == at(13)

@@ -52,6 +52,26 @@ def test_removed_run_in_flight_stays_listed_and_marked(run: Run, manager: User, 
     assert row.css("[data-abort]") != []
 
 
+@pytest.mark.parametrize(
+    "page", ["/", "/projects/shop/pipelines/checkout/release-flows/production/"]
+)
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_row_of_removed_run_counts_no_duration(
+    run: Run, manager: User, page: str, in_flight: bool
+) -> None:
+    factories.change(run, in_flight=in_flight, step="Migrate", step_started_at=timezone.now())
+    rows = get_page_as(manager, page).css("#run-lost")
+    assert bool(rows) is (in_flight or page != "/")
+    for row in rows:
+        assert text_of(select_one(row, ".duration")) == ""
+        assert [text_of(step) for step in row.css(".step")] == ["Migrate"] * in_flight
+
+
+def test_page_of_removed_run_counts_no_duration(run: Run, manager: User) -> None:
+    html = get_page_as(manager, factories.address(run))
+    assert text_of(select_one(html, ".state .duration")) == ""
+
+
 def test_removed_run_in_flight_can_be_aborted(run: Run, manager: User) -> None:
     assert aborts.request_abort(run, AbortRequest(manager, "Stuck")).is_new
 

@@ -36,7 +36,7 @@ from dashboard.runs.overdue import Timer
 from dashboard.runs.overdue_messages import OverdueMessage
 from dashboard.runs.summary import step_summary
 from dashboard.texts import durations
-from dashboard.texts.rich_text import Message, RichText
+from dashboard.texts.rich_text import ExternalText, Message, RichText
 from dashboard.web.components import macros
 from dashboard.web.components.runs import acknowledged_by, progress_bar
 from dashboard.web.components.runs.acknowledged_by import ActiveAcknowledgements
@@ -59,6 +59,7 @@ FIELDS = (
     "removed_at",
     "step",
     "step_started_at",
+    "detail_synced_at",
     "overdue_severity",
     "overdue_reason",
     "aborting_since",
@@ -117,7 +118,7 @@ class RunRow:
     created_at: datetime
     started_at: datetime | None
     concluded_at: datetime | None
-    duration: str
+    duration: str  # empty: not known, or the run goes on
     progress: Progress | None  # None: not in flight, or no typical duration
     overdue_message: OverdueMessage | None  # None: not overdue
     step: str
@@ -144,8 +145,12 @@ class RunRow:
 
     @property
     def elapsed_since(self) -> datetime | None:
-        """When the run started, or was created if it has not started; None: it has concluded."""
-        return None if self.concluded else self.started_at or self.created_at
+        """When the run started, or was created if it has not started.
+
+        None: it has concluded, or was removed and may have ended at any time.
+        """
+        is_over = self.concluded or self.is_removed
+        return None if is_over else self.started_at or self.created_at
 
     @property
     def external_abort(self) -> AbortLine | None:
@@ -232,7 +237,7 @@ def build_row(
         if run.in_flight
         else None,
         step=run.step if run.in_flight else "",
-        short_summary=step_summary(run, timers),
+        short_summary=_short_summary(run, timers),
         step_tone=display.tone,
         abort=_abort_line(abort, run),
         acknowledgements=acknowledged_by.active(active_acknowledgements),
@@ -243,6 +248,13 @@ def build_row(
         may_abort=permission.allowed,
         denied_reason=permission.denied_reason,
     )
+
+
+def _short_summary(run: Run, timers: Sequence[Timer]) -> RichText:
+    """Return the summary of the current step; of a removed run its last known step alone."""
+    if not run.has_unknown_end:
+        return step_summary(run, timers)
+    return ExternalText(run.step) if run.in_flight and run.step else ""
 
 
 def _abort_line(abort: Abort | None, run: Run) -> AbortLine | None:

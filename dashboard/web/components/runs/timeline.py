@@ -181,7 +181,7 @@ def build_timeline(
             is_long=is_long,
         )
         rows_by_level[indent].append(row)
-    return Timeline(tuple(reversed(rows_by_level[0])), axis, is_running=run.in_flight)
+    return Timeline(tuple(reversed(rows_by_level[0])), axis, is_running=_goes_on(run))
 
 
 def missing_text(run: Run, root: Node | None) -> str:
@@ -203,6 +203,11 @@ def missing_text(run: Run, root: Node | None) -> str:
     return _("The steps are being read from Northflank.")
 
 
+def _goes_on(run: Run) -> bool:
+    """Return whether the run is in flight as far as is known: a removed one may have ended."""
+    return run.in_flight and run.removed_at is None
+
+
 def _axis(
     run: Run, node_durations: list[tuple[Node, TypicalDuration | None]], now: datetime
 ) -> Axis | None:
@@ -210,7 +215,7 @@ def _axis(
     started_at = run.started_at or min(starts, default=None)
     if started_at is None:
         return None
-    if run.in_flight:
+    if _goes_on(run):
         # Up to the expected end of the steps in progress, so that the remaining time is visible.
         end_times = [now] + [
             node.started_at + typical.p95
@@ -230,7 +235,7 @@ def _build_row(
     run: Run, node: Node, typical: TypicalDuration | None, axis: Axis | None, now: datetime,
     children: tuple[StepRow, ...], *, is_current: bool, is_long: bool,
 ) -> StepRow:  # fmt: skip
-    is_running = run.in_flight and steps.is_in_progress(node)
+    is_running = _goes_on(run) and steps.is_in_progress(node)
     duration = _duration(node, is_running=is_running, now=now)
     severity = typical.classify(duration) if typical and duration is not None else Severity.OK
     is_failed = node.status in {"failure", "invalid"}
