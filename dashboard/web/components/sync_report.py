@@ -168,12 +168,13 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
     rate_limit = _rate_limit_usage(queries.rate_budget.fetch(), now)
     upstream_error = next(iter(queries.upstream_error.fetch()), None)
     facts = freshness.SyncState(
-        stages=len(stages),
-        stale=len(stale),
+        # As on other pages: without those that have no release flow, unless there are only those.
+        stages=totals.with_flow or totals.stages,
+        stale=totals.stale,
         incomplete=totals.coverage.text,
-        failing=sum(bool(stage.error) for stage in stages),
-        failing_lists=len(failing_lists),
-        partial_lists=len(partial_lists) + sum(stage.has_omissions for stage in stages),
+        failing=totals.failing,
+        failing_lists=totals.failing_lists,
+        partial_lists=totals.partial + totals.partial_lists,
         workers=sum(worker.is_alive for worker in workers),
         last_heartbeat_at=max((worker.heartbeat_at for worker in workers), default=None),
         upstream_error=upstream_error.error_message if upstream_error else "",

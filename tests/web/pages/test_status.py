@@ -297,6 +297,14 @@ def test_stage_error_changes_page_tag(operator_client: Client, stage: Stage) -> 
     assert "No access." in text_of(parse_html(answer))
 
 
+def test_status_page_of_stages_without_flow_alone_reports_them_up_to_date(
+    get_page: GetPage, stage: Stage
+) -> None:
+    factories.worker()
+    Stage.objects.update(has_flow=False)
+    assert sync_health_text(get_page) == "1 stage is up to date."
+
+
 # --- on other pages ----------------------------------------------------------------------------
 
 
@@ -314,6 +322,22 @@ def test_page_links_to_status_page_with_stale_and_unreadable_counts(
         "1 of 3 stages is out of date. 1 stage cannot be read. 1 list of projects or "
         "pipelines could not be loaded."
     )
+
+
+@pytest.mark.parametrize("address", ["/", "/board/"])
+def test_status_page_counts_the_same_problems_as_other_pages(
+    get_page: GetPage, stage: Stage, address: str
+) -> None:
+    factories.worker()
+    factories.stage("Staging", fresh_until=SINCE)
+    factories.stage(
+        "Development", has_flow=False, fresh_until=SINCE,
+        error="x", error_message="No access.", error_since=SINCE,
+        omitted_by_page={"1": {"no_id": 1}},
+    )  # fmt: skip
+    assert sync_health_text(get_page) == "1 of 2 stages is out of date."
+    details_link = select_one(get_page(address), "a[data-details-link]")
+    assert text_of(details_link) == "1 of 2 stages is out of date."
 
 
 def test_now_page_with_stale_stage_without_runs_is_stale(get_page: GetPage, stage: Stage) -> None:
