@@ -157,7 +157,7 @@ def step_summary(run: Run, timers: Iterable[Timer]) -> RichText:
     is_approval = run.status == "approval_wait" or any(
         timer.reason is OverdueReason.APPROVAL for timer in timers
     )
-    if not run.step:
+    if not run.step or (run.status == "approval_wait" and _is_step_older_than_status(run)):
         return _text("row_approval_unknown_step") if is_approval else ""
     step = ExternalText(run.step)
     if run.step_started_at is None or run.status == "aborting":
@@ -177,6 +177,11 @@ def step_summary(run: Run, timers: Iterable[Timer]) -> RichText:
     ):
         return text
     return _with_typical(text, typical_step)
+
+
+def _is_step_older_than_status(run: Run) -> bool:
+    """Return whether the steps were last read before the run's status changed."""
+    return run.detail_synced_at is not None and run.detail_synced_at < run.status_since
 
 
 # --- In flight ----------------------------------------------------------------------------------

@@ -107,7 +107,9 @@ def apply_runs(
             if old is None and ended_before(api_run, pruned_until):
                 continue
             if old is None or _is_changed(api_run, old, requested_at):
-                rows.append(_build_row(stage_id, api_run, old, requested_at, seq))
+                row = _build_row(stage_id, api_run, old, requested_at, seq)
+                row.next_detail_sync_at = _next_detail_sync_at(row, old)
+                rows.append(row)
             elif old.in_flight:
                 unchanged.append(old.pk)
         _save_rows(rows, existing)
@@ -421,6 +423,18 @@ def _build_row(
         severity, reason = _assess_overdue(row, steps.decode(old.steps), requested_at)
         row.overdue_severity, row.overdue_reason = severity, reason
     return row
+
+
+def _next_detail_sync_at(row: Run, old: Run | None) -> datetime | None:
+    """Return when to read the detail of a run that a list shows as changed; None: not planned.
+
+    With another status, a run in flight is at another step than the one that is known.
+    """
+    if old is None or not row.in_flight or old.detail_synced_at is None or old.failures:
+        return row.next_detail_sync_at
+    if row.status == old.status:
+        return row.next_detail_sync_at
+    return min(row.synced_at, row.next_detail_sync_at or row.synced_at)
 
 
 def _is_changed(api_run: ApiRun, old: Run, requested_at: datetime) -> bool:

@@ -1,10 +1,12 @@
 """Mark overdue runs: store each new severity once, with a new version of the run.
 
-A run becomes overdue by time alone, without any read, so only this check updates open pages.
+A run becomes overdue by time alone, without any read, so only this check updates open pages. Lists
+of runs have no steps: those of runs that nobody watches are read again here, before a new mark that
+depends on them, and at intervals.
 """
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
 from time import monotonic
 
 import structlog
@@ -17,13 +19,21 @@ from dashboard.models.runs import mark_changed
 from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import MIN_SAMPLES
 from dashboard.runs import overdue, steps
-from dashboard.runs.overdue import OverdueReason, Timer
+from dashboard.runs.overdue import Finding, OverdueReason, Timer
 from dashboard.sync import baselines, schedule
 from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
 
 CHECK_INTERVAL = 5.0  # seconds; each check decodes the steps of all runs in flight
+# Steps read longer ago are read again before a run is marked for them; the mark waits this long.
+FRESH_STEPS_AGE = timedelta(minutes=2)
+MAX_WAIT_FOR_STEPS = timedelta(minutes=1)
+# How old the known steps of a run get that is overdue or has changed since, with up to this many
+# runs in flight whose steps are known: so this takes at most 60 requests an hour.
+MAX_STEPS_AGE, RUNS_AT_MAX_STEPS_AGE = timedelta(minutes=10), 10
+
+_STEP_REASONS = {OverdueReason.STEP, OverdueReason.APPROVAL, OverdueReason.NO_PROGRESS}
 
 
 class OverdueChecker:
@@ -63,6 +73,43 @@ def check_runs(now: datetime) -> None:
         except Exception:
             # A defect in checking one run must not stop the others, and must be logged.
             log.exception("overdue_check.crashed", run=run.run_id)
+    _refresh_steps(in_flight_runs, now)
+
+
+def _refresh_steps(runs: Collection[Run], now: datetime) -> None:
+    """Make due the details of runs whose known steps may be outdated and are no longer read."""
+    read_at = {run.pk: run.detail_synced_at for run in runs if run.detail_synced_at is not None}
+    max_age = MAX_STEPS_AGE * max(1, len(read_at) / RUNS_AT_MAX_STEPS_AGE)
+    outdated = [
+        run.pk
+        for run in runs
+        if run.pk in read_at
+        and run.next_detail_sync_at is None
+        and now - read_at[run.pk] >= max_age
+        and (run.overdue_severity or read_at[run.pk] < (run.updated_at or run.created_at))
+    ]
+    if outdated:
+        _request_details(outdated, now)
+
+
+def _request_details(run_keys: Collection[int], now: datetime) -> None:
+    unscheduled = Run.objects.filter(pk__in=run_keys, next_detail_sync_at=None)
+    unscheduled.update(next_detail_sync_at=now)
+
+
+def _waits_for_steps(run: Run, finding: Finding, timers: Iterable[Timer], now: datetime) -> bool:
+    """Return whether to read the steps again before the run is marked with this finding.
+
+    Without a read within MAX_WAIT_FOR_STEPS, it is marked by what is known.
+    """
+    if finding.reason not in _STEP_REASONS or run.detail_synced_at is None:
+        return False
+    if now - run.detail_synced_at < FRESH_STEPS_AGE or run.failures:
+        return False
+    timer = next(timer for timer in timers if timer.reason is finding.reason)
+    is_critical = finding.severity is Severity.CRITICAL
+    overdue_since = timer.critical_at if is_critical else timer.warning_at
+    return now - overdue_since < MAX_WAIT_FOR_STEPS
 
 
 def _store_approval_start(run: Run, timers: Iterable[Timer]) -> None:
@@ -82,13 +129,16 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
         # A viewer waits to see which step takes longer than usual.
         baselines.request_details(run.stage_id, now)
     if _needs_approval_detail(run):
-        Run.objects.filter(pk=run.pk, next_detail_sync_at=None).update(next_detail_sync_at=now)
+        _request_details([run.pk], now)
     root = steps.decode(run.steps)
     timers = overdue.timers(run, root, timing)
     _store_approval_start(run, timers)
     finding = overdue.worst_finding(run, root, timers, now)
     severity, reason = (finding.severity, str(finding.reason)) if finding else (Severity.OK, "")
     if (severity, reason) == (run.overdue_severity, run.overdue_reason):
+        return
+    if finding and severity > run.overdue_severity and _waits_for_steps(run, finding, timers, now):
+        _request_details([run.pk], now)
         return
     with transaction.atomic():
         ChangeCounter.reserve(0)  # locks out the mirror: a concluded run must not be marked

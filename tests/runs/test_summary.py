@@ -734,6 +734,18 @@ def test_run_row_summary_per_case_has_its_keys_and_parameters(
     assert messages.keys_and_params(text) == (keys, params)
 
 
+@pytest.mark.parametrize(
+    ("read_at", "keys"),
+    [(ago(12), "row_approval_unknown_step"), (ago(10), "row_approval"), (None, "row_approval")],
+)
+def test_run_row_summary_does_not_take_the_step_before_an_approval_for_it(
+    read_at: datetime | None, keys: str
+) -> None:
+    subject = run("approval_wait", **STEP_FIELDS, status_since=ago(11), detail_synced_at=read_at)
+    text = run_summary.step_summary(subject, overdue.timers(subject, None, None))
+    assert messages.keys_and_params(text)[0] == keys
+
+
 def test_run_row_summary_without_elapsed_time_is_the_step_alone() -> None:
     aborting = run("aborting", **STEP_FIELDS)
     assert run_summary.step_summary(aborting, []) == "migrate, attempt 2 of 3"

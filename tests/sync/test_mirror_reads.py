@@ -73,6 +73,30 @@ def test_recovery_of_a_read_for_the_baseline_is_not_logged(
     assert bool(logged_events("run.recovered")) == is_logged
 
 
+@pytest.mark.parametrize(
+    ("fields", "status", "due_at"),
+    [
+        ({"detail_synced_at": T0}, "approval_wait", at(9)),
+        ({"detail_synced_at": T0}, "running", None),  # as before
+        ({"detail_synced_at": None}, "approval_wait", None),  # nobody has looked at it
+        ({"detail_synced_at": T0, "next_detail_sync_at": at(5)}, "approval_wait", at(5)),
+        ({"detail_synced_at": T0, "next_detail_sync_at": at(60)}, "approval_wait", at(9)),
+        (
+            {"detail_synced_at": T0, "next_detail_sync_at": at(60), "failures": 1},
+            "approval_wait",
+            at(60),  # backed off
+        ),
+    ],
+)
+def test_known_steps_are_read_again_once_the_status_has_changed(
+    stage: Stage, fields: dict[str, Any], status: str, due_at: datetime | None
+) -> None:
+    mirror_list(stage, api_run(status="running"))
+    Run.objects.update(**fields)
+    mirror_list(stage, api_run(status=status, name="Release 2"), requested_at=9)
+    assert get_run().next_detail_sync_at == due_at
+
+
 # --- lists and details that overtake each other --------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -10,6 +11,8 @@ from structlog.testing import capture_logs
 
 from dashboard.models import Run, Stage, StageTiming
 from dashboard.northflank import Node, RunDetail
+from dashboard.runs import overdue, steps
+from dashboard.runs.overdue import OverdueReason
 from dashboard.sync import mirror, overdue_checker
 from tests.support import factories
 from tests.support.successes import (
@@ -304,3 +307,119 @@ def test_overdue_check_continues_after_invalid_run(read_stage: Stage) -> None:
     overdue_run.refresh_from_db()
     assert overdue_run.overdue_severity == 2
     assert "overdue_check.crashed" in {line["event"] for line in logs}
+
+
+# --- steps that are no longer read ---------------------------------------------------------------
+
+
+def set_step_baseline(stage: Stage) -> None:
+    """Make the typical duration of “migrate” three minutes."""
+    create_successes(stage, read_count=6)
+
+
+def run_at_step(stage: Stage, label: str = "migrate", **fields: Any) -> Run:
+    """A run whose steps were read as its current step began, a moment after the run's start."""
+    step = factories.node("JobRun", label=label, ref=label, status="running", started_at=NOW)
+    defaults = {
+        "created_at": NOW,
+        "started_at": NOW,
+        "steps": msgspec.to_builtins(factories.node("Workflow", steps=(step,))),
+        "step_started_at": NOW,
+        "detail_synced_at": NOW,
+    }
+    return factories.run(stage, **defaults | fields)
+
+
+def checked(run: Run, at_time: datetime) -> tuple[int, datetime | None]:
+    """Return the severity of a run after a check, and when its detail is due."""
+    overdue_checker.check_runs(at_time)
+    run.refresh_from_db()
+    return run.overdue_severity, run.next_detail_sync_at
+
+
+def overdue_at(run: Run) -> datetime:
+    """Return when the current step of a run becomes overdue."""
+    root = steps.decode(run.steps)
+    timers = overdue.timers(run, root, StageTiming.objects.get(stage=run.stage_id))
+    [timer] = [timer for timer in timers if timer.reason is OverdueReason.STEP]
+    return timer.warning_at
+
+
+SECOND = timedelta(seconds=1)
+
+
+def test_outdated_steps_are_read_again_before_a_run_is_marked_for_them(read_stage: Stage) -> None:
+    set_step_baseline(read_stage)
+    run = run_at_step(read_stage)
+    first_check = overdue_at(run) + SECOND
+    with capture_logs() as logs:
+        assert checked(run, first_check) == (0, first_check)
+        assert checked(run, first_check + 5 * SECOND) == (0, first_check)
+    assert "run.overdue" not in {line["event"] for line in logs}
+    Run.objects.update(detail_synced_at=first_check + 6 * SECOND, next_detail_sync_at=None)
+    assert checked(run, first_check + 10 * SECOND)[0] == 1
+
+
+def test_run_at_another_step_is_not_marked_for_the_former(read_stage: Stage) -> None:
+    set_step_baseline(read_stage)
+    run = run_at_step(read_stage)
+    first_check = overdue_at(run) + SECOND
+    checked(run, first_check)
+    step = factories.node("JobRun", label="deploy", status="running", started_at=first_check)
+    root = msgspec.to_builtins(factories.node("Workflow", steps=(step,)))
+    Run.objects.update(steps=root, detail_synced_at=first_check, next_detail_sync_at=None)
+    assert checked(run, first_check + 5 * SECOND) == (0, None)
+
+
+def test_run_is_marked_by_outdated_steps_if_no_read_comes(read_stage: Stage) -> None:
+    set_step_baseline(read_stage)
+    run = run_at_step(read_stage)
+    deadline = overdue_at(run) + overdue_checker.MAX_WAIT_FOR_STEPS
+    assert checked(run, deadline - SECOND)[0] == 0
+    assert checked(run, deadline)[0] == 1
+
+
+@pytest.mark.parametrize(
+    "fields", [{"detail_synced_at": NOW + timedelta(minutes=4)}, {"failures": 1}]
+)
+def test_run_is_marked_at_once_if_its_steps_are_fresh_or_cannot_be_read(
+    read_stage: Stage, fields: dict[str, Any]
+) -> None:
+    set_step_baseline(read_stage)
+    run = run_at_step(read_stage)
+    Run.objects.filter(pk=run.pk).update(**fields)
+    first_check = overdue_at(run) + SECOND
+    assert first_check - NOW < timedelta(minutes=4) + overdue_checker.FRESH_STEPS_AGE
+    assert checked(run, first_check)[0] == 1
+
+
+def test_steps_of_an_overdue_run_are_read_again_at_intervals(stage: Stage) -> None:
+    age = overdue_checker.MAX_STEPS_AGE
+    started_at = NOW - timedelta(hours=2, minutes=30)
+    run = run_at_step(stage, started_at=started_at, overdue_severity=1, overdue_reason="run")
+    assert checked(run, NOW + age - SECOND) == (1, None)
+    assert checked(run, NOW + age) == (1, NOW + age)
+
+
+@pytest.mark.parametrize(("updated_at", "due"), [(NOW, False), (NOW + SECOND, True), (None, False)])
+def test_steps_of_a_run_that_has_changed_since_are_read_again(
+    stage: Stage, updated_at: datetime | None, due: bool
+) -> None:
+    check = NOW + overdue_checker.MAX_STEPS_AGE
+    run = run_at_step(stage, updated_at=updated_at)
+    assert checked(run, check) == (0, check if due else None)
+
+
+@pytest.mark.parametrize("fields", [{"detail_synced_at": None, "steps": None}, {"removed_at": NOW}])
+def test_unknown_steps_and_those_of_removed_runs_are_not_read_again(
+    stage: Stage, fields: dict[str, Any]
+) -> None:
+    run = run_at_step(stage, updated_at=NOW + SECOND, **fields)
+    assert checked(run, NOW + overdue_checker.MAX_STEPS_AGE) == (0, None)
+
+
+def test_steps_of_many_runs_are_read_again_less_often(stage: Stage) -> None:
+    count, age = 2 * overdue_checker.RUNS_AT_MAX_STEPS_AGE, overdue_checker.MAX_STEPS_AGE
+    runs = [run_at_step(stage, updated_at=NOW + SECOND) for _ in range(count)]
+    assert checked(runs[0], NOW + 2 * age - SECOND) == (0, None)
+    assert checked(runs[0], NOW + 2 * age) == (0, NOW + 2 * age)
