@@ -196,6 +196,7 @@ def mirror_release_flow(
 ) -> None:
     """Mirror a stage's release flow and path segment; None means that it has no flow."""
     if flow_and_segment is None:
+        Stage.objects.filter(pk=stage_pk, missing_since=None).update(missing_since=now)
         update_row(
             Stage,
             stage_pk,

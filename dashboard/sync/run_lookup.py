@@ -257,7 +257,7 @@ async def _query_stage(connection: Connection, query: _StageQuery, run_id: str) 
             requested_at=requested_at,
             request_seq=seq,
         )
-        await run_in_db_thread(_store_path_segment, query.stage, path)
+        await run_in_db_thread(_record_found, query.stage, path)
     await run_in_db_thread(_record_answer, query, run_id)
     return "" if is_found else _not_found_message()
 
@@ -512,8 +512,11 @@ def _record_failure(query: _StageQuery, run_id: str, error: str) -> None:
     _exclude_from_burst(query)
 
 
-def _store_path_segment(stage: Stage, path: str) -> None:
+def _record_found(stage: Stage, path: str) -> None:
     Stage.objects.filter(pk=stage.pk, confirmed_path_segment="").update(confirmed_path_segment=path)
+    # A stage with a run has a release flow, whatever it had when it was last checked.
+    now = db_threads.now()
+    Stage.objects.filter(pk=stage.pk, has_flow=False).update(flow_synced_at=None, next_sync_at=now)
 
 
 def _exclude_from_burst(query: _StageQuery) -> None:

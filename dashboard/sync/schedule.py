@@ -18,7 +18,8 @@ WATCHED_FOR = timedelta(seconds=60)  # a stage or run counts as watched this lon
 RECENT_FOR = timedelta(minutes=30)  # a stage counts as RECENT this long after its last change
 
 CATALOG_INTERVAL = timedelta(minutes=10)  # how often projects and their pipelines are listed
-LOST_FLOW_GRACE = timedelta(days=1)  # how long a stage that lost its flow is read like an idle one
+# How long a stage is read like an idle one after its release flow was not found: it may come yet.
+NO_FLOW_GRACE = timedelta(days=1)
 FLOW_INTERVAL = timedelta(hours=6)  # how often a release flow's definition is read
 HISTORY_INTERVAL = timedelta(minutes=10)  # how often older runs are read, until all are here
 
@@ -154,17 +155,12 @@ class StageFacts:
     missing_since: datetime | None = None
 
 
-def has_lost_flow(has_flow: bool | None, missing_since: datetime | None, now: datetime) -> bool:
-    """Return whether a stage lost its release flow within LOST_FLOW_GRACE: it may come back."""
-    return has_flow is False and missing_since is not None and now - missing_since < LOST_FLOW_GRACE
-
-
 def classify(facts: StageFacts, now: datetime) -> StageClass:
     """Return the class of a stage."""
-    if facts.has_flow is False:
-        lost_recently = has_lost_flow(facts.has_flow, facts.missing_since, now)
-        return StageClass.IDLE if lost_recently else StageClass.NO_FLOW
     is_watched = facts.last_viewed_at is not None and now - facts.last_viewed_at < WATCHED_FOR
+    if facts.has_flow is False:
+        is_new = facts.missing_since is not None and now - facts.missing_since < NO_FLOW_GRACE
+        return StageClass.IDLE if is_watched or is_new else StageClass.NO_FLOW
     if facts.in_flight_runs:
         return StageClass.WATCHED if is_watched else StageClass.IN_FLIGHT
     if is_watched:
@@ -214,13 +210,13 @@ class Plan:
         return CATALOG_INTERVAL * self.discovery
 
     def is_flow_due(self, has_flow: bool | None, synced_at: datetime | None, now: datetime) -> bool:
-        """Return whether to read the stage's release flow now; it was last read at `synced_at`."""
-        if synced_at is None:
+        """Return whether to read the stage's release flow now; it was last read at `synced_at`.
+
+        A stage without a flow is read for this check only.
+        """
+        if synced_at is None or has_flow is False:
             return True
-        # A stage without a flow is read for this check only: the plan sets how often already.
-        return now - synced_at >= FLOW_INTERVAL * (
-            self.discovery if has_flow else DISCOVERY_FACTORS[0]
-        )
+        return now - synced_at >= FLOW_INTERVAL * self.discovery
 
     def is_history_due(self, read_at: datetime | None, now: datetime) -> bool:
         """Return whether to read older runs too, for a stage last read at `read_at`.

@@ -67,6 +67,7 @@ class StageReader:
         if page is None:
             return {
                 "has_flow": False,
+                "missing_since": stage.missing_since or now(),
                 "flow_synced_at": now(),
                 "in_flight_incomplete": False,
                 "omitted_by_page": {},

@@ -411,8 +411,7 @@ class SyncWorker:
             await self._read_flow(stage, plan)
             return
         try:
-            has_lost_flow = schedule.has_lost_flow(stage.has_flow, stage.missing_since, moment)
-            if has_lost_flow or plan.is_flow_due(stage.has_flow, stage.flow_synced_at, moment):
+            if plan.is_flow_due(stage.has_flow, stage.flow_synced_at, moment):
                 await self._reader.read_flow(stage, moment)
             if stage.has_flow:
                 with_history = plan.is_history_due(stage.synced_at, moment)

@@ -18,7 +18,8 @@ from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.northflank import Project as ApiProject
 from dashboard.northflank.decoding import parse_page, parse_pipeline
 from dashboard.sandbox import parse_fault
-from dashboard.sync import catalog, schedule
+from dashboard.sync import catalog, leases, schedule
+from dashboard.sync.schedule import StageClass
 from tests.support import factories
 from tests.support.world import LONG_AGO, T0, World, at
 
@@ -279,6 +280,23 @@ def test_stage_that_lost_its_flow_is_detected(world: World) -> None:
         world.make_due()
         world.sync()
     assert Stage.objects.get(pipeline__slug="ledger", name="Staging").has_flow is False
+
+
+def test_flow_that_is_added_to_a_new_stage_is_found_within_minutes(world: World) -> None:
+    pipeline = world.sandbox.world.find_pipeline("payments", "ledger")
+    assert pipeline is not None
+    flows = pipeline.flows
+    object.__setattr__(pipeline, "flows", {k: v for k, v in flows.items() if k != "Staging"})
+    world.sync()
+    stage = Stage.objects.get(pipeline__slug="ledger", name="Staging")
+    assert stage.has_flow is False
+    object.__setattr__(pipeline, "flows", flows)
+    [stage_class] = leases.classify_stages([stage], timezone.now()).values()
+    assert stage_class is StageClass.IDLE
+    world.make_due()
+    world.sync()
+    stage.refresh_from_db()
+    assert (stage.has_flow, stage.missing_since) == (True, None)
 
 
 def test_flow_found_again_is_no_longer_missing(read_stage: Stage) -> None:

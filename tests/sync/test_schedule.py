@@ -35,8 +35,9 @@ def class_of(**fields: Any) -> StageClass:
     return schedule.classify(facts(**fields), T0)
 
 
-def test_stage_without_flow_has_its_own_class_even_when_watched() -> None:
-    assert class_of(has_flow=False, in_flight=1, watched=1, changed=1) is StageClass.NO_FLOW
+def test_stage_without_flow_has_its_own_class_unless_it_is_watched() -> None:
+    assert class_of(has_flow=False, in_flight=1, changed=1) is StageClass.NO_FLOW
+    assert class_of(has_flow=False, in_flight=1, watched=1, changed=1) is StageClass.IDLE
 
 
 def test_watched_stage_with_runs_in_flight_has_class_watched() -> None:
@@ -75,25 +76,11 @@ def test_stage_classes_are_ordered_by_interval() -> None:
 HOURS = 3600.0
 
 
-@pytest.mark.parametrize(
-    ("has_flow", "missing", "lost"),
-    [
-        (False, 0, True),
-        (False, 24 * HOURS - 1, True),
-        (False, 24 * HOURS, False),
-        (False, None, False),  # it never had one
-        (True, 1, False),  # not found once: not yet believed
-        (None, 1, False),
-    ],
-)
-def test_stage_has_lost_its_flow_for_a_day(
-    has_flow: bool | None, missing: float | None, lost: bool
-) -> None:
-    subject = facts(has_flow=has_flow, missing=missing)
-    assert schedule.has_lost_flow(has_flow, subject.missing_since, T0) is lost
+def test_stage_whose_flow_was_missing_once_keeps_its_class() -> None:
+    assert class_of(has_flow=True, missing=1, watched=1) is StageClass.EXPECTED
 
 
-def test_stage_that_lost_its_flow_is_read_like_an_idle_one_for_a_day() -> None:
+def test_stage_without_flow_is_read_like_an_idle_one_for_a_day() -> None:
     assert class_of(has_flow=False, missing=24 * HOURS - 1) is StageClass.IDLE
     assert class_of(has_flow=False, missing=24 * HOURS) is StageClass.NO_FLOW
 
@@ -251,7 +238,7 @@ def test_stage_interval_is_multiplied_by_factor_of_its_class(
     ("has_flow", "synced_ago", "due"),
     [
         (True, None, True), (None, None, True), (True, 11 * HOURS, False), (True, 12 * HOURS, True),
-        (False, 1 * HOURS, False), (False, 2 * HOURS, True),
+        (False, None, True), (False, 0, True),  # it is read for this alone
     ],
 )  # fmt: skip
 def test_flow_is_due_after_interval_of_plan(

@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from time import monotonic
 
 import httpx
@@ -250,6 +251,22 @@ def test_failed_run_lookup_shows_expiry_and_can_be_repeated(
     assert repeat_lookup(client, lookup_address).url.query == b"project=shop"
     reload_until_search_ends(client, address)
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 24
+
+
+@pytest.mark.parametrize(("minutes", "status"), [(4, 404), (6, 200)])
+def test_run_of_stage_without_flow_is_looked_up_unless_that_was_just_checked(
+    live: Live, client: httpx.Client, minutes: float, status: int
+) -> None:
+    stage = live_runs.stage(LEDGER)
+    run_id = live_runs.start_run(live, LEDGER)
+    checked_at = timezone.now() - timedelta(minutes=minutes)
+    later = timezone.now() + timedelta(hours=6)
+    Stage.objects.update(has_flow=False, flow_synced_at=checked_at, next_sync_at=later)
+    assert client.get(f"{ledger_staging_run_address(run_id)}/").status_code == status
+    is_found = status == 200
+    assert bool(requests_for(live, run_id)) == is_found
+    stage.refresh_from_db()
+    assert (stage.next_sync_at < later) == is_found  # it has a flow: its runs are due
 
 
 def test_unknown_run_at_full_address_can_be_looked_up_again(
