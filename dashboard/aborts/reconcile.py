@@ -161,7 +161,8 @@ async def _adopt(upstream: Connection, abort: Abort) -> None:
     if run is None or not run.in_flight:
         await run_in_db_thread(settle_too_late, abort, run)
     else:
-        await send_abort(upstream, abort.pk)
+        # The lease leaves time for one slow read, not for a second one.
+        await send_abort(upstream, abort.pk, is_run_read=True)
 
 
 def _claim_unanswered(now: datetime) -> list[Abort]:

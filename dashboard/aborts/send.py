@@ -101,16 +101,19 @@ async def _wait_for_other_process(pk: int) -> Abort:
     return await run_in_db_thread(_load, pk)
 
 
-async def send_abort(upstream: Connection, abort_pk: int, *, interactive: bool = True) -> None:
+async def send_abort(
+    upstream: Connection, abort_pk: int, *, interactive: bool = True, is_run_read: bool = False
+) -> None:
     """Send a recorded abort for the first time, and store the result.
 
     For a retry, or a run that is already aborting, the run is read first, and the abort is not sent
-    if the run has ended. Unless `interactive`, the answer's rate limit is stored before returning.
+    if the run has ended; `is_run_read`: the caller has just done so. Unless `interactive`, the
+    answer's rate limit is stored before returning.
     """
     abort = await retry_during_outage(_load_unsent, abort_pk)
     if abort is None:
         return
-    if is_run_read_first(abort):
+    if not is_run_read and is_run_read_first(abort):
         try:
             run = await read_run_with_timeout(upstream, abort.run, READ_BEFORE_TIMEOUT)
         except NorthflankError as error:  # the abort is sent all the same

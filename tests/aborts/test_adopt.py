@@ -46,6 +46,42 @@ def test_unsent_abort_with_expired_lease_is_adopted_and_sent(
     assert logs[0] == log_line("adopted", "warning", by="manager")
 
 
+def retry_of(first: Abort, manager: User) -> Abort:
+    """An unsent retry of an abort, with the same lease."""
+    now = db_threads.now()
+    first.transition(AbortState.UNKNOWN, EventType.NOT_ARRIVED, now, settled_at=now)
+    unsent = {"claimed_at": first.claimed_at, "sent_at": None, "answered_at": None}
+    return factories.abort(first.run, manager, "requested", retry_of=first, **unsent)
+
+
+def first_of_aborting_run(first: Abort, _: User) -> Abort:
+    Run.objects.update(status="aborting")
+    return first
+
+
+@pytest.mark.parametrize(
+    ("prepare", "status"), [(retry_of, "running"), (first_of_aborting_run, "aborting")]
+)
+def test_abort_whose_run_is_read_first_is_adopted_by_one_slow_read(
+    abort_with_expired_lease: Abort,
+    manager: User,
+    prepare: Callable[[Abort, User], Abort],
+    status: str,
+) -> None:
+    unsent = prepare(abort_with_expired_lease, manager)
+    seconds_of_reads = 0
+
+    def take_eight_seconds() -> None:
+        nonlocal seconds_of_reads
+        seconds_of_reads += 8  # twice as long would outlast the lease
+        db_threads.set_clock_offset(timedelta(seconds=seconds_of_reads))
+
+    northflank = FakeNorthflank(reading=run_response(status), during_read=take_eight_seconds)
+    northflank.reconcile()
+    assert northflank.methods == ["GET", "POST"]
+    assert timeline(unsent) == [("adopted", ""), ("sent", ""), ("accepted", "aborting")]
+
+
 def test_unsent_abort_with_failed_run_read_is_not_adopted(abort_with_expired_lease: Abort) -> None:
     northflank = FakeNorthflank(reading=error_response(403))
     before = db_threads.now()

@@ -40,6 +40,7 @@ class FakeNorthflank:
     reading: tuple[Any, ...] = run_response("running")
     headers: dict[str, str] = field(default_factory=dict)
     during_abort: Callable[[], None] = lambda: None  # while an abort is under way
+    during_read: Callable[[], None] = lambda: None  # while the run is read
     methods: list[str] = field(default_factory=list)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
@@ -47,8 +48,7 @@ class FakeNorthflank:
             return httpx.Response(200, json={"data": {"runs": []}})
         self.methods.append(request.method)
         status, body = self.abort if request.method == "POST" else self.reading
-        if request.method == "POST":
-            run_in_thread(self.during_abort)
+        run_in_thread(self.during_abort if request.method == "POST" else self.during_read)
         return httpx.Response(status, json=body, headers=self.headers)
 
     def run_with_connection(self, work: Callable[[Connection], Awaitable[None]]) -> Logs:
