@@ -17,6 +17,7 @@ from dashboard.aborts import severity as abort_severity
 from dashboard.aborts.abort_rules import can_retry
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
+from dashboard.db import durable
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import Parameter, PreparedUpdate, parameters
 from dashboard.models import (
@@ -165,7 +166,7 @@ def _create_abort(
     mark_sent: bool,
 ) -> AbortResult:
     now = db_threads.now()
-    with transaction.atomic():
+    with durable.atomic():  # before it is sent
         version = ChangeCounter.reserve(1)  # locked first: see Abort.transition
         retried = _settle_retried(run, abort_request, retry_of_pk, now)
         start = abort_clock.start(run, None)

@@ -30,6 +30,7 @@ from dashboard.aborts.settle import (
     settle_resolved_aborts,
     settle_too_late,
 )
+from dashboard.db import durable
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import retry_during_outage, run_in_db_thread
 from dashboard.models import Abort, ChangeCounter, RequestCounter, Run
@@ -188,7 +189,7 @@ def _claim_for_sending(abort: Abort) -> bool:
     if cancel_if_unwanted(abort) if is_first else no_resend_reason(abort, db_threads.now()):
         return False
     now = db_threads.now()
-    with transaction.atomic():
+    with durable.atomic():
         mark_changed([abort.run_id])  # locks the counter first: see Abort.transition
         # Conditional: only one process with this abort succeeds, and none with an expired lease.
         claimable = Abort.objects.open().filter(

@@ -359,3 +359,21 @@ def test_retry_of_settled_abort_is_a_new_abort(run: Run, manager: User) -> None:
     Abort.objects.update(state="refused", settled_at=T0)
     second = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
     assert second.retry_of is None
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL waits for the disk anyway")
+def test_abort_is_on_the_disk_before_it_is_sent(transactional_db: None, manager: User) -> None:
+    run = factories.run(factories.stage(), "r1")
+    statements: list[str] = []
+    connection.ensure_connection()
+    connection.connection.set_trace_callback(statements.append)
+    try:
+        aborts.request_abort(run, abort_request(manager), mark_sent=True)
+    finally:
+        connection.connection.set_trace_callback(None)
+    recorded = next(n for n, text in enumerate(statements) if 'INTO "dashboard_abort"' in text)
+    durable = statements.index("PRAGMA synchronous=FULL")
+    assert durable < recorded < statements.index("COMMIT", durable)
+    assert not any(
+        text.startswith("PRAGMA synchronous=") for text in statements[durable + 1 : recorded]
+    )
