@@ -25,6 +25,9 @@ _MAX_RETRY_AFTER_SECONDS = 3600.0
 # The window is an hour. A "reset" beyond a week is not the seconds it is documented to be (a Unix
 # time, say); believing it would stop all requests for years.
 _MAX_RESET_SECONDS = 7 * 24 * 3600
+# Northflank documents a limit of 1000. A limit of 0, believed, would stop all reading, and with it
+# the answers that could correct it; one far beyond any account's does not even fit the database.
+_MIN_LIMIT, _MAX_LIMIT = 1, 1_000_000  # requests in a window
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 # A 401 is also the answer for a feature that is not enabled: no proof of a bad token.
 _FEATURE = re.compile(r"\bfeatures?\b|\bnot enabled\b", re.IGNORECASE)
@@ -101,7 +104,11 @@ def parse_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
     reset = _parse_number(headers.get("x-ratelimit-reset"))
     if limit is None or remaining is None or reset is None or reset > _MAX_RESET_SECONDS:
         return None
-    return RateLimit(int(limit), int(remaining), reset)
+    rate_limit = RateLimit(int(limit), int(remaining), reset)
+    if not _MIN_LIMIT <= rate_limit.limit <= _MAX_LIMIT:
+        return None
+    # Believing that more is left than the limit would spend the window long before its end.
+    return rate_limit if rate_limit.remaining <= rate_limit.limit else None
 
 
 def _lowercase_names(headers: Mapping[str, str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dashboard.northflank import NorthflankError, RateLimit, responses
@@ -94,14 +94,30 @@ def test_unix_time_as_reset_gives_no_rate_limit() -> None:
     assert parse_rate_limit(FULL | {"x-ratelimit-reset": "1760000000"}) is None
 
 
+@pytest.mark.parametrize(
+    ("limit", "remaining"),
+    [("0", "0"), ("0.9", "0"), ("1000001", "1"), (str(2**31), "1"), ("9" * 12, "1")],
+)
+def test_implausible_limit_gives_no_rate_limit(limit: str, remaining: str) -> None:
+    headers = FULL | {"x-ratelimit-limit": limit, "x-ratelimit-remaining": remaining}
+    assert parse_rate_limit(headers) is None
+
+
+@pytest.mark.parametrize("remaining", ["1001", str(2**31), "9" * 12])
+def test_more_requests_left_than_the_limit_give_no_rate_limit(remaining: str) -> None:
+    assert parse_rate_limit(FULL | {"x-ratelimit-remaining": remaining}) is None
+
+
 @given(
-    st.tuples(
-        st.integers(0, 10**12 - 1),
-        st.integers(0, 10**12 - 1),
-        st.decimals(0, WEEK, places=3),
+    st.integers(1, 1_000_000).flatmap(
+        lambda limit: st.tuples(
+            st.just(limit), st.integers(0, limit), st.decimals(0, WEEK, places=3)
+        )
     )
 )
-def test_any_plain_numbers_are_parsed(numbers: tuple[int, int, Decimal]) -> None:
+@example((1, 0, Decimal(0)))
+@example((1_000_000, 1_000_000, Decimal(WEEK)))
+def test_any_plausible_numbers_are_parsed(numbers: tuple[int, int, Decimal]) -> None:
     limit, remaining, reset = numbers
     headers = {name: f" {number} " for name, number in zip(FULL, numbers, strict=True)}
     assert parse_rate_limit(headers) == RateLimit(limit, remaining, float(reset))
@@ -115,5 +131,7 @@ def test_any_header_gives_its_value_or_no_rate_limit(name: str, value: str) -> N
         return
     limit, remaining, reset = (float(headers[name]) for name in FULL)
     assert rate_limit == RateLimit(int(limit), int(remaining), reset)
-    assert min(limit, remaining, reset) >= 0
+    assert 1 <= int(limit) <= 1_000_000
+    assert 0 <= int(remaining) <= int(limit)
+    assert reset >= 0
     assert reset <= WEEK
