@@ -234,6 +234,7 @@ function restorePlace() {
 }
 
 // --- The refresh: polling without a stream; one at a time, with backoff after failures ------------
+// Also with one while this clock is in doubt, since only a response has the server’s time, and not a message.
 
 let isSignedOut = false;
 let failures = 0;
@@ -241,12 +242,12 @@ let hasChangedSinceRequest = false; // a stream message came while a refresh was
 let refreshedAt = Date.now(); // time of the last refresh, or of the page's load
 
 function isRefreshDue() {
-  if (isConnected || Date.now() < pollFrom) {
+  if (!isClockDoubtful() && (isConnected || Date.now() < pollFrom)) {
     return (newRunIds.size || isOutdated) && Date.now() > refreshNotBefore && isSafeToRefresh();
   }
   const seconds = Number($("#live")?.dataset.refresh);
   const pause = Math.max(seconds, Math.min(60, seconds * 2 ** failures));
-  return seconds && Date.now() >= refreshedAt + 1000 * pause - 500;
+  return seconds && Math.abs(Date.now() - refreshedAt) >= 1000 * pause - 500; // the clock may have been set back
 }
 
 function refresh() {

@@ -93,7 +93,14 @@ const serverNow = () => Date.now() + clockOffset;
 function syncClock(headers) {
   const date = Date.parse(headers.get("date"));
   if (Math.abs(date - serverNow()) > 2000) clockOffset = date - Date.now();
+  syncedLead = clockLead();
 }
+
+// Changes when this clock is set, but also when the computer sleeps, if performance.now() stands still meanwhile.
+// Then the offset is still right. So it is not corrected by the change: the next response tells which it was.
+const clockLead = () => Date.now() - performance.now();
+let syncedLead; // when the clocks were last compared
+const isClockDoubtful = () => Math.abs(clockLead() - syncedLead) > 2000;
 
 const timeTexts = JSON.parse($("#time-texts").textContent); // translated: templates/base.html
 const timeText = (key, part) => timeTexts[key].replace(/%\(\w+\)s/, () => part);

@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from email.utils import format_datetime
 
 import pytest
 from django.db import connection
@@ -466,6 +467,46 @@ def test_wrong_browser_clock_is_corrected_by_stream(run: Run, open_browser: Open
     page.goto("/")
     submit_sign_in(page, "viewer")
     expect(page.locator("[data-run] [data-since]").first).to_have_text(re.compile("^1 min"))
+
+
+def elapsed_time(page: Page) -> Locator:
+    return page.locator("[data-run] [data-since]").first
+
+
+@pytest.mark.usefixtures("viewer")
+@pytest.mark.parametrize("hours", [-1, 1], ids=["back", "forward"])
+def test_browser_clock_that_is_set_while_the_page_is_open_is_corrected(
+    run: Run, open_live_page: OpenPage, hours: int
+) -> None:
+    page = open_live_page("viewer")
+    install_clock(page)
+    page.clock.set_system_time(timezone.now() + timedelta(hours=hours))
+    advance_time(page, 2)
+    expect(elapsed_time(page)).to_have_text(re.compile("^1 min"))
+
+
+@pytest.mark.usefixtures("viewer")
+def test_time_in_which_the_computer_slept_has_elapsed(run: Run, open_live_page: OpenPage) -> None:
+    page = open_live_page("viewer")
+    install_clock(page)
+    wake_time = timezone.now() + timedelta(hours=1)
+    routes: list[Route] = []
+
+    def answer_an_hour_later(route: Route) -> None:
+        routes.append(route)
+        response = route.fetch()
+        route.fulfill(
+            response=response, headers=response.headers | {"date": format_datetime(wake_time, True)}
+        )
+
+    page.route(page.url, answer_an_hour_later)
+    # In most browsers performance.now() stands still in that time, as it does here.
+    page.clock.set_system_time(wake_time)
+    advance_time(page, 2)
+    expect(page.locator(".htmx-request:not(#stream)")).to_have_count(0)
+    assert routes
+    advance_time(page, 2)
+    expect(elapsed_time(page)).to_have_text(re.compile("^1 h 0[12] min"))
 
 
 @pytest.mark.usefixtures("manager")
