@@ -241,7 +241,9 @@ def _apply_detail(
     else:
         if not is_outdated:
             updates |= {"synced_at": requested_at, "request_seq": seq}
-        if not visible_changes and (has_new_steps or row.failures):
+        # A row whose step was read before its status shows less (runs/summary.py).
+        was_older = row.detail_synced_at is not None and row.detail_synced_at < row.status_since
+        if not visible_changes and (has_new_steps or row.failures or was_older):
             updates["version"] = ChangeCounter.reserve(1)
         update_row(Run, row.pk, **updates)
     is_for_baseline = (
@@ -421,7 +423,8 @@ def _build_row(
     )
     if old is not None and old.overdue_severity and old.status != row.status:
         severity, reason = _assess_overdue(row, steps.decode(old.steps), requested_at)
-        row.overdue_severity, row.overdue_reason = severity, reason
+        if severity <= old.overdue_severity:  # else the check reads the steps before
+            row.overdue_severity, row.overdue_reason = severity, reason
     return row
 
 
@@ -434,7 +437,10 @@ def _next_detail_sync_at(row: Run, old: Run | None) -> datetime | None:
         return row.next_detail_sync_at
     if row.status == old.status:
         return row.next_detail_sync_at
-    return min(row.synced_at, row.next_detail_sync_at or row.synced_at)
+    due_at = row.synced_at
+    if "approval_wait" not in {row.status, old.status}:  # which somebody may have to answer
+        due_at = max(due_at, old.detail_synced_at + schedule.MIN_STEPS_AGE)
+    return min(due_at, row.next_detail_sync_at or due_at)
 
 
 def _is_changed(api_run: ApiRun, old: Run, requested_at: datetime) -> bool:

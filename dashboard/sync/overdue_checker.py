@@ -29,9 +29,9 @@ CHECK_INTERVAL = 5.0  # seconds; each check decodes the steps of all runs in fli
 # Steps read longer ago are read again before a run is marked for them; the mark waits this long.
 FRESH_STEPS_AGE = timedelta(minutes=2)
 MAX_WAIT_FOR_STEPS = timedelta(minutes=1)
-# How old the known steps of a run get that is overdue or has changed since, with up to this many
-# runs in flight whose steps are known: so this takes at most 60 requests an hour.
-MAX_STEPS_AGE, RUNS_AT_MAX_STEPS_AGE = timedelta(minutes=10), 10
+# How old the known steps of a run in flight get, with up to this many such runs: so reading them
+# takes at most 30 requests an hour.
+MAX_STEPS_AGE, RUNS_AT_MAX_STEPS_AGE = timedelta(minutes=10), 5
 
 _STEP_REASONS = {OverdueReason.STEP, OverdueReason.APPROVAL, OverdueReason.NO_PROGRESS}
 
@@ -77,39 +77,38 @@ def check_runs(now: datetime) -> None:
 
 
 def _refresh_steps(runs: Collection[Run], now: datetime) -> None:
-    """Make due the details of runs whose known steps may be outdated and are no longer read."""
+    """Make due the details of runs whose known steps are no longer read."""
     read_at = {run.pk: run.detail_synced_at for run in runs if run.detail_synced_at is not None}
     max_age = MAX_STEPS_AGE * max(1, len(read_at) / RUNS_AT_MAX_STEPS_AGE)
     outdated = [
         run.pk
         for run in runs
-        if run.pk in read_at
-        and run.next_detail_sync_at is None
+        if run.next_detail_sync_at is None
+        and run.pk in read_at
         and now - read_at[run.pk] >= max_age
-        and (run.overdue_severity or read_at[run.pk] < (run.updated_at or run.created_at))
     ]
     if outdated:
         _request_details(outdated, now)
 
 
 def _request_details(run_keys: Collection[int], now: datetime) -> None:
-    unscheduled = Run.objects.filter(pk__in=run_keys, next_detail_sync_at=None)
-    unscheduled.update(next_detail_sync_at=now)
+    with transaction.atomic():
+        ChangeCounter.reserve(0)  # locked first, as by all who write several runs
+        unscheduled = Run.objects.filter(pk__in=run_keys, next_detail_sync_at=None)
+        unscheduled.update(next_detail_sync_at=now)
 
 
-def _waits_for_steps(run: Run, finding: Finding, timers: Iterable[Timer], now: datetime) -> bool:
-    """Return whether to read the steps again before the run is marked with this finding.
+def _waits_for_steps(run: Run, finding: Finding, now: datetime) -> bool:
+    """Return whether to read a run's steps again before it is marked with this finding.
 
-    Without a read within MAX_WAIT_FOR_STEPS, it is marked by what is known.
+    Without a read within MAX_WAIT_FOR_STEPS after it was due, the run is marked by what is known.
     """
-    if finding.reason not in _STEP_REASONS or run.detail_synced_at is None:
+    if finding.reason not in _STEP_REASONS or run.detail_synced_at is None or run.failures:
         return False
-    if now - run.detail_synced_at < FRESH_STEPS_AGE or run.failures:
+    if now - run.detail_synced_at < FRESH_STEPS_AGE:
         return False
-    timer = next(timer for timer in timers if timer.reason is finding.reason)
-    is_critical = finding.severity is Severity.CRITICAL
-    overdue_since = timer.critical_at if is_critical else timer.warning_at
-    return now - overdue_since < MAX_WAIT_FOR_STEPS
+    due_at = run.next_detail_sync_at
+    return due_at is None or now - due_at < MAX_WAIT_FOR_STEPS
 
 
 def _store_approval_start(run: Run, timers: Iterable[Timer]) -> None:
@@ -137,8 +136,9 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
     severity, reason = (finding.severity, str(finding.reason)) if finding else (Severity.OK, "")
     if (severity, reason) == (run.overdue_severity, run.overdue_reason):
         return
-    if finding and severity > run.overdue_severity and _waits_for_steps(run, finding, timers, now):
-        _request_details([run.pk], now)
+    if finding and severity >= run.overdue_severity and _waits_for_steps(run, finding, now):
+        if run.next_detail_sync_at is None:
+            _request_details([run.pk], now)
         return
     with transaction.atomic():
         ChangeCounter.reserve(0)  # locks out the mirror: a concluded run must not be marked
@@ -149,6 +149,7 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
             severity > run.overdue_severity
             and run.next_detail_sync_at is None
             and run.removed_at is None
+            and (run.detail_synced_at is None or now - run.detail_synced_at >= FRESH_STEPS_AGE)
         ):
             # One read shows the current step.
             Run.objects.filter(pk=run.pk).update(next_detail_sync_at=now)

@@ -18,8 +18,13 @@ WATCHED_FOR = timedelta(seconds=60)  # a stage or run counts as watched this lon
 RECENT_FOR = timedelta(minutes=30)  # a stage counts as RECENT this long after its last change
 
 CATALOG_INTERVAL = timedelta(minutes=10)  # how often projects and their pipelines are listed
-# How long a stage is read like an idle one after its release flow was not found: it may come yet.
+# How long a stage that has lost its release flow, or was added without, is read like an idle one:
+# one may come yet.
 NO_FLOW_GRACE = timedelta(days=1)
+# How often the release flow of a stage without one is looked for while somebody watches the stage.
+WATCHED_FLOW_INTERVAL = timedelta(minutes=5)
+# Between two reads of a run's detail because its status has changed again.
+MIN_STEPS_AGE = timedelta(minutes=1)
 FLOW_INTERVAL = timedelta(hours=6)  # how often a release flow's definition is read
 HISTORY_INTERVAL = timedelta(minutes=10)  # how often older runs are read, until all are here
 
@@ -157,10 +162,10 @@ class StageFacts:
 
 def classify(facts: StageFacts, now: datetime) -> StageClass:
     """Return the class of a stage."""
-    is_watched = facts.last_viewed_at is not None and now - facts.last_viewed_at < WATCHED_FOR
     if facts.has_flow is False:
-        is_new = facts.missing_since is not None and now - facts.missing_since < NO_FLOW_GRACE
-        return StageClass.IDLE if is_watched or is_new else StageClass.NO_FLOW
+        may_come = facts.missing_since is not None and now - facts.missing_since < NO_FLOW_GRACE
+        return StageClass.IDLE if may_come else StageClass.NO_FLOW
+    is_watched = facts.last_viewed_at is not None and now - facts.last_viewed_at < WATCHED_FOR
     if facts.in_flight_runs:
         return StageClass.WATCHED if is_watched else StageClass.IN_FLIGHT
     if is_watched:

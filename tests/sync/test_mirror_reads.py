@@ -77,6 +77,8 @@ def test_recovery_of_a_read_for_the_baseline_is_not_logged(
     ("fields", "status", "due_at"),
     [
         ({"detail_synced_at": T0}, "approval_wait", at(9)),
+        ({"detail_synced_at": T0}, "retrying", at(60)),  # at most once a minute
+        ({"detail_synced_at": at(-60)}, "retrying", at(9)),
         ({"detail_synced_at": T0}, "running", None),  # as before
         ({"detail_synced_at": None}, "approval_wait", None),  # nobody has looked at it
         ({"detail_synced_at": T0, "next_detail_sync_at": at(5)}, "approval_wait", at(5)),

@@ -371,12 +371,32 @@ def test_run_at_another_step_is_not_marked_for_the_former(read_stage: Stage) -> 
     assert checked(run, first_check + 5 * SECOND) == (0, None)
 
 
-def test_run_is_marked_by_outdated_steps_if_no_read_comes(read_stage: Stage) -> None:
+@pytest.mark.parametrize("late", [timedelta(), timedelta(minutes=2)])  # after a pause of the worker
+def test_run_is_marked_by_outdated_steps_if_no_read_comes(
+    read_stage: Stage, late: timedelta
+) -> None:
     set_step_baseline(read_stage)
     run = run_at_step(read_stage)
-    deadline = overdue_at(run) + overdue_checker.MAX_WAIT_FOR_STEPS
+    first_check = overdue_at(run) + SECOND + late
+    assert checked(run, first_check) == (0, first_check)
+    deadline = first_check + overdue_checker.MAX_WAIT_FOR_STEPS
     assert checked(run, deadline - SECOND)[0] == 0
     assert checked(run, deadline)[0] == 1
+
+
+def test_reason_of_a_mark_does_not_change_to_an_outdated_step(read_stage: Stage) -> None:
+    set_step_baseline(read_stage)
+    run = run_at_step(read_stage, overdue_severity=1, overdue_reason="run")
+    first_check = overdue_at(run) + SECOND
+    assert checked(run, first_check) == (1, first_check)
+    assert run.overdue_reason == "run"
+
+
+def test_fresh_steps_are_not_read_again_after_a_mark(read_stage: Stage) -> None:
+    set_step_baseline(read_stage)
+    run = run_at_step(read_stage)
+    Run.objects.filter(pk=run.pk).update(detail_synced_at=overdue_at(run))
+    assert checked(run, overdue_at(run) + SECOND) == (1, None)
 
 
 @pytest.mark.parametrize(
@@ -393,33 +413,22 @@ def test_run_is_marked_at_once_if_its_steps_are_fresh_or_cannot_be_read(
     assert checked(run, first_check)[0] == 1
 
 
-def test_steps_of_an_overdue_run_are_read_again_at_intervals(stage: Stage) -> None:
-    age = overdue_checker.MAX_STEPS_AGE
-    started_at = NOW - timedelta(hours=2, minutes=30)
-    run = run_at_step(stage, started_at=started_at, overdue_severity=1, overdue_reason="run")
-    assert checked(run, NOW + age - SECOND) == (1, None)
-    assert checked(run, NOW + age) == (1, NOW + age)
-
-
-@pytest.mark.parametrize(("updated_at", "due"), [(NOW, False), (NOW + SECOND, True), (None, False)])
-def test_steps_of_a_run_that_has_changed_since_are_read_again(
-    stage: Stage, updated_at: datetime | None, due: bool
-) -> None:
-    check = NOW + overdue_checker.MAX_STEPS_AGE
-    run = run_at_step(stage, updated_at=updated_at)
-    assert checked(run, check) == (0, check if due else None)
+def test_known_steps_are_read_again_at_intervals(stage: Stage) -> None:
+    run, age = run_at_step(stage), overdue_checker.MAX_STEPS_AGE
+    assert checked(run, NOW + age - SECOND) == (0, None)
+    assert checked(run, NOW + age) == (0, NOW + age)
 
 
 @pytest.mark.parametrize("fields", [{"detail_synced_at": None, "steps": None}, {"removed_at": NOW}])
 def test_unknown_steps_and_those_of_removed_runs_are_not_read_again(
     stage: Stage, fields: dict[str, Any]
 ) -> None:
-    run = run_at_step(stage, updated_at=NOW + SECOND, **fields)
+    run = run_at_step(stage, **fields)
     assert checked(run, NOW + overdue_checker.MAX_STEPS_AGE) == (0, None)
 
 
 def test_steps_of_many_runs_are_read_again_less_often(stage: Stage) -> None:
     count, age = 2 * overdue_checker.RUNS_AT_MAX_STEPS_AGE, overdue_checker.MAX_STEPS_AGE
-    runs = [run_at_step(stage, updated_at=NOW + SECOND) for _ in range(count)]
+    runs = [run_at_step(stage) for _ in range(count)]
     assert checked(runs[0], NOW + 2 * age - SECOND) == (0, None)
     assert checked(runs[0], NOW + 2 * age) == (0, NOW + 2 * age)

@@ -35,9 +35,8 @@ def class_of(**fields: Any) -> StageClass:
     return schedule.classify(facts(**fields), T0)
 
 
-def test_stage_without_flow_has_its_own_class_unless_it_is_watched() -> None:
-    assert class_of(has_flow=False, in_flight=1, changed=1) is StageClass.NO_FLOW
-    assert class_of(has_flow=False, in_flight=1, watched=1, changed=1) is StageClass.IDLE
+def test_stage_without_flow_has_its_own_class_even_when_watched() -> None:
+    assert class_of(has_flow=False, in_flight=1, watched=1, changed=1) is StageClass.NO_FLOW
 
 
 def test_watched_stage_with_runs_in_flight_has_class_watched() -> None:
@@ -80,7 +79,7 @@ def test_stage_whose_flow_was_missing_once_keeps_its_class() -> None:
     assert class_of(has_flow=True, missing=1, watched=1) is StageClass.EXPECTED
 
 
-def test_stage_without_flow_is_read_like_an_idle_one_for_a_day() -> None:
+def test_stage_that_may_get_a_flow_is_read_like_an_idle_one_for_a_day() -> None:
     assert class_of(has_flow=False, missing=24 * HOURS - 1) is StageClass.IDLE
     assert class_of(has_flow=False, missing=24 * HOURS) is StageClass.NO_FLOW
 
