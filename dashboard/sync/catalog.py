@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 LEASE = timedelta(minutes=2)  # a long list takes several requests
 # An entry is removed once two complete lists at least this far apart lack it.
 REMOVAL_CONFIRMATION_TIME = timedelta(minutes=5)
+NEW_ACCOUNT_AGE = timedelta(hours=1)  # once it is known for longer, a stage without a flow is new
 NEWEST_ABORTS = 100  # the first page of the abort log, and more
 
 
@@ -196,11 +197,12 @@ def mirror_release_flow(
 ) -> None:
     """Mirror a stage's release flow and path segment; None means that it has no flow."""
     if flow_and_segment is None:
-        Stage.objects.filter(pk=stage_pk, missing_since=None).update(missing_since=now)
+        stage = Stage.objects.get(pk=stage_pk)
         update_row(
             Stage,
             stage_pk,
             has_flow=False,
+            missing_since=flow_missing_since(stage, now),
             flow_synced_at=now,
             in_flight_incomplete=False,
             omitted_by_page={},
@@ -219,6 +221,18 @@ def mirror_release_flow(
         # What an answer lacks, or has in another type, stays as it was.
         **{name: value for name, value in updates.items() if value is not None},
     )
+
+
+def flow_missing_since(stage: Stage, now: datetime) -> datetime | None:
+    """Return since when a stage without a release flow may get one: the flow was lost, or is new.
+
+    None if it has none as far as is known: of a new account, most stages are like that.
+    """
+    if stage.missing_since is not None or stage.has_flow is not None:
+        return stage.missing_since
+    others = Stage.objects.listed().exclude(pipeline=stage.pipeline_id)
+    is_account_new = not others.filter(flow_synced_at__lt=now - NEW_ACCOUNT_AGE).exists()
+    return None if is_account_new or others.filter(synced_at=None).exists() else now
 
 
 def mark_flow_missing(stage_pk: int, now: datetime) -> bool:

@@ -54,6 +54,7 @@ MAX_REQUESTS_PER_USER = 120  # requests an hour
 ANSWER_LIFETIME = timedelta(hours=12)
 MIN_RETRY_INTERVAL = timedelta(minutes=2)  # minimum time between two lookups of an id
 FAILURE_BACKOFF = timedelta(minutes=5)  # how long searches skip a stage that failed
+FLOW_CHECK_AGE = timedelta(minutes=5)  # until when a stage found without a flow is not asked
 LEASE = timedelta(seconds=30)  # longer than a request's timeout
 MAX_CONCURRENT_QUERIES = 8  # concurrent search queries in one process
 STEP_SECONDS = 2.0  # seconds until `search` returns its progress; the next call continues
@@ -134,6 +135,13 @@ async def find_in_stage(
         if loop.time() >= deadline:
             return _("This run is being looked up. Reload the page.")
         await asyncio.sleep(POLL_INTERVAL)
+
+
+def has_no_runs(stage: Stage) -> bool:
+    """Return whether a stage had no release flow a moment ago: looking up a run is pointless."""
+    checked_at = stage.flow_synced_at
+    is_recent = checked_at is not None and db_threads.now() - checked_at < FLOW_CHECK_AGE
+    return stage.has_flow is False and is_recent
 
 
 async def search(
@@ -257,7 +265,7 @@ async def _query_stage(connection: Connection, query: _StageQuery, run_id: str) 
             requested_at=requested_at,
             request_seq=seq,
         )
-        await run_in_db_thread(_record_found, query.stage, path)
+        await run_in_db_thread(_record_stage_of_run, query.stage, path)
     await run_in_db_thread(_record_answer, query, run_id)
     return "" if is_found else _not_found_message()
 
@@ -512,7 +520,7 @@ def _record_failure(query: _StageQuery, run_id: str, error: str) -> None:
     _exclude_from_burst(query)
 
 
-def _record_found(stage: Stage, path: str) -> None:
+def _record_stage_of_run(stage: Stage, path: str) -> None:
     Stage.objects.filter(pk=stage.pk, confirmed_path_segment="").update(confirmed_path_segment=path)
     # A stage with a run has a release flow, whatever it had when it was last checked.
     now = db_threads.now()

@@ -67,7 +67,7 @@ class StageReader:
         if page is None:
             return {
                 "has_flow": False,
-                "missing_since": stage.missing_since or now(),
+                "missing_since": await run_in_db_thread(catalog.flow_missing_since, stage, now()),
                 "flow_synced_at": now(),
                 "in_flight_incomplete": False,
                 "omitted_by_page": {},

@@ -12,18 +12,22 @@ from django.db.models import F, Q
 
 from dashboard.db import health as db_health
 from dashboard.models import Run, Stage
-from dashboard.sync import baselines
+from dashboard.sync import baselines, schedule
 
 # However many viewers a page has, they write its row at most once in this time.
 _UPDATE_INTERVAL = timedelta(seconds=10)
 
 
 def watch_stage(stage: Stage, now: datetime) -> None:
-    """Record that a stage's runs are being viewed."""
+    """Record that a stage's runs are being viewed; one without a release flow is checked for it."""
     if not _is_due(stage.last_viewed_at, now):
         return
+    checked_before = now - schedule.WATCHED_FLOW_INTERVAL
     with _outage_recorded():
         Stage.objects.filter(pk=stage.pk).update(last_viewed_at=now)
+        if stage.has_flow is False:  # it would be read after hours
+            unchecked = Stage.objects.filter(pk=stage.pk, flow_synced_at__lt=checked_before)
+            unchecked.filter(next_sync_at__gt=now, failures=0).update(next_sync_at=now)
 
 
 def keep_alive(stages: Collection[int], runs: Collection[int], now: datetime) -> None:

@@ -282,17 +282,28 @@ def test_stage_that_lost_its_flow_is_detected(world: World) -> None:
     assert Stage.objects.get(pipeline__slug="ledger", name="Staging").has_flow is False
 
 
-def test_flow_that_is_added_to_a_new_stage_is_found_within_minutes(world: World) -> None:
+@pytest.mark.parametrize("answer", ["404", "empty-list"])
+def test_flow_that_is_added_to_a_new_pipeline_is_looked_for_like_idle_runs(
+    world: World, answer: str
+) -> None:
+    world.sandbox.choices["stage-without-flow"] = answer
     pipeline = world.sandbox.world.find_pipeline("payments", "ledger")
     assert pipeline is not None
     flows = pipeline.flows
     object.__setattr__(pipeline, "flows", {k: v for k, v in flows.items() if k != "Staging"})
     world.sync()
+    without_flow = Stage.objects.filter(has_flow=False)
+    assert set(leases.classify_stages(without_flow, timezone.now()).values()) == {
+        StageClass.NO_FLOW  # of a new account
+    }
+    Pipeline.objects.filter(slug="ledger").delete()
+    Stage.objects.update(flow_synced_at=timezone.now() - timedelta(hours=2))
+    read_catalog_again(world)
     stage = Stage.objects.get(pipeline__slug="ledger", name="Staging")
     assert stage.has_flow is False
-    object.__setattr__(pipeline, "flows", flows)
     [stage_class] = leases.classify_stages([stage], timezone.now()).values()
     assert stage_class is StageClass.IDLE
+    object.__setattr__(pipeline, "flows", flows)
     world.make_due()
     world.sync()
     stage.refresh_from_db()

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 import time_machine
@@ -530,3 +531,26 @@ def test_concurrent_workers_request_each_stage_once(world: World) -> None:
     world.live.run(tick_both)
     lists = [request for request in world.requests_for("/runs") if request.endswith("/runs")]
     assert len(lists) == len(set(lists)) == 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "due"),
+    [
+        ({}, True),
+        ({"flow_synced_at": T0 - timedelta(minutes=4)}, False),  # just looked for
+        ({"failures": 1}, False),  # backed off
+        ({"has_flow": True}, False),
+    ],
+)
+def test_stage_without_flow_that_is_watched_is_looked_at_every_five_minutes(
+    stage: Stage, fields: dict[str, Any], due: bool
+) -> None:
+    later = T0 + timedelta(hours=6)
+    defaults = {
+        "has_flow": False,
+        "flow_synced_at": T0 - timedelta(minutes=6),
+        "next_sync_at": later,
+    }
+    Stage.objects.update(**defaults | fields)
+    watchers.watch_stage(Stage.objects.get(), T0)
+    assert (Stage.objects.get().next_sync_at == T0) == due

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -40,8 +39,6 @@ from dashboard.web.live.charts import chart_parts, ended_stages
 from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
 
-# For this long a stage without a release flow is not searched for an unknown run.
-FLOW_CHECK_AGE = timedelta(minutes=5)
 # The sections of the card about other runs; without its steps, which may be hundreds.
 _SECTIONS = ("run-summary", "incident-summary", "related-runs", "next-steps")
 
@@ -70,7 +67,7 @@ def _look_up_run(
     request: HttpRequest, user_permissions: Permissions, stage: Stage, run_id: str
 ) -> HttpResponse:
     removal = removed_notice.for_pipeline(stage.pipeline)
-    if removal is not None or _has_no_flow(stage):
+    if removal is not None or run_lookup.has_no_runs(stage):
         reason = removal.text if removal is not None else ""
         raise run_search.not_found_in_stage(stage, user_permissions, run_id, reason)
     get_token(request)  # the middleware sets the CSRF cookie before the lookup, not after it
@@ -88,13 +85,6 @@ def _look_up_run(
         lambda: run_lookup.find_in_stage(get_connection(), stage, run_id, user_pk=user_pk),
         render_found,
     )
-
-
-def _has_no_flow(stage: Stage) -> bool:
-    """Return whether the stage had no release flow within FLOW_CHECK_AGE: it has no runs."""
-    checked_at = stage.flow_synced_at
-    is_recent = checked_at is not None and db_threads.now() - checked_at < FLOW_CHECK_AGE
-    return stage.has_flow is False and is_recent
 
 
 @dataclass(frozen=True, slots=True)
