@@ -79,7 +79,7 @@ class WriteOutcome(Enum):
 
 
 class WriteTracker:
-    """Tracks a request's writes; called for each SQL statement (`connection.execute_wrapper`)."""
+    """Tracks a request's writes; called for each SQL statement (see `track_writes`)."""
 
     def __init__(self) -> None:
         self.outcome = WriteOutcome.NOTHING
