@@ -24,8 +24,13 @@ def order_beside_an_answer(
     priority: RequestPriority,
     pool: ThreadPoolExecutor,
     background: Callable[[Callable[[], None]], Coroutine[Any, Any, None]],
+    *,
+    patience: float = 0.05,
 ) -> list[str]:
-    """Start an answer, then `background`, which calls its argument; end the answer; return both."""
+    """Start an answer, then `background`, which calls its argument; return the order of their ends.
+
+    The answer ends when `background` has, or after `patience` seconds.
+    """
     order: list[str] = []
     released = threading.Event()
 
@@ -38,7 +43,7 @@ def order_beside_an_answer(
             group.create_task(priority.run(pool, answer))
             await asyncio.sleep(0)  # it has started
             work = group.create_task(background(lambda: order.append("background")))
-            await asyncio.wait({work}, timeout=0.05)
+            await asyncio.wait({work}, timeout=patience)
             released.set()
 
     asyncio.run(run_both())
@@ -125,5 +130,7 @@ def test_writes_of_an_abort_do_not_wait(
 ) -> None:
     priority = RequestPriority(max_wait=LONG, pause=0)
     monkeypatch.setattr(db_threads, "request_priority", priority)
-    order = order_beside_an_answer(priority, pool, db_threads.retry_during_outage)
+    order = order_beside_an_answer(
+        priority, pool, db_threads.retry_during_outage, patience=LONG / 2
+    )
     assert order == ["background", "answer"]

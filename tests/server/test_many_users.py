@@ -38,7 +38,7 @@ def signed_in_browser(name: str, process: RunningProcess) -> httpx.Client:
         HASH_SESSION_KEY: user.get_session_auth_hash(),
     }
     row = Session.objects.using(PROCESS_DATABASE).create(
-        session_key=f"{name:x>32}",
+        session_key=f"{name.replace('-', ''):x>32}",
         session_data=SessionStore().encode(session),
         user=user,
         created_at=(now := timezone.now()),

@@ -26,6 +26,9 @@ LEDGER = ("payments", "ledger", "Staging")
 SEARCH = ("shop", "search", "Production")  # aborts there are slow or have no effect
 
 
+MIN_SECONDS = 90  # for which a run with a condition lasts: some fail after two
+
+
 def create_run_in_flight(
     live: Live,
     place: tuple[str, str, str] = LEDGER,
@@ -40,12 +43,15 @@ def create_run_in_flight(
 def start_run(
     live: Live, place: tuple[str, str, str], condition: Callable[[float], bool] | None = None
 ) -> str:
-    now = live.sandbox.clock()
+    now, world = live.sandbox.clock(), live.sandbox.world
     for _ in range(100):
-        run = live.sandbox.world.start_run(flow(live, place), now, {})
-        chance = int(run.id[-6:], 16) / 0x1000000
-        if condition is None or condition(chance):
-            return run.id
+        run_id = world.start_run(flow(live, place), now, {}).id
+        chance = int(run_id[-6:], 16) / 0x1000000
+        if condition is None:
+            return run_id
+        ends = {run.id: run.concluded_at for run in world.list_runs(flow(live, place), now)}
+        if condition(chance) and ends[run_id] > now + MIN_SECONDS:
+            return run_id
     raise AssertionError("no run met the condition")
 
 

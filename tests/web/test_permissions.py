@@ -21,6 +21,7 @@ from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Abort, CatalogSync, Grant, Pipeline, Project, Run, Stage
+from dashboard.web.http.responses.deferred import Deferred
 from tests.support import factories, live_runs
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import WAIT_TIMEOUT, Live, token
@@ -324,7 +325,8 @@ def test_hidden_stage_response_equals_missing_stage_response(
     Stage.objects.filter(pk=hidden_stage_run.stage_id).delete()
     assert hidden == comparable_response(REQUESTS[send_request](member_client, hidden_stage_run))
     # An id alone starts a run lookup in visible stages, which needs an upstream.
-    assert hidden[0] == (503 if send_request == "by id" else 404)
+    # Django's test client gets the placeholder of an answer that waits for it.
+    assert hidden[0] == (Deferred.status_code if send_request == "by id" else 404)
 
 
 @pytest.mark.parametrize("send_request", REQUESTS)
