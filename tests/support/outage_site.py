@@ -119,10 +119,13 @@ class OutageSite:
 
     def _abort_runs(self, runs: list[SandboxRun], answers: Answers, ended: threading.Event) -> None:
         for run, client in zip(runs, itertools.cycle(self.clients), strict=False):
-            if ended.is_set():
-                break
-            answers.aborts[run.id] = submit_abort(client, run.id)
-            ended.wait(PAUSE)
+            # What was not saved is tried again: however long the outage, runs are left after it.
+            while (
+                not ended.is_set()
+                and answers.aborts.get(run.id, "nothing saved") == "nothing saved"
+            ):
+                answers.aborts[run.id] = submit_abort(client, run.id)
+                ended.wait(PAUSE)
 
     def wait_until_up(self) -> None:
         """Wait until each process is ready, answers pages and sends changes again."""
