@@ -102,7 +102,7 @@ def _latest_start_query() -> PreparedQuery:
     # Not by `created_at`: a run may be queued for long, and no event says so.
     latest = NOW - DELIVERY_GRACE
     started_runs = Run.objects.tracked().filter(started_at__lte=latest)
-    # By itself implied, but there is an index for it, of the runs in flight alone.
+    # Implied by the start, but there is an index for it, of the runs in flight alone.
     started_runs = started_runs.filter(created_at__lte=latest)
     return PreparedQuery(started_runs.order_by().values_list(Max("started_at")))
 
