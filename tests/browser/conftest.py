@@ -59,6 +59,10 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-sync",
+            # One process for all pages, not one for each: its start is a tenth of a test.
+            "--disable-site-isolation-trials",
+            "--process-per-site",
+            "--renderer-process-limit=1",
             # No page lives as long as the second optimizing compiler takes.
             "--js-flags=--no-opt",
         ],
