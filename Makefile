@@ -8,8 +8,8 @@ run:            ## the dashboard with a sandbox upstream
 test:           ## everything, on SQLite
 	uv run pytest
 
-test-fast:      ## the inner loop: what needs neither a browser nor processes of its own
-	uv run pytest -m "not browser and not process"
+test-fast:      ## the inner loop: without browser, processes, ports and tests that take seconds
+	uv run pytest -n $$(nproc) -m "not browser and not process and not live and not slow"
 
 test-postgres:  ## what a database can change, on PostgreSQL
 	DATABASE_URL=$${TEST_POSTGRES_URL:-postgres://postgres@127.0.0.1:5432/dashboard} uv run pytest

@@ -47,10 +47,10 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two workers per core for the whole suite, half of which waits; none for a few named files."""
+    """More workers than cores for the whole suite, as much of it waits; none for named files."""
     if not _is_full_suite(config):
         return 0
-    return 2 * len(os.sched_getaffinity(0))
+    return 2 * len(os.sched_getaffinity(0)) + 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -86,6 +86,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, service in missing.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=SKIP_PREFIX + service))
+    for item in items:
+        if "live" in getattr(item, "fixturenames", ()):
+            item.add_marker("live")
+    # Those that take longest, and mostly wait: the others run beside them, instead of before them.
+    items.sort(key=lambda item: item.get_closest_marker("process") is None)
 
 
 def pytest_collection_finish() -> None:

@@ -42,6 +42,8 @@ from dashboard.web.live.page import PAGES
 from tests.support import api, factories, growth
 from tests.support.world import api_run
 
+pytestmark = pytest.mark.slow
+
 FEW_RUNS, SOME_RUNS, MANY_RUNS = 2_000, 5_000, 20_000
 FEW_STAGES, MANY_STAGES = 240, 1_200  # few of them fill each list of a page
 MAX_RATIO = 1.2

@@ -18,6 +18,8 @@ from tests.support import crawl
 from tests.support.crawl import METHODS, Place, Result, World
 from tests.support.services import EXHAUSTIVE
 
+pytestmark = pytest.mark.slow
+
 type Row = dict[str, str]  # by person: an outcome; with “*”, what it gets has changed something
 
 # A member of one stage asks for both places: “elsewhere” for the other one.

@@ -16,6 +16,8 @@ from tests.support import crawl, factories
 from tests.support.crawl import METHODS, Result, World
 from tests.support.services import EXHAUSTIVE
 
+pytestmark = pytest.mark.slow
+
 STAFF = ("superuser", "administrator", "glass")
 OTHERS = ("nobody", "gone", "stranger", "member", "viewer", "manager")
 # These try forms, too; in an exhaustive run everybody tries everything.

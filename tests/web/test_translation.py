@@ -409,6 +409,7 @@ def untranslated_on_pages(client: Client, *pages: str) -> dict[str, str]:
     return address_by_text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user_number", [0, 1], ids=["admin", "viewer"])
 def test_all_pages_contain_only_translatable_text(
     user_number: int,

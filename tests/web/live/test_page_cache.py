@@ -593,6 +593,7 @@ CHANGES: list[Callable[[World], None]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_cached_pages_equal_pages_rendered_anew_whatever_changes(
     visitors: Visitors, seed: int
