@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 BULK_LEASE = timedelta(seconds=45)
 POLL_INTERVAL = 0.5  # seconds between checks while a bulk abort has to wait
 
-_tasks: dict[int, asyncio.Task[None]] = {}
+running_tasks: dict[int, asyncio.Task[None]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +62,21 @@ class _StopReason:
 
 async def start_bulk_abort(bulk_abort_pk: int) -> int:
     """Start processing a bulk abort in this process, and return its key at once."""
-    _start_task(get_connection(), bulk_abort_pk)
+    start_task(get_connection(), bulk_abort_pk)
     return bulk_abort_pk
 
 
 async def adopt_bulk_aborts(upstream: Connection) -> None:
     """Continue the bulk aborts of processes that died."""
-    for bulk_abort_pk in await run_in_db_thread(_claim_expired, db_threads.now()):
-        if bulk_abort_pk not in _tasks:
+    for bulk_abort_pk in await run_in_db_thread(claim_expired, db_threads.now()):
+        if bulk_abort_pk not in running_tasks:
             log.warning("abort.bulk_adopted", bulk_abort=bulk_abort_pk)
-            _start_task(upstream, bulk_abort_pk, is_delayed=True)
+            start_task(upstream, bulk_abort_pk, is_delayed=True)
 
 
 async def cancel_tasks() -> None:
     """Cancel all bulk aborts of this process; another or a restarted process continues them."""
-    tasks = list(_tasks.values())
+    tasks = list(running_tasks.values())
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -138,24 +138,26 @@ def paused_until(bulk_abort: BulkAbort, now: datetime) -> datetime | None:
     return request_budget.backoff_until or now + timedelta(seconds=request_budget.seconds)
 
 
-def _start_task(upstream: Connection, bulk_abort_pk: int, *, is_delayed: bool = False) -> None:
-    if bulk_abort_pk in _tasks:
+def start_task(upstream: Connection, bulk_abort_pk: int, *, is_delayed: bool = False) -> None:
+    """Process a bulk abort in the background, unless this process does so already."""
+    if bulk_abort_pk in running_tasks:
         return
-    task = _tasks[bulk_abort_pk] = asyncio.create_task(
+    task = running_tasks[bulk_abort_pk] = asyncio.create_task(
         process_bulk_abort(upstream, bulk_abort_pk, is_delayed=is_delayed)
     )
     task.add_done_callback(lambda done_task: _on_task_done(bulk_abort_pk, done_task))
 
 
 def _on_task_done(bulk_abort_pk: int, task: asyncio.Task[None]) -> None:
-    _tasks.pop(bulk_abort_pk, None)
+    running_tasks.pop(bulk_abort_pk, None)
     error = None if task.cancelled() else task.exception()
     if error is not None and not db_health.is_outage(error):
         # A worker continues it once its lease has expired.
         log.error("abort.bulk_failed", bulk_abort=bulk_abort_pk, exc_info=error)
 
 
-def _claim_expired(now: datetime) -> list[int]:
+def claim_expired(now: datetime) -> list[int]:
+    """Claim the unfinished bulk aborts whose lease has expired, and return their keys."""
     return [
         bulk_abort.pk
         for bulk_abort in BulkAbort.objects.lease_expired(now - BULK_LEASE)

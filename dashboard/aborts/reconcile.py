@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 MAX_CONCURRENT = 8  # reconciliations in progress at the same time
 
-_tasks: set[asyncio.Task[None]] = set()
+running_tasks: set[asyncio.Task[None]] = set()
 
 
 async def reconcile_in_background(upstream: Connection, max_wait: float = 1.0) -> None:
@@ -47,13 +47,13 @@ async def reconcile_in_background(upstream: Connection, max_wait: float = 1.0) -
     A chore of the sync worker. A longer reconciliation continues in the background beside the next
     ones, so that a slow Northflank delays no other abort for more than `max_wait` seconds.
     """
-    if len(_tasks) >= MAX_CONCURRENT:
+    if len(running_tasks) >= MAX_CONCURRENT:
         return
     task = asyncio.create_task(reconcile_open_aborts(upstream))
-    _tasks.add(task)
+    running_tasks.add(task)
     done_tasks, _pending = await asyncio.wait({task}, timeout=max_wait)
     if done_tasks:
-        _tasks.discard(task)
+        running_tasks.discard(task)
         await task  # re-raises its exception
     else:
         task.add_done_callback(_on_task_done)
@@ -64,7 +64,7 @@ async def cancel_tasks() -> None:
 
     Another process, or this one after a restart, continues them.
     """
-    tasks = list(_tasks)
+    tasks = list(running_tasks)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -72,7 +72,7 @@ async def cancel_tasks() -> None:
 
 
 def _on_task_done(task: asyncio.Task[None]) -> None:
-    _tasks.discard(task)
+    running_tasks.discard(task)
     error = None if task.cancelled() else task.exception()
     if error is not None and not db_health.is_outage(error):
         log.error("abort.reconcile_failed", exc_info=error)
@@ -85,10 +85,10 @@ async def reconcile_open_aborts(upstream: Connection) -> None:
     After a jump of the clock, what others are sending is left to them.
     """
     is_steady = clock_jumps.is_steady(SEND_LEASE)
-    if not await run_in_db_thread(_is_work_pending):
+    if not await run_in_db_thread(is_work_pending):
         return
     if is_steady:
-        adoptable = await run_in_db_thread(_claim_unanswered, db_threads.now())
+        adoptable = await run_in_db_thread(claim_unanswered, db_threads.now())
         # Concurrently: in sequence they would outlive their leases while Northflank is slow.
         await asyncio.gather(*(_adopt(upstream, abort) for abort in adoptable))
         await bulk_send.adopt_bulk_aborts(upstream)
@@ -96,7 +96,7 @@ async def reconcile_open_aborts(upstream: Connection) -> None:
     if clock_jumps.is_steady(SEND_LEASE):  # adopting may have taken long
         due_resends = await run_in_db_thread(claim_due_resends, db_threads.now())
         await asyncio.gather(*(resend_abort(upstream, abort) for abort in due_resends))
-    await run_in_db_thread(_update_severities, db_threads.now())
+    await run_in_db_thread(update_severities, db_threads.now())
 
 
 def release_all_leases() -> None:
@@ -120,7 +120,7 @@ def release_lease(abort: Abort) -> None:
     unsent.update(claimed_at=F("requested_at") - SEND_LEASE)
 
 
-def _is_work_pending() -> bool:
+def is_work_pending() -> bool:
     """Return whether an abort is open, or the severity of a run may change with its abort."""
     return bool(_pending_work_query().fetch())
 
@@ -165,7 +165,8 @@ async def _adopt(upstream: Connection, abort: Abort) -> None:
         await send_abort(upstream, abort.pk, is_run_read=True)
 
 
-def _claim_unanswered(now: datetime) -> list[Abort]:
+def claim_unanswered(now: datetime) -> list[Abort]:
+    """Claim the aborts without an answer whose lease has expired, and return them."""
     expired = Abort.objects.unanswered_expired(now, SEND_LEASE)
     return [
         abort
@@ -175,7 +176,7 @@ def _claim_unanswered(now: datetime) -> list[Abort]:
     ]
 
 
-def _update_severities(now: datetime) -> None:
+def update_severities(now: datetime) -> None:
     """Raise the severity of runs with an overdue or lost abort, and reset it for other runs."""
     # Read first: another worker may lose an abort, and raise its run, while the aborts are read.
     raised_runs = Run.objects.in_flight().filter(abort_severity__gt=Severity.OK)

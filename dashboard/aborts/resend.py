@@ -26,7 +26,7 @@ async def resend_abort(upstream: Connection, abort: Abort) -> None:
     except NorthflankError as error:
         log.info("abort.run_read_failed", run=abort.run.run_id, cause=error.cause)
         # Without a current status nothing is sent; the next try comes after the same delay.
-        await run_in_db_thread(_postpone, abort)
+        await run_in_db_thread(postpone, abort)
         return
     await run_in_db_thread(settle_resolved_aborts, db_threads.now())
     await attempt_send(upstream, abort)
@@ -55,7 +55,8 @@ def _claim(abort: Abort, now: datetime) -> bool:
     return bool(claimable_abort.update(claimed_at=abort.claimed_at))
 
 
-def _postpone(abort: Abort) -> None:
+def postpone(abort: Abort) -> None:
+    """Renew the claim of an abort that is not resent now, unless another process has it."""
     claimed_abort = _unconfirmed_aborts().filter(pk=abort.pk, claimed_at=abort.claimed_at)
     claimed_abort.update(claimed_at=db_threads.now())
 

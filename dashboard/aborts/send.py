@@ -67,7 +67,7 @@ async def wait_for_answer(result: AbortResult) -> Abort:
     if result.is_new:
         _start_once(_send_tasks, pk, lambda: _send_new(get_connection(), result))
     elif pk not in _send_tasks:
-        _start_once(_wait_tasks, pk, lambda: _wait_for_other_process(pk))
+        _start_once(_wait_tasks, pk, lambda: wait_for_other_process(pk))
     # One task per abort sends or waits, however many callers there are.
     return await asyncio.shield(_send_tasks.get(pk) or _wait_tasks[pk])
 
@@ -92,7 +92,7 @@ async def _send_new(upstream: Connection, result: AbortResult) -> Abort:
     return await run_in_db_thread(_load, abort.pk)
 
 
-async def _wait_for_other_process(pk: int) -> Abort:
+async def wait_for_other_process(pk: int) -> Abort:
     """Return the abort once another process has stored its answer, or after SEND_LEASE."""
     unanswered = Abort.objects.filter(pk=pk, state=AbortState.REQUESTED)
     for _wait in range(int(SEND_LEASE.total_seconds() * 4)):
@@ -161,7 +161,7 @@ async def _deliver(upstream: Connection, abort: Abort, request_seq: int, deadlin
     except NorthflankError as error:
         await _handle_error(upstream, abort, error, is_in_time=monotonic() < deadline)
         return False
-    return await retry_during_outage(_record_accepted, abort, detail, request_seq)
+    return await retry_during_outage(record_accepted, abort, detail, request_seq)
 
 
 async def read_run_with_timeout(upstream: Connection, run: Run, time_limit: float) -> Run | None:
@@ -239,7 +239,7 @@ async def _handle_error(
         await run_in_db_thread(settle_resolved_aborts, db_threads.now())
 
 
-def _record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
+def record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
     """Store a 2xx with the run that it contains; return whether the abort is now under way.
 
     If so, `abort` and its run are as stored; else the mirror, or another process, has settled it.

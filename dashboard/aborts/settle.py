@@ -231,10 +231,10 @@ def settle_resolved_aborts(now: datetime) -> None:
             and clock_jumps.is_steady(resend_policy.NOT_ARRIVED_AFTER)
             and (reason := no_resend_reason(abort, now))
         ):
-            _give_up(abort, reason, now)
+            give_up(abort, reason, now)
 
 
-def _give_up(abort: Abort, reason: str, now: datetime) -> None:
+def give_up(abort: Abort, reason: str, now: datetime) -> None:
     """Settle an abort that did not arrive and is not resent; its run becomes critical."""
     with transaction.atomic():
         ChangeCounter.reserve(0)  # locked first: see Abort.transition

@@ -160,7 +160,7 @@ def _batches(limits: Limits, deleted: Deleted, *, is_dry_run: bool) -> Iterator[
     for runs in _runs_in_batches(Run.objects.all(), limits.runs):
         keys = {key: stage for key, stage in runs if key not in kept_runs.of_stage(stage)}
         if not is_dry_run:
-            _delete_runs(keys, limits.runs)
+            delete_runs(keys, limits.runs)
         deleted.runs += len(keys)
         yield
     # A dry run still has the runs that would be deleted with their steps.
@@ -227,7 +227,11 @@ def _runs_in_batches(runs: RunQuerySet, limit: datetime) -> Iterator[list[tuple[
         yield [(key, stage) for _, key, stage in rows]
 
 
-def _delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
+def delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
+    """Delete those of these runs that ended before `limit`.
+
+    They are given by their keys, each with the key of its stage.
+    """
     if not stages_by_key:
         return
     keys = list(stages_by_key)

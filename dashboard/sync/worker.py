@@ -82,7 +82,7 @@ class SyncWorker:
         self._heartbeat: asyncio.Future[None] | None = None  # the latest
         self.active_reads: set[asyncio.Task[None]] = set()  # including first reads
         self._first_reads: set[asyncio.Task[None]] = set()
-        self._first_read_limit = INITIAL_FIRST_READS
+        self.first_read_limit = INITIAL_FIRST_READS
         self._has_first_reads = False
         self._first_read_ended = asyncio.Event()
         self._chore_tasks: dict[Chore, asyncio.Task[None]] = {}
@@ -217,7 +217,7 @@ class SyncWorker:
             read_budget.first_read_requests,
             read_budget.requests - MAX_REQUESTS_PER_READ * self._regular_read_count,
         )
-        limit = min(available // MAX_REQUESTS_PER_FIRST_READ, self._first_read_limit) - len(
+        limit = min(available // MAX_REQUESTS_PER_FIRST_READ, self.first_read_limit) - len(
             self._first_reads
         )
         if limit <= 0:
@@ -391,14 +391,14 @@ class SyncWorker:
             else:
                 updates = await self._reader.read_newest_runs(stage)
         except NorthflankError as error:
-            self._first_read_limit = max(self._first_read_limit // 2, 1)
+            self.first_read_limit = max(self.first_read_limit // 2, 1)
             if self.connection.is_account_wide(error):
                 await run_in_db_thread(leases.requeue, stage.pk, now())
                 return
             await run_in_db_thread(_record_stage_failure, stage, error, moment, plan)
         else:
             if asyncio.get_running_loop().time() - started_at < QUICK_ANSWER:
-                self._first_read_limit = min(self._first_read_limit + 1, MAX_FIRST_READS)
+                self.first_read_limit = min(self.first_read_limit + 1, MAX_FIRST_READS)
             await run_in_db_thread(_record_stage_read, stage, moment, plan, **updates)
         finally:
             self._leased_stages.discard(stage.pk)

@@ -166,6 +166,6 @@ def test_abort_first_read_while_aborting_shows_same_start_everywhere(
 
 def test_overdue_external_abort_becomes_critical(stage: int) -> None:
     run = mirror_run(stage, "aborting", T0, BEFORE)
-    reconcile._update_severities(T0)
+    reconcile.update_severities(T0)
     assert Run.objects.get(pk=run.pk).abort_severity == 2
     assert not Abort.objects.exists()

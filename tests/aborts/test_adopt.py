@@ -203,7 +203,7 @@ def test_abort_that_the_command_may_be_sending_keeps_its_lease(run: Run, manager
 def test_abort_leased_by_another_worker_is_not_adopted(abort_with_expired_lease: Abort) -> None:
     at = db_threads.now()
     with connection.execute_wrapper(claim_first(lambda: Abort.objects.update(claimed_at=at))):
-        assert abort_reconcile._claim_unanswered(db_threads.now()) == []
+        assert abort_reconcile.claim_unanswered(db_threads.now()) == []
     assert Abort.objects.get().claimed_at == at
 
 
@@ -217,7 +217,7 @@ def test_abort_whose_lease_changed_meanwhile_is_not_claimed(
         Abort.objects.update(claimed_at=claimed_at)
 
     with connection.execute_wrapper(claim_first(claim)):
-        assert abort_reconcile._claim_unanswered(now) == []
+        assert abort_reconcile.claim_unanswered(now) == []
     assert Abort.objects.get().claimed_at == claimed_at
 
 
@@ -227,7 +227,7 @@ def test_abort_that_is_answered_late_is_not_adopted(abort_with_expired_lease: Ab
         late.transition(AbortState.ACCEPTED, EventType.ACCEPTED, db_threads.now())
 
     with connection.execute_wrapper(claim_first(answer)):
-        assert abort_reconcile._claim_unanswered(db_threads.now()) == []
+        assert abort_reconcile.claim_unanswered(db_threads.now()) == []
     assert timeline(abort_with_expired_lease) == [("accepted", "")]
 
 
@@ -247,7 +247,7 @@ def test_abort_that_is_refused_late_delays_no_other(
         late.transition(AbortState.REFUSED, EventType.REFUSED, now, settled_at=now)
 
     with connection.execute_wrapper(claim_first(refuse)):
-        assert abort_reconcile._claim_unanswered(db_threads.now()) == [other]
+        assert abort_reconcile.claim_unanswered(db_threads.now()) == [other]
 
 
 def test_severity_that_another_worker_raises_meanwhile_stays(run: Run) -> None:
@@ -257,7 +257,7 @@ def test_severity_that_another_worker_raises_meanwhile_stays(run: Run) -> None:
         return execute(sql, *rest)
 
     with connection.execute_wrapper(raise_before):
-        abort_reconcile._update_severities(db_threads.now())
+        abort_reconcile.update_severities(db_threads.now())
     assert Run.objects.get().abort_severity == Severity.CRITICAL
 
 
@@ -275,7 +275,7 @@ def batch(run: Run, manager: User) -> BulkAbort:
 async def reconcile_until_done(connection: Connection) -> None:
     """Reconcile open aborts and bulk aborts, until all that were resumed have ended."""
     await aborts.reconcile_open_aborts(connection)
-    await asyncio.gather(*bulk_send._tasks.values(), return_exceptions=True)
+    await asyncio.gather(*bulk_send.running_tasks.values(), return_exceptions=True)
     await asyncio.sleep(0)
 
 
@@ -291,7 +291,7 @@ def test_bulk_abort_with_expired_lease_is_resumed(batch: BulkAbort) -> None:
         "bulk_abort": batch.pk,
     }
     assert BulkAbort.objects.get().settled_at is not None
-    assert bulk_send._tasks == {}
+    assert bulk_send.running_tasks == {}
 
 
 def test_failing_bulk_abort_is_logged_and_stays_open(batch: BulkAbort) -> None:
@@ -302,7 +302,7 @@ def test_failing_bulk_abort_is_logged_and_stays_open(batch: BulkAbort) -> None:
     failed = [line for line in logs if line["event"] == "abort.bulk_failed"]
     assert [(line["log_level"], line["bulk_abort"]) for line in failed] == [("error", batch.pk)]
     assert isinstance(failed[0]["exc_info"], ZeroDivisionError)
-    assert bulk_send._tasks == {}
+    assert bulk_send.running_tasks == {}
     assert BulkAbort.objects.get().settled_at is None
 
 
@@ -326,9 +326,9 @@ def test_bulk_abort_skips_concluded_run_and_sends_rest_past_deadline(
 def test_released_bulk_abort_stops_immediately(batch: BulkAbort) -> None:
     async def start_and_release(connection: Connection) -> None:
         await bulk_send.adopt_bulk_aborts(connection)
-        assert list(bulk_send._tasks) == [batch.pk]
+        assert list(bulk_send.running_tasks) == [batch.pk]
         await aborts.cancel_tasks()
-        assert bulk_send._tasks == {}
+        assert bulk_send.running_tasks == {}
 
     northflank = FakeNorthflank()
     northflank.run_with_connection(start_and_release)
@@ -347,5 +347,5 @@ def test_settled_or_leased_bulk_abort_is_not_resumed(batch: BulkAbort) -> None:
 def test_bulk_abort_leased_by_another_worker_is_not_resumed(batch: BulkAbort) -> None:
     at = db_threads.now()
     with connection.execute_wrapper(claim_first(lambda: BulkAbort.objects.update(claimed_at=at))):
-        assert bulk_send._claim_expired(db_threads.now()) == []
+        assert bulk_send.claim_expired(db_threads.now()) == []
     assert BulkAbort.objects.get().claimed_at == at

@@ -309,7 +309,7 @@ def test_all_expired_bulk_aborts_are_claimed_even_if_of_the_same_time(
     batches = [create_bulk_abort([run], manager) for run in two_runs]
     settled = create_bulk_abort(two_runs, manager)
     BulkAbort.objects.filter(pk=settled.pk).update(settled_at=T0)
-    assert sorted(bulk_send._claim_expired(at(46))) == [batch.pk for batch in batches]
+    assert sorted(bulk_send.claim_expired(at(46))) == [batch.pk for batch in batches]
     claimed = BulkAbort.objects.filter(claimed_at=at(46))
     assert list(claimed.order_by("pk")) == batches
 
@@ -337,8 +337,8 @@ def test_only_a_failed_bulk_abort_is_logged(
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: failures.append(context))
         upstream = Connection("token", "http://northflank.invalid")
-        bulk_send._start_task(upstream, 7)
-        await asyncio.wait(bulk_send._tasks.values())
+        bulk_send.start_task(upstream, 7)
+        await asyncio.wait(bulk_send.running_tasks.values())
         await asyncio.sleep(0)
         await upstream.close()
 
@@ -348,4 +348,4 @@ def test_only_a_failed_bulk_abort_is_logged(
     line = {"event": "abort.bulk_failed", "bulk_abort": 7, "log_level": "error", "exc_info": error}
     assert logs == ([line] if is_logged else [])
     assert failures == []
-    assert not bulk_send._tasks
+    assert not bulk_send.running_tasks

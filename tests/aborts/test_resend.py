@@ -545,4 +545,4 @@ def test_slow_run_read_does_not_delay_other_resends(live: Live, manager: User) -
 
     live.run(reconcile_twice)
     assert live.sandbox.abort_request_counts == {slow.run_id: 1, fast.run_id: 2}
-    assert abort_reconcile._tasks == set()
+    assert abort_reconcile.running_tasks == set()

@@ -113,7 +113,7 @@ def test_accepted_answer_stored_twice_is_one_event(abort: Abort, is_settled: boo
     detail = parse_run_detail(run_response()[1]["data"])
     assert detail is not None
     # The reply to the commit was lost.
-    is_under_way = abort_send._record_accepted(sent, detail, request_seq=1)
+    is_under_way = abort_send.record_accepted(sent, detail, request_seq=1)
     assert is_under_way is not is_settled
     assert (stored_fields(abort), timeline(abort)) == before
 
@@ -355,7 +355,7 @@ def test_wait_for_another_process_ends_with_its_lease(
         pauses.append(seconds)
 
     monkeypatch.setattr(abort_send, "asyncio", SimpleNamespace(sleep=pause))
-    assert asyncio.run(abort_send._wait_for_other_process(abort.pk)) == abort
+    assert asyncio.run(abort_send.wait_for_other_process(abort.pk)) == abort
     assert sum(pauses) == SEND_LEASE.total_seconds()
     assert max(pauses) < 1  # the answer is shown soon after it has been stored
 

@@ -265,7 +265,7 @@ def test_sync_after_long_outage_lists_each_stage_once(after_outage: World) -> No
     after_outage.sandbox.rate_limit_window.limit = 120
     after_outage.sandbox.rate_limit_window.opened_at = None
     RateBudget.objects.all().delete()
-    after_outage.live.worker._plan = None  # its plan of hours ago
+    after_outage.live.worker.plan_again()  # its plan of hours ago
     after_outage.live.sync(1)
     flows = Stage.objects.exclude(has_flow=False)
     assert not any(schedule.find_gap(stage, timezone.now()) for stage in flows)
@@ -278,13 +278,13 @@ def test_sync_after_long_outage_lists_each_stage_once(after_outage: World) -> No
 
 def test_first_reads_run_concurrently_when_answers_are_fast(full_world: World) -> None:
     full_world.sync()
-    assert full_world.live.worker._first_read_limit == MAX_FIRST_READS
+    assert full_world.live.worker.first_read_limit == MAX_FIRST_READS
 
 
 def test_first_reads_reduce_concurrency_after_failures(full_world: World) -> None:
     full_world.sandbox.faults = [parse_fault("500@/runs")]
     full_world.sync()
-    assert full_world.live.worker._first_read_limit < INITIAL_FIRST_READS
+    assert full_world.live.worker.first_read_limit < INITIAL_FIRST_READS
 
 
 def test_failing_stage_does_not_delay_other_first_reads(
@@ -313,7 +313,7 @@ def test_catalog_lists_are_read_concurrently(full_world: World) -> None:
     full_world.sync()
     CatalogSync.objects.exclude(project=None).update(synced_at=None, next_sync_at=timezone.now())
     worker = full_world.live.worker
-    worker._plan = None
+    worker.plan_again()
 
     async def tick() -> int:
         await worker.tick()

@@ -128,7 +128,7 @@ def test_run_in_flight_is_kept_whatever_its_age(busy_stage: Stage) -> None:
 
 def test_run_that_is_in_flight_again_before_its_deletion_is_kept(busy_stage: Stage) -> None:
     restored = ended_run(busy_stage, 400, "running", concluded_at=None)
-    pruning._delete_runs({restored.pk: busy_stage.pk}, days_ago(365))
+    pruning.delete_runs({restored.pk: busy_stage.pk}, days_ago(365))
     assert kept(restored) == [True]
 
 

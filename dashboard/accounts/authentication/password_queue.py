@@ -28,7 +28,7 @@ class PasswordQueue:
 
     def __init__(self) -> None:
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="password")
-        self._length = 0
+        self.length = 0  # checks that wait or run
         self._lock = threading.Lock()
 
     def submit[**P, T](
@@ -40,16 +40,16 @@ class PasswordQueue:
         """
         capacity = CAPACITY + RESERVED_CAPACITY if is_reserved else CAPACITY
         with self._lock:
-            if self._length >= capacity:
+            if self.length >= capacity:
                 raise QueueFull
-            self._length += 1
+            self.length += 1
         future = self.executor.submit(partial(db_threads.call, check, *args, **kwargs))
         future.add_done_callback(self._leave)
         return future
 
     def _leave(self, _: Future[Any]) -> None:
         with self._lock:
-            self._length -= 1
+            self.length -= 1
 
 
 queue = PasswordQueue()

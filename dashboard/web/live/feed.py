@@ -59,7 +59,7 @@ class Broadcaster:
         # By channel and version: what viewers get who open a stream before the next round.
         self._first_messages: dict[tuple[Channel, int], asyncio.Task[bytes]] = {}
         self._next_session_check = self._next_watch = 0.0  # loop time, in seconds
-        self._accounts_changed = False  # since the last check of sessions
+        self.accounts_changed = False  # since the last check of sessions
         self._is_failing = False
         self._outage_published = False  # the last message was an outage
 
@@ -73,7 +73,7 @@ class Broadcaster:
         try:
             while True:
                 try:
-                    await self._check_sessions()
+                    await self.check_sessions()
                     await self._keep_watched()
                     await self.broadcast()
                 except Exception as error:
@@ -145,26 +145,26 @@ class Broadcaster:
             return changes.encode_event(STALE_EVENT, "", since_version or 0)
 
     def _notice_account_change(self) -> None:
-        self._accounts_changed = True
+        self.accounts_changed = True
         self._notified.set()
 
-    async def _check_sessions(self) -> None:
+    async def check_sessions(self) -> None:
         """Close the streams whose session has ended or whose user's permissions have changed.
 
         All are checked together: at each notification, and once an interval since SQL sends none.
         """
         loop_time = asyncio.get_running_loop().time()
-        if loop_time < self._next_session_check and not self._accounts_changed:
+        if loop_time < self._next_session_check and not self.accounts_changed:
             return
         # Before the read: what changes during it is checked in the next round.
-        self._accounts_changed = False
+        self.accounts_changed = False
         self._next_session_check = loop_time + self.poll_interval
         if not (checked := self.hub.sessions):
             return
         try:
             current = await run_in_db_thread(sessions.current_permissions, checked, now())
         except Exception:
-            self._accounts_changed = True
+            self.accounts_changed = True
             raise
         # A viewer who subscribed during that read is not in `checked`; checked next time.
         self.hub.close_streams(lambda _, session: session in checked and session not in current)

@@ -10,8 +10,6 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 MAX_QUEUED = 64  # messages a slow viewer may fall behind before the stream ends; it then catches up
-# Of one process. A page without a stream refreshes itself at intervals.
-MAX_STREAMS, MAX_STREAMS_PER_ACCOUNT, MAX_STREAMS_PER_SESSION = 5_000, 500, 50
 # A stream ends after about this long, in seconds, so that the session is checked again when it is
 # reopened. A range, so that a thousand viewers do not reconnect together after a deployment.
 STREAM_LIFETIME = (600.0, 1200.0)
@@ -51,6 +49,11 @@ class Hub[Channel: Hashable, Session: Hashable]:
     `account_of` returns whose a session is; without it each session counts as an account.
     """
 
+    # Of one process. A page without a stream refreshes itself at intervals.
+    max_streams = 5_000
+    max_streams_per_account = 500
+    max_streams_per_session = 50
+
     def __init__(self, account_of: Callable[[Session], Hashable] = lambda session: session) -> None:
         self._account_of = account_of
         self._viewers: dict[Channel, set[Viewer[Session]]] = {}
@@ -75,9 +78,9 @@ class Hub[Channel: Hashable, Session: Hashable]:
     def is_full(self, session: Session) -> bool:
         """Return whether the session, its account, or all have as many streams as they may."""
         return (
-            self._streams[session] >= MAX_STREAMS_PER_SESSION
-            or self._account_streams[self._account_of(session)] >= MAX_STREAMS_PER_ACCOUNT
-            or self.viewers >= MAX_STREAMS
+            self._streams[session] >= self.max_streams_per_session
+            or self._account_streams[self._account_of(session)] >= self.max_streams_per_account
+            or self.viewers >= self.max_streams
         )
 
     @contextmanager

@@ -7,9 +7,6 @@ import pytest
 
 from dashboard.web.live.hub import (
     MAX_QUEUED,
-    MAX_STREAMS,
-    MAX_STREAMS_PER_ACCOUNT,
-    MAX_STREAMS_PER_SESSION,
     STREAM_LIFETIME,
     Hub,
 )
@@ -92,7 +89,7 @@ async def test_close_ends_current_and_later_streams() -> None:
 async def test_hub_is_full_for_a_session_with_many_streams_only() -> None:
     hub = Hub[str, int]()
     with contextlib.ExitStack() as stack:
-        for number in range(MAX_STREAMS_PER_SESSION):
+        for number in range(Hub.max_streams_per_session):
             assert not hub.is_full(1)
             stack.enter_context(hub.subscribe(f"{number % 3}", 1))
         assert (hub.is_full(1), hub.is_full(2)) == (True, False)
@@ -102,7 +99,7 @@ async def test_hub_is_full_for_a_session_with_many_streams_only() -> None:
 async def test_hub_is_full_for_an_account_with_many_streams_in_many_sessions() -> None:
     hub = Hub[str, tuple[str, int]](lambda session: session[0])
     with contextlib.ExitStack() as stack:
-        for number in range(MAX_STREAMS_PER_ACCOUNT):
+        for number in range(Hub.max_streams_per_account):
             assert not hub.is_full(("ada", number))
             stack.enter_context(hub.subscribe("a", ("ada", number)))
         assert (hub.is_full(("ada", -1)), hub.is_full(("grace", -1))) == (True, False)
@@ -112,6 +109,6 @@ async def test_hub_is_full_for_an_account_with_many_streams_in_many_sessions() -
 async def test_hub_is_full_with_many_streams_of_all() -> None:
     hub = Hub[str, int]()
     with contextlib.ExitStack() as stack:
-        for number in range(MAX_STREAMS):
+        for number in range(Hub.max_streams):
             stack.enter_context(hub.subscribe("a", number))
         assert hub.is_full(-1)

@@ -16,7 +16,7 @@ from dashboard.accounts import permissions, sessions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.models import Grant, Run, Session
 from dashboard.models.accounts.grants import Action
-from dashboard.web.live import feed, hub
+from dashboard.web.live import feed
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT, Live, token
 from tests.support.stream import Message, fast_polling, next_part, open_stream
@@ -50,8 +50,8 @@ def wait_until_checked(live: Live) -> None:
     """Wait until the broadcaster has checked sessions that are open now."""
 
     async def check() -> None:
-        live.feed._accounts_changed = True
-        await live.feed._check_sessions()
+        live.feed.accounts_changed = True
+        await live.feed.check_sessions()
 
     live.run(check)
 
@@ -193,7 +193,7 @@ def test_sign_in_checks_no_streams(
         live.sign_in("viewer")
         factories.change(run, status="retrying")
         next_part(stream, "run-r-1", "Retrying")
-        assert not live.feed._accounts_changed
+        assert not live.feed.accounts_changed
 
 
 def test_checking_all_streams_takes_two_statements(db: None, viewer: User, manager: User) -> None:
@@ -223,12 +223,9 @@ def test_checking_all_streams_takes_two_statements(db: None, viewer: User, manag
 
 
 def test_streams_of_a_session_are_limited(
-    run: Run,
-    browser: httpx.Client,
-    other_user: httpx.Client,
-    monkeypatch: pytest.MonkeyPatch,
+    run: Run, browser: httpx.Client, other_user: httpx.Client, live: Live
 ) -> None:
-    monkeypatch.setattr(hub, "MAX_STREAMS_PER_SESSION", 1)
+    live.feed.hub.max_streams_per_session = 1
     with open_stream(browser):
         assert browser.get("/live/?page=now").status_code == 429
         assert browser.get("/").status_code == 200
@@ -237,13 +234,9 @@ def test_streams_of_a_session_are_limited(
 
 
 def test_streams_of_all_sessions_of_an_account_are_limited(
-    run: Run,
-    browser: httpx.Client,
-    other_user: httpx.Client,
-    live: Live,
-    monkeypatch: pytest.MonkeyPatch,
+    run: Run, browser: httpx.Client, other_user: httpx.Client, live: Live
 ) -> None:
-    monkeypatch.setattr(hub, "MAX_STREAMS_PER_ACCOUNT", 1)
+    live.feed.hub.max_streams_per_account = 1
     other_session = live.sign_in("viewer")
     with open_stream(browser):
         assert other_session.get("/live/?page=now").status_code == 429

@@ -153,7 +153,7 @@ def test_full_queue_refuses_strangers_before_known_browsers(
         assert error_of(answer) == "Many people are signing in right now. Try again in 5 seconds."
         with ThreadPoolExecutor(1) as executor:
             waiting = executor.submit(known.submit, "viewer", "viewer")
-            wait_until(lambda: password_queue.queue._length == password_queue.CAPACITY + 1)
+            wait_until(lambda: password_queue.queue.length == password_queue.CAPACITY + 1)
             assert open_browser(OFFICE).get("/accounts/login/").status_code == 200
             release()
             assert waiting.result().status_code == 302

@@ -147,7 +147,7 @@ def test_session_that_ends_during_the_check_keeps_the_password(
     password_queue.queue.submit(True, released.wait, 60)
     with ThreadPoolExecutor(1) as executor:
         waiting = executor.submit(submit, here)
-        wait_until(lambda: password_queue.queue._length == 2)
+        wait_until(lambda: password_queue.queue.length == 2)
         Session.objects.all().delete()
         released.set()
         assert waiting.result().status_code == 303

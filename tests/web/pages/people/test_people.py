@@ -409,7 +409,7 @@ def test_account_deleted_while_its_password_is_hashed_is_not_found(
     with ThreadPoolExecutor(1) as executor:
         address = f"{account_url(viewer)}password/"
         waiting = executor.submit(submit, browser, address, password=PASSWORD)
-        wait_until(lambda: password_queue.queue._length == 2)
+        wait_until(lambda: password_queue.queue.length == 2)
         viewer.delete()
         released.set()
         assert_account_not_found(waiting.result())
