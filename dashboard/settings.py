@@ -4,9 +4,11 @@ The only module that reads the environment. `.env.example` lists each variable; 
 rejects invalid values with an id and a hint.
 """
 
+import os
 import re
 import secrets
 from collections.abc import Collection
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
@@ -17,20 +19,27 @@ from django.utils.csp import CSP
 
 from dashboard.config import logging as log_config
 from dashboard.config import secret_key
+from dashboard.config.env_file import read_env_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"  # default place for files the process writes; not in git
 
-env = environ.Env()
-environ.Env.read_env(BASE_DIR / ".env")  # the environment wins over the file
+# The environment wins over the file.
+environ.Env.read_env(StringIO(read_env_file(BASE_DIR / ".env")))
 
 # Values that could not be parsed: variable -> its text. config/checks.py refuses to start with any.
 INVALID_SETTINGS: dict[str, str] = {}
 
 
+def _text(name: str) -> str:
+    # environ takes a value that begins with "$" for another variable's name, and a random secret or
+    # what an orchestrator did not expand would become the default.
+    return os.environ.get(name, "")
+
+
 def _bool(name: str, *, default: bool) -> bool:
-    # env.bool() reads any typo as False, but a misspelt ABORTS_ENABLED must not pass silently.
-    text = env.str(name, default="").strip().lower()
+    # A misspelt ABORTS_ENABLED must not pass silently.
+    text = _text(name).strip().lower()
     if text in {"true", "on", "yes", "1"}:
         return True
     if text in {"false", "off", "no", "0"}:
@@ -41,7 +50,7 @@ def _bool(name: str, *, default: bool) -> bool:
 
 
 def _list(name: str) -> list[str]:
-    return [part.strip() for part in env.str(name, default="").split(",") if part.strip()]
+    return [part.strip() for part in _text(name).split(",") if part.strip()]
 
 
 def _mapping(name: str) -> dict[str, str]:
@@ -49,13 +58,13 @@ def _mapping(name: str) -> dict[str, str]:
     pairs = [text.rpartition("=") for text in _list(name)]
     mapping = {key.strip(): value.strip() for key, _, value in pairs}
     if len(mapping) < len(pairs) or not all(map(all, mapping.items())):
-        INVALID_SETTINGS[name] = env.str(name)
+        INVALID_SETTINGS[name] = _text(name)
         return {}
     return mapping
 
 
 def _positive_int(name: str, *, default: int) -> int:
-    text = env.str(name, default="").strip()
+    text = _text(name).strip()
     if text and not (text.isascii() and text.isdecimal() and 0 < int(text) < 10**8):
         INVALID_SETTINGS[name] = text
         return default
@@ -63,7 +72,7 @@ def _positive_int(name: str, *, default: int) -> int:
 
 
 def _factor(name: str, *, default: float) -> float:
-    text = env.str(name, default="").strip()
+    text = _text(name).strip()
     if text and not (re.fullmatch(r"\d{1,3}(\.\d+)?", text) and float(text) >= 1):
         INVALID_SETTINGS[name] = text
         return default
@@ -78,7 +87,7 @@ def split_base_url(address: str) -> tuple[list[str], list[str], str]:
 
 
 def _choice(name: str, choices: Collection[str], *, default: str) -> str:
-    text = env.str(name, default="").strip() or default
+    text = _text(name).strip() or default
     if text not in choices:
         INVALID_SETTINGS[name] = text
         return default
@@ -87,17 +96,17 @@ def _choice(name: str, choices: Collection[str], *, default: str) -> str:
 
 # --- Northflank ---------------------------------------------------------------------------------
 
-NORTHFLANK_API_TOKEN = env.str("NORTHFLANK_API_TOKEN", default="").strip()
+NORTHFLANK_API_TOKEN = _text("NORTHFLANK_API_TOKEN").strip()
 # Without a token the embedded sandbox is the upstream; only then are the demo accounts active.
 SANDBOX = NORTHFLANK_API_TOKEN == ""
-NORTHFLANK_API_BASE_URL = (
-    env.str("NORTHFLANK_API_BASE_URL", default="") or "https://api.northflank.com"
-).rstrip("/")
-NORTHFLANK_TEAM_ID = env.str("NORTHFLANK_TEAM_ID", default="")
+NORTHFLANK_API_BASE_URL = (_text("NORTHFLANK_API_BASE_URL") or "https://api.northflank.com").rstrip(
+    "/"
+)
+NORTHFLANK_TEAM_ID = _text("NORTHFLANK_TEAM_ID")
 NORTHFLANK_PROJECTS: list[str] = _list("NORTHFLANK_PROJECTS")
-NORTHFLANK_RUN_URL_TEMPLATE = env.str("NORTHFLANK_RUN_URL_TEMPLATE", default="")
+NORTHFLANK_RUN_URL_TEMPLATE = _text("NORTHFLANK_RUN_URL_TEMPLATE")
 # Reserve for aborts in each window: a number of requests, or a share of the rate limit.
-NORTHFLANK_REQUEST_RESERVE = env.str("NORTHFLANK_REQUEST_RESERVE", default="") or "10%"
+NORTHFLANK_REQUEST_RESERVE = _text("NORTHFLANK_REQUEST_RESERVE") or "10%"
 
 # Accepted webhook secrets; more than one during a rotation. The sandbox's own webhooks need no
 # setting: their secret lives as long as the process.
@@ -123,13 +132,13 @@ API_REQUESTS_PER_MINUTE = _positive_int("API_REQUESTS_PER_MINUTE", default=60)  
 # --- Signing in ---------------------------------------------------------------------------------
 
 # The header in which an authenticating proxy names the user, and those who may send it.
-AUTH_PROXY_HEADER = env.str("AUTH_PROXY_HEADER", default="").strip()
+AUTH_PROXY_HEADER = _text("AUTH_PROXY_HEADER").strip()
 AUTH_PROXY_TRUSTED: list[str] = _list("AUTH_PROXY_TRUSTED")
-AUTH_PROXY_GROUPS_HEADER = env.str("AUTH_PROXY_GROUPS_HEADER", default="").strip()
+AUTH_PROXY_GROUPS_HEADER = _text("AUTH_PROXY_GROUPS_HEADER").strip()
 AUTH_PROXY_GROUP_MAP: dict[str, str] = _mapping("AUTH_PROXY_GROUP_MAP")  # by the proxy's name
-AUTH_PROXY_SIGN_OUT_URL = env.str("AUTH_PROXY_SIGN_OUT_URL", default="").strip()
+AUTH_PROXY_SIGN_OUT_URL = _text("AUTH_PROXY_SIGN_OUT_URL").strip()
 PASSWORD_SIGN_IN = _bool("PASSWORD_SIGN_IN", default=True)
-BREAK_GLASS_ACCOUNT = env.str("BREAK_GLASS_ACCOUNT", default="").strip()
+BREAK_GLASS_ACCOUNT = _text("BREAK_GLASS_ACCOUNT").strip()
 
 # --- Overdue runs -------------------------------------------------------------------------------
 
@@ -151,9 +160,9 @@ ATTENTION_APPROVAL_AFTER = _positive_int("ATTENTION_APPROVAL_AFTER", default=180
 # --- The web ------------------------------------------------------------------------------------
 
 DEBUG = _bool("DEBUG", default=False)
-SECRET_KEY = env.str("SECRET_KEY", default="") or secret_key.load_or_create(VAR_DIR / "secret-key")
-SECRET_KEY_IS_LOCAL = not env.str("SECRET_KEY", default="")
-BASE_URL = env.str("BASE_URL", default="").rstrip("/")
+SECRET_KEY = _text("SECRET_KEY") or secret_key.load_or_create(VAR_DIR / "secret-key")
+SECRET_KEY_IS_LOCAL = not _text("SECRET_KEY")
+BASE_URL = _text("BASE_URL").rstrip("/")
 # Parts of BASE_URL: the origin that forms come from, the host, and the path prefix.
 _origin, _host, _path = split_base_url(BASE_URL)
 ALLOWED_HOSTS = _list("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]", *_host]
@@ -246,11 +255,11 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # --- Sign-in through an identity provider -------------------------------------------------------
 
-OIDC_ISSUER = env.str("OIDC_ISSUER", default="").strip().rstrip("/")
-OIDC_CLIENT_ID = env.str("OIDC_CLIENT_ID", default="").strip()
-OIDC_CLIENT_SECRET = env.str("OIDC_CLIENT_SECRET", default="").strip()
-OIDC_SCOPES = env.str("OIDC_SCOPES", default="").split() or ["openid", "profile", "email"]
-OIDC_GROUPS_CLAIM = env.str("OIDC_GROUPS_CLAIM", default="").strip()
+OIDC_ISSUER = _text("OIDC_ISSUER").strip().rstrip("/")
+OIDC_CLIENT_ID = _text("OIDC_CLIENT_ID").strip()
+OIDC_CLIENT_SECRET = _text("OIDC_CLIENT_SECRET").strip()
+OIDC_SCOPES = _text("OIDC_SCOPES").split() or ["openid", "profile", "email"]
+OIDC_GROUPS_CLAIM = _text("OIDC_GROUPS_CLAIM").strip()
 OIDC_GROUP_MAP: dict[str, str] = _mapping("OIDC_GROUP_MAP")
 OIDC_ALLOWED_DOMAINS = [domain.lower() for domain in _list("OIDC_ALLOWED_DOMAINS")]
 if OIDC_ISSUER:
@@ -319,7 +328,7 @@ WHITENOISE_MAX_AGE = 24 * 3600  # seconds; URLs carry a hash, except those in th
 
 # --- The database -------------------------------------------------------------------------------
 
-_database_url = env.str("DATABASE_URL", default="")
+_database_url = _text("DATABASE_URL")
 DATABASE_IS_DEFAULT = not _database_url
 # Sandbox and Northflank data never share a default file: see server/sandbox_database.py.
 _sqlite_file = VAR_DIR / ("sandbox-everyday.sqlite3" if SANDBOX else "dashboard.sqlite3")
@@ -329,7 +338,11 @@ if _database_url.partition(":")[0] not in {"postgres", "postgresql", "psql", "pg
         0
     ]  # the rest may hold a password
     _database_url = f"sqlite:///{_sqlite_file}"
-_database: dict[str, Any] = env.db_url_config(_database_url)
+try:
+    _database: dict[str, Any] = environ.Env.db_url_config(_database_url)
+except ValueError:  # a port that is none, as after a "/" in the password: the rest may hold that
+    INVALID_SETTINGS["DATABASE_URL"] = _database_url.partition(":")[0]
+    _database = environ.Env.db_url_config(f"sqlite:///{_sqlite_file}")
 if _database["ENGINE"].endswith(".sqlite3"):
     _database["ENGINE"] = "dashboard.db.sqlite3"
     Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 
 from dashboard.config.sign_in_checks import check_sign_in
-from dashboard.config.web_addresses import is_encrypted_or_local, is_web_address
+from dashboard.config.web_addresses import is_encrypted_or_local, is_web_address, quote_address
 from dashboard.models.append_only import MIN_ACCESS_LOG_DAYS
 from dashboard.models.catalog import StageName
 
@@ -60,7 +60,8 @@ def check_encryption(**_: Any) -> list[CheckMessage]:
 
 
 _HINTS = {
-    "DATABASE_URL": "Set postgres://user:password@host/name, or leave it empty for SQLite.",
+    "DATABASE_URL": "Set postgres://user:password@host/name, with special characters of the "
+    "password percent-encoded, such as %2F for /, or leave it empty for SQLite.",
     "LANGUAGE_CODE": "Set a language code such as en or pt-br.",
     "TIME_ZONE": "Set a name such as UTC or Europe/Berlin.",
     "LOG_FORMAT": "Set LOG_FORMAT=text or LOG_FORMAT=json.",
@@ -107,7 +108,8 @@ def _northflank() -> Iterator[CheckMessage]:
         r"[?#]|/v1$", settings.NORTHFLANK_API_BASE_URL
     ):
         yield Error(
-            f"NORTHFLANK_API_BASE_URL is not a valid URL: {settings.NORTHFLANK_API_BASE_URL!r}.",
+            "NORTHFLANK_API_BASE_URL is not a valid URL: "
+            f"{quote_address(settings.NORTHFLANK_API_BASE_URL)}.",
             hint="Leave it empty for Northflank's own API, or set https://host without /v1.",
             id="dashboard.E003",
         )
@@ -150,7 +152,8 @@ def _northflank() -> Iterator[CheckMessage]:
             is_valid = False
         if not is_valid:
             yield Error(
-                f"NORTHFLANK_RUN_URL_TEMPLATE does not give a valid URL: {template!r}.",
+                "NORTHFLANK_RUN_URL_TEMPLATE does not give a valid URL: "
+                f"{quote_address(template)}.",
                 hint="Use only the placeholders {team}, {project}, {pipeline}, {stage} and {run}.",
                 id="dashboard.E007",
             )
@@ -215,13 +218,13 @@ def _web() -> Iterator[CheckMessage]:
     base_url = settings.BASE_URL
     if base_url and not (is_web_address(base_url) and _BASE_URL.fullmatch(base_url)):
         yield Error(
-            f"BASE_URL is not a valid site URL: {base_url!r}.",
+            f"BASE_URL is not a valid site URL: {quote_address(base_url)}.",
             hint="Set the URL that users open, such as https://releases.example.com or "
             "https://example.com/releases",
             id="dashboard.E008",
         )
     for host in settings.ALLOWED_HOSTS:
-        if "/" in host:
+        if "/" in host or not is_web_address(f"http://{host}"):
             yield Error(
                 f"ALLOWED_HOSTS contains an invalid host name: {host!r}.",
                 hint="Set host names without scheme or path, such as releases.example.com.",

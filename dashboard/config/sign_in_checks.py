@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error
 
-from dashboard.config.web_addresses import is_web_address
+from dashboard.config.web_addresses import is_web_address, quote_address
 
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
@@ -69,7 +69,7 @@ def _auth_proxy() -> Iterator[CheckMessage]:
     is_path = re.fullmatch(r"/([^/\\\s][^\\\s]*)?", sign_out_url)
     if sign_out_url and not is_path and not is_web_address(sign_out_url):
         yield Error(
-            f"AUTH_PROXY_SIGN_OUT_URL is not a valid address: {sign_out_url!r}.",
+            f"AUTH_PROXY_SIGN_OUT_URL is not a valid address: {quote_address(sign_out_url)}.",
             hint="Set a URL, or a path of the proxy, such as /oauth2/sign_out.",
             id="dashboard.E034",
         )
@@ -81,7 +81,7 @@ def _oidc() -> Iterator[CheckMessage]:
         return
     if not _is_issuer(issuer):
         yield Error(
-            f"OIDC_ISSUER is not a valid issuer: {issuer!r}.",
+            f"OIDC_ISSUER is not a valid issuer: {quote_address(issuer)}.",
             hint="Set the provider’s https:// URL without query, up to 200 characters, such as "
             "https://id.example.com. http:// is accepted for this machine only.",
             id="dashboard.E020",

@@ -13,15 +13,20 @@ def is_web_address(text: str) -> bool:
     except ValueError:
         return False
     is_web = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    return is_web and has_valid_port and not parts.username and not re.search(r"\s", text)
+    return is_web and has_valid_port and "@" not in parts.netloc and not re.search(r"\s", text)
+
+
+def quote_address(text: str) -> str:
+    """Return a text that should be a web address, in quotes, without a user and password in it."""
+    return repr(re.sub(r"(//)?[^/]*@", r"\1…@", text))
 
 
 def is_encrypted_or_local(address: str) -> bool:
     """Return whether nobody on the way can read what is sent to a web address."""
-    parts = urlsplit(address)
-    if parts.scheme == "https" or parts.hostname == "localhost":
-        return True
     try:
+        parts = urlsplit(address)
+        if parts.scheme == "https" or parts.hostname == "localhost":
+            return True
         return ip_address(parts.hostname or "").is_loopback
     except ValueError:
         return False

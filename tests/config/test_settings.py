@@ -30,6 +30,7 @@ INVALID_SETTINGS = [
     ("NORTHFLANK_API_BASE_URL", "ftp://api.northflank.com", "E003"),
     ("NORTHFLANK_API_BASE_URL", "https://", "E003"),
     ("NORTHFLANK_API_BASE_URL", "https://me:secret@host", "E003"),
+    ("NORTHFLANK_API_BASE_URL", "https://:secret@host", "E003"),
     ("NORTHFLANK_API_BASE_URL", "https://[half", "E003"),
     ("NORTHFLANK_API_BASE_URL", "https://api.northflank.com:99999", "E003"),
     ("NORTHFLANK_API_BASE_URL", "https://api northflank.com", "E003"),
@@ -76,6 +77,7 @@ INVALID_SETTINGS = [
     ("BASE_URL", "https://x y", "E008"),
     ("BASE_URL", "https://example.com:99999", "E008"),
     ("ALLOWED_HOSTS", ["releases.example.com", "https://example.com"], "E010"),
+    ("ALLOWED_HOSTS", ["[::1"], "E010"),
     ("SECRET_KEY", "short", "E017"),
 ]
 
@@ -130,6 +132,23 @@ def test_token_is_sent_unencrypted_to_this_machine_only(
 ) -> None:
     settings.NORTHFLANK_API_TOKEN, settings.NORTHFLANK_API_BASE_URL = "token", address
     assert ids() == errors
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["NORTHFLANK_API_BASE_URL", "BASE_URL", "NORTHFLANK_RUN_URL_TEMPLATE", "OIDC_ISSUER"],
+)
+@pytest.mark.parametrize(
+    "address", ["https://me:s3cret@host/a b", "https://:s3cret@host", "s3cret@h"]
+)
+def test_error_of_an_address_does_not_quote_its_password(
+    settings: Settings, name: str, address: str
+) -> None:
+    settings.OIDC_CLIENT_ID = "x"
+    setattr(settings, name, address)
+    messages = [str(message) for message in checks.check_settings()]
+    assert any(name in message and "…@h" in message for message in messages)
+    assert not any("s3cret" in message for message in messages)
 
 
 @pytest.mark.parametrize("name", ["READ_ONLY", "ABORTS_ENABLED", "TIME_ZONE", "LOG_LEVEL"])
@@ -429,6 +448,30 @@ def test_invalid_database_url_fails_naming_the_setting(tmp_path: Path) -> None:
     result = manage(tmp_path, "check", DATABASE_URL="nonsense")
     assert result.returncode != 0
     assert "DATABASE_URL" in result.stderr
+
+
+@pytest.mark.parametrize("address", ["postgres://u:s3cr/et@h/d", "postgres://u:s3cr@h:99999/d"])
+def test_database_url_with_an_invalid_port_fails_without_its_password(
+    tmp_path: Path, address: str
+) -> None:
+    result = manage(tmp_path, "check", DATABASE_URL=address)
+    assert result.returncode != 0
+    assert "DATABASE_URL has an invalid value: 'postgres'." in result.stderr
+    assert "percent-encoded" in result.stderr
+    assert "s3cr" not in result.stderr
+
+
+def test_value_that_begins_with_a_dollar_is_no_reference(tmp_path: Path) -> None:
+    result = manage(
+        tmp_path, "check",
+        DATABASE_URL="$(PG_URL)", READ_ONLY="$(READ_ONLY)", ABORTS_ENABLED="$ABORTS_ENABLED",
+    )  # fmt: skip
+    for name in ("DATABASE_URL", "READ_ONLY", "ABORTS_ENABLED"):
+        assert f"{name} has an invalid value" in result.stderr
+    script = "from django.conf import settings as s; print(s.SECRET_KEY, s.NORTHFLANK_API_TOKEN)"
+    secrets = {"SECRET_KEY": "$x" * 25, "NORTHFLANK_API_TOKEN": "$SECRET_KEY"}
+    result = manage(tmp_path, "shell", "--no-imports", "-c", script, **secrets)
+    assert result.stdout.split() == list(secrets.values()), result.stderr
 
 
 def test_secret_key_is_created_once(tmp_path: Path) -> None:
