@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from playwright.sync_api import Page, Request, Response
+from playwright.sync_api import Page, Request, Response, Route
 
 from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.sessions import session_key
@@ -19,7 +19,9 @@ CHECKS = (Path(__file__).parent / "checks.js").read_text()
 
 
 def save_page(page: Page, folder: Path, name: str) -> None:
-    """Save the page's screenshot and text."""
+    """Save the page's screenshot and text; raise if it is closed, as after the end of a test."""
+    # Then the loop of Playwright does not run either: a call would end the browser of later tests.
+    assert not page.is_closed(), "the page is closed"
     page.screenshot(path=folder / f"{name}.png", timeout=5_000)
     text = page.locator("body").inner_text(timeout=5_000)
     (folder / f"{name}.txt").write_text(f"{page.url}\n\n{text}\n")
@@ -47,6 +49,23 @@ def break_streams(live: Live) -> None:
         live.feed.hub.close_streams(lambda _channel, _session: True)
 
     live.run(close_all)
+
+
+def redirect_to_sign_in(page: Page, address: str) -> None:
+    """Answer requests to an address as a proxy does whose session has expired."""
+
+    def answer(route: Route) -> None:
+        # Not those that the browser itself makes for a page.
+        if route.request.is_navigation_request():
+            route.continue_()
+        else:
+            route.fulfill(status=302, headers={"Location": "/oauth2/sign_in"})
+
+    page.route(address, answer)
+    body = "<!doctype html><title>Sign in</title><h1>Sign in with SSO</h1>"
+    page.route(
+        "**/oauth2/sign_in", lambda route: route.fulfill(body=body, content_type="text/html")
+    )
 
 
 def record_requests(page: Page) -> list[str]:
