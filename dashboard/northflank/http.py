@@ -6,6 +6,7 @@ The endpoints are in `client.py`; what a status or a body means is in `responses
 import asyncio
 import logging
 import re
+import ssl
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -153,7 +154,7 @@ class HttpClient:
                 body = await self._read_body(response)
             finally:
                 await response.aclose()
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, ssl.SSLError) as error:  # httpcore passes those of a read on
             failure = self._unreachable(error)
             is_sent = failure.may_have_arrived
             raise failure from error
@@ -165,7 +166,7 @@ class HttpClient:
             self._on_answer(Answer(route, status, dict(response.headers), body))
         return status, responses.decode(status, response.headers, body, token=self._token)
 
-    def _unreachable(self, error: httpx.HTTPError) -> Unreachable:
+    def _unreachable(self, error: httpx.HTTPError | ssl.SSLError) -> Unreachable:
         may_have_arrived = not isinstance(error, _NOT_SENT_ERRORS)
         if isinstance(error, httpx.TimeoutException):
             return _timeout_error(self._timeout_seconds, may_have_arrived=may_have_arrived)
@@ -179,7 +180,7 @@ class HttpClient:
         """Return the body, decompressed; an empty one for an error whose body cannot be read."""
         try:
             return await self._decompress_body(response)
-        except (httpx.HTTPError, UnexpectedResponse):
+        except (httpx.HTTPError, ssl.SSLError, UnexpectedResponse):
             if response.is_success:
                 raise
             return b""  # the status is enough
@@ -202,6 +203,8 @@ class HttpClient:
                 )
             except zlib.error as error:
                 raise responses.unexpected("corrupt gzip data", status) from error
+            if decompressor and decompressor.unused_data:  # collected without a limit
+                raise responses.unexpected("data after the compressed body", status)
             if len(body) > max_bytes:
                 raise responses.unexpected(f"larger than {max_bytes:,} bytes", status)
         return bytes(body)

@@ -209,4 +209,5 @@ def _requested_wait(headers: dict[str, str]) -> float | None:
     if limit is not None:
         # With some left it is not the hour that is spent, and its end is no answer.
         return limit.reset_seconds if limit.remaining == 0 else None
-    return _parse_number(headers.get("x-ratelimit-reset"))
+    reset = _parse_number(headers.get("x-ratelimit-reset"))
+    return None if reset is None or reset > _MAX_RESET_SECONDS else reset

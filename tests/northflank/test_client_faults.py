@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import os
 import socket
 import ssl
 import tracemalloc
@@ -225,6 +226,37 @@ async def test_server_with_self_signed_certificate_receives_no_request() -> None
         assert server.requests == []
 
 
+@pytest.mark.parametrize(("call", "requests"), [(read, 2), (abort, 1)])  # a read is tried again
+async def test_damaged_tls_record_raises_unreachable(
+    call: Any, requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def damage(writer: asyncio.StreamWriter) -> None:
+        record = b"\x17\x03\x03\x00\x20" + bytes(32)
+        os.write(writer.get_extra_info("socket").fileno(), record)
+
+    monkeypatch.setattr("certifi.where", lambda: str(SELF_SIGNED))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(SELF_SIGNED)
+    async with ScriptedServer(tls) as server:
+        server.enqueue(damage, damage)
+        async with NorthflankClient("TKN", base_url=server.url) as client:
+            failure = await failure_of(call(client))
+        assert isinstance(failure, Unreachable)
+        assert failure.may_have_arrived
+        assert isinstance(failure.__cause__, ssl.SSLError)
+        assert len(server.requests) == requests
+
+
+async def test_data_after_compressed_body_is_refused_at_once(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
+    server.enqueue(send_bytes(head + gzip.compress(b"{}") + b"x" * 1000, close=False))
+    failure = await failure_of(read(client))
+    assert isinstance(failure, UnexpectedResponse)
+    assert "data after the compressed body" in str(failure)
+
+
 async def test_response_that_is_not_http_raises_unreachable(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
@@ -306,6 +338,7 @@ async def test_other_404_raises_unexpected_answer(
         (LIMITS | {"x-ratelimit-remaining": "0"}, 61),
         (LIMITS | {"Retry-After": "5"}, 5),
         ({"x-ratelimit-reset": "9"}, 9),
+        ({"x-ratelimit-reset": "1790000000"}, None),  # a time, not a duration
         ({"Retry-After": "soon", "x-ratelimit-reset": "never"}, None),
         (
             {

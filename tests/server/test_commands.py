@@ -372,6 +372,19 @@ def test_abort_command_with_invalid_arguments_is_rejected(
     assert reason in error_of("abort", *arguments)
 
 
+@pytest.mark.parametrize("error", [OSError, KeyError])  # KeyError until Python 3.12
+def test_abort_command_works_where_the_system_account_has_no_name(
+    run: Run, manager: User, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail() -> str:
+        raise error("No username set in the environment")
+
+    monkeypatch.setattr("getpass.getuser", fail)
+    factories.run(run.stage, "r-3", status="success")
+    reason = "Nothing was sent: the run has already ended."
+    assert reason in error_of("abort", "r-3", "--as", "manager")
+
+
 def test_abort_command_of_hidden_run_reports_unknown_run(run: Run, manager: User) -> None:
     from dashboard.models import Grant
 

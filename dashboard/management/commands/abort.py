@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import getpass
 import math
+import os
 import socket
 from argparse import ArgumentParser, ArgumentTypeError
 from dataclasses import replace
@@ -70,7 +71,7 @@ class Command(RunbookCommand):
         run = arguments.find_run(options, permissions.for_user(user).stage_filter("stage"))
         _check_can_send()
         open_abort = run.aborts.open().first() if options["again"] else None
-        shell = f"{getpass.getuser()}@{socket.gethostname()}"
+        shell = f"{_account_name()}@{socket.gethostname()}"
         abort_request = AbortRequest(user, options["reason"], via=Via.COMMAND, origin=shell)
         try:
             result = aborts.request_abort(
@@ -148,6 +149,14 @@ def _get_user(name: str) -> User:
     if not user.is_active:
         raise CommandError(f"The account “{name}” is inactive.")
     return user
+
+
+def _account_name() -> str:
+    """Return the name of the system account that runs the command, or its id if it has no name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # KeyError until Python 3.12; in a container with another user id
+        return f"uid {os.getuid()}"
 
 
 def _check_can_send() -> None:
