@@ -48,8 +48,10 @@ function handleFailure({ target, detail: { ctx } }) {
     if (failures > 1) return; // shown already
   }
   const text = responseMessage(ctx) ?? (status < 500 && `${status} ${ctx.response.raw.statusText}`.trim());
-  const line = dialog.open && dialog.contains(target) && $(`[data-error="${headers?.get("x-field") ?? ""}"]`, dialog);
+  const line = dialog.contains(target) && $(`[data-error="${headers?.get("x-field") ?? ""}"]`, dialog);
   if (!line) return showNotice("failed", text);
+  // Closed while it was being sent.
+  if (!dialog.open) return showNotice("failed", text || $("[data-text]", line).dataset.noResponseText);
   fillMessage(line, text);
   line.hidden = false;
   // The focused button was disabled during the request; the error is about the fields beside it.

@@ -24,6 +24,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   const links = $$("#live a.title, #live [data-stage] > a").filter((link) => link.checkVisibility());
   const element = shortcut(links, links.findIndex((link) => rowOf(link)?.contains(document.activeElement)));
+  element?.closest("details")?.toggleAttribute("open", true); // the filter, in a narrow window
   element?.focus();
   element?.select?.();
 });

@@ -29,6 +29,7 @@ const STREAM_LISTENERS = {
     if (isSignedOut || document.hidden) event.preventDefault();
     event.detail.ctx.fetch = async (...args) => {
       const response = await fetch(...args);
+      if (response.redirected) showSignedOut();
       syncClock(response.headers);
       return response;
     };
@@ -45,7 +46,10 @@ const STREAM_LISTENERS = {
     heardAt = Date.now();
     isConnected = true;
     showUnreachable(message.event === "outage", message.data);
-    if (message.event === "stale") isOutdated = true;
+    if (message.event === "stale") {
+      isOutdated = true;
+      missedAt = performance.now();
+    }
     if (!message.event) hasChangedSinceRequest = true;
     updateNewRunsButton();
   },
@@ -70,6 +74,7 @@ htmx.registerExtension("unchanged-rows", {
 const newRunsButton = $("#new-runs");
 const newRunIds = new Set(); // runs that the page does not show
 let isOutdated = false; // the page needs a refresh, e.g. its structure has changed
+let missedAt = 0; // since when it lacks changes to what it shows, in milliseconds of performance.now()
 let lastActivityAt = Date.now(); // time of the last user input; opening the page counts
 let refreshNotBefore = 0; // earliest time; spread, so that many pages do not refresh at once after one change
 
@@ -95,8 +100,10 @@ for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) {
   document.addEventListener(kind, () => { lastActivityAt = Date.now(); }, { passive: true });
 }
 
-// No refresh during user input: it could move what the user is about to click.
-const isIdle = () => Date.now() - lastActivityAt > 5_000 && !$("dialog[open]") && !$("#live:hover");
+// No refresh during user input: it could move what the user is about to click. A touch screen leaves the hover where
+// it was touched last.
+const isHovered = () => matchMedia("(hover: hover)").matches && $("#live:hover");
+const isIdle = () => Math.abs(Date.now() - lastActivityAt) > 5_000 && !$("dialog[open]") && !isHovered();
 const isSafeToRefresh = () => isIdle() && !$("#live").contains(document.activeElement) && getSelection().isCollapsed;
 
 // --- Around a swap --------------------------------------------------------------------------------
@@ -240,10 +247,13 @@ let isSignedOut = false;
 let failures = 0;
 let hasChangedSinceRequest = false; // a stream message came while a refresh was under way
 let refreshedAt = Date.now(); // time of the last refresh, or of the page's load
+let requestedAt = 0; // of the refresh, in milliseconds of performance.now()
 
 function isRefreshDue() {
   if (!isClockDoubtful() && (isConnected || Date.now() < pollFrom)) {
-    return (newRunIds.size || isOutdated) && Date.now() > refreshNotBefore && isSafeToRefresh();
+    if (Date.now() <= refreshNotBefore) return false;
+    // Older rows beside the current data age mislead: these do not wait until nobody uses the page.
+    return missedAt || ((newRunIds.size || isOutdated) && isSafeToRefresh());
   }
   const seconds = Number($("#live")?.dataset.refresh);
   const pause = Math.max(seconds, Math.min(60, seconds * 2 ** failures));
@@ -254,6 +264,7 @@ function refresh() {
   // A pending stream request does not block the refresh.
   if (isSignedOut || document.hidden || $(".htmx-request:not(#stream)")) return;
   hasChangedSinceRequest = false;
+  requestedAt = performance.now();
   htmx.trigger("#live", "refresh");
 }
 
@@ -265,7 +276,8 @@ function finishRefresh(isSuccess, text) {
   if (!isSuccess) return;
   for (const element of $$("#live [style]")) element.removeAttribute("style");
   newRunIds.clear();
-  isOutdated = hasChangedSinceRequest; // the response may be older than what the stream has swapped
+  if (missedAt < requestedAt) missedAt = 0;
+  isOutdated = missedAt || hasChangedSinceRequest; // the response may be older than what the stream has swapped
   updateNewRunsButton();
 }
 
@@ -284,6 +296,13 @@ function showSignedOut(text) {
   dialog.close(); // its form cannot be submitted, and it covers the sign-in link
   showNotice("signed-out", text);
 }
+
+// The dashboard redirects none of htmx's requests: it is the sign-in page of a proxy before it, and nothing was done.
+document.addEventListener("htmx:before:response", (event) => {
+  if (!event.detail.ctx.response.raw.redirected) return;
+  event.preventDefault();
+  showSignedOut();
+});
 
 document.addEventListener("htmx:after:request", ({ target, detail: { ctx } }) => {
   syncClock(ctx.response.headers);
@@ -340,7 +359,7 @@ function announceChanges() {
 function tick() {
   if (document.hidden) return;
   updateTimes();
-  if (Date.now() > heardAt + STREAM_TIMEOUT) connection?.reader?.cancel();
+  if (Math.abs(Date.now() - heardAt) > STREAM_TIMEOUT) connection?.reader?.cancel();
   if (isRefreshDue()) refresh();
   // Removed only while the user is idle, since that moves the content.
   if (isIdle()) $(".concluded", notices)?.remove();

@@ -17,6 +17,7 @@ from tests.support import factories
 from tests.support.browser import (
     OpenPage,
     has_reload_mark,
+    redirect_to_sign_in,
     set_reload_mark,
     wait_for_viewers,
     wait_until_painted,
@@ -194,6 +195,49 @@ def wait_for_held(page: Page, routes: list[Route], count: int) -> None:
 def continue_route(route: Route) -> None:
     with contextlib.suppress(Error):  # the page has cancelled it
         route.continue_()
+
+
+@pytest.mark.usefixtures("manager")
+def test_abort_that_a_proxy_redirects_to_its_sign_in_is_reported_as_signed_out(
+    stuck_run: Run, sign_in: OpenPage, world: Live
+) -> None:
+    page = sign_in("manager")
+    open_abort_dialog(page, stuck_run)
+    redirect_to_sign_in(page, "**/abort/")
+    page.get_by_role("dialog").get_by_role("button", name="Abort run").click()
+    expect(page.locator("#notices")).to_contain_text("You are signed out")
+    assert not world.sandbox.abort_request_counts[stuck_run.run_id]
+
+
+@pytest.mark.usefixtures("manager")
+def test_dialog_closes_by_its_button_in_browsers_without_command(
+    stuck_run: Run, sign_in: OpenPage, world: Live
+) -> None:
+    page = sign_in("manager")
+    open_abort_dialog(page, stuck_run)
+    page.evaluate(
+        "() => { for (const button of $$('[command]')) button.removeAttribute('command') }"
+    )
+    page.get_by_role("button", name="Keep running").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert not world.sandbox.abort_request_counts[stuck_run.run_id]
+    assert not Abort.objects.exists()
+
+
+@pytest.mark.usefixtures("manager")
+def test_abort_without_response_in_closed_dialog_says_that_it_may_have_been_sent(
+    stuck_run: Run, sign_in: OpenPage, ignored_console_errors: list[str]
+) -> None:
+    ignored_console_errors += ["net::ERR_FAILED", "Failed to fetch"]
+    page = sign_in("manager")
+    routes = hold_requests(page, "POST")
+    open_abort_dialog(page, stuck_run)
+    page.get_by_role("dialog").get_by_role("button", name="Abort run").click()
+    wait_for_held(page, routes, 1)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    routes[0].abort()
+    expect(page.locator("#notices")).to_contain_text("may or may not have been sent")
 
 
 @pytest.mark.parametrize("first", [0, 1])

@@ -282,3 +282,16 @@ def test_key_f_on_run_page_skips_last_success_link(
     page.get_by_role("button", name="Copy summary").focus()
     press_keys(page, "j")
     expect(page.locator("#live a.title").first).to_be_focused()
+
+
+@pytest.mark.usefixtures("viewer")
+def test_slash_opens_the_folded_filter_of_a_narrow_window(
+    runs_newest_first: list[Run], sign_in: OpenPage
+) -> None:
+    page = sign_in(
+        "viewer",
+        factories.address(runs_newest_first[0].stage),
+        viewport={"width": 640, "height": 700},
+    )
+    press_keys(page, "/")
+    expect(page.locator("input[name=q]")).to_be_focused()

@@ -10,7 +10,9 @@ from django.utils import timezone
 from playwright.sync_api import Locator, Page, Route, expect
 
 from dashboard.models import Run, Session, Stage, Upstream
+from dashboard.web.live import changes
 from tests.support import factories
+from tests.support.accessibility import violations
 from tests.support.browser import (
     OpenPage,
     advance_time,
@@ -18,6 +20,7 @@ from tests.support.browser import (
     has_reload_mark,
     install_clock,
     record_requests,
+    redirect_to_sign_in,
     set_reload_mark,
     submit_sign_in,
     wait_for_viewers,
@@ -190,6 +193,83 @@ def test_board_after_offline_period_shows_missed_changes(
     advance_time(page, IDLE_REFRESH_SECONDS)
     expect(page.get_by_role("link", name="Brand-New")).to_be_visible()
     assert has_reload_mark(page)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_run_that_changed_after_too_many_others_is_shown_while_the_page_is_in_use(
+    run: Run, open_live_page: OpenPage
+) -> None:
+    page = open_live_page("viewer", factories.address(run))
+    page.locator("h1").hover()
+    page.context.set_offline(True)
+    others = [factories.run(run.stage) for _ in range(changes.MAX_RUNS + 1)]
+    for other in others:
+        factories.change(other, status="success")
+    factories.change(run, status="waiting")
+    page.context.set_offline(False)
+    expect(page.locator(".headline [data-badge]")).to_have_text("Waiting")
+    assert page.locator("#live:hover").count()
+    assert has_reload_mark(page)
+
+
+@pytest.mark.parametrize("heartbeat_interval", [1000.0])
+@pytest.mark.usefixtures("viewer")
+def test_silent_stream_is_opened_again_after_the_clock_was_set_back(
+    run: Run, open_live_page: OpenPage, live: Live
+) -> None:
+    page = open_live_page("viewer")
+    install_clock(page)
+    wait_for_viewers(live)
+    page.wait_for_function("() => connection")
+    page.evaluate("() => { heardAt += 3_600_000 }")
+    advance_time(page, 2)
+    page.wait_for_function("() => heardAt <= Date.now()")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_stream_that_a_proxy_redirects_ends_with_signed_out_notice(
+    run: Run, sign_in: OpenPage
+) -> None:
+    page = sign_in("viewer", "/board/")
+    redirect_to_sign_in(page, "**/live/**")
+    page.reload()
+    expect(page.locator("#notices")).to_contain_text("You are signed out")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_refresh_that_a_proxy_redirects_keeps_the_page(
+    run: Run, sign_in: OpenPage, live: Live, ignored_console_errors: list[str]
+) -> None:
+    ignored_console_errors.append("the server responded with a status of 503")
+    live.end_streams()
+    page = sign_in("viewer")
+    redirect_to_sign_in(page, "**/")
+    page.evaluate("() => refresh()")
+    expect(page.locator("#notices")).to_contain_text("You are signed out")
+    expect(page.get_by_role("link", name="Nightly").first).to_be_visible()
+
+
+@pytest.mark.usefixtures("manager")
+def test_changes_can_be_shown_on_a_phone_although_the_abort_button_is_at_the_bottom(
+    run: Run, open_live_page: OpenPage
+) -> None:
+    page = open_live_page(
+        "manager", factories.address(run), viewport={"width": 390, "height": 700}, has_touch=True
+    )
+    page.evaluate("() => { isOutdated = true; refreshNotBefore = Infinity; updateNewRunsButton() }")
+    page.get_by_role("button", name="Show changes").tap()
+    expect(page.locator("#new-runs")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.usefixtures("viewer")
+def test_text_of_new_runs_button_is_readable_under_the_mouse(
+    scheme: str, run: Run, open_live_page: OpenPage
+) -> None:
+    page = open_live_page("viewer", color_scheme=scheme)
+    page.evaluate("() => { isOutdated = true; refreshNotBefore = Infinity; updateNewRunsButton() }")
+    page.locator("#new-runs").hover()
+    assert violations(page, {"runOnly": ["color-contrast"]}) == []
 
 
 @pytest.mark.usefixtures("manager")

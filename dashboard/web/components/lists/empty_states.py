@@ -183,10 +183,10 @@ def runs(data_age: DataAge, run_filter: RunFilter, page: PageOfRuns) -> EmptySta
         return EmptyState(kind, text, _("Search further"), page.newer_url or page.older_url)
     if run_filter.cursor:
         return EmptyState(kind, _text("runs_past_end"), _("Newest"), page.newest_url)
-    if run_filter.parameters:
-        return EmptyState(kind, _text("runs_filtered"), _("Show all runs"), ALL_RUNS_URL)
     if data_age.synced_at is None:
         return EmptyState("cannot_see", _text("runs_unread"))
+    if run_filter.parameters:
+        return EmptyState(kind, _text("runs_filtered"), _("Show all runs"), ALL_RUNS_URL)
     return EmptyState("nothing_exists", _text("runs"))
 
 

@@ -48,9 +48,12 @@ def test_abort_confirmation_shows_run_and_stage_and_aborts_nothing(
 def test_abort_dialog_focuses_keep_running(get_page: GetPage, run: Run) -> None:
     answer = get_page(factories.address(run, "abort"), **HTMX)
     assert answer.css("header, nav, main") == []
-    assert text_of(select_one(answer, "[autofocus]")) == "Keep running"
+    keep_running = select_one(answer, "[autofocus]")
+    assert text_of(keep_running) == "Keep running"
+    closing_form = select_one(answer, f"form#{keep_running.attributes['form']}")
+    assert closing_form.attributes["method"] == "dialog"
     # The response names its own targets: the run's row may have left the page meanwhile.
-    assert select_one(answer, "form").attributes["hx-swap"] == "none"
+    assert select_one(answer, "form[hx-post]").attributes["hx-swap"] == "none"
 
 
 @pytest.mark.parametrize("status", ["success", "aborted", "failure", "aborting"])
