@@ -33,8 +33,10 @@ new ResizeObserver(() => {
 // The message of a response: plain text, or [data-reason] of an error page.
 function responseMessage({ response, text = "" }) {
   if (response?.headers.get("content-type")?.startsWith("text/plain")) return text.trim();
-  return $("[data-reason]", new DOMParser().parseFromString(text, "text/html"))?.textContent.trim();
+  return errorReason(text);
 }
+
+const errorReason = (html = "") => $("[data-reason]", new DOMParser().parseFromString(html, "text/html"))?.textContent.trim();
 
 function handleFailure({ target, detail: { ctx } }) {
   if (!ctx) return;
@@ -43,7 +45,8 @@ function handleFailure({ target, detail: { ctx } }) {
   if (target.matches?.("[hx-trigger^=load]")) return; // htmx requests it again
   if (target.id === "live") {
     finishRefresh(false, status === 503 ? responseMessage(ctx) : "");
-    if (status !== 404) return;
+    // Ours says why; a load balancer without a dashboard behind it answers 404, too.
+    if (status !== 404 || !errorReason(ctx.text)) return;
     showUnreachable(false);
     if (failures > 1) return; // shown already
   }

@@ -245,6 +245,7 @@ function restorePlace() {
 
 let isSignedOut = false;
 let failures = 0;
+let isUnreachable = false; // the dashboard or its database, as the page says
 let hasChangedSinceRequest = false; // a stream message came while a refresh was under way
 let refreshedAt = Date.now(); // time of the last refresh, or of the page's load
 let requestedAt = 0; // of the refresh, in milliseconds of performance.now()
@@ -288,6 +289,8 @@ function showUnreachable(isVisible, text) {
   line.hidden = !isVisible;
   line.dataset.plain ??= line.textContent;
   line.textContent = text || line.dataset.plain;
+  if (isVisible !== isUnreachable) announce(isVisible ? line.textContent : line.dataset.restoredText);
+  isUnreachable = isVisible;
 }
 
 function showSignedOut(text) {

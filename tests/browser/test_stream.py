@@ -17,6 +17,7 @@ from tests.support.browser import (
     OpenPage,
     advance_time,
     break_streams,
+    check,
     has_reload_mark,
     install_clock,
     record_requests,
@@ -506,6 +507,29 @@ def test_unresponsive_dashboard_is_reported_unreachable(
     expect(page.locator("[data-unreachable]")).to_be_hidden()
     advance_time(page, 10)  # its timeout for an answer
     expect(page.locator("[data-unreachable]")).to_be_visible()
+    expect(page.locator("#announcements")).to_contain_text("Dashboard unreachable. Retrying.")
+    check(page, "listen")
+    page.unroute_all()
+    advance_time(page, 60)
+    page.wait_for_function("() => heard.includes('This page is updated again.')")
+    expect(page.locator("[data-unreachable]")).to_be_hidden()
+
+
+@pytest.mark.usefixtures("viewer")
+def test_load_balancer_without_dashboard_is_reported_unreachable(
+    run: Run, live: Live, sign_in: OpenPage, ignored_console_errors: list[str]
+) -> None:
+    ignored_console_errors.append("the server responded with a status of 503")
+    live.end_streams()
+    page = sign_in("viewer")
+    page.route(lambda url: "/static/" not in url, answer_as_a_load_balancer)
+    page.evaluate("() => refresh()")
+    expect(page.locator("[data-unreachable]")).to_be_visible()
+    expect(page.locator("#notices .notice")).to_have_count(0)
+
+
+def answer_as_a_load_balancer(route: Route) -> None:
+    route.fulfill(status=404, body="404 page not found", content_type="text/plain")
 
 
 @fast_polling

@@ -218,22 +218,40 @@ def test_interrupted_abort_command_leaves_abort_to_dashboard(
     assert environment_with_dashboard.sandbox.abort_request_counts[run] == 1
 
 
-def test_abort_command_without_dashboard_aborts_run(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def run_without_dashboard(tmp_path: Path) -> Iterator[tuple[CommandEnvironment, str]]:
+    """A run that a dashboard has mirrored, which has ended since."""
     with (
         empty_database("sqlite", tmp_path) as database,
-        command_environment(database) as environment_with_dashboard,
+        command_environment(database) as command_environment_alone,
     ):
         with run_manage(
-            tmp_path, "serve", "--port", "0", **environment_with_dashboard.variables
+            tmp_path, "serve", "--port", "0", **command_environment_alone.variables
         ) as dashboard:
-            run = replace(environment_with_dashboard, dashboard=dashboard).run()
+            run = replace(command_environment_alone, dashboard=dashboard).run()
             dashboard.end(signal.SIGTERM)
-        environment_with_dashboard.sandbox.choices["abort-seconds"] = "0.2"
-        result = environment_with_dashboard.abort(run, "--wait=25", "--json")
+        yield command_environment_alone, run
+
+
+def test_abort_command_without_dashboard_aborts_run(tmp_path: Path) -> None:
+    with run_without_dashboard(tmp_path) as (environment_alone, run):
+        environment_alone.sandbox.choices["abort-seconds"] = "0.2"
+        result = environment_alone.abort(run, "--wait=25", "--json")
         assert result.returncode == 0, result.stderr
         output = json.loads(result.stdout)
         assert (output["abort"]["outcome"], output["run"]["concluded"]) == ("aborted", True)
-        assert environment_with_dashboard.sandbox.abort_request_counts == {run: 1}
+        assert environment_alone.sandbox.abort_request_counts == {run: 1}
+
+
+def test_abort_command_without_dashboard_reads_nothing_after_a_429(tmp_path: Path) -> None:
+    with run_without_dashboard(tmp_path) as (environment_alone, run):
+        sandbox = environment_alone.sandbox
+        sandbox.choices["abort-seconds"] = "60"
+        sandbox.faults = [parse_fault("too-fast:60@GET /")]
+        sandbox.requests.clear()
+        result = environment_alone.abort(run, "--wait=12")  # it looks after 5 and 10 seconds
+        assert result.returncode == 1, result.stderr
+        assert [method for method, _ in sandbox.requests] == ["POST", "GET"]
 
 
 def test_abort_command_with_embedded_sandbox_is_sent_by_worker(tmp_path: Path) -> None:

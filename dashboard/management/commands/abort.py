@@ -28,6 +28,7 @@ from dashboard.models.bulk_aborts import Via
 from dashboard.northflank import NorthflankError
 from dashboard.server.process import UpstreamMismatch, verify_database
 from dashboard.sync.stage_reader import read_run
+from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
 from dashboard.web.api import serializers
 
@@ -201,11 +202,23 @@ async def _wait_for_end(run: int, seconds: float | None, connection: Connection 
             return
         if connection is not None and monotonic() - last_read_at >= SYNC_INTERVAL:
             last_read_at = monotonic()
-            if await run_in_db_thread(output.sync_problem, now()):  # no worker reads the run
+            if await run_in_db_thread(_must_read):
                 with contextlib.suppress(NorthflankError):  # retried in the next round
                     await read_run(connection, await run_in_db_thread(_load_run, run))
                 await aborts.reconcile_open_aborts(connection)
         await asyncio.sleep(POLL_INTERVAL)
+
+
+def _must_read() -> bool:
+    """Return whether no worker reads the run, and a request is allowed now.
+
+    It is while the reserve for sending aborts is left, and unless a 429 asked to wait.
+    """
+    if not output.sync_problem(now()):
+        return False
+    read_budget = budget_store.load(now())
+    is_left = read_budget.may_reconcile_aborts or read_budget.is_probing
+    return is_left and read_budget.backoff_until is None
 
 
 def _latest_abort(run: int) -> Abort:
