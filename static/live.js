@@ -278,7 +278,7 @@ function finishRefresh(isSuccess, text) {
   for (const element of $$("#live [style]")) element.removeAttribute("style");
   newRunIds.clear();
   if (missedAt < requestedAt) missedAt = 0;
-  isOutdated = missedAt || hasChangedSinceRequest; // the response may be older than what the stream has swapped
+  isOutdated = missedAt > 0 || hasChangedSinceRequest; // the response may be older than what the stream has swapped
   updateNewRunsButton();
 }
 

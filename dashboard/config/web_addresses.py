@@ -18,7 +18,8 @@ def is_web_address(text: str) -> bool:
 
 def quote_address(text: str) -> str:
     """Return a text that should be a web address, in quotes, without a user and password in it."""
-    return repr(re.sub(r"(//)?[^/]*@", r"\1…@", text))
+    # Up to the last "@": a password may contain a "/" that is not encoded.
+    return repr(re.sub(r"(\w+://)?.*@", r"\1…@", text, count=1, flags=re.DOTALL))
 
 
 def is_encrypted_or_local(address: str) -> bool:

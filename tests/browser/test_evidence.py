@@ -18,7 +18,7 @@ def test_open_page_is_saved_with_its_address_and_text(sign_in: OpenPage, tmp_pat
 
 
 @pytest.mark.usefixtures("viewer")
-def test_closed_page_is_not_asked(sign_in: OpenPage, tmp_path: Path) -> None:
+def test_closed_page_is_refused(sign_in: OpenPage, tmp_path: Path) -> None:
     page = sign_in("viewer")
     page.close()
     with pytest.raises(AssertionError, match="the page is closed"):
