@@ -13,6 +13,7 @@ from dashboard.config.sign_in_checks import check_sign_in
 from dashboard.config.web_addresses import is_encrypted_or_local, is_web_address, quote_address
 from dashboard.models.append_only import MIN_ACCESS_LOG_DAYS
 from dashboard.models.catalog import StageName
+from dashboard.northflank import find_environment_error
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BASE_URL = re.compile(r"https?://[^\s/?#@]+(/[\w.~-]+)*", re.ASCII)
@@ -33,6 +34,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     """Return an error or warning, with id and hint, for each invalid setting."""
     return [
         *_invalid_settings(),
+        *_northflank_api(),
         *_northflank(),
         *_aborts(),
         *check_sign_in(),
@@ -96,7 +98,7 @@ def _invalid_settings() -> Iterator[CheckMessage]:
         )
 
 
-def _northflank() -> Iterator[CheckMessage]:
+def _northflank_api() -> Iterator[CheckMessage]:
     token = settings.NORTHFLANK_API_TOKEN
     if not token.isascii() or any(c.isspace() or not c.isprintable() for c in token):
         yield Error(
@@ -120,6 +122,16 @@ def _northflank() -> Iterator[CheckMessage]:
             hint="Set an https:// address; http:// is only for this machine.",
             id="dashboard.E016",
         )
+    elif token and (reason := find_environment_error(settings.NORTHFLANK_API_BASE_URL)):
+        yield Error(
+            f"The environment's proxy or certificates cannot be used for Northflank: {reason}",
+            hint="Set HTTPS_PROXY=http://host:port, and SSL_CERT_FILE to a PEM file of "
+            "certificates, or unset them.",
+            id="dashboard.E018",
+        )
+
+
+def _northflank() -> Iterator[CheckMessage]:
     if settings.NORTHFLANK_TEAM_ID and not _SLUG.fullmatch(settings.NORTHFLANK_TEAM_ID):
         yield Error(
             f"NORTHFLANK_TEAM_ID is not a valid team ID: {settings.NORTHFLANK_TEAM_ID!r}.",

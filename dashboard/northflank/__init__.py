@@ -24,7 +24,7 @@ from dashboard.northflank.errors import (
     UnexpectedResponse,
     Unreachable,
 )
-from dashboard.northflank.http import Answer, Call
+from dashboard.northflank.http import Answer, Call, find_environment_error
 from dashboard.northflank.models import (
     OMITTED,
     Auth,
@@ -67,6 +67,7 @@ __all__ = [
     "Unreachable",
     "fetch_all_pages",
     "find_differences",
+    "find_environment_error",
     "find_release_flow",
     "redact",
 ]

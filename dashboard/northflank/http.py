@@ -225,6 +225,22 @@ class HttpClient:
             log.exception("northflank.call_not_recorded")
 
 
+def find_environment_error(base_url: str) -> str:
+    """Return why requests cannot be sent with the proxy and certificates that the environment sets.
+
+    Empty if they can, as far as that shows without a request. It quotes no proxy's password.
+    """
+    try:
+        _open_client("unused", _parse_base_url(base_url), None, 1)
+    except OSError as error:
+        return f"SSL_CERT_FILE is not a readable file of certificates: {error}."
+    except ImportError:
+        return "HTTPS_PROXY or ALL_PROXY is a SOCKS proxy, which is not supported."
+    except (ValueError, httpx.InvalidURL):
+        return "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY or NO_PROXY has an invalid address."
+    return ""
+
+
 def _open_client(
     token: str, url: httpx.URL, transport: Transport | None, timeout_seconds: float
 ) -> httpx.AsyncClient:

@@ -116,6 +116,39 @@ def test_invalid_secret_is_not_quoted_in_error(
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SSL_CERT_FILE", "/no/such/file"),
+        ("SSL_CERT_FILE", "/etc/passwd"),
+        ("SSL_CERT_FILE", "/etc"),
+        ("HTTPS_PROXY", "socks5://proxy:1080"),
+        ("HTTPS_PROXY", "ftp://user:s3cr3t@proxy"),
+        ("ALL_PROXY", "http://user:s3cr3t:1@proxy:port"),
+    ],
+)
+def test_proxy_or_certificates_that_cannot_be_used_are_an_error(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    settings.NORTHFLANK_API_TOKEN = "token"
+    monkeypatch.setenv(name, value)
+    assert ids() == ["dashboard.E018"]
+    text = str(checks.check_settings()[0])
+    assert name in text
+    assert "s3cr3t" not in text
+    settings.NORTHFLANK_API_BASE_URL = "http://127.0.0.1:9000"  # neither is used for it
+    assert ids() == []
+
+
+@pytest.mark.parametrize("value", ["http://proxy:3128", "proxy:3128", "https://a:b@proxy"])
+def test_proxy_that_can_be_used_is_no_error(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    settings.NORTHFLANK_API_TOKEN = "token"
+    monkeypatch.setenv("HTTPS_PROXY", value)
+    assert ids() == []
+
+
+@pytest.mark.parametrize(
     ("address", "errors"),
     [
         ("http://api.northflank.com", ["dashboard.E016"]),
