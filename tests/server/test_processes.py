@@ -19,6 +19,7 @@ from dashboard.sandbox import parse_fault
 from tests.support import databases, live, processes
 from tests.support.live import token
 from tests.support.live_runs import wait_until
+from tests.support.postgres_cluster import free_port
 from tests.support.processes import (
     RunningProcess,
     environment,
@@ -204,13 +205,25 @@ def test_invalid_start_exits_with_reason(tmp_path: Path, name: str) -> None:
     assert "Traceback" not in output
 
 
-def test_serve_with_port_in_use_exits_with_message(database: str) -> None:
+@pytest.mark.parametrize("command", ["serve", "sandbox"])
+def test_port_in_use_is_reported(command: str, database: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
-        result = manage("serve", "--port", port, DATABASE_URL=database)
+        result = manage(command, "--port", port, DATABASE_URL=database)
     assert result.returncode == 1
     assert f"Cannot listen on 127.0.0.1:{port}" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_sandbox_prints_the_address_it_listens_on(tmp_path: Path) -> None:
+    with run_manage(tmp_path, "sandbox", "--port", "0") as sandbox:
+        assert sandbox.startup_lines == [f"Sandbox on {sandbox.base_url}/v1/"]
+        headers = {"Authorization": "Bearer sandbox"}
+        response = sandbox.create_client().get("/v1/projects", headers=headers)
+        assert response.json()["data"]["projects"]
+        sandbox.end(signal.SIGINT)
+        assert sandbox.process.returncode == 0
+        assert sandbox.log.read_text() == ""
 
 
 def test_serve_with_database_of_other_northflank_is_rejected(database: str) -> None:
@@ -300,11 +313,6 @@ INSERT INTO dashboard_stage (id, pipeline_id, name, confirmed_path_segment, has_
    in_flight_incomplete, omitted_by_page)
 VALUES (1, 1, 'Staging', 'staging', 1, '', 0, '2026-01-01', '', '', 0, 'newest first', 0, '{}')
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager

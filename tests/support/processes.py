@@ -321,7 +321,7 @@ def _read_startup_lines(out: IO[str]) -> list[str]:
     lines = []
     while line := out.readline():
         lines.append(line.strip())
-        if re.search("Sync worker started|Release flows on|running on", line):
+        if re.search("Sync worker started|Release flows on|Sandbox on|running on", line):
             break
     return lines
 

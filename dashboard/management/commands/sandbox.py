@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from argparse import ArgumentParser
 from typing import Any
 
@@ -9,7 +10,7 @@ import uvicorn
 from django.core.management.base import BaseCommand
 
 from dashboard import sandbox
-from dashboard.management.commands.serve import port_number, sandbox_options
+from dashboard.management.commands.serve import base_url, listen, port_number, sandbox_options
 
 
 class Command(BaseCommand):
@@ -18,27 +19,26 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="Address to listen on.")
-        parser.add_argument("--port", type=port_number, default=9000, help="Port to listen on.")
+        parser.add_argument(
+            "--port", type=port_number, default=9000, help="Port to listen on; 0 for any free port."
+        )
         sandbox.add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         sandbox_config = sandbox_options(options)
-        self.stdout.write(f"Sandbox on http://{options['host']}:{options['port']}/v1/")
+        sock = listen(options["host"], options["port"])
+        self.stdout.write(f"Sandbox on {base_url(sock)}/v1/")
         self.stdout.flush()
         app = sandbox.create_app(sandbox_config)
-        config = uvicorn.Config(
-            app,
-            host=options["host"],
-            port=options["port"],
-            log_level="warning",
-            lifespan="off",
-        )
+        config = uvicorn.Config(app, log_level="warning", lifespan="off")
         with contextlib.suppress(KeyboardInterrupt):  # everything has stopped by then
-            asyncio.run(_serve(uvicorn.Server(config), app.state.sandbox))
+            asyncio.run(_serve(uvicorn.Server(config), sock, app.state.sandbox))
 
 
-async def _serve(server: uvicorn.Server, sandbox_server: sandbox.Sandbox) -> None:
+async def _serve(
+    server: uvicorn.Server, sock: socket.socket, sandbox_server: sandbox.Sandbox
+) -> None:
     async with asyncio.TaskGroup() as group:
         webhook_task = group.create_task(sandbox_server.webhooks.run())
-        await server.serve()
+        await server.serve(sockets=[sock])
         webhook_task.cancel()

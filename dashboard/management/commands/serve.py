@@ -49,15 +49,13 @@ class Command(ServerCommand):
                 "NORTHFLANK_API_TOKEN (and NORTHFLANK_API_BASE_URL for `manage.py sandbox`)."
             )
         options_for_sandbox = sandbox_options(options).with_opening(time.time())
-        sock = _listen(options["host"], options["port"])
+        sock = listen(options["host"], options["port"])
         file = None
         if settings.SANDBOX and settings.DATABASE_IS_DEFAULT:
             file = sandbox_database.select(options_for_sandbox.scenario)
         _lock_database()
         prepare(options_for_sandbox.describe_world() if settings.SANDBOX else "")
-        host, port = sock.getsockname()[:2]
-        url_host = f"[{host}]" if ":" in host else host
-        self.stdout.write(f"Release flows on http://{url_host}:{port}{reverse('now')}")
+        self.stdout.write(f"Release flows on {base_url(sock)}{reverse('now')}")
         if settings.SANDBOX:
             self.stdout.write("Upstream: sandbox (NORTHFLANK_API_TOKEN is not set).")
         if settings.SANDBOX and settings.PASSWORD_SIGN_IN:
@@ -180,9 +178,16 @@ def run(process: Process) -> None:
         runner.run(process.run())
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; raise CommandError if it can't."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         raise CommandError(f"Cannot listen on {host}:{port}: {error}") from error
+
+
+def base_url(sock: socket.socket) -> str:
+    """Return the URL of a listening socket, without a path."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
