@@ -252,7 +252,7 @@ def test_status_page_shows_rate_budget(get_page: GetPage, db: None) -> None:
         limit=1000, remaining=612, own_requests=300, resets_at=resets_at, synced_at=now
     )
     section = get_section(get_page, "requests")
-    assert "612 of 1000 requests per hour" in text_of(section)
+    assert "612 of 1,000 requests per hour" in text_of(section)
     assert "Used 300 by this dashboard, 88 by others" in text_of(section)
     assert "Reserved for aborts100" in text_of(section)
     assert resets_at.isoformat() in [time.attributes["datetime"] for time in section.css("time")]
@@ -261,7 +261,7 @@ def test_status_page_shows_rate_budget(get_page: GetPage, db: None) -> None:
 def test_status_page_after_window_reset_shows_full_rate_limit(get_page: GetPage, db: None) -> None:
     RateBudget.objects.create(limit=1000, remaining=3, resets_at=SINCE, synced_at=SINCE)
     text = text_of(get_section(get_page, "requests"))
-    assert "1000 of 1000 requests per hour" in text
+    assert "1,000 of 1,000 requests per hour" in text
     assert "with the next request" in text
 
 
