@@ -91,7 +91,7 @@ def failed(runs: RunQuerySet, since: Time, until: Time | None = None) -> RunQuer
     return failures.exclude(_aborted_here()).order_by("-ended_at", "-pk")
 
 
-def waiting(runs: RunQuerySet, now: datetime) -> RunQuerySet:
+def waiting(runs: RunQuerySet, now: Time) -> RunQuerySet:
     """Return those of `runs` that are overdue in the queue behind one that needs attention."""
     return runs.in_flight().filter(_is_waiting_behind(now)).order_by("created_at", "pk")
 

@@ -13,7 +13,7 @@ from typing import Any
 from django.db.models import Case, QuerySet, When
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.db.prepared import NOW, PreparedQuery, Time
+from dashboard.db.prepared import NOW, PreparedModels, PreparedQuery, Time
 from dashboard.models import Abort, Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import acknowledgement_rules, attention
@@ -52,9 +52,18 @@ def _prepare(
     return PreparedQuery(compose(visible_runs(permissions), NOW), plan_once=plan_once)
 
 
-def waiting_runs(permissions: Permissions, now: datetime) -> RunQuerySet:
-    """Return the visible runs that wait behind one that needs attention, oldest first."""
-    return attention.waiting(visible_runs(permissions), now)
+def load_waiting(permissions: Permissions, now: datetime) -> list[Run]:
+    """Return the visible runs that wait behind one that needs attention, oldest first.
+
+    With their stages, without their steps.
+    """
+    return _prepare_waiting(permissions).fetch(now=now)
+
+
+@lru_cache(maxsize=100)
+def _prepare_waiting(permissions: Permissions) -> PreparedModels[Run]:
+    waiting = attention.waiting(visible_runs(permissions), NOW)
+    return PreparedModels(waiting.with_stage().without_detail())
 
 
 def others_in_flight(visible: RunQuerySet, now: Time) -> RunQuerySet:
