@@ -102,7 +102,12 @@ def _encode_chunk[T: Model](
 ) -> tuple[bytes, int | None]:
     """Return the next chunk and the key of its last row; the key is None after the last chunk."""
     rows = load(before_pk, chunk_size)
-    return encode(rows, before_pk is None), rows[-1].pk if len(rows) == chunk_size else None
+    chunk = encode(rows, before_pk is None)
+    last_pk = rows[-1].pk if len(rows) == chunk_size else None
+    for row in rows:
+        # They refer to their row: until garbage is collected, 30 MB of earlier chunks would remain.
+        vars(row).pop("_prefetched_objects_cache", None)
+    return chunk, last_pk
 
 
 def utc_text(when: datetime | None) -> str | None:

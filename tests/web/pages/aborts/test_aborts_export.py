@@ -1,6 +1,7 @@
 """Exports of the abort log: every abort with all its details, filtered like the page."""
 
 import csv
+import gc
 import io
 import json
 from collections.abc import AsyncIterator
@@ -204,6 +205,26 @@ def test_export_round_trips_any_text(
     factories.abort_of_new_run(manager, reason=text)
     assert export_csv(manager_http_client)[0]["reason"] == text
     assert export_json(manager_http_client)[0]["reason"] == text
+
+
+def test_export_leaves_nothing_to_garbage_collection(live: Live, manager: User) -> None:
+    count = 50
+    for _ in range(count):
+        factories.abort_of_new_run(manager)
+    all_aborts = abort_log.AbortFilter(condition=abort_log.Q())
+
+    async def read_to_end() -> None:
+        async for _ in aborts_export.stream("csv", all_aborts, ""):
+            pass
+
+    live.run(read_to_end)
+    gc.collect()
+    gc.disable()
+    try:
+        live.run(read_to_end)
+        assert gc.collect() < count
+    finally:
+        gc.enable()
 
 
 def test_export_excludes_abort_created_while_streaming(live: Live, manager: User) -> None:
