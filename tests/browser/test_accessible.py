@@ -113,7 +113,7 @@ def test_pages_in_every_state_are_accessible(
             # Hostile texts must fit; the other checks use realistic texts.
             hostile = world == "hostile"
             checks = (
-                find_narrow_layout_complaints(page, "sideways")
+                find_narrow_layout_complaints(page, "horizontalOverflow")
                 if hostile
                 else find_complaints(page, number)
             )

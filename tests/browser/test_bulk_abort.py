@@ -417,7 +417,7 @@ def test_bar_is_at_bottom_of_window_and_covers_neither_focus_nor_last_row(
     first.focus()
     for number in range(3 * len(sixty_runs)):  # checkbox, links and button of each row
         page.keyboard.press("Tab")
-        assert check(page, "focus") == [], number
+        assert check(page, "focusVisibility") == [], number
     expect(bar).to_be_in_viewport(ratio=1)
     last.check()
     page.evaluate("() => scrollTo(0, document.documentElement.scrollHeight)")

@@ -31,9 +31,8 @@ pytestmark = pytest.mark.browser
 def tab_to(page: Page, target: Locator, key: str = "Tab") -> None:
     """Press Tab until `target` has the focus, which must be visible at every stop."""
     # To find an element by its role takes long among many; it is looked up again if it is replaced.
-    script = (
-        f"each => [each.isConnected, each === document.activeElement, {CHECKS.strip()}.focus()]"
-    )
+    state = "element.isConnected, element === document.activeElement"
+    script = f"element => [{state}, {CHECKS.strip()}.focusVisibility()]"
     element = target.element_handle()
     _, is_focused, _ = element.evaluate(script)
     for _ in range(400):
@@ -202,24 +201,24 @@ def test_journey_through_timezone_theme_and_help_by_keyboard_alone(sign_in: Open
 
 
 def announcements(page: Page) -> list[str]:
-    return page.evaluate("() => window.heard")
+    return page.evaluate("() => window.recordedAnnouncements")
 
 
 def expect_announced_once(page: Page, live: Live, *texts: str) -> None:
     """Wait for announcements; none is repeated as time passes, or after a reconnect."""
-    page.wait_for_function("n => window.heard.length >= n", arg=len(texts))
+    page.wait_for_function("n => window.recordedAnnouncements.length >= n", arg=len(texts))
     advance_time(page, 9)
     page.evaluate(
         """() => {
           const stream = document.querySelector("#stream");
-          const then = (name, act) =>
-            stream.addEventListener(`htmx:sse:after:${name}`, act, { once: true });
-          window.anew = false;
-          then("connection", () => then("message", () => { anew = true }));
+          const once = (event, action) =>
+            stream.addEventListener(`htmx:sse:after:${event}`, action, { once: true });
+          window.hasReconnected = false;
+          once("connection", () => once("message", () => { hasReconnected = true }));
         }"""
     )
     break_streams(live)
-    page.wait_for_function("() => anew")
+    page.wait_for_function("() => hasReconnected")
     advance_time(page, 9)
     announced = announcements(page)
     assert len(announced) == len(texts), announced
@@ -236,13 +235,13 @@ def test_alert_and_acknowledgement_are_announced_once(
     other = sign_in("manager", factories.address(run))
     wait_for_viewers(live, viewers=2)
     install_clock(page)
-    check(page, "listen")
+    check(page, "recordAnnouncements")
     page.locator(
         '[data-run="r-1"]'
     ).hover()  # the pointer is over the table: the page does not reload
     factories.change(run, overdue_severity=Severity.WARNING, overdue_reason="run")
     expect_announced_once(page, live, "Needs attention: Nightly: Overdue")
-    page.evaluate("() => { window.heard = [] }")
+    page.evaluate("() => { window.recordedAnnouncements = [] }")
     other.reload()
     button(other, "Acknowledge").click()
     expect_announced_once(page, live, "Acknowledged by manager since .*")
@@ -255,7 +254,7 @@ def test_status_page_announces_only_upstream_outage(sign_in: OpenPage, live: Liv
     page = sign_in("viewer", "/status/")
     wait_for_viewers(live)
     install_clock(page)
-    check(page, "listen")
+    check(page, "recordAnnouncements")
     stage.error, stage.error_message = "x", "No access."
     stage.error_since, stage.failures = timezone.now(), 2
     stage.save()

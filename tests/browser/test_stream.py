@@ -513,10 +513,10 @@ def test_unresponsive_dashboard_is_reported_unreachable(
     advance_time(page, 10)  # its timeout for an answer
     expect(page.locator("[data-unreachable]")).to_be_visible()
     expect(page.locator("#announcements")).to_contain_text("Dashboard unreachable. Retrying.")
-    check(page, "listen")
+    check(page, "recordAnnouncements")
     page.unroute_all()
     advance_time(page, 60)
-    page.wait_for_function("() => heard.includes('This page is updated again.')")
+    page.wait_for_function("() => recordedAnnouncements.includes('This page is updated again.')")
     expect(page.locator("[data-unreachable]")).to_be_hidden()
 
 

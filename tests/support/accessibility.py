@@ -71,9 +71,9 @@ def find_complaints(page: Page, number: int) -> Iterator[tuple[str, list[str]]]:
         page.emulate_media(color_scheme=scheme)
         yield f"axe, {width} px, {scheme}", violations(page, options)
     page.emulate_media(forced_colors="active", color_scheme="light")
-    yield "forced colours", check(page, "forced")
+    yield "forced colours", check(page, "forcedColors")
     page.emulate_media(forced_colors="none")
-    yield from find_narrow_layout_complaints(page, "sideways", "cut")
+    yield from find_narrow_layout_complaints(page, "horizontalOverflow", "truncatedText")
 
 
 def find_narrow_layout_complaints(page: Page, *checks: str) -> Iterator[tuple[str, list[str]]]:
