@@ -68,7 +68,7 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/idle.py
 	uv run bench/browser_latency.py
 	uv run bench/page_weight.py
-	uv run bench/press.py
+	uv run bench/abort_button.py
 	uv run bench/audit.py
 	uv run bench/rows.py
 	uv run bench/typical_durations.py

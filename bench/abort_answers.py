@@ -1,10 +1,10 @@
-"""What happens to an abort for each kind of answer, and how soon the user is informed.
+"""Outcome of an abort for each kind of response, and how soon the user is informed.
 
     uv run bench/abort_answers.py [--quick] [words of the kinds ...]
 
 A real dashboard uses a sandbox through a proxy that answers the first abort of a run, or all of
-them, in a certain way and passes on everything else. Prints a Markdown row for each kind, and exits
-with 1 if a user was told something untrue, was not informed within 5 s of the answer, or a run that
+them, with a scripted response and forwards all other requests. Prints a Markdown row for each kind,
+and exits with 1 if a user was informed wrongly, or later than 5 s after the response, or a run that
 could be aborted was not. About six minutes; `--quick` leaves out kinds that last two minutes.
 """
 
@@ -21,12 +21,12 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from running import Bench, Browser, Upstream, scratch, start_dashboard, start_upstream, wait_for
+from processes import Bench, Browser, Upstream, scratch, start_dashboard, start_upstream, wait_for
 
 # Stages that allow any number of concurrent runs.
 PLACES = [
@@ -35,138 +35,156 @@ PLACES = [
     ("payments", "ledger", "staging"),
     ("identity", "auth-gateway", "development"),
 ]
-AT_ONCE = 16  # runs; more would measure how many aborts a process can send concurrently
-PATIENCE = 150.0  # seconds until an abort must have settled
+CONCURRENCY = 16  # runs; more would measure how many aborts a process can send concurrently
+TIMEOUT = 150.0  # seconds until an abort must have settled
 HTML = b"<!doctype html><title>Sign in</title><p>Welcome to the station's network."
-FOREVER = 10_000
+ALWAYS = 10_000  # sends
+CRITICAL = 2  # a severity of dashboard/models/severity.py
 
-type Reply = bytes | str  # raw bytes, or the name of a connection error
+type ScriptedResponse = bytes | str  # raw bytes, or the name of a connection fault
 
 
 @dataclass
-class Kind:
-    """A way in which the first aborts of a run are answered."""
+class ResponseKind:
+    """How the first sends of an abort are answered, and the outcome that it must have."""
 
     name: str
-    reply: Reply | None  # None: the sandbox's answer
-    times: int = 1  # number of sends answered this way; later ones get the sandbox's answer
-    arrives: bool = False  # whether the abort reaches the sandbox anyway
-    delay: float = 0.0
-    waits: float = 0.0  # seconds until any answer can arrive
-    ends: str = "aborted"  # required outcome: aborted, refused, lost or not_sent
+    response: ScriptedResponse | None  # None: the sandbox's response
+    times: int = 1  # number of sends answered so; later ones get the sandbox's response
+    is_delivered: bool = False  # whether the abort reaches the sandbox anyway
+    delay: float = 0.0  # seconds before the response
+    wait: float = 0.0  # seconds until the response, or the timeout, if there is none
+    outcome: str = "aborted"  # required: aborted, refused or unknown
 
 
-def reply(status: int, body: bytes = b"", *, json_: Any = ..., **headers: str) -> bytes:
+def build_response(status: int, body: bytes = b"", *, json_: Any = ..., **headers: str) -> bytes:
     """Return an HTTP response as bytes."""
-    kind = "text/html"
+    content_type = "text/html"
     if json_ is not ...:
-        body, kind = json.dumps(json_).encode(), "application/json"
-    fields = {"Content-Type": kind, "Content-Length": str(len(body))} | {
+        body, content_type = json.dumps(json_).encode(), "application/json"
+    fields = {"Content-Type": content_type, "Content-Length": str(len(body))} | {
         name.replace("_", "-"): value for name, value in headers.items()
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + body
 
 
-def error(status: int, **headers: str) -> bytes:
-    return reply(status, json_={"error": {"message": "It broke", "id": "e-1"}}, **headers)
+def build_error(status: int, **headers: Any) -> bytes:
+    return build_response(status, json_={"error": {"message": "It broke", "id": "e-1"}}, **headers)
 
 
-def data(value: Any) -> bytes:
-    return reply(200, json_={"data": value})
+def build_data(value: Any) -> bytes:
+    return build_response(200, json_={"data": value})
 
 
-def kinds() -> list[Kind]:
-    """Return all kinds of answers."""
+def list_kinds() -> list[ResponseKind]:
     other_run = {"id": "another", "status": "aborting", "concluded": False}
     success = gzip.compress(
         json.dumps({"data": {"status": "aborting", "concluded": False}}).encode()
     )
-    unreadable: dict[str, Reply] = {
-        "200 with a page (captive portal)": reply(200, HTML),
-        "200 and nothing": reply(200),
+    unreadable: dict[str, ScriptedResponse] = {
+        "200 with HTML (captive portal)": build_response(200, HTML),
+        "200 without a body": build_response(200),
         "204": b"HTTP/1.1 204 X\r\n\r\n",
-        "202 and nothing": reply(202),
-        "200 {}": reply(200, json_={}),
-        "200 []": reply(200, json_=[]),
-        '200 "ok"': reply(200, json_="ok"),
-        "200 null": reply(200, json_=None),
-        "200 true": reply(200, json_=True),
-        "200 {data: null}": data(None),
-        "200 {data: {}}": data({}),
-        "200 {data: []}": data([]),
-        '200 {data: "accepted"}': data("accepted"),
-        "200, an id only": data({"id": "x", "name": "y"}),
-        "200, of another run": data(other_run),
-        "200, an error inside": reply(200, json_={"error": {"message": "no"}}),
-        "200, JSON cut short": reply(200, b'{"data": {"status"'),
-        "200, text": reply(200, b"OK"),
-        "200, no UTF-8": reply(200, b"\xff\xfe\xfa"),
-        "200, damaged gzip": reply(200, b"\x00\x01", Content_Encoding="gzip"),
-        "200, nested too deep": reply(200, b"[" * 90_000),
-        "301 elsewhere": reply(301, Location="http://127.0.0.1:9/"),
-        "302 to a portal": reply(302, HTML, Location="http://127.0.0.1:9/"),
+        "202 without a body": build_response(202),
+        "200 {}": build_response(200, json_={}),
+        "200 []": build_response(200, json_=[]),
+        '200 "ok"': build_response(200, json_="ok"),
+        "200 null": build_response(200, json_=None),
+        "200 true": build_response(200, json_=True),
+        "200 {data: null}": build_data(None),
+        "200 {data: {}}": build_data({}),
+        "200 {data: []}": build_data([]),
+        '200 {data: "accepted"}': build_data("accepted"),
+        "200, an id only": build_data({"id": "x", "name": "y"}),
+        "200, of another run": build_data(other_run),
+        "200 with an error": build_response(200, json_={"error": {"message": "no"}}),
+        "200, truncated JSON": build_response(200, b'{"data": {"status"'),
+        "200, text": build_response(200, b"OK"),
+        "200, not UTF-8": build_response(200, b"\xff\xfe\xfa"),
+        "200, damaged gzip": build_response(200, b"\x00\x01", Content_Encoding="gzip"),
+        "200, JSON nested too deeply": build_response(200, b"[" * 90_000),
+        "301 to another address": build_response(301, Location="http://127.0.0.1:9/"),
+        "302 to a portal": build_response(302, HTML, Location="http://127.0.0.1:9/"),
         "304": b"HTTP/1.1 304 X\r\n\r\n",
-        "307 elsewhere": reply(307, Location="http://127.0.0.1:9/"),
-        "500": error(500),
-        "500 with a page": reply(500, HTML),
-        "501": error(501),
-        "502 with a page": reply(502, HTML),
-        "503": error(503),
-        "503 and nothing": reply(503),
-        "503, Retry-After: 5": error(503, Retry_After="5"),
-        "504": error(504),
-        "507": error(507),
-        "520 with a page": reply(520, HTML),
-        "529": error(529),
+        "307 to another address": build_response(307, Location="http://127.0.0.1:9/"),
+        "500": build_error(500),
+        "500 with HTML": build_response(500, HTML),
+        "501": build_error(501),
+        "502 with HTML": build_response(502, HTML),
+        "503": build_error(503),
+        "503 without a body": build_response(503),
+        "503, Retry-After: 5": build_error(503, Retry_After="5"),
+        "504": build_error(504),
+        "507": build_error(507),
+        "520 with HTML": build_response(520, HTML),
+        "529": build_error(529),
         "reset": "reset",
-        "closed without a word": "close",
-        "reset after the head": "head-reset",
-        "closed within the body": "cut",
-        "no HTTP": b"\x15\x03\x01\x00\x02\x02\x28",
-        "a broken chunk": b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "closed without a response": "close",
+        "reset within the body": "body-reset",
+        "closed within the body": "body-close",
+        "not HTTP": b"\x15\x03\x01\x00\x02\x02\x28",
+        "invalid chunk": b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     }
-    result = [Kind(f"{name}, once", answer) for name, answer in unreadable.items()]
-    result += [
-        Kind("accepted", None),
-        Kind("accepted after 5 s", None, arrives=True, delay=5, waits=5),
-        Kind("accepted, packed", reply(200, success, Content_Encoding="gzip"), arrives=True),
-        Kind("201 accepted", reply(201, json_={"data": {"status": "aborting"}}), arrives=True),
-        Kind("silence, once", "silence", waits=12),
-        Kind("byte by byte, once", "drip", waits=12),
+    kinds = [ResponseKind(f"{name}, once", response) for name, response in unreadable.items()]
+    kinds += [
+        ResponseKind("accepted", None),
+        ResponseKind("accepted after 5 s", None, is_delivered=True, delay=5, wait=5),
+        ResponseKind(
+            "accepted, compressed",
+            build_response(200, success, Content_Encoding="gzip"),
+            is_delivered=True,
+        ),
+        ResponseKind(
+            "201 accepted",
+            build_response(201, json_={"data": {"status": "aborting"}}),
+            is_delivered=True,
+        ),
+        ResponseKind("no response, once", "no-response", wait=12),
+        ResponseKind("one byte at a time, once", "drip", wait=12),
     ]
-    arriving_names = (
-        "reset", "cut", "503", "504", "502 with a page", "200 with a page (captive portal)",
-        "200 and nothing", "200, an error inside", "302 to a portal",
+    delivered_names = (
+        "reset", "closed within the body", "503", "504", "502 with HTML",
+        "200 with HTML (captive portal)", "200 without a body", "200 with an error",
+        "302 to a portal",
     )  # fmt: skip
-    sources = unreadable | {"cut": "cut"}
-    result += [
-        Kind(f"{name}, though it arrived", sources[name], arrives=True) for name in arriving_names
+    kinds += [
+        ResponseKind(f"{name}, although delivered", unreadable[name], is_delivered=True)
+        for name in delivered_names
     ]
-    result.append(Kind("silence, though it arrived", "silence", arrives=True, waits=12))
-    twice = ("503", "reset", "200 with a page (captive portal)")
-    result += [Kind(f"{name}, twice", unreadable[name], times=2) for name in twice]
-    result += [Kind(f"{name}, four times", unreadable[name], times=4) for name in twice]
-    result += [
-        Kind(f"{name}, always", unreadable[name], times=FOREVER, ends="lost") for name in twice
+    kinds.append(
+        ResponseKind("no response, although delivered", "no-response", is_delivered=True, wait=12)
+    )
+    resent_names = ("503", "reset", "200 with HTML (captive portal)")
+    kinds += [ResponseKind(f"{name}, twice", unreadable[name], times=2) for name in resent_names]
+    kinds += [
+        ResponseKind(f"{name}, four times", unreadable[name], times=4) for name in resent_names
     ]
-    result.append(Kind("silence, always", "silence", times=FOREVER, waits=12, ends="lost"))
-    result += [
-        Kind(f"{status}, Northflank's own", error(status), times=FOREVER, ends="refused")
+    kinds += [
+        ResponseKind(f"{name}, always", unreadable[name], times=ALWAYS, outcome="unknown")
+        for name in resent_names
+    ]
+    kinds.append(
+        ResponseKind("no response, always", "no-response", times=ALWAYS, wait=12, outcome="unknown")
+    )
+    kinds += [
+        ResponseKind(
+            f"{status}, Northflank's refusal", build_error(status), times=ALWAYS, outcome="refused"
+        )
         for status in (400, 401, 403, 404, 405, 409, 410, 413, 422, 451)
     ]
-    result += [
-        Kind("409, for it is aborting already", error(409), arrives=True),
-        Kind("404, once it is aborting", error(404), arrives=True),
+    kinds += [
+        ResponseKind("409, run already aborting", build_error(409), is_delivered=True),
+        ResponseKind("404, run already aborting", build_error(404), is_delivered=True),
     ]
-    return result
+    return kinds
 
 
 @dataclass
 class Attempt:
-    """One abort and its outcome; times are seconds since the request."""
+    """One abort and its outcome; `…_after` are seconds since the request."""
 
-    kind: Kind
+    kind: ResponseKind
     place: tuple[str, str, str]
     run_id: str
     requested_at: float = 0.0
@@ -176,15 +194,15 @@ class Attempt:
     aborted_after: float | None = None
     settled_after: float | None = None
     state: str = ""
-    wrong: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
 
 class Proxy:
-    """Passes on all requests to the sandbox, except the aborts registered in `tried`."""
+    """Forwards all requests to the sandbox, except the aborts of the runs in `attempts`."""
 
-    def __init__(self, upstream: int) -> None:
-        self.upstream = upstream
-        self.attempts: dict[str, Attempt] = {}
+    def __init__(self, upstream_port: int) -> None:
+        self.upstream_port = upstream_port
+        self.attempts: dict[str, Attempt] = {}  # by run id
         self.loop = asyncio.new_event_loop()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
@@ -201,70 +219,72 @@ class Proxy:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
                 body = await reader.readexactly(int(length[1])) if length else b""
-                await self._answer(head, head + body, writer)
+                await self._handle_request(head, head + body, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.transport.abort()
 
-    async def _answer(self, head: bytes, request: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _handle_request(
+        self, head: bytes, request: bytes, writer: asyncio.StreamWriter
+    ) -> None:
         match = re.match(rb"POST \S+/runs/([^/ ]+)/abort ", head)
         attempt = self.attempts.get(match[1].decode()) if match else None
         if attempt is None:
-            writer.write(await self._pass(request))
+            writer.write(await self._forward(request))
             await writer.drain()
             return
         attempt.send_count += 1
         kind = attempt.kind
-        scripted_reply = kind.reply if attempt.send_count <= kind.times else None
-        upstream_reply = b""
-        if scripted_reply is None or kind.arrives:
-            upstream_reply = await self._pass(request)
+        scripted = kind.response if attempt.send_count <= kind.times else None
+        upstream_response = b""
+        if scripted is None or kind.is_delivered:
+            upstream_response = await self._forward(request)
             if attempt.aborted_after is None:
                 attempt.aborted_after = time.monotonic() - attempt.requested_at
         await asyncio.sleep(kind.delay if attempt.send_count <= kind.times else 0)
-        await _play(upstream_reply if scripted_reply is None else scripted_reply, writer)
+        await _send_response(upstream_response if scripted is None else scripted, writer)
 
-    async def _pass(self, request: bytes) -> bytes:
+    async def _forward(self, request: bytes) -> bytes:
         """Send a request to the sandbox, and return its response unchanged."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream_port)
         writer.write(
             re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nConnection: close", request, count=1)
         )
-        answer = await reader.readuntil(b"\r\n\r\n")
-        if length := re.search(rb"(?i)\r\ncontent-length: (\d+)", answer):
-            answer += await reader.readexactly(int(length[1]))
+        response = await reader.readuntil(b"\r\n\r\n")
+        if length := re.search(rb"(?i)\r\ncontent-length: (\d+)", response):
+            response += await reader.readexactly(int(length[1]))
         writer.close()
-        return answer
+        return response
 
 
-async def _play(scripted_reply: Reply, writer: asyncio.StreamWriter) -> None:
-    if isinstance(scripted_reply, bytes):
-        writer.write(scripted_reply)
+async def _send_response(response: ScriptedResponse, writer: asyncio.StreamWriter) -> None:
+    if isinstance(response, bytes):
+        writer.write(response)
         await writer.drain()
-        if not scripted_reply.startswith(b"HTTP/"):
+        if not response.startswith(b"HTTP/"):
             writer.close()
         return
-    if scripted_reply in {"silence", "drip"}:
+    if response in {"no-response", "drip"}:
         writer.write(
-            b"HTTP/1.1 200 X\r\nContent-Length: 100000\r\n\r\n" if scripted_reply == "drip" else b""
+            b"HTTP/1.1 200 X\r\nContent-Length: 100000\r\n\r\n" if response == "drip" else b""
         )
         while not writer.is_closing():
-            writer.write(b" " if scripted_reply == "drip" else b"")
+            writer.write(b" " if response == "drip" else b"")
             await asyncio.sleep(0.1)
             if writer.transport.is_closing():
                 return
-    if scripted_reply in {"head-reset", "cut"}:
+    if response in {"body-reset", "body-close"}:
         writer.write(b'HTTP/1.1 200 X\r\nContent-Length: 500\r\n\r\n{"data": ')
         await writer.drain()
         await asyncio.sleep(0.05)
-    if scripted_reply in {"reset", "head-reset"}:
+    if response in {"reset", "body-reset"}:
         raw = writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
-def start(upstream: Upstream, place: tuple[str, str, str]) -> str:
+def start_run(upstream: Upstream, place: tuple[str, str, str]) -> str:
     project, pipeline, stage = place
     path = f"/v1/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs"
     upstream.connect()
@@ -272,89 +292,92 @@ def start(upstream: Upstream, place: tuple[str, str, str]) -> str:
     return str(run["id"])
 
 
-def ask[T](bench: Bench, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+def query(bench: Bench, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
     with sqlite3.connect(bench.database, timeout=30) as database:
         return database.execute(sql, parameters).fetchall()
 
 
-STATE = """
+SELECT_ABORT = """
 SELECT a.state, a.settled_at, r.abort_severity, a.outcome, r.in_flight FROM dashboard_abort a
 JOIN dashboard_run r ON r.id = a.run_id WHERE r.run_id = ? ORDER BY a.id DESC LIMIT 1
 """
 
 
-def abort(bench: Bench, client: Browser, attempt: Attempt) -> None:
-    """Abort a run, and wait for the outcome."""
+def abort_run(bench: Bench, client: Browser, attempt: Attempt) -> None:
+    """Abort a run, wait for the outcome, and record both in `attempt`."""
     project, pipeline, stage = attempt.place
     stage_path = f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}"
     path = f"{stage_path}/runs/{attempt.run_id}/abort/"
     attempt.requested_at = time.monotonic()
-    answer = client.ask(path, {"reason": "Bench"}, {"HX-Request": "true"})
+    response = client.request(path, {"reason": "Bench"}, {"HX-Request": "true"})
     attempt.informed_after = time.monotonic() - attempt.requested_at
-    notice = re.search(r'class="notice".*?<p>(.*?)</p>', answer.text, re.DOTALL)
-    notice_text = re.sub(r"<[^>]*>", "", notice[1]) if notice else f"{answer.status}"
+    notice = re.search(r'class="notice".*?<p>(.*?)</p>', response.text, re.DOTALL)
+    notice_text = re.sub(r"<[^>]*>", "", notice[1]) if notice else f"{response.status}"
     attempt.notice_text = " ".join(html.unescape(notice_text).split())
-    until = attempt.requested_at + PATIENCE
-    while time.monotonic() < until:
-        rows = ask(bench, STATE, attempt.run_id)
+    deadline = attempt.requested_at + TIMEOUT
+    while time.monotonic() < deadline:
+        rows = query(bench, SELECT_ABORT, attempt.run_id)
         if rows:
-            state, settled_at, level, outcome, in_flight = rows[0]
+            state, settled_at, severity, outcome, in_flight = rows[0]
             attempt.state = outcome or state
-            if settled_at or (state == "unknown" and level >= 2):
+            if settled_at or (state == "unknown" and severity >= CRITICAL):
                 attempt.settled_after = time.monotonic() - attempt.requested_at
-                if state == "unknown" and in_flight and level < 2:
-                    attempt.wrong.append("lost, and calm")
+                if state == "unknown" and in_flight and severity < CRITICAL:
+                    attempt.failures.append("unknown, but not critical")
                 break
         time.sleep(0.25)
-    _judge(attempt)
+    _check_outcome(attempt)
 
 
-def _judge(attempt: Attempt) -> None:
+def _check_outcome(attempt: Attempt) -> None:
     kind, notice_text = attempt.kind, attempt.notice_text
-    if attempt.informed_after > 5 + kind.waits:
-        attempt.wrong.append("told late")
+    if attempt.informed_after > 5 + kind.wait:
+        attempt.failures.append("informed late")
     if "accepted" in notice_text and attempt.aborted_after is None:
-        attempt.wrong.append("told accepted, and it had not arrived")
+        attempt.failures.append("reported as accepted, but not delivered")
     if "accepted" in notice_text and (attempt.aborted_after or 0) > attempt.informed_after:
-        attempt.wrong.append("told accepted before it was")
-    outcome = {"unknown": "lost"}.get(attempt.state, attempt.state)
-    if outcome != kind.ends:
-        attempt.wrong.append(f"came to {outcome}, not {kind.ends}")
+        attempt.failures.append("reported as accepted before it was delivered")
+    if attempt.state != kind.outcome:
+        attempt.failures.append(f"outcome {attempt.state}, not {kind.outcome}")
     if attempt.send_count > 5:
-        attempt.wrong.append("sent too often")
+        attempt.failures.append("sent too often")
 
 
-def run(quick: bool, words: list[str]) -> list[Attempt]:
-    chosen_kinds = [
+def measure(quick: bool, words: list[str]) -> list[Attempt]:
+    kinds = [
         kind
-        for kind in kinds()
-        if all(word in kind.name for word in words) and not (quick and kind.ends == "lost")
+        for kind in list_kinds()
+        if all(word in kind.name for word in words) and not (quick and kind.outcome == "unknown")
     ]
     attempts: list[Attempt] = []
     with scratch() as bench:
         upstream = start_upstream(bench, "--choice", "abort-seconds=0.5")
         proxy = Proxy(upstream.port)
-        through = Upstream(
+        proxied_upstream = Upstream(
             upstream.server, proxy.port, http.client.HTTPConnection("127.0.0.1", proxy.port)
         )
-        _, client = start_dashboard(bench, through)
-        for first in range(0, len(chosen_kinds), AT_ONCE):
+        _, client = start_dashboard(bench, proxied_upstream)
+        for offset in range(0, len(kinds), CONCURRENCY):
             group = [
-                Attempt(kind, (place := PLACES[number % len(PLACES)]), start(upstream, place))
-                for number, kind in enumerate(chosen_kinds[first : first + AT_ONCE])
+                Attempt(kind, (place := PLACES[number % len(PLACES)]), start_run(upstream, place))
+                for number, kind in enumerate(kinds[offset : offset + CONCURRENCY])
             ]
             proxy.attempts |= {attempt.run_id: attempt for attempt in group}
-            wait_for(lambda group=group: _is_mirrored(bench, group), "the runs are mirrored", 0.2)
-            with ThreadPoolExecutor(AT_ONCE) as executor:
-                list(executor.map(lambda attempt: abort(bench, client.twin(), attempt), group))
+            wait_for(partial(_are_mirrored, bench, group), "the runs are mirrored", 0.2)
+            with ThreadPoolExecutor(CONCURRENCY) as executor:
+                list(
+                    executor.map(
+                        lambda attempt: abort_run(bench, client.new_connection(), attempt), group
+                    )
+                )
             attempts += group
-            print(f"{len(attempts)} of {len(chosen_kinds)}", file=sys.stderr, flush=True)
+            print(f"{len(attempts)} of {len(kinds)}", file=sys.stderr, flush=True)
     return attempts
 
 
-def _is_mirrored(bench: Bench, group: list[Attempt]) -> bool:
+def _are_mirrored(bench: Bench, group: list[Attempt]) -> bool:
     mirrored_ids = {
-        run_id for (run_id,) in ask(bench, "SELECT run_id FROM dashboard_run WHERE in_flight")
+        run_id for (run_id,) in query(bench, "SELECT run_id FROM dashboard_run WHERE in_flight")
     }
     return {attempt.run_id for attempt in group} <= mirrored_ids
 
@@ -364,24 +387,30 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("words", nargs="*")
     options = parser.parse_args()
-    attempts = run(options.quick, options.words)
+    attempts = measure(options.quick, options.words)
     print("| Answer | Sends | User informed after | Run aborted after | Outcome | First message |")
     print("| --- | --- | --- | --- | --- | --- |")
-    seconds: Callable[[float | None], str] = lambda s: "–" if s is None else f"{s:.1f} s"  # noqa: E731
     for attempt in attempts:
-        wrong = f" **{'; '.join(attempt.wrong)}**" if attempt.wrong else ""
-        outcome_text = attempt.state + (
-            f" after {seconds(attempt.settled_after)}" if attempt.aborted_after is None else ""
+        failures = f" **{'; '.join(attempt.failures)}**" if attempt.failures else ""
+        outcome = attempt.state + (
+            f" after {_format_seconds(attempt.settled_after)}"
+            if attempt.aborted_after is None
+            else ""
         )
         cells = (
-            attempt.kind.name, str(attempt.send_count), seconds(attempt.informed_after),
-            seconds(attempt.aborted_after), outcome_text + wrong, attempt.notice_text,
+            attempt.kind.name, str(attempt.send_count), _format_seconds(attempt.informed_after),
+            _format_seconds(attempt.aborted_after), outcome + failures, attempt.notice_text,
         )  # fmt: skip
         print(f"| {' | '.join(cells)} |")
-    wrong_count = sum(bool(attempt.wrong) for attempt in attempts)
-    slowest = max(attempt.informed_after - attempt.kind.waits for attempt in attempts)
-    print(f"\n{len(attempts)} kinds; {wrong_count} wrong; slowest to be informed: {slowest:.1f} s.")
-    sys.exit(bool(wrong_count))
+    failed_count = sum(bool(attempt.failures) for attempt in attempts)
+    slowest = max(attempt.informed_after - attempt.kind.wait for attempt in attempts)
+    summary = f"{len(attempts)} kinds; {failed_count} failed; slowest to be informed"
+    print(f"\n{summary}: {slowest:.1f} s.")
+    sys.exit(bool(failed_count))
+
+
+def _format_seconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.1f} s"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time until a change upstream shows in a real browser, with webhooks and without.
+"""Time until a change upstream is visible in a real browser, with webhooks and without.
 
     uv run bench/browser_latency.py [--quick]
 
@@ -13,20 +13,20 @@ import sys
 import time
 
 from playwright.sync_api import Page
-from running import Upstream, scratch, start_dashboard, start_upstream
-from stage_in_browser import FLOW, stage_page
-from tables import Table, p, spread
+from processes import Upstream, scratch, start_dashboard, start_upstream
+from stage_in_browser import FLOW_PATH, open_stage_page
+from tables import Table, format_quantiles, quantile
 
-TAKES = 0.5  # seconds from an accepted abort to `aborted` in the sandbox
+ABORT_SECONDS = 0.5  # from an accepted abort to `aborted` in the sandbox
 SECRET = "only-for-the-bench"
 
 
-def changes(page: Page, upstream: Upstream, times: int) -> list[float]:
-    """Abort runs upstream; return the milliseconds until the page shows it."""
-    ages = []
-    for _ in range(times):
+def measure_changes(page: Page, upstream: Upstream, repetitions: int) -> list[float]:
+    """Abort runs upstream; return the milliseconds until the page shows each run as aborted."""
+    latencies = []
+    for _ in range(repetitions):
         upstream.connect()
-        run, _ms = upstream.post(f"/v1{FLOW}runs")
+        run, _ms = upstream.post(f"/v1{FLOW_PATH}runs")
         row = page.locator(f'[data-run="{run["id"]}"]')
         for _ in range(60):  # a new run is announced, and shown on request
             if row.count():
@@ -36,44 +36,52 @@ def changes(page: Page, upstream: Upstream, times: int) -> list[float]:
         row.wait_for()
         time.sleep(1)
         upstream.connect()
-        upstream.post(f"/v1{FLOW}runs/{run['id']}/abort")
-        start_time = time.perf_counter() + TAKES
+        upstream.post(f"/v1{FLOW_PATH}runs/{run['id']}/abort")
+        aborted_at = time.perf_counter() + ABORT_SECONDS
         page.locator(f'[data-run="{run["id"]}"][data-status="aborted"]').wait_for(timeout=120_000)
-        ages.append((time.perf_counter() - start_time) * 1000)
-    return ages
+        latencies.append((time.perf_counter() - aborted_at) * 1000)
+    return latencies
 
 
-def measure(*, body: str, times: int) -> list[float]:
-    """Measure with webhooks of one kind (`ids`, `project`), or without."""
-    with scratch() as bench, socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-        free.close()
-        webhook = [
+def measure(*, webhook_body: str, repetitions: int) -> list[float]:
+    """Measure with webhooks of one kind (`ids`, `project`), or without (empty)."""
+    with scratch() as bench, socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        listener.close()
+        webhook_options = [
             "--webhook", f"http://127.0.0.1:{port}/hooks/northflank/",
             "--webhook-secret", SECRET,
-            "--choice", f"webhook-body={body}",
+            "--choice", f"webhook-body={webhook_body}",
         ]  # fmt: skip
         upstream = start_upstream(
             bench,
-            *("--rate-limit", "1000", "--choice", f"abort-seconds={TAKES}"),
-            *(webhook if body else ()),
+            *("--rate-limit", "1000", "--choice", f"abort-seconds={ABORT_SECONDS}"),
+            *(webhook_options if webhook_body else ()),
         )
-        secret = SECRET if body else ""
+        secret = SECRET if webhook_body else ""
         server, _ = start_dashboard(bench, upstream, port=port, NORTHFLANK_WEBHOOK_SECRET=secret)
-        with stage_page(server.url) as page:
-            return changes(page, upstream, times)
+        with open_stage_page(server.url) as page:
+            return measure_changes(page, upstream, repetitions)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a quarter of the changes")
-    times = 5 if parser.parse_args().quick else 20
+    repetitions = 5 if parser.parse_args().quick else 20
     table = Table()
-    with_ids = measure(body="ids", times=times)
-    met = p(0.95, with_ids) < 1000
-    table.add("webhooks that name the run", spread(with_ids), target="p95 < 1 s", met=met)
-    table.add("webhooks that name only the project", spread(measure(body="project", times=times)))
-    table.add("no webhooks", spread(measure(body="", times=times)))
+    for label, webhook_body in (
+        ("webhooks that name the run", "ids"),
+        ("webhooks that name only the project", "project"),
+        ("no webhooks", ""),
+    ):
+        latencies = measure(webhook_body=webhook_body, repetitions=repetitions)
+        has_target = webhook_body == "ids"
+        table.add(
+            label,
+            format_quantiles(latencies),
+            target="p95 < 1 s" if has_target else "",
+            met=quantile(0.95, latencies) < 1000 if has_target else None,
+        )
     table.show()
     sys.exit(1 if table.missed else 0)
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from running import ROOT, Bench, scratch, serve_in_thread
+from processes import ROOT, Bench, scratch, serve_in_thread
 from tables import Table
 
 sys.path.insert(0, str(ROOT))
@@ -25,24 +25,24 @@ from dashboard.sandbox.sandbox import Sandbox
 
 LATENCY = 0.2  # seconds
 TARGETS = {180: 60.0, 300: 100.0}  # seconds, by the number of stages
-GIVE_UP = 300.0  # seconds
+TIMEOUT = 300.0  # seconds
 
 
 @dataclass
 class Figures:
-    """Results; times are seconds since the start of the process."""
+    """Results; times are seconds since the start of the process, None if not reached."""
 
     stages: int
-    in_flight: int
-    first: float | None = None  # first run in flight read
-    half: float | None = None
-    in_flight_read_after: float | None = None  # all runs in flight read
-    all_read_after: float | None = None  # every stage read
-    requests: int = 0  # until then
+    in_flight_count: int
+    first_run_read_at: float | None = None
+    half_read_at: float | None = None
+    in_flight_read_at: float | None = None  # all runs in flight
+    stages_read_at: float | None = None  # every stage
+    request_count: int = 0  # until then
 
 
 @contextlib.contextmanager
-def upstream(stages: int) -> Iterator[tuple[str, Sandbox]]:
+def serve_upstream(stages: int) -> Iterator[tuple[str, Sandbox]]:
     """Serve a sandbox with this many stages from this process."""
     options = sandbox.Options(
         scenario="100-pipelines", faults=[sandbox.parse_fault(f"latency:{LATENCY}")]
@@ -58,9 +58,9 @@ def upstream(stages: int) -> Iterator[tuple[str, Sandbox]]:
         yield url, app.state.sandbox
 
 
-def in_flight(of: Sandbox) -> set[str]:
-    """Return the runs that are in flight upstream now."""
-    world, now = of.world, of.clock()
+def list_runs_in_flight(upstream: Sandbox) -> set[str]:
+    """Return the ids of the runs that are in flight upstream now."""
+    world, now = upstream.world, upstream.clock()
     return {
         run.id
         for flow in world.list_flows()
@@ -70,23 +70,24 @@ def in_flight(of: Sandbox) -> set[str]:
 
 
 def measure(bench: Bench, stages: int) -> Figures:
-    with upstream(stages) as (url, of):
+    """Start a dashboard of this many stages, and poll its mirror until everything was read."""
+    with serve_upstream(stages) as (url, upstream):
         settings = {"NORTHFLANK_API_TOKEN": "sandbox", "NORTHFLANK_API_BASE_URL": url}
         bench.manage("migrate", **settings)
-        asked_for = in_flight(of)
-        figures = Figures(stages, len(asked_for))
+        run_ids = list_runs_in_flight(upstream)
+        figures = Figures(stages, len(run_ids))
         started_at = time.perf_counter()
         server = bench.start("serve", "--port", "0", **settings)
         mirror = sqlite3.connect(f"file:{bench.database}?mode=ro", uri=True)
         try:
-            while figures.in_flight_read_after is None or figures.all_read_after is None:
-                after = time.perf_counter() - started_at
-                if after > GIVE_UP:
+            while figures.in_flight_read_at is None or figures.stages_read_at is None:
+                elapsed = time.perf_counter() - started_at
+                if elapsed > TIMEOUT:
                     break
-                look(mirror, asked_for, figures, after)
-                figures.requests = of.rate_limit_window.request_count
-                # A run that has ended meanwhile need not be in the mirror.
-                asked_for &= in_flight(of)
+                update_figures(figures, mirror, run_ids, elapsed)
+                figures.request_count = upstream.rate_limit_window.request_count
+                # A run that has concluded meanwhile need not be in the mirror.
+                run_ids &= list_runs_in_flight(upstream)
                 time.sleep(0.1)
         finally:
             mirror.close()
@@ -94,27 +95,31 @@ def measure(bench: Bench, stages: int) -> Figures:
     return figures
 
 
-def look(mirror: sqlite3.Connection, asked_for: set[str], figures: Figures, after: float) -> None:
-    """Update the figures from the mirror."""
-    runs = "SELECT run_id FROM dashboard_run WHERE in_flight"
-    known_count = len(asked_for & {run for (run,) in mirror.execute(runs)})
-    if known_count and figures.first is None:
-        figures.first = after
-    if known_count >= len(asked_for) / 2 and figures.half is None:
-        figures.half = after
-    if known_count == len(asked_for) and figures.in_flight_read_after is None:
-        figures.in_flight_read_after = after
-    unread = "SELECT count(*), count(synced_at), sum(in_flight_incomplete) FROM dashboard_stage"
-    unlisted_query = "SELECT count(*) FROM dashboard_catalogsync WHERE synced_at IS NULL"
-    stages, read_count, older = mirror.execute(unread).fetchone()
-    (unlisted_count,) = mirror.execute(unlisted_query).fetchone()
-    is_all_read = stages == read_count > 0 and not older and not unlisted_count
-    if is_all_read and figures.all_read_after is None:
-        figures.all_read_after = after
+def update_figures(
+    figures: Figures, mirror: sqlite3.Connection, run_ids: set[str], elapsed: float
+) -> None:
+    """Record which of the figures the mirror has reached, after this many seconds."""
+    query = "SELECT run_id FROM dashboard_run WHERE in_flight"
+    read_count = len(run_ids & {run_id for (run_id,) in mirror.execute(query)})
+    if read_count and figures.first_run_read_at is None:
+        figures.first_run_read_at = elapsed
+    if read_count >= len(run_ids) / 2 and figures.half_read_at is None:
+        figures.half_read_at = elapsed
+    if read_count == len(run_ids) and figures.in_flight_read_at is None:
+        figures.in_flight_read_at = elapsed
+    query = "SELECT count(*), count(synced_at), sum(in_flight_incomplete) FROM dashboard_stage"
+    stage_count, read_stage_count, incomplete_count = mirror.execute(query).fetchone()
+    query = "SELECT count(*) FROM dashboard_catalogsync WHERE synced_at IS NULL"
+    (unread_list_count,) = mirror.execute(query).fetchone()
+    is_complete = (
+        stage_count == read_stage_count > 0 and not incomplete_count and not unread_list_count
+    )
+    if is_complete and figures.stages_read_at is None:
+        figures.stages_read_at = elapsed
 
 
-def seconds(after: float | None) -> str:
-    return "never" if after is None else f"{after:.1f} s"
+def format_seconds(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds:.1f} s"
 
 
 def main() -> int:
@@ -126,18 +131,19 @@ def main() -> int:
             figures = measure(bench, stages)
         target = TARGETS.get(stages)
         table.add(
-            f"{stages} stages, {figures.in_flight} runs in flight: all read",
-            seconds(figures.in_flight_read_after),
+            f"{stages} stages, {figures.in_flight_count} runs in flight: all read",
+            format_seconds(figures.in_flight_read_at),
             target=f"<= {target:.0f} s" if target else "",
-            met=figures.in_flight_read_after is not None and figures.in_flight_read_after <= target
+            met=figures.in_flight_read_at is not None and figures.in_flight_read_at <= target
             if target
             else None,
         )
         table.add(
-            "... the first, half of them", f"{seconds(figures.first)}, {seconds(figures.half)}"
+            "... the first, half of them",
+            f"{format_seconds(figures.first_run_read_at)}, {format_seconds(figures.half_read_at)}",
         )
-        table.add("... every stage read", seconds(figures.all_read_after))
-        table.add("... requests until then, of 1,000", str(figures.requests))
+        table.add("... every stage read", format_seconds(figures.stages_read_at))
+        table.add("... requests until then, of 1,000", str(figures.request_count))
     table.show()
     return int(table.missed > 0)
 

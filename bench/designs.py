@@ -1,4 +1,4 @@
-"""Schedules against a simulated account: the sync's own rules, and two naive designs."""
+"""Designs of a sync with a simulated account: the product's own rules, and two naive ones."""
 
 import heapq
 import math
@@ -22,30 +22,47 @@ import django
 
 django.setup()
 
-from simulated import DAY, HOUR, LASTS, LIMIT, RESERVE, SPREAD, Figures, Hour, Run, World, by_day
+from simulation import (
+    DAY,
+    HOUR,
+    LIMIT,
+    MEDIAN_DURATION,
+    RESERVE,
+    SIGMA,
+    Figures,
+    Run,
+    WindowCounts,
+    World,
+    is_daytime,
+)
 
 from dashboard.models.typical_duration import MAX_SAMPLES, MIN_SAMPLES
 from dashboard.northflank import RateLimit
 from dashboard.sandbox.http import RateLimitWindow
 from dashboard.sync import schedule
 from dashboard.sync.schedule import Demand, StageFacts
-from dashboard.upstream import rate_budget as rules
+from dashboard.sync.stage_reader import MAX_REQUESTS_PER_FIRST_READ, MAX_REQUESTS_PER_READ
+from dashboard.sync.webhooks.events import MAX_BURST, MAX_SPACING, RATE_SHARE
+from dashboard.sync.worker import (
+    INITIAL_FIRST_READS,
+    MAX_CONCURRENT_READS,
+    MAX_FIRST_READS,
+    PLAN_INTERVAL,
+    TICK_INTERVAL,
+)
+from dashboard.upstream import rate_budget
 
 EPOCH = datetime(2026, 3, 2, tzinfo=UTC)
-TICK = 0.5  # as the worker's
-AT_ONCE, A_READING = 4, 6  # as the worker's
-FIRST_AT_ONCE, MOST_AT_ONCE, A_FIRST_READING = 4, 12, 3  # as the worker's
-PLAN_EVERY = 5.0  # as the worker's
-REPLAN_ALL = 600.0  # seconds between two plans that include all idle stages
-LATENCY = 0.2  # seconds from a request to its answer
-BELL_SHARE, IN_A_ROW = 0.5, 20  # as in sync/webhooks/events.py
-BELL = 1.0  # seconds until an event arrives
-BELL_ARRIVES = 0.97
+# Seconds between two plans that include the idle stages, of which there may be thousands.
+IDLE_PLAN_INTERVAL = 600.0
+RESPONSE_TIME = 0.2  # seconds
+WEBHOOK_DELAY = 1.0  # seconds until an event arrives
+WEBHOOK_DELIVERY_RATE = 0.97
 VIEWERS = 20
-OVERDUE_AFTER = LASTS * math.exp(1.28 * SPREAD)  # above p95: a tenth of all runs
+OVERDUE_AFTER = MEDIAN_DURATION * math.exp(1.28 * SIGMA)  # p90: a tenth of all runs are overdue
 
 
-def moment(seconds: float) -> datetime:
+def to_datetime(seconds: float) -> datetime:
     return EPOCH + timedelta(seconds=seconds)
 
 
@@ -55,670 +72,705 @@ class Simulation:
     def __init__(self, world: World) -> None:
         self.world = world
         self.now = 0.0
-        self.window = RateLimitWindow(LIMIT, HOUR)
-        self.hour: Hour | None = None
+        self.account_window = RateLimitWindow(LIMIT, HOUR)
+        self.window_counts: WindowCounts | None = None
         self.figures = Figures()
-        self.flying: dict[int, set[Run]] = {}  # stage -> runs really in flight
-        self.unseen: dict[int, list[Run]] = {}
-        self.known: dict[int, float] = {}  # stages mirrored as in flight -> when last read
-        self.known_runs: dict[int, set[Run]] = {}
-        self._known_at = 0.0
-        self._next = 0
-        self._later: list[tuple[float, int, str, object]] = []
-        self._count = len(world.events)
-        self.chance = random.Random(f"{world.seed} design")
+        # All by stage; a stage without such runs has no entry.
+        self.runs_in_flight: dict[int, set[Run]] = {}  # at Northflank
+        self.new_runs: dict[int, list[Run]] = {}  # not in the mirror yet
+        self.mirrored_runs: dict[int, set[Run]] = {}  # in flight in the mirror
+        self.mirrored_at: dict[int, float] = {}  # when the stages of mirrored_runs were last read
+        self._in_flight_counted_at = 0.0
+        self._next_index = 0  # of world.events
+        self._scheduled_events: list[tuple[float, int, str, object]] = []
+        self._event_seq = len(world.events)
+        self.rng = random.Random(f"{world.seed} design")
 
-    def later(self, at: float, kind: str, payload: object) -> None:
-        self._count += 1
-        heapq.heappush(self._later, (at, self._count, kind, payload))
+    def schedule_event(self, at: float, kind: str, payload: object) -> None:
+        self._event_seq += 1
+        heapq.heappush(self._scheduled_events, (at, self._event_seq, kind, payload))
 
-    def next_event(self) -> float:
-        events = self.world.events
-        soonest = events[self._next][0] if self._next < len(events) else math.inf
-        return min(soonest, self._later[0][0]) if self._later else soonest
+    @property
+    def next_event_at(self) -> float:
+        events, scheduled = self.world.events, self._scheduled_events
+        next_at = events[self._next_index][0] if self._next_index < len(events) else math.inf
+        return min(next_at, scheduled[0][0]) if scheduled else next_at
 
-    def happen(self, until: float) -> None:
+    def process_events(self, until: float) -> None:
         """Process all events until this time."""
-        events = self.world.events
-        while self.next_event() <= until:
-            if self._later and (
-                self._next == len(events) or self._later[0][0] < events[self._next][0]
+        events, scheduled = self.world.events, self._scheduled_events
+        while self.next_event_at <= until:
+            if scheduled and (
+                self._next_index == len(events) or scheduled[0][0] < events[self._next_index][0]
             ):
-                at, _, kind, payload = heapq.heappop(self._later)
+                at, _, kind, payload = heapq.heappop(scheduled)
             else:
-                at, _, kind, payload = events[self._next]
-                self._next += 1
+                at, _, kind, payload = events[self._next_index]
+                self._next_index += 1
             self.now = max(self.now, at)
             getattr(self, f"on_{kind}")(at, payload)
         self.now = max(self.now, until)
 
-    def take(self, at: float, caller: str) -> bool:
-        """Count a request; False: it is answered 429."""
-        before = self.window.opened_at
-        taken = self.window.count_request(at)
-        if self.window.opened_at != before:
-            self._turn(at)
-        assert self.hour is not None
-        setattr(self.hour, caller, getattr(self.hour, caller) + 1)
-        self.hour.refused += not taken
-        return taken
+    def count_request(self, at: float, purpose: str) -> bool:
+        """Count a request and return whether it is within the limit."""
+        opened_at = self.account_window.opened_at
+        is_accepted = self.account_window.count_request(at)
+        if self.account_window.opened_at != opened_at:
+            self._start_window_counts(at)
+        assert self.window_counts is not None
+        self.window_counts.requests[purpose] += 1
+        self.window_counts.refused += not is_accepted
+        return is_accepted
 
-    def _turn(self, at: float) -> None:
-        self._count_flights(at)
-        if self.hour is not None:
-            self.figures.add_hour(self.hour)
-        self.hour = Hour(at, always_in_flight=any(self.flying.values()))
+    def _start_window_counts(self, at: float) -> None:
+        self._count_in_flight(at)
+        if self.window_counts is not None:
+            self.figures.add_window(self.window_counts)
+        self.window_counts = WindowCounts(at, is_always_in_flight=any(self.runs_in_flight.values()))
 
-    def _count_flights(self, at: float) -> None:
-        if self.hour is not None:
-            n = len(self.known)
-            if n:
-                self.hour.flights[n] = self.hour.flights.get(n, 0.0) + at - self._known_at
-        self._known_at = at
+    def _count_in_flight(self, at: float) -> None:
+        if self.window_counts is not None and (stages := len(self.mirrored_runs)):
+            seconds_in_flight = self.window_counts.seconds_in_flight
+            seconds = at - self._in_flight_counted_at
+            seconds_in_flight[stages] = seconds_in_flight.get(stages, 0.0) + seconds
+        self._in_flight_counted_at = at
 
-    def see(self, stage: int, at: float) -> bool:
+    def mirror_stage(self, stage: int, at: float) -> bool:
         """Mirror a stage's current state; return whether it changed."""
-        if stage in self.known:
-            self.figures.ages.add(at - self.known[stage])
-        self._count_flights(at)
-        new = self.unseen.pop(stage, [])
-        for run in new:
-            run.seen = True
-            run.known_from = at
-            if run.awaited:
-                self.figures.delays.append(at - run.start)
+        if stage in self.mirrored_at:
+            self.figures.ages.add(at - self.mirrored_at[stage])
+        self._count_in_flight(at)
+        new_runs = self.new_runs.pop(stage, [])
+        for run in new_runs:
+            run.mirrored_at = at
+            if run.is_first_in_stage:
+                self.figures.discovery_delays.append(at - run.start)
             if run.end <= at:
-                self.ended(run, is_known=False)
-        flying = self.flying.get(stage, set())
-        before = self.known_runs.get(stage, set())
-        for run in before - flying:
-            assert run.known_from is not None
-            self.figures.known_time += run.end - run.known_from
-            self.ended(run, is_known=True)
-        changed = bool(new) or before != flying
-        if flying and stage not in self.known and self.hour is not None:
-            self.hour.found += 1
-        if flying:
-            self.known[stage], self.known_runs[stage] = at, set(flying)
+                self.handle_run_end(run, was_in_flight=False)
+        in_flight = self.runs_in_flight.get(stage, set())
+        previous = self.mirrored_runs.get(stage, set())
+        for run in sorted(previous - in_flight, key=lambda run: run.start):  # for the same sums
+            assert run.mirrored_at is not None
+            self.figures.mirrored_seconds += run.end - run.mirrored_at
+            self.handle_run_end(run, was_in_flight=True)
+        if in_flight and not previous and self.window_counts is not None:
+            self.window_counts.discovered_stages += 1
+        if in_flight:
+            self.mirrored_at[stage], self.mirrored_runs[stage] = at, set(in_flight)
         else:
-            self.known.pop(stage, None)
-            self.known_runs.pop(stage, None)
-        return changed
+            self.mirrored_at.pop(stage, None)
+            self.mirrored_runs.pop(stage, None)
+        return bool(new_runs) or previous != in_flight
 
-    def see_run(self, run: Run, at: float) -> None:
-        """Mirror a run's detail; its stage is as fresh if no other run is in flight there."""
-        if self.known_runs.get(run.stage) == {run} and run.end > at:
-            self.figures.ages.add(at - self.known[run.stage])
-            self.known[run.stage] = at
+    def mirror_detail(self, run: Run, at: float) -> None:
+        """Mirror a run's detail; its stage is as fresh if no other run is in flight in it."""
+        if self.mirrored_runs.get(run.stage) == {run} and run.end > at:
+            self.figures.ages.add(at - self.mirrored_at[run.stage])
+            self.mirrored_at[run.stage] = at
 
-    def on_start(self, at: float, run: Run) -> None:
-        awaited = run.stage not in self.known
-        run = Run(run.stage, run.start, run.end, run.succeeds, awaited=awaited)
-        self.flying.setdefault(run.stage, set()).add(run)
-        self.unseen.setdefault(run.stage, []).append(run)
-        self.later(run.end, "end", run)
-        self._ring(at, run.stage)
+    def on_run_start(self, at: float, run: Run) -> None:
+        # A copy, since an abort changes it, and the world is the same for all designs.
+        run = replace(run, is_first_in_stage=run.stage not in self.mirrored_runs)
+        self.runs_in_flight.setdefault(run.stage, set()).add(run)
+        self.new_runs.setdefault(run.stage, []).append(run)
+        self.schedule_event(run.end, "run_end", run)
+        self._send_webhook_event(at, run.stage)
 
-    def on_end(self, at: float, run: Run) -> None:
-        if run.end > at or run not in self.flying.get(run.stage, ()):
+    def on_run_end(self, at: float, run: Run) -> None:
+        if run.end > at or run not in self.runs_in_flight.get(run.stage, ()):
             return
-        self.flying[run.stage].discard(run)
-        if not self.flying[run.stage]:
-            del self.flying[run.stage]
-        if not self.flying and self.hour is not None:
-            self.hour.always_in_flight = False
-        self.figures.run_time += run.end - run.start
-        self._ring(at, run.stage)
+        self.runs_in_flight[run.stage].discard(run)
+        if not self.runs_in_flight[run.stage]:
+            del self.runs_in_flight[run.stage]
+        if not self.runs_in_flight and self.window_counts is not None:
+            self.window_counts.is_always_in_flight = False
+        self.figures.in_flight_seconds += run.end - run.start
+        self._send_webhook_event(at, run.stage)
 
-    def _ring(self, at: float, stage: int) -> None:
-        if self.world.mix.push and self.chance.random() < BELL_ARRIVES:
-            self.later(at + BELL, "bell", stage)
+    def _send_webhook_event(self, at: float, stage: int) -> None:
+        if self.world.mix.has_webhooks and self.rng.random() < WEBHOOK_DELIVERY_RATE:
+            self.schedule_event(at + WEBHOOK_DELAY, "webhook_event", stage)
 
-    def on_bell(self, at: float, stage: int) -> None: ...
+    def on_webhook_event(self, at: float, stage: int) -> None: ...
 
-    def on_look(self, at: float, payload: object) -> None: ...
+    def on_view(self, at: float, payload: tuple[float, float]) -> None: ...
 
-    def on_other(self, at: float, _: None) -> None:
-        self.take(at, "others")
+    def on_other_request(self, at: float, _: None) -> None:
+        self.count_request(at, "other")
 
-    def on_abort(self, at: float, chance: float) -> None:
+    def on_abort(self, at: float, choice: float) -> None:
         runs = [
             run
-            for stage in sorted(self.known)
-            for run in sorted(self.known_runs[stage], key=lambda run: run.start)
+            for stage in sorted(self.mirrored_runs)
+            for run in sorted(self.mirrored_runs[stage], key=lambda run: run.start)
             if run.end > at + 60
         ]
         if not runs:
             return
-        run = runs[int(chance * len(runs))]
+        run = runs[int(choice * len(runs))]
         self.figures.aborts += 1
-        if not self.take(at, "aborts"):
-            self.figures.aborts_refused += 1
+        if not self.count_request(at, "abort"):
+            self.figures.refused_aborts += 1
             return
-        run.end, run.succeeds = min(run.end, at + 10 + 60 * chance), False
-        self.later(run.end, "end", run)
-        self.aborted(run, at)
+        run.end, run.is_success = min(run.end, at + 10 + 60 * choice), False
+        self.schedule_event(run.end, "run_end", run)
+        self.handle_abort(run, at)
 
-    def aborted(self, run: Run, at: float) -> None: ...
+    def handle_abort(self, run: Run, at: float) -> None:
+        """Handle an abort that Northflank has accepted."""
 
-    def ended(self, run: Run, *, is_known: bool) -> None:
-        """Handle the end of a run; `known`: it was mirrored as in flight before."""
+    def handle_run_end(self, run: Run, *, was_in_flight: bool) -> None:
+        """Handle the end of a run; `was_in_flight`: the mirror had it as in flight before."""
 
     def run(self) -> Figures:
-        self.work()
-        self._turn(self.now)
+        self.simulate()
+        self._start_window_counts(self.now)
         return self.figures
 
-    def work(self) -> None:
+    def simulate(self) -> None:
         raise NotImplementedError
 
 
 class ProductSync(Simulation):
     """The sync's own rules: `schedule` for intervals, `rate_budget` for the rate."""
 
-    learns = True
+    has_baselines = True
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self.budget: rules.RateLimitWindow | None = None
-        self.active: dict[int, datetime] = {}
-        self.watched: dict[int, float] = {}  # stage -> until when
-        self.watched_runs: dict[Run, tuple[float, float]] = {}  # until when, when read
-        self.aborting: dict[Run, tuple[float, float]] = {}  # since when, due
-        # The latest successes of each stage, for step baselines; none is known at the start.
+        self.recorded_window: rate_budget.RateLimitWindow | None = None
+        self.last_run_change_at: dict[int, datetime] = {}
+        self.watched_until: dict[int, float] = {}  # by stage
+        self.watched_runs: dict[Run, tuple[float, float]] = {}  # end of the view, last read
+        self.aborting_runs: dict[Run, tuple[float, float]] = {}  # time of the abort, next read
+        # The latest successes of each stage, for step baselines; the mirror has none at the start.
         self.successes: defaultdict[int, deque[Run]] = defaultdict(
             lambda: deque(maxlen=MAX_SAMPLES)
         )
-        self.unread: deque[Run] = deque()  # runs whose detail is due because somebody watches
-        self.next_detail: tuple[float, Run] | None = None  # time and run of the scheduled detail
-        self.followed: dict[int, tuple[float, float, float]] = {}  # last read, next, target
+        self.due_details: deque[Run] = deque()  # for baselines of watched stages
+        self.scheduled_detail: tuple[float, Run] | None = None  # for a baseline: next read, run
+        # Last read, next read, target interval.
+        self.tracked_stages: dict[int, tuple[float, float, float]] = {}
         # The mirror is complete: each stage was read some time ago, and had no change since its
         # last run.
         self.read_at: dict[int, float] = {}
-        rate_per_weight = world.runs_a_second / sum(world.weights)
+        rate_per_weight = world.runs_per_second / sum(world.weights)
         for stage, weight in enumerate(world.weights):
-            self.active[stage] = moment(-self.chance.expovariate(rate_per_weight * weight))
+            quiet_seconds = self.rng.expovariate(rate_per_weight * weight)
+            self.last_run_change_at[stage] = to_datetime(-quiet_seconds)
             self.read_at[stage] = 0.0
-        self.booked = dict.fromkeys(self.read_at, math.inf)
-        self.due: list[tuple[float, int]] = []
-        self.bells: deque[float] = deque()  # times of the events of the last hour
-        self.reads_booked_until = -math.inf
-        self.rung: set[int] = set()  # stages with an event since their last read
-        self.gaps: set[int] = set()  # unread stages
+        self.next_read_at = dict.fromkeys(self.read_at, math.inf)
+        # Next reads by time; an entry that differs from next_read_at is out of date.
+        self.discovery_queue: list[tuple[float, int]] = []
+        self.webhook_event_times: deque[float] = deque()  # of the last hour
+        self.last_webhook_slot = -math.inf
+        self.stages_with_event: set[int] = set()  # a webhook event since their last read
+        self.stages_with_gap: set[int] = set()
         # Catalog lists and release flows: one queue for each kind.
-        self.projects = 1 + math.ceil(world.mix.stages / 10)
-        self.queues = {"catalog": 0.0, "flow": 0.0}
-        self.discovery = 0.0
-        self.planned_at = self.looked_at_all = -math.inf
+        self.catalog_list_count = 1 + math.ceil(world.mix.stages / 10)
+        self.next_read_at_by_kind = {"catalog": 0.0, "flow": 0.0}
+        self.idle_demand = 0.0  # requests per second of the stages that are not tracked
+        self.planned_at = self.idle_planned_at = -math.inf
         self.plan = schedule.make_plan(Demand(), 0.25)
 
-    def facts(self, stage: int) -> StageFacts:
-        watched = self.watched.get(stage, -math.inf) > self.now
+    def make_facts(self, stage: int) -> StageFacts:
+        is_watched = self.watched_until.get(stage, -math.inf) > self.now
         return StageFacts(
             True,
-            len(self.known_runs.get(stage, ())),
-            moment(self.now) if watched else None,
-            self.active.get(stage),
+            len(self.mirrored_runs.get(stage, ())),
+            to_datetime(self.now) if is_watched else None,
+            self.last_run_change_at.get(stage),
         )
 
-    def book(self, stage: int) -> None:
-        facts, now = self.facts(stage), moment(self.now)
-        booked = self.now + LATENCY + self.plan.stage_interval(facts, now).total_seconds()
-        self.booked[stage] = booked
+    def schedule_read(self, stage: int) -> None:
+        facts, now = self.make_facts(stage), to_datetime(self.now)
+        interval = self.plan.stage_interval(facts, now).total_seconds()
+        next_read_at = self.now + RESPONSE_TIME + interval
+        self.next_read_at[stage] = next_read_at
         if schedule.classify(facts, now).is_tracked:
-            self.followed[stage] = self.read_at[stage], booked, schedule.classify(facts, now).value
+            self._track_stage(stage)
         else:
-            self.followed.pop(stage, None)
-            heapq.heappush(self.due, (booked, stage))
+            self.tracked_stages.pop(stage, None)
+            heapq.heappush(self.discovery_queue, (next_read_at, stage))
+
+    def _track_stage(self, stage: int) -> None:
+        target = schedule.classify(self.make_facts(stage), to_datetime(self.now)).value
+        self.tracked_stages[stage] = self.read_at[stage], self.next_read_at[stage], target
 
     # Events that change a stage's class
 
-    def on_look(self, at: float, payload: object) -> None:
-        chance, lasts = payload  # type: ignore[misc]
-        stages = sorted(self.known)
-        if chance < 0.75 and stages:
-            stage = stages[int(chance / 0.75 * len(stages))]
-            if int(chance * 1000) % 2:
-                run = min(self.known_runs[stage], key=lambda run: run.start)
-                self.watched_runs[run] = at + lasts, -math.inf
-                self._wonder(stage)
+    def on_view(self, at: float, payload: tuple[float, float]) -> None:
+        choice, duration = payload
+        stages = sorted(self.mirrored_runs)
+        if choice < 0.75 and stages:
+            stage = stages[int(choice / 0.75 * len(stages))]
+            if int(choice * 1000) % 2:
+                run = min(self.mirrored_runs[stage], key=lambda run: run.start)
+                self.watched_runs[run] = at + duration, -math.inf
+                self._request_details(stage)
                 return
         else:
-            stage = int(chance * 1e6) % self.world.mix.stages
-        until = at + lasts + schedule.WATCHED_FOR.total_seconds()
-        self.watched[stage] = until
-        self.later(until, "unlook", stage)
-        self._hurry(stage)
+            stage = int(choice * 1e6) % self.world.mix.stages
+        until = at + duration + schedule.WATCHED_FOR.total_seconds()
+        self.watched_until[stage] = until
+        self.schedule_event(until, "view_end", stage)
+        self._track_stage(stage)
 
-    def on_unlook(self, at: float, stage: int) -> None:
-        if self.watched.get(stage, math.inf) <= at:
-            del self.watched[stage]
-            self.book(stage)
+    def on_view_end(self, at: float, stage: int) -> None:
+        if self.watched_until.get(stage, math.inf) <= at:
+            del self.watched_until[stage]
+            self.schedule_read(stage)
 
-    def _hurry(self, stage: int) -> None:
-        facts, now = self.facts(stage), moment(self.now)
-        target = schedule.classify(facts, now).value
-        self.followed[stage] = self.read_at[stage], self.booked[stage], target
-
-    def on_bell(self, at: float, stage: int) -> None:
-        self.bells.append(at)
-        # Tracked, and before stages that are only due; spaced as in webhook_events.py.
-        rate = rules.compute(self.budget, RESERVE, moment(at)).requests_per_second * BELL_SHARE
-        gap = min(1 / max(rate, 1e-6), 300.0)
-        turn = max(self.reads_booked_until, at - gap * IN_A_ROW) + gap
-        booked = self.booked[stage]
-        if booked <= max(turn, at) and (stage in self.known or stage in self.rung):
+    def on_webhook_event(self, at: float, stage: int) -> None:
+        self.webhook_event_times.append(at)
+        # Tracked, and before stages that are only due; spaced as in sync/webhooks/events.py.
+        read_budget = rate_budget.compute(self.recorded_window, RESERVE, to_datetime(at))
+        rate = read_budget.requests_per_second * RATE_SHARE
+        spacing = min(1 / max(rate, 1e-6), MAX_SPACING.total_seconds())
+        slot = max(self.last_webhook_slot, at - spacing * MAX_BURST) + spacing
+        due_at = max(slot, at)
+        is_tracked = stage in self.mirrored_runs or stage in self.stages_with_event
+        if self.next_read_at[stage] <= due_at and is_tracked:
             return
-        self.reads_booked_until = turn
-        self.booked[stage] = min(booked, max(turn, at))
-        self.rung.add(stage)
-        self._hurry(stage)
+        self.last_webhook_slot = slot
+        self.next_read_at[stage] = min(self.next_read_at[stage], due_at)
+        self.stages_with_event.add(stage)
+        self._track_stage(stage)
 
-    def aborted(self, run: Run, at: float) -> None:
-        self._heard(at, refused=False)
-        self.aborting[run] = at, at + schedule.aborting_interval(timedelta()).total_seconds()
+    def handle_abort(self, run: Run, at: float) -> None:
+        self._record_response(at, is_accepted=True)
+        interval = schedule.aborting_interval(timedelta()).total_seconds()
+        self.aborting_runs[run] = at, at + interval
 
     # Typical durations: the rules of sync/baselines.py
 
-    def _knows_steps(self, stage: int) -> bool:
-        return sum(run.read for run in self.successes[stage]) >= MIN_SAMPLES
+    def _has_step_baseline(self, stage: int) -> bool:
+        return sum(run.has_detail for run in self.successes[stage]) >= MIN_SAMPLES
 
-    def ended(self, run: Run, *, is_known: bool) -> None:
-        if run.succeeds and self.learns:
+    def handle_run_end(self, run: Run, *, was_in_flight: bool) -> None:
+        if run.is_success and self.has_baselines:
             self.successes[run.stage].append(run)
-            self._learn(run.stage)
+            self._update_baseline(run.stage)
 
-    def _learn(self, stage: int) -> None:
-        if self._knows_steps(stage):
-            self.figures.observed_at.setdefault(stage, self.now)
+    def _update_baseline(self, stage: int) -> None:
+        if self._has_step_baseline(stage):
+            self.figures.baseline_at.setdefault(stage, self.now)
 
-    def _wonder(self, stage: int) -> None:
-        """Make the details for a stage's baseline due, because somebody watches it."""
-        if len(self.successes[stage]) >= MIN_SAMPLES and not self._knows_steps(stage):
+    def _request_details(self, stage: int) -> None:
+        """Make due as many details of a stage's latest successes as its step baseline needs."""
+        if len(self.successes[stage]) >= MIN_SAMPLES and not self._has_step_baseline(stage):
             latest = list(self.successes[stage])[-MIN_SAMPLES:]
-            self.unread += [run for run in latest if not run.read and run not in self.unread]
+            self.due_details += [
+                run for run in latest if not run.has_detail and run not in self.due_details
+            ]
 
-    def book_detail(self, spend: rules.ReadBudget) -> bool:
-        """Schedule the next detail without a viewer; return whether one is scheduled."""
-        if self.next_detail is None and (run := self._choose_detail()) is not None:
-            wait = schedule.baseline_interval(spend.requests_per_second).total_seconds()
-            self.next_detail = self.now + wait, run
-        return self.next_detail is not None
+    def schedule_next_detail(self, read_budget: rate_budget.ReadBudget) -> bool:
+        """Schedule one success's detail unless one is scheduled; return if one is now."""
+        if self.scheduled_detail is None and (run := self._choose_detail()) is not None:
+            interval = schedule.baseline_interval(read_budget.requests_per_second).total_seconds()
+            self.scheduled_detail = self.now + interval, run
+        return self.scheduled_detail is not None
 
     def _choose_detail(self) -> Run | None:
-        late = {
+        overdue_stages = {
             stage
-            for stage, runs in self.known_runs.items()
+            for stage, runs in self.mirrored_runs.items()
             if any(run.start + OVERDUE_AFTER <= self.now for run in runs)
         }
-        wanting = [
+        candidates = [
             (
-                stage not in late,
-                stage in self.figures.observed_at,
-                -sum(run.read for run in successes),
+                stage not in overdue_stages,
+                stage in self.figures.baseline_at,
+                -sum(run.has_detail for run in successes),
                 successes[-1].end,
                 stage,
             )
             for stage, successes in self.successes.items()
-            if len(successes) >= MIN_SAMPLES and not self._knows_steps(stage)
+            if len(successes) >= MIN_SAMPLES and not self._has_step_baseline(stage)
         ]
-        if not wanting:
+        if not candidates:
             return None
-        successes = self.successes[min(wanting)[-1]]
-        return next(run for run in reversed(successes) if not run.read)
+        successes = self.successes[min(candidates)[-1]]
+        return next(run for run in reversed(successes) if not run.has_detail)
 
-    def read_details(self, slots: int) -> int:
+    def read_due_details(self, slots: int) -> int:
         """Read due details with the free slots; return how many slots are left."""
-        while self.unread and slots:
+        while self.due_details and slots:
             slots -= 1
-            if not self.ask():
+            if not self.send_request():
                 break
-            self._read_detail(self.unread.popleft())
-        if self.next_detail is not None and self.next_detail[0] <= self.now and slots:
+            self._mirror_baseline_detail(self.due_details.popleft())
+        if self.scheduled_detail is not None and self.scheduled_detail[0] <= self.now and slots:
             slots -= 1
-            _, run = self.next_detail
-            if self.ask():
-                self._read_detail(run)
-            self.next_detail = None
+            _, run = self.scheduled_detail
+            if self.send_request():
+                self._mirror_baseline_detail(run)
+            self.scheduled_detail = None
         return slots
 
-    def _read_detail(self, run: Run) -> None:
-        run.read = True
-        self.figures.details += 1
-        self._learn(run.stage)
+    def _mirror_baseline_detail(self, run: Run) -> None:
+        run.has_detail = True
+        self.figures.baseline_details += 1
+        self._update_baseline(run.stage)
 
     # Requests
 
-    def _heard(self, at: float, *, refused: bool) -> None:
-        window, now = self.window, moment(at)
+    def _record_response(self, at: float, *, is_accepted: bool) -> None:
+        window, now = self.account_window, to_datetime(at)
         rate_limit = RateLimit(
             LIMIT, max(LIMIT - window.request_count, 0), window.seconds_until_reset(at)
         )
-        self.budget = rules.after_response(self.budget, rate_limit, RESERVE, now)
-        if refused:
-            self.budget = rules.after_rate_limited(self.budget, rate_limit.reset_seconds, now)
+        recorded_window = rate_budget.after_response(self.recorded_window, rate_limit, RESERVE, now)
+        if not is_accepted:
+            recorded_window = rate_budget.after_rate_limited(
+                recorded_window, rate_limit.reset_seconds, now
+            )
+        self.recorded_window = recorded_window
 
-    def ask(self, caller: str = "ours") -> bool:
-        taken = self.take(self.now, caller)
-        self._heard(self.now, refused=not taken)
-        self.figures.refused_ours += not taken
-        return taken
+    def compute_budget(self) -> rate_budget.ReadBudget:
+        return rate_budget.compute(self.recorded_window, RESERVE, to_datetime(self.now))
 
-    def read(self, stage: int) -> None:
-        if self.ask():
-            self.rung.discard(stage)
-            self.gaps.discard(stage)
-            self.read_at[stage] = self.now
-            if self.see(stage, self.now):
-                self.active[stage] = moment(self.now)
-        self.book(stage)
+    def send_request(self, purpose: str = "read") -> bool:
+        """Send a request of the sync and return whether it is within the limit."""
+        is_accepted = self.count_request(self.now, purpose)
+        self._record_response(self.now, is_accepted=is_accepted)
+        return is_accepted
 
-    def follow_abort(self, run: Run) -> None:
-        if not self.ask("aborts"):
+    def read_stage(self, stage: int) -> None:
+        if self.send_request():
+            self.stages_with_event.discard(stage)
+            self._mirror_read(stage)
+        self.schedule_read(stage)
+
+    def _mirror_read(self, stage: int) -> None:
+        self.stages_with_gap.discard(stage)
+        self.read_at[stage] = self.now
+        if self.mirror_stage(stage, self.now):
+            self.last_run_change_at[stage] = to_datetime(self.now)
+
+    def read_aborting_run(self, run: Run) -> None:
+        if not self.send_request("abort"):
             return
-        since, _ = self.aborting[run]
+        aborted_at, _ = self.aborting_runs[run]
         if run.end <= self.now:
-            del self.aborting[run]
-            self.on_bell(self.now, run.stage)  # the detail shows the end; the list is read next
+            del self.aborting_runs[run]
+            # The detail shows the end; the list is read next.
+            self.on_webhook_event(self.now, run.stage)
             return
-        wait = schedule.aborting_interval(timedelta(seconds=self.now - since)).total_seconds()
-        self.aborting[run] = since, self.now + wait
+        elapsed = timedelta(seconds=self.now - aborted_at)
+        interval = schedule.aborting_interval(elapsed).total_seconds()
+        self.aborting_runs[run] = aborted_at, self.now + interval
 
-    def replan(self, spend: rules.ReadBudget) -> None:
-        now = moment(self.now)
-        first = self.looked_at_all == -math.inf
-        if self.now - self.looked_at_all > REPLAN_ALL:
-            self.looked_at_all = self.now
-            self.discovery, rebooked = 0.0, []
-            for stage in range(self.world.mix.stages):
-                if stage in self.followed:
-                    continue
-                facts = self.facts(stage)
-                self.discovery += 1 / schedule.classify(facts, now).value
-                interval = self.plan.stage_interval(facts, now).total_seconds()
-                self.booked[stage] = min(self.booked[stage], self.read_at[stage] + interval)
-                rebooked.append((self.booked[stage], stage))
-            heapq.heapify(rebooked)
-            self.due = rebooked
-        following = sum(
-            1 / interval
-            for stage, (_, _, interval) in self.followed.items()
-            if stage in self.known or stage not in self.rung  # webhook events have their own share
+    def plan_reads(self, read_budget: rate_budget.ReadBudget) -> None:
+        now = to_datetime(self.now)
+        is_first_plan = self.idle_planned_at == -math.inf
+        if self.now - self.idle_planned_at > IDLE_PLAN_INTERVAL:
+            self._plan_idle_stages(now)
+        tracking = sum(
+            1 / target
+            for stage, (_, _, target) in self.tracked_stages.items()
+            # Reads that webhook events cause have their own share.
+            if stage in self.mirrored_runs or stage not in self.stages_with_event
         )
         self.watched_runs = {
-            run: (until, last)
-            for run, (until, last) in self.watched_runs.items()
-            if until > self.now and run in self.known_runs.get(run.stage, ())
+            run: (until, read_at)
+            for run, (until, read_at) in self.watched_runs.items()
+            if until > self.now and run in self.mirrored_runs.get(run.stage, ())
         }
-        following += len(self.watched_runs) / schedule.StageClass.WATCHED.value
-        lists = self.projects / schedule.CATALOG_INTERVAL.total_seconds()
+        tracking += len(self.watched_runs) / schedule.StageClass.WATCHED.value
+        lists = self.catalog_list_count / schedule.CATALOG_INTERVAL.total_seconds()
         flows = self.world.mix.stages / schedule.FLOW_INTERVAL.total_seconds()
-        while self.bells and self.bells[0] < self.now - HOUR:
-            self.bells.popleft()
+        while self.webhook_event_times and self.webhook_event_times[0] < self.now - HOUR:
+            self.webhook_event_times.popleft()
         # The sync counts ended runs; each has an event at its start and its end.
-        rung = schedule.WEBHOOK_READS_PER_RUN * len(self.bells) / 2 / HOUR
-        learning = self.learns and self.book_detail(spend)
-        discovery = self.discovery + lists + flows
-        unread = bool(self.gaps)
+        ended_runs = len(self.webhook_event_times) / 2
         demand = Demand(
-            following, discovery, webhook_reads=rung, has_baseline_reads=learning, has_gaps=unread
+            tracking,
+            self.idle_demand + lists + flows,
+            webhook_reads=schedule.WEBHOOK_READS_PER_RUN * ended_runs / HOUR,
+            has_baseline_reads=self.has_baselines and self.schedule_next_detail(read_budget),
+            has_gaps=bool(self.stages_with_gap),
         )
         self.plan = schedule.make_plan(
-            demand, spend.requests_per_second, webhook_alive=self.world.mix.push
+            demand, read_budget.requests_per_second, webhook_alive=self.world.mix.has_webhooks
         )
         self.planned_at = self.now
-        if first:
+        if is_first_plan:
             for stage in self.read_at:
-                interval = self.plan.stage_interval(self.facts(stage), now).total_seconds()
-                self.booked[stage] = self.chance.random() * interval
-                self.read_at[stage] = self.booked[stage] - interval
-            self.due = sorted((booked, stage) for stage, booked in self.booked.items())
+                interval = self.plan.stage_interval(self.make_facts(stage), now).total_seconds()
+                self.next_read_at[stage] = self.rng.random() * interval
+                self.read_at[stage] = self.next_read_at[stage] - interval
+            self.discovery_queue = sorted((at, stage) for stage, at in self.next_read_at.items())
 
-    def work(self) -> None:
-        self._work()
-        self.figures.teaching = sum(
+    def _plan_idle_stages(self, now: datetime) -> None:
+        """Sum up the demand of all stages that are not tracked, and reschedule them."""
+        self.idle_planned_at = self.now
+        self.idle_demand, queue = 0.0, []
+        for stage in range(self.world.mix.stages):
+            if stage in self.tracked_stages:
+                continue
+            facts = self.make_facts(stage)
+            self.idle_demand += 1 / schedule.classify(facts, now).value
+            interval = self.plan.stage_interval(facts, now).total_seconds()
+            self.next_read_at[stage] = min(self.next_read_at[stage], self.read_at[stage] + interval)
+            queue.append((self.next_read_at[stage], stage))
+        heapq.heapify(queue)
+        self.discovery_queue = queue
+
+    def simulate(self) -> None:
+        self._run_worker()
+        self.figures.baseline_candidates = sum(
             len(successes) >= MIN_SAMPLES for successes in self.successes.values()
         )
 
-    def _work(self) -> None:
+    def _run_worker(self) -> None:
         while self.now < self.world.end:
-            wake = self._tick()
-            soonest = min(max(wake, self.now + TICK), self.now + 30)
+            wake_at = self._limit_sleep(self._tick())
             # Events meanwhile may make something due.
-            while self.next_event() < soonest and self._quiet_until(soonest):
+            while self.next_event_at < wake_at and self._process_other_request(wake_at):
                 pass
-            ahead = math.ceil(soonest / TICK) * TICK
-            self.happen(ahead)
+            self.process_events(math.ceil(wake_at / TICK_INTERVAL) * TICK_INTERVAL)
 
-    def _quiet_until(self, soonest: float) -> bool:
-        """Process requests of others; False: one of ours comes first."""
-        events = self.world.events
-        if self._next < len(events) and events[self._next][2] == "other":
-            at = events[self._next][0]
-            if at < soonest and (not self._later or self._later[0][0] > at):
-                self.happen(at)
+    def _limit_sleep(self, wake_at: float) -> float:
+        return min(max(wake_at, self.now + TICK_INTERVAL), self.now + 30)
+
+    def _process_other_request(self, before: float) -> bool:
+        """Process the next event if it is a request of others; return whether it was one."""
+        events, scheduled = self.world.events, self._scheduled_events
+        if self._next_index < len(events) and events[self._next_index][2] == "other_request":
+            at = events[self._next_index][0]
+            if at < before and (not scheduled or scheduled[0][0] > at):
+                self.process_events(at)
                 return True
         return False
 
     def _tick(self) -> float:  # noqa: PLR0912 - the worker's tick in one piece
         """Read what is due, within the budget; return the time of the next tick."""
-        spend = rules.compute(self.budget, RESERVE, moment(self.now))
-        if spend.backoff_until is not None:
-            return (spend.backoff_until - EPOCH).total_seconds()
-        if not spend.may_reconcile_aborts:
+        read_budget = self.compute_budget()
+        if read_budget.backoff_until is not None:
+            return (read_budget.backoff_until - EPOCH).total_seconds()
+        if not read_budget.may_reconcile_aborts:
             return self.now + 5
-        wake = self.now + 5
-        slots = AT_ONCE
-        for run, (_, due) in list(self.aborting.items()):
-            if due <= self.now and slots:
+        wake_at = self.now + 5
+        slots = MAX_CONCURRENT_READS
+        for run, (_, next_read_at) in list(self.aborting_runs.items()):
+            if next_read_at <= self.now and slots:
                 slots -= 1
-                self.follow_abort(run)
-            elif due < wake:
-                wake = due
-        slots = min(slots, spend.requests // A_READING) if spend.may_read else 0
+                self.read_aborting_run(run)
+            elif next_read_at < wake_at:
+                wake_at = next_read_at
+        slots = (
+            min(slots, read_budget.requests // MAX_REQUESTS_PER_READ) if read_budget.may_read else 0
+        )
         if slots <= 0:
-            return min(wake, self.now + TICK)
-        slots = self.read_details(slots)
+            return min(wake_at, self.now + TICK_INTERVAL)
+        slots = self.read_due_details(slots)
         if not slots:
-            return self.now + TICK
-        if self.now - self.planned_at >= PLAN_EVERY:
-            self.replan(spend)
-        factor, watched = self.plan.tracking, self.plan.watched_interval.total_seconds()
-        for run, (until, last) in list(self.watched_runs.items()):
-            if last + watched <= self.now and slots:
+            return self.now + TICK_INTERVAL
+        if self.now - self.planned_at >= PLAN_INTERVAL:
+            self.plan_reads(read_budget)
+        watched_interval = self.plan.watched_interval.total_seconds()
+        for run, (until, read_at) in list(self.watched_runs.items()):
+            if read_at + watched_interval <= self.now and slots:
                 slots -= 1
                 self.watched_runs[run] = until, self.now
-                if self.ask():
-                    run.read = True
-                    self.see_run(run, self.now)
+                if self.send_request():
+                    run.has_detail = True
+                    self.mirror_detail(run, self.now)
             else:
-                wake = min(wake, last + watched)
-        due = []
-        for stage, (last, booked, target) in self.followed.items():
-            at = min(booked, last + target * factor)
-            if at <= self.now:
-                due.append((at, stage))
-            elif at < wake:
-                wake = at
-        due.sort()
-        for _, stage in due[:slots]:
-            self.read(stage)
-        slots -= len(due[:slots])
+                wake_at = min(wake_at, read_at + watched_interval)
+        due_stages = []
+        for stage, (read_at, next_read_at, target) in self.tracked_stages.items():
+            due_at = min(next_read_at, read_at + target * self.plan.tracking)
+            if due_at <= self.now:
+                due_stages.append((due_at, stage))
+            elif due_at < wake_at:
+                wake_at = due_at
+        due_stages.sort()
+        for _, stage in due_stages[:slots]:
+            self.read_stage(stage)
+        slots -= len(due_stages[:slots])
         if not slots:
-            return self.now + TICK
-        if not spend.may_discover:
-            return min(wake, self.now + 2.0)
-        for kind, period in (
-            ("catalog", schedule.CATALOG_INTERVAL / self.projects),
+            return self.now + TICK_INTERVAL
+        if not read_budget.may_discover:
+            return min(wake_at, self.now + 2.0)
+        for kind, interval in (
+            ("catalog", schedule.CATALOG_INTERVAL / self.catalog_list_count),
             ("flow", schedule.FLOW_INTERVAL / self.world.mix.stages),
         ):
-            if self.queues[kind] <= self.now and slots:
+            if self.next_read_at_by_kind[kind] <= self.now and slots:
                 slots -= 1
-                self.ask()
-                every = period.total_seconds() * self.plan.discovery
-                self.queues[kind] = max(self.queues[kind], self.now - HOUR) + every
-        while self.due:
-            booked, stage = self.due[0]
-            if booked > self.now:
-                return min(wake, booked)
+                self.send_request()
+                self.next_read_at_by_kind[kind] = (
+                    max(self.next_read_at_by_kind[kind], self.now - HOUR)
+                    + interval.total_seconds() * self.plan.discovery
+                )
+        while self.discovery_queue:
+            next_read_at, stage = self.discovery_queue[0]
+            if next_read_at > self.now:
+                return min(wake_at, next_read_at)
             if not slots:
-                return self.now + TICK
-            heapq.heappop(self.due)
-            if booked == self.booked[stage] and stage not in self.followed:
+                return self.now + TICK_INTERVAL
+            heapq.heappop(self.discovery_queue)
+            if next_read_at == self.next_read_at[stage] and stage not in self.tracked_stages:
                 slots -= 1
-                self.read(stage)
-        return wake
+                self.read_stage(stage)
+        return wake_at
 
 
-class WithoutLearning(ProductSync):
+class WithoutBaselines(ProductSync):
     """The same without reads for baselines, to measure their cost."""
 
-    learns = False
+    has_baselines = False
 
 
-class AsTheyEnd(ProductSync):
-    """The same, but details are read when a run succeeds, if few are known, or is overdue."""
+class DetailsAtRunEnd(ProductSync):
+    """The same, but details are read at once when a run succeeds or is overdue."""
 
-    def ended(self, run: Run, *, is_known: bool) -> None:
-        if is_known and run.succeeds and not run.read and not self._knows_steps(run.stage):
-            self.unread.append(run)
-        super().ended(run, is_known=is_known)
+    def handle_run_end(self, run: Run, *, was_in_flight: bool) -> None:
+        needs_detail = run.is_success and not run.has_detail
+        if was_in_flight and needs_detail and not self._has_step_baseline(run.stage):
+            self.due_details.append(run)
+        super().handle_run_end(run, was_in_flight=was_in_flight)
 
-    def on_start(self, at: float, run: Run) -> None:
-        super().on_start(at, run)
-        self.later(run.start + OVERDUE_AFTER, "overdue", run.stage)
+    def on_run_start(self, at: float, run: Run) -> None:
+        super().on_run_start(at, run)
+        self.schedule_event(run.start + OVERDUE_AFTER, "run_overdue", run.stage)
 
-    def on_overdue(self, at: float, stage: int) -> None:
-        if any(run.start + OVERDUE_AFTER <= at for run in self.known_runs.get(stage, ())):
-            self._wonder(stage)
+    def on_run_overdue(self, at: float, stage: int) -> None:
+        if any(run.start + OVERDUE_AFTER <= at for run in self.mirrored_runs.get(stage, ())):
+            self._request_details(stage)
 
-    def book_detail(self, spend: rules.ReadBudget) -> bool:
+    def schedule_next_detail(self, read_budget: rate_budget.ReadBudget) -> bool:
         return False
 
 
 class ColdStart(ProductSync):
-    """The same with an outdated mirror at noon: it is new, or was not updated for hours.
+    """The same, started at noon with a mirror that is new or was not updated for hours.
 
-    `known_after`, `production_after` and `read_after` are seconds from then on.
+    `in_flight_read_after`, `production_read_after` and `all_read_after` are seconds from then on.
     """
 
-    learns = False
-    noon = DAY / 2
+    has_baselines = False
+    start_at = DAY / 2  # by day, when most is in flight
 
     def __init__(self, world: World, outage: float | None) -> None:
         super().__init__(world)
         self.outage = outage  # seconds without updates; None: the database is new
-        self.width = FIRST_AT_ONCE
-        self.undefined = 0  # stages whose release flow is unread
-        self.unlisted = 0  # catalog lists, which are read first
-        self.awaited: set[int] = set()  # stages in flight at noon and unread since
-        self.unread_count = self.unread_in_flight_count = (
-            0  # number of unread stages, and of those in flight
-        )
+        self.first_read_limit = INITIAL_FIRST_READS
+        self.unread_flow_count = 0
+        self.unread_list_count = 0  # catalog lists, which are read first
+        self.unread_in_flight: set[int] = set()  # stages in flight at the start and unread since
+        # Of stages, at the start.
+        self.unread_count = self.unread_in_flight_count = 0
         self.estimate_seconds: float | None = None
-        self.known_after: float | None = None
-        self.production_after: float | None = None
-        self.read_after: float | None = None
+        self.in_flight_read_after: float | None = None
+        self.production_read_after: float | None = None
+        self.all_read_after: float | None = None
 
-    def work(self) -> None:
+    def simulate(self) -> None:
         end = self.world.end
-        self.world.days = (self.noon - (self.outage or self.noon)) / DAY
-        self._work()
+        self.world.days = (self.start_at - (self.outage or self.start_at)) / DAY
+        self._run_worker()
         self.world.days = end / DAY
-        self.happen(self.noon)
-        self._start_unread()
-        while self.now < end and self.read_after is None:
-            wake = self._tick()
-            self.happen(math.ceil(min(max(wake, self.now + TICK), self.now + 30) / TICK) * TICK)
+        self.process_events(self.start_at)
+        self._queue_first_reads()
+        while self.now < end and self.all_read_after is None:
+            wake_at = self._limit_sleep(self._tick())
+            self.process_events(math.ceil(wake_at / TICK_INTERVAL) * TICK_INTERVAL)
 
-    def _start_unread(self) -> None:
-        gaps = (self._gap(stage) for stage in range(self.world.mix.stages))
+    def _queue_first_reads(self) -> None:
+        names = schedule.FIRST_READ_ORDER
         order = schedule.order_first_reads(
-            (schedule.StageRef(stage, schedule.FIRST_READ_ORDER[stage % 3], stage // 30), gap)
-            for stage, gap in enumerate(gaps)
+            (schedule.StageRef(stage, names[stage % 3], stage // 30), self._find_gap(stage))
+            for stage in range(self.world.mix.stages)
         )
-        self.order, self.gaps = deque(order), set(order)
-        self.awaited = self.gaps & set(self.flying)
-        self.unread_count, self.unread_in_flight_count = len(self.gaps), len(self.awaited)
+        self.first_reads, self.stages_with_gap = deque(order), set(order)
+        self.unread_in_flight = self.stages_with_gap & set(self.runs_in_flight)
+        self.unread_count = len(self.stages_with_gap)
+        self.unread_in_flight_count = len(self.unread_in_flight)
         if self.outage is None:
-            self.undefined, self.unlisted = len(order), self.projects
-            self.looked_at_all = self.now
+            self.unread_flow_count = len(order)
+            self.unread_list_count = self.catalog_list_count
+            self.idle_planned_at = self.now
             self.read_at = dict.fromkeys(self.read_at, self.now)
-            self.discovery = len(order) / schedule.StageClass.RECENT.value
-        for rank, stage in enumerate(order):
-            self.booked[stage] = self.now + rank * 1e-6
-        self.due = sorted((booked, stage) for stage, booked in self.booked.items())
+            self.idle_demand = len(order) / schedule.StageClass.RECENT.value
+        for position, stage in enumerate(order):
+            self.next_read_at[stage] = self.now + position * 1e-6
+        self.discovery_queue = sorted((at, stage) for stage, at in self.next_read_at.items())
         self.planned_at = -math.inf
-        self._ahead()  # every answer contains the window
-        spend = rules.compute(self.budget, RESERVE, moment(self.now))
-        self.estimate_seconds = schedule.estimate_seconds(len(order) + self.unlisted, spend, LIMIT)
+        self._send_first_read()  # the estimate needs the window, which every response contains
+        self.estimate_seconds = schedule.estimate_seconds(
+            len(order) + self.unread_list_count, self.compute_budget(), LIMIT
+        )
 
-    def _gap(self, stage: int) -> schedule.Gap | None:
+    def _find_gap(self, stage: int) -> schedule.Gap | None:
         if self.outage is None:
             return schedule.Gap.UNREAD
-        read_at, promised = self.read_at[stage], self.booked[stage]
-        known = StageKnown(True, moment(read_at), moment(min(promised, self.world.end)))
-        return schedule.find_gap(known, moment(self.now))
+        synced_at = to_datetime(self.read_at[stage])
+        fresh_until = to_datetime(min(self.next_read_at[stage], self.world.end))
+        read_state = StageReadState(True, synced_at, fresh_until)
+        return schedule.find_gap(read_state, to_datetime(self.now))
 
-    def _ahead(self) -> bool:
-        taken = self.ask()
-        assert self.budget is not None
-        self.budget = replace(self.budget, burst=max(self.budget.burst - 1, 0.0))
-        return taken
+    def _send_first_read(self) -> bool:
+        """Send a request ahead of the even rate and return whether it is within the limit."""
+        is_accepted = self.send_request()
+        assert self.recorded_window is not None
+        self.recorded_window = rate_budget.exclude_from_burst(self.recorded_window, 1)
+        return is_accepted
 
     def _tick(self) -> float:
-        if self.now < self.noon:
+        if self.now < self.start_at:
             return super()._tick()
-        spend = rules.compute(self.budget, RESERVE, moment(self.now))
-        waits = bool(self.gaps) and spend.backoff_until is None
-        if waits and (most := min(spend.first_read_requests // A_FIRST_READING, self.width)) > 0:
-            # A slot sends again as soon as it has its answer, possibly in the same tick.
-            for _ in range(min(int(most * TICK / LATENCY), spend.first_read_requests)):
-                if self.unlisted:
-                    self.unlisted -= 1
-                    self._ahead()
+        read_budget = self.compute_budget()
+        has_first_reads = bool(self.stages_with_gap) and read_budget.backoff_until is None
+        limit = min(
+            read_budget.first_read_requests // MAX_REQUESTS_PER_FIRST_READ, self.first_read_limit
+        )
+        if has_first_reads and limit > 0:
+            # A slot sends again as soon as it has its response, possibly in the same tick.
+            reads_per_tick = int(limit * TICK_INTERVAL / RESPONSE_TIME)
+            for _ in range(min(reads_per_tick, read_budget.first_read_requests)):
+                if self.unread_list_count:
+                    self.unread_list_count -= 1
+                    self._send_first_read()
                     continue
-                while self.order and self.order[0] not in self.gaps:
-                    self.order.popleft()
-                if not self.order or not self._ahead():
+                while self.first_reads and self.first_reads[0] not in self.stages_with_gap:
+                    self.first_reads.popleft()
+                if not self.first_reads or not self._send_first_read():
                     break
-                self._first(self.order.popleft())
-            self.width = min(self.width + most, MOST_AT_ONCE)
-            self._look()
-            return self.now + TICK
-        if self.unlisted:
-            if spend.may_discover and waits:
-                self.unlisted -= 1
-                self.ask()
-            return self.now + TICK
-        wake = super()._tick()
-        spend = rules.compute(self.budget, RESERVE, moment(self.now))
-        if not self.gaps and self.undefined and spend.may_discover:
-            self.undefined -= 1
-            self.ask()
-        self._look()
-        return self.now + TICK if self.gaps else wake
+                stage = self.first_reads.popleft()
+                self._mirror_read(stage)
+                self.schedule_read(stage)
+            self.first_read_limit = min(self.first_read_limit + limit, MAX_FIRST_READS)
+            self._record_progress()
+            return self.now + TICK_INTERVAL
+        if self.unread_list_count:
+            if read_budget.may_discover and has_first_reads:
+                self.unread_list_count -= 1
+                self.send_request()
+            return self.now + TICK_INTERVAL
+        wake_at = super()._tick()
+        may_discover = self.compute_budget().may_discover
+        if not self.stages_with_gap and self.unread_flow_count and may_discover:
+            self.unread_flow_count -= 1
+            self.send_request()
+        self._record_progress()
+        return self.now + TICK_INTERVAL if self.stages_with_gap else wake_at
 
-    def _first(self, stage: int) -> None:
-        self.gaps.discard(stage)
-        self.read_at[stage] = self.now
-        if self.see(stage, self.now):
-            self.active[stage] = moment(self.now)
-        self.book(stage)
-
-    def _look(self) -> None:
-        after = self.now - self.noon + LATENCY
-        self.awaited &= self.gaps & set(self.flying)
-        if not self.awaited and self.known_after is None:
-            self.known_after = after
-        if self.production_after is None and not any(stage % 3 == 0 for stage in self.gaps):
-            self.production_after = after
-        if not self.gaps and self.read_after is None:
-            self.read_after = after
+    def _record_progress(self) -> None:
+        elapsed = self.now - self.start_at + RESPONSE_TIME
+        self.unread_in_flight &= self.stages_with_gap & set(self.runs_in_flight)
+        if not self.unread_in_flight and self.in_flight_read_after is None:
+            self.in_flight_read_after = elapsed
+        if self.production_read_after is None and all(stage % 3 for stage in self.stages_with_gap):
+            self.production_read_after = elapsed
+        if not self.stages_with_gap and self.all_read_after is None:
+            self.all_read_after = elapsed
 
 
 @dataclass(frozen=True)
-class StageKnown:
+class StageReadState:
     has_flow: bool | None
     synced_at: datetime | None
     fresh_until: datetime | None
@@ -726,46 +778,43 @@ class StageKnown:
 
 
 class FixedInterval(Simulation):
-    """Every stage once a minute; refused reads are tried again the next time."""
+    """Every stage once a minute; a refused read is repeated a minute later."""
 
-    every = 60.0
+    interval = 60.0  # seconds
 
-    def work(self) -> None:
+    def simulate(self) -> None:
         stages = self.world.mix.stages
         while self.now < self.world.end:
             for stage in range(stages):
-                self.happen(self.now + self.every / stages)
-                if self.take(self.now, "ours"):
-                    self.see(stage, self.now)
-                else:
-                    self.figures.refused_ours += 1
+                self.process_events(self.now + self.interval / stages)
+                if self.count_request(self.now, "read"):
+                    self.mirror_stage(stage, self.now)
 
 
-class OnView(Simulation):
+class ReadOnView(Simulation):
     """Each open page reads Northflank at each refresh; nothing else is read."""
 
-    every = 15.0
+    interval = 15.0  # seconds between two refreshes
 
-    def work(self) -> None:
-        pages = [0] * VIEWERS
+    def simulate(self) -> None:
+        viewed_stages = [0] * VIEWERS
         while self.now < self.world.end:
-            people = VIEWERS if by_day(self.now) else 2
-            for client in range(people):
-                self.happen(self.now + self.every / people)
-                if self.chance.random() < self.every / 300:  # a different page every five minutes
-                    flying = sorted(self.flying)
-                    anywhere = self.chance.randrange(self.world.mix.stages)
-                    pages[client] = self.chance.choice(flying) if flying else anywhere
-                if self.take(self.now, "ours"):
-                    self.see(pages[client], self.now)
-                else:
-                    self.figures.refused_ours += 1
+            viewers = VIEWERS if is_daytime(self.now) else 2
+            for viewer in range(viewers):
+                self.process_events(self.now + self.interval / viewers)
+                # A different page every five minutes.
+                if self.rng.random() < self.interval / 300:
+                    in_flight = sorted(self.runs_in_flight)
+                    any_stage = self.rng.randrange(self.world.mix.stages)
+                    viewed_stages[viewer] = self.rng.choice(in_flight) if in_flight else any_stage
+                if self.count_request(self.now, "read"):
+                    self.mirror_stage(viewed_stages[viewer], self.now)
 
 
 DESIGNS: dict[str, type[Simulation]] = {
-    "ours": ProductSync,
-    "ours, without learning": WithoutLearning,
-    "ours, details as runs end": AsTheyEnd,
-    "every stage, once a minute": FixedInterval,
-    "on page view, 20 viewers": OnView,
+    "The sync": ProductSync,
+    "The sync, without baselines": WithoutBaselines,
+    "The sync, details as runs end": DetailsAtRunEnd,
+    "Every stage, once a minute": FixedInterval,
+    "At each page view, 20 viewers": ReadOnView,
 }

@@ -17,30 +17,34 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from designs import DESIGNS, ColdStart, ProductSync
-from simulated import DAY, Figures, Mix, World
+from simulation import DAY, HOUR, Figures, Mix, World
+
+SYNC = "The sync"
+BASELINE_DESIGNS = ("The sync, without baselines", "The sync, details as runs end", SYNC)
 
 
-def mixes() -> list[tuple[str, Mix]]:
+def make_jobs() -> list[tuple[str, Mix]]:
+    """Return the keys of the designs to simulate, each with a mix."""
     sizes = [(30, 6), (300, 15), (3000, 40)]
-    product_mixes = [
-        ("ours", Mix(stages, flying, others, push))
-        for stages, flying in sizes
-        for others in (0.0, 0.3, 0.6)
-        for push in (False, True)
+    sync_jobs = [
+        (SYNC, Mix(stages, in_flight, others_share, has_webhooks))
+        for stages, in_flight in sizes
+        for others_share in (0.0, 0.3, 0.6)
+        for has_webhooks in (False, True)
     ]
-    compared = [
+    baseline_jobs = [
         (design, mix)
-        for design in ("ours, without learning", "ours, details as runs end")
-        for _, mix in product_mixes
-        if mix.others == 0.3
+        for design in BASELINE_DESIGNS[:-1]
+        for _, mix in sync_jobs
+        if mix.others_share == 0.3
     ]
-    naive = [
-        (design, Mix(stages, flying, 0.3))
+    naive_jobs = [
+        (design, Mix(stages, in_flight, 0.3))
         for design, simulation in DESIGNS.items()
         if not issubclass(simulation, ProductSync)
-        for stages, flying in sizes[:2]  # more stages make it worse and the simulation slow
+        for stages, in_flight in sizes[:2]  # more stages make it worse and the simulation slow
     ]
-    return product_mixes + compared + naive
+    return sync_jobs + baseline_jobs + naive_jobs
 
 
 def simulate(job: tuple[str, Mix, float, int]) -> tuple[str, Mix, Figures]:
@@ -48,87 +52,92 @@ def simulate(job: tuple[str, Mix, float, int]) -> tuple[str, Mix, Figures]:
     return design, mix, DESIGNS[design](World(mix, days, seed)).run()
 
 
-def seconds(figure: float) -> str:
-    return f"{figure:.1f} s" if figure < 600 else f"{figure / 60:.0f} min"
+def format_seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
 
 
-def _times(age: float, bound: float) -> str:
+def format_ratio(age: float, bound: float) -> str:
     return f"{age / bound:.2f}" if bound else ""
 
 
-def row(mix: Mix, figures: Figures) -> tuple[list[str], int]:
-    """Return the cells of a row, and the number of missed targets (bold)."""
-    missed = 0
+def mark(text: str, *, is_met: bool) -> str:
+    """Return the text of a figure that has a target, bold if it is missed."""
+    return text if is_met else f"**{text}**"
 
-    def mark(text: str, met: bool) -> str:
-        nonlocal missed
-        missed += not met
-        return text if met else f"**{text}**"
 
-    delays = sorted(figures.delays)
+def count_missed(cells: list[str]) -> int:
+    return sum(cell.startswith("**") for cell in cells)
+
+
+def make_row(mix: Mix, figures: Figures) -> list[str]:
+    delays = sorted(figures.discovery_delays)
     mean = figures.ages.mean / figures.bound.mean if figures.bound.mean else 0.0
     p95 = figures.ages.p95 / figures.bound.p95 if figures.bound.p95 else 0.0
-    share_used = figures.used / figures.usable if figures.usable else 0.0
-    cells = [
+    usable = figures.usable_requests
+    used_share = figures.used_requests / usable if usable else 0.0
+    in_flight_seconds = figures.in_flight_seconds
+    return [
         str(mix),
-        mark(f"{figures.refused_ours + figures.refused_for_us}", met=not figures.refused_for_us),
-        f"{seconds(figures.ages.mean)} / {seconds(figures.bound.mean)}",
-        mark(f"{mean:.2f}", mean <= 1.2),
-        f"{seconds(figures.ages.p95)} / {seconds(figures.bound.p95)}",
-        mark(f"{p95:.2f}", p95 <= 1.2),
-        _times(figures.ages.mean, figures.all_spent.mean),
-        _times(figures.ages.p95, figures.all_spent.p95),
-        f"{figures.known_time / figures.run_time:.0%}" if figures.run_time else "",
-        seconds(delays[len(delays) // 2]) if delays else "",
-        seconds(delays[int(len(delays) * 0.95)]) if delays else "",
-        mark(f"{share_used:.1%}", share_used >= 0.95) if figures.usable else "",
-        mark(f"{figures.aborts_refused} of {figures.aborts}", not figures.aborts_refused),
+        mark(str(figures.avoidable_refusals), is_met=not figures.avoidable_refusals),
+        f"{format_seconds(figures.ages.mean)} / {format_seconds(figures.bound.mean)}",
+        mark(f"{mean:.2f}", is_met=mean <= 1.2),
+        f"{format_seconds(figures.ages.p95)} / {format_seconds(figures.bound.p95)}",
+        mark(f"{p95:.2f}", is_met=p95 <= 1.2),
+        format_ratio(figures.ages.mean, figures.strict_bound.mean),
+        format_ratio(figures.ages.p95, figures.strict_bound.p95),
+        f"{figures.mirrored_seconds / in_flight_seconds:.0%}" if in_flight_seconds else "",
+        format_seconds(delays[len(delays) // 2]) if delays else "",
+        format_seconds(delays[int(len(delays) * 0.95)]) if delays else "",
+        mark(f"{used_share:.1%}", is_met=used_share >= 0.95) if usable else "",
+        mark(f"{figures.refused_aborts} of {figures.aborts}", is_met=not figures.refused_aborts),
     ]
-    return cells, missed
 
 
-def learning(figures_by_job: dict[tuple[str, Mix], Figures], days: float) -> Iterator[str]:
-    """Yield a table of the cost of baselines, and of the time until they are known."""
-    designs = ("ours, without learning", "ours, details as runs end", "ours")
-    mixes_ = [mix for design, mix in figures_by_job if design == designs[0]]
-    compared = [(m, d) for m in mixes_ for d in designs if (d, m) in figures_by_job]
-    if not compared:
+def format_baseline_table(
+    figures_by_job: dict[tuple[str, Mix], Figures], days: float
+) -> Iterator[str]:
+    """Yield a table of the cost of baselines, and of the time until stages have one."""
+    without_baselines = BASELINE_DESIGNS[0]
+    mixes = [mix for design, mix in figures_by_job if design == without_baselines]
+    jobs = [(d, m) for m in mixes for d in BASELINE_DESIGNS if (d, m) in figures_by_job]
+    if not jobs:
         return
     yield "\n**Cost of baselines**\n"
     yield (
-        "| Stages / in flight | Others | Webhooks | | Details a day | Share of ours "
-        "| Requests a day | Mean age | × | p95 | × | Steps known of | 80% of these after |"
+        "| Stages / in flight | Others | Webhooks | Design | Details a day "
+        "| Share of our requests | Requests a day | Mean age | × | p95 | × "
+        "| Stages with known steps | 80% of these after |"
     )
     yield f"|{' --- |' * 13}"
-    for mix, design in compared:
+    for design, mix in jobs:
         figures = figures_by_job[design, mix]
-        observed_times = sorted(figures.observed_at.values())
-        sample_count = math.ceil(0.8 * figures.teaching)
-        soon = (
-            f"{observed_times[sample_count - 1] / DAY:.1f} days"
-            if 0 < sample_count <= len(observed_times)
-            else "not yet"
-        )
-        learns = design != designs[0]
+        times = sorted(figures.baseline_at.values())
+        candidates = figures.baseline_candidates
+        count = math.ceil(0.8 * candidates)
+        is_reached = 0 < count <= len(times)
+        has_baselines = design != without_baselines
         cells = [
             str(mix),
             design,
-            f"{figures.details / days:.0f}",
-            f"{figures.details / figures.requests:.2%}",
-            f"{figures.requests / days:,.0f}",
-            seconds(figures.ages.mean),
-            _times(figures.ages.mean, figures.bound.mean),
-            seconds(figures.ages.p95),
-            _times(figures.ages.p95, figures.bound.p95),
-            f"{len(observed_times)} of {figures.teaching}" if learns else "",
-            soon if learns else "",
+            f"{figures.baseline_details / days:.0f}",
+            f"{figures.baseline_details / figures.read_requests:.2%}",
+            f"{figures.read_requests / days:,.0f}",
+            format_seconds(figures.ages.mean),
+            format_ratio(figures.ages.mean, figures.bound.mean),
+            format_seconds(figures.ages.p95),
+            format_ratio(figures.ages.p95, figures.bound.p95),
+            f"{len(times)} of {candidates}" if has_baselines else "",
+            (f"{times[count - 1] / DAY:.1f} days" if is_reached else "not yet")
+            if has_baselines
+            else "",
         ]
         yield f"| {' | '.join(cells)} |"
 
 
 # Cold start: a new database, and the end of an outage
 
-COLD = {180: 60.0, 300: 100.0}  # seconds until all in flight are read, without others
+# Seconds until all runs in flight are read without requests of others, by number of stages.
+COLD_START_TARGETS = {180: 60.0, 300: 100.0}
 
 
 @dataclass(frozen=True)
@@ -136,14 +145,14 @@ class ColdStartResult:
     """Results of one cold start; times are seconds since its start."""
 
     mix: Mix
-    outage: float | None
-    unread_count: int
-    unread_in_flight_count: int
+    outage: float | None  # seconds without updates; None: the database is new
+    unread_count: int  # stages
+    unread_in_flight_count: int  # of these, stages with runs in flight
     estimate_seconds: float | None  # estimate shown by pages at the start
     in_flight_read_after: float | None  # all runs in flight read
     production_read_after: float | None  # every Production stage read
     all_read_after: float | None  # every stage read
-    refused: int  # requests of others that only ours caused to be refused
+    avoidable_refusals: int
 
 
 def simulate_cold_start(job: tuple[Mix, float | None, int]) -> ColdStartResult:
@@ -156,67 +165,65 @@ def simulate_cold_start(job: tuple[Mix, float | None, int]) -> ColdStartResult:
         simulation.unread_count,
         simulation.unread_in_flight_count,
         simulation.estimate_seconds,
-        simulation.known_after,
-        simulation.production_after,
-        simulation.read_after,
-        figures.refused_for_us,
+        simulation.in_flight_read_after,
+        simulation.production_read_after,
+        simulation.all_read_after,
+        figures.avoidable_refusals,
     )
 
 
-def cold_start_mixes(only: str) -> list[tuple[Mix, float | None]]:
+def make_cold_start_jobs(only: str) -> list[tuple[Mix, float | None]]:
+    """Return mixes that contain this text, each with the outage before."""
     sizes = [(30, 6), (180, 20), (300, 38), (3000, 100)]
     jobs = [
-        (Mix(stages, flying, others), outage)
-        for outage in (None, 2 * 3600.0)
-        for stages, flying in sizes
-        for others in (0.0, 0.3, 0.6)
+        (Mix(stages, in_flight, others_share), outage)
+        for outage in (None, 2 * HOUR)
+        for stages, in_flight in sizes
+        for others_share in (0.0, 0.3, 0.6)
     ]
     return [job for job in jobs if only in f"cold start | {job[0]}"]
 
 
 COLD_START_HEAD = (
-    "Stages / in flight | Others | Start | Unread: stages / in flight | Refused "
+    "Stages / in flight | Others | Start | Unread: stages / in flight | Others refused "
     "| All in flight read | Production read | All read | Estimate"
 )
 
 
-def cold_start_row(result: ColdStartResult) -> tuple[list[str], int]:
-    """Return the cells of a row, and the number of missed targets (bold)."""
-    missed = 0
+def make_cold_start_row(result: ColdStartResult) -> list[str]:
+    def format_read_time(seconds: float | None) -> str:
+        return "not within half a day" if seconds is None else format_seconds(seconds)
 
-    def mark(text: str, met: bool) -> str:
-        nonlocal missed
-        missed += not met
-        return text if met else f"**{text}**"
-
-    def after(figure: float | None) -> str:
-        return "not within half a day" if figure is None else seconds(figure)
-
-    target = COLD.get(result.mix.stages) if not result.mix.others else None
-    in_time = target is None or (
-        result.in_flight_read_after is not None and result.in_flight_read_after <= target
+    target = math.inf
+    if not result.mix.others_share:
+        target = COLD_START_TARGETS.get(result.mix.stages, math.inf)
+    in_flight_read_after = result.in_flight_read_after
+    is_in_time = target == math.inf or (
+        in_flight_read_after is not None and in_flight_read_after <= target
     )
     # The estimate is met if reading takes at most a quarter and a minute longer.
     estimate = result.estimate_seconds if result.estimate_seconds is not None else math.inf
     is_estimate_met = result.all_read_after is None or result.all_read_after <= 1.25 * estimate + 60
-    mix = str(result.mix).rpartition(" | ")[0]  # webhooks make no difference
-    cells = [
-        mix,
-        "new" if result.outage is None else f"after {result.outage / 3600:g} h",
+    return [
+        str(result.mix).rpartition(" | ")[0],  # webhooks make no difference
+        "new" if result.outage is None else f"after {result.outage / HOUR:g} h",
         f"{result.unread_count:,} / {result.unread_in_flight_count}",
-        mark(str(result.refused), met=not result.refused),
-        mark(after(result.in_flight_read_after), met=in_time),
-        after(result.production_read_after),
-        mark(after(result.all_read_after), met=is_estimate_met),
-        "" if result.estimate_seconds is None else seconds(result.estimate_seconds),
+        mark(str(result.avoidable_refusals), is_met=not result.avoidable_refusals),
+        mark(format_read_time(in_flight_read_after), is_met=is_in_time),
+        format_read_time(result.production_read_after),
+        mark(format_read_time(result.all_read_after), is_met=is_estimate_met),
+        "" if result.estimate_seconds is None else format_seconds(result.estimate_seconds),
     ]
-    return cells, missed
 
 
 HEAD = (
     "Stages / in flight | Others | Webhooks | Refused | Mean age / bound | × | p95 / bound | × "
-    "| Finding free: × | p95 × | Known | New run: p50 | p95 | Used | Aborts refused"
+    "| Strict bound: × | p95 × | Mirrored | New run: p50 | p95 | Used | Aborts refused"
 )
+
+
+def print_head(title: str, head: str) -> None:
+    print(f"\n**{title}**\n\n| {head} |\n|{' --- |' * len(head.split(' | '))}")
 
 
 def main() -> int:
@@ -227,30 +234,27 @@ def main() -> int:
     parser.add_argument("--only", default="", help="mixes that contain this text, e.g. '300 / 15'")
     options = parser.parse_args()
     days = 2.0 if options.quick else options.days
-    jobs = [(d, m, days, options.seed) for d, m in mixes() if options.only in f"{d} | {m}"]
-    started_at, missed, last = time.perf_counter(), 0, ""
-    figures: dict[tuple[str, Mix], Figures] = {}
+    jobs = [(d, m, days, options.seed) for d, m in make_jobs() if options.only in f"{d} | {m}"]
+    started_at, missed, previous_design = time.perf_counter(), 0, ""
+    figures_by_job: dict[tuple[str, Mix], Figures] = {}
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for design, mix, mix_figures in pool.map(simulate, jobs):
-            if design != last:
-                print(f"\n**{design}**\n\n| {HEAD} |\n|{' --- |' * len(HEAD.split(' | '))}")
-                last = design
-            figures[design, mix] = mix_figures
-            cells, misses = row(mix, mix_figures)
-            missed += misses if design == "ours" else 0
+        for design, mix, figures in pool.map(simulate, jobs):
+            if design != previous_design:
+                print_head(design, HEAD)
+                previous_design = design
+            figures_by_job[design, mix] = figures
+            cells = make_row(mix, figures)
+            missed += count_missed(cells) if design == SYNC else 0
             print(f"| {' | '.join(cells)} |", flush=True)
-        print(
-            f"\n**Cold start**\n\n| {COLD_START_HEAD} |\n"
-            f"|{' --- |' * len(COLD_START_HEAD.split(' | '))}"
-        )
+        print_head("Cold start", COLD_START_HEAD)
         cold_start_jobs = [
-            (mix, outage, options.seed) for mix, outage in cold_start_mixes(options.only)
+            (mix, outage, options.seed) for mix, outage in make_cold_start_jobs(options.only)
         ]
         for result in pool.map(simulate_cold_start, cold_start_jobs):
-            cells, misses = cold_start_row(result)
-            missed += misses
+            cells = make_cold_start_row(result)
+            missed += count_missed(cells)
             print(f"| {' | '.join(cells)} |", flush=True)
-    for line in learning(figures, days):
+    for line in format_baseline_table(figures_by_job, days):
         print(line)
     print(f"\n{days:g} days, seed {options.seed}; {missed} targets missed.")
     print(f"{time.perf_counter() - started_at:.0f} s", file=sys.stderr)

@@ -4,8 +4,8 @@
 
 Fills a scratch SQLite database, or a new one on a PostgreSQL server, for each size: 8 pipelines, 50
 runs in flight, 288 more a day, 100 aborts. A process for each opens pages as a release manager,
-with rendered rows cached, and does what the stream does for a viewer after a change. All do the
-same in turns, so that the ratios hold on a machine whose speed changes. Prints one table, and exits
+with rendered rows cached, and does what the stream does for a viewer after a change. The processes
+take turns, so that the ratios hold on a machine whose speed changes. Prints one table, and exits
 with 1 if a target is missed. On SQLite it measures the process's CPU time, which includes the
 database; on PostgreSQL the duration.
 """
@@ -16,11 +16,13 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
-from running import database_version, local_django, options_parser
-from tables import Table, p
+from processes import database_version, local_django, options_parser
+from tables import Table, quantile
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -33,7 +35,7 @@ STATUS = "CASE WHEN n %% 20 = 3 THEN 'failure' WHEN n %% 50 = 1 THEN 'aborted' E
 
 
 def create_stages() -> list["Stage"]:
-    """Create three stages a pipeline, just read."""
+    """Create three stages a pipeline, all of them fresh."""
     from django.utils import timezone
 
     from dashboard.models import Pipeline, Project, Stage
@@ -48,15 +50,15 @@ def create_stages() -> list["Stage"]:
     return [
         Stage.objects.create(
             pipeline=pipeline, name=name, confirmed_path_segment=name.lower(), has_flow=True,
-            synced_at=now, next_sync_at=now, fresh_until=now + timezone.timedelta(days=1),
+            synced_at=now, next_sync_at=now, fresh_until=now + timedelta(days=1),
         )
         for pipeline in pipelines
         for name in StageName.values
     ]  # fmt: skip
 
 
-def create_first_runs(stages: list["Stage"], by: "User") -> None:
-    """Create the runs in flight, those that were aborted, and the model of all others."""
+def create_first_runs(stages: list["Stage"], user: "User") -> None:
+    """Create the runs in flight, those that `user` aborted, and the template of all others."""
     from datetime import timedelta
 
     from django.utils import timezone
@@ -64,31 +66,33 @@ def create_first_runs(stages: list["Stage"], by: "User") -> None:
     from dashboard.models import Abort, Run
 
     now = timezone.now()
-    times = {"created_at": now, "first_synced_at": now, "synced_at": now, "status_since": now,
-             "started_at": now, "version": 1}  # fmt: skip
+    common = {"created_at": now, "first_synced_at": now, "synced_at": now, "status_since": now,
+              "started_at": now, "version": 1}  # fmt: skip
     for number in range(IN_FLIGHT):
         Run.objects.create(
-            **times, stage=stages[number % len(stages)], run_id=f"in-flight-{number}",
+            **common, stage=stages[number % len(stages)], run_id=f"in-flight-{number}",
             name=f"Release {number}", status="running", concluded=False, in_flight=True,
         )  # fmt: skip
-    ended = {"concluded": True, "in_flight": False, "concluded_at": now}
+    conclusion = {"concluded": True, "in_flight": False, "concluded_at": now}
     for number in range(ABORTS):
-        ago = now - timedelta(days=2, minutes=number)
+        aborted_at = now - timedelta(days=2, minutes=number)
         run = Run.objects.create(
-            **times | ended | {"created_at": ago, "concluded_at": ago}, stage=stages[0],
-            run_id=f"aborted-{number}", name=f"Aborted {number}", status="aborted",
+            **common | conclusion | {"created_at": aborted_at, "concluded_at": aborted_at},
+            stage=stages[0], run_id=f"aborted-{number}", name=f"Aborted {number}",
+            status="aborted",
         )  # fmt: skip
         Abort.objects.create(
-            run=run, user=by, username=by.username, state="concluded", outcome="aborted",
-            requested_at=ago, claimed_at=ago, sent_at=ago, answered_at=ago, settled_at=ago,
+            run=run, user=user, username=user.username, state="concluded", outcome="aborted",
+            requested_at=aborted_at, claimed_at=aborted_at, sent_at=aborted_at,
+            answered_at=aborted_at, settled_at=aborted_at,
         )  # fmt: skip
     Run.objects.create(
-        **times | ended, stage=stages[0], run_id="model", name="Model", status="success"
+        **common | conclusion, stage=stages[0], run_id="model", name="Model", status="success"
     )
 
 
 def create_runs(first: int, last: int, stages: list["Stage"]) -> None:
-    """Create ended runs by SQL, one every five minutes into the past, in all stages in turn."""
+    """Create concluded runs by SQL, one every five minutes into the past, in all stages in turn."""
     from django.db import connection
 
     from dashboard.models import Run
@@ -96,36 +100,37 @@ def create_runs(first: int, last: int, stages: list["Stage"]) -> None:
     columns = [
         field.column
         for field in Run._meta.concrete_fields
-        if not field.primary_key and not field.generated
+        if field.column and not field.primary_key and not field.generated
     ]
     if connection.vendor == "sqlite":
         created_at = (
             "strftime('%%Y-%%m-%%d %%H:%%M:%%f000', created_at, '-' || (n * 5) || ' minutes')"
         )
         series = (
-            "WITH RECURSIVE each(n) AS (SELECT %s UNION ALL SELECT n + 1 FROM each WHERE n < %s)"
+            "WITH RECURSIVE numbers(n) AS"
+            " (SELECT %s UNION ALL SELECT n + 1 FROM numbers WHERE n < %s)"
         )
     else:
         created_at = "created_at - n * interval '5 minutes'"
-        series = "WITH each AS (SELECT generate_series(%s, %s) AS n)"
-    own = {
+        series = "WITH numbers AS (SELECT generate_series(%s, %s) AS n)"
+    expressions = {
         "run_id": "'run-' || n", "name": "'Release ' || n", "status": STATUS,
         "stage_id": f"{stages[0].pk} + n %% {len(stages)}",
         "created_at": created_at, "started_at": created_at, "concluded_at": created_at,
     }  # fmt: skip
-    values = ", ".join(own.get(column, column) for column in columns)
+    values = ", ".join(expressions.get(column, column) for column in columns)
     with connection.cursor() as cursor:
         cursor.execute(
             f"{series} INSERT INTO dashboard_run ({', '.join(columns)})"
-            f" SELECT {values} FROM each, dashboard_run WHERE run_id = 'model'",
+            f" SELECT {values} FROM numbers, dashboard_run WHERE run_id = 'model'",
             [first, last],
         )
-        if connection.vendor == "postgresql":  # as it does by itself
+        if connection.vendor == "postgresql":  # as autovacuum does
             cursor.execute("VACUUM ANALYZE")
 
 
-def work(stages: list["Stage"], by: "User") -> dict[str, Callable[[], object]]:
-    """Return what is measured."""
+def list_operations(stages: list["Stage"], user: "User") -> Mapping[str, Callable[[], object]]:
+    """Return the measured operations, as this user, by label."""
     from django.db import transaction
     from django.test import Client
 
@@ -135,15 +140,15 @@ def work(stages: list["Stage"], by: "User") -> dict[str, Callable[[], object]]:
     from dashboard.web.live import changes
 
     client = Client(SERVER_NAME="localhost")
-    client.force_login(by)
+    client.force_login(user)
     run = Run.objects.get(run_id="in-flight-0")
     flow = "/projects/bench/pipelines/p0/release-flows/development/"
 
-    def view(address: str) -> None:
+    def open_page(address: str) -> None:
         assert client.get(address).status_code == 200, address
 
-    def round_of(page: str, key: int) -> None:
-        channel = changes.Channel(page, key, permissions.for_user(by))
+    def run_round(page: str, key: int) -> None:
+        channel = changes.Channel(page, key, permissions.for_user(user))
         with transaction.atomic():
             mark_changed([run.pk])
         change_set = changes.load_changes(ChangeCounter.latest() - 1)
@@ -154,16 +159,14 @@ def work(stages: list["Stage"], by: "User") -> dict[str, Callable[[], object]]:
         "Now": "/", "Board": "/board/", "Stage": f"{flow}?all=1", "Run": f"{flow}runs/in-flight-0/",
         "Aborts": "/aborts/", "Status": "/status/",
     }  # fmt: skip
-    return {
-        name: lambda address=address: view(address) for name, address in addresses.items()
-    } | {
-        f"Stream of {page}, one round": lambda page=page, key=key: round_of(page, key)
+    return {name: partial(open_page, address) for name, address in addresses.items()} | {
+        f"Stream of {page}, one round": partial(run_round, page, key)
         for page, key in (("now", 0), ("board", 0), ("stage", stages[0].pk))
-    }  # fmt: skip
+    }
 
 
 def measure_on_request(size: int, server: str) -> None:
-    """Fill a database with this many runs; measure the work that each line of stdin names."""
+    """Fill a database with `size` runs; measure the operation that each line of stdin names."""
     with local_django(server):
         import django
         from django.core.management import call_command
@@ -174,22 +177,22 @@ def measure_on_request(size: int, server: str) -> None:
 
         call_command("migrate", verbosity=0)
         clock = time.process_time if connection.vendor == "sqlite" else time.perf_counter
-        by = User.objects.create_superuser("bench")
+        user = User.objects.create_superuser("bench")
         stages = create_stages()
-        create_first_runs(stages, by)
+        create_first_runs(stages, user)
         create_runs(1, size, stages)
-        measured = work(stages, by)
-        print(json.dumps([database_version(), *measured]), flush=True)
+        operations = list_operations(stages, user)
+        print(json.dumps([database_version(), *operations]), flush=True)
         for line in sys.stdin:
-            do = measured[line.strip()]
+            operation = operations[line.strip()]
             started_at = clock()
-            do()
+            operation()
             print((clock() - started_at) * 1000, flush=True)
         connection.close()
 
 
 class MeasuringProcess:
-    """A process that measures on a database of so many runs."""
+    """A process that measures on a database with `size` runs."""
 
     def __init__(self, size: int, server: str) -> None:
         self.process = subprocess.Popen(
@@ -198,23 +201,23 @@ class MeasuringProcess:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.took: dict[str, list[float]] = {}
+        self.durations: dict[str, list[float]] = {}  # milliseconds by label
 
-    def read_contents(self) -> tuple[str, list[str]]:
-        """Wait until it is filled; return the name of the database, and what can be measured."""
-        name, *labels = json.loads(self._read_line())
-        return name, labels
+    def wait_until_filled(self) -> tuple[str, list[str]]:
+        """Return the database's name and version, and the labels of the operations."""
+        version, *labels = json.loads(self._read_line())
+        return version, labels
 
     def measure(self, label: str) -> None:
-        """Do the work once, and keep the milliseconds that it took."""
+        """Run the operation once, and record its duration."""
         assert self.process.stdin
         self.process.stdin.write(f"{label}\n")
         self.process.stdin.flush()
-        self.took.setdefault(label, []).append(float(self._read_line()))
+        self.durations.setdefault(label, []).append(float(self._read_line()))
 
     def median(self, label: str) -> float:
-        """Return the median, without the first time, which fills the cache."""
-        return p(0.5, self.took[label][1:])
+        """Return the median milliseconds, without the first, which fills the cache."""
+        return quantile(0.5, self.durations[label][1:])
 
     def stop(self) -> None:
         self.process.communicate()
@@ -226,12 +229,13 @@ class MeasuringProcess:
         return line
 
 
-def compare(processes: list[MeasuringProcess], times: int) -> Table:
-    """Let all sizes do the same work in turns: the machine's speed changes for all of them."""
-    contents = [process.read_contents() for process in processes]
+def compare_sizes(processes: list[MeasuringProcess], repetitions: int) -> Table:
+    """Measure all sizes in turns: the machine's speed changes for all of them."""
+    contents = [process.wait_until_filled() for process in processes]
+    version, labels = contents[0]
     table = Table()
-    for label in contents[0][1]:
-        for number in range(times + 1):
+    for label in labels:
+        for number in range(repetitions + 1):
             for process in processes[:: 1 if number % 2 else -1]:
                 process.measure(label)
         figures = [process.median(label) for process in processes]
@@ -241,27 +245,27 @@ def compare(processes: list[MeasuringProcess], times: int) -> Table:
             f"{', '.join(f'{figure:.1f}' for figure in figures)} ms, x {ratio:.2f}",
             target=f"x <= {MAX_RATIO}", met=ratio <= MAX_RATIO,
         )  # fmt: skip
-    print(f"\nPython {platform.python_version()}, {contents[0][0]}")
+    print(f"\nPython {platform.python_version()}, {version}")
     return table
 
 
 def main() -> int:
-    parser = options_parser(__doc__, "up to 100,000 runs, less often")
+    parser = options_parser(__doc__, "up to 100,000 runs, fewer repetitions")
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.size:
-        measure_on_request(chosen.size, chosen.postgres)
+    options = parser.parse_args()
+    if options.size:
+        measure_on_request(options.size, options.postgres)
         return 0
-    sizes = [1_000, 100_000] if chosen.quick else [1_000, 100_000, 1_000_000]
-    times = 20 if chosen.quick else 50
-    processes = [MeasuringProcess(size, chosen.postgres) for size in sizes]
+    sizes = [1_000, 100_000] if options.quick else [1_000, 100_000, 1_000_000]
+    repetitions = 20 if options.quick else 50
+    processes = [MeasuringProcess(size, options.postgres) for size in sizes]
     try:
-        table = compare(processes, times)
+        table = compare_sizes(processes, repetitions)
     finally:
         for process in processes:
             process.stop()
     numbers = ", ".join(f"{size:,}" for size in sizes)
-    print(f"Runs: {numbers}; medians of {times}, last to first\n")
+    print(f"Runs: {numbers}; medians of {repetitions}, last to first\n")
     table.show()
     return 1 if table.missed else 0
 

@@ -1,4 +1,4 @@
-"""What one process does while nobody looks: statements, CPU time and context switches.
+"""Statements, CPU time and context switches of a process without open pages.
 
     uv run bench/idle.py [--quick] [--postgres URL]
 
@@ -17,14 +17,14 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
-from running import ROOT, Bench, Server, database, scratch, start_upstream, wait_for
+from processes import ROOT, Bench, Server, database, scratch, start_upstream, wait_for
 from tables import Table
 
-SETTLING = 20.0  # seconds after the first reads: release flows and older runs are read then
-SMALLEST_SHOWN = 0.05  # statements a second
+SETTLE_SECONDS = 20.0  # the first reads, then those of release flows and older runs
+MIN_RATE = 0.05  # statements a second; what is less frequent is not printed
 
 # --- The server under test: this file again, in a process of its own -----------------------------
 
@@ -41,39 +41,40 @@ def serve() -> None:
 
     counts: Counter[str] = Counter()
 
-    def count(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        counts[_origin()] += 1
+    def count_statement(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        counts[_find_origin()] += 1
         return execute(sql, params, many, context)
 
-    def install(connection: Any, **_: Any) -> None:
-        if count not in connection.execute_wrappers:
-            connection.execute_wrappers.append(count)
+    def install_counter(connection: Any, **_: Any) -> None:
+        if count_statement not in connection.execute_wrappers:
+            connection.execute_wrappers.append(count_statement)
 
-    def write(*_: Any) -> None:
-        scratch_file = Path(os.environ["COUNTS"]).with_suffix(".new")
-        scratch_file.write_text(json.dumps(counts))
-        scratch_file.rename(os.environ["COUNTS"])
+    def write_counts(*_: Any) -> None:
+        # A rename is atomic: the measurement never reads half of a file.
+        new_file = Path(os.environ["COUNTS"]).with_suffix(".new")
+        new_file.write_text(json.dumps(counts))
+        new_file.rename(os.environ["COUNTS"])
 
-    connection_created.connect(install)
-    signal.signal(signal.SIGUSR1, write)
+    connection_created.connect(install_counter)
+    signal.signal(signal.SIGUSR1, write_counts)
     call_command("serve", "--port", "0")
 
 
-def _origin() -> str:
+def _find_origin() -> str:
     """Return the innermost function of the product that is being executed."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        if name := _product_function(frame.f_code):
+        if name := _name_product_function(frame.f_code):
             return name
         frame = frame.f_back
     return "Django"
 
 
 @functools.cache
-def _product_function(code: CodeType) -> str:
-    """Return the name of a function of the product; empty for others, and for its models."""
+def _name_product_function(code: CodeType) -> str:
+    """Return the name of a function of the product; empty for others, and for shared ones."""
     path, product = Path(code.co_filename), ROOT / "dashboard"
-    # The functions of models, and those that send what is composed once, have many callers.
+    # Functions of models and of prepared queries have many callers.
     shared = {product / "models", product / "db" / "prepared.py"}
     if product not in path.parents or shared & {path, *path.parents}:
         return ""
@@ -83,13 +84,13 @@ def _product_function(code: CodeType) -> str:
 # --- The measurement ------------------------------------------------------------------------------
 
 
-def start(bench: Bench, postgres: str, counts: Path) -> Server:
+def start_server(bench: Bench, postgres: str, counts_file: Path) -> Server:
     """Start the server under test and its sandbox."""
     upstream = start_upstream(bench, "--rate-limit", "1000")
     settings = {
         "NORTHFLANK_API_TOKEN": "sandbox",
         "NORTHFLANK_API_BASE_URL": f"http://127.0.0.1:{upstream.port}",
-        "COUNTS": str(counts),
+        "COUNTS": str(counts_file),
     }
     if postgres:
         settings["DATABASE_URL"] = postgres
@@ -109,15 +110,15 @@ def start(bench: Bench, postgres: str, counts: Path) -> Server:
     return server
 
 
-def statements(server: Server, counts: Path) -> Counter[str]:
-    """Return the statements sent so far, by origin."""
-    counts.unlink(missing_ok=True)
+def read_statement_counts(server: Server, counts_file: Path) -> Counter[str]:
+    """Return the number of statements so far, by origin."""
+    counts_file.unlink(missing_ok=True)
     server.process.send_signal(signal.SIGUSR1)
-    wait_for(counts.exists, "the counts")
-    return Counter(json.loads(counts.read_text()))
+    wait_for(counts_file.exists, "the server writes its statement counts")
+    return Counter(json.loads(counts_file.read_text()))
 
 
-def context_switches(server: Server) -> int:
+def read_context_switches(server: Server) -> int:
     """Return the context switches of all its threads so far."""
     total = 0
     for task in Path(f"/proc/{server.process.pid}/task").iterdir():
@@ -128,22 +129,23 @@ def context_switches(server: Server) -> int:
 
 
 def measure(table: Table, bench: Bench, postgres: str, seconds: float) -> None:
-    """Measure a server that nobody uses."""
-    counts = bench.folder / "counts.json"
-    server = start(bench, postgres, counts)
-    time.sleep(SETTLING)
-    before, cpu, switches = statements(server, counts), server.cpu_ms(), context_switches(server)
+    """Measure a server without users, for some seconds."""
+    counts_file = bench.folder / "counts.json"
+    server = start_server(bench, postgres, counts_file)
+    time.sleep(SETTLE_SECONDS)
+    statements_before = read_statement_counts(server, counts_file)
+    cpu_before, switches_before = server.cpu_ms(), read_context_switches(server)
     time.sleep(seconds)
-    sent = statements(server, counts) - before
-    share = (server.cpu_ms() - cpu) / seconds / 10
-    switches_per_second = (context_switches(server) - switches) / seconds
-    for origin, count in sent.most_common():
-        if count / seconds >= SMALLEST_SHOWN:
+    statements = read_statement_counts(server, counts_file) - statements_before
+    share = (server.cpu_ms() - cpu_before) / seconds / 10
+    switch_rate = (read_context_switches(server) - switches_before) / seconds
+    for origin, count in statements.most_common():
+        if count / seconds >= MIN_RATE:
             table.add(f"… {origin}", f"{count / seconds:.2f}")
-    rate = sent.total() / seconds
+    rate = statements.total() / seconds
     table.add("statements a second", f"{rate:.1f}", target="<= 15", met=rate <= 15)
     table.add("share of a core", f"{share:.2f} %", target="<= 2 %", met=share <= 2)
-    table.add("context switches a second", f"{switches_per_second:.0f}")
+    table.add("context switches a second", f"{switch_rate:.0f}")
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""Links to runs that were never read: time until they open, and cost of invented ids.
+"""Links to runs that were never read: time until they open, and requests for invented ids.
 
     uv run bench/links.py
 
 Needs a PostgreSQL server (TEST_POSTGRES_URL, default: the local one as postgres), where it creates
 and drops databases. Two `serve --no-sync` share a database of 180 unread stages, and a sandbox with
-Northflank's rate limit that answers after 0.2 s. Prints a table, and exits with 1 if a target is
+Northflank's rate limit that responds after 0.2 s. Prints a table, and exits with 1 if a target is
 missed.
 """
 
@@ -23,9 +23,18 @@ from itertools import chain
 from typing import Any
 
 import psycopg
-from running import ROOT, Answer, Bench, Browser, Server, scratch, serve_in_thread
+from processes import (
+    POSTGRES,
+    ROOT,
+    Bench,
+    Browser,
+    Response,
+    Server,
+    database,
+    scratch,
+    serve_in_thread,
+)
 from tables import Table
-from workers import database
 
 sys.path.insert(0, str(ROOT))
 from dashboard import sandbox
@@ -33,27 +42,27 @@ from dashboard.sandbox.catalog import ReleaseFlow
 
 LATENCY = "latency:0.2"
 PIPELINES = 60
-PEOPLE, IDS = 10, 100
-LATER = 60  # seconds since its start in which reads are checked
-RUN = re.compile(r"/projects/([^/]+)/pipelines/([^/]+)/release-flows/([^/]+)/runs/([^/]+)$")
-REFRESH = re.compile(r'data-refresh="(\d+)"')
-SEED = """
+USERS, INVENTED_IDS = 10, 100
+CHECK_SECONDS = 60  # of the flood, in which the planned reads are checked
+RUN_PATH = re.compile(r"/projects/([^/]+)/pipelines/([^/]+)/release-flows/([^/]+)/runs/([^/]+)$")
+REFRESH_SECONDS = re.compile(r'data-refresh="(\d+)"')
+CREATE_STAGES = """
 import json
 from django.contrib.auth.models import User
 from django.utils import timezone
 from dashboard.models import Pipeline, Project, Stage
 from dashboard.models.catalog import StageName
 now = timezone.now()
-for number in range({people}):
+for number in range({users}):
     User.objects.create_user(f"p{{number}}", password=f"p{{number}}")
-for project, pipeline in json.loads({places!r}):
-    named = {{"name": project, "synced_at": now}}
-    of, _ = Project.objects.get_or_create(slug=project, defaults=named)
-    made = Pipeline.objects.create(project=of, slug=pipeline, name=pipeline, synced_at=now)
+for project_slug, slug in json.loads({pipelines!r}):
+    defaults = {{"name": project_slug, "synced_at": now}}
+    project, _ = Project.objects.get_or_create(slug=project_slug, defaults=defaults)
+    pipeline = Pipeline.objects.create(project=project, slug=slug, name=slug, synced_at=now)
     for name in StageName:
-        Stage.objects.create(pipeline=made, name=name, next_sync_at=now)
+        Stage.objects.create(pipeline=pipeline, name=name, next_sync_at=now)
 """
-LATE = """
+COUNT_STALE_STAGES = """
 SELECT count(DISTINCT stage.id) FROM dashboard_stage stage
 JOIN dashboard_run run ON run.stage_id = stage.id AND run.in_flight
 WHERE stage.fresh_until + interval '30 seconds' < now()
@@ -61,154 +70,165 @@ WHERE stage.fresh_until + interval '30 seconds' < now()
 
 
 @dataclass
-class Log:
-    """ASGI application around the sandbox that logs requests for single runs."""
+class RequestLog:
+    """ASGI application around the sandbox that counts the requests for single runs."""
 
     app: Any
-    request_counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # run id and location
+    request_counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # by run id and place
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if match := RUN.search(scope["path"]):
-            *place, run = match.groups()
-            self.request_counts[run, "/".join(place).lower()] += 1
+        if match := RUN_PATH.search(scope["path"]):
+            *place, run_id = match.groups()
+            self.request_counts[run_id, "/".join(place).lower()] += 1
         await self.app(scope, receive, send)
 
     @property
-    def box(self) -> sandbox.Sandbox:
+    def sandbox_state(self) -> sandbox.Sandbox:
         state: sandbox.Sandbox = self.app.state.sandbox
         return state
 
-    def flows(self) -> list[ReleaseFlow]:
-        """The release flows of the first sixty pipelines."""
-        chosen = set(self.pipelines())
+    def list_flows(self) -> list[ReleaseFlow]:
+        """Return the release flows of the first sixty pipelines."""
+        pipelines = set(self.list_pipelines())
         return [
-            flow for flow in self.box.world.list_flows() if (flow.project, flow.pipeline) in chosen
+            flow
+            for flow in self.sandbox_state.world.list_flows()
+            if (flow.project, flow.pipeline) in pipelines
         ]
 
-    def pipelines(self) -> list[tuple[str, str]]:
-        places = dict.fromkeys(
-            (flow.project, flow.pipeline) for flow in self.box.world.list_flows()
+    def list_pipelines(self) -> list[tuple[str, str]]:
+        """Return project and pipeline of the first sixty pipelines."""
+        pipelines = dict.fromkeys(
+            (flow.project, flow.pipeline) for flow in self.sandbox_state.world.list_flows()
         )
-        return list(places)[:PIPELINES]
+        return list(pipelines)[:PIPELINES]
 
-    def start(self, flow: ReleaseFlow) -> str:
-        return self.box.world.start_run(flow, self.box.clock(), {}).id
+    def start_run(self, flow: ReleaseFlow) -> str:
+        """Start a run; return its id."""
+        return self.sandbox_state.world.start_run(flow, self.sandbox_state.clock(), {}).id
 
 
 @contextlib.contextmanager
-def upstream() -> Iterator[tuple[str, Log]]:
+def serve_upstream() -> Iterator[tuple[str, RequestLog]]:
     """Serve a sandbox from this process."""
     options = sandbox.Options(scenario="100-pipelines", faults=[sandbox.parse_fault(LATENCY)])
-    log = Log(sandbox.create_app(options))
+    log = RequestLog(sandbox.create_app(options))
     with serve_in_thread(log) as url:
         yield url, log
 
 
 @contextlib.contextmanager
-def dashboards() -> Iterator[tuple[Bench, list[Server], Log, dict[str, str]]]:
+def start_dashboards() -> Iterator[tuple[Bench, list[Server], RequestLog, dict[str, str]]]:
     """Start two processes on a new database with 180 unread stages and a new rate limit window."""
-    with scratch() as bench, database() as url, upstream() as (base_url, log):
+    with scratch() as bench, database(POSTGRES) as url, serve_upstream() as (base_url, log):
         settings = {
             "DATABASE_URL": url,
             "NORTHFLANK_API_TOKEN": "sandbox",
             "NORTHFLANK_API_BASE_URL": base_url,
-            "NORTHFLANK_PROJECTS": ",".join({project for project, _ in log.pipelines()}),
+            "NORTHFLANK_PROJECTS": ",".join({project for project, _ in log.list_pipelines()}),
         }
         bench.manage("migrate", "-v0", **settings)
-        seed = SEED.format(people=PEOPLE, places=json.dumps(log.pipelines()))
-        bench.manage("shell", "--no-imports", "--command", seed, **settings)
+        script = CREATE_STAGES.format(users=USERS, pipelines=json.dumps(log.list_pipelines()))
+        bench.manage("shell", "--no-imports", "--command", script, **settings)
         servers = [bench.start("serve", "--no-sync", "--port", "0", **settings) for _ in range(2)]
         yield bench, servers, log, settings
 
 
-def person(server: Server, number: int) -> Browser:
+def sign_in_user(server: Server, number: int) -> Browser:
     browser = Browser(server.url)
     browser.sign_in(f"p{number}")
     return browser
 
 
-def fetch(browser: Browser, address: str) -> Answer:
+def fetch_page(browser: Browser, address: str) -> Response:
     browser.http.close()  # the server closes idle connections
-    return browser.ask(address)
+    return browser.request(address)
 
 
-def follow(browser: Browser, address: str, patience: float = 60) -> tuple[float, int]:
-    """Open an address and follow its page's refreshes; return seconds and final status."""
+def follow_refreshes(browser: Browser, address: str, timeout: float = 60) -> tuple[float, int]:
+    """Open an address and refresh its page until the run is found, for at most `timeout` seconds.
+
+    Return the seconds and the final status; 0 after the timeout.
+    """
     started_at = time.monotonic()
     while True:
-        answer = fetch(browser, address)
-        if answer.status == 302:
-            address = answer.headers["Location"]
-        elif (refresh := REFRESH.search(answer.text)) and 'data-page="run_lookup"' in answer.text:
-            if time.monotonic() - started_at > patience:
+        response = fetch_page(browser, address)
+        if response.status == 302:
+            address = response.headers["Location"]
+        elif (match := REFRESH_SECONDS.search(response.text)) and (
+            'data-page="run_lookup"' in response.text
+        ):
+            if time.monotonic() - started_at > timeout:
                 return time.monotonic() - started_at, 0
-            time.sleep(int(refresh[1]))
+            time.sleep(int(match[1]))
         else:
-            return time.monotonic() - started_at, answer.status
+            return time.monotonic() - started_at, response.status
 
 
-def hint(flow: ReleaseFlow, run: str) -> str:
-    return f"/runs/{run}/?project={flow.project}&pipeline={flow.pipeline}&stage={flow.stage}"
+def build_link(flow: ReleaseFlow, run_id: str) -> str:
+    """Return a link with the run's whole place."""
+    return f"/runs/{run_id}/?project={flow.project}&pipeline={flow.pipeline}&stage={flow.stage}"
 
 
-def links(table: Table) -> None:
-    with dashboards() as (_bench, servers, log, _settings):
-        ada = person(servers[0], 0)
-        flows = log.flows()
-        flow = next(
-            candidate for candidate in reversed(flows) if candidate.stage.lower() == "development"
-        )
-        seconds, status = follow(ada, hint(flows[0], log.start(flows[0])))
+def measure_links(table: Table) -> None:
+    """Open a run that was never read by its place, and another one by its id alone."""
+    with start_dashboards() as (_bench, servers, log, _settings):
+        browser = sign_in_user(servers[0], 0)
+        flows = log.list_flows()
+        seconds, status = follow_refreshes(browser, build_link(flows[0], log.start_run(flows[0])))
         is_in_time = status == 200 and seconds <= 2
         table.add("whole location", f"{seconds:.1f} s", target="<= 2 s", met=is_in_time)
-        run = log.start(flow)
-        seconds, status = follow(ada, f"/runs/{run}/")
-        request_count = sum(
-            count for (id_, _place), count in log.request_counts.items() if id_ == run
-        )
+        last_flow = next(flow for flow in reversed(flows) if flow.stage.lower() == "development")
+        run_id = log.start_run(last_flow)
+        seconds, status = follow_refreshes(browser, f"/runs/{run_id}/")
+        request_count = sum(count for key, count in log.request_counts.items() if key[0] == run_id)
         is_in_time = status == 200 and seconds <= 30
-        name = f"by its id alone, in the last of 180 stages ({request_count} asked)"
+        name = f"by its id alone, in the last of 180 stages ({request_count} requests)"
         table.add(name, f"{seconds:.1f} s", target="<= 30 s", met=is_in_time)
 
 
-def flood(table: Table) -> None:
-    """Let users open links to invented runs while a worker reads."""
-    with dashboards() as (bench, servers, log, settings):
-        late: list[int] = []
-        people = [[person(server, number) for server in servers] for number in range(PEOPLE)]
-        with bench.log.open("ab") as out:
+def measure_flood(table: Table) -> None:
+    """Let users open links to invented runs while a sync worker reads."""
+    with start_dashboards() as (bench, servers, log, settings):
+        stale_counts: list[int] = []
+        browsers = [[sign_in_user(server, number) for server in servers] for number in range(USERS)]
+        with bench.log.open("ab") as log_file:
             sync = subprocess.Popen(
                 [sys.executable, "manage.py", "sync"],
-                cwd=ROOT, env=bench.environment(settings), stdout=out, stderr=out,
+                cwd=ROOT, env=bench.environment(settings), stdout=log_file, stderr=log_file,
             )  # fmt: skip
         try:
             time.sleep(20)  # some stages are read and have a planned next read
 
-            def open_all(number: int) -> None:
-                for index in range(number, IDS, PEOPLE):
-                    for browser in (*people[number], people[number][0]):
-                        fetch(browser, f"/runs/made-up-{index}/")
+            def open_invented_links(number: int) -> None:
+                for index in range(number, INVENTED_IDS, USERS):
+                    for browser in (*browsers[number], browsers[number][0]):
+                        fetch_page(browser, f"/runs/invented-{index}/")
 
-            with ThreadPoolExecutor(PEOPLE) as executor:
-                flooding = executor.map(open_all, range(PEOPLE))
+            with ThreadPoolExecutor(USERS) as executor:
+                results = executor.map(open_invented_links, range(USERS))
                 with psycopg.connect(settings["DATABASE_URL"], autocommit=True) as connection:
-                    until = time.monotonic() + LATER
-                    while time.monotonic() < until:
-                        late.extend(chain.from_iterable(connection.execute(LATE)))
+                    deadline = time.monotonic() + CHECK_SECONDS
+                    while time.monotonic() < deadline:
+                        rows = connection.execute(COUNT_STALE_STAGES)
+                        stale_counts.extend(chain.from_iterable(rows))
                         time.sleep(1)
-                list(flooding)
-            made_up = {
-                key: n for key, n in log.request_counts.items() if key[0].startswith("made-up")
-            }
-            cost = sum(made_up.values())
-            name = "stages with runs in flight past their promise"
-            table.add(name, str(max(late)), target="0", met=not max(late))
-            name = f"{IDS} made-up ids, {PEOPLE} people, two processes, each three times"
-            table.add(name, f"{cost} requests", target="<= 200", met=cost <= 200)
-            twice = sum(n > 1 for n in made_up.values())
-            table.add("stages asked twice for one id", str(twice), target="0", met=not twice)
-            flow = log.flows()[-1]
-            seconds, status = follow(people[0][1], hint(flow, log.start(flow)))
+                list(results)  # raises the threads' errors
+            request_counts = [
+                count for key, count in log.request_counts.items() if key[0].startswith("invented")
+            ]
+            worst = max(stale_counts)
+            name = "stages with runs in flight read later than planned"
+            table.add(name, str(worst), target="0", met=not worst)
+            total = sum(request_counts)
+            name = f"{INVENTED_IDS} invented ids, {USERS} users, two processes, each three times"
+            table.add(name, f"{total} requests", target="<= 200", met=total <= 200)
+            repeated = sum(count > 1 for count in request_counts)
+            name = "stages requested twice for one id"
+            table.add(name, str(repeated), target="0", met=not repeated)
+            flow = log.list_flows()[-1]
+            link = build_link(flow, log.start_run(flow))
+            seconds, status = follow_refreshes(browsers[0][1], link)
             is_in_time = status == 200 and seconds <= 2
             table.add(
                 "whole location afterwards", f"{seconds:.1f} s", target="<= 2 s", met=is_in_time
@@ -222,8 +242,8 @@ def main() -> None:
     """Measure, print, and exit with 1 if a target is missed."""
     logging.disable()  # the sandbox's server logs every broken connection
     table = Table()
-    links(table)
-    flood(table)
+    measure_links(table)
+    measure_flood(table)
     table.show()
     sys.exit(bool(table.missed))
 

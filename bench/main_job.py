@@ -20,10 +20,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
-from running import (
+from processes import (
     Bench,
     Browser,
+    Response,
     Server,
     Upstream,
     scratch,
@@ -31,50 +33,52 @@ from running import (
     start_upstream,
     wait_for,
 )
-from tables import Table, p, spread
+from tables import Table, format_quantiles, quantile
 
 # A busy stage with more than a page of a hundred runs.
-BUSY = "/projects/shop/pipelines/storefront/release-flows/development/"
+BUSY_STAGE = "/projects/shop/pipelines/storefront/release-flows/development/"
 # Stages that allow any number of concurrent runs.
-SIDE_BY_SIDE = [
+PLACES = [
     ("payments", "billing-api", "development"),
     ("shop", "search", "development"),
     ("payments", "ledger", "staging"),
     ("identity", "auth-gateway", "development"),
 ]
-PAGES = ["/", "/board/", BUSY, "/projects/shop/pipelines/storefront/"]
-HTMX = {"HX-Request": "true"}
-TAKEN = "SELECT count(*) FROM dashboard_abort WHERE state IN ('accepted', 'concluded')"
-RECORDED = "SELECT count(*) FROM dashboard_abort"
-UNANSWERED = f"{RECORDED} WHERE state NOT IN ('accepted', 'concluded', 'too_late')"
+PAGES = ["/", "/board/", BUSY_STAGE, "/projects/shop/pipelines/storefront/"]
+HTMX_HEADERS = {"HX-Request": "true"}
+COUNT_ACCEPTED = "SELECT count(*) FROM dashboard_abort WHERE state IN ('accepted', 'concluded')"
+COUNT_ABORTS = "SELECT count(*) FROM dashboard_abort"
+COUNT_UNANSWERED = f"{COUNT_ABORTS} WHERE state NOT IN ('accepted', 'concluded', 'too_late')"
 
 
 # --- Start --------------------------------------------------------------------------------------
 
 
-def start(table: Table, quick: bool) -> None:
+def measure_start(table: Table, quick: bool) -> None:
     """Measure from the start of the process to its first page, and to runs on Now."""
     times = 1 if quick else 5
-    found: dict[str, list[tuple[float, float, float]]] = {"fresh": [], "existing": []}
+    figures_by_database: dict[str, list[tuple[float, float, float]]] = {
+        "fresh": [],
+        "existing": [],
+    }
     targets = {"fresh": 1.0, "existing": 0.6}
     for _ in range(times):
         with scratch() as bench:
-            for figures in found.values():
+            for figures in figures_by_database.values():
                 server = bench.start("serve", "--port", "0")
                 client = Browser(server.url)
-                wait_for(lambda who=client: who.ask("/accounts/login/").status == 200, "a page")
+                wait_for(partial(_has_sign_in_page, client), "a page")
                 page = time.perf_counter() - server.started
                 cpu = server.cpu_ms() / 1000
                 client.sign_in("viewer")
-                wait_for(lambda who=client: "data-run=" in who.ask("/").text, "runs on Now")
+                wait_for(partial(_has_runs, client), "runs on Now")
                 figures.append((page, cpu, time.perf_counter() - server.started))
                 bench.stop(server)
-    for database, figures in found.items():
+    for database, figures in figures_by_database.items():
         page, cpu, runs = (statistics.median(column) for column in zip(*figures, strict=True))
-        what = f"start to first page, {database} database (median of {times})"
         target = targets[database]
         table.add(
-            what,
+            f"start to first page, {database} database (median of {times})",
             f"{page:.2f} s, CPU {cpu:.2f} s",
             target=f"<= {target:.1f} s",
             met=page <= target,
@@ -84,48 +88,57 @@ def start(table: Table, quick: bool) -> None:
         )
 
 
+def _has_sign_in_page(client: Browser) -> bool:
+    return client.request("/accounts/login/").status == 200
+
+
+def _has_runs(client: Browser) -> bool:
+    return "data-run=" in client.request("/").text
+
+
 # --- Memory -------------------------------------------------------------------------------------
 
 
-def memory(table: Table, quick: bool) -> None:
+def measure_memory(table: Table, quick: bool) -> None:
     """Measure the memory of one process with web server, sync and sandbox after ten minutes."""
     views, seconds = (100, 0) if quick else (200, 600)
     with scratch() as bench:
         server = bench.start("serve", "--port", "0", "--rate-limit", "1000000")
         client = Browser(server.url)
         client.sign_in("viewer")
-        _filled(bench, client)
-        client = client.twin()  # the server closes a connection that was idle for some seconds
+        _wait_until_mirrored(bench, client)
+        client = client.new_connection()  # the server closes idle connections
         for number in range(views):
-            assert client.ask(PAGES[number % len(PAGES)]).status == 200
+            assert client.request(PAGES[number % len(PAGES)]).status == 200
         time.sleep(max(server.started + seconds - time.perf_counter(), 0))
         rss, pss = server.memory_mb()
         age = round(time.perf_counter() - server.started)
+        run_count = _query_count(bench, "SELECT count(*) FROM dashboard_run")
         table.add(
-            f"memory, all in one, mirror of {_runs(bench):,} runs, {views} views, after {age} s",
+            f"memory, all in one, mirror of {run_count:,} runs, {views} views, after {age} s",
             f"PSS {pss:.0f}, RSS {rss:.0f} MB",
             target="PSS <= 85 MB",
             met=pss <= 85,
         )
 
 
-def _filled(bench: Bench, client: Browser) -> None:
-    """Wait until every stage was read once."""
-    unread = (
+def _wait_until_mirrored(bench: Bench, client: Browser) -> None:
+    """Wait until every catalog list and every stage was read once."""
+    unread_stages = (
         "SELECT count(*) FROM dashboard_stage WHERE has_flow IS NOT FALSE AND synced_at IS NULL"
     )
-    unswept = "SELECT count(*) FROM dashboard_catalogsync WHERE synced_at IS NULL"
-    wait_for(lambda: "data-run=" in client.ask("/").text, "runs on Now", 0.1)
-    wait_for(lambda: _ask(bench, unswept) == _ask(bench, unread) == 0, "a full mirror", 0.2)
+    unread_lists = "SELECT count(*) FROM dashboard_catalogsync WHERE synced_at IS NULL"
+    wait_for(partial(_has_runs, client), "runs on Now", 0.1)
+    wait_for(
+        lambda: _query_count(bench, unread_lists) == _query_count(bench, unread_stages) == 0,
+        "a full mirror",
+        0.2,
+    )
 
 
-def _runs(bench: Bench) -> int:
-    return _ask(bench, "SELECT count(*) FROM dashboard_run")
-
-
-def _ask(bench: Bench, question: str) -> int:
+def _query_count(bench: Bench, sql: str) -> int:
     with sqlite3.connect(bench.database, timeout=5) as database:
-        (value,) = database.execute(question).fetchone()
+        (value,) = database.execute(sql).fetchone()
     database.close()
     return int(value)
 
@@ -133,75 +146,77 @@ def _ask(bench: Bench, question: str) -> int:
 # --- A page -------------------------------------------------------------------------------------
 
 
-def page(table: Table, quick: bool) -> None:
+def measure_page(table: Table, quick: bool) -> None:
     """Measure a stage's page with a hundred rows, one request after another."""
     times = 60 if quick else 300
     with scratch() as bench:
         server, client = start_dashboard(bench, start_upstream(bench))
-        _filled(bench, client)
-        wait_for(lambda: client.ask(BUSY).text.count("data-run=") == 100, "100 rows", 0.1)
+        _wait_until_mirrored(bench, client)
+        wait_for(lambda: client.request(BUSY_STAGE).text.count("data-run=") == 100, "100 rows", 0.1)
 
-        floor, cpu = _requests(server, times, lambda: client.ask("/healthz"), {200})
-        table.add("for comparison: /healthz", _with_cpu(floor, cpu))
-        figures, cpu = _requests(server, times // 10, lambda: client.ask(BUSY), {200}, _age(bench))
+        figures, cpu = _measure_requests(server, times, lambda: client.request("/healthz"))
+        table.add("for comparison: /healthz", _with_cpu(figures, cpu))
+        figures, cpu = _measure_requests(
+            server,
+            times // 10,
+            lambda: client.request(BUSY_STAGE),
+            prepare=lambda: _change_all_versions(bench),
+        )
         table.add("stage page, 100 rows, no row cached", _with_cpu(figures, cpu))
-        client.ask(BUSY)
-        figures, cpu = _requests(server, times, lambda: client.ask(BUSY), {200})
+        client.request(BUSY_STAGE)
+        figures, cpu = _measure_requests(server, times, lambda: client.request(BUSY_STAGE))
         table.add(
             f"stage page, 100 rows, cached ({times} requests)",
             _with_cpu(figures, cpu),
             target="p50 < 5 ms",
-            met=p(0.5, figures) < 5,
+            met=quantile(0.5, figures) < 5,
         )
-        figures, cpu = _requests(server, times, lambda: client.ask(BUSY, headers=HTMX), {200})
-        table.add("its refresh, changed (200)", _with_cpu(figures, cpu))
+        figures, cpu = _measure_requests(
+            server, times, lambda: client.request(BUSY_STAGE, headers=HTMX_HEADERS)
+        )
+        table.add("stage page, refresh, changed (200)", _with_cpu(figures, cpu))
         tag = ""
 
-        def refresh() -> tuple[int, float]:
+        def refresh() -> Response:
             nonlocal tag
-            answer = client.ask(BUSY, headers={**HTMX, "HX-PTag": tag})
-            tag = answer.headers["HX-PTag"]
-            return answer.status, answer.ms
+            response = client.request(BUSY_STAGE, headers={**HTMX_HEADERS, "HX-PTag": tag})
+            tag = response.headers["HX-PTag"]
+            return response
 
-        figures, cpu = _requests(server, times, refresh, {304})
-        table.add("its refresh, unchanged (304)", _with_cpu(figures, cpu))
-
-
-def _age(bench: Bench) -> Callable[[], None]:
-    """Return a function that gives each run a new version, so that no cached row is valid."""
-
-    def age() -> None:
-        with sqlite3.connect(bench.database, timeout=5) as database:
-            database.execute("UPDATE dashboard_run SET version = version + 1000000")
-        database.close()
-
-    return age
+        figures, cpu = _measure_requests(server, times, refresh, status=304)
+        table.add("stage page, refresh, unchanged (304)", _with_cpu(figures, cpu))
 
 
-def _requests(
+def _change_all_versions(bench: Bench) -> None:
+    """Give each run a new version, so that no cached row is valid."""
+    with sqlite3.connect(bench.database, timeout=5) as database:
+        database.execute("UPDATE dashboard_run SET version = version + 1000000")
+    database.close()
+
+
+def _measure_requests(
     server: Server,
     times: int,
-    ask: Callable[[], object],
-    counted: set[int],
-    before: Callable[[], None] = lambda: None,
+    request: Callable[[], Response],
+    status: int = 200,
+    prepare: Callable[[], None] = lambda: None,
 ) -> tuple[list[float], float]:
-    """Return the milliseconds of successful answers, and the process's CPU time for each."""
+    """Return the milliseconds of responses with `status`, and the mean CPU ms of all requests."""
     figures: list[float] = []
-    cpu = asked = 0.0
+    cpu, request_count = 0.0, 0
     while len(figures) < times:
-        before()
+        prepare()
         cpu_before = server.cpu_ms()
-        answer = ask()
-        status, ms = answer if isinstance(answer, tuple) else (answer.status, answer.ms)
+        response = request()
         cpu += server.cpu_ms() - cpu_before
-        asked += 1
-        if status in counted:
-            figures.append(ms)
-    return figures, cpu / asked
+        request_count += 1
+        if response.status == status:
+            figures.append(response.ms)
+    return figures, cpu / request_count
 
 
 def _with_cpu(figures: list[float], cpu: float) -> str:
-    return f"{spread(figures)}, CPU {cpu:.1f} ms"
+    return f"{format_quantiles(figures)}, CPU {cpu:.1f} ms"
 
 
 # --- Aborts -------------------------------------------------------------------------------------
@@ -209,56 +224,56 @@ def _with_cpu(figures: list[float], cpu: float) -> str:
 
 @dataclass
 class Target:
-    """A run to abort: its address here and at Northflank."""
+    """A run to abort; the paths of its abort at the dashboard and at Northflank."""
 
     run_id: str
-    stage: tuple[str, str, str]
+    place: tuple[str, str, str]
 
     @property
-    def here(self) -> str:
-        project, pipeline, stage = self.stage
+    def dashboard_path(self) -> str:
+        project, pipeline, stage = self.place
         runs = f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs"
         return f"{runs}/{self.run_id}/abort/"
 
     @property
-    def there(self) -> str:
-        return f"/v1{self.here}".rstrip("/")
+    def northflank_path(self) -> str:
+        return f"/v1{self.dashboard_path}".rstrip("/")
 
 
 def _start_runs(upstream: Upstream, count: int) -> list[Target]:
     targets = []
     for number in range(count):
-        project, pipeline, stage = SIDE_BY_SIDE[number % len(SIDE_BY_SIDE)]
+        project, pipeline, stage = PLACES[number % len(PLACES)]
         flow = f"/v1/projects/{project}/pipelines/{pipeline}/release-flows/{stage}"
         data, _ = upstream.post(f"{flow}/runs")
         targets.append(Target(str(data["id"]), (project, pipeline, stage)))
     return targets
 
 
-def _mirrored(client: Browser, targets: list[Target]) -> None:
+def _wait_until_listed(client: Browser, targets: list[Target]) -> None:
     ids = {target.run_id for target in targets}
 
-    def seen() -> bool:
-        return ids <= set(re.findall(r'data-run="([^"]+)"', client.ask("/").text))
+    def are_listed() -> bool:
+        return ids <= set(re.findall(r'data-run="([^"]+)"', client.request("/").text))
 
-    wait_for(seen, "the new runs on Now", 0.1)
+    wait_for(are_listed, "the new runs on Now", 0.1)
 
 
-def _abort(client: Browser, target: Target) -> float:
-    answer = client.ask(target.here, {"reason": "bench"}, HTMX)
-    assert answer.status == 200, f"{target.here}: {answer.status}"
-    return answer.ms
+def _abort_run(client: Browser, target: Target) -> float:
+    response = client.request(target.dashboard_path, {"reason": "bench"}, HTMX_HEADERS)
+    assert response.status == 200, f"{target.dashboard_path}: {response.status}"
+    return response.ms
 
 
 @contextlib.contextmanager
-def _open_now(client: Browser) -> Iterator[None]:
-    """Read the stream of Now, as the page of somebody who aborts does."""
-    found = re.search(r'"(/live/\?[^"]+)"', client.ask("/").text)
-    assert found, "Now has no stream"
+def _open_stream_of_now(client: Browser) -> Iterator[None]:
+    """Read the stream of Now meanwhile, as an open page does."""
+    match = re.search(r'"(/live/\?[^"]+)"', client.request("/").text)
+    assert match, "Now has no stream"
     cookies = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
     host, _, port = client.host.partition(":")
     with socket.create_connection((host, int(port))) as stream:
-        head = f"GET {html.unescape(found[1])} HTTP/1.1\r\nHost: {client.host}\r\nCookie: {cookies}"
+        head = f"GET {html.unescape(match[1])} HTTP/1.1\r\nHost: {client.host}\r\nCookie: {cookies}"
         stream.sendall(f"{head}\r\n\r\n".encode())
         assert b" 200 " in stream.recv(1000).partition(b"\r\n")[0]
         thread = threading.Thread(target=_read_to_end, args=[stream])
@@ -275,8 +290,8 @@ def _read_to_end(stream: socket.socket) -> None:
         pass
 
 
-def abort(table: Table, quick: bool) -> None:
-    """Measure what the dashboard adds to Northflank's answer, alternating with direct aborts.
+def measure_aborts(table: Table, quick: bool) -> None:
+    """Measure what the dashboard adds to Northflank's response, alternating with direct aborts.
 
     First while no page is open, then with Now open.
     """
@@ -286,135 +301,144 @@ def abort(table: Table, quick: bool) -> None:
             bench, "--fault", f"latency:{latency}@/abort", "--choice", "abort-seconds=0.5"
         )
         server, client = start_dashboard(bench, upstream)
-        _filled(bench, client)
-        for what, is_open in (("abort", False), ("abort with Now open", True)):
+        _wait_until_mirrored(bench, client)
+        for name, is_now_open in (("abort", False), ("abort with Now open", True)):
             upstream.connect()
             targets = _start_runs(upstream, 2 * times)
-            _mirrored(client, targets)
+            _wait_until_listed(client, targets)
             upstream.connect()
-            before = _ask(bench, RECORDED)
-            with _open_now(client) if is_open else contextlib.nullcontext():
-                straight, through, cpu = _abort_in_turns(upstream, server, client, targets)
-            wait_for(lambda: not _ask(bench, UNANSWERED), "an answer to each abort", 0.1)
+            count_before = _query_count(bench, COUNT_ABORTS)
+            with _open_stream_of_now(client) if is_now_open else contextlib.nullcontext():
+                direct_ms, dashboard_ms, cpu = _abort_alternately(upstream, server, client, targets)
+            wait_for(
+                lambda: not _query_count(bench, COUNT_UNANSWERED), "a response to each abort", 0.1
+            )
             # Three of a thousand runs end by themselves within 40 s.
-            sent = _ask(bench, RECORDED) - before
+            sent = _query_count(bench, COUNT_ABORTS) - count_before
             assert sent >= times - 3, f"{sent} of {times} aborts were sent"
-            direct = statistics.median(straight)
-            table.add(f"{what}, directly at Northflank ({times} runs)", spread(straight))
-            table.add(f"{what}, through the dashboard ({times} runs)", _with_cpu(through, cpu))
+            direct_median = statistics.median(direct_ms)
+            table.add(f"{name}, directly at Northflank ({times} runs)", format_quantiles(direct_ms))
+            table.add(f"{name}, through the dashboard ({times} runs)", _with_cpu(dashboard_ms, cpu))
             for share, target in ((0.5, 8), (0.95, 15)):
-                added = p(share, through) - direct
+                added = quantile(share, dashboard_ms) - direct_median
                 table.add(
-                    f"{what}, added by the dashboard, p{share * 100:.0f}",
+                    f"{name}, added by the dashboard, p{share * 100:.0f}",
                     f"{added:.1f} ms",
                     target=f"< {target} ms",
                     met=added < target,
                 )
 
 
-def _abort_in_turns(
+def _abort_alternately(
     upstream: Upstream, server: Server, client: Browser, targets: list[Target]
 ) -> tuple[list[float], list[float], float]:
-    """Return milliseconds of direct aborts and of ours, and the process's CPU time for each."""
-    straight, through = [], []
+    """Return the ms of direct aborts, of the dashboard's, and the mean CPU ms of the latter."""
+    direct_ms, dashboard_ms = [], []
     cpu = 0.0
-    for here, there in zip(targets[::2], targets[1::2], strict=True):
-        confirmation = client.ask(here.here, headers=HTMX)
+    for dashboard_target, direct_target in zip(targets[::2], targets[1::2], strict=True):
+        confirmation = client.request(dashboard_target.dashboard_path, headers=HTMX_HEADERS)
         if 'name="reason"' not in confirmation.text:
             continue  # the run has ended
         cpu_before = server.cpu_ms()
-        through.append(_abort(client, here))
+        dashboard_ms.append(_abort_run(client, dashboard_target))
         cpu += server.cpu_ms() - cpu_before
-        straight.append(upstream.post(there.there)[1])
-    return straight, through, cpu / len(through)
+        direct_ms.append(upstream.post(direct_target.northflank_path)[1])
+    return direct_ms, dashboard_ms, cpu / len(dashboard_ms)
 
 
 # --- A slow Northflank --------------------------------------------------------------------------
 
 
-def slow(table: Table, quick: bool) -> None:
-    """Measure other pages while Northflank is slow to answer aborts."""
+def measure_slow_upstream(table: Table, quick: bool) -> None:
+    """Measure other pages while Northflank is slow to respond to aborts."""
     latency = 3 if quick else 10
     with scratch() as bench:
         upstream = start_upstream(bench, "--fault", f"latency:{latency}@/abort")
         targets = _start_runs(upstream, 21)
         _, client = start_dashboard(bench, upstream)
-        _filled(bench, client)
-        _mirrored(client, targets)
+        _wait_until_mirrored(bench, client)
+        _wait_until_listed(client, targets)
         window = latency - 1.0
-        for chosen in (targets[:1], targets[1:]):
-            before = _look_around(client, window)
-            taken = _ask(bench, TAKEN)
-            pressed = [_Pressed(client.twin(), target) for target in chosen]
-            for press in pressed:
-                press.start()
-            during = _look_around(client, window)
-            waiting = sum(press.is_alive() for press in pressed)
-            for press in pressed:
-                press.join()
-            ratio = p(0.95, during) / p(0.95, before)
-            aborts = f"{len(chosen)} waiting abort{'s' if len(chosen) > 1 else ''}"
-            table.add(f"other pages before ({len(before)} requests)", spread(before))
+        for group in (targets[:1], targets[1:]):
+            before = _request_pages(client, window)
+            accepted_before = _query_count(bench, COUNT_ACCEPTED)
+            threads = [_AbortThread(client.new_connection(), target) for target in group]
+            for thread in threads:
+                thread.start()
+            during = _request_pages(client, window)
+            waiting = sum(thread.is_alive() for thread in threads)
+            for thread in threads:
+                thread.join()
+            ratio = quantile(0.95, during) / quantile(0.95, before)
+            aborts = f"{len(group)} waiting abort{'s' if len(group) > 1 else ''}"
+            table.add(f"other pages before ({len(before)} requests)", format_quantiles(before))
             table.add(
                 f"other pages while {aborts} wait {latency} s ({len(during)} requests)",
-                f"{spread(during)}, p95 x {ratio:.2f}",
+                f"{format_quantiles(during)}, p95 x {ratio:.2f}",
                 target="p95 < x 2",
                 met=ratio < 2,
             )
-            accepted = _ask(bench, TAKEN) - taken
+            accepted = _query_count(bench, COUNT_ACCEPTED) - accepted_before
             table.add(
                 f"of these {aborts}: still waiting at the end, then accepted",
                 f"{waiting}, {accepted}",
-                target=f"{len(chosen)}, {len(chosen)}",
-                met=waiting == accepted == len(chosen),
+                target=f"{len(group)}, {len(group)}",
+                met=waiting == accepted == len(group),
             )
 
 
-class _Pressed(threading.Thread):
-    """A user who has requested an abort and waits for the answer."""
+class _AbortThread(threading.Thread):
+    """A user who has requested an abort and waits for the response."""
 
     def __init__(self, client: Browser, target: Target) -> None:
         super().__init__()
-        self.person, self.target = client, target
+        self.client, self.target = client, target
 
     def run(self) -> None:
-        _abort(self.person, self.target)
+        _abort_run(self.client, self.target)
 
 
-def _look_around(client: Browser, seconds: float) -> list[float]:
+def _request_pages(client: Browser, seconds: float) -> list[float]:
+    """Request pages in turn for some seconds; return the milliseconds of each."""
     figures: list[float] = []
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        answer = client.ask(PAGES[len(figures) % len(PAGES)])
-        assert answer.status == 200
-        figures.append(answer.ms)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        response = client.request(PAGES[len(figures) % len(PAGES)])
+        assert response.status == 200
+        figures.append(response.ms)
         time.sleep(0.01)  # a user is not a load test
     return figures
 
 
 # ------------------------------------------------------------------------------------------------
 
-PARTS = {part.__name__: part for part in (start, memory, page, abort, slow)}
+PARTS = {
+    "start": measure_start,
+    "memory": measure_memory,
+    "page": measure_page,
+    "abort": measure_aborts,
+    "slow": measure_slow_upstream,
+}
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("--quick", action="store_true", help="fewer repetitions")
-    arguments.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
-    chosen = arguments.parse_args()
-    if unknown := set(chosen.parts) - set(PARTS):
-        arguments.error(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}")
     table, started_at = Table(), time.monotonic()
     load = os.getloadavg()[0]
-    for name in chosen.parts or PARTS:
-        PARTS[name](table, chosen.quick)
+    for name in options.parts or PARTS:
+        PARTS[name](table, options.quick)
     print()
     table.show()
-    took = timedelta(seconds=round(time.monotonic() - started_at))
+    duration = timedelta(seconds=round(time.monotonic() - started_at))
     print(
         f"\n{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, "
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}; "
-        f"load {load:.1f} before; took {took}"
+        f"load {load:.1f} before; took {duration}"
     )
     return 1 if table.missed else 0
 

@@ -1,12 +1,12 @@
-"""A page and an abort of a signed-in user while strangers guess passwords.
+"""A page and an abort of a signed-in user while attackers guess passwords.
 
     uv run bench/password_guessing.py [--quick]
 
-A real dashboard on SQLite uses a sandbox that answers an abort after 0.2 s. Another process holds
-50 connections, each of which posts wrong passwords as fast as it gets answers: first from one
-address for one account, which is soon throttled; then each time from another address for another
-account, so that no attempt is. Meanwhile a release manager requests Now, aborts runs, and signs in
-with a known browser. Exits with 1 if a target is missed. Two minutes.
+A real dashboard on SQLite uses a sandbox that responds to an abort after 0.2 s. Another process
+holds 50 connections, each of which posts wrong passwords as fast as it gets responses: first from
+one address for one account, which is soon throttled; then each time from another address for
+another account, so that no attempt is. Meanwhile a release manager requests Now, aborts runs, and
+signs in with a known browser. Exits with 1 if a target is missed. Two minutes.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from collections import Counter
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from running import Browser, Upstream, scratch, start_dashboard, start_upstream, wait_for
-from tables import Table, p, spread
+from processes import Browser, Upstream, scratch, start_dashboard, start_upstream, wait_for
+from tables import Table, format_quantiles, quantile
 
 CONNECTIONS = 50
-ANSWER_SECONDS = 0.2  # of the sandbox, to an abort
+ABORT_LATENCY = 0.2  # seconds until the sandbox responds to an abort
 PAGE_TARGET, ABORT_TARGET = 200, 500  # milliseconds, p95
 # Stages that allow any number of concurrent runs.
 STAGES = [
@@ -34,14 +34,14 @@ STAGES = [
     "projects/payments/pipelines/ledger/release-flows/staging",
     "projects/identity/pipelines/auth-gateway/release-flows/development",
 ]
-CSRF = "0123456789abcdefghijABCDEFGHIJkl"
+CSRF_TOKEN = "0123456789abcdefghijABCDEFGHIJkl"
 
 
-# --- Strangers, in a process of their own ---------------------------------------------------------
+# --- Attackers, in a process of their own ---------------------------------------------------------
 
 
-async def guess(host: str, port: int, many_accounts: bool, statuses: Counter[str]) -> None:
-    """Post wrong passwords until cancelled; count the answers by status."""
+async def post_guesses(host: str, port: int, many_accounts: bool, statuses: Counter[str]) -> None:
+    """Post wrong passwords until cancelled; count the responses by status."""
     while True:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             reader, writer = await asyncio.open_connection(host, port)
@@ -49,17 +49,17 @@ async def guess(host: str, port: int, many_accounts: bool, statuses: Counter[str
                 number = statuses.total() if many_accounts else 0
                 name = f"guess-{number}" if many_accounts else "ada"
                 address = f"10.{number // 65536 % 256}.{number // 256 % 256}.{number % 256}"
-                body = f"username={name}&password=wrong&csrfmiddlewaretoken={CSRF}"
+                body = f"username={name}&password=wrong&csrfmiddlewaretoken={CSRF_TOKEN}"
                 writer.write(
                     f"POST /accounts/login/ HTTP/1.1\r\nHost: {host}:{port}\r\n"
-                    f"X-Forwarded-For: {address}\r\nCookie: csrftoken={CSRF}\r\n"
+                    f"X-Forwarded-For: {address}\r\nCookie: csrftoken={CSRF_TOKEN}\r\n"
                     "Content-Type: application/x-www-form-urlencoded\r\n"
                     f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
                 )
                 head = await reader.readuntil(b"\r\n\r\n")
                 statuses[head.split(b" ", 2)[1].decode()] += 1
                 length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
-                if length is None:  # in chunks: a new connection is simpler
+                if length is None:  # chunked: a new connection is simpler than to decode it
                     writer.close()
                     break
                 await reader.readexactly(int(length[1]))
@@ -70,7 +70,7 @@ async def guess_until_closed(url: str, many_accounts: bool) -> None:
     host, port = urlsplit(url).netloc.split(":")
     statuses: Counter[str] = Counter()
     tasks = [
-        asyncio.create_task(guess(host, int(port), many_accounts, statuses))
+        asyncio.create_task(post_guesses(host, int(port), many_accounts, statuses))
         for _ in range(CONNECTIONS)
     ]
     await asyncio.to_thread(sys.stdin.read)
@@ -81,8 +81,8 @@ async def guess_until_closed(url: str, many_accounts: bool) -> None:
 
 
 @contextlib.contextmanager
-def strangers(url: str, *, many_accounts: bool) -> Iterator[Counter[str]]:
-    """Guess meanwhile; the yielded counter has the answers by status at the end."""
+def guess_meanwhile(url: str, *, many_accounts: bool) -> Iterator[Counter[str]]:
+    """Guess passwords; the yielded counter has the responses by status at the end."""
     statuses: Counter[str] = Counter()
     command = [
         sys.executable,
@@ -109,7 +109,11 @@ def start_runs(upstream: Upstream, client: Browser, count: int) -> list[str]:
         stage = STAGES[number % len(STAGES)]
         data, _ = upstream.post(f"/v1/{stage}/runs")
         addresses.append(f"/{stage}/runs/{data['id']}/")
-    wait_for(lambda: all(a in client.ask("/").text for a in addresses), "the runs on Now", 0.5)
+    wait_for(
+        lambda: all(address in client.request("/").text for address in addresses),
+        "the runs on Now",
+        0.5,
+    )
     return addresses
 
 
@@ -117,64 +121,71 @@ def measure(
     table: Table, situation: str, client: Browser, runs: list[str], pages: int, *, has_target: bool
 ) -> None:
     """Request pages and abort the runs in turn; add both figures to the table."""
-    client.http.close()  # else the server may have closed it by now
+    client.http.close()  # the server closes idle connections
     page_times, abort_times = [], []
-    every = max(pages // len(runs), 1)
+    pages_per_abort = max(pages // len(runs), 1)
     for number in range(pages):
-        answer = client.ask("/")
-        assert answer.status == 200, answer.status
-        page_times.append(answer.ms)
-        if number % every == 0 and runs:
-            answer = client.ask(f"{runs.pop()}abort/", {"reason": "bench"}, {"HX-Request": "true"})
-            assert answer.status == 200, answer.text
-            abort_times.append(answer.ms)
+        response = client.request("/")
+        assert response.status == 200, response.status
+        page_times.append(response.ms)
+        if number % pages_per_abort == 0 and runs:
+            response = client.request(
+                f"{runs.pop()}abort/", {"reason": "bench"}, {"HX-Request": "true"}
+            )
+            assert response.status == 200, response.text
+            abort_times.append(response.ms)
     for name, times, target in (
         (f"Now, {situation} ({len(page_times)} requests)", page_times, PAGE_TARGET),
         (f"… an abort ({len(abort_times)} runs)", abort_times, ABORT_TARGET),
     ):
-        met = p(0.95, times) < target if has_target else None
-        table.add(name, spread(times), target=f"p95 < {target} ms" if has_target else "", met=met)
+        met = quantile(0.95, times) < target if has_target else None
+        table.add(
+            name,
+            format_quantiles(times),
+            target=f"p95 < {target} ms" if has_target else "",
+            met=met,
+        )
 
 
-def sign_in_again(table: Table, user: Browser, times: int) -> None:
-    """Sign a known browser out and in; add how long signing in takes."""
-    user.http.close()
+def measure_sign_ins(table: Table, browser: Browser, times: int) -> None:
+    """Sign a known browser out and in; add the duration of signing in to the table."""
+    browser.http.close()
     figures = []
     for _ in range(times):
-        user.ask("/accounts/logout/", {})
-        user.ask("/accounts/login/")
-        answer = user.ask("/accounts/login/", {"username": "ada", "password": "ada"})
-        figures.append(answer.ms if answer.status == 302 else float("inf"))
+        browser.request("/accounts/logout/", {})
+        browser.request("/accounts/login/")
+        response = browser.request("/accounts/login/", {"username": "ada", "password": "ada"})
+        figures.append(response.ms if response.status == 302 else float("inf"))
     worst = max(figures)
     table.add(
         f"… signing in with a known browser ({times} times)",
-        spread(figures),
+        format_quantiles(figures),
         target="succeeds, < 10 s",
         met=worst < 10_000,
     )
 
 
-def run(table: Table, quick: bool) -> None:
-    runs_count, pages, sign_ins = (8, 60, 2) if quick else (24, 240, 5)
-    fault = f"latency:{ANSWER_SECONDS}@/abort"
+def measure_all(table: Table, quick: bool) -> None:
+    run_count, pages, sign_ins = (8, 60, 2) if quick else (24, 240, 5)
+    fault = f"latency:{ABORT_LATENCY}@/abort"
     with scratch() as bench:
         upstream = start_upstream(bench, "--fault", fault, "--choice", "abort-seconds=0.5")
         server, client = start_dashboard(bench, upstream)
-        second_browser = Browser(server.url)
-        second_browser.sign_in("ada")
-        runs = start_runs(upstream, client, 3 * runs_count)
+        known_browser = Browser(server.url)
+        known_browser.sign_in("ada")
+        runs = start_runs(upstream, client, 3 * run_count)
         time.sleep(5)  # everything was read once
-        parts = [runs[n::3] for n in range(3)]
-        measure(table, "nobody guesses", client, parts[0], pages, has_target=False)
-        for many_accounts, guesses in (
+        run_groups = [runs[n::3] for n in range(3)]
+        measure(table, "nobody guesses", client, run_groups[0], pages, has_target=False)
+        for many_accounts, throttling in (
             (False, "one account, throttled"),
             (True, "never throttled"),
         ):
-            with strangers(server.url, many_accounts=many_accounts) as statuses:
-                situation = f"{CONNECTIONS} connections guess, {guesses}"
-                measure(table, situation, client, parts.pop(), pages, has_target=True)
-                sign_in_again(table, second_browser, sign_ins)
-            table.add("… answers to the strangers", repr(dict(statuses)))
+            with guess_meanwhile(server.url, many_accounts=many_accounts) as statuses:
+                situation = f"{CONNECTIONS} connections guess, {throttling}"
+                measure(table, situation, client, run_groups.pop(), pages, has_target=True)
+                measure_sign_ins(table, known_browser, sign_ins)
+            table.add("… responses to the attackers", repr(dict(statuses)))
 
 
 def main() -> None:
@@ -187,7 +198,7 @@ def main() -> None:
         asyncio.run(guess_until_closed(options.guess, options.many_accounts))
         return
     table = Table()
-    run(table, options.quick)
+    measure_all(table, options.quick)
     table.show()
     sys.exit(1 if table.missed else 0)
 

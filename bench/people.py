@@ -1,12 +1,12 @@
-"""Pages for eight people of one group: unchanged, after a change elsewhere, after a change on them.
+"""Pages for eight users of one group: unchanged, after a change elsewhere, after a change on them.
 
     uv run bench/people.py [--quick] [--postgres postgres://user@host:port/database]
 
 Fills a scratch database with 10,000 runs in 24 stages, 50 of them in flight, and 100 aborts, and
 starts a server without sync. Eight release managers, each with a session and a connection of their
-own, request a page in turn, one at a time and then all at once. Changes are written by this process
-as the sync writes them. CPU is that of the server's process. Prints a table, and exits with 1 if a
-target is missed.
+own, request a page in turn, and then concurrently. Changes are written by this process as the sync
+writes them. CPU is that of the server's process. Prints a table, and exits with 1 if a target is
+missed.
 """
 
 import gzip
@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import growth
-from running import ROOT, Browser, Server, database, parse_options, scratch
-from tables import Table, p
+from processes import ROOT, Browser, Server, database, parse_options, scratch
+from tables import Table, quantile
 
-PEOPLE, RUNS = 8, 10_000
+VIEWERS, RUNS = 8, 10_000
 STAGE = "/projects/bench/pipelines/p0/release-flows/development/"
 PAGES = {
     "Stage, 100 rows": STAGE,
@@ -35,25 +35,26 @@ PAGES = {
     "Run": f"{STAGE}runs/in-flight-0/",
     "Status": "/status/",
 }
-CACHED = ("Stage, 100 rows", "Now, 50 in flight", "Abort log, 100 aborts")
-# Milliseconds of CPU after a change on the page, with the rows of other runs cached.
-CHANGED = {
+# Pages that viewers with the same permissions share while they are unchanged.
+CACHED_PAGES = ("Stage, 100 rows", "Now, 50 in flight", "Abort log, 100 aborts")
+# Milliseconds of CPU after a change on the page, while the rows of other runs are cached.
+CPU_TARGETS = {
     "Stage, 100 rows": 4,
     "Now, 50 in flight": 5,
     "Board, 24 stages": 6,
     "Run": 4,
     "Status": 4,
 }
-HEALTH = "/healthz"
+HEALTH_PATH = "/healthz"
 
 
-class Person:
-    """A user with a session and a kept-alive connection; costs as little CPU as possible."""
+class Viewer:
+    """A user with a session and a kept-alive connection; uses as little CPU as possible."""
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, username: str) -> None:
         browser = Browser(url)
-        browser.sign_in(name)
-        self.name, self.address = name, urlsplit(url)
+        browser.sign_in(username)
+        self.username, self.address = username, urlsplit(url)
         cookies = "; ".join(f"{key}={value}" for key, value in browser.cookies.items())
         self.headers = (
             f"Host: {self.address.netloc}\r\nCookie: {cookies}\r\nAccept-Encoding: gzip\r\n\r\n"
@@ -69,6 +70,7 @@ class Person:
         self.socket.sendall(f"GET {path} HTTP/1.1\r\n{self.headers}".encode())
 
     def receive(self) -> bytes:
+        """Return the body of the next response."""
         data = b""
         while b"\r\n\r\n" not in data:
             data += self._receive_some()
@@ -79,8 +81,8 @@ class Person:
             body += self._receive_some()
         return body
 
-    def ask(self, path: str) -> float:
-        """Return the milliseconds that a page takes."""
+    def measure(self, path: str) -> float:
+        """Request a page; return its milliseconds."""
         started = time.perf_counter()
         self.send(path)
         self.receive()
@@ -92,27 +94,27 @@ class Person:
         return data
 
 
-def in_turn(people: list[Person], path: str, times: int) -> list[float]:
-    return [people[number % len(people)].ask(path) for number in range(times)]
+def request_in_turn(viewers: list[Viewer], path: str, times: int) -> list[float]:
+    """Return the milliseconds of each request."""
+    return [viewers[number % len(viewers)].measure(path) for number in range(times)]
 
 
-def at_once(people: list[Person], path: str, seconds: float) -> float:
-    """Return the requests a second of all people together, each asking again once answered."""
+def request_concurrently(viewers: list[Viewer], path: str, seconds: float) -> float:
+    """Return the requests a second of all viewers, each of which has one request under way."""
     with selectors.DefaultSelector() as selector:
-        for person in people:
-            selector.register(person.socket, selectors.EVENT_READ, person)
-            person.send(path)
-        count, until = 0, time.perf_counter() + seconds
-        started = time.perf_counter()
-        while time.perf_counter() < until:
+        for viewer in viewers:
+            selector.register(viewer.socket, selectors.EVENT_READ, viewer)
+            viewer.send(path)
+        count, started = 0, time.perf_counter()
+        while time.perf_counter() < started + seconds:
             for key, _events in selector.select():
                 key.data.receive()
                 count += 1
                 key.data.send(path)
-        took = time.perf_counter() - started
-        for person in people:
-            person.receive()
-    return count / took
+        duration = time.perf_counter() - started
+        for viewer in viewers:
+            viewer.receive()
+    return count / duration
 
 
 @dataclass
@@ -120,43 +122,47 @@ class Changes:
     """Changes of runs, as the sync writes them."""
 
     stage_keys: list[int]
-    number: int = 0
+    step_number: int = 0
 
-    def elsewhere(self) -> None:
-        self._change(1, 0)
+    def change_other_stage(self) -> None:
+        """Change a run that the stage's page does not show."""
+        self._change_step(self.stage_keys[1])
 
-    def on_the_pages(self) -> None:
-        self._change(0, 0)
+    def change_shown_run(self) -> None:
+        """Change the run of PAGES, which its stage's page and Now show too."""
+        self._change_step(self.stage_keys[0])
 
-    def all_rows(self) -> None:
+    def change_all_rows(self) -> None:
+        """Change the hundred runs of the stage's page."""
         from dashboard.models import Run
 
         runs = Run.objects.filter(stage=self.stage_keys[0]).newest_first()
-        self._mark(runs.values_list("pk", flat=True)[:100])
+        self._mark_changed(runs.values_list("pk", flat=True)[:100])
 
-    def an_abort(self) -> None:
+    def change_aborted_run(self) -> None:
+        """Change the run of the newest abort."""
         from dashboard.models import Abort
 
-        self._mark(Abort.objects.order_by("-pk").values_list("run", flat=True)[:1])
+        self._mark_changed(Abort.objects.order_by("-pk").values_list("run_id", flat=True)[:1])
 
-    def _change(self, stage: int, run: int) -> None:
+    def _change_step(self, stage_key: int) -> None:
         from dashboard.models import Run
 
-        runs = Run.objects.in_flight().filter(stage=self.stage_keys[stage]).order_by("pk")
-        self.number += 1
-        self._mark([runs[run].pk], step=f"Step {self.number}")
+        runs = Run.objects.in_flight().filter(stage=stage_key).order_by("pk")
+        self.step_number += 1
+        self._mark_changed([runs[0].pk], step=f"Step {self.step_number}")
 
-    def _mark(self, runs: Iterable[int], **fields: str) -> None:
+    def _mark_changed(self, run_keys: Iterable[int], **fields: str) -> None:
         from django.db import transaction
 
         from dashboard.models.runs import mark_changed
 
         with transaction.atomic():
-            mark_changed(runs, **fields)
+            mark_changed(run_keys, **fields)
 
 
 def fill_database() -> Changes:
-    """Create people, runs and aborts in the empty database of this process's settings."""
+    """Create users, runs and aborts in the empty database of this process's settings."""
     import django
 
     django.setup()
@@ -168,8 +174,8 @@ def fill_database() -> Changes:
 
     call_command("migrate", verbosity=0)
     group = Group.objects.get(name="Release managers")
-    for number in range(PEOPLE):
-        user = User.objects.create_user(f"person-{number}", password=f"person-{number}")
+    for number in range(VIEWERS):
+        user = User.objects.create_user(f"viewer-{number}", password=f"viewer-{number}")
         user.groups.add(group)
     stages = growth.create_stages()
     growth.create_first_runs(stages, user)
@@ -181,8 +187,8 @@ def fill_database() -> Changes:
 
 
 @contextmanager
-def dashboard(server: str) -> Iterator[tuple[Server, list[Person], Changes]]:
-    """Fill a database and serve it."""
+def serve_dashboard(server: str) -> Iterator[tuple[Server, list[Viewer], Changes]]:
+    """Fill a database and serve it, on SQLite if `server` is empty."""
     sys.path.insert(0, str(ROOT))
     with scratch() as bench, database(server) as url:
         settings = {"NORTHFLANK_API_TOKEN": "sandbox", "LOG_LEVEL": "ERROR"}
@@ -194,8 +200,8 @@ def dashboard(server: str) -> Iterator[tuple[Server, list[Person], Changes]]:
 
         process = bench.start("serve", "--no-sync", "--port", "0", **settings)
         try:
-            people = [Person(process.url, f"person-{number}") for number in range(PEOPLE)]
-            yield process, people, changes
+            viewers = [Viewer(process.url, f"viewer-{number}") for number in range(VIEWERS)]
+            yield process, viewers, changes
         finally:
             bench.stop(process)
             connection.close()
@@ -203,61 +209,71 @@ def dashboard(server: str) -> Iterator[tuple[Server, list[Person], Changes]]:
 
 def measure(table: Table, server: str, quick: bool) -> None:
     times, seconds = (40, 2.0) if quick else (400, 5.0)
-    with dashboard(server) as (process, people, changes):
-        where = "PostgreSQL" if server else "SQLite"
-        health = p(0.5, in_turn(people, HEALTH, times))
-        rate = at_once(people, HEALTH, seconds)
-        table.add(f"{where}: {HEALTH}, for comparison", f"p50 {health:.2f} ms, {rate:,.0f}/s")
+    with serve_dashboard(server) as (process, viewers, changes):
+        vendor = "PostgreSQL" if server else "SQLite"
+        health_ms = quantile(0.5, request_in_turn(viewers, HEALTH_PATH, times))
+        rate = request_concurrently(viewers, HEALTH_PATH, seconds)
+        table.add(
+            f"{vendor}: {HEALTH_PATH}, for comparison",
+            f"p50 {health_ms:.2f} ms, {rate:,.0f}/s",
+        )
         for name, path in PAGES.items():
-            for person in people:  # only the first of them renders it
-                person.connect()
-                person.send(path)
-                assert person.name in gzip.decompress(person.receive()).decode()
-            times_ms = in_turn(people, path, times)
-            rate = at_once(people, path, seconds)
-            met = p(0.5, times_ms) <= 1 and rate >= 2_000 if name in CACHED else None
+            for viewer in viewers:  # only the first of them renders it
+                viewer.connect()
+                viewer.send(path)
+                assert viewer.username in gzip.decompress(viewer.receive()).decode()
+            times_ms = request_in_turn(viewers, path, times)
+            rate = request_concurrently(viewers, path, seconds)
+            p50 = quantile(0.5, times_ms)
+            met = p50 <= 1 and rate >= 2_000 if name in CACHED_PAGES else None
             table.add(
-                f"{where}: {name}, unchanged",
-                f"p50 {p(0.5, times_ms):.2f}, p95 {p(0.95, times_ms):.2f} ms, {rate:,.0f}/s",
-                target="<= 1 ms, >= 2,000/s" if name in CACHED else "", met=met,
+                f"{vendor}: {name}, unchanged",
+                f"p50 {p50:.2f}, p95 {quantile(0.95, times_ms):.2f} ms, {rate:,.0f}/s",
+                target="<= 1 ms, >= 2,000/s" if name in CACHED_PAGES else "", met=met,
             )  # fmt: skip
             if name == "Stage, 100 rows":
-                elsewhere, _cpu = after(changes.elsewhere, process, people, path, times // 4)
+                ms, _cpu = measure_after_change(
+                    changes.change_other_stage, process, viewers, path, times // 4
+                )
                 table.add(
-                    f"{where}: ... after a change elsewhere", f"p50 {elsewhere:.2f} ms",
-                    target="<= 1 ms", met=elsewhere <= 1,
+                    f"{vendor}: ... after a change elsewhere", f"p50 {ms:.2f} ms",
+                    target="<= 1 ms", met=ms <= 1,
                 )  # fmt: skip
-            if name in CHANGED:
-                ms, cpu = after(changes.on_the_pages, process, people, path, times // 4)
+            if name in CPU_TARGETS:
+                ms, cpu = measure_after_change(
+                    changes.change_shown_run, process, viewers, path, times // 4
+                )
                 table.add(
-                    f"{where}: {name}, after a change on it", f"p50 {ms:.1f} ms, CPU {cpu:.1f} ms",
-                    target=f"CPU <= {CHANGED[name]} ms", met=cpu <= CHANGED[name],
+                    f"{vendor}: {name}, after a change on it", f"p50 {ms:.1f} ms, CPU {cpu:.1f} ms",
+                    target=f"CPU <= {CPU_TARGETS[name]} ms", met=cpu <= CPU_TARGETS[name],
                 )  # fmt: skip
             if name == "Stage, 100 rows":
-                ms, cpu = after(changes.all_rows, process, people, path, times // 8)
+                ms, cpu = measure_after_change(
+                    changes.change_all_rows, process, viewers, path, times // 8
+                )
                 table.add(
-                    f"{where}: ... no row cached", f"p50 {ms:.1f} ms, CPU {cpu:.1f} ms",
+                    f"{vendor}: ... no row cached", f"p50 {ms:.1f} ms, CPU {cpu:.1f} ms",
                     target="CPU <= 10 ms", met=cpu <= 10,
                 )  # fmt: skip
 
 
-def after(
-    change: Callable[[], None], process: Server, people: list[Person], path: str, times: int
+def measure_after_change(
+    change: Callable[[], None], process: Server, viewers: list[Viewer], path: str, times: int
 ) -> tuple[float, float]:
     """Return the median milliseconds of a request after a change, and the server's mean CPU."""
-    for person in people:
-        person.connect()
-    took, before = [], process.cpu_ms()
+    for viewer in viewers:
+        viewer.connect()
+    times_ms, cpu_before = [], process.cpu_ms()
     for number in range(times):
         change()
-        took.append(people[number % len(people)].ask(path))
-    return p(0.5, took), (process.cpu_ms() - before) / times
+        times_ms.append(viewers[number % len(viewers)].measure(path))
+    return quantile(0.5, times_ms), (process.cpu_ms() - cpu_before) / times
 
 
 def main() -> int:
-    chosen = parse_options(__doc__, "fewer requests")
+    options = parse_options(__doc__, "fewer requests")
     table = Table()
-    measure(table, chosen.postgres, chosen.quick)
+    measure(table, options.postgres, options.quick)
     table.show()
     print(f"\nPython {platform.python_version()}, {os.cpu_count()} cores", flush=True)
     return 1 if table.missed else 0

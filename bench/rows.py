@@ -1,21 +1,22 @@
-"""Cost of rows: pages of runs and of aborts, with all rows rendered anew, and after one change.
+"""CPU time of pages with rows of runs and aborts: no row cached, and after one change.
 
     uv run bench/rows.py [--quick] [--postgres postgres://user@host:port/database]
 
 In one process on a scratch SQLite database, or a new one on a PostgreSQL server: a stage with 100
 runs, 50 of them in flight, overdue, acknowledged or aborting; 100 aborts. Before each request all
-runs get a new version, so that no row is kept, or one of them does. Milliseconds of this process's
-CPU time, the least of all requests, since other load only adds to it; it includes the database on
-SQLite, not on PostgreSQL. Prints one table, and exits with 1 if a target is missed.
+runs get a new version, so that no cached row is used, or one of them does. Milliseconds of this
+process's CPU time, the minimum of all requests, since other load only adds to it; it includes the
+database on SQLite, not on PostgreSQL. Prints one table, and exits with 1 if a target is missed.
 """
 
 import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from running import database_version, local_django, parse_options
+from processes import database_version, local_django, parse_options
 from tables import Table
 
 if TYPE_CHECKING:
@@ -27,21 +28,21 @@ RUNS = 100
 STAGE = "/projects/shop/pipelines/checkout/release-flows/production/"
 ALL_RUNS = range(RUNS)
 ONE_RUN = range(1)
-# What is measured, its address, the runs that change before each request, and the target in ms.
+# Label, address, the runs that change before each request, and the target in ms.
 PAGES = [
-    ("Stage, 100 rows, none kept", f"{STAGE}?all=1", ALL_RUNS, 10),
-    ("... one changed", f"{STAGE}?all=1", ONE_RUN, 4),
-    ("Now, 50 in flight, no row kept", "/", ALL_RUNS, None),
-    ("... one changed", "/", ONE_RUN, 5),
+    ("Stage, 100 rows, no row cached", f"{STAGE}?all=1", ALL_RUNS, 10),
+    ("... one run changed", f"{STAGE}?all=1", ONE_RUN, 4),
+    ("Now, 50 in flight, no row cached", "/", ALL_RUNS, None),
+    ("... one run changed", "/", ONE_RUN, 5),
     ("Run, changed", f"{STAGE}runs/run-0/", ONE_RUN, 4),
-    ("Aborts, 100 rows, none kept", "/aborts/", ALL_RUNS, 10),
-    ("... one changed", "/aborts/", ONE_RUN, None),
+    ("Aborts, 100 rows, no row cached", "/aborts/", ALL_RUNS, 10),
+    ("... one run changed", "/aborts/", ONE_RUN, None),
     ("Status", "/status/", ONE_RUN, 4),
 ]
 
 
-def create_runs(by: "User") -> list["Run"]:
-    """Create a stage whose typical durations are known, its runs and their aborts."""
+def create_runs(user: "User") -> list["Run"]:
+    """Create a stage with typical durations, its runs and their aborts; return the runs."""
     from datetime import timedelta
 
     from django.utils import timezone
@@ -87,14 +88,14 @@ def create_runs(by: "User") -> list["Run"]:
         runs.append(run)
         if is_overdue and in_flight:
             Acknowledgement.objects.create(
-                run=run, user=by, username=by.username, acknowledged_at=now
+                run=run, user=user, username=user.username, acknowledged_at=now
             )
         if in_flight and not is_aborting:
             continue
         state = {"state": "accepted"} if in_flight else {"state": "concluded", "settled_at": now}
         for _ in range(1 if in_flight else 2):
             abort = Abort.objects.create(
-                run=run, user=by, username=by.username, reason="Stuck", requested_at=created_at,
+                run=run, user=user, username=user.username, reason="Stuck", requested_at=created_at,
                 claimed_at=now, sent_at=now, answered_at=now, answer_status=200,
                 client_address="192.0.2.7", outcome="" if in_flight else "aborted", **state,
             )  # fmt: skip
@@ -108,19 +109,21 @@ def create_runs(by: "User") -> list["Run"]:
     return runs
 
 
-def milliseconds(view: Callable[[], object], change: Callable[[], None], times: int) -> float:
-    """Return the least CPU time of `view` after a change, which is not counted."""
-    view()
-    took = []
-    for _ in range(times):
+def measure_minimum(
+    open_page: Callable[[], object], change: Callable[[], None], repetitions: int
+) -> float:
+    """Return the least milliseconds of CPU of a page after `change`, which is not counted."""
+    open_page()
+    durations = []
+    for _ in range(repetitions):
         change()
         started_at = time.process_time()
-        view()
-        took.append((time.process_time() - started_at) * 1000)
-    return min(took)
+        open_page()
+        durations.append((time.process_time() - started_at) * 1000)
+    return min(durations)
 
 
-def measure(times: int) -> int:
+def measure(repetitions: int) -> int:
     """Measure on the database of this process's settings."""
     import django
     from django.core.management import call_command
@@ -133,24 +136,26 @@ def measure(times: int) -> int:
     from dashboard.models.runs import mark_changed
 
     call_command("migrate", verbosity=0)
-    by = User.objects.create_superuser("bench")
-    runs = create_runs(by)
+    user = User.objects.create_superuser("bench")
+    runs = create_runs(user)
     client = Client(SERVER_NAME="localhost", headers={"Accept-Encoding": "gzip"})
-    client.force_login(by)
+    client.force_login(user)
 
-    def view(address: str) -> None:
+    def open_page(address: str) -> None:
         response = client.get(address)
         assert response.status_code == 200, address
 
-    def change(numbers: range) -> None:
+    def change_runs(numbers: range) -> None:
         with transaction.atomic():
             mark_changed(runs[number].pk for number in numbers)
 
     table = Table()
-    for name, address, changed, target in PAGES:
-        figure = milliseconds(lambda at=address: view(at), lambda n=changed: change(n), times)
+    for label, address, numbers, target in PAGES:
+        figure = measure_minimum(
+            partial(open_page, address), partial(change_runs, numbers), repetitions
+        )
         table.add(
-            name, f"{figure:.1f} ms", target=f"<= {target} ms" if target else "",
+            label, f"{figure:.1f} ms", target=f"<= {target} ms" if target else "",
             met=figure <= target if target else None,
         )  # fmt: skip
     print()
@@ -161,9 +166,9 @@ def measure(times: int) -> int:
 
 
 def main() -> int:
-    chosen = parse_options(__doc__, "fewer requests")
-    with local_django(chosen.postgres):
-        return measure(20 if chosen.quick else 60)
+    options = parse_options(__doc__, "fewer requests")
+    with local_django(options.postgres):
+        return measure(20 if options.quick else 60)
 
 
 if __name__ == "__main__":

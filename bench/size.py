@@ -2,24 +2,24 @@
 
     uv run bench/size.py [--quick] [--postgres postgres://user@host:port/database]
 
-Mirrors 10,000 ended runs of the sandbox into a scratch database, 40 % of them with their steps, as
-the sync would, and prints what each table and index takes. On SQLite free pages are not counted.
-Exits with 1 if a run takes more than a third of what it took at first.
+Mirrors 10,000 concluded runs of the sandbox into a scratch database, 40 % of them with their steps,
+as the sync does, and prints the size of each table and index. On SQLite free pages are not counted.
+Exits with 1 if a run takes more than a third of the bytes of the first version.
 """
 
 import itertools
 import sys
 import time
 
-from running import database_version, local_django, parse_options
+from processes import database_version, local_django, parse_options
 
 SHARE_WITH_STEPS = 0.4
-BATCH = 100
+BATCH_SIZE = 100
 MAX_BYTES = {"sqlite": 1_460, "postgresql": 730}  # a run
 
 
-def fill(count: int) -> int:
-    """Mirror up to `count` ended runs of the sandbox; return how many."""
+def mirror_runs(count: int) -> int:
+    """Mirror about `count` concluded runs of the sandbox; return how many."""
     from django.utils import timezone
 
     from dashboard.models import Pipeline, Project, Stage
@@ -28,8 +28,8 @@ def fill(count: int) -> int:
     from dashboard.sandbox.world import World
     from dashboard.sync import mirror
 
-    moment, now = time.time(), timezone.now()
-    world = World(opened_at=moment, history_seconds=count * 60)
+    timestamp, now = time.time(), timezone.now()
+    world = World(opened_at=timestamp, history_seconds=count * 60)
     run_count = 0
     for flow in world.list_flows():
         project = Project.objects.get_or_create(slug=flow.project, synced_at=now)[0]
@@ -37,15 +37,11 @@ def fill(count: int) -> int:
             project=project, slug=flow.pipeline, synced_at=now
         )[0]
         stage = Stage.objects.create(pipeline=pipeline, name=flow.stage, next_sync_at=now)
-        ended = (run for run in world.list_runs(flow, moment) if run.concluded_at < moment)
-        for runs in itertools.batched(ended, BATCH):
-            details = [
-                detail
-                for run in runs
-                if (
-                    detail := parse_run_detail(serialize_run_detail(world, run, moment, format_iso))
-                )
-            ]
+        runs_of_flow = world.list_runs(flow, timestamp)
+        concluded_runs = (run for run in runs_of_flow if run.concluded_at < timestamp)
+        for runs in itertools.batched(concluded_runs, BATCH_SIZE):
+            payloads = (serialize_run_detail(world, run, timestamp, format_iso) for run in runs)
+            details = [detail for payload in payloads if (detail := parse_run_detail(payload))]
             mirror.apply_runs(stage.pk, [detail.run for detail in details], requested_at=now)
             for detail in details[: round(len(details) * SHARE_WITH_STEPS)]:
                 mirror.apply_detail(stage.pk, detail, requested_at=now)
@@ -55,7 +51,7 @@ def fill(count: int) -> int:
     return run_count
 
 
-def sizes() -> dict[str, int]:
+def read_sizes() -> dict[str, int]:
     """Return the bytes of each table and index that has more than a few pages."""
     from django.db import connection
 
@@ -75,22 +71,22 @@ def sizes() -> dict[str, int]:
 
 
 def main() -> int:
-    chosen = parse_options(__doc__, "1,000 runs")
-    with local_django(chosen.postgres):
+    options = parse_options(__doc__, "1,000 runs")
+    with local_django(options.postgres):
         import django
         from django.core.management import call_command
         from django.db import connection
 
         django.setup()
         call_command("migrate", verbosity=0)
-        count = fill(1_000 if chosen.quick else 10_000)
-        size_by_table = sizes()
-        for name, size in sorted(size_by_table.items(), key=lambda item: -item[1]):
+        count = mirror_runs(1_000 if options.quick else 10_000)
+        sizes = read_sizes()
+        for name, size in sorted(sizes.items(), key=lambda item: -item[1]):
             print(f"{size / count:10,.0f} bytes a run  {name}")
-        together, most = sum(size_by_table.values()) / count, MAX_BYTES[connection.vendor]
-        print(f"{together:10,.0f} bytes a run  together, of {count:,} runs; target <= {most:,}")
+        total, limit = sum(sizes.values()) / count, MAX_BYTES[connection.vendor]
+        print(f"{total:10,.0f} bytes a run  in total, of {count:,} runs; target <= {limit:,}")
         print(f"\n{database_version()}")
-    return 0 if together <= most else 1
+    return 0 if total <= limit else 1
 
 
 if __name__ == "__main__":

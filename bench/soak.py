@@ -1,11 +1,11 @@
-"""Half an hour of use, with faults that come and go: what grows?
+"""Growth of a server's resources in half an hour of use with injected faults.
 
     uv run bench/soak.py [--minutes 30] [--viewers 200] [--postgres postgres://…/database]
 
-Starts `manage.py serve` and a sandbox as two processes. In this one, people in sixteen sessions
-have pages open with their streams and leave them for others, load pages, start and abort runs, sign
-in and out, and break off. Each minute another fault comes and goes (soak_faults.py). Once a minute
-all of them pause, and a line shows what the server has. Prints what has grown since a sixth of the
+Starts `manage.py serve` and a sandbox as two processes. From this one, users in sixteen sessions
+open page after page with its stream, load pages, start and abort runs, sign in and out, and reset
+connections (soak_people.py). Each minute has another fault (soak_faults.py). Once a minute all
+users pause, and a line shows the server's resources. Prints their growth since a sixth of the
 time, and exits with 1 if a target is missed. Without `--postgres` it uses a SQLite file.
 """
 
@@ -23,24 +23,24 @@ from datetime import datetime
 import soak_faults
 import soak_people
 import soak_samples
-from running import Bench, database, scratch
+from processes import Bench, database, scratch
 from soak_faults import Faults
-from soak_people import Crowd
+from soak_people import Users
 from soak_samples import PostgreSQL, Sample, SQLite
 from tables import Table
 
 MAX_MEMORY_GROWTH = 5.0  # MB
-# Rows of the same content may need this much more, and some pages, by which all tables grow.
-MAX_SLACK, SLACK_BYTES = 1.25, 1 << 18
-# A warning says what Northflank or the database answered; an error is a defect.
-DEFECTS = {"error", "critical"}
-SETTLING = 2.0  # seconds of a pause until the server has noticed what has ended
+# The database may grow by this factor of its rows' growth, and by some more: tables grow by pages.
+SLACK_FACTOR, SLACK_BYTES = 1.25, 1 << 18
+# A warning reports a failure of Northflank or the database; an error is a defect.
+DEFECT_LEVELS = {"error", "critical"}
+SETTLE_SECONDS = 2.0  # of a pause, until the server has noticed closed connections
 
 
 async def soak(table: Table, bench: Bench, minutes: int, viewers: int, postgres: str) -> None:
-    """Use a dashboard for some minutes; print a line for each, and add the figures."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    """Use a dashboard for some minutes; print a line for each, and add the figures to the table."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
     upstream = soak_faults.start_upstream(bench, f"http://127.0.0.1:{port}/hooks/northflank/")
     settings = {
         "NORTHFLANK_API_TOKEN": "sandbox",
@@ -49,69 +49,69 @@ async def soak(table: Table, bench: Bench, minutes: int, viewers: int, postgres:
         "LOG_FORMAT": "json",
     } | ({"DATABASE_URL": postgres} if postgres else {})
     bench.manage("migrate", "-v0", **settings)
-    bench.manage("shell", "--no-imports", "--command", soak_people.MAKE_PEOPLE, **settings)
+    bench.manage("shell", "--no-imports", "--command", soak_people.CREATE_ACCOUNTS, **settings)
     server = bench.start("serve", "--port", str(port), **settings)
     faults = Faults(upstream, postgres or str(bench.database))
-    crowd = Crowd(server.url, upstream.server.url, viewers)
+    users = Users(server.url, upstream.server.url, viewers)
     storage = PostgreSQL(postgres) if postgres else SQLite(bench.database)
     started_at = time.monotonic()
-    tasks = [asyncio.create_task(crowd.run()), asyncio.create_task(faults.run(started_at))]
+    tasks = [asyncio.create_task(users.run()), asyncio.create_task(faults.run(started_at))]
     samples = []
-    print(HEAD)
+    print(LINE_HEADER)
     for minute in range(1, minutes + 1):
         await _sleep_until(started_at + 60 * minute, tasks)
-        async with crowd.calm():
-            await asyncio.sleep(SETTLING)
-            samples.append(soak_samples.take(minute, server, upstream.server.url, storage))
-        print(_line(samples[-1], crowd), flush=True)
+        async with users.pause():
+            await asyncio.sleep(SETTLE_SECONDS)
+            samples.append(soak_samples.take_sample(minute, server, upstream.server.url, storage))
+        print(_format_line(samples[-1], users), flush=True)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await crowd.close()
+    await users.close()
     add_growth(table, samples[max(minutes // 6, 1) - 1 :])
-    did = ", ".join(f"{count:,} {action}" for action, count in sorted(crowd.count.items()))
-    table.add("people", f"{viewers} viewers, {did}")
-    table.add("faults", str(faults.count))
-    add_errors(table, bench, crowd, faults)
+    counts_text = ", ".join(f"{count:,} {kind}" for kind, count in sorted(users.counts.items()))
+    table.add("people", f"{viewers} viewers, {counts_text}")
+    table.add("faults", str(faults.injected_count))
+    add_errors(table, bench, users, faults)
 
 
-async def _sleep_until(moment: float, tasks: list[asyncio.Task[None]]) -> None:
-    """Sleep; raise the error of a task that has ended before."""
+async def _sleep_until(deadline: float, tasks: list[asyncio.Task[None]]) -> None:
+    """Sleep until a time.monotonic; raise the error of a task that ends earlier."""
     done_tasks, _ = await asyncio.wait(
-        tasks, timeout=max(moment - time.monotonic(), 0), return_when=asyncio.FIRST_COMPLETED
+        tasks, timeout=max(deadline - time.monotonic(), 0), return_when=asyncio.FIRST_COMPLETED
     )
     for task in done_tasks:
         task.result()
 
 
 def add_growth(table: Table, samples: list[Sample]) -> None:
-    """Add what has grown over these samples."""
+    """Add the growth from the first to the last sample."""
     first, last = samples[0], samples[-1]
-    grown = last.pss - first.pss
+    growth = last.pss - first.pss
     table.add(
-        "memory (PSS)", f"{first.pss:.1f} -> {last.pss:.1f} MB, {grown:+.1f}",
-        target=f"at most {MAX_MEMORY_GROWTH:+.0f} MB", met=grown <= MAX_MEMORY_GROWTH,
+        "memory (PSS)", f"{first.pss:.1f} -> {last.pss:.1f} MB, {growth:+.1f}",
+        target=f"at most {MAX_MEMORY_GROWTH:+.0f} MB", met=growth <= MAX_MEMORY_GROWTH,
     )  # fmt: skip
-    grown = last.private - first.private
-    table.add(
-        "... that no file backs", f"{first.private:.1f} -> {last.private:.1f} MB, {grown:+.1f}"
-    )
+    growth = last.private - first.private
+    table.add("... anonymous", f"{first.private:.1f} -> {last.private:.1f} MB, {growth:+.1f}")
     third = max(len(samples) // 3, 1)
-    for kind in ("threads", "descriptors", "clients", "upstream", "database"):
-        # A pool opens and closes connections; what leaks stays, so the least of each third counts.
+    for resource_name in ("threads", "descriptors", "clients", "upstream", "database"):
+        # Pools open and close connections; leaked ones stay, so the minimum of each third counts.
         before, after = (
-            min(getattr(sample, kind) for sample in part)
+            min(getattr(sample, resource_name) for sample in part)
             for part in (samples[:third], samples[-third:])
         )
-        name = kind if kind in {"threads", "descriptors"} else f"connections: {kind}"
-        table.add(name, f"{before} -> {after}", target="no more", met=after <= before)
-    total = last.size.total - first.size.total
-    content = last.size.content - first.size.content
-    explained_bytes = content * first.size.total / first.size.content
+        is_connection = resource_name not in {"threads", "descriptors"}
+        label = f"connections: {resource_name}" if is_connection else resource_name
+        table.add(label, f"{before} -> {after}", target="no more", met=after <= before)
+    total_growth = last.size.total - first.size.total
+    content_growth = last.size.content - first.size.content
+    expected_growth = content_growth * first.size.total / first.size.content
     table.add(
         "database", f"{first.size.total / 1e6:.2f} -> {last.size.total / 1e6:.2f} MB,"
-        f" {total / 1000:+,.0f} KB; its rows explain {explained_bytes / 1000:+,.0f} KB",
-        target="what its rows explain", met=total <= explained_bytes * MAX_SLACK + SLACK_BYTES,
+        f" {total_growth / 1000:+,.0f} KB; its rows explain {expected_growth / 1000:+,.0f} KB",
+        target="what its rows explain",
+        met=total_growth <= expected_growth * SLACK_FACTOR + SLACK_BYTES,
     )  # fmt: skip
     row_counts = Counter(last.size.rows)
     row_counts.subtract(first.size.rows)
@@ -119,49 +119,49 @@ def add_growth(table: Table, samples: list[Sample]) -> None:
     table.add("... rows", ", ".join(rows))
 
 
-def add_errors(table: Table, bench: Bench, crowd: Crowd, faults: Faults) -> None:
-    """Add the failures and the errors in the log that no fault explains, each kind once."""
-    explained_failures = [
+def add_errors(table: Table, bench: Bench, users: Users, faults: Faults) -> None:
+    """Add the failures and logged errors that no database outage explains, each kind once."""
+    outage_failures = [
         failure
-        for failure in crowd.failures
-        if failure.status == 503 and faults.explains(failure.at)
+        for failure in users.failures
+        if failure.status == 503 and faults.is_in_database_outage(failure.failed_at)
     ]
-    defects = [failure.request for failure in crowd.failures if failure not in explained_failures]
-    defects += _logged_defects(bench, faults)
-    table.add("errors that a broken database explains", str(len(explained_failures)))
+    defects = [failure.description for failure in users.failures if failure not in outage_failures]
+    defects += _find_logged_defects(bench, faults)
+    table.add("503 during database outages", str(len(outage_failures)))
     for defect, count in Counter(defects).most_common(20):
         table.add(f"... {count} x", defect)
     table.add("errors that no fault explains", str(len(defects)), target="0", met=not defects)
 
 
-def _logged_defects(bench: Bench, faults: Faults) -> list[str]:
-    """Return the errors in the server's log that no broken database explains."""
+def _find_logged_defects(bench: Bench, faults: Faults) -> list[str]:
+    """Return the errors in the server's log that no database outage explains."""
     defects = []
     for line in bench.log.read_text().splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:  # not by the logger: a traceback, or a warning of Python's
+        except ValueError:  # not of the logger: a traceback, or a warning of Python
             defects.append(line)
             continue
-        at = datetime.fromisoformat(entry["timestamp"]).timestamp()
-        if entry["level"] in DEFECTS and not faults.explains(at):
+        logged_at = datetime.fromisoformat(entry["timestamp"]).timestamp()
+        if entry["level"] in DEFECT_LEVELS and not faults.is_in_database_outage(logged_at):
             defects.append(f"{entry['event']} {entry.get('exception', '')[-300:]}")
     return defects
 
 
-HEAD = (
+LINE_HEADER = (
     "minute   PSS MB  private  threads  descriptors  clients  upstream  database  size KB"
     "    runs   pages  streams  aborts  failures"
 )
 
 
-def _line(sample: Sample, crowd: Crowd) -> str:
+def _format_line(sample: Sample, users: Users) -> str:
     return (
         f"{sample.minute:6}{sample.pss:9.1f}{sample.private:9.1f}{sample.threads:9}"
         f"{sample.descriptors:13}{sample.clients:9}{sample.upstream:10}{sample.database:10}"
         f"{sample.size.total / 1000:9,.0f}{sample.size.rows['dashboard_run']:8,}"
-        f"{crowd.count['pages']:8,}{crowd.count['streams']:9,}{crowd.count['aborts']:8,}"
-        f"{len(crowd.failures):10}"
+        f"{users.counts['pages']:8,}{users.counts['streams']:9,}{users.counts['aborts']:8,}"
+        f"{len(users.failures):10}"
     )
 
 

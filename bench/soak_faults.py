@@ -1,6 +1,6 @@
-"""Faults of bench/soak.py, which come and go: of the sandbox, and of the database.
+"""Faults that bench/soak.py injects one after another into the sandbox and the database.
 
-Started as a program, it is the sandbox: each line of standard input replaces its faults.
+Run as a script, it serves the sandbox: each line of standard input replaces its faults.
 """
 
 import asyncio
@@ -13,18 +13,20 @@ import subprocess
 import sys
 import time
 
-from running import PATIENCE, ROOT, Bench, Server, Upstream
+from processes import ROOT, TIMEOUT, Bench, Server, Upstream
 
-DATABASE = "database"  # locked by another process, or all connections ended
-# In turn, one a minute. None of them removes anything from the mirror.
+# SQLite: locked by another process. PostgreSQL: all connections terminated.
+DATABASE_OUTAGE = "database-outage"
+# One a minute, in this order. None of them removes anything from the mirror.
 FAULTS = (
-    "latency:3", "503", DATABASE, "abort-lost:15", "500%0.5", "too-fast:5", "502-html@/runs",
+    "latency:3", "503", DATABASE_OUTAGE, "abort-lost:15", "500%0.5", "too-fast:5", "502-html@/runs",
     "bad-token", "reset%0.5", "abort-timeout:15", "truncated%0.5", "huge:20@/runs",
     "not-json@/runs", "missing-fields", "data:null@/runs",
 )  # fmt: skip
-BEGINS, ENDS = 10, 40  # seconds of each minute: by the next one, everything has recovered
-LOCKED_SECONDS = 12.0
-HISTORY_HOURS = "12"  # all of it is mirrored before the first measurement that counts
+# Seconds of each minute: what fails has recovered before the next sample.
+FAULT_START, FAULT_END = 10, 40
+OUTAGE_SECONDS, RECOVERY_SECONDS = 12.0, 20.0  # of the database; errors may follow an outage
+HISTORY_HOURS = "12"  # all of it is mirrored before the first sample that is compared
 RATE_LIMIT = "20000"  # requests an hour: twenty times Northflank's
 SECRET = "only-for-the-bench"
 
@@ -33,7 +35,7 @@ SECRET = "only-for-the-bench"
 
 
 def serve(arguments: list[str]) -> None:
-    """Serve a sandbox with these options; print its address."""
+    """Serve a sandbox with these options; print its port."""
     import argparse
     import threading
 
@@ -51,15 +53,15 @@ def serve(arguments: list[str]) -> None:
         for line in sys.stdin:
             app.state.sandbox.faults = [sandbox.parse_fault(text) for text in json.loads(line)]
             for receiver in app.state.sandbox.webhooks.receivers:
-                receiver.failure_count = 0  # somebody has enabled the webhook again
+                receiver.failure_count = 0  # as if the webhook had been enabled again
 
     async def run() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         print(listener.getsockname()[1], flush=True)
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
-        sending = asyncio.create_task(app.state.sandbox.webhooks.run())
+        webhook_task = asyncio.create_task(app.state.sandbox.webhooks.run())
         await uvicorn.Server(config).serve(sockets=[listener])
-        sending.cancel()
+        webhook_task.cancel()
 
     threading.Thread(target=read_faults, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
@@ -67,7 +69,7 @@ def serve(arguments: list[str]) -> None:
 
 
 def start_upstream(bench: Bench, webhook: str) -> Upstream:
-    """Start the sandbox; it sends its events to the address `webhook`."""
+    """Start the sandbox, which sends its webhook events to the URL `webhook`."""
     options = ["--rate-limit", RATE_LIMIT, "--history-hours", HISTORY_HOURS]
     options += ["--webhook", webhook, "--webhook-secret", SECRET]
     with bench.log.with_suffix(".sandbox").open("ab") as log:
@@ -81,70 +83,72 @@ def start_upstream(bench: Bench, webhook: str) -> Upstream:
     port = int(process.stdout.readline())
     server = Server(process, f"http://127.0.0.1:{port}", time.perf_counter())
     bench.running.append(server)
-    return Upstream(server, port, http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE))
+    return Upstream(server, port, http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT))
 
 
-# --- Their turns ----------------------------------------------------------------------------------
+# --- Injection ------------------------------------------------------------------------------------
 
 
 class Faults:
-    """The faults in turn; `explain` says which one explains an error."""
+    """Injects the faults one after another; knows when the database was unavailable."""
 
     def __init__(self, upstream: Upstream, database: str) -> None:
-        """`database`: the path of a SQLite file, or the address of a PostgreSQL database."""
+        """`database`: the path of a SQLite file, or the URL of a PostgreSQL database."""
         self.upstream, self.database = upstream, database
-        self.outages: list[tuple[float, float]] = []  # of the database, by time.time
-        self.count = 0
+        self.database_outages: list[tuple[float, float]] = []  # start and end, of time.time
+        self.injected_count = 0
+        self._has_outage = False
 
     async def run(self, started_at: float) -> None:
-        """Let one fault a minute come and go; `started_at` is of time.monotonic."""
+        """Inject one fault a minute; `started_at` is of time.monotonic."""
         while True:
-            fault = FAULTS[self.count % len(FAULTS)]
-            begins_at = started_at + 60 * self.count + BEGINS
-            await asyncio.sleep(max(begins_at - time.monotonic(), 0))
-            self.count += 1
-            if fault == DATABASE:
-                began_at = time.time()
-                await asyncio.to_thread(self._break_database)
-                self.outages.append((began_at, time.time()))
+            fault = FAULTS[self.injected_count % len(FAULTS)]
+            starts_at = started_at + 60 * self.injected_count + FAULT_START
+            await asyncio.sleep(max(starts_at - time.monotonic(), 0))
+            self.injected_count += 1
+            if fault == DATABASE_OUTAGE:
+                outage_start = time.time()
+                await asyncio.to_thread(self._interrupt_database)
+                self.database_outages.append((outage_start, time.time()))
             else:
-                self._set(fault)
-                await asyncio.sleep(ENDS - BEGINS)
-                self._set()
+                self._set_faults(fault)
+                await asyncio.sleep(FAULT_END - FAULT_START)
+                self._set_faults()
 
-    def explains(self, at: float) -> bool:
-        """Return whether the database was broken at a time, or up to 20 s before."""
+    def is_in_database_outage(self, timestamp: float) -> bool:
+        """Return whether the database was unavailable at a time.time, or until 20 s before."""
         now = time.time()
-        current = [(now - LOCKED_SECONDS, now)] if self._is_broken else []
-        return any(first <= at <= last + 20 for first, last in [*self.outages, *current])
+        current_outage = [(now - OUTAGE_SECONDS, now)] if self._has_outage else []
+        return any(
+            start <= timestamp <= end + RECOVERY_SECONDS
+            for start, end in [*self.database_outages, *current_outage]
+        )
 
-    _is_broken = False
-
-    def _set(self, *faults: str) -> None:
+    def _set_faults(self, *faults: str) -> None:
         stdin = self.upstream.server.process.stdin
         assert stdin
         stdin.write(json.dumps(faults).encode() + b"\n")
         stdin.flush()
 
-    def _break_database(self) -> None:
-        self._is_broken = True
-        until = time.monotonic() + LOCKED_SECONDS
+    def _interrupt_database(self) -> None:
+        self._has_outage = True
+        deadline = time.monotonic() + OUTAGE_SECONDS
         if self.database.startswith("postgres"):
             import psycopg
 
-            with psycopg.connect(self.database, autocommit=True) as link:
-                while time.monotonic() < until:
-                    link.execute(
+            with psycopg.connect(self.database, autocommit=True) as connection:
+                while time.monotonic() < deadline:
+                    connection.execute(
                         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                     )
                     time.sleep(1)
         else:
-            with contextlib.closing(sqlite3.connect(self.database, timeout=60)) as link:
-                link.execute("BEGIN IMMEDIATE")
-                time.sleep(LOCKED_SECONDS)
-                link.rollback()
-        self._is_broken = False
+            with contextlib.closing(sqlite3.connect(self.database, timeout=60)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                time.sleep(OUTAGE_SECONDS)
+                connection.rollback()
+        self._has_outage = False
 
 
 if __name__ == "__main__":

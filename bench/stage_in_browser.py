@@ -1,4 +1,4 @@
-"""A stage's page in a real browser, for the benchmarks that watch its runs."""
+"""A stage's page in a real browser, for the benchmarks of its runs."""
 
 import contextlib
 import os
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from playwright.sync_api import Page, sync_playwright
 
-FLOW = "/projects/payments/pipelines/billing-api/release-flows/development/"
+FLOW_PATH = "/projects/payments/pipelines/billing-api/release-flows/development/"
 
 
 @contextlib.contextmanager
-def stage_page(url: str) -> Iterator[Page]:
+def open_stage_page(url: str) -> Iterator[Page]:
     """Open the stage's page of the dashboard at `url` in Chromium, signed in as a manager."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if not chromium:
@@ -19,7 +19,7 @@ def stage_page(url: str) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
-        page.goto(url + FLOW)
+        page.goto(url + FLOW_PATH)
         page.get_by_label("Name").fill("ada")
         page.get_by_label("Password").fill("ada")
         page.get_by_role("button", name="Sign in").click()

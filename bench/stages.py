@@ -3,7 +3,7 @@
     uv run bench/stages.py [--quick] [--postgres postgres://user@host:port/database]
 
 Fills a scratch SQLite database, or a new one on a PostgreSQL server, in steps: three stages a
-pipeline, ten pipelines a project, thirty ended runs a stage; 25 runs in flight and 5 recent
+pipeline, ten pipelines a project, thirty concluded runs a stage; 25 runs in flight and 5 recent
 failures. After each step it opens pages from one process as a release manager, with rendered rows
 and charts cached, and does what the stream does for a viewer after a change. Prints one table, and
 exits with 1 if a target is missed. On SQLite it measures this process's CPU time, which includes
@@ -14,22 +14,24 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from running import database_version, local_django, parse_options
-from tables import Table, p
+from processes import database_version, local_django, parse_options
+from tables import Table, quantile
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
+    from dashboard.models import Run, Stage
+
 PIPELINES_PER_PROJECT, RUNS_PER_STAGE = 10, 30
-IN_FLIGHT, FAILED = 25, 5
+IN_FLIGHT_RUNS, FAILED_RUNS = 25, 5
 # Milliseconds by number of stages; kilobytes of a page before compression.
 BOARD_TARGETS = {300: 20, 3_000: 60}
 STAGE_ROUND_TARGETS = {3_000: 5}
-MAX_HTML = 100
+MAX_HTML_KB = 100
 
 
 def create_stages(count: int) -> None:
@@ -56,11 +58,11 @@ def create_stages(count: int) -> None:
             for name in StageName.values
         )  # fmt: skip
         Run.objects.bulk_create(
-            _ended_run(stage, position, now - timedelta(days=1, hours=position))
+            _build_concluded_run(stage, position, now - timedelta(days=1, hours=position))
             for stage in stages
             for position in range(RUNS_PER_STAGE)
         )
-    if connection.vendor == "postgresql":  # as it does by itself
+    if connection.vendor == "postgresql":  # as autovacuum does
         with connection.cursor() as cursor:
             cursor.execute("VACUUM ANALYZE")
 
@@ -73,41 +75,42 @@ def create_current_runs() -> None:
 
     now = timezone.now()
     stages = Stage.objects.order_by("pk")
-    times = {"created_at": now, "first_synced_at": now, "synced_at": now, "status_since": now,
-             "started_at": now, "version": 1}  # fmt: skip
-    for number in range(IN_FLIGHT):
+    common = {"created_at": now, "first_synced_at": now, "synced_at": now, "status_since": now,
+              "started_at": now, "version": 1}  # fmt: skip
+    for number in range(IN_FLIGHT_RUNS):
         Run.objects.create(
-            **times, stage=stages[number], run_id=f"in-flight-{number}", name=f"Release {number}",
+            **common, stage=stages[number], run_id=f"in-flight-{number}", name=f"Release {number}",
             status="running", concluded=False, in_flight=True,
         )  # fmt: skip
-    for number in range(FAILED):
-        run = _ended_run(stages[number * 3], RUNS_PER_STAGE + number, now)
+    for number in range(FAILED_RUNS):
+        run = _build_concluded_run(stages[number * 3], RUNS_PER_STAGE + number, now)
         run.status = "failure"
         run.save()
 
 
-def _ended_run(stage: object, number: int, at: object) -> object:
+def _build_concluded_run(stage: "Stage", number: int, concluded_at: datetime) -> "Run":
     from dashboard.models import Run
 
     return Run(
         stage=stage, run_id=f"run-{stage.pk}-{number}", name=f"Release {number}",
-        status="success", concluded=True, in_flight=False, created_at=at, started_at=at,
-        concluded_at=at, first_synced_at=at, synced_at=at, status_since=at, version=1,
+        status="success", concluded=True, in_flight=False, created_at=concluded_at,
+        started_at=concluded_at, concluded_at=concluded_at, first_synced_at=concluded_at,
+        synced_at=concluded_at, status_since=concluded_at, version=1,
     )  # fmt: skip
 
 
-class World:
-    """What is measured, as the user `by`."""
+class Workload:
+    """The measured operations, as this user."""
 
-    def __init__(self, by: "User") -> None:
+    def __init__(self, user: "User") -> None:
         from django.test import Client
 
         from dashboard.accounts import permissions
         from dashboard.models import Run
 
-        self.permissions = permissions.for_user(by)
+        self.permissions = permissions.for_user(user)
         self.client = Client(SERVER_NAME="localhost")
-        self.client.force_login(by)
+        self.client.force_login(user)
         self.run = Run.objects.get(run_id="in-flight-0")
 
     def change_run(self) -> None:
@@ -119,14 +122,14 @@ class World:
         with transaction.atomic():
             mark_changed([self.run.pk])
 
-    def open(self, address: str) -> int:
-        """Return the bytes of a page's HTML."""
+    def open_page(self, address: str) -> int:
+        """Return the bytes of the page's HTML."""
         response = self.client.get(address)
         assert response.status_code == 200, address
         return len(response.content)
 
-    def send(self, page: str, key: int) -> int:
-        """Return the number of parts that a viewer of the page is sent, sent before or not."""
+    def run_round(self, page: str, key: int) -> int:
+        """Return the number of changed and status parts of the page, sent before or not."""
         from dashboard.models import ChangeCounter
         from dashboard.web.live import changes
 
@@ -134,36 +137,44 @@ class World:
         change_set = changes.load_changes(ChangeCounter.latest() - 1)
         return len([*change_set.changed_parts(channel), *change_set.status_parts(channel)])
 
-    def pages(self) -> dict[str, Callable[[], int]]:
+    def list_pages(self) -> dict[str, Callable[[], int]]:
+        """Return the operations that open a page, by name."""
         flow = "/projects/project-000/pipelines/pipeline-0000/release-flows/development/"
         addresses = {
             "Board": "/board/", "Now": "/", "Stage": f"{flow}?all=1",
             "Run": f"{flow}runs/in-flight-0/", "Status": "/status/",
         }  # fmt: skip
-        return {name: partial(self.open, address) for name, address in addresses.items()}
+        return {name: partial(self.open_page, address) for name, address in addresses.items()}
 
-    def rounds(self) -> dict[str, Callable[[], int]]:
+    def list_rounds(self) -> dict[str, Callable[[], int]]:
+        """Return the operations of the stream, by name."""
         keys = {"board": 0, "now": 0, "stage": self.run.stage_id, "run": self.run.pk, "status": 0}
         return {
-            f"Stream of {page}, one round": partial(self.send, page, key)
+            f"Stream of {page}, one round": partial(self.run_round, page, key)
             for page, key in keys.items()
         }
 
 
-def milliseconds(
-    do: Callable[[], int], before: Callable[[], None], times: int, clock: Callable[[], float]
+def measure_median(
+    operation: Callable[[], int],
+    prepare: Callable[[], None],
+    repetitions: int,
+    clock: Callable[[], float],
 ) -> float:
-    """Return the median time of `do` after one repetition that fills the cache, each `before`."""
-    took = []
-    for _ in range(times + 1):
-        before()
+    """Return the median milliseconds of an operation, without the first, which fills the cache.
+
+    `prepare` is called before each and not counted.
+    """
+    durations = []
+    for _ in range(repetitions + 1):
+        prepare()
         started_at = clock()
-        do()
-        took.append((clock() - started_at) * 1000)
-    return p(0.5, took[1:])
+        operation()
+        durations.append((clock() - started_at) * 1000)
+    return quantile(0.5, durations[1:])
 
 
-def measure(sizes: list[int], times: int) -> int:
+def measure(sizes: list[int], repetitions: int) -> int:
     """Measure on the database of this process's settings."""
     import django
     from django.core.management import call_command
@@ -175,23 +186,26 @@ def measure(sizes: list[int], times: int) -> int:
     call_command("migrate", verbosity=0)
     name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[connection.vendor]
     clock = time.process_time if name == "SQLite" else time.perf_counter
-    by = User.objects.create_superuser("bench")
-    took: dict[str, dict[int, float]] = {}
+    user = User.objects.create_superuser("bench")
+    medians: dict[str, dict[int, float]] = {}
     kilobytes: dict[str, float] = {}
     for size in sizes:
         create_stages(size)
         if size == sizes[0]:
             create_current_runs()
         print(f"  {name}: {size:,} stages", file=sys.stderr)
-        world = World(by)
-        pages = world.pages()
-        for label, do in (pages | world.rounds()).items():
-            took.setdefault(label, {})[size] = milliseconds(do, world.change_run, times, clock)
+        workload = Workload(user)
+        pages = workload.list_pages()
+        for label, operation in (pages | workload.list_rounds()).items():
+            medians.setdefault(label, {})[size] = measure_median(
+                operation, workload.change_run, repetitions, clock
+            )
         kilobytes = {
-            label: max(kilobytes.get(label, 0), do() / 1000) for label, do in pages.items()
+            label: max(kilobytes.get(label, 0), open_page() / 1000)
+            for label, open_page in pages.items()
         }
     table = Table()
-    for label, figures in took.items():
+    for label, figures in medians.items():
         limits = {"Board": BOARD_TARGETS, "Stream of stage, one round": STAGE_ROUND_TARGETS}.get(
             label, {}
         )
@@ -201,13 +215,13 @@ def measure(sizes: list[int], times: int) -> int:
             met=all(figures.get(size, 0) <= limit for size, limit in limits.items())
             if limits else None,
         )  # fmt: skip
-    for label, size in kilobytes.items():
-        limit = MAX_HTML if label == "Board" else None
+    for label, figure in kilobytes.items():
+        limit = MAX_HTML_KB if label == "Board" else None
         table.add(
-            f"{name}: {label}, HTML at most", f"{size:.0f} KB",
-            target=f"<= {limit} KB" if limit else "", met=size <= limit if limit else None,
+            f"{name}: {label}, HTML at most", f"{figure:.0f} KB",
+            target=f"<= {limit} KB" if limit else "", met=figure <= limit if limit else None,
         )  # fmt: skip
-    print(f"\nStages: {', '.join(f'{size:,}' for size in sizes)}; medians of {times}\n")
+    print(f"\nStages: {', '.join(f'{size:,}' for size in sizes)}; medians of {repetitions}\n")
     table.show()
     print(f"\nPython {platform.python_version()}, {database_version()}", flush=True)
     connection.close()
@@ -215,9 +229,9 @@ def measure(sizes: list[int], times: int) -> int:
 
 
 def main() -> int:
-    chosen = parse_options(__doc__, "less often")
-    with local_django(chosen.postgres):
-        return measure([30, 300, 3_000], 5 if chosen.quick else 30)
+    options = parse_options(__doc__, "fewer repetitions")
+    with local_django(options.postgres):
+        return measure([30, 300, 3_000], 5 if options.quick else 30)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Cost of typical durations and overdue marks.
+"""Cost of typical durations and of the overdue check.
 
     uv run bench/typical_durations.py [--quick]
 
@@ -17,21 +17,23 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from running import ROOT, Bench, scratch
-from tables import Table, p, spread
+from processes import ROOT, Bench, scratch
+from tables import Table, format_quantiles, quantile
 
 if TYPE_CHECKING:
     from dashboard.models import Stage
 
 ROWS = 100
-FLYING = 200
+IN_FLIGHT = 2 * ROWS  # of both projects
 STAGES = 300
-HISTORY = 40
+ENDED_RUNS = 40  # a stage, more than the 30 of a history chart
+TIMED, UNTIMED = "timed", "untimed"  # projects with and without typical durations
 
 
-class World:
+class ProjectPair:
     """Two projects of equal size, and for each a user who may view only that one."""
 
     def __init__(self) -> None:
@@ -41,60 +43,63 @@ class World:
         from dashboard.models import Grant, Project
 
         Grant.objects.all().delete()
-        self.desks: dict[str, Client] = {}
-        self.stages: dict[str, Stage] = {}
-        for name in ("known", "unknown"):
+        self.clients: dict[str, Client] = {}
+        stages: dict[str, Stage] = {}
+        for name in (TIMED, UNTIMED):
             project = Project.objects.create(slug=name, name=name, synced_at=_now())
             group = Group.objects.create(name=name)
             Grant.objects.create(group=group, project=project, action="abort")
-            client = User.objects.create_user(name)
-            client.groups.add(group)
-            self.desks[name] = Client(SERVER_NAME="localhost")
-            self.desks[name].force_login(client)
-            self.stages[name] = _stage(project, "checkout")
-            _runs(self.stages[name], ROWS, in_flight=True, overdue=name == "known")
-        _runs(self.stages["known"], HISTORY, in_flight=False)
-        _usual(self.stages["known"])
+            user = User.objects.create_user(name)
+            user.groups.add(group)
+            self.clients[name] = Client(SERVER_NAME="localhost")
+            self.clients[name].force_login(user)
+            stages[name] = _create_stage(project, "checkout")
+            _create_runs(stages[name], ROWS, in_flight=True, overdue=name == TIMED)
+        _create_runs(stages[TIMED], ENDED_RUNS, in_flight=False)
+        _create_timing(stages[TIMED])
 
-    def ask(self, name: str, page: str) -> float:
-        """Return a page's milliseconds of CPU time, since others use the machine too."""
+    def measure_page(self, name: str, page: str) -> float:
+        """Request a page of a project; return its milliseconds of CPU time.
+
+        CPU time, since other load on the machine adds to the duration.
+        """
         address = {
             "now": "/",
             "stage": f"/projects/{name}/pipelines/checkout/release-flows/production/",
         }[page]
         started_at = time.process_time()
-        answer = self.desks[name].get(address)
-        took = (time.process_time() - started_at) * 1000
-        assert answer.status_code == 200, answer.status_code
-        assert answer.content.count(b"data-run=") >= 50
-        return took
+        response = self.clients[name].get(address)
+        cpu_ms = (time.process_time() - started_at) * 1000
+        assert response.status_code == 200, response.status_code
+        assert response.content.count(b"data-run=") >= 50
+        return cpu_ms
 
 
-def pages(table: Table, world: World, times: int) -> None:
+def measure_pages(table: Table, projects: ProjectPair, times: int) -> None:
     """Measure pages of both projects in turn, with all rows cached and with none."""
     from django.core.cache import cache
 
     for page in ("now", "stage"):
-        for cached in (True, False):
-            took: dict[str, list[float]] = {"known": [], "unknown": []}
-            for name in took:
-                world.ask(name, page)
-            for _ in range(times if cached else times // 10):
-                for name, figures in took.items():
-                    if not cached:
+        for is_cached in (True, False):
+            cpu_times: dict[str, list[float]] = {TIMED: [], UNTIMED: []}
+            for name in cpu_times:
+                projects.measure_page(name, page)
+            for _ in range(times if is_cached else times // 10):
+                for name, figures in cpu_times.items():
+                    if not is_cached:
                         cache.clear()
-                    figures.append(world.ask(name, page))
-            known, unknown = (p(0.5, figures) for figures in took.values())
-            difference = known - unknown
+                    figures.append(projects.measure_page(name, page))
+            timed, untimed = (quantile(0.5, figures) for figures in cpu_times.values())
+            difference = timed - untimed
             table.add(
-                f"{page}, {ROWS} rows, {'cached' if cached else 'no row cached'}, CPU",
-                f"{unknown:.1f} -> {known:.1f} ms, {difference:+.2f} ms, x {known / unknown:.2f}",
-                target="< 1 ms more" if cached else "",
-                met=difference < 1 if cached else None,
+                f"{page}, {ROWS} rows, {'cached' if is_cached else 'no row cached'}, CPU",
+                f"{untimed:.1f} -> {timed:.1f} ms, {difference:+.2f} ms, x {timed / untimed:.2f}",
+                target="< 1 ms more" if is_cached else "",
+                met=difference < 1 if is_cached else None,
             )
 
 
-def charts(table: Table, times: int) -> None:
+def measure_charts(table: Table, times: int) -> None:
     """Measure the board's history charts of 300 stages with a full history."""
     from django.core.cache import cache
 
@@ -102,47 +107,43 @@ def charts(table: Table, times: int) -> None:
     from dashboard.web.components.runs import history_charts
 
     project = Project.objects.create(slug="many", name="many", synced_at=_now())
-    all_stages = [_stage(project, f"pipeline-{n}") for n in range(STAGES)]
-    for stage in all_stages:
-        _runs(stage, HISTORY, in_flight=False)
-    single_stage = all_stages[:1]
+    stages = [_create_stage(project, f"pipeline-{n}") for n in range(STAGES)]
+    for stage in stages:
+        _create_runs(stage, ENDED_RUNS, in_flight=False)
 
-    def anew(of: "list[Stage]", **how: Any) -> None:
+    def render_uncached(selected: "list[Stage]", *, compact: bool) -> None:
         cache.clear()
-        history_charts.render_charts(of, **how)
+        history_charts.render_charts(selected, compact=compact)
 
-    cases: list[tuple[str, Callable[[], object]]] = [
-        ("1 stage, cached", lambda: history_charts.render_charts(single_stage)),
-        ("1 stage, made anew", lambda: anew(single_stage)),
-        (
-            f"{STAGES} stages, cached",
-            lambda: history_charts.render_charts(all_stages, compact=True),
-        ),
-        (f"{STAGES} stages, made anew", lambda: anew(all_stages, brief=True)),
-    ]
-    for name, work in cases:
-        work()
-        took = [_timed(work) for _ in range(times // 10 if "anew" in name else times)]
-        on_each_view = work is cases[0][1]
+    for name, selected, compact in (
+        ("1 stage", stages[:1], False),
+        (f"{STAGES} stages", stages, True),
+    ):
+        render = partial(history_charts.render_charts, selected, compact=compact)
+        render()
+        figures = [_measure_cpu(render) for _ in range(times)]
+        has_target = len(selected) == 1  # each view of a stage's page costs this
         table.add(
-            f"charts of {name}, CPU",
-            spread(took),
-            target="p50 < 1 ms" if on_each_view else "",
-            met=p(0.5, took) < 1 if on_each_view else None,
+            f"charts of {name}, cached, CPU",
+            format_quantiles(figures),
+            target="p50 < 1 ms" if has_target else "",
+            met=quantile(0.5, figures) < 1 if has_target else None,
         )
-    size = (
-        sum(len(html) for html in history_charts.render_charts(all_stages, compact=True).values())
-        / 1024
-    )
+        render_all = partial(render_uncached, selected, compact=compact)
+        render_all()
+        figures = [_measure_cpu(render_all) for _ in range(times // 10)]
+        table.add(f"charts of {name}, rendered, CPU", format_quantiles(figures))
+    charts = history_charts.render_charts(stages, compact=True)
+    size = sum(len(html) for html in charts.values()) / 1024
     table.add(f"… their markup ({Run.objects.count():,} runs in the mirror)", f"{size:.0f} KB")
 
 
-def marking(table: Table, times: int) -> None:
+def measure_overdue_check(table: Table, times: int) -> None:
     """Measure the check of all runs in flight that runs every five seconds."""
     import msgspec
 
     from dashboard.models import Run
-    from dashboard.sync import overdue_checker as chore
+    from dashboard.sync import overdue_checker
 
     now = _now()
     steps = [
@@ -156,28 +157,27 @@ def marking(table: Table, times: int) -> None:
         }
         for n in range(20)
     ]
-    tree = msgspec.to_builtins(_node("Workflow", steps))
-    Run.objects.in_flight().update(steps=tree)
-    assert Run.objects.in_flight().count() == FLYING
-    chore.check_runs(now)  # the first check stores the severities
-    cpu = []
-    for _ in range(times // 10):
-        started_at = time.process_time()
-        chore.check_runs(now)
-        cpu.append((time.process_time() - started_at) * 1000)
-    share = p(0.5, cpu) / 1000 / chore.CHECK_INTERVAL
-    table.add(f"checking {FLYING} runs of 20 steps, CPU", f"{spread(cpu)}, {share:.2%} of a core")
+    root = msgspec.to_builtins(_build_node("Workflow", steps))
+    Run.objects.in_flight().update(steps=root)
+    assert Run.objects.in_flight().count() == IN_FLIGHT
+    overdue_checker.check_runs(now)  # the first check stores the severities
+    figures = [_measure_cpu(partial(overdue_checker.check_runs, now)) for _ in range(times // 10)]
+    share = quantile(0.5, figures) / 1000 / overdue_checker.CHECK_INTERVAL
+    table.add(
+        f"checking {IN_FLIGHT} runs of 20 steps, CPU",
+        f"{format_quantiles(figures)}, {share:.2%} of a core",
+    )
     tracemalloc.start()
-    chore.check_runs(now)
-    _, most = tracemalloc.get_traced_memory()
+    overdue_checker.check_runs(now)
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    table.add("… memory while it runs", f"{most / 2**20:.1f} MB")
+    table.add("… memory while it runs", f"{peak / 2**20:.1f} MB")
 
 
-def _timed(work: Callable[[], object]) -> float:
+def _measure_cpu(call: Callable[[], object]) -> float:
     """Return the milliseconds of CPU time of a call."""
     started_at = time.process_time()
-    work()
+    call()
     return (time.process_time() - started_at) * 1000
 
 
@@ -187,7 +187,7 @@ def _now() -> Any:
     return timezone.now()
 
 
-def _node(kind: str, steps: list[dict[str, Any]]) -> Any:
+def _build_node(kind: str, steps: list[dict[str, Any]]) -> Any:
     import msgspec
 
     from dashboard.northflank import Node
@@ -202,24 +202,24 @@ def _node(kind: str, steps: list[dict[str, Any]]) -> Any:
     return msgspec.convert(empty | {"steps": [empty | step for step in steps]}, Node)
 
 
-def _stage(project: Any, slug: str) -> "Stage":
+def _create_stage(project: Any, slug: str) -> "Stage":
     from dashboard.models import Pipeline, Stage
 
     now = _now()
     pipeline = Pipeline.objects.create(project=project, slug=slug, name=slug, synced_at=now)
-    later = now + timedelta(hours=1)
+    next_sync_at = now + timedelta(hours=1)
     return Stage.objects.create(
         pipeline=pipeline,
         name="Production",
         confirmed_path_segment="production",
         has_flow=True,
         synced_at=now,
-        next_sync_at=later,
-        fresh_until=later,
+        next_sync_at=next_sync_at,
+        fresh_until=next_sync_at,
     )
 
 
-def _runs(stage: "Stage", count: int, *, in_flight: bool, overdue: bool = False) -> None:
+def _create_runs(stage: "Stage", count: int, *, in_flight: bool, overdue: bool = False) -> None:
     from dashboard.models import Run
 
     now = _now()
@@ -248,7 +248,7 @@ def _runs(stage: "Stage", count: int, *, in_flight: bool, overdue: bool = False)
     )
 
 
-def _usual(stage: "Stage") -> None:
+def _create_timing(stage: "Stage") -> None:
     from dashboard.models import StageTiming
 
     StageTiming.objects.create(
@@ -258,17 +258,17 @@ def _usual(stage: "Stage") -> None:
         observed_queue_median=30,
         observed_queue_p95=60,
         observed_steps={"migrate": [60, 90]},
-        successes=20,
+        success_count=20,
         detail_count=5,
         observed_at=_now(),
     )
 
 
-def _open(bench: Bench) -> None:
+def _set_up_django(bench: Bench) -> None:
     """Set up Django in this process, on the scratch database."""
     sys.path.insert(0, str(ROOT))
-    quiet = {"NORTHFLANK_API_TOKEN": "sandbox", "LOG_LEVEL": "ERROR"}
-    os.environ.update(bench.environment(quiet))
+    settings = {"NORTHFLANK_API_TOKEN": "sandbox", "LOG_LEVEL": "ERROR"}
+    os.environ.update(bench.environment(settings))
     os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
     import django
     from django.core.management import call_command
@@ -278,16 +278,15 @@ def _open(bench: Bench) -> None:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("--quick", action="store_true", help="fewer repetitions")
-    times = 60 if arguments.parse_args().quick else 300
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    times = 60 if parser.parse_args().quick else 300
     table = Table()
     with scratch() as bench:
-        _open(bench)
-        world = World()
-        pages(table, world, times)
-        marking(table, times)
-        charts(table, times)
+        _set_up_django(bench)
+        measure_pages(table, ProjectPair(), times)
+        measure_overdue_check(table, times)
+        measure_charts(table, times)
         from django.db import connection
 
         connection.close()

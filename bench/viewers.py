@@ -19,14 +19,23 @@ import time
 from functools import partial
 from typing import cast
 
-from running import ROOT, Bench, Browser, Server, database, scratch, start_dashboard, start_upstream
-from tables import Table, p, spread
+from processes import (
+    ROOT,
+    Bench,
+    Browser,
+    Server,
+    database,
+    scratch,
+    start_dashboard,
+    start_upstream,
+)
+from tables import Table, format_quantiles, quantile
 
-STAMP = re.compile(rb"stamp-(\d+)")
+CHANGE_TIME = re.compile(rb"stamp-(\d+)")  # in the step of a changed run, in ns of time.monotonic
 PAGE = "/projects/shop/pipelines/storefront/release-flows/development/"
-STREAMS_A_SESSION, STREAMS_AN_ACCOUNT = 50, 500  # web/live/hub.py
-ACCOUNTS = 10  # of the viewers
-MAKE_VIEWERS = f"""
+STREAMS_PER_SESSION, STREAMS_PER_ACCOUNT = 50, 500  # the limits of web/live/hub.py
+ACCOUNTS = 10
+CREATE_ACCOUNTS = f"""
 from django.contrib.auth.models import User
 for number in range({ACCOUNTS}):
     User.objects.create_user(f"viewer-{{number}}", password=f"viewer-{{number}}")
@@ -38,7 +47,7 @@ RUNS = 100
 
 
 def serve() -> None:
-    """Serve pages; change a run, stamped with the time, for each line of standard input."""
+    """Serve pages; for each line of standard input, change a run to contain the time."""
     import django
 
     os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
@@ -54,15 +63,16 @@ def serve() -> None:
     from dashboard.server.process import Process
 
     call_command("migrate", verbosity=0)
-    keys = _seed()
+    stage_key, run_keys = _seed_database()
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    print(f"http://127.0.0.1:{listener.getsockname()[1]} {keys[0]}", flush=True)
+    print(f"http://127.0.0.1:{listener.getsockname()[1]} {stage_key}", flush=True)
     connection.close()
-    threading.Thread(target=_change_on_request, args=[keys], daemon=True).start()
+    threading.Thread(target=_change_runs_on_request, args=[run_keys], daemon=True).start()
     run(Process(web_socket=listener, runs_sync=False))
 
 
-def _seed() -> list[int]:
+def _seed_database() -> tuple[int, list[int]]:
+    """Create a stage with its runs; return their primary keys."""
     from django.contrib.auth.models import User
     from django.db import transaction
     from django.utils import timezone
@@ -71,26 +81,26 @@ def _seed() -> list[int]:
 
     now = timezone.now()
     User.objects.create_user("ada", password="ada")
-    exec(MAKE_VIEWERS)
+    exec(CREATE_ACCOUNTS)
     project = Project.objects.create(slug="shop", name="Shop", synced_at=now)
     pipeline = Pipeline.objects.create(project=project, slug="storefront", synced_at=now)
     stage = Stage.objects.create(
         pipeline=pipeline, name="Development", has_flow=True, next_sync_at=now, synced_at=now
     )
     with transaction.atomic():
-        first = ChangeCounter.reserve(RUNS)
+        first_version = ChangeCounter.reserve(RUNS)
         runs = Run.objects.bulk_create(
             Run(
                 stage=stage, run_id=f"run-{n}", name=f"Release {n}", status="running",
                 concluded=False, in_flight=True, created_at=now, started_at=now,
-                status_since=now, first_synced_at=now, synced_at=now, version=first + n,
+                status_since=now, first_synced_at=now, synced_at=now, version=first_version + n,
             )
             for n in range(RUNS)
         )  # fmt: skip
-    return [stage.pk, *(run.pk for run in runs)]
+    return stage.pk, [run.pk for run in runs]
 
 
-def _change_on_request(keys: list[int]) -> None:
+def _change_runs_on_request(run_keys: list[int]) -> None:
     from django.db import transaction
 
     from dashboard.models.runs import mark_changed
@@ -98,80 +108,81 @@ def _change_on_request(keys: list[int]) -> None:
     for number, _ in enumerate(sys.stdin):
         with transaction.atomic():
             # Before the commit, so that the measurement includes the write.
-            mark_changed([keys[1 + number % RUNS]], step=f"stamp-{time.monotonic_ns()}")
+            mark_changed([run_keys[number % RUNS]], step=f"stamp-{time.monotonic_ns()}")
 
 
 # --- The viewers ----------------------------------------------------------------------------------
 
 
 class Viewer(asyncio.Protocol):
-    """One open stream; records when each change arrives."""
+    """One open stream, a member of `viewers`; adds each change's milliseconds to `latencies`."""
 
-    def __init__(self, request: bytes, open_: set["Viewer"], ages: list[float]) -> None:
-        self.request, self.open, self.ages = request, open_, ages
-        self.begun = False
+    def __init__(self, request: bytes, viewers: set["Viewer"], latencies: list[float]) -> None:
+        self.request, self.viewers, self.latencies = request, viewers, latencies
+        self.has_response = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.open.add(self)
+        self.viewers.add(self)
         cast("asyncio.Transport", transport).write(self.request)
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic_ns()
-        if not self.begun:
+        if not self.has_response:
             assert data.startswith(b"HTTP/1.1 200"), data[:200]
-            self.begun = True
-        if match := STAMP.search(data):
-            self.ages.append((now - int(match[1])) / 1e6)
+            self.has_response = True
+        if match := CHANGE_TIME.search(data):
+            self.latencies.append((now - int(match[1])) / 1e6)
 
     def connection_lost(self, _: Exception | None) -> None:
-        self.open.discard(self)
+        self.viewers.discard(self)
 
 
-class Crowd:
-    """All viewers of this process."""
+class ViewerGroup:
+    """All viewers of a stage's page: their sessions, open streams and latencies."""
 
-    def __init__(self, url: str, key: str, viewers: int) -> None:
-        self.key = key
-        assert viewers <= ACCOUNTS * STREAMS_AN_ACCOUNT, "more viewers than a process serves"
-        count = math.ceil(viewers / STREAMS_A_SESSION)
+    def __init__(self, url: str, stage_key: str, max_viewers: int) -> None:
+        self.stage_key = stage_key
+        assert max_viewers <= ACCOUNTS * STREAMS_PER_ACCOUNT, "more viewers than a process serves"
+        count = math.ceil(max_viewers / STREAMS_PER_SESSION)
         self.browsers = [Browser(url) for _ in range(count)]  # each with a session of its own
         for number, browser in enumerate(self.browsers):
             browser.sign_in(f"viewer-{number % ACCOUNTS}")
-        self.open: set[Viewer] = set()
-        self.ages: list[float] = []
+        self.viewers: set[Viewer] = set()
+        self.latencies: list[float] = []
 
-    def _request(self, browser: Browser, since: int) -> bytes:
+    def _build_request(self, browser: Browser, since: int) -> bytes:
         cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
         return (
-            f"GET /live/?page=stage&key={self.key}&since={since} HTTP/1.1\r\n"
+            f"GET /live/?page=stage&key={self.stage_key}&since={since} HTTP/1.1\r\n"
             f"Host: {browser.host}\r\nCookie: {cookies}\r\n"
             "Accept: text/event-stream\r\nHX-Request: true\r\n\r\n"
         ).encode()
 
-    async def grow(self, size: int, since: int) -> None:
-        """Open streams until there are `size`."""
+    async def open_streams(self, size: int, since: int) -> None:
+        """Open streams since this version until there are `size`; discard earlier latencies."""
         loop = asyncio.get_running_loop()
-        while len(self.open) < size:
-            browser = self.browsers[len(self.open) // STREAMS_A_SESSION]
-            request, (host, _, port) = self._request(browser, since), browser.host.rpartition(":")
-            free = STREAMS_A_SESSION - len(self.open) % STREAMS_A_SESSION
+        while len(self.viewers) < size:
+            browser = self.browsers[len(self.viewers) // STREAMS_PER_SESSION]
+            request = self._build_request(browser, since)
+            host, _, port = browser.host.rpartition(":")
+            session_capacity = STREAMS_PER_SESSION - len(self.viewers) % STREAMS_PER_SESSION
             await asyncio.gather(
                 *(
                     loop.create_connection(
-                        partial(Viewer, request, self.open, self.ages), host, int(port)
+                        partial(Viewer, request, self.viewers, self.latencies), host, int(port)
                     )
-                    for _ in range(min(25, free, size - len(self.open)))
+                    for _ in range(min(25, session_capacity, size - len(self.viewers)))
                 )
             )
             await asyncio.sleep(0.02)
-        until = time.monotonic() + 60
-        while not all(viewer.begun for viewer in self.open):
-            assert time.monotonic() < until, "not every stream began"
+        deadline = time.monotonic() + 60
+        while not all(viewer.has_response for viewer in self.viewers):
+            assert time.monotonic() < deadline, "a stream has no response"
             await asyncio.sleep(0.05)
-        self.ages.clear()
+        self.latencies.clear()
 
 
-def start(bench: Bench, postgres: str) -> tuple[Server, Browser, str]:
+def start_server(bench: Bench, postgres: str) -> tuple[Server, Browser, str]:
     """Start the server under test; return it, a signed-in browser, and its stage's key."""
     settings = {"NORTHFLANK_API_TOKEN": "unused", "SECRET_KEY": "bench-" + "x" * 50}
     if postgres:
@@ -186,148 +197,165 @@ def start(bench: Bench, postgres: str) -> tuple[Server, Browser, str]:
             stderr=log,
         )
     assert process.stdout
-    url, key = process.stdout.readline().decode().split()
+    url, stage_key = process.stdout.readline().decode().split()
     server = Server(process, url, time.perf_counter())
     bench.running.append(server)
     browser = Browser(url)
     browser.sign_in("ada")
-    return server, browser, key
+    return server, browser, stage_key
 
 
-async def watch(
-    table: Table, server: Server, crowd: Crowd, viewers: int, since: int, quick: bool
+async def measure_idle(
+    table: Table, server: Server, group: ViewerGroup, viewers: int, since: int, quick: bool
 ) -> None:
-    """Let a crowd open a page, and measure the idle server."""
-    already = len(crowd.open)
-    before = server.memory_mb()[0]
-    cpu = server.cpu_ms()
-    await crowd.grow(viewers, since)
-    new_viewers = max(viewers - already, 1)
-    opening = (server.cpu_ms() - cpu) / new_viewers
-    kilobytes = (server.memory_mb()[0] - before) * 1024 / new_viewers
+    """Open the streams of `viewers`, and measure the idle server."""
+    new_viewers = max(viewers - len(group.viewers), 1)
+    memory_before = server.memory_mb()[0]
+    cpu_before = server.cpu_ms()
+    await group.open_streams(viewers, since)
+    opening_ms = (server.cpu_ms() - cpu_before) / new_viewers
+    kilobytes = (server.memory_mb()[0] - memory_before) * 1024 / new_viewers
     table.add("memory for each viewer", f"{kilobytes:.1f} KB", target="< 40 KB", met=kilobytes < 40)
-    table.add("CPU to open a stream", f"{opening:.1f} ms")
+    table.add("CPU to open a stream", f"{opening_ms:.1f} ms")
     await asyncio.sleep(6)
     seconds = 15 if quick else 60
-    cpu = server.cpu_ms()
+    cpu_before = server.cpu_ms()
     await asyncio.sleep(seconds)
-    rest = (server.cpu_ms() - cpu) / seconds / 10
-    table.add(f"idle, share of a core ({seconds} s)", f"{rest:.2f} %", target="< 2 %", met=rest < 2)
+    share = (server.cpu_ms() - cpu_before) / seconds / 10
+    table.add(
+        f"idle, share of a core ({seconds} s)", f"{share:.2f} %", target="< 2 %", met=share < 2
+    )
 
 
-async def change(table: Table, server: Server, crowd: Crowd, viewers: int, quick: bool) -> None:
-    """Change runs, and record when each viewer gets the change."""
+async def measure_changes(
+    table: Table, server: Server, group: ViewerGroup, viewers: int, quick: bool
+) -> None:
+    """Change runs, and measure when each viewer gets the changes."""
     stdin = server.process.stdin
     assert stdin
     changes = 20 if quick else 60
-    cpu = server.cpu_ms()
+    cpu_before = server.cpu_ms()
     for _ in range(changes):
         stdin.write(b"\n")
         stdin.flush()
         await asyncio.sleep(0.5)
     await asyncio.sleep(1)
-    spent = (server.cpu_ms() - cpu) / changes
-    got, expected = len(crowd.ages), changes * viewers
-    late = p(0.95, crowd.ages)
+    cpu_per_change = (server.cpu_ms() - cpu_before) / changes
+    count, expected_count = len(group.latencies), changes * viewers
     table.add(
         f"from commit to the viewer ({changes} changes)",
-        f"{spread(crowd.ages)}, max {max(crowd.ages):.0f} ms",
+        f"{format_quantiles(group.latencies)}, max {max(group.latencies):.0f} ms",
         target="p95 < 100 ms",
-        met=late < 100,
+        met=quantile(0.95, group.latencies) < 100,
     )
-    table.add("arrived", f"{got} of {expected}", target="all", met=got == expected)
-    table.add("CPU for each change, all viewers", f"{spent:.0f} ms")
+    table.add(
+        "messages that arrived",
+        f"{count} of {expected_count}",
+        target="all",
+        met=count == expected_count,
+    )
+    table.add("CPU for each change, all viewers", f"{cpu_per_change:.0f} ms")
 
 
-async def end(table: Table, bench: Bench, server: Server, crowd: Crowd) -> None:
+async def measure_shutdown(table: Table, bench: Bench, server: Server, group: ViewerGroup) -> None:
     """Stop the server with all streams open."""
-    start_time = time.perf_counter()
+    started_at = time.perf_counter()
     server.process.send_signal(signal.SIGINT)
     await asyncio.to_thread(server.process.wait, 30)
-    took = time.perf_counter() - start_time
+    duration = time.perf_counter() - started_at
     await asyncio.sleep(0.2)
-    code, open_count = server.process.returncode, len(crowd.open)
+    code, open_count = server.process.returncode, len(group.viewers)
     table.add(
         "shutdown with all streams open",
-        f"{took:.2f} s, exit {code}, {open_count} left",
+        f"{duration:.2f} s, exit {code}, {open_count} streams open",
         target="clean",
         met=code == 0 and not open_count,
     )
     bench.running.remove(server)
 
 
-async def measure(table: Table, bench: Bench, *, viewers: int, quick: bool, postgres: str) -> None:
-    """Let a crowd watch one page: memory, idle CPU, changes, and shutdown."""
-    server, browser, key = start(bench, postgres)
-    match = re.search(r"since=(\d+)", browser.ask(PAGE).text)
+async def measure_page(
+    table: Table, bench: Bench, *, viewers: int, quick: bool, postgres: str
+) -> None:
+    """Measure one page with many viewers: memory, idle CPU, changes, and shutdown."""
+    server, browser, stage_key = start_server(bench, postgres)
+    match = re.search(r"since=(\d+)", browser.request(PAGE).text)
     assert match is not None
-    crowd, since = Crowd(server.url, key, viewers), int(match[1])
-    await crowd.grow(1, since)
+    group, since = ViewerGroup(server.url, stage_key, viewers), int(match[1])
+    await group.open_streams(1, since)
     for _ in range(5):  # until each of the server's threads has its connection
-        requests = (asyncio.to_thread(browser.twin().ask, PAGE) for _ in range(8))
+        requests = (asyncio.to_thread(browser.new_connection().request, PAGE) for _ in range(8))
         await asyncio.gather(*requests)
-    await crowd.grow(min(100, viewers), since)
-    connections = {len(crowd.open): _connections(postgres)}
-    await watch(table, server, crowd, viewers, since, quick)
-    connections[viewers] = _connections(postgres)
-    await change(table, server, crowd, viewers, quick)
+    await group.open_streams(min(100, viewers), since)
+    connections = {len(group.viewers): count_connections(postgres)}
+    await measure_idle(table, server, group, viewers, since, quick)
+    connections[viewers] = count_connections(postgres)
+    await measure_changes(table, server, group, viewers, quick)
     if postgres:
         is_constant = len(set(connections.values())) == 1
         counts_text = ", ".join(f"{count} with {size}" for size, count in connections.items())
         table.add("PostgreSQL connections", counts_text, target="the same", met=is_constant)
-    await end(table, bench, server, crowd)
+    await measure_shutdown(table, bench, server, group)
 
 
-async def upstream(table: Table, bench: Bench, *, viewers: int, quick: bool) -> None:
+async def measure_upstream_requests(
+    table: Table, bench: Bench, *, viewers: int, quick: bool
+) -> None:
     """Count the requests to Northflank with 1, 100 and all viewers."""
     sandbox = start_upstream(bench, "--rate-limit", "1000")
     server, browser = start_dashboard(bench, sandbox)
     settings = {"NORTHFLANK_API_TOKEN": "sandbox"}
-    bench.manage("shell", "--no-imports", "--command", MAKE_VIEWERS, **settings)
+    bench.manage("shell", "--no-imports", "--command", CREATE_ACCOUNTS, **settings)
     for _ in range(100):
-        page = browser.ask(PAGE)
+        page = browser.request(PAGE)
         match = re.search(r"key=(\d+)&amp;since=(\d+)", page.text)
         if page.status == 200 and match:
             break
         await asyncio.sleep(0.2)
     assert match is not None
-    crowd = Crowd(server.url, match[1], viewers)
+    group = ViewerGroup(server.url, match[1], viewers)
     await asyncio.sleep(30)  # everything was read once by then
     seconds = 40 if quick else 120
     counts = []
     for size in (1, 100, viewers):
-        await crowd.grow(size, int(match[2]))
+        await group.open_streams(size, int(match[2]))
         await asyncio.sleep(6)  # views are recorded, and a new plan is made
-        before = _requests(sandbox.port)
+        count_before = count_requests(sandbox.port)
         await asyncio.sleep(seconds)
-        counts.append(_requests(sandbox.port) - before - 1)
+        counts.append(count_requests(sandbox.port) - count_before - 1)
     counts_text = ", ".join(
-        f"{n} with {size}" for n, size in zip(counts, (1, 100, viewers), strict=True)
+        f"{count} with {size}" for count, size in zip(counts, (1, 100, viewers), strict=True)
     )
-    near = max(counts) - min(counts) <= max(4, 0.15 * max(counts))
+    is_constant = max(counts) - min(counts) <= max(4, 0.15 * max(counts))
     table.add(
-        f"upstream requests in {seconds} s", counts_text, target="the same within 15 %", met=near
+        f"upstream requests in {seconds} s",
+        counts_text,
+        target="the same within 15 %",
+        met=is_constant,
     )
 
 
-def _requests(port: int) -> int:
+def count_requests(port: int) -> int:
+    """Return the requests that the sandbox's rate limit has counted, including this one."""
     import http.client
 
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    link.request("GET", "/v1/projects", headers={"Authorization": "Bearer sandbox"})
-    answer = link.getresponse()
-    answer.read()
-    link.close()
-    return int(answer.headers["x-ratelimit-limit"]) - int(answer.headers["x-ratelimit-remaining"])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/v1/projects", headers={"Authorization": "Bearer sandbox"})
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    headers = response.headers
+    return int(headers["x-ratelimit-limit"]) - int(headers["x-ratelimit-remaining"])
 
 
-def _connections(postgres: str) -> int:
+def count_connections(postgres: str) -> int:
+    """Return the connections of others to a PostgreSQL database; 0 without one."""
     if not postgres:
         return 0
     import psycopg
 
-    with psycopg.connect(postgres) as link:
-        row = link.execute(
+    with psycopg.connect(postgres) as connection:
+        row = connection.execute(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             " AND backend_type = 'client backend'"
@@ -355,10 +383,10 @@ def main() -> None:
     arguments = {"viewers": options.viewers, "quick": options.quick}
     if "pages" in options.parts:
         with scratch() as bench, database(options.postgres) as url:
-            uvloop.run(measure(table, bench, postgres=url, **arguments))
+            uvloop.run(measure_page(table, bench, postgres=url, **arguments))
     if "upstream" in options.parts and not options.postgres:
         with scratch() as bench:
-            uvloop.run(upstream(table, bench, **arguments))
+            uvloop.run(measure_upstream_requests(table, bench, **arguments))
     table.show()
     sys.exit(1 if table.missed else 0)
 

@@ -25,7 +25,9 @@ import uvicorn
 import uvloop
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 60.0  # seconds until a measurement gives up
+# For those benchmarks that need a server.
+POSTGRES = os.environ.get("TEST_POSTGRES_URL") or "postgres://postgres@127.0.0.1:5432/postgres"
+TIMEOUT = 60.0  # seconds until a measurement gives up
 TICKS = os.sysconf("SC_CLK_TCK")
 MAKE_MANAGER = """
 from django.contrib.auth.models import Group, User
@@ -48,7 +50,7 @@ def options_parser(description: str, quick: str) -> argparse.ArgumentParser:
 
 
 @dataclass
-class Answer:
+class Response:
     """A response, and its duration in milliseconds."""
 
     status: int
@@ -62,14 +64,14 @@ class Browser:
 
     def __init__(self, url: str) -> None:
         self.host = urlsplit(url).netloc
-        self.http = http.client.HTTPConnection(self.host, timeout=PATIENCE)
+        self.http = http.client.HTTPConnection(self.host, timeout=TIMEOUT)
         self.cookies: dict[str, str] = {}
 
-    def ask(
+    def request(
         self, path: str, form: dict[str, str] | None = None, headers: dict[str, str] | None = None
-    ) -> Answer:
+    ) -> Response:
         """GET, or POST a form."""
-        sent = {
+        all_headers = {
             "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
             "Accept-Encoding": "gzip",
             **(headers or {}),
@@ -77,9 +79,9 @@ class Browser:
         body = None
         if form is not None:
             body = urlencode({"csrfmiddlewaretoken": self.cookies["csrftoken"], **form}).encode()
-            sent["Content-Type"] = "application/x-www-form-urlencoded"
+            all_headers["Content-Type"] = "application/x-www-form-urlencoded"
         started = time.perf_counter()
-        self.http.request("GET" if body is None else "POST", path, body, sent)
+        self.http.request("GET" if body is None else "POST", path, body, all_headers)
         response = self.http.getresponse()
         raw = response.read()
         ms = (time.perf_counter() - started) * 1000
@@ -88,19 +90,19 @@ class Browser:
             self.cookies[name] = value
         if response.headers.get("Content-Encoding") == "gzip":
             raw = gzip.decompress(raw)
-        return Answer(response.status, response.headers, raw.decode(), ms)
+        return Response(response.status, response.headers, raw.decode(), ms)
 
     def sign_in(self, name: str) -> None:
         """Sign in; each account's password is its name."""
-        self.ask("/accounts/login/")
-        answer = self.ask("/accounts/login/", {"username": name, "password": name})
-        assert answer.status == 302, f"{name} could not sign in: {answer.status}"
+        self.request("/accounts/login/")
+        response = self.request("/accounts/login/", {"username": name, "password": name})
+        assert response.status == 302, f"{name} could not sign in: {response.status}"
 
-    def twin(self) -> "Browser":
+    def new_connection(self) -> "Browser":
         """Return another connection of the same session."""
-        second = Browser(f"http://{self.host}")
-        second.cookies = dict(self.cookies)
-        return second
+        browser = Browser(f"http://{self.host}")
+        browser.cookies = dict(self.cookies)
+        return browser
 
 
 @dataclass
@@ -184,7 +186,7 @@ class Bench:
 
     def stop(self, server: Server) -> None:
         server.process.terminate()
-        server.process.wait(PATIENCE)
+        server.process.wait(TIMEOUT)
         if server.process.stdout:
             server.process.stdout.close()
         self.running.remove(server)
@@ -271,11 +273,10 @@ class Upstream:
 
 def start_upstream(bench: Bench, *options: str) -> Upstream:
     """Start a sandbox without an effective rate limit: the sync reads as often as it can."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = bench.start("sandbox", "--port", str(port), "--rate-limit", "1000000", *options)
-    wait_for(lambda: _listens(port), "the sandbox listens")
-    return Upstream(server, port, http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE))
+    server = bench.start("sandbox", "--port", "0", "--rate-limit", "1000000", *options)
+    port = urlsplit(server.url).port
+    assert port
+    return Upstream(server, port, http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT))
 
 
 def start_dashboard(
@@ -294,13 +295,13 @@ def start_dashboard(
     return server, browser
 
 
-def wait_for[T](look: Callable[[], T], condition: str, every: float = 0.01) -> T:
-    """Return the first true value of `look`."""
-    until = time.monotonic() + PATIENCE
-    while not (result := look()):
-        if time.monotonic() > until:
-            raise SystemExit(f"Gave up after {PATIENCE:.0f} s: {condition}")
-        time.sleep(every)
+def wait_for[T](condition: Callable[[], T], description: str, interval: float = 0.01) -> T:
+    """Return the first true value of `condition`."""
+    deadline = time.monotonic() + TIMEOUT
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"Gave up after {TIMEOUT:.0f} s: {description}")
+        time.sleep(interval)
     return result
 
 
@@ -327,9 +328,3 @@ def serve_in_thread(app: Any) -> Iterator[str]:
         server.should_exit = server.force_exit = True
         thread.join(10)
         listener.close()
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False

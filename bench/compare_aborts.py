@@ -1,7 +1,7 @@
-"""An abort from its form to the row in the answer, in one process, for bench/turns.py.
+"""Cost of an abort, from its form to the row in the response, in one process, for bench/compare.py.
 
 The application, its threads and the client of Northflank's API do all that they do in production;
-Northflank's answer takes no time and no connection.
+Northflank's response takes no time and no connection.
 """
 
 import asyncio
@@ -10,11 +10,9 @@ import time
 from typing import Any
 from urllib.parse import urlencode
 
-REASON = {"reason": "bench"}
 
-
-class Aborts:
-    """Aborts runs of a filled database (bench/people.py), each of them once."""
+class AbortMeasurement:
+    """Aborts new runs of one stage of a filled database (bench/people.py)."""
 
     def __init__(self, application: Any, stage_key: int) -> None:
         import httpx
@@ -22,54 +20,57 @@ class Aborts:
         from dashboard.northflank import NorthflankClient
         from dashboard.upstream import connection
 
-        self.application, self.stage_key, self.count = application, stage_key, 0
+        self.application, self.stage_key, self.run_count = application, stage_key, 0
         self.loop = asyncio.new_event_loop()
         upstream = connection.open_connection("http://127.0.0.1:9", "bench")
         upstream.client = NorthflankClient(
             "bench",
             base_url="http://127.0.0.1:9",
             on_call=upstream.unrecorded_calls.append,
-            transport=httpx.MockTransport(_accept),
+            transport=httpx.MockTransport(_accept_abort),
         )
 
-    def press(self, scope: dict[str, Any], csrf_token: str) -> tuple[float, float]:
-        """Abort a new run; return the milliseconds of CPU of all threads, and of time."""
+    def measure(self, scope: dict[str, Any], csrf_token: str) -> tuple[float, float]:
+        """Abort a new run; return the milliseconds of CPU of all threads, and the duration in ms.
+
+        `scope` is the ASGI scope of a GET of the stage's page.
+        """
         run_id = self._start_run()
-        form = urlencode({"csrfmiddlewaretoken": csrf_token, **REASON}).encode()
+        form = urlencode({"csrfmiddlewaretoken": csrf_token, "reason": "bench"}).encode()
         scope = {**scope, "path": f"{scope['path']}runs/{run_id}/abort/"}
         scope["headers"] = [*scope["headers"], (b"hx-request", b"true")]
-        self.loop.run_until_complete(self._respond(scope, b""))  # the confirmation
+        self.loop.run_until_complete(self._request(scope, b""))  # the confirmation
         scope["method"] = "POST"
         scope["headers"] += [
             (b"content-type", b"application/x-www-form-urlencoded"),
             (b"content-length", str(len(form)).encode()),
         ]
         started = time.process_time(), time.perf_counter()
-        answer = self.loop.run_until_complete(self._respond(scope, form))
-        took = time.process_time() - started[0], time.perf_counter() - started[1]
-        assert b"Abort accepted" in answer, answer[:2_000]
-        # What the answer does not wait for is no part of the next one.
-        self.loop.run_until_complete(self._settle())
-        return took[0] * 1000, took[1] * 1000
+        body = self.loop.run_until_complete(self._request(scope, form))
+        durations = time.process_time() - started[0], time.perf_counter() - started[1]
+        assert b"Abort accepted" in body, body[:2_000]
+        # Work that outlasts the response must not count in the next measurement.
+        self.loop.run_until_complete(self._wait_for_tasks())
+        return durations[0] * 1000, durations[1] * 1000
 
-    async def _respond(self, scope: dict[str, Any], form: bytes) -> bytes:
-        sent: list[bytes] = []
+    async def _request(self, scope: dict[str, Any], form: bytes) -> bytes:
+        """Return the body of the response."""
+        body: list[bytes] = []
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": form}
 
         async def send(message: Any) -> None:
-            sent.append(message.get("body", b""))
+            body.append(message.get("body", b""))
 
         await self.application(scope, receive, send)
-        return b"".join(sent)
+        return b"".join(body)
 
-    async def _settle(self) -> None:
+    async def _wait_for_tasks(self) -> None:
         from dashboard.upstream.connection import get_connection
 
         await get_connection().flush()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others)
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
 
     def _start_run(self) -> str:
         from django.db import transaction
@@ -77,19 +78,19 @@ class Aborts:
 
         from dashboard.models import ChangeCounter, Run
 
-        self.count += 1
+        self.run_count += 1
         now = timezone.now()
         with transaction.atomic():
             version = ChangeCounter.reserve(1)
             Run.objects.create(
-                stage_id=self.stage_key, run_id=f"abort-{self.count}", name="Release",
+                stage_id=self.stage_key, run_id=f"abort-{self.run_count}", name="Release",
                 status="running", concluded=False, in_flight=True, created_at=now, started_at=now,
                 first_synced_at=now, synced_at=now, status_since=now, version=version,
             )  # fmt: skip
-        return f"abort-{self.count}"
+        return f"abort-{self.run_count}"
 
 
-def _accept(request: Any) -> Any:
+def _accept_abort(request: Any) -> Any:
     import httpx
 
     run = {"id": request.url.path.split("/")[-2], "status": "aborting", "concluded": False}

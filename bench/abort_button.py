@@ -1,6 +1,6 @@
 """Time from a press of “Abort run” to the badge, in a real browser.
 
-    uv run bench/press.py [--quick]
+    uv run bench/abort_button.py [--quick]
 
 Uses a sandbox that answers an abort after 50 ms and is read as often as the sync can, a dashboard,
 and a Chromium ($CHROMIUM or `chromium`) with a stage's page. The page itself measures, from its
@@ -11,16 +11,16 @@ import argparse
 import sys
 
 from playwright.sync_api import Page
-from running import Upstream, scratch, start_dashboard, start_upstream
-from stage_in_browser import FLOW, stage_page
-from tables import Table, p, spread
+from processes import Upstream, scratch, start_dashboard, start_upstream
+from stage_in_browser import FLOW_PATH, open_stage_page
+from tables import Table, format_quantiles, quantile
 
 UPSTREAM_MS, TARGET_MS = 50, 90
 
-# `pressToBadge` resolves to the milliseconds from the next click to the badge of the run's abort.
-MEASURE = """id => {
+# `msToBadge` resolves to the milliseconds from the next click to the badge of the run's abort.
+OBSERVE_BADGE = """id => {
   const row = () => document.querySelector(`[data-run="${id}"]`);
-  window.pressToBadge = new Promise((resolve, reject) => {
+  window.msToBadge = new Promise((resolve, reject) => {
     setTimeout(reject, 10_000, new Error("no badge in 10 s"));
     document.addEventListener("click", event => {
       const observer = new MutationObserver(() => {
@@ -34,12 +34,12 @@ MEASURE = """id => {
 }"""
 
 
-def press(page: Page, upstream: Upstream) -> float:
+def measure_abort(page: Page, upstream: Upstream) -> float:
     """Start a run and abort it in the page's dialog; return the milliseconds until its badge."""
     upstream.connect()
-    run, _ms = upstream.post(f"/v1{FLOW}runs")
+    run, _ms = upstream.post(f"/v1{FLOW_PATH}runs")
     row = page.locator(f'[data-run="{run["id"]}"][data-status="running"]')
-    for _ in range(60):  # a new run is announced, and shown on request
+    for _ in range(60):  # an open page only announces a new run
         page.reload()
         if row.count():
             break
@@ -50,9 +50,9 @@ def press(page: Page, upstream: Upstream) -> float:
     dialog = page.get_by_role("dialog")
     button = dialog.get_by_role("button", name="Abort run")
     button.wait_for()
-    page.evaluate(MEASURE, run["id"])
+    page.evaluate(OBSERVE_BADGE, run["id"])
     button.click()
-    milliseconds: float = page.evaluate("pressToBadge")
+    milliseconds: float = page.evaluate("msToBadge")
     return milliseconds
 
 
@@ -69,14 +69,14 @@ def main() -> None:
             "abort-seconds=0.5",
         )
         server, _ = start_dashboard(bench, upstream)
-        with stage_page(server.url) as page:
-            milliseconds = [press(page, upstream) for _ in range(times)]
+        with open_stage_page(server.url) as page:
+            milliseconds = [measure_abort(page, upstream) for _ in range(times)]
     table = Table()
     table.add(
         f"press to badge, Northflank's {UPSTREAM_MS} ms included ({times} runs)",
-        spread(milliseconds),
+        format_quantiles(milliseconds),
         target=f"p50 <= {TARGET_MS} ms",
-        met=p(0.5, milliseconds) <= TARGET_MS,
+        met=quantile(0.5, milliseconds) <= TARGET_MS,
     )
     table.show()
     sys.exit(1 if table.missed else 0)
