@@ -306,6 +306,7 @@ async def measure_upstream_requests(
     server, browser = start_dashboard(bench, sandbox)
     settings = {"NORTHFLANK_API_TOKEN": "sandbox"}
     bench.manage("shell", "--no-imports", "--command", CREATE_ACCOUNTS, **settings)
+    browser = browser.new_connection()  # the server closes idle connections
     for _ in range(100):
         page = browser.request(PAGE)
         match = re.search(r"key=(\d+)&amp;since=(\d+)", page.text)
