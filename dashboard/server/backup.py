@@ -23,7 +23,7 @@ from django.db.migrations.loader import MigrationLoader
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo
 
-from dashboard.db.threads import now
+from dashboard.db.threads import now, set_clock_offset
 from dashboard.models import Pruning, Session, Worker, append_only
 from dashboard.server import database_lock
 from dashboard.sync.reports import freshness
@@ -52,11 +52,11 @@ class _Contents:
 
 def create(file: Path) -> None:
     """Write a backup; the file appears once it is complete, readable by its owner only."""
-    if file.exists():
-        raise BackupError(f"{file} exists already.")
     if _MIGRATIONS not in connection.introspection.table_names():
         raise BackupError("Nothing to back up: the database has no tables.")
     try:
+        if file.exists():
+            raise BackupError(f"{file} exists already.")
         handle, part_name = tempfile.mkstemp(".part", f".{file.name}.", file.parent)
     except OSError as error:
         raise BackupError(f"Cannot write to {file.parent}: {error.strerror}.") from error
@@ -155,6 +155,7 @@ def _verify_settings(contents: _Contents) -> None:
 def _verify_unused(tables: Collection[str]) -> None:
     if Worker._meta.db_table not in tables:
         return
+    set_clock_offset()  # heartbeats are by the database's clock
     alive = [
         name
         for name, heartbeat_at in Worker.objects.values_list("name", "heartbeat_at")
@@ -270,7 +271,9 @@ def _read_postgresql(file: Path) -> _Contents:
         # Reads all of the file: its list of contents would be complete in half of it.
         _run_client("pg_restore", "--file=/dev/null", str(file), connects=False)
     except BackupError as error:
-        raise BackupError(f"{file} is damaged or incomplete. {error}") from error
+        is_newer = "unsupported version" in str(error)
+        problem = "was made by a newer PostgreSQL" if is_newer else "is damaged or incomplete"
+        raise BackupError(f"{file} {problem}. {error}") from error
     entries = _run_client("pg_restore", "--list", str(file), connects=False)
     tables = frozenset(_TABLE_ENTRY.findall(entries))
     if not tables >= {_MIGRATIONS, _UPSTREAM}:
@@ -316,14 +319,15 @@ def _run_client(program: str, *arguments: str, connects: bool = True) -> str:
     """Run one of PostgreSQL's client programs on the database, and return its output."""
     path = shutil.which(program)
     server_version = connection.pg_version // 10_000  # type: ignore[attr-defined]
-    needed = f"Install PostgreSQL's client programs, version {server_version} or newer"
+    needed = f"Install PostgreSQL's client programs, version {server_version}"
     if path is None:
         raise BackupError(f"{program} is not installed. {needed}.")
     version_text = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)  # noqa: S603
     version = re.search(r"\) (\d+)", version_text.stdout)
-    if version is None or int(version[1]) < server_version:
+    # What an older one cannot dump; what a newer one has dumped, the server may refuse to restore.
+    if version is None or int(version[1]) != server_version:
         raise BackupError(
-            f"{program} is older than the server: {version_text.stdout.strip()}. {needed}."
+            f"{program} is not of the server's version: {version_text.stdout.strip()}. {needed}."
         )
     with tempfile.TemporaryDirectory() as folder:
         conninfo = _conninfo(Path(folder, "password"))

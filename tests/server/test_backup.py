@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import time_machine
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
@@ -155,6 +156,11 @@ def test_backup_into_missing_folder_is_refused(hostile_data: Run, tmp_path: Path
     assert "Cannot write" in error_of("backup", tmp_path / "missing" / "backup")
 
 
+def test_backup_to_an_impossible_name_is_refused(hostile_data: Run, tmp_path: Path) -> None:
+    """As in a folder that the account may not enter, where it cannot look for the file either."""
+    assert "Cannot write" in error_of("backup", tmp_path / ("x" * 300))
+
+
 def test_backup_onto_a_share_without_hard_links_is_refused(
     hostile_data: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +199,23 @@ def test_restore_into_database_with_data_needs_replace(file: Path) -> None:
 def test_restore_while_worker_is_alive_is_refused(file: Path) -> None:
     factories.worker("host:1")
     assert "The dashboard is running (host:1)" in error_of("restore", file, "--replace")
+
+
+@only_postgresql
+def test_restore_judges_heartbeats_by_the_clock_of_the_database(
+    file: Path,
+) -> None:
+    factories.worker("host:1")
+    with time_machine.travel(timezone.now() + timedelta(minutes=5)):  # of this machine
+        assert "The dashboard is running (host:1)" in error_of("restore", file, "--replace")
+
+
+def test_interrupted_restore_says_what_to_do(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(backup, "restore", interrupt)
+    assert "`restore --replace` again" in error_of("restore", file, "--replace")
 
 
 def test_restore_after_worker_was_killed_is_possible(file: Path) -> None:
@@ -331,16 +354,26 @@ def test_backup_without_pg_dump_says_what_to_install(
 
 
 @only_postgresql
-def test_backup_by_older_pg_dump_is_refused(
-    hostile_data: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("version", ["9.6.24", "99.1"])
+def test_backup_by_pg_dump_of_another_version_is_refused(
+    version: str, hostile_data: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A server need not accept what a newer program has written."""
     program = tmp_path / "pg_dump"
-    program.write_text('#!/bin/sh\necho "pg_dump (PostgreSQL) 9.6.24"\n')
+    program.write_text(f'#!/bin/sh\necho "pg_dump (PostgreSQL) {version}"\n')
     program.chmod(0o700)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "older than the server: pg_dump (PostgreSQL) 9.6.24" in error_of(
+    assert f"not of the server's version: pg_dump (PostgreSQL) {version}" in error_of(
         "backup", tmp_path / "backup"
     )
+
+
+@only_postgresql
+def test_backup_of_newer_pg_dump_is_not_called_damaged(file: Path) -> None:
+    contents = bytearray(file.read_bytes())
+    contents[len(b"PGDMP") + 1] = 99  # the format's minor version
+    file.write_bytes(contents)
+    assert "was made by a newer PostgreSQL" in error_of("restore", file, "--replace")
 
 
 @only_postgresql

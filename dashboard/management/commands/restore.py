@@ -27,4 +27,9 @@ class Command(OfflineCheckCommand):
             raise CommandError(str(error)) from error
         except (DatabaseError, InterfaceError) as error:
             raise CommandError(f"Database error: {error}") from error
+        except KeyboardInterrupt:
+            raise CommandError(
+                "Interrupted. The database may have been replaced already: before you start the "
+                "dashboard, run `restore --replace` again."
+            ) from None
         self.stdout.write(f"Restored {options['file']}. Everybody has to sign in again.")
