@@ -163,11 +163,14 @@ def _batches(limits: Limits, deleted: Deleted, *, is_dry_run: bool) -> Iterator[
             delete_runs(keys, limits.runs)
         deleted.runs += len(keys)
         yield
-    # A dry run still has the runs that would be deleted with their steps.
     with_steps = Run.objects.filter(steps__isnull=False)
-    with_steps = with_steps.filter(ended_at__gte=limits.runs) if is_dry_run else with_steps
     for runs in _runs_in_batches(with_steps, limits.steps):
         pks = [key for key, stage in runs if key not in kept_runs.successes_of_stage(stage)]
+        if is_dry_run:  # it still has the runs that would be deleted with their steps
+            old = Run.objects.filter(pk__in=pks, ended_at__lt=limits.runs)
+            deletable = set(old.values_list("pk", flat=True))
+            deletable -= {key for key, stage in runs if key in kept_runs.of_stage(stage)}
+            pks = [key for key in pks if key not in deletable]
         if not is_dry_run:
             removal = {"steps": None, "steps_removed_at": db_threads.now()}
             Run.objects.filter(pk__in=pks).update(**removal)

@@ -388,6 +388,15 @@ def test_dry_run_prints_what_a_pass_deletes_and_deletes_nothing(
     assert Run.objects.count() == pruning.LATEST_RUNS + 1
 
 
+def test_dry_run_counts_the_steps_of_old_runs_that_are_kept(viewer: User) -> None:
+    stage = factories.stage()
+    for _ in range(3):  # the latest of the stage, so that only their steps go
+        ended_run(stage, 400, status="failure")
+    dry, real = output_of("prune", "--dry-run"), output_of("prune")
+    assert "the steps of 3 runs" in dry
+    assert "the steps of 3 runs" in real
+
+
 def test_pass_records_figures_of_the_database(busy_stage: Stage, manager: User) -> None:
     ended_run(busy_stage, 400)
     young = ended_run(busy_stage, 300)
