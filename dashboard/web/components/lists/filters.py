@@ -6,7 +6,7 @@ position are built here, so that none of them loses a parameter.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from urllib.parse import urlencode
 
@@ -329,8 +329,13 @@ def _parse_datetime(text: str, *, is_end: bool) -> datetime | None:
         return None
     if moment.tzinfo is not None or moment.year not in _YEARS:
         return None
-    # Add before the zone is attached: a day is not always 24 hours long.
-    return timezone.make_aware(moment + precision if is_end else moment)
+    if not is_end:
+        return timezone.make_aware(moment)
+    if precision == timedelta(1):  # added before the zone is attached: not always 24 hours
+        return timezone.make_aware(moment + precision)
+    # Where the clock is set back an hour occurs twice: to the end of the second one.
+    readings = (timezone.make_aware(moment.replace(fold=fold)).astimezone(UTC) for fold in (0, 1))
+    return max(readings) + precision
 
 
 def _runs_aborted_by(user: User, stage: Stage) -> Iterator[int]:
