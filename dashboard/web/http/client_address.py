@@ -1,6 +1,6 @@
 """The client's IP address."""
 
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 from django.http import HttpRequest
 
@@ -11,6 +11,9 @@ def client_address(request: HttpRequest) -> str | None:
     Behind a proxy the address comes from the proxy's header, so it may contain any text.
     """
     try:
-        return str(ip_address(request.META.get("REMOTE_ADDR", "")))
+        address = ip_address(request.META.get("REMOTE_ADDR", ""))
     except ValueError:
         return None
+    # A socket for both versions writes an IPv4 address so: else all would be of one network.
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)

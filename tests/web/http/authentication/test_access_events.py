@@ -45,6 +45,13 @@ def test_forwarded_address_of_a_peer_that_is_no_proxy_is_not_recorded(
     assert (event.kind, event.client_address) == (AccessKind.SIGNED_IN, STRANGER)
 
 
+def test_ipv4_address_in_the_notation_of_ipv6_is_recorded_as_ipv4(live: Live, viewer: User) -> None:
+    """As a proxy with one socket for both passes it; else all IPv4 clients share one throttle."""
+    with SignInBrowser(live, "::ffff:192.0.2.1") as browser:
+        browser.submit("viewer", SECRET)
+    assert AccessEvent.objects.get().client_address == "192.0.2.1"
+
+
 def test_failed_sign_in_is_recorded_without_password(stranger: SignInBrowser, viewer: User) -> None:
     stranger.submit("viewer", SECRET)
     event = AccessEvent.objects.get()
