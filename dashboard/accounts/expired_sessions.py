@@ -6,7 +6,7 @@ from time import monotonic
 
 from django.db import DEFAULT_DB_ALIAS, transaction
 
-from dashboard.accounts import access_log
+from dashboard.accounts import access_log, sessions
 from dashboard.db import threads as db_threads
 from dashboard.models import Session
 from dashboard.models.accounts.access import AccessKind
@@ -47,6 +47,8 @@ def _end(batch: Iterable[Session], at: datetime) -> None:
             deleted, _ = Session.objects.filter(pk=session.pk, expire_date__lt=at).delete()
             if not deleted or session.user is None:
                 continue  # another process was faster
+            if not sessions.is_of_password(session, session.user):
+                continue  # it ended when the password changed, which is recorded
             is_idle = session.expire_date < session.ends_at
             access_log.record(
                 AccessKind.SESSION_ENDED,

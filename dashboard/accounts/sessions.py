@@ -70,7 +70,7 @@ def valid_sessions(user: User, at: datetime) -> tuple[list[Session], bool]:
     Those of an earlier password are not listed: nobody can use them.
     """
     stored = list(_valid(user, at)[: MAX_LISTED + 1])
-    user_sessions = [session for session in stored[:MAX_LISTED] if _is_of_password(session, user)]
+    user_sessions = [session for session in stored[:MAX_LISTED] if is_of_password(session, user)]
     return user_sessions, len(stored) > MAX_LISTED
 
 
@@ -78,7 +78,8 @@ def _valid(user: User, at: datetime) -> QuerySet[Session]:
     return user.sessions.filter(expire_date__gt=at).order_by("-last_used_at")
 
 
-def _is_of_password(session: Session, user: User) -> bool:
+def is_of_password(session: Session, user: User) -> bool:
+    """Return whether the session is of the account's present password: a new one ends it."""
     stored = session.get_decoded().get(HASH_SESSION_KEY, "")
     return constant_time_compare(stored, user.get_session_auth_hash())
 
@@ -124,9 +125,10 @@ def end_others(
 def delete_others(user: User, session_key: str | None, at: datetime) -> int:
     """Delete all sessions of `user` but the given one; return how many were valid."""
     others = user.sessions.exclude(pk=session_key or "")
-    valid = others.filter(expire_date__gt=at).count()
+    unexpired = others.filter(expire_date__gt=at)
+    valid_count = sum(is_of_password(session, user) for session in unexpired)
     others.delete()
-    return valid
+    return valid_count
 
 
 # --- Open streams --------------------------------------------------------------------------------

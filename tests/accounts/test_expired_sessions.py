@@ -4,7 +4,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth import HASH_SESSION_KEY
 from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
 from django.test import Client
 from django.utils import timezone
 
@@ -28,6 +30,17 @@ def test_expired_session_is_recorded_and_deleted(client: Client, viewer: User) -
     end_expired_sessions(later)
     assert recorded_ends() == [("viewer", "Expired: maximum age.")]
     assert AccessEvent.objects.get(kind=AccessKind.SESSION_ENDED).occurred_at == later
+    assert not Session.objects.exists()
+
+
+def test_session_that_a_new_password_ended_is_deleted_without_a_record(
+    client: Client, viewer: User
+) -> None:
+    client.force_login(viewer)
+    viewer.set_password("another")
+    viewer.save()
+    end_expired_sessions(timezone.now() + timedelta(days=15))
+    assert recorded_ends() == []
     assert not Session.objects.exists()
 
 
@@ -97,8 +110,9 @@ def test_anonymous_sessions_are_deleted_at_once_and_not_recorded(db: None) -> No
 def test_all_expired_sessions_of_accounts_are_ended_at_once(db: None, viewer: User) -> None:
     past = timezone.now() - timedelta(days=1)
     times = {"created_at": past, "last_used_at": past, "ends_at": past, "expire_date": past}
+    data = SessionStore().encode({HASH_SESSION_KEY: viewer.get_session_auth_hash()})
     Session.objects.bulk_create(
-        Session(session_key=f"key-{number}", session_data="", user=viewer, **times)
+        Session(session_key=f"key-{number}", session_data=data, user=viewer, **times)
         for number in range(BATCH_SIZE + 1)
     )
     end_expired_sessions(timezone.now())

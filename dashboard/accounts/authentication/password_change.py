@@ -92,9 +92,9 @@ def save(
         )
         if not unchanged.exists() or not user.sessions.filter(pk=session_key).exists():
             return False
+        ended = sessions.delete_others(user, session_key, at)
         user.password = change.new_hash
         user.save(update_fields=["password"])
-        ended = sessions.delete_others(user, session_key, at)
         access_log.record(
             AccessKind.PASSWORD_CHANGED,
             at,
