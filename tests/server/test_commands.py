@@ -73,6 +73,39 @@ def test_rights_in_one_place_as_json(on_call: User) -> None:
     assert answer == {"username": "viewer", "rights": rights}
 
 
+def test_rights_in_one_project_prints_each_stage(on_call: User) -> None:
+    lines = [
+        line.strip() for line in output_of("rights", "viewer", "--project", "shop").splitlines()
+    ]
+    everybody = "view (everybody who is signed in: view in all projects)"
+    assert lines == [
+        "shop",
+        f"Development: {everybody}",
+        "Staging: abort (by group “On-call”: abort in Staging of project “Shop”)",
+        f"Production: {everybody}",
+    ]
+
+
+def test_rights_in_one_stage_prints_each_project(on_call: User) -> None:
+    lines = [
+        line.strip() for line in output_of("rights", "viewer", "--stage", "staging").splitlines()
+    ]
+    assert lines == [
+        "shop",
+        "Staging: abort (by group “On-call”: abort in Staging of this project)",
+        "All other projects",
+        "Staging: view (everybody who is signed in: view in all projects)",
+    ]
+
+
+def test_rights_in_project_that_no_grant_names_are_those_of_all_projects(on_call: User) -> None:
+    factories.project("payments")
+    answer = json.loads(output_of("rights", "viewer", "--project", "payments", "--json"))
+    right = {"may": "view", "reasons": ["everybody who is signed in: view in all projects"]}
+    stages = dict.fromkeys(("Development", "Staging", "Production"), right)
+    assert answer["rights"] == [{"projects": ["payments"], "stages": stages}]
+
+
 def test_rights_of_inactive_account_are_nothing(on_call: User) -> None:
     User.objects.update(is_active=False)
     answer = json.loads(output_of("rights", "viewer", "--stage", "Staging", "--json"))
@@ -284,7 +317,44 @@ def test_runs_command_filters_by_stage_and_project(stage: Stage) -> None:
     factories.run(factories.stage("Production"), "r-2")
     assert "r-1" not in output_of("runs", "--stage", "production")
     assert "r-2" in output_of("runs", "--stage", "production", "--project", "shop")
-    assert output_of("runs", "--project", "unknown") == "No runs in flight.\n"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ["--project", "shpo"], ["--pipeline", "chekout"], ["--project", "shop", "--pipeline", "x"],
+        ["--project", "shpo", "--stage", "production"],
+        ["--project", "shop", "--stage", "production"],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_runs_command_of_unknown_place_is_an_error(
+    stage: Stage, place: list[str], options: list[str]
+) -> None:
+    assert "No such project, pipeline or stage" in error_of("runs", *place, *options)
+
+
+def test_runs_command_of_place_without_runs_shows_message(stage: Stage) -> None:
+    factories.project("new")
+    for place in (["--project", "shop"], ["--project", "new"], ["--stage", "production"]):
+        assert output_of("runs", *place) == "No runs in flight.\n"
+
+
+def test_runs_command_of_place_that_may_not_be_listed_yet_reports_incomplete(db: None) -> None:
+    assert output_of("runs", "--project", "shop") == "No runs in flight found so far.\n"
+
+
+@pytest.mark.parametrize("command", [["runs"], ["run", "r-1"], ["abort", "r-1", "--as", "manager"]])
+@pytest.mark.parametrize("option", ["--project", "--pipeline", "--stage"])
+def test_commands_with_empty_place_are_refused(
+    stage: Stage, manager: User, command: list[str], option: str
+) -> None:
+    factories.run(stage, "r-1")
+    assert error_of(*command, option, "").startswith(f"Error: argument {option}: ")
+
+
+def test_rights_with_empty_project_is_refused(viewer: User) -> None:
+    assert "argument --project: " in error_of("rights", "viewer", "--project", "")
 
 
 @pytest.mark.parametrize("command", [["runs"], ["run", "r-1"]])

@@ -1,6 +1,6 @@
 """Command-line arguments that select runs by id, project, pipeline and stage."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -16,10 +16,17 @@ def clean_text(value: str) -> str:
     return value.encode(errors="replace").decode()
 
 
+def clean_id(value: str) -> str:
+    """Return an id, like `clean_text`; refuse an empty one, as of a variable that is not set."""
+    if not value:
+        raise ArgumentTypeError("must not be empty; leave the option out to select all.")
+    return clean_text(value)
+
+
 def add_place_options(parser: ArgumentParser) -> None:
     """Add the options --project, --pipeline and --stage."""
-    parser.add_argument("--project", type=clean_text, help="Only in this project (ID).")
-    parser.add_argument("--pipeline", type=clean_text, help="Only in this pipeline (ID).")
+    parser.add_argument("--project", type=clean_id, help="Only in this project (ID).")
+    parser.add_argument("--pipeline", type=clean_id, help="Only in this pipeline (ID).")
     parser.add_argument(
         "--stage", type=str.capitalize, choices=StageName.values, help="Only in this stage."
     )

@@ -1,6 +1,7 @@
 """`manage.py rights`: what an account may view and abort, and why."""
 
 from argparse import ArgumentParser
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -10,6 +11,7 @@ from dashboard.accounts import permissions
 from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
 from dashboard.models.catalog import StageName
+from dashboard.texts.rich_text import Message
 from dashboard.web.components.rights import table, texts
 from dashboard.web.http import lookup
 
@@ -24,7 +26,7 @@ class Command(RunbookCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("username", type=arguments.clean_text, metavar="USER")
-        parser.add_argument("--project", type=arguments.clean_text, help="In this project (ID).")
+        parser.add_argument("--project", type=arguments.clean_id, help="In this project (ID).")
         parser.add_argument(
             "--stage", type=str.capitalize, choices=StageName.values, help="In this stage."
         )
@@ -39,10 +41,11 @@ class Command(RunbookCommand):
             self.stderr.write("The account is inactive.")
         if user_permissions.disabled_reason:
             self.stderr.write(str(user_permissions.disabled_reason))
+        stages = [options["stage"]] if options["stage"] else StageName.values
         rows = (
-            [_answer(user_permissions, options)]
-            if options["project"] or options["stage"]
-            else _all_rights(user_permissions)
+            [_rights_in_project(user_permissions, options["project"], stages)]
+            if options["project"]
+            else _all_rights(user_permissions, stages)
         )
         if options["json"]:
             self.stdout.write(output.to_json({"username": user.username, "rights": rows}))
@@ -51,41 +54,47 @@ class Command(RunbookCommand):
             self.stdout.write(output.printable(_title(row), 200))
             for stage, right in row["stages"].items():
                 reasons = "; ".join(right["reasons"])
-                line = f"{stage or 'All stages'}: {right['may']}"
+                line = f"{stage}: {right['may']}"
                 line += f" ({reasons})" if reasons else ""
                 self.stdout.write(f"  {output.printable(line, 500)}")
 
 
-def _answer(user_permissions: permissions.Permissions, options: dict[str, Any]) -> dict[str, Any]:
-    project = lookup.find_project(options["project"] or "")
-    if options["project"] and project is None:
-        raise CommandError(f"The project “{options['project']}” does not exist.")
-    stage = options["stage"] or ""
-    right = user_permissions.right_at(project.pk if project else 0, stage)
-    project_text = texts.project_text(str(project) if project else "")
-    reasons = [str(reason) for reason in texts.reasons(user_permissions, right, project_text)]
-    may = right.action or NOTHING
+def _rights_in_project(
+    user_permissions: permissions.Permissions, project_id: str, stages: Collection[str]
+) -> dict[str, Any]:
+    project = lookup.find_project(project_id)
+    if project is None:
+        raise CommandError(f"The project “{project_id}” does not exist.")
+    project_text = texts.project_text(str(project))
+    rights = {stage: user_permissions.right_at(project.pk, stage) for stage in stages}
     return {
-        "projects": [project.slug] if project else [],
-        "stages": {stage: {"may": may, "reasons": reasons}},
+        "projects": [project.slug],
+        "stages": {
+            stage: _right(right.action, texts.reasons(user_permissions, right, project_text))
+            for stage, right in rights.items()
+        },
     }
 
 
-def _all_rights(user_permissions: permissions.Permissions) -> list[dict[str, Any]]:
+def _all_rights(
+    user_permissions: permissions.Permissions, stages: Collection[str]
+) -> list[dict[str, Any]]:
     """Return the rights by pattern, with the ids of its projects; none: all others."""
     return [
         {
             "projects": [slug for slug, _name in row.projects],
             "stages": {
-                cell.stage: {
-                    "may": cell.action or NOTHING,
-                    "reasons": [str(reason) for reason in cell.reasons],
-                }
+                cell.stage: _right(cell.action, cell.reasons)
                 for cell in row.cells
+                if cell.stage in stages
             },
         }
         for row in table.load(user_permissions).rows
     ]
+
+
+def _right(action: str, reasons: Iterable[Message | str]) -> dict[str, Any]:
+    return {"may": action or NOTHING, "reasons": [str(reason) for reason in reasons]}
 
 
 def _title(row: dict[str, Any]) -> str:

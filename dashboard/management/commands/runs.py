@@ -3,6 +3,8 @@
 from argparse import ArgumentParser
 from typing import Any
 
+from django.core.management.base import CommandError
+
 from dashboard.aborts.messages import describe as story_of
 from dashboard.accounts import permissions
 from dashboard.db.threads import now
@@ -34,17 +36,20 @@ class Command(RunbookCommand):
         parser.add_argument("--json", action="store_true", help="Print JSON like GET /api/runs/.")
 
     def run_command(self, **options: Any) -> None:
-        query = Run.objects.in_flight().filter(queries.run_condition(arguments.place_of(options)))
+        place = arguments.place_of(options)
+        query = Run.objects.in_flight().filter(queries.run_condition(place))
         runs = list(query.with_stage().without_detail().order_by("-created_at", "-pk"))
         latest = run_row.latest_aborts(runs)
         if problem := output.sync_problem(now()):
             self.stderr.write(problem)
-        place = arguments.place_of(options)
         stages = Stage.objects.listed().filter(queries.stage_condition(place))
         syncs = lookup.visible_catalog_lists(permissions.ALL).filter(
             queries.catalog_list_condition(place)
         )
         coverage_now = read_totals.load(stages, syncs, now()).coverage
+        if coverage_now.is_complete and not queries.is_place_known(place, permissions.ALL):
+            place_text = " / ".join(place.values())
+            raise CommandError(f"No such project, pipeline or stage: {place_text}.")
         if not coverage_now.is_complete:
             self.stderr.write(coverage_now.text)
         omitted = omitted_entries.load(stages)

@@ -14,6 +14,7 @@ from typing import Concatenate
 import structlog
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import User
+from django.core.exceptions import TooManyFieldsSent
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -84,6 +85,8 @@ def _with_json_errors(request: HttpRequest, answer: Callable[[], HttpResponse]) 
         return answer()
     except ApiError as api_error:
         return error_response(api_error)
+    except TooManyFieldsSent:
+        return error_response(ApiError(400, "bad_parameter", "Too many parameters."))
     except Exception as error:
         if db_health.record_failure(error):
             return database_outage.unavailable_response(request)

@@ -23,7 +23,7 @@ class AbortBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def parse_parameters(request: HttpRequest, allowed: Collection[str]) -> dict[str, str]:
-    """Return the query parameters; raise ApiError for a name not in `allowed`."""
+    """Return the query parameters; raise ApiError for empty ones and names not in `allowed`."""
     parameters = {}
     for name, values in request.GET.lists():
         if name not in allowed:
@@ -34,8 +34,11 @@ def parse_parameters(request: HttpRequest, allowed: Collection[str]) -> dict[str
             )
         if len(values) > 1 or "\0" in values[0]:
             raise ApiError(400, "bad_parameter", f"Give “{name}” once, as plain text.")
-        if values[0]:
-            parameters[name] = values[0]
+        if not values[0]:  # the usual result of a variable that a script has not set
+            raise ApiError(
+                400, "bad_parameter", f"“{name}” is empty: give it a value, or leave it out."
+            )
+        parameters[name] = values[0]
     stage = parameters.get("stage")
     if stage is not None and stage.lower() not in map(str.lower, StageName.values):
         raise ApiError(

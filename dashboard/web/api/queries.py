@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from django.db.models import Q
 
-from dashboard.models import Run
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import Project, Run, Stage
 
 _PATHS = {
     "project": "stage__pipeline__project__slug",
@@ -54,6 +55,19 @@ def stage_condition(place: Mapping[str, str]) -> Q:
 def catalog_list_condition(place: Mapping[str, str]) -> Q:
     """Return the same condition for the catalog lists."""
     return Q(project=None) | Q(project__slug=place["project"]) if "project" in place else Q()
+
+
+def is_place_known(place: Mapping[str, str], permissions: Permissions) -> bool:
+    """Return whether a user may view a stage of the place, or a project that has no pipeline.
+
+    Removed ones count: their runs stay in flight until they are dismissed. A stage alone is known.
+    """
+    if not place.keys() & {"project", "pipeline"}:
+        return True
+    if Stage.objects.filter(permissions.stage_filter(), stage_condition(place)).exists():
+        return True
+    empty_projects = Project.objects.filter(permissions.project_filter(), pipelines=None)
+    return "pipeline" not in place and empty_projects.filter(slug=place["project"]).exists()
 
 
 def run_place(run: Run) -> Place:

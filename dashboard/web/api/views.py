@@ -54,7 +54,6 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
         page.pop()
         next_query = urlencode(parameters | {"after": str(page[-1].pk)})
         next_url = links.absolute_url(f"{reverse('api_runs')}?{next_query}")
-    serialized = serializers.runs(page, client.permissions)
     stages = Stage.objects.listed().filter(
         client.permissions.stage_filter(), queries.stage_condition(parameters)
     )
@@ -62,8 +61,15 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
         queries.catalog_list_condition(parameters)
     )
     stage_coverage = read_totals.load(stages, lists, db_threads.now()).coverage
+    # While the catalog is incomplete, the place may exist: the answer is incomplete.
+    if stage_coverage.is_complete and not queries.is_place_known(parameters, client.permissions):
+        raise ApiError(
+            400,
+            "bad_parameter",
+            "No such project, pipeline or stage, or the account may not view it.",
+        )
     return json_response(
-        {"runs": serialized, "next": next_url or None}
+        {"runs": serializers.runs(page, client.permissions), "next": next_url or None}
         | serializers.coverage(stage_coverage, omitted_entries.load(stages))
     )
 
