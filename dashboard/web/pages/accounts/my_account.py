@@ -143,6 +143,7 @@ class TokenRow:
 def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
     user, at = signed_in_user(request), now()
     valid_sessions, has_more = sessions.valid_sessions(user, at)
+    tokens, has_more_tokens = api_tokens.unrevoked_tokens(user, at)
     session_key = request.session.session_key
     context = {
         "nav": "my_account",
@@ -157,8 +158,9 @@ def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
                 str(SCOPE_LABELS[Scope(token.scope)]),
                 token.status(at) == TokenStatus.EXPIRED,
             )
-            for token in api_tokens.unrevoked_tokens(user)
+            for token in tokens
         ],
+        "max_tokens": api_tokens.MAX_LISTED if has_more_tokens else 0,
     }
     response = render(request, "pages/accounts/my_account.html", context)
     response["Cache-Control"] = "no-store"

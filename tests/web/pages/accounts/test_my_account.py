@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard.accounts import demo, sessions
+from dashboard.accounts import api_tokens, demo, sessions
 from dashboard.models import AccessEvent, ApiToken, Session
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.api_tokens import Scope
@@ -104,6 +104,16 @@ def test_session_of_earlier_password_is_not_listed(viewer: User) -> None:
     viewer.set_password("another")
     viewer.save()
     assert len(open_account(sign_in(viewer)).css("[data-session]")) == 1
+
+
+def test_sessions_of_earlier_password_are_not_counted_among_those_that_end(viewer: User) -> None:
+    sign_in(viewer)
+    viewer.set_password("another")
+    viewer.save()
+    here, _ = sign_in(viewer), sign_in(viewer)
+    answer = here.post("/account/sessions/end-others/", follow=True)
+    assert "1 other session ended." in answer.content.decode()
+    assert Session.objects.count() == 1
 
 
 def test_only_session_has_nothing_to_end(viewer: User) -> None:
@@ -250,8 +260,19 @@ def test_page_lists_own_tokens_that_are_not_revoked(viewer: User, manager: User)
     ApiToken.objects.filter(pk=create_token(viewer).pk).update(revoked_at=timezone.now())
     page = open_account(sign_in(viewer))
     listed = [row.attributes["data-token"] for row in page.css("[data-token]")]
-    assert listed == [str(old.pk), str(own.pk)]
+    assert listed == [str(own.pk), str(old.pk)]
     assert "Expired" in text_of(select_one(page, f'[data-token="{old.pk}"]'))
+
+
+def test_valid_token_is_listed_before_any_number_of_expired_ones(viewer: User) -> None:
+    valid = create_token(viewer)
+    for _ in range(api_tokens.MAX_LISTED):
+        create_token(viewer, expires_at=timezone.now() - timedelta(days=1))
+    page = open_account(sign_in(viewer))
+    rows = page.css("[data-token]")
+    assert len(rows) == api_tokens.MAX_LISTED
+    assert rows[0].attributes["data-token"] == str(valid.pk)
+    assert f"Only {api_tokens.MAX_LISTED}" in text_of(select_one(page, "[data-max-tokens]"))
 
 
 def test_revoked_token_is_refused_and_recorded_once(viewer: User) -> None:
