@@ -15,7 +15,8 @@ from django.http import HttpRequest
 
 from dashboard.accounts import permissions
 
-# Demo accounts are identified by this group, not by name: a real user may be called "manager".
+# Demo accounts have one of the names below and are in this group: a real user may be called
+# "manager", and in a database of the sandbox a real account may be in the group.
 GROUP = "Demo accounts"
 GROUPS_BY_ACCOUNT = {
     "manager": [permissions.RELEASE_MANAGERS],
@@ -46,7 +47,11 @@ class DemoBackend(BaseBackend):
 
 
 def _active_accounts() -> QuerySet[User]:
-    return User.objects.filter(groups__name=GROUP, is_active=True)
+    return _accounts().filter(is_active=True)
+
+
+def _accounts() -> QuerySet[User]:
+    return User.objects.filter(groups__name=GROUP, username__in=GROUPS_BY_ACCOUNT)
 
 
 def is_disallowed(user: User) -> bool:
@@ -72,7 +77,7 @@ def enable() -> None:
 
 def disable() -> None:
     """Deactivate demo accounts left over from sandbox use; this also ends their sessions."""
-    for user in User.objects.filter(groups__name=GROUP):
+    for user in _accounts():
         user.set_unusable_password()
         user.is_active = user.is_staff = user.is_superuser = False
         user.save()

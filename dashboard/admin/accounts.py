@@ -9,14 +9,15 @@ from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import Field, Model
+from django.db import transaction
+from django.db.models import Field, Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from dashboard.accounts import usernames
-from dashboard.accounts.administration import account_changes, administrators
+from dashboard.accounts import demo, usernames
+from dashboard.accounts.administration import account_changes, administrators, group_changes
 from dashboard.admin.rights_log import EditLimitMixin, RightsLogMixin
 from dashboard.models import Grant, ProxyAccount
 from dashboard.models.accounts.grants import Action
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     DjangoUserAdmin = UserAdmin[User]
     DjangoAddForm = AdminUserCreationForm[User]
     DjangoChangeForm = UserChangeForm[User]
+    GroupModelForm = forms.ModelForm[Group]
     ProxyAccountModelForm = forms.ModelForm[ProxyAccount]
 else:
     DjangoUserAdmin = UserAdmin  # generic in the stubs only
     DjangoAddForm = AdminUserCreationForm
     DjangoChangeForm = UserChangeForm
+    GroupModelForm = forms.ModelForm
     ProxyAccountModelForm = forms.ModelForm
 
 admin.site.unregister([User, Group])
@@ -64,7 +67,19 @@ class AccountAddForm(AccountNameMixin, DjangoAddForm):
 
 
 class AccountChangeForm(AccountNameMixin, DjangoChangeForm):
-    pass
+    """The account's form; nobody joins the group of the demo accounts."""
+
+    def clean_groups(self) -> QuerySet[Group]:
+        groups: QuerySet[Group] = self.cleaned_data["groups"]
+        if groups.filter(name=demo.GROUP).exists() and not _is_demo(self.instance):
+            raise ValidationError(
+                _("Only the sandbox adds accounts to “%(group)s”.") % {"group": demo.GROUP}
+            )
+        return groups
+
+
+def _is_demo(account: User) -> bool:
+    return account.groups.filter(name=demo.GROUP).exists()
 
 
 @admin.register(User)
@@ -93,12 +108,22 @@ class LoggedUserAdmin(EditLimitMixin, DjangoUserAdmin):
         return super().user_change_password(request, id, form_url)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        fields = super().get_readonly_fields(request, obj)
-        if signed_in_user(request).is_superuser:
-            return fields
-        # By its name the proxy finds an account.
-        name = ("username",) if obj is not None else ()
-        return (*fields, *name, "is_superuser", "is_staff", "groups", "user_permissions")
+        fields = {*super().get_readonly_fields(request, obj)}
+        administrator = signed_in_user(request)
+        if not administrator.is_superuser:
+            fields |= {"is_superuser", "is_staff", "groups", "user_permissions"}
+        if not isinstance(obj, User):
+            return tuple(fields)
+        # By its name the proxy finds an account, and `demo` its own ones.
+        if not administrator.is_superuser or _is_demo(obj):
+            fields.add("username")
+        if obj.pk == administrator.pk:
+            fields |= {"is_active", "is_superuser"}
+        return tuple(fields)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        is_own = obj is not None and obj.pk == request.user.pk
+        return not is_own and super().has_delete_permission(request, obj)
 
     @staticmethod
     def may_edit(administrator: User, obj: Model) -> bool:
@@ -107,17 +132,71 @@ class LoggedUserAdmin(EditLimitMixin, DjangoUserAdmin):
         )
 
 
+class GroupForm(GroupModelForm):
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if "name" not in self.changed_data:
+            return name
+        try:
+            return group_changes.clean_name(name, except_key=self.instance.pk or 0)
+        except administrators.AdministrationError as error:
+            raise ValidationError(str(error)) from None
+
+
 @admin.register(Group)
 class LoggedGroupAdmin(EditLimitMixin, GroupAdmin):
     """Groups, with the limits of /people/; only superusers give them Django permissions."""
 
+    form = GroupForm  # type: ignore[assignment]  # the stubs name no form but Django's
+
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
-        return fields if signed_in_user(request).is_superuser else (*fields, "permissions")
+        name = () if self._may_rename_and_delete(request, obj) else ("name",)
+        permissions = () if signed_in_user(request).is_superuser else ("permissions",)
+        return (*fields, *name, *permissions)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and (
+            self._may_rename_and_delete(request, obj)
+        )
+
+    def delete_model(self, request: HttpRequest, obj: Model) -> None:
+        """Delete, unless the administrator would no longer be one."""
+        super().delete_model(request, obj)
+        _require_administrator_still(request)
+
+    @transaction.atomic
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **options: Any
+    ) -> HttpResponse | None:
+        """Delete several, unless the administrator would no longer be one."""
+        response = super().response_action(request, queryset, *args, **options)
+        _require_administrator_still(request)
+        return response
+
+    @staticmethod
+    def _may_rename_and_delete(request: HttpRequest, obj: Model | None) -> bool:
+        return not isinstance(obj, Group) or (
+            group_changes.edit_permission(signed_in_user(request), obj).allowed
+        )
 
     @staticmethod
     def may_edit(administrator: User, obj: Model) -> bool:
         return isinstance(obj, Group) and administrators.holds_permissions_of(administrator, obj)
+
+
+def _require_administrator_still(request: HttpRequest) -> None:
+    """Raise PermissionDenied, which undoes the change, if it makes the user no administrator."""
+    user = signed_in_user(request)  # with the permissions of the start of the request
+    if administrators.may_administer(user) and not (
+        administrators.may_administer(User.objects.get(pk=user.pk))
+    ):
+        raise PermissionDenied(
+            _(
+                "Nothing was changed: you would no longer be an administrator. Ask another "
+                "administrator to do it."
+            )
+        )
 
 
 class ProxyAccountForm(ProxyAccountModelForm):

@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
 from pytest_django import Settings
 
-from dashboard.accounts import rights_changes
+from dashboard.accounts import demo, rights_changes
 from dashboard.accounts.administration import account_changes, administrators, group_changes
 from dashboard.accounts.administration.account_changes import AccountSettings
 from dashboard.accounts.administration.administrators import (
@@ -312,7 +312,7 @@ def test_administrator_cannot_leave_the_group_that_makes_them_one(
     with raises(NotAllowed, "administrator_afterwards"):
         change(author, viewer, group_keys=frozenset())
     with raises(NotAllowed, "administrator_afterwards"):
-        group_changes.delete_group(author, on_call, version_of(rights_changes.group(on_call.pk)))
+        group_changes.delete_group(author, on_call, group_changes.deletion_version(on_call))
     assert administrators.may_administer(User.objects.get(pk=viewer.pk))
     assert recorded() == []
 
@@ -342,7 +342,7 @@ def test_group_is_added_renamed_and_deleted(root: Author) -> None:
     group_changes.rename_group(root, group, "Leads", version)
     group.refresh_from_db()
     group_changes.add_grant(root, group, ABORT_IN_STAGING)
-    group_changes.delete_group(root, group, version_of(rights_changes.group(group.pk)))
+    group_changes.delete_group(root, group, group_changes.deletion_version(group))
     assert not Group.objects.filter(name="Leads").exists()
     assert recorded() == [
         ("root", "group", "On call", "Added."),
@@ -359,7 +359,7 @@ def test_deleted_group_is_recorded_for_its_members(
     root: Author, on_call: Group, viewer: User
 ) -> None:
     viewer.groups.add(on_call)
-    group_changes.delete_group(root, on_call, version_of(rights_changes.group(on_call.pk)))
+    group_changes.delete_group(root, on_call, group_changes.deletion_version(on_call))
     rights_change = RightsChange.objects.get(subject_kind="account")
     assert (
         rights_change.subject,
@@ -383,18 +383,49 @@ def test_group_with_existing_name_is_not_added(root: Author, on_call: Group) -> 
         group_changes.add_group(root, "ON-CALL")
 
 
+def test_group_whose_name_differs_in_the_case_of_any_letter_is_not_added(root: Author) -> None:
+    Group.objects.create(name="Équipe")
+    with raises(AdministrationError, "name_taken"):
+        group_changes.add_group(root, "équipe")
+
+
+@pytest.mark.parametrize(
+    "name", ["Demo accounts", "demo ACCOUNTS", " Demo\xa0 accounts ", "\uff24emo account\u017f"]
+)
+@pytest.mark.parametrize("is_sandbox", [True, False])
+def test_no_group_gets_the_name_of_that_of_the_demo_accounts(
+    root: Author, on_call: Group, name: str, is_sandbox: bool
+) -> None:
+    if is_sandbox:
+        Group.objects.create(name=demo.GROUP)
+    # Its members can sign in to the sandbox with their names, and are deactivated without it.
+    with raises(AdministrationError, "name_reserved"):
+        group_changes.add_group(root, name)
+    version = version_of(rights_changes.group(on_call.pk))
+    with raises(AdministrationError, "name_reserved"):
+        group_changes.rename_group(root, on_call, name, version)
+    assert recorded() == []
+
+
+def test_nobody_is_added_to_the_group_of_the_demo_accounts(root: Author, viewer: User) -> None:
+    group = Group.objects.create(name=demo.GROUP)
+    with raises(AdministrationError, "group_missing"):
+        change(root, viewer, group_keys=frozenset({group.pk}))
+    assert not viewer.groups.exists()
+
+
 def test_release_managers_are_neither_renamed_nor_deleted(root: Author, manager: User) -> None:
     group = Group.objects.get(name=RELEASE_MANAGERS)
     version = version_of(rights_changes.group(group.pk))
     with raises(AdministrationError, "release_managers"):
         group_changes.rename_group(root, group, "Others", version)
     with raises(AdministrationError, "release_managers"):
-        group_changes.delete_group(root, group, version)
+        group_changes.delete_group(root, group, group_changes.deletion_version(group))
     assert Group.objects.filter(name=RELEASE_MANAGERS).exists()
 
 
 def test_group_that_changed_meanwhile_is_not_deleted(root: Author, on_call: Group) -> None:
-    shown = version_of(rights_changes.group(on_call.pk))
+    shown = group_changes.deletion_version(on_call)
     group_changes.add_grant(root, on_call, ABORT_IN_STAGING)
     with raises(Conflict, "changed"):
         group_changes.delete_group(root, on_call, shown)
@@ -406,7 +437,7 @@ def test_grant_is_added_and_removed_and_both_are_recorded(root: Author, on_call:
     group_changes.add_grant(root, on_call, GrantScope(project.pk, "Staging", Action.ABORT))
     grant = Grant.objects.get(group=on_call)
     assert (grant.project, grant.stage, grant.action) == (project, "Staging", "abort")
-    group_changes.remove_grant(root, grant)
+    group_changes.remove_grant(root, grant, version_of(rights_changes.group(on_call.pk)))
     assert not Grant.objects.filter(group=on_call).exists()
     added, removed = RightsChange.objects.order_by("pk")
     listed = [{"action": "abort", "project": "shop", "stage": "Staging"}]
@@ -429,9 +460,10 @@ def test_same_grant_is_not_added_twice(root: Author, on_call: Group) -> None:
 def test_grant_is_removed_once(root: Author, on_call: Group) -> None:
     group_changes.add_grant(root, on_call, ABORT_IN_STAGING)
     grant = Grant.objects.get(group=on_call)
-    group_changes.remove_grant(root, Grant.objects.get(pk=grant.pk))
+    version = version_of(rights_changes.group(on_call.pk))
+    group_changes.remove_grant(root, Grant.objects.get(pk=grant.pk), version)
     with raises(AdministrationError, "grant_missing"):
-        group_changes.remove_grant(root, grant)
+        group_changes.remove_grant(root, grant, version)
     assert len(recorded()) == 2
 
 
@@ -485,7 +517,8 @@ def test_removal_of_a_duplicate_grant_changes_nothing(on_call: Group, viewer: Us
     for _ in range(2):
         grant = factories.grant("abort", "On-call", viewer)
     assert group_changes.effect_of_removal(grant).losing == 0
-    group_changes.remove_grant(Author(User.objects.create_superuser("root"), None), grant)
+    author = Author(User.objects.create_superuser("root"), None)
+    group_changes.remove_grant(author, grant, version_of(rights_changes.group(on_call.pk)))
     assert group_changes.effect_of_removal(Grant.objects.get(group=on_call)).losing == 1
 
 
@@ -608,7 +641,7 @@ def test_group_with_more_permissions_is_renamed_and_deleted_by_superusers_only(
     with raises(NotAllowed, "more_permissions"):
         group_changes.rename_group(ada, on_call, "everyone", version)
     with raises(NotAllowed, "more_permissions"):
-        group_changes.delete_group(ada, on_call, version)
+        group_changes.delete_group(ada, on_call, group_changes.deletion_version(on_call))
     group_changes.rename_group(root, on_call, "everyone", version)
     assert Group.objects.filter(name="everyone").exists()
 
@@ -629,3 +662,53 @@ def test_name_that_looks_like_another_account_is_not_added(root: Author, viewer:
 def test_group_name_with_invisible_characters_is_refused(root: Author) -> None:
     with raises(AdministrationError, "name_invisible"):
         group_changes.add_group(root, "On\u202ecall")
+
+
+@pytest.mark.parametrize("is_member", [False, True])
+def test_group_that_somebody_joined_or_left_meanwhile_is_not_deleted(
+    root: Author, on_call: Group, viewer: User, is_member: bool
+) -> None:
+    if is_member:
+        viewer.groups.add(on_call)
+    shown = group_changes.deletion_version(on_call)
+    viewer.groups.set([] if is_member else [on_call])
+    with raises(Conflict, "changed"):
+        group_changes.delete_group(root, on_call, shown)
+    assert Group.objects.filter(pk=on_call.pk).exists()
+
+
+def test_group_that_was_deleted_meanwhile_is_not_deleted_again(
+    root: Author, on_call: Group
+) -> None:
+    shown = group_changes.deletion_version(on_call)
+    Group.objects.filter(pk=on_call.pk).delete()
+    with raises(Conflict, "deleted"):
+        group_changes.delete_group(root, on_call, shown)
+
+
+@pytest.mark.parametrize("is_everybody", [False, True])
+def test_grant_of_a_group_that_changed_meanwhile_is_not_removed(
+    root: Author, on_call: Group, is_everybody: bool
+) -> None:
+    group = None if is_everybody else on_call
+    group_changes.add_grant(root, group, ABORT_IN_STAGING)
+    grant = Grant.objects.get(group=group, action=Action.ABORT)
+    shown = version_of(rights_changes.group(grant.group_id))
+    group_changes.add_grant(root, group, GrantScope(None, "Staging", Action.VIEW))
+    with raises(Conflict, "changed"):
+        group_changes.remove_grant(root, grant, shown)
+    assert Grant.objects.filter(pk=grant.pk).exists()
+    assert [detail for *_, detail in recorded()] == ["Grant added."] * 2
+
+
+def test_account_is_not_added_with_a_password_that_cannot_be_used(
+    root: Author, settings: Settings
+) -> None:
+    settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, "glass"
+    wanted = AccountSettings(True, False, False, frozenset())
+    with raises(NotAllowed, "no_password_sign_in"):
+        account_changes.add_account(root, "ben", "!hashed", wanted)
+    assert not User.objects.filter(username="ben").exists()
+    account_changes.add_account(root, "ben", "", wanted)
+    account_changes.add_account(root, "glass", "!hashed", wanted)
+    assert User.objects.get(username="glass").password == "!hashed"

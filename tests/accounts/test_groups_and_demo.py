@@ -124,6 +124,17 @@ def test_real_administrator_with_demo_name_is_kept(db: None, client: Client) -> 
     assert client.login(username="admin", password="my own, long and secret")
 
 
+def test_other_account_in_the_group_of_the_demo_accounts_is_kept(db: None, client: Client) -> None:
+    root = User.objects.create_superuser("root", password="my own, long and secret")
+    demo.enable()
+    root.groups.add(Group.objects.get(name=demo.GROUP))
+    assert not client.login(username="root", password="root")
+    demo.disable()
+    root.refresh_from_db()
+    assert (root.is_active, root.is_staff, root.is_superuser) == (True, True, True)
+    assert client.login(username="root", password="my own, long and secret")
+
+
 def test_demo_accounts_enabled_twice_keep_password(db: None) -> None:
     demo.enable()
     before = User.objects.get(username="manager").password

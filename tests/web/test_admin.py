@@ -1,9 +1,11 @@
 """The admin: grants are edited there, audit records are read-only, and READ_ONLY applies."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission, User
 from django.db import IntegrityError, transaction
 from django.http import HttpResponse
@@ -13,6 +15,7 @@ from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.accounts import demo
+from dashboard.accounts.permissions import RELEASE_MANAGERS
 from dashboard.models import (
     Abort,
     AccessEvent,
@@ -336,12 +339,13 @@ def test_grant_moved_to_another_group_is_recorded_for_both(
     assert everything in changes["everybody"].after["grants"]
 
 
-def test_deleted_group_is_recorded_for_its_members(admin_client: Client, manager: User) -> None:
-    group = manager.groups.get()
+def test_deleted_group_is_recorded_for_its_members(admin_client: Client, viewer: User) -> None:
+    group = Group.objects.create(name="On-call")
+    viewer.groups.add(group)
     form = {"action": "delete_selected", "_selected_action": [group.pk], "post": "yes"}
     assert admin_client.post("/admin/auth/group/", form).status_code == 302
     change = RightsChange.objects.get(subject_kind="account")
-    assert (change.subject, change.before["groups"]) == ("manager", [group.name])
+    assert (change.subject, change.before["groups"]) == ("viewer", [group.name])
     assert change.after["groups"] == []
 
 
@@ -451,6 +455,148 @@ def test_administrator_gives_groups_no_permissions_in_the_admin(db: None) -> Non
     assert answer.status_code == 302
     group.refresh_from_db()
     assert (group.name, group.permissions.count()) == ("Leads", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("demo ACCOUNTS", "This name is reserved for the sandbox."),
+        ("RELEASE managers", "A group with this name already exists."),
+        ("On\u202ecall", "Group names cannot contain invisible characters."),
+    ],
+)
+def test_names_of_groups_have_the_same_rules_in_the_admin(
+    admin_client: Client, name: str, error: str
+) -> None:
+    group = Group.objects.create(name="Leads")
+    for address in ("add", f"{group.pk}/change"):
+        answer = admin_client.post(f"/admin/auth/group/{address}/", {"name": name})
+        assert field_errors(answer) == [error]
+    assert not Group.objects.filter(name=name).exists()
+
+
+def test_group_keeps_an_old_name_when_its_permissions_change_in_the_admin(
+    admin_client: Client,
+) -> None:
+    group = Group.objects.create(name="On\u202ecall")  # as the admin once allowed
+    permission = Permission.objects.get(codename="view_accessevent")
+    form = {"name": group.name, "permissions": [permission.pk]}
+    assert admin_client.post(f"/admin/auth/group/{group.pk}/change/", form).status_code == 302
+    assert list(group.permissions.all()) == [permission]
+
+
+@pytest.mark.parametrize("name", [RELEASE_MANAGERS, demo.GROUP])
+def test_groups_that_the_dashboard_needs_keep_their_names_in_the_admin(
+    admin_client: Client, name: str
+) -> None:
+    group, _ = Group.objects.get_or_create(name=name)
+    permission = Permission.objects.get(codename="view_accessevent")
+    address = f"/admin/auth/group/{group.pk}/change/"
+    assert not get_admin_page(admin_client, address).css("#id_name")
+    form = {"name": "Others", "permissions": [permission.pk]}
+    assert admin_client.post(address, form).status_code == 302
+    group.refresh_from_db()
+    assert (group.name, list(group.permissions.all())) == (name, [permission])
+
+
+@pytest.mark.parametrize("name", [RELEASE_MANAGERS, demo.GROUP])
+def test_groups_that_the_dashboard_needs_are_not_deleted_in_the_admin(
+    admin_client: Client, name: str
+) -> None:
+    group, _ = Group.objects.get_or_create(name=name)
+    assert delete_one(admin_client, "group", group.pk) == 403
+    assert delete_several(admin_client, "group", group.pk) == 403
+    assert Group.objects.filter(name=name).exists()
+
+
+def delete_one(client: Client, model: str, key: int) -> int:
+    return client.post(f"/admin/auth/{model}/{key}/delete/", {"post": "yes"}).status_code
+
+
+def delete_several(client: Client, model: str, *keys: int) -> int:
+    form = {"action": "delete_selected", "_selected_action": keys, "post": "yes"}
+    return client.post(f"/admin/auth/{model}/", form).status_code
+
+
+def test_nobody_is_added_to_the_group_of_the_demo_accounts_in_the_admin(
+    admin_client: Client, viewer: User
+) -> None:
+    group = Group.objects.create(name=demo.GROUP)
+    form: dict[str, str | int] = {"username": "viewer", "is_active": "on", "groups": group.pk}
+    form |= {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    address = f"/admin/auth/user/{viewer.pk}/change/"
+    assert field_errors(admin_client.post(address, form)) == [
+        "Only the sandbox adds accounts to “Demo accounts”."
+    ]
+    assert not viewer.groups.exists()
+
+
+def test_demo_account_can_be_changed_but_not_renamed_in_the_admin(admin_client: Client) -> None:
+    demo.enable()  # and `demo.disable` finds it by its name
+    account, group = User.objects.get(username="viewer"), Group.objects.get(name=demo.GROUP)
+    form: dict[str, str | int] = {"username": "eve", "is_active": "on", "groups": group.pk}
+    form |= {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00", "email": "v@example.com"}
+    address = f"/admin/auth/user/{account.pk}/change/"
+    assert admin_client.post(address, form).status_code == 302
+    account.refresh_from_db()
+    assert (account.username, account.email) == ("viewer", "v@example.com")
+
+
+@pytest.mark.parametrize("kept", ["is_active", "is_superuser"])
+def test_superuser_does_not_lock_themselves_out_in_the_admin(
+    admin_client: Client, superuser: User, kept: str
+) -> None:
+    form = {"username": "root", "is_staff": "on", kept: "on", "last_name": "Root"}
+    form |= {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    address = f"/admin/auth/user/{superuser.pk}/change/"
+    assert not get_admin_page(admin_client, address).css("#id_is_active, #id_is_superuser")
+    assert admin_client.post(address, form).status_code == 302
+    superuser.refresh_from_db()
+    assert (superuser.is_active, superuser.is_superuser) == (True, True)
+    assert superuser.last_name == "Root"
+
+
+def test_administrator_does_not_deactivate_themselves_in_the_admin(db: None) -> None:
+    client, own = staff_client(), User.objects.get(username="ada")
+    form = {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    assert client.post(f"/admin/auth/user/{own.pk}/change/", form).status_code == 302
+    own.refresh_from_db()
+    assert own.is_active
+
+
+def test_superuser_deactivates_another_in_the_admin(admin_client: Client) -> None:
+    other = User.objects.create_superuser("other")
+    form = {"username": "other", "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    assert admin_client.post(f"/admin/auth/user/{other.pk}/change/", form).status_code == 302
+    other.refresh_from_db()
+    assert (other.is_active, other.is_superuser) == (False, False)
+
+
+def test_nobody_deletes_their_own_account_in_the_admin(
+    admin_client: Client, superuser: User, viewer: User
+) -> None:
+    assert delete_one(admin_client, "user", superuser.pk) == 403
+    assert delete_several(admin_client, "user", superuser.pk, viewer.pk) == 403
+    assert User.objects.filter(pk__in=[superuser.pk, viewer.pk]).count() == 2
+    assert delete_several(admin_client, "user", viewer.pk) == 302
+
+
+@pytest.mark.parametrize("delete", [delete_one, delete_several])
+def test_administrator_does_not_delete_the_group_that_makes_them_one_in_the_admin(
+    viewer: User, delete: Callable[[Client, str, int], int]
+) -> None:
+    group, other = Group.objects.create(name="Platform"), Group.objects.create(name="Other")
+    codenames = ["change_user", "change_group", "change_grant", "delete_group"]
+    group.permissions.set(Permission.objects.filter(codename__in=codenames))
+    viewer.groups.add(group, other)
+    viewer.is_staff = True
+    viewer.save()
+    client = client_of(viewer)
+    assert delete(client, "group", group.pk) == 403
+    assert viewer.groups.filter(pk=group.pk).exists()
+    assert not LogEntry.objects.exists()
+    assert delete(client, "group", other.pk) == 302
+    assert list(viewer.groups.all()) == [group]
 
 
 def test_deletion_of_several_accounts_is_in_access_log(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from pytest_django import Settings
 
 from dashboard.accounts.administration import group_changes
@@ -75,6 +75,7 @@ def addresses() -> list[str]:
         model._meta.label_lower.replace(".", "/"): model._default_manager.values_list("pk")[0][0]
         for model in admin.site._registry
     }
+    keys["auth/group"] = Group.objects.get(name="Team").pk  # the first one is never deleted
     found = []
     for _, route in crawl.patterns():
         if route.startswith("admin/"):

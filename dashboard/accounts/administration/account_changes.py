@@ -108,7 +108,7 @@ def add_account(
     """Add an account and return it.
 
     `password` is hashed; empty: the account cannot sign in with a password. Raise
-    AdministrationError.
+    AdministrationError, also for a password that could not be used.
     """
     username = User.normalize_username(username)  # as the sign-in form does
     with recorded_change(author, "Added.") as before:
@@ -121,6 +121,8 @@ def add_account(
             raise is_taken from None
         before[rights_changes.account(user.pk)] = None
         _apply(author.user, user, account_settings)
+        if password:
+            _require(password_permission(author.user, user))
     return user
 
 

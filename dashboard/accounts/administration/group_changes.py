@@ -1,5 +1,6 @@
 """Add, rename and delete groups and their grants, as an administrator; what a change would do."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from dashboard.accounts.administration.administrators import (
     require_version,
 )
 from dashboard.accounts.permissions import Permission, Rule
+from dashboard.accounts.rights_changes import State
 from dashboard.models import Grant, Project
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
@@ -44,6 +46,7 @@ _text = MessageTable(
         "project_missing": gettext_lazy("The project no longer exists."),
         "name_length": gettext_lazy("Group names must have 1 to %(max)d characters."),
         "name_invisible": gettext_lazy("Group names cannot contain invisible characters."),
+        "name_reserved": gettext_lazy("This name is reserved for the sandbox."),
         "name_taken": gettext_lazy("A group with this name already exists."),
     }
 )
@@ -87,7 +90,7 @@ def add_group(author: Author, name: str) -> Group:
     """Add a group and return it; raise AdministrationError."""
     with recorded_change(author, "Added.") as before:
         with _free_name():
-            group = Group.objects.create(name=_clean_name(name))
+            group = Group.objects.create(name=clean_name(name))
         before[rights_changes.group(group.pk)] = None
     return group
 
@@ -99,16 +102,24 @@ def rename_group(author: Author, group: Group, name: str, version: str) -> None:
         require_version(before[subject], version)
         _require_permission(author.user, group)
         with _free_name():
-            Group.objects.filter(pk=group.pk).update(name=_clean_name(name, except_key=group.pk))
+            Group.objects.filter(pk=group.pk).update(name=clean_name(name, except_key=group.pk))
+
+
+def deletion_version(group: Group) -> str:
+    """Return a text that differs whenever the state or the members of a group do."""
+    return rights_changes.version(_deletion_state(group))
 
 
 def delete_group(author: Author, group: Group, version: str) -> None:
-    """Delete a group with its grants; its members lose it. Raise AdministrationError."""
+    """Delete a group with its grants; its members lose it. Raise AdministrationError.
+
+    Conflict if it is not as `version` (`deletion_version`) any more.
+    """
     subject = rights_changes.group(group.pk)
     with recorded_change(author, "Deleted.", subject) as before:
         # Once the group is locked: nobody can join it any more.
         before.update(rights_changes.snapshot(*rights_changes.subjects_of_deletion([group])))
-        require_version(before[subject], version)
+        require_version(_deletion_state(group), version)
         _require_permission(author.user, group)
         Group.objects.filter(pk=group.pk).delete()
 
@@ -125,12 +136,20 @@ def add_grant(author: Author, group: Group | None, scope: GrantScope) -> None:
         grant.save()
 
 
-def remove_grant(author: Author, grant: Grant) -> None:
-    """Remove a grant; raise AdministrationError if it was removed meanwhile."""
-    with recorded_change(author, "Grant removed.", rights_changes.group(grant.group_id)):
+def remove_grant(author: Author, grant: Grant, version: str) -> None:
+    """Remove a grant; raise AdministrationError.
+
+    Conflict if it was removed meanwhile, or its group is not as `version` any more.
+    """
+    subject = rights_changes.group(grant.group_id)
+    missing = Conflict(_text("grant_missing"))
+    with recorded_change(author, "Grant removed.", subject) as before:
+        if not Grant.objects.filter(pk=grant.pk).exists():
+            raise missing
+        require_version(before[subject], version)
         deleted, _rows = Grant.objects.filter(pk=grant.pk).delete()
-        if not deleted:
-            raise Conflict(_text("grant_missing"))
+        if not deleted:  # everybody's grants have no group to lock
+            raise missing
 
 
 def find_grant(group: Group | None, scope: GrantScope) -> Grant | None:
@@ -236,13 +255,18 @@ def _grant(group_key: int | None, scope: GrantScope) -> Grant:
     )
 
 
-def _clean_name(name: str, *, except_key: int = 0) -> str:
+def clean_name(name: str, *, except_key: int = 0) -> str:
+    """Return the name that a group gets; raise AdministrationError if it may not have it."""
     cleaned = " ".join(name.replace("\0", " ").split())
     if not 0 < len(cleaned) <= MAX_NAME_LENGTH:
         raise AdministrationError(_text("name_length", max=MAX_NAME_LENGTH))
     if not cleaned.isprintable():
         raise AdministrationError(_text("name_invisible"))
-    if Group.objects.filter(name__iexact=cleaned).exclude(pk=except_key).exists():
+    if unicodedata.normalize("NFKC", cleaned).casefold() == demo.GROUP.casefold():
+        raise AdministrationError(_text("name_reserved"))
+    # Not by the database: SQLite folds the case of ASCII letters only.
+    names = Group.objects.exclude(pk=except_key).values_list("name", flat=True)
+    if cleaned.casefold() in map(str.casefold, names):
         raise AdministrationError(_text("name_taken"))
     return cleaned
 
@@ -254,6 +278,13 @@ def _free_name() -> Iterator[None]:
         yield
     except IntegrityError:
         raise AdministrationError(_text("name_taken")) from None
+
+
+def _deletion_state(group: Group) -> State | None:
+    """Return the state of a group with the keys of its members; None if it does not exist."""
+    subject = rights_changes.group(group.pk)
+    state = rights_changes.snapshot(subject)[subject]
+    return state and {**state, "members": sorted(group.user_set.values_list("pk", flat=True))}
 
 
 def _require_permission(administrator: User, group: Group) -> None:

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from django.conf import settings
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.contrib.auth.validators import UnicodeUsernameValidator
@@ -15,6 +16,7 @@ from django.views.decorators.http import require_http_methods
 from dashboard.accounts import usernames
 from dashboard.accounts.administration import account_changes
 from dashboard.accounts.administration.administrators import AdministrationError
+from dashboard.accounts.authentication import break_glass
 from dashboard.web.components.rights import account_form
 from dashboard.web.components.rights.account_form import AccountForm
 from dashboard.web.http.administrators import (
@@ -86,6 +88,7 @@ def _render(request: HttpRequest, form: AccountForm, status: int = 200) -> HttpR
         "form": form,
         "form_errors": form.errors.get("", []),
         "groups": account_changes.choosable_groups(),
+        "has_password_field": settings.PASSWORD_SIGN_IN or break_glass.is_name(form.username),
         "is_superuser": signed_in_user(request).is_superuser,
     }
     return render(request, "pages/people/account_new.html", context, status=status)

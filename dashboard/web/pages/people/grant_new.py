@@ -20,7 +20,7 @@ from dashboard.web.http.administrators import (
     redirect_after_change,
     refuse_change,
 )
-from dashboard.web.pages.people.group import render_group, render_refused_grant
+from dashboard.web.pages.people.group import render_refused_grant
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -29,22 +29,20 @@ def grant_new(request: HttpRequest, key: int) -> HttpResponse:
     """Show what a grant would do (GET), or add it (POST)."""
     group = lookup.get_group_or_404(key)
     query = request.POST if request.method == "POST" else request.GET
-    slug = query.get("project", "")
-    project = lookup.find_project(slug)
-    scope = GrantScope(
-        project.pk if project else None, query.get("stage", ""), query.get("action", "")
-    )
+    fields = {name: query.get(name, "") for name in ("project", "stage", "action")}
+    refuse = partial(render_refused_grant, request, key, grant_fields=fields)
+    project = lookup.find_project(fields["project"])
+    scope = GrantScope(project.pk if project else None, fields["stage"], fields["action"])
     is_known = scope.action in Action.values and scope.stage in {"", *StageName.values}
-    if not is_known or (slug and project is None):
-        text = _("Choose a project, a stage and a permission that exist.")
-        return render_group(request, group, grant_error=text, status=422)
+    if not is_known or (fields["project"] and project is None):
+        return refuse(_("Choose a project, a stage and a permission that exist."), 422)
     if group_changes.find_grant(group, scope) is not None:
-        return render_group(request, group, grant_error=_("This grant already exists."), status=422)
+        return refuse(_("This grant already exists."), 422)
     if request.method == "POST":
         try:
             group_changes.add_grant(author(request), group, scope)
         except AdministrationError as error:
-            return refuse_change(request, error, partial(render_refused_grant, request, key))
+            return refuse_change(request, error, refuse)
         text = _("Grant added. It applies from the next request.")
         return redirect_after_change(request, text, "group", key=key)
     project_text = texts.project_text(str(project) if project else "")
@@ -55,7 +53,7 @@ def grant_new(request: HttpRequest, key: int) -> HttpResponse:
         "tab": "groups",
         "group": group,
         "grant": texts.grant_text(scope.action, scope.stage, project_text),
-        "fields": {"project": slug, "stage": scope.stage, "action": scope.action},
+        "fields": fields,
         "effect_texts": texts.effect_texts(effect, scope.action),
     }
     return render(request, "pages/people/grant_new.html", context)

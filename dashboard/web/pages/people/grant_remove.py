@@ -7,6 +7,7 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
+from dashboard.accounts import rights_changes
 from dashboard.accounts.administration import group_changes
 from dashboard.accounts.administration.administrators import AdministrationError
 from dashboard.models import Grant
@@ -33,16 +34,18 @@ def grant_remove(request: HttpRequest, key: int, grant_key: int) -> HttpResponse
         return render_group(request, group, grant_error=text, status=404)
     if request.method == "POST":
         try:
-            group_changes.remove_grant(author(request), grant)
+            group_changes.remove_grant(author(request), grant, request.POST.get("version", ""))
         except AdministrationError as error:
             return refuse_change(request, error, partial(render_refused_grant, request, key))
         text = _("Grant removed. It applies from the next request.")
         return redirect_after_change(request, text, "group", key=key)
+    subject = rights_changes.group(grant.group_id)
     effect = group_changes.effect_of_removal(grant)
     context = {
         "nav": "status",
         "tab": "groups",
         "group": group,
+        "version": rights_changes.version(rights_changes.snapshot(subject)[subject]),
         "grant": grants.grant_text(grant),
         "effect_texts": texts.effect_texts(effect, grant.action),
         "hides_everything": effect.hides_everything,

@@ -1,5 +1,7 @@
 """A group, or everybody who is signed in: grants, members and changes; rename it."""
 
+from collections.abc import Mapping
+
 from django.contrib.auth.models import Group
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -54,11 +56,18 @@ def render_group(
     name: str = "",
     grant_error: str = "",
     status: int = 200,
+    grant_fields: Mapping[str, str] | None = None,
 ) -> HttpResponse:
-    """Render the page; `name_error` and `grant_error` say what was not changed, and why."""
+    """Render the page; `name_error` and `grant_error` say what was not changed, and why.
+
+    `grant_fields` is what was chosen for a grant: `project`, `stage` and `action`.
+    """
     subject = rights_changes.group(group.pk if group else None)
     members = group.user_set.order_by("username") if group else None
     rules = permissions.load_rules()
+    projects = Project.objects.filter(removed_at=None).order_by("name", "slug")
+    chosen = grant_fields or {"project": "", "stage": "", "action": ""}
+    is_listed = chosen["project"] in {"", *(project.slug for project in projects)}
     context = {
         "nav": "status",
         "tab": "groups",
@@ -73,7 +82,10 @@ def render_group(
         "version": rights_changes.version(rights_changes.snapshot(subject)[subject]),
         "grants": grants.texts_by_key(group),
         "django_permissions": grants.django_permissions(group) if group else "",
-        "projects": Project.objects.filter(removed_at=None).order_by("name", "slug"),
+        "projects": projects,
+        "chosen": chosen,
+        # Or the choice would become all projects.
+        "unlisted_project": "" if is_listed else chosen["project"],
         "stages": StageName.values,
         "actions": [
             (Action.VIEW.value, _("view runs")),
@@ -88,6 +100,13 @@ def render_group(
     return render(request, "pages/people/group.html", context, status=status)
 
 
-def render_refused_grant(request: HttpRequest, key: int, error: str, status: int) -> HttpResponse:
+def render_refused_grant(
+    request: HttpRequest,
+    key: int,
+    error: str,
+    status: int,
+    grant_fields: Mapping[str, str] | None = None,
+) -> HttpResponse:
     """Render the page with the reason why a grant was not added or removed."""
-    return render_group(request, lookup.get_group_or_404(key), grant_error=error, status=status)
+    group = lookup.get_group_or_404(key)
+    return render_group(request, group, grant_error=error, status=status, grant_fields=grant_fields)

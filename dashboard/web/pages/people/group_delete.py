@@ -6,7 +6,7 @@ from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
-from dashboard.accounts import permissions, rights_changes
+from dashboard.accounts import permissions
 from dashboard.accounts.administration import group_changes
 from dashboard.accounts.administration.administrators import AdministrationError
 from dashboard.web.components.rights import grants, texts
@@ -36,7 +36,6 @@ def group_delete(request: HttpRequest, key: int) -> HttpResponse:
 
 def _render(request: HttpRequest, key: int, error: str = "", status: int = 200) -> HttpResponse:
     group = get_object_or_404(Group, pk=key)
-    subject = rights_changes.group(group.pk)
     own_rules = {rule for rule in permissions.load_rules() if rule.group == group.name}
     effect = group_changes.effect(group, removed=own_rules)
     context = {
@@ -49,7 +48,7 @@ def _render(request: HttpRequest, key: int, error: str = "", status: int = 200) 
         "effect_text": texts.loss_text(effect),
         "hides_everything": effect.hides_everything,
         "permission": group_changes.edit_permission(signed_in_user(request), group),
-        "version": rights_changes.version(rights_changes.snapshot(subject)[subject]),
+        "version": group_changes.deletion_version(group),
         "error": error,
     }
     return render(request, "pages/people/group_delete.html", context, status=status)

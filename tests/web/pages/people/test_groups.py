@@ -32,6 +32,11 @@ def url(group: Group | None, rest: str = "") -> str:
     return f"/people/groups/{group.pk if group else 0}/{rest}"
 
 
+def version_in(html: LexborHTMLParser) -> str | None:
+    """Return the version that the form of a page sends."""
+    return select_one(html, "input[name=version]").attributes["value"]
+
+
 # --- The matrix ----------------------------------------------------------------------------------
 
 
@@ -118,7 +123,7 @@ def test_invalid_group_name_is_kept_in_the_form(root_client: Client, on_call: Gr
 
 def test_group_is_renamed(root_client: Client, on_call: Group) -> None:
     html = open_page(root_client, url(on_call))
-    version = select_one(html, "input[name=version]").attributes["value"]
+    version = version_in(html)
     assert root_client.post(url(on_call), {"name": "Leads", "version": version}).status_code == 303
     on_call.refresh_from_db()
     assert on_call.name == "Leads"
@@ -136,10 +141,25 @@ def test_group_is_deleted_after_confirmation(
     text = text_of(select_one(html, ".confirm"))
     assert "1 account leaves the group. 1 account loses rights." in text
     assert "abort in Staging of all projects" in text
-    version = select_one(html, "input[name=version]").attributes["value"]
+    version = version_in(html)
     assert Group.objects.filter(pk=on_call.pk).exists()
     answer = root_client.post(url(on_call, "delete/"), {"version": version})
     assert (answer.status_code, answer["Location"]) == (303, "/people/groups/")
+    assert not Group.objects.filter(pk=on_call.pk).exists()
+
+
+def test_group_that_somebody_joined_meanwhile_is_not_deleted(
+    root_client: Client, on_call: Group, viewer: User
+) -> None:
+    address = url(on_call, "delete/")
+    version = version_in(open_page(root_client, address))
+    viewer.groups.add(on_call)
+    answer = root_client.post(address, {"version": version})
+    assert answer.status_code == 409
+    html = parse_html(answer)
+    assert "somebody else has changed this" in text_of(select_one(html, "[role=alert]"))
+    assert "1 account leaves the group." in text_of(select_one(html, ".confirm"))
+    assert root_client.post(address, {"version": version_in(html)}).status_code == 303
     assert not Group.objects.filter(pk=on_call.pk).exists()
 
 
@@ -210,6 +230,33 @@ def test_existing_grant_is_not_added_again(root_client: Client, on_call: Group) 
     assert Grant.objects.filter(group=on_call).count() == 1
 
 
+def selected_in(html: LexborHTMLParser) -> dict[str, str | None]:
+    """Return what is chosen in the form that adds a grant."""
+    return {
+        name: select_one(html, f"#{name} option[selected]").attributes["value"]
+        for name in ("action", "stage", "project")
+    }
+
+
+def test_refused_grant_keeps_what_was_chosen(root_client: Client, on_call: Group) -> None:
+    project = factories.project("shop")
+    Grant.objects.create(group=on_call, project=project, stage="Staging", action="abort")
+    form = {"action": "abort", "stage": "Staging", "project": "shop"}
+    for method in (root_client.get, root_client.post):
+        answer = method(url(on_call, "grants/new/"), form)
+        assert answer.status_code == 422
+        assert selected_in(parse_html(answer)) == form
+
+
+def test_refused_grant_of_an_unknown_project_does_not_become_one_of_all_projects(
+    root_client: Client, on_call: Group
+) -> None:
+    form = {"action": "abort", "stage": "Staging", "project": "gone"}
+    answer = root_client.get(url(on_call, "grants/new/"), form)
+    assert answer.status_code == 422
+    assert selected_in(parse_html(answer)) == form
+
+
 def test_grant_is_removed_after_confirmation(
     root_client: Client, on_call: Group, viewer: User
 ) -> None:
@@ -219,11 +266,28 @@ def test_grant_is_removed_after_confirmation(
     text = text_of(select_one(html, "[data-effect]"))
     assert text == "1 account loses the right to abort there."
     assert not html.css(".confirm .inline-notice")
-    assert root_client.post(address).status_code == 303
+    form = {"version": version_in(html)}
+    assert root_client.post(address, form).status_code == 303
     assert not Grant.objects.filter(pk=grant.pk).exists()
-    answer = root_client.post(address)
+    answer = root_client.post(address, form)
     assert answer.status_code == 404
     assert "already been removed" in text_of(select_one(parse_html(answer), "[role=alert]"))
+
+
+def test_grant_of_a_group_that_changed_meanwhile_is_not_removed(
+    root_client: Client, on_call: Group
+) -> None:
+    grant = Grant.objects.create(group=on_call, action="abort")
+    address = url(on_call, f"grants/{grant.pk}/")
+    version = version_in(open_page(root_client, address))
+    Grant.objects.create(group=on_call, action="view", stage="Staging")
+    for form in ({"version": version}, {}):
+        answer = root_client.post(address, form)
+        assert answer.status_code == 409
+    html = parse_html(answer)
+    assert "somebody else has changed this" in text_of(select_one(html, "[role=alert]"))
+    assert len(html.css("[data-grant]")) == 2
+    assert Grant.objects.filter(pk=grant.pk).exists()
 
 
 def test_grant_of_another_group_is_not_removed(root_client: Client, on_call: Group) -> None:
@@ -239,7 +303,7 @@ def test_removal_of_the_last_way_to_view_warns_and_is_possible(root_client: Clie
     html = open_page(root_client, address)
     warning = text_of(select_one(html, ".confirm .inline-notice"))
     assert warning == "After that, only superusers can view anything."
-    assert root_client.post(address).status_code == 303
+    assert root_client.post(address, {"version": version_in(html)}).status_code == 303
     assert RightsChange.objects.get().subject_kind == "everybody"
 
 

@@ -322,6 +322,34 @@ def test_account_that_cannot_use_a_password_has_no_form_for_it(
     assert open_page(root_client, account_url(root)).css("#password")
 
 
+def test_form_says_who_needs_no_account_and_what_an_empty_password_means(
+    root_client: Client,
+) -> None:
+    html = open_page(root_client, "/people/new/")
+    assert "get their accounts at their first sign-in" in text_of(select_one(html, ".panel"))
+    text = "Empty: the account cannot sign in until it has a password."
+    assert text_of(select_one(html, "#password-help")) == text
+
+
+@pytest.mark.parametrize("break_glass", ["", "glass"])
+def test_form_has_no_password_while_passwords_cannot_be_used(
+    root_client: Client, settings: Settings, break_glass: str
+) -> None:
+    settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, break_glass
+    html = open_page(root_client, "/people/new/")
+    assert not html.css("#password")
+    assert "Password sign-in is disabled" in text_of(select_one(html, "[data-reason]"))
+
+
+def test_form_of_the_break_glass_account_shows_why_its_password_is_refused(
+    root_client: Client, settings: Settings
+) -> None:
+    settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, "glass"
+    answer = root_client.post("/people/new/", {"username": "glass", "password": "12345678"})
+    assert answer.status_code == 422
+    assert "too common" in text_of(select_one(parse_html(answer), "#password-help"))
+
+
 @pytest.mark.django_db
 def test_refused_account_keeps_its_fields_with_the_reason() -> None:
     group = Group.objects.create(name="Auditors")
@@ -384,6 +412,18 @@ def test_account_with_a_password_is_added_and_can_sign_in(
     assert answer.status_code == 303
     assert "Account added." in browser.get(answer.headers["location"]).text
     assert client.login(username="ben", password=PASSWORD)
+
+
+def test_account_with_a_password_that_cannot_be_used_is_not_added(
+    browser: httpx.Client, settings: Settings
+) -> None:
+    settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, "root"
+    answer = submit(browser, "/people/new/", username="ben", password=PASSWORD, active="1")
+    assert answer.status_code == 403
+    html = parse_html(answer)
+    assert text_of(select_one(html, "[role=alert]")) == "Password sign-in is disabled."
+    assert select_one(html, "#username").attributes["value"] == "ben"
+    assert not User.objects.filter(username="ben").exists()
 
 
 def test_password_is_set(browser: httpx.Client, viewer: User, client: Client) -> None:
