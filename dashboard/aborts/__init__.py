@@ -20,7 +20,7 @@ from dashboard.aborts.bulk_request import (
     request_bulk_abort,
     visible_runs,
 )
-from dashboard.aborts.bulk_send import paused_until, start_bulk_abort
+from dashboard.aborts.bulk_send import Pause, find_pause, start_bulk_abort
 from dashboard.aborts.reconcile import (
     cancel_tasks,
     reconcile_in_background,
@@ -48,13 +48,14 @@ __all__ = [
     "AbortResult",
     "NotAllowed",
     "NotInFlight",
+    "Pause",
     "ReasonMissing",
     "TooManyRuns",
     "WrongCount",
     "can_retry",
     "cancel_tasks",
     "count_required",
-    "paused_until",
+    "find_pause",
     "reason_required",
     "reconcile_in_background",
     "reconcile_open_aborts",

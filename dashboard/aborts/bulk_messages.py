@@ -50,6 +50,9 @@ _text = MessageTable(
     {
         "waiting": gettext_lazy("Waiting to be sent."),
         "already_ended": gettext_lazy("The run had already ended; nothing was sent."),
+        "other_abort_failed": gettext_lazy(
+            "The other abort had no effect; nothing was sent from here."
+        ),
         "summary": gettext_lazy("%(n)d requested: %(counts)s."),
         "partial_summary": gettext_lazy("%(n)d requested (only runs you may view): %(counts)s."),
     }
@@ -87,13 +90,8 @@ def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: s
             return _simple_outcome("already_ended", _text("already_ended"))
         case BulkAbortItemResult.NOT_ALLOWED:
             return _simple_outcome("not_allowed", note)
-        case _ if abort is None:  # the run was already being aborted from outside the dashboard
-            kind = (
-                "aborting"
-                if run.in_flight
-                else _conclusion_kind(run.status if run.concluded else "")
-            )
-            return ItemOutcome(kind, AbortMessage(note, "warning" if run.in_flight else "neutral"))
+        case _ if abort is None:
+            return _external_outcome(run, note)
         case _:
             return ItemOutcome(_outcome_kind(abort, run), abort_messages.describe(abort, run))
 
@@ -111,6 +109,17 @@ def summarize(outcomes: Iterable[ItemOutcome], *, is_partial: bool = False) -> M
 
 def _simple_outcome(kind: str, sentence: RichText) -> ItemOutcome:
     return ItemOutcome(kind, AbortMessage(sentence, _TONES[kind]))
+
+
+def _external_outcome(run: Run, note: str) -> ItemOutcome:
+    """Return the outcome of a run that was already being aborted from outside the dashboard."""
+    if run.concluded:
+        return ItemOutcome(_conclusion_kind(run.status), AbortMessage(note, "neutral"))
+    if run.removed_at is not None:
+        return ItemOutcome("removed", AbortMessage(note, "neutral"))
+    if run.status == "aborting":
+        return ItemOutcome("aborting", AbortMessage(note, "warning"))
+    return ItemOutcome("not_stopped", AbortMessage(_text("other_abort_failed"), "bad"))
 
 
 def _outcome_kind(abort: Abort, run: Run) -> str:

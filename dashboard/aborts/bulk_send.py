@@ -53,6 +53,14 @@ class TurnResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Until when the rate limit pauses a bulk abort, and why."""
+
+    ends_at: datetime
+    is_rate_limited: bool  # by Northflank's 429; else the rest is reserved for single aborts
+
+
+@dataclass(frozen=True, slots=True)
 class _StopReason:
     """Why the remaining runs are not sent, and when Northflank accepts requests again."""
 
@@ -123,19 +131,18 @@ def process_next(bulk_abort_pk: int, *, is_delayed: bool = False) -> TurnResult:
             unanswered_aborts = Abort.objects.filter(
                 bulk_abort=bulk_abort, state=AbortState.REQUESTED
             )
-            if unanswered_aborts.exists() or paused_until(bulk_abort, now):
+            if unanswered_aborts.exists() or _load_pause(now):
                 return TurnResult(is_waiting=True)
         return TurnResult(abort_pk=_create_abort(bulk_abort, item, stop_reason))
 
 
-def paused_until(bulk_abort: BulkAbort, now: datetime) -> datetime | None:
-    """Return until when a bulk abort is paused by the rate limit, or None if it is not."""
-    request_budget = budget_store.load(now)
-    if bulk_abort.settled_at is not None or request_budget.may_bulk_abort:
-        return None
-    if request_budget.is_probing:
-        return request_budget.probe_until or now + PROBE_LEASE
-    return request_budget.backoff_until or now + timedelta(seconds=request_budget.seconds)
+def find_pause(bulk_abort: BulkAbort, now: datetime) -> Pause | None:
+    """Return the pause after which the remaining runs of a bulk abort are sent.
+
+    None if it is not paused, or if they are not sent after the pause, which ends too late.
+    """
+    pause = _load_pause(now) if bulk_abort.settled_at is None else None
+    return pause if pause is not None and pause.ends_at <= _deadline(bulk_abort) else None
 
 
 def start_task(upstream: Connection, bulk_abort_pk: int, *, is_delayed: bool = False) -> None:
@@ -169,13 +176,35 @@ def claim_expired(now: datetime) -> list[int]:
 
 def _stop_reason(bulk_abort: BulkAbort, now: datetime, *, is_delayed: bool) -> _StopReason | None:
     """Return why the remaining runs must not be sent, or None if they may be, now or later."""
-    deadline = bulk_abort.requested_at + SEND_DEADLINE
+    deadline = _deadline(bulk_abort)
     if is_delayed and now > deadline:
         return _StopReason(_("Sending timed out."))
-    resumes_at = paused_until(bulk_abort, now)
-    if resumes_at is not None and resumes_at > deadline:
-        return _StopReason(_("Rate limit reached."), resumes_at)
-    return None
+    pause = _load_pause(now)
+    if pause is None or pause.ends_at <= deadline:
+        return None
+    if pause.is_rate_limited:
+        return _StopReason(_("Rate limit reached."), pause.ends_at)
+    # Without a time: a single abort need not wait.
+    return _StopReason(
+        _("The rest of the rate limit is reserved for single aborts. Abort this run by itself.")
+    )
+
+
+def _deadline(bulk_abort: BulkAbort) -> datetime:
+    return bulk_abort.requested_at + SEND_DEADLINE
+
+
+def _load_pause(now: datetime) -> Pause | None:
+    """Return the pause of all bulk aborts, or None if there is none."""
+    request_budget = budget_store.load(now)
+    if request_budget.may_bulk_abort:
+        return None
+    if request_budget.is_probing:
+        ends_at = request_budget.probe_until or now + PROBE_LEASE
+    else:
+        window_end = now + timedelta(seconds=request_budget.seconds)
+        ends_at = request_budget.backoff_until or window_end
+    return Pause(ends_at, is_rate_limited=request_budget.is_paused)
 
 
 def _create_abort(

@@ -49,11 +49,21 @@ def test_run_without_an_abort_of_its_own(result: str, kind: str, text: str, tone
         (run("aborted", concluded=True), "aborted", "neutral"),
         (run("success", concluded=True), "not_stopped", "neutral"),
         (run("aborting", in_flight=False, removed_at=AT), "removed", "neutral"),
+        (run("aborting", removed_at=AT), "removed", "neutral"),
+        (run("running", removed_at=AT), "removed", "neutral"),
+        (run("aborted", concluded=True, removed_at=AT), "aborted", "neutral"),
     ],
 )
 def test_run_aborted_from_outside_has_the_note(subject: Run, kind: str, tone: str) -> None:
     outcome = bulk_messages.describe(BulkAbortItemResult.JOINED, subject, None, NOTE)
     assert outcome == ItemOutcome(kind, AbortMessage(NOTE, tone))
+
+
+def test_run_that_goes_on_after_an_abort_from_outside_is_not_stopped() -> None:
+    outcome = bulk_messages.describe(BulkAbortItemResult.JOINED, run(), None, NOTE)
+    assert (outcome.kind, outcome.message.tone) == ("not_stopped", "bad")
+    assert messages.keys(outcome.message.text) == "other_abort_failed"
+    assert outcome.is_final
 
 
 ABORTED, ENDED = run("aborted", concluded=True), run("success", concluded=True)

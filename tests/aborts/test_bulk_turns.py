@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from dashboard import aborts
 from dashboard.aborts import bulk_send
+from dashboard.aborts.bulk_send import Pause
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, ChangeCounter, Grant, Run
 from dashboard.models.accounts.grants import Action
@@ -209,19 +210,39 @@ def test_turn_is_not_sent_when_rate_limit_resets_past_deadline(
     assert not_sent_fields(1) == ("not_sent", message, at(301), at(1))
 
 
-def test_bulk_abort_is_held_until_rate_limit_resets(two_runs: list[Run], manager: User) -> None:
+def test_turn_is_not_sent_when_rest_of_rate_limit_is_reserved_past_deadline(
+    two_runs: list[Run], manager: User
+) -> None:
+    record_response(RateLimit(1000, 25, 300), at(1))  # the last quarter of the reserve
+    assert take_turn_at(create_bulk_abort(two_runs, manager)) == bulk_send.TurnResult()
+    message = "The rest of the rate limit is reserved for single aborts. Abort this run by itself."
+    assert not_sent_fields(1) == ("not_sent", message, None, at(1))
+
+
+def test_bulk_abort_is_paused_until_rate_limit_resets(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
-    assert aborts.paused_until(batch, at(1)) is None
+    assert aborts.find_pause(batch, at(1)) is None
     record_response(RateLimit(1000, 25, 90), at(1))  # the last quarter of the reserve
-    assert aborts.paused_until(batch, at(11)) == at(91)
+    assert aborts.find_pause(batch, at(11)) == Pause(at(91), is_rate_limited=False)
     budget_store.record_rate_limited(40, at(1))
-    assert aborts.paused_until(batch, at(11)) == at(41)
-    assert aborts.paused_until(batch, at(42)) == at(42) + PROBE_LEASE
+    assert aborts.find_pause(batch, at(11)) == Pause(at(41), is_rate_limited=True)
+    probe_end = at(42) + PROBE_LEASE
+    assert aborts.find_pause(batch, at(42)) == Pause(probe_end, is_rate_limited=True)
     assert budget_store.claim_probe(at(43))
-    assert aborts.paused_until(batch, at(44)) == at(43) + PROBE_LEASE
+    probe_end = at(43) + PROBE_LEASE
+    assert aborts.find_pause(batch, at(44)) == Pause(probe_end, is_rate_limited=True)
     BulkAbort.objects.update(settled_at=T0)
     batch.refresh_from_db()
-    assert aborts.paused_until(batch, at(11)) is None
+    assert aborts.find_pause(batch, at(11)) is None
+
+
+@pytest.mark.parametrize(("reset_seconds", "is_paused"), [(299, True), (300, False)])
+def test_bulk_abort_whose_runs_are_not_sent_after_the_pause_is_not_paused(
+    two_runs: list[Run], manager: User, reset_seconds: float, is_paused: bool
+) -> None:
+    batch = create_bulk_abort(two_runs, manager)
+    budget_store.record_rate_limited(reset_seconds, at(1))
+    assert (aborts.find_pause(batch, at(2)) is not None) is is_paused
 
 
 def test_turn_for_externally_aborting_run_is_joined_with_note(

@@ -57,7 +57,7 @@ class Summary:
 
     text: str
     is_finished: bool  # all outcomes are final
-    held_until: datetime | None  # paused by the rate limit until then, while runs are waiting
+    pause: aborts.Pause | None  # after which the waiting runs are aborted, if there are any
     is_partial: bool  # it contains runs that the user may not see
 
     @property
@@ -108,7 +108,7 @@ def summary(bulk_abort: BulkAbort, items: Collection[ItemRow], now: datetime) ->
     return Summary(
         str(bulk_abort_messages.summarize((item.outcome for item in items), is_partial=is_partial)),
         is_finished=all(item.outcome.is_final for item in items),
-        held_until=aborts.paused_until(bulk_abort, now) if is_waiting else None,
+        pause=aborts.find_pause(bulk_abort, now) if is_waiting else None,
         is_partial=is_partial,
     )
 
