@@ -71,6 +71,8 @@ def timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Time
     started_at = run.started_at or run.created_at  # Northflank may omit started_at
     found_timers = []
     step = steps.current(root) if root is not None else None
+    if root is not None and run.status == "approval_wait":
+        step = _awaited_approval(root) or step
     if step is not None and step.started_at is not None:
         typical = typical_step_duration(step, timing)
         if steps.is_approval(step):
@@ -89,6 +91,18 @@ def timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Time
         _timer(OverdueReason.RUN, started_at + approval_time, typical, settings.OVERDUE_RUN_AFTER)
     )
     return found_timers
+
+
+def _awaited_approval(root: Node) -> Node | None:
+    """Return the first approval in progress, also beside an earlier step; None: none is known."""
+    approvals = (
+        step
+        for _, step in steps.walk(root)
+        if steps.is_approval(step)
+        and steps.is_in_progress(step)
+        and step.kind not in steps.CONTAINER_KINDS  # which waits because of a step inside it
+    )
+    return next(approvals, None)
 
 
 def _aborting_timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Timer]:

@@ -418,10 +418,10 @@ def _build_row(
         approval_since=old.approval_since if old and old.status == api_run.status else None,
         aborting_since=_aborting_since(api_run, old, requested_at),
         abort_severity=old.abort_severity if old and not api_run.concluded else 0,
-        overdue_severity=old.overdue_severity if old else 0,
-        overdue_reason=old.overdue_reason if old else "",
+        overdue_severity=old.overdue_severity if old and not api_run.concluded else 0,
+        overdue_reason=old.overdue_reason if old and not api_run.concluded else "",
     )
-    if old is not None and old.overdue_severity and old.status != row.status:
+    if old is not None and row.overdue_severity and old.status != row.status:
         severity, reason = _assess_overdue(row, steps.decode(old.steps), requested_at)
         if severity <= old.overdue_severity:  # else the check reads the steps before
             row.overdue_severity, row.overdue_reason = severity, reason

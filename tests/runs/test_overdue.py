@@ -39,6 +39,8 @@ TIMING = StageTiming(
     observed_queue_p95=90,
     observed_steps={"migrate": [180, 240]},
 )
+SIGN_OFF = {"label": "sign-off", "ref": "sign-off", "status": "approval_wait"}
+TIMING_WITH_APPROVAL = StageTiming(observed_steps={"sign-off": [300, 600]})
 
 
 def tree(*steps: Node) -> Node:
@@ -155,6 +157,47 @@ CASES = {
         tree(step(725, label="sign-off", ref="sign-off", status="approval_wait")),
         TIMING,
         Finding(Severity.CRITICAL, OverdueReason.APPROVAL),
+    ),
+    "approval beside an earlier step": (
+        run("approval_wait", started=50),
+        tree(step(45), step(45, **SIGN_OFF)),
+        TIMING_WITH_APPROVAL,
+        Finding(Severity.CRITICAL, OverdueReason.APPROVAL),
+    ),
+    "approval in a group beside an earlier step": (
+        run("approval_wait", started=50),
+        tree(
+            step(45),
+            node(
+                "Workflow",
+                status="approval_wait",
+                started_at=ago(48),
+                steps=(step(45, **SIGN_OFF),),
+            ),
+        ),
+        TIMING_WITH_APPROVAL,
+        Finding(Severity.CRITICAL, OverdueReason.APPROVAL),
+    ),
+    "later of two approvals": (
+        run("approval_wait", started=50),
+        tree(
+            node("Approval", ref="sign-off", status="success", started_at=ago(45)),
+            step(1, **SIGN_OFF),
+        ),
+        TIMING_WITH_APPROVAL,
+        None,
+    ),
+    "group that waits for an approval which is not among its steps": (
+        run("approval_wait", started=730),
+        tree(node("Workflow", status="approval_wait", started_at=ago(725))),
+        TIMING,
+        Finding(Severity.CRITICAL, OverdueReason.APPROVAL),
+    ),
+    "approval that is not among the steps, beside a step": (
+        run("approval_wait", started=50, status_since=ago(45)),
+        tree(step(1)),
+        TIMING,
+        None,
     ),
     "running without start time is not queued": (
         run("running", created=55, started=None),
@@ -319,7 +362,6 @@ def timing_with_overrides(**seconds: int) -> StageTiming:
 
 
 TWO_HOURS = timing_with_overrides(override_run_median=7200)
-SIGN_OFF = {"label": "sign-off", "ref": "sign-off", "status": "approval_wait"}
 OVERRIDE_CASES = {
     "run": (run(started=40), None, TWO_HOURS, None),
     "run over its override": (

@@ -55,6 +55,13 @@ def test_overdue_is_cleared_when_run_concludes(stage: Stage) -> None:
     assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
 
 
+def test_overdue_is_cleared_when_run_concludes_with_the_same_status(stage: Stage) -> None:
+    mirror.apply_runs(stage.pk, [api_run("r1")], requested_at=at(0))
+    Run.objects.update(overdue_severity=2, overdue_reason="run")
+    mirror.apply_runs(stage.pk, [api_run("r1", concluded=True)], requested_at=at(10))
+    assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
+
+
 def test_overdue_reason_queue_is_cleared_when_run_starts(stage: Stage) -> None:
     mirror.apply_runs(stage.pk, [api_run("r1", status="queued")], requested_at=at(0))
     Run.objects.update(overdue_severity=1, overdue_reason="queue")
