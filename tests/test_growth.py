@@ -25,6 +25,7 @@ from dashboard.models.accounts.api_tokens import Scope
 from dashboard.models.runs import ChangeCounter
 from dashboard.northflank import Page
 from dashboard.northflank import Project as ApiProject
+from dashboard.runs import acknowledgements
 from dashboard.sync import (
     catalog,
     clock_correction,
@@ -181,6 +182,7 @@ def chores() -> dict[str, Work]:
         "lease lists": lambda: catalog.claim_due(now),
         "rename a project": lambda: catalog.mirror_projects(renamed, now=now),
         "overdue": lambda: overdue_checker.check_runs(now),
+        "end acknowledgements": lambda: acknowledgements.end_expired(now),
         "clock": lambda: clock_correction.correct_timestamps(now),
         "webhook": lambda: webhook_status.load(now),
         "look for aborts": reconcile.is_work_pending,

@@ -8,6 +8,7 @@ expires one day after the failure.
 from collections.abc import Collection
 from datetime import datetime
 from functools import cache
+from time import monotonic
 
 import structlog
 from django.contrib.auth.models import User
@@ -22,6 +23,8 @@ from dashboard.models.runs import mark_changed
 from dashboard.runs import acknowledgement_rules
 
 log = structlog.get_logger(__name__)
+
+INTERVAL = 60.0  # seconds between two looks for expired acknowledgements
 
 
 class NotAllowed(Exception):
@@ -119,14 +122,13 @@ def _open_with_run_query() -> PreparedModels[Acknowledgement]:
 def history(run: Run, now: datetime) -> list[Acknowledgement]:
     """Return all acknowledgements of a run, oldest first.
 
-    Those that expired have their expiry as `ended_at`, which is not saved.
+    Those that expired have their expiry as `ended_at`, even before `end_expired` saves it.
     """
     acknowledgements = _history_query().fetch(run=run.pk)
     if not acknowledgement_rules.is_open(run, now):
-        expired_at = min(run.ended_at + acknowledgement_rules.MAX_FAILURE_AGE, now)
         for acknowledgement in acknowledgements:
-            acknowledgement.ended_at = acknowledgement.ended_at or max(
-                acknowledgement.acknowledged_at, expired_at
+            acknowledgement.ended_at = acknowledgement.ended_at or _expiry(
+                acknowledgement, run, now
             )
     return acknowledgements
 
@@ -134,6 +136,48 @@ def history(run: Run, now: datetime) -> list[Acknowledgement]:
 @cache
 def _history_query() -> PreparedModels[Acknowledgement]:
     return PreparedModels(Acknowledgement.objects.filter(run=Parameter("run", BigIntegerField())))
+
+
+class ExpiredAcknowledgements:
+    """A chore of the sync worker: ends expired acknowledgements every INTERVAL seconds."""
+
+    def __init__(self) -> None:
+        self._next_run = 0.0
+
+    async def __call__(self, _: object) -> None:
+        if monotonic() < self._next_run:
+            return
+        self._next_run = monotonic() + INTERVAL
+        await db_threads.run_in_db_thread(end_expired, db_threads.now())
+
+
+def end_expired(now: datetime) -> None:
+    """End the acknowledgements that have expired, and give their runs a new version.
+
+    They expire by time alone, so only this updates open pages.
+    """
+    if not _load_expired(now):
+        return
+    with transaction.atomic():
+        ChangeCounter.reserve(0)  # serializes writers: no other worker ends what is read below
+        expired = _load_expired(now)
+        for acknowledgement in expired:
+            acknowledgement.ended_at = _expiry(acknowledgement, acknowledgement.run, now)
+            acknowledgement.save(update_fields=["ended_at"])
+        mark_changed(acknowledgement.run_id for acknowledgement in expired)
+
+
+def _load_expired(now: datetime) -> list[Acknowledgement]:
+    return [
+        acknowledgement
+        for acknowledgement in _open_with_run_query().fetch()
+        if not acknowledgement_rules.is_open(acknowledgement.run, now)
+    ]
+
+
+def _expiry(acknowledgement: Acknowledgement, run: Run, now: datetime) -> datetime:
+    expired_at: datetime = min(run.ended_at + acknowledgement_rules.MAX_FAILURE_AGE, now)
+    return max(acknowledgement.acknowledged_at, expired_at)
 
 
 def _check_permission(run: Run, user: User) -> None:

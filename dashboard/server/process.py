@@ -21,6 +21,7 @@ from dashboard.db import health as db_health
 from dashboard.db.threads import run_in_db_thread, set_clock_offset
 from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
+from dashboard.runs.acknowledgements import ExpiredAcknowledgements
 from dashboard.server import memory
 from dashboard.server.http_protocol import LimitedHttpProtocol
 from dashboard.sync.overdue_checker import OverdueChecker
@@ -101,6 +102,7 @@ class Process:
                     chores=[
                         aborts.reconcile_in_background,
                         OverdueChecker(),
+                        ExpiredAcknowledgements(),
                         ExpiredSessions(),
                         Pruner(),
                     ],

@@ -114,9 +114,16 @@ def _waits_for_steps(run: Run, finding: Finding, now: datetime) -> bool:
 def _store_approval_start(run: Run, timers: Iterable[Timer]) -> None:
     approvals = (timer.started_at for timer in timers if timer.reason is OverdueReason.APPROVAL)
     approval_since = next(approvals, None)
-    if approval_since != run.approval_since:
+    if approval_since == run.approval_since:
+        return
+    if approval_since is None or run.approval_since is not None:
         # Without a new version: no row shows it, and lists compare it with the time at each read.
         Run.objects.filter(pk=run.pk).update(approval_since=approval_since)
+        return
+    with transaction.atomic():  # the run can be acknowledged from now on, as its page shows
+        ChangeCounter.reserve(0)  # locks out the mirror and other workers
+        if Run.objects.filter(pk=run.pk, version=run.version).exists():  # else it has changed
+            mark_changed([run.pk], approval_since=approval_since)
 
 
 def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:

@@ -1,5 +1,6 @@
 """The overdue checker: marks overdue runs, and requests the data needed to judge them."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -227,6 +228,38 @@ def test_check_stores_start_of_approval_until_run_goes_on(read_stage: Stage) -> 
     overdue_checker.check_runs(minutes_later(2))
     assert approval_since(run) is None
     assert run.version == version + 1  # of the change of status alone
+
+
+def test_start_of_approval_gives_run_a_new_version_once(read_stage: Stage) -> None:
+    run = run_waiting_for_approval(read_stage, detail_synced_at=NOW)
+    version = run.version
+    overdue_checker.check_runs(minutes_later(1))
+    run.refresh_from_db()
+    assert run.version == version + 1
+    step = factories.node("Approval", status="approval_wait", started_at=minutes_later(-5))
+    Run.objects.update(steps=msgspec.to_builtins(factories.node("Workflow", steps=(step,))))
+    overdue_checker.check_runs(minutes_later(2))
+    assert approval_since(run) == minutes_later(-5)
+    assert run.version == version + 1
+
+
+def test_start_of_approval_is_not_stored_if_the_run_has_changed_meanwhile(
+    read_stage: Stage,
+) -> None:
+    run = run_waiting_for_approval(read_stage)
+    has_changed = False
+
+    def execute(execute_sql: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        nonlocal has_changed
+        result = execute_sql(sql, *rest)
+        if sql.startswith("SELECT") and not has_changed:
+            has_changed = True
+            factories.change(run, status="running")  # after the check has read it
+        return result
+
+    with connection.execute_wrapper(execute):
+        overdue_checker.check_runs(minutes_later(1))
+    assert approval_since(run) is None
 
 
 def test_start_of_approval_ends_with_status_in_list(stage: Stage) -> None:

@@ -20,8 +20,11 @@ from dashboard import aborts
 from dashboard.accounts import permissions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.db.threads import run_in_db_thread
-from dashboard.models import ChangeCounter, Pipeline, Run, Stage
+from dashboard.models import ChangeCounter, Pipeline, Project, Run, Stage
 from dashboard.models.severity import Severity
+from dashboard.runs import acknowledgements
+from dashboard.runs.acknowledgement_rules import MAX_FAILURE_AGE
+from dashboard.sync import overdue_checker
 from dashboard.web.components.board import board_list
 from dashboard.web.live import changes, feed
 from dashboard.web.live.changes import Channel
@@ -701,3 +704,30 @@ def test_run_that_changes_again_while_a_change_is_sent_comes_with_the_next_one(r
     factories.change(run, status="running")
     assert first.runs == []
     assert changes.load_changes(first.version).runs == [run]
+
+
+def test_open_run_page_offers_acknowledgement_once_the_run_waits_for_approval(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    factories.change(run, status="approval_wait")
+    with open_stream(viewer_http_client, "run", run.pk) as stream:
+        overdue_checker.check_runs(timezone.now())
+        card = next_part(stream, "run-r-1")
+    assert card.css("[data-acknowledgements] [hx-get]")
+
+
+def test_open_pages_show_that_an_acknowledgement_has_expired(
+    run: Run, viewer: User, viewer_http_client: httpx.Client
+) -> None:
+    factories.change(run, status="failure", concluded=True, in_flight=False)
+    acknowledgements.acknowledge(Run.objects.with_stage().get(), viewer)
+    with (
+        open_stream(viewer_http_client, "run", run.pk) as run_page,
+        open_stream(viewer_http_client, "stage", run.stage_id) as stage_page,
+        open_stream(viewer_http_client, "board") as board,
+    ):
+        Run.objects.update(concluded_at=timezone.now() - MAX_FAILURE_AGE)
+        acknowledgements.end_expired(timezone.now())
+        assert "Acknowledged by viewer from" in next_part(run_page, "run-r-1").text()
+        assert "viewer" not in next_part(stage_page, "run-r-1").text()
+        assert "viewer" not in next_part(board, f"stage-{run.stage_id}").text()
