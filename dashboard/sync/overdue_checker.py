@@ -11,6 +11,7 @@ from time import monotonic
 
 import structlog
 from django.db import DatabaseError, InterfaceError, transaction
+from django.db.models import Q
 
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
@@ -21,6 +22,7 @@ from dashboard.models.typical_duration import MIN_SAMPLES
 from dashboard.runs import overdue, steps
 from dashboard.runs.overdue import Finding, OverdueReason, Timer
 from dashboard.sync import baselines, schedule
+from dashboard.sync.leases import LEASE
 from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
@@ -94,8 +96,9 @@ def _refresh_steps(runs: Collection[Run], now: datetime) -> None:
 def _request_details(run_keys: Collection[int], now: datetime) -> None:
     with transaction.atomic():
         ChangeCounter.reserve(0)  # locked first, as by all who write several runs
-        unscheduled = Run.objects.filter(pk__in=run_keys, next_detail_sync_at=None)
-        unscheduled.update(next_detail_sync_at=now)
+        # A detail scheduled for later is moved up; one being read (leased) is left alone.
+        not_scheduled = Q(next_detail_sync_at=None) | Q(next_detail_sync_at__gt=now + LEASE)
+        Run.objects.filter(not_scheduled, pk__in=run_keys).update(next_detail_sync_at=now)
 
 
 def _waits_for_steps(run: Run, finding: Finding, now: datetime) -> bool:
@@ -144,7 +147,7 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
     if (severity, reason) == (run.overdue_severity, run.overdue_reason):
         return
     if finding and severity >= run.overdue_severity and _waits_for_steps(run, finding, now):
-        if run.next_detail_sync_at is None:
+        if run.next_detail_sync_at is None or run.next_detail_sync_at > now + LEASE:
             _request_details([run.pk], now)
         return
     with transaction.atomic():

@@ -15,6 +15,7 @@ from dashboard.northflank import Node, RunDetail
 from dashboard.runs import overdue, steps
 from dashboard.runs.overdue import OverdueReason
 from dashboard.sync import mirror, overdue_checker
+from dashboard.sync.leases import LEASE
 from tests.support import factories
 from tests.support.successes import (
     NOW,
@@ -422,6 +423,26 @@ def test_run_is_marked_by_outdated_steps_if_no_read_comes(
     deadline = first_check + overdue_checker.MAX_WAIT_FOR_STEPS
     assert checked(run, deadline - SECOND)[0] == 0
     assert checked(run, deadline)[0] == 1
+
+
+def test_mark_does_not_wait_for_a_read_that_is_scheduled_for_later(read_stage: Stage) -> None:
+    set_step_baseline(read_stage)
+    run = run_at_step(read_stage)
+    first_check = overdue_at(run) + SECOND
+    factories.change(run, next_detail_sync_at=first_check + timedelta(minutes=15))
+    assert checked(run, first_check) == (0, first_check)
+    assert checked(run, first_check + overdue_checker.MAX_WAIT_FOR_STEPS)[0] == 1
+
+
+@pytest.mark.parametrize("wait", [timedelta(seconds=-5), timedelta(), LEASE])
+def test_read_that_is_due_or_under_way_is_not_requested_again(
+    read_stage: Stage, wait: timedelta
+) -> None:
+    set_step_baseline(read_stage)
+    run = run_at_step(read_stage)
+    first_check = overdue_at(run) + SECOND
+    factories.change(run, next_detail_sync_at=first_check + wait)
+    assert checked(run, first_check) == (0, first_check + wait)
 
 
 def test_reason_of_a_mark_does_not_change_to_an_outdated_step(read_stage: Stage) -> None:
