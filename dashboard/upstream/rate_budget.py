@@ -11,7 +11,7 @@ from dashboard.northflank import RateLimit
 
 DEFAULT_LIMIT = 1000  # requests per hour, until a header gives the limit
 WINDOW = timedelta(hours=1)
-# Responses whose window ends differ by less than this belong to the same window.
+# Window ends that differ by less than this may be the same one.
 SAME_WINDOW_TOLERANCE = timedelta(seconds=30)
 # Share of the limit by which discovery may run ahead of the even rate: enough for a new
 # installation to show its first pages at once, and a bound on what a backlog takes from the
@@ -225,13 +225,18 @@ def after_response(
         rate_limit.remaining,
         window.others_rate_before,
     )
-    if window.resets_at > now and abs(window.resets_at - resets_at) < SAME_WINDOW_TOLERANCE:
-        if window.limit == rate_limit.limit:
-            # Responses may arrive out of order; within a window the smallest count is the latest.
-            remaining = min(window.remaining, rate_limit.remaining)
-    elif resets_at < min(window.resets_at, now + SAME_WINDOW_TOLERANCE):
+    is_open = window.resets_at > now
+    is_close = abs(window.resets_at - resets_at) < SAME_WINDOW_TOLERANCE
+    has_risen = rate_limit.remaining > window.remaining
+    if not is_close and resets_at < min(window.resets_at, now + SAME_WINDOW_TOLERANCE):
         # A late response from the previous window.
         return replace(window, burst=burst, synced_at=now)
+    # Two of three, since each misleads at times: a step of the clock moves both ends, responses
+    # arrive out of order, and the last ones of a window are recorded after its end.
+    if is_open + is_close + (not has_risen) >= 2:
+        if window.limit == rate_limit.limit:
+            # Within a window the smallest count is the latest.
+            remaining = min(window.remaining, rate_limit.remaining)
     else:
         own_requests, others_rate = 1, window.others_rate
     return replace(

@@ -12,15 +12,18 @@ from django.utils import timezone
 from dashboard.accounts.authentication import throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, Run, Stage
+from dashboard.models import Abort, RateBudget, Run, Stage
 from dashboard.models.aborts import EventType
+from dashboard.northflank import RateLimit
 from dashboard.runs import abort_clock
 from dashboard.sandbox import parse_fault
 from dashboard.sync import clock_correction
 from dashboard.sync.worker import SyncWorker
+from dashboard.upstream import budget_store
 from tests.support import factories
 from tests.support.live import Live
 from tests.support.live_runs import create_run_in_flight, read, reconcile, submit_abort, wait_until
+from tests.support.rate_budget import record_response
 from tests.support.world import World
 
 HOUR = timedelta(hours=1)
@@ -77,6 +80,19 @@ def test_failures_of_an_hour_ahead_throttle_nobody(db: None) -> None:
     assert throttle.remaining_wait([counter], now) > timedelta(minutes=30)
     clock_correction.correct_timestamps(now)
     assert throttle.remaining_wait([counter], now) == timedelta()
+
+
+@pytest.mark.parametrize("jump", [timedelta(minutes=2), timedelta(minutes=-10)])
+def test_own_requests_are_not_taken_for_those_of_others(db: None, jump: timedelta) -> None:
+    now = timezone.now()
+    for number in range(5):
+        record_response(RateLimit(1000, 999 - number, 1800), now)
+    clock_correction.correct_timestamps(now + jump)
+    record_response(RateLimit(1000, 994, 1799), now + jump + timedelta(seconds=1))
+    budget_row = RateBudget.objects.get()
+    assert (budget_row.own_requests, budget_row.remaining) == (6, 994)
+    assert budget_row.resets_at == now + jump + timedelta(seconds=1800)
+    assert budget_store.load(now + jump).other_requests == 0
 
 
 @BOTH_DIRECTIONS

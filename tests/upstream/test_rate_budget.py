@@ -1,7 +1,9 @@
 """The rate budget: requests left in the hour, their use, and the rate of reads. Pure."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from math import ceil, floor
 
 import pytest
 from hypothesis import given
@@ -184,14 +186,57 @@ def test_response_from_end_of_previous_window_changes_only_burst() -> None:
     assert without_burst(apply_response(BASE_WINDOW, 3, 20, now=10)) == expected
 
 
+@pytest.mark.parametrize("remaining", [890, 901])
 @pytest.mark.parametrize("reset_seconds", [1770.1, 1829.9])
-def test_responses_with_close_reset_times_share_a_window(reset_seconds: float) -> None:
-    assert apply_response(BASE_WINDOW, 890, reset_seconds).own_requests == 41
+def test_responses_with_close_reset_times_share_a_window(
+    reset_seconds: float, remaining: int
+) -> None:
+    assert apply_response(BASE_WINDOW, remaining, reset_seconds).own_requests == 41
 
 
 @pytest.mark.parametrize("reset_seconds", [1770, 1830])
-def test_responses_with_distant_reset_times_are_in_separate_windows(reset_seconds: float) -> None:
-    assert apply_response(BASE_WINDOW, 890, reset_seconds).own_requests == 1
+def test_responses_with_distant_reset_times_and_more_remaining_are_in_separate_windows(
+    reset_seconds: float,
+) -> None:
+    after = apply_response(BASE_WINDOW, 901, reset_seconds)
+    assert (after.own_requests, after.remaining) == (1, 901)
+
+
+@pytest.mark.parametrize("remaining", [890, 900])
+@pytest.mark.parametrize("step", [120, -600])
+def test_window_keeps_its_counts_after_a_step_of_the_clock(step: int, remaining: int) -> None:
+    after = apply_response(BASE_WINDOW, remaining, 1790, now=10 + step)
+    assert (after.own_requests, after.others_rate_before) == (41, 0.02)
+    assert (after.remaining, after.resets_at) == (remaining, at(1800 + step))
+
+
+@pytest.mark.parametrize(("later", "own_requests"), [(29.9, 301), (30, 1)])
+def test_response_soon_after_the_end_with_no_more_remaining_belongs_to_the_window(
+    later: float, own_requests: int
+) -> None:
+    current = window(500, own_requests=300, reset_seconds=10)
+    assert apply_response(current, 499, 0, now=10 + later).own_requests == own_requests
+
+
+def test_response_in_the_last_seconds_of_a_window_counts() -> None:
+    current = window(500, own_requests=300, reset_seconds=10)
+    after = apply_response(current, 499, 9.5)
+    assert (after.remaining, after.own_requests, after.resets_at) == (499, 301, at(9.5))
+
+
+@pytest.mark.parametrize("rounded", [floor, ceil])
+def test_whole_seconds_until_reset_turn_no_own_requests_into_those_of_others(
+    rounded: Callable[[float], int],
+) -> None:
+    current = None
+    for second in range(2 * 3600):
+        elapsed = second % 3600
+        reset_seconds = rounded(3600 - elapsed - 0.5)
+        current = apply_response(
+            current, 3999 - elapsed, reset_seconds, now=second + 0.5, limit=4000
+        )
+    assert current is not None
+    assert current.others_rate == 0
 
 
 def test_response_resetting_within_30_s_belongs_to_previous_window() -> None:
