@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
-from dashboard.models import Run, Stage
+from dashboard.models import Pipeline, Run, Stage
 from dashboard.sync import schedule
 from dashboard.sync.reports import coverage, freshness
 from dashboard.sync.reports.read_totals import ReadTotals
@@ -35,8 +35,9 @@ class DataAge:
     text: str | Promise = ""
     status_hint: str = ""  # about data missing from the page; details are on the status page
     incomplete_text: str = ""  # what has not been read yet; empty: coverage is complete
-    # Hash of the values that determine the page's structure besides its runs: the stages, and which
-    # of them have been read. An open page that receives another hash reloads its live region.
+    # Hash of the values that determine the page's structure besides its runs: the stages, which of
+    # them have been read, and the removal of their place. An open page that receives another hash
+    # reloads its live region.
     structure_hash: str = ""
     # When it changes with time alone, at the earliest.
     changes_at: datetime | None = field(default=None, compare=False, repr=False)
@@ -74,15 +75,19 @@ def stages_data_age(stages: Sequence[ReadStage]) -> DataAge:
     )
 
 
-def place_data_age(stages: Sequence[Stage]) -> DataAge:
-    """Return the data age of the stages of a pipeline, or of one stage, including unread stages."""
-    current_stages = [
-        stage
-        for stage in stages
-        if stage.pipeline.removed_at is None and stage.pipeline.project.removed_at is None
-    ]
-    unread = coverage.measure_stages(current_stages, db_threads.now()).text
-    return replace(stages_data_age(stages), incomplete_text=unread)
+def place_data_age(pipeline: Pipeline, stages: Sequence[Stage]) -> DataAge:
+    """Return the data age of some stages of a pipeline, including unread stages."""
+    removal = _removal(pipeline)
+    unread = coverage.measure_stages([] if any(removal) else stages, db_threads.now()).text
+    return replace(
+        stages_data_age(stages),
+        incomplete_text=unread,
+        structure_hash=_fingerprint((read_states(stages), removal)),
+    )
+
+
+def _removal(pipeline: Pipeline) -> tuple[datetime | None, datetime | None]:
+    return pipeline.project.removed_at, pipeline.removed_at
 
 
 def _next_change(stages: Sequence[ReadStage], now: datetime) -> datetime | None:
@@ -157,10 +162,10 @@ def run_data_age(run: Run) -> DataAge:
     stage = run.stage
     sync_times = [run.synced_at, run.detail_synced_at]
     synced_at = max(sync_time for sync_time in sync_times if sync_time is not None)
-    if not run.in_flight:
-        return DataAge(synced_at, is_stale=False)
-    is_stale = freshness.is_stale(stage.fresh_until, db_threads.now())
-    return DataAge(synced_at, is_stale=is_stale)
+    is_stale = run.in_flight and freshness.is_stale(stage.fresh_until, db_threads.now())
+    # The removal of the run itself comes with its card.
+    removal = _removal(stage.pipeline)
+    return DataAge(synced_at, is_stale=is_stale, structure_hash=_fingerprint(removal))
 
 
 def list_data_age(first_page: object) -> DataAge:

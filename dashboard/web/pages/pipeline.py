@@ -73,7 +73,7 @@ class PipelinePage(Page):
 
     @cached_property
     def data_age(self) -> DataAge:
-        return place_data_age(self.stages)
+        return place_data_age(self.pipeline, self.stages)
 
     @property
     def tab_title(self) -> TabTitle:

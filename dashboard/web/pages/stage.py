@@ -120,7 +120,7 @@ class StagePage(Page):
 
     @cached_property
     def data_age(self) -> DataAge:
-        return place_data_age([self.stage])
+        return place_data_age(self.stage.pipeline, [self.stage])
 
     @property
     def tab_title(self) -> TabTitle:

@@ -333,6 +333,22 @@ def test_change_that_needs_page_reload_changes_structure_hash(
     assert len(set(hashes)) == len(hashes)
 
 
+@pytest.mark.parametrize("page", ["pipeline", "stage", "run", "ended run"])
+@pytest.mark.parametrize("removed", [Project, Pipeline])
+def test_removal_changes_structure_hash_until_it_is_taken_back(
+    removed: type[Project | Pipeline], page: str, run: Run, viewer_http_client: httpx.Client
+) -> None:
+    if page == "ended run":
+        factories.change(run, status="success", concluded=True, in_flight=False)
+    name = page.removeprefix("ended ")
+    place = {"pipeline": run.stage.pipeline, "stage": run.stage, "run": run}[name]
+    before = page_structure_hash(viewer_http_client, name, place.pk)
+    removed.objects.update(removed_at=timezone.now())
+    assert page_structure_hash(viewer_http_client, name, place.pk) != before
+    removed.objects.update(removed_at=None)
+    assert page_structure_hash(viewer_http_client, name, place.pk) == before
+
+
 def test_now_stream_adds_new_run_to_its_section_with_heading(
     run: Run, viewer_http_client: httpx.Client
 ) -> None:
