@@ -119,6 +119,7 @@ document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) =>
   rowsBefore = $$("[data-section] tbody > tr").map((row) => ({ row, body: row.parentElement, section: row.closest("section") }));
   for (const { target: element, fragment: { firstElementChild: part }, swapSpec } of tasks) {
     if (!element && swapSpec.new) newRunIds.add(part.id);
+    if (element && swapSpec.unlisted) isOutdated = true;
     // The last state of a run may come after its section.
     for (const row of $$("[data-former-run]")) if (row.dataset.formerRun === part?.id) row.replaceChildren(...copyWithoutControls(part).children);
     // Another structure: swapping single elements is not enough.

@@ -104,6 +104,32 @@ def test_filtered_page_announces_only_matching_runs(
 
 
 @pytest.mark.usefixtures("manager")
+def test_run_that_no_longer_matches_leaves_filtered_page_on_request(
+    stage: Stage, sign_in: OpenPage, live: Live
+) -> None:
+    other = factories.run(stage, "other", name="Hourly")
+    page = sign_in("manager", f"{factories.address(stage)}?status=in_flight")
+    wait_for_viewers(live)
+    page.get_by_label("Search").focus()  # while the page is in use nothing is shown automatically
+    page.locator("#live").hover()
+    factories.change(other, status="waiting")
+    expect(page.locator("#run-other [data-badge]")).to_have_text("Waiting")
+    expect(page.locator("#new-runs")).to_be_hidden()
+    run = stage.runs.get(run_id="running")
+    factories.change(run, status="success", concluded=True, in_flight=False)
+    expect(page.locator("#run-running [data-badge]")).to_have_text("Success")
+    expect(page.locator("#new-runs")).to_have_text("Show changes")
+    page.locator("#new-runs").click()
+    expect(page.locator("tr[data-run]")).to_have_count(1)
+    assert listed_run_ids(page) == ["other"]
+    expect(page.locator("#new-runs")).to_be_hidden()
+    factories.change(run, step="")  # the page does not show it
+    factories.change(other, status="running")
+    expect(page.locator("#run-other [data-badge]")).to_have_text("Running")
+    expect(page.locator("#new-runs")).to_be_hidden()
+
+
+@pytest.mark.usefixtures("manager")
 def test_page_refresh_keeps_filter(stage: Stage, sign_in: OpenPage, live: Live) -> None:
     page = sign_in("manager", f"{factories.address(stage)}?status=failure&q=nightly")
     wait_for_viewers(live)

@@ -112,7 +112,8 @@ def encode_parts(parts: Iterable[LivePart], version: int) -> bytes:
     """Write parts as one message of an event stream."""
     markup = "".join(
         f'<hx-partial hx-target="#{part.id}" hx-swap="outerMorph'
-        f'{" new:true" if part.is_new else ""}">{part.html}</hx-partial>'
+        f"{' new:true' if part.is_new else ''}{' unlisted:true' if part.is_unlisted else ''}"
+        f'">{part.html}</hx-partial>'
         for part in parts
     )
     return encode_event("", markup, version)

@@ -6,7 +6,7 @@ refreshes its live region at intervals, and its tag (HX-PTag) shows that nothing
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Container
+from collections.abc import Collection, Container
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache, partial
@@ -47,12 +47,15 @@ class LivePart:
     """One out-of-band swap of the element `id`.
 
     `is_new`: a row that the page lists even though it may not have it yet; the page counts it as a
-    new run. `rows` are those of which `html` has placeholders (components/runs/run_section.py).
+    new run. `is_unlisted`: a row that the page does not list, but may still have; it stays until
+    the next refresh. `rows` are those of which `html` has placeholders
+    (components/runs/run_section.py).
     """
 
     id: str
     html: str
     is_new: bool = False
+    is_unlisted: bool = False
     rows: tuple[RowKey, ...] = ()
 
     def with_rows(self, permissions: Permissions, present: Container[int]) -> "LivePart":
@@ -208,11 +211,19 @@ class Page(ABC):
         except PageRemoved:
             return [upstream_error, _data_age_part(EMPTY)]
 
-    def row_parts(self, runs: Collection[Run], is_listed: Callable[[Run], bool]) -> list[LivePart]:
-        """Return the table rows of runs; `is_listed`: the page lists the run."""
+    def row_parts(
+        self, runs: Collection[Run], new: Container[int] = (), unlisted: Container[int] = ()
+    ) -> list[LivePart]:
+        """Return the table rows of runs; `new` and `unlisted`: keys of those (`LivePart`)."""
         html_by_pk = run_row.render_loaded(runs, self.permissions)
         return [
-            LivePart(run_row.dom_id(run.run_id), html_by_pk[run.pk], is_listed(run)) for run in runs
+            LivePart(
+                run_row.dom_id(run.run_id),
+                html_by_pk[run.pk],
+                is_new=run.pk in new,
+                is_unlisted=run.pk in unlisted,
+            )
+            for run in runs
         ]
 
     def is_recent(self, run: Run) -> bool:

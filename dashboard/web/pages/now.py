@@ -83,7 +83,7 @@ class NowPage(Page):
         ]
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
-        parts = self.row_parts(runs, lambda _run: False)  # the sections list new runs
+        parts = self.row_parts(runs)  # the sections list new runs
         parts.append(
             render_part(
                 "denied-reason",

@@ -181,10 +181,10 @@ class StagePage(Page):
         runs = [run for run in runs if run.stage_id == self.key]
         if not runs:
             return []
-        new_runs = self._new_runs(runs)
+        new, unlisted = self._new_and_unlisted(runs)
         offers = abort_all.offers_for_stage(self.permissions, runs[0].stage)
         return [
-            *self.row_parts(runs, lambda run: run.pk in new_runs),
+            *self.row_parts(runs, new, unlisted),
             *(
                 render_part(
                     offer.id, "components/bulk_abort_buttons.html#abort-all", abort_all=offer
@@ -194,11 +194,13 @@ class StagePage(Page):
             *chart_parts(ended_stages(runs)),
         ]
 
-    def _new_runs(self, runs: Collection[Run]) -> set[int]:
+    def _new_and_unlisted(self, runs: Collection[Run]) -> tuple[set[int], set[int]]:
         # With warnings, a part of the query was ignored: the page may list fewer runs.
         if self.query == filters.NO_NEW_RUNS or self.filter.warnings:
-            return set()
-        return self.filter.matching([run for run in runs if self.is_recent(run)])
+            return set(), set()
+        matching = self.filter.matching(runs)
+        recent = {run.pk for run in runs if self.is_recent(run)}
+        return matching & recent, {run.pk for run in runs} - matching
 
     def _saved_views(self, request: HttpRequest) -> saved_view_menu.SavedViewMenu:
         return saved_view_menu.build_menu(

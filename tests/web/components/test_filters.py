@@ -506,11 +506,14 @@ def test_stream_of_filtered_page_lists_new_runs_that_page_lists(
     )
     runs = list(Run.objects.with_stage())
     listed = {row.attributes["id"] for row in html.css("tr[data-run]")}
-    assert {part.id for part in page.changed_parts(runs) if part.is_new} == {
+    parts = page.changed_parts(runs)
+    assert {part.id for part in parts if part.is_new} == {
         run_row.dom_id(run.run_id)
         for run in runs
         if run_row.dom_id(run.run_id) in listed and page.is_recent(run)
     }
+    rows = {run_row.dom_id(run.run_id) for run in runs}
+    assert {part.id for part in parts if part.is_unlisted} == rows - listed
 
 
 # --- Aborting all of a filter -------------------------------------------------------------------
