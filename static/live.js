@@ -121,7 +121,7 @@ document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) =>
     if (!element && swapSpec.new) newRunIds.add(part.id);
     if (element && swapSpec.unlisted) isOutdated = true;
     // The last state of a run may come after its section.
-    for (const row of $$("[data-former-run]")) if (row.dataset.formerRun === part?.id) row.replaceChildren(...copyWithoutControls(part).children);
+    for (const row of $$("[data-former-run]")) if (row.dataset.formerRun === part?.id) setLastState(row, part);
     // Another structure: swapping single elements is not enough.
     if (element?.id === "data-age" && part.dataset.structure !== element.dataset.structure) isOutdated = true;
     // An element keeps its height until the next refresh, so that the content below it does not move.
@@ -193,9 +193,16 @@ function copyWithoutControls(row) {
   return copy;
 }
 
+const lastStates = new WeakMap(); // data attributes of the runs of former rows
+
+function setLastState(row, run) {
+  lastStates.set(row, { ...run.dataset });
+  row.replaceChildren(...copyWithoutControls(run).children);
+}
+
 function markFormer(row) {
   const { id } = row;
-  row.replaceChildren(...copyWithoutControls(row).children);
+  setLastState(row, row);
   for (const name of row.getAttributeNames()) row.removeAttribute(name);
   row.id = `former-${++formerRowCount}`; // a run may leave one section soon after another
   row.dataset.formerRun = id;
@@ -319,7 +326,13 @@ document.addEventListener("htmx:after:request", ({ target, detail: { ctx } }) =>
 // --- Announcements: each change once, whether it came by stream or refresh -------------------------
 
 const readUpstreamError = () => $("[data-upstream-error] .upstream-text")?.textContent ?? "";
-const readRuns = () => new Map($$("[data-status]").map((run) => [run.id, { ...run.dataset, section: run.closest("[data-announced]")?.dataset.announced }]));
+
+// Also of runs that have just left the page: their end is announced too.
+function readRuns() {
+  const left = $$("[data-former-run]").map((row) => [row.dataset.formerRun, { ...lastStates.get(row), element: row }]);
+  const shown = $$("[data-status]").map((run) => [run.id, { ...run.dataset, element: run, section: run.closest("[data-announced]")?.dataset.announced }]);
+  return new Map([...left, ...shown]); // a run that is shown has a newer state
+}
 
 let announcedRuns = readRuns(); // by id
 let announcedError = readUpstreamError();
@@ -332,15 +345,15 @@ function announce(text) {
   setTimeout(() => line.remove(), 5_000);
 }
 
-function describeChanges(run, before, { section, overdue, acknowledged, status }) {
-  const name = run.dataset.name ?? $("h1, a.title", run)?.textContent;
-  const [badge, severity] = [$("[data-badge]", run), $(".overdue", run)];
+function describeChanges(before, { element, section, overdue, acknowledged, status }) {
+  const name = element.dataset.name ?? $("h1, a.title", element)?.textContent;
+  const [badge, severity] = [$("[data-badge]", element), $(".overdue", element)];
   // A run that joins a section that is marked as announced.
   if (section && section !== before?.section) return [`${section}: ${name}: ${(severity ?? badge).textContent}`];
   if (!before) return [];
   return [
     overdue !== before.overdue && severity && `${name}: ${severity.textContent}`,
-    acknowledged && acknowledged !== before.acknowledged && $(".acknowledged-by", run).innerText,
+    acknowledged && acknowledged !== before.acknowledged && $(".acknowledged-by", element).innerText,
     status !== before.status && `${name}: ${badge?.textContent}`,
   ].filter(Boolean);
 }
@@ -350,7 +363,7 @@ function announceChanges() {
   const texts = [];
   for (const [id, run] of runs) {
     const before = announcedRuns.get(id);
-    texts.push(...describeChanges(document.getElementById(id), before, run));
+    texts.push(...describeChanges(before, run));
     if (before && before.concluded !== run.concluded) $(`[data-run-dom-id="${id}"]`, notices)?.classList.add("concluded");
   }
   if (texts.length) announce(texts.join(". "));

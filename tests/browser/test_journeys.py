@@ -248,6 +248,48 @@ def test_alert_and_acknowledgement_are_announced_once(
 
 
 @pytest.mark.usefixtures("viewer")
+def test_end_of_run_that_leaves_the_page_is_announced_once(sign_in: OpenPage, live: Live) -> None:
+    stage = factories.stage()
+    run = factories.run(stage, "r-1", name="Nightly")
+    other = factories.run(stage, "r-2", name="Hourly")
+    page = sign_in("viewer")
+    wait_for_viewers(live)
+    install_clock(page)
+    check(page, "recordAnnouncements")
+    factories.change(
+        run, status="success", concluded=True, in_flight=False, concluded_at=timezone.now()
+    )
+    expect_announced_once(page, live, "Nightly: Success")
+    page.evaluate("() => { window.recordedAnnouncements = [] }")
+    other.delete()  # it leaves as it was
+    expect(page.locator("#run-r-2")).to_have_count(0)
+    assert announcements(page) == []
+
+
+@pytest.mark.usefixtures("viewer")
+def test_end_of_run_whose_last_state_comes_after_its_section_is_announced(
+    sign_in: OpenPage, live: Live
+) -> None:
+    run = factories.run(factories.stage(), "r-1", name="Nightly")
+    page = sign_in("viewer")
+    wait_for_viewers(live)
+    install_clock(page)
+    check(page, "recordAnnouncements")
+    page.clock.pause_at(page.evaluate("() => Date.now() / 1000 + 1"))  # the row that leaves stays
+    # As when the run ends between the read of the changes and that of the sections.
+    Run.objects.filter(pk=run.pk).update(
+        status="success", concluded=True, in_flight=False, concluded_at=timezone.now()
+    )
+    expect(page.locator("[data-former-run=run-r-1]")).to_contain_text("Running")
+    assert announcements(page) == []
+    run.refresh_from_db()
+    factories.change(run, step="")
+    expect(page.locator("[data-former-run=run-r-1]")).to_contain_text("Success")
+    page.clock.resume()
+    expect_announced_once(page, live, "Nightly: Success")
+
+
+@pytest.mark.usefixtures("viewer")
 def test_status_page_announces_only_upstream_outage(sign_in: OpenPage, live: Live) -> None:
     stage = factories.stage()
     factories.worker()
