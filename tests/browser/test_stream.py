@@ -5,11 +5,12 @@ from datetime import timedelta
 from email.utils import format_datetime
 
 import pytest
+from django.contrib.auth.models import Group, User
 from django.db import connection, transaction
 from django.utils import timezone
 from playwright.sync_api import Locator, Page, Route, expect
 
-from dashboard.models import Run, Session, Stage, Upstream
+from dashboard.models import Grant, Run, Session, Stage, Upstream
 from dashboard.web.live import changes
 from tests.support import factories
 from tests.support.accessibility import violations
@@ -423,6 +424,36 @@ def test_broken_stream_reconnects_and_replays_changes(
     expect(page.locator(badge(page))).to_have_text("Retrying")
     wait_for_viewers(live)
     assert [url for url in urls if "/live/" not in url] == []
+
+
+@pytest.mark.parametrize("is_granted", [True, False])
+def test_right_that_changed_while_the_page_was_in_the_background_is_shown(
+    is_granted: bool, run: Run, open_live_page: OpenPage, live: Live, viewer: User
+) -> None:
+    shop = Group.objects.create(name="shop")
+    Grant.objects.create(group=shop, action="abort")
+    if not is_granted:
+        viewer.groups.add(shop)
+    page = open_live_page("viewer", factories.address(run))
+    page.locator("h1").hover()  # in use: nothing is shown automatically
+    set_hidden(page, True)
+    wait_for_viewers(live, viewers=0)
+    viewer.groups.set([shop] if is_granted else [])
+    set_hidden(page, False)
+    expect(page.locator("[data-abort]")).to_be_enabled(enabled=is_granted)
+    wait_for_viewers(live)
+    assert has_reload_mark(page)
+
+
+def set_hidden(page: Page, hidden: bool) -> None:
+    """Put a page in the background, or back in front."""
+    page.evaluate(
+        """(hidden) => {
+          Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
 
 
 @pytest.mark.usefixtures("viewer")

@@ -13,6 +13,7 @@ from dashboard.db import threads as db_threads
 from dashboard.db.prepared import NOW, Parameter, PreparedModels
 from dashboard.models import Acknowledgement, ChangeCounter, Run
 from dashboard.web.http.site_context import SiteContext
+from dashboard.web.live import event_ids
 from dashboard.web.live.page import ENDED_RUN_MAX_AGE, PAGES, LivePart, render_part
 from dashboard.web.live.snapshot import Snapshot
 
@@ -28,6 +29,10 @@ class Channel:
     key: int
     permissions: Permissions
     query: str = ""
+
+    def event_id(self, version: int) -> str:
+        """Return the id of its events of this version."""
+        return event_ids.encode(version, self.permissions)
 
 
 @dataclass
@@ -108,7 +113,7 @@ def _changed_runs_query() -> PreparedModels[Run]:
     return PreparedModels(changed_runs.with_stage().without_detail()[: MAX_RUNS + 1])
 
 
-def encode_parts(parts: Iterable[LivePart], version: int) -> bytes:
+def encode_parts(parts: Iterable[LivePart], event_id: str) -> bytes:
     """Write parts as one message of an event stream."""
     markup = "".join(
         f'<hx-partial hx-target="#{part.id}" hx-swap="outerMorph'
@@ -116,11 +121,11 @@ def encode_parts(parts: Iterable[LivePart], version: int) -> bytes:
         f'">{part.html}</hx-partial>'
         for part in parts
     )
-    return encode_event("", markup, version)
+    return encode_event("", markup, event_id)
 
 
-def encode_event(name: str, data: str, version: int) -> bytes:
+def encode_event(name: str, data: str, event_id: str) -> bytes:
     """Write one message of an event stream; https://html.spec.whatwg.org/#server-sent-events."""
     lines = [f"event: {name}"] if name else []
     lines += [f"data: {line}" for line in _LINE_END.split(data)]
-    return "\n".join([*lines, f"id: {version}", "", ""]).encode(errors="replace")
+    return "\n".join([*lines, f"id: {event_id}", "", ""]).encode(errors="replace")

@@ -104,7 +104,7 @@ class Broadcaster:
     ) -> AsyncIterator[bytes]:
         """Yield a channel's changes since a version as encoded events, then new ones as they come.
 
-        With None the page's version is unknown and it is asked to reload. The stream ends with the
+        With None it is unknown what the page shows: it is asked to reload. The stream ends with the
         session, and when the permissions of its user change.
         """
         # Subscribe before reading: a change in between is sent twice, not lost.
@@ -129,20 +129,21 @@ class Broadcaster:
         if parts and version is not None and since_version == version:
             # Nothing was missed and the markup is cached: a thousand viewers who reconnect together
             # cost no database reads.
-            return changes.encode_parts(parts.values(), version)
+            return changes.encode_parts(parts.values(), channel.event_id(version))
         try:
             return await run_in_db_thread(_read_first_message, channel, since_version)
         except Exception as error:
             if since_version is not None:  # the next viewer tries again
                 self._first_messages.pop((channel, since_version), None)
+            event_id = channel.event_id(since_version or 0)
             # A response that broke off here would be retried at once, endlessly.
             if db_health.is_outage(error):
                 # Later rounds send what is newer than theirs: the page has to reload.
                 return changes.encode_event(
-                    OUTAGE_EVENT, str(database_outage.outage_message()), since_version or 0
-                ) + changes.encode_event(STALE_EVENT, "", since_version or 0)
+                    OUTAGE_EVENT, str(database_outage.outage_message()), event_id
+                ) + changes.encode_event(STALE_EVENT, "", event_id)
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
-            return changes.encode_event(STALE_EVENT, "", since_version or 0)
+            return changes.encode_event(STALE_EVENT, "", event_id)
 
     def _notice_account_change(self) -> None:
         self.accounts_changed = True
@@ -175,7 +176,8 @@ class Broadcaster:
                 and session in current
                 and channel.permissions != current[session]
             ),
-            changes.encode_event(STALE_EVENT, "", self.version or 0),
+            # Its id has no permissions: these viewers had various ones.
+            changes.encode_event(STALE_EVENT, "", str(self.version or 0)),
         )
 
     async def _keep_watched(self) -> None:
@@ -199,11 +201,10 @@ class Broadcaster:
     def _broadcast_outage(self) -> None:
         """Send the outage to all open pages; it also serves as their heartbeat."""
         self._outage_published = True
-        message = changes.encode_event(
-            OUTAGE_EVENT, str(database_outage.outage_message()), self.version or 0
-        )
+        text = str(database_outage.outage_message())
         for channel in self.hub.channels:
-            self.hub.publish(channel, message)
+            event_id = channel.event_id(self.version or 0)
+            self.hub.publish(channel, changes.encode_event(OUTAGE_EVENT, text, event_id))
 
     async def broadcast(self) -> None:
         """Send all changes since the last round to the viewers, in one round."""
@@ -227,9 +228,9 @@ class Broadcaster:
                 or self._outage_published
                 or loop_time - last_sent_at[channel] >= self.heartbeat_interval
             ):
+                event_id = channel.event_id(change_set.version)
                 self.hub.publish(
-                    channel,
-                    message or changes.encode_event(HEARTBEAT_EVENT, "", change_set.version),
+                    channel, message or changes.encode_event(HEARTBEAT_EVENT, "", event_id)
                 )
                 last_sent_at[channel] = loop_time
         self._last_sent_at, self._outage_published = last_sent_at, False
@@ -244,9 +245,10 @@ def _read_first_message(channel: Channel, since_version: int | None) -> bytes:
             for part in change_set.status_parts(channel)
         ),
     ]
-    message = changes.encode_parts(parts, change_set.version)
+    event_id = channel.event_id(change_set.version)
+    message = changes.encode_parts(parts, event_id)
     if since_version is None or change_set.is_truncated:
-        message += changes.encode_event(STALE_EVENT, "", change_set.version)
+        message += changes.encode_event(STALE_EVENT, "", event_id)
     return message
 
 
@@ -266,7 +268,8 @@ def build_messages(
                 raise
             # One failing channel must not block the others; its pages reload instead.
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
-            messages[channel] = changes.encode_event(STALE_EVENT, "", change_set.version)
+            event_id = channel.event_id(change_set.version)
+            messages[channel] = changes.encode_event(STALE_EVENT, "", event_id)
     return messages, parts
 
 
@@ -279,12 +282,12 @@ def _build_message(
         for part in status_parts
         if (last := last_parts.get(part.id)) is None or last.html != part.html
     ]
-    message = b""
+    message, event_id = b"", channel.event_id(change_set.version)
     if parts := [*change_set.changed_parts(channel), *changed_status_parts]:
-        message = changes.encode_parts(parts, change_set.version)
+        message = changes.encode_parts(parts, event_id)
     # In the first round of a process there are no earlier changes to compare with.
     if change_set.is_truncated or change_set.since_version is None:
-        message += changes.encode_event(STALE_EVENT, "", change_set.version)
+        message += changes.encode_event(STALE_EVENT, "", event_id)
     return message, {part.id: part for part in status_parts}
 
 

@@ -28,6 +28,7 @@ from dashboard.web.components.runs import run_row, run_section
 from dashboard.web.components.runs.run_row import RowKey
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http.responses.htmx import is_htmx, render_page
+from dashboard.web.live import event_ids
 from dashboard.web.live.dependencies import Querysets
 from dashboard.web.live.page_cache import (
     GAPS,
@@ -305,7 +306,9 @@ def build_live_region(request: HttpRequest, page: Page, draft: PageDraft | None)
         {
             "page": page.name,
             "key": str(page.key),
-            "since": VERSION if draft is not None else str(snapshot.version),
+            "since": event_ids.encode(
+                VERSION if draft is not None else snapshot.version, page.permissions
+            ),
         }
         | ({"query": page.query} if page.query else {})
     )

@@ -7,6 +7,7 @@ from dashboard.accounts import permissions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.web.http import keys
 from dashboard.web.http.authentication.sign_in import signed_in_user
+from dashboard.web.live import event_ids
 from dashboard.web.live.changes import Channel
 from dashboard.web.live.feed import current_broadcaster
 from dashboard.web.live.page import PAGES
@@ -16,12 +17,13 @@ MAX_QUERY_LENGTH = 8_000  # characters; longer than any filter
 
 @require_GET
 def live_stream(request: HttpRequest) -> HttpResponseBase:
-    """Stream the changes of the page given by `page` and `key`, after version `since`."""
+    """Stream the changes of the page given by `page` and `key`, after the event `since`."""
     channel = _channel(request)
     broadcaster = current_broadcaster()
     if broadcaster is None:  # pages then poll their live region
         return HttpResponse("No stream here.", status=503, content_type="text/plain")
-    since = keys.parse_pk(request.headers.get("Last-Event-ID") or request.GET.get("since", ""))
+    event_id = request.headers.get("Last-Event-ID") or request.GET.get("since", "")
+    since = event_ids.decode(event_id, channel.permissions)
     session = SignedInSession(request.session.session_key or "", signed_in_user(request).password)
     if broadcaster.hub.is_full(session):
         return HttpResponse("Too many open streams.", status=429, content_type="text/plain")

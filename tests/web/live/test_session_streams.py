@@ -11,6 +11,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.accounts import permissions, sessions
 from dashboard.accounts.sessions import SignedInSession
@@ -19,7 +20,7 @@ from dashboard.models.accounts.grants import Action
 from dashboard.web.live import feed
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT, Live, token
-from tests.support.stream import Message, fast_polling, next_part, open_stream
+from tests.support.stream import Message, fast_polling, messages, next_part, open_stream
 
 # No poll during a test: what ends a stream is a notification.
 no_polling = pytest.mark.parametrize("poll_interval", [WAIT_TIMEOUT * 5.0], ids=["no polling"])
@@ -129,6 +130,50 @@ def test_stream_with_changed_permissions_tells_the_page_to_reload_and_ends(
         change(viewer)
         assert last_messages(stream) == [feed.STALE_EVENT]
     assert "Nightly" not in browser.get("/").text  # the session still holds
+
+
+def stream_address(browser: httpx.Client) -> str:
+    """Open Now; return the address of its stream."""
+    stream = LexborHTMLParser(browser.get("/").text).css_first("#stream")
+    assert stream is not None
+    return stream.attributes["hx-sse:connect"] or ""
+
+
+def opened_stream(
+    live: Live, browser: httpx.Client, address: str, event_id: str = ""
+) -> tuple[str, list[str]]:
+    """Open a stream as a browser does that got `event_id` last, and close it.
+
+    Return the id of its first message, and its events but changes of parts.
+    """
+    headers = {"Last-Event-ID": event_id} if event_id else {}
+    with browser.stream("GET", address, headers=headers) as answer:
+        stream = messages(answer)
+        first_message = next(stream)
+        assert "data-age" in first_message.parts
+
+        async def close() -> None:
+            live.feed.hub.close_streams(lambda _channel, _session: True)
+
+        live.run(close)
+        return first_message.id, last_messages(stream)
+
+
+def test_page_of_other_permissions_is_told_to_reload_when_it_opens_a_stream(
+    run: Run, live: Live, browser: httpx.Client, viewer: User
+) -> None:
+    address = stream_address(browser)
+    event_id, events = opened_stream(live, browser, address)
+    assert events == []
+    assert opened_stream(live, browser, address, event_id) == (event_id, [])
+    factories.grant("abort", "shop", viewer)  # while it has no stream
+    new_id, events = opened_stream(live, browser, address, event_id)
+    assert events == [feed.STALE_EVENT]
+    assert opened_stream(live, browser, address)[1] == [feed.STALE_EVENT]  # it got no message
+    # Told once: then it has reloaded.
+    assert opened_stream(live, browser, address, new_id) == (new_id, [])
+    viewer.groups.clear()
+    assert opened_stream(live, browser, address, new_id)[1] == [feed.STALE_EVENT]
 
 
 @no_polling

@@ -47,7 +47,7 @@ def test_page_stream_starts_at_version_of_page(
 ) -> None:
     stream = LexborHTMLParser(viewer_http_client.get(page).text).css_first("#stream")
     assert stream is not None
-    assert (stream.attributes["hx-sse:connect"] or "").endswith(f"since={run.version}")
+    assert f"since={run.version}-" in (stream.attributes["hx-sse:connect"] or "")
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_reconnected_stream_replays_missed_changes(
     with viewer_http_client.stream("GET", address) as answer:
         first_message = next(messages(answer))
     assert "Failed" in first_message.parts["run-r-1"].text()
-    assert first_message.id == str(ChangeCounter.latest())
+    assert first_message.id.startswith(f"{ChangeCounter.latest()}-")
     # The browser sends the last event id it received as a header.
     with viewer_http_client.stream(
         "GET", address, headers={"Last-Event-ID": first_message.id}
@@ -514,10 +514,8 @@ def test_stream_with_failed_opening_tells_page_to_reload(
             )
             stream = messages(answer)
             first_message = next(stream)
-        assert (first_message.event, first_message.id) == (
-            feed.STALE_EVENT,
-            "7",
-        )  # nothing was sent: reconnect
+        assert first_message.event == feed.STALE_EVENT
+        assert first_message.id.startswith("7-")  # nothing was sent: reconnect
         factories.change(run, status="retrying")
         next_part(stream, "run-r-1", "Retrying")
 
