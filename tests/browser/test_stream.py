@@ -414,7 +414,7 @@ def test_broken_stream_reconnects_and_replays_changes(
     page = open_live_page("viewer")
     install_clock(page)
     urls = record_requests(page)
-    page.clock.pause_at(page.evaluate("() => Date.now() + 1_000"))  # before the page polls
+    page.clock.pause_at(page.evaluate("() => Date.now() / 1_000 + 1"))  # before the page polls
     break_streams(live)
     page.wait_for_function("() => !isConnected")
     factories.change(run, status="retrying")
@@ -589,7 +589,7 @@ def test_quick_reconnect_sends_no_page_requests(
     page = open_live_page("viewer")
     install_clock(page)
     # No message came for longer than a page waits without a stream.
-    page.clock.pause_at(page.evaluate("() => Date.now() + 20_000"))
+    page.clock.pause_at(page.evaluate("() => Date.now() / 1_000 + 20"))
     routes, urls = hold_streams(page), record_requests(page)
     break_streams(live)
     page.wait_for_function("() => !isConnected")
