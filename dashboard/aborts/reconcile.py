@@ -131,7 +131,7 @@ def _pending_work_query() -> PreparedQuery:
     in_flight = Run.objects.in_flight()
     runs = in_flight.filter(is_aborting | Q(abort_severity__gt=Severity.OK))
     # As a subquery: for a join, SQLite would read all aborts.
-    lost = Exists(Abort.objects.filter(run=OuterRef("pk"), state=AbortState.UNKNOWN))
+    lost = Exists(Abort.objects.probably_lost().filter(run=OuterRef("pk")))
     runs_after_lost_aborts = in_flight.filter(
         ~Q(status="aborting"), lost, abort_severity__lt=Severity.CRITICAL
     )
@@ -177,19 +177,22 @@ def claim_unanswered(now: datetime) -> list[Abort]:
 
 
 def update_severities(now: datetime) -> None:
-    """Raise the severity of runs with an overdue or lost abort, and reset it for other runs."""
+    """Raise the severity of runs with an overdue or lost abort, and lower it for other runs."""
     # Read first: another worker may lose an abort, and raise its run, while the aborts are read.
     raised_runs = Run.objects.in_flight().filter(abort_severity__gt=Severity.OK)
     raised = dict(raised_runs.values_list("pk", "abort_severity"))
     severities = {pk: severity.classify(at, now) for pk, at in _overdue_since(now).items()}
     severities |= dict.fromkeys(_runs_with_lost_aborts(now), Severity.CRITICAL)
     _raise_severities(severities)
-    # A run that was aborting and now continues without an abort is no longer overdue in it.
-    for run_pk in sorted(raised.keys() - severities.keys()):
+    # A run that was aborting may continue without an abort, and a lost abort take effect late.
+    for run_pk, old_severity in sorted(raised.items()):
+        new_severity = severities.get(run_pk, Severity.OK)
+        if new_severity >= old_severity:
+            continue
         with transaction.atomic():
             ChangeCounter.reserve(0)
-            if raised_runs.filter(pk=run_pk, abort_severity=raised[run_pk]).exists():
-                mark_changed([run_pk], abort_severity=Severity.OK)
+            if raised_runs.filter(pk=run_pk, abort_severity=old_severity).exists():
+                mark_changed([run_pk], abort_severity=new_severity)
 
 
 def _overdue_since(now: datetime) -> dict[int, datetime]:
@@ -228,11 +231,12 @@ def _raise_severities(severities: Mapping[int, Severity]) -> None:
 def _runs_with_lost_aborts(now: datetime) -> set[int]:
     """Return the keys of runs that go on after an abort that is not resent any more."""
     running = Run.objects.in_flight().exclude(status="aborting")
-    unconfirmed_aborts = Abort.objects.filter(state=AbortState.UNKNOWN, run__in=running)
-    later_aborts = Abort.objects.filter(run=OuterRef("run"), pk__gt=OuterRef("pk"))
-    abandoned_aborts = unconfirmed_aborts.exclude(settled_at=None).exclude(Exists(later_aborts))
-    return set(abandoned_aborts.values_list("run_id", flat=True)) | {
+    unconfirmed_aborts = Abort.objects.open().filter(state=AbortState.UNKNOWN, run__in=running)
+    exhausted = {
         abort.run_id  # not settled yet: the run has not been read since
-        for abort in unconfirmed_aborts.filter(settled_at=None)
+        for abort in unconfirmed_aborts
         if resend_policy.is_exhausted(0, abort.first_sent_at, now)
     }
+    # Last: another worker may give one of those up meanwhile.
+    lost_aborts = Abort.objects.probably_lost().filter(run__in=running)
+    return exhausted | set(lost_aborts.values_list("run_id", flat=True))

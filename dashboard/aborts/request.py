@@ -19,7 +19,7 @@ from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import durable
 from dashboard.db import threads as db_threads
-from dashboard.db.prepared import Parameter, PreparedUpdate, parameters
+from dashboard.db.prepared import Parameter, PreparedQuery, PreparedUpdate, parameters
 from dashboard.models import (
     Abort,
     AbortEvent,
@@ -29,9 +29,16 @@ from dashboard.models import (
     Run,
     Stage,
 )
-from dashboard.models.aborts import AbortState, EventType, insert_of_aborts, insert_of_events
+from dashboard.models.aborts import (
+    NO_EFFECT_STATES,
+    AbortState,
+    EventType,
+    insert_of_aborts,
+    insert_of_events,
+)
 from dashboard.models.bulk_aborts import Via
 from dashboard.models.runs import mark_changed
+from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock
 
 log = structlog.get_logger(__name__)
@@ -171,8 +178,8 @@ def _create_abort(
         retried = _settle_retried(run, abort_request, retry_of_pk, now)
         start = abort_clock.start(run, None)
         earlier_starts = [start.at] if start else []
-        if retried is not None:
-            earlier_starts.append(retried.already_aborting_since or retried.requested_at)
+        if retried is not None or run.abort_severity >= Severity.CRITICAL:
+            earlier_starts += _starts_of_retried(run)
         started_at = min([now, *earlier_starts])  # the clock of a run's abort never restarts
         # Its status as it is now that no other can change it: it was read before.
         [(run.status, run.in_flight)] = _run_update().fetch(
@@ -203,6 +210,26 @@ def _create_abort(
         insert_of_events().execute(*events)
     log.info("abort.requested", run=run.run_id, by=abort.username, reason=abort.reason)
     return AbortResult(abort, is_new=True, request_seq=request_seq)
+
+
+def _starts_of_retried(run: Run) -> list[datetime]:
+    """Return when the abort of `run` that is retried started, if one is; it has settled as such.
+
+    Retries that certainly had no effect are ignored: the abort before them is retried once more,
+    and its run is critical.
+    """
+    return [
+        already_aborting_since or requested_at
+        for state, already_aborting_since, requested_at in _latest_abort_query().fetch(run=run.pk)
+        if state == AbortState.RETRIED
+    ]
+
+
+@cache
+def _latest_abort_query() -> PreparedQuery:
+    aborts = Abort.objects.filter(run=Parameter("run", BigIntegerField()))
+    latest = aborts.exclude(state__in=NO_EFFECT_STATES).order_by("-pk")[:1]
+    return PreparedQuery(latest.values_list("state", "already_aborting_since", "requested_at"))
 
 
 @cache

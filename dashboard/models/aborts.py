@@ -35,8 +35,11 @@ class AbortState(models.TextChoices):
     # May not have arrived: it is resent or, once settled, treated as not arrived.
     UNKNOWN = "unknown"
     TOO_LATE = "too_late"  # the run had concluded before the abort arrived
-    RETRIED = "retried"  # had no effect, and a user requested it again
+    RETRIED = "retried"  # the run went on, and a user requested it again
 
+
+# In these, an abort certainly had no effect: those before it count as if it had not been requested.
+NO_EFFECT_STATES = (AbortState.NOT_SENT, AbortState.REFUSED)
 
 TRANSITIONS: dict[AbortState, frozenset[AbortState]] = {
     AbortState.REQUESTED: frozenset(
@@ -97,8 +100,19 @@ class AbortQuerySet(models.QuerySet["Abort"]):
 
     def accepted_or_aborted(self) -> "AbortQuerySet":
         """Aborts that Northflank accepted, and unconfirmed ones whose run was aborted."""
-        was_aborted = Q(state=AbortState.UNKNOWN, run__status="aborted")
+        unconfirmed = [AbortState.UNKNOWN, AbortState.RETRIED]
+        was_aborted = Q(state__in=unconfirmed, run__status="aborted")
         return self.filter(_was_accepted() | was_aborted)
+
+    def probably_lost(self) -> "AbortQuerySet":
+        """Aborts that were given up or retried, and followed by none that may have had an effect.
+
+        The run of a retried one is critical like that of a lost one: only then it can be retried.
+        """
+        later = Abort.objects.filter(run=OuterRef("run"), pk__gt=OuterRef("pk"))
+        has_later = Exists(later.exclude(state__in=NO_EFFECT_STATES))
+        settled = self.filter(state__in=[AbortState.UNKNOWN, AbortState.RETRIED])
+        return settled.exclude(settled_at=None).exclude(has_later)
 
     def latest_by_run(self, run_pks: Iterable[int]) -> "dict[int, Abort]":
         """Return the latest abort of each of these runs that has one, by the run's key."""

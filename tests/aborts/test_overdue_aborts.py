@@ -2,15 +2,19 @@
 
 from datetime import datetime, timedelta
 
+import pytest
 import time_machine
 from django.contrib.auth.models import User
 
+from dashboard import aborts
+from dashboard.aborts import AbortRequest, reconcile, resend_policy
 from dashboard.db import threads as db_threads
-from dashboard.models import Run
+from dashboard.models import Abort, Run
 from tests.support import factories
-from tests.support.abort_answers import FakeNorthflank, Logs, log_line
+from tests.support.abort_answers import FakeNorthflank, Logs, error_response, log_line
 
 WARN_AFTER, CRITICAL_AFTER = timedelta(seconds=180), timedelta(seconds=600)
+RESENDS_END = resend_policy.RESEND_WINDOW + timedelta(seconds=1)  # after the first send
 
 
 def reconcile_at(at: datetime) -> Logs:
@@ -109,3 +113,70 @@ def test_abort_severity_depends_on_each_runs_abort_start(run: Run, manager: User
         "anothers, and told before",
         "aborting after a refusal",
     }
+
+
+def test_severity_falls_when_an_unconfirmed_abort_takes_effect(run: Run, manager: User) -> None:
+    since = db_threads.now()
+    factories.abort(
+        run, manager, "unknown", requested_at=since, sent_at=since, answered_at=None, send_count=1
+    )
+    at = since + RESENDS_END
+    Run.objects.update(synced_at=since)
+    with time_machine.travel(at, tick=False):
+        FakeNorthflank(reading=error_response(503)).reconcile()
+    assert severities() == {"r1": 2}  # not resent any more
+    Run.objects.update(status="aborting", status_since=at, aborting_since=since)
+    before = Run.objects.get().version
+    logs = reconcile_at(since + WARN_AFTER)
+    assert severities() == {"r1": 1}
+    assert Run.objects.get().version == before + 1 + 1  # the abort is accepted, and no longer lost
+    assert "abort.overdue" not in [line["event"] for line in logs]
+
+
+@pytest.mark.parametrize("failure", [429, 409], ids=["not sent", "refused"])
+@pytest.mark.parametrize("elapsed", [CRITICAL_AFTER, RESENDS_END], ids=["accepted", "unconfirmed"])
+def test_run_stays_critical_after_a_retry_that_failed(
+    run: Run, manager: User, elapsed: timedelta, failure: int
+) -> None:
+    since = db_threads.now()
+    state = "accepted" if elapsed == CRITICAL_AFTER else "unknown"
+    first = factories.abort(run, manager, state, requested_at=since, sent_at=since, send_count=1)
+    Run.objects.update(synced_at=since)
+    at = since + elapsed
+    with time_machine.travel(at, tick=False):
+        FakeNorthflank(reading=error_response(503)).reconcile()
+        assert severities() == {"r1": 2}
+        retry = aborts.request_abort(run, AbortRequest(manager), retry_of_pk=first.pk).abort
+        FakeNorthflank(abort=error_response(failure)).send(retry)
+        assert Abort.objects.get(pk=retry.pk).settled_at == at
+        reconcile_at(at)
+        assert severities() == {"r1": 2}
+        critical_run = Run.objects.with_stage().get()
+        another = aborts.request_abort(critical_run, AbortRequest(manager)).abort
+        assert another.already_aborting_since == since
+        FakeNorthflank().send(another)
+    reconcile_at(at)
+    assert severities() == {"r1": 2 if state == "accepted" else 0}  # by the clock since the first
+
+
+@pytest.mark.parametrize("failure", [429, 409], ids=["not sent", "refused"])
+def test_run_stays_critical_after_a_lost_abort_and_one_that_failed(
+    run: Run, manager: User, failure: int
+) -> None:
+    factories.abort(run, manager, "unknown", settled_at=db_threads.now())
+    reconcile_at(db_threads.now())
+    another = aborts.request_abort(run, AbortRequest(manager)).abort
+    assert severities() == {"r1": 0}
+    FakeNorthflank(abort=error_response(failure)).send(another)
+    assert reconcile.is_work_pending()
+    reconcile_at(db_threads.now())
+    assert severities() == {"r1": 2}
+
+
+def test_run_that_goes_on_after_an_accepted_retry_is_not_critical(run: Run, manager: User) -> None:
+    now = db_threads.now()
+    factories.abort(run, manager, "retried", settled_at=now)
+    factories.abort(run, manager, "concluded", settled_at=now, outcome="aborted")
+    assert not reconcile.is_work_pending()
+    reconcile.update_severities(now)
+    assert severities() == {"r1": 0}

@@ -361,6 +361,32 @@ def test_retry_of_settled_abort_is_a_new_abort(run: Run, manager: User) -> None:
     assert second.retry_of is None
 
 
+@time_machine.travel(T0, tick=False)
+@pytest.mark.parametrize(
+    ("later_states", "is_inherited"),
+    [
+        (["not_sent"], True),
+        (["not_sent", "refused"], True),
+        (["concluded", "not_sent"], False),
+        (["unknown"], False),
+    ],
+)
+def test_abort_after_a_retry_that_failed_keeps_the_start_of_the_retried_one(
+    run: Run, manager: User, later_states: list[str], is_inherited: bool
+) -> None:
+    since = T0 - CRITICAL_AFTER
+    factories.change(run, abort_severity=2)
+    run.refresh_from_db()
+    times = {"requested_at": since, "settled_at": T0}
+    factories.abort(factories.run(run.stage, "other"), manager, "retried", **times)
+    factories.abort(run, manager, "retried", **times)
+    for state in later_states:
+        factories.abort(run, manager, state, **times)
+    factories.abort(factories.run(run.stage, "another"), manager, "retried", **times)
+    abort = aborts.request_abort(run, abort_request(manager)).abort
+    assert abort.already_aborting_since == (since if is_inherited else None)
+
+
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL waits for the disk anyway")
 def test_abort_is_on_the_disk_before_it_is_sent(transactional_db: None, manager: User) -> None:
     run = factories.run(factories.stage(), "r1")
