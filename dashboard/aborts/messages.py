@@ -46,12 +46,20 @@ _text = MessageTable(
         "external_or_earlier": gettext_lazy(
             "Aborting since %(time)s or earlier; requested outside this dashboard."
         ),
+        "external_or_previous": gettext_lazy(
+            "Aborting since %(time)s; by a previous abort, or requested outside this dashboard."
+        ),
+        "external_or_previous_or_earlier": gettext_lazy(
+            "Aborting since %(time)s or earlier; by a previous abort, or requested outside this "
+            "dashboard."
+        ),
         "overdue": gettext_lazy("Taking longer than %(time)s."),
         "far_overdue": gettext_lazy("Not ended after %(time)s."),
         "rate_limited": gettext_lazy("Not sent: rate limited by Northflank until %(time)s."),
         "not_sent": gettext_lazy("Not sent: %(why)s"),
         "refused": gettext_lazy("Northflank refused: %(answer)s"),
         "retried": gettext_lazy("No effect after %(time)s; the abort was retried."),
+        "retried_unconfirmed": gettext_lazy("May not have arrived; retried after %(time)s."),
         "too_late": gettext_lazy(
             "Too late: the run had finished (%(status)s) before the abort arrived."
         ),
@@ -63,8 +71,10 @@ _text = MessageTable(
         "doubtful": gettext_lazy("The abort may not have arrived. %(answer)s"),
         "no_resend": gettext_lazy("It is not resent automatically. You can retry it."),
         "resend": gettext_lazy(
-            "It is resent if the run continues (sent %(n)d of at most %(most)d times)."
+            "It is resent if the run continues, for up to %(time)s after the first send "
+            "(sent %(n)d of at most %(most)d times)."
         ),
+        "resend_refused": gettext_lazy("Not resent again; checking the run’s status."),
         "sends_used": gettext_lazy("Sent %(n)d times; checking the run’s status."),
         "lost_but_stopped": gettext_lazy(
             "The abort was unconfirmed and considered lost, but the run is now %(status)s."
@@ -132,20 +142,19 @@ def describe(abort: Abort, run: Run) -> AbortMessage:
             time = ClockTime(abort.retry_at, abort.requested_at)
             return AbortMessage(_text("rate_limited", time=time), "bad")
         case AbortState.REFUSED:
-            answer = end_with_period(abort.answer)
-            has_prefix = answer.startswith("Northflank refused")
-            return AbortMessage(answer if has_prefix else _text("refused", answer=answer), "bad")
+            return AbortMessage(_refusal(abort), "bad")
         case AbortState.TOO_LATE:
             return _too_late_message(abort, run)
         case AbortState.UNKNOWN:
             return _unknown_message(abort, run)
         case AbortState.RETRIED:
             duration = durations.format_duration(_duration(abort, run))
-            return AbortMessage(_text("retried", time=duration), "neutral")
+            key = "retried_unconfirmed" if _is_arrival_unknown(abort) else "retried"
+            return AbortMessage(_text(key, time=duration), "neutral")
 
 
 def is_external(abort: Abort | None, run: Run) -> bool:
-    """Return whether `run` is being aborted from outside; `abort` is the latest one made here."""
+    """Return whether `run` is being aborted, but not by `abort`, the latest one made here."""
     if not run.in_flight or run.removed_at is not None or run.status != "aborting":
         return False
     if abort is None:
@@ -155,10 +164,15 @@ def is_external(abort: Abort | None, run: Run) -> bool:
     return abort.settled_at is not None and abort.state not in final_states
 
 
-def describe_external(run: Run) -> AbortMessage:
-    """Return the message for a run that is being aborted without an abort made here."""
+def describe_external(run: Run, abort: Abort | None = None) -> AbortMessage:
+    """Return the message for a run that is being aborted, but not by the latest abort made here.
+
+    If that retried one in vain, the one before may have aborted the run.
+    """
     start = abort_clock.northflank_start(run)
-    key = "external_or_earlier" if start.is_approximate else "external"
+    is_in_doubt = abort is not None and abort.already_aborting_since is not None
+    key = "external_or_previous" if is_in_doubt else "external"
+    key += "_or_earlier" if start.is_approximate else ""
     text = _text(key, time=ClockTime(start.at, run.created_at))
     return AbortMessage(join_texts(text, _overdue_text(run)), _tone(run))
 
@@ -172,15 +186,16 @@ def _requested_text(abort: Abort) -> Message:
 
 
 def _accepted_message(abort: Abort, run: Run) -> AbortMessage:
+    is_refused = abort.answer_status not in {200, None}  # as the run was aborting
     if run.status == "aborting":
         start = abort_clock.northflank_start(run)
         started_earlier = start.at < abort.requested_at  # somebody else aborted it first
         at = start.at if started_earlier else run.status_since
         key = "aborting_or_earlier" if started_earlier and start.is_approximate else "aborting"
-        if abort.answer_status not in {200, None}:
+        if is_refused and abort.send_count <= 1:  # else an earlier send may have aborted it
             key = "already_aborting"
         text = _text(key, time=ClockTime(at, abort.requested_at))
-    elif abort.answered_at is not None:
+    elif abort.answered_at is not None and not is_refused:
         time = ClockTime(abort.answered_at, abort.requested_at)
         text = _text("accepted_at", time=time, status=status_label(run.status))
     else:
@@ -199,13 +214,17 @@ def _too_late_message(abort: Abort, run: Run) -> AbortMessage:
 
 def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
     if abort.settled_at is None:
-        # A retry is critical from its start: that does not mean its own sends are exhausted.
-        if run.abort_severity >= Severity.CRITICAL and abort.already_aborting_since is None:
+        is_refused = abort.answer_status is not None
+        if _is_resend_window_over(abort, run):
             key = "no_resend"
+        elif is_refused:
+            key = "resend_refused"
         else:
             key = "resend" if abort.send_count < resend_policy.MAX_SENDS else "sends_used"
-        doubt = _text("doubtful", answer=end_with_period(abort.answer))
-        next_step = _text(key, n=abort.send_count, most=resend_policy.MAX_SENDS)
+        answer = _refusal(abort) if is_refused else end_with_period(abort.answer)
+        doubt = _text("doubtful", answer=answer)
+        window = durations.format_compact(resend_policy.RESEND_WINDOW)
+        next_step = _text(key, n=abort.send_count, most=resend_policy.MAX_SENDS, time=window)
         return AbortMessage(join_texts(doubt, next_step), _tone(run))
     if run.status in {"aborting", "aborted"}:
         text = _text("lost_but_stopped", status=status_label(run.status))
@@ -213,6 +232,29 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
     text = _text("lost_repeatedly" if abort.send_count > 1 else "lost", n=abort.send_count)
     retry_hint = _text("can_retry") if run.in_flight else ""
     return AbortMessage(join_texts(text, retry_hint), "bad")
+
+
+def _refusal(abort: Abort) -> RichText:
+    answer = end_with_period(abort.answer)
+    return answer if answer.startswith("Northflank refused") else _text("refused", answer=answer)
+
+
+def _is_arrival_unknown(abort: Abort) -> bool:
+    """Return whether Northflank has not answered an abort, or refused a resend of it."""
+    is_refused_resend = abort.send_count > 1 and abort.answer_status != 200
+    return abort.answered_at is None or is_refused_resend
+
+
+def _is_resend_window_over(abort: Abort, run: Run) -> bool:
+    """Return whether a run is critical, and its abort not resent any more for that reason.
+
+    A retry, and any abort where ABORT_CRITICAL_AFTER is short, is critical earlier by its age.
+    """
+    start = abort_clock.start(run, abort)
+    if start is None or run.abort_severity < Severity.CRITICAL:
+        return False
+    latest_end = (abort.sent_at or abort.requested_at) + resend_policy.RESEND_WINDOW
+    return start.at + severity.threshold(Severity.CRITICAL) > latest_end
 
 
 def _concluded_message(abort: Abort, run: Run) -> AbortMessage:

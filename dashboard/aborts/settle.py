@@ -51,6 +51,8 @@ def _cancel_reason(abort: Abort) -> str:
 
 def no_resend_reason(abort: Abort, now: datetime) -> str:
     """Return why an abort that may not have arrived is not resent; empty if it is."""
+    if abort.answer_status is not None:  # to an earlier resend
+        return abort.answer
     if abort.send_count >= resend_policy.MAX_SENDS:
         return _("Already sent %(n)d times.") % {"n": abort.send_count}
     if resend_policy.is_exhausted(abort.send_count, abort.first_sent_at, now):
@@ -81,15 +83,21 @@ def record_not_sent(abort: Abort, error: NorthflankError) -> None:
 def record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> None:
     """Record a refusal, unless `run`, read after it, has ended or is aborting.
 
-    `run` is None if Northflank no longer has it.
+    `run` is None if Northflank no longer has it. After the refusal of a resend the abort stays
+    open, since an earlier send may have arrived: later reads of the run decide.
     """
     now = db_threads.now()
     is_over = run is None or run.concluded
-    if is_over and abort.send_count == 1:
+    is_resend = abort.send_count > 1
+    if is_over and not is_resend:
         settle_too_late(abort, run, error)
     elif is_over:  # an earlier send may have aborted it
         _settle_concluded(abort, run, error, now)
-    elif run is not None and run.status == "aborting" and not isinstance(error, AccessDenied):
+    elif (
+        run is not None
+        and run.status == "aborting"
+        and (is_resend or not isinstance(error, AccessDenied))
+    ):
         abort.transition(
             AbortState.ACCEPTED,
             EventType.ABORTING,
@@ -100,8 +108,12 @@ def record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> Non
             answer_status=error.http_status,
             error_id=error.error_id or "",
         )
-    else:
+    elif not is_resend:
         _settle(abort, AbortState.REFUSED, EventType.REFUSED, error, now)
+    elif not has_answer(abort) and _record_answer(
+        abort, AbortState.UNKNOWN, EventType.UNKNOWN, error, now
+    ):
+        _log_unknown(abort)
 
 
 def _settle_concluded(abort: Abort, run: Run | None, error: NorthflankError, now: datetime) -> None:
@@ -141,10 +153,27 @@ def _settle(
     detail: str | None = None,
     **fields: Any,
 ) -> None:
+    if _record_answer(
+        abort, state, event_type, error, now, detail=detail, settled_at=now, **fields
+    ):
+        _log_settled(abort)
+
+
+def _record_answer(
+    abort: Abort,
+    state: AbortState,
+    event_type: EventType,
+    error: NorthflankError | None,
+    now: datetime,
+    *,
+    detail: str | None = None,
+    **fields: Any,
+) -> bool:
+    """Move an abort to `state` with its answer; return False if it had settled or was resent."""
     answer = str(error) if error is not None else ""
     with transaction.atomic():
         mark_changed([abort.run_id])
-        is_settled = abort.transition_with_run(
+        is_recorded = abort.transition_with_run(
             state,
             event_type,
             now,
@@ -154,14 +183,11 @@ def _settle(
             answer=answer,
             answer_status=error.http_status if error is not None else None,
             error_id=(error.error_id or "") if error is not None else "",
-            settled_at=now,
             **fields,
         )
-        if not is_settled and not has_answer(abort):
+        if not is_recorded and not has_answer(abort):
             abort.add_event(EventType.ANSWERED_LATE, now, detail=answer)
-    if is_settled:
-        run_id = abort.run.run_id
-        log.warning("abort.settled", state=str(state), run=run_id, by=abort.username, answer=answer)
+    return is_recorded
 
 
 def has_answer(abort: Abort) -> bool:
@@ -209,7 +235,11 @@ def mark_unknown(abort: Abort, reason: str, error_id: str = "") -> None:
             claimed_at=now,
         )
     if is_recorded:
-        log.warning("abort.unknown", run=abort.run.run_id, by=abort.username, why=reason)
+        _log_unknown(abort)
+
+
+def _log_unknown(abort: Abort) -> None:
+    log.warning("abort.unknown", run=abort.run.run_id, by=abort.username, why=abort.answer)
 
 
 def settle_resolved_aborts(now: datetime) -> None:
@@ -231,7 +261,33 @@ def settle_resolved_aborts(now: datetime) -> None:
             and clock_jumps.is_steady(resend_policy.NOT_ARRIVED_AFTER)
             and (reason := no_resend_reason(abort, now))
         ):
-            give_up(abort, reason, now)
+            if abort.answer_status is None:
+                give_up(abort, reason, now)
+            else:
+                _settle_refused_resend(abort, now)
+
+
+def _settle_refused_resend(abort: Abort, now: datetime) -> None:
+    is_settled = abort.transition(
+        AbortState.REFUSED,
+        EventType.REFUSED,
+        now,
+        detail=abort.answer,
+        send_number=abort.send_count,
+        settled_at=now,
+    )
+    if is_settled:
+        _log_settled(abort)
+
+
+def _log_settled(abort: Abort) -> None:
+    log.warning(
+        "abort.settled",
+        state=str(abort.state),
+        run=abort.run.run_id,
+        by=abort.username,
+        answer=abort.answer,
+    )
 
 
 def give_up(abort: Abort, reason: str, now: datetime) -> None:

@@ -51,7 +51,8 @@ def test_timed_out_abort_that_was_lost_is_checked_then_reported_as_not_arrived(
     assert (abort.state, abort.settled_at) == ("unknown", None)
     assert message == (
         "The abort may not have arrived. Northflank did not respond within 0.4 seconds. "
-        "It is resent if the run continues (sent 1 of at most 5 times)."
+        "It is resent if the run continues, for up to 2 min after the first send "
+        "(sent 1 of at most 5 times)."
     )
     assert "is resent if" in notice_text(submit_abort(client, run))
     Abort.objects.update(send_count=5)

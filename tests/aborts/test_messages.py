@@ -208,19 +208,31 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             abort("unknown", settled_at=None, send_count=2),
             run(),
             "doubtful resend",
-            {"answer": ANSWER, "n": 2, "most": 5},
+            {"answer": ANSWER, "n": 2, "most": 5, "time": "2 min"},
         ),
         (
             abort("unknown", settled_at=None, send_count=5),
             run(),
             "doubtful sends_used",
-            {"answer": ANSWER, "n": 5, "most": 5},
+            {"answer": ANSWER, "n": 5, "most": 5, "time": "2 min"},
         ),
         (
             abort("unknown", settled_at=None, send_count=3),
             run(level=2),
             "doubtful no_resend",
-            {"answer": ANSWER, "n": 3, "most": 5},
+            {"answer": ANSWER, "n": 3, "most": 5, "time": "2 min"},
+        ),
+        (
+            abort("unknown", settled_at=None, send_count=2, answer_status=409),
+            run(),
+            "refused doubtful resend_refused",
+            {"answer": ANSWER, "n": 2, "most": 5, "time": "2 min"},
+        ),
+        (
+            abort("unknown", settled_at=None, send_count=2, answer_status=409),
+            run(level=2),
+            "refused doubtful no_resend",
+            {"answer": ANSWER, "n": 2, "most": 5, "time": "2 min"},
         ),
         (
             abort("unknown", send_count=5),
@@ -265,9 +277,39 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             {"time": ClockTime(after(2), AT)},
         ),
         (
+            abort("accepted", settled_at=None, answer_status=409, send_count=2),
+            run("aborting"),
+            "aborting",
+            {"time": ClockTime(after(2), AT)},
+        ),
+        (
+            abort("accepted", settled_at=None, answer_status=409, send_count=2),
+            run(),
+            "accepted",
+            {"status": "running"},
+        ),
+        (
+            abort("retried", answer_status=409, send_count=2),
+            run(),
+            "retried_unconfirmed",
+            {"time": "1 min 12 s"},
+        ),
+        (
+            abort("retried", answer_status=200, send_count=2),
+            run(),
+            "retried",
+            {"time": "1 min 12 s"},
+        ),
+        (
             abort("retried"),
             run(),
             "retried",
+            {"time": "1 min 12 s"},
+        ),
+        (
+            abort("retried", answered_at=None),
+            run(),
+            "retried_unconfirmed",
             {"time": "1 min 12 s"},
         ),
     ],
@@ -409,6 +451,45 @@ def test_external_abort_has_its_start_and_what_is_overdue(
     assert message.tone == ours.tone
     # What is said of an overdue abort does not depend on who requested it.
     assert messages.keys(message.text).split()[1:] == messages.keys(ours.text).split()[1:]
+
+
+@pytest.mark.parametrize(
+    ("critical_after", "sent_after", "started_after", "key"),
+    [
+        (600, 0, None, "no_resend"),
+        (600, 290, None, "no_resend"),
+        (60, 0, None, "resend"),
+        (121, 0, None, "no_resend"),
+        (121, 1, None, "resend"),
+        (600, 0, -600, "resend"),
+        (600, 0, -121, "no_resend"),
+    ],
+    ids=["usual", "sent late", "soon", "just after", "just before", "retry", "early retry"],
+)
+def test_critical_abort_is_said_to_be_resent_no_more_only_if_it_is_certain(
+    settings: Any, critical_after: int, sent_after: float, started_after: float | None, key: str
+) -> None:
+    settings.ABORT_CRITICAL_AFTER = critical_after
+    started_at = after(started_after) if started_after is not None else None
+    row = abort(
+        "unknown", settled_at=None, sent_at=after(sent_after), already_aborting_since=started_at
+    )
+    text = abort_messages.describe(row, run(level=2)).text
+    assert messages.keys(text) == f"doubtful {key}"
+
+
+@pytest.mark.parametrize("state", ["not_sent", "refused"])
+@pytest.mark.parametrize(
+    ("aborting_since", "key"),
+    [(after(-60), "external_or_previous"), (None, "external_or_previous_or_earlier")],
+)
+def test_previous_abort_may_have_aborted_a_run_whose_retry_failed(
+    state: str, aborting_since: datetime | None, key: str
+) -> None:
+    subject = run("aborting")
+    subject.aborting_since, subject.created_at = aborting_since, AT - timedelta(hours=2)
+    retry = abort(state, already_aborting_since=after(-600))
+    assert messages.keys(abort_messages.describe_external(subject, retry).text) == key
 
 
 @pytest.mark.parametrize(("send_count", "key"), [(1, "sent"), (2, "resent")])

@@ -30,6 +30,7 @@ from tests.support.live import Live
 from tests.support.live_runs import (
     abort_message,
     abort_path,
+    advance_time,
     append_only_disabled,
     backdate_abort,
     create_run_in_flight,
@@ -214,6 +215,36 @@ def test_unknown_abort_of_unread_run_is_critical_after_two_minutes(
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
 
+def test_unconfirmed_abort_that_was_retried_in_vain_may_have_aborted_its_run(
+    live: Live, manager: User
+) -> None:
+    run = create_run_in_flight(live)
+    live.sandbox.faults = [parse_fault("reset-after*1@/abort"), parse_fault("503@GET")]
+    submit_abort(live.sign_in("manager"), run)
+    first = Abort.objects.get()
+    assert first.state == "unknown"
+    Run.objects.update(synced_at=now() - timedelta(seconds=200))
+    backdate_first_send(125)
+    reconcile(live)
+    live.sandbox.faults = [parse_fault("rate-limited@/abort"), parse_fault("503@GET")]
+    request = AbortRequest(manager)
+    row = Run.objects.with_stage().get()
+    retry = aborts.request_abort(row, request, retry_of_pk=first.pk).abort
+    live.run(lambda: aborts.send_abort(live.connection, retry.pk))
+    live.sandbox.faults = []
+    live.sandbox.rate_limit_window.request_count = 0
+    assert read(live, run).status == "aborting"
+    first, retry = Abort.objects.order_by("pk")
+    assert (first.state, retry.state) == ("retried", "not_sent")
+    assert abort_message(first) == "May not have arrived; retried after 2 min 5 s."
+    page = live.sign_in("manager").get(factories.address(run)).text
+    assert page.count("; by a previous abort, or requested outside this dashboard.") == 2
+    assert page.count("requested outside") == 2  # in the row, and in the incident summary
+    advance_time(live, 10)
+    assert read(live, run).status == "aborted"
+    assert list(Abort.objects.all().accepted_or_aborted()) == [first]
+
+
 # --- Permissions --------------------------------------------------------------------------------
 
 
@@ -353,6 +384,33 @@ def test_refused_resend_for_aborting_or_aborted_run_counts_as_success(
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
 
+@pytest.mark.parametrize(
+    ("is_aborting", "state"), [(False, "refused"), (True, "accepted")], ids=["goes on", "aborting"]
+)
+def test_refused_resend_is_settled_by_the_status_of_its_run(
+    live: Live, manager: User, is_aborting: bool, state: str
+) -> None:
+    run = run_with_unknown_abort(live, manager)
+    live.sandbox.faults = [parse_fault("error-string:409@/abort")]
+    for _ in range(2):  # it is resent once
+        backdate_leases()
+        reconcile(live)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.settled_at, abort.send_count) == ("unknown", None, 2)
+    assert abort_message().startswith("The abort may not have arrived. Northflank refused (409): ")
+    assert abort_message().endswith(" Not resent again; checking the run’s status.")
+    if is_aborting:  # by the first send, which a status shows that lags behind
+        abort_externally(live, "", concluded=False)()
+    backdate_abort(abort, sent_at=25)
+    read(live, run)
+    abort.refresh_from_db()
+    assert abort.state == state
+    row = run_row.build_row(Run.objects.with_stage().get(), run_row.Permission(True), abort)
+    assert row.abort is not None
+    assert row.abort.requested_by == "manager"
+    assert row.abort_severity == 0
+
+
 def test_refused_first_send_for_aborting_run_is_accepted(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
     abort_externally(live, "", concluded=False)()
@@ -368,7 +426,8 @@ def test_unknown_retry_message_shows_resend(live: Live, manager: User) -> None:
     abort = Abort.objects.get()
     abort.already_aborting_since = now() - timedelta(minutes=20)
     assert abort_message(abort).endswith(
-        "It is resent if the run continues (sent 1 of at most 5 times)."
+        "It is resent if the run continues, for up to 2 min after the first send "
+        "(sent 1 of at most 5 times)."
     )
 
 
@@ -382,7 +441,7 @@ def test_abort_request_during_resends_shows_state_and_resends_at_once(
     row = Run.objects.with_stage().get()
     assert run_row.build_row(row, run_row.Permission(True), Abort.objects.get()).is_abortable
     message = notice_text(submit_abort(live.sign_in("manager"), run))
-    assert message.endswith("It is resent if the run continues (sent 1 of at most 5 times).")
+    assert message.endswith(" after the first send (sent 1 of at most 5 times).")
     assert live.sandbox.abort_request_counts[run.run_id] == 1
     reconcile(live)  # without a delay
     assert live.sandbox.abort_request_counts[run.run_id] == 2

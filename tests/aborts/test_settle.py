@@ -14,7 +14,7 @@ from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, ChangeCounter, Run
 from dashboard.models.aborts import AbortState, EventType
-from dashboard.northflank import RequestRejected
+from dashboard.northflank import AccessDenied, RequestRejected
 from tests.support import factories
 from tests.support.abort_answers import (
     FakeNorthflank,
@@ -54,6 +54,79 @@ def test_refused_abort_of_aborting_run_is_accepted_with_the_answer(sent_twice: A
         "answer_status": 409, "error_id": "err-42",
     }  # fmt: skip
     assert timeline(sent_twice) == [("aborting", "")]
+
+
+@pytest.mark.parametrize(("send_count", "state"), [(1, "refused"), (2, "accepted")])
+def test_denied_abort_of_aborting_run_is_accepted_only_if_an_earlier_send_may_have_arrived(
+    sent_twice: Abort, send_count: int, state: str
+) -> None:
+    Abort.objects.update(send_count=send_count)
+    sent_twice.send_count = send_count
+    error = AccessDenied("Not permitted.", http_status=403)
+    settle.record_refused(sent_twice, Run(status="aborting"), error)
+    assert Abort.objects.get().state == state
+
+
+@pytest.fixture
+def refused_resend(sent_twice: Abort) -> Abort:
+    """An abort that may not have arrived, and whose resend Northflank refused."""
+    error = RequestRejected("No.", http_status=409, error_id="err-42")
+    settle.record_refused(sent_twice, Run(status="running"), error)
+    return Abort.objects.select_related("run").get()
+
+
+def test_refused_resend_leaves_the_abort_open_and_is_the_last(refused_resend: Abort) -> None:
+    fields = stored_fields(refused_resend)
+    assert fields.pop("sent_at") == "then"
+    assert fields == {
+        "state": "unknown", "answered_at": "then", "answer": "No.", "answer_status": 409,
+        "error_id": "err-42",
+    }  # fmt: skip
+    assert timeline(refused_resend) == [("unknown", "No.")]
+    assert resend.claim_due_resends(db_threads.now() + timedelta(seconds=30)) == []
+    assert settle.no_resend_reason(refused_resend, db_threads.now()) == "No."
+
+
+def test_refusal_of_a_resend_stored_twice_is_one_event(sent_twice: Abort) -> None:
+    Abort.objects.update(sent_at=F("requested_at"))
+    with capture_logs() as logs:
+        for _ in range(2):  # as the reply to the commit was lost
+            again = Abort.objects.select_related("run").get()
+            error = RequestRejected("No.", http_status=409)
+            settle.record_refused(again, Run(status="running"), error)
+    assert timeline(sent_twice) == [("unknown", "No.")]
+    assert logs == [log_line("unknown", "warning", by="manager", why="No.")]
+
+
+@pytest.mark.parametrize(("seconds", "state"), [(20, "unknown"), (20.001, "refused")])
+def test_abort_with_a_refused_resend_is_refused_once_its_run_goes_on(
+    refused_resend: Abort, seconds: float, state: str
+) -> None:
+    assert refused_resend.sent_at is not None
+    Run.objects.update(synced_at=refused_resend.sent_at + timedelta(seconds=seconds))
+    before = ChangeCounter.latest()
+    with capture_logs() as logs:
+        settle.settle_resolved_aborts(db_threads.now())
+    stored, is_settled = Abort.objects.get(), state == "refused"
+    assert (stored.state, stored.settled_at is not None) == (state, is_settled)
+    assert (stored.answer, stored.answer_status) == ("No.", 409)
+    assert timeline(stored)[1:] == ([("refused", "No.")] if is_settled else [])
+    assert Run.objects.get().abort_severity == 0
+    assert ChangeCounter.latest() == before + is_settled
+    expected = {"state": "refused", "by": "manager", "answer": "No."}
+    assert logs == ([log_line("settled", "warning", **expected)] if is_settled else [])
+
+
+@pytest.mark.parametrize(
+    ("status", "in_flight", "state"),
+    [("aborting", True, "accepted"), ("aborted", False, "concluded")],
+)
+def test_abort_with_a_refused_resend_follows_the_status_of_its_run(
+    refused_resend: Abort, status: str, in_flight: bool, state: str
+) -> None:
+    Run.objects.update(status=status, in_flight=in_flight, concluded=not in_flight)
+    settle.settle_resolved_aborts(db_threads.now())
+    assert Abort.objects.get().state == state
 
 
 @pytest.mark.parametrize("status", ["aborting", "running"])

@@ -6,7 +6,7 @@ from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.accounts.permissions import Permission
 from dashboard.models import Abort, AbortEvent
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.aborts import NO_EFFECT_STATES, AbortState, EventType
 from dashboard.web.components.runs import run_row
 
 # The abort's state after each type of event; other types leave it unchanged.
@@ -62,6 +62,8 @@ def assert_abort_is_consistent(
         )  # the row shows the same text as the run's page
     else:
         assert abort.settled_at is not None, "an abort under way belongs to this dashboard"
+        if "; by a previous abort" not in row.abort.message.plain_text:
+            assert not _is_retry_in_vain(abort), "the abort before it may have aborted the run"
         assert "run status is still aborting" not in message.plain_text
     if row.can_retry and abort.settled_at is None:
         assert abort.is_awaiting_northflank, "an abort that was never sent cannot be retried"
@@ -82,3 +84,10 @@ def assert_abort_is_consistent(
     for line in abort_timeline.entries(abort, events):
         assert line.text.endswith((".", "!", "?", "…")), line
         assert "None" not in line.text
+
+
+def _is_retry_in_vain(abort: Abort) -> bool:
+    """Return whether an abort was retried, and no abort since may have had an effect."""
+    earlier = Abort.objects.using(abort._state.db).filter(run=abort.run_id, pk__lt=abort.pk)
+    latest = earlier.exclude(state__in=NO_EFFECT_STATES).order_by("-pk").first()
+    return latest is not None and latest.state == AbortState.RETRIED

@@ -181,8 +181,9 @@ def _list_runs(runs: Sequence[Run]) -> Message | str:
 
 def _abort_lines(run: Run, aborts: Iterable[Abort]) -> Iterator[RichText]:
     aborts = list(aborts)
-    if abort_messages.is_external(aborts[0] if aborts else None, run):
-        yield _text("abort", story=abort_messages.describe_external(run).dated_text)
+    latest = aborts[0] if aborts else None
+    if abort_messages.is_external(latest, run):
+        yield _text("abort", story=abort_messages.describe_external(run, latest).dated_text)
     for abort in aborts:
         story = _line(abort_messages.describe(abort, run).dated_text, MAX_REASON_LENGTH)
         yield _text("abort", story=story)

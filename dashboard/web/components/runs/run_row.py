@@ -260,7 +260,7 @@ def _short_summary(run: Run, timers: Sequence[Timer]) -> RichText:
 def _abort_line(abort: Abort | None, run: Run) -> AbortLine | None:
     clock = abort_clock.start(run, abort)
     if abort_messages.is_external(abort, run) and clock is not None:
-        message = abort_messages.describe_external(run)
+        message = abort_messages.describe_external(run, abort)
         return AbortLine(message, "", clock.at, "", clock.at, clock.is_approximate)
     if abort is None:
         return None
