@@ -57,7 +57,7 @@ class Pause:
     """Until when the rate limit pauses a bulk abort, and why."""
 
     ends_at: datetime
-    is_rate_limited: bool  # by Northflank's 429; else the rest is reserved for single aborts
+    is_rate_limited: bool  # by Northflank; else the rest is reserved for single aborts
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,8 @@ def _load_pause(now: datetime) -> Pause | None:
     else:
         window_end = now + timedelta(seconds=request_budget.seconds)
         ends_at = request_budget.backoff_until or window_end
-    return Pause(ends_at, is_rate_limited=request_budget.is_paused)
+    is_used_up = request_budget.requests + request_budget.reserve <= 0
+    return Pause(ends_at, is_rate_limited=request_budget.is_paused or is_used_up)
 
 
 def _create_abort(

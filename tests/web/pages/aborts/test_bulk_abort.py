@@ -293,16 +293,18 @@ def test_bulk_abort_page_when_rate_limited_shows_resume_time(
     batch = bulk_abort_of(run_in_each_stage, manager)
     now = timezone.now()
     resume_time = now + timedelta(minutes=3)
-    RateBudget.objects.create(pk=1, limit=1000, remaining=0, resets_at=resume_time, synced_at=now)
+    RateBudget.objects.create(pk=1, limit=1000, remaining=25, resets_at=resume_time, synced_at=now)
     html = get_page(f"/aborts/bulk/{batch.pk}/")
     text = text_of(select_one(html, ".summary .inline-notice"))
     assert "reserved for single aborts" in text
     assert f"{timezone.localtime(resume_time):%H:%M:%S}" in text
-    RateBudget.objects.update(backoff_until=resume_time, refusals=1)
-    text = text_of(select_one(get_page(f"/aborts/bulk/{batch.pk}/"), ".summary .inline-notice"))
-    assert "Rate limited by Northflank" in text
-    assert "single aborts" not in text
-    assert f"{timezone.localtime(resume_time):%H:%M:%S}" in text
+    for reached in ({"remaining": 0}, {"backoff_until": resume_time, "refusals": 1}):
+        RateBudget.objects.update(**{"remaining": 25} | reached)
+        html = get_page(f"/aborts/bulk/{batch.pk}/")
+        text = text_of(select_one(html, ".summary .inline-notice"))
+        assert "Northflank’s rate limit is reached" in text
+        assert "single aborts" not in text
+        assert f"{timezone.localtime(resume_time):%H:%M:%S}" in text
 
 
 def test_bulk_abort_page_promises_no_aborts_after_the_deadline_for_sending(
