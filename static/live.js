@@ -104,7 +104,7 @@ for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) {
 // it was touched last.
 const isHovered = () => matchMedia("(hover: hover)").matches && $("#live:hover");
 const isIdle = () => Math.abs(Date.now() - lastActivityAt) > 5_000 && !$("dialog[open]") && !isHovered();
-const isSafeToRefresh = () => isIdle() && !$("#live").contains(document.activeElement) && getSelection().isCollapsed;
+const isSafeToRefresh = () => isIdle() && !$("#live").contains(document.activeElement) && getSelection().isCollapsed && !selectedRuns().length;
 
 // --- Around a swap --------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) =>
     if (!element && swapSpec.new) newRunIds.add(part.id);
     if (element && swapSpec.unlisted) isOutdated = true;
     // The last state of a run may come after its section.
-    for (const row of $$("[data-former-run]")) if (row.dataset.formerRun === part?.id) setLastState(row, part);
+    for (const row of $$("[data-former-run]")) if (row.dataset.formerRun === part?.id && !isOlder(part, { dataset: lastStates.get(row) })) setLastState(row, part);
     // Another structure: swapping single elements is not enough.
     if (element?.id === "data-age" && part.dataset.structure !== element.dataset.structure) isOutdated = true;
     // An element keeps its height until the next refresh, so that the content below it does not move.

@@ -10,7 +10,13 @@ from playwright.sync_api import Page, expect
 
 from dashboard.models import DefaultView, SavedView, Stage
 from tests.support import factories
-from tests.support.browser import OpenPage, wait_for_viewers
+from tests.support.browser import (
+    OpenPage,
+    advance_time,
+    install_clock,
+    record_requests,
+    wait_for_viewers,
+)
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
@@ -127,6 +133,30 @@ def test_run_that_no_longer_matches_leaves_filtered_page_on_request(
     factories.change(other, status="running")
     expect(page.locator("#run-other [data-badge]")).to_have_text("Running")
     expect(page.locator("#new-runs")).to_be_hidden()
+
+
+@pytest.mark.usefixtures("manager")
+def test_selected_run_that_no_longer_matches_stays_until_it_is_asked_for(
+    stage: Stage, sign_in: OpenPage, live: Live
+) -> None:
+    page = sign_in("manager", f"{factories.address(stage)}?status=running")
+    wait_for_viewers(live)
+    install_clock(page)
+    checkbox = page.locator("#run-running .select input")
+    checkbox.check()
+    checkbox.blur()
+    page.mouse.move(0, 0)
+    factories.change(stage.runs.get(run_id="running"), status="waiting")
+    expect(page.locator("#new-runs")).to_have_text("Show changes")
+    urls = record_requests(page)
+    advance_time(page, 20)
+    expect(checkbox).to_be_checked()
+    assert urls == []
+    checkbox.uncheck()
+    checkbox.blur()
+    page.mouse.move(0, 0)
+    advance_time(page, 8)  # less than a refresh may take, by the page's clock
+    expect(page.locator("#run-running")).to_have_count(0)
 
 
 @pytest.mark.usefixtures("manager")

@@ -12,6 +12,8 @@ from dashboard.db import threads as db_threads
 from dashboard.models import Acknowledgement, Run, SavedView
 from dashboard.models.severity import Severity
 from dashboard.sync import overdue_checker
+from dashboard.web.live import changes
+from dashboard.web.live.page import LivePart
 from tests.support import factories, live_runs
 from tests.support.browser import (
     CHECKS,
@@ -285,6 +287,34 @@ def test_end_of_run_whose_last_state_comes_after_its_section_is_announced(
     run.refresh_from_db()
     factories.change(run, step="")
     expect(page.locator("[data-former-run=run-r-1]")).to_contain_text("Success")
+    page.clock.resume()
+    expect_announced_once(page, live, "Nightly: Success")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_run_that_has_left_the_page_keeps_its_last_state(sign_in: OpenPage, live: Live) -> None:
+    run = factories.run(factories.stage(), "r-1", name="Nightly")
+    page = sign_in("viewer")
+    wait_for_viewers(live)
+    [channel] = live.feed.hub.channels
+    parts = changes.load_changes(run.version - 1).changed_parts(channel)
+    late = LivePart("late", '<p id="late">The late message is shown.</p>')
+    install_clock(page)
+    page.evaluate("() => document.body.insertAdjacentHTML('beforeend', '<p id=late></p>')")
+    check(page, "recordAnnouncements")
+    page.clock.pause_at(page.evaluate("() => Date.now() / 1000 + 1"))  # the row that leaves stays
+    factories.change(
+        run, status="success", concluded=True, in_flight=False, concluded_at=timezone.now()
+    )
+    row = page.locator("[data-former-run=run-r-1]")
+    expect(row).to_contain_text("Success")
+
+    async def publish() -> None:
+        live.feed.hub.publish(channel, changes.encode_parts([*parts, late]))
+
+    live.run(publish)  # a change is sent twice if it comes while a stream is opened
+    expect(page.locator("#late")).to_have_text("The late message is shown.")
+    expect(row).to_contain_text("Success")
     page.clock.resume()
     expect_announced_once(page, live, "Nightly: Success")
 
