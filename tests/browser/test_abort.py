@@ -78,7 +78,7 @@ def test_stream_message_that_the_answer_to_an_abort_has_overtaken_changes_nothin
     assert run_row.dom_id(stuck_run.run_id) in {part.id for part in parts}
     page.evaluate("() => document.body.insertAdjacentHTML('beforeend', '<p id=late></p>')")
     late = LivePart("late", '<p id="late">The late message is shown.</p>')
-    message = changes.encode_parts([*parts, late], stuck_run.version)
+    message = changes.encode_parts([*parts, late])
     open_abort_dialog(page, stuck_run)
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Reason in your own words").fill("Stuck")

@@ -113,7 +113,7 @@ def _changed_runs_query() -> PreparedModels[Run]:
     return PreparedModels(changed_runs.with_stage().without_detail()[: MAX_RUNS + 1])
 
 
-def encode_parts(parts: Iterable[LivePart], event_id: str) -> bytes:
+def encode_parts(parts: Iterable[LivePart], event_id: str = "") -> bytes:
     """Write parts as one message of an event stream."""
     markup = "".join(
         f'<hx-partial hx-target="#{part.id}" hx-swap="outerMorph'
@@ -124,8 +124,12 @@ def encode_parts(parts: Iterable[LivePart], event_id: str) -> bytes:
     return encode_event("", markup, event_id)
 
 
-def encode_event(name: str, data: str, event_id: str) -> bytes:
-    """Write one message of an event stream; https://html.spec.whatwg.org/#server-sent-events."""
+def encode_event(name: str, data: str, event_id: str = "") -> bytes:
+    """Write one message of an event stream; https://html.spec.whatwg.org/#server-sent-events.
+
+    After one without an id, the browser has that of the message before.
+    """
     lines = [f"event: {name}"] if name else []
     lines += [f"data: {line}" for line in _LINE_END.split(data)]
-    return "\n".join([*lines, f"id: {event_id}", "", ""]).encode(errors="replace")
+    lines += [f"id: {event_id}"] if event_id else []
+    return "\n".join([*lines, "", ""]).encode(errors="replace")

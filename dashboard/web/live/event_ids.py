@@ -5,6 +5,7 @@ digest of the permissions for which the page was rendered.
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from django.utils.crypto import salted_hmac
 
@@ -14,18 +15,27 @@ from dashboard.web.http import keys
 _SALT = "dashboard.event_id"
 
 
+class Since(NamedTuple):
+    """What a page shows that opens a stream."""
+
+    version: int | None  # None: unknown
+    is_for_others: bool = False  # for viewers with other permissions
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the page has to reload, whatever has changed."""
+        return self.version is None or self.is_for_others
+
+
 def encode(version: int | str, permissions: Permissions) -> str:
     """Return the id of a page or event of this version for viewers with these permissions."""
     return f"{version}-{_digest(permissions)}"
 
 
-def decode(event_id: str, permissions: Permissions) -> int | None:
-    """Return the version in an id; None if it is invalid, or was for other permissions.
-
-    An id without permissions was the last of its stream, when the page was told to reload.
-    """
+def decode(event_id: str, permissions: Permissions) -> Since:
+    """Return what an id says; one without permissions was the last of a stream that ended."""
     version, _, digest = event_id.partition("-")
-    return keys.parse_pk(version) if digest in {"", _digest(permissions)} else None
+    return Since(keys.parse_pk(version), digest not in {"", _digest(permissions)})
 
 
 @lru_cache(maxsize=100)

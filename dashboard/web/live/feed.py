@@ -7,7 +7,7 @@ audience, whatever the number of viewers.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 import structlog
 
@@ -20,6 +20,7 @@ from dashboard.sync import watchers
 from dashboard.web.http import database_outage
 from dashboard.web.live import changes
 from dashboard.web.live.changes import ChangeSet, Channel
+from dashboard.web.live.event_ids import Since
 from dashboard.web.live.hub import Hub
 from dashboard.web.live.page import LivePart
 
@@ -57,7 +58,7 @@ class Broadcaster:
         self._last_parts: dict[Channel, Parts] = {}
         self._last_sent_at: dict[Channel, float] = {}
         # By channel and version: what viewers get who open a stream before the next round.
-        self._first_messages: dict[tuple[Channel, int], asyncio.Task[bytes]] = {}
+        self._first_messages: dict[tuple[Channel, Since], asyncio.Task[bytes]] = {}
         self._next_session_check = self._next_watch = 0.0  # loop time, in seconds
         self.accounts_changed = False  # since the last check of sessions
         self._is_failing = False
@@ -100,42 +101,40 @@ class Broadcaster:
         self.hub.close()
 
     async def stream(
-        self, channel: Channel, since_version: int | None, session: SignedInSession
+        self, channel: Channel, since: Since, session: SignedInSession
     ) -> AsyncIterator[bytes]:
-        """Yield a channel's changes since a version as encoded events, then new ones as they come.
+        """Yield what has changed on a channel's page, then each change as it comes, as events.
 
-        With None it is unknown what the page shows: it is asked to reload. The stream ends with the
-        session, and when the permissions of its user change.
+        The stream ends with the session, and when the permissions of its user change.
         """
         # Subscribe before reading: a change in between is sent twice, not lost.
         with self.hub.subscribe(channel, session) as viewer:
-            yield await self.first_message(channel, since_version)
+            yield await self.first_message(channel, since)
             while (message := await viewer.next()) is not None:
                 yield message
 
-    async def first_message(self, channel: Channel, since_version: int | None) -> bytes:
-        """Return a channel's changes since a version; viewers before the next round share them."""
-        if since_version is None:  # the page reloads, so it may be newer than what others got
-            return await self._load_first_message(channel, since_version)
-        key = channel, since_version
+    async def first_message(self, channel: Channel, since: Since) -> bytes:
+        """Return what has changed on a channel's page; viewers before the next round share it."""
+        if since.version is None:  # the page reloads, so it may be newer than what others got
+            return await self._load_first_message(channel, since)
+        key = channel, since
         if key not in self._first_messages:
             self._first_messages[key] = asyncio.create_task(
-                self._load_first_message(channel, since_version)
+                self._load_first_message(channel, since)
             )
         return await asyncio.shield(self._first_messages[key])  # others wait for it too
 
-    async def _load_first_message(self, channel: Channel, since_version: int | None) -> bytes:
+    async def _load_first_message(self, channel: Channel, since: Since) -> bytes:
         parts, version = self._last_parts.get(channel), self.version
-        if parts and version is not None and since_version == version:
+        if parts and version is not None and since == Since(version):
             # Nothing was missed and the markup is cached: a thousand viewers who reconnect together
             # cost no database reads.
             return changes.encode_parts(parts.values(), channel.event_id(version))
         try:
-            return await run_in_db_thread(_read_first_message, channel, since_version)
+            return await run_in_db_thread(_read_first_message, channel, since)
         except Exception as error:
-            if since_version is not None:  # the next viewer tries again
-                self._first_messages.pop((channel, since_version), None)
-            event_id = channel.event_id(since_version or 0)
+            self._first_messages.pop((channel, since), None)  # the next viewer tries again
+            event_id = channel.event_id(since.version or 0)
             # A response that broke off here would be retried at once, endlessly.
             if db_health.is_outage(error):
                 # Later rounds send what is newer than theirs: the page has to reload.
@@ -236,8 +235,8 @@ class Broadcaster:
         self._last_sent_at, self._outage_published = last_sent_at, False
 
 
-def _read_first_message(channel: Channel, since_version: int | None) -> bytes:
-    change_set = changes.load_changes(since_version)
+def _read_first_message(channel: Channel, since: Since) -> bytes:
+    change_set = changes.load_changes(since.version)
     parts = [
         *change_set.changed_parts(channel),
         *(
@@ -245,11 +244,17 @@ def _read_first_message(channel: Channel, since_version: int | None) -> bytes:
             for part in change_set.status_parts(channel)
         ),
     ]
-    event_id = channel.event_id(change_set.version)
-    message = changes.encode_parts(parts, event_id)
-    if since_version is None or change_set.is_truncated:
-        message += changes.encode_event(STALE_EVENT, "", event_id)
-    return message
+    is_stale = since.is_stale or change_set.is_truncated
+    return _encode(parts, channel.event_id(change_set.version), is_stale=is_stale)
+
+
+def _encode(parts: Collection[LivePart], event_id: str, *, is_stale: bool) -> bytes:
+    """Return a message with parts, and one that asks the page to reload if `is_stale`."""
+    if not is_stale:
+        return changes.encode_parts(parts, event_id) if parts else b""
+    # The parts have no id: if the connection breaks after them, the next stream asks again.
+    message = changes.encode_parts(parts) if parts else b""
+    return message + changes.encode_event(STALE_EVENT, "", event_id)
 
 
 type Parts = dict[str, LivePart]  # the last sent status parts, by id
@@ -282,12 +287,10 @@ def _build_message(
         for part in status_parts
         if (last := last_parts.get(part.id)) is None or last.html != part.html
     ]
-    message, event_id = b"", channel.event_id(change_set.version)
-    if parts := [*change_set.changed_parts(channel), *changed_status_parts]:
-        message = changes.encode_parts(parts, event_id)
+    parts = [*change_set.changed_parts(channel), *changed_status_parts]
     # In the first round of a process there are no earlier changes to compare with.
-    if change_set.is_truncated or change_set.since_version is None:
-        message += changes.encode_event(STALE_EVENT, "", event_id)
+    is_stale = change_set.is_truncated or change_set.since_version is None
+    message = _encode(parts, channel.event_id(change_set.version), is_stale=is_stale)
     return message, {part.id: part for part in status_parts}
 
 

@@ -1,7 +1,9 @@
 """Streams end at once with the session or the permissions that they were opened with."""
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Callable, Iterable
 from datetime import timedelta
+from unittest import mock
 
 import httpx
 import pytest
@@ -17,7 +19,9 @@ from dashboard.accounts import permissions, sessions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.models import Grant, Run, Session
 from dashboard.models.accounts.grants import Action
-from dashboard.web.live import feed
+from dashboard.web.live import changes, feed
+from dashboard.web.live.changes import Channel
+from dashboard.web.live.event_ids import Since
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT, Live, token
 from tests.support.stream import Message, fast_polling, messages, next_part, open_stream
@@ -42,7 +46,7 @@ def other_user(live: Live, manager: User) -> httpx.Client:
     return live.sign_in("manager")
 
 
-def last_messages(stream: Iterator[Message]) -> list[str]:
+def last_messages(stream: Iterable[Message]) -> list[str]:
     """Wait for the end of a stream; return its events but heartbeats and changes of parts."""
     return [message.event for message in stream if message.event not in {"", feed.HEARTBEAT_EVENT}]
 
@@ -144,7 +148,7 @@ def opened_stream(
 ) -> tuple[str, list[str]]:
     """Open a stream as a browser does that got `event_id` last, and close it.
 
-    Return the id of its first message, and its events but changes of parts.
+    Return the last id that it has got then, and the stream's events but changes of parts.
     """
     headers = {"Last-Event-ID": event_id} if event_id else {}
     with browser.stream("GET", address, headers=headers) as answer:
@@ -156,7 +160,9 @@ def opened_stream(
             live.feed.hub.close_streams(lambda _channel, _session: True)
 
         live.run(close)
-        return first_message.id, last_messages(stream)
+        received = [first_message, *stream]
+        ids = [event_id, *(message.id for message in received if message.id)]
+        return ids[-1], last_messages(received)
 
 
 def test_page_of_other_permissions_is_told_to_reload_when_it_opens_a_stream(
@@ -174,6 +180,34 @@ def test_page_of_other_permissions_is_told_to_reload_when_it_opens_a_stream(
     assert opened_stream(live, browser, address, new_id) == (new_id, [])
     viewer.groups.clear()
     assert opened_stream(live, browser, address, new_id)[1] == [feed.STALE_EVENT]
+
+
+def test_connection_that_breaks_before_the_page_is_told_to_reload_leaves_its_event_id(
+    run: Run, browser: httpx.Client, viewer: User
+) -> None:
+    address = stream_address(browser)
+    factories.grant("abort", "shop", viewer)
+    with browser.stream("GET", address) as answer:
+        stream = messages(answer)
+        parts, reload = next(stream), next(stream)
+    assert ("data-age" in parts.parts, parts.id) == (True, "")
+    assert reload.event == feed.STALE_EVENT
+    assert "-" in reload.id
+
+
+def test_viewers_whose_permissions_changed_share_a_read(run: Run, live: Live) -> None:
+    channel, since = Channel("now", 0, permissions.ALL), Since(run.version, is_for_others=True)
+
+    async def open_many() -> list[bytes]:
+        broadcaster = feed.Broadcaster(poll_interval=60)
+        return await asyncio.gather(
+            *(broadcaster.first_message(channel, since) for _viewer in range(20))
+        )
+
+    with mock.patch.object(changes, "load_changes", wraps=changes.load_changes) as load:
+        opened = live.run(open_many)
+    assert load.call_count == 1
+    assert {feed.STALE_EVENT.encode() in message for message in opened} == {True}
 
 
 @no_polling

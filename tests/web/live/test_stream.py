@@ -28,6 +28,7 @@ from dashboard.sync import overdue_checker
 from dashboard.web.components.board import board_list
 from dashboard.web.live import changes, feed
 from dashboard.web.live.changes import Channel
+from dashboard.web.live.event_ids import Since
 from dashboard.web.pages.board import BoardPage
 from dashboard.web.pages.now import NowPage
 from tests.support import factories
@@ -437,7 +438,7 @@ def test_viewer_returning_while_messages_are_built_gets_their_changes(
         loop = asyncio.get_running_loop()
 
         def build_and_reconnect(*arguments: Any) -> Any:
-            message = broadcaster.first_message(channel, broadcaster.version)
+            message = broadcaster.first_message(channel, Since(broadcaster.version))
             first_messages.append(asyncio.run_coroutine_threadsafe(message, loop))
             return build_messages(*arguments)
 
@@ -528,7 +529,7 @@ def test_first_round_tells_pages_that_were_open_before_it_to_reload(
 
     async def message_after_change() -> bytes:
         broadcaster = feed.Broadcaster(poll_interval=60)
-        stream = broadcaster.stream(channel, version, session)
+        stream = broadcaster.stream(channel, Since(version), session)
         await anext(stream)
         await run_in_db_thread(factories.change, run, status="retrying")
         rounds = asyncio.create_task(broadcaster.run())
