@@ -64,11 +64,13 @@ def make_plan(
     webhook_alive: bool = False,
     has_baseline_reads: bool = False,
     discovery_delay: timedelta = timedelta(),
+    can_read: bool = True,
 ) -> Plan:
     """Return a plan for all listed stages, and reschedule stages planned differently before.
 
     `webhook_alive`: webhook events currently announce new runs. `has_baseline_reads`: details are
     scheduled for baselines. `discovery_delay`: how long discovery waits for the burst to fall.
+    `can_read`: enough requests are left for a read; without, no stage counts as fresh for longer.
     """
     stages = [_PlanStage(*row) for row in _plan_query().fetch()]
     stage_classes = classify_stages(stages, now)
@@ -94,9 +96,14 @@ def make_plan(
         if stage.next_sync_at > now > read_at[stage.pk] + intervals[stage_classes[stage.pk]]
     ]
     _make_due(due_early, now)
+    # So was the detail of each watched run.
+    read_before = now - read_plan.watched_interval
+    for key, scheduled_at in _watched_runs_query().fetch(now=now, read_before=read_before):
+        _run_release().execute(key=key, scheduled_at=scheduled_at, next_detail_sync_at=now)
     # Conversely, extend `fresh_until` of discovered stages to the current plan. A time set under a
     # shorter interval would show them as stale although reads are on schedule.
-    for stage_class in {kind for kind in stage_classes.values() if not kind.is_tracked}:
+    discovered = {kind for kind in stage_classes.values() if not kind.is_tracked}
+    for stage_class in discovered if can_read else ():
         interval = intervals[stage_class] + discovery_delay
         keys = [
             stage.pk
@@ -114,6 +121,21 @@ def make_plan(
 @cache
 def _plan_query() -> PreparedQuery:
     return PreparedQuery(Stage.objects.listed().values_list(*_PlanStage._fields))
+
+
+@cache
+def _watched_runs_query() -> PreparedQuery:
+    """Return the runs to read earlier than scheduled, with when that is."""
+    # A run that is being read is scheduled for the end of its lease; one with an open abort is read
+    # at intervals of its own, and a failing one stays backed off.
+    runs = Run.objects.tracked().filter(
+        last_viewed_at__gt=NOW - schedule.WATCHED_FOR,
+        detail_synced_at__lt=Parameter("read_before", DateTimeField()),
+        next_detail_sync_at__gt=NOW + LEASE,
+        failures=0,
+    )
+    scheduled = runs.exclude(aborts__in=Abort.objects.open())
+    return PreparedQuery(scheduled.values_list("pk", "next_detail_sync_at"))
 
 
 def has_due_reads(now: datetime) -> bool:

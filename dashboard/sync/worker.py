@@ -175,6 +175,9 @@ class SyncWorker:
             aborting_only=slots <= self._regular_read_count,
         ):
             self.start_read(self._read_run(run))
+        # A plan would promise reads that cannot come, and be used for the first of the next window.
+        if not _can_read(read_budget):
+            return
         if self._plan is None or self._is_plan_due(loop_time):
             # Set before: a catalog read that ends while the plan is made requests another.
             self._planned_at = loop_time
@@ -473,9 +476,14 @@ def plan_reads(read_budget: ReadBudget, moment: datetime) -> Plan:
             moment, schedule.baseline_interval(read_budget.requests_per_second)
         ),
         discovery_delay=timedelta(seconds=read_budget.discovery_delay_seconds),
+        can_read=_can_read(read_budget),
     )
     catalog.refresh_now(moment, plan.catalog_interval)
     return plan
+
+
+def _can_read(read_budget: ReadBudget) -> bool:
+    return read_budget.requests >= MAX_REQUESTS_PER_READ
 
 
 def record_heartbeat(name: str, leased_stages: set[int], moment: datetime) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.contrib.auth.models import User
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
-from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage, Worker
+from dashboard.models import CatalogSync, Pipeline, Project, RateBudget, Run, Stage, Worker
 from dashboard.sandbox import parse_fault
 from dashboard.server import process
 from dashboard.sync import leases, mirror, schedule, watchers
@@ -304,6 +305,46 @@ def test_slower_plan_extends_fresh_until_before_it_expires(stage: Stage) -> None
     assert read_fresh_until(stage) == extended
 
 
+def test_plan_that_cannot_be_read_leaves_fresh_until(stage: Stage) -> None:
+    Stage.objects.update(synced_at=T0, fresh_until=at(100), next_sync_at=at(100))
+    for seconds in (95, 200):
+        leases.make_plan(0.0, at(seconds), can_read=False)
+        assert read_fresh_until(stage) == at(100)
+
+
+def spend_requests(**fields: Any) -> None:
+    """Leave none of the hour's requests but the reserve, for another 45 minutes."""
+    now = timezone.now()
+    defaults = {
+        "limit": 1000, "remaining": 100, "resets_at": now + timedelta(minutes=45), "synced_at": now,
+        "others_rate_before": None, "burst": 0,
+    }  # fmt: skip
+    RateBudget.objects.update(**defaults | fields)
+
+
+def test_data_is_stale_in_time_while_no_requests_are_left(world: World) -> None:
+    world.sync()
+    expired_at = timezone.now() - timedelta(minutes=1)
+    Stage.objects.update(fresh_until=expired_at)
+    spend_requests()
+    world.live.worker.plan_again()
+    world.live.run(world.live.worker.tick)
+    assert set(Stage.objects.values_list("fresh_until", flat=True)) == {expired_at}
+
+
+def test_first_reads_of_a_window_are_not_planned_without_its_requests(world: World) -> None:
+    world.sync()
+    world.make_due()
+    spend_requests()
+    world.live.worker.plan_again()
+    world.live.run(world.live.worker.tick)
+    RateBudget.objects.update(resets_at=timezone.now())
+    world.live.sync(1)
+    latest = Stage.objects.filter(has_flow=True).latest("fresh_until").fresh_until
+    assert latest is not None
+    assert latest < timezone.now() + timedelta(hours=1)
+
+
 def test_discovery_delay_extends_fresh_until(stage: Stage) -> None:
     Stage.objects.update(synced_at=T0, fresh_until=at(100), next_sync_at=at(100))
     leases.make_plan(10.0, at(95), discovery_delay=timedelta(seconds=60))
@@ -435,6 +476,47 @@ def test_run_with_expired_lease_is_claimed(stage: Stage) -> None:
     Run.objects.update(next_detail_sync_at=T0)
     leases.claim_runs(at(1), 4)
     assert len(leases.claim_runs(at(1) + LEASE, 4)) == 1
+
+
+def create_watched_run(stage: Stage, **fields: Any) -> Run:
+    """A watched run in flight whose detail was read at T0, and is due in an hour."""
+    defaults = {
+        "detail_synced_at": T0, "last_viewed_at": at(9), "next_detail_sync_at": at(3600),
+    }  # fmt: skip
+    return factories.run(stage, **defaults | fields)
+
+
+def test_watched_run_scheduled_late_is_made_due(stage: Stage) -> None:
+    run = create_watched_run(stage)
+    leases.make_plan(10.0, at(1))
+    assert not Run.objects.due(at(1)).exists()  # each two seconds
+    leases.make_plan(10.0, at(10))
+    assert [due_run.pk for due_run in Run.objects.due(at(10))] == [run.pk]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"last_viewed_at": at(-60)},
+        {"failures": 1},  # backed off
+        {"next_detail_sync_at": at(10) + LEASE},  # being read
+        {"next_detail_sync_at": None},
+        {"in_flight": False, "concluded": True},
+        {"removed_at": T0},
+    ],
+)
+def test_run_not_watched_or_not_readable_is_not_made_due(
+    stage: Stage, fields: dict[str, Any]
+) -> None:
+    create_watched_run(stage, **fields)
+    leases.make_plan(10.0, at(10))
+    assert not Run.objects.due(at(10)).exists()
+
+
+def test_watched_run_with_open_abort_keeps_its_schedule(stage: Stage, manager: User) -> None:
+    factories.abort(create_watched_run(stage), manager, "accepted")
+    leases.make_plan(10.0, at(10))
+    assert not Run.objects.due(at(10)).exists()
 
 
 def test_run_not_aborting_is_not_claimed_with_aborting_only(stage: Stage) -> None:

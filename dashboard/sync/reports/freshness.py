@@ -1,7 +1,8 @@
 """Decide whether data is stale, and describe the health of the sync in a sentence. Pure.
 
 With each read of a stage the sync sets `Stage.fresh_until`: now plus the planned interval of the
-stage's class. Later failures and delays do not change it; a later plan may extend it.
+stage's class. Later failures and delays do not change it; a later plan may extend it, if the rate
+limit leaves requests for it.
 """
 
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _text = MessageTable(
         "probing": gettext_lazy(
             "Rate limit pause is over: updates resume once a test request succeeds."
         ),
+        "used_up": gettext_lazy("This hour’s requests are used up: updates paused"),
         "upstream_down": gettext_lazy("No updates from Northflank"),
         "no_access": gettext_lazy("No pipelines that you can see."),
         "no_pipelines": gettext_lazy("The API token has access to no pipelines."),
@@ -90,6 +92,7 @@ class SyncState:
     remaining: int = 0  # requests left in this hour, as last reported
     limit: int = 0
     is_probing: bool = False  # the pause after a 429 is over, but no request was answered since
+    used_up_until: datetime | None = None  # too few requests are left for a read until then
     is_restricted: bool = False  # the user may not see everything
 
 
@@ -136,6 +139,8 @@ def assess(state: SyncState) -> SyncHealth:
         return SyncHealth("warning", text, since=state.upstream_error_since, has_banner=True)
     if not state.stages and state.is_restricted:
         return SyncHealth("info", no_access_message())
+    if state.used_up_until is not None:
+        return SyncHealth("warning", _text("used_up"), until=state.used_up_until)
     problems = problems_message(state)
     if state.incomplete:
         return SyncHealth("warning", join_texts(state.incomplete, problems))

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Keys, PreparedModels, PreparedQuery
 from dashboard.models import CatalogSync, Pruning, RateBudget, Stage, Upstream, Worker
-from dashboard.sync import leases, omitted_entries, run_lookup, schedule
+from dashboard.sync import leases, omitted_entries, run_lookup, schedule, stage_reader
 from dashboard.sync.reports import freshness
 from dashboard.sync.run_lookup import SearchUsage
 from dashboard.sync.schedule import StageClass
@@ -183,6 +183,7 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
         remaining=rate_limit.remaining if rate_limit else 0,
         limit=rate_limit.limit if rate_limit else 0,
         is_probing=rate_limit.is_probing if rate_limit else False,
+        used_up_until=_used_up_until(rate_limit) if rate_limit else None,
         is_restricted=not permissions.can_view_all,
     )
     listed_keys = [stage.pk for stage in worst_first[:MAX_STAGES]]
@@ -290,6 +291,12 @@ def _rate_limit_usage(rows: Sequence[RateBudget], now: datetime) -> RateLimitUsa
         is_probing=budget_row.refusals > 0 and paused_until is None,
         synced_at=budget_row.synced_at,
     )
+
+
+def _used_up_until(usage: RateLimitUsage) -> datetime | None:
+    """Return until when the worker reads nothing, since too few requests are left for a read."""
+    is_used_up = usage.remaining - usage.reserve < stage_reader.MAX_REQUESTS_PER_READ
+    return usage.resets_at if is_used_up else None
 
 
 def _worker_rows(workers: Iterable[Worker], now: datetime) -> list[WorkerRow]:

@@ -95,6 +95,18 @@ def test_sync_health_distinguishes_pause_from_spent_rate_limit() -> None:
     assert keys(exhausted.sentence("", "b")) == "rate_limit_reached until"
 
 
+def test_sync_health_with_used_up_requests_has_end_time() -> None:
+    until = NOW + timedelta(minutes=45)
+    for facts in (HEALTHY, replace(HEALTHY, incomplete="Incomplete: so.", stale=3)):
+        status = freshness.assess(replace(facts, used_up_until=until))
+        assert (status.tone, keys(status.text), status.until) == ("warning", "used_up", until)
+
+
+def test_sync_health_during_outage_does_not_mention_used_up_requests() -> None:
+    facts = replace(HEALTHY, upstream_error="It fell over.", used_up_until=NOW)
+    assert keys(freshness.assess(facts).text) == "upstream_down"
+
+
 def test_sync_health_after_pause_mentions_probe() -> None:
     status = freshness.assess(replace(HEALTHY, upstream_error="Too many.", is_probing=True))
     assert (status.tone, keys(status.text)) == ("warning", "probing")

@@ -10,6 +10,7 @@ from pytest_django import Settings
 from selectolax.lexbor import LexborNode
 
 from dashboard.models import Grant, RateBudget, Stage, WebhookStats
+from dashboard.sync.stage_reader import MAX_REQUESTS_PER_READ
 from dashboard.web.components.sync_report import MAX_STAGES
 from tests.support import factories
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
@@ -110,6 +111,27 @@ def test_status_page_during_429_pause_reports_it(get_page: GetPage, stage: Stage
     assert paused.endswith("then one test request; refused 2 times in a row")
     RateBudget.objects.update(backoff_until=now)
     assert "test request" in sync_health_text(get_page)
+
+
+@pytest.mark.parametrize(
+    ("requests", "text"),
+    [
+        (MAX_REQUESTS_PER_READ - 1, "This hour’s requests are used up: updates paused until "),
+        (MAX_REQUESTS_PER_READ, "1 stage is up to date."),
+    ],
+)
+def test_status_page_with_too_few_requests_for_a_read_reports_them_used_up(
+    get_page: GetPage, stage: Stage, requests: int, text: str
+) -> None:
+    factories.worker()
+    now = timezone.now()
+    resets_at = now + timedelta(minutes=45)
+    RateBudget.objects.create(
+        limit=1000, remaining=100 + requests, resets_at=resets_at, synced_at=now
+    )
+    assert sync_health_text(get_page).startswith(text)
+    RateBudget.objects.update(resets_at=now)
+    assert sync_health_text(get_page) == "1 stage is up to date."
 
 
 def test_status_page_with_fresh_stages_reports_all_up_to_date(
