@@ -237,7 +237,9 @@ def _apply_detail(
         severity, reason = _assess_overdue(new, root, requested_at)
         updates |= {"overdue_severity": severity, "overdue_reason": reason}
     if not is_outdated and _is_changed(api_run, row, requested_at):
-        updates = _save_rows([new], {row.run_id: row}, updates, latest_aborts)
+        is_final = new.concluded and run_detail.root is not None
+        schedule_fields = {"next_detail_sync_at": None} if is_final else {}
+        updates = _save_rows([new], {row.run_id: row}, schedule_fields | updates, latest_aborts)
     else:
         if not is_outdated:
             updates |= {"synced_at": requested_at, "request_seq": seq}
@@ -387,12 +389,26 @@ def schedule_unlisted(
     )
 
 
+def count_unlisted(stage_id: int, api_runs: Iterable[ApiRun], request_seq: int) -> int:
+    """Return the number of details that `schedule_unlisted` would make due."""
+    run_ids = [run.id for run in api_runs]
+    return len(_unlisted_query().fetch(stage=stage_id, run_ids=run_ids, seq=request_seq))
+
+
+@cache
+def _unlisted_query() -> PreparedQuery:
+    return PreparedQuery(_unlisted().order_by().values_list("pk"))
+
+
 @cache
 def _unlisted_update() -> PreparedUpdate:
+    return PreparedUpdate(_unlisted(), **parameters(Run, ["next_detail_sync_at"]))
+
+
+def _unlisted() -> RunQuerySet:
     seq = Parameter("seq", BigIntegerField())
     unlisted = Run.objects.tracked().filter(stage=_STAGE, request_seq__lt=seq)
-    unscheduled = unlisted.exclude(run_id__in=_RUN_IDS).filter(next_detail_sync_at=None)
-    return PreparedUpdate(unscheduled, **parameters(Run, ["next_detail_sync_at"]))
+    return unlisted.exclude(run_id__in=_RUN_IDS).filter(next_detail_sync_at=None)
 
 
 def _take_seq(request_seq: int | None) -> int:
@@ -554,6 +570,7 @@ def _save_rows(
             unique_fields=["stage", "run_id"],
             update_fields=_UPSERT_FIELDS,
         )
+        _end_failures([old for row, old in newly_concluded if row.next_detail_sync_at is None])
     else:
         [(row, old)] = previous
         fields = {name: getattr(row, name) for name in _UPSERT_FIELDS} | detail_fields
@@ -571,6 +588,15 @@ def _save_rows(
         baselines.update_baseline(stage_id, now())
     update_row(Stage, stage_id, last_run_change_at=requested_at)
     return fields
+
+
+def _end_failures(ended: list[Run]) -> None:
+    """End the failures of these runs, whose details are not read any more."""
+    failing = [run for run in ended if run.failures]
+    if failing:
+        Run.objects.filter(pk__in=[run.pk for run in failing]).update(failures=0)
+    for run in failing:
+        log.info("run.recovered", run=run.run_id)
 
 
 def _load_latest_aborts(rows: list[Run], existing: dict[str, Run]) -> dict[int, Abort]:

@@ -6,7 +6,8 @@ a list; the first page shows it.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TypedDict
 
 import structlog
@@ -34,10 +35,14 @@ log = structlog.get_logger(__name__)
 PER_PAGE = 100  # Northflank's maximum
 MAX_HISTORY_PAGES = 20  # how many pages of older runs are read
 WALK_PAGES = 2  # pages per read of a list that is not ordered newest first
-# Most requests of one read: the flow twice, two lists, WALK_PAGES.
-MAX_REQUESTS_PER_READ = 6
-# Most requests of a first read: the newest runs by two spellings, the runs in flight.
-MAX_REQUESTS_PER_FIRST_READ = 3
+# Pages per read of a stage's runs in flight; those behind them are found with the older runs.
+IN_FLIGHT_PAGES = 3
+# Most requests of one read: the flow twice, the newest runs, IN_FLIGHT_PAGES, WALK_PAGES.
+MAX_REQUESTS_PER_READ = 8
+# Most requests of a first read: the newest runs by two spellings, IN_FLIGHT_PAGES.
+MAX_REQUESTS_PER_FIRST_READ = 5
+# Runs that one push starts may be listed in another order than that of their creation.
+ORDER_TOLERANCE = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +82,15 @@ class StageReader:
             updates["has_flow"] = True
         if not page.has_next:
             return updates | {"in_flight_incomplete": False, "next_history_page": None}
-        order = _detect_order(page.items)
+        order = _detect_order(page)
+        if stage.list_order != order:
+            updates |= {"list_order": order, "next_history_page": _first_history_page(order)}
         if order != ListOrder.NEWEST:
-            await self.read_page(stage, None, concluded=False)
-            if stage.list_order != order:
-                updates |= {"list_order": order, "next_history_page": 1}
+            await self.read_in_flight(stage)
             return updates | {"in_flight_incomplete": False}
-        last_synced_at = stage.synced_at
-        reaches_back = last_synced_at is not None and any(
-            run.created_at is not None and run.created_at < last_synced_at for run in page.items
-        )
-        return updates | {"in_flight_incomplete": not reaches_back}
+        return updates | {
+            "in_flight_incomplete": stage.in_flight_incomplete or stage.synced_at is None
+        }
 
     async def _read_first_page(self, stage: Stage) -> Page[ApiRun] | None:
         """Return the first page of a stage's runs, or None if the stage has no release flow."""
@@ -152,19 +155,18 @@ class StageReader:
         """Read a stage's newest runs and those in flight; `with_history`: a page or two more."""
         if stage.list_order == ListOrder.NEWEST:
             first = await self.read_page(stage, 1)
-            order = _detect_order(first.items) if first.has_next else ListOrder.NEWEST
+            order = _detect_order(first)
             if order == ListOrder.NEWEST:
                 if first.has_next and (stage.synced_at is None or stage.in_flight_incomplete):
                     # A stuck run may be far behind the newest hundred.
-                    await self.read_page(stage, None, concluded=False)
+                    await self.read_in_flight(stage, first.items)
                 if first.has_next and with_history:
                     await self._read_history(stage, first)
                 return
-            stage.list_order = order
-            await run_in_db_thread(_save_order, stage.pk, order)
+            await run_in_db_thread(_save_order, stage, order)
         # The newest runs may be on any page: read those in flight by a filtered list, and walk the
         # pages from where the last read stopped.
-        await self.read_page(stage, None, concluded=False)
+        await self.read_in_flight(stage)
         if with_history or stage.synced_at is None:
             await self.read_next_pages(stage)
 
@@ -187,6 +189,9 @@ class StageReader:
         """Read the next pages of a list that is not ordered newest first."""
         page_number = stage.next_history_page or 1
         page = await self.read_page(stage, page_number)
+        if page_number == 1 and _detect_order(page) == ListOrder.NEWEST:
+            await run_in_db_thread(_save_order, stage, ListOrder.NEWEST)
+            return
         for _ in range(WALK_PAGES - 1):
             if not page.has_next:
                 break
@@ -213,17 +218,40 @@ class StageReader:
         await run_in_db_thread(omitted_entries.record_stage_page, stage, page_number, end)
         return end
 
-    async def read_page(
+    async def read_in_flight(self, stage: Stage, listed: Sequence[ApiRun] = ()) -> None:
+        """Read and mirror a stage's runs in flight; make due the details of tracked runs that are
+        neither among them nor `listed`.
+        """
+        runs = {run.id: run for run in listed}
+        stamps = []
+        for page_number in range(1, IN_FLIGHT_PAGES + 1):
+            stamps.append(await run_in_db_thread(_stamp_request))
+            page = await self._request_page(stage, page_number, stamps[-1], concluded=False)
+            await run_in_db_thread(mirror.apply_runs, stage.pk, page.items, **stamps[-1])
+            runs |= {run.id: run for run in page.items}
+            # A server that ignores the filter would return all runs.
+            if not page.has_next or any(run.concluded for run in page.items):
+                break
+        await run_in_db_thread(mirror.schedule_unlisted, stage.pk, runs.values(), **stamps[0])
+
+    async def read_page(self, stage: Stage, page_number: int) -> Page[ApiRun]:
+        """Read and mirror one page of a stage's runs."""
+        stamp = await run_in_db_thread(_stamp_request)
+        page = await self._request_page(stage, page_number, stamp)
+        await run_in_db_thread(_mirror_page, stage, page_number, page, stamp)
+        return page
+
+    async def _request_page(
         self,
         stage: Stage,
-        page_number: int | None,
+        page_number: int,
+        stamp: "_RequestStamp",
         *,
         concluded: bool | None = None,
     ) -> Page[ApiRun]:
-        """Read and mirror one page of a stage's runs; `page_number` None sends no page number."""
+        """Return one page of a stage's runs, or of those with this `concluded`."""
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
-        stamp = await run_in_db_thread(_stamp_request)
-        page = await self.call(
+        return await self.call(
             lambda nf: nf.list_runs(
                 project,
                 pipeline,
@@ -234,8 +262,6 @@ class StageReader:
             ),
             request_seq=stamp["request_seq"],
         )
-        await run_in_db_thread(_mirror_page, stage, page_number, page, stamp)
-        return page
 
 
 async def read_run(connection: Connection, run: Run) -> Run | None:
@@ -302,25 +328,54 @@ def _stamp_request() -> _RequestStamp:
     return {"requested_at": now(), "request_seq": RequestCounter.take_next()}
 
 
-def _mirror_page(
-    stage: Stage, page_number: int | None, page: Page[ApiRun], stamp: _RequestStamp
-) -> None:
-    mirror.apply_runs(stage.pk, page.items, **stamp)
-    if page_number in {None, 1}:
+def _mirror_page(stage: Stage, page_number: int, page: Page[ApiRun], stamp: _RequestStamp) -> None:
+    result = mirror.apply_runs(stage.pk, page.items, **stamp)
+    omitted_entries.record_stage_page(stage, page_number, page)
+    if page_number > 1:
+        return
+    if not page.has_next:
         mirror.schedule_unlisted(stage.pk, page.items, **stamp)
-    if page_number is not None:
-        omitted_entries.record_stage_page(stage, page_number, page)
+    elif _detect_order(page) == ListOrder.NEWEST:
+        if result.new and _is_last_new(stage, page, stamp):
+            _save_gap(stage)
+        # One run behind this page is read by its detail, several by the list of those in flight.
+        unlisted = mirror.count_unlisted(stage.pk, page.items, stamp["request_seq"])
+        if unlisted > 1:
+            stage.in_flight_incomplete = True
+        elif unlisted:
+            mirror.schedule_unlisted(stage.pk, page.items, **stamp)
 
 
-def _detect_order(runs: Sequence[ApiRun]) -> ListOrder:
-    times = [run.created_at for run in runs if run.created_at is not None]
-    if times == sorted(times, reverse=True):
+def _is_last_new(stage: Stage, page: Page[ApiRun], stamp: _RequestStamp) -> bool:
+    added = Run.objects.filter(stage=stage, first_synced_at=stamp["requested_at"])
+    return added.filter(run_id=page.items[-1].id).exists()
+
+
+def _save_gap(stage: Stage) -> None:
+    """Record that the runs behind the first page may be as new as those on it."""
+    stage.in_flight_incomplete, stage.next_history_page = True, 2
+    update_row(Stage, stage.pk, in_flight_incomplete=True, next_history_page=2)
+
+
+def _detect_order(first: Page[ApiRun]) -> ListOrder:
+    """Return the order of a list by its first page; newest first if it has no other."""
+    times = [run.created_at for run in first.items if run.created_at is not None]
+    if not first.has_next or not times:
         return ListOrder.NEWEST
-    return ListOrder.OLDEST if times == sorted(times) else ListOrder.NONE
+    steps = [later - earlier for earlier, later in pairwise(times)]
+    if times[-1] <= times[0] and all(step <= ORDER_TOLERANCE for step in steps):
+        return ListOrder.NEWEST
+    is_oldest = times[-1] > times[0] and all(step >= -ORDER_TOLERANCE for step in steps)
+    return ListOrder.OLDEST if is_oldest else ListOrder.NONE
 
 
-def _save_order(stage_pk: int, order: ListOrder) -> None:
-    update_row(Stage, stage_pk, list_order=order, next_history_page=1)
+def _first_history_page(order: ListOrder) -> int:
+    return 2 if order == ListOrder.NEWEST else 1
+
+
+def _save_order(stage: Stage, order: ListOrder) -> None:
+    stage.list_order, stage.next_history_page = order, _first_history_page(order)
+    update_row(Stage, stage.pk, list_order=order, next_history_page=stage.next_history_page)
 
 
 def _save_history_page(stage_pk: int, page_number: int | None) -> None:

@@ -82,6 +82,7 @@ class SyncWorker:
         self._heartbeat: asyncio.Future[None] | None = None  # the latest
         self.active_reads: set[asyncio.Task[None]] = set()  # including first reads
         self._first_reads: set[asyncio.Task[None]] = set()
+        self._detail_reads: set[asyncio.Task[None]] = set()  # of runs without an open abort
         self.first_read_limit = INITIAL_FIRST_READS
         self._has_first_reads = False
         self._first_read_ended = asyncio.Event()
@@ -172,9 +173,11 @@ class SyncWorker:
             leases.claim_runs,
             moment,
             MAX_CONCURRENT_READS - self._regular_read_count,
-            aborting_only=slots <= self._regular_read_count,
+            aborting_only=True,
         ):
             self.start_read(self._read_run(run))
+        # Half of the slots are for stages, which a backlog of details would delay.
+        await self._start_detail_reads(moment, slots, (slots + 1) // 2 - len(self._detail_reads))
         # A plan would promise reads that cannot come, and be used for the first of the next window.
         if not _can_read(read_budget):
             return
@@ -187,10 +190,14 @@ class SyncWorker:
             if self._plan.has_gaps
             else False
         )
-        if slots > self._regular_read_count:
+        free_slots = slots - self._regular_read_count
+        if free_slots > 0:
+            started_before = self.reads_started
             await self._start_due_reads(
                 read_budget, moment, self._plan, slots, has_first_reads=has_first_reads
             )
+            unneeded_slots = free_slots - (self.reads_started - started_before)
+            await self._start_detail_reads(moment, slots, unneeded_slots)
 
     async def _is_idle(self, loop_time: float, moment: datetime) -> bool:
         """Return whether this tick has nothing to read, to probe or to plan: most have not."""
@@ -211,6 +218,16 @@ class SyncWorker:
     def _regular_read_count(self) -> int:
         """The number of reads in progress, without first reads."""
         return len(self.active_reads) - len(self._first_reads)
+
+    async def _start_detail_reads(self, moment: datetime, slots: int, limit: int) -> None:
+        """Start up to `limit` due reads of run details, in free slots."""
+        limit = min(limit, slots - self._regular_read_count)
+        if limit <= 0:
+            return
+        for run in await run_in_db_thread(leases.claim_runs, moment, limit):
+            task = self.start_read(self._read_run(run))
+            self._detail_reads.add(task)
+            task.add_done_callback(self._detail_reads.discard)
 
     async def _start_first_reads(
         self, read_budget: ReadBudget, moment: datetime, plan: Plan
@@ -389,7 +406,7 @@ class SyncWorker:
         moment, started_at = now(), asyncio.get_running_loop().time()
         try:
             if schedule.find_gap(stage, moment) is Gap.OLDER_IN_FLIGHT:
-                await self._reader.read_page(stage, None, concluded=False)
+                await self._reader.read_in_flight(stage)
                 updates: dict[str, object] = {"in_flight_incomplete": False}
             else:
                 updates = await self._reader.read_newest_runs(stage)

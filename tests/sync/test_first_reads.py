@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from statistics import mean
 from typing import Any
 
@@ -14,6 +14,7 @@ from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, leases, schedule
 from dashboard.sync import worker as sync_worker
 from dashboard.sync.schedule import Gap, StageRef
+from dashboard.sync.stage_reader import IN_FLIGHT_PAGES, StageReader
 from dashboard.sync.worker import INITIAL_FIRST_READS, MAX_FIRST_READS
 from tests.support.world import T0, World, at
 
@@ -204,24 +205,44 @@ def long_lists(world: World) -> World:
     return world
 
 
-def test_first_sync_finds_run_in_flight_beyond_first_page(long_lists: World) -> None:
-    flow = "payments/ledger/production"
-    run_id = long_lists.start(flow)
-    release_flow = long_lists.sandbox.world.find_flow(*flow.split("/"))
+def keep_in_flight(world: World, flow: str, first: int, last: int) -> list[str]:
+    """Let these runs of a list, counted from its newest, not conclude; return their ids."""
+    release_flow = world.sandbox.world.find_flow(*flow.split("/"))
     assert release_flow is not None
-    [run] = [
-        run
-        for run in long_lists.sandbox.world.list_runs(release_flow, long_lists.now)
-        if run.id == run_id
-    ]
-    run.concluded_at = long_lists.now + 1e6
-    assert not Run.objects.exists()
+    runs = list(world.sandbox.world.list_runs(release_flow, world.now))[first:last]
+    for run in runs:
+        run.concluded_at = world.now + 1e6
+    return [run.id for run in runs]
+
+
+def test_first_sync_finds_run_in_flight_beyond_first_page(long_lists: World) -> None:
+    [run_id] = keep_in_flight(long_lists, "payments/ledger/production", 150, 151)
     long_lists.sync()
     assert Run.objects.filter(run_id=run_id, in_flight=True).exists()
     assert not Stage.objects.filter(in_flight_incomplete=True).exists()
     list_paths = [path for _, path in long_lists.sandbox.requests if path.endswith("/runs")]
     read_twice = {path for path in list_paths if list_paths.count(path) > 1}
     assert read_twice  # its newest runs, and those in flight
+
+
+@pytest.mark.parametrize("order", ["newest-first", "shuffled"])
+def test_first_sync_finds_all_of_250_runs_in_flight(long_lists: World, order: str) -> None:
+    long_lists.sandbox.choices["run-order"] = order
+    run_ids = keep_in_flight(long_lists, "payments/ledger/staging", 0, 250)
+    long_lists.sync()
+    assert set(run_ids) <= set(Run.objects.in_flight().values_list("run_id", flat=True))
+    assert not Run.objects.in_flight().exclude(detail_synced_at=None).exists()
+
+
+def test_more_runs_in_flight_than_one_read_takes_are_found_by_further_reads(
+    long_lists: World,
+) -> None:
+    run_ids = keep_in_flight(long_lists, "payments/ledger/staging", 0, 432)
+    long_lists.sandbox.requests.clear()
+    long_lists.sync()
+    assert len(long_lists.requests_for("/ledger/release-flows/staging/runs")) == 1 + IN_FLIGHT_PAGES
+    long_lists.sync(5)
+    assert set(run_ids) <= set(Run.objects.in_flight().values_list("run_id", flat=True))
 
 
 def test_full_read_of_stage_reads_older_runs_in_flight(long_lists: World) -> None:
@@ -271,6 +292,20 @@ def test_sync_after_long_outage_lists_each_stage_once(after_outage: World) -> No
     assert not any(schedule.find_gap(stage, timezone.now()) for stage in flows)
     lists = [request for request in stage_requests(after_outage) if request.endswith("runs")]
     assert flows.count() <= len(lists) < 1.5 * flows.count()
+
+
+def test_outage_between_first_and_second_read_leaves_older_runs_in_flight_due(
+    long_lists: World,
+) -> None:
+    long_lists.sync()
+    [stage] = Stage.objects.filter(pipeline__slug="ledger", name="Production").select_related(
+        "pipeline__project"
+    )
+    stage.in_flight_incomplete = True
+    stage.synced_at = datetime.fromtimestamp(long_lists.now, UTC)
+    reader = StageReader(long_lists.live.connection)
+    updates = long_lists.live.run(lambda: reader.read_newest_runs(stage))
+    assert updates["in_flight_incomplete"] is True
 
 
 # How many at once

@@ -1,12 +1,14 @@
 """Run lists of any order and form: all runs get into the mirror."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from dashboard.models import Run, Stage
 from dashboard.models.catalog import ListOrder
+from dashboard.sync.stage_reader import StageReader
 from dashboard.sync.worker import SyncWorker
 from tests.support.live import WAIT_TIMEOUT
 from tests.support.world import LONG_AGO, World, get_run
@@ -85,6 +87,129 @@ def test_complete_run_history_is_not_read_again(world: World) -> None:
     world.make_due()
     world.sync()
     assert len(world.requests_for("/ledger/release-flows/production/runs")) == 1
+
+
+LEDGER_STAGING = "/ledger/release-flows/staging/runs"
+
+
+def ledger_staging() -> Stage:
+    return Stage.objects.select_related("pipeline__project").get(
+        pipeline__slug="ledger", name="Staging"
+    )
+
+
+def read_ledger_staging(world: World) -> list[str]:
+    """Read the stage and the details that are due then; return the requests for its runs."""
+    Run.objects.update(next_detail_sync_at=None)
+    world.sandbox.requests.clear()
+    reader = StageReader(world.live.connection)
+    stage = ledger_staging()
+    world.live.run(lambda: reader.read_runs(stage, with_history=False))
+    Stage.objects.update(next_sync_at=timezone.now() + timedelta(hours=1))
+    world.live.sync(1)
+    return world.requests_for(LEDGER_STAGING)
+
+
+def upstream_runs(world: World) -> list[Any]:
+    """The runs of the stage upstream, newest first."""
+    flow = world.sandbox.world.find_flow("payments", "ledger", "staging")
+    assert flow is not None
+    return list(world.sandbox.world.list_runs(flow, world.now))
+
+
+@pytest.mark.parametrize("is_first_read", [True, False])
+def test_250_runs_between_two_reads_are_mirrored_completely(
+    world: World, is_first_read: bool
+) -> None:
+    world.sync(6)
+    assert ledger_staging().next_history_page is None
+    new = upstream_runs(world)[:250]
+    Run.objects.filter(run_id__in=[run.id for run in new]).delete()
+    if is_first_read:  # after a long outage
+        two_hours_ago = timezone.now() - timedelta(hours=2)
+        Stage.objects.update(synced_at=two_hours_ago, fresh_until=two_hours_ago)
+        Stage.objects.update(next_sync_at=LONG_AGO)
+        world.live.sync(1)
+    world.sync(6)
+    assert mirrored_ids() == world.ids()
+
+
+def test_100_new_runs_have_those_in_flight_behind_them_read(world: World) -> None:
+    world.sync(6)
+    stuck = upstream_runs(world)[150]
+    stuck.concluded_at = world.now + 1e6
+    new = [run.id for run in upstream_runs(world)[:200]]
+    Run.objects.filter(run_id__in=new).delete()
+    requests = read_ledger_staging(world)
+    assert Run.objects.filter(run_id=stuck.id, in_flight=True).exists()
+    assert len(requests) == 2
+
+
+def test_interrupted_read_of_100_new_runs_does_not_hide_those_behind_them(world: World) -> None:
+    world.sync(6)
+    new = [run.id for run in upstream_runs(world)[:200]]
+    Run.objects.filter(run_id__in=new).delete()
+    reader, stage = StageReader(world.live.connection), ledger_staging()
+    world.live.run(lambda: reader.read_page(stage, 1))
+    stage = ledger_staging()
+    assert (stage.in_flight_incomplete, stage.next_history_page) == (True, 2)
+
+
+@pytest.mark.parametrize(
+    ("count", "list_requests", "detail_requests"), [(0, 1, 0), (1, 1, 1), (2, 2, 0), (20, 2, 0)]
+)
+def test_runs_in_flight_behind_first_page_take_one_more_request(
+    world: World, count: int, list_requests: int, detail_requests: int
+) -> None:
+    for run in upstream_runs(world)[110 : 110 + count]:
+        run.concluded_at = world.now + 1e6
+    world.sync(6)
+    requests = read_ledger_staging(world)
+    lists = [request for request in requests if request.endswith("/runs")]
+    assert (len(lists), len(requests) - len(lists)) == (list_requests, detail_requests)
+
+
+def test_run_behind_first_page_that_ended_is_read_again(world: World) -> None:
+    runs = upstream_runs(world)[110:113]
+    for run in runs:
+        run.concluded_at = world.now + 1e6
+    world.sync(6)
+    runs[0].concluded_at = world.now - 1
+    read_ledger_staging(world)
+    assert [get_run(run.id).in_flight for run in runs] == [False, True, True]
+
+
+def test_runs_created_at_nearly_the_same_time_leave_the_order_newest_first(world: World) -> None:
+    first, second = upstream_runs(world)[:2]
+    second.created_at = first.created_at + 2
+    world.sync()
+    assert ledger_staging().list_order == ListOrder.NEWEST
+
+
+@pytest.mark.parametrize("apart", [-1, 1])
+def test_runs_of_one_burst_have_the_order_of_their_list(world: World, apart: int) -> None:
+    for number, run in enumerate(upstream_runs(world)):
+        run.created_at = world.now - 3600 + number * apart
+    world.sync()
+    assert ledger_staging().list_order == (ListOrder.OLDEST if apart > 0 else ListOrder.NEWEST)
+
+
+@pytest.mark.parametrize("is_first_read", [True, False])
+def test_list_that_is_ordered_again_is_read_newest_first(world: World, is_first_read: bool) -> None:
+    world.sandbox.choices["run-order"] = "shuffled"
+    world.sync()
+    assert ledger_staging().list_order == ListOrder.NONE
+    world.sandbox.choices["run-order"] = "newest-first"
+    if is_first_read:  # after a long outage
+        two_hours_ago = timezone.now() - timedelta(hours=2)
+        Stage.objects.update(synced_at=two_hours_ago, fresh_until=two_hours_ago)
+        Stage.objects.update(next_sync_at=LONG_AGO)
+        world.live.sync(1)
+    else:
+        world.sync(6)
+    assert ledger_staging().list_order == ListOrder.NEWEST
+    world.sync(6)
+    assert mirrored_ids() == world.ids()
 
 
 def test_unchanged_runs_keep_their_versions(world: World) -> None:

@@ -19,7 +19,7 @@ from dashboard.models import (
     Stage,
     StageTiming,
 )
-from dashboard.northflank import decoding
+from dashboard.northflank import RunDetail, ServerError, decoding
 from dashboard.runs import overdue, statuses
 from dashboard.sync import leases, mirror
 from tests.support import payloads
@@ -209,6 +209,33 @@ def test_final_read_is_done_once(stage: Stage) -> None:
     mirror.apply_detail(stage.pk, detail(**ENDED), **request_fields(11))
     leases.release_run(run, at(12), None)
     assert get_run().next_detail_sync_at is None
+
+
+def test_detail_that_shows_the_end_is_the_final_read(stage: Stage) -> None:
+    mirror.apply_detail(stage.pk, detail(), **request_fields(0))
+    Run.objects.update(last_viewed_at=at(1), next_detail_sync_at=at(5))
+    [run] = leases.claim_runs(at(8), 1)
+    mirror.apply_detail(stage.pk, detail(**FAILED), **request_fields(9))
+    leases.release_run(run, at(10), None)
+    assert get_run().next_detail_sync_at is None
+
+
+def test_detail_without_steps_that_shows_the_end_has_a_final_read(stage: Stage) -> None:
+    mirror.apply_detail(stage.pk, detail(), **request_fields(0))
+    without_steps = RunDetail(api_run(**ENDED), None, {"id": "r1"})
+    mirror.apply_detail(stage.pk, without_steps, **request_fields(9))
+    assert get_run().next_detail_sync_at == at(9)
+
+
+def test_failing_run_whose_list_shows_the_end_has_recovered(
+    stage: Stage, logged_events: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    mirror_list(stage, api_run("r1"), api_run("r2"))
+    StageTiming.objects.create(stage=stage, detail_count=5)  # its steps have a baseline
+    mirror.back_off(get_run("r1").pk, ServerError("broken"), at(1))
+    mirror_list(stage, api_run("r1", **ENDED), api_run("r2", **ENDED), requested_at=10)
+    assert (get_run("r1").failures, get_run("r1").next_detail_sync_at) == (0, None)
+    assert [line["run"] for line in logged_events("run.recovered")] == ["r1"]
 
 
 def test_run_first_read_concluded_has_no_final_read(stage: Stage) -> None:

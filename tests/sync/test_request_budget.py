@@ -551,3 +551,43 @@ def test_run_stays_in_flight_during_refusal(world: World) -> None:
     run_id = world.start()
     run_into_rate_limit(world)
     assert get_run(run_id).in_flight
+
+
+def requests_of_one_tick(world: World) -> list[str]:
+    """Let the worker start what is due and has a slot; return the requests for runs."""
+    world.sandbox.requests.clear()
+
+    async def tick() -> None:
+        await world.live.worker.tick()
+        await world.live.worker.wait_idle()
+
+    world.live.run(tick)
+    return world.requests_for("/runs")
+
+
+def test_backlog_of_run_details_leaves_slots_for_stages(world: World) -> None:
+    world.sync()
+    Run.objects.update(next_detail_sync_at=LONG_AGO)
+    world.make_due()
+    requests = requests_of_one_tick(world)
+    lists = [request for request in requests if request.endswith("/runs")]
+    assert (len(lists) >= 2, len(requests) - len(lists)) == (True, 2)
+
+
+def test_backlog_of_run_details_has_all_slots_while_no_stage_is_due(world: World) -> None:
+    world.sync()
+    Stage.objects.update(next_sync_at=timezone.now() + timedelta(hours=1), last_viewed_at=None)
+    Run.objects.update(next_detail_sync_at=LONG_AGO)
+    assert len(requests_of_one_tick(world)) == 4
+
+
+def test_run_with_open_abort_is_read_before_a_backlog_of_details(world: World) -> None:
+    run_id = world.start()
+    world.sync()
+    Run.objects.update(next_detail_sync_at=LONG_AGO)
+    Run.objects.filter(run_id=run_id).update(next_detail_sync_at=timezone.now())
+    Abort.objects.create(
+        run=get_run(run_id), state="accepted", username="ana",
+        requested_at=LONG_AGO, claimed_at=LONG_AGO, sent_at=LONG_AGO,
+    )  # fmt: skip
+    assert [request for request in requests_of_one_tick(world) if request.endswith(run_id)]
