@@ -61,7 +61,7 @@ def is_abortable(run: Run, abort: Abort | None) -> bool:
     """Return whether an abort of a run can be requested.
 
     Also while one is under way, if that can be retried, or if it may not have arrived: the request
-    then makes it due to be resent.
+    then makes it due to be resent or, if Northflank refused that, replaces it.
     """
     if not run.in_flight:
         return False

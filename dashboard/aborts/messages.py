@@ -46,20 +46,20 @@ _text = MessageTable(
         "external_or_earlier": gettext_lazy(
             "Aborting since %(time)s or earlier; requested outside this dashboard."
         ),
-        "external_or_previous": gettext_lazy(
-            "Aborting since %(time)s; by a previous abort, or requested outside this dashboard."
+        "external_after_failure": gettext_lazy(
+            "Aborting since %(time)s; the latest abort from this dashboard was not accepted."
         ),
-        "external_or_previous_or_earlier": gettext_lazy(
-            "Aborting since %(time)s or earlier; by a previous abort, or requested outside this "
-            "dashboard."
+        "external_after_failure_or_earlier": gettext_lazy(
+            "Aborting since %(time)s or earlier; the latest abort from this dashboard was not "
+            "accepted."
         ),
         "overdue": gettext_lazy("Taking longer than %(time)s."),
         "far_overdue": gettext_lazy("Not ended after %(time)s."),
         "rate_limited": gettext_lazy("Not sent: rate limited by Northflank until %(time)s."),
         "not_sent": gettext_lazy("Not sent: %(why)s"),
         "refused": gettext_lazy("Northflank refused: %(answer)s"),
-        "retried": gettext_lazy("No effect after %(time)s; the abort was retried."),
-        "retried_unconfirmed": gettext_lazy("May not have arrived; retried after %(time)s."),
+        # Claims nothing of its effect: it may have arrived and take effect later.
+        "retried": gettext_lazy("Not ended after %(time)s; the abort was retried."),
         "too_late": gettext_lazy(
             "Too late: the run had finished (%(status)s) before the abort arrived."
         ),
@@ -148,9 +148,8 @@ def describe(abort: Abort, run: Run) -> AbortMessage:
         case AbortState.UNKNOWN:
             return _unknown_message(abort, run)
         case AbortState.RETRIED:
-            duration = durations.format_duration(_duration(abort, run))
-            key = "retried_unconfirmed" if _is_arrival_unknown(abort) else "retried"
-            return AbortMessage(_text(key, time=duration), "neutral")
+            time_text = durations.format_duration(_duration(abort, run))
+            return AbortMessage(_text("retried", time=time_text), "neutral")
 
 
 def is_external(abort: Abort | None, run: Run) -> bool:
@@ -165,13 +164,12 @@ def is_external(abort: Abort | None, run: Run) -> bool:
 
 
 def describe_external(run: Run, abort: Abort | None = None) -> AbortMessage:
-    """Return the message for a run that is being aborted, but not by the latest abort made here.
+    """Return the message for a run that is being aborted, but not by `abort`, the latest made here.
 
-    If that retried one in vain, the one before may have aborted the run.
+    An abort before that one may have taken effect late.
     """
     start = abort_clock.northflank_start(run)
-    is_in_doubt = abort is not None and abort.already_aborting_since is not None
-    key = "external_or_previous" if is_in_doubt else "external"
+    key = "external" if abort is None else "external_after_failure"
     key += "_or_earlier" if start.is_approximate else ""
     text = _text(key, time=ClockTime(start.at, run.created_at))
     return AbortMessage(join_texts(text, _overdue_text(run)), _tone(run))
@@ -237,12 +235,6 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
 def _refusal(abort: Abort) -> RichText:
     answer = end_with_period(abort.answer)
     return answer if answer.startswith("Northflank refused") else _text("refused", answer=answer)
-
-
-def _is_arrival_unknown(abort: Abort) -> bool:
-    """Return whether Northflank has not answered an abort, or refused a resend of it."""
-    is_refused_resend = abort.send_count > 1 and abort.answer_status != 200
-    return abort.answered_at is None or is_refused_resend
 
 
 def _is_resend_window_over(abort: Abort, run: Run) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 
 import structlog
@@ -37,6 +37,8 @@ from dashboard.upstream.connection import Connection
 log = structlog.get_logger(__name__)
 
 MAX_CONCURRENT = 8  # reconciliations in progress at the same time
+# How far the time of a reconciliation may be behind that of another one, which raised a severity.
+CLOCK_MARGIN = timedelta(minutes=1)
 
 running_tasks: set[asyncio.Task[None]] = set()
 
@@ -128,11 +130,10 @@ def is_work_pending() -> bool:
 @cache
 def _pending_work_query() -> PreparedQuery:
     is_aborting = Q(status="aborting", removed_at=None)
-    in_flight = Run.objects.in_flight()
-    runs = in_flight.filter(is_aborting | Q(abort_severity__gt=Severity.OK))
+    runs = Run.objects.in_flight().filter(is_aborting | Q(abort_severity__gt=Severity.OK))
     # As a subquery: for a join, SQLite would read all aborts.
     lost = Exists(Abort.objects.probably_lost().filter(run=OuterRef("pk")))
-    runs_after_lost_aborts = in_flight.filter(
+    runs_after_lost_aborts = Run.objects.tracked().filter(
         ~Q(status="aborting"), lost, abort_severity__lt=Severity.CRITICAL
     )
     others = (
@@ -181,18 +182,25 @@ def update_severities(now: datetime) -> None:
     # Read first: another worker may lose an abort, and raise its run, while the aborts are read.
     raised_runs = Run.objects.in_flight().filter(abort_severity__gt=Severity.OK)
     raised = dict(raised_runs.values_list("pk", "abort_severity"))
-    severities = {pk: severity.classify(at, now) for pk, at in _overdue_since(now).items()}
-    severities |= dict.fromkeys(_runs_with_lost_aborts(now), Severity.CRITICAL)
+    severities = _severities(now)
     _raise_severities(severities)
     # A run that was aborting may continue without an abort, and a lost abort take effect late.
-    for run_pk, old_severity in sorted(raised.items()):
-        new_severity = severities.get(run_pk, Severity.OK)
-        if new_severity >= old_severity:
+    lower_pks = {pk for pk, old in raised.items() if severities.get(pk, Severity.OK) < old}
+    # Not only because `now` is earlier than that of the worker which raised it.
+    later_severities = _severities(now + CLOCK_MARGIN) if lower_pks else {}
+    for run_pk in sorted(lower_pks):
+        if later_severities.get(run_pk, Severity.OK) >= raised[run_pk]:
             continue
         with transaction.atomic():
             ChangeCounter.reserve(0)
-            if raised_runs.filter(pk=run_pk, abort_severity=old_severity).exists():
-                mark_changed([run_pk], abort_severity=new_severity)
+            if raised_runs.filter(pk=run_pk, abort_severity=raised[run_pk]).exists():
+                mark_changed([run_pk], abort_severity=severities.get(run_pk, Severity.OK))
+
+
+def _severities(now: datetime) -> dict[int, Severity]:
+    """Return the severities of runs with an overdue or lost abort, by the runs' keys."""
+    severities = {pk: severity.classify(at, now) for pk, at in _overdue_since(now).items()}
+    return severities | dict.fromkeys(_runs_with_lost_aborts(now), Severity.CRITICAL)
 
 
 def _overdue_since(now: datetime) -> dict[int, datetime]:
@@ -230,7 +238,7 @@ def _raise_severities(severities: Mapping[int, Severity]) -> None:
 
 def _runs_with_lost_aborts(now: datetime) -> set[int]:
     """Return the keys of runs that go on after an abort that is not resent any more."""
-    running = Run.objects.in_flight().exclude(status="aborting")
+    running = Run.objects.tracked().exclude(status="aborting")
     unconfirmed_aborts = Abort.objects.open().filter(state=AbortState.UNKNOWN, run__in=running)
     exhausted = {
         abort.run_id  # not settled yet: the run has not been read since

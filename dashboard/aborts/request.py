@@ -125,7 +125,8 @@ def request_abort(
 
     Raise NotAllowed, NotInFlight or ReasonMissing. While an abort is open, the request joins it,
     and makes a pending resend due at once. If `retry_of_pk` is the key of the open abort and
-    `can_retry` holds, that abort is settled and a new one recorded instead.
+    `can_retry` holds, or if Northflank refused a resend of the open abort, that is settled and a
+    new one recorded instead.
 
     With `mark_sent` the abort is recorded as sent in the same transaction, unless its run is read
     first (`is_run_read_first`). The caller then sends it at once, by `wait_for_answer`; `run` is
@@ -150,32 +151,38 @@ def request_abort(
     if not reason and reason_required(run.stage):
         template = _("A reason is required to abort runs in %(stage)s.")
         raise ReasonMissing(template % {"stage": run.stage.name})
-    try:
-        return _create_abort(run, abort_request, reason, retry_of_pk, bulk_abort, mark_sent)
-    except IntegrityError:
-        open_abort = Abort.objects.open().filter(run=run).first()
-        if open_abort is not None:
-            _join_open_abort(open_abort, abort_request, reason)
-            return AbortResult(open_abort, is_new=False)
-        run.refresh_from_db(fields=["in_flight"])
-        if not run.in_flight:
-            raise NotInFlight from None
-        # The open abort was settled meanwhile; a second IntegrityError has another cause.
-        return _create_abort(run, abort_request, reason, None, bulk_abort, mark_sent)
+    replaced_pk = retry_of_pk
+    attempts_left = 3
+    while True:
+        attempts_left -= 1
+        try:
+            return _create_abort(run, abort_request, reason, replaced_pk, bulk_abort, mark_sent)
+        except IntegrityError:
+            open_abort = Abort.objects.open().filter(run=run).first()
+            if open_abort is not None and not open_abort.is_resend_refused:
+                _join_open_abort(open_abort, abort_request, reason)
+                return AbortResult(open_abort, is_new=False)
+            if not attempts_left:
+                raise  # it has another cause
+            run.refresh_from_db(fields=["in_flight"])
+            if not run.in_flight:
+                raise NotInFlight from None
+            # The open abort is replaced, or was settled meanwhile.
+            replaced_pk = open_abort.pk if open_abort is not None else None
 
 
 def _create_abort(
     run: Run,
     abort_request: AbortRequest,
     reason: str,
-    retry_of_pk: int | None,
+    replaced_pk: int | None,
     bulk_abort: BulkAbort | None,
     mark_sent: bool,
 ) -> AbortResult:
     now = db_threads.now()
     with durable.atomic():  # before it is sent
         version = ChangeCounter.reserve(1)  # locked first: see Abort.transition
-        retried = _settle_retried(run, abort_request, retry_of_pk, now)
+        retried = _settle_replaced(run, abort_request, replaced_pk, now)
         start = abort_clock.start(run, None)
         earlier_starts = [start.at] if start else []
         if retried is not None or run.abort_severity >= Severity.CRITICAL:
@@ -275,20 +282,26 @@ def _join_open_abort(abort: Abort, abort_request: AbortRequest, reason: str) -> 
     )
 
 
-def _settle_retried(
-    run: Run, abort_request: AbortRequest, retry_of_pk: int | None, now: datetime
+def _settle_replaced(
+    run: Run, abort_request: AbortRequest, replaced_pk: int | None, now: datetime
 ) -> Abort | None:
-    """Settle the abort to be retried and return it, or None if it may not be retried.
+    """Settle the abort to be replaced, if it may be; return it if it is retried.
 
     Part of the transaction that gives the run its new version.
     """
-    if retry_of_pk is None:
+    if replaced_pk is None:
         return None
-    previous = Abort.objects.open().filter(pk=retry_of_pk, run=run).first()
-    if previous is None or not can_retry(previous, now):
+    previous = Abort.objects.open().filter(pk=replaced_pk, run=run).first()
+    if previous is None:
         return None
-    username = abort_request.user.get_username()
-    is_settled = previous.transition_with_run(
-        AbortState.RETRIED, EventType.RETRIED, now, detail=username, settled_at=now
-    )
-    return previous if is_settled else None
+    if can_retry(previous, now):
+        username = abort_request.user.get_username()
+        is_settled = previous.transition_with_run(
+            AbortState.RETRIED, EventType.RETRIED, now, detail=username, settled_at=now
+        )
+        return previous if is_settled else None
+    if previous.is_resend_refused:
+        previous.transition_with_run(
+            AbortState.REFUSED, EventType.REFUSED, now, detail=previous.answer, settled_at=now
+        )
+    return None

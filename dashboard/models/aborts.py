@@ -245,6 +245,11 @@ class Abort(AuditedRequest):
         return self.settled_at is None and self.state == AbortState.UNKNOWN
 
     @property
+    def is_resend_refused(self) -> bool:
+        """Whether it is open, may not have arrived, and is not resent: Northflank refused that."""
+        return self.is_unconfirmed and self.answer_status is not None
+
+    @property
     def first_sent_at(self) -> datetime:
         """When it was first sent, according to its timeline."""
         first = (

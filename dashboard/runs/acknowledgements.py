@@ -25,6 +25,7 @@ from dashboard.runs import acknowledgement_rules
 log = structlog.get_logger(__name__)
 
 INTERVAL = 60.0  # seconds between two looks for expired acknowledgements
+MAX_PER_ROUND = 200  # that are ended at once: all other writers wait for it
 
 
 class NotAllowed(Exception):
@@ -152,19 +153,23 @@ class ExpiredAcknowledgements:
 
 
 def end_expired(now: datetime) -> None:
-    """End the acknowledgements that have expired, and give their runs a new version.
+    """End up to MAX_PER_ROUND acknowledgements that have expired; their runs get a new version.
 
     They expire by time alone, so only this updates open pages.
     """
-    if not _load_expired(now):
+    expired = _load_expired(now)[:MAX_PER_ROUND]
+    if not expired:
         return
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # serializes writers: no other worker ends what is read below
-        expired = _load_expired(now)
-        for acknowledgement in expired:
-            acknowledgement.ended_at = _expiry(acknowledgement, acknowledgement.run, now)
-            acknowledgement.save(update_fields=["ended_at"])
-        mark_changed(acknowledgement.run_id for acknowledgement in expired)
+        ChangeCounter.reserve(0)  # locked first, as by all writers
+        mark_changed(
+            acknowledgement.run_id
+            for acknowledgement in expired
+            # Unless it was released, or ended by another worker, since it was read.
+            if Acknowledgement.objects.open()
+            .filter(pk=acknowledgement.pk)
+            .update(ended_at=_expiry(acknowledgement, acknowledgement.run, now))
+        )
 
 
 def _load_expired(now: datetime) -> list[Acknowledgement]:

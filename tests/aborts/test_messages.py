@@ -291,7 +291,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         (
             abort("retried", answer_status=409, send_count=2),
             run(),
-            "retried_unconfirmed",
+            "retried",
             {"time": "1 min 12 s"},
         ),
         (
@@ -309,7 +309,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         (
             abort("retried", answered_at=None),
             run(),
-            "retried_unconfirmed",
+            "retried",
             {"time": "1 min 12 s"},
         ),
     ],
@@ -478,18 +478,19 @@ def test_critical_abort_is_said_to_be_resent_no_more_only_if_it_is_certain(
     assert messages.keys(text) == f"doubtful {key}"
 
 
+@pytest.mark.parametrize("started_at", [None, after(-600)], ids=["first abort", "retry"])
 @pytest.mark.parametrize("state", ["not_sent", "refused"])
 @pytest.mark.parametrize(
     ("aborting_since", "key"),
-    [(after(-60), "external_or_previous"), (None, "external_or_previous_or_earlier")],
+    [(after(-60), "external_after_failure"), (None, "external_after_failure_or_earlier")],
 )
-def test_previous_abort_may_have_aborted_a_run_whose_retry_failed(
-    state: str, aborting_since: datetime | None, key: str
+def test_run_that_aborts_in_spite_of_a_failed_abort_does_not_say_who_requested_it(
+    state: str, started_at: datetime | None, aborting_since: datetime | None, key: str
 ) -> None:
     subject = run("aborting")
     subject.aborting_since, subject.created_at = aborting_since, AT - timedelta(hours=2)
-    retry = abort(state, already_aborting_since=after(-600))
-    assert messages.keys(abort_messages.describe_external(subject, retry).text) == key
+    failed = abort(state, already_aborting_since=started_at)
+    assert messages.keys(abort_messages.describe_external(subject, failed).text) == key
 
 
 @pytest.mark.parametrize(("send_count", "key"), [(1, "sent"), (2, "resent")])

@@ -1,17 +1,25 @@
 """Aborts that take long: severity, log and timeline by their age."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 import time_machine
 from django.contrib.auth.models import User
+from django.db import connection
 
 from dashboard import aborts
 from dashboard.aborts import AbortRequest, reconcile, resend_policy
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from tests.support import factories
-from tests.support.abort_answers import FakeNorthflank, Logs, error_response, log_line
+from tests.support.abort_answers import (
+    FakeNorthflank,
+    Logs,
+    claim_first,
+    error_response,
+    log_line,
+)
 
 WARN_AFTER, CRITICAL_AFTER = timedelta(seconds=180), timedelta(seconds=600)
 RESENDS_END = resend_policy.RESEND_WINDOW + timedelta(seconds=1)  # after the first send
@@ -133,6 +141,28 @@ def test_severity_falls_when_an_unconfirmed_abort_takes_effect(run: Run, manager
     assert "abort.overdue" not in [line["event"] for line in logs]
 
 
+@pytest.mark.parametrize("behind", [timedelta(milliseconds=1), timedelta(seconds=59)], ids=str)
+@pytest.mark.parametrize("severity", [1, 2], ids=["warning", "critical"])
+def test_severity_does_not_fall_by_a_clock_that_is_behind(
+    run: Run, manager: User, severity: int, behind: timedelta
+) -> None:
+    threshold = CRITICAL_AFTER if severity == 2 else WARN_AFTER
+    reached_at = factories.abort(run, manager).requested_at + threshold
+    reconcile.update_severities(reached_at)
+    reconcile.update_severities(reached_at - behind)
+    assert severities() == {"r1": severity}
+
+
+@pytest.mark.parametrize("change", [{"abort_severity": 2}, {"in_flight": False}], ids=str)
+def test_severity_that_changes_while_it_is_being_lowered_stays(
+    run: Run, change: dict[str, Any]
+) -> None:
+    Run.objects.update(abort_severity=1)
+    with connection.execute_wrapper(claim_first(lambda: Run.objects.update(**change))):
+        reconcile.update_severities(db_threads.now())
+    assert severities() == {"r1": change.get("abort_severity", 1)}
+
+
 @pytest.mark.parametrize("failure", [429, 409], ids=["not sent", "refused"])
 @pytest.mark.parametrize("elapsed", [CRITICAL_AFTER, RESENDS_END], ids=["accepted", "unconfirmed"])
 def test_run_stays_critical_after_a_retry_that_failed(
@@ -177,6 +207,19 @@ def test_run_that_goes_on_after_an_accepted_retry_is_not_critical(run: Run, mana
     now = db_threads.now()
     factories.abort(run, manager, "retried", settled_at=now)
     factories.abort(run, manager, "concluded", settled_at=now, outcome="aborted")
+    assert not reconcile.is_work_pending()
+    reconcile.update_severities(now)
+    assert severities() == {"r1": 0}
+
+
+@pytest.mark.parametrize("states", [["retried", "refused"], ["unknown"]], ids=str)
+def test_removed_run_is_not_critical_after_a_lost_abort(
+    run: Run, manager: User, states: list[str]
+) -> None:
+    now = db_threads.now()
+    for state in states:
+        factories.abort(run, manager, state, settled_at=now)
+    Run.objects.update(removed_at=now)
     assert not reconcile.is_work_pending()
     reconcile.update_severities(now)
     assert severities() == {"r1": 0}

@@ -387,6 +387,57 @@ def test_abort_after_a_retry_that_failed_keeps_the_start_of_the_retried_one(
     assert abort.already_aborting_since == (since if is_inherited else None)
 
 
+# --- After a refused resend ---------------------------------------------------------------------
+
+
+def abort_with_refused_resend(run: Run, user: User) -> Abort:
+    """An open abort that is not resent any more, since Northflank refused that."""
+    return factories.abort(
+        run, user, "unknown", requested_at=T0, send_count=2, answer="No.", answer_status=409
+    )
+
+
+@time_machine.travel(T0, tick=False)
+@pytest.mark.parametrize(
+    ("severity", "state", "detail"), [(0, "refused", "No."), (2, "retried", "colleague")]
+)
+def test_abort_request_after_a_refused_resend_is_a_new_abort(
+    run: Run, manager: User, colleague: User, severity: int, state: str, detail: str
+) -> None:
+    factories.change(run, abort_severity=severity)
+    first = abort_with_refused_resend(run, manager)
+    before = ChangeCounter.latest()
+    result = aborts.request_abort(run, abort_request(colleague), mark_sent=True)
+    assert result.is_new
+    first.refresh_from_db()
+    assert (first.state, first.settled_at, first.answer) == (state, T0, "No.")
+    assert timeline(first) == [(state, T0, detail)]
+    assert (result.abort.retry_of == first) is (state == "retried")
+    assert Run.objects.get().version == ChangeCounter.latest() == before + 1
+
+
+@time_machine.travel(T0, tick=False)
+def test_abort_request_after_a_refused_resend_joins_the_new_abort_of_another(
+    run: Run, manager: User, colleague: User
+) -> None:
+    factories.change(run, abort_severity=0)
+    first = abort_with_refused_resend(run, manager)
+    others: list[Abort] = []
+
+    def request_before(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if sql.startswith("SELECT") and 'FROM "dashboard_run"' in sql and not others:
+            first.transition(AbortState.REFUSED, EventType.REFUSED, T0, settled_at=T0)
+            others.append(factories.abort(run, manager, "requested"))
+        return execute(sql, *rest)
+
+    request = abort_request(colleague, permissions=permissions.for_user(colleague))
+    with connection.execute_wrapper(request_before):
+        result = aborts.request_abort(run, request)
+    assert others
+    assert result == aborts.AbortResult(others[0], is_new=False)
+    assert [kind for kind, *_ in timeline(others[0])] == ["joined"]
+
+
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL waits for the disk anyway")
 def test_abort_is_on_the_disk_before_it_is_sent(transactional_db: None, manager: User) -> None:
     run = factories.run(factories.stage(), "r1")

@@ -236,10 +236,11 @@ def test_unconfirmed_abort_that_was_retried_in_vain_may_have_aborted_its_run(
     assert read(live, run).status == "aborting"
     first, retry = Abort.objects.order_by("pk")
     assert (first.state, retry.state) == ("retried", "not_sent")
-    assert abort_message(first) == "May not have arrived; retried after 2 min 5 s."
+    assert abort_message(first) == "Not ended after 2 min 5 s; the abort was retried."
     page = live.sign_in("manager").get(factories.address(run)).text
-    assert page.count("; by a previous abort, or requested outside this dashboard.") == 2
-    assert page.count("requested outside") == 2  # in the row, and in the incident summary
+    # In the row, and in the incident summary.
+    assert page.count("; the latest abort from this dashboard was not accepted.") == 2
+    assert "requested outside" not in page
     advance_time(live, 10)
     assert read(live, run).status == "aborted"
     assert list(Abort.objects.all().accepted_or_aborted()) == [first]
@@ -409,6 +410,20 @@ def test_refused_resend_is_settled_by_the_status_of_its_run(
     assert row.abort is not None
     assert row.abort.requested_by == "manager"
     assert row.abort_severity == 0
+
+
+def test_abort_requested_after_a_refused_resend_is_sent_at_once(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    live.sandbox.faults = [parse_fault("error-string:409@/abort")]
+    backdate_leases()
+    reconcile(live)
+    live.sandbox.faults = []
+    message = notice_text(submit_abort(live.sign_in("manager"), run))
+    assert message.startswith("Abort accepted; aborting since ")
+    assert list(Abort.objects.order_by("pk").values_list("state", "send_count")) == [
+        ("refused", 2),
+        ("accepted", 1),
+    ]
 
 
 def test_refused_first_send_for_aborting_run_is_accepted(live: Live, manager: User) -> None:

@@ -364,7 +364,7 @@ def test_overdue_abort_can_be_retried(
     dialog.get_by_text("Stuck", exact=True).click()
     dialog.get_by_role("button", name="Abort run").click()
     expect(dialog).to_be_hidden()
-    message = page.locator(".abort-line .message", has_text="No effect after 15 min")
+    message = page.locator(".abort-line .message", has_text="Not ended after 15 min")
     expect(message).to_be_visible()
     # Its clock does not restart.
     expect(page.get_by_role("heading", name="Next steps")).to_be_visible()

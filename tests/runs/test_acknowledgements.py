@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.utils import timezone
 
 from dashboard.models import Acknowledgement, ChangeCounter, Run, Stage
@@ -13,6 +14,7 @@ from dashboard.runs import acknowledgements
 from dashboard.runs.acknowledgement_rules import MAX_FAILURE_AGE
 from dashboard.runs.acknowledgements import ExpiredAcknowledgements
 from tests.support import factories
+from tests.support.abort_answers import claim_first
 from tests.support.world import T0, at
 
 EXPIRY, SINCE = T0 + MAX_FAILURE_AGE, at(60)
@@ -72,6 +74,31 @@ def test_acknowledgement_that_has_not_expired_is_kept(
     version = ChangeCounter.latest()
     acknowledgements.end_expired(now)
     assert (ends(), ChangeCounter.latest()) == ([None], version)
+
+
+def test_acknowledgement_that_is_released_meanwhile_keeps_its_end(
+    stage: Stage, viewer: User
+) -> None:
+    run = acknowledged_run(stage, viewer)
+    released_at = EXPIRY + timedelta(seconds=1)
+
+    def release() -> None:
+        Acknowledgement.objects.update(ended_at=released_at)
+
+    with connection.execute_wrapper(claim_first(release)):
+        acknowledgements.end_expired(EXPIRY + timedelta(seconds=2))
+    assert ends() == [released_at]
+    assert Run.objects.get().version == run.version  # as set here, without one
+
+
+def test_many_expired_acknowledgements_end_in_several_rounds(stage: Stage, viewer: User) -> None:
+    for _run in range(acknowledgements.MAX_PER_ROUND + 1):
+        acknowledged_run(stage, viewer)
+    still_open = []
+    for _round in range(2):
+        acknowledgements.end_expired(EXPIRY)
+        still_open.append(ends().count(None))
+    assert still_open == [1, 0]
 
 
 @pytest.mark.django_db(transaction=True)

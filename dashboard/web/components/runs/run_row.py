@@ -82,7 +82,7 @@ class AbortLine:
     """An abort in one line of text."""
 
     message: abort_messages.AbortMessage
-    requested_by: str  # empty: requested outside this dashboard
+    requested_by: str  # empty: not by the latest abort made here
     requested_at: datetime
     reason: str
     under_way_since: datetime | None  # None: not under way
@@ -154,7 +154,7 @@ class RunRow:
 
     @property
     def external_abort(self) -> AbortLine | None:
-        """The latest abort if it was requested outside this dashboard."""
+        """The abort under way if it is not by the latest one made here."""
         return self.abort if self.abort and not self.abort.requested_by else None
 
     @property
