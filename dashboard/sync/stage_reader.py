@@ -37,8 +37,9 @@ MAX_HISTORY_PAGES = 20  # how many pages of older runs are read
 WALK_PAGES = 2  # pages per read of a list that is not ordered newest first
 # Pages per read of a stage's runs in flight; those behind them are found with the older runs.
 IN_FLIGHT_PAGES = 3
-# Most requests of one read: the flow twice, the newest runs, IN_FLIGHT_PAGES, WALK_PAGES.
-MAX_REQUESTS_PER_READ = 8
+# Most requests of one read: the flow twice, the newest runs, then IN_FLIGHT_PAGES, or one of them
+# and WALK_PAGES.
+MAX_REQUESTS_PER_READ = 6
 # Most requests of a first read: the newest runs by two spellings, IN_FLIGHT_PAGES.
 MAX_REQUESTS_PER_FIRST_READ = 5
 # Runs that one push starts may be listed in another order than that of their creation.
@@ -159,15 +160,16 @@ class StageReader:
             if order == ListOrder.NEWEST:
                 if first.has_next and (stage.synced_at is None or stage.in_flight_incomplete):
                     # A stuck run may be far behind the newest hundred.
-                    await self.read_in_flight(stage, first.items)
+                    await self.read_in_flight(stage, first.items, is_short=with_history)
                 if first.has_next and with_history:
                     await self._read_history(stage, first)
                 return
             await run_in_db_thread(_save_order, stage, order)
         # The newest runs may be on any page: read those in flight by a filtered list, and walk the
         # pages from where the last read stopped.
-        await self.read_in_flight(stage)
-        if with_history or stage.synced_at is None:
+        with_history = with_history or stage.synced_at is None
+        await self.read_in_flight(stage, is_short=with_history)
+        if with_history:
             await self.read_next_pages(stage)
 
     async def _read_history(self, stage: Stage, first: Page[ApiRun]) -> None:
@@ -218,21 +220,29 @@ class StageReader:
         await run_in_db_thread(omitted_entries.record_stage_page, stage, page_number, end)
         return end
 
-    async def read_in_flight(self, stage: Stage, listed: Sequence[ApiRun] = ()) -> None:
+    async def read_in_flight(
+        self, stage: Stage, listed: Sequence[ApiRun] = (), *, is_short: bool = False
+    ) -> None:
         """Read and mirror a stage's runs in flight; make due the details of tracked runs that are
         neither among them nor `listed`.
+
+        `is_short`: one page only; if there are more, a later read makes the details due.
         """
         runs = {run.id: run for run in listed}
         stamps = []
-        for page_number in range(1, IN_FLIGHT_PAGES + 1):
+        for page_number in range(1, 2 if is_short else IN_FLIGHT_PAGES + 1):
             stamps.append(await run_in_db_thread(_stamp_request))
             page = await self._request_page(stage, page_number, stamps[-1], concluded=False)
             await run_in_db_thread(mirror.apply_runs, stage.pk, page.items, **stamps[-1])
+            known = len(runs)
             runs |= {run.id: run for run in page.items}
-            # A server that ignores the filter would return all runs.
-            if not page.has_next or any(run.concluded for run in page.items):
+            # A server that ignores the filter would return all runs, one that ignores page numbers
+            # the same ones again.
+            is_repeated = page_number > 1 and len(runs) == known
+            if not page.has_next or is_repeated or any(run.concluded for run in page.items):
                 break
-        await run_in_db_thread(mirror.schedule_unlisted, stage.pk, runs.values(), **stamps[0])
+        if not (is_short and page.has_next):
+            await run_in_db_thread(mirror.schedule_unlisted, stage.pk, runs.values(), **stamps[0])
 
     async def read_page(self, stage: Stage, page_number: int) -> Page[ApiRun]:
         """Read and mirror one page of a stage's runs."""
@@ -329,15 +339,14 @@ def _stamp_request() -> _RequestStamp:
 
 
 def _mirror_page(stage: Stage, page_number: int, page: Page[ApiRun], stamp: _RequestStamp) -> None:
-    result = mirror.apply_runs(stage.pk, page.items, **stamp)
+    is_cut = page_number == 1 and page.has_next and _detect_order(page) == ListOrder.NEWEST
+    if is_cut and _is_last_new(stage, page):
+        _save_gap(stage)  # first: after an interruption the run would not be new any more
+    mirror.apply_runs(stage.pk, page.items, **stamp)
     omitted_entries.record_stage_page(stage, page_number, page)
-    if page_number > 1:
-        return
-    if not page.has_next:
+    if page_number == 1 and not page.has_next:
         mirror.schedule_unlisted(stage.pk, page.items, **stamp)
-    elif _detect_order(page) == ListOrder.NEWEST:
-        if result.new and _is_last_new(stage, page, stamp):
-            _save_gap(stage)
+    if is_cut:
         # One run behind this page is read by its detail, several by the list of those in flight.
         unlisted = mirror.count_unlisted(stage.pk, page.items, stamp["request_seq"])
         if unlisted > 1:
@@ -346,9 +355,10 @@ def _mirror_page(stage: Stage, page_number: int, page: Page[ApiRun], stamp: _Req
             mirror.schedule_unlisted(stage.pk, page.items, **stamp)
 
 
-def _is_last_new(stage: Stage, page: Page[ApiRun], stamp: _RequestStamp) -> bool:
-    added = Run.objects.filter(stage=stage, first_synced_at=stamp["requested_at"])
-    return added.filter(run_id=page.items[-1].id).exists()
+def _is_last_new(stage: Stage, page: Page[ApiRun]) -> bool:
+    if not page.items or mirror.ended_before(page.items[-1], stage.pruned_until):
+        return False
+    return not Run.objects.filter(stage=stage, run_id=page.items[-1].id).exists()
 
 
 def _save_gap(stage: Stage) -> None:

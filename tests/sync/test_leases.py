@@ -18,10 +18,12 @@ from dashboard.db.threads import run_in_db_thread
 from dashboard.models import CatalogSync, Pipeline, Project, RateBudget, Run, Stage, Worker
 from dashboard.sandbox import parse_fault
 from dashboard.server import process
-from dashboard.sync import leases, mirror, schedule, watchers
+from dashboard.sync import leases, mirror, schedule, watchers, worker
 from dashboard.sync.leases import LEASE
 from dashboard.sync.schedule import Plan
+from dashboard.sync.stage_reader import MAX_REQUESTS_PER_READ
 from dashboard.sync.worker import SyncWorker
+from dashboard.upstream.rate_budget import ReadBudget
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT
 from tests.support.world import T0, World, api_run, at, get_run
@@ -308,8 +310,10 @@ def test_slower_plan_extends_fresh_until_before_it_expires(stage: Stage) -> None
 def test_plan_that_cannot_be_read_leaves_fresh_until(stage: Stage) -> None:
     Stage.objects.update(synced_at=T0, fresh_until=at(100), next_sync_at=at(100))
     for seconds in (95, 200):
-        leases.make_plan(0.0, at(seconds), can_read=False)
+        worker.plan_reads(ReadBudget(MAX_REQUESTS_PER_READ - 1, 2_700), at(seconds))
         assert read_fresh_until(stage) == at(100)
+    worker.plan_reads(ReadBudget(MAX_REQUESTS_PER_READ, 2_700), at(95))
+    assert read_fresh_until(stage) != at(100)
 
 
 def spend_requests(**fields: Any) -> None:

@@ -1,5 +1,6 @@
 """Run lists of any order and form: all runs get into the mirror."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,8 @@ from django.utils import timezone
 
 from dashboard.models import Run, Stage
 from dashboard.models.catalog import ListOrder
+from dashboard.sandbox import parse_fault
+from dashboard.sync import mirror
 from dashboard.sync.stage_reader import StageReader
 from dashboard.sync.worker import SyncWorker
 from tests.support.live import WAIT_TIMEOUT
@@ -153,6 +156,60 @@ def test_interrupted_read_of_100_new_runs_does_not_hide_those_behind_them(world:
     world.live.run(lambda: reader.read_page(stage, 1))
     stage = ledger_staging()
     assert (stage.in_flight_incomplete, stage.next_history_page) == (True, 2)
+
+
+def test_mirroring_of_100_new_runs_that_fails_half_way_does_not_hide_those_behind_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.sync(6)
+    new = [run.id for run in upstream_runs(world)[:200]]
+    Run.objects.filter(run_id__in=new).delete()
+    reader, stage = StageReader(world.live.connection), ledger_staging()
+    for function in ("apply_runs", "count_unlisted"):  # before and after the runs are stored
+        with monkeypatch.context() as patch:
+            patch.setattr(mirror, function, lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                world.live.run(lambda: reader.read_page(stage, 1))
+        assert ledger_staging().in_flight_incomplete
+        assert ledger_staging().next_history_page == 2
+
+
+def read_in_flight(world: World, *, is_short: bool = False) -> list[str]:
+    """Read the runs in flight of the stage; return the requests for them."""
+    world.sandbox.requests.clear()
+    reader, stage = StageReader(world.live.connection), ledger_staging()
+    world.live.run(lambda: reader.read_in_flight(stage, is_short=is_short))
+    return world.requests_for(LEDGER_STAGING)
+
+
+def test_short_read_of_runs_in_flight_leaves_those_behind_its_page_to_a_later_one(
+    world: World,
+) -> None:
+    for run in upstream_runs(world)[:150]:
+        run.concluded_at = world.now + 1e6
+    world.sync(6)
+    Run.objects.update(next_detail_sync_at=None)
+    assert len(read_in_flight(world, is_short=True)) == 1
+    assert not Run.objects.exclude(next_detail_sync_at=None).exists()
+    assert len(read_in_flight(world)) == 2
+
+
+@pytest.mark.parametrize("in_flight", [True, False], ids=["pages", "filter"])
+def test_server_that_ignores_a_parameter_is_not_asked_for_more_runs_in_flight(
+    world: World, *, in_flight: bool
+) -> None:
+    status = "running" if in_flight else "success"
+    runs = [
+        {"id": f"r-{number}", "status": status, "concluded": not in_flight} for number in range(100)
+    ]
+    data = json.dumps({"runs": runs})
+    for run in upstream_runs(world)[:250]:  # three pages
+        run.concluded_at = world.now + 1e6
+    world.sync()
+    world.sandbox.faults = [
+        parse_fault(f"data:{data}@GET /v1/projects/payments/pipelines{LEDGER_STAGING}$")
+    ]
+    assert len(read_in_flight(world)) == (2 if in_flight else 1)
 
 
 @pytest.mark.parametrize(

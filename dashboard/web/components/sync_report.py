@@ -28,6 +28,7 @@ from dashboard.web.components import macros
 from dashboard.web.http import links, lookup
 
 MAX_STAGES = 100  # rows of the stage table; the other stages are only counted
+_SHORT_PAUSE = timedelta(minutes=2)  # too short to be reported
 _text = MessageTable(
     {
         # Why a stage is read: the names of `StageClass`.
@@ -183,7 +184,7 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
         remaining=rate_limit.remaining if rate_limit else 0,
         limit=rate_limit.limit if rate_limit else 0,
         is_probing=rate_limit.is_probing if rate_limit else False,
-        used_up_until=_used_up_until(rate_limit) if rate_limit else None,
+        used_up_until=_used_up_until(rate_limit, now) if rate_limit else None,
         is_restricted=not permissions.can_view_all,
     )
     listed_keys = [stage.pk for stage in worst_first[:MAX_STAGES]]
@@ -293,10 +294,15 @@ def _rate_limit_usage(rows: Sequence[RateBudget], now: datetime) -> RateLimitUsa
     )
 
 
-def _used_up_until(usage: RateLimitUsage) -> datetime | None:
-    """Return until when the worker reads nothing, since too few requests are left for a read."""
+def _used_up_until(usage: RateLimitUsage, now: datetime) -> datetime | None:
+    """Return until when the worker reads nothing, since too few requests are left for a read.
+
+    None near the end of the hour, when they are used up as planned.
+    """
     is_used_up = usage.remaining - usage.reserve < stage_reader.MAX_REQUESTS_PER_READ
-    return usage.resets_at if is_used_up else None
+    if not is_used_up or usage.resets_at is None or usage.resets_at - now < _SHORT_PAUSE:
+        return None
+    return usage.resets_at
 
 
 def _worker_rows(workers: Iterable[Worker], now: datetime) -> list[WorkerRow]:

@@ -130,6 +130,8 @@ def test_status_page_with_too_few_requests_for_a_read_reports_them_used_up(
         limit=1000, remaining=100 + requests, resets_at=resets_at, synced_at=now
     )
     assert sync_health_text(get_page).startswith(text)
+    RateBudget.objects.update(resets_at=now + timedelta(minutes=1))  # used up as planned
+    assert sync_health_text(get_page) == "1 stage is up to date."
     RateBudget.objects.update(resets_at=now)
     assert sync_health_text(get_page) == "1 stage is up to date."
 
