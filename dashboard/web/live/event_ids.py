@@ -1,7 +1,7 @@
-"""The ids of a stream's events: what a page shows that got an event, and where its stream goes on.
+"""The ids of a stream's events: from which version, and with which permissions, it continues.
 
-An id has the version and, since a page that is in the background has no stream to be told by, a
-digest of the permissions for which the page was rendered.
+A page in the background has no stream. If its viewer's permissions change meanwhile, the digest in
+the id with which it opens the next stream differs, and it has to reload.
 """
 
 from functools import lru_cache
@@ -19,12 +19,12 @@ class Since(NamedTuple):
     """What a page shows that opens a stream."""
 
     version: int | None  # None: unknown
-    is_for_others: bool = False  # for viewers with other permissions
+    has_other_permissions: bool = False  # those of its viewer have changed
 
     @property
     def is_stale(self) -> bool:
         """Whether the page has to reload, whatever has changed."""
-        return self.version is None or self.is_for_others
+        return self.version is None or self.has_other_permissions
 
 
 def encode(version: int | str, permissions: Permissions) -> str:

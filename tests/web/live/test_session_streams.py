@@ -195,7 +195,8 @@ def test_connection_that_breaks_before_the_page_is_told_to_reload_leaves_its_eve
 
 
 def test_viewers_whose_permissions_changed_share_a_read(run: Run, live: Live) -> None:
-    channel, since = Channel("now", 0, permissions.ALL), Since(run.version, is_for_others=True)
+    channel = Channel("now", 0, permissions.ALL)
+    since = Since(run.version, has_other_permissions=True)
 
     async def open_many() -> list[bytes]:
         broadcaster = feed.Broadcaster(poll_interval=60)
