@@ -47,7 +47,7 @@ from dashboard.sync import schedule
 from dashboard.sync.schedule import Demand, Plan, StageClass, StageFacts, StageRef
 
 # Four heartbeats, and longer than a request's timeout: a run takes one request, so its lease is not
-# renewed.
+# renewed. One that is not found takes up to four: if they are slow, another worker may read it.
 LEASE = timedelta(seconds=20)
 # `fresh_until` is extended this long before it expires: two plans.
 FRESHNESS_LOOKAHEAD = timedelta(seconds=10)

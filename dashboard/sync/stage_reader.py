@@ -303,8 +303,9 @@ async def read_run(connection: Connection, run: Run) -> Run | None:
 async def _fetch_detail(connection: Connection, run: Run, request_seq: int) -> RunDetail | None:
     """Return a run's detail; None if it is not found and its stage's list lacks it too.
 
-    Raises NorthflankError, also if the list can't be read: then the 404 may concern more than the
-    run.
+    For a concluded run, that is the first page of all runs; else the list of those in flight.
+    Raises NorthflankError, also if the list can't be read, or is longer than IN_FLIGHT_PAGES:
+    then the 404 may be wrong.
     """
     stage = run.stage
     stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.path_segment
@@ -312,19 +313,39 @@ async def _fetch_detail(connection: Connection, run: Run, request_seq: int) -> R
         return await connection.call(
             lambda nf: nf.get_run(*stage_path, run.run_id), request_seq=request_seq
         )
-    except NotFound:
+    except NotFound as error:
         if run.removed_at is not None or stage.has_flow is False:
             return None
-    concluded = None if run.concluded else False
-    page = await connection.call(
-        lambda nf: nf.list_runs(*stage_path, page=1, concluded=concluded, per_page=PER_PAGE),
+        not_found = error
+    for page_number in range(1, IN_FLIGHT_PAGES + 1):
+        page = await _request_list(connection, run, page_number, request_seq)
+        if any(api_run.id == run.run_id for api_run in page.items):
+            raise UnexpectedResponse(
+                "Northflank lists this run but returns 404 for it.", http_status=404
+            )
+        if run.concluded or not page.has_next:
+            return None
+        if any(api_run.concluded for api_run in page.items):
+            break  # the server ignores `concluded`: the list of all runs has no near end
+    raise not_found
+
+
+async def _request_list(
+    connection: Connection, run: Run, page_number: int, request_seq: int
+) -> Page[ApiRun]:
+    """Return a page of the list that a run should be in: for one in flight, of those in flight."""
+    stage = run.stage
+    return await connection.call(
+        lambda nf: nf.list_runs(
+            stage.pipeline.project.slug,
+            stage.pipeline.slug,
+            stage.path_segment,
+            page=page_number,
+            concluded=None if run.concluded else False,
+            per_page=PER_PAGE,
+        ),
         request_seq=request_seq,
     )
-    if any(api_run.id == run.run_id for api_run in page.items):
-        raise UnexpectedResponse(
-            "Northflank lists this run but returns 404 for it.", http_status=404
-        )
-    return None
 
 
 class _RequestStamp(TypedDict):

@@ -1,5 +1,6 @@
 """Run lists of any order and form: all runs get into the mirror."""
 
+import contextlib
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,9 +10,10 @@ from django.utils import timezone
 
 from dashboard.models import Run, Stage
 from dashboard.models.catalog import ListOrder
+from dashboard.northflank import NorthflankError
 from dashboard.sandbox import parse_fault
 from dashboard.sync import mirror
-from dashboard.sync.stage_reader import StageReader
+from dashboard.sync.stage_reader import StageReader, read_run
 from dashboard.sync.worker import SyncWorker
 from tests.support.live import WAIT_TIMEOUT
 from tests.support.world import LONG_AGO, World, get_run
@@ -318,6 +320,67 @@ def test_run_no_longer_found_is_removed(world: World) -> None:
     world.make_due()
     world.sync()
     assert get_run(run_id).removed_at is not None
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "is_removed", "list_requests"), [(50, True, 1), (250, True, 3), (350, False, 3)]
+)
+def test_run_behind_many_in_flight_is_removed_if_all_their_pages_lack_it(
+    world: World, in_flight: int, list_requests: int, *, is_removed: bool
+) -> None:
+    runs = upstream_runs(world)
+    for run in runs[:in_flight]:
+        run.concluded_at = world.now + 1e6
+    world.sync(6)
+    runs[10].concluded_at = world.now - 1  # no longer in the list of those in flight
+    requests = read_unfound_run(world, runs[10].id)
+    assert (get_run(runs[10].id).removed_at is not None) == is_removed
+    assert len([request for request in requests if request.endswith("/runs")]) == list_requests
+
+
+def test_run_in_flight_is_kept_if_the_list_has_all_runs(world: World) -> None:
+    runs = upstream_runs(world)[:150]  # two pages
+    for run in runs:
+        run.concluded_at = world.now + 1e6
+    world.sync(6)
+    listed = [{"id": run.id, "status": "success", "concluded": True} for run in runs[:100]]
+    data = json.dumps({"runs": listed})
+    world.sandbox.faults = [
+        parse_fault(f"data:{data}@GET /v1/projects/payments/pipelines{LEDGER_STAGING}$")
+    ]
+    read_unfound_run(world, runs[140].id)
+    run_row = get_run(runs[140].id)
+    assert (run_row.removed_at, run_row.failures) == (None, 1)
+
+
+def test_concluded_run_is_removed_if_the_newest_runs_lack_it(world: World) -> None:
+    world.sync(6)
+    run = upstream_runs(world)[150]
+    requests = read_unfound_run(world, run.id)
+    assert get_run(run.id).removed_at is not None
+    assert len([request for request in requests if request.endswith("/runs")]) == 1
+
+
+def test_run_on_the_third_page_of_those_in_flight_is_kept_despite_a_404(world: World) -> None:
+    runs = upstream_runs(world)[:250]
+    for run in runs:
+        run.concluded_at = world.now + 1e6
+    world.sync(6)
+    read_unfound_run(world, runs[240].id)
+    run = get_run(runs[240].id)
+    assert (run.removed_at, run.failures) == (None, 1)
+
+
+def read_unfound_run(world: World, run_id: str) -> list[str]:
+    """Read a run whose detail is answered with a 404; return the requests for its stage."""
+    world.sandbox.faults.append(
+        parse_fault(f"404@GET /v1/projects/payments/pipelines{LEDGER_STAGING}/{run_id}$")
+    )
+    world.sandbox.requests.clear()
+    run = Run.objects.select_related("stage__pipeline__project").get(run_id=run_id)
+    with contextlib.suppress(NorthflankError):
+        world.live.run(lambda: read_run(world.live.connection, run))
+    return world.requests_for(LEDGER_STAGING)
 
 
 def test_watched_run_has_its_steps_read(world: World) -> None:
