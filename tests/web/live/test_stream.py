@@ -547,8 +547,10 @@ def test_failed_broadcast_is_repeated(
     run: Run, viewer_http_client: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     with open_stream(viewer_http_client, "stage", run.stage_id) as stream:
-        with table_renamed("dashboard_stage"):
-            factories.change(run, status="retrying")
+        with contextlib.ExitStack() as stack:
+            with transaction.atomic():  # no round is between the change and the failure
+                factories.change(run, status="retrying")
+                stack.enter_context(table_renamed("dashboard_changecounter"))
             wait_until(lambda: "feed.round_failed" in caplog.text)
         next_part(stream, "run-r-1", "Retrying")
 
