@@ -150,7 +150,7 @@ class ViewerGroup:
         self.viewers: set[Viewer] = set()
         self.latencies: list[float] = []
 
-    def _build_request(self, browser: Browser, since: int) -> bytes:
+    def _build_request(self, browser: Browser, since: str) -> bytes:
         cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
         return (
             f"GET /live/?page=stage&key={self.stage_key}&since={since} HTTP/1.1\r\n"
@@ -158,7 +158,7 @@ class ViewerGroup:
             "Accept: text/event-stream\r\nHX-Request: true\r\n\r\n"
         ).encode()
 
-    async def open_streams(self, size: int, since: int) -> None:
+    async def open_streams(self, size: int, since: str) -> None:
         """Open streams since this version until there are `size`; discard earlier latencies."""
         loop = asyncio.get_running_loop()
         while len(self.viewers) < size:
@@ -206,7 +206,7 @@ def start_server(bench: Bench, postgres: str) -> tuple[Server, Browser, str]:
 
 
 async def measure_idle(
-    table: Table, server: Server, group: ViewerGroup, viewers: int, since: int, quick: bool
+    table: Table, server: Server, group: ViewerGroup, viewers: int, since: str, quick: bool
 ) -> None:
     """Open the streams of `viewers`, and measure the idle server."""
     new_viewers = max(viewers - len(group.viewers), 1)
@@ -279,9 +279,9 @@ async def measure_page(
 ) -> None:
     """Measure one page with many viewers: memory, idle CPU, changes, and shutdown."""
     server, browser, stage_key = start_server(bench, postgres)
-    match = re.search(r"since=(\d+)", browser.request(PAGE).text)
+    match = re.search(r"since=([\w.-]+)", browser.request(PAGE).text)
     assert match is not None
-    group, since = ViewerGroup(server.url, stage_key, viewers), int(match[1])
+    group, since = ViewerGroup(server.url, stage_key, viewers), match[1]
     await group.open_streams(1, since)
     for _ in range(5):  # until each of the server's threads has its connection
         requests = (asyncio.to_thread(browser.new_connection().request, PAGE) for _ in range(8))
@@ -309,7 +309,7 @@ async def measure_upstream_requests(
     browser = browser.new_connection()  # the server closes idle connections
     for _ in range(100):
         page = browser.request(PAGE)
-        match = re.search(r"key=(\d+)&amp;since=(\d+)", page.text)
+        match = re.search(r"key=(\d+)&amp;since=([\w.-]+)", page.text)
         if page.status == 200 and match:
             break
         await asyncio.sleep(0.2)
@@ -319,7 +319,7 @@ async def measure_upstream_requests(
     seconds = 40 if quick else 120
     counts = []
     for size in (1, 100, viewers):
-        await group.open_streams(size, int(match[2]))
+        await group.open_streams(size, match[2])
         await asyncio.sleep(6)  # views are recorded, and a new plan is made
         count_before = count_requests(sandbox.port)
         await asyncio.sleep(seconds)

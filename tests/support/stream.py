@@ -60,6 +60,13 @@ def open_stream(
         yield stream
 
 
+def stream_address(client: httpx.Client, page: str = "/") -> str:
+    """Load a page; return the address of its stream."""
+    stream = LexborHTMLParser(client.get(page).text).css_first("#stream")
+    assert stream is not None
+    return stream.attributes["hx-sse:connect"] or ""
+
+
 def next_part(stream: Iterator[Message], id: str, text: str = "") -> LexborNode:
     """Return the next element with this id whose text contains `text`."""
     deadline = time.monotonic() + WAIT_TIMEOUT

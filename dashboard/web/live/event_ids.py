@@ -2,8 +2,12 @@
 
 A page in the background has no stream. If its viewer's permissions change meanwhile, the digest in
 the id with which it opens the next stream differs, and it has to reload.
+
+A page opens its first stream with an id that also says as of when it was read. What it shows may be
+newer than the last message to others, since not every change has a version.
 """
 
+from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,6 +24,7 @@ class Since(NamedTuple):
 
     version: int | None  # None: unknown
     has_other_permissions: bool = False  # those of its viewer have changed
+    read_at: int | None = None  # in milliseconds, for a page that was just loaded
 
     @property
     def is_stale(self) -> bool:
@@ -28,14 +33,26 @@ class Since(NamedTuple):
 
 
 def encode(version: int | str, permissions: Permissions) -> str:
-    """Return the id of a page or event of this version for viewers with these permissions."""
+    """Return the id of an event, or of a page by its `page_version`, for these permissions."""
     return f"{version}-{_digest(permissions)}"
+
+
+def page_version(version: int, read_at: datetime) -> str:
+    """Return the version of a page together with the time at which it was read."""
+    return f"{version}.{milliseconds(read_at)}"
+
+
+def milliseconds(moment: datetime) -> int:
+    """Return a time in milliseconds since 1970."""
+    return round(moment.timestamp() * 1000)
 
 
 def decode(event_id: str, permissions: Permissions) -> Since:
     """Return what an id says; one without permissions was the last of a stream that ended."""
-    version, _, digest = event_id.partition("-")
-    return Since(keys.parse_pk(version), digest not in {"", _digest(permissions)})
+    version_and_time, _, digest = event_id.partition("-")
+    version, _, read_at = version_and_time.partition(".")
+    has_other_permissions = digest not in {"", _digest(permissions)}
+    return Since(keys.parse_pk(version), has_other_permissions, keys.parse_pk(read_at))
 
 
 @lru_cache(maxsize=100)

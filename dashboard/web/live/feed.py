@@ -7,7 +7,9 @@ audience, whatever the number of viewers.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
+import math
+from collections.abc import AsyncIterator, Collection, Container
+from typing import NamedTuple
 
 import structlog
 
@@ -18,10 +20,10 @@ from dashboard.db import notify as db_notify
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.sync import watchers
 from dashboard.web.http import database_outage
-from dashboard.web.live import changes
+from dashboard.web.live import changes, event_ids
 from dashboard.web.live.changes import ChangeSet, Channel
 from dashboard.web.live.event_ids import Since
-from dashboard.web.live.hub import Hub
+from dashboard.web.live.hub import Hub, Viewer
 from dashboard.web.live.page import LivePart
 
 log = structlog.get_logger(__name__)
@@ -57,6 +59,10 @@ class Broadcaster:
         self.version: int | None = None  # of the last round's changes; None: no round yet
         self._last_parts: dict[Channel, Parts] = {}
         self._last_sent_at: dict[Channel, float] = {}
+        # When the last round began, in milliseconds, and at which version.
+        self._round_began_at, self._round_version = math.inf, 0  # no round yet
+        # Who has opened a stream since, and where.
+        self._new_viewers: dict[Viewer[SignedInSession], Channel] = {}
         # By channel and version: what viewers get who open a stream before the next round.
         self._first_messages: dict[tuple[Channel, Since], asyncio.Task[bytes]] = {}
         self._next_session_check = self._next_watch = 0.0  # loop time, in seconds
@@ -109,12 +115,22 @@ class Broadcaster:
         """
         # Subscribe before reading: a change in between is sent twice, not lost.
         with self.hub.subscribe(channel, session) as viewer:
-            yield await self.first_message(channel, since)
-            while (message := await viewer.next()) is not None:
-                yield message
+            if self._is_newer(since):
+                # The parts of the last round may be older than the page. Without an id: a page that
+                # reconnects before the next round is as old as it was.
+                yield changes.encode_event(HEARTBEAT_EVENT, "")
+            else:
+                yield await self.first_message(channel, since)
+            self._new_viewers[viewer] = channel
+            try:
+                while (message := await viewer.next()) is not None:
+                    yield message
+            finally:
+                self._new_viewers.pop(viewer, None)
 
     async def first_message(self, channel: Channel, since: Since) -> bytes:
         """Return what has changed on a channel's page; viewers before the next round share it."""
+        since = since._replace(read_at=None)
         if since.version is None:  # the page reloads, so it may be newer than what others got
             return await self._load_first_message(channel, since)
         key = channel, since
@@ -123,6 +139,15 @@ class Broadcaster:
                 self._load_first_message(channel, since)
             )
         return await asyncio.shield(self._first_messages[key])  # others wait for it too
+
+    def _is_newer(self, since: Since) -> bool:
+        """Return whether a page was read after the last round began, so lacks no change of it."""
+        return (
+            not since.is_stale
+            and (since.version or 0) >= self._round_version
+            # A page from before the restore of a database has a higher version.
+            and (since.read_at or 0) >= self._round_began_at
+        )
 
     async def _load_first_message(self, channel: Channel, since: Since) -> bytes:
         parts, version = self._last_parts.get(channel), self.version
@@ -212,16 +237,21 @@ class Broadcaster:
         self._first_messages = {}
         # Viewers who subscribe after this line read these changes from the database.
         channels = self.hub.channels
+        new_viewers = dict(self._new_viewers)
+        self._round_began_at = event_ids.milliseconds(change_set.now)
+        self._round_version = change_set.version
         last_parts = {channel: self._last_parts.get(channel, {}) for channel in channels}
         # Drops channels without viewers: a viewer who reconnects while the messages are built reads
         # these changes from the database.
         self._last_parts = last_parts
-        messages, parts = await run_in_db_thread(build_messages, change_set, last_parts)
+        messages, parts = await run_in_db_thread(
+            build_messages, change_set, last_parts, set(new_viewers.values())
+        )
         self.version, self._last_parts = change_set.version, parts
         loop_time = asyncio.get_running_loop().time()
         last_sent_at = {channel: self._last_sent_at.get(channel, loop_time) for channel in channels}
         for channel in channels:
-            message = messages[channel]
+            message = messages[channel].changed
             if (
                 message
                 or self._outage_published
@@ -232,6 +262,10 @@ class Broadcaster:
                     channel, message or changes.encode_event(HEARTBEAT_EVENT, "", event_id)
                 )
                 last_sent_at[channel] = loop_time
+        for viewer, channel in new_viewers.items():
+            self._new_viewers.pop(viewer, None)
+            if channel in messages and (unchanged := messages[channel].unchanged):
+                viewer.put(unchanged, loop_time)
         self._last_sent_at, self._outage_published = last_sent_at, False
 
 
@@ -260,38 +294,55 @@ def _encode(parts: Collection[LivePart], event_id: str, *, is_stale: bool) -> by
 type Parts = dict[str, LivePart]  # the last sent status parts, by id
 
 
+class Messages(NamedTuple):
+    """The messages of a round for a channel; each is empty if there is nothing to send."""
+
+    changed: bytes  # for all viewers
+    # The other status parts, for viewers who opened their stream after the last round: their pages
+    # may have been read while one of these parts was different for a moment.
+    unchanged: bytes = b""
+
+
 def build_messages(
-    change_set: ChangeSet, last_parts: dict[Channel, Parts]
-) -> tuple[dict[Channel, bytes], dict[Channel, Parts]]:
-    """Return each channel's message (empty if nothing changed) and its status parts."""
+    change_set: ChangeSet, last_parts: dict[Channel, Parts], newly_viewed: Container[Channel] = ()
+) -> tuple[dict[Channel, Messages], dict[Channel, Parts]]:
+    """Return each channel's messages and its status parts; `newly_viewed` have new viewers."""
     messages, parts = {}, {}
     for channel, channel_parts in last_parts.items():
         try:
-            messages[channel], parts[channel] = _build_message(channel, change_set, channel_parts)
+            messages[channel], parts[channel] = _build_messages(
+                channel, change_set, channel_parts, has_new_viewers=channel in newly_viewed
+            )
         except Exception as error:
             if db_health.is_outage(error):
                 raise
             # One failing channel must not block the others; its pages reload instead.
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
             event_id = channel.event_id(change_set.version)
-            messages[channel] = changes.encode_event(STALE_EVENT, "", event_id)
+            messages[channel] = Messages(changes.encode_event(STALE_EVENT, "", event_id))
     return messages, parts
 
 
-def _build_message(
-    channel: Channel, change_set: ChangeSet, last_parts: Parts
-) -> tuple[bytes, Parts]:
+def _build_messages(
+    channel: Channel, change_set: ChangeSet, last_parts: Parts, *, has_new_viewers: bool
+) -> tuple[Messages, Parts]:
+    changed_status_parts, unchanged_status_parts = [], []
     status_parts = change_set.status_parts(channel)
-    changed_status_parts = [
-        _with_new_rows(part, last, channel, change_set)
-        for part in status_parts
-        if (last := last_parts.get(part.id)) is None or last.html != part.html
-    ]
+    for part in status_parts:
+        last = last_parts.get(part.id)
+        if last is None or last.html != part.html:
+            changed_status_parts.append(_with_new_rows(part, last, channel, change_set))
+        elif has_new_viewers:
+            unchanged_status_parts.append(part)
     parts = [*change_set.changed_parts(channel), *changed_status_parts]
     # In the first round of a process there are no earlier changes to compare with.
     is_stale = change_set.is_truncated or change_set.since_version is None
-    message = _encode(parts, channel.event_id(change_set.version), is_stale=is_stale)
-    return message, {part.id: part for part in status_parts}
+    event_id = channel.event_id(change_set.version)
+    messages = Messages(
+        _encode(parts, event_id, is_stale=is_stale),
+        _encode(unchanged_status_parts, event_id, is_stale=False),
+    )
+    return messages, {part.id: part for part in status_parts}
 
 
 def _with_new_rows(

@@ -32,7 +32,7 @@ from dashboard.web.live import event_ids
 from dashboard.web.live.dependencies import Querysets
 from dashboard.web.live.page_cache import (
     GAPS,
-    VERSION,
+    PAGE_VERSION,
     Dependencies,
     PageDraft,
     state_of,
@@ -307,7 +307,10 @@ def build_live_region(request: HttpRequest, page: Page, draft: PageDraft | None)
             "page": page.name,
             "key": str(page.key),
             "since": event_ids.encode(
-                VERSION if draft is not None else snapshot.version, page.permissions
+                PAGE_VERSION
+                if draft is not None
+                else event_ids.page_version(snapshot.version, snapshot.now),
+                page.permissions,
             ),
         }
         | ({"query": page.query} if page.query else {})

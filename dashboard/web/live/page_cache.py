@@ -37,6 +37,7 @@ from dashboard.web.http import site_context
 from dashboard.web.http.authentication import sign_in
 from dashboard.web.http.responses.encodings import COMPRESSION_LEVEL, accepted_encodings
 from dashboard.web.http.responses.htmx import is_htmx
+from dashboard.web.live import event_ids
 
 MAX_AGE = timedelta(minutes=1)
 MAX_BYTES = 8_000_000
@@ -47,7 +48,7 @@ VIEW_INTERVAL = timedelta(seconds=10)  # between two records of a page's views
 # by which a page is split ten times as fast as by an expression that matches any of them.
 _GAP = f"gap-{secrets.token_hex(16)}-"
 _GAP_BYTES = _GAP.encode()
-USERNAME, CSRF_TOKEN, VERSION = (_GAP + letter for letter in "ucv")
+USERNAME, CSRF_TOKEN, PAGE_VERSION = (_GAP + letter for letter in "ucv")
 GAPS = {"username": USERNAME, "csrf_token": CSRF_TOKEN}  # by template variable
 
 
@@ -67,6 +68,7 @@ class State:
     page_key: int
     rows: Rows
     version: int  # the latest change of all
+    read_at: datetime
     facts: Facts = ()  # of the session for which it was read
 
 
@@ -86,7 +88,7 @@ class Dependencies:
         first = rows[0]
         version = first[FACTS + 1] or 0
         facts = first[1 : FACTS + 1]
-        return State(self._page_key, tuple(row[FACTS + 2 :] for row in rows), version, facts)
+        return State(self._page_key, tuple(row[FACTS + 2 :] for row in rows), version, now, facts)
 
 
 class PageDraft:
@@ -182,7 +184,7 @@ class CachedPage:
             {
                 USERNAME: escape(identity.username),
                 CSRF_TOKEN: _csrf_token(request.META["CSRF_COOKIE"]),
-                VERSION: str(state.version),
+                PAGE_VERSION: event_ids.page_version(state.version, state.read_at),
             }
         )
         return HttpResponse(body, headers=self.headers | {"Content-Length": str(len(body))})

@@ -50,8 +50,8 @@ from dashboard.sync import catalog
 from dashboard.web.live import page_cache
 from dashboard.web.live.page_cache import (
     CSRF_TOKEN,
+    PAGE_VERSION,
     USERNAME,
-    VERSION,
     CachedPage,
     GappedText,
     PageCache,
@@ -127,7 +127,7 @@ def stage() -> Stage:
 def normalize(html: str) -> str:
     """Remove what differs between two renderings of the same page."""
     html = re.sub(r'("X-CSRFToken": "|name="csrfmiddlewaretoken" value=")\w{64}', r"\1…", html)
-    html = re.sub(r"since=\d+", "since=…", html)
+    html = re.sub(r"since=[\d.]+", "since=…", html)
     return re.sub(r'"HX-PTag": "\w+"', '"HX-PTag": "…"', html)
 
 
@@ -390,9 +390,9 @@ def test_cache_drops_the_page_rendered_longest_ago_beyond_its_size() -> None:
 
 def test_gapped_text_is_valid_gzip_with_the_values() -> None:
     text = GappedText(
-        f"a{USERNAME}bc{CSRF_TOKEN}{'lorem ipsum ' * 9_000}{USERNAME}{VERSION}".encode()
+        f"a{USERNAME}bc{CSRF_TOKEN}{'lorem ipsum ' * 9_000}{USERNAME}{PAGE_VERSION}".encode()
     )
-    values = {USERNAME: "Zoë", CSRF_TOKEN: "t" * 64, VERSION: ""}
+    values = {USERNAME: "Zoë", CSRF_TOKEN: "t" * 64, PAGE_VERSION: ""}
     expected = f"aZoëbc{'t' * 64}{'lorem ipsum ' * 9_000}Zoë"
     assert gzip.decompress(text.fill(values)).decode() == expected
     assert len(text.fill(values)) < 1_000
