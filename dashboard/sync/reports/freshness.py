@@ -29,6 +29,7 @@ _text = MessageTable(
             "Rate limit pause is over: updates resume once a test request succeeds."
         ),
         "used_up": gettext_lazy("This hour’s requests are used up: updates paused"),
+        "slowed": gettext_lazy("Few of this hour’s requests are left: updates slowed"),
         "upstream_down": gettext_lazy("No updates from Northflank"),
         "no_access": gettext_lazy("No pipelines that you can see."),
         "no_pipelines": gettext_lazy("The API token has access to no pipelines."),
@@ -93,6 +94,7 @@ class SyncState:
     limit: int = 0
     is_probing: bool = False  # the pause after a 429 is over, but no request was answered since
     used_up_until: datetime | None = None  # too few requests are left for a read until then
+    slowed_until: datetime | None = None  # few requests are left for reads until then
     is_restricted: bool = False  # the user may not see everything
 
 
@@ -148,6 +150,8 @@ def assess(state: SyncState) -> SyncHealth:
         return SyncHealth("info", _text("no_pipelines"))
     if problems:
         return SyncHealth("warning", problems)
+    if state.slowed_until is not None:
+        return SyncHealth("warning", _text("slowed"), until=state.slowed_until)
     return SyncHealth("good", _text("up_to_date", n=state.stages))
 
 

@@ -24,11 +24,15 @@ from dashboard.sync.webhooks.status import WebhookStatus
 from dashboard.texts import durations
 from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.upstream import access_hint, budget_store
+from dashboard.upstream.rate_budget import WINDOW
 from dashboard.web.components import macros
 from dashboard.web.http import links, lookup
 
 MAX_STAGES = 100  # rows of the stage table; the other stages are only counted
 _SHORT_PAUSE = timedelta(minutes=2)  # too short to be reported
+# Share of the requests that an even use of the hour would leave; with less, reading is slowed.
+# First reads may leave a quarter of them (upstream/rate_budget.py).
+_SLOW_SHARE = 0.15
 _text = MessageTable(
     {
         # Why a stage is read: the names of `StageClass`.
@@ -185,6 +189,7 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
         limit=rate_limit.limit if rate_limit else 0,
         is_probing=rate_limit.is_probing if rate_limit else False,
         used_up_until=_used_up_until(rate_limit, now) if rate_limit else None,
+        slowed_until=_slowed_until(rate_limit, now) if rate_limit else None,
         is_restricted=not permissions.can_view_all,
     )
     listed_keys = [stage.pk for stage in worst_first[:MAX_STAGES]]
@@ -303,6 +308,15 @@ def _used_up_until(usage: RateLimitUsage, now: datetime) -> datetime | None:
     if not is_used_up or usage.resets_at is None or usage.resets_at - now < _SHORT_PAUSE:
         return None
     return usage.resets_at
+
+
+def _slowed_until(usage: RateLimitUsage, now: datetime) -> datetime | None:
+    """Return until when reads are far apart, since few requests are left for them."""
+    if usage.resets_at is None or usage.resets_at - now < _SHORT_PAUSE:
+        return None
+    usual_requests = (usage.limit - usage.reserve) * ((usage.resets_at - now) / WINDOW)
+    is_slowed = usage.remaining - usage.reserve < _SLOW_SHARE * usual_requests
+    return usage.resets_at if is_slowed else None
 
 
 def _worker_rows(workers: Iterable[Worker], now: datetime) -> list[WorkerRow]:

@@ -102,6 +102,15 @@ def test_sync_health_with_used_up_requests_has_end_time() -> None:
         assert (status.tone, keys(status.text), status.until) == ("warning", "used_up", until)
 
 
+def test_sync_health_with_few_requests_left_mentions_them_after_other_problems() -> None:
+    until = NOW + timedelta(minutes=45)
+    slowed = replace(HEALTHY, slowed_until=until)
+    status = freshness.assess(slowed)
+    assert (status.tone, keys(status.text), status.until) == ("warning", "slowed", until)
+    assert freshness.assess(replace(slowed, used_up_until=until)).text != status.text
+    assert freshness.assess(replace(slowed, failing=1)).text != status.text
+
+
 def test_sync_health_during_outage_does_not_mention_used_up_requests() -> None:
     facts = replace(HEALTHY, upstream_error="It fell over.", used_up_until=NOW)
     assert keys(freshness.assess(facts).text) == "upstream_down"

@@ -117,10 +117,12 @@ def test_status_page_during_429_pause_reports_it(get_page: GetPage, stage: Stage
     ("requests", "text"),
     [
         (MAX_REQUESTS_PER_READ - 1, "This hour’s requests are used up: updates paused until "),
-        (MAX_REQUESTS_PER_READ, "1 stage is up to date."),
+        (MAX_REQUESTS_PER_READ, "Few of this hour’s requests are left: updates slowed until "),
+        (100, "Few of this hour’s requests are left: updates slowed until "),
+        (102, "1 stage is up to date."),  # 15 % of 675
     ],
 )
-def test_status_page_with_too_few_requests_for_a_read_reports_them_used_up(
+def test_status_page_with_few_requests_left_says_so(
     get_page: GetPage, stage: Stage, requests: int, text: str
 ) -> None:
     factories.worker()
