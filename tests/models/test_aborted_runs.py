@@ -22,13 +22,13 @@ STATEMENTS = [
     "DELETE FROM dashboard_stage",
     "DELETE FROM dashboard_pipeline",
     "DELETE FROM dashboard_project",
-    "UPDATE dashboard_run SET id = 99",
-    "UPDATE dashboard_run SET stage_id = 99",
-    "UPDATE dashboard_stage SET id = 99",
-    "UPDATE dashboard_stage SET pipeline_id = 99",
-    "UPDATE dashboard_pipeline SET id = 99",
-    "UPDATE dashboard_pipeline SET project_id = 99",
-    "UPDATE dashboard_project SET id = 99",
+    "UPDATE dashboard_run SET id = id + 99",
+    "UPDATE dashboard_run SET stage_id = stage_id + 99",
+    "UPDATE dashboard_stage SET id = id + 99",
+    "UPDATE dashboard_stage SET pipeline_id = pipeline_id + 99",
+    "UPDATE dashboard_pipeline SET id = id + 99",
+    "UPDATE dashboard_pipeline SET project_id = project_id + 99",
+    "UPDATE dashboard_project SET id = id + 99",
 ]
 
 
