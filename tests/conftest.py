@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _postgres_responds() -> bool:
     try:
-        psycopg.connect(POSTGRES, connect_timeout=2).close()
+        psycopg.connect(POSTGRES, connect_timeout=10).close()
     except psycopg.OperationalError:
         return False
     return True

@@ -127,10 +127,11 @@ def test_ambiguous_failure_leaves_abort_unknown_and_open(
 
 def test_refused_connection_marks_abort_not_sent(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
-    with socket.create_server(("127.0.0.1", 0)) as server_socket:
-        closed_port_url = f"http://127.0.0.1:{server_socket.getsockname()[1]}"
-    replace_client(live, NorthflankClient("sandbox", base_url=closed_port_url))
-    message = notice_text(submit_abort(live.sign_in("manager"), run))
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        refusing_url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        replace_client(live, NorthflankClient("sandbox", base_url=refusing_url))
+        message = notice_text(submit_abort(live.sign_in("manager"), run))
     abort = Abort.objects.get()
     assert (abort.state, abort.retry_at) == ("not_sent", None)
     assert abort.settled_at is not None

@@ -40,7 +40,6 @@ from tests.support.live_runs import (
     reconcile,
     replace_client,
     restart_resend_delay,
-    shorten_upstream_timeout,
     submit_abort,
 )
 
@@ -592,7 +591,6 @@ def sql_timestamp(at: datetime) -> str:
 
 def test_failed_abort_is_reported_soon_when_run_read_is_slow(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
-    shorten_upstream_timeout(live, 30)
     latency = 2 * abort_send.READ_AFTER_TIMEOUT
     live.sandbox.faults = [parse_fault("503@/abort"), parse_fault(f"latency:{latency}@GET")]
     with capture_logs() as logs:

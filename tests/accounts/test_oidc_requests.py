@@ -20,9 +20,11 @@ def direct_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-async def request_json(server: ScriptedServer) -> object:
+async def request_json(
+    server: ScriptedServer, body_timeout: float = oidc_provider.BODY_TIMEOUT
+) -> object:
     def request() -> object:
-        with ProviderClient(body_timeout=0.2) as client:
+        with ProviderClient(body_timeout) as client:
             return client.get_json(server.url)
 
     return await asyncio.to_thread(request)
@@ -32,7 +34,7 @@ async def test_answer_that_never_ends_counts_as_none() -> None:
     async with ScriptedServer() as server:
         server.enqueue(drip_bytes)
         with pytest.raises(OIDCFailure, match="ReadTimeout") as raised:
-            await request_json(server)
+            await request_json(server, body_timeout=0.2)
     assert raised.value.reason is Reason.UNREACHABLE
 
 

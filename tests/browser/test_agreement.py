@@ -214,14 +214,21 @@ def test_run_that_needs_attention_appears_in_place_and_is_announced(now_page: Pa
 
 def test_run_that_ends_stays_for_a_moment_with_its_last_state(now_page: Page) -> None:
     succeed(Run.objects.get(run_id="r-3"))
-    left = now_page.locator("[data-former-run=run-r-3]")
-    expect(left).to_contain_text("Success")
-    expect(left.locator("button, input")).to_have_count(0)
-    assert left.evaluate("(row) => row.inert")
+    # All in one call: the row may be gone before a second one.
+    state = now_page.wait_for_function(
+        """() => {
+          const row = document.querySelector("[data-former-run=run-r-3]");
+          return row?.textContent.includes("Success") && {
+            controls: row.querySelectorAll("button, input").length,
+            inert: row.inert,
+            previous: row.previousElementSibling.id,
+          };
+        }"""
+    )
     # In its place, between the same two runs.
-    assert left.evaluate("(row) => row.previousElementSibling.id") == "run-r-4"
+    assert state.json_value() == {"controls": 0, "inert": True, "previous": "run-r-4"}
     now_page.mouse.move(1, 1)
-    expect(left).to_have_count(0)
+    expect(now_page.locator("[data-former-run=run-r-3]")).to_have_count(0)
     assert now_page.evaluate("contradictions") == []
 
 

@@ -127,14 +127,15 @@ def test_abort_all_count_is_updated_live(
 def test_bulk_abort_continues_after_leaving_page(
     runs_in_flight: list[Run], sign_in: OpenPage, world: Live
 ) -> None:
-    world.sandbox.faults = [parse_fault("latency:0.7@/abort")]
+    # The first abort, before the other two: time enough to open the page, and leave it.
+    world.sandbox.faults = [parse_fault("latency:7*1@/abort")]
     page = sign_in("manager")
     for run in runs_in_flight:
         checkbox_of(page, run).check()
     abort_selected_button(page).click()
     page.get_by_role("dialog").get_by_text("Incident").click()
     page.get_by_role("button", name="Abort 3 runs").click()
-    page.wait_for_url("**/aborts/bulk/*/")
+    page.wait_for_url("**/aborts/bulk/*/", wait_until="commit")
     expect(page.locator(".summary")).to_contain_text("You can leave this page; aborting continues.")
     url = page.url
     page.goto("/status/")

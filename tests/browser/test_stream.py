@@ -414,7 +414,8 @@ def test_broken_stream_reconnects_and_replays_changes(
     page = open_live_page("viewer")
     install_clock(page)
     urls = record_requests(page)
-    page.clock.pause_at(page.evaluate("() => Date.now() / 1_000 + 1"))  # before the page polls
+    # Before the page polls; the clock runs on until the next call.
+    page.clock.pause_at(page.evaluate("() => Date.now() / 1_000 + 3"))
     break_streams(live)
     page.wait_for_function("() => !isConnected")
     factories.change(run, status="retrying")

@@ -391,7 +391,9 @@ def test_primary_key_update_by_sqlite_alias_is_refused(
     access_event: AccessEvent,
     rights_change: RightsChange,
 ) -> None:
-    assert_refused(f"UPDATE {table} SET {name} = {name} + 99 WHERE id = (SELECT MIN(id) FROM {table})")
+    assert_refused(
+        f"UPDATE {table} SET {name} = {name} + 99 WHERE id = (SELECT MIN(id) FROM {table})"
+    )
 
 
 @pytest.mark.skipif(not ON_POSTGRESQL, reason="SQLite knows no TRUNCATE")

@@ -29,7 +29,7 @@ def app_switch_and_url() -> Iterator[tuple[AppSwitch, str]]:
 
 @pytest.fixture(scope="session")
 def shared_client(app_switch_and_url: tuple[AppSwitch, str]) -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=5) as client:  # creating a client takes longer than a request
+    with httpx.Client(timeout=60) as client:  # creating a client takes longer than a request
         yield client
 
 

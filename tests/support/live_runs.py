@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from math import inf
 
 import httpx
 from django.db import connection
@@ -14,13 +15,13 @@ from selectolax.lexbor import LexborHTMLParser
 from dashboard import aborts
 from dashboard.aborts import messages as abort_messages
 from dashboard.models import Abort, Pipeline, Project, Run, Stage, append_only
-from dashboard.northflank import NorthflankClient
+from dashboard.northflank import NorthflankClient, RunDetail
 from dashboard.sandbox import parse_fault
 from dashboard.sandbox.catalog import ReleaseFlow
 from dashboard.sync import mirror
 from dashboard.sync.stage_reader import read_run
 from dashboard.web.http import links
-from tests.support.live import Live, token
+from tests.support.live import WAIT_TIMEOUT, Live, token
 
 LEDGER = ("payments", "ledger", "Staging")
 SEARCH = ("shop", "search", "Production")  # aborts there are slow or have no effect
@@ -104,7 +105,7 @@ def submit_abort(
         abort_path(run),
         data={"csrfmiddlewaretoken": token(client), "reason": reason},
         headers=headers,
-        timeout=20,
+        timeout=WAIT_TIMEOUT,
     )
 
 
@@ -169,16 +170,34 @@ def append_only_disabled() -> Iterator[None]:
 
 
 def shorten_upstream_timeout(live: Live, seconds: float = 0.4) -> None:
-    """Set the dashboard's timeout for requests to Northflank to `seconds`."""
-    replace_client(
-        live,
-        NorthflankClient(
-            live.sandbox.options.token,
-            base_url=live.upstream_url,
-            timeout_seconds=seconds,
-            on_call=live.connection.unrecorded_calls.append,
-        ),
+    """Let the dashboard wait only `seconds` for an abort that the sandbox leaves unanswered.
+
+    Other requests keep their timeout, and so do aborts without such a fault: a busy machine may
+    take longer than `seconds` to answer them.
+    """
+
+    class Client(NorthflankClient):
+        async def abort_run(
+            self,
+            project_id: str,
+            pipeline_id: str,
+            stage: str,
+            run_id: str,
+            *,
+            deadline: float | None = None,
+        ) -> RunDetail:
+            if any(fault.kind.is_abort_only for fault in live.sandbox.faults):
+                deadline = min(inf if deadline is None else deadline, time.monotonic() + seconds)
+            return await super().abort_run(
+                project_id, pipeline_id, stage, run_id, deadline=deadline
+            )
+
+    client = Client(
+        live.sandbox.options.token,
+        base_url=live.upstream_url,
+        on_call=live.connection.unrecorded_calls.append,
     )
+    replace_client(live, client)
 
 
 def replace_client(live: Live, client: NorthflankClient) -> None:
@@ -187,7 +206,9 @@ def replace_client(live: Live, client: NorthflankClient) -> None:
     live.connection.client = client
 
 
-def wait_until[T](condition: Callable[[], T], seconds: float = 10, interval: float = 0.02) -> T:
+def wait_until[T](
+    condition: Callable[[], T], seconds: float = WAIT_TIMEOUT, interval: float = 0.02
+) -> T:
     """Return the result of `condition`, tried each `interval`, once it is true.
 
     Fail after `seconds`.

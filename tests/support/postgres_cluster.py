@@ -4,7 +4,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 
+from tests.support.ports import free_port
 from tests.support.services import POSTGRES_PROGRAMS
 
 DATABASE = "dashboard"
@@ -124,11 +124,6 @@ def postgres_cluster() -> Iterator[Cluster]:
                 primary.stop("immediate")
     finally:
         shutil.rmtree(folder)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _server_user() -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-WAIT_TIMEOUT = 10  # seconds until a waiting test fails
+WAIT_TIMEOUT = 60  # seconds until a waiting test fails
 Responder = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 

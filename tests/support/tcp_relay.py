@@ -9,7 +9,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-WAIT_TIMEOUT = 10  # seconds
+from tests.support.ports import free_port
+
+WAIT_TIMEOUT = 60  # seconds
 
 
 class DatabaseProxy:
@@ -18,7 +20,7 @@ class DatabaseProxy:
     def __init__(self, host: str, port: int) -> None:
         self.target = host, port
         self.loop = asyncio.new_event_loop()
-        self.port = 0
+        self.port = free_port()  # which nobody else takes while it is cut
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
@@ -47,7 +49,6 @@ class DatabaseProxy:
         listener = socket.create_server(("127.0.0.1", self.port))
         # asyncio sets it for sockets of its own only; a connection inherits it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.port = listener.getsockname()[1]
         self._server = await asyncio.start_server(self._connected, sock=listener)
 
     async def _cut(self) -> None:

@@ -356,5 +356,5 @@ def test_catalog_lists_are_read_concurrently(full_world: World) -> None:
         await worker.wait_idle()
         return active_count
 
-    full_world.sandbox.faults = [parse_fault("latency:0.3")]
+    full_world.sandbox.faults = [parse_fault("latency:2")]  # much longer than a tick
     assert full_world.live.run(tick) >= 4

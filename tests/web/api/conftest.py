@@ -28,5 +28,5 @@ def api_client(live: Live) -> Iterator[CreateApiClient]:
 @pytest.fixture
 def anonymous_client(live: Live) -> Iterator[httpx.Client]:
     """A client without a token."""
-    with httpx.Client(base_url=live.base_url, timeout=20) as http_client:
+    with httpx.Client(base_url=live.base_url, timeout=60) as http_client:
         yield http_client

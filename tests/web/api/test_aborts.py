@@ -77,7 +77,7 @@ def test_defect_while_waiting_for_northflank_is_answered_as_json(
 def test_abort_responds_only_after_northflank_responded(
     live: Live, manager_api_client: httpx.Client, run: Run
 ) -> None:
-    live.sandbox.faults = [parse_fault("latency:0.5@/abort")]
+    live.sandbox.faults = [parse_fault("latency:2@/abort")]
     with ThreadPoolExecutor(1) as executor:
         response = executor.submit(abort, manager_api_client, run)
         wait_until(Abort.objects.filter(sent_at__isnull=False).exists)

@@ -78,7 +78,7 @@ def test_documented_example_returns_documented_shape(
 
 def test_run_response_contains_aborts_with_timeline(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
-    with httpx.Client(base_url=live.base_url, timeout=20) as http_client:
+    with httpx.Client(base_url=live.base_url, timeout=60) as http_client:
         http_client.headers["Authorization"] = f"Bearer {create_token_secret(manager)}"
         abort(http_client, run)
         advance_time(live, 10)

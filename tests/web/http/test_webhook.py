@@ -315,7 +315,7 @@ def test_webhook_with_gzip_accept_encoding_is_accepted(live: Live) -> None:
 
 def test_webhook_with_huge_content_length_returns_413_early(live: Live) -> None:
     host, port = live.base_url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as line:
+    with socket.create_connection((host, int(port)), timeout=60) as line:
         line.sendall(
             f"POST {WEBHOOK_PATH} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 1000000000\r\n"
             "\r\n".encode()

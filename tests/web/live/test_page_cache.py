@@ -448,7 +448,7 @@ class World:
 
     @property
     def run(self) -> Run:
-        return self.choose.choice(list(Run.objects.with_stage()))
+        return self.choose.choice(list(Run.objects.with_stage().order_by("pk")))
 
     @property
     def stage(self) -> Stage:
@@ -564,7 +564,7 @@ def change_grants(world: World) -> None:
 
 def change_group(world: World) -> None:
     user = world.user
-    user.groups.set(world.choose.sample(list(Group.objects.all()), 1))
+    user.groups.set(world.choose.sample(list(Group.objects.order_by("pk")), 1))
 
 
 def change_views(world: World) -> None:

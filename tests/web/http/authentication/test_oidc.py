@@ -65,6 +65,11 @@ def may_abort(visitor: Browser) -> bool:
     return parse_html(visitor.open("/")).css_first("[data-abort]:not([disabled])") is not None
 
 
+def wait_for_runs(dashboard: Dashboard) -> None:
+    """Wait until the sync has read a run: until then, nobody may abort any."""
+    wait_until(lambda: may_abort(dashboard.administrator), seconds=60, interval=0.2)
+
+
 # --- The way through ------------------------------------------------------------------------------
 
 
@@ -284,8 +289,7 @@ def test_signed_in_user_gets_pages_from_the_cache(visitor: Browser, username: st
 def test_groups_are_gained_and_lost_at_sign_in(
     dashboard: Dashboard, provider: Provider, username: str
 ) -> None:
-    # Until the sync has read a run, nobody may abort any.
-    wait_until(lambda: may_abort(dashboard.administrator), seconds=60, interval=0.2)
+    wait_for_runs(dashboard)
     allowed = []
     for groups in (["rm", "unknown"], [], "rm", None):
         provider.set_claims(username, preferred_username=username, groups=groups)
@@ -299,6 +303,7 @@ def test_groups_are_gained_and_lost_at_sign_in(
 def test_lost_group_counts_in_the_session_that_is_open(
     dashboard: Dashboard, provider: Provider, username: str
 ) -> None:
+    wait_for_runs(dashboard)
     provider.set_claims(username, preferred_username=username, groups=["rm"])
     with dashboard.browser() as first, dashboard.browser() as second:
         first.sign_in(username)

@@ -1,5 +1,6 @@
 """What can go wrong between an OpenID provider and the dashboard: each has its page."""
 
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -165,10 +166,11 @@ def test_provider_that_never_finishes_stops_neither_pages_nor_passwords(
 
 
 def test_provider_that_is_gone_does_not_answer(tmp_path: Path) -> None:
-    with oidc.run_provider(tmp_path) as gone:
-        pass
-    with oidc.run_dashboard(tmp_path, gone) as dashboard, dashboard.browser() as visitor:
-        assert_failed(visitor.begin(), 503, "does not answer", dashboard, "ConnectionError")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        gone = Provider(f"http://127.0.0.1:{unused.getsockname()[1]}")
+        with oidc.run_dashboard(tmp_path, gone) as dashboard, dashboard.browser() as visitor:
+            assert_failed(visitor.begin(), 503, "does not answer", dashboard, "ConnectionError")
 
 
 def test_wrong_client_secret_is_recorded_as_the_provider_calls_it(
