@@ -177,20 +177,10 @@ def shorten_upstream_timeout(live: Live, seconds: float = 0.4) -> None:
     """
 
     class Client(NorthflankClient):
-        async def abort_run(
-            self,
-            project_id: str,
-            pipeline_id: str,
-            stage: str,
-            run_id: str,
-            *,
-            deadline: float | None = None,
-        ) -> RunDetail:
+        async def abort_run(self, *path: str, deadline: float | None = None) -> RunDetail:
             if any(fault.kind.is_abort_only for fault in live.sandbox.faults):
                 deadline = min(inf if deadline is None else deadline, time.monotonic() + seconds)
-            return await super().abort_run(
-                project_id, pipeline_id, stage, run_id, deadline=deadline
-            )
+            return await super().abort_run(*path, deadline=deadline)
 
     client = Client(
         live.sandbox.options.token,

@@ -322,6 +322,18 @@ def test_run_no_longer_found_is_removed(world: World) -> None:
     assert get_run(run_id).removed_at is not None
 
 
+def read_unfound_run(world: World, run_id: str) -> list[str]:
+    """Read a run whose detail is answered with a 404; return the requests for its stage."""
+    world.sandbox.faults.append(
+        parse_fault(f"404@GET /v1/projects/payments/pipelines{LEDGER_STAGING}/{run_id}$")
+    )
+    world.sandbox.requests.clear()
+    run = Run.objects.select_related("stage__pipeline__project").get(run_id=run_id)
+    with contextlib.suppress(NorthflankError):
+        world.live.run(lambda: read_run(world.live.connection, run))
+    return world.requests_for(LEDGER_STAGING)
+
+
 @pytest.mark.parametrize(
     ("in_flight", "is_removed", "list_requests"), [(50, True, 1), (250, True, 3), (350, False, 3)]
 )
@@ -369,18 +381,6 @@ def test_run_on_the_third_page_of_those_in_flight_is_kept_despite_a_404(world: W
     read_unfound_run(world, runs[240].id)
     run = get_run(runs[240].id)
     assert (run.removed_at, run.failures) == (None, 1)
-
-
-def read_unfound_run(world: World, run_id: str) -> list[str]:
-    """Read a run whose detail is answered with a 404; return the requests for its stage."""
-    world.sandbox.faults.append(
-        parse_fault(f"404@GET /v1/projects/payments/pipelines{LEDGER_STAGING}/{run_id}$")
-    )
-    world.sandbox.requests.clear()
-    run = Run.objects.select_related("stage__pipeline__project").get(run_id=run_id)
-    with contextlib.suppress(NorthflankError):
-        world.live.run(lambda: read_run(world.live.connection, run))
-    return world.requests_for(LEDGER_STAGING)
 
 
 def test_watched_run_has_its_steps_read(world: World) -> None:
