@@ -62,11 +62,12 @@ const STREAM_LISTENERS = {
 for (const [name, listener] of Object.entries(STREAM_LISTENERS)) stream?.addEventListener(name, listener);
 
 // A row of a section that the page has already comes as a placeholder. A message that the answer to an abort has
-// overtaken shows an older run. (In a refresh an older one is right: the database was restored.)
+// overtaken shows an older run, and so does an answer that messages have overtaken. (In a refresh an older one is right:
+// the database was restored.)
 const isOlder = (run, shown) => Number(run.dataset?.version) < Number(shown.dataset?.version);
 htmx.registerExtension("unchanged-rows", {
   htmx_before_morph_node: (row, { newNode }) =>
-    !newNode.hasAttribute?.("data-unchanged") && !(isStreamSwap && isOlder(newNode, row)),
+    !newNode.hasAttribute?.("data-unchanged") && (isRefresh || !isOlder(newNode, row)),
 });
 
 // --- New runs: counted on a button, and shown at once while nobody uses the page -------------------
@@ -108,14 +109,14 @@ const isSafeToRefresh = () => isIdle() && !$("#live").contains(document.activeEl
 
 // --- Around a swap --------------------------------------------------------------------------------
 
-let selectedBefore, rowsBefore, isStreamSwap;
+let selectedBefore, rowsBefore, isRefresh;
 
 document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) => {
   rememberFocus(document.activeElement);
   selectedBefore = selectedRuns();
   holdPlace();
-  isStreamSwap = target === stream;
-  if (!isStreamSwap) return;
+  isRefresh = target.id === "live";
+  if (target !== stream) return;
   rowsBefore = $$("[data-section] tbody > tr").map((row) => ({ row, body: row.parentElement, section: row.closest("section") }));
   for (const { target: element, fragment: { firstElementChild: part }, swapSpec } of tasks) {
     if (!element && swapSpec.new) newRunIds.add(part.id);
@@ -364,7 +365,7 @@ function announceChanges() {
   for (const [id, run] of runs) {
     const before = announcedRuns.get(id);
     texts.push(...describeChanges(before, run));
-    if (before && before.concluded !== run.concluded) $(`[data-run-dom-id="${id}"]`, notices)?.classList.add("concluded");
+    if (run.concluded === "true") $(`[data-run-dom-id="${id}"]`, notices)?.classList.add("concluded");
   }
   if (texts.length) announce(texts.join(". "));
   if (error !== announcedError) announce(error || $("#announcements")?.dataset.restoredText);

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
-from playwright.sync_api import Error, Locator, Page, Request, Route, expect
+from playwright.sync_api import APIResponse, Error, Locator, Page, Request, Route, expect
 
 from dashboard.models import Abort, Run
 from dashboard.web.components.runs import run_row
@@ -94,6 +94,35 @@ def test_stream_message_that_the_answer_to_an_abort_has_overtaken_changes_nothin
     assert badge(page, stuck_run).inner_text() == "Aborting"
     factories.change(stuck_run, status="aborted", concluded=True)  # a newer one is shown
     expect(badge(page, stuck_run)).to_have_text("Aborted")
+
+
+@pytest.mark.parametrize("place", ["stage", "run"])
+@pytest.mark.usefixtures("manager")
+def test_answer_to_an_abort_that_stream_messages_have_overtaken_changes_nothing(
+    place: str, stuck_run: Run, sign_in: OpenPage
+) -> None:
+    page = sign_in("manager", address_of(place, stuck_run))
+    answers: list[tuple[Route, APIResponse]] = []
+
+    def hold_answer(route: Route) -> None:
+        if route.request.method == "POST":
+            answers.append((route, route.fetch()))
+        else:
+            route.continue_()
+
+    page.route("**/abort/", hold_answer)
+    open_abort_dialog(page, stuck_run)
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Reason in your own words").fill("Stuck")
+    dialog.get_by_role("button", name="Abort run").click()
+    expect(badge(page, stuck_run)).to_have_text("Aborting")
+    factories.change(stuck_run, status="aborted", concluded=True)
+    expect(badge(page, stuck_run)).to_have_text("Aborted")
+    [(route, answer)] = answers
+    route.fulfill(response=answer)
+    expect(page.locator("#notices")).to_contain_text("Abort accepted")
+    expect(dialog).to_be_hidden()
+    assert badge(page, stuck_run).inner_text() == "Aborted"
 
 
 @pytest.mark.parametrize("place", PLACES)
