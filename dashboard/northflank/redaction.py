@@ -1,4 +1,4 @@
-"""Redaction: what is kept of a run's raw response, and of URLs in texts. Pure.
+"""Redaction: what is kept of a run's raw response, and of texts with secrets. Pure.
 
 Of a run an allow-list is kept, enough for the pages and without secrets. Specs are largely
 undocumented, differ by kind, and new kinds will come; whatever may contain a secret (`arguments`,
@@ -19,7 +19,29 @@ from dashboard.northflank.values import as_object, clean
 MAX_DEPTH = 50
 MAX_NODES = 2000
 # A URL may carry a secret before the host (credentials), in its path (chat webhooks) or behind it.
-_URL = re.compile(r"\b([a-z][a-z0-9+.-]{1,20}://)([^\s\"'<>]*)", re.IGNORECASE)
+# It ends at white space, since an unquoted password may contain anything else. It may be part of
+# JSON, with `\/`, or of another URL.
+_URL = re.compile(r"((?::|%3A)(?:\\*/|%2F){2})(\S*)", re.IGNORECASE)
+_AUTHORITY_END = re.compile(r"([^\w.:@\[\]-]|$)")
+_HOST = re.compile(r"((?:\[[\w:.]*\]|[\w.-]*)(?::\d{1,5}(?!\w))?)")
+_AT = re.compile("@|%40")
+_CLOSING = "\"'`<>),;:"  # of the text around a URL
+# Other secrets: the group is what is kept before one. White space after a colon is common in
+# ordinary messages ("invalid token: expired"), so it counts only after some names.
+_SECRET = re.compile(
+    r"""
+    (?=[-acpst])  # the names' first letters: halves the time
+    (   (?:authorization|cookie|-(?:key|token|secret)|passw(?:or)?d|passphrase|\bpwd)["']?\s*[:=]\s*
+      | (?:passw(?:or)?d|passphrase|pwd|secret|token|credential|signature|\bsig
+          |(?:api|access|account|private)[_-]?key)
+        [\w.-]{0,30}  (?: ["']?\s*=\s* | ["']\s*:\s* | :(?=\S) )
+    )
+    (?:(?:basic|bearer|digest|token)\s+)?  (?=\S)  (?:"[^"\n]*"|'[^'\n]*')?  \S*
+    | (\bbearer\s+) (?!token|auth|realm=) \S+
+    | (?<!\S) ([^\s:@]*:) \S+ (?=@(?!sha\d+:))      # user:password@
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
 
 _RUN_FIELDS = (
     "id", "status", "concluded", "createdAt", "startedAt", "concludedAt", "updatedAt", "apiVersion",
@@ -38,18 +60,29 @@ _SUBJECT_FIELDS = (
 )  # fmt: skip
 
 
-def redact_urls(text: str) -> str:
-    """Return the text with each URL reduced to its scheme and host."""
-    return _URL.sub(_redact_url, text)
+def redact_secrets(text: str) -> str:
+    """Return the text with URLs reduced to scheme and host, and without passwords and tokens.
+
+    A secret is recognised by what is around it: one that stands alone remains.
+    """
+    return _SECRET.sub(_redact_secret, _URL.sub(_redact_url, text))
 
 
 def _redact_url(url: re.Match[str]) -> str:
-    authority, slash, rest = re.split(r"([/?#]|$)", url[2], maxsplit=1)
-    if "@" in rest:
-        # An unquoted password may contain a slash: the apparent host may be a user name.
-        return f"{url[1]}…"
-    host = authority.rpartition("@")[2]
-    return f"{url[1]}{host}/…" if slash else f"{url[1]}{host}"
+    address = url[2].rstrip(_CLOSING)
+    closing = url[2][len(address) :]
+    authority, other, rest = _AUTHORITY_END.split(address, maxsplit=1)
+    if _AT.search(other + rest):
+        # What seems to be the host may be a user name, or the start of a password.
+        return f"{url[1]}…{closing}"
+    _, host, odd = _HOST.split(authority.rpartition("@")[2], maxsplit=1)
+    if not host:
+        return f"{url[1]}…{closing}"
+    return f"{url[1]}{host}/…{closing}" if other or odd else f"{url[1]}{host}{closing}"
+
+
+def _redact_secret(secret: re.Match[str]) -> str:
+    return f"{secret[secret.lastindex or 0]}…"
 
 
 def redact(run_data: dict[str, object]) -> dict[str, object]:
@@ -127,7 +160,7 @@ def _redact_response(response: dict[str, object]) -> dict[str, object]:
     if isinstance(message := error.get("message"), str):
         # The one free text of a step. A failed message or import quotes the URL it tried, and
         # those are credentials.
-        result_error["message"] = redact_urls(clean(message, multiline=True))
+        result_error["message"] = redact_secrets(clean(message, multiline=True))
     _set_if_any(result, "error", result_error)
     _set_if_any(result, "retries", _pick_scalars(as_object(response.get("retries")), _RETRY_FIELDS))
     return result
@@ -139,7 +172,7 @@ def _pick_scalars(source: dict[str, object], fields: Iterable[str]) -> dict[str,
     for field in fields:
         value = source.get(field)
         if isinstance(value, str):
-            result[field] = redact_urls(clean(value))
+            result[field] = redact_secrets(clean(value))
         elif _is_storable(value):
             result[field] = value
     return result

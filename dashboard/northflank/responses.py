@@ -16,7 +16,7 @@ from dashboard.northflank.errors import (
     ServerError,
     UnexpectedResponse,
 )
-from dashboard.northflank.redaction import redact_urls
+from dashboard.northflank.redaction import redact_secrets
 from dashboard.northflank.values import as_object, as_text
 
 _MAX_MESSAGE_LENGTH = 300
@@ -160,7 +160,7 @@ def _parse_error_body(body: bytes, token: str) -> tuple[str, str | None, bool]:
     )
     if token:
         message = message.replace(token, "…")
-    message = " ".join(redact_urls(message).replace("\ufffd", " ").split())
+    message = " ".join(redact_secrets(message).replace("\ufffd", " ").split())
     if message.startswith("<"):
         message = ""  # HTML inside JSON
     if len(message) > _MAX_MESSAGE_LENGTH:
