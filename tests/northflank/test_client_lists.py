@@ -136,6 +136,32 @@ async def test_list_leaves_out_and_counts_items_without_valid_id(
     assert page.omitted == {Omission.NO_ID: 5, Omission.LONG_ID: 1, Omission.UNREADABLE: 2}
 
 
+async def test_last_page_with_only_an_unreadable_entry_is_counted(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.enqueue(projects("a", cursor="c2"), projects("x" * 256))
+    page = await fetch_all_pages(lambda cursor: client.list_projects(cursor=cursor))
+    assert [project.id for project in page.items] == ["a"]
+    assert page.omitted == {Omission.LONG_ID: 1}
+
+
+async def test_page_by_number_with_only_an_unreadable_entry_is_counted(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.enqueue(projects("a", has_next=True), projects("x" * 256))
+    page = await fetch_all_pages(lambda cursor: client.list_projects(cursor=cursor))
+    assert page.omitted == {Omission.LONG_ID: 1}
+
+
+@pytest.mark.parametrize("page", [None, 1])
+async def test_first_page_with_only_an_unreadable_entry_is_unexpected(
+    client: NorthflankClient, server: ScriptedServer, page: int | None
+) -> None:
+    server.enqueue(respond_with(payloads.page("runs", {"id": "x" * 256})))
+    with pytest.raises(UnexpectedResponse):
+        await client.list_runs("shop", "checkout", "production", page=page)
+
+
 async def test_list_keeps_first_of_entries_with_one_id_and_counts_others(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
