@@ -350,6 +350,23 @@ def test_sync_of_backlog_uses_only_a_burst(full_world: World) -> None:
     )
 
 
+def test_sync_of_stages_with_events_at_one_time_uses_only_a_burst(full_world: World) -> None:
+    full_world.sync()
+    full_world.sandbox.rate_limit_window.limit = 120
+    full_world.sandbox.rate_limit_window.opened_at = None
+    RateBudget.objects.all().delete()
+    now = timezone.now()
+    read_at, window_end = now - timedelta(seconds=90), now - timedelta(seconds=1)
+    Stage.objects.update(
+        synced_at=read_at, next_sync_at=window_end, last_release_event_at=window_end
+    )
+    full_world.live.sync(1)
+    # Twice the margin of 12, since they are tracked, and the reads that had started meanwhile.
+    assert (
+        24 <= full_world.sandbox.rate_limit_window.request_count <= 24 + 4 * MAX_REQUESTS_PER_READ
+    )
+
+
 def test_first_reads_may_exceed_even_rate(full_world: World) -> None:
     full_world.sandbox.rate_limit_window.limit = 120
     full_world.sync()

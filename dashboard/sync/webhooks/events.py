@@ -130,22 +130,24 @@ def _find_stages(event_ids: EventIds, now: datetime) -> tuple[Sequence[Stage], S
     """Return the stages that an event probably concerns, and others that it possibly concerns.
 
     An id narrows the result only if its key shows its kind and it is in the database; otherwise the
-    whole project, or the whole account, counts.
+    whole project, or the whole account, counts. An event of an unknown project concerns none,
+    unless it names a known run or pipeline: the id may be of another kind than ours.
     """
     stages = Stage.objects.listed()
+    # Run ids are unique: a match is certain, whatever its key, and whatever else the event names.
+    runs = Run.objects.filter(run_id__in=event_ids.candidates)
+    if run_stages := list(stages.filter(pk__in=runs.values("stage"))):
+        return run_stages, []
+    has_pipeline = is_unknown_project = False
     if event_ids.projects:
         projects = Project.objects.filter(removed_at=None).filter(
             Q(slug__in=event_ids.projects) | Q(name__in=event_ids.projects)
         )
-        stages = stages.filter(pipeline__project__in=projects)
-        if not projects.exists():
+        is_unknown_project = not projects.exists()
+        if is_unknown_project:
             _refresh_catalog(CatalogSync.objects.filter(project=None), event_ids.projects, now)
-            return [], []
-    # Run ids are unique: a match is certain, whatever its key.
-    runs = Run.objects.filter(run_id__in=event_ids.candidates)
-    if run_stages := list(stages.filter(pk__in=runs.values("stage"))):
-        return run_stages, []
-    has_pipeline = False
+        else:
+            stages = stages.filter(pipeline__project__in=projects)
     if event_ids.pipelines:
         pipeline_stages = stages.filter(
             Q(pipeline__slug__in=event_ids.pipelines) | Q(pipeline__name__in=event_ids.pipelines)
@@ -157,6 +159,8 @@ def _find_stages(event_ids: EventIds, now: datetime) -> tuple[Sequence[Stage], S
             _refresh_catalog(
                 CatalogSync.objects.filter(project__in=projects), event_ids.projects, now
             )
+    if is_unknown_project and not has_pipeline:
+        return [], []
     if stage_names := event_ids.stages & set(StageName.values):
         stages = stages.filter(name__in=stage_names)
     if not (has_pipeline and stage_names):
@@ -183,12 +187,16 @@ class _ReadThrottle:
     """Assign time slots to the reads caused by events; call `save` after the last one."""
 
     def __init__(self, now: datetime) -> None:
-        rate = budget_store.load(now).requests_per_second * RATE_SHARE
+        budget = budget_store.load(now)
+        rate = budget.requests_per_second * RATE_SHARE
         self.now = now
+        # No slot is later: the next window has requests of its own.
+        self._window_end = now + timedelta(seconds=budget.seconds)
         self.spacing = min(timedelta(seconds=1 / max(rate, 1e-6)), MAX_SPACING)
         stored_slot = WebhookStats.objects.values_list("reads_booked_until", flat=True).get(pk=1)
         earliest_slot = now - self.spacing * MAX_BURST
-        self._last_slot = max(stored_slot, earliest_slot) if stored_slot else earliest_slot
+        last_slot = max(stored_slot, earliest_slot) if stored_slot else earliest_slot
+        self._last_slot = min(last_slot, self._window_end)
 
     @property
     def free_slots(self) -> int:
@@ -196,11 +204,16 @@ class _ReadThrottle:
         return (self.now - self._last_slot) // self.spacing
 
     def take_slot(self, stage: Stage) -> Iterator[tuple[Stage, datetime]]:
-        """Yield the stage and its due time in the next slot, unless it is read by then anyway."""
+        """Yield the stage and its due time in the next slot, unless it is read by then anyway.
+
+        If the window has no more slots, it is due at the window's end and takes none: the worker
+        spreads what is due at one time (`ReadBudget.may_read`).
+        """
         slot = self._last_slot + self.spacing
-        due_at = max(slot, self.now)
+        due_at = max(min(slot, self._window_end), self.now)
         if _needs_read(stage, due_at, self.now):
-            self._last_slot = slot
+            if slot <= self._window_end:
+                self._last_slot = slot
             yield stage, due_at
 
     def save(self) -> None:

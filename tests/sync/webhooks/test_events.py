@@ -109,6 +109,13 @@ ALL_OF_SHOP = [*SHOP, "shop/search/Production", "shop/search/Staging"]
         ({"project": {"id": "shop"}, "service": {"id": "checkout"}}, ALL_OF_SHOP),
         ({"project": {"id": "shop"}, "pipeline": {"id": "65f0aa"}}, ALL_OF_SHOP),
         ({"project": {"id": "elsewhere"}}, []),
+        ({"project": {"id": "elsewhere"}, "stage": "production"}, []),
+        ({"project": {"id": "elsewhere"}, "pipeline": {"id": "new"}}, []),
+        ({"project": {"id": "5f0c7c1e"}, "pipeline": {"id": "checkout"}}, SHOP),
+        (
+            {"project": {"id": "payments"}, "pipeline": {"id": "checkout"}},
+            ["payments/ledger/Production"],
+        ),
         ({}, [*["payments/ledger/Production"], *ALL_OF_SHOP]),
         (None, [*["payments/ledger/Production"], *ALL_OF_SHOP]),
         ([{"project": {"id": "payments"}}], ["payments/ledger/Production"]),
@@ -131,6 +138,17 @@ def test_event_of_known_run_makes_only_its_stage_due(shop: None, data: object) -
     stage = Stage.objects.get(pipeline__slug="search", name="Staging")
     mirror.apply_runs(stage.pk, [api_run("r1")], requested_at=at(-9))
     send_event(data)
+    assert due() == ["shop/search/Staging"]
+
+
+@pytest.mark.parametrize("projects", [[], ["other"]])
+def test_event_of_known_run_with_unknown_project_makes_its_stage_due(
+    shop: None, settings: Settings, projects: list[str]
+) -> None:
+    settings.NORTHFLANK_PROJECTS = projects
+    stage = Stage.objects.get(pipeline__slug="search", name="Staging")
+    mirror.apply_runs(stage.pk, [api_run("r1")], requested_at=at(-9))
+    send_event({"project": {"id": "5f0c7c1e0d554f0e9a556f5b"}, "run": {"id": "r1"}})
     assert due() == ["shop/search/Staging"]
 
 
@@ -292,6 +310,35 @@ def test_event_storm_does_not_spend_rate_budget(db: None, in_flight: int, reques
         read_count += due_stages.update(synced_at=now, next_sync_at=now + timedelta(hours=1))
     # Those due without events, a burst of twenty, half of the even rate, and an eighth.
     assert read_count - 100 <= 20 + requests / 6 * (0.5 + 0.125) + 5
+
+
+def send_events_in_spent_hour() -> None:
+    """Send an event of each of forty pipelines; the hour's requests are spent until at(600)."""
+    create_hundred_pipelines()
+    Stage.objects.update(next_sync_at=at(4 * 3600))
+    RateBudget.objects.create(limit=1000, remaining=100, resets_at=at(600), synced_at=at(-1))
+    for number in range(40):
+        send_event({"pipeline": {"id": f"p{number:02}"}}, at(number))
+
+
+def test_events_in_spent_hour_make_all_their_stages_due_by_its_end(db: None) -> None:
+    send_events_in_spent_hour()
+    assert len(due(at(601))) == 40
+    assert WebhookStats.objects.get().reads_booked_until <= at(601)
+
+
+def test_start_event_after_spent_hour_makes_stage_due_within_a_minute(db: None) -> None:
+    send_events_in_spent_hour()
+    send_event({"pipeline": {"id": "p90"}}, at(620))
+    assert "shop/p90/Production" in due(at(680))
+
+
+def test_reads_booked_long_ahead_by_an_older_version_do_not_delay(db: None) -> None:
+    create_hundred_pipelines()
+    WebhookStats.objects.create(pk=1, reads_booked_until=at(9 * 3600))
+    set_remaining_budget(900)
+    send_event({"pipeline": {"id": "p90"}}, T0)
+    assert WebhookStats.objects.get().reads_booked_until <= at(3601)
 
 
 UPDATED, ENDED = "release-flow-template-run:update", "release-flow-template-run:success"
