@@ -29,6 +29,7 @@ from dashboard.models import (
     Pruning,
     Run,
     Stage,
+    StageTiming,
     typical_duration,
 )
 from dashboard.models.runs import RunQuerySet
@@ -245,6 +246,8 @@ def delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
             Stage.objects.filter(older, pk=stage).update(pruned_until=limit)
         Acknowledgement.objects.filter(run__in=keys).delete()
         Dismissal.objects.filter(run__in=keys).delete()
+        # Kept for its baseline, unless its status has changed since that was measured.
+        StageTiming.objects.filter(last_success__in=keys).update(last_success=None)
         # Without loading the rows, as `delete` would; the database itself refuses to delete a run
         # that other rows need. A run that was restored meanwhile is in flight again: not deleted.
         Run.objects.filter(pk__in=keys, ended_at__lt=limit)._raw_delete(connection.alias)

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
@@ -94,6 +95,16 @@ def test_run_is_deleted_with_acknowledgements_and_dismissals(
     Dismissal.objects.create(**who, dismissed_at=days_ago(400))
     prune()
     assert kept(old) == [False]
+
+
+def test_run_is_deleted_that_was_the_latest_success_of_its_baseline(busy_stage: Stage) -> None:
+    old = ended_run(busy_stage, 400, status="success")
+    StageTiming.objects.create(stage=busy_stage, last_success=old)
+    Run.objects.filter(pk=old.pk).update(status="succeeded")  # Northflank calls it otherwise now
+    prune()
+    assert kept(old) == [False]
+    assert StageTiming.objects.get().last_success is None
+    connection.check_constraints()
 
 
 def test_run_with_abort_is_kept_with_its_trail_and_steps(busy_stage: Stage, manager: User) -> None:
