@@ -25,6 +25,8 @@ from dashboard.models import (
     CatalogSync,
     ChangeCounter,
     FailureCounter,
+    Pipeline,
+    Project,
     Pruning,
     RateBudget,
     Run,
@@ -109,6 +111,8 @@ def _timestamp_fields() -> list[tuple[QuerySet[Any], tuple[str, ...], timedelta]
             ),
             no_lead,
         ),
+        (Project.objects.all(), ("missing_since",), no_lead),
+        (Pipeline.objects.all(), ("missing_since",), no_lead),
         # Current leases stay valid, and the next response corrects the rate limit window.
         (Stage.objects.all(), ("leased_until",), leases.LEASE),
         (RateBudget.objects.all(), ("resets_at",), WINDOW),

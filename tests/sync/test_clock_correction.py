@@ -15,6 +15,8 @@ from dashboard.db import threads as db_threads
 from dashboard.models import (
     Abort,
     ApiToken,
+    Pipeline,
+    Project,
     RateBudget,
     RequestCounter,
     Run,
@@ -176,6 +178,17 @@ def test_clock_correction_is_done_by_one_worker(read_stage: Stage, logged_events
     assert corrections == [HOUR, timedelta()]
     assert Stage.objects.get().next_sync_at == now + timedelta(seconds=90)
     assert len(logged_events("clock.set_back")) == 1
+
+
+@pytest.mark.parametrize("model", [Project, Pipeline])
+def test_clock_correction_shifts_since_when_an_entry_is_missing(
+    read_stage: Stage, model: type[Project | Pipeline]
+) -> None:
+    now = timezone.now()
+    factories.worker("a", heartbeat_at=now + HOUR)
+    model.objects.update(missing_since=now + HOUR)
+    clock_correction.correct_timestamps(now)
+    assert model.objects.get().missing_since == now
 
 
 def test_clock_difference_of_seconds_corrects_nothing(read_stage: Stage) -> None:
