@@ -133,14 +133,14 @@ def list_runs(sandbox: Sandbox, request: ApiRequest) -> Json:
             raise
         flow = None
     world = sandbox.world
-    format_time = _time_formatter(sandbox)
+    format_time, updated = _time_formatter(sandbox), sandbox.choices["updated-at"]
     return paginate(
         _order_runs(world.list_runs(flow, request.now), sandbox) if flow else (),
         request,
         sandbox.choices["last-cursor"],
         key="runs",
         get_id=lambda run: run.id,
-        serialize=lambda run: serialize_run(world, run, request.now, format_time),
+        serialize=lambda run: serialize_run(world, run, request.now, format_time, updated),
         matches=_run_filter(sandbox, request),
     )
 
@@ -234,7 +234,8 @@ def _time_formatter(sandbox: Sandbox) -> TimeFormatter:
 def _run_response(sandbox: Sandbox, request: ApiRequest, run: Run | None) -> Json:
     if not run:
         raise ApiError(404, "Release flow run not found")
-    return {"data": serialize_run_detail(sandbox.world, run, request.now, _time_formatter(sandbox))}
+    format_time, updated = _time_formatter(sandbox), sandbox.choices["updated-at"]
+    return {"data": serialize_run_detail(sandbox.world, run, request.now, format_time, updated)}
 
 
 def _order_runs(runs: Iterable[Run], sandbox: Sandbox) -> Iterable[Run]:

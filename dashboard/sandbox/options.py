@@ -27,6 +27,9 @@ class Choice:
 CHOICES: dict[str, Choice] = {
     "run-order": Choice("Order of runs in a list", ("newest-first", "oldest-first", "shuffled")),
     "timestamps": Choice("How times of runs and flows are written", ("space", "T", "no-fraction")),
+    "updated-at": Choice(
+        "`updatedAt` of a run: its last change, or its creation", ("exact", "created")
+    ),
     "abort-answer": Choice(
         "The run in the answer to an abort; with `aborted` it has ended already",
         ("aborting", "unchanged", "aborted"),

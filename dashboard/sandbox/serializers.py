@@ -110,7 +110,10 @@ def serialize_release_flow(flow: ReleaseFlow, status: str, format_time: TimeForm
     }
 
 
-def serialize_run(world: World, run: Run, now: float, format_time: TimeFormatter) -> Json:
+def serialize_run(
+    world: World, run: Run, now: float, format_time: TimeFormatter, updated: str = "exact"
+) -> Json:
+    """Serialize a run as lists do; `updated` is the choice `updated-at`."""
     data: Json = {"id": run.id}
     if (name := generate_name(run)) is not None:
         data["name"] = name
@@ -121,6 +124,8 @@ def serialize_run(world: World, run: Run, now: float, format_time: TimeFormatter
     else:
         script = world.get_script(run)
         status, updated_at = run.status(now, script), run.updated_at(now, script)
+    if updated == "created":
+        updated_at = run.created_at
     data |= {
         "status": status,
         "concluded": now >= run.concluded_at,
@@ -134,8 +139,10 @@ def serialize_run(world: World, run: Run, now: float, format_time: TimeFormatter
     return data
 
 
-def serialize_run_detail(world: World, run: Run, now: float, format_time: TimeFormatter) -> Json:
-    data = serialize_run(world, run, now, format_time)
+def serialize_run_detail(
+    world: World, run: Run, now: float, format_time: TimeFormatter, updated: str = "exact"
+) -> Json:
+    data = serialize_run(world, run, now, format_time, updated)
     data |= {"apiVersion": API_VERSION, "spec": serialize_steps(run, world.get_script(run), now)}
     data |= serialize_extras(run.flow)
     if run.start_body and isinstance(run.start_body.get("arguments"), dict):

@@ -479,10 +479,25 @@ def _listed_fields(api_run: ApiRun, old: Run | None, requested_at: datetime) -> 
         "started_at": api_run.started_at or (old.started_at if old else None),
         "concluded_at": api_run.concluded_at
         or (old.concluded_at if old and api_run.concluded else None),
-        "updated_at": api_run.updated_at or (old.updated_at if old else None),
+        "updated_at": _updated_at(api_run, old, requested_at),
         "in_flight": not api_run.concluded,
         "removed_at": None,
     }
+
+
+def _updated_at(api_run: ApiRun, old: Run | None, requested_at: datetime) -> datetime | None:
+    """Return when a run was last updated; None if Northflank has not said so.
+
+    Of a run that ended without `concludedAt`, this counts as its end (`Run.ended_at`). `updatedAt`
+    may be as old as the run: if it is older than our last read of the run in flight, the end is
+    when it was first read as concluded.
+    """
+    updated_at = api_run.updated_at or (old.updated_at if old else None)
+    if old is None or not api_run.concluded or api_run.concluded_at or old.concluded_at:
+        return updated_at
+    if old.concluded:
+        return max(filter(None, (updated_at, old.updated_at)), default=None)
+    return updated_at if updated_at and updated_at > old.synced_at else requested_at
 
 
 def _aborting_since(api_run: ApiRun, old: Run | None, requested_at: datetime) -> datetime | None:

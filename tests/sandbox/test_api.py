@@ -320,6 +320,14 @@ def test_timestamps_choice_is_applied(
     assert all(re.fullmatch(pattern, time) for time in creation_times(sandbox_server))
 
 
+def test_updated_at_choice_created_is_applied(sandbox_server: SandboxServer) -> None:
+    choose(sandbox_server, updated_at="created")
+    runs = sandbox_server.get(f"{BILLING}/runs").json()["data"]["runs"]
+    assert all(run["updatedAt"] == run["createdAt"] for run in runs)
+    run = sandbox_server.get(f"{BILLING}/runs/{runs[0]['id']}").json()["data"]
+    assert run["updatedAt"] == run["createdAt"]
+
+
 def test_abort_answer_choice_unchanged_returns_run_as_before(sandbox_server: SandboxServer) -> None:
     choose(sandbox_server, abort_answer="unchanged")
     run = stuck_run_path(sandbox_server)

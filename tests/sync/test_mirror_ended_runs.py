@@ -1,5 +1,6 @@
 """Runs that end in the mirror, with their acknowledgements and aborts."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -14,9 +15,12 @@ from dashboard.models import (
     Run,
     Stage,
 )
-from dashboard.runs import dismissals
+from dashboard.runs import acknowledgement_rules, attention, dismissals
+from dashboard.sandbox import parse_fault
 from dashboard.sync import mirror
 from tests.support import factories
+from tests.support.live import Live
+from tests.support.live_runs import LEDGER, create_run_in_flight, read
 from tests.support.world import ENDED, FAILED, T0, api_run, at, get_run, mirror_list, request_fields
 
 
@@ -180,3 +184,67 @@ def test_runs_that_are_no_longer_tracked_are_closed(stage: Stage, manager: User)
     acknowledgement.refresh_from_db()
     abort.refresh_from_db()
     assert (acknowledgement.ended_at, abort.settled_at) == (at(30), at(30))
+
+
+# --- runs that end without `concludedAt` ---------------------------------------------------------
+
+# Northflank's examples show `updatedAt` as old as the run.
+DAY_LONG = dict.fromkeys(("created_at", "started_at", "updated_at"), at(-90_000))
+FAILED_UNDATED = DAY_LONG | {"status": "failure", "concluded": True}
+
+
+def test_failure_without_end_needs_attention_from_when_it_was_noticed(stage: Stage) -> None:
+    mirror_list(stage, api_run(**DAY_LONG))
+    mirror_list(stage, api_run(**FAILED_UNDATED), requested_at=10)
+    run = get_run()
+    assert run.ended_at == at(10)
+    assert [entry.pk for entry in attention.load(Run.objects.all(), at(20))] == [run.pk]
+    assert acknowledgement_rules.can_be_acknowledged(run, at(20))
+
+
+def test_end_that_was_noticed_stays_at_later_reads(stage: Stage) -> None:
+    mirror_list(stage, api_run(**DAY_LONG))
+    mirror_list(stage, api_run(**FAILED_UNDATED), requested_at=10)
+    version = get_run().version
+    mirror_list(stage, api_run(**FAILED_UNDATED), requested_at=20)
+    assert (get_run().ended_at, get_run().version) == (at(10), version)
+
+
+@pytest.mark.parametrize(
+    ("fields", "ended_at"),
+    [
+        ({"updated_at": at(7)}, at(7)),  # since the last read in flight
+        ({"updated_at": None}, at(10)),
+        ({"concluded_at": at(6)}, at(6)),
+    ],
+)
+def test_run_ends_at_latest_time_that_may_be_its_end(
+    stage: Stage, fields: dict[str, Any], ended_at: datetime
+) -> None:
+    mirror_list(stage, api_run(**DAY_LONG), requested_at=5)
+    mirror_list(stage, api_run(**FAILED_UNDATED | fields), requested_at=10)
+    assert get_run().ended_at == ended_at
+
+
+def test_end_reported_late_replaces_the_one_that_was_noticed(stage: Stage) -> None:
+    mirror_list(stage, api_run(**DAY_LONG))
+    mirror_list(stage, api_run(**FAILED_UNDATED), requested_at=10)
+    mirror_list(stage, api_run(**FAILED_UNDATED, concluded_at=at(6)), requested_at=20)
+    assert get_run().ended_at == at(6)
+
+
+def test_run_of_upstream_without_end_and_updates_ends_after_last_read_in_flight(live: Live) -> None:
+    live.sandbox.choices["updated-at"] = "created"
+    live.sandbox.faults = [parse_fault("missing-fields:concludedAt")]
+    run = create_run_in_flight(live)
+    upstream_flow = live.sandbox.world.find_flow(*LEDGER)
+    assert upstream_flow is not None
+    live.sandbox.world.abort_run(upstream_flow, run.run_id, live.sandbox.clock(), at_once=True)
+    ended = read(live, run)
+    assert (ended.concluded, ended.concluded_at) == (True, None)
+    assert ended.ended_at > run.synced_at
+
+
+def test_run_first_read_after_its_end_ends_at_its_update(stage: Stage) -> None:
+    mirror_list(stage, api_run(**FAILED_UNDATED), requested_at=10)
+    assert get_run().ended_at == at(-90_000)
