@@ -70,9 +70,7 @@ def timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Time
         return [_timer(OverdueReason.QUEUE, run.created_at, typical, settings.OVERDUE_QUEUED_AFTER)]
     started_at = run.started_at or run.created_at  # Northflank may omit started_at
     found_timers = []
-    step = steps.current(root) if root is not None else None
-    if root is not None and run.status == "approval_wait":
-        step = _awaited_approval(root) or step
+    step = steps.current(root, run.status) if root is not None else None
     if step is not None and step.started_at is not None:
         typical = typical_step_duration(step, timing)
         if steps.is_approval(step):
@@ -93,24 +91,12 @@ def timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Time
     return found_timers
 
 
-def _awaited_approval(root: Node) -> Node | None:
-    """Return the first approval in progress, also beside an earlier step; None: none is known."""
-    approvals = (
-        step
-        for _, step in steps.walk(root)
-        if steps.is_approval(step)
-        and steps.is_in_progress(step)
-        and step.kind not in steps.CONTAINER_KINDS  # which waits because of a step inside it
-    )
-    return next(approvals, None)
-
-
 def _aborting_timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Timer]:
     """Return the timer of the whole run for a run that is aborting, if it has one.
 
     Its steps, queue time and approvals no longer count; the abort itself has its own clock.
     """
-    step = steps.current(root) if root is not None else None
+    step = steps.current(root, run.status) if root is not None else None
     if run.started_at is None or (step is not None and steps.is_approval(step)):
         return []
     approval_time = steps.approval_time(root) if root is not None else timedelta()
@@ -143,7 +129,7 @@ def worst_finding(
         if (severity := timer.severity_at(now))
     ]
     is_active = run.in_flight and run.status != "aborting"
-    if is_active and root is not None and (step := steps.current(root)) is not None:
+    if is_active and root is not None and (step := steps.current(root, run.status)) is not None:
         has_retries = step.max_attempts is not None and step.max_attempts > 1
         if (
             has_retries

@@ -70,8 +70,26 @@ def last_changed_at(root: Node) -> datetime | None:
     return max(times, default=None)
 
 
-def current(root: Node) -> Node | None:
-    """Return the current step: the first in progress that contains no other in progress."""
+def current(root: Node, run_status: str) -> Node | None:
+    """Return the step that a run with this status is at, or None if none is known.
+
+    It is the first in progress that contains no other in progress; if the run waits for approval,
+    it is the first approval in progress, also beside an earlier step.
+    """
+    step = _first_in_progress(root)
+    if run_status != "approval_wait":
+        return step
+    approvals = (
+        node
+        for _, node in walk(root)
+        if is_approval(node)
+        and is_in_progress(node)
+        and node.kind not in CONTAINER_KINDS  # which waits because of a step inside it
+    )
+    return next(approvals, step if step is not None and is_approval(step) else None)
+
+
+def _first_in_progress(root: Node) -> Node | None:
     innermost: tuple[int, Node] | None = None
     for depth, node in walk(root):
         if innermost is not None and depth <= innermost[0]:

@@ -223,8 +223,8 @@ def _activity(
 ) -> _Activity:
     if run.status in NOT_STARTED_STATUSES:
         return _activity_before_start(run, timing, queued_ahead)
-    step = _current_step(root)
-    if step is not None and (steps.is_approval(step) or run.status != "approval_wait"):
+    step = _current_step(run, root)
+    if step is not None:
         return _activity_at_step(run, root, step, timing)
     if run.status in {"retrying", "async_wait", "approval_wait"}:
         return _activity_at_unknown_step(run, timing)
@@ -356,18 +356,18 @@ def _aborting_state(run: Run, root: Node | None) -> Message:
     start = abort_clock.northflank_start(run)
     key = "aborting_at_least" if start.is_approximate else "aborting"
     state = _with_elapsed(_text(key), start.at)
-    return _text("sentence", state=_with_step(state, _current_step(root)))
+    return _text("sentence", state=_with_step(state, _current_step(run, root)))
 
 
 def _removed_state(run: Run, root: Node | None) -> Message:
     if not run.status.strip():
         return _text("removed")
     state = _text("removed_status", status=ExternalText(statuses.inline_label(run.status)))
-    return _text("sentence", state=_with_step(state, _current_step(root)))
+    return _text("sentence", state=_with_step(state, _current_step(run, root)))
 
 
-def _current_step(root: Node | None) -> Node | None:
-    return steps.current(root) if root is not None else None
+def _current_step(run: Run, root: Node | None) -> Node | None:
+    return steps.current(root, run.status) if root is not None else None
 
 
 def _concluded_state(run: Run, root: Node | None, timing: StageTiming | None) -> RichText:

@@ -271,7 +271,7 @@ _STEP_FIELDS = ("steps", "step", "step_key", "step_started_at")
 
 def _detail_fields(run: Run, root: Node | None, requested_at: datetime, seq: int) -> dict[str, Any]:
     """Return the fields that only a run's detail has; `run` has the others, as just read."""
-    node = steps.current(root) if root is not None and run.in_flight else None
+    node = steps.current(root, run.status) if root is not None and run.in_flight else None
     return {
         # Round trip through JSON, so that it compares equal to the stored value.
         "steps": msgspec.json.decode(msgspec.json.encode(root)),

@@ -288,6 +288,12 @@ CASES = {
         TIMING,
         None,
     ),
+    "last attempt beside an approval": (
+        run("approval_wait"),
+        tree(step(1, status="retrying", attempts=3, max_attempts=3), step(1, **SIGN_OFF)),
+        TIMING,
+        None,
+    ),
     "aborting run without its last attempt": (
         run("aborting"),
         tree(step(1, status="retrying", attempts=3, max_attempts=3)),

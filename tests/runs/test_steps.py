@@ -29,8 +29,8 @@ def labels(root: Node) -> list[str]:
     return [step.label for _, step in steps.walk(root)]
 
 
-def current_label(root: Node) -> str | None:
-    current = steps.current(root)
+def current_label(root: Node, run_status: str = "running") -> str | None:
+    current = steps.current(root, run_status)
     return current.label if current else None
 
 
@@ -99,6 +99,46 @@ def test_current_step_of_parallel_ones_is_the_first() -> None:
     assert current_label(root) == "a"
 
 
+APPROVALS: dict[str, tuple[Node, str | None]] = {
+    "beside an earlier step": (
+        node(
+            "root",
+            node("load test", status="waiting"),
+            node("sign-off", kind="Approval", status="approval_wait"),
+        ),
+        "sign-off",
+    ),
+    "in a group": (
+        node(
+            "root",
+            node("load test", status="waiting"),
+            node("group", node("sign-off", status="approval_wait"), status="approval_wait"),
+        ),
+        "sign-off",
+    ),
+    "of a group, not among its steps": (
+        node("root", node("group", kind="Workflow", status="approval_wait")),
+        "group",
+    ),
+    "not among the steps": (node("root", node("load test", status="waiting")), None),
+    "without steps": (node("root", kind="Workflow"), None),
+}
+
+
+@pytest.mark.parametrize(("root", "label"), APPROVALS.values(), ids=APPROVALS)
+def test_current_step_of_run_that_waits_for_approval_is_the_approval(
+    root: Node, label: str | None
+) -> None:
+    assert current_label(root, "approval_wait") == label
+
+
+def test_current_step_of_run_with_another_status_is_not_its_later_approval() -> None:
+    root = node(
+        "root", node("load test", status="waiting"), node("sign-off", status="approval_wait")
+    )
+    assert current_label(root, "running") == "load test"
+
+
 def test_started_step_without_status_is_current() -> None:
     assert current_label(node("root", node("a", started_at=T0))) == "a"
 
@@ -129,11 +169,12 @@ def test_step_description_beyond_maximum_shows_attempt_only() -> None:
     assert steps.describe(node("migrate", attempts=4, max_attempts=3)) == "migrate, attempt 4"
 
 
+STATUSES = ["waiting", "approval_wait", "success", "failure", "aborting", "odd", ""]
 leaves = st.builds(
     node,
     st.text(max_size=5),
     kind=st.sampled_from(["Build", "Teleport", "Omitted", "Workflow", ""]),
-    status=st.none() | st.sampled_from(["waiting", "success", "failure", "aborting", "odd", ""]),
+    status=st.none() | st.sampled_from(STATUSES),
     started_at=st.none() | st.just(T0),
     ended_at=st.none() | st.just(T0),
     attempts=st.none() | st.integers(-5, 5),
@@ -156,7 +197,7 @@ trees = st.recursive(leaves, grow, max_leaves=60)
 
 @given(trees)
 def test_current_step_of_any_tree_is_a_running_one(root: Node) -> None:
-    current = steps.current(root)
+    current = steps.current(root, "running")
     in_progress = [child for _, child in steps.walk(root) if steps.is_in_progress(child)]
     assert current in in_progress if in_progress else current is None
     if current is not None:
@@ -167,6 +208,12 @@ def test_current_step_of_any_tree_is_a_running_one(root: Node) -> None:
 
 def descendants(node: Node) -> list[Node]:
     return [node, *(child for step in node.steps for child in descendants(step))]
+
+
+@given(trees)
+def test_current_step_of_any_tree_that_waits_for_approval_is_an_approval(root: Node) -> None:
+    current = steps.current(root, "approval_wait")
+    assert current is None or (steps.is_approval(current) and steps.is_in_progress(current))
 
 
 @given(trees)

@@ -262,6 +262,13 @@ CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str, dict[str, Valu
         "approval_wait since sentence",
         {"since": Elapsed(ago(5))},
     ),
+    "approval beside an earlier step": (
+        run("approval_wait"),
+        tree(step(50), approval(5)),
+        TIMING,
+        "step_approval since typical parallel_steps sentence",
+        {"step": "sign-off", "since": Elapsed(ago(5)), "typical": APPROVAL_TYPICAL, "n": 1},
+    ),
     "approval without steps": (
         run("approval_wait"),
         None,
@@ -571,6 +578,13 @@ CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str, dict[str, Valu
         TIMING,
         "removed_status at_step sentence",
         {"status": "running", "step": "migrate"},
+    ),
+    "removed while it waited for approval beside an earlier step": (
+        removed_run("approval_wait"),
+        tree(step(50), approval(5)),
+        TIMING,
+        "removed_status at_step sentence",
+        {"status": "needs approval", "step": "sign-off"},
     ),
     "removed without status": (
         removed_run(""),

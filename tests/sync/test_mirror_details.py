@@ -10,7 +10,7 @@ from dashboard.models import (
     Stage,
     StageTiming,
 )
-from dashboard.northflank import NotFound, RunDetail, ServerError, Unreachable
+from dashboard.northflank import Node, NotFound, RunDetail, ServerError, Unreachable
 from dashboard.sync import mirror
 from tests.support.factories import node
 from tests.support.world import (
@@ -125,6 +125,44 @@ def test_changed_step_status_gives_a_new_version(stage: Stage) -> None:
     after = read(stage, 9, steps=node(status="waiting", started_at=at(8)))
     assert after["version"] > before["version"]
     assert after["step_started_at"] == at(8)
+
+
+def approval_beside_a_step() -> Node:
+    """A load test that takes longer, and an approval that waits."""
+    load_test = node("JobRun", label="load test", status="waiting", started_at=at(-45))
+    approval = node(
+        "Approval", label="sign-off", ref="approve", status="approval_wait", started_at=at(2)
+    )
+    return node("Workflow", steps=(node("Workflow", parallel=True, steps=(load_test, approval)),))
+
+
+def test_current_step_of_run_that_waits_for_approval_is_the_approval(stage: Stage) -> None:
+    mirror_list(stage, api_run(status="approval_wait"), requested_at=3)
+    stored = read(stage, 4, status="approval_wait", steps=approval_beside_a_step())
+    assert stored.items() >= {
+        "step": "sign-off", "step_key": "approve", "step_started_at": at(2),
+    }.items()  # fmt: skip
+
+
+def test_current_step_of_run_that_waits_for_an_unknown_approval_is_unknown(stage: Stage) -> None:
+    steps = node(label="load test", status="waiting", started_at=at(-45))
+    stored = read(stage, 4, status="approval_wait", steps=steps)
+    assert stored.items() >= {"step": "", "step_key": "", "step_started_at": None}.items()
+
+
+def test_current_step_of_run_that_goes_on_beside_an_approval_is_the_first(stage: Stage) -> None:
+    read(stage, 4, status="approval_wait", steps=approval_beside_a_step())
+    assert read(stage, 9, status="waiting", steps=approval_beside_a_step())["step"] == "load test"
+
+
+def test_detail_with_the_same_steps_corrects_the_stored_step(stage: Stage) -> None:
+    before = read(stage, 4, status="approval_wait", steps=approval_beside_a_step())
+    Run.objects.update(step="load test", step_key="JobRun load test", step_started_at=at(-45))
+    after = read(stage, 9, status="approval_wait", steps=approval_beside_a_step())
+    assert {name: after[name] for name in ("step", "step_key", "step_started_at", "steps")} == {
+        name: before[name] for name in ("step", "step_key", "step_started_at", "steps")
+    }
+    assert after["version"] > before["version"]
 
 
 def test_detail_of_success_updates_baseline(stage: Stage) -> None:

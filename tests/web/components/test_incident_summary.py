@@ -132,6 +132,15 @@ def test_incident_summary_has_step_place_times_and_link() -> None:
     assert link == URL
 
 
+def test_incident_summary_names_awaited_approval_beside_an_earlier_step() -> None:
+    steps = (
+        factories.node("JobRun", label="load test", status="waiting", started_at=NOW),
+        factories.node("Approval", label="sign-off", status="approval_wait", started_at=NOW),
+    )
+    found = dict(lines(run("approval_wait"), factories.node("Workflow", steps=steps)))
+    assert found["step_started"] == {"step": "sign-off", "time": "2026-01-01 03:00:00 CET"}
+
+
 def test_incident_summary_of_failed_run_has_failed_step() -> None:
     step = factories.node("JobRun", label="migrate", status="failure", error_message="exit code 1")
     subject = run("failure", concluded=True, in_flight=False, concluded_at=NOW)

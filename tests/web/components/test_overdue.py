@@ -22,7 +22,7 @@ from dashboard.web.components.runs import run_row
 from dashboard.web.pages.run import RunCard
 from tests.support import factories
 from tests.support.html import GetPage, select_one, text_of
-from tests.support.world import api_run
+from tests.support.world import api_run, detail
 
 MINUTE = timedelta(minutes=1)
 
@@ -162,6 +162,43 @@ def test_step_durations_with_run_override_are_ignored(get_page: GetPage, stage: 
     assert text_of(select_one(html, ".state .typical-duration")) == "usually about 2 h"
     assert html.css(".overdue, [data-severity='1'], [data-severity='2']") == []
     assert text_of(html).count("2 to 4 min") == 0
+
+
+def run_awaiting_approval_beside_a_step(stage: Stage) -> Run:
+    """A mirrored run with a load test since 50 minutes, and an approval that waits for five."""
+    now = timezone.now()
+    load_test = factories.node(
+        "JobRun", label="load test", status="waiting", started_at=now - 50 * MINUTE
+    )
+    approval = factories.node(
+        "Approval", label="sign-off", status="approval_wait", started_at=now - 5 * MINUTE
+    )
+    group = factories.node("Workflow", parallel=True, steps=(load_test, approval))
+    fields = {"status": "approval_wait", "created_at": now - 52 * MINUTE}
+    read = detail("r-1", factories.node("Workflow", steps=(group,)), **fields)
+    mirror.apply_runs(stage.pk, [read.run], requested_at=now - 4 * MINUTE)
+    return mirror.apply_detail(stage.pk, read, requested_at=now)
+
+
+def test_row_names_approval_beside_an_earlier_step(get_page: GetPage, stage: Stage) -> None:
+    run = run_awaiting_approval_beside_a_step(stage)
+    step = select_one(row_of(get_page, run), "p.step")
+    assert text_of(step).startswith("Waiting for approval: “sign-off”, ")
+    since = datetime.fromisoformat(select_one(step, "time").attributes["datetime"] or "")
+    assert since == run.step_started_at
+
+
+def test_run_page_names_approval_beside_an_earlier_step(get_page: GetPage, stage: Stage) -> None:
+    html = get_page(factories.address(run_awaiting_approval_beside_a_step(stage)))
+    assert "needs approval at step “sign-off”" in text_of(select_one(html, "#run-summary"))
+
+
+def test_abort_confirmation_names_approval_beside_an_earlier_step(
+    get_page: GetPage, stage: Stage
+) -> None:
+    html = get_page(factories.address(run_awaiting_approval_beside_a_step(stage), "abort"))
+    facts = text_of(select_one(html, "dl.facts"))
+    assert ("sign-off" in facts, "load test" in facts) == (True, False)
 
 
 def test_approval_wait_row_without_baseline_has_no_progress_bar(

@@ -383,6 +383,15 @@ def test_current_step_is_marked_open() -> None:
     assert [row.name for row in flatten(rows) if row.is_current] == ["here"]
 
 
+def test_awaited_approval_beside_an_earlier_step_is_the_current_one() -> None:
+    steps = (
+        node(ref="load test", status="waiting", started_at=T0),
+        node("Approval", ref="sign-off", status="approval_wait", started_at=at(5)),
+    )
+    rows = timeline_of(*steps, status="approval_wait").steps
+    assert [row.name for row in rows if row.is_current] == ["sign-off"]
+
+
 def test_deeply_nested_steps_follow_their_group() -> None:
     step = node(ref="innermost")
     for level in range(500):

@@ -145,7 +145,7 @@ def _relevant_step(run: Run, root: Node | None) -> Node | None:
     if root is None:
         return None
     if not run.concluded:
-        return steps.current(root)
+        return steps.current(root, run.status)
     if run.status == "success":
         return None  # a failed step did not affect the result
     return (

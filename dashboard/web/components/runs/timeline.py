@@ -161,7 +161,7 @@ def build_timeline(
     if root is None:
         return Timeline()
     nodes = list(steps.walk(root))
-    current = steps.current(root) if run.in_flight else None
+    current = steps.current(root, run.status) if run.in_flight else None
     typical = {id(node): overdue.typical_step_duration(node, timing) for _, node in nodes}
     axis = _axis(run, [(node, typical[id(node)]) for _, node in nodes], now)
     is_long = len(nodes) > MAX_UNFOLDED
