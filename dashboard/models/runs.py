@@ -268,6 +268,11 @@ class Run(FastLoading):
         return self.name or self.run_id
 
     @property
+    def is_tracked(self) -> bool:
+        """Whether the run is in flight and not removed."""
+        return self.in_flight and self.removed_at is None
+
+    @property
     def has_unknown_end(self) -> bool:
         """Whether the run was removed before it had concluded."""
         return self.removed_at is not None and not self.concluded

@@ -26,7 +26,7 @@ SUPERSEDE_WINDOW = timedelta(minutes=2)
 class RelatedRuns:
     """Runs related to one run; those in flight are in the order of their creation."""
 
-    policy_text: RichText  # effect on other runs of the stage, while the run is in flight
+    policy_text: RichText  # effect on other runs of the stage; empty if it has ended or is removed
     queued_ahead: tuple[Run, ...] = ()  # of the same stage: the run waits for them
     queued_behind: tuple[Run, ...] = ()  # of the same stage: they wait for the run
     also_in_flight: tuple[Run, ...] = ()  # other runs in flight in the same pipeline
@@ -61,14 +61,17 @@ def related_runs(
     timing: StageTiming | None,
     finished: FinishedRuns = NO_FINISHED_RUNS,
 ) -> RelatedRuns:
-    """Return the runs of the pipeline, sorted by their relation to `run`."""
+    """Return the runs of the pipeline, sorted by their relation to `run`.
+
+    A removed run holds up no other and waits for none: it may have ended.
+    """
     queued_ahead, queued_behind, also_in_flight = list[Run](), list[Run](), list[Run]()
     policy = run.stage.concurrency_policy
     is_parallel = policy == concurrency_policy.PARALLEL
     others = sorted((other for other in in_flight if other.pk != run.pk), key=_creation_order)
     for other in others:
         is_older = _creation_order(other) < _creation_order(run)
-        if other.stage_id != run.stage_id or not run.in_flight or is_parallel:
+        if other.stage_id != run.stage_id or not run.is_tracked or is_parallel:
             also_in_flight.append(other)
         elif is_older and _is_waiting(run):
             queued_ahead.append(other)
@@ -85,7 +88,7 @@ def related_runs(
     skipped_meanwhile = _skipped_meanwhile(run, stage_runs, finished)
     superseded_by = _superseded_by(run, stage_runs, finished)
     return RelatedRuns(
-        policy_text=concurrency_policy.effect_on_others(policy) if run.in_flight else "",
+        policy_text=concurrency_policy.effect_on_others(policy) if run.is_tracked else "",
         queued_ahead=tuple(queued_ahead),
         queued_behind=tuple(queued_behind),
         also_in_flight=tuple(also_in_flight),
@@ -94,7 +97,7 @@ def related_runs(
             policy,
             len(skipped_meanwhile),
             at_least=not finished.is_complete,
-            in_flight=run.in_flight,
+            in_flight=run.is_tracked,
         ),
         superseded_by=superseded_by,
         superseded_text=concurrency_policy.superseded_text(policy)
@@ -221,7 +224,7 @@ def _was_active_at(run: Run, moment: datetime) -> bool:
     """Return whether a run was in flight at `moment`; a skipped run never holds up others."""
     end = _ended_at(run)
     return run.status != "skipped" and (
-        run.created_at <= moment and (run.in_flight or (end is not None and moment <= end))
+        run.created_at <= moment and (run.is_tracked or (end is not None and moment <= end))
     )
 
 
@@ -230,7 +233,7 @@ def _ended_at(run: Run) -> datetime | None:
 
     For a removed run it is the last time Northflank listed it.
     """
-    if run.in_flight:
+    if run.is_tracked:
         return None
     return run.concluded_at if run.concluded else run.synced_at
 

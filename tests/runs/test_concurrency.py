@@ -127,6 +127,24 @@ def test_concluded_run_has_no_runs_queued_behind() -> None:
     )
 
 
+def test_removed_run_holds_up_no_other() -> None:
+    own_stage = stage()
+    subject, waiting = run(own_stage, "running", 9, removed_at=NOW), run(own_stage, "queued", 5)
+    related = concurrency.related_runs(subject, [subject, waiting], None)
+    assert (related.queued_behind, related.also_in_flight, related.policy_text) == (
+        (),
+        (waiting,),
+        "",
+    )
+
+
+def test_removed_run_waits_for_no_other() -> None:
+    own_stage = stage()
+    earlier, subject = run(own_stage, "running", 9), run(own_stage, "queued", 5, removed_at=NOW)
+    related = concurrency.related_runs(subject, [subject, earlier], None)
+    assert (related.queued_ahead, related.also_in_flight) == ((), (earlier,))
+
+
 @pytest.mark.parametrize(
     ("policy", "key"), [("queue", "run_queue"), ("something-new", "other_policy"), ("", "")]
 )
@@ -219,14 +237,16 @@ def test_forbid_policy_lists_runs_skipped_during_concluded_run() -> None:
     assert keys_and_params(related.skipped_text) == ("skipped_while", {"n": 1, "count": 1})
 
 
-def test_removed_run_lists_runs_skipped_until_last_read() -> None:
+@pytest.mark.parametrize("in_flight", [True, False], ids=["removed", "dismissed"])
+def test_removed_run_lists_runs_skipped_until_last_read(in_flight: bool) -> None:
     own_stage = stage("forbid")
     last_read = NOW - timedelta(minutes=15)
-    subject = run(own_stage, "running", 30, in_flight=False, removed_at=NOW, synced_at=last_read)
+    times = {"removed_at": NOW, "synced_at": last_read}
+    subject = run(own_stage, "running", 30, in_flight=in_flight, **times)
     during, after = ended_run(own_stage, "skipped", 20, 20), ended_run(own_stage, "skipped", 10, 10)
-    assert concurrency.related_runs(
-        subject, [], None, finished_runs(during, after)
-    ).skipped_meanwhile == (during,)
+    related = concurrency.related_runs(subject, [], None, finished_runs(during, after))
+    assert related.skipped_meanwhile == (during,)
+    assert keys(related.skipped_text) == "skipped_while"
 
 
 def test_run_without_end_time_lists_no_skipped_runs() -> None:

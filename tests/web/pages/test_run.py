@@ -252,6 +252,26 @@ def test_abort_dialog_shows_number_of_queued_runs(get_page: GetPage, run: Run) -
     assert "2 runs" in [text_of(fact) for fact in facts]
 
 
+@pytest.mark.parametrize("policy", ["queue", "forbid"])
+def test_page_of_removed_run_does_not_say_that_it_holds_up_others(
+    policy: str, get_page: GetPage, run: Run
+) -> None:
+    Stage.objects.update(concurrency_policy=policy)
+    queued_run(run.stage, "Hotfix")
+    factories.change(run, removed_at=current_time())
+    page = get_page(factories.address(run))
+    assert page.css("[data-policy], [data-queued-behind], [data-skipped]") == []
+    assert "Hotfix" in text_of(select_one(page, "[data-related-runs] [data-in-flight]"))
+    assert "queued behind" not in text_of(page).lower()
+
+
+def test_abort_dialog_of_removed_run_shows_no_queued_runs(get_page: GetPage, run: Run) -> None:
+    queued_run(run.stage, "Hotfix")
+    factories.change(run, removed_at=current_time())
+    dialog = get_page(factories.address(run, "abort"), **HTMX)
+    assert "Queued behind" not in text_of(dialog)
+
+
 @pytest.mark.parametrize("policy", ["queue", "forbid", "latest", "replace"])
 @pytest.mark.parametrize("name", ["run", "abort"])
 def test_related_runs_with_more_runs_need_no_more_queries(

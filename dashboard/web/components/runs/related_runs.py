@@ -49,10 +49,10 @@ def panel(run: Run, related: RelatedRuns) -> RelatedRunsPanel:
     last_success = related.last_success
     return RelatedRunsPanel(
         policy_text=related.policy_text,
-        can_queue_others=run.in_flight and policy not in {"allow", "forbid"},
+        can_queue_others=run.is_tracked and policy not in {"allow", "forbid"},
         queued_ahead=_group(related.queued_ahead),
         queued_behind=_group(related.queued_behind),
-        can_skip_others=run.in_flight and policy == "forbid",
+        can_skip_others=run.is_tracked and policy == "forbid",
         skipped_meanwhile=_group(related.skipped_meanwhile),
         skipped_text=related.skipped_text,
         superseded_by=_row(related.superseded_by) if related.superseded_by is not None else None,
