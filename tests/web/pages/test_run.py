@@ -13,6 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
+from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Grant, Run, Stage, StageTiming
 from dashboard.models.accounts.grants import Action
@@ -134,6 +135,59 @@ def test_run_rows_with_step_durations_need_no_extra_queries(
     for _ in range(40):
         factories.run(stage, step="migrate", step_key="migrate", step_started_at=current_time())
     assert queries() == query_count
+
+
+# --- times that Northflank does not report -----------------------------------------------------
+
+
+STARTS = [
+    ({"status": "queued"}, "not started"),
+    ({"status": "pending"}, "not started"),
+    ({"status": "skipped"}, "not started"),
+    ({"status": "running"}, "unknown"),
+    ({"status": "success"}, "unknown"),
+    ({"status": "aborted"}, "unknown"),
+    ({"status": "hibernating"}, "unknown"),
+    ({"status": "queued", "removed_at": current_time()}, "unknown"),
+]
+
+
+def fact(page: LexborHTMLParser, name: str) -> str:
+    """The value of one of the details on a run's page."""
+    [value] = [
+        text_of(select_one(row, "dd"))
+        for row in page.css("dl.facts > div")
+        if text_of(select_one(row, "dt")) == name
+    ]
+    return value
+
+
+@pytest.mark.parametrize(("fields", "text"), STARTS)
+def test_run_without_start_time_has_not_started_only_by_its_status(
+    fields: dict[str, Any], text: str, get_page: GetPage, stage: Stage
+) -> None:
+    run = factories.run(stage, started_at=None, **fields)
+    assert fact(get_page(factories.address(run)), "Started") == text
+    row = select_one(get_page(factories.address(stage)), f'tr[data-run="{run.run_id}"]')
+    assert text_of(select_one(row, "td.started")) == text
+
+
+ENDS = [
+    ({}, "not yet"),
+    ({"removed_at": current_time()}, "unknown"),
+    ({"removed_at": current_time(), "in_flight": False}, "unknown"),
+    ({"status": "success", "concluded_at": None}, "yes"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"), ENDS, ids=["in flight", "removed", "dismissed", "concluded"]
+)
+def test_run_without_end_time_has_its_conclusion(
+    fields: dict[str, Any], text: str, get_page: GetPage, stage: Stage
+) -> None:
+    run = factories.run(stage, **fields)
+    assert fact(get_page(factories.address(run)), "Concluded") == text
 
 
 # --- related runs ------------------------------------------------------------------------------

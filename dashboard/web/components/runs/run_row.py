@@ -32,7 +32,7 @@ from dashboard.runs import (
     overdue_messages,
     statuses,
 )
-from dashboard.runs.overdue import Timer
+from dashboard.runs.overdue import NOT_STARTED_STATUSES, Timer
 from dashboard.runs.overdue_messages import OverdueMessage
 from dashboard.runs.summary import step_summary
 from dashboard.texts import durations
@@ -142,6 +142,16 @@ class RunRow:
     def summary_tone(self) -> str:
         """The tone of the run's summary: how overdue it is comes before its status."""
         return self.overdue_message.tone if self.overdue_message else self.tone
+
+    @property
+    def has_unknown_end(self) -> bool:
+        """Whether the run was removed before it had concluded."""
+        return self.is_removed and not self.concluded
+
+    @property
+    def has_not_started(self) -> bool:
+        """Whether the run has not started by its status; Northflank may omit a start time."""
+        return self.status in NOT_STARTED_STATUSES | {"skipped"} and not self.has_unknown_end
 
     @property
     def elapsed_since(self) -> datetime | None:
