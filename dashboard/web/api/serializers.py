@@ -1,12 +1,14 @@
 """Runs and aborts as JSON, for the API and the commands.
 
-A contract: fields are added, never renamed or removed. Times are UTC.
+A contract: fields are added, never renamed or removed. Times are UTC, in texts too.
 """
 
 from collections import Counter
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
+
+from django.utils import timezone
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
@@ -90,7 +92,7 @@ def abort(abort: Abort, run: Run) -> dict[str, Any]:
     return {
         "id": abort.pk,
         "state": abort.state,
-        "message": abort_messages.describe(abort, run).plain_text,
+        "message": _utc_message(abort, run),
         "username": abort.username,
         "via": abort.via,
         "token": abort.token_name,
@@ -166,6 +168,11 @@ def dismissals(run: Run) -> list[dict[str, Any]]:
         }
         for dismissal in run.dismissals.all()
     ]
+
+
+def _utc_message(abort: Abort, run: Run) -> str:
+    with timezone.override(UTC):
+        return abort_messages.describe(abort, run).dated_text
 
 
 def _utc(time: datetime | None) -> datetime | None:
