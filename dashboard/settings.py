@@ -167,6 +167,8 @@ BASE_URL = _text("BASE_URL").rstrip("/")
 _origin, _host, _path = split_base_url(BASE_URL)
 ALLOWED_HOSTS = _list("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]", *_host]
 CSRF_TRUSTED_ORIGINS = [*_list("CSRF_TRUSTED_ORIGINS"), *_origin]
+# Addresses and networks of proxies whose X-Forwarded-For is believed; ["*"]: everybody's.
+FORWARDED_ALLOW_IPS = _list("FORWARDED_ALLOW_IPS") or ["127.0.0.1", "::1"]
 FORCE_SCRIPT_NAME = _path or None
 
 ROOT_URLCONF = "dashboard.urls"
@@ -303,6 +305,8 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
 # subdomains (W005), which may be other sites, nor browsers' lists of hosts (W021).
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS and not _path else 0
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+# config/checks.py reports an origin without a scheme, too.
+SILENCED_SYSTEM_CHECKS += ["4_0.E001"]
 if _path:
     SILENCED_SYSTEM_CHECKS += ["security.W004"]
 if not HTTPS:  # config/checks.py says in one warning what these mean
@@ -342,6 +346,13 @@ try:
     _database: dict[str, Any] = environ.Env.db_url_config(_database_url)
 except ValueError:  # a port that is none, as after a "/" in the password: the rest may hold that
     INVALID_SETTINGS["DATABASE_URL"] = _database_url.partition(":")[0]
+    _database = environ.Env.db_url_config(f"sqlite:///{_sqlite_file}")
+# PostgreSQL may take the name from a service. In memory, each thread of a process would have a
+# database of its own.
+DATABASE_IS_NAMED = ":memory:" not in _database.get("NAME", "") and bool(
+    _database.get("NAME") or _database.get("OPTIONS", {}).get("service")
+)
+if not DATABASE_IS_NAMED:  # config/checks.py refuses to start
     _database = environ.Env.db_url_config(f"sqlite:///{_sqlite_file}")
 if _database["ENGINE"].endswith(".sqlite3"):
     _database["ENGINE"] = "dashboard.db.sqlite3"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_network
 from string import Formatter
 from typing import Any
 
@@ -17,6 +18,7 @@ from dashboard.northflank import find_environment_error
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BASE_URL = re.compile(r"https?://[^\s/?#@]+(/[\w.~-]+)*", re.ASCII)
+_ORIGIN = re.compile(r"https?://[^\s/?#@]+")
 MIN_SECRET_KEY_LENGTH = 32  # characters; sessions and tokens of forms depend on it
 _PERCENTAGE = re.compile(r"\d{1,3}(\.\d+)?%")
 
@@ -41,6 +43,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         *_overdue(),
         *_retention(),
         *_web(),
+        *_database(),
     ]
 
 
@@ -236,17 +239,46 @@ def _web() -> Iterator[CheckMessage]:
             id="dashboard.E008",
         )
     for host in settings.ALLOWED_HOSTS:
-        if "/" in host or not is_web_address(f"http://{host}"):
+        has_port = ":" in host.rpartition("]")[2]  # of an IPv6 address, after its brackets
+        is_pattern = "*" in host and host != "*"
+        if "/" in host or has_port or is_pattern or not is_web_address(f"http://{host}"):
             yield Error(
                 f"ALLOWED_HOSTS contains an invalid host name: {host!r}.",
-                hint="Set host names without scheme or path, such as releases.example.com.",
+                hint="Set host names without scheme, port or path, such as releases.example.com, "
+                "or .example.com with its subdomains.",
                 id="dashboard.E010",
+            )
+    for origin in settings.CSRF_TRUSTED_ORIGINS:
+        if not _ORIGIN.fullmatch(origin):
+            yield Error(
+                f"CSRF_TRUSTED_ORIGINS contains an invalid origin: {quote_address(origin)}.",
+                hint="Set a scheme and a host without a slash or path after it, such as "
+                "https://old.example.com.",
+                id="dashboard.E009",
+            )
+    for text in settings.FORWARDED_ALLOW_IPS:
+        if settings.FORWARDED_ALLOW_IPS != ["*"] and not _is_network(text):
+            yield Error(
+                f"FORWARDED_ALLOW_IPS contains an invalid address: {text!r}.",
+                hint="Set addresses or networks of the proxy, separated by commas, such as "
+                "10.0.0.5,10.1.0.0/16, or * alone. Host names are not looked up.",
+                id="dashboard.E019",
             )
     if len(settings.SECRET_KEY) < MIN_SECRET_KEY_LENGTH:
         yield Error(
             f"SECRET_KEY is shorter than {MIN_SECRET_KEY_LENGTH} characters.",
             hint="Set a random one, such as that of openssl rand -hex 32, or leave it empty.",
             id="dashboard.E017",
+        )
+
+
+def _database() -> Iterator[CheckMessage]:
+    if not settings.DATABASE_IS_NAMED:
+        yield Error(
+            "DATABASE_URL names no database, or one in memory.",
+            hint="Set postgres://user:password@host/name or sqlite:////path/to/file, or leave it "
+            "empty for SQLite.",
+            id="dashboard.E014",
         )
     is_shared_database = not settings.DATABASES["default"]["ENGINE"].endswith(".sqlite3")
     if settings.SECRET_KEY_IS_LOCAL and is_shared_database:
@@ -255,3 +287,11 @@ def _web() -> Iterator[CheckMessage]:
             hint="Set the same SECRET_KEY for all processes that share the database.",
             id="dashboard.W001",
         )
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True

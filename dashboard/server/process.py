@@ -139,6 +139,7 @@ class Process:
                 lifespan="off",
                 timeout_graceful_shutdown=SHUTDOWN_GRACE,  # type: ignore[arg-type]  # fractions work too
                 proxy_headers=True,
+                forwarded_allow_ips=settings.FORWARDED_ALLOW_IPS,
                 server_header=False,
             )
         )

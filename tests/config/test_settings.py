@@ -78,6 +78,20 @@ INVALID_SETTINGS = [
     ("BASE_URL", "https://example.com:99999", "E008"),
     ("ALLOWED_HOSTS", ["releases.example.com", "https://example.com"], "E010"),
     ("ALLOWED_HOSTS", ["[::1"], "E010"),
+    ("ALLOWED_HOSTS", ["::1"], "E010"),
+    ("ALLOWED_HOSTS", ["releases.example.com:8443"], "E010"),
+    ("ALLOWED_HOSTS", ["releases.example.com:"], "E010"),
+    ("ALLOWED_HOSTS", ["[::1]:8000"], "E010"),
+    ("ALLOWED_HOSTS", ["*.example.com"], "E010"),
+    ("CSRF_TRUSTED_ORIGINS", ["https://old.example.com/"], "E009"),
+    ("CSRF_TRUSTED_ORIGINS", ["https://old.example.com/releases"], "E009"),
+    ("CSRF_TRUSTED_ORIGINS", ["https://old.example.com?a=b"], "E009"),
+    ("CSRF_TRUSTED_ORIGINS", ["https://a.example", "old.example.com"], "E009"),
+    ("CSRF_TRUSTED_ORIGINS", ["ftp://old.example.com"], "E009"),
+    ("FORWARDED_ALLOW_IPS", ["10.0.0.5/24"], "E019"),
+    ("FORWARDED_ALLOW_IPS", ["10.0.0.5", "caddy"], "E019"),
+    ("FORWARDED_ALLOW_IPS", ["10.0.0.5 10.0.0.6"], "E019"),
+    ("FORWARDED_ALLOW_IPS", ["10.0.0.5", "*"], "E019"),
     ("SECRET_KEY", "short", "E017"),
 ]
 
@@ -207,6 +221,12 @@ def test_unparsable_setting_is_an_error(settings: Settings, name: str) -> None:
         ("BASE_URL", "https://releases.example.com"),
         ("BASE_URL", "http://[::1]:8000"),
         ("BASE_URL", "https://example.com:8443/tools/release-flows"),
+        ("ALLOWED_HOSTS", ["releases.example.com", ".example.com", "127.0.0.1", "[::1]"]),
+        ("ALLOWED_HOSTS", ["*"]),
+        ("CSRF_TRUSTED_ORIGINS", ["https://old.example.com:8443", "https://*.example.com"]),
+        ("CSRF_TRUSTED_ORIGINS", ["http://[::1]:8000"]),
+        ("FORWARDED_ALLOW_IPS", ["*"]),
+        ("FORWARDED_ALLOW_IPS", ["10.0.0.5", "10.1.0.0/16", "::1", "fd00::/8"]),
     ],
 )
 def test_valid_setting_passes_checks(settings: Settings, name: str, value: object) -> None:
@@ -434,6 +454,9 @@ REFUSED_AT_START = {
     "E036": {"PASSWORD_SIGN_IN": "false"},
     "E006": {"NORTHFLANK_REQUEST_RESERVE": "lots"},
     "E012": {"ABORT_REASON_REQUIRED": "production,prod"},
+    "E009": {"CSRF_TRUSTED_ORIGINS": "https://old.example.com/"},
+    "E010": {"ALLOWED_HOSTS": "releases.example.com:8443"},
+    "E019": {"FORWARDED_ALLOW_IPS": "10.0.0.5 10.0.0.6"},
 }
 
 
@@ -493,6 +516,53 @@ def test_database_url_with_an_invalid_port_fails_without_its_password(
     assert "DATABASE_URL has an invalid value: 'postgres'." in result.stderr
     assert "percent-encoded" in result.stderr
     assert "s3cr" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgres://u:s3cr@127.0.0.1",
+        "postgres://u:s3cr@127.0.0.1/?connect_timeout=3",
+        "postgres",
+        "sqlite:///",
+        "sqlite://:memory:",
+    ],
+)
+def test_database_url_without_a_database_fails_saying_so(tmp_path: Path, address: str) -> None:
+    result = manage(tmp_path, "check", DATABASE_URL=address)
+    assert result.returncode != 0
+    assert "(dashboard.E014) DATABASE_URL names no database" in result.stderr
+    assert not re.search("s3cr|Traceback", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("postgres://u:p@127.0.0.1/releases", "releases"),
+        ("postgres://?service=releases", ""),  # libpq finds the name
+    ],
+)
+def test_database_url_with_a_name_or_service_is_used(
+    tmp_path: Path, address: str, name: str
+) -> None:
+    script = "from django.conf import settings as s; print(repr(s.DATABASES['default']['NAME']))"
+    result = manage(tmp_path, "shell", "--no-imports", "-c", script, DATABASE_URL=address)
+    assert result.stdout == f"{name!r}\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ("", ["127.0.0.1", "::1"]),
+        (" 10.0.0.5, 10.1.0.0/16", ["10.0.0.5", "10.1.0.0/16"]),
+    ],
+)
+def test_forwarded_allow_ips_is_a_list_that_is_this_machine_if_empty(
+    text: str, addresses: list[str], tmp_path: Path
+) -> None:
+    script = "from django.conf import settings; print(settings.FORWARDED_ALLOW_IPS)"
+    result = manage(tmp_path, "shell", "--no-imports", "-c", script, FORWARDED_ALLOW_IPS=text)
+    assert result.stdout.strip() == str(addresses), result.stderr
 
 
 def test_value_that_begins_with_a_dollar_is_no_reference(tmp_path: Path) -> None:

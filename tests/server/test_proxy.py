@@ -192,13 +192,21 @@ def test_sandbox_webhooks_behind_proxy_reach_dashboard(client: httpx.Client) -> 
     wait_until(lambda: "Last event" in client.get("/releases/status/").text, processes.WAIT_TIMEOUT)
 
 
+def test_session_has_the_address_that_a_proxy_on_this_machine_forwards(
+    client: httpx.Client,
+) -> None:
+    client.headers["X-Forwarded-For"] = "198.51.100.7"
+    sign_in(client)
+    assert "198.51.100.7" in client.get("/releases/account/").text
+
+
 def test_header_is_believed_by_the_peer_alone_whoever_may_name_clients(tmp_path: Path) -> None:
     variables = {
         "AUTH_PROXY_HEADER": auth_proxy.HEADER,
         "AUTH_PROXY_TRUSTED": auth_proxy.PROXY,
         "PASSWORD_SIGN_IN": "false",
         "BREAK_GLASS_ACCOUNT": "glass",
-        "FORWARDED_ALLOW_IPS": "*",  # uvicorn then believes anybody's X-Forwarded-For
+        "FORWARDED_ALLOW_IPS": "*",  # anybody's X-Forwarded-For is believed
         "DATABASE_URL": f"sqlite:///{tmp_path / 'd.sqlite3'}",
     }
     with run_manage(tmp_path, "serve", "--port", "0", **variables) as process:

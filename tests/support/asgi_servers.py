@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 import uvloop
+from django.conf import settings
 
 from dashboard.server.http_protocol import LimitedHttpProtocol
 
@@ -38,6 +39,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 lifespan="off",
                 timeout_graceful_shutdown=1,
+                forwarded_allow_ips=settings.FORWARDED_ALLOW_IPS,
             )
         )
         self._stop = asyncio.Event()
