@@ -4,9 +4,17 @@
 import os
 import sys
 
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 
 if __name__ == "__main__":
     os.umask(0o077)  # the SQLite file holds the keys of sessions
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        if settings.configured:
+            raise
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)  # as for an invalid command line: nothing was done

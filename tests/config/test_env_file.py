@@ -1,11 +1,16 @@
 """The `.env` file: whatever of it cannot be read stops the start, and no value is printed."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from dashboard.config.env_file import read_env_file
+from tests.support import processes
 
 
 @pytest.fixture
@@ -63,3 +68,31 @@ def test_other_encoding_is_refused(path: Path) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"cannot be read: it is not UTF-8\.") as refusal:
         read_env_file(path)
     assert refusal.value.__cause__ is None  # it would quote bytes of the file
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("command", ["check_upstream", "serve", "check"])
+def test_command_with_unreadable_file_exits_with_2_and_a_sentence(
+    tmp_path: Path, command: str
+) -> None:
+    # A copy, since the file lies beside manage.py; the commands themselves are not reached.
+    shutil.copy(settings.BASE_DIR / "manage.py", tmp_path)
+    for name in ("__init__.py", "settings.py", "config"):
+        source, target = settings.BASE_DIR / "dashboard" / name, tmp_path / "dashboard" / name
+        target.parent.mkdir(exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+    (tmp_path / ".env").write_text("NORTHFLANK_API_TOKEN = s3cret\n")
+    result = subprocess.run(
+        [sys.executable, "manage.py", command],
+        cwd=tmp_path,
+        env=processes.environment(),
+        capture_output=True,
+        text=True,
+        timeout=processes.WAIT_TIMEOUT,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr == (
+        f"Line 1 of {tmp_path / '.env'} is not NAME=value. "
+        'Write it without spaces before it and around "=".\n'
+    )
