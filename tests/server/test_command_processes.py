@@ -25,6 +25,7 @@ from tests.support.databases import query_database
 from tests.support.live_runs import wait_until
 from tests.support.processes import RunningProcess, environment, manage, run_manage, upstream
 from tests.support.services import POSTGRES
+from tests.support.tcp_relay import database_proxy
 
 pytestmark = pytest.mark.process
 
@@ -216,6 +217,66 @@ def test_interrupted_abort_command_leaves_abort_to_dashboard(
     assert "Traceback" not in stderr
     assert environment_with_dashboard.abort_rows(run, "via, answered_at") == [("command", None)]
     assert environment_with_dashboard.sandbox.abort_request_counts[run] == 1
+
+
+@pytest.fixture
+def environment_on_postgres(
+    start_environment: Callable[[str], CommandEnvironment],
+) -> CommandEnvironment:
+    """A running dashboard on PostgreSQL, its upstream without faults."""
+    environment = start_environment("postgres")
+    environment.sandbox.faults = []
+    return environment
+
+
+def start_waiting_abort(
+    environment: CommandEnvironment, run: str, seconds: float, database: str
+) -> "subprocess.Popen[str]":
+    """Start a command that reaches its database at this URL, and waits for the run's end."""
+    variables = environment.variables | {"DATABASE_URL": database}
+    command = start(["abort", run, "--as=boss", f"--wait={seconds}"], **variables)
+    wait_until(
+        lambda: environment.abort_rows(run, "state") == [("accepted",)],
+        processes.WAIT_TIMEOUT,
+        0.1,
+    )
+    return command
+
+
+@pytest.mark.postgres
+@pytest.mark.xdist_group("commands on postgres")
+def test_abort_command_whose_connections_are_ended_waits_on(
+    environment_on_postgres: CommandEnvironment,
+) -> None:
+    environment_on_postgres.sandbox.choices["abort-seconds"] = "10"
+    database = environment_on_postgres.variables["DATABASE_URL"]
+    run = environment_on_postgres.run()
+    command = start_waiting_abort(
+        environment_on_postgres, run, 60, f"{database}?application_name=abort-command"
+    )
+    connections = "FROM pg_stat_activity WHERE application_name = 'abort-command'"
+    ended = query_database(database, f"SELECT pg_terminate_backend(pid) {connections}")
+    assert len(ended) >= 2  # that of its main thread, and of those that wait
+    stdout, stderr = command.communicate(timeout=90)
+    assert (command.returncode, stdout[:13]) == (0, "Aborted after"), stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.postgres
+@pytest.mark.xdist_group("commands on postgres")
+def test_abort_command_whose_database_stays_away_says_that_the_abort_is_recorded(
+    environment_on_postgres: CommandEnvironment,
+) -> None:
+    environment_on_postgres.sandbox.choices["abort-seconds"] = "60"
+    run = environment_on_postgres.run()
+    with database_proxy(environment_on_postgres.variables["DATABASE_URL"]) as (url, proxy):
+        command = start_waiting_abort(environment_on_postgres, run, 10, url)
+        proxy.cut()
+        stdout, stderr = command.communicate(timeout=60)
+    assert (command.returncode, stdout) == (1, "")
+    assert "CommandError: The abort is recorded and the dashboard continues it: see" in stderr
+    assert "\nDatabase error: " in stderr
+    assert "Traceback" not in stderr
 
 
 @contextlib.contextmanager

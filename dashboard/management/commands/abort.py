@@ -14,11 +14,13 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management.base import CommandError
+from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from dashboard import aborts
 from dashboard.aborts import AbortRequest, AbortResult
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts import permissions
+from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
@@ -85,14 +87,18 @@ class Command(RunbookCommand):
         except aborts.NotInFlight:
             self._report_already_ended(run, as_json=options["json"])
             return
+        recorded = (
+            "The abort is recorded and the dashboard continues it: see "
+            f"`manage.py run {run.run_id}`."
+        )
         try:
             asyncio.run(_send_and_wait(result, options["wait"]))
+            close_old_connections()  # the server may have ended this thread's meanwhile
+            self._report(run, result, options["wait"], as_json=options["json"])
         except KeyboardInterrupt:
-            raise CommandError(
-                "Interrupted. The abort is recorded and the dashboard continues it: see "
-                f"`manage.py run {run.run_id}`."
-            ) from None
-        self._report(run, result, options["wait"], as_json=options["json"])
+            raise CommandError(f"Interrupted. {recorded}") from None
+        except (DatabaseError, InterfaceError) as error:
+            raise CommandError(f"{recorded}\nDatabase error: {error}") from error
 
     def _report_already_ended(self, run: Run, *, as_json: bool) -> None:
         if as_json:
@@ -195,17 +201,21 @@ async def _send_and_wait(result: AbortResult, wait: float | None) -> None:
 
 
 async def _wait_for_end(run: int, seconds: float | None, connection: Connection | None) -> None:
-    """Wait until the run's latest abort has settled, for up to `seconds`."""
+    """Wait until the run's latest abort has settled, for up to `seconds`; outages count."""
     started_at = last_read_at = monotonic()
     while seconds is not None and monotonic() - started_at < seconds:
-        if (await run_in_db_thread(_latest_abort, run)).settled_at is not None:
-            return
-        if connection is not None and monotonic() - last_read_at >= SYNC_INTERVAL:
-            last_read_at = monotonic()
-            if await run_in_db_thread(_must_read):
-                with contextlib.suppress(NorthflankError):  # retried in the next round
-                    await read_run(connection, await run_in_db_thread(_load_run, run))
-                await aborts.reconcile_open_aborts(connection)
+        try:
+            if (await run_in_db_thread(_latest_abort, run)).settled_at is not None:
+                return
+            if connection is not None and monotonic() - last_read_at >= SYNC_INTERVAL:
+                last_read_at = monotonic()
+                if await run_in_db_thread(_must_read):
+                    with contextlib.suppress(NorthflankError):  # retried in the next round
+                        await read_run(connection, await run_in_db_thread(_load_run, run))
+                    await aborts.reconcile_open_aborts(connection)
+        except (DatabaseError, InterfaceError) as error:
+            if not db_health.is_outage(error):
+                raise
         await asyncio.sleep(POLL_INTERVAL)
 
 
