@@ -36,7 +36,8 @@ def healthz(request: HttpRequest) -> HttpResponse:
 def readyz(request: HttpRequest) -> HttpResponse:
     """Answer 200 if the database accepts changes, else 503 with the cause.
 
-    An outage of Northflank has no effect.
+    Nothing is written: a full disk, or a SQLite file that is locked or read-only, counts from the
+    first change of this process that fails. An outage of Northflank has no effect.
     """
     # A database that drops packets occupies a thread for seconds: during an outage only that of the
     # probe, so that `healthz` finds a free one.
@@ -45,9 +46,15 @@ def readyz(request: HttpRequest) -> HttpResponse:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM dashboard_upstream")
+            is_read_only = False
+            if connection.vendor == "postgresql":
+                cursor.execute("SELECT current_setting('transaction_read_only')")
+                is_read_only = cursor.fetchone() == ("on",)
     except (DatabaseError, InterfaceError) as error:
         if not db_health.record_failure(error):
             return _not_ready(type(error).__name__)
+        return _not_ready(db_health.outage_cause())
+    if is_read_only and not db_health.probe():  # which records the outage for pages, too
         return _not_ready(db_health.outage_cause())
     return HttpResponse("ready\n", content_type="text/plain")
 

@@ -130,6 +130,18 @@ def test_locked_sqlite_file_rejects_abort_and_keeps_pages_readable(
     assert submit_abort(client, run).status_code == 200
 
 
+@on_postgres
+def test_read_only_database_to_which_nobody_has_written_is_not_ready(
+    transactional_db: None, client: Client
+) -> None:
+    with database_refusing_changes():
+        answers = [client.get("/readyz") for _ in range(2)]  # the second knows of the outage
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert {answer.content for answer in answers} == {b"database: read_only\n"}
+    assert db_health.probe()
+    assert client.get("/readyz").status_code == 200
+
+
 @on_sqlite
 def test_write_at_the_start_waits_for_locks_and_a_probe_does_not(transactional_db: None) -> None:
     with CaptureQueriesContext(connection) as queries:
