@@ -1,8 +1,12 @@
 """Browsers of signed-in users, and pages parsed for selectors."""
 
+from collections.abc import Iterator
+
 import pytest
+import time_machine
 from django.contrib.auth.models import Group, User
 from django.test import Client
+from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Abort, Grant, Pipeline, Run, Stage
@@ -35,6 +39,13 @@ def get_page(operator_client: Client) -> GetPage:
         return parse_html(answer)
 
     return open_page
+
+
+@pytest.fixture
+def stopped_clock() -> Iterator[None]:
+    """Stop the clock: a page records once in ten seconds that it is viewed."""
+    with time_machine.travel(timezone.now(), tick=False):
+        yield
 
 
 @pytest.fixture

@@ -82,6 +82,7 @@ def test_revoked_permission_changes_page_tag(
 
 
 @pytest.mark.parametrize("name", LIVE_PAGES)
+@pytest.mark.usefixtures("stopped_clock")
 def test_page_with_more_rows_needs_no_more_queries(
     name: str, stage: Stage, operator_client: Client
 ) -> None:

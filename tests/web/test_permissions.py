@@ -519,6 +519,7 @@ def test_abort_permission_over_http_applies_to_its_stage_only(live: Live, viewer
 
 
 @pytest.mark.parametrize("name", PAGES)
+@pytest.mark.usefixtures("stopped_clock")
 def test_page_with_more_rows_and_few_permissions_needs_no_more_queries(
     name: str, member_client: Client, staging_run: Run, production_run: Run
 ) -> None:
@@ -542,6 +543,7 @@ def test_page_with_more_rows_and_few_permissions_needs_no_more_queries(
 
 
 @pytest.mark.parametrize("name", PAGES)
+@pytest.mark.usefixtures("stopped_clock")
 def test_page_with_full_permissions_adds_only_two_permission_queries(
     name: str, client: Client, viewer: User, staging_run: Run
 ) -> None:

@@ -456,6 +456,7 @@ def test_acknowledgement_of_failure_first_synced_late_is_streamed(live: Live, vi
 
 
 @pytest.mark.parametrize("address", ["/", "/board/", "run"])
+@pytest.mark.usefixtures("stopped_clock")
 def test_page_with_more_acknowledgements_needs_no_more_queries(
     address: str, run: Run, operator_client: Client
 ) -> None:

@@ -117,6 +117,7 @@ def test_ended_run_row_shows_no_step(get_page: GetPage, stage: Stage) -> None:
     assert get_page(factories.address(stage)).css("[data-run] .step") == []
 
 
+@pytest.mark.usefixtures("stopped_clock")
 def test_run_rows_with_step_durations_need_no_extra_queries(
     operator_client: Client, stage: Stage
 ) -> None:
@@ -328,6 +329,7 @@ def test_abort_dialog_of_removed_run_shows_no_queued_runs(get_page: GetPage, run
 
 @pytest.mark.parametrize("policy", ["queue", "forbid", "latest", "replace"])
 @pytest.mark.parametrize("name", ["run", "abort"])
+@pytest.mark.usefixtures("stopped_clock")
 def test_related_runs_with_more_runs_need_no_more_queries(
     policy: str, name: str, operator_client: Client, run: Run
 ) -> None:
