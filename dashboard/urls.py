@@ -123,6 +123,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/login/", admin_sign_in),
     # Django's would check passwords beside the queue, without a throttle.
     path("admin/password_change/", RedirectView.as_view(pattern_name="my_account")),
+    path("admin/logout/", login_not_required(SignOutView.as_view())),
     path("admin/", admin.site.urls),
 ]
 
@@ -135,6 +136,7 @@ if settings.OIDC_ISSUER:
         path("accounts/oidc/", oidc_sign_in, name="oidc_sign_in"),
         path("accounts/oidc/callback/", oidc_callback, name="oidc_callback"),
         path("accounts/logout/", login_not_required(OIDCSignOutView.as_view()), name="logout"),
+        path("admin/logout/", login_not_required(OIDCSignOutView.as_view())),
         *urlpatterns,
     ]
 

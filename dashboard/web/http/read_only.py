@@ -10,7 +10,6 @@ from dashboard.accounts import permissions
 from dashboard.web.http import errors
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-_SESSION_VIEWS = {"logout"}  # admin views that change only the session
 
 
 class ReadOnlyMiddleware:
@@ -26,6 +25,6 @@ class ReadOnlyMiddleware:
         match = request.resolver_match
         if not settings.READ_ONLY or request.method in _SAFE_METHODS or match is None:
             return None
-        if match.app_name != "admin" or match.url_name in _SESSION_VIEWS:
+        if match.app_name != "admin":
             return None
         return errors.forbidden(request, str(permissions.read_only_reason()))

@@ -545,15 +545,16 @@ def test_probes_static_files_and_webhook_need_no_header(
     assert not User.objects.exists()
 
 
+@pytest.mark.parametrize("address", ["/accounts/logout/", "/admin/logout/"])
 @pytest.mark.parametrize("url", ["", "/oauth2/sign_out", "https://sso.example/logout"])
 def test_sign_out_ends_the_session_and_says_what_the_proxy_does(
-    url: str, open_browser: OpenBrowser, settings: Settings
+    address: str, url: str, open_browser: OpenBrowser, settings: Settings
 ) -> None:
     settings.AUTH_PROXY_SIGN_OUT_URL = url
     browser = open_browser("ada")
     browser.open("/")
     token = browser.cookies["csrftoken"]
-    answer = browser.post("/accounts/logout/", data={"csrfmiddlewaretoken": token})
+    answer = browser.post(address, data={"csrfmiddlewaretoken": token})
     assert answer.status_code == 200
     html = parse_html(answer)
     links = [link.attributes["href"] for link in html.css("main a")]

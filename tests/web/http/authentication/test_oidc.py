@@ -370,6 +370,17 @@ def test_sign_out_ends_session_and_forwards_to_the_provider(
     assert dashboard.access_events(username=username)[0]["kind"] == "signed_out"
 
 
+def test_sign_out_in_the_admin_forwards_to_the_provider(
+    visitor: Browser, provider: Provider, username: str
+) -> None:
+    visitor.sign_in(username)
+    page = visitor.open("/")
+    form = select_one(parse_html(page), ".account form")
+    form.attrs["action"] = "/admin/logout/"
+    assert forward_url(visitor.submit(form, page)).startswith(f"{provider.issuer}/logout/")
+    assert visitor.open("/").url.path == "/accounts/login/"
+
+
 def test_sign_out_with_long_id_token_names_only_the_client(
     visitor: Browser, provider: Provider, username: str
 ) -> None:
