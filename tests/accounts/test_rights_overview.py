@@ -45,6 +45,31 @@ def test_right_agrees_with_permission(rules: frozenset[Rule], project: int, stag
     assert bool(right.action) == visible
 
 
+@given(RULES, st.integers(0, 4))
+def test_right_in_all_stages_is_the_least_of_each_stage(
+    rules: frozenset[Rule], project: int
+) -> None:
+    user_permissions = permissions.for_groups(["a"], rules)
+    rights = [user_permissions.right_at(project, stage) for stage in StageName.values]
+    right = rights_overview.right_in(user_permissions, project, "")
+    may_everywhere = [
+        action for action in ("view", "abort") if all(r.action in {action, "abort"} for r in rights)
+    ]
+    assert right.action == (may_everywhere[-1] if may_everywhere else "")
+    reasons = {rule for r in rights for rule in r.rules} if right.action else set()
+    assert set(right.rules) == reasons
+    assert len(right.rules) == len(reasons)
+
+
+@given(RULES, st.integers(0, 4), STAGES)
+def test_right_in_one_stage_is_that_of_the_permissions(
+    rules: frozenset[Rule], project: int, stage: str
+) -> None:
+    user_permissions = permissions.for_groups(["a"], rules)
+    right = rights_overview.right_in(user_permissions, project, stage)
+    assert right == user_permissions.right_at(project, stage)
+
+
 @given(RULES, st.integers(1, 4), STAGES)
 def test_patterns_agree_with_the_right_of_each_project(
     rules: frozenset[Rule], project: int, stage: str
@@ -148,8 +173,45 @@ def test_accounts_with_a_right_are_those_whose_permissions_give_it(viewer: User)
 
 
 @pytest.mark.usefixtures("only_grants")
+@pytest.mark.parametrize("action", ["view", "abort"])
+def test_accounts_with_a_right_in_all_stages_may_have_it_by_several_groups(
+    viewer: User, action: str, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    shop = factories.project("shop")
+    partly = User.objects.create_user("partly")
+    User.objects.create_superuser("root")
+    factories.grant("abort", "Developers", viewer, partly, project=shop, stage="Development")
+    factories.grant("abort", "Testers", viewer, partly, stage="Staging")
+    factories.grant("abort", "Leads", viewer, project=shop, stage="Production")
+    for place, names in {(shop.pk, ""): ["root", "viewer"], (0, ""): ["root"]}.items():
+        with django_assert_num_queries(2):  # grants and accounts
+            found = [user.username for user in rights_overview.accounts_with(action, *place)]
+        assert found == names
+    factories.grant("abort", project=shop, stage="Production")  # to everybody
+    found = [user.username for user in rights_overview.accounts_with(action, shop.pk, "")]
+    assert found == ["partly", "root", "viewer"]
+
+
+@given(RULES, st.integers(0, 4), st.sampled_from(["view", "abort"]))
+def test_group_has_a_right_in_all_stages_if_each_stage_is_covered(
+    rules: frozenset[Rule], project: int, action: str
+) -> None:
+    user_permissions = permissions.for_groups(["a"], rules)
+    right = rights_overview.right_in(user_permissions, project, "")
+    is_covered = all(
+        any(
+            rule.covers(project, stage) and rule.action in {action, "abort"}
+            for rule in user_permissions.rules
+        )
+        for stage in StageName.values
+    )
+    assert (right.action in {action, "abort"} and bool(right.action)) == is_covered
+
+
+@pytest.mark.usefixtures("only_grants")
 def test_holders_have_the_reasons(viewer: User) -> None:
     factories.grant("abort", "On-call", viewer, stage="Staging")
     [holder] = rights_overview.holders([viewer], 0, "Staging")
     assert holder.right == Right("abort", (Rule("abort", 0, "Staging", "On-call"),))
     assert Group.objects.filter(name="On-call").exists()
+    assert rights_overview.holders([viewer], 0, "")[0].right == Right()

@@ -52,28 +52,46 @@ class Holder:
 
 
 def accounts_with(action: str, project_id: int, stage: str) -> QuerySet[User]:
-    """Return the active accounts that may do `action` in a project and stage, by name."""
+    """Return the active accounts that may do `action` in a project and stage, by name.
+
+    0 and "" mean all; all stages may be those of several grants.
+    """
     actions = {action, Action.ABORT}  # aborting includes viewing
-    groups = {
-        rule.group
-        for rule in permissions.load_rules()
-        if rule.action in actions and rule.covers(project_id, stage)
-    }
+    rules = [rule for rule in permissions.load_rules() if rule.action in actions]
+    is_member = Q()  # for each stage, of a group that may
+    for name in _stages(stage):
+        groups = {rule.group for rule in rules if rule.covers(project_id, name)}
+        if "" not in groups:
+            memberships = User.groups.through.objects.filter(group__name__in=groups)
+            is_member &= Q(pk__in=memberships.values("user"))
     active = User.objects.filter(is_active=True).order_by("username")
-    if "" in groups:
-        return active
-    return active.filter(Q(is_superuser=True) | Q(groups__name__in=groups)).distinct()
+    return active.filter(Q(is_superuser=True) | is_member) if is_member else active
 
 
 def holders(users: Iterable[User], project_id: int, stage: str) -> list[Holder]:
-    """Return the right of each account in a project and stage."""
+    """Return the right of each account in a project and stage, 0 and "" meaning all."""
     accounts = list(users)
     by_key = permissions.for_users([user.pk for user in accounts])
     return [
-        Holder(user, by_key[user.pk], by_key[user.pk].right_at(project_id, stage))
+        Holder(user, by_key[user.pk], right_in(by_key[user.pk], project_id, stage))
         for user in accounts
         if user.pk in by_key
     ]
+
+
+def right_in(user_permissions: Permissions, project_id: int, stage: str) -> Right:
+    """Return what may be done in a project and stage, 0 and "" meaning all, and why.
+
+    In all stages: what may be done in each of them, with the reasons of each.
+    """
+    rights = [user_permissions.right_at(project_id, name) for name in _stages(stage)]
+    action = min((right.action for right in rights), key=["", *Action.values].index)
+    rules = dict.fromkeys(rule for right in rights for rule in right.rules)
+    return Right(action, tuple(rules)) if action else Right()
+
+
+def _stages(stage: str) -> list[str]:
+    return [stage] if stage else list(StageName.values)  # no others exist
 
 
 def group_rules(names: Collection[str]) -> dict[str, Permissions]:

@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import demo, permissions, rights_changes
-from dashboard.accounts.administration import account_changes, administrators
+from dashboard.accounts.administration import account_changes, administrators, rights_overview
 from dashboard.accounts.administration.administrators import AdministrationError, Conflict
 from dashboard.accounts.authentication import identity_sources
 from dashboard.models.catalog import StageName
@@ -109,7 +109,7 @@ def _answer(
     project = lookup.find_project(slug)
     if (slug and project is None) or stage not in {"", *StageName.values}:
         return {"problem": _("This project or stage does not exist.")}
-    right = user_permissions.right_at(project.pk if project else 0, stage)
+    right = rights_overview.right_in(user_permissions, project.pk if project else 0, stage)
     project_text = texts.project_text(str(project) if project else "")
     return {
         "question": texts.place_text(stage, project_text),

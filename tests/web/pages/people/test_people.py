@@ -537,6 +537,27 @@ def test_who_may_abort_lists_accounts_with_reasons(root_client: Client) -> None:
     assert [row.attributes["data-holder"] for row in html.css("[data-holder]")] == ["root"]
 
 
+def test_right_in_all_stages_follows_from_one_grant_for_each(
+    root_client: Client, viewer: User
+) -> None:
+    shop = factories.project()
+    for number, stage in enumerate(StageName.values):
+        factories.grant("abort", f"Team {number}", viewer, project=shop, stage=stage)
+    html = open_page(root_client, "/people/rights/?project=shop&action=abort")
+    reasons = [
+        f"by group “Team {number}”: abort in {stage} of project “Shop”"
+        for number, stage in enumerate(StageName.values)
+    ]
+    row = select_one(html, "[data-holder=viewer]")
+    assert text_of(select_one(row, "strong")) == "abort"
+    assert [text_of(reason) for reason in row.css(".reason-text")] == reasons
+    answer = select_one(
+        open_page(root_client, f"{account_url(viewer)}?project=shop"), "[data-answer]"
+    )
+    assert text_of(answer).startswith("all stages of project “Shop”: abort by group “Team 0”:")
+    assert [text_of(reason) for reason in answer.css(".reason-text")] == reasons
+
+
 @pytest.mark.parametrize(
     ("query", "warning"),
     [
