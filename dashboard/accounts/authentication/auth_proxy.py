@@ -43,6 +43,10 @@ _text = MessageTable(
             "The proxy signed you in as “%(name)s”. The account of this name was made in the "
             "dashboard, and the proxy may not sign in to it."
         ),
+        "other_case": gettext_lazy(
+            "The proxy signed you in as “%(name)s”. An account with this name in other upper and "
+            "lower case exists."
+        ),
         "inactive": gettext_lazy("Your account “%(name)s” is inactive."),
     }
 )
@@ -173,9 +177,8 @@ def find_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
     dashboard and not handed over (`ProxyAccount`), for a name that differs from that of an account
     only in case, and for an inactive account.
     """
-    refusal = AccountRefused(_text("not_handed_over", name=user.name))
     if break_glass.is_name(user.name):
-        raise refusal
+        raise _refusal(user.name)
     accounts = User.objects.filter(proxy_account__isnull=False, username=user.name)
     accounts = accounts.exclude(groups__name=demo.GROUP)
     account = accounts.first()
@@ -184,10 +187,19 @@ def find_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
             account = _add_account(user, at, client_address)
         account = account or accounts.first()
     if account is None:
-        raise refusal
+        raise _refusal(user.name)
     if not account.is_active:
         raise AccountRefused(_text("inactive", name=user.name))
     return account
+
+
+def _refusal(username: str) -> AccountRefused:
+    """Return why the proxy may not sign in to the account that has a name."""
+    is_exact = User.objects.filter(username=username).exists()
+    is_other_case = not is_exact and usernames.is_taken(username)
+    return AccountRefused(
+        _text("other_case" if is_other_case else "not_handed_over", name=username)
+    )
 
 
 def _add_account(user: ProxyUser, at: datetime, client_address: str | None) -> User | None:

@@ -412,7 +412,10 @@ def test_name_of_an_account_in_other_case_is_refused(
 ) -> None:
     if is_handed_over:
         ProxyAccount.objects.create(user=viewer)
-    assert "was made in the dashboard" in reason_of(open_browser("Viewer").open("/"))
+    assert reason_of(open_browser("Viewer").open("/")) == (
+        "The proxy signed you in as “Viewer”. An account with this name in other upper and lower "
+        "case exists."
+    )
     assert User.objects.count() == 1
 
 
