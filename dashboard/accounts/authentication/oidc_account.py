@@ -21,14 +21,20 @@ SOURCE = "OpenID Connect"
 
 
 class OIDCBackend(BaseBackend):
-    """Keeps sessions of the provider's users valid, while the settings have one."""
+    """Keeps sessions of the provider's users valid, while the settings have its issuer."""
 
     source = SOURCE
 
     def get_user(self, user_id: int) -> User | None:
-        """Return the active account of a session, or None."""
-        user = User.objects.filter(pk=user_id, is_active=True).first()
-        return None if user is None or break_glass.is_name(user.username) else user
+        """Return the active account of a session, or None; also if it is of another issuer."""
+        accounts = SocialAccount.objects.filter(
+            provider=settings.OIDC_ISSUER, user=user_id, user__is_active=True
+        )
+        account = accounts.select_related("user").first()
+        if account is None or break_glass.is_name(account.user.username):
+            return None
+        user: User = account.user
+        return user
 
 
 def identify(claims: Claims, at: datetime, client_address: str | None) -> User:

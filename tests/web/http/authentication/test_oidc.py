@@ -353,6 +353,22 @@ def test_subject_of_another_issuer_opens_another_account(
     assert shown == [subject, f"{subject}-2"]
 
 
+@pytest.mark.parametrize("is_same_issuer", [True, False])
+def test_session_ends_when_the_issuer_changes(
+    provider: Provider, tmp_path: Path, username: str, is_same_issuer: bool
+) -> None:
+    with oidc.run_dashboard(tmp_path, provider) as dashboard, dashboard.browser() as browser:
+        browser.sign_in(username)
+        assert shown_name(browser) == username
+        cookies = browser.cookies
+    with oidc.run_provider(tmp_path) as other_provider:
+        issuer = provider if is_same_issuer else other_provider
+        with oidc.run_dashboard(tmp_path, issuer) as dashboard, dashboard.browser() as browser:
+            browser.cookies = cookies
+            is_signed_out = browser.open("/").url.path == "/accounts/login/"
+    assert is_signed_out != is_same_issuer
+
+
 # --- Sign-out -------------------------------------------------------------------------------------
 
 
