@@ -14,7 +14,7 @@ from django.contrib.auth.models import Group, Permission, User
 from django.db.models import Model, Prefetch, QuerySet
 
 from dashboard.accounts import access_log
-from dashboard.models import Grant, ProxyAccount, RightsChange
+from dashboard.models import AccessEvent, Grant, ProxyAccount, RightsChange
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.rights_changes import SubjectKind
 
@@ -94,12 +94,12 @@ def record_changes(
 ) -> list[RightsChange]:
     """Record each subject whose state differs from `before`, in both logs; return the changes.
 
-    `detail` says what was done, as a sentence. `even_unchanged` is for what no state shows: a new
-    password.
+    As many statements for any number of subjects. `detail` says what was done, as a sentence.
+    `even_unchanged` is for what no state shows: a new password.
     """
     after = snapshot(*before)
-    changes = [
-        RightsChange.objects.create(
+    changes = RightsChange.objects.bulk_create(
+        RightsChange(
             occurred_at=at,
             changed_by=changed_by.username if changed_by is not None else "",
             client_address=client_address,
@@ -112,18 +112,8 @@ def record_changes(
         )
         for subject in sorted(before)
         if even_unchanged or before[subject] != after[subject]
-    ]
-    for change in changes:
-        is_account = change.subject_kind == SubjectKind.ACCOUNT
-        access_log.record(
-            AccessKind.RIGHTS_CHANGED,
-            at,
-            user=User.objects.filter(pk=change.subject_key).first() if is_account else None,
-            username=change.subject if is_account else "",
-            changed_by=changed_by,
-            client_address=client_address,
-            detail=detail if is_account else f"{detail} {_group_label(change)}",
-        )
+    )
+    access_log.record_all([_access_event(change) for change in changes])
     return changes
 
 
@@ -188,6 +178,19 @@ def _grants(group_key: int | None) -> list[dict[str, str]]:
     grants = Grant.objects.filter(group=group_key).values_list("action", "project__slug", "stage")
     rows = sorted((action, slug or "", stage) for action, slug, stage in grants)
     return [dict(zip(("action", "project", "stage"), row, strict=True)) for row in rows]
+
+
+def _access_event(change: RightsChange) -> AccessEvent:
+    is_account = change.subject_kind == SubjectKind.ACCOUNT
+    return AccessEvent(
+        occurred_at=change.occurred_at,
+        kind=AccessKind.RIGHTS_CHANGED,
+        user_id=change.subject_key if is_account and change.after is not None else None,
+        username=change.subject if is_account else "",
+        changed_by=change.changed_by,
+        client_address=change.client_address,
+        detail=change.detail if is_account else f"{change.detail} {_group_label(change)}",
+    )
 
 
 def _group_label(change: RightsChange) -> str:

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
+from structlog.testing import capture_logs
 
 from dashboard.accounts import demo, rights_changes
 from dashboard.accounts.administration import account_changes, administrators, group_changes
@@ -370,6 +372,28 @@ def test_deleted_group_is_recorded_for_its_members(
         ["On-call"],
         [],
     )
+
+
+def test_deletion_of_a_group_takes_as_many_statements_for_any_number_of_members(
+    root: Author,
+) -> None:
+    def statements(member_count: int) -> int:
+        group = Group.objects.create(name="Team")
+        names = [f"{member_count}-{number}" for number in range(member_count)]
+        group.user_set.set(User.objects.bulk_create([User(username=name) for name in names]))
+        version = group_changes.deletion_version(group)
+        with CaptureQueriesContext(connection) as captured, capture_logs() as logs:
+            group_changes.delete_group(root, group, version)
+        changes = RightsChange.objects.filter(subject__in=names, subject_kind="account")
+        assert changes.count() == member_count
+        events = AccessEvent.objects.filter(kind=AccessKind.RIGHTS_CHANGED)
+        assert events.filter(username__in=names, user__isnull=False).count() == member_count
+        logged = {line["username"] for line in logs if line["event"] == "access.recorded"}
+        assert logged == {"", *names}
+        return len(captured)
+
+    statements(1)  # what is prepared once
+    assert statements(5) == statements(50)
 
 
 @pytest.mark.parametrize("name", ["", " \t", "x" * 151, "\0"])
