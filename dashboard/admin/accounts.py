@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
@@ -12,28 +13,28 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import Field, Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import demo, usernames
 from dashboard.accounts.administration import account_changes, administrators, group_changes
-from dashboard.admin.rights_log import EditLimitMixin, RightsLogMixin
+from dashboard.admin.rights_log import EditLimitMixin, RightsLogMixin, VersionForm
 from dashboard.models import Grant, ProxyAccount
 from dashboard.models.accounts.grants import Action
+from dashboard.web.http import errors
 from dashboard.web.http.authentication.sign_in import signed_in_user
 
 if TYPE_CHECKING:
     DjangoUserAdmin = UserAdmin[User]
     DjangoAddForm = AdminUserCreationForm[User]
     DjangoChangeForm = UserChangeForm[User]
-    GroupModelForm = forms.ModelForm[Group]
     ProxyAccountModelForm = forms.ModelForm[ProxyAccount]
 else:
     DjangoUserAdmin = UserAdmin  # generic in the stubs only
     DjangoAddForm = AdminUserCreationForm
     DjangoChangeForm = UserChangeForm
-    GroupModelForm = forms.ModelForm
     ProxyAccountModelForm = forms.ModelForm
 
 admin.site.unregister([User, Group])
@@ -63,11 +64,36 @@ class AccountNameMixin:
 
 
 class AccountAddForm(AccountNameMixin, DjangoAddForm):
-    pass
+    """The form of a new account; only one that can use a password gets one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not settings.PASSWORD_SIGN_IN:
+            self.fields["usable_password"].initial = "false"
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned_data = super().clean()
+        account = User(username=self.cleaned_data.get("username", ""))
+        permission = account_changes.password_use_permission(account)
+        if self.cleaned_data["set_usable_password"] and not permission.allowed:
+            self.add_error("usable_password", str(permission.denied_reason))
+        return cleaned_data
 
 
-class AccountChangeForm(AccountNameMixin, DjangoChangeForm):
+class AccountChangeForm(AccountNameMixin, VersionForm, DjangoChangeForm):
     """The account's form; nobody joins the group of the demo accounts."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        username = self.fields.get("username")
+        # Names from the proxy may have characters that Django's rule excludes.
+        if username and not username.has_changed(self.instance.username, self["username"].data):
+            username.validators = []
+
+    def _get_validation_exclusions(self) -> set[str]:
+        # Not in the stubs.
+        excluded: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]
+        return excluded | ({"username"} - {*self.changed_data})
 
     def clean_groups(self) -> QuerySet[Group]:
         groups: QuerySet[Group] = self.cleaned_data["groups"]
@@ -86,7 +112,7 @@ def _is_demo(account: User) -> bool:
 class LoggedUserAdmin(EditLimitMixin, DjangoUserAdmin):
     """Accounts, with the limits of /people/; superusers also give permissions."""
 
-    form = AccountChangeForm  # type: ignore[assignment]  # the stubs name no form but Django's
+    form = AccountChangeForm
     add_form = AccountAddForm
 
     def get_form(
@@ -102,9 +128,12 @@ class LoggedUserAdmin(EditLimitMixin, DjangoUserAdmin):
         """Show and take the form of a new password, if the administrator may set it."""
         account = self.get_object(request, unquote(id))
         if isinstance(account, User):
-            permission = account_changes.password_permission(signed_in_user(request), account)
+            administrator = signed_in_user(request)
+            permission = account_changes.password_permission(administrator, account)
             if not permission.allowed:
-                raise PermissionDenied(permission.denied_reason)
+                is_own = account.pk == administrator.pk
+                links = [(_("My account"), reverse("my_account"))] if is_own else []
+                return errors.forbidden(request, str(permission.denied_reason), links)
         return super().user_change_password(request, id, form_url)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
@@ -132,7 +161,7 @@ class LoggedUserAdmin(EditLimitMixin, DjangoUserAdmin):
         )
 
 
-class GroupForm(GroupModelForm):
+class GroupForm(VersionForm):
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
         if "name" not in self.changed_data:
@@ -147,7 +176,8 @@ class GroupForm(GroupModelForm):
 class LoggedGroupAdmin(EditLimitMixin, GroupAdmin):
     """Groups, with the limits of /people/; only superusers give them Django permissions."""
 
-    form = GroupForm  # type: ignore[assignment]  # the stubs name no form but Django's
+    form = GroupForm
+    fields = ("name", "permissions")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         fields = super().get_readonly_fields(request, obj)

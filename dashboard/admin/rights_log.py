@@ -2,26 +2,44 @@
 
 from typing import TYPE_CHECKING, Any
 
+from django import forms
+from django.contrib import messages
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.shortcuts import redirect
 
 from dashboard.accounts import rights_changes
+from dashboard.accounts.administration import administrators
+from dashboard.accounts.administration.administrators import Conflict
 from dashboard.admin.base import ModelAdmin
 from dashboard.db import threads as db_threads
 from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.client_address import client_address
 
 if TYPE_CHECKING:
-    from django import forms
+    ModelForm = forms.ModelForm[Any]
+else:
+    ModelForm = forms.ModelForm  # generic in the stubs only
 
 type Before = dict[rights_changes.Subject, rights_changes.State | None]
 
 
 class RightsLogMixin(ModelAdmin):
-    """Record each change of rights, with the state before and after."""
+    """Let administrators change rights, and record it with the state before and after."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return administrators.may_administer(request.user) and super().has_add_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        is_administrator = administrators.may_administer(request.user)
+        return is_administrator and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        is_administrator = administrators.may_administer(request.user)
+        return is_administrator and super().has_delete_permission(request, obj)
 
     def save_model(
         self, request: HttpRequest, obj: Model, form: "forms.ModelForm[Any]", change: bool
@@ -78,13 +96,58 @@ class RightsLogMixin(ModelAdmin):
         )
 
 
+class VersionForm(ModelForm):
+    """The form of an account or a group with its version, for `EditLimitMixin`.
+
+    Its check raises Conflict if somebody else has changed the account or group since it was shown.
+    """
+
+    version = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            self.initial["version"] = rights_changes.version(self._state())
+
+    def clean(self) -> dict[str, Any] | None:
+        if self.instance.pk:
+            rows = type(self.instance)._default_manager.filter(pk=self.instance.pk)
+            rows.select_for_update(no_key=True).first()  # until it is saved
+            administrators.require_version(self._state(), self.cleaned_data.get("version", ""))
+        return super().clean()
+
+    def _state(self) -> rights_changes.State | None:
+        [state] = rights_changes.snapshot(*rights_changes.subjects_of(self.instance)).values()
+        return state
+
+
 class EditLimitMixin(RightsLogMixin):
-    """Refuse to change or delete what the administrator may not edit on /people/ either."""
+    """Refuse to change or delete what the administrator may not edit on /people/ either.
+
+    The form is a `VersionForm`: a change that another one has overtaken saves nothing.
+    """
 
     @staticmethod
     def may_edit(administrator: User, obj: Model) -> bool:
         """Return whether an administrator may change an object."""
         raise NotImplementedError
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is None or not self.has_change_permission(request, obj):
+            return fieldsets
+        (name, options), *others = fieldsets
+        return [(name, {**options, "fields": ("version", *options["fields"])}), *others]
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Show and take the form; after a Conflict, show the new state and say that."""
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except Conflict as conflict:
+            messages.error(request, str(conflict))
+            response = redirect(request.get_full_path())
+            response.status_code = 303
+            return response
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return super().has_change_permission(request, obj) and self._may_edit(request, obj)

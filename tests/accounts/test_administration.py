@@ -280,6 +280,15 @@ def test_only_superusers_add_and_change_the_break_glass_account(
     account_changes.set_password(root, User.objects.get(username="glass").pk, "!new")
 
 
+def test_nobody_sets_their_own_password_without_the_current_one(root: Author, ada: Author) -> None:
+    for author in (root, ada):
+        password = author.user.password
+        with raises(NotAllowed, "own_password"):
+            account_changes.set_password(author, author.user.pk, "!new")
+        author.user.refresh_from_db()
+        assert author.user.password == password
+
+
 def test_password_that_cannot_be_used_is_not_set(
     root: Author, viewer: User, settings: Settings
 ) -> None:

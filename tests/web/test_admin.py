@@ -37,7 +37,7 @@ from dashboard.models.typical_duration import TypicalDuration
 from dashboard.sync import overdue_checker
 from tests.support import factories
 from tests.support.html import parse_html, select_one, text_of
-from tests.support.people import client_of, create_administrator
+from tests.support.people import client_of, create_administrator, submit_admin_form
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_change_of_account_is_recorded_with_its_state_before_and_after(
         "date_joined_0": "2026-01-01",
         "date_joined_1": "00:00:00",
     }
-    answer = admin_client.post(f"/admin/auth/user/{manager.pk}/change/", form)
+    answer = submit_admin_form(admin_client, f"/admin/auth/user/{manager.pk}/change/", form)
     assert answer.status_code == 302, text_of(parse_html(answer))
     [(username, changed_by, detail)] = rights_changes()
     assert (username, changed_by) == ("manager", "root")
@@ -307,6 +307,28 @@ def test_change_of_password_is_in_access_log_without_it(
     assert password not in detail
 
 
+NEW_PASSWORD = {
+    "usable_password": "true",
+    "password1": "correct horse battery staple",
+    "password2": "correct horse battery staple",
+    "set-password": "1",
+}
+
+
+def test_own_password_is_not_set_in_the_admin(admin_client: Client, superuser: User) -> None:
+    for answer in (
+        admin_client.get(f"/admin/auth/user/{superuser.pk}/password/"),
+        admin_client.post(f"/admin/auth/user/{superuser.pk}/password/", NEW_PASSWORD),
+    ):
+        assert answer.status_code == 403
+        html = parse_html(answer)
+        reason = text_of(select_one(html, "[data-reason]"))
+        assert reason == "Change your own password on My account."
+        assert text_of(select_one(html, '.next-links a[href="/account/"]')) == "My account"
+    superuser.refresh_from_db()
+    assert superuser.check_password("x")
+
+
 def test_group_and_grant_are_recorded_when_added_and_deleted(admin_client: Client) -> None:
     permission = Permission.objects.get(codename="view_accessevent")
     form = {"name": "On-call", "permissions": [permission.pk]}
@@ -359,7 +381,7 @@ def test_administrator_cannot_edit_superusers_in_the_admin(superuser: User) -> N
     assert client.post(address, form).status_code == 403
     own = f"/admin/auth/user/{administrator.pk}/change/"
     form |= {"username": "ada", "is_active": "on", "is_superuser": "on"}
-    client.post(own, form)
+    assert submit_admin_form(client, own, form).status_code == 302
     administrator.refresh_from_db()
     assert not administrator.is_superuser
     superuser.refresh_from_db()
@@ -373,6 +395,35 @@ def staff_client(*codenames: str) -> Client:
     administrator.save()
     administrator.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
     return client_of(administrator)
+
+
+def test_staff_who_are_no_administrators_change_no_rights_in_the_admin(
+    manager: User, viewer: User
+) -> None:
+    names = ("user", "group", "grant", "proxyaccount")
+    codenames = [f"{action}_{name}" for action in ("add", "change", "delete") for name in names]
+    desk = User.objects.create_user("desk", is_staff=True)
+    desk.user_permissions.set(
+        Permission.objects.filter(codename__in=codenames).exclude(codename="change_grant")
+    )
+    desk.user_permissions.add(Permission.objects.get(codename="view_grant"))
+    client = client_of(desk)
+    rows = {
+        "auth/user": manager.pk,
+        "auth/group": manager.groups.get().pk,
+        "dashboard/grant": Grant.objects.filter(action="abort").get().pk,
+    }
+    for model, key in rows.items():
+        assert client.get(f"/admin/{model}/{key}/change/").status_code == 200
+        for page in (f"{key}/change", f"{key}/delete", "add"):
+            answer = client.post(f"/admin/{model}/{page}/", {"post": "yes"})
+            assert answer.status_code == 403, (model, page)
+    form = {"user": viewer.pk}
+    assert client.post("/admin/dashboard/proxyaccount/add/", form).status_code == 403
+    address = f"/admin/auth/user/{manager.pk}/password/"
+    assert client.post(address, NEW_PASSWORD).status_code == 403
+    manager.refresh_from_db()
+    assert manager.check_password("manager")
 
 
 @pytest.mark.parametrize("page", ["change", "password", "delete"])
@@ -423,13 +474,12 @@ def test_only_superusers_rename_accounts_in_the_admin(
     # By its name the proxy finds an account.
     address = f"/admin/auth/user/{viewer.pk}/change/"
     form = {"username": "renamed", "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
-    assert staff_client().post(address, form).status_code == 302
+    assert submit_admin_form(staff_client(), address, form).status_code == 302
     viewer.refresh_from_db()
     assert viewer.username == "viewer"
-    assert field_errors(admin_client.post(address, form | {"username": "ADA"})) == [
-        "An account with this name already exists."
-    ]
-    assert admin_client.post(address, form).status_code == 302
+    answer = submit_admin_form(admin_client, address, form | {"username": "ADA"})
+    assert field_errors(answer) == ["An account with this name already exists."]
+    assert submit_admin_form(admin_client, address, form).status_code == 302
     viewer.refresh_from_db()
     assert viewer.username == "renamed"
 
@@ -451,8 +501,8 @@ def test_administrator_gives_groups_no_permissions_in_the_admin(db: None) -> Non
     group = Group.objects.create(name="On-call")
     permission = Permission.objects.get(codename="view_accessevent")
     form = {"name": "Leads", "permissions": [permission.pk]}
-    answer = client_of(administrator).post(f"/admin/auth/group/{group.pk}/change/", form)
-    assert answer.status_code == 302
+    address = f"/admin/auth/group/{group.pk}/change/"
+    assert submit_admin_form(client_of(administrator), address, form).status_code == 302
     group.refresh_from_db()
     assert (group.name, group.permissions.count()) == ("Leads", 0)
 
@@ -470,7 +520,7 @@ def test_names_of_groups_have_the_same_rules_in_the_admin(
 ) -> None:
     group = Group.objects.create(name="Leads")
     for address in ("add", f"{group.pk}/change"):
-        answer = admin_client.post(f"/admin/auth/group/{address}/", {"name": name})
+        answer = submit_admin_form(admin_client, f"/admin/auth/group/{address}/", {"name": name})
         assert field_errors(answer) == [error]
     assert not Group.objects.filter(name=name).exists()
 
@@ -481,7 +531,8 @@ def test_group_keeps_an_old_name_when_its_permissions_change_in_the_admin(
     group = Group.objects.create(name="On\u202ecall")  # as the admin once allowed
     permission = Permission.objects.get(codename="view_accessevent")
     form = {"name": group.name, "permissions": [permission.pk]}
-    assert admin_client.post(f"/admin/auth/group/{group.pk}/change/", form).status_code == 302
+    address = f"/admin/auth/group/{group.pk}/change/"
+    assert submit_admin_form(admin_client, address, form).status_code == 302
     assert list(group.permissions.all()) == [permission]
 
 
@@ -494,7 +545,7 @@ def test_groups_that_the_dashboard_needs_keep_their_names_in_the_admin(
     address = f"/admin/auth/group/{group.pk}/change/"
     assert not get_admin_page(admin_client, address).css("#id_name")
     form = {"name": "Others", "permissions": [permission.pk]}
-    assert admin_client.post(address, form).status_code == 302
+    assert submit_admin_form(admin_client, address, form).status_code == 302
     group.refresh_from_db()
     assert (group.name, list(group.permissions.all())) == (name, [permission])
 
@@ -525,7 +576,7 @@ def test_nobody_is_added_to_the_group_of_the_demo_accounts_in_the_admin(
     form: dict[str, str | int] = {"username": "viewer", "is_active": "on", "groups": group.pk}
     form |= {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
     address = f"/admin/auth/user/{viewer.pk}/change/"
-    assert field_errors(admin_client.post(address, form)) == [
+    assert field_errors(submit_admin_form(admin_client, address, form)) == [
         "Only the sandbox adds accounts to “Demo accounts”."
     ]
     assert not viewer.groups.exists()
@@ -537,7 +588,7 @@ def test_demo_account_can_be_changed_but_not_renamed_in_the_admin(admin_client: 
     form: dict[str, str | int] = {"username": "eve", "is_active": "on", "groups": group.pk}
     form |= {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00", "email": "v@example.com"}
     address = f"/admin/auth/user/{account.pk}/change/"
-    assert admin_client.post(address, form).status_code == 302
+    assert submit_admin_form(admin_client, address, form).status_code == 302
     account.refresh_from_db()
     assert (account.username, account.email) == ("viewer", "v@example.com")
 
@@ -550,7 +601,7 @@ def test_superuser_does_not_lock_themselves_out_in_the_admin(
     form |= {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
     address = f"/admin/auth/user/{superuser.pk}/change/"
     assert not get_admin_page(admin_client, address).css("#id_is_active, #id_is_superuser")
-    assert admin_client.post(address, form).status_code == 302
+    assert submit_admin_form(admin_client, address, form).status_code == 302
     superuser.refresh_from_db()
     assert (superuser.is_active, superuser.is_superuser) == (True, True)
     assert superuser.last_name == "Root"
@@ -559,15 +610,108 @@ def test_superuser_does_not_lock_themselves_out_in_the_admin(
 def test_administrator_does_not_deactivate_themselves_in_the_admin(db: None) -> None:
     client, own = staff_client(), User.objects.get(username="ada")
     form = {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
-    assert client.post(f"/admin/auth/user/{own.pk}/change/", form).status_code == 302
+    address = f"/admin/auth/user/{own.pk}/change/"
+    assert submit_admin_form(client, address, form).status_code == 302
     own.refresh_from_db()
     assert own.is_active
+
+
+def account_form(user: User, **changes: str) -> dict[str, str]:
+    dates = {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    return {"username": user.username, "is_active": "on", **dates, **changes}
+
+
+def shown_version(client: Client, address: str) -> str:
+    html = get_admin_page(client, address)
+    return select_one(html, "input[type=hidden][name=version]").attributes["value"] or ""
+
+
+def assert_not_saved(client: Client, answer: HttpResponse, address: str) -> None:
+    """Assert that the page says so, and shows the account or group as it is now."""
+    assert (answer.status_code, answer["Location"]) == (303, address)
+    assert text_of(select_one(parse_html(client.get(address)), ".messagelist .error")) == (
+        "Not saved: somebody else has changed this. Check it and try again."
+    )
+
+
+@pytest.mark.parametrize("version", ["as shown", "", "\0"])
+def test_account_changed_meanwhile_is_not_overwritten_in_the_admin(
+    admin_client: Client, viewer: User, version: str
+) -> None:
+    address = f"/admin/auth/user/{viewer.pk}/change/"
+    if version == "as shown":
+        version = shown_version(admin_client, address)
+    form = account_form(viewer, email="viewer@example.com", version=version)
+    User.objects.filter(pk=viewer.pk).update(is_active=False)
+    assert_not_saved(admin_client, admin_client.post(address, form), address)
+    viewer.refresh_from_db()
+    assert (viewer.is_active, viewer.email) == (False, "")
+    assert not RightsChange.objects.exists()
+    assert not LogEntry.objects.exists()
+
+
+def test_group_changed_meanwhile_is_not_overwritten_in_the_admin(admin_client: Client) -> None:
+    group = Group.objects.create(name="On-call")
+    address = f"/admin/auth/group/{group.pk}/change/"
+    form = {"name": "On-call", "version": shown_version(admin_client, address)}
+    group.permissions.add(Permission.objects.get(codename="view_accessevent"))
+    assert_not_saved(admin_client, admin_client.post(address, form), address)
+    assert group.permissions.exists()
+    form["version"] = shown_version(admin_client, address)
+    assert admin_client.post(address, form).status_code == 302
+    assert not group.permissions.exists()
+
+
+def test_version_of_a_form_is_no_change_in_the_admin(admin_client: Client, viewer: User) -> None:
+    address = f"/admin/auth/user/{viewer.pk}/change/"
+    form = account_form(viewer, is_staff="on")
+    assert submit_admin_form(admin_client, address, form).status_code == 302
+    assert RightsChange.objects.get().detail == "Changed Staff status and Date joined."
+
+
+def test_page_that_cannot_be_changed_has_no_version_in_the_admin(viewer: User) -> None:
+    group = Group.objects.create(name="On-call")
+    desk = User.objects.create_user("desk", is_staff=True)
+    codenames = ["view_user", "view_group"]
+    desk.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    for address in (f"user/{viewer.pk}", f"group/{group.pk}"):
+        html = get_admin_page(client_of(desk), f"/admin/auth/{address}/change/")
+        assert html.css("[name=version], .field-version") == []
+
+
+@pytest.mark.parametrize("name", ["auth0|5f7c8ec7", "CORP\\ada", "Ada Lovelace"])
+def test_account_keeps_a_name_of_the_proxy_in_the_admin(admin_client: Client, name: str) -> None:
+    user = User.objects.create_user(name)
+    ProxyAccount.objects.create(user=user)
+    address = f"/admin/auth/user/{user.pk}/change/"
+    form = account_form(user, is_staff="on")
+    assert submit_admin_form(admin_client, address, form).status_code == 302
+    user.refresh_from_db()
+    assert (user.username, user.is_staff) == (name, True)
+    answer = submit_admin_form(admin_client, address, form | {"username": f"{name}!"})
+    [error] = field_errors(answer)
+    assert error.startswith("Enter a valid username.")
+
+
+def test_account_added_in_the_admin_gets_no_password_that_cannot_be_used(
+    admin_client: Client, settings: Settings
+) -> None:
+    settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, "glass"
+    address, form = "/admin/auth/user/add/", {"username": "ben", **NEW_PASSWORD}
+    assert field_errors(admin_client.post(address, form)) == ["Password sign-in is disabled."]
+    assert not User.objects.filter(username="ben").exists()
+    without = {"username": "ben", "usable_password": "false"}
+    assert admin_client.post(address, without).status_code == 302
+    assert not User.objects.get(username="ben").has_usable_password()
+    assert admin_client.post(address, form | {"username": "glass"}).status_code == 302
+    assert User.objects.get(username="glass").has_usable_password()
 
 
 def test_superuser_deactivates_another_in_the_admin(admin_client: Client) -> None:
     other = User.objects.create_superuser("other")
     form = {"username": "other", "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
-    assert admin_client.post(f"/admin/auth/user/{other.pk}/change/", form).status_code == 302
+    address = f"/admin/auth/user/{other.pk}/change/"
+    assert submit_admin_form(admin_client, address, form).status_code == 302
     other.refresh_from_db()
     assert (other.is_active, other.is_superuser) == (False, False)
 

@@ -34,6 +34,7 @@ _text = MessageTable(
             "Only superusers can change this account: it has more permissions than you."
         ),
         "break_glass": gettext_lazy("Only superusers can add or change the break-glass account."),
+        "own_password": gettext_lazy("Change your own password on My account."),
         "demo_password": gettext_lazy("The password of a demo account is its name."),
         "staff_password": gettext_lazy("Only superusers and staff can set the password of staff."),
         "no_password_sign_in": gettext_lazy("Password sign-in is disabled."),
@@ -79,13 +80,23 @@ def name_permission(administrator: User, username: str) -> Permission:
 
 
 def password_permission(administrator: User, account: User) -> Permission:
-    """Return whether an administrator may set an account's password, and so sign in to it."""
+    """Return whether an administrator may set an account's password, and so sign in to it.
+
+    Not their own, which takes the current one: a stolen session does not have it.
+    """
     if not (permission := edit_permission(administrator, account)).allowed:
         return permission
+    if account.pk == administrator.pk:
+        return Permission(False, _text("own_password"))
     if account.groups.filter(name=demo.GROUP).exists():
         return Permission(False, _text("demo_password"))
     if account.is_staff and not (administrator.is_staff or administrator.is_superuser):
         return Permission(False, _text("staff_password"))
+    return password_use_permission(account)
+
+
+def password_use_permission(account: User) -> Permission:
+    """Return whether a password would let an account sign in."""
     if not break_glass.may_use_password(account):
         return Permission(False, _text("no_password_sign_in"))
     return Permission(True)

@@ -17,6 +17,7 @@ from selectolax.lexbor import LexborHTMLParser
 from dashboard.accounts import demo
 from dashboard.accounts.authentication import password_queue
 from dashboard.models import Grant, ProxyAccount, RightsChange
+from dashboard.models.catalog import StageName
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.html import parse_html, select_one, text_of
@@ -319,7 +320,16 @@ def test_account_that_cannot_use_a_password_has_no_form_for_it(
     html = open_page(root_client, account_url(viewer))
     assert not html.css("#password")
     assert text_of(select_one(html, "[data-reason]")) == "Password sign-in is disabled."
-    assert open_page(root_client, account_url(root)).css("#password")
+    other_client = client_of(User.objects.create_superuser("other"))
+    assert open_page(other_client, account_url(root)).css("#password")
+
+
+def test_own_password_is_changed_on_my_account_only(root_client: Client, root: User) -> None:
+    html = open_page(root_client, account_url(root))
+    assert not html.css("#password")
+    link = select_one(html, "a[data-reason]")
+    assert text_of(link) == "Change your own password on My account."
+    assert link.attributes["href"] == "/account/"
 
 
 def test_form_says_who_needs_no_account_and_what_an_empty_password_means(
@@ -431,6 +441,14 @@ def test_password_is_set(browser: httpx.Client, viewer: User, client: Client) ->
     assert answer.status_code == 303
     assert client.login(username="viewer", password=PASSWORD)
     assert RightsChange.objects.get().detail == "Changed password."
+
+
+def test_own_password_is_not_set(browser: httpx.Client, root: User, client: Client) -> None:
+    answer = submit(browser, f"{account_url(root)}password/", password=PASSWORD)
+    assert answer.status_code == 403
+    text = text_of(select_one(parse_html(answer), "[role=alert]"))
+    assert text == "Change your own password on My account."
+    assert client.login(username="root", password="root")
 
 
 def test_bad_password_is_not_set(browser: httpx.Client, viewer: User, client: Client) -> None:
