@@ -17,7 +17,7 @@ from dashboard import sandbox
 from dashboard.accounts import demo
 from dashboard.accounts.authentication import break_glass
 from dashboard.db import health as db_health
-from dashboard.db import pending_migrations
+from dashboard.db import pending_migrations, privileges
 from dashboard.management.cli.command import ServerCommand
 from dashboard.models import append_only
 from dashboard.server import database_lock, memory, sandbox_database
@@ -105,8 +105,8 @@ def prepare(sandbox_world: str = "") -> None:
     """Prepare the database and the demo accounts for the settings; SQLite is migrated.
 
     A default database with another world of the sandbox is replaced. Raise CommandError if another
-    database is not migrated or lacks the audit's triggers, if the database mirrors another
-    Northflank or world, or if it accepts no changes.
+    database is not migrated or lacks the audit's triggers, if its account may not use all tables,
+    if the database mirrors another Northflank or world, or if it accepts no changes.
     """
     try:
         _prepare(sandbox_world)
@@ -143,6 +143,10 @@ def _replace_sandbox_database(sandbox_world: str) -> None:
 
 
 def _migrate() -> None:
+    if grant := privileges.missing_privileges(connection):
+        raise CommandError(
+            f"The database account may not use all tables: as their owner run `{grant};`."
+        )
     pending = pending_migrations.load(connection)
     if pending.is_unreleased:
         raise CommandError(
