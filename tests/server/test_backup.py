@@ -244,6 +244,31 @@ def test_restore_of_newer_schema_is_refused(hostile_data: Run, tmp_path: Path) -
     assert "dashboard.9999_future" in message
 
 
+@pytest.fixture
+def uninstalled_app(hostile_data: Run) -> Iterator[None]:
+    """Django’s sessions, as version 0001 left them: a migration and a table with a row."""
+    sql = "INSERT INTO django_migrations (app, name, applied) VALUES ('sessions', %s, %s)"
+    with connection.cursor() as cursor:
+        cursor.execute(sql, ["0001_initial", timezone.now()])
+        cursor.execute("CREATE TABLE django_session (session_key varchar(40) PRIMARY KEY)")
+        cursor.execute("INSERT INTO django_session VALUES ('key')")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE django_session")
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'sessions'")
+
+
+@pytest.mark.usefixtures("uninstalled_app")
+def test_restore_brings_back_tables_of_an_app_that_is_not_installed(tmp_path: Path) -> None:
+    before = all_rows()
+    run("backup", tmp_path / "backup")
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM django_session")
+    run("restore", tmp_path / "backup", "--replace")
+    assert before["django_session"] == [("key",)]
+    assert all_rows() == before
+
+
 @pytest.mark.parametrize("content", [b"", b"SQLite", b"PGDMPnonsense", b"<html>" * 1000])
 def test_restore_of_another_file_is_refused(
     content: bytes, hostile_data: Run, tmp_path: Path

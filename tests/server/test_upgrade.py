@@ -53,17 +53,26 @@ def older_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def older_command(older_version: Path) -> list[str]:
+    # Its lines would count as those of this version's files.
+    return ["env", "--unset=PYTHONPATH", sys.executable, str(older_version / "manage.py")]
+
+
+def create_older_database(older_version: Path, **variables: str) -> None:
+    """Create the older version's tables, and the account “boss”."""
+    command = older_command(older_version)
+    for arguments in (["migrate", "-v0"], ["createsuperuser", "--noinput", "--username=boss"]):
+        subprocess.run([*command, *arguments], env=environment(**variables), check=True)
+
+
 @contextmanager
 def older_dashboard(
     older_version: Path, folder: Path, **variables: str
 ) -> Iterator[RunningProcess]:
     """Run the older version with a new database, with the account “boss”."""
-    # Its lines would count as those of this version's files.
-    command = ["env", "--unset=PYTHONPATH", sys.executable]
-    command.append(str(older_version / "manage.py"))
-    for arguments in (["migrate", "-v0"], ["createsuperuser", "--noinput", "--username=boss"]):
-        subprocess.run([*command, *arguments], env=environment(**variables), check=True)
-    with start([*command, "serve", "--port", "0"], folder, **variables) as process:
+    create_older_database(older_version, **variables)
+    command = [*older_command(older_version), "serve", "--port", "0"]
+    with start(command, folder, **variables) as process:
         yield process
 
 
@@ -200,3 +209,37 @@ def test_sqlite_file_of_older_version_is_upgraded_at_the_start(
         assert query_database(database, "SELECT count(*) FROM dashboard_run") >= before
     columns = {row[1] for row in query_database(database, "PRAGMA table_info(dashboard_run)")}
     assert columns.isdisjoint({"raw", "steps"})
+
+
+@contextmanager
+def new_database(kind: str, folder: Path) -> Iterator[str]:
+    """Yield the URL of an empty database of this kind."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder / 'd.sqlite3'}"
+    else:
+        with postgres() as database:
+            yield database
+
+
+def succeed(*arguments: str, **variables: str) -> None:
+    result = manage(*arguments, **variables)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.mark.parametrize("is_upgraded", [False, True], ids=["before upgrade", "after upgrade"])
+def test_backup_of_older_version_database_is_restored(
+    older_version: Path, tmp_path: Path, kind: str, *, is_upgraded: bool
+) -> None:
+    """Django keeps the tables and the migrations of apps that are not installed any more."""
+    file = str(tmp_path / "backup")
+    with new_database(kind, tmp_path) as database:
+        given = variables(database, "http://127.0.0.1:9")
+        create_older_database(older_version, **given)
+        if is_upgraded:
+            succeed("migrate", "-v0", **given)
+        succeed("backup", file, **given)
+        succeed("restore", file, "--replace", **given)
+        assert query_database(database, "SELECT username FROM auth_user") == [("boss",)]
+        assert query_database(database, "SELECT count(*) FROM django_session") == [(0,)]
+        succeed("migrate", "--check", **given)

@@ -1,0 +1,62 @@
+"""Backups from before an identity provider was set, and from when one was set that is not now.
+
+Only with one are allauth and its tables installed, which have the links of accounts to it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.databases import postgres, query_database
+from tests.support.processes import manage
+
+pytestmark = pytest.mark.process
+
+PROVIDER = {"OIDC_ISSUER": "https://id.example.com", "OIDC_CLIENT_ID": "dashboard"}
+NO_PROVIDER: dict[str, str] = {}
+CREATE_LINK = """
+from allauth.socialaccount.models import SocialAccount
+from django.contrib.auth.models import User
+SocialAccount.objects.create(user=User.objects.create_user("ann"), provider="oidc", uid="subject")
+"""
+DELETE_LINK = """
+from allauth.socialaccount.models import SocialAccount
+SocialAccount.objects.all().delete()
+"""
+LINKS = "SELECT username, uid FROM socialaccount_socialaccount s JOIN auth_user u ON u.id = user_id"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database, of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'd.sqlite3'}"
+    else:
+        with postgres() as url:
+            yield url
+
+
+def run(database: str, provider: dict[str, str], *arguments: str) -> None:
+    result = manage(*arguments, DATABASE_URL=database, **provider)
+    assert result.returncode == 0, result.stderr
+
+
+def test_links_to_a_provider_are_restored_where_none_is_set(database: str, tmp_path: Path) -> None:
+    file = str(tmp_path / "backup")
+    run(database, PROVIDER, "migrate", "-v0")
+    run(database, PROVIDER, "shell", "--no-imports", "-c", CREATE_LINK)
+    run(database, PROVIDER, "backup", file)
+    run(database, PROVIDER, "shell", "--no-imports", "-c", DELETE_LINK)
+    run(database, NO_PROVIDER, "restore", file, "--replace")
+    assert query_database(database, LINKS) == [("ann", "subject")]
+    run(database, PROVIDER, "migrate", "--check")
+
+
+def test_backup_from_before_a_provider_was_set_is_restored(database: str, tmp_path: Path) -> None:
+    file = str(tmp_path / "backup")
+    run(database, NO_PROVIDER, "migrate", "-v0")
+    run(database, NO_PROVIDER, "backup", file)
+    run(database, PROVIDER, "restore", file, "--replace")
+    assert query_database(database, LINKS) == []
+    run(database, PROVIDER, "migrate", "--check")
