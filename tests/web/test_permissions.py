@@ -295,6 +295,9 @@ REQUESTS: dict[str, Callable[[Client, Run], HttpResponse]] = {
         factories.address(run, "abort"), {"reason": "x"}
     ),
     "by id": lambda member_client, run: member_client.get(f"/runs/{run.run_id}/?from=alert"),
+    "by id and location": lambda member_client, run: member_client.get(
+        f"/runs/{run.run_id}/?project={run.stage.pipeline.project.slug}&stage={run.stage.name}"
+    ),
     "pipeline's stream": lambda member_client, run: member_client.get(
         f"/live/?page=pipeline&key={run.stage.pipeline_id}"
     ),
@@ -326,7 +329,7 @@ def test_hidden_stage_response_equals_missing_stage_response(
     assert hidden == comparable_response(REQUESTS[send_request](member_client, hidden_stage_run))
     # An id alone starts a run lookup in visible stages, which needs an upstream.
     # Django's test client gets the placeholder of an answer that waits for it.
-    assert hidden[0] == (Deferred.status_code if send_request == "by id" else 404)
+    assert hidden[0] == (Deferred.status_code if send_request.startswith("by id") else 404)
 
 
 @pytest.mark.parametrize("send_request", REQUESTS)
@@ -354,6 +357,20 @@ def test_run_id_address_with_two_matches_redirects_to_visible_run(
     newer = factories.run(hidden_project_run.stage, "open-s", created_at=timezone.now())
     assert newer.created_at > staging_run.created_at
     assert member_client.get("/runs/open-s/")["Location"] == factories.address(staging_run)
+
+
+def test_run_id_address_with_hidden_location_is_the_same_as_with_a_missing_one(
+    member_client: Client, staging_run: Run, hidden_project_run: Run
+) -> None:
+    Run.objects.filter(pk=hidden_project_run.pk).update(run_id=staging_run.run_id)
+    address = "/runs/open-s/?project=secret-project&pipeline=secret-pipeline"
+    hidden = member_client.get(address, follow=True)
+    assert hidden.redirect_chain[0][0].startswith(factories.address(staging_run))
+    Project.objects.filter(slug="secret-project").delete()
+    missing = member_client.get(address, follow=True)
+    assert hidden.redirect_chain == missing.redirect_chain
+    notices = [select_one(parse_html(answer), "#notices").html for answer in (hidden, missing)]
+    assert notices[0] == notices[1]
 
 
 def test_request_for_hidden_page_does_not_mark_it_watched(

@@ -196,6 +196,7 @@ class Candidates:
 
     stage_keys: list[int]
     total: int  # number of stages without any hint
+    matched_hints: int  # how many hints each of them matches
 
     @property
     def is_narrowed(self) -> bool:
@@ -209,17 +210,15 @@ def candidate_stages(permissions: Permissions, hints: Mapping[str, str]) -> Cand
     case. The result is the stages that match the most hints, since some hints may be wrong; all
     stages if none matches any.
     """
-    matched_hints: Combinable = Value(0)
-    conditions = _hint_conditions(hints)
-    for condition in conditions:
-        matched_hints += Case(When(condition, then=1), default=0)
     visible = Stage.objects.listed().exclude(has_flow=False).filter(permissions.stage_filter())
     has_in_flight = Exists(Run.objects.in_flight().filter(stage=OuterRef("pk")))
     rank = Case(
         *(When(name=name, then=position) for position, name in enumerate(reversed(StageName)))
     )
     stages = list(
-        visible.annotate(matched_hints=matched_hints, has_in_flight=has_in_flight, rank=rank)
+        visible.annotate(
+            matched_hints=_matched_hints(hints), has_in_flight=has_in_flight, rank=rank
+        )
         .order_by(
             "-matched_hints",
             "rank",
@@ -231,7 +230,39 @@ def candidate_stages(permissions: Permissions, hints: Mapping[str, str]) -> Cand
         .values_list("pk", "matched_hints")
     )
     best_count = max((count for _pk, count in stages), default=0)
-    return Candidates([pk for pk, count in stages if count == best_count], len(stages))
+    stage_keys = [pk for pk, count in stages if count == best_count]
+    return Candidates(stage_keys, len(stages), best_count)
+
+
+def find_run_by_hints(
+    permissions: Permissions, hints: Mapping[str, str], run_id: str, min_matched: int
+) -> Run | None:
+    """Return the mirrored run whose stage matches the most hints, and the newest of several.
+
+    None if each matches fewer than `min_matched`. `hints` are as for `candidate_stages`.
+    """
+    runs = Run.objects.with_stage().filter(permissions.stage_filter("stage"), run_id=run_id)
+    matching = runs.annotate(matched_hints=_matched_hints(hints, "stage__"))
+    return (
+        matching.filter(matched_hints__gte=min_matched)
+        .order_by("-matched_hints", "-created_at")
+        .first()
+    )
+
+
+def matches_hints(stage: Stage, hints: Mapping[str, str]) -> bool:
+    """Return whether a stage, loaded with its project, matches all hints that are given."""
+    pipeline = stage.pipeline
+    names = {
+        "project": (pipeline.project.slug, pipeline.project.name),
+        "pipeline": (pipeline.slug, pipeline.name),
+        "stage": (stage.name,),
+    }
+    return all(
+        hint.casefold() in {name.casefold() for name in names[part]}
+        for part, hint in hints.items()
+        if hint
+    )
 
 
 def hinted_stage(permissions: Permissions, hints: Mapping[str, str]) -> Stage | None:
@@ -245,9 +276,17 @@ def hinted_stage(permissions: Permissions, hints: Mapping[str, str]) -> Stage | 
     return stages[0] if len(stages) == 1 else None
 
 
-def _hint_conditions(hints: Mapping[str, str]) -> list[Q]:
+def _matched_hints(hints: Mapping[str, str], stage_prefix: str = "") -> Combinable:
+    """Return how many hints a row matches; `stage_prefix` is the path to its stage's fields."""
+    matched_hints: Combinable = Value(0)
+    for condition in _hint_conditions(hints, stage_prefix):
+        matched_hints += Case(When(condition, then=1), default=0)
+    return matched_hints
+
+
+def _hint_conditions(hints: Mapping[str, str], stage_prefix: str = "") -> list[Q]:
     return [
-        Q(*((f"{field}__iexact", value) for field in fields), _connector=Q.OR)
+        Q(*((f"{stage_prefix}{field}__iexact", value) for field in fields), _connector=Q.OR)
         for part, fields in HINT_FIELDS.items()
         if (value := hints[part])
     ]

@@ -2,20 +2,24 @@
 
 from dataclasses import replace
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Run, Stage
+from dashboard.models import Stage
 from dashboard.sync.run_lookup import SearchProgress, load_usage
 from dashboard.sync.run_lookup import search as search_stages
+from dashboard.texts.rich_text import ExternalText, MessageTable
 from dashboard.upstream.connection import get_connection
+from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_search
 from dashboard.web.http import links, lookup
 from dashboard.web.http.responses.deferred import Deferred
@@ -26,23 +30,30 @@ from dashboard.web.http.responses.htmx import is_htmx, render_page
 REFRESH_SECONDS, PAUSED_REFRESH_SECONDS = 2, 15
 # The same without JavaScript; longer, because a full reload interrupts users filling in the form.
 RELOAD_SECONDS, PAUSED_RELOAD_SECONDS = 5, 60
+_text = MessageTable(
+    {"other_location": gettext_lazy("The address names another location: %(place)s.")}
+)
 
 
 @require_safe
 def run_lookup(request: HttpRequest, run_id: str) -> HttpResponse:
     """Redirect to a run's page, given its id alone, keeping the query string.
 
-    A run not in the database is searched for; a progress page is shown meanwhile.
+    A run not in the database, or not where the query string says, is searched for; a progress page
+    is shown meanwhile.
     """
     user_permissions = permissions.for_user(request.user)
-    run = _find_visible(user_permissions, run_id)
+    hints = run_search.hints(request)
+    given_count = sum(map(bool, hints.values()))
+    run = lookup.find_run_by_hints(user_permissions, hints, run_id, given_count)
     if run is not None:
         return _reload_response(request) or _redirect_to_run(request, run.stage, run_id)
-    hints = run_search.hints(request)
     hinted_stage = lookup.hinted_stage(user_permissions, hints)
     if hinted_stage is not None:  # its page looks up the run, even if the search budget is used up
         return _reload_response(request) or _redirect_to_run(request, hinted_stage, run_id)
     candidates = lookup.candidate_stages(user_permissions, hints)
+    if found := _found_response(request, user_permissions, run_id, candidates):
+        return found
     if not candidates.stage_keys:
         no_stages = SearchProgress(0, 0)
         return _render_progress(request, user_permissions, run_id, candidates, no_stages)
@@ -60,10 +71,23 @@ def _render_found(
     candidates: lookup.Candidates,
     search: SearchProgress,
 ) -> HttpResponse:
-    run = _find_visible(user_permissions, run_id)
-    if run is not None:
-        return _reload_response(request) or _redirect_to_run(request, run.stage, run_id)
-    return _render_progress(request, user_permissions, run_id, candidates, search)
+    return _found_response(request, user_permissions, run_id, candidates) or _render_progress(
+        request, user_permissions, run_id, candidates, search
+    )
+
+
+def _found_response(
+    request: HttpRequest,
+    user_permissions: Permissions,
+    run_id: str,
+    candidates: lookup.Candidates,
+) -> HttpResponse | None:
+    """Return a redirect to the run, or None if no stage with it is as likely as the candidates."""
+    hints = run_search.hints(request)
+    run = lookup.find_run_by_hints(user_permissions, hints, run_id, candidates.matched_hints)
+    if run is None:
+        return None
+    return _reload_response(request) or _redirect_to_run(request, run.stage, run_id)
 
 
 def _render_progress(
@@ -102,12 +126,13 @@ def progress_response(
     return render_page(request, "pages/run_lookup.html", "live", template_context)
 
 
-def _find_visible(user_permissions: Permissions, run_id: str) -> Run | None:
-    visible = Run.objects.filter(user_permissions.stage_filter("stage"), run_id=run_id)
-    return visible.with_stage().order_by("-created_at").first()
-
-
 def _redirect_to_run(request: HttpRequest, stage: Stage, run_id: str) -> HttpResponse:
+    """Redirect to a run, with a notice if it is not where the query string says."""
+    hints = run_search.hints(request)
+    if not lookup.matches_hints(stage, hints):
+        place = " / ".join(filter(None, hints.values()))
+        text = _text("other_location", place=ExternalText(place))
+        messages.warning(request, rich_text(text), extra_tags="warning")
     address = reverse("run", args=[*links.stage_url_args(stage), run_id])
     query = request.META.get("QUERY_STRING", "")
     return redirect(f"{address}?{query}" if query else address)

@@ -1,13 +1,15 @@
 """404 pages: they name the missing object and link onward."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.models import Run
+from dashboard.models import Run, Stage
+from dashboard.web.http.responses.deferred import Deferred
 from tests.support import factories
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live
@@ -64,6 +66,81 @@ def test_run_id_address_with_two_matches_redirects_to_newest(
 ) -> None:
     newer = factories.run(factories.stage("Staging"), "r-1", created_at=timezone.now())
     assert operator_client.get("/runs/r-1/")["Location"] == factories.address(newer)
+
+
+@pytest.fixture
+def newer_run_elsewhere(run: Run) -> Run:
+    """A newer run with the id of `run`, in another project."""
+    other = factories.pipeline("other", parent=factories.project("zoo", name="City Zoo"))
+    created_at = run.created_at + timedelta(minutes=1)
+    return factories.run(factories.stage("Staging", parent=other), "r-1", created_at=created_at)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "project=shop&pipeline=checkout&stage=production",
+        "project=Shop&pipeline=CHECKOUT&stage=Production",
+        "project=shop&from=alert",
+        "pipeline=checkout",
+        "stage=production",
+    ],
+)
+def test_run_id_address_with_location_redirects_to_the_run_there(
+    location: str, run: Run, newer_run_elsewhere: Run, operator_client: Client
+) -> None:
+    answer = operator_client.get(f"/runs/r-1/?{location}")
+    assert answer["Location"] == f"{factories.address(run)}?{location}"
+    assert other_location(operator_client, answer["Location"]) == ""
+
+
+def test_run_id_address_with_location_of_two_matches_redirects_to_newest(
+    run: Run, operator_client: Client
+) -> None:
+    newer = factories.run(factories.stage("Staging"), "r-1", created_at=timezone.now())
+    answer = operator_client.get("/runs/r-1/?project=shop")
+    assert answer["Location"] == f"{factories.address(newer)}?project=shop"
+
+
+def test_run_id_address_with_location_without_the_run_looks_it_up_there(
+    stage: Stage, newer_run_elsewhere: Run, run: Run, operator_client: Client
+) -> None:
+    run.delete()
+    location = "project=shop&pipeline=checkout&stage=production"
+    answer = operator_client.get(f"/runs/r-1/?{location}")
+    assert answer["Location"] == f"{factories.address(stage)}runs/r-1/?{location}"
+
+
+@pytest.mark.parametrize("location", ["project=shop", "project=shop&stage=staging"])
+def test_run_id_address_with_part_of_a_location_without_the_run_searches_it(
+    location: str, newer_run_elsewhere: Run, run: Run, operator_client: Client
+) -> None:
+    run.delete()
+    factories.stage("Staging")
+    answer = operator_client.get(f"/runs/r-1/?{location}")
+    assert answer.status_code == Deferred.status_code
+
+
+@pytest.mark.parametrize(
+    ("location", "place"),
+    [
+        ("project=shop&stage=test", "shop / test"),  # the part that matches
+        ("project=nope&pipeline=<b>&stage=x", "nope / <b> / x"),
+    ],
+)
+def test_run_found_elsewhere_than_the_address_says_has_a_notice(
+    location: str, place: str, run: Run, operator_client: Client
+) -> None:
+    answer = operator_client.get(f"/runs/r-1/?{location}")
+    assert answer["Location"] == f"{factories.address(run)}?{quote(location, safe='=&')}"
+    notice = f"The address names another location: {place}."
+    assert other_location(operator_client, answer["Location"]) == notice
+    assert other_location(operator_client, answer["Location"]) == ""  # once
+
+
+def other_location(client: Client, address: str) -> str:
+    """Return the notice of a run's page that the address has named another location."""
+    return text_of(select_one(parse_html(client.get(address)), "#notices"))
 
 
 REMOVED_AT = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)

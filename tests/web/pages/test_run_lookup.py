@@ -203,6 +203,32 @@ def test_run_lookup_with_one_wrong_hint_keeps_correct_hints(
     assert len(requests_for(live, run_id)) == 1
 
 
+def test_run_lookup_with_hint_finds_run_there_though_another_place_has_one(
+    live: Live, client: httpx.Client, twelve_other_stages: int
+) -> None:
+    live_runs.stage(LEDGER)
+    run_id = live_runs.start_run(live, LEDGER)
+    factories.run(factories.stage(parent=factories.pipeline("p1")), run_id)
+    answer = reload_until_search_ends(client, f"/runs/{run_id}/?project=payments")
+    assert answer.headers["location"].startswith(ledger_staging_run_address(run_id))
+    assert len(requests_for(live, run_id)) == 1
+
+
+def test_run_that_is_not_where_the_hint_says_is_opened_only_by_search_of_all_stages(
+    live: Live, client: httpx.Client, twelve_other_stages: int
+) -> None:
+    live_runs.stage(LEDGER)
+    run = factories.run(factories.stage(parent=factories.pipeline("p1")), "r-1")
+    not_found = reload_until_search_ends(client, "/runs/r-1/?project=payments")
+    assert not_found.status_code == 404
+    next_links = {
+        link.text(): link.attributes["href"] or ""
+        for link in parse_html(not_found).css(".next-links a")
+    }
+    answer = client.get(next_links["Search all 13 stages"])
+    assert answer.headers["location"] == factories.address(run)
+
+
 def test_run_lookup_with_only_wrong_hints_searches_all_stages(
     live: Live, client: httpx.Client
 ) -> None:
