@@ -52,7 +52,7 @@ def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
     # A refresh of an open page does not apply the default view.
     default_view = None if is_htmx(request) else saved_views.default_for(user)
     if default_view and not request.GET:
-        return redirect(f"{request.path}?{default_view.query}")
+        return redirect(f"{links.stage_url(stage)}?{default_view.query}")
     watchers.watch_stage(stage, snapshot.now)
     page.filter, page.default_view = filters.parse(request.GET, stage, user), default_view
     page.query = page.filter.stream_query

@@ -254,6 +254,16 @@ def test_default_view_with_query_string_does_not_redirect(
     assert operator_client.get(f"{factories.address(stage)}?{query}").status_code == 200
 
 
+@pytest.mark.parametrize("pipeline_id", ["a/b", "a%b", "a%2Fb", "a?b=c", "a#b", "..", "ü b"])
+def test_default_view_opens_stage_of_a_pipeline_with_an_unusual_id(
+    pipeline_id: str, operator_client: Client, default_view: SavedView
+) -> None:
+    stage = factories.stage(parent=factories.pipeline(pipeline_id))
+    answer = operator_client.get(factories.address(stage), follow=True)
+    assert answer.status_code == 200
+    assert answer.redirect_chain == [(f"{factories.address(stage)}?{FAILED}", 302)]
+
+
 def test_default_view_does_not_redirect_refresh(
     operator_client: Client, stage: Stage, default_view: SavedView
 ) -> None:
