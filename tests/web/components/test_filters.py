@@ -314,6 +314,29 @@ def test_date_filter_of_whole_days_fills_form_with_times(get_stage_page: GetPage
     assert given_days.created_before == sent_back.created_before
 
 
+@pytest.mark.parametrize(
+    ("value", "shown", "chip"),
+    [
+        ("2026-03-31 14:30", "2026-03-31T14:30", "2026-03-31 14:30"),
+        ("2026-W14-2", "2026-03-31T00:00", "2026-03-31"),
+        ("2026-W14-2T14:30", "2026-03-31T14:30", "2026-03-31 14:30"),
+        ("2026-03-31 14:30:15", "2026-03-31T14:30:15", "2026-03-31 14:30:15"),
+        ("20260331T143015.678", "2026-03-31T14:30:15", "2026-03-31 14:30:15"),
+    ],
+)
+def test_date_in_another_format_fills_form_with_a_time_that_it_can_show(
+    value: str, shown: str, chip: str, get_stage_page: GetPage, run: Run
+) -> None:
+    html = get_stage_page(f"from={quote(value)}")
+    assert select_one(html, "#from").attributes["value"] == shown
+    assert text_of(html.css(".filter-chips li a")[0]) == f"Remove: from {chip}"
+    given, sent_back = (
+        filters.parse(QueryDict(urlencode({"from": text})), run.stage, User())
+        for text in (value, shown)
+    )
+    assert given.created_from == sent_back.created_from
+
+
 # --- Overdue, and own aborts --------------------------------------------------------------------
 
 

@@ -83,7 +83,7 @@ class RunFilter:
     q: str = ""
     created_from: datetime | None = None  # inclusive
     created_before: datetime | None = None  # exclusive
-    date_inputs: Mapping[str, str] = field(default_factory=dict)  # valid `from` and `to`, as given
+    date_inputs: Mapping[str, str] = field(default_factory=dict)  # valid `from` and `to`, ISO 8601
     overdue_only: bool = False
     run_keys: frozenset[int] | None = None  # only runs with these keys; None: no restriction
     cursor: Cursor | None = None  # the page starts after this run
@@ -263,11 +263,12 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
         value = parameters.get(name, "").strip()
         if not value:
             continue
-        moment = _parse_datetime(value, is_end=name == "to")
-        if moment is None:
+        given = _parse_datetime(value)
+        if given is None:
             warnings.append(_text("invalid_date", day=value[:80]))
         else:
-            date_inputs[name], moments[name] = value, moment
+            date_inputs[name] = _input_text(given)
+            moments[name] = _start(given, is_end=name == "to")
     for name in ("overdue", "by_me"):
         if parameters.get(name, "") not in {"", "1"}:
             warnings.append(_text("invalid_value", name=name))
@@ -309,33 +310,58 @@ def _chip_label(name: str, value: str) -> Message | str:
             return _text(name)
 
 
-def _parse_datetime(text: str, *, is_end: bool) -> datetime | None:
-    """Return the start of a day, minute or second, or with `is_end` the start of the next one.
+@dataclass(frozen=True, slots=True)
+class _GivenTime:
+    """The day, minute or second that a parameter names, by its start in the current time zone."""
 
-    The text is in the current time zone: "2026-03-31", "2026-03-31T14:30" or "2026-03-31T14:30:15".
-    Return None if it is not valid.
+    start: datetime  # naive
+    precision: timedelta
+
+
+def _parse_datetime(text: str) -> _GivenTime | None:
+    """Return the time in a text, or None if it is not valid.
+
+    "2026-03-31", "2026-03-31T14:30", "2026-03-31T14:30:15", or as long and in ISO 8601 too.
     """
     if not text.isascii():
         return None
     try:
         if len(text) == len("2026-03-31"):
-            moment, precision = datetime.combine(date.fromisoformat(text), time.min), timedelta(1)
-        elif len(text) in {len("2026-03-31T14:30"), len("2026-03-31T14:30:15")}:
-            moment = datetime.fromisoformat(text)
-            precision = timedelta(minutes=1) if len(text) == 16 else timedelta(seconds=1)
+            given = _GivenTime(datetime.combine(date.fromisoformat(text), time.min), timedelta(1))
+        elif len(text) == len("2026-03-31T14:30"):
+            minute = datetime.fromisoformat(text).replace(second=0, microsecond=0)
+            given = _GivenTime(minute, timedelta(minutes=1))
+        elif len(text) == len("2026-03-31T14:30:15"):
+            second = datetime.fromisoformat(text).replace(microsecond=0)
+            given = _GivenTime(second, timedelta(seconds=1))
         else:
             return None
     except ValueError:
         return None
-    if moment.tzinfo is not None or moment.year not in _YEARS:
+    if given.start.tzinfo is not None or given.start.year not in _YEARS:
         return None
+    return given
+
+
+def _input_text(given: _GivenTime) -> str:
+    """Return a time as browsers write it, with its precision."""
+    if given.precision == timedelta(1):
+        return given.start.date().isoformat()
+    is_minute = given.precision == timedelta(minutes=1)
+    return given.start.isoformat(timespec="minutes" if is_minute else "seconds")
+
+
+def _start(given: _GivenTime, *, is_end: bool) -> datetime:
+    """Return the start of a day, minute or second, or with `is_end` the start of the next one."""
     if not is_end:
-        return timezone.make_aware(moment)
-    if precision == timedelta(1):  # added before the zone is attached: not always 24 hours
-        return timezone.make_aware(moment + precision)
+        return timezone.make_aware(given.start)
+    if given.precision == timedelta(1):  # added before the zone is attached: not always 24 hours
+        return timezone.make_aware(given.start + given.precision)
     # Where the clock is set back an hour occurs twice: to the end of the second one.
-    readings = (timezone.make_aware(moment.replace(fold=fold)).astimezone(UTC) for fold in (0, 1))
-    return max(readings) + precision
+    readings = (
+        timezone.make_aware(given.start.replace(fold=fold)).astimezone(UTC) for fold in (0, 1)
+    )
+    return max(readings) + given.precision
 
 
 def _runs_aborted_by(user: User, stage: Stage) -> Iterator[int]:
