@@ -6,6 +6,7 @@ export neither appears in it nor shifts the others.
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -22,9 +23,10 @@ from dashboard.web.components.lists.record_pages import Load
 # Rows; larger chunks are no faster and block a database thread that new aborts wait for.
 CHUNK_SIZE = 250
 CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
-# Prefixes that make a spreadsheet treat a cell as a formula:
-# https://owasp.org/www-community/attacks/CSV_Injection
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+# Where a spreadsheet would begin a formula: https://owasp.org/www-community/attacks/CSV_Injection
+# One that separates columns by “;” or tabs, as Excel does in many countries, begins a cell there
+# and at line breaks: the quotes around our cell are not at the start of one of its cells.
+_FORMULA = re.compile(r"""(?<![^;\t\r\n])(?=(?:[^\S\t\r\n]|")*[=+\-@＝＋－＠])|^(?=[\t\r\n])""")
 
 type Encode[T] = Callable[[list[T], bool], bytes]  # arguments: rows, is the first chunk
 
@@ -118,5 +120,5 @@ def utc_text(when: datetime | None) -> str | None:
 def _cell(value: Any) -> Any:
     """Return a cell: objects as JSON, and an apostrophe before what would be a formula."""
     if isinstance(value, dict):
-        return msgspec.json.encode(value).decode()
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+        value = msgspec.json.encode(value).decode()
+    return _FORMULA.sub("'", value) if isinstance(value, str) else value

@@ -198,6 +198,35 @@ def test_csv_export_escapes_formula_prefixes(
     assert export_json(manager_http_client)[0]["reason"] == text
 
 
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("Fix;=1+1", "Fix;'=1+1"),
+        ("Fix; \u00a0-1", "Fix;' \u00a0-1"),
+        ("Fix\t@SUM(1)", "Fix\t'@SUM(1)"),
+        ("Fix\n+1\r\n=1", "Fix\n'+1\r\n'=1"),
+        ('Fix;"=1;+1', "Fix;'\"=1;'+1"),
+        ("Fix;;＝1", "Fix;;'＝1"),
+        ("  =1+1", "'  =1+1"),
+        ('"=1', "'\"=1"),
+    ],
+)
+def test_csv_export_escapes_formula_where_a_spreadsheet_may_begin_a_cell(
+    text: str, cell: str, manager_http_client: httpx.Client, manager: User
+) -> None:
+    factories.abort_of_new_run(manager, run_name=text)
+    assert export_csv(manager_http_client)[0]["run_name"] == cell
+    assert export_json(manager_http_client)[0]["run_name"] == text
+
+
+@pytest.mark.parametrize("text", ["a = b; c - d", "1+1=2", "x@example.com;y@example.com"])
+def test_csv_export_leaves_other_text_as_it_is(
+    text: str, manager_http_client: httpx.Client, manager: User
+) -> None:
+    factories.abort_of_new_run(manager, run_name=text)
+    assert export_csv(manager_http_client)[0]["run_name"] == text
+
+
 @pytest.mark.parametrize("text", ['a "quoted", cell', "two\r\nlines", "ünï ☂", HOSTILE, "''"])
 def test_export_round_trips_any_text(
     text: str, manager_http_client: httpx.Client, manager: User
