@@ -22,7 +22,7 @@ document.addEventListener("keydown", (event) => {
   // Checkboxes take no text.
   if (event.target.isContentEditable || event.target.closest("input:not([type=checkbox]), textarea, select") || $("dialog[open], :popover-open")) return;
   event.preventDefault();
-  const links = $$("#live a.title, #live [data-stage] > a").filter((link) => link.checkVisibility());
+  const links = $$("#live a.title, #live [data-stage] > a").filter((link) => link.checkVisibility() && !link.closest("[inert]"));
   const element = shortcut(links, links.findIndex((link) => rowOf(link)?.contains(document.activeElement)));
   element?.closest("details")?.toggleAttribute("open", true); // the filter, in a narrow window
   element?.focus();

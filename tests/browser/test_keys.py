@@ -1,13 +1,15 @@
 """Keyboard shortcuts in a real browser: they navigate, change nothing, and can be disabled."""
 
 import re
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from dashboard.models import Abort, Run
 from tests.support import factories
-from tests.support.browser import OpenPage
+from tests.support.browser import OpenPage, install_clock, wait_for_viewers
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
@@ -111,6 +113,28 @@ def test_stream_update_keeps_key_position(runs_newest_first: list[Run], sign_in:
     expect_run_focused(page, 0)
     press_keys(page, "j")
     expect_run_focused(page, 1)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_keys_j_and_k_pass_a_row_that_has_left_its_section(live: Live, sign_in: OpenPage) -> None:
+    runs = [factories.run(factories.stage(), f"r-{n}", name=f"Release {n}") for n in range(3)]
+    for number, run in enumerate(runs):
+        created_at = run.created_at.replace(microsecond=0) - timedelta(seconds=number)
+        Run.objects.filter(pk=run.pk).update(created_at=created_at)
+    page = sign_in("viewer")
+    wait_for_viewers(live)
+    install_clock(page)
+    # The row that leaves stays. The clock runs on until Playwright's next call.
+    page.clock.pause_at(page.evaluate("() => Date.now() / 1000 + 3"))
+    fields = {"concluded": True, "in_flight": False, "concluded_at": timezone.now()}
+    factories.change(runs[1], status="success", **fields)
+    expect(page.locator("[data-former-run=run-r-1]")).to_be_visible()
+    first, last = page.locator("tr[data-run] a.title").all()
+    first.focus()
+    press_keys(page, "j")
+    expect(last).to_be_focused()
+    press_keys(page, "k")
+    expect(first).to_be_focused()
 
 
 @pytest.mark.usefixtures("viewer")
