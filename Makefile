@@ -15,7 +15,7 @@ test-postgres:  ## what a database can change, on PostgreSQL
 	DATABASE_URL=$${TEST_POSTGRES_URL:-postgres://postgres@127.0.0.1:5432/dashboard} uv run pytest
 
 crawl:          ## every address by every method, as every kind of person and token
-	EXHAUSTIVE=1 uv run pytest tests/web/test_crawl.py tests/web/test_crawl_admin.py
+	EXHAUSTIVE=1 uv run pytest tests/web/test_crawl.py tests/web/test_crawl_admin.py tests/web/test_nul.py
 
 faults:         ## every call to Northflank with every fault; the suite tries each of them once
 	EXHAUSTIVE=1 uv run pytest -n $$(nproc) tests/faults

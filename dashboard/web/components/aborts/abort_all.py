@@ -204,7 +204,8 @@ def selected_run_keys(request: HttpRequest, permissions: Permissions) -> list[in
         if stage is None:
             raise PageNotFound(_text("stage_missing"))
         status = request.GET.get("status", "")
-        runs = stage.runs.filter(status=status) if status else stage.runs.all()
+        # PostgreSQL rejects NUL in text. A status of nothing else selects no run, and not all.
+        runs = stage.runs.filter(status=status.replace("\0", "")) if status else stage.runs.all()
     else:
         return keys.parse_pks(request.GET.getlist("run"))
     return list(runs.in_flight().newest_first().values_list("pk", flat=True))

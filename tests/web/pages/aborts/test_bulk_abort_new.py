@@ -194,6 +194,15 @@ def test_abort_all_of_filter_includes_runs_of_other_pages(get_page: GetPage, sta
     assert len(confirmed_run_keys(get_page(abort_all_address(html)))) == 5
 
 
+@pytest.mark.parametrize("status", ["%00", "running%00%00x", "nope"])
+def test_bulk_abort_of_a_status_that_no_run_has_selects_none(
+    status: str, get_page: GetPage, run_in_each_stage: list[Run], stage: Stage
+) -> None:
+    html = get_page(f"{BULK_PATH}?stage={stage.pk}&status={status}")
+    assert text_of(select_one(html, "[data-reason]")) == "No runs selected."
+    assert confirmed_run_keys(html) == []
+
+
 # --- Confirmation -------------------------------------------------------------------------------
 
 
