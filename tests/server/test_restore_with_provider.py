@@ -42,21 +42,17 @@ def run(database: str, provider: dict[str, str], *arguments: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_links_to_a_provider_are_restored_where_none_is_set(database: str, tmp_path: Path) -> None:
-    file = str(tmp_path / "backup")
-    run(database, PROVIDER, "migrate", "-v0")
-    run(database, PROVIDER, "shell", "--no-imports", "-c", CREATE_LINK)
-    run(database, PROVIDER, "backup", file)
-    run(database, PROVIDER, "shell", "--no-imports", "-c", DELETE_LINK)
-    run(database, NO_PROVIDER, "restore", file, "--replace")
-    assert query_database(database, LINKS) == [("ann", "subject")]
-    run(database, PROVIDER, "migrate", "--check")
-
-
-def test_backup_from_before_a_provider_was_set_is_restored(database: str, tmp_path: Path) -> None:
-    file = str(tmp_path / "backup")
+def test_backup_is_restored_where_a_provider_has_been_set_or_is_no_longer(
+    database: str, tmp_path: Path
+) -> None:
+    before, after = str(tmp_path / "before"), str(tmp_path / "after")
     run(database, NO_PROVIDER, "migrate", "-v0")
-    run(database, NO_PROVIDER, "backup", file)
-    run(database, PROVIDER, "restore", file, "--replace")
+    run(database, NO_PROVIDER, "backup", before)
+    run(database, PROVIDER, "restore", before, "--replace")
     assert query_database(database, LINKS) == []
     run(database, PROVIDER, "migrate", "--check")
+    run(database, PROVIDER, "shell", "--no-imports", "-c", CREATE_LINK)
+    run(database, PROVIDER, "backup", after)
+    run(database, PROVIDER, "shell", "--no-imports", "-c", DELETE_LINK)
+    run(database, NO_PROVIDER, "restore", after, "--replace")
+    assert query_database(database, LINKS) == [("ann", "subject")]
