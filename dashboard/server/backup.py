@@ -32,6 +32,9 @@ from dashboard.upstream.source import configured_source
 LOCK_TIMEOUT = 10.0  # seconds to wait for another process that uses the database
 _HEADERS = {"sqlite": b"SQLite format 3\0", "postgresql": b"PGDMP"}
 _NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+# Apps that may not be installed, of an identity provider and of the version before backups. Their
+# tables are restored all the same.
+_OPTIONAL_APPS = {"account", "socialaccount", "sessions"}
 _UPSTREAM, _MIGRATIONS = "dashboard_upstream", "django_migrations"
 # A database without a row in these holds nothing but what migrations have written.
 _DATA_TABLES = ("auth_user", "dashboard_project", "dashboard_abort", "dashboard_accessevent")
@@ -144,10 +147,9 @@ def _verify_settings(contents: _Contents) -> None:
             f"The backup mirrors {contents.source}, but the settings are for {configured_source()}."
         )
     ours = MigrationLoader(None, ignore_no_migrations=True)
-    # Of apps that are not installed, such as an identity provider's, all tables are restored, too.
     unknown = contents.migrations - ours.disk_migrations.keys()
-    newer = sorted((app, name) for app, name in unknown if app in ours.migrated_apps)
-    if newer:
+    unused = _OPTIONAL_APPS - ours.migrated_apps
+    if newer := sorted((app, name) for app, name in unknown if app not in unused):
         names = ", ".join(f"{app}.{name}" for app, name in newer)
         raise BackupError(
             f"The backup was made by a newer version of the dashboard (it has {names}). Install "

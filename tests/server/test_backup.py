@@ -231,17 +231,18 @@ def test_restore_of_another_upstream_is_refused(hostile_data: Run, tmp_path: Pat
     assert "The backup mirrors https://api.other.example a\tteam" in message
 
 
-def test_restore_of_newer_schema_is_refused(hostile_data: Run, tmp_path: Path) -> None:
-    sql = "INSERT INTO django_migrations (app, name, applied) VALUES ('dashboard', %s, %s)"
+@pytest.mark.parametrize("app", ["dashboard", "new_app"])
+def test_restore_of_newer_schema_is_refused(app: str, hostile_data: Run, tmp_path: Path) -> None:
+    sql = "INSERT INTO django_migrations (app, name, applied) VALUES (%s, %s, %s)"
     with connection.cursor() as cursor:
-        cursor.execute(sql, ["9999_future", timezone.now()])
+        cursor.execute(sql, [app, "9999_future", timezone.now()])
         try:
             run("backup", tmp_path / "backup")
         finally:
             cursor.execute("DELETE FROM django_migrations WHERE name = '9999_future'")
     message = error_of("restore", tmp_path / "backup", "--replace")
     assert "newer version" in message
-    assert "dashboard.9999_future" in message
+    assert f"{app}.9999_future" in message
 
 
 @pytest.fixture
