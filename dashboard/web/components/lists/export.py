@@ -120,5 +120,6 @@ def utc_text(when: datetime | None) -> str | None:
 def _cell(value: Any) -> Any:
     """Return a cell: objects as JSON, and an apostrophe before what would be a formula."""
     if isinstance(value, dict):
-        value = msgspec.json.encode(value).decode()
+        # The same value to a program; a spreadsheet finds no separator before a formula.
+        return msgspec.json.encode(value).decode().replace(";", r"\u003b")
     return _FORMULA.sub("'", value) if isinstance(value, str) else value
