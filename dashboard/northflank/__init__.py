@@ -2,6 +2,7 @@
 
 `client` has a method for each endpoint and `http` sends its request. `responses` turns the response
 into JSON or one of the `errors`, `decoding` turns that into `models`, by `redaction` and `values`.
+`secrets_in_texts` removes those of messages.
 `documented` and `open_questions` compare answers with the documentation, for `check_upstream` only.
 
 Reference: https://northflank.com/docs/v1/api

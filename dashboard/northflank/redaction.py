@@ -1,4 +1,4 @@
-"""Redaction: what is kept of a run's raw response, and of texts with secrets. Pure.
+"""Redaction: what is kept of a run's raw response. Pure.
 
 Of a run an allow-list is kept, enough for the pages and without secrets. Specs are largely
 undocumented, differ by kind, and new kinds will come; whatever may contain a secret (`arguments`,
@@ -10,38 +10,14 @@ The kept tree is also bounded, so everything behind this module may walk it recu
 """
 
 import math
-import re
 from collections.abc import Iterable
 
 from dashboard.northflank.models import OMITTED
+from dashboard.northflank.secrets_in_texts import redact_secrets
 from dashboard.northflank.values import as_object, clean
 
 MAX_DEPTH = 50
 MAX_NODES = 2000
-# A URL may carry a secret before the host (credentials), in its path (chat webhooks) or behind it.
-# It ends at white space, since an unquoted password may contain anything else. It may be part of
-# JSON, with `\/`, or of another URL.
-_URL = re.compile(r"((?::|%3A)(?:\\*/|%2F){2})(\S*)", re.IGNORECASE)
-_AUTHORITY_END = re.compile(r"([^\w.:@\[\]-]|$)")
-_HOST = re.compile(r"((?:\[[\w:.]*\]|[\w.-]*)(?::\d{1,5}(?!\w))?)")
-_AT = re.compile("@|%40")
-_CLOSING = "\"'`<>),;:"  # of the text around a URL
-# Other secrets: the group is what is kept before one. White space after a colon is common in
-# ordinary messages ("invalid token: expired"), so it counts only after some names.
-_SECRET = re.compile(
-    r"""
-    (?=[-acpst])  # the names' first letters: halves the time
-    (   (?:authorization|cookie|-(?:key|token|secret)|passw(?:or)?d|passphrase|\bpwd)["']?\s*[:=]\s*
-      | (?:passw(?:or)?d|passphrase|pwd|secret|token|credential|signature|\bsig
-          |(?:api|access|account|private)[_-]?key)
-        [\w.-]{0,30}  (?: ["']?\s*=\s* | ["']\s*:\s* | :(?=\S) )
-    )
-    (?:(?:basic|bearer|digest|token)\s+)?  (?=\S)  (?:"[^"\n]*"|'[^'\n]*')?  \S*
-    | (\bbearer\s+) (?!token|auth|realm=) \S+
-    | (?<!\S) ([^\s:@]*:) \S+ (?=@(?!sha\d+:))      # user:password@
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
 
 _RUN_FIELDS = (
     "id", "status", "concluded", "createdAt", "startedAt", "concludedAt", "updatedAt", "apiVersion",
@@ -58,31 +34,6 @@ _SUBJECT_FIELDS = (
     "id", "projectId", "serviceId", "jobId", "addonId", "buildId", "backupId", "importId", "runId",
     "clusterId", "timeoutDuration",
 )  # fmt: skip
-
-
-def redact_secrets(text: str) -> str:
-    """Return the text with URLs reduced to scheme and host, and without passwords and tokens.
-
-    A secret is recognised by what is around it: one that stands alone remains.
-    """
-    return _SECRET.sub(_redact_secret, _URL.sub(_redact_url, text))
-
-
-def _redact_url(url: re.Match[str]) -> str:
-    address = url[2].rstrip(_CLOSING)
-    closing = url[2][len(address) :]
-    authority, other, rest = _AUTHORITY_END.split(address, maxsplit=1)
-    if _AT.search(other + rest):
-        # What seems to be the host may be a user name, or the start of a password.
-        return f"{url[1]}…{closing}"
-    _, host, odd = _HOST.split(authority.rpartition("@")[2], maxsplit=1)
-    if not host:
-        return f"{url[1]}…{closing}"
-    return f"{url[1]}{host}/…{closing}" if other or odd else f"{url[1]}{host}{closing}"
-
-
-def _redact_secret(secret: re.Match[str]) -> str:
-    return f"{secret[secret.lastindex or 0]}…"
 
 
 def redact(run_data: dict[str, object]) -> dict[str, object]:

@@ -16,7 +16,7 @@ from dashboard.northflank.errors import (
     ServerError,
     UnexpectedResponse,
 )
-from dashboard.northflank.redaction import redact_secrets
+from dashboard.northflank.secrets_in_texts import redact_secrets
 from dashboard.northflank.values import as_object, as_text
 
 _MAX_MESSAGE_LENGTH = 300

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.northflank import OMITTED, redact
-from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES, redact_secrets
+from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES
 from tests.support import payloads
 
 SECRET = "s3cr3t-marker"
@@ -245,80 +245,3 @@ def test_fields_not_allowed_are_dropped(value: Any, field: str) -> None:
         value = [value]
     step = payloads.job_run() | {field: value}
     assert SECRET not in redacted(payloads.detail(steps=[step]))
-
-
-@pytest.mark.parametrize(
-    ("text", "cleaned"),
-    [
-        ("pull https://user:pw@reg.io/a?sig=1 failed", "pull https://reg.io/… failed"),
-        ("postgres://u:p/w@db/x", "postgres://…"),
-        ("see http://h", "see http://h"),
-        ("GET 'https://h:8080/x': refused", "GET 'https://h:8080/…': refused"),
-        ("dial http://[::1]:5432/x", "dial http://[::1]:5432/…"),
-        ("postgres://u:p'w@db/x", "postgres://…"),
-        ("postgres://u:p<w@db/x", "postgres://…"),
-        ("postgres://u:p#w@db/x", "postgres://…"),
-        ("postgres://u:p@w@db/x", "postgres://db/…"),
-        ("mysql://u:pw (cut off)", "mysql://u/… (cut off)"),
-        ("jdbc:sqlserver://db:1433;user=sa;password=pw", "jdbc:sqlserver://db:1433/…"),
-        ("https://h,pw", "https://h/…"),
-        (r"https:\/\/hooks.io\/services\/pw", r"https:\/\/hooks.io/…"),
-        ("u=https%3A%2F%2Fuser%3Apw%40h%2Fx", "u=https%3A%2F%2F…"),
-        ("u=https%3A%2F%2Fpw%40h%2Fx", "u=https%3A%2F%2F…"),
-        ("a_very_long_scheme_of_its_own://u:p/w@h", "a_very_long_scheme_of_its_own://…"),
-    ],
-)
-def test_urls_in_text_lose_secrets(text: str, cleaned: str) -> None:
-    assert redact_secrets(text) == cleaned
-
-
-@pytest.mark.parametrize(
-    ("text", "cleaned"),
-    [
-        ("dial app:pw@tcp(db:3306)/x: refused", "dial app:…@tcp(db:3306)/x: refused"),
-        ("dial (app:p@w@tcp(db)", "dial (app:…@tcp(db)"),
-        ("clone //app:pw@git.io/x", "clone //app:…@git.io/x"),
-        ("host=db password=pw user=app", "host=db password=… user=app"),
-        ("login with 'password': 'p w', retry", "login with 'password': … retry"),
-        ("DB_PASSWORD: pw", "DB_PASSWORD: …"),
-        ('{"accessToken": "pw", "code": 1}', '{"accessToken": … "code": 1}'),
-        ("Endpoint=x;SharedAccessKey=pw", "Endpoint=x;SharedAccessKey=…"),
-        ("AWS_SECRET_ACCESS_KEY=pw", "AWS_SECRET_ACCESS_KEY=…"),
-        ("Authorization: Bearer pw", "Authorization: …"),
-        ("Authorization: token pw", "Authorization: …"),
-        ("X-Api-Key: pw", "X-Api-Key: …"),
-        ("sent Bearer pw to it", "sent Bearer … to it"),
-    ],
-)
-def test_passwords_and_tokens_in_text_are_removed(text: str, cleaned: str) -> None:
-    assert redact_secrets(text) == cleaned
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "connect to db:5432: connection refused",
-        "clone git@github.com:acme/shop failed",
-        "pull reg.io:5000/acme/api:1.2@sha256:0a1b: not found",
-        "module github.com/acme/shop@v1.2.3: unknown revision",
-        "Unexpected token '<' in JSON at position 0",
-        "invalid token: expired",
-        "secret: not found",
-        "no Bearer token was sent",
-        "10:15:00 exit code 1 (ops@acme.io)",
-    ],
-)
-def test_ordinary_error_messages_stay_as_they_are(text: str) -> None:
-    assert redact_secrets(text) == text
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        "a", ":", "a:", "@", "://", "://a:b", "a:b@", "password", "password=", "password='",
-        "bearer ", " ", "token" + " " * 50, "\\", ":\\",
-    ],
-)  # fmt: skip
-def test_redaction_time_is_linear_in_the_length(part: str) -> None:
-    # With quadratic time, each of these would take minutes.
-    redact_secrets(part * (200_000 // len(part)))
