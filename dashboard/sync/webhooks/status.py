@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import cache
 
 from django.conf import settings
+from django.db.models import F
 from django.utils.translation import gettext as _
 
 from dashboard.db.prepared import NOW, Max, PreparedModels, PreparedQuery
@@ -110,4 +111,6 @@ def _latest_start_query() -> PreparedQuery:
 @cache
 def _latest_end_query() -> PreparedQuery:
     ended_runs = Run.objects.filter(ended_at__lte=NOW - DELIVERY_GRACE, status__in=EVENT_STATUSES)
+    # Without its time, an end may be as of the read that noticed it (`mirror._updated_at`).
+    ended_runs = ended_runs.exclude(concluded_at=None, updated_at__gte=F("status_since"))
     return PreparedQuery(ended_runs.order_by().values_list(Max("ended_at")))

@@ -34,7 +34,7 @@ from dashboard.sync.webhooks.events import Event
 from tests.support.databases import table_renamed
 from tests.support.live import Live
 from tests.support.live_runs import wait_until
-from tests.support.world import LONG_AGO, T0, World, api_run, at
+from tests.support.world import LONG_AGO, T0, World, api_run, at, mirror_list
 
 STARTED = "release-flow-template-run:start"
 SOON = at(300)  # when every stage of these tests is due without an event
@@ -629,6 +629,37 @@ def test_webhook_status_after_end_without_event_is_silent(
         stage, status=status, concluded=True, created_at=at(-50), concluded_at=at(200)
     )
     assert webhook_status.is_alive(at(300)) is not silent
+
+
+@pytest.mark.parametrize(
+    ("updated", "silent"),
+    [
+        (-100, False),  # as old as the run: its end was only noticed, at 200
+        (140, True),
+        (None, False),
+    ],
+)
+def test_webhook_status_after_end_without_its_time_is_silent_only_if_updated_since(
+    configured_webhook: None, stage: Stage, updated: float | None, silent: bool
+) -> None:
+    mirror_list(stage, api_run(updated_at=at(-100)), requested_at=-90)
+    send_event({}, T0)
+    updated_at = None if updated is None else at(updated)
+    ended = api_run(status="failure", concluded=True, updated_at=updated_at)
+    mirror_list(stage, ended, requested_at=200)
+    mirror_list(stage, ended, requested_at=250)
+    assert webhook_status.is_alive(at(300)) is not silent
+
+
+def test_webhook_status_finds_end_without_event_before_one_that_was_noticed(
+    configured_webhook: None, stage: Stage
+) -> None:
+    send_event({}, T0)
+    mirror_list(stage, api_run(updated_at=at(-40)), requested_at=-30)
+    noticed = api_run(status="failure", concluded=True, updated_at=at(-40))
+    dated = api_run("r2", status="failure", concluded=True, concluded_at=at(100))
+    mirror_list(stage, noticed, dated, requested_at=200)
+    assert webhook_status.load(at(300)).missed_event_at == at(100)
 
 
 def test_webhook_status_is_silent_only_a_minute_after_change(
