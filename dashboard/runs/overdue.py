@@ -27,7 +27,7 @@ class OverdueReason(StrEnum):
     APPROVAL = "approval"  # nobody has approved it yet
     STEP = "step"  # the current step
     NO_PROGRESS = "silent"  # no step has changed
-    LAST_ATTEMPT = "attempts"  # the current step is on its last attempt
+    LAST_ATTEMPT = "attempts"  # a step is on its last attempt
     RUN = "run"  # the whole run
 
 
@@ -129,16 +129,24 @@ def worst_finding(
         if (severity := timer.severity_at(now))
     ]
     is_active = run.in_flight and run.status != "aborting"
-    if is_active and root is not None and (step := steps.current(root, run.status)) is not None:
-        has_retries = step.max_attempts is not None and step.max_attempts > 1
-        if (
-            has_retries
-            and step.status == "retrying"
-            and (step.attempts or 0) >= (step.max_attempts or 0)
-        ):
-            findings.append(Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT))
+    if (
+        is_active
+        and root is not None
+        and any(is_last_attempt(step) for _, step in steps.walk(root))
+    ):
+        findings.append(Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT))
     # Of equally severe findings `max` returns the first, which is the most specific.
     return max(findings, key=lambda item: item.severity, default=None)
+
+
+def is_last_attempt(step: Node) -> bool:
+    """Return whether a step in progress has failed before, and is not tried again."""
+    return (
+        step.status == "retrying"
+        and step.attempts is not None
+        and step.max_attempts is not None
+        and 1 < step.max_attempts <= step.attempts
+    )
 
 
 def _approval_timer(started_at: datetime, typical: TypicalDuration | None) -> Timer:

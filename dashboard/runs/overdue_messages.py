@@ -21,7 +21,7 @@ _text = MessageTable(
         "abort": gettext_lazy("An abort is overdue."),
         "run_overdue": gettext_lazy("The run is overdue"),
         "run_far_overdue": gettext_lazy("The run is far overdue"),
-        "last_attempt": gettext_lazy("The current step is on its last attempt"),
+        "last_attempt": gettext_lazy("A step is on its last attempt"),
         # An OverdueReason and a Severity, if the typical duration is known.
         "queue_warning": gettext_lazy("Queued longer than usual"),
         "queue_critical": gettext_lazy("Queued far longer than usual"),

@@ -204,7 +204,13 @@ def _in_flight_state(
 ) -> RichText:
     activity = _activity(run, root, timing, queued_ahead)
     is_remark = activity.typical and run.overdue_severity and run.overdue_reason == activity.reason
-    is_repeated = activity.attempt_text and run.overdue_reason == OverdueReason.LAST_ATTEMPT
+    step = _current_step(run, root)
+    is_repeated = (
+        activity.attempt_text
+        and run.overdue_reason == OverdueReason.LAST_ATTEMPT
+        and step is not None
+        and overdue.is_last_attempt(step)  # not another step beside it
+    )
     state = _with_typical(activity.state, activity.typical)
     if is_remark:
         is_critical = run.overdue_severity == Severity.CRITICAL

@@ -230,6 +230,24 @@ CASES = {
         TIMING,
         None,
     ),
+    "last attempt in progress": (
+        run(),
+        tree(step(1, attempts=3, max_attempts=3)),
+        TIMING,
+        None,
+    ),
+    "unknown attempt": (
+        run("retrying"),
+        tree(step(1, status="retrying", max_attempts=3)),
+        TIMING,
+        None,
+    ),
+    "attempt without a maximum": (
+        run("retrying"),
+        tree(step(1, status="retrying", attempts=3)),
+        TIMING,
+        None,
+    ),
     "last attempt": (
         run("retrying"),
         tree(step(1, status="retrying", attempts=3, max_attempts=3)),
@@ -292,7 +310,31 @@ CASES = {
         run("approval_wait"),
         tree(step(1, status="retrying", attempts=3, max_attempts=3), step(1, **SIGN_OFF)),
         TIMING,
-        None,
+        Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
+    ),
+    "last attempt after an approval": (
+        run("approval_wait"),
+        tree(step(1, **SIGN_OFF), step(1, status="retrying", attempts=3, max_attempts=3)),
+        TIMING,
+        Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
+    ),
+    "last attempt beside an earlier step": (
+        run("retrying"),
+        tree(step(1), step(1, status="retrying", attempts=3, max_attempts=3)),
+        TIMING,
+        Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
+    ),
+    "last attempt inside a group": (
+        run("retrying"),
+        tree(
+            node(
+                "Workflow",
+                status="waiting",
+                steps=[step(1, status="retrying", attempts=3, max_attempts=3)],
+            )
+        ),
+        TIMING,
+        Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
     ),
     "aborting run without its last attempt": (
         run("aborting"),

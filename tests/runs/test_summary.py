@@ -392,6 +392,20 @@ CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str, dict[str, Valu
         "step since sentence attempt_of last_attempt",
         {"step": "migrate", "since": Elapsed(ago(18)), "n": 3, "most": 3},
     ),
+    "last attempt beside the current step": (
+        run("retrying", **overdue_fields(OverdueReason.LAST_ATTEMPT)),
+        tree(retried(2, in_seconds=None), retried(3, label="test")),
+        None,
+        "step since parallel_steps sentence attempt_of attempt_sentence last_attempt sentence",
+        {"step": "migrate", "since": Elapsed(ago(18)), "n": 2, "most": 3},
+    ),
+    "last attempt beside an approval": (
+        run("approval_wait", **overdue_fields(OverdueReason.LAST_ATTEMPT)),
+        tree(retried(3), approval()),
+        None,
+        "step_approval since parallel_steps sentence last_attempt sentence",
+        {"step": "sign-off", "since": Elapsed(ago(360)), "n": 1},
+    ),
     # Aborting
     "aborting": (
         run("aborting", aborting_since=ago(6)),
