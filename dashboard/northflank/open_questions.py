@@ -18,6 +18,7 @@ type Observation = tuple[str, str]
 QUESTIONS = {
     "run-order": "order of runs in a list",
     "timestamps": "form of the times of runs",
+    "updated-at": "updatedAt of runs that ended after their creation",
     "concluded-by-status": "statuses seen, and whether such runs have concluded",
     "missing-fields": "optional fields that runs lack",
     "last-cursor": "cursor on the last page",
@@ -87,6 +88,7 @@ def from_runs(answer: Answer) -> Iterator[Observation]:
             yield "run-order", "oldest-first" if times == sorted(times) else "shuffled"
     for run in runs:
         yield from _from_run_fields(run)
+        yield from _from_end(run)
 
 
 def _from_run_fields(run: dict[str, object]) -> Iterator[Observation]:
@@ -103,6 +105,16 @@ def _from_run_fields(run: dict[str, object]) -> Iterator[Observation]:
         # A run in flight has no end, and may not have started.
         if run.get(field) is None and (concluded is True or field == "name"):
             yield "missing-fields", f"{field} ({state})"
+
+
+def _from_end(run: dict[str, object]) -> Iterator[Observation]:
+    created, updated, concluded = (
+        as_datetime(run.get(field)) for field in ("createdAt", "updatedAt", "concludedAt")
+    )
+    if created is None or updated is None or concluded is None or concluded <= created:
+        return  # it does not show which of both times the last change has
+    if run.get("concluded") is True:
+        yield "updated-at", "created" if updated == created else "exact"
 
 
 def from_run(answer: Answer) -> Iterator[Observation]:

@@ -94,6 +94,26 @@ def test_missing_times_of_concluded_runs_are_observed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "texts"),
+    [
+        ({"updatedAt": T1}, ["created"]),
+        ({"updatedAt": T2}, ["exact"]),
+        ({"updatedAt": T3}, ["exact"]),
+        ({"updatedAt": T1, "concluded": False}, []),
+        ({"updatedAt": T1, "concludedAt": T1}, []),  # ended as it was created
+        ({"updatedAt": T1, "concludedAt": ...}, []),
+        ({"updatedAt": T1, "createdAt": ...}, []),
+        ({"updatedAt": ...}, []),
+        ({"updatedAt": "secret"}, []),
+    ],
+)
+def test_last_update_of_ended_run_is_observed(fields: dict[str, Any], texts: list[str]) -> None:
+    ended = {"status": "success", "concluded": True, "createdAt": T1, "concludedAt": T2}
+    page = payloads.page("runs", payloads.run(**ended | fields))
+    assert observed(open_questions.from_runs(answer(page)), "updated-at") == texts
+
+
+@pytest.mark.parametrize(
     ("pagination", "text"),
     [
         ({}, "omitted"),

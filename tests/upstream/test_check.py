@@ -100,8 +100,8 @@ def test_check_reports_token_access_and_what_it_has_seen(sandbox: Sandbox, url: 
     [
         (question, value)
         for question, choice in CHOICES.items()
-        if question in ("run-order", "timestamps", "stage-without-flow", "stage-spelling",
-                        "last-cursor", "rate-limit-headers")
+        if question in ("run-order", "timestamps", "updated-at", "stage-without-flow",
+                        "stage-spelling", "last-cursor", "rate-limit-headers")
         for value in choice.values
     ],
 )  # fmt: skip
