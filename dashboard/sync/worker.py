@@ -277,7 +277,7 @@ class SyncWorker:
             tracked_only=has_gaps or not may_discover,
             runs_only=has_first_reads,
         ):
-            self._start_stage_read(stage, plan)
+            self._start_stage_read(stage, plan, runs_only=has_first_reads)
         if has_gaps and slots > self._regular_read_count:
             first_read_stages = await run_in_db_thread(
                 leases.claim_first_reads, moment, slots - self._regular_read_count
@@ -351,13 +351,15 @@ class SyncWorker:
             self.connection, is_first_read=asyncio.current_task() in self._first_reads
         )
 
-    def _start_stage_read(self, stage: Stage, plan: Plan) -> None:
+    def _start_stage_read(self, stage: Stage, plan: Plan, *, runs_only: bool = False) -> None:
         self._leased_stages.add(stage.pk)
         # A stage newer than the plan is read like a gap: its runs before its flow. After a failure
         # its flow is read first, since it may have none.
         is_gap = not stage.failures and schedule.find_gap(stage, now()) is not None
         self.start_read(
-            self._read_new_stage(stage, plan) if is_gap else self.read_stage(stage, plan)
+            self._read_new_stage(stage, plan)
+            if is_gap
+            else self.read_stage(stage, plan, runs_only=runs_only)
         )
 
     async def _read_catalog_list(self, catalog_sync: CatalogSync, plan: Plan) -> None:
@@ -423,15 +425,19 @@ class SyncWorker:
         finally:
             self._leased_stages.discard(stage.pk)
 
-    async def read_stage(self, stage: Stage, plan: Plan) -> None:
-        """Read a leased stage as planned, record the result, and release it."""
+    async def read_stage(self, stage: Stage, plan: Plan, *, runs_only: bool = False) -> None:
+        """Read a leased stage as planned, record the result, and release it.
+
+        `runs_only`: without its release flow, unless it may have none.
+        """
         moment = now()
         fresh_until = stage.fresh_until if not stage.failures else None
         if stage.flow_synced_at is None and fresh_until is not None and fresh_until > moment:
             await self._read_flow(stage, plan)
             return
         try:
-            if plan.is_flow_due(stage.has_flow, stage.flow_synced_at, moment):
+            can_wait = runs_only and stage.has_flow and not stage.failures
+            if not can_wait and plan.is_flow_due(stage.has_flow, stage.flow_synced_at, moment):
                 await self._reader.read_flow(stage, moment)
             if stage.has_flow:
                 with_history = plan.is_history_due(stage.synced_at, moment)
