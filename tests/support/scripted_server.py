@@ -93,6 +93,9 @@ class ScriptedServer:
                 await self._respond(request, writer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
+        except RuntimeError:
+            if not writer.is_closing():  # uvloop: a write to a connection that is closed
+                raise
         finally:
             writer.transport.abort()
             with contextlib.suppress(OSError, asyncio.CancelledError):

@@ -1,9 +1,11 @@
 """Ended runs on the Now page: which of them failed, and which were aborted here."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from django.contrib.auth.models import User
 from django.utils import timezone
 
@@ -19,6 +21,13 @@ from tests.support.html import GetPage, select_one
 NOW = timezone.now()
 ENDED = NOW - timedelta(seconds=30)
 BEFORE, AFTER = ENDED - timedelta(seconds=40), ENDED + timedelta(seconds=10)
+
+
+@pytest.fixture(autouse=True)
+def _clock() -> Iterator[None]:
+    """Set the clock to NOW: after some minutes an ended run needs no attention."""
+    with time_machine.travel(NOW):
+        yield
 
 
 @pytest.fixture

@@ -236,17 +236,18 @@ def test_status_page_with_unreadable_stage_has_no_access_hint(
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind"),
+    ("has_flow", "has_changed", "kind"),
     [
-        ({}, "idle"),
-        ({"last_run_change_at": timezone.now()}, "recently changed"),
-        ({"has_flow": False}, "no release flow"),
+        (True, False, "idle"),
+        (True, True, "recently changed"),
+        (False, False, "no release flow"),
     ],
 )
 def test_stage_row_shows_polling_reason(
-    get_page: GetPage, stage: Stage, fields: dict[str, object], kind: str
+    get_page: GetPage, stage: Stage, has_flow: bool, has_changed: bool, kind: str
 ) -> None:
-    Stage.objects.update(**fields)
+    changed_at = timezone.now() if has_changed else None
+    Stage.objects.update(has_flow=has_flow, last_run_change_at=changed_at)
     assert text_of(select_one(get_page("/status/"), "tr[data-stage] td:nth-child(2)")) == kind
     assert text_of(select_one(get_page("/status/"), "tr[data-polling-class] th")) == kind
 
