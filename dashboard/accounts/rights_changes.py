@@ -47,7 +47,7 @@ def group(key: int | None) -> Subject:
 
 
 def subjects_of(changed: Model) -> set[Subject]:
-    """Return whose rights a change of an account, group or grant changes, as stored or as given."""
+    """Return whose rights an account, a group or a grant is part of."""
     if isinstance(changed, ProxyAccount):
         return {account(changed.user_id)}
     if isinstance(changed, User):
@@ -55,8 +55,7 @@ def subjects_of(changed: Model) -> set[Subject]:
     if isinstance(changed, Group):
         return {group(changed.pk)} if changed.pk else set()
     assert isinstance(changed, Grant)  # noqa: S101 - nothing else has rights
-    stored_keys = Grant.objects.filter(pk=changed.pk).values_list("group", flat=True)
-    return {group(key) for key in [changed.group_id, *stored_keys]}
+    return {group(changed.group_id)}
 
 
 def subjects_of_deletion(deleted: Iterable[Model]) -> set[Subject]:

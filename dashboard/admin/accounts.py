@@ -7,12 +7,16 @@ from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
-from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.contrib.auth.forms import (
+    AdminPasswordChangeForm,
+    AdminUserCreationForm,
+    UserChangeForm,
+)
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import Field, Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -30,11 +34,13 @@ if TYPE_CHECKING:
     DjangoUserAdmin = UserAdmin[User]
     DjangoAddForm = AdminUserCreationForm[User]
     DjangoChangeForm = UserChangeForm[User]
+    DjangoPasswordForm = AdminPasswordChangeForm[User]
     ProxyAccountModelForm = forms.ModelForm[ProxyAccount]
 else:
     DjangoUserAdmin = UserAdmin  # generic in the stubs only
     DjangoAddForm = AdminUserCreationForm
     DjangoChangeForm = UserChangeForm
+    DjangoPasswordForm = AdminPasswordChangeForm
     ProxyAccountModelForm = forms.ModelForm
 
 admin.site.unregister([User, Group])
@@ -85,15 +91,17 @@ class AccountChangeForm(AccountNameMixin, VersionForm, DjangoChangeForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        username = self.fields.get("username")
-        # Names from the proxy may have characters that Django's rule excludes.
-        if username and not username.has_changed(self.instance.username, self["username"].data):
-            username.validators = []
+        # Names from the proxy may have characters that Django's rule excludes, also if it sends
+        # them in another case.
+        self.is_known_name = False
+        if (username := self.fields.get("username")) and self.is_bound:
+            name: str = username.to_python(self["username"].data) or ""
+            self.is_known_name = name.casefold() == self.instance.username.casefold()
 
     def _get_validation_exclusions(self) -> set[str]:
         # Not in the stubs.
         excluded: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]
-        return excluded | ({"username"} - {*self.changed_data})
+        return excluded | ({"username"} if self.is_known_name else set())
 
     def clean_groups(self) -> QuerySet[Group]:
         groups: QuerySet[Group] = self.cleaned_data["groups"]
@@ -102,6 +110,22 @@ class AccountChangeForm(AccountNameMixin, VersionForm, DjangoChangeForm):
                 _("Only the sandbox adds accounts to “%(group)s”.") % {"group": demo.GROUP}
             )
         return groups
+
+
+class AccountPasswordForm(DjangoPasswordForm):
+    """The form of a new password; it saves nothing else of the account, which may have changed."""
+
+    usable_password = ""  # Django's template reads it, even if there is no such field
+
+    @property
+    def changed_data(self) -> list[str]:
+        return ["password"]  # Django's names none if the account shall have none
+
+    def save(self, commit: bool = True) -> User:
+        user = super().save(commit=False)  # hashes, which takes a second
+        with transaction.atomic():
+            user.save(update_fields=["password"])
+        return user
 
 
 def _is_demo(account: User) -> bool:
@@ -114,6 +138,7 @@ class LoggedUserAdmin(EditLimitMixin, DjangoUserAdmin):
 
     form = AccountChangeForm
     add_form = AccountAddForm
+    change_password_form = AccountPasswordForm
 
     def get_form(
         self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
@@ -131,13 +156,16 @@ class LoggedUserAdmin(EditLimitMixin, DjangoUserAdmin):
             administrator = signed_in_user(request)
             permission = account_changes.password_permission(administrator, account)
             if not permission.allowed:
-                is_own = account.pk == administrator.pk
-                links = [(_("My account"), reverse("my_account"))] if is_own else []
+                is_there = account_changes.is_on_my_account(permission)
+                links = [(_("My account"), reverse("my_account"))] if is_there else []
                 return errors.forbidden(request, str(permission.denied_reason), links)
-        return super().user_change_password(request, id, form_url)
+        try:
+            return super().user_change_password(request, id, form_url)
+        except User.NotUpdated:  # deleted meanwhile
+            raise Http404 from None
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        fields = {*super().get_readonly_fields(request, obj)}
+        fields = {*super().get_readonly_fields(request, obj), "last_login", "date_joined"}
         administrator = signed_in_user(request)
         if not administrator.is_superuser:
             fields |= {"is_superuser", "is_staff", "groups", "user_permissions"}
@@ -277,7 +305,10 @@ class ProxyAccountAdmin(RightsLogMixin):
 
 @admin.register(Grant)
 class GrantAdmin(RightsLogMixin):
-    """Grants: a user may do whatever any one of them allows (docs/access.md)."""
+    """Grants: a user may do whatever any one of them allows (docs/access.md).
+
+    They are added and deleted: a form to change one could widen what somebody else has narrowed.
+    """
 
     ACTION_LABELS: dict[str, Promise] = {
         Action.VIEW: gettext_lazy("view runs"),
@@ -296,11 +327,15 @@ class GrantAdmin(RightsLogMixin):
                 "fields": ("group", "project", "stage", "action"),
                 "description": gettext_lazy(
                     "Grants add up: a user may do whatever any of their grants allows. Superusers "
-                    "may view and abort everything without a grant."
+                    "may view and abort everything without a grant. Instead of "
+                    "changing a grant, add another and delete the former."
                 ),
             },
         )
     ]
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
 
     @admin.display(ordering="group__name")
     def group_name(self, grant: Grant) -> str:

@@ -44,9 +44,15 @@ class RightsLogMixin(ModelAdmin):
     def save_model(
         self, request: HttpRequest, obj: Model, form: "forms.ModelForm[Any]", change: bool
     ) -> None:
-        """Save, and keep the state before for `log_addition` and `log_change`."""
+        """Save, and keep the state before for `log_addition` and `log_change`.
+
+        Of a change, only the columns that the form changes: others may have changed meanwhile.
+        """
         self._remember(request, rights_changes.snapshot(*rights_changes.subjects_of(obj)))
-        super().save_model(request, obj, form, change)
+        if change:
+            obj.save(update_fields=_columns(obj) & {*form.changed_data})
+        else:
+            super().save_model(request, obj, form, change)
 
     def log_addition(self, request: HttpRequest, obj: Model, message: Any) -> LogEntry:
         entry = super().log_addition(request, obj, message)
@@ -96,10 +102,15 @@ class RightsLogMixin(ModelAdmin):
         )
 
 
+def _columns(obj: Model) -> set[str]:
+    return {field.name for field in obj._meta.concrete_fields}
+
+
 class VersionForm(ModelForm):
     """The form of an account or a group with its version, for `EditLimitMixin`.
 
-    Its check raises Conflict if somebody else has changed the account or group since it was shown.
+    The version is that of its rights and of the form's other fields. Its check raises Conflict if
+    somebody else has changed the account or group since it was shown.
     """
 
     version = forms.CharField(required=False, widget=forms.HiddenInput)
@@ -118,7 +129,12 @@ class VersionForm(ModelForm):
 
     def _state(self) -> rights_changes.State | None:
         [state] = rights_changes.snapshot(*rights_changes.subjects_of(self.instance)).values()
-        return state
+        if state is None:
+            return None
+        names = [name for name, field in self.fields.items() if not field.disabled]
+        rows = type(self.instance)._default_manager.filter(pk=self.instance.pk)
+        row = rows.values("pk", *_columns(self.instance).intersection(names)).first()
+        return state | {"row": row}
 
 
 class EditLimitMixin(RightsLogMixin):

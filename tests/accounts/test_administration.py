@@ -282,11 +282,32 @@ def test_only_superusers_add_and_change_the_break_glass_account(
 
 def test_nobody_sets_their_own_password_without_the_current_one(root: Author, ada: Author) -> None:
     for author in (root, ada):
-        password = author.user.password
+        author.user.set_password("current")
+        author.user.save()
         with raises(NotAllowed, "own_password"):
             account_changes.set_password(author, author.user.pk, "!new")
         author.user.refresh_from_db()
-        assert author.user.password == password
+        assert author.user.check_password("current")
+
+
+def test_own_account_without_a_password_does_not_get_one(
+    root: Author, ada: Author, settings: Settings
+) -> None:
+    for author in (root, ada):  # My account has no form for them
+        with raises(NotAllowed, "own_no_password"):
+            account_changes.set_password(author, author.user.pk, "!new")
+    settings.PASSWORD_SIGN_IN = False
+    for password in (None, "current"):
+        root.user.set_password(password)
+        root.user.save()
+        with raises(NotAllowed, "no_password_sign_in"):
+            account_changes.set_password(root, root.user.pk, "!new")
+
+
+def test_own_password_of_a_demo_account_is_its_name(root: Author) -> None:
+    root.user.groups.add(Group.objects.create(name=demo.GROUP))
+    with raises(NotAllowed, "demo_password"):
+        account_changes.set_password(root, root.user.pk, "!new")
 
 
 def test_password_that_cannot_be_used_is_not_set(

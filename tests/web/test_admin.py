@@ -1,15 +1,19 @@
-"""The admin: grants are edited there, audit records are read-only, and READ_ONLY applies."""
+"""The admin: who may change what there, audit records are read-only, and READ_ONLY applies."""
 
+import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import Group, Permission, User
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.http import HttpResponse
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
@@ -37,6 +41,7 @@ from dashboard.models.typical_duration import TypicalDuration
 from dashboard.sync import overdue_checker
 from tests.support import factories
 from tests.support.html import parse_html, select_one, text_of
+from tests.support.live_runs import wait_until
 from tests.support.people import client_of, create_administrator, submit_admin_form
 
 
@@ -233,14 +238,7 @@ def test_change_of_account_is_recorded_with_its_state_before_and_after(
     admin_client: Client, manager: User
 ) -> None:
     group = manager.groups.get()
-    form = {
-        "username": "manager",
-        "is_active": "on",
-        "is_staff": "on",
-        "groups": [group.pk],
-        "date_joined_0": "2026-01-01",
-        "date_joined_1": "00:00:00",
-    }
+    form = {"username": "manager", "is_active": "on", "is_staff": "on", "groups": [group.pk]}
     answer = submit_admin_form(admin_client, f"/admin/auth/user/{manager.pk}/change/", form)
     assert answer.status_code == 302, text_of(parse_html(answer))
     [(username, changed_by, detail)] = rights_changes()
@@ -307,12 +305,70 @@ def test_change_of_password_is_in_access_log_without_it(
     assert password not in detail
 
 
+class DeactivatingHasher(PBKDF2PasswordHasher):
+    """While it hashes, somebody else deactivates the account, as in the second that it takes."""
+
+    algorithm = "deactivating"
+
+    def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
+        User.objects.filter(username="viewer").update(is_active=False, email="v@example.com")
+        return super().encode(password, salt, 1)
+
+
+class DeletingHasher(PBKDF2PasswordHasher):
+    """While it hashes, somebody else deletes the account."""
+
+    algorithm = "deleting"
+
+    def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
+        User.objects.filter(username="viewer").delete()
+        return super().encode(password, salt, 1)
+
+
 NEW_PASSWORD = {
     "usable_password": "true",
     "password1": "correct horse battery staple",
     "password2": "correct horse battery staple",
     "set-password": "1",
 }
+
+
+def test_new_password_in_the_admin_saves_nothing_else(
+    admin_client: Client, viewer: User, settings: Settings
+) -> None:
+    settings.PASSWORD_HASHERS = [f"{__name__}.DeactivatingHasher", *settings.PASSWORD_HASHERS]
+    address = f"/admin/auth/user/{viewer.pk}/password/"
+    assert admin_client.post(address, NEW_PASSWORD).status_code == 302
+    viewer.refresh_from_db()
+    assert (viewer.is_active, viewer.email) == (False, "v@example.com")
+    assert viewer.check_password(NEW_PASSWORD["password1"])
+
+
+def test_new_password_in_the_admin_does_not_bring_a_deleted_account_back(
+    admin_client: Client, viewer: User, settings: Settings
+) -> None:
+    settings.PASSWORD_HASHERS = [f"{__name__}.DeletingHasher", *settings.PASSWORD_HASHERS]
+    address = f"/admin/auth/user/{viewer.pk}/password/"
+    assert admin_client.post(address, NEW_PASSWORD).status_code == 404
+    assert not User.objects.filter(username="viewer").exists()
+
+
+@pytest.mark.parametrize("usable", ["true", "false"])
+def test_new_password_in_the_admin_ends_sessions_and_is_recorded(
+    admin_client: Client, viewer: User, usable: str
+) -> None:
+    client = client_of(viewer)
+    assert client.get("/account/").status_code == 200
+    address = f"/admin/auth/user/{viewer.pk}/password/"
+    form = NEW_PASSWORD if usable == "true" else {"usable_password": usable, "unset-password": "1"}
+    assert admin_client.post(address, form).status_code == 302
+    viewer.refresh_from_db()
+    assert viewer.has_usable_password() == (usable == "true")
+    assert not viewer.check_password("viewer")
+    assert client.get("/account/")["Location"] == "/accounts/login/?next=/account/"
+    assert rights_changes() == [("viewer", "root", "Changed password.")]
+    assert RightsChange.objects.get().detail == "Changed password."
+    assert LogEntry.objects.get().get_change_message() == "Changed password."
 
 
 def test_own_password_is_not_set_in_the_admin(admin_client: Client, superuser: User) -> None:
@@ -327,6 +383,20 @@ def test_own_password_is_not_set_in_the_admin(admin_client: Client, superuser: U
         assert text_of(select_one(html, '.next-links a[href="/account/"]')) == "My account"
     superuser.refresh_from_db()
     assert superuser.check_password("x")
+
+
+def test_own_account_without_a_password_is_not_sent_to_my_account_by_the_admin(
+    admin_client: Client, superuser: User
+) -> None:
+    superuser.set_unusable_password()
+    superuser.save()
+    admin_client.force_login(superuser)
+    answer = admin_client.post(f"/admin/auth/user/{superuser.pk}/password/", NEW_PASSWORD)
+    assert answer.status_code == 403
+    html = parse_html(answer)
+    reason = text_of(select_one(html, "[data-reason]"))
+    assert reason == "Your account has no password. Another superuser can set one."
+    assert not html.css('.next-links a[href="/account/"]')
 
 
 def test_group_and_grant_are_recorded_when_added_and_deleted(admin_client: Client) -> None:
@@ -348,17 +418,19 @@ def test_group_and_grant_are_recorded_when_added_and_deleted(admin_client: Clien
     assert list(changes) == expected
 
 
-def test_grant_moved_to_another_group_is_recorded_for_both(
-    admin_client: Client, manager: User
-) -> None:
-    grant = Grant.objects.get(action="abort")
-    form = {"group": "", "project": "", "stage": "", "action": "abort"}
-    assert admin_client.post(f"/admin/dashboard/grant/{grant.pk}/change/", form).status_code == 302
-    changes = {change.subject_kind: change for change in RightsChange.objects.all()}
-    everything = {"action": "abort", "project": "", "stage": ""}
-    assert everything in changes["group"].before["grants"]
-    assert changes["group"].after["grants"] == []
-    assert everything in changes["everybody"].after["grants"]
+def test_grant_is_not_changed_in_the_admin(admin_client: Client) -> None:
+    # A stale form would widen what a colleague has narrowed.
+    group, other = (Group.objects.create(name=name) for name in ("On-call", "Contractors"))
+    grant = Grant.objects.create(group=group, stage="Staging", action="view")
+    address = f"/admin/dashboard/grant/{grant.pk}/change/"
+    html = get_admin_page(admin_client, address)
+    assert not html.css("#grant_form select, #grant_form [name=_save]")
+    assert "Staging" in text_of(select_one(html, ".field-stage"))
+    form = {"group": other.pk, "project": "", "stage": "", "action": "abort"}
+    assert admin_client.post(address, form).status_code == 403
+    grant.refresh_from_db()
+    assert (grant.group, grant.stage, grant.action) == (group, "Staging", "view")
+    assert not RightsChange.objects.exists()
 
 
 def test_deleted_group_is_recorded_for_its_members(admin_client: Client, viewer: User) -> None:
@@ -376,7 +448,7 @@ def test_administrator_cannot_edit_superusers_in_the_admin(superuser: User) -> N
     administrator.is_staff = True
     administrator.save()
     client = client_of(administrator)
-    form = {"username": "root", "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    form = {"username": "root"}
     address = f"/admin/auth/user/{superuser.pk}/change/"
     assert client.post(address, form).status_code == 403
     own = f"/admin/auth/user/{administrator.pk}/change/"
@@ -473,7 +545,7 @@ def test_only_superusers_rename_accounts_in_the_admin(
 ) -> None:
     # By its name the proxy finds an account.
     address = f"/admin/auth/user/{viewer.pk}/change/"
-    form = {"username": "renamed", "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    form = {"username": "renamed"}
     assert submit_admin_form(staff_client(), address, form).status_code == 302
     viewer.refresh_from_db()
     assert viewer.username == "viewer"
@@ -574,7 +646,6 @@ def test_nobody_is_added_to_the_group_of_the_demo_accounts_in_the_admin(
 ) -> None:
     group = Group.objects.create(name=demo.GROUP)
     form: dict[str, str | int] = {"username": "viewer", "is_active": "on", "groups": group.pk}
-    form |= {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
     address = f"/admin/auth/user/{viewer.pk}/change/"
     assert field_errors(submit_admin_form(admin_client, address, form)) == [
         "Only the sandbox adds accounts to “Demo accounts”."
@@ -586,7 +657,7 @@ def test_demo_account_can_be_changed_but_not_renamed_in_the_admin(admin_client: 
     demo.enable()  # and `demo.disable` finds it by its name
     account, group = User.objects.get(username="viewer"), Group.objects.get(name=demo.GROUP)
     form: dict[str, str | int] = {"username": "eve", "is_active": "on", "groups": group.pk}
-    form |= {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00", "email": "v@example.com"}
+    form["email"] = "v@example.com"
     address = f"/admin/auth/user/{account.pk}/change/"
     assert submit_admin_form(admin_client, address, form).status_code == 302
     account.refresh_from_db()
@@ -598,7 +669,6 @@ def test_superuser_does_not_lock_themselves_out_in_the_admin(
     admin_client: Client, superuser: User, kept: str
 ) -> None:
     form = {"username": "root", "is_staff": "on", kept: "on", "last_name": "Root"}
-    form |= {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
     address = f"/admin/auth/user/{superuser.pk}/change/"
     assert not get_admin_page(admin_client, address).css("#id_is_active, #id_is_superuser")
     assert submit_admin_form(admin_client, address, form).status_code == 302
@@ -609,16 +679,14 @@ def test_superuser_does_not_lock_themselves_out_in_the_admin(
 
 def test_administrator_does_not_deactivate_themselves_in_the_admin(db: None) -> None:
     client, own = staff_client(), User.objects.get(username="ada")
-    form = {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
     address = f"/admin/auth/user/{own.pk}/change/"
-    assert submit_admin_form(client, address, form).status_code == 302
+    assert submit_admin_form(client, address, {}).status_code == 302
     own.refresh_from_db()
     assert own.is_active
 
 
 def account_form(user: User, **changes: str) -> dict[str, str]:
-    dates = {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
-    return {"username": user.username, "is_active": "on", **dates, **changes}
+    return {"username": user.username, "is_active": "on", **changes}
 
 
 def shown_version(client: Client, address: str) -> str:
@@ -662,11 +730,104 @@ def test_group_changed_meanwhile_is_not_overwritten_in_the_admin(admin_client: C
     assert not group.permissions.exists()
 
 
+@pytest.mark.parametrize(
+    "change", [{"email": "new@example.com"}, {"first_name": "Vi"}, {"last_name": "Ewer"}]
+)
+def test_name_and_email_changed_meanwhile_are_not_overwritten_in_the_admin(
+    admin_client: Client, viewer: User, change: dict[str, str]
+) -> None:
+    address = f"/admin/auth/user/{viewer.pk}/change/"
+    form = account_form(viewer, is_staff="on", version=shown_version(admin_client, address))
+    User.objects.filter(pk=viewer.pk).update(**change)
+    assert_not_saved(admin_client, admin_client.post(address, form), address)
+    viewer.refresh_from_db()
+    assert {name: getattr(viewer, name) for name in change} == change
+    assert not viewer.is_staff
+
+
+def test_sign_in_meanwhile_is_kept_by_the_form_of_an_account_in_the_admin(
+    admin_client: Client, viewer: User
+) -> None:
+    address = f"/admin/auth/user/{viewer.pk}/change/"
+    html = get_admin_page(admin_client, address)
+    assert not html.css("[name^=last_login], [name^=date_joined]")
+    form = account_form(viewer, first_name="Vi", version=shown_version(admin_client, address))
+    at = timezone.now()
+    User.objects.filter(pk=viewer.pk).update(last_login=at, password="!rehashed")
+    joined = viewer.date_joined
+    assert admin_client.post(address, form | {"last_login_0": ""}).status_code == 302
+    viewer.refresh_from_db()
+    assert (viewer.first_name, viewer.last_login, viewer.date_joined) == ("Vi", at, joined)
+
+
+def test_forms_in_the_admin_save_only_the_columns_that_were_changed(
+    admin_client: Client, viewer: User
+) -> None:
+    group = Group.objects.create(name="On-call")
+    permission = Permission.objects.get(codename="view_accessevent")
+    forms = [
+        (f"user/{viewer.pk}", account_form(viewer, first_name="Vi"), ["first_name"]),
+        (f"user/{viewer.pk}", account_form(viewer, first_name="Vi", groups=str(group.pk)), []),
+        (f"group/{group.pk}", {"name": "On-call", "permissions": str(permission.pk)}, []),
+        (f"group/{group.pk}", {"name": "Leads"}, ["name"]),
+    ]
+    for address, form, columns in forms:
+        with CaptureQueriesContext(connection) as captured:
+            answer = submit_admin_form(admin_client, f"/admin/auth/{address}/change/", form)
+        assert answer.status_code == 302, text_of(parse_html(answer))
+        statements = [query["sql"] for query in captured.captured_queries]
+        updates = [sql for sql in statements if re.match('UPDATE "auth_(user|group)" SET', sql)]
+        saved = [re.findall(r'"(\w+)" = ', sql.partition(" WHERE ")[0]) for sql in updates]
+        assert saved == ([columns] if columns else [])
+    assert list(viewer.groups.all()) == [group]
+    assert not group.permissions.exists()
+
+
+def test_password_changed_while_the_form_of_an_account_is_saved_is_kept(
+    transactional_db: None,
+) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite writes one after another")
+    client = client_of(User.objects.create_superuser("root"))
+    user = User.objects.create_user("ann", password="old")
+    address = f"/admin/auth/user/{user.pk}/change/"
+    form = account_form(user, first_name="Ann", version=shown_version(client, address))
+
+    def save() -> int:
+        try:
+            return client.post(address, form).status_code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as executor:
+        with transaction.atomic():
+            changed = User.objects.select_for_update().get(pk=user.pk)
+            changed.set_password("new")
+            changed.save(update_fields=["password"])
+            answer = executor.submit(save)
+            wait_until(_is_anybody_waiting)
+        assert answer.result() == 302
+    user.refresh_from_db()
+    assert (user.first_name, user.check_password("new")) == ("Ann", True)
+
+
+def _is_anybody_waiting() -> bool:
+    """Return whether a statement waits for another transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        [(count,)] = cursor.fetchall()
+    return bool(count)
+
+
 def test_version_of_a_form_is_no_change_in_the_admin(admin_client: Client, viewer: User) -> None:
     address = f"/admin/auth/user/{viewer.pk}/change/"
     form = account_form(viewer, is_staff="on")
     assert submit_admin_form(admin_client, address, form).status_code == 302
-    assert RightsChange.objects.get().detail == "Changed Staff status and Date joined."
+    assert RightsChange.objects.get().detail == "Changed Staff status."
 
 
 def test_page_that_cannot_be_changed_has_no_version_in_the_admin(viewer: User) -> None:
@@ -693,6 +854,43 @@ def test_account_keeps_a_name_of_the_proxy_in_the_admin(admin_client: Client, na
     assert error.startswith("Enter a valid username.")
 
 
+@pytest.mark.parametrize(
+    ("name", "other_case"),
+    [
+        ("CORP\\ada", "corp\\ada"),
+        ("Ada Lovelace", "ada lovelace"),
+        ("corp\\éric", "CORP\\ÉRIC"),
+    ],
+)
+def test_name_of_the_proxy_gets_other_case_in_the_admin(
+    admin_client: Client, name: str, other_case: str
+) -> None:
+    user = User.objects.create_user(name)
+    ProxyAccount.objects.create(user=user)
+    address = f"/admin/auth/user/{user.pk}/change/"
+    form = account_form(user, username=other_case)
+    assert submit_admin_form(admin_client, address, form).status_code == 302
+    user.refresh_from_db()
+    assert user.username == other_case
+
+
+def test_name_in_other_case_must_be_free_and_short_in_the_admin(admin_client: Client) -> None:
+    user = User.objects.create_user("CORP\\ada")
+    User.objects.create_user("corp\\ada")  # by a command
+    address = f"/admin/auth/user/{user.pk}/change/"
+    for name, error in (
+        ("corp\\ada", "An account with this name already exists."),
+        ("Corp\\ada", "An account with this name already exists."),
+    ):
+        form = account_form(user, username=name)
+        assert field_errors(submit_admin_form(admin_client, address, form)) == [error]
+    long = User.objects.create_user("ß" * 100)
+    form = account_form(long, username="ss" * 100)
+    answer = submit_admin_form(admin_client, f"/admin/auth/user/{long.pk}/change/", form)
+    [error] = field_errors(answer)
+    assert error.startswith("Ensure this value has at most 150 characters")
+
+
 def test_account_added_in_the_admin_gets_no_password_that_cannot_be_used(
     admin_client: Client, settings: Settings
 ) -> None:
@@ -709,9 +907,8 @@ def test_account_added_in_the_admin_gets_no_password_that_cannot_be_used(
 
 def test_superuser_deactivates_another_in_the_admin(admin_client: Client) -> None:
     other = User.objects.create_superuser("other")
-    form = {"username": "other", "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
     address = f"/admin/auth/user/{other.pk}/change/"
-    assert submit_admin_form(admin_client, address, form).status_code == 302
+    assert submit_admin_form(admin_client, address, {"username": "other"}).status_code == 302
     other.refresh_from_db()
     assert (other.is_active, other.is_superuser) == (False, False)
 

@@ -30,7 +30,7 @@ RIGHTS = {
     "auth/user": ("vacd", "vc", "v"),
     "auth/group": ("vacd", "vc", ""),
     "dashboard/proxyaccount": ("va", "", ""),
-    "dashboard/grant": ("vacd", "vc", ""),
+    "dashboard/grant": ("vad", "v", ""),
     "dashboard/rightschange": ("v", "", ""),
     "dashboard/abort": ("v", "", ""),
     "dashboard/accessevent": ("v", "", ""),

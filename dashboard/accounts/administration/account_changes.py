@@ -35,6 +35,9 @@ _text = MessageTable(
         ),
         "break_glass": gettext_lazy("Only superusers can add or change the break-glass account."),
         "own_password": gettext_lazy("Change your own password on My account."),
+        "own_no_password": gettext_lazy(
+            "Your account has no password. Another superuser can set one."
+        ),
         "demo_password": gettext_lazy("The password of a demo account is its name."),
         "staff_password": gettext_lazy("Only superusers and staff can set the password of staff."),
         "no_password_sign_in": gettext_lazy("Password sign-in is disabled."),
@@ -86,13 +89,21 @@ def password_permission(administrator: User, account: User) -> Permission:
     """
     if not (permission := edit_permission(administrator, account)).allowed:
         return permission
-    if account.pk == administrator.pk:
-        return Permission(False, _text("own_password"))
     if account.groups.filter(name=demo.GROUP).exists():
         return Permission(False, _text("demo_password"))
     if account.is_staff and not (administrator.is_staff or administrator.is_superuser):
         return Permission(False, _text("staff_password"))
-    return password_use_permission(account)
+    if not (permission := password_use_permission(account)).allowed:
+        return permission
+    if account.pk == administrator.pk:
+        key = "own_password" if account.has_usable_password() else "own_no_password"
+        return Permission(False, _text(key))
+    return Permission(True)
+
+
+def is_on_my_account(permission: Permission) -> bool:
+    """Return whether a password that an administrator may not set is changed on My account."""
+    return permission.denied_reason == _text("own_password")
 
 
 def password_use_permission(account: User) -> Permission:

@@ -194,9 +194,13 @@ def find_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
 
 
 def _refusal(username: str) -> AccountRefused:
-    """Return why the proxy may not sign in to the account that has a name."""
+    """Return why the proxy may not sign in to the account that has a name.
+
+    The answer to the break-glass account's name in other case does not say that it exists.
+    """
     is_exact = User.objects.filter(username=username).exists()
-    is_other_case = not is_exact and usernames.is_taken(username)
+    is_reserved = is_exact or break_glass.is_name(username)
+    is_other_case = not is_reserved and usernames.is_taken(username)
     return AccountRefused(
         _text("other_case" if is_other_case else "not_handed_over", name=username)
     )

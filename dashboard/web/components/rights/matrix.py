@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.administration import rights_overview
-from dashboard.accounts.permissions import Permissions
+from dashboard.accounts.permissions import Permissions, Rule
 from dashboard.models import Grant, Project
 from dashboard.models.catalog import StageName
 from dashboard.texts.rich_text import Message, MessageTable
@@ -37,7 +37,7 @@ class Cell:
     action: str  # "": nothing
     label: Message
     is_granted_here: bool
-    reason: str  # the grant that it follows from
+    reason: str  # the grants that it follows from
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +129,20 @@ def _cell(
     stage: str,
     project_names: Mapping[int, str],
 ) -> Cell:
+    def reason(rule: Rule) -> str:
+        return texts.rule_text(rule, texts.project_text(project_names.get(rule.project_id, "")))
+
     right = permissions.right_at(project, stage)
+    right_by_stages = rights_overview.right_in(permissions, project, stage)
+    label = texts.action_label(right_by_stages.action)
+    if right.action != right_by_stages.action:  # more than any one grant allows in all stages
+        reasons = "; ".join(map(reason, right_by_stages.rules))
+        return Cell(right_by_stages.action, label, False, reasons)
     if not right.rules:
-        return Cell("", texts.action_label(""), False, "")
+        return Cell("", label, False, "")
     rule = right.rules[0]
     is_granted_here = (rule.group, rule.project_id, rule.stage) == (group, project, stage)
-    projects = texts.project_text(project_names.get(rule.project_id, ""))
-    reason = texts.rule_text(rule, projects)
-    return Cell(right.action, texts.action_label(right.action), is_granted_here, reason)
+    return Cell(right.action, label, is_granted_here, reason(rule))
 
 
 def _page_text(key: str, page: Page) -> Message | str:  # type: ignore[type-arg]

@@ -66,6 +66,7 @@ def render_account(
     subject = rights_changes.account(user.pk)
     administrator = signed_in_user(request)
     problems = form_errors or {}
+    password_permission = account_changes.password_permission(administrator, user)
     user_permissions = permissions.for_user(user)
     source = identity_sources.find(user)
     context = {
@@ -77,7 +78,8 @@ def render_account(
         "is_administrator": administrators.may_administer(user),
         "is_own": user.pk == administrator.pk,
         "edit_permission": account_changes.edit_permission(administrator, user),
-        "password_permission": account_changes.password_permission(administrator, user),
+        "password_permission": password_permission,
+        "is_password_on_my_account": account_changes.is_on_my_account(password_permission),
         "is_superuser": administrator.is_superuser,
         "form": form
         or AccountForm(

@@ -6,6 +6,7 @@ from django.test import Client
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Grant, RightsChange, Run, Stage
+from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import matrix
 from tests.support import factories
 from tests.support.html import parse_html, select_one, text_of
@@ -65,6 +66,28 @@ def test_matrix_shows_what_is_granted_and_what_follows(
     first = select_one(html, f'[data-group="{on_call.pk}"]').css("td")[0]
     assert first.attributes["title"] == "everybody who is signed in: view in all projects"
     assert "1 member" in text_of(select_one(html, f'[data-group="{on_call.pk}"] th'))
+
+
+def test_matrix_shows_a_right_in_all_stages_that_comes_from_one_grant_for_each(
+    root_client: Client, on_call: Group
+) -> None:
+    Grant.objects.all().delete()
+    shop = factories.project("shop")
+    for stage in StageName.values:
+        factories.grant("abort", "On-call", project=shop, stage=stage)
+    html = open_page(root_client, "/people/groups/")
+    assert cells(html, on_call) == [*["none"] * 4, "abort", *["abort*"] * 3]
+    row = select_one(html, f'[data-group="{on_call.pk}"]')
+    assert row.css("td")[4].attributes["title"] == "; ".join(
+        f"“On-call”: abort in {stage} of project “Shop”" for stage in StageName.values
+    )
+    factories.grant("view", "On-call", project=shop)
+    Grant.objects.filter(stage="Staging").update(action="view")
+    html = open_page(root_client, "/people/groups/")
+    assert cells(html, on_call) == [*["none"] * 4, "view*", "abort*", "view*", "abort*"]
+    factories.grant("abort", "On-call", stage="Staging")
+    html = open_page(root_client, "/people/groups/")
+    assert cells(html, on_call)[4] == "abort"  # more than is granted there
 
 
 def test_matrix_without_grants_shows_nothing(root_client: Client, on_call: Group) -> None:

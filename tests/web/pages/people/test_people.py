@@ -332,6 +332,26 @@ def test_own_password_is_changed_on_my_account_only(root_client: Client, root: U
     assert link.attributes["href"] == "/account/"
 
 
+def test_own_account_without_a_password_is_not_sent_to_my_account(
+    root_client: Client, root: User, settings: Settings
+) -> None:
+    def shown() -> str:
+        html = open_page(root_client, account_url(root))
+        assert not html.css('main a[href="/account/"], #password')
+        return text_of(select_one(html, "[data-reason]"))
+
+    settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, "glass"
+    settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+    assert shown() == "Password sign-in is disabled."
+    settings.PASSWORD_SIGN_IN = True
+    root.set_unusable_password()
+    root.save()
+    root_client.force_login(root)
+    assert shown() == "Your account has no password. Another superuser can set one."
+    root.groups.add(Group.objects.create(name=demo.GROUP))
+    assert shown() == "The password of a demo account is its name."
+
+
 def test_form_says_who_needs_no_account_and_what_an_empty_password_means(
     root_client: Client,
 ) -> None:
