@@ -32,6 +32,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Parameter, PreparedModels, PreparedQuery
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
+from dashboard.sync import run_lookup
 from dashboard.sync.reports.read_totals import ReadTotalsQuery
 from dashboard.texts.rich_text import MessageTable, RichText, join_texts, to_text
 from dashboard.web.http.links import stage_url
@@ -266,14 +267,16 @@ def matches_hints(stage: Stage, hints: Mapping[str, str]) -> bool:
 
 
 def hinted_stage(permissions: Permissions, hints: Mapping[str, str]) -> Stage | None:
-    """Return the one stage that all three hints match; None if a hint is missing or not unique."""
+    """Return the one stage that all three hints match, if runs can be looked up there.
+
+    None if a hint is missing or not unique, or if the stage was removed or has no release flow.
+    """
     conditions = _hint_conditions(hints)
     if len(conditions) < len(HINT_FIELDS):
         return None
-    stages = Stage.objects.filter(permissions.stage_filter(), *conditions).select_related(
-        "pipeline__project"
-    )[:2]
-    return stages[0] if len(stages) == 1 else None
+    visible = Stage.objects.listed().filter(permissions.stage_filter(), *conditions)
+    stages = visible.select_related("pipeline__project")[:2]
+    return stages[0] if len(stages) == 1 and not run_lookup.has_no_runs(stages[0]) else None
 
 
 def _matched_hints(hints: Mapping[str, str], stage_prefix: str = "") -> Combinable:

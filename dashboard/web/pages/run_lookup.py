@@ -31,7 +31,11 @@ REFRESH_SECONDS, PAUSED_REFRESH_SECONDS = 2, 15
 # The same without JavaScript; longer, because a full reload interrupts users filling in the form.
 RELOAD_SECONDS, PAUSED_RELOAD_SECONDS = 5, 60
 _text = MessageTable(
-    {"other_location": gettext_lazy("The address names another location: %(place)s.")}
+    {
+        "other_location": gettext_lazy(
+            "The address of run “%(run)s” names another location: %(place)s."
+        )
+    }
 )
 
 
@@ -129,9 +133,10 @@ def progress_response(
 def _redirect_to_run(request: HttpRequest, stage: Stage, run_id: str) -> HttpResponse:
     """Redirect to a run, with a notice if it is not where the query string says."""
     hints = run_search.hints(request)
-    if not lookup.matches_hints(stage, hints):
+    # A HEAD request shows no page, and the next page would have its notice.
+    if request.method != "HEAD" and not lookup.matches_hints(stage, hints):
         place = " / ".join(filter(None, hints.values()))
-        text = _text("other_location", place=ExternalText(place))
+        text = _text("other_location", run=ExternalText(run_id), place=ExternalText(place))
         messages.warning(request, rich_text(text), extra_tags="warning")
     address = reverse("run", args=[*links.stage_url_args(stage), run_id])
     query = request.META.get("QUERY_STRING", "")

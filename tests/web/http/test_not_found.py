@@ -7,12 +7,15 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
+from selectolax.lexbor import LexborHTMLParser
 
-from dashboard.models import Run, Stage
+from dashboard.models import Grant, Run, Stage
 from dashboard.web.http.responses.deferred import Deferred
 from tests.support import factories
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live
+
+REMOVED_AT = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,7 @@ def newer_run_elsewhere(run: Run) -> Run:
     [
         "project=shop&pipeline=checkout&stage=production",
         "project=Shop&pipeline=CHECKOUT&stage=Production",
+        "project=%20shop&pipeline=checkout%20&stage=%09production",
         "project=shop&from=alert",
         "pipeline=checkout",
         "stage=production",
@@ -133,17 +137,115 @@ def test_run_found_elsewhere_than_the_address_says_has_a_notice(
 ) -> None:
     answer = operator_client.get(f"/runs/r-1/?{location}")
     assert answer["Location"] == f"{factories.address(run)}?{quote(location, safe='=&')}"
-    notice = f"The address names another location: {place}."
+    notice = f"The address of run “r-1” names another location: {place}."
     assert other_location(operator_client, answer["Location"]) == notice
     assert other_location(operator_client, answer["Location"]) == ""  # once
+
+
+def test_head_request_for_run_found_elsewhere_leaves_no_notice(
+    run: Run, operator_client: Client
+) -> None:
+    answer = operator_client.head("/runs/r-1/?project=nope")
+    assert answer["Location"] == f"{factories.address(run)}?project=nope"
+    assert other_location(operator_client, answer["Location"]) == ""
+
+
+FULL_LOCATION = "project=shop&pipeline=checkout&stage=production"
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "project", "release flow"])
+def test_run_id_address_with_location_that_is_no_longer_read_opens_run_elsewhere(
+    kind: str, stage: Stage, newer_run_elsewhere: Run, run: Run, operator_client: Client
+) -> None:
+    run.delete()
+    make_unreadable(stage, kind)
+    answer = operator_client.get(f"/runs/r-1/?{FULL_LOCATION}")
+    assert answer["Location"] == f"{factories.address(newer_run_elsewhere)}?{FULL_LOCATION}"
+    assert other_location(operator_client, answer["Location"]) == (
+        "The address of run “r-1” names another location: shop / checkout / production."
+    )
+
+
+def test_run_id_address_with_name_of_recreated_pipeline_looks_run_up_in_the_new_one(
+    stage: Stage, operator_client: Client
+) -> None:
+    make_unreadable(stage, "pipeline")
+    recreated = factories.stage(parent=factories.pipeline("checkout-2", name="Checkout"))
+    answer = operator_client.get(f"/runs/r-1/?{FULL_LOCATION.replace('checkout', 'Checkout')}")
+    assert answer["Location"].startswith(f"{factories.address(recreated)}runs/r-1/?")
+
+
+def test_run_id_address_with_location_that_is_no_longer_read_opens_known_run_there(
+    run: Run, newer_run_elsewhere: Run, operator_client: Client
+) -> None:
+    make_unreadable(run.stage, "pipeline")
+    answer = operator_client.get(f"/runs/r-1/?{FULL_LOCATION}")
+    assert answer["Location"] == f"{factories.address(run)}?{FULL_LOCATION}"
+    assert other_location(operator_client, answer["Location"]) == ""
+
+
+def test_not_found_page_of_removed_stage_links_to_run_elsewhere(
+    stage: Stage, newer_run_elsewhere: Run, run: Run, operator_client: Client
+) -> None:
+    address = factories.address(run)
+    run.delete()
+    make_unreadable(stage, "pipeline")
+    html = parse_html(operator_client.get(address))
+    assert run_links(html) == {"Run “r-1” in Other / Staging": newer_run_elsewhere}
+
+
+def test_not_found_page_links_to_run_of_same_pipeline_rather_than_newest(
+    stage: Stage, newer_run_elsewhere: Run, run: Run, operator_client: Client
+) -> None:
+    address = factories.address(run)
+    run.delete()
+    make_unreadable(stage, "release flow")
+    neighbour = factories.run(factories.stage("Staging"), "r-1")
+    html = parse_html(operator_client.get(address))
+    assert run_links(html) == {"Run “r-1” in Checkout / Staging": neighbour}
+
+
+def test_not_found_page_does_not_link_to_hidden_run(
+    stage: Stage, newer_run_elsewhere: Run, run: Run, client: Client, viewer: User
+) -> None:
+    Grant.objects.all().delete()
+    factories.grant("view", "shop only", viewer, project=factories.project())
+    client.force_login(viewer)
+    address = factories.address(run)
+    run.delete()
+    make_unreadable(stage, "release flow")
+    hidden = client.get(address)
+    newer_run_elsewhere.delete()
+    missing = client.get(address)
+    assert hidden.status_code == missing.status_code == 404
+    pages = [select_one(parse_html(answer), "main").html for answer in (hidden, missing)]
+    assert pages[0] == pages[1]
+
+
+def make_unreadable(stage: Stage, kind: str) -> None:
+    """Remove a stage's pipeline or project, or record that it has no release flow."""
+    pipeline = stage.pipeline
+    if kind == "release flow":
+        Stage.objects.filter(pk=stage.pk).update(has_flow=False, flow_synced_at=timezone.now())
+    else:
+        removed = pipeline if kind == "pipeline" else pipeline.project
+        removed.removed_at = REMOVED_AT
+        removed.save()
+
+
+def run_links(html: LexborHTMLParser) -> dict[str, Run]:
+    """Return the runs that a 404 page links to, by the text of the link."""
+    runs = {factories.address(run): run for run in Run.objects.with_stage()}
+    return {
+        text_of(link): runs[address]
+        for link in html.css("[data-reason] ~ * a")
+        if (address := link.attributes["href"] or "") in runs
+    }
 
 
 def other_location(client: Client, address: str) -> str:
     """Return the notice of a run's page that the address has named another location."""
     return text_of(select_one(parse_html(client.get(address)), "#notices"))
-
-
-REMOVED_AT = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("kind", ["run", "pipeline", "project"])

@@ -214,19 +214,61 @@ def test_run_lookup_with_hint_finds_run_there_though_another_place_has_one(
     assert len(requests_for(live, run_id)) == 1
 
 
-def test_run_that_is_not_where_the_hint_says_is_opened_only_by_search_of_all_stages(
+def test_run_that_is_not_where_the_hint_says_is_opened_only_by_link_or_search_of_all_stages(
     live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
     live_runs.stage(LEDGER)
     run = factories.run(factories.stage(parent=factories.pipeline("p1")), "r-1")
-    not_found = reload_until_search_ends(client, "/runs/r-1/?project=payments")
-    assert not_found.status_code == 404
-    next_links = {
-        link.text(): link.attributes["href"] or ""
-        for link in parse_html(not_found).css(".next-links a")
-    }
-    answer = client.get(next_links["Search all 13 stages"])
+    links = links_of_not_found_page(client, "/runs/r-1/?project=payments")
+    assert links["Run “r-1” in P1 / Production"] == factories.address(run)
+    answer = client.get(links["Search all 13 stages"])
     assert answer.headers["location"] == factories.address(run)
+
+
+def test_run_that_is_not_in_the_one_stage_that_the_address_names_is_linked(
+    live: Live, client: httpx.Client
+) -> None:
+    live_runs.stage(LEDGER)
+    run = factories.run(factories.stage(parent=factories.pipeline("p1")), "r-1")
+    address = "/runs/r-1/?project=payments&pipeline=ledger&stage=staging"
+    links = links_of_not_found_page(client, client.get(address).headers["location"])
+    assert links["Run “r-1” in P1 / Production"] == factories.address(run)
+    assert len(requests_for(live, "r-1")) == 1
+
+
+def test_run_of_removed_stage_is_linked_though_the_address_matches_all_listed_stages(
+    live: Live, client: httpx.Client
+) -> None:
+    live_runs.stage(LEDGER)
+    removed = factories.pipeline("p1", removed_at=timezone.now())
+    run = factories.run(factories.stage(parent=removed), "r-1")
+    links = links_of_not_found_page(client, "/runs/r-1/?project=payments")
+    assert links["Run “r-1” in P1 / Production"] == factories.address(run)
+
+
+def test_lookup_of_unknown_run_at_removed_location_searches_and_can_be_repeated(
+    live: Live, client: httpx.Client
+) -> None:
+    live_runs.stage(LEDGER)
+    removed = factories.pipeline("p1", removed_at=timezone.now())
+    factories.stage(parent=removed)
+    address = f"/runs/{UNKNOWN_RUN_ID}/?project=shop&pipeline=p1&stage=production"
+    html = parse_html(reload_until_search_ends(client, address))
+    retry_address = select_one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
+    RunLookup.objects.update(requested_at=now() - run_lookup.MIN_RETRY_INTERVAL)
+    repeat_lookup(client, retry_address)
+    reload_until_search_ends(client, address)
+    assert len(requests_for(live, UNKNOWN_RUN_ID)) == 2
+
+
+def links_of_not_found_page(client: httpx.Client, address: str) -> dict[str, str]:
+    """Return the addresses of a search's 404 page by their texts."""
+    not_found = reload_until_search_ends(client, address)
+    assert not_found.status_code == 404
+    return {
+        link.text(): link.attributes["href"] or ""
+        for link in parse_html(not_found).css("[data-reason] ~ * a")
+    }
 
 
 def test_run_lookup_with_only_wrong_hints_searches_all_stages(

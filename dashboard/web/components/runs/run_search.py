@@ -1,5 +1,6 @@
 """A run that is not in the mirror: its 404 page, and the form for its location."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from dashboard.models.catalog import StageName
 from dashboard.sync import run_lookup
 from dashboard.texts.rich_text import MessageTable, RichText, join_texts
 from dashboard.web.http import lookup
+from dashboard.web.http.links import stage_url_args
 from dashboard.web.http.lookup import Candidates, PageNotFound
 
 MAX_PIPELINES = 300  # options; with more, a project must be chosen first
@@ -60,7 +62,9 @@ class LocationForm:
 def hints(request: HttpRequest) -> dict[str, str]:
     """Return the query string's `project`, `pipeline` and `stage`; empty text if missing."""
     # PostgreSQL rejects NUL in text.
-    return {part: request.GET.get(part, "").replace("\0", "") for part in lookup.HINT_FIELDS}
+    return {
+        part: request.GET.get(part, "").replace("\0", "").strip() for part in lookup.HINT_FIELDS
+    }
 
 
 def not_found(
@@ -90,6 +94,7 @@ def not_found(
         message,
         *links,
         **_last_search_context(candidates.stage_keys, run_id, query_string),
+        run_link=_run_link(permissions, place_hints, run_id),
         location_form=location_form(request, permissions, run_id) if n else None,
     )
 
@@ -99,11 +104,16 @@ def not_found_in_stage(
 ) -> PageNotFound:
     """Return the 404 for a run that was looked up in one stage only and not found."""
     stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()
-    query_string = urlencode(dict(zip(lookup.HINT_FIELDS, stage_path, strict=True)))
+    stage_hints = dict(zip(lookup.HINT_FIELDS, stage_path, strict=True))
     stage_count = lookup.candidate_stages(permissions, dict.fromkeys(lookup.HINT_FIELDS, "")).total
     links = [_search_all_link(run_id, stage_count)] if stage_count > 1 else []
     return lookup.run_not_found(
-        stage, run_id, reason, *links, **_last_search_context([stage.pk], run_id, query_string)
+        stage,
+        run_id,
+        reason,
+        *links,
+        **_last_search_context([stage.pk], run_id, urlencode(stage_hints)),
+        run_link=_run_link(permissions, stage_hints, run_id),
     )
 
 
@@ -154,6 +164,20 @@ def location_form(request: HttpRequest, permissions: Permissions, run_id: str) -
 
 def _folded_names(slug: str, name: str) -> set[str]:
     return {slug.casefold(), name.casefold()}
+
+
+def _run_link(
+    permissions: Permissions, place_hints: Mapping[str, str], run_id: str
+) -> tuple[str, str] | None:
+    """Return the label and URL of the mirrored run with this id, wherever it is, or None.
+
+    Of several it is the one whose stage matches the most hints.
+    """
+    run = lookup.find_run_by_hints(permissions, place_hints, run_id, 0)
+    if run is None:
+        return None
+    label = _("Run “%(run)s” in %(stage)s") % {"run": run_id, "stage": run.stage}
+    return label, reverse("run", args=[*stage_url_args(run.stage), run_id])
 
 
 def _search_all_link(run_id: str, stage_count: int) -> tuple[str, str]:
