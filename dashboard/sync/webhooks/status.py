@@ -19,6 +19,7 @@ from dashboard.models import Run, WebhookStats
 # Allowed delay of an event, and allowed difference between Northflank's clock and ours.
 DELIVERY_GRACE = timedelta(seconds=60)
 EVENT_STATUSES = ("success", "failure", "aborted")  # other final statuses have no event
+MAX_ENDED_RUNS = 100  # the latest; behind them no end is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,9 @@ def _latest_start_query() -> PreparedQuery:
 @cache
 def _latest_end_query() -> PreparedQuery:
     ended_runs = Run.objects.filter(ended_at__lte=NOW - DELIVERY_GRACE, status__in=EVENT_STATUSES)
+    latest = ended_runs.order_by("-ended_at").values("pk")[:MAX_ENDED_RUNS]
     # Without its time, an end may be as of the read that noticed it (`mirror._updated_at`).
-    ended_runs = ended_runs.exclude(concluded_at=None, updated_at__gte=F("status_since"))
-    return PreparedQuery(ended_runs.order_by().values_list(Max("ended_at")))
+    dated = Run.objects.filter(pk__in=latest).exclude(
+        concluded_at=None, updated_at__gte=F("status_since")
+    )
+    return PreparedQuery(dated.order_by().values_list(Max("ended_at")))

@@ -662,6 +662,19 @@ def test_webhook_status_finds_end_without_event_before_one_that_was_noticed(
     assert webhook_status.load(at(300)).missed_event_at == at(100)
 
 
+@pytest.mark.parametrize(("noticed_count", "is_alive"), [(99, False), (100, True)])
+def test_webhook_status_looks_for_an_end_among_the_latest_hundred(
+    configured_webhook: None, stage: Stage, noticed_count: int, *, is_alive: bool
+) -> None:
+    send_event({}, T0)
+    names = [f"n{number}" for number in range(noticed_count)]
+    mirror_list(stage, *(api_run(name, updated_at=at(-40)) for name in names), requested_at=-30)
+    ended = {"status": "failure", "concluded": True, "updated_at": at(-40)}
+    noticed = [api_run(name, **ended) for name in names]
+    mirror_list(stage, *noticed, api_run(**ended | {"concluded_at": at(100)}), requested_at=200)
+    assert webhook_status.is_alive(at(300)) == is_alive
+
+
 def test_webhook_status_is_silent_only_a_minute_after_change(
     configured_webhook: None, stage: Stage
 ) -> None:
