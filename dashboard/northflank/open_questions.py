@@ -114,7 +114,8 @@ def _from_end(run: dict[str, object]) -> Iterator[Observation]:
     if created is None or updated is None or concluded is None or concluded <= created:
         return  # it does not show which of both times the last change has
     if run.get("concluded") is True:
-        yield "updated-at", "created" if updated == created else "exact"
+        before_end = "created" if updated == created else "before the end"
+        yield "updated-at", "exact" if updated >= concluded else before_end
 
 
 def from_run(answer: Answer) -> Iterator[Observation]:

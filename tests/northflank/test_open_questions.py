@@ -99,6 +99,7 @@ def test_missing_times_of_concluded_runs_are_observed() -> None:
         ({"updatedAt": T1}, ["created"]),
         ({"updatedAt": T2}, ["exact"]),
         ({"updatedAt": T3}, ["exact"]),
+        ({"updatedAt": T2, "concludedAt": T3}, ["before the end"]),
         ({"updatedAt": T1, "concluded": False}, []),
         ({"updatedAt": T1, "concludedAt": T1}, []),  # ended as it was created
         ({"updatedAt": T1, "concludedAt": ...}, []),
