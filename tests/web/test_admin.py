@@ -395,7 +395,7 @@ def test_own_account_without_a_password_is_not_sent_to_my_account_by_the_admin(
     assert answer.status_code == 403
     html = parse_html(answer)
     reason = text_of(select_one(html, "[data-reason]"))
-    assert reason == "Your account has no password. Another superuser can set one."
+    assert reason == "Your account has no password. Another administrator can set one."
     assert not html.css('.next-links a[href="/account/"]')
 
 

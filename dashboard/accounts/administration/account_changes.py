@@ -36,7 +36,7 @@ _text = MessageTable(
         "break_glass": gettext_lazy("Only superusers can add or change the break-glass account."),
         "own_password": gettext_lazy("Change your own password on My account."),
         "own_no_password": gettext_lazy(
-            "Your account has no password. Another superuser can set one."
+            "Your account has no password. Another administrator can set one."
         ),
         "demo_password": gettext_lazy("The password of a demo account is its name."),
         "staff_password": gettext_lazy("Only superusers and staff can set the password of staff."),

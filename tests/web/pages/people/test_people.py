@@ -347,7 +347,7 @@ def test_own_account_without_a_password_is_not_sent_to_my_account(
     root.set_unusable_password()
     root.save()
     root_client.force_login(root)
-    assert shown() == "Your account has no password. Another superuser can set one."
+    assert shown() == "Your account has no password. Another administrator can set one."
     root.groups.add(Group.objects.create(name=demo.GROUP))
     assert shown() == "The password of a demo account is its name."
 
