@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 
+from django.test import Client
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 type GetPage = Callable[..., LexborHTMLParser]  # URL, then headers by name
@@ -32,3 +33,15 @@ def live_tag(html: LexborHTMLParser) -> str:
 def text_of(node: LexborNode | LexborHTMLParser) -> str:
     """Return the text of an element, with white space collapsed."""
     return " ".join(node.text().split())
+
+
+def fetch_page(client: Client, address: str) -> LexborHTMLParser:
+    """Return a page that answers 200, parsed."""
+    answer = client.get(address)
+    assert answer.status_code == 200
+    return parse_html(answer)
+
+
+def field_errors(answer: object) -> list[str]:
+    """Return the errors beside the fields of a form of the admin."""
+    return [text_of(error) for error in parse_html(answer).css(".errorlist li")]

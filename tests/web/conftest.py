@@ -30,6 +30,18 @@ def viewer_client(client: Client, viewer: User) -> Client:
 
 
 @pytest.fixture
+def superuser(db: None) -> User:
+    return User.objects.create_superuser("root", password="x")
+
+
+@pytest.fixture
+def admin_client(client: Client, superuser: User) -> Client:
+    """The browser of a superuser."""
+    client.force_login(superuser)
+    return client
+
+
+@pytest.fixture
 def get_page(operator_client: Client) -> GetPage:
     """Return a function that opens a URL as a manager and parses the page."""
 

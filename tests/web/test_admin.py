@@ -3,20 +3,17 @@
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import Group, Permission, User
-from django.db import IntegrityError, connection, transaction
+from django.db import connection, transaction
 from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
-from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.accounts import demo
 from dashboard.accounts.permissions import RELEASE_MANAGERS
@@ -31,30 +28,14 @@ from dashboard.models import (
     RightsChange,
     Run,
     SavedView,
-    StageTiming,
 )
 from dashboard.models.aborts import EventType
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.api_tokens import Scope
-from dashboard.models.severity import Severity
-from dashboard.models.typical_duration import TypicalDuration
-from dashboard.sync import overdue_checker
 from tests.support import factories
-from tests.support.html import parse_html, select_one, text_of
+from tests.support.html import fetch_page, field_errors, parse_html, select_one, text_of
 from tests.support.live_runs import wait_until
 from tests.support.people import client_of, create_administrator, submit_admin_form
-
-
-@pytest.fixture
-def superuser(db: None) -> User:
-    return User.objects.create_superuser("root", password="x")
-
-
-@pytest.fixture
-def admin_client(client: Client, superuser: User) -> Client:
-    """The browser of an administrator."""
-    client.force_login(superuser)
-    return client
 
 
 @pytest.fixture
@@ -82,17 +63,11 @@ def bulk_abort(manager: User) -> BulkAbort:
     )
 
 
-def get_admin_page(admin_client: Client, address: str) -> LexborHTMLParser:
-    answer = admin_client.get(address)
-    assert answer.status_code == 200
-    return parse_html(answer)
-
-
 def test_grant_list_shows_group_project_stage_and_permission(admin_client: Client) -> None:
     Grant.objects.all().delete()
     factories.grant("view")
     factories.grant("abort", "on-call", project=factories.project(), stage="Staging")
-    rows = get_admin_page(admin_client, "/admin/dashboard/grant/").css("#result_list tbody tr")
+    rows = fetch_page(admin_client, "/admin/dashboard/grant/").css("#result_list tbody tr")
     texts = {" / ".join(text_of(cell) for cell in row.css("th, td")[1:]) for row in rows}
     assert texts == {
         "all signed-in users / all projects / all stages / view runs",
@@ -102,7 +77,7 @@ def test_grant_list_shows_group_project_stage_and_permission(admin_client: Clien
 
 def test_grant_form_creates_grant(admin_client: Client) -> None:
     group, project = Group.objects.create(name="on-call"), factories.project()
-    form = get_admin_page(admin_client, "/admin/dashboard/grant/add/")
+    form = fetch_page(admin_client, "/admin/dashboard/grant/add/")
     assert [text_of(option) for option in form.css("#id_action option")][1:] == [
         "view runs",
         "view and abort runs",
@@ -150,7 +125,7 @@ def test_saved_view_gets_no_name_of_another_view_of_its_owner(
 
 
 def test_abort_page_shows_timeline_and_is_read_only(admin_client: Client, abort: Abort) -> None:
-    html = get_admin_page(admin_client, f"/admin/dashboard/abort/{abort.pk}/change/")
+    html = fetch_page(admin_client, f"/admin/dashboard/abort/{abort.pk}/change/")
     assert "Stuck" in text_of(select_one(html, "#content"))
     assert "aborted" in text_of(select_one(html, "#events-group"))
     assert html.css("#abort_form input:not([type=hidden]), #abort_form textarea, select") == []
@@ -182,7 +157,7 @@ def test_recorded_and_synced_rows_reject_add_change_and_delete(
 def test_admin_list_of_each_model_renders(
     model: str, admin_client: Client, abort: Abort, bulk_abort: BulkAbort, token: ApiToken
 ) -> None:
-    assert get_admin_page(admin_client, f"/admin/dashboard/{model}/").css("#result_list tbody tr")
+    assert fetch_page(admin_client, f"/admin/dashboard/{model}/").css("#result_list tbody tr")
 
 
 @pytest.mark.usefixtures("bulk_abort", "token")
@@ -423,7 +398,7 @@ def test_grant_is_not_changed_in_the_admin(admin_client: Client) -> None:
     group, other = (Group.objects.create(name=name) for name in ("On-call", "Contractors"))
     grant = Grant.objects.create(group=group, stage="Staging", action="view")
     address = f"/admin/dashboard/grant/{grant.pk}/change/"
-    html = get_admin_page(admin_client, address)
+    html = fetch_page(admin_client, address)
     assert not html.css("#grant_form select, #grant_form [name=_save]")
     assert "Staging" in text_of(select_one(html, ".field-stage"))
     form = {"group": other.pk, "project": "", "stage": "", "action": "abort"}
@@ -615,7 +590,7 @@ def test_groups_that_the_dashboard_needs_keep_their_names_in_the_admin(
     group, _ = Group.objects.get_or_create(name=name)
     permission = Permission.objects.get(codename="view_accessevent")
     address = f"/admin/auth/group/{group.pk}/change/"
-    assert not get_admin_page(admin_client, address).css("#id_name")
+    assert not fetch_page(admin_client, address).css("#id_name")
     form = {"name": "Others", "permissions": [permission.pk]}
     assert submit_admin_form(admin_client, address, form).status_code == 302
     group.refresh_from_db()
@@ -670,7 +645,7 @@ def test_superuser_does_not_lock_themselves_out_in_the_admin(
 ) -> None:
     form = {"username": "root", "is_staff": "on", kept: "on", "last_name": "Root"}
     address = f"/admin/auth/user/{superuser.pk}/change/"
-    assert not get_admin_page(admin_client, address).css("#id_is_active, #id_is_superuser")
+    assert not fetch_page(admin_client, address).css("#id_is_active, #id_is_superuser")
     assert submit_admin_form(admin_client, address, form).status_code == 302
     superuser.refresh_from_db()
     assert (superuser.is_active, superuser.is_superuser) == (True, True)
@@ -690,7 +665,7 @@ def account_form(user: User, **changes: str) -> dict[str, str]:
 
 
 def shown_version(client: Client, address: str) -> str:
-    html = get_admin_page(client, address)
+    html = fetch_page(client, address)
     return select_one(html, "input[type=hidden][name=version]").attributes["value"] or ""
 
 
@@ -749,7 +724,7 @@ def test_sign_in_meanwhile_is_kept_by_the_form_of_an_account_in_the_admin(
     admin_client: Client, viewer: User
 ) -> None:
     address = f"/admin/auth/user/{viewer.pk}/change/"
-    html = get_admin_page(admin_client, address)
+    html = fetch_page(admin_client, address)
     assert not html.css("[name^=last_login], [name^=date_joined]")
     form = account_form(viewer, first_name="Vi", version=shown_version(admin_client, address))
     at = timezone.now()
@@ -836,7 +811,7 @@ def test_page_that_cannot_be_changed_has_no_version_in_the_admin(viewer: User) -
     codenames = ["view_user", "view_group"]
     desk.user_permissions.set(Permission.objects.filter(codename__in=codenames))
     for address in (f"user/{viewer.pk}", f"group/{group.pk}"):
-        html = get_admin_page(client_of(desk), f"/admin/auth/{address}/change/")
+        html = fetch_page(client_of(desk), f"/admin/auth/{address}/change/")
         assert html.css("[name=version], .field-version") == []
 
 
@@ -1024,217 +999,3 @@ def test_admin_tells_user_without_right_so(viewer_client: Client) -> None:
     assert answer.status_code == 403
     text = text_of(select_one(parse_html(answer), "[data-reason]"))
     assert text == "Your account may not open the admin."
-
-
-# --- Typical durations --------------------------------------------------------------------------
-
-
-OVERRIDE_FIELDS = (
-    ("override_run_median", "override_run_p95"),
-    ("override_queue_median", "override_queue_p95"),
-    ("override_approval_median", "override_approval_p95"),
-)
-
-
-@pytest.fixture
-def timing(run: Run) -> StageTiming:
-    return factories.timing(
-        run.stage,
-        observed_steps={"migrate": [120, 240], "sign-off": [300, 1200]},
-        approval_keys=["sign-off"],
-        success_count=20,
-        detail_count=5,
-    )
-
-
-def post_override(
-    admin_client: Client,
-    timing: StageTiming,
-    median: str,
-    p95: str,
-    fields: tuple[str, str] = OVERRIDE_FIELDS[0],
-) -> HttpResponse:
-    data = dict(zip(fields, (median, p95), strict=True))
-    return admin_client.post(f"/admin/dashboard/stagetiming/{timing.pk}/change/", data)
-
-
-def field_errors(answer: HttpResponse) -> list[str]:
-    return [text_of(error) for error in parse_html(answer).css(".errorlist li")]
-
-
-def test_timing_form_shows_observed_durations_beside_overrides(
-    admin_client: Client, timing: StageTiming
-) -> None:
-    html = get_admin_page(admin_client, f"/admin/dashboard/stagetiming/{timing.pk}/change/")
-    texts = {
-        "Run duration": "usually 6 to 9 min",
-        "Queue time": "usually 40 to 90 s",
-        "Approval time": "sign-off: usually 5 to 20 min",
-        "Other baselines": "migrate: usually 2 to 4 min",
-    }
-    parts = {
-        text_of(select_one(part, "h2")): text_of(part)
-        for part in html.css("#stagetiming_form fieldset")
-        if part.css("h2")
-    }
-    assert list(parts) == list(texts)
-    assert [part for part, text in texts.items() if text not in parts[part]] == []
-    assert "sign-off" not in parts["Other baselines"]
-
-
-def test_timing_form_has_only_override_fields(admin_client: Client, timing: StageTiming) -> None:
-    html = get_admin_page(admin_client, f"/admin/dashboard/stagetiming/{timing.pk}/change/")
-    fields = html.css("#stagetiming_form input:not([type=hidden], [type=submit]), textarea, select")
-    assert [element.attributes["name"] for element in fields] == [
-        name for names in OVERRIDE_FIELDS for name in names
-    ]
-
-
-def test_timing_form_without_baseline_reports_too_few_successes(
-    admin_client: Client, run: Run
-) -> None:
-    timing = StageTiming.objects.create(stage=run.stage)
-    text = text_of(
-        select_one(
-            get_admin_page(admin_client, f"/admin/dashboard/stagetiming/{timing.pk}/change/"),
-            "#stagetiming_form",
-        )
-    )
-    assert text.count("too few successes so far") == 2
-    assert text.count("none known") == 2
-
-
-def test_timing_list_shows_typical_durations_and_override_flag(
-    admin_client: Client, timing: StageTiming
-) -> None:
-    def row() -> LexborNode:
-        return get_admin_page(admin_client, "/admin/dashboard/stagetiming/").css(
-            "#result_list tbody tr"
-        )[0]
-
-    assert text_of(select_one(row(), ".field-typical_run")) == "usually 6 to 9 min"
-    assert text_of(select_one(row(), ".field-typical_queue")) == "usually 40 to 90 s"
-    assert select_one(row(), ".field-has_override img").attributes["alt"] == "False"
-    post_override(admin_client, timing, "300", "", fields=OVERRIDE_FIELDS[1])
-    assert text_of(select_one(row(), ".field-typical_queue")) == "usually about 5 min"
-    assert select_one(row(), ".field-has_override img").attributes["alt"] == "True"
-
-
-def test_override_changes_overdue_state(
-    admin_client: Client, timing: StageTiming, run: Run
-) -> None:
-    factories.change(run, started_at=timezone.now() - timedelta(minutes=15))
-    overdue_checker.check_runs(timezone.now())
-    assert Run.objects.get().overdue_severity == Severity.WARNING
-    assert post_override(admin_client, timing, "1200", "1800").status_code == 302
-    overdue_checker.check_runs(timezone.now())
-    assert Run.objects.get().overdue_severity == Severity.OK
-
-
-OVERRIDE_ROW_TEXTS = [
-    (OVERRIDE_FIELDS[0], {}, "usually 6 to 9 min", "usually 20 to 30 min"),
-    (
-        OVERRIDE_FIELDS[1],
-        {"status": "queued", "started_at": None},
-        "usually waits 40 to 90 s",
-        "usually waits 20 to 30 min",
-    ),
-    (OVERRIDE_FIELDS[2], {"status": "approval_wait"}, "", "usually approved in 20 to 30 min"),
-]
-
-
-@pytest.mark.parametrize(("fields", "observed", "before", "after"), OVERRIDE_ROW_TEXTS)
-def test_override_is_shown_in_run_rows_at_once(
-    fields: tuple[str, str],
-    observed: dict[str, Any],
-    before: str,
-    after: str,
-    admin_client: Client,
-    timing: StageTiming,
-    run: Run,
-) -> None:
-    factories.change(run, **observed)
-
-    def typical_texts() -> str:
-        return " ".join(
-            text_of(element)
-            for element in get_admin_page(admin_client, "/").css(".typical-duration")
-        )
-
-    assert typical_texts() == before
-    post_override(admin_client, timing, "1200", "1800", fields)
-    assert typical_texts() == after
-
-
-def test_override_without_p95_uses_median_for_both(
-    admin_client: Client, timing: StageTiming
-) -> None:
-    post_override(admin_client, timing, "1200", "")
-    timing.refresh_from_db()
-    assert timing.typical_run == TypicalDuration(timedelta(minutes=20), timedelta(minutes=20))
-
-
-def test_empty_override_restores_observed_duration(
-    admin_client: Client, timing: StageTiming
-) -> None:
-    StageTiming.objects.update(override_run_median=1200)
-    assert post_override(admin_client, timing, "", "").status_code == 302
-    timing.refresh_from_db()
-    assert timing.typical_run == TypicalDuration(timedelta(minutes=6), timedelta(minutes=9))
-
-
-INVALID_OVERRIDES = [
-    ("600", "300", "This cannot be shorter than the typical duration."),
-    ("0", "", "Ensure this value is greater than or equal to 1."),
-    ("-5", "", "Ensure this value is greater than or equal to 1."),
-    ("60", "-5", "Ensure this value is greater than or equal to 1."),
-    ("", "900", "Enter the typical duration first."),
-    ("soon", "", "Enter a number."),
-    ("soon", "900", "Enter a number."),
-    ("1e300", "", "Ensure this value is less than or equal to 2592000."),
-    ("nan", "", "Enter a number."),
-    ("inf", "", "Enter a number."),
-]
-
-
-@pytest.mark.parametrize("fields", OVERRIDE_FIELDS, ids=[median for median, _ in OVERRIDE_FIELDS])
-@pytest.mark.parametrize(("median", "p95", "reason"), INVALID_OVERRIDES)
-def test_invalid_override_is_rejected_with_field_error(
-    median: str,
-    p95: str,
-    reason: str,
-    fields: tuple[str, str],
-    admin_client: Client,
-    timing: StageTiming,
-) -> None:
-    answer = post_override(admin_client, timing, median, p95, fields)
-    assert answer.status_code == 200
-    assert field_errors(answer) == [reason]
-    timing.refresh_from_db()
-    assert not timing.has_override
-
-
-@pytest.mark.parametrize("fields", OVERRIDE_FIELDS, ids=[median for median, _ in OVERRIDE_FIELDS])
-@pytest.mark.parametrize(
-    ("median", "p95"),
-    [(-5, None), (0, None), (None, 900), (600, 300), (60, -5), (10**9, None), (60, 10**9)],
-)
-def test_database_rejects_invalid_override(
-    median: float | None, p95: float | None, fields: tuple[str, str], timing: StageTiming
-) -> None:
-    with pytest.raises(IntegrityError), transaction.atomic():
-        StageTiming.objects.update(**dict(zip(fields, (median, p95), strict=True)))
-
-
-def test_override_for_stage_without_success_can_be_added(admin_client: Client, run: Run) -> None:
-    data = {"stage": run.stage_id, "override_run_median": "600", "override_run_p95": "900"}
-    assert admin_client.post("/admin/dashboard/stagetiming/add/", data).status_code == 302
-    assert (
-        text_of(select_one(get_admin_page(admin_client, "/"), ".typical-duration"))
-        == "usually 10 to 15 min"
-    )
-
-
-def test_timing_delete_is_forbidden(admin_client: Client, timing: StageTiming) -> None:
-    address = f"/admin/dashboard/stagetiming/{timing.pk}/delete/"
-    assert admin_client.post(address, {"post": "yes"}).status_code == 403
