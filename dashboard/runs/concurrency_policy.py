@@ -3,16 +3,13 @@
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.models import Stage
-from dashboard.texts.rich_text import Message, MessageTable, RichText
+from dashboard.texts.rich_text import ExternalText, Message, MessageTable, RichText
 
 # https://northflank.com/docs/v1/application/release/create-a-pipeline-and-release-flow
 # The API has "latest" and "replace" but documents neither: their texts are a guess from the names
 # and from how workflows behave, and are worded as such.
 _text = MessageTable(
     {
-        "pipeline_removed": gettext_lazy(
-            "Northflank no longer lists this pipeline. Showing last known data."
-        ),
         "paused": gettext_lazy("Triggers are paused: runs start only manually or by API."),
         "other_policy": gettext_lazy("Concurrency policy: %(policy)s."),
         # A policy, on the page of a stage.
@@ -101,11 +98,9 @@ def superseded_text(policy: str) -> Message:
     return _text("superseded" if policy in SUPERSEDING else "skipped")
 
 
-def stage_facts(stage: Stage) -> list[RichText]:
-    """Return notes on a stage: removed pipeline, policy, paused triggers; one sentence each."""
-    is_removed = stage.pipeline.removed_at or stage.pipeline.project.removed_at
+def stage_notes(stage: Stage) -> list[RichText]:
+    """Return notes on a stage: policy, paused triggers; one sentence each."""
     notes = (
-        _text("pipeline_removed") if is_removed else "",
         _policy_text("stage", stage.concurrency_policy),
         _text("paused") if stage.paused else "",
     )
@@ -117,4 +112,4 @@ def _policy_text(subject: str, policy: str) -> RichText:
     key = f"{subject}_{policy}"
     if key in _text:
         return _text(key)
-    return _text("other_policy", policy=policy) if policy else ""
+    return _text("other_policy", policy=ExternalText(policy)) if policy else ""

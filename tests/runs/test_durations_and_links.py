@@ -73,7 +73,7 @@ def stage(policy: str = "", *, paused: bool = False) -> Stage:
 
 @pytest.mark.parametrize("policy", ["allow", "queue", "forbid"])
 def test_documented_concurrency_policy_is_explained(policy: str) -> None:
-    [note] = concurrency_policy.stage_facts(stage(policy))
+    [note] = concurrency_policy.stage_notes(stage(policy))
     assert keys(note) == f"stage_{policy}"
     assert keys(concurrency_policy.effect_on_others(policy)) == f"run_{policy}"
 
@@ -81,7 +81,7 @@ def test_documented_concurrency_policy_is_explained(policy: str) -> None:
 @pytest.mark.parametrize("policy", ["latest", "replace"])
 def test_undocumented_concurrency_policy_is_explained_with_reservation(policy: str) -> None:
     for text in (
-        *map(str, concurrency_policy.stage_facts(stage(policy))),
+        *map(str, concurrency_policy.stage_notes(stage(policy))),
         str(concurrency_policy.effect_on_others(policy)),
     ):
         assert text.startswith(f"Concurrency policy: {policy}. Presumably ")
@@ -89,7 +89,7 @@ def test_undocumented_concurrency_policy_is_explained_with_reservation(policy: s
 
 
 def test_unknown_concurrency_policy_is_only_named() -> None:
-    [note] = concurrency_policy.stage_facts(stage("something-new"))
+    [note] = concurrency_policy.stage_notes(stage("something-new"))
     assert keys_and_params(note) == ("other_policy", {"policy": "something-new"})
 
 
@@ -118,11 +118,11 @@ def test_no_skipped_runs_have_no_text() -> None:
 
 
 def test_paused_flow_is_explained() -> None:
-    assert [keys(note) for note in concurrency_policy.stage_facts(stage(paused=True))] == ["paused"]
+    assert [keys(note) for note in concurrency_policy.stage_notes(stage(paused=True))] == ["paused"]
 
 
 def test_flow_without_known_policy_has_no_explanation() -> None:
-    assert concurrency_policy.stage_facts(stage()) == []
+    assert concurrency_policy.stage_notes(stage()) == []
 
 
 def run(**ids: Any) -> Run:

@@ -634,7 +634,13 @@ def create_long_texts(text: str) -> dict[str, object]:
     ended_run = factories.run(stage, "ended", status="failure", name=text)
     answer = {"reason": text, "answer": text, "settled_at": timezone.now()}
     factories.abort(ended_run, manager, "refused", **answer)
-    Stage.objects.update(error="x", error_message=text, error_since=run.synced_at, failures=2)
+    Stage.objects.update(
+        error="x",
+        error_message=text,
+        error_since=run.synced_at,
+        failures=2,
+        concurrency_policy=text,
+    )
     acknowledge_by(run, manager, text[:150], "x" * 150, "👩‍🚀" * 40)
     SavedView.objects.create(owner=manager, name="x" * 60, query="status=failure")
     factories.search_lookup(10_000, parent=stage)

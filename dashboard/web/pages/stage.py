@@ -116,7 +116,7 @@ class StagePage(Page):
 
     @property
     def tag_values(self) -> tuple[object, ...]:
-        return (self.removal,)
+        return (self.removal, self.stage.concurrency_policy, self.stage.paused)
 
     @cached_property
     def data_age(self) -> DataAge:
@@ -138,7 +138,7 @@ class StagePage(Page):
         return {
             "place": _place(stage),
             "removal": self.removal,
-            "policy_notes": concurrency_policy.stage_facts(stage),
+            "policy_notes": concurrency_policy.stage_notes(stage),
             "stage_key": stage.pk,
             "chart": history_charts.render_charts([stage])[stage.pk],
             "filter": self.filter,
@@ -175,7 +175,11 @@ class StagePage(Page):
 
     def own_status_parts(self) -> list[LivePart]:
         problems = _list_problems(self.stage)
-        return [render_part("stage-error", "pages/stage.html#stage-error", **problems)]
+        notes = concurrency_policy.stage_notes(self.stage)
+        return [
+            render_part("policy-notes", "pages/stage.html#policy-notes", policy_notes=notes),
+            render_part("stage-error", "pages/stage.html#stage-error", **problems),
+        ]
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
         runs = [run for run in runs if run.stage_id == self.key]

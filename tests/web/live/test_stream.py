@@ -266,6 +266,18 @@ def test_stage_error_is_streamed_to_stage_page_and_board(
         next_part(board, "data-age", "1 stage cannot be read.")
 
 
+@fast_polling
+def test_policy_and_pause_of_a_stage_are_streamed(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    with open_stream(viewer_http_client, "stage", run.stage_id) as stream:
+        Stage.objects.update(paused=True)
+        next_part(stream, "policy-notes", "Triggers are paused")
+        Stage.objects.update(concurrency_policy="queue", paused=False)
+        part = next_part(stream, "policy-notes", "one after another")
+        assert "Triggers are paused" not in part.text()
+
+
 def page_structure_hash(client: httpx.Client, page: str, key: int = 0) -> str:
     """The page's current structure hash, from the stream's first message."""
     with client.stream("GET", f"/live/?page={page}&key={key}") as answer:
