@@ -77,7 +77,7 @@ class LiveRegion:
     url: str
     tag: str
     refresh_seconds: int  # between two refreshes without a stream
-    is_aborting: bool  # an abort is under way: without JavaScript the whole page refreshes
+    reloads: bool  # without JavaScript the whole page is loaded again after 3 seconds
 
 
 class PageRemoved(Exception):
@@ -103,6 +103,8 @@ class Page(ABC):
     nav: ClassVar[str] = ""  # the navigation's entry
     follows_all_changes: ClassVar[bool] = True  # False: only `tag_values` change its tag
     is_cacheable: ClassVar[bool] = False  # by live/page_cache.py: it has `dependencies`
+    # Without JavaScript; on other pages a reload would undo what users enter meanwhile.
+    reloads_while_aborting: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -321,5 +323,5 @@ def build_live_region(request: HttpRequest, page: Page, draft: PageDraft | None)
         url=request.get_full_path(),
         tag=blake2b(repr(tag_values).encode(), digest_size=9).hexdigest(),
         refresh_seconds=2 if page.is_aborting else 4 if page.has_runs_in_flight else 15,
-        is_aborting=page.is_aborting,
+        reloads=page.reloads_while_aborting and page.is_aborting,
     )

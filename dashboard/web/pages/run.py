@@ -185,6 +185,7 @@ class RunCard:
 class RunPage(Page):
     name = "run"
     template = "pages/run.html"
+    reloads_while_aborting = True
 
     @classmethod
     def is_visible(cls, permissions: Permissions, key: int) -> bool:

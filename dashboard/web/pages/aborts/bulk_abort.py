@@ -31,6 +31,7 @@ def bulk_abort(request: HttpRequest, pk: int) -> HttpResponse:
 class BulkAbortPage(Page):
     name = "bulk_abort"
     template = "pages/aborts/bulk_abort.html"
+    reloads_while_aborting = True
     nav = "aborts"
 
     @classmethod

@@ -30,6 +30,7 @@ class BulkAbortsPage(Page):
 
     name = "bulk_aborts"
     template = "pages/aborts/bulk_aborts.html"
+    reloads_while_aborting = True
     nav = "aborts"
     follows_all_changes = False
     before_pk: int | None = None

@@ -213,6 +213,20 @@ def test_abort_over_http_without_javascript_redirects_with_notice(
     assert refresh["content"] == f"3; url={factories.address(run)}"  # without a hash
 
 
+def test_page_with_forms_is_not_reloaded_without_javascript_while_a_run_is_aborting(
+    get_page: GetPage, manager: User, run: Run
+) -> None:
+    factories.abort(run, manager)
+    run_page = get_page(factories.address(run))
+    assert len(run_page.css("noscript meta")) == 1
+    pipeline = factories.address(run.stage.pipeline)
+    for address in ("/", "/board/", "/aborts/", pipeline, factories.address(run.stage)):
+        page = get_page(address)
+        assert page.css("noscript meta") == [], address
+        region = select_one(page, "#live").attributes
+        assert region["data-refresh"] == "2", address  # with JavaScript
+
+
 def test_abort_over_http_that_ends_at_once_shows_notice_with_icon(
     live: Live, manager: User
 ) -> None:
