@@ -44,11 +44,11 @@ function handleFailure({ target, detail: { ctx } }) {
   if (status === 401) return showSignedOut(responseMessage(ctx));
   if (target.matches?.("[hx-trigger^=load]")) return; // htmx requests it again
   if (target.id === "live") {
-    finishRefresh(false, status === 503 ? responseMessage(ctx) : "");
     // Ours says why; a load balancer without a dashboard behind it answers 404, too.
-    if (status !== 404 || !errorReason(ctx.text)) return;
-    showUnreachable(false);
-    if (failures > 1) return; // shown already
+    const isNotFound = status === 404 && Boolean(errorReason(ctx.text));
+    finishRefresh(false, status === 503 ? responseMessage(ctx) : "", isNotFound);
+    if (!isNotFound || isGone) return;
+    isGone = true;
   }
   const text = responseMessage(ctx) ?? (status < 500 && `${status} ${ctx.response.raw.statusText}`.trim());
   const line = dialog.contains(target) && $(`[data-error="${headers?.get("x-field") ?? ""}"]`, dialog);

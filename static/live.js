@@ -10,7 +10,7 @@ const RECONNECT_GRACE = 5_000; // milliseconds without a stream before the page 
 const stream = $("#stream");
 let connection = null; // htmx's
 let connectedAt = 0;
-let heardAt = 0; // time of the last message; without one for STREAM_TIMEOUT, the stream is dead
+let lastMessageAt = 0; // time of the last message; without one for STREAM_TIMEOUT, the stream is dead
 let isConnected = false; // a message has come, and the stream has not ended since
 let wasShort = false; // the last stream ended at once
 let pollFrom = Date.now() + RECONNECT_GRACE; // while there is no stream
@@ -40,10 +40,10 @@ const STREAM_LISTENERS = {
   },
   "htmx:sse:after:connection": ({ detail }) => {
     connection = detail.connection;
-    connectedAt = heardAt = Date.now();
+    connectedAt = lastMessageAt = Date.now();
   },
   "htmx:sse:before:message": ({ detail: { message } }) => {
-    heardAt = Date.now();
+    lastMessageAt = Date.now();
     isConnected = true;
     showUnreachable(message.event === "outage", message.data);
     if (message.event === "stale") {
@@ -66,8 +66,13 @@ for (const [name, listener] of Object.entries(STREAM_LISTENERS)) stream?.addEven
 // the database was restored.)
 const isOlder = (run, shown) => Number(run.dataset?.version) < Number(shown.dataset?.version);
 htmx.registerExtension("unchanged-rows", {
-  htmx_before_morph_node: (row, { newNode }) =>
-    !newNode.hasAttribute?.("data-unchanged") && (isRefresh || !isOlder(newNode, row)),
+  htmx_before_morph_node: (row, { newNode }) => {
+    if (newNode.hasAttribute?.("data-unchanged")) return false;
+    if (!isOlder(newNode, row)) return true;
+    // Or the refresh was requested before a message that has overtaken its answer: another one puts the row right.
+    if (isRefresh && hasChangedSinceRequest) missedAt = performance.now();
+    return isRefresh;
+  },
 });
 
 // --- New runs: counted on a button, and shown at once while nobody uses the page -------------------
@@ -116,6 +121,7 @@ document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) =>
   selectedBefore = selectedRuns();
   holdPlace();
   isRefresh = target.id === "live";
+  if (isRefresh && returnsFormerRow(tasks)) missedAt = performance.now(); // it leaves again soon
   if (target !== stream) return;
   rowsBefore = $$("[data-section] tbody > tr").map((row) => ({ row, body: row.parentElement, section: row.closest("section") }));
   for (const { target: element, fragment: { firstElementChild: part }, swapSpec } of tasks) {
@@ -126,8 +132,17 @@ document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) =>
     // Another structure: swapping single elements is not enough.
     if (element?.id === "data-age" && part.dataset.structure !== element.dataset.structure) isOutdated = true;
     // An element keeps its height until the next refresh, so that the content below it does not move.
-    if (element?.matches("tr, #data-age")) element.style.setProperty("--had", `${element.getBoundingClientRect().height}px`);
+    if (element?.matches("tr, #data-age, #policy-notes, #stage-error")) element.style.setProperty("--had", `${element.getBoundingClientRect().height}px`);
   }
+});
+
+// A kept height is that of a layout, which the width decides. (The address bar of a phone changes the height only.)
+let layoutWidth = innerWidth;
+
+addEventListener("resize", () => {
+  if (innerWidth === layoutWidth) return;
+  layoutWidth = innerWidth;
+  for (const element of $$("#live [style]")) element.style.removeProperty("--had");
 });
 
 document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
@@ -201,8 +216,20 @@ function setLastState(row, run) {
   row.replaceChildren(...copyWithoutControls(run).children);
 }
 
+// Of rows that messages have removed since the refresh was requested: versions of their runs by id.
+const formerVersions = new Map();
+
+// Whether an answer that messages have overtaken has such a row. One that comes back has a newer version.
+function returnsFormerRow(tasks) {
+  const isFormer = (row, version) => Number(row?.dataset.version) <= version;
+  return tasks.some(({ fragment }) =>
+    [...formerVersions].some(([id, version]) => isFormer($(`#${CSS.escape(id)}`, fragment), version)),
+  );
+}
+
 function markFormer(row) {
   const { id } = row;
+  if ($("#live.htmx-request")) formerVersions.set(id, Number(row.dataset.version));
   setLastState(row, row);
   for (const name of row.getAttributeNames()) row.removeAttribute(name);
   row.id = `former-${++formerRowCount}`; // a run may leave one section soon after another
@@ -254,6 +281,7 @@ function restorePlace() {
 
 let isSignedOut = false;
 let failures = 0;
+let isGone = false; // what the page is about was deleted, as a notice says
 let isUnreachable = false; // the dashboard or its database, as the page says
 let hasChangedSinceRequest = false; // a stream message came while a refresh was under way
 let refreshedAt = Date.now(); // time of the last refresh, or of the page's load
@@ -274,21 +302,30 @@ function refresh() {
   // A pending stream request does not block the refresh.
   if (isSignedOut || document.hidden || $(".htmx-request:not(#stream)")) return;
   hasChangedSinceRequest = false;
+  formerVersions.clear();
   requestedAt = performance.now();
   htmx.trigger("#live", "refresh");
 }
 
-function finishRefresh(isSuccess, text) {
+function finishRefresh(isSuccess, text, isReachable = isSuccess) {
   failures = isSuccess ? 0 : failures + 1;
   refreshedAt = Date.now();
   refreshNotBefore = refreshedAt + Math.min(60_000, 5_000 * 2 ** failures);
-  showUnreachable(!isSuccess, text);
+  if (isReachable && !isSuccess) hideUnreachable();
+  else showUnreachable(!isReachable, text);
   if (!isSuccess) return;
+  isGone = false;
   for (const element of $$("#live [style]")) element.removeAttribute("style");
   newRunIds.clear();
   if (missedAt < requestedAt) missedAt = 0;
   isOutdated = missedAt > 0 || hasChangedSinceRequest; // the response may be older than what the stream has swapped
   updateNewRunsButton();
+}
+
+// Without an announcement that the page is updated again, since it is not: what it is about was deleted.
+function hideUnreachable() {
+  $("[data-unreachable]").hidden = true;
+  isUnreachable = false;
 }
 
 // No text: there was no response.
@@ -377,7 +414,7 @@ function announceChanges() {
 function tick() {
   if (document.hidden) return;
   updateTimes();
-  if (Math.abs(Date.now() - heardAt) > STREAM_TIMEOUT) connection?.reader?.cancel();
+  if (Math.abs(Date.now() - lastMessageAt) > STREAM_TIMEOUT) connection?.reader?.cancel();
   if (isRefreshDue()) refresh();
   // Removed only while the user is idle, since that moves the content.
   if (isIdle()) $(".concluded", notices)?.remove();

@@ -1,8 +1,11 @@
 """Live pages in a real browser: changes appear at once, and do not disturb user input."""
 
 import re
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
@@ -26,9 +29,10 @@ from tests.support.browser import (
     set_reload_mark,
     submit_sign_in,
     wait_for_viewers,
+    wait_until_painted,
 )
 from tests.support.databases import sqlite_folder_renamed
-from tests.support.live import Live
+from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.stream import fast_polling
 
 pytestmark = pytest.mark.browser
@@ -63,7 +67,7 @@ def open_live_page(sign_in: OpenPage, live: Live) -> OpenPage:
     return open_and_wait
 
 
-def expect_streamed_text(locator: Locator, text: str | list[str]) -> None:
+def expect_streamed_text(locator: Locator, text: str | list[str] | re.Pattern[str]) -> None:
     """Wait until the stream has changed a text: the page has not refreshed."""
     expect(locator).to_have_text(text)
     assert locator.page.evaluate("() => refreshes") == 0
@@ -226,7 +230,7 @@ def test_silent_stream_is_ended_after_the_clock_was_set_back(
         """() => {
           window.ended = false;
           connection.reader.cancel = () => { window.ended = true };
-          heardAt += 3_600_000;
+          lastMessageAt += 3_600_000;
         }"""
     )
     advance_time(page, 2)
@@ -296,14 +300,178 @@ def test_page_with_ended_session_closes_stream(
 def test_page_of_deleted_run_shows_message(
     run: Run, open_live_page: OpenPage, live: Live, ignored_console_errors: list[str]
 ) -> None:
+    ignored_console_errors.append("SSE reconnect failed with status 404")
     page = open_live_page("viewer", factories.address(run))
     install_clock(page)
+    check(page, "recordAnnouncements")
     page.mouse.move(1, 1)
     run.delete()
     expect(page.locator("#data-age")).to_contain_text("No longer available")
     expect(page.locator("#data-age")).to_have_attribute("data-stale", "true")
-    advance_time(page, IDLE_REFRESH_SECONDS)
+    for _ in range(10):  # for longer than the pauses before the first refreshes
+        advance_time(page, IDLE_REFRESH_SECONDS)
+        page.wait_for_function("() => !$('#live.htmx-request')")
+    assert page.evaluate("failures") >= 3
     expect(page.locator("#notices")).to_contain_text("Run “r-1” not found")
+    offer, notice = page.evaluate("recordedAnnouncements")  # nothing again, or untrue
+    assert offer == "Show changes"
+    assert "not found" in notice
+
+
+def refresh_overtaken_by(page: Page, change: Callable[[], None]) -> Callable[[], None]:
+    """Refresh the page, with an answer from before a change that the stream has shown meanwhile.
+
+    Later refreshes wait for a call of the function that is returned.
+    """
+    held: list[Route] = []
+    is_released = False
+
+    def hold(route: Route) -> None:
+        if is_released:
+            route.continue_()
+        else:
+            held.append(route)
+
+    def release() -> None:
+        nonlocal is_released
+        is_released = True
+        for route in held[1:]:
+            route.continue_()
+
+    page.route(page.url, hold)
+    page.wait_for_function("() => !$('.htmx-request:not(#stream)')")
+    page.evaluate("refresh()")
+    deadline = time.monotonic() + WAIT_TIMEOUT
+    while not held:
+        assert time.monotonic() < deadline, "the page was not refreshed"
+        page.wait_for_timeout(20)
+    answer = held[0].fetch()
+    change()
+    with page.expect_request_finished(lambda request: request.url == page.url):
+        held[0].fulfill(response=answer)
+    return release
+
+
+@pytest.mark.usefixtures("viewer")
+def test_refresh_that_the_stream_overtakes_does_not_leave_an_older_run(
+    run: Run, open_live_page: OpenPage
+) -> None:
+    page = open_live_page("viewer", factories.address(run.stage))
+    badge = page.locator("#run-r-1 [data-badge]")
+    badge.hover()  # which postpones refreshes for new runs
+    factories.change(run, status="retrying")
+    expect(badge).to_have_text("Retrying")
+
+    def change() -> None:
+        factories.change(run, status="waiting")
+        expect(badge).to_have_text("Waiting")
+
+    release = refresh_overtaken_by(page, change)
+    expect(badge).to_have_text("Retrying")
+    release()
+    expect(badge).to_have_text("Waiting")
+    assert page.evaluate("$('#live:hover') !== null")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_refresh_that_the_stream_overtakes_does_not_leave_a_run_that_has_ended(
+    run: Run, open_live_page: OpenPage
+) -> None:
+    other = factories.run(run.stage, "r-2", name="Hourly")
+    page = open_live_page("viewer")
+    page.locator("#run-r-2 [data-badge]").hover()
+    factories.change(other, status="retrying")
+    expect(page.locator("#run-r-2 [data-badge]")).to_have_text("Retrying")
+
+    def end() -> None:
+        factories.change(
+            run, status="success", concluded=True, in_flight=False, concluded_at=timezone.now()
+        )
+        expect(page.locator("#run-r-1")).to_have_count(0)
+
+    release = refresh_overtaken_by(page, end)
+    expect(page.locator("#run-r-1")).to_have_count(1)
+    release()
+    expect(page.locator("#run-r-1")).to_have_count(0)
+    assert page.evaluate("$('#live:hover') !== null")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_page_of_run_deleted_during_an_outage_shows_message(
+    run: Run, open_live_page: OpenPage, ignored_console_errors: list[str]
+) -> None:
+    ignored_console_errors += [
+        "SSE reconnect failed with status 404",
+        "htmx:error",
+        "ERR_FAILED",
+        "SSE reconnect failed",
+    ]
+    page = open_live_page("viewer", factories.address(run))
+    page.route(factories.address(run), lambda route: route.abort(), times=1)
+    page.evaluate("refresh()")
+    expect(page.locator("[data-unreachable]")).to_be_visible()
+    run.delete()
+    for _ in range(2):
+        page.wait_for_function("() => !$('.htmx-request:not(#stream)')")
+        page.evaluate("refresh()")
+    expect(page.locator("#notices")).to_contain_text("Run “r-1” not found")
+    expect(page.locator("[data-unreachable]")).to_be_hidden()
+
+
+@pytest.mark.usefixtures("viewer")
+def test_refresh_that_puts_no_older_run_back_is_not_repeated_under_the_mouse(
+    run: Run, open_live_page: OpenPage
+) -> None:
+    page = open_live_page("viewer", factories.address(run.stage))
+    page.locator("#run-r-1 [data-badge]").hover()
+    factories.change(run, status="retrying")
+    expect(page.locator("#run-r-1 [data-badge]")).to_have_text("Retrying")
+
+    def change() -> None:
+        Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
+        expect(page.locator("#stage-error")).to_contain_text("Permission was taken away.")
+
+    refresh_overtaken_by(page, change)
+    page.wait_for_function("() => isOutdated")  # offered on the button
+    assert page.evaluate("() => isRefreshDue()") is False
+    page.evaluate("() => { refreshNotBefore = 0 }")
+    assert page.evaluate("() => isRefreshDue()") is False
+
+
+@pytest.mark.usefixtures("viewer")
+@pytest.mark.parametrize(
+    ("part", "fields"), [("#policy-notes", {"paused": False}), ("#stage-error", {"error": ""})]
+)
+def test_content_below_the_notes_of_a_stage_stays_in_place_when_one_goes(
+    run: Run, open_live_page: OpenPage, part: str, fields: dict[str, Any]
+) -> None:
+    Stage.objects.update(
+        concurrency_policy="queue", paused=True, error="x", error_message="It broke."
+    )
+    page = open_live_page("viewer", factories.address(run.stage))
+    row = page.locator("#run-r-1")
+    row.hover()
+    text = page.locator(part).inner_text()
+    before = row.bounding_box()
+    Stage.objects.update(**fields)
+    expect(page.locator(part)).not_to_have_text(text, use_inner_text=True)
+    assert row.bounding_box() == before
+
+
+@pytest.mark.usefixtures("viewer")
+def test_row_that_has_changed_takes_the_height_of_the_layout_after_a_rotation(
+    run: Run, open_live_page: OpenPage
+) -> None:
+    page = open_live_page("viewer", viewport={"width": 390, "height": 800})
+    row = page.locator("#run-r-1")
+    factories.change(run, step="migrate the database")
+    expect_streamed_text(row.locator(".step"), re.compile("migrate the database"))
+    page.set_viewport_size({"width": 1280, "height": 800})
+    wait_until_painted(page)
+    after_rotation = row.bounding_box()
+    page.reload()
+    assert after_rotation is not None
+    assert row.bounding_box()["height"] == after_rotation["height"]  # type: ignore[index]
 
 
 @pytest.mark.usefixtures("manager", "sync_worker")
