@@ -157,6 +157,9 @@ def request_abort(
         attempts_left -= 1
         try:
             return _create_abort(run, abort_request, reason, replaced_pk, bulk_abort, mark_sent)
+        except NotInFlight:
+            _reload(run)
+            raise
         except IntegrityError:
             open_abort = Abort.objects.open().filter(run=run).first()
             if open_abort is not None and not open_abort.is_resend_refused:
@@ -164,7 +167,7 @@ def request_abort(
                 return AbortResult(open_abort, is_new=False)
             if not attempts_left:
                 raise  # it has another cause
-            run.refresh_from_db(fields=["in_flight"])
+            _reload(run)
             if not run.in_flight:
                 raise NotInFlight from None
             # The open abort is replaced, or was settled meanwhile.
@@ -217,6 +220,13 @@ def _create_abort(
         insert_of_events().execute(*events)
     log.info("abort.requested", run=run.run_id, by=abort.username, reason=abort.reason)
     return AbortResult(abort, is_new=True, request_seq=request_seq)
+
+
+def _reload(run: Run) -> None:
+    """Read all of a run again: what the caller shows of it must be of one time."""
+    stage = run.stage
+    run.refresh_from_db()
+    run.stage = stage
 
 
 def _starts_of_retried(run: Run) -> list[datetime]:

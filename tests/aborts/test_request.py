@@ -23,6 +23,7 @@ from tests.support.world import T0, at
 
 LEASE = timedelta(seconds=15)
 CRITICAL_AFTER = timedelta(seconds=600)
+ENDED = {"status": "success", "concluded": True, "in_flight": False, "concluded_at": T0}
 
 
 @pytest.fixture
@@ -238,8 +239,11 @@ def test_identical_joined_abort_requests_are_in_timeline_once(run: Run, manager:
     assert first.events.filter(event_type=EventType.JOINED).count() == 2
 
 
-def settle_after_conflict(abort: Abort) -> Callable[..., Any]:
-    """Settle an abort after a request conflicted with it, and before the request reads it."""
+def settle_after_conflict(abort: Abort, **run_fields: Any) -> Callable[..., Any]:
+    """Settle an abort after a request conflicted with it, and before the request reads it.
+
+    Its run gets the `run_fields` at the same time.
+    """
     has_conflict = False
 
     def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
@@ -247,6 +251,7 @@ def settle_after_conflict(abort: Abort) -> Callable[..., Any]:
         if has_conflict and sql.startswith("SELECT"):
             has_conflict = False
             abort.transition(AbortState.NOT_SENT, EventType.NOT_SENT, T0, settled_at=T0)
+            factories.change(abort.run, **run_fields)
         try:
             return run(sql, *rest)
         except IntegrityError:
@@ -281,6 +286,15 @@ def test_abort_request_for_run_that_ended_since_it_was_read_is_not_in_flight(
     assert not Abort.objects.exists()
 
 
+def test_run_that_ended_since_it_was_read_is_read_again(run: Run, manager: User) -> None:
+    stage = run.stage
+    Run.objects.update(**ENDED)
+    with pytest.raises(aborts.NotInFlight):
+        aborts.request_abort(run, abort_request(manager))
+    assert {name: getattr(run, name) for name in ENDED} == ENDED
+    assert run.stage is stage  # with the pipeline and project that were read with it
+
+
 def test_abort_request_for_run_aborting_since_it_was_read_is_not_recorded_as_sent(
     run: Run, manager: User
 ) -> None:
@@ -291,11 +305,10 @@ def test_abort_request_for_run_aborting_since_it_was_read_is_not_recorded_as_sen
 
 def test_abort_request_racing_with_concluded_run_is_not_in_flight(run: Run, manager: User) -> None:
     first = aborts.request_abort(run, abort_request(manager)).abort
-    Run.objects.update(in_flight=False)
-    assert run.in_flight  # as read before
-    wrapper = connection.execute_wrapper(settle_after_conflict(first))
+    wrapper = connection.execute_wrapper(settle_after_conflict(first, **ENDED))
     with wrapper, pytest.raises(aborts.NotInFlight):
         aborts.request_abort(run, abort_request(manager))
+    assert {name: getattr(run, name) for name in ENDED} == ENDED
 
 
 # --- Retries ------------------------------------------------------------------------------------

@@ -126,6 +126,24 @@ def claim_first(claim: Callable[[], object]) -> Callable[..., Any]:
     return execute
 
 
+def change_after_read_of(table: str, change: Callable[[], object]) -> Callable[..., Any]:
+    """Let another process change something just after this one has read a table for the first time.
+
+    This goes into `connection.execute_wrapper`.
+    """
+    has_changed = False
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        nonlocal has_changed
+        result = run(sql, *rest)
+        if sql.startswith("SELECT") and f'FROM "{table}"' in sql and not has_changed:
+            has_changed = True
+            change()
+        return result
+
+    return execute
+
+
 SENT = {"sent_at": "then"}
 ANSWERED = SENT | {"answered_at": "then"}
 SETTLED = {"settled_at": "then"}

@@ -7,10 +7,15 @@ from typing import Any
 import httpx
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
 
 from dashboard import aborts
 from dashboard.models import Abort, ApiToken, Run
 from dashboard.sandbox import parse_fault
+from tests.support import factories
+from tests.support.abort_answers import change_after_read_of
 from tests.support.api import CreateApiClient, abort, create_token_secret, error_status_and_code
 from tests.support.live import Live
 from tests.support.live_runs import (
@@ -239,6 +244,33 @@ def test_abort_of_ended_run_returns_409_and_sends_nothing(
     answer = abort(manager_api_client, run)
     assert error_status_and_code(answer) == (409, "not_in_flight")
     assert answer.json()["run"]["status"] == ended_run.status
+    assert not Abort.objects.exists()
+
+
+@pytest.mark.parametrize("status", ["success", "failure"])
+def test_409_of_abort_of_run_that_ends_just_after_it_was_read_has_its_end(
+    manager: User, status: str
+) -> None:
+    run = factories.run(factories.stage(), "r-1")
+    end = {
+        "status": status,
+        "concluded": True,
+        "in_flight": False,
+        "concluded_at": timezone.now(),
+    }
+    ending = change_after_read_of("dashboard_run", lambda: factories.change(run, **end))
+    headers = {"Authorization": f"Bearer {create_token_secret(manager)}"}
+    with connection.execute_wrapper(ending):
+        answer = Client().post(
+            "/api/runs/r-1/abort/",
+            '{"reason": "Stuck"}',
+            content_type="application/json",
+            headers=headers,
+        )
+    assert answer.status_code == 409
+    body = answer.json()["run"]
+    assert (body["status"], body["concluded"], body["in_flight"]) == (status, True, False)
+    assert body["concluded_at"] is not None
     assert not Abort.objects.exists()
 
 

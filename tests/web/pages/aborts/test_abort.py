@@ -1,5 +1,6 @@
 """Abort pages: GET only asks for confirmation, POST aborts and shows Northflank's response."""
 
+import re
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
@@ -14,10 +16,11 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, Grant, Pipeline, Run, Stage
+from dashboard.models import Abort, Acknowledgement, Grant, Pipeline, Run, Stage
 from dashboard.models.aborts import EventType
 from dashboard.models.accounts.grants import Action
 from tests.support import factories
+from tests.support.abort_answers import change_after_read_of
 from tests.support.databases import counting_statements
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 from tests.support.live import Live, token
@@ -77,6 +80,34 @@ def test_abort_of_ended_run_sends_nothing_and_shows_notice(
     run = factories.run(stage, status="success")
     answer = operator_client.post(factories.address(run, "abort"), follow=True)
     assert "already ended; nothing was sent" in text_of(select_one(parse_html(answer), "#notices"))
+    assert not run.aborts.exists()
+
+
+@pytest.mark.parametrize("view", ["card", ""], ids=["run's page", "list"])
+@pytest.mark.parametrize("is_acknowledged", [True, False], ids=["acknowledged", ""])
+@pytest.mark.parametrize("status", ["success", "failure"])
+def test_abort_of_run_that_ends_just_after_it_was_read_shows_its_end(
+    operator_client: Client,
+    manager: User,
+    run: Run,
+    status: str,
+    is_acknowledged: bool,
+    view: str,
+) -> None:
+    now = timezone.now()
+    if is_acknowledged:
+        Acknowledgement.objects.create(
+            run=run, user=manager, username="manager", acknowledged_at=now
+        )
+    end = {"status": status, "concluded": True, "in_flight": False, "concluded_at": now}
+    ending = change_after_read_of("dashboard_run", lambda: factories.change(run, **end))
+    form = {"reason": "Stuck", "view": view}
+    with connection.execute_wrapper(ending):
+        answer = operator_client.post(factories.address(run, "abort"), form, headers=HTMX)
+    assert answer.status_code == 200
+    assert re.findall(r'data-concluded="(\w+)"', answer.content.decode()) == ["true"]
+    text = text_of(parse_html(answer))
+    assert ("already ended; nothing was sent" in text, "not concluded" in text) == (True, False)
     assert not run.aborts.exists()
 
 
