@@ -78,19 +78,21 @@ def visible_items(bulk_abort_pk: int, permissions: Permissions) -> list[BulkAbor
 def load_outcomes(items: Collection[BulkAbortItem]) -> list[ItemOutcome]:
     """Return the outcome of each item, in order. Items must be loaded with run and abort."""
     # A retried abort is represented by the run's latest abort.
-    retried_runs = [
-        item.run for item in items if item.abort and item.abort.state == AbortState.RETRIED
-    ]
+    retried_runs = [item.run for item in items if _is_retried(item)]
     latest = run_row.latest_aborts(retried_runs) if retried_runs else {}
     return [
         bulk_abort_messages.describe(
             BulkAbortItemResult(item.result),
             item.run,
-            latest.get(item.run_id, item.abort),
+            latest[item.run_id] if _is_retried(item) else item.abort,
             item.note,
         )
         for item in items
     ]
+
+
+def _is_retried(item: BulkAbortItem) -> bool:
+    return item.abort is not None and item.abort.state == AbortState.RETRIED
 
 
 def item_rows(items: Collection[BulkAbortItem]) -> list[ItemRow]:

@@ -5,9 +5,10 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard.models import Grant, Run
+from dashboard.models import BulkAbort, Grant, Run
 from dashboard.models.accounts.grants import Action
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from tests.support import factories
@@ -52,6 +53,27 @@ def test_bulk_aborts_page_shows_summary_user_and_reason(
     assert select_one(row, "a.title").attributes["href"] == f"/aborts/bulk/{batch.pk}/"
     assert text_of(select_one(row, ".requester")) == "manager via dashboard"
     assert text_of(select_one(row, ".reason")) == "Why"
+
+
+def test_bulk_aborts_page_shows_summaries_of_one_run_as_their_own_pages_do(
+    get_page: GetPage, run: Run, manager: User
+) -> None:
+    now = timezone.now()
+    not_sent, retried = bulk_abort_of([run], manager), bulk_abort_of([run], manager)
+    for batch, state in ((not_sent, "not_sent"), (retried, "retried")):
+        abort = factories.abort(run, manager, state, settled_at=now, bulk_abort=batch)
+        batch.items.update(result=BulkAbortItemResult.ABORT, abort=abort)
+    ended = {"outcome": "aborted", "settled_at": now}
+    factories.abort(run, manager, "concluded", retry_of=abort, **ended)
+    factories.change(run, status="aborted", concluded=True, in_flight=False, concluded_at=now)
+
+    def summary(batch: BulkAbort) -> str:
+        html = get_page(f"/aborts/bulk/{batch.pk}/")
+        return text_of(select_one(html, ".summary .summary-text"))
+
+    summaries = [summary(retried), summary(not_sent)]
+    assert summaries == ["1 requested: 1 aborted.", "1 requested: 1 not sent."]
+    assert bulk_abort_titles(get_page("/aborts/bulk/")) == summaries
 
 
 def test_bulk_aborts_page_paginates_newest_first(
