@@ -22,7 +22,7 @@ from dashboard.aborts.request import (
     request_abort,
 )
 from dashboard.aborts.send import send_abort
-from dashboard.aborts.settle import SEND_DEADLINE
+from dashboard.aborts.settle import SEND_DEADLINE, account_denied_reason
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import retry_during_outage, run_in_db_thread
@@ -213,9 +213,18 @@ def _create_abort(
 ) -> int | None:
     """Record the item's abort or other result; return the abort's key if it has to be sent."""
     run = Run.objects.with_stage().without_detail().get(pk=item.run_id)
-    if bulk_abort.user is None:
-        note = _("The requesting account was deleted.")
-        _record_result(item, BulkAbortItemResult.NOT_ALLOWED, note=note)
+    user = bulk_abort.user
+    denied_reason = account_denied_reason(user)
+    if user is None or denied_reason:
+        log.warning(
+            "abort.denied",
+            run=run.run_id,
+            by=bulk_abort.username,
+            via=bulk_abort.via,
+            token=bulk_abort.token_name,
+            address=bulk_abort.client_address,
+        )
+        _record_result(item, BulkAbortItemResult.NOT_ALLOWED, note=denied_reason)
         return None
     if run.in_flight and run.status == "aborting" and not run.aborts.open().exists():
         _record_result(
@@ -223,7 +232,7 @@ def _create_abort(
         )
         return None
     abort_request = AbortRequest(
-        bulk_abort.user,
+        user,
         bulk_abort.reason,
         bulk_abort.client_address,
         Via(bulk_abort.via),

@@ -26,20 +26,26 @@ SEND_DEADLINE = timedelta(minutes=5)
 
 
 def cancel_if_unwanted(abort: Abort) -> bool:
-    """Settle an unsent abort that is too old or no longer allowed; return whether it was."""
+    """Settle an unsent abort that is too old or no longer allowed; return whether it is.
+
+    One that another process has sent meanwhile stays as it is.
+    """
     reason = _cancel_reason(abort)
-    if reason:
-        now = db_threads.now()
-        abort.transition(
-            AbortState.NOT_SENT,
-            EventType.NOT_SENT,
-            now,
-            detail=reason,
-            answer=reason,
-            settled_at=now,
-        )
+    if not reason:
+        return False
+    now = db_threads.now()
+    is_cancelled = abort.transition(
+        AbortState.NOT_SENT,
+        EventType.NOT_SENT,
+        now,
+        detail=reason,
+        send_number=abort.send_count,
+        answer=reason,
+        settled_at=now,
+    )
+    if is_cancelled:
         log.warning("abort.cancelled", run=abort.run.run_id, by=abort.username, why=reason)
-    return bool(reason)
+    return True
 
 
 def _cancel_reason(abort: Abort) -> str:
@@ -62,11 +68,20 @@ def no_resend_reason(abort: Abort, now: datetime) -> str:
 
 def _denied_reason(abort: Abort) -> str:
     user = User.objects.filter(aborts=abort).first()  # read again, as the account may have changed
+    denied_reason = account_denied_reason(user)
+    if user is None or denied_reason:
+        return denied_reason
+    return str(permissions.abort_permission(user, abort.run.stage).denied_reason)
+
+
+def account_denied_reason(user: User | None) -> str:
+    """Return why an account that requested an abort can't abort any run now; empty if it can.
+
+    `user` is None if it was deleted.
+    """
     if user is None:
         return _("The requesting account was deleted.")
-    if not user.is_active:
-        return _("The requesting account is inactive.")
-    return str(permissions.abort_permission(user, abort.run.stage).denied_reason)
+    return "" if user.is_active else _("The requesting account is inactive.")
 
 
 def record_not_sent(abort: Abort, error: NorthflankError) -> None:

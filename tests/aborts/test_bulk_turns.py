@@ -14,7 +14,7 @@ from pytest_django import Settings
 from structlog.testing import capture_logs
 
 from dashboard import aborts
-from dashboard.aborts import bulk_send
+from dashboard.aborts import bulk_send, settle
 from dashboard.aborts.bulk_send import Pause
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, ChangeCounter, Grant, Run
@@ -280,12 +280,30 @@ def test_turn_after_permission_is_revoked_records_reason(
     assert items(batch)[0] == ("r1", "not_allowed", None, reason)
 
 
-def test_turn_after_account_is_deleted_records_reason(two_runs: list[Run], manager: User) -> None:
+def deactivate(user: User) -> None:
+    User.objects.filter(pk=user.pk).update(is_active=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (User.delete, "The requesting account was deleted."),
+        (deactivate, "The requesting account is inactive."),
+    ],
+    ids=["deleted", "inactive"],
+)
+def test_turn_after_account_has_changed_records_the_reason_of_a_single_abort(
+    two_runs: list[Run], manager: User, change: Callable[[User], object], reason: str
+) -> None:
+    single = aborts.request_abort(two_runs[1], aborts.AbortRequest(manager, "Stuck")).abort
     batch = create_bulk_abort(two_runs, manager)
-    manager.delete()
-    assert take_turn_at(batch) == bulk_send.TurnResult()
-    reason = "The requesting account was deleted."
+    change(manager)
+    with capture_logs() as logs:
+        assert take_turn_at(batch) == bulk_send.TurnResult()
+    assert ("abort.denied", "manager") in [(line["event"], line.get("by")) for line in logs]
     assert items(batch)[0] == ("r1", "not_allowed", None, reason)
+    assert settle.cancel_if_unwanted(single)
+    assert Abort.objects.get().answer == reason
 
 
 def test_visible_runs_are_permitted_ones_once_in_given_order(

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+import time_machine
 from django.contrib.auth.models import User
 from django.db.models import F
 from structlog.testing import capture_logs
@@ -211,6 +212,24 @@ def test_resends_end_after_five_sends_or_two_minutes(
 ) -> None:
     now = T0 + timedelta(seconds=seconds)
     assert resend_policy.is_exhausted(send_count, T0, now) == is_exhausted
+
+
+@pytest.mark.parametrize("state", [AbortState.REQUESTED, AbortState.UNKNOWN])
+@pytest.mark.parametrize("change", ["late", "inactive"])
+def test_abort_that_another_process_has_sent_meanwhile_is_not_cancelled(
+    abort: Abort, change: str, state: AbortState
+) -> None:
+    # As a process has it that paused before it sent the abort.
+    unsent = Abort.objects.select_related("run__stage__pipeline__project").get()
+    sent = {"sent_at": "then", "state": state}
+    Abort.objects.update(state=state, send_count=1, sent_at=abort.requested_at + SEND_LEASE)
+    if change == "inactive":
+        User.objects.update(is_active=False)
+    after = settle.SEND_DEADLINE + timedelta(seconds=1) if change == "late" else timedelta()
+    with time_machine.travel(abort.requested_at + after, tick=False), capture_logs() as logs:
+        assert settle.cancel_if_unwanted(unsent)
+    assert stored_fields(abort) == sent
+    assert (timeline(abort), logs) == ([], [])
 
 
 @pytest.fixture
