@@ -201,6 +201,37 @@ def test_abort_confirmation_names_approval_beside_an_earlier_step(
     assert ("sign-off" in facts, "load test" in facts) == (True, False)
 
 
+def run_awaiting_approval_too_long(stage: Stage, run_id: str = "r-1") -> Run:
+    """A mirrored run, `waiting` by its status, that has waited for an approval for five hours."""
+    now = timezone.now()
+    since = now - timedelta(hours=5)
+    approval = factories.node(
+        "Approval", ref="sign-off", label="sign-off", status="approval_wait", started_at=since
+    )
+    times = {"created_at": since - MINUTE, "started_at": since - MINUTE}
+    read = detail(run_id, factories.node("Workflow", steps=(approval,)), status="waiting", **times)
+    mirror.apply_runs(stage.pk, [read.run], requested_at=now)
+    mirror.apply_detail(stage.pk, read, requested_at=now)
+    for _ in range(2):  # the first check finds the approval, the next one that it takes too long
+        overdue_checker.check_runs(now)
+    return Run.objects.with_stage().get(stage=stage, run_id=run_id)
+
+
+@pytest.mark.parametrize("has_baseline", [True, False], ids=["baseline", "no baseline"])
+def test_approval_wait_is_named_by_row_and_page_with_and_without_baseline(
+    get_page: GetPage, stage: Stage, has_baseline: bool
+) -> None:
+    if has_baseline:
+        factories.timing(stage)
+    run = run_awaiting_approval_too_long(stage)
+    row = row_of(get_page, run)
+    assert text_of(select_one(row, "p.step")).startswith("Waiting for approval: “sign-off”, ")
+    reason = "Waiting for approval for more than 4 h."
+    assert text_of(select_one(row, ".overdue-reason")) == reason
+    page = get_page(factories.address(run))
+    assert reason in text_of(select_one(page, "#run-r-1"))
+
+
 def test_approval_wait_row_without_baseline_has_no_progress_bar(
     get_page: GetPage, typical_duration: StageTiming
 ) -> None:
@@ -451,6 +482,24 @@ def test_run_rows_load_typical_durations_in_one_query(
         query for query in queries.captured_queries if "dashboard_stagetiming" in query["sql"]
     ]
     assert len(timing_queries) == 1
+
+
+def test_rows_that_await_approval_without_baseline_load_all_steps_in_one_query(
+    manager: User, stage: Stage
+) -> None:
+    stages = [
+        factories.stage(parent=factories.pipeline(f"pipeline-{number}")) for number in range(3)
+    ]
+    for other in stages:
+        run_awaiting_approval_too_long(other)
+    run_in_flight(stage)
+    keys = run_row.load_keys(Run.objects.values_list("pk", flat=True))
+    with CaptureQueriesContext(connection) as queries:
+        run_row.render_rows(keys, permissions.for_user(manager))
+    run_queries = [
+        query["sql"] for query in queries.captured_queries if 'FROM "dashboard_run"' in query["sql"]
+    ]
+    assert ['"steps"' in sql for sql in run_queries] == [False, True]
 
 
 def test_run_card_loads_typical_durations_in_one_query(

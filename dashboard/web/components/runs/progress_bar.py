@@ -57,11 +57,11 @@ def load_timers(runs: Collection[Run]) -> dict[int, list[Timer]]:
         return {}
     stage_timings = _timings_query().fetch(stages={run.stage_id for run in in_flight_runs})
     timings = {timing.stage_id: timing for timing in stage_timings}
-    # Without a baseline the timers do not need the steps.
-    trees = (
-        _load_step_trees(run for run in in_flight_runs if run.stage_id in timings)
-        if timings
-        else {}
+    # Without a baseline the timers need the steps only to find an approval.
+    trees = _load_step_trees(
+        run
+        for run in in_flight_runs
+        if run.stage_id in timings or (run.approval_since is not None and run.removed_at is None)
     )
     return {
         run.pk: overdue.timers(run, trees.get(run.pk), timings.get(run.stage_id))

@@ -62,6 +62,7 @@ FIELDS = (
     "detail_synced_at",
     "overdue_severity",
     "overdue_reason",
+    "approval_since",
     "aborting_since",
     "abort_severity",
     "stage_id",
