@@ -50,16 +50,20 @@ def dismiss(run: Run, user: User, user_permissions: Permissions | None = None) -
     log.info("run.dismissed", run=run.run_id, by=username)
 
 
-def restore(run: Run, user: User, user_permissions: Permissions | None = None) -> None:
-    """Restore a dismissed run, and have it read next; idempotent. Raise NotAllowed."""
+def restore(run: Run, user: User, user_permissions: Permissions | None = None) -> bool:
+    """Restore a dismissed run, and have it read next; return whether it was dismissed.
+
+    Idempotent. Raise NotAllowed.
+    """
     _check_permission(run, user, user_permissions)
     now, username = db_threads.now(), user.get_username()
     with transaction.atomic():
         ChangeCounter.reserve(0)
         if not run.dismissals.open().update(restored_at=now, restored_by=username):
-            return
+            return False
         mark_changed([run.pk], in_flight=True, next_detail_sync_at=now)
     log.info("run.restored", run=run.run_id, by=username)
+    return True
 
 
 def _check_permission(run: Run, user: User, user_permissions: Permissions | None) -> None:

@@ -70,6 +70,14 @@ _UPSERT_FIELDS = [
 ]
 # A removed run in flight is read again after the time since its removal, within these bounds.
 REMOVED_RETRY_MIN, REMOVED_RETRY_MAX = timedelta(minutes=10), timedelta(hours=6)
+# A run that is removed or not tracked may have ended: neither it nor its abort is overdue, and it
+# waits for no approval.
+_NOT_OVERDUE: dict[str, Any] = {
+    "overdue_severity": 0,
+    "overdue_reason": "",
+    "approval_since": None,
+    "abort_severity": 0,
+}
 _unknown_statuses: set[str] = set()  # unknown statuses already logged by this process
 
 
@@ -314,11 +322,13 @@ def _mark_removed(runs: RunQuerySet, requested_at: datetime, seq: int) -> None:
         ChangeCounter.reserve(0)  # locked first, as by all writers: no list comes between
         older = list(runs.filter(request_seq__lte=seq).values_list("pk", "removed_at"))
         newly_removed = [pk for pk, removed_at in older if removed_at is None]
-        # A removed run may have ended, so it is no longer overdue.
         mark_changed(
-            newly_removed, removed_at=requested_at, request_seq=seq, next_detail_sync_at=None,
-            overdue_severity=0, overdue_reason="", abort_severity=0,
-        )  # fmt: skip
+            newly_removed,
+            removed_at=requested_at,
+            request_seq=seq,
+            next_detail_sync_at=None,
+            **_NOT_OVERDUE,
+        )
         _close_open_records([pk for pk, _ in older])
 
 
@@ -335,7 +345,9 @@ def stop_tracking(runs: RunQuerySet, moment: datetime) -> None:
     """Stop tracking these runs, since the settings no longer include their project."""
     with transaction.atomic():
         run_keys = list(runs.in_flight().values_list("pk", flat=True))
-        mark_changed(run_keys, removed_at=moment, in_flight=False, next_detail_sync_at=None)
+        mark_changed(
+            run_keys, removed_at=moment, in_flight=False, next_detail_sync_at=None, **_NOT_OVERDUE
+        )
         _close_open_records(run_keys)
 
 

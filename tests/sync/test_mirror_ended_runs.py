@@ -18,6 +18,7 @@ from dashboard.models import (
 from dashboard.runs import acknowledgement_rules, attention, dismissals
 from dashboard.sandbox import parse_fault
 from dashboard.sync import mirror
+from dashboard.web.api import serializers
 from tests.support import factories
 from tests.support.live import Live
 from tests.support.live_runs import LEDGER, create_run_in_flight, read
@@ -184,6 +185,22 @@ def test_runs_that_are_no_longer_tracked_are_closed(stage: Stage, manager: User)
     acknowledgement.refresh_from_db()
     abort.refresh_from_db()
     assert (acknowledgement.ended_at, abort.settled_at) == (at(30), at(30))
+
+
+@pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "not tracked"])
+def test_run_that_is_no_longer_read_is_not_overdue(stage: Stage, is_removed: bool) -> None:
+    mirror_list(stage, api_run())
+    Run.objects.update(
+        overdue_severity=2, overdue_reason="run", abort_severity=2, approval_since=at(0)
+    )
+    if is_removed:
+        mirror.mark_removed(get_run().pk, **request_fields(20))
+    else:
+        mirror.stop_tracking(stage.runs.all(), at(20))
+    run = get_run()
+    assert (run.overdue_severity, run.overdue_reason, run.abort_severity) == (0, "", 0)
+    assert serializers.overdue(run) is None
+    assert not acknowledgement_rules.can_be_acknowledged(run, at(30))
 
 
 # --- runs that end without `concludedAt` ---------------------------------------------------------

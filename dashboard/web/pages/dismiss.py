@@ -20,6 +20,7 @@ _text = MessageTable(
         "not_dismissible": gettext_lazy(
             "Nothing to dismiss: Northflank lists this run, or it has ended."
         ),
+        "not_dismissed": gettext_lazy("Nothing to restore: the run is not dismissed."),
     }
 )
 
@@ -47,12 +48,13 @@ def dismiss(
         return render(request, "pages/dismiss.html", page_context)
     user = sign_in.signed_in_user(request)
     try:
-        if request.POST.get("undo"):
-            dismissals.restore(run, user)
-            messages.success(request, str(_text("restored")), extra_tags="good")
-        else:
+        if not request.POST.get("undo"):
             dismissals.dismiss(run, user)
             messages.success(request, str(_text("dismissed")), extra_tags="good")
+        elif dismissals.restore(run, user):
+            messages.success(request, str(_text("restored")), extra_tags="good")
+        else:
+            messages.info(request, str(_text("not_dismissed")), extra_tags="info")
     except dismissals.NotAllowed as error:
         return errors.forbidden(request, str(error))
     except dismissals.NothingToDismiss:

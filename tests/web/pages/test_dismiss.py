@@ -1,5 +1,6 @@
 """Removed runs stay visible, and can be aborted, until they are dismissed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -130,6 +131,51 @@ def test_restore_puts_run_back_in_flight_and_records_user(run: Run, manager: Use
     assert text_of(select_one(page, "[data-dismissal] button")) == "Dismiss"
 
 
+@pytest.mark.parametrize("is_dismissed", [True, False], ids=["dismissed", "not dismissed"])
+def test_restore_returns_whether_the_run_was_dismissed(
+    run: Run, manager: User, is_dismissed: bool
+) -> None:
+    if is_dismissed:
+        dismissals.dismiss(run, manager)
+    version = Run.objects.get().version
+    assert dismissals.restore(run, manager) is is_dismissed
+    assert (Run.objects.get().version > version) is is_dismissed
+
+
+def _leave(_run: Run) -> None:
+    pass
+
+
+def _end(run: Run) -> None:
+    end = {"status": "success", "concluded": True, "concluded_at": timezone.now()}
+    mirror.apply_runs(run.stage_id, [api_run("lost", **end)], requested_at=timezone.now())
+
+
+@pytest.mark.parametrize(
+    ("is_dismissed", "change", "tone", "notice"),
+    [
+        (True, _leave, "good", "Restored: in flight again."),
+        (True, _end, "info", "Nothing to restore: the run is not dismissed."),
+        (False, _leave, "info", "Nothing to restore: the run is not dismissed."),
+    ],
+    ids=["dismissed", "ended meanwhile", "never dismissed"],
+)
+def test_notice_says_whether_the_run_was_restored(
+    run: Run,
+    manager: User,
+    is_dismissed: bool,
+    change: Callable[[Run], None],
+    tone: str,
+    notice: str,
+) -> None:
+    if is_dismissed:
+        dismissals.dismiss(run, manager)
+    change(run)
+    notices = select_one(parse_html(post_dismissal(manager, run, undo="1")), "#notices")
+    shown = select_one(notices, "[data-tone]")
+    assert (shown.attributes["data-tone"], notice in text_of(shown)) == (tone, True)
+
+
 def test_dismiss_when_signed_out_returns_to_run_after_sign_in(run: Run, client: Client) -> None:
     answer = client.post(factories.address(run, "dismiss"))
     assert answer.status_code == 302
@@ -190,6 +236,13 @@ def test_api_dismisses_and_restores_run(run: Run, manager: User) -> None:
     assert [dismissal["username"] for dismissal in body["dismissals"]] == ["manager"]
     assert body["removed_at"] is not None
     assert call_api("DELETE", manager, Scope.ABORT).json()["in_flight"] is True
+
+
+def test_api_restore_of_run_not_dismissed_changes_nothing(run: Run, manager: User) -> None:
+    version = run.version
+    answer = call_api("DELETE", manager, Scope.ABORT)
+    assert (answer.status_code, answer.json()["in_flight"]) == (200, True)
+    assert Run.objects.get().version == version
 
 
 def test_api_dismiss_with_read_token_returns_403(run: Run, manager: User) -> None:
