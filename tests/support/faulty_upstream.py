@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from html import unescape
@@ -63,12 +62,7 @@ class FaultyUpstream:
         self.live = live
         self.clock = clock
         self.world = World(live)
-        sandbox_world = live.sandbox.world
-        project = sandbox_world.find_project("payments")
-        ledger = sandbox_world.find_pipeline("payments", "ledger")
-        assert project is not None
-        assert ledger is not None
-        sandbox_world.projects = (replace(project, pipelines=(ledger,)),)
+        self.world.keep_one_pipeline()
         self.proxy = FaultProxy(live.upstream_url)
         self.untrusted = ScriptedServer(SSLContext(PROTOCOL_TLS_SERVER))
         # Each tick sends a heartbeat: a test's ticks are hours apart by our clock.

@@ -1,6 +1,7 @@
 """The sandbox with a stopped clock, and API responses without HTTP, for the sync."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -83,6 +84,14 @@ class World:
     def requests_for(self, part: str) -> list[str]:
         """Return the received requests whose path contains `part`."""
         return [f"{method} {path}" for method, path in self.sandbox.requests if part in path]
+
+    def keep_one_pipeline(self) -> None:
+        """Delete all of the upstream but the pipeline `ledger`: two stages with release flows."""
+        project = self.sandbox.world.find_project("payments")
+        ledger = self.sandbox.world.find_pipeline("payments", "ledger")
+        assert project is not None
+        assert ledger is not None
+        self.sandbox.world.projects = (replace(project, pipelines=(ledger,)),)
 
     def delete_projects(self, *slugs: str) -> Callable[[], None]:
         """Delete projects upstream; return a function that restores them."""

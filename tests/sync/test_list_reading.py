@@ -24,6 +24,7 @@ ORDERS = ["newest-first", "oldest-first", "shuffled"]
 @pytest.fixture(autouse=True)
 def _lists_of_several_pages(world: World) -> None:
     world.restart(history_hours=72)
+    world.keep_one_pipeline()
 
 
 def mirrored_ids(**conditions: object) -> set[str]:
