@@ -126,16 +126,15 @@ def _plan_query() -> PreparedQuery:
 @cache
 def _watched_runs_query() -> PreparedQuery:
     """Return the runs to read earlier than scheduled, with when that is."""
-    # A run that is being read is scheduled for the end of its lease; one with an open abort is read
-    # at intervals of its own, and a failing one stays backed off.
+    # A run that is being read is scheduled for the end of its lease, and a failing one stays backed
+    # off.
     runs = Run.objects.tracked().filter(
         last_viewed_at__gt=NOW - schedule.WATCHED_FOR,
         detail_synced_at__lt=Parameter("read_before", DateTimeField()),
         next_detail_sync_at__gt=NOW + LEASE,
         failures=0,
     )
-    scheduled = runs.exclude(aborts__in=Abort.objects.open())
-    return PreparedQuery(scheduled.values_list("pk", "next_detail_sync_at"))
+    return PreparedQuery(runs.values_list("pk", "next_detail_sync_at"))
 
 
 def has_due_reads(now: datetime) -> bool:
@@ -339,7 +338,7 @@ def release_stage(stage: Stage, now: datetime, read_plan: Plan, **read_fields: A
         update_row(Stage, stage.pk, next_sync_at=now + interval, leased_until=None, **read_fields)
         return
     # A first read omits older runs in flight and the release flow: they are due at once.
-    is_incomplete = state["flow_synced_at"] is None or (
+    is_incomplete = (state["flow_synced_at"] is None and not state["error"]) or (
         state["in_flight_incomplete"] and state["has_flow"]
     )
     _release(tuple(read_fields)).execute(
@@ -395,12 +394,16 @@ def _release_after_flow_read() -> PreparedUpdate:
 
 def release_run(leased_run: Run, now: datetime, read_plan: Plan | None) -> None:
     """Release a run that was read, and schedule its next read if it needs one."""
-    [(in_flight, last_viewed_at, abort_requested_at)] = _run_query().fetch(key=leased_run.pk)
+    [state] = _run_query().fetch(key=leased_run.pk, now=now)
+    in_flight, last_viewed_at, abort_requested_at, recent_aborts, open_aborts = state
     interval = None
-    is_watched = last_viewed_at is not None and now - last_viewed_at < schedule.WATCHED_FOR
     if in_flight and abort_requested_at is not None:
-        interval = schedule.aborting_interval(now - abort_requested_at)
-    elif in_flight and is_watched:
+        elapsed = now - abort_requested_at
+        is_recent = elapsed < schedule.STUCK_ABORT_AGE
+        interval = schedule.aborting_interval(
+            elapsed, recent_aborts if is_recent else open_aborts - recent_aborts
+        )
+    elif in_flight and schedule.is_watched(last_viewed_at, now):
         interval = read_plan.watched_interval if read_plan is not None else LEASE
     _run_release().execute(
         key=leased_run.pk,
@@ -411,10 +414,16 @@ def release_run(leased_run: Run, now: datetime, read_plan: Plan | None) -> None:
 
 @cache
 def _run_query() -> PreparedQuery:
-    open_aborts = Abort.objects.open().filter(run=OuterRef("pk"))  # at most one
-    requested_at = Subquery(open_aborts.values("requested_at"))
+    open_aborts = Abort.objects.open().order_by()
+    requested_at = Subquery(open_aborts.filter(run=OuterRef("pk")).values("requested_at"))  # one
+    recent_aborts = open_aborts.filter(requested_at__gt=NOW - schedule.STUCK_ABORT_AGE)
+    counts = [  # of all runs
+        Subquery(aborts.values_list(prepared.Count())) for aborts in (recent_aborts, open_aborts)
+    ]
     return PreparedQuery(
-        Run.objects.filter(pk=_KEY).values_list("in_flight", "last_viewed_at", requested_at)
+        Run.objects.filter(pk=_KEY).values_list(
+            "in_flight", "last_viewed_at", requested_at, *counts
+        )
     )
 
 

@@ -51,10 +51,6 @@ class OverdueChecker:
         await run_in_db_thread(check_runs, db_threads.now())
 
 
-def _is_watched(run: Run, now: datetime) -> bool:
-    return run.last_viewed_at is not None and now - run.last_viewed_at < schedule.WATCHED_FOR
-
-
 def _needs_approval_detail(run: Run) -> bool:
     """Return whether the steps may show a longer approval wait than the run's status does."""
     is_first_status = run.status == "approval_wait" and run.status_since <= run.first_synced_at
@@ -131,7 +127,7 @@ def _store_approval_start(run: Run, timers: Iterable[Timer]) -> None:
 
 def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
     if (
-        _is_watched(run, now)
+        schedule.is_watched(run.last_viewed_at, now)
         and timing
         and timing.detail_count < MIN_SAMPLES <= timing.success_count
     ):

@@ -128,6 +128,8 @@ async def find_in_stage(
             if local_result is not None:
                 return local_result
         if key not in _tasks:
+            if not connection.may_call():
+                return _unreachable_message()
             _start_task(key, _claim_and_query(connection, stage, run_id, user_pk))
         result = await asyncio.shield(_tasks[key])
         if result is not None:
@@ -159,7 +161,7 @@ async def search(
     while True:
         if not connection.may_call():
             progress = await run_in_db_thread(_load_progress, stages, run_id)
-            return replace(progress, blocked_reason=_("Northflank is unreachable."))
+            return replace(progress, blocked_reason=_unreachable_message())
         tasks = {key: task for key, task in _tasks.items() if key[0] == id(connection)}
         free_slots = MAX_CONCURRENT_QUERIES - len(tasks) if loop.time() < deadline else 0
         queries, progress = await run_in_db_thread(
@@ -278,6 +280,10 @@ async def _fetch_run(
 
 def _not_found_message() -> str:
     return _("Not found on Northflank either.")
+
+
+def _unreachable_message() -> str:
+    return _("Northflank is unreachable.")
 
 
 def _paused_message() -> str:

@@ -25,7 +25,9 @@ NO_FLOW_GRACE = timedelta(days=1)
 WATCHED_FLOW_INTERVAL = timedelta(minutes=5)
 # Between two reads of a run's detail because its status has changed again.
 MIN_STEPS_AGE = timedelta(minutes=1)
+STUCK_ABORT_AGE = timedelta(minutes=10)  # after which a run with an open abort is read less often
 FLOW_INTERVAL = timedelta(hours=6)  # how often a release flow's definition is read
+FLOW_RETRY = timedelta(minutes=15)  # how often one is tried that cannot be read
 HISTORY_INTERVAL = timedelta(minutes=10)  # how often older runs are read, until all are here
 
 # Minimum share of the rate for discovery. With a tenth, data of runs in flight is at most 1.11
@@ -57,6 +59,11 @@ FIRST_READS_PER_SECOND = 12.0
 MAX_ESTIMATE = timedelta(days=7)  # no estimate beyond this
 # Order of first reads by stage name: a stuck run in Production is the most urgent.
 FIRST_READ_ORDER = ("Production", "Staging", "Development")
+
+
+def is_watched(last_viewed_at: datetime | None, now: datetime) -> bool:
+    """Return whether a stage or run last viewed at that time counts as watched."""
+    return last_viewed_at is not None and now - last_viewed_at < WATCHED_FOR
 
 
 class Gap(IntEnum):
@@ -165,11 +172,10 @@ def classify(facts: StageFacts, now: datetime) -> StageClass:
     if facts.has_flow is False:
         may_come = facts.missing_since is not None and now - facts.missing_since < NO_FLOW_GRACE
         return StageClass.IDLE if may_come else StageClass.NO_FLOW
-    is_watched = facts.last_viewed_at is not None and now - facts.last_viewed_at < WATCHED_FOR
+    if is_watched(facts.last_viewed_at, now):
+        return StageClass.WATCHED if facts.in_flight_runs else StageClass.EXPECTED
     if facts.in_flight_runs:
-        return StageClass.WATCHED if is_watched else StageClass.IN_FLIGHT
-    if is_watched:
-        return StageClass.EXPECTED
+        return StageClass.IN_FLIGHT
     if facts.last_run_change_at is not None and now - facts.last_run_change_at < RECENT_FOR:
         return StageClass.RECENT
     return StageClass.IDLE
@@ -268,14 +274,31 @@ def baseline_interval(requests_per_second: float) -> timedelta:
     return timedelta(seconds=min(1 / max(BASELINE_SHARE * requests_per_second, 1e-9), max_seconds))
 
 
-def aborting_interval(elapsed: timedelta) -> timedelta:
-    """Return the time until an aborting run is read again; it does not depend on the plan."""
+def is_flow_retry_due(failing_since: datetime, read_at: datetime | None, now: datetime) -> bool:
+    """Return whether to try again a release flow that cannot be read; its stage was at `read_at`.
+
+    True once in FLOW_RETRY, counted from `failing_since`, however often the stage is read.
+    """
+    if read_at is None:
+        return True
+    return (now - failing_since) // FLOW_RETRY != (read_at - failing_since) // FLOW_RETRY
+
+
+def aborting_interval(elapsed: timedelta, open_aborts: int = 1) -> timedelta:
+    """Return the time until an aborting run is read again; it does not depend on the plan.
+
+    `open_aborts` are those younger than STUCK_ABORT_AGE, or the others, as this one is. However
+    many there are, their reads take at most twice the requests of a single one, except those of
+    watched runs.
+    """
     seconds = elapsed.total_seconds()
     if seconds < 30:
-        return timedelta(seconds=2)
-    if seconds < 180:
-        return timedelta(seconds=5)
-    return timedelta(seconds=15) if seconds < 3600 else timedelta(seconds=60)
+        interval = timedelta(seconds=2)
+    elif seconds < 180:
+        interval = timedelta(seconds=5)
+    else:
+        interval = timedelta(seconds=15 if elapsed < STUCK_ABORT_AGE else 60)
+    return interval * max(1, open_aborts / 2)
 
 
 # Backoff by cause: seconds after the first failure, doubled with each further one up to a maximum.

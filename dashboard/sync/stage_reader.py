@@ -38,7 +38,7 @@ WALK_PAGES = 2  # pages per read of a list that is not ordered newest first
 # Pages per read of a stage's runs in flight; those behind them are found with the older runs.
 IN_FLIGHT_PAGES = 3
 # Most requests of one read: the flow twice, the newest runs, then IN_FLIGHT_PAGES, or one of them
-# and WALK_PAGES.
+# and WALK_PAGES (after which the newest runs may be read, but then not before).
 MAX_REQUESTS_PER_READ = 6
 # Most requests of a first read: the newest runs by two spellings, IN_FLIGHT_PAGES.
 MAX_REQUESTS_PER_FIRST_READ = 5
@@ -167,7 +167,7 @@ class StageReader:
             await run_in_db_thread(_save_order, stage, order)
         # The newest runs may be on any page: read those in flight by a filtered list, and walk the
         # pages from where the last read stopped.
-        with_history = with_history or stage.synced_at is None
+        with_history = with_history or (stage.synced_at is None and not stage.failures)
         await self.read_in_flight(stage, is_short=with_history)
         if with_history:
             await self.read_next_pages(stage)
@@ -191,9 +191,12 @@ class StageReader:
         """Read the next pages of a list that is not ordered newest first."""
         page_number = stage.next_history_page or 1
         page = await self.read_page(stage, page_number)
-        if page_number == 1 and _detect_order(page) == ListOrder.NEWEST:
-            await run_in_db_thread(_save_order, stage, ListOrder.NEWEST)
-            return
+        first = page if page_number == 1 else None
+        is_beyond_end = page_number > 1 and not page.items  # the list has become shorter
+        if first is not None and (order := _detect_order(first)) != stage.list_order:
+            await run_in_db_thread(_save_order, stage, order)
+            if order == ListOrder.NEWEST:
+                return
         for _ in range(WALK_PAGES - 1):
             if not page.has_next:
                 break
@@ -203,6 +206,15 @@ class StageReader:
             page_number += 1
         if stage.list_order == ListOrder.NONE and not page.has_next:
             page_number = 1  # start over
+        elif not page.has_next:
+            # The first page shows whether the list has another order by now.
+            if first is None:
+                first = await self.read_page(stage, 1)
+            if (order := _detect_order(first)) != stage.list_order:
+                await run_in_db_thread(_save_order, stage, order)
+                return
+            if is_beyond_end:
+                page_number = max(page_number - WALK_PAGES, 1)
         await run_in_db_thread(_save_history_page, stage.pk, page_number)
 
     async def _read_following_page(

@@ -2,7 +2,8 @@
 
 Any number of workers may share a PostgreSQL database. A failing stage is backed off by cause, and
 logged once when it begins to fail and once when it recovers. During an outage (see
-upstream/connection.py) one stage is tried at intervals; the others stay due.
+upstream/connection.py) one read is tried at intervals, of a run with an open abort or else of a
+stage; the rest stays due.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import Any
 
 import structlog
 from django.db import DatabaseError, InterfaceError
+from django.utils.translation import gettext as _
 
 from dashboard.db import health as db_health
 from dashboard.db.prepared import update_row
@@ -23,6 +25,7 @@ from dashboard.models import CatalogSync, RequestCounter, Run, Stage, Worker
 from dashboard.models.catalog import ListOrder
 from dashboard.northflank import (
     NorthflankError,
+    NotFound,
     Page,
     fetch_all_pages,
 )
@@ -298,10 +301,24 @@ class SyncWorker:
                 )
 
     async def _probe(self, read_budget: ReadBudget, moment: datetime) -> None:
-        """Do one due read, if none is in progress; after a 429, only one process may."""
-        if read_budget.requests <= 0 or self.active_reads or not self.connection.may_call():
+        """Do one read, if none is in progress; after a 429, only one process may.
+
+        If nothing is due, or only the reserve is left, ask for the token's account.
+        """
+        if (
+            not read_budget.may_reconcile_aborts
+            or self.active_reads
+            or not self.connection.may_call()
+        ):
             return
         if read_budget.is_probing and not await run_in_db_thread(budget_store.claim_probe, moment):
+            return
+        # From the reserve only what an abort needs: its run, or whether Northflank answers again.
+        for run in await run_in_db_thread(leases.claim_runs, moment, 1, aborting_only=True):
+            self.start_read(self._read_run(run))
+            return
+        if read_budget.requests <= 0:
+            self.start_read(self._check_auth())
             return
         plan = await run_in_db_thread(plan_reads, read_budget, moment)
         for stage in await run_in_db_thread(leases.claim_stages, moment, plan, 1):
@@ -421,7 +438,9 @@ class SyncWorker:
         else:
             if asyncio.get_running_loop().time() - started_at < QUICK_ANSWER:
                 self.first_read_limit = min(self.first_read_limit + 1, MAX_FIRST_READS)
-            await run_in_db_thread(_record_stage_read, stage, moment, plan, **updates)
+            has_flow = updates.get("has_flow", stage.has_flow)
+            flow_error = {} if has_flow is False else _known_flow_error(stage)
+            await run_in_db_thread(_record_stage_read, stage, moment, plan, flow_error, **updates)
         finally:
             self._leased_stages.discard(stage.pk)
 
@@ -432,15 +451,18 @@ class SyncWorker:
         """
         moment = now()
         fresh_until = stage.fresh_until if not stage.failures else None
-        if stage.flow_synced_at is None and fresh_until is not None and fresh_until > moment:
+        is_fresh = fresh_until is not None and fresh_until > moment
+        if stage.flow_synced_at is None and is_fresh and not _known_flow_error(stage):
             await self._read_flow(stage, plan)
             return
         try:
             can_wait = runs_only and stage.has_flow and not stage.failures
-            if not can_wait and plan.is_flow_due(stage.has_flow, stage.flow_synced_at, moment):
-                await self._reader.read_flow(stage, moment)
+            flow_error = _known_flow_error(stage)
+            if not can_wait and _is_flow_due(stage, moment, plan):
+                flow_error = await self._try_flow(stage, moment)
             if stage.has_flow:
-                with_history = plan.is_history_due(stage.synced_at, moment)
+                # Not after a failure, which may be that of an older page.
+                with_history = not stage.failures and plan.is_history_due(stage.synced_at, moment)
                 await self._reader.read_runs(stage, with_history=with_history)
         except NorthflankError as error:
             if self.connection.is_account_wide(error):
@@ -449,10 +471,28 @@ class SyncWorker:
             await run_in_db_thread(_record_stage_failure, stage, error, moment, plan)
         else:
             await run_in_db_thread(
-                _record_stage_read, stage, moment, plan, in_flight_incomplete=False
+                _record_stage_read, stage, moment, plan, flow_error, in_flight_incomplete=False
             )
         finally:
             self._leased_stages.discard(stage.pk)
+
+    async def _try_flow(self, stage: Stage, moment: datetime) -> dict[str, object]:
+        """Read a stage's release flow; return the error fields of one that keeps failing.
+
+        Raises NorthflankError at the first failure, and if the stage may have no flow any more:
+        then its runs are not read either.
+        """
+        try:
+            await self._reader.read_flow(stage, moment)
+        except NorthflankError as error:
+            is_first = not stage.error
+            if is_first or not stage.has_flow or isinstance(error, NotFound):
+                raise
+            if self.connection.is_account_wide(error):
+                raise
+            message = _("Release flow: %(error)s") % {"error": error}
+            return _error_fields(stage, error, moment) | {"error_message": message}
+        return {}
 
     async def _read_flow(self, stage: Stage, plan: Plan) -> None:
         """Read the release flow of a stage that had a first read of its runs, and release it."""
@@ -517,31 +557,56 @@ def record_heartbeat(name: str, leased_stages: set[int], moment: datetime) -> No
     leases.renew(leased_stages, moment)
 
 
-def _record_stage_read(stage: Stage, moment: datetime, plan: Plan, **updates: object) -> None:
-    if stage.error:
-        log.info("stage.recovered", stage=str(stage), after=stage.error)
-    fields: dict[str, object] = {
-        "synced_at": moment,
-        "error": "",
-        "error_message": "",
-        "error_since": None,
-        "failures": 0,
+_NO_ERROR: dict[str, object] = {"error": "", "error_message": "", "error_since": None}
+
+
+def _error_fields(stage: Stage, error: NorthflankError, moment: datetime) -> dict[str, object]:
+    return {
+        "error": error.cause,
+        "error_message": str(error),
+        "error_since": stage.error_since or moment,
     }
+
+
+def _known_flow_error(stage: Stage) -> dict[str, object]:
+    """Return the error fields of a stage whose runs can be read but not its flow, else none."""
+    if not stage.error or stage.failures:
+        return {}
+    return {name: getattr(stage, name) for name in _NO_ERROR}
+
+
+def _is_flow_due(stage: Stage, moment: datetime, plan: Plan) -> bool:
+    if _known_flow_error(stage) and stage.has_flow and stage.error_since is not None:
+        return schedule.is_flow_retry_due(stage.error_since, stage.synced_at, moment)
+    return plan.is_flow_due(stage.has_flow, stage.flow_synced_at, moment)
+
+
+def _record_stage_read(
+    stage: Stage,
+    moment: datetime,
+    plan: Plan,
+    flow_error: dict[str, object],
+    **updates: object,
+) -> None:
+    """Record a read of a stage's runs; `flow_error`: the error fields if not of its flow."""
+    if stage.error and not flow_error:
+        log.info("stage.recovered", stage=str(stage), after=stage.error)
+    fields = {"synced_at": moment, "failures": 0} | (flow_error or _NO_ERROR)
     leases.release_stage(stage, now(), plan, **fields | updates)
 
 
 def _record_stage_failure(
     stage: Stage, error: NorthflankError, moment: datetime, plan: Plan
 ) -> None:
-    if not stage.error:
+    fields = _error_fields(stage, error, moment)
+    if not stage.failures:  # until now its runs could be read, if perhaps not its flow
         log.warning("stage.read_failed", stage=str(stage), cause=error.cause, message=str(error))
+        fields["error_since"] = moment
     leases.release_stage(
         stage,
         now(),
         plan,
-        error=error.cause,
-        error_message=str(error),
-        error_since=stage.error_since or moment,
+        **fields,
         failures=stage.failures + 1,
         # A stage that is not found may have lost its flow: check that first next time.
         flow_synced_at=None if error.cause == "not_found" else stage.flow_synced_at,

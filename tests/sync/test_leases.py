@@ -517,10 +517,77 @@ def test_run_not_watched_or_not_readable_is_not_made_due(
     assert not Run.objects.due(at(10)).exists()
 
 
-def test_watched_run_with_open_abort_keeps_its_schedule(stage: Stage, manager: User) -> None:
-    factories.abort(create_watched_run(stage), manager, "accepted")
+def test_watched_run_with_a_stuck_abort_is_read_as_often_as_another(
+    stage: Stage, manager: User
+) -> None:
+    run = create_watched_run(stage)
+    factories.abort(run, manager, "accepted", requested_at=at(-3600))
     leases.make_plan(10.0, at(10))
-    assert not Run.objects.due(at(10)).exists()
+    assert [due_run.pk for due_run in Run.objects.due(at(10))] == [run.pk]
+
+
+def count_aborting_reads(stage: Stage, manager: User, aborts: int, minutes: int) -> int:
+    """Return how many reads so many open aborts take, requested at the same time."""
+    runs = [api_run(f"r{number}", status="aborting") for number in range(aborts)]
+    mirror.apply_runs(stage.pk, runs, requested_at=T0)
+    for run in Run.objects.all():
+        factories.abort(run, manager, requested_at=T0)
+    Run.objects.update(next_detail_sync_at=T0)
+    reads, now = 0, T0
+    while now < T0 + timedelta(minutes=minutes):
+        while claimed := leases.claim_runs(now, 4, aborting_only=True):
+            for run in claimed:
+                reads += 1
+                leases.release_run(run, now, Plan(1, 1))
+        now = min(run.next_detail_sync_at for run in Run.objects.all() if run.next_detail_sync_at)
+    return reads
+
+
+@pytest.mark.parametrize(
+    ("aborts", "minutes", "most"), [(1, 10, 76), (1, 60, 126), (4, 60, 260), (20, 3, 120)]
+)
+def test_reads_of_open_aborts_are_at_most_twice_those_of_one(
+    stage: Stage, manager: User, aborts: int, minutes: int, most: int
+) -> None:
+    """Four open aborts took the requests of the whole hour."""
+    assert count_aborting_reads(stage, manager, aborts, minutes) <= most
+
+
+def test_single_abort_is_followed_quickly_beside_settled_ones(stage: Stage, manager: User) -> None:
+    for _ in range(5):
+        factories.abort_of_new_run(manager, stage, "concluded", settled_at=T0, outcome="aborted")
+    Run.objects.update(next_detail_sync_at=None)
+    run = factories.run(stage, status="aborting", next_detail_sync_at=T0)
+    factories.abort(run, manager, requested_at=T0)
+    [claimed] = leases.claim_runs(T0, 4, aborting_only=True)
+    leases.release_run(claimed, at(1), Plan(1, 1))
+    run.refresh_from_db()
+    assert run.next_detail_sync_at == at(3)
+
+
+def test_new_abort_is_followed_quickly_beside_stuck_ones(stage: Stage, manager: User) -> None:
+    for _ in range(20):
+        factories.abort_of_new_run(manager, stage, "accepted", requested_at=at(-3600))
+    Run.objects.update(next_detail_sync_at=None)
+    run = factories.run(stage, status="aborting", next_detail_sync_at=T0)
+    factories.abort(run, manager, requested_at=T0)
+    [claimed] = leases.claim_runs(T0, 4, aborting_only=True)
+    leases.release_run(claimed, at(1), Plan(1, 1))
+    run.refresh_from_db()
+    assert run.next_detail_sync_at == at(3)
+
+
+@pytest.mark.parametrize("aborts", [1, 8])
+def test_release_of_aborting_run_takes_two_statements(
+    stage: Stage, manager: User, aborts: int
+) -> None:
+    for _ in range(aborts):
+        run = factories.run(stage, status="aborting", next_detail_sync_at=T0)
+        factories.abort(run, manager, requested_at=T0)
+    claimed, *_ = leases.claim_runs(T0, aborts, aborting_only=True)
+    with CaptureQueriesContext(connection) as queries:
+        leases.release_run(claimed, at(1), Plan(1, 1))
+    assert len(queries) == 2
 
 
 def test_run_not_aborting_is_not_claimed_with_aborting_only(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from django.utils import timezone
 
 from dashboard.models import Run, Stage
 from dashboard.models.catalog import ListOrder
-from dashboard.northflank import NorthflankError
+from dashboard.northflank import NorthflankError, RequestRejected
 from dashboard.sandbox import parse_fault
 from dashboard.sync import mirror
 from dashboard.sync.stage_reader import StageReader, read_run
@@ -255,10 +256,15 @@ def test_runs_of_one_burst_have_the_order_of_their_list(world: World, apart: int
 
 
 @pytest.mark.parametrize("is_first_read", [True, False])
-def test_list_that_is_ordered_again_is_read_newest_first(world: World, is_first_read: bool) -> None:
-    world.sandbox.choices["run-order"] = "shuffled"
-    world.sync()
-    assert ledger_staging().list_order == ListOrder.NONE
+@pytest.mark.parametrize(
+    ("order", "observed"), [("shuffled", ListOrder.NONE), ("oldest-first", ListOrder.OLDEST)]
+)
+def test_list_that_is_ordered_again_is_read_newest_first(
+    world: World, order: str, observed: ListOrder, *, is_first_read: bool
+) -> None:
+    world.sandbox.choices["run-order"] = order
+    world.sync(6)  # to the end of the list
+    assert ledger_staging().list_order == observed
     world.sandbox.choices["run-order"] = "newest-first"
     if is_first_read:  # after a long outage
         two_hours_ago = timezone.now() - timedelta(hours=2)
@@ -270,6 +276,128 @@ def test_list_that_is_ordered_again_is_read_newest_first(world: World, is_first_
     assert ledger_staging().list_order == ListOrder.NEWEST
     world.sync(6)
     assert mirrored_ids() == world.ids()
+
+
+def start_ended_run(world: World) -> str:
+    """Start a run of the stage that ends between two reads; return its id."""
+    run_id = world.start("payments/ledger/staging")
+    [run] = [run for run in upstream_runs(world) if run.id == run_id]
+    run.concluded_at = world.now - 1
+    return run_id
+
+
+def test_list_that_is_no_longer_oldest_first_has_new_runs_read(world: World) -> None:
+    world.sandbox.choices["run-order"] = "oldest-first"
+    world.sync(6)
+    world.sandbox.choices["run-order"] = "newest-first"
+    run_id = start_ended_run(world)
+    world.make_due()
+    world.sync(2)
+    assert run_id in mirrored_ids()
+
+
+@pytest.mark.parametrize("pages", [1, 2, 4])
+def test_oldest_first_list_that_has_become_shorter_is_read_to_its_end(
+    world: World, pages: int
+) -> None:
+    """Its pages were read beyond the end for ever."""
+    world.sandbox.choices["run-order"] = "oldest-first"
+    world.sync(6)
+    last_page = ledger_staging().next_history_page
+    assert last_page is not None
+    Stage.objects.update(next_history_page=last_page + pages)
+    run_id = start_ended_run(world)
+    world.make_due()
+    world.sync(1 + (pages + 1) // 2)
+    assert run_id in mirrored_ids()
+    assert ledger_staging().list_order == ListOrder.OLDEST
+
+
+def test_oldest_first_list_of_a_server_that_ignores_pages_keeps_its_order(world: World) -> None:
+    world.sandbox.choices["run-order"] = "oldest-first"
+    world.sync()
+    runs = [
+        {
+            "id": f"r-{number}",
+            "status": "success",
+            "concluded": True,
+            "createdAt": f"2026-01-01T00:{number // 2:02}:{number % 2 * 30:02}Z",
+        }
+        for number in range(100)
+    ]
+    data = json.dumps({"runs": runs})
+    world.sandbox.faults = [
+        parse_fault(f"data:{data}@GET /v1/projects/payments/pipelines{LEDGER_STAGING}$")
+    ]
+    Stage.objects.update(next_history_page=1)
+    reader, stage = StageReader(world.live.connection), ledger_staging()
+    assert stage.list_order == ListOrder.OLDEST
+    world.live.run(lambda: reader.read_next_pages(stage))
+    assert ledger_staging().list_order == ListOrder.OLDEST
+
+
+@pytest.fixture
+def unreadable_older_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function after which each page but the first of all runs is refused."""
+    client = world.live.connection.client
+    list_runs = client.list_runs
+
+    async def list_first_page(*args: Any, page: int, concluded: bool | None, **rest: Any) -> Any:
+        if page > 1 and concluded is None:
+            raise RequestRejected("No page beyond the first.", http_status=400)
+        return await list_runs(*args, page=page, concluded=concluded, **rest)
+
+    return lambda: monkeypatch.setattr(client, "list_runs", list_first_page)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_unreadable_page_of_older_runs_does_not_stop_reads_of_newer_ones(
+    world: World, unreadable_older_pages: Callable[[], None], order: str
+) -> None:
+    """The stage failed at each read, since each tried that page again."""
+    world.sandbox.choices["run-order"] = order
+    world.sync()
+    unreadable_older_pages()
+    run_id = world.start("payments/ledger/staging")
+    Stage.objects.update(synced_at=LONG_AGO, next_history_page=2)
+    errors = []
+    for _ in range(3):  # without older runs after the first
+        Stage.objects.update(next_sync_at=LONG_AGO)
+        world.live.sync(1)
+        errors.append(ledger_staging().error)
+    assert errors == ["rejected", "", ""]
+    assert run_id in mirrored_ids(in_flight=True)
+
+
+def test_unreadable_page_of_older_runs_does_not_stop_the_first_read_after_a_failure(
+    world: World, unreadable_older_pages: Callable[[], None]
+) -> None:
+    world.sandbox.choices["run-order"] = "oldest-first"
+    world.sync()
+    unreadable_older_pages()
+    Stage.objects.update(
+        synced_at=None, failures=1, error="timeout", next_history_page=2, next_sync_at=LONG_AGO
+    )
+    world.live.sync(1)
+    stage = ledger_staging()
+    assert (stage.error, stage.synced_at is None) == ("", False)
+
+
+def read_next_pages(world: World, times: int) -> None:
+    for _ in range(times):
+        reader, stage = StageReader(world.live.connection), ledger_staging()
+        world.live.run(lambda reader=reader, stage=stage: reader.read_next_pages(stage))  # type: ignore[misc]
+
+
+def test_list_that_was_in_no_order_for_a_while_is_read_oldest_first_again(world: World) -> None:
+    world.sandbox.choices["run-order"] = "oldest-first"
+    world.sync(6)
+    world.sandbox.choices["run-order"] = "shuffled"
+    read_next_pages(world, 6)
+    assert ledger_staging().list_order == ListOrder.NONE
+    world.sandbox.choices["run-order"] = "oldest-first"
+    read_next_pages(world, 6)
+    assert ledger_staging().list_order == ListOrder.OLDEST
 
 
 def test_unchanged_runs_keep_their_versions(world: World) -> None:

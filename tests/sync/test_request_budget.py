@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard.models import Abort, CatalogSync, RateBudget, Run, Stage
+from dashboard.models import Abort, CatalogSync, RateBudget, Run, Stage, Upstream
 from dashboard.northflank import Call, RateLimit
 from dashboard.sandbox import parse_fault
 from dashboard.sync import baselines
@@ -421,6 +421,83 @@ def test_run_with_open_abort_is_read_from_reserve(world: World) -> None:
     world.sandbox.requests.clear()
     world.live.sync(1)
     assert [request for request in world.requests_for("/runs/") if request.endswith(run_id)]
+
+
+def use_up_hour(world: World) -> str:
+    """Leave 35 of the reserve's 40 requests, as others do; return the id of an aborting run."""
+    run_id = world.start()
+    world.sync()
+    RateBudget.objects.all().delete()
+    window = world.sandbox.rate_limit_window
+    window.limit, window.opened_at = 400, None
+    world.make_due()
+    world.live.sync(1)
+    window.request_count = 365
+    RateBudget.objects.update(remaining=35)
+    Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
+    Abort.objects.create(
+        run=get_run(run_id), state="accepted", username="ana",
+        requested_at=LONG_AGO, claimed_at=LONG_AGO, sent_at=LONG_AGO,
+    )  # fmt: skip
+    return run_id
+
+
+def test_aborting_run_is_read_from_reserve_after_a_429(world: World) -> None:
+    """A single 429 ended all reads until the hour was over."""
+    run_id = use_up_hour(world)
+    world.sandbox.faults = [parse_fault(f"too-fast:1*1@{run_id}")]
+    world.live.sync(1)
+    assert RateBudget.objects.get().refusals == 1
+    RateBudget.objects.update(backoff_until=timezone.now() - timedelta(seconds=1))
+    Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
+    world.live.connection.retry_at = 0
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    [request] = world.sandbox.requests
+    assert request[1].endswith(run_id)
+    assert RateBudget.objects.get().refusals == 0
+    Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
+    world.live.sync(1)
+    assert len(world.requests_for(run_id)) == 2
+
+
+@pytest.mark.parametrize("is_due", [True, False], ids=["aborting run is due", "nothing is due"])
+def test_outage_ends_while_the_hour_is_used_up(world: World, *, is_due: bool) -> None:
+    run_id = use_up_hour(world)
+    world.sandbox.faults = [parse_fault("502-html")]
+    world.live.sync(1)
+    assert Upstream.objects.get().error == "server_error"
+    world.sandbox.faults = []
+    if not is_due:
+        Run.objects.update(next_detail_sync_at=None)
+    world.make_due()
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    assert Upstream.objects.get().error == world.live.connection.outage == ""
+    [(_, path)] = world.sandbox.requests
+    assert path.endswith(run_id if is_due else "/auth")
+
+
+@pytest.mark.parametrize("is_due", [True, False], ids=["aborting run is due", "nothing is due"])
+def test_outage_of_an_hour_leaves_the_second_half_of_the_reserve(
+    world: World, *, is_due: bool
+) -> None:
+    use_up_hour(world)
+    world.sandbox.faults = [parse_fault("502-html")]
+    world.live.sync(1)
+    assert world.live.connection.outage
+    if not is_due:
+        Run.objects.update(next_detail_sync_at=None)
+    for _ in range(120):  # one each 30 s
+        world.live.connection.retry_at = 0
+        world.live.run(world.live.worker.tick)
+        world.live.run(world.live.worker.wait_idle)
+    # The last probe may begin with the first half's last request: it and the account's, repeated.
+    assert 20 - 3 <= RateBudget.objects.get().remaining <= 20
+    world.sandbox.requests.clear()
+    world.live.connection.retry_at = 0
+    world.live.sync(1)
+    assert not world.sandbox.requests
 
 
 def test_externally_aborting_run_is_not_read_from_reserve(world: World) -> None:

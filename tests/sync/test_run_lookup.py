@@ -150,6 +150,30 @@ def test_failed_run_lookup_returns_error_message(world: World) -> None:
     assert find(world, stage, UNKNOWN)[0].startswith("Lookup on Northflank failed")
 
 
+def test_run_lookup_in_an_outage_sends_nothing_and_postpones_no_probe(world: World) -> None:
+    """Each sent four requests, after which the end of the outage was noticed later."""
+    stage = ledger_stage(world)
+    world.sandbox.faults = [parse_fault("502-html")]
+    world.make_due()
+    world.live.sync(1)
+    assert world.live.connection.outage
+    retry_at = world.live.connection.retry_at
+    world.sandbox.requests.clear()
+    assert find(world, stage, UNKNOWN, times=3) == ["Northflank is unreachable."] * 3
+    assert not world.sandbox.requests
+    assert world.live.connection.retry_at == retry_at
+
+
+def test_run_lookup_in_an_outage_finds_a_mirrored_run(world: World) -> None:
+    run_id = world.start()
+    stage = ledger_stage(world)
+    world.sandbox.faults = [parse_fault("502-html")]
+    world.make_due()
+    world.live.sync(1)
+    assert world.live.connection.outage
+    assert find(world, stage, run_id) == [""]
+
+
 def test_run_lookup_ignores_requests_of_searches(world: World) -> None:
     stage = ledger_stage(world)
     factories.search_lookup(10_000, parent=stage)

@@ -264,10 +264,48 @@ def test_run_history_is_due_once_per_interval(visit_interval: float, factor: flo
 
 
 @pytest.mark.parametrize(
-    ("since", "wait"), [(0, 2), (29, 2), (30, 5), (179, 5), (180, 15), (3599, 15), (3600, 60)]
+    ("since", "wait"), [(0, 2), (29, 2), (30, 5), (179, 5), (180, 15), (599, 15), (600, 60)]
 )
 def test_aborting_run_interval_grows_with_time(since: int, wait: int) -> None:
     assert schedule.aborting_interval(timedelta(seconds=since)) == timedelta(seconds=wait)
+
+
+@pytest.mark.parametrize(("open_aborts", "wait"), [(0, 2), (1, 2), (2, 2), (3, 3), (20, 20)])
+def test_aborting_run_interval_grows_with_the_number_of_open_aborts(
+    open_aborts: int, wait: int
+) -> None:
+    interval = schedule.aborting_interval(timedelta(), open_aborts)
+    assert interval == timedelta(seconds=wait)
+
+
+@given(st.lists(st.integers(0, 7200), min_size=1, max_size=50))
+def test_open_aborts_are_read_at_most_twice_as_often_as_one(ages: list[int]) -> None:
+    recent = [age for age in ages if age < schedule.STUCK_ABORT_AGE.total_seconds()]
+    stuck = [age for age in ages if age not in recent]
+    for alike in filter(None, (recent, stuck)):
+        waits = [schedule.aborting_interval(timedelta(seconds=age), len(alike)) for age in alike]
+        shortest = schedule.aborting_interval(timedelta(seconds=min(alike)))
+        assert sum(1 / wait.total_seconds() for wait in waits) <= 2.001 / shortest.total_seconds()
+
+
+@pytest.mark.parametrize(
+    ("read", "now", "due"),
+    [
+        (None, 1, True), (0, 899, False), (0, 900, True), (899, 900, True), (900, 1799, False),
+        (901, 1800, True), (-60, 1, True),  # last read before its flow failed
+    ],
+)  # fmt: skip
+def test_flow_that_cannot_be_read_is_tried_every_15_min(
+    read: float | None, now: float, due: bool
+) -> None:
+    read_at = None if read is None else at(read)
+    assert schedule.is_flow_retry_due(T0, read_at, at(now)) is due
+
+
+def test_stage_or_run_is_watched_for_a_minute_after_a_view() -> None:
+    assert not schedule.is_watched(None, T0)
+    assert schedule.is_watched(T0, at(59.9))
+    assert not schedule.is_watched(T0, at(60))
 
 
 CAUSES = ["", "timeout", "server_error", "unreachable", "unexpected_response", "forbidden",

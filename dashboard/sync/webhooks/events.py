@@ -171,16 +171,18 @@ def _find_stages(event_ids: EventIds, now: datetime) -> tuple[Sequence[Stage], S
     candidates = list(stages.order_by(F("last_run_change_at").desc(nulls_last=True), "pk"))
     likely = [stage for stage in candidates if stage.pk in in_flight]
     return (
-        sorted(likely, key=lambda stage: (not _is_watched(stage, now), stage.synced_at or _NEVER)),
+        sorted(
+            likely,
+            key=lambda stage: (
+                not schedule.is_watched(stage.last_viewed_at, now),
+                stage.synced_at or _NEVER,
+            ),
+        ),
         [stage for stage in candidates if stage.pk not in in_flight],
     )
 
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
-
-
-def _is_watched(stage: Stage, now: datetime) -> bool:
-    return stage.last_viewed_at is not None and now - stage.last_viewed_at < schedule.WATCHED_FOR
 
 
 class _ReadThrottle:

@@ -207,6 +207,16 @@ def test_stage_row_with_error_shows_message_and_start(get_page: GetPage, stage: 
     assert select_one(line, "time").attributes["datetime"] == SINCE.isoformat()
 
 
+def test_stage_whose_flow_alone_cannot_be_read_shows_no_attempts(
+    get_page: GetPage, stage: Stage
+) -> None:
+    since = timezone.now() - timedelta(minutes=20)
+    Stage.objects.update(error="server_error", error_message="It broke.", error_since=since)
+    line = text_of(select_one(get_page("/status/"), "[data-stage] .inline-notice"))
+    assert line.startswith("It broke. Since ")
+    assert "attempt" not in line
+
+
 def test_status_page_shows_unreadable_lists(get_page: GetPage, stage: Stage) -> None:
     factories.failed_catalog_list(stage.pipeline.project)
     factories.failed_catalog_list(None, "Nobody may.")
