@@ -116,13 +116,16 @@ def _store_approval_start(run: Run, timers: Iterable[Timer]) -> None:
     if approval_since == run.approval_since:
         return
     if approval_since is None or run.approval_since is not None:
-        # Without a new version: no row shows it, and lists compare it with the time at each read.
-        Run.objects.filter(pk=run.pk).update(approval_since=approval_since)
+        # Without a new version: rows ask only whether there is one, and when it goes, the steps or
+        # the status have given the run a new version.
+        unchanged = Run.objects.filter(pk=run.pk, version=run.version)
+        unchanged.update(approval_since=approval_since)
         return
     with transaction.atomic():  # the run can be acknowledged from now on, as its page shows
         ChangeCounter.reserve(0)  # locks out the mirror and other workers
         if Run.objects.filter(pk=run.pk, version=run.version).exists():  # else it has changed
             mark_changed([run.pk], approval_since=approval_since)
+            run.refresh_from_db(fields=["version"])  # the rest of the check is of this version
 
 
 def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
@@ -148,8 +151,8 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
         return
     with transaction.atomic():
         ChangeCounter.reserve(0)  # locks out the mirror: a concluded run must not be marked
-        if not Run.objects.in_flight().filter(pk=run.pk).exists():
-            return
+        if not Run.objects.filter(pk=run.pk, version=run.version).exists():
+            return  # it has changed, or another worker has marked it: the next check decides
         mark_changed([run.pk], overdue_severity=severity, overdue_reason=reason)
         if (
             severity > run.overdue_severity
@@ -159,7 +162,10 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
         ):
             # One read shows the current step.
             Run.objects.filter(pk=run.pk).update(next_detail_sync_at=now)
-    if severity > run.overdue_severity:
+    if finding and severity > run.overdue_severity:
         log.warning(
-            "run.overdue", run=run.run_id, reason=reason, critical=severity is Severity.CRITICAL
+            "run.overdue",
+            run=run.run_id,
+            reason=finding.reason.name.lower(),  # as in the API
+            critical=severity is Severity.CRITICAL,
         )

@@ -17,6 +17,7 @@ from dashboard.runs.overdue import OverdueReason
 from dashboard.sync import mirror, overdue_checker
 from dashboard.sync.leases import LEASE
 from tests.support import factories
+from tests.support.abort_answers import change_after_read_of
 from tests.support.successes import (
     NOW,
     create_successes,
@@ -244,6 +245,28 @@ def test_start_of_approval_gives_run_a_new_version_once(read_stage: Stage) -> No
     assert run.version == version + 1
 
 
+def test_start_of_another_approval_is_not_stored_for_a_run_removed_meanwhile(
+    read_stage: Stage,
+) -> None:
+    run = run_waiting_for_approval(read_stage, approval_since=minutes_later(-5))
+    removal = change_after_read_of(
+        "dashboard_run",
+        lambda: mirror.mark_removed(run.pk, requested_at=minutes_later(1), request_seq=1 << 40),
+    )
+    with connection.execute_wrapper(removal):
+        overdue_checker.check_runs(minutes_later(1))
+    assert approval_since(run) is None
+
+
+def test_approval_that_has_waited_too_long_is_marked_by_the_check_that_stores_its_start(
+    read_stage: Stage,
+) -> None:
+    run = run_waiting_for_approval(read_stage)
+    overdue_checker.check_runs(NOW + timedelta(days=2))
+    run.refresh_from_db()
+    assert (run.approval_since, run.overdue_severity) == (NOW, 2)
+
+
 def test_start_of_approval_is_not_stored_if_the_run_has_changed_meanwhile(
     read_stage: Stage,
 ) -> None:
@@ -261,6 +284,50 @@ def test_start_of_approval_is_not_stored_if_the_run_has_changed_meanwhile(
     with connection.execute_wrapper(execute):
         overdue_checker.check_runs(minutes_later(1))
     assert approval_since(run) is None
+
+
+def check_while(change: Callable[[], object]) -> list[Any]:
+    """Check all runs at `NOW`, and change them once they are read; return the log's marks."""
+    has_changed = False
+
+    def execute(execute_sql: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        nonlocal has_changed
+        if "dashboard_stagetiming" in sql and not has_changed:  # read after the runs
+            has_changed = True
+            change()
+        return execute_sql(sql, *rest)
+
+    with connection.execute_wrapper(execute), capture_logs() as logs:
+        overdue_checker.check_runs(NOW)
+    assert has_changed
+    return [line for line in logs if line["event"] == "run.overdue"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"started_at": NOW, "status": "running"},
+        {"removed_at": NOW},
+        {"in_flight": False, "concluded": True, "status": "success"},
+    ],
+    ids=["started", "removed", "concluded"],
+)
+def test_run_that_has_changed_since_the_check_has_read_it_is_not_marked(
+    read_stage: Stage, changes: dict[str, Any]
+) -> None:
+    long_ago = minutes_later(-30)
+    run = factories.run(read_stage, status="queued", created_at=long_ago, started_at=None)
+    assert not check_while(lambda: factories.change(run, **changes))
+    run.refresh_from_db()
+    assert (run.overdue_severity, run.overdue_reason) == (0, "")
+
+
+def test_run_that_two_workers_find_overdue_is_marked_and_logged_once(read_stage: Stage) -> None:
+    set_baseline(read_stage)
+    run = run_in_flight(read_stage, 60)
+    assert len(check_while(lambda: overdue_checker.check_runs(NOW))) == 1
+    run.refresh_from_db()
+    assert run.overdue_severity == 2
 
 
 def test_start_of_approval_ends_with_status_in_list(stage: Stage) -> None:
@@ -337,6 +404,15 @@ def test_failing_successes_are_not_due_again(read_stage: Stage) -> None:
     overdue_checker.check_runs(NOW)
     overdue_checker.check_runs(NOW)
     assert scheduled_detail_count() == 0
+
+
+def test_overdue_run_is_logged_with_the_reason_that_the_api_has(stage: Stage) -> None:
+    run = api_run("r1", status="retrying", started_at=at(0))
+    last = at_step("migrate", 0, status="retrying", attempts=3, max_attempts=3)
+    mirror.apply_detail(stage.pk, RunDetail(run=run, root=last, raw={}), requested_at=at(60))
+    with capture_logs() as logs:
+        overdue_checker.check_runs(at(61))
+    assert [line["reason"] for line in logs if line["event"] == "run.overdue"] == ["last_attempt"]
 
 
 def test_overdue_check_continues_after_invalid_run(read_stage: Stage) -> None:
