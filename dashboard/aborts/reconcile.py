@@ -181,19 +181,19 @@ def update_severities(now: datetime) -> None:
     """Raise the severity of runs with an overdue or lost abort, and lower it for other runs."""
     # Read first: another worker may lose an abort, and raise its run, while the aborts are read.
     raised_runs = Run.objects.in_flight().filter(abort_severity__gt=Severity.OK)
-    raised = dict(raised_runs.values_list("pk", "abort_severity"))
+    old_severities = dict(raised_runs.values_list("pk", "abort_severity"))
     severities = _severities(now)
     _raise_severities(severities)
     # A run that was aborting may continue without an abort, and a lost abort take effect late.
-    lower_pks = {pk for pk, old in raised.items() if severities.get(pk, Severity.OK) < old}
+    lower_pks = {pk for pk, old in old_severities.items() if severities.get(pk, Severity.OK) < old}
     # Not only because `now` is earlier than that of the worker which raised it.
     later_severities = _severities(now + CLOCK_MARGIN) if lower_pks else {}
     for run_pk in sorted(lower_pks):
-        if later_severities.get(run_pk, Severity.OK) >= raised[run_pk]:
+        if later_severities.get(run_pk, Severity.OK) >= old_severities[run_pk]:
             continue
         with transaction.atomic():
             ChangeCounter.reserve(0)
-            if raised_runs.filter(pk=run_pk, abort_severity=raised[run_pk]).exists():
+            if raised_runs.filter(pk=run_pk, abort_severity=old_severities[run_pk]).exists():
                 mark_changed([run_pk], abort_severity=severities.get(run_pk, Severity.OK))
 
 
@@ -240,11 +240,11 @@ def _runs_with_lost_aborts(now: datetime) -> set[int]:
     """Return the keys of runs that go on after an abort that is not resent any more."""
     running = Run.objects.tracked().exclude(status="aborting")
     unconfirmed_aborts = Abort.objects.open().filter(state=AbortState.UNKNOWN, run__in=running)
-    exhausted = {
+    exhausted_run_pks = {
         abort.run_id  # not settled yet: the run has not been read since
         for abort in unconfirmed_aborts
         if resend_policy.is_exhausted(0, abort.first_sent_at, now)
     }
     # Last: another worker may give one of those up meanwhile.
     lost_aborts = Abort.objects.probably_lost().filter(run__in=running)
-    return exhausted | set(lost_aborts.values_list("run_id", flat=True))
+    return exhausted_run_pks | set(lost_aborts.values_list("run_id", flat=True))

@@ -185,10 +185,10 @@ def _create_abort(
     now = db_threads.now()
     with durable.atomic():  # before it is sent
         version = ChangeCounter.reserve(1)  # locked first: see Abort.transition
-        retried = _settle_replaced(run, abort_request, replaced_pk, now)
+        retried_abort = _settle_replaced(run, abort_request, replaced_pk, now)
         start = abort_clock.start(run, None)
         earlier_starts = [start.at] if start else []
-        if retried is not None or run.abort_severity >= Severity.CRITICAL:
+        if retried_abort is not None or run.abort_severity >= Severity.CRITICAL:
             earlier_starts += _starts_of_retried(run)
         started_at = min([now, *earlier_starts])  # the clock of a run's abort never restarts
         # Its status as it is now that no other can change it: it was read before.
@@ -204,7 +204,7 @@ def _create_abort(
             run=run,
             **abort_request.model_fields(reason, now),
             claimed_at=now,
-            retry_of=retried,
+            retry_of=retried_abort,
             bulk_abort=bulk_abort,
             already_aborting_since=started_at if started_at < now else None,
         )

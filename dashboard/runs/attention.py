@@ -61,7 +61,7 @@ def in_flight_values(runs: RunQuerySet, now: Time) -> QuerySet[Any, Any]:
 
 def failure_values(runs: RunQuerySet, now: Time) -> QuerySet[Any, Any]:
     """Return a query for what `sort` needs of those of `runs` that failed a short time ago."""
-    failures = failed(runs, now - FAILURE_WINDOW).order_by()
+    failures = failed_runs(runs, now - FAILURE_WINDOW).order_by()
     return failures.values_list("pk", "stage", "stage__name", "ended_at")
 
 
@@ -69,18 +69,18 @@ def sort(
     in_flight: Iterable[tuple[Any, ...]], failures: Iterable[tuple[Any, ...]]
 ) -> list[AttentionRun]:
     """Return the runs of the rows of both queries in their order."""
-    runs_in_flight = [
+    in_flight_entries = [
         AttentionRun(_stage_rank(name), -run_severity, created_at, pk, stage, is_in_flight=True)
         for pk, stage, name, run_severity, created_at in in_flight
     ]
-    failed_runs = [
+    failure_entries = [
         AttentionRun(_stage_rank(name), -Severity.CRITICAL, ended_at, pk, stage, is_in_flight=False)
         for pk, stage, name, ended_at in failures
     ]
-    return sorted([*runs_in_flight, *failed_runs])
+    return sorted([*in_flight_entries, *failure_entries])
 
 
-def failed(runs: RunQuerySet, since: Time, until: Time | None = None) -> RunQuerySet:
+def failed_runs(runs: RunQuerySet, since: Time, until: Time | None = None) -> RunQuerySet:
     """Return those of `runs` that failed after `since`, latest first, except runs aborted here.
 
     With `until`, those that failed later are left out, too.
@@ -91,7 +91,7 @@ def failed(runs: RunQuerySet, since: Time, until: Time | None = None) -> RunQuer
     return failures.exclude(_aborted_here()).order_by("-ended_at", "-pk")
 
 
-def waiting(runs: RunQuerySet, now: Time) -> RunQuerySet:
+def waiting_runs(runs: RunQuerySet, now: Time) -> RunQuerySet:
     """Return those of `runs` that are overdue in the queue behind one that needs attention."""
     return runs.in_flight().filter(_is_waiting_behind(now)).order_by("created_at", "pk")
 

@@ -30,7 +30,7 @@ def in_order(now: Any = NOW) -> list[str]:
 
 
 def waiting_ids() -> list[str]:
-    return [run.run_id for run in attention.waiting(Run.objects.all(), NOW)]
+    return [run.run_id for run in attention.waiting_runs(Run.objects.all(), NOW)]
 
 
 def test_production_comes_first_then_severity_then_age(stage: Stage) -> None:

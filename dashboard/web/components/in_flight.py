@@ -62,7 +62,7 @@ def load_waiting(permissions: Permissions, now: datetime) -> list[Run]:
 
 @lru_cache(maxsize=100)
 def _prepare_waiting(permissions: Permissions) -> PreparedModels[Run]:
-    waiting = attention.waiting(visible_runs(permissions), NOW)
+    waiting = attention.waiting_runs(visible_runs(permissions), NOW)
     return PreparedModels(waiting.with_stage().without_detail())
 
 
@@ -80,12 +80,12 @@ def others_in_flight(visible: RunQuerySet, now: Time) -> RunQuerySet:
 def failed_earlier(visible: RunQuerySet, now: Time) -> RunQuerySet:
     """Return the runs that failed in the last day and no longer need attention, latest first."""
     since, until = now - acknowledgement_rules.MAX_FAILURE_AGE, now - attention.FAILURE_WINDOW
-    return attention.failed(visible, since, until)
+    return attention.failed_runs(visible, since, until)
 
 
-def failed(visible: RunQuerySet, now: Time) -> RunQuerySet:
+def failed_runs(visible: RunQuerySet, now: Time) -> RunQuerySet:
     """Return the runs that failed in the last day, latest first, except runs aborted here."""
-    return attention.failed(visible, now - acknowledgement_rules.MAX_FAILURE_AGE)
+    return attention.failed_runs(visible, now - acknowledgement_rules.MAX_FAILURE_AGE)
 
 
 def recently_aborted(visible: RunQuerySet, now: Time) -> RunQuerySet:
@@ -96,7 +96,7 @@ def recently_aborted(visible: RunQuerySet, now: Time) -> RunQuerySet:
     """
     recent = Abort.objects.filter(requested_at__gt=now - ABORTED_WINDOW).accepted_or_aborted()
     not_in_flight = visible.filter(pk__in=recent.values("run"), in_flight=False)
-    not_failed = not_in_flight.exclude(pk__in=failed(visible, now).order_by().values("pk"))
+    not_failed = not_in_flight.exclude(pk__in=failed_runs(visible, now).order_by().values("pk"))
     return not_failed.order_by("-ended_at", "-pk")
 
 

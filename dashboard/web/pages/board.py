@@ -138,7 +138,9 @@ class BoardPage(Page):
     def own_status_parts(self) -> list[LivePart]:
         # With time alone a failure no longer needs attention, and an approval begins to. A page
         # may have been hidden meanwhile, so all failures of a day are included.
-        failures = in_flight.failed(in_flight.visible_runs(self.permissions), self.snapshot.now)
+        failures = in_flight.failed_runs(
+            in_flight.visible_runs(self.permissions), self.snapshot.now
+        )
         failed_stages = failures.order_by().values_list("stage", flat=True)
         stage_keys = {*failed_stages, *(run.stage for run in self.snapshot.attention)}
         choices = render_part("board-choices", "pages/board.html#choices", choices=self._choices)
