@@ -69,7 +69,7 @@ htmx.registerExtension("unchanged-rows", {
   htmx_before_morph_node: (row, { newNode }) => {
     if (newNode.hasAttribute?.("data-unchanged")) return false;
     if (!isOlder(newNode, row)) return true;
-    // Or the refresh was requested before a message that has overtaken its answer: another one puts the row right.
+    // Unless a message has overtaken the answer to the refresh: then another refresh puts the row right.
     if (isRefresh && hasChangedSinceRequest) missedAt = performance.now();
     return isRefresh;
   },

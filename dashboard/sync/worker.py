@@ -588,7 +588,10 @@ def _record_stage_read(
     flow_error: dict[str, object],
     **updates: object,
 ) -> None:
-    """Record a read of a stage's runs; `flow_error`: the error fields if not of its flow."""
+    """Record a read of a stage's runs.
+
+    `flow_error`: the error fields if its release flow cannot be read, else empty.
+    """
     if stage.error and not flow_error:
         log.info("stage.recovered", stage=str(stage), after=stage.error)
     fields = {"synced_at": moment, "failures": 0} | (flow_error or _NO_ERROR)

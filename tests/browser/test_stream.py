@@ -400,12 +400,7 @@ def test_refresh_that_the_stream_overtakes_does_not_leave_a_run_that_has_ended(
 def test_page_of_run_deleted_during_an_outage_shows_message(
     run: Run, open_live_page: OpenPage, ignored_console_errors: list[str]
 ) -> None:
-    ignored_console_errors += [
-        "SSE reconnect failed with status 404",
-        "htmx:error",
-        "ERR_FAILED",
-        "SSE reconnect failed",
-    ]
+    ignored_console_errors += ["htmx:error", "ERR_FAILED", "SSE reconnect failed"]
     page = open_live_page("viewer", factories.address(run))
     page.route(factories.address(run), lambda route: route.abort(), times=1)
     page.evaluate("refresh()")

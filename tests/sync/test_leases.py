@@ -553,21 +553,19 @@ def test_reads_of_open_aborts_are_at_most_twice_those_of_one(
     assert count_aborting_reads(stage, manager, aborts, minutes) <= most
 
 
-def test_single_abort_is_followed_quickly_beside_settled_ones(stage: Stage, manager: User) -> None:
-    for _ in range(5):
-        factories.abort_of_new_run(manager, stage, "concluded", settled_at=T0, outcome="aborted")
-    Run.objects.update(next_detail_sync_at=None)
-    run = factories.run(stage, status="aborting", next_detail_sync_at=T0)
-    factories.abort(run, manager, requested_at=T0)
-    [claimed] = leases.claim_runs(T0, 4, aborting_only=True)
-    leases.release_run(claimed, at(1), Plan(1, 1))
-    run.refresh_from_db()
-    assert run.next_detail_sync_at == at(3)
-
-
-def test_new_abort_is_followed_quickly_beside_stuck_ones(stage: Stage, manager: User) -> None:
+@pytest.mark.parametrize(
+    ("state", "fields"),
+    [
+        ("concluded", {"settled_at": T0, "outcome": "aborted"}),
+        ("accepted", {"requested_at": at(-3600)}),
+    ],
+    ids=["settled", "stuck"],
+)
+def test_new_abort_is_followed_quickly_beside_settled_or_stuck_ones(
+    stage: Stage, manager: User, state: str, fields: dict[str, Any]
+) -> None:
     for _ in range(20):
-        factories.abort_of_new_run(manager, stage, "accepted", requested_at=at(-3600))
+        factories.abort_of_new_run(manager, stage, state, **fields)
     Run.objects.update(next_detail_sync_at=None)
     run = factories.run(stage, status="aborting", next_detail_sync_at=T0)
     factories.abort(run, manager, requested_at=T0)
