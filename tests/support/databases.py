@@ -4,9 +4,11 @@ import contextlib
 import os
 import re
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from django.utils import timezone
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
-from tests.support.live import close_connections, run_in_each_thread
+from tests.support.live import WAIT_TIMEOUT, run_in_each_thread
 from tests.support.services import POSTGRES
 
 PROCESS_DATABASE = "process"  # the alias of this process's connection to such a database
@@ -72,11 +74,21 @@ def sqlite_folder_renamed() -> Iterator[None]:
     """Rename the folder of SQLite's file until the block ends."""
     folder = Path(connection.settings_dict["NAME"]).parent
     new_folder = folder.with_name(f"{folder.name}-elsewhere")
-    folder.rename(new_folder)
+    pools = (application.executor, db_threads.executor, db_threads.abort_executor)
+    # Rename it while all threads wait here: one that is opening the file would fail as if the disk
+    # were broken, and leave its connection open.
+    barrier = threading.Barrier(
+        sum(pool._max_workers for pool in pools), action=partial(folder.rename, new_folder)
+    )
+
+    def close_after_rename() -> None:
+        barrier.wait(WAIT_TIMEOUT)
+        connections.close_all()  # open ones would keep working; new ones fail
+
+    jobs = [pool.submit(close_after_rename) for pool in pools for _ in range(pool._max_workers)]
     try:
-        # Open connections keep working, so close them; new ones fail.
-        for pool in (application.executor, db_threads.executor, db_threads.abort_executor):
-            close_connections(pool)
+        for job in jobs:
+            job.result()
         connection.close()
         yield
     finally:
