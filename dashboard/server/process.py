@@ -129,6 +129,8 @@ class Process:
         stop.set()
 
     async def _serve(self, app: Any, sock: socket.socket, stop: asyncio.Event) -> None:
+        if stop.is_set():  # by a signal during the start: nobody would end this server
+            return
         server = _Server(
             uvicorn.Config(
                 app,

@@ -132,6 +132,37 @@ def test_serve_stops_on_signal_while_northflank_is_slow(
         assert seconds < SHUTDOWN_SECONDS
 
 
+# A signal arrives while the process waits for its database, before it has a web server.
+SIGNAL_DURING_START = """
+import os, signal, time
+import django
+django.setup()
+from django.core.management import call_command
+from dashboard.server import process
+
+def wait_for_database():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
+
+process.set_clock_offset = wait_for_database
+call_command("serve", "--port", "0")
+"""
+
+
+def test_serve_stops_on_signal_during_start(database: str) -> None:
+    variables = {
+        "DATABASE_URL": database,
+        "NORTHFLANK_API_TOKEN": "sandbox",
+        "NORTHFLANK_API_BASE_URL": "http://127.0.0.1:9",
+    }
+    subprocess.run(
+        [sys.executable, "-c", SIGNAL_DURING_START],
+        env=processes.environment(**variables),
+        timeout=processes.WAIT_TIMEOUT,
+        check=True,
+    )
+
+
 def test_serve_with_new_database_needs_no_preparation(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'new' / 'd.sqlite3'}"
     with start([*MANAGE, "serve", "--port", "0"], tmp_path, DATABASE_URL=database) as dashboard:
