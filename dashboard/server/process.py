@@ -18,7 +18,7 @@ from django.urls import reverse
 from dashboard import aborts, sandbox
 from dashboard.accounts.expired_sessions import ExpiredSessions
 from dashboard.db import health as db_health
-from dashboard.db.threads import run_in_db_thread, set_clock_offset
+from dashboard.db.threads import now, run_in_db_thread, set_clock_offset
 from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
 from dashboard.runs.acknowledgements import ExpiredAcknowledgements
@@ -27,7 +27,7 @@ from dashboard.server.http_protocol import LimitedHttpProtocol
 from dashboard.sync.overdue_checker import OverdueChecker
 from dashboard.sync.pruning import Pruner
 from dashboard.sync.worker import SyncWorker
-from dashboard.upstream import access_hint
+from dashboard.upstream import access_hint, budget_store
 from dashboard.upstream import connection as upstream_connection
 from dashboard.upstream.source import configured_source
 from dashboard.web.live.feed import Broadcaster, close_broadcaster, open_broadcaster
@@ -112,7 +112,7 @@ class Process:
             else:
                 background_tasks.append(group.create_task(keep_clock_synced()))
                 # The only request at the start: a refused token is logged then, not hours later.
-                background_tasks.append(group.create_task(fetch_team(northflank, None)))
+                background_tasks.append(group.create_task(fetch_team(northflank, repeats=False)))
             await stop.wait()
             for task in background_tasks:
                 task.cancel()  # a slow Northflank must not delay Ctrl-C
@@ -206,16 +206,22 @@ async def keep_clock_synced(interval: float = CLOCK_SYNC_INTERVAL) -> None:
 
 
 async def fetch_team(
-    northflank: upstream_connection.Connection, retry_interval: float | None = TEAM_RETRY_INTERVAL
+    northflank: upstream_connection.Connection,
+    *,
+    repeats: bool = True,
+    retry_interval: float = TEAM_RETRY_INTERVAL,
 ) -> None:
     """Store the team of the API token, for links to Northflank.
 
-    During an outage or while the token is refused, which the connection logs, retry every
-    `retry_interval` seconds; None: send one request only.
+    During an outage or while the token is refused, which the connection logs, and during a pause
+    after a 429, retry every `retry_interval` seconds. Send one request only if not `repeats`.
     """
+    is_paused = False
     while True:
         try:
-            if northflank.may_call():
+            # A pause that other processes have met is in the database only.
+            is_paused = await run_in_db_thread(_is_paused)
+            if northflank.may_call() and not is_paused:
                 auth = await northflank.call(lambda nf: nf.get_auth())
                 if auth.entity_type == "team" and auth.entity_id:
                     await run_in_db_thread(
@@ -233,6 +239,10 @@ async def fetch_team(
         except (DatabaseError, InterfaceError) as error:
             if not db_health.is_outage(error):
                 raise
-        if retry_interval is None:
+        if not repeats and not is_paused:
             return
         await asyncio.sleep(retry_interval)
+
+
+def _is_paused() -> bool:
+    return budget_store.load(now()).is_paused

@@ -20,6 +20,7 @@ from dashboard.northflank import NorthflankClient
 from dashboard.server import process
 from dashboard.sync import catalog
 from dashboard.sync.worker import SyncWorker
+from dashboard.upstream import budget_store
 from tests.support import scripted_server
 from tests.support.fault_kinds import FaultKind
 from tests.support.fault_proxy import FaultProxy
@@ -150,7 +151,8 @@ class FaultyUpstream:
 
     def fetch_team(self) -> None:
         """Ask whose token it is, as a process does at its start and until it knows."""
-        self.live.run(lambda: process.fetch_team(self.live.connection, None))
+        if not budget_store.load(now()).is_paused:  # it would wait for the worker's request
+            self.live.run(lambda: process.fetch_team(self.live.connection, repeats=False))
 
     def start(self) -> Run:
         """Read everything, and return a run in flight."""

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -126,7 +126,7 @@ def test_refused_token_is_logged_once_by_each_process(world: World, logged_event
     async def start_another_process() -> None:
         connection = Connection(world.live.connection.token, world.live.upstream_url)
         try:
-            await process.fetch_team(connection, None)
+            await process.fetch_team(connection, repeats=False)
         finally:
             await connection.close()
 
@@ -372,6 +372,52 @@ def test_team_of_token_is_requested_until_answered(world: World) -> None:
         await task
 
     world.live.run(fetch_team)
+    assert Upstream.objects.get().team == "acme"
+
+
+def pause(left: timedelta) -> datetime:
+    """Store the pause of another process after a 429; return when it ends, `left` from now."""
+    now = timezone.now()
+    window = {"limit": 1000, "remaining": 900, "resets_at": now + timedelta(minutes=30)}
+    times = {"synced_at": now - timedelta(minutes=10), "backoff_until": now + left}
+    RateBudget.objects.create(pk=1, refusals=1, **window, **times)
+    return now + left
+
+
+# After the pause one request of all processes tries, which the sync workers agree upon.
+@pytest.mark.parametrize("left", [timedelta(minutes=5), timedelta(minutes=-1)])
+@pytest.mark.parametrize("repeats", [True, False])
+def test_team_of_token_is_requested_once_pause_has_ended(
+    world: World, repeats: bool, left: timedelta
+) -> None:
+    class CountedConnection(Connection):
+        rounds = 0
+
+        def may_call(self) -> bool:
+            self.rounds += 1
+            return super().may_call()
+
+    def end_pause() -> None:
+        assert RateBudget.objects.get().backoff_until == backoff_until
+        RateBudget.objects.update(backoff_until=None, refusals=0)
+
+    backoff_until = pause(left)
+    requests_during_pause = []
+
+    async def fetch_team() -> None:
+        connection = CountedConnection(world.sandbox.options.token, world.live.upstream_url)
+        task = asyncio.ensure_future(
+            process.fetch_team(connection, repeats=repeats, retry_interval=0.01)
+        )
+        while connection.rounds < 3 and not task.done():
+            await asyncio.sleep(0.01)
+        requests_during_pause.extend(world.requests_for("/auth"))
+        await run_in_db_thread(end_pause)
+        await task
+        await connection.close()
+
+    world.live.run(fetch_team)
+    assert requests_during_pause == []
     assert Upstream.objects.get().team == "acme"
 
 
