@@ -2,10 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from django.db import DatabaseError, InterfaceError, connection
 
-from dashboard.db.threads import now, run_in_db_thread
+from dashboard.db.threads import now, run_in_db_thread, set_clock_offset
 from dashboard.models import RateBudget, Upstream
 from dashboard.northflank import (
     Answer,
@@ -17,6 +18,7 @@ from dashboard.northflank import (
     Unreachable,
     find_differences,
 )
+from dashboard.texts import local_time
 from dashboard.upstream import budget_store
 from dashboard.upstream.source import configured_source
 
@@ -59,6 +61,7 @@ class CheckClient:
     failures: list[NorthflankError] = field(default_factory=list)  # those not expected
     database_note: str = ""  # why requests are not counted in the rate budget; empty: they are
     _max_requests: int = MAX_REQUESTS
+    _hour_ends_at: datetime | None = None  # if the rate budget leaves less than MAX_REQUESTS
     _calls: list[Call] = field(default_factory=list)  # of the current request
     _answers: list[Answer] = field(default_factory=list)  # the same
 
@@ -88,13 +91,17 @@ class CheckClient:
             self.database_note = await run_in_db_thread(_find_database_problem)
             if self.database_note:
                 return
-            budget = await run_in_db_thread(budget_store.load, now())
+            await run_in_db_thread(set_clock_offset)  # the budget's times are by that clock
+            moment = now()
+            budget = await run_in_db_thread(budget_store.load, moment)
         except (DatabaseError, InterfaceError) as error:
             self.database_note = f"Database error: {' '.join(str(error).split())}"
             return
         if budget.is_paused:
             raise NoFurtherRequest("Requests are paused after a 429: see the status page.")
-        self._max_requests = min(MAX_REQUESTS, budget.requests)
+        if budget.requests < MAX_REQUESTS:
+            self._max_requests = budget.requests
+            self._hour_ends_at = moment + timedelta(seconds=budget.seconds)
 
     async def send[T](
         self,
@@ -108,9 +115,7 @@ class CheckClient:
         the end of what the rate budget leaves, after a 429, and without an answer.
         """
         if self.request_count + _MAX_REQUESTS_PER_CALL > self._max_requests:
-            raise NoFurtherRequest(
-                f"{self.request_count} requests were sent; the limit is reached."
-            )
+            raise NoFurtherRequest(self._describe_limit())
         self._calls, self._answers = [], []
         result: T | None = None
         failure: NorthflankError | None = None
@@ -133,6 +138,14 @@ class CheckClient:
     def last_answer(self) -> Answer | None:
         """The last answer to the last request."""
         return self._answers[-1] if self._answers else None
+
+    def _describe_limit(self) -> str:
+        if self._hour_ends_at is None:
+            return f"{self.request_count} requests were sent; the limit is reached."
+        counts = {0: "Nothing was sent", 1: "1 request was sent"}
+        sent = counts.get(self.request_count, f"{self.request_count} requests were sent")
+        end = local_time.format_clock(self._hour_ends_at)
+        return f"{sent}; too few of the hour's requests are left for reading, until {end}."
 
     def _add_call(self, call: Call) -> None:
         self.request_count += 1

@@ -4,12 +4,16 @@ A real sandbox answers, with each of its choices and faults.
 """
 
 import asyncio
+import io
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import time_machine
+from django.core.management import call_command
+from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -177,6 +181,16 @@ def test_check_counts_its_requests_in_the_shared_budget(sandbox: Sandbox, url: s
     assert row.remaining == report.rate_limit.remaining
 
 
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no clock of its own")
+def test_check_counts_its_requests_by_the_clock_of_the_database(sandbox: Sandbox, url: str) -> None:
+    with time_machine.travel(timezone.now() + timedelta(minutes=5)):  # of this machine
+        check(url)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        [now] = cursor.fetchone()
+    assert abs(RateBudget.objects.get().synced_at - now) < timedelta(minutes=2)
+
+
 @pytest.mark.parametrize(("left", "most"), [(0, 0), (1, 0), (6, 6)])
 def test_check_leaves_the_reserve_for_aborts(
     sandbox: Sandbox, url: str, left: int, most: int
@@ -184,8 +198,35 @@ def test_check_leaves_the_reserve_for_aborts(
     budget(remaining=100 + left)  # a tenth of the limit is the reserve
     report = check(url)
     assert len(sent(sandbox)) <= most
-    assert "the limit is reached" in report.stopped
     assert report.exit_status == (2 if most == 0 else 0)
+
+
+@pytest.mark.parametrize(
+    ("left", "count"),
+    [(0, "Nothing was"), (1, "Nothing was"), (2, "1 request was"), (6, "5 requests were")],
+)
+def test_check_with_few_requests_left_for_reading_says_when_the_hour_ends(
+    sandbox: Sandbox, url: str, left: int, count: str, settings: Settings
+) -> None:
+    settings.TIME_ZONE = "UTC"
+    row = budget(remaining=100 + left)
+    assert check(url).stopped == (
+        f"{count} sent; too few of the hour's requests are left for reading, until "
+        f"{row.resets_at:%H:%M:%S} UTC."
+    )
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_check_command_that_has_sent_nothing_does_not_blame_the_token(
+    sandbox: Sandbox, url: str, left: int, settings: Settings
+) -> None:
+    settings.SANDBOX, settings.NORTHFLANK_API_TOKEN = False, "sandbox"
+    budget(remaining=100 + left)
+    output = io.StringIO()
+    with pytest.raises(SystemExit):
+        call_command("check_upstream", stdout=output)
+    verdict = output.getvalue().splitlines()[1]
+    assert verdict.startswith("Nothing was sent; too few of the hour's requests are left")
 
 
 def test_check_during_pause_sends_nothing(sandbox: Sandbox, url: str) -> None:

@@ -134,6 +134,8 @@ def _rate_limit_lines(report: Report) -> Iterator[str]:
 
 def _verdict(report: Report) -> str:
     if report.exit_status == NOT_CHECKED:
+        if not report.request_count:
+            return report.stopped
         return f"The projects cannot be read. {report.stopped}"
     verdict = (
         "All as documented." if not report.exit_status else "Some answers are not as documented."
