@@ -268,6 +268,8 @@ def _read_sqlite(file: Path) -> _Contents:
 _NO_OWNER = ("--no-owner", "--no-privileges")  # restored by any account
 _COPY = re.compile(r"^COPY \S*?\.?\"?(\w+)\"? \((.+)\) FROM stdin;$")
 _TABLE_ENTRY = re.compile(r"^\d+; \d+ \d+ TABLE (?!DATA )\S+ (\S+) ", re.MULTILINE)
+# Where Debian and Ubuntu have the programs of each version; those in PATH start the newest.
+_PROGRAM_FOLDER = Path("/usr/lib/postgresql")
 _ESCAPES = {"\\t": "\t", "\\n": "\n", "\\r": "\r", "\\b": "\b", "\\f": "\f", "\\v": "\v"}
 
 
@@ -322,18 +324,7 @@ def _copied_rows(script: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _run_client(program: str, *arguments: str, connects: bool = True) -> str:
     """Run one of PostgreSQL's client programs on the database, and return its output."""
-    path = shutil.which(program)
-    server_version = connection.pg_version // 10_000  # type: ignore[attr-defined]
-    needed = f"Install PostgreSQL's client programs, version {server_version}"
-    if path is None:
-        raise BackupError(f"{program} is not installed. {needed}.")
-    version_text = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)  # noqa: S603
-    version = re.search(r"\) (\d+)", version_text.stdout)
-    # What an older one cannot dump; what a newer one has dumped, the server may refuse to restore.
-    if version is None or int(version[1]) != server_version:
-        raise BackupError(
-            f"{program} is not of the server's version: {version_text.stdout.strip()}. {needed}."
-        )
+    path = _find_client(program)
     with tempfile.TemporaryDirectory() as folder:
         conninfo = _conninfo(Path(folder, "password"))
         command = [path, *([f"--dbname={conninfo}"] if connects else []), *arguments]
@@ -341,6 +332,28 @@ def _run_client(program: str, *arguments: str, connects: bool = True) -> str:
     if result.returncode:
         raise BackupError(f"{program}: {result.stderr.strip()}")
     return result.stdout
+
+
+def _find_client(program: str) -> str:
+    """Return the path of a client program of the server's version."""
+    server_version = connection.pg_version // 10_000  # type: ignore[attr-defined]
+    needed = f"Install PostgreSQL's client programs, version {server_version}"
+    folder = _PROGRAM_FOLDER / str(server_version) / "bin"
+    path = shutil.which(program, path=str(folder)) or shutil.which(program)
+    if path is None:
+        raise BackupError(f"{program} is not installed. {needed}.")
+    result = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+    if result.returncode:  # such as Debian's in PATH if there is none that it could start
+        raise BackupError(f"{program} does not start. {needed}. {result.stderr.strip()}".rstrip())
+    version_text = result.stdout.strip()
+    version = re.search(r"\) (\d+)", version_text)
+    # What an older one cannot dump; what a newer one has dumped, the server may refuse to restore.
+    if version is None or int(version[1]) != server_version:
+        raise BackupError(
+            f"{program} is not of the server's version: {version_text}. {needed}, and put them "
+            "first in PATH."
+        )
+    return path
 
 
 def _conninfo(password_file: Path) -> str:

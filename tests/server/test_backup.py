@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import resource
+import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from dashboard.server import backup, database_lock
 from dashboard.upstream.source import configured_source
 from tests.support import factories
 
+PATH = os.environ["PATH"]
 ON_POSTGRESQL = connection.vendor == "postgresql"
 # Sessions and workers are not restored.
 NOT_RESTORED = {"dashboard_session", "dashboard_worker"}
@@ -370,28 +372,71 @@ def lock() -> Iterator[None]:
         os.close(handle)
 
 
+@pytest.fixture
+def pg_dump() -> str:
+    """The path of the program of the server's version."""
+    major = connection.pg_version // 10_000  # type: ignore[attr-defined]
+    path = shutil.which("pg_dump", path=f"/usr/lib/postgresql/{major}/bin{os.pathsep}{PATH}")
+    assert path
+    return path
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder with programs, of each version as on Debian, and in PATH."""
+    monkeypatch.setattr(backup, "_PROGRAM_FOLDER", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def write_pg_dump(folder: Path, script: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "pg_dump"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+
+
 @only_postgresql
 def test_backup_without_pg_dump_says_what_to_install(
-    hostile_data: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hostile_data: Run, tmp_path: Path, programs: Path
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
     message = error_of("backup", tmp_path / "backup")
     assert message.startswith("pg_dump is not installed. Install PostgreSQL's client programs")
 
 
 @only_postgresql
+def test_backup_with_wrapper_but_without_pg_dump_says_what_to_install(
+    hostile_data: Run, tmp_path: Path, programs: Path
+) -> None:
+    """As on Debian with postgresql-client-common alone."""
+    error = "Error: You must install at least one postgresql-client-<version> package"
+    write_pg_dump(programs, f'echo "{error}" >&2; exit 1')
+    message = error_of("backup", tmp_path / "backup")
+    assert message.startswith("pg_dump does not start. Install PostgreSQL's client programs")
+    assert message.endswith(error)
+
+
+@only_postgresql
 @pytest.mark.parametrize("version", ["9.6.24", "99.1"])
 def test_backup_by_pg_dump_of_another_version_is_refused(
-    version: str, hostile_data: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    version: str, hostile_data: Run, tmp_path: Path, programs: Path
 ) -> None:
     """A server need not accept what a newer program has written."""
-    program = tmp_path / "pg_dump"
-    program.write_text(f'#!/bin/sh\necho "pg_dump (PostgreSQL) {version}"\n')
-    program.chmod(0o700)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert f"not of the server's version: pg_dump (PostgreSQL) {version}" in error_of(
-        "backup", tmp_path / "backup"
-    )
+    write_pg_dump(programs, f'echo "pg_dump (PostgreSQL) {version}"')
+    message = error_of("backup", tmp_path / "backup")
+    assert f"not of the server's version: pg_dump (PostgreSQL) {version}" in message
+    assert message.endswith("and put them first in PATH.")
+
+
+@only_postgresql
+def test_backup_is_made_by_pg_dump_of_the_server_version_beside_a_newer_one_in_path(
+    hostile_data: Run, tmp_path: Path, pg_dump: str, programs: Path
+) -> None:
+    major = connection.pg_version // 10_000  # type: ignore[attr-defined]
+    write_pg_dump(programs, 'echo "pg_dump (PostgreSQL) 99.1"')
+    write_pg_dump(programs / str(major) / "bin", f'exec {pg_dump} "$@"')
+    run("backup", tmp_path / "backup")
+    assert (tmp_path / "backup").read_bytes().startswith(b"PGDMP")
 
 
 @only_postgresql
