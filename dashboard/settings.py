@@ -15,6 +15,7 @@ from zoneinfo import available_timezones
 
 import environ
 from django.conf import global_settings
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.csp import CSP
 
 from dashboard.config import logging as log_config
@@ -356,7 +357,13 @@ if not DATABASE_IS_NAMED:  # config/checks.py refuses to start
     _database = environ.Env.db_url_config(f"sqlite:///{_sqlite_file}")
 if _database["ENGINE"].endswith(".sqlite3"):
     _database["ENGINE"] = "dashboard.db.sqlite3"
-    Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
+    _folder = Path(_database["NAME"]).parent
+    try:
+        _folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"The folder of the database, {_folder}, cannot be created: {error.strerror}."
+        ) from error
     _database["OPTIONS"] = {
         # Under DEFERRED, a read transaction that becomes a write fails at once, whatever the
         # timeout; IMMEDIATE waits for the lock.

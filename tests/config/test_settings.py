@@ -460,6 +460,15 @@ REFUSED_AT_START = {
 }
 
 
+def test_folder_of_database_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "x"
+    result = manage(tmp_path, "check", DATABASE_URL=f"sqlite:///{folder / 'd.sqlite3'}")
+    assert result.returncode == 2
+    expected = f"The folder of the database, {folder}, cannot be created: Not a directory.\n"
+    assert result.stderr == expected
+
+
 @pytest.mark.parametrize("id", REFUSED_AT_START)
 def test_check_command_with_invalid_setting_fails(tmp_path: Path, id: str) -> None:
     result = manage(tmp_path, "check", **REFUSED_AT_START[id])
