@@ -248,6 +248,21 @@ def test_port_in_use_is_reported(command: str, database: str) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("command", ["serve", "sandbox"])
+@pytest.mark.parametrize(
+    ("host", "status", "reason"),
+    [("", 2, "--host: must not be empty"), ("ä..b", 1, "Cannot listen on ä..b")],
+    ids=["empty", "invalid"],
+)
+def test_invalid_host_is_refused(
+    command: str, database: str, host: str, status: int, reason: str
+) -> None:
+    result = manage(command, "--port", "0", "--host", host, DATABASE_URL=database)
+    assert result.returncode == status
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_sandbox_prints_the_address_it_listens_on(tmp_path: Path) -> None:
     with run_manage(tmp_path, "sandbox", "--port", "0") as sandbox:
         assert sandbox.startup_lines == [f"Sandbox on {sandbox.base_url}/v1/"]

@@ -10,7 +10,13 @@ import uvicorn
 from django.core.management.base import BaseCommand
 
 from dashboard import sandbox
-from dashboard.management.commands.serve import base_url, listen, port_number, sandbox_options
+from dashboard.management.commands.serve import (
+    base_url,
+    host_name,
+    listen,
+    port_number,
+    sandbox_options,
+)
 
 
 class Command(BaseCommand):
@@ -18,7 +24,9 @@ class Command(BaseCommand):
     requires_system_checks = ()  # it uses no settings of the dashboard
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--host", default="127.0.0.1", help="Address to listen on.")
+        parser.add_argument(
+            "--host", type=host_name, default="127.0.0.1", help="Address to listen on."
+        )
         parser.add_argument(
             "--port", type=port_number, default=9000, help="Port to listen on; 0 for any free port."
         )

@@ -33,7 +33,9 @@ class Command(ServerCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--host", default="127.0.0.1", help="Address to listen on.")
+        parser.add_argument(
+            "--host", type=host_name, default="127.0.0.1", help="Address to listen on."
+        )
         parser.add_argument(
             "--port", type=port_number, default=8000, help="Port to listen on; 0 for any free port."
         )
@@ -72,6 +74,13 @@ class Command(ServerCommand):
             sandbox_options=options_for_sandbox,
         )
         run(process)
+
+
+def host_name(text: str) -> str:
+    """Return a host; raise ArgumentTypeError if it is empty, which would mean all addresses."""
+    if not text:
+        raise ArgumentTypeError("must not be empty; 0.0.0.0 listens on all addresses.")
+    return text
 
 
 def port_number(text: str) -> int:
@@ -187,7 +196,7 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError) as error:  # TypeError: a name like "ä..b"
         raise CommandError(f"Cannot listen on {host}:{port}: {error}") from error
 
 
