@@ -57,6 +57,6 @@ def build_config(log_format: str, level: str) -> dict[str, Any]:
             "django": {"handlers": [], "level": level, "propagate": True},
             "django.server": {"handlers": [], "propagate": True},
             "httpx": {"level": "WARNING"},  # the sync logs its own requests
-            "uvicorn": {"level": "WARNING"},  # `serve` prints the address
+            "uvicorn": {"level": "ERROR"},  # anybody can cause its warnings, at any rate
         },
     }

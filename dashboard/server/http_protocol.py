@@ -88,9 +88,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._end_request()
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Log nothing: anybody can ask for a WebSocket, any number of times."""
-
     def _start_request(self) -> None:
         self._head_bytes, self._is_head_complete = 0, False
         self._deadline = self.loop.call_later(self.request_timeout, self.transport.abort)

@@ -146,6 +146,15 @@ def test_request_for_a_websocket_is_answered_as_any_other(
     assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
 
 
+def test_malformed_request_is_refused_and_not_logged(
+    live: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connect(live) as connection:
+        connection.sendall(b"\x00\r\n\r\n")
+        assert receive_all(connection).startswith(b"HTTP/1.1 400")
+    assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
+
+
 # --- answers that are not read -----------------------------------------------------------------
 
 ANSWER_BYTES = 32_000_000  # more than the kernel takes for a client that reads nothing
