@@ -232,7 +232,7 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "now"
 LOGOUT_REDIRECT_URL = "login"
 DEFAULT_EXCEPTION_REPORTER_FILTER = "dashboard.config.error_reports.ExceptionReporterFilter"
-CSRF_FAILURE_VIEW = "dashboard.web.http.authentication.sign_in.handle_csrf_failure"
+CSRF_FAILURE_VIEW = "dashboard.web.pages.accounts.sign_in.handle_csrf_failure"
 # Its own model: see models/accounts/sessions.py.
 SESSION_ENGINE = "dashboard.models.accounts.sessions"
 # Seconds from the sign-in; nobody on call should have to sign in at night.

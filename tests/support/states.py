@@ -132,6 +132,11 @@ def submit_wrong_password(page: Page) -> None:
     expect(page.get_by_role("alert")).to_be_visible()
 
 
+def submit_password_without_cookies(page: Page) -> None:
+    page.context.clear_cookies()
+    submit_wrong_password(page)
+
+
 def submit_wrong_password_change(page: Page) -> None:
     page.get_by_label("Current password").fill("wrong")
     page.get_by_label("New password", exact=True).fill("an unguessable text")
@@ -212,6 +217,13 @@ EMPTY = [
     State("status, nothing read", "/status/"),
     State("sign in", "/accounts/login/?next=/board/", username=""),
     State("sign in, refused", "/accounts/login/", submit_wrong_password, username=""),
+    State(
+        "sign in, form expired",
+        "/accounts/login/",
+        submit_password_without_cookies,
+        username="",
+        status=403,
+    ),
     State(
         "sign in, no passwords",
         "/accounts/login/?next=/board/",

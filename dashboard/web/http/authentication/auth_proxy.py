@@ -7,7 +7,6 @@ nothing.
 """
 
 from collections.abc import Callable, Sequence
-from time import monotonic
 
 import structlog
 from django.conf import settings
@@ -24,10 +23,10 @@ from dashboard.db.threads import now
 from dashboard.models.accounts.access import AccessKind
 from dashboard.web.http import errors
 from dashboard.web.http.client_address import client_address
+from dashboard.web.http.log_interval import LogInterval
 
 log = structlog.get_logger(__name__)
 
-LOG_INTERVAL = 60.0  # seconds between two lines about refused requests: anybody can send thousands
 _SAFE_METHODS = {"GET", "HEAD"}
 _OTHER_PATHS = ("/api/", "/hooks/")
 
@@ -84,10 +83,10 @@ class ProxySessionMiddleware:
 
 
 class _Refusals:
-    """Answers refused requests, and logs one in LOG_INTERVAL."""
+    """Answers refused requests, and logs one in an interval."""
 
     def __init__(self) -> None:
-        self._next_log_at = 0.0
+        self._log_interval = LogInterval()
 
     def respond(
         self,
@@ -97,8 +96,7 @@ class _Refusals:
         **fields: object,
     ) -> HttpResponse:
         """Return a 403 that says why, with links (label, URL) to continue."""
-        if monotonic() >= self._next_log_at:
-            self._next_log_at = monotonic() + LOG_INTERVAL
+        if self._log_interval.begin_next():
             address = client_address(request)
             log.warning("auth_proxy.refused", why=message, client_address=address, **fields)
         response = errors.forbidden(request, message, links)

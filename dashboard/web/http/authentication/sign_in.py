@@ -8,10 +8,7 @@ from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.models import User
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponseBase
-from django.shortcuts import redirect
-from django.urls import reverse
 from django.utils.translation import gettext_lazy
-from django.views.csrf import csrf_failure
 
 from dashboard.accounts import sessions
 from dashboard.db.threads import now
@@ -63,20 +60,6 @@ def record_session_use(request: HttpRequest) -> None:
     # Who has just been signed in by the proxy may have sent any cookie.
     if is_session_key(session_key) and not (is_htmx(request) and request.method in _SAFE_METHODS):
         sessions.record_use(session_key, now())
-
-
-def handle_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:
-    """Return a 403 for a failed CSRF check; the sign-in form is shown again instead.
-
-    A user who opened several links while signed out has several sign-in pages, and signing in on
-    one invalidates the CSRF tokens of the others. The sign-in page is therefore reloaded, which
-    redirects to its `next` page.
-    """
-    if request.path == reverse("login"):
-        return redirect(request.get_full_path())
-    if request.resolver_match and request.resolver_match.url_name == "oidc_sign_in":
-        return redirect(reverse("login", query=request.GET))
-    return csrf_failure(request, reason, template_name="errors/403_csrf.html")
 
 
 def signed_in_user(request: HttpRequest) -> User:

@@ -2,8 +2,9 @@
 
 from functools import partial
 from typing import Any, cast
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
+import structlog
 from django.conf import settings
 from django.contrib.auth import login
 from django.contrib.auth.forms import AuthenticationForm
@@ -11,16 +12,23 @@ from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect, render
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext_lazy
+from django.views.csrf import csrf_failure
 
-from dashboard.accounts.authentication import sign_in
+from dashboard.accounts.authentication import auth_proxy, sign_in
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.web.http.authentication import known_browsers, password_checks
 from dashboard.web.http.client_address import client_address
+from dashboard.web.http.log_interval import LogInterval
 from dashboard.web.http.responses import retry_later
+
+log = structlog.get_logger(__name__)
+
+refused_form_interval = LogInterval()
 
 
 class SignInForm(AuthenticationForm):
@@ -86,13 +94,14 @@ class SignInView(LoginView):
         template_context = super().get_context_data(**kwargs)
         del template_context["site"]  # Django's `site`, which would hide ours
         is_emergency = "emergency" in self.request.GET and bool(settings.BREAK_GLASS_ACCOUNT)
-        has_form = settings.PASSWORD_SIGN_IN or is_emergency or self.request.method == "POST"
+        is_submitted = template_context["form"].is_bound
+        has_form = settings.PASSWORD_SIGN_IN or is_emergency or is_submitted
         has_link = settings.BREAK_GLASS_ACCOUNT and not has_form
         parameters = {"emergency": "1", "next": self.get_redirect_url()}
         return template_context | {
             "is_emergency": is_emergency,
             "has_form": has_form,
-            "emergency_url": f"?{urlencode(parameters)}" if has_link else "",
+            "emergency_url": reverse("login", query=parameters) if has_link else "",
             "has_proxy": bool(settings.AUTH_PROXY_HEADER),
             "provider": self._provider(),
         }
@@ -109,3 +118,31 @@ class SignInView(LoginView):
     def get_redirect_url(self, request: HttpRequest | None = None) -> str:
         url: str = super().get_redirect_url(request)
         return "" if url == self.request.path else url  # else a redirect loop
+
+
+def handle_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Return a 403 for a failed CSRF check: for the sign-in form this page, with a new form.
+
+    A user who opened several links while signed out has several sign-in pages, and signing in on
+    one invalidates the CSRF tokens of the others. Whoever is signed in is therefore redirected to
+    the page's `next`.
+    """
+    match = request.resolver_match
+    if match is None or match.view_name not in {"login", "oidc_sign_in"}:
+        return csrf_failure(request, reason, template_name="errors/403_csrf.html")
+    # By the proxy's header somebody is signed in at the next page view.
+    if request.user.is_authenticated or auth_proxy.user_of(request) is not None:
+        return redirect(reverse("login", query=request.GET))
+    if refused_form_interval.begin_next():
+        address = client_address(request)
+        log.warning("sign_in.form_refused", why=reason, client_address=address)
+    # None at the page's own address: with one, the browser drops the fragment of an alert's link.
+    form_url = "" if match.view_name == "login" else reverse("login", query=request.GET)
+    view = SignInView()
+    view.setup(request)
+    template_context = view.get_context_data(
+        form=SignInForm(request), has_expired=True, form_url=form_url
+    )
+    response = render(request, view.template_name, template_context, status=403)
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response

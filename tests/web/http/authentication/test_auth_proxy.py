@@ -378,6 +378,16 @@ def test_account_made_in_the_dashboard_is_refused(
     assert not Session.objects.exists()
 
 
+def test_sign_in_form_sent_when_the_proxy_names_a_user_by_now_leads_to_the_next_page(
+    open_browser: OpenBrowser,
+) -> None:
+    browser = open_browser()
+    assert "the proxy sent no user name" in browser.get("/accounts/login/?next=/board/").text
+    browser.send_user("ada@example.com")
+    answer = browser.post("/accounts/login/?next=/board/", follow_redirects=True)
+    assert (answer.status_code, answer.url.path) == (200, "/board/")
+
+
 @pytest.mark.parametrize("username", ["boss", "b" * 151])
 @pytest.mark.parametrize("url", ["/oauth2/sign_out", ""])
 def test_refused_user_can_sign_out_of_the_proxy(

@@ -245,11 +245,21 @@ def test_begin_without_form_opens_sign_in_page(visitor: Browser) -> None:
     )
 
 
-def test_begin_with_expired_form_opens_sign_in_page_again(visitor: Browser) -> None:
-    answer = visitor.post(f"{visitor.dashboard.base_url}/accounts/oidc/?next=%2Fboard%2F%3Fq%3Da")
+def test_begin_with_expired_form_shows_sign_in_page_with_error(visitor: Browser) -> None:
+    answer = visitor.post(f"{visitor.dashboard.base_url}/accounts/oidc/?next=/board/")
+    assert answer.status_code == 403
+    html = parse_html(answer)
+    assert "The form had expired" in text_of(select_one(html, '[role="alert"]'))
+    actions = [form.attributes["action"] for form in html.css("main form")]
+    assert actions == ["/accounts/oidc/?next=%2Fboard%2F", "/accounts/login/?next=%2Fboard%2F"]
+
+
+def test_begin_with_expired_form_redirects_signed_in_user(visitor: Browser, username: str) -> None:
+    visitor.sign_in(username)
+    answer = visitor.post(f"{visitor.dashboard.base_url}/accounts/oidc/?next=/board/")
     assert (answer.status_code, answer.headers["location"]) == (
         302,
-        "/accounts/login/?next=%2Fboard%2F%3Fq%3Da",
+        "/accounts/login/?next=%2Fboard%2F",
     )
 
 

@@ -6,8 +6,10 @@ from urllib.parse import quote
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from structlog.testing import capture_logs
 
 from dashboard.models import Run, Session
+from dashboard.web.pages.accounts.sign_in import refused_form_interval
 from tests.support import factories
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live
@@ -191,6 +193,42 @@ def test_second_sign_in_page_after_first_sign_in_redirects_to_its_next(
         form = {"username": "viewer", "password": "viewer", "csrfmiddlewaretoken": token or ""}
         answer = stranger.post(page, data=form, follow_redirects=True)
         assert (answer.status_code, answer.url.path) == (200, page.partition("=")[2])
+
+
+def test_form_without_cookies_shows_sign_in_page_with_error_and_keeps_next(
+    stranger: SignInBrowser, viewer: User
+) -> None:
+    form = {"username": "viewer", "password": "viewer", "csrfmiddlewaretoken": "x" * 32}
+    stranger.cookies.clear()
+    answer = stranger.post("/accounts/login/?next=/board/", data=form)
+    html = parse_html(answer)
+    assert answer.status_code == 403
+    error = text_of(select_one(html, '[role="alert"]'))
+    assert error == "The form had expired, or cookies are blocked. Try again."
+    assert select_one(html, "[name=next]").attributes["value"] == "/board/"
+
+
+def test_form_after_an_expired_one_signs_in(stranger: SignInBrowser, viewer: User) -> None:
+    stranger.cookies.clear()
+    refused = stranger.post("/accounts/login/", data={"next": "/board/"})
+    token = select_one(parse_html(refused), "[name=csrfmiddlewaretoken]").attributes["value"]
+    answer = stranger.submit("viewer", "viewer", csrfmiddlewaretoken=token or "", next="/board/")
+    assert (answer.status_code, answer.headers["location"]) == (302, "/board/")
+
+
+def test_forms_of_another_origin_are_logged_once_a_minute_with_the_reason(
+    stranger: SignInBrowser, viewer: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As if the proxy did not pass on that users have opened the page by HTTPS."""
+    refused_form_interval.next_at = 0
+    stranger.headers["Origin"] = "https://releases.example"
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert stranger.submit("viewer", "viewer").status_code == 403
+    [line] = [line for line in logs if line["event"] == "sign_in.form_refused"]
+    assert line["log_level"] == "warning"
+    assert "https://releases.example does not match any trusted origins" in line["why"]
+    assert [record for record in caplog.records if "csrf" in record.name] == []
 
 
 def test_sign_out_requires_post_and_redirects_to_sign_in(operator_client: Client) -> None:
