@@ -29,14 +29,15 @@ RETRY_SECONDS_AFTER_WRITE = (
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 # Bookkeeping of the session, the token and the sign-in: not part of the reported outcome.
-_IGNORED_TABLES = (
-    "dashboard_session|dashboard_apitoken|dashboard_accessevent|dashboard_failurecounter"
+_IGNORED_TABLES = "dashboard_session|dashboard_accessevent|dashboard_failurecounter"
+_IGNORED_UPDATES = (
+    'auth_user" SET "last_login|dashboard_apitoken" SET "(last_used_at|window_requests)'
 )
-_IGNORED_UPDATE = 'auth_user" SET "last_login'
 _WRITE_STATEMENT = re.compile(
     r"\s*(INSERT (OR \w+ )?INTO|UPDATE|DELETE FROM) "
-    rf'"(?!({_IGNORED_TABLES}|{_IGNORED_UPDATE})")'
+    rf'"(?!({_IGNORED_TABLES}|{_IGNORED_UPDATES})")'
 )
+_SESSION_DELETION = 'DELETE FROM "dashboard_session"'
 
 
 _text = MessageTable(
@@ -83,11 +84,15 @@ class WriteTracker:
 
     def __init__(self) -> None:
         self.outcome = WriteOutcome.NOTHING
+        self.counts_session_deletions = False
 
     def __call__(
         self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
     ) -> Any:
-        is_write, is_atomic = _WRITE_STATEMENT.match(sql), connection.in_atomic_block
+        is_atomic = connection.in_atomic_block
+        is_write = _WRITE_STATEMENT.match(sql) or (
+            self.counts_session_deletions and sql.startswith(_SESSION_DELETION)
+        )
         if self.outcome is WriteOutcome.NOTHING and is_write and not is_atomic:
             self.outcome = WriteOutcome.UNKNOWN
         try:
@@ -148,6 +153,13 @@ def track_writes(request: HttpRequest) -> Iterator[None]:
         yield
     finally:
         connection.execute_wrappers.remove(tracker)
+
+
+def count_session_deletions(request: HttpRequest) -> None:
+    """Count sessions that are deleted from now on as writes: the request is about them."""
+    tracker: WriteTracker | None = getattr(request, "_write_tracker", None)
+    if tracker is not None:
+        tracker.counts_session_deletions = True
 
 
 def write_outcome(request: HttpRequest) -> WriteOutcome:

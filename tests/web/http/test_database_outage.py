@@ -27,14 +27,15 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from dashboard.accounts import access_log
+from dashboard.accounts import access_log, api_tokens
 from dashboard.accounts.authentication import throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.health import OutageCause
-from dashboard.models import Abort, Project, Run, Session
+from dashboard.models import Abort, ApiToken, Project, Run, Session
 from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.api_tokens import Scope
 from dashboard.sync import watchers
 from dashboard.web.http import database_outage, links
 from dashboard.web.http.database_outage import WriteOutcome, WriteTracker
@@ -44,7 +45,7 @@ from tests.support.databases import sqlite_folder_renamed, table_renamed
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import Live
 from tests.support.live_runs import abort_path, ago, create_run_in_flight, submit_abort, wait_until
-from tests.support.sessions import age_last_use
+from tests.support.sessions import age_last_use, session_key
 from tests.support.stream import open_stream
 
 on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="a file that is locked")
@@ -382,6 +383,45 @@ def test_writes_tracker_ignores_session_writes(transactional_db: None, client: A
     with connection.execute_wrapper(writes):
         client.session.save()
     assert writes.outcome is WriteOutcome.NOTHING
+
+
+def test_writes_tracker_ignores_the_use_of_a_token(transactional_db: None, viewer: User) -> None:
+    writes, now = WriteTracker(), timezone.now()
+    token, _ = ApiToken.create_token(viewer, "runbook", Scope.READ, now)
+    with connection.execute_wrapper(writes):
+        token.mark_first_use(now)
+        token.throttle(now)
+    assert writes.outcome is WriteOutcome.NOTHING
+
+
+def test_revoked_token_counts_as_written(
+    transactional_db: None, client: Client, viewer: User
+) -> None:
+    token, _ = ApiToken.create_token(viewer, "runbook", Scope.READ, timezone.now())
+    client.force_login(viewer)
+    answer = client.post(f"/account/tokens/{token.pk}/revoke/")
+    assert database_outage.write_outcome(answer.wsgi_request) is WriteOutcome.ALL
+
+
+def test_token_is_not_read_after_its_revocation(db: None, viewer: User) -> None:
+    now = timezone.now()
+    token, _ = ApiToken.create_token(viewer, "runbook", Scope.READ, now)
+    with CaptureQueriesContext(connection) as queries:
+        api_tokens.revoke(token, now, changed_by=viewer, client_address=None)
+    assert [query["sql"] for query in queries if "SELECT" in query["sql"]] == []
+    assert token.revoked_at == now
+
+
+@pytest.mark.parametrize("address", ["{public_id}/end/", "end-others/"])
+def test_ended_session_counts_as_written(
+    transactional_db: None, client: Client, viewer: User, address: str
+) -> None:
+    session = Session.objects.get(session_key=session_key("viewer"))
+    client.force_login(viewer)
+    path = f"/account/sessions/{address.format(public_id=session.public_id)}"
+    answer = client.post(path)
+    assert not Session.objects.filter(pk=session.pk).exists()
+    assert database_outage.write_outcome(answer.wsgi_request) is WriteOutcome.ALL
 
 
 def test_writes_tracker_ignores_access_log_and_throttle(transactional_db: None) -> None:
