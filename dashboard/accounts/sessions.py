@@ -45,15 +45,16 @@ def record_use(session_key: str, at: datetime) -> None:
         return
     ends_at = F("ends_at")
     timeout = session_model.idle_timeout()
-    not_recorded = Session.objects.filter(
-        session_key=session_key, last_used_at__lte=at - USE_INTERVAL
-    )
+    session = Session.objects.filter(session_key=session_key)
     try:
         with db_health.without_lock_wait():
-            not_recorded.update(
+            is_recorded = session.filter(last_used_at__lte=at - USE_INTERVAL).update(
                 last_used_at=at,
                 expire_date=Least(ends_at, Value(at + timeout)) if timeout else ends_at,
             )
+            if not is_recorded:  # another process has recorded one, or this one before a restart
+                last_used_at = session.values_list("last_used_at", flat=True).first()
+                at = min(at, last_used_at or at)  # it is later if the clock was set back
     except DatabaseError as error:
         if not db_health.is_outage(error):
             raise

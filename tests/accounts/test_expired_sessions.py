@@ -14,7 +14,7 @@ from dashboard.accounts import sessions
 from dashboard.accounts.expired_sessions import BATCH_SIZE, end_expired_sessions
 from dashboard.models import AccessEvent, Session
 from dashboard.models.accounts.access import AccessKind
-from dashboard.models.accounts.sessions import USE_INTERVAL
+from dashboard.models.accounts.sessions import USE_INTERVAL, recorded_uses
 
 
 def recorded_ends() -> list[tuple[str, str]]:
@@ -75,6 +75,18 @@ def test_used_session_outlives_idle_timeout_but_not_maximum_age(
     assert Session.objects.count() == 1
     end_expired_sessions(start + timedelta(minutes=121))
     assert recorded_ends() == [("viewer", "Expired: maximum age.")]
+
+
+def test_use_is_recorded_a_minute_after_the_last_one_that_any_process_has_recorded(
+    client: Client, viewer: User, settings: Any
+) -> None:
+    settings.SESSION_IDLE_TIMEOUT = 60
+    client.force_login(viewer)
+    key, start = client.session.session_key or "", Session.objects.get().last_used_at
+    recorded_uses.clear()  # as after a restart
+    for seconds in (59, 118):
+        sessions.record_use(key, start + timedelta(seconds=seconds))
+    assert Session.objects.get().last_used_at == start + timedelta(seconds=118)
 
 
 @pytest.mark.parametrize("seconds", [60, 3600])
