@@ -9,6 +9,7 @@ from django.test import Client
 from structlog.testing import capture_logs
 
 from dashboard.models import Run, Session
+from dashboard.models.accounts.sessions import SessionStore
 from dashboard.web.pages.accounts.sign_in import refused_form_interval
 from tests.support import factories
 from tests.support.html import HTMX, parse_html, select_one, text_of
@@ -210,8 +211,8 @@ def test_form_without_cookies_shows_sign_in_page_with_error_and_keeps_next(
 
 def test_form_after_an_expired_one_signs_in(stranger: SignInBrowser, viewer: User) -> None:
     stranger.cookies.clear()
-    refused = stranger.post("/accounts/login/", data={"next": "/board/"})
-    token = select_one(parse_html(refused), "[name=csrfmiddlewaretoken]").attributes["value"]
+    page = stranger.post("/accounts/login/", data={"next": "/board/"})
+    token = select_one(parse_html(page), "[name=csrfmiddlewaretoken]").attributes["value"]
     answer = stranger.submit("viewer", "viewer", csrfmiddlewaretoken=token or "", next="/board/")
     assert (answer.status_code, answer.headers["location"]) == (302, "/board/")
 
@@ -272,9 +273,13 @@ def test_alert_link_over_http_opens_run_after_sign_in(live: Live, viewer: User) 
 def test_session_from_before_the_sign_in_is_not_continued(
     stranger: SignInBrowser, viewer: User
 ) -> None:
-    stranger.cookies.set("sessionid", "chosen-by-a-stranger")
+    old_session = SessionStore()
+    old_session["from"] = "a stranger"
+    old_session.create()
+    old_key = old_session.session_key or ""
+    stranger.cookies.set("sessionid", old_key, domain="127.0.0.1", path="/")
     stranger.submit("viewer", "viewer")
-    keys = [cookie.value for cookie in stranger.cookies.jar if cookie.name == "sessionid"]
-    assert len(keys) == 2  # the forged one is the client's; no server has set it
-    assert Session.objects.filter(session_key__in=keys).count() == 1
-    assert not Session.objects.filter(session_key="chosen-by-a-stranger").exists()
+    assert stranger.cookies["sessionid"] != old_key
+    assert not Session.objects.filter(session_key=old_key).exists()
+    stranger.cookies.set("sessionid", old_key, domain="127.0.0.1", path="/")
+    assert stranger.get("/").status_code == 302
