@@ -46,7 +46,7 @@ def test_administrator_adds_group_grant_and_account(
     page.get_by_label("Stage").select_option("Staging")
     page.get_by_label("Project").select_option("shop")
     button(page, "Add grant…").click()
-    expect(page.locator("[data-effect]")).to_contain_text("no active members")
+    expect(page.locator("[data-effect]")).to_contain_text("no active account")
     button(page, "Add grant").click()
     expect(page.locator("[data-grant]")).to_contain_text("abort in Staging of project “Shop”")
 

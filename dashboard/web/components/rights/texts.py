@@ -48,7 +48,9 @@ _text = MessageTable(
             "Nothing changes for %(n)d accounts, because of other grants.",
             n,
         ),
-        "no_members": gettext_lazy("The group has no active members: nothing changes for now."),
+        "superusers_only": gettext_lazy(
+            "This concerns no active account other than superusers: nothing changes for now."
+        ),
         "deletion": lambda n: ngettext(
             "%(n)d account loses rights.", "%(n)d accounts lose rights.", n
         ),
@@ -116,7 +118,7 @@ def effect_texts(effect: Effect, action: str) -> list[Message]:
     counts = {"gaining": effect.gaining, "losing": effect.losing, "unchanged": effect.unchanged}
     label = action_label(action)
     texts = [_text(key, n=n, action=label) for key, n in counts.items() if n]
-    return texts or [_text("no_members")]
+    return texts or [_text("superusers_only")]
 
 
 def loss_text(effect: Effect) -> Message:

@@ -226,6 +226,18 @@ def test_grant_is_added_after_confirmation(
     assert "abort in Staging of project “Shop”" in text_of(select_one(html, "[data-grant]"))
 
 
+@pytest.mark.parametrize("everybody", [True, False])
+def test_grant_that_concerns_superusers_only_changes_nothing_for_now(
+    root_client: Client, on_call: Group, everybody: bool
+) -> None:
+    User.objects.get(username="root").groups.add(on_call)
+    group = None if everybody else on_call
+    html = open_page(root_client, url(group, "grants/new/?action=abort"))
+    assert text_of(select_one(html, "[data-effect]")) == (
+        "This concerns no active account other than superusers: nothing changes for now."
+    )
+
+
 @pytest.mark.parametrize(
     "form",
     [
