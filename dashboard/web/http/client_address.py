@@ -14,6 +14,8 @@ def client_address(request: HttpRequest) -> str | None:
         address = ip_address(request.META.get("REMOTE_ADDR", ""))
     except ValueError:
         return None
-    # A socket for both versions writes an IPv4 address so: else all would be of one network.
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address)
+    if isinstance(address, IPv6Address):
+        # A socket for both versions writes an IPv4 address so: else all would be of one network.
+        # A scope (fe80::1%eth0) may be any text, and PostgreSQL refuses the long ones.
+        address = address.ipv4_mapped or IPv6Address(int(address))
+    return str(address)

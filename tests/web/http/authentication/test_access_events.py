@@ -52,6 +52,12 @@ def test_ipv4_address_in_the_notation_of_ipv6_is_recorded_as_ipv4(live: Live, vi
     assert AccessEvent.objects.get().client_address == "192.0.2.1"
 
 
+def test_ipv6_address_is_recorded_without_its_scope(live: Live, viewer: User) -> None:
+    with SignInBrowser(live, "fe80::1%" + "x" * 40) as browser:
+        browser.submit("viewer", SECRET)
+    assert AccessEvent.objects.get().client_address == "fe80::1"
+
+
 def test_failed_sign_in_is_recorded_without_password(stranger: SignInBrowser, viewer: User) -> None:
     stranger.submit("viewer", SECRET)
     event = AccessEvent.objects.get()
