@@ -111,9 +111,21 @@ class AccountChangeForm(AccountNameMixin, VersionForm, DjangoChangeForm):
             )
         return groups
 
+    def clean(self) -> dict[str, Any] | None:
+        cleaned_data = super().clean()  # locks the account
+        if "groups" in self.cleaned_data:
+            # Without one that was deleted meanwhile, which would fail the commit. All are locked
+            # before a new name is saved: after that no other transaction can refer to the account.
+            keys = {group.pk for group in self.cleaned_data["groups"]}
+            current_keys = self.instance.groups.values_list("pk", flat=True)
+            groups = Group.objects.filter(pk__in=keys.union(current_keys)).order_by("pk")
+            locked_groups = groups.select_for_update(no_key=True)
+            self.cleaned_data["groups"] = [group for group in locked_groups if group.pk in keys]
+        return cleaned_data
+
 
 class AccountPasswordForm(DjangoPasswordForm):
-    """The form of a new password; it saves nothing else of the account, which may have changed."""
+    """The form of a new password, which it only hashes: `log_change` saves it."""
 
     usable_password = ""  # Django's template reads it, even if there is no such field
 

@@ -1,5 +1,6 @@
 """Changes of rights in the admin: recorded, and limited as on /people/."""
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -41,6 +42,16 @@ class RightsLogMixin(ModelAdmin):
         is_administrator = administrators.may_administer(request.user)
         return is_administrator and super().has_delete_permission(request, obj)
 
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Show and take the form; after a Conflict, show the new state and say that."""
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except Conflict as conflict:
+            messages.error(request, str(conflict))
+            response = redirect(request.get_full_path())
+            response.status_code = 303
+            return response
+
     def save_model(
         self, request: HttpRequest, obj: Model, form: "forms.ModelForm[Any]", change: bool
     ) -> None:
@@ -48,7 +59,12 @@ class RightsLogMixin(ModelAdmin):
 
         Of a change, only the columns that the form changes: others may have changed meanwhile.
         """
-        self._remember(request, rights_changes.snapshot(*rights_changes.subjects_of(obj)))
+        subjects = rights_changes.subjects_of(obj)
+        administrators.lock(*subjects)
+        before = rights_changes.snapshot(*subjects)
+        for state in before.values():
+            administrators.require_existence(state)
+        self._remember(request, before)
         if change:
             obj.save(update_fields=_columns(obj) & {*form.changed_data})
         else:
@@ -70,6 +86,7 @@ class RightsLogMixin(ModelAdmin):
 
     def delete_model(self, request: HttpRequest, obj: Model) -> None:
         """Delete, and record it."""
+        administrators.lock(*rights_changes.subjects_of(obj))  # nobody joins a group any more
         before = rights_changes.snapshot(*rights_changes.subjects_of_deletion([obj]))
         super().delete_model(request, obj)
         self._record(request, before, "Deleted.")
@@ -77,6 +94,7 @@ class RightsLogMixin(ModelAdmin):
     @transaction.atomic
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
         """Delete, and record each."""
+        administrators.lock(*chain.from_iterable(map(rights_changes.subjects_of, queryset)))
         before = rights_changes.snapshot(*rights_changes.subjects_of_deletion(queryset))
         super().delete_queryset(request, queryset)
         self._record(request, before, "Deleted.")
@@ -154,16 +172,6 @@ class EditLimitMixin(RightsLogMixin):
             return fieldsets
         (name, options), *others = fieldsets
         return [(name, {**options, "fields": ("version", *options["fields"])}), *others]
-
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        """Show and take the form; after a Conflict, show the new state and say that."""
-        try:
-            return super().changeform_view(request, *args, **kwargs)
-        except Conflict as conflict:
-            messages.error(request, str(conflict))
-            response = redirect(request.get_full_path())
-            response.status_code = 303
-            return response
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return super().has_change_permission(request, obj) and self._may_edit(request, obj)

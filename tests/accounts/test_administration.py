@@ -1,9 +1,7 @@
 """Administrators change accounts, groups and grants; each change is checked and recorded."""
 
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
@@ -29,6 +27,7 @@ from dashboard.models.accounts.grants import Action
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT
 from tests.support.messages import raises
+from tests.support.parallel import before_statement, do_beside, require_row_locks
 from tests.support.people import create_administrator
 
 EVERYTHING = GrantScope(None, "", Action.VIEW)
@@ -586,23 +585,6 @@ def test_removal_of_the_last_way_to_view_hides_everything(viewer: User, manager:
 # --- Several administrators at once --------------------------------------------------------------
 
 
-@contextmanager
-def before_statement(start: str, action: Callable[[], object]) -> Iterator[None]:
-    """Do `action` before the first statement that starts so, as another administrator would."""
-    is_done = False
-
-    def wrapper(execute: Callable[..., object], sql: str, *arguments: object) -> object:
-        nonlocal is_done
-        if not is_done and sql.startswith(start):
-            is_done = True
-            action()
-        return execute(sql, *arguments)
-
-    with connection.execute_wrapper(wrapper):
-        yield
-    assert is_done
-
-
 def test_account_that_another_has_just_added_is_not_added_again(root: Author) -> None:
     with (
         before_statement('INSERT INTO "auth_user"', lambda: User.objects.create(username="ben")),
@@ -684,6 +666,66 @@ def test_administrators_who_change_one_account_at_once_do_not_overwrite_each_oth
     assert "conflict" in results
     assert [group.name for group in user.groups.all()] == [name]
     assert recorded() == [("root", "account", "ben", "Changed.")]
+
+
+@pytest.fixture
+def ana_and_ben(transactional_db: None) -> tuple[Author, Author]:
+    """Two superusers whose changes are committed; skips the test on SQLite."""
+    require_row_locks()
+    ana, ben = (Author(User.objects.create_superuser(name), None) for name in ("ana", "ben"))
+    return ana, ben
+
+
+def test_changes_of_everybodys_grants_at_once_are_recorded_under_their_authors(
+    ana_and_ben: tuple[Author, Author],
+) -> None:
+    ana, ben = ana_and_ben
+
+    def add(author: Author, stage: str) -> None:
+        group_changes.add_grant(author, None, GrantScope(None, stage, Action.ABORT))
+
+    with do_beside('INSERT INTO "dashboard_grant"', lambda: add(ben, "Production")) as future:
+        add(ana, "Staging")
+    future.result()
+    added = {
+        change.changed_by: [
+            grant["stage"]
+            for grant in change.after["grants"]
+            if grant not in change.before["grants"]
+        ]
+        for change in RightsChange.objects.all()
+    }
+    assert added == {"ana": ["Staging"], "ben": ["Production"]}
+
+
+@pytest.mark.parametrize("is_member", [False, True])
+def test_account_is_not_saved_with_a_group_that_is_being_deleted(
+    ana_and_ben: tuple[Author, Author], viewer: User, on_call: Group, is_member: bool
+) -> None:
+    ana, ben = ana_and_ben
+    viewer.groups.set([on_call] if is_member else [])
+    group_keys = frozenset({on_call.pk})
+    with do_beside(
+        'DELETE FROM "auth_group"',
+        lambda: change(ben, viewer, is_staff=True, group_keys=group_keys),
+    ) as future:
+        group_changes.delete_group(ana, on_call, group_changes.deletion_version(on_call))
+    with raises(AdministrationError, "group_missing"):
+        future.result()
+
+
+def test_group_that_an_account_is_joining_is_not_deleted(
+    ana_and_ben: tuple[Author, Author], viewer: User, on_call: Group
+) -> None:
+    ana, ben = ana_and_ben
+    version = group_changes.deletion_version(on_call)
+    with do_beside(
+        'INSERT INTO "auth_user_groups"', lambda: group_changes.delete_group(ben, on_call, version)
+    ) as future:
+        change(ana, viewer, group_keys=frozenset({on_call.pk}))
+    with raises(Conflict, "changed"):
+        future.result()
+    assert list(viewer.groups.all()) == [on_call]
 
 
 def test_group_with_more_permissions_is_renamed_and_deleted_by_superusers_only(

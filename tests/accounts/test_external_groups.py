@@ -6,9 +6,12 @@ import pytest
 from django.contrib.auth.models import Group, User
 
 from dashboard.accounts import demo
+from dashboard.accounts.administration import group_changes
+from dashboard.accounts.administration.administrators import Author
 from dashboard.accounts.authentication.external_groups import synchronise_groups
 from dashboard.models import AccessEvent, RightsChange
 from tests.support.live_runs import ago
+from tests.support.parallel import do_beside, require_row_locks
 
 
 @pytest.fixture
@@ -57,3 +60,46 @@ def test_demo_group_cannot_be_reported(user: User) -> None:
     Group.objects.get_or_create(name=demo.GROUP)
     synchronise(user, [demo.GROUP])
     assert groups_of(user) == set()
+
+
+# --- At the same time ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def committed_user(transactional_db: None, user: User) -> User:
+    """The user, whom other threads see; skips the test on SQLite."""
+    require_row_locks()
+    return user
+
+
+def test_change_that_two_requests_make_at_once_is_recorded_once(committed_user: User) -> None:
+    def act() -> bool:
+        return synchronise(committed_user, [])
+
+    with do_beside('DELETE FROM "auth_user_groups"', act) as future:
+        assert act()
+    assert not future.result()
+    assert RightsChange.objects.count() == 1
+
+
+def test_deactivation_at_the_same_time_is_not_recorded_as_a_change_of_groups(
+    committed_user: User,
+) -> None:
+    account = User.objects.filter(pk=committed_user.pk)
+    with do_beside(
+        'DELETE FROM "auth_user_groups"', lambda: account.update(is_active=False)
+    ) as future:
+        synchronise(committed_user, ["On-call"])
+    assert future.result() == 1
+    assert RightsChange.objects.get().after["active"]
+
+
+def test_group_that_is_being_deleted_is_not_given(committed_user: User) -> None:
+    root, group = User.objects.create_superuser("root"), Group.objects.get(name="On-call")
+    with do_beside(
+        'DELETE FROM "auth_group"', lambda: synchronise(committed_user, ["On-call", "Leads"])
+    ) as future:
+        version = group_changes.deletion_version(group)
+        group_changes.delete_group(Author(root, None), group, version)
+    assert not future.result()
+    assert groups_of(committed_user) == {"Leads"}

@@ -35,6 +35,7 @@ from dashboard.models.accounts.api_tokens import Scope
 from tests.support import factories
 from tests.support.html import fetch_page, field_errors, parse_html, select_one, text_of
 from tests.support.live_runs import wait_until
+from tests.support.parallel import is_anybody_waiting, require_row_locks
 from tests.support.people import client_of, create_administrator, submit_admin_form
 
 
@@ -761,8 +762,7 @@ def test_forms_in_the_admin_save_only_the_columns_that_were_changed(
 def test_password_changed_while_the_form_of_an_account_is_saved_is_kept(
     transactional_db: None,
 ) -> None:
-    if connection.vendor != "postgresql":
-        pytest.skip("SQLite writes one after another")
+    require_row_locks()
     client = client_of(User.objects.create_superuser("root"))
     user = User.objects.create_user("ann", password="old")
     address = f"/admin/auth/user/{user.pk}/change/"
@@ -780,22 +780,10 @@ def test_password_changed_while_the_form_of_an_account_is_saved_is_kept(
             changed.set_password("new")
             changed.save(update_fields=["password"])
             answer = executor.submit(save)
-            wait_until(_is_anybody_waiting)
+            wait_until(is_anybody_waiting)
         assert answer.result() == 302
     user.refresh_from_db()
     assert (user.first_name, user.check_password("new")) == ("Ann", True)
-
-
-def _is_anybody_waiting() -> bool:
-    """Return whether a statement waits for another transaction."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_stat_clear_snapshot()")
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        [(count,)] = cursor.fetchall()
-    return bool(count)
 
 
 def test_version_of_a_form_is_no_change_in_the_admin(admin_client: Client, viewer: User) -> None:

@@ -200,8 +200,10 @@ def _apply(administrator: User, user: User, account_settings: AccountSettings) -
     user.is_superuser = account_settings.is_superuser
     user.save(update_fields=["is_active", "is_staff", "is_superuser"])
     demo_groups = set(user.groups.filter(name=demo.GROUP).values_list("pk", flat=True))
+    chosen_groups = choosable_groups().filter(pk__in=account_settings.group_keys)
+    # A group that was deleted meanwhile would fail the commit.
     group_keys = set(
-        choosable_groups().filter(pk__in=account_settings.group_keys).values_list("pk", flat=True)
+        chosen_groups.order_by("pk").select_for_update(no_key=True).values_list("pk", flat=True)
     )
     if account_settings.group_keys - group_keys:
         raise AdministrationError(_text("group_missing"))

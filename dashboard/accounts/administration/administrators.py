@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, Group, User
-from django.db import transaction
-from django.db.models import Model
+from django.db import connection, transaction
+from django.db.models import Model, QuerySet
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import rights_changes
@@ -17,6 +17,8 @@ from dashboard.db.threads import now
 from dashboard.models.accounts.rights_changes import SubjectKind
 from dashboard.texts.rich_text import MessageTable
 
+# The key of PostgreSQL's advisory lock: any number that nothing else locks in this database.
+EVERYBODY_LOCK = 7_141_021
 PERMISSIONS = ("auth.change_user", "auth.change_group", "dashboard.change_grant")
 _text = MessageTable(
     {
@@ -27,7 +29,7 @@ _text = MessageTable(
             "Nothing was changed: you would no longer be an administrator. Ask another "
             "administrator to do it."
         ),
-        "deleted": gettext_lazy("It has been deleted."),
+        "deleted": gettext_lazy("Nothing was changed: the account or group has been deleted."),
         "changed": gettext_lazy(
             "Not saved: somebody else has changed this. Check it and try again."
         ),
@@ -89,9 +91,7 @@ def recorded_change(
     if settings.READ_ONLY:
         raise NotAllowed(read_only_reason())
     with transaction.atomic():
-        # In the order of keys: two superusers who change each other do not wait for each other.
-        locked_users = _lock(User, {author.user.pk} | _keys(subjects, SubjectKind.ACCOUNT))
-        _lock(Group, _keys(subjects, SubjectKind.GROUP))
+        locked_users = lock(rights_changes.account(author.user.pk), *subjects)
         current = locked_users.get(author.user.pk)
         if current is None or not may_administer(current):
             raise NotAllowed(_text("administrator_no_longer"))
@@ -111,13 +111,33 @@ def recorded_change(
         )
 
 
+def lock(*subjects: Subject) -> dict[int, User]:
+    """Lock subjects until the transaction ends; return the accounts among them by their keys.
+
+    Accounts before groups: changes that lock both would else wait for each other.
+    """
+    users = _lock(User.objects.filter(pk__in=_keys(subjects, SubjectKind.ACCOUNT)))
+    _lock(Group.objects.filter(pk__in=_keys(subjects, SubjectKind.GROUP)))
+    if rights_changes.EVERYBODY in subjects:
+        _lock_everybody()
+    return {user.pk: user for user in users}
+
+
 def _keys(subjects: Iterable[Subject], kind: SubjectKind) -> set[int]:
     return {subject.key for subject in subjects if subject.kind == kind}
 
 
-def _lock[T: Model](model: type[T], keys: set[int]) -> dict[int, T]:
-    rows = model._default_manager.filter(pk__in=keys).order_by("pk").select_for_update()
-    return {row.pk: row for row in rows}
+def _lock[T: Model](rows: QuerySet[T]) -> list[T]:
+    # In the order of keys, so that two superusers who change each other do not deadlock; `no_key`,
+    # so that the log of a deleted group can refer to a member that another transaction has locked.
+    return list(rows.order_by("pk").select_for_update(no_key=True))
+
+
+def _lock_everybody() -> None:
+    if connection.vendor == "postgresql":  # SQLite writes one after another
+        # Everybody has no row.
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [EVERYBODY_LOCK])
 
 
 def require_existence(state: State | None) -> None:
