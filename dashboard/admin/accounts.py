@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.forms import (
@@ -24,10 +25,12 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import demo, usernames
 from dashboard.accounts.administration import account_changes, administrators, group_changes
+from dashboard.accounts.administration.administrators import Conflict, NotAllowed
 from dashboard.admin.rights_log import EditLimitMixin, RightsLogMixin, VersionForm
 from dashboard.models import Grant, ProxyAccount
 from dashboard.models.accounts.grants import Action
 from dashboard.web.http import errors
+from dashboard.web.http.administrators import author
 from dashboard.web.http.authentication.sign_in import signed_in_user
 
 if TYPE_CHECKING:
@@ -134,10 +137,7 @@ class AccountPasswordForm(DjangoPasswordForm):
         return ["password"]  # Django's names none if the account shall have none
 
     def save(self, commit: bool = True) -> User:
-        user = super().save(commit=False)  # hashes, which takes a second
-        with transaction.atomic():
-            user.save(update_fields=["password"])
-        return user
+        return super().save(commit=False)
 
 
 def _is_demo(account: User) -> bool:
@@ -173,8 +173,19 @@ class LoggedUserAdmin(EditLimitMixin, DjangoUserAdmin):
                 return errors.forbidden(request, str(permission.denied_reason), links)
         try:
             return super().user_change_password(request, id, form_url)
-        except User.NotUpdated:  # deleted meanwhile
+        except Conflict:  # deleted meanwhile
             raise Http404 from None
+        except NotAllowed as refusal:  # either account has changed meanwhile
+            return errors.forbidden(request, str(refusal))
+
+    @transaction.atomic
+    def log_change(self, request: HttpRequest, obj: Model, message: Any) -> LogEntry:
+        """Log a change; first save and record a new password. Raise AdministrationError."""
+        page = request.resolver_match.url_name if request.resolver_match else None
+        if isinstance(obj, User) and page == "auth_user_password_change":
+            # Only now is it hashed, which takes a second.
+            account_changes.set_password(author(request), obj.pk, obj.password)
+        return super().log_change(request, obj, message)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         fields = {*super().get_readonly_fields(request, obj), "last_login", "date_joined"}

@@ -78,10 +78,9 @@ class RightsLogMixin(ModelAdmin):
 
     def log_change(self, request: HttpRequest, obj: Model, message: Any) -> LogEntry:
         entry = super().log_change(request, obj, message)
-        subjects = rights_changes.subjects_of(obj)
-        before = self._remembered(request) or rights_changes.snapshot(*subjects)
-        # A new password changes no state.
-        self._record(request, before, entry.get_change_message(), even_unchanged=True)
+        before, detail = self._remembered(request), entry.get_change_message()
+        # A new e-mail address changes no state.
+        self._record(request, before, detail, even_unchanged=True)
         return entry
 
     def delete_model(self, request: HttpRequest, obj: Model) -> None:

@@ -1,8 +1,14 @@
 """Accounts in the admin: what changes while they are saved, and those that cannot be deleted."""
 
+from collections.abc import Callable
+
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import Group, User
+from django.db import DatabaseError, connection
 from django.test import Client
+from pytest_django import Settings
 
 from dashboard.accounts import rights_changes
 from dashboard.accounts.administration import account_changes, group_changes
@@ -11,7 +17,7 @@ from dashboard.accounts.administration.administrators import Author
 from dashboard.accounts.administration.group_changes import GrantScope
 from dashboard.models import RightsChange
 from dashboard.models.accounts.grants import Action
-from tests.support.html import fetch_page, text_of
+from tests.support.html import fetch_page, parse_html, select_one, text_of
 from tests.support.parallel import do_beside, require_row_locks
 from tests.support.people import client_of, create_administrator, submit_admin_form
 
@@ -34,6 +40,66 @@ def administrator_client(db: None) -> Client:
 
 def messages_on(client: Client, address: str) -> list[str]:
     return [text_of(message) for message in fetch_page(client, address).css(".messagelist li")]
+
+
+# --- New passwords -------------------------------------------------------------------------------
+
+
+class PromotingHasher(PBKDF2PasswordHasher):
+    """While it hashes, somebody else makes the account a superuser."""
+
+    algorithm = "promoting"
+
+    def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
+        User.objects.filter(username="viewer").update(is_superuser=True)
+        return super().encode(password, salt, 1)
+
+
+class DemotingHasher(PBKDF2PasswordHasher):
+    """While it hashes, the administrator stops being one."""
+
+    algorithm = "demoting"
+
+    def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
+        User.objects.get(username="ada").user_permissions.clear()
+        return super().encode(password, salt, 1)
+
+
+@pytest.mark.parametrize(
+    ("hasher", "reason"),
+    [
+        (PromotingHasher, "Only superusers can change superusers."),
+        (DemotingHasher, "You are no longer an administrator. Nothing was changed."),
+    ],
+)
+def test_password_that_may_no_longer_be_set_once_it_is_hashed_is_not_saved_in_the_admin(
+    hasher: type, reason: str, administrator_client: Client, viewer: User, settings: Settings
+) -> None:
+    settings.PASSWORD_HASHERS = [f"{__name__}.{hasher.__name__}", *settings.PASSWORD_HASHERS]
+    old = viewer.password
+    answer = administrator_client.post(f"/admin/auth/user/{viewer.pk}/password/", NEW_PASSWORD)
+    assert answer.status_code == 403
+    assert text_of(select_one(parse_html(answer), "[data-reason]")) == reason
+    viewer.refresh_from_db()
+    assert viewer.password == old
+    assert not RightsChange.objects.exists()
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.parametrize("table", ["dashboard_rightschange", "django_admin_log"])
+def test_password_whose_change_cannot_be_recorded_is_not_saved_in_the_admin(
+    table: str, admin_client: Client, viewer: User
+) -> None:
+    def fail(execute: Callable[..., object], sql: str, *arguments: object) -> object:
+        if sql.startswith(f'INSERT INTO "{table}"'):
+            raise DatabaseError("disk full")
+        return execute(sql, *arguments)
+
+    old = viewer.password
+    with connection.execute_wrapper(fail), pytest.raises(DatabaseError, match="disk full"):
+        admin_client.post(f"/admin/auth/user/{viewer.pk}/password/", NEW_PASSWORD)
+    viewer.refresh_from_db()
+    assert viewer.password == old
 
 
 # --- Several administrators at once --------------------------------------------------------------
