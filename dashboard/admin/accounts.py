@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.conf import settings
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
@@ -15,9 +15,10 @@ from django.contrib.auth.forms import (
 )
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Field, Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -187,6 +188,34 @@ class LoggedUserAdmin(EditLimitMixin, DjangoUserAdmin):
             account_changes.set_password(author(request), obj.pk, obj.password)
         return super().log_change(request, obj, message)
 
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Delete, unless other data refers to the account, such as a table that is not in use."""
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except IntegrityError:
+            text = _(
+                "Nothing was deleted: data of an identity provider, or new data, refers to this "
+                "account. Try again, or deactivate it instead."
+            )
+            address = reverse("admin:auth_user_change", args=[object_id])
+            return _refuse_deletion(request, text, address)
+
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **options: Any
+    ) -> HttpResponse | None:
+        """Delete several, or none if other data refers to one of them."""
+        try:
+            with transaction.atomic():
+                return super().response_action(request, queryset, *args, **options)
+        except IntegrityError:
+            text = _(
+                "Nothing was deleted: data of an identity provider, or new data, refers to one of "
+                "these accounts. Try again, or deactivate them instead."
+            )
+            return _refuse_deletion(request, text, request.get_full_path())
+
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         fields = {*super().get_readonly_fields(request, obj), "last_login", "date_joined"}
         administrator = signed_in_user(request)
@@ -210,6 +239,15 @@ class LoggedUserAdmin(EditLimitMixin, DjangoUserAdmin):
         return isinstance(obj, User) and (
             account_changes.edit_permission(administrator, obj).allowed
         )
+
+
+def _refuse_deletion(request: HttpRequest, text: str, address: str) -> HttpResponse:
+    """Say why nothing was deleted, on the page at an address."""
+    list(messages.get_messages(request))  # drops Django's, which says that it was
+    messages.error(request, text)
+    response = redirect(address)
+    response.status_code = 303
+    return response
 
 
 class GroupForm(VersionForm):

@@ -1,6 +1,6 @@
 """Accounts in the admin: what changes while they are saved, and those that cannot be deleted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -182,3 +182,52 @@ def test_grant_of_everybody_added_meanwhile_is_not_recorded_as_the_admins(
     change = RightsChange.objects.get(changed_by="root")
     added = [grant for grant in change.after["grants"] if grant not in change.before["grants"]]
     assert [grant["stage"] for grant in added] == ["Staging"]
+
+
+# --- Accounts of a former identity provider ------------------------------------------------------
+
+
+@pytest.fixture
+def provider_account(transactional_db: None, viewer: User) -> Iterator[User]:
+    """An account to which a table refers that is not in use, as without OIDC_ISSUER."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE former_provider"
+            " (user_id integer REFERENCES auth_user (id) DEFERRABLE INITIALLY DEFERRED)"
+        )
+        cursor.execute("INSERT INTO former_provider VALUES (%s)", [viewer.pk])
+    yield viewer
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE former_provider")
+
+
+def test_account_of_a_former_provider_is_not_deleted_in_the_admin(
+    admin_client: Client, provider_account: User
+) -> None:
+    address = f"/admin/auth/user/{provider_account.pk}"
+    answer = admin_client.post(f"{address}/delete/", {"post": "yes"})
+    assert (answer.status_code, answer["Location"]) == (303, f"{address}/change/")
+    assert messages_on(admin_client, f"{address}/change/") == [
+        (
+            "Nothing was deleted: data of an identity provider, or new data, refers to this "
+            "account. Try again, or deactivate it instead."
+        )
+    ]
+    assert User.objects.filter(pk=provider_account.pk).exists()
+    assert not LogEntry.objects.exists()
+
+
+def test_accounts_are_not_deleted_together_with_one_of_a_former_provider_in_the_admin(
+    admin_client: Client, provider_account: User, manager: User
+) -> None:
+    keys = [provider_account.pk, manager.pk]
+    form = {"action": "delete_selected", "_selected_action": keys, "post": "yes"}
+    answer = admin_client.post("/admin/auth/user/", form)
+    assert (answer.status_code, answer["Location"]) == (303, "/admin/auth/user/")
+    [message] = messages_on(admin_client, "/admin/auth/user/")
+    assert message == (
+        "Nothing was deleted: data of an identity provider, or new data, refers to one of these "
+        "accounts. Try again, or deactivate them instead."
+    )
+    assert User.objects.filter(pk__in=keys).count() == 2
+    assert not LogEntry.objects.exists()
