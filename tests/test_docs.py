@@ -49,6 +49,24 @@ def test_security_document_names_existing_tests() -> None:
     assert named - existing == set()
 
 
+def unit_settings(name: str) -> list[str]:
+    lines = (ROOT / "deploy" / f"{name}.service").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith(("#", "[", "Description="))]
+
+
+def test_unit_of_sync_is_that_of_serve_with_another_command() -> None:
+    serve, sync = unit_settings("dashboard"), unit_settings("dashboard-sync")
+    assert [line.replace("manage.py serve", "manage.py sync") for line in serve] == sync != serve
+
+
+def test_unit_of_backups_is_confined_as_that_of_serve() -> None:
+    serve, backup = unit_settings("dashboard"), unit_settings("dashboard-backup")
+    confinement = serve[
+        serve.index("StateDirectory=dashboard") : serve.index("WantedBy=multi-user.target")
+    ]
+    assert backup[-len(confinement) :] == confinement
+
+
 def levels_of(function: ast.expr) -> set[str]:
     """The levels of the methods of `log` that an expression may be."""
     match function:
@@ -91,6 +109,6 @@ def test_documents_name_existing_log_events() -> None:
     events = {event for event, _level in logged_events()}
     topics = "|".join({event.partition(".")[0] for event in events})
     texts = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
-    named = set(re.findall(rf"`((?:{topics})\.(?!py\b|md\b)\w+)`", texts))
+    named = set(re.findall(rf"[`\"]((?:{topics})\.(?!py\b|md\b)\w+)[`\"]", texts))
     assert named
     assert named - events == set()

@@ -187,6 +187,31 @@ def test_two_versions_serve_side_by_side_and_lose_nothing(
                 assert abort_log(new_client) == log
 
 
+@pytest.mark.postgres
+def test_older_version_serves_again_until_migrations_after_the_restart(
+    older_version: Path, tmp_path: Path
+) -> None:
+    with postgres() as database, upstream() as (url, sandbox):
+        given = variables(database, url)
+        create_older_database(older_version, **given)
+        succeed("migrate", "dashboard", "0003_compress_steps", "-v0", **given)
+        with run_manage(tmp_path, "serve", "--port", "0", **given) as newer:
+            client = newer.sign_in("boss")
+            run_id = start_run(sandbox)
+            steps = read_steps(client, run_id)
+            abort(client, run_id)
+            log = abort_log(client)
+        command = [*older_command(older_version), "serve", "--port", "0"]
+        with start(command, tmp_path, **given) as older:
+            client = older.sign_in("boss")
+            assert [*pages(client), client.get("/access/").status_code] == [200] * 5
+            assert read_steps(client, run_id) == steps
+            assert abort_log(client) == log
+        succeed("migrate", "-v0", **given)
+        with start(command, tmp_path, **given) as older:
+            assert older.sign_in("boss").get("/").status_code == 500
+
+
 def test_sqlite_file_of_older_version_is_upgraded_at_the_start(
     older_version: Path, tmp_path: Path
 ) -> None:
