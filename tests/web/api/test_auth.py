@@ -18,6 +18,7 @@ from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.api_tokens import Scope
 from tests.support.api import CreateApiClient, client, create_token_secret, error_status_and_code
 from tests.support.live import Live
+from tests.support.sessions import session_key
 
 
 def get_runs(anonymous_client: httpx.Client, authorization: str | bytes) -> httpx.Response:
@@ -148,6 +149,20 @@ def test_session_without_token_returns_401(live: Live, manager: User) -> None:
 
 def test_token_gives_no_access_to_pages(api_client: CreateApiClient, manager: User) -> None:
     assert api_client(manager).get("/").headers["location"].startswith("/accounts/login/")
+
+
+def test_new_secret_key_ends_sessions_but_no_token(viewer: User, settings: Settings) -> None:
+    session, token = session_key("viewer"), create_token_secret(viewer)
+
+    def statuses() -> tuple[int, int]:
+        browser = Client()  # with middleware that has identified nobody yet
+        browser.cookies[settings.SESSION_COOKIE_NAME] = session
+        api = Client().get("/api/runs/", headers={"Authorization": f"Bearer {token}"})
+        return browser.get("/").status_code, api.status_code
+
+    assert statuses() == (200, 200)
+    settings.SECRET_KEY = "y" * 50
+    assert statuses() == (302, 200)
 
 
 def test_api_request_sets_no_cookie(api_client: CreateApiClient, manager: User) -> None:
