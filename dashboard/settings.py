@@ -26,13 +26,21 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"  # default place for files the process writes; not in git
 
 # The environment wins over the file.
-environ.Env.read_env(StringIO(read_env_file(BASE_DIR / ".env")))
+ENV_FILE = BASE_DIR / ".env"
+_inherited_names = frozenset(os.environ)
+environ.Env.read_env(StringIO(read_env_file(ENV_FILE)))
+# Names of all variables, and of those that only the file sets.
+VARIABLE_NAMES = frozenset(os.environ)
+ENV_FILE_NAMES = VARIABLE_NAMES - _inherited_names
 
+# Names of all settings, as they are read below. config/checks.py compares them with the variables.
+SETTING_NAMES: set[str] = set()
 # Values that could not be parsed: variable -> its text. config/checks.py refuses to start with any.
 INVALID_SETTINGS: dict[str, str] = {}
 
 
 def _text(name: str) -> str:
+    SETTING_NAMES.add(name)
     # environ takes a value that begins with "$" for another variable's name, and a random secret or
     # what an orchestrator did not expand would become the default.
     return os.environ.get(name, "")

@@ -1,5 +1,6 @@
 """System checks: reject invalid settings at startup, each with an id and a hint."""
 
+import difflib
 import re
 from collections.abc import Iterator
 from ipaddress import ip_network
@@ -19,7 +20,10 @@ from dashboard.northflank import find_environment_error
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BASE_URL = re.compile(r"https?://[^\s/?#@]+(/[\w.~-]+)*", re.ASCII)
 _ORIGIN = re.compile(r"https?://[^\s/?#@]+")
-MIN_SECRET_KEY_LENGTH = 32  # characters; sessions and tokens of forms depend on it
+MIN_SECRET_KEY_LENGTH = 50  # characters; Django warns of a shorter one at each start
+# From which on a name counts as a misspelt setting. One wrong letter of nine gives 0.889;
+# DATABASE_USER, of other software, has 0.88 to DATABASE_URL.
+MIN_SIMILARITY = 0.885
 _PERCENTAGE = re.compile(r"\d{1,3}(\.\d+)?%")
 
 # At least what pages show as recent; at most what dates can express.
@@ -35,6 +39,7 @@ def register_all() -> None:
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Return an error or warning, with id and hint, for each invalid setting."""
     return [
+        *_misspelt_settings(),
         *_invalid_settings(),
         *_northflank_api(),
         *_northflank(),
@@ -90,6 +95,19 @@ _HINTS = {
     "SESSION_MAX_AGE": "Set a number of seconds, such as 1209600.",
     "SESSION_IDLE_TIMEOUT": "Set a number of seconds, such as 28800, or leave it empty.",
 }
+
+
+def _misspelt_settings() -> Iterator[CheckMessage]:
+    for name in sorted(settings.VARIABLE_NAMES - settings.SETTING_NAMES):
+        similar_names = difflib.get_close_matches(
+            name.upper(), settings.SETTING_NAMES, n=1, cutoff=MIN_SIMILARITY
+        )
+        for setting in similar_names:
+            yield checks.Warning(
+                f"{name} is not a setting. Did you mean {setting}?",
+                hint="It has no effect. Rename it, or remove it unless another program reads it.",
+                id="dashboard.W004",
+            )
 
 
 def _invalid_settings() -> Iterator[CheckMessage]:

@@ -70,27 +70,44 @@ def test_other_encoding_is_refused(path: Path) -> None:
     assert refusal.value.__cause__ is None  # it would quote bytes of the file
 
 
-@pytest.mark.process
-@pytest.mark.parametrize("command", ["check_upstream", "serve", "check"])
-def test_command_with_unreadable_file_exits_with_2_and_a_sentence(
-    tmp_path: Path, command: str
-) -> None:
-    # A copy, since the file lies beside manage.py; the commands themselves are not reached.
-    shutil.copy(settings.BASE_DIR / "manage.py", tmp_path)
+def run_copy(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a copy of the settings: the file lies beside manage.py."""
+    shutil.copy(settings.BASE_DIR / "manage.py", folder)
     for name in ("__init__.py", "settings.py", "config"):
-        source, target = settings.BASE_DIR / "dashboard" / name, tmp_path / "dashboard" / name
+        source, target = settings.BASE_DIR / "dashboard" / name, folder / "dashboard" / name
         target.parent.mkdir(exist_ok=True)
         (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
-    (tmp_path / ".env").write_text("NORTHFLANK_API_TOKEN = s3cret\n")
-    result = subprocess.run(
-        [sys.executable, "manage.py", command],
-        cwd=tmp_path,
-        env=processes.environment(),
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=processes.environment(**variables),
         capture_output=True,
         text=True,
         timeout=processes.WAIT_TIMEOUT,
         check=False,
     )
+
+
+@pytest.mark.process
+def test_settings_tell_the_names_of_the_file_from_those_of_the_environment(tmp_path: Path) -> None:
+    lines = ["OIDC_ALLOWED_DOMAIN=a.example", "export TOKEN_A=x", "TOKEN_B=x", "LOG_LEVEL=INFO"]
+    (tmp_path / ".env").write_text("\n".join(lines))
+    program = (
+        "from dashboard.settings import ENV_FILE_NAMES, VARIABLE_NAMES; "
+        "print(*sorted(ENV_FILE_NAMES), {'TOKEN_A', 'TOKEN_B', 'PATH'} - VARIABLE_NAMES)"
+    )
+    result = run_copy(tmp_path, "-c", program, TOKEN_B="y")
+    assert result.stdout == "OIDC_ALLOWED_DOMAIN TOKEN_A set()\n", result.stderr
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("command", ["check_upstream", "serve", "check"])
+def test_command_with_unreadable_file_exits_with_2_and_a_sentence(
+    tmp_path: Path, command: str
+) -> None:
+    # The commands themselves are not reached.
+    (tmp_path / ".env").write_text("NORTHFLANK_API_TOKEN = s3cret\n")
+    result = run_copy(tmp_path, "manage.py", command)
     assert result.returncode == 2
     assert result.stderr == (
         f"Line 1 of {tmp_path / '.env'} is not NAME=value. "

@@ -93,6 +93,7 @@ INVALID_SETTINGS = [
     ("FORWARDED_ALLOW_IPS", ["10.0.0.5 10.0.0.6"], "E019"),
     ("FORWARDED_ALLOW_IPS", ["10.0.0.5", "*"], "E019"),
     ("SECRET_KEY", "short", "E017"),
+    ("SECRET_KEY", "x" * 49, "E017"),
 ]
 
 
@@ -227,6 +228,7 @@ def test_unparsable_setting_is_an_error(settings: Settings, name: str) -> None:
         ("CSRF_TRUSTED_ORIGINS", ["http://[::1]:8000"]),
         ("FORWARDED_ALLOW_IPS", ["*"]),
         ("FORWARDED_ALLOW_IPS", ["10.0.0.5", "10.1.0.0/16", "::1", "fd00::/8"]),
+        ("SECRET_KEY", "x" * 50),
     ],
 )
 def test_valid_setting_passes_checks(settings: Settings, name: str, value: object) -> None:
@@ -344,6 +346,59 @@ def test_env_example_lists_every_setting() -> None:
     assert names == set(EXAMPLE)
 
 
+def test_settings_know_the_name_of_every_setting() -> None:
+    assert set(EXAMPLE) == default_settings.SETTING_NAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("OIDC_ALLOWED_DOMAIN", "OIDC_ALLOWED_DOMAINS"),
+        ("OIDC_GROUPS_MAP", "OIDC_GROUP_MAP"),
+        ("oidc_allowed_domains", "OIDC_ALLOWED_DOMAINS"),
+        ("PASSWORD_SIGNIN", "PASSWORD_SIGN_IN"),
+        ("AUTH_PROXY_TRUST", "AUTH_PROXY_TRUSTED"),
+        ("READONLY", "READ_ONLY"),
+        ("READ_ONYL", "READ_ONLY"),
+        ("ABORT_ENABLED", "ABORTS_ENABLED"),
+        ("NORTHFLANK_TOKEN", "NORTHFLANK_API_TOKEN"),
+        ("BREAKGLASS_ACCOUNT", "BREAK_GLASS_ACCOUNT"),
+        ("SECRETKEY", "SECRET_KEY"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+    ],
+)
+def test_misspelt_setting_is_a_warning_with_the_one_that_is_meant(
+    settings: Settings, name: str, meant: str
+) -> None:
+    settings.VARIABLE_NAMES = {"PATH", "READ_ONLY", name}
+    [warning] = checks.check_settings()
+    assert (warning.id, warning.msg) == (
+        "dashboard.W004",
+        f"{name} is not a setting. Did you mean {meant}?",
+    )
+    assert warning.hint
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "PATH HOME LANG LANGUAGE LC_ALL TZ USER SHELL TERM HOSTNAME PWD SESSION_MANAGER",
+        "HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy no_proxy SSL_CERT_FILE REQUESTS_CA_BUNDLE",
+        "PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSERVICE PGSERVICEFILE PGPASSFILE PGSSLMODE",
+        "DJANGO_SETTINGS_MODULE DJANGO_SECRET_KEY DJANGO_SUPERUSER_PASSWORD PYTHONUNBUFFERED",
+        "REDIS_URL SITE_URL API_URL API_BASE_URL APP_URL API_TOKEN SECRET SECRET_KEY_BASE",
+        "DATABASE_HOST DATABASE_PORT DATABASE_NAME DATABASE_USER DATABASE_PASSWORD DB_URL",
+        "TEST_DATABASE_URL POSTGRES_PASSWORD SENTRY_DSN SESSION_SECRET CLIENT_ID CLIENT_SECRET",
+        "DEBUG_COLORS G_DEBUG LOG_FILE SYSTEMD_LOG_LEVEL UVICORN_LOG_LEVEL JOURNAL_STREAM HOST",
+        "OAUTH2_PROXY_OIDC_ISSUER_URL GF_AUTH_PROXY_ENABLED KUBERNETES_SERVICE_HOST NF_API_TOKEN",
+        "BACKUP_RETENTION_DAYS BASE_DIR BASE_IMAGE PORT HOSTS STAGE TIME TIMEFORMAT",
+    ],
+)
+def test_variable_of_other_software_is_no_warning(settings: Settings, names: str) -> None:
+    settings.VARIABLE_NAMES = set(names.split())
+    assert checks.check_settings() == []
+
+
 def manage(tmp_path: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run manage.py with exactly these settings."""
     variables = {
@@ -418,8 +473,21 @@ def test_start_with_token_prints_warnings_of_deployment_checks(
     assert warnings_of(result) == ["dashboard.W003", "security.W018"]
 
 
+@pytest.mark.parametrize("command", [*STARTS.values(), ["check"]], ids=[*STARTS, "check"])
+def test_command_prints_a_misspelt_setting_without_its_value(
+    command: list[str], tmp_path: Path
+) -> None:
+    token = {"NORTHFLANK_API_TOKEN": "nf-token", "BASE_URL": "https://releases.example.com"}
+    result = manage(tmp_path, *command, **token, OIDC_CLIENT_SECERT="s3cret")
+    assert warnings_of(result) == ["dashboard.W004"]
+    text = "OIDC_CLIENT_SECERT is not a setting. Did you mean OIDC_CLIENT_SECRET?"
+    assert text in result.stderr
+    assert "s3cret" not in result.stderr + result.stdout
+
+
 def test_start_with_safe_settings_prints_no_warning(tmp_path: Path) -> None:
     safe = {"NORTHFLANK_API_TOKEN": "nf-token", "BASE_URL": "https://releases.example.com"}
+    safe["SECRET_KEY"] = "0123456789" * 5  # of the least length that is accepted
     result = manage(tmp_path, *STARTS["serve"], **safe)
     assert result.stderr.startswith("CommandError: Cannot listen on 203.0.113.1:8000")
 
