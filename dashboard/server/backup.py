@@ -85,6 +85,15 @@ def create(file: Path) -> None:
         part.with_name(f"{part.name}-journal").unlink(missing_ok=True)
 
 
+def describe_database() -> str:
+    """Return which database a restore replaces, for the operator; without a password."""
+    if connection.vendor == "sqlite":
+        return f"the SQLite database {_sqlite_file()}"
+    connection.ensure_connection()  # settings may leave the host and the name to libpq
+    info = connection.connection.info
+    return f"the PostgreSQL database {info.dbname} on {info.host}:{info.port}"
+
+
 def restore(file: Path, *, replaces: bool, lock_timeout: float = LOCK_TIMEOUT) -> None:
     """Replace the database's contents by those of a backup, and migrate it.
 

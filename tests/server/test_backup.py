@@ -198,6 +198,33 @@ def test_restore_into_database_with_data_needs_replace(file: Path) -> None:
     assert "--replace" in error_of("restore", file)
 
 
+def test_restore_names_its_database_before_it_acts(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = connection.settings_dict
+    target = f"the SQLite database {database['NAME']}"
+    if ON_POSTGRESQL:
+        host, port = database["HOST"], database["PORT"]
+        target = f"the PostgreSQL database {database['NAME']} on {host}:{port}"
+    with pytest.raises(CommandError):  # without --replace
+        call_command("restore", str(file))
+    assert capsys.readouterr().out == f"Restoring {file} into {target}.\n"
+
+
+@only_postgresql
+def test_restore_names_the_database_to_which_it_is_connected_without_the_password(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings may name it by a service or by variables of libpq."""
+    connection.close()
+    monkeypatch.setenv("PGHOST", connection.settings_dict["HOST"])
+    monkeypatch.setitem(connection.settings_dict, "HOST", "")
+    monkeypatch.setitem(connection.settings_dict, "PASSWORD", "s3cret")
+    text = backup.describe_database()
+    assert text.startswith(f"the PostgreSQL database {connection.settings_dict['NAME']} on 127.")
+    assert "s3cret" not in text
+
+
 def test_restore_while_worker_is_alive_is_refused(file: Path) -> None:
     factories.worker("host:1")
     assert "The dashboard is running (host:1)" in error_of("restore", file, "--replace")

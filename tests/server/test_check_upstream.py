@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from pytest_django import Settings
 
+from dashboard.management.commands import check_upstream
 from dashboard.northflank.open_questions import QUESTIONS
 from dashboard.sandbox import Sandbox, parse_fault
 from tests.support import processes
@@ -40,7 +42,10 @@ def test_check_command_before_first_start_prints_report(given: dict[str, str]) -
     ended = manage("check_upstream", **given)
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
-    assert lines[:2] == [f"Northflank: {given['NORTHFLANK_API_BASE_URL']}", "All as documented."]
+    assert lines[:2] == [
+        f"Northflank: {given['NORTHFLANK_API_BASE_URL']}, token from the environment",
+        "All as documented.",
+    ]
     assert "not counted in the rate budget. The database is not migrated: run" in ended.stdout
     assert re.search(r"Production: \d+\+? runs, \d+ in flight", ended.stdout)
     assert re.search(r"run-order +newest-first", ended.stdout)
@@ -53,12 +58,19 @@ def test_check_command_with_migrated_database_counts_its_requests(given: dict[st
     assert (ended.returncode, ended.stderr) == (0, "")
     report = json.loads(ended.stdout)
     assert (report["exit_status"], report["database_note"]) == (0, "")
+    assert report["token_source"] == "the environment"
     assert report["token"]["owner"] == "team acme"
     assert report["observations"].keys() <= QUESTIONS.keys()
     assert report["differences"] == []
     described = (settings.BASE_DIR / "docs" / "check.md").read_text()
     [fields] = re.findall(r"^`--json` prints (.*?)\n\n", described, re.DOTALL | re.MULTILINE)
     assert re.findall(r"`(\w+)`", fields) == list(report)
+
+
+def test_check_command_knows_a_token_that_only_the_file_has(settings: Settings) -> None:
+    assert check_upstream.token_source() == "the environment"
+    settings.ENV_FILE_NAMES = {"NORTHFLANK_API_TOKEN"}
+    assert check_upstream.token_source() == str(settings.BASE_DIR / ".env")
 
 
 def test_check_command_with_unreachable_database_goes_on(given: dict[str, str]) -> None:

@@ -48,7 +48,7 @@ class Command(OfflineCheckCommand):
         except KeyboardInterrupt:
             raise CommandError("Interrupted.", returncode=NOT_CHECKED) from None
         if options["json"]:
-            status = {"exit_status": report.exit_status}
+            status = {"exit_status": report.exit_status, "token_source": token_source()}
             self.stdout.write(output.to_json(status | msgspec.to_builtins(report)))
         else:
             self.stdout.write("\n".join(_lines(report)))
@@ -56,8 +56,15 @@ class Command(OfflineCheckCommand):
             raise SystemExit(report.exit_status)
 
 
+def token_source() -> str:
+    """Return “the environment”, or the path of the `.env` file if only that sets the token."""
+    is_from_file = "NORTHFLANK_API_TOKEN" in settings.ENV_FILE_NAMES
+    return str(settings.ENV_FILE) if is_from_file else "the environment"
+
+
 def _lines(report: Report) -> Iterator[str]:
-    yield f"Northflank: {report.base_url}" + (f", team {report.team_id}" if report.team_id else "")
+    team = f", team {report.team_id}" if report.team_id else ""
+    yield f"Northflank: {report.base_url}{team}, token from {token_source()}"
     yield from filter(None, (_verdict(report), report.hint))
     for error in report.errors:
         if error != report.stopped:

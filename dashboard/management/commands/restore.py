@@ -21,8 +21,11 @@ class Command(OfflineCheckCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        file: Path = options["file"]
         try:
-            backup.restore(options["file"], replaces=options["replace"])
+            self.stdout.write(f"Restoring {file} into {backup.describe_database()}.")
+            self.stdout.flush()
+            backup.restore(file, replaces=options["replace"])
         except backup.BackupError as error:
             raise CommandError(str(error)) from error
         except (DatabaseError, InterfaceError) as error:
@@ -32,4 +35,4 @@ class Command(OfflineCheckCommand):
                 "Interrupted. The database may have been replaced already: before you start the "
                 "dashboard, run `restore --replace` again."
             ) from None
-        self.stdout.write(f"Restored {options['file']}. Everybody has to sign in again.")
+        self.stdout.write(f"Restored {file}. Everybody has to sign in again.")
