@@ -81,7 +81,7 @@ class AbortMeasurement:
         self.run_count += 1
         now = timezone.now()
         with transaction.atomic():
-            version = ChangeCounter.reserve(1)
+            version = ChangeCounter.take(1)
             Run.objects.create(
                 stage_id=self.stage_key, run_id=f"abort-{self.run_count}", name="Release",
                 status="running", concluded=False, in_flight=True, created_at=now, started_at=now,

@@ -88,7 +88,7 @@ def _seed_database() -> tuple[int, list[int]]:
         pipeline=pipeline, name="Development", has_flow=True, next_sync_at=now, synced_at=now
     )
     with transaction.atomic():
-        first_version = ChangeCounter.reserve(RUNS)
+        first_version = ChangeCounter.take(RUNS)
         runs = Run.objects.bulk_create(
             Run(
                 stage=stage, run_id=f"run-{n}", name=f"Release {n}", status="running",

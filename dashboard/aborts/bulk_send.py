@@ -116,7 +116,7 @@ def process_next(bulk_abort_pk: int, *, is_delayed: bool = False) -> TurnResult:
     """
     now = db_threads.now()
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # lock order of all writers: the counter first
+        ChangeCounter.lock()
         open_bulk_aborts = BulkAbort.objects.open().filter(pk=bulk_abort_pk)
         bulk_abort = open_bulk_aborts.select_for_update().first()
         if bulk_abort is None:

@@ -192,7 +192,7 @@ def update_severities(now: datetime) -> None:
         if later_severities.get(run_pk, Severity.OK) >= old_severities[run_pk]:
             continue
         with transaction.atomic():
-            ChangeCounter.reserve(0)
+            ChangeCounter.lock()
             if raised_runs.filter(pk=run_pk, abort_severity=old_severities[run_pk]).exists():
                 mark_changed([run_pk], abort_severity=severities.get(run_pk, Severity.OK))
 
@@ -228,7 +228,7 @@ def _raise_severities(severities: Mapping[int, Severity]) -> None:
         if new_severity <= run.abort_severity:
             continue
         with transaction.atomic():
-            ChangeCounter.reserve(0)  # so that only one of several workers reports it
+            ChangeCounter.lock()  # so that only one of several workers reports it
             lower = Run.objects.in_flight().filter(pk=run.pk, abort_severity__lt=new_severity)
             if not lower.exists():  # or the run has ended meanwhile
                 continue

@@ -184,7 +184,7 @@ def _create_abort(
 ) -> AbortResult:
     now = db_threads.now()
     with durable.atomic():  # before it is sent
-        version = ChangeCounter.reserve(1)  # locked first: see Abort.transition
+        version = ChangeCounter.take(1)
         retried_abort = _settle_replaced(run, abort_request, replaced_pk, now)
         start = abort_clock.start(run, None)
         earlier_starts = [start.at] if start else []

@@ -248,7 +248,7 @@ def record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
     status = detail.run.status
     answer: dict[str, Any] = {"answered_at": now, "answer": status, "answer_status": 200}
     with transaction.atomic():
-        version = ChangeCounter.reserve(1)  # locked first: see Abort.transition
+        version = ChangeCounter.take(1)
         if detail.run.concluded and status != "aborted" and abort.send_count == 1:
             # Too late in spite of the 200: an abort just started ends no run like this.
             is_recorded = abort.transition_with_run(

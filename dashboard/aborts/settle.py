@@ -308,7 +308,7 @@ def _log_settled(abort: Abort) -> None:
 def give_up(abort: Abort, reason: str, now: datetime) -> None:
     """Settle an abort that did not arrive and is not resent; its run becomes critical."""
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # locked first: see Abort.transition
+        ChangeCounter.lock()
         is_settled = abort.transition_with_run(
             AbortState.UNKNOWN,
             EventType.NOT_ARRIVED,

@@ -22,29 +22,34 @@ class ChangeCounter(models.Model):
     value = models.BigIntegerField(default=0)
 
     @classmethod
-    def reserve(cls, count: int) -> int:
+    def lock(cls) -> None:
+        """Lock the counter until the transaction ends; call it before that locks any other row.
+
+        Until then all wait who lock the counter or take numbers of it, thus all who give a run a
+        new version: of runs, their aborts and acknowledgements only what needs none changes
+        meanwhile, such as schedules and leases. Since everybody locks the counter before other
+        rows, no two of these writers deadlock. Raise TransactionManagementError outside a
+        transaction.
+        """
+        _verify_in_transaction()
+        cls._add(0)
+
+    @classmethod
+    def take(cls, count: int) -> int:
         """Take `count` numbers and return the first; call it in the transaction that writes them.
 
         The counter stays locked until that transaction ends, so that a higher number never becomes
-        visible before a lower one, nor before the row it was given to. Unless `count` is 0, the
-        commit sends a notification (db/notify.py). Raise TransactionManagementError outside a
-        transaction.
+        visible before a lower one, nor before the row it was given to. The lock order is that of
+        `lock`. The commit sends a notification (db/notify.py). Raise TransactionManagementError
+        outside a transaction.
         """
-        if not transaction.get_connection().in_atomic_block:
-            raise TransactionManagementError(
-                "Reserve change numbers inside the transaction that writes the changes."
-            )
-        if count:
-            db_notify.send(db_notify.Topic.RUNS)
-        last = cls._add(count)
-        if last is None:  # the first change of all
-            cls.objects.get_or_create(pk=1)
-            return cls.reserve(count)
-        return last - count + 1
+        _verify_in_transaction()
+        db_notify.send(db_notify.Topic.RUNS)
+        return cls._add(count) - count + 1
 
     @classmethod
-    def _add(cls, count: int) -> int | None:
-        """Add `count` to the counter and return its value; None if there is no row yet."""
+    def _add(cls, count: int) -> int:
+        """Add `count` to the counter and return its value."""
         # One statement instead of two: each change of a run waits for it.
         with transaction.get_connection().cursor() as cursor:
             cursor.execute(
@@ -53,13 +58,23 @@ class ChangeCounter(models.Model):
                 [count],
             )
             rows: list[tuple[int]] = cursor.fetchall()
-        return rows[0][0] if rows else None
+        if not rows:  # the first change of all
+            cls.objects.get_or_create(pk=1)
+            return cls._add(count)
+        return rows[0][0]
 
     @classmethod
     def latest(cls) -> int:
         """Return the number of the newest change; 0 before the first."""
         rows = _latest_change().fetch()
         return rows[0][0] if rows else 0
+
+
+def _verify_in_transaction() -> None:
+    if not transaction.get_connection().in_atomic_block:
+        raise TransactionManagementError(
+            "Lock the change counter inside the transaction that writes the changes."
+        )
 
 
 @cache
@@ -288,6 +303,6 @@ def mark_changed(run_pks: Iterable[int], **fields: Any) -> None:
     pks = sorted(set(run_pks))
     if not pks:
         return
-    first = ChangeCounter.reserve(len(pks))
+    first = ChangeCounter.take(len(pks))
     for offset, key in enumerate(pks):
         update_row(Run, key, version=first + offset, **fields)

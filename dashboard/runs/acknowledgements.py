@@ -45,7 +45,7 @@ def acknowledge(run: Run, user: User, *, reassign_from: Collection[int] = ()) ->
     now = db_threads.now()
     username = user.get_username()
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # serializes writers: what is read below stays current
+        ChangeCounter.lock()
         current = Run.objects.without_detail().get(pk=run.pk)
         active = active_by_run([current], now).get(current.pk, [])
         if not active and not acknowledgement_rules.can_be_acknowledged(current, now):
@@ -79,7 +79,7 @@ def release(run: Run, user: User) -> None:
     """End the acknowledgement of `run` by `user`, if there is one; raise NotAllowed."""
     _check_permission(run, user)
     with transaction.atomic():
-        ChangeCounter.reserve(0)
+        ChangeCounter.lock()
         if not run.acknowledgements.open().filter(user=user).update(ended_at=db_threads.now()):
             return
         mark_changed([run.pk])
@@ -161,7 +161,7 @@ def end_expired(now: datetime) -> None:
     if not expired:
         return
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # locked first, as by all writers
+        ChangeCounter.lock()
         mark_changed(
             acknowledgement.run_id
             for acknowledgement in expired

@@ -38,7 +38,7 @@ def dismiss(run: Run, user: User, user_permissions: Permissions | None = None) -
     _check_permission(run, user, user_permissions)
     now, username = db_threads.now(), user.get_username()
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # serializes writers: what is read below stays current
+        ChangeCounter.lock()
         current = Run.objects.without_detail().get(pk=run.pk)
         if current.dismissals.open().exists():
             return
@@ -58,7 +58,7 @@ def restore(run: Run, user: User, user_permissions: Permissions | None = None) -
     _check_permission(run, user, user_permissions)
     now, username = db_threads.now(), user.get_username()
     with transaction.atomic():
-        ChangeCounter.reserve(0)
+        ChangeCounter.lock()
         if not run.dismissals.open().update(restored_at=now, restored_by=username):
             return False
         mark_changed([run.pk], in_flight=True, next_detail_sync_at=now)

@@ -48,7 +48,7 @@ def mirror_projects(
     for name in configured - listed_ids:
         log.warning("catalog.project_not_listed", project=name)
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # locked first, as by all writers
+        ChangeCounter.lock()
         fields_by_slug = {
             project.id: {} if project.name is None else {"name": project.name}
             for project in api_projects
@@ -83,7 +83,7 @@ def mirror_pipelines(
     """Mirror one project's pipelines, each with three stages; return like `mirror_projects`."""
     fields_by_slug = {pipeline.id: _pipeline_fields(pipeline) for pipeline in page.items}
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # locked first, as by all writers
+        ChangeCounter.lock()
         reappeared, renamed, new_slugs = _update_entries(
             project.pipelines.all(), fields_by_slug, now
         )

@@ -60,7 +60,7 @@ def correct_timestamps(now: datetime) -> timedelta:
     if _measure_setback(now) <= TOLERANCE:
         return timedelta()
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # locked first, as by all writers: one worker corrects
+        ChangeCounter.lock()  # so that one worker corrects
         setback = _measure_setback(now)
         if setback <= TOLERANCE:
             return timedelta()

@@ -99,8 +99,7 @@ def apply_runs(
     """Mirror the runs of a list; unchanged rows get no new version."""
     by_id = {run.id: run for run in api_runs}
     with transaction.atomic():
-        # Locks the counter's row first: writers take turns, so none compares with an outdated row.
-        ChangeCounter.reserve(0)
+        ChangeCounter.lock()  # or it might compare with an outdated row
         seq = _take_seq(request_seq)
         stored = _listed_runs_query().fetch(stage=stage_id, run_ids=by_id)
         existing = {run.run_id: run for run in stored}
@@ -166,7 +165,7 @@ def apply_detail(
 ) -> Run:
     """Mirror one run with its steps; return its row."""
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # locked first, as in `apply_runs`
+        ChangeCounter.lock()
         seq = _take_seq(request_seq)
         stored = Run.objects.filter(stage_id=stage_id, run_id=run_detail.run.id)
         row = stored.first()
@@ -254,7 +253,7 @@ def _apply_detail(
         # A row whose step was read before its status shows less (runs/summary.py).
         was_older = row.detail_synced_at is not None and row.detail_synced_at < row.status_since
         if not visible_changes and (has_new_steps or row.failures or was_older):
-            updates["version"] = ChangeCounter.reserve(1)
+            updates["version"] = ChangeCounter.take(1)
         update_row(Run, row.pk, **updates)
     is_for_baseline = (
         row.status == "success"
@@ -319,7 +318,7 @@ def mark_orphaned(requested_at: datetime, request_seq: int | None = None) -> Non
 
 def _mark_removed(runs: RunQuerySet, requested_at: datetime, seq: int) -> None:
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # locked first, as by all writers: no list comes between
+        ChangeCounter.lock()  # no list comes between
         older = list(runs.filter(request_seq__lte=seq).values_list("pk", "removed_at"))
         newly_removed = [pk for pk, removed_at in older if removed_at is None]
         mark_changed(
@@ -426,7 +425,7 @@ def _unlisted() -> RunQuerySet:
 def _take_seq(request_seq: int | None) -> int:
     if request_seq is not None:
         return request_seq
-    ChangeCounter.reserve(0)  # every transaction locks the counters in this order
+    ChangeCounter.lock()  # before the row of the other counter
     return RequestCounter.take_next()
 
 
@@ -577,7 +576,7 @@ def _save_rows(
     if latest_aborts is None:
         latest_aborts = _load_latest_aborts(rows, existing)
     version = (detail_fields or {}).get("version")
-    first = ChangeCounter.reserve(len(rows)) if version is None else version
+    first = ChangeCounter.take(len(rows)) if version is None else version
     # Lists come newest first; the oldest change gets the smallest number.
     for offset, row in enumerate(reversed(rows)):
         row.version = first + offset

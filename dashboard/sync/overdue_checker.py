@@ -91,7 +91,7 @@ def _refresh_steps(runs: Collection[Run], now: datetime) -> None:
 
 def _request_details(run_keys: Collection[int], now: datetime) -> None:
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # locked first, as by all who write several runs
+        ChangeCounter.lock()
         # A detail scheduled for later is moved up; one being read (leased) is left alone.
         not_scheduled = Q(next_detail_sync_at=None) | Q(next_detail_sync_at__gt=now + LEASE)
         Run.objects.filter(not_scheduled, pk__in=run_keys).update(next_detail_sync_at=now)
@@ -122,7 +122,7 @@ def _store_approval_start(run: Run, timers: Iterable[Timer]) -> None:
         unchanged.update(approval_since=approval_since)
         return
     with transaction.atomic():  # the run can be acknowledged from now on, as its page shows
-        ChangeCounter.reserve(0)  # locks out the mirror and other workers
+        ChangeCounter.lock()
         if Run.objects.filter(pk=run.pk, version=run.version).exists():  # else it has changed
             mark_changed([run.pk], approval_since=approval_since)
             run.refresh_from_db(fields=["version"])  # the rest of the check is of this version
@@ -150,7 +150,7 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
             _request_details([run.pk], now)
         return
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # locks out the mirror: a concluded run must not be marked
+        ChangeCounter.lock()  # a concluded run must not be marked
         if not Run.objects.filter(pk=run.pk, version=run.version).exists():
             return  # it has changed, or another worker has marked it: the next check decides
         mark_changed([run.pk], overdue_severity=severity, overdue_reason=reason)

@@ -240,7 +240,7 @@ def delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
         return
     keys = list(stages_by_key)
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # locked first, as by all writers: no list comes between
+        ChangeCounter.lock()  # no list comes between
         for stage in sorted(set(stages_by_key.values())):
             older = Q(pruned_until=None) | Q(pruned_until__lt=limit)
             Stage.objects.filter(older, pk=stage).update(pruned_until=limit)

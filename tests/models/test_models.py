@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -13,6 +14,7 @@ from django.core.management import call_command
 from django.db import IntegrityError, connection, connections, transaction
 from django.db.models import ProtectedError
 from django.db.transaction import TransactionManagementError
+from django.test.utils import CaptureQueriesContext
 
 from dashboard.models import Abort, ChangeCounter, Pipeline, Project, Run, Stage
 from dashboard.models.aborts import TRANSITIONS, AbortState, EventType
@@ -42,7 +44,7 @@ def create_run(stage: Stage, run_id: str = "r1", **fields: Any) -> Run:
         "first_synced_at": T0,
         "synced_at": T0,
         "status_since": T0,
-        "version": ChangeCounter.reserve(1),
+        "version": ChangeCounter.take(1),
     }
     return Run.objects.create(stage=stage, run_id=run_id, **defaults | fields)
 
@@ -52,80 +54,122 @@ def create_abort(run: Run, **fields: Any) -> Abort:
     return Abort.objects.create(run=run, **defaults | fields)
 
 
-def reserve_versions(count: int) -> int:
+def take_versions(count: int) -> int:
     with transaction.atomic():
-        return ChangeCounter.reserve(count)
+        return ChangeCounter.take(count)
 
 
 def test_change_counter_starts_at_one(db: None) -> None:
-    assert reserve_versions(1) == 1
+    assert take_versions(1) == 1
 
 
-def test_change_counter_reserves_distinct_ranges(db: None) -> None:
-    assert reserve_versions(3) + 3 == reserve_versions(1)
+def test_change_counter_gives_distinct_ranges(db: None) -> None:
+    assert take_versions(3) + 3 == take_versions(1)
 
 
 def test_change_counter_latest_before_first_change_is_zero(db: None) -> None:
     assert ChangeCounter.latest() == 0
 
 
-def test_change_counter_latest_is_last_reserved(db: None) -> None:
-    reserve_versions(5)
+def test_change_counter_latest_is_last_taken(db: None) -> None:
+    take_versions(5)
     assert ChangeCounter.latest() == 5
 
 
-def test_change_counter_reserving_none_changes_nothing(db: None) -> None:
-    reserve_versions(5)
-    reserve_versions(0)
+def lock_counter() -> None:
+    with transaction.atomic():
+        ChangeCounter.lock()
+
+
+def test_locked_change_counter_gives_no_number(db: None) -> None:
+    lock_counter()  # before the first change of all
+    assert ChangeCounter.latest() == 0
+    take_versions(5)
+    lock_counter()
     assert ChangeCounter.latest() == 5
+
+
+def count_notifications(write: Callable[[], object]) -> int:
+    """Return how many notifications a transaction sends: PostgreSQL by a query, SQLite after it."""
+    with CaptureQueriesContext(connection) as context, transaction.atomic():
+        write()
+        after = len(connection.run_on_commit)
+    return after + sum("pg_notify" in query["sql"] for query in context)
+
+
+def test_change_counter_notifies_of_changes_but_not_of_a_lock(transactional_db: None) -> None:
+    counts = [count_notifications(lambda: take_versions(1)), count_notifications(lock_counter)]
+    assert counts == [1, 0]
 
 
 def test_change_counter_reuses_number_after_rollback(transactional_db: None) -> None:
-    reserve_versions(1)
+    take_versions(1)
 
     def fail() -> None:
         with transaction.atomic():
-            ChangeCounter.reserve(1)
+            ChangeCounter.take(1)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
-    assert reserve_versions(1) == 2
+    assert take_versions(1) == 2
 
 
-def test_change_counter_outside_transaction_raises_error(transactional_db: None) -> None:
-    # Outside a transaction the number would be visible before its row.
+@pytest.mark.parametrize("use", [ChangeCounter.lock, lambda: ChangeCounter.take(1)])
+def test_change_counter_outside_transaction_raises_error(
+    transactional_db: None, use: Callable[[], object]
+) -> None:
+    # Outside a transaction the number would be visible before its row, and the lock hold nobody.
     with pytest.raises(TransactionManagementError):
-        ChangeCounter.reserve(1)
+        use()
 
 
-def test_versions_become_visible_in_order_of_commits(transactional_db: None) -> None:
-    # A reader that has seen a number must never find a smaller one later.
-    reserve_versions(1)
-    visible: list[int] = []
-    has_reserved, timeout = threading.Event(), threading.Event()
+def run_in_turn(first: Callable[[], object], second: Callable[[], object]) -> list[object]:
+    """Run each in a transaction of its own thread, the second while the first is open.
 
-    def write_first(_: object) -> None:
+    Return their results in the order in which they got them.
+    """
+    results: list[object] = []
+    has_begun, timeout = threading.Event(), threading.Event()
+
+    def write_first() -> None:
         try:
             with transaction.atomic():
-                number = ChangeCounter.reserve(1)
-                has_reserved.set()
+                result = first()
+                has_begun.set()
                 timeout.wait(0.2)  # the second one is at the lock by then
-                visible.append(number)
+                results.append(result)
         finally:
             connections.close_all()
 
-    def write_second(_: object) -> None:
+    def write_second() -> None:
         try:
-            has_reserved.wait(5)
+            has_begun.wait(5)
             with transaction.atomic():
-                visible.append(ChangeCounter.reserve(1))
+                results.append(second())
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda work: work(None), [write_first, write_second]))
-    assert visible == [2, 3]
+        list(pool.map(lambda work: work(), [write_first, write_second]))
+    return results
+
+
+def test_versions_become_visible_in_order_of_commits(transactional_db: None) -> None:
+    # A reader that has seen a number must never find a smaller one later.
+    take_versions(1)
+    assert run_in_turn(lambda: ChangeCounter.take(1), lambda: ChangeCounter.take(1)) == [2, 3]
+
+
+def test_locked_change_counter_makes_other_writers_wait(transactional_db: None) -> None:
+    take_versions(1)
+
+    def lock() -> str:
+        ChangeCounter.lock()
+        return "locked"
+
+    assert run_in_turn(lock, lambda: ChangeCounter.take(1)) == ["locked", 2]
+    assert run_in_turn(lambda: ChangeCounter.take(1), lock) == [3, "locked"]
 
 
 def test_change_counter_with_concurrent_writers_gives_distinct_numbers(
@@ -133,7 +177,7 @@ def test_change_counter_with_concurrent_writers_gives_distinct_numbers(
 ) -> None:
     def take_one() -> int:
         with transaction.atomic():
-            return ChangeCounter.reserve(1)
+            return ChangeCounter.take(1)
 
     def take_ten(_: int) -> list[int]:
         try:
@@ -142,7 +186,7 @@ def test_change_counter_with_concurrent_writers_gives_distinct_numbers(
             connections.close_all()
 
     with ThreadPoolExecutor(4) as pool:
-        numbers = [number for reserved in pool.map(take_ten, range(4)) for number in reserved]
+        numbers = [number for taken in pool.map(take_ten, range(4)) for number in taken]
     assert sorted(numbers) == list(range(1, 41))
 
 
@@ -158,12 +202,12 @@ def test_mark_changed_writes_given_fields(stage: Stage) -> None:
     assert Run.objects.get().next_detail_sync_at == at(5)
 
 
-def test_mark_changed_without_runs_reserves_no_version(stage: Stage) -> None:
+def test_mark_changed_without_runs_takes_no_version(stage: Stage) -> None:
     mark_changed([])
     assert ChangeCounter.latest() == 0
 
 
-def test_mark_changed_with_duplicate_run_reserves_one_version(stage: Stage) -> None:
+def test_mark_changed_with_duplicate_run_takes_one_version(stage: Stage) -> None:
     run = create_run(stage)
     mark_changed([run.pk, run.pk])
     assert ChangeCounter.latest() == 2

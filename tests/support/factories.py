@@ -85,7 +85,7 @@ def run(stage: Stage, run_id: str = "", *, status: str = "running", **fields: An
         "status_since": now,
     }
     with transaction.atomic():
-        defaults["version"] = ChangeCounter.reserve(1)
+        defaults["version"] = ChangeCounter.take(1)
         return Run.objects.create(stage=stage, run_id=run_id, status=status, **defaults | fields)
 
 

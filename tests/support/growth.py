@@ -187,7 +187,7 @@ def create_runs(count: int, by: User) -> None:
     busy, *others = Stage.objects.order_by("pk")[:STAGES_WITH_RUNS]
     if not first:
         with transaction.atomic():
-            ChangeCounter.reserve(_LATEST_VERSION)
+            ChangeCounter.take(_LATEST_VERSION)
     factories.insert_copies(
         Run(name="Release", synced_at=now),
         (

@@ -171,7 +171,7 @@ def answer(abort: Abort, request_seq: int, *, is_latest: bool = True, **fields: 
             detail(**fields),
             answered_at=at(9),
             request_seq=request_seq,
-            version=ChangeCounter.reserve(1),
+            version=ChangeCounter.take(1),
             is_latest=is_latest,
         )
 
