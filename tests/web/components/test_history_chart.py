@@ -143,13 +143,13 @@ def test_median_text_names_number_of_successes() -> None:
         ended_run(minutes=90),
         ended_run("success", None),
     )
-    expected = {"n": 3, "successes": 3, "took": "6 min 0 s"}
+    expected = {"n": 3, "successes": 3, "took": "6 min 00 s"}
     assert keys_and_params(chart.median_text) == ("median", expected)
 
 
 def test_median_text_of_single_success_shows_its_duration() -> None:
     chart = chart_of(ended_run("failure", 90), ended_run(minutes=4))
-    assert params(chart.median_text) == {"n": 1, "successes": 1, "took": "4 min 0 s"}
+    assert params(chart.median_text) == {"n": 1, "successes": 1, "took": "4 min 00 s"}
 
 
 @pytest.mark.parametrize("status", ["failure", "aborted", "skipped", "unknown"])
@@ -167,14 +167,14 @@ def test_failed_at_is_time_of_latest_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ended_at", "text"),
+    ("minutes", "text"),
     [
-        (ENDED_AT, "Failed, 7 min 3 s, ended 2026-01-01 03:00:00 UTC"),
-        (None, "Failed, 7 min 3 s"),
+        (7.05, "Failed, 7 min 03 s, ended 2026-01-01 03:00:00 UTC"),
+        (None, "Failed, ended 2026-01-01 03:00:00 UTC"),
     ],
 )
-def test_bar_title_shows_status_duration_and_end(ended_at: datetime | None, text: str) -> None:
-    chart = chart_of(ConcludedRun(1, "failure", timedelta(minutes=7.05), ended_at))
+def test_bar_title_shows_status_duration_and_end(minutes: float | None, text: str) -> None:
+    chart = chart_of(ended_run("failure", minutes))
     context = {"chart": chart, "view_box": history_chart.VIEW_BOX}
     html = LexborHTMLParser(render_to_string("components/history_chart.html#chart", context))
     assert select_one(html, "path.bar title").text() == text
@@ -191,7 +191,7 @@ def test_bar_title_with_long_status_is_truncated() -> None:
             key=st.integers(1, 40),
             status=st.sampled_from(["success", "failure", "aborted", "skipped"]) | st.text(),
             duration=st.none() | st.timedeltas(timedelta(), timedelta(days=3_650_000)),
-            ended_at=st.none() | st.just(ENDED_AT),
+            ended_at=st.just(ENDED_AT),
         ),
         min_size=1,
         max_size=40,
@@ -230,6 +230,25 @@ def test_stage_page_shows_history_chart_with_caption(get_page: GetPage, succeede
         "Last 2 runs: 1 succeeded, 1 failed; the success took 55 s, incl. approvals; last failure"
     )
     assert select_one(figure, "figcaption time[data-ago]")
+
+
+def test_last_failure_without_time_of_conclusion_is_not_passed_over(
+    get_page: GetPage, succeeded_run: Run
+) -> None:
+    # Northflank may omit concludedAt.
+    updated_at = timezone.now() - timedelta(minutes=10)
+    factories.run(
+        succeeded_run.stage,
+        status="failure",
+        started_at=updated_at - timedelta(minutes=1),
+        updated_at=updated_at,
+        concluded_at=None,
+    )
+    figure = select_one(get_page(factories.address(succeeded_run.stage)), "figure.history-chart")
+    time = select_one(figure, "figcaption time[data-ago]")
+    assert time.attributes["datetime"] == updated_at.isoformat()
+    titles = [text_of(title) for title in figure.css("path.bar title")]
+    assert f"Failed, ended {updated_at:%Y-%m-%d %H:%M:%S} UTC" in titles  # its duration is unknown
 
 
 def test_history_chart_bars_have_titles(get_page: GetPage, succeeded_run: Run) -> None:

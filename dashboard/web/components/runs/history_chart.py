@@ -52,12 +52,15 @@ _text = MessageTable(
 
 @dataclass(frozen=True, slots=True)
 class ConcludedRun:
-    """A concluded run, as far as its bar needs it; `duration` includes waits for approval."""
+    """A concluded run, as far as its bar needs it.
+
+    `duration` includes waits for approval; None: unknown. `ended_at` is as in `Run.ended_at`.
+    """
 
     key: int
     status: str
     duration: timedelta | None
-    ended_at: datetime | None
+    ended_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class HistoryChart:
 
     bars: list[RunBar]
     median_path: str  # a line at the median of the successes; empty: no success
-    median_text: Message | str  # "median of 26 successes: 6 min 3 s, waits …"; empty: no success
+    median_text: Message | str  # "median of 26 successes: 6 min 03 s, waits …"; empty: no success
     counts_text: Message  # "Last 30 runs: 26 succeeded, 3 failed, 1 aborted"
     last_failed_at: datetime | None  # when the latest failure ended
 
@@ -113,7 +116,7 @@ def draw(runs: Sequence[ConcludedRun], *, marked_run: int = 0) -> HistoryChart |
         _bar(run, len(runs) - 1 - position, full_height_duration, is_marked=run.key == marked_run)
         for position, run in enumerate(runs)
     ]
-    failures = [run.ended_at for run in runs if run.status == "failure" and run.ended_at]
+    failures = [run.ended_at for run in runs if run.status == "failure"]
     return HistoryChart(
         bars=bars[::-1],
         median_path=_median_path(len(runs), _height(median_duration, full_height_duration))
