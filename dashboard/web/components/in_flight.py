@@ -32,6 +32,7 @@ class InFlightTotals:
     abort_severity: int = 0  # of the worst abort: models.severity.Severity
     count: int = 0
     attention_count: int = 0  # runs that need attention
+    has_recent_failure: bool = False  # beside them, a run failed that needs attention
 
 
 def load_attention(permissions: Permissions, now: datetime) -> list[AttentionRun]:
@@ -132,16 +133,16 @@ def combine(
 ) -> InFlightTotals:
     """Return the sum of several totals, with the worst severities.
 
-    `has_recent_failure`: a run failed that needs attention; it counts among the statuses.
+    `has_recent_failure`: a run failed that needs attention.
     """
     totals_list = list(totals)
-    failure = {"failure"} if has_recent_failure else ()
     return InFlightTotals(
-        frozenset(failure).union(*(stage_totals.statuses for stage_totals in totals_list)),
+        frozenset().union(*(stage_totals.statuses for stage_totals in totals_list)),
         max((stage_totals.overdue_severity for stage_totals in totals_list), default=0),
         max((stage_totals.abort_severity for stage_totals in totals_list), default=0),
         count=sum(stage_totals.count for stage_totals in totals_list),
         attention_count=sum(stage_totals.attention_count for stage_totals in totals_list),
+        has_recent_failure=has_recent_failure,
     )
 
 

@@ -152,9 +152,10 @@ def _worst_state(totals: InFlightTotals) -> tuple[str, Icon]:
         return _("Abort overdue"), Icon.BAD
     if totals.overdue_severity >= Severity.CRITICAL:
         return overdue_messages.severity_label(totals.overdue_severity), Icon.OVERDUE
-    worst = statuses.most_urgent(totals.statuses)
-    if worst and worst.tone == "bad":  # a failure is critical, too
-        return worst.label, Icon.BAD
+    if totals.has_recent_failure:  # which is critical, too
+        return statuses.for_run("failure").label, Icon.BAD
+    # Of a run in flight, which goes on. Of the final statuses, only this one is urgent.
+    worst = statuses.most_urgent(totals.statuses - {"failure"})
     if totals.overdue_severity:
         return overdue_messages.severity_label(totals.overdue_severity), Icon.OVERDUE
     if totals.abort_severity > Severity.OK:

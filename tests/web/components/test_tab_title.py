@@ -2,6 +2,7 @@
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from dashboard.models import Run
 from tests.support import factories
@@ -11,6 +12,8 @@ IN_FLIGHT = {"status": "running"}
 OVERDUE = {"status": "running", "overdue_severity": 1}
 ABORT_OVERDUE = {"status": "aborting", "abort_severity": 2}
 FAILED = {"status": "failure"}
+# Northflank has reported the status, but not the end.
+NOT_CONCLUDED = {**FAILED, "concluded": False, "in_flight": True}
 
 
 def title_and_icon(get_page: GetPage, address: str) -> tuple[str, str]:
@@ -32,6 +35,10 @@ def title_and_icon(get_page: GetPage, address: str) -> tuple[str, str]:
         ([{"status": "approval_wait"}], "Needs approval · ", "in-flight"),
         ([IN_FLIGHT, OVERDUE], "Overdue · ", "overdue"),
         ([OVERDUE, FAILED], "Failed · ", "bad"),
+        ([NOT_CONCLUDED], "", "in-flight"),
+        ([NOT_CONCLUDED, {"status": "approval_wait"}], "Needs approval · ", "in-flight"),
+        ([NOT_CONCLUDED, FAILED], "Failed · ", "bad"),
+        ([{**NOT_CONCLUDED, "overdue_severity": 1}], "Overdue · ", "overdue"),
         ([IN_FLIGHT, OVERDUE, FAILED, ABORT_OVERDUE], "Abort overdue · ", "bad"),
         ([{**ABORT_OVERDUE, "abort_severity": 1}], "Aborting · ", "overdue"),
     ],
@@ -102,6 +109,18 @@ def test_tab_of_stage_and_pipeline_shows_worst_run(get_page: GetPage) -> None:
         title, icon = title_and_icon(get_page, factories.address(target))
         assert title.startswith("Abort overdue · ")
         assert icon == "bad"
+
+
+def test_tab_of_stage_and_pipeline_shows_only_failure_that_has_concluded(
+    get_page: GetPage,
+) -> None:
+    run = factories.run(factories.stage(), **NOT_CONCLUDED)  # type: ignore[arg-type]
+    targets = run.stage, run.stage.pipeline
+    tabs = [title_and_icon(get_page, factories.address(target)) for target in targets]
+    assert tabs == [("Checkout / Production", "in-flight"), ("Checkout", "in-flight")]
+    factories.change(run, concluded=True, in_flight=False, concluded_at=timezone.now())
+    tabs = [title_and_icon(get_page, factories.address(target)) for target in targets]
+    assert tabs == [("Failed · Checkout / Production", "bad"), ("Failed · Checkout", "bad")]
 
 
 @pytest.mark.parametrize(
