@@ -127,7 +127,9 @@ def page_data_age(
     """
     age = stages_data_age(shown_stages) if shown_stages else _age_of_all(totals)
     if not totals.stages and not permissions.can_view_all:
-        age = replace(age, text=str(freshness.no_access_message()))
+        # Incomplete: their pipelines may not be listed yet, which is said instead.
+        is_complete = totals.coverage.is_complete
+        age = replace(age, text=str(freshness.no_access_message()) if is_complete else "")
     problems = freshness.SyncState(
         stages=totals.with_flow,
         stale=totals.stale,

@@ -1,5 +1,6 @@
 """Why a list is empty: each state has its kind and its text."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +23,11 @@ RESTRICTED = Permissions(True, False, frozenset(), frozenset())
 FRESH = DataAge(AT, is_stale=False)
 STALE = DataAge(AT, is_stale=True)
 INCOMPLETE = DataAge(AT, is_stale=False, incomplete_text="1 of 2 stages has not been read.")
+INCOMPLETE_AND_STALE = replace(INCOMPLETE, is_stale=True)
 UNREAD = DataAge(None, is_stale=True)
+# Of a user who sees one project, whose pipelines have not been listed yet.
+UNLISTED = replace(UNREAD, incomplete_text="Pipelines of 1 project have not been loaded.")
+NO_FLOW = {"with_flow": 0, "with_flow_read": 0}
 
 
 def totals(**numbers: Any) -> ReadTotals:
@@ -42,6 +47,7 @@ def kind_and_key(empty: EmptyState) -> tuple[str, str]:
         (FRESH, ("all_well", "attention")),
         (STALE, ("cannot_see", "attention_stale")),
         (INCOMPLETE, ("cannot_see", "attention_incomplete")),
+        (INCOMPLETE_AND_STALE, ("cannot_see", "attention_incomplete")),
     ],
 )
 def test_attention(age: DataAge, expected: tuple[str, str]) -> None:
@@ -55,17 +61,17 @@ def test_attention(age: DataAge, expected: tuple[str, str]) -> None:
         (RESTRICTED, FRESH, {}, 0, ("all_well", "in_flight_visible")),
         (permissions.ALL, FRESH, {}, 1, ("above", "in_flight_above")),
         (permissions.ALL, INCOMPLETE, {}, 1, ("above", "in_flight_above_incomplete")),
-        (RESTRICTED, FRESH, {"stages": 0}, 0, ("nothing_seen", "in_flight_visible")),
-        (
-            permissions.ALL,
-            FRESH,
-            {"with_flow": 0, "with_flow_read": 0},
-            0,
-            ("nothing_exists", "no_release_flows"),
-        ),
+        (permissions.ALL, STALE, {}, 1, ("above", "in_flight_above_stale")),
+        (permissions.ALL, INCOMPLETE_AND_STALE, {}, 1, ("above", "in_flight_above_incomplete")),
+        (RESTRICTED, UNREAD, {"stages": 0}, 0, ("nothing_seen", "in_flight_visible")),
+        (RESTRICTED, UNLISTED, {"stages": 0}, 0, ("cannot_see", "in_flight_incomplete")),
+        (permissions.ALL, FRESH, NO_FLOW, 0, ("nothing_exists", "no_release_flows")),
+        (permissions.ALL, INCOMPLETE, NO_FLOW, 0, ("cannot_see", "no_release_flows_incomplete")),
+        (permissions.ALL, STALE, NO_FLOW, 0, ("cannot_see", "no_release_flows_stale")),
         (permissions.ALL, FRESH, {"with_flow_read": 0}, 0, ("cannot_see", "in_flight_unread")),
         (permissions.ALL, STALE, {}, 0, ("cannot_see", "in_flight_stale")),
         (permissions.ALL, INCOMPLETE, {}, 0, ("cannot_see", "in_flight_incomplete")),
+        (permissions.ALL, INCOMPLETE_AND_STALE, {}, 0, ("cannot_see", "in_flight_incomplete")),
     ],
 )
 def test_in_flight(
@@ -84,7 +90,11 @@ def test_in_flight(
     [
         (permissions.ALL, FRESH, 0, ("all_well", "failures")),
         (RESTRICTED, FRESH, 0, ("all_well", "failures_visible")),
-        (permissions.ALL, UNREAD, 2, ("above", "failures_above")),
+        (permissions.ALL, FRESH, 2, ("above", "failures_above")),
+        (permissions.ALL, UNREAD, 2, ("above", "failures_above_incomplete")),
+        (permissions.ALL, INCOMPLETE, 2, ("above", "failures_above_incomplete")),
+        (permissions.ALL, INCOMPLETE_AND_STALE, 2, ("above", "failures_above_incomplete")),
+        (permissions.ALL, STALE, 2, ("above", "failures_above_stale")),
         (permissions.ALL, UNREAD, 0, ("cannot_see", "failures_unread")),
         (permissions.ALL, INCOMPLETE, 0, ("cannot_see", "failures_incomplete")),
         (permissions.ALL, STALE, 0, ("cannot_see", "failures_stale")),
@@ -117,6 +127,7 @@ def test_log_of_runs_says_that_others_may_be_hidden(name: str) -> None:
         (permissions.ALL, {}, ("nothing_exists", "pipelines")),
         (RESTRICTED, {}, ("nothing_exists", "pipelines_visible")),
         (permissions.ALL, {"is_incomplete": True}, ("cannot_see", "pipelines_unread")),
+        (RESTRICTED, {"is_incomplete": True}, ("cannot_see", "pipelines_visible_incomplete")),
         (permissions.ALL, {"is_catalog_loaded": False}, ("cannot_see", "projects_unread")),
         (permissions.ALL, {"is_filtered": True}, ("nothing_matches", "pipelines_filtered")),
         (

@@ -11,6 +11,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.accounts import permissions
 from dashboard.models import CatalogSync, Grant, Run, Stage
+from dashboard.models.accounts.grants import Action
 from dashboard.models.severity import Severity
 from dashboard.runs import attention
 from dashboard.runs.overdue import OverdueReason
@@ -258,6 +259,55 @@ def test_now_page_with_unlisted_project_reports_incomplete(get_page: GetPage, ru
     assert empty_states(html)["empty-attention"] == "cannot_see"
 
 
+def test_now_page_with_unread_stage_does_not_claim_to_list_all_runs(
+    get_page: GetPage, stage: Stage
+) -> None:
+    factories.run(stage, overdue_severity=1)
+    factories.run(stage, status="failure")
+    factories.stage("Staging", synced_at=None)
+    html = get_page("/")
+    assert element_text(html, "empty-in-flight") == (
+        "All runs in flight found so far are listed above."
+    )
+    assert element_text(html, "empty-failed") == "All failed runs found so far are listed above."
+
+
+def test_now_page_with_stale_data_does_not_claim_to_list_all_runs(
+    get_page: GetPage, stage: Stage
+) -> None:
+    factories.run(stage, overdue_severity=1)
+    factories.run(stage, status="failure")
+    Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=1))
+    html = get_page("/")
+    assert html.css("[data-incomplete]") == []
+    assert element_text(html, "empty-in-flight") == (
+        "All runs that were in flight at the last update are listed above."
+    )
+    assert element_text(html, "empty-failed") == (
+        "All runs that had failed at the last update are listed above."
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "id"), [("/", "#empty-in-flight"), ("/board/", "[data-empty]")]
+)
+def test_page_with_unlisted_project_does_not_claim_that_the_user_can_see_nothing(
+    address: str, id: str, client: Client, viewer: User, stage: Stage
+) -> None:
+    Grant.objects.all().delete()
+    ledger = factories.project("ledger")
+    factories.grant(Action.VIEW, "Ledger people", viewer, project=ledger)
+    factories.catalog_list()
+    CatalogSync.objects.create(project=ledger, next_sync_at=timezone.now())
+    client.force_login(viewer)
+    html = parse_html(client.get(address))
+    assert text_of(select_one(html, "#data-age")).startswith(
+        "Incomplete: pipelines of 1 project not loaded yet."
+    )
+    assert select_one(html, id).attributes["data-empty"] == "cannot_see"
+    assert "that you can see." not in text_of(select_one(html, "main"))
+
+
 @pytest.mark.parametrize("in_flight", [True, False])
 def test_now_page_with_stale_data_claims_nothing(
     in_flight: bool, get_page: GetPage, stage: Stage
@@ -282,6 +332,15 @@ def test_now_page_with_only_stages_without_flow_shows_nothing_exists(
 ) -> None:
     factories.stage(has_flow=False)
     assert empty_states(get_page("/"))["empty-in-flight"] == "nothing_exists"
+
+
+def test_now_page_with_unlisted_project_does_not_claim_that_no_stage_has_a_flow(
+    get_page: GetPage, db: None
+) -> None:
+    factories.stage(has_flow=False)
+    CatalogSync.objects.create(project=factories.project("other"), next_sync_at=timezone.now())
+    html = get_page("/")
+    assert element_text(html, "empty-in-flight") == "No stage with a release flow found so far."
 
 
 def test_now_page_without_permissions_shows_nothing_visible(

@@ -27,15 +27,24 @@ _text = MessageTable(
         "in_flight_above_incomplete": gettext_lazy(
             "All runs in flight found so far are listed above."
         ),
+        "in_flight_above_stale": gettext_lazy(
+            "All runs that were in flight at the last update are listed above."
+        ),
         "in_flight_incomplete": gettext_lazy("No runs in flight found so far."),
         "in_flight_stale": gettext_lazy(
             "No runs were in flight at the last update; there may be some now."
         ),
         "in_flight_unread": gettext_lazy("Runs are being read from Northflank."),
         "no_release_flows": gettext_lazy("No stage has a release flow."),
+        "no_release_flows_incomplete": gettext_lazy("No stage with a release flow found so far."),
+        "no_release_flows_stale": gettext_lazy("No stage had a release flow at the last update."),
         "failures": gettext_lazy("No runs failed in the last day."),
         "failures_visible": gettext_lazy("No runs that you can see failed in the last day."),
         "failures_above": gettext_lazy("All failed runs are listed above."),
+        "failures_above_incomplete": gettext_lazy("All failed runs found so far are listed above."),
+        "failures_above_stale": gettext_lazy(
+            "All runs that had failed at the last update are listed above."
+        ),
         "failures_incomplete": gettext_lazy("No failed runs found so far."),
         "failures_stale": gettext_lazy("No failed runs at the last update."),
         "failures_unread": gettext_lazy("Not known yet."),
@@ -68,6 +77,7 @@ _text = MessageTable(
         # The board.
         "pipelines": gettext_lazy("The API token has access to no pipelines."),
         "pipelines_visible": gettext_lazy("No pipelines that you can see."),
+        "pipelines_visible_incomplete": gettext_lazy("No pipelines that you can see so far."),
         "pipelines_filtered": gettext_lazy("No matching pipelines."),
         "pipelines_filtered_incomplete": gettext_lazy("No matching pipelines so far."),
         "pipelines_unread": gettext_lazy("No pipelines have been read from Northflank yet."),
@@ -112,6 +122,13 @@ def stage_coverage(totals: ReadTotals) -> StageCoverage | None:
     return StageCoverage(totals.with_flow_read, totals.with_flow, totals.oldest_sync_at)
 
 
+def _limit(data_age: DataAge) -> str:
+    """Return the suffix of the text that claims no more than is known; empty: all is known."""
+    if data_age.incomplete_text or data_age.synced_at is None:
+        return "_incomplete"  # also if the rest is stale: what was never read had no last update
+    return "_stale" if data_age.is_stale else ""
+
+
 def attention(data_age: DataAge, totals: ReadTotals) -> EmptyState:
     """Return the empty state of the runs that need attention; `totals` are of visible stages."""
     if data_age.incomplete_text:  # the line above the list shows the coverage
@@ -130,26 +147,26 @@ def in_flight(
     `above_count` is the number of runs in flight that the page lists above.
     """
     element_id, coverage = "empty-in-flight", stage_coverage(totals)
-    kind = "cannot_see"
+    kind, limit, is_incomplete = "cannot_see", _limit(data_age), bool(data_age.incomplete_text)
     if above_count:
-        kind = "above"
-        key = "in_flight_above_incomplete" if data_age.incomplete_text else "in_flight_above"
+        kind, key = "above", f"in_flight_above{limit}"
+    elif not totals.stages and not permissions.can_view_all and is_incomplete:
+        key = "in_flight_incomplete"
     elif not totals.stages and not permissions.can_view_all:
         kind, key = "nothing_seen", "in_flight_visible"
     elif not totals.stages and lookup.is_catalog_loaded():
-        is_incomplete = bool(data_age.incomplete_text)
         empty = pipelines(permissions, is_catalog_loaded=True, is_incomplete=is_incomplete)
         return replace(empty, id=element_id)
     elif not totals.stages:
         key = "pipelines_unread"
     elif coverage is None and not totals.with_flow:
-        kind, key = "nothing_exists", "no_release_flows"
+        kind, key = kind if limit else "nothing_exists", f"no_release_flows{limit}"
     elif coverage is None:
         key = "in_flight_unread"
+    elif is_incomplete:
+        key = "in_flight_incomplete"
     elif data_age.is_stale:
         return EmptyState(kind, _text("in_flight_stale"), id=element_id, coverage=coverage)
-    elif data_age.incomplete_text:
-        key = "in_flight_incomplete"
     else:
         text = _text("in_flight" if permissions.can_view_all else "in_flight_visible")
         return EmptyState("all_well", text, id=element_id, coverage=coverage)
@@ -161,15 +178,13 @@ def failures(permissions: Permissions, data_age: DataAge, above_count: int = 0) 
 
     `above_count` is the number of failed runs that the page lists above.
     """
-    kind = "cannot_see"
+    kind, limit = "cannot_see", _limit(data_age)
     if above_count:
-        kind, key = "above", "failures_above"
+        kind, key = "above", f"failures_above{limit}"
     elif data_age.synced_at is None:
         key = "failures_unread"
-    elif data_age.incomplete_text:
-        key = "failures_incomplete"
-    elif data_age.is_stale:
-        key = "failures_stale"
+    elif limit:
+        key = f"failures{limit}"
     else:
         kind, key = "all_well", "failures" if permissions.can_view_all else "failures_visible"
     return EmptyState(kind, _text(key), id="empty-failed")
@@ -219,6 +234,8 @@ def pipelines(
     kind = "cannot_see"
     if not is_catalog_loaded:
         key = "projects_unread"
+    elif not permissions.can_view_all and is_incomplete:
+        key = "pipelines_visible_incomplete"
     elif not permissions.can_view_all:
         kind, key = "nothing_exists", "pipelines_visible"
     elif is_incomplete:
