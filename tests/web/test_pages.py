@@ -1,7 +1,8 @@
 """Common features of all pages: full page and fragment, ETag, query count, headers."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -68,6 +69,26 @@ def test_changed_run_changes_page_tag(name: str, run: Run, operator_client: Clie
     assert (
         parse_html(answer).css_first('[data-status="retrying"], [data-tone="warning"]') is not None
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "text"),
+    [
+        ("stage", {"error_message": "It fell over."}, "It fell over."),
+        ("stage", {"error_since": datetime(2026, 1, 2, tzinfo=UTC)}, 'datetime="2026-01-02T'),
+        ("stage", {"omitted_by_page": {"1": {"no_id": 7}}}, "7 entries of Northflank’s list"),
+        ("pipeline", {"error_message": "It fell over."}, "It fell over."),
+    ],
+)
+def test_changed_error_of_a_stage_changes_page_tag(
+    name: str, fields: dict[str, Any], text: str, run: Run, operator_client: Client
+) -> None:
+    Stage.objects.update(error="x", error_message="Refused.", error_since=timezone.now())
+    tag = operator_client.get(address_of(name, run), headers=HTMX)["HX-PTag"]
+    Stage.objects.update(**fields)
+    answer = operator_client.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
+    assert answer.status_code == 200
+    assert text in answer.content.decode()
 
 
 @pytest.mark.parametrize("name", ["now", "stage", "run"])

@@ -65,7 +65,8 @@ class PipelinePage(Page):
 
     @property
     def tag_values(self) -> tuple[object, ...]:
-        return (self.removal,)
+        errors = sorted((stage.pk, stage.error_message) for stage in self.stages if stage.error)
+        return (self.removal, errors)
 
     @cached_property
     def removal(self) -> removed_notice.RemovedNotice | None:

@@ -116,7 +116,8 @@ class StagePage(Page):
 
     @property
     def tag_values(self) -> tuple[object, ...]:
-        return (self.removal, self.stage.concurrency_policy, self.stage.paused)
+        stage = self.stage
+        return (self.removal, stage.concurrency_policy, stage.paused, _list_problems(stage))
 
     @cached_property
     def data_age(self) -> DataAge:
