@@ -1,6 +1,14 @@
 """The event stream of an open page's changes."""
 
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.core.exceptions import TooManyFieldsSent
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    QueryDict,
+    StreamingHttpResponse,
+)
 from django.views.decorators.http import require_GET
 
 from dashboard.accounts import permissions
@@ -42,8 +50,17 @@ def _channel(request: HttpRequest) -> Channel:
     user_permissions = permissions.for_user(request.user)
     page, pk = request.GET.get("page", ""), keys.parse_pk(request.GET.get("key", "0"))
     query = request.GET.get("query", "")
-    if page not in PAGES or pk is None or len(query) > MAX_QUERY_LENGTH:
+    if page not in PAGES or pk is None or not _is_parsable(query):
         raise Http404
     if not PAGES[page].is_visible(user_permissions, pk):
         raise Http404
     return Channel(page, pk, user_permissions, query)
+
+
+def _is_parsable(query: str) -> bool:
+    """Return whether a page's query can be parsed in every round: no page has such an address."""
+    try:
+        QueryDict(query)
+    except TooManyFieldsSent:
+        return False
+    return len(query) <= MAX_QUERY_LENGTH

@@ -21,11 +21,13 @@ from dashboard import aborts
 from dashboard.accounts import permissions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.db.threads import now, run_in_db_thread
-from dashboard.models import ChangeCounter, Pipeline, Project, Run, Stage
+from dashboard.models import ChangeCounter, Grant, Pipeline, Project, Run, Stage
+from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.models.severity import Severity
 from dashboard.runs import acknowledgements
 from dashboard.runs.acknowledgement_rules import MAX_FAILURE_AGE
 from dashboard.sync import overdue_checker
+from dashboard.web.components.aborts import bulk_abort_list
 from dashboard.web.components.board import board_list
 from dashboard.web.live import changes, event_ids, feed
 from dashboard.web.live.changes import Channel
@@ -33,6 +35,7 @@ from dashboard.web.live.event_ids import Since
 from dashboard.web.pages.board import BoardPage
 from dashboard.web.pages.now import NowPage
 from tests.support import factories
+from tests.support.bulk_aborts import bulk_abort_of
 from tests.support.databases import table_renamed
 from tests.support.html import text_of
 from tests.support.live import WAIT_TIMEOUT, Live
@@ -185,6 +188,38 @@ def test_aborts_stream_updates_abort_row(
     with open_stream(viewer_http_client, "aborts") as stream:
         factories.change(run, status="aborting")
         next_part(stream, f"abort-{abort.pk}", "Under way")
+
+
+def test_bulk_aborts_stream_updates_row_of_an_older_page(
+    run: Run, manager: User, viewer_http_client: httpx.Client
+) -> None:
+    other = factories.run(factories.stage("Staging"))
+    older = bulk_abort_of([run, other], manager)
+    for _ in range(bulk_abort_list.PER_PAGE):
+        newest = bulk_abort_of([other], manager)
+    page = viewer_http_client.get(f"/aborts/bulk/?before={older.pk + 1}").text
+    assert f'id="bulk-abort-{older.pk}"' in page
+    assert f'id="bulk-abort-{newest.pk}"' not in page
+    with open_stream(viewer_http_client, "bulk_aborts") as stream:
+        older.items.filter(run=run).update(result=BulkAbortItemResult.ENDED)
+        factories.change(run, status="success", concluded=True, in_flight=False)
+        parts = next_parts(stream, f"bulk-abort-{older.pk}", "1 already ended")
+        assert "2 requested: 1 already ended, 1 waiting." in text_of(
+            parts[f"bulk-abort-{older.pk}"]
+        )
+        assert f"bulk-abort-{newest.pk}" not in parts  # none of its runs has changed
+
+
+def test_bulk_aborts_stream_counts_only_visible_runs(
+    run: Run, manager: User, viewer: User, viewer_http_client: httpx.Client
+) -> None:
+    factories.grant("view", "Shop people", viewer, stage=run.stage.name)
+    Grant.objects.filter(group=None).delete()
+    batch = bulk_abort_of([run, factories.run(factories.stage("Staging"))], manager)
+    with open_stream(viewer_http_client, "bulk_aborts") as stream:
+        factories.change(run, step="build")
+        row = next_part(stream, f"bulk-abort-{batch.pk}")
+    assert "1 requested (only runs you may view): 1 waiting." in text_of(row)
 
 
 @fast_polling
@@ -570,9 +605,14 @@ def test_stream_of_unknown_status_counts_no_new_run(
         assert next_part(stream, "run-r-2").attributes["hx-swap"] == "outerMorph"
 
 
-def test_stream_of_overlong_query_is_not_found(run: Run, viewer_http_client: httpx.Client) -> None:
-    parameters = {"page": "stage", "key": run.stage_id, "query": "q=" + "x" * 9_000}
-    assert viewer_http_client.get("/live/", params=parameters).status_code == 404
+@pytest.mark.parametrize("query", ["q=" + "x" * 9_000, "&" * 1_000], ids=["long", "fields"])
+@pytest.mark.parametrize("page", ["board", "stage"])
+def test_stream_of_a_query_too_long_to_parse_is_not_found(
+    page: str, query: str, run: Run, viewer_http_client: httpx.Client
+) -> None:
+    parameters = {"page": page, "key": run.stage_id if page == "stage" else 0, "query": query}
+    with viewer_http_client.stream("GET", "/live/", params=parameters) as answer:
+        assert answer.status_code == 404
 
 
 @fast_polling

@@ -5,16 +5,17 @@ covers only the runs that the user may see.
 """
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, QuerySet
 from django.urls import reverse
 
 from dashboard.aborts import bulk_messages as bulk_abort_messages
 from dashboard.aborts.bulk_messages import ItemOutcome
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import BulkAbort, BulkAbortItem
+from dashboard.models import BulkAbort, BulkAbortItem, Run
 from dashboard.web.components.aborts import abort_details, bulk_abort_result
 
 PER_PAGE = 20
@@ -24,6 +25,7 @@ PER_PAGE = 20
 class BulkAbortRow:
     """One bulk abort, prepared for templates."""
 
+    dom_id: str
     url: str
     username: str
     via_label: str
@@ -52,23 +54,41 @@ def load_page(permissions: Permissions, before_pk: int | None) -> PageOfBulkAbor
 
     With `before_pk`, only bulk aborts with lower keys.
     """
-    items = BulkAbortItem.objects.filter(permissions.stage_filter("run__stage"))
-    has_visible_run = Exists(items.filter(bulk_abort=OuterRef("pk")))
+    has_visible_run = Exists(_visible_items(permissions).filter(bulk_abort=OuterRef("pk")))
     visible = BulkAbort.objects.filter(has_visible_run).order_by("-pk")
     bulk_aborts = list(
         (visible if before_pk is None else visible.filter(pk__lt=before_pk))[: PER_PAGE + 1]
     )
     page_bulk_aborts = bulk_aborts[:PER_PAGE]
+    return PageOfBulkAborts(
+        rows=_load_rows(permissions, page_bulk_aborts),
+        older_url=f"?before={page_bulk_aborts[-1].pk}" if len(bulk_aborts) > PER_PAGE else "",
+    )
+
+
+def load_rows(permissions: Permissions, runs: Collection[Run]) -> list[BulkAbortRow]:
+    """Return the rows of the bulk aborts with any of these runs, all of them visible."""
+    of_runs = BulkAbortItem.objects.filter(run__in=runs).order_by()
+    bulk_aborts = BulkAbort.objects.filter(pk__in=of_runs.values("bulk_abort")).order_by("pk")
+    return _load_rows(permissions, list(bulk_aborts))
+
+
+def _visible_items(permissions: Permissions) -> QuerySet[BulkAbortItem]:
+    return BulkAbortItem.objects.filter(permissions.stage_filter("run__stage"))
+
+
+def _load_rows(permissions: Permissions, bulk_aborts: list[BulkAbort]) -> list[BulkAbortRow]:
     item_counts: dict[int, int] = defaultdict(int)
     for key in (
         BulkAbortItem.objects.order_by()
-        .filter(bulk_abort__in=page_bulk_aborts)
+        .filter(bulk_abort__in=bulk_aborts)
         .values_list("bulk_abort", flat=True)
     ):
         item_counts[key] += 1
     outcomes: dict[int, list[ItemOutcome]] = defaultdict(list)
     visible_items = list(
-        items.filter(bulk_abort__in=page_bulk_aborts)
+        _visible_items(permissions)
+        .filter(bulk_abort__in=bulk_aborts)
         .select_related("abort", "run")
         .defer(*bulk_abort_result.DEFERRED_FIELDS)
     )
@@ -76,17 +96,15 @@ def load_page(permissions: Permissions, before_pk: int | None) -> PageOfBulkAbor
         visible_items, bulk_abort_result.load_outcomes(visible_items), strict=True
     ):
         outcomes[item.bulk_abort_id].append(outcome)
-    return PageOfBulkAborts(
-        rows=[
-            _row(bulk_abort, outcomes[bulk_abort.pk], item_counts[bulk_abort.pk])
-            for bulk_abort in page_bulk_aborts
-        ],
-        older_url=f"?before={page_bulk_aborts[-1].pk}" if len(bulk_aborts) > PER_PAGE else "",
-    )
+    return [
+        _row(bulk_abort, outcomes[bulk_abort.pk], item_counts[bulk_abort.pk])
+        for bulk_abort in bulk_aborts
+    ]
 
 
 def _row(bulk_abort: BulkAbort, outcomes: list[ItemOutcome], item_count: int) -> BulkAbortRow:
     return BulkAbortRow(
+        dom_id=f"bulk-abort-{bulk_abort.pk}",
         url=reverse("bulk_abort", args=[bulk_abort.pk]),
         username=bulk_abort.username,
         via_label=abort_details.via_label(bulk_abort),

@@ -1,5 +1,6 @@
 """The list of bulk aborts, newest first."""
 
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
@@ -7,13 +8,14 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
+from dashboard.models import Run
 from dashboard.web.components import tab_title
 from dashboard.web.components.aborts import bulk_abort_list
 from dashboard.web.components.data_age import DataAge, list_data_age
 from dashboard.web.components.lists import empty_states
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import keys
-from dashboard.web.live.page import Page, page_response
+from dashboard.web.live.page import LivePart, Page, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
 
 
@@ -72,3 +74,11 @@ class BulkAbortsPage(Page):
                 sees_all=self.permissions.can_view_all,
             ),
         }
+
+    def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
+        # Those of older pages, too: only the newest page decides the structure.
+        template = "pages/aborts/bulk_aborts.html#bulk-abort"
+        return [
+            render_part(row.dom_id, template, bulk_abort=row)
+            for row in bulk_abort_list.load_rows(self.permissions, runs)
+        ]
