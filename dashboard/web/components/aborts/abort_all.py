@@ -41,6 +41,19 @@ _text = MessageTable(
         "other_filtered": gettext_lazy(
             "Abort the other %(count)d in flight in %(place)s that match the filter…"
         ),
+        # In place of the button: by the page.
+        "too_many_of_pipeline": gettext_lazy(
+            "At most %(most)d runs can be aborted at once; there are %(count)d to abort in "
+            "%(place)s. Abort them stage by stage."
+        ),
+        "too_many_of_stage": gettext_lazy(
+            "At most %(most)d runs can be aborted at once; there are %(count)d to abort in "
+            "%(place)s. Select some, or filter by status."
+        ),
+        "too_many_filtered": gettext_lazy(
+            "At most %(most)d runs can be aborted at once; there are %(count)d to abort in "
+            "%(place)s that match the filter. Select some."
+        ),
         # Why a run is excluded.
         "removed": gettext_lazy("Removed from Northflank."),
         "ended": gettext_lazy("Already ended: %(word)s."),
@@ -73,6 +86,7 @@ class AbortAllOffer:
     has_aborting: bool = False  # other matching runs are being aborted already
     has_denied: bool = False  # the user may not abort some other matching runs
     is_filtered: bool = False  # only runs of one status
+    is_of_pipeline: bool = False  # its page has no filter, and no runs to select
 
     @property
     def is_possible(self) -> bool:
@@ -85,6 +99,15 @@ class AbortAllOffer:
         key = "other" if self.has_aborting else "all"
         suffix = "_filtered" if self.is_filtered else "_allowed" if self.has_denied else ""
         return _text(key + suffix, count=self.count, place=self.place)
+
+    @property
+    def too_many_text(self) -> Message | str:
+        """Why its runs cannot be aborted at once, and what can be done; empty: they can be."""
+        if self.count <= aborts.MAX_RUNS:
+            return ""
+        page = "filtered" if self.is_filtered else "of_stage"
+        key = f"too_many_{'of_pipeline' if self.is_of_pipeline else page}"
+        return _text(key, most=aborts.MAX_RUNS, count=self.count, place=self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +189,7 @@ def offer_for_pipeline(
             total > not_aborting for stage, total, not_aborting in counts if stage in allowed_pks
         ),
         has_denied=not all(stage in allowed_pks for stage, _total, _idle in counts),
+        is_of_pipeline=True,
     )
 
 

@@ -74,6 +74,9 @@ def test_each_table_has_checkbox_that_selects_all_and_is_not_submitted(
     assert all({"name", "form", "checked"}.isdisjoint(box) for box in found)
 
 
+PLACES = ["this pipeline", "Production"]  # as the buttons of their pages name them
+
+
 def abort_all_label(html: LexborHTMLParser) -> str:
     return text_of(select_one(html, "[data-abort-all]"))
 
@@ -115,6 +118,25 @@ def test_abort_all_is_offered_only_for_more_than_one_run(
     assert get_page(PIPELINE).css("[data-abort-all]") == []
 
 
+def test_page_with_too_many_runs_to_abort_at_once_says_what_can_be_done(
+    get_page: GetPage, stage: Stage
+) -> None:
+    addresses = PIPELINE, factories.address(stage), f"{factories.address(stage)}?status=running"
+    run = factories.run(stage)
+    factories.create_copies(run, aborts.MAX_RUNS)
+    limit = "At most 200 runs can be aborted at once;"
+    pages = [get_page(address) for address in addresses]
+    assert [text_of(select_one(html, ".abort-all")) for html in pages] == [
+        f"{limit} there are 201 to abort in this pipeline. Abort them stage by stage.",
+        f"{limit} there are 201 to abort in Production. Select some, or filter by status.",
+        f"{limit} there are 201 to abort in Production that match the filter. Select some.",
+    ]
+    assert [html.css(".abort-all button") for html in pages] == [[], [], []]
+    factories.change(run, status="aborting")
+    labels = [abort_all_label(get_page(address)) for address in addresses[:2]]
+    assert labels == [label(200, place, has_aborting=True) for place in PLACES]
+
+
 def test_abort_all_of_pipeline_excludes_other_pipelines(
     get_page: GetPage, run_in_each_stage: list[Run]
 ) -> None:
@@ -140,7 +162,7 @@ def test_abort_all_counts_only_permitted_runs(
     assert abort_all_label(get_page(PIPELINE)) == label(2, has_denied=True)
 
 
-@pytest.mark.parametrize("place", ["this pipeline", "Production"])
+@pytest.mark.parametrize("place", PLACES)
 def test_abort_all_names_excluded_runs_already_aborting(
     place: str, get_page: GetPage, stage: Stage, manager: User
 ) -> None:
