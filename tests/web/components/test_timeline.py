@@ -89,29 +89,35 @@ def test_step_about_describes_kind_and_condition(step: Node, text: str) -> None:
     assert step_row(step).description == text
 
 
+DONE = {"condition": "success"}  # the step waits until it is
 WAIT_TEXTS = [
-    (node("Build", status="waiting"), "waiting for a build"),
-    (node("JobRun", status="waiting"), "waiting for a job"),
-    (node("Release", status="waiting"), "waiting for a deployment"),
-    (node("AddonBackup", status="waiting"), "waiting for a backup"),
-    (node("RunTemplate", status="waiting"), "waiting for another run"),
+    (node("Build", **DONE, status="waiting"), "waiting for a build"),
+    (node("JobRun", **DONE, status="waiting"), "waiting for a job"),
+    (node("Release", condition="running", status="waiting"), "waiting for a deployment"),
+    (node("AddonBackup", **DONE, status="waiting"), "waiting for a backup"),
+    (node("RunTemplate", **DONE, status="waiting"), "waiting for another run"),
+    (node("Release", status="waiting"), ""),  # without a condition it does not wait
+    (node("Release", started_at=T0), ""),
+    (node("Release", started_at=T0, timeout_seconds=900), "times out after 15 min"),
+    (node("Release", status="approval_wait"), "waiting for approval"),
+    (node("JobRun", status="async_wait"), "waiting for an external response"),
     (node("Approval", status="approval_wait"), "waiting for approval"),
     (node("Teleport", status="approval_wait"), "waiting for approval"),
     (node("Action", status="async_wait"), "waiting for an external response"),
     (node("Condition", target_kind="Service", status="waiting"), "waiting for a service"),
     (node("Condition", target_kind="JobRun", status="waiting"), "waiting for a job"),
     (node("Teleport", status="waiting"), ""),
-    (node("Build", started_at=T0), "waiting for a build"),
+    (node("Build", **DONE, started_at=T0), "waiting for a build"),
     (
-        node("Build", started_at=T0, timeout_seconds=900),
+        node("Build", **DONE, started_at=T0, timeout_seconds=900),
         "waiting for a build, times out after 15 min",
     ),
     (node("Teleport", status="waiting", timeout_seconds=1800), "times out after 30 min"),
     (node("Teleport", status="waiting", timeout_seconds=-1), ""),
-    (node("Build", status="retrying"), ""),
-    (node("Build", status="aborting"), ""),
-    (node("Build", status="success"), ""),
-    (node("Build"), ""),
+    (node("Build", **DONE, status="retrying"), ""),
+    (node("Build", **DONE, status="aborting"), ""),
+    (node("Build", **DONE, status="success"), ""),
+    (node("Build", **DONE), ""),
     (node("Workflow", node(), status="waiting"), ""),
 ]  # fmt: skip
 
@@ -122,7 +128,7 @@ def test_step_wait_names_what_it_waits_on(step: Node, text: str) -> None:
 
 
 def test_step_wait_of_ended_run_is_empty() -> None:
-    assert step_row(node("Build", status="waiting"), **ENDED_RUN).wait_text == ""
+    assert step_row(node("Build", **DONE, status="waiting"), **ENDED_RUN).wait_text == ""
 
 
 WORDS_AND_TONES = [
@@ -271,7 +277,7 @@ def test_axis_of_ended_run_ends_at_its_end() -> None:
 
 
 def test_steps_of_removed_run_do_not_go_on() -> None:
-    removed = timeline_of(node(started_at=at(1), status="waiting"), removed_at=NOW)
+    removed = timeline_of(node(**DONE, started_at=at(1), status="waiting"), removed_at=NOW)
     (step,) = removed.steps
     assert (step.running_since, step.duration, step.wait_text) == ("", "", "")
     assert not removed.has_growing_axis

@@ -357,7 +357,7 @@ def _description(node: Node) -> str:
         parts.append(_("%(n)d approvals required") % {"n": node.required_approvals})
     if node.condition is not None:
         parts.append(_condition_text(node, node.condition))
-    elif node.kind in _WAITABLE_KINDS:
+    elif _goes_on_at_once(node):
         parts.append(_("does not wait for completion"))
     if node.skip:
         parts.append(_("set to skip"))
@@ -371,8 +371,16 @@ def _condition_text(node: Node, condition: str) -> str:
     return template % {"subject": subject, "condition": condition}
 
 
+def _goes_on_at_once(node: Node) -> bool:
+    """Return whether the run only starts the step's work, and does not wait for it."""
+    return node.condition is None and node.kind in _WAITABLE_KINDS
+
+
 def _wait_text(node: Node) -> str:
-    wait_text = str(_WAIT_LABELS.get(steps.awaited_kind(node), ""))
+    awaited = steps.awaited_kind(node)
+    if _goes_on_at_once(node) and awaited not in {steps.APPROVAL, steps.EXTERNAL}:
+        awaited = ""
+    wait_text = str(_WAIT_LABELS.get(awaited, ""))
     if node.timeout_seconds is None or node.timeout_seconds <= 0:
         return wait_text
     timeout_text = _("times out after %(time)s")
