@@ -105,7 +105,7 @@ const isClockDoubtful = () => Math.abs(clockLead() - syncedLead) > 2000;
 const timeTexts = JSON.parse($("#time-texts").textContent); // translated: templates/base.html
 const timeText = (key, part) => timeTexts[key].replace(/%\(\w+\)s/, () => part);
 
-// In at most two units; `brief` omits a second unit that is zero.
+// In at most two units, as texts/durations.py; `brief` omits a second unit that is zero.
 function formatDuration(seconds, brief = false) {
   const pad = (n) => String(n).padStart(2, "0");
   const [d, h, m, s] = [seconds / 86400, (seconds / 3600) % 24, (seconds / 60) % 60, seconds % 60].map(Math.floor);

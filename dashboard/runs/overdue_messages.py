@@ -104,6 +104,6 @@ def _statement(reason: str, timer: Timer | None, severity: Severity) -> Message:
 
 
 def _format_limit(span: timedelta) -> str:
-    # Limits of the settings are mostly whole hours: "1 h", not "60 min" or "1 h 0 min".
+    # Limits of the settings are mostly whole hours: "1 h", not "60 min" or "1 h 00 min".
     hours, rest = divmod(round(span.total_seconds()), 3600)
     return durations.format_rounded(span) if rest or not hours else durations.format_hours(hours)

@@ -23,7 +23,7 @@ def unit_formats() -> dict[str, str]:
 
 
 def format_duration(span: timedelta) -> str:
-    """Return a duration in at most two units: "41 s", "4 min 12 s", "2 h 5 min", "3 d 4 h"."""
+    """Return a duration in at most two units: "41 s", "4 min 05 s", "2 h 05 min", "3 d 4 h"."""
     return _format_amounts(_two_units(max(round(span.total_seconds()), 0)))
 
 
@@ -33,7 +33,7 @@ def format_compact(span: timedelta) -> str:
 
 
 def format_elapsed(span: timedelta) -> str:
-    """Return an elapsed time, without seconds from 1 min on: "41 s", "18 min", "2 h 5 min"."""
+    """Return an elapsed time, without seconds from 1 min on: "41 s", "18 min", "2 h 05 min"."""
     seconds = max(int(span.total_seconds()), 0)
     return _format_amounts(_drop_zero_unit(_two_units(seconds - seconds % 60 or seconds)))
 
@@ -113,4 +113,8 @@ def _unit_names(amounts: _Amounts) -> list[str]:
 
 
 def _format_amounts(amounts: _Amounts) -> str:
-    return " ".join(str(_UNIT_FORMATS[unit]) % {"n": number} for number, unit in amounts)
+    # Minutes and seconds after another unit have two digits: counted, they stay in place.
+    return " ".join(
+        str(_UNIT_FORMATS[unit]) % {"n": f"{number:02}" if index and unit != "h" else number}
+        for index, (number, unit) in enumerate(amounts)
+    )

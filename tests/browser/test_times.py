@@ -12,6 +12,7 @@ from pytest_django import Settings
 from dashboard.models import Run
 from tests.support import factories
 from tests.support.browser import OpenPage, wait_until_painted
+from tests.support.durations import DURATIONS
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
@@ -311,6 +312,13 @@ def test_new_runs_notice_does_not_cover_timezone_button(run: Run, sign_in: OpenP
     expect(page.locator("#new-runs")).to_have_text("1 new run")
     choose_timezone(page, "Show times in UTC")
     expect(footer_text(page)).to_have_text("Times are in UTC.")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_page_counts_durations_in_the_words_of_the_server(sign_in: OpenPage) -> None:
+    script = "seconds => seconds.map((n) => [n, formatDuration(n), formatElapsed(n)])"
+    texts = sign_in("viewer").evaluate(script, [seconds for seconds, *_ in DURATIONS])
+    assert [tuple(row) for row in texts] == DURATIONS
 
 
 @pytest.mark.usefixtures("viewer")

@@ -14,32 +14,26 @@ from dashboard.models.typical_duration import TypicalDuration
 from dashboard.runs import concurrency_policy
 from dashboard.texts import durations
 from dashboard.web.http import links
+from tests.support.durations import DURATIONS
 from tests.support.messages import keys, keys_and_params
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"), (-5, "0 s"), (41, "41 s"), (59.6, "1 min 0 s"), (60, "1 min 0 s"),
-        (252, "4 min 12 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min"), (7500, "2 h 5 min"),
-        (86_400, "1 d 0 h"), (273_600, "3 d 4 h"),
-    ],
-)  # fmt: skip
-def test_duration_is_formatted_in_two_units(seconds: float, text: str) -> None:
-    assert durations.format_duration(timedelta(seconds=seconds)) == text
+@pytest.mark.parametrize(("seconds", "text", "sentence"), DURATIONS)
+def test_duration_is_formatted_in_at_most_two_units(seconds: int, text: str, sentence: str) -> None:
+    span = timedelta(seconds=seconds)
+    assert durations.format_duration(span) == text
+    assert f"for {durations.format_elapsed(span)}" == sentence
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-5, "0 s"), (0, "0 s"), (41, "41 s"), (59.9, "59 s"), (60, "1 min"), (119, "1 min"),
-        (3599, "59 min"), (3600, "1 h"), (7500, "2 h 5 min"), (86_400, "1 d"), (273_600, "3 d 4 h"),
-    ],
-)  # fmt: skip
-def test_elapsed_duration_above_a_minute_is_formatted_without_seconds(
-    seconds: float, text: str
+    ("seconds", "text", "elapsed"),
+    [(-5, "0 s", "0 s"), (59.6, "1 min 00 s", "59 s"), (119.9, "2 min 00 s", "1 min")],
+)
+def test_duration_is_rounded_and_elapsed_time_is_cut(
+    seconds: float, text: str, elapsed: str
 ) -> None:
-    assert durations.format_elapsed(timedelta(seconds=seconds)) == text
+    span = timedelta(seconds=seconds)
+    assert (durations.format_duration(span), durations.format_elapsed(span)) == (text, elapsed)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +43,7 @@ def test_elapsed_duration_above_a_minute_is_formatted_without_seconds(
         (60, 60, "usually about 1 min"), (60, 70, "usually 60 to 70 s"),
         (0.2, 90, "usually 0 to 90 s"),
         (45, 300, "usually 45 s to 5 min"), (58, 58.4, "usually about 58 s"),
-        (3600, 4200, "usually 60 to 70 min"), (3590, 7300, "usually 1 h to 2 h 2 min"),
+        (3600, 4200, "usually 60 to 70 min"), (3590, 7300, "usually 1 h to 2 h 02 min"),
         (6000, 9600, "usually 1 h 40 min to 2 h 40 min"),
         (93_600, 180_000, "usually 1 d 2 h to 2 d 2 h"),
     ],
@@ -91,6 +85,25 @@ def test_undocumented_concurrency_policy_is_explained_with_reservation(policy: s
 def test_unknown_concurrency_policy_is_only_named() -> None:
     [note] = concurrency_policy.stage_notes(stage("something-new"))
     assert keys_and_params(note) == ("other_policy", {"policy": "something-new"})
+
+
+@pytest.mark.parametrize(
+    ("policy", "can_queue", "can_skip"),
+    [
+        ("allow", False, False),
+        ("queue", True, False),
+        ("forbid", False, True),
+        ("latest", True, False),
+        ("replace", False, False),
+        ("something-new", False, False),
+        ("", False, False),
+    ],
+)
+def test_run_queues_or_skips_others_only_by_a_known_policy(
+    policy: str, can_queue: bool, can_skip: bool
+) -> None:
+    assert concurrency_policy.can_queue_others(policy) is can_queue
+    assert concurrency_policy.can_skip_others(policy) is can_skip
 
 
 @pytest.mark.parametrize(

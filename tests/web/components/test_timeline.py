@@ -211,9 +211,9 @@ def test_unnamed_step_group_gets_generic_name(step: Node, name: str) -> None:
 # A migration usually takes two minutes, and hardly ever more than four.
 TIMING = StageTiming(observed_steps={"migrate": [120, 240]})
 DURATIONS = [
-    (node(status="success", started_at=T0, ended_at=at(3)), "3 min 0 s", 0),
-    (node(status="success", started_at=T0, ended_at=at(5)), "5 min 0 s", 1),
-    (node(status="failure", started_at=T0, ended_at=at(7)), "7 min 0 s", 2),
+    (node(status="success", started_at=T0, ended_at=at(3)), "3 min 00 s", 0),
+    (node(status="success", started_at=T0, ended_at=at(5)), "5 min 00 s", 1),
+    (node(status="failure", started_at=T0, ended_at=at(7)), "7 min 00 s", 2),
     (node(status="waiting", started_at=at(7)), "", 0),
     (node(status="waiting", started_at=at(5)), "", 1),
     (node(status="waiting", started_at=at(1)), "", 2),
@@ -520,7 +520,7 @@ def test_step_duration_text_matches_bar(get_run_page: Any, stage: Any) -> None:
     for note in element.css("[data-overdue-note]"):  # CSS shows that of the severity
         if note.attributes["data-overdue-note"] != severity:
             note.decompose()
-    assert text_of(element) == "7 min 0 s, usually 2 to 4 min, far longer than usual"
+    assert text_of(element) == "7 min 00 s, usually 2 to 4 min, far longer than usual"
 
 
 def test_run_page_has_no_inline_styles(get_run_page: Any) -> None:
