@@ -73,11 +73,25 @@ PARALLEL = "allow"  # no run waits for another
 SUPERSEDING = {"latest", "replace"}  # a newer run replaces an older one, as far as known
 SKIPPING = {"forbid"} | SUPERSEDING  # runs that cannot start are dropped
 NEVER_QUEUING = {"forbid", "replace"}  # a run that has not started waits for no other
+QUEUING = {"queue", "latest"}  # a run waits until the one before it has ended, as far as known
 
 
 def effect_on_others(policy: str) -> RichText:
     """Return how a run in flight affects others of its stage; empty if the policy is unknown."""
     return _policy_text("run", policy)
+
+
+def can_queue_others(policy: str) -> bool:
+    """Return whether other runs may wait for a run in flight; False if the policy is unknown."""
+    return policy in QUEUING
+
+
+def can_skip_others(policy: str) -> bool:
+    """Return whether requests may be dropped without a run; False if the policy is unknown.
+
+    A superseded run exists, and Northflank reports it.
+    """
+    return policy in SKIPPING - SUPERSEDING
 
 
 def skipped_text(policy: str, count: int, *, at_least: bool, in_flight: bool) -> RichText:

@@ -116,6 +116,7 @@ def test_incident_summary_if_copy_fails_is_selected(retrying_run: Run, sign_in: 
 
 
 def test_newly_queued_run_is_shown_on_open_run_page(retrying_run: Run, sign_in: OpenPage) -> None:
+    Stage.objects.update(concurrency_policy="queue")
     page = sign_in("viewer", factories.address(retrying_run))
     expect(page.locator("[data-related-runs] [data-queued-behind]")).to_have_text(
         "No runs queued behind it."

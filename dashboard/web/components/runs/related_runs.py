@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dashboard.models import Run
+from dashboard.runs import concurrency_policy
 from dashboard.runs.concurrency import RelatedRuns
 from dashboard.texts.rich_text import RichText
 from dashboard.web.components.runs import run_row, stage_cell
@@ -49,10 +50,10 @@ def panel(run: Run, related: RelatedRuns) -> RelatedRunsPanel:
     last_success = related.last_success
     return RelatedRunsPanel(
         policy_text=related.policy_text,
-        can_queue_others=run.is_tracked and policy not in {"allow", "forbid"},
+        can_queue_others=run.is_tracked and concurrency_policy.can_queue_others(policy),
         queued_ahead=_group(related.queued_ahead),
         queued_behind=_group(related.queued_behind),
-        can_skip_others=run.is_tracked and policy == "forbid",
+        can_skip_others=run.is_tracked and concurrency_policy.can_skip_others(policy),
         skipped_meanwhile=_group(related.skipped_meanwhile),
         skipped_text=related.skipped_text,
         superseded_by=_row(related.superseded_by) if related.superseded_by is not None else None,
