@@ -19,6 +19,7 @@ from dashboard.db import health as db_health
 from dashboard.texts import local_time
 from dashboard.texts.rich_text import Message, MessageTable, join_texts, to_text
 from dashboard.web.http import links, site_context
+from dashboard.web.http.methods import SAFE_METHODS
 from dashboard.web.http.responses.htmx import is_htmx
 from dashboard.web.http.responses.json_responses import ApiError, error_response
 
@@ -27,7 +28,6 @@ RETRY_SECONDS_AFTER_WRITE = (
     15  # seconds; longer, so that the user can read the result of the submitted form
 )
 
-_SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 # Bookkeeping of the session, the token and the sign-in: not part of the reported outcome.
 _IGNORED_TABLES = "dashboard_session|dashboard_accessevent|dashboard_failurecounter"
 _IGNORED_UPDATES = (
@@ -141,7 +141,7 @@ def track_writes(request: HttpRequest) -> Iterator[None]:
 
     For the part of a deferred request after its wait, entered again, it goes on from its outcome.
     """
-    if request.method in _SAFE_METHODS:
+    if request.method in SAFE_METHODS:
         yield
         return
     tracker: WriteTracker | None = getattr(request, "_write_tracker", None)
@@ -186,7 +186,7 @@ def outage_message() -> Message:
 
 def write_outcome_message(request: HttpRequest) -> Message | str:
     """Return whether a form or an API's POST was saved, as a sentence; empty for a safe request."""
-    if request.method in _SAFE_METHODS:
+    if request.method in SAFE_METHODS:
         return ""
     return _text(write_outcome(request).name.lower())
 
@@ -194,7 +194,7 @@ def write_outcome_message(request: HttpRequest) -> Message | str:
 def unavailable_response(request: HttpRequest) -> HttpResponse:
     """Return a 503: start of the outage, whether a form was saved, and an automatic reload."""
     write_message = write_outcome_message(request)
-    is_unsafe = request.method not in _SAFE_METHODS
+    is_unsafe = request.method not in SAFE_METHODS
     if request.path_info.startswith("/api/"):
         message = to_text(join_texts(outage_message(), write_message))
         extra = {"recorded": write_outcome(request).value} if is_unsafe else {}

@@ -8,8 +8,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from dashboard.accounts import permissions
 from dashboard.web.http import errors
-
-_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+from dashboard.web.http.methods import SAFE_METHODS
 
 
 class ReadOnlyMiddleware:
@@ -23,7 +22,7 @@ class ReadOnlyMiddleware:
 
     def process_view(self, request: HttpRequest, *_view: Any) -> HttpResponse | None:
         match = request.resolver_match
-        if not settings.READ_ONLY or request.method in _SAFE_METHODS or match is None:
+        if not settings.READ_ONLY or request.method in SAFE_METHODS or match is None:
             return None
         if match.app_name != "admin":
             return None

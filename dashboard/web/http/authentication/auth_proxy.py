@@ -27,7 +27,9 @@ from dashboard.web.http.log_interval import LogInterval
 
 log = structlog.get_logger(__name__)
 
-_SAFE_METHODS = {"GET", "HEAD"}
+# Who has no session is signed in by a request for a page. OPTIONS and TRACE show none; all others
+# are answered as signed out: a new session has another token against forged forms.
+_SIGN_IN_METHODS = {"GET", "HEAD"}
 _OTHER_PATHS = ("/api/", "/hooks/")
 
 type GetResponse = Callable[[HttpRequest], HttpResponseBase]
@@ -120,8 +122,8 @@ def _update_session(request: HttpRequest) -> None:
         return
     if SESSION_KEY in request.session:
         _end_session(request, "The proxy sent another user.")
-    if request.method not in _SAFE_METHODS:
-        return  # answered as signed out: a new session has another token against forged forms
+    if request.method not in _SIGN_IN_METHODS:
+        return
     account = auth_proxy.find_account(user, at, address)
     auth_proxy.update_groups(account, user, at, address)
     login(request, account, backend=auth_proxy.BACKEND)

@@ -15,9 +15,9 @@ from dashboard.db.threads import now
 from dashboard.models.accounts.sessions import is_session_key
 from dashboard.texts.rich_text import MessageTable
 from dashboard.web.http import links
+from dashboard.web.http.methods import SAFE_METHODS
 from dashboard.web.http.responses.htmx import is_htmx, text_response
 
-_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _text = MessageTable(
     {
         "signed_out": gettext_lazy("You are signed out."),
@@ -44,7 +44,7 @@ class SignInMiddleware(LoginRequiredMiddleware):
     def handle_no_permission(  # type: ignore[override]  # the stubs allow redirects only
         self, request: HttpRequest, view_func: Any
     ) -> HttpResponseBase:
-        is_unsafe = request.method not in _SAFE_METHODS
+        is_unsafe = request.method not in SAFE_METHODS
         message = str(_text("signed_out_unsaved" if is_unsafe else "signed_out"))
         if is_htmx(request):
             return text_response(message, 401)
@@ -58,7 +58,7 @@ def record_session_use(request: HttpRequest) -> None:
     """Record that the session of a signed-in user is used, unless their page asks by itself."""
     session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
     # Who has just been signed in by the proxy may have sent any cookie.
-    if is_session_key(session_key) and not (is_htmx(request) and request.method in _SAFE_METHODS):
+    if is_session_key(session_key) and not (is_htmx(request) and request.method in SAFE_METHODS):
         sessions.record_use(session_key, now())
 
 

@@ -74,6 +74,20 @@ def test_header_from_trusted_peer_signs_in_and_adds_account(open_browser: OpenBr
     assert kinds("ada@example.com") == [AccessKind.RIGHTS_CHANGED, AccessKind.SIGNED_IN]
 
 
+@pytest.mark.parametrize(
+    ("method", "signs_in"),
+    [
+        ("GET", True), ("HEAD", True), ("OPTIONS", False), ("TRACE", False), ("POST", False),
+        ("PUT", False), ("DELETE", False),
+    ],
+)  # fmt: skip
+def test_only_a_page_view_signs_in(method: str, signs_in: bool, open_browser: OpenBrowser) -> None:
+    browser = open_browser("ada@example.com")
+    browser.request(method, "/status/")
+    assert User.objects.filter(username="ada@example.com").exists() is signs_in
+    assert ("sessionid" in browser.cookies) is signs_in
+
+
 @pytest.mark.parametrize("path", ["/", "/board/", "/live/?page=now", SIGN_IN, "/nothing/here/"])
 def test_header_from_another_peer_is_refused(path: str, open_browser: OpenBrowser) -> None:
     browser = open_browser("ada", peer=STRANGER)

@@ -1,0 +1,52 @@
+"""Which requests change nothing, by their method."""
+
+import pytest
+import time_machine
+from django.contrib.auth.models import User
+from django.contrib.messages import get_messages
+from django.test import Client, RequestFactory
+from pytest_django import Settings
+
+from dashboard.models import Session
+from dashboard.models.accounts.sessions import USE_INTERVAL
+from dashboard.web.http.database_outage import write_outcome_message
+from tests.support.html import HTMX
+
+SAFE = ["GET", "HEAD", "OPTIONS", "TRACE"]
+by_method = pytest.mark.parametrize("method", [*SAFE, "POST", "PUT", "PATCH", "DELETE", "PURGE"])
+
+
+@by_method
+def test_signed_out_user_is_told_that_an_unsafe_request_changed_nothing(
+    method: str, client: Client, db: None
+) -> None:
+    answer = client.generic(method, "/board/")
+    told = [str(message) for message in get_messages(answer.wsgi_request)]
+    assert answer["Location"].startswith("/accounts/login/?next=")
+    assert told == ([] if method in SAFE else ["You are signed out. Nothing was changed."])
+
+
+@by_method
+def test_safe_request_of_an_open_page_is_no_use_of_its_session(
+    method: str, client: Client, viewer: User
+) -> None:
+    client.force_login(viewer)
+    used_at = Session.objects.get().last_used_at
+    with time_machine.travel(used_at + 2 * USE_INTERVAL):
+        client.generic(method, "/board/", headers=HTMX)
+    assert (Session.objects.get().last_used_at == used_at) is (method in SAFE)
+
+
+@by_method
+def test_read_only_admin_refuses_unsafe_requests(
+    method: str, admin_client: Client, settings: Settings
+) -> None:
+    settings.READ_ONLY = True
+    answer = admin_client.generic(method, "/admin/dashboard/grant/")
+    assert (answer.status_code == 403) is (method not in SAFE)
+
+
+@by_method
+def test_outage_reports_of_an_unsafe_request_whether_it_was_saved(method: str) -> None:
+    request = RequestFactory().generic(method, "/board/")
+    assert bool(write_outcome_message(request)) is (method not in SAFE)
