@@ -67,7 +67,7 @@ def assert_abort_is_consistent(
         ), "an abort before it may have aborted the run"
         assert abort.state in {*NO_EFFECT_STATES, AbortState.RETRIED}
         assert "run status is still aborting" not in message.plain_text
-    if row.can_retry and abort.settled_at is None:
+    if row.is_retry_offered and abort.settled_at is None:
         assert abort.is_awaiting_northflank, "an abort that was never sent cannot be retried"
 
     state = AbortState(abort.state)

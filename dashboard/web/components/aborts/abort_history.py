@@ -61,7 +61,7 @@ def support_text(run: Run, row: RunRow, aborts: list[Abort]) -> str:
 
     `aborts` are the run's aborts, latest first.
     """
-    if not row.can_retry:
+    if not row.is_retry_offered:
         return ""
     latest = aborts[0] if aborts and aborts[0].settled_at is None else None
     return support_request.build(run, latest, team=links.team_slug(), now=db_threads.now())

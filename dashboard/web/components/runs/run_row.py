@@ -130,7 +130,7 @@ class RunRow:
     is_abortable: bool
     is_selectable: bool  # for a bulk abort: in flight, and no abort under way
     abort_severity: int  # a models.severity.Severity
-    can_retry: bool  # the abort under way is so overdue that another can be requested
+    is_retry_offered: bool  # the abort under way is so overdue that another can be requested
     may_abort: bool
     denied_reason: Message | str
 
@@ -255,7 +255,7 @@ def build_row(
         is_abortable=abort_rules.is_abortable(run, abort),
         is_selectable=abort_rules.is_selectable(run, abort),
         abort_severity=run.abort_severity,
-        can_retry=abort_rules.is_retry_offered(run, abort),
+        is_retry_offered=abort_rules.is_retry_offered(run, abort),
         may_abort=permission.allowed,
         denied_reason=permission.denied_reason,
     )

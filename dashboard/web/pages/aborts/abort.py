@@ -108,7 +108,7 @@ def _render_confirmation(
         "row": row,
         "blocked_reason": blocked_reason,
         "shown_abort": row.abort if open_abort and not blocked_reason else None,
-        "retry_of": open_abort.pk if open_abort and row.can_retry else None,
+        "retry_of": open_abort.pk if open_abort and row.is_retry_offered else None,
         "queued_behind_count": len(related_runs.queued_behind),
         "skipped_meanwhile": related_runs.skipped_text,
         "view": request.GET.get("view", ""),
