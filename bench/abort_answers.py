@@ -5,7 +5,8 @@
 A real dashboard uses a sandbox through a proxy that answers the first abort of a run, or all of
 them, with a scripted response and forwards all other requests. Prints a Markdown row for each kind,
 and exits with 1 if a user was informed wrongly, or later than 5 s after the response, or a run that
-could be aborted was not. About six minutes; `--quick` leaves out kinds that last two minutes.
+could be aborted was not. About four minutes; `--quick` leaves out kinds that last up to a minute
+and a half.
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""Acknowledge runs that need attention: users show each other who is looking at a run.
+"""Acknowledge runs: users show each other who is looking at a run.
 
-Several users may acknowledge the same run. An acknowledgement ends when its user releases it, when
-another user takes it over, or when the run ends. A failed run still needs attention: there it
-expires one day after the failure.
+A run can be acknowledged by several users, while it is overdue or waits for an approval, and for a
+day after a failure, thus longer than that needs attention (attention.FAILURE_WINDOW). An
+acknowledgement ends when its user releases it, when another user takes it over, when the run ends
+without a failure, or one day after the failure.
 """
 
 from collections.abc import Collection
@@ -33,7 +34,7 @@ class NotAllowed(Exception):
 
 
 class NothingToAcknowledge(Exception):
-    """The run does not need attention, or no longer does."""
+    """The run is not overdue, does not wait for an approval, and has not failed within a day."""
 
 
 def acknowledge(run: Run, user: User, *, reassign_from: Collection[int] = ()) -> None:

@@ -1,7 +1,7 @@
 """Save the filter of a stage's page under a name, as a private or a shared view.
 
 Owners edit their views; sharing needs staff, or abort permission somewhere, and only staff delete
-shared views of others. Runs show nothing of saved views.
+shared views of others. No run changes with a view.
 """
 
 from collections.abc import Sequence

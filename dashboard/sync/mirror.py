@@ -1,4 +1,6 @@
-"""Mirror Northflank's runs into rows: the only writer of runs; it writes only what changed.
+"""Mirror Northflank's runs into rows; nothing else stores what Northflank reports of a run.
+
+Only what changed is written. Others write what is ours of a run, such as its severity or schedule.
 
 Each request has a number (RequestCounter), and a row stores the number of the request that it was
 read with. An answer to an earlier request changes nothing, so a slow list can't undo what was read
@@ -187,7 +189,7 @@ def apply_abort_answer(
 ) -> Run:
     """Mirror the run in Northflank's answer to an abort; return its row with its stage.
 
-    Call it in the transaction that stores the answer and has reserved `version`. The answer to
+    Call it in the transaction that stores the answer and has taken `version`. The answer to
     request `request_seq` counts as the newest, unless the run's end was read with a later one. The
     run gets the version in any case, as its abort has changed, and is due to be read now: the next
     regular read may be seconds away. `is_latest`: the run has no later abort.

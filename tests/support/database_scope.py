@@ -63,7 +63,7 @@ READING_MODULES = (
     "dashboard.sync.leases.classify_stages",
 )
 
-# Modules used by tests of database behaviour: none of MODULES_ONCE imports them.
+# Modules used by tests of database behaviour: none of SINGLE_DATABASE_MODULES imports them.
 DATABASE_MODULES = (
     "dashboard.aborts",
     "dashboard.db.notify",
