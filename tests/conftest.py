@@ -14,12 +14,12 @@ from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.db import connection
 
-from dashboard.db import clock_jumps
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.web.live import feed
 from tests.support import evidence, table_cleanup
 from tests.support import live as live_module
+from tests.support.clock import forget_jumps
 from tests.support.database_scope import depends_on_the_database
 from tests.support.live import Live
 from tests.support.services import CHROMIUM, EXHAUSTIVE, IN_CI, POSTGRES, POSTGRES_PROGRAMS
@@ -149,7 +149,7 @@ def anyio_backend() -> str:
 def _process_state() -> None:
     # The process's own clock: reset the offset to PostgreSQL's that an earlier test measured.
     db_threads.set_clock_offset(timedelta())
-    clock_jumps.forget()
+    forget_jumps()
     db_health.mark_available()  # an earlier test may have ended before the next probe was due
 
 

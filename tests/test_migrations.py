@@ -88,7 +88,7 @@ def test_pending_migration_is_for_before_or_after_the_restart(db: None) -> None:
 
 
 def test_database_of_an_unreleased_version_is_recognised(db: None) -> None:
-    assert not pending_migrations.load(connection).is_unreleased
+    assert not pending_migrations.load(connection).has_prerelease_schema
     for migration in later_migrations():
         MigrationRecorder(connection).record_unapplied("dashboard", migration.name)
-    assert pending_migrations.load(connection).is_unreleased
+    assert pending_migrations.load(connection).has_prerelease_schema

@@ -17,7 +17,7 @@ class PendingMigrations:
     before_start: list[str]
     after_restart: list[str]
     # The first migration of unreleased versions made what is in later ones now.
-    is_unreleased: bool = False
+    has_prerelease_schema: bool = False
 
 
 def load(database: BaseDatabaseWrapper) -> PendingMigrations:
@@ -27,8 +27,8 @@ def load(database: BaseDatabaseWrapper) -> PendingMigrations:
     tables = database.introspection.table_names() if plan else []
     second = ("dashboard", "0002_sessions_rights_and_pruning")
     is_pending = any((migration.app_label, migration.name) == second for migration, _ in plan)
-    is_unreleased = is_pending and "dashboard_pruning" in tables
-    pending = PendingMigrations([], [], is_unreleased)
+    has_prerelease_schema = is_pending and "dashboard_pruning" in tables
+    pending = PendingMigrations([], [], has_prerelease_schema)
     for migration, _is_backwards in plan:
         is_after_restart = getattr(migration, "is_after_restart", False)
         names = pending.after_restart if is_after_restart else pending.before_start

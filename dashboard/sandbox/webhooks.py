@@ -101,10 +101,6 @@ class Webhooks:
                 task.cancel()
             await asyncio.gather(*deliveries, return_exceptions=True)
 
-    async def wait_until_delivered(self) -> None:
-        """Return once all events have been delivered or dropped."""
-        await asyncio.gather(*self._deliveries)
-
     def detect_events(self) -> list[WebhookEvent]:
         """Return the events since the last poll; empty for the first poll."""
         now = self._clock()

@@ -441,7 +441,7 @@ def _make_due(stage_keys: Collection[int], now: datetime) -> None:
 
 
 def _update(stages: StageQuerySet, **changes: datetime | Combinable) -> None:
-    """Update several stages, locked in order of key, as webhook_events does."""
+    """Update several stages, locked in order of key, as webhooks/events.py does."""
     with transaction.atomic():
         keys = stages.order_by("pk").select_for_update().values_list("pk", flat=True)
         Stage.objects.filter(pk__in=list(keys)).update(**changes)

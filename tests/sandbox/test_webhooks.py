@@ -61,7 +61,7 @@ def deliver(sandbox_server: SandboxServer) -> None:
         webhooks = sandbox_server.sandbox.webhooks
         for event in webhooks.detect_events():
             webhooks.dispatch(event)
-        await webhooks.wait_until_delivered()
+        await asyncio.gather(*webhooks._deliveries)
 
     asyncio.run(deliver_all())
 

@@ -157,7 +157,7 @@ def _migrate() -> None:
             f"The database account may not use all tables: as their owner run `{grant};`."
         )
     pending = pending_migrations.load(connection)
-    if pending.is_unreleased:
+    if pending.has_prerelease_schema:
         raise CommandError(
             "The database was made by an unreleased version: delete it, or set another "
             "DATABASE_URL."

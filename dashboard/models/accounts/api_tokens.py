@@ -22,7 +22,7 @@ class Scope(models.TextChoices):
 class TokenStatus(models.TextChoices):
     """Whether a token is valid and, if not, why."""
 
-    VALID = "good"
+    VALID = "valid"
     REVOKED = "revoked"
     EXPIRED = "expired"
     INACTIVE = "inactive"  # its account is deactivated

@@ -75,11 +75,6 @@ class Coverage:
     seconds_left: float | None = None  # estimate until all is read; None: unknown
 
     @property
-    def read_count(self) -> int:
-        """How many stages have been read."""
-        return self.total - self.unread
-
-    @property
     def is_complete(self) -> bool:
         """Whether the project list, all other lists and all stages have been read."""
         return self.has_project_list and not self.unread and not self.unlisted

@@ -92,8 +92,8 @@ def failed_runs(visible: RunQuerySet, now: Time) -> RunQuerySet:
 def recently_aborted(visible: RunQuerySet, now: Time) -> RunQuerySet:
     """Return the runs not in flight with an abort requested here in the last hour, latest first.
 
-    It was accepted, or the run was aborted although it is unknown whether the abort arrived. Runs
-    in `failed` are left out: their abort came after their end.
+    It was accepted, or the run was aborted although it is unknown whether the abort arrived. Failed
+    runs (`failed_runs`) are left out: their abort came after their end.
     """
     recent = Abort.objects.filter(requested_at__gt=now - ABORTED_WINDOW).accepted_or_aborted()
     not_in_flight = visible.filter(pk__in=recent.values("run"), in_flight=False)

@@ -55,8 +55,8 @@ class RateLimitUsage:
 
     limit: int  # requests per hour, as all counts here
     remaining: int
-    ours: int
-    others: int
+    own_requests: int
+    other_requests: int
     reserve: int  # for aborts
     resets_at: datetime | None  # None: the window has ended, the next request starts a full one
     backoff_until: datetime | None
@@ -284,12 +284,12 @@ def _rate_limit_usage(rows: Sequence[RateBudget], now: datetime) -> RateLimitUsa
         else None
     )
     remaining = budget_row.limit if has_window_ended else budget_row.remaining
-    ours = 0 if has_window_ended else budget_row.own_requests
+    own_requests = 0 if has_window_ended else budget_row.own_requests
     return RateLimitUsage(
         limit=budget_row.limit,
         remaining=remaining,
-        ours=ours,
-        others=max(budget_row.limit - remaining - ours, 0),
+        own_requests=own_requests,
+        other_requests=max(budget_row.limit - remaining - own_requests, 0),
         reserve=budget_store.abort_reserve(budget_row.limit),
         resets_at=None if has_window_ended else budget_row.resets_at,
         backoff_until=paused_until,

@@ -51,7 +51,7 @@ def test_coverage_has_numbers_stages_and_time_left() -> None:
             "unread": "1,900",
             "total": "3,000",
             "stages": "Production and Staging",
-            "time": "2 h 2 min",
+            "time": "2 h 02 min",
         },
     )
 
