@@ -3,14 +3,15 @@
 Errors are reported to db/health.py, which tracks outages.
 
 Workers on several machines may share one PostgreSQL database. Leases and timestamps are compared
-across them, so all use the database's clock; this machine's offset is measured at intervals.
+across them, so all use the database's clock, which is measured at intervals.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from django.conf import settings
@@ -91,25 +92,46 @@ def call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return result
 
 
-_clock_offset = timedelta()  # how far the database's clock is ahead of this machine's
+# A measurement whose answer takes longer, in seconds, is too inexact to replace an earlier one.
+MAX_ROUND_TRIP = 1.0
+# Seconds that nobody sets, and that go on while the machine is suspended; time.monotonic() does not
+# on Linux.
+_STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+# PostgreSQL's time, with the seconds of the steady clock at which it was measured.
+_measurement: tuple[datetime, float] | None = None
+_clock_offset = timedelta()  # without a measurement, how far the time is ahead of this machine's
 
 
 def now() -> datetime:
-    """Return the current UTC time by the database's clock, using the last measured offset."""
-    return timezone.now() + _clock_offset
+    """Return the current UTC time by the database's clock.
+
+    On PostgreSQL it is counted from the last measurement, so that a jump of this machine's clock
+    does not change it. SQLite uses this machine's clock.
+    """
+    measurement = _measurement  # once: another thread may measure meanwhile
+    if measurement is None:
+        return timezone.now() + _clock_offset
+    measured_time, measured_at = measurement
+    return measured_time + timedelta(seconds=time.clock_gettime(_STEADY_CLOCK) - measured_at)
 
 
 def set_clock_offset(offset: timedelta | None = None) -> None:
     """Set how far the database's clock is ahead of this machine's; None: measure it now."""
-    global _clock_offset  # noqa: PLW0603 - one clock a process
-    _clock_offset = _measure_clock_offset() if offset is None else offset
+    global _clock_offset, _measurement  # noqa: PLW0603 - one clock a process
+    if offset is None and connection.vendor == "postgresql":
+        _measurement = _measure_clock(_measurement)
+    else:
+        _clock_offset, _measurement = offset or timedelta(), None
 
 
-def _measure_clock_offset() -> timedelta:
-    if connection.vendor != "postgresql":
-        return timedelta()  # SQLite uses this machine's clock
+def _measure_clock(earlier: tuple[datetime, float] | None) -> tuple[datetime, float]:
+    """Return the database's time with that of the steady clock; `earlier` if it is more exact."""
     with connection.cursor() as cursor:
-        before = timezone.now()
+        before = time.clock_gettime(_STEADY_CLOCK)
         cursor.execute("SELECT clock_timestamp()")
         server_time: datetime = cursor.fetchone()[0]
-    return server_time - (before + (timezone.now() - before) / 2)
+        round_trip = time.clock_gettime(_STEADY_CLOCK) - before
+    if earlier is not None and round_trip > MAX_ROUND_TRIP:
+        return earlier
+    return server_time.astimezone(UTC), before + round_trip / 2

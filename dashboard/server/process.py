@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 # Seconds that requests in progress get at Ctrl-C; streams are closed at once.
 SHUTDOWN_GRACE = 0.5
-CLOCK_SYNC_INTERVAL = 60.0  # seconds; a machine's clock may be set while it runs
+CLOCK_SYNC_INTERVAL = 5.0  # seconds, as of a worker: the database's clock may be set at any time
 TEAM_RETRY_INTERVAL = 30.0  # seconds between attempts to fetch the token's team
 
 
@@ -195,7 +195,7 @@ def verify_database(sandbox_world: str = "") -> None:
 
 
 async def keep_clock_synced(interval: float = CLOCK_SYNC_INTERVAL) -> None:
-    """Measure the database clock's offset every `interval` seconds.
+    """Measure the database's clock every `interval` seconds.
 
     For a process without a sync worker, which would measure it.
     """

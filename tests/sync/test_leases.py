@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
@@ -152,9 +154,14 @@ def test_worker_without_heartbeat_is_deleted_after_an_hour(world: World) -> None
     assert names == {"missing", world.live.worker.name}
 
 
+POSTGRES_ONLY = pytest.mark.skipif(
+    connection.vendor != "postgresql",
+    reason="a SQLite file has no clock of its own, and is read by one machine only",
+)
+
+
+@POSTGRES_ONLY
 def test_clock_follows_database_on_machines_with_different_clocks(world: World) -> None:
-    if connection.vendor != "postgresql":
-        pytest.skip("a SQLite file has no clock of its own, and is read by one machine only")
     before = timezone.now()
     try:
         with time_machine.travel(before + timedelta(hours=1)):
@@ -164,6 +171,54 @@ def test_clock_follows_database_on_machines_with_different_clocks(world: World) 
         db_threads.set_clock_offset()
     assert abs(measured_now - before) < timedelta(minutes=1)
     assert abs(db_threads.now() - timezone.now()) < timedelta(minutes=1)
+
+
+@POSTGRES_ONLY
+@pytest.mark.parametrize("hours", [1, -1])
+def test_jump_of_a_machines_own_clock_does_not_change_the_time(db: None, hours: int) -> None:
+    """An abort that was recorded after it was adopted while it was being sent."""
+    before = timezone.now()
+    db_threads.set_clock_offset()
+    with time_machine.travel(before + timedelta(hours=hours)):
+        assert abs(db_threads.now() - before) < timedelta(minutes=1)
+
+
+@POSTGRES_ONLY
+def test_time_goes_on_between_measurements(db: None) -> None:
+    db_threads.set_clock_offset()
+    started_at, started = db_threads.now(), time.monotonic()
+    time.sleep(0.2)
+    passed = (db_threads.now() - started_at).total_seconds()
+    assert 0.2 <= passed <= time.monotonic() - started + 0.01
+    assert abs(db_threads.now() - timezone.now()) < timedelta(minutes=1)
+
+
+def measure_clock(round_trip: float) -> None:
+    """Measure the clock of a database that is an hour ahead and takes some time to answer."""
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        time.sleep(round_trip)
+        return run(sql.replace("clock_timestamp()", "clock_timestamp() + '1 hour'"), *rest)
+
+    with connection.execute_wrapper(execute):
+        db_threads.set_clock_offset()
+
+
+@POSTGRES_ONLY
+def test_inexact_measurement_of_the_clock_does_not_replace_an_earlier_one(db: None) -> None:
+    before = timezone.now()
+    db_threads.set_clock_offset()
+    measure_clock(1.1)
+    assert abs(db_threads.now() - before) < timedelta(minutes=1)
+    measure_clock(0)
+    assert db_threads.now() - before > timedelta(minutes=59)
+
+
+@POSTGRES_ONLY
+def test_first_measurement_of_the_clock_counts_however_inexact(db: None) -> None:
+    before = timezone.now()
+    measure_clock(1.1)
+    assert db_threads.now() - before > timedelta(minutes=59)
 
 
 def test_clock_is_corrected_to_database_after_change(world: World) -> None:
