@@ -207,7 +207,8 @@ def mirror_release_flow(
             in_flight_incomplete=False,
             omitted_by_page={},
         )
-        mirror.schedule_reread(Stage.objects.filter(pk=stage_pk), now)
+        # No list shows its runs in flight any more. This is repeated at each check of the stage.
+        mirror.schedule_reread(Stage.objects.filter(pk=stage_pk), now, in_flight_only=True)
         return
     flow, path_segment = flow_and_segment
     updates: dict[str, Any] = {"concurrency_policy": flow.concurrency_policy, "paused": flow.paused}

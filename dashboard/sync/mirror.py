@@ -352,12 +352,18 @@ def stop_tracking(runs: RunQuerySet, moment: datetime) -> None:
         _close_open_records(run_keys)
 
 
-def schedule_reread(stages: StageQuerySet, moment: datetime) -> None:
-    """Make due the details of all runs of these stages that are not known to have concluded."""
+def schedule_reread(
+    stages: StageQuerySet, moment: datetime, *, in_flight_only: bool = False
+) -> None:
+    """Make due the details of all runs of these stages that are not known to have concluded.
+
+    `in_flight_only`: without those that were dismissed, or are not tracked any more.
+    """
     unconcluded = Run.objects.filter(stage__in=stages, concluded=False, next_detail_sync_at=None)
-    unconcluded.filter(Q(in_flight=True) | Q(removed_at__isnull=False)).update(
-        next_detail_sync_at=moment
-    )
+    may_go_on = Q(in_flight=True)
+    if not in_flight_only:
+        may_go_on |= Q(removed_at__isnull=False)
+    unconcluded.filter(may_go_on).update(next_detail_sync_at=moment)
 
 
 def back_off(run_pk: int, error: NorthflankError, moment: datetime) -> None:

@@ -403,6 +403,18 @@ def test_name_and_policy_that_an_answer_lacks_stay_as_known(read_stage: Stage) -
     assert stage.pipeline.project.name == pipeline.project.name
 
 
+def test_check_of_a_stage_without_flow_reads_no_dismissed_run_again(read_stage: Stage) -> None:
+    """Each check had all runs of the stage read that were removed and dismissed."""
+    dismissed = factories.run(read_stage, removed_at=T0, in_flight=False)
+    in_flight = factories.run(read_stage)  # which no list shows any more
+    for moment in (T0, at(21600)):
+        Run.objects.update(next_detail_sync_at=None)
+        catalog.mirror_release_flow(read_stage.pk, None, now=moment)
+        dismissed.refresh_from_db()
+        in_flight.refresh_from_db()
+        assert (dismissed.next_detail_sync_at, in_flight.next_detail_sync_at) == (None, moment)
+
+
 @pytest.mark.parametrize(
     ("description", "expected"),
     [("New", "New"), ("", ""), (None, ""), (7, "Pays"), (["New"], "Pays"), ({}, "Pays")],
