@@ -369,16 +369,22 @@ def schedule_reread(
 def back_off(run_pk: int, error: NorthflankError, moment: datetime) -> None:
     """Schedule the retry of a run that could not be read, after a backoff that grows each time.
 
-    A detail needed only for the baseline is not retried: the next success serves as well.
+    A run that has ended is given up after a few tries, until somebody views it. A detail needed
+    only for the baseline is not retried: the next success serves as well.
     """
     if Run.objects.filter(baselines.SCHEDULED_DETAIL, pk=run_pk).update(
         failures=1, next_detail_sync_at=None
     ):
         return
     row = Run.objects.filter(pk=run_pk)
-    run_id, failures_before = row.values_list("run_id", "failures").get()
+    run_id, failures_before, in_flight, last_viewed_at = row.values_list(
+        "run_id", "failures", "in_flight", "last_viewed_at"
+    ).get()
     failures = failures_before + 1
-    next_detail_sync_at = moment + schedule.failure_backoff(failures, error.cause)
+    backoff: timedelta | None = schedule.failure_backoff(failures, error.cause)
+    if not in_flight and not schedule.is_watched(last_viewed_at, moment):
+        backoff = schedule.ended_run_backoff(failures)
+    next_detail_sync_at = None if backoff is None else moment + backoff
     if failures_before:
         row.update(failures=failures, next_detail_sync_at=next_detail_sync_at)
     else:  # its page says so from now on
@@ -605,6 +611,7 @@ def _save_rows(
             update_fields=_UPSERT_FIELDS,
         )
         _end_failures([old for row, old in newly_concluded if row.next_detail_sync_at is None])
+        _restart_failures([old for row, old in newly_concluded if row.next_detail_sync_at])
     else:
         [(row, old)] = previous
         fields = {name: getattr(row, name) for name in _UPSERT_FIELDS} | detail_fields
@@ -631,6 +638,13 @@ def _end_failures(ended: list[Run]) -> None:
         Run.objects.filter(pk__in=[run.pk for run in failing]).update(failures=0)
     for run in failing:
         log.info("run.recovered", run=run.run_id)
+
+
+def _restart_failures(ended: list[Run]) -> None:
+    """Give the final details of these runs all their tries, whatever failed before the end."""
+    failing = [run.pk for run in ended if run.failures]
+    if failing:
+        Run.objects.filter(pk__in=failing).update(failures=1)
 
 
 def _load_latest_aborts(rows: list[Run], existing: dict[str, Run]) -> dict[int, Abort]:

@@ -43,8 +43,12 @@ def watch_run(run: Run, now: datetime) -> None:
     """Record that a run is being viewed; make its detail due if missing or possibly outdated."""
     if not _is_due(run.last_viewed_at, now):
         return
+    # One with failures that is not scheduled was given up: see schedule.ended_run_backoff.
     needs_detail = Run.objects.filter(
-        Q(in_flight=True) | Q(detail_synced_at=None) | Q(detail_synced_at__lt=F("concluded_at")),
+        Q(in_flight=True)
+        | Q(detail_synced_at=None)
+        | Q(detail_synced_at__lt=F("concluded_at"))
+        | Q(failures__gt=0),
         Q(next_detail_sync_at=None) | baselines.SCHEDULED_DETAIL,
         pk=run.pk, removed_at=None,
     )  # fmt: skip

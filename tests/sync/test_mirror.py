@@ -60,7 +60,7 @@ def test_unchanged_run_in_flight_updates_synced_at(stage: Stage) -> None:
     assert get_run().synced_at == at(7)
 
 
-def test_unchanged_list_reserves_no_version(stage: Stage) -> None:
+def test_unchanged_list_takes_no_version(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
     before = ChangeCounter.latest()
     mirror_list(stage, api_run("r1"), api_run("r2", **ENDED), requested_at=1)
@@ -113,7 +113,7 @@ def test_earlier_list_request_changes_nothing(stage: Stage) -> None:
     assert get_run().status == "aborting"
 
 
-def test_earlier_list_request_reserves_no_version(stage: Stage) -> None:
+def test_earlier_list_request_takes_no_version(stage: Stage) -> None:
     mirror.apply_detail(stage.pk, detail(status="aborting"), **request_fields(10))
     before = get_run().version
     mirror_list(stage, api_run(status="running"), requested_at=9)

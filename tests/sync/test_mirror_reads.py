@@ -14,7 +14,7 @@ from dashboard.models import Abort, ChangeCounter, RequestCounter, Run, Stage
 from dashboard.northflank import Run as ApiRun
 from dashboard.northflank import Unreachable
 from dashboard.runs import abort_clock
-from dashboard.sync import mirror
+from dashboard.sync import mirror, watchers
 from tests.support import factories
 from tests.support.factories import node
 from tests.support.world import (
@@ -48,6 +48,72 @@ def test_first_failure_and_recovery_of_a_run_are_logged(
     expected = {"run": "r1", "cause": "timeout", "message": "It took too long."}
     assert failure.items() >= expected.items()
     assert [event["run"] for event in logged_events("run.recovered")] == ["r1"]
+
+
+# --- details that cannot be read -----------------------------------------------------------------
+
+
+def tries_in_a_row(*, last_viewed_at: datetime | None = None, times: int = 7) -> list[float]:
+    """The seconds between failing reads of the run, each made when the one before said so."""
+    moment, waits = at(10), []
+    for _ in range(times):
+        if last_viewed_at is not None:
+            Run.objects.update(last_viewed_at=moment)
+        mirror.back_off(get_run().pk, SLOW, moment)
+        due_at = get_run().next_detail_sync_at
+        if due_at is None:
+            break
+        waits.append((due_at - moment).total_seconds())
+        moment = due_at
+    return waits
+
+
+def test_ended_run_that_cannot_be_read_is_tried_five_times(stage: Stage) -> None:
+    """It was tried every few minutes until it was pruned, and used up half of all reads."""
+    mirror_list(stage, api_run(**FAILED))
+    assert tries_in_a_row() == [60, 240, 960, 3840]
+    assert (get_run().failures, get_run().next_detail_sync_at) == (5, None)
+
+
+def test_removed_run_that_was_dismissed_meanwhile_is_tried_five_times(stage: Stage) -> None:
+    mirror_list(stage, api_run())
+    Run.objects.update(removed_at=at(1), in_flight=False)
+    assert len(tries_in_a_row()) == 4
+
+
+def test_run_in_flight_that_cannot_be_read_is_tried_again_and_again(stage: Stage) -> None:
+    mirror_list(stage, api_run())
+    assert tries_in_a_row() == [10, 20, 40, 60, 60, 60, 60]
+
+
+def test_ended_run_that_somebody_views_is_tried_again_and_again(stage: Stage) -> None:
+    mirror_list(stage, api_run(**FAILED))
+    assert tries_in_a_row(last_viewed_at=at(10)) == [10, 20, 40, 60, 60, 60, 60]
+
+
+@pytest.mark.parametrize("fields", [{}, {"detail_synced_at": at(4)}, {"detail_synced_at": at(6)}])
+def test_ended_run_that_was_given_up_is_read_again_once_somebody_opens_it(
+    stage: Stage, fields: dict[str, Any]
+) -> None:
+    mirror_list(stage, api_run(**FAILED))
+    Run.objects.update(failures=5, next_detail_sync_at=None, last_viewed_at=at(20), **fields)
+    watchers.watch_run(get_run(), at(100))
+    assert get_run().next_detail_sync_at == at(100)
+    mirror.back_off(get_run().pk, SLOW, at(101))
+    assert get_run().next_detail_sync_at == at(161)  # while it is viewed
+    mirror.back_off(get_run().pk, SLOW, at(170))
+    assert get_run().next_detail_sync_at is None
+
+
+def test_failures_of_a_run_in_flight_do_not_count_once_it_has_ended(
+    stage: Stage, logged_events: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    mirror_list(stage, api_run(), api_run("other"))
+    Run.objects.update(failures=2)
+    mirror_list(stage, api_run(**FAILED), requested_at=9)
+    assert (get_run().failures, get_run("other").failures) == (1, 2)
+    assert logged_events("run.recovered") == []
+    assert tries_in_a_row() == [240, 960, 3840]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +211,7 @@ def test_wait_for_approval_begins_anew_with_another_status(
     assert get_run().approval_since == (at(1) if is_kept else None)
 
 
-def test_reads_that_change_nothing_reserve_no_version(stage: Stage) -> None:
+def test_reads_that_change_nothing_take_no_version(stage: Stage) -> None:
     mirror.apply_detail(stage.pk, detail(), **request_fields(1))
     mirror_list(stage, api_run("r2"))
     mirror.mark_removed(get_run("r2").pk, **request_fields(2))

@@ -24,6 +24,7 @@ from dashboard.sync import worker as sync_worker
 from dashboard.sync.schedule import Plan
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream.connection import Connection
+from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT
 from tests.support.world import LONG_AGO, World
 
@@ -558,6 +559,70 @@ def test_failing_run_is_logged_once_at_start_and_end(world: World, logged_events
     )
     world.live.sync(1)
     assert [line["run"] for line in logged_events("run.recovered")] == [run_id]
+
+
+def end_unread(world: World, fault: str) -> str:
+    """End a run whose steps are known while Northflank has this fault; return the run's id."""
+    run_id = world.start()
+    world.sync()
+    Stage.objects.update(next_sync_at=timezone.now() + timedelta(hours=1))
+    Run.objects.update(next_detail_sync_at=None)
+    Run.objects.filter(run_id=run_id).update(
+        in_flight=False, concluded=True, detail_synced_at=LONG_AGO, last_viewed_at=LONG_AGO
+    )
+    world.sandbox.faults = [parse_fault(fault.format(run_id))]
+    return run_id
+
+
+def read_until_given_up(world: World, run_id: str) -> None:
+    """Read the run whenever it is due, as if the time until then had passed."""
+    run = Run.objects.filter(run_id=run_id)
+    run.update(next_detail_sync_at=LONG_AGO)
+    for _ in range(9):
+        run.exclude(next_detail_sync_at=None).update(next_detail_sync_at=LONG_AGO)
+        world.live.connection.retry_at = 0
+        world.live.sync(1)
+
+
+@pytest.mark.parametrize("fault", ["500@{}", "not-json@{}", "huge:6@{}"])
+def test_detail_that_can_never_be_read_is_tried_five_times(world: World, fault: str) -> None:
+    run_id = end_unread(world, fault)
+    read_until_given_up(world, run_id)
+    run = Run.objects.get(run_id=run_id)
+    assert (run.failures, run.next_detail_sync_at) == (5, None)
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    assert not world.requests_for(run_id)
+    assert Upstream.objects.get().error == ""
+
+
+@pytest.mark.usefixtures("viewer")
+def test_run_that_was_given_up_is_read_again_once_its_page_is_opened(world: World) -> None:
+    run_id = end_unread(world, "500@{}")
+    Run.objects.filter(run_id=run_id).update(steps=None, detail_synced_at=None)
+    read_until_given_up(world, run_id)
+    client = world.live.sign_in("viewer")
+    address = factories.address(Run.objects.with_stage().get(run_id=run_id))
+    text = "The steps could not be read from Northflank. Retrying."
+    assert text in client.get(address).text
+    world.sandbox.faults = []
+    world.live.sync(1)
+    assert text not in client.get(address).text
+    assert Run.objects.get(run_id=run_id).failures == 0
+
+
+def test_outage_of_northflank_takes_no_try_of_an_ended_run(world: World) -> None:
+    run_id = end_unread(world, "502-html")
+    read_until_given_up(world, run_id)
+    assert Upstream.objects.get().error == "server_error"
+    run = Run.objects.get(run_id=run_id)
+    assert (run.failures, run.next_detail_sync_at is None) == (0, False)
+    world.sandbox.faults = []
+    for _ in range(2):  # the first answer ends the outage
+        world.live.connection.retry_at = 0
+        world.live.sync(1)
+    assert Run.objects.get(run_id=run_id).next_detail_sync_at is None
+    assert world.requests_for(run_id)
 
 
 def test_waiting_chore_does_not_delay_reads(world: World) -> None:
