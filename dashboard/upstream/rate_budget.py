@@ -13,6 +13,9 @@ DEFAULT_LIMIT = 1000  # requests per hour, until a header gives the limit
 WINDOW = timedelta(hours=1)
 # Window ends that differ by less than this may be the same one.
 SAME_WINDOW_TOLERANCE = timedelta(seconds=30)
+# An answer to a request that was sent later than this after the last answer is newer than it. With
+# less, the order is unsure: answers are recorded some time after they come, and clocks differ.
+MAX_OVERTAKING_TIME = timedelta(seconds=2)
 # Share of the limit by which discovery may run ahead of the even rate: enough for a new
 # installation to show its first pages at once, and a bound on what a backlog takes from the
 # window's later minutes.
@@ -234,9 +237,14 @@ def after_response(
     # Two of three, since each misleads at times: a step of the clock moves both ends, responses
     # arrive out of order, and the last ones of a window are recorded after its end.
     if is_open + is_close + (not has_risen) >= 2:
-        if window.limit == rate_limit.limit:
-            # Within a window the smallest count is the latest.
-            remaining = min(window.remaining, rate_limit.remaining)
+        if has_risen and window.limit == rate_limit.limit:
+            if (requested_at or now) - window.synced_at > MAX_OVERTAKING_TIME:
+                # Northflank has not counted all answers without headers, such as a gateway's.
+                uncounted = rate_limit.remaining - window.remaining
+                own_requests = max(window.own_requests - uncounted, 1)
+            else:
+                # Within a window the smallest count is the latest.
+                remaining = window.remaining
     else:
         own_requests, others_rate = 1, window.others_rate
     return replace(

@@ -209,6 +209,15 @@ def test_response_out_of_order_does_not_raise_remaining(db: None) -> None:
 
 def test_new_window_resets_remaining(db: None) -> None:
     record_rate_limit(5, reset=10)
+def test_headers_are_believed_after_answers_without_them(db: None) -> None:
+    record_rate_limit(500)
+    for second in range(1, 6):
+        record_response(None, at(second))
+    record_rate_limit(499, now=30, reset=2970)
+    window = RateBudget.objects.get()
+    assert (window.remaining, window.own_requests) == (499, 2)
+
+
     record_rate_limit(999, reset=3600, now=11)
     assert RateBudget.objects.get().remaining == 999
 

@@ -262,6 +262,46 @@ def test_response_without_headers_reduces_remaining_to_zero_at_least(
     assert rules.after_response(window(before), None, 100, T0).remaining == after
 
 
+def after_gateway_errors(current: RateLimitWindow, answers: int) -> RateLimitWindow:
+    """A window after so many answers without headers in as many seconds."""
+    for second in range(1, answers + 1):
+        current = rules.after_response(current, None, 100, at(second))
+    return current
+
+
+def test_headers_after_answers_without_them_are_believed() -> None:
+    """After 320 answers of a gateway 320 requests were not used until the window's end."""
+    current = after_gateway_errors(window(900, own_requests=60), 320)
+    assert current.remaining == 580
+    for second, remaining in ((330, 898), (340, 893), (350, 879)):
+        current = apply_response(current, remaining, 1800 - second, now=second)
+        assert (current.remaining, current.resets_at) == (remaining, at(1800))
+
+
+def test_requests_that_northflank_has_not_counted_are_not_own_ones() -> None:
+    current = after_gateway_errors(window(900, own_requests=60), 320)
+    assert (current.own_requests, current.other_requests) == (380, 40)
+    current = apply_response(current, 899, 1470, now=330)
+    assert (current.own_requests, current.other_requests) == (61, 40)
+
+
+def test_more_requests_not_counted_than_own_ones_leave_the_one_answered() -> None:
+    current = after_gateway_errors(window(900, own_requests=2), 5)
+    current = apply_response(current, 999, 1790, now=10)
+    assert (current.own_requests, current.other_requests) == (1, 0)
+
+
+@pytest.mark.parametrize(("sent_at", "remaining"), [(4, 895), (7, 895), (7.1, 898)])
+def test_headers_raise_what_remains_if_requested_some_time_after_the_last_answer(
+    sent_at: float, remaining: int
+) -> None:
+    current = after_gateway_errors(window(900, own_requests=100), 5)
+    after = rules.after_response(
+        current, RateLimit(1000, 898, 1790), 100, at(10), requested_at=at(sent_at)
+    )
+    assert (after.remaining, after.own_requests) == (remaining, 106 if remaining == 895 else 102)
+
+
 def test_reserve_slows_recovery_from_burst() -> None:
     current = window(900, own_requests=100, burst=10.0)
     with_reserve, without_reserve = (
