@@ -30,6 +30,7 @@ from dashboard.northflank import (
     fetch_all_pages,
 )
 from dashboard.sync import baselines, catalog, clock_correction, leases, omitted_entries, schedule
+from dashboard.sync.reports import freshness
 from dashboard.sync.schedule import Gap, Plan
 from dashboard.sync.stage_reader import (
     MAX_REQUESTS_PER_FIRST_READ,
@@ -91,6 +92,7 @@ class SyncWorker:
         self._first_read_ended = asyncio.Event()
         self._chore_tasks: dict[Chore, asyncio.Task[None]] = {}
         self._leased_stages: set[int] = set()  # keys
+        self._live_workers = [self.name]  # as of the last heartbeat, in an order common to all
         self._is_failing = False  # the last tick failed
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -151,6 +153,7 @@ class SyncWorker:
                 run_in_db_thread(record_heartbeat, self.name, set(self._leased_stages), now())
             )
             await asyncio.shield(self._heartbeat)
+            self._live_workers = await run_in_db_thread(find_live_workers, self.name, now())
         if not self._is_failing:
             self._start_chores()
         moment = now()
@@ -168,7 +171,7 @@ class SyncWorker:
         # Requests in progress are not counted yet: stop early, before the reserve is used.
         available = read_budget.requests - MAX_REQUESTS_PER_FIRST_READ * len(self._first_reads)
         slots = (
-            min(MAX_CONCURRENT_READS, available // MAX_REQUESTS_PER_READ)
+            min(MAX_CONCURRENT_READS, self._own_share(available // MAX_REQUESTS_PER_READ))
             if read_budget.may_read
             else 0
         )
@@ -222,6 +225,11 @@ class SyncWorker:
         """The number of reads in progress, without first reads."""
         return len(self.active_reads) - len(self._first_reads)
 
+    def _own_share(self, reads: int) -> int:
+        """Return how many of `reads`, for which all workers together have requests, are ours."""
+        workers = self._live_workers
+        return (reads + len(workers) - 1 - workers.index(self.name)) // len(workers)
+
     async def _start_detail_reads(self, moment: datetime, slots: int, limit: int) -> None:
         """Start up to `limit` due reads of run details, in free slots."""
         limit = min(limit, slots - self._regular_read_count)
@@ -240,9 +248,8 @@ class SyncWorker:
             read_budget.first_read_requests,
             read_budget.requests - MAX_REQUESTS_PER_READ * self._regular_read_count,
         )
-        limit = min(available // MAX_REQUESTS_PER_FIRST_READ, self.first_read_limit) - len(
-            self._first_reads
-        )
+        own_share = self._own_share(available // MAX_REQUESTS_PER_FIRST_READ)
+        limit = min(own_share, self.first_read_limit) - len(self._first_reads)
         if limit <= 0:
             return bool(self._first_reads)
         for catalog_sync in await run_in_db_thread(catalog.claim_first_reads, moment, limit):
@@ -555,6 +562,13 @@ def record_heartbeat(name: str, leased_stages: set[int], moment: datetime) -> No
         Worker.objects.create(name=name, heartbeat_at=moment, started_at=moment)
     Worker.objects.filter(heartbeat_at__lt=moment - WORKER_RETENTION).delete()
     leases.renew(leased_stages, moment)
+
+
+def find_live_workers(name: str, moment: datetime) -> list[str]:
+    """Return the names of the workers with a recent heartbeat, and `name`, in order."""
+    heartbeats = Worker.objects.values_list("name", "heartbeat_at")
+    live = {other for other, beat_at in heartbeats if freshness.is_alive(beat_at, moment)}
+    return sorted(live | {name})
 
 
 _NO_ERROR: dict[str, object] = {"error": "", "error_message": "", "error_since": None}

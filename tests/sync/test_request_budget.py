@@ -17,7 +17,9 @@ from dashboard.northflank import Call, RateLimit
 from dashboard.sandbox import parse_fault
 from dashboard.sync import baselines
 from dashboard.sync.stage_reader import MAX_REQUESTS_PER_READ
+from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import budget_store
+from tests.support import factories
 from tests.support.rate_budget import record_response
 from tests.support.world import LONG_AGO, T0, World, at, get_run
 
@@ -207,8 +209,6 @@ def test_response_out_of_order_does_not_raise_remaining(db: None) -> None:
     assert RateBudget.objects.get().remaining == 500
 
 
-def test_new_window_resets_remaining(db: None) -> None:
-    record_rate_limit(5, reset=10)
 def test_headers_are_believed_after_answers_without_them(db: None) -> None:
     record_rate_limit(500)
     for second in range(1, 6):
@@ -218,6 +218,8 @@ def test_headers_are_believed_after_answers_without_them(db: None) -> None:
     assert (window.remaining, window.own_requests) == (499, 2)
 
 
+def test_new_window_resets_remaining(db: None) -> None:
+    record_rate_limit(5, reset=10)
     record_rate_limit(999, reset=3600, now=11)
     assert RateBudget.objects.get().remaining == 999
 
@@ -402,6 +404,66 @@ def test_stages_in_flight_are_read_while_backlog_waits(world: World) -> None:
     in_flight_stages = set(Stage.objects.filter(runs__in_flight=True).values_list("pk", flat=True))
     assert len(read_paths) == len(in_flight_stages) < Stage.objects.count()
     assert get_run(run_id).stage_id in in_flight_stages
+
+
+@pytest.mark.parametrize(
+    ("names", "requests", "reads"),
+    [
+        ([], 17, 2),
+        (["!"], 17, 1),
+        (["!"], 11, 0),  # the first of them does it
+        (["~"], 11, 1),
+        (["!", "~"], 29, 1),
+        (["~", "~~"], 29, 2),
+        (["!"], 48, 4),
+        (["stopped"], 17, 2),
+    ],
+)
+def test_workers_divide_the_last_requests_before_the_reserve(
+    world: World, names: list[str], requests: int, reads: int
+) -> None:
+    """Each began as many reads as if it were alone, and together they used the reserve."""
+    world.sync()
+    now = timezone.now()
+    Stage.objects.update(synced_at=now - timedelta(minutes=1), next_sync_at=LONG_AGO)
+    Run.objects.update(next_detail_sync_at=None)
+    reserve = budget_store.abort_reserve(budget_store.load_limit())
+    RateBudget.objects.update(remaining=reserve + requests, burst=0)
+    for name in names:
+        age = timedelta(seconds=31 if name == "stopped" else 5)
+        factories.worker(name, heartbeat_at=now - age)
+    worker = SyncWorker(world.live.connection)
+
+    async def tick() -> None:
+        await worker.tick()
+        counts.append(worker.reads_started)
+        await worker.wait_idle()
+
+    counts: list[int] = []
+    world.live.run(tick)
+    assert counts == [reads]
+
+
+def test_workers_divide_the_first_reads(full_world: World) -> None:
+    factories.worker("!", heartbeat_at=timezone.now())
+    full_world.live.sync(1)  # the catalog
+    Stage.objects.update(synced_at=None, next_sync_at=LONG_AGO)
+    Run.objects.update(next_detail_sync_at=None)
+    # Shortly before the window's end nearly all that is left is for first reads: for two of them.
+    RateBudget.objects.update(
+        limit=1000, remaining=114, own_requests=1000, burst=500,
+        resets_at=timezone.now() + timedelta(minutes=1),
+    )  # fmt: skip
+    worker = SyncWorker(full_world.live.connection)
+
+    async def tick() -> None:
+        await worker.tick()
+        counts.append(worker.reads_started)
+        await worker.wait_idle()
+
+    counts: list[int] = []
+    full_world.live.run(tick)
+    assert counts == [1]
 
 
 def test_sync_respects_larger_reserve(full_world: World, settings: Settings) -> None:
