@@ -227,6 +227,55 @@ def test_board_search_without_match_on_later_page_says_so(get_page: GetPage) -> 
     assert text_of(html.css(".empty-state p")[0]) == "No matching pipelines."
 
 
+# --- Cells of stages without a release flow, or never read ----------------------------------------
+
+NO_FLOW = {"has_flow": False}
+NEVER_READ = {"has_flow": None, "synced_at": None}
+ONLY_FLOW_READ = {"has_flow": True, "synced_at": None}  # its first list of runs has failed
+
+
+@pytest.mark.parametrize("fields", [NO_FLOW, NEVER_READ, ONLY_FLOW_READ])
+@pytest.mark.parametrize("status", ["running", "failure"])
+def test_board_shows_run_in_flight_or_failed_of_stage_without_flow_or_never_read(
+    status: str, fields: dict[str, Any], get_page: GetPage
+) -> None:
+    stage = factories.stage(**fields)
+    run = factories.run(stage, status=status)
+    html = get_page("/board/")
+    cell = select_one(html, f"#stage-{stage.pk}")
+    assert (cell.attributes["data-state"], cell.attributes["data-status"]) == ("flow", status)
+    assert select_one(cell, "a").attributes["href"] == factories.address(stage)
+    assert run.title in text_of(select_one(cell, "a"))
+    assert [text_of(count) for count in cell.css(".in-flight")] == (
+        ["1 in flight"] if run.in_flight else []
+    )
+    assert not any(text in text_of(cell) for text in ("no release flow", "not read", "no runs"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "state", "text"),
+    [
+        (NO_FLOW, "none", "no release flow"),
+        (NEVER_READ, "unknown", "not read yet"),
+        (ONLY_FLOW_READ, "unknown", "not read yet"),
+        ({}, "flow", "no runs"),
+    ],
+)
+def test_board_says_why_a_stage_has_no_run(
+    fields: dict[str, Any], state: str, text: str, get_page: GetPage
+) -> None:
+    factories.stage(**fields)
+    cell = select_one(get_page("/board/"), "td[data-stage]")
+    assert cell.attributes["data-state"] == state
+    assert text_of(select_one(cell, ".muted")) == text
+
+
+def test_board_shows_no_ended_run_of_stage_without_flow(get_page: GetPage) -> None:
+    factories.run(factories.stage(**NO_FLOW), status="success")
+    cell = select_one(get_page("/board/"), "td[data-stage]")
+    assert (cell.attributes["data-state"], text_of(cell)) == ("none", "no release flow")
+
+
 # --- Cached cells ---------------------------------------------------------------------------------
 
 
@@ -252,8 +301,6 @@ def end(run: Run, _user: User) -> None:
         lambda run, _user: Pipeline.objects.update(name="Renamed"),
         lambda run, _user: Pipeline.objects.update(slug="moved"),
         change_stage(error="x", error_message="No access."),
-        change_stage(has_flow=False),
-        change_stage(has_flow=None, synced_at=None),
         acknowledge,
         end,
     ],
@@ -261,12 +308,26 @@ def end(run: Run, _user: User) -> None:
 def test_board_from_cache_equals_board_without_cache_after_change(
     change: Callable[[Run, User], object], manager: User, get_page: GetPage
 ) -> None:
+    run = factories.run(factories.stage(), overdue_severity=1, overdue_reason="run")
+    expect_same_without_cache(get_page, lambda: change(run, manager))
+
+
+@pytest.mark.parametrize("fields", [NO_FLOW, NEVER_READ, ONLY_FLOW_READ])
+def test_board_from_cache_equals_board_without_cache_after_change_of_stage_at_rest(
+    fields: dict[str, Any], manager: User, get_page: GetPage
+) -> None:
+    run = factories.run(factories.stage(), status="success")
+    expect_same_without_cache(get_page, lambda: change_stage(**fields)(run, manager))
+
+
+def expect_same_without_cache(get_page: GetPage, change: Callable[[], object]) -> None:
+    """Change what a cached cell shows: it shows the change as if it were not cached."""
+
     def cells() -> list[str | None]:
         return [cell.html for cell in get_page("/board/").css(".board td")]
 
-    run = factories.run(factories.stage(), overdue_severity=1, overdue_reason="run")
     before = cells()
-    change(run, manager)
+    change()
     from_cache = cells()
     assert from_cache != before
     cache.clear()

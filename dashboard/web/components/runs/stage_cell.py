@@ -32,7 +32,9 @@ class StageCell:
     key: int
     stage: str
     url: str
-    state: str  # "flow", "none" (no release flow) or "unknown" (not read yet)
+    # "flow", "none" (no release flow) or "unknown" (its runs were not read yet). "flow" in any case
+    # if a run is in flight or needs attention.
+    state: str
     in_flight_count: int
     needs_attention: bool  # any of its runs does: see runs/attention.py
     overdue_message: OverdueMessage | None  # of `run` or its abort
@@ -65,7 +67,7 @@ class CellFacts:
     @property
     def state(self) -> str:
         """See `StageCell.state`."""
-        return _state(self.stage)
+        return "flow" if self.runs or self.in_flight_count else _state(self.stage)
 
 
 def load_cells(
@@ -78,7 +80,8 @@ def load_cells(
 ) -> list[StageCell]:
     """Return the cells of stages, Development first, each with up to `runs_per_stage` runs.
 
-    Those that need attention come first, then the newest. `attention_runs` are in the order of
+    Those that need attention come first, then the newest; of a stage without a release flow, or
+    whose runs were not read yet, the newest in flight. `attention_runs` are in the order of
     runs/attention.py; `history_charts` are rendered charts by stage key.
     """
     facts = load_facts(stages, in_flight_by_stage, attention_runs, runs_per_stage=runs_per_stage)
@@ -97,9 +100,13 @@ def load_facts(
     worst_runs: dict[int, list[int]] = {}
     for run in attention_runs:
         worst_runs.setdefault(run.stage, []).append(run.pk)
-    runs_by_stage = _find_runs(
-        [stage.pk for stage in stages if _state(stage) == "flow"], runs_per_stage, worst_runs
-    )
+    newest_counts = {
+        stage.pk: runs_per_stage
+        if _state(stage) == "flow"
+        else min(in_flight_by_stage.get(stage.pk, InFlightTotals()).count, runs_per_stage)
+        for stage in stages
+    }
+    runs_by_stage = _find_runs(newest_counts, runs_per_stage, worst_runs)
     active_acknowledgements = acknowledgements.active_by_stage(
         {stage.pk for stage in stages}, now()
     )
@@ -146,20 +153,27 @@ def build_cells(
 def _state(stage: Stage) -> str:
     if stage.has_flow is False:
         return "none"
-    return "unknown" if stage.synced_at is None and stage.has_flow is None else "flow"
+    return "unknown" if stage.synced_at is None else "flow"
 
 
 def _find_runs(
-    stage_keys: list[int], runs_per_stage: int, worst_runs: Mapping[int, list[int]]
+    newest_counts: Mapping[int, int], runs_per_stage: int, worst_runs: Mapping[int, list[int]]
 ) -> dict[int, list[tuple[int, int]]]:
-    """Return key and version of the runs to show, by stage key."""
-    newest_by_stage = _newest_runs_query(runs_per_stage).fetch(stages=stage_keys)
+    """Return key and version of the runs to show, by stage key.
+
+    `newest_counts` are how many of the newest are shown beside those of `worst_runs`.
+    """
+    stage_keys = [stage for stage, count in newest_counts.items() if count]
+    newest_by_stage = {
+        stage: filter(None, newest_pks[: newest_counts[stage]])  # those in flight first
+        for stage, *newest_pks in _newest_runs_query(runs_per_stage).fetch(stages=stage_keys)
+    }
     pks_by_stage = {
         # Each run once, in this order.
-        stage: list(dict.fromkeys([*worst_runs.get(stage, ()), *filter(None, newest_pks)]))[
+        stage: list(dict.fromkeys([*worst_runs.get(stage, ()), *newest_by_stage.get(stage, ())]))[
             :runs_per_stage
         ]
-        for stage, *newest_pks in newest_by_stage
+        for stage in newest_counts
     }
     run_keys = [pk for pks in pks_by_stage.values() for pk in pks]
     versions = dict(_versions_query().fetch(runs=run_keys))
