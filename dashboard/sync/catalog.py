@@ -208,7 +208,7 @@ def mirror_release_flow(
             omitted_by_page={},
         )
         # No list shows its runs in flight any more. This is repeated at each check of the stage.
-        mirror.schedule_reread(Stage.objects.filter(pk=stage_pk), now, in_flight_only=True)
+        mirror.schedule_reread(Stage.objects.filter(pk=stage_pk), now, with_dismissed=False)
         return
     flow, path_segment = flow_and_segment
     updates: dict[str, Any] = {"concurrency_policy": flow.concurrency_policy, "paused": flow.paused}

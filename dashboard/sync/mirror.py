@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 import structlog
 from django.db import transaction
-from django.db.models import BigIntegerField, Q, TextField
+from django.db.models import BigIntegerField, Exists, OuterRef, Q, TextField
+from django.db.models.functions import Least
 
 from dashboard.db.prepared import (
     Keys,
@@ -353,40 +354,43 @@ def stop_tracking(runs: RunQuerySet, moment: datetime) -> None:
 
 
 def schedule_reread(
-    stages: StageQuerySet, moment: datetime, *, in_flight_only: bool = False
+    stages: StageQuerySet, moment: datetime, *, with_dismissed: bool = True
 ) -> None:
-    """Make due the details of all runs of these stages that are not known to have concluded.
-
-    `in_flight_only`: without those that were dismissed, or are not tracked any more.
-    """
+    """Make due the details of all runs of these stages that are not known to have concluded."""
     unconcluded = Run.objects.filter(stage__in=stages, concluded=False, next_detail_sync_at=None)
-    may_go_on = Q(in_flight=True)
-    if not in_flight_only:
-        may_go_on |= Q(removed_at__isnull=False)
-    unconcluded.filter(may_go_on).update(next_detail_sync_at=moment)
+    may_go_on = unconcluded.filter(Q(in_flight=True) | Q(removed_at__isnull=False))
+    if not with_dismissed:
+        may_go_on = may_go_on.exclude(pk__in=Dismissal.objects.open().values("run"))
+    # Each gets all its tries again.
+    may_go_on.update(next_detail_sync_at=moment, failures=Least("failures", 1))
 
 
 def back_off(run_pk: int, error: NorthflankError, moment: datetime) -> None:
     """Schedule the retry of a run that could not be read, after a backoff that grows each time.
 
-    A run that has ended is given up after a few tries, until somebody views it. A detail needed
-    only for the baseline is not retried: the next success serves as well.
+    A run that has ended, or was dismissed, is given up after a few tries; one that somebody views
+    is not. A detail needed only for the baseline is not retried: the next success serves as well.
     """
     if Run.objects.filter(baselines.SCHEDULED_DETAIL, pk=run_pk).update(
         failures=1, next_detail_sync_at=None
     ):
         return
     row = Run.objects.filter(pk=run_pk)
-    run_id, failures_before, in_flight, last_viewed_at = row.values_list(
-        "run_id", "failures", "in_flight", "last_viewed_at"
+    open_dismissal = Dismissal.objects.open().filter(run=OuterRef("pk"))
+    run_id, failures_before, has_concluded, is_dismissed, last_viewed_at = row.values_list(
+        "run_id", "failures", "concluded", Exists(open_dismissal), "last_viewed_at"
     ).get()
     failures = failures_before + 1
     backoff: timedelta | None = schedule.failure_backoff(failures, error.cause)
-    if not in_flight and not schedule.is_watched(last_viewed_at, moment):
+    is_over = has_concluded or is_dismissed
+    if is_over and not schedule.is_watched(last_viewed_at, moment):
         backoff = schedule.ended_run_backoff(failures)
     next_detail_sync_at = None if backoff is None else moment + backoff
     if failures_before:
-        row.update(failures=failures, next_detail_sync_at=next_detail_sync_at)
+        # Not if it has ended meanwhile: its final detail has all its tries.
+        row.filter(failures=failures_before, concluded=has_concluded).update(
+            failures=failures, next_detail_sync_at=next_detail_sync_at
+        )
     else:  # its page says so from now on
         with transaction.atomic():
             mark_changed([run_pk], failures=failures, next_detail_sync_at=next_detail_sync_at)

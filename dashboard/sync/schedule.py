@@ -316,19 +316,19 @@ def failure_backoff(failures: int, cause: str) -> timedelta:
     return timedelta(seconds=min(initial * 2 ** min(max(failures - 1, 0), 10), maximum))
 
 
-# Tries of the detail of a run that has ended, as long as nobody views it: one that can never be
-# read would take its share of all reads for as long as the run is kept. The last of them comes 85
-# minutes after the first, so that details that could not be read for an hour are not given up.
-_ENDED_RUN_BACKOFFS = tuple(timedelta(minutes=minutes) for minutes in (1, 4, 16, 64))
+# Seconds between the tries of the detail of a run that has ended, as long as nobody views it: one
+# that can never be read would take its share of all reads for as long as the run is kept. The last
+# of them comes an hour after the first, so that no shorter failure has any run given up.
+_ENDED_RUN_BACKOFFS = (10, 30, 90, 270, 810, 2430)
 
 
 def ended_run_backoff(failures: int) -> timedelta | None:
     """Return the time until the next try after this many failed reads of an ended run in a row.
 
-    None: it is given up, until somebody views it.
+    None: it is given up.
     """
     is_given_up = failures > len(_ENDED_RUN_BACKOFFS)
-    return None if is_given_up else _ENDED_RUN_BACKOFFS[failures - 1]
+    return None if is_given_up else timedelta(seconds=_ENDED_RUN_BACKOFFS[failures - 1])
 
 
 def estimate_seconds(reads: int, read_budget: ReadBudget, limit: int) -> float | None:

@@ -13,6 +13,7 @@ from django.db.models import F, Q
 from dashboard.db import health as db_health
 from dashboard.models import Run, Stage
 from dashboard.sync import baselines, schedule
+from dashboard.sync.leases import LEASE
 
 # However many viewers a page has, they write its row at most once in this time.
 _UPDATE_INTERVAL = timedelta(seconds=10)
@@ -43,13 +44,17 @@ def watch_run(run: Run, now: datetime) -> None:
     """Record that a run is being viewed; make its detail due if missing or possibly outdated."""
     if not _is_due(run.last_viewed_at, now):
         return
+    is_unscheduled = Q(next_detail_sync_at=None) | baselines.SCHEDULED_DETAIL
+    if not schedule.is_watched(run.last_viewed_at, now):
+        # In the backoff of a run that nobody views. Sooner is the lease of one that is being read.
+        is_unscheduled |= Q(in_flight=False, failures__gt=0, next_detail_sync_at__gt=now + LEASE)
     # One with failures that is not scheduled was given up: see schedule.ended_run_backoff.
     needs_detail = Run.objects.filter(
         Q(in_flight=True)
         | Q(detail_synced_at=None)
         | Q(detail_synced_at__lt=F("concluded_at"))
         | Q(failures__gt=0),
-        Q(next_detail_sync_at=None) | baselines.SCHEDULED_DETAIL,
+        is_unscheduled,
         pk=run.pk, removed_at=None,
     )  # fmt: skip
     with _outage_recorded():

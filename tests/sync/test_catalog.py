@@ -17,6 +17,7 @@ from dashboard.northflank import Page, ReleaseFlow
 from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.northflank import Project as ApiProject
 from dashboard.northflank.decoding import parse_page, parse_pipeline
+from dashboard.runs import dismissals
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, leases, schedule
 from dashboard.sync.schedule import StageClass
@@ -403,9 +404,12 @@ def test_name_and_policy_that_an_answer_lacks_stay_as_known(read_stage: Stage) -
     assert stage.pipeline.project.name == pipeline.project.name
 
 
-def test_check_of_a_stage_without_flow_reads_no_dismissed_run_again(read_stage: Stage) -> None:
+def test_check_of_a_stage_without_flow_reads_no_dismissed_run_again(
+    read_stage: Stage, manager: User
+) -> None:
     """Each check had all runs of the stage read that were removed and dismissed."""
-    dismissed = factories.run(read_stage, removed_at=T0, in_flight=False)
+    dismissed = factories.run(read_stage, removed_at=T0)
+    dismissals.dismiss(dismissed, manager)
     in_flight = factories.run(read_stage)  # which no list shows any more
     for moment in (T0, at(21600)):
         Run.objects.update(next_detail_sync_at=None)

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from dashboard.models import Abort, ChangeCounter, RequestCounter, Run, Stage
 from dashboard.northflank import Run as ApiRun
 from dashboard.northflank import Unreachable
-from dashboard.runs import abort_clock
+from dashboard.runs import abort_clock, dismissals
 from dashboard.sync import mirror, watchers
 from tests.support import factories
+from tests.support.abort_answers import change_after_read_of
 from tests.support.factories import node
 from tests.support.world import (
     ENDED,
@@ -68,17 +69,64 @@ def tries_in_a_row(*, last_viewed_at: datetime | None = None, times: int = 7) ->
     return waits
 
 
-def test_ended_run_that_cannot_be_read_is_tried_five_times(stage: Stage) -> None:
+def test_ended_run_that_cannot_be_read_is_tried_seven_times(stage: Stage) -> None:
     """It was tried every few minutes until it was pruned, and used up half of all reads."""
     mirror_list(stage, api_run(**FAILED))
-    assert tries_in_a_row() == [60, 240, 960, 3840]
-    assert (get_run().failures, get_run().next_detail_sync_at) == (5, None)
+    assert tries_in_a_row() == [10, 30, 90, 270, 810, 2430]
+    assert (get_run().failures, get_run().next_detail_sync_at) == (7, None)
 
 
-def test_removed_run_that_was_dismissed_meanwhile_is_tried_five_times(stage: Stage) -> None:
+def test_removed_run_that_was_dismissed_meanwhile_is_tried_seven_times(
+    stage: Stage, manager: User
+) -> None:
     mirror_list(stage, api_run())
-    Run.objects.update(removed_at=at(1), in_flight=False)
-    assert len(tries_in_a_row()) == 4
+    Run.objects.update(removed_at=at(1))
+    dismissals.dismiss(get_run(), manager)
+    assert len(tries_in_a_row()) == 6
+
+
+def test_run_of_a_reappeared_project_is_tried_until_it_can_be_read(stage: Stage) -> None:
+    """It may be in flight, and nothing else would have it read again."""
+    mirror_list(stage, api_run())
+    mirror.stop_tracking(Run.objects.all(), at(1))
+    Run.objects.update(failures=9)
+    mirror.schedule_reread(Stage.objects.all(), at(2))
+    assert tries_in_a_row() == [20, 40, 60, 60, 60, 60, 60]
+
+
+@pytest.mark.parametrize(
+    ("due_after", "viewed_after", "expected"),
+    [
+        (2400, 20, 106),
+        (2400, 95, 2400),  # in the backoff of somebody who views it
+        (110, 20, 110),  # it is being read
+    ],
+)
+def test_ended_run_in_its_backoff_is_read_once_somebody_opens_it(
+    stage: Stage, due_after: float, viewed_after: float, expected: float
+) -> None:
+    """Its page said for up to an hour that the steps could not be read."""
+    mirror_list(stage, api_run(**FAILED))
+    Run.objects.update(
+        failures=4, next_detail_sync_at=at(due_after), last_viewed_at=at(viewed_after)
+    )
+    watchers.watch_run(get_run(), at(106))
+    assert get_run().next_detail_sync_at == at(expected)
+
+
+def test_list_that_ends_a_run_while_its_failure_is_recorded_keeps_all_tries(
+    stage: Stage,
+) -> None:
+    mirror_list(stage, api_run())
+    Run.objects.update(failures=9)
+    run = get_run()
+
+    def end() -> None:
+        mirror_list(stage, api_run(**FAILED), requested_at=9)
+
+    with connection.execute_wrapper(change_after_read_of("dashboard_run", end)):
+        mirror.back_off(run.pk, SLOW, at(10))
+    assert get_run().failures == 1
 
 
 def test_run_in_flight_that_cannot_be_read_is_tried_again_and_again(stage: Stage) -> None:
@@ -96,7 +144,7 @@ def test_ended_run_that_was_given_up_is_read_again_once_somebody_opens_it(
     stage: Stage, fields: dict[str, Any]
 ) -> None:
     mirror_list(stage, api_run(**FAILED))
-    Run.objects.update(failures=5, next_detail_sync_at=None, last_viewed_at=at(20), **fields)
+    Run.objects.update(failures=7, next_detail_sync_at=None, last_viewed_at=at(20), **fields)
     watchers.watch_run(get_run(), at(100))
     assert get_run().next_detail_sync_at == at(100)
     mirror.back_off(get_run().pk, SLOW, at(101))
@@ -113,7 +161,7 @@ def test_failures_of_a_run_in_flight_do_not_count_once_it_has_ended(
     mirror_list(stage, api_run(**FAILED), requested_at=9)
     assert (get_run().failures, get_run("other").failures) == (1, 2)
     assert logged_events("run.recovered") == []
-    assert tries_in_a_row() == [240, 960, 3840]
+    assert tries_in_a_row() == [30, 90, 270, 810, 2430]
 
 
 @pytest.mark.parametrize(

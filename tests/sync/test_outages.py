@@ -585,11 +585,11 @@ def read_until_given_up(world: World, run_id: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["500@{}", "not-json@{}", "huge:6@{}"])
-def test_detail_that_can_never_be_read_is_tried_five_times(world: World, fault: str) -> None:
+def test_detail_that_can_never_be_read_is_tried_seven_times(world: World, fault: str) -> None:
     run_id = end_unread(world, fault)
     read_until_given_up(world, run_id)
     run = Run.objects.get(run_id=run_id)
-    assert (run.failures, run.next_detail_sync_at) == (5, None)
+    assert (run.failures, run.next_detail_sync_at) == (7, None)
     world.sandbox.requests.clear()
     world.live.sync(1)
     assert not world.requests_for(run_id)
