@@ -147,7 +147,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def _process_state() -> None:
-    # The process's own clock: reset the offset to PostgreSQL's that an earlier test measured.
+    # The process's own clock: forget that of PostgreSQL, which an earlier test measured.
     db_threads.set_clock_offset(timedelta())
     forget_jumps()
     db_health.mark_available()  # an earlier test may have ended before the next probe was due

@@ -99,6 +99,11 @@ _HINTS = {
 
 def _misspelt_settings() -> Iterator[CheckMessage]:
     for name in sorted(settings.VARIABLE_NAMES - settings.SETTING_NAMES):
+        if any(
+            name.startswith(f"{setting}_") or name.endswith(f"_{setting}")
+            for setting in settings.SETTING_NAMES
+        ):
+            continue  # another name with a word more, such as DATABASE_URL_RO: not misspelt
         similar_names = difflib.get_close_matches(
             name.upper(), settings.SETTING_NAMES, n=1, cutoff=MIN_SIMILARITY
         )

@@ -92,8 +92,10 @@ def call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return result
 
 
-# A measurement whose answer takes longer, in seconds, is too inexact to replace an earlier one.
+# A measurement whose answer takes longer, in seconds, is too inexact to replace one of less than a
+# minute ago.
 MAX_ROUND_TRIP = 1.0
+MAX_MEASUREMENT_AGE = 60.0
 # Seconds that nobody sets, and that go on while the machine is suspended; time.monotonic() does not
 # on Linux.
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -132,6 +134,8 @@ def _measure_clock(earlier: tuple[datetime, float] | None) -> tuple[datetime, fl
         cursor.execute("SELECT clock_timestamp()")
         server_time: datetime = cursor.fetchone()[0]
         round_trip = time.clock_gettime(_STEADY_CLOCK) - before
-    if earlier is not None and round_trip > MAX_ROUND_TRIP:
-        return earlier
+    if round_trip > MAX_ROUND_TRIP and earlier is not None:
+        _, measured_at = earlier
+        if before - measured_at < MAX_MEASUREMENT_AGE:
+            return earlier
     return server_time.astimezone(UTC), before + round_trip / 2

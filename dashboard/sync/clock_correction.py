@@ -42,7 +42,7 @@ from dashboard.upstream.rate_budget import WINDOW
 
 log = structlog.get_logger(__name__)
 
-# Workers measure their offset to the database's clock every few seconds; they may differ by this.
+# Workers measure the database's clock every few seconds; they may differ by this.
 TOLERANCE = timedelta(seconds=5)
 
 # Timestamps of runs in flight that pages show.

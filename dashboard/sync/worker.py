@@ -63,7 +63,7 @@ class SyncWorker:
 
     `chores` are started on each tick alongside the reads (see aborts/), each once its last run has
     ended. Heartbeats are `heartbeat_interval` seconds apart; before each, `sync_clock` measures the
-    offset to the database's clock.
+    database's clock.
     """
 
     def __init__(

@@ -41,11 +41,13 @@ def record_calls(calls: Iterable[Call], *, excluded_from_burst: int = 0) -> None
     answered = [call for call in calls if call.status not in {None, HTTPStatus.TOO_MANY_REQUESTS}]
 
     def record(window: RateLimitWindow | None) -> RateLimitWindow | None:
+        # One after another was sent, and all are recorded after the last: at the latest the first
+        # was sent so long ago.
+        elapsed = timedelta(seconds=sum(call.seconds for call in answered))
         for call in answered:
             moment = now()
-            window = _after_response(
-                window, call.rate_limit, moment, moment - timedelta(seconds=call.seconds)
-            )
+            window = _after_response(window, call.rate_limit, moment, moment - elapsed)
+            elapsed -= timedelta(seconds=call.seconds)
         return rules.exclude_from_burst(window, excluded_from_burst) if window else None
 
     if answered or excluded_from_burst:
