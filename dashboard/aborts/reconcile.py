@@ -32,6 +32,8 @@ from dashboard.models.runs import ChangeCounter, mark_changed
 from dashboard.models.severity import Severity
 from dashboard.northflank import NorthflankError
 from dashboard.runs import abort_clock
+from dashboard.runs.log_fields import run_fields
+from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
@@ -223,7 +225,7 @@ def _overdue_since(now: datetime) -> dict[int, datetime]:
 
 def _raise_severities(severities: Mapping[int, Severity]) -> None:
     """Raise the severity of runs, by key; those with the same or a higher one are left alone."""
-    for run in Run.objects.filter(pk__in=severities).only("run_id", "abort_severity"):
+    for run in Run.objects.filter(pk__in=severities).with_stage().without_detail():
         new_severity = severities[run.pk]
         if new_severity <= run.abort_severity:
             continue
@@ -233,7 +235,7 @@ def _raise_severities(severities: Mapping[int, Severity]) -> None:
             if not lower.exists():  # or the run has ended meanwhile
                 continue
             mark_changed([run.pk], abort_severity=new_severity)
-        log.warning("abort.overdue", run=run.run_id, severity=new_severity.name.lower())
+        log.warning("abort.overdue", **run_fields(run), severity=new_severity.name.lower())
 
 
 def _runs_with_lost_aborts(now: datetime) -> set[int]:

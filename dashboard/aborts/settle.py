@@ -17,6 +17,7 @@ from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.runs import mark_changed
 from dashboard.models.severity import Severity
 from dashboard.northflank import AccessDenied, NorthflankError
+from dashboard.runs.log_fields import run_fields
 
 log = structlog.get_logger(__name__)
 
@@ -320,4 +321,4 @@ def give_up(abort: Abort, reason: str, now: datetime) -> None:
         if is_settled:
             mark_changed([abort.run_id], abort_severity=Severity.CRITICAL)
     if is_settled:
-        log.warning("abort.not_arrived", run=abort.run.run_id, by=abort.username)
+        log.warning("abort.not_arrived", **run_fields(abort.run), by=abort.username)

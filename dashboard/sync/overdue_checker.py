@@ -20,6 +20,7 @@ from dashboard.models.runs import mark_changed
 from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import MIN_SAMPLES
 from dashboard.runs import overdue, steps
+from dashboard.runs.log_fields import run_fields
 from dashboard.runs.overdue import Finding, OverdueReason, Timer
 from dashboard.sync import baselines, schedule
 from dashboard.sync.leases import LEASE
@@ -60,7 +61,7 @@ def _needs_approval_detail(run: Run) -> bool:
 
 def check_runs(now: datetime) -> None:
     """Update the overdue severity and reason of all runs in flight as of `now`."""
-    in_flight_runs = list(Run.objects.tracked().select_related("stage").defer("description"))
+    in_flight_runs = list(Run.objects.tracked().with_stage().defer("description"))
     stages = {run.stage_id for run in in_flight_runs}
     timings = {timing.stage_id: timing for timing in StageTiming.objects.filter(stage__in=stages)}
     for run in in_flight_runs:
@@ -165,7 +166,7 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
     if finding and severity > run.overdue_severity:
         log.warning(
             "run.overdue",
-            run=run.run_id,
+            **run_fields(run),
             reason=finding.reason.name.lower(),  # as in the API
             critical=severity is Severity.CRITICAL,
         )

@@ -19,6 +19,7 @@ from tests.support.abort_answers import (
     claim_first,
     error_response,
     log_line,
+    place_fields,
 )
 
 WARN_AFTER, CRITICAL_AFTER = timedelta(seconds=180), timedelta(seconds=600)
@@ -60,7 +61,8 @@ def test_overdue_abort_is_reported_once_per_severity(run: Run, manager: User) ->
 
 def test_overdue_abort_is_logged(run: Run, manager: User) -> None:
     since = factories.abort(run, manager).requested_at
-    assert reconcile_at(since + WARN_AFTER) == [log_line("overdue", "warning", severity="warning")]
+    expected = log_line("overdue", "warning", severity="warning") | place_fields(run)
+    assert reconcile_at(since + WARN_AFTER) == [expected]
 
 
 def test_abort_severity_depends_on_each_runs_abort_start(run: Run, manager: User) -> None:

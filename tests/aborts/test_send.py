@@ -37,6 +37,7 @@ from tests.support.abort_answers import (
     FakeNorthflank,
     error_response,
     log_line,
+    place_fields,
     run_response,
     stored_fields,
     timeline,
@@ -299,7 +300,8 @@ def test_unknown_abort_is_not_arrived_only_after_read_past_last_send(
     with capture_logs() as logs:
         abort_settle.settle_resolved_aborts(db_threads.now())
     assert timeline(abort) == ([("not_arrived", "Already sent 5 times.")] if is_lost else [])
-    assert logs == ([log_line("not_arrived", "warning", by="manager")] if is_lost else [])
+    expected = log_line("not_arrived", "warning", by="manager") | place_fields(abort.run)
+    assert logs == ([expected] if is_lost else [])
     assert ("settled_at" in stored_fields(abort)) is is_lost
     assert Run.objects.get().abort_severity == (Severity.CRITICAL if is_lost else Severity.OK)
     assert stored_fields(abort)["state"] == "unknown"

@@ -12,9 +12,10 @@ from django.db import connections
 from structlog.testing import capture_logs
 
 from dashboard import aborts
-from dashboard.models import Abort
+from dashboard.models import Abort, Run
 from dashboard.northflank import NorthflankClient
 from dashboard.upstream.connection import Connection
+from dashboard.web.api import serializers
 from tests.support import payloads
 
 Logs = list[MutableMapping[str, Any]]
@@ -110,6 +111,12 @@ def timeline(abort: Abort) -> list[tuple[str, str]]:
 
 def log_line(event: str, level: str, **fields: Any) -> dict[str, Any]:
     return {"event": f"abort.{event}", "log_level": level, "run": "r1", **fields}
+
+
+def place_fields(run: Run) -> dict[str, Any]:
+    """Where a run is, as events for alerts and the API have it."""
+    fields = serializers.run(run)
+    return {name: fields[name] for name in ("project", "pipeline", "stage", "url")}
 
 
 def claim_first(claim: Callable[[], object]) -> Callable[..., Any]:

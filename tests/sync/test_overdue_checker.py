@@ -17,7 +17,7 @@ from dashboard.runs.overdue import OverdueReason
 from dashboard.sync import mirror, overdue_checker
 from dashboard.sync.leases import LEASE
 from tests.support import factories
-from tests.support.abort_answers import change_after_read_of
+from tests.support.abort_answers import change_after_read_of, place_fields
 from tests.support.successes import (
     NOW,
     create_successes,
@@ -413,6 +413,16 @@ def test_overdue_run_is_logged_with_the_reason_that_the_api_has(stage: Stage) ->
     with capture_logs() as logs:
         overdue_checker.check_runs(at(61))
     assert [line["reason"] for line in logs if line["event"] == "run.overdue"] == ["last_attempt"]
+
+
+def test_overdue_run_is_logged_with_its_place_and_address(read_stage: Stage) -> None:
+    set_baseline(read_stage)
+    run = run_in_flight(read_stage, 60)
+    with capture_logs() as logs:
+        overdue_checker.check_runs(NOW)
+    reason = {"reason": "run", "critical": True}
+    event = {"event": "run.overdue", "log_level": "warning", "run": run.run_id}
+    assert logs == [event | reason | place_fields(run)]
 
 
 def test_overdue_check_continues_after_invalid_run(read_stage: Stage) -> None:

@@ -2,16 +2,21 @@
 
 import json
 import re
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial, reduce
 from pathlib import Path
+from urllib.parse import quote, quote_plus, unquote
 
 import httpx
 import pytest
 from django.contrib.auth.models import User
+from django.urls import resolve
 
 from dashboard.models import Run
+from dashboard.runs.log_fields import run_fields
 from dashboard.sync import run_lookup
-from tests.support import live_runs
+from tests.support import factories, live_runs
 from tests.support.html import parse_html, select_one
 from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.live_runs import LEDGER
@@ -20,8 +25,8 @@ DOC = (Path(__file__).resolve().parents[2] / "docs" / "alerts.md").read_text()
 HOME = "https://releases.example.com"
 # A template's markers, a table's <run>, and a placeholder in capitals.
 PLACEHOLDER = re.compile(
-    r"\{\{[^}]*?\.(?P<go>\w+)[^}]*\}\}|\$\{[\w.]*?\.(?P<grafana>\w+)\}|<(?P<table>\w+)>"
-    r"|\b(?P<plain>RUN|PROJECT|PIPELINE|STAGE)\b"
+    r"\{\{[^}]*?\.(?P<go>\w+)[^}]*\}\}|\$\{[\w.]*?\.(?P<grafana>\w+)(?::percentencode)?\}"
+    r"|<(?P<table>\w+)>|\b(?P<plain>RUN|PROJECT|PIPELINE|STAGE)\b"
 )
 DOCUMENTED_ADDRESSES = sorted(
     set(re.findall(rf"{HOME}/(?:\{{\{{.*?\}}\}}|\$\{{.*?\}}|<\w+>|[^\s\"'<>|`)])*", DOC))
@@ -97,6 +102,31 @@ def test_pagerduty_example_has_required_fields_and_links_to_run() -> None:
     assert "/runs/RUN/" in event["client_url"]
     assert [link.keys() for link in event["links"]] == [{"href", "text"}]
     assert {event["client_url"], event["links"][0]["href"]} <= set(DOCUMENTED_ADDRESSES)
+
+
+@pytest.mark.parametrize("run_id", ["a/b", "50%", "a%2Fb", "ü?#"])
+def test_run_in_a_path_is_encoded_as_its_page_decodes_it(run_id: str) -> None:
+    # https://pkg.go.dev/text/template#hdr-Functions
+    functions: dict[str, Callable[[str], str]] = {
+        "urlquery": quote_plus,
+        "percentencode": partial(quote, safe=""),
+    }
+    inserted = re.findall(r"/runs/(?:\{\{ \$labels\.(.*?) \}\}|\$\{[\w.]*\.(run.*?)\})/", DOC)
+    pipelines = [re.split(r" \| |:", go or grafana) for go, grafana in inserted]
+    assert sorted(pipelines) == [["run", "percentencode"], *[["run", "urlquery", "urlquery"]] * 2]
+    for _name, *names in pipelines:
+        segment = reduce(lambda text, name: functions[name](text), names, run_id)
+        path = unquote(f"/runs/{segment}/")  # as the server does
+        if "percentencode" in names and set("/%") & set(run_id):
+            continue  # the document excepts such ids
+        assert resolve(path).kwargs["run_id"] == run_id
+
+
+def test_example_rule_uses_fields_of_the_log_event(db: None) -> None:
+    [names] = re.findall(r"sum by \((.*?)\)", DOC)
+    labels = set(names.split(", "))
+    assert set(re.findall(r"\{\{ \$labels\.(\w+) \}\}", DOC)) <= labels
+    assert labels <= set(run_fields(factories.run(factories.stage(), "run")))
 
 
 def test_documented_run_lookup_limits_match_code() -> None:
