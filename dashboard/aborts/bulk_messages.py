@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext_lazy
 
+from dashboard.aborts import categories
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts.messages import AbortMessage
 from dashboard.models import Abort, Run
@@ -13,17 +14,19 @@ from dashboard.models.aborts import AbortState
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
 
-# Outcomes in the order of the summary, successes first: the badge of one run.
+# Outcomes in the order of the summary, successes first: the badge of one run. They are the
+# categories of aborts (categories.py) but for those of runs that have no settled abort.
 OUTCOME_LABELS = {
     "aborted": gettext_lazy("Aborted"),
     "status_changed": gettext_lazy("Status changed"),
     "aborting": gettext_lazy("Aborting"),
     "sending": gettext_lazy("Sending"),
-    "already_ended": gettext_lazy("Already ended"),
+    "too_late": gettext_lazy("Already ended"),
     "not_stopped": gettext_lazy("Not stopped"),
     "unconfirmed": gettext_lazy("Unconfirmed"),
     "removed": gettext_lazy("Removed from Northflank"),
-    "not_received": gettext_lazy("Probably lost"),
+    "not_arrived": gettext_lazy("Probably lost"),
+    "retried": gettext_lazy("Retried"),
     "refused": gettext_lazy("Refused"),
     "not_sent": gettext_lazy("Not sent"),
     "not_allowed": gettext_lazy("Not allowed"),
@@ -35,11 +38,12 @@ _count_text = MessageTable(  # the number of runs with an outcome
         "status_changed": gettext_lazy("%(n)d with a changed status"),
         "aborting": gettext_lazy("%(n)d aborting"),
         "sending": gettext_lazy("%(n)d sending"),
-        "already_ended": gettext_lazy("%(n)d already ended"),
+        "too_late": gettext_lazy("%(n)d already ended"),
         "not_stopped": gettext_lazy("%(n)d not stopped"),
         "unconfirmed": gettext_lazy("%(n)d unconfirmed"),
         "removed": gettext_lazy("%(n)d removed from Northflank"),
-        "not_received": gettext_lazy("%(n)d probably lost"),
+        "not_arrived": gettext_lazy("%(n)d probably lost"),
+        "retried": gettext_lazy("%(n)d retried"),
         "refused": gettext_lazy("%(n)d refused"),
         "not_sent": gettext_lazy("%(n)d not sent"),
         "not_allowed": gettext_lazy("%(n)d not allowed"),
@@ -49,7 +53,7 @@ _count_text = MessageTable(  # the number of runs with an outcome
 _text = MessageTable(
     {
         "waiting": gettext_lazy("Waiting to be sent."),
-        "already_ended": gettext_lazy("The run had already ended; nothing was sent."),
+        "too_late": gettext_lazy("The run had already ended; nothing was sent."),
         "other_abort_failed": gettext_lazy(
             "The other abort had no effect; nothing was sent from here."
         ),
@@ -57,7 +61,17 @@ _text = MessageTable(
         "partial_summary": gettext_lazy("%(n)d requested (only runs you may view): %(counts)s."),
     }
 )
-_TONES = {"waiting": "waiting", "already_ended": "neutral", "not_allowed": "bad"}
+_OPEN_KINDS = {
+    AbortState.REQUESTED: "sending",
+    AbortState.ACCEPTED: "aborting",
+    AbortState.UNKNOWN: "unconfirmed",
+}
+_TONES = {
+    "waiting": "waiting",
+    "too_late": "neutral",
+    "removed": "warning",
+    "not_allowed": "bad",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +101,7 @@ def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: s
         case BulkAbortItemResult.WAITING:
             return _simple_outcome("waiting", _text("waiting"))
         case BulkAbortItemResult.ENDED:
-            return _simple_outcome("already_ended", _text("already_ended"))
+            return _simple_outcome("too_late", _text("too_late"))
         case BulkAbortItemResult.NOT_ALLOWED:
             return _simple_outcome("not_allowed", note)
         case _ if abort is None:
@@ -114,7 +128,7 @@ def _simple_outcome(kind: str, sentence: RichText) -> ItemOutcome:
 def _external_outcome(run: Run, note: str) -> ItemOutcome:
     """Return the outcome of a run that was already being aborted from outside the dashboard."""
     if run.concluded:
-        return ItemOutcome(_conclusion_kind(run.status), AbortMessage(note, "neutral"))
+        return ItemOutcome(categories.by_outcome(run.status), AbortMessage(note, "neutral"))
     if run.removed_at is not None:
         return ItemOutcome("removed", AbortMessage(note, "neutral"))
     if run.status == "aborting":
@@ -123,28 +137,6 @@ def _external_outcome(run: Run, note: str) -> ItemOutcome:
 
 
 def _outcome_kind(abort: Abort, run: Run) -> str:
-    if abort_messages.status_changed_after_end(abort, run):
-        return "status_changed"
-    match AbortState(abort.state):
-        case AbortState.REQUESTED:
-            return "sending"
-        case AbortState.ACCEPTED:
-            return "aborting"
-        case AbortState.CONCLUDED:
-            return _conclusion_kind(abort.outcome)
-        case AbortState.NOT_SENT:
-            return "not_sent"
-        case AbortState.REFUSED:
-            return "refused"
-        case AbortState.TOO_LATE:
-            return "already_ended" if abort.outcome else "removed"
-        case AbortState.UNKNOWN if abort.settled_at is None:
-            return "unconfirmed"
-        case _:
-            return "not_received"
-
-
-def _conclusion_kind(status: str) -> str:
-    if status == "aborted":
-        return "aborted"
-    return "not_stopped" if status else "removed"
+    """Return the category of an abort; of one that is under way, how far it is."""
+    category = categories.category(abort, run)
+    return category if category != "under_way" else _OPEN_KINDS[AbortState(abort.state)]

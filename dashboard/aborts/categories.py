@@ -6,7 +6,7 @@ Each abort belongs to exactly one, also as a condition on the database.
 from django.db.models import F, Q
 
 from dashboard.aborts.messages import status_changed_after_end
-from dashboard.models import Abort
+from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
 
 # Aborts that settled with a known run status that has changed since. Must agree with
@@ -29,19 +29,26 @@ CONDITIONS = {
     ),
     "refused": Q(state=AbortState.REFUSED),
     "not_sent": Q(state=AbortState.NOT_SENT),
-    "no_answer": Q(state=AbortState.UNKNOWN, settled_at__isnull=False),
+    "not_arrived": Q(state=AbortState.UNKNOWN, settled_at__isnull=False),
     "retried": Q(state=AbortState.RETRIED),
 }
 
 
-def category(abort: Abort) -> str:
-    """Return the category of an abort that was loaded with its run: a key of CONDITIONS."""
+def category(abort: Abort, run: Run) -> str:
+    """Return the category of an abort of `run`: a key of CONDITIONS."""
     if abort.settled_at is None:
         return "under_way"
-    if status_changed_after_end(abort, abort.run):
+    if status_changed_after_end(abort, run):
         return "status_changed"
-    if abort.state in {AbortState.CONCLUDED, AbortState.TOO_LATE} and not abort.outcome:
-        return "removed"
     if abort.state == AbortState.CONCLUDED:
-        return "aborted" if abort.outcome == "aborted" else "not_stopped"
-    return "no_answer" if abort.state == AbortState.UNKNOWN else str(abort.state)
+        return by_outcome(abort.outcome)
+    if abort.state == AbortState.TOO_LATE and not abort.outcome:
+        return "removed"
+    return "not_arrived" if abort.state == AbortState.UNKNOWN else str(abort.state)
+
+
+def by_outcome(outcome: str) -> str:
+    """Return the category of an abort whose run has concluded with a status; empty: removed."""
+    if outcome == "aborted":
+        return "aborted"
+    return "not_stopped" if outcome else "removed"

@@ -76,11 +76,11 @@ _text = MessageTable(
         ),
         "resend_refused": gettext_lazy("Not resent again; checking the run’s status."),
         "sends_used": gettext_lazy("Sent %(n)d times; checking the run’s status."),
-        "lost_but_stopped": gettext_lazy(
+        "not_arrived_but_stopped": gettext_lazy(
             "The abort was unconfirmed and considered lost, but the run is now %(status)s."
         ),
-        "lost": gettext_lazy("Abort probably lost: it was sent, but the run continued."),
-        "lost_repeatedly": gettext_lazy(
+        "not_arrived": gettext_lazy("Abort probably lost: it was sent, but the run continued."),
+        "not_arrived_repeatedly": gettext_lazy(
             "Abort probably lost: it was sent %(n)d times, but the run continued."
         ),
         "can_retry": gettext_lazy("You can retry it."),
@@ -225,9 +225,10 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
         next_step = _text(key, n=abort.send_count, most=resend_policy.MAX_SENDS, time=window)
         return AbortMessage(join_texts(doubt, next_step), _tone(run))
     if run.status in {"aborting", "aborted"}:
-        text = _text("lost_but_stopped", status=status_label(run.status))
+        text = _text("not_arrived_but_stopped", status=status_label(run.status))
         return AbortMessage(text, _tone(run))
-    text = _text("lost_repeatedly" if abort.send_count > 1 else "lost", n=abort.send_count)
+    key = "not_arrived_repeatedly" if abort.send_count > 1 else "not_arrived"
+    text = _text(key, n=abort.send_count)
     retry_hint = _text("can_retry") if run.in_flight else ""
     return AbortMessage(join_texts(text, retry_hint), "bad")
 

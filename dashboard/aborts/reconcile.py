@@ -134,13 +134,11 @@ def _pending_work_query() -> PreparedQuery:
     is_aborting = Q(status="aborting", removed_at=None)
     runs = Run.objects.in_flight().filter(is_aborting | Q(abort_severity__gt=Severity.OK))
     # As a subquery: for a join, SQLite would read all aborts.
-    lost = Exists(Abort.objects.probably_lost().filter(run=OuterRef("pk")))
-    runs_after_lost_aborts = Run.objects.tracked().filter(
-        ~Q(status="aborting"), lost, abort_severity__lt=Severity.CRITICAL
+    had_abort = Exists(Abort.objects.not_arrived_or_retried().filter(run=OuterRef("pk")))
+    runs_that_go_on = Run.objects.tracked().filter(
+        ~Q(status="aborting"), had_abort, abort_severity__lt=Severity.CRITICAL
     )
-    others = (
-        rows.values_list("pk") for rows in (BulkAbort.objects.open(), runs, runs_after_lost_aborts)
-    )
+    others = (rows.values_list("pk") for rows in (BulkAbort.objects.open(), runs, runs_that_go_on))
     return PreparedQuery(Abort.objects.open().values_list("pk").union(*others, all=True)[:1])
 
 
@@ -180,13 +178,13 @@ def claim_unanswered(now: datetime) -> list[Abort]:
 
 
 def update_severities(now: datetime) -> None:
-    """Raise the severity of runs with an overdue or lost abort, and lower it for other runs."""
-    # Read first: another worker may lose an abort, and raise its run, while the aborts are read.
+    """Raise the severity of runs whose abort is overdue or not arrived, and lower it for others."""
+    # Read first: another worker may settle an abort as not arrived, and raise its run, meanwhile.
     raised_runs = Run.objects.in_flight().filter(abort_severity__gt=Severity.OK)
     old_severities = dict(raised_runs.values_list("pk", "abort_severity"))
     severities = _severities(now)
     _raise_severities(severities)
-    # A run that was aborting may continue without an abort, and a lost abort take effect late.
+    # A run that was aborting may continue without an abort, and one not arrived take effect late.
     lower_pks = {pk for pk, old in old_severities.items() if severities.get(pk, Severity.OK) < old}
     # Not only because `now` is earlier than that of the worker which raised it.
     later_severities = _severities(now + CLOCK_MARGIN) if lower_pks else {}
@@ -200,9 +198,9 @@ def update_severities(now: datetime) -> None:
 
 
 def _severities(now: datetime) -> dict[int, Severity]:
-    """Return the severities of runs with an overdue or lost abort, by the runs' keys."""
+    """Return the severities of runs whose abort is overdue or not arrived, by the runs' keys."""
     severities = {pk: severity.classify(at, now) for pk, at in _overdue_since(now).items()}
-    return severities | dict.fromkeys(_runs_with_lost_aborts(now), Severity.CRITICAL)
+    return severities | dict.fromkeys(_runs_that_go_on(now), Severity.CRITICAL)
 
 
 def _overdue_since(now: datetime) -> dict[int, datetime]:
@@ -238,7 +236,7 @@ def _raise_severities(severities: Mapping[int, Severity]) -> None:
         log.warning("abort.overdue", **run_fields(run), severity=new_severity.name.lower())
 
 
-def _runs_with_lost_aborts(now: datetime) -> set[int]:
+def _runs_that_go_on(now: datetime) -> set[int]:
     """Return the keys of runs that go on after an abort that is not resent any more."""
     running = Run.objects.tracked().exclude(status="aborting")
     unconfirmed_aborts = Abort.objects.open().filter(state=AbortState.UNKNOWN, run__in=running)
@@ -247,6 +245,6 @@ def _runs_with_lost_aborts(now: datetime) -> set[int]:
         for abort in unconfirmed_aborts
         if resend_policy.is_exhausted(0, abort.first_sent_at, now)
     }
-    # Last: another worker may give one of those up meanwhile.
-    lost_aborts = Abort.objects.probably_lost().filter(run__in=running)
-    return exhausted_run_pks | set(lost_aborts.values_list("run_id", flat=True))
+    # Last: another worker may settle one of those as not arrived meanwhile.
+    settled_aborts = Abort.objects.not_arrived_or_retried().filter(run__in=running)
+    return exhausted_run_pks | set(settled_aborts.values_list("run_id", flat=True))

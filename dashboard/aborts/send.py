@@ -190,7 +190,7 @@ def _claim_for_sending(abort: Abort) -> bool:
         return False
     now = db_threads.now()
     with durable.atomic():
-        mark_changed([abort.run_id])  # locks the counter first: see Abort.transition
+        mark_changed([abort.run_id])  # first, as it locks the change counter
         # Conditional: only one process with this abort succeeds, and none with an expired lease.
         claimable = Abort.objects.open().filter(
             pk=abort.pk, send_count=abort.send_count, claimed_at=abort.claimed_at

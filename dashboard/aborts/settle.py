@@ -259,7 +259,7 @@ def _log_unknown(abort: Abort) -> None:
 
 
 def settle_resolved_aborts(now: datetime) -> None:
-    """Settle or accept open aborts by the status of their runs, and give up lost ones.
+    """Settle or accept open aborts by the status of their runs, also those not arrived.
 
     Usually the mirror has done so already (`Abort.apply_run_status`).
     """
@@ -278,7 +278,7 @@ def settle_resolved_aborts(now: datetime) -> None:
             and (reason := no_resend_reason(abort, now))
         ):
             if abort.answer_status is None:
-                give_up(abort, reason, now)
+                mark_not_arrived(abort, reason, now)
             else:
                 _settle_refused_resend(abort, now)
 
@@ -306,8 +306,8 @@ def _log_settled(abort: Abort) -> None:
     )
 
 
-def give_up(abort: Abort, reason: str, now: datetime) -> None:
-    """Settle an abort that did not arrive and is not resent; its run becomes critical."""
+def mark_not_arrived(abort: Abort, reason: str, now: datetime) -> None:
+    """Settle an abort that has not arrived and is not resent; its run becomes critical."""
     with transaction.atomic():
         ChangeCounter.lock()
         is_settled = abort.transition_with_run(

@@ -32,7 +32,7 @@ class AbortState(models.TextChoices):
     CONCLUDED = "concluded"  # the run has concluded after Northflank accepted
     NOT_SENT = "not_sent"  # it certainly did not reach Northflank
     REFUSED = "refused"  # Northflank rejected it
-    # May not have arrived: it is resent or, once settled, treated as not arrived.
+    # May not have arrived: it is resent or, once settled, counts as not arrived.
     UNKNOWN = "unknown"
     TOO_LATE = "too_late"  # the run had concluded before the abort arrived
     RETRIED = "retried"  # the run went on, and a user requested it again
@@ -104,10 +104,10 @@ class AbortQuerySet(models.QuerySet["Abort"]):
         was_aborted = Q(state__in=unconfirmed, run__status="aborted")
         return self.filter(_was_accepted() | was_aborted)
 
-    def probably_lost(self) -> "AbortQuerySet":
-        """Aborts that were given up or retried, and followed by none that may have had an effect.
+    def not_arrived_or_retried(self) -> "AbortQuerySet":
+        """Aborts not arrived, or retried, and followed by none that may have had an effect.
 
-        The run of a retried one is critical like that of a lost one: only then it can be retried.
+        A run whose abort was retried is critical, too: only then it can be retried.
         """
         later = Abort.objects.filter(run=OuterRef("run"), pk__gt=OuterRef("pk"))
         has_later = Exists(later.exclude(state__in=NO_EFFECT_STATES))
@@ -224,7 +224,7 @@ class Abort(AuditedRequest):
 
     def is_affected_by(self, status: str) -> bool:
         """Return whether a settled abort's message changes if its run now has `status`."""
-        if self.state == AbortState.UNKNOWN:  # treated as not arrived
+        if self.state == AbortState.UNKNOWN:  # not arrived
             return status in {"aborting", "aborted"}
         if self.state not in {AbortState.CONCLUDED, AbortState.TOO_LATE}:
             return False
@@ -276,8 +276,7 @@ class Abort(AuditedRequest):
         was resent since that send.
         """
         with transaction.atomic():
-            # The run's version first: every writer locks the change counter before other rows.
-            mark_changed([self.run_id])
+            mark_changed([self.run_id])  # first, as it locks the change counter
             return self.transition_with_run(
                 to_state, event_type, at, detail=detail, send_number=send_number, **fields
             )

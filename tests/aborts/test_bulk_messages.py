@@ -31,13 +31,14 @@ def abort(state: str, outcome: str = "", **fields: Any) -> Abort:
     ("result", "kind", "text", "tone"),
     [
         ("waiting", "waiting", "Waiting to be sent.", "waiting"),
-        ("ended", "already_ended", "The run had already ended; nothing was sent.", "neutral"),
+        ("ended", "too_late", "The run had already ended; nothing was sent.", "neutral"),
         ("not_allowed", "not_allowed", NOTE, "bad"),
     ],
 )
 def test_run_without_an_abort_of_its_own(result: str, kind: str, text: str, tone: str) -> None:
+    note = "" if result == "ended" else NOTE
     for row in (None, abort("accepted")):
-        outcome = bulk_messages.describe(BulkAbortItemResult(result), run(), row, NOTE)
+        outcome = bulk_messages.describe(BulkAbortItemResult(result), run(), row, note)
         assert (outcome.kind, outcome.message.plain_text) == (kind, text)
         assert outcome.message.tone == tone
 
@@ -81,11 +82,11 @@ REMOVED = run(removed_at=AT)
         (abort("concluded", "aborted", settled_at=AT), run(), "status_changed"),
         (abort("not_sent", settled_at=AT), run(), "not_sent"),
         (abort("refused", settled_at=AT), run(), "refused"),
-        (abort("too_late", "success", settled_at=AT), ENDED, "already_ended"),
+        (abort("too_late", "success", settled_at=AT), ENDED, "too_late"),
         (abort("too_late", settled_at=AT), REMOVED, "removed"),
         (abort("unknown"), run(), "unconfirmed"),
-        (abort("unknown", settled_at=AT), run(), "not_received"),
-        (abort("retried", settled_at=AT), run(), "not_received"),
+        (abort("unknown", settled_at=AT), run(), "not_arrived"),
+        (abort("retried", settled_at=AT), run(), "retried"),
     ],
 )
 @pytest.mark.parametrize("result", [BulkAbortItemResult.ABORT, BulkAbortItemResult.JOINED])

@@ -237,31 +237,31 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         (
             abort("unknown", send_count=5),
             run(),
-            "lost_repeatedly can_retry",
+            "not_arrived_repeatedly can_retry",
             {"n": 5},
         ),
         (
             abort("unknown", send_count=2),
             run(),
-            "lost_repeatedly can_retry",
+            "not_arrived_repeatedly can_retry",
             {"n": 2},
         ),
         (
             abort("unknown", send_count=1),
             run("aborting"),
-            "lost_but_stopped",
+            "not_arrived_but_stopped",
             {"status": "aborting"},
         ),
         (
             abort("unknown", send_count=1),
             run("aborted", concluded=True),
-            "lost_but_stopped",
+            "not_arrived_but_stopped",
             {"status": "aborted"},
         ),
         (
             abort("unknown", send_count=1),
             run("success", concluded=True),
-            "lost",
+            "not_arrived",
             {"n": 1},
         ),
         (
@@ -552,7 +552,7 @@ def test_abort_that_the_rate_limit_kept_back_is_bad_news() -> None:
         (abort("unknown"), False),  # it may have caused it
         (abort("concluded"), False),
     ],
-    ids=["none", "accepted", "unconfirmed", "refused", "not sent", "lost", "concluded"],
+    ids=["none", "accepted", "unconfirmed", "refused", "not sent", "not arrived", "concluded"],
 )
 def test_aborting_run_is_aborted_from_outside_unless_by_an_abort_made_here(
     latest: Abort | None, is_external: bool

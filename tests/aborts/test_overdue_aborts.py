@@ -139,7 +139,7 @@ def test_severity_falls_when_an_unconfirmed_abort_takes_effect(run: Run, manager
     before = Run.objects.get().version
     logs = reconcile_at(since + WARN_AFTER)
     assert severities() == {"r1": 1}
-    assert Run.objects.get().version == before + 1 + 1  # the abort is accepted, and no longer lost
+    assert Run.objects.get().version == before + 1 + 1  # the abort is accepted: it has arrived
     assert "abort.overdue" not in [line["event"] for line in logs]
 
 
@@ -192,7 +192,7 @@ def test_run_stays_critical_after_a_retry_that_failed(
 
 
 @pytest.mark.parametrize("failure", [429, 409], ids=["not sent", "refused"])
-def test_run_stays_critical_after_a_lost_abort_and_one_that_failed(
+def test_run_stays_critical_after_an_abort_not_arrived_and_one_that_failed(
     run: Run, manager: User, failure: int
 ) -> None:
     factories.abort(run, manager, "unknown", settled_at=db_threads.now())
@@ -215,7 +215,7 @@ def test_run_that_goes_on_after_an_accepted_retry_is_not_critical(run: Run, mana
 
 
 @pytest.mark.parametrize("states", [["retried", "refused"], ["unknown"]], ids=str)
-def test_removed_run_is_not_critical_after_a_lost_abort(
+def test_removed_run_is_not_critical_after_an_abort_not_arrived(
     run: Run, manager: User, states: list[str]
 ) -> None:
     now = db_threads.now()

@@ -175,7 +175,7 @@ def test_abort_of_removed_run_is_too_late_and_shown_as_removed(live: Live, manag
     # The same everywhere: no text says that the run continues, or had ended.
     removed_abort = Abort.objects.get()
     assert run_row.build_row(row, Permission(True), removed_abort).label == "Removed"
-    assert categories.category(removed_abort) == "removed"
+    assert categories.category(removed_abort, removed_abort.run) == "removed"
     item_outcome = bulk_abort_messages.describe(BulkAbortItemResult.ABORT, row, removed_abort, "")
     assert item_outcome.kind == "removed"
     timeline_texts = [

@@ -24,6 +24,7 @@ from tests.support.abort_answers import (
     stored_fields,
     timeline,
 )
+from tests.support.clock import forget_jumps
 from tests.support.world import T0
 
 
@@ -287,7 +288,7 @@ def test_abort_that_may_not_have_arrived_gives_its_run_one_version(sent_twice: A
 def test_abort_that_is_given_up_gives_its_run_one_version(sent_twice: Abort) -> None:
     Abort.objects.update(state=AbortState.UNKNOWN)
     before = ChangeCounter.latest()
-    settle.give_up(sent_twice, "Already sent.", db_threads.now())
+    settle.mark_not_arrived(sent_twice, "Already sent.", db_threads.now())
     assert Run.objects.get().version == ChangeCounter.latest() == before + 1
 
 
@@ -306,32 +307,32 @@ def test_refusal_after_the_abort_is_settled_gives_its_run_one_version(sent_twice
 def test_abort_resent_meanwhile_is_not_given_up(sent_twice: Abort) -> None:
     Abort.objects.update(state=AbortState.UNKNOWN, send_count=F("send_count") + 1)
     before = ChangeCounter.latest()
-    settle.give_up(sent_twice, "Already sent.", db_threads.now())
+    settle.mark_not_arrived(sent_twice, "Already sent.", db_threads.now())
     assert Abort.objects.get().settled_at is None
     assert ChangeCounter.latest() == before
     assert timeline(sent_twice) == []
 
 
-def test_abort_is_not_given_up_just_after_the_clock_jumped(sent_twice: Abort) -> None:
+def test_abort_does_not_settle_just_after_the_clock_jumped(sent_twice: Abort) -> None:
     Abort.objects.update(state=AbortState.UNKNOWN, send_count=5)
     Run.objects.update(synced_at=F("synced_at") + timedelta(hours=1))
     assert clock_jumps.is_steady(timedelta())
     db_threads.set_clock_offset(timedelta(minutes=1))
     settle.settle_resolved_aborts(db_threads.now())
     assert Abort.objects.get().settled_at is None
-    clock_jumps.forget()
+    forget_jumps()
     settle.settle_resolved_aborts(db_threads.now())
     assert Abort.objects.get().settled_at is not None
 
 
-def test_lost_abort_of_each_run_counts_until_the_run_has_a_later_one(
+def test_abort_that_has_not_arrived_counts_until_the_run_has_a_later_one(
     sent_twice: Abort, manager: User
 ) -> None:
     now = db_threads.now()
-    lost = {"state": AbortState.UNKNOWN, "settled_at": now}
-    Abort.objects.update(**lost)
+    not_arrived = {"state": AbortState.UNKNOWN, "settled_at": now}
+    Abort.objects.update(**not_arrived)
     retried = factories.run(factories.stage(), "retried")
-    factories.abort(retried, manager, **lost)
-    assert reconcile._runs_with_lost_aborts(now) == {sent_twice.run_id, retried.pk}
+    factories.abort(retried, manager, **not_arrived)
+    assert reconcile._runs_that_go_on(now) == {sent_twice.run_id, retried.pk}
     factories.abort(retried, manager)
-    assert reconcile._runs_with_lost_aborts(now) == {sent_twice.run_id}
+    assert reconcile._runs_that_go_on(now) == {sent_twice.run_id}

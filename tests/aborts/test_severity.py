@@ -169,7 +169,7 @@ def test_run_that_resumes_after_aborting_has_no_abort_severity(live: Live) -> No
     assert (Run.objects.get().abort_severity, reconcile_run(live, run)) == (0, (0, False))
 
 
-def test_run_that_resumes_after_lost_abort_is_critical(live: Live, manager: User) -> None:
+def test_run_that_resumes_after_an_abort_not_arrived_is_critical(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
     factories.abort(run, manager, state="unknown", settled_at=now())
     assert reconcile_run(live, run) == (2, True)

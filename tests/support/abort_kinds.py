@@ -23,6 +23,6 @@ FIELDS_BY_KIND: dict[str, dict[str, Any]] = {
     "removed": settled_fields(AbortState.TOO_LATE, answer="No such thing.", answer_status=404),
     "refused": settled_fields(AbortState.REFUSED, answer="No.", answer_status=409),
     "not_sent": settled_fields(AbortState.NOT_SENT, answer="No way."),
-    "no_answer": settled_fields(AbortState.UNKNOWN, answer="Timed out."),
+    "not_arrived": settled_fields(AbortState.UNKNOWN, answer="Timed out."),
     "retried": settled_fields(AbortState.RETRIED),
 }

@@ -13,7 +13,6 @@ import httpx
 import time_machine
 
 from dashboard import aborts
-from dashboard.db import clock_jumps
 from dashboard.db.threads import now
 from dashboard.models import Run
 from dashboard.northflank import NorthflankClient
@@ -22,6 +21,7 @@ from dashboard.sync import catalog
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import budget_store
 from tests.support import scripted_server
+from tests.support.clock import forget_jumps
 from tests.support.fault_kinds import FaultKind
 from tests.support.fault_proxy import FaultProxy
 from tests.support.live import Live
@@ -130,7 +130,7 @@ class FaultyUpstream:
     def jump(self, seconds: float) -> None:
         """Let time pass for the dashboard."""
         self.clock.shift(timedelta(seconds=seconds))
-        clock_jumps.forget()
+        forget_jumps()
         self.live.connection.retry_at -= seconds
 
     def work(self) -> None:

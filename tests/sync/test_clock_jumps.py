@@ -50,7 +50,7 @@ def test_abort_that_is_being_sent_is_not_taken_over(
 
 
 @BOTH_DIRECTIONS
-def test_lost_abort_is_not_given_up_at_once(live: Live, manager: User, jump: timedelta) -> None:
+def test_lost_abort_does_not_settle_at_once(live: Live, manager: User, jump: timedelta) -> None:
     run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault("abort-lost:0.1@/abort")]
     submit_abort(live.sign_in("manager"), run)

@@ -77,7 +77,7 @@ CATEGORIES = {
     "removed": Category(gettext_lazy("Removed from Northflank"), "warning", "question"),
     "refused": Category(gettext_lazy("Refused"), "bad", "lock"),
     "not_sent": Category(gettext_lazy("Not sent"), "bad", "skip"),
-    "no_answer": Category(gettext_lazy("Probably lost"), "bad", "question"),
+    "not_arrived": Category(gettext_lazy("Probably lost"), "bad", "question"),
     "retried": Category(gettext_lazy("Retried"), "neutral", "retry"),
 }
 
@@ -275,7 +275,7 @@ def _cache_key(key: AbortRowKey) -> str:
 def build_row(abort: Abort) -> AbortRow:
     """Return the row of an abort that was loaded with `with_details`."""
     run, stage = abort.run, abort.run.stage
-    message, key = abort_messages.describe(abort, run), categories.category(abort)
+    message, key = abort_messages.describe(abort, run), categories.category(abort, run)
     category = CATEGORIES[key]
     return AbortRow(
         pk=abort.pk,

@@ -23,11 +23,12 @@ _GLYPHS = {
     "aborting": "stop",
     "sending": "play",
     "waiting": "clock",
-    "already_ended": "skip",
+    "too_late": "skip",
     "status_changed": "warning",
     "not_stopped": "warning",
     "unconfirmed": "question",
-    "not_received": "question",
+    "not_arrived": "question",
+    "retried": "retry",
     "not_allowed": "lock",
 }
 

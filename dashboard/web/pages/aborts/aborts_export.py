@@ -122,7 +122,7 @@ def _record(abort: Abort, base_url: str) -> Record:
         run_id=run.run_id,
         run_name=run.name,
         run_url=base_url + links.run_url(abort.run),
-        state=categories.category(abort),
+        state=categories.category(abort, run),
         sent_at=utc_text(abort.sent_at),
         send_count=abort.send_count,
         answered_at=utc_text(abort.answered_at),
