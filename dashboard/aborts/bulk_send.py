@@ -22,7 +22,7 @@ from dashboard.aborts.request import (
     request_abort,
 )
 from dashboard.aborts.send import send_abort
-from dashboard.aborts.settle import SEND_DEADLINE, account_denied_reason
+from dashboard.aborts.settle import SEND_DEADLINE, account_denied_reason, is_past_deadline
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import retry_during_outage, run_in_db_thread
@@ -177,7 +177,7 @@ def claim_expired(now: datetime) -> list[int]:
 def _stop_reason(bulk_abort: BulkAbort, now: datetime, *, is_delayed: bool) -> _StopReason | None:
     """Return why the remaining runs must not be sent, or None if they may be, now or later."""
     deadline = _deadline(bulk_abort)
-    if is_delayed and now > deadline:
+    if is_delayed and is_past_deadline(bulk_abort.requested_at, now):
         return _StopReason(_("Sending timed out."))
     pause = _load_pause(now)
     if pause is None or pause.ends_at <= deadline:
@@ -239,7 +239,9 @@ def _create_abort(
         bulk_abort.token_name,
     )
     try:
-        abort_result = request_abort(run, abort_request, bulk_abort=bulk_abort)
+        abort_result = request_abort(
+            run, abort_request, bulk_abort=bulk_abort, will_be_sent=stop_reason is None
+        )
     except NotInFlight:
         _record_result(item, BulkAbortItemResult.ENDED)
         return None

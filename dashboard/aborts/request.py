@@ -120,6 +120,7 @@ def request_abort(
     retry_of_pk: int | None = None,
     bulk_abort: BulkAbort | None = None,
     mark_sent: bool = False,
+    will_be_sent: bool = True,
 ) -> AbortResult:
     """Record an abort of `run`, before anything is sent, and return it.
 
@@ -130,7 +131,8 @@ def request_abort(
 
     With `mark_sent` the abort is recorded as sent in the same transaction, unless its run is read
     first (`is_run_read_first`). The caller then sends it at once, by `wait_for_answer`; `run` is
-    loaded with its stage.
+    loaded with its stage. Unless `will_be_sent`, the caller settles a new abort as not sent, and
+    its run is not read for it.
     """
     permission = (
         abort_request.permissions or permissions.for_user(abort_request.user)
@@ -156,7 +158,9 @@ def request_abort(
     while True:
         attempts_left -= 1
         try:
-            return _create_abort(run, abort_request, reason, replaced_pk, bulk_abort, mark_sent)
+            return _create_abort(
+                run, abort_request, reason, replaced_pk, bulk_abort, mark_sent, will_be_sent
+            )
         except NotInFlight:
             _reload(run)
             raise
@@ -181,6 +185,7 @@ def _create_abort(
     replaced_pk: int | None,
     bulk_abort: BulkAbort | None,
     mark_sent: bool,
+    will_be_sent: bool,
 ) -> AbortResult:
     now = db_threads.now()
     with durable.atomic():  # before it is sent
@@ -191,12 +196,13 @@ def _create_abort(
         if retried_abort is not None or run.abort_severity >= Severity.CRITICAL:
             earlier_starts += _starts_of_retried(run)
         started_at = min([now, *earlier_starts])  # the clock of a run's abort never restarts
+        severity = abort_severity.classify(started_at, now)
+        run_fields: dict[str, Any] = {"version": version, "abort_severity": severity}
+        if will_be_sent:
+            run_fields["next_detail_sync_at"] = now + SEND_LEASE
         # Its status as it is now that no other can change it: it was read before.
-        [(run.status, run.in_flight)] = _run_update().fetch(
-            run=run.pk,
-            version=version,
-            next_detail_sync_at=now + SEND_LEASE,
-            abort_severity=abort_severity.classify(started_at, now),
+        [(run.status, run.in_flight)] = _run_update(tuple(run_fields)).fetch(
+            run=run.pk, **run_fields
         )
         if not run.in_flight:
             raise NotInFlight
@@ -250,10 +256,9 @@ def _latest_abort_query() -> PreparedQuery:
 
 
 @cache
-def _run_update() -> PreparedUpdate:
+def _run_update(fields: tuple[str, ...]) -> PreparedUpdate:
     run = Run.objects.filter(pk=Parameter("run", BigIntegerField()))
-    fields = parameters(Run, ["version", "next_detail_sync_at", "abort_severity"])
-    return PreparedUpdate(run, returning=["status", "in_flight"], **fields)
+    return PreparedUpdate(run, returning=["status", "in_flight"], **parameters(Run, fields))
 
 
 def is_run_read_first(abort: Abort) -> bool:

@@ -51,9 +51,17 @@ def cancel_if_unwanted(abort: Abort) -> bool:
 
 def _cancel_reason(abort: Abort) -> str:
     """Return why an unsent abort should not be sent now; empty if it should."""
-    if db_threads.now() - abort.requested_at > SEND_DEADLINE:
+    if is_past_deadline(abort.requested_at, db_threads.now()):
         return _("Sending timed out.")
     return _denied_reason(abort)
+
+
+def is_past_deadline(requested_at: datetime, now: datetime) -> bool:
+    """Return whether an unsent abort, or bulk abort, was requested longer ago than SEND_DEADLINE.
+
+    Also if by the clock that is far in the future: it was set back, by an unknown time since.
+    """
+    return abs(now - requested_at) > SEND_DEADLINE
 
 
 def no_resend_reason(abort: Abort, now: datetime) -> str:

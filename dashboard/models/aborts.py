@@ -8,6 +8,7 @@ never changes, and nothing changes once the abort has settled; triggers enforce 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import cache
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -251,13 +252,14 @@ class Abort(AuditedRequest):
 
     @property
     def first_sent_at(self) -> datetime:
-        """When it was first sent, according to its timeline."""
-        first = (
-            self.events.filter(event_type=EventType.SENT)
-            .values_list("occurred_at", flat=True)
-            .first()
-        )
-        return first or self.sent_at or self.requested_at
+        """When it was first sent: before its last send, by the times between those of its timeline.
+
+        When the clock was set back, only `sent_at` is corrected, the timeline never.
+        """
+        sends = self.events.filter(event_type=EventType.SENT)
+        times = sends.values_list("occurred_at", flat=True)
+        intervals = (max(later - earlier, timedelta()) for earlier, later in pairwise(times))
+        return (self.sent_at or self.requested_at) - sum(intervals, timedelta())
 
     def transition(
         self,

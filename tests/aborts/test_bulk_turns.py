@@ -219,6 +219,32 @@ def test_turn_is_not_sent_when_rest_of_rate_limit_is_reserved_past_deadline(
     assert not_sent_fields(1) == ("not_sent", message, None, at(1))
 
 
+@pytest.mark.parametrize("next_read_after", [None, 600])
+@pytest.mark.parametrize("stop", ["late", "rate_limited", "reserved"])
+def test_run_whose_abort_is_not_sent_is_read_as_before(
+    two_runs: list[Run], manager: User, stop: str, next_read_after: float | None
+) -> None:
+    next_read = None if next_read_after is None else at(next_read_after)
+    Run.objects.update(next_detail_sync_at=next_read)
+    batch = create_bulk_abort(two_runs, manager)
+    if stop == "rate_limited":
+        budget_store.record_rate_limited(300, at(1))
+    elif stop == "reserved":
+        record_response(RateLimit(1000, 25, 300), at(1))
+    after = 301 if stop == "late" else 1
+    assert take_turn_at(batch, after=after, is_delayed=True) == bulk_send.TurnResult()
+    run = Run.objects.get(run_id="r1")
+    assert run.next_detail_sync_at == next_read
+    assert run.version == ChangeCounter.latest()
+
+
+def test_run_whose_abort_is_sent_is_read_once_its_answer_is_overdue(
+    two_runs: list[Run], manager: User
+) -> None:
+    take_turn_at(create_bulk_abort(two_runs, manager))
+    assert Run.objects.get(run_id="r1").next_detail_sync_at == at(16)
+
+
 def test_bulk_abort_is_paused_until_rate_limit_resets(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
     assert aborts.find_pause(batch, at(1)) is None

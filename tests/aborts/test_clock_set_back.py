@@ -1,0 +1,124 @@
+"""The clock is set back after an abort was requested: it is sent no later than otherwise."""
+
+import pytest
+import time_machine
+from django.contrib.auth.models import User
+
+from dashboard.aborts import bulk_send
+from dashboard.models import Abort, Run
+from dashboard.models.aborts import AbortState, EventType
+from dashboard.sync import clock_correction
+from tests.support import factories
+from tests.support.abort_answers import FakeNorthflank
+from tests.support.bulk_aborts import request_bulk
+from tests.support.clock import forget_jumps
+from tests.support.world import at
+
+HOUR = 3600.0  # seconds
+
+
+def set_clock_back(seconds: float) -> None:
+    """Correct timestamps at T0, to which the clock was set back."""
+    factories.worker("a", heartbeat_at=at(seconds))
+    with time_machine.travel(at(0), tick=False):
+        clock_correction.correct_timestamps(at(0))
+
+
+def unconfirmed_abort(run: Run, user: User, *sent_after: float) -> Abort:
+    """An abort that may not have arrived, and was sent at these times, in seconds after T0."""
+    first, last = at(sent_after[0]), at(sent_after[-1])
+    times = {"requested_at": first, "claimed_at": last, "sent_at": last, "answered_at": None}
+    abort = factories.abort(run, user, "unknown", send_count=len(sent_after), **times)
+    for seconds in sent_after:
+        abort.add_event(EventType.SENT, at(seconds))
+    return abort
+
+
+def test_send_after_the_clock_was_set_back_is_not_the_first(run: Run, manager: User) -> None:
+    unconfirmed_abort(run, manager, HOUR - 40, HOUR - 10, 5)
+    # By how much the clock was set back between the last two is unknown.
+    assert Abort.objects.get().first_sent_at == at(5 - 30)
+
+
+@pytest.mark.parametrize(
+    ("sent_after", "set_back_by", "first_sent_after"),
+    [
+        ([-30, -10], 0, -30),
+        ([HOUR], HOUR, 0),
+        ([HOUR - 40, HOUR - 10], HOUR, -40),
+        ([-40, 10], 60, -100),  # the first of them is not in the future
+    ],
+    ids=["not set back", "once", "twice", "by less than the time between sends"],
+)
+def test_first_send_is_as_long_ago_as_before_the_clock_was_set_back(
+    run: Run,
+    manager: User,
+    sent_after: list[float],
+    set_back_by: float,
+    first_sent_after: float,
+) -> None:
+    unconfirmed_abort(run, manager, *sent_after)
+    set_clock_back(set_back_by)
+    assert Abort.objects.get().first_sent_at == at(first_sent_after)
+
+
+def test_abort_without_a_line_of_its_send_was_first_sent_at_its_last_send_or_request(
+    run: Run, manager: User
+) -> None:
+    abort = factories.abort(run, manager, requested_at=at(1), sent_at=at(2))
+    assert abort.first_sent_at == at(2)
+    abort.sent_at = None
+    assert abort.first_sent_at == at(1)
+
+
+def reconcile_at(northflank: FakeNorthflank, seconds: float) -> None:
+    forget_jumps()
+    with time_machine.travel(at(seconds), tick=False):
+        northflank.reconcile()
+
+
+@pytest.mark.parametrize(("seconds", "is_resent"), [(100, True), (121, False)])
+def test_abort_is_resent_for_two_minutes_though_the_clock_was_set_back(
+    run: Run, manager: User, seconds: float, is_resent: bool
+) -> None:
+    unconfirmed_abort(run, manager, HOUR)
+    set_clock_back(HOUR)
+    northflank = FakeNorthflank()
+    reconcile_at(northflank, seconds)
+    assert ("POST" in northflank.methods) is is_resent
+
+
+@pytest.mark.parametrize("seconds", [-301, 301])
+def test_unsent_abort_is_not_sent_if_it_was_requested_long_ago_or_in_the_future(
+    run: Run, manager: User, seconds: float
+) -> None:
+    unsent = {"requested_at": at(seconds), "claimed_at": at(-20), "sent_at": None}
+    factories.abort(run, manager, "requested", **unsent)
+    northflank = FakeNorthflank()
+    reconcile_at(northflank, 0)
+    assert northflank.methods == []
+    stored = Abort.objects.get()
+    assert (stored.state, stored.answer) == (AbortState.NOT_SENT, "Sending timed out.")
+
+
+@pytest.mark.parametrize("seconds", [-300, 300])
+def test_unsent_abort_is_sent_if_it_was_requested_within_five_minutes(
+    run: Run, manager: User, seconds: float
+) -> None:
+    unsent = {"requested_at": at(seconds), "claimed_at": at(-20), "sent_at": None}
+    factories.abort(run, manager, "requested", **unsent)
+    northflank = FakeNorthflank()
+    reconcile_at(northflank, 0)
+    assert northflank.methods == ["GET", "POST"]
+
+
+@pytest.mark.parametrize(("requested_after", "is_sent"), [(300, True), (301, False)])
+def test_interrupted_bulk_abort_ends_if_it_was_requested_in_the_future(
+    run: Run, manager: User, requested_after: float, is_sent: bool
+) -> None:
+    with time_machine.travel(at(requested_after), tick=False):
+        batch = request_bulk([run], manager)
+    with time_machine.travel(at(0), tick=False):
+        turn = bulk_send.process_next(batch.pk, is_delayed=True)
+    assert (turn.abort_pk is not None) is is_sent
+    assert Abort.objects.get().answer == ("" if is_sent else "Sending timed out.")
