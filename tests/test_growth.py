@@ -14,7 +14,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
-from dashboard.aborts import bulk_send, reconcile, resend, settle
+from dashboard.aborts import bulk_send, reconcile, settle
 from dashboard.accounts import access_log, expired_sessions, permissions
 from dashboard.accounts.administration import administrators
 from dashboard.accounts.authentication import break_glass, throttle
@@ -42,6 +42,7 @@ from dashboard.web.live import changes
 from dashboard.web.live.changes import Channel
 from dashboard.web.live.page import PAGES
 from tests.support import api, factories, growth
+from tests.support.abort_answers import claim_due_resends
 from tests.support.world import api_run
 
 pytestmark = pytest.mark.slow
@@ -188,7 +189,7 @@ def chores() -> dict[str, Work]:
         "look for aborts": reconcile.is_work_pending,
         "adopt aborts": lambda: reconcile.claim_unanswered(now),
         "settle aborts": lambda: settle.settle_resolved_aborts(now),
-        "resend aborts": lambda: resend.claim_due_resends(now),
+        "resend aborts": lambda: claim_due_resends(now),
         "escalate aborts": lambda: reconcile.update_severities(now),
         "adopt bulk aborts": lambda: bulk_send.claim_expired(now),
         "end sessions": lambda: expired_sessions.end_expired_sessions(now),

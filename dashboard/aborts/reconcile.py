@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from dashboard.aborts import bulk_send, resend_policy, severity
 from dashboard.aborts.request import SEND_LEASE
-from dashboard.aborts.resend import claim_due_resends, resend_abort
+from dashboard.aborts.resend import resend_due_aborts
 from dashboard.aborts.send import READ_BEFORE_TIMEOUT, read_run_with_timeout, send_abort
 from dashboard.aborts.settle import (
     cancel_if_unwanted,
@@ -97,9 +97,7 @@ async def reconcile_open_aborts(upstream: Connection) -> None:
         await asyncio.gather(*(_adopt(upstream, abort) for abort in adoptable))
         await bulk_send.adopt_bulk_aborts(upstream)
     await run_in_db_thread(settle_resolved_aborts, db_threads.now())
-    if clock_jumps.is_steady(SEND_LEASE):  # adopting may have taken long
-        due_resends = await run_in_db_thread(claim_due_resends, db_threads.now())
-        await asyncio.gather(*(resend_abort(upstream, abort) for abort in due_resends))
+    await resend_due_aborts(upstream)
     await run_in_db_thread(update_severities, db_threads.now())
 
 
@@ -145,19 +143,22 @@ def _pending_work_query() -> PreparedQuery:
 async def _adopt(upstream: Connection, abort: Abort) -> None:
     log.warning("abort.adopted", run=abort.run.run_id, by=abort.username)
     if abort.sent_at is not None:
-        # Before the read, which may fail: no process waits for the answer any more.
+        # No process waits for the answer any more; the sync reads the run next.
         await run_in_db_thread(abort.add_event, EventType.ADOPTED, db_threads.now())
         reason = _("The sending process stopped before Northflank responded.")
         await run_in_db_thread(mark_unknown, abort, reason)
-    elif await run_in_db_thread(cancel_if_unwanted, abort):
+        return
+    if await run_in_db_thread(cancel_if_unwanted, abort):
+        return
+    request_budget = await run_in_db_thread(budget_store.load, db_threads.now())
+    if request_budget.backoff_until is not None:
+        log.info("abort.adoption_postponed", run=abort.run.run_id, cause="rate_limited")
         return
     try:
         run = await read_run_with_timeout(upstream, abort.run, READ_BEFORE_TIMEOUT)
     except NorthflankError as error:
         log.info("abort.adoption_postponed", run=abort.run.run_id, cause=error.cause)
         return
-    if abort.sent_at is not None:
-        return  # settle_resolved_aborts evaluates the status that was read
     await run_in_db_thread(abort.add_event, EventType.ADOPTED, db_threads.now())
     if run is None or not run.in_flight:
         await run_in_db_thread(settle_too_late, abort, run)
@@ -167,11 +168,17 @@ async def _adopt(upstream: Connection, abort: Abort) -> None:
 
 
 def claim_unanswered(now: datetime) -> list[Abort]:
-    """Claim the aborts without an answer whose lease has expired, and return them."""
+    """Claim the aborts without an answer whose lease has expired, and return them.
+
+    Of those that were never sent only a few: their runs are read.
+    """
     expired = Abort.objects.unanswered_expired(now, SEND_LEASE)
+    aborts = expired.select_related("run__stage__pipeline__project").order_by("claimed_at", "pk")
+    sent_aborts = [abort for abort in aborts if abort.sent_at is not None]
+    unsent_aborts = [abort for abort in aborts if abort.sent_at is None]
     return [
         abort
-        for abort in expired.select_related("run__stage__pipeline__project")
+        for abort in sent_aborts + unsent_aborts[: resend_policy.MAX_READS]
         # Its process may have recorded an answer meanwhile, late after an outage of the database.
         if expired.filter(pk=abort.pk, claimed_at=abort.claimed_at).update(claimed_at=now)
     ]

@@ -10,6 +10,11 @@ MAX_SENDS = 5  # of one abort
 RESEND_WINDOW = timedelta(minutes=2)  # from the first send
 # Seconds to wait after the 1st, 2nd, ... failed send: Northflank may be about to recover.
 _DELAYS = (1.0, 2.0, 4.0, 8.0)
+# How many runs are read at the same time before their aborts are resent. Of those whose last read
+# failed a process reads only as many as here, at intervals as of one: all together take at most
+# twice its requests.
+MAX_READS, MAX_REPEATED_READS = 4, 2
+MAX_READ_INTERVAL = timedelta(seconds=15)  # between such reads
 # If the run goes on for this long after the last send, that send did not arrive.
 NOT_ARRIVED_AFTER = timedelta(seconds=20)
 
@@ -17,6 +22,14 @@ NOT_ARRIVED_AFTER = timedelta(seconds=20)
 def delay(send_count: int) -> timedelta:
     """Return how long to wait before the next send, after `send_count` sends."""
     return timedelta(seconds=_DELAYS[min(max(send_count, 1), len(_DELAYS)) - 1])
+
+
+def read_interval(since_send: timedelta) -> timedelta:
+    """Return the time from a failed read to the next one; `since_send`: since the last send.
+
+    It doubles from read to read, up to MAX_READ_INTERVAL.
+    """
+    return min(max(since_send / 2, delay(1)), MAX_READ_INTERVAL)
 
 
 def is_exhausted(send_count: int, first_sent_at: datetime, now: datetime) -> bool:

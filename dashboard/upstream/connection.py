@@ -10,6 +10,7 @@ sends requests only at intervals (`may_call`).
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from time import monotonic
 
@@ -49,6 +50,8 @@ class Connection:
     outage: str = ""  # cause of the current outage as this process sees it; "" if there is none
     failed_at: float = -1.0  # time of the last account-wide error, by time.monotonic
     retry_at: float = 0.0  # earliest next request, by time.monotonic
+    # When a run was last read for a resend of its abort after such a read had failed.
+    repeated_read_at: datetime | None = None
     unrecorded_calls: list[Call] = field(default_factory=list)  # not yet in the rate budget
     _pause: float = 0.0
     _last_answered_sent_at: float = -1.0  # send time of the latest answered request

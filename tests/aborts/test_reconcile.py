@@ -94,6 +94,7 @@ def test_sent_abort_that_took_effect_is_accepted_and_concludes(live: Live) -> No
     abort_with_expired_lease(run, sent=True)
     live.sandbox.world.abort_run(flow(live, LEDGER), run.run_id, live.sandbox.clock())
     reconcile(live)
+    read(live, run)
     assert Abort.objects.get().state == "accepted"
     advance_time(live, 10)
     read(live, run)
@@ -106,6 +107,7 @@ def test_sent_abort_of_aborted_run_is_concluded_not_too_late(live: Live) -> None
     abort_with_expired_lease(run, sent=True)
     live.sandbox.world.abort_run(flow(live, LEDGER), run.run_id, live.sandbox.clock(), at_once=True)
     reconcile(live)
+    read(live, run)
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", "aborted")
     assert abort_message().startswith("Aborted after ")
@@ -195,6 +197,7 @@ def test_run_removed_before_answer_leaves_abort_outcome_unknown(live: Live) -> N
     abort_with_expired_lease(run, sent=True)
     remove_run(live, run.run_id)
     reconcile(live)
+    read(live, run)
     assert Abort.objects.get().outcome == ""
     assert "Outcome unknown" in abort_message()
 

@@ -27,6 +27,7 @@ from dashboard.northflank import NorthflankClient
 from dashboard.sandbox import parse_fault
 from dashboard.web.components.runs import run_row
 from tests.support import factories
+from tests.support.abort_answers import claim_due_resends
 from tests.support.live import Live
 from tests.support.live_runs import (
     abort_message,
@@ -75,7 +76,7 @@ def test_abort_that_did_not_arrive_is_resent(live: Live, manager: User, fault: s
     submit_abort(live.sign_in("manager"), run)
     live.sandbox.faults = []
     backdate_leases()
-    reconcile(live)
+    read(live, run)  # Northflank answers again
     abort = Abort.objects.get()
     assert (abort.state, abort.send_count) == ("accepted", 2)
     assert send_numbers() == ["1", "2"]
@@ -350,7 +351,7 @@ def test_maybe_sent_abort_stays_unknown_after_failed_resend(
 def test_resend_with_refused_connection_leaves_abort_unknown(live: Live, manager: User) -> None:
     run = run_with_unknown_abort(live, manager)
     backdate_leases()
-    claimed = abort_resend.claim_due_resends(now())[0]
+    claimed = claim_due_resends(now())[0]
     replace_client(live, NorthflankClient("sandbox", base_url="http://127.0.0.1:9"))
     live.run(lambda: abort_send.attempt_send(live.connection, claimed))
     abort = Abort.objects.get()
@@ -378,7 +379,7 @@ def test_refused_resend_for_aborting_or_aborted_run_counts_as_success(
 ) -> None:
     run = run_with_unknown_abort(live, manager)
     backdate_leases()
-    claimed = abort_resend.claim_due_resends(now())[0]
+    claimed = claim_due_resends(now())[0]
     abort_externally(live, "", concluded=at_once)()
     live.sandbox.faults = [parse_fault("error-string:409@/abort")]
     live.run(lambda: abort_send.attempt_send(live.connection, claimed))
@@ -476,9 +477,9 @@ def test_abort_page_during_resends_shows_state_and_form(live: Live, manager: Use
 def test_abort_request_during_resend_keeps_its_lease(live: Live, manager: User) -> None:
     run = run_with_unknown_abort(live, manager)
     backdate_leases()
-    claimed = abort_resend.claim_due_resends(now())[0]
+    claimed = claim_due_resends(now())[0]
     aborts.request_abort(Run.objects.with_stage().get(), AbortRequest(manager))
-    assert abort_resend.claim_due_resends(now()) == []
+    assert claim_due_resends(now()) == []
     live.run(lambda: abort_resend.resend_abort(live.connection, claimed))
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
@@ -499,9 +500,9 @@ def test_concurrent_workers_resend_once(live: Live, manager: User) -> None:
 def test_resend_after_expired_lease_is_sent_by_one_worker(live: Live, manager: User) -> None:
     run = run_with_unknown_abort(live, manager)
     backdate_leases()
-    first = abort_resend.claim_due_resends(now())[0]
+    first = claim_due_resends(now())[0]
     backdate_leases(60)  # longer than a lease
-    second = abort_resend.claim_due_resends(now())[0]
+    second = claim_due_resends(now())[0]
     for claimed in (second, first):
         live.run(lambda claimed=claimed: abort_resend.resend_abort(live.connection, claimed))
     assert live.sandbox.abort_request_counts[run.run_id] == 2
@@ -511,7 +512,7 @@ def test_resend_after_expired_lease_is_sent_by_one_worker(live: Live, manager: U
 def test_resend_with_expired_lease_sends_nothing(live: Live, manager: User) -> None:
     run = run_with_unknown_abort(live, manager)
     backdate_leases()
-    claimed = abort_resend.claim_due_resends(now())[0]
+    claimed = claim_due_resends(now())[0]
     db_threads.set_clock_offset(timedelta(seconds=30))
     try:
         live.run(lambda: abort_resend.resend_abort(live.connection, claimed))
@@ -578,7 +579,7 @@ def test_abort_leased_by_another_worker_is_not_resent(db: None, manager: User) -
         return run(sql, *rest)
 
     with connection.execute_wrapper(claim_first):
-        assert abort_resend.claim_due_resends(now() + timedelta(seconds=30)) == []
+        assert claim_due_resends(now() + timedelta(seconds=30)) == []
     assert Abort.objects.get(pk=abort.pk).state == "unknown"
 
 

@@ -19,6 +19,7 @@ from dashboard.northflank import AccessDenied, RequestRejected
 from tests.support import factories
 from tests.support.abort_answers import (
     FakeNorthflank,
+    claim_due_resends,
     error_response,
     log_line,
     stored_fields,
@@ -85,7 +86,7 @@ def test_refused_resend_leaves_the_abort_open_and_is_the_last(refused_resend: Ab
         "error_id": "err-42",
     }  # fmt: skip
     assert timeline(refused_resend) == [("unknown", "No.")]
-    assert resend.claim_due_resends(db_threads.now() + timedelta(seconds=30)) == []
+    assert claim_due_resends(db_threads.now() + timedelta(seconds=30)) == []
     assert settle.no_resend_reason(refused_resend, db_threads.now()) == "No."
 
 
@@ -276,7 +277,7 @@ def test_abort_is_resent_after_its_delay_unless_claimed(
 ) -> None:
     now = db_threads.now()
     Abort.objects.update(state=AbortState.UNKNOWN, claimed_at=now + claimed_after)
-    assert resend.claim_due_resends(now) == ([sent_twice] if is_due else [])
+    assert claim_due_resends(now) == ([sent_twice] if is_due else [])
 
 
 def test_abort_that_may_not_have_arrived_gives_its_run_one_version(sent_twice: Abort) -> None:

@@ -12,6 +12,7 @@ from django.db import connections
 from structlog.testing import capture_logs
 
 from dashboard import aborts
+from dashboard.aborts import resend
 from dashboard.models import Abort, Run
 from dashboard.northflank import NorthflankClient
 from dashboard.upstream.connection import Connection
@@ -111,6 +112,11 @@ def timeline(abort: Abort) -> list[tuple[str, str]]:
 
 def log_line(event: str, level: str, **fields: Any) -> dict[str, Any]:
     return {"event": f"abort.{event}", "log_level": level, "run": "r1", **fields}
+
+
+def claim_due_resends(now: datetime) -> list[Abort]:
+    """Claim the aborts that are due to be resent, as a process that has read no run yet."""
+    return resend.claim_due_resends(Connection("token", "http://northflank.invalid"), now)
 
 
 def place_fields(run: Run) -> dict[str, Any]:
