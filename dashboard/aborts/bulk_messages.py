@@ -100,6 +100,8 @@ def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: s
     match result:
         case BulkAbortItemResult.WAITING:
             return _simple_outcome("waiting", _text("waiting"))
+        case BulkAbortItemResult.ENDED if note:  # its end was unknown
+            return _simple_outcome("removed", note)
         case BulkAbortItemResult.ENDED:
             return _simple_outcome("too_late", _text("too_late"))
         case BulkAbortItemResult.NOT_ALLOWED:

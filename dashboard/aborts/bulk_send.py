@@ -30,6 +30,7 @@ from dashboard.models import Abort, BulkAbort, BulkAbortItem, ChangeCounter, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.bulk_aborts import BulkAbortItemResult, Via
 from dashboard.models.runs import mark_changed
+from dashboard.runs import removals
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection, get_connection
 from dashboard.upstream.rate_budget import PROBE_LEASE
@@ -243,7 +244,7 @@ def _create_abort(
             run, abort_request, bulk_abort=bulk_abort, will_be_sent=stop_reason is None
         )
     except NotInFlight:
-        _record_result(item, BulkAbortItemResult.ENDED)
+        _record_result(item, BulkAbortItemResult.ENDED, note=_unknown_end_note(run))
         return None
     except (NotAllowed, ReasonMissing) as error:
         _record_result(item, BulkAbortItemResult.NOT_ALLOWED, note=str(error))
@@ -268,9 +269,16 @@ def _create_abort(
     return None
 
 
+def _unknown_end_note(run: Run) -> str:
+    """Return why it is unknown whether a run that is not in flight has ended; empty if it has."""
+    if not run.has_unknown_end:
+        return ""
+    return _("Nothing was sent. %(why)s") % {"why": removals.unknown_end_reason(run)}
+
+
 def _record_result(
     item: BulkAbortItem, result: BulkAbortItemResult, *, abort: Abort | None = None, note: str = ""
 ) -> None:
-    mark_changed([item.run_id])  # updates open pages; locks the counter first: see Abort.transition
+    mark_changed([item.run_id])  # updates open pages
     item.result, item.abort, item.note = result, abort, note
     item.save(update_fields=["result", "abort", "note"])

@@ -62,7 +62,7 @@ class BulkAbortItemResult(models.TextChoices):
     WAITING = "waiting"  # not processed yet
     ABORT = "abort"  # became an abort of its own, which has the details
     JOINED = "joined"  # the run had an open abort already
-    ENDED = "ended"  # the run had concluded before it was processed
+    ENDED = "ended"  # the run was not in flight any more; with a note if its end is unknown
     NOT_ALLOWED = "not_allowed"  # the user lacks or has lost the permission
 
 

@@ -12,12 +12,13 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Acknowledgement, ChangeCounter, Dismissal, Run
 from dashboard.models.runs import mark_changed
+from dashboard.runs import removals
 
 log = structlog.get_logger(__name__)
 
 
 class NotAllowed(Exception):
-    """The user may not dismiss or restore the run; the message states why."""
+    """The user may not dismiss the run, or nobody may restore it; the message states why."""
 
 
 class NothingToDismiss(Exception):
@@ -53,9 +54,11 @@ def dismiss(run: Run, user: User, user_permissions: Permissions | None = None) -
 def restore(run: Run, user: User, user_permissions: Permissions | None = None) -> bool:
     """Restore a dismissed run, and have it read next; return whether it was dismissed.
 
-    Idempotent. Raise NotAllowed.
+    Idempotent. Raise NotAllowed, also while the run's project is not read.
     """
     _check_permission(run, user, user_permissions)
+    if reason := removals.not_read_reason(run.stage.pipeline):
+        raise NotAllowed(str(reason))
     now, username = db_threads.now(), user.get_username()
     with transaction.atomic():
         ChangeCounter.lock()

@@ -43,6 +43,12 @@ def test_run_without_an_abort_of_its_own(result: str, kind: str, text: str, tone
         assert outcome.message.tone == tone
 
 
+def test_run_with_unknown_end_has_the_note_even_after_it_was_listed_again() -> None:
+    for subject in (run(in_flight=False, removed_at=AT), run(), run("success", concluded=True)):
+        outcome = bulk_messages.describe(BulkAbortItemResult.ENDED, subject, None, NOTE)
+        assert outcome == ItemOutcome("removed", AbortMessage(NOTE, "warning"))
+
+
 @pytest.mark.parametrize(
     ("subject", "kind", "tone"),
     [

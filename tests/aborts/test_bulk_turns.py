@@ -21,6 +21,7 @@ from dashboard.models import Abort, BulkAbort, ChangeCounter, Grant, Run
 from dashboard.models.accounts.grants import Action
 from dashboard.models.bulk_aborts import Via
 from dashboard.northflank import RateLimit
+from dashboard.runs import dismissals
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
 from dashboard.upstream.rate_budget import PROBE_LEASE
@@ -294,6 +295,21 @@ def test_turn_for_concluded_run_records_ended(two_runs: list[Run], manager: User
     Run.objects.filter(run_id="r1").update(status="aborting", in_flight=False)
     assert take_turn_at(batch) == bulk_send.TurnResult()
     assert items(batch)[0] == ("r1", "ended", None, "")
+
+
+def test_turn_for_dismissed_run_records_that_its_end_is_unknown(
+    two_runs: list[Run], manager: User
+) -> None:
+    batch = create_bulk_abort(two_runs, manager)
+    Run.objects.filter(run_id="r1").update(removed_at=T0)
+    dismissals.dismiss(two_runs[0], manager)
+    assert take_turn_at(batch) == bulk_send.TurnResult()
+    note = (
+        "Nothing was sent. Removed from Northflank and dismissed; its end is unknown. "
+        "Restore the run to abort it."
+    )
+    assert items(batch)[0] == ("r1", "ended", None, note)
+    assert not Abort.objects.exists()
 
 
 def test_turn_after_permission_is_revoked_records_reason(

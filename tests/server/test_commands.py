@@ -14,6 +14,7 @@ from pytest_django import Settings
 
 from dashboard.models import Abort, AccessEvent, ApiToken, Run, Stage
 from dashboard.models.accounts.access import AccessKind
+from dashboard.runs import dismissals
 from dashboard.runs.overdue import OverdueReason
 from tests.support import factories
 
@@ -204,7 +205,7 @@ def test_token_list_shows_fields_without_secret(viewer: User) -> None:
     output = output_of("token", "list")
     token = ApiToken.objects.get()
     assert all(
-        word in output for word in (f"{token.prefix}…", "PagerDuty", "viewer", "read", "good")
+        word in output for word in (f"{token.prefix}…", "PagerDuty", "viewer", "read", "valid")
     )
     assert secret not in output
     assert token.digest not in output
@@ -440,6 +441,16 @@ def test_abort_command_with_invalid_arguments_is_rejected(
     factories.run(factories.stage("Production"), "r-2")
     factories.run(run.stage, "r-3", status="success")
     assert reason in error_of("abort", *arguments)
+
+
+@pytest.mark.parametrize("status", ["running", "aborted"])
+def test_abort_command_for_dismissed_run_does_not_say_that_it_has_ended(
+    run: Run, manager: User, status: str
+) -> None:
+    Run.objects.update(removed_at=timezone.now(), status=status)
+    dismissals.dismiss(run, manager)
+    error = error_of("abort", "r-1", "--as", "manager")
+    assert error.startswith("Nothing was sent. Removed from Northflank and dismissed;")
 
 
 @pytest.mark.parametrize("error", [OSError, KeyError])  # KeyError until Python 3.12

@@ -28,6 +28,7 @@ from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
 from dashboard.models.bulk_aborts import Via
 from dashboard.northflank import NorthflankError
+from dashboard.runs import removals
 from dashboard.server.process import UpstreamMismatch, verify_database
 from dashboard.sync.stage_reader import read_run
 from dashboard.upstream import budget_store
@@ -85,7 +86,7 @@ class Command(RunbookCommand):
         except aborts.ReasonMissing as missing:
             raise CommandError(f"{missing} Give --reason.") from missing
         except aborts.NotInFlight:
-            self._report_already_ended(run, as_json=options["json"])
+            self._report_not_in_flight(run, as_json=options["json"])
             return
         recorded = (
             "The abort is recorded and the dashboard continues it: see "
@@ -100,10 +101,13 @@ class Command(RunbookCommand):
         except (DatabaseError, InterfaceError) as error:
             raise CommandError(f"{recorded}\nDatabase error: {error}") from error
 
-    def _report_already_ended(self, run: Run, *, as_json: bool) -> None:
+    def _report_not_in_flight(self, run: Run, *, as_json: bool) -> None:
         if as_json:
             run_json = serializers.run(run)
             self.stdout.write(output.to_json({"joined": False, "abort": None, "run": run_json}))
+        if run.has_unknown_end:
+            reason = removals.unknown_end_reason(run)
+            raise CommandError(f"Nothing was sent. {reason}\n{output.run_text(run)}")
         if run.status != "aborted":
             raise CommandError(
                 f"Nothing was sent: the run has already ended.\n{output.run_text(run)}"

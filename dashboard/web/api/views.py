@@ -15,7 +15,7 @@ from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Stage
 from dashboard.models.aborts import AbortState
 from dashboard.models.bulk_aborts import Via
-from dashboard.runs import dismissals
+from dashboard.runs import dismissals, removals
 from dashboard.sync import omitted_entries, watchers
 from dashboard.sync.reports import read_totals
 from dashboard.web.api import params, queries, serializers
@@ -111,6 +111,13 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     except aborts.NotAllowed as denied:
         raise ApiError(403, "not_allowed", str(denied)) from denied
     except aborts.NotInFlight as conflict:
+        if run_object.has_unknown_end:
+            raise ApiError(
+                409,
+                "end_unknown",
+                f"Nothing was sent. {removals.unknown_end_reason(run_object)}",
+                extra={"run": _run_with_abort(run_object, client)},
+            ) from conflict
         raise ApiError(
             409,
             "not_in_flight",

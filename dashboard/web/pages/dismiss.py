@@ -7,8 +7,8 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import permissions
-from dashboard.runs import dismissals
-from dashboard.texts.rich_text import MessageTable
+from dashboard.runs import dismissals, removals
+from dashboard.texts.rich_text import MessageTable, RichText
 from dashboard.web.components.runs import removed_notice, run_row
 from dashboard.web.http import errors, lookup
 from dashboard.web.http.authentication import sign_in
@@ -36,9 +36,11 @@ def dismiss(
     row = run_row.build_row(run, permission, None)
     if request.method != "POST":
         open_dismissal = run.dismissals.open().first()
-        blocked_reason = "" if permission.allowed else permission.denied_reason
+        blocked_reason: RichText = "" if permission.allowed else permission.denied_reason
         if not open_dismissal and not dismissals.is_dismissible(run):
             blocked_reason = _text("not_dismissible")
+        elif open_dismissal and permission.allowed:
+            blocked_reason = removals.not_read_reason(run.stage.pipeline) or ""
         page_context = {
             "row": row,
             "removal": removed_notice.for_run(run),

@@ -10,9 +10,11 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
+from pytest_django import Settings
 
 from dashboard import aborts
 from dashboard.models import Abort, ApiToken, Run
+from dashboard.runs import dismissals
 from dashboard.sandbox import parse_fault
 from tests.support import factories
 from tests.support.abort_answers import change_after_read_of
@@ -271,6 +273,33 @@ def test_409_of_abort_of_run_that_ends_just_after_it_was_read_has_its_end(
     body = answer.json()["run"]
     assert (body["status"], body["concluded"], body["in_flight"]) == (status, True, False)
     assert body["concluded_at"] is not None
+    assert not Abort.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("projects", "message"),
+    [
+        ([], "Removed from Northflank and dismissed; its end is unknown. Restore the run to"),
+        (
+            ["payments"],
+            "Not read: project “shop” is not in NORTHFLANK_PROJECTS; its runs count as removed.",
+        ),
+    ],
+)
+def test_abort_of_run_with_unknown_end_returns_409_of_its_own(
+    projects: list[str], message: str, manager: User, settings: Settings
+) -> None:
+    run = factories.run(factories.stage(), "r-1", removed_at=timezone.now())
+    dismissals.dismiss(run, manager)
+    settings.NORTHFLANK_PROJECTS = projects
+    headers = {"Authorization": f"Bearer {create_token_secret(manager)}"}
+    answer = Client().post(
+        "/api/runs/r-1/abort/", "{}", content_type="application/json", headers=headers
+    )
+    body = answer.json()
+    assert (answer.status_code, body["error"]["code"]) == (409, "end_unknown")
+    assert body["error"]["message"].startswith(f"Nothing was sent. {message}")
+    assert (body["run"]["concluded"], body["run"]["in_flight"]) == (False, False)
     assert not Abort.objects.exists()
 
 

@@ -18,7 +18,7 @@ from dashboard.db.prepared import Parameter, PreparedQuery
 from dashboard.models import Pipeline, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.models.runs import RunQuerySet
-from dashboard.runs import statuses
+from dashboard.runs import removals, statuses
 from dashboard.texts.rich_text import Message, MessageTable, RichText
 from dashboard.web.components.runs import run_row
 from dashboard.web.components.runs.run_row import RunRow
@@ -265,7 +265,7 @@ def prepare_confirmation(
 def _exclusion_reason(run: Run, row: RunRow) -> RichText:
     if not run.in_flight:
         if run.has_unknown_end:
-            return _text("removed")
+            return removals.not_read_reason(run.stage.pipeline) or _text("removed")
         return _text("ended", word=statuses.inline_label(run.status))
     if not row.may_abort:
         return row.denied_reason

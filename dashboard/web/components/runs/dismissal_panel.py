@@ -6,7 +6,7 @@ from django.utils.translation import gettext as _
 
 from dashboard.accounts.permissions import Permission
 from dashboard.models import Dismissal, Run
-from dashboard.runs import dismissals
+from dashboard.runs import dismissals, removals
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,5 +27,7 @@ def panel(run: Run, permission: Permission) -> DismissalPanel | None:
         return DismissalPanel(entries, "")
     if is_dismissible:
         return DismissalPanel(entries, _("Dismiss"))
-    is_dismissed = any(dismissal.restored_at is None for dismissal in entries)
-    return DismissalPanel(entries, _("Restore") if is_dismissed else "")
+    is_restorable = any(dismissal.restored_at is None for dismissal in entries)
+    if removals.not_read_reason(run.stage.pipeline):
+        is_restorable = False
+    return DismissalPanel(entries, _("Restore") if is_restorable else "")

@@ -6,6 +6,7 @@ from datetime import datetime
 from django.utils.translation import gettext_lazy
 
 from dashboard.models import Pipeline, Run
+from dashboard.runs import removals
 from dashboard.texts.rich_text import Message, MessageTable
 
 _text = MessageTable(
@@ -19,17 +20,21 @@ _text = MessageTable(
 
 @dataclass(frozen=True, slots=True)
 class RemovedNotice:
-    """A sentence about what was removed, and when the removal was detected."""
+    """A sentence about what was removed or is not read, and when that was detected."""
 
     text: Message
     noticed_at: datetime
 
 
 def for_pipeline(pipeline: Pipeline) -> RemovedNotice | None:
-    """Return the notice for a removed project or pipeline, or None if neither was removed."""
+    """Return the notice for a removed project or pipeline, or None if neither was removed.
+
+    A project that the settings leave out counts as removed; the notice then names the setting.
+    """
     project = pipeline.project
     if project.removed_at is not None:
-        return RemovedNotice(_text("project", project=str(project)), project.removed_at)
+        text = removals.not_read_reason(pipeline) or _text("project", project=str(project))
+        return RemovedNotice(text, project.removed_at)
     if pipeline.removed_at is not None:
         return RemovedNotice(_text("pipeline", pipeline=str(pipeline)), pipeline.removed_at)
     return None

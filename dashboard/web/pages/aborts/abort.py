@@ -13,10 +13,10 @@ from django.views.decorators.http import require_http_methods
 from dashboard import aborts
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts.identity import permissions_of, with_identity
-from dashboard.accounts.permissions import Permissions
+from dashboard.accounts.permissions import Permission, Permissions
 from dashboard.models import Abort, Run
 from dashboard.models.catalog import StageName
-from dashboard.runs import concurrency
+from dashboard.runs import concurrency, removals
 from dashboard.texts.rich_text import MessageTable, RichText, join_texts
 from dashboard.web.components.aborts import abort_history, reason_form
 from dashboard.web.components.aborts.reason_form import ReasonField
@@ -31,6 +31,7 @@ _text = MessageTable(
     {
         "ended": gettext_lazy("This run has ended; there is nothing to abort."),
         "ended_meanwhile": gettext_lazy("The run had already ended; nothing was sent."),
+        "end_unknown_meanwhile": gettext_lazy("Nothing was sent. %(why)s"),
         "requested_by": gettext_lazy("Abort requested by %(who)s."),
     }
 )
@@ -63,8 +64,7 @@ def abort(
             request, run, user_permissions, replace(reason, error=str(error))
         )
     except aborts.NotInFlight:
-        notice = ("info", str(_text("ended_meanwhile")))
-        return _render_result(request, run, user_permissions, notice, None)
+        return _render_result(request, run, user_permissions, _not_in_flight_notice(run), None)
     return Deferred(
         lambda: aborts.wait_for_answer(abort_result),
         lambda abort: _render_answer(request, abort, user_permissions),
@@ -99,7 +99,7 @@ def _render_confirmation(
     row = run_row.build_row(run, permission, run_aborts[0] if run_aborts else None)
     blocked_reason: RichText = ""
     if not run.in_flight:
-        blocked_reason = _text("ended")
+        blocked_reason = _not_in_flight_reason(run, permission)
     elif not row.is_abortable and row.abort is not None:
         blocked_reason = row.abort.message.text
     elif not permission.allowed:
@@ -116,6 +116,21 @@ def _render_confirmation(
         "reason": reason or ReasonField(aborts.reason_required(run.stage)),
     }
     return render_page(request, "pages/aborts/abort.html", "confirm", page_context, status=status)
+
+
+def _not_in_flight_reason(run: Run, permission: Permission) -> RichText:
+    """Return why a run that is not in flight cannot be aborted."""
+    if not run.has_unknown_end:
+        return _text("ended")
+    # Whoever may not abort it may not restore it either.
+    return removals.unknown_end_reason(run) if permission.allowed else permission.denied_reason
+
+
+def _not_in_flight_notice(run: Run) -> tuple[str, str]:
+    """Return tone and text of the answer to an abort of a run that was not in flight."""
+    if not run.has_unknown_end:
+        return "info", str(_text("ended_meanwhile"))
+    return "warning", str(_text("end_unknown_meanwhile", why=removals.unknown_end_reason(run)))
 
 
 def _render_answer(

@@ -19,6 +19,8 @@ from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Acknowledgement, Grant, Pipeline, Run, Stage
 from dashboard.models.aborts import EventType
 from dashboard.models.accounts.grants import Action
+from dashboard.runs import dismissals
+from dashboard.sync import mirror
 from tests.support import factories
 from tests.support.abort_answers import change_after_read_of
 from tests.support.databases import counting_statements
@@ -66,6 +68,83 @@ def test_abort_page_of_ended_run_has_no_form(status: str, get_page: GetPage, sta
         html = get_page(factories.address(run, "abort"), **headers)
         assert html.css("form[action$='/abort/']") == []
         assert text_of(select_one(html, "[data-reason]"))
+
+
+DISMISSED = (
+    "Removed from Northflank and dismissed; its end is unknown. Restore the run to abort it."
+)
+NOT_CONFIGURED = (
+    "Not read: project “shop” is not in NORTHFLANK_PROJECTS; its runs count as removed."
+)
+
+
+def _dismiss(run: Run, manager: User, _settings: Settings) -> None:
+    factories.change(run, removed_at=timezone.now())
+    dismissals.dismiss(run, manager)
+
+
+def _drop_project(run: Run, _manager: User, settings: Settings) -> None:
+    settings.NORTHFLANK_PROJECTS = ["payments"]
+    mirror.stop_tracking(Run.objects.filter(pk=run.pk), timezone.now())
+
+
+UNKNOWN_ENDS = pytest.mark.parametrize(
+    ("end", "reason"),
+    [(_dismiss, DISMISSED), (_drop_project, NOT_CONFIGURED)],
+    ids=["dismissed", "project not in the setting"],
+)
+
+
+@UNKNOWN_ENDS
+@pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "dialog"])
+def test_abort_page_of_run_with_unknown_end_does_not_say_that_it_has_ended(
+    end: Callable[[Run, User, Settings], None],
+    reason: str,
+    headers: dict[str, str],
+    get_page: GetPage,
+    run: Run,
+    manager: User,
+    settings: Settings,
+) -> None:
+    factories.abort(run, manager, "refused", settled_at=timezone.now())
+    end(run, manager, settings)
+    html = get_page(factories.address(run, "abort"), **headers)
+    assert html.css("form[action$='/abort/']") == []
+    assert text_of(select_one(html, "[data-reason]")) == reason
+
+
+def test_abort_page_of_dismissed_run_for_viewer_shows_denied_reason(
+    viewer_client: Client, run: Run, manager: User, settings: Settings
+) -> None:
+    _dismiss(run, manager, settings)
+    html = parse_html(viewer_client.get(factories.address(run, "abort")))
+    assert "Release managers" in text_of(select_one(html, "[data-reason]"))
+
+
+@UNKNOWN_ENDS
+@pytest.mark.parametrize("is_late", [True, False], ids=["after it was read", "before"])
+def test_abort_of_run_with_unknown_end_sends_nothing_and_says_why(
+    end: Callable[[Run, User, Settings], None],
+    reason: str,
+    is_late: bool,
+    operator_client: Client,
+    run: Run,
+    manager: User,
+    settings: Settings,
+) -> None:
+    address, form = factories.address(run, "abort"), {"reason": "Stuck"}
+    if is_late:
+        ending = change_after_read_of("dashboard_run", lambda: end(run, manager, settings))
+        with connection.execute_wrapper(ending):
+            answer = operator_client.post(address, form, headers=HTMX)
+        html = parse_html(answer)
+    else:
+        end(run, manager, settings)
+        html = parse_html(operator_client.post(address, form, headers=HTMX))
+    notice = select_one(html, ".notice")
+    assert text_of(select_one(notice, "p")) == f"Nothing was sent. {reason}"
+    assert notice.attributes["data-tone"] == "warning"
+    assert not run.aborts.exists()
 
 
 def test_abort_page_for_viewer_shows_denied_reason(viewer_client: Client, run: Run) -> None:
@@ -370,6 +449,19 @@ def test_abort_at_critical_severity_offers_retry_and_next_steps(
     steps = text_of(select_one(html, ".next-steps"))
     assert "1 run queued behind it: Hotfix." in steps
     assert all(part in steps for part in ("Run: r-1", "Project: shop", "Stage: Production"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_said"), [("queue", True), ("allow", False), ("replace", False), ("", False)]
+)
+def test_next_steps_say_that_no_run_waits_where_runs_queue(
+    policy: str, is_said: bool, get_page: GetPage, run: Run, manager: User
+) -> None:
+    Stage.objects.update(concurrency_policy=policy)
+    overdue_abort(run, manager, 2)
+    steps = select_one(get_page(factories.address(run)), ".next-steps")
+    assert ("No runs queued behind it." in text_of(steps)) is is_said
+    assert all(text_of(step) for step in steps.css("li"))
 
 
 def test_support_request_excludes_user_and_reason(
