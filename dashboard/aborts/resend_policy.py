@@ -10,9 +10,8 @@ MAX_SENDS = 5  # of one abort
 RESEND_WINDOW = timedelta(minutes=2)  # from the first send
 # Seconds to wait after the 1st, 2nd, ... failed send: Northflank may be about to recover.
 _DELAYS = (1.0, 2.0, 4.0, 8.0)
-# How many runs are read at the same time before their aborts are resent. Of those whose last read
-# failed a process reads only as many as here, at intervals as of one: all together take at most
-# twice its requests.
+# How many runs are read at the same time before their aborts are resent; and of those whose last
+# read failed, how many a process reads at once, at the intervals of a single one.
 MAX_READS, MAX_REPEATED_READS = 4, 2
 MAX_READ_INTERVAL = timedelta(seconds=15)  # between such reads
 # If the run goes on for this long after the last send, that send did not arrive.

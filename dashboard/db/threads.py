@@ -96,8 +96,7 @@ def call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 # minute ago.
 MAX_ROUND_TRIP = 1.0
 MAX_MEASUREMENT_AGE = 60.0
-# Seconds that nobody sets, and that go on while the machine is suspended; time.monotonic() does not
-# on Linux.
+# It cannot be set, and goes on while the machine is suspended; on Linux time.monotonic() does not.
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 # PostgreSQL's time, with the seconds of the steady clock at which it was measured.

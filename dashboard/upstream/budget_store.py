@@ -41,8 +41,8 @@ def record_calls(calls: Iterable[Call], *, excluded_from_burst: int = 0) -> None
     answered = [call for call in calls if call.status not in {None, HTTPStatus.TOO_MANY_REQUESTS}]
 
     def record(window: RateLimitWindow | None) -> RateLimitWindow | None:
-        # One after another was sent, and all are recorded after the last: at the latest the first
-        # was sent so long ago.
+        # They were sent one after another and are recorded after the last answer, so the first was
+        # sent at least this long ago.
         elapsed = timedelta(seconds=sum(call.seconds for call in answered))
         for call in answered:
             moment = now()

@@ -50,7 +50,7 @@ class Connection:
     outage: str = ""  # cause of the current outage as this process sees it; "" if there is none
     failed_at: float = -1.0  # time of the last account-wide error, by time.monotonic
     retry_at: float = 0.0  # earliest next request, by time.monotonic
-    # When a run was last read for a resend of its abort after such a read had failed.
+    # When this process last repeated a read before a resend (aborts/resend.py), of any run.
     repeated_read_at: datetime | None = None
     unrecorded_calls: list[Call] = field(default_factory=list)  # not yet in the rate budget
     _pause: float = 0.0

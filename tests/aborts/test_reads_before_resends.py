@@ -13,7 +13,6 @@ import pytest
 import time_machine
 from django.contrib.auth.models import User
 from django.utils import timezone
-from structlog.testing import capture_logs
 
 from dashboard import aborts
 from dashboard.aborts import AbortRequest, reconcile, resend, resend_policy
@@ -21,12 +20,12 @@ from dashboard.aborts.request import SEND_LEASE
 from dashboard.db import clock_jumps
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort, BulkAbort, Run, Stage
-from dashboard.northflank import NorthflankClient, RateLimit
+from dashboard.northflank import RateLimit
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
 from tests.support import factories, payloads
-from tests.support.abort_answers import log_line
+from tests.support.abort_answers import Logs, log_line, run_with_answers
 from tests.support.bulk_aborts import request_bulk
 from tests.support.clock import forget_jumps
 from tests.support.live_runs import append_only_disabled
@@ -69,22 +68,10 @@ class Northflank:
     def describe(self, run_id: str) -> payloads.Json:
         return payloads.run(run_id, status="aborting" if self.aborted[run_id] else "running")
 
-    def run(self, work: Callable[[Connection], Awaitable[None]]) -> list[Any]:
+    def run(self, work: Callable[[Connection], Awaitable[None]]) -> Logs:
         """Run `work` with a connection, and return what it logs of aborts."""
-
-        async def work_and_close() -> None:
-            connection = Connection("token", "http://northflank.invalid")
-            transport = httpx.MockTransport(self.answer)
-            connection.client = NorthflankClient(
-                "token", transport=transport, on_call=connection.unrecorded_calls.append
-            )
-            await work(connection)
-            await connection.close()
-
         self.run_ids = list(Run.objects.values_list("run_id", flat=True))
-        with capture_logs() as logs:
-            asyncio.run(work_and_close())
-        return [line for line in logs if line["event"].startswith("abort.")]
+        return run_with_answers(self.answer, work)
 
 
 @pytest.fixture
@@ -303,7 +290,7 @@ def test_one_run_is_read_after_a_429_until_it_is_answered(
 # --- A whole round ------------------------------------------------------------------------------
 
 
-def reconcile_now(northflank: Northflank, outage: str = "") -> list[Any]:
+def reconcile_now(northflank: Northflank, outage: str = "") -> Logs:
     async def work(connection: Connection) -> None:
         connection.outage = outage
         await aborts.reconcile_open_aborts(connection)

@@ -55,25 +55,33 @@ class FakeNorthflank:
 
     def run_with_connection(self, work: Callable[[Connection], Awaitable[None]]) -> Logs:
         """Run `work` with a connection to this fake, and return what it logs."""
-
-        async def work_and_close() -> None:
-            connection = Connection("token", "http://northflank.invalid")
-            transport = httpx.MockTransport(self.answer)
-            connection.client = NorthflankClient(
-                "token", transport=transport, on_call=connection.unrecorded_calls.append
-            )
-            await work(connection)
-            await connection.close()
-
-        with capture_logs() as logs:
-            asyncio.run(work_and_close())
-        return [line for line in logs if line["event"].startswith("abort.")]
+        return run_with_answers(self.answer, work)
 
     def send(self, abort: Abort) -> Logs:
         return self.run_with_connection(lambda connection: aborts.send_abort(connection, abort.pk))
 
     def reconcile(self) -> Logs:
         return self.run_with_connection(aborts.reconcile_open_aborts)
+
+
+def run_with_answers(
+    answer: Callable[[httpx.Request], httpx.Response],
+    work: Callable[[Connection], Awaitable[None]],
+) -> Logs:
+    """Run `work` with a connection whose requests get these answers; return its logs of aborts."""
+
+    async def work_and_close() -> None:
+        connection = Connection("token", "http://northflank.invalid")
+        transport = httpx.MockTransport(answer)
+        connection.client = NorthflankClient(
+            "token", transport=transport, on_call=connection.unrecorded_calls.append
+        )
+        await work(connection)
+        await connection.close()
+
+    with capture_logs() as logs:
+        asyncio.run(work_and_close())
+    return [line for line in logs if line["event"].startswith("abort.")]
 
 
 def run_in_thread(work: Callable[[], None]) -> None:
