@@ -33,6 +33,8 @@ hypothesis.settings.load_profile("tests")
 
 # Prefix of the skip reason of tests that need something that is missing here.
 SKIP_PREFIX = "not on this machine: "
+# The number of slow tests that are left to CI.
+LEFT_TO_CI = pytest.StashKey[int]()
 
 
 def _is_full_suite(config: pytest.Config) -> bool:
@@ -66,6 +68,19 @@ def _postgres_responds() -> bool:
     return True
 
 
+def _record_left_to_ci(config: pytest.Config, count: int) -> None:
+    config.stash[LEFT_TO_CI] = count
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["left_to_ci"] = count
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    # Each worker collects all tests: the number is the same for all.
+    if count := getattr(node, "workeroutput", {}).get("left_to_ci"):
+        node.config.stash[LEFT_TO_CI] = count
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if connection.vendor == "postgresql" and _is_full_suite(config):
         deselected = [item for item in items if not depends_on_the_database(item)]
@@ -75,6 +90,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         variants = [item for item in items if item.get_closest_marker("exhaustive")]
         config.hook.pytest_deselected(items=variants)
         items[:] = [item for item in items if item not in variants]
+    if _is_full_suite(config) and not (IN_CI or EXHAUSTIVE):
+        slow = {item for item in items if item.get_closest_marker("slow")}
+        config.hook.pytest_deselected(items=list(slow))
+        items[:] = [item for item in items if item not in slow]
+        _record_left_to_ci(config, len(slow))
     missing = {}
     if not CHROMIUM:
         missing["browser"] = "Chromium (set CHROMIUM to its path)"
@@ -117,6 +137,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("NOT RUN", red=IN_CI, yellow=not IN_CI)
         consequence = " In CI that is a failure." if IN_CI else ""
         terminalreporter.line(f"{tests} tests did not run, for want of {service}.{consequence}")
+    if left_out := terminalreporter.config.stash.get(LEFT_TO_CI, 0):
+        terminalreporter.section("LEFT TO CI", yellow=True)
+        terminalreporter.line(f"{left_out} slow tests did not run; `make test-all` runs all tests.")
     if terminalreporter.stats.get("failed") and evidence.FOLDER.exists():
         terminalreporter.line(f"Pages and logs of failed tests: {evidence.FOLDER}")
 

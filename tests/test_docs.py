@@ -99,12 +99,14 @@ def logged_events() -> set[tuple[str, str]]:
     return {event for source in sources for event in events_of_module(source)}
 
 
+@pytest.mark.slow
 def test_log_document_lists_each_warning_and_error_once() -> None:
     rows = LOG_ROW.findall((ROOT / "docs" / "log.md").read_text())
     expected = [event for event in logged_events() if event[1] not in {"debug", "info"}]
     assert sorted(rows) == sorted(expected)
 
 
+@pytest.mark.slow
 def test_documents_name_existing_log_events() -> None:
     events = {event for event, _level in logged_events()}
     topics = "|".join({event.partition(".")[0] for event in events})

@@ -34,6 +34,7 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@pytest.mark.slow
 def test_tests_import_only_the_product_and_tests_support() -> None:
     allowed = ("tests.support", "tests.settings")
     wrong = [
@@ -102,6 +103,7 @@ def test_each_page_template_has_a_module_of_its_name() -> None:
     assert sorted(templates - module_names(PAGE_MODULES, "*.py")) == []
 
 
+@pytest.mark.slow
 def test_a_page_template_and_its_parts_are_rendered_by_its_module_only() -> None:
     names = {
         path.relative_to(PAGE_MODULES).with_suffix("").as_posix()

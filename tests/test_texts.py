@@ -77,6 +77,7 @@ def snapshot() -> str:
     return "".join(sorted(lines))
 
 
+@pytest.mark.slow
 def test_texts_equal_snapshot() -> None:
     before = SNAPSHOT.read_text(encoding="utf-8").splitlines()
     diff = "\n".join(difflib.unified_diff(before, snapshot().splitlines(), lineterm="", n=0))

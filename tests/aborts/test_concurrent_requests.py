@@ -125,6 +125,7 @@ def test_concurrent_abort_request_waits_for_same_answer(live: Live, colleague: U
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
+@pytest.mark.slow
 def test_fifty_concurrent_abort_requests_send_one_abort_and_show_its_state(
     live: Live, manager: User
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import hypothesis
+import pytest
 from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.db.models import F
@@ -393,6 +394,7 @@ class AbortMachine(RuleBasedStateMachine):
             self.live.sandbox.rate_limit_window.request_count = 0
 
 
+@pytest.mark.slow
 def test_every_reachable_abort_state_has_a_true_message(
     live: Live, manager: User, settings: Any
 ) -> None:

@@ -106,10 +106,10 @@ async def work_for_two_minutes(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("down", "reads"),
-    [("/", {1: 11, 50: 12}), ("/runs/", {1: 13, 50: 110})],
+    [("/", {1: 11, 12: 12}), ("/runs/", {1: 13, 12: 40})],
     ids=["everything", "runs"],
 )
-@pytest.mark.parametrize("count", [1, 50])
+@pytest.mark.parametrize("count", [1, 12])
 def test_runs_are_read_seldom_in_an_outage_and_all_aborts_resent_soon_after_it(
     clock: time_machine.Traveller,
     run: Run,
@@ -217,6 +217,7 @@ def test_next_runs_follow_at_once_when_one_can_be_read_again(unconfirmed: list[A
     assert northflank.requests == {"GET": 6, "POST": 6}
 
 
+@pytest.mark.slow
 def test_runs_take_turns_although_more_begin_to_fail(
     claim: Claim, clock: time_machine.Traveller, unconfirmed: list[Abort], manager: User, run: Run
 ) -> None:

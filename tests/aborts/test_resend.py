@@ -126,6 +126,7 @@ def fail_resends(live: Live, run: Run, times: int) -> None:
         reconcile(live)
 
 
+@pytest.mark.slow
 def test_abort_that_never_arrives_is_sent_five_times_then_critical(
     live: Live, manager: User
 ) -> None:

@@ -98,6 +98,7 @@ def test_verified_email_and_domain_are_of_the_same_source(
     assert found is is_allowed
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.sampled_from(["preferred_username", "email", "email_verified", "groups"]), ANYTHING

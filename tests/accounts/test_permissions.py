@@ -276,6 +276,7 @@ rules = st.frozensets(
 )
 
 
+@pytest.mark.slow
 @hypothesis.settings(
     suppress_health_check=[
         hypothesis.HealthCheck.function_scoped_fixture,  # it is only read

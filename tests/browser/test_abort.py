@@ -42,6 +42,7 @@ def open_abort_dialog(page: Page, run: Run) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_abort_in_dialog_shows_aborting_then_aborted_without_reload(
@@ -66,6 +67,7 @@ def test_abort_in_dialog_shows_aborting_then_aborted_without_reload(
     assert world.sandbox.abort_request_counts[stuck_run.run_id] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.usefixtures("manager")
 def test_stream_message_that_the_answer_to_an_abort_has_overtaken_changes_nothing(
@@ -96,6 +98,7 @@ def test_stream_message_that_the_answer_to_an_abort_has_overtaken_changes_nothin
     expect(badge(page, stuck_run)).to_have_text("Aborted")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["stage", "run"])
 @pytest.mark.usefixtures("manager")
 def test_answer_to_an_abort_that_stream_messages_have_overtaken_changes_nothing(
@@ -125,6 +128,7 @@ def test_answer_to_an_abort_that_stream_messages_have_overtaken_changes_nothing(
     assert badge(page, stuck_run).inner_text() == "Aborted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_abort_without_javascript_shows_aborting_then_aborted(
@@ -165,6 +169,7 @@ def test_abort_dialog_focuses_keep_running_and_closing_sends_nothing(
     assert world.sandbox.abort_request_counts.total() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_abort_by_keyboard_alone_works(stuck_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("manager", factories.address(stuck_run))
@@ -296,6 +301,7 @@ def test_late_dialog_response_does_not_replace_newer_dialog(
     expect(reason).to_be_focused()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["200", "500"])
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_abort_result_is_shown_while_other_dialog_is_open(
@@ -355,6 +361,7 @@ def test_failed_abort_request_keeps_reason_and_can_be_sent_again(
     assert stuck_run.aborts.get().reason == "Wrong version"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_abort_dialog_requires_reason_and_accepts_quick_pick(
     stuck_run: Run, sign_in: OpenPage
@@ -380,6 +387,7 @@ def overdue_abort(run: Run, user: User) -> Abort:
     return abort
 
 
+@pytest.mark.slow
 def test_overdue_abort_can_be_retried(
     stuck_run: Run, sign_in: OpenPage, world: Live, manager: User
 ) -> None:
@@ -414,6 +422,7 @@ ROW_AT = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_abort_does_not_shift_layout(stuck_run: Run, sign_in: OpenPage, world: Live) -> None:
     for number in range(30):

@@ -30,6 +30,7 @@ def two_aborts(live: Live, manager: User) -> list[Abort]:
     return aborts
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_abort_row_is_found_expanded_and_updated_live(
     two_aborts: list[Abort], sign_in: OpenPage

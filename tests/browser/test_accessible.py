@@ -99,6 +99,7 @@ def state_groups() -> Iterator[Any]:
             yield pytest.param(world, states[offset::number], id=f"{world}-{offset + 1}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "states"), state_groups())
 @pytest.mark.usefixtures("manager", "viewer", "live")
 def test_pages_in_every_state_are_accessible(
@@ -137,6 +138,7 @@ def test_skip_link_moves_focus_to_main(live: Live, sign_in: OpenPage) -> None:
 # --- Focus ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["/", STAGE, ""])
 @pytest.mark.parametrize("run", ["aborting-2", "very-late", "release"])
 @pytest.mark.usefixtures("manager", "viewer")

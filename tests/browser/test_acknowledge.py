@@ -28,6 +28,7 @@ def acknowledged_by(page: Page) -> list[str]:
     return [text.strip() for text in page.locator(".acknowledgement bdi").all_inner_texts()]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "viewer")
 def test_acknowledgement_is_shown_live_to_others_and_can_be_reassigned(
     run: Run, sign_in: OpenPage
@@ -69,6 +70,7 @@ def test_changed_run_keeps_acknowledgement_buttons_and_focus(run: Run, sign_in: 
     assert [url for url in urls if "looking" in url] == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "viewer")
 def test_acknowledgement_buttons_after_failed_request_are_loaded_again(
     run: Run, sign_in: OpenPage, ignored_console_errors: list[str]

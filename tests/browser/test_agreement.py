@@ -142,6 +142,7 @@ ACTIONS: list[Callable[[list[Stage], random.Random], None]] = [
 ]
 
 
+@pytest.mark.slow
 @fast_polling
 @pytest.mark.usefixtures("manager")
 @pytest.mark.parametrize("seed", range(3))
@@ -212,6 +213,7 @@ def test_run_that_needs_attention_appears_in_place_and_is_announced(now_page: Pa
     assert has_reload_mark(now_page)
 
 
+@pytest.mark.slow
 def test_run_that_ends_stays_for_a_moment_with_its_last_state(now_page: Page) -> None:
     succeed(Run.objects.get(run_id="r-3"))
     # All in one call: the row may be gone before a second one.

@@ -65,6 +65,7 @@ def expect_pages(page: Page, follow: Callable[[Page, str], None]) -> None:
     assert listed(page) == names(0, 15)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("runs")
 def test_board_pages_by_keyboard(sign_in: OpenPage) -> None:
     page = sign_in("viewer", "/board/")
@@ -76,6 +77,7 @@ def test_board_pages_by_keyboard(sign_in: OpenPage) -> None:
     expect(page.locator(".pager")).to_have_count(0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("runs")
 def test_board_pages_without_javascript(open_browser: OpenPage) -> None:
     page = open_browser(java_script_enabled=False)
@@ -87,6 +89,7 @@ def test_board_pages_without_javascript(open_browser: OpenPage) -> None:
     expect(page.locator(".board tbody th a")).to_have_text(["P-30"])
 
 
+@pytest.mark.slow
 def test_pipeline_that_begins_to_need_attention_is_counted_at_once_and_moves_when_page_is_idle(
     runs: list[Run], sign_in: OpenPage, live: Live
 ) -> None:

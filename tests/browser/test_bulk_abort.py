@@ -38,6 +38,7 @@ def selected_count(page: Page) -> Locator:
     return page.locator("[data-selected-count]:visible")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_bulk_abort_of_three_selected_runs_shows_each_aborted(
     runs_in_flight: list[Run], sign_in: OpenPage, world: Live
@@ -123,6 +124,7 @@ def test_abort_all_count_is_updated_live(
     expect(page.get_by_role("dialog")).to_contain_text("including those not on screen")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_bulk_abort_continues_after_leaving_page(
     runs_in_flight: list[Run], sign_in: OpenPage, world: Live
@@ -145,6 +147,7 @@ def test_bulk_abort_continues_after_leaving_page(
     assert world.sandbox.abort_request_counts == {run.run_id: 1 for run in runs_in_flight}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_bulk_abort_dialog_when_closed_sends_nothing_and_keeps_selection(
     runs_in_flight: list[Run], sign_in: OpenPage, world: Live
@@ -166,6 +169,7 @@ def test_bulk_abort_dialog_when_closed_sends_nothing_and_keeps_selection(
     assert world.sandbox.abort_request_counts.total() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_bulk_abort_dialog_requires_reason(
     runs_in_flight: list[Run], sign_in: OpenPage, settings: Settings
@@ -184,6 +188,7 @@ def test_bulk_abort_dialog_requires_reason(
     assert BulkAbort.objects.get().reason == "Wrong version"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scripts", [True, False])
 @pytest.mark.usefixtures("manager")
 def test_bulk_abort_of_six_runs_requires_their_number_and_keeps_reason(
@@ -220,6 +225,7 @@ def test_bulk_abort_of_six_runs_requires_their_number_and_keeps_reason(
     assert BulkAbort.objects.get().items.count() == 6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_bulk_abort_by_keyboard_alone_works(
     runs_in_flight: list[Run], sign_in: OpenPage, settings: Settings
@@ -242,6 +248,7 @@ def test_bulk_abort_by_keyboard_alone_works(
     page.wait_for_url("**/aborts/bulk/*/")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_bulk_abort_without_javascript_shows_each_aborted(
     runs_in_flight: list[Run], sign_in: OpenPage, world: Live
@@ -398,6 +405,7 @@ def test_without_javascript_there_is_no_select_all_and_clear_works(
     expect(abort_selected_button(page)).to_be_hidden()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["now", "stage"])
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.usefixtures("manager")

@@ -47,6 +47,7 @@ def submit_filter(page: Page, *statuses: str, text: str = "") -> None:
     page.get_by_role("button", name="Apply", exact=True).click()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [True, False])
 def test_filter_can_be_applied_saved_as_view_and_made_default(
     script: bool, stage: Stage, manager: User, sign_in: OpenPage
@@ -109,6 +110,7 @@ def test_filtered_page_announces_only_matching_runs(
     assert sorted(listed_run_ids(page)) == ["NIGHTLY-4", "failure", "yes-5"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_run_that_no_longer_matches_leaves_filtered_page_on_request(
     stage: Stage, sign_in: OpenPage, live: Live
@@ -135,6 +137,7 @@ def test_run_that_no_longer_matches_leaves_filtered_page_on_request(
     expect(page.locator("#new-runs")).to_be_hidden()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_selected_run_that_no_longer_matches_stays_until_it_is_asked_for(
     stage: Stage, sign_in: OpenPage, live: Live
@@ -181,6 +184,7 @@ def test_filter_on_phone_is_collapsed_with_chips(stage: Stage, sign_in: OpenPage
     page.get_by_role("checkbox", name="Failed", exact=True).scroll_into_view_if_needed()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_filter_by_keyboard_alone_works(stage: Stage, sign_in: OpenPage) -> None:
     page = sign_in("manager", factories.address(stage))

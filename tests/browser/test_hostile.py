@@ -29,6 +29,7 @@ def assert_harmless(page: Page) -> None:
     assert page.locator("a[href^='javascript:' i]").count() == 0, page.url
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "viewer", "live")
 @pytest.mark.parametrize("username", ["manager", "boss"])
 def test_no_page_lets_texts_of_northflank_become_elements(username: str, sign_in: OpenPage) -> None:

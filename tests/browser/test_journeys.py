@@ -66,6 +66,7 @@ def overdue_run(stuck_run: Run, world: Live) -> Run:
     return Run.objects.with_stage().get(pk=run.pk)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_journey_from_alert_to_aborted_run_by_keyboard_alone(
@@ -109,6 +110,7 @@ def test_journey_from_alert_to_aborted_run_by_keyboard_alone(
     assert Acknowledgement.objects.get().username == "manager"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_journey_from_alert_to_aborted_run_without_javascript(
     overdue_run: Run, open_browser: OpenPage, world: Live
@@ -130,6 +132,7 @@ def test_journey_from_alert_to_aborted_run_without_javascript(
     assert world.sandbox.abort_request_counts[overdue_run.run_id] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_journey_from_stage_page_to_bulk_abort_by_keyboard_alone(
     runs_in_flight: list[Run], sign_in: OpenPage, world: Live
@@ -175,6 +178,7 @@ def test_journey_from_stage_page_to_bulk_abort_by_keyboard_alone(
     assert world.sandbox.abort_request_counts == {run.run_id: 1 for run in runs_in_flight}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer", "live")
 def test_journey_through_timezone_theme_and_help_by_keyboard_alone(sign_in: OpenPage) -> None:
     factories.run(factories.stage())
@@ -233,6 +237,7 @@ def pause_clock(page: Page) -> None:
     page.clock.pause_at(page.evaluate("() => Date.now() / 1000 + 3"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_alert_and_acknowledgement_are_announced_once(
     sign_in: OpenPage, manager: User, live: Live
@@ -254,6 +259,7 @@ def test_alert_and_acknowledgement_are_announced_once(
     expect_announced_once(page, live, "Acknowledged by manager since .*")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_end_of_run_that_leaves_the_page_is_announced_once(sign_in: OpenPage, live: Live) -> None:
     stage = factories.stage()
@@ -273,6 +279,7 @@ def test_end_of_run_that_leaves_the_page_is_announced_once(sign_in: OpenPage, li
     assert announcements(page) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_end_of_run_whose_last_state_comes_after_its_section_is_announced(
     sign_in: OpenPage, live: Live
@@ -296,6 +303,7 @@ def test_end_of_run_whose_last_state_comes_after_its_section_is_announced(
     expect_announced_once(page, live, "Nightly: Success")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_run_that_has_left_the_page_keeps_its_last_state(sign_in: OpenPage, live: Live) -> None:
     run = factories.run(factories.stage(), "r-1", name="Nightly")
@@ -324,6 +332,7 @@ def test_run_that_has_left_the_page_keeps_its_last_state(sign_in: OpenPage, live
     expect_announced_once(page, live, "Nightly: Success")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_status_page_announces_only_upstream_outage(sign_in: OpenPage, live: Live) -> None:
     stage = factories.stage()

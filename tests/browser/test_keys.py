@@ -192,6 +192,7 @@ def test_keyboard_button_opens_help(runs_newest_first: list[Run], sign_in: OpenP
     expect(page.get_by_role("button", name="Keyboard")).to_be_focused()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_keys_disabled_in_help_stay_disabled(
     runs_newest_first: list[Run], sign_in: OpenPage

@@ -39,6 +39,7 @@ def test_url_fragment_survives_sign_in_and_redirect_to_run(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_second_tab_after_sign_in_in_first_tab_is_signed_in(
     nightly_run: Run, open_browser: OpenPage, live: Live
@@ -54,6 +55,7 @@ def test_second_tab_after_sign_in_in_first_tab_is_signed_in(
     expect(second.get_by_role("heading", level=1)).to_have_text("Nightly")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_abort_without_session_does_nothing_and_returns_after_sign_in(
     nightly_run: Run, sign_in: OpenPage, live: Live
@@ -74,6 +76,7 @@ def test_abort_without_session_does_nothing_and_returns_after_sign_in(
     assert not nightly_run.aborts.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 @pytest.mark.parametrize("scripted", [False])
 def test_abort_without_session_and_javascript_returns_after_sign_in(
@@ -112,6 +115,7 @@ def test_run_lookup_page_redirects_when_run_is_found(
     expect(page.locator(f'[data-run="{run_id}"]')).to_be_visible()
 
 
+@pytest.mark.slow
 def test_dashboard_behind_proxy_with_path_prefix_works(
     tmp_path: Path, new_context: Callable[..., BrowserContext]
 ) -> None:

@@ -50,6 +50,7 @@ def expect_signed_out(page: Page, live: Live) -> None:
     wait_for_viewers(live, viewers=0)
 
 
+@pytest.mark.slow
 def test_page_says_that_it_is_signed_out_when_password_changes_in_other_browser(
     browsers: tuple[Page, Page], live: Live
 ) -> None:
@@ -62,6 +63,7 @@ def test_page_says_that_it_is_signed_out_when_password_changes_in_other_browser(
     expect(here.locator("[data-session]")).to_have_count(1)
 
 
+@pytest.mark.slow
 def test_page_says_that_it_is_signed_out_when_its_session_is_ended(
     browsers: tuple[Page, Page], live: Live
 ) -> None:
@@ -72,6 +74,7 @@ def test_page_says_that_it_is_signed_out_when_its_session_is_ended(
     expect_signed_out(there, live)
 
 
+@pytest.mark.slow
 def test_tab_of_the_same_session_stays_signed_in_after_new_password(
     browsers: tuple[Page, Page], live: Live, run: Run
 ) -> None:

@@ -46,6 +46,7 @@ def sign_in(page: Page, username: str) -> None:
     page.get_by_role("button", name="Authorize").click()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
 def test_deep_link_opens_after_sign_in_with_its_query(
     scripts: bool, open_dashboard: Callable[..., Page], dashboard: Dashboard
@@ -55,6 +56,7 @@ def test_deep_link_opens_after_sign_in_with_its_query(
     expect(page).to_have_url(f"{dashboard.base_url}/board/?from=alert&q=a%2Fb")
 
 
+@pytest.mark.slow
 def test_denied_consent_leads_back_to_sign_in(
     open_dashboard: Callable[..., Page], dashboard: Dashboard
 ) -> None:
@@ -73,6 +75,7 @@ def test_denied_consent_leads_back_to_sign_in(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
 def test_sign_out_ends_both_sessions(
     scripts: bool, open_dashboard: Callable[..., Page], dashboard: Dashboard
@@ -89,6 +92,7 @@ def test_sign_out_ends_both_sessions(
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_groups_gained_and_lost_at_the_provider_show_at_the_next_sign_in(
     open_dashboard: Callable[..., Page], dashboard: Dashboard
 ) -> None:
@@ -105,6 +109,7 @@ def test_groups_gained_and_lost_at_the_provider_show_at_the_next_sign_in(
             page.reload()
 
 
+@pytest.mark.slow
 def test_pages_of_sign_in_are_accessible(
     open_dashboard: Callable[..., Page], dashboard: Dashboard
 ) -> None:
@@ -123,6 +128,7 @@ def test_pages_of_sign_in_are_accessible(
     assert_accessible(page, 2)
 
 
+@pytest.mark.slow
 def test_long_host_of_provider_fits_on_a_phone(
     open_browser: OpenPage, dashboard: Dashboard, tmp_path: Path
 ) -> None:

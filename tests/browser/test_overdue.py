@@ -115,6 +115,7 @@ def test_overdue_mark_is_streamed_and_announced(stage: Stage, sign_in: OpenPage)
     assert has_reload_mark(page)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_now_page_moves_newly_overdue_run_first_when_user_is_idle(
     stage: Stage, sign_in: OpenPage

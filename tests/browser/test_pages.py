@@ -62,6 +62,7 @@ def test_pipeline_page_shows_stages_without_history(sign_in: OpenPage) -> None:
     expect(page.get_by_role("heading", name="Latest runs of this stage")).to_be_hidden()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_changed_run_is_shown_without_reload_and_keeps_focus(
     nightly_run: Run, sign_in: OpenPage
@@ -78,6 +79,7 @@ def test_changed_run_is_shown_without_reload_and_keeps_focus(
     assert has_reload_mark(page)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_page_refresh_keeps_dialog_and_typed_reason(nightly_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("manager")
@@ -93,6 +95,7 @@ def test_page_refresh_keeps_dialog_and_typed_reason(nightly_run: Run, sign_in: O
     expect(reason).to_be_focused()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_expired_session_shows_sign_in_link_and_stops_requests(
     nightly_run: Run, live: Live, sign_in: OpenPage, ignored_console_errors: list[str]
@@ -119,6 +122,7 @@ def test_expired_session_shows_sign_in_link_and_stops_requests(
     expect(page.locator("#live")).to_have_attribute("data-page", "board")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_upstream_outage_notice_appears_and_disappears(nightly_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer")
@@ -132,6 +136,7 @@ def test_upstream_outage_notice_appears_and_disappears(nightly_run: Run, sign_in
     expect(page.locator("[data-upstream-error]")).to_have_count(0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_theme_is_kept_across_pages(nightly_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer")

@@ -29,6 +29,7 @@ def button(page: Page, name: str) -> Locator:
     return page.get_by_role("button", name=name, exact=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_administrator_adds_group_grant_and_account(
     scripts: bool, runs: dict[tuple[str, str], Run], live: Live, open_browser: OpenPage

@@ -47,6 +47,7 @@ def retrying_run(live: Live) -> Run:
     )
 
 
+@pytest.mark.slow
 def test_run_summary_times_advance_without_requests(
     retrying_run: Run, sign_in: OpenPage, live: Live
 ) -> None:
@@ -94,6 +95,7 @@ def test_incident_summary_button_copies_text(
     assert copied.endswith(f"\n{live.base_url}{factories.address(retrying_run)}")
 
 
+@pytest.mark.slow
 def test_changed_run_keeps_label_of_copy_button(retrying_run: Run, sign_in: OpenPage) -> None:
     permissions = ["clipboard-read", "clipboard-write"]
     page = sign_in("viewer", factories.address(retrying_run), permissions=permissions)
@@ -132,6 +134,7 @@ def test_newly_queued_run_is_shown_on_open_run_page(retrying_run: Run, sign_in: 
     expect(page.locator("[data-related-runs] [data-queued-behind]")).to_contain_text("Hotfix")
 
 
+@pytest.mark.slow
 def test_newly_skipped_run_is_shown_on_open_run_page(retrying_run: Run, sign_in: OpenPage) -> None:
     Stage.objects.update(concurrency_policy="forbid")
     page = sign_in("viewer", factories.address(retrying_run))

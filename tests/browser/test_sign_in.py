@@ -33,6 +33,7 @@ def sign_in_by_emergency_link(page: Page, password: str) -> None:
     page.get_by_role("button", name="Sign in").click()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_emergency_sign_in_returns_to_page_with_notice(
     scripts: bool, open_browser: OpenPage, live: Live
@@ -51,6 +52,7 @@ def test_emergency_sign_in_returns_to_page_with_notice(
     expect(page.locator("main").get_by_text("Break-glass sign-in").last).to_be_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("poll_interval", [0.05], ids=["brisk"])
 def test_open_page_of_superuser_shows_emergency_sign_in_when_it_happens(
     open_browser: OpenPage, live: Live
@@ -67,6 +69,7 @@ def test_open_page_of_superuser_shows_emergency_sign_in_when_it_happens(
     expect(watching.locator("[data-break-glass]")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_page_behind_proxy_opens_for_its_user_until_it_names_another(
     open_browser: OpenPage, settings: Settings
 ) -> None:

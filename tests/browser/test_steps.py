@@ -46,6 +46,7 @@ def scroll_top(page: Page) -> float:
     return float(page.locator(".timeline").evaluate("panel => panel.scrollTop"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_current_step_bar_grows_without_requests(run: Run, sign_in: OpenPage, live: Live) -> None:
     page = sign_in("viewer", factories.address(run))
@@ -58,6 +59,7 @@ def test_current_step_bar_grows_without_requests(run: Run, sign_in: OpenPage, li
     assert urls == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_timeline_axis_extends_with_time(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(run))
@@ -71,6 +73,7 @@ def test_timeline_axis_extends_with_time(run: Run, sign_in: OpenPage) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_step_that_becomes_overdue_shows_text_and_changes_color(
     sign_in: OpenPage, live: Live
@@ -87,6 +90,7 @@ def test_step_that_becomes_overdue_shows_text_and_changes_color(
     assert migrate.locator(".elapsed").evaluate("bar => getComputedStyle(bar).fill") != fill
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_step_groups_keep_open_state_focus_and_scroll_on_update(
     run: Run, sign_in: OpenPage, live: Live
@@ -130,6 +134,7 @@ def test_step_list_scrolls_to_current_step_on_load(
     assert page.evaluate("document.activeElement === document.body")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_step_list_keeps_scroll_position_on_update(run: Run, sign_in: OpenPage, live: Live) -> None:
     page = sign_in("viewer", factories.address(run))
@@ -156,6 +161,7 @@ def test_steps_without_javascript_show_all_texts(run: Run, sign_in: OpenPage) ->
     assert "usually 90 s to 3 min, far longer than usual" in " ".join(text.split())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_step_list_loaded_later_scrolls_to_current_step(
     run: Run, sign_in: OpenPage, live: Live
@@ -184,6 +190,7 @@ def find_overlaid_parts(page: Page) -> list[str]:
     return parts
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_printed_run_page_has_all_steps_and_nothing_over_them(
     run: Run, sign_in: OpenPage, live: Live

@@ -136,6 +136,7 @@ def test_board_cell_shows_change_live(run: Run, open_live_page: OpenPage) -> Non
     expect(page).to_have_title("Retrying · Board · Release flows")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_stream_update_keeps_focus_selection_scroll_and_dialog(
     run: Run, open_live_page: OpenPage
@@ -174,6 +175,7 @@ def test_announcements_in_quick_succession_are_all_kept(run: Run, open_live_page
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_upstream_outage_start_and_end_are_announced(run: Run, open_live_page: OpenPage) -> None:
     page = open_live_page("viewer")
@@ -184,6 +186,7 @@ def test_upstream_outage_start_and_end_are_announced(run: Run, open_live_page: O
     expect(page.locator("#announcements")).to_contain_text("have resumed")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_board_after_offline_period_shows_missed_changes(
     run: Run, open_live_page: OpenPage
@@ -296,6 +299,7 @@ def test_page_with_ended_session_closes_stream(
     wait_for_viewers(live, viewers=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_page_of_deleted_run_shows_message(
     run: Run, open_live_page: OpenPage, live: Live, ignored_console_errors: list[str]
@@ -352,6 +356,7 @@ def refresh_overtaken_by(page: Page, change: Callable[[], None]) -> Callable[[],
     return release
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_refresh_that_the_stream_overtakes_does_not_leave_an_older_run(
     run: Run, open_live_page: OpenPage
@@ -373,6 +378,7 @@ def test_refresh_that_the_stream_overtakes_does_not_leave_an_older_run(
     assert page.evaluate("$('#live:hover') !== null")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_refresh_that_the_stream_overtakes_does_not_leave_a_run_that_has_ended(
     run: Run, open_live_page: OpenPage
@@ -413,6 +419,7 @@ def test_page_of_run_deleted_during_an_outage_shows_message(
     expect(page.locator("[data-unreachable]")).to_be_hidden()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_refresh_that_puts_no_older_run_back_is_not_repeated_under_the_mouse(
     run: Run, open_live_page: OpenPage
@@ -433,6 +440,7 @@ def test_refresh_that_puts_no_older_run_back_is_not_repeated_under_the_mouse(
     assert page.evaluate("() => isRefreshDue()") is False
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 @pytest.mark.parametrize(
     ("part", "fields"), [("#policy-notes", {"paused": False}), ("#stage-error", {"error": ""})]
@@ -469,6 +477,7 @@ def test_row_that_has_changed_takes_the_height_of_the_layout_after_a_rotation(
     assert row.bounding_box()["height"] == after_rotation["height"]  # type: ignore[index]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_abort_notice_disappears_when_run_concludes(stuck_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("manager", factories.address(stuck_run))
@@ -532,6 +541,7 @@ def test_further_new_runs_do_not_delay_first_one(run: Run, open_live_page: OpenP
     assert page.evaluate("() => refreshNotBefore") == refresh_time
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_removed_incomplete_notice_does_not_shift_layout(
     run: Run, open_live_page: OpenPage
@@ -667,6 +677,7 @@ def test_page_with_unanswered_stream_falls_back_to_polling(run: Run, sign_in: Op
     assert has_reload_mark(page)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_page_behind_proxy_that_ends_at_once_each_stream_falls_back_to_polling(
     run: Run, sign_in: OpenPage
@@ -690,6 +701,7 @@ def test_page_behind_proxy_that_ends_at_once_each_stream_falls_back_to_polling(
     assert has_reload_mark(page)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_unresponsive_dashboard_is_reported_unreachable(
     run: Run, sign_in: OpenPage, ignored_console_errors: list[str]
@@ -813,6 +825,7 @@ def test_time_in_which_the_computer_slept_has_elapsed(run: Run, open_live_page: 
     expect(elapsed_time(page)).to_have_text(re.compile("^1 h 0[12] min"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_page_is_live_again_after_sign_in_in_other_tab(
     run: Run, open_live_page: OpenPage, live: Live
@@ -855,6 +868,7 @@ def test_signed_out_page_shows_notice_and_stops_requests(
     assert urls == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_abort_dialog_works_after_row_left_page(
     live: Live, stuck_run: Run, sign_in: OpenPage, ignored_console_errors: list[str]
@@ -904,6 +918,7 @@ def test_shrinking_run_row_does_not_shift_layout(
     assert below.bounding_box() != link_box
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 @pytest.mark.parametrize("scrolled", [0, 30, 300])
 def test_notice_above_page_does_not_shift_layout(

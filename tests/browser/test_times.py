@@ -60,6 +60,7 @@ def choose_timezone(page: Page, name: str) -> None:
     page.locator(".footer").get_by_role("button", name=name).click()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_timezone_choice_converts_all_times_and_is_kept(
     run: Run, sign_in: OpenPage, live: Live
@@ -110,6 +111,7 @@ def test_timezone_choice_keeps_focus_and_is_announced(run: Run, sign_in: OpenPag
     expect(page.locator("#announcements")).to_have_text("Times are in UTC.")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 @pytest.mark.parametrize(
     "lost",
@@ -128,6 +130,7 @@ def test_timezone_choice_without_storage_lasts_for_page(
     expect(start_time(page)).to_have_text(IN_BERLIN)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_browser_timezone_offer_does_not_shift_layout(run: Run, sign_in: OpenPage) -> None:
     page = sign_in(
@@ -177,6 +180,7 @@ def test_timezone_choice_applies_before_first_paint(run: Run, sign_in: OpenPage)
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_swapped_parts_are_painted_in_chosen_timezone_only(
     run: Run, manager: User, sign_in: OpenPage
@@ -209,6 +213,7 @@ def test_swapped_parts_are_painted_in_chosen_timezone_only(
     assert page.evaluate("() => [...painted]") == [IN_UTC]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_other_tabs_follow_timezone_choice(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", timezone_id="Europe/Berlin")
@@ -245,6 +250,7 @@ def test_incident_summary_stays_in_timezone_of_deployment(
     expect(page.locator("#incident-summary-text")).to_contain_text(f"{YEAR}-02-01 00:30:00 CET")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_filter_names_its_timezone_if_another_is_chosen(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(run.stage))
@@ -300,6 +306,7 @@ def test_daylight_saving_time_of_chosen_timezone(
     expect(start_time(page)).to_have_attribute("title", title)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_new_runs_notice_does_not_cover_timezone_button(run: Run, sign_in: OpenPage) -> None:
     for number in range(40):
@@ -336,6 +343,7 @@ def test_relative_time_also_shows_absolute_time(run: Run, sign_in: OpenPage) -> 
     assert hidden["width"] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_times_of_every_page_have_timezone_in_title(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", java_script_enabled=False)
@@ -368,6 +376,7 @@ def test_times_of_every_page_have_timezone_in_title(run: Run, sign_in: OpenPage)
         assert unmarked_times == [], address
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_reduced_motion_disables_animations(run: Run, sign_in: OpenPage) -> None:
     script = "() => document.getAnimations().length"

@@ -125,6 +125,7 @@ def test_models_of_allauth_have_all_migrations() -> None:
     assert result.returncode == 0, result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_start_without_tables_of_allauth_says_what_to_run() -> None:
     with databases.postgres() as url:

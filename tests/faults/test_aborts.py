@@ -58,6 +58,7 @@ def test_abort_with_fault_is_reported_truly_and_takes_effect_once(
     assert_log_has_abort(caplog.records, happened())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "fault"), matrix(("a run", "every call"), UNREADABLE, step=6))
 def test_abort_without_answer_is_not_resent_while_its_run_cannot_be_read(
     upstream: FaultyUpstream, call: str, fault: str, caplog: pytest.LogCaptureFixture

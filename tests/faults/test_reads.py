@@ -49,6 +49,7 @@ HARMLESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "fault"), matrix(CALLS, FAULTS))
 def test_read_with_fault_keeps_what_is_known_and_recovers(
     upstream: FaultyUpstream, call: str, fault: str, caplog: pytest.LogCaptureFixture

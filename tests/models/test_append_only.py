@@ -600,6 +600,7 @@ def deletions() -> Iterator[tuple[str, str]]:
                 yield path, ast.unparse(node.func.value)
 
 
+@pytest.mark.slow
 def test_product_code_deletes_only_bookkeeping_rows() -> None:
     calls = [(path, target.partition(".")[0]) for path, target in deletions()]
     assert calls != []

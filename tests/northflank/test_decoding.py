@@ -613,6 +613,7 @@ any_object = any_json | st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(any_object)
 def test_any_json_is_decoded_only_with_valid_id(payload: Any) -> None:
@@ -629,6 +630,7 @@ def test_any_json_is_decoded_only_with_valid_id(payload: Any) -> None:
     assert detail is None or is_storable(detail)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(any_object)
 def test_any_json_without_id_is_decoded_to_storable_value(payload: Any) -> None:
@@ -641,6 +643,7 @@ def test_any_json_without_id_is_decoded_to_storable_value(payload: Any) -> None:
     assert flow is None or (isinstance(flow, ReleaseFlow) and is_storable(flow))
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.lists(any_object, max_size=6))
 def test_page_of_any_json_counts_what_it_leaves_out(items: list[Any]) -> None:
@@ -672,6 +675,7 @@ OPTIONAL_TIMES = dict.fromkeys(
 )
 
 
+@pytest.mark.slow
 @given(st.fixed_dictionaries({}, optional=OPTIONAL_TIMES))
 def test_run_detail_survives_invalid_optional_fields(fields: dict[str, Any]) -> None:
     payload = payloads.run() | fields
@@ -701,6 +705,7 @@ nodes = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(nodes)
 def test_steps_of_any_tree_are_decoded(root: Any) -> None:

@@ -163,6 +163,7 @@ def test_differences_of_one_answer_are_limited() -> None:
     assert len(differences("GET run", body)) == MAX_DIFFERENCES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 @given(body=JSON, inner=JSON, status=st.sampled_from([200, 202, 302, 403, 404]))
 def test_arbitrary_answer_is_compared_without_error(

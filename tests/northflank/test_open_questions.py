@@ -198,6 +198,7 @@ def test_questions_of_the_sandbox_have_its_names() -> None:
     assert unanswerable == {"abort-answer", "abort-concluded", "abort-seconds", "webhook-body"}
 
 
+@pytest.mark.slow
 @given(body=JSON, inner=JSON, status=st.sampled_from([200, 403, 404, 429]))
 def test_arbitrary_answer_is_observed_without_error(body: Any, inner: Any, status: int) -> None:
     nested = {"data": {"runs": inner, "spec": inner, "stages": inner, "refs": inner}}

@@ -542,6 +542,7 @@ def nodes() -> st.SearchStrategy[Node]:
     )
 
 
+@pytest.mark.slow
 @given(
     nodes(),
     st.sampled_from(["running", "queued", "waiting", "approval_wait", "aborting", "hibernating"]),

@@ -195,6 +195,7 @@ def grow(children: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
 trees = st.recursive(leaves, grow, max_leaves=60)
 
 
+@pytest.mark.slow
 @given(trees)
 def test_current_step_of_any_tree_is_a_running_one(root: Node) -> None:
     current = steps.current(root, "running")
@@ -210,12 +211,14 @@ def descendants(node: Node) -> list[Node]:
     return [node, *(child for step in node.steps for child in descendants(step))]
 
 
+@pytest.mark.slow
 @given(trees)
 def test_current_step_of_any_tree_that_waits_for_approval_is_an_approval(root: Node) -> None:
     current = steps.current(root, "approval_wait")
     assert current is None or (steps.is_approval(current) and steps.is_in_progress(current))
 
 
+@pytest.mark.slow
 @given(trees)
 def test_steps_of_any_tree_are_walked_once(root: Node) -> None:
     def count(node: Node) -> int:
@@ -225,6 +228,7 @@ def test_steps_of_any_tree_are_walked_once(root: Node) -> None:
     assert len(labels(root)) == count(root) - wrapper
 
 
+@pytest.mark.slow
 @given(trees)
 def test_step_description_of_any_step_is_text(root: Node) -> None:
     assert all(isinstance(steps.describe(step), str) for _, step in steps.walk(root))

@@ -811,6 +811,7 @@ timings = st.none() | st.builds(
 SKIP_SUMMARIES = st.sampled_from(["", "2 runs skipped."])
 
 
+@pytest.mark.slow
 @given(
     *(runs(), st.none() | trees, timings, TIMES),
     *(st.integers(0, 3), st.integers(0, 3), SKIP_SUMMARIES),

@@ -121,6 +121,7 @@ def runs_in_flight_by_stage(
 # --- all of them -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_restart_soon_after_has_the_same_runs(sandbox_server: SandboxServer, name: str) -> None:
     open_scenario(sandbox_server, name)
@@ -130,6 +131,7 @@ def test_restart_soon_after_has_the_same_runs(sandbox_server: SandboxServer, nam
     assert runs_in_flight_by_stage(sandbox_server, SAMPLE_PROJECTS) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_restart_with_opening_time_has_the_same_runs(
     sandbox_server: SandboxServer, name: str
@@ -536,6 +538,7 @@ def test_own_faults_apply_in_addition_to_scenario(sandbox_server: SandboxServer)
 # --- 100-pipelines ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "later"), zip(SEEDS, LATER, strict=True))
 def test_hundred_pipelines_have_18_to_60_runs_in_flight(
     sandbox_server: SandboxServer, seed: int, later: int
@@ -544,6 +547,7 @@ def test_hundred_pipelines_have_18_to_60_runs_in_flight(
     assert 18 <= sum(map(len, runs_in_flight_by_stage(sandbox_server).values())) <= 60
 
 
+@pytest.mark.slow
 def test_hundred_pipelines_are_in_ten_projects_with_mostly_flows(
     sandbox_server: SandboxServer,
 ) -> None:
@@ -557,6 +561,7 @@ def test_hundred_pipelines_are_in_ten_projects_with_mostly_flows(
     assert 250 < len(list(all_stages(sandbox_server))) < 300
 
 
+@pytest.mark.slow
 def test_hundred_pipelines_have_short_run_history(sandbox_server: SandboxServer) -> None:
     open_scenario(sandbox_server, "100-pipelines")
     runs = [run for path in all_stages(sandbox_server) for run in list_runs(sandbox_server, path)]

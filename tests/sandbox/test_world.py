@@ -64,10 +64,12 @@ def in_flight(world: World, flow: ReleaseFlow, now: float) -> list[Run]:
 # --- the same again --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_world_with_same_seed_has_the_same_runs() -> None:
     assert snapshot(World(7), NOW) == snapshot(World(7), NOW)
 
 
+@pytest.mark.slow
 def test_world_with_another_seed_has_other_runs() -> None:
     ids = {run["id"] for run in snapshot(World(7), NOW)}
     assert ids.isdisjoint(run["id"] for run in snapshot(World(8), NOW))
@@ -87,6 +89,7 @@ def test_world_at_same_offset_from_any_origin_has_the_same_runs(origin: int, sec
     assert run_states(origin) == run_states(1_500_000_000)
 
 
+@pytest.mark.slow
 def test_world_queried_before_equals_one_not_queried() -> None:
     world = World(3)
     for hours in range(0, 100, 5):
@@ -113,6 +116,7 @@ def test_concluded_run_never_changes() -> None:
 # --- what happens ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_and_step_statuses_all_occur_within_a_day() -> None:
     world = World(1)
     runs: set[str] = set()
@@ -139,6 +143,7 @@ def test_run_and_step_statuses_all_occur_within_a_day() -> None:
     assert node_statuses == NODE_STATUSES
 
 
+@pytest.mark.slow
 @given(
     now=TIMES, seed=SEEDS, scenario=st.sampled_from(SMALL_SCENARIOS), has_started_runs=st.booleans()
 )
@@ -160,6 +165,7 @@ def test_runs_in_flight_are_found_without_the_whole_history(
             assert [run.id for run in found] == [run.id for run in expected]
 
 
+@pytest.mark.slow
 def test_world_has_about_ten_runs_in_flight() -> None:
     world = World(1)
     counts = [
@@ -208,6 +214,7 @@ def test_stuck_run_does_not_raise_typical_queue_time(hours: int) -> None:
     assert median(waits) < 60
 
 
+@pytest.mark.slow
 def test_run_names_are_hostile_in_one_flow_only() -> None:
     world = World(1)
     names: dict[str, set[str]] = {flow.key: set() for flow in world.list_flows()}
@@ -235,6 +242,7 @@ def test_run_secrets_all_have_the_marker() -> None:
 # --- rules that always hold ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(SEEDS, TIMES)
 def test_run_fields_are_consistent(seed: int, now: float) -> None:
@@ -257,6 +265,7 @@ def test_run_fields_are_consistent(seed: int, now: float) -> None:
                     }
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=12)
 @given(
     SEEDS,

@@ -52,6 +52,7 @@ def test_check_command_before_first_start_prints_report(given: dict[str, str]) -
     assert "Differences" not in ended.stdout
 
 
+@pytest.mark.slow
 def test_check_command_with_migrated_database_counts_its_requests(given: dict[str, str]) -> None:
     assert manage("migrate", "-v0", **given).returncode == 0
     ended = manage("check_upstream", "--json", **given)
@@ -92,6 +93,7 @@ def test_check_command_with_difference_exits_with_1_and_shows_it(
     assert re.search(row, ended.stdout)
 
 
+@pytest.mark.slow
 def test_check_command_with_refused_token_exits_with_2_without_token(
     given: dict[str, str],
 ) -> None:

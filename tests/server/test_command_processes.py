@@ -143,6 +143,7 @@ def environment_with_dashboard(
     return environment
 
 
+@pytest.mark.slow
 def test_abort_command_beside_dashboard_aborts_run_once(
     environment_with_dashboard: CommandEnvironment,
 ) -> None:
@@ -161,6 +162,7 @@ def test_abort_command_beside_dashboard_aborts_run_once(
     assert environment_with_dashboard.sandbox.abort_request_counts[run] == 1
 
 
+@pytest.mark.slow
 def test_concurrent_abort_commands_send_one_request(
     environment_with_dashboard: CommandEnvironment,
 ) -> None:
@@ -175,6 +177,7 @@ def test_concurrent_abort_commands_send_one_request(
     assert environment_with_dashboard.sandbox.abort_request_counts[run] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -193,6 +196,7 @@ def test_failed_abort_command_exits_with_1(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_abort_command_that_times_out_exits_with_1(
     environment_with_dashboard: CommandEnvironment,
 ) -> None:
@@ -201,6 +205,7 @@ def test_abort_command_that_times_out_exits_with_1(
     assert "The run has not ended after 1.5 s." in result.stderr
 
 
+@pytest.mark.slow
 def test_interrupted_abort_command_leaves_abort_to_dashboard(
     environment_with_dashboard: CommandEnvironment,
 ) -> None:
@@ -243,6 +248,7 @@ def start_waiting_abort(
     return command
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 @pytest.mark.xdist_group("commands on postgres")
 def test_abort_command_whose_connections_are_ended_waits_on(
@@ -262,6 +268,7 @@ def test_abort_command_whose_connections_are_ended_waits_on(
     assert "Traceback" not in stderr
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 @pytest.mark.xdist_group("commands on postgres")
 def test_abort_command_whose_database_stays_away_says_that_the_abort_is_recorded(
@@ -294,6 +301,7 @@ def run_without_dashboard(tmp_path: Path) -> Iterator[tuple[CommandEnvironment, 
         yield command_environment_alone, run
 
 
+@pytest.mark.slow
 def test_abort_command_without_dashboard_aborts_run(tmp_path: Path) -> None:
     with run_without_dashboard(tmp_path) as (environment_alone, run):
         environment_alone.sandbox.choices["abort-seconds"] = "0.2"
@@ -304,6 +312,7 @@ def test_abort_command_without_dashboard_aborts_run(tmp_path: Path) -> None:
         assert environment_alone.sandbox.abort_request_counts == {run: 1}
 
 
+@pytest.mark.slow
 def test_abort_command_without_dashboard_reads_nothing_after_a_429(tmp_path: Path) -> None:
     with run_without_dashboard(tmp_path) as (environment_alone, run):
         sandbox = environment_alone.sandbox
@@ -315,6 +324,7 @@ def test_abort_command_without_dashboard_reads_nothing_after_a_429(tmp_path: Pat
         assert [method for method, _ in sandbox.requests] == ["POST", "GET"]
 
 
+@pytest.mark.slow
 def test_abort_command_with_embedded_sandbox_is_sent_by_worker(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'd.sqlite3'}"
     # At times most stages of `everyday` have no run in flight. This run always is.

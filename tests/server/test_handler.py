@@ -365,6 +365,7 @@ def unreachable() -> Iterator[list[Any]]:
     gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_answered_request_and_its_page_are_freed_at_once(
     live: Live, unreachable: list[Any]

@@ -279,6 +279,7 @@ both_databases = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @both_databases
 def test_abort_with_process_killed_at_any_step_is_completed(kill_scenario: KillScenario) -> None:
     abort, kill_count = kill_at_each("step", kill_scenario)
@@ -290,6 +291,7 @@ def test_abort_with_process_killed_at_any_step_is_completed(kill_scenario: KillS
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @both_databases
 def test_abort_without_response_with_process_killed_is_completed(
     kill_scenario: KillScenario,
@@ -298,6 +300,7 @@ def test_abort_without_response_with_process_killed_is_completed(
     assert (abort.outcome, abort.answered_at) == ("aborted", None)
 
 
+@pytest.mark.slow
 @both_databases
 def test_resent_abort_with_process_killed_is_completed(kill_scenario: KillScenario) -> None:
     abort, kill_count = kill_in_state("unknown", kill_scenario, "503*1@/abort")
@@ -305,12 +308,14 @@ def test_resent_abort_with_process_killed_is_completed(kill_scenario: KillScenar
     assert kill_count >= 8
 
 
+@pytest.mark.slow
 @both_databases
 def test_refused_abort_with_process_killed_is_settled(kill_scenario: KillScenario) -> None:
     abort, _ = kill_in_state("refused", kill_scenario, "error-string:409@/abort")
     assert abort.state == "refused"
 
 
+@pytest.mark.slow
 @both_databases
 def test_retried_abort_with_process_killed_is_completed(kill_scenario: KillScenario) -> None:
     abort, _ = kill_at_each("commit", kill_scenario, is_retry=True)

@@ -71,6 +71,7 @@ def postgres(django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
             yield database
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_concurrent_aborts_by_50_users_at_two_processes_send_one_request(
     tmp_path: Path, postgres: str

@@ -49,6 +49,7 @@ def has_passed(duration: timedelta, since: datetime) -> bool:
     return timezone.now() - since > duration
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pause",
     [
@@ -107,6 +108,7 @@ def is_aborted(run_id: str) -> bool:
     return abort.outcome == "aborted" and adopted.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_process_paused_in_a_transaction_does_not_block_others(
     tmp_path: Path, django_db_blocker: DjangoDbBlocker

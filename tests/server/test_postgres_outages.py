@@ -112,6 +112,7 @@ def on_standby(site: PostgresSite) -> Iterator[None]:
         site.switch_to(site.cluster.primary)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [pytest.param("fast", marks=pytest.mark.exhaustive), "immediate"])
 def test_restarted_server_is_waited_for(site: PostgresSite, mode: str) -> None:
     answers = endure(site, server_stopped(site, mode), OutageCause.NO_RESPONSE)
@@ -128,6 +129,7 @@ def test_connection_limit_is_named(site: PostgresSite) -> None:
     assert sentence in answers.texts
 
 
+@pytest.mark.slow
 def test_read_only_standby_shows_pages(site: PostgresSite) -> None:
     answers = endure(site, on_standby(site), OutageCause.READ_ONLY)
     assert f"{READ_ONLY} {LAST_KNOWN}" in answers.texts

@@ -68,6 +68,7 @@ def assert_serves(site: Site, folder: Path) -> None:
         assert [client.get(path).status_code for path in paths] == [200] * 4
 
 
+@pytest.mark.slow
 def test_start_without_privileges_says_what_to_grant(site: Site, tmp_path: Path) -> None:
     site.migrate()
     site.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {ROLE}")  # as after a restore
@@ -87,6 +88,7 @@ def test_start_without_privileges_says_what_to_grant(site: Site, tmp_path: Path)
     assert_serves(site, tmp_path)
 
 
+@pytest.mark.slow
 def test_start_with_default_privileges_succeeds_after_an_upgrade(
     site: Site, tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ def request_pages(site: Site, seconds: float) -> list[httpx.Response]:
     return answers
 
 
+@pytest.mark.slow
 def test_database_outage_is_logged_once_and_stream_continues(site: Site) -> None:
     site.run()  # it is running
     before = len(site.lines)
@@ -137,6 +138,7 @@ def wait_until_ready(site: Site) -> None:
     wait_until(lambda: site.client.get("/readyz").status_code == 200, processes.WAIT_TIMEOUT)
 
 
+@pytest.mark.slow
 def test_page_during_database_outage_returns_503_and_retries(site: Site) -> None:
     address = site.run()
     site.proxy.cut()
@@ -159,6 +161,7 @@ def test_page_during_database_outage_returns_503_and_retries(site: Site) -> None
     assert site.client.get(refresh_target(answer)).status_code == 200
 
 
+@pytest.mark.slow
 def test_abort_during_database_outage_is_not_sent(site: Site) -> None:
     address = site.run()
     before = dict(site.sandbox.abort_request_counts)
@@ -179,6 +182,7 @@ def test_abort_during_database_outage_is_not_sent(site: Site) -> None:
     assert dict(site.sandbox.abort_request_counts) == before
 
 
+@pytest.mark.slow
 def test_abort_response_during_database_outage_is_saved_after_recovery(site: Site) -> None:
     address = site.run()
     run_id = run_id_of(address)

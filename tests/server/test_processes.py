@@ -96,6 +96,7 @@ def query(database: str, sql: str) -> list[tuple[object, ...]]:
 # --- one process -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_serve_shows_runs_and_stops_on_ctrl_c_while_abort_waits(
     tmp_path: Path, database: str
 ) -> None:
@@ -149,6 +150,7 @@ call_command("serve", "--port", "0")
 """
 
 
+@pytest.mark.slow
 def test_serve_stops_on_signal_during_start(database: str) -> None:
     variables = {
         "DATABASE_URL": database,
@@ -163,6 +165,7 @@ def test_serve_stops_on_signal_during_start(database: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_serve_with_new_database_needs_no_preparation(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'new' / 'd.sqlite3'}"
     with start([*MANAGE, "serve", "--port", "0"], tmp_path, DATABASE_URL=database) as dashboard:
@@ -173,6 +176,7 @@ def test_serve_with_new_database_needs_no_preparation(tmp_path: Path) -> None:
         assert dashboard.process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["serve"], ["serve", "--no-sync"]])
 def test_serve_with_refused_token_logs_setting_once_and_goes_on(
     database: str, tmp_path: Path, arguments: list[str]
@@ -248,6 +252,7 @@ def test_port_in_use_is_reported(command: str, database: str) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["serve", "sandbox"])
 @pytest.mark.parametrize(
     ("host", "status", "reason"),
@@ -291,6 +296,7 @@ def test_serve_with_database_of_other_northflank_is_rejected(database: str) -> N
 # --- an external upstream ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_abort_after_process_was_killed_is_reconciled_by_next_process(
     tmp_path: Path, database: str
 ) -> None:
@@ -324,6 +330,7 @@ def test_abort_after_process_was_killed_is_reconciled_by_next_process(
         assert sandbox.abort_request_counts == {run_id: 1}
 
 
+@pytest.mark.slow
 def test_uvicorn_without_serve_opens_its_own_connection(tmp_path: Path, database: str) -> None:
     with upstream() as (url, sandbox):
         variables = {
@@ -394,6 +401,7 @@ def empty_postgres() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_stages_of_killed_worker_are_read_once_by_other_workers(
     tmp_path: Path, empty_postgres: str
@@ -438,6 +446,7 @@ def test_stages_of_killed_worker_are_read_once_by_other_workers(
         assert sorted(flows) == sorted(set(flows))
 
 
+@pytest.mark.slow
 def test_second_serve_on_a_sqlite_file_is_refused_until_the_first_has_ended(
     tmp_path: Path, database: str
 ) -> None:
@@ -461,6 +470,7 @@ def test_second_serve_on_a_sqlite_file_is_refused_until_the_first_has_ended(
         assert third.create_client().get("/healthz").status_code == 200
 
 
+@pytest.mark.slow
 def test_restore_is_refused_while_a_serve_without_sync_uses_the_sqlite_file(
     tmp_path: Path, database: str
 ) -> None:
@@ -490,6 +500,7 @@ def test_folder_without_place_for_a_lock_is_reported(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_serve_and_sync_in_separate_processes_work(tmp_path: Path, empty_postgres: str) -> None:
     with upstream() as (url, sandbox):

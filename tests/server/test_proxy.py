@@ -100,6 +100,7 @@ def test_cookies_behind_proxy_are_limited_to_path_prefix(client: httpx.Client) -
     )
 
 
+@pytest.mark.slow
 def test_links_behind_proxy_have_path_prefix_and_open(client: httpx.Client) -> None:
     sign_in(client)
     run = abortable_run_address(client)
@@ -192,6 +193,7 @@ def test_sandbox_webhooks_behind_proxy_reach_dashboard(client: httpx.Client) -> 
     wait_until(lambda: "Last event" in client.get("/releases/status/").text, processes.WAIT_TIMEOUT)
 
 
+@pytest.mark.slow
 def test_session_has_the_address_that_a_proxy_on_this_machine_forwards(
     client: httpx.Client,
 ) -> None:
@@ -200,6 +202,7 @@ def test_session_has_the_address_that_a_proxy_on_this_machine_forwards(
     assert "198.51.100.7" in client.get("/releases/account/").text
 
 
+@pytest.mark.slow
 def test_header_is_believed_by_the_peer_alone_whoever_may_name_clients(tmp_path: Path) -> None:
     variables = {
         "AUTH_PROXY_HEADER": auth_proxy.HEADER,

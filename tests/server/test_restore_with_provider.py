@@ -42,6 +42,7 @@ def run(database: str, provider: dict[str, str], *arguments: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_backup_is_restored_where_a_provider_has_been_set_or_is_no_longer(
     database: str, tmp_path: Path
 ) -> None:

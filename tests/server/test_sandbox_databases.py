@@ -52,6 +52,7 @@ def wait_for_stuck_run(file: Path) -> None:
     wait_until(lambda: read(file, NAMES), processes.WAIT_TIMEOUT)
 
 
+@pytest.mark.slow
 def test_scenarios_have_separate_databases(checkout: Path) -> None:
     stuck, quiet = (
         checkout / "var" / f"sandbox-{name}.sqlite3" for name in ("stuck-production", "quiet-night")
@@ -68,6 +69,7 @@ def test_scenarios_have_separate_databases(checkout: Path) -> None:
     assert read(stuck, NAMES) != []
 
 
+@pytest.mark.slow
 def test_scenario_opened_later_begins_with_new_database(checkout: Path) -> None:
     file = checkout / "var" / "sandbox-stuck-production.sqlite3"
     with start(serve(checkout, *STUCK, *OPENED), checkout):
@@ -87,6 +89,7 @@ def test_scenario_opened_later_begins_with_new_database(checkout: Path) -> None:
     assert "Sandbox database replaced: it held other runs." in dashboard.log.read_text()
 
 
+@pytest.mark.slow
 def test_scenario_of_same_opening_keeps_its_database(checkout: Path) -> None:
     file = checkout / "var" / "sandbox-stuck-production.sqlite3"
     with start(serve(checkout, *STUCK, *OPENED), checkout) as dashboard:
@@ -99,6 +102,7 @@ def test_scenario_of_same_opening_keeps_its_database(checkout: Path) -> None:
         assert read(file, synced) == before != []
 
 
+@pytest.mark.slow
 def test_database_url_with_runs_of_other_scenario_is_rejected(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'd.sqlite3'}"
     with run_manage(tmp_path, "serve", "--port", "0", DATABASE_URL=url) as dashboard:

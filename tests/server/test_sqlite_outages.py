@@ -101,12 +101,14 @@ def file_size_limited(process: RunningProcess) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.slow
 def test_locked_file_is_waited_for(site: SqliteSite) -> None:
     answers = endure(site, locked(site), OutageCause.LOCKED)
     sentence = "The database has accepted no changes since TIME: another process has locked it."
     assert answers.texts == {f"{sentence} {LAST_KNOWN}"}
 
 
+@pytest.mark.slow
 def test_full_disk_is_waited_for(site: SqliteSite) -> None:
     cause = OutageCause.DISK_FULL if site.has_disk else OutageCause.DISK_ERROR
     answers = endure(site, disk_full(site), cause)

@@ -134,6 +134,7 @@ MIGRATION_WAITS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_migration_and_transaction_of_older_version_do_not_lock_each_other_out() -> None:
     with postgres() as database, ThreadPoolExecutor(1) as executor:
@@ -151,6 +152,7 @@ def test_migration_and_transaction_of_older_version_do_not_lock_each_other_out()
         assert migrated.returncode == 0, migrated.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_two_versions_serve_side_by_side_and_lose_nothing(
     older_version: Path, tmp_path: Path
@@ -187,6 +189,7 @@ def test_two_versions_serve_side_by_side_and_lose_nothing(
                 assert abort_log(new_client) == log
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_older_version_serves_again_until_migrations_after_the_restart(
     older_version: Path, tmp_path: Path
@@ -212,6 +215,7 @@ def test_older_version_serves_again_until_migrations_after_the_restart(
             assert older.sign_in("boss").get("/").status_code == 500
 
 
+@pytest.mark.slow
 def test_sqlite_file_of_older_version_is_upgraded_at_the_start(
     older_version: Path, tmp_path: Path
 ) -> None:
@@ -251,6 +255,7 @@ def succeed(*arguments: str, **variables: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def test_backups_of_older_version_database_before_and_after_its_upgrade_are_restored(
     older_version: Path, tmp_path: Path, kind: str

@@ -448,6 +448,7 @@ READABLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readable", READABLE.values(), ids=READABLE)
 def test_baseline_step_stays_as_successes_pass(
     history: SlidingHistory, readable: Callable[[int], bool]
@@ -462,12 +463,14 @@ def test_baseline_step_stays_as_successes_pass(
     assert was_known
 
 
+@pytest.mark.slow
 def test_baseline_reads_at_most_one_success_in_four(history: SlidingHistory) -> None:
     for _ in range(60):
         history.succeed(migration_steps(3))
     assert history.read <= 60 / 4 + 1
 
 
+@pytest.mark.slow
 def test_baseline_step_that_no_longer_runs_is_dropped(history: SlidingHistory) -> None:
     for _ in range(20):
         history.succeed(migration_steps(3))

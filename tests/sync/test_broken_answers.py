@@ -87,6 +87,7 @@ def error_rows() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", FAULT_TARGETS)
 def test_broken_answer_removes_nothing_and_reports_error(world: World, target: str) -> None:
     world.start()
@@ -116,6 +117,7 @@ def production_state() -> tuple[bool | None, int, int]:
     return stage.has_flow, in_flight_runs.count(), in_flight_runs.exclude(removed_at=None).count()
 
 
+@pytest.mark.slow
 def test_flow_missing_once_everywhere_changes_nothing(world: World) -> None:
     world.start()
     world.sync()
@@ -127,6 +129,7 @@ def test_flow_missing_once_everywhere_changes_nothing(world: World) -> None:
     assert (production_state(), error_rows()) == (before, [])
 
 
+@pytest.mark.slow
 def test_flow_missing_twice_is_removed_and_checked_again_soon(world: World) -> None:
     world.start()
     world.sync()
@@ -204,6 +207,7 @@ def test_project_listed_again_is_no_longer_missing(world: World) -> None:
     assert Project.objects.get().missing_since is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["unreadable", "surplus"])
 def test_incomplete_list_removes_nothing(full_world: World, fault: str) -> None:
     full_world.sync()

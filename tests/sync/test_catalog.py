@@ -38,6 +38,7 @@ def read_catalog_until_removed(world: World) -> None:
     read_catalog_again(world)
 
 
+@pytest.mark.slow
 def test_sync_finds_whole_catalog(full_world: World) -> None:
     full_world.sync()
     assert (Project.objects.count(), Pipeline.objects.count()) == (6, 9)
@@ -117,6 +118,7 @@ def test_runs_of_deleted_project_stay_in_flight_as_removed(world: World) -> None
     assert Run.objects.in_flight().exclude(removed_at=None).count() == before > 0
 
 
+@pytest.mark.slow
 def test_runs_of_project_dropped_from_setting_are_not_in_flight(
     world: World, settings: Settings
 ) -> None:
@@ -184,6 +186,7 @@ def test_new_pipeline_is_read_with_its_runs(world: World) -> None:
     assert Run.objects.filter(stage__pipeline=new_pipeline).exists()
 
 
+@pytest.mark.slow
 def test_deleted_pipeline_history_is_still_shown(world: World, client: Client) -> None:
     world.sync()
     payments = world.sandbox.world.find_project("payments")
@@ -199,6 +202,7 @@ def test_deleted_pipeline_history_is_still_shown(world: World, client: Client) -
         assert run.run_id in answer.content.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["403", "404"])
 def test_forbidden_project_keeps_rows_and_reports_error(world: World, status: str) -> None:
     world.sync()
@@ -215,6 +219,7 @@ def test_forbidden_project_keeps_rows_and_reports_error(world: World, status: st
     assert Run.objects.in_flight().count() == before > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["403", "404"])
 def test_project_allowed_again_recovers(
     world: World, status: str, logged_events: Callable[[str], list[dict[str, str]]]
@@ -268,6 +273,7 @@ def test_stage_without_flow_and_with_empty_list_has_no_flow(world: World) -> Non
     assert Stage.objects.filter(has_flow=False).count() == 1
 
 
+@pytest.mark.slow
 def test_stage_that_lost_its_flow_is_detected(world: World) -> None:
     world.sync()
     pipeline = world.sandbox.world.find_pipeline("payments", "ledger")
@@ -283,6 +289,7 @@ def test_stage_that_lost_its_flow_is_detected(world: World) -> None:
     assert Stage.objects.get(pipeline__slug="ledger", name="Staging").has_flow is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["404", "empty-list"])
 def test_flow_that_is_added_to_a_new_pipeline_is_looked_for_like_idle_runs(
     world: World, answer: str

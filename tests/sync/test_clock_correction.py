@@ -155,6 +155,7 @@ def test_clock_set_back_before_restart_reschedules_reads(
     assert not stages_scheduled_far_ahead().exists()
 
 
+@pytest.mark.slow
 def test_clock_set_forward_and_back_keeps_reading(world: World, logged_events: Lines) -> None:
     world.sync()
     reader, clock = worker(world)

@@ -30,6 +30,7 @@ HOUR = timedelta(hours=1)
 BOTH_DIRECTIONS = pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])
 
 
+@pytest.mark.slow
 @BOTH_DIRECTIONS
 def test_abort_that_is_being_sent_is_not_taken_over(
     live: Live, manager: User, jump: timedelta

@@ -120,11 +120,13 @@ def all_flows(world: World) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_first_sync_lists_runs_before_flow_definitions(full_world: World) -> None:
     full_world.sync()
     assert flows_listed_before_definitions(full_world) >= all_flows(full_world) != set()
 
 
+@pytest.mark.slow
 def test_stages_that_are_due_again_during_first_reads_do_not_have_their_definitions_read(
     full_world: World,
 ) -> None:
@@ -186,6 +188,7 @@ def test_stage_found_after_plan_has_its_runs_read_first(
     assert "definition" not in kinds[:stages]
 
 
+@pytest.mark.slow
 def test_first_sync_reads_production_first(full_world: World) -> None:
     full_world.sync()
     names = [request.split()[0] for request in stage_requests(full_world)][: Stage.objects.count()]
@@ -198,6 +201,7 @@ def test_first_sync_reads_production_first(full_world: World) -> None:
     assert averages == sorted(averages)
 
 
+@pytest.mark.slow
 def test_first_sync_finds_all_runs_in_flight(full_world: World) -> None:
     full_world.sync()
     in_flight_count = Run.objects.in_flight().count()
@@ -212,6 +216,7 @@ def test_first_sync_finds_all_runs_in_flight(full_world: World) -> None:
     assert all(stage.flow_synced_at for stage in Stage.objects.all())
 
 
+@pytest.mark.slow
 def test_first_sync_reads_stage_without_flow_once(full_world: World) -> None:
     full_world.sync()
     stages_without_flow = Stage.objects.filter(has_flow=False)
@@ -267,6 +272,7 @@ def test_first_sync_finds_run_in_flight_beyond_first_page(long_lists: World) -> 
     assert read_twice  # its newest runs, and those in flight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["newest-first", "shuffled"])
 def test_first_sync_finds_all_of_250_runs_in_flight(long_lists: World, order: str) -> None:
     long_lists.sandbox.choices["run-order"] = order
@@ -276,6 +282,7 @@ def test_first_sync_finds_all_of_250_runs_in_flight(long_lists: World, order: st
     assert not Run.objects.in_flight().exclude(detail_synced_at=None).exists()
 
 
+@pytest.mark.slow
 def test_more_runs_in_flight_than_one_read_takes_are_found_by_further_reads(
     long_lists: World,
 ) -> None:
@@ -324,6 +331,7 @@ def after_outage(full_world: World) -> World:
     return full_world
 
 
+@pytest.mark.slow
 def test_sync_after_long_outage_lists_each_stage_once(after_outage: World) -> None:
     after_outage.sandbox.rate_limit_window.limit = 120
     after_outage.sandbox.rate_limit_window.opened_at = None
@@ -336,6 +344,7 @@ def test_sync_after_long_outage_lists_each_stage_once(after_outage: World) -> No
     assert flows.count() <= len(lists) < 1.5 * flows.count()
 
 
+@pytest.mark.slow
 def test_outage_between_first_and_second_read_leaves_older_runs_in_flight_due(
     long_lists: World,
 ) -> None:
@@ -353,11 +362,13 @@ def test_outage_between_first_and_second_read_leaves_older_runs_in_flight_due(
 # How many at once
 
 
+@pytest.mark.slow
 def test_first_reads_run_concurrently_when_answers_are_fast(full_world: World) -> None:
     full_world.sync()
     assert full_world.live.worker.first_read_limit == MAX_FIRST_READS
 
 
+@pytest.mark.slow
 def test_first_reads_reduce_concurrency_after_failures(full_world: World) -> None:
     full_world.sandbox.faults = [parse_fault("500@/runs")]
     full_world.sync()
@@ -377,6 +388,7 @@ def test_failing_stage_does_not_delay_other_first_reads(
     assert logged_events("stage.read_failed")
 
 
+@pytest.mark.slow
 def test_concurrent_first_reads_claim_distinct_stages(full_world: World) -> None:
     full_world.sync()
     now = timezone.now()
@@ -386,6 +398,7 @@ def test_concurrent_first_reads_claim_distinct_stages(full_world: World) -> None
     assert not {stage.pk for stage in first} & {stage.pk for stage in second}
 
 
+@pytest.mark.slow
 def test_catalog_lists_are_read_concurrently(full_world: World) -> None:
     full_world.sync()
     CatalogSync.objects.exclude(project=None).update(synced_at=None, next_sync_at=timezone.now())

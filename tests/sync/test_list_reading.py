@@ -32,6 +32,7 @@ def mirrored_ids(**conditions: object) -> set[str]:
     return set(Run.objects.filter(**conditions).values_list("run_id", flat=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_runs_in_flight_are_mirrored_after_two_rounds_in_any_order(
     world: World, order: str
@@ -41,6 +42,7 @@ def test_runs_in_flight_are_mirrored_after_two_rounds_in_any_order(
     assert world.ids(in_flight=True) <= mirrored_ids(in_flight=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_run_history_is_mirrored_completely_in_any_order(world: World, order: str) -> None:
     world.sandbox.choices["run-order"] = order
@@ -48,6 +50,7 @@ def test_run_history_is_mirrored_completely_in_any_order(world: World, order: st
     assert mirrored_ids() == world.ids()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_run_started_later_is_mirrored_in_any_order(world: World, order: str) -> None:
     world.sandbox.choices["run-order"] = order
@@ -58,6 +61,7 @@ def test_run_started_later_is_mirrored_in_any_order(world: World, order: str) ->
     assert run_id in mirrored_ids(in_flight=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_run_that_ended_is_no_longer_in_flight_in_any_order(world: World, order: str) -> None:
     world.sandbox.choices["run-order"] = order
@@ -69,6 +73,7 @@ def test_run_that_ended_is_no_longer_in_flight_in_any_order(world: World, order:
     assert mirrored_ids(in_flight=True) == world.ids(in_flight=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "observed"),
     zip(ORDERS, [ListOrder.NEWEST, ListOrder.OLDEST, ListOrder.NONE], strict=True),
@@ -79,6 +84,7 @@ def test_run_list_order_is_detected(world: World, order: str, observed: ListOrde
     assert Stage.objects.get(pipeline__slug="ledger", name="Staging").list_order == observed
 
 
+@pytest.mark.slow
 def test_run_list_order_change_is_detected(world: World) -> None:
     world.sync()
     world.sandbox.choices["run-order"] = "oldest-first"
@@ -87,6 +93,7 @@ def test_run_list_order_change_is_detected(world: World) -> None:
     assert Stage.objects.get(pipeline__slug="ledger", name="Staging").list_order == ListOrder.OLDEST
 
 
+@pytest.mark.slow
 def test_complete_run_history_is_not_read_again(world: World) -> None:
     world.sync(6)
     world.sandbox.requests.clear()
@@ -124,6 +131,7 @@ def upstream_runs(world: World) -> list[Any]:
     return list(world.sandbox.world.list_runs(flow, world.now))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_first_read", [True, False])
 def test_250_runs_between_two_reads_are_mirrored_completely(
     world: World, is_first_read: bool
@@ -141,6 +149,7 @@ def test_250_runs_between_two_reads_are_mirrored_completely(
     assert mirrored_ids() == world.ids()
 
 
+@pytest.mark.slow
 def test_100_new_runs_have_those_in_flight_behind_them_read(world: World) -> None:
     world.sync(6)
     stuck = upstream_runs(world)[150]
@@ -152,6 +161,7 @@ def test_100_new_runs_have_those_in_flight_behind_them_read(world: World) -> Non
     assert len(requests) == 2
 
 
+@pytest.mark.slow
 def test_interrupted_read_of_100_new_runs_does_not_hide_those_behind_them(world: World) -> None:
     world.sync(6)
     new = [run.id for run in upstream_runs(world)[:200]]
@@ -162,6 +172,7 @@ def test_interrupted_read_of_100_new_runs_does_not_hide_those_behind_them(world:
     assert (stage.in_flight_incomplete, stage.next_history_page) == (True, 2)
 
 
+@pytest.mark.slow
 def test_mirroring_of_100_new_runs_that_fails_half_way_does_not_hide_those_behind_them(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +197,7 @@ def read_in_flight(world: World, *, is_short: bool = False) -> list[str]:
     return world.requests_for(LEDGER_STAGING)
 
 
+@pytest.mark.slow
 def test_short_read_of_runs_in_flight_leaves_those_behind_its_page_to_a_later_one(
     world: World,
 ) -> None:
@@ -216,6 +228,7 @@ def test_server_that_ignores_a_parameter_is_not_asked_for_more_runs_in_flight(
     assert len(read_in_flight(world)) == (2 if in_flight else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "list_requests", "detail_requests"), [(0, 1, 0), (1, 1, 1), (2, 2, 0), (20, 2, 0)]
 )
@@ -230,6 +243,7 @@ def test_runs_in_flight_behind_first_page_take_one_more_request(
     assert (len(lists), len(requests) - len(lists)) == (list_requests, detail_requests)
 
 
+@pytest.mark.slow
 def test_run_behind_first_page_that_ended_is_read_again(world: World) -> None:
     runs = upstream_runs(world)[110:113]
     for run in runs:
@@ -255,6 +269,7 @@ def test_runs_of_one_burst_have_the_order_of_their_list(world: World, apart: int
     assert ledger_staging().list_order == (ListOrder.OLDEST if apart > 0 else ListOrder.NEWEST)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_first_read", [True, False])
 @pytest.mark.parametrize(
     ("order", "observed"), [("shuffled", ListOrder.NONE), ("oldest-first", ListOrder.OLDEST)]
@@ -286,6 +301,7 @@ def start_ended_run(world: World) -> str:
     return run_id
 
 
+@pytest.mark.slow
 def test_list_that_is_no_longer_oldest_first_has_new_runs_read(world: World) -> None:
     world.sandbox.choices["run-order"] = "oldest-first"
     world.sync(6)
@@ -296,6 +312,7 @@ def test_list_that_is_no_longer_oldest_first_has_new_runs_read(world: World) -> 
     assert run_id in mirrored_ids()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pages", [1, 2, 4])
 def test_oldest_first_list_that_has_become_shorter_is_read_to_its_end(
     world: World, pages: int
@@ -389,6 +406,7 @@ def read_next_pages(world: World, times: int) -> None:
         world.live.run(lambda reader=reader, stage=stage: reader.read_next_pages(stage))  # type: ignore[misc]
 
 
+@pytest.mark.slow
 def test_list_that_was_in_no_order_for_a_while_is_read_oldest_first_again(world: World) -> None:
     world.sandbox.choices["run-order"] = "oldest-first"
     world.sync(6)
@@ -400,6 +418,7 @@ def test_list_that_was_in_no_order_for_a_while_is_read_oldest_first_again(world:
     assert ledger_staging().list_order == ListOrder.OLDEST
 
 
+@pytest.mark.slow
 def test_unchanged_runs_keep_their_versions(world: World) -> None:
     world.sync(6)
     before = dict(Run.objects.values_list("pk", "version"))
@@ -463,6 +482,7 @@ def read_unfound_run(world: World, run_id: str) -> list[str]:
     return world.requests_for(LEDGER_STAGING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("in_flight", "is_removed", "list_requests"), [(50, True, 1), (250, True, 3), (350, False, 3)]
 )
@@ -479,6 +499,7 @@ def test_run_behind_many_in_flight_is_removed_if_all_their_pages_lack_it(
     assert len([request for request in requests if request.endswith("/runs")]) == list_requests
 
 
+@pytest.mark.slow
 def test_run_in_flight_is_kept_if_the_list_has_all_runs(world: World) -> None:
     runs = upstream_runs(world)[:150]  # two pages
     for run in runs:
@@ -494,6 +515,7 @@ def test_run_in_flight_is_kept_if_the_list_has_all_runs(world: World) -> None:
     assert (run_row.removed_at, run_row.failures) == (None, 1)
 
 
+@pytest.mark.slow
 def test_concluded_run_is_removed_if_the_newest_runs_lack_it(world: World) -> None:
     world.sync(6)
     run = upstream_runs(world)[150]
@@ -502,6 +524,7 @@ def test_concluded_run_is_removed_if_the_newest_runs_lack_it(world: World) -> No
     assert len([request for request in requests if request.endswith("/runs")]) == 1
 
 
+@pytest.mark.slow
 def test_run_on_the_third_page_of_those_in_flight_is_kept_despite_a_404(world: World) -> None:
     runs = upstream_runs(world)[:250]
     for run in runs:
@@ -524,6 +547,7 @@ def test_watched_run_has_its_steps_read(world: World) -> None:
     assert get_run(run_id).steps is not None
 
 
+@pytest.mark.slow
 def test_watched_run_has_its_end_read(world: World) -> None:
     test_watched_run_has_its_steps_read(world)
     run = Run.objects.get(detail_synced_at__isnull=False)

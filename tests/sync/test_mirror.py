@@ -439,6 +439,7 @@ def test_hostile_step_label_is_stored(stage: Stage, text: str) -> None:
     assert row.steps["steps"][0]["label"] == decoded.root.steps[0].label
 
 
+@pytest.mark.slow
 def test_run_secrets_are_not_stored(world: World) -> None:
     world.sync()
     Run.objects.update(next_detail_sync_at=timezone.now() - timedelta(days=1))

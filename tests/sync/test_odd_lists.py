@@ -94,6 +94,7 @@ ODD_RUNS = json.dumps(
 )
 
 
+@pytest.mark.slow
 def test_omitted_runs_are_forgotten_once_list_is_readable(world: World) -> None:
     world.sync()
     read_again(world, f"data:{ODD_RUNS}{PRODUCTION}")
@@ -101,6 +102,7 @@ def test_omitted_runs_are_forgotten_once_list_is_readable(world: World) -> None:
     assert production().omitted_by_page == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["newest first", "oldest first"])
 def test_omitted_runs_of_server_that_ignores_filter_and_page_are_counted_once(
     world: World, order: str
@@ -158,6 +160,7 @@ def test_omitted_runs_are_forgotten_with_release_flow(world: World) -> None:
     assert production().omitted_by_page == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["surplus:700", "unreadable:3"])
 def test_partial_list_is_logged_once_at_start_and_end(
     world: World, logged_events: Lines, fault: str
@@ -176,6 +179,7 @@ def test_partial_list_is_logged_once_at_start_and_end(
     assert [line["list"] for line in logged_events("list.complete")] == ["Ledger / Production"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["surplus", "unreadable"])
 @pytest.mark.parametrize(
     ("path", "project_slug"),

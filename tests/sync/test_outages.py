@@ -247,12 +247,14 @@ def test_run_read_successfully_has_no_failures(world: World) -> None:
 # --- errors of one stage, or of the account ----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_error_of_one_pipeline_is_no_upstream_error(world: World, logged_events: Lines) -> None:
     read_with_faults(world, f"500@{LEDGER}", rounds=4)
     recover(world)
     assert logged_events("northflank.unavailable") == logged_events("northflank.recovered") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", ["500", "502-html", "reset", "not-json", "truncated", "bad-token"]
 )
@@ -334,6 +336,7 @@ def test_outage_probes_different_stages(world: World) -> None:
     assert len(set(world.requests_for("/release-flows/"))) == 3
 
 
+@pytest.mark.slow
 def test_outage_ends_when_probed_stage_keeps_failing(world: World, logged_events: Lines) -> None:
     read_with_faults(world, "500")
     # The only tracked stage is tried before all others, whenever it is tried.
@@ -596,6 +599,7 @@ def test_detail_that_can_never_be_read_is_tried_seven_times(world: World, fault:
     assert Upstream.objects.get().error == ""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_run_that_was_given_up_is_read_again_once_its_page_is_opened(world: World) -> None:
     run_id = end_unread(world, "500@{}")
@@ -611,6 +615,7 @@ def test_run_that_was_given_up_is_read_again_once_its_page_is_opened(world: Worl
     assert Run.objects.get(run_id=run_id).failures == 0
 
 
+@pytest.mark.slow
 def test_outage_of_northflank_takes_no_try_of_an_ended_run(world: World) -> None:
     run_id = end_unread(world, "502-html")
     read_until_given_up(world, run_id)
@@ -882,6 +887,7 @@ def test_flow_of_an_account_that_cannot_be_read_is_no_error_of_its_stage(world: 
 # --- forbidden projects ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["403", "404"])
 def test_forbidden_project_does_not_block_others(full_world: World, status: str) -> None:
     full_world.sandbox.choices["no-access"] = status

@@ -151,6 +151,7 @@ def test_dismissed_run_is_deleted_after_its_removal(busy_stage: Stage) -> None:
     assert kept(old, younger) == [False, True]
 
 
+@pytest.mark.slow
 def test_latest_runs_of_stage_are_kept_whatever_their_age(read_stage: Stage) -> None:
     oldest = ended_run(read_stage, 2000)
     latest = [ended_run(read_stage, 1000 - n) for n in range(pruning.LATEST_RUNS)]
@@ -236,6 +237,7 @@ def test_looked_up_run_is_shown_until_next_pass(busy_stage: Stage) -> None:
     assert prune().runs == 1
 
 
+@pytest.mark.slow
 def test_history_is_read_up_to_retention_only(world: World, settings: Settings) -> None:
     world.restart(history_hours=24 * 10)
     oldest_wanted = datetime.fromtimestamp(world.now, UTC) - timedelta(days=3)
@@ -378,6 +380,7 @@ def test_chore_prunes_when_first_checked(
 # --- the command --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_dry_run_prints_what_a_pass_deletes_and_deletes_nothing(
     busy_stage: Stage, viewer: User
 ) -> None:

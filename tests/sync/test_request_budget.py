@@ -327,6 +327,7 @@ def read_with_limit(world: World, limit: int) -> None:
         world.live.sync(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [40, 60, 75])
 def test_sync_never_uses_reserve(full_world: World, limit: int) -> None:
     read_with_limit(full_world, limit)
@@ -335,6 +336,7 @@ def test_sync_never_uses_reserve(full_world: World, limit: int) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["oldest-first", "shuffled"])
 def test_sync_of_several_pages_never_uses_reserve(full_world: World, order: str) -> None:
     full_world.restart(history_hours=72)  # lists of several pages
@@ -343,11 +345,13 @@ def test_sync_of_several_pages_never_uses_reserve(full_world: World, order: str)
     assert full_world.sandbox.rate_limit_window.request_count <= 54
 
 
+@pytest.mark.slow
 def test_sync_uses_most_of_budget(full_world: World) -> None:
     read_with_limit(full_world, 60)
     assert full_world.sandbox.rate_limit_window.request_count >= 40
 
 
+@pytest.mark.slow
 def test_sync_of_backlog_uses_only_a_burst(full_world: World) -> None:
     full_world.sync()
     full_world.sandbox.rate_limit_window.limit = 120
@@ -361,6 +365,7 @@ def test_sync_of_backlog_uses_only_a_burst(full_world: World) -> None:
     )
 
 
+@pytest.mark.slow
 def test_sync_of_stages_with_events_at_one_time_uses_only_a_burst(full_world: World) -> None:
     full_world.sync()
     full_world.sandbox.rate_limit_window.limit = 120
@@ -378,6 +383,7 @@ def test_sync_of_stages_with_events_at_one_time_uses_only_a_burst(full_world: Wo
     )
 
 
+@pytest.mark.slow
 def test_first_reads_may_exceed_even_rate(full_world: World) -> None:
     full_world.sandbox.rate_limit_window.limit = 120
     full_world.sync()
@@ -386,6 +392,7 @@ def test_first_reads_may_exceed_even_rate(full_world: World) -> None:
     assert budget_store.load(timezone.now()).burst < 12 + 4 * MAX_REQUESTS_PER_READ
 
 
+@pytest.mark.slow
 def test_first_sync_reads_runs_in_flight(full_world: World) -> None:
     full_world.sandbox.rate_limit_window.limit = 1000
     full_world.sync()
@@ -444,6 +451,7 @@ def test_workers_divide_the_last_requests_before_the_reserve(
     assert counts == [reads]
 
 
+@pytest.mark.slow
 def test_workers_divide_the_first_reads(full_world: World) -> None:
     factories.worker("!", heartbeat_at=timezone.now())
     full_world.live.sync(1)  # the catalog
@@ -466,12 +474,14 @@ def test_workers_divide_the_first_reads(full_world: World) -> None:
     assert counts == [1]
 
 
+@pytest.mark.slow
 def test_sync_respects_larger_reserve(full_world: World, settings: Settings) -> None:
     settings.NORTHFLANK_REQUEST_RESERVE = "50%"
     read_with_limit(full_world, 60)
     assert full_world.sandbox.rate_limit_window.request_count <= 30
 
 
+@pytest.mark.slow
 def test_worker_stops_reading_when_budget_is_spent(full_world: World) -> None:
     read_with_limit(full_world, 60)
     before = full_world.sandbox.rate_limit_window.request_count
@@ -480,6 +490,7 @@ def test_worker_stops_reading_when_budget_is_spent(full_world: World) -> None:
     assert full_world.sandbox.rate_limit_window.request_count == before
 
 
+@pytest.mark.slow
 def test_run_with_open_abort_is_read_from_reserve(world: World) -> None:
     run_id = world.start()
     world.sync()
@@ -549,6 +560,7 @@ def test_outage_ends_while_the_hour_is_used_up(world: World, *, is_due: bool) ->
     assert path.endswith(run_id if is_due else "/auth")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_due", [True, False], ids=["aborting run is due", "nothing is due"])
 def test_outage_of_an_hour_leaves_the_second_half_of_the_reserve(
     world: World, *, is_due: bool
@@ -571,6 +583,7 @@ def test_outage_of_an_hour_leaves_the_second_half_of_the_reserve(
     assert not world.sandbox.requests
 
 
+@pytest.mark.slow
 def test_externally_aborting_run_is_not_read_from_reserve(world: World) -> None:
     run_id = world.start()
     world.sync()
@@ -588,6 +601,7 @@ def test_second_half_of_reserve_is_only_for_sending_aborts(requests: int, is_all
     assert budget_store.ReadBudget(requests, 60, reserve=100).may_reconcile_aborts is is_allowed
 
 
+@pytest.mark.slow
 def test_watched_run_is_not_read_from_reserve(world: World) -> None:
     run_id = world.start()
     world.sync()
@@ -598,6 +612,7 @@ def test_watched_run_is_not_read_from_reserve(world: World) -> None:
     assert not world.requests_for("/runs/")
 
 
+@pytest.mark.slow
 def test_run_detail_for_baseline_is_not_read_from_reserve(world: World) -> None:
     world.sync()
     baselines.schedule_next_detail(LONG_AGO, timedelta())

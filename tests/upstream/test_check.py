@@ -402,6 +402,7 @@ def check_with_fault(sandbox: Sandbox, url: str, fault: str) -> Report:
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["", "@/v1/projects/"])
 def test_check_with_fault_ends_with_exit_status(sandbox: Sandbox, url: str, target: str) -> None:
     for fault, statuses in EXIT_STATUSES.items():

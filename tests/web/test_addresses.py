@@ -84,6 +84,7 @@ def test_run_page_with_unusual_id_opens(run_id: str, stage: Stage, operator_clie
     )
 
 
+@pytest.mark.slow
 def test_run_links_with_unusual_ids_open_their_run_over_http(live: Live, viewer: User) -> None:
     stage = factories.stage(parent=factories.pipeline("c/d", parent=factories.project("../x y")))
     for run_id in UNUSUAL_IDS:

@@ -736,6 +736,7 @@ def test_sign_in_meanwhile_is_kept_by_the_form_of_an_account_in_the_admin(
     assert (viewer.first_name, viewer.last_login, viewer.date_joined) == ("Vi", at, joined)
 
 
+@pytest.mark.slow
 def test_forms_in_the_admin_save_only_the_columns_that_were_changed(
     admin_client: Client, viewer: User
 ) -> None:
@@ -837,6 +838,7 @@ def test_name_of_the_proxy_gets_other_case_in_the_admin(
     assert user.username == other_case
 
 
+@pytest.mark.slow
 def test_name_in_other_case_must_be_free_and_short_in_the_admin(admin_client: Client) -> None:
     user = User.objects.create_user("CORP\\ada")
     User.objects.create_user("corp\\ada")  # by a command

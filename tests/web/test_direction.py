@@ -20,6 +20,7 @@ def places(manager: User, viewer: User) -> dict[str, object]:
     return create_long_texts(NAME)
 
 
+@pytest.mark.slow
 def test_no_attribute_or_title_has_controls_of_direction(places: dict[str, object]) -> None:
     wrong = []
     for state in LONG_TEXTS:

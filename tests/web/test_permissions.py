@@ -382,6 +382,7 @@ def test_request_for_hidden_page_does_not_mark_it_watched(
     assert not Stage.objects.exclude(last_viewed_at=None).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_unsynced_run_of_hidden_stage_is_not_requested(live: Live, viewer: User) -> None:
     live.sync()

@@ -178,6 +178,7 @@ def test_stream_is_in_time_zone_of_deployment(live: Live, viewer: User) -> None:
         assert TEXTS_BY_ZONE["Europe/Berlin"][0] in error
 
 
+@pytest.mark.slow
 def test_page_deferred_for_northflank_is_in_time_zone_of_deployment(
     live: Live, viewer: User, settings: Settings
 ) -> None:

@@ -54,6 +54,7 @@ def stages(db: None) -> list[Stage]:
     ]
 
 
+@pytest.mark.slow
 def test_totals_equal_those_of_each_stage_alone(stages: list[Stage]) -> None:
     with_flow = [stage for stage in stages if stage.has_flow is not False]
     gaps = [stage for stage in stages if schedule.find_gap(stage, NOW) is not None]
@@ -74,6 +75,7 @@ def test_totals_equal_those_of_each_stage_alone(stages: list[Stage]) -> None:
     assert 0 < totals.stale < totals.coverage.unread < totals.stages
 
 
+@pytest.mark.slow
 def test_totals_of_one_stage_say_whether_it_is_old(stages: list[Stage]) -> None:
     for stage in stages:
         totals = load([stage])

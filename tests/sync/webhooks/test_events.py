@@ -297,6 +297,7 @@ def test_vague_event_makes_stages_in_flight_due_first(db: None) -> None:
     assert due() == ["shop/p40/Production", "shop/p70/Production"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_flight", [0, 5, 60])
 @pytest.mark.parametrize("requests", [900, 90, 0])
 def test_event_storm_does_not_spend_rate_budget(db: None, in_flight: int, requests: int) -> None:
@@ -365,6 +366,7 @@ def test_update_event_with_run_id_may_use_last_turn(db: None) -> None:
     assert due() == ["shop/p00/Production"]
 
 
+@pytest.mark.slow
 def test_exact_event_after_storm_makes_stage_due_at_once(db: None) -> None:
     create_hundred_pipelines(in_flight=20)
     for second in range(100):
@@ -549,6 +551,7 @@ any_json = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(any_json)
 def test_event_ids_of_any_data_are_storable(data: object) -> None:
     for text in extract_event_ids(data).candidates:
@@ -732,6 +735,7 @@ def connect_webhooks(live: Live, settings: Settings) -> Callable[..., None]:
     return connect
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", ["project", "ids", "empty"])
 def test_started_run_is_read_after_webhook_event(
     live: Live, connect_webhooks: Callable[..., None], body: str

@@ -120,6 +120,7 @@ def test_abort_after_page_abort_joins_it(
     assert (body["joined"], body["abort"]["via"]) == (True, "page")
 
 
+@pytest.mark.slow
 def test_concurrent_aborts_send_one_request(
     live: Live, api_client: CreateApiClient, manager: User, run: Run
 ) -> None:

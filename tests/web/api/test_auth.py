@@ -347,6 +347,7 @@ def test_refused_token_does_not_throttle_another(
     assert error_status_and_code(http_client.get("/api/runs/")) == (401, "token_revoked")
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_unknown_tokens_from_many_addresses_fill_no_log() -> None:
     statuses = [

@@ -4,6 +4,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
@@ -13,6 +14,7 @@ from dashboard.models.accounts.api_tokens import Scope
 from tests.support.api import CreateApiClient
 
 
+@pytest.mark.slow
 def test_concurrent_requests_are_all_counted(
     api_client: CreateApiClient, viewer: User, settings: Any
 ) -> None:

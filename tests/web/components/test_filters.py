@@ -198,6 +198,7 @@ def test_blank_text_filter_is_ignored(get_stage_page: GetPage, run: Run) -> None
         assert html.css(".filter-chips") == []
 
 
+@pytest.mark.slow
 def test_text_filter_scans_limited_runs_and_links_onward(
     get_stage_page: GetPage, stage: Stage
 ) -> None:
@@ -459,6 +460,7 @@ _names = strategies.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pairs=strategies.lists(strategies.tuples(_names, _values), max_size=8))
 def test_any_query_is_accepted_and_links_keep_its_parameters(

@@ -293,6 +293,7 @@ def test_incident_summary_shows_abort_user_reason_and_timeline(manager: User) ->
     assert f"\n  2026-01-01 03:00:00 CET {entry.text}" in text(subject, aborts=[abort])
 
 
+@pytest.mark.slow
 @given(runs(), trees)
 def test_incident_summary_of_any_run_ends_with_link(subject: Run, root: Node) -> None:
     subject.stage, subject.synced_at = STAGE, NOW

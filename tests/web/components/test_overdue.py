@@ -446,6 +446,7 @@ def count_queries(client: Client, address: str) -> int:
     return len(queries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["/", "stage"])
 @pytest.mark.usefixtures("stopped_clock")
 def test_run_list_with_100_rows_needs_no_more_queries_than_one(

@@ -65,6 +65,7 @@ def keys_newest_first(stage: Stage, **conditions: object) -> list[int]:
 # --- Every run once -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     runs=strategies.lists(

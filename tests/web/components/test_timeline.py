@@ -451,6 +451,7 @@ runs = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(runs, trees, st.sampled_from([None, TIMING]))
 def test_bars_of_any_step_tree_stay_on_axis(
     run: Run, root: Node, timing: StageTiming | None
@@ -463,6 +464,7 @@ def test_bars_of_any_step_tree_stay_on_axis(
             assert 0 <= row.bar.typical_seconds <= subject.axis.seconds - row.bar.start
 
 
+@pytest.mark.slow
 @given(runs, trees)
 def test_steps_of_any_tree_are_each_listed_once(run: Run, root: Node) -> None:
     def count(step: Node) -> int:

@@ -97,6 +97,7 @@ def test_addresses_helper_covers_every_route(run: Run) -> None:
     assert not [address for address in covered if re.search(r"[<>()^$]", address)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bot", BOTS)
 def test_every_address_without_session_shows_neutral_sign_in_page(
     bot: str, live: Live, run: Run
@@ -126,6 +127,7 @@ def test_every_address_without_session_shows_neutral_sign_in_page(
     assert not live.sandbox.requests
 
 
+@pytest.mark.slow
 def test_every_page_without_session_redirects_to_sign_in(live: Live, run: Run) -> None:
     public = re.compile(r"/(healthz|readyz|static|hooks|api|accounts|admin|no)\b")
     for address in addresses(run):
@@ -145,6 +147,7 @@ METHOD_OVERRIDE_HEADERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("headers", METHOD_OVERRIDE_HEADERS, ids=["plain", "prefetch", "pretence"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_get_and_head_requests_change_nothing(

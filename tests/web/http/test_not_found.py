@@ -283,6 +283,7 @@ def test_unknown_run_of_removed_pipeline_is_not_requested(live: Live, viewer: Us
     assert not live.sandbox.requests
 
 
+@pytest.mark.slow
 def test_unsynced_run_is_requested_from_northflank_once(live: Live, viewer: User) -> None:
     live.sync()
     run = Run.objects.with_stage().filter(in_flight=True).first()
@@ -298,6 +299,7 @@ def test_unsynced_run_is_requested_from_northflank_once(live: Live, viewer: User
     assert requests == [f"/v1{address.removesuffix('/')}"]
 
 
+@pytest.mark.slow
 def test_run_unknown_to_northflank_returns_404_and_is_requested_once(
     live: Live, viewer: User
 ) -> None:
@@ -316,6 +318,7 @@ def test_run_unknown_to_northflank_returns_404_and_is_requested_once(
     assert len([path for _, path in live.sandbox.requests if "made-up" in path]) == 1
 
 
+@pytest.mark.slow
 def test_run_lookup_during_outage_returns_404_with_reason(live: Live, viewer: User) -> None:
     from dashboard.sandbox import parse_fault
 

@@ -142,6 +142,7 @@ def test_empty_stage_page_shows_reason(get_page: GetPage, stage: Stage) -> None:
     assert "no release flow" in text_of(select_one(get_page(address), "[data-empty]"))
 
 
+@pytest.mark.slow
 def test_now_page_during_real_outage_shows_error_and_keeps_rows(live: Live, viewer: User) -> None:
     from dashboard.sandbox import parse_fault
 

@@ -162,6 +162,7 @@ def test_runs_of_all_sections_have_selection_checkbox(get_page: GetPage, stage: 
     assert select_one(html, "#live > .bulk-abort-bar:last-child form#bulk-abort-form")
 
 
+@pytest.mark.slow
 def test_truncated_section_shows_limit(get_page: GetPage, stage: Stage) -> None:
     for _ in range(MAX_IN_FLIGHT + 1):
         factories.run(stage, overdue_severity=1)

@@ -294,6 +294,7 @@ def test_run_lookup_without_match_returns_404_and_is_not_repeated(
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 12
 
 
+@pytest.mark.slow
 def test_failed_run_lookup_shows_expiry_and_can_be_repeated(
     live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
@@ -370,6 +371,7 @@ def test_repeated_run_lookup_requires_session_and_post(live: Live, client: httpx
     assert client.get(f"/runs/{UNKNOWN_RUN_ID}/lookup/").status_code == 405
 
 
+@pytest.mark.slow
 def test_concurrent_run_lookups_of_one_id_request_each_stage_once(
     live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
@@ -399,6 +401,7 @@ def test_run_lookups_in_two_processes_request_each_stage_once(
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 12
 
 
+@pytest.mark.slow
 def test_run_lookups_of_many_unknown_ids_stop_at_lookup_share(
     live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:

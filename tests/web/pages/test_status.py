@@ -384,6 +384,7 @@ def test_now_page_with_stale_stage_without_runs_is_stale(get_page: GetPage, stag
     assert select_one(get_page("/"), "[data-as-of]").attributes["data-stale"] == "true"
 
 
+@pytest.mark.slow
 def test_status_page_after_real_sync_reports_all_up_to_date(live: Live, viewer: User) -> None:
     live.sync()
     factories.worker()

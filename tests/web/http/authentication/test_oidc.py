@@ -80,6 +80,7 @@ def test_sign_in_with_deep_link_opens_it_with_its_query(visitor: Browser, userna
     assert shown_name(visitor) == username
 
 
+@pytest.mark.slow
 def test_endpoint_with_a_query_of_its_own_keeps_it(visitor: Browser, provider: Provider) -> None:
     document = {"authorization_endpoint": f"{provider.issuer}/authorize/?policy=a"}
     provider.control(answers={"openid-configuration": document})
@@ -105,6 +106,7 @@ def test_request_to_provider_has_pkce_state_nonce_and_scopes(visitor: Browser) -
     assert len(query["nonce"][0]) >= 32
 
 
+@pytest.mark.slow
 def test_redirect_uri_is_that_of_base_url_with_its_path(provider: Provider, tmp_path: Path) -> None:
     base_url = "http://127.0.0.1/releases"
     with (
@@ -149,6 +151,7 @@ def test_name_and_email_of_another_account_open_a_new_one(
     assert visitor.open("/access/").status_code == 403
 
 
+@pytest.mark.slow
 def test_two_first_sign_ins_with_one_name_open_two_accounts(
     dashboard: Dashboard, provider: Provider
 ) -> None:
@@ -296,6 +299,7 @@ def test_signed_in_user_gets_pages_from_the_cache(visitor: Browser, username: st
 # --- Groups ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_groups_are_gained_and_lost_at_sign_in(
     dashboard: Dashboard, provider: Provider, username: str
 ) -> None:
@@ -326,6 +330,7 @@ def test_lost_group_counts_in_the_session_that_is_open(
 # --- Who may not ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_inactive_account_is_refused(visitor: Browser, dashboard: Dashboard, username: str) -> None:
     visitor.sign_in(username)
     dashboard.deactivate(username)
@@ -335,6 +340,7 @@ def test_inactive_account_is_refused(visitor: Browser, dashboard: Dashboard, use
     assert dashboard.access_events(username=username)[0]["kind"] == "sign_in_failed"
 
 
+@pytest.mark.slow
 def test_unverified_or_other_domain_is_refused(
     provider: Provider, tmp_path: Path, username: str
 ) -> None:
@@ -350,6 +356,7 @@ def test_unverified_or_other_domain_is_refused(
             assert browser.sign_in(username).status_code == 302
 
 
+@pytest.mark.slow
 def test_subject_of_another_issuer_opens_another_account(
     provider: Provider, tmp_path: Path
 ) -> None:
@@ -363,6 +370,7 @@ def test_subject_of_another_issuer_opens_another_account(
     assert shown == [subject, f"{subject}-2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_same_issuer", [True, False])
 def test_session_ends_when_the_issuer_changes(
     provider: Provider, tmp_path: Path, username: str, is_same_issuer: bool

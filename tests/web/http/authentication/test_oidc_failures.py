@@ -119,6 +119,7 @@ def test_rotated_signing_key_is_accepted(
         provider.control(new_key=True)
 
 
+@pytest.mark.slow
 def test_token_signed_with_unpublished_key_fails(
     visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
 ) -> None:
@@ -165,6 +166,7 @@ def test_provider_that_never_finishes_stops_neither_pages_nor_passwords(
         assert waiting.result().status_code == 502
 
 
+@pytest.mark.slow
 def test_provider_that_is_gone_does_not_answer(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound and not listening: refused
@@ -173,6 +175,7 @@ def test_provider_that_is_gone_does_not_answer(tmp_path: Path) -> None:
             assert_failed(visitor.begin(), 503, "does not answer", dashboard, "ConnectionError")
 
 
+@pytest.mark.slow
 def test_wrong_client_secret_is_recorded_as_the_provider_calls_it(
     provider: Provider, username: str, tmp_path: Path
 ) -> None:
@@ -254,6 +257,7 @@ def test_many_failures_of_an_address_are_answered_but_not_all_recorded(
     assert 30 <= len(recorded) < 40
 
 
+@pytest.mark.slow
 def test_attempts_of_an_address_are_throttled_but_not_those_of_known_browsers(
     dashboard: Dashboard, visitor: Browser, username: str
 ) -> None:

@@ -248,6 +248,7 @@ def test_sign_in_page_with_sandbox_shows_demo_accounts(client: Client, db: None)
     assert "manager" in text_of(select_one(parse_html(client.get("/accounts/login/")), ".panel"))
 
 
+@pytest.mark.slow
 def test_alert_link_over_http_opens_run_after_sign_in(live: Live, viewer: User) -> None:
     import httpx
 

@@ -67,6 +67,7 @@ def test_other_account_at_address_is_not_throttled(open_browser: OpenBrowser, vi
     assert browser.submit("viewer", "viewer").status_code == 302
 
 
+@pytest.mark.slow
 def test_address_is_throttled_for_new_browsers(open_browser: OpenBrowser, viewer: User) -> None:
     browser = open_browser(OFFICE)
     for number in range(throttle.ADDRESS.burst):
@@ -75,6 +76,7 @@ def test_address_is_throttled_for_new_browsers(open_browser: OpenBrowser, viewer
     assert open_browser(ELSEWHERE).submit("viewer", "viewer").status_code == 302
 
 
+@pytest.mark.slow
 def test_known_browser_signs_in_while_account_and_address_are_throttled(
     open_browser: OpenBrowser, viewer: User
 ) -> None:
@@ -107,6 +109,7 @@ def test_known_browser_of_one_account_is_unknown_to_another(
     assert browser.submit("manager", "manager").status_code == 429
 
 
+@pytest.mark.slow
 def test_browser_is_known_for_the_last_five_accounts(
     open_browser: OpenBrowser, viewer: User
 ) -> None:

@@ -236,6 +236,7 @@ def test_export_round_trips_any_text(
     assert export_json(manager_http_client)[0]["reason"] == text
 
 
+@pytest.mark.slow
 def test_export_leaves_nothing_to_garbage_collection(live: Live, manager: User) -> None:
     count = 50
     for _ in range(count):
