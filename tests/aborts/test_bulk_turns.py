@@ -263,6 +263,15 @@ def test_bulk_abort_is_paused_until_rate_limit_resets(two_runs: list[Run], manag
     assert aborts.find_pause(batch, at(11)) is None
 
 
+@pytest.mark.parametrize(("remaining", "is_rate_limited"), [(1, False), (0, True)])
+def test_bulk_abort_is_rate_limited_once_no_request_remains(
+    two_runs: list[Run], manager: User, remaining: int, is_rate_limited: bool
+) -> None:
+    record_response(RateLimit(1000, remaining, 90), at(1))
+    pause = aborts.find_pause(create_bulk_abort(two_runs, manager), at(11))
+    assert pause == Pause(at(91), is_rate_limited=is_rate_limited)
+
+
 @pytest.mark.parametrize(("reset_seconds", "is_paused"), [(299, True), (300, False)])
 def test_bulk_abort_whose_runs_are_not_sent_after_the_pause_is_not_paused(
     two_runs: list[Run], manager: User, reset_seconds: float, is_paused: bool
@@ -342,7 +351,10 @@ def test_turn_after_account_has_changed_records_the_reason_of_a_single_abort(
     change(manager)
     with capture_logs() as logs:
         assert take_turn_at(batch) == bulk_send.TurnResult()
-    assert ("abort.denied", "manager") in [(line["event"], line.get("by")) for line in logs]
+    assert {
+        "event": "abort.denied", "log_level": "warning", "run": "r1", "by": "manager",
+        "via": "api", "token": "ci", "address": "192.0.2.7",
+    } in logs  # fmt: skip
     assert items(batch)[0] == ("r1", "not_allowed", None, reason)
     assert settle.cancel_if_unwanted(single)
     assert Abort.objects.get().answer == reason

@@ -7,6 +7,7 @@ import pytest
 import time_machine
 from django.contrib.auth.models import User
 from django.db import connection
+from structlog.testing import capture_logs
 
 from dashboard import aborts
 from dashboard.aborts import AbortRequest, reconcile, resend_policy
@@ -155,14 +156,70 @@ def test_severity_does_not_fall_by_a_clock_that_is_behind(
     assert severities() == {"r1": severity}
 
 
+def test_severity_falls_beside_one_that_stays_for_a_clock_that_is_behind(
+    run: Run, manager: User
+) -> None:
+    reached_at = factories.abort(run, manager).requested_at + WARN_AFTER
+    factories.run(run.stage, "aborted no more", abort_severity=1)
+    Run.objects.filter(pk=run.pk).update(abort_severity=1)
+    reconcile.update_severities(reached_at - timedelta(seconds=1))
+    assert severities() == {"r1": 1, "aborted no more": 0}
+
+
 @pytest.mark.parametrize("change", [{"abort_severity": 2}, {"in_flight": False}], ids=str)
 def test_severity_that_changes_while_it_is_being_lowered_stays(
     run: Run, change: dict[str, Any]
 ) -> None:
+    factories.run(run.stage, "aborted no more")
     Run.objects.update(abort_severity=1)
-    with connection.execute_wrapper(claim_first(lambda: Run.objects.update(**change))):
+    this_run = Run.objects.filter(pk=run.pk)
+    with connection.execute_wrapper(claim_first(lambda: this_run.update(**change))):
         reconcile.update_severities(db_threads.now())
-    assert severities() == {"r1": change.get("abort_severity", 1)}
+    assert severities() == {"r1": change.get("abort_severity", 1), "aborted no more": 0}
+
+
+@pytest.mark.parametrize("change", [{"abort_severity": 1}, {"in_flight": False}], ids=str)
+def test_run_that_changes_while_its_severity_is_raised_is_not_reported_and_others_are(
+    run: Run, manager: User, change: dict[str, Any]
+) -> None:
+    now = db_threads.now()
+    for overdue in (run, factories.run(run.stage, "other")):
+        factories.abort(overdue, manager, requested_at=now - WARN_AFTER)
+    this_run = Run.objects.filter(pk=run.pk)
+    with (
+        connection.execute_wrapper(claim_first(lambda: this_run.update(**change))),
+        capture_logs() as logs,
+    ):
+        reconcile.update_severities(now)
+    assert [(line["event"], line["run"]) for line in logs] == [("abort.overdue", "other")]
+    assert severities() == {"r1": change.get("abort_severity", 0), "other": 1}
+
+
+def test_severity_is_raised_beside_one_that_stays(run: Run, manager: User) -> None:
+    now = db_threads.now()
+    Run.objects.update(abort_severity=1)
+    for overdue in (run, factories.run(run.stage, "other")):
+        factories.abort(overdue, manager, requested_at=now - WARN_AFTER)
+    reconcile.update_severities(now)
+    assert severities() == {"r1": 1, "other": 1}
+
+
+def test_removed_run_with_an_open_abort_is_not_overdue(run: Run, manager: User) -> None:
+    now = db_threads.now()
+    factories.abort(run, manager, requested_at=now - CRITICAL_AFTER)
+    Run.objects.update(removed_at=now)
+    reconcile.update_severities(now)
+    assert severities() == {"r1": 0}
+
+
+def test_aborting_run_is_not_critical_after_an_unconfirmed_abort(run: Run, manager: User) -> None:
+    since = db_threads.now()
+    factories.abort(
+        run, manager, "unknown", requested_at=since, sent_at=since, answered_at=None, send_count=1
+    )
+    Run.objects.update(status="aborting", status_since=since)
+    reconcile.update_severities(since + RESENDS_END)
+    assert severities() == {"r1": 0}
 
 
 @pytest.mark.parametrize("failure", [429, 409], ids=["not sent", "refused"])

@@ -185,6 +185,13 @@ def test_few_runs_are_read_at_the_same_time(claim: Claim, unconfirmed: list[Abor
     assert claim() == unconfirmed[4:5]
 
 
+def test_one_run_is_read_in_an_outage(
+    claim: Claim, connection: Connection, unconfirmed: list[Abort]
+) -> None:
+    connection.outage = "server_error"
+    assert claim() == unconfirmed[:1]
+
+
 def test_abort_that_was_tried_is_not_claimed_again(claim: Claim, unconfirmed: list[Abort]) -> None:
     assert claim(tried=unconfirmed[1:5]) == [unconfirmed[0], unconfirmed[5]]
 

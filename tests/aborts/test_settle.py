@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 import time_machine
 from django.contrib.auth.models import User
+from django.db import connection
 from django.db.models import F
 from structlog.testing import capture_logs
 
@@ -19,6 +20,7 @@ from dashboard.northflank import AccessDenied, RequestRejected
 from tests.support import factories
 from tests.support.abort_answers import (
     FakeNorthflank,
+    change_after_read_of,
     claim_due_resends,
     error_response,
     log_line,
@@ -118,6 +120,20 @@ def test_abort_with_a_refused_resend_is_refused_once_its_run_goes_on(
     assert ChangeCounter.latest() == before + is_settled
     expected = {"state": "refused", "by": "manager", "answer": "No."}
     assert logs == ([log_line("settled", "warning", **expected)] if is_settled else [])
+
+
+def test_abort_sent_again_meanwhile_is_not_settled_by_the_refusal_before(
+    refused_resend: Abort,
+) -> None:
+    assert refused_resend.sent_at is not None
+    Run.objects.update(synced_at=refused_resend.sent_at + timedelta(seconds=21))
+
+    def send_again() -> None:
+        Abort.objects.update(send_count=3)
+
+    with connection.execute_wrapper(change_after_read_of("dashboard_abort", send_again)):
+        settle.settle_resolved_aborts(db_threads.now())
+    assert Abort.objects.get().state == "unknown"
 
 
 @pytest.mark.parametrize(

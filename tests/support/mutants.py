@@ -7,6 +7,7 @@ of this repository, from one that has imported the tests; first it runs all test
 import gc
 import os
 import shutil
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
@@ -67,6 +68,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         cutoff = bisect_right(total_durations, WAIT_TIMEOUT)
         config.hook.pytest_deselected(items=items[cutoff:])
         del items[cutoff:]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    # mutmut notes which tests call a function: one that prepares a query is called once a process.
+    if not _mutant():
+        for module in [
+            module for name, module in sys.modules.items() if name.startswith("dashboard.")
+        ]:
+            for value in vars(module).values():
+                if callable(clear := getattr(value, "cache_clear", None)):
+                    clear()
 
 
 # Modules whose rules are tested with open requests, mostly on a live server.

@@ -22,7 +22,7 @@ from dashboard.models import (
 from dashboard.northflank import RunDetail, ServerError, decoding
 from dashboard.runs import overdue, statuses
 from dashboard.sync import leases, mirror
-from tests.support import payloads
+from tests.support import factories, payloads
 from tests.support.factories import node
 from tests.support.world import (
     ENDED,
@@ -270,6 +270,20 @@ def test_run_in_list_is_not_due_for_read(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
     mirror.schedule_unlisted(stage.pk, [api_run("r2")], **request_fields(20))
     assert get_run("r2").next_detail_sync_at is None
+
+
+def test_run_of_another_stage_is_not_missing(stage: Stage) -> None:
+    mirror_list(factories.stage("Staging", parent=stage.pipeline), api_run("elsewhere"))
+    mirror.schedule_unlisted(stage.pk, [], **request_fields(20))
+    assert get_run("elsewhere").next_detail_sync_at is None
+
+
+def test_number_of_missing_runs_is_that_of_the_runs_made_due(stage: Stage) -> None:
+    mirror_list(stage, *(api_run(f"r{number}") for number in range(3)))
+    listed, fields = [api_run("r1")], request_fields(20)
+    assert mirror.count_unlisted(stage.pk, listed, fields["request_seq"]) == 2
+    mirror.schedule_unlisted(stage.pk, listed, **fields)
+    assert Run.objects.filter(next_detail_sync_at=at(20)).count() == 2
 
 
 def test_run_read_after_list_request_is_not_missing(stage: Stage) -> None:

@@ -114,11 +114,12 @@ def test_ended_run_in_its_backoff_is_read_once_somebody_opens_it(
     assert get_run().next_detail_sync_at == at(expected)
 
 
+@pytest.mark.parametrize("failures", [1, 9])
 def test_list_that_ends_a_run_while_its_failure_is_recorded_keeps_all_tries(
-    stage: Stage,
+    stage: Stage, failures: int
 ) -> None:
     mirror_list(stage, api_run())
-    Run.objects.update(failures=9)
+    Run.objects.update(failures=failures)
     run = get_run()
 
     def end() -> None:
@@ -127,6 +128,19 @@ def test_list_that_ends_a_run_while_its_failure_is_recorded_keeps_all_tries(
     with connection.execute_wrapper(change_after_read_of("dashboard_run", end)):
         mirror.back_off(run.pk, SLOW, at(10))
     assert get_run().failures == 1
+
+
+def test_failure_of_a_run_that_was_read_meanwhile_does_not_count(stage: Stage) -> None:
+    mirror_list(stage, api_run())
+    Run.objects.update(failures=2)
+    run = get_run()
+
+    def recover() -> None:
+        Run.objects.update(failures=0)
+
+    with connection.execute_wrapper(change_after_read_of("dashboard_run", recover)):
+        mirror.back_off(run.pk, SLOW, at(10))
+    assert get_run().failures == 0
 
 
 def test_run_in_flight_that_cannot_be_read_is_tried_again_and_again(stage: Stage) -> None:
@@ -452,6 +466,17 @@ def test_runs_of_reappeared_stages_are_read_again(stage: Stage) -> None:
         "in flight 0": at(20), "in flight 1": LONG_AGO, "ended": None, "ended and removed": None,
         "no longer tracked": at(20), "other": None, "elsewhere": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "due"), [({}, at(20)), ({"with_dismissed": False}, None)])
+def test_dismissed_run_of_a_reappeared_stage_is_read_again_unless_left_out(
+    stage: Stage, manager: User, options: dict[str, bool], due: datetime | None
+) -> None:
+    mirror_list(stage, api_run())
+    Run.objects.update(removed_at=at(1))
+    dismissals.dismiss(get_run(), manager)
+    mirror.schedule_reread(Stage.objects.all(), at(20), **options)
+    assert get_run().next_detail_sync_at == due
 
 
 # --- runs that pruning has deleted ---------------------------------------------------------------

@@ -291,8 +291,8 @@ def test_open_aborts_are_read_at_most_twice_as_often_as_one(ages: list[int]) -> 
 @pytest.mark.parametrize(
     ("read", "now", "due"),
     [
-        (None, 1, True), (0, 899, False), (0, 900, True), (899, 900, True), (900, 1799, False),
-        (901, 1800, True), (-60, 1, True),  # last read before its flow failed
+        (None, 1, True), (0, 899, False), (60, 120, False), (0, 900, True), (899, 900, True),
+        (900, 1799, False), (901, 1800, True), (-60, 1, True),  # last read before its flow failed
     ],
 )  # fmt: skip
 def test_flow_that_cannot_be_read_is_tried_every_15_min(
