@@ -67,13 +67,18 @@ def stream_address(client: httpx.Client, page: str = "/") -> str:
     return stream.attributes["hx-sse:connect"] or ""
 
 
-def next_part(stream: Iterator[Message], id: str, text: str = "") -> LexborNode:
-    """Return the next element with this id whose text contains `text`."""
+def next_part(
+    stream: Iterator[Message], id: str, text: str = "", *, selector: str = "*"
+) -> LexborNode:
+    """Return the next element with this id that contains `text` and what `selector` selects.
+
+    A round that began before a change may send the part as it was.
+    """
     deadline = time.monotonic() + WAIT_TIMEOUT
     for message in stream:
         assert time.monotonic() < deadline, f"no message contained {id}"
         part = message.parts.get(id)
-        if part is not None and text in part.text():
+        if part is not None and text in part.text() and part.css_matches(selector):
             return part
     raise AssertionError(f"the stream ended without {id}")
 

@@ -879,8 +879,7 @@ def test_open_run_page_offers_acknowledgement_once_the_run_waits_for_approval(
     factories.change(run, status="approval_wait")
     with open_stream(viewer_http_client, "run", run.pk) as stream:
         overdue_checker.check_runs(timezone.now())
-        card = next_part(stream, "run-r-1")
-    assert card.css("[data-acknowledgements] [hx-get]")
+        next_part(stream, "run-r-1", selector="[data-acknowledgements] [hx-get]")
 
 
 def test_open_pages_show_that_an_acknowledgement_has_expired(
@@ -897,5 +896,7 @@ def test_open_pages_show_that_an_acknowledgement_has_expired(
         acknowledgements.end_expired(timezone.now())
         # A round in between shows that the failure is a day old, and not yet the end.
         next_part(run_page, "run-r-1", "Acknowledged by viewer from")
-        assert "viewer" not in next_part(stage_page, "run-r-1").text()
-        assert "viewer" not in next_part(board, f"stage-{run.stage_id}").text()
+        while "viewer" in next_part(stage_page, "run-r-1").text():
+            pass
+        while "viewer" in next_part(board, f"stage-{run.stage_id}").text():
+            pass
