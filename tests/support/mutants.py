@@ -72,7 +72,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    # mutmut notes which tests call a function: one that prepares a query is called once a process.
+    # mutmut runs against a mutant the tests that have called its function. A function whose result
+    # is cached would be called by the first test alone.
     if not _mutant():
         for module in [
             module for name, module in sys.modules.items() if name.startswith("dashboard.")
