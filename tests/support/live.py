@@ -162,7 +162,8 @@ def run_live(
             feed,
         )
         stop = state["stop"] = asyncio.Event()
-        while not all(server.started for server in servers):
+        # The broadcaster's first round asks all pages to reload: no test is to get that.
+        while feed.version is None or not all(server.started for server in servers):
             await asyncio.sleep(0.005)
         ready.set()
         await stop.wait()
