@@ -15,8 +15,6 @@ from dashboard.northflank import NorthflankError, RequestRejected
 from dashboard.sandbox import parse_fault
 from dashboard.sync import mirror
 from dashboard.sync.stage_reader import StageReader, read_run
-from dashboard.sync.worker import SyncWorker
-from tests.support.live import WAIT_TIMEOUT
 from tests.support.world import LONG_AGO, World, get_run
 
 ORDERS = ["newest-first", "oldest-first", "shuffled"]
@@ -560,66 +558,6 @@ def test_watched_run_has_its_end_read(world: World) -> None:
     run.refresh_from_db()
     assert run.concluded
     assert run.detail_request_seq > first_read
-
-
-def test_stopped_worker_deletes_its_row(world: World) -> None:
-    import asyncio
-
-    from dashboard.models import Worker
-
-    worker = SyncWorker(world.live.connection)
-
-    async def run_briefly() -> None:
-        stop = asyncio.Event()
-        task = asyncio.create_task(worker.run(stop))
-        await asyncio.sleep(0.05)
-        stop.set()
-        await task
-
-    world.live.run(run_briefly)
-    assert not Worker.objects.exists()
-
-
-def test_worker_stopped_during_a_heartbeat_deletes_its_row(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import asyncio
-    import threading
-    import time
-
-    from dashboard.models import Worker
-    from dashboard.sync import worker as sync_worker
-
-    record_heartbeat = sync_worker.record_heartbeat
-    has_begun, has_ended = threading.Event(), threading.Event()
-
-    def record_slowly(*arguments: Any) -> None:
-        has_begun.set()
-        time.sleep(0.3)
-        record_heartbeat(*arguments)
-        has_ended.set()
-
-    monkeypatch.setattr(sync_worker, "record_heartbeat", record_slowly)
-    worker = SyncWorker(world.live.connection)
-
-    async def stop_during_heartbeat() -> None:
-        stop = asyncio.Event()
-        task = asyncio.create_task(worker.run(stop))
-        while not has_begun.is_set():
-            await asyncio.sleep(0.01)
-        stop.set()
-        await task
-
-    world.live.run(stop_during_heartbeat)
-    assert has_ended.wait(WAIT_TIMEOUT)
-    assert not Worker.objects.exists()
-
-
-def test_running_worker_has_a_heartbeat(world: World) -> None:
-    from dashboard.models import Worker
-
-    world.sync()
-    assert Worker.objects.get().heartbeat_at is not None
 
 
 def test_first_read_requests_runs_in_flight_separately(world: World) -> None:
