@@ -101,6 +101,10 @@ class Webhooks:
                 task.cancel()
             await asyncio.gather(*deliveries, return_exceptions=True)
 
+    async def wait_idle(self) -> None:
+        """Wait until all deliveries have ended, with their retries."""
+        await asyncio.gather(*self._deliveries)
+
     def detect_events(self) -> list[WebhookEvent]:
         """Return the events since the last poll; empty for the first poll."""
         now = self._clock()

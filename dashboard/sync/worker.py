@@ -257,7 +257,7 @@ class SyncWorker:
             limit -= 1
         for stage in await run_in_db_thread(leases.claim_first_reads, moment, limit):
             self._leased_stages.add(stage.pk)
-            self._start_first_read(self._read_new_stage(stage, plan))
+            self._start_first_read(self.read_new_stage(stage, plan))
             limit -= 1
         if self._has_first_reads and not self._first_reads:
             self.plan_again()  # none are left, or all are backed off
@@ -294,7 +294,7 @@ class SyncWorker:
             )
             for stage in first_read_stages:
                 self._leased_stages.add(stage.pk)
-                self.start_read(self._read_new_stage(stage, plan))
+                self.start_read(self.read_new_stage(stage, plan))
             for stage in await run_in_db_thread(
                 leases.claim_stages, moment, plan, slots - self._regular_read_count
             ):
@@ -381,7 +381,7 @@ class SyncWorker:
         # its flow is read first, since it may have none.
         is_gap = not stage.failures and schedule.find_gap(stage, now()) is not None
         self.start_read(
-            self._read_new_stage(stage, plan)
+            self.read_new_stage(stage, plan)
             if is_gap
             else self.read_stage(stage, plan, runs_only=runs_only)
         )
@@ -427,7 +427,7 @@ class SyncWorker:
             if catalog_sync.synced_at is None:
                 self.plan_again()  # there may be unread stages
 
-    async def _read_new_stage(self, stage: Stage, plan: Plan) -> None:
+    async def read_new_stage(self, stage: Stage, plan: Plan) -> None:
         """Fill a stage's gap: read its newest runs, or the older runs in flight."""
         moment, started_at = now(), asyncio.get_running_loop().time()
         try:

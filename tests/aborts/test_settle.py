@@ -16,6 +16,7 @@ from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, ChangeCounter, Run
 from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.severity import Severity
 from dashboard.northflank import AccessDenied, RequestRejected
 from tests.support import factories
 from tests.support.abort_answers import (
@@ -350,6 +351,9 @@ def test_abort_that_has_not_arrived_counts_until_the_run_has_a_later_one(
     Abort.objects.update(**not_arrived)
     retried = factories.run(factories.stage(), "retried")
     factories.abort(retried, manager, **not_arrived)
-    assert reconcile._runs_that_go_on(now) == {sent_twice.run_id, retried.pk}
+    critical = Run.objects.filter(abort_severity=Severity.CRITICAL).values_list("pk", flat=True)
+    reconcile.update_severities(now)
+    assert set(critical.all()) == {sent_twice.run_id, retried.pk}
     factories.abort(retried, manager)
-    assert reconcile._runs_that_go_on(now) == {sent_twice.run_id}
+    reconcile.update_severities(now)
+    assert set(critical.all()) == {sent_twice.run_id}

@@ -61,7 +61,7 @@ def deliver(sandbox_server: SandboxServer) -> None:
         webhooks = sandbox_server.sandbox.webhooks
         for event in webhooks.detect_events():
             webhooks.dispatch(event)
-        await asyncio.gather(*webhooks._deliveries)
+        await webhooks.wait_idle()
 
     asyncio.run(deliver_all())
 

@@ -518,11 +518,13 @@ def test_error_of_one_process_is_logged_once_while_another_works(
 def test_answer_to_earlier_request_does_not_clear_error(world: World) -> None:
     world.sync()
     connection = world.live.connection
-    world.sandbox.faults = [parse_fault("latency:0.5@/projects"), parse_fault("rate-limited@/auth")]
+    world.sandbox.faults = [parse_fault("latency:1@/projects")]
+    world.sandbox.requests.clear()
 
     async def run_both() -> None:
         slow_request = asyncio.ensure_future(connection.call(lambda nf: nf.list_projects()))
-        await asyncio.sleep(0.1)
+        while not world.requests_for("/projects"):
+            await asyncio.sleep(0.01)
         world.sandbox.faults = [parse_fault("rate-limited")]
         with contextlib.suppress(RateLimited):
             await connection.call(lambda nf: nf.get_auth())
@@ -829,7 +831,7 @@ def test_stage_that_has_lost_its_flow_keeps_no_error_of_it(world: World) -> None
     world.sandbox.faults = [parse_fault("404@/release-flows/")]
     PRODUCTION.update(fresh_until=LONG_AGO, synced_at=LONG_AGO, confirmed_path_segment="")
     stage = PRODUCTION.select_related("pipeline__project").get()
-    world.live.run(lambda: world.live.worker._read_new_stage(stage, Plan(1, 1)))
+    world.live.run(lambda: world.live.worker.read_new_stage(stage, Plan(1, 1)))
     stage = PRODUCTION.get()
     assert (stage.has_flow, stage.error) == (False, "")
 
