@@ -341,6 +341,9 @@ WHITENOISE_MAX_AGE = 24 * 3600  # seconds; URLs carry a hash, except those in th
 
 # --- The database -------------------------------------------------------------------------------
 
+# The programs of each version of PostgreSQL, as on Debian and Ubuntu, where those in PATH start the
+# newest. No variable: elsewhere, backups use those in PATH.
+POSTGRESQL_PROGRAM_FOLDER = Path("/usr/lib/postgresql")
 _database_url = _text("DATABASE_URL")
 DATABASE_IS_DEFAULT = not _database_url
 # Sandbox and Northflank data never share a default file: see server/sandbox_database.py.

@@ -16,10 +16,10 @@ from django.db import connection
 
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
+from dashboard.db.clock_jumps import forget_jumps
 from dashboard.web.live import feed
 from tests.support import evidence, table_cleanup
 from tests.support import live as live_module
-from tests.support.clock import forget_jumps
 from tests.support.database_scope import depends_on_the_database
 from tests.support.live import Live
 from tests.support.services import CHROMIUM, EXHAUSTIVE, IN_CI, POSTGRES, POSTGRES_PROGRAMS

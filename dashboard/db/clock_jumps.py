@@ -37,3 +37,10 @@ def is_steady(duration: timedelta) -> bool:
                 log.warning("clock.jumped", seconds=round(jump.total_seconds()))
         _last_check = current, at
         return _jumped_at is None or at - _jumped_at >= duration.total_seconds()
+
+
+def forget_jumps() -> None:
+    """Forget all checks, as at the start of a process: for tests, which set the clock."""
+    global _jumped_at, _last_check  # noqa: PLW0603 - one clock a process
+    with _lock:
+        _jumped_at = _last_check = None

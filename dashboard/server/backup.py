@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+from django.conf import settings
 from django.core.management import call_command
 from django.db import OperationalError, connection, transaction
 from django.db.migrations.loader import MigrationLoader
@@ -277,8 +278,6 @@ def _read_sqlite(file: Path) -> _Contents:
 _NO_OWNER = ("--no-owner", "--no-privileges")  # restored by any account
 _COPY = re.compile(r"^COPY \S*?\.?\"?(\w+)\"? \((.+)\) FROM stdin;$")
 _TABLE_ENTRY = re.compile(r"^\d+; \d+ \d+ TABLE (?!DATA )\S+ (\S+) ", re.MULTILINE)
-# Where Debian and Ubuntu have the programs of each version; those in PATH start the newest.
-_PROGRAM_FOLDER = Path("/usr/lib/postgresql")
 _ESCAPES = {"\\t": "\t", "\\n": "\n", "\\r": "\r", "\\b": "\b", "\\f": "\f", "\\v": "\v"}
 
 
@@ -347,7 +346,7 @@ def _find_client(program: str) -> str:
     """Return the path of a client program of the server's version."""
     server_version = connection.pg_version // 10_000  # type: ignore[attr-defined]
     needed = f"Install PostgreSQL's client programs, version {server_version}"
-    folder = _PROGRAM_FOLDER / str(server_version) / "bin"
+    folder = settings.POSTGRESQL_PROGRAM_FOLDER / str(server_version) / "bin"
     path = shutil.which(program, path=str(folder)) or shutil.which(program)
     if path is None:
         raise BackupError(f"{program} is not installed. {needed}.")
@@ -367,9 +366,9 @@ def _find_client(program: str) -> str:
 
 def _conninfo(password_file: Path) -> str:
     """Return how to connect to the database; the password is in a file, not in the command line."""
-    settings = connection.get_connection_params()
+    connection_params = connection.get_connection_params()
     names = {option.keyword.decode() for option in Conninfo.get_defaults()}
-    params = {name: value for name, value in settings.items() if name in names}
+    params = {name: value for name, value in connection_params.items() if name in names}
     password = str(params.pop("password", ""))
     if password:
         password_file.touch(mode=0o600)

@@ -5,13 +5,13 @@ import time_machine
 from django.contrib.auth.models import User
 
 from dashboard.aborts import bulk_send
+from dashboard.db.clock_jumps import forget_jumps
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.sync import clock_correction
 from tests.support import factories
 from tests.support.abort_answers import FakeNorthflank
 from tests.support.bulk_aborts import request_bulk
-from tests.support.clock import forget_jumps
 from tests.support.world import at
 
 HOUR = 3600.0  # seconds

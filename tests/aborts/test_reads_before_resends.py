@@ -18,6 +18,7 @@ from dashboard import aborts
 from dashboard.aborts import AbortRequest, reconcile, resend, resend_policy
 from dashboard.aborts.request import SEND_LEASE
 from dashboard.db import clock_jumps
+from dashboard.db.clock_jumps import forget_jumps
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort, BulkAbort, Run, Stage
 from dashboard.northflank import RateLimit
@@ -27,7 +28,6 @@ from dashboard.upstream.connection import Connection
 from tests.support import factories, payloads
 from tests.support.abort_answers import Logs, log_line, run_with_answers
 from tests.support.bulk_aborts import request_bulk
-from tests.support.clock import forget_jumps
 from tests.support.live_runs import append_only_disabled
 from tests.support.rate_budget import record_response
 from tests.support.world import T0, at

@@ -14,6 +14,7 @@ from dashboard.aborts import AbortRequest, reconcile, resend, resend_policy, set
 from dashboard.aborts.request import SEND_LEASE
 from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
+from dashboard.db.clock_jumps import forget_jumps
 from dashboard.models import Abort, ChangeCounter, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.severity import Severity
@@ -28,7 +29,6 @@ from tests.support.abort_answers import (
     stored_fields,
     timeline,
 )
-from tests.support.clock import forget_jumps
 from tests.support.world import T0
 
 

@@ -22,6 +22,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import signals
 from django.test import Client
 from django.utils import timezone
+from pytest_django import Settings
 
 from dashboard.accounts import access_log
 from dashboard.models import Project, Run, Upstream, append_only
@@ -400,18 +401,19 @@ def lock() -> Iterator[None]:
 
 
 @pytest.fixture
-def pg_dump() -> str:
+def pg_dump(settings: Settings) -> str:
     """The path of the program of the server's version."""
     major = connection.pg_version // 10_000  # type: ignore[attr-defined]
-    path = shutil.which("pg_dump", path=f"/usr/lib/postgresql/{major}/bin{os.pathsep}{PATH}")
+    folder = settings.POSTGRESQL_PROGRAM_FOLDER
+    path = shutil.which("pg_dump", path=f"{folder}/{major}/bin{os.pathsep}{PATH}")
     assert path
     return path
 
 
 @pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def programs(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only folder with programs, of each version as on Debian, and in PATH."""
-    monkeypatch.setattr(backup, "_PROGRAM_FOLDER", tmp_path)
+    settings.POSTGRESQL_PROGRAM_FOLDER = tmp_path
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
 

@@ -13,6 +13,7 @@ import httpx
 import time_machine
 
 from dashboard import aborts
+from dashboard.db.clock_jumps import forget_jumps
 from dashboard.db.threads import now
 from dashboard.models import Run
 from dashboard.northflank import NorthflankClient
@@ -21,7 +22,6 @@ from dashboard.sync import catalog
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import budget_store
 from tests.support import scripted_server
-from tests.support.clock import forget_jumps
 from tests.support.fault_kinds import FaultKind
 from tests.support.fault_proxy import FaultProxy
 from tests.support.live import Live

@@ -144,9 +144,9 @@ def track_writes(request: HttpRequest) -> Iterator[None]:
     if request.method in SAFE_METHODS:
         yield
         return
-    tracker: WriteTracker | None = getattr(request, "_write_tracker", None)
+    tracker: WriteTracker | None = getattr(request, "write_tracker", None)
     if tracker is None:
-        request._write_tracker = tracker = WriteTracker()  # type: ignore[attr-defined]
+        request.write_tracker = tracker = WriteTracker()  # type: ignore[attr-defined]
     # Not by `execute_wrapper`, which removes the last one: a new connection may add its own.
     connection.execute_wrappers.append(tracker)
     try:
@@ -157,14 +157,14 @@ def track_writes(request: HttpRequest) -> Iterator[None]:
 
 def count_session_deletions(request: HttpRequest) -> None:
     """Count sessions that are deleted from now on as writes: the request is about them."""
-    tracker: WriteTracker | None = getattr(request, "_write_tracker", None)
+    tracker: WriteTracker | None = getattr(request, "write_tracker", None)
     if tracker is not None:
         tracker.counts_session_deletions = True
 
 
 def write_outcome(request: HttpRequest) -> WriteOutcome:
     """Return what a failed request has saved in the database."""
-    tracker: WriteTracker | None = getattr(request, "_write_tracker", None)
+    tracker: WriteTracker | None = getattr(request, "write_tracker", None)
     outcome = tracker.outcome if tracker is not None else WriteOutcome.NOTHING
     if outcome is WriteOutcome.UNKNOWN and connection.vendor == "sqlite":
         return WriteOutcome.NOTHING  # no response can be lost: the commit has failed

@@ -263,7 +263,7 @@ def test_connection_that_was_opened_read_only_is_opened_again(transactional_db: 
 @on_sqlite
 def test_failed_commit_of_sqlite_has_saved_nothing(rf: RequestFactory) -> None:
     request = rf.post("/api/runs/r-1/abort/")
-    request._write_tracker = writes = WriteTracker()  # type: ignore[attr-defined]
+    request.write_tracker = writes = WriteTracker()  # type: ignore[attr-defined]
     writes.outcome = WriteOutcome.UNKNOWN  # until the commit, which has failed
     assert database_outage.write_outcome(request) is WriteOutcome.NOTHING
 
@@ -481,7 +481,7 @@ def test_api_503_response_reports_what_was_written(
     rf: RequestFactory, outcome: WriteOutcome, text: str
 ) -> None:
     request = rf.post("/api/runs/r-1/abort/")
-    request._write_tracker = writes = WriteTracker()  # type: ignore[attr-defined]
+    request.write_tracker = writes = WriteTracker()  # type: ignore[attr-defined]
     writes.outcome = outcome
     answer = database_outage.unavailable_response(request)
     assert answer.status_code == 503
