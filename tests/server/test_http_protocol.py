@@ -8,27 +8,18 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 
 from dashboard.server.http_protocol import LimitedHttpProtocol
-from tests.support.asgi_servers import Server
+from tests.support.asgi_servers import Server, serve_in_thread
 from tests.support.live import Live
-from tests.support.live_runs import create_run_in_flight
-from tests.support.stream import next_part, open_stream
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 LIMIT = LimitedHttpProtocol.max_head_bytes
 
 
-@pytest.fixture
-def short_timeout(monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr(LimitedHttpProtocol, "request_timeout", 0.5)
-    return 0.5
-
-
 @contextlib.contextmanager
-def connect(live: Live) -> Iterator[socket.socket]:
-    host, port = live.base_url.removeprefix("http://").split(":")
+def connect(url: str) -> Iterator[socket.socket]:
+    host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         yield connection
 
@@ -42,6 +33,16 @@ def send_slowly(connection: socket.socket) -> None:
                 return
 
 
+def receive_until(connection: socket.socket, end: bytes) -> bytes:
+    """Return what is received, up to `end`."""
+    received = b""
+    while not received.endswith(end):
+        chunk = connection.recv(65536)
+        assert chunk, f"the connection ended after {received!r}"
+        received += chunk
+    return received
+
+
 def receive_all(connection: socket.socket) -> bytes:
     """Return everything received until the server ends the connection."""
     received = b""
@@ -51,34 +52,88 @@ def receive_all(connection: socket.socket) -> bytes:
     return received
 
 
+# --- requests that do not arrive ---------------------------------------------------------------
+
+
+def create_app() -> Any:
+    """Return an application that answers "ok"; on /hold only after a request for /release."""
+    is_released = asyncio.Event()
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if scope["path"] == "/hold":
+            await send({"type": "http.response.body", "body": b"held\n", "more_body": True})
+            await is_released.wait()
+        elif scope["path"] == "/release":
+            is_released.set()
+        await send({"type": "http.response.body", "body": b"ok\n"})
+
+    return answer
+
+
+def protocol_with(**timeouts: float) -> type[LimitedHttpProtocol]:
+    """Return our protocol with other timeouts, in seconds."""
+    return type("Protocol", (LimitedHttpProtocol,), timeouts)
+
+
+@pytest.fixture
+def short_timeout_url() -> Iterator[str]:
+    """The URL of a server that waits half a second for a request."""
+    server = Server(create_app(), protocol=protocol_with(request_timeout=0.5))
+    with serve_in_thread(server) as url:
+        yield url
+
+
+@pytest.fixture
+def timeout_url() -> Iterator[str]:
+    """The URL of a server that waits for a request long enough for one to arrive."""
+    server = Server(create_app(), protocol=protocol_with(request_timeout=2.0))
+    with serve_in_thread(server) as url:
+        yield url
+
+
 @pytest.mark.parametrize(
     "start",
     [b"", HEAD, b"POST /accounts/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx"],
     ids=["nothing", "half_a_head", "half_a_body"],
 )
 def test_incomplete_request_is_ended_after_the_timeout(
-    live: Live, short_timeout: float, start: bytes
+    short_timeout_url: str, start: bytes
 ) -> None:
-    with connect(live) as connection:
+    with connect(short_timeout_url) as connection:
         connection.sendall(start)
         assert receive_all(connection) == b""
 
 
-def test_slowly_sent_request_is_ended_although_bytes_arrive(
-    live: Live, short_timeout: float
-) -> None:
-    with connect(live) as connection:
+def test_slowly_sent_request_is_ended_although_bytes_arrive(short_timeout_url: str) -> None:
+    with connect(short_timeout_url) as connection:
         connection.sendall(HEAD)
         send_slowly(connection)
         assert receive_all(connection) == b""
 
 
-def test_timeout_ends_no_response(live: Live, manager: User, short_timeout: float) -> None:
-    with open_stream(live.sign_in("manager")) as stream:
-        with connect(live) as later_connection:
-            assert receive_all(later_connection) == b""  # so the stream's time is over, too
-        run = create_run_in_flight(live)
-        assert next_part(stream, f"run-{run.run_id}")
+def test_timeout_ends_no_response(timeout_url: str) -> None:
+    with connect(timeout_url) as held:
+        held.sendall(b"GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        receive_until(held, b"held\n\r\n")
+        with connect(timeout_url) as later:
+            assert receive_all(later) == b""  # so the time of the first one is over, too
+        with connect(timeout_url) as releasing:
+            releasing.sendall(b"GET /release HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert receive_until(held, b"ok\n\r\n0\r\n\r\n")
+
+
+def test_empty_line_after_a_request_starts_a_timeout(timeout_url: str) -> None:
+    with connect(timeout_url) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        receive_until(connection, b"ok\n\r\n0\r\n\r\n")
+        connection.sendall(b"\r\n")
+        assert receive_all(connection) == b""
+
+
+# --- large requests ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -94,14 +149,14 @@ def test_timeout_ends_no_response(live: Live, manager: User, short_timeout: floa
 def test_large_head_is_refused(live: Live, head: bytes) -> None:
     # The last bytes arrive together, so that nothing is unread when the connection ends: else the
     # end would be a reset, which may lose the answer.
-    with connect(live) as connection:
+    with connect(live.base_url) as connection:
         connection.sendall(head[:-100])
         connection.sendall(head[-100:])
         assert receive_all(connection).startswith(b"HTTP/1.1 431 ")
 
 
 def test_endless_head_ends_the_connection(live: Live) -> None:
-    with connect(live) as connection:
+    with connect(live.base_url) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(HEAD + b"X: " + b"x" * 400_000)
         assert receive_all(connection)[:13] in {b"", b"HTTP/1.1 431 "}
@@ -109,7 +164,7 @@ def test_endless_head_ends_the_connection(live: Live) -> None:
 
 def test_large_body_is_read_whatever_the_limit_of_the_head(live: Live) -> None:
     body = b"x=" + b"y" * 100_000
-    with connect(live) as connection:
+    with connect(live.base_url) as connection:
         connection.sendall(
             b"POST /hooks/northflank/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
             b"Content-Length: %d\r\n\r\n" % len(body) + body
@@ -120,27 +175,17 @@ def test_large_body_is_read_whatever_the_limit_of_the_head(live: Live) -> None:
 def test_pages_are_answered_beside_many_half_sent_requests(live: Live) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(100):
-            stack.enter_context(connect(live)).sendall(HEAD)
-        with connect(live) as connection:
+            stack.enter_context(connect(live.base_url)).sendall(HEAD)
+        with connect(live.base_url) as connection:
             connection.sendall(HEAD + b"\r\n")
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-
-
-def test_empty_line_after_a_request_starts_a_timeout(live: Live, short_timeout: float) -> None:
-    with connect(live) as connection:
-        connection.sendall(HEAD + b"\r\n")
-        received = b""
-        while not received.endswith(b"ok\n"):
-            received += connection.recv(65536)
-        connection.sendall(b"\r\n")
-        assert receive_all(connection) == b""
 
 
 def test_request_for_a_websocket_is_answered_as_any_other(
     live: Live, caplog: pytest.LogCaptureFixture
 ) -> None:
     upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    with connect(live) as connection:
+    with connect(live.base_url) as connection:
         connection.sendall(HEAD + upgrade + b"Sec-WebSocket-Key: eA==\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
     assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
@@ -149,7 +194,7 @@ def test_request_for_a_websocket_is_answered_as_any_other(
 def test_malformed_request_is_refused_and_not_logged(
     live: Live, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with connect(live) as connection:
+    with connect(live.base_url) as connection:
         connection.sendall(b"\x00\r\n\r\n")
         assert receive_all(connection).startswith(b"HTTP/1.1 400")
     assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
@@ -172,9 +217,11 @@ async def send_answer(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving() -> AsyncIterator[tuple[Server, int]]:
-    """Yield a server with the limits of ours, and its port."""
-    server = Server(send_answer)
+async def serving(
+    *, reading_timeout: float = LimitedHttpProtocol.reading_timeout
+) -> AsyncIterator[tuple[Server, int]]:
+    """Yield a server with our limits, but this `reading_timeout` in seconds, and its port."""
+    server = Server(send_answer, protocol=protocol_with(reading_timeout=reading_timeout))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server.serve_on(listener))
         try:
@@ -195,11 +242,8 @@ async def request_answer(client: socket.socket, port: int, path: str, connection
 @pytest.mark.anyio
 @pytest.mark.parametrize("path", ["/", "/in-parts"])
 @pytest.mark.parametrize("connection", ["close", "keep-alive"])
-async def test_answer_that_nobody_reads_is_ended(
-    monkeypatch: pytest.MonkeyPatch, path: str, connection: str
-) -> None:
-    monkeypatch.setattr(LimitedHttpProtocol, "reading_timeout", 0.2)
-    async with serving() as (server, port):
+async def test_answer_that_nobody_reads_is_ended(path: str, connection: str) -> None:
+    async with serving(reading_timeout=0.2) as (server, port):
         with socket.socket() as client:
             await request_answer(client, port, path, connection)
             await asyncio.get_running_loop().sock_recv(client, 15)  # it has begun
@@ -209,12 +253,9 @@ async def test_answer_that_nobody_reads_is_ended(
 
 
 @pytest.mark.anyio
-async def test_answer_that_is_read_slowly_arrives_completely(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(LimitedHttpProtocol, "reading_timeout", 2.0)
+async def test_answer_that_is_read_slowly_arrives_completely() -> None:
     received = 0
-    async with serving() as (_, port):
+    async with serving(reading_timeout=2.0) as (_, port):
         with socket.socket() as client:
             await request_answer(client, port, "/", "close")
             while chunk := await asyncio.get_running_loop().sock_recv(client, 1_000_000):
