@@ -85,7 +85,8 @@ async def _send_new(upstream: Connection, result: AbortResult) -> Abort:
     if result.request_seq is None:
         await send_abort(upstream, abort.pk)
     else:
-        since_marked = max(db_threads.now() - (abort.sent_at or abort.requested_at), timedelta())
+        # It was marked as sent when it was requested.
+        since_marked = max(db_threads.now() - abort.requested_at, timedelta())
         deadline = monotonic() + RESPONSE_TIMEOUT - since_marked.total_seconds()
         if await _deliver(upstream, abort, result.request_seq, deadline):
             return abort  # as just stored
