@@ -38,10 +38,11 @@ class RequestPriority:
         """Return once no request is being answered, or after `max_wait` seconds."""
         deadline = monotonic() + self._max_wait
         # Polled, since time ends a pause.
-        while self._is_answering() and monotonic() < deadline:  # noqa: ASYNC110
+        while self.is_answering() and monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_INTERVAL)
 
-    def _is_answering(self) -> bool:
+    def is_answering(self) -> bool:
+        """Return whether a request is being answered, or was a moment ago (`pause`)."""
         return bool(self._under_way) or monotonic() - self._last_ended_at < self._pause
 
 

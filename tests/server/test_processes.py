@@ -143,7 +143,7 @@ from dashboard.server import process
 
 def wait_for_database():
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(0.2)
+    time.sleep(0.2)  # the event loop has handled the signal by then; nothing says so
 
 process.set_clock_offset = wait_for_database
 call_command("serve", "--port", "0")

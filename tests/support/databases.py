@@ -140,6 +140,26 @@ def abort_path(run_id: str) -> str:
 
 
 @contextlib.contextmanager
+def wrap_statements(*pools: ThreadPoolExecutor, wrapper: Callable[..., Any]) -> Iterator[None]:
+    """Call `wrapper` around each statement of these pools' threads until the block ends.
+
+    As `connection.execute_wrapper` does for one connection, without the statements that open it.
+    """
+
+    def install() -> None:
+        connection.ensure_connection()
+        connection.execute_wrappers.append(wrapper)
+
+    for pool in pools:
+        run_in_each_thread(pool, install)
+    try:
+        yield
+    finally:
+        for pool in pools:
+            run_in_each_thread(pool, lambda: connection.execute_wrappers.remove(wrapper))
+
+
+@contextlib.contextmanager
 def counting_statements(*pools: ThreadPoolExecutor) -> Iterator[list[str]]:
     """Yield a list that grows by each statement which a thread of these pools executes.
 
@@ -151,17 +171,8 @@ def counting_statements(*pools: ThreadPoolExecutor) -> Iterator[list[str]]:
         statements.append(sql)
         return execute(sql, *rest)
 
-    def start_recording() -> None:
-        connection.ensure_connection()
-        connection.execute_wrappers.append(record)
-
-    for pool in pools:
-        run_in_each_thread(pool, start_recording)
-    try:
+    with wrap_statements(*pools, wrapper=record):
         yield statements
-    finally:
-        for pool in pools:
-            run_in_each_thread(pool, lambda: connection.execute_wrappers.remove(record))
 
 
 def query_database(database: str, sql: str) -> list[tuple[Any, ...]]:

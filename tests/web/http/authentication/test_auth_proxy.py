@@ -8,7 +8,6 @@ from contextlib import ExitStack
 import httpx
 import pytest
 from django.contrib.auth.models import Group, User
-from django.db import connection
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
 from structlog.testing import capture_logs
@@ -20,8 +19,9 @@ from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.api_tokens import Scope
 from tests.support import api, auth_proxy, factories, live_runs
 from tests.support.auth_proxy import GROUPS_HEADER, HEADER, STRANGER, ProxiedBrowser
+from tests.support.databases import counting_statements
 from tests.support.html import HTMX, parse_html, select_one, text_of
-from tests.support.live import Live, run_in_each_thread
+from tests.support.live import Live
 from tests.support.live_runs import LEDGER
 from tests.support.stream import messages, next_part
 
@@ -360,19 +360,8 @@ def test_identified_request_costs_no_further_statements(
     browser = open_browser("ada", "Release managers")
     for _ in range(3):
         browser.open("/aborts/")
-    statements: list[str] = []
-
-    def record(execute: Callable[..., object], sql: str, *args: object) -> object:
-        statements.append(sql)
-        return execute(sql, *args)
-
-    def start_recording() -> None:
-        connection.ensure_connection()
-        connection.execute_wrappers.append(record)
-
-    run_in_each_thread(application.executor, start_recording)
-    assert shown_name(browser.open("/aborts/")) == "ada"
-    run_in_each_thread(application.executor, connection.execute_wrappers.clear)
+    with counting_statements(application.executor) as statements:
+        assert shown_name(browser.open("/aborts/")) == "ada"
     # Who asks, and what the page depends on; none if that thread has just read it.
     assert len(statements) <= 1
 
