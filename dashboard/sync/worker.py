@@ -428,7 +428,10 @@ class SyncWorker:
                 self.plan_again()  # there may be unread stages
 
     async def read_new_stage(self, stage: Stage, plan: Plan) -> None:
-        """Fill a stage's gap: read its newest runs, or the older runs in flight."""
+        """Read what a leased stage lacks, its newest runs or the older ones in flight.
+
+        Record the result, and release the stage.
+        """
         moment, started_at = now(), asyncio.get_running_loop().time()
         try:
             if schedule.find_gap(stage, moment) is Gap.OLDER_IN_FLIGHT:

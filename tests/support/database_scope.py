@@ -27,11 +27,11 @@ SINGLE_DATABASE_MODULES = {
     ),
     "tests/faults/test_reads.py": (
         "which answers are refused; their rows are written by the queries of test_mirror,"
-        " test_catalog and test_outages"
+        " test_catalog, test_outages, test_failing_details and test_failing_flows"
     ),
     "tests/sync/test_broken_answers.py": (
         "which answers are refused; their rows are written by the queries of test_mirror,"
-        " test_catalog and test_outages"
+        " test_catalog, test_outages, test_failing_details and test_failing_flows"
     ),
     "tests/sync/test_list_reading.py": (
         "how lists are paged; their rows are written and claimed by the queries of test_mirror,"

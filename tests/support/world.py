@@ -14,12 +14,10 @@ from tests.support.factories import node
 from tests.support.live import HISTORY_HOURS, Live
 
 NOW = 1_800_000_000.0  # the sandbox's time, in seconds since 1970
-
-
 T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
-
-
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+type LoggedEvents = Callable[[str], list[dict[str, Any]]]  # of the log lines of one event
 
 
 def at(seconds: float) -> datetime:

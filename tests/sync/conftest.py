@@ -1,6 +1,5 @@
 """A small part of the sandbox's world with a stopped clock, and rows without any HTTP."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from pytest_django import Settings
 from dashboard.models import Pipeline, Project, Stage
 from tests.support import factories
 from tests.support.live import Live
-from tests.support.world import T0, World
+from tests.support.world import T0, LoggedEvents, World
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def stage(db: None) -> Stage:
 
 
 @pytest.fixture
-def logged_events(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[dict[str, Any]]]:
+def logged_events(caplog: pytest.LogCaptureFixture) -> LoggedEvents:
     """Return a function that lists the log lines of one event."""
     caplog.set_level("INFO")
     structlog.get_logger("dashboard")

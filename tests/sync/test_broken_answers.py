@@ -3,7 +3,6 @@
 An object counts as removed only if Northflank says so, and a read of something else confirms it.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,8 +15,6 @@ from dashboard.sync.leases import classify_stages
 from dashboard.sync.schedule import StageClass
 from tests.support.live_runs import remove_run
 from tests.support.world import LONG_AGO, World
-
-type Lines = Callable[[str], list[dict[str, Any]]]
 
 BROKEN = (
     "data",  # null

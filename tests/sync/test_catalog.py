@@ -1,7 +1,6 @@
 """Projects, pipelines and stages: discovered, updated, and removed without losing their history."""
 
 import time
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -22,7 +21,7 @@ from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, leases, schedule
 from dashboard.sync.schedule import StageClass
 from tests.support import factories
-from tests.support.world import LONG_AGO, T0, World, at
+from tests.support.world import LONG_AGO, T0, LoggedEvents, World, at
 
 
 def read_catalog_again(world: World) -> None:
@@ -77,7 +76,7 @@ def test_sync_sends_no_requests_for_other_projects(world: World) -> None:
 
 
 def test_project_of_setting_not_listed_is_logged(
-    world: World, settings: Settings, logged_events: Callable[[str], list[dict[str, str]]]
+    world: World, settings: Settings, logged_events: LoggedEvents
 ) -> None:
     settings.NORTHFLANK_PROJECTS = ["payments", "payment"]
     world.sync()
@@ -222,7 +221,7 @@ def test_forbidden_project_keeps_rows_and_reports_error(world: World, status: st
 @pytest.mark.slow
 @pytest.mark.parametrize("status", ["403", "404"])
 def test_project_allowed_again_recovers(
-    world: World, status: str, logged_events: Callable[[str], list[dict[str, str]]]
+    world: World, status: str, logged_events: LoggedEvents
 ) -> None:
     test_forbidden_project_keeps_rows_and_reports_error(world, status)
     world.sandbox.faults = []

@@ -1,8 +1,6 @@
 """A clock set forward or back: no wrong times are shown, and the sync continues."""
 
-from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -35,9 +33,7 @@ from tests.support import factories
 from tests.support.live import Live
 from tests.support.live_runs import create_run_in_flight, notice_text, read, submit_abort
 from tests.support.rate_budget import record_response
-from tests.support.world import World, api_run, at, detail, get_run
-
-type Lines = Callable[[str], list[dict[str, Any]]]
+from tests.support.world import LoggedEvents, World, api_run, at, detail, get_run
 
 HOUR = timedelta(hours=1)
 BOTH_DIRECTIONS = pytest.mark.parametrize("interval", [HOUR, -HOUR], ids=["forward", "back"])
@@ -126,7 +122,7 @@ def work(world: World, worker: SyncWorker, rounds: int = 20) -> None:
     world.live.run(tick)
 
 
-def test_clock_set_back_reschedules_reads(world: World, logged_events: Lines) -> None:
+def test_clock_set_back_reschedules_reads(world: World, logged_events: LoggedEvents) -> None:
     world.sync()  # everything has been read
     reader, clock = worker(world)
     clock.append(HOUR)
@@ -141,7 +137,7 @@ def test_clock_set_back_reschedules_reads(world: World, logged_events: Lines) ->
 
 
 def test_clock_set_back_before_restart_reschedules_reads(
-    world: World, logged_events: Lines
+    world: World, logged_events: LoggedEvents
 ) -> None:
     world.sync()
     reader, clock = worker(world)
@@ -156,7 +152,9 @@ def test_clock_set_back_before_restart_reschedules_reads(
 
 
 @pytest.mark.slow
-def test_clock_set_forward_and_back_keeps_reading(world: World, logged_events: Lines) -> None:
+def test_clock_set_forward_and_back_keeps_reading(
+    world: World, logged_events: LoggedEvents
+) -> None:
     world.sync()
     reader, clock = worker(world)
     for offset in (timedelta(), HOUR, timedelta()):
@@ -168,7 +166,9 @@ def test_clock_set_forward_and_back_keeps_reading(world: World, logged_events: L
     assert len(logged_events("clock.set_back")) == 1
 
 
-def test_clock_correction_is_done_by_one_worker(read_stage: Stage, logged_events: Lines) -> None:
+def test_clock_correction_is_done_by_one_worker(
+    read_stage: Stage, logged_events: LoggedEvents
+) -> None:
     now = timezone.now()
     factories.worker("a", heartbeat_at=now + HOUR)
     Stage.objects.update(next_sync_at=now + HOUR + timedelta(seconds=90))
@@ -213,7 +213,7 @@ def test_clock_correction_shifts_refusal_and_window(db: None) -> None:
 
 
 def test_clock_correction_shifts_leases_of_open_aborts_only(
-    read_stage: Stage, manager: User, logged_events: Lines
+    read_stage: Stage, manager: User, logged_events: LoggedEvents
 ) -> None:
     now = timezone.now()
     factories.worker("dead", heartbeat_at=now + HOUR)

@@ -1,6 +1,5 @@
 """Unread stages come first: with a new database, and after a long outage."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from statistics import mean
@@ -17,7 +16,7 @@ from dashboard.sync import worker as sync_worker
 from dashboard.sync.schedule import Gap, StageRef
 from dashboard.sync.stage_reader import IN_FLIGHT_PAGES, StageReader
 from dashboard.sync.worker import INITIAL_FIRST_READS, MAX_FIRST_READS
-from tests.support.world import T0, World, at
+from tests.support.world import T0, LoggedEvents, World, at
 
 # Which gap
 
@@ -376,7 +375,7 @@ def test_first_reads_reduce_concurrency_after_failures(full_world: World) -> Non
 
 
 def test_failing_stage_does_not_delay_other_first_reads(
-    world: World, logged_events: Callable[[str], list[object]]
+    world: World, logged_events: LoggedEvents
 ) -> None:
     world.sandbox.faults = [parse_fault("500@/ledger/")]
     world.sync()

@@ -1,7 +1,6 @@
 """From Northflank's responses to rows: only changes are written; older responses undo nothing."""
 
 import json
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -28,6 +27,7 @@ from tests.support.world import (
     ENDED,
     FAILED,
     T0,
+    LoggedEvents,
     World,
     api_run,
     at,
@@ -228,7 +228,7 @@ def test_detail_without_steps_that_shows_the_end_has_a_final_read(stage: Stage) 
 
 
 def test_failing_run_whose_list_shows_the_end_has_recovered(
-    stage: Stage, logged_events: Callable[[str], list[dict[str, Any]]]
+    stage: Stage, logged_events: LoggedEvents
 ) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
     StageTiming.objects.create(stage=stage, detail_count=5)  # its steps have a baseline
@@ -398,9 +398,7 @@ def test_run_of_unknown_status_is_in_flight(stage: Stage) -> None:
     assert get_run().in_flight
 
 
-def test_unknown_status_is_logged_once(
-    stage: Stage, logged_events: Callable[[str], list[object]]
-) -> None:
+def test_unknown_status_is_logged_once(stage: Stage, logged_events: LoggedEvents) -> None:
     for requested_at in range(3):
         mirror_list(stage, api_run(status="test-of-once"), api_run("r2", status="test-of-once"),
                   requested_at=requested_at)  # fmt: skip
@@ -589,16 +587,12 @@ def test_list_read_queries_only_its_runs_without_steps(stage: Stage) -> None:
     assert '"compressed_steps"' not in query
 
 
-def test_unknown_status_is_logged_truncated(
-    stage: Stage, logged_events: Callable[[str], list[dict[str, Any]]]
-) -> None:
+def test_unknown_status_is_logged_truncated(stage: Stage, logged_events: LoggedEvents) -> None:
     mirror_list(stage, api_run(status="y" * 101))
     [line] = logged_events("run.unknown_status")
     assert (line["level"], line["status"]) == ("warning", "y" * 100)
 
 
-def test_known_status_is_not_logged(
-    stage: Stage, logged_events: Callable[[str], list[dict[str, Any]]]
-) -> None:
+def test_known_status_is_not_logged(stage: Stage, logged_events: LoggedEvents) -> None:
     mirror_list(stage, *(api_run(status, status=status) for status in statuses.RUN_STATUSES))
     assert logged_events("run.unknown_status") == []

@@ -224,7 +224,7 @@ def test_changed_concluded_run_is_not_read_again(stage: Stage) -> None:
     assert get_run().next_detail_sync_at is None
 
 
-def test_failing_run_backs_off_longer_each_time(stage: Stage) -> None:
+def test_time_until_a_failing_run_is_read_again_grows(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
     error = Unreachable("slow", may_have_arrived=True, cause="timeout")
     delays = []

@@ -1,6 +1,5 @@
 """What one read of a run changes, and when the next one is due."""
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +22,7 @@ from tests.support.world import (
     FAILED,
     LONG_AGO,
     T0,
+    LoggedEvents,
     api_run,
     at,
     detail,
@@ -38,7 +38,7 @@ SLOW = Unreachable("It took too long.", may_have_arrived=True, cause="timeout")
 
 
 def test_first_failure_and_recovery_of_a_run_are_logged(
-    stage: Stage, logged_events: Callable[[str], list[dict[str, Any]]]
+    stage: Stage, logged_events: LoggedEvents
 ) -> None:
     mirror_list(stage, api_run())
     for _ in range(2):
@@ -168,7 +168,7 @@ def test_ended_run_that_was_given_up_is_read_again_once_somebody_opens_it(
 
 
 def test_failures_of_a_run_in_flight_do_not_count_once_it_has_ended(
-    stage: Stage, logged_events: Callable[[str], list[dict[str, Any]]]
+    stage: Stage, logged_events: LoggedEvents
 ) -> None:
     mirror_list(stage, api_run(), api_run("other"))
     Run.objects.update(failures=2)
@@ -193,7 +193,7 @@ def test_recovery_of_a_read_for_the_baseline_is_not_logged(
     end: dict[str, Any],
     fields: dict[str, datetime],
     is_logged: bool,
-    logged_events: Callable[[str], list[dict[str, Any]]],
+    logged_events: LoggedEvents,
 ) -> None:
     mirror_list(stage, api_run(**end))
     Run.objects.update(failures=1, **fields)

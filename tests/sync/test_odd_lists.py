@@ -1,7 +1,6 @@
 """Lists that are longer than requested, or only partly readable."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,9 +20,7 @@ from dashboard.web.components.data_age import page_data_age
 from dashboard.web.http import lookup
 from tests.support import factories
 from tests.support.html import parse_html, select_one, text_of
-from tests.support.world import LONG_AGO, World
-
-type Lines = Callable[[str], list[dict[str, Any]]]
+from tests.support.world import LONG_AGO, LoggedEvents, World
 
 PRODUCTION = "@GET /v1/projects/payments/pipelines/ledger/release-flows/production/runs$"
 
@@ -163,7 +160,7 @@ def test_omitted_runs_are_forgotten_with_release_flow(world: World) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["surplus:700", "unreadable:3"])
 def test_partial_list_is_logged_once_at_start_and_end(
-    world: World, logged_events: Lines, fault: str
+    world: World, logged_events: LoggedEvents, fault: str
 ) -> None:
     world.sync()
     for _ in range(3):
@@ -186,7 +183,7 @@ def test_partial_list_is_logged_once_at_start_and_end(
     [("@GET /v1/projects$", None), ("@GET /v1/projects/payments/pipelines$", "payments")],
 )
 def test_partial_catalog_list_is_marked_and_logged(
-    full_world: World, logged_events: Lines, fault: str, path: str, project_slug: str | None
+    full_world: World, logged_events: LoggedEvents, fault: str, path: str, project_slug: str | None
 ) -> None:
     full_world.sync()
     before = Project.objects.count(), Pipeline.objects.count()

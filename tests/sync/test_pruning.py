@@ -1,7 +1,6 @@
 """Old rows are deleted; what pages and the audit need is kept, and does not come back."""
 
 import io
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,7 +33,7 @@ from dashboard.models.accounts.access import AccessKind
 from dashboard.sync import baselines, clock_correction, mirror, pruning
 from tests.support import factories
 from tests.support.live import Live
-from tests.support.world import World, api_run, detail
+from tests.support.world import LoggedEvents, World, api_run, detail
 
 
 def days_ago(days: float) -> datetime:
@@ -368,7 +367,7 @@ def test_clock_set_back_does_not_stop_pruning(db: None) -> None:
 
 
 def test_chore_prunes_when_first_checked(
-    live: Live, busy_stage: Stage, logged_events: Callable[[str], list[dict[str, Any]]]
+    live: Live, busy_stage: Stage, logged_events: LoggedEvents
 ) -> None:
     old = ended_run(busy_stage, 400)
     live.run(lambda: pruning.Pruner(first_check=0)(None))

@@ -1,5 +1,7 @@
 """The rate budget: rate limit headers, the reserve, and a worker that stays within it."""
 
+import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard.models import Abort, CatalogSync, RateBudget, Run, Stage, Upstream
-from dashboard.northflank import Call, RateLimit
+from dashboard.northflank import Call, NorthflankClient, RateLimit
 from dashboard.sandbox import parse_fault
 from dashboard.sync import baselines
 from dashboard.sync.stage_reader import MAX_REQUESTS_PER_READ
@@ -21,7 +23,7 @@ from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import budget_store
 from tests.support import factories
 from tests.support.rate_budget import record_response
-from tests.support.world import LONG_AGO, T0, World, at, get_run
+from tests.support.world import LONG_AGO, T0, LoggedEvents, World, at, get_run
 
 
 def record_rate_limit(
@@ -93,6 +95,21 @@ def test_calls_recorded_together_take_as_many_statements_as_one(db: None) -> Non
 def test_calls_without_headers_open_no_window(db: None) -> None:
     budget_store.record_calls([answered_call(None)], excluded_from_burst=1)
     assert not RateBudget.objects.exists()
+
+
+def test_call_cancelled_before_its_recording_starts_leaves_no_coroutine(world: World) -> None:
+    async def answer_at_once(client: NorthflankClient) -> None:
+        """No request: this tests the moment after an answer."""
+
+    async def cancel() -> None:
+        call = asyncio.create_task(world.live.connection.call(answer_at_once, request_seq=1))
+        await asyncio.sleep(0)  # the answer has come, its recording is a task that has not run yet
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    world.live.run(cancel)
+    gc.collect()  # pytest fails the test for a coroutine that nobody awaited
 
 
 def test_reserve_above_limit_leaves_a_tenth_in_whole_requests(settings: Settings) -> None:
@@ -722,7 +739,7 @@ def test_reading_after_pause_resumes_after_one_probe(world: World) -> None:
     )
 
 
-def test_refusal_is_logged_once(world: World, logged_events: Callable[[str], list[object]]) -> None:
+def test_refusal_is_logged_once(world: World, logged_events: LoggedEvents) -> None:
     run_into_rate_limit(world)
     assert len(logged_events("northflank.unavailable")) == 1
 
