@@ -19,6 +19,7 @@ from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.bulk_aborts import Via
 from tests.support import factories
 from tests.support.messages import raises
+from tests.support.parallel import before_statement
 from tests.support.world import T0, at
 
 LEASE = timedelta(seconds=15)
@@ -303,6 +304,20 @@ def test_abort_request_for_run_aborting_since_it_was_read_is_not_recorded_as_sen
     assert (result.abort.sent_at, result.request_seq) == (None, None)
 
 
+def test_abort_request_that_cannot_be_stored_is_tried_three_times(run: Run, manager: User) -> None:
+    tries = []
+
+    def refuse(execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
+        if sql.startswith('INSERT INTO "dashboard_abort"'):
+            tries.append(sql)
+            raise IntegrityError("another rule of the database")
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(refuse), pytest.raises(IntegrityError):
+        aborts.request_abort(run, abort_request(manager))
+    assert len(tries) == 3
+
+
 def test_abort_request_racing_with_concluded_run_is_not_in_flight(run: Run, manager: User) -> None:
     first = aborts.request_abort(run, abort_request(manager)).abort
     wrapper = connection.execute_wrapper(settle_after_conflict(first, **ENDED))
@@ -331,6 +346,41 @@ def test_retry_settles_first_abort_and_links_to_it(
     assert (first.state, first.settled_at) == ("retried", T0)
     assert timeline(first) == [("retried", T0, "colleague")]
     assert second.retry_of == first
+
+
+@time_machine.travel(T0, tick=False)
+def test_retry_keeps_the_start_before_the_severity_of_its_run_has_risen(
+    run: Run, manager: User
+) -> None:
+    factories.change(run, abort_severity=0)
+    run.refresh_from_db()
+    first = overdue_abort(run, manager)
+    second = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
+    assert (second.retry_of, second.already_aborting_since) == (first, first.requested_at)
+
+
+@time_machine.travel(T0, tick=False)
+def test_retry_of_abort_that_is_settled_meanwhile_is_a_new_abort(run: Run, manager: User) -> None:
+    first = overdue_abort(run, manager)
+
+    def settle() -> None:
+        Abort.objects.filter(pk=first.pk).update(state="concluded", settled_at=T0)
+
+    with before_statement('UPDATE "dashboard_abort"', settle):
+        second = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
+    assert second.retry_of is None
+
+
+@time_machine.travel(T0, tick=False)
+def test_retry_keeps_the_start_of_a_run_that_was_aborting_before_its_abort(
+    run: Run, manager: User
+) -> None:
+    first = overdue_abort(run, manager)
+    since = first.requested_at - timedelta(minutes=1)
+    factories.change(run, status="aborting", aborting_since=since, status_since=T0)
+    run.refresh_from_db()
+    second = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
+    assert (second.retry_of, second.already_aborting_since) == (first, since)
 
 
 @time_machine.travel(T0, tick=False)

@@ -522,6 +522,17 @@ def test_resend_with_expired_lease_sends_nothing(live: Live, manager: User) -> N
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
+def test_resend_of_abort_that_was_answered_meanwhile_sends_nothing(
+    live: Live, manager: User
+) -> None:
+    run = run_with_unknown_abort(live, manager)
+    backdate_leases()
+    claimed = claim_due_resends(now())[0]
+    Abort.objects.update(state="accepted", answer_status=200)  # the first send was answered late
+    live.run(lambda: abort_send.attempt_send(live.connection, claimed))
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
 @pytest.mark.parametrize("state", ["unknown", "requested"])
 def test_lease_in_the_future_does_not_delay_resend(live: Live, manager: User, state: str) -> None:
     run = run_with_unknown_abort(live, manager)

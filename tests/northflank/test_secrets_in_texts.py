@@ -30,6 +30,8 @@ from dashboard.northflank.secrets_in_texts import redact_secrets
         ('"postgres://u@h:p",w@db/x","y":1', '"postgres://…","y":1'),
         ('"https://u@","y":1', '"https://…","y":1'),
         ('"https://u%40","y":1', '"https://…","y":1'),
+        ('"https://u:p"@db","y":1', '"https://…","y":1'),
+        ('https://u%40x:p",w%40db/x', "https://…"),
         ('"https://h/x?a={"b":"pw"}', '"https://h/…'),
     ],
 )

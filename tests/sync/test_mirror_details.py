@@ -63,6 +63,15 @@ def test_unchanged_detail_updates_times_but_not_version(stage: Stage) -> None:
     assert after == before | {"detail_synced_at": at(9), "synced_at": at(9)}
 
 
+def test_first_detail_after_the_status_has_changed_gives_a_new_version(stage: Stage) -> None:
+    """Until then the row shows no step, which was read before the status."""
+    read(stage, 4)
+    mirror_list(stage, api_run(status="waiting"), requested_at=6)
+    versions = [get_run().version]
+    versions += [read(stage, second, status="waiting")["version"] for second in (9, 12)]
+    assert versions[0] < versions[1] == versions[2]
+
+
 def test_detail_requested_at_same_time_is_applied(stage: Stage) -> None:
     read(stage, 4, steps=node(ref="first"))
     assert read(stage, 4, steps=node(ref="second"))["steps"]["ref"] == "second"

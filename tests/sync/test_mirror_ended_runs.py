@@ -231,6 +231,7 @@ def test_end_that_was_noticed_stays_at_later_reads(stage: Stage) -> None:
     ("fields", "ended_at"),
     [
         ({"updated_at": at(7)}, at(7)),  # since the last read in flight
+        ({"updated_at": at(5)}, at(10)),  # as of that read
         ({"updated_at": None}, at(10)),
         ({"concluded_at": at(6)}, at(6)),
     ],
@@ -241,6 +242,13 @@ def test_run_ends_at_latest_time_that_may_be_its_end(
     mirror_list(stage, api_run(**DAY_LONG), requested_at=5)
     mirror_list(stage, api_run(**FAILED_UNDATED | fields), requested_at=10)
     assert get_run().ended_at == ended_at
+
+
+def test_ended_run_that_never_had_a_time_of_its_end_has_none(stage: Stage) -> None:
+    for seconds, name in ((10, "Deploy"), (20, "Renamed")):
+        undated = FAILED_UNDATED | {"updated_at": None, "name": name}
+        mirror_list(stage, api_run(**undated), requested_at=seconds)
+    assert (get_run().name, get_run().updated_at) == ("Renamed", None)
 
 
 def test_end_reported_late_replaces_the_one_that_was_noticed(stage: Stage) -> None:

@@ -309,6 +309,14 @@ def mirror_next(stage: Stage, run: ApiRun) -> None:
     mirror.apply_runs(stage.pk, [run], requested_at=at(8))
 
 
+def test_answer_gives_its_run_the_version_of_its_abort(stage: Stage, manager: User) -> None:
+    mirror_next(stage, api_run())
+    abort, sent = factories.abort(get_run(), manager), RequestCounter.take_next()
+    before = ChangeCounter.latest()
+    run = answer(abort, sent, status="aborting")
+    assert run.version == get_run().version == ChangeCounter.latest() == before + 1
+
+
 def test_abort_answer_counts_as_newer_than_a_read_of_the_run_in_flight(
     stage: Stage, manager: User
 ) -> None:
@@ -520,3 +528,10 @@ def test_new_steps_of_overdue_run_decide_whether_it_stays_overdue(stage: Stage) 
         run = mirror.apply_detail(stage.pk, reread, **request_fields(seconds))
         found.append((run.overdue_severity, run.overdue_reason))
     assert found == [(1, "attempts"), (0, "")]
+
+
+def test_new_status_of_overdue_run_decides_why_it_is_overdue(stage: Stage) -> None:
+    mirror_list(stage, api_run(created_at=at(0)))
+    Run.objects.update(overdue_severity=1, overdue_reason="run")
+    mirror_list(stage, api_run(status="queued", created_at=at(0)), requested_at=1000)
+    assert (get_run().overdue_severity, get_run().overdue_reason) == (1, "queue")

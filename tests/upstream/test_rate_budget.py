@@ -327,6 +327,20 @@ def test_budget_is_remaining_minus_reserve_until_window_end() -> None:
     assert spend.other_requests == pytest.approx(1790 * 132 / 5400)
 
 
+@pytest.mark.parametrize("later", [10, 1798.5])
+def test_first_reads_leave_a_quarter_of_our_even_rate_to_runs_in_flight(later: float) -> None:
+    spend = rules.compute(BASE_WINDOW, 100, at(later))
+    own_requests_per_hour = 900 - 3600 * 132 / 5400
+    assert spend.in_flight_requests / spend.seconds * 3600 == pytest.approx(
+        own_requests_per_hour / 4
+    )
+
+
+def test_first_reads_leave_requests_to_runs_in_flight_however_many_others_use() -> None:
+    spend = rules.compute(window(100, reset_seconds=1800), 100, at(10))  # others took 900
+    assert spend.in_flight_requests / spend.seconds * 3600 == pytest.approx(900 / 4 / 4)
+
+
 @pytest.mark.parametrize("later", [1800, 1900])
 def test_budget_after_window_end_is_a_full_window(later: float) -> None:
     spend = rules.compute(BASE_WINDOW, 100, at(later))
@@ -467,6 +481,23 @@ def test_response_to_request_after_pause_ends_refusal() -> None:
     )
     assert (after.refusals, after.backoff_until, after.probe_until) == (0, None, None)
     assert after.remaining == 984
+
+
+def test_response_to_request_sent_when_the_pause_ends_clears_refusal() -> None:
+    after = rules.after_response(
+        paused(), RateLimit(1000, 984, 1794), 100, at(5.2), requested_at=at(5)
+    )
+    assert (after.refusals, after.backoff_until) == (0, None)
+
+
+def test_response_without_headers_after_a_pause_counts_in_the_window() -> None:
+    current = paused()
+    after = rules.after_response(current, None, 100, at(6.2), requested_at=at(6))
+    assert after.refusals == 0
+    assert (after.remaining, after.own_requests) == (
+        current.remaining - 1,
+        current.own_requests + 1,
+    )
 
 
 def test_response_to_request_during_pause_keeps_refusal() -> None:
