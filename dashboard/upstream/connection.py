@@ -41,11 +41,15 @@ UNAUTHORISED_PAUSE = 60.0  # seconds; someone has to replace the token
 
 @dataclass
 class Connection:
-    """This process's client and outage state; create it on the event loop that uses it."""
+    """This process's client and outage state; create it on the event loop that uses it.
+
+    `recording_delay` is the time in seconds from an answer until its deferred recording.
+    """
 
     token: str = field(repr=False)  # tracebacks with DEBUG show variables
     base_url: str
     team_id: str | None = None
+    recording_delay: float = RECORDING_DELAY
     client: NorthflankClient = field(init=False)
     outage: str = ""  # cause of the current outage as this process sees it; "" if there is none
     failed_at: float = -1.0  # time of the last account-wide error, by time.monotonic
@@ -79,7 +83,7 @@ class Connection:
 
         Raises NorthflankError. Either way the rate limit and the outage state are recorded: before
         this returns or, with `defer_recording`, in the background: an answer after
-        RECORDING_DELAY, an error at once. `request_seq` is the request's number if the caller has
+        `recording_delay`, an error at once. `request_seq` is the request's number if the caller has
         already taken one; `excluded_from_burst` as in `budget_store.record_calls`.
         """
         if request_seq is None:
@@ -95,7 +99,9 @@ class Connection:
         handle_answer = partial(self._handle_answer, sent)
         if defer_recording:
             self._deferred_records.append(handle_answer)
-            asyncio.get_running_loop().call_later(RECORDING_DELAY, self._start_deferred_records)
+            asyncio.get_running_loop().call_later(
+                self.recording_delay, self._start_deferred_records
+            )
         else:
             await self._start_record(handle_answer)
         return answer

@@ -42,6 +42,7 @@ from tests.support.abort_answers import (
     stored_fields,
     timeline,
 )
+from tests.support.databases import counting_statements
 from tests.support.world import T0
 
 SEND_DEADLINE = timedelta(minutes=5)  # an abort that was not sent by then is never sent
@@ -385,6 +386,26 @@ def test_rate_limit_is_stored_before_the_next_abort_of_a_bulk_abort(
 
     FakeNorthflank().run_with_connection(send)
     assert bool(flushed) is is_stored_first
+    assert stored_fields(abort)["state"] == "accepted"
+
+
+def test_answer_is_stored_before_the_rate_limit_that_came_with_it(abort: Abort) -> None:
+    """A person waits for the answer alone."""
+
+    async def send(upstream: Connection) -> None:
+        upstream.recording_delay = 60  # until the connection is closed
+        await aborts.send_abort(upstream, abort.pk)
+
+    headers = {
+        "x-ratelimit-limit": "1000", "x-ratelimit-remaining": "900", "x-ratelimit-reset": "90",
+    }  # fmt: skip
+    with counting_statements(db_threads.executor, db_threads.abort_executor) as statements:
+        FakeNorthflank(headers=headers).run_with_connection(send)
+    answer_writes, limit_writes = (
+        [number for number, sql in enumerate(statements) if sql.startswith(start)]
+        for start in ('UPDATE "dashboard_abort"', 'INSERT INTO "dashboard_ratebudget"')
+    )
+    assert max(answer_writes) < min(limit_writes)
     assert stored_fields(abort)["state"] == "accepted"
 
 
