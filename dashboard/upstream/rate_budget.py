@@ -187,9 +187,8 @@ def _in_flight_requests(limit: int, budget: ReadBudget, seconds: float) -> float
     hour = WINDOW.total_seconds()
     usable = limit - budget.reserve
     other_requests = budget.other_requests / max(budget.seconds, 1.0) * hour
-    return (
-        IN_FLIGHT_SHARE * max(usable - other_requests, MIN_OWN_SHARE * usable, 0.0) * seconds / hour
-    )
+    own_requests = max(usable - other_requests, MIN_OWN_SHARE * usable)
+    return IN_FLIGHT_SHARE * own_requests * seconds / hour
 
 
 def after_response(
