@@ -1,7 +1,6 @@
 """The worker's loop: its row, its chores, rounds that fail, and its end."""
 
 import asyncio
-import itertools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -65,7 +64,7 @@ def test_worker_stopped_during_a_heartbeat_deletes_its_row(world: World) -> None
             may_end.set()
         await task
 
-    with wrap_statements(executor, wrapper=write):  # until these threads have nothing to write
+    with wrap_statements(executor, wrapper=write):  # ends once these threads have written all
         world.live.run(stop_during_heartbeat)
     assert not Worker.objects.exists()
 
@@ -145,12 +144,11 @@ def test_failing_round_is_logged_once_at_start_and_end(
     world: World, logged_events: LoggedEvents
 ) -> None:
     world.sync()
-    measurements = itertools.count(1)
-    last_measurement = 0
+    measurements = 0
 
     def measure_clock() -> None:
-        nonlocal last_measurement
-        last_measurement = next(measurements)
+        nonlocal measurements
+        measurements += 1
 
     worker = SyncWorker(
         world.live.connection,
@@ -164,8 +162,8 @@ def test_failing_round_is_logged_once_at_start_and_end(
         while not logged_events(event):
             await asyncio.sleep(0.01)
         # The second measurement from now begins a round after one that has ended.
-        expected = last_measurement + 2
-        while last_measurement < expected:
+        expected = measurements + 2
+        while measurements < expected:
             await asyncio.sleep(0.01)
 
     async def work() -> None:
