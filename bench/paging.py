@@ -71,7 +71,7 @@ def create_stage(run_count: int) -> "Stage":
     expressions = {
         "run_id": "'run-' || n", "name": "'Release ' || n", "status": STATUS, "version": "n",
         "created_at": created_at_sql,
-        "compressed_steps": "CASE WHEN n %% 10 = 0 THEN compressed_steps END",
+        "steps": "CASE WHEN n %% 10 = 0 THEN steps END",
     }  # fmt: skip
     values = ", ".join(expressions.get(column, column) for column in columns)
     with connection.cursor() as cursor:

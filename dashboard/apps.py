@@ -11,11 +11,12 @@ class DashboardConfig(AppConfig):
     def ready(self) -> None:
         from dashboard.accounts import changes, permissions
         from dashboard.config import checks
-        from dashboard.db import generic_plans, idle_transactions
+        from dashboard.db import generic_plans, idle_transactions, schema
         from dashboard.models import append_only
         from dashboard.web.http.authentication import session_events
 
         checks.register_all()
+        schema.register()
         generic_plans.register(self)
         idle_transactions.register(self)
         append_only.register(self)

@@ -18,6 +18,183 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name="AccessEvent",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("occurred_at", models.DateTimeField()),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("signed_in", "Signed in"),
+                            ("break_glass", "Break-glass sign-in"),
+                            ("sign_in_failed", "Sign-in failed"),
+                            ("signed_out", "Signed out"),
+                            ("session_ended", "Session ended"),
+                            ("password_changed", "Password changed"),
+                            ("password_refused", "Password change refused"),
+                            ("token_created", "Token created"),
+                            ("token_first_used", "Token first used"),
+                            ("token_refused", "Token refused"),
+                            ("token_revoked", "Token revoked"),
+                            ("rights_changed", "Rights changed"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="access_events",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "username",
+                    models.TextField(
+                        blank=True,
+                        help_text="Account concerned, kept after its deletion; empty: none exists.",
+                    ),
+                ),
+                (
+                    "changed_by",
+                    models.TextField(
+                        blank=True,
+                        help_text="Who made the change, for changes of tokens and rights.",
+                    ),
+                ),
+                ("client_address", models.GenericIPAddressField(null=True)),
+                (
+                    "token_name",
+                    models.TextField(blank=True, help_text="API token concerned, if any."),
+                ),
+                ("detail", models.TextField(blank=True)),
+            ],
+            options={
+                "ordering": ["-pk"],
+                "indexes": [
+                    models.Index(fields=["kind", "id"], name="access_event_kind_idx"),
+                    models.Index(fields=["username", "id"], name="access_event_username_idx"),
+                    models.Index(fields=["username", "kind", "id"], name="access_event_both_idx"),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="ApiToken",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="api_tokens",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        help_text="What the token is for, such as “PagerDuty runbook”.",
+                        max_length=100,
+                    ),
+                ),
+                (
+                    "scope",
+                    models.CharField(
+                        choices=[("read", "Read"), ("abort", "Abort")],
+                        default="read",
+                        max_length=10,
+                    ),
+                ),
+                ("digest", models.CharField(editable=False, max_length=64, unique=True)),
+                (
+                    "prefix",
+                    models.CharField(
+                        editable=False, help_text="First characters of the secret.", max_length=12
+                    ),
+                ),
+                ("created_at", models.DateTimeField()),
+                (
+                    "expires_at",
+                    models.DateTimeField(blank=True, help_text="Empty: never expires.", null=True),
+                ),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "last_used_at",
+                    models.DateTimeField(
+                        blank=True, help_text="When the token was last used.", null=True
+                    ),
+                ),
+                (
+                    "window_started_at",
+                    models.DateTimeField(
+                        help_text="Start of the current rate limit window.", null=True
+                    ),
+                ),
+                ("window_requests", models.PositiveIntegerField(default=0)),
+            ],
+            options={
+                "ordering": ["name", "pk"],
+            },
+        ),
+        migrations.CreateModel(
+            name="BulkAbort",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("username", models.TextField(help_text="Kept after the account is deleted.")),
+                ("reason", models.TextField(blank=True)),
+                ("client_address", models.GenericIPAddressField(null=True)),
+                (
+                    "via",
+                    models.CharField(
+                        choices=[("page", "Page"), ("api", "Api"), ("command", "Command")],
+                        default="page",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "token_name",
+                    models.TextField(blank=True, help_text="Name of the API token used, if any."),
+                ),
+                ("requested_at", models.DateTimeField()),
+                ("key", models.UUIDField(help_text="Idempotency key of the form.", unique=True)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="bulk_aborts",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "claimed_at",
+                    models.DateTimeField(help_text="When a process last renewed its lease."),
+                ),
+                (
+                    "settled_at",
+                    models.DateTimeField(help_text="When all its runs were processed.", null=True),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
             name="ChangeCounter",
             fields=[
                 (
@@ -82,9 +259,64 @@ class Migration(migrations.Migration):
                 ("slug", models.CharField(max_length=255, unique=True)),
                 ("name", models.TextField(blank=True)),
             ],
-            options={
-                "abstract": False,
-            },
+        ),
+        migrations.CreateModel(
+            name="ProxyAccount",
+            fields=[
+                (
+                    "user",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="proxy_account",
+                        serialize=False,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="Pruning",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "leased_until",
+                    models.DateTimeField(
+                        help_text="Lease of the process that prunes; another takes over when it expires.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "finished_at",
+                    models.DateTimeField(help_text="When the last pass was complete.", null=True),
+                ),
+                ("deleted_runs", models.PositiveBigIntegerField(default=0)),
+                (
+                    "deleted_steps",
+                    models.PositiveBigIntegerField(
+                        default=0, help_text="Number of runs whose steps were deleted."
+                    ),
+                ),
+                ("deleted_access_events", models.PositiveBigIntegerField(default=0)),
+                ("run_count", models.PositiveBigIntegerField(default=0)),
+                (
+                    "oldest_run_at",
+                    models.DateTimeField(help_text="When the oldest run kept ended.", null=True),
+                ),
+                ("database_bytes", models.PositiveBigIntegerField(default=0)),
+                (
+                    "access_log_limit",
+                    models.DateTimeField(
+                        help_text="Access events before may be deleted; set only inside the transaction that does.",
+                        null=True,
+                    ),
+                ),
+            ],
         ),
         migrations.CreateModel(
             name="RateBudget",
@@ -151,6 +383,144 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name="RightsChange",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("occurred_at", models.DateTimeField()),
+                (
+                    "changed_by",
+                    models.TextField(
+                        blank=True,
+                        help_text="User name; empty: no account, as for an identity provider.",
+                    ),
+                ),
+                ("client_address", models.GenericIPAddressField(null=True)),
+                (
+                    "subject_kind",
+                    models.CharField(
+                        choices=[
+                            ("account", "Account"),
+                            ("group", "Group"),
+                            ("everybody", "Everybody who is signed in"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("subject_key", models.BigIntegerField(help_text="Primary key; 0 for everybody.")),
+                (
+                    "subject",
+                    models.TextField(
+                        blank=True,
+                        help_text="Name after the change, or before a deletion; empty for everybody.",
+                    ),
+                ),
+                ("detail", models.TextField(blank=True, help_text="What was done, as a sentence.")),
+                (
+                    "before",
+                    models.JSONField(
+                        help_text="State in plain names; null: did not exist.", null=True
+                    ),
+                ),
+                ("after", models.JSONField(help_text="The same; null: deleted.", null=True)),
+            ],
+            options={
+                "ordering": ["-pk"],
+                "indexes": [
+                    models.Index(
+                        fields=["subject_kind", "subject_key", "id"], name="rights_change_key"
+                    ),
+                    models.Index(fields=["subject", "id"], name="rights_change_name"),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="SavedView",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="saved_views",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                ("name", models.CharField(max_length=60)),
+                (
+                    "query",
+                    models.CharField(
+                        help_text="Query string of the stage page, without the position in the list.",
+                        max_length=4000,
+                    ),
+                ),
+                (
+                    "shared",
+                    models.BooleanField(default=False, help_text="Visible to all signed-in users."),
+                ),
+            ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("owner", "name"), name="saved_view_unique_name")
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="Session",
+            fields=[
+                (
+                    "session_key",
+                    models.CharField(
+                        max_length=40, primary_key=True, serialize=False, verbose_name="session key"
+                    ),
+                ),
+                ("session_data", models.TextField(verbose_name="session data")),
+                ("expire_date", models.DateTimeField(db_index=True, verbose_name="expire date")),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="sessions",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(help_text="Time of the sign-in.")),
+                (
+                    "ends_at",
+                    models.DateTimeField(
+                        help_text="Until when it can be used; expire_date is earlier if it is not used for long."
+                    ),
+                ),
+                (
+                    "last_used_at",
+                    models.DateTimeField(help_text="Last page view or form, to the minute."),
+                ),
+                (
+                    "client_address",
+                    models.GenericIPAddressField(help_text="Address of the sign-in.", null=True),
+                ),
+                ("browser", models.CharField(blank=True, max_length=60)),
+            ],
+            options={
+                "verbose_name": "session",
+                "verbose_name_plural": "sessions",
+                "indexes": [
+                    models.Index(fields=["user", "-last_used_at"], name="session_user_used_idx")
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="Upstream",
             fields=[
                 (
@@ -160,7 +530,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "identity",
+                    "source",
                     models.TextField(help_text="Base URL and team; 'sandbox' for the sandbox."),
                 ),
                 (
@@ -276,117 +646,6 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
-            name="ApiToken",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                (
-                    "name",
-                    models.CharField(
-                        help_text="What the token is for, such as “PagerDuty runbook”.",
-                        max_length=100,
-                    ),
-                ),
-                (
-                    "scope",
-                    models.CharField(
-                        choices=[("read", "Read"), ("abort", "Abort")],
-                        default="read",
-                        max_length=10,
-                    ),
-                ),
-                ("digest", models.CharField(editable=False, max_length=64, unique=True)),
-                (
-                    "prefix",
-                    models.CharField(
-                        editable=False, help_text="First characters of the secret.", max_length=12
-                    ),
-                ),
-                ("created_at", models.DateTimeField()),
-                (
-                    "expires_at",
-                    models.DateTimeField(blank=True, help_text="Empty: never expires.", null=True),
-                ),
-                ("revoked_at", models.DateTimeField(blank=True, null=True)),
-                (
-                    "last_used_at",
-                    models.DateTimeField(
-                        blank=True, help_text="When the token was last used.", null=True
-                    ),
-                ),
-                (
-                    "window_started_at",
-                    models.DateTimeField(
-                        help_text="Start of the current rate limit window.", null=True
-                    ),
-                ),
-                ("window_requests", models.PositiveIntegerField(default=0)),
-                (
-                    "user",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="api_tokens",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-            ],
-            options={
-                "ordering": ["name", "pk"],
-            },
-        ),
-        migrations.CreateModel(
-            name="BulkAbort",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("username", models.TextField(help_text="Kept after the account is deleted.")),
-                ("reason", models.TextField(blank=True)),
-                ("client_address", models.GenericIPAddressField(null=True)),
-                (
-                    "via",
-                    models.CharField(
-                        choices=[("page", "Page"), ("api", "Api"), ("command", "Command")],
-                        default="page",
-                        max_length=10,
-                    ),
-                ),
-                (
-                    "token_name",
-                    models.TextField(blank=True, help_text="Name of the API token used, if any."),
-                ),
-                ("requested_at", models.DateTimeField()),
-                ("key", models.UUIDField(help_text="Idempotency key of the form.", unique=True)),
-                (
-                    "claimed_at",
-                    models.DateTimeField(help_text="When a process last renewed its lease."),
-                ),
-                (
-                    "settled_at",
-                    models.DateTimeField(help_text="When all its runs were processed.", null=True),
-                ),
-                (
-                    "user",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="bulk_aborts",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-            ],
-            options={
-                "abstract": False,
-            },
-        ),
-        migrations.CreateModel(
             name="Pipeline",
             fields=[
                 (
@@ -412,9 +671,6 @@ class Migration(migrations.Migration):
                         null=True,
                     ),
                 ),
-                ("slug", models.CharField(max_length=255)),
-                ("name", models.TextField(blank=True)),
-                ("description", models.TextField(blank=True)),
                 (
                     "project",
                     models.ForeignKey(
@@ -423,157 +679,15 @@ class Migration(migrations.Migration):
                         to="dashboard.project",
                     ),
                 ),
+                ("slug", models.CharField(max_length=255)),
+                ("name", models.TextField(blank=True)),
+                ("description", models.TextField(blank=True)),
             ],
             options={
                 "constraints": [
                     models.UniqueConstraint(fields=("project", "slug"), name="pipeline_unique_slug")
                 ],
             },
-        ),
-        migrations.CreateModel(
-            name="Grant",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                (
-                    "stage",
-                    models.CharField(
-                        blank=True,
-                        choices=[
-                            ("Development", "Development"),
-                            ("Staging", "Staging"),
-                            ("Production", "Production"),
-                        ],
-                        help_text="Empty: all stages.",
-                        max_length=20,
-                    ),
-                ),
-                (
-                    "action",
-                    models.CharField(choices=[("view", "View"), ("abort", "Abort")], max_length=10),
-                ),
-                (
-                    "group",
-                    models.ForeignKey(
-                        blank=True,
-                        help_text="Empty: all signed-in users.",
-                        null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="grants",
-                        to="auth.group",
-                    ),
-                ),
-                (
-                    "project",
-                    models.ForeignKey(
-                        blank=True,
-                        help_text="Empty: all projects.",
-                        null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
-                        to="dashboard.project",
-                    ),
-                ),
-            ],
-        ),
-        migrations.CreateModel(
-            name="CatalogSync",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                (
-                    "omitted_by_page",
-                    models.JSONField(
-                        blank=True,
-                        default=dict,
-                        help_text='Number of omitted entries by page and reason, each page as of its last read: {"1": {"no_id": 2}}.',
-                    ),
-                ),
-                ("next_sync_at", models.DateTimeField(db_index=True)),
-                ("synced_at", models.DateTimeField(null=True)),
-                ("error", models.CharField(blank=True, max_length=40)),
-                ("error_message", models.TextField(blank=True)),
-                ("error_since", models.DateTimeField(null=True)),
-                ("failures", models.PositiveIntegerField(default=0)),
-                (
-                    "project",
-                    models.OneToOneField(
-                        null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="catalog_sync",
-                        to="dashboard.project",
-                    ),
-                ),
-            ],
-            options={
-                "abstract": False,
-            },
-        ),
-        migrations.CreateModel(
-            name="SavedView",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("name", models.CharField(max_length=60)),
-                (
-                    "query",
-                    models.CharField(
-                        help_text="Query string of the stage page, without the position in the list.",
-                        max_length=4000,
-                    ),
-                ),
-                (
-                    "shared",
-                    models.BooleanField(default=False, help_text="Visible to all signed-in users."),
-                ),
-                (
-                    "owner",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="saved_views",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-            ],
-            options={
-                "constraints": [
-                    models.UniqueConstraint(fields=("owner", "name"), name="saved_view_unique_name")
-                ],
-            },
-        ),
-        migrations.CreateModel(
-            name="DefaultView",
-            fields=[
-                (
-                    "user",
-                    models.OneToOneField(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        primary_key=True,
-                        related_name="default_view",
-                        serialize=False,
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-                (
-                    "view",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="defaults",
-                        to="dashboard.savedview",
-                    ),
-                ),
-            ],
         ),
         migrations.CreateModel(
             name="Stage",
@@ -590,6 +704,14 @@ class Migration(migrations.Migration):
                         blank=True,
                         default=dict,
                         help_text='Number of omitted entries by page and reason, each page as of its last read: {"1": {"no_id": 2}}.',
+                    ),
+                ),
+                (
+                    "pipeline",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="stages",
+                        to="dashboard.pipeline",
                     ),
                 ),
                 (
@@ -694,11 +816,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "pipeline",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="stages",
-                        to="dashboard.pipeline",
+                    "pruned_until",
+                    models.DateTimeField(
+                        help_text="Runs that ended earlier were deleted, and are not mirrored again.",
+                        null=True,
                     ),
                 ),
             ],
@@ -717,7 +838,16 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("run_id", models.CharField(db_index=True, max_length=255)),
+                (
+                    "stage",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="runs",
+                        to="dashboard.stage",
+                    ),
+                ),
+                ("run_id", models.CharField(max_length=255)),
                 ("name", models.TextField(blank=True)),
                 ("description", models.TextField(blank=True)),
                 ("status", models.TextField(help_text="As reported by Northflank.")),
@@ -828,14 +958,14 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "steps",
-                    models.JSONField(
+                    models.BinaryField(
                         help_text="Root node of the steps, as pages need it.", null=True
                     ),
                 ),
                 (
-                    "raw",
-                    models.JSONField(
-                        help_text="Detail as reported by Northflank, redacted.", null=True
+                    "steps_removed_at",
+                    models.DateTimeField(
+                        help_text="When its steps were deleted: see sync/pruning.py.", null=True
                     ),
                 ),
                 ("detail_synced_at", models.DateTimeField(null=True)),
@@ -854,7 +984,6 @@ class Migration(migrations.Migration):
                 (
                     "next_detail_sync_at",
                     models.DateTimeField(
-                        db_index=True,
                         help_text="When its detail is due to be read; also the lease of the worker reading it.",
                         null=True,
                     ),
@@ -868,14 +997,6 @@ class Migration(migrations.Migration):
                 (
                     "last_viewed_at",
                     models.DateTimeField(help_text="When a user last viewed it.", null=True),
-                ),
-                (
-                    "stage",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="runs",
-                        to="dashboard.stage",
-                    ),
                 ),
             ],
             options={
@@ -908,6 +1029,16 @@ class Migration(migrations.Migration):
                     ),
                     models.Index(fields=["-ended_at"], name="run_ended_at_idx"),
                     models.Index(
+                        condition=models.Q(("next_detail_sync_at__isnull", False)),
+                        fields=["next_detail_sync_at"],
+                        name="run_next_detail_sync_at_idx",
+                    ),
+                    models.Index(
+                        condition=models.Q(("steps__isnull", False)),
+                        fields=["ended_at"],
+                        name="run_steps_idx",
+                    ),
+                    models.Index(
                         condition=models.Q(("concluded", True), ("status", "failure")),
                         fields=["-ended_at", "-id"],
                         name="run_failures_idx",
@@ -924,7 +1055,7 @@ class Migration(migrations.Migration):
                     ),
                 ],
                 "constraints": [
-                    models.UniqueConstraint(fields=("stage", "run_id"), name="run_unique_in_stage")
+                    models.UniqueConstraint(fields=("run_id", "stage"), name="run_unique_in_stage")
                 ],
             },
         ),
@@ -953,6 +1084,42 @@ class Migration(migrations.Migration):
                     models.TextField(blank=True, help_text="Name of the API token used, if any."),
                 ),
                 ("requested_at", models.DateTimeField()),
+                (
+                    "run",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="aborts",
+                        to="dashboard.run",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="aborts",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "retry_of",
+                    models.OneToOneField(
+                        help_text="The abort that this one retries.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="retried_by",
+                        to="dashboard.abort",
+                    ),
+                ),
+                (
+                    "bulk_abort",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="aborts",
+                        to="dashboard.bulkabort",
+                    ),
+                ),
                 (
                     "already_aborting_since",
                     models.DateTimeField(
@@ -1020,42 +1187,6 @@ class Migration(migrations.Migration):
                         help_text="When the abort reached its final state.", null=True
                     ),
                 ),
-                (
-                    "retry_of",
-                    models.OneToOneField(
-                        help_text="The abort that this one retries.",
-                        null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="retried_by",
-                        to="dashboard.abort",
-                    ),
-                ),
-                (
-                    "user",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="aborts",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-                (
-                    "bulk_abort",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="aborts",
-                        to="dashboard.bulkabort",
-                    ),
-                ),
-                (
-                    "run",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="aborts",
-                        to="dashboard.run",
-                    ),
-                ),
             ],
             options={
                 "indexes": [
@@ -1077,6 +1208,14 @@ class Migration(migrations.Migration):
                     "id",
                     models.BigAutoField(
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "abort",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="events",
+                        to="dashboard.abort",
                     ),
                 ),
                 (
@@ -1104,21 +1243,13 @@ class Migration(migrations.Migration):
                 ),
                 ("occurred_at", models.DateTimeField()),
                 ("detail", models.TextField(blank=True)),
-                (
-                    "abort",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="events",
-                        to="dashboard.abort",
-                    ),
-                ),
             ],
             options={
                 "ordering": ["pk"],
             },
         ),
         migrations.CreateModel(
-            name="Dismissal",
+            name="Acknowledgement",
             fields=[
                 (
                     "id",
@@ -1126,13 +1257,12 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("username", models.TextField(help_text="Kept after the account is deleted.")),
-                ("dismissed_at", models.DateTimeField()),
-                ("restored_at", models.DateTimeField(null=True)),
                 (
-                    "restored_by",
-                    models.TextField(
-                        blank=True, help_text="Empty: Northflank listed the run again."
+                    "run",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="acknowledgements",
+                        to="dashboard.run",
                     ),
                 ),
                 (
@@ -1140,26 +1270,30 @@ class Migration(migrations.Migration):
                     models.ForeignKey(
                         null=True,
                         on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="dismissals",
+                        related_name="acknowledgements",
                         to=settings.AUTH_USER_MODEL,
                     ),
                 ),
+                ("username", models.TextField(help_text="Kept after the account is deleted.")),
+                ("acknowledged_at", models.DateTimeField()),
                 (
-                    "run",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="dismissals",
-                        to="dashboard.run",
+                    "ended_at",
+                    models.DateTimeField(
+                        help_text="When it was released or reassigned, or the run ended.", null=True
                     ),
+                ),
+                (
+                    "reassigned_to",
+                    models.TextField(blank=True, help_text="User it was reassigned to, if any."),
                 ),
             ],
             options={
                 "ordering": ["pk"],
                 "constraints": [
                     models.UniqueConstraint(
-                        condition=models.Q(("restored_at", None)),
-                        fields=("run",),
-                        name="dismissal_one_open_per_run",
+                        condition=models.Q(("ended_at", None)),
+                        fields=("run", "user"),
+                        name="acknowledgement_one_open_per_user",
                     )
                 ],
             },
@@ -1173,7 +1307,33 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
+                (
+                    "bulk_abort",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="items",
+                        to="dashboard.bulkabort",
+                    ),
+                ),
                 ("position", models.PositiveIntegerField()),
+                (
+                    "run",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="bulk_abort_items",
+                        to="dashboard.run",
+                    ),
+                ),
+                (
+                    "abort",
+                    models.ForeignKey(
+                        help_text="The run's abort: its own, or the open one it joined.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="bulk_abort_items",
+                        to="dashboard.abort",
+                    ),
+                ),
                 (
                     "result",
                     models.CharField(
@@ -1189,32 +1349,6 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("note", models.TextField(blank=True, help_text="Explanation of the result.")),
-                (
-                    "abort",
-                    models.ForeignKey(
-                        help_text="The run's abort: its own, or the open one it joined.",
-                        null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="bulk_abort_items",
-                        to="dashboard.abort",
-                    ),
-                ),
-                (
-                    "bulk_abort",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="items",
-                        to="dashboard.bulkabort",
-                    ),
-                ),
-                (
-                    "run",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="bulk_abort_items",
-                        to="dashboard.run",
-                    ),
-                ),
             ],
             options={
                 "ordering": ["bulk_abort", "position"],
@@ -1226,7 +1360,7 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name="Acknowledgement",
+            name="CatalogSync",
             fields=[
                 (
                     "id",
@@ -1234,33 +1368,87 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("username", models.TextField(help_text="Kept after the account is deleted.")),
-                ("acknowledged_at", models.DateTimeField()),
                 (
-                    "ended_at",
-                    models.DateTimeField(
-                        help_text="When it was released or reassigned, or the run ended.", null=True
+                    "omitted_by_page",
+                    models.JSONField(
+                        blank=True,
+                        default=dict,
+                        help_text='Number of omitted entries by page and reason, each page as of its last read: {"1": {"no_id": 2}}.',
                     ),
                 ),
                 (
-                    "reassigned_to",
-                    models.TextField(blank=True, help_text="User it was reassigned to, if any."),
+                    "project",
+                    models.OneToOneField(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="catalog_sync",
+                        to="dashboard.project",
+                    ),
                 ),
+                ("next_sync_at", models.DateTimeField(db_index=True)),
+                ("synced_at", models.DateTimeField(null=True)),
+                ("error", models.CharField(blank=True, max_length=40)),
+                ("error_message", models.TextField(blank=True)),
+                ("error_since", models.DateTimeField(null=True)),
+                ("failures", models.PositiveIntegerField(default=0)),
+            ],
+        ),
+        migrations.CreateModel(
+            name="DefaultView",
+            fields=[
                 (
                     "user",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="acknowledgements",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="default_view",
+                        serialize=False,
                         to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "view",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="defaults",
+                        to="dashboard.savedview",
+                    ),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="Dismissal",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
                 (
                     "run",
                     models.ForeignKey(
                         on_delete=django.db.models.deletion.CASCADE,
-                        related_name="acknowledgements",
+                        related_name="dismissals",
                         to="dashboard.run",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="dismissals",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                ("username", models.TextField(help_text="Kept after the account is deleted.")),
+                ("dismissed_at", models.DateTimeField()),
+                ("restored_at", models.DateTimeField(null=True)),
+                (
+                    "restored_by",
+                    models.TextField(
+                        blank=True, help_text="Empty: Northflank listed the run again."
                     ),
                 ),
             ],
@@ -1268,12 +1456,61 @@ class Migration(migrations.Migration):
                 "ordering": ["pk"],
                 "constraints": [
                     models.UniqueConstraint(
-                        condition=models.Q(("ended_at", None)),
-                        fields=("run", "user"),
-                        name="acknowledgement_one_open_per_user",
+                        condition=models.Q(("restored_at", None)),
+                        fields=("run",),
+                        name="dismissal_one_open_per_run",
                     )
                 ],
             },
+        ),
+        migrations.CreateModel(
+            name="Grant",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "group",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Empty: all signed-in users.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="grants",
+                        to="auth.group",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Empty: all projects.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="dashboard.project",
+                    ),
+                ),
+                (
+                    "stage",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("Development", "Development"),
+                            ("Staging", "Staging"),
+                            ("Production", "Production"),
+                        ],
+                        help_text="Empty: all stages.",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "action",
+                    models.CharField(choices=[("view", "View"), ("abort", "Abort")], max_length=10),
+                ),
+            ],
         ),
         migrations.CreateModel(
             name="RunLookup",
@@ -1286,10 +1523,28 @@ class Migration(migrations.Migration):
                 ),
                 ("run_id", models.CharField(max_length=255)),
                 (
+                    "stage",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="run_lookups",
+                        to="dashboard.stage",
+                    ),
+                ),
+                (
                     "from_search",
                     models.BooleanField(
                         default=False,
                         help_text="Whether its requests count against the search budget.",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        help_text="User who opened the run's full URL.",
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="run_lookups",
+                        to=settings.AUTH_USER_MODEL,
                     ),
                 ),
                 (
@@ -1318,24 +1573,6 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("error", models.TextField(blank=True, help_text="Error of the last request.")),
-                (
-                    "user",
-                    models.ForeignKey(
-                        help_text="User who opened the run's full URL.",
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="run_lookups",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-                (
-                    "stage",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="run_lookups",
-                        to="dashboard.stage",
-                    ),
-                ),
             ],
             options={
                 "constraints": [
@@ -1352,6 +1589,14 @@ class Migration(migrations.Migration):
                     "id",
                     models.BigAutoField(
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "stage",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="timing",
+                        to="dashboard.stage",
                     ),
                 ),
                 (
@@ -1378,6 +1623,16 @@ class Migration(migrations.Migration):
                     "detail_count",
                     models.PositiveIntegerField(
                         default=0, help_text="Number of successes with known steps."
+                    ),
+                ),
+                (
+                    "last_success",
+                    models.ForeignKey(
+                        help_text="Latest success in the baseline.",
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="dashboard.run",
                     ),
                 ),
                 ("observed_at", models.DateTimeField(null=True)),
@@ -1465,24 +1720,6 @@ class Migration(migrations.Migration):
                         verbose_name="longest typical approval time",
                     ),
                 ),
-                (
-                    "last_success",
-                    models.ForeignKey(
-                        help_text="Latest success in the baseline.",
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="+",
-                        to="dashboard.run",
-                    ),
-                ),
-                (
-                    "stage",
-                    models.OneToOneField(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="timing",
-                        to="dashboard.stage",
-                    ),
-                ),
             ],
             options={
                 "ordering": ["stage"],
@@ -1546,72 +1783,6 @@ class Migration(migrations.Migration):
                         ),
                         name="override_approval_p95_valid",
                     ),
-                ],
-            },
-        ),
-        migrations.CreateModel(
-            name="AccessEvent",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("occurred_at", models.DateTimeField()),
-                (
-                    "kind",
-                    models.CharField(
-                        choices=[
-                            ("signed_in", "Signed in"),
-                            ("sign_in_failed", "Sign-in failed"),
-                            ("signed_out", "Signed out"),
-                            ("session_ended", "Session ended"),
-                            ("token_created", "Token created"),
-                            ("token_first_used", "Token first used"),
-                            ("token_refused", "Token refused"),
-                            ("token_revoked", "Token revoked"),
-                            ("rights_changed", "Rights changed"),
-                        ],
-                        max_length=20,
-                    ),
-                ),
-                (
-                    "username",
-                    models.TextField(
-                        blank=True,
-                        help_text="Account concerned, kept after its deletion; empty: none exists.",
-                    ),
-                ),
-                (
-                    "changed_by",
-                    models.TextField(
-                        blank=True,
-                        help_text="Who made the change, for changes of tokens and rights.",
-                    ),
-                ),
-                ("client_address", models.GenericIPAddressField(null=True)),
-                (
-                    "token_name",
-                    models.TextField(blank=True, help_text="API token concerned, if any."),
-                ),
-                ("detail", models.TextField(blank=True)),
-                (
-                    "user",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="access_events",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
-            ],
-            options={
-                "ordering": ["-pk"],
-                "indexes": [
-                    models.Index(fields=["kind", "id"], name="access_event_kind_idx"),
-                    models.Index(fields=["username", "id"], name="access_event_username_idx"),
-                    models.Index(fields=["username", "kind", "id"], name="access_event_both_idx"),
                 ],
             },
         ),

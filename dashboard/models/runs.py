@@ -196,11 +196,7 @@ class Run(FastLoading):
     )
     step_key = models.TextField(blank=True, help_text="Key of the current step.")
     step_started_at = models.DateTimeField(null=True, help_text="When the current step started.")
-    steps = CompressedJSONField(
-        null=True,
-        db_column="compressed_steps",  # an older version reads `steps` beside it: docs/upgrade.md
-        help_text="Root node of the steps, as pages need it.",
-    )
+    steps = CompressedJSONField(null=True, help_text="Root node of the steps, as pages need it.")
     steps_removed_at = models.DateTimeField(
         null=True, help_text="When its steps were deleted: see sync/pruning.py."
     )

@@ -33,9 +33,8 @@ from dashboard.upstream.source import configured_source
 LOCK_TIMEOUT = 10.0  # seconds to wait for another process that uses the database
 _HEADERS = {"sqlite": b"SQLite format 3\0", "postgresql": b"PGDMP"}
 _NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
-# Apps that may not be installed, of an identity provider and of the version before backups. Their
-# tables are restored all the same.
-_OPTIONAL_APPS = {"account", "socialaccount", "sessions"}
+# Apps of an identity provider, which may not be installed. Their tables are restored all the same.
+_OPTIONAL_APPS = {"account", "socialaccount"}
 _UPSTREAM, _MIGRATIONS = "dashboard_upstream", "django_migrations"
 # A database without a row in these holds nothing but what migrations have written.
 _DATA_TABLES = ("auth_user", "dashboard_project", "dashboard_abort", "dashboard_accessevent")
@@ -266,7 +265,7 @@ def _read_sqlite(file: Path) -> _Contents:
             if not names >= {_MIGRATIONS, _UPSTREAM}:
                 raise BackupError("This is not a backup of this dashboard.")
             migrations = database.execute(f"SELECT app, name FROM {_MIGRATIONS}")  # noqa: S608
-            sources = database.execute(f"SELECT identity FROM {_UPSTREAM}")  # noqa: S608
+            sources = database.execute(f"SELECT source FROM {_UPSTREAM}")  # noqa: S608
             source = next((source for (source,) in sources), "")
             return _Contents(source, frozenset(migrations), names)
     except sqlite3.Error as error:
@@ -299,7 +298,7 @@ def _read_postgresql(file: Path) -> _Contents:
     )
     rows = list(_copied_rows(script))
     migrations = {(row["app"], row["name"]) for table, row in rows if table == _MIGRATIONS}
-    source = next((row["identity"] for table, row in rows if table == _UPSTREAM), "")
+    source = next((row["source"] for table, row in rows if table == _UPSTREAM), "")
     return _Contents(source, frozenset(migrations), tables)
 
 

@@ -176,7 +176,7 @@ def verify_database(sandbox_world: str = "") -> None:
     """
     source = configured_source()
     row, _ = Upstream.objects.get_or_create(
-        pk=1, defaults={"identity": source, "sandbox_world": sandbox_world}
+        pk=1, defaults={"source": source, "sandbox_world": sandbox_world}
     )
     if row.source != source:
         raise UpstreamMismatch(

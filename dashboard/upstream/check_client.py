@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 
 from django.db import DatabaseError, InterfaceError, connection
 
+from dashboard.db import schema
 from dashboard.db.threads import now, run_in_db_thread, set_clock_offset
-from dashboard.models import RateBudget, Upstream
+from dashboard.models import Upstream
 from dashboard.northflank import (
     Answer,
     Call,
@@ -192,12 +193,13 @@ class CheckClient:
 
 def _find_database_problem() -> str:
     """Return why the database has no rate budget for this Northflank; empty if it has."""
-    tables = connection.introspection.table_names()
-    if not {RateBudget._meta.db_table, Upstream._meta.db_table} <= set(tables):
-        return "The database is not migrated: run `manage.py migrate`."
+    try:
+        schema.verify(connection)
+    except schema.SchemaError as error:
+        return str(error)
     other = (
-        Upstream.objects.exclude(identity=configured_source())
-        .values_list("identity", flat=True)
+        Upstream.objects.exclude(source=configured_source())
+        .values_list("source", flat=True)
         .first()
     )
     return f"This database mirrors {other}: set DATABASE_URL to another one." if other else ""

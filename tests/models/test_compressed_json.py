@@ -23,15 +23,13 @@ FIRST_STORED = "eLvDP/BiqyYuZSdBIw+mDzlG6JWioTbA4wXCp0tqBXtfN7EgU2nkBQkN0+RogJIV
 
 def stored(run: Run) -> bytes:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT compressed_steps FROM dashboard_run WHERE id = %s", [run.pk])
+        cursor.execute("SELECT steps FROM dashboard_run WHERE id = %s", [run.pk])
         return bytes(cursor.fetchone()[0])
 
 
 def store(run: Run, value: bytes) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE dashboard_run SET compressed_steps = %s WHERE id = %s", [value, run.pk]
-        )
+        cursor.execute("UPDATE dashboard_run SET steps = %s WHERE id = %s", [value, run.pk])
 
 
 def test_steps_stored_are_read_unchanged() -> None:

@@ -427,7 +427,7 @@ def test_steps_are_stored_compressed_and_read_as_written(stage: Stage) -> None:
     Run.objects.update(steps=steps | {"n": 1.5})
     assert Run.objects.values_list("steps", flat=True).get() == steps | {"n": 1.5}
     with connection.cursor() as cursor:
-        cursor.execute("SELECT length(compressed_steps) FROM dashboard_run")
+        cursor.execute("SELECT length(steps) FROM dashboard_run")
         assert cursor.fetchone()[0] < len(factories.HOSTILE)
 
 

@@ -178,13 +178,13 @@ def test_northflank_link_has_team_of_setting(db: None, settings: Settings) -> No
 
 def test_northflank_link_has_team_of_api_token(db: None, settings: Settings) -> None:
     settings.SANDBOX = False
-    Upstream.objects.create(identity="x", team="learned")
+    Upstream.objects.create(source="x", team="learned")
     assert "/t/learned/" in northflank_url(run())
 
 
 def test_northflank_link_prefers_team_of_setting(db: None, settings: Settings) -> None:
     settings.SANDBOX, settings.NORTHFLANK_TEAM_ID = False, "acme"
-    Upstream.objects.create(identity="x", team="learned")
+    Upstream.objects.create(source="x", team="learned")
     assert "/t/acme/" in northflank_url(run())
 
 

@@ -77,7 +77,7 @@ def hostile_data(manager: User) -> Run:
     abort = factories.abort(run, manager, "refused", reason=text, settled_at=timezone.now())
     abort.add_event(EventType.REQUESTED, timezone.now(), detail=text)
     access_log.record(AccessKind.SIGNED_IN, timezone.now(), user=manager, detail=text)
-    Upstream.objects.create(pk=1, identity=configured_source(), error_message=text)
+    Upstream.objects.create(pk=1, source=configured_source(), error_message=text)
     return run
 
 
@@ -254,9 +254,9 @@ def test_restore_after_worker_was_killed_is_possible(file: Path) -> None:
 
 
 def test_restore_of_another_upstream_is_refused(hostile_data: Run, tmp_path: Path) -> None:
-    Upstream.objects.update(identity="https://api.other.example a\tteam")
+    Upstream.objects.update(source="https://api.other.example a\tteam")
     run("backup", tmp_path / "backup")
-    Upstream.objects.update(identity=configured_source())
+    Upstream.objects.update(source=configured_source())
     message = error_of("restore", tmp_path / "backup", "--replace")
     assert "The backup mirrors https://api.other.example a\tteam" in message
 
@@ -277,16 +277,16 @@ def test_restore_of_newer_schema_is_refused(app: str, hostile_data: Run, tmp_pat
 
 @pytest.fixture
 def uninstalled_app(hostile_data: Run) -> Iterator[None]:
-    """Django’s sessions, as version 0001 left them: a migration and a table with a row."""
-    sql = "INSERT INTO django_migrations (app, name, applied) VALUES ('sessions', %s, %s)"
+    """An app of an identity provider that is set no more: a migration and a table with a row."""
+    sql = "INSERT INTO django_migrations (app, name, applied) VALUES ('account', %s, %s)"
     with connection.cursor() as cursor:
         cursor.execute(sql, ["0001_initial", timezone.now()])
-        cursor.execute("CREATE TABLE django_session (session_key varchar(40) PRIMARY KEY)")
-        cursor.execute("INSERT INTO django_session VALUES ('key')")
+        cursor.execute("CREATE TABLE account_emailaddress (email varchar(40) PRIMARY KEY)")
+        cursor.execute("INSERT INTO account_emailaddress VALUES ('a@example.com')")
     yield
     with connection.cursor() as cursor:
-        cursor.execute("DROP TABLE django_session")
-        cursor.execute("DELETE FROM django_migrations WHERE app = 'sessions'")
+        cursor.execute("DROP TABLE account_emailaddress")
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'account'")
 
 
 @pytest.mark.usefixtures("uninstalled_app")
@@ -294,9 +294,9 @@ def test_restore_brings_back_tables_of_an_app_that_is_not_installed(tmp_path: Pa
     before = all_rows()
     run("backup", tmp_path / "backup")
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM django_session")
+        cursor.execute("DELETE FROM account_emailaddress")
     run("restore", tmp_path / "backup", "--replace")
-    assert before["django_session"] == [("key",)]
+    assert before["account_emailaddress"] == [("a@example.com",)]
     assert all_rows() == before
 
 

@@ -92,7 +92,6 @@ def test_start_without_privileges_says_what_to_grant(site: Site, tmp_path: Path)
 def test_start_with_default_privileges_succeeds_after_an_upgrade(
     site: Site, tmp_path: Path
 ) -> None:
-    site.migrate("dashboard", "0001_initial")
     site.migrate("auth")
     site.execute(f"GRANT {PRIVILEGES} ON ALL TABLES IN SCHEMA public TO {ROLE}")
     site.execute(

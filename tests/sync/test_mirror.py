@@ -584,7 +584,7 @@ def test_list_read_queries_only_its_runs_without_steps(stage: Stage) -> None:
         for query in queries
         if query["sql"].startswith("SELECT") and "r1" in query["sql"]
     ]
-    assert '"compressed_steps"' not in query
+    assert '"steps"' not in query
 
 
 def test_unknown_status_is_logged_truncated(stage: Stage, logged_events: LoggedEvents) -> None:

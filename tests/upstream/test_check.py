@@ -258,7 +258,7 @@ def test_check_stops_at_429_and_pauses_all_processes(
 def test_check_of_another_northflank_than_the_database_mirrors_is_not_counted(
     sandbox: Sandbox, url: str
 ) -> None:
-    Upstream.objects.create(pk=1, identity="https://api.northflank.com")
+    Upstream.objects.create(pk=1, source="https://api.northflank.com")
     report = check(url)
     assert report.exit_status == 0
     assert report.database_note.startswith("This database mirrors https://api.northflank.com")
@@ -268,7 +268,7 @@ def test_check_of_another_northflank_than_the_database_mirrors_is_not_counted(
 def test_check_with_refused_token_leaves_the_recorded_outage_alone(
     sandbox: Sandbox, url: str
 ) -> None:
-    Upstream.objects.create(pk=1, identity=url)
+    Upstream.objects.create(pk=1, source=url)
     assert check(url, token="mistyped").exit_status == 2
     assert Upstream.objects.get().error == ""
     assert not CatalogSync.objects.exists()

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, connection
 
-from dashboard.db import pending_migrations
+from dashboard.db import schema
 from dashboard.db import threads as db_threads
 
 
@@ -37,13 +37,11 @@ class RunbookCommand(OfflineCheckCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            if pending_migrations.load(connection).before_start:
-                raise CommandError(
-                    "The database is not migrated: run `manage.py migrate` first, with the "
-                    "dashboard’s settings."
-                )
+            schema.verify(connection)
             db_threads.set_clock_offset()
             self.run_command(**options)
+        except schema.SchemaError as error:
+            raise CommandError(str(error)) from error
         except (DatabaseError, InterfaceError) as error:
             raise CommandError(f"Database error: {error}") from error
 

@@ -17,7 +17,7 @@ from dashboard import sandbox
 from dashboard.accounts import demo
 from dashboard.accounts.authentication import break_glass
 from dashboard.db import health as db_health
-from dashboard.db import pending_migrations, privileges
+from dashboard.db import privileges, schema
 from dashboard.management.cli.command import ServerCommand
 from dashboard.models import append_only
 from dashboard.server import database_lock, memory, sandbox_database
@@ -156,22 +156,13 @@ def _migrate() -> None:
         raise CommandError(
             f"The database account may not use all tables: as their owner run `{grant};`."
         )
-    pending = pending_migrations.load(connection)
-    if pending.has_prerelease_schema:
-        raise CommandError(
-            "The database was made by an unreleased version: delete it, or set another "
-            "DATABASE_URL."
-        )
-    if connection.vendor == "sqlite":
-        if pending.before_start or pending.after_restart:  # no other process serves from it
-            call_command("migrate", verbosity=0)
-    elif pending.before_start:
-        raise CommandError("The database is not migrated: run `manage.py migrate` first.")
-    elif pending.after_restart:
-        names = ", ".join(pending.after_restart)
-        sys.stderr.write(
-            f"Run `manage.py migrate` once all processes have been restarted. Pending: {names}.\n"
-        )
+    try:
+        schema.verify(connection)
+    except schema.SchemaError as error:
+        is_migrated_here = isinstance(error, schema.NotMigrated) and connection.vendor == "sqlite"
+        if not is_migrated_here:
+            raise CommandError(str(error)) from error
+        call_command("migrate", verbosity=0)  # no other process serves from it
     # An interrupted migration leaves the triggers out.
     if not append_only.are_triggers_installed(connection):
         if connection.vendor != "sqlite":

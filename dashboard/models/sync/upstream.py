@@ -38,8 +38,7 @@ class RequestCounter(models.Model):
 class Upstream(models.Model):
     """One row: which Northflank this database mirrors, and its current error, if any."""
 
-    # Stored under an older name; in code it is `source`, an identity is a signed-in user.
-    identity = models.TextField(help_text="Base URL and team; 'sandbox' for the sandbox.")
+    source = models.TextField(help_text="Base URL and team; 'sandbox' for the sandbox.")
     sandbox_world = models.TextField(
         blank=True, help_text="The sandbox's arguments on which its runs depend."
     )
@@ -68,11 +67,6 @@ class Upstream(models.Model):
                 [connection.ops.adapt_datetimefield_value(at)],
             )
             return next((error for (error,) in cursor.fetchall()), None)
-
-    @property
-    def source(self) -> str:
-        """Which Northflank this database mirrors (upstream/source.py)."""
-        return self.identity
 
 
 @cache

@@ -1,0 +1,55 @@
+"""Whether a database has the tables of this version."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.core.checks import Error, Tags
+from django.core.checks import register as register_check
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.executor import MigrationExecutor
+
+
+class SchemaError(Exception):
+    """Why this version cannot use a database: a text for the operator."""
+
+
+class NotMigrated(SchemaError):
+    """The database lacks migrations."""
+
+
+def verify(database: BaseDatabaseWrapper) -> None:
+    """Raise NotMigrated unless the database has all migrations; SchemaError if none would help."""
+    _verify_released(database)
+    executor = MigrationExecutor(database)
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        raise NotMigrated(
+            "The database is not migrated: run `manage.py migrate` first, with the dashboard’s "
+            "settings."
+        )
+
+
+def register() -> None:
+    """Refuse an unusable database in `migrate` and in `check --database default`, too."""
+    register_check(_check_released, Tags.database)
+
+
+def _check_released(*, databases: Iterable[str] | None, **_: Any) -> list[Error]:
+    try:
+        for alias in databases or ():
+            _verify_released(connections[alias])
+    except SchemaError as error:
+        return [Error(str(error), id="dashboard.E023")]
+    return []
+
+
+def _verify_released(database: BaseDatabaseWrapper) -> None:
+    if "dashboard_upstream" not in database.introspection.table_names():
+        return
+    with database.cursor() as cursor:
+        columns = database.introspection.get_table_description(cursor, "dashboard_upstream")
+    if "source" not in {column.name for column in columns}:
+        raise SchemaError(
+            "The database was made by an unreleased version, and cannot be migrated: set "
+            "DATABASE_URL to an empty one."
+        )

@@ -1,0 +1,52 @@
+"""Databases that lack this version's tables are refused, with what to do."""
+
+from collections.abc import Callable
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
+
+from dashboard.db import schema
+from dashboard.management.commands.serve import prepare
+
+
+def test_migrated_database_is_accepted(db: None) -> None:
+    schema.verify(connection)
+    call_command("check", databases=["default"])
+
+
+def test_database_that_lacks_a_migration_is_not_migrated(db: None) -> None:
+    MigrationRecorder(connection).record_unapplied("dashboard", "0001_initial")
+    with pytest.raises(schema.NotMigrated, match=r"run `manage.py migrate` first"):
+        schema.verify(connection)
+
+
+@pytest.fixture
+def unreleased_database(db: None) -> None:
+    """A database whose migrations have the names of ours, as of the first unreleased version."""
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE dashboard_upstream RENAME COLUMN source TO identity")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        prepare,  # serve and sync
+        lambda: call_command("migrate", skip_checks=False),
+        lambda: call_command("check", databases=["default"]),
+        lambda: call_command("runs"),
+    ],
+    ids=["serve", "migrate", "check", "runs"],
+)
+@pytest.mark.usefixtures("unreleased_database")
+def test_database_of_an_unreleased_version_is_refused(start: Callable[[], None]) -> None:
+    with pytest.raises(CommandError, match=r"unreleased version.*set DATABASE_URL to an empty one"):
+        start()
+
+
+@pytest.mark.usefixtures("unreleased_database")
+def test_unreleased_version_is_found_before_missing_migrations() -> None:
+    MigrationRecorder(connection).record_unapplied("dashboard", "0001_initial")
+    with pytest.raises(schema.SchemaError, match="unreleased version"):
+        schema.verify(connection)
