@@ -133,10 +133,6 @@ ABORT_REASON_REQUIRED = [name.capitalize() for name in _list("ABORT_REASON_REQUI
 ]
 if ABORT_REASON_REQUIRED == ["None"]:
     ABORT_REASON_REQUIRED = []
-# Seconds after which an unfinished abort is a warning, and critical with next steps.
-ABORT_WARN_AFTER = _positive_int("ABORT_WARN_AFTER", default=180)
-ABORT_CRITICAL_AFTER = _positive_int("ABORT_CRITICAL_AFTER", default=600)
-API_REQUESTS_PER_MINUTE = _positive_int("API_REQUESTS_PER_MINUTE", default=60)  # per token
 
 # --- Signing in ---------------------------------------------------------------------------------
 
@@ -155,16 +151,6 @@ BREAK_GLASS_ACCOUNT = _text("BREAK_GLASS_ACCOUNT").strip()
 # 95th percentile; past the second multiple it is critical.
 OVERDUE_FACTOR = _factor("OVERDUE_FACTOR", default=1.5)
 OVERDUE_CRITICAL_FACTOR = _factor("OVERDUE_CRITICAL_FACTOR", default=3.0)
-# Seconds above the median within which nothing is overdue, however short the median is.
-OVERDUE_MIN_SECONDS = _positive_int("OVERDUE_MIN_SECONDS", default=60)
-# Seconds after which a run, a wait in the queue and a wait for approval are overdue without a
-# baseline; past OVERDUE_CRITICAL_FACTOR times that they are critical. A pause in a working day must
-# not alert anybody.
-OVERDUE_RUN_AFTER = _positive_int("OVERDUE_RUN_AFTER", default=3600)
-OVERDUE_QUEUED_AFTER = _positive_int("OVERDUE_QUEUED_AFTER", default=900)
-OVERDUE_APPROVAL_AFTER = _positive_int("OVERDUE_APPROVAL_AFTER", default=4 * 3600)
-# Seconds after which a run that waits for an approval needs attention, overdue or not.
-ATTENTION_APPROVAL_AFTER = _positive_int("ATTENTION_APPROVAL_AFTER", default=1800)
 
 # --- The web ------------------------------------------------------------------------------------
 

@@ -241,7 +241,7 @@ def _refusal(abort: Abort) -> RichText:
 def _is_resend_window_over(abort: Abort, run: Run) -> bool:
     """Return whether a run is critical, and its abort not resent any more for that reason.
 
-    A retry, and any abort where ABORT_CRITICAL_AFTER is short, is critical earlier by its age.
+    A retry, and an abort that was sent late, is critical by its age, too.
     """
     start = abort_clock.start(run, abort)
     if start is None or run.abort_severity < Severity.CRITICAL:

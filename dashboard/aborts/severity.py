@@ -5,19 +5,18 @@ Northflank does not document how long aborting lasts, and has no way to force it
 
 from datetime import datetime, timedelta
 
-from django.conf import settings
-
 from dashboard.models.severity import Severity
+
+_THRESHOLDS = {
+    Severity.OK: timedelta(),
+    Severity.WARNING: timedelta(minutes=3),
+    Severity.CRITICAL: timedelta(minutes=10),
+}
 
 
 def threshold(severity: Severity) -> timedelta:
     """Return how long after its start an abort reaches a severity."""
-    seconds = {
-        Severity.OK: 0,
-        Severity.WARNING: settings.ABORT_WARN_AFTER,
-        Severity.CRITICAL: settings.ABORT_CRITICAL_AFTER,
-    }
-    return timedelta(seconds=seconds[severity])
+    return _THRESHOLDS[severity]
 
 
 def classify(started_at: datetime, now: datetime) -> Severity:

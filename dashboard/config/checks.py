@@ -76,22 +76,14 @@ _HINTS = {
     "TIME_ZONE": "Set a name such as UTC or Europe/Berlin.",
     "LOG_FORMAT": "Set LOG_FORMAT=text or LOG_FORMAT=json.",
     "LOG_LEVEL": "Set LOG_LEVEL to DEBUG, INFO, WARNING or ERROR.",
-    "ABORT_WARN_AFTER": "Set a number of seconds, such as 180.",
-    "ABORT_CRITICAL_AFTER": "Set a number of seconds, such as 600.",
     "OVERDUE_FACTOR": "Set a multiple of the typical duration, such as 1.5.",
     "OVERDUE_CRITICAL_FACTOR": "Set a multiple of the typical duration, such as 3.",
-    "OVERDUE_MIN_SECONDS": "Set a number of seconds, such as 60.",
-    "OVERDUE_RUN_AFTER": "Set a number of seconds, such as 3600.",
-    "OVERDUE_QUEUED_AFTER": "Set a number of seconds, such as 900.",
-    "OVERDUE_APPROVAL_AFTER": "Set a number of seconds, such as 14400.",
     "OIDC_GROUP_MAP": "Set pairs such as oncall=On-call,leads=Release managers: each group of the "
     "provider once, with the group here.",
     "AUTH_PROXY_GROUP_MAP": "Set external=Group here, separated by commas, each name once.",
-    "ATTENTION_APPROVAL_AFTER": "Set a number of seconds, such as 1800.",
     "RETENTION_DAYS": "Set a number of days, such as 365.",
     "STEPS_RETENTION_DAYS": "Set a number of days, such as 90.",
     "ACCESS_LOG_DAYS": "Set a number of days, such as 400.",
-    "API_REQUESTS_PER_MINUTE": "Set a number of requests per minute and token, such as 60.",
     "SESSION_MAX_AGE": "Set a number of seconds, such as 1209600.",
     "SESSION_IDLE_TIMEOUT": "Set a number of seconds, such as 28800, or leave it empty.",
 }
@@ -214,12 +206,6 @@ def _aborts() -> Iterator[CheckMessage]:
                 hint=f"Set any of {', '.join(StageName.values)}, separated by commas, or none.",
                 id="dashboard.E012",
             )
-    if settings.ABORT_CRITICAL_AFTER < settings.ABORT_WARN_AFTER:
-        yield Error(
-            "ABORT_CRITICAL_AFTER is less than ABORT_WARN_AFTER.",
-            hint="Both are seconds since the abort was requested: first a warning, then critical.",
-            id="dashboard.E013",
-        )
 
 
 def _overdue() -> Iterator[CheckMessage]:

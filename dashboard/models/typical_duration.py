@@ -15,6 +15,8 @@ from dashboard.models.severity import Severity
 
 MAX_SAMPLES = 20  # only the latest successes are used
 MIN_SAMPLES = 5  # fewer give no estimate
+# A smaller excess over the median is not overdue, however short the median is.
+MIN_EXCESS = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,7 @@ class TypicalDuration:
     def warning_after(self) -> timedelta:
         """Elapsed time after which something is overdue."""
         factor: float = settings.OVERDUE_FACTOR
-        # A smaller excess is not reported, however short the median is.
-        floor = timedelta(seconds=settings.OVERDUE_MIN_SECONDS)
-        return max(self.p95, factor * self.median, self.median + floor)
+        return max(self.p95, factor * self.median, self.median + MIN_EXCESS)
 
     @property
     def critical_after(self) -> timedelta:

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Case, Exists, IntegerField, OuterRef, Q, QuerySet, Value, When
 from django.db.models.functions import Coalesce, Greatest
 
@@ -25,6 +24,8 @@ from dashboard.runs.overdue import OverdueReason
 
 # How long a failed run needs attention.
 FAILURE_WINDOW = timedelta(minutes=15)
+# How long an approval may wait before its run needs attention, overdue or not.
+APPROVAL_PATIENCE = timedelta(minutes=30)
 
 _STAGE_RANKS = {name: rank for rank, name in enumerate(reversed(StageName.values))}
 _IS_OVERDUE = Q(overdue_severity__gt=0) | Q(abort_severity__gt=0)
@@ -121,8 +122,7 @@ def _stage_rank(name: str) -> int:
 
 
 def _is_approval_due(now: Time) -> Q:
-    limit = timedelta(seconds=settings.ATTENTION_APPROVAL_AFTER)
-    return Q(removed_at=None, approval_since__lte=now - limit)
+    return Q(removed_at=None, approval_since__lte=now - APPROVAL_PATIENCE)
 
 
 def _is_waiting_behind(now: Time) -> Q:

@@ -1,7 +1,7 @@
 """Whether a run is overdue, why and how badly, by the typical durations of its stage. Pure.
 
 A run that is overdue is only marked, never aborted. Approvals are compared with typical approval
-times, and work with typical work times; where none is known, the limits of the settings apply.
+times, and work with typical work times; where none is known, the limits below apply.
 """
 
 from collections.abc import Iterable
@@ -18,6 +18,12 @@ from dashboard.northflank import Node
 from dashboard.runs import steps
 
 NOT_STARTED_STATUSES = {"queued", "pending"}
+
+# After these times a wait in the queue, a wait for approval and a run are overdue where no typical
+# duration is known. A pause in a working day must not alert anybody.
+QUEUE_LIMIT = timedelta(minutes=15)
+APPROVAL_LIMIT = timedelta(hours=4)
+RUN_LIMIT = timedelta(hours=1)
 
 
 class OverdueReason(StrEnum):
@@ -39,7 +45,7 @@ class Timer:
     started_at: datetime
     warning_at: datetime
     critical_at: datetime
-    typical: TypicalDuration | None  # None: unknown, a limit of the settings applies
+    typical: TypicalDuration | None  # None: unknown, one of the limits above applies
 
     def severity_at(self, now: datetime) -> Severity:
         """Return how overdue it is at `now`."""
@@ -67,7 +73,7 @@ def timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Time
         return _aborting_timers(run, root, timing)
     if run.status in NOT_STARTED_STATUSES:
         typical = timing.typical_queue if timing else None
-        return [_timer(OverdueReason.QUEUE, run.created_at, typical, settings.OVERDUE_QUEUED_AFTER)]
+        return [_timer(OverdueReason.QUEUE, run.created_at, typical, QUEUE_LIMIT)]
     started_at = run.started_at or run.created_at  # Northflank may omit started_at
     found_timers = []
     step = steps.current(root, run.status) if root is not None else None
@@ -85,9 +91,7 @@ def timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Time
         # Its typical duration is unknown: a step that takes as long as a typical run is stuck.
         found_timers.append(_timer_from_typical(OverdueReason.NO_PROGRESS, changed_at, typical))
     approval_time = steps.approval_time(root) if root is not None else timedelta()
-    found_timers.append(
-        _timer(OverdueReason.RUN, started_at + approval_time, typical, settings.OVERDUE_RUN_AFTER)
-    )
+    found_timers.append(_timer(OverdueReason.RUN, started_at + approval_time, typical, RUN_LIMIT))
     return found_timers
 
 
@@ -101,11 +105,7 @@ def _aborting_timers(run: Run, root: Node | None, timing: StageTiming | None) ->
         return []
     approval_time = steps.approval_time(root) if root is not None else timedelta()
     typical = timing.typical_run if timing else None
-    return [
-        _timer(
-            OverdueReason.RUN, run.started_at + approval_time, typical, settings.OVERDUE_RUN_AFTER
-        )
-    ]
+    return [_timer(OverdueReason.RUN, run.started_at + approval_time, typical, RUN_LIMIT)]
 
 
 def typical_step_duration(step: Node, timing: StageTiming | None) -> TypicalDuration | None:
@@ -150,15 +150,14 @@ def is_last_attempt(step: Node) -> bool:
 
 
 def _approval_timer(started_at: datetime, typical: TypicalDuration | None) -> Timer:
-    return _timer(OverdueReason.APPROVAL, started_at, typical, settings.OVERDUE_APPROVAL_AFTER)
+    return _timer(OverdueReason.APPROVAL, started_at, typical, APPROVAL_LIMIT)
 
 
 def _timer(
-    reason: OverdueReason, started_at: datetime, typical: TypicalDuration | None, limit_seconds: int
+    reason: OverdueReason, started_at: datetime, typical: TypicalDuration | None, limit: timedelta
 ) -> Timer:
     if typical is not None:
         return _timer_from_typical(reason, started_at, typical)
-    limit = timedelta(seconds=limit_seconds)
     critical_factor: float = settings.OVERDUE_CRITICAL_FACTOR
     return Timer(reason, started_at, started_at + limit, started_at + critical_factor * limit, None)
 

@@ -63,12 +63,6 @@ def test_overdue_factors_come_from_settings(settings: Settings) -> None:
     assert [typical.warning_after, typical.critical_after] == minutes(20, 50)
 
 
-def test_overdue_minimum_comes_from_settings(settings: Settings) -> None:
-    settings.OVERDUE_MIN_SECONDS = 300
-    typical = TypicalDuration(*minutes(1, 1))
-    assert [typical.warning_after, typical.critical_after] == minutes(6, 12)
-
-
 @pytest.mark.parametrize(
     ("minutes_elapsed", "level"),
     [(15, Severity.OK), (15.1, Severity.WARNING), (30, Severity.WARNING), (31, Severity.CRITICAL)],

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
-from pytest_django import Settings
 
 from dashboard.models import Run, Stage
 from dashboard.models.severity import Severity
@@ -69,13 +68,6 @@ def test_run_needs_attention_by_its_fields(
     run = factories.run(stage, "r-1", **fields)
     assert bool(in_order()) is needs_attention
     assert bool(attention.severities([run], NOW)) is needs_attention
-
-
-def test_approval_needs_attention_after_time_of_setting(stage: Stage, settings: Settings) -> None:
-    settings.ATTENTION_APPROVAL_AFTER = 60
-    factories.run(stage, "r-1", status="approval_wait", approval_since=NOW - MINUTE)
-    assert in_order(NOW - timedelta(seconds=1)) == []
-    assert in_order() == ["r-1"]
 
 
 def test_severities_are_those_of_the_runs(stage: Stage) -> None:

@@ -1,5 +1,6 @@
 """Overdue parts of a run: its work, a step, the queue, an approval."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -491,25 +492,25 @@ def test_override_duration_takes_precedence_over_observed(name: str) -> None:
     )
 
 
-# --- by the settings, without a baseline --------------------------------------------------------
+# --- without a baseline -------------------------------------------------------------------------
 
-LIMITS = {
-    "OVERDUE_RUN_AFTER": run(started=4),
-    "OVERDUE_QUEUED_AFTER": run("queued", created=4, started=None),
-    "OVERDUE_APPROVAL_AFTER": run("approval_wait", status_since=ago(4)),
+LIMITS: dict[str, tuple[float, Callable[[float], Run]]] = {
+    "run": (60, lambda minutes: run(started=minutes)),
+    "queue": (15, lambda minutes: run("queued", created=minutes, started=None)),
+    "approval": (240, lambda minutes: run("approval_wait", status_since=ago(minutes))),
 }
 
 
 @pytest.mark.parametrize(
-    ("minutes", "level"), [(5, Severity.OK), (3, Severity.WARNING), (1, Severity.CRITICAL)]
+    ("factor", "level"), [(0.9, Severity.OK), (1.1, Severity.WARNING), (2.1, Severity.CRITICAL)]
 )
 @pytest.mark.parametrize("name", LIMITS)
-def test_run_without_typical_duration_is_overdue_by_setting_and_factor(
-    name: str, minutes: int, level: Severity, settings: Settings
+def test_run_without_typical_duration_is_overdue_after_a_limit_and_its_multiple(
+    name: str, factor: float, level: Severity, settings: Settings
 ) -> None:
     settings.OVERDUE_CRITICAL_FACTOR = 2
-    setattr(settings, name, minutes * 60)
-    of = LIMITS[name]
+    limit, run_after = LIMITS[name]
+    of = run_after(factor * limit)
     finding = overdue.worst_finding(of, None, overdue.timers(of, None, None), NOW)
     assert (finding.severity if finding else Severity.OK) is level
 

@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from dashboard.models import ApiToken, Run
-from dashboard.models.accounts.api_tokens import Scope
+from dashboard.models.accounts.api_tokens import REQUESTS_PER_WINDOW, Scope
 from tests.support.live import Live
 
 type CreateApiClient = Callable[
@@ -26,6 +26,12 @@ def create_token_secret(
     user: User, scope: Scope = Scope.ABORT, name: str = "PagerDuty", **fields: datetime
 ) -> str:
     return ApiToken.create_token(user, name, scope, timezone.now(), **fields)[1]
+
+
+def leave_requests(count: int) -> None:
+    """Leave each token `count` requests in a window that starts now."""
+    used = REQUESTS_PER_WINDOW - count
+    ApiToken.objects.update(window_started_at=timezone.now(), window_requests=used)
 
 
 def abort(

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy
 
 PREFIX = "rfd_"  # makes a leaked token recognisable
 RATE_WINDOW = timedelta(minutes=1)  # for counting a token's requests
+REQUESTS_PER_WINDOW = 60  # by each token
 
 
 class Scope(models.TextChoices):
@@ -115,7 +116,7 @@ class ApiToken(models.Model):
         One conditional update, so that concurrent processes lose no count.
         """
         is_expired = Q(window_started_at=None) | Q(window_started_at__lte=at - RATE_WINDOW)
-        is_allowed = is_expired | Q(window_requests__lt=settings.API_REQUESTS_PER_MINUTE)
+        is_allowed = is_expired | Q(window_requests__lt=REQUESTS_PER_WINDOW)
         counted = ApiToken.objects.filter(is_allowed, pk=self.pk).update(
             window_requests=Case(When(is_expired, then=1), default=F("window_requests") + 1),
             last_used_at=Case(When(is_expired, then=at), default=F("last_used_at")),

@@ -7,10 +7,8 @@ some runs stand for all of them. A new name of a pipeline or project does the sa
 pages list among runs of others.
 """
 
-from datetime import timedelta
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.db.models import (
     BigIntegerField,
@@ -159,8 +157,7 @@ def newest_aborts(permissions: Permissions, per_page: int) -> Querysets:
 
 
 def _due_approvals() -> Sum:
-    limit = timedelta(seconds=settings.ATTENTION_APPROVAL_AFTER)
-    return count_if(Q(approval_since__lte=NOW - limit))
+    return count_if(Q(approval_since__lte=NOW - attention.APPROVAL_PATIENCE))
 
 
 def _fingerprint(condition: Q) -> tuple[Sum, Sum]:

@@ -93,9 +93,8 @@ def test_abort_responds_only_after_northflank_responded(
 
 
 def test_abort_that_waits_counts_once_against_rate_limit(
-    manager_api_client: httpx.Client, run: Run, settings: Any
+    manager_api_client: httpx.Client, run: Run
 ) -> None:
-    settings.API_REQUESTS_PER_MINUTE = 1
     success_json(abort(manager_api_client, run))
     assert ApiToken.objects.get().window_requests == 1
 

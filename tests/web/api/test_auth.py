@@ -16,7 +16,13 @@ from dashboard.accounts.authentication import throttle
 from dashboard.models import AccessEvent, ApiToken
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.api_tokens import Scope
-from tests.support.api import CreateApiClient, client, create_token_secret, error_status_and_code
+from tests.support.api import (
+    CreateApiClient,
+    client,
+    create_token_secret,
+    error_status_and_code,
+    leave_requests,
+)
 from tests.support.live import Live
 from tests.support.sessions import session_key
 
@@ -274,43 +280,35 @@ def test_refused_unknown_token_is_recorded_without_secret(
 # --- how often ---------------------------------------------------------------------------------
 
 
-def test_requests_over_rate_limit_return_429(
-    api_client: CreateApiClient, viewer: User, settings: object
-) -> None:
-    settings.API_REQUESTS_PER_MINUTE = 2  # type: ignore[attr-defined]
+def test_requests_over_rate_limit_return_429(api_client: CreateApiClient, viewer: User) -> None:
     http_client = api_client(viewer)
+    leave_requests(2)
     answers = [http_client.get("/api/runs/") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert error_status_and_code(answers[2]) == (429, "too_many_requests")
     assert 0 < int(answers[2].headers["retry-after"]) <= 60
 
 
-def test_rate_limit_resets_each_minute(
-    api_client: CreateApiClient, viewer: User, settings: object
-) -> None:
-    settings.API_REQUESTS_PER_MINUTE = 1  # type: ignore[attr-defined]
+def test_rate_limit_resets_each_minute(api_client: CreateApiClient, viewer: User) -> None:
     http_client = api_client(viewer)
-    http_client.get("/api/runs/")
+    leave_requests(0)
+    assert http_client.get("/api/runs/").status_code == 429
     ApiToken.objects.update(window_started_at=timezone.now() - timedelta(minutes=1))
     assert http_client.get("/api/runs/").status_code == 200
-    assert http_client.get("/api/runs/").status_code == 429
+    assert ApiToken.objects.get().window_requests == 1
 
 
-def test_rate_limit_is_counted_per_token(
-    api_client: CreateApiClient, viewer: User, settings: object
-) -> None:
-    settings.API_REQUESTS_PER_MINUTE = 1  # type: ignore[attr-defined]
+def test_rate_limit_is_counted_per_token(api_client: CreateApiClient, viewer: User) -> None:
     first, second = api_client(viewer), api_client(viewer, name="Grafana")
+    leave_requests(1)
     assert [
         http_client.get("/api/runs/").status_code for http_client in (first, second, first)
     ] == [200, 200, 429]
 
 
-def test_rate_limit_counts_failed_requests(
-    api_client: CreateApiClient, viewer: User, settings: object
-) -> None:
-    settings.API_REQUESTS_PER_MINUTE = 1  # type: ignore[attr-defined]
+def test_rate_limit_counts_failed_requests(api_client: CreateApiClient, viewer: User) -> None:
     http_client = api_client(viewer)
+    leave_requests(1)
     assert http_client.get("/api/runs/unknown/").status_code == 404
     assert http_client.get("/api/runs/unknown/").status_code == 429
 

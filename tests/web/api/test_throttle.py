@@ -2,7 +2,6 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -10,28 +9,25 @@ from django.db import connection
 from django.utils import timezone
 
 from dashboard.models import ApiToken
-from dashboard.models.accounts.api_tokens import Scope
-from tests.support.api import CreateApiClient
+from dashboard.models.accounts.api_tokens import REQUESTS_PER_WINDOW, Scope
+from tests.support.api import CreateApiClient, leave_requests
 
 
 @pytest.mark.slow
-def test_concurrent_requests_are_all_counted(
-    api_client: CreateApiClient, viewer: User, settings: Any
-) -> None:
-    settings.API_REQUESTS_PER_MINUTE = 25
+def test_concurrent_requests_are_all_counted(api_client: CreateApiClient, viewer: User) -> None:
     http_client = api_client(viewer)
+    leave_requests(25)
     with ThreadPoolExecutor(20) as executor:
         statuses = Counter(
             executor.map(lambda _: http_client.get("/api/runs/").status_code, range(40))
         )
     assert statuses == {200: 25, 429: 15}
-    assert ApiToken.objects.get().window_requests == 25
+    assert ApiToken.objects.get().window_requests == REQUESTS_PER_WINDOW
 
 
 def test_concurrent_processes_with_stale_row_are_all_counted(
-    transactional_db: None, viewer: User, settings: Any
+    transactional_db: None, viewer: User
 ) -> None:
-    settings.API_REQUESTS_PER_MINUTE = 100
     token, _ = ApiToken.create_token(viewer, "x", Scope.READ, timezone.now())
 
     def take(_: int) -> None:
