@@ -14,7 +14,6 @@ from typing import Any
 from zoneinfo import available_timezones
 
 import environ
-from django.conf import global_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.csp import CSP
 
@@ -396,13 +395,9 @@ RETENTION_DAYS = _positive_int("RETENTION_DAYS", default=365)
 STEPS_RETENTION_DAYS = _positive_int("STEPS_RETENTION_DAYS", default=90)
 ACCESS_LOG_DAYS = _positive_int("ACCESS_LOG_DAYS", default=400)
 
-# --- Language and time zone ---------------------------------------------------------------------
+# --- Time zone ----------------------------------------------------------------------------------
 
-# One language per deployment: rendered rows are shared between users, and some texts are stored.
-# So there is no LocaleMiddleware, and no cache key names a language. docs/architecture.md describes
-# how to add one.
-LANGUAGE_CODE = _choice("LANGUAGE_CODE", dict(global_settings.LANGUAGES), default="en")
-LOCALE_PATHS = [BASE_DIR / "dashboard" / "locale"]
+USE_I18N = False  # all texts are English; `_` marks those for people (tests/texts.txt)
 TIME_ZONE = _choice("TIME_ZONE", available_timezones(), default="UTC")
 USE_TZ = True
 

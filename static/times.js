@@ -67,7 +67,7 @@ addEventListener("storage", ({ key, newValue }) => {
 
 // --- Texts --------------------------------------------------------------------------------------
 
-const locale = root.lang.startsWith("en") ? "en-GB" : root.lang;
+const locale = "en-GB";
 const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
 
 // Made when first needed: a new tab's first one takes a browser 10 ms.
@@ -102,7 +102,7 @@ const clockLead = () => Date.now() - performance.now();
 let syncedLead; // when the clocks were last compared
 const isClockDoubtful = () => Math.abs(clockLead() - syncedLead) > 2000;
 
-const timeTexts = JSON.parse($("#time-texts").textContent); // translated: templates/base.html
+const timeTexts = JSON.parse($("#time-texts").textContent); // templates/base.html
 const timeText = (key, part) => timeTexts[key].replace(/%\(\w+\)s/, () => part);
 
 // In at most two units, as texts/durations.py; `brief` omits a second unit that is zero.

@@ -1,4 +1,4 @@
-"""texts.txt holds all translatable texts with their files and keys; its diff shows new wording.
+"""texts.txt holds all texts for people with their files and keys; its diff shows new wording.
 
 uv run tests/test_texts.py --write      rewrite texts.txt after a change of texts
 """

@@ -1,7 +1,4 @@
-"""Support request to Northflank about an abort that does not end, ready to be sent.
-
-In English, whatever the language of the pages: Northflank's support reads it.
-"""
+"""Support request to Northflank about an abort that does not end, ready to be sent."""
 
 from datetime import UTC, datetime
 

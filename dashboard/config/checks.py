@@ -72,7 +72,6 @@ def check_encryption(**_: Any) -> list[CheckMessage]:
 _HINTS = {
     "DATABASE_URL": "Set postgres://user:password@host/name, with special characters of the "
     "password percent-encoded, such as %2F for /, or leave it empty for SQLite.",
-    "LANGUAGE_CODE": "Set a language code such as en or pt-br.",
     "TIME_ZONE": "Set a name such as UTC or Europe/Berlin.",
     "LOG_FORMAT": "Set LOG_FORMAT=text or LOG_FORMAT=json.",
     "LOG_LEVEL": "Set LOG_LEVEL to DEBUG, INFO, WARNING or ERROR.",

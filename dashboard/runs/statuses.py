@@ -6,9 +6,8 @@ An unknown status is shown as sent: Northflank has added statuses before.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, pgettext_lazy
+from django.utils.translation import pgettext
 
 # Tones and glyphs are names, defined in dashboard.css and components/icons.html.
 
@@ -17,84 +16,64 @@ from django.utils.translation import gettext_lazy, pgettext_lazy
 class StatusDisplay:
     """How a status is shown: label, description of one sentence, tone and glyph."""
 
-    lazy_label: str | Promise
-    lazy_description: str | Promise
+    label: str
+    description: str
     tone: str
     glyph: str
-
-    @property
-    def label(self) -> str:
-        """The label in the current language."""
-        return str(self.lazy_label)
-
-    @property
-    def description(self) -> str:
-        """The description in the current language."""
-        return str(self.lazy_description)
 
 
 # https://northflank.com/docs/v1/api/project/pipelines/list-release-flow-runs
 RUN_STATUSES: dict[str, StatusDisplay] = {
     "pending": StatusDisplay(
-        gettext_lazy("Pending"),
-        gettext_lazy("Scheduled, not started yet."),
+        _("Pending"),
+        _("Scheduled, not started yet."),
         "waiting",
         "clock",
     ),
     "queued": StatusDisplay(
-        gettext_lazy("Queued"),
-        gettext_lazy("Waiting for an earlier run of this stage to end."),
+        _("Queued"),
+        _("Waiting for an earlier run of this stage to end."),
         "waiting",
         "queue",
     ),
-    "running": StatusDisplay(
-        gettext_lazy("Running"), gettext_lazy("Its steps are running."), "running", "play"
-    ),
+    "running": StatusDisplay(_("Running"), _("Its steps are running."), "running", "play"),
     "waiting": StatusDisplay(
-        gettext_lazy("Waiting"),
-        gettext_lazy("A step is waiting for its work to finish."),
+        _("Waiting"),
+        _("A step is waiting for its work to finish."),
         "running",
         "hourglass",
     ),
     "retrying": StatusDisplay(
-        gettext_lazy("Retrying"),
-        gettext_lazy("A step failed and is being retried."),
+        _("Retrying"),
+        _("A step failed and is being retried."),
         "warning",
         "retry",
     ),
     "async_wait": StatusDisplay(
-        gettext_lazy("External wait"),
-        gettext_lazy("A step is waiting for a response from outside Northflank."),
+        _("External wait"),
+        _("A step is waiting for a response from outside Northflank."),
         "waiting",
         "link",
     ),
     "approval_wait": StatusDisplay(
-        gettext_lazy("Needs approval"),
-        gettext_lazy("A step is waiting for approval."),
+        _("Needs approval"),
+        _("A step is waiting for approval."),
         "people",
         "person",
     ),
     "aborting": StatusDisplay(
-        gettext_lazy("Aborting"),
-        gettext_lazy("Northflank accepted the abort; the run has not ended yet."),
+        _("Aborting"),
+        _("Northflank accepted the abort; the run has not ended yet."),
         "warning",
         "stop",
     ),
-    "aborted": StatusDisplay(
-        gettext_lazy("Aborted"), gettext_lazy("It was aborted."), "neutral", "stop"
-    ),
-    "success": StatusDisplay(
-        gettext_lazy("Success"), gettext_lazy("All steps succeeded."), "good", "check"
-    ),
-    "failure": StatusDisplay(
-        gettext_lazy("Failed"), gettext_lazy("A step failed."), "bad", "cross"
-    ),
-    "skipped": StatusDisplay(
-        gettext_lazy("Skipped"), gettext_lazy("Northflank did not run it."), "neutral", "skip"
-    ),
+    "aborted": StatusDisplay(_("Aborted"), _("It was aborted."), "neutral", "stop"),
+    "success": StatusDisplay(_("Success"), _("All steps succeeded."), "good", "check"),
+    "failure": StatusDisplay(_("Failed"), _("A step failed."), "bad", "cross"),
+    "skipped": StatusDisplay(_("Skipped"), _("Northflank did not run it."), "neutral", "skip"),
     "unknown": StatusDisplay(
-        gettext_lazy("Unknown"),
-        gettext_lazy("Northflank reports the status as unknown."),
+        _("Unknown"),
+        _("Northflank reports the status as unknown."),
         "neutral",
         "question",
     ),
@@ -103,58 +82,46 @@ RUN_STATUSES: dict[str, StatusDisplay] = {
 # https://northflank.com/docs/v1/api/project/pipelines/get-release-flow-run-details
 # A step has no status before it starts, and none for "running": see `for_step`.
 STEP_STATUSES: dict[str, StatusDisplay] = {
-    "pending": StatusDisplay(
-        gettext_lazy("Not started"), gettext_lazy("Earlier steps run first."), "neutral", "clock"
-    ),
-    "running": StatusDisplay(
-        gettext_lazy("Running"), gettext_lazy("Started, not ended yet."), "running", "play"
-    ),
+    "pending": StatusDisplay(_("Not started"), _("Earlier steps run first."), "neutral", "clock"),
+    "running": StatusDisplay(_("Running"), _("Started, not ended yet."), "running", "play"),
     "waiting": StatusDisplay(
-        gettext_lazy("Waiting"),
-        gettext_lazy("Waiting for its work to finish."),
+        _("Waiting"),
+        _("Waiting for its work to finish."),
         "running",
         "hourglass",
     ),
     "retrying": StatusDisplay(
-        gettext_lazy("Retrying"),
-        gettext_lazy("Failed and is being retried."),
+        _("Retrying"),
+        _("Failed and is being retried."),
         "warning",
         "retry",
     ),
     "async_wait": StatusDisplay(
-        gettext_lazy("External wait"),
-        gettext_lazy("Waiting for a response from outside Northflank."),
+        _("External wait"),
+        _("Waiting for a response from outside Northflank."),
         "waiting",
         "link",
     ),
     "approval_wait": StatusDisplay(
-        gettext_lazy("Needs approval"),
-        gettext_lazy("Waiting for approval."),
+        _("Needs approval"),
+        _("Waiting for approval."),
         "people",
         "person",
     ),
-    "aborting": StatusDisplay(
-        gettext_lazy("Aborting"), gettext_lazy("It is being aborted."), "warning", "stop"
-    ),
-    "aborted": StatusDisplay(
-        gettext_lazy("Aborted"), gettext_lazy("It was aborted."), "neutral", "stop"
-    ),
-    "success": StatusDisplay(
-        gettext_lazy("Success"), gettext_lazy("It succeeded."), "good", "check"
-    ),
-    "failure": StatusDisplay(gettext_lazy("Failed"), gettext_lazy("It failed."), "bad", "cross"),
+    "aborting": StatusDisplay(_("Aborting"), _("It is being aborted."), "warning", "stop"),
+    "aborted": StatusDisplay(_("Aborted"), _("It was aborted."), "neutral", "stop"),
+    "success": StatusDisplay(_("Success"), _("It succeeded."), "good", "check"),
+    "failure": StatusDisplay(_("Failed"), _("It failed."), "bad", "cross"),
     "invalid": StatusDisplay(
-        gettext_lazy("Invalid"),
-        gettext_lazy("Northflank could not run it as defined."),
+        _("Invalid"),
+        _("Northflank could not run it as defined."),
         "bad",
         "cross",
     ),
-    "skipped": StatusDisplay(
-        gettext_lazy("Skipped"), gettext_lazy("It was skipped."), "neutral", "skip"
-    ),
+    "skipped": StatusDisplay(_("Skipped"), _("It was skipped."), "neutral", "skip"),
     "unknown": StatusDisplay(
-        gettext_lazy("Unknown"),
-        gettext_lazy("Northflank reports the status as unknown."),
+        _("Unknown"),
+        _("Northflank reports the status as unknown."),
         "neutral",
         "question",
     ),
@@ -162,25 +129,25 @@ STEP_STATUSES: dict[str, StatusDisplay] = {
 
 # Labels for use within a sentence: “the run ended as failed”.
 _INLINE_LABELS = {
-    "pending": pgettext_lazy("status within a sentence", "pending"),
-    "queued": pgettext_lazy("status within a sentence", "queued"),
-    "running": pgettext_lazy("status within a sentence", "running"),
-    "waiting": pgettext_lazy("status within a sentence", "waiting"),
-    "retrying": pgettext_lazy("status within a sentence", "retrying"),
-    "async_wait": pgettext_lazy("status within a sentence", "external wait"),
-    "approval_wait": pgettext_lazy("status within a sentence", "needs approval"),
-    "aborting": pgettext_lazy("status within a sentence", "aborting"),
-    "aborted": pgettext_lazy("status within a sentence", "aborted"),
-    "success": pgettext_lazy("status within a sentence", "success"),
-    "failure": pgettext_lazy("status within a sentence", "failed"),
-    "skipped": pgettext_lazy("status within a sentence", "skipped"),
-    "unknown": pgettext_lazy("status within a sentence", "unknown"),
+    "pending": pgettext("status within a sentence", "pending"),
+    "queued": pgettext("status within a sentence", "queued"),
+    "running": pgettext("status within a sentence", "running"),
+    "waiting": pgettext("status within a sentence", "waiting"),
+    "retrying": pgettext("status within a sentence", "retrying"),
+    "async_wait": pgettext("status within a sentence", "external wait"),
+    "approval_wait": pgettext("status within a sentence", "needs approval"),
+    "aborting": pgettext("status within a sentence", "aborting"),
+    "aborted": pgettext("status within a sentence", "aborted"),
+    "success": pgettext("status within a sentence", "success"),
+    "failure": pgettext("status within a sentence", "failed"),
+    "skipped": pgettext("status within a sentence", "skipped"),
+    "unknown": pgettext("status within a sentence", "unknown"),
 }
 
 
 REMOVED = StatusDisplay(
-    gettext_lazy("Removed"),
-    gettext_lazy("Northflank no longer lists the run; its outcome is unknown."),
+    _("Removed"),
+    _("Northflank no longer lists the run; its outcome is unknown."),
     "warning",
     "question",
 )
@@ -198,7 +165,7 @@ def for_run(status: str, *, removed: bool = False) -> StatusDisplay:
 
 def inline_label(status: str) -> str:
     """Return the label of a run's status within a sentence; an unknown status as sent."""
-    return str(_INLINE_LABELS.get(status, status))
+    return _INLINE_LABELS.get(status, status)
 
 
 def for_step(
@@ -213,9 +180,7 @@ def for_step(
     if started and not ended and run_in_flight:
         return STEP_STATUSES["running"]
     if started or ended:
-        return replace(
-            STEP_STATUSES["unknown"], lazy_description=_("Northflank reports no outcome.")
-        )
+        return replace(STEP_STATUSES["unknown"], description=_("Northflank reports no outcome."))
     if not run_in_flight:
         return StatusDisplay(_("Not run"), _("The run ended before this step."), "neutral", "skip")
     return STEP_STATUSES["pending"]

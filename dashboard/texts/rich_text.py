@@ -1,8 +1,8 @@
 """Messages, which are texts by key with parameters, and their forms on pages and in lines. Pure.
 
 A module has one table of its texts by key (`MessageTable`). A message is a key and parameters:
-tests assert these, and `tests/texts.txt` pins the words. Where a name or a time stands in a
-sentence depends on the language, so each text is translated as a whole, with placeholders.
+tests assert these, and `tests/texts.txt` pins the words. Each text is a whole sentence, with
+placeholders for its names and times.
 """
 
 import re
@@ -88,7 +88,7 @@ class Message:
         return "".join(map(str, self.parts()))
 
     def parts(self) -> Iterator[Part]:
-        """Yield the parts of the text in the current language."""
+        """Yield the parts of the text."""
         template = self.template
         text = template(cast("int", self.params["n"])) if callable(template) else str(template)
         for index, piece in enumerate(_split(text)):

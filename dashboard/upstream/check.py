@@ -446,7 +446,7 @@ def _describe_abort_permission(auth: Auth | None) -> str:
 def _find_hint(failures: list[NorthflankError], projects: list[str] | None) -> str:
     """Return what to check for the first failure that has a hint, or if there is no project."""
     for failure in failures:
-        if hint := access_hint.describe_untranslated(failure.cause):
+        if hint := access_hint.describe(failure.cause):
             return hint
         if projects is None and failure.cause in _HINTS:
             return _HINTS[failure.cause]

@@ -50,7 +50,6 @@ SINGLE_DATABASE_MODULES = {
     "tests/web/http/test_link_previews.py": "what a link's preview says",
     "tests/web/components/test_timeline.py": "how steps are drawn",
     "tests/web/components/test_tab_title.py": "titles and icons",
-    "tests/web/test_translation.py": "that every text is keyed",
     "tests/web/test_times.py": "how times are written",
 }
 

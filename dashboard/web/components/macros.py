@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from django.template import engines
 from django.template.backends.jinja2 import Jinja2
-from django.utils import translation
 from django.utils.safestring import SafeString, mark_safe
 from jinja2 import Environment, StrictUndefined
 from jinja2.ext import Extension
@@ -31,12 +30,12 @@ def environment(**options: Any) -> Environment:
     templates = Environment(**options)  # noqa: S701, Django passes autoescape=True
     templates.filters["attribute"] = elements.attribute
     templates.globals |= {
-        "_": _translate,
+        "_": Markup,  # texts may contain markup, as in Django's templates; values are escaped
         "clock": elements.clock,
         "dated_clock": elements.dated_clock,
         "icon": elements.icon,
         "iso_utc": elements.iso_utc,
-        "ngettext": _translate_plural,
+        "ngettext": _plural,
         "rich_text": elements.rich_text,
         "since": elements.since,
         "time_ago": elements.time_ago,
@@ -51,10 +50,5 @@ class Dedented(Extension):
         return re.sub(r"(?m)^[ \t]+", "", source)
 
 
-def _translate(text: str) -> Markup:
-    # Translations may contain markup, as in Django's templates; what is inserted is escaped.
-    return Markup(translation.gettext(text))  # noqa: S704
-
-
-def _translate_plural(singular: str, plural: str, number: int) -> Markup:
-    return Markup(translation.ngettext(singular, plural, number))  # noqa: S704
+def _plural(one: str, many: str, number: int) -> Markup:
+    return Markup(one if number == 1 else many)  # noqa: S704
