@@ -4,10 +4,11 @@ The only module that reads the environment. `.env.example` lists each variable; 
 rejects invalid values with an id and a hint.
 """
 
+import contextlib
 import os
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -28,33 +29,52 @@ VAR_DIR = BASE_DIR / "var"  # default place for files the process writes; not in
 ENV_FILE = BASE_DIR / ".env"
 _inherited_names = frozenset(os.environ)
 environ.Env.read_env(StringIO(read_env_file(ENV_FILE)))
-# Names of all variables, and of those that only the file sets.
-VARIABLE_NAMES = frozenset(os.environ)
-ENV_FILE_NAMES = VARIABLE_NAMES - _inherited_names
+# Names of the variables that only the file sets.
+ENV_FILE_NAMES = frozenset(os.environ) - _inherited_names
 
-# Names of all settings, as they are read below. config/checks.py compares them with the variables.
-SETTING_NAMES: set[str] = set()
-# Values that could not be parsed: variable -> its text. config/checks.py refuses to start with any.
-INVALID_SETTINGS: dict[str, str] = {}
+# Values that could not be parsed: variable -> its text, and what to set. config/checks.py refuses
+# to start with any.
+INVALID_SETTINGS: dict[str, tuple[str, str]] = {}
 
 
 def _text(name: str) -> str:
-    SETTING_NAMES.add(name)
     # environ takes a value that begins with "$" for another variable's name, and a random secret or
     # what an orchestrator did not expand would become the default.
     return os.environ.get(name, "")
 
 
+def _parse[T](name: str, parse: Callable[[str], T | None], default: T, hint: str) -> T:
+    text = _text(name).strip()
+    value = parse(text) if text else default
+    if value is None:
+        INVALID_SETTINGS[name] = (text, hint)
+        return default
+    return value
+
+
+_SWITCHES = dict.fromkeys(("true", "on", "yes", "1"), True)
+_SWITCHES |= dict.fromkeys(("false", "off", "no", "0"), False)
+
+
 def _bool(name: str, *, default: bool) -> bool:
     # A misspelt ABORTS_ENABLED must not pass silently.
-    text = _text(name).strip().lower()
-    if text in {"true", "on", "yes", "1"}:
-        return True
-    if text in {"false", "off", "no", "0"}:
-        return False
-    if text:
-        INVALID_SETTINGS[name] = text
-    return default
+    hint = f"Set {name}=true or {name}=false."
+    return _parse(name, lambda text: _SWITCHES.get(text.lower()), default, hint)
+
+
+def _number[T: (int, float)](name: str, unit: str, *, default: T) -> T:
+    number_type = type(default)
+    pattern = "[1-9][0-9]{0,7}" if number_type is int else r"[1-9][0-9]{0,2}(\.[0-9]+)?"
+    return _parse(
+        name,
+        lambda text: number_type(text) if re.fullmatch(pattern, text) else None,
+        default,
+        f"Set a number of {unit}, 1 or more.",
+    )
+
+
+def _choice(name: str, choices: Collection[str], *, default: str, hint: str) -> str:
+    return _parse(name, lambda text: text if text in choices else None, default, hint)
 
 
 def _list(name: str) -> list[str]:
@@ -62,29 +82,15 @@ def _list(name: str) -> list[str]:
 
 
 def _mapping(name: str) -> dict[str, str]:
-    # From the last "=": names outside the dashboard, such as those of LDAP, may contain it.
-    pairs = [text.rpartition("=") for text in _list(name)]
-    mapping = {key.strip(): value.strip() for key, _, value in pairs}
-    if len(mapping) < len(pairs) or not all(map(all, mapping.items())):
-        INVALID_SETTINGS[name] = _text(name)
-        return {}
-    return mapping
+    def parse(_: str) -> dict[str, str] | None:
+        # From the last "=": names outside the dashboard, such as those of LDAP, may contain it.
+        pairs = [text.rpartition("=") for text in _list(name)]
+        mapping = {key.strip(): value.strip() for key, _, value in pairs}
+        is_valid = len(mapping) == len(pairs) and all(map(all, mapping.items()))
+        return mapping if is_valid else None
 
-
-def _positive_int(name: str, *, default: int) -> int:
-    text = _text(name).strip()
-    if text and not (text.isascii() and text.isdecimal() and 0 < int(text) < 10**8):
-        INVALID_SETTINGS[name] = text
-        return default
-    return int(text or default)
-
-
-def _factor(name: str, *, default: float) -> float:
-    text = _text(name).strip()
-    if text and not (re.fullmatch(r"\d{1,3}(\.\d+)?", text) and float(text) >= 1):
-        INVALID_SETTINGS[name] = text
-        return default
-    return float(text or default)
+    hint = "Set pairs such as oncall=On-call,leads=Release managers, each first name once."
+    return _parse(name, parse, {}, hint)
 
 
 def split_base_url(address: str) -> tuple[list[str], list[str], str]:
@@ -92,14 +98,6 @@ def split_base_url(address: str) -> tuple[list[str], list[str], str]:
     pattern = r"(https?://(\[[^/\]]+\]|[^/:]+)(?::\d+)?)((?:/[\w.~-]+)*)"
     match = re.fullmatch(pattern, address, re.ASCII)
     return ([match[1]], [match[2]], match[3]) if match else ([], [], "")
-
-
-def _choice(name: str, choices: Collection[str], *, default: str) -> str:
-    text = _text(name).strip() or default
-    if text not in choices:
-        INVALID_SETTINGS[name] = text
-        return default
-    return text
 
 
 # --- Northflank ---------------------------------------------------------------------------------
@@ -148,8 +146,8 @@ BREAK_GLASS_ACCOUNT = _text("BREAK_GLASS_ACCOUNT").strip()
 
 # A run, a step or a wait is overdue past this multiple of its median duration, but not before its
 # 95th percentile; past the second multiple it is critical.
-OVERDUE_FACTOR = _factor("OVERDUE_FACTOR", default=1.5)
-OVERDUE_CRITICAL_FACTOR = _factor("OVERDUE_CRITICAL_FACTOR", default=3.0)
+OVERDUE_FACTOR = _number("OVERDUE_FACTOR", "medians", default=1.5)
+OVERDUE_CRITICAL_FACTOR = _number("OVERDUE_CRITICAL_FACTOR", "medians", default=3.0)
 
 # --- The web ------------------------------------------------------------------------------------
 
@@ -229,10 +227,10 @@ CSRF_FAILURE_VIEW = "dashboard.web.pages.accounts.sign_in.handle_csrf_failure"
 # Its own model: see models/accounts/sessions.py.
 SESSION_ENGINE = "dashboard.models.accounts.sessions"
 # Seconds from the sign-in; nobody on call should have to sign in at night.
-SESSION_MAX_AGE = _positive_int("SESSION_MAX_AGE", default=14 * 24 * 3600)
+SESSION_MAX_AGE = _number("SESSION_MAX_AGE", "seconds", default=14 * 24 * 3600)
 SESSION_COOKIE_AGE = SESSION_MAX_AGE
 # Seconds without a page view or a form after which a session ends; unset: it does not.
-SESSION_IDLE_TIMEOUT = _positive_int("SESSION_IDLE_TIMEOUT", default=0)
+SESSION_IDLE_TIMEOUT = _number("SESSION_IDLE_TIMEOUT", "seconds", default=0)
 # The sessions of a backend end when it is taken away. Demo accounts are valid for the sandbox only
 # (accounts/demo.py), and sign in with a password, too.
 AUTHENTICATION_BACKENDS = [
@@ -329,28 +327,29 @@ WHITENOISE_MAX_AGE = 24 * 3600  # seconds; URLs carry a hash, except those in th
 # The programs of each version of PostgreSQL, as on Debian and Ubuntu, where those in PATH start the
 # newest. No variable: elsewhere, backups use those in PATH.
 POSTGRESQL_PROGRAM_FOLDER = Path("/usr/lib/postgresql")
-_database_url = _text("DATABASE_URL")
-DATABASE_IS_DEFAULT = not _database_url
+DATABASE_IS_DEFAULT = not _text("DATABASE_URL")
 # Sandbox and Northflank data never share a default file: see server/sandbox_database.py.
-_sqlite_file = VAR_DIR / ("sandbox-everyday.sqlite3" if SANDBOX else "dashboard.sqlite3")
-_database_url = _database_url or f"sqlite:///{_sqlite_file}"
-if _database_url.partition(":")[0] not in {"postgres", "postgresql", "psql", "pgsql", "sqlite"}:
-    INVALID_SETTINGS["DATABASE_URL"] = _database_url.partition(":")[
-        0
-    ]  # the rest may hold a password
-    _database_url = f"sqlite:///{_sqlite_file}"
-try:
-    _database: dict[str, Any] = environ.Env.db_url_config(_database_url)
-except ValueError:  # a port that is none, as after a "/" in the password: the rest may hold that
-    INVALID_SETTINGS["DATABASE_URL"] = _database_url.partition(":")[0]
-    _database = environ.Env.db_url_config(f"sqlite:///{_sqlite_file}")
+_default_url = f"sqlite:///{VAR_DIR}/{'sandbox-everyday' if SANDBOX else 'dashboard'}.sqlite3"
+_database_url = _text("DATABASE_URL") or _default_url
+_scheme, _colon, _ = _database_url.partition(":")
+_database: dict[str, Any] = {}
+if _colon and _scheme in {"postgres", "postgresql", "psql", "pgsql", "sqlite"}:
+    with contextlib.suppress(ValueError):  # a port that is none, as after a "/" in the password
+        _database = environ.Env.db_url_config(_database_url)
+if not _database:
+    _hint = (
+        "Set postgres://user:password@host/name, with special characters of the password "
+        "percent-encoded, such as %2F for /, or nothing for SQLite."
+    )
+    INVALID_SETTINGS["DATABASE_URL"] = (_scheme, _hint)  # the rest may hold a password
+    _database = environ.Env.db_url_config(_default_url)
 # PostgreSQL may take the name from a service. In memory, each thread of a process would have a
 # database of its own.
 DATABASE_IS_NAMED = ":memory:" not in _database.get("NAME", "") and bool(
     _database.get("NAME") or _database.get("OPTIONS", {}).get("service")
 )
 if not DATABASE_IS_NAMED:  # config/checks.py refuses to start
-    _database = environ.Env.db_url_config(f"sqlite:///{_sqlite_file}")
+    _database = environ.Env.db_url_config(_default_url)
 if _database["ENGINE"].endswith(".sqlite3"):
     _database["ENGINE"] = "dashboard.db.sqlite3"
     _folder = Path(_database["NAME"]).parent
@@ -391,19 +390,26 @@ CACHES = {
 }
 
 # Days after which ended runs, their steps, and entries of the access log are deleted.
-RETENTION_DAYS = _positive_int("RETENTION_DAYS", default=365)
-STEPS_RETENTION_DAYS = _positive_int("STEPS_RETENTION_DAYS", default=90)
-ACCESS_LOG_DAYS = _positive_int("ACCESS_LOG_DAYS", default=400)
+RETENTION_DAYS = _number("RETENTION_DAYS", "days", default=365)
+STEPS_RETENTION_DAYS = _number("STEPS_RETENTION_DAYS", "days", default=90)
+ACCESS_LOG_DAYS = _number("ACCESS_LOG_DAYS", "days", default=400)
 
 # --- Time zone ----------------------------------------------------------------------------------
 
 USE_I18N = False  # all texts are English; `_` marks those for people (tests/texts.txt)
-TIME_ZONE = _choice("TIME_ZONE", available_timezones(), default="UTC")
+TIME_ZONE = _choice(
+    "TIME_ZONE", available_timezones(), default="UTC", hint="Set a name such as Europe/Berlin."
+)
 USE_TZ = True
 
 # --- Logs ---------------------------------------------------------------------------------------
 
-LOG_FORMAT = _choice("LOG_FORMAT", {"text", "json"}, default="text")
-LOG_LEVEL = _choice("LOG_LEVEL", {"DEBUG", "INFO", "WARNING", "ERROR"}, default="INFO")
+LOG_FORMAT = _choice("LOG_FORMAT", {"text", "json"}, default="text", hint="Set text or json.")
+LOG_LEVEL = _choice(
+    "LOG_LEVEL",
+    {"DEBUG", "INFO", "WARNING", "ERROR"},
+    default="INFO",
+    hint="Set DEBUG, INFO, WARNING or ERROR.",
+)
 log_config.configure_structlog()
 LOGGING = log_config.build_config(LOG_FORMAT, LOG_LEVEL)

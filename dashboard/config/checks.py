@@ -1,33 +1,40 @@
 """System checks: reject invalid settings at startup, each with an id and a hint."""
 
-import difflib
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from ipaddress import ip_network
 from string import Formatter
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 
-from dashboard.config.sign_in_checks import check_sign_in
 from dashboard.config.web_addresses import is_encrypted_or_local, is_web_address, quote_address
 from dashboard.models.append_only import MIN_ACCESS_LOG_DAYS
 from dashboard.models.catalog import StageName
 from dashboard.northflank import find_environment_error
 
-_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_BASE_URL = re.compile(r"https?://[^\s/?#@]+(/[\w.~-]+)*", re.ASCII)
-_ORIGIN = re.compile(r"https?://[^\s/?#@]+")
 MIN_SECRET_KEY_LENGTH = 50  # characters; Django warns of a shorter one at each start
-# From which on a name counts as a misspelt setting. One wrong letter of nine gives 0.889;
-# DATABASE_USER, of other software, has 0.88 to DATABASE_URL.
-MIN_SIMILARITY = 0.885
-_PERCENTAGE = re.compile(r"\d{1,3}(\.\d+)?%")
-
 # At least what pages show as recent; at most what dates can express.
 MIN_RETENTION_DAYS, MAX_RETENTION_DAYS = 7, 36_500
+
+# Their values are in no message.
+_SECRETS = {"NORTHFLANK_API_TOKEN", "NORTHFLANK_WEBHOOK_SECRET", "SECRET_KEY"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a setting has to be. An empty text or list is not tested, others one by one."""
+
+    name: str
+    is_valid: Callable[[Any], object]
+    hint: str  # what to set
+    id: str  # of an error, or of a warning if it begins with W
+    message: str = ""  # where “… has an invalid value” does not say it
 
 
 def register_all() -> None:
@@ -38,18 +45,14 @@ def register_all() -> None:
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Return an error or warning, with id and hint, for each invalid setting."""
-    return [
-        *_misspelt_settings(),
-        *_invalid_settings(),
-        *_northflank_api(),
-        *_northflank(),
-        *_aborts(),
-        *check_sign_in(),
-        *_overdue(),
-        *_retention(),
-        *_web(),
-        *_database(),
+    messages: list[CheckMessage] = [
+        Error(f"{name} has an invalid value: {text!r}.", hint, id="dashboard.E001")
+        for name, (text, hint) in settings.INVALID_SETTINGS.items()
     ]
+    messages += _broken_rules()
+    if settings.NORTHFLANK_API_TOKEN and not any(message.is_serious() for message in messages):
+        messages += _environment_errors()
+    return messages
 
 
 def check_encryption(**_: Any) -> list[CheckMessage]:
@@ -69,77 +72,26 @@ def check_encryption(**_: Any) -> list[CheckMessage]:
     ]
 
 
-_HINTS = {
-    "DATABASE_URL": "Set postgres://user:password@host/name, with special characters of the "
-    "password percent-encoded, such as %2F for /, or leave it empty for SQLite.",
-    "TIME_ZONE": "Set a name such as UTC or Europe/Berlin.",
-    "LOG_FORMAT": "Set LOG_FORMAT=text or LOG_FORMAT=json.",
-    "LOG_LEVEL": "Set LOG_LEVEL to DEBUG, INFO, WARNING or ERROR.",
-    "OVERDUE_FACTOR": "Set a multiple of the typical duration, such as 1.5.",
-    "OVERDUE_CRITICAL_FACTOR": "Set a multiple of the typical duration, such as 3.",
-    "OIDC_GROUP_MAP": "Set pairs such as oncall=On-call,leads=Release managers: each group of the "
-    "provider once, with the group here.",
-    "AUTH_PROXY_GROUP_MAP": "Set external=Group here, separated by commas, each name once.",
-    "RETENTION_DAYS": "Set a number of days, such as 365.",
-    "STEPS_RETENTION_DAYS": "Set a number of days, such as 90.",
-    "ACCESS_LOG_DAYS": "Set a number of days, such as 400.",
-    "SESSION_MAX_AGE": "Set a number of seconds, such as 1209600.",
-    "SESSION_IDLE_TIMEOUT": "Set a number of seconds, such as 28800, or leave it empty.",
-}
-
-
-def _misspelt_settings() -> Iterator[CheckMessage]:
-    for name in sorted(settings.VARIABLE_NAMES - settings.SETTING_NAMES):
-        if any(
-            name.startswith(f"{setting}_") or name.endswith(f"_{setting}")
-            for setting in settings.SETTING_NAMES
-        ):
-            continue  # another name with a word more, such as DATABASE_URL_RO: not misspelt
-        similar_names = difflib.get_close_matches(
-            name.upper(), settings.SETTING_NAMES, n=1, cutoff=MIN_SIMILARITY
-        )
-        for setting in similar_names:
-            yield checks.Warning(
-                f"{name} is not a setting. Did you mean {setting}?",
-                hint="It has no effect. Rename it, or remove it unless another program reads it.",
-                id="dashboard.W004",
-            )
-
-
-def _invalid_settings() -> Iterator[CheckMessage]:
-    for name, text in settings.INVALID_SETTINGS.items():
-        yield Error(
-            f"{name} has an invalid value: {text!r}.",
-            hint=_HINTS.get(name, f"Set {name}=true or {name}=false."),
-            id="dashboard.E001",
+def _broken_rules() -> Iterator[CheckMessage]:
+    reported: set[str] = set()  # of a setting the first broken rule
+    for rule in _RULES:
+        setting = getattr(settings, rule.name)
+        values = setting if isinstance(setting, list) else [setting]
+        invalid = [value for value in values if value not in ("", {}) and not rule.is_valid(value)]
+        if not invalid or rule.name in reported:
+            continue
+        reported.add(rule.name)
+        quoted = ", ".join(quote_address(str(value)) for value in invalid)
+        value_text = "" if rule.name in _SECRETS else f": {quoted}"
+        yield (checks.Warning if rule.id.startswith("W") else Error)(
+            rule.message or f"{rule.name} has an invalid value{value_text}.",
+            hint=f"Set {rule.hint}.",
+            id=f"dashboard.{rule.id}",
         )
 
 
-def _northflank_api() -> Iterator[CheckMessage]:
-    token = settings.NORTHFLANK_API_TOKEN
-    if not token.isascii() or any(c.isspace() or not c.isprintable() for c in token):
-        yield Error(
-            "NORTHFLANK_API_TOKEN contains invalid characters.",
-            hint="Copy the token again, without quotes, spaces or line breaks.",
-            id="dashboard.E002",
-        )
-    if not is_web_address(settings.NORTHFLANK_API_BASE_URL) or re.search(
-        r"[?#]|/v1$", settings.NORTHFLANK_API_BASE_URL
-    ):
-        yield Error(
-            "NORTHFLANK_API_BASE_URL is not a valid URL: "
-            f"{quote_address(settings.NORTHFLANK_API_BASE_URL)}.",
-            hint="Leave it empty for Northflank's own API, or set https://host without /v1.",
-            id="dashboard.E003",
-        )
-    elif token and not is_encrypted_or_local(settings.NORTHFLANK_API_BASE_URL):
-        yield Error(
-            f"NORTHFLANK_API_BASE_URL would send the token unencrypted: "
-            f"{settings.NORTHFLANK_API_BASE_URL!r}.",
-            hint="Set an https:// address; http:// is only for this machine.",
-            id="dashboard.E016",
-        )
-    elif token and (reason := find_environment_error(settings.NORTHFLANK_API_BASE_URL)):
+def _environment_errors() -> Iterator[CheckMessage]:
+    if reason := find_environment_error(settings.NORTHFLANK_API_BASE_URL):
         yield Error(
             f"The environment's proxy or certificates cannot be used for Northflank: {reason}",
             hint="Set HTTPS_PROXY=http://host:port, and SSL_CERT_FILE to a PEM file of "
@@ -148,153 +100,37 @@ def _northflank_api() -> Iterator[CheckMessage]:
         )
 
 
-def _northflank() -> Iterator[CheckMessage]:
-    if settings.NORTHFLANK_TEAM_ID and not _SLUG.fullmatch(settings.NORTHFLANK_TEAM_ID):
-        yield Error(
-            f"NORTHFLANK_TEAM_ID is not a valid team ID: {settings.NORTHFLANK_TEAM_ID!r}.",
-            hint="Set the part after /t/ in the URL of your team's page on Northflank.",
-            id="dashboard.E004",
-        )
-    for project in settings.NORTHFLANK_PROJECTS:
-        if not project.strip() or "/" in project:
-            yield Error(
-                f"NORTHFLANK_PROJECTS contains an invalid project ID: {project!r}.",
-                hint="Set project IDs separated by commas, such as shop,billing.",
-                id="dashboard.E005",
-            )
-    reserve = settings.NORTHFLANK_REQUEST_RESERVE
-    if not (reserve.isdecimal() or (_PERCENTAGE.fullmatch(reserve) and float(reserve[:-1]) <= 90)):
-        yield Error(
-            f"NORTHFLANK_REQUEST_RESERVE has an invalid value: {reserve!r}.",
-            hint="Set a number of requests, such as 100, or a share up to 90%, such as 10%.",
-            id="dashboard.E006",
-        )
-    template = settings.NORTHFLANK_RUN_URL_TEMPLATE
-    if template:
-        parts = dict.fromkeys(("team", "project", "pipeline", "stage", "run"), "x")
-        try:
-            field_names = {
-                name for _, name, _, _ in Formatter().parse(template) if name is not None
-            }
-            is_valid = field_names <= set(parts) and is_web_address(template.format_map(parts))
-        except (LookupError, ValueError, AttributeError, TypeError):
-            is_valid = False
-        if not is_valid:
-            yield Error(
-                "NORTHFLANK_RUN_URL_TEMPLATE does not give a valid URL: "
-                f"{quote_address(template)}.",
-                hint="Use only the placeholders {team}, {project}, {pipeline}, {stage} and {run}.",
-                id="dashboard.E007",
-            )
-    for secret in settings.NORTHFLANK_WEBHOOK_SECRET:
-        if not re.fullmatch(r"[!-~]{16,}", secret):
-            yield Error(
-                "NORTHFLANK_WEBHOOK_SECRET is too short or contains characters not allowed in HTTP "
-                "headers.",
-                hint="Set at least 16 characters without spaces for each secret: openssl rand -hex "
-                "32",
-                id="dashboard.E011",
-            )
+def _matches(pattern: str) -> Callable[[str], object]:
+    return re.compile(pattern, re.ASCII).fullmatch
 
 
-def _aborts() -> Iterator[CheckMessage]:
-    for stage in settings.ABORT_REASON_REQUIRED:
-        if stage not in StageName.values:
-            yield Error(
-                f"ABORT_REASON_REQUIRED contains an unknown stage: {stage!r}.",
-                hint=f"Set any of {', '.join(StageName.values)}, separated by commas, or none.",
-                id="dashboard.E012",
-            )
+def _is_api_address(text: str) -> bool:
+    return is_web_address(text) and not re.search(r"[?#]|/v1$", text)
 
 
-def _overdue() -> Iterator[CheckMessage]:
-    if settings.OVERDUE_CRITICAL_FACTOR < settings.OVERDUE_FACTOR:
-        yield Error(
-            "OVERDUE_CRITICAL_FACTOR is less than OVERDUE_FACTOR.",
-            hint="Both are multiples of the typical duration: a run is first overdue, then far "
-            "overdue.",
-            id="dashboard.E015",
-        )
+def _is_reserve(text: str) -> bool:
+    is_percentage = re.fullmatch(r"\d{1,3}(\.\d+)?%", text)
+    return bool(text.isdecimal() or (is_percentage and float(text[:-1]) <= 90))
 
 
-def _retention() -> Iterator[CheckMessage]:
-    for name, minimum in (
-        ("RETENTION_DAYS", MIN_RETENTION_DAYS),
-        ("STEPS_RETENTION_DAYS", MIN_RETENTION_DAYS),
-        ("ACCESS_LOG_DAYS", MIN_ACCESS_LOG_DAYS),
-    ):
-        if not minimum <= getattr(settings, name) <= MAX_RETENTION_DAYS:
-            yield Error(
-                f"{name} is not between {minimum} and {MAX_RETENTION_DAYS} days.",
-                hint=_HINTS[name],
-                id="dashboard.E040",
-            )
-    if settings.STEPS_RETENTION_DAYS > settings.RETENTION_DAYS:
-        yield Error(
-            "STEPS_RETENTION_DAYS is more than RETENTION_DAYS.",
-            hint="Steps are deleted with their runs, or earlier.",
-            id="dashboard.E041",
-        )
+def _is_run_url_template(template: str) -> bool:
+    parts = dict.fromkeys(("team", "project", "pipeline", "stage", "run"), "x")
+    try:
+        names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        return names <= set(parts) and is_web_address(template.format_map(parts))
+    except ValueError:
+        return False
 
 
-def _web() -> Iterator[CheckMessage]:
-    base_url = settings.BASE_URL
-    if base_url and not (is_web_address(base_url) and _BASE_URL.fullmatch(base_url)):
-        yield Error(
-            f"BASE_URL is not a valid site URL: {quote_address(base_url)}.",
-            hint="Set the URL that users open, such as https://releases.example.com or "
-            "https://example.com/releases",
-            id="dashboard.E008",
-        )
-    for host in settings.ALLOWED_HOSTS:
-        has_port = ":" in host.rpartition("]")[2]  # of an IPv6 address, after its brackets
-        is_pattern = "*" in host and host != "*"
-        if "/" in host or has_port or is_pattern or not is_web_address(f"http://{host}"):
-            yield Error(
-                f"ALLOWED_HOSTS contains an invalid host name: {host!r}.",
-                hint="Set host names without scheme, port or path, such as releases.example.com, "
-                "or .example.com with its subdomains.",
-                id="dashboard.E010",
-            )
-    for origin in settings.CSRF_TRUSTED_ORIGINS:
-        if not _ORIGIN.fullmatch(origin):
-            yield Error(
-                f"CSRF_TRUSTED_ORIGINS contains an invalid origin: {quote_address(origin)}.",
-                hint="Set a scheme and a host without a slash or path after it, such as "
-                "https://old.example.com.",
-                id="dashboard.E009",
-            )
-    for text in settings.FORWARDED_ALLOW_IPS:
-        if settings.FORWARDED_ALLOW_IPS != ["*"] and not _is_network(text):
-            yield Error(
-                f"FORWARDED_ALLOW_IPS contains an invalid address: {text!r}.",
-                hint="Set addresses or networks of the proxy, separated by commas, such as "
-                "10.0.0.5,10.1.0.0/16, or * alone. Host names are not looked up.",
-                id="dashboard.E019",
-            )
-    if len(settings.SECRET_KEY) < MIN_SECRET_KEY_LENGTH:
-        yield Error(
-            f"SECRET_KEY is shorter than {MIN_SECRET_KEY_LENGTH} characters.",
-            hint="Set a random one, such as that of openssl rand -hex 32, or leave it empty.",
-            id="dashboard.E017",
-        )
+def _is_base_url(text: str) -> bool:
+    is_plain = re.fullmatch(r"https?://[^\s/?#@]+(/[\w.~-]+)*", text, re.ASCII)
+    return bool(is_plain) and is_web_address(text)
 
 
-def _database() -> Iterator[CheckMessage]:
-    if not settings.DATABASE_IS_NAMED:
-        yield Error(
-            "DATABASE_URL names no database, or one in memory.",
-            hint="Set postgres://user:password@host/name or sqlite:////path/to/file, or leave it "
-            "empty for SQLite.",
-            id="dashboard.E014",
-        )
-    is_shared_database = not settings.DATABASES["default"]["ENGINE"].endswith(".sqlite3")
-    if settings.SECRET_KEY_IS_LOCAL and is_shared_database:
-        yield checks.Warning(
-            "SECRET_KEY is not set: each machine generates its own.",
-            hint="Set the same SECRET_KEY for all processes that share the database.",
-            id="dashboard.W001",
-        )
+def _is_host(text: str) -> bool:
+    has_port = ":" in text.rpartition("]")[2]  # of an IPv6 address, after its brackets
+    is_pattern = "*" in text and text != "*"
+    return not ("/" in text or has_port or is_pattern) and is_web_address(f"http://{text}")
 
 
 def _is_network(text: str) -> bool:
@@ -303,3 +139,134 @@ def _is_network(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_address_or_path(text: str) -> bool:
+    return bool(re.fullmatch(r"/([^/\\\s][^\\\s]*)?", text)) or is_web_address(text)
+
+
+def _is_issuer(text: str) -> bool:
+    if not is_web_address(text) or not re.fullmatch(r"[!-~]{1,200}", text) or set("?#") & set(text):
+        return False
+    parts = urlsplit(text)
+    return parts.scheme == "https" or parts.hostname in {"localhost", "127.0.0.1", "::1"}
+
+
+def _is_username(text: str) -> bool:
+    is_normal = unicodedata.normalize("NFKC", text) == text  # as the sign-in form has it
+    return is_normal and text.isprintable() and len(text) <= 150
+
+
+_RULES = (
+    Rule("NORTHFLANK_API_TOKEN", _matches("[!-~]+"),
+         "the token without quotes, spaces or line breaks", "E002"),
+    Rule("NORTHFLANK_API_BASE_URL", _is_api_address,
+         "https://host without /v1, or nothing for Northflank's own API", "E003"),
+    Rule("NORTHFLANK_API_BASE_URL",
+         lambda url: not settings.NORTHFLANK_API_TOKEN or is_encrypted_or_local(url),
+         "an https:// address; http:// is only for this machine", "E016",
+         "NORTHFLANK_API_BASE_URL would send the token unencrypted."),
+    Rule("NORTHFLANK_TEAM_ID", _matches("[A-Za-z0-9][A-Za-z0-9._-]*"),
+         "the part after /t/ in the URL of your team's page on Northflank", "E004"),
+    Rule("NORTHFLANK_PROJECTS", _matches(r"[^/]*[^/\s][^/]*"),
+         "project IDs separated by commas, such as shop,billing", "E005"),
+    Rule("NORTHFLANK_REQUEST_RESERVE", _is_reserve,
+         "a number of requests, such as 100, or a share up to 90%, such as 10%", "E006"),
+    Rule("NORTHFLANK_RUN_URL_TEMPLATE", _is_run_url_template,
+         "a URL with no other placeholders than {team}, {project}, {pipeline}, {stage} and {run}",
+         "E007"),
+    Rule("NORTHFLANK_WEBHOOK_SECRET", _matches("[!-~]{16,}"),
+         "16 characters or more without spaces, each secret by openssl rand -hex 32", "E011"),
+    Rule("ABORT_REASON_REQUIRED", lambda stage: stage in StageName.values,
+         f"any of {', '.join(StageName.values)}, separated by commas, or none", "E012"),
+    Rule("OVERDUE_CRITICAL_FACTOR", lambda factor: factor >= settings.OVERDUE_FACTOR,
+         "at least OVERDUE_FACTOR: a run is first overdue, then far overdue", "E015",
+         "OVERDUE_CRITICAL_FACTOR is less than OVERDUE_FACTOR."),
+    *(
+        Rule(name, _matches("[A-Za-z][A-Za-z0-9-]*"),
+             "letters, digits and hyphens, such as X-Forwarded-User", "E030")
+        for name in ("AUTH_PROXY_HEADER", "AUTH_PROXY_GROUPS_HEADER")
+    ),
+    Rule("AUTH_PROXY_HEADER", lambda _: settings.AUTH_PROXY_TRUSTED,
+         "AUTH_PROXY_TRUSTED to the proxy's address as the dashboard sees it, such as 127.0.0.1",
+         "E032", "AUTH_PROXY_HEADER is set without AUTH_PROXY_TRUSTED: anybody could send it."),
+    Rule("AUTH_PROXY_HEADER", lambda _: not settings.OIDC_ISSUER,
+         "only one of them: one decides who a user is, and their groups", "E035",
+         "Both AUTH_PROXY_HEADER and OIDC_ISSUER are set."),
+    Rule("AUTH_PROXY_GROUPS_HEADER",
+         lambda header: header.lower() != settings.AUTH_PROXY_HEADER.lower(),
+         "the header with the user's groups, such as X-Forwarded-Groups", "E030",
+         "AUTH_PROXY_GROUPS_HEADER is the same as AUTH_PROXY_HEADER."),
+    *(
+        Rule(name, lambda _: settings.AUTH_PROXY_HEADER, "AUTH_PROXY_HEADER too, or unset it",
+             "E031", f"{name} is set, but AUTH_PROXY_HEADER is not.")
+        for name in ("AUTH_PROXY_GROUPS_HEADER", "AUTH_PROXY_TRUSTED", "AUTH_PROXY_SIGN_OUT_URL")
+    ),
+    Rule("AUTH_PROXY_GROUP_MAP", lambda _: settings.AUTH_PROXY_GROUPS_HEADER,
+         "AUTH_PROXY_GROUPS_HEADER too, or unset it", "E031",
+         "AUTH_PROXY_GROUP_MAP is set, but AUTH_PROXY_GROUPS_HEADER is not."),
+    Rule("AUTH_PROXY_TRUSTED", lambda text: _is_network(text) and ip_network(text).prefixlen > 0,
+         "addresses or networks, such as 127.0.0.1,10.1.0.0/16; not all of them", "E033"),
+    Rule("AUTH_PROXY_SIGN_OUT_URL", _is_address_or_path,
+         "a URL, or a path of the proxy, such as /oauth2/sign_out", "E034"),
+    Rule("OIDC_ISSUER", _is_issuer,
+         "the provider's https:// URL without query, up to 200 characters; http:// is accepted for "
+         "this machine only", "E020"),
+    Rule("OIDC_ISSUER", lambda _: settings.OIDC_CLIENT_ID,
+         "OIDC_CLIENT_ID to the id that the provider gave to the dashboard", "E021",
+         "OIDC_ISSUER is set, but OIDC_CLIENT_ID is not."),
+    Rule("OIDC_SCOPES", lambda _: "openid" in settings.OIDC_SCOPES,
+         "scopes separated by spaces, such as openid profile email", "E022",
+         "OIDC_SCOPES does not contain openid."),
+    Rule("OIDC_ALLOWED_DOMAINS", re.compile(r"[\w-]+(\.[\w-]+)+").fullmatch,
+         "domains without @, separated by commas, such as example.com", "E023"),
+    Rule("OIDC_GROUP_MAP", lambda _: settings.OIDC_GROUPS_CLAIM,
+         "OIDC_GROUPS_CLAIM to the claim that lists the groups, such as groups", "E024",
+         "OIDC_GROUP_MAP is set, but OIDC_GROUPS_CLAIM is not."),
+    Rule("PASSWORD_SIGN_IN",
+         lambda is_on: is_on or settings.AUTH_PROXY_HEADER or settings.OIDC_ISSUER,
+         "OIDC_ISSUER or AUTH_PROXY_HEADER, or PASSWORD_SIGN_IN=true", "E036",
+         "PASSWORD_SIGN_IN=false leaves no way to sign in."),
+    Rule("PASSWORD_SIGN_IN", lambda is_on: is_on or settings.BREAK_GLASS_ACCOUNT,
+         "BREAK_GLASS_ACCOUNT to an account with a password, for emergencies (docs/access.md)",
+         "W002",
+         "PASSWORD_SIGN_IN=false without BREAK_GLASS_ACCOUNT: while the provider is down, nobody "
+         "can sign in."),
+    Rule("BREAK_GLASS_ACCOUNT", _is_username,
+         "the name of one account, such as break-glass", "E037"),
+    *(
+        Rule(name, range(minimum, MAX_RETENTION_DAYS + 1).__contains__,
+             f"{minimum} to {MAX_RETENTION_DAYS} days", "E040")
+        for name, minimum in (
+            ("RETENTION_DAYS", MIN_RETENTION_DAYS),
+            ("STEPS_RETENTION_DAYS", MIN_RETENTION_DAYS),
+            ("ACCESS_LOG_DAYS", MIN_ACCESS_LOG_DAYS),
+        )
+    ),
+    Rule("STEPS_RETENTION_DAYS", lambda days: days <= settings.RETENTION_DAYS,
+         "at most RETENTION_DAYS: steps are deleted with their runs, or earlier", "E041",
+         "STEPS_RETENTION_DAYS is more than RETENTION_DAYS."),
+    Rule("BASE_URL", _is_base_url,
+         "the URL that users open, such as https://releases.example.com or "
+         "https://example.com/releases", "E008"),
+    Rule("ALLOWED_HOSTS", _is_host,
+         "host names without scheme, port or path, such as releases.example.com, or .example.com "
+         "with its subdomains", "E010"),
+    Rule("CSRF_TRUSTED_ORIGINS", _matches(r"https?://[^\s/?#@]+"),
+         "a scheme and a host without a slash or path after it, such as https://old.example.com",
+         "E009"),
+    Rule("FORWARDED_ALLOW_IPS",
+         lambda text: settings.FORWARDED_ALLOW_IPS == ["*"] or _is_network(text),
+         "addresses or networks of the proxy, such as 10.0.0.5,10.1.0.0/16, or * alone; host names "
+         "are not looked up", "E019"),
+    Rule("SECRET_KEY", lambda key: len(key) >= MIN_SECRET_KEY_LENGTH,
+         f"{MIN_SECRET_KEY_LENGTH} characters or more, such as those of openssl rand -hex 32, or "
+         "nothing", "E017"),
+    Rule("SECRET_KEY_IS_LOCAL",
+         lambda is_local: not is_local or "sqlite" in settings.DATABASES["default"]["ENGINE"],
+         "the same SECRET_KEY for all processes that share the database", "W001",
+         "SECRET_KEY is not set: each machine generates its own."),
+    Rule("DATABASE_IS_NAMED", bool,
+         "postgres://user:password@host/name or sqlite:////path/to/file, or nothing for SQLite",
+         "E014", "DATABASE_URL names no database, or one in memory."),
+)  # fmt: skip

@@ -105,17 +105,14 @@ def test_settings_pass_checks() -> None:
 
 
 @pytest.mark.parametrize(("name", "value", "id"), INVALID_SETTINGS)
-def test_invalid_setting_is_an_error(settings: Settings, name: str, value: object, id: str) -> None:
-    setattr(settings, name, value)
-    assert ids() == [f"dashboard.{id}"]
-
-
-@pytest.mark.parametrize(("name", "value", "id"), INVALID_SETTINGS)
-def test_invalid_setting_error_has_a_hint(
+def test_invalid_setting_is_an_error_with_a_hint(
     settings: Settings, name: str, value: object, id: str
 ) -> None:
     setattr(settings, name, value)
-    assert checks.check_settings()[0].hint
+    [error] = checks.check_settings()
+    assert error.id == f"dashboard.{id}"
+    assert name in error.msg
+    assert error.hint
 
 
 @pytest.mark.parametrize(
@@ -199,12 +196,6 @@ def test_error_of_an_address_does_not_quote_its_password(
     assert not any("s3c" in message or "r@et" in message for message in messages)
 
 
-@pytest.mark.parametrize("name", ["READ_ONLY", "ABORTS_ENABLED", "TIME_ZONE", "LOG_LEVEL"])
-def test_unparsable_setting_is_an_error(settings: Settings, name: str) -> None:
-    settings.INVALID_SETTINGS = {name: "perhaps"}
-    assert ids() == ["dashboard.E001"]
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -247,7 +238,7 @@ NO_PASSWORDS = {"PASSWORD_SIGN_IN": False, "BREAK_GLASS_ACCOUNT": "glass"}
         ({"AUTH_PROXY_TRUSTED": ["10.0.0.1/8"]}, ["E033"]),
         ({"AUTH_PROXY_TRUSTED": ["proxy.example"]}, ["E033"]),
         ({"AUTH_PROXY_TRUSTED": ["*"]}, ["E033"]),
-        ({"AUTH_PROXY_TRUSTED": ["127.0.0.1", "0.0.0.0/0", "::/0"]}, ["E033", "E033"]),
+        ({"AUTH_PROXY_TRUSTED": ["127.0.0.1", "0.0.0.0/0", "::/0"]}, ["E033"]),
         ({"AUTH_PROXY_HEADER": "X_Forwarded_User"}, ["E030"]),
         ({"AUTH_PROXY_HEADER": "X-Forwarded-User:"}, ["E030"]),
         ({"AUTH_PROXY_GROUPS_HEADER": "Remote Groups"}, ["E030"]),
@@ -341,62 +332,8 @@ def test_base_url_determines_origin_host_and_path(
 
 def test_env_example_lists_every_setting() -> None:
     source = (ROOT / "dashboard" / "settings.py").read_text()
-    names = set(re.findall(r'(?:env\.\w+|_\w+)\(\s*"([A-Z_]+)"', source))
+    names = set(re.findall(r'_\w+\(\s*"([A-Z_]+)"', source))
     assert names == set(EXAMPLE)
-
-
-def test_settings_know_the_name_of_every_setting() -> None:
-    assert set(EXAMPLE) == default_settings.SETTING_NAMES
-
-
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("OIDC_ALLOWED_DOMAIN", "OIDC_ALLOWED_DOMAINS"),
-        ("OIDC_GROUPS_MAP", "OIDC_GROUP_MAP"),
-        ("oidc_allowed_domains", "OIDC_ALLOWED_DOMAINS"),
-        ("PASSWORD_SIGNIN", "PASSWORD_SIGN_IN"),
-        ("AUTH_PROXY_TRUST", "AUTH_PROXY_TRUSTED"),
-        ("READONLY", "READ_ONLY"),
-        ("READ_ONYL", "READ_ONLY"),
-        ("ABORT_ENABLED", "ABORTS_ENABLED"),
-        ("NORTHFLANK_TOKEN", "NORTHFLANK_API_TOKEN"),
-        ("BREAKGLASS_ACCOUNT", "BREAK_GLASS_ACCOUNT"),
-        ("SECRETKEY", "SECRET_KEY"),
-        ("LOGLEVEL", "LOG_LEVEL"),
-    ],
-)
-def test_misspelt_setting_is_a_warning_with_the_one_that_is_meant(
-    settings: Settings, name: str, meant: str
-) -> None:
-    settings.VARIABLE_NAMES = {"PATH", "READ_ONLY", name}
-    [warning] = checks.check_settings()
-    assert (warning.id, warning.msg) == (
-        "dashboard.W004",
-        f"{name} is not a setting. Did you mean {meant}?",
-    )
-    assert warning.hint
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        "PATH HOME LANG LANGUAGE LC_ALL TZ USER SHELL TERM HOSTNAME PWD SESSION_MANAGER",
-        "HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy no_proxy SSL_CERT_FILE REQUESTS_CA_BUNDLE",
-        "PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSERVICE PGSERVICEFILE PGPASSFILE PGSSLMODE",
-        "DJANGO_SETTINGS_MODULE DJANGO_SECRET_KEY DJANGO_SUPERUSER_PASSWORD PYTHONUNBUFFERED",
-        "REDIS_URL SITE_URL API_URL API_BASE_URL APP_URL API_TOKEN SECRET SECRET_KEY_BASE",
-        "DATABASE_HOST DATABASE_PORT DATABASE_NAME DATABASE_USER DATABASE_PASSWORD DB_URL",
-        "TEST_DATABASE_URL POSTGRES_PASSWORD SENTRY_DSN SESSION_SECRET CLIENT_ID CLIENT_SECRET",
-        "DEBUG_COLORS G_DEBUG LOG_FILE SYSTEMD_LOG_LEVEL UVICORN_LOG_LEVEL JOURNAL_STREAM HOST",
-        "OAUTH2_PROXY_OIDC_ISSUER_URL GF_AUTH_PROXY_ENABLED KUBERNETES_SERVICE_HOST NF_API_TOKEN",
-        "DATABASE_URL_RO RO_DATABASE_URL DATABASE_URL_2 NORTHFLANK_API_TOKEN_FILE",
-        "BACKUP_RETENTION_DAYS BASE_DIR BASE_IMAGE PORT HOSTS STAGE TIME TIMEFORMAT",
-    ],
-)
-def test_variable_of_other_software_is_no_warning(settings: Settings, names: str) -> None:
-    settings.VARIABLE_NAMES = set(names.split())
-    assert checks.check_settings() == []
 
 
 def manage(tmp_path: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -471,18 +408,6 @@ def test_start_with_token_prints_warnings_of_deployment_checks(
     unsafe = {"DEBUG": "true", "BASE_URL": "http://releases.example.com"}
     result = manage(tmp_path, *start, NORTHFLANK_API_TOKEN="nf-token", **unsafe)
     assert warnings_of(result) == ["dashboard.W003", "security.W018"]
-
-
-@pytest.mark.parametrize("command", [*STARTS.values(), ["check"]], ids=[*STARTS, "check"])
-def test_command_prints_a_misspelt_setting_without_its_value(
-    command: list[str], tmp_path: Path
-) -> None:
-    token = {"NORTHFLANK_API_TOKEN": "nf-token", "BASE_URL": "https://releases.example.com"}
-    result = manage(tmp_path, *command, **token, OIDC_CLIENT_SECERT="s3cret")
-    assert warnings_of(result) == ["dashboard.W004"]
-    text = "OIDC_CLIENT_SECERT is not a setting. Did you mean OIDC_CLIENT_SECRET?"
-    assert text in result.stderr
-    assert "s3cret" not in result.stderr + result.stdout
 
 
 def test_start_with_safe_settings_prints_no_warning(tmp_path: Path) -> None:
@@ -573,10 +498,11 @@ def test_demo_accounts_are_accepted_only_without_api_token(
     assert ("dashboard.accounts.demo.DemoBackend" in completed.stdout) is accepted
 
 
-def test_invalid_database_url_fails_naming_the_setting(tmp_path: Path) -> None:
-    result = manage(tmp_path, "check", DATABASE_URL="nonsense")
+@pytest.mark.parametrize("address", ["nonsense", "postgres"])
+def test_invalid_database_url_fails_naming_the_setting(tmp_path: Path, address: str) -> None:
+    result = manage(tmp_path, "check", DATABASE_URL=address)
     assert result.returncode != 0
-    assert "DATABASE_URL" in result.stderr
+    assert f"DATABASE_URL has an invalid value: '{address}'." in result.stderr
 
 
 @pytest.mark.parametrize("address", ["postgres://u:s3cr/et@h/d", "postgres://u:s3cr@h:99999/d"])
@@ -595,7 +521,6 @@ def test_database_url_with_an_invalid_port_fails_without_its_password(
     [
         "postgres://u:s3cr@127.0.0.1",
         "postgres://u:s3cr@127.0.0.1/?connect_timeout=3",
-        "postgres",
         "sqlite:///",
         "sqlite://:memory:",
     ],
