@@ -22,12 +22,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     request_timeout: ClassVar[float] = 20.0  # seconds from the first byte to the last
     max_head_bytes: ClassVar[int] = 32_768  # of the request line and all headers
-    # Seconds in which the kernel has to take more of an answer that waits in this process. It does
-    # so once a third of what it holds, up to 4 MB, has been read: 10 KB a second are enough.
+    # Seconds in which the client has to take what waits in this process: a page, or a piece of a
+    # list that is exported.
     reading_timeout: ClassVar[float] = 300.0
 
-    _reading_check: asyncio.TimerHandle | None = None
-    _unread_bytes = 0
+    _reading_deadline: asyncio.TimerHandle | None = None
     _deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _is_head_complete = False
@@ -38,26 +37,18 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_request()
-        self._end_reading_check()
+        self._end_reading_deadline()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._expect_reading()
+        self._end_reading_deadline()
+        self._reading_deadline = self.loop.call_later(self.reading_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if not self.transport.is_closing():
-            self._end_reading_check()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.transport.is_closing():  # once all has been sent, which may be never
-            self._expect_reading()
-
-    def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        self._expect_reading()
+        if not self.transport.is_closing():  # a closing one resumes before all has been taken
+            self._end_reading_deadline()
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
@@ -105,19 +96,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         )
         self.transport.close()
 
-    def _expect_reading(self) -> None:
-        if self._reading_check is None:
-            self._unread_bytes = self.transport.get_write_buffer_size()
-            self._reading_check = self.loop.call_later(self.reading_timeout, self._check_reading)
-
-    def _check_reading(self) -> None:
-        self._reading_check = None
-        if self.transport.get_write_buffer_size() >= self._unread_bytes:
-            self.transport.abort()
-        else:
-            self._expect_reading()
-
-    def _end_reading_check(self) -> None:
-        if self._reading_check is not None:
-            self._reading_check.cancel()
-            self._reading_check = None
+    def _end_reading_deadline(self) -> None:
+        if self._reading_deadline is not None:
+            self._reading_deadline.cancel()
+            self._reading_deadline = None
