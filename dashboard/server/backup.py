@@ -13,7 +13,6 @@ import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
@@ -25,37 +24,22 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo
 
 from dashboard.db.threads import now, set_clock_offset
-from dashboard.models import Pruning, Session, Worker, append_only
+from dashboard.models import Session, Worker
 from dashboard.server import database_lock
 from dashboard.sync.reports import freshness
-from dashboard.upstream.source import configured_source
 
 LOCK_TIMEOUT = 10.0  # seconds to wait for another process that uses the database
+_MIGRATIONS = "django_migrations"
 _HEADERS = {"sqlite": b"SQLite format 3\0", "postgresql": b"PGDMP"}
-_NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
-# Apps of an identity provider, which may not be installed. Their tables are restored all the same.
-_OPTIONAL_APPS = {"account", "socialaccount"}
-_UPSTREAM, _MIGRATIONS = "dashboard_upstream", "django_migrations"
-# A database without a row in these holds nothing but what migrations have written.
-_DATA_TABLES = ("auth_user", "dashboard_project", "dashboard_abort", "dashboard_accessevent")
 
 
 class BackupError(Exception):
     """Why there is no backup, or why it cannot be restored: a text for the operator."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Contents:
-    """What a backup contains, as far as a restore needs to check it."""
-
-    source: str  # the Northflank that it mirrors; empty: none yet
-    migrations: frozenset[tuple[str, str]]
-    tables: frozenset[str]
-
-
 def create(file: Path) -> None:
     """Write a backup; the file appears once it is complete, readable by its owner only."""
-    if _MIGRATIONS not in connection.introspection.table_names():
+    if not connection.introspection.table_names():
         raise BackupError("Nothing to back up: the database has no tables.")
     try:
         if file.exists():
@@ -97,14 +81,13 @@ def describe_database() -> str:
 def restore(file: Path, *, replaces: bool, lock_timeout: float = LOCK_TIMEOUT) -> None:
     """Replace the database's contents by those of a backup, and migrate it.
 
-    Raise BackupError, with the database unchanged, if the file is no complete backup for these
-    settings, if the database is in use or, without `replaces`, not empty. Sessions are not
-    restored: some may have ended since.
+    Raise BackupError, with the database unchanged, if the file is damaged or is no backup of this
+    version or an older one, if the database is in use or, without `replaces`, not empty. Sessions
+    are not restored: some may have ended since.
     """
-    contents = _read_contents(file)
-    _verify_settings(contents)
+    _verify_version(_read_migrations(file))
     with _hold_lock():
-        _replace(file, contents, replaces=replaces, lock_timeout=lock_timeout)
+        _replace(file, replaces=replaces, lock_timeout=lock_timeout)
 
 
 @contextlib.contextmanager
@@ -121,18 +104,12 @@ def _hold_lock() -> Iterator[None]:
             os.close(handle)
 
 
-def _replace(file: Path, contents: _Contents, *, replaces: bool, lock_timeout: float) -> None:
-    tables = set(connection.introspection.table_names())
+def _replace(file: Path, *, replaces: bool, lock_timeout: float) -> None:
+    tables = connection.introspection.table_names()
     _verify_unused(tables)
-    if not replaces and _has_data(tables):
+    if tables and not replaces:
         raise BackupError("The database is not empty. To replace all of it, give --replace.")
     if connection.vendor == "postgresql":
-        # Of another version: dropping these here could not be undone if the restore then failed.
-        if surplus := sorted(tables - contents.tables):
-            raise BackupError(
-                f"The database has tables that the backup lacks: {', '.join(surplus)}. Restore "
-                "into an empty database."
-            )
         _verify_unlocked(tables, lock_timeout)
         connection.close()
         in_one_step = ("--clean", "--if-exists", "--single-transaction", "--exit-on-error")
@@ -141,28 +118,18 @@ def _replace(file: Path, contents: _Contents, *, replaces: bool, lock_timeout: f
         connection.close()
         _copy_sqlite(file, _sqlite_file(), lock_timeout)
     call_command("migrate", verbosity=0)  # its signals install the triggers as well
-    if not append_only.are_triggers_installed(connection):
-        append_only.install_triggers(connection)
     Session.objects.all().delete()
     Worker.objects.all().delete()
-    Pruning.objects.update(leased_until=None)
 
 
-def _verify_settings(contents: _Contents) -> None:
-    if ("dashboard", "0001_initial") not in contents.migrations:
+def _verify_version(migrations: Collection[str]) -> None:
+    if "0001_initial" not in migrations:
         raise BackupError("This is not a backup of this dashboard.")
-    if contents.source not in {"", configured_source()}:
+    known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
+    if newer := sorted(name for name in migrations if ("dashboard", name) not in known):
         raise BackupError(
-            f"The backup mirrors {contents.source}, but the settings are for {configured_source()}."
-        )
-    ours = MigrationLoader(None, ignore_no_migrations=True)
-    unknown = contents.migrations - ours.disk_migrations.keys()
-    unused = _OPTIONAL_APPS - ours.migrated_apps
-    if newer := sorted((app, name) for app, name in unknown if app not in unused):
-        names = ", ".join(f"{app}.{name}" for app, name in newer)
-        raise BackupError(
-            f"The backup was made by a newer version of the dashboard (it has {names}). Install "
-            "that version first."
+            f"The backup was made by a newer version of the dashboard (it has {', '.join(newer)}). "
+            "Install that version first."
         )
 
 
@@ -182,31 +149,17 @@ def _verify_unused(tables: Collection[str]) -> None:
         )
 
 
-def _has_data(tables: Collection[str]) -> bool:
-    with connection.cursor() as cursor:
-        for table in _DATA_TABLES:
-            if table in tables:
-                cursor.execute(f"SELECT 1 FROM {table} LIMIT 1")  # noqa: S608 - a constant
-                if cursor.fetchone():
-                    return True
-    return False
-
-
-def _read_contents(file: Path) -> _Contents:
+def _read_migrations(file: Path) -> list[str]:
+    """Return the names of the dashboard's migrations in a backup, after reading all of it."""
     try:
         with file.open("rb") as stream:
             header = stream.read(16)
     except OSError as error:
         raise BackupError(f"Cannot read {file}: {error.strerror}.") from error
-    kind = next((kind for kind, start in _HEADERS.items() if header.startswith(start)), None)
-    if kind is None:
-        raise BackupError(f"{file} is not a backup.")
-    if kind != connection.vendor:
-        raise BackupError(
-            f"{file} is a backup of {_NAMES[kind]}, but DATABASE_URL is for "
-            f"{_NAMES[connection.vendor]}."
-        )
-    return _read_postgresql(file) if kind == "postgresql" else _read_sqlite(file)
+    if not header.startswith(_HEADERS[connection.vendor]):
+        raise BackupError(f"{file} is not a backup of {connection.display_name}.")
+    is_postgresql = connection.vendor == "postgresql"
+    return _read_postgresql(file) if is_postgresql else _read_sqlite(file)
 
 
 # --- SQLite -------------------------------------------------------------------------------------
@@ -251,23 +204,21 @@ def _open_read_only(file: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
 
 
-def _read_sqlite(file: Path) -> _Contents:
+def _read_sqlite(file: Path) -> list[str]:
     try:
         with contextlib.closing(_open_read_only(file)) as database:
             [(size,)] = database.execute(
                 "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
             )
-            [(result,)] = database.execute("PRAGMA quick_check(1)")
+            # Not quick_check, which does not compare indexes with their tables.
+            [(result,)] = database.execute("PRAGMA integrity_check(1)")
             if result != "ok" or size != file.stat().st_size:
                 raise BackupError(f"{file} is damaged or incomplete.")
-            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            names = frozenset(name for (name,) in tables)
-            if not names >= {_MIGRATIONS, _UPSTREAM}:
-                raise BackupError("This is not a backup of this dashboard.")
-            migrations = database.execute(f"SELECT app, name FROM {_MIGRATIONS}")  # noqa: S608
-            sources = database.execute(f"SELECT source FROM {_UPSTREAM}")  # noqa: S608
-            source = next((source for (source,) in sources), "")
-            return _Contents(source, frozenset(migrations), names)
+            tables = database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [_MIGRATIONS])
+            if not tables.fetchall():
+                return []
+            rows = database.execute(f"SELECT name FROM {_MIGRATIONS} WHERE app = 'dashboard'")  # noqa: S608
+            return [name for (name,) in rows]
     except sqlite3.Error as error:
         raise BackupError(f"{file} is damaged or incomplete: {error}.") from error
 
@@ -275,31 +226,25 @@ def _read_sqlite(file: Path) -> _Contents:
 # --- PostgreSQL ---------------------------------------------------------------------------------
 
 _NO_OWNER = ("--no-owner", "--no-privileges")  # restored by any account
-_COPY = re.compile(r"^COPY \S*?\.?\"?(\w+)\"? \((.+)\) FROM stdin;$")
-_TABLE_ENTRY = re.compile(r"^\d+; \d+ \d+ TABLE (?!DATA )\S+ (\S+) ", re.MULTILINE)
-_ESCAPES = {"\\t": "\t", "\\n": "\n", "\\r": "\r", "\\b": "\b", "\\f": "\f", "\\v": "\v"}
 
 
-def _read_postgresql(file: Path) -> _Contents:
+def _read_postgresql(file: Path) -> list[str]:
     try:
         # Reads all of the file: its list of contents would be complete in half of it.
         _run_client("pg_restore", "--file=/dev/null", str(file), connects=False)
     except BackupError as error:
-        is_newer = "unsupported version" in str(error)
-        problem = "was made by a newer PostgreSQL" if is_newer else "is damaged or incomplete"
-        raise BackupError(f"{file} {problem}. {error}") from error
-    entries = _run_client("pg_restore", "--list", str(file), connects=False)
-    tables = frozenset(_TABLE_ENTRY.findall(entries))
-    if not tables >= {_MIGRATIONS, _UPSTREAM}:
-        raise BackupError("This is not a backup of this dashboard.")
-    table_options = [f"--table={table}" for table in (_MIGRATIONS, _UPSTREAM)]
+        raise BackupError(
+            f"{file} is damaged or incomplete, or of a newer PostgreSQL. {error}"
+        ) from error
     script = _run_client(
-        "pg_restore", "--data-only", *table_options, "--file=-", str(file), connects=False
+        "pg_restore",
+        "--data-only",
+        f"--table={_MIGRATIONS}",
+        "--file=-",
+        str(file),
+        connects=False,
     )
-    rows = list(_copied_rows(script))
-    migrations = {(row["app"], row["name"]) for table, row in rows if table == _MIGRATIONS}
-    source = next((row["source"] for table, row in rows if table == _UPSTREAM), "")
-    return _Contents(source, frozenset(migrations), tables)
+    return re.findall(r"^\d+\tdashboard\t(\w+)\t", script, re.MULTILINE)
 
 
 def _verify_unlocked(tables: Collection[str], lock_timeout: float) -> None:
@@ -311,22 +256,6 @@ def _verify_unlocked(tables: Collection[str], lock_timeout: float) -> None:
                 cursor.execute(f"LOCK TABLE {connection.ops.quote_name(table)}")
     except OperationalError as error:
         raise BackupError("Another process uses the database. Stop it.") from error
-
-
-def _copied_rows(script: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the table and the columns of each row in a script of pg_restore."""
-    table, columns = "", []
-    for line in script.split("\n"):
-        if match := _COPY.match(line):
-            table, columns = match[1], [name.strip('"') for name in match[2].split(", ")]
-        elif line == "\\.":
-            table = ""
-        elif table:
-            values = (
-                re.sub(r"\\.", lambda found: _ESCAPES.get(found[0], found[0][1]), value)
-                for value in line.split("\t")
-            )
-            yield table, dict(zip(columns, values, strict=True))
 
 
 def _run_client(program: str, *arguments: str, connects: bool = True) -> str:

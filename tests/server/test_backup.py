@@ -253,26 +253,16 @@ def test_restore_after_worker_was_killed_is_possible(file: Path) -> None:
     run("restore", file, "--replace")
 
 
-def test_restore_of_another_upstream_is_refused(hostile_data: Run, tmp_path: Path) -> None:
-    Upstream.objects.update(source="https://api.other.example a\tteam")
-    run("backup", tmp_path / "backup")
-    Upstream.objects.update(source=configured_source())
-    message = error_of("restore", tmp_path / "backup", "--replace")
-    assert "The backup mirrors https://api.other.example a\tteam" in message
-
-
-@pytest.mark.parametrize("app", ["dashboard", "new_app"])
-def test_restore_of_newer_schema_is_refused(app: str, hostile_data: Run, tmp_path: Path) -> None:
+def test_restore_of_newer_schema_is_refused(hostile_data: Run, tmp_path: Path) -> None:
     sql = "INSERT INTO django_migrations (app, name, applied) VALUES (%s, %s, %s)"
     with connection.cursor() as cursor:
-        cursor.execute(sql, [app, "9999_future", timezone.now()])
+        cursor.execute(sql, ["dashboard", "9999_future", timezone.now()])
         try:
             run("backup", tmp_path / "backup")
         finally:
             cursor.execute("DELETE FROM django_migrations WHERE name = '9999_future'")
     message = error_of("restore", tmp_path / "backup", "--replace")
-    assert "newer version" in message
-    assert f"{app}.9999_future" in message
+    assert "a newer version of the dashboard (it has 9999_future)" in message
 
 
 @pytest.fixture
@@ -320,6 +310,18 @@ def test_restore_of_truncated_file_is_refused(share: float, file: Path) -> None:
 
 
 @only_sqlite
+def test_restore_of_a_file_whose_index_differs_from_its_table_is_refused(
+    hostile_data: Run, tmp_path: Path
+) -> None:
+    """A damage within a value: each page of the file is well formed."""
+    factories.run(hostile_data.stage, "indexed-run")
+    run("backup", tmp_path / "backup")
+    whole = (tmp_path / "backup").read_bytes()
+    (tmp_path / "backup").write_bytes(whole.replace(b"indexed-run", b"indexed-ruN", 1))
+    assert "damaged or incomplete" in error_of("restore", tmp_path / "backup", "--replace")
+
+
+@only_sqlite
 def test_restore_of_another_sqlite_database_is_refused(hostile_data: Run, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "other") as other:
         other.execute("CREATE TABLE notes (text)")
@@ -331,7 +333,7 @@ def test_restore_of_another_sqlite_database_is_refused(hostile_data: Run, tmp_pa
 def test_restore_of_other_kind_of_database_is_refused(file: Path) -> None:
     start = b"SQLite format 3\0" if ON_POSTGRESQL else b"PGDMP"
     file.write_bytes(start + file.read_bytes())
-    assert "DATABASE_URL is for" in error_of("restore", file, "--replace")
+    assert "is not a backup of" in error_of("restore", file, "--replace")
 
 
 def test_restore_while_database_is_in_use_is_refused(file: Path) -> None:
@@ -466,22 +468,3 @@ def test_backup_is_made_by_pg_dump_of_the_server_version_beside_a_newer_one_in_p
     write_pg_dump(programs / str(major) / "bin", f'exec {pg_dump} "$@"')
     run("backup", tmp_path / "backup")
     assert (tmp_path / "backup").read_bytes().startswith(b"PGDMP")
-
-
-@only_postgresql
-def test_backup_of_newer_pg_dump_is_not_called_damaged(file: Path) -> None:
-    contents = bytearray(file.read_bytes())
-    contents[len(b"PGDMP") + 1] = 99  # the format's minor version
-    file.write_bytes(contents)
-    assert "was made by a newer PostgreSQL" in error_of("restore", file, "--replace")
-
-
-@only_postgresql
-def test_restore_into_database_with_surplus_tables_is_refused(file: Path) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("CREATE TABLE later_feature (run bigint REFERENCES dashboard_run (id))")
-    try:
-        assert "later_feature" in error_of("restore", file, "--replace")
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("DROP TABLE later_feature")
