@@ -1,4 +1,4 @@
-"""Names with controls of direction: no attribute or title has them, where nothing isolates them."""
+"""Names with controls of direction: nothing has them where nothing isolates them."""
 
 import re
 
@@ -21,13 +21,18 @@ def places(manager: User, viewer: User) -> dict[str, object]:
 
 
 @pytest.mark.slow
-def test_no_attribute_or_title_has_controls_of_direction(places: dict[str, object]) -> None:
+def test_no_attribute_title_or_text_to_copy_has_controls_of_direction(
+    places: dict[str, object],
+) -> None:
     wrong = []
     for state in LONG_TEXTS:
         client = Client()
         client.force_login(User.objects.get(username=state.username))
         html = parse_html(client.get(state.address.format(**places)))
-        texts = [(element.tag, element.text()) for element in html.css("title, option, textarea")]
+        texts = [
+            (element.tag, element.text())
+            for element in html.css("title, option, textarea, .support")
+        ]
         texts += [
             (f"{element.tag} {name}", value)
             for element in html.css("*")

@@ -31,7 +31,7 @@ _DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 
 
 def attribute(text: object) -> str:
-    """Return a text for an attribute or a title, where no <bdi> can isolate it.
+    """Return a text for an attribute, a title or a text to copy, where no <bdi> can isolate it.
 
     Without the controls of direction in a name, which would turn around what follows it.
     """

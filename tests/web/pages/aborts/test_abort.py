@@ -464,10 +464,11 @@ def test_next_steps_say_that_no_run_waits_where_runs_queue(
     assert all(text_of(step) for step in steps.css("li"))
 
 
-def test_support_request_excludes_user_and_reason(
+def test_support_request_excludes_user_reason_and_controls_of_direction(
     get_page: GetPage, run: Run, manager: User
 ) -> None:
-    overdue_abort(run, manager, 2, reason="secret plan", error_id="err-42", answer="aborting")
+    error_id = "err-\u202e42"
+    overdue_abort(run, manager, 2, reason="secret plan", error_id=error_id, answer="aborting")
     text = select_one(get_page(factories.address(run)), "#support-text").text()
     assert "Error ID: err-42" in text
     assert "UTC" in text
