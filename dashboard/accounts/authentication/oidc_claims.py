@@ -84,7 +84,7 @@ class Claims:
         """Return whether a source has a verified e-mail address of one of the domains."""
         return any(
             # Both from one source, or the other's address would count as verified.
-            claims.get("email_verified") in (True, "true")
+            claims.get("email_verified") is True
             and _email(claims).rpartition("@")[2].lower() in domains
             for claims in (self.id_token, self.userinfo)
         )

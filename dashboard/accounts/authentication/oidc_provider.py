@@ -54,7 +54,7 @@ class ProviderClient(requests.Session):
             raise OIDCFailure(Reason.UNREACHABLE, f"{endpoint}: {type(error).__name__}.") from error
         try:
             answer = response.json()
-        except requests.JSONDecodeError:
+        except (requests.JSONDecodeError, RecursionError):  # RecursionError: too deeply nested
             answer = None
         if response.status_code != 200 or not isinstance(answer, dict):
             code = answer.get("error") if isinstance(answer, dict) else "no JSON object"
@@ -159,7 +159,7 @@ def _verify(id_token: object, keys: dict[str, Any], issuer: str) -> dict[str, An
             leeway=LEEWAY,
             options={"require": REQUIRED_CLAIMS},
         )
-    except jwt.PyJWTError as error:
+    except (jwt.PyJWTError, RecursionError) as error:  # RecursionError: too deeply nested
         for errors, reason in _FAILURES:
             if isinstance(error, errors):
                 raise OIDCFailure(reason) from error

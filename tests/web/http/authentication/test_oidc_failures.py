@@ -2,6 +2,7 @@
 
 import socket
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from dashboard.accounts.authentication import throttle
 from tests.support import oidc
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.oidc import Browser, Dashboard, Provider, assert_failed, forward_url
+from tests.support.oidc_provider import DEEP_JSON
 
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("oidc failures")]
 
@@ -129,6 +131,7 @@ def test_token_signed_with_unpublished_key_fails(
     assert_failed(answer, 502, "not signed with a key", dashboard, "0 keys match")
 
 
+DEEP_TOKEN_PART = urlsafe_b64encode(DEEP_JSON.encode()).decode()
 # Paths of the requests to the provider, in their order.
 STEPS = ["openid-configuration", "token/", "jwks.json", "userinfo/"]
 
@@ -141,6 +144,17 @@ def test_error_of_a_request_to_the_provider_names_it(
     provider.control(answers={step: 500})
     reason = "discovery document" if step == STEPS[0] else "answered with an error"
     assert_failed(visitor.get(callback), 502, reason, dashboard, f"{step}: 500, ")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_deeply_nested_answer_counts_as_no_json_object(
+    step: str, visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
+) -> None:
+    callback = visitor.authorise(visitor.begin(), username)
+    provider.control(answers={step: "deep"})
+    reason = "discovery document" if step == STEPS[0] else "answered with an error"
+    detail = f"{step}: 200, no JSON object"
+    assert_failed(visitor.get(callback), 502, reason, dashboard, detail)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -214,11 +228,13 @@ def test_unusable_keys_fail(
     assert_failed(answer, 502, "not signed with a key", dashboard, "not signed with a key")
 
 
-@pytest.mark.parametrize("answer", [{"id_token": None}, {"id_token": "x.y.z"}, {"id_token": 7}])
+@pytest.mark.parametrize(
+    "id_token", [None, "x.y.z", 7, pytest.param(f"{DEEP_TOKEN_PART}.y.z", id="deep")]
+)
 def test_token_endpoint_without_valid_id_token_fails(
-    answer: Any, visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
+    id_token: Any, visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
 ) -> None:
-    provider.control(answers={"token/": answer})
+    provider.control(answers={"token/": {"id_token": id_token}})
     assert_failed(visitor.sign_in(username), 502, "answer is invalid", dashboard, "ID token")
 
 
