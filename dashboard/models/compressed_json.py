@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -17,6 +18,14 @@ class CompressedJSONField(models.BinaryField):  # type: ignore[type-arg]
     def deconstruct(self) -> Any:
         name, _, args, kwargs = super().deconstruct()
         return name, "django.db.models.BinaryField", args, kwargs  # migrations import no models
+
+    def value_to_string(self, obj: models.Model) -> str:
+        """Return the value as JSON, for `dumpdata`."""
+        return msgspec.json.encode(self.value_from_object(obj)).decode()
+
+    def to_python(self, value: Any) -> Any:
+        """Return the value of its JSON, for `loaddata`."""
+        return msgspec.json.decode(value) if isinstance(value, str) else value
 
     def from_db_value(self, value: Any, *_: object) -> Any:
         return None if value is None else decompress(value)

@@ -2,9 +2,11 @@
 
 import base64
 import zlib
+from pathlib import Path
 
 import msgspec
 import pytest
+from django.core.management import call_command
 from django.db import connection
 
 from dashboard.models import Run
@@ -51,4 +53,12 @@ def test_steps_stored_without_dictionary_are_read() -> None:
 def test_steps_stored_when_dictionary_was_introduced_are_read() -> None:
     run = factories.run(factories.stage())
     store(run, base64.b64decode(FIRST_STORED))
+    assert Run.objects.get(pk=run.pk).steps == STEPS
+
+
+def test_steps_are_dumped_as_json_and_loaded(tmp_path: Path) -> None:
+    run = factories.run(factories.stage(), steps=STEPS)
+    call_command("dumpdata", "dashboard", output=str(tmp_path / "dump.json"))
+    Run.objects.update(steps=None)
+    call_command("loaddata", str(tmp_path / "dump.json"), verbosity=0)
     assert Run.objects.get(pk=run.pk).steps == STEPS
