@@ -51,7 +51,7 @@ admin.site.unregister([User, Group])
 
 
 class AccountNameMixin:
-    """Refuse names that differ from another account's only in case, and the break-glass account's.
+    """Refuse names that would be read as another account's, and the break-glass account's.
 
     The latter not to superusers. `LoggedUserAdmin.get_form` sets the administrator.
     """
@@ -65,8 +65,9 @@ class AccountNameMixin:
         username: str = self.cleaned_data["username"]
         if "username" not in self.changed_data:
             return username
-        if usernames.is_taken(username, except_key=self.instance.pk or 0):
-            raise ValidationError(_("An account with this name already exists."))
+        problem = usernames.problem(username, except_key=self.instance.pk or 0)
+        if problem is not None:
+            raise ValidationError(str(problem))
         permission = account_changes.name_permission(self.administrator, username)
         if not permission.allowed:
             raise ValidationError(str(permission.denied_reason))

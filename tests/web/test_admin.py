@@ -505,7 +505,7 @@ def test_password_of_demo_account_is_not_set_in_the_admin(
     ("username", "error"),
     [
         ("Glass", "Only superusers can add or change the break-glass account."),
-        ("ADA", "An account with this name already exists."),
+        ("ADA", "An account with this name, or one that looks like it, already exists."),
     ],
 )
 def test_reserved_and_taken_names_are_refused_in_the_admin(
@@ -526,7 +526,9 @@ def test_only_superusers_rename_accounts_in_the_admin(
     viewer.refresh_from_db()
     assert viewer.username == "viewer"
     answer = submit_admin_form(admin_client, address, form | {"username": "ADA"})
-    assert field_errors(answer) == ["An account with this name already exists."]
+    assert field_errors(answer) == [
+        "An account with this name, or one that looks like it, already exists."
+    ]
     assert submit_admin_form(admin_client, address, form).status_code == 302
     viewer.refresh_from_db()
     assert viewer.username == "renamed"
@@ -844,8 +846,8 @@ def test_name_in_other_case_must_be_free_and_short_in_the_admin(admin_client: Cl
     User.objects.create_user("corp\\ada")  # by a command
     address = f"/admin/auth/user/{user.pk}/change/"
     for name, error in (
-        ("corp\\ada", "An account with this name already exists."),
-        ("Corp\\ada", "An account with this name already exists."),
+        ("corp\\ada", "An account with this name, or one that looks like it, already exists."),
+        ("Corp\\ada", "An account with this name, or one that looks like it, already exists."),
     ):
         form = account_form(user, username=name)
         assert field_errors(submit_admin_form(admin_client, address, form)) == [error]

@@ -41,7 +41,6 @@ _text = MessageTable(
         "demo_password": gettext_lazy("The password of a demo account is its name."),
         "staff_password": gettext_lazy("Only superusers and staff can set the password of staff."),
         "no_password_sign_in": gettext_lazy("Password sign-in is disabled."),
-        "name_taken": gettext_lazy("An account with this name already exists."),
         "flags": gettext_lazy("Only superusers can make an account superuser or staff."),
         "own_flags": gettext_lazy("You cannot deactivate yourself, or stop being a superuser."),
         "group_missing": gettext_lazy("One of the groups no longer exists."),
@@ -134,13 +133,12 @@ def add_account(
     """
     username = User.normalize_username(username)  # as the sign-in form does
     with recorded_change(author, "Added.") as before:
-        is_taken = AdministrationError(_text("name_taken"))
-        if usernames.is_taken(username):
-            raise is_taken
+        if (problem := usernames.problem(username)) is not None:
+            raise AdministrationError(problem)
         try:
             user = User.objects.create(username=username, password=password or _unusable_password())
         except IntegrityError:  # added by another administrator just now
-            raise is_taken from None
+            raise AdministrationError(usernames.NAME_TAKEN) from None
         before[rights_changes.account(user.pk)] = None
         _apply(author.user, user, account_settings)
         if password:

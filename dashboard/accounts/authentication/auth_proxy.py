@@ -43,10 +43,7 @@ _text = MessageTable(
             "The proxy signed you in as “%(name)s”. The account of this name was made in the "
             "dashboard, and the proxy may not sign in to it."
         ),
-        "other_case": gettext_lazy(
-            "The proxy signed you in as “%(name)s”. An account with this name in other upper and "
-            "lower case exists."
-        ),
+        "invalid_account": gettext_lazy("The proxy signed you in as “%(name)s”. %(problem)s"),
         "inactive": gettext_lazy("Your account “%(name)s” is inactive."),
     }
 )
@@ -174,8 +171,8 @@ def find_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
     """Return the account of the proxy's user, added if there is none of this name.
 
     Raise AccountRefused for the break-glass account and demo accounts, for one that was made in the
-    dashboard and not handed over (`ProxyAccount`), for a name that differs from that of an account
-    only in case, and for an inactive account.
+    dashboard and not handed over (`ProxyAccount`), for a name that would be read as that of another
+    account (usernames.py), and for an inactive account.
     """
     if break_glass.is_name(user.name):
         raise _refusal(user.name)
@@ -199,16 +196,15 @@ def _refusal(username: str) -> AccountRefused:
     The answer to the break-glass account's name in other case does not say that it exists.
     """
     is_exact = User.objects.filter(username=username).exists()
-    is_reserved = is_exact or break_glass.is_name(username)
-    is_other_case = not is_reserved and usernames.is_taken(username)
-    return AccountRefused(
-        _text("other_case" if is_other_case else "not_handed_over", name=username)
-    )
+    problem = None if is_exact or break_glass.is_name(username) else usernames.problem(username)
+    if problem is not None:
+        return AccountRefused(_text("invalid_account", name=username, problem=problem))
+    return AccountRefused(_text("not_handed_over", name=username))
 
 
 def _add_account(user: ProxyUser, at: datetime, client_address: str | None) -> User | None:
-    """Return a new account, None if its name is taken."""
-    if usernames.is_taken(user.name):
+    """Return a new account, None if it may not have its name."""
+    if usernames.problem(user.name) is not None:
         return None
     with transaction.atomic():
         account = User.objects.create_user(user.name)
