@@ -4,14 +4,29 @@ from typing import TYPE_CHECKING
 
 from django.contrib import admin
 from django.db.models import Model
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 
 if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[Model]
+    DjangoModelAdmin = admin.ModelAdmin[Model]
     TabularInline = admin.TabularInline[Model, Model]
 else:
-    ModelAdmin = admin.ModelAdmin  # generic in the stubs only
+    DjangoModelAdmin = admin.ModelAdmin  # generic in the stubs only
     TabularInline = admin.TabularInline
+
+
+class ModelAdmin(DjangoModelAdmin):
+    """Answers 404 where there is no object; Django forwards to the index of the admin."""
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Model:
+        try:
+            found = super().get_object(request, object_id, from_field)
+        except OverflowError:  # of SQLite: no column can have this key
+            found = None
+        if found is None:
+            raise Http404
+        return found
 
 
 class ReadOnlyMixin:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import Group, Permission, User
@@ -12,6 +13,7 @@ from django.db import connection, transaction
 from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -159,6 +161,13 @@ def test_admin_list_of_each_model_renders(
     model: str, admin_client: Client, abort: Abort, bulk_abort: BulkAbort, token: ApiToken
 ) -> None:
     assert fetch_page(admin_client, f"/admin/dashboard/{model}/").css("#result_list tbody tr")
+
+
+def test_key_that_no_row_can_have_is_not_found(admin_client: Client) -> None:
+    for model in admin.site._registry:
+        if model._meta.app_label == "dashboard":
+            address = reverse(f"admin:dashboard_{model._meta.model_name}_change", args=["9" * 20])
+            assert admin_client.get(address).status_code == 404, address
 
 
 @pytest.mark.usefixtures("bulk_abort", "token")
