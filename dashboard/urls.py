@@ -32,6 +32,7 @@ from dashboard.web.pages.people import rights_changes_export
 from dashboard.web.pages.people.account import account
 from dashboard.web.pages.people.account_new import account_new
 from dashboard.web.pages.people.account_password import account_password
+from dashboard.web.pages.people.account_token_revoke import account_token_revoke
 from dashboard.web.pages.people.grant_new import grant_new
 from dashboard.web.pages.people.grant_remove import grant_remove
 from dashboard.web.pages.people.group import group
@@ -83,6 +84,11 @@ people_urls: list[URLPattern | URLResolver] = [
     path("new/", account_new, name="account_new"),
     path("accounts/<key:key>/", account, name="account"),
     path("accounts/<key:key>/password/", account_password, name="account_password"),
+    path(
+        "accounts/<key:key>/tokens/<key:token_key>/revoke/",
+        account_token_revoke,
+        name="account_token_revoke",
+    ),
     path("groups/", groups, name="groups"),
     path("groups/<key:key>/", group, name="group"),
     path("groups/<key:key>/delete/", group_delete, name="group_delete"),

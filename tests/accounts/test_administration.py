@@ -7,6 +7,7 @@ import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from pytest_django import Settings
 from structlog.testing import capture_logs
 
@@ -21,8 +22,9 @@ from dashboard.accounts.administration.administrators import (
 )
 from dashboard.accounts.administration.group_changes import GrantScope
 from dashboard.accounts.permissions import RELEASE_MANAGERS
-from dashboard.models import AccessEvent, Grant, RightsChange
+from dashboard.models import AccessEvent, ApiToken, Grant, ProxyAccount, RightsChange
 from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.api_tokens import Scope
 from dashboard.models.accounts.grants import Action
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT
@@ -361,6 +363,56 @@ def test_new_password_is_recorded_without_it(root: Author, viewer: User) -> None
     rights_change = RightsChange.objects.get()
     assert rights_change.before == rights_change.after
     assert "hashed" not in str(rights_change.after)
+
+
+def test_account_is_handed_over_to_the_proxy_for_good(root: Author, viewer: User) -> None:
+    for hand_over in (True, True, False):
+        change(root, viewer, hand_over=hand_over)
+        assert ProxyAccount.objects.get().user == viewer
+    rights_change = RightsChange.objects.get()
+    assert (rights_change.subject, rights_change.changed_by) == ("viewer", "root")
+    assert rights_change.after == rights_change.before | {"proxy": True}
+
+
+def test_break_glass_and_demo_accounts_are_not_handed_over_to_the_proxy(
+    root: Author, viewer: User, settings: Settings
+) -> None:
+    settings.BREAK_GLASS_ACCOUNT = "viewer"
+    with raises(NotAllowed, "break_glass"):
+        change(root, viewer, hand_over=True)
+    settings.BREAK_GLASS_ACCOUNT = ""
+    viewer.groups.add(Group.objects.create(name=demo.GROUP))
+    with raises(NotAllowed, "demo"):
+        change(root, viewer, hand_over=True)
+    assert not ProxyAccount.objects.exists()
+
+
+def test_token_revoked_twice_keeps_its_time_and_is_in_the_access_log_once(
+    ada: Author, viewer: User
+) -> None:
+    token = ApiToken.create_token(viewer, "Runbook", Scope.ABORT, timezone.now())[0]
+    account_changes.revoke_token(ada, token)
+    revoked_at = ApiToken.objects.get().revoked_at
+    assert revoked_at is not None
+    account_changes.revoke_token(ada, ApiToken.objects.get())
+    assert ApiToken.objects.get().revoked_at == revoked_at
+    event = AccessEvent.objects.get()
+    assert (event.kind, event.username, event.changed_by, event.token_name) == (
+        AccessKind.TOKEN_REVOKED,
+        "viewer",
+        "ada",
+        "Runbook",
+    )
+    assert recorded() == []
+
+
+def test_token_of_an_account_that_may_not_be_changed_is_not_revoked(
+    ada: Author, root: Author
+) -> None:
+    token = ApiToken.create_token(root.user, "Runbook", Scope.ABORT, timezone.now())[0]
+    with raises(NotAllowed, "superuser"):
+        account_changes.revoke_token(ada, token)
+    assert ApiToken.objects.get().revoked_at is None
 
 
 # --- Groups and grants ---------------------------------------------------------------------------

@@ -137,6 +137,7 @@ def _create_place(stage: Stage, people: dict[str, User], word: str = "Open") -> 
         "token_revoke": token.pk,
         "account": people["target"].pk,
         "account_password": people["target"].pk,
+        "account_token_revoke": manager.pk,
     }
     keys |= dict.fromkeys(("group", "group_delete", "grant_new", "grant_remove"), group.pk)
     reason: dict[str, object] = {"reason": "Stuck"}
@@ -149,6 +150,7 @@ def _create_place(stage: Stage, people: dict[str, User], word: str = "Open") -> 
             "pk": batch.pk,
             "public_id": Session.objects.get(pk=session_key("manager")).public_id,
             "grant_key": grant.pk,
+            "token_key": token.pk,
         },
         keys=keys,
         queries={

@@ -441,6 +441,7 @@ NON_PAGE_URLS = {
     "acknowledge",
     "session_end",
     "sessions_end_others",
+    "account_token_revoke",
     "token_revoke",
     "run_lookup_retry",
     "zone",

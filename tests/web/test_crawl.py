@@ -92,6 +92,7 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "account_new": {"GET": administrators("200"), "POST": administrators("422")},
     "account": {"GET": administrators("200"), "POST": administrators("409")},
     "account_password": {"POST": administrators("422")},
+    "account_token_revoke": {"POST": administrators("account*")},
     "groups": {"GET": administrators("200"), "POST": administrators("422")},
     "group": {"GET": administrators("200"), "POST": administrators("409")},
     "group_delete": {"GET": administrators("200"), "POST": administrators("409")},

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.utils.crypto import get_random_string
 from django.utils.translation import gettext_lazy
 
-from dashboard.accounts import demo, rights_changes, usernames
+from dashboard.accounts import api_tokens, demo, rights_changes, usernames
 from dashboard.accounts.administration.administrators import (
     AdministrationError,
     Author,
@@ -24,6 +24,8 @@ from dashboard.accounts.administration.administrators import (
 )
 from dashboard.accounts.authentication import auth_proxy, break_glass
 from dashboard.accounts.permissions import Permission, read_only_reason
+from dashboard.db.threads import now
+from dashboard.models import ApiToken, ProxyAccount
 from dashboard.texts.rich_text import MessageTable
 
 UNUSABLE_LENGTH = 40  # of the random text of an unusable password, as Django's
@@ -59,6 +61,7 @@ class AccountSettings:
     is_staff: bool
     is_superuser: bool
     group_keys: frozenset[int]
+    hand_over: bool = False  # the proxy may sign in to it from now on
 
 
 def edit_permission(administrator: User, account: User) -> Permission:
@@ -170,6 +173,15 @@ def set_password(author: Author, key: int, password: str) -> None:
         user.save(update_fields=["password"])
 
 
+def revoke_token(author: Author, token: ApiToken) -> None:
+    """Revoke an API token of an account for good; raise AdministrationError."""
+    with recorded_change(author, "", rights_changes.account(token.user_id)):
+        _require(edit_permission(author.user, token.user))
+        api_tokens.revoke(
+            token, now(), changed_by=author.user, client_address=author.client_address
+        )
+
+
 def _unusable_password() -> str:
     return UNUSABLE_PASSWORD_PREFIX + get_random_string(UNUSABLE_LENGTH)
 
@@ -197,6 +209,9 @@ def _apply(administrator: User, user: User, account_settings: AccountSettings) -
     user.is_staff = account_settings.is_staff
     user.is_superuser = account_settings.is_superuser
     user.save(update_fields=["is_active", "is_staff", "is_superuser"])
+    if account_settings.hand_over:
+        _require(auth_proxy.handover_permission(user))
+        ProxyAccount.objects.get_or_create(user=user)
     demo_groups = set(user.groups.filter(name=demo.GROUP).values_list("pk", flat=True))
     chosen_groups = choosable_groups().filter(pk__in=account_settings.group_keys)
     # A group that was deleted meanwhile would fail the commit.

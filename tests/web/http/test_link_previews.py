@@ -58,6 +58,7 @@ def addresses(run: Run, batch: BulkAbort | None = None) -> list[str]:
         "public_id": "1",
         "key": "1",
         "grant_key": "1",
+        "token_key": "1",
         "pk": str(batch.pk) if batch else "1",
         "object_id": "1",
         "app_label": "dashboard",

@@ -20,12 +20,15 @@ class AccountForm:
     is_staff: bool = False
     is_superuser: bool = False
     group_keys: frozenset[int] = frozenset()
+    hand_over: bool = False
     errors: dict[str, list[str]] = field(default_factory=dict)  # by field; "": of the whole form
 
     @property
     def settings(self) -> AccountSettings:
         """What the administrator has chosen."""
-        return AccountSettings(self.is_active, self.is_staff, self.is_superuser, self.group_keys)
+        return AccountSettings(
+            self.is_active, self.is_staff, self.is_superuser, self.group_keys, self.hand_over
+        )
 
 
 def parse(form: QueryDict) -> AccountForm:
@@ -37,6 +40,7 @@ def parse(form: QueryDict) -> AccountForm:
         is_staff="staff" in form,
         is_superuser="superuser" in form,
         group_keys=frozenset(keys.parse_pks(form.getlist("group"))),
+        hand_over="hand_over" in form,
     )
 
 

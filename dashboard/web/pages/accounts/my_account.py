@@ -11,28 +11,25 @@ from django.contrib.auth.password_validation import password_validators_help_tex
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
-from dashboard.accounts import api_tokens, sessions
+from dashboard.accounts import sessions
 from dashboard.accounts.authentication import password_change, sign_in
 from dashboard.accounts.authentication.password_change import CheckedChange
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
-from dashboard.models import ApiToken, Session
-from dashboard.models.accounts.api_tokens import Scope, TokenStatus
+from dashboard.models import Session
 from dashboard.texts.rich_text import MessageTable
+from dashboard.web.components import api_tokens
 from dashboard.web.http import errors
 from dashboard.web.http.authentication import known_browsers, password_checks
 from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.responses import retry_later
 
-SCOPE_LABELS = {
-    Scope.READ: gettext_lazy("May read"),
-    Scope.ABORT: gettext_lazy("May read and abort"),
-}
 _text = MessageTable(
     {
         "password_changed": gettext_lazy("Password changed. Your other sessions have ended."),
@@ -131,19 +128,9 @@ class SessionRow:
     is_current: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRow:
-    """An API token as the page shows it."""
-
-    token: ApiToken
-    scope: str
-    is_expired: bool
-
-
 def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
     user, at = signed_in_user(request), now()
     valid_sessions, has_more = sessions.valid_sessions(user, at)
-    tokens, has_more_tokens = api_tokens.unrevoked_tokens(user, at)
     session_key = request.session.session_key
     context = {
         "nav": "my_account",
@@ -152,15 +139,7 @@ def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
         "password_rules": password_validators_help_texts(),
         "sessions": [SessionRow(session, session.pk == session_key) for session in valid_sessions],
         "max_sessions": sessions.MAX_LISTED if has_more else 0,
-        "tokens": [
-            TokenRow(
-                token,
-                str(SCOPE_LABELS[Scope(token.scope)]),
-                token.status(at) == TokenStatus.EXPIRED,
-            )
-            for token in tokens
-        ],
-        "max_tokens": api_tokens.MAX_LISTED if has_more_tokens else 0,
+        **api_tokens.context(user, lambda token: reverse("token_revoke", args=[token.pk])),
     }
     response = render(request, "pages/accounts/my_account.html", context)
     response["Cache-Control"] = "no-store"

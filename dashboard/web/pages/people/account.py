@@ -2,17 +2,21 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import demo, permissions, rights_changes
 from dashboard.accounts.administration import account_changes, administrators, rights_overview
 from dashboard.accounts.administration.administrators import AdministrationError, Conflict
-from dashboard.accounts.authentication import identity_sources
+from dashboard.accounts.authentication import auth_proxy, identity_sources
+from dashboard.accounts.authentication.identity_sources import IdentitySource
 from dashboard.models.catalog import StageName
+from dashboard.web.components import api_tokens
 from dashboard.web.components.rights import account_form, changes, table, texts
 from dashboard.web.components.rights.account_form import AccountForm
 from dashboard.web.http import lookup
@@ -81,6 +85,9 @@ def render_account(
         "password_permission": password_permission,
         "is_password_on_my_account": account_changes.is_on_my_account(password_permission),
         "is_superuser": administrator.is_superuser,
+        "can_hand_over": bool(settings.AUTH_PROXY_HEADER)
+        and source != IdentitySource.PROXY
+        and auth_proxy.handover_permission(user).allowed,
         "form": form
         or AccountForm(
             user.username,
@@ -93,6 +100,9 @@ def render_account(
         "password_errors": problems.get("password", []),
         "groups": account_changes.choosable_groups(),
         "version": rights_changes.version(rights_changes.snapshot(subject)[subject]),
+        **api_tokens.context(
+            user, lambda token: reverse("account_token_revoke", args=[user.pk, token.pk])
+        ),
         "table": table.load(user_permissions),
         "answer": _answer(request.GET, user, user_permissions),
         "changes": changes.load_page(changes.ChangeFilter(subject=subject), RECENT_CHANGES),

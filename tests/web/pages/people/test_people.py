@@ -16,7 +16,9 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.accounts import demo
 from dashboard.accounts.authentication import password_queue
-from dashboard.models import Grant, ProxyAccount, RightsChange
+from dashboard.models import AccessEvent, ApiToken, Grant, ProxyAccount, RightsChange
+from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.api_tokens import Scope
 from dashboard.models.catalog import StageName
 from tests.support import factories
 from tests.support.factories import HOSTILE
@@ -312,6 +314,71 @@ def test_account_shows_that_the_proxy_signs_it_in(
     ]
     settings.AUTH_PROXY_HEADER = ""
     assert source_of(root_client, viewer) == []
+
+
+def test_account_made_in_the_dashboard_is_handed_over_to_the_proxy(
+    root_client: Client, viewer: User, settings: Settings
+) -> None:
+    assert not open_page(root_client, account_url(viewer)).css("[name=hand_over]")
+    settings.AUTH_PROXY_HEADER = "X-Forwarded-User"
+    assert open_page(root_client, account_url(viewer)).css("[name=hand_over]")
+    assert save_account(root_client, viewer, hand_over="1").status_code == 303
+    assert source_of(root_client, viewer) == ["Signed in by the proxy."]
+    assert not open_page(root_client, account_url(viewer)).css("[name=hand_over]")
+
+
+@pytest.mark.parametrize("is_break_glass", [True, False])
+def test_break_glass_and_demo_accounts_have_no_field_to_hand_them_over(
+    root_client: Client, settings: Settings, is_break_glass: bool
+) -> None:
+    demo.enable()
+    settings.AUTH_PROXY_HEADER = "X-Forwarded-User"
+    user = User.objects.get(username="viewer")
+    if is_break_glass:
+        settings.BREAK_GLASS_ACCOUNT = "viewer"
+        user.groups.clear()
+    assert not open_page(root_client, account_url(user)).css("[name=hand_over]")
+
+
+def create_token(user: User) -> ApiToken:
+    return ApiToken.create_token(user, "Runbook", Scope.ABORT, timezone.now())[0]
+
+
+def test_account_lists_its_tokens_with_a_button_to_revoke_each(
+    root_client: Client, viewer: User, manager: User
+) -> None:
+    token = create_token(viewer)
+    create_token(manager)
+    html = open_page(root_client, account_url(viewer))
+    form = select_one(html, f'[data-token="{token.pk}"] form')
+    assert len(html.css("[data-token]")) == 1
+    assert token.digest not in (html.html or "")
+    answer = root_client.post(str(form.attributes["action"]), follow=True)
+    page = parse_html(answer)
+    assert "Token “Runbook” revoked." in text_of(page)
+    assert not page.css("[data-token]")
+    event = AccessEvent.objects.get(kind=AccessKind.TOKEN_REVOKED)
+    assert (event.username, event.changed_by, event.client_address) == (
+        "viewer",
+        "root",
+        "127.0.0.1",
+    )
+
+
+def test_tokens_of_an_account_that_may_not_be_changed_have_no_button(root: User) -> None:
+    client, token = client_of(create_administrator()), create_token(root)
+    assert not open_page(client, account_url(root)).css("[data-token]")
+    answer = client.post(f"{account_url(root)}tokens/{token.pk}/revoke/")
+    assert answer.status_code == 403
+    assert "Only superusers can change superusers." in text_of(parse_html(answer))
+    token.refresh_from_db()
+    assert token.revoked_at is None
+
+
+def test_token_of_another_account_is_404(root_client: Client, viewer: User, manager: User) -> None:
+    token = create_token(manager)
+    answer = root_client.post(f"{account_url(viewer)}tokens/{token.pk}/revoke/")
+    assert answer.status_code == 404
 
 
 def test_account_that_cannot_use_a_password_has_no_form_for_it(

@@ -1,0 +1,46 @@
+"""An account's API tokens on a page, each with its button to revoke it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.utils.translation import gettext_lazy
+
+from dashboard.accounts import api_tokens
+from dashboard.db.threads import now
+from dashboard.models import ApiToken
+from dashboard.models.accounts.api_tokens import Scope, TokenStatus
+
+SCOPE_LABELS = {
+    Scope.READ: gettext_lazy("May read"),
+    Scope.ABORT: gettext_lazy("May read and abort"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """An API token as pages show it."""
+
+    token: ApiToken
+    scope: str
+    is_expired: bool
+    revoke_url: str
+
+
+def context(user: User, revoke_url: Callable[[ApiToken], str]) -> dict[str, Any]:
+    """Return what components/api_tokens.html shows; `revoke_url` is where the button posts to."""
+    at = now()
+    tokens, has_more = api_tokens.unrevoked_tokens(user, at)
+    return {
+        "tokens": [
+            TokenRow(
+                token,
+                str(SCOPE_LABELS[Scope(token.scope)]),
+                token.status(at) == TokenStatus.EXPIRED,
+                revoke_url(token),
+            )
+            for token in tokens
+        ],
+        "max_tokens": api_tokens.MAX_LISTED if has_more else 0,
+    }
