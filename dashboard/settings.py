@@ -194,7 +194,6 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "dashboard.web.http.authentication.sign_in.SignInMiddleware",
-    "dashboard.web.http.read_only.ReadOnlyMiddleware",
 ]
 TEMPLATES = [
     {

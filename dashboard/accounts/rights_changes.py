@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 from django.contrib.auth.models import Group, Permission, User
-from django.db.models import Model, Prefetch, QuerySet
+from django.db.models import Prefetch, QuerySet
 
 from dashboard.accounts import access_log
-from dashboard.models import AccessEvent, Grant, ProxyAccount, RightsChange
+from dashboard.models import AccessEvent, Grant, RightsChange
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.rights_changes import SubjectKind
 
@@ -44,28 +44,6 @@ def account(key: int) -> Subject:
 def group(key: int | None) -> Subject:
     """Return a group as a subject; None is everybody."""
     return Subject(SubjectKind.GROUP, key) if key else EVERYBODY
-
-
-def subjects_of(changed: Model) -> set[Subject]:
-    """Return whose rights an account, a group or a grant is part of."""
-    if isinstance(changed, ProxyAccount):
-        return {account(changed.user_id)}
-    if isinstance(changed, User):
-        return {account(changed.pk)} if changed.pk else set()
-    if isinstance(changed, Group):
-        return {group(changed.pk)} if changed.pk else set()
-    assert isinstance(changed, Grant)  # noqa: S101 - nothing else has rights
-    return {group(changed.group_id)}
-
-
-def subjects_of_deletion(deleted: Iterable[Model]) -> set[Subject]:
-    """Like `subjects_of`; the members of a deleted group lose it."""
-    subjects = set()
-    for row in deleted:
-        subjects |= subjects_of(row)
-        if isinstance(row, Group):
-            subjects |= {account(key) for key in row.user_set.values_list("pk", flat=True)}
-    return subjects
 
 
 def snapshot(*subjects: Subject) -> dict[Subject, State | None]:

@@ -29,11 +29,11 @@ _text = MessageTable(
 NAME_TAKEN = _text("name_taken")
 
 
-def problem(username: str, *, except_key: int = 0) -> Message | None:
-    """Return why an account, the one with a key or a new one, may not have this name, if so."""
+def problem(username: str) -> Message | None:
+    """Return why a new account may not have this name, if so."""
     if has_mixed_scripts(username):
         return _text("mixed_scripts")
-    return NAME_TAKEN if is_taken(username, except_key=except_key) else None
+    return NAME_TAKEN if is_taken(username) else None
 
 
 def has_mixed_scripts(username: str) -> bool:
@@ -43,9 +43,9 @@ def has_mixed_scripts(username: str) -> bool:
     return bool(confusables.is_mixed_script(username, _MIXABLE_SCRIPTS))
 
 
-def is_taken(username: str, *, except_key: int = 0) -> bool:
+def is_taken(username: str) -> bool:
     """Return whether an account has this name, in any case, or one that looks like it (UTS 39)."""
-    names = User.objects.exclude(pk=except_key).values_list("username", flat=True)
+    names = User.objects.values_list("username", flat=True)
     looks = _looks(username)
     return any(looks & _looks(name) for name in names.iterator())
 

@@ -20,10 +20,7 @@ class ModelAdmin(DjangoModelAdmin):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Model:
-        try:
-            found = super().get_object(request, object_id, from_field)
-        except OverflowError:  # of SQLite: no column can have this key
-            found = None
+        found = super().get_object(request, object_id, from_field)
         if found is None:
             raise Http404
         return found

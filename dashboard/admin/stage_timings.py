@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin
 from django.db import transaction
 from django.db.models import Model
@@ -108,6 +109,12 @@ class StageTimingAdmin(ModelAdmin):
             mark_changed(
                 Run.objects.in_flight().filter(stage__timing=obj.pk).values_list("pk", flat=True)
             )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return not settings.READ_ONLY and super().has_add_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return not settings.READ_ONLY and super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False

@@ -68,7 +68,7 @@ def test_demo_administrator_alone_may_use_admin(client: Client, stage: Stage) ->
     assert list(User.objects.filter(is_superuser=True)) == [admin]
     assert permissions.abort_permission(admin, stage).allowed
     client.login(username="admin", password="admin")
-    assert client.get("/admin/auth/user/").status_code == 200
+    assert client.get("/admin/dashboard/abort/").status_code == 200
 
 
 def test_demo_account_with_other_password_cannot_sign_in(db: None, client: Client) -> None:

@@ -70,14 +70,14 @@ class Dashboard:
         return events
 
     def deactivate(self, username: str) -> None:
-        """Deactivate an account in the admin."""
-        page = self.administrator.open(f"/admin/auth/user/?q={username}")
-        links = {text_of(a): a.attributes["href"] for a in parse_html(page).css("#result_list a")}
+        """Deactivate an account under /people/."""
+        page = self.administrator.open(f"/people/?q={username}")
+        links = {text_of(a): a.attributes["href"] for a in parse_html(page).css("a.title")}
         page = self.administrator.open(links[username] or "")
-        form = select_one(parse_html(page), "#user_form")
+        form = select_one(parse_html(page), "#settings + form")
         for box in form.css("input[type=checkbox]"):
             box.decompose()  # as unchecked
-        assert self.administrator.submit(form, page, _save="Save").status_code == 302
+        assert self.administrator.submit(form, page).status_code == 303
 
     def close(self) -> None:
         if "administrator" in vars(self):

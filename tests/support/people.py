@@ -1,13 +1,9 @@
 """Administrators, and the pages about people and rights."""
 
-from collections.abc import Mapping
-
 from django.contrib.auth.models import Permission, User
-from django.http import HttpResponse
 from django.test import Client
 
 from dashboard.accounts.administration import administrators
-from tests.support.html import parse_html
 
 
 def create_administrator(username: str = "ada") -> User:
@@ -26,11 +22,3 @@ def client_of(user: User) -> Client:
     client = Client()
     client.force_login(user)
     return client
-
-
-def submit_admin_form(client: Client, address: str, form: Mapping[str, object]) -> HttpResponse:
-    """Submit a form of an account or a group in the admin, with the version that it shows now."""
-    fields = parse_html(client.get(address)).css("input[type=hidden][name=version]")
-    return client.post(
-        address, {"version": fields[0].attributes["value"] if fields else "", **form}
-    )

@@ -498,7 +498,7 @@ def create_people(name: str) -> dict[str, object]:
     """Create a group and an account of this name with a grant and changes; return their keys."""
     boss = User.objects.get(username="boss")
     author = Author(boss, "2001:db8:85a3:1234:5678:8a2e:1370:7334")
-    group = Group.objects.create(name=name[:150])  # as the admin accepts it
+    group = Group.objects.create(name=name[:150])
     project = Project.objects.get(slug="shop")
     group_changes.add_grant(author, group, GrantScope(project.pk, "Staging", "abort"))
     account = User.objects.get_or_create(username=name[:150])[0]

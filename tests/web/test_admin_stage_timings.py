@@ -8,6 +8,7 @@ from django.db import IntegrityError, transaction
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
+from pytest_django import Settings
 from selectolax.lexbor import LexborNode
 
 from dashboard.models import Run, StageTiming
@@ -221,3 +222,16 @@ def test_override_for_stage_without_success_can_be_added(admin_client: Client, r
 def test_timing_delete_is_forbidden(admin_client: Client, timing: StageTiming) -> None:
     address = f"/admin/dashboard/stagetiming/{timing.pk}/delete/"
     assert admin_client.post(address, {"post": "yes"}).status_code == 403
+
+
+def test_read_only_dashboard_shows_timings_and_takes_no_override(
+    admin_client: Client, timing: StageTiming, settings: Settings
+) -> None:
+    settings.READ_ONLY = True
+    address = f"/admin/dashboard/stagetiming/{timing.pk}/change/"
+    html = fetch_page(admin_client, address)
+    assert html.css("#stagetiming_form input:not([type=hidden])") == []
+    assert post_override(admin_client, timing, "600", "900").status_code == 403
+    assert admin_client.post("/admin/dashboard/stagetiming/add/").status_code == 403
+    timing.refresh_from_db()
+    assert not timing.has_override

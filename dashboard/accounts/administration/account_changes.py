@@ -70,17 +70,10 @@ def edit_permission(administrator: User, account: User) -> Permission:
         return Permission(False, read_only_reason())
     if account.is_superuser and not administrator.is_superuser:
         return Permission(False, _text("superuser"))
-    if not (permission := name_permission(administrator, account.username)).allowed:
-        return permission
+    if break_glass.is_name(account.username) and not administrator.is_superuser:
+        return Permission(False, _text("break_glass"))
     if not django_permissions(administrator) >= django_permissions(account):
         return Permission(False, _text("more_permissions"))
-    return Permission(True)
-
-
-def name_permission(administrator: User, username: str) -> Permission:
-    """Return whether an administrator may add or change an account of this name."""
-    if break_glass.is_name(username) and not administrator.is_superuser:
-        return Permission(False, _text("break_glass"))
     return Permission(True)
 
 
@@ -95,8 +88,8 @@ def password_permission(administrator: User, account: User) -> Permission:
         return Permission(False, _text("demo_password"))
     if account.is_staff and not (administrator.is_staff or administrator.is_superuser):
         return Permission(False, _text("staff_password"))
-    if not (permission := password_use_permission(account)).allowed:
-        return permission
+    if not break_glass.may_use_password(account):
+        return Permission(False, _text("no_password_sign_in"))
     if account.pk == administrator.pk:
         key = "own_password" if account.has_usable_password() else "own_no_password"
         return Permission(False, _text(key))
@@ -106,19 +99,6 @@ def password_permission(administrator: User, account: User) -> Permission:
 def is_on_my_account(permission: Permission) -> bool:
     """Return whether a password that an administrator may not set is changed on My account."""
     return permission.denied_reason == _text("own_password")
-
-
-def password_use_permission(account: User) -> Permission:
-    """Return whether a password would let an account sign in."""
-    if not break_glass.may_use_password(account):
-        return Permission(False, _text("no_password_sign_in"))
-    return Permission(True)
-
-
-def handover_permission(administrator: User, account: User) -> Permission:
-    """Return whether an administrator may let the proxy sign in to an account."""
-    permission = edit_permission(administrator, account)
-    return auth_proxy.handover_permission(account) if permission.allowed else permission
 
 
 def choosable_groups() -> QuerySet[Group]:

@@ -91,7 +91,7 @@ def recorded_change(
     if settings.READ_ONLY:
         raise NotAllowed(read_only_reason())
     with transaction.atomic():
-        locked_users = lock(rights_changes.account(author.user.pk), *subjects)
+        locked_users = _lock_subjects(rights_changes.account(author.user.pk), *subjects)
         current = locked_users.get(author.user.pk)
         if current is None or not may_administer(current):
             raise NotAllowed(_text("administrator_no_longer"))
@@ -111,7 +111,7 @@ def recorded_change(
         )
 
 
-def lock(*subjects: Subject) -> dict[int, User]:
+def _lock_subjects(*subjects: Subject) -> dict[int, User]:
     """Lock subjects until the transaction ends; return the accounts among them by their keys.
 
     Accounts before groups: changes that lock both would else wait for each other.

@@ -90,7 +90,7 @@ def add_group(author: Author, name: str) -> Group:
     """Add a group and return it; raise AdministrationError."""
     with recorded_change(author, "Added.") as before:
         with _free_name():
-            group = Group.objects.create(name=clean_name(name))
+            group = Group.objects.create(name=_clean_name(name))
         before[rights_changes.group(group.pk)] = None
     return group
 
@@ -102,7 +102,7 @@ def rename_group(author: Author, group: Group, name: str, version: str) -> None:
         require_version(before[subject], version)
         _require_permission(author.user, group)
         with _free_name():
-            Group.objects.filter(pk=group.pk).update(name=clean_name(name, except_key=group.pk))
+            Group.objects.filter(pk=group.pk).update(name=_clean_name(name, except_key=group.pk))
 
 
 def deletion_version(group: Group) -> str:
@@ -118,7 +118,8 @@ def delete_group(author: Author, group: Group, version: str) -> None:
     subject = rights_changes.group(group.pk)
     with recorded_change(author, "Deleted.", subject) as before:
         # Once the group is locked: nobody can join it any more.
-        before.update(rights_changes.snapshot(*rights_changes.subjects_of_deletion([group])))
+        members = group.user_set.values_list("pk", flat=True)
+        before.update(rights_changes.snapshot(*map(rights_changes.account, members)))
         require_version(_deletion_state(group), version)
         _require_permission(author.user, group)
         Group.objects.filter(pk=group.pk).delete()
@@ -252,7 +253,7 @@ def _grant(group_key: int | None, scope: GrantScope) -> Grant:
     )
 
 
-def clean_name(name: str, *, except_key: int = 0) -> str:
+def _clean_name(name: str, *, except_key: int = 0) -> str:
     """Return the name that a group gets; raise AdministrationError if it may not have it."""
     cleaned = " ".join(name.replace("\0", " ").split())
     if not 0 < len(cleaned) <= MAX_NAME_LENGTH:

@@ -5,7 +5,7 @@ from django.db import models
 
 
 class ProxyAccount(models.Model):
-    """An account that the proxy's header signs in: added by it, or handed over in the admin."""
+    """An account that the proxy's header signs in: added by it, or handed over under /people/."""
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, models.CASCADE, primary_key=True, related_name="proxy_account"

@@ -55,7 +55,7 @@ class Session(AbstractBaseSession):
         ]
 
     def __str__(self) -> str:
-        # Not the key: the admin lists the sessions of an account that is about to be deleted.
+        # Not the key, which would let everybody in who sees it.
         return f"{self.created_at:%Y-%m-%d %H:%M} {self.browser}".rstrip()
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Probes, static files, the admin and error pages."""
+"""Probes, static files and error pages."""
 
 import gzip
 import re
@@ -197,19 +197,3 @@ def test_error_page_renders_without_context(template: str) -> None:
 
 def test_request_with_unknown_host_returns_400(client: Client) -> None:
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
-
-
-def test_admin_shows_records_read_only(run: Run, client: Client) -> None:
-    superuser = User.objects.create_superuser("boss", password="boss")
-    factories.abort(run, superuser, reason="Stuck")
-    client.force_login(superuser)
-    for model in ("abort", "project", "pipeline", "stage"):
-        address = f"/admin/dashboard/{model}/"
-        assert client.get(address).status_code == 200
-        assert client.get(f"{address}add/").status_code == 403
-    assert client.get(f"/admin/dashboard/abort/{run.aborts.get().pk}/change/").status_code == 200
-    assert client.get("/admin/auth/user/").status_code == 200
-
-
-def test_admin_for_non_staff_redirects_to_sign_in(operator_client: Client) -> None:
-    assert operator_client.get("/admin/dashboard/abort/").status_code == 302

@@ -63,7 +63,6 @@ def addresses(run: Run, batch: BulkAbort | None = None) -> list[str]:
         "object_id": "1",
         "app_label": "dashboard",
         "content_type_id": "1",
-        "id": "1",
         "url": "nothing",
     }
     result = []

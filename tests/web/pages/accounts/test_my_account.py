@@ -85,14 +85,6 @@ def test_admin_has_no_other_page_to_change_a_password(viewer: User) -> None:
         assert (answer.status_code, answer["Location"]) == (302, "/account/")
 
 
-def test_admin_shows_no_key_of_the_sessions_that_end_with_an_account(viewer: User) -> None:
-    here = sign_in(User.objects.create_superuser("root", password="x"))
-    key = key_of(sign_in(viewer))
-    page = here.get(f"/admin/auth/user/{viewer.pk}/delete/").content.decode()
-    assert "Session: " in page
-    assert key not in page
-
-
 def test_expired_session_is_not_listed(viewer: User) -> None:
     here, there = sign_in(viewer), sign_in(viewer)
     Session.objects.filter(pk=key_of(there)).update(expire_date=timezone.now())
