@@ -10,14 +10,14 @@ from dashboard.web.api import views as api
 from dashboard.web.http import converters
 from dashboard.web.http.webhook import northflank_webhook
 from dashboard.web.live.stream import live_stream
-from dashboard.web.pages.aborts import aborts_export
 from dashboard.web.pages.aborts.abort import abort
 from dashboard.web.pages.aborts.aborts import aborts
+from dashboard.web.pages.aborts.aborts_export import aborts_export
 from dashboard.web.pages.aborts.bulk_abort import bulk_abort
 from dashboard.web.pages.aborts.bulk_abort_new import bulk_abort_new
 from dashboard.web.pages.aborts.bulk_aborts import bulk_aborts
-from dashboard.web.pages.accounts import access_log_export
 from dashboard.web.pages.accounts.access_log import access_log
+from dashboard.web.pages.accounts.access_log_export import access_log_export
 from dashboard.web.pages.accounts.admin_sign_in import admin_sign_in
 from dashboard.web.pages.accounts.my_account import my_account
 from dashboard.web.pages.accounts.session_end import end_other_sessions, end_session
@@ -28,7 +28,6 @@ from dashboard.web.pages.acknowledge import acknowledge
 from dashboard.web.pages.board import board
 from dashboard.web.pages.dismiss import dismiss
 from dashboard.web.pages.now import now
-from dashboard.web.pages.people import rights_changes_export
 from dashboard.web.pages.people.account import account
 from dashboard.web.pages.people.account_new import account_new
 from dashboard.web.pages.people.account_password import account_password
@@ -40,6 +39,7 @@ from dashboard.web.pages.people.group_delete import group_delete
 from dashboard.web.pages.people.groups import groups
 from dashboard.web.pages.people.people import people
 from dashboard.web.pages.people.rights_changes import rights_changes
+from dashboard.web.pages.people.rights_changes_export import rights_changes_export
 from dashboard.web.pages.people.who_may import who_may
 from dashboard.web.pages.pipeline import pipeline
 from dashboard.web.pages.run import run
@@ -50,6 +50,8 @@ from dashboard.web.pages.stage import stage
 from dashboard.web.pages.status import status
 
 converters.register()
+
+CSV, JSON = {"extension": "csv"}, {"extension": "json"}
 
 # /projects/<project_id>/pipelines/<pipeline_id>/release-flows/<stage_id>/runs/<run_id>/
 run_urls: list[URLPattern | URLResolver] = [
@@ -96,23 +98,23 @@ people_urls: list[URLPattern | URLResolver] = [
     path("groups/<key:key>/grants/<key:grant_key>/", grant_remove, name="grant_remove"),
     path("rights/", who_may, name="who_may"),
     path("changes/", rights_changes, name="rights_changes"),
-    path("changes/export.csv", rights_changes_export.export_csv, name="rights_changes_csv"),
-    path("changes/export.json", rights_changes_export.export_json, name="rights_changes_json"),
+    path("changes/export.csv", rights_changes_export, CSV, name="rights_changes_csv"),
+    path("changes/export.json", rights_changes_export, JSON, name="rights_changes_json"),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", now, name="now"),
     path("board/", board, name="board"),
     path("aborts/", aborts, name="aborts"),
-    path("aborts/export.csv", aborts_export.export_csv, name="aborts_csv"),
-    path("aborts/export.json", aborts_export.export_json, name="aborts_json"),
+    path("aborts/export.csv", aborts_export, CSV, name="aborts_csv"),
+    path("aborts/export.json", aborts_export, JSON, name="aborts_json"),
     path("aborts/bulk/", bulk_aborts, name="bulk_aborts"),
     path("aborts/bulk/new/", bulk_abort_new, name="bulk_abort_new"),
     path("aborts/bulk/<key:pk>/", bulk_abort, name="bulk_abort"),
     path("status/", status, name="status"),
     path("access/", access_log, name="access_log"),
-    path("access/export.csv", access_log_export.export_csv, name="access_log_csv"),
-    path("access/export.json", access_log_export.export_json, name="access_log_json"),
+    path("access/export.csv", access_log_export, CSV, name="access_log_csv"),
+    path("access/export.json", access_log_export, JSON, name="access_log_json"),
     path("account/", my_account, name="my_account"),
     path("account/sessions/<slug:public_id>/end/", end_session, name="session_end"),
     path("account/sessions/end-others/", end_other_sessions, name="sessions_end_others"),

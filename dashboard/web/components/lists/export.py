@@ -7,8 +7,10 @@ export neither appears in it nor shifts the others.
 import csv
 import io
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -17,8 +19,7 @@ from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils import timezone
 
 from dashboard.db.threads import run_in_db_thread
-from dashboard.texts.rich_text import Message
-from dashboard.web.components.lists.record_pages import Load
+from dashboard.web.components.lists.record_pages import Load, RecordFilter
 
 # Rows; larger chunks are no faster and block a database thread that new aborts wait for.
 CHUNK_SIZE = 250
@@ -28,23 +29,30 @@ CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 # and at line breaks: the quotes around our cell are not at the start of one of its cells.
 _FORMULA = re.compile(r"""(?<![^;\t\r\n])(?=(?:[^\S\t\r\n]|")*[=+\-@＝＋－＠])|^(?=[\t\r\n])""")
 
+# By name, in the order of CSV: the path of an attribute, or what computes the value.
+type Columns[T] = dict[str, str | Callable[[T], Any]]
 type Encode[T] = Callable[[list[T], bool], bytes]  # arguments: rows, is the first chunk
 
 
-def respond(
-    name: str, extension: str, warnings: Iterable[Message], content: AsyncIterator[bytes]
+def respond[T: Model, F: RecordFilter](
+    name: str,
+    extension: str,
+    record_filter: F,
+    load: Callable[[F, int | None, int], list[T]],
+    columns: Columns[T],
 ) -> HttpResponseBase:
-    """Return a file named by `name` and the date; `extension` is csv or json.
+    """Return a file of all matching rows, named by `name` and the date.
 
-    With warnings about the filter the answer is a 400: a page can show which parameters it ignored,
-    but a file would pass for the requested data.
+    `extension` is csv or json; `load` is like `record_pages.Load`. With warnings about the filter
+    the answer is a 400: a page can show which parameters it ignored, but a file would pass for the
+    requested data.
     """
-    if warnings:
-        text = "\n".join(map(str, warnings))
+    if record_filter.warnings:
+        text = "\n".join(map(str, record_filter.warnings))
         return HttpResponse(f"{text}\n", status=400, content_type="text/plain; charset=utf-8")
     file_name = f"{name}-{timezone.localdate().isoformat()}.{extension}"
     return StreamingHttpResponse(
-        content,
+        stream(extension, partial(load, record_filter), columns),
         content_type=CONTENT_TYPES[extension],
         headers={
             "Cache-Control": "no-store",
@@ -55,26 +63,30 @@ def respond(
 
 
 def stream[T: Model](
-    extension: str,
-    load: Load[T],
-    record: Callable[[T], object],
-    columns: Sequence[str],
-    chunk_size: int = CHUNK_SIZE,
+    extension: str, load: Load[T], columns: Columns[T], chunk_size: int = CHUNK_SIZE
 ) -> AsyncIterator[bytes]:
-    """Yield the `record` of each row: as CSV (RFC 4180) with a header, or as one JSON array.
+    """Yield the columns of each row: as CSV (RFC 4180) with a header, or as one JSON array.
 
-    The cells of CSV are the attributes that `columns` names; JSON has all. At most `chunk_size`
-    rows are in memory at once.
+    Times are ISO 8601 in UTC. At most `chunk_size` rows are in memory at once.
     """
+    getters = [
+        (name, attrgetter(column) if isinstance(column, str) else column)
+        for name, column in columns.items()
+    ]
+
+    def record(row: T) -> dict[str, Any]:
+        values = ((name, get(row)) for name, get in getters)
+        return {
+            name: utc_text(value) if isinstance(value, datetime) else value
+            for name, value in values
+        }
 
     def encode_csv(rows: list[T], is_first: bool) -> bytes:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\r\n")
         if is_first:
             writer.writerow(columns)
-        for row in rows:
-            values = record(row)
-            writer.writerow(_cell(getattr(values, name)) for name in columns)
+        writer.writerows(map(_cell, record(row).values()) for row in rows)
         return text.getvalue().encode()
 
     def encode_json(rows: list[T], is_first: bool) -> bytes:
@@ -112,9 +124,9 @@ def _encode_chunk[T: Model](
     return chunk, last_pk
 
 
-def utc_text(when: datetime | None) -> str | None:
+def utc_text(when: datetime) -> str:
     """Return a time as ISO 8601 in UTC, with milliseconds."""
-    return when.astimezone(UTC).isoformat(timespec="milliseconds") if when else None
+    return when.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def _cell(value: Any) -> Any:
