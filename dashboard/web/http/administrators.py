@@ -1,4 +1,4 @@
-"""Views for administrators only, and who makes a change by one of them."""
+"""Views for administrators only, and the changes that they make."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -10,7 +10,6 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
-from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from dashboard.accounts.administration import administrators
@@ -36,31 +35,26 @@ def for_administrators[**P](
     return wrapper  # type: ignore[return-value]  # `wraps` names the request in the type
 
 
-def author(request: HttpRequest) -> Author:
-    """Return who makes a change by this request."""
-    return Author(signed_in_user(request), client_address(request))
-
-
-def refuse_change(
+def make_change[T](
     request: HttpRequest,
-    error: AdministrationError,
+    change: Callable[[Author], T],
+    text: str,
+    address: Callable[[T], str],
     render: Callable[[str, int], HttpResponse],
 ) -> HttpResponse:
-    """Return the answer to a change that was not made: the page with the text and its status.
+    """Make a change, and show the page at `address` of what it returns, with `text`.
 
-    `render` is given both. Who can change nothing any more gets a 403 without the page.
+    By a 303, so that reloading it repeats nothing. If the change is refused, `render` is given the
+    reason and the status; who can change nothing any more gets a 403 without the page.
     """
-    user = User.objects.filter(pk=signed_in_user(request).pk).first()
-    if settings.READ_ONLY or user is None or not administrators.may_administer(user):
-        return errors.forbidden(request, str(error))
-    return render(str(error), error.status)
-
-
-def redirect_after_change(
-    request: HttpRequest, text: str, view: str, **arguments: int
-) -> HttpResponse:
-    """Say that a change was made, and show a page: 303, so that reloading it repeats nothing."""
+    try:
+        changed = change(Author(signed_in_user(request), client_address(request)))
+    except AdministrationError as error:
+        user = User.objects.filter(pk=signed_in_user(request).pk).first()
+        if settings.READ_ONLY or user is None or not administrators.may_administer(user):
+            return errors.forbidden(request, str(error))
+        return render(str(error), error.status)
     messages.success(request, text, extra_tags="good")
-    response = redirect(reverse(view, kwargs=arguments))
+    response = redirect(address(changed))
     response.status_code = 303
     return response

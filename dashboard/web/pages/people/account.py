@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import demo, permissions, rights_changes
 from dashboard.accounts.administration import account_changes, administrators, rights_overview
-from dashboard.accounts.administration.administrators import AdministrationError, Conflict
+from dashboard.accounts.administration.administrators import Conflict
 from dashboard.accounts.authentication import auth_proxy, identity_sources
 from dashboard.accounts.authentication.identity_sources import IdentitySource
 from dashboard.models.catalog import StageName
@@ -20,12 +20,7 @@ from dashboard.web.components import api_tokens
 from dashboard.web.components.rights import account_form, changes, table, texts
 from dashboard.web.components.rights.account_form import AccountForm
 from dashboard.web.http import lookup
-from dashboard.web.http.administrators import (
-    author,
-    for_administrators,
-    redirect_after_change,
-    refuse_change,
-)
+from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.http.authentication.sign_in import signed_in_user
 
 RECENT_CHANGES = 10
@@ -39,19 +34,18 @@ def account(request: HttpRequest, key: int) -> HttpResponse:
         return render_account(request, key)
     lookup.get_account_or_404(key)
     form = account_form.parse(request.POST)
-    try:
-        account_changes.change_account(
-            author(request), key, form.settings, request.POST.get("version", "")
-        )
-    except AdministrationError as error:
-        typed_form = None if isinstance(error, Conflict) else form
+    version = request.POST.get("version", "")
 
-        def show(text: str, status: int) -> HttpResponse:
-            return render_account(request, key, {"": [text]}, status, typed_form)
+    def show(text: str, status: int) -> HttpResponse:
+        typed_form = None if status == Conflict.status else form
+        return render_account(request, key, {"": [text]}, status, typed_form)
 
-        return refuse_change(request, error, show)
-    return redirect_after_change(
-        request, _("Saved. It applies from the next request."), "account", key=key
+    return make_change(
+        request,
+        lambda author: account_changes.change_account(author, key, form.settings, version),
+        _("Saved. It applies from the next request."),
+        lambda _changed: reverse("account", args=[key]),
+        show,
     )
 
 

@@ -9,22 +9,17 @@ from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import usernames
 from dashboard.accounts.administration import account_changes
-from dashboard.accounts.administration.administrators import AdministrationError
 from dashboard.accounts.authentication import break_glass
 from dashboard.web.components.rights import account_form
 from dashboard.web.components.rights.account_form import AccountForm
-from dashboard.web.http.administrators import (
-    author,
-    for_administrators,
-    redirect_after_change,
-    refuse_change,
-)
+from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.http.authentication import password_checks
 from dashboard.web.http.authentication.sign_in import signed_in_user
 
@@ -48,13 +43,15 @@ def account_new(request: HttpRequest) -> HttpResponse:
         return _render(request, form, status=422)
 
     def add(hashed: str) -> HttpResponse:
-        try:
-            user = account_changes.add_account(
-                author(request), form.username, hashed, form.settings
-            )
-        except AdministrationError as error:
-            return refuse_change(request, error, show)
-        return redirect_after_change(request, _("Account added."), "account", key=user.pk)
+        return make_change(
+            request,
+            lambda author: account_changes.add_account(
+                author, form.username, hashed, form.settings
+            ),
+            _("Account added."),
+            lambda user: reverse("account", args=[user.pk]),
+            show,
+        )
 
     def show(text: str, status: int) -> HttpResponse:
         form.errors[""] = [text]

@@ -4,20 +4,15 @@ from functools import partial
 
 from django.contrib.auth.hashers import make_password
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
 from dashboard.accounts.administration import account_changes
-from dashboard.accounts.administration.administrators import AdministrationError
 from dashboard.web.components.rights import account_form
 from dashboard.web.http import lookup
-from dashboard.web.http.administrators import (
-    author,
-    for_administrators,
-    redirect_after_change,
-    refuse_change,
-)
+from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.http.authentication import password_checks
 from dashboard.web.pages.people.account import render_account
 
@@ -34,11 +29,13 @@ def account_password(request: HttpRequest, key: int) -> HttpResponse:
         return render_account(request, key, {"password": problems}, status=422)
 
     def save(hashed: str) -> HttpResponse:
-        try:
-            account_changes.set_password(author(request), key, hashed)
-        except AdministrationError as error:
-            return refuse_change(request, error, lambda text, status: show("", text, status))
-        return redirect_after_change(request, _("Password set."), "account", key=key)
+        return make_change(
+            request,
+            lambda author: account_changes.set_password(author, key, hashed),
+            _("Password set."),
+            lambda _changed: reverse("account", args=[key]),
+            partial(show, ""),
+        )
 
     def show(field: str, text: str, status: int) -> HttpResponse:
         return render_account(request, key, {field: [text]}, status)

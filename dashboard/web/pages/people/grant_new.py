@@ -4,22 +4,17 @@ from functools import partial
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts.administration import group_changes
-from dashboard.accounts.administration.administrators import AdministrationError
 from dashboard.accounts.administration.group_changes import GrantScope
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import texts
 from dashboard.web.http import lookup
-from dashboard.web.http.administrators import (
-    author,
-    for_administrators,
-    redirect_after_change,
-    refuse_change,
-)
+from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.pages.people.group import render_refused_grant
 
 
@@ -39,12 +34,13 @@ def grant_new(request: HttpRequest, key: int) -> HttpResponse:
     if group_changes.find_grant(group, scope) is not None:
         return refuse(_("This grant already exists."), 422)
     if request.method == "POST":
-        try:
-            group_changes.add_grant(author(request), group, scope)
-        except AdministrationError as error:
-            return refuse_change(request, error, refuse)
-        text = _("Grant added. It applies from the next request.")
-        return redirect_after_change(request, text, "group", key=key)
+        return make_change(
+            request,
+            lambda author: group_changes.add_grant(author, group, scope),
+            _("Grant added. It applies from the next request."),
+            lambda _changed: reverse("group", args=[key]),
+            refuse,
+        )
     project_text = texts.project_text(str(project) if project else "")
     rule = group_changes.rule_of(group, scope)
     effect = group_changes.effect(group, added=[rule])

@@ -4,21 +4,16 @@ from functools import partial
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import rights_changes
 from dashboard.accounts.administration import group_changes
-from dashboard.accounts.administration.administrators import AdministrationError
 from dashboard.models import Grant
 from dashboard.web.components.rights import grants, texts
 from dashboard.web.http import lookup
-from dashboard.web.http.administrators import (
-    author,
-    for_administrators,
-    redirect_after_change,
-    refuse_change,
-)
+from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.pages.people.group import render_group, render_refused_grant
 
 
@@ -33,12 +28,14 @@ def grant_remove(request: HttpRequest, key: int, grant_key: int) -> HttpResponse
         text = _("The grant has already been removed.")
         return render_group(request, group, grant_error=text, status=404)
     if request.method == "POST":
-        try:
-            group_changes.remove_grant(author(request), grant, request.POST.get("version", ""))
-        except AdministrationError as error:
-            return refuse_change(request, error, partial(render_refused_grant, request, key))
-        text = _("Grant removed. It applies from the next request.")
-        return redirect_after_change(request, text, "group", key=key)
+        version = request.POST.get("version", "")
+        return make_change(
+            request,
+            lambda author: group_changes.remove_grant(author, grant, version),
+            _("Grant removed. It applies from the next request."),
+            lambda _changed: reverse("group", args=[key]),
+            partial(render_refused_grant, request, key),
+        )
     subject = rights_changes.group(grant.group_id)
     effect = group_changes.effect_of_removal(grant)
     context = {

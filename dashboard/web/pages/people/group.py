@@ -5,23 +5,19 @@ from collections.abc import Mapping
 from django.contrib.auth.models import Group
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import permissions, rights_changes
 from dashboard.accounts.administration import group_changes
-from dashboard.accounts.administration.administrators import AdministrationError, Conflict
+from dashboard.accounts.administration.administrators import Conflict
 from dashboard.models import Project
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import changes, grants, table
 from dashboard.web.http import lookup
-from dashboard.web.http.administrators import (
-    author,
-    for_administrators,
-    redirect_after_change,
-    refuse_change,
-)
+from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.http.authentication.sign_in import signed_in_user
 
 SHOWN_MEMBERS = 50
@@ -36,17 +32,20 @@ def group(request: HttpRequest, key: int) -> HttpResponse:
     if request.method != "POST" or group is None:
         return render_group(request, group)
     name = request.POST.get("name", "")
-    try:
-        group_changes.rename_group(author(request), group, name, request.POST.get("version", ""))
-    except AdministrationError as error:
-        typed_name = "" if isinstance(error, Conflict) else name
+    version = request.POST.get("version", "")
 
-        def show(text: str, status: int) -> HttpResponse:
-            current_group = lookup.get_group_or_404(key)
-            return render_group(request, current_group, text, typed_name, status=status)
+    def show(text: str, status: int) -> HttpResponse:
+        typed_name = "" if status == Conflict.status else name
+        current_group = lookup.get_group_or_404(key)
+        return render_group(request, current_group, text, typed_name, status=status)
 
-        return refuse_change(request, error, show)
-    return redirect_after_change(request, _("Renamed."), "group", key=key)
+    return make_change(
+        request,
+        lambda author: group_changes.rename_group(author, group, name, version),
+        _("Renamed."),
+        lambda _changed: reverse("group", args=[key]),
+        show,
+    )
 
 
 def render_group(

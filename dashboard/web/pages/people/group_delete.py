@@ -1,21 +1,18 @@
 """Delete a group, after a confirmation that says what the deletion would do."""
 
+from functools import partial
+
 from django.contrib.auth.models import Group
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import permissions
 from dashboard.accounts.administration import group_changes
-from dashboard.accounts.administration.administrators import AdministrationError
 from dashboard.web.components.rights import grants, texts
-from dashboard.web.http.administrators import (
-    author,
-    for_administrators,
-    redirect_after_change,
-    refuse_change,
-)
+from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.http.authentication.sign_in import signed_in_user
 
 
@@ -25,12 +22,14 @@ def group_delete(request: HttpRequest, key: int) -> HttpResponse:
     """Show what the deletion would do (GET), or delete a group (POST)."""
     group = get_object_or_404(Group, pk=key)
     if request.method == "POST":
-        try:
-            version = request.POST.get("version", "")
-            group_changes.delete_group(author(request), group, version)
-        except AdministrationError as error:
-            return refuse_change(request, error, lambda *text: _render(request, key, *text))
-        return redirect_after_change(request, _("Group deleted."), "groups")
+        version = request.POST.get("version", "")
+        return make_change(
+            request,
+            lambda author: group_changes.delete_group(author, group, version),
+            _("Group deleted."),
+            lambda _changed: reverse("groups"),
+            partial(_render, request, key),
+        )
     return _render(request, key)
 
 

@@ -1,19 +1,16 @@
 """The matrix of rights, by groups, projects and stages; add a group."""
 
+from functools import partial
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts.administration import group_changes
-from dashboard.accounts.administration.administrators import AdministrationError
 from dashboard.web.components.rights import matrix
-from dashboard.web.http.administrators import (
-    author,
-    for_administrators,
-    redirect_after_change,
-    refuse_change,
-)
+from dashboard.web.http.administrators import for_administrators, make_change
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -22,11 +19,13 @@ def groups(request: HttpRequest) -> HttpResponse:
     """Show the matrix of rights (GET), or add a group (POST)."""
     if request.method == "POST":
         name = request.POST.get("name", "")
-        try:
-            group = group_changes.add_group(author(request), name)
-        except AdministrationError as error:
-            return refuse_change(request, error, lambda *text: _render_groups(request, name, *text))
-        return redirect_after_change(request, _("Group added."), "group", key=group.pk)
+        return make_change(
+            request,
+            lambda author: group_changes.add_group(author, name),
+            _("Group added."),
+            lambda group: reverse("group", args=[group.pk]),
+            partial(_render_groups, request, name),
+        )
     return _render_groups(request)
 
 
