@@ -284,6 +284,12 @@ def test_odd_address_causes_no_server_error(
     assert status < 500
 
 
+def test_content_type_that_cannot_be_parsed_returns_400(anonymous_browser: httpx.Client) -> None:
+    content_type = "multipart/form-data; boundary=" + "a" * 20_000
+    answer = anonymous_browser.post("/accounts/login/", headers={"Content-Type": content_type})
+    assert answer.status_code == 400
+
+
 def test_request_with_unknown_host_returns_400(anonymous_browser: httpx.Client) -> None:
     assert (
         anonymous_browser.get("/accounts/login/", headers={"Host": "evil.example"}).status_code
