@@ -175,7 +175,8 @@ INSTALLED_APPS = [
     "dashboard.apps.DashboardConfig",  # last: its group needs the permissions that auth creates
 ]
 MIDDLEWARE = [
-    "dashboard.web.http.health.answer_probes",  # first: probes use any host name
+    "dashboard.web.http.responses.no_store.forbid_storing",  # first: also errors of the others
+    "dashboard.web.http.health.answer_probes",  # before all that look at the host: probes use any
     "django.middleware.security.SecurityMiddleware",
     "dashboard.web.http.static.StaticFilesMiddleware",  # files need no policy, and are compressed
     "django_permissions_policy.PermissionsPolicyMiddleware",

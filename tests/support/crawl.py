@@ -211,7 +211,10 @@ class Result:
 def request(
     client: Client, method: str, path: str, form: dict[str, object] | None = None, *, csrf: bool
 ) -> Result:
-    """Send a request with or without a CSRF token; what it has changed is undone."""
+    """Send a request with or without a CSRF token; what it has changed is undone.
+
+    No cache may keep the answer.
+    """
     cookies = SimpleCookie(client.cookies)
     client.cookies["csrftoken"] = CSRF_TOKEN
     headers = {"X-CSRFToken": CSRF_TOKEN} if csrf else {}
@@ -231,6 +234,7 @@ def request(
             transaction.set_rollback(True)
     finally:
         client.cookies = cookies
+    assert "no-store" in answer["Cache-Control"], f"{method} {path} may be kept"
     return Result(_outcome(answer), frozenset(writes), _text(answer))
 
 

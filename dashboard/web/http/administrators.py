@@ -22,15 +22,13 @@ from dashboard.web.http.client_address import client_address
 def for_administrators[**P](
     view: Callable[Concatenate[HttpRequest, P], HttpResponseBase],
 ) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
-    """Refuse other users with a 403; no browser keeps the page."""
+    """Refuse other users with a 403."""
 
     @wraps(view)
     def wrapper(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         if not administrators.may_administer(request.user):
             raise PermissionDenied(_("Only administrators may view and change rights."))
-        response = view(request, *args, **kwargs)
-        response.headers.setdefault("Cache-Control", "no-store")
-        return response
+        return view(request, *args, **kwargs)
 
     return wrapper  # type: ignore[return-value]  # `wraps` names the request in the type
 

@@ -215,6 +215,5 @@ def unavailable_response(request: HttpRequest) -> HttpResponse:
         }
         response = HttpResponse(render_to_string("errors/503.html", template_context), status=503)
     response["Retry-After"] = str(RETRY_SECONDS)
-    response["Cache-Control"] = "no-store"
     response._has_been_logged = True  # type: ignore[attr-defined]  # by db/health.py
     return response

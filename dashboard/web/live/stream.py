@@ -39,7 +39,6 @@ def live_stream(request: HttpRequest) -> HttpResponseBase:
         broadcaster.stream(channel, since, session),
         content_type="text/event-stream",
         headers={
-            "Cache-Control": "no-store",
             "X-Accel-Buffering": "no",  # nginx would hold messages back
             "Content-Encoding": "identity",  # compressing would cost each viewer 100 KB
         },

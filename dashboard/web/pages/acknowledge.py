@@ -27,7 +27,7 @@ def acknowledge(
         if not is_htmx(request):
             return redirect(links.run_url(run))
         card = RunCard.load(run, user_permissions, user.pk)
-        return _uncached_response(card.render_acknowledgement_form(request))
+        return HttpResponse(card.render_acknowledgement_form(request))
     try:
         match request.POST.get("action"):
             case "release":
@@ -44,13 +44,7 @@ def acknowledge(
         return _render_conflict(request, run)
     if not is_htmx(request):
         return redirect(links.run_url(run))
-    return _uncached_response(RunCard.load(run, user_permissions, user.pk).render(request))
-
-
-def _uncached_response(html: str) -> HttpResponse:
-    response = HttpResponse(html)
-    response["Cache-Control"] = "no-store"
-    return response
+    return HttpResponse(RunCard.load(run, user_permissions, user.pk).render(request))
 
 
 def _render_conflict(request: HttpRequest, run: Run) -> HttpResponse:

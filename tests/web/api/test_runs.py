@@ -191,15 +191,6 @@ def test_head_request_returns_200_without_body(
         assert (answer.status_code, answer.content) == (200, b"")
 
 
-def test_responses_are_not_cached(read_only_api_client: httpx.Client, stage: Stage) -> None:
-    factories.run(stage, "r-1")
-    cache_headers = {
-        read_only_api_client.get(f"/api/runs/{path}").headers["cache-control"]
-        for path in ("", "r-1/", "r-2/")
-    }
-    assert cache_headers == {"no-store"}
-
-
 @pytest.mark.parametrize(
     ("query", "expected"),
     [

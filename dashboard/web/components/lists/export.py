@@ -55,7 +55,6 @@ def respond[T: Model, F: RecordFilter](
         stream(extension, partial(load, record_filter), columns),
         content_type=CONTENT_TYPES[extension],
         headers={
-            "Cache-Control": "no-store",
             "Content-Disposition": f'attachment; filename="{file_name}"',
             "X-Accel-Buffering": "no",  # else nginx buffers the stream
         },

@@ -18,11 +18,10 @@ def is_htmx(request: HttpRequest) -> bool:
 def render_page(
     request: HttpRequest, template: str, partial: str, context: dict[str, Any], *, status: int = 200
 ) -> HttpResponse:
-    """Render a template or, for htmx, the partial of that name alone; no cache keeps either."""
+    """Render a template or, for htmx, the partial of that name alone."""
     name = f"{template}#{partial}" if is_htmx(request) else template
     response = HttpResponse(_render(request, name, context), status=status)
     patch_vary_headers(response, ["HX-Request"])
-    response["Cache-Control"] = "no-store"
     return response
 
 

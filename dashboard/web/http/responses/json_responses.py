@@ -1,4 +1,4 @@
-"""Uncached JSON responses, and errors with stable codes."""
+"""JSON responses, and errors with stable codes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,15 +30,13 @@ class ApiError(Exception):
 def json_response(
     body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
-    """Return `body` as an uncached JSON response."""
-    response = HttpResponse(
+    """Return `body` as a JSON response."""
+    return HttpResponse(
         msgspec.json.encode(body) + b"\n",
         status=status,
         content_type="application/json",
         headers=dict(headers or {}),
     )
-    response["Cache-Control"] = "no-store"
-    return response
 
 
 def error_response(api_error: ApiError) -> HttpResponse:

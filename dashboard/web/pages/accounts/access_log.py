@@ -24,6 +24,4 @@ def access_log(request: HttpRequest) -> HttpResponse:
             is_past_end=access_filter.before_pk is not None,
         ),
     }
-    response = render(request, "pages/accounts/access_log.html", context)
-    response["Cache-Control"] = "no-store"
-    return response
+    return render(request, "pages/accounts/access_log.html", context)

@@ -141,9 +141,7 @@ def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
         "max_sessions": sessions.MAX_LISTED if has_more else 0,
         **api_tokens.context(user, lambda token: reverse("token_revoke", args=[token.pk])),
     }
-    response = render(request, "pages/accounts/my_account.html", context)
-    response["Cache-Control"] = "no-store"
-    return response
+    return render(request, "pages/accounts/my_account.html", context)
 
 
 def _refuse(request: HttpRequest, form: PasswordForm, message: str) -> HttpResponse:

@@ -2,7 +2,6 @@
 
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from dashboard.accounts.authentication.oidc_claims import OIDCFailure
@@ -11,7 +10,6 @@ from dashboard.web.pages.accounts.oidc_failed import render_failure
 
 
 @login_not_required
-@never_cache
 @require_GET
 def oidc_callback(request: HttpRequest) -> HttpResponse:
     """Sign in the user whom the provider sends back, and redirect to the page they asked for."""

@@ -7,7 +7,6 @@ from django.contrib.auth.views import LoginView, redirect_to_login
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 
 from dashboard.accounts.authentication import oidc_attempts
 from dashboard.accounts.authentication.oidc_claims import OIDCFailure
@@ -20,7 +19,6 @@ from dashboard.web.pages.accounts.oidc_forward import forward
 
 
 @login_not_required
-@never_cache
 def oidc_sign_in(request: HttpRequest) -> HttpResponseBase:
     """Forward to the provider; other methods than POST get the sign-in page."""
     next_url = LoginView(request=request).get_redirect_url()

@@ -104,10 +104,6 @@ def test_status_links_the_pages_for_administrators_only(operator_client: Client)
     assert not open_page(operator_client, "/status/").css('a[href="/people/"]')
 
 
-def test_pages_are_not_kept_by_browsers(root_client: Client) -> None:
-    assert root_client.get("/people/")["Cache-Control"] == "no-store"
-
-
 @pytest.mark.parametrize(
     "address",
     ["/people/accounts/9999/", "/people/groups/9999/", "/people/groups/9999/delete/"],
