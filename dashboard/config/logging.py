@@ -3,7 +3,9 @@
 from typing import Any
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
+
+from dashboard.config.log_limit import LogLimit
 
 _PROCESSORS: list[Processor] = [
     structlog.stdlib.add_logger_name,
@@ -44,19 +46,34 @@ def build_config(log_format: str, level: str) -> dict[str, Any]:
                 "()": structlog.stdlib.ProcessorFormatter,
                 "foreign_pre_chain": _PROCESSORS,
                 "processors": [
+                    _add_unlogged,
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     structlog.processors.format_exc_info,
                     renderer,
                 ],
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "filters": {"limit": {"()": LogLimit}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "line",
+                "filters": ["limit"],
+            }
+        },
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
-            # Drop Django's own handlers, or each event is logged twice.
-            "django": {"handlers": [], "level": level, "propagate": True},
+            # Drop Django's own handlers, or each event is logged twice. With DEBUG it would log
+            # statements, which contain the keys of sessions.
+            "django": {"handlers": [], "level": "WARNING", "propagate": True},
             "django.server": {"handlers": [], "propagate": True},
             "httpx": {"level": "WARNING"},  # the sync logs its own requests
             "uvicorn": {"level": "ERROR"},  # anybody can cause its warnings, at any rate
         },
     }
+
+
+def _add_unlogged(_logger: Any, _name: str, event: EventDict) -> EventDict:
+    if unlogged := getattr(event["_record"], "unlogged", 0):
+        event["unlogged"] = unlogged
+    return event

@@ -55,7 +55,6 @@ def _refuse() -> HttpResponse:
         if webhook_events.record_rejection(at):
             log.warning("webhook.refused", why="wrong or missing token")
         response = _text_response(401, "Unauthorized")
-    # Django would log each one, and any client can send thousands.
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response
 

@@ -23,7 +23,6 @@ from dashboard.db.threads import now
 from dashboard.models.accounts.access import AccessKind
 from dashboard.web.http import errors
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.log_interval import LogInterval
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +43,6 @@ class HeaderMiddleware:
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
-        self._refusals = _Refusals()
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if not _is_concerned(request):
@@ -54,13 +52,11 @@ class HeaderMiddleware:
             if not auth_proxy.has_user_header(headers):
                 return self.get_response(request)
             message = _("Only the proxy may send the header %(name)s. This request bypassed it.")
-            return self._refusals.respond(
-                request, message % {"name": settings.AUTH_PROXY_HEADER}, peer=peer
-            )
+            return _refuse(request, message % {"name": settings.AUTH_PROXY_HEADER}, peer=peer)
         try:
             request.proxy_user = auth_proxy.read_user(headers)  # type: ignore[attr-defined]
         except InvalidHeader as error:
-            return self._refusals.respond(request, str(error), _sign_out_links(), peer=peer)
+            return _refuse(request, str(error), _sign_out_links(), peer=peer)
         return self.get_response(request)
 
 
@@ -72,7 +68,6 @@ class ProxySessionMiddleware:
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
-        self._refusals = _Refusals()
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if not _is_concerned(request) or identity_of(request) is not None:
@@ -80,30 +75,19 @@ class ProxySessionMiddleware:
         try:
             _update_session(request)
         except AccountRefused as refusal:
-            return self._refusals.respond(request, str(refusal), _sign_out_links())
+            return _refuse(request, str(refusal), _sign_out_links())
         return self.get_response(request)
 
 
-class _Refusals:
-    """Answers refused requests, and logs one in an interval."""
-
-    def __init__(self) -> None:
-        self._log_interval = LogInterval()
-
-    def respond(
-        self,
-        request: HttpRequest,
-        message: str,
-        links: Sequence[tuple[str, str]] = (),
-        **fields: object,
-    ) -> HttpResponse:
-        """Return a 403 that says why, with links (label, URL) to continue."""
-        if self._log_interval.begin_next():
-            address = client_address(request)
-            log.warning("auth_proxy.refused", why=message, client_address=address, **fields)
-        response = errors.forbidden(request, message, links)
-        response._has_been_logged = True  # type: ignore[attr-defined]
-        return response
+def _refuse(
+    request: HttpRequest, message: str, links: Sequence[tuple[str, str]] = (), **fields: object
+) -> HttpResponse:
+    """Return a 403 that says why, with links (label, URL) to continue."""
+    address = client_address(request)
+    log.warning("auth_proxy.refused", why=message, client_address=address, **fields)
+    response = errors.forbidden(request, message, links)
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response
 
 
 def _update_session(request: HttpRequest) -> None:

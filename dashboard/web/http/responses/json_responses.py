@@ -45,7 +45,6 @@ def error_response(api_error: ApiError) -> HttpResponse:
     response = json_response(
         {"error": error_body, **api_error.extra}, status=api_error.status, headers=api_error.headers
     )
-    # The client gets the error. Django would log each one, and any client can send thousands; a
-    # denied abort is logged by the use case.
+    # The client gets the error; a denied abort is logged by the use case.
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response

@@ -35,7 +35,7 @@ def refuse(render: Render, text: str, status: int, wait: timedelta) -> HttpRespo
     response = render(f"{text} {_retry_message(wait)}")
     response.status_code = status
     response["Retry-After"] = str(math.ceil(wait.total_seconds()))
-    response._has_been_logged = True  # type: ignore[attr-defined]  # strangers can send thousands
+    response._has_been_logged = True  # type: ignore[attr-defined]  # a 503 would be an error
     return response
 
 

@@ -23,12 +23,9 @@ from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.web.http.authentication import known_browsers, password_checks
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.log_interval import LogInterval
 from dashboard.web.http.responses import retry_later
 
 log = structlog.get_logger(__name__)
-
-refused_form_interval = LogInterval()
 
 
 class SignInForm(AuthenticationForm):
@@ -133,9 +130,7 @@ def handle_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     # By the proxy's header somebody is signed in at the next page view.
     if request.user.is_authenticated or auth_proxy.user_of(request) is not None:
         return redirect(reverse("login", query=request.GET))
-    if refused_form_interval.begin_next():
-        address = client_address(request)
-        log.warning("sign_in.form_refused", why=reason, client_address=address)
+    log.warning("sign_in.form_refused", why=reason, client_address=client_address(request))
     # None at the page's own address: with one, the browser drops the fragment of an alert's link.
     form_url = "" if match.view_name == "login" else reverse("login", query=request.GET)
     view = SignInView()
