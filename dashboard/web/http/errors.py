@@ -17,6 +17,8 @@ from dashboard.web.http.responses.htmx import is_htmx, text_response
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """Return a 400 for an invalid request."""
+    # Else the page's own check of CSRF would read the form again, and fail by it.
+    request._mark_post_parse_error()  # type: ignore[attr-defined]  # as Django does for others
     return defaults.bad_request(request, exception, template_name="errors/400.html")
 
 

@@ -195,5 +195,12 @@ def test_error_page_renders_without_context(template: str) -> None:
     assert select_one(html, "[data-reason]").text().strip()
 
 
+def test_form_that_is_not_in_utf_8_returns_400(db: None) -> None:
+    form = "application/x-www-form-urlencoded; charset=utf-16"
+    client = Client(enforce_csrf_checks=True)
+    client.cookies["csrftoken"] = "t" * 32
+    assert client.post("/accounts/login/", b"a=b", content_type=form).status_code == 400
+
+
 def test_request_with_unknown_host_returns_400(client: Client) -> None:
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
