@@ -7,6 +7,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 import uvicorn
+import uvloop
 from django.core.management.base import BaseCommand
 
 from dashboard import sandbox
@@ -40,7 +41,8 @@ class Command(BaseCommand):
         app = sandbox.create_app(sandbox_config)
         config = uvicorn.Config(app, log_level="warning", lifespan="off")
         with contextlib.suppress(KeyboardInterrupt):  # everything has stopped by then
-            asyncio.run(_serve(uvicorn.Server(config), sock, app.state.sandbox))
+            # asyncio's loop sends an answer's body 40 ms after its head (Nagle, delayed ACK).
+            uvloop.run(_serve(uvicorn.Server(config), sock, app.state.sandbox))
 
 
 async def _serve(
