@@ -47,15 +47,15 @@ def serve_upstream(stages: int) -> Iterator[tuple[str, Sandbox]]:
     options = sandbox.Options(
         scenario="100-pipelines", faults=[sandbox.parse_fault(f"latency:{LATENCY}")]
     )
-    app = sandbox.create_app(options)
-    world = app.state.sandbox.world
+    app = Sandbox(options)
+    world = app.world
     pipelines_per_project = stages // 3 // len(world.projects)
     world.projects = tuple(
         dataclasses.replace(project, pipelines=project.pipelines[:pipelines_per_project])
         for project in world.projects
     )
     with serve_in_thread(app) as url:
-        yield url, app.state.sandbox
+        yield url, app
 
 
 def list_runs_in_flight(upstream: Sandbox) -> set[str]:

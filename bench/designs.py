@@ -38,7 +38,7 @@ from simulation import (
 
 from dashboard.models.typical_duration import MAX_SAMPLES, MIN_SAMPLES
 from dashboard.northflank import RateLimit
-from dashboard.sandbox.http import RateLimitWindow
+from dashboard.sandbox.rate_limit import RateLimitWindow
 from dashboard.sync import schedule
 from dashboard.sync.schedule import Demand, StageFacts
 from dashboard.sync.stage_reader import MAX_REQUESTS_PER_FIRST_READ, MAX_REQUESTS_PER_READ

@@ -73,7 +73,7 @@ WHERE stage.fresh_until + interval '30 seconds' < now()
 class RequestLog:
     """ASGI application around the sandbox that counts the requests for single runs."""
 
-    app: Any
+    app: sandbox.Sandbox
     request_counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # by run id and place
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -82,37 +82,32 @@ class RequestLog:
             self.request_counts[run_id, "/".join(place).lower()] += 1
         await self.app(scope, receive, send)
 
-    @property
-    def sandbox_state(self) -> sandbox.Sandbox:
-        state: sandbox.Sandbox = self.app.state.sandbox
-        return state
-
     def list_flows(self) -> list[ReleaseFlow]:
         """Return the release flows of the first sixty pipelines."""
         pipelines = set(self.list_pipelines())
         return [
             flow
-            for flow in self.sandbox_state.world.list_flows()
+            for flow in self.app.world.list_flows()
             if (flow.project, flow.pipeline) in pipelines
         ]
 
     def list_pipelines(self) -> list[tuple[str, str]]:
         """Return project and pipeline of the first sixty pipelines."""
         pipelines = dict.fromkeys(
-            (flow.project, flow.pipeline) for flow in self.sandbox_state.world.list_flows()
+            (flow.project, flow.pipeline) for flow in self.app.world.list_flows()
         )
         return list(pipelines)[:PIPELINES]
 
     def start_run(self, flow: ReleaseFlow) -> str:
         """Start a run; return its id."""
-        return self.sandbox_state.world.start_run(flow, self.sandbox_state.clock(), {}).id
+        return self.app.world.start_run(flow, self.app.clock(), {}).id
 
 
 @contextlib.contextmanager
 def serve_upstream() -> Iterator[tuple[str, RequestLog]]:
     """Serve a sandbox from this process."""
     options = sandbox.Options(scenario="100-pipelines", faults=[sandbox.parse_fault(LATENCY)])
-    log = RequestLog(sandbox.create_app(options))
+    log = RequestLog(sandbox.Sandbox(options))
     with serve_in_thread(log) as url:
         yield url, log
 

@@ -24,7 +24,8 @@ def mirror_runs(count: int) -> int:
 
     from dashboard.models import Pipeline, Project, Stage
     from dashboard.northflank.decoding import parse_run_detail
-    from dashboard.sandbox.serializers import format_iso, serialize_run_detail
+    from dashboard.sandbox.choices import Choices
+    from dashboard.sandbox.serializers import serialize_run_detail
     from dashboard.sandbox.world import World
     from dashboard.sync import mirror
 
@@ -40,7 +41,7 @@ def mirror_runs(count: int) -> int:
         runs_of_flow = world.list_runs(flow, timestamp)
         concluded_runs = (run for run in runs_of_flow if run.concluded_at < timestamp)
         for runs in itertools.batched(concluded_runs, BATCH_SIZE):
-            payloads = (serialize_run_detail(world, run, timestamp, format_iso) for run in runs)
+            payloads = (serialize_run_detail(run, timestamp, Choices({})) for run in runs)
             details = [detail for payload in payloads if (detail := parse_run_detail(payload))]
             mirror.apply_runs(stage.pk, [detail.run for detail in details], requested_at=now)
             for detail in details[: round(len(details) * SHARE_WITH_STEPS)]:

@@ -47,19 +47,19 @@ def serve(arguments: list[str]) -> None:
 
     parser = argparse.ArgumentParser()
     sandbox.add_arguments(parser)
-    app = sandbox.create_app(sandbox.build_options(parser.parse_args(arguments)))
+    app = sandbox.Sandbox(sandbox.build_options(vars(parser.parse_args(arguments))))
 
     def read_faults() -> None:
         for line in sys.stdin:
-            app.state.sandbox.faults = [sandbox.parse_fault(text) for text in json.loads(line)]
-            for receiver in app.state.sandbox.webhooks.receivers:
+            app.faults = [sandbox.parse_fault(text) for text in json.loads(line)]
+            for receiver in app.webhooks.receivers:
                 receiver.failure_count = 0  # as if the webhook had been enabled again
 
     async def run() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         print(listener.getsockname()[1], flush=True)
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
-        webhook_task = asyncio.create_task(app.state.sandbox.webhooks.run())
+        webhook_task = asyncio.create_task(app.webhooks.run())
         await uvicorn.Server(config).serve(sockets=[listener])
         webhook_task.cancel()
 

@@ -68,7 +68,7 @@ class RequestLog:
 def serve_upstream() -> Iterator[tuple[str, RequestLog]]:
     """Serve a sandbox from this process; yield its URL and its log."""
     options = sandbox.Options(rate_limit=1_000_000, faults=[sandbox.parse_fault(LATENCY)])
-    log = RequestLog(sandbox.create_app(options))
+    log = RequestLog(sandbox.Sandbox(options))
     with serve_in_thread(log) as url:
         yield url, log
 

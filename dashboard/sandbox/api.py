@@ -1,23 +1,25 @@
-"""The API's routes: each function answers one of them, or raises an ApiError.
+"""The API's routes: each method of a call answers one of them, or raises an ApiError.
 
-Where Northflank's documentation leaves a behaviour open, `sandbox.choices` decides.
+Where Northflank's documentation leaves a behaviour open, a choice decides.
 """
 
+import itertools
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import unquote
 
-from .catalog import STAGES, TEAM_ID, TEAM_NAME, Pipeline, Project, ReleaseFlow
-from .history import Run
-from .http import ApiError, ApiRequest, Json, NoAccess, paginate
-from .sandbox import Sandbox
+from .catalog import STAGES, TEAM, Pipeline, Project, ReleaseFlow
+from .choices import Choices
+from .errors import ApiError, NoAccess, not_found
+from .runs import Run
 from .serializers import (
     CREATED_AT,
-    TIME_FORMATTERS,
-    TimeFormatter,
-    format_iso,
+    Json,
+    format_time,
     serialize_pipeline,
     serialize_pipeline_detail,
     serialize_project,
@@ -26,263 +28,235 @@ from .serializers import (
     serialize_run,
     serialize_run_detail,
 )
-from .world import StartForbidden
-
-type Handler = Callable[[Sandbox, ApiRequest], Json]
+from .world import World
 
 STATUSES = (
     *("pending", "queued", "running", "waiting", "retrying", "async_wait", "approval_wait"),
     *("aborting", "aborted", "success", "failure", "skipped", "unknown"),
 )
 
+DEFAULT_PER_PAGE = 50
+MAX_PER_PAGE = 100
+
 # As documented for "Run release flow".
-NAME_PATTERN = re.compile(r"(?=.{3,39}\Z)[A-Za-z](?:[- ]?[A-Za-z0-9])*")
-DESCRIPTION_PATTERN = re.compile(r"[A-Za-z0-9\s.,?!:;'\"()\[\]/\\%^&*\-_`]{0,200}")
+START_RULES = {
+    "name": (
+        re.compile(r"(?=.{3,39}\Z)[A-Za-z](?:[- ]?[A-Za-z0-9])*"),
+        "must be 3 to 39 letters, digits, and single hyphens or spaces between them",
+    ),
+    "description": (
+        re.compile(r"[A-Za-z0-9\s.,?!:;'\"()\[\]/\\%^&*\-_`]{0,200}"),
+        "must be at most 200 letters, digits and usual punctuation",
+    ),
+}
 
 
-# --- catalog ---------------------------------------------------------------------------------
+class _HasId(Protocol):
+    @property
+    def id(self) -> str: ...
 
 
-def get_health(_: Sandbox, __: ApiRequest) -> Json:
-    return {"data": {"message": "success"}}
+@dataclass(frozen=True)
+class Call:
+    """One request: what it asks, of which world, and when."""
 
+    world: World
+    choices: Choices
+    now: float
+    params: Mapping[str, str]
+    """The path's parameters, decoded."""
+    query: Mapping[str, str]
+    body: bytes
 
-def get_auth(_: Sandbox, __: ApiRequest) -> Json:
-    permissions = ["Projects > Manage > Read", "Pipelines > General > Read"]
-    return {
-        "data": {
-            "tokenKind": "api",
-            "id": "sandbox-token",
-            "name": "Sandbox token",
-            "entityId": TEAM_ID,
-            "entityUid": "5f0c7c1e0d554f0e9a556f5b",
-            "entityType": "team",
-            "role": {"name": "Release manager", "roleId": "release-manager", "roleType": "team"},
-            "permissions": {"projectScope": [*permissions, "Pipelines > General > Update"]},
-            "projectRestrictions": {"enabled": False, "projects": [], "restrictionMode": "in"},
-            "createdAt": format_iso(CREATED_AT),
-            "expiresAt": None,
-        }
-    }
+    # --- catalog -----------------------------------------------------------------------------
 
-
-def login(_: Sandbox, __: ApiRequest) -> Json:
-    """Answer the login of the command line client, which only checks the status."""
-    return {"data": {"entityId": TEAM_ID, "entityType": "team"}}
-
-
-def list_teams(sandbox: Sandbox, request: ApiRequest) -> Json:
-    def serialize(team: str) -> Json:
+    def get_auth(self) -> Json:
+        permissions = ["Projects > Manage > Read", "Pipelines > General > Read"]
         return {
-            "id": team,
-            "name": TEAM_NAME,
-            "createdAt": format_iso(CREATED_AT),
-            "uid": f"{team}-uid",
-        }
+            "data": {
+                "tokenKind": "api",
+                "id": "sandbox-token",
+                "name": "Sandbox token",
+                "entityId": TEAM.id,
+                "entityUid": "5f0c7c1e0d554f0e9a556f5b",
+                "entityType": "team",
+                "role": {
+                    "name": "Release manager", "roleId": "release-manager", "roleType": "team",
+                },
+                "permissions": {"projectScope": [*permissions, "Pipelines > General > Update"]},
+                "projectRestrictions": {"enabled": False, "projects": [], "restrictionMode": "in"},
+                "createdAt": format_time(CREATED_AT),
+                "expiresAt": None,
+            }
+        }  # fmt: skip
 
-    last_cursor = sandbox.choices["last-cursor"]
-    return paginate([TEAM_ID], request, last_cursor, key="teams", get_id=str, serialize=serialize)
+    def login(self) -> Json:
+        """Answer the login of the command line client, which only checks the status."""
+        return {"data": {"entityId": TEAM.id, "entityType": "team"}}
 
+    def list_teams(self) -> Json:
+        team = {"id": TEAM.id, "name": TEAM.name, "uid": f"{TEAM.id}-uid"}
+        return self._page("teams", [TEAM], lambda _: team | {"createdAt": format_time(CREATED_AT)})
 
-def list_projects(sandbox: Sandbox, request: ApiRequest) -> Json:
-    _check_team(request)
-    return paginate(
-        sandbox.world.projects,
-        request,
-        sandbox.choices["last-cursor"],
-        key="projects",
-        get_id=lambda project: project.id,
-        serialize=serialize_project,
-    )
+    def list_projects(self) -> Json:
+        self._check_team()
+        return self._page("projects", self.world.projects, serialize_project)
 
+    def get_project(self) -> Json:
+        return {"data": serialize_project_detail(self._find_project())}
 
-def get_project(sandbox: Sandbox, request: ApiRequest) -> Json:
-    return {"data": serialize_project_detail(_find_project(sandbox, request))}
+    def list_pipelines(self) -> Json:
+        def serialize(pipeline: Pipeline) -> Json:
+            return serialize_pipeline(pipeline, self.choices)
 
+        return self._page("pipelines", self._find_project().pipelines, serialize)
 
-def list_pipelines(sandbox: Sandbox, request: ApiRequest) -> Json:
-    return paginate(
-        _find_project(sandbox, request).pipelines,
-        request,
-        sandbox.choices["last-cursor"],
-        key="pipelines",
-        get_id=lambda pipeline: pipeline.id,
-        serialize=lambda pipeline: serialize_pipeline(pipeline, _time_formatter(sandbox)),
-    )
+    def get_pipeline(self) -> Json:
+        return {"data": serialize_pipeline_detail(self._find_pipeline())}
 
+    def get_release_flow(self) -> Json:
+        flow = self._find_flow()
+        latest = next(self.world.list_runs(flow, self.now), None)
+        status = latest.status(self.now) if latest else "unknown"
+        return {"data": serialize_release_flow(flow, status, self.choices)}
 
-def get_pipeline(sandbox: Sandbox, request: ApiRequest) -> Json:
-    return {"data": serialize_pipeline_detail(_find_pipeline(sandbox, request))}
+    # --- runs --------------------------------------------------------------------------------
 
+    def list_runs(self) -> Json:
+        runs: Iterable[Run] = ()
+        self._check_stage()
+        has_flow = self.params["stage"].capitalize() in self._find_pipeline().flows
+        if has_flow or self.choices["stage-without-flow"] == "404":
+            runs = self.world.list_runs(self._find_flow(), self.now)
+        if self.choices["run-order"] == "oldest-first":
+            runs = reversed(list(runs))
+        elif self.choices["run-order"] == "shuffled":
+            runs = sorted(runs, key=lambda run: blake2b(run.id.encode()).digest())
+        return self._page(
+            *("runs", runs, lambda run: serialize_run(run, self.now, self.choices)),
+            matches=self._run_filter(),
+        )
 
-def get_release_flow(sandbox: Sandbox, request: ApiRequest) -> Json:
-    flow = _find_flow(sandbox, request)
-    latest = next(sandbox.world.list_runs(flow, request.now), None)
-    status = sandbox.world.run_status(latest, request.now) if latest else "unknown"
-    return {"data": serialize_release_flow(flow, status, _time_formatter(sandbox))}
+    def get_run(self) -> Json:
+        return self._run_data(self._find_run())
 
+    def start_run(self) -> Json:
+        flow, body = self._find_flow(), _parse_start_body(self.body)
+        return self._run_data(self.world.start_run(flow, self.now, body))
 
-# --- runs ------------------------------------------------------------------------------------
+    def abort_run(self) -> Json:
+        run = self._find_run()
+        unchanged_data = self._run_data(run)
+        if self.now >= run.concluded_at:
+            status_choice = self.choices["abort-concluded"]
+            if status_choice != "200":
+                raise ApiError(int(status_choice), "The run has already concluded")
+            return unchanged_data
+        self.world.abort_seconds = self.choices.abort_seconds
+        answer_choice = self.choices["abort-answer"]
+        self.world.abort_run(run.flow, run.id, self.now, at_once=answer_choice == "aborted")
+        return unchanged_data if answer_choice == "unchanged" else self._run_data(run)
 
+    # --- lookups -----------------------------------------------------------------------------
 
-def list_runs(sandbox: Sandbox, request: ApiRequest) -> Json:
-    try:
-        flow: ReleaseFlow | None = _find_flow(sandbox, request)
-    except ReleaseFlowNotFound:
-        if sandbox.choices["stage-without-flow"] == "404":
-            raise
-        flow = None
-    world = sandbox.world
-    format_time, updated = _time_formatter(sandbox), sandbox.choices["updated-at"]
-    return paginate(
-        _order_runs(world.list_runs(flow, request.now), sandbox) if flow else (),
-        request,
-        sandbox.choices["last-cursor"],
-        key="runs",
-        get_id=lambda run: run.id,
-        serialize=lambda run: serialize_run(world, run, request.now, format_time, updated),
-        matches=_run_filter(sandbox, request),
-    )
+    def _check_team(self) -> None:
+        """Raise NoAccess for any team other than the sandbox's."""
+        if self.params.get("team", TEAM.id) != TEAM.id:
+            raise NoAccess("no access to this team", hidden="Team")
 
+    def _find_project(self) -> Project:
+        self._check_team()
+        return self.world.find_project(self.params["project"])
 
-def get_run(sandbox: Sandbox, request: ApiRequest) -> Json:
-    run = sandbox.world.find_run(_find_flow(sandbox, request), request.params["run"], request.now)
-    return _run_response(sandbox, request, run)
+    def _find_pipeline(self) -> Pipeline:
+        return self.world.find_pipeline(self._find_project().id, self.params["pipeline"])
 
+    def _check_stage(self) -> None:
+        stage, spelling = self.params["stage"], self.choices["stage-spelling"]
+        spellings = {"lower": stage.lower(), "capitalised": stage.capitalize(), "any": stage}
+        if stage.capitalize() not in STAGES or stage != spellings[spelling]:
+            not_found("Stage")
 
-def start_run(sandbox: Sandbox, request: ApiRequest) -> Json:
-    flow = _find_flow(sandbox, request)
-    start_body = _parse_start_body(request.body)
-    try:
-        run = sandbox.world.start_run(flow, request.now, start_body)
-    except StartForbidden:
-        message = "A run is in progress, and the concurrency policy forbids another"
-        raise ApiError(409, message) from None
-    return _run_response(sandbox, request, run)
+    def _find_flow(self) -> ReleaseFlow:
+        pipeline = self._find_pipeline()
+        self._check_stage()
+        return self.world.find_flow(self.params["project"], pipeline.id, self.params["stage"])
 
+    def _find_run(self) -> Run:
+        return self.world.find_run(self._find_flow(), self.params["run"], self.now)
 
-def abort_run(sandbox: Sandbox, request: ApiRequest) -> Json:
-    world = sandbox.world
-    flow = _find_flow(sandbox, request)
-    run = world.find_run(flow, request.params["run"], request.now)
-    if run and request.now >= run.concluded_at:
-        status_choice = sandbox.choices["abort-concluded"]
-        if status_choice != "200":
-            raise ApiError(int(status_choice), "The run has already concluded")
-        return _run_response(sandbox, request, run)
-    unchanged_response = _run_response(sandbox, request, run)
-    world.abort_seconds = sandbox.choices.abort_seconds
-    answer_choice = sandbox.choices["abort-answer"]
-    aborted_run = world.abort_run(
-        flow, request.params["run"], request.now, at_once=answer_choice == "aborted"
-    )
-    return (
-        unchanged_response
-        if answer_choice == "unchanged"
-        else _run_response(sandbox, request, aborted_run)
-    )
+    def _run_data(self, run: Run) -> Json:
+        return {"data": serialize_run_detail(run, self.now, self.choices)}
 
+    # --- lists -------------------------------------------------------------------------------
 
-# --- lookups -------------------------------------------------------------------------------
+    def _run_filter(self) -> Callable[[Run], bool]:
+        status, concluded = self.query.get("status"), self.query.get("concluded")
+        if status not in {None, *STATUSES}:
+            rule = f"must be one of {', '.join(STATUSES)}"
+            raise ApiError(400, "Invalid query", {"status": [rule]})
+        if concluded not in {None, "true", "false"}:
+            raise ApiError(400, "Invalid query", {"concluded": ["must be true or false"]})
 
+        def matches(run: Run) -> bool:
+            is_concluded = "true" if self.now >= run.concluded_at else "false"
+            return concluded in {None, is_concluded} and status in {None, run.status(self.now)}
 
-class ReleaseFlowNotFound(ApiError):
-    def __init__(self) -> None:
-        super().__init__(404, "Release flow not found")
+        return matches
 
+    def _page[T: _HasId](
+        self,
+        key: str,
+        items: Iterable[T],
+        serialize: Callable[[T], Json],
+        matches: Callable[[T], bool] = lambda _: True,
+    ) -> Json:
+        """Return the requested page of a list.
 
-def _check_team(request: ApiRequest) -> None:
-    """Raise NoAccess for any team other than the sandbox's."""
-    if request.params.get("team", TEAM_ID) != TEAM_ID:
-        raise NoAccess("no access to this team", hidden="Team")
+        The cursor refers to the last item of a page, not to a position, so that runs created in
+        between shift nothing. It is looked up before filtering, since the item may have changed and
+        no longer match.
+        """
+        per_page = min(self._parse_positive("per_page", DEFAULT_PER_PAGE), MAX_PER_PAGE)
+        page_number = self._parse_positive("page", 1)
+        remaining = iter(items)
+        if cursor := self.query.get("cursor"):
+            # `page` together with `cursor` is undocumented; the cursor wins.
+            if not any(f"after-{item.id}" == cursor for item in remaining):
+                raise ApiError(400, "Invalid cursor", {"cursor": ["is unknown or has expired"]})
+            page_number = 1
+        start = (page_number - 1) * per_page
+        matching = filter(matches, remaining)
+        candidates = list(itertools.islice(matching, start, start + per_page + 1))
+        page_items = candidates[:per_page]
+        pagination: Json = {"hasNextPage": len(candidates) > per_page, "count": len(page_items)}
+        if pagination["hasNextPage"]:
+            pagination["cursor"] = f"after-{page_items[-1].id}"
+        elif self.choices["last-cursor"] != "omitted":
+            pagination["cursor"] = None if self.choices["last-cursor"] == "null" else ""
+        return {"data": {key: [serialize(item) for item in page_items]}, "pagination": pagination}
 
-
-def _find_project(sandbox: Sandbox, request: ApiRequest) -> Project:
-    _check_team(request)
-    project = sandbox.world.find_project(request.params["project"])
-    if not project:
-        raise ApiError(404, "Project not found")
-    return project
-
-
-def _find_pipeline(sandbox: Sandbox, request: ApiRequest) -> Pipeline:
-    project_id = _find_project(sandbox, request).id
-    pipeline = sandbox.world.find_pipeline(project_id, request.params["pipeline"])
-    if not pipeline:
-        raise ApiError(404, "Pipeline not found")
-    return pipeline
-
-
-def _find_flow(sandbox: Sandbox, request: ApiRequest) -> ReleaseFlow:
-    pipeline = _find_pipeline(sandbox, request)
-    stage = request.params["stage"]
-    spelling = sandbox.choices["stage-spelling"]
-    expected_spelling = {"lower": stage.lower(), "capitalised": stage.capitalize()}.get(
-        spelling, stage
-    )
-    if stage.capitalize() not in STAGES or stage != expected_spelling:
-        raise ApiError(404, "Stage not found")
-    if stage.capitalize() not in pipeline.flows:
-        raise ReleaseFlowNotFound
-    return pipeline.flows[stage.capitalize()]
-
-
-def _time_formatter(sandbox: Sandbox) -> TimeFormatter:
-    return TIME_FORMATTERS[sandbox.choices["timestamps"]]
-
-
-def _run_response(sandbox: Sandbox, request: ApiRequest, run: Run | None) -> Json:
-    if not run:
-        raise ApiError(404, "Release flow run not found")
-    format_time, updated = _time_formatter(sandbox), sandbox.choices["updated-at"]
-    return {"data": serialize_run_detail(sandbox.world, run, request.now, format_time, updated)}
-
-
-def _order_runs(runs: Iterable[Run], sandbox: Sandbox) -> Iterable[Run]:
-    order = sandbox.choices["run-order"]
-    if order == "newest-first":
-        return runs
-    if order == "oldest-first":
-        return reversed(list(runs))
-    return sorted(runs, key=lambda run: blake2b(run.id.encode()).digest())
-
-
-def _run_filter(sandbox: Sandbox, request: ApiRequest) -> Callable[[Run], bool]:
-    status = request.query.get("status")
-    concluded = request.query.get("concluded")
-    if status is not None and status not in STATUSES:
-        raise ApiError(400, "Invalid query", {"status": [f"must be one of {', '.join(STATUSES)}"]})
-    if concluded not in {None, "true", "false"}:
-        raise ApiError(400, "Invalid query", {"concluded": ["must be true or false"]})
-
-    def matches(run: Run) -> bool:
-        if concluded is not None and (request.now >= run.concluded_at) != (concluded == "true"):
-            return False
-        return status is None or sandbox.world.run_status(run, request.now) == status
-
-    return matches
-
-
-# --- the body of a start ---------------------------------------------------------------------
+    def _parse_positive(self, name: str, default: int) -> int:
+        text = self.query.get(name, str(default))
+        # At most nine digits: Python refuses to parse thousands of them.
+        if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
+            raise ApiError(400, "Invalid query", {name: ["must be a positive whole number"]})
+        return int(text)
 
 
 def _parse_start_body(body: bytes) -> Json:
     """Return the checked body of a start request; an empty body means no arguments."""
     try:
-        fields: Any = json.loads(body) if body.strip() else {}
+        fields: Any = json.loads(body or b"{}")
     except (ValueError, RecursionError):
         raise ApiError(400, "The body is not JSON") from None
     if not isinstance(fields, dict):
         raise ApiError(400, "The body must be an object")
     details: dict[str, list[str]] = {}
-    name, description = fields.get("name"), fields.get("description")
-    if name is not None and not (isinstance(name, str) and NAME_PATTERN.fullmatch(name)):
-        rule = "must be 3 to 39 characters: a letter, then letters and digits"
-        details["name"] = [f"{rule} with single hyphens or spaces between them"]
-    if description is not None and not (
-        isinstance(description, str) and DESCRIPTION_PATTERN.fullmatch(description)
-    ):
-        details["description"] = ["must be at most 200 letters, digits and usual punctuation"]
+    for key, (pattern, rule) in START_RULES.items():
+        text = fields.get(key)
+        if text is not None and not (isinstance(text, str) and pattern.fullmatch(text)):
+            details[key] = [rule]
     for key in ("arguments", "overrides", "releaseNodeOverrides"):
         if not isinstance(fields.get(key, {}), dict):
             details[key] = ["must be an object"]
@@ -291,25 +265,47 @@ def _parse_start_body(body: bytes) -> Json:
     return fields
 
 
-ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", "/projects", list_projects),
-    ("GET", "/projects/{project}", get_project),
-    ("GET", "/projects/{project}/pipelines", list_pipelines),
-    ("GET", "/projects/{project}/pipelines/{pipeline}", get_pipeline),
-    ("GET", "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}", get_release_flow),
-    ("GET", "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs", list_runs),
-    ("POST", "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs", start_run),
-    ("GET", "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs/{run}", get_run),
-    (
-        "POST",
-        "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs/{run}/abort",
-        abort_run,
-    ),
-)
-"""Routes available with and without a team in the path."""
+# --- routes ----------------------------------------------------------------------------------
 
-ACCOUNT_ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", "/auth", get_auth),
-    ("GET", "/login", login),
-    ("GET", "/teams", list_teams),
+type Handler = Callable[[Call], Json]
+
+_PIPELINE = "/projects/{project}/pipelines/{pipeline}"
+_FLOW = _PIPELINE + "/release-flows/{stage}"
+
+
+def _route(method: str, path: str, handler: Handler) -> tuple[str, re.Pattern[str], Handler]:
+    """Return a route; those of projects exist with and without a team in the path."""
+    team = r"(?:/teams/(?P<team>[^/]+))?" if path.startswith("/projects") else ""
+    pattern = re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", path)
+    return method, re.compile(f"/v1{team}{pattern}"), handler
+
+
+ROUTES = (
+    _route("GET", "/auth", Call.get_auth),
+    _route("GET", "/login", Call.login),
+    _route("GET", "/teams", Call.list_teams),
+    _route("GET", "/projects", Call.list_projects),
+    _route("GET", "/projects/{project}", Call.get_project),
+    _route("GET", "/projects/{project}/pipelines", Call.list_pipelines),
+    _route("GET", _PIPELINE, Call.get_pipeline),
+    _route("GET", _FLOW, Call.get_release_flow),
+    _route("GET", _FLOW + "/runs", Call.list_runs),
+    _route("POST", _FLOW + "/runs", Call.start_run),
+    _route("GET", _FLOW + "/runs/{run}", Call.get_run),
+    _route("POST", _FLOW + "/runs/{run}/abort", Call.abort_run),
 )
+
+
+def find_route(method: str, path: str) -> tuple[Handler, dict[str, str]]:
+    """Return a path's handler and parameters; raise ApiError if there is none.
+
+    The path is still percent-encoded: an encoded slash is part of a value, not a separator.
+    """
+    status = 404
+    for route_method, pattern, handler in ROUTES:
+        if match := pattern.fullmatch(path):
+            if route_method == method:
+                params = {name: unquote(v) for name, v in match.groupdict().items() if v}
+                return handler, params
+            status = 405
+    raise ApiError(status, "Not Found" if status == 404 else "Method Not Allowed")

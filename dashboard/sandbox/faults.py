@@ -4,126 +4,227 @@
 
 `500`, `latency:0.3`, `503+60`, `500%0.2@/runs`, `reset*3`, `latency:5@POST`, `forbidden:payments`.
 SECONDS count from the start of the sandbox. TARGET is a part of "METHOD /path", so it can select a
-method, a resource or a single run; with a final `$` it is the end of the path.
+method, a resource or a single run; with a final `$` it is the end of the path. What each fault does
+is described in `docs/sandbox.md`.
 """
 
+import asyncio
 import json
 import re
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
-from . import fault_responses as do
-from .fault_responses import Edit, Replace, Spoil
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.types import Receive, Scope, Send
+
+from .api import MAX_PER_PAGE
+from .errors import ApiError, NoAccess, RateLimited
+
+CHUNK_BYTES = 64 * 1024
+
+type Answer = Callable[[str], Response | ApiError]
+type Spoil = Callable[[str, Response], Response]
+type Edit = Callable[[str, Any], Any]
+
+
+class DroppedConnection(Response):
+    """Close the connection after an optional wait, with no response or half of one."""
+
+    def __init__(self, delay_seconds: float = 0, partial_response: Response | None = None) -> None:
+        super().__init__()
+        self.delay_seconds = delay_seconds
+        self.partial_response = partial_response
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # ASGI cannot break a connection. uvicorn's `receive` is a method of the object that has it.
+        transport = receive.__self__.transport  # type: ignore[attr-defined]
+        if self.delay_seconds:
+            await _wait_for_disconnect(self.delay_seconds, receive)
+        if partial := self.partial_response:
+            start = {"type": "http.response.start", "status": partial.status_code}
+            await send(start | {"headers": partial.raw_headers})
+            half = bytes(partial.body)[: len(partial.body) // 2]
+            await send({"type": "http.response.body", "body": half, "more_body": True})
+            transport.close()  # unlike abort(), sends pending data
+        else:
+            transport.abort()
+        # The server logs an error if this returns while the connection is open.
+        await _wait_for_disconnect(5, receive)
+
+
+async def _wait_for_disconnect(seconds: float, receive: Receive) -> None:
+    """Wait for `seconds`, or until the client disconnects."""
+    try:
+        async with asyncio.timeout(seconds):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+    except TimeoutError:
+        pass
+
+
+# --- answers in place of the API's -------------------------------------------------------------
+
+
+def _status(status: int, message: str) -> Answer:
+    return lambda _: ApiError(status, message)
+
+
+def _html(status: int, reason: str) -> Answer:
+    """Answer a proxy's error page."""
+    page = f"<!doctype html><title>{status}</title><h1>{reason}</h1><hr>proxy"
+    return lambda _: HTMLResponse(page, status)
+
+
+def _unwrapped_error(value: str) -> Response:
+    return JSONResponse({"code": "error", "message": "It broke", "status": int(value)}, int(value))
+
+
+def _error_string(value: str) -> Response:
+    return JSONResponse({"error": "It broke"}, int(value))
+
+
+def _drop(value: str) -> Response:
+    return DroppedConnection(float(value or 0))
+
+
+# --- changes of the API's answer ---------------------------------------------------------------
+
+
+def _drop_after(value: str, _: Response) -> Response:
+    return _drop(value)
+
+
+def _huge(value: str, response: Response) -> Response:
+    size = int(float(value) * 1024 * 1024)
+    return StreamingResponse(_pad(size), response.status_code, media_type="application/json")
+
+
+async def _pad(size: int) -> AsyncIterator[bytes]:
+    """Stream JSON of the given size without holding it in memory."""
+    head, tail = b'{"data":{"runs":[],"padding":"', b'"},"pagination":{"hasNextPage":false}}'
+    yield head
+    for remaining in range(size - len(head) - len(tail), 0, -CHUNK_BYTES):
+        yield b"x" * min(CHUNK_BYTES, remaining)
+        await asyncio.sleep(0)  # lets other requests run
+    yield tail
+
+
+def _edit(edit: Edit) -> Spoil:
+    """Edit the JSON of an answer that is not an error."""
+
+    def spoil(value: str, response: Response) -> Response:
+        if not isinstance(response, JSONResponse) or response.status_code != 200:
+            return response
+        return JSONResponse(edit(value, json.loads(bytes(response.body))))
+
+    return spoil
+
+
+def _edit_list(edit: Callable[[str, list[Any]], list[Any]]) -> Spoil:
+    """Edit the list in an answer, if there is one."""
+
+    def edit_body(value: str, body: Any) -> Any:
+        if "pagination" not in body:
+            return body
+        return body | {"data": {key: edit(value, items) for key, items in body["data"].items()}}
+
+    return _edit(edit_body)
+
+
+def _make_unreadable(value: str, items: list[Any]) -> list[Any]:
+    count = int(float(value))
+    return [None] * min(count, len(items)) + items[count:]
+
+
+def _add_surplus(value: str, items: list[Any]) -> list[Any]:
+    return items + items[-1:] * (MAX_PER_PAGE - len(items) + int(float(value)))
+
+
+def _remove_fields(value: str, part: Any) -> Any:
+    if isinstance(part, dict):
+        names = value.split(",")
+        return {k: _remove_fields(value, v) for k, v in part.items() if k not in names}
+    return [_remove_fields(value, item) for item in part] if isinstance(part, list) else part
+
+
+def _replace_status(value: str, part: Any) -> Any:
+    if isinstance(part, dict):
+        return {k: value if k == "status" else _replace_status(value, v) for k, v in part.items()}
+    return [_replace_status(value, item) for item in part] if isinstance(part, list) else part
+
+
+# --- the table ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class FaultKind:
-    """A kind of fault that can be requested; without a function it is implemented in `app.py`."""
+    """A kind of fault that can be requested; each function gets the fault's VALUE."""
 
-    description: str
-    default_value: str | None = None
-    """None if the fault takes no value, or requires one."""
-    value_format: Literal["text", "number", "status", "json"] = "text"
-    is_value_required: bool = False
-    is_abort_only: bool = False
-    replace: Replace | None = None
-    """Returns a response in place of the API's: the request has no effect."""
-    edit: Edit | None = None
-    """Edits the JSON of the response."""
+    answer: Answer | None = None
+    """Returns what is answered in place of the API: the request has no effect."""
     spoil: Spoil | None = None
-    """Edits the response as a whole."""
+    """Changes the API's answer."""
+    value: str = ""
+    """Pattern of the VALUE; "": there is none."""
+    default: str = ""
+    """Of the VALUE."""
+    is_abort_only: bool = False
 
 
+TEXT, NUMBER, STATUS = r".+", r"\d+(\.\d+)?", r"[45]\d\d"
+"""Patterns of values; a status is that of an error."""
 OPTIONAL_FIELDS = "description,startedAt,concludedAt,refs,response,settings,steps"
 """Optional fields of runs and nodes: clients must work without them."""
+NO_FEATURE = "Feature flag release-flows is not enabled for this account"
+PERMISSION = "Project > Pipelines > General > Read"
+NOT_JSON = "Everything is fine, but this is not JSON."
 
 FAULT_KINDS: dict[str, FaultKind] = {
-    "latency": FaultKind("Answers after VALUE seconds", "1", "number"),
-    "500": FaultKind(
-        "Answers 500 with an error body", replace=do.error(500, "Internal server error")
+    "latency": FaultKind(value=NUMBER, default="1"),  # before all others: `sandbox.py`
+    "500": FaultKind(_status(500, "Internal server error")),
+    "503": FaultKind(_status(503, "Unavailable")),
+    "502-html": FaultKind(_html(502, "Bad Gateway")),
+    "404": FaultKind(_status(404, "Not found")),
+    "404-html": FaultKind(_html(404, "Not Found")),
+    "bad-token": FaultKind(_status(401, "Unauthorized")),
+    "feature-401": FaultKind(_status(401, NO_FEATURE)),
+    "forbidden": FaultKind(lambda _: NoAccess(PERMISSION, "Project"), value=TEXT),
+    "rate-limited": FaultKind(lambda _: RateLimited(exhausts_window=True)),
+    "too-fast": FaultKind(RateLimited, value=NUMBER, default="5"),
+    "error-without-wrapper": FaultKind(_unwrapped_error, value=STATUS, default="500"),
+    "error-string": FaultKind(_error_string, value=STATUS, default="500"),
+    "reset": FaultKind(_drop),
+    "reset-after": FaultKind(spoil=_drop_after),
+    "truncated": FaultKind(spoil=lambda _, response: DroppedConnection(0, response)),
+    "not-json": FaultKind(spoil=lambda _, response: PlainTextResponse(NOT_JSON)),
+    "empty-body": FaultKind(spoil=lambda _, __: Response(media_type="application/json")),
+    "huge": FaultKind(spoil=_huge, value=NUMBER, default="50"),
+    "data": FaultKind(
+        spoil=_edit(lambda value, body: body | {"data": json.loads(value)}),
+        value=TEXT,
+        default="null",
     ),
-    "503": FaultKind("Answers 503 with an error body", replace=do.error(503, "Unavailable")),
-    "502-html": FaultKind(
-        "Answers 502 with an HTML page, like a proxy", replace=do.html_page(502, "Bad Gateway")
-    ),
-    "404": FaultKind(
-        "Answers 404 with an error body, as for a missing object",
-        replace=do.error(404, "Not found"),
-    ),
-    "404-html": FaultKind(
-        "Answers 404 with an HTML page, like a proxy", replace=do.html_page(404, "Not Found")
-    ),
-    "bad-token": FaultKind(
-        "Answers 401 as if the token were wrong", replace=do.error(401, "Unauthorized")
-    ),
-    "feature-401": FaultKind(
-        "Answers 401: feature not enabled for the account",
-        replace=do.error(401, "Feature flag release-flows is not enabled for this account"),
-    ),
-    "forbidden": FaultKind(
-        "Refuses everything in the project VALUE, with the status of the choice `no-access`",
-        is_value_required=True,
-        replace=do.forbid_project,
-    ),
-    "rate-limited": FaultKind("Answers 429 and uses up the window's requests"),
-    "too-fast": FaultKind(
-        "Answers 429 with `Retry-After: VALUE`, and keeps the window's requests", "5", "number"
-    ),
-    "error-without-wrapper": FaultKind(
-        "Answers status VALUE with a body without `error` around it",
-        *("500", "status"),
-        replace=do.error_without_wrapper,
-    ),
-    "error-string": FaultKind(
-        "Answers status VALUE with a text as `error`", "500", "status", replace=do.error_string
-    ),
-    "reset": FaultKind(
-        "Drops the connection; the request has no effect", replace=do.drop_connection
-    ),
-    "reset-after": FaultKind(
-        "Lets the request take effect, then drops the connection", spoil=do.drop_after
-    ),
-    "truncated": FaultKind("Breaks off in the middle of the body", spoil=do.truncate),
-    "not-json": FaultKind("Answers 200 with text instead of JSON", spoil=do.not_json),
-    "empty-body": FaultKind("Answers 200 with an empty body", spoil=do.empty_body),
-    "huge": FaultKind("Streams a body of VALUE megabytes", "50", "number", spoil=do.huge_body),
-    "data": FaultKind("Sends VALUE, which is JSON, as `data`", "null", "json", edit=do.set_data),
-    "unreadable": FaultKind(
-        "Sends null in place of the first VALUE entries of a list",
-        *("1", "number"),
-        edit=do.edit_list(do.make_unreadable),
-    ),
+    "unreadable": FaultKind(spoil=_edit_list(_make_unreadable), value=NUMBER, default="1"),
     "hidden": FaultKind(
-        "Leaves the entry with the id VALUE out of lists",
-        is_value_required=True,
-        edit=do.edit_list(do.hide_entry),
+        spoil=_edit_list(lambda value, items: [item for item in items if item["id"] != value]),
+        value=TEXT,
     ),
-    "surplus": FaultKind(
-        "Sends a full page of a list, and VALUE entries more",
-        *("1000", "number"),
-        edit=do.edit_list(do.add_surplus),
-    ),
-    "missing-fields": FaultKind(
-        "Leaves out the fields named in VALUE (`status,createdAt`)",
-        OPTIONAL_FIELDS,
-        edit=do.remove_fields,
-    ),
-    "unknown-status": FaultKind(
-        "Sends VALUE as every status", "hibernating", edit=do.replace_status
-    ),
-    "abort-timeout": FaultKind(
-        "Accepts an abort, then does not answer for VALUE seconds",
-        *("60", "number"),
-        is_abort_only=True,
-        spoil=do.drop_after,
-    ),
-    "abort-lost": FaultKind(
-        "Neither aborts nor answers for VALUE seconds",
-        *("60", "number"),
-        is_abort_only=True,
-        replace=do.drop_connection,
-    ),
+    "surplus": FaultKind(spoil=_edit_list(_add_surplus), value=NUMBER, default="1000"),
+    "missing-fields": FaultKind(spoil=_edit(_remove_fields), value=TEXT, default=OPTIONAL_FIELDS),
+    "unknown-status": FaultKind(spoil=_edit(_replace_status), value=TEXT, default="hibernating"),
+    "abort-timeout": FaultKind(spoil=_drop_after, value=NUMBER, default="60", is_abort_only=True),
+    "abort-lost": FaultKind(_drop, value=NUMBER, default="60", is_abort_only=True),
 }
+
+
+# --- faults as requested -----------------------------------------------------------------------
 
 
 @dataclass
@@ -143,55 +244,33 @@ class Fault:
         kind = FAULT_KINDS.get(self.name)
         if kind is None:
             raise ValueError(f"unknown fault {self.name!r}; known are: {', '.join(FAULT_KINDS)}")
-        if self.value and kind.default_value is None and not kind.is_value_required:
-            raise ValueError(f"fault {self.name!r} takes no value, but was given {self.value!r}")
-        self.value = self.value or kind.default_value or ""
-        if kind.is_value_required and not self.value:
-            raise ValueError(f"fault {self.name!r} needs a value: {self.name}:VALUE")
-        self._check_format(kind.value_format)
+        self.value = self.value or kind.default
+        if not re.fullmatch(kind.value, self.value):
+            raise ValueError(
+                f"fault {self.name!r} cannot have the VALUE {self.value!r}: see docs/sandbox.md"
+            )
         if not 0 <= self.probability <= 1:
             raise ValueError(f"the probability of fault {self.name!r} must be between 0 and 1")
-
-    def _check_format(self, value_format: str) -> None:
-        if value_format == "json":
-            try:
-                json.loads(self.value)
-            except ValueError as error:
-                raise ValueError(f"fault {self.name!r} needs JSON, not {self.value!r}") from error
-        elif value_format != "text":
-            if not re.fullmatch(r"\d+(\.\d+)?", self.value):
-                raise ValueError(f"fault {self.name!r} needs a number, not {self.value!r}")
-            if value_format == "status" and not 400 <= self.number <= 599:
-                raise ValueError(f"fault {self.name!r} needs a status between 400 and 599")
 
     @property
     def kind(self) -> FaultKind:
         return FAULT_KINDS[self.name]
-
-    @property
-    def number(self) -> float:
-        """The value as a number."""
-        return float(self.value)
 
     def try_trigger(self, method: str, path: str, random_value: float, uptime: float) -> bool:
         """Return whether the fault applies to a request, and count it if so.
 
         `random_value` is between 0 and 1; `uptime` is in seconds since the start of the sandbox.
         """
-        if self.after_seconds and uptime < self.after_seconds:
-            return False
-        if self.target not in f"{method} {path}$":
-            return False
-        if self.kind.is_abort_only and not (method == "POST" and path.endswith("/abort")):
-            return False
-        if self.name == "forbidden" and f"/projects/{self.value}/" not in f"{path}/":
-            return False
-        if self.count is not None and self.hit_count >= self.count:
-            return False
-        if random_value >= self.probability:
-            return False
-        self.hit_count += 1
-        return True
+        applies = (
+            (not self.after_seconds or uptime >= self.after_seconds)
+            and self.target in f"{method} {path}$"
+            and (not self.kind.is_abort_only or (method == "POST" and path.endswith("/abort")))
+            and (self.name != "forbidden" or f"/projects/{self.value}/" in f"{path}/")
+            and (self.count is None or self.hit_count < self.count)
+            and random_value < self.probability
+        )
+        self.hit_count += applies
+        return applies
 
 
 _GRAMMAR = re.compile(
@@ -208,12 +287,11 @@ def parse_fault(text: str) -> Fault:
             f"cannot read the fault {text!r}; write NAME[:VALUE][+SECONDS][%PROBABILITY][*COUNT]"
             "[@TARGET], for example 500%0.2@/runs"
         )
-    count = match["count"]
     return Fault(
         match["name"],
         match["value"] or "",
         float(match["probability"] or 1),
-        int(count) if count else None,
+        int(match["count"]) if match["count"] else None,
         match["target"] or "",
         float(match["after"] or 0),
     )

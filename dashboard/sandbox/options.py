@@ -1,13 +1,13 @@
-"""The options of a sandbox and their command-line arguments; each is declared once."""
+"""The options of a sandbox, and their command-line arguments."""
 
-import argparse
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
-from urllib.parse import urlsplit
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from .choices import Choices
 from .faults import Fault, parse_fault
 from .scenarios import SCENARIOS
 
@@ -15,181 +15,24 @@ OPENING_INTERVAL = 300
 """Seconds; scenarios open at a multiple of it, so that a restart soon after has the same runs."""
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A behaviour that the API's documentation leaves open."""
-
-    description: str
-    values: tuple[str, ...]
-    """The possible values, the default first."""
-
-
-CHOICES: dict[str, Choice] = {
-    "run-order": Choice("Order of runs in a list", ("newest-first", "oldest-first", "shuffled")),
-    "timestamps": Choice("How times of runs and flows are written", ("space", "T", "no-fraction")),
-    "updated-at": Choice(
-        "`updatedAt` of a run: its last change, or its creation", ("exact", "created")
-    ),
-    "abort-answer": Choice(
-        "The run in the answer to an abort; with `aborted` it has ended already",
-        ("aborting", "unchanged", "aborted"),
-    ),
-    "abort-concluded": Choice(
-        "Abort of a run that has concluded: the run unchanged, or an error",
-        ("200", "400", "404", "409"),
-    ),
-    "abort-seconds": Choice("Seconds from `aborting` to `aborted`", ("2-6",)),
-    "stage-without-flow": Choice("Runs of a stage without a release flow", ("404", "empty-list")),
-    "stage-spelling": Choice("Spelling of the stage in a path", ("any", "lower", "capitalised")),
-    "retry-after": Choice("Whether a 429 has `Retry-After`", ("absent", "present")),
-    "429-body": Choice("Body of a 429", ("error", "text", "no-wrapper")),
-    "rate-limit-headers": Choice("Whether answers have `x-ratelimit-*`", ("present", "absent")),
-    "last-cursor": Choice("`cursor` on the last page", ("omitted", "null", "empty")),
-    "no-access": Choice("What the role may not see (see the fault `forbidden`)", ("403", "404")),
-    "webhook-body": Choice(
-        "What the body of a webhook names: its project, also pipeline, stage and run, or nothing",
-        ("project", "ids", "empty"),
-    ),
-}
-
-
-@dataclass
-class Choices:
-    """Values by name, such as `choices["run-order"]`: an override, else the default."""
-
-    overrides: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, value in self.overrides.items():
-            self._validate(name, value)
-
-    @classmethod
-    def parse(cls, texts: Iterable[str]) -> Self:
-        """Parse texts of the form NAME=VALUE; raise ValueError with a message for users."""
-        overrides: dict[str, str] = {}
-        for text in texts:
-            name, equals, value = text.partition("=")
-            if not equals:
-                raise ValueError(f"cannot read the choice {text!r}; write NAME=VALUE")
-            overrides[name.strip()] = value.strip()
-        return cls(overrides)
-
-    def __getitem__(self, name: str) -> str:
-        return self.overrides.get(name, CHOICES[name].values[0])
-
-    def __setitem__(self, name: str, value: str) -> None:
-        self._validate(name, value)
-        self.overrides[name] = value
-
-    @property
-    def abort_seconds(self) -> tuple[float, float]:
-        low, _, high = self["abort-seconds"].partition("-")
-        return float(low), float(high or low)
-
-    @staticmethod
-    def _validate(name: str, value: str) -> None:
-        if name not in CHOICES:
-            raise ValueError(f"unknown choice {name!r}; known are: {', '.join(CHOICES)}")
-        if name == "abort-seconds":
-            seconds = re.fullmatch(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?", value)
-            if not seconds or float(seconds[1]) > float(seconds[2] or seconds[1]):
-                raise ValueError(f"abort-seconds is a number or a range like 2-6, not {value!r}")
-        elif value not in CHOICES[name].values:
-            values = ", ".join(CHOICES[name].values)
-            raise ValueError(f"choice {name!r} cannot be {value!r}; possible are: {values}")
-
-
-def _argument(flag: str, help: str, **more: Any) -> dict[str, Any]:
-    """Return field metadata for a command-line argument.
-
-    An argument with `parse` may be repeated; `parse` converts all its texts into the value.
-    """
-    return {"flag": flag, "help": help, **more}
-
-
 @dataclass
 class Options:
     """Options of a sandbox; raise ValueError, with a message for users, if a value is invalid."""
 
-    token: str = field(
-        default="sandbox", metadata=_argument("--token", "the token clients must send")
-    )
-    seed: int = field(
-        default=1, metadata=_argument("--seed", "the same seed, the same runs", type=int)
-    )
-    scenario: str = field(
-        default="everyday",
-        metadata=_argument(
-            "--scenario",
-            "; ".join(f"{name}: {scenario.description}" for name, scenario in SCENARIOS.items()),
-            metavar="NAME",
-        ),
-    )
-    opened_at: int | None = field(
-        default=None,
-        metadata=_argument(
-            "--opened",
-            "when the scenario opened, in seconds since 1970; default: the last full five minutes"
-            " before the start",
-            type=int,
-            metavar="SECONDS",
-        ),
-    )
-    schedule_origin: int = field(
-        default=0,
-        metadata=_argument(
-            "--origin",
-            "start of the schedule, in seconds since 1970: at the same distance from it the same"
-            " happens, at any time of day",
-            type=int,
-            metavar="SECONDS",
-        ),
-    )
-    history_hours: float = field(
-        default=72,
-        metadata=_argument(
-            "--history-hours",
-            "how far back the lists of runs reach; the stuck run began 3.5 hours ago at most",
-            type=float,
-            metavar="HOURS",
-        ),
-    )
-    rate_limit: int = field(
-        default=1000,  # Northflank's limit
-        metadata=_argument("--rate-limit", "requests an hour", type=int),
-    )
+    token: str = "sandbox"
+    seed: int = 1
+    scenario: str = "everyday"
+    opened_at: int | None = None
+    """In seconds since 1970, like `schedule_origin`; None: see `with_opening`."""
+    schedule_origin: int = 0
+    history_hours: float = 72
+    rate_limit: int = 1000  # Northflank's limit
     rate_window_seconds: float = 3600.0
-    choices: Choices = field(
-        default_factory=Choices,
-        metadata=_argument(
-            "--choice",
-            "decide what the API leaves open, for example run-order=shuffled; may be repeated",
-            metavar="NAME=VALUE",
-            parse=Choices.parse,
-        ),
-    )
-    faults: list[Fault] = field(
-        default_factory=list,
-        metadata=_argument(
-            "--fault",
-            "misbehave: NAME[:VALUE][+SECONDS][%%PROBABILITY][*COUNT][@TARGET], for example"
-            " 500%%0.2@/runs; may be repeated",
-            metavar="FAULT",
-            parse=lambda texts: [parse_fault(text) for text in texts],
-        ),
-    )
-    webhook_urls: list[str] = field(
-        default_factory=list,
-        metadata=_argument(
-            "--webhook",
-            "send all events about release flows to this address; may be repeated",
-            metavar="URL",
-            parse=list,
-        ),
-    )
-    webhook_secret: str = field(
-        default="", metadata=_argument("--webhook-secret", "the token in webhooks; empty: none")
-    )
+    choices: dict[str, str] = field(default_factory=dict)
+    """Overrides of the scenario's choices and of the defaults."""
+    faults: list[Fault] = field(default_factory=list)
+    webhook_urls: list[str] = field(default_factory=list)
+    webhook_secret: str = ""
 
     def __post_init__(self) -> None:
         if self.scenario not in SCENARIOS:
@@ -201,8 +44,9 @@ class Options:
             raise ValueError("the history must be a number of hours above 0")
         if self.rate_limit < 1:
             raise ValueError("the rate limit must be at least 1")
+        Choices(self.choices)  # checks them
         for url in self.webhook_urls:
-            if not _is_web_address(url):
+            if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", url):
                 raise ValueError(f"the webhook {url!r} is not a web address")
 
     def with_opening(self, now: float) -> "Options":
@@ -221,34 +65,68 @@ class Options:
         return " ".join(arguments)
 
 
-def _is_web_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # also raised for a port out of range
-        return False
+_NUMBER: dict[str, Any] = {"type": int}
+_REPEATED: dict[str, Any] = {"action": "append"}
+_SCENARIOS = "; ".join(f"{name}: {scenario.description}" for name, scenario in SCENARIOS.items())
+
+_ARGUMENTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "token": ("--token", "TOKEN", "the token clients must send", {}),
+    "seed": ("--seed", "SEED", "the same seed, the same runs", _NUMBER),
+    "scenario": ("--scenario", "NAME", _SCENARIOS, {}),
+    "opened_at": (
+        *("--opened", "SECONDS"),
+        "when the scenario opened, in seconds since 1970; default: the last full five minutes",
+        _NUMBER,
+    ),
+    "schedule_origin": (
+        *("--origin", "SECONDS"),
+        "start of the schedule, in seconds since 1970: the same happens at the same distance",
+        _NUMBER,
+    ),
+    "history_hours": (
+        *("--history-hours", "HOURS"),
+        "how far back the lists of runs reach; the stuck run began 3.5 hours ago at most",
+        {"type": float},
+    ),
+    "rate_limit": ("--rate-limit", "REQUESTS", "requests an hour", _NUMBER),
+    "choices": (
+        *("--choice", "NAME=VALUE"),
+        "decide what the API leaves open, for example run-order=shuffled; may be repeated",
+        _REPEATED,
+    ),
+    "faults": (
+        *("--fault", "FAULT"),
+        "misbehave: NAME[:VALUE][+SECONDS][%%PROBABILITY][*COUNT][@TARGET]; may be repeated",
+        _REPEATED,
+    ),
+    "webhook_urls": (
+        *("--webhook", "URL"),
+        "send all events about release flows to this address; may be repeated",
+        _REPEATED,
+    ),
+    "webhook_secret": ("--webhook-secret", "TEXT", "the token in webhooks; empty: none", {}),
+}
+"""By field of the options: flag, metavar, help, and what else argparse needs."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """Add the sandbox's options to a command's parser; see `build_options`."""
-    group = parser.add_argument_group("sandbox")
-    for option in fields(Options):
-        if option.metadata:
-            argument = dict(option.metadata)
-            flag = argument.pop("flag")
-            if argument.pop("parse", None):
-                argument |= {"action": "append", "default": []}
-            else:
-                argument["default"] = option.default
-            group.add_argument(flag, dest=option.name, **argument)
+    group, defaults = parser.add_argument_group("sandbox"), Options()
+    for name, (flag, metavar, text, settings) in _ARGUMENTS.items():
+        default = [] if settings is _REPEATED else getattr(defaults, name)
+        group.add_argument(flag, dest=name, metavar=metavar, help=text, default=default, **settings)
 
 
-def build_options(namespace: argparse.Namespace) -> Options:
+def build_options(arguments: Mapping[str, Any]) -> Options:
     """Return the options from parsed arguments; raise ValueError with a message for users."""
-    values: dict[str, Any] = {}
-    for option in fields(Options):
-        if option.metadata:
-            value = getattr(namespace, option.name)
-            parse = option.metadata.get("parse")
-            values[option.name] = parse(value) if parse else value
+    values = {name: arguments[name] for name in _ARGUMENTS}
+    values["choices"] = dict(map(_parse_choice, values["choices"]))
+    values["faults"] = [parse_fault(text) for text in values["faults"]]
     return Options(**values)
+
+
+def _parse_choice(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"cannot read the choice {text!r}; write NAME=VALUE")
+    return name.strip(), value.strip()

@@ -1,65 +1,136 @@
-"""The state of a running sandbox, available to tests as `app.state.sandbox`."""
+"""The sandbox: an ASGI application with its state, which tests read and change.
 
+It answers each request with what `api.py` says, with token, rate limit and faults around it.
+"""
+
+import asyncio
+import hmac
+import itertools
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from .api import Call, find_route
+from .choices import Choices
+from .errors import ApiError, NoAccess, RateLimited
 from .faults import Fault, parse_fault
-from .http import ApiRequest, RateLimitWindow
-from .options import Choices, Options
+from .options import Options
+from .rate_limit import RateLimitWindow
 from .scenarios import SCENARIOS
 from .simulation import HOUR
 from .webhooks import Webhooks
 from .world import World
 
 
-@dataclass
+@dataclass(eq=False)
 class Sandbox:
-    options: Options
+    """Webhooks are sent while `webhooks.run()` runs."""
+
+    options: Options = field(default_factory=Options)
     clock: Callable[[], float] = time.time
-    faults: list[Fault] = field(init=False)
-    """May be replaced or changed at any time."""
+    """May be replaced at any time, like `world`, `faults` and the values of `choices`."""
     abort_request_counts: Counter[str] = field(default_factory=Counter)
     """Abort requests received, by run id, including refused and lost ones."""
     requests: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=1000))
     """The latest requests as (method, path)."""
 
     def __post_init__(self) -> None:
-        scenario = SCENARIOS[self.options.scenario]
-        self.choices = Choices({**scenario.choices, **self.options.choices.overrides})
-        self.faults = [*map(parse_fault, scenario.faults), *self.options.faults]
+        options, scenario = self.options, SCENARIOS[self.options.scenario]
+        self.choices = Choices({**scenario.choices, **options.choices})
+        self.faults = [*map(parse_fault, scenario.faults), *options.faults]
         self.started_at = self.clock()
-        opened_at = self.options.with_opening(self.started_at).opened_at
-        assert opened_at is not None
         self.world = World(
-            self.options.seed,
-            self.options.scenario,
-            opened_at=opened_at,
-            origin=self.options.schedule_origin,
-            history_seconds=self.options.history_hours * HOUR,
+            *(options.seed, options.scenario),
+            opened_at=options.with_opening(self.started_at).opened_at or 0,
+            origin=options.schedule_origin,
+            history_seconds=options.history_hours * HOUR,
         )
-        self.rate_limit_window = RateLimitWindow(
-            self.options.rate_limit, self.options.rate_window_seconds
-        )
+        self.rate_limit_window = RateLimitWindow(options.rate_limit, options.rate_window_seconds)
         # A function instead of the world itself, which tests replace.
         self.webhooks = Webhooks(lambda: self.world, self.clock, self.choices)
-        for url in self.options.webhook_urls:
-            self.webhooks.subscribe(url, self.options.webhook_secret)
-        self._rng = Random(self.options.seed)
+        for url in options.webhook_urls:
+            self.webhooks.subscribe(url, options.webhook_secret)
+        self._rng = Random(options.seed)
+        self._error_ids = itertools.count(1)
 
-    def record_request(self, request: ApiRequest) -> None:
-        """Count a received request."""
-        self.requests.append((request.method, request.path))
-        if request.method == "POST" and request.path.endswith("/abort") and "run" in request.params:
-            self.abort_request_counts[request.params["run"]] += 1
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._respond(Request(scope, receive))
+        if self.choices["rate-limit-headers"] == "present":
+            response.headers.update(self.rate_limit_window.headers(self.clock()))
+        await response(scope, receive, send)
 
-    def trigger_faults(self, request: ApiRequest) -> list[Fault]:
+    async def _respond(self, request: Request) -> Response:
+        method, path = request.method, request.scope["raw_path"].decode("latin-1")
+        body = await request.body()
+        self.requests.append((method, path))
+        if method == "POST" and path.endswith("/abort"):
+            self.abort_request_counts[path.split("/")[-2]] += 1
+        faults = self._trigger_faults(method, path)
+        if delays := [float(fault.value) for fault in faults if fault.name == "latency"]:
+            await asyncio.sleep(sum(delays))  # the request takes effect after it
+        now = self.clock()
+        try:
+            if not self.rate_limit_window.count_request(now):
+                raise RateLimited
+            self._check_token(request)
+            for fault in faults:
+                if fault.kind.answer:
+                    answer = fault.kind.answer(fault.value)
+                    if isinstance(answer, Response):
+                        return answer
+                    raise answer
+            handler, params = find_route(method, path)
+            call = Call(self.world, self.choices, now, params, request.query_params, body)
+            response: Response = JSONResponse(handler(call))
+        except RateLimited as error:
+            return self._rate_limited_response(error, now)
+        except ApiError as error:
+            response = self._error_response(error)
+        for fault in faults:
+            if fault.kind.spoil:
+                response = fault.kind.spoil(fault.value, response)
+        return response
+
+    def _trigger_faults(self, method: str, path: str) -> list[Fault]:
         """Return the faults that apply to a request, and count them."""
         uptime = self.clock() - self.started_at
         return [
             fault
             for fault in self.faults
-            if fault.try_trigger(request.method, request.path, self._rng.random(), uptime)
+            if fault.try_trigger(method, path, self._rng.random(), uptime)
         ]
+
+    def _check_token(self, request: Request) -> None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        is_valid = hmac.compare_digest(token.strip().encode(), self.options.token.encode())
+        if scheme.lower() != "bearer" or not is_valid:
+            raise ApiError(401, "Unauthorized")
+
+    def _error_response(self, error: ApiError) -> Response:
+        if isinstance(error, NoAccess) and self.choices["no-access"] == "404":
+            error = ApiError(404, f"{error.hidden} not found")
+        body: dict[str, object] = {"status": error.status, "message": error.message}
+        body["id"] = f"sandbox-{next(self._error_ids)}"
+        if error.details is not None:
+            body["details"] = error.details
+        return JSONResponse({"error": body}, error.status)
+
+    def _rate_limited_response(self, error: RateLimited, now: float) -> Response:
+        if error.exhausts_window:
+            self.rate_limit_window.exhaust()
+        if self.choices["429-body"] == "text":
+            response: Response = PlainTextResponse(error.message, 429)
+        elif self.choices["429-body"] == "no-wrapper":
+            response = JSONResponse({"message": error.message}, 429)
+        else:
+            response = self._error_response(error)
+        if error.retry_after or self.choices["retry-after"] == "present":
+            reset_seconds = self.rate_limit_window.seconds_until_reset(now)
+            response.headers["Retry-After"] = error.retry_after or str(reset_seconds)
+        return response

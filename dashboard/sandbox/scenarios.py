@@ -4,38 +4,30 @@ Each is described in `docs/sandbox.md`. Most runs are scheduled at random; the r
 requires are preset, relative to the time when it opened.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from . import steps
 from .catalog import (
-    PipelineBuilder,
+    Pipeline,
     PresetRun,
     PresetStep,
     Project,
-    StagePlan,
-    Step,
-    approval,
-    backup,
-    build,
-    job,
-    message,
-    parallel,
+    ReleaseFlow,
+    flow,
+    list_flows,
     pipeline,
     project,
-    release,
-    release_train_steps,
-    template,
-    wait_until_healthy,
 )
 
 MINUTE = 60.0
-HOUR = 3600.0
-WEEK = 7 * 24 * HOUR
+WEEK = 7 * 24 * 60 * MINUTE
 
-development = partial(StagePlan, "Development")
-staging = partial(StagePlan, "Staging")
-production = partial(StagePlan, "Production")
+development = partial(flow, "Development")
+staging = partial(flow, "Staging")
+production = partial(flow, "Production")
 
 checkout = partial(pipeline, "checkout", "Checkout", "Basket to receipt")
 storefront = partial(pipeline, "storefront", "Storefront", "The public site")
@@ -60,12 +52,7 @@ class Scenario:
     @property
     def depends_on_opening(self) -> bool:
         """Whether it has preset runs, or flows that stop before it opens."""
-        flows = (
-            flow
-            for project in self.projects()
-            for pipeline in project.pipelines
-            for flow in pipeline.flows.values()
-        )
+        flows = list_flows(self.projects())
         return any(flow.preset_runs or "idle" in flow.behaviours for flow in flows)
 
 
@@ -145,41 +132,31 @@ def quiet_night() -> tuple[Project, ...]:
 def stuck_production() -> tuple[Project, ...]:
     """A release to production is stuck at its migration, and two more are queued behind it."""
     six_to_nine_minutes = (
-        backup("checkout-db", 60, 75),
-        job("migrate", 120, 240),
-        parallel(release("checkout", 95, 115), release("checkout-worker", 80, 110)),
-        wait_until_healthy("checkout", 86, 105),
-        message("releases"),
+        steps.backup("checkout-db", 60, 75),
+        steps.job("migrate", 120, 240),
+        steps.parallel(
+            steps.release("checkout", 95, 115), steps.release("checkout-worker", 80, 110)
+        ),
+        steps.wait_until_healthy("checkout", 86, 105),
+        steps.message("releases"),
+    )
+    stuck = production(
+        *("queue", 1500, "always-succeeds"),
+        _preset("Basket totals 4719", 18, PresetStep("migrate", attempts=2)),
+        *(_preset("Voucher codes 4720", 11), _preset("Receipt layout 4721", 4)),
+        steps=six_to_nine_minutes,
+    )
+    train_run = _preset(
+        *("Autumn train", 9, PresetStep("purge-us-east", attempts=2)),
+        *(PresetStep("probe-us-east"), PresetStep("open-us-east")),
+        PresetStep("warm-catalog", 50, attempts=2),
     )
     return (
         shop(
-            checkout(
-                development("allow", 400),
-                staging("queue", 900),
-                production(
-                    *("queue", 1500, "always-succeeds", six_to_nine_minutes),
-                    preset_runs=(
-                        _preset("Basket totals 4719", 18, PresetStep("migrate", attempts=2)),
-                        _preset("Voucher codes 4720", 11),
-                        _preset("Receipt layout 4721", 4),
-                    ),
-                ),
-            ),
+            checkout(development("allow", 400), staging("queue", 900), stuck),
             pipeline(
                 *("release-train", "Release train", "All of the shop, region by region"),
-                production(
-                    *("forbid", 3600),
-                    steps=release_train_steps(),
-                    preset_runs=(
-                        _preset(
-                            *("Autumn train", 9),
-                            PresetStep("purge-us-east", attempts=2),
-                            PresetStep("probe-us-east"),
-                            PresetStep("open-us-east"),
-                            PresetStep("warm-catalog", 50, attempts=2),
-                        ),
-                    ),
-                ),
+                production("forbid", 3600, "", train_run, steps=steps.release_train()),
             ),
         ),
         *_other_teams(),
@@ -188,24 +165,19 @@ def stuck_production() -> tuple[Project, ...]:
 
 def queue_pileup() -> tuple[Project, ...]:
     """Two stages with nine queued runs, and two that drop new runs."""
+    landing_page = _preset("New landing page", 35, PresetStep("deploy-storefront"))
+    refused = _preset("Cookie banner", 21), _preset("Imprint", 8)
     return (
         shop(
             checkout(
                 development("allow", 400),
-                staging("queue", 660, preset_runs=_queued_behind("deploy-checkout", 50)),
-                production("queue", 900, preset_runs=_queued_behind("migrate", 80)),
+                staging("queue", 660, "", *_queued_behind("deploy-checkout", 50)),
+                production("queue", 900, "", *_queued_behind("migrate", 80)),
             ),
             storefront(
                 development("allow", 400),
-                staging("latest", 660, preset_runs=_queued_behind("deploy-storefront", 45)),
-                production(
-                    *("forbid", 900),
-                    preset_runs=(
-                        _preset("New landing page", 35, PresetStep("deploy-storefront")),
-                        _preset("Cookie banner", 21),
-                        _preset("Imprint", 8),
-                    ),
-                ),
+                staging("latest", 660, "", *_queued_behind("deploy-storefront", 45)),
+                production("forbid", 900, "", landing_page, *refused),
             ),
         ),
         *_other_teams(),
@@ -222,6 +194,15 @@ def _queued_behind(step: str, minutes: float) -> tuple[PresetRun, ...]:
 
 def approval_wait() -> tuple[Project, ...]:
     """Runs that wait for approval, briefly and far too long, and one that waits for a response."""
+
+    def with_approval(service: str, interval: float, policy: str, run: PresetRun) -> ReleaseFlow:
+        flow_steps = (
+            *(steps.build(service), steps.approval(2, 2 * MINUTE, 12 * MINUTE)),
+            *(steps.release(service), steps.wait_until_healthy(service)),
+            *(steps.template("smoke-tests"), steps.message("releases")),
+        )
+        return production(policy, interval, "", run, steps=flow_steps)
+
     voucher_codes = _preset("Voucher codes 4720", 14, PresetStep("smoke-tests"))
     basket_totals = _preset("Basket totals 4719", 5, PresetStep("sign-off", 14 * MINUTE))
     synonyms = _preset("Synonyms 212", 6 * 60, PresetStep("sign-off"))
@@ -229,67 +210,31 @@ def approval_wait() -> tuple[Project, ...]:
         shop(
             checkout(
                 development("allow", 400),
-                staging("queue", 660, preset_runs=(voucher_codes,)),
-                production(
-                    *("queue", 1800),
-                    steps=_approval_steps("checkout"),
-                    preset_runs=(basket_totals,),
-                ),
+                staging("queue", 660, "", voucher_codes),
+                with_approval("checkout", 1800, "queue", basket_totals),
             ),
-            search(
-                development("allow", 400),
-                production("allow", 2700, steps=_approval_steps("search"), preset_runs=(synonyms,)),
-            ),
+            search(development("allow", 400), with_approval("search", 2700, "allow", synonyms)),
         ),
         *_other_teams(),
     )
 
 
-def _approval_steps(service: str) -> tuple[Step, ...]:
-    """Return a flow whose approval takes two to twelve minutes."""
-    return (
-        build(service),
-        approval(2, 2 * MINUTE, 12 * MINUTE),
-        release(service),
-        wait_until_healthy(service),
-        template("smoke-tests"),
-        message("releases"),
-    )
-
-
 def abort_hangs() -> tuple[Project, ...]:
     """Aborts are accepted but have no effect."""
+    voucher_codes = _preset("Voucher codes 4720", 22, PresetStep("migrate"))
+    receipt_layout = _preset("Receipt layout 4721", 6)
+    basket_totals = _preset("Basket totals 4719", 25, PresetStep("migrate"))
+    synonyms = _preset("Synonyms 212", 40, PresetStep("deploy-search"), aborted_minutes=12)
     return (
         shop(
             checkout(
                 development("allow", 400),
-                staging(
-                    *("queue", 660, "ignores-aborts"),
-                    preset_runs=(
-                        _preset("Voucher codes 4720", 22, PresetStep("migrate")),
-                        _preset("Receipt layout 4721", 6),
-                    ),
-                ),
-                production(
-                    *("queue", 900),
-                    preset_runs=(
-                        _preset("Basket totals 4719", 25, PresetStep("migrate")),
-                        _preset("Gift cards 4718", 10),
-                    ),
-                ),
+                staging("queue", 660, "ignores-aborts", voucher_codes, receipt_layout),
+                production("queue", 900, "", basket_totals, _preset("Gift cards 4718", 10)),
             ),
             search(
                 development("allow", 400),
-                production(
-                    *("queue", 1100),
-                    preset_runs=(
-                        _preset(
-                            *("Synonyms 212", 40, PresetStep("deploy-search")),
-                            abort_elapsed_seconds=12 * MINUTE,
-                        ),
-                        _preset("Facets 213", 20),
-                    ),
-                ),
+                production("queue", 1100, "", synonyms, _preset("Facets 213", 20)),
             ),
         ),
         *_other_teams(),
@@ -297,36 +242,27 @@ def abort_hangs() -> tuple[Project, ...]:
 
 
 def _preset(
-    name: str, minutes: float, *steps: PresetStep, abort_elapsed_seconds: float | None = None
+    name: str, minutes: float, *steps: PresetStep, aborted_minutes: float | None = None
 ) -> PresetRun:
+    abort_elapsed_seconds = None if aborted_minutes is None else aborted_minutes * MINUTE
     return PresetRun(name, minutes * MINUTE, steps, abort_elapsed_seconds)
 
 
 def hundred_pipelines() -> tuple[Project, ...]:
     """A large team: ten projects of ten pipelines each."""
+    departments = "billing catalog delivery fraud identity loyalty media pricing search support"
+    parts = "admin api batch events exports gateway mailer reports site worker"
+    numbers = itertools.count()
     return tuple(
         project(
             *(department, department.capitalize(), f"All of {department}"),
-            *(
-                _numbered_pipeline(f"{department}-{part}", 10 * row + column)
-                for column, part in enumerate(PARTS)
-            ),
+            *(_numbered_pipeline(f"{department}-{part}", next(numbers)) for part in parts.split()),
         )
-        for row, department in enumerate(DEPARTMENTS)
+        for department in departments.split()
     )
 
 
-DEPARTMENTS = (
-    *("billing", "catalog", "delivery", "fraud", "identity"),
-    *("loyalty", "media", "pricing", "search", "support"),
-)
-PARTS = (
-    *("admin", "api", "batch", "events", "exports"),
-    *("gateway", "mailer", "reports", "site", "worker"),
-)
-
-
-def _numbered_pipeline(slug: str, number: int) -> PipelineBuilder:
+def _numbered_pipeline(slug: str, number: int) -> Pipeline:
     policies = ("allow", "queue", "forbid", "allow", "latest")
     hangs = " hangs" if number % 9 == 0 else ""
     plans = [

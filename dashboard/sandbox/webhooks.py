@@ -1,23 +1,21 @@
 """Notification webhooks: events about runs, posted to receivers over real HTTP.
 
-The world is a function of time and has no events. It is therefore polled, and each change of a
-run's status becomes an event.
+The world has no events. It is therefore polled, and each change of a run's status becomes one.
 """
 
 import asyncio
 import json
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from uuid import uuid4
 
 import httpx
 
-from .history import Run
-from .http import Json
-from .options import Choices
-from .serializers import format_spaced, serialize_run
+from .choices import Choices
+from .runs import Run
+from .serializers import Json, serialize_run
 from .world import World
 
 POLL_INTERVAL = 0.25
@@ -72,9 +70,8 @@ class Webhooks:
         self._choices = choices
         self.receivers: list[WebhookReceiver] = []
         self.retry_delays: tuple[float, ...] = RETRY_DELAYS
-        self.last_statuses: dict[str, str] | None = None
-        """Statuses of the runs in flight at the last poll, by id; None: not polled yet."""
-        self._polled_at = 0.0
+        self.last_statuses: dict[Run, str] | None = None
+        """Statuses of the runs in flight at the last poll; None: not polled yet."""
         self._deliveries: set[asyncio.Task[None]] = set()
 
     def subscribe(
@@ -88,6 +85,9 @@ class Webhooks:
     async def run(self) -> None:
         """Send events until cancelled."""
         try:
+            for flow in self._get_world().list_flows():
+                self._get_world().list_in_flight(flow, self._clock())
+                await asyncio.sleep(0)  # the first time, each takes as long as a page
             while True:
                 if any(not receiver.is_disabled for receiver in self.receivers):
                     for event in self.detect_events():
@@ -107,30 +107,18 @@ class Webhooks:
 
     def detect_events(self) -> list[WebhookEvent]:
         """Return the events since the last poll; empty for the first poll."""
-        now = self._clock()
-        previous, self.last_statuses = self.last_statuses, {}
-        events = []
-        since = now if previous is None else min(self._polled_at, now)  # a clock may be set back
-        self._polled_at = now
-        for run, status in self._in_flight(since, now, previous or {}):
-            previous_status = (previous or {}).get(run.id)
-            if now < run.concluded_at:
-                self.last_statuses[run.id] = status
-            if previous is None or status == previous_status:
-                continue
-            if (name := _event_name(run, status, previous_status, now)) is not None:
-                events.append(WebhookEvent(name, run, now))
-        return events
-
-    def _in_flight(
-        self, since: float, now: float, previous: dict[str, str]
-    ) -> Iterator[tuple[Run, str]]:
-        """Yield the runs in flight, and those in flight at the last poll, at `since`."""
-        world = self._get_world()
-        for flow in world.list_flows():
-            for run in world.list_in_flight_since(flow, since, now):
-                if now < run.concluded_at or run.id in previous:
-                    yield run, world.run_status(run, now)
+        now, world, previous = self._clock(), self._get_world(), self.last_statuses
+        runs = [run for flow in world.list_flows() for run in world.list_in_flight(flow, now)]
+        self.last_statuses = {run: run.status(now) for run in runs}
+        if previous is None:
+            return []
+        statuses = {run: run.status(now) for run in previous} | self.last_statuses
+        return [
+            WebhookEvent(name, run, now)
+            for run, status in statuses.items()
+            if status != previous.get(run)
+            and (name := _event_name(run, status, previous.get(run), now))
+        ]
 
     def dispatch(self, event: WebhookEvent) -> None:
         """Start delivering an event to all receivers."""
@@ -160,24 +148,20 @@ class Webhooks:
             receiver.failure_count += 1
 
     def _event_data(self, event: WebhookEvent) -> Json:
-        run, world = event.run, self._get_world()
-        content = self._choices["webhook-body"]
-        if content == "empty":
-            return {}
+        """Return what the choice `webhook-body` says."""
+        run, world, content = event.run, self._get_world(), self._choices["webhook-body"]
         project = world.find_project(run.flow.project)
         pipeline = world.find_pipeline(run.flow.project, run.flow.pipeline)
-        assert project is not None
-        assert pipeline is not None
-        data: Json = {"project": {"id": project.id, "name": project.name}}
-        if content == "ids":
-            run_data = serialize_run(world, run, event.occurred_at, format_spaced)
-            data["pipeline"] = {"id": pipeline.id, "name": pipeline.name}
-            data["releaseFlow"] = {"stage": run.flow.stage}
-            data["releaseFlowRun"] = {
-                key: run_data[key] for key in ("id", "name", "status", "concluded", "createdAt")
-                if key in run_data
-            }  # fmt: skip
-        return data
+        run_data = serialize_run(run, event.occurred_at, self._choices)
+        keys = ("id", "name", "status", "concluded", "createdAt")
+        data = {
+            "project": {"id": project.id, "name": project.name},
+            "pipeline": {"id": pipeline.id, "name": pipeline.name},
+            "releaseFlow": {"stage": run.flow.stage},
+            "releaseFlowRun": {key: run_data[key] for key in keys if key in run_data},
+        }
+        fields = {"empty": [], "project": ["project"], "ids": list(data)}[content]
+        return {key: data[key] for key in fields}
 
 
 async def post(url: str, headers: dict[str, str], body: bytes) -> int:

@@ -1,21 +1,21 @@
-"""The sandbox's world: its catalog and runs as a function of seed and time.
+"""The sandbox's world: its catalog, and the runs of each release flow.
 
 Pure: no I/O and no clock; callers pass the time. The same seed produces the same runs with the same
 ids at the same times, also after a restart, which loses only aborts and runs started by hand.
 Preset runs and daily jams also depend on the time when the scenario opened.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
-from .catalog import Pipeline, Project, ReleaseFlow
-from .history import HISTORY_SECONDS, Abort, History, Run
+from .catalog import Pipeline, Project, ReleaseFlow, list_flows
+from .errors import ApiError, not_found
+from .runs import FlowRuns, Run
 from .scenarios import SCENARIOS
-from .simulation import RunScript
+from .simulation import HOUR
 
-
-class StartForbidden(Exception):
-    """The concurrency policy forbids a second run while one is in flight."""
+HISTORY_SECONDS = 72 * HOUR
 
 
 class World:
@@ -34,84 +34,71 @@ class World:
         The schedule is the same at the same distance from any `origin`. Both are in seconds since
         1970. Lists of runs reach back `history_seconds`.
         """
-        self.seed = seed
         self.abort_seconds = abort_seconds
         self.projects: tuple[Project, ...] = SCENARIOS[scenario].projects()
-        self._histories = {
-            flow: History(seed, flow, opened_at, origin, history_seconds)
+        self._runs = {
+            flow: FlowRuns(seed, flow, opened_at, origin, history_seconds)
             for flow in self.list_flows()
         }
 
     def list_flows(self) -> Iterator[ReleaseFlow]:
-        for project in self.projects:
-            for pipeline in project.pipelines:
-                yield from pipeline.flows.values()
+        return list_flows(self.projects)
 
-    def find_project(self, project_id: str) -> Project | None:
-        return next((p for p in self.projects if p.id == project_id), None)
+    def find_project(self, project_id: str) -> Project:
+        """Return a project; this and other lookups raise ApiError if there is none."""
+        project = next((p for p in self.projects if p.id == project_id), None)
+        return project or not_found("Project")
 
-    def find_pipeline(self, project_id: str, pipeline_id: str) -> Pipeline | None:
-        project = self.find_project(project_id)
-        pipelines = project.pipelines if project else ()
-        return next((p for p in pipelines if p.id == pipeline_id), None)
+    def find_pipeline(self, project_id: str, pipeline_id: str) -> Pipeline:
+        pipelines = self.find_project(project_id).pipelines
+        return next((p for p in pipelines if p.id == pipeline_id), None) or not_found("Pipeline")
 
-    def find_flow(self, project_id: str, pipeline_id: str, stage: str) -> ReleaseFlow | None:
+    def find_flow(self, project_id: str, pipeline_id: str, stage: str) -> ReleaseFlow:
         """Return the flow of a stage, in any spelling of its name."""
-        pipeline = self.find_pipeline(project_id, pipeline_id)
-        return pipeline.flows.get(stage.capitalize()) if pipeline else None
+        flows = self.find_pipeline(project_id, pipeline_id).flows
+        return flows.get(stage.capitalize()) or not_found("Release flow")
 
     def list_runs(self, flow: ReleaseFlow, now: float) -> Iterator[Run]:
         """Yield the runs of a flow, newest first."""
-        return self._histories[flow].newest_first(now)
+        return self._runs[flow].newest_first(now)
 
-    def list_in_flight_since(self, flow: ReleaseFlow, since: float, now: float) -> list[Run]:
-        """Return a flow's runs that concluded at `since`, later or not yet, newest first."""
-        return self._histories[flow].in_flight_since(since, now)
+    def list_in_flight(self, flow: ReleaseFlow, now: float) -> list[Run]:
+        """Return the runs of a flow that have not concluded, newest first."""
+        return self._runs[flow].in_flight(now)
 
-    def find_run(self, flow: ReleaseFlow, run_id: str, now: float) -> Run | None:
-        return self._histories[flow].find_run(run_id, now)
-
-    def get_script(self, run: Run) -> RunScript:
-        return self._histories[run.flow].get_script(run)
-
-    def run_status(self, run: Run, now: float) -> str:
-        # A concluded run needs no script, which is expensive to compute.
-        return run.outcome if now >= run.concluded_at else run.status(now, self.get_script(run))
+    def find_run(self, flow: ReleaseFlow, run_id: str, now: float) -> Run:
+        runs = (run for run in self.list_runs(flow, now) if run.id == run_id)
+        return next(runs, None) or not_found("Release flow run")
 
     def start_run(self, flow: ReleaseFlow, now: float, body: dict[str, Any]) -> Run:
-        """Start a run by hand; raise StartForbidden if the concurrency policy forbids it."""
-        history = self._histories[flow]
-        if flow.concurrency_policy == "forbid" and history.in_flight(now):
-            raise StartForbidden
-        run = history.find_run(history.start_run(now, body), now)
-        assert run is not None, "a run that has just been started exists"
-        return run
+        """Start a run by hand; raise ApiError if the concurrency policy forbids it."""
+        if flow.concurrency_policy == "forbid" and self.list_in_flight(flow, now):
+            message = "A run is in progress, and the concurrency policy forbids another"
+            raise ApiError(409, message)
+        return self._runs[flow].start(now, body)
 
     def abort_run(
         self, flow: ReleaseFlow, run_id: str, now: float, *, at_once: bool = False
-    ) -> Run | None:
+    ) -> Run:
         """Abort a run in flight; no effect on a run that is aborting or has concluded."""
-        history = self._histories[flow]
-        run = history.find_run(run_id, now)
-        if (
-            run is None
-            or now >= run.concluded_at
-            or (run.aborted_at is not None and run.aborted_at <= now)
-        ):
-            return run
-        history.abort_run(run, self._make_abort(run, now, at_once=at_once))
-        return history.find_run(run_id, now)
+        run = self.find_run(flow, run_id, now)
+        if now < run.concluded_at and now < (run.aborted_at or math.inf):
+            seconds, outcome = self._draw_abort(run, now, at_once=at_once)
+            self._runs[flow].abort(run, now, ends_at=now + seconds, outcome=outcome)
+        return run
 
-    def _make_abort(self, run: Run, now: float, *, at_once: bool) -> Abort:
+    def _draw_abort(self, run: Run, now: float, *, at_once: bool) -> tuple[float, str]:
+        """Return how many seconds an abort takes, and how the run ends."""
         fraction = int(run.id[-6:], 16) / 0x1000000
         low, high = self.abort_seconds
         seconds = 0 if at_once else low + (high - low) * fraction
-        is_started = run.started_at is not None and run.started_at <= now
-        if "ignores-aborts" in run.flow.behaviours and is_started:
-            return Abort(now, now + 20 + 20 * fraction, "success")
-        if "slow-aborts" in run.flow.behaviours and is_started:
+        if run.started_at is None or now < run.started_at:
+            return seconds, "aborted"
+        if "ignores-aborts" in run.flow.behaviours:
+            return 20 + 20 * fraction, "success"
+        if "slow-aborts" in run.flow.behaviours:
             # Undocumented: whether an abort succeeds, and how long it takes.
             if fraction < 1 / 3:
-                return Abort(now, now + 240 + 240 * fraction, "aborted")
-            return Abort(now, now + seconds + 8, "success" if fraction < 2 / 3 else "failure")
-        return Abort(now, now + seconds, "aborted")
+                return 240 + 240 * fraction, "aborted"
+            return seconds + 8, "success" if fraction < 2 / 3 else "failure"
+        return seconds, "aborted"

@@ -79,11 +79,11 @@ class Process:
                 sandbox_socket = socket.create_server(("127.0.0.1", 0))
                 base_url = f"http://127.0.0.1:{sandbox_socket.getsockname()[1]}"
                 token = self.sandbox_options.token
-                app = sandbox.create_app(self.sandbox_options)
+                sandbox_app = sandbox.Sandbox(self.sandbox_options)
                 if self.web_socket is not None:
-                    _connect_webhook(app.state.sandbox, self.web_socket)
-                group.create_task(self._serve(app, sandbox_socket, stop))
-                background_tasks.append(group.create_task(app.state.sandbox.webhooks.run()))
+                    _connect_webhook(sandbox_app, self.web_socket)
+                group.create_task(self._serve(sandbox_app, sandbox_socket, stop))
+                background_tasks.append(group.create_task(sandbox_app.webhooks.run()))
             northflank = upstream_connection.open_connection(base_url, token)
             memory.spare_collections()
             background_tasks.append(group.create_task(memory.keep_returning()))
@@ -151,7 +151,7 @@ class Process:
         self._stop(stop)
 
 
-def _connect_webhook(sandbox_server: sandbox.Sandbox, web_socket: socket.socket) -> None:
+def _connect_webhook(sandbox_app: sandbox.Sandbox, web_socket: socket.socket) -> None:
     """Send the embedded sandbox's webhook events to this process, addressed as BASE_URL."""
     host, port = web_socket.getsockname()[:2]
     connect_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # both mean any address
@@ -160,7 +160,7 @@ def _connect_webhook(sandbox_server: sandbox.Sandbox, web_socket: socket.socket)
     headers = {}
     if base_url.netloc:
         headers = {"Host": base_url.netloc, "X-Forwarded-Proto": base_url.scheme}
-    sandbox_server.webhooks.subscribe(
+    sandbox_app.webhooks.subscribe(
         f"http://{url_host}:{port}{reverse('northflank_webhook')}",
         settings.NORTHFLANK_WEBHOOK_SECRET[0],
         headers=headers,

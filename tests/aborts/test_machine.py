@@ -34,6 +34,7 @@ from dashboard.models.aborts import EventType
 from dashboard.models.runs import mark_changed
 from dashboard.northflank import NorthflankClient, NorthflankError, RunDetail
 from dashboard.sandbox import parse_fault
+from dashboard.sandbox.choices import Choices
 from dashboard.sandbox.world import World
 from dashboard.sync import mirror
 from dashboard.sync.stage_reader import read_run
@@ -126,7 +127,7 @@ class AbortMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.live.sandbox.faults = []
-        self.live.sandbox.choices.overrides.clear()
+        self.live.sandbox.choices.update(Choices({}))
         self.live.connection.outage = ""
         self.settings.READ_ONLY = False
         self.users[1].groups.set(self.users[0].groups.all())

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.northflank import Answer, open_questions
-from dashboard.sandbox.options import CHOICES
+from dashboard.sandbox.choices import CHOICES
 from tests.support import payloads
 
 JSON = st.recursive(

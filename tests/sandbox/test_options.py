@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.sandbox import Choices, Fault, Options, add_arguments, build_options
+from dashboard.sandbox import Fault, Options, add_arguments, build_options
+from dashboard.sandbox.choices import CHOICES, Choices
 from dashboard.sandbox.faults import FAULT_KINDS
-from dashboard.sandbox.options import CHOICES
 from dashboard.sandbox.scenarios import SCENARIOS
 
 DOCS = Path(__file__).parents[2] / "docs" / "sandbox.md"
@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "sandbox.md"
 def parse_options(*arguments: str) -> Options:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    return build_options(parser.parse_args(arguments))
+    return build_options(vars(parser.parse_args(arguments)))
 
 
 def test_options_without_arguments_are_defaults() -> None:
@@ -30,7 +30,7 @@ def test_options_are_parsed_from_arguments() -> None:
     )
     assert (options.token, options.seed, options.rate_limit) == ("T", 5, 9)
     assert options.faults == [Fault("500", count=2), Fault("reset")]
-    assert options.choices["run-order"] == "shuffled"
+    assert options.choices == {"run-order": "shuffled"}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_help_lists_every_scenario(name: str) -> None:
 
 
 def test_abort_seconds_choice_is_number_or_range() -> None:
-    assert Choices().abort_seconds == (2, 6)
+    assert Choices({}).abort_seconds == (2, 6)
     assert Choices({"abort-seconds": "0.5"}).abort_seconds == (0.5, 0.5)
 
 
@@ -84,15 +84,15 @@ def docs_row(name: str) -> str:
 @pytest.mark.parametrize("name", CHOICES)
 def test_choice_is_documented_with_its_values(name: str) -> None:
     cells = docs_row(name).split(" | ")
-    default, *others = CHOICES[name].values
+    default, *others = CHOICES[name]
     assert f"`{default}`" in cells[1]
     assert all(f"`{value}`" in cells[2] for value in others)
 
 
 @pytest.mark.parametrize("name", FAULT_KINDS)
 def test_fault_is_documented_with_its_default(name: str) -> None:
-    default = FAULT_KINDS[name].default_value
-    assert default is None or f"`{default}`" in docs_row(name)
+    default = FAULT_KINDS[name].default
+    assert not default or f"`{default}`" in docs_row(name)
 
 
 # --- the world of the options --------------------------------------------------------------------

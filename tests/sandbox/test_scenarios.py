@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.sandbox import Choices, Options, parse_fault
+from dashboard.sandbox import Options, parse_fault
 from dashboard.sandbox.scenarios import SCENARIOS
 from dashboard.sandbox.world import World
 from tests.support.sandbox import NOW, SandboxServer
@@ -391,7 +391,7 @@ def test_queue_pileup_with_latest_policy_at_any_time_queues_only_newest() -> Non
         assert flow is not None
         now = opened + MINUTE
         in_flight = [run for run in world.list_runs(flow, now) if now < run.concluded_at]
-        assert [world.run_status(run, now) for run in in_flight] == ["queued", "waiting"]
+        assert [run.status(now) for run in in_flight] == ["queued", "waiting"]
         queued, front = in_flight
         world.abort_run(flow, front.id, now)
         run = world.find_run(flow, queued.id, now + HOUR)
@@ -493,7 +493,7 @@ def test_abort_hangs_has_abort_that_ends_in_success(
 
 def test_own_choice_takes_precedence_over_scenario(sandbox_server: SandboxServer) -> None:
     sandbox_server.clock.now = NOW
-    choices = Choices({"abort-seconds": "3"})
+    choices = {"abort-seconds": "3"}
     sandbox_server.configure(Options(scenario="abort-hangs", choices=choices))
     run = runs_in_flight(sandbox_server, CHECKOUT)[-1]
     sandbox_server.post(f"{CHECKOUT}/runs/{run['id']}/abort")

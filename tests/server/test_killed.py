@@ -24,7 +24,7 @@ from dashboard.models import Abort, AbortEvent, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.sandbox import parse_fault
 from dashboard.sandbox.catalog import ReleaseFlow
-from dashboard.sandbox.history import Run as SandboxRun
+from dashboard.sandbox.runs import Run as SandboxRun
 from dashboard.sandbox.sandbox import Sandbox
 from tests.support import abort_invariants, processes
 from tests.support.crashes import KILL_STEP
@@ -91,7 +91,7 @@ class KillScenario:
         now = self.sandbox.clock()
         current = self.sandbox.world.find_run(self.flow, run.id, now)
         assert current is not None
-        return self.sandbox.world.run_status(current, now)
+        return current.status(now)
 
     def submit_abort(
         self, client: httpx.Client, run: SandboxRun, retry_of: Abort | None = None

@@ -181,7 +181,7 @@ class FaultyUpstream:
         """Return the status of each run on Northflank, by its id."""
         world, moment = self.live.sandbox.world, self.world.now
         return {
-            run.id: world.run_status(run, moment)
+            run.id: run.status(moment)
             for flow in world.list_flows()
             for run in world.list_runs(flow, moment)
         }

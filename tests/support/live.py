@@ -135,28 +135,26 @@ def run_live(
 
     `poll_interval` and `heartbeat_interval` are the broadcaster's, in seconds.
     """
-    app = sandbox.create_app(upstream_options or options())
+    upstream = sandbox.Sandbox(upstream_options or options())
     ready, state = threading.Event(), {}
 
     async def serve() -> None:
         listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         web_port, upstream_port = (listener.getsockname()[1] for listener in listeners)
         upstream_url = f"http://127.0.0.1:{upstream_port}"
-        connection = upstream_connection.open_connection(
-            upstream_url, app.state.sandbox.options.token
-        )
+        connection = upstream_connection.open_connection(upstream_url, upstream.options.token)
         feed = open_broadcaster(poll_interval=poll_interval, heartbeat_interval=heartbeat_interval)
         feed_tasks = [asyncio.create_task(feed.run())]
-        servers = [Server(application), Server(app)]
+        servers = [Server(application), Server(upstream)]
         tasks = [
             asyncio.create_task(server.serve_on(listener))
             for server, listener in zip(servers, listeners, strict=True)
         ]
-        feed_tasks.append(asyncio.create_task(app.state.sandbox.webhooks.run()))
+        feed_tasks.append(asyncio.create_task(upstream.webhooks.run()))
         state["live"] = Live(
             f"http://127.0.0.1:{web_port}",
             upstream_url,
-            app.state.sandbox,
+            upstream,
             connection,
             asyncio.get_running_loop(),
             feed,

@@ -34,7 +34,7 @@ _context.set_forkserver_preload(
         "django.contrib.admin", "django.contrib.sessions.backends.db", "django.core.management",
         "django.db.backends.postgresql.psycopg_any", "django.db.backends.sqlite3.base",
         "django.forms", "django.template.loader_tags", "django.test", "django_htmx.middleware",
-        "environ", "httpx", "msgspec", "psycopg", "starlette.applications", "structlog", "uvicorn",
+        "environ", "httpx", "msgspec", "psycopg", "starlette.requests", "structlog", "uvicorn",
         "uvloop", "whitenoise.middleware", "zoneinfo",
     ]
 )  # fmt: skip
@@ -329,6 +329,6 @@ def _read_startup_lines(out: IO[str]) -> list[str]:
 @contextlib.contextmanager
 def upstream() -> Iterator[tuple[str, sandbox.Sandbox]]:
     """Run a sandbox in this process, on a port for other processes; yield its URL and its state."""
-    app = sandbox.create_app(live.options())
+    app = sandbox.Sandbox(live.options())
     with serve_in_thread(Server(app)) as url:
-        yield url, app.state.sandbox
+        yield url, app

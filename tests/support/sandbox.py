@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dashboard.sandbox import Options, Sandbox, create_app
+from dashboard.sandbox import Options, Sandbox
 
 NOW = 1_800_000_000.0
 
@@ -42,11 +42,8 @@ class SandboxServer:
 
     def configure(self, options: Options) -> Sandbox:
         """Restart with other options."""
-        app = create_app(options, clock=self.clock)
-        self.app_switch.app = app
-        sandbox: Sandbox = app.state.sandbox
-        self.sandbox = sandbox
-        return sandbox
+        self.sandbox = self.app_switch.app = Sandbox(options, self.clock)
+        return self.sandbox
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {TOKEN}"} | options.pop("headers", {})

@@ -20,8 +20,8 @@ from pytest_django import Settings
 from dashboard.db import threads as db_threads
 from dashboard.models import CatalogSync, RateBudget, Upstream
 from dashboard.sandbox import Sandbox, parse_fault
+from dashboard.sandbox.choices import CHOICES
 from dashboard.sandbox.faults import FAULT_KINDS
-from dashboard.sandbox.options import CHOICES
 from dashboard.upstream import check as checks
 from dashboard.upstream.check import Report
 from dashboard.upstream.check_client import MAX_REQUESTS
@@ -103,10 +103,10 @@ def test_check_reports_token_access_and_what_it_has_seen(sandbox: Sandbox, url: 
     ("question", "value"),
     [
         (question, value)
-        for question, choice in CHOICES.items()
+        for question, values in CHOICES.items()
         if question in ("run-order", "timestamps", "updated-at", "stage-without-flow",
                         "stage-spelling", "last-cursor", "rate-limit-headers")
-        for value in choice.values
+        for value in values
     ],
 )  # fmt: skip
 def test_check_observes_what_documentation_leaves_open(

@@ -34,21 +34,18 @@ class Command(BaseCommand):
         sandbox.add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        sandbox_config = sandbox_options(options)
+        app = sandbox.Sandbox(sandbox_options(options))
         sock = listen(options["host"], options["port"])
         self.stdout.write(f"Sandbox on {base_url(sock)}/v1/")
         self.stdout.flush()
-        app = sandbox.create_app(sandbox_config)
-        config = uvicorn.Config(app, log_level="warning", lifespan="off")
         with contextlib.suppress(KeyboardInterrupt):  # everything has stopped by then
             # asyncio's loop sends an answer's body 40 ms after its head (Nagle, delayed ACK).
-            uvloop.run(_serve(uvicorn.Server(config), sock, app.state.sandbox))
+            uvloop.run(_serve(app, sock))
 
 
-async def _serve(
-    server: uvicorn.Server, sock: socket.socket, sandbox_server: sandbox.Sandbox
-) -> None:
+async def _serve(app: sandbox.Sandbox, sock: socket.socket) -> None:
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     async with asyncio.TaskGroup() as group:
-        webhook_task = group.create_task(sandbox_server.webhooks.run())
+        webhook_task = group.create_task(app.webhooks.run())
         await server.serve(sockets=[sock])
         webhook_task.cancel()

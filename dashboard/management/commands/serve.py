@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 import time
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
 from django.conf import settings
@@ -95,7 +95,7 @@ def port_number(text: str) -> int:
 def sandbox_options(options: dict[str, Any]) -> sandbox.Options:
     """Return the sandbox's options; raise CommandError if they are invalid."""
     try:
-        return sandbox.build_options(Namespace(**options))
+        return sandbox.build_options(options)
     except ValueError as error:
         raise CommandError(str(error)) from error
 
