@@ -1,4 +1,4 @@
-"""The client's IP address."""
+"""The client's IP address, and that of the peer."""
 
 from ipaddress import IPv6Address, ip_address
 
@@ -6,12 +6,23 @@ from django.http import HttpRequest
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """Return the client's IP address, or None if the request has no valid one.
+    """Return the client's IP address, or None if it is unknown.
 
-    Behind a proxy the address comes from the proxy's header, so it may contain any text.
+    Behind a proxy it comes from the proxy's header, which may contain any text, or none: without an
+    address in it, it is that of the proxy.
     """
+    return _parse(request.META.get("REMOTE_ADDR")) or _parse(peer_address(request))
+
+
+def peer_address(request: HttpRequest) -> str | None:
+    """Return the address that has connected, whatever a header says of the client."""
+    peer: str | None = getattr(request, "scope", {}).get("peer")  # server/http_protocol.py
+    return peer
+
+
+def _parse(text: str | None) -> str | None:
     try:
-        address = ip_address(request.META.get("REMOTE_ADDR", ""))
+        address = ip_address(text or "")
     except ValueError:
         return None
     if isinstance(address, IPv6Address):

@@ -22,7 +22,7 @@ from dashboard.accounts.identity import identity_of
 from dashboard.db.threads import now
 from dashboard.models.accounts.access import AccessKind
 from dashboard.web.http import errors
-from dashboard.web.http.client_address import client_address
+from dashboard.web.http.client_address import client_address, peer_address
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class HeaderMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if not _is_concerned(request):
             return self.get_response(request)
-        headers, peer = _headers(request), _peer(request)
+        headers, peer = _headers(request), peer_address(request)
         if not auth_proxy.is_trusted(peer):
             if not auth_proxy.has_user_header(headers):
                 return self.get_response(request)
@@ -136,17 +136,7 @@ def _is_concerned(request: HttpRequest) -> bool:
     return bool(settings.AUTH_PROXY_HEADER) and not request.path_info.startswith(_OTHER_PATHS)
 
 
-def _scope(request: HttpRequest) -> dict[str, object]:
-    scope: dict[str, object] = getattr(request, "scope", {})
-    return scope
-
-
 def _headers(request: HttpRequest) -> Headers:
     # As they were sent: Django joins those that were sent twice.
-    headers: Headers = _scope(request).get("headers", [])  # type: ignore[assignment]
+    headers: Headers = getattr(request, "scope", {}).get("headers", [])
     return headers
-
-
-def _peer(request: HttpRequest) -> str | None:
-    peer: str | None = _scope(request).get("peer")  # type: ignore[assignment]  # server/http_protocol.py
-    return peer

@@ -7,9 +7,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from dashboard.models import AccessEvent
+from dashboard.accounts.authentication import throttle
+from dashboard.models import AccessEvent, FailureCounter
 from dashboard.models.accounts.access import AccessKind
-from tests.support.auth_proxy import STRANGER, ProxiedBrowser
+from tests.support.auth_proxy import PROXY, STRANGER, ProxiedBrowser
 from tests.support.live import Live
 from tests.support.sign_in import SIGN_IN, SignInBrowser
 
@@ -56,6 +57,17 @@ def test_ipv6_address_is_recorded_without_its_scope(live: Live, viewer: User) ->
     with SignInBrowser(live, "fe80::1%" + "x" * 40) as browser:
         browser.submit("viewer", SECRET)
     assert AccessEvent.objects.get().client_address == "fe80::1"
+
+
+@pytest.mark.parametrize("header", ["", ",", "unknown", "192.0.2.1, _hidden"])
+def test_proxy_that_names_no_address_is_recorded_and_throttled_itself(
+    header: str, live: Live, viewer: User
+) -> None:
+    with SignInBrowser(live, header) as browser:
+        browser.submit("viewer", SECRET)
+    assert AccessEvent.objects.get().client_address == PROXY
+    own = throttle.Counter(throttle.ADDRESS, throttle.network(PROXY))
+    assert FailureCounter.objects.filter(key=own.key).exists()
 
 
 def test_failed_sign_in_is_recorded_without_password(stranger: SignInBrowser, viewer: User) -> None:
