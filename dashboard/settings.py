@@ -239,6 +239,7 @@ AUTHENTICATION_BACKENDS = [
     else "dashboard.accounts.authentication.break_glass.BreakGlassBackend",
     *(["dashboard.accounts.demo.DemoBackend"] if SANDBOX and PASSWORD_SIGN_IN else []),
     *(["dashboard.accounts.authentication.auth_proxy.ProxyBackend"] if AUTH_PROXY_HEADER else []),
+    "dashboard.accounts.authentication.sign_in_link.SignInLinkBackend",
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},

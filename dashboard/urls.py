@@ -22,6 +22,7 @@ from dashboard.web.pages.accounts.admin_sign_in import admin_sign_in
 from dashboard.web.pages.accounts.my_account import my_account
 from dashboard.web.pages.accounts.session_end import end_other_sessions, end_session
 from dashboard.web.pages.accounts.sign_in import SignInView
+from dashboard.web.pages.accounts.sign_in_link import sign_in_link
 from dashboard.web.pages.accounts.sign_out import SignOutView
 from dashboard.web.pages.accounts.token_revoke import token_revoke
 from dashboard.web.pages.acknowledge import acknowledge
@@ -127,6 +128,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/", include(api_urls)),
     path("hooks/northflank/", northflank_webhook, name="northflank_webhook"),
     path("accounts/login/", SignInView.as_view(), name="login"),
+    path("accounts/link/<token>/", sign_in_link, name="sign_in_link"),
     path("accounts/logout/", login_not_required(SignOutView.as_view()), name="logout"),
     path("admin/login/", admin_sign_in),
     # Django's would check passwords beside the queue, without a throttle.

@@ -151,6 +151,7 @@ def _create_place(stage: Stage, people: dict[str, User], word: str = "Open") -> 
             "public_id": Session.objects.get(pk=session_key("manager")).public_id,
             "grant_key": grant.pk,
             "token_key": token.pk,
+            "token": "0",
         },
         keys=keys,
         queries={

@@ -22,7 +22,7 @@ from dashboard.accounts.administration import account_changes, group_changes
 from dashboard.accounts.administration.account_changes import AccountSettings
 from dashboard.accounts.administration.administrators import Author
 from dashboard.accounts.administration.group_changes import GrantScope
-from dashboard.accounts.authentication import throttle
+from dashboard.accounts.authentication import sign_in_link, throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.models import (
     Acknowledgement,
@@ -244,6 +244,7 @@ EMPTY = [
         username="",
         settings=AUTH_PROXY,
     ),
+    State("sign-in link, not valid", "/accounts/link/0/", username="", status=403),
     State("access log, nothing found", "/access/?username=x&kind=x", username="boss"),
     State("people, nothing found", "/people/?q=nothing", username="boss"),
     State("groups, nothing found", "/people/groups/?group=x&project=x", username="boss"),
@@ -347,6 +348,7 @@ FULL = [
     State("status, trouble", "/status/"),
     State("status, administrator", "/status/", username="boss"),
     State("my account", "/account/"),
+    State("sign-in link", "/accounts/link/{token}/", username=""),
     State("my account, refused", "/account/", submit_wrong_password_change, username="boss"),
     State("my account, read-only", "/account/", username="boss", settings=READ_ONLY),
     State("access log", "/access/", username="boss"),
@@ -391,6 +393,7 @@ LONG_TEXTS = [
     State("list of aborts", "/aborts/bulk/{batch}/"),
     State("status", "/status/"),
     State("my account", "/account/"),
+    State("sign-in link", "/accounts/link/{token}/", username=""),
     State("access log", "/access/", username="boss"),
     *PEOPLE,
     State("search for a run", f"/runs/{'x' * 150}/"),
@@ -512,6 +515,7 @@ def create_people(name: str) -> dict[str, object]:
     return {
         "boss": boss.pk,
         "account": account.pk,
+        "token": sign_in_link.create_token(account),
         "group": group.pk,
         "grant": Grant.objects.get(group=group).pk,
         "managers": Group.objects.get(name=permissions.RELEASE_MANAGERS).pk,

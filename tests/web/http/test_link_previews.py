@@ -56,6 +56,7 @@ def addresses(run: Run, batch: BulkAbort | None = None) -> list[str]:
         "stage_id": stage.path_segment,
         "run_id": run.run_id,
         "public_id": "1",
+        "token": "1",
         "key": "1",
         "grant_key": "1",
         "token_key": "1",
