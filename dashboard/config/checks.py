@@ -233,7 +233,7 @@ _RULES = (
          "PASSWORD_SIGN_IN=false without BREAK_GLASS_ACCOUNT: while the provider is down, nobody "
          "can sign in."),
     Rule("BREAK_GLASS_ACCOUNT", _is_username,
-         "the name of one account, such as break-glass", "E037"),
+         "the name of one account, such as from: openssl rand -hex 8", "E037"),
     *(
         Rule(name, range(minimum, MAX_RETENTION_DAYS + 1).__contains__,
              f"{minimum} to {MAX_RETENTION_DAYS} days", "E040")

@@ -1,8 +1,11 @@
-"""A short queue in front of the one thread that checks passwords.
+"""Short queues in front of the threads that check passwords.
 
-Hashing a password takes half a second of a core, by design. On the threads that serve pages, a few
-strangers who guess would hold up everybody else. `hashlib` releases the GIL meanwhile, so this
-thread leaves the rest of the machine to the pages.
+Hashing a password takes a fifth of a second of a core, by design. On the threads that serve pages,
+a few strangers who guess would hold up everybody else. `hashlib` releases the GIL meanwhile, so
+these threads leave the rest of the machine to the pages.
+
+Each queue has one thread, so that however many strangers guess, known browsers and the break-glass
+account wait for their own kind only.
 """
 
 import threading
@@ -13,9 +16,7 @@ from typing import Any
 
 from dashboard.db import threads as db_threads
 
-THREADS = 1  # a machine may have two cores; more than one person signs in at once rarely
-CAPACITY = 4  # checks at once, the one in progress included: two seconds
-RESERVED_CAPACITY = 4  # further ones, for known browsers and administrators
+CAPACITY = 30  # checks at once, the one in progress included: six seconds, which people wait
 RETRY_SECONDS = 5  # until the queue will have moved on
 
 
@@ -27,20 +28,14 @@ class PasswordQueue:
     """Runs checks one after another on a thread of its own, with its own database connection."""
 
     def __init__(self) -> None:
-        self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="password")
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="password")
         self.length = 0  # checks that wait or run
         self._lock = threading.Lock()
 
-    def submit[**P, T](
-        self, is_reserved: bool, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> Future[T]:
-        """Queue `check` and return its future; raise QueueFull if there is no place for it.
-
-        With `is_reserved`, the reserved places count, too.
-        """
-        capacity = CAPACITY + RESERVED_CAPACITY if is_reserved else CAPACITY
+    def submit[**P, T](self, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue `check` and return its future; raise QueueFull if CAPACITY of them wait or run."""
         with self._lock:
-            if self.length >= capacity:
+            if self.length >= CAPACITY:
                 raise QueueFull
             self.length += 1
         future = self.executor.submit(partial(db_threads.call, check, *args, **kwargs))
@@ -52,4 +47,6 @@ class PasswordQueue:
             self.length -= 1
 
 
-queue = PasswordQueue()
+new_browsers = PasswordQueue()
+known_browsers = PasswordQueue()  # and administrators who set a password
+break_glass = PasswordQueue()

@@ -9,31 +9,61 @@ from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.translation import gettext as _
 
-from dashboard.accounts.authentication import password_queue
+from dashboard.accounts.authentication import password_queue, sign_in
+from dashboard.accounts.authentication.password_queue import PasswordQueue
+from dashboard.accounts.authentication.sign_in import Attempt, Refusal
+from dashboard.db.threads import now
 from dashboard.web.http.responses.deferred import Deferred
-from dashboard.web.http.responses.retry_later import Render, refuse
+from dashboard.web.http.responses.retry_later import Render, refuse, refuse_throttled
 
 REFUSAL_DELAY = 2.0  # seconds
 
 
+def check_attempt[T](
+    attempt: Attempt,
+    check: Callable[[], T | Refusal],
+    *,
+    then: Callable[[T], HttpResponse],
+    wrong: Callable[[], HttpResponse],
+    render: Render,
+) -> HttpResponse:
+    """Return the response of `then` to the result of `check`, or of `wrong` to a wrong password.
+
+    If the attempt is throttled, the response is that of `render`, with 429 and Retry-After; if the
+    queue is full, with 503.
+    """
+
+    def finish(outcome: T | Refusal) -> HttpResponse:
+        if not isinstance(outcome, Refusal):
+            return then(outcome)
+        return refuse_throttled(render, outcome.wait) if outcome.wait else wrong()
+
+    if wait := sign_in.remaining_wait(attempt, now()):
+        return _delay(refuse_throttled(render, wait))
+    return queue_check(check, queue=attempt.queue, then=finish, render=render)
+
+
 def queue_check[T](
-    check: Callable[[], T], *, is_reserved: bool, then: Callable[[T], HttpResponse], render: Render
+    check: Callable[[], T],
+    *,
+    queue: PasswordQueue = password_queue.known_browsers,
+    then: Callable[[T], HttpResponse],
+    render: Render,
 ) -> HttpResponse:
     """Return the response of `then` to the result of `check`, which waits for its turn.
 
-    With `is_reserved`, it may take a reserved place. If the queue is full, the response is that of
-    `render`, with 503 and Retry-After.
+    If the queue is full, the response is that of `render`, with 503 and Retry-After.
     """
     try:
-        checked = password_queue.queue.submit(is_reserved, check)
+        checked = queue.submit(check)
     except password_queue.QueueFull:
         text = _("Many people are signing in right now.")
         wait = timedelta(seconds=password_queue.RETRY_SECONDS)
-        return delay(refuse(render, text, 503, wait))
+        return _delay(refuse(render, text, 503, wait))
     return Deferred(lambda: asyncio.wrap_future(checked), then)
 
 
-def delay(response: HttpResponse) -> HttpResponse:
+def _delay(response: HttpResponse) -> HttpResponse:
     """Return the response in REFUSAL_DELAY, without a thread: a program that guesses waits, too."""
     return Deferred(lambda: asyncio.sleep(REFUSAL_DELAY), lambda _: response)
 

@@ -17,9 +17,9 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import sessions
-from dashboard.accounts.authentication import password_change, sign_in
+from dashboard.accounts.authentication import password_change
 from dashboard.accounts.authentication.password_change import CheckedChange
-from dashboard.accounts.authentication.sign_in import Attempt, Refusal
+from dashboard.accounts.authentication.sign_in import Attempt
 from dashboard.db.threads import now
 from dashboard.models import Session
 from dashboard.texts.rich_text import MessageTable
@@ -28,7 +28,6 @@ from dashboard.web.http import errors
 from dashboard.web.http.authentication import known_browsers, password_checks
 from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.responses import retry_later
 
 _text = MessageTable(
     {
@@ -57,10 +56,6 @@ class PasswordForm(PasswordChangeForm):
         password: str = self.cleaned_data["old_password"]
         return password
 
-    def refuse_old_password(self) -> None:
-        """Add the error that Django's form has for a wrong old password."""
-        self.add_error("old_password", str(self.error_messages["password_incorrect"]))
-
 
 @sensitive_post_parameters()
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -82,32 +77,24 @@ def my_account(request: HttpRequest) -> HttpResponse:
     attempt = Attempt(
         username, client_address(request), known_browsers.browser_id(request, username)
     )
-    refuse = partial(_refuse, request, form)
-    if wait := sign_in.remaining_wait(attempt, now()):
-        return password_checks.delay(retry_later.refuse_throttled(refuse, wait))
     passwords = form.cleaned_data["old_password"], form.cleaned_data["new_password1"]
-    return password_checks.queue_check(
+    wrong = str(form.error_messages["password_incorrect"])
+    return password_checks.check_attempt(
+        attempt,
         partial(password_change.check, user, attempt, *passwords),
-        is_reserved=bool(attempt.browser),
-        then=partial(_finish_password_change, request, form),
-        render=refuse,
+        then=partial(_save_password, request),
+        wrong=lambda: _refuse(request, form, wrong, "old_password"),
+        render=partial(_refuse, request, form),
     )
 
 
-def _finish_password_change(
-    request: HttpRequest, form: PasswordForm, outcome: CheckedChange | Refusal
-) -> HttpResponse:
-    if isinstance(outcome, Refusal):
-        if outcome.wait:
-            return retry_later.refuse_throttled(partial(_refuse, request, form), outcome.wait)
-        form.refuse_old_password()
-        return _render(request, form)
+def _save_password(request: HttpRequest, change: CheckedChange) -> HttpResponse:
     user = signed_in_user(request)
     # In one transaction, so that another tab of this session is not signed out meanwhile.
     with transaction.atomic():
         is_changed = password_change.save(
             user,
-            outcome,
+            change,
             request.session.session_key,
             now(),
             client_address=client_address(request),
@@ -144,8 +131,10 @@ def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
     return render(request, "pages/accounts/my_account.html", context)
 
 
-def _refuse(request: HttpRequest, form: PasswordForm, message: str) -> HttpResponse:
-    form.add_error(None, message)
+def _refuse(
+    request: HttpRequest, form: PasswordForm, message: str, field: str | None = None
+) -> HttpResponse:
+    form.add_error(field, message)
     return _render(request, form)
 
 

@@ -19,11 +19,9 @@ from django.utils.translation import gettext_lazy
 from django.views.csrf import csrf_failure
 
 from dashboard.accounts.authentication import auth_proxy, sign_in
-from dashboard.accounts.authentication.sign_in import Attempt, Refusal
-from dashboard.db.threads import now
+from dashboard.accounts.authentication.sign_in import Attempt
 from dashboard.web.http.authentication import known_browsers, password_checks
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.responses import retry_later
 
 log = structlog.get_logger(__name__)
 
@@ -59,28 +57,21 @@ class SignInView(LoginView):
             client_address(self.request),
             known_browsers.browser_id(self.request, username),
         )
-        if wait := sign_in.remaining_wait(attempt, now()):
-            return password_checks.delay(
-                retry_later.refuse_throttled(partial(self._refuse, form), wait)
-            )
         password = form.cleaned_data["password"]
-        return password_checks.queue_check(
+        return password_checks.check_attempt(
+            attempt,
             partial(sign_in.check_password, self.request, attempt, password),
-            is_reserved=bool(attempt.browser),
-            then=partial(self._finish, form),
+            then=self._sign_in,
+            wrong=lambda: self._refuse(form, form.get_invalid_login_error()),
             render=partial(self._refuse, form),
         )
 
-    def _finish(self, form: AuthenticationForm, outcome: User | Refusal) -> HttpResponse:
-        if isinstance(outcome, User):
-            login(self.request, outcome)
-            response = HttpResponseRedirect(self.get_success_url())
-            known_browsers.remember(self.request, response, outcome.get_username())
-            password_checks.save_session(self.request, response)
-            return response
-        if outcome.wait:
-            return retry_later.refuse_throttled(partial(self._refuse, form), outcome.wait)
-        return self._refuse(form, form.get_invalid_login_error())
+    def _sign_in(self, user: User) -> HttpResponse:
+        login(self.request, user)
+        response = HttpResponseRedirect(self.get_success_url())
+        known_browsers.remember(self.request, response, user.get_username())
+        password_checks.save_session(self.request, response)
+        return response
 
     def _refuse(self, form: AuthenticationForm, error: str | ValidationError) -> HttpResponse:
         form.add_error(None, error)

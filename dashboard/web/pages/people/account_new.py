@@ -61,7 +61,6 @@ def account_new(request: HttpRequest) -> HttpResponse:
         return add("")
     return password_checks.queue_check(
         partial(make_password, password),
-        is_reserved=True,
         then=add,
         render=lambda text: show(text, 503),
     )

@@ -42,7 +42,6 @@ def account_password(request: HttpRequest, key: int) -> HttpResponse:
 
     return password_checks.queue_check(
         partial(make_password, password),
-        is_reserved=True,
         then=save,
         render=lambda text: show("password", text, 503),
     )

@@ -1,5 +1,6 @@
 """Sign-in is throttled by account and address; a known browser is not held up by either."""
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -68,6 +69,7 @@ def test_other_account_at_address_is_not_throttled(open_browser: OpenBrowser, vi
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("stopped_clock")
 def test_address_is_throttled_for_new_browsers(open_browser: OpenBrowser, viewer: User) -> None:
     browser = open_browser(OFFICE)
     for number in range(throttle.ADDRESS.burst):
@@ -157,35 +159,45 @@ def test_success_writes_no_counter(open_browser: OpenBrowser, viewer: User) -> N
     assert not FailureCounter.objects.exists()
 
 
-def test_full_queue_refuses_strangers_before_known_browsers(
-    open_browser: OpenBrowser, viewer: User
+def test_break_glass_account_is_not_kept_out_by_strangers(
+    open_browser: OpenBrowser, viewer: User, settings: Settings
 ) -> None:
+    settings.BREAK_GLASS_ACCOUNT = "viewer"
+    fail(open_browser(OFFICE), "viewer", throttle.ACCOUNT.burst)
+    assert open_browser(ELSEWHERE).submit("viewer", "viewer").status_code == 302
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("stopped_clock")
+def test_break_glass_account_is_not_kept_out_by_colleagues(
+    open_browser: OpenBrowser, viewer: User, settings: Settings
+) -> None:
+    settings.BREAK_GLASS_ACCOUNT = "viewer"
+    for number in range(throttle.ADDRESS.burst):
+        fail(open_browser(OFFICE), f"guess-{number}", 1)
+    assert open_browser(OFFICE).submit("viewer", "viewer").status_code == 302
+
+
+def test_full_queue_of_new_browsers_holds_up_only_new_browsers(
+    open_browser: OpenBrowser, viewer: User, manager: User, settings: Settings
+) -> None:
+    settings.BREAK_GLASS_ACCOUNT = "manager"
     known = open_browser(OFFICE)
     known.submit("viewer", "viewer")
     del known.cookies["sessionid"]
-    with ExitStack() as stack:
-        release = hold_queue(password_queue.CAPACITY)
-        stack.callback(release)
-        answer = open_browser(OFFICE).submit("viewer", "viewer")
-        assert answer.status_code == 503
-        assert answer.headers["retry-after"] == "5"
-        assert error_of(answer) == "Many people are signing in right now. Try again in 5 seconds."
-        with ThreadPoolExecutor(1) as executor:
-            waiting = executor.submit(known.submit, "viewer", "viewer")
-            wait_until(lambda: password_queue.queue.length == password_queue.CAPACITY + 1)
-            assert open_browser(OFFICE).get("/accounts/login/").status_code == 200
-            release()
-            assert waiting.result().status_code == 302
-
-
-def hold_queue(count: int) -> Callable[[], None]:
-    """Fill places of the queue with checks that wait; return a function that ends them."""
-    import threading
-
     released = threading.Event()
-    for _ in range(count):
-        password_queue.queue.submit(False, released.wait, 60)
-    return released.set
+    for _ in range(password_queue.CAPACITY - 1):
+        password_queue.new_browsers.submit(released.wait, 60)
+    with ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(open_browser(OFFICE).submit, "viewer", "viewer")
+        wait_until(lambda: password_queue.new_browsers.length == password_queue.CAPACITY)
+        answer = open_browser(OFFICE).submit("viewer", "viewer")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert error_of(answer) == ("Many people are signing in right now. Try again in 5 seconds.")
+        assert known.submit("viewer", "viewer").status_code == 302
+        assert open_browser(OFFICE).submit("manager", "manager").status_code == 302
+        released.set()
+        assert waiting.result().status_code == 302
 
 
 @pytest.mark.parametrize("username", ["viewer", "nobody-of-this-name", "inactive", "passwordless"])

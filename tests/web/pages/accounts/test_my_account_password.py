@@ -131,8 +131,8 @@ def test_guesses_in_a_stolen_session_are_throttled(open_browser: OpenBrowser) ->
 def test_full_queue_is_told(open_browser: OpenBrowser) -> None:
     here = open_browser()
     released = threading.Event()
-    for _ in range(password_queue.CAPACITY + password_queue.RESERVED_CAPACITY):
-        password_queue.queue.submit(True, released.wait, 60)
+    for _ in range(password_queue.CAPACITY):
+        password_queue.known_browsers.submit(released.wait, 60)
     answer = submit(here)
     released.set()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
@@ -144,10 +144,10 @@ def test_session_that_ends_during_the_check_keeps_the_password(
 ) -> None:
     here = open_browser()
     released = threading.Event()
-    password_queue.queue.submit(True, released.wait, 60)
+    password_queue.known_browsers.submit(released.wait, 60)
     with ThreadPoolExecutor(1) as executor:
         waiting = executor.submit(submit, here)
-        wait_until(lambda: password_queue.queue.length == 2)
+        wait_until(lambda: password_queue.known_browsers.length == 2)
         Session.objects.all().delete()
         released.set()
         assert waiting.result().status_code == 303

@@ -547,11 +547,11 @@ def test_account_deleted_while_its_password_is_hashed_is_not_found(
     browser: httpx.Client, viewer: User
 ) -> None:
     released = threading.Event()
-    password_queue.queue.submit(True, released.wait, 60)
+    password_queue.known_browsers.submit(released.wait, 60)
     with ThreadPoolExecutor(1) as executor:
         address = f"{account_url(viewer)}password/"
         waiting = executor.submit(submit, browser, address, password=PASSWORD)
-        wait_until(lambda: password_queue.queue.length == 2)
+        wait_until(lambda: password_queue.known_browsers.length == 2)
         viewer.delete()
         released.set()
         assert_account_not_found(waiting.result())
@@ -562,8 +562,8 @@ def test_password_is_not_set_while_the_queue_is_full(
     browser: httpx.Client, viewer: User, is_new: bool
 ) -> None:
     released = threading.Event()
-    for _ in range(password_queue.CAPACITY + password_queue.RESERVED_CAPACITY):
-        password_queue.queue.submit(True, released.wait, 60)
+    for _ in range(password_queue.CAPACITY):
+        password_queue.known_browsers.submit(released.wait, 60)
     address = "/people/new/" if is_new else f"{account_url(viewer)}password/"
     answer = submit(browser, address, username="ben", password=PASSWORD)
     released.set()
