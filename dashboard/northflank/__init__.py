@@ -3,7 +3,6 @@
 `client` has a method for each endpoint and `http` sends its request. `responses` turns the response
 into JSON or one of the `errors`, `decoding` turns that into `models`, by `redaction` and `values`.
 `secrets_in_texts` removes those of messages.
-`documented` and `open_questions` compare answers with the documentation, for `check_upstream` only.
 
 Reference: https://northflank.com/docs/v1/api
 """
@@ -14,7 +13,6 @@ from dashboard.northflank.client import (
     fetch_all_pages,
     find_release_flow,
 )
-from dashboard.northflank.documented import Difference, find_differences
 from dashboard.northflank.errors import (
     AccessDenied,
     NorthflankError,
@@ -48,7 +46,6 @@ __all__ = [
     "Answer",
     "Auth",
     "Call",
-    "Difference",
     "Node",
     "NorthflankClient",
     "NorthflankError",
@@ -67,7 +64,6 @@ __all__ = [
     "UnexpectedResponse",
     "Unreachable",
     "fetch_all_pages",
-    "find_differences",
     "find_environment_error",
     "find_release_flow",
     "redact",

@@ -1,35 +1,41 @@
-"""Check what the API token can read, and how Northflank's answers differ from the documentation.
+"""Check what the API token can read, what is missing, and what to do about it.
 
 Read-only. It changes neither the mirror nor the recorded outage: the token may be one that no
 process uses yet.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import timedelta
 
+from django.db import DatabaseError, InterfaceError, connection
+
+from dashboard.db.threads import now, run_in_db_thread, set_clock_offset
+from dashboard.models import RateBudget, Upstream
 from dashboard.models.catalog import StageName
 from dashboard.northflank import (
     Auth,
-    Difference,
+    Call,
     NorthflankClient,
     NorthflankError,
+    NotFound,
     Page,
     Pipeline,
-    Project,
     RateLimit,
-    ReleaseFlow,
+    RateLimited,
     Run,
-    open_questions,
+    Unreachable,
 )
-from dashboard.northflank.open_questions import Observation
-from dashboard.upstream import access_hint
-from dashboard.upstream.check_client import CheckClient, NoFurtherRequest, Outcome
+from dashboard.texts import local_time
+from dashboard.upstream import access_hint, budget_store
+from dashboard.upstream.source import configured_source
 
-MAX_PROJECTS = 3  # whose pipelines are listed, until one has some
-MAX_PIPELINES = 2  # whose stages are listed, until one has runs
-UNKNOWN_RUN = "00000000-0000-0000-0000-000000000000"
+MAX_REQUESTS = 20
+_MAX_REQUESTS_PER_CALL = 2  # the client repeats a failed read once
+_MAX_PROJECTS = 3  # whose pipelines are listed, until one has some
+_MAX_PIPELINES = 2  # whose stages are listed, until one has runs
+_STAGES = (StageName.PRODUCTION, StageName.STAGING, StageName.DEVELOPMENT)
 _NETWORK_HINT = (
     "Check NORTHFLANK_API_BASE_URL and the network: names, proxy, firewall, certificates."
 )
@@ -43,67 +49,37 @@ _NO_PROJECT_HINT = (
     "The token has access to no project. Check to which projects its role is limited, and "
     "NORTHFLANK_TEAM_ID if it belongs to an organisation."
 )
-# Causes of a failure that are an answer to what is asked.
-NOT_FOUND = ("not_found",)
-REFUSED = ("not_found", "rejected")
-
-
-@dataclass(frozen=True, slots=True)
-class TokenReport:
-    """The token by `/v1/auth`; empty texts were not sent."""
-
-    kind: str  # api, session, workload
-    owner: str  # "team acme"
-    role: str
-    permissions: list[str]  # as sent
-    projects: str  # "all", or the ids that its role includes or excludes
-    expires_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class StageReport:
-    """A stage whose runs were requested."""
-
-    project: str  # id, as the next
-    pipeline: str
-    stage: str
-    run_count: int | None  # on the first page; None: it could not be read
-    in_flight_count: int
-    has_more: bool  # there are further pages
-    error: str  # cause; not_found: no release flow
 
 
 @dataclass
 class Report:
-    """What the check has found; `observations` and `differences` name nothing of the account."""
+    """What the check has found, in words for a person."""
 
     base_url: str
     team_id: str
-    token: TokenReport | None = None  # None: no answer, or an API without `/v1/auth`
+    # By `/v1/auth`: kind, owner, role, projects, expiry; empty without an answer.
+    token: dict[str, str] = field(default_factory=dict)
+    permissions: list[str] = field(default_factory=list)  # of the token, as sent
     # What the token may do, by what was tried: "yes", "no (<cause>)" or "not tried …".
     access: dict[str, str] = field(default_factory=dict)
     projects: list[str] | None = None  # ids, of the first page; None: they could not be read
     has_more_projects: bool = False  # there are further pages
     missing_projects: list[str] = field(default_factory=list)  # of NORTHFLANK_PROJECTS
     pipelines: dict[str, list[str]] = field(default_factory=dict)  # ids by project
-    stages: list[StageReport] = field(default_factory=list)
+    stages: dict[str, str] = field(default_factory=dict)  # runs by “project / pipeline / stage”
     errors: list[str] = field(default_factory=list)  # messages for a person
     hint: str = ""  # what to check
     stopped: str = ""  # why the check ended early; empty: it did not
     database_note: str = ""  # why requests are not counted in the rate budget; empty: they are
     request_count: int = 0
-    slowest_seconds: float = 0.0
     rate_limit: RateLimit | None = None  # by the last answer that had one
-    rate_limit_headers: dict[str, str] = field(default_factory=dict)  # of the last answer, as sent
-    observations: dict[str, list[str]] = field(default_factory=dict)  # by open question
-    differences: list[Difference] = field(default_factory=list)
 
     @property
     def exit_status(self) -> int:
-        """0: all as documented; 1: something differs; 2: the projects could not be read."""
+        """0: all could be read; 1: something could not, or is missing; 2: no project could."""
         if self.projects is None:
             return 2
-        return 1 if self.errors or self.differences or self.missing_projects else 0
+        return 1 if self.errors or self.missing_projects else 0
 
 
 async def check(
@@ -118,78 +94,73 @@ async def check(
 
     `timeout_seconds` bounds each request. Raises no NorthflankError.
     """
-    client = CheckClient(token, base_url, team_id, timeout_seconds)
-    checks = _Checks(client, Report(base_url, team_id), project_ids)
-    try:
-        await client.load_budget()
-        await checks.run()
-    except NoFurtherRequest as reason:
-        checks.report.stopped = str(reason)
-    finally:
-        await client.aclose()
-    return checks.finish()
+    report, calls = Report(base_url, team_id), list[Call]()
+    async with NorthflankClient(
+        token,
+        base_url=base_url,
+        team_id=team_id or None,
+        on_call=calls.append,
+        timeout_seconds=timeout_seconds,
+    ) as client:
+        checks = _Checks(client, calls, report)
+        try:
+            await checks.run(project_ids)
+        except _Stopped as reason:
+            report.stopped = str(reason)
+    report.errors = [str(failure) for failure in checks.failures]
+    report.hint = _find_hint(checks.failures, report.projects)
+    report.request_count = len(calls)
+    report.rate_limit = next((call.rate_limit for call in reversed(calls) if call.rate_limit), None)
+    return report
 
 
-@dataclass(frozen=True, slots=True)
-class _StageRuns:
-    """A stage, by its path, and the answer to the request for its runs."""
-
-    path: tuple[str, str, str]
-    outcome: Outcome[Page[Run]]
-
-    @property
-    def runs(self) -> tuple[Run, ...]:
-        return self.outcome.result.items if self.outcome.result is not None else ()
+class _Stopped(Exception):
+    """No further request can or may be sent; the text says why, for a person."""
 
 
 @dataclass
 class _Checks:
     """The requests of one check, the most telling first."""
 
-    client: CheckClient
+    client: NorthflankClient
+    calls: list[Call]  # sent so far
     report: Report
-    project_ids: Collection[str]
-    observations: dict[str, set[str]] = field(default_factory=dict)
+    failures: list[NorthflankError] = field(default_factory=list)  # those not expected
+    max_requests: int = MAX_REQUESTS
+    limit_text: str = f"{MAX_REQUESTS} requests are the limit of a check."
     spelling: Callable[[str], str] | None = None  # of stages in paths; None: not known yet
 
-    async def run(self) -> None:
+    async def run(self, project_ids: Collection[str]) -> None:
+        await self.load_budget()
         await self.check_auth()
-        projects = await self.check_projects()
-        pipelines = await self.check_pipelines(projects)
-        if not pipelines:
-            return
-        stages = await self.check_stages(pipelines)
-        fullest = max(stages, key=lambda stage: len(stage.runs))
-        if fullest.runs and fullest.outcome.result is not None:
-            await self.check_run_details(fullest)
-            await self.check_filters(fullest.path, fullest.outcome.result)
-            await self.check_spelling(fullest)
-        await self.check_pipeline(*fullest.path[:2])
-        await self.check_stage_without_flow(stages)
-        if fullest.outcome.result is not None:
-            await self.check_history(fullest.path, fullest.outcome.result)
-        await self.check_counting()
+        projects = await self.check_projects(project_ids)
+        for project_id, pipeline_id in await self.check_pipelines(projects):
+            for stage in _STAGES:
+                await self.check_stage(project_id, pipeline_id, stage)
+            if self.has_tried("read release flows"):
+                break  # there was a run
 
-    def finish(self) -> Report:
-        """Return the report, with all that was collected."""
-        client, report = self.client, self.report
-        report.errors = [str(failure) for failure in client.failures]
-        report.hint = _find_hint(client.failures, report.projects)
-        report.database_note = client.database_note
-        report.request_count = client.request_count
-        report.slowest_seconds = client.slowest_seconds
-        report.rate_limit = client.rate_limit
-        report.rate_limit_headers = client.rate_limit_headers
-        report.observations = {
-            question: sorted(self.observations[question])
-            for question in open_questions.QUESTIONS
-            if question in self.observations
-        }
-        report.differences = sorted(
-            client.differences.values(),
-            key=lambda difference: (difference.route, difference.field, difference.problem),
-        )
-        return report
+    async def load_budget(self) -> None:
+        """Limit this check to what the rate budget leaves; raises _Stopped during a pause.
+
+        Without a database of this Northflank the limit is MAX_REQUESTS (`database_note`).
+        """
+        try:
+            self.report.database_note = await run_in_db_thread(_find_database_problem)
+            if self.report.database_note:
+                return
+            await run_in_db_thread(set_clock_offset)  # the budget's times are by that clock
+            moment = now()
+            budget = await run_in_db_thread(budget_store.load, moment)
+        except (DatabaseError, InterfaceError) as error:
+            self.report.database_note = _describe_database_error(error)
+            return
+        if budget.is_paused:
+            raise _Stopped("Requests are paused after a 429: see the status page.")
+        if budget.requests < MAX_REQUESTS:
+            self.max_requests = budget.requests
+            end = local_time.format_clock(moment + timedelta(seconds=budget.seconds))
+            self.limit_text = f"Too few of the hour's requests are left for reading, until {end}."
 
     async def check_auth(self) -> None:
         access = self.report.access
@@ -197,248 +168,164 @@ class _Checks:
             access[name] = "not tried"
         access["abort runs"] = "not tried"
         # An API older than `/v1/auth` answers 404.
-        outcome = await self.send(lambda nf: nf.get_auth(), expected=NOT_FOUND)
-        if outcome.failure is not None and outcome.failure.cause == "unauthorised":
-            raise NoFurtherRequest(str(outcome.failure))
-        if outcome.result is not None:
-            self.report.token = _describe_token(outcome.result, self.client.without_token)
-        access["abort runs"] = f"not tried; {_describe_abort_permission(outcome.result)}"
+        answer = await self.send(lambda nf: nf.get_auth(), is_optional=True)
+        if isinstance(answer, NorthflankError):
+            if answer.cause == "unauthorised":
+                raise _Stopped(str(answer))
+            permissions = []
+        else:
+            self.report.token = _describe_token(answer)
+            permissions = self.report.permissions = list(answer.permissions)
+        access["abort runs"] = f"not tried; {_describe_abort_permission(permissions)}"
 
-    async def check_projects(self) -> list[Project]:
-        outcome = await self.send(lambda nf: nf.list_projects(), "list projects")
-        if outcome.result is None:
-            raise NoFurtherRequest(str(outcome.failure))
-        page = outcome.result
+    async def check_projects(self, wanted: Collection[str]) -> list[str]:
+        """Return the ids of the projects to look into."""
+        page = await self.send(lambda nf: nf.list_projects(), "list projects")
+        if isinstance(page, NorthflankError):
+            raise _Stopped(str(page))
         ids = [project.id for project in page.items]
-        self.report.projects = list(map(self.client.without_token, ids))
-        self.report.has_more_projects = page.has_next
+        self.report.projects, self.report.has_more_projects = ids, page.has_next
         if not page.has_next:
             self.report.missing_projects = [
-                project_id for project_id in self.project_ids if project_id not in ids
+                wanted_id for wanted_id in wanted if wanted_id not in ids
             ]
-        return [
-            project
-            for project in page.items
-            if not self.project_ids or project.id in self.project_ids
-        ]
+        return [project_id for project_id in ids if not wanted or project_id in wanted]
 
-    async def check_pipelines(self, projects: list[Project]) -> list[tuple[str, Pipeline]]:
-        for project_id in [project.id for project in projects[:MAX_PROJECTS]]:
-            page = await self.request_pipelines(project_id)
-            if page is not None:
-                self.report.pipelines[self.client.without_token(project_id)] = [
-                    self.client.without_token(pipeline.id) for pipeline in page.items
-                ]
-                if page.items:
-                    return [(project_id, pipeline) for pipeline in page.items]
+    async def check_pipelines(self, project_ids: list[str]) -> list[tuple[str, str]]:
+        """Return some pipelines of the first project that has any, as ids with their project's."""
+        for project_id in project_ids[:_MAX_PROJECTS]:
+            page = await self.list_pipelines(project_id)
+            if not isinstance(page, NorthflankError):
+                ids = [pipeline.id for pipeline in page.items]
+                self.report.pipelines[project_id] = ids
+                if ids:
+                    return [(project_id, pipeline_id) for pipeline_id in ids[:_MAX_PIPELINES]]
         return []
 
-    async def request_pipelines(self, project_id: str) -> Page[Pipeline] | None:
-        outcome = await self.send(lambda nf: nf.list_pipelines(project_id), "list pipelines")
-        return outcome.result
+    async def check_stage(self, project_id: str, pipeline_id: str, stage: str) -> None:
+        """List a stage's runs; of the first stage that has some, read the flow and a run.
 
-    async def check_stages(self, pipelines: list[tuple[str, Pipeline]]) -> list[_StageRuns]:
-        """List the runs of all stages of a pipeline, and of another one if it has no run."""
-        stages: list[_StageRuns] = []
-        for project_id, pipeline in pipelines[:MAX_PIPELINES]:
-            for stage in (StageName.PRODUCTION, StageName.STAGING, StageName.DEVELOPMENT):
-                found = await self.list_runs(project_id, pipeline.id, stage)
-                stages.append(found)
-                place = map(self.client.without_token, (project_id, pipeline.id, stage))
-                self.report.stages.append(_describe_stage(*place, found=found))
-            if any(found.runs for found in stages):
+        Both spellings of the stage are tried, until one is known to work.
+        """
+        for spell in (self.spelling,) if self.spelling else (str.lower, str.capitalize):
+            path = project_id, pipeline_id, spell(stage)
+            found = await self.list_runs(path)
+            if isinstance(found, Page):
+                self.spelling = spell
+            if not isinstance(found, NotFound):
                 break
-        return stages
+        self.report.stages[f"{project_id} / {pipeline_id} / {stage}"] = _describe_runs(found)
+        if isinstance(found, Page) and found.items and not self.has_tried("read release flows"):
+            run_id = found.items[0].id
+            await self.send(lambda nf: nf.get_release_flow(*path), "read release flows")
+            await self.send(lambda nf: nf.get_run(*path, run_id), "read runs")
 
-    async def list_runs(self, project_id: str, pipeline_id: str, stage: str) -> _StageRuns:
-        """List a stage's runs by both spellings of the stage, until one is known to work."""
-        spellings = [stage.lower(), stage.capitalize()]
-        if self.spelling:
-            spellings = [self.spelling(stage)]
-        for segment in spellings:
-            path = project_id, pipeline_id, segment
-            outcome = await self.request_runs(path)
-            if outcome.result is not None:
-                self.spelling = str.lower if segment.islower() else str.capitalize
-            if not outcome.is_not_found:
-                break
-        return _StageRuns(path, outcome)
+    async def list_pipelines(self, project_id: str) -> Page[Pipeline] | NorthflankError:
+        return await self.send(lambda nf: nf.list_pipelines(project_id), "list pipelines")
 
-    async def request_runs(self, path: tuple[str, str, str]) -> Outcome[Page[Run]]:
-        outcome = await self.send(lambda nf: nf.list_runs(*path), "read runs", expected=NOT_FOUND)
-        if outcome.result is not None and outcome.answer is not None:
-            self.observe(open_questions.from_runs(outcome.answer))
-        return outcome
-
-    async def check_run_details(self, stage: _StageRuns) -> None:
-        """Read a run in flight, one that has concluded (at best a failure), and an unknown one."""
-        in_flight = sorted(
-            (run for run in stage.runs if not run.concluded),
-            key=lambda run: run.started_at is None,  # the steps of a started run show more
-        )
-        concluded = sorted(
-            (run for run in stage.runs if run.concluded), key=lambda run: run.status == "success"
-        )
-        for run_id in [run.id for run in (*in_flight[:1], *concluded[:1])]:
-            await self.check_run(stage.path, run_id)
-        await self.send(lambda nf: nf.get_release_flow(*stage.path), "read release flows")
-        unknown = await self.send(lambda nf: nf.get_run(*stage.path, UNKNOWN_RUN), expected=REFUSED)
-        if unknown.answer is not None:
-            self.observe(open_questions.from_unknown_run(unknown.answer))
-
-    async def check_run(self, path: tuple[str, str, str], run_id: str) -> None:
-        outcome = await self.send(lambda nf: nf.get_run(*path, run_id), "read runs")
-        if outcome.result is not None and outcome.answer is not None:
-            self.observe(open_questions.from_run(outcome.answer))
-
-    async def check_filters(self, path: tuple[str, str, str], page: Page[Run]) -> None:
-        """Find out whether the filters of runs have an effect; older servers may ignore them."""
-        await self.check_filter(
-            "concluded-filter",
-            lambda nf: nf.list_runs(*path, concluded=False),
-            lambda run: not run.concluded,
-            page,
-        )
-        status = page.items[0].status
-        await self.check_filter(
-            "status-filter",
-            lambda nf: nf.list_runs(*path, status=status),
-            lambda run: run.status == status,
-            page,
-        )
-
-    async def check_filter(
-        self,
-        question: str,
-        request: Callable[[NorthflankClient], Awaitable[Page[Run]]],
-        matches: Callable[[Run], bool],
-        unfiltered: Page[Run],
-    ) -> None:
-        if all(matches(run) for run in unfiltered.items):
-            return  # no answer could show it
-        outcome = await self.send(request, expected=REFUSED)
-        if outcome.result is not None:
-            is_honoured = all(matches(run) for run in outcome.result.items)
-            self.observe([(question, "honoured" if is_honoured else "ignored")])
-        elif outcome.answer is not None:
-            self.observe([(question, f"refused ({outcome.answer.status})")])
-
-    async def check_spelling(self, stage: _StageRuns) -> None:
-        """Find out whether both spellings of a stage work."""
-        project_id, pipeline_id, segment = stage.path
-        if not segment.islower():
-            self.observe([("stage-spelling", "capitalised")])  # the other one was tried first
-            return
-        other = segment.capitalize()
-        outcome = await self.send(
-            lambda nf: nf.list_runs(project_id, pipeline_id, other, per_page=1), expected=REFUSED
-        )
-        self.observe([("stage-spelling", "any" if outcome.result is not None else "lower")])
-
-    async def check_pipeline(self, project_id: str, pipeline_id: str) -> None:
-        outcome = await self.send(lambda nf: nf.check_pipeline(project_id, pipeline_id))
-        if outcome.failure is None and outcome.answer is not None:
-            self.observe(open_questions.from_pipeline(outcome.answer))
-
-    async def check_stage_without_flow(self, stages: list[_StageRuns]) -> None:
-        """Find out how the list of runs answers where there is no release flow."""
-        for stage in stages:
-            if not stage.runs and (stage.outcome.result is not None or stage.outcome.is_not_found):
-                flow = await self.request_flow(stage.path)
-                if flow.is_not_found:
-                    answer = "404" if stage.outcome.is_not_found else "empty-list"
-                    self.observe([("stage-without-flow", answer)])
-                return
-
-    async def request_flow(self, path: tuple[str, str, str]) -> Outcome[ReleaseFlow]:
-        return await self.send(lambda nf: nf.get_release_flow(*path), expected=NOT_FOUND)
-
-    async def check_history(self, path: tuple[str, str, str], page: Page[Run]) -> None:
-        """Find out how far back the runs of a stage go, as far as two pages show it."""
-        times = [run.created_at for run in page.items if run.created_at is not None]
-        if page.has_next:
-            self.observe([("history", f"more than {len(page.items)} runs")])
-            following = await self.send(lambda nf: nf.list_runs(*path, cursor=page.cursor))
-            if following.answer is not None:
-                self.observe(open_questions.from_runs(following.answer))
-        elif times:
-            days = (datetime.now(UTC) - min(times)).days
-            self.observe([("history", f"{len(page.items)} runs, the oldest {days} days old")])
-
-    async def check_counting(self) -> None:
-        """Find out whether the rate limit counts `/v1/auth`; other clients may disturb it."""
-        before = self.client.rate_limit
-        await self.send(lambda nf: nf.get_auth(), expected=NOT_FOUND)
-        after = self.client.rate_limit
-        if before is not None and after is not None:
-            used = before.remaining - after.remaining
-            answers = {0: "not /v1/auth", 1: "/v1/auth too"}
-            self.observe([("counted-requests", answers.get(used, "unclear"))])
+    async def list_runs(self, path: tuple[str, str, str]) -> Page[Run] | NorthflankError:
+        return await self.send(lambda nf: nf.list_runs(*path), "read runs", is_optional=True)
 
     async def send[T](
         self,
         request: Callable[[NorthflankClient], Awaitable[T]],
         access: str = "",
         *,
-        expected: Collection[str] = (),
-    ) -> Outcome[T]:
-        """Send one request; `access` names what its success shows of the token's permissions."""
-        try:
-            outcome = await self.client.send(request, expected=expected)
-        finally:
-            if self.client.last_answer is not None:
-                self.observe(open_questions.from_any(self.client.last_answer))
-        if access:
-            self.note_access(access, outcome.failure)
-        return outcome
+        is_optional: bool = False,
+    ) -> T | NorthflankError:
+        """Send one request; return its result or failure.
 
-    def note_access(self, access: str, failure: NorthflankError | None) -> None:
-        if failure is None:
+        `access` names what its success shows of the token's permissions. Of an optional object
+        NotFound is no error. Raises _Stopped if this request may not be sent, or none can follow:
+        at the limit, after a 429, and without an answer.
+        """
+        if len(self.calls) + _MAX_REQUESTS_PER_CALL > self.max_requests:
+            raise _Stopped(self.limit_text)
+        count = len(self.calls)
+        result: T | NorthflankError
+        try:
+            result = await request(self.client)
+        except NorthflankError as failure:
+            result = failure
+        await self.count_in_budget(self.calls[count:], result)
+        if access:
+            self.note_access(access, result)
+        if isinstance(result, NorthflankError):
+            if not (is_optional and isinstance(result, NotFound)):
+                self.failures.append(result)
+            # No further request would be answered, or it would prolong a pause.
+            if isinstance(result, Unreachable | RateLimited):
+                raise _Stopped(str(result))
+        return result
+
+    async def count_in_budget(self, calls: list[Call], result: object) -> None:
+        if self.report.database_note:
+            return
+        try:
+            await run_in_db_thread(budget_store.record_calls, calls)
+            if isinstance(result, RateLimited):
+                await run_in_db_thread(
+                    budget_store.record_rate_limited, result.retry_after_seconds, now()
+                )
+        except (DatabaseError, InterfaceError) as error:
+            self.report.database_note = _describe_database_error(error)
+
+    def has_tried(self, access: str) -> bool:
+        return self.report.access[access] != "not tried"
+
+    def note_access(self, access: str, result: object) -> None:
+        if not isinstance(result, NorthflankError):
             self.report.access[access] = "yes"
         elif self.report.access[access] != "yes":
             # Northflank may answer 404 to a token that may not see something.
-            word = "unclear" if failure.cause == "not_found" else "no"
-            self.report.access[access] = f"{word} ({failure.cause})"
-
-    def observe(self, observations: Iterable[Observation]) -> None:
-        for question, text in observations:
-            self.observations.setdefault(question, set()).add(text)
+            word = "unclear" if isinstance(result, NotFound) else "no"
+            self.report.access[access] = f"{word} ({result.cause})"
 
 
-def _describe_token(auth: Auth, clean: Callable[[str], str]) -> TokenReport:
+def _find_database_problem() -> str:
+    """Return why the database has no rate budget for this Northflank; empty if it has."""
+    tables = connection.introspection.table_names()
+    if not {RateBudget._meta.db_table, Upstream._meta.db_table} <= set(tables):
+        return "The database is not migrated: run `manage.py migrate`."
+    sources = Upstream.objects.exclude(source=configured_source())
+    other = sources.values_list("source", flat=True).first()
+    return f"This database mirrors {other}: set DATABASE_URL to another one." if other else ""
+
+
+def _describe_database_error(error: Exception) -> str:
+    return f"Database error: {' '.join(str(error).split())}"
+
+
+def _describe_token(auth: Auth) -> dict[str, str]:
     projects = "all"
     if auth.restriction_mode is not None:
         word = {"in": "only", "notIn": "all but"}.get(auth.restriction_mode, auth.restriction_mode)
         projects = f"{word} {', '.join(auth.restricted_projects) or 'none'}"
-    return TokenReport(
-        kind=clean(auth.token_kind or ""),
-        owner=clean(f"{auth.entity_type or ''} {auth.entity_id or ''}".strip()),
-        role=clean(auth.role or ""),
-        permissions=list(map(clean, auth.permissions)),
-        projects=clean(projects),
-        expires_at=auth.expires_at,
-    )
+    return {
+        "kind": auth.token_kind or "",
+        "owner": f"{auth.entity_type or ''} {auth.entity_id or ''}".strip(),
+        "role": auth.role or "",
+        "projects": projects,
+        "expires": local_time.format_full(auth.expires_at) if auth.expires_at else "never",
+    }
 
 
-def _describe_stage(project: str, pipeline: str, stage: str, *, found: _StageRuns) -> StageReport:
-    page, failure = found.outcome.result, found.outcome.failure
-    return StageReport(
-        project,
-        pipeline,
-        stage,
-        run_count=len(page.items) if page is not None else None,
-        in_flight_count=sum(not run.concluded for run in found.runs),
-        has_more=page is not None and page.has_next,
-        error=failure.cause if failure is not None else "",
-    )
+def _describe_runs(found: Page[Run] | NorthflankError) -> str:
+    if isinstance(found, NotFound):
+        return "no release flow"
+    if isinstance(found, NorthflankError):
+        return f"cannot be read ({found.cause})"
+    more = "+" if found.has_next else ""
+    in_flight_count = sum(not run.concluded for run in found.items)
+    return f"{len(found.items)}{more} runs, {in_flight_count} in flight"
 
 
-def _describe_abort_permission(auth: Auth | None) -> str:
+def _describe_abort_permission(permissions: list[str]) -> str:
     """Return whether `/v1/auth` lists the right to abort; how it spells rights is undocumented."""
-    if auth is None or not auth.permissions:
+    if not permissions:
         return "/v1/auth lists no permissions"
     right = {"pipelines", "general", "update"}
-    words = (set(re.findall(r"[a-z]+", permission.lower())) for permission in auth.permissions)
+    words = (set(re.findall(r"[a-z]+", permission.lower())) for permission in permissions)
     is_listed = any(right <= found for found in words)
     return f"/v1/auth {'lists' if is_listed else 'does not list'} Pipelines > General > Update"
 

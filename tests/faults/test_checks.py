@@ -5,16 +5,14 @@ import asyncio
 import pytest
 
 from dashboard.models import RateBudget
-from dashboard.upstream.check import Report, check
-from dashboard.upstream.check_client import MAX_REQUESTS
+from dashboard.upstream.check import MAX_REQUESTS, Report, check
 from tests.support.fault_kinds import FAULTS
 from tests.support.fault_matrix import matrix
 from tests.support.faulty_upstream import SHORT_TIMEOUT, FaultyUpstream
 from tests.support.outage_invariants import recorded_errors, stored_rows
 
 CALLS = (
-    "the token's team", "projects", "pipelines", "a pipeline", "a release flow", "runs", "a run",
-    "every call",
+    "the token's team", "projects", "pipelines", "a release flow", "runs", "a run", "every call",
 )  # fmt: skip
 LONG_TIMEOUT = 60.0
 HARMLESS = {("the token's team", "answer to another request")}  # which is this one
@@ -42,4 +40,4 @@ def test_check_with_fault_reports_it_and_changes_nothing(
 
 
 def problems(report: Report) -> object:
-    return report.errors, report.differences, report.stopped
+    return report.errors, report.missing_projects, report.stopped
