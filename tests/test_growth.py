@@ -169,7 +169,7 @@ def chores() -> dict[str, Work]:
     latest_sign_in_key = CombinedQuery([break_glass.latest_sign_in_key()])
 
     project = busy.pipeline.project
-    renamed = Page((ApiProject(project.slug, f"{project.name} 2"),), True, None)
+    renamed = Page((ApiProject(project.slug, f"{project.name} 2"),), True)
 
     def plan() -> Any:
         return worker.plan_reads(budget_store.load(now), now)

@@ -1,14 +1,13 @@
 """A client of Northflank's API, without Django. Import from here.
 
 `client` has a method for each endpoint and `http` sends its request. `responses` turns the response
-into JSON or one of the `errors`, `decoding` turns that into `models`, by `redaction` and `values`.
-`secrets_in_texts` removes those of messages.
+into JSON or one of the `errors`, `decoding` turns that into `models`, by `values`, and
+`secrets_in_texts` removes secrets from what is kept.
 
 Reference: https://northflank.com/docs/v1/api
 """
 
 from dashboard.northflank.client import (
-    BASE_URL,
     NorthflankClient,
     fetch_all_pages,
     find_release_flow,
@@ -23,9 +22,8 @@ from dashboard.northflank.errors import (
     UnexpectedResponse,
     Unreachable,
 )
-from dashboard.northflank.http import Answer, Call, find_environment_error
+from dashboard.northflank.http import Call, find_environment_error
 from dashboard.northflank.models import (
-    OMITTED,
     Auth,
     Node,
     Omission,
@@ -36,14 +34,10 @@ from dashboard.northflank.models import (
     Run,
     RunDetail,
 )
-from dashboard.northflank.redaction import redact
 from dashboard.northflank.responses import RateLimit
 
 __all__ = [
-    "BASE_URL",
-    "OMITTED",
     "AccessDenied",
-    "Answer",
     "Auth",
     "Call",
     "Node",
@@ -66,5 +60,4 @@ __all__ = [
     "fetch_all_pages",
     "find_environment_error",
     "find_release_flow",
-    "redact",
 ]

@@ -1,16 +1,18 @@
-"""Decode JSON into `models.py`, tolerant of whatever Northflank's documentation leaves open. Pure.
+"""Decode JSON into `models.py`, tolerant of what Northflank's documentation leaves open. Pure.
 
-Takes any JSON value and never raises; None means that the answer does not contain the object.
+Takes any JSON object and never raises; None means that the answer does not contain the object.
+Only the fields named here are kept. The rest of a run may hold secrets anywhere: arguments, trigger
+tokens, outputs of steps, environments, webhook URLs.
 The fields are documented at https://northflank.com/docs/v1/api/project/pipelines
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from dashboard.northflank.models import (
     OMITTED,
     Auth,
-    HasId,
+    Entry,
     Node,
     Omission,
     Page,
@@ -20,9 +22,10 @@ from dashboard.northflank.models import (
     Run,
     RunDetail,
 )
-from dashboard.northflank.redaction import redact
+from dashboard.northflank.secrets_in_texts import redact_secrets
 from dashboard.northflank.values import (
     MAX_ID_LENGTH,
+    Json,
     as_array,
     as_bool,
     as_datetime,
@@ -32,33 +35,30 @@ from dashboard.northflank.values import (
     as_text,
 )
 
-# Only for answers that lack `concluded`, which otherwise is the one word for the end of a run.
-_CONCLUDED_STATUSES = {"aborted", "success", "failure", "skipped"}
-# One of these is in every answer about a release flow.
-_FLOW_FIELDS = {"apiVersion", "spec", "status", "paused", "stage", "concurrencyPolicy", "options"}
+# Of a tree of steps: everything behind this module may walk it recursively.
+MAX_DEPTH = 50
+MAX_NODES = 2000
+
 _UNKNOWN = "unknown"  # Northflank's own word, used where it sent none
-# Where a step's main target is named, the best name first.
-_TARGET_FIELDS = (
-    "jobId", "addonId", "target", "id", "templateId", "name", "serviceId", "clusterId",
-)  # fmt: skip
 
 
-def parse_page[T: HasId](
-    body: object, key: str, parse_item: Callable[[object], T | None], *, limit: int
+def parse_page[T: Entry](
+    body: Json, key: str, parse_item: Callable[[Json], T | None], *, limit: int
 ) -> Page[T] | None:
     """Decode one page of a list from the whole body: its first `limit` entries, no more.
 
     `parse_item` returns None for an entry to omit; of entries with one id the first is kept. None:
     the answer contains no list.
     """
-    body = as_object(body)
-    entries = _find_items(body.get("data"), key)
-    if entries is None:
+    data = as_object(body.get("data"))
+    # The API's description has `runs` optional, and no other list.
+    entries = data.get(key) if data or key != "runs" else []
+    if not isinstance(entries, list):
         return None
     items: dict[str, T] = {}
     omitted: Counter[Omission] = Counter()
     for entry in entries[:limit]:
-        item = parse_item(entry)
+        item = parse_item(as_object(entry))
         if item is None:
             omitted[_omission(entry)] += 1
         elif item.id in items:
@@ -71,120 +71,76 @@ def parse_page[T: HasId](
     return Page(
         items=tuple(items.values()),
         has_next=pagination.get("hasNextPage") is True,
-        cursor=as_text(pagination.get("cursor")),
         omitted=omitted,
     )
 
 
 def _omission(entry: object) -> Omission:
     """Return why an entry cannot be decoded."""
-    if not isinstance(entry, dict):
-        return Omission.UNREADABLE
-    entry_id = entry.get("id")
-    if as_id(entry_id) is not None:
+    if not isinstance(entry, dict) or as_id(entry_id := entry.get("id")) is not None:
         return Omission.UNREADABLE
     is_long = isinstance(entry_id, str) and len(entry_id) > MAX_ID_LENGTH
     return Omission.LONG_ID if is_long else Omission.NO_ID
 
 
-def _find_items(data: object, key: str) -> list[object] | None:
-    if isinstance(data, list):
-        return data
-    if not isinstance(data, dict):
-        return None
-    if key in data:
-        return data[key] if isinstance(data[key], list) else None
-    # Sibling lists come under keys of other kinds (workflows as "pipelines"): the only array it is.
-    arrays = [value for value in data.values() if isinstance(value, list)]
-    if len(arrays) == 1:
-        return arrays[0]
-    # The API's description has `runs` optional, and no other list.
-    return [] if key == "runs" and not data else None
-
-
-def parse_auth(data: object) -> Auth:
+def parse_auth(fields: Json) -> Auth:
     """Decode the owner and the role of the token from the answer of /v1/auth."""
-    fields = as_object(data)
     restrictions = as_object(fields.get("projectRestrictions"))
     is_restricted = as_bool(restrictions.get("enabled")) is True
-    scopes = as_object(fields.get("permissions")).values()
+    permissions = [
+        as_text(permission)
+        for scope in as_object(fields.get("permissions")).values()
+        for permission in as_array(scope)
+    ]
+    projects = map(as_id, as_array(restrictions.get("projects")) if is_restricted else [])
     return Auth(
         entity_id=as_text(fields.get("entityId")),
         entity_type=as_text(fields.get("entityType")),
         token_kind=as_text(fields.get("tokenKind")),
         role=as_text(as_object(fields.get("role")).get("name")),
-        permissions=tuple(
-            permission
-            for scope in scopes
-            for value in as_array(scope)
-            if (permission := as_text(value)) is not None
-        ),
+        permissions=tuple(filter(None, permissions)),
         restriction_mode=as_text(restrictions.get("restrictionMode")) if is_restricted else None,
-        restricted_projects=tuple(
-            project_id
-            for value in as_array(restrictions.get("projects"))
-            if is_restricted and (project_id := as_id(value)) is not None
-        ),
+        restricted_projects=tuple(filter(None, projects)),
         expires_at=as_datetime(fields.get("expiresAt")),
     )
 
 
-def parse_project(data: object) -> Project | None:
+def parse_project(fields: Json) -> Project | None:
     """Decode a project of a list."""
-    fields = as_object(data)
-    if (project_id := as_id(fields.get("id"))) is None:
-        return None
-    return Project(id=project_id, name=as_text(fields.get("name")))
+    project_id = as_id(fields.get("id"))
+    return Project(project_id, as_text(fields.get("name"))) if project_id else None
 
 
-def parse_pipeline(data: object) -> Pipeline | None:
+def parse_pipeline(fields: Json) -> Pipeline | None:
     """Decode a pipeline of a list."""
-    fields = as_object(data)
     if (pipeline_id := as_id(fields.get("id"))) is None:
         return None
-    description = fields.get("description")
-    return Pipeline(
-        id=pipeline_id,
-        name=as_text(fields.get("name")),
-        description=None
-        if not isinstance(description, str | None)
-        else as_text(description, multiline=True) or "",
-    )
+    description = as_text(fields.get("description"), multiline=True) or ""
+    return Pipeline(pipeline_id, as_text(fields.get("name")), description)
 
 
-def parse_pipeline_name(data: object) -> str | None:
-    """Decode the name of a pipeline read by itself; that answer has no id."""
-    return as_text(as_object(data).get("name"))
-
-
-def parse_release_flow(data: object) -> ReleaseFlow | None:
-    """Decode a release flow; None where the answer has no field that a flow has."""
-    fields = as_object(data)
-    if not _FLOW_FIELDS & fields.keys():
+def parse_release_flow(fields: Json) -> ReleaseFlow | None:
+    """Decode a release flow; None where the answer has no steps."""
+    if "spec" not in fields:
         return None
-    options = as_object(fields.get("options"))
-    paused = options.get("paused") if fields.get("paused") is None else fields["paused"]
+    fields = as_object(fields.get("options")) | fields  # which repeats them, in older answers alone
     return ReleaseFlow(
-        paused=False if paused is None else as_bool(paused),
-        concurrency_policy=as_text(fields.get("concurrencyPolicy"))
-        or as_text(options.get("concurrencyPolicy")),
+        paused=as_bool(fields.get("paused")),
+        concurrency_policy=as_text(fields.get("concurrencyPolicy")),
     )
 
 
-def parse_run(data: object, *, requested_id: str | None = None) -> Run | None:
-    """Decode a run; `requested_id` stands in for the id in an answer without one."""
-    fields = as_object(data)
-    run_id = as_id(fields.get("id")) or requested_id
-    if run_id is None:
+def parse_run(fields: Json) -> Run | None:
+    """Decode a run; None where it has no id, or does not say whether it has concluded."""
+    run_id, concluded = as_id(fields.get("id")), as_bool(fields.get("concluded"))
+    if run_id is None or concluded is None:
         return None
-    status = as_text(fields.get("status")) or _UNKNOWN
-    concluded = as_bool(fields.get("concluded"))
     return Run(
         id=run_id,
         name=as_text(fields.get("name")),
         description=as_text(fields.get("description"), multiline=True),
-        status=status,
-        concluded=concluded if concluded is not None else status in _CONCLUDED_STATUSES,
+        status=as_text(fields.get("status")) or _UNKNOWN,
+        concluded=concluded,
         created_at=as_datetime(fields.get("createdAt")),
         started_at=as_datetime(fields.get("startedAt")),
         concluded_at=as_datetime(fields.get("concludedAt")),
@@ -192,90 +148,87 @@ def parse_run(data: object, *, requested_id: str | None = None) -> Run | None:
     )
 
 
-def parse_listed_run(data: object) -> Run | None:
-    """Decode a run of a list; None where it has no id, or neither status nor concluded."""
-    return parse_run(data) if _has_status(as_object(data)) else None
-
-
-def parse_run_detail(data: object, *, requested_id: str | None = None) -> RunDetail | None:
-    """Decode a run with its steps; None where it has neither status nor concluded."""
-    fields = as_object(data)
-    if not _has_status(fields):
+def parse_run_detail(fields: Json) -> RunDetail | None:
+    """Decode a run with its steps; None as by `parse_run`."""
+    if (run := parse_run(fields)) is None:
         return None
-    run = parse_run(fields, requested_id=requested_id)
-    if run is None:
-        return None
-    raw = redact(fields)
-    return RunDetail(run=run, root=parse_steps(raw.get("spec")), raw=raw)
+    root = as_object(fields.get("spec"))
+    has_steps = as_text(root.get("kind")) is not None
+    return RunDetail(run, _StepDecoder().decode(root, depth=1) if has_steps else None)
 
 
-def _has_status(fields: dict[str, object]) -> bool:
-    return as_text(fields.get("status")) is not None or as_bool(fields.get("concluded")) is not None
+class _StepDecoder:
+    """Walks one run's steps; counts those it has kept."""
+
+    def __init__(self) -> None:
+        self._node_count = 0
+
+    def decode(self, fields: Json, depth: int) -> Node:
+        self._node_count += 1
+        spec = as_object(fields.get("spec"))
+        inner = as_object(spec.get("spec"))
+        subject = as_object(inner.get("data"))
+        response = as_object(fields.get("response"))
+        error = as_object(response.get("error"))
+        retries = as_object(response.get("retries"))
+        settings = as_object(fields.get("settings"))
+        kind = _text(fields, "kind") or _UNKNOWN
+        ref = _text(fields, "ref")
+        iterations = spec.get("iterations")
+        return Node(
+            kind=kind,
+            ref=ref,
+            label=ref or _label(kind, spec, subject),
+            status=_text(response, "status"),
+            error_code=as_int(error.get("code")),
+            error_message=_text(error, "message", multiline=True),
+            attempts=as_int(retries.get("attempts")),
+            max_attempts=as_int(retries.get("maxAttempts", settings.get("maxAttempts"))),
+            next_attempt_at=as_datetime(retries.get("nextAttempt")),
+            started_at=as_datetime(response.get("startTime")),
+            ended_at=as_datetime(response.get("endTime")),
+            # A Condition is one; other steps have one.
+            condition=_text(inner, "type") if kind == "Condition" else _text(fields, "condition"),
+            # A Condition holds it further in.
+            timeout_seconds=as_int(fields.get("timeoutDuration", subject.get("timeoutDuration"))),
+            parallel=spec.get("type") == "parallel",
+            skip=as_bool(fields.get("skipNodeExecution")) is True,
+            steps=tuple(self._decode_inner(as_array(spec.get("steps")), depth + 1)),
+            target_kind=_text(spec, "kind"),
+            required_approvals=as_int(spec.get("amount")),
+            # Their values are arguments.
+            iterations=len(iterations) if isinstance(iterations, list) else None,
+        )
+
+    def _decode_inner(self, steps: list[object], depth: int) -> Iterator[Node]:
+        for step in steps:
+            if not isinstance(step, dict):
+                continue
+            if depth > MAX_DEPTH or self._node_count >= MAX_NODES:
+                yield self.decode({"kind": OMITTED}, depth)
+                return
+            yield self.decode(step, depth)
 
 
-def parse_steps(redacted_root: object) -> Node | None:
-    """Decode a tree of steps as `redact` kept it: bounded, so recursion is safe here.
-
-    None if no step in it has a readable kind or status.
-    """
-    root = _parse_node(redacted_root) if isinstance(redacted_root, dict) else None
-    return root if root is not None and _is_readable(root) else None
+def _text(fields: Json, name: str, *, multiline: bool = False) -> str | None:
+    # A failed message or import quotes the URL it tried, and those are credentials.
+    text = as_text(fields.get(name), multiline=multiline)
+    return None if text is None else redact_secrets(text)
 
 
-def _is_readable(node: Node) -> bool:
-    return node.kind != _UNKNOWN or node.status is not None or any(map(_is_readable, node.steps))
-
-
-def _parse_node(fields: dict[str, object]) -> Node:
-    spec = as_object(fields.get("spec"))
-    inner = as_object(spec.get("spec"))
-    response = as_object(fields.get("response"))
-    error = as_object(response.get("error"))
-    retries = as_object(response.get("retries"))
-    settings = as_object(fields.get("settings"))
-    kind = as_text(fields.get("kind")) or _UNKNOWN
-    ref = as_text(fields.get("ref"))
-    timeout = as_int(fields.get("timeoutDuration"))
-    max_attempts = as_int(retries.get("maxAttempts"))
-    if timeout is None:  # a Condition holds it further in
-        timeout = as_int(as_object(inner.get("data")).get("timeoutDuration"))
-    return Node(
-        kind=kind,
-        ref=ref,
-        label=ref or _step_label(kind, spec),
-        status=as_text(response.get("status")),
-        error_code=as_int(error.get("code")),
-        error_message=as_text(error.get("message"), multiline=True),
-        attempts=as_int(retries.get("attempts")),
-        max_attempts=max_attempts
-        if max_attempts is not None
-        else as_int(settings.get("maxAttempts")),
-        next_attempt_at=as_datetime(retries.get("nextAttempt")),
-        started_at=as_datetime(response.get("startTime")),
-        ended_at=as_datetime(response.get("endTime")),
-        # A Condition is one; other steps have one.
-        condition=as_text(inner.get("type") if kind == "Condition" else fields.get("condition")),
-        timeout_seconds=timeout,
-        parallel=spec.get("type") == "parallel",
-        skip=fields.get("skipNodeExecution") in ("true", True),
-        steps=tuple(_parse_node(as_object(step)) for step in as_array(spec.get("steps"))),
-        target_kind=as_text(spec.get("kind")),
-        required_approvals=as_int(spec.get("amount")),
-        iterations=as_int(spec.get("iterations")),
-    )
-
-
-def _step_label(kind: str, spec: dict[str, object]) -> str:
+def _label(kind: str, spec: Json, subject: Json) -> str:
+    """Return what a person would call a step without a ref: its kind and its main target."""
     if kind == OMITTED:
         return "More steps, not shown"
-    # A Condition or Action has the kind of its subject in `kind`, and its id further in.
-    target_kind = as_text(spec.get("kind"))
-    subject = as_object(as_object(spec.get("spec")).get("data"))
-    for field in _TARGET_FIELDS:
-        value = spec.get(field)
-        target = (
-            as_text(as_object(value).get("id")) or as_text(value) or as_text(subject.get(field))
+    names = (
+        _text(fields, field)
+        # The best name first. A Condition or Action has the kind of its subject in `kind`, and its
+        # id further in.
+        for fields, field in (
+            *((spec, "jobId"), (spec, "addonId"), (as_object(spec.get("target")), "id")),
+            *((spec, "id"), (spec, "templateId"), (spec, "name")),
+            *((subject, field) for field in ("jobId", "addonId", "id", "serviceId", "clusterId")),
         )
-        if target is not None:
-            return " ".join(part for part in (kind, target_kind, target) if part)
-    return f"{kind} {target_kind}" if target_kind else kind
+    )
+    target = next(filter(None, names), None)
+    return " ".join(filter(None, (kind, _text(spec, "kind"), target)))

@@ -1,16 +1,7 @@
 """What can go wrong with a request to Northflank, as one tree of exceptions.
 
-NorthflankError
-├── Unreachable         no response                     unreachable, timeout
-├── AccessDenied        401, 403                        unauthorised, feature_off, forbidden
-├── NotFound            404 in Northflank's own form    not_found
-├── RequestRejected     400, 409, 422, any other 4xx    rejected
-├── RateLimited         429                             rate_limited
-├── ServerError         5xx                             server_error
-└── UnexpectedResponse  a response we cannot use        unexpected_response
-
-At the right are the values of `cause`: stable, short, fit for storing and for metrics.
-Messages are fit for a user: they contain no token, no secret of a URL and no HTML.
+The values of `cause` are stable, short, fit for storing and for metrics.
+Messages are fit for a user: they contain neither the token nor a secret of a URL.
 """
 
 from typing import ClassVar
@@ -31,7 +22,6 @@ class NorthflankError(Exception):
         retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
         self.cause = cause or self.default_cause
         self.http_status = http_status
         self.error_id = error_id  # Northflank's own, for its support
@@ -39,7 +29,7 @@ class NorthflankError(Exception):
 
 
 class Unreachable(NorthflankError):
-    """No response came.
+    """No response came (unreachable, timeout).
 
     `may_have_arrived` is False where the connection never opened: nothing can have happened. It is
     True where it broke or timed out after sending began: the outcome is unknown.
@@ -53,13 +43,13 @@ class Unreachable(NorthflankError):
 
 
 class AccessDenied(NorthflankError):
-    """A bad token (unauthorised), a feature that is off, or a missing permission."""
+    """401: a bad token (unauthorised), or feature_off; 403: a missing permission (forbidden)."""
 
     default_cause = "forbidden"
 
 
 class NotFound(NorthflankError):
-    """The object does not exist, or this token may not see it.
+    """404 in Northflank's own form: the object does not exist, or this token may not see it.
 
     `http_status` is None where nothing was sent because the id is not a valid one.
     """
@@ -68,24 +58,22 @@ class NotFound(NorthflankError):
 
 
 class RequestRejected(NorthflankError):
-    """Northflank refused the request in the current state of the object."""
+    """Any other 4xx: Northflank refused the request in the current state of the object."""
 
     default_cause = "rejected"
 
 
 class RateLimited(NorthflankError):
-    """Too many requests; wait `retry_after_seconds`, where Northflank sent it."""
+    """429: too many requests; wait `retry_after_seconds`, where Northflank sent it."""
 
     default_cause = "rate_limited"
 
 
 class ServerError(NorthflankError):
-    """An error inside Northflank, or in a proxy before it."""
+    """5xx: an error inside Northflank, or in a proxy before it."""
 
     default_cause = "server_error"
 
 
 class UnexpectedResponse(NorthflankError):
     """A response that is too large, not decodable or not as documented."""
-
-    default_cause = "unexpected_response"

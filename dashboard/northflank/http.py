@@ -4,15 +4,11 @@ The endpoints are in `client.py`; what a status or a body means is in `responses
 """
 
 import asyncio
-import logging
-import re
 import ssl
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from time import monotonic
-from typing import cast
+from typing import Self
 from urllib.parse import quote
 
 import httpx
@@ -20,8 +16,9 @@ import httpx
 from dashboard.northflank import responses
 from dashboard.northflank.errors import NotFound, ServerError, UnexpectedResponse, Unreachable
 from dashboard.northflank.responses import RateLimit
-from dashboard.northflank.values import as_id
+from dashboard.northflank.values import Json, as_id
 
+BASE_URL = "https://api.northflank.com"
 USER_AGENT = "northflank-dashboard/0.1.0"
 # A full page of runs is some 100 KB, one with the longest names and descriptions 3 MB. What is read
 # takes some five times as much memory until it is decoded.
@@ -39,10 +36,6 @@ _NOT_SENT_ERRORS = (
     httpx.UnsupportedProtocol,
 )
 
-log = logging.getLogger(__name__)
-
-type Transport = httpx.AsyncBaseTransport
-
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -55,51 +48,42 @@ class Call:
     rate_limit: RateLimit | None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One response as received, for comparison with the documentation.
-
-    It contains ids and secrets: neither store nor print it.
-    """
-
-    route: str  # "GET run"
-    status: int
-    headers: Mapping[str, str]  # names in lower case
-    body: bytes  # decompressed; empty for an error whose body cannot be read
-
-
 class HttpClient:
-    """The connections to one API with one token; see NorthflankClient for the arguments."""
+    """The connections to one API with one token. One per process: they are reused."""
 
     def __init__(
         self,
         token: str,
-        base_url: str,
         *,
-        on_call: Callable[[Call], None] | None,
-        on_answer: Callable[[Answer], None] | None,
-        transport: Transport | None,
-        timeout_seconds: float,
-        max_response_bytes: int,
+        base_url: str = BASE_URL,
+        team_id: str | None = None,
+        on_call: Callable[[Call], None] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        timeout_seconds: float = 15,
     ) -> None:
-        """Raise ValueError for a token or base URL that can never work."""
-        if not re.fullmatch(r"[\x21-\x7e]+", token):
-            raise ValueError(
-                "The API token is empty or contains a space, a line break or another invalid "
-                "character."
-            )
-        url = _parse_base_url(base_url)
-        self._base_url = str(url).rstrip("/")
+        """Open no connection yet; `dashboard/config/checks.py` checks the arguments.
+
+        `on_call` is called after every request that was sent, failed ones included; it must not
+        raise. `timeout_seconds` bounds a whole call with its retry. `transport` replaces the
+        network in tests.
+        """
+        self._base_url = base_url.rstrip("/")
+        # Organisation tokens must name the team, as a part of each project's route.
+        self._team_path = ("teams", team_id) if team_id else ()
         self._token = token
         self._on_call = on_call
-        self._on_answer = on_answer
         self._timeout_seconds = timeout_seconds
-        self._max_response_bytes = max_response_bytes
-        self._http = _open_client(token, url, transport, timeout_seconds)
+        self._http = _open_client(token, base_url, transport, timeout_seconds)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
 
     async def request_json(
         self,
@@ -109,8 +93,8 @@ class HttpClient:
         *,
         query: dict[str, str] | None = None,
         deadline: float | None = None,
-    ) -> tuple[int, object]:
-        """Return status and decoded JSON of one request, retried once where that is safe.
+    ) -> Json:
+        """Return the decoded JSON of one request, retried once where that is safe.
 
         Raise NorthflankError. `route` is the endpoint's name for budgets and metrics, `path` its
         unquoted segments. At `deadline`, a time of time.monotonic, sending and waiting end.
@@ -133,9 +117,7 @@ class HttpClient:
         except TimeoutError as error:
             raise _timeout_error(seconds, may_have_arrived=True) from error
 
-    async def _send_once(
-        self, request: httpx.Request, route: str, deadline: float | None
-    ) -> tuple[int, object]:
+    async def _send_once(self, request: httpx.Request, route: str, deadline: float | None) -> Json:
         # The process may have been suspended since the caller decided to send this.
         if _is_expired(deadline):
             raise Unreachable(
@@ -159,12 +141,10 @@ class HttpClient:
             is_sent = failure.may_have_arrived
             raise failure from error
         finally:
-            if is_sent:
+            if is_sent and self._on_call is not None:
                 elapsed = monotonic() - started
-                self._report_call(Call(request.method, route, status, elapsed, rate_limit))
-        if self._on_answer is not None:
-            self._on_answer(Answer(route, status, dict(response.headers), body))
-        return status, responses.decode(status, response.headers, body, token=self._token)
+                self._on_call(Call(request.method, route, status, elapsed, rate_limit))
+        return responses.decode(status, response.headers, body, self._token)
 
     def _unreachable(self, error: httpx.HTTPError | ssl.SSLError) -> Unreachable:
         may_have_arrived = not isinstance(error, _NOT_SENT_ERRORS)
@@ -177,36 +157,19 @@ class HttpClient:
         return Unreachable(text, may_have_arrived=may_have_arrived)
 
     async def _read_body(self, response: httpx.Response) -> bytes:
-        """Return the body, decompressed; an empty one for an error whose body cannot be read."""
+        """Return the body, decompressed; of an error what can be read, as its status is enough."""
+        max_bytes = MAX_RESPONSE_BYTES if response.is_success else _MAX_ERROR_BYTES
+        body = bytearray()
         try:
-            return await self._decompress_body(response)
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise responses.unexpected(
+                        f"larger than {max_bytes:,} bytes", response.status_code
+                    )
         except (httpx.HTTPError, ssl.SSLError, UnexpectedResponse):
             if response.is_success:
                 raise
-            return b""  # the status is enough
-
-    async def _decompress_body(self, response: httpx.Response) -> bytes:
-        status = response.status_code
-        max_bytes = self._max_response_bytes if response.is_success else _MAX_ERROR_BYTES
-        # httpx would unpack each chunk whole, and a chunk can unpack to a thousand times its size.
-        encoding = response.headers.get("content-encoding", "").strip().lower()
-        if encoding not in {"", "identity", "gzip"}:
-            raise responses.unexpected("compression that was not requested", status)
-        decompressor = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
-        body = bytearray()
-        async for chunk in cast("httpx.AsyncByteStream", response.stream):
-            try:
-                body += (
-                    decompressor.decompress(chunk, max_bytes + 1 - len(body))
-                    if decompressor
-                    else chunk
-                )
-            except zlib.error as error:
-                raise responses.unexpected("corrupt gzip data", status) from error
-            if decompressor and decompressor.unused_data:  # collected without a limit
-                raise responses.unexpected("data after the compressed body", status)
-            if len(body) > max_bytes:
-                raise responses.unexpected(f"larger than {max_bytes:,} bytes", status)
         return bytes(body)
 
     def _url(self, path: tuple[str, ...]) -> str:
@@ -215,15 +178,6 @@ class HttpClient:
             raise NotFound("Not a valid Northflank ID.")
         return "/".join([self._base_url, "v1", *(quote(part, safe="") for part in path)])
 
-    def _report_call(self, call: Call) -> None:
-        if self._on_call is None:
-            return
-        try:
-            self._on_call(call)
-        except Exception:
-            # An error in the bookkeeping must not turn an accepted abort into a failed one.
-            log.exception("northflank.call_not_recorded")
-
 
 def find_environment_error(base_url: str) -> str:
     """Return why requests cannot be sent with the proxy and certificates that the environment sets.
@@ -231,7 +185,7 @@ def find_environment_error(base_url: str) -> str:
     Empty if they can, as far as that shows without a request. It quotes no proxy's password.
     """
     try:
-        _open_client("unused", _parse_base_url(base_url), None, 1)
+        _open_client("unused", base_url, None, 1)
     except OSError as error:
         return f"SSL_CERT_FILE is not a readable file of certificates: {error}."
     except ImportError:
@@ -242,20 +196,18 @@ def find_environment_error(base_url: str) -> str:
 
 
 def _open_client(
-    token: str, url: httpx.URL, transport: Transport | None, timeout_seconds: float
+    token: str, base_url: str, transport: httpx.AsyncBaseTransport | None, timeout_seconds: float
 ) -> httpx.AsyncClient:
+    url = httpx.URL(base_url)
     return httpx.AsyncClient(
         transport=transport,
         # Self-hosters may need a proxy or their own CA, which the environment names (httpx reads no
         # netrc by itself). The sandbox on loopback is never behind a proxy.
         # No transport with retries: giving httpx one switches the proxies off.
-        trust_env=not _is_loopback(url.host),
+        trust_env=url.host not in {"127.0.0.1", "::1", "localhost"},
         verify=url.scheme == "https",  # reading the CAs takes longer than many requests
         timeout=httpx.Timeout(
-            connect=timeout_seconds / 3,
-            read=timeout_seconds,
-            write=timeout_seconds,
-            pool=timeout_seconds / 3,
+            timeout_seconds, connect=timeout_seconds / 3, pool=timeout_seconds / 3
         ),
         # Each abort that a slow Northflank has yet to answer holds a connection; the next one must
         # not wait for it.
@@ -280,28 +232,3 @@ def _timeout_error(seconds: float, *, may_have_arrived: bool) -> Unreachable:
         may_have_arrived=may_have_arrived,
         cause="timeout",
     )
-
-
-def _parse_base_url(base_url: str) -> httpx.URL:
-    try:
-        url = httpx.URL(base_url.strip())
-        is_valid = (
-            url.scheme in {"http", "https"}
-            and url.host
-            and not (url.userinfo or url.query or url.fragment)
-        )
-    except httpx.InvalidURL:
-        is_valid = False
-    if not is_valid:
-        raise ValueError(
-            "The base URL must look like https://api.northflank.com: http or https and a host, "
-            "without user, query or fragment."
-        )
-    return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

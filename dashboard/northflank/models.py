@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
 
 OMITTED = "Omitted"  # kind of the node in place of steps that were not kept
 
@@ -40,14 +39,14 @@ class Pipeline:
 
     id: str
     name: str | None
-    description: str | None  # None: sent as something else
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseFlow:
     """What a stage runs."""
 
-    paused: bool | None  # Git and webhook triggers start nothing; None: sent as something else
+    paused: bool | None  # Git and webhook triggers start nothing; None: not sent
     concurrency_policy: str | None
 
 
@@ -100,14 +99,9 @@ class RunDetail:
 
     run: Run
     root: Node | None  # the root of the tree
-    raw: dict[str, object]  # as received, redacted: see `redaction.py`
 
 
-class HasId(Protocol):
-    """An entry of a list."""
-
-    @property
-    def id(self) -> str: ...
+type Entry = Project | Pipeline | Run  # of a list
 
 
 class Omission(StrEnum):
@@ -116,17 +110,16 @@ class Omission(StrEnum):
     NO_ID = "no_id"  # or one that cannot be stored or put into a path
     LONG_ID = "long_id"
     DUPLICATE_ID = "duplicate_id"  # an earlier entry of the same answer has it
-    UNREADABLE = "unreadable"  # no object, or a run without a status
+    UNREADABLE = "unreadable"  # no object, or a run that may have concluded or not
     SURPLUS = "surplus"  # beyond the requested number
 
 
 @dataclass(frozen=True, slots=True)
-class Page[T]:
+class Page[T: Entry]:
     """One page of a list."""
 
     items: tuple[T, ...]
     has_next: bool
-    cursor: str | None  # for requesting the next page; opaque
     omitted: Mapping[Omission, int] = field(default_factory=dict)  # entries left out, by reason
 
     @property

@@ -1,32 +1,39 @@
 """Single values of JSON, each as its type or as none at all. Pure.
 
-Each `as_` function takes any JSON value and never raises. A value of the wrong type is the same as
-none, so that one odd field never costs us a run.
+A value of the wrong type is the same as none, so that one odd field never costs us a run.
 """
 
-import math
 import re
 import unicodedata
 from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+
+type Json = dict[str, object]
 
 MAX_ID_LENGTH = 255  # characters
 MAX_TEXT_LENGTH = 20_000  # characters kept of any one text; real ones are far shorter
+
+# An id that can be stored and put into a path unchanged. A proxy may resolve dot segments even when
+# they are quoted.
+_Id = Annotated[
+    str,
+    msgspec.Meta(max_length=MAX_ID_LENGTH, pattern=r"\A(?!\.\.?\Z)[^\x00-\x1f\ud800-\udfff]+\Z"),
+]
+_Integer = Annotated[int, msgspec.Meta(gt=-(2**31), lt=2**31)]  # as a database stores it
 
 # PostgreSQL stores neither NUL nor lone surrogates; other control characters only garble pages and
 # logs.
 _INVALID_CHARS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _INVALID_MULTILINE_CHARS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_INVALID_ID_CHARS = re.compile("[\x00-\x1f\ud800-\udfff]")  # no other costs a run
 # Characters that nobody can see: controls, formats, surrogates, spaces, marks without a letter, and
 # the letters and the Braille pattern that are blank by definition.
 _INVISIBLE_CATEGORIES = {"Cc", "Cf", "Cs", "Zs", "Zl", "Zp", "Mn", "Me"}
 _INVISIBLE_CHARS = set("\u115f\u1160\u2800\u3164\uffa0")
-_INTEGER = re.compile(r"-?[0-9]{1,15}")
-_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
-_MAX_INTEGER = 2**31 - 1
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # also rejects zero values and durations
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
-_MIN_MILLISECONDS = 1e11  # as seconds it would be the year 5138
+_MIN_MILLISECONDS, _MAX_MILLISECONDS = 1e11, 1e13  # as seconds: the year 5138 and later
 
 
 def clean(text: str, *, multiline: bool = False) -> str:
@@ -53,28 +60,17 @@ def _is_visible(char: str) -> bool:
 
 def as_id(value: object) -> str | None:
     """Return the id; None unless it can be stored and put into a path unchanged."""
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH:
-        return None
-    if _INVALID_ID_CHARS.search(value):
-        return None
-    # A proxy may resolve dot segments even when they are quoted.
-    return None if value in {".", ".."} else value
+    return _convert(value, _Id)
 
 
 def as_bool(value: object) -> bool | None:
-    """Return the boolean, or None."""
-    return value if isinstance(value, bool) else None
+    """Return the boolean, sent as such or as its name; or None."""
+    return _convert(value, bool)
 
 
 def as_int(value: object) -> int | None:
     """Return a whole number, sent as number or digits, that fits a database integer; or None."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str) and _INTEGER.fullmatch(value):
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and abs(value) <= _MAX_INTEGER else None
+    return _convert(value, _Integer)
 
 
 def as_array(value: object) -> list[object]:
@@ -82,7 +78,7 @@ def as_array(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def as_object(value: object) -> dict[str, object]:
+def as_object(value: object) -> Json:
     """Return the object, or an empty one for any other value."""
     return value if isinstance(value, dict) else {}
 
@@ -91,28 +87,20 @@ def as_datetime(value: object) -> datetime | None:
     """Return a time as an aware datetime in UTC; None for an absurd one or another type.
 
     Takes ISO 8601 with a space or a T, any fraction, and Z, an offset or nothing (which is UTC);
-    and Unix seconds or milliseconds, as a number or as digits.
+    and Unix seconds, as a number or as digits, or milliseconds.
     """
     # The API's pages show `2021-01-01 12:01:00.000Z` for runs and whole seconds in nodes.
-    try:
-        if isinstance(value, str):
-            # One documented example carries a stray quote.
-            value = value.strip(" \"'")
-            if not _NUMBER.fullmatch(value):
-                parsed_time = datetime.fromisoformat(value)
-                return _plausible(
-                    parsed_time.replace(tzinfo=parsed_time.tzinfo or UTC).astimezone(UTC)
-                )
-            value = float(value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return None
-        if not math.isfinite(value):
-            return None
-        seconds = value / 1000 if value > _MIN_MILLISECONDS else value
-        return _plausible(datetime.fromtimestamp(seconds, UTC))
-    except (ValueError, OverflowError, OSError):
+    if isinstance(value, int | float) and _MIN_MILLISECONDS < value < _MAX_MILLISECONDS:
+        value /= 1000
+    time = _convert(value, datetime)
+    if time is None:
         return None
+    time = time.replace(tzinfo=time.tzinfo or UTC)
+    return time.astimezone(UTC) if _EARLIEST <= time < _LATEST else None
 
 
-def _plausible(time: datetime) -> datetime | None:
-    return time if _EARLIEST <= time < _LATEST else None
+def _convert[T](value: object, kind: type[T]) -> T | None:
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except (msgspec.ValidationError, UnicodeEncodeError):  # the latter: half of a surrogate pair
+        return None

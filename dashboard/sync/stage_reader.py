@@ -228,7 +228,7 @@ class StageReader:
         page = await self.read_page(stage, page_number)
         if {run.id for run in page.items} != {run.id for run in earlier.items}:
             return page
-        end: Page[ApiRun] = Page((), has_next=False, cursor=None)
+        end: Page[ApiRun] = Page((), has_next=False)
         await run_in_db_thread(omitted_entries.record_stage_page, stage, page_number, end)
         return end
 

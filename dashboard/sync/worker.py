@@ -393,7 +393,7 @@ class SyncWorker:
         try:
             if project is None:
                 projects = await self._reader.call(
-                    lambda nf: fetch_all_pages(lambda cursor: nf.list_projects(cursor=cursor)),
+                    lambda nf: fetch_all_pages(nf.list_projects),
                     request_seq=seq,
                 )
                 is_unconfirmed = await run_in_db_thread(
@@ -403,9 +403,7 @@ class SyncWorker:
             else:
                 slug = project.slug
                 pipelines = await self._reader.call(
-                    lambda nf: fetch_all_pages(
-                        lambda cursor: nf.list_pipelines(slug, cursor=cursor)
-                    ),
+                    lambda nf: fetch_all_pages(lambda page: nf.list_pipelines(slug, page)),
                     request_seq=seq,
                 )
                 is_unconfirmed = await run_in_db_thread(

@@ -188,7 +188,7 @@ def test_refused_abort_with_failed_run_read_stays_refused(abort: Abort) -> None:
 
 def test_refused_abort_of_concluded_run_is_too_late(abort: Abort) -> None:
     logs = FakeNorthflank(
-        abort=error_response(409, id=7), reading=run_response("success", concluded=True)
+        abort=error_response(409, id="7"), reading=run_response("success", concluded=True)
     ).send(abort)
     expected = {"state": "too_late", "answer": REFUSED_TEXT, "answer_status": 409, "error_id": "7"}
     assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"outcome": "success"}

@@ -21,9 +21,7 @@ async def server() -> AsyncIterator[ScriptedServer]:
 
 @pytest.fixture
 async def client(server: ScriptedServer) -> AsyncIterator[NorthflankClient]:
-    async with NorthflankClient(
-        "TKN", base_url=server.url, max_response_bytes=100_000
-    ) as created_client:
+    async with NorthflankClient("TKN", base_url=server.url) as created_client:
         yield created_client
 
 

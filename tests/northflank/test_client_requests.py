@@ -1,6 +1,5 @@
 """Requests of the client: methods, paths, queries, headers."""
 
-import json
 import sys
 import threading
 import tomllib
@@ -10,15 +9,12 @@ from pathlib import Path
 import pytest
 
 from dashboard.northflank import (
-    Answer,
     NorthflankClient,
     NotFound,
-    UnexpectedResponse,
-    Unreachable,
 )
 from dashboard.northflank.http import USER_AGENT
 from tests.support import payloads
-from tests.support.scripted_server import ScriptedServer, respond_with, send_bytes
+from tests.support.scripted_server import ScriptedServer, respond_with
 
 pytestmark = pytest.mark.anyio
 
@@ -45,8 +41,18 @@ ROUTES: list[tuple[str, str, Call]] = [
 ]
 
 
-# Has all that any of these responses requires: a list, a name, a status.
-ANSWER = payloads.data({"status": "running", "name": "Main", "items": []})
+# Has all that any of these responses requires.
+ANSWER = payloads.data(
+    {
+        "id": "r1",
+        "name": "Main",
+        "concluded": False,
+        "spec": {},
+        "projects": [],
+        "pipelines": [],
+        "runs": [],
+    }
+)
 
 
 @pytest.mark.parametrize(("method", "path", "call"), ROUTES)
@@ -69,32 +75,6 @@ async def test_client_request_has_team_except_for_auth(
     assert server.request.path == team_path
 
 
-async def test_client_reports_whole_answers_of_success_and_error(server: ScriptedServer) -> None:
-    seen: list[Answer] = []
-    server.enqueue(
-        respond_with(ANSWER, headers={"X-RateLimit-Limit": "7"}), respond_with(b"<h1>", status=404)
-    )
-    async with NorthflankClient("TKN", base_url=server.url, on_answer=seen.append) as client:
-        await client.get_auth()
-        with pytest.raises(UnexpectedResponse):
-            await client.list_projects()
-    assert [(request.route, request.status, request.body) for request in seen] == [
-        ("GET auth", 200, json.dumps(ANSWER).encode()),
-        ("GET projects", 404, b"<h1>"),
-    ]
-    assert seen[0].headers["x-ratelimit-limit"] == "7"
-
-
-async def test_client_reports_no_answer_that_breaks_off(server: ScriptedServer) -> None:
-    seen: list[Answer] = []
-    half = send_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", close=True)
-    server.enqueue(half, half)  # a read is repeated
-    async with NorthflankClient("TKN", base_url=server.url, on_answer=seen.append) as client:
-        with pytest.raises(Unreachable):
-            await client.get_auth()
-    assert seen == []
-
-
 async def test_client_request_quotes_ids_in_path(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
@@ -115,18 +95,12 @@ async def test_client_request_with_invalid_id_raises_not_found_unsent(
     assert server.requests == []
 
 
-async def test_client_request_has_filters_and_page_in_query(
+async def test_client_request_has_filter_and_page_in_query(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    await client.list_runs("p", "l", "s", status="success", concluded=True, page=3, per_page=500)
-    assert server.request.query == "per_page=100&page=3&status=success&concluded=true"
-
-
-async def test_client_request_with_cursor_quotes_it_and_has_no_page(
-    client: NorthflankClient, server: ScriptedServer
-) -> None:
-    await client.list_runs("p", "l", "s", cursor="a+b/=c d&x", page=2)
-    assert server.request.query == "per_page=100&cursor=a%2Bb%2F%3Dc+d%26x"
+    server.enqueue(respond_with(ANSWER))
+    await client.list_runs("p", "l", "s", concluded=True, page=3, per_page=50)
+    assert server.request.query == "per_page=50&page=3&concluded=true"
 
 
 async def test_client_request_has_token_and_user_agent(
@@ -147,7 +121,7 @@ def test_user_agent_has_version_of_pyproject() -> None:
 async def test_abort_request_has_empty_body(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.enqueue(respond_with(payloads.data({"status": "aborting"})))
+    server.enqueue(respond_with(payloads.data(payloads.detail("r1"))))
     await client.abort_run("p", "l", "s", "r1")
     assert server.request.body == b""
     assert server.request.headers["content-length"] == "0"
@@ -163,28 +137,6 @@ async def test_client_with_path_in_base_url_keeps_it(server: ScriptedServer) -> 
     async with NorthflankClient("TKN", base_url=f"{server.url}/gateway/") as client:
         await client.list_projects()
     assert server.request.path == "/gateway/v1/projects"
-
-
-@pytest.mark.parametrize("token", ["", "a b", "a\n", "a\r\nX-Evil: 1", "tökén"])
-def test_client_with_invalid_token_raises_value_error_without_it(token: str) -> None:
-    with pytest.raises(ValueError, match="API token") as refusal:
-        NorthflankClient(token)
-    assert not token or token not in str(refusal.value)
-
-
-@pytest.mark.parametrize(
-    "url", ["", "api.northflank.com", "ftp://h", "https://", "https://u:pw@h", "https://h?a=b",
-            "https://h:port", "https://h/#x"],
-)  # fmt: skip
-def test_client_with_invalid_base_url_raises_value_error(url: str) -> None:
-    with pytest.raises(ValueError, match="base URL"):
-        NorthflankClient("TKN", base_url=url)
-
-
-@pytest.mark.parametrize("team", ["..", "a\nb"])
-def test_client_with_invalid_team_id_raises_value_error(team: str) -> None:
-    with pytest.raises(ValueError, match="team id"):
-        NorthflankClient("TKN", team_id=team)
 
 
 async def test_client_uses_proxy_of_environment_except_for_loopback(

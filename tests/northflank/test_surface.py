@@ -8,11 +8,6 @@ from dashboard import northflank
 FOLDER = Path(northflank.__file__).parent
 
 
-def test_exported_names_exist_and_are_unique() -> None:
-    assert len(set(northflank.__all__)) == len(northflank.__all__)
-    assert all(hasattr(northflank, name) for name in northflank.__all__)
-
-
 def test_northflank_errors_have_distinct_default_causes() -> None:
     errors = northflank.NorthflankError.__subclasses__()
     assert len({error.default_cause for error in errors}) == len(errors) == 7

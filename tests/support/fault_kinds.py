@@ -168,11 +168,6 @@ def _pad(answer: Answer) -> Responder:
     return respond
 
 
-def _encode_twice(answer: Answer) -> Responder:
-    body = gzip.compress(gzip.compress(answer.body))
-    return respond_with(body, headers={"Content-Encoding": "gzip, gzip"})
-
-
 # Of these the dashboard needs the right type to know a run at all.
 REQUIRED = frozenset({"id", "status", "concluded", "createdAt", "hasNextPage", "apiVersion"})
 
@@ -263,7 +258,6 @@ FAULTS: dict[str, FaultKind] = {
     "compressed bomb": instead(send_bomb(200), "unexpected_response", is_heavy=True),
     "truncated JSON": spoil(_truncate, *BROKEN_OFF),
     "JSON of ten megabytes": spoil(_pad, "unexpected_response", is_heavy=True),
-    "compressed twice": spoil(_encode_twice, "unexpected_response"),
     "wrong types": spoil_json(_change_types, "unexpected_response"),
     "wrong types where optional": spoil_json(
         partial(_change_types, keep=REQUIRED), "unexpected_response"

@@ -54,12 +54,10 @@ def data(value: Any) -> Json:
     return {"data": value}
 
 
-def page(key: str, *items: Any, cursor: str | None = None, has_next: bool | None = None) -> Json:
-    """Wrap a page of a list; with a cursor it has a next page."""
-    pagination: Json = {"hasNextPage": cursor is not None if has_next is None else has_next}
-    if cursor is not None:
-        pagination["cursor"] = cursor
-    return {"data": {key: list(items)}, "pagination": pagination | {"count": len(items)}}
+def page(key: str, *items: Any, has_next: bool = False) -> Json:
+    """Wrap a page of a list."""
+    pagination = {"hasNextPage": has_next, "count": len(items)}
+    return {"data": {key: list(items)}, "pagination": pagination}
 
 
 def error(message: str, **fields: Any) -> Json:

@@ -122,7 +122,7 @@ def api_run(run_id: str = "r1", **fields: Any) -> ApiRun:
 
 def detail(run_id: str = "r1", steps: Node | None = None, **fields: Any) -> RunDetail:
     """Return a run with its detail."""
-    return RunDetail(api_run(run_id, **fields), steps or node(status="waiting"), {"id": run_id})
+    return RunDetail(api_run(run_id, **fields), steps or node(status="waiting"))
 
 
 def get_run(run_id: str = "r1") -> Run:

@@ -143,9 +143,7 @@ def test_detail_read_after_success_updates_baseline(
         )
         run = api_run("watched", status=status, concluded=is_over, **end_fields)
         steps = factories.node("Workflow", steps=(approval,))
-        mirror.apply_detail(
-            stage.pk, RunDetail(run=run, root=steps, raw={}), requested_at=at(seconds)
-        )
+        mirror.apply_detail(stage.pk, RunDetail(run=run, root=steps), requested_at=at(seconds))
 
     for _ in range(4):
         success(stage, 2, root=migration_steps(2))
@@ -428,7 +426,7 @@ class SlidingHistory:
         before = StageTiming.objects.get()
         if baselines.schedule_next_detail(at(start_seconds + 601), timedelta()) and readable:
             self.read += 1
-            detail = RunDetail(run=self.api_runs[scheduled_run().run_id], root=root, raw={})
+            detail = RunDetail(run=self.api_runs[scheduled_run().run_id], root=root)
             row = mirror.apply_detail(self.stage.pk, detail, requested_at=at(start_seconds + 602))
             Run.objects.filter(pk=row.pk).update(next_detail_sync_at=None)
         return before

@@ -15,7 +15,6 @@ from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.northflank import Page, ReleaseFlow
 from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.northflank import Project as ApiProject
-from dashboard.northflank.decoding import parse_page, parse_pipeline
 from dashboard.runs import dismissals
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, leases, schedule
@@ -328,10 +327,10 @@ def test_unchanged_list_takes_as_many_statements_whatever_its_length(db: None) -
     counts = []
     for length in (2, 20):
         ids = [f"project-{number}" for number in range(length)]
-        listed = Page(tuple(ApiProject(id_, id_) for id_ in ids), False, None)
+        listed = Page(tuple(ApiProject(id_, id_) for id_ in ids), False)
         catalog.mirror_projects(listed, now=T0)
         project = Project.objects.get(slug="project-0")
-        pipelines = Page(tuple(ApiPipeline(id_, id_, "") for id_ in ids), False, None)
+        pipelines = Page(tuple(ApiPipeline(id_, id_, "") for id_ in ids), False)
         catalog.mirror_pipelines(project, pipelines, now=T0)
         with CaptureQueriesContext(connection) as queries:
             catalog.mirror_projects(listed, now=at(600))
@@ -345,11 +344,9 @@ def test_unchanged_list_takes_as_many_statements_whatever_its_length(db: None) -
 def test_renamed_entries_have_their_new_names(db: None) -> None:
     def mirror_names(suffix: str) -> None:
         projects = (ApiProject("x", f"X{suffix}"), ApiProject("y", "Y"))
-        catalog.mirror_projects(Page(projects, False, None), now=T0)
+        catalog.mirror_projects(Page(projects, False), now=T0)
         pipelines = (ApiPipeline("p", f"P{suffix}", "Pays"), ApiPipeline("q", "Q", suffix))
-        catalog.mirror_pipelines(
-            Project.objects.get(slug="x"), Page(pipelines, False, None), now=T0
-        )
+        catalog.mirror_pipelines(Project.objects.get(slug="x"), Page(pipelines, False), now=T0)
 
     mirror_names("1")
     mirror_names("2")
@@ -377,20 +374,20 @@ def test_runs_that_are_listed_among_others_change_with_a_new_name(
         return {pk for pk, version in versions.items() if version != before[pk]}
 
     def mirror_pipeline(name: str, description: str) -> None:
-        listed = Page((ApiPipeline(pipeline.slug, name, description),), False, None)
+        listed = Page((ApiPipeline(pipeline.slug, name, description),), False)
         catalog.mirror_pipelines(pipeline.project, listed, now=timezone.now())
 
     mirror_pipeline(pipeline.name, "Pays")
     assert changed() == set()
     mirror_pipeline("Renamed", "Pays")
     assert changed() == {running.pk, failed.pk, aborted.pk}
-    listed = Page((ApiProject(pipeline.project.slug, "Renamed"),), False, None)
+    listed = Page((ApiProject(pipeline.project.slug, "Renamed"),), False)
     catalog.mirror_projects(listed, now=timezone.now())
     assert changed() == {running.pk, failed.pk, aborted.pk, elsewhere.pk}
 
 
 def test_project_without_name_is_shown_by_id(db: None) -> None:
-    catalog.mirror_projects(Page((ApiProject("x", None),), False, None), now=T0)
+    catalog.mirror_projects(Page((ApiProject("x", None),), False), now=T0)
     assert str(Project.objects.get()) == "x"
 
 
@@ -399,8 +396,8 @@ def test_name_and_policy_that_an_answer_lacks_stay_as_known(read_stage: Stage) -
     Stage.objects.update(concurrency_policy="forbid", paused=True)
     Pipeline.objects.update(description="Pays")
     project_id, pipeline_id = pipeline.project.slug, pipeline.slug
-    catalog.mirror_projects(Page((ApiProject(project_id, None),), False, None), now=T0)
-    listed = Page((ApiPipeline(pipeline_id, None, None),), False, None)
+    catalog.mirror_projects(Page((ApiProject(project_id, None),), False), now=T0)
+    listed = Page((ApiPipeline(pipeline_id, None, None),), False)
     catalog.mirror_pipelines(pipeline.project, listed, now=T0)
     flow = ReleaseFlow(paused=None, concurrency_policy=None)
     catalog.mirror_release_flow(read_stage.pk, (flow, "production"), now=T0)
@@ -423,24 +420,6 @@ def test_check_of_a_stage_without_flow_reads_no_dismissed_run_again(
         dismissed.refresh_from_db()
         in_flight.refresh_from_db()
         assert (dismissed.next_detail_sync_at, in_flight.next_detail_sync_at) == (None, moment)
-
-
-@pytest.mark.parametrize(
-    ("description", "expected"),
-    [("New", "New"), ("", ""), (None, ""), (7, "Pays"), (["New"], "Pays"), ({}, "Pays")],
-)
-def test_description_of_another_type_stays_as_known(
-    read_stage: Stage, description: object, expected: str
-) -> None:
-    pipeline = read_stage.pipeline
-    Pipeline.objects.update(description="Pays")
-    entry = {"id": pipeline.slug, "name": "Renamed", "description": description}
-    body = {"data": {"pipelines": [entry]}}
-    page = parse_page(body, "pipelines", parse_pipeline, limit=10)
-    assert page is not None
-    catalog.mirror_pipelines(pipeline.project, page, now=T0)
-    pipeline.refresh_from_db()
-    assert (pipeline.name, pipeline.description) == ("Renamed", expected)
 
 
 def test_first_catalog_read_is_due_at_once(db: None) -> None:

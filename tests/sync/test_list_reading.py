@@ -428,13 +428,6 @@ def test_unchanged_runs_keep_their_versions(world: World) -> None:
     assert list_versions.items() <= before.items()
 
 
-@pytest.mark.parametrize("form", ["omitted", "null", "empty"])
-def test_last_page_cursor_in_any_form_ends_paging(world: World, form: str) -> None:
-    world.sandbox.choices["last-cursor"] = form
-    world.sync()
-    assert world.ids(in_flight=True) <= mirrored_ids(in_flight=True)
-
-
 @pytest.mark.parametrize("form", ["space", "T", "no-fraction"])
 def test_timestamps_in_any_form_are_decoded(world: World, form: str) -> None:
     world.sandbox.choices["timestamps"] = form

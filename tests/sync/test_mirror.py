@@ -222,7 +222,7 @@ def test_detail_that_shows_the_end_is_the_final_read(stage: Stage) -> None:
 
 def test_detail_without_steps_that_shows_the_end_has_a_final_read(stage: Stage) -> None:
     mirror.apply_detail(stage.pk, detail(), **request_fields(0))
-    without_steps = RunDetail(api_run(**ENDED), None, {"id": "r1"})
+    without_steps = RunDetail(api_run(**ENDED), None)
     mirror.apply_detail(stage.pk, without_steps, **request_fields(9))
     assert get_run().next_detail_sync_at == at(9)
 

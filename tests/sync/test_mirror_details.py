@@ -85,7 +85,7 @@ def test_first_detail_older_than_list_stores_steps_but_not_status(stage: Stage) 
 
 
 def test_detail_without_steps_has_no_current_step(stage: Stage) -> None:
-    detail_without_steps = RunDetail(api_run(), None, {"id": "r1"})
+    detail_without_steps = RunDetail(api_run(), None)
     result = mirror.apply_detail(stage.pk, detail_without_steps, **request_fields(4))
     assert (result.steps, result.step, result.step_key, result.step_started_at) == (
         None,
@@ -99,10 +99,10 @@ def test_detail_without_steps_has_no_current_step(stage: Stage) -> None:
 def test_detail_without_steps_keeps_those_known(stage: Stage) -> None:
     steps = node(label="migrate", status="waiting")
     before = mirror.apply_detail(stage.pk, detail(steps=steps), **request_fields(0))
-    detail_without_steps = RunDetail(api_run(), None, {"id": "r1"})
+    detail_without_steps = RunDetail(api_run(), None)
     after = mirror.apply_detail(stage.pk, detail_without_steps, **request_fields(1))
     assert (after.steps, after.step) == (before.steps, "migrate")
-    ended_without_steps = RunDetail(api_run(**ENDED), None, {"id": "r1"})
+    ended_without_steps = RunDetail(api_run(**ENDED), None)
     ended = mirror.apply_detail(stage.pk, ended_without_steps, **request_fields(2))
     assert (ended.steps, ended.step) == (before.steps, "")
 

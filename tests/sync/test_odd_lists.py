@@ -107,7 +107,8 @@ def test_omitted_runs_of_server_that_ignores_filter_and_page_are_counted_once(
     world.restart(history_hours=72)  # a list of several pages, all of which are replaced
     runs = json.loads(ODD_RUNS)["runs"]
     for number, run in enumerate(runs):
-        run["createdAt"] = f"2026-01-0{number + 1 if order == 'oldest first' else 9 - number}"
+        day = number + 1 if order == "oldest first" else 9 - number
+        run["createdAt"] = f"2026-01-0{day} 00:00:00.000Z"
     data = json.dumps({"runs": runs})
     world.sandbox.faults = [parse_fault(f"data:{data}{PRODUCTION}")]
     world.sync(4)
@@ -117,7 +118,7 @@ def test_omitted_runs_of_server_that_ignores_filter_and_page_are_counted_once(
 
 
 def page(*, has_next: bool, **omitted: int) -> Page[ApiRun]:
-    return Page((), has_next, None, {Omission(reason): n for reason, n in omitted.items()})
+    return Page((), has_next, {Omission(reason): n for reason, n in omitted.items()})
 
 
 def record(stage: Stage, number: int, read_page: Page[ApiRun]) -> dict[str, Any]:

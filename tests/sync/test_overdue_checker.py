@@ -79,7 +79,7 @@ FAR_OVERDUE_SECONDS = 4 * 3600  # seconds after which a run without a baseline i
 def far_overdue(stage: Stage) -> Run:
     """A run that has run for four hours, at its current step for a minute."""
     run = api_run("r1", started_at=at(0))
-    detail = RunDetail(run=run, root=at_step("migrate", FAR_OVERDUE_SECONDS - 60), raw={})
+    detail = RunDetail(run=run, root=at_step("migrate", FAR_OVERDUE_SECONDS - 60))
     mirror.apply_detail(stage.pk, detail, requested_at=at(FAR_OVERDUE_SECONDS))
     Run.objects.update(overdue_severity=2, overdue_reason="run")
     return Run.objects.get()
@@ -100,7 +100,7 @@ def test_overdue_stays_after_status_change_when_still_true(stage: Stage, far_ove
 
 def test_overdue_stays_after_step_change_when_still_true(stage: Stage, far_overdue: Run) -> None:
     run = api_run("r1", started_at=at(0))
-    detail = RunDetail(run=run, root=at_step("deploy", FAR_OVERDUE_SECONDS + 1), raw={})
+    detail = RunDetail(run=run, root=at_step("deploy", FAR_OVERDUE_SECONDS + 1))
     mirror.apply_detail(stage.pk, detail, requested_at=at(FAR_OVERDUE_SECONDS + 5))
     now = Run.objects.get()
     assert (now.step, now.overdue_severity, now.overdue_reason) == ("deploy", 2, "run")
@@ -110,7 +110,7 @@ def test_overdue_stays_after_step_change_when_still_true(stage: Stage, far_overd
 def test_overdue_reason_step_becomes_run_at_next_step(stage: Stage, far_overdue: Run) -> None:
     Run.objects.update(overdue_reason="step")
     run = api_run("r1", started_at=at(0))
-    detail = RunDetail(run=run, root=at_step("deploy", FAR_OVERDUE_SECONDS + 1), raw={})
+    detail = RunDetail(run=run, root=at_step("deploy", FAR_OVERDUE_SECONDS + 1))
     mirror.apply_detail(stage.pk, detail, requested_at=at(FAR_OVERDUE_SECONDS + 5))
     assert Run.objects.get().overdue_reason == "run"
 
@@ -124,7 +124,7 @@ def create_marked_run(stage: Stage) -> None:
     }
     StageTiming.objects.create(stage=stage, **defaults)
     run = api_run("r1", started_at=at(0))
-    mirror.apply_detail(stage.pk, RunDetail(run, at_step("migrate", 0), {}), requested_at=at(60))
+    mirror.apply_detail(stage.pk, RunDetail(run, at_step("migrate", 0)), requested_at=at(60))
     Run.objects.update(overdue_severity=2, overdue_reason="run")
 
 
@@ -139,7 +139,7 @@ def test_overdue_is_recomputed_on_detail_read_from_new_steps(stage: Stage) -> No
     create_marked_run(stage)
     run = api_run("r1", started_at=at(0))
     retrying = at_step("migrate", 1, status="retrying")
-    mirror.apply_detail(stage.pk, RunDetail(run, retrying, {}), requested_at=at(360))
+    mirror.apply_detail(stage.pk, RunDetail(run, retrying), requested_at=at(360))
     assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (1, "step")
 
 
@@ -147,16 +147,16 @@ def test_overdue_is_not_set_by_reading_a_run(stage: Stage) -> None:
     create_marked_run(stage)
     Run.objects.update(overdue_severity=0, overdue_reason="")
     run = api_run("r1", started_at=at(0))
-    mirror.apply_detail(stage.pk, RunDetail(run, at_step("migrate", 1), {}), requested_at=at(360))
+    mirror.apply_detail(stage.pk, RunDetail(run, at_step("migrate", 1)), requested_at=at(360))
     assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
 
 
 def test_overdue_reason_step_is_cleared_at_next_step(stage: Stage) -> None:
     run = api_run("r1", started_at=at(0))
-    first = RunDetail(run=run, root=at_step("migrate", 0), raw={})
+    first = RunDetail(run=run, root=at_step("migrate", 0))
     mirror.apply_detail(stage.pk, first, requested_at=at(60))
     Run.objects.update(overdue_severity=1, overdue_reason="step")
-    second = RunDetail(run=run, root=at_step("deploy", 61), raw={})
+    second = RunDetail(run=run, root=at_step("deploy", 61))
     mirror.apply_detail(stage.pk, second, requested_at=at(65))
     assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
 
@@ -164,9 +164,9 @@ def test_overdue_reason_step_is_cleared_at_next_step(stage: Stage) -> None:
 def test_overdue_reason_attempts_is_cleared_when_step_runs_again(stage: Stage) -> None:
     run = api_run("r1", status="retrying", started_at=at(0))
     last = at_step("migrate", 0, status="retrying", attempts=3, max_attempts=3)
-    mirror.apply_detail(stage.pk, RunDetail(run=run, root=last, raw={}), requested_at=at(60))
+    mirror.apply_detail(stage.pk, RunDetail(run=run, root=last), requested_at=at(60))
     Run.objects.update(overdue_severity=1, overdue_reason="attempts")
-    without_retry = RunDetail(run=run, root=at_step("migrate", 0), raw={})
+    without_retry = RunDetail(run=run, root=at_step("migrate", 0))
     mirror.apply_detail(stage.pk, without_retry, requested_at=at(65))
     assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
 
@@ -409,7 +409,7 @@ def test_failing_successes_are_not_due_again(read_stage: Stage) -> None:
 def test_overdue_run_is_logged_with_the_reason_that_the_api_has(stage: Stage) -> None:
     run = api_run("r1", status="retrying", started_at=at(0))
     last = at_step("migrate", 0, status="retrying", attempts=3, max_attempts=3)
-    mirror.apply_detail(stage.pk, RunDetail(run=run, root=last, raw={}), requested_at=at(60))
+    mirror.apply_detail(stage.pk, RunDetail(run=run, root=last), requested_at=at(60))
     with capture_logs() as logs:
         overdue_checker.check_runs(at(61))
     assert [line["reason"] for line in logs if line["event"] == "run.overdue"] == ["last_attempt"]
