@@ -10,7 +10,7 @@ from dashboard.aborts import categories
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts.messages import AbortMessage
 from dashboard.models import Abort, Run
-from dashboard.models.aborts import AbortState
+from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
 

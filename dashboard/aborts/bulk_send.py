@@ -27,7 +27,7 @@ from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import retry_during_outage, run_in_db_thread
 from dashboard.models import Abort, BulkAbort, BulkAbortItem, ChangeCounter, Run
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.models.bulk_aborts import BulkAbortItemResult, Via
 from dashboard.models.runs import mark_changed
 from dashboard.runs import removals
@@ -256,16 +256,8 @@ def _create_abort(
     _record_result(item, BulkAbortItemResult.ABORT, abort=abort)
     if stop_reason is None:
         return abort.pk
-    now = db_threads.now()
-    abort.transition(
-        AbortState.NOT_SENT,
-        EventType.NOT_SENT,
-        now,
-        detail=stop_reason.text,
-        answer=stop_reason.text,
-        retry_at=stop_reason.retry_at,
-        settled_at=now,
-    )
+    now, retry_at = db_threads.now(), stop_reason.retry_at
+    abort.apply(EventType.NOT_SENT, now, stop_reason.text, retry_at=retry_at)
     return None
 
 

@@ -7,7 +7,7 @@ from django.db.models import F, Q
 
 from dashboard.aborts.messages import status_changed_after_end
 from dashboard.models import Abort, Run
-from dashboard.models.aborts import AbortState
+from dashboard.models.abort_lifecycle import AbortState
 
 # Aborts that settled with a known run status that has changed since. Must agree with
 # `status_changed_after_end`, or an abort's category and message contradict each other.

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.aborts import resend_policy, severity
 from dashboard.models import Abort, Run
-from dashboard.models.aborts import AbortState
+from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock, statuses
 from dashboard.texts import durations

@@ -26,7 +26,7 @@ from dashboard.db import threads as db_threads
 from dashboard.db.prepared import PreparedQuery
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort, BulkAbort, Run
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.models.bulk_aborts import Via
 from dashboard.models.runs import ChangeCounter, mark_changed
 from dashboard.models.severity import Severity

@@ -29,13 +29,8 @@ from dashboard.models import (
     Run,
     Stage,
 )
-from dashboard.models.aborts import (
-    NO_EFFECT_STATES,
-    AbortState,
-    EventType,
-    insert_of_aborts,
-    insert_of_events,
-)
+from dashboard.models.abort_lifecycle import NO_EFFECT_STATES, AbortState, EventType
+from dashboard.models.aborts import insert_of_aborts, insert_of_events
 from dashboard.models.bulk_aborts import Via
 from dashboard.models.runs import mark_changed
 from dashboard.models.severity import Severity
@@ -311,12 +306,8 @@ def _settle_replaced(
         return None
     if can_retry(previous, now):
         username = abort_request.user.get_username()
-        is_settled = previous.transition_with_run(
-            AbortState.RETRIED, EventType.RETRIED, now, detail=username, settled_at=now
-        )
+        is_settled = previous.apply(EventType.RETRIED, now, username, with_run=False)
         return previous if is_settled else None
     if previous.is_resend_refused:
-        previous.transition_with_run(
-            AbortState.REFUSED, EventType.REFUSED, now, detail=previous.answer, settled_at=now
-        )
+        previous.apply(EventType.REFUSED, now, previous.answer, with_run=False)
     return None

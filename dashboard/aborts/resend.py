@@ -14,7 +14,8 @@ from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort
-from dashboard.models.aborts import AbortQuerySet, AbortState
+from dashboard.models.abort_lifecycle import AbortState
+from dashboard.models.aborts import AbortQuerySet
 from dashboard.northflank import NorthflankError
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection

@@ -21,7 +21,6 @@ from dashboard.aborts.request import (
 )
 from dashboard.aborts.settle import (
     cancel_if_unwanted,
-    conclude,
     has_answer,
     mark_unknown,
     no_resend_reason,
@@ -34,7 +33,7 @@ from dashboard.db import durable
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import retry_during_outage, run_in_db_thread
 from dashboard.models import Abort, ChangeCounter, RequestCounter, Run
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.models.runs import mark_changed
 from dashboard.northflank import (
     AccessDenied,
@@ -250,21 +249,10 @@ def record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
     answer: dict[str, Any] = {"answered_at": now, "answer": status, "answer_status": 200}
     with transaction.atomic():
         version = ChangeCounter.take(1)
-        if detail.run.concluded and status != "aborted" and abort.send_count == 1:
-            # Too late in spite of the 200: an abort just started ends no run like this.
-            is_recorded = abort.transition_with_run(
-                AbortState.TOO_LATE,
-                EventType.TOO_LATE,
-                now,
-                detail=status,
-                outcome=status,
-                settled_at=now,
-                **answer,
-            )
-        else:
-            is_recorded = abort.transition_with_run(
-                AbortState.ACCEPTED, EventType.ACCEPTED, now, detail=status, **answer
-            )
+        # Too late in spite of the 200: an abort just started ends no run like this.
+        is_late = detail.run.concluded and status != "aborted" and abort.send_count == 1
+        event_type = EventType.TOO_LATE if is_late else EventType.ACCEPTED
+        is_recorded = abort.apply(event_type, now, status, with_run=False, **answer)
         if not is_recorded and has_answer(abort):
             abort.refresh_from_db()
             return abort.state == AbortState.ACCEPTED and abort.run.in_flight
@@ -280,6 +268,7 @@ def record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
         )
         is_under_way = is_recorded and abort.run.in_flight
         if not abort.run.in_flight:  # a list read overtook the answer
-            conclude(abort, abort.run, now)
+            outcome = abort.run.status if abort.run.concluded else ""
+            abort.apply(EventType.CONCLUDED, now, outcome)
     log.info("abort.accepted", run=abort.run.run_id, by=abort.username, status=status)
     return is_under_way

@@ -13,7 +13,7 @@ from dashboard.accounts import permissions
 from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, ChangeCounter, Run
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import AbortState, EventType, event_of_run
 from dashboard.models.runs import mark_changed
 from dashboard.models.severity import Severity
 from dashboard.northflank import AccessDenied, NorthflankError
@@ -35,16 +35,7 @@ def cancel_if_unwanted(abort: Abort) -> bool:
     if not reason:
         return False
     now = db_threads.now()
-    is_cancelled = abort.transition(
-        AbortState.NOT_SENT,
-        EventType.NOT_SENT,
-        now,
-        detail=reason,
-        send_number=abort.send_count,
-        answer=reason,
-        settled_at=now,
-    )
-    if is_cancelled:
+    if abort.apply(EventType.NOT_SENT, now, reason, of_this_send=True):
         log.warning("abort.cancelled", run=abort.run.run_id, by=abort.username, why=reason)
     return True
 
@@ -95,13 +86,9 @@ def account_denied_reason(user: User | None) -> str:
 
 def record_not_sent(abort: Abort, error: NorthflankError) -> None:
     """Settle an abort that did not reach Northflank, with the time at which it may be repeated."""
-    now = db_threads.now()
-    retry_at = (
-        now + timedelta(seconds=error.retry_after_seconds)
-        if error.retry_after_seconds is not None
-        else None
-    )
-    _settle(abort, AbortState.NOT_SENT, EventType.NOT_SENT, error, now, retry_at=retry_at)
+    now, wait = db_threads.now(), error.retry_after_seconds
+    retry_at = None if wait is None else now + timedelta(seconds=wait)
+    _record_answer(abort, EventType.NOT_SENT, error, now=now, retry_at=retry_at)
 
 
 def record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> None:
@@ -110,108 +97,50 @@ def record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> Non
     `run` is None if Northflank no longer has it. After the refusal of a resend the abort stays
     open, since an earlier send may have arrived: later reads of the run decide.
     """
-    now = db_threads.now()
-    is_over = run is None or run.concluded
     is_resend = abort.send_count > 1
-    if is_over and not is_resend:
-        settle_too_late(abort, run, error)
-    elif is_over:  # an earlier send may have aborted it
-        _settle_concluded(abort, run, error, now)
-    elif (
-        run is not None
-        and run.status == "aborting"
-        and (is_resend or not isinstance(error, AccessDenied))
-    ):
-        abort.transition(
-            AbortState.ACCEPTED,
-            EventType.ABORTING,
-            now,
-            send_number=abort.send_count,
-            answered_at=now,
-            answer=str(error),
-            answer_status=error.http_status,
-            error_id=error.error_id or "",
-        )
+    if run is None or run.concluded:  # an earlier send may have aborted it
+        event_type = EventType.CONCLUDED if is_resend else EventType.TOO_LATE
+        _record_answer(abort, event_type, error, detail=run.status if run is not None else "")
+    elif run.status == "aborting" and (is_resend or not isinstance(error, AccessDenied)):
+        _record_answer(abort, EventType.ABORTING, error, detail="")
     elif not is_resend:
-        _settle(abort, AbortState.REFUSED, EventType.REFUSED, error, now)
-    elif not has_answer(abort) and _record_answer(
-        abort, AbortState.UNKNOWN, EventType.UNKNOWN, error, now
-    ):
-        _log_unknown(abort)
+        _record_answer(abort, EventType.REFUSED, error)
+    elif not has_answer(abort):
+        _record_answer(abort, EventType.UNKNOWN, error)
 
 
-def _settle_concluded(abort: Abort, run: Run | None, error: NorthflankError, now: datetime) -> None:
+def settle_too_late(abort: Abort, run: Run | None) -> None:
+    """Settle an unsent abort that came too late; `run` is None if Northflank no longer knew it."""
     outcome = run.status if run is not None else ""
-    _settle(
-        abort,
-        AbortState.CONCLUDED,
-        EventType.CONCLUDED,
-        error,
-        now,
-        detail=outcome,
-        outcome=outcome,
-    )
-
-
-def settle_too_late(abort: Abort, run: Run | None, error: NorthflankError | None = None) -> None:
-    """Settle an abort that came too late; `run` is None if Northflank no longer knew it."""
-    outcome = run.status if run is not None else ""
-    _settle(
-        abort,
-        AbortState.TOO_LATE,
-        EventType.TOO_LATE,
-        error,
-        db_threads.now(),
-        detail=outcome,
-        outcome=outcome,
-    )
-
-
-def _settle(
-    abort: Abort,
-    state: AbortState,
-    event_type: EventType,
-    error: NorthflankError | None,
-    now: datetime,
-    *,
-    detail: str | None = None,
-    **fields: Any,
-) -> None:
-    if _record_answer(
-        abort, state, event_type, error, now, detail=detail, settled_at=now, **fields
-    ):
-        _log_settled(abort)
+    if abort.apply(EventType.TOO_LATE, db_threads.now(), outcome, of_this_send=True):
+        _log_effect(abort)
 
 
 def _record_answer(
     abort: Abort,
-    state: AbortState,
     event_type: EventType,
-    error: NorthflankError | None,
-    now: datetime,
+    error: NorthflankError,
     *,
     detail: str | None = None,
+    now: datetime | None = None,
     **fields: Any,
-) -> bool:
-    """Move an abort to `state` with its answer; return False if it had settled or was resent."""
-    answer = str(error) if error is not None else ""
+) -> None:
+    """Apply what an answer means, and store it; it came too late if the abort has moved on."""
+    now, answer = now or db_threads.now(), str(error)
+    fields |= {
+        "answered_at": now if error.http_status else None,
+        "answer": answer,
+        "answer_status": error.http_status,
+        "error_id": error.error_id or "",
+    }
     with transaction.atomic():
-        mark_changed([abort.run_id])
-        is_recorded = abort.transition_with_run(
-            state,
-            event_type,
-            now,
-            detail=answer if detail is None else detail,
-            send_number=abort.send_count,
-            answered_at=now if error is not None and error.http_status else None,
-            answer=answer,
-            answer_status=error.http_status if error is not None else None,
-            error_id=(error.error_id or "") if error is not None else "",
-            **fields,
+        is_recorded = abort.apply(
+            event_type, now, answer if detail is None else detail, of_this_send=True, **fields
         )
         if not is_recorded and not has_answer(abort):
             abort.add_event(EventType.ANSWERED_LATE, now, detail=answer)
-    return is_recorded
+    if is_recorded:
+        _log_effect(abort)
 
 
 def has_answer(abort: Abort) -> bool:
@@ -227,19 +156,6 @@ def has_answer(abort: Abort) -> bool:
     return stored_answers.exists() or answer_events.exists()
 
 
-def conclude(abort: Abort, run: Run, now: datetime) -> None:
-    """Settle an abort whose run is no longer in flight, with the status in which that ended."""
-    outcome = run.status if run.concluded else ""  # removed: how it ended is unknown
-    abort.transition(
-        AbortState.CONCLUDED,
-        EventType.CONCLUDED,
-        now,
-        detail=outcome,
-        outcome=outcome,
-        settled_at=now,
-    )
-
-
 def mark_unknown(abort: Abort, reason: str, error_id: str = "") -> None:
     """Record that it is unknown whether an abort arrived, and have its run read next.
 
@@ -248,22 +164,26 @@ def mark_unknown(abort: Abort, reason: str, error_id: str = "") -> None:
     now = db_threads.now()
     with transaction.atomic():
         mark_changed([abort.run_id], next_detail_sync_at=now)
-        is_recorded = abort.transition_with_run(
-            AbortState.UNKNOWN,
+        is_recorded = abort.apply(
             EventType.UNKNOWN,
             now,
-            detail=reason,
-            send_number=abort.send_count,
-            answer=reason,
+            reason,
+            of_this_send=True,
+            with_run=False,
             error_id=error_id,
             claimed_at=now,
         )
     if is_recorded:
-        _log_unknown(abort)
+        _log_effect(abort)
 
 
-def _log_unknown(abort: Abort) -> None:
-    log.warning("abort.unknown", run=abort.run.run_id, by=abort.username, why=abort.answer)
+def _log_effect(abort: Abort) -> None:
+    """Log how an abort stands that ended without an effect, or may not have arrived."""
+    fields = {"run": abort.run.run_id, "by": abort.username}
+    if abort.settled_at is None and abort.state == AbortState.UNKNOWN:
+        log.warning("abort.unknown", **fields, why=abort.answer)
+    elif abort.settled_at is not None:
+        log.warning("abort.settled", state=str(abort.state), **fields, answer=abort.answer)
 
 
 def settle_resolved_aborts(now: datetime) -> None:
@@ -274,57 +194,28 @@ def settle_resolved_aborts(now: datetime) -> None:
     sent_aborts = Abort.objects.open().exclude(state=AbortState.REQUESTED)
     for abort in sent_aborts.select_related("run__stage__pipeline__project"):
         run = abort.run
-        if not run.in_flight:
-            conclude(abort, run, now)
-        elif abort.state == AbortState.ACCEPTED:
-            continue
-        elif run.status == "aborting":
-            abort.transition(AbortState.ACCEPTED, EventType.ABORTING, now)
+        if event_type := event_of_run(abort.state, status=run.status, in_flight=run.in_flight):
+            # Removed and dismissed, it has not concluded: how it ended is unknown.
+            abort.apply(event_type, now, run.status if run.concluded else "")
         elif (
-            run.synced_at - (abort.sent_at or abort.requested_at) > resend_policy.NOT_ARRIVED_AFTER
+            abort.state == AbortState.UNKNOWN
+            and run.synced_at - (abort.sent_at or abort.requested_at)
+            > resend_policy.NOT_ARRIVED_AFTER
             and clock_jumps.is_steady(resend_policy.NOT_ARRIVED_AFTER)
             and (reason := no_resend_reason(abort, now))
         ):
             if abort.answer_status is None:
                 mark_not_arrived(abort, reason, now)
-            else:
-                _settle_refused_resend(abort, now)
-
-
-def _settle_refused_resend(abort: Abort, now: datetime) -> None:
-    is_settled = abort.transition(
-        AbortState.REFUSED,
-        EventType.REFUSED,
-        now,
-        detail=abort.answer,
-        send_number=abort.send_count,
-        settled_at=now,
-    )
-    if is_settled:
-        _log_settled(abort)
-
-
-def _log_settled(abort: Abort) -> None:
-    log.warning(
-        "abort.settled",
-        state=str(abort.state),
-        run=abort.run.run_id,
-        by=abort.username,
-        answer=abort.answer,
-    )
+            elif abort.apply(EventType.REFUSED, now, abort.answer, of_this_send=True):
+                _log_effect(abort)
 
 
 def mark_not_arrived(abort: Abort, reason: str, now: datetime) -> None:
     """Settle an abort that has not arrived and is not resent; its run becomes critical."""
     with transaction.atomic():
         ChangeCounter.lock()
-        is_settled = abort.transition_with_run(
-            AbortState.UNKNOWN,
-            EventType.NOT_ARRIVED,
-            now,
-            detail=reason,
-            send_number=abort.send_count,
-            settled_at=now,
+        is_settled = abort.apply(
+            EventType.NOT_ARRIVED, now, reason, of_this_send=True, with_run=False
         )
         if is_settled:
             mark_changed([abort.run_id], abort_severity=Severity.CRITICAL)

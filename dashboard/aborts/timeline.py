@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.aborts.messages import end_with_period, status_label
 from dashboard.models import Abort, AbortEvent
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.bulk_aborts import Via
 from dashboard.runs import statuses
 from dashboard.texts.rich_text import MessageTable, RichText

@@ -1,8 +1,7 @@
 """Aborts: a permanent record of each request to abort a run, with its requester and outcome.
 
-An abort changes state only along TRANSITIONS, and each change is recorded as an event. The request
-never changes, and nothing changes once the abort has settled; triggers enforce both
-(append_only.py).
+An abort changes state only by events (abort_lifecycle.py), which are recorded. The request never
+changes, and nothing changes once the abort has settled; triggers enforce both (append_only.py).
 """
 
 from collections.abc import Iterable
@@ -22,62 +21,17 @@ from dashboard.db.prepared import (
     PreparedUpdate,
     parameters,
 )
+from dashboard.models.abort_lifecycle import (
+    EFFECTS,
+    NO_EFFECT_STATES,
+    TRANSITIONS,
+    AbortState,
+    EventType,
+    event_of_run,
+)
 from dashboard.models.bulk_aborts import AuditedRequest, BulkAbort
 from dashboard.models.fast_loading import FastLoading
 from dashboard.models.runs import Run, mark_changed
-
-
-class AbortState(models.TextChoices):
-    REQUESTED = "requested"  # recorded, perhaps sent; no answer yet
-    ACCEPTED = "accepted"  # Northflank answered 2xx; the run has not concluded yet
-    CONCLUDED = "concluded"  # the run has concluded after Northflank accepted
-    NOT_SENT = "not_sent"  # it certainly did not reach Northflank
-    REFUSED = "refused"  # Northflank rejected it
-    # May not have arrived: it is resent or, once settled, counts as not arrived.
-    UNKNOWN = "unknown"
-    TOO_LATE = "too_late"  # the run had concluded before the abort arrived
-    RETRIED = "retried"  # the run went on, and a user requested it again
-
-
-# In these, an abort certainly had no effect: those before it count as if it had not been requested.
-NO_EFFECT_STATES = (AbortState.NOT_SENT, AbortState.REFUSED)
-
-TRANSITIONS: dict[AbortState, frozenset[AbortState]] = {
-    AbortState.REQUESTED: frozenset(
-        {
-            AbortState.ACCEPTED,
-            AbortState.CONCLUDED,
-            AbortState.NOT_SENT,
-            AbortState.REFUSED,
-            AbortState.TOO_LATE,
-            AbortState.UNKNOWN,
-        }
-    ),
-    AbortState.ACCEPTED: frozenset({AbortState.CONCLUDED, AbortState.RETRIED}),
-    # It may not have arrived: resending it starts again at REQUESTED.
-    AbortState.UNKNOWN: frozenset(AbortState),
-}
-
-
-class EventType(models.TextChoices):
-    """What happened to an abort: the type of a timeline entry."""
-
-    REQUESTED = "requested"  # detail: more about its origin
-    JOINED = "joined"  # another user requested it too; detail: who, from where, why
-    ADOPTED = "adopted"  # taken over after its process had ended
-    SENT = "sent"  # about to be sent; detail: the number of this send, from the second on
-    ACCEPTED = "accepted"  # detail: the run's status in the answer
-    ABORTING = "aborting"  # Northflank reports the run as aborting
-    REFUSED = "refused"
-    NOT_SENT = "not_sent"
-    UNKNOWN = "unknown"  # it may or may not have arrived; detail: the error
-    NOT_ARRIVED = "not_arrived"  # the run continued; detail: why it is not resent
-    TOO_LATE = "too_late"  # detail: the run's status
-    CONCLUDED = "concluded"  # detail: the run's status
-    RETRIED = "retried"  # detail: by whom
-    ANSWERED_LATE = "answered_late"  # an answer after the abort had settled; changes nothing
-    # The run's status changed after the abort had settled; detail: the run's status.
-    STATUS_CHANGED_AFTER_END = "status_changed"
 
 
 class AbortQuerySet(models.QuerySet["Abort"]):
@@ -122,9 +76,7 @@ class AbortQuerySet(models.QuerySet["Abort"]):
     def settle_for_removed_run(self, run_pk: int, at: datetime) -> None:
         """Settle the open abort of a removed run, unless it is being sent; its outcome is empty."""
         for abort in self.open().filter(run=run_pk).exclude(state=AbortState.REQUESTED):
-            abort.transition(
-                AbortState.CONCLUDED, EventType.CONCLUDED, at, outcome="", settled_at=at
-            )
+            abort.apply(EventType.CONCLUDED, at)
 
 
 class Abort(AuditedRequest):
@@ -205,23 +157,10 @@ class Abort(AuditedRequest):
         if self.settled_at is not None:
             if self.is_affected_by(status):
                 self.add_event(EventType.STATUS_CHANGED_AFTER_END, at, detail=status)
-        # Still being sent: the sender moves it on once Northflank has answered.
-        elif self.state == AbortState.REQUESTED:
-            return
-        elif concluded:
-            self.transition_with_run(
-                AbortState.CONCLUDED,
-                EventType.CONCLUDED,
-                at,
-                detail=status,
-                outcome=status,
-                settled_at=at,
-            )
-        elif status == "aborting":
-            if self.state == AbortState.UNKNOWN:
-                self.transition_with_run(AbortState.ACCEPTED, EventType.ABORTING, at)
-            elif self.answer != status:  # else the acceptance event records it
-                self.add_event(EventType.ABORTING, at)
+        elif event_type := event_of_run(self.state, status=status, in_flight=not concluded):
+            self.apply(event_type, at, status if concluded else "", with_run=False)
+        elif status == "aborting" and self.state == AbortState.ACCEPTED and self.answer != status:
+            self.add_event(EventType.ABORTING, at)  # else the acceptance event records it
 
     def is_affected_by(self, status: str) -> bool:
         """Return whether a settled abort's message changes if its run now has `status`."""
@@ -261,44 +200,32 @@ class Abort(AuditedRequest):
         intervals = (max(later - earlier, timedelta()) for earlier, later in pairwise(times))
         return (self.sent_at or self.requested_at) - sum(intervals, timedelta())
 
-    def transition(
+    def apply(
         self,
-        to_state: AbortState,
         event_type: EventType,
         at: datetime,
-        *,
         detail: str = "",
-        send_number: int | None = None,
+        *,
+        of_this_send: bool = False,
+        with_run: bool = True,
         **fields: Any,
     ) -> bool:
-        """Move the abort to `to_state` and add an event; return False if that is not allowed.
+        """Add an event and change the abort by its effect and `fields`; return False if it can't.
 
         The first writer wins: an abort stays unchanged if it has settled, or if TRANSITIONS has no
-        transition from its state to `to_state`. With `send_number`, it also stays unchanged if it
-        was resent since that send.
+        transition from its state to that of the event. With `of_this_send`, it also stays unchanged
+        if it was resent since it was read. The run gets its new version; unless `with_run`, by the
+        caller, whose transaction this is.
         """
-        with transaction.atomic():
-            mark_changed([self.run_id])  # first, as it locks the change counter
-            return self.transition_with_run(
-                to_state, event_type, at, detail=detail, send_number=send_number, **fields
-            )
-
-    def transition_with_run(
-        self,
-        to_state: AbortState,
-        event_type: EventType,
-        at: datetime,
-        *,
-        detail: str = "",
-        send_number: int | None = None,
-        **fields: Any,
-    ) -> bool:
-        """Like `transition`, in the transaction of a caller that gives the run its new version."""
-        fields["state"] = to_state
-        update = _transition_query(to_state, tuple(fields), send_number is not None)
-        if not update.execute(abort=self.pk, send_number=send_number, **fields):
-            return False
-        self.add_event(event_type, at, detail=detail)
+        with transaction.atomic(savepoint=False):
+            if with_run:
+                mark_changed([self.run_id])  # first, as it locks the change counter
+            effect = EFFECTS[event_type]
+            fields = effect.fields(at, detail) | fields
+            update = _transition_query(effect.to_state, tuple(fields), of_this_send)
+            if not update.execute(abort=self.pk, send_number=self.send_count, **fields):
+                return False
+            self.add_event(event_type, at, detail=detail)
         for name, value in fields.items():
             setattr(self, name, value)
         return True
@@ -333,12 +260,12 @@ def _was_accepted() -> Q:
 
 @cache
 def _transition_query(
-    to_state: AbortState, fields: tuple[str, ...], has_send_number: bool
+    to_state: AbortState, fields: tuple[str, ...], of_this_send: bool
 ) -> PreparedUpdate:
     from_states = [state for state, leads in TRANSITIONS.items() if to_state in leads]
     abort = Parameter("abort", BigIntegerField())
     matching = Abort.objects.open().filter(pk=abort, state__in=from_states)
-    if has_send_number:
+    if of_this_send:
         matching = matching.filter(send_count=Parameter("send_number", BigIntegerField()))
     return PreparedUpdate(matching, **parameters(Abort, fields))
 

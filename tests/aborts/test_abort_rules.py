@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 
 from dashboard.aborts import abort_rules
 from dashboard.models import Abort, Run
-from dashboard.models.aborts import AbortState
+from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.severity import Severity
 from dashboard.runs import statuses
 from tests.support import factories

@@ -16,7 +16,7 @@ from dashboard.aborts import AbortRequest, bulk_send
 from dashboard.aborts import reconcile as abort_reconcile
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, BulkAbort, Run
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.bulk_aborts import Via
 from dashboard.models.severity import Severity
 from dashboard.upstream.connection import Connection
@@ -49,7 +49,7 @@ def test_unsent_abort_with_expired_lease_is_adopted_and_sent(
 def retry_of(first: Abort, manager: User) -> Abort:
     """An unsent retry of an abort, with the same lease."""
     now = db_threads.now()
-    first.transition(AbortState.UNKNOWN, EventType.NOT_ARRIVED, now, settled_at=now)
+    first.apply(EventType.NOT_ARRIVED, now)
     unsent = {"claimed_at": first.claimed_at, "sent_at": None, "answered_at": None}
     return factories.abort(first.run, manager, "requested", retry_of=first, **unsent)
 
@@ -227,7 +227,7 @@ def test_abort_whose_lease_changed_meanwhile_is_not_claimed(
 def test_abort_that_is_answered_late_is_not_adopted(abort_with_expired_lease: Abort) -> None:
     def answer() -> None:
         late = Abort.objects.get()
-        late.transition(AbortState.ACCEPTED, EventType.ACCEPTED, db_threads.now())
+        late.apply(EventType.ACCEPTED, db_threads.now())
 
     with connection.execute_wrapper(claim_first(answer)):
         assert abort_reconcile.claim_unanswered(db_threads.now()) == []
@@ -247,7 +247,7 @@ def test_abort_that_is_refused_late_delays_no_other(
     def refuse() -> None:
         now = db_threads.now()
         late = Abort.objects.get(pk=abort_with_expired_lease.pk)
-        late.transition(AbortState.REFUSED, EventType.REFUSED, now, settled_at=now)
+        late.apply(EventType.REFUSED, now)
 
     with connection.execute_wrapper(claim_first(refuse)):
         assert abort_reconcile.claim_unanswered(db_threads.now()) == [other]

@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 
 from dashboard.aborts import bulk_messages, categories
 from dashboard.models import Abort
-from dashboard.models.aborts import AbortState
+from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from tests.support import factories
 from tests.support.abort_kinds import FIELDS_BY_KIND, NOON, settled_fields

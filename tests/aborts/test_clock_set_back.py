@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from dashboard.aborts import bulk_send
 from dashboard.db.clock_jumps import forget_jumps
 from dashboard.models import Abort, Run
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.sync import clock_correction
 from tests.support import factories
 from tests.support.abort_answers import FakeNorthflank

@@ -30,7 +30,7 @@ from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort, AbortEvent, RequestCounter, Run
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.runs import mark_changed
 from dashboard.northflank import NorthflankClient, NorthflankError, RunDetail
 from dashboard.sandbox import parse_fault

@@ -11,7 +11,7 @@ from dashboard.aborts import timeline as abort_timeline
 from dashboard.aborts.messages import AbortMessage
 from dashboard.aborts.timeline import TimelineEntry
 from dashboard.models import Abort, AbortEvent, Run
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.models.bulk_aborts import Via
 from dashboard.runs import statuses
 from dashboard.texts.rich_text import ClockTime, Value

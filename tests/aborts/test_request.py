@@ -15,7 +15,7 @@ from dashboard import aborts
 from dashboard.aborts import AbortRequest
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, ChangeCounter, RequestCounter, Run
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.bulk_aborts import Via
 from tests.support import factories
 from tests.support.messages import raises
@@ -251,7 +251,7 @@ def settle_after_conflict(abort: Abort, **run_fields: Any) -> Callable[..., Any]
         nonlocal has_conflict
         if has_conflict and sql.startswith("SELECT"):
             has_conflict = False
-            abort.transition(AbortState.NOT_SENT, EventType.NOT_SENT, T0, settled_at=T0)
+            abort.apply(EventType.NOT_SENT, T0)
             factories.change(abort.run, **run_fields)
         try:
             return run(sql, *rest)
@@ -489,7 +489,7 @@ def test_abort_request_after_a_refused_resend_joins_the_new_abort_of_another(
 
     def request_before(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
         if sql.startswith("SELECT") and 'FROM "dashboard_run"' in sql and not others:
-            first.transition(AbortState.REFUSED, EventType.REFUSED, T0, settled_at=T0)
+            first.apply(EventType.REFUSED, T0)
             others.append(factories.abort(run, manager, "requested"))
         return execute(sql, *rest)
 

@@ -22,7 +22,7 @@ from dashboard.aborts.request import SEND_LEASE
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import now
 from dashboard.models import Abort, RateBudget, Run
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.northflank import NorthflankClient
 from dashboard.sandbox import parse_fault
 from dashboard.web.components.runs import run_row

@@ -22,7 +22,7 @@ from dashboard.aborts.request import SEND_LEASE
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.severity import Severity
 from dashboard.northflank import NorthflankError, RateLimited, RequestRejected, Unreachable
 from dashboard.northflank.decoding import parse_run_detail
@@ -138,9 +138,7 @@ def refuse(run: Run, abort: Abort, error: NorthflankError) -> None:
 
 
 def settle(abort: Abort) -> None:
-    Abort.objects.get(pk=abort.pk).transition(
-        AbortState.UNKNOWN, EventType.NOT_ARRIVED, db_threads.now(), settled_at=db_threads.now()
-    )
+    Abort.objects.get(pk=abort.pk).apply(EventType.NOT_ARRIVED, db_threads.now())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
 from dashboard.db.clock_jumps import forget_jumps
 from dashboard.models import Abort, ChangeCounter, Run
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.models.severity import Severity
 from dashboard.northflank import AccessDenied, RequestRejected
 from tests.support import factories

@@ -13,7 +13,7 @@ from dashboard.aborts import AbortRequest
 from dashboard.aborts import severity as abort_severity
 from dashboard.db.threads import now
 from dashboard.models import Abort, Run
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.severity import Severity
 from dashboard.sandbox import parse_fault
 from tests.support import factories

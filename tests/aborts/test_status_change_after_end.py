@@ -8,7 +8,7 @@ from dashboard import aborts
 from dashboard.aborts import AbortRequest
 from dashboard.db.threads import now
 from dashboard.models import Abort, Run
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.sandbox import parse_fault
 from dashboard.sync import mirror
 from tests.support import abort_invariants

@@ -6,7 +6,7 @@ from django.utils import timezone
 from playwright.sync_api import expect
 
 from dashboard.models import Abort
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import EventType
 from tests.support import factories
 from tests.support.browser import OpenPage, has_reload_mark, set_reload_mark
 from tests.support.live import Live
@@ -46,10 +46,7 @@ def test_abort_row_is_found_expanded_and_updated_live(
     row.get_by_text("Timeline").click()
     expect(row.locator(".abort-timeline li")).to_have_count(1)
     set_reload_mark(page)
-    assert two_aborts[0].transition(
-        AbortState.CONCLUDED, EventType.CONCLUDED, timezone.now(), detail="aborted",
-        outcome="aborted", settled_at=timezone.now(),
-    )  # fmt: skip
+    assert two_aborts[0].apply(EventType.CONCLUDED, timezone.now(), "aborted")
     factories.change(two_aborts[0].run, status="aborted", concluded=True, in_flight=False)
     expect(row.locator("[data-badge]")).to_have_text("Aborted")
     expect(row.locator(".abort-line")).to_contain_text("Aborted after")

@@ -3,7 +3,7 @@
 import pytest
 
 from dashboard.models import Abort, AbortEvent, Run
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import AbortState, EventType
 from tests.support.abort_invariants import assert_abort_is_consistent
 from tests.support.fault_kinds import FAULTS, FaultKind, after_acting
 from tests.support.fault_matrix import matrix

@@ -28,7 +28,7 @@ from dashboard.models import (
     RightsChange,
     append_only,
 )
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from tests.support import factories
@@ -103,10 +103,7 @@ def abort(manager: User) -> Abort:
 
 @pytest.fixture
 def settled_abort(abort: Abort) -> Abort:
-    assert abort.transition(
-        AbortState.CONCLUDED, EventType.CONCLUDED, timezone.now(),
-        outcome="aborted", settled_at=timezone.now(),
-    )  # fmt: skip
+    assert abort.apply(EventType.CONCLUDED, timezone.now(), "aborted")
     return abort
 
 
@@ -397,10 +394,7 @@ def test_project_with_abort_delete_is_refused(abort: Abort) -> None:
 
 
 def test_open_abort_state_change_is_allowed(abort: Abort) -> None:
-    assert abort.transition(
-        AbortState.CONCLUDED, EventType.CONCLUDED, timezone.now(),
-        outcome="aborted", settled_at=timezone.now(),
-    )  # fmt: skip
+    assert abort.apply(EventType.CONCLUDED, timezone.now(), "aborted")
     assert Abort.objects.get().outcome == "aborted"
 
 

@@ -16,7 +16,7 @@ from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 
 from dashboard.models import Abort, ChangeCounter, Pipeline, Project, Run, Stage
-from dashboard.models.aborts import TRANSITIONS, AbortState, EventType
+from dashboard.models.abort_lifecycle import EFFECTS, TRANSITIONS, AbortState, EventType
 from dashboard.models.runs import mark_changed
 from tests.support import factories
 from tests.support.live_runs import wait_until
@@ -301,18 +301,20 @@ def test_unknown_abort_of_aborting_run_is_accepted(stage: Stage) -> None:
 def test_concurrent_state_changes_apply_only_the_first(stage: Stage) -> None:
     create_abort(create_run(stage))
     first, second = Abort.objects.get(), Abort.objects.get()
-    assert first.transition(AbortState.REFUSED, EventType.REFUSED, at(1), settled_at=at(1))
-    assert not second.transition(AbortState.ACCEPTED, EventType.ACCEPTED, at(2))
+    assert first.apply(EventType.REFUSED, at(1))
+    assert not second.apply(EventType.ACCEPTED, at(2))
     assert timeline(first) == [("refused", "")]
 
 
 @pytest.mark.parametrize("state", AbortState)
 def test_abort_allows_only_defined_state_changes(stage: Stage, state: AbortState) -> None:
-    for number, new_state in enumerate(AbortState):
+    for number, (event_type, effect) in enumerate(EFFECTS.items()):
         abort = create_abort(create_run(stage, f"{state}-{number}"), state=state)
-        assert abort.transition(new_state, EventType.SENT, at(1)) == (
-            new_state in TRANSITIONS.get(state, ())
-        )
+        is_allowed = effect.to_state in TRANSITIONS.get(state, ())
+        assert abort.apply(event_type, at(1)) == is_allowed
+        abort.refresh_from_db()
+        assert abort.state == (effect.to_state if is_allowed else state)
+        assert abort.settled_at == (at(1) if is_allowed and effect.settles else None)
 
 
 @pytest.mark.parametrize("claimed", [-11, 11])  # set back, a clock leaves claims in the future

@@ -26,7 +26,7 @@ from pytest_django import Settings
 
 from dashboard.accounts import access_log
 from dashboard.models import Project, Run, Upstream, append_only
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.accounts.access import AccessKind
 from dashboard.server import backup, database_lock
 from dashboard.upstream.source import configured_source

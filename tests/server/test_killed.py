@@ -21,7 +21,7 @@ from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
 from dashboard.models import Abort, AbortEvent, Run
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.sandbox import parse_fault
 from dashboard.sandbox.catalog import ReleaseFlow
 from dashboard.sandbox.runs import Run as SandboxRun

@@ -13,7 +13,7 @@ from pytest_django import DjangoDbBlocker
 
 from dashboard.aborts.request import SEND_LEASE
 from dashboard.models import Abort, Worker
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from tests.support import processes
 from tests.support.crashes import KILL_SIGNAL, KILL_STEP
 from tests.support.databases import PROCESS_DATABASE, postgres

@@ -6,7 +6,7 @@ from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.accounts.permissions import Permission
 from dashboard.models import Abort, AbortEvent
-from dashboard.models.aborts import NO_EFFECT_STATES, AbortState, EventType
+from dashboard.models.abort_lifecycle import NO_EFFECT_STATES, AbortState, EventType
 from dashboard.web.components.runs import run_row
 
 # The abort's state after each type of event; other types leave it unchanged.

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dashboard.models.aborts import AbortState
+from dashboard.models.abort_lifecycle import AbortState
 
 NOON = datetime(2026, 3, 31, 12, 0, tzinfo=UTC)
 

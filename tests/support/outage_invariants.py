@@ -9,7 +9,7 @@ from pathlib import Path
 from django.db.models import Model
 
 from dashboard.models import CatalogSync, Pipeline, Project, RateBudget, Run, Stage, Upstream
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.server import memory
 
 # Forty times the largest answer, while one is decoded, and some that are being received.

@@ -19,7 +19,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.db.health import OutageCause
 from dashboard.models import Abort, AbortEvent, Run
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.sandbox.runs import Run as SandboxRun
 from dashboard.sandbox.sandbox import Sandbox
 from tests.support import abort_invariants, processes

@@ -13,7 +13,7 @@ from dashboard.accounts.authentication import throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, RateBudget, Run, Stage
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.northflank import RateLimit
 from dashboard.runs import abort_clock
 from dashboard.sandbox import parse_fault

@@ -28,7 +28,7 @@ from dashboard.models import (
     Stage,
     StageTiming,
 )
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.accounts.access import AccessKind
 from dashboard.sync import baselines, clock_correction, mirror, pruning
 from tests.support import factories

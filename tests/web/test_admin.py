@@ -10,7 +10,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard.models import Abort, BulkAbort, Run
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from tests.support import factories
 from tests.support.html import fetch_page, parse_html, select_one, text_of
 

@@ -25,7 +25,7 @@ from dashboard.db.threads import now, run_in_db_thread
 from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import Abort, Run
-from dashboard.models.aborts import AbortState
+from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import Via
 from dashboard.northflank import NorthflankError
 from dashboard.runs import removals

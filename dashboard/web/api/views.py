@@ -13,7 +13,7 @@ from dashboard import aborts
 from dashboard.aborts import AbortRequest
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Stage
-from dashboard.models.aborts import AbortState
+from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import Via
 from dashboard.runs import dismissals, removals
 from dashboard.sync import omitted_entries, watchers

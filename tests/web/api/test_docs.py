@@ -12,7 +12,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import BaseCommand, load_command_class
 
-from dashboard.models.aborts import AbortState
+from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.accounts.api_tokens import TokenStatus
 from dashboard.web.api import auth, params, views
 from dashboard.web.http import database_outage

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from dashboard.accounts import permissions
 from dashboard.models import Run, Stage
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.web.http.site_context import SiteContext
 from dashboard.web.live.snapshot import Snapshot
 from dashboard.web.pages.now import NowPage

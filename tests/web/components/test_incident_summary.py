@@ -23,7 +23,7 @@ from dashboard.models import (
     Stage,
     StageTiming,
 )
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.northflank import Node
 from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns

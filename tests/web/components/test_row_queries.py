@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from dashboard.accounts import permissions
 from dashboard.models import Abort, Acknowledgement, Pipeline, Project, Run, Stage
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.runs.statuses import RUN_STATUSES
 from dashboard.web.components.aborts import abort_log
 from dashboard.web.components.runs import run_row

@@ -9,7 +9,7 @@ from dashboard.aborts import bulk_messages as bulk_abort_messages
 from dashboard.aborts.bulk_messages import ItemOutcome
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import BulkAbort, BulkAbortItem
-from dashboard.models.aborts import AbortState
+from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.web.components import tab_title
 from dashboard.web.components.in_flight import InFlightTotals

@@ -17,7 +17,7 @@ from selectolax.lexbor import LexborHTMLParser
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Acknowledgement, Grant, Pipeline, Run, Stage
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.accounts.grants import Action
 from dashboard.runs import dismissals
 from dashboard.sync import mirror

@@ -16,7 +16,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.aborts import categories
 from dashboard.models import Abort, Grant
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.texts import local_time
 from dashboard.web.components.aborts import abort_log
 from tests.support import factories
@@ -577,10 +577,7 @@ def test_refresh_after_abort_settled_shows_new_state(
     abort = factories.abort_of_new_run(manager)
     tag = page_tag(operator_client)
     factories.change(abort.run, status="aborted", concluded=True, in_flight=False)
-    assert abort.transition(
-        AbortState.CONCLUDED, EventType.CONCLUDED, timezone.now(),
-        outcome="aborted", settled_at=timezone.now(),
-    )  # fmt: skip
+    assert abort.apply(EventType.CONCLUDED, timezone.now(), "aborted")
     answer = refresh(operator_client, tag)
     assert answer.content.lstrip().startswith(b'<div id="live"')
     assert text_of(select_one(only_row(parse_html(answer)), "[data-badge]")) == "Aborted"

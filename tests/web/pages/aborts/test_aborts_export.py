@@ -15,7 +15,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from dashboard.models import Abort
-from dashboard.models.aborts import EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.web.components.aborts import abort_log
 from dashboard.web.components.lists import export
 from dashboard.web.pages.aborts import aborts_export

@@ -13,7 +13,7 @@ from pytest_django import Settings
 
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, Grant, RateBudget, Run, Stage
-from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.accounts.grants import Action
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.web.components.aborts import abort_all
@@ -341,10 +341,7 @@ def test_bulk_abort_counts_run_in_flight_after_end(
 ) -> None:
     batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended", "ended")
     abort = Abort.objects.get()
-    now = timezone.now()
-    assert abort.transition(
-        AbortState.CONCLUDED, EventType.CONCLUDED, now, outcome="aborted", settled_at=now
-    )
+    assert abort.apply(EventType.CONCLUDED, timezone.now(), "aborted")
     html = get_page(f"/aborts/bulk/{batch.pk}/")
     text = text_of(select_one(html, ".summary .summary-text"))
     assert text == "3 requested: 1 with a changed status, 2 already ended."
