@@ -18,6 +18,7 @@ from dashboard.aborts.bulk_request import (
     WrongCount,
     count_required,
     request_bulk_abort,
+    too_many_text,
     visible_runs,
 )
 from dashboard.aborts.bulk_send import Pause, find_pause, start_bulk_abort
@@ -65,6 +66,7 @@ __all__ = [
     "request_bulk_abort",
     "send_abort",
     "start_bulk_abort",
+    "too_many_text",
     "visible_runs",
     "wait_for_answer",
 ]

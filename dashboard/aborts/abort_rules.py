@@ -1,24 +1,20 @@
-"""What can be requested for a run: an abort, a retry, a bulk abort. Pure.
+"""What can be requested for a run, and by whom: an abort, a retry, a bulk abort.
 
-`abort` is the run's latest abort made here, or None. Who may request it is another question
-(accounts/permissions.py), and each request is checked again (request.py).
+`abort` is the run's latest abort made here, or None. Each request is checked again (request.py).
 """
 
 from datetime import datetime
 
+from django.contrib.auth.models import User
 from django.db.models import Q
+from django.utils.translation import gettext as _
 
 from dashboard.aborts import severity
-from dashboard.models import Abort, Run
+from dashboard.accounts import permissions
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import Abort, Run, Stage
 from dashboard.models.severity import Severity
-from dashboard.runs import statuses
-
-# Known statuses of runs that a bulk abort includes.
-SELECTABLE_STATUSES = [
-    status
-    for status in statuses.RUN_STATUSES
-    if status not in {"aborting", "aborted", "success", "failure", "skipped"}
-]
+from dashboard.texts.rich_text import Message
 
 
 def is_aborting(run: Run, abort: Abort | None) -> bool:
@@ -69,3 +65,15 @@ def is_abortable(run: Run, abort: Abort | None) -> bool:
         return True
     is_unconfirmed = abort is not None and abort.is_unconfirmed and run.status != "aborting"
     return is_unconfirmed or is_retry_offered(run, abort)
+
+
+def denied_reason(user: User | None, stage: Stage, own: Permissions | None = None) -> Message | str:
+    """Return why a user, None if deleted, may not abort runs of `stage` now; empty if they may.
+
+    `own` are the user's permissions, where a token narrows them or they have been read.
+    """
+    if user is None:
+        return _("The requesting account was deleted.")
+    if not user.is_active:
+        return _("The requesting account is inactive.")
+    return (own or permissions.for_user(user)).abort_permission(stage).denied_reason

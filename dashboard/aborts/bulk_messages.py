@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
 from dashboard.aborts import categories
@@ -14,25 +15,17 @@ from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
 
-# Outcomes in the order of the summary, successes first: the badge of one run. They are the
-# categories of aborts (categories.py) but for those of runs that have no settled abort.
-OUTCOME_LABELS = {
-    "aborted": gettext_lazy("Aborted"),
-    "status_changed": gettext_lazy("Status changed"),
-    "aborting": gettext_lazy("Aborting"),
-    "sending": gettext_lazy("Sending"),
-    "too_late": gettext_lazy("Already ended"),
-    "not_stopped": gettext_lazy("Not stopped"),
-    "unconfirmed": gettext_lazy("Unconfirmed"),
-    "removed": gettext_lazy("Removed from Northflank"),
-    "not_arrived": gettext_lazy("Probably lost"),
-    "retried": gettext_lazy("Retried"),
-    "refused": gettext_lazy("Refused"),
-    "not_sent": gettext_lazy("Not sent"),
-    "not_allowed": gettext_lazy("Not allowed"),
-    "waiting": gettext_lazy("Waiting"),
+_BADGES = {  # text and icon of the badge of one run, where they are not those of a category
+    "aborting": (gettext_lazy("Aborting"), "stop"),
+    "sending": (gettext_lazy("Sending"), "play"),
+    "too_late": (gettext_lazy("Already ended"), "skip"),
+    "unconfirmed": (gettext_lazy("Unconfirmed"), "question"),
+    "not_allowed": (gettext_lazy("Not allowed"), "lock"),
+    "waiting": (gettext_lazy("Waiting"), "clock"),
 }
-_count_text = MessageTable(  # the number of runs with an outcome
+# The number of runs with an outcome, in the order of the summary, successes first. They are the
+# categories of aborts (categories.py) but for those of runs that have no settled abort.
+_count_text = MessageTable(
     {
         "aborted": gettext_lazy("%(n)d aborted"),
         "status_changed": gettext_lazy("%(n)d with a changed status"),
@@ -50,6 +43,7 @@ _count_text = MessageTable(  # the number of runs with an outcome
         "waiting": gettext_lazy("%(n)d waiting"),
     }
 )
+OUTCOMES = tuple(_count_text)
 _text = MessageTable(
     {
         "waiting": gettext_lazy("Waiting to be sent."),
@@ -76,7 +70,7 @@ _TONES = {
 
 @dataclass(frozen=True, slots=True)
 class ItemOutcome:
-    """Outcome of one run of a bulk abort: a key of OUTCOME_LABELS, and a message."""
+    """Outcome of one run of a bulk abort: a key of OUTCOMES, and a message."""
 
     kind: str
     message: AbortMessage
@@ -89,7 +83,19 @@ class ItemOutcome:
     @property
     def label(self) -> str:
         """The badge text."""
-        return str(OUTCOME_LABELS[self.kind])
+        return str(self._badge[0])
+
+    @property
+    def glyph(self) -> str:
+        """The badge's icon."""
+        return self._badge[1]
+
+    @property
+    def _badge(self) -> tuple[str | Promise, str]:
+        if self.kind in _BADGES:
+            return _BADGES[self.kind]
+        category = categories.CATEGORIES[self.kind]
+        return category.label, category.glyph
 
 
 def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: str) -> ItemOutcome:
@@ -118,7 +124,7 @@ def summarize(outcomes: Iterable[ItemOutcome], *, is_partial: bool = False) -> M
     `is_partial`: the bulk abort has more runs than the user may view.
     """
     counts = Counter(outcome.kind for outcome in outcomes)
-    texts = [_count_text(kind, n=counts[kind]) for kind in OUTCOME_LABELS if counts[kind]]
+    texts = [_count_text(kind, n=counts[kind]) for kind in OUTCOMES if counts[kind]]
     key = "partial_summary" if is_partial else "summary"
     return _text(key, n=counts.total(), counts=join_texts(*texts, separator=", "))
 

@@ -5,7 +5,6 @@ comes.
 """
 
 from collections.abc import Collection, Iterable
-from functools import reduce
 from uuid import UUID
 
 import structlog
@@ -16,9 +15,8 @@ from dashboard.aborts.request import (
     AbortRequest,
     NotAllowed,
     NotInFlight,
-    ReasonMissing,
+    check_reason,
     clean_reason,
-    reason_required,
 )
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
@@ -59,7 +57,7 @@ def request_bulk_abort(
     runs = visible_runs(unique_keys, user_permissions)
     _check_request(runs, user_permissions)
     reason = clean_reason(abort_request.reason)
-    _check_reason(runs, reason)
+    check_reason(reason, [run.stage for run in runs])
     # The number is that of the confirmed list, also if some of its runs have ended since.
     if (typed_count or count_required(runs)) and typed_count != str(len(unique_keys)):
         raise WrongCount(_("The number of runs is missing or wrong; nothing was aborted."))
@@ -98,25 +96,20 @@ def visible_runs(run_keys: Iterable[int], user_permissions: permissions.Permissi
     return [by_pk[key] for key in keys if key in by_pk]
 
 
+def too_many_text(count: int) -> str:
+    """Return why `count` runs can't be aborted at once; empty if they can."""
+    if count <= MAX_RUNS:
+        return ""
+    template = _("At most %(most)d runs can be aborted at once; %(count)d are selected.")
+    return template % {"most": MAX_RUNS, "count": count}
+
+
 def _check_request(runs: list[Run], user_permissions: permissions.Permissions) -> None:
     """Raise NotInFlight (no runs), TooManyRuns or NotAllowed (the user may abort none)."""
     if not runs:
         raise NotInFlight
-    if len(runs) > MAX_RUNS:
-        template = _("At most %(most)d runs can be aborted at once; %(count)d are selected.")
-        raise TooManyRuns(template % {"most": MAX_RUNS, "count": len(runs)})
+    if text := too_many_text(len(runs)):
+        raise TooManyRuns(text)
     run_permissions = [user_permissions.abort_permission(run.stage) for run in runs]
     if not any(permission.allowed for permission in run_permissions):
         raise NotAllowed(run_permissions[0].denied_reason)
-
-
-def _check_reason(runs: list[Run], reason: str) -> None:
-    """Raise ReasonMissing if there is no reason, and a stage of the runs requires one."""
-    stages = {run.stage.name for run in runs if reason_required(run.stage)}
-    if stages and not reason:
-        template = _("A reason is required to abort runs in %(stage)s.")
-        raise ReasonMissing(template % {"stage": reduce(_join_names, sorted(stages))})
-
-
-def _join_names(first: str, second: str) -> str:
-    return _("%(one)s and %(other)s") % {"one": first, "other": second}

@@ -22,7 +22,7 @@ from dashboard.aborts.request import (
     request_abort,
 )
 from dashboard.aborts.send import send_abort
-from dashboard.aborts.settle import SEND_DEADLINE, account_denied_reason, is_past_deadline
+from dashboard.aborts.settle import SEND_DEADLINE, is_past_deadline
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import retry_during_outage, run_in_db_thread
@@ -61,12 +61,8 @@ class Pause:
     is_rate_limited: bool  # by Northflank; else the rest is reserved for single aborts
 
 
-@dataclass(frozen=True, slots=True)
-class _StopReason:
-    """Why the remaining runs are not sent, and when Northflank accepts requests again."""
-
-    text: str
-    retry_at: datetime | None = None
+# Why the remaining runs are not sent, and when Northflank accepts requests again, if known.
+type _StopReason = tuple[str, datetime | None]
 
 
 async def start_bulk_abort(bulk_abort_pk: int) -> int:
@@ -81,14 +77,6 @@ async def adopt_bulk_aborts(upstream: Connection) -> None:
         if bulk_abort_pk not in running_tasks:
             log.warning("abort.bulk_adopted", bulk_abort=bulk_abort_pk)
             start_task(upstream, bulk_abort_pk, is_delayed=True)
-
-
-async def cancel_tasks() -> None:
-    """Cancel all bulk aborts of this process; another or a restarted process continues them."""
-    tasks = list(running_tasks.values())
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def process_bulk_abort(
@@ -177,18 +165,15 @@ def claim_expired(now: datetime) -> list[int]:
 
 def _stop_reason(bulk_abort: BulkAbort, now: datetime, *, is_delayed: bool) -> _StopReason | None:
     """Return why the remaining runs must not be sent, or None if they may be, now or later."""
-    deadline = _deadline(bulk_abort)
     if is_delayed and is_past_deadline(bulk_abort.requested_at, now):
-        return _StopReason(_("Sending timed out."))
+        return _("Sending timed out."), None
     pause = _load_pause(now)
-    if pause is None or pause.ends_at <= deadline:
+    if pause is None or pause.ends_at <= _deadline(bulk_abort):
         return None
     if pause.is_rate_limited:
-        return _StopReason(_("Rate limit reached."), pause.ends_at)
-    # Without a time: a single abort need not wait.
-    return _StopReason(
-        _("The rest of the rate limit is reserved for single aborts. Abort this run by itself.")
-    )
+        return _("Rate limit reached."), pause.ends_at
+    text = _("The rest of the rate limit is reserved for single aborts. Abort this run by itself.")
+    return text, None  # a single abort need not wait
 
 
 def _deadline(bulk_abort: BulkAbort) -> datetime:
@@ -214,63 +199,40 @@ def _create_abort(
 ) -> int | None:
     """Record the item's abort or other result; return the abort's key if it has to be sent."""
     run = Run.objects.with_stage().without_detail().get(pk=item.run_id)
-    user = bulk_abort.user
-    denied_reason = account_denied_reason(user)
-    if user is None or denied_reason:
-        log.warning(
-            "abort.denied",
-            run=run.run_id,
-            by=bulk_abort.username,
-            via=bulk_abort.via,
-            token=bulk_abort.token_name,
-            address=bulk_abort.client_address,
-        )
-        _record_result(item, BulkAbortItemResult.NOT_ALLOWED, note=denied_reason)
+    is_sent = stop_reason is None
+    item.result, item.abort, item.note = _request_abort(bulk_abort, run, will_be_sent=is_sent)
+    mark_changed([run.pk])  # updates open pages
+    item.save(update_fields=["result", "abort", "note"])
+    if item.result != BulkAbortItemResult.ABORT or item.abort is None:
         return None
+    if stop_reason is None:
+        return item.abort.pk
+    text, retry_at = stop_reason
+    item.abort.apply(EventType.NOT_SENT, db_threads.now(), text, retry_at=retry_at)
+    return None
+
+
+def _request_abort(
+    bulk_abort: BulkAbort, run: Run, *, will_be_sent: bool
+) -> tuple[BulkAbortItemResult, Abort | None, str]:
+    """Request the abort of one run, like a single one; return its item's result, abort and note."""
     if run.in_flight and run.status == "aborting" and not run.aborts.open().exists():
-        _record_result(
-            item, BulkAbortItemResult.JOINED, note=_("The run was already being aborted.")
-        )
-        return None
+        return BulkAbortItemResult.JOINED, None, _("The run was already being aborted.")
     abort_request = AbortRequest(
-        user,
+        bulk_abort.user,
         bulk_abort.reason,
         bulk_abort.client_address,
         Via(bulk_abort.via),
         bulk_abort.token_name,
+        deleted_username=bulk_abort.username,
     )
     try:
-        abort_result = request_abort(
-            run, abort_request, bulk_abort=bulk_abort, will_be_sent=stop_reason is None
-        )
+        result = request_abort(run, abort_request, bulk_abort=bulk_abort, will_be_sent=will_be_sent)
     except NotInFlight:
-        _record_result(item, BulkAbortItemResult.ENDED, note=_unknown_end_note(run))
-        return None
+        why = removals.unknown_end_reason(run) if run.has_unknown_end else ""
+        note = _("Nothing was sent. %(why)s") % {"why": why} if why else ""
+        return BulkAbortItemResult.ENDED, None, note
     except (NotAllowed, ReasonMissing) as error:
-        _record_result(item, BulkAbortItemResult.NOT_ALLOWED, note=str(error))
-        return None
-    abort = abort_result.abort
-    if not abort_result.is_new:
-        _record_result(item, BulkAbortItemResult.JOINED, abort=abort)
-        return None
-    _record_result(item, BulkAbortItemResult.ABORT, abort=abort)
-    if stop_reason is None:
-        return abort.pk
-    now, retry_at = db_threads.now(), stop_reason.retry_at
-    abort.apply(EventType.NOT_SENT, now, stop_reason.text, retry_at=retry_at)
-    return None
-
-
-def _unknown_end_note(run: Run) -> str:
-    """Return why it is unknown whether a run that is not in flight has ended; empty if it has."""
-    if not run.has_unknown_end:
-        return ""
-    return _("Nothing was sent. %(why)s") % {"why": removals.unknown_end_reason(run)}
-
-
-def _record_result(
-    item: BulkAbortItem, result: BulkAbortItemResult, *, abort: Abort | None = None, note: str = ""
-) -> None:
-    mark_changed([item.run_id])  # updates open pages
-    item.result, item.abort, item.note = result, abort, note
-    item.save(update_fields=["result", "abort", "note"])
+        return BulkAbortItemResult.NOT_ALLOWED, None, str(error)
+    kind = BulkAbortItemResult.ABORT if result.is_new else BulkAbortItemResult.JOINED
+    return kind, result.abort, ""

@@ -3,7 +3,12 @@
 Each abort belongs to exactly one, also as a condition on the database.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 from django.db.models import F, Q
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy
 
 from dashboard.aborts.messages import status_changed_after_end
 from dashboard.models import Abort, Run
@@ -15,27 +20,59 @@ _ENDED_WITH_OUTCOME = Q(state=AbortState.CONCLUDED) | Q(state=AbortState.TOO_LAT
 _RUN_DIFFERS = ~Q(run__status=F("outcome")) | Q(run__concluded=False)
 _CHANGED_AFTER_END = _ENDED_WITH_OUTCOME & Q(run__removed_at=None) & _RUN_DIFFERS
 
-# The condition on aborts of each category.
-CONDITIONS = {
-    "under_way": Q(settled_at=None),
-    "aborted": Q(state=AbortState.CONCLUDED, outcome="aborted") & ~_CHANGED_AFTER_END,
-    "status_changed": _CHANGED_AFTER_END,
-    "not_stopped": (
-        Q(state=AbortState.CONCLUDED) & ~Q(outcome__in=["aborted", ""]) & ~_CHANGED_AFTER_END
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """The condition on the aborts of a category, and how they are shown."""
+
+    condition: Q
+    label: str | Promise
+    tone: str
+    glyph: str
+
+
+def _ended(*states: AbortState, **outcome: Any) -> Q:
+    return Q(state__in=states, **outcome) & ~_CHANGED_AFTER_END
+
+
+_FINAL_STATES = AbortState.CONCLUDED, AbortState.TOO_LATE
+CATEGORIES = {
+    "under_way": Category(Q(settled_at=None), gettext_lazy("Under way"), "warning", "hourglass"),
+    "aborted": Category(
+        _ended(AbortState.CONCLUDED, outcome="aborted"), gettext_lazy("Aborted"), "neutral", "stop"
     ),
-    "too_late": Q(state=AbortState.TOO_LATE) & ~Q(outcome="") & ~_CHANGED_AFTER_END,
-    "removed": (
-        Q(state__in=[AbortState.CONCLUDED, AbortState.TOO_LATE], outcome="") & ~_CHANGED_AFTER_END
+    "status_changed": Category(
+        _CHANGED_AFTER_END, gettext_lazy("Status changed"), "bad", "warning"
     ),
-    "refused": Q(state=AbortState.REFUSED),
-    "not_sent": Q(state=AbortState.NOT_SENT),
-    "not_arrived": Q(state=AbortState.UNKNOWN, settled_at__isnull=False),
-    "retried": Q(state=AbortState.RETRIED),
+    "not_stopped": Category(
+        _ended(AbortState.CONCLUDED) & ~Q(outcome__in=["aborted", ""]),
+        gettext_lazy("Not stopped"),
+        "bad",
+        "cross",
+    ),
+    "too_late": Category(
+        _ended(AbortState.TOO_LATE) & ~Q(outcome=""), gettext_lazy("Too late"), "info", "clock"
+    ),
+    "removed": Category(
+        _ended(*_FINAL_STATES, outcome=""),
+        gettext_lazy("Removed from Northflank"),
+        "warning",
+        "question",
+    ),
+    "refused": Category(Q(state=AbortState.REFUSED), gettext_lazy("Refused"), "bad", "lock"),
+    "not_sent": Category(Q(state=AbortState.NOT_SENT), gettext_lazy("Not sent"), "bad", "skip"),
+    "not_arrived": Category(
+        Q(state=AbortState.UNKNOWN, settled_at__isnull=False),
+        gettext_lazy("Probably lost"),
+        "bad",
+        "question",
+    ),
+    "retried": Category(Q(state=AbortState.RETRIED), gettext_lazy("Retried"), "neutral", "retry"),
 }
 
 
 def category(abort: Abort, run: Run) -> str:
-    """Return the category of an abort of `run`: a key of CONDITIONS."""
+    """Return the category of an abort of `run`: a key of CATEGORIES."""
     if abort.settled_at is None:
         return "under_way"
     if status_changed_after_end(abort, run):

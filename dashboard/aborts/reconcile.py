@@ -68,11 +68,10 @@ async def cancel_tasks() -> None:
 
     Another process, or this one after a restart, continues them.
     """
-    tasks = list(running_tasks)
+    tasks = [*running_tasks, *bulk_send.running_tasks.values()]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await bulk_send.cancel_tasks()
 
 
 def _on_task_done(task: asyncio.Task[None]) -> None:

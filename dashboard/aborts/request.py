@@ -1,9 +1,10 @@
 """Check and record an abort request, before anything is sent."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 import structlog
@@ -14,8 +15,7 @@ from django.db.models import BigIntegerField, F
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import severity as abort_severity
-from dashboard.aborts.abort_rules import can_retry
-from dashboard.accounts import permissions
+from dashboard.aborts.abort_rules import can_retry, denied_reason
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import durable
 from dashboard.db import threads as db_threads
@@ -65,7 +65,7 @@ class ReasonMissing(Exception):
 class AbortRequest:
     """Who requests an abort, why, from where and how."""
 
-    user: User
+    user: User | None  # None: deleted since
     reason: str = ""
     client_address: str | None = None
     via: Via = Via.PAGE
@@ -73,11 +73,18 @@ class AbortRequest:
     permissions: Permissions | None = None  # None: the account's; a token may narrow them
     origin: str = ""  # further details on the source: shell user, machine
 
+    deleted_username: str = ""
+
+    @property
+    def username(self) -> str:
+        """The user's name."""
+        return self.user.get_username() if self.user is not None else self.deleted_username
+
     def model_fields(self, reason: str, requested_at: datetime) -> dict[str, Any]:
         """Return the fields to store with an abort or bulk abort; `reason` is already clean."""
         return {
             "user": self.user,
-            "username": self.user.get_username(),
+            "username": self.username,
             "reason": reason,
             "client_address": self.client_address,
             "via": self.via,
@@ -101,6 +108,18 @@ class AbortResult:
 def reason_required(stage: Stage) -> bool:
     """Return whether aborting a run of `stage` requires a reason."""
     return stage.name in settings.ABORT_REASON_REQUIRED
+
+
+def check_reason(reason: str, stages: Iterable[Stage]) -> None:
+    """Raise ReasonMissing if there is no reason, and one of the stages requires one."""
+    names = {stage.name for stage in stages if reason_required(stage)}
+    if names and not reason:
+        template = _("A reason is required to abort runs in %(stage)s.")
+        raise ReasonMissing(template % {"stage": reduce(_join_names, sorted(names))})
+
+
+def _join_names(first: str, second: str) -> str:
+    return _("%(one)s and %(other)s") % {"one": first, "other": second}
 
 
 def clean_reason(text: str) -> str:
@@ -129,25 +148,20 @@ def request_abort(
     loaded with its stage. Unless `will_be_sent`, the caller settles a new abort as not sent, and
     its run is not read for it.
     """
-    permission = (
-        abort_request.permissions or permissions.for_user(abort_request.user)
-    ).abort_permission(run.stage)
-    if not permission.allowed:
+    if reason := denied_reason(abort_request.user, run.stage, abort_request.permissions):
         log.warning(
             "abort.denied",
             run=run.run_id,
-            by=abort_request.user.get_username(),
+            by=abort_request.username,
             via=str(abort_request.via),
             token=abort_request.token_name,
             address=abort_request.client_address,
         )
-        raise NotAllowed(permission.denied_reason)
+        raise NotAllowed(reason)
     if not run.in_flight:
         raise NotInFlight
     reason = clean_reason(abort_request.reason)
-    if not reason and reason_required(run.stage):
-        template = _("A reason is required to abort runs in %(stage)s.")
-        raise ReasonMissing(template % {"stage": run.stage.name})
+    check_reason(reason, [run.stage])
     replaced_pk = retry_of_pk
     attempts_left = 3
     while True:
@@ -274,7 +288,7 @@ def _join_open_abort(abort: Abort, abort_request: AbortRequest, reason: str) -> 
         abort_request.origin,
     )
     origin_text = ", ".join(part for part in origin if part)
-    requester = abort_request.user.get_username() + (f" ({origin_text})" if origin_text else "")
+    requester = abort_request.username + (f" ({origin_text})" if origin_text else "")
     detail = f"{requester}: “{reason}”" if reason else requester
     with transaction.atomic():
         mark_changed([abort.run_id])
@@ -287,9 +301,7 @@ def _join_open_abort(abort: Abort, abort_request: AbortRequest, reason: str) -> 
         unconfirmed.filter(claimed_at__lte=db_threads.now()).update(
             claimed_at=F("requested_at") - SEND_LEASE
         )
-    log.info(
-        "abort.joined", run=abort.run.run_id, by=abort_request.user.get_username(), reason=reason
-    )
+    log.info("abort.joined", run=abort.run.run_id, by=abort_request.username, reason=reason)
 
 
 def _settle_replaced(
@@ -305,7 +317,7 @@ def _settle_replaced(
     if previous is None:
         return None
     if can_retry(previous, now):
-        username = abort_request.user.get_username()
+        username = abort_request.username
         is_settled = previous.apply(EventType.RETRIED, now, username, with_run=False)
         return previous if is_settled else None
     if previous.is_resend_refused:

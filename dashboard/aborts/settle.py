@@ -9,7 +9,7 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import resend_policy
-from dashboard.accounts import permissions
+from dashboard.aborts.abort_rules import denied_reason
 from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, ChangeCounter, Run
@@ -68,20 +68,7 @@ def no_resend_reason(abort: Abort, now: datetime) -> str:
 
 def _denied_reason(abort: Abort) -> str:
     user = User.objects.filter(aborts=abort).first()  # read again, as the account may have changed
-    denied_reason = account_denied_reason(user)
-    if user is None or denied_reason:
-        return denied_reason
-    return str(permissions.abort_permission(user, abort.run.stage).denied_reason)
-
-
-def account_denied_reason(user: User | None) -> str:
-    """Return why an account that requested an abort can't abort any run now; empty if it can.
-
-    `user` is None if it was deleted.
-    """
-    if user is None:
-        return _("The requesting account was deleted.")
-    return "" if user.is_active else _("The requesting account is inactive.")
+    return str(denied_reason(user, abort.run.stage))
 
 
 def record_not_sent(abort: Abort, error: NorthflankError) -> None:

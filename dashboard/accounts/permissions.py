@@ -200,8 +200,8 @@ class Permissions:
         return replace(self, disabled_reason=self.disabled_reason or _text("token_read_only"))
 
 
-def for_user(user: AbstractBaseUser | AnonymousUser) -> Permissions:
-    """Return the current permissions of `user`; inactive and anonymous users have none."""
+def for_user(user: AbstractBaseUser | AnonymousUser | None) -> Permissions:
+    """Return the current permissions of `user`; inactive, anonymous and deleted users have none."""
     if not isinstance(user, User) or not user.is_active:
         return Permissions(
             False, False, frozenset(), load_rules(abort_only=True), _disabled_reason()

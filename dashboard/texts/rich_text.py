@@ -116,6 +116,9 @@ class MessageTable:
     def __contains__(self, key: str) -> bool:
         return key in self._templates
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._templates)
+
 
 def parts(value: Value) -> Iterator[Part]:
     """Yield the parts of a text: strings, and times that a page keeps current; no empty ones."""

@@ -10,7 +10,6 @@ from dashboard.aborts import abort_rules
 from dashboard.models import Abort, Run
 from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.severity import Severity
-from dashboard.runs import statuses
 from tests.support import factories
 
 NOON = datetime(2026, 3, 31, 12, 0, tzinfo=UTC)
@@ -116,8 +115,3 @@ def test_condition_of_the_database_agrees_with_the_rule(manager: User) -> None:
         if not abort_rules.is_aborting(shown, latest[shown.pk])
     }
     assert 0 < len(not_aborting) < len(latest)
-
-
-def test_known_statuses_of_runs_that_go_on_are_selectable() -> None:
-    others = set(statuses.RUN_STATUSES) - set(abort_rules.SELECTABLE_STATUSES)
-    assert others == {"aborting", "aborted", "success", "failure", "skipped"}

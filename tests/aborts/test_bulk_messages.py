@@ -108,7 +108,7 @@ def outcome(kind: str) -> ItemOutcome:
 
 
 def test_only_outcomes_that_may_change_are_not_final() -> None:
-    final = {kind: outcome(kind).is_final for kind in bulk_messages.OUTCOME_LABELS}
+    final = {kind: outcome(kind).is_final for kind in bulk_messages.OUTCOMES}
     assert {kind for kind, is_final in final.items() if not is_final} == {
         *("waiting", "sending", "aborting", "unconfirmed"),
     }
@@ -124,7 +124,8 @@ def test_bulk_abort_summary_counts_outcomes_successes_first(is_partial: bool, ke
     assert ("only runs you may view" in str(message)) is is_partial
 
 
-@pytest.mark.parametrize("kind", bulk_messages.OUTCOME_LABELS)
+@pytest.mark.parametrize("kind", bulk_messages.OUTCOMES)
 def test_each_outcome_has_a_label_and_a_count(kind: str) -> None:
-    assert outcome(kind).label == str(bulk_messages.OUTCOME_LABELS[kind])
+    assert outcome(kind).label
+    assert outcome(kind).glyph
     assert str(bulk_messages.summarize([outcome(kind)])).startswith("1 requested: 1 ")

@@ -17,8 +17,8 @@ def conditions_met(abort: Abort) -> list[str]:
     """The categories whose conditions select an abort."""
     return [
         name
-        for name, condition in categories.CONDITIONS.items()
-        if Abort.objects.filter(condition, pk=abort.pk).exists()
+        for name, category in categories.CATEGORIES.items()
+        if Abort.objects.filter(category.condition, pk=abort.pk).exists()
     ]
 
 

@@ -310,13 +310,15 @@ def test_abort_that_is_given_up_gives_its_run_one_version(sent_twice: Abort) -> 
     assert Run.objects.get().version == ChangeCounter.latest() == before + 1
 
 
-def test_refusal_after_the_abort_is_settled_gives_its_run_one_version(sent_twice: Abort) -> None:
+@pytest.mark.parametrize("status", ["running", "aborting"])
+def test_refusal_after_the_abort_is_settled_gives_its_run_one_version(
+    sent_twice: Abort, status: str
+) -> None:
     Abort.objects.update(state=AbortState.UNKNOWN, settled_at=F("requested_at"))
     before = ChangeCounter.latest()
     with capture_logs() as logs:
-        settle.record_refused(
-            sent_twice, Run(status="running"), RequestRejected("No.", http_status=409)
-        )
+        error = RequestRejected("No.", http_status=409)
+        settle.record_refused(sent_twice, Run(status=status), error)
     assert [entry["event"] for entry in logs] == []  # it has settled nothing
     assert timeline(sent_twice) == [("answered_late", "No.")]
     assert Run.objects.get().version == ChangeCounter.latest() == before + 1

@@ -43,11 +43,11 @@ from dashboard.models.severity import Severity
 from dashboard.runs import statuses
 from dashboard.runs.overdue import OverdueReason
 from dashboard.web.components import access_log as access_log_page
-from dashboard.web.components.aborts import bulk_abort_list
 from dashboard.web.components.board import board_list
 from dashboard.web.components.lists import numbered_pages, pagination
 from dashboard.web.components.rights import changes as rights_changes_page
 from dashboard.web.components.rights import matrix
+from dashboard.web.pages.aborts import bulk_aborts
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.long_run import OPEN_ALL_DETAILS, create_long_run, minutes
@@ -538,7 +538,7 @@ def create_paged() -> dict[str, object]:
     for number in range(2 * board_list.PER_PAGE):
         factories.pipeline(f"other-{number}")
     request = aborts.AbortRequest(manager, "Stuck")
-    for _ in range(bulk_abort_list.PER_PAGE + 1):
+    for _ in range(bulk_aborts.PER_PAGE + 1):
         factories.run(stage)
         run_keys = list(stage.runs.in_flight().values_list("pk", flat=True))
         aborts.request_bulk_abort(run_keys, request, uuid4(), typed_count=str(len(run_keys)))

@@ -135,7 +135,6 @@ class StagePage(Page):
     def context(self, request: HttpRequest) -> dict[str, Any]:
         stage = self.stage
         page = self._page_of_runs()
-        status = self.filter.single_status
         return {
             "place": _place(stage),
             "removal": self.removal,
@@ -148,9 +147,7 @@ class StagePage(Page):
             # Lazy: outside the live region, so a refresh does not need them.
             "saved_views": SimpleLazyObject(lambda: self._saved_views(request)),
             "may_abort": self.permissions.abort_permission(stage).allowed,
-            "abort_all": None
-            if status is None
-            else abort_all.offers_for_stage(self.permissions, stage).get(status),
+            "abort_all": self._abort_all(stage),
             "denied_reason": self.permissions.abort_denied_reasons(
                 [(stage.pipeline.project_id, stage.name)] if self.has_runs_in_flight else []
             ),
@@ -187,17 +184,17 @@ class StagePage(Page):
         if not runs:
             return []
         new, unlisted = self._new_and_unlisted(runs)
-        offers = abort_all.offers_for_stage(self.permissions, runs[0].stage)
-        return [
-            *self.row_parts(runs, new, unlisted),
-            *(
-                render_part(
-                    offer.id, "components/bulk_abort_buttons.html#abort-all", abort_all=offer
-                )
-                for offer in offers.values()
-            ),
-            *chart_parts(ended_stages(runs)),
-        ]
+        parts = [*self.row_parts(runs, new, unlisted), *chart_parts(ended_stages(runs))]
+        if offer := self._abort_all(runs[0].stage):
+            template = "components/bulk_abort_buttons.html#abort-all"
+            parts.append(render_part(offer.id, template, abort_all=offer))
+        return parts
+
+    def _abort_all(self, stage: Stage) -> abort_all.AbortAllOffer | None:
+        status = self.filter.single_status
+        if status is None:
+            return None
+        return abort_all.offer_for_stage(self.permissions, stage, status)
 
     def _new_and_unlisted(self, runs: Collection[Run]) -> tuple[set[int], set[int]]:
         # With warnings, a part of the query was ignored: the page may list fewer runs.

@@ -36,7 +36,8 @@ def test_text_may_contain_markup_but_what_it_names_is_escaped() -> None:
 
 def test_django_template_shows_a_macro_unescaped_with_escaped_values() -> None:
     template = engines["django"].from_string(
-        '{% load dashboard %}{% render_macro "abort_row.html#requester" requested %}'
+        "{% load dashboard %}"
+        '{% render_macro "abort_row.html#requester" requested requested.via_label %}'
     )
     requested = SimpleNamespace(username="<b>anna", via_label="via dashboard", client_address="")
     markup = template.render({"requested": requested})

@@ -27,11 +27,11 @@ from dashboard.models.severity import Severity
 from dashboard.runs import acknowledgements
 from dashboard.runs.acknowledgement_rules import MAX_FAILURE_AGE
 from dashboard.sync import overdue_checker
-from dashboard.web.components.aborts import bulk_abort_list
 from dashboard.web.components.board import board_list
 from dashboard.web.live import changes, event_ids, feed
 from dashboard.web.live.changes import Channel
 from dashboard.web.live.event_ids import Since
+from dashboard.web.pages.aborts import bulk_aborts
 from dashboard.web.pages.board import BoardPage
 from dashboard.web.pages.now import NowPage
 from tests.support import factories
@@ -194,7 +194,7 @@ def test_bulk_aborts_stream_updates_row_of_an_older_page(
 ) -> None:
     other = factories.run(factories.stage("Staging"))
     older = bulk_abort_of([run, other], manager)
-    for _ in range(bulk_abort_list.PER_PAGE):
+    for _ in range(bulk_aborts.PER_PAGE):
         newest = bulk_abort_of([other], manager)
     page = viewer_http_client.get(f"/aborts/bulk/?before={older.pk + 1}").text
     assert f'id="bulk-abort-{older.pk}"' in page

@@ -61,9 +61,6 @@ _text = MessageTable(
         # Why no abort can be requested.
         "nothing_selected": gettext_lazy("No runs selected."),
         "all_excluded": gettext_lazy("None of these runs can be aborted."),
-        "too_many": gettext_lazy(
-            "At most %(most)d runs can be aborted at once; %(count)d are selected."
-        ),
         # What was selected and is missing.
         "some_missing": gettext_lazy("%(missing)d of the %(count)d runs can no longer be aborted."),
         "pipeline_missing": gettext_lazy("Pipeline not found."),
@@ -179,35 +176,49 @@ def offer_for_pipeline(
     allowed_pks = {stage.pk for stage in stages if permissions.abort_permission(stage).allowed}
     if not allowed_pks:
         return None
-    counts = list(_count_by(Run.objects.in_flight().filter(stage__in=stages), "stage"))
-    return AbortAllOffer(
-        "abort-all-pipeline",
+    rows = list(_count_by(Run.objects.in_flight().filter(stage__in=stages), "stage"))
+    counts = [(total, count) for stage, total, count in rows if stage in allowed_pks]
+    return _offer(
+        "pipeline",
         _("this pipeline"),
         [("pipeline", str(pipeline_pk))],
-        count=sum(not_aborting for stage, _total, not_aborting in counts if stage in allowed_pks),
-        has_aborting=any(
-            total > not_aborting for stage, total, not_aborting in counts if stage in allowed_pks
-        ),
-        has_denied=not all(stage in allowed_pks for stage, _total, _idle in counts),
+        counts,
+        has_denied=len(counts) < len(rows),
         is_of_pipeline=True,
     )
 
 
-def offers_for_stage(permissions: Permissions, stage: Stage) -> dict[str, AbortAllOffer]:
-    """Return the offers of a stage's page by status filter; the key "" is for no status filter.
+def offer_for_stage(permissions: Permissions, stage: Stage, status: str) -> AbortAllOffer | None:
+    """Return the offer of a stage's page, filtered by `status`; empty: no such filter.
 
-    Empty if the user may not abort runs of the stage.
+    None if the user may not abort runs of the stage.
     """
     if not permissions.abort_permission(stage).allowed:
-        return {}
-    counts = dict.fromkeys(abort_rules.SELECTABLE_STATUSES, (0, 0))
-    for status, total, not_aborting in _stage_counts_query().fetch(stage=stage.pk):
-        counts[status] = total, not_aborting
-    counts[""] = (
-        sum(total for total, _not_aborting in counts.values()),
-        sum(not_aborting for _total, not_aborting in counts.values()),
+        return None
+    rows = _stage_counts_query().fetch(stage=stage.pk)
+    return _offer(
+        # A status may contain characters that are not allowed in an id.
+        run_row.dom_id(status or "any").removeprefix("run-"),
+        stage.name,
+        [("stage", str(stage.pk)), *([("status", status)] if status else [])],
+        [(total, count) for row_status, total, count in rows if status in {"", row_status}],
+        is_filtered=bool(status),
     )
-    return {status: _stage_offer(stage, status, *count) for status, count in counts.items()}
+
+
+def _offer(
+    element: str,
+    place: str,
+    fields: list[tuple[str, str]],
+    counts: Collection[tuple[int, int]],
+    **flags: bool,
+) -> AbortAllOffer:
+    """Return an offer; `counts` are the runs in flight of its parts, and those not aborting."""
+    total, count = sum(total for total, _ in counts), sum(count for _, count in counts)
+    has_aborting = total > count
+    return AbortAllOffer(
+        f"abort-all-{element}", place, fields, count, has_aborting=has_aborting, **flags
+    )
 
 
 def selected_run_keys(request: HttpRequest, permissions: Permissions) -> list[int]:
@@ -279,9 +290,7 @@ def _blocking_reason(confirmation: BulkAbortConfirmation, runs: Sequence[Run]) -
         return _text("nothing_selected")
     if not confirmation.groups:
         return _text("all_excluded")
-    if confirmation.count > aborts.MAX_RUNS:
-        return _text("too_many", most=aborts.MAX_RUNS, count=confirmation.count)
-    return ""
+    return aborts.too_many_text(confirmation.count)
 
 
 def _count_by(runs: RunQuerySet, *fields: str) -> QuerySet[Any, Any]:
@@ -295,20 +304,6 @@ def _count_by(runs: RunQuerySet, *fields: str) -> QuerySet[Any, Any]:
 def _stage_counts_query() -> PreparedQuery:
     runs = Run.objects.in_flight().filter(stage=Parameter("stage", BigIntegerField()))
     return PreparedQuery(_count_by(runs, "status"))
-
-
-def _stage_offer(stage: Stage, status: str, total: int, count: int) -> AbortAllOffer:
-    fields = [("stage", str(stage.pk)), *([("status", status)] if status else [])]
-    # A status may contain characters that are not allowed in an id.
-    element_id = f"abort-all-{run_row.dom_id(status or 'any').removeprefix('run-')}"
-    return AbortAllOffer(
-        element_id,
-        stage.name,
-        fields,
-        count,
-        has_aborting=total > count,
-        is_filtered=bool(status),
-    )
 
 
 def _by_key[M: Model](rows: QuerySet[M], text: str) -> M | None:

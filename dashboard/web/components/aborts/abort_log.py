@@ -58,30 +58,6 @@ _FIELDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Category:
-    """How a category of aborts is shown."""
-
-    label: str | Promise
-    tone: str
-    glyph: str
-
-
-# By the keys of aborts/categories.py.
-CATEGORIES = {
-    "under_way": Category(gettext_lazy("Under way"), "warning", "hourglass"),
-    "aborted": Category(gettext_lazy("Aborted"), "neutral", "stop"),
-    "status_changed": Category(gettext_lazy("Status changed"), "bad", "warning"),
-    "not_stopped": Category(gettext_lazy("Not stopped"), "bad", "cross"),
-    "too_late": Category(gettext_lazy("Too late"), "info", "clock"),
-    "removed": Category(gettext_lazy("Removed from Northflank"), "warning", "question"),
-    "refused": Category(gettext_lazy("Refused"), "bad", "lock"),
-    "not_sent": Category(gettext_lazy("Not sent"), "bad", "skip"),
-    "not_arrived": Category(gettext_lazy("Probably lost"), "bad", "question"),
-    "retried": Category(gettext_lazy("Retried"), "neutral", "retry"),
-}
-
-
 @dataclass(kw_only=True)
 class AbortFilter(RecordFilter):
     """The filter in a query string, and the choices of the filter form."""
@@ -111,7 +87,7 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
     }
     abort_filter = AbortFilter(
         condition=permissions.stage_filter("run__stage"),
-        categories=[(key, category.label) for key, category in CATEGORIES.items()],
+        categories=[(key, category.label) for key, category in categories.CATEGORIES.items()],
         projects=list(project_names.items()),
         stages=list(StageName.values),
     )
@@ -121,9 +97,10 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
     if text := _text_value(abort_filter, values, "text"):
         run_matches = Q(run__name__icontains=text) | Q(run__run_id__icontains=text)
         abort_filter.narrow("text", text, run_matches | Q(reason__icontains=text))
+    kinds = categories.CATEGORIES
     in_project = "run__stage__pipeline__project__slug"
     for name, description, choices in (
-        ("state", _("outcome"), categories.CONDITIONS),
+        ("state", _("outcome"), {key: kind.condition for key, kind in kinds.items()}),
         ("project", _("project"), {slug: Q((in_project, slug)) for slug in project_names}),
         ("stage", _("stage"), {stage: Q(run__stage__name=stage) for stage in StageName.values}),
         ("by_me", _("value"), {"1": Q(user=request.user.pk)}),
@@ -276,7 +253,7 @@ def build_row(abort: Abort) -> AbortRow:
     """Return the row of an abort that was loaded with `with_details`."""
     run, stage = abort.run, abort.run.stage
     message, key = abort_messages.describe(abort, run), categories.category(abort, run)
-    category = CATEGORIES[key]
+    category = categories.CATEGORIES[key]
     return AbortRow(
         pk=abort.pk,
         category=key,

@@ -8,11 +8,14 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
+from dashboard import aborts
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import BulkAbort, BulkAbortItem, Run
-from dashboard.web.components.aborts import bulk_abort_result
-from dashboard.web.components.aborts.bulk_abort_result import ItemRow, Summary
+from dashboard.web.components import tab_title
+from dashboard.web.components.aborts import bulk_abort_rows
+from dashboard.web.components.aborts.bulk_abort_rows import ItemRow
 from dashboard.web.components.data_age import DataAge, stages_data_age
+from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http.lookup import PageNotFound
 from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
@@ -36,12 +39,12 @@ class BulkAbortPage(Page):
 
     @classmethod
     def is_visible(cls, permissions: Permissions, key: int) -> bool:
-        visible = BulkAbort.objects.filter(permissions.stage_filter("items__run__stage"))
-        return visible.filter(pk=key).exists()
+        return bulk_abort_rows.visible_bulk_aborts(permissions).filter(pk=key).exists()
 
     @cached_property
     def items(self) -> list[BulkAbortItem]:
-        return bulk_abort_result.visible_items(self.key, self.permissions)
+        items = bulk_abort_rows.visible_items(self.permissions).filter(bulk_abort=self.key)
+        return list(items.select_related("bulk_abort", "abort", "run__stage__pipeline__project"))
 
     @cached_property
     def bulk_abort(self) -> BulkAbort:
@@ -52,15 +55,20 @@ class BulkAbortPage(Page):
 
     @cached_property
     def rows(self) -> list[ItemRow]:
-        return bulk_abort_result.item_rows(self.items)
+        return bulk_abort_rows.item_rows(self.items)
 
     @cached_property
-    def summary(self) -> Summary:
-        return bulk_abort_result.summary(self.bulk_abort, self.rows, self.snapshot.now)
+    def summary(self) -> dict[str, Any]:
+        """The row of the bulk abort, and the pause after which the waiting runs are aborted."""
+        outcomes = [row.outcome for row in self.rows]
+        row = bulk_abort_rows.build_row(self.bulk_abort, outcomes, self.bulk_abort.items.count())
+        is_waiting = any(outcome.kind == "waiting" for outcome in outcomes)
+        pause = aborts.find_pause(self.bulk_abort, self.snapshot.now) if is_waiting else None
+        return {"row": row, "pause": pause}
 
     @property
     def is_aborting(self) -> bool:
-        return not self.summary.is_finished
+        return not self.summary["row"].is_finished
 
     @property
     def tag_values(self) -> tuple[object, ...]:
@@ -72,7 +80,15 @@ class BulkAbortPage(Page):
 
     @property
     def tab_title(self) -> TabTitle:
-        return bulk_abort_result.build_tab_title(self.rows, upstream_down=self.upstream_down)
+        unfinished = [row for row in self.rows if not row.outcome.is_final]
+        return tab_title.bulk_abort(
+            len(self.rows) - len(unfinished),
+            len(self.rows),
+            InFlightTotals(
+                abort_severity=max((row.run.abort_severity for row in unfinished), default=0)
+            ),
+            upstream_down=self.upstream_down,
+        )
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
         return {"bulk_abort": self.bulk_abort, "items": self.rows, "summary": self.summary}
@@ -83,9 +99,8 @@ class BulkAbortPage(Page):
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
         changed_runs = {run.pk for run in runs}
+        items = [item for item in self.items if item.run_id in changed_runs]
         return [
             render_part(row.dom_id, "pages/aborts/bulk_abort.html#bulk-abort-item", item=row)
-            for row in bulk_abort_result.item_rows(
-                [item for item in self.items if item.run_id in changed_runs]
-            )
+            for row in bulk_abort_rows.item_rows(items)
         ]

@@ -8,15 +8,18 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from dashboard.models import Run
+from dashboard.models import BulkAbort, Run
 from dashboard.web.components import tab_title
-from dashboard.web.components.aborts import bulk_abort_list
+from dashboard.web.components.aborts import bulk_abort_rows
+from dashboard.web.components.aborts.bulk_abort_rows import BulkAbortRow
 from dashboard.web.components.data_age import DataAge, list_data_age
 from dashboard.web.components.lists import empty_states
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import keys
 from dashboard.web.live.page import LivePart, Page, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
+
+PER_PAGE = 20
 
 
 @require_safe
@@ -38,22 +41,27 @@ class BulkAbortsPage(Page):
     before_pk: int | None = None
 
     @cached_property
-    def newest(self) -> bulk_abort_list.PageOfBulkAborts:
-        return bulk_abort_list.load_page(self.permissions, None)
+    def newest(self) -> list[BulkAbortRow]:
+        return self._load(None)
 
     @cached_property
-    def list_page(self) -> bulk_abort_list.PageOfBulkAborts:
-        if self.before_pk is None:
-            return self.newest
-        return bulk_abort_list.load_page(self.permissions, self.before_pk)
+    def rows(self) -> list[BulkAbortRow]:
+        return self.newest if self.before_pk is None else self._load(self.before_pk)
+
+    def _load(self, before_pk: int | None) -> list[BulkAbortRow]:
+        """Return the rows of one page, and of one more bulk abort if there is an older page."""
+        bulk_aborts = bulk_abort_rows.visible_bulk_aborts(self.permissions).order_by("-pk")
+        if before_pk is not None:
+            bulk_aborts = bulk_aborts.filter(pk__lt=before_pk)
+        return bulk_abort_rows.load_rows(self.permissions, list(bulk_aborts[: PER_PAGE + 1]))
 
     @property
     def is_aborting(self) -> bool:
-        return self.list_page.under_way_count > 0
+        return not all(row.is_finished for row in self.rows[:PER_PAGE])
 
     @property
     def tag_values(self) -> tuple[object, ...]:
-        return (self.list_page,)
+        return (self.rows,)
 
     @cached_property
     def data_age(self) -> DataAge:
@@ -61,12 +69,14 @@ class BulkAbortsPage(Page):
 
     @property
     def tab_title(self) -> TabTitle:
-        return tab_title.bulk_aborts(self.newest.under_way_count, upstream_down=self.upstream_down)
+        under_way_count = sum(not row.is_finished for row in self.newest[:PER_PAGE])
+        return tab_title.bulk_aborts(under_way_count, upstream_down=self.upstream_down)
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
+        rows = self.rows[:PER_PAGE]
         return {
-            "bulk_aborts": self.list_page.rows,
-            "older_url": self.list_page.older_url,
+            "rows": rows,
+            "older_url": f"?before={rows[-1].bulk_abort.pk}" if rows != self.rows else "",
             "newest_url": "" if self.before_pk is None else reverse("bulk_aborts"),
             "empty": empty_states.log(
                 "bulk_aborts",
@@ -77,8 +87,9 @@ class BulkAbortsPage(Page):
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
         # Those of older pages, too: only the newest page decides the structure.
+        bulk_aborts = BulkAbort.objects.filter(items__run__in=runs).distinct().order_by("pk")
         template = "pages/aborts/bulk_aborts.html#bulk-abort"
         return [
-            render_part(row.dom_id, template, bulk_abort=row)
-            for row in bulk_abort_list.load_rows(self.permissions, runs)
+            render_part(row.dom_id, template, row=row)
+            for row in bulk_abort_rows.load_rows(self.permissions, list(bulk_aborts))
         ]

@@ -18,7 +18,6 @@ from dashboard.aborts import categories
 from dashboard.models import Abort, Grant
 from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.texts import local_time
-from dashboard.web.components.aborts import abort_log
 from tests.support import factories
 from tests.support.abort_kinds import FIELDS_BY_KIND, NOON, settled_fields
 from tests.support.factories import HOSTILE
@@ -265,7 +264,7 @@ def abort_of_each_kind(manager: User) -> dict[str, int]:
 
 
 def test_each_kind_fixture_covers_all_kinds_and_states() -> None:
-    assert FIELDS_BY_KIND.keys() == abort_log.CATEGORIES.keys() == categories.CONDITIONS.keys()
+    assert FIELDS_BY_KIND.keys() == categories.CATEGORIES.keys()
     assert {fields["state"] for fields in FIELDS_BY_KIND.values()} | {AbortState.REQUESTED} == {
         *AbortState
     }
@@ -279,7 +278,7 @@ def test_outcome_filter_lists_only_aborts_of_that_outcome(
     assert abort_keys(html) == [abort_of_each_kind[kind]]
     assert only_row(html).attributes["data-state"] == kind
     assert text_of(select_one(only_row(html), "[data-badge]")) == str(
-        abort_log.CATEGORIES[kind].label
+        categories.CATEGORIES[kind].label
     )
     assert select_one(html, "#state option[selected]").attributes["value"] == kind
 

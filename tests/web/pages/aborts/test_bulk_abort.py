@@ -16,6 +16,7 @@ from dashboard.models import Abort, BulkAbort, Grant, RateBudget, Run, Stage
 from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.accounts.grants import Action
 from dashboard.models.bulk_aborts import BulkAbortItemResult
+from dashboard.runs import statuses
 from dashboard.web.components.aborts import abort_all
 from tests.support import factories
 from tests.support.bulk_aborts import (
@@ -330,10 +331,15 @@ def test_bulk_abort_refresh_returns_live_region_or_304(
 
 def test_abort_all_offers_have_unique_safe_ids(manager: User, stage: Stage) -> None:
     factories.run(stage, status="hibernating <b>")
-    offers = abort_all.offers_for_stage(permissions.for_user(manager), stage)
-    assert offers["hibernating <b>"].count == 1
-    assert len({offer.id for offer in offers.values()}) == len(offers)
-    assert all("<" not in offer.id for offer in offers.values())
+    filters = ["hibernating <b>", *statuses.RUN_STATUSES, ""]
+    offers = [
+        abort_all.offer_for_stage(permissions.for_user(manager), stage, status)
+        for status in filters
+    ]
+    assert [offer and offer.count for offer in offers] == [1, *([0] * (len(offers) - 2)), 1]
+    ids = [offer.id for offer in offers if offer]
+    assert len(set(ids)) == len(filters)
+    assert not any("<" in element_id for element_id in ids)
 
 
 def test_bulk_abort_counts_run_in_flight_after_end(
