@@ -222,7 +222,7 @@ def test_status_page_covers_only_visible_stages(
     factories.worker()
     html = get_member_page(member_client, "/status/")
     assert text_of(select_one(html, "[data-state]")) == "All 2 stages are up to date."
-    assert sum(int(text_of(kind.css("td")[0])) for kind in html.css("[data-polling-class]")) == 2
+    assert sum(int(text_of(kind.css("td")[0])) for kind in html.css("[data-stage-name]")) == 2
     assert len(html.css("tr[data-stage]")) == 2
     assert html.css("[data-truncated]") == []
 

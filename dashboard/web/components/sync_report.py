@@ -1,6 +1,5 @@
 """The status page's data: rate limit, workers, webhook, catalog errors, and age of each stage."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,10 +14,10 @@ from django.utils.translation import gettext_lazy
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Keys, PreparedModels, PreparedQuery
 from dashboard.models import CatalogSync, Pruning, RateBudget, Stage, Upstream, Worker
-from dashboard.sync import leases, omitted_entries, run_lookup, schedule, stage_reader
+from dashboard.sync import omitted_entries, run_lookup, schedule, stage_reader
 from dashboard.sync.reports import freshness
 from dashboard.sync.run_lookup import SearchUsage
-from dashboard.sync.schedule import StageClass
+from dashboard.sync.schedule import FIRST_READ_ORDER
 from dashboard.sync.webhooks import status as webhook_status
 from dashboard.sync.webhooks.status import WebhookStatus
 from dashboard.texts import durations
@@ -35,13 +34,6 @@ _SHORT_PAUSE = timedelta(minutes=2)  # too short to be reported
 _SLOW_SHARE = 0.15
 _text = MessageTable(
     {
-        # Why a stage is read: the names of `StageClass`.
-        "watched": gettext_lazy("watched, with runs in flight"),
-        "in_flight": gettext_lazy("runs in flight"),
-        "expected": gettext_lazy("watched"),
-        "recent": gettext_lazy("recently changed"),
-        "idle": gettext_lazy("idle"),
-        "no_flow": gettext_lazy("no release flow"),
         # Catalog lists.
         "projects": gettext_lazy("Projects"),
         "pipelines": gettext_lazy("Pipelines of %(project)s"),
@@ -91,7 +83,6 @@ class StageRow:
     pipeline: str
     stage: str
     url: str
-    polling_reason: str
     synced_at: datetime | None
     is_stale: bool
     refresh_interval: str  # from `synced_at` to the stage's `fresh_until`, as text
@@ -103,12 +94,12 @@ class StageRow:
 
 
 @dataclass(frozen=True, slots=True)
-class PollingReasonRow:
-    """The stages with one polling reason."""
+class StageNameRow:
+    """The stages of one name, such as Production."""
 
-    polling_reason: Message
+    name: str
     stage_count: int
-    target_interval: str
+    longest_interval: str  # of those with a release flow: the longest time until a new run shows
     oldest_sync_at: datetime | None
     stale_count: int
     unread_count: int  # never read, or not since a long outage
@@ -140,7 +131,7 @@ class SyncStatus:
     catalog_errors: list[CatalogErrorRow]
     access_hint: str  # what to check if Northflank refuses a list or a stage; empty: none refused
     stages: list[StageRow]
-    polling_reasons: list[PollingReasonRow]
+    stage_names: list[StageNameRow]
     hidden_stage_count: int
     database: DatabaseFacts | None  # None: not pruned yet, or the user may not view all runs
 
@@ -154,7 +145,6 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
     """Return the status of the sync, and of the stages that the user may see."""
     queries = _queries(permissions)
     stages = [_StageState(*values) for values in queries.stages.fetch()]
-    stage_classes = leases.classify_stages(stages, now)
     gaps = {stage.pk for stage in stages if schedule.find_gap(stage, now) is not None}
     stale = {
         stage.pk
@@ -203,11 +193,9 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
         catalog_errors=list(map(_catalog_error_row, (*failing_lists, *partial_lists))),
         access_hint=access_hint.describe("forbidden") if "forbidden" in causes else "",
         stages=_stage_rows(
-            queries.listed_stages.fetch(stages=listed_keys), listed_keys, stage_classes, stale, now
+            queries.listed_stages.fetch(stages=listed_keys), listed_keys, stale, now
         ),
-        polling_reasons=_polling_reason_rows(
-            stage_classes, stale, gaps, {stage.pk: stage.synced_at for stage in stages}
-        ),
+        stage_names=_stage_name_rows(stages, stale, gaps),
         hidden_stage_count=len(stages) - len(listed_keys),
         database=_database_facts(queries.pruning.fetch()) if permissions.can_view_all else None,
     )
@@ -217,10 +205,8 @@ class _StageState(NamedTuple):
     """What is loaded of all stages: there may be thousands."""
 
     pk: int
+    name: str
     has_flow: bool | None
-    last_viewed_at: datetime | None
-    last_run_change_at: datetime | None
-    missing_since: datetime | None
     synced_at: datetime | None
     fresh_until: datetime | None
     in_flight_incomplete: bool
@@ -356,20 +342,17 @@ def _catalog_error_row(catalog_list: CatalogSync) -> CatalogErrorRow:
 def _stage_rows(
     loaded: Iterable[Stage],
     keys: Sequence[int],
-    stage_classes: dict[int, StageClass],
     stale: set[int],
     now: datetime,
 ) -> list[StageRow]:
     """Return the rows of stages in the order of `keys`."""
     stages = {stage.pk: stage for stage in loaded}
-    polling_reasons = {kind: str(_text(kind.name.lower())) for kind in StageClass}
     return [
         StageRow(
             project=stage.pipeline.project.name,
             pipeline=stage.pipeline.name,
             stage=stage.name,
             url=links.stage_url(stage),
-            polling_reason=polling_reasons[stage_classes[stage.pk]],
             synced_at=stage.synced_at,
             is_stale=stage.pk in stale,
             refresh_interval=durations.format_rounded(stage.fresh_until - stage.synced_at)
@@ -385,31 +368,29 @@ def _stage_rows(
     ]
 
 
-def _polling_reason_rows(
-    stage_classes: dict[int, StageClass],
-    stale: set[int],
-    gaps: set[int],
-    synced: dict[int, datetime | None],
-) -> list[PollingReasonRow]:
-    stage_counts = Counter(stage_classes.values())
-    stale_counts = Counter(stage_classes[pk] for pk in stale if pk in stage_classes)
-    unread_counts = Counter(stage_classes[pk] for pk in gaps if pk in stage_classes)
-    oldest_sync_at: dict[StageClass, datetime] = {}
-    for pk, stage_class in stage_classes.items():
-        synced_at = synced.get(pk)
-        if synced_at is not None and (
-            stage_class not in oldest_sync_at or synced_at < oldest_sync_at[stage_class]
-        ):
-            oldest_sync_at[stage_class] = synced_at
+def _stage_name_rows(
+    stages: Sequence[_StageState], stale: set[int], gaps: set[int]
+) -> list[StageNameRow]:
+    by_name = {name: [stage for stage in stages if stage.name == name] for name in FIRST_READ_ORDER}
     return [
-        PollingReasonRow(
-            polling_reason=_text(kind.name.lower()),
-            stage_count=stage_counts[kind],
-            target_interval=durations.format_rounded(timedelta(seconds=kind.value)),
-            oldest_sync_at=oldest_sync_at.get(kind),
-            stale_count=stale_counts[kind],
-            unread_count=unread_counts[kind],
+        StageNameRow(
+            name=name,
+            stage_count=len(named),
+            longest_interval=_longest_interval(named),
+            oldest_sync_at=min((s.synced_at for s in named if s.synced_at), default=None),
+            stale_count=sum(stage.pk in stale for stage in named),
+            unread_count=sum(stage.pk in gaps for stage in named),
         )
-        for kind in StageClass
-        if stage_counts[kind]
+        for name, named in by_name.items()
+        if named
     ]
+
+
+def _longest_interval(stages: Iterable[_StageState]) -> str:
+    intervals = (
+        stage.fresh_until - stage.synced_at
+        for stage in stages
+        if stage.has_flow and stage.fresh_until and stage.synced_at
+    )
+    longest = max(intervals, default=None)
+    return durations.format_rounded(longest) if longest is not None else ""

@@ -245,23 +245,6 @@ def test_status_page_with_unreadable_stage_has_no_access_hint(
     assert get_page("/status/").css("[data-access-hint]") == []
 
 
-@pytest.mark.parametrize(
-    ("has_flow", "has_changed", "kind"),
-    [
-        (True, False, "idle"),
-        (True, True, "recently changed"),
-        (False, False, "no release flow"),
-    ],
-)
-def test_stage_row_shows_polling_reason(
-    get_page: GetPage, stage: Stage, has_flow: bool, has_changed: bool, kind: str
-) -> None:
-    changed_at = timezone.now() if has_changed else None
-    Stage.objects.update(has_flow=has_flow, last_run_change_at=changed_at)
-    assert text_of(select_one(get_page("/status/"), "tr[data-stage] td:nth-child(2)")) == kind
-    assert text_of(select_one(get_page("/status/"), "tr[data-polling-class] th")) == kind
-
-
 def test_status_page_with_many_stages_truncates_rows(get_page: GetPage, stage: Stage) -> None:
     for number in range(MAX_STAGES + 2):
         factories.stage(parent=factories.pipeline(f"p{number}"))
@@ -271,9 +254,8 @@ def test_status_page_with_many_stages_truncates_rows(get_page: GetPage, stage: S
     assert len(html.css("tr[data-stage]")) == MAX_STAGES
     assert html.css("tr[data-stage]")[0].attributes["data-stale"] == "true"
     assert text_of(select_one(html, "[data-truncated]")).startswith("3 healthier stages not shown")
-    assert [text_of(cell) for cell in html.css("tr[data-polling-class] td")][0::5] == [
-        f"{MAX_STAGES + 3}"
-    ]
+    counts = [text_of(row.css("td")[0]) for row in html.css("tr[data-stage-name]")]
+    assert sum(map(int, counts)) == MAX_STAGES + 3
 
 
 def test_status_page_excludes_removed_stages(get_page: GetPage, stage: Stage) -> None:
@@ -430,3 +412,15 @@ def test_database_facts_are_hidden_from_who_may_not_view_all_runs(
     Grant.objects.all().delete()
     factories.grant("view", project=factories.project())
     assert "data-database" not in viewer_client.get("/status/").text
+
+
+def test_status_page_says_within_what_time_new_runs_of_production_show(
+    get_page: GetPage, stage: Stage
+) -> None:
+    now = timezone.now()
+    read_at = {"synced_at": now, "has_flow": True, "name": "Production"}
+    Stage.objects.update(fresh_until=now + timedelta(minutes=4), **read_at)
+    other = factories.stage(parent=factories.pipeline("p1"))
+    Stage.objects.filter(pk=other.pk).update(fresh_until=now + timedelta(minutes=28), **read_at)
+    row = select_one(get_page("/status/"), "tr[data-stage-name=Production]")
+    assert [text_of(cell) for cell in row.css("td")][:2] == ["2", "28 min"]
