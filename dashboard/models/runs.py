@@ -284,6 +284,12 @@ class Run(FastLoading):
         return self.in_flight and self.removed_at is None
 
     @property
+    def has_final_detail(self) -> bool:
+        """Whether its detail was read once it had ended, so that all steps have their durations."""
+        read_at = self.detail_synced_at
+        return self.concluded and read_at is not None and read_at >= self.status_since
+
+    @property
     def has_unknown_end(self) -> bool:
         """Whether the run was removed before it had concluded."""
         return self.removed_at is not None and not self.concluded

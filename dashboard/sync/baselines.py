@@ -11,7 +11,7 @@ from copy import copy
 from datetime import datetime, timedelta
 from functools import cache
 
-from django.db.models import BigIntegerField, Exists, OuterRef, Q, Subquery
+from django.db.models import BigIntegerField, Exists, F, OuterRef, Q, Subquery
 from django.db.models.expressions import Combinable
 
 from dashboard.db.prepared import Parameter, PreparedModels, PreparedQuery
@@ -25,11 +25,12 @@ from dashboard.texts import durations
 
 _STAGE = Parameter("stage", BigIntegerField())
 
-# A success never viewed and without detail: its detail is scheduled for the baseline only.
-SCHEDULED_DETAIL = Q(
+# The detail of a concluded run was not read since: its last steps have no durations.
+LACKS_FINAL_DETAIL = Q(detail_synced_at=None) | Q(detail_synced_at__lt=F("status_since"))
+# A success never viewed, and without it: its detail is scheduled for the baseline only.
+SCHEDULED_DETAIL = LACKS_FINAL_DETAIL & Q(
     status="success",
     concluded=True,
-    detail_synced_at=None,
     last_viewed_at=None,
     failures=0,
     next_detail_sync_at__isnull=False,
@@ -44,7 +45,9 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
     """
     latest = _latest_successes_query().fetch(stage=stage_id)
     step_trees = {
-        run.pk: step_tree for run in latest if (step_tree := steps.decode(run.steps)) is not None
+        run.pk: step_tree
+        for run in latest
+        if run.has_final_detail and (step_tree := steps.decode(run.steps)) is not None
     }
     baseline = _load_timing(stage_id)
     previous = copy(baseline)
@@ -69,7 +72,10 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
 
 @cache
 def _latest_successes_query() -> PreparedModels[Run]:
-    latest = unaborted_successes(_STAGE).only("created_at", "started_at", "concluded_at", "steps")
+    latest = unaborted_successes(_STAGE).only(
+        *("created_at", "started_at", "concluded", "concluded_at"),
+        *("status_since", "detail_synced_at", "steps"),
+    )
     return PreparedModels(latest[: typical_duration.MAX_SAMPLES])
 
 
@@ -97,7 +103,7 @@ def request_details(stage_id: int, now: datetime) -> None:
     keys = list(
         unaborted_successes(stage_id).values_list("pk", flat=True)[: typical_duration.MIN_SAMPLES]
     )
-    unread = Run.objects.filter(pk__in=keys, removed_at=None, detail_synced_at=None, failures=0)
+    unread = Run.objects.filter(LACKS_FINAL_DETAIL, pk__in=keys, removed_at=None, failures=0)
     # A detail scheduled for later is moved up; one being read (leased) is left alone.
     not_scheduled = Q(next_detail_sync_at=None) | Q(next_detail_sync_at__gt=now + LEASE)
     unread.filter(not_scheduled).update(next_detail_sync_at=now)
@@ -130,11 +136,11 @@ def _scheduled_query() -> PreparedQuery:
 def _next_detail_query() -> PreparedQuery:
     in_flight = Run.objects.in_flight().filter(stage=OuterRef("stage"))
     readable = Run.objects.filter(
+        LACKS_FINAL_DETAIL,
         pk__in=unaborted_successes(OuterRef(OuterRef("stage"))).values("pk")[
             : typical_duration.MAX_SAMPLES
         ],
         removed_at=None,
-        detail_synced_at=None,
         next_detail_sync_at=None,
         failures=0,
     ).order_by("-concluded_at", "-pk")

@@ -261,14 +261,15 @@ def _apply_detail(
     is_for_baseline = (
         row.status == "success"
         and row.concluded
-        and row.detail_synced_at is None
+        and not row.has_final_detail
         and row.last_viewed_at is None
     )
     if row.failures and not is_for_baseline:  # whose failure is not logged either: see back_off
         log.info("run.recovered", run=row.run_id)
     tree = updates["steps"]
-    # Steps read before the run's end had incomplete durations: update the baseline.
-    if new.status == "success" and tree is not None and tree != row.steps:
+    # Steps read before the run's end do not count, even if they are the same.
+    has_news = tree != row.steps or not row.has_final_detail
+    if new.status == "success" and tree is not None and has_news:
         baselines.update_baseline(row.stage_id, now())
     for name, value in updates.items():
         setattr(row, name, value)
@@ -668,8 +669,6 @@ def _status_key(run: Run) -> tuple[str, bool, bool]:
 def _wanting_final_detail(keys: list[int]) -> set[str]:
     if not keys:
         return set()
-    # The final detail has the end of each step: wanted if a run was viewed or aborted or has steps.
-    is_wanted = (
-        Q(last_viewed_at__isnull=False) | Q(detail_synced_at__isnull=False) | Q(aborts__gt=0)
-    )
+    # The final detail has the end of each step: wanted if a run was viewed or aborted.
+    is_wanted = Q(last_viewed_at__isnull=False) | Q(aborts__gt=0)
     return set(Run.objects.filter(is_wanted, pk__in=keys).values_list("run_id", flat=True))

@@ -21,7 +21,9 @@ def success(stage: Stage, minutes: float, *, root: Node | None = None, **fields:
         "created_at": started_at - timedelta(minutes=1),
         "started_at": started_at,
         "concluded_at": started_at + timedelta(minutes=minutes),
+        "status_since": started_at + timedelta(minutes=minutes),
         "steps": msgspec.to_builtins(root) if root else None,
+        "detail_synced_at": NOW if root else None,
     }
     return factories.run(stage, status="success", **defaults | fields)
 

@@ -135,7 +135,7 @@ def test_earlier_detail_request_does_not_undo_conclusion(stage: Stage) -> None:
 
 def test_earlier_detail_request_keeps_final_read_due(stage: Stage) -> None:
     mirror.apply_detail(stage.pk, detail(), **request_fields(0))
-    Run.objects.update(next_detail_sync_at=at(5))
+    Run.objects.update(last_viewed_at=at(1), next_detail_sync_at=at(5))
     [run] = leases.claim_runs(at(8), 1)
     mirror_list(stage, api_run(**ENDED), requested_at=10)
     mirror.apply_detail(stage.pk, detail(steps=node(ref="late")), **request_fields(9))
@@ -204,6 +204,7 @@ def test_run_with_abort_has_a_final_read(stage: Stage, manager: User) -> None:
 
 def test_final_read_is_done_once(stage: Stage) -> None:
     mirror.apply_detail(stage.pk, detail(), **request_fields(0))
+    Run.objects.update(last_viewed_at=at(1))
     mirror_list(stage, api_run(**ENDED), requested_at=10)
     [run] = leases.claim_runs(at(11), 1)
     mirror.apply_detail(stage.pk, detail(**ENDED), **request_fields(11))
@@ -222,6 +223,7 @@ def test_detail_that_shows_the_end_is_the_final_read(stage: Stage) -> None:
 
 def test_detail_without_steps_that_shows_the_end_has_a_final_read(stage: Stage) -> None:
     mirror.apply_detail(stage.pk, detail(), **request_fields(0))
+    Run.objects.update(last_viewed_at=at(1))
     without_steps = RunDetail(api_run(**ENDED), None)
     mirror.apply_detail(stage.pk, without_steps, **request_fields(9))
     assert get_run().next_detail_sync_at == at(9)

@@ -207,10 +207,11 @@ def test_detail_of_other_outcome_does_not_update_baseline(
 # --- Next reads ---------------------------------------------------------------------------------
 
 
-def test_run_with_read_steps_has_a_final_read(stage: Stage) -> None:
+def test_viewed_run_has_a_final_read(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
     StageTiming.objects.create(stage=stage, detail_count=5)
-    Run.objects.filter(run_id="r1").update(detail_synced_at=at(1))
+    Run.objects.update(detail_synced_at=at(1))
+    Run.objects.filter(run_id="r1").update(last_viewed_at=at(1))
     mirror_list(stage, api_run("r1", **ENDED), api_run("r2", **ENDED), requested_at=10)
     next_reads = dict(Run.objects.values_list("run_id", "next_detail_sync_at"))
     assert next_reads == {"r1": at(10), "r2": None}

@@ -182,6 +182,7 @@ def test_failures_of_a_run_in_flight_do_not_count_once_it_has_ended(
     ("end", "fields", "is_logged"),
     [
         (ENDED, {}, False),
+        (ENDED, {"detail_synced_at": at(-1)}, False),  # before its end
         (ENDED, {"detail_synced_at": T0}, True),
         (ENDED, {"last_viewed_at": T0}, True),
         (FAILED, {}, True),

@@ -161,11 +161,10 @@ def test_latest_runs_of_stage_are_kept_whatever_their_age(read_stage: Stage) -> 
 def test_baseline_and_latest_success_are_the_same_after_pruning(busy_stage: Stage) -> None:
     for number in range(30):
         started_at = days_ago(900 - number)
-        times = {"created_at": started_at, "started_at": started_at}
-        ended_run(
-            busy_stage, 0, "success", **times,
-            concluded_at=started_at + timedelta(minutes=number),
-        )  # fmt: skip
+        ended_at = started_at + timedelta(minutes=number)
+        times = {"created_at": started_at, "started_at": started_at, "concluded_at": ended_at}
+        read_at = {"status_since": ended_at, "detail_synced_at": ended_at}
+        ended_run(busy_stage, 0, "success", **times, **read_at)
     fields = (
         "observed_run_median", "observed_run_p95", "observed_steps", "success_count",
         "detail_count", "last_success",
