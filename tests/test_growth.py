@@ -33,6 +33,7 @@ from dashboard.sync import (
     mirror,
     overdue_checker,
     pruning,
+    read_plan,
     watchers,
     worker,
 )
@@ -54,10 +55,9 @@ MAX_SURPLUS = 100  # rows or steps: another plan for the runs of a day, or for a
 
 # Functions that may visit all stages, with the reason.
 LINEAR_IN_STAGES = {
-    "sync/leases:make_plan": "the sync's plan",
-    "sync/leases:has_due_reads": "the sync's plan: which stages are watched",
+    "sync/read_plan:load_stages": "the sync's plan",
+    "sync/read_plan:count_starts": "the sync's plan: how many runs each stage has",
     "sync/leases:claim_stages": "the sync's plan: which stages are due",
-    "sync/leases:_measure_demand": "the sync's plan",
     "sync/baselines:schedule_next_detail": "the sync's plan",
     "sync/reports/read_totals:load": "the count of what is covered",
     "sync/omitted_entries:load": "the count of what is covered: runs that cannot be shown",
@@ -172,14 +172,14 @@ def chores() -> dict[str, Work]:
     renamed = Page((ApiProject(project.slug, f"{project.name} 2"),), True)
 
     def plan() -> Any:
-        return worker.plan_reads(budget_store.load(now), now)
+        return worker.plan_reads(budget_store.load(now), now, read_plan.count_starts(now), 0.0)
 
     return {
         "plan": plan,
         "mirror a list": lambda: mirror.apply_runs(busy.pk, listed, requested_at=now),
         "look for due reads": lambda: leases.has_due_reads(now),
         "lease runs": lambda: leases.claim_runs(now, 8),
-        "lease stages": lambda: leases.claim_stages(now, plan(), 8),
+        "lease stages": lambda: leases.claim_stages(now, 8),
         "lease lists": lambda: catalog.claim_due(now),
         "rename a project": lambda: catalog.mirror_projects(renamed, now=now),
         "overdue": lambda: overdue_checker.check_runs(now),

@@ -672,6 +672,16 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "last_viewed_at",
+                    models.DateTimeField(help_text="When a user last viewed it.", null=True),
+                ),
+                (
+                    "watched_since",
+                    models.DateTimeField(
+                        help_text="Since when it has been viewed without a break.", null=True
+                    ),
+                ),
+                (
                     "project",
                     models.ForeignKey(
                         on_delete=django.db.models.deletion.CASCADE,
@@ -704,6 +714,16 @@ class Migration(migrations.Migration):
                         blank=True,
                         default=dict,
                         help_text='Number of omitted entries by page and reason, each page as of its last read: {"1": {"no_id": 2}}.',
+                    ),
+                ),
+                (
+                    "last_viewed_at",
+                    models.DateTimeField(help_text="When a user last viewed it.", null=True),
+                ),
+                (
+                    "watched_since",
+                    models.DateTimeField(
+                        help_text="Since when it has been viewed without a break.", null=True
                     ),
                 ),
                 (
@@ -769,10 +789,6 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "last_viewed_at",
-                    models.DateTimeField(help_text="When a user last viewed it.", null=True),
-                ),
-                (
                     "last_run_change_at",
                     models.DateTimeField(help_text="When one of its runs last changed.", null=True),
                 ),
@@ -836,6 +852,16 @@ class Migration(migrations.Migration):
                     "id",
                     models.BigAutoField(
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "last_viewed_at",
+                    models.DateTimeField(help_text="When a user last viewed it.", null=True),
+                ),
+                (
+                    "watched_since",
+                    models.DateTimeField(
+                        help_text="Since when it has been viewed without a break.", null=True
                     ),
                 ),
                 (
@@ -993,10 +1019,6 @@ class Migration(migrations.Migration):
                     models.PositiveIntegerField(
                         default=0, help_text="Consecutive failed reads of its detail."
                     ),
-                ),
-                (
-                    "last_viewed_at",
-                    models.DateTimeField(help_text="When a user last viewed it.", null=True),
                 ),
             ],
             options={

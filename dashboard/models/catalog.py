@@ -57,6 +57,18 @@ class CatalogEntry(FastLoading):
         abstract = True
 
 
+class Watched(models.Model):
+    """Abstract: what somebody may have open; the sync reads it more often then."""
+
+    last_viewed_at = models.DateTimeField(null=True, help_text="When a user last viewed it.")
+    watched_since = models.DateTimeField(
+        null=True, help_text="Since when it has been viewed without a break."
+    )
+
+    class Meta:
+        abstract = True
+
+
 class Project(CatalogEntry):
     slug = models.CharField(max_length=ID_LENGTH, unique=True)
     name = models.TextField(blank=True)
@@ -65,7 +77,7 @@ class Project(CatalogEntry):
         return self.name or self.slug
 
 
-class Pipeline(CatalogEntry):
+class Pipeline(CatalogEntry, Watched):
     project = models.ForeignKey(Project, models.CASCADE, related_name="pipelines")
     slug = models.CharField(max_length=ID_LENGTH)
     name = models.TextField(blank=True)
@@ -115,7 +127,7 @@ class StageQuerySet(models.QuerySet["Stage"]):
         )
 
 
-class Stage(ListDefects):
+class Stage(ListDefects, Watched):
     """One stage of a pipeline: its release flow, if any, and the sync's schedule for it."""
 
     pipeline = models.ForeignKey(Pipeline, models.CASCADE, related_name="stages")
@@ -143,7 +155,6 @@ class Stage(ListDefects):
         default=False,
         help_text="The newest runs were read, but not the older ones in flight.",
     )
-    last_viewed_at = models.DateTimeField(null=True, help_text="When a user last viewed it.")
     last_run_change_at = models.DateTimeField(
         null=True, help_text="When one of its runs last changed."
     )

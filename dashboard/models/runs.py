@@ -11,7 +11,7 @@ from django.db.transaction import TransactionManagementError
 
 from dashboard.db import notify as db_notify
 from dashboard.db.prepared import PreparedQuery, Time, update_row
-from dashboard.models.catalog import ID_LENGTH, Stage
+from dashboard.models.catalog import ID_LENGTH, Stage, Watched
 from dashboard.models.compressed_json import CompressedJSONField
 from dashboard.models.fast_loading import FastLoading
 
@@ -136,7 +136,7 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(next_detail_sync_at__lte=now).order_by("next_detail_sync_at", "pk")
 
 
-class Run(FastLoading):
+class Run(FastLoading, Watched):
     """One run of a stage's release flow: the fields of the list and, once read, its steps."""
 
     # No indexes of their own: those below begin with them.
@@ -215,7 +215,6 @@ class Run(FastLoading):
     failures = models.PositiveIntegerField(
         default=0, help_text="Consecutive failed reads of its detail."
     )
-    last_viewed_at = models.DateTimeField(null=True, help_text="When a user last viewed it.")
 
     objects = RunQuerySet.as_manager()
 

@@ -45,7 +45,7 @@ from dashboard.models.runs import RunQuerySet, mark_changed
 from dashboard.northflank import Node, NorthflankError, RunDetail
 from dashboard.northflank import Run as ApiRun
 from dashboard.runs import acknowledgement_rules, overdue, statuses, steps
-from dashboard.sync import baselines, schedule
+from dashboard.sync import baselines, plan, schedule
 
 log = structlog.get_logger(__name__)
 
@@ -485,7 +485,7 @@ def _next_detail_sync_at(row: Run, old: Run | None) -> datetime | None:
         return row.next_detail_sync_at
     due_at = row.synced_at
     if "approval_wait" not in {row.status, old.status}:  # which somebody may have to answer
-        due_at = max(due_at, old.detail_synced_at + schedule.MIN_STEPS_AGE)
+        due_at = max(due_at, old.detail_synced_at + plan.MIN_STEPS_AGE)
     return min(due_at, row.next_detail_sync_at or due_at)
 
 

@@ -1,55 +1,34 @@
-"""Decide how often each stage and run is read. Pure: a function of stage facts and rate budget.
-
-Reading has two parts: tracking reads runs in flight and watched stages; discovery finds new runs,
-pipelines and older runs. Each part has one factor for all its intervals and a share of the rate, so
-three thousand idle stages do not delay reads of runs in flight.
-"""
+"""Decide when a stage or run is read beside the plan (plan.py): gaps, failures, aborts. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum, IntEnum
+from enum import IntEnum
 from typing import Protocol
 
 from dashboard.upstream.rate_budget import ReadBudget
 
 WATCHED_FOR = timedelta(seconds=60)  # a stage or run counts as watched this long after a view
-RECENT_FOR = timedelta(minutes=30)  # a stage counts as RECENT this long after its last change
-
-CATALOG_INTERVAL = timedelta(minutes=10)  # how often projects and their pipelines are listed
 # How long a stage that has lost its release flow, or was added without, is read like an idle one:
 # one may come yet.
 NO_FLOW_GRACE = timedelta(days=1)
 # How often the release flow of a stage without one is looked for while somebody watches the stage.
 WATCHED_FLOW_INTERVAL = timedelta(minutes=5)
-# Between two reads of a run's detail because its status has changed again.
-MIN_STEPS_AGE = timedelta(minutes=1)
 STUCK_ABORT_AGE = timedelta(minutes=10)  # after which a run with an open abort is read less often
-FLOW_INTERVAL = timedelta(hours=6)  # how often a release flow's definition is read
+# Release flows are read again with every so many reads of their stage, and older runs, until all
+# are here; but no more often than at these intervals.
+FLOW_READS, FLOW_INTERVAL = 24, timedelta(hours=6)
+HISTORY_READS, HISTORY_INTERVAL = 4, timedelta(minutes=10)
 FLOW_RETRY = timedelta(minutes=15)  # how often one is tried that cannot be read
-HISTORY_INTERVAL = timedelta(minutes=10)  # how often older runs are read, until all are here
+NO_FLOW_INTERVAL = timedelta(hours=6)  # how often a stage without one is looked at
 
-# Minimum share of the rate for discovery. With a tenth, data of runs in flight is at most 1.11
-# times as old as without any discovery.
-DISCOVERY_SHARE = 0.1
-# While webhook events announce new runs, discovery only has to find those they missed.
-DISCOVERY_SHARE_WITH_WEBHOOK = 0.05
-# Reads that webhook events add for each run: one at its start, and part of one at its end, which
-# replaces the stage's next read and so saves half an interval on average; less if the interval is
-# longer than the run. A higher figure would leave requests unused at the window's end.
-WEBHOOK_READS_PER_RUN = 1.7
-# While stages are unread: missing data is worse than slightly older data.
-DISCOVERY_SHARE_WITH_GAPS = 0.5
-# Share of the rate for details that step baselines need: data of runs in flight gets 1.01 times as
-# old. A new window may allow more, so the interval has a maximum.
+# Share of the rate for stages with a gap: missing data is worse than slightly older data.
+GAPS_SHARE = 0.5
+# Share of the rate for details that step baselines need. A new window may allow more, so the
+# interval has a maximum.
 BASELINE_SHARE = 0.01
 MAX_BASELINE_INTERVAL = timedelta(hours=1)
-# Bounds of the interval factors. A stage in flight is read every 4 s at most and a watched one
-# every 2 s, because steps take longer than that; an idle one every 100 s, because requests not
-# needed now are worth more to the next run.
-TRACKING_FACTORS = 0.4, 1000.0
-DISCOVERY_FACTORS = 1 / 3, 10_000.0
 
 
 # A stage not read for twice its planned interval, and at least this long, counts as unread.
@@ -140,132 +119,36 @@ def order_first_reads(stages: Iterable[tuple[StageRef, Gap | None]]) -> list[int
     return [key for *_, key in sorted(order)]
 
 
-class StageClass(Enum):
-    """Why a stage is read; the value is its target interval in seconds."""
-
-    WATCHED = 5.0
-    IN_FLIGHT = 10.0
-    EXPECTED = 20.0  # watched, but nothing is in flight
-    RECENT = 90.0
-    IDLE = 300.0
-    NO_FLOW = 6 * 3600.0
-
-    @property
-    def is_tracked(self) -> bool:
-        """Whether reads of this class are tracking, not discovery."""
-        return self in {StageClass.WATCHED, StageClass.IN_FLIGHT, StageClass.EXPECTED}
+def is_idle_without_flow(
+    has_flow: bool | None, missing_since: datetime | None, now: datetime
+) -> bool:
+    """Return whether a stage has no release flow, and none is expected soon."""
+    is_expected = missing_since is not None and now - missing_since < NO_FLOW_GRACE
+    return has_flow is False and not is_expected
 
 
-@dataclass(frozen=True, slots=True)
-class StageFacts:
-    """The fields that decide how often a stage is read."""
+def is_flow_due(
+    has_flow: bool | None, synced_at: datetime | None, interval: timedelta, now: datetime
+) -> bool:
+    """Return whether to read the release flow of a stage, read at this interval; it was last read
+    at `synced_at`.
 
-    has_flow: bool | None
-    in_flight_runs: int
-    last_viewed_at: datetime | None
-    last_run_change_at: datetime | None
-    missing_since: datetime | None = None
-
-
-def classify(facts: StageFacts, now: datetime) -> StageClass:
-    """Return the class of a stage."""
-    if facts.has_flow is False:
-        may_come = facts.missing_since is not None and now - facts.missing_since < NO_FLOW_GRACE
-        return StageClass.IDLE if may_come else StageClass.NO_FLOW
-    if is_watched(facts.last_viewed_at, now):
-        return StageClass.WATCHED if facts.in_flight_runs else StageClass.EXPECTED
-    if facts.in_flight_runs:
-        return StageClass.IN_FLIGHT
-    if facts.last_run_change_at is not None and now - facts.last_run_change_at < RECENT_FOR:
-        return StageClass.RECENT
-    return StageClass.IDLE
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """The requests per second needed to read everything at its target interval."""
-
-    tracking: float = 0.0
-    discovery: float = 0.0
-    webhook_reads: float = 0.0  # caused by webhook events
-    has_gaps: bool = False  # some stages have a gap
-    has_baseline_reads: bool = False  # baselines need details of successes
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Factors on the target intervals: above 1 they are longer, below 1 shorter."""
-
-    tracking: float
-    discovery: float
-    has_gaps: bool = False  # some stages have a gap: first reads come first
-
-    def stage_interval(self, facts: StageFacts, now: datetime) -> timedelta:
-        """Return the time between two reads of a stage."""
-        return self.class_interval(classify(facts, now))
-
-    def class_interval(self, stage_class: StageClass) -> timedelta:
-        """Return the time between two reads of a stage of this class."""
-        return timedelta(
-            seconds=stage_class.value
-            * (self.tracking if stage_class.is_tracked else self.discovery)
-        )
-
-    @property
-    def watched_interval(self) -> timedelta:
-        """The time between two reads of a watched run in flight."""
-        return timedelta(seconds=StageClass.WATCHED.value * self.tracking)
-
-    @property
-    def catalog_interval(self) -> timedelta:
-        return CATALOG_INTERVAL * self.discovery
-
-    def is_flow_due(self, has_flow: bool | None, synced_at: datetime | None, now: datetime) -> bool:
-        """Return whether to read the stage's release flow now; it was last read at `synced_at`.
-
-        A stage without a flow is read for this check only.
-        """
-        if synced_at is None or has_flow is False:
-            return True
-        return now - synced_at >= FLOW_INTERVAL * self.discovery
-
-    def is_history_due(self, read_at: datetime | None, now: datetime) -> bool:
-        """Return whether to read older runs too, for a stage last read at `read_at`.
-
-        True at most once per HISTORY_INTERVAL (times the discovery factor), however often the stage
-        is read; never at its first read, since other stages wait.
-        """
-        if read_at is None:
-            return False
-        interval = (HISTORY_INTERVAL * self.discovery).total_seconds()
-        return now.timestamp() // interval != read_at.timestamp() // interval
-
-
-def make_plan(demand: Demand, requests_per_second: float, *, webhook_alive: bool = False) -> Plan:
-    """Return the plan that fits `demand` into the rate, with intervals as short as it allows.
-
-    If one part reaches its shortest intervals, the other part gets the rest of the rate.
-    `webhook_alive`: webhook events currently announce new runs.
+    A stage without a flow is read for this check only.
     """
-    share = DISCOVERY_SHARE_WITH_WEBHOOK if webhook_alive else DISCOVERY_SHARE
-    if demand.has_gaps:
-        share = DISCOVERY_SHARE_WITH_GAPS
-    # However many webhook events come, they get at most half of the rate.
-    rate = requests_per_second - min(demand.webhook_reads, requests_per_second / 2)
-    if demand.has_baseline_reads:
-        rate -= BASELINE_SHARE * requests_per_second
-    max_discovery_rate = demand.discovery / DISCOVERY_FACTORS[0]  # at its shortest intervals
-    tracking = _fit(demand.tracking, rate - min(share * rate, max_discovery_rate), TRACKING_FACTORS)
-    discovery_rate = rate - demand.tracking / tracking
-    return Plan(
-        tracking, _fit(demand.discovery, discovery_rate, DISCOVERY_FACTORS), demand.has_gaps
-    )
+    if synced_at is None or has_flow is False:
+        return True
+    return now - synced_at >= max(FLOW_INTERVAL, FLOW_READS * interval)
 
 
-def _fit(demand: float, rate: float, bounds: tuple[float, float]) -> float:
-    # Without budget the worker does not read at all; the bound only keeps dates in range.
-    smallest, largest = bounds
-    return min(max(demand / max(rate, 1e-9), smallest), largest)
+def is_history_due(read_at: datetime | None, interval: timedelta, now: datetime) -> bool:
+    """Return whether to read older runs too, for a stage read at this interval, last at `read_at`.
+
+    Never at its first read, since other stages wait.
+    """
+    if read_at is None:
+        return False
+    seconds = max(HISTORY_INTERVAL, HISTORY_READS * interval).total_seconds()
+    return now.timestamp() // seconds != read_at.timestamp() // seconds
 
 
 def baseline_interval(requests_per_second: float) -> timedelta:
@@ -343,10 +226,9 @@ def estimate_seconds(reads: int, read_budget: ReadBudget, limit: int) -> float |
         duration, remaining = immediate / FIRST_READS_PER_SECOND, remaining - immediate
         if remaining <= 0:
             return seconds + duration
-        # The rest is read at the even rate of the remaining budget, with half of the discovery
-        # share, since catalog lists need the other half.
+        # The rest is read at the even rate of the remaining budget.
         rate = max(read_budget.requests_per_second - immediate / max(read_budget.seconds, 1.0), 0.0)
-        rate *= DISCOVERY_SHARE_WITH_GAPS / 2
+        rate *= GAPS_SHARE
         if remaining <= rate * read_budget.seconds:
             return seconds + max(remaining / rate, duration)
         remaining -= rate * read_budget.seconds

@@ -46,15 +46,17 @@ MAX_REQUESTS_PER_FIRST_READ = 5
 ORDER_TOLERANCE = timedelta(seconds=5)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StageReader:
-    """Read stages over a connection; all methods raise NorthflankError.
+    """Read a stage over a connection; all methods raise NorthflankError.
 
-    `is_first_read`: its requests may be ahead of the even rate.
+    `is_first_read`: its requests may be ahead of the even rate. `request_count` is the number of
+    those sent so far.
     """
 
     connection: Connection
     is_first_read: bool = False
+    request_count: int = 0
 
     async def call[T](
         self,
@@ -63,6 +65,7 @@ class StageReader:
         request_seq: int | None = None,
     ) -> T:
         """Send one request to Northflank and return its answer."""
+        self.request_count += 1
         return await self.connection.call(
             request, request_seq=request_seq, excluded_from_burst=int(self.is_first_read)
         )

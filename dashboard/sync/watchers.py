@@ -1,4 +1,4 @@
-"""Record which stages and runs have viewers; the sync reads those more often, within the budget.
+"""Record what has viewers; the sync reads it more often, within the budget.
 
 Not during a database outage: pages are shown then, too.
 """
@@ -11,8 +11,9 @@ from django.db import DatabaseError
 from django.db.models import F, Q
 
 from dashboard.db import health as db_health
-from dashboard.models import Run, Stage
-from dashboard.sync import baselines, schedule
+from dashboard.models import Pipeline, Run, Stage
+from dashboard.models.catalog import Watched
+from dashboard.sync import baselines, plan, schedule
 from dashboard.sync.leases import LEASE
 
 # However many viewers a page has, they write its row at most once in this time.
@@ -21,33 +22,52 @@ _UPDATE_INTERVAL = timedelta(seconds=10)
 
 def watch_stage(stage: Stage, now: datetime) -> None:
     """Record that a stage's runs are being viewed; one without a release flow is checked for it."""
-    if not _is_due(stage.last_viewed_at, now):
+    if not _is_due(stage, now):
         return
     checked_before = now - schedule.WATCHED_FLOW_INTERVAL
+    read_before = now - timedelta(seconds=plan.WATCHED_INTERVAL)
+    row = Stage.objects.filter(pk=stage.pk, failures=0)
     with _outage_recorded():
-        Stage.objects.filter(pk=stage.pk).update(last_viewed_at=now)
+        if not schedule.is_watched(stage.last_viewed_at, now):
+            row.filter(next_sync_at__gt=now, synced_at__lt=read_before).update(next_sync_at=now)
+        _record_view(stage, now)
         if stage.has_flow is False:  # it would be read after hours
-            unchecked = Stage.objects.filter(pk=stage.pk, flow_synced_at__lt=checked_before)
-            unchecked.filter(next_sync_at__gt=now, failures=0).update(next_sync_at=now)
+            unchecked = row.filter(flow_synced_at__lt=checked_before)
+            unchecked.filter(next_sync_at__gt=now).update(next_sync_at=now)
 
 
-def keep_alive(stages: Collection[int], runs: Collection[int], now: datetime) -> None:
-    """Record that these stages and runs, given by key, are still being viewed."""
+def watch_pipeline(pipeline: Pipeline, now: datetime) -> None:
+    """Record that the stages of a pipeline are being viewed, together."""
+    if _is_due(pipeline, now):
+        with _outage_recorded():
+            _record_view(pipeline, now)
+
+
+def keep_alive(page: str, keys: Collection[int], now: datetime) -> None:
+    """Record that pages of this name, of these keys, are still being viewed."""
     is_outdated = Q(last_viewed_at=None) | Q(last_viewed_at__lt=now - _UPDATE_INTERVAL)
-    for stage in Stage.objects.filter(is_outdated, pk__in=stages):
-        watch_stage(stage, now)
-    for run in Run.objects.filter(is_outdated, pk__in=runs).without_detail():
-        watch_run(run, now)
+    match page:
+        case "stage":
+            for stage in Stage.objects.filter(is_outdated, pk__in=keys):
+                watch_stage(stage, now)
+        case "pipeline":
+            for pipeline in Pipeline.objects.filter(is_outdated, pk__in=keys):
+                watch_pipeline(pipeline, now)
+        case "run":
+            for run in Run.objects.filter(is_outdated, pk__in=keys).without_detail():
+                watch_run(run, now)
 
 
 def watch_run(run: Run, now: datetime) -> None:
     """Record that a run is being viewed; make its detail due if missing or possibly outdated."""
-    if not _is_due(run.last_viewed_at, now):
+    if not _is_due(run, now):
         return
     is_unscheduled = Q(next_detail_sync_at=None) | baselines.SCHEDULED_DETAIL
     if not schedule.is_watched(run.last_viewed_at, now):
-        # In the backoff of a run that nobody views. Sooner is the lease of one that is being read.
-        is_unscheduled |= Q(in_flight=False, failures__gt=0, next_detail_sync_at__gt=now + LEASE)
+        # Planned for later, or in the backoff of a run that nobody views. Sooner is the lease of
+        # one that is being read.
+        is_later = Q(next_detail_sync_at__gt=now + LEASE)
+        is_unscheduled |= is_later & (Q(in_flight=False, failures__gt=0) | Q(failures=0))
     # One with failures that is not scheduled was given up: see schedule.ended_run_backoff.
     needs_detail = Run.objects.filter(
         Q(in_flight=True)
@@ -59,13 +79,20 @@ def watch_run(run: Run, now: datetime) -> None:
     )  # fmt: skip
     with _outage_recorded():
         needs_detail.update(next_detail_sync_at=now)
-        Run.objects.filter(pk=run.pk).update(last_viewed_at=now)
+        _record_view(run, now)
 
 
-def _is_due(last_viewed_at: datetime | None, now: datetime) -> bool:
-    if last_viewed_at is not None and now - last_viewed_at <= _UPDATE_INTERVAL:
+def _is_due(row: Watched, now: datetime) -> bool:
+    if row.last_viewed_at is not None and now - row.last_viewed_at <= _UPDATE_INTERVAL:
         return False
     return db_health.down_since() is None
+
+
+def _record_view(row: Watched, now: datetime) -> None:
+    views = {"last_viewed_at": now}
+    if not schedule.is_watched(row.last_viewed_at, now):
+        views["watched_since"] = now
+    type(row)._default_manager.filter(pk=row.pk).update(**views)
 
 
 @contextlib.contextmanager

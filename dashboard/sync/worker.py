@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,16 +30,24 @@ from dashboard.northflank import (
     Page,
     fetch_all_pages,
 )
-from dashboard.sync import baselines, catalog, clock_correction, leases, omitted_entries, schedule
+from dashboard.sync import (
+    baselines,
+    catalog,
+    clock_correction,
+    leases,
+    omitted_entries,
+    read_plan,
+    schedule,
+)
+from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.reports import freshness
-from dashboard.sync.schedule import Gap, Plan
+from dashboard.sync.schedule import Gap
 from dashboard.sync.stage_reader import (
     MAX_REQUESTS_PER_FIRST_READ,
     MAX_REQUESTS_PER_READ,
     StageReader,
     read_run,
 )
-from dashboard.sync.webhooks import status as webhook_status
 from dashboard.upstream import access_hint, budget_store
 from dashboard.upstream.connection import Connection
 from dashboard.upstream.rate_budget import ReadBudget
@@ -47,6 +56,8 @@ log = structlog.get_logger(__name__)
 
 TICK_INTERVAL = 0.5  # seconds between two checks for due reads
 PLAN_INTERVAL = 5.0  # seconds between two plans
+STARTS_INTERVAL = 600.0  # seconds between two counts of how many runs stages have
+HOUR = 3600.0  # seconds
 HEARTBEAT_INTERVAL = 5.0  # seconds; each heartbeat renews the leases
 MAX_CONCURRENT_READS = 4  # regular reads, without first reads
 # First reads have slots of their own: initially this many, one more after each quick answer, half
@@ -80,7 +91,7 @@ class SyncWorker:
         self.sync_clock = sync_clock
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.reads_started = 0
-        self._plan: Plan | None = None
+        self._plan: ReadPlan | None = None
         self._planned_at = 0.0
         self._heartbeat_at = 0.0
         self._heartbeat: asyncio.Future[None] | None = None  # the latest
@@ -92,11 +103,17 @@ class SyncWorker:
         self._first_read_ended = asyncio.Event()
         self._chore_tasks: dict[Chore, asyncio.Task[None]] = {}
         self._leased_stages: set[int] = set()  # keys
+        self._started_at = 0.0
+        self._starts: dict[int, int] = {}  # new runs by stage, as by read_plan.count_starts
+        self._starts_counted_at = 0.0
+        # When requests were sent that are not in the plan, by the loop's clock; of the last hour.
+        self._other_reads: deque[float] = deque()
         self._live_workers = [self.name]  # as of the last heartbeat, in an order common to all
         self._is_failing = False  # the last tick failed
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then cancel the reads in progress."""
+        self._started_at = asyncio.get_running_loop().time()
         tick_task = asyncio.create_task(self._tick_forever())
         stop_task = asyncio.create_task(stop.wait())
         try:
@@ -190,7 +207,7 @@ class SyncWorker:
         if self._plan is None or self._is_plan_due(loop_time):
             # Set before: a catalog read that ends while the plan is made requests another.
             self._planned_at = loop_time
-            self._plan = await run_in_db_thread(plan_reads, read_budget, moment)
+            self._plan = await self._make_plan(read_budget, moment)
         has_first_reads = (
             await self._start_first_reads(read_budget, moment, self._plan)
             if self._plan.has_gaps
@@ -212,6 +229,18 @@ class SyncWorker:
         if self._is_plan_due(loop_time):
             return False
         return not await run_in_db_thread(leases.has_due_reads, moment)
+
+    async def _make_plan(self, read_budget: ReadBudget, moment: datetime) -> ReadPlan:
+        loop_time = asyncio.get_running_loop().time()
+        if loop_time - self._starts_counted_at >= STARTS_INTERVAL or not self._starts_counted_at:
+            self._starts_counted_at = loop_time
+            self._starts = await run_in_db_thread(read_plan.count_starts, moment)
+        while self._other_reads and self._other_reads[0] < loop_time - HOUR:
+            self._other_reads.popleft()
+        hours = min(max(loop_time - self._started_at, HOUR / 6), HOUR)
+        return await run_in_db_thread(
+            plan_reads, read_budget, moment, self._starts, len(self._other_reads) / hours
+        )
 
     def _is_plan_due(self, loop_time: float) -> bool:
         return loop_time - self._planned_at >= PLAN_INTERVAL
@@ -241,7 +270,7 @@ class SyncWorker:
             task.add_done_callback(self._detail_reads.discard)
 
     async def _start_first_reads(
-        self, read_budget: ReadBudget, moment: datetime, plan: Plan
+        self, read_budget: ReadBudget, moment: datetime, plan: ReadPlan
     ) -> bool:
         """Start first reads, ahead of the even rate; return whether any are in progress."""
         available = min(
@@ -268,23 +297,24 @@ class SyncWorker:
         self,
         read_budget: ReadBudget,
         moment: datetime,
-        plan: Plan,
+        plan: ReadPlan,
         slots: int,
         *,
         has_first_reads: bool,
     ) -> None:
-        """Start due reads; `has_first_reads`: only tracked ones, since first reads come first."""
-        may_discover = read_budget.may_discover and not has_first_reads
-        catalog_sync = await run_in_db_thread(catalog.claim_due, moment) if may_discover else None
+        """Start due reads; `has_first_reads`: only urgent ones, since first reads come first."""
+        may_read_planned = read_budget.may_read_planned and not has_first_reads
+        catalog_sync = (
+            await run_in_db_thread(catalog.claim_due, moment) if may_read_planned else None
+        )
         if catalog_sync is not None:
             self.start_read(self._read_catalog_list(catalog_sync, plan))
-        has_gaps = may_discover and plan.has_gaps
+        has_gaps = may_read_planned and plan.has_gaps
         for stage in await run_in_db_thread(
             leases.claim_stages,
             moment,
-            plan,
             slots - self._regular_read_count,
-            tracked_only=has_gaps or not may_discover,
+            urgent_only=not may_read_planned,
             runs_only=has_first_reads,
         ):
             self._start_stage_read(stage, plan, runs_only=has_first_reads)
@@ -295,10 +325,6 @@ class SyncWorker:
             for stage in first_read_stages:
                 self._leased_stages.add(stage.pk)
                 self.start_read(self.read_new_stage(stage, plan))
-            for stage in await run_in_db_thread(
-                leases.claim_stages, moment, plan, slots - self._regular_read_count
-            ):
-                self._start_stage_read(stage, plan)
 
     def _start_chores(self) -> None:
         for chore in self.chores:
@@ -327,8 +353,8 @@ class SyncWorker:
         if read_budget.requests <= 0:
             self.start_read(self._check_auth())
             return
-        plan = await run_in_db_thread(plan_reads, read_budget, moment)
-        for stage in await run_in_db_thread(leases.claim_stages, moment, plan, 1):
+        plan = await self._make_plan(read_budget, moment)
+        for stage in await run_in_db_thread(leases.claim_stages, moment, 1):
             self._start_stage_read(stage, plan)
             return
         catalog_sync = await run_in_db_thread(catalog.claim_due, moment)
@@ -375,7 +401,7 @@ class SyncWorker:
             self.connection, is_first_read=asyncio.current_task() in self._first_reads
         )
 
-    def _start_stage_read(self, stage: Stage, plan: Plan, *, runs_only: bool = False) -> None:
+    def _start_stage_read(self, stage: Stage, plan: ReadPlan, *, runs_only: bool = False) -> None:
         self._leased_stages.add(stage.pk)
         # A stage newer than the plan is read like a gap: its runs before its flow. After a failure
         # its flow is read first, since it may have none.
@@ -386,7 +412,7 @@ class SyncWorker:
             else self.read_stage(stage, plan, runs_only=runs_only)
         )
 
-    async def _read_catalog_list(self, catalog_sync: CatalogSync, plan: Plan) -> None:
+    async def _read_catalog_list(self, catalog_sync: CatalogSync, plan: ReadPlan) -> None:
         moment = now()
         project = catalog_sync.project
         seq = await run_in_db_thread(RequestCounter.take_next)
@@ -417,15 +443,15 @@ class SyncWorker:
                 await run_in_db_thread(_record_catalog_failure, catalog_sync, error, moment)
         else:
             interval = (
-                min(plan.catalog_interval, catalog.REMOVAL_CONFIRMATION_TIME)
+                min(plan.lists_interval, catalog.REMOVAL_CONFIRMATION_TIME)
                 if is_unconfirmed
-                else plan.catalog_interval
+                else plan.lists_interval
             )
             await run_in_db_thread(_record_catalog_read, catalog_sync, whole_list, moment, interval)
             if catalog_sync.synced_at is None:
                 self.plan_again()  # there may be unread stages
 
-    async def read_new_stage(self, stage: Stage, plan: Plan) -> None:
+    async def read_new_stage(self, stage: Stage, plan: ReadPlan) -> None:
         """Read what a leased stage lacks, its newest runs or the older ones in flight.
 
         Record the result, and release the stage.
@@ -448,30 +474,35 @@ class SyncWorker:
                 self.first_read_limit = min(self.first_read_limit + 1, MAX_FIRST_READS)
             has_flow = updates.get("has_flow", stage.has_flow)
             flow_error = {} if has_flow is False else _known_flow_error(stage)
-            await run_in_db_thread(_record_stage_read, stage, moment, plan, flow_error, **updates)
+            await run_in_db_thread(
+                _record_stage_read, stage, moment, plan, flow_error, is_first=True, **updates
+            )
         finally:
             self._leased_stages.discard(stage.pk)
 
-    async def read_stage(self, stage: Stage, plan: Plan, *, runs_only: bool = False) -> None:
+    async def read_stage(self, stage: Stage, plan: ReadPlan, *, runs_only: bool = False) -> None:
         """Read a leased stage as planned, record the result, and release it.
 
         `runs_only`: without its release flow, unless it may have none.
         """
-        moment = now()
+        moment, reader = now(), self._reader
+        has_event = leases.has_event(stage)
         fresh_until = stage.fresh_until if not stage.failures else None
         is_fresh = fresh_until is not None and fresh_until > moment
         if stage.flow_synced_at is None and is_fresh and not _known_flow_error(stage):
-            await self._read_flow(stage, plan)
+            await self._read_flow(stage, plan, reader)
             return
         try:
             can_wait = runs_only and stage.has_flow and not stage.failures
             flow_error = _known_flow_error(stage)
-            if not can_wait and _is_flow_due(stage, moment, plan):
-                flow_error = await self._try_flow(stage, moment)
+            if not can_wait and _is_flow_due(stage, moment):
+                flow_error = await self._try_flow(stage, moment, reader)
             if stage.has_flow:
                 # Not after a failure, which may be that of an older page.
-                with_history = not stage.failures and plan.is_history_due(stage.synced_at, moment)
-                await self._reader.read_runs(stage, with_history=with_history)
+                with_history = not stage.failures and schedule.is_history_due(
+                    stage.synced_at, _interval(stage), moment
+                )
+                await reader.read_runs(stage, with_history=with_history)
         except NorthflankError as error:
             if self.connection.is_account_wide(error):
                 await run_in_db_thread(leases.requeue, stage.pk, now())
@@ -483,15 +514,22 @@ class SyncWorker:
             )
         finally:
             self._leased_stages.discard(stage.pk)
+            self._count_other_reads(reader.request_count - (0 if has_event else 1))
 
-    async def _try_flow(self, stage: Stage, moment: datetime) -> dict[str, object]:
+    def _count_other_reads(self, requests: int) -> None:
+        moment = asyncio.get_running_loop().time()
+        self._other_reads.extend([moment] * requests)
+
+    async def _try_flow(
+        self, stage: Stage, moment: datetime, reader: StageReader
+    ) -> dict[str, object]:
         """Read a stage's release flow; return the error fields of one that keeps failing.
 
         Raises NorthflankError at the first failure, and if the stage may have no flow any more:
         then its runs are not read either.
         """
         try:
-            await self._reader.read_flow(stage, moment)
+            await reader.read_flow(stage, moment)
         except NorthflankError as error:
             is_first = not stage.error
             if is_first or not stage.has_flow or isinstance(error, NotFound):
@@ -502,13 +540,13 @@ class SyncWorker:
             return _error_fields(stage, error, moment) | {"error_message": message}
         return {}
 
-    async def _read_flow(self, stage: Stage, plan: Plan) -> None:
+    async def _read_flow(self, stage: Stage, plan: ReadPlan, reader: StageReader) -> None:
         """Read the release flow of a stage that had a first read of its runs, and release it."""
         moment = now()
         try:
-            await self._reader.read_flow(stage, moment)
+            await reader.read_flow(stage, moment)
             if stage.has_flow and stage.list_order != ListOrder.NEWEST:
-                await self._reader.read_next_pages(stage)
+                await reader.read_next_pages(stage)
         except NorthflankError as error:
             if self.connection.is_account_wide(error):
                 await run_in_db_thread(leases.requeue, stage.pk, now())
@@ -520,6 +558,8 @@ class SyncWorker:
             self._leased_stages.discard(stage.pk)
 
     async def _read_run(self, run: Run) -> None:
+        if not run.in_flight or run.status == "aborting":
+            self._count_other_reads(1)
         if await read_run(self.connection, run) is not None:
             await run_in_db_thread(leases.release_run, run, now(), self._plan)
 
@@ -535,21 +575,18 @@ async def _log_errors(work: Awaitable[None]) -> None:
             log.exception("read.crashed")
 
 
-def plan_reads(read_budget: ReadBudget, moment: datetime) -> Plan:
+def plan_reads(
+    read_budget: ReadBudget, moment: datetime, starts: Mapping[int, int], other_reads: float
+) -> ReadPlan:
     """Plan the next reads at the rate that the budget allows; make old lists of projects and
-    pipelines due.
+    pipelines due. Other arguments as for `read_plan.make_plan`.
     """
-    plan = leases.make_plan(
-        read_budget.requests_per_second,
-        moment,
-        webhook_alive=webhook_status.is_alive(moment),
-        has_baseline_reads=baselines.schedule_next_detail(
-            moment, schedule.baseline_interval(read_budget.requests_per_second)
-        ),
-        discovery_delay=timedelta(seconds=read_budget.discovery_delay_seconds),
-        can_read=_can_read(read_budget),
+    rate = read_budget.requests_per_second
+    baselines.schedule_next_detail(moment, schedule.baseline_interval(rate))
+    plan = read_plan.make_plan(
+        rate, moment, starts, other_reads=other_reads, can_read=_can_read(read_budget)
     )
-    catalog.refresh_now(moment, plan.catalog_interval)
+    catalog.refresh_now(moment, plan.lists_interval)
     return plan
 
 
@@ -590,33 +627,43 @@ def _known_flow_error(stage: Stage) -> dict[str, object]:
     return {name: getattr(stage, name) for name in _NO_ERROR}
 
 
-def _is_flow_due(stage: Stage, moment: datetime, plan: Plan) -> bool:
+def _interval(stage: Stage) -> timedelta:
+    """Return the time between two reads of a stage, as planned at the last."""
+    if stage.fresh_until is None or stage.synced_at is None:
+        return timedelta()
+    return stage.fresh_until - stage.synced_at
+
+
+def _is_flow_due(stage: Stage, moment: datetime) -> bool:
     if _known_flow_error(stage) and stage.has_flow and stage.error_since is not None:
         return schedule.is_flow_retry_due(stage.error_since, stage.synced_at, moment)
-    return plan.is_flow_due(stage.has_flow, stage.flow_synced_at, moment)
+    return schedule.is_flow_due(stage.has_flow, stage.flow_synced_at, _interval(stage), moment)
 
 
 def _record_stage_read(
     stage: Stage,
     moment: datetime,
-    plan: Plan,
+    plan: ReadPlan,
     flow_error: dict[str, object],
-    **updates: object,
+    *,
+    is_first: bool = False,
+    **updates: Any,
 ) -> None:
     """Record a read of a stage's runs.
 
-    `flow_error`: the error fields if its release flow cannot be read, else empty.
+    `flow_error`: the error fields if its release flow cannot be read, else empty. `is_first`: one
+    of many first reads.
     """
     if stage.error and not flow_error:
         log.info("stage.recovered", stage=str(stage), after=stage.error)
-    fields = {"synced_at": moment, "failures": 0} | (flow_error or _NO_ERROR)
-    leases.release_stage(stage, now(), plan, **fields | updates)
+    fields: dict[str, Any] = {"synced_at": moment, "failures": 0} | (flow_error or _NO_ERROR)
+    leases.release_stage(stage, now(), plan, is_first=is_first, **fields | updates)
 
 
 def _record_stage_failure(
-    stage: Stage, error: NorthflankError, moment: datetime, plan: Plan
+    stage: Stage, error: NorthflankError, moment: datetime, plan: ReadPlan
 ) -> None:
-    fields = _error_fields(stage, error, moment)
+    fields: dict[str, Any] = _error_fields(stage, error, moment)
     if not stage.failures:  # until now its runs could be read, if perhaps not its flow
         log.warning("stage.read_failed", stage=str(stage), cause=error.cause, message=str(error))
         fields["error_since"] = moment

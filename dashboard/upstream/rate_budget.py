@@ -16,7 +16,7 @@ SAME_WINDOW_TOLERANCE = timedelta(seconds=30)
 # An answer to a request that was sent later than this after the last answer is newer than it. With
 # less, the order is unsure: answers are recorded some time after they come, and clocks differ.
 MAX_OVERTAKING_TIME = timedelta(seconds=2)
-# Share of the limit by which discovery may run ahead of the even rate: enough for a new
+# Share of the limit by which planned reads may run ahead of the even rate: enough for a new
 # installation to show its first pages at once, and a bound on what a backlog takes from the
 # window's later minutes.
 MARGIN = 0.1
@@ -80,7 +80,7 @@ class ReadBudget:
     backoff_until: datetime | None = None
     other_requests: float = 0.0  # expected from other clients in these seconds
     burst: float = 0.0  # requests ahead of the even rate
-    margin: float = 0.0  # largest burst for discovery; tracking may reach twice as much
+    margin: float = 0.0  # largest burst of planned reads; urgent ones may reach twice as much
     # The pause after a 429 is over, but no request was answered since: one request at a time.
     is_probing: bool = False
     probe_until: datetime | None = None  # lease of the probe request, while there is one
@@ -91,7 +91,7 @@ class ReadBudget:
         """How many requests first reads may send at once, ahead of the even rate.
 
         Excludes the requests expected from others, whom such a burst would leave none, and the
-        unused margin, which discovery may use in addition.
+        unused margin, which planned reads may use in addition.
         """
         margin = max(self.margin - self.burst, 0.0)
         return max(int(self.requests - self.other_requests - self.in_flight_requests - margin), 0)
@@ -117,14 +117,9 @@ class ReadBudget:
         return self.requests > 0 and self.burst < 2 * self.margin
 
     @property
-    def may_discover(self) -> bool:
-        """Whether discovery may continue; it stops earlier than tracking and so never delays it."""
+    def may_read_planned(self) -> bool:
+        """Whether planned reads may continue; they stop earlier than urgent ones, for these."""
         return self.requests > 0 and self.burst < self.margin
-
-    @property
-    def discovery_delay_seconds(self) -> float:
-        """Seconds until the burst is within the margin again and discovery may continue."""
-        return max(self.burst - self.margin, 0.0) / max(self.requests_per_second, 1e-3)
 
     @property
     def requests_per_second(self) -> float:

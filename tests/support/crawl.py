@@ -244,7 +244,7 @@ _WRITE = re.compile(r'(?:INSERT INTO|UPDATE|DELETE FROM) "(\w+)"')
 _HOUSEKEEPING = re.compile(
     r'(INSERT INTO|UPDATE) "dashboard_(session|failurecounter|accessevent|webhookstats)"'
     r'|UPDATE "dashboard_apitoken" SET ("last_used_at"|"window)'
-    r'|UPDATE "dashboard_(run|stage)" SET .*"last_viewed_at"'
+    r'|UPDATE "dashboard_(run|stage|pipeline)" SET .*"(last_viewed_at|next_sync_at)"'
 )
 
 

@@ -59,7 +59,6 @@ READING_MODULES = (
     "dashboard.aborts.messages",
     "dashboard.aborts.severity",
     "dashboard.aborts.timeline",
-    "dashboard.sync.leases.classify_stages",
 )
 
 # Modules used by tests of database behaviour: none of SINGLE_DATABASE_MODULES imports them.

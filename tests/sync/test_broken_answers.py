@@ -3,6 +3,7 @@
 An object counts as removed only if Northflank says so, and a read of something else confirms it.
 """
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,9 +11,7 @@ from django.utils import timezone
 
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage, Upstream
 from dashboard.sandbox import parse_fault
-from dashboard.sync import catalog
-from dashboard.sync.leases import classify_stages
-from dashboard.sync.schedule import StageClass
+from dashboard.sync import catalog, schedule
 from tests.support.live_runs import remove_run
 from tests.support.world import LONG_AGO, World
 
@@ -56,7 +55,9 @@ def read_all(world: World, *faults: str, times: int = 1) -> None:
     stage = Stage.objects.filter(pipeline__slug="ledger", name="Production")
     for _ in range(times):
         CatalogSync.objects.update(next_sync_at=LONG_AGO)
-        stage.update(flow_synced_at=LONG_AGO, next_sync_at=LONG_AGO, synced_at=LONG_AGO)
+        now = timezone.now()
+        last_read = {"synced_at": now - timedelta(hours=1), "fresh_until": now}
+        stage.update(flow_synced_at=LONG_AGO, next_sync_at=LONG_AGO, **last_read)
         Run.objects.in_flight().filter(stage__in=stage).update(next_detail_sync_at=LONG_AGO)
         Stage.objects.exclude(error="").update(next_sync_at=LONG_AGO)  # and whatever has failed
         Run.objects.exclude(failures=0).update(next_detail_sync_at=LONG_AGO)
@@ -137,8 +138,9 @@ def test_flow_missing_twice_is_removed_and_checked_again_soon(world: World) -> N
     )
     read_all(world, "404@/release-flows/", times=3)
     assert production_state() == (False, before[1], before[1])
-    missing = Stage.objects.filter(has_flow=False).exclude(missing_since=None)
-    assert set(classify_stages(missing, timezone.now()).values()) == {StageClass.IDLE}
+    [missing] = Stage.objects.filter(has_flow=False).exclude(missing_since=None)
+    now = timezone.now()
+    assert not schedule.is_idle_without_flow(False, missing.missing_since, now)
     world.make_due()  # only at its own due time
     world.sandbox.faults = []
     world.sync()

@@ -17,8 +17,7 @@ from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.northflank import Project as ApiProject
 from dashboard.runs import dismissals
 from dashboard.sandbox import parse_fault
-from dashboard.sync import catalog, leases, schedule
-from dashboard.sync.schedule import StageClass
+from dashboard.sync import catalog, read_plan, schedule
 from tests.support import factories
 from tests.support.world import LONG_AGO, T0, LoggedEvents, World, at
 
@@ -241,7 +240,8 @@ def test_catalog_list_is_due_after_its_interval(world: World) -> None:
     world.sync()
     for catalog_list in CatalogSync.objects.all():
         assert catalog_list.synced_at is not None
-        assert catalog_list.next_sync_at - catalog_list.synced_at >= schedule.CATALOG_INTERVAL / 3
+        interval = catalog_list.next_sync_at - catalog_list.synced_at
+        assert interval >= read_plan.MIN_LISTS_INTERVAL
 
 
 @pytest.mark.parametrize(
@@ -299,16 +299,13 @@ def test_flow_that_is_added_to_a_new_pipeline_is_looked_for_like_idle_runs(
     object.__setattr__(pipeline, "flows", {k: v for k, v in flows.items() if k != "Staging"})
     world.sync()
     without_flow = Stage.objects.filter(has_flow=False)
-    assert set(leases.classify_stages(without_flow, timezone.now()).values()) == {
-        StageClass.NO_FLOW  # of a new account
-    }
+    assert {stage.missing_since for stage in without_flow} == {None}  # of a new account
     Pipeline.objects.filter(slug="ledger").delete()
     Stage.objects.update(flow_synced_at=timezone.now() - timedelta(hours=2))
     read_catalog_again(world)
     stage = Stage.objects.get(pipeline__slug="ledger", name="Staging")
     assert stage.has_flow is False
-    [stage_class] = leases.classify_stages([stage], timezone.now()).values()
-    assert stage_class is StageClass.IDLE
+    assert not schedule.is_idle_without_flow(False, stage.missing_since, timezone.now())
     object.__setattr__(pipeline, "flows", flows)
     world.make_due()
     world.sync()

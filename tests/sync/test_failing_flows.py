@@ -1,5 +1,6 @@
 """Release flows that cannot be read, of stages whose runs can be."""
 
+import math
 from datetime import timedelta
 from itertools import pairwise
 
@@ -8,10 +9,12 @@ from django.utils import timezone
 
 from dashboard.models import Run, Stage, Upstream
 from dashboard.sandbox import parse_fault
-from dashboard.sync.schedule import Plan
+from dashboard.sync.plan import Plan
+from dashboard.sync.read_plan import ReadPlan
 from tests.support.world import LONG_AGO, LoggedEvents, World
 
 PRODUCTION = Stage.objects.filter(pipeline__slug="ledger", name="Production")
+PLAN = ReadPlan(Plan(scale=1.0, longest=3600.0), {})
 FLOW = "@GET /v1/projects/payments/pipelines/ledger/release-flows/production$"
 
 
@@ -100,13 +103,14 @@ def test_flow_that_cannot_be_read_is_tried_again_under_a_slower_plan(world: Worl
     fail_flow(world)
     now = timezone.now()
     PRODUCTION.update(
-        flow_synced_at=now - timedelta(hours=7),  # a plan of eight times the interval waits longer
+        flow_synced_at=now - timedelta(hours=7),  # at this interval it is read every day
         error_since=now - timedelta(minutes=16),
         synced_at=now - timedelta(minutes=2),
+        fresh_until=now + timedelta(minutes=58),
     )
     world.sandbox.faults = []
     stage = PRODUCTION.select_related("pipeline__project").get()
-    world.live.run(lambda: world.live.worker.read_stage(stage, Plan(1, 8)))
+    world.live.run(lambda: world.live.worker.read_stage(stage, PLAN))
     assert PRODUCTION.get().error == ""
 
 
@@ -115,7 +119,7 @@ def test_stage_that_has_lost_its_flow_keeps_no_error_of_it(world: World) -> None
     world.sandbox.faults = [parse_fault("404@/release-flows/")]
     PRODUCTION.update(fresh_until=LONG_AGO, synced_at=LONG_AGO, confirmed_path_segment="")
     stage = PRODUCTION.select_related("pipeline__project").get()
-    world.live.run(lambda: world.live.worker.read_new_stage(stage, Plan(1, 1)))
+    world.live.run(lambda: world.live.worker.read_new_stage(stage, PLAN))
     stage = PRODUCTION.get()
     assert (stage.has_flow, stage.error) == (False, "")
 
@@ -124,10 +128,10 @@ def test_flow_that_cannot_be_read_is_not_marked_as_read(world: World) -> None:
     assert fail_flow(world).flow_synced_at == LONG_AGO
 
 
-@pytest.mark.parametrize("discovery", [1 / 3, 1, 50])
-def test_flow_that_cannot_be_read_is_tried_every_15_min(world: World, discovery: float) -> None:
+@pytest.mark.parametrize("longest", [20.0, 300.0, 36_000.0])
+def test_flow_that_cannot_be_read_is_tried_every_15_min(world: World, longest: float) -> None:
     fail_flow(world)
-    plan = Plan(1, discovery)
+    plan = ReadPlan(Plan(scale=math.inf, longest=longest), {})
     tries = []
     start = timezone.now() - timedelta(hours=1)
     for read, moment in pairwise(range(0, 3600, 300)):

@@ -13,6 +13,8 @@ from dashboard.models import CatalogSync, RateBudget, Run, Stage
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, leases, schedule
 from dashboard.sync import worker as sync_worker
+from dashboard.sync.plan import Plan
+from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.schedule import Gap, StageRef
 from dashboard.sync.stage_reader import IN_FLIGHT_PAGES, StageReader
 from dashboard.sync.worker import INITIAL_FIRST_READS, MAX_FIRST_READS
@@ -129,12 +131,15 @@ def test_first_sync_lists_runs_before_flow_definitions(full_world: World) -> Non
 def test_stages_that_are_due_again_during_first_reads_do_not_have_their_definitions_read(
     full_world: World,
 ) -> None:
-    """As on a slow connection: all that was read is due again before the first reads end."""
+    """As if somebody watched the stages in flight: they are due again before all are read."""
     worker = full_world.live.worker
 
     def make_read_stages_due() -> int:
         moment = timezone.now()
-        Stage.objects.filter(fresh_until__gt=moment).update(fresh_until=moment)
+        read = Stage.objects.filter(fresh_until__gt=moment)
+        watched = Stage.objects.filter(pk__in=read.filter(runs__in_flight=True).values("pk"))
+        watched.update(next_sync_at=moment, last_viewed_at=moment)
+        read.update(fresh_until=moment)
         return Stage.objects.filter(synced_at=None).count()
 
     async def read_all() -> None:
@@ -159,7 +164,7 @@ def test_catalog_read_while_plan_is_made_causes_another_plan(
 ) -> None:
     worker, make_plan, plans = world.live.worker, sync_worker.plan_reads, []
 
-    def make_plan_during_catalog_read(*arguments: Any) -> schedule.Plan:
+    def make_plan_during_catalog_read(*arguments: Any) -> ReadPlan:
         plans.append(make_plan(*arguments))
         if len(plans) == 1:
             worker.plan_again()
@@ -298,7 +303,7 @@ def test_full_read_of_stage_reads_older_runs_in_flight(long_lists: World) -> Non
     production = Stage.objects.filter(pipeline__slug="ledger", name="Production")
     production.update(in_flight_incomplete=True)
     long_lists.sandbox.requests.clear()
-    plan = schedule.Plan(1, 1)
+    plan = ReadPlan(Plan(scale=1.0, longest=3600.0), {})
     [stage] = production.select_related("pipeline__project")
     long_lists.live.run(lambda: long_lists.live.worker.read_stage(stage, plan))
     assert len(long_lists.requests_for("/ledger/release-flows/production/runs")) == 2
@@ -308,7 +313,7 @@ def test_full_read_of_stage_reads_older_runs_in_flight(long_lists: World) -> Non
 def test_stage_that_lost_its_flow_is_not_due(read_stage: Stage) -> None:
     Stage.objects.update(in_flight_incomplete=True)
     catalog.mirror_release_flow(read_stage.pk, None, now=T0)
-    leases.release_stage(Stage.objects.get(), T0, schedule.Plan(1, 1))
+    leases.release_stage(Stage.objects.get(), T0, ReadPlan(Plan(scale=1.0, longest=3600.0), {}))
     assert Stage.objects.get().next_sync_at > T0
 
 

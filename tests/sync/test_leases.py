@@ -1,6 +1,7 @@
 """Leases: one worker per stage; the lease of an ended worker expires."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -20,20 +21,20 @@ from dashboard.db.threads import run_in_db_thread
 from dashboard.models import CatalogSync, Pipeline, Project, RateBudget, Run, Stage, Worker
 from dashboard.sandbox import parse_fault
 from dashboard.server import process
-from dashboard.sync import leases, mirror, schedule, watchers, worker
+from dashboard.sync import leases, mirror, watchers
 from dashboard.sync.leases import LEASE
-from dashboard.sync.schedule import Plan
-from dashboard.sync.stage_reader import MAX_REQUESTS_PER_READ
+from dashboard.sync.plan import Plan
+from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.worker import SyncWorker
-from dashboard.upstream.rate_budget import ReadBudget
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT
 from tests.support.world import T0, World, api_run, at, get_run
 
+PLAN = ReadPlan(Plan(scale=math.inf, longest=300.0), {})  # everything each 300 s
+
 
 def claim(now: float, limit: int = 4) -> list[int]:
-    plan = leases.make_plan(10.0, at(now))
-    return [stage.pk for stage in leases.claim_stages(at(now), plan, limit)]
+    return [stage.pk for stage in leases.claim_stages(at(now), limit)]
 
 
 def test_due_stage_is_claimed(stage: Stage) -> None:
@@ -125,13 +126,13 @@ def test_worker_heartbeat_does_not_renew_released_leases(world: World) -> None:
 
 
 def test_released_stage_has_fresh_until(stage: Stage) -> None:
-    leases.release_stage(stage, T0, Plan(tracking=1, discovery=1))
+    leases.release_stage(stage, T0, PLAN)
     assert Stage.objects.get().fresh_until == at(300)
 
 
 def test_failed_read_keeps_fresh_until(stage: Stage) -> None:
     Stage.objects.update(fresh_until=at(9), failures=1, error="server_error")
-    leases.release_stage(stage, T0, leases.make_plan(10.0, T0))
+    leases.release_stage(stage, T0, PLAN)
     assert Stage.objects.get().fresh_until == at(9)
 
 
@@ -240,50 +241,45 @@ def test_clock_is_corrected_to_database_after_change(world: World) -> None:
     assert abs(db_threads.now() - timezone.now()) < timedelta(minutes=1)
 
 
-def test_released_stage_is_due_after_interval_of_its_class(stage: Stage) -> None:
+def test_released_stage_is_due_after_its_interval(stage: Stage) -> None:
     claim(1)
-    plan = Plan(tracking=1, discovery=1)
-    leases.release_stage(stage, at(2), plan)
+    leases.release_stage(stage, at(2), PLAN)
     assert Stage.objects.get().next_sync_at == at(2) + timedelta(seconds=300)
 
 
 def test_released_stage_has_no_lease(stage: Stage) -> None:
     claim(1)
-    leases.release_stage(stage, at(2), leases.make_plan(10.0, at(2)))
+    leases.release_stage(stage, at(2), PLAN)
     assert Stage.objects.get().leased_until is None
 
 
 def test_what_a_read_has_found_is_stored_with_the_release(stage: Stage) -> None:
-    [claimed] = leases.claim_stages(at(1), Plan(tracking=1, discovery=1), 1)
+    [claimed] = leases.claim_stages(at(1), 1)
     Stage.objects.update(failures=2, error="timeout")
-    leases.release_stage(
-        claimed, at(2), Plan(tracking=1, discovery=1), failures=0, error="", synced_at=at(1)
-    )
+    leases.release_stage(claimed, at(2), PLAN, failures=0, error="", synced_at=at(1))
     stage.refresh_from_db()
     assert (stage.failures, stage.error, stage.synced_at) == (0, "", at(1))
     assert stage.next_sync_at == stage.fresh_until == at(302)
 
 
 def test_read_that_omits_older_runs_in_flight_makes_the_stage_due_at_once(stage: Stage) -> None:
-    [claimed] = leases.claim_stages(at(1), Plan(tracking=1, discovery=1), 1)
-    leases.release_stage(claimed, at(2), Plan(tracking=1, discovery=1), in_flight_incomplete=True)
+    [claimed] = leases.claim_stages(at(1), 1)
+    leases.release_stage(claimed, at(2), PLAN, in_flight_incomplete=True)
     stage.refresh_from_db()
     assert stage.in_flight_incomplete
     assert (stage.next_sync_at, stage.fresh_until) == (at(2), at(302))
 
 
 def test_read_that_finds_no_release_flow_makes_the_stage_due_later(stage: Stage) -> None:
-    [claimed] = leases.claim_stages(at(1), Plan(tracking=1, discovery=1), 1)
-    leases.release_stage(
-        claimed, at(2), Plan(tracking=1, discovery=1), has_flow=False, in_flight_incomplete=True
-    )
+    [claimed] = leases.claim_stages(at(1), 1)
+    leases.release_stage(claimed, at(2), PLAN, has_flow=False, in_flight_incomplete=True)
     assert Stage.objects.get().next_sync_at == at(2) + timedelta(hours=6)
 
 
 def test_read_is_stored_and_its_stage_released_by_two_statements(stage: Stage) -> None:
-    [claimed] = leases.claim_stages(at(1), Plan(tracking=1, discovery=1), 1)
+    [claimed] = leases.claim_stages(at(1), 1)
     with CaptureQueriesContext(connection) as queries:
-        leases.release_stage(claimed, at(2), Plan(tracking=1, discovery=1), synced_at=at(1))
+        leases.release_stage(claimed, at(2), PLAN, synced_at=at(1))
     assert len(queries) == 2
 
 
@@ -291,16 +287,11 @@ def test_failing_stage_backs_off_longer_each_time(stage: Stage) -> None:
     delays = []
     for failures in range(1, 10):
         Stage.objects.update(failures=failures)
-        leases.release_stage(stage, T0, leases.make_plan(10.0, T0))
+        leases.release_stage(stage, T0, PLAN)
         delays.append((Stage.objects.get().next_sync_at - T0).total_seconds())
     assert delays[:3] == [10, 20, 40]
     assert delays == sorted(delays)
     assert delays[-1] == 300
-
-
-def test_small_budget_lengthens_stage_interval(stage: Stage) -> None:
-    leases.release_stage(stage, T0, leases.make_plan(1 / 1e4, T0))
-    assert Stage.objects.get().next_sync_at > at(1e4)
 
 
 def stage_in_flight(stage: Stage) -> Stage:
@@ -310,12 +301,6 @@ def stage_in_flight(stage: Stage) -> Stage:
     )
     mirror.apply_runs(other.pk, [api_run()], requested_at=T0)
     return other
-
-
-def test_stage_in_flight_is_claimed_before_longest_due(stage: Stage) -> None:
-    Stage.objects.update(next_sync_at=at(-86400))
-    other = stage_in_flight(stage)
-    assert claim(1, limit=1) == [other.pk]
 
 
 def test_watched_stage_is_claimed_before_longest_due(stage: Stage) -> None:
@@ -334,41 +319,6 @@ def test_stage_of_webhook_event_is_claimed_before_longest_due(stage: Stage) -> N
     assert claim(1, limit=1) == [other.pk]
     Stage.objects.update(leased_until=None, synced_at=at(2))  # after a read it has no priority
     assert claim(3, limit=1) == [stage.pk]
-
-
-def test_discovery_waits_when_burst_is_spent(stage: Stage) -> None:
-    other = stage_in_flight(stage)
-    plan = leases.make_plan(10.0, at(1))
-    assert [
-        claimed_stage.pk for claimed_stage in leases.claim_stages(at(1), plan, 4, tracked_only=True)
-    ] == [other.pk]
-
-
-def read_fresh_until(stage: Stage) -> datetime | None:
-    stage.refresh_from_db()
-    return stage.fresh_until
-
-
-def test_slower_plan_extends_fresh_until_before_it_expires(stage: Stage) -> None:
-    Stage.objects.update(synced_at=T0, fresh_until=at(100), next_sync_at=at(100))
-    rate = 1 / 3000  # an idle stage each fifty minutes
-    leases.make_plan(rate, at(50))
-    assert read_fresh_until(stage) == at(100)  # not yet
-    leases.make_plan(rate, at(95))
-    extended = read_fresh_until(stage)
-    assert extended is not None
-    assert extended > at(1000)
-    leases.make_plan(rate, at(97))
-    assert read_fresh_until(stage) == extended
-
-
-def test_plan_that_cannot_be_read_leaves_fresh_until(stage: Stage) -> None:
-    Stage.objects.update(synced_at=T0, fresh_until=at(100), next_sync_at=at(100))
-    for seconds in (95, 200):
-        worker.plan_reads(ReadBudget(MAX_REQUESTS_PER_READ - 1, 2_700), at(seconds))
-        assert read_fresh_until(stage) == at(100)
-    worker.plan_reads(ReadBudget(MAX_REQUESTS_PER_READ, 2_700), at(95))
-    assert read_fresh_until(stage) != at(100)
 
 
 def spend_requests(**fields: Any) -> None:
@@ -404,83 +354,10 @@ def test_first_reads_of_a_window_are_not_planned_without_its_requests(world: Wor
     assert latest < timezone.now() + timedelta(hours=1)
 
 
-def test_discovery_delay_extends_fresh_until(stage: Stage) -> None:
-    Stage.objects.update(synced_at=T0, fresh_until=at(100), next_sync_at=at(100))
-    leases.make_plan(10.0, at(95), discovery_delay=timedelta(seconds=60))
-    assert read_fresh_until(stage) == at(160)
-
-
-def test_expired_fresh_until_is_not_extended(stage: Stage) -> None:
-    Stage.objects.update(synced_at=at(-200), fresh_until=at(-100), next_sync_at=at(-100))
-    leases.make_plan(10.0, at(95))  # each hundred seconds
-    assert read_fresh_until(stage) == at(-100)
-
-
-def test_fresh_until_of_stage_in_flight_is_not_extended(stage: Stage) -> None:
-    other = stage_in_flight(stage)
-    Stage.objects.update(synced_at=T0, fresh_until=at(10))
-    leases.make_plan(1 / 3000, at(9))
-    assert read_fresh_until(other) == at(10)
-
-
-def test_stage_in_flight_scheduled_late_is_made_due(stage: Stage) -> None:
-    other = stage_in_flight(stage)
-    Stage.objects.update(next_sync_at=at(86400))
-    leases.make_plan(0.25, at(60))
-    assert [due_stage.pk for due_stage in Stage.objects.due(at(60))] == [other.pk]
-
-
-def test_failing_stage_keeps_back_off_with_faster_plan(stage: Stage) -> None:
-    stage_in_flight(stage)
-    Stage.objects.update(next_sync_at=at(86400), failures=1)
-    leases.make_plan(0.25, at(60))
-    assert not Stage.objects.due(at(60)).exists()
-
-
-def test_webhooks_shorten_interval_of_stages_in_flight(stage: Stage) -> None:
-    stage_in_flight(stage)
-    Stage.objects.update(synced_at=T0)
-    without_webhooks, with_webhooks = (
-        leases.make_plan(0.1, at(1), webhook_alive=is_alive) for is_alive in (False, True)
-    )
-    assert with_webhooks.tracking < without_webhooks.tracking
-
-
-def test_webhook_reads_are_reserved_in_plan(stage: Stage) -> None:
-    other = stage_in_flight(stage)
-    Stage.objects.update(synced_at=T0)
-    interval = leases.make_plan(0.1, at(1), webhook_alive=True).tracking
-    runs = [
-        api_run(f"e{n}", status="success", concluded=True, concluded_at=at(-n)) for n in range(60)
-    ]
-    mirror.apply_runs(other.pk, runs, requested_at=at(0.5))
-    reserved = schedule.WEBHOOK_READS_PER_RUN * 60 / 3600
-    stretched = leases.make_plan(0.1, at(1), webhook_alive=True).tracking
-    assert stretched == pytest.approx(interval * 0.1 / (0.1 - reserved))
-
-
-def test_unread_stage_shortens_discovery_interval(stage: Stage) -> None:
-    stage_in_flight(stage)
-    before = leases.make_plan(0.1, at(1)).discovery
-    Stage.objects.update(synced_at=T0)
-    assert before < leases.make_plan(0.1, at(1)).discovery
-
-
-def test_plan_without_stages_has_discovery_interval(db: None) -> None:
-    assert leases.make_plan(0.0, T0).discovery > 0
-
-
-def test_watched_stage_in_flight_is_due(stage: Stage) -> None:
-    mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
-    Stage.objects.update(synced_at=T0, next_sync_at=at(300))
-    watchers.watch_stage(Stage.objects.get(), at(20))
-    assert claim(21) == [stage.pk]
-
-
 def test_watched_failing_stage_keeps_back_off(stage: Stage) -> None:
     mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
     Stage.objects.update(synced_at=T0, next_sync_at=at(300), failures=1)
-    watchers.watch_stage(Stage.objects.get(), at(20))
+    watchers.watch_stage(Stage.objects.get(), at(21))
     assert claim(21) == []
 
 
@@ -512,17 +389,6 @@ def test_watched_removed_run_is_not_read_earlier(stage: Stage) -> None:
     assert get_run().next_detail_sync_at == before == at(601)
 
 
-def test_stage_with_only_a_removed_run_is_not_classed_in_flight(
-    stage: Stage,
-) -> None:
-    mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
-    kinds = []
-    for _ in range(2):
-        kinds.append(leases.classify_stages(Stage.objects.all(), at(9_000))[stage.pk].is_tracked)
-        mirror.mark_removed(get_run().pk, requested_at=at(1))
-    assert kinds == [True, False]
-
-
 def test_due_run_is_claimed_once(stage: Stage) -> None:
     mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
     Run.objects.update(next_detail_sync_at=T0)
@@ -537,50 +403,6 @@ def test_run_with_expired_lease_is_claimed(stage: Stage) -> None:
     assert len(leases.claim_runs(at(1) + LEASE, 4)) == 1
 
 
-def create_watched_run(stage: Stage, **fields: Any) -> Run:
-    """A watched run in flight whose detail was read at T0, and is due in an hour."""
-    defaults = {
-        "detail_synced_at": T0, "last_viewed_at": at(9), "next_detail_sync_at": at(3600),
-    }  # fmt: skip
-    return factories.run(stage, **defaults | fields)
-
-
-def test_watched_run_scheduled_late_is_made_due(stage: Stage) -> None:
-    run = create_watched_run(stage)
-    leases.make_plan(10.0, at(1))
-    assert not Run.objects.due(at(1)).exists()  # each two seconds
-    leases.make_plan(10.0, at(10))
-    assert [due_run.pk for due_run in Run.objects.due(at(10))] == [run.pk]
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"last_viewed_at": at(-60)},
-        {"failures": 1},  # backed off
-        {"next_detail_sync_at": at(10) + LEASE},  # being read
-        {"next_detail_sync_at": None},
-        {"in_flight": False, "concluded": True},
-        {"removed_at": T0},
-    ],
-)
-def test_run_not_watched_or_not_readable_is_not_made_due(
-    stage: Stage, fields: dict[str, Any]
-) -> None:
-    create_watched_run(stage, **fields)
-    leases.make_plan(10.0, at(10))
-    assert not Run.objects.due(at(10)).exists()
-
-
-def test_watched_run_with_a_stuck_abort_is_read_as_often_as_another(
-    stage: Stage, manager: User
-) -> None:
-    run = create_watched_run(stage)
-    factories.abort(run, manager, "accepted", requested_at=at(-3600))
-    leases.make_plan(10.0, at(10))
-    assert [due_run.pk for due_run in Run.objects.due(at(10))] == [run.pk]
-
-
 def count_aborting_reads(stage: Stage, manager: User, aborts: int, minutes: int) -> int:
     """Return how many reads so many open aborts take, requested at the same time."""
     runs = [api_run(f"r{number}", status="aborting") for number in range(aborts)]
@@ -593,7 +415,7 @@ def count_aborting_reads(stage: Stage, manager: User, aborts: int, minutes: int)
         while claimed := leases.claim_runs(now, 4, aborting_only=True):
             for run in claimed:
                 reads += 1
-                leases.release_run(run, now, Plan(1, 1))
+                leases.release_run(run, now, PLAN)
         now = min(run.next_detail_sync_at for run in Run.objects.all() if run.next_detail_sync_at)
     return reads
 
@@ -625,7 +447,7 @@ def test_new_abort_is_followed_quickly_beside_settled_or_stuck_ones(
     run = factories.run(stage, status="aborting", next_detail_sync_at=T0)
     factories.abort(run, manager, requested_at=T0)
     [claimed] = leases.claim_runs(T0, 4, aborting_only=True)
-    leases.release_run(claimed, at(1), Plan(1, 1))
+    leases.release_run(claimed, at(1), PLAN)
     run.refresh_from_db()
     assert run.next_detail_sync_at == at(3)
 
@@ -639,7 +461,7 @@ def test_release_of_aborting_run_takes_two_statements(
         factories.abort(run, manager, requested_at=T0)
     claimed, *_ = leases.claim_runs(T0, aborts, aborting_only=True)
     with CaptureQueriesContext(connection) as queries:
-        leases.release_run(claimed, at(1), Plan(1, 1))
+        leases.release_run(claimed, at(1), PLAN)
     assert len(queries) == 2
 
 
@@ -691,11 +513,6 @@ def test_catalog_list_of_removed_project_is_not_due(stage: Stage) -> None:
     CatalogSync.objects.create(project=stage.pipeline.project, next_sync_at=T0)
     Project.objects.update(removed_at=T0)
     assert not leases.has_due_reads(at(1))
-
-
-def test_watched_stage_may_be_due_before_its_time(stage: Stage) -> None:
-    Stage.objects.update(next_sync_at=at(60), last_viewed_at=T0)
-    assert leases.has_due_reads(at(1))
 
 
 def test_concurrent_workers_claim_each_stage_once(transactional_db: None) -> None:
@@ -760,3 +577,48 @@ def test_stage_without_flow_that_is_watched_is_looked_at_every_five_minutes(
     Stage.objects.update(**defaults | fields)
     watchers.watch_stage(Stage.objects.get(), T0)
     assert (Stage.objects.get().next_sync_at == T0) == due
+
+
+def test_watched_stage_is_read_at_once_if_its_data_is_older_than_20_s(stage: Stage) -> None:
+    Stage.objects.update(synced_at=T0, next_sync_at=at(300))
+    watchers.watch_stage(Stage.objects.get(), at(21))
+    assert claim(21) == [stage.pk]
+
+
+def test_watched_stage_with_newer_data_waits(stage: Stage) -> None:
+    Stage.objects.update(synced_at=T0, next_sync_at=at(300))
+    watchers.watch_stage(Stage.objects.get(), at(19))
+    assert claim(19) == []
+
+
+def test_stage_is_watched_since_its_first_view_without_a_break(stage: Stage) -> None:
+    for seconds, since in ((0, 0), (50, 0), (100, 0), (160, 160)):
+        watchers.watch_stage(Stage.objects.get(), at(seconds))
+        assert Stage.objects.get().watched_since == at(since)
+
+
+def test_viewed_run_is_read_before_the_time_planned_for_its_steps(stage: Stage) -> None:
+    run = factories.run(stage, "r1", detail_synced_at=T0, next_detail_sync_at=at(600))
+    watchers.watch_run(run, at(60))
+    assert get_run().next_detail_sync_at == at(60)
+
+
+def test_detail_of_a_run_follows_each_read_of_its_stage_in_turn(stage: Stage) -> None:
+    runs = [factories.run(stage, started_at=T0, status="running") for _ in range(2)]
+    turns = []
+    for seconds in (0, 600, 1200, 1800):
+        leases.release_stage(stage, at(seconds), PLAN, synced_at=at(seconds), error="")
+        stage.refresh_from_db()
+        assert stage.next_sync_at == at(seconds + 600)
+        [planned] = Run.objects.exclude(next_detail_sync_at=None)
+        assert planned.next_detail_sync_at == at(seconds + 300)
+        turns.append(planned)
+        at_detail = {"detail_synced_at": at(seconds + 300), "next_detail_sync_at": None}
+        Run.objects.filter(pk=planned.pk).update(**at_detail)
+    assert turns == runs * 2
+
+
+def test_detail_of_queued_run_is_not_planned(stage: Stage) -> None:
+    factories.run(stage, "r1", started_at=None, status="queued")
+    leases.release_stage(stage, T0, PLAN, synced_at=T0, error="")
+    assert get_run().next_detail_sync_at is None

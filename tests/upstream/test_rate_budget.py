@@ -590,7 +590,7 @@ def burst(requests: int, current: RateLimitWindow | None = None) -> RateLimitWin
 
 
 @pytest.mark.parametrize(
-    ("requests", "may_discover", "may_read"),
+    ("requests", "may_read_planned", "may_read"),
     [
         (0, True, True),
         (99, True, True),
@@ -599,9 +599,9 @@ def burst(requests: int, current: RateLimitWindow | None = None) -> RateLimitWin
         (200, False, False),
     ],
 )
-def test_burst_is_limited_by_margin(requests: int, may_discover: bool, may_read: bool) -> None:
+def test_burst_is_limited_by_margin(requests: int, may_read_planned: bool, may_read: bool) -> None:
     spend = rules.compute(burst(requests) if requests else None, 100, T0)
-    assert (spend.may_discover, spend.may_read) == (may_discover, may_read)
+    assert (spend.may_read_planned, spend.may_read) == (may_read_planned, may_read)
 
 
 def test_even_rate_reduces_burst() -> None:

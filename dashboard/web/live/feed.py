@@ -8,6 +8,7 @@ audience, whatever the number of viewers.
 import asyncio
 import contextlib
 import math
+from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Container
 from typing import NamedTuple
 
@@ -215,12 +216,11 @@ class Broadcaster:
         if db_health.down_since() is not None:  # views are a write; pages can still be read
             return
         self._next_watch = loop_time + self.poll_interval
-        await run_in_db_thread(
-            watchers.keep_alive,
-            [channel.key for channel in channels if channel.page == "stage"],
-            [channel.key for channel in channels if channel.page == "run"],
-            now(),
-        )
+        keys_by_page: defaultdict[str, set[int]] = defaultdict(set)
+        for channel in channels:
+            keys_by_page[channel.page].add(channel.key)
+        for page, keys in keys_by_page.items():
+            await run_in_db_thread(watchers.keep_alive, page, keys, now())
 
     def _broadcast_outage(self) -> None:
         """Send the outage to all open pages; it also serves as their heartbeat."""

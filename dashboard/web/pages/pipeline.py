@@ -10,6 +10,7 @@ from django.views.decorators.http import require_safe
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Pipeline, Run, Stage
 from dashboard.models.aborts import stages_with_open_aborts
+from dashboard.sync import watchers
 from dashboard.web.components import tab_title
 from dashboard.web.components.aborts import abort_all
 from dashboard.web.components.data_age import DataAge, place_data_age
@@ -30,6 +31,7 @@ def pipeline(request: HttpRequest, project_id: str, pipeline_id: str) -> HttpRes
     pipeline = lookup.get_pipeline_or_404(snapshot.permissions, project_id, pipeline_id)
     page = PipelinePage(snapshot, key=pipeline.pk)
     page.pipeline = pipeline
+    watchers.watch_pipeline(pipeline, snapshot.now)
     return page_response(request, page)
 
 

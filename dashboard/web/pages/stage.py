@@ -80,7 +80,7 @@ class StagePage(Page):
 
     @classmethod
     def record_view(cls, key: int, now: datetime) -> None:
-        watchers.keep_alive([key], [], now)
+        watchers.keep_alive(cls.name, [key], now)
 
     @classmethod
     def is_visible(cls, permissions: Permissions, key: int) -> bool:

@@ -132,11 +132,11 @@ def full_window(other_usage: float = 0.0) -> RateLimitWindow:
         (180, 0, 10, 20),
         (300, 0, 20, 30),
         (300, 300, 20, 30),
-        (675, 0, 50, 60),  # only the share for tracking is left
-        (680, 0, 200, 400),
+        (675, 0, 50, 60),
+        (680, 0, 100, 200),  # half of the rate is left
         (1000, 0, 3600, 3700),  # more than an hour has: with the next
-        (3000, 0, 4 * 3600, 5 * 3600),
-        (3000, 600, 12 * 3600, 14 * 3600),
+        (3000, 0, 3 * 3600, 4 * 3600),
+        (3000, 600, 10 * 3600, 12 * 3600),
     ],
 )
 def test_seconds_to_read_follows_budget(
@@ -148,8 +148,8 @@ def test_seconds_to_read_follows_budget(
     assert minimum <= seconds <= maximum
 
 
-# Of a hundred requests sixty are for first reads at once (twelve a second), and ten more follow at
-# the even rate in the rest of the hour.
+# Of a hundred requests sixty are for first reads at once (twelve a second), and twenty more follow
+# at the even rate in the rest of the hour.
 HOUR = ReadBudget(100, 3600, in_flight_requests=40)
 
 
@@ -159,12 +159,12 @@ HOUR = ReadBudget(100, 3600, in_flight_requests=40)
         (0, HOUR, 0),
         (12, HOUR, 1),
         (60, HOUR, 5),
-        (61, HOUR, 360),  # the last one waits for its turn
-        (65, HOUR, 1800),
-        (65, replace(HOUR, burst=9), 1800),
-        (65, replace(HOUR, margin=10, burst=4), 1800),  # what is left of the margin may be used
+        (61, HOUR, 180),  # the last one waits for its turn
+        (65, HOUR, 900),
+        (65, replace(HOUR, burst=9), 900),
+        (65, replace(HOUR, margin=10, burst=4), 900),  # what is left of the margin may be used
         (100, ReadBudget(100, 3600), 100 / 12),  # nothing is left for later
-        (7, ReadBudget(10, 1, in_flight_requests=4), 1),  # the last second of a window
+        (8, ReadBudget(10, 1, in_flight_requests=4), 1),  # the last second of a window
         (12, ReadBudget(0, 600, margin=10), 601),  # the next window
     ],
 )
@@ -175,11 +175,11 @@ def test_seconds_to_read_are_those_at_once_and_at_even_rate(
 
 
 def test_seconds_to_read_are_at_most_a_week() -> None:
-    # Of 400 requests an hour 300 are for first reads at once, and 25 more follow.
+    # Of 400 requests an hour 300 are for first reads at once, and 50 more follow.
     read_budget = ReadBudget(400, 3600, in_flight_requests=100)
     hours = 7 * 24
-    assert estimate_seconds(325 * hours, read_budget, 400) == hours * 3600
-    assert estimate_seconds(325 * hours + 1, read_budget, 400) is None
+    assert estimate_seconds(350 * hours, read_budget, 400) == hours * 3600
+    assert estimate_seconds(350 * hours + 1, read_budget, 400) is None
 
 
 def test_seconds_to_read_too_many_is_none() -> None:

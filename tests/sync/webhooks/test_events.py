@@ -26,7 +26,9 @@ from dashboard.models import (
     WebhookEvent,
     WebhookStats,
 )
-from dashboard.sync import leases, mirror
+from dashboard.sync import leases, mirror, read_plan
+from dashboard.sync.plan import Plan
+from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.webhooks import events as webhook_events
 from dashboard.sync.webhooks import status as webhook_status
 from dashboard.sync.webhooks.event_ids import MAX_NODES, extract_event_ids
@@ -202,7 +204,7 @@ def test_due_stage_of_event_is_claimed_first(shop: None) -> None:
     Stage.objects.update(next_sync_at=at(-50), synced_at=at(-90))
     Stage.objects.filter(pipeline__slug="search", name="Staging").update(next_sync_at=at(-1))
     send_event({"project": {"id": "shop"}, "pipeline": {"id": "search"}, "stage": "Staging"})
-    (first,) = leases.claim_stages(at(1), leases.make_plan(0.01, at(1)), 1)
+    (first,) = leases.claim_stages(at(1), 1)
     assert (first.pipeline.slug, first.name) == ("search", "Staging")
 
 
@@ -218,27 +220,24 @@ def test_event_prioritises_due_stages_within_limit(db: None) -> None:
 
 
 def test_event_during_read_makes_stage_due_again(stage: Stage) -> None:
-    plan = leases.make_plan(10.0, at(1))
-    (claimed,) = leases.claim_stages(at(1), plan, 4)
+    (claimed,) = leases.claim_stages(at(1), 4)
     send_event({"project": {"id": "shop"}}, at(2))
-    leases.release_stage(claimed, at(3), plan)
-    assert [stage.pk for stage in leases.claim_stages(at(4), plan, 4)] == [stage.pk]
+    leases.release_stage(claimed, at(3), ReadPlan(Plan(1.0, 300.0), {}))
+    assert [stage.pk for stage in leases.claim_stages(at(4), 4)] == [stage.pk]
 
 
 def test_event_during_failing_read_keeps_back_off(stage: Stage) -> None:
-    plan = leases.make_plan(10.0, at(1))
-    (claimed,) = leases.claim_stages(at(1), plan, 4)
+    (claimed,) = leases.claim_stages(at(1), 4)
     send_event({"project": {"id": "shop"}}, at(2))
     Stage.objects.update(failures=1)
-    leases.release_stage(claimed, at(3), plan)
-    assert leases.claim_stages(at(4), plan, 4) == []
+    leases.release_stage(claimed, at(3), ReadPlan(Plan(1.0, 300.0), {}), error="timeout")
+    assert leases.claim_stages(at(4), 4) == []
 
 
 def test_event_does_not_release_leased_stage(stage: Stage) -> None:
-    plan = leases.make_plan(10.0, at(1))
-    leases.claim_stages(at(1), plan, 4)
+    leases.claim_stages(at(1), 4)
     send_event({"project": {"id": "shop"}}, at(2))
-    assert leases.claim_stages(at(3), plan, 4) == []
+    assert leases.claim_stages(at(3), 4) == []
 
 
 def test_event_during_read_makes_worker_read_again(world: World) -> None:
@@ -522,7 +521,7 @@ def test_concurrent_writers_of_stages_do_not_deadlock(transactional_db: None, wr
         )
     writes = {
         "an event": lambda: send_event({"project": {"id": "shop"}}),
-        "a plan": lambda: leases.make_plan(10.0, T0),
+        "a plan": lambda: read_plan.make_plan(10.0, T0, {}),
         "a sign of life": lambda: leases.renew([first.pk, later.pk], T0),
     }
 

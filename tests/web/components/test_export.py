@@ -40,9 +40,7 @@ def client(live: Live) -> httpx.Client:
 
 @of_each
 @in_each_format
-def test_export_is_dated_attachment(
-    address: str, extension: str, client: httpx.Client
-) -> None:
+def test_export_is_dated_attachment(address: str, extension: str, client: httpx.Client) -> None:
     answer = client.get(f"{address}export.{extension}")
     assert answer.headers["content-type"] == CONTENT_TYPES[extension]
     name = f"{EXPORTS[address][0]}-{timezone.localdate().isoformat()}.{extension}"

@@ -216,7 +216,7 @@ def test_views_of_open_and_cached_pages_are_not_recorded_in_an_outage(
 ) -> None:
     run = factories.run(factories.stage(), "r-1")
     with database_refusing_changes():
-        watchers.keep_alive([run.stage.pk], [run.pk], timezone.now())
+        watchers.keep_alive("run", [run.pk], timezone.now())
     assert db_health.down_since() is not None
     with CaptureQueriesContext(connection) as queries:
         watchers.watch_run(run, timezone.now())

@@ -18,7 +18,7 @@ from tests.support.live import WAIT_TIMEOUT, Live
 
 SECRET = "Secret"  # part of the names of all that is mirrored
 # What viewing a page writes, so that it is read more often.
-WATCH_FIELDS = {"last_viewed_at", "next_detail_sync_at"}
+WATCH_FIELDS = {"last_viewed_at", "watched_since", "next_sync_at", "next_detail_sync_at"}
 
 BOTS = [
     "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)",

@@ -441,7 +441,7 @@ def test_run_lookups_of_many_unknown_ids_do_not_reduce_sync_budget(
     assert len(requests_for(live, "made-up")) == 24
     spend = live.run(lambda: run_in_db_thread(budget_store.load, now()))
     assert spend.margin == 20  # which so many reads would have used up
-    assert spend.may_discover
+    assert spend.may_read_planned
 
 
 def test_run_lookup_in_next_hour_continues_with_remaining_stages(
