@@ -111,10 +111,7 @@ def _pipeline_fields(api_pipeline: ApiPipeline) -> dict[str, str]:
     """Return the fields that a list contains; those that it lacks keep their values."""
     if api_pipeline.name is None:
         return {}
-    fields = {"name": api_pipeline.name}
-    if api_pipeline.description is not None:
-        fields["description"] = api_pipeline.description
-    return fields
+    return {"name": api_pipeline.name, "description": api_pipeline.description}
 
 
 def _update_entries(
