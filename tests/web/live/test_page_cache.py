@@ -533,7 +533,7 @@ def change_release_flow(world: World) -> None:
 def change_catalog(world: World) -> None:
     pipeline, now = world.stage.pipeline, db_threads.now()
     name = world.choose.choice(["Checkout", "Billing", "Other"])
-    listed = Page((ApiPipeline(pipeline.slug, name, None),), False)
+    listed = Page((ApiPipeline(pipeline.slug, name, ""),), False)
     catalog.mirror_pipelines(pipeline.project, listed, now=now)
     removed_at = world.choose.choice([None, None, now])
     Pipeline.objects.filter(pk=pipeline.pk).update(removed_at=removed_at)
