@@ -28,14 +28,13 @@ from dashboard.northflank import Project as ApiProject
 from dashboard.runs import acknowledgements
 from dashboard.sync import (
     catalog,
-    clock_correction,
-    leases,
+    due,
     mirror,
     overdue_checker,
     pruning,
     read_plan,
+    reads,
     watchers,
-    worker,
 )
 from dashboard.sync.webhooks import status as webhook_status
 from dashboard.upstream import budget_store
@@ -57,7 +56,7 @@ MAX_SURPLUS = 100  # rows or steps: another plan for the runs of a day, or for a
 LINEAR_IN_STAGES = {
     "sync/read_plan:load_stages": "the sync's plan",
     "sync/read_plan:count_starts": "the sync's plan: how many runs each stage has",
-    "sync/leases:claim_stages": "the sync's plan: which stages are due",
+    "sync/due:find_stages": "the sync's plan: which stages are due",
     "sync/baselines:schedule_next_detail": "the sync's plan",
     "sync/reports/read_totals:load": "the count of what is covered",
     "sync/omitted_entries:load": "the count of what is covered: runs that cannot be shown",
@@ -172,19 +171,18 @@ def chores() -> dict[str, Work]:
     renamed = Page((ApiProject(project.slug, f"{project.name} 2"),), True)
 
     def plan() -> Any:
-        return worker.plan_reads(budget_store.load(now), now, read_plan.count_starts(now), 0.0)
+        return reads.plan_reads(budget_store.load(now), now, read_plan.count_starts(now), 0.0)
 
     return {
         "plan": plan,
         "mirror a list": lambda: mirror.apply_runs(busy.pk, listed, requested_at=now),
-        "look for due reads": lambda: leases.has_due_reads(now),
-        "lease runs": lambda: leases.claim_runs(now, 8),
-        "lease stages": lambda: leases.claim_stages(now, 8),
-        "lease lists": lambda: catalog.claim_due(now),
+        "look for due reads": lambda: due.has_due_reads(now),
+        "find due runs": lambda: due.find_runs(now, 8),
+        "find due stages": lambda: due.find_stages(now, 8),
+        "find due lists": lambda: catalog.find_due(now, 1),
         "rename a project": lambda: catalog.mirror_projects(renamed, now=now),
         "overdue": lambda: overdue_checker.check_runs(now),
         "end acknowledgements": lambda: acknowledgements.end_expired(now),
-        "clock": lambda: clock_correction.correct_timestamps(now),
         "webhook": lambda: webhook_status.load(now),
         "look for aborts": reconcile.is_work_pending,
         "adopt aborts": lambda: reconcile.claim_unanswered(now),
@@ -240,7 +238,7 @@ def work(settings: Any, compact_tables: None, manager: User, viewer: User) -> di
         "view", "parts", viewer, project=Stage.objects.order_by("pk")[0].pipeline.project
     )
     factories.grant("view", "parts", viewer, stage="Production")
-    factories.worker()
+    factories.leader()
     factories.catalog_list()
     for name in ("view_accessevent", "change_user", "change_group", "change_grant"):
         manager.user_permissions.add(Permission.objects.get(codename=name))

@@ -33,9 +33,11 @@ from dashboard.models.runs import mark_changed
 from dashboard.runs import removals
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection, get_connection
-from dashboard.upstream.rate_budget import PROBE_LEASE
 
 log = structlog.get_logger(__name__)
+
+# After a 429, one request at a time is tried; longer than a request's timeout.
+PROBE_TIMEOUT = timedelta(seconds=20)
 
 # Renewed for each item. Longer than one abort takes: Northflank's answer and reads of the run.
 BULK_LEASE = timedelta(seconds=45)
@@ -186,7 +188,7 @@ def _load_pause(now: datetime) -> Pause | None:
     if request_budget.may_bulk_abort:
         return None
     if request_budget.is_probing:
-        ends_at = request_budget.probe_until or now + PROBE_LEASE
+        ends_at = now + PROBE_TIMEOUT
     else:
         window_end = now + timedelta(seconds=request_budget.seconds)
         ends_at = request_budget.backoff_until or window_end

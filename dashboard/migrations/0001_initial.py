@@ -285,13 +285,6 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "leased_until",
-                    models.DateTimeField(
-                        help_text="Lease of the process that prunes; another takes over when it expires.",
-                        null=True,
-                    ),
-                ),
-                (
                     "finished_at",
                     models.DateTimeField(help_text="When the last pass was complete.", null=True),
                 ),
@@ -360,12 +353,6 @@ class Migration(migrations.Migration):
                     models.PositiveIntegerField(
                         default=0,
                         help_text="Consecutive 429s, each after the pause of the previous one.",
-                    ),
-                ),
-                (
-                    "probe_until",
-                    models.DateTimeField(
-                        help_text="Lease of the probe request after such a pause.", null=True
                     ),
                 ),
             ],
@@ -632,7 +619,7 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
-            name="Worker",
+            name="Lead",
             fields=[
                 (
                     "id",
@@ -640,9 +627,20 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("name", models.CharField(max_length=255, unique=True)),
-                ("started_at", models.DateTimeField()),
-                ("heartbeat_at", models.DateTimeField()),
+                (
+                    "holder",
+                    models.CharField(
+                        blank=True, help_text="Empty: no process leads.", max_length=255
+                    ),
+                ),
+                (
+                    "epoch",
+                    models.BigIntegerField(
+                        default=0, help_text="Grows with each change of the holder."
+                    ),
+                ),
+                ("taken_at", models.DateTimeField(null=True)),
+                ("renewed_at", models.DateTimeField(null=True)),
             ],
         ),
         migrations.CreateModel(
@@ -764,13 +762,6 @@ class Migration(migrations.Migration):
                 ("paused", models.BooleanField(default=False)),
                 ("flow_synced_at", models.DateTimeField(blank=True, null=True)),
                 ("next_sync_at", models.DateTimeField(db_index=True)),
-                (
-                    "leased_until",
-                    models.DateTimeField(
-                        help_text="Lease of the worker reading the stage; due again when it expires.",
-                        null=True,
-                    ),
-                ),
                 (
                     "fresh_until",
                     models.DateTimeField(

@@ -16,11 +16,11 @@ from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.saved_views import DefaultView, SavedView
 from dashboard.models.stage_timings import StageTiming
 from dashboard.models.sync.catalog_lists import CatalogSync
+from dashboard.models.sync.lead import Lead
 from dashboard.models.sync.pruning import Pruning
 from dashboard.models.sync.run_lookups import RunLookup
 from dashboard.models.sync.upstream import RateBudget, RequestCounter, Upstream
 from dashboard.models.sync.webhooks import WebhookEvent, WebhookStats
-from dashboard.models.sync.workers import Worker
 
 __all__ = [
     "Abort",
@@ -36,6 +36,7 @@ __all__ = [
     "Dismissal",
     "FailureCounter",
     "Grant",
+    "Lead",
     "Pipeline",
     "Project",
     "ProxyAccount",
@@ -52,5 +53,4 @@ __all__ = [
     "Upstream",
     "WebhookEvent",
     "WebhookStats",
-    "Worker",
 ]

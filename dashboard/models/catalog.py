@@ -116,15 +116,9 @@ class StageQuerySet(models.QuerySet["Stage"]):
         is_old = models.Q(fresh_until__lt=now)
         return self.filter(models.Q(synced_at=None) | is_old | models.Q(in_flight_incomplete=True))
 
-    def unleased(self, now: Time) -> "StageQuerySet":
-        """Stages that no worker is reading."""
-        return self.filter(models.Q(leased_until=None) | models.Q(leased_until__lte=now))
-
     def due(self, now: Time) -> "StageQuerySet":
-        """Unleased stages that the sync should read now, the longest due first."""
-        return (
-            self.listed().unleased(now).filter(next_sync_at__lte=now).order_by("next_sync_at", "pk")
-        )
+        """Stages that the sync should read now, the longest due first."""
+        return self.listed().filter(next_sync_at__lte=now).order_by("next_sync_at", "pk")
 
 
 class Stage(ListDefects, Watched):
@@ -144,9 +138,6 @@ class Stage(ListDefects, Watched):
     flow_synced_at = models.DateTimeField(null=True, blank=True)
 
     next_sync_at = models.DateTimeField(db_index=True)
-    leased_until = models.DateTimeField(
-        null=True, help_text="Lease of the worker reading the stage; due again when it expires."
-    )
     fresh_until = models.DateTimeField(
         null=True, help_text="Until when its last read counts as fresh."
     )

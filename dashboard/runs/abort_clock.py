@@ -33,7 +33,7 @@ def start(run: Run, abort: Abort | None) -> AbortStart | None:
     if run.in_flight and run.status == "aborting":
         starts.append(northflank_start(run))
     if abort is not None and abort.settled_at is None:
-        # Sent before its request: by a clock that was set back (sync/clock_correction.py).
+        # Sent before its request: by a clock that was set back.
         requested_at = min(abort.requested_at, abort.sent_at or abort.requested_at)
         starts.append(AbortStart(abort.already_aborting_since or requested_at))
     return min(starts, key=lambda start: start.at, default=None)

@@ -24,9 +24,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo
 
 from dashboard.db.threads import now, set_clock_offset
-from dashboard.models import Session, Worker
+from dashboard.models import Lead, Session
 from dashboard.server import database_lock
-from dashboard.sync.reports import freshness
+from dashboard.sync import lead
 
 LOCK_TIMEOUT = 10.0  # seconds to wait for another process that uses the database
 _MIGRATIONS = "django_migrations"
@@ -119,7 +119,7 @@ def _replace(file: Path, *, replaces: bool, lock_timeout: float) -> None:
         _copy_sqlite(file, _sqlite_file(), lock_timeout)
     call_command("migrate", verbosity=0)  # its signals install the triggers as well
     Session.objects.all().delete()
-    Worker.objects.all().delete()
+    Lead.objects.all().delete()
 
 
 def _verify_version(migrations: Collection[str]) -> None:
@@ -134,18 +134,14 @@ def _verify_version(migrations: Collection[str]) -> None:
 
 
 def _verify_unused(tables: Collection[str]) -> None:
-    if Worker._meta.db_table not in tables:
+    if Lead._meta.db_table not in tables:
         return
-    set_clock_offset()  # heartbeats are by the database's clock
-    alive = [
-        name
-        for name, heartbeat_at in Worker.objects.values_list("name", "heartbeat_at")
-        if freshness.is_alive(heartbeat_at, now())
-    ]
-    if alive:
+    set_clock_offset()  # the lead is by the database's clock
+    row = lead.load()
+    if row is not None and lead.is_alive(row, now()):
         raise BackupError(
-            f"The dashboard is running ({', '.join(alive)}). Stop all of its processes; one that "
-            f"was killed counts as running for {freshness.HEARTBEAT_TIMEOUT.seconds} seconds."
+            f"The dashboard is running ({row.holder}). Stop all of its processes; one that was "
+            f"killed counts as running for {lead.SILENCE.seconds} seconds."
         )
 
 

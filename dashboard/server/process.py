@@ -24,6 +24,7 @@ from dashboard.northflank import NorthflankError
 from dashboard.runs.acknowledgements import ExpiredAcknowledgements
 from dashboard.server import memory
 from dashboard.server.http_protocol import LimitedHttpProtocol
+from dashboard.sync import lead
 from dashboard.sync.overdue_checker import OverdueChecker
 from dashboard.sync.pruning import Pruner
 from dashboard.sync.worker import SyncWorker
@@ -90,6 +91,7 @@ class Process:
             await run_in_db_thread(set_clock_offset)
             if connection.vendor == "sqlite":  # no other process serves (database_lock.py)
                 await run_in_db_thread(aborts.release_all_leases)
+                await run_in_db_thread(lead.release_unheld)
             if self.web_socket is not None:
                 from dashboard.asgi import application
 

@@ -20,7 +20,6 @@ from dashboard.models.runs import RunQuerySet, mark_changed
 from dashboard.models.severity import Severity
 from dashboard.northflank import Node
 from dashboard.runs import overdue, steps
-from dashboard.sync.leases import LEASE
 from dashboard.texts import durations
 
 _STAGE = Parameter("stage", BigIntegerField())
@@ -104,8 +103,8 @@ def request_details(stage_id: int, now: datetime) -> None:
         unaborted_successes(stage_id).values_list("pk", flat=True)[: typical_duration.MIN_SAMPLES]
     )
     unread = Run.objects.filter(LACKS_FINAL_DETAIL, pk__in=keys, removed_at=None, failures=0)
-    # A detail scheduled for later is moved up; one being read (leased) is left alone.
-    not_scheduled = Q(next_detail_sync_at=None) | Q(next_detail_sync_at__gt=now + LEASE)
+    # A detail scheduled for later is moved up; one that is due is left alone.
+    not_scheduled = Q(next_detail_sync_at=None) | Q(next_detail_sync_at__gt=now)
     unread.filter(not_scheduled).update(next_detail_sync_at=now)
 
 

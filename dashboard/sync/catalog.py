@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import BigIntegerField, DateTimeField, QuerySet
+from django.db.models import DateTimeField, QuerySet
 
 from dashboard.db.prepared import NOW, Parameter, PreparedModels, PreparedUpdate, update_row
 from dashboard.models import Abort, CatalogSync, ChangeCounter, Pipeline, Project, Run, Stage
@@ -22,7 +22,7 @@ from dashboard.sync import mirror
 
 log = structlog.get_logger(__name__)
 
-LEASE = timedelta(minutes=2)  # a long list takes several requests
+MAX_LISTS = 32  # due lists that are found at a time: more than can be read at once
 # An entry is removed once two complete lists at least this far apart lack it.
 REMOVAL_CONFIRMATION_TIME = timedelta(minutes=5)
 NEW_ACCOUNT_AGE = timedelta(hours=1)  # once it is known for longer, a stage without a flow is new
@@ -249,39 +249,23 @@ def mark_flow_checked(stage_pk: int, now: datetime) -> None:
     update_row(Stage, stage_pk, flow_synced_at=now, missing_since=None)
 
 
-def claim_due(now: datetime) -> CatalogSync | None:
-    """Lease one due catalog list, or return None; it is due again if its worker dies."""
-    for catalog_sync in _due_query(limit=5).fetch(now=now):
-        if _lease(catalog_sync, now):
-            return catalog_sync
-    return None
+def find_due(
+    now: datetime, limit: int, being_read: Collection[int] = (), *, never_synced: bool = False
+) -> list[CatalogSync]:
+    """Return up to `limit` due lists; `being_read` are keys of those to leave out.
 
-
-def claim_first_reads(now: datetime, limit: int) -> list[CatalogSync]:
-    """Lease up to `limit` due catalog lists that were never read."""
-    if limit <= 0:
-        return []
-    due = _due_query(limit=limit, never_synced=True)
-    return [catalog_sync for catalog_sync in due.fetch(now=now) if _lease(catalog_sync, now)]
+    `never_synced`: only those that were never read.
+    """
+    due = _due_query(never_synced=never_synced).fetch(now=now) if limit > 0 else ()
+    return [catalog_sync for catalog_sync in due if catalog_sync.pk not in being_read][
+        : max(limit, 0)
+    ]
 
 
 @cache
-def _due_query(*, limit: int, never_synced: bool = False) -> PreparedModels[CatalogSync]:
+def _due_query(*, never_synced: bool) -> PreparedModels[CatalogSync]:
     due = CatalogSync.objects.due(NOW).select_related("project")
-    return PreparedModels((due.never_synced() if never_synced else due)[:limit])
-
-
-def _lease(catalog_sync: CatalogSync, now: datetime) -> bool:
-    lease = _lease_update()
-    return lease.execute(key=catalog_sync.pk, scheduled_at=catalog_sync.next_sync_at, now=now) > 0
-
-
-@cache
-def _lease_update() -> PreparedUpdate:
-    key = Parameter("key", BigIntegerField())
-    scheduled_at = Parameter("scheduled_at", DateTimeField())
-    unleased = CatalogSync.objects.filter(pk=key, next_sync_at=scheduled_at)
-    return PreparedUpdate(unleased, next_sync_at=NOW + LEASE)
+    return PreparedModels((due.never_synced() if never_synced else due)[:MAX_LISTS])
 
 
 def refresh_now(now: datetime, interval: timedelta) -> None:
@@ -292,7 +276,7 @@ def refresh_now(now: datetime, interval: timedelta) -> None:
 @cache
 def _refresh() -> PreparedUpdate:
     old_lists = CatalogSync.objects.filter(
-        next_sync_at__gt=NOW + LEASE,
+        next_sync_at__gt=NOW,
         synced_at__lt=Parameter("read_before", DateTimeField()),
         failures=0,
     )

@@ -23,7 +23,6 @@ from dashboard.runs import overdue, steps
 from dashboard.runs.log_fields import run_fields
 from dashboard.runs.overdue import Finding, OverdueReason, Timer
 from dashboard.sync import baselines, schedule
-from dashboard.sync.leases import LEASE
 from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
@@ -94,7 +93,7 @@ def _request_details(run_keys: Collection[int], now: datetime) -> None:
     with transaction.atomic():
         ChangeCounter.lock()
         # A detail scheduled for later is moved up; one being read (leased) is left alone.
-        not_scheduled = Q(next_detail_sync_at=None) | Q(next_detail_sync_at__gt=now + LEASE)
+        not_scheduled = Q(next_detail_sync_at=None) | Q(next_detail_sync_at__gt=now)
         Run.objects.filter(not_scheduled, pk__in=run_keys).update(next_detail_sync_at=now)
 
 
@@ -147,7 +146,7 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
     if (severity, reason) == (run.overdue_severity, run.overdue_reason):
         return
     if finding and severity >= run.overdue_severity and _waits_for_steps(run, finding, now):
-        if run.next_detail_sync_at is None or run.next_detail_sync_at > now + LEASE:
+        if run.next_detail_sync_at is None or run.next_detail_sync_at > now:
             _request_details([run.pk], now)
         return
     with transaction.atomic():

@@ -7,7 +7,6 @@ when its runs were deleted (`Stage.pruned_until`), and the mirror does not add t
 """
 
 import asyncio
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -40,14 +39,9 @@ log = structlog.get_logger(__name__)
 BATCH_SIZE = 100  # rows a transaction: an abort's write waits for it on SQLite
 LATEST_RUNS = 30  # kept in each stage: a history chart shows as many
 INTERVAL = timedelta(days=1)
-LEASE = timedelta(minutes=1)  # renewed with each batch
 FIRST_CHECK, CHECK_INTERVAL = 60.0, 600.0  # seconds after the start, and between two checks
 # Seconds of pause for each second that a batch took: a busy database gets longer pauses.
 PAUSE_FACTOR, MIN_PAUSE = 9.0, 0.05
-
-
-class LeaseLost(Exception):
-    """Another process prunes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +77,7 @@ def run_limit(now: datetime) -> datetime:
 
 
 class Pruner:
-    """A chore of the sync worker: prunes once a day, by one of all workers.
+    """A chore of the sync worker: prunes once a day.
 
     It looks `first_check` seconds after the start whether that is due: a start has other work.
     """
@@ -95,47 +89,31 @@ class Pruner:
         if monotonic() < self._next_check:
             return
         self._next_check = monotonic() + CHECK_INTERVAL
-        if not await db_threads.run_in_db_thread(claim, db_threads.now()):
+        if not await db_threads.run_in_db_thread(is_due, db_threads.now()):
             return
         batches = prune(db_threads.now())
-        with contextlib.suppress(LeaseLost):
-            while True:
-                pause = await db_threads.run_in_db_thread(next, batches, None)
-                if pause is None:
-                    return
-                await asyncio.sleep(pause)
+        while True:
+            pause = await db_threads.run_in_db_thread(next, batches, None)
+            if pause is None:
+                return
+            await asyncio.sleep(pause)
 
 
-def claim(now: datetime, *, is_requested: bool = False) -> bool:
-    """Take the lease; return False if another process has it, or if the last pass is recent.
-
-    `is_requested`: a person wants a pass, however recent the last one is.
-    """
-    last = Pruning.objects.filter(pk=1).first() or Pruning.objects.get_or_create(pk=1)[0]
-    if not is_requested and last.finished_at is not None and last.finished_at > now - INTERVAL:
-        return False
-    free = Q(leased_until=None) | Q(leased_until__lte=now)
-    return bool(Pruning.objects.filter(free, pk=1).update(leased_until=now + LEASE))
-
-
-def release() -> None:
-    """Give up the lease, so that another process need not wait for its end."""
-    Pruning.objects.filter(pk=1).update(leased_until=None)
+def is_due(now: datetime) -> bool:
+    """Return whether the last pass is a day old."""
+    return not Pruning.objects.filter(finished_at__gt=now - INTERVAL).exists()
 
 
 def prune(now: datetime) -> Iterator[float]:
-    """Delete batch after batch under the lease; yield the seconds to pause after each.
+    """Delete batch after batch; yield the seconds to pause after each.
 
-    Records and logs the result at the end. Raise LeaseLost if another process has taken over.
+    Records and logs the result at the end. Two passes may run beside each other: each deletes what
+    the other has left.
     """
+    Pruning.objects.get_or_create(pk=1)
     deleted = Deleted()
-    lease = Pruning.objects.values_list("leased_until", flat=True).get(pk=1)
     started_at = began_at = monotonic()
     for _ in _batches(limits(now), deleted, is_dry_run=False):
-        renewed = db_threads.now() + LEASE
-        if not Pruning.objects.filter(pk=1, leased_until=lease).update(leased_until=renewed):
-            raise LeaseLost("Another process prunes.")
-        lease = renewed
         yield max((monotonic() - began_at) * PAUSE_FACTOR, MIN_PAUSE)
         began_at = monotonic()
     _record(deleted, db_threads.now())
@@ -272,7 +250,6 @@ def _delete_access_events(keys: list[int], limit: datetime) -> None:
 def _record(deleted: Deleted, now: datetime) -> None:
     oldest = Run.objects.filter(ended_at__isnull=False).order_by("ended_at")
     Pruning.objects.filter(pk=1).update(
-        leased_until=None,
         finished_at=now,
         deleted_runs=deleted.runs,
         deleted_steps=deleted.steps,

@@ -444,7 +444,7 @@ def _measure_capacity(now: datetime, run_id: str) -> _SearchCapacity:
     if read_budget.is_paused:
         return _SearchCapacity(
             blocked_reason=_paused_message(),
-            resumes_at=read_budget.backoff_until or read_budget.probe_until,
+            resumes_at=read_budget.backoff_until,
         )
     if available <= 0:
         return _SearchCapacity(blocked_reason=_exhausted_message(), resumes_at=window_ends_at)

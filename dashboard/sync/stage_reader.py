@@ -1,6 +1,6 @@
 """Read one stage or one run from Northflank and mirror it: which requests, in which order.
 
-The worker decides when and how often (worker.py). Northflank does not document the order of runs in
+The leader decides when and how often (worker.py). Northflank does not document the order of runs in
 a list; the first page shows it.
 """
 
@@ -28,6 +28,7 @@ from dashboard.northflank import (
 )
 from dashboard.northflank import Run as ApiRun
 from dashboard.sync import catalog, mirror, omitted_entries, path_spelling, pruning
+from dashboard.sync.lead import Term
 from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
@@ -50,11 +51,12 @@ ORDER_TOLERANCE = timedelta(seconds=5)
 class StageReader:
     """Read a stage over a connection; all methods raise NorthflankError.
 
-    `is_first_read`: its requests may be ahead of the even rate. `request_count` is the number of
-    those sent so far.
+    They raise LeadLost, and neither send nor write anything, once `term` is over. `is_first_read`:
+    its requests may be ahead of the even rate. `request_count` is the number of those sent so far.
     """
 
     connection: Connection
+    term: Term
     is_first_read: bool = False
     request_count: int = 0
 
@@ -65,6 +67,7 @@ class StageReader:
         request_seq: int | None = None,
     ) -> T:
         """Send one request to Northflank and return its answer."""
+        self.term.verify()
         self.request_count += 1
         return await self.connection.call(
             request, request_seq=request_seq, excluded_from_burst=int(self.is_first_read)
@@ -116,15 +119,15 @@ class StageReader:
         flow_and_segment = await self._find_flow(stage)
         if flow_and_segment is None and stage.has_flow and await self._has_runs(stage):
             # The flow answer was wrong, or the list shows the runs of a deleted flow.
-            await run_in_db_thread(catalog.mark_flow_checked, stage.pk, moment)
+            await self.term.write(catalog.mark_flow_checked, stage.pk, moment)
             return
         if (
             flow_and_segment is None
             and stage.has_flow
-            and not await run_in_db_thread(catalog.mark_flow_missing, stage.pk, moment)
+            and not await self.term.write(catalog.mark_flow_missing, stage.pk, moment)
         ):
             raise NotFound("No release flow found on Northflank. Retrying in a few minutes.")
-        await run_in_db_thread(catalog.mirror_release_flow, stage.pk, flow_and_segment, now=moment)
+        await self.term.write(catalog.mirror_release_flow, stage.pk, flow_and_segment, now=moment)
         stage.has_flow, stage.flow_synced_at = flow_and_segment is not None, moment
         stage.confirmed_path_segment = (
             flow_and_segment[1] if flow_and_segment else stage.confirmed_path_segment
@@ -167,7 +170,7 @@ class StageReader:
                 if first.has_next and with_history:
                     await self._read_history(stage, first)
                 return
-            await run_in_db_thread(_save_order, stage, order)
+            await self.term.write(_save_order, stage, order)
         # The newest runs may be on any page: read those in flight by a filtered list, and walk the
         # pages from where the last read stopped.
         with_history = with_history or (stage.synced_at is None and not stage.failures)
@@ -186,7 +189,7 @@ class StageReader:
             and stage.next_history_page < MAX_HISTORY_PAGES
             and not all(mirror.ended_before(run, limit) for run in page.items)
         )
-        await run_in_db_thread(
+        await self.term.write(
             _save_history_page, stage.pk, stage.next_history_page + 1 if has_more else None
         )
 
@@ -197,7 +200,7 @@ class StageReader:
         first = page if page_number == 1 else None
         is_beyond_end = page_number > 1 and not page.items  # the list has become shorter
         if first is not None and (order := _detect_order(first)) != stage.list_order:
-            await run_in_db_thread(_save_order, stage, order)
+            await self.term.write(_save_order, stage, order)
             if order == ListOrder.NEWEST:
                 return
         for _ in range(WALK_PAGES - 1):
@@ -214,11 +217,11 @@ class StageReader:
             if first is None:
                 first = await self.read_page(stage, 1)
             if (order := _detect_order(first)) != stage.list_order:
-                await run_in_db_thread(_save_order, stage, order)
+                await self.term.write(_save_order, stage, order)
                 return
             if is_beyond_end:
                 page_number = max(page_number - WALK_PAGES, 1)
-        await run_in_db_thread(_save_history_page, stage.pk, page_number)
+        await self.term.write(_save_history_page, stage.pk, page_number)
 
     async def _read_following_page(
         self, stage: Stage, page_number: int, earlier: Page[ApiRun]
@@ -232,7 +235,7 @@ class StageReader:
         if {run.id for run in page.items} != {run.id for run in earlier.items}:
             return page
         end: Page[ApiRun] = Page((), has_next=False)
-        await run_in_db_thread(omitted_entries.record_stage_page, stage, page_number, end)
+        await self.term.write(omitted_entries.record_stage_page, stage, page_number, end)
         return end
 
     async def read_in_flight(
@@ -248,7 +251,7 @@ class StageReader:
         for page_number in range(1, 2 if is_short else IN_FLIGHT_PAGES + 1):
             stamps.append(await run_in_db_thread(_stamp_request))
             page = await self._request_page(stage, page_number, stamps[-1], concluded=False)
-            await run_in_db_thread(mirror.apply_runs, stage.pk, page.items, **stamps[-1])
+            await self.term.write(mirror.apply_runs, stage.pk, page.items, **stamps[-1])
             known = len(runs)
             runs |= {run.id: run for run in page.items}
             # A server that ignores the filter would return all runs, one that ignores page numbers
@@ -257,13 +260,13 @@ class StageReader:
             if not page.has_next or is_repeated or any(run.concluded for run in page.items):
                 break
         if not (is_short and page.has_next):
-            await run_in_db_thread(mirror.schedule_unlisted, stage.pk, runs.values(), **stamps[0])
+            await self.term.write(mirror.schedule_unlisted, stage.pk, runs.values(), **stamps[0])
 
     async def read_page(self, stage: Stage, page_number: int) -> Page[ApiRun]:
         """Read and mirror one page of a stage's runs."""
         stamp = await run_in_db_thread(_stamp_request)
         page = await self._request_page(stage, page_number, stamp)
-        await run_in_db_thread(_mirror_page, stage, page_number, page, stamp)
+        await self.term.write(_mirror_page, stage, page_number, page, stamp)
         return page
 
     async def _request_page(
@@ -289,30 +292,32 @@ class StageReader:
         )
 
 
-async def read_run(connection: Connection, run: Run) -> Run | None:
+async def read_run(connection: Connection, run: Run, term: Term | None = None) -> Run | None:
     """Read a mirrored run's detail and return its row; None if Northflank no longer has the run.
 
-    Raises NorthflankError; the run is then due again after a backoff.
+    Raises NorthflankError; the run is then due again after a backoff. With `term`, raises LeadLost
+    once it is over.
     """
+    if term is not None:
+        term.verify()
+    write = term.write if term is not None else run_in_db_thread
     stamp = await run_in_db_thread(_stamp_request)
     try:
         run_detail = await _fetch_detail(connection, run, stamp["request_seq"])
+        if run_detail is not None and run_detail.run.id != run.run_id:
+            raise UnexpectedResponse(
+                "Unexpected response from Northflank: it describes another run.", http_status=200
+            )
     except NorthflankError as error:
         if connection.is_account_wide(error):
-            await run_in_db_thread(mirror.retry_on_recovery, run.pk, now())
+            await write(mirror.retry_on_recovery, run.pk, now())
         else:
-            await run_in_db_thread(mirror.back_off, run.pk, error, now())
+            await write(mirror.back_off, run.pk, error, now())
         raise
     if run_detail is None:
-        await run_in_db_thread(mirror.mark_removed, run.pk, **stamp)
+        await write(mirror.mark_removed, run.pk, **stamp)
         return None
-    if run_detail.run.id != run.run_id:
-        wrong_run = UnexpectedResponse(
-            "Unexpected response from Northflank: it describes another run.", http_status=200
-        )
-        await run_in_db_thread(mirror.back_off, run.pk, wrong_run, now())
-        raise wrong_run
-    return await run_in_db_thread(mirror.apply_detail, run.stage_id, run_detail, **stamp)
+    return await write(mirror.apply_detail, run.stage_id, run_detail, **stamp)
 
 
 async def _fetch_detail(connection: Connection, run: Run, request_seq: int) -> RunDetail | None:
@@ -377,7 +382,7 @@ def _stamp_request() -> _RequestStamp:
 def _mirror_page(stage: Stage, page_number: int, page: Page[ApiRun], stamp: _RequestStamp) -> None:
     is_cut = page_number == 1 and page.has_next and _detect_order(page) == ListOrder.NEWEST
     if is_cut and _is_last_new(stage, page):
-        _save_gap(stage)  # first: after an interruption the run would not be new any more
+        _save_gap(stage)  # first: then the run is not new any more
     mirror.apply_runs(stage.pk, page.items, **stamp)
     omitted_entries.record_stage_page(stage, page_number, page)
     if page_number == 1 and not page.has_next:

@@ -14,7 +14,6 @@ from dashboard.db import health as db_health
 from dashboard.models import Pipeline, Run, Stage
 from dashboard.models.catalog import Watched
 from dashboard.sync import baselines, plan, schedule
-from dashboard.sync.leases import LEASE
 
 # However many viewers a page has, they write its row at most once in this time.
 _UPDATE_INTERVAL = timedelta(seconds=10)
@@ -64,9 +63,8 @@ def watch_run(run: Run, now: datetime) -> None:
         return
     is_unscheduled = Q(next_detail_sync_at=None) | baselines.SCHEDULED_DETAIL
     if not schedule.is_watched(run.last_viewed_at, now):
-        # Planned for later, or in the backoff of a run that nobody views. Sooner is the lease of
-        # one that is being read.
-        is_later = Q(next_detail_sync_at__gt=now + LEASE)
+        # Planned for later, or in the backoff of a run that nobody views.
+        is_later = Q(next_detail_sync_at__gt=now)
         is_unscheduled |= is_later & (Q(in_flight=False, failures__gt=0) | Q(failures=0))
     # One with failures that is not scheduled was given up: see schedule.ended_run_backoff.
     needs_detail = Run.objects.filter(

@@ -72,20 +72,6 @@ def record_rate_limited(retry_after_seconds: float | None, now: datetime) -> Non
     _update(lambda window: rules.after_rate_limited(window, retry_after_seconds, now))
 
 
-def claim_probe(now: datetime) -> bool:
-    """Return True if the caller may send the single probe request after a pause.
-
-    Of all processes, one at a time gets True.
-    """
-    with transaction.atomic():
-        window = _fetch_window(_locked_window_query())
-        updated = rules.start_probe(window, now) if window is not None else None
-        if updated is None:
-            return False
-        _window_update().execute(**asdict(updated))
-        return True
-
-
 def exclude_from_burst(requests: int) -> None:
     """Subtract requests that were just recorded from the burst.
 

@@ -35,7 +35,6 @@ MIN_ELAPSED = timedelta(minutes=5)
 MIN_PAUSE, MAX_PAUSE = timedelta(seconds=1), WINDOW
 DEFAULT_PAUSE = timedelta(seconds=60)  # if the 429 asks for none
 MAX_BACKOFF = timedelta(minutes=15)
-PROBE_LEASE = timedelta(seconds=20)  # longer than a request's timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,6 @@ class RateLimitWindow:
     burst: float = 0.0  # requests ahead of the even rate at `synced_at`
     backoff_until: datetime | None = None
     refusals: int = 0  # consecutive 429s, each after the previous pause
-    probe_until: datetime | None = None  # lease of the probe request after a pause
 
     @property
     def other_requests(self) -> int:
@@ -83,7 +81,6 @@ class ReadBudget:
     margin: float = 0.0  # largest burst of planned reads; urgent ones may reach twice as much
     # The pause after a 429 is over, but no request was answered since: one request at a time.
     is_probing: bool = False
-    probe_until: datetime | None = None  # lease of the probe request, while there is one
     in_flight_requests: float = 0.0  # requests that first reads leave to runs in flight
 
     @property
@@ -159,7 +156,6 @@ def compute(window: RateLimitWindow | None, reserve: int, now: datetime) -> Read
     margin = window.limit * MARGIN
     elapsed = max((now - window.synced_at).total_seconds(), 0.0)
     is_probing = window.refusals > 0 and backoff_until is None
-    probe_until = window.probe_until if is_probing and (window.probe_until or now) > now else None
     budget = ReadBudget(
         requests,
         seconds,
@@ -169,7 +165,6 @@ def compute(window: RateLimitWindow | None, reserve: int, now: datetime) -> Read
         window.burst,
         margin,
         is_probing,
-        probe_until,
     )
     budget = replace(budget, in_flight_requests=_in_flight_requests(window.limit, budget, seconds))
     if not window.burst:
@@ -203,7 +198,7 @@ def after_response(
     if window is not None and window.refusals:
         sent_at = requested_at or now
         if window.backoff_until is None or window.backoff_until <= sent_at:
-            window = replace(window, backoff_until=None, refusals=0, probe_until=None)
+            window = replace(window, backoff_until=None, refusals=0)
     burst = compute(window, reserve, now).burst + 1
     if rate_limit is None:
         if window is None:
@@ -293,17 +288,9 @@ def after_rate_limited(
         if requested_pause is None and window.resets_at > now:
             is_spent = window.remaining <= 0
             backoff_until = window.resets_at if is_spent else min(backoff_until, window.resets_at)
-    window = replace(window, backoff_until=backoff_until, refusals=refusals, probe_until=None)
+    window = replace(window, backoff_until=backoff_until, refusals=refusals)
     if not now < window.resets_at <= backoff_until + SAME_WINDOW_TOLERANCE:
         return window
     # Who used the rest is unknown: it counts as ours, so that the rate of others stays as measured.
     own_requests = max(window.limit - window.other_requests, window.own_requests)
     return replace(window, remaining=0, own_requests=own_requests)
-
-
-def start_probe(window: RateLimitWindow, now: datetime) -> RateLimitWindow | None:
-    """Return the window with the probe request leased, or None if no probe may be sent now."""
-    budget = compute(window, 0, now)
-    if not budget.is_probing or budget.probe_until is not None:
-        return None
-    return replace(window, probe_until=now + PROBE_LEASE)

@@ -24,7 +24,6 @@ from dashboard.northflank import RateLimit
 from dashboard.runs import dismissals
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
-from dashboard.upstream.rate_budget import PROBE_LEASE
 from tests.support import factories
 from tests.support.bulk_aborts import request_bulk
 from tests.support.messages import raises
@@ -253,11 +252,8 @@ def test_bulk_abort_is_paused_until_rate_limit_resets(two_runs: list[Run], manag
     assert aborts.find_pause(batch, at(11)) == Pause(at(91), is_rate_limited=False)
     budget_store.record_rate_limited(40, at(1))
     assert aborts.find_pause(batch, at(11)) == Pause(at(41), is_rate_limited=True)
-    probe_end = at(42) + PROBE_LEASE
+    probe_end = at(42) + bulk_send.PROBE_TIMEOUT
     assert aborts.find_pause(batch, at(42)) == Pause(probe_end, is_rate_limited=True)
-    assert budget_store.claim_probe(at(43))
-    probe_end = at(43) + PROBE_LEASE
-    assert aborts.find_pause(batch, at(44)) == Pause(probe_end, is_rate_limited=True)
     BulkAbort.objects.update(settled_at=T0)
     batch.refresh_from_db()
     assert aborts.find_pause(batch, at(11)) is None

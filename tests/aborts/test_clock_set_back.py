@@ -8,20 +8,12 @@ from dashboard.aborts import bulk_send
 from dashboard.db.clock_jumps import forget_jumps
 from dashboard.models import Abort, Run
 from dashboard.models.abort_lifecycle import AbortState, EventType
-from dashboard.sync import clock_correction
 from tests.support import factories
 from tests.support.abort_answers import FakeNorthflank
 from tests.support.bulk_aborts import request_bulk
 from tests.support.world import at
 
 HOUR = 3600.0  # seconds
-
-
-def set_clock_back(seconds: float) -> None:
-    """Correct timestamps at T0, to which the clock was set back."""
-    factories.worker("a", heartbeat_at=at(seconds))
-    with time_machine.travel(at(0), tick=False):
-        clock_correction.correct_timestamps(at(0))
 
 
 def unconfirmed_abort(run: Run, user: User, *sent_after: float) -> Abort:
@@ -40,28 +32,6 @@ def test_send_after_the_clock_was_set_back_is_not_the_first(run: Run, manager: U
     assert Abort.objects.get().first_sent_at == at(5 - 30)
 
 
-@pytest.mark.parametrize(
-    ("sent_after", "set_back_by", "first_sent_after"),
-    [
-        ([-30, -10], 0, -30),
-        ([HOUR], HOUR, 0),
-        ([HOUR - 40, HOUR - 10], HOUR, -40),
-        ([-40, 10], 60, -100),  # the first of them is not in the future
-    ],
-    ids=["not set back", "once", "twice", "by less than the time between sends"],
-)
-def test_first_send_is_as_long_ago_as_before_the_clock_was_set_back(
-    run: Run,
-    manager: User,
-    sent_after: list[float],
-    set_back_by: float,
-    first_sent_after: float,
-) -> None:
-    unconfirmed_abort(run, manager, *sent_after)
-    set_clock_back(set_back_by)
-    assert Abort.objects.get().first_sent_at == at(first_sent_after)
-
-
 def test_abort_without_a_line_of_its_send_was_first_sent_at_its_last_send_or_request(
     run: Run, manager: User
 ) -> None:
@@ -75,17 +45,6 @@ def reconcile_at(northflank: FakeNorthflank, seconds: float) -> None:
     forget_jumps()
     with time_machine.travel(at(seconds), tick=False):
         northflank.reconcile()
-
-
-@pytest.mark.parametrize(("seconds", "is_resent"), [(100, True), (121, False)])
-def test_abort_is_resent_for_two_minutes_though_the_clock_was_set_back(
-    run: Run, manager: User, seconds: float, is_resent: bool
-) -> None:
-    unconfirmed_abort(run, manager, HOUR)
-    set_clock_back(HOUR)
-    northflank = FakeNorthflank()
-    reconcile_at(northflank, seconds)
-    assert ("POST" in northflank.methods) is is_resent
 
 
 @pytest.mark.parametrize(

@@ -336,7 +336,7 @@ def test_run_that_has_left_the_page_keeps_its_last_state(sign_in: OpenPage, live
 @pytest.mark.usefixtures("viewer")
 def test_status_page_announces_only_upstream_outage(sign_in: OpenPage, live: Live) -> None:
     stage = factories.stage()
-    factories.worker()
+    factories.leader()
     page = sign_in("viewer", "/status/")
     wait_for_viewers(live)
     install_clock(page)

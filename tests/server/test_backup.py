@@ -227,7 +227,7 @@ def test_restore_names_the_database_to_which_it_is_connected_without_the_passwor
 
 
 def test_restore_while_worker_is_alive_is_refused(file: Path) -> None:
-    factories.worker("host:1")
+    factories.leader("host:1")
     assert "The dashboard is running (host:1)" in error_of("restore", file, "--replace")
 
 
@@ -235,7 +235,7 @@ def test_restore_while_worker_is_alive_is_refused(file: Path) -> None:
 def test_restore_judges_heartbeats_by_the_clock_of_the_database(
     file: Path,
 ) -> None:
-    factories.worker("host:1")
+    factories.leader("host:1")
     with time_machine.travel(timezone.now() + timedelta(minutes=5)):  # of this machine
         assert "The dashboard is running (host:1)" in error_of("restore", file, "--replace")
 
@@ -249,7 +249,7 @@ def test_interrupted_restore_says_what_to_do(file: Path, monkeypatch: pytest.Mon
 
 
 def test_restore_after_worker_was_killed_is_possible(file: Path) -> None:
-    factories.worker(heartbeat_at=timezone.now() - timedelta(minutes=1))
+    factories.leader(renewed_at=timezone.now() - timedelta(minutes=1))
     run("restore", file, "--replace")
 
 

@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard.models import Abort, AccessEvent, ApiToken, Run, Stage
+from dashboard.models import Abort, AccessEvent, ApiToken, Lead, Run, Stage
 from dashboard.models.accounts.access import AccessKind
 from dashboard.runs import dismissals
 from dashboard.runs.overdue import OverdueReason
@@ -295,7 +295,7 @@ def test_runs_command_shows_no_duration_of_removed_run(stage: Stage) -> None:
 
 
 def test_runs_command_warns_of_omitted_runs(stage: Stage) -> None:
-    factories.worker()
+    factories.leader()
     Stage.objects.update(omitted_by_page={"1": {"no_id": 2}})
     aside = io.StringIO()
     call_command("runs", stdout=io.StringIO(), stderr=aside)
@@ -303,7 +303,7 @@ def test_runs_command_warns_of_omitted_runs(stage: Stage) -> None:
 
 
 def test_runs_command_with_unread_stage_reports_incomplete(stage: Stage) -> None:
-    factories.worker()
+    factories.leader()
     factories.stage("Development", synced_at=None, fresh_until=None)
     output, errors = io.StringIO(), io.StringIO()
     call_command("runs", stdout=output, stderr=errors)
@@ -397,7 +397,7 @@ def test_commands_without_worker_warn_on_stderr(stage: Stage, command: list[str]
     errors = io.StringIO()
     call_command(*command, stdout=io.StringIO(), stderr=errors)
     assert "No sync worker is running. " in errors.getvalue()
-    factories.worker()
+    factories.leader()
     errors = io.StringIO()
     call_command(*command, stdout=io.StringIO(), stderr=errors)
     assert errors.getvalue() == ""
@@ -408,7 +408,7 @@ def test_commands_without_worker_warn_on_stderr(stage: Stage, command: list[str]
 
 @pytest.fixture
 def run(stage: Stage) -> Run:
-    factories.worker()
+    factories.leader()
     return factories.run(stage, "r-1")
 
 
@@ -497,9 +497,7 @@ def test_abort_command_with_ambiguous_run_id_lists_stages(run: Run, manager: Use
 
 
 def test_abort_command_with_sandbox_requires_worker(run: Run, manager: User) -> None:
-    from dashboard.models import Worker
-
-    Worker.objects.update(heartbeat_at=timezone.now() - timedelta(seconds=31))
+    Lead.objects.update(renewed_at=timezone.now() - timedelta(seconds=31))
     reason = error_of("abort", "r-1", "--as", "manager")
     assert "No sync worker is running (last heartbeat " in reason
 

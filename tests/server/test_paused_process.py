@@ -12,7 +12,7 @@ from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
 from dashboard.aborts.request import SEND_LEASE
-from dashboard.models import Abort, Worker
+from dashboard.models import Abort, Lead
 from dashboard.models.abort_lifecycle import EventType
 from tests.support import processes
 from tests.support.crashes import KILL_SIGNAL, KILL_STEP
@@ -95,8 +95,8 @@ def test_abort_of_paused_process_is_sent_once(
         assert set(answers.aborts.values()) == {"aborted"}
         site.assert_aborts_are_whole(answers)
         resumed_at = timezone.now()
-        workers = Worker.objects.using(PROCESS_DATABASE).filter(heartbeat_at__gt=resumed_at)
-        wait_until(lambda: workers.count() == len(site.processes), processes.WAIT_TIMEOUT, INTERVAL)
+        leads = Lead.objects.using(PROCESS_DATABASE).filter(renewed_at__gt=resumed_at)
+        wait_until(leads.exists, processes.WAIT_TIMEOUT, INTERVAL)
         assert client.get("/").status_code == 200
         assert "Traceback" not in process.log.read_text()
 

@@ -15,6 +15,7 @@ from dashboard.models import (
     Abort,
     CatalogSync,
     Grant,
+    Lead,
     Pipeline,
     Project,
     Pruning,
@@ -23,7 +24,6 @@ from dashboard.models import (
     Stage,
     StageTiming,
     Upstream,
-    Worker,
 )
 from dashboard.models.runs import ChangeCounter, mark_changed
 from dashboard.northflank import Node
@@ -211,10 +211,11 @@ def search_lookup(requests: int, *, parent: Stage | None = None, **fields: Any) 
     )
 
 
-def worker(name: str = "worker-1", **fields: Any) -> Worker:
-    """Create a worker with a heartbeat just now."""
+def leader(holder: str = "worker-1", **fields: Any) -> Lead:
+    """Create the lead of a process that renewed it just now."""
     now = timezone.now()
-    return Worker.objects.create(name=name, **{"started_at": now, "heartbeat_at": now} | fields)
+    defaults = {"holder": holder, "epoch": 1, "taken_at": now, "renewed_at": now}
+    return Lead.objects.create(pk=1, **defaults | fields)
 
 
 def failed_catalog_list(project: Project | None, message: str = "No access.") -> CatalogSync:

@@ -19,7 +19,6 @@ from dashboard.models import Run
 from dashboard.northflank import NorthflankClient
 from dashboard.server import process
 from dashboard.sync import catalog
-from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import budget_store
 from tests.support import scripted_server
 from tests.support.fault_kinds import FaultKind
@@ -67,10 +66,9 @@ class FaultyUpstream:
         self.proxy = FaultProxy(live.upstream_url)
         self.untrusted = ScriptedServer(SSLContext(PROTOCOL_TLS_SERVER))
         # Each tick sends a heartbeat: a test's ticks are hours apart by our clock.
-        live.worker = SyncWorker(
-            live.connection,
+        live.replace_worker(
             chores=[aborts.reconcile_open_aborts],
-            heartbeat_interval=0,
+            renewal_interval=0,
             sync_clock=lambda: None,
         )
 
@@ -139,11 +137,12 @@ class FaultyUpstream:
 
         async def tick_until_idle() -> None:
             for _ in range(100):  # far more than any test requires
-                before = worker.reads_started
-                worker.plan_again()
+                before = self.live.reads_started
+                if worker.reads is not None:
+                    worker.reads.plan_again()
                 await worker.tick()
                 await worker.wait_idle()
-                if worker.reads_started == before:
+                if self.live.reads_started == before:
                     return
             raise AssertionError("the worker never rests")
 

@@ -19,6 +19,8 @@ from dashboard.accounts.authentication import password_queue
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
 from dashboard.server.process import verify_database
+from dashboard.sync import lead
+from dashboard.sync.reads import Reads
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import connection as upstream_connection
 from dashboard.web.live.feed import (
@@ -52,6 +54,22 @@ class Live:
     def __post_init__(self) -> None:
         self.worker = SyncWorker(self.connection, chores=[aborts.reconcile_open_aborts])
 
+    @property
+    def reads(self) -> Reads:
+        """The worker's reads; it has ticked once, and leads."""
+        assert self.worker.reads is not None
+        return self.worker.reads
+
+    @property
+    def reads_started(self) -> int:
+        return self.worker.reads.started if self.worker.reads is not None else 0
+
+    def replace_worker(self, **options: Any) -> SyncWorker:
+        """Replace the worker by a new one, which leads from its first tick on."""
+        lead.release_unheld()
+        self.worker = SyncWorker(self.connection, **options)
+        return self.worker
+
     def run[T](self, work: Callable[[], Awaitable[T]]) -> T:
         """Run `work` on the server's event loop and return what it returns."""
 
@@ -71,10 +89,10 @@ class Live:
             await db_threads.run_in_db_thread(catalog.start, timezone.now())
             for _ in range(rounds):
                 for _ in range(100):  # far more reads than any test requires
-                    before = self.worker.reads_started
+                    before = self.reads_started
                     await self.worker.tick()
                     await self.worker.wait_idle()
-                    if self.worker.reads_started == before:
+                    if self.reads_started == before:
                         break
 
         self.run(read_all)

@@ -614,8 +614,7 @@ def create_full() -> dict[str, object]:
     ) in Stage.objects.all():  # one run was not found, and the search for others has to wait
         factories.search_lookup(10_000, parent=unread_stage)
     factories.upstream_error("It fell over.", cause="unauthorised")
-    factories.worker()
-    factories.worker("worker-2", heartbeat_at=past)
+    factories.leader()
     factories.pruning()
     factories.failed_catalog_list(stage.pipeline.project)
     create_access_events("Changed Groups. Now: active, staff. Groups: Release managers.")
@@ -662,7 +661,7 @@ def create_long_texts(text: str) -> dict[str, object]:
     SavedView.objects.create(owner=manager, name="x" * 60, query="status=failure")
     factories.search_lookup(10_000, parent=stage)
     factories.upstream_error(text)
-    factories.worker("w" * 250)
+    factories.leader("w" * 250)
     factories.failed_catalog_list(stage.pipeline.project, text)
     create_access_events(text)
     create_sessions_and_tokens(manager, text)

@@ -16,7 +16,6 @@ from dashboard.models.typical_duration import MIN_SAMPLES
 from dashboard.northflank import Node, RunDetail, UnexpectedResponse
 from dashboard.northflank import Run as ApiRun
 from dashboard.sync import baselines, mirror, overdue_checker, watchers
-from dashboard.sync.worker import SyncWorker
 from tests.support import factories
 from tests.support.successes import (
     NOW,
@@ -341,7 +340,7 @@ def test_scheduling_baseline_read_takes_three_queries_for_many_stages(read_stage
 
 def restart_worker(world: World) -> None:
     """Replace the worker by a new one, which makes its own plan."""
-    world.live.worker = SyncWorker(world.live.connection)
+    world.live.replace_worker()
 
 
 def details(world: World) -> list[str]:

@@ -317,7 +317,6 @@ def test_flow_found_again_is_no_longer_missing(read_stage: Stage) -> None:
     assert not catalog.mark_flow_missing(read_stage.pk, T0)
     catalog.mark_flow_checked(read_stage.pk, T0)
     assert Stage.objects.get().missing_since is None
-    assert catalog.claim_first_reads(T0, 0) == []
 
 
 def test_unchanged_list_takes_as_many_statements_whatever_its_length(db: None) -> None:
@@ -421,19 +420,7 @@ def test_check_of_a_stage_without_flow_reads_no_dismissed_run_again(
 
 def test_first_catalog_read_is_due_at_once(db: None) -> None:
     catalog.start(T0)
-    assert catalog.claim_due(T0) is not None
-
-
-def test_leased_catalog_read_is_not_claimed_again(db: None) -> None:
-    catalog.start(T0)
-    catalog.claim_due(T0)
-    assert catalog.claim_due(at(1)) is None
-
-
-def test_catalog_read_with_expired_lease_is_due(db: None) -> None:
-    catalog.start(T0)
-    catalog.claim_due(T0)
-    assert catalog.claim_due(T0 + catalog.LEASE) is not None
+    assert catalog.find_due(T0, 1)
 
 
 def create_list_due_in_a_day(synced_seconds: float) -> CatalogSync:
@@ -445,21 +432,13 @@ def create_list_due_in_a_day(synced_seconds: float) -> CatalogSync:
 def test_old_catalog_read_is_due_after_refresh(db: None) -> None:
     create_list_due_in_a_day(-601)
     catalog.refresh_now(T0, timedelta(seconds=600))
-    assert catalog.claim_due(T0) is not None
+    assert catalog.find_due(T0, 1)
 
 
 def test_recent_catalog_read_is_not_due_after_refresh(db: None) -> None:
     create_list_due_in_a_day(-599)
     catalog.refresh_now(T0, timedelta(seconds=600))
-    assert catalog.claim_due(T0) is None
-
-
-def test_leased_catalog_read_is_not_due_after_refresh(db: None) -> None:
-    catalog.start(T0)
-    CatalogSync.objects.update(synced_at=at(-86400))
-    catalog.claim_due(T0)
-    catalog.refresh_now(at(1), timedelta(seconds=600))
-    assert catalog.claim_due(at(2)) is None
+    assert catalog.find_due(T0, 1) == []
 
 
 def test_catalog_started_twice_is_read_once(db: None) -> None:

@@ -10,6 +10,7 @@ from django.utils import timezone
 from dashboard.models import Run, Stage, Upstream
 from dashboard.sandbox import parse_fault
 from dashboard.sync.plan import Plan
+from dashboard.sync.read_jobs import StageJob
 from dashboard.sync.read_plan import ReadPlan
 from tests.support.world import LONG_AGO, LoggedEvents, World
 
@@ -110,7 +111,7 @@ def test_flow_that_cannot_be_read_is_tried_again_under_a_slower_plan(world: Worl
     )
     world.sandbox.faults = []
     stage = PRODUCTION.select_related("pipeline__project").get()
-    world.live.run(lambda: world.live.worker.read_stage(stage, PLAN))
+    world.live.run(lambda: world.live.reads.read(StageJob(stage, PLAN)))
     assert PRODUCTION.get().error == ""
 
 
@@ -119,7 +120,7 @@ def test_stage_that_has_lost_its_flow_keeps_no_error_of_it(world: World) -> None
     world.sandbox.faults = [parse_fault("404@/release-flows/")]
     PRODUCTION.update(fresh_until=LONG_AGO, synced_at=LONG_AGO, confirmed_path_segment="")
     stage = PRODUCTION.select_related("pipeline__project").get()
-    world.live.run(lambda: world.live.worker.read_new_stage(stage, PLAN))
+    world.live.run(lambda: world.live.reads.read(StageJob(stage, PLAN, is_new=True)))
     stage = PRODUCTION.get()
     assert (stage.has_flow, stage.error) == (False, "")
 
@@ -142,7 +143,7 @@ def test_flow_that_cannot_be_read_is_tried_every_15_min(world: World, longest: f
         )
         stage = PRODUCTION.select_related("pipeline__project").get()
         world.sandbox.requests.clear()
-        world.live.run(lambda stage=stage: world.live.worker.read_stage(stage, plan))  # type: ignore[misc]
+        world.live.run(lambda stage=stage: world.live.reads.read(StageJob(stage, plan)))  # type: ignore[misc]
         assert world.requests_for("/release-flows/production/runs")
         if [path for _, path in world.sandbox.requests if path.endswith("/production")]:
             tries.append(moment // 60)

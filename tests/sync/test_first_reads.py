@@ -11,13 +11,14 @@ from django.utils import timezone
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import CatalogSync, RateBudget, Run, Stage
 from dashboard.sandbox import parse_fault
-from dashboard.sync import catalog, leases, schedule
-from dashboard.sync import worker as sync_worker
+from dashboard.sync import catalog, due, schedule
+from dashboard.sync import reads as sync_reads
 from dashboard.sync.plan import Plan
+from dashboard.sync.read_jobs import StageJob
 from dashboard.sync.read_plan import ReadPlan
+from dashboard.sync.reads import INITIAL_FIRST_READS, MAX_FIRST_READS
 from dashboard.sync.schedule import Gap, StageRef
 from dashboard.sync.stage_reader import IN_FLIGHT_PAGES, StageReader
-from dashboard.sync.worker import INITIAL_FIRST_READS, MAX_FIRST_READS
 from tests.support.world import T0, LoggedEvents, World, at
 
 # Which gap
@@ -162,15 +163,15 @@ def test_stages_that_are_due_again_during_first_reads_do_not_have_their_definiti
 def test_catalog_read_while_plan_is_made_causes_another_plan(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker, make_plan, plans = world.live.worker, sync_worker.plan_reads, []
+    worker, make_plan, plans = world.live.worker, sync_reads.plan_reads, []
 
     def make_plan_during_catalog_read(*arguments: Any) -> ReadPlan:
         plans.append(make_plan(*arguments))
         if len(plans) == 1:
-            worker.plan_again()
+            world.live.reads.plan_again()
         return plans[-1]
 
-    monkeypatch.setattr(sync_worker, "plan_reads", make_plan_during_catalog_read)
+    monkeypatch.setattr(sync_reads, "plan_reads", make_plan_during_catalog_read)
     for _ in range(2):
         world.live.run(worker.tick)
     world.live.run(worker.wait_idle)
@@ -180,9 +181,9 @@ def test_catalog_read_while_plan_is_made_causes_another_plan(
 def test_stage_found_after_plan_has_its_runs_read_first(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_plan = sync_worker.plan_reads
+    make_plan = sync_reads.plan_reads
     monkeypatch.setattr(  # a plan from before any stage was found
-        sync_worker,
+        sync_reads,
         "plan_reads",
         lambda *arguments: replace(make_plan(*arguments), has_gaps=False),
     )
@@ -305,7 +306,7 @@ def test_full_read_of_stage_reads_older_runs_in_flight(long_lists: World) -> Non
     long_lists.sandbox.requests.clear()
     plan = ReadPlan(Plan(scale=1.0, longest=3600.0), {})
     [stage] = production.select_related("pipeline__project")
-    long_lists.live.run(lambda: long_lists.live.worker.read_stage(stage, plan))
+    long_lists.live.run(lambda: long_lists.live.reads.read(StageJob(stage, plan)))
     assert len(long_lists.requests_for("/ledger/release-flows/production/runs")) == 2
     assert not production.get().in_flight_incomplete
 
@@ -313,7 +314,9 @@ def test_full_read_of_stage_reads_older_runs_in_flight(long_lists: World) -> Non
 def test_stage_that_lost_its_flow_is_not_due(read_stage: Stage) -> None:
     Stage.objects.update(in_flight_incomplete=True)
     catalog.mirror_release_flow(read_stage.pk, None, now=T0)
-    leases.release_stage(Stage.objects.get(), T0, ReadPlan(Plan(scale=1.0, longest=3600.0), {}))
+    due.record_stage(
+        Stage.objects.get(), T0, started_at=T0, plan=ReadPlan(Plan(scale=1.0, longest=3600.0), {})
+    )
     assert Stage.objects.get().next_sync_at > T0
 
 
@@ -340,7 +343,7 @@ def test_sync_after_long_outage_lists_each_stage_once(after_outage: World) -> No
     after_outage.sandbox.rate_limit_window.limit = 120
     after_outage.sandbox.rate_limit_window.opened_at = None
     RateBudget.objects.all().delete()
-    after_outage.live.worker.plan_again()  # its plan of hours ago
+    after_outage.live.reads.plan_again()  # its plan of hours ago
     after_outage.live.sync(1)
     flows = Stage.objects.exclude(has_flow=False)
     assert not any(schedule.find_gap(stage, timezone.now()) for stage in flows)
@@ -358,7 +361,7 @@ def test_outage_between_first_and_second_read_leaves_older_runs_in_flight_due(
     )
     stage.in_flight_incomplete = True
     stage.synced_at = datetime.fromtimestamp(long_lists.now, UTC)
-    reader = StageReader(long_lists.live.connection)
+    reader = StageReader(long_lists.live.connection, long_lists.live.reads.term)
     updates = long_lists.live.run(lambda: reader.read_newest_runs(stage))
     assert updates["in_flight_incomplete"] is True
 
@@ -369,14 +372,14 @@ def test_outage_between_first_and_second_read_leaves_older_runs_in_flight_due(
 @pytest.mark.slow
 def test_first_reads_run_concurrently_when_answers_are_fast(full_world: World) -> None:
     full_world.sync()
-    assert full_world.live.worker.first_read_limit == MAX_FIRST_READS
+    assert full_world.live.reads.first_read_limit == MAX_FIRST_READS
 
 
 @pytest.mark.slow
 def test_first_reads_reduce_concurrency_after_failures(full_world: World) -> None:
     full_world.sandbox.faults = [parse_fault("500@/runs")]
     full_world.sync()
-    assert full_world.live.worker.first_read_limit < INITIAL_FIRST_READS
+    assert full_world.live.reads.first_read_limit < INITIAL_FIRST_READS
 
 
 def test_failing_stage_does_not_delay_other_first_reads(
@@ -393,25 +396,15 @@ def test_failing_stage_does_not_delay_other_first_reads(
 
 
 @pytest.mark.slow
-def test_concurrent_first_reads_claim_distinct_stages(full_world: World) -> None:
-    full_world.sync()
-    now = timezone.now()
-    Stage.objects.update(synced_at=None, next_sync_at=now)
-    first, second = (leases.claim_first_reads(now, 5) for _ in range(2))
-    assert len(first) == len(second) == 5
-    assert not {stage.pk for stage in first} & {stage.pk for stage in second}
-
-
-@pytest.mark.slow
 def test_catalog_lists_are_read_concurrently(full_world: World) -> None:
     full_world.sync()
     CatalogSync.objects.exclude(project=None).update(synced_at=None, next_sync_at=timezone.now())
-    worker = full_world.live.worker
-    worker.plan_again()
+    worker, reads = full_world.live.worker, full_world.live.reads
+    reads.plan_again()
 
     async def tick() -> int:
         await worker.tick()
-        active_count = len(worker.active_reads)
+        active_count = len(reads.active)
         await worker.wait_idle()
         return active_count
 

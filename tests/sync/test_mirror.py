@@ -20,7 +20,7 @@ from dashboard.models import (
 )
 from dashboard.northflank import RunDetail, ServerError, decoding
 from dashboard.runs import overdue, statuses
-from dashboard.sync import leases, mirror
+from dashboard.sync import due, mirror
 from tests.support import factories, payloads
 from tests.support.factories import node
 from tests.support.world import (
@@ -136,10 +136,10 @@ def test_earlier_detail_request_does_not_undo_conclusion(stage: Stage) -> None:
 def test_earlier_detail_request_keeps_final_read_due(stage: Stage) -> None:
     mirror.apply_detail(stage.pk, detail(), **request_fields(0))
     Run.objects.update(last_viewed_at=at(1), next_detail_sync_at=at(5))
-    [run] = leases.claim_runs(at(8), 1)
+    [run] = due.find_runs(at(8), 1)
     mirror_list(stage, api_run(**ENDED), requested_at=10)
     mirror.apply_detail(stage.pk, detail(steps=node(ref="late")), **request_fields(9))
-    leases.release_run(run, at(11), None)
+    due.record_run(run, at(11), None)
     assert get_run().next_detail_sync_at == at(10)
 
 
@@ -206,18 +206,18 @@ def test_final_read_is_done_once(stage: Stage) -> None:
     mirror.apply_detail(stage.pk, detail(), **request_fields(0))
     Run.objects.update(last_viewed_at=at(1))
     mirror_list(stage, api_run(**ENDED), requested_at=10)
-    [run] = leases.claim_runs(at(11), 1)
+    [run] = due.find_runs(at(11), 1)
     mirror.apply_detail(stage.pk, detail(**ENDED), **request_fields(11))
-    leases.release_run(run, at(12), None)
+    due.record_run(run, at(12), None)
     assert get_run().next_detail_sync_at is None
 
 
 def test_detail_that_shows_the_end_is_the_final_read(stage: Stage) -> None:
     mirror.apply_detail(stage.pk, detail(), **request_fields(0))
     Run.objects.update(last_viewed_at=at(1), next_detail_sync_at=at(5))
-    [run] = leases.claim_runs(at(8), 1)
+    [run] = due.find_runs(at(8), 1)
     mirror.apply_detail(stage.pk, detail(**FAILED), **request_fields(9))
-    leases.release_run(run, at(10), None)
+    due.record_run(run, at(10), None)
     assert get_run().next_detail_sync_at is None
 
 

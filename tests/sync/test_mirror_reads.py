@@ -99,7 +99,7 @@ def test_run_of_a_reappeared_project_is_tried_until_it_can_be_read(stage: Stage)
     [
         (2400, 20, 106),
         (2400, 95, 2400),  # in the backoff of somebody who views it
-        (110, 20, 110),  # it is being read
+        (100, 20, 100),  # it is due, or being read
     ],
 )
 def test_ended_run_in_its_backoff_is_read_once_somebody_opens_it(

@@ -216,7 +216,7 @@ def viewer_client(client: Client, viewer: User) -> Client:
 
 @pytest.fixture
 def partial_stage(db: None) -> Stage:
-    factories.worker()
+    factories.leader()
     return factories.stage(omitted_by_page=OMITTED)
 
 

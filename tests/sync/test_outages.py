@@ -1,6 +1,7 @@
 """Outages: mirrored data stays, the cause is stored, and each change is logged once."""
 
 import asyncio
+import contextlib
 
 import pytest
 from django.utils import timezone
@@ -9,7 +10,6 @@ from dashboard.models import RateBudget, Run, Stage, Upstream
 from dashboard.northflank import NorthflankClient, NorthflankError
 from dashboard.sandbox import parse_fault
 from dashboard.server import process
-from dashboard.sync.worker import SyncWorker
 from dashboard.upstream.connection import Connection
 from tests.support.world import LONG_AGO, LoggedEvents, World
 
@@ -387,18 +387,16 @@ def test_error_of_one_process_is_logged_once_while_another_works(
     world: World, logged_events: LoggedEvents
 ) -> None:
     world.sync()
-    other_worker = SyncWorker(Connection("wrong-token", world.live.upstream_url))
+    other = Connection("wrong-token", world.live.upstream_url)
 
-    async def work(worker: SyncWorker) -> None:
-        worker.connection.retry_at = 0
-        await worker.tick()
-        await worker.wait_idle()
+    async def ask(connection: Connection) -> None:
+        with contextlib.suppress(NorthflankError):
+            await connection.call(lambda nf: nf.get_auth())
 
     for _ in range(3):
-        for worker in (other_worker, world.live.worker):
-            world.make_due()
-            world.live.run(lambda worker=worker: work(worker))  # type: ignore[misc]
-    world.live.run(other_worker.connection.close)
+        for connection in (other, world.live.connection):
+            world.live.run(lambda connection=connection: ask(connection))  # type: ignore[misc]
+    world.live.run(other.close)
     assert (
         len(logged_events("northflank.unavailable")),
         len(logged_events("northflank.recovered")),

@@ -15,7 +15,6 @@ from dashboard.northflank import Node, RunDetail
 from dashboard.runs import overdue, steps
 from dashboard.runs.overdue import OverdueReason
 from dashboard.sync import mirror, overdue_checker
-from dashboard.sync.leases import LEASE
 from tests.support import factories
 from tests.support.abort_answers import change_after_read_of, place_fields
 from tests.support.successes import (
@@ -520,7 +519,7 @@ def test_mark_does_not_wait_for_a_read_that_is_scheduled_for_later(read_stage: S
     assert checked(run, first_check + overdue_checker.MAX_WAIT_FOR_STEPS)[0] == 1
 
 
-@pytest.mark.parametrize("wait", [timedelta(seconds=-5), timedelta(), LEASE])
+@pytest.mark.parametrize("wait", [timedelta(seconds=-5), timedelta()])
 def test_read_that_is_due_or_under_way_is_not_requested_again(
     read_stage: Stage, wait: timedelta
 ) -> None:

@@ -9,7 +9,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
@@ -30,7 +30,7 @@ from dashboard.models import (
 )
 from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.accounts.access import AccessKind
-from dashboard.sync import baselines, clock_correction, mirror, pruning
+from dashboard.sync import baselines, mirror, pruning
 from tests.support import factories
 from tests.support.live import Live
 from tests.support.world import LoggedEvents, World, api_run, detail
@@ -50,7 +50,6 @@ def ended_run(stage: Stage, days: float, status: str = "failure", **fields: Any)
 
 def prune() -> pruning.Deleted:
     """Prune at once; return what was deleted."""
-    assert pruning.claim(timezone.now(), is_requested=True)
     for _ in pruning.prune(timezone.now()):
         pass
     last = Pruning.objects.get()
@@ -179,7 +178,6 @@ def test_baseline_and_latest_success_are_the_same_after_pruning(busy_stage: Stag
 
 def test_runs_are_deleted_in_batches(busy_stage: Stage) -> None:
     factories.create_copies(ended_run(busy_stage, 400), 2 * pruning.BATCH_SIZE)
-    assert pruning.claim(timezone.now())
     batches = pruning.prune(timezone.now())
     next(batches)
     left = Run.objects.filter(ended_at__lt=days_ago(365)).count()
@@ -191,9 +189,7 @@ def test_runs_are_deleted_in_batches(busy_stage: Stage) -> None:
 
 def test_interrupted_pass_is_completed_by_next(busy_stage: Stage) -> None:
     factories.create_copies(ended_run(busy_stage, 400), 2 * pruning.BATCH_SIZE)
-    assert pruning.claim(timezone.now())
     next(pruning.prune(timezone.now()))
-    Pruning.objects.update(leased_until=days_ago(1))  # its process has died
     assert prune().runs == pruning.BATCH_SIZE + 1
 
 
@@ -335,34 +331,9 @@ def test_access_events_are_deleted_in_batches(viewer: User) -> None:
 
 def test_pass_is_due_a_day_after_the_last(db: None) -> None:
     prune()
-    assert not pruning.claim(timezone.now())
-    assert not pruning.claim(timezone.now() + timedelta(hours=23))
-    assert pruning.claim(timezone.now() + timedelta(hours=25))
-
-
-def test_pass_is_not_begun_while_another_process_prunes(db: None) -> None:
-    assert pruning.claim(timezone.now())
-    assert not pruning.claim(timezone.now(), is_requested=True)
-    with pytest.raises(CommandError, match="Another process is pruning"):
-        output_of("prune")
-
-
-def test_pass_ends_when_another_process_has_taken_over(busy_stage: Stage) -> None:
-    factories.create_copies(ended_run(busy_stage, 400), pruning.BATCH_SIZE)
-    assert pruning.claim(timezone.now())
-    batches = pruning.prune(timezone.now())
-    next(batches)
-    Pruning.objects.update(leased_until=timezone.now() + timedelta(minutes=5))
-    with pytest.raises(pruning.LeaseLost):
-        next(batches)
-
-
-def test_clock_set_back_does_not_stop_pruning(db: None) -> None:
-    factories.worker(heartbeat_at=timezone.now() + timedelta(days=3))
-    prune()
-    Pruning.objects.update(finished_at=timezone.now() + timedelta(days=3))
-    clock_correction.correct_timestamps(timezone.now())
-    assert pruning.claim(timezone.now() + timedelta(days=1, minutes=1))
+    assert not pruning.is_due(timezone.now())
+    assert not pruning.is_due(timezone.now() + timedelta(hours=23))
+    assert pruning.is_due(timezone.now() + timedelta(hours=25))
 
 
 def test_chore_prunes_when_first_checked(

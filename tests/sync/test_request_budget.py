@@ -19,9 +19,7 @@ from dashboard.northflank import Call, NorthflankClient, RateLimit
 from dashboard.sandbox import parse_fault
 from dashboard.sync import baselines
 from dashboard.sync.stage_reader import MAX_REQUESTS_PER_READ
-from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import budget_store
-from tests.support import factories
 from tests.support.rate_budget import record_response
 from tests.support.world import LONG_AGO, T0, LoggedEvents, World, at, get_run
 
@@ -190,18 +188,6 @@ def test_failing_insert_raises_at_once(db: None) -> None:
 
     with connection.execute_wrapper(execute), pytest.raises(IntegrityError, match="a constraint"):
         record_rate_limit(800)
-
-
-def test_probe_after_pause_is_taken_by_one_process(db: None) -> None:
-    record_rate_limit(985)
-    budget_store.record_rate_limited(5, T0)
-    assert not budget_store.claim_probe(at(4))
-    assert [budget_store.claim_probe(at(6)) for _ in range(3)] == [True, False, False]
-    assert budget_store.claim_probe(at(27))
-
-
-def test_probe_without_row_is_not_taken(db: None) -> None:
-    assert not budget_store.claim_probe(T0)
 
 
 def test_concurrent_responses_are_all_counted(transactional_db: None) -> None:
@@ -428,67 +414,6 @@ def test_watched_stage_is_read_while_backlog_waits(world: World) -> None:
     world.live.sync(1)
     read_paths = {request.rpartition("/runs")[0] for request in world.requests_for("/runs")}
     assert read_paths == {"GET /v1/projects/payments/pipelines/ledger/release-flows/production"}
-
-
-@pytest.mark.parametrize(
-    ("names", "requests", "reads"),
-    [
-        ([], 17, 2),
-        (["!"], 17, 1),
-        (["!"], 11, 0),  # the first of them does it
-        (["~"], 11, 1),
-        (["!", "~"], 29, 1),
-        (["~", "~~"], 29, 2),
-        (["!"], 48, 4),
-        (["stopped"], 17, 2),
-    ],
-)
-def test_workers_divide_the_last_requests_before_the_reserve(
-    world: World, names: list[str], requests: int, reads: int
-) -> None:
-    """Each began as many reads as if it were alone, and together they used the reserve."""
-    world.sync()
-    now = timezone.now()
-    Stage.objects.update(synced_at=now - timedelta(minutes=1), next_sync_at=LONG_AGO)
-    Run.objects.update(next_detail_sync_at=None)
-    reserve = budget_store.abort_reserve(budget_store.load_limit())
-    RateBudget.objects.update(remaining=reserve + requests, burst=0)
-    for name in names:
-        age = timedelta(seconds=31 if name == "stopped" else 5)
-        factories.worker(name, heartbeat_at=now - age)
-    worker = SyncWorker(world.live.connection)
-
-    async def tick() -> None:
-        await worker.tick()
-        counts.append(worker.reads_started)
-        await worker.wait_idle()
-
-    counts: list[int] = []
-    world.live.run(tick)
-    assert counts == [reads]
-
-
-@pytest.mark.slow
-def test_workers_divide_the_first_reads(full_world: World) -> None:
-    factories.worker("!", heartbeat_at=timezone.now())
-    full_world.live.sync(1)  # the catalog
-    Stage.objects.update(synced_at=None, next_sync_at=LONG_AGO)
-    Run.objects.update(next_detail_sync_at=None)
-    # Shortly before the window's end nearly all that is left is for first reads: for two of them.
-    RateBudget.objects.update(
-        limit=1000, remaining=114, own_requests=1000, burst=500,
-        resets_at=timezone.now() + timedelta(minutes=1),
-    )  # fmt: skip
-    worker = SyncWorker(full_world.live.connection)
-
-    async def tick() -> None:
-        await worker.tick()
-        counts.append(worker.reads_started)
-        await worker.wait_idle()
-
-    counts: list[int] = []
-    full_world.live.run(tick)
-    assert counts == [1]
 
 
 @pytest.mark.slow
@@ -723,7 +648,7 @@ def test_reading_after_pause_resumes_after_one_probe(world: World) -> None:
 
     async def tick() -> None:
         await world.live.worker.tick()
-        started_counts.append(len(world.live.worker.active_reads))
+        started_counts.append(len(world.live.reads.active))
         await world.live.worker.wait_idle()
 
     started_counts: list[int] = []
@@ -732,11 +657,7 @@ def test_reading_after_pause_resumes_after_one_probe(world: World) -> None:
     assert started_counts[0] == 1
     assert started_counts[1] > 1
     budget_row = RateBudget.objects.get()
-    assert (budget_row.refusals, budget_row.backoff_until, budget_row.probe_until) == (
-        0,
-        None,
-        None,
-    )
+    assert (budget_row.refusals, budget_row.backoff_until) == (0, None)
 
 
 def test_refusal_is_logged_once(world: World, logged_events: LoggedEvents) -> None:

@@ -1,72 +1,17 @@
-"""The worker's loop: its row, its chores, rounds that fail, and its end."""
+"""The worker's loop: its chores, rounds that fail, and its end."""
 
 import asyncio
-import threading
-from collections.abc import Callable
-from typing import Any
 
 from django.db import connection
 from django.utils import timezone
 
 from dashboard import aborts
-from dashboard.db.threads import executor, run_in_db_thread
-from dashboard.models import Run, Worker
+from dashboard.db.threads import run_in_db_thread
+from dashboard.models import Lead, Run
 from dashboard.sync import catalog
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream.connection import Connection
-from tests.support.databases import wrap_statements
-from tests.support.live import WAIT_TIMEOUT
 from tests.support.world import LoggedEvents, World
-
-
-def test_running_worker_has_a_heartbeat(world: World) -> None:
-    world.sync()
-    assert Worker.objects.get().heartbeat_at is not None
-
-
-def test_stopped_worker_deletes_its_row(world: World) -> None:
-    worker = SyncWorker(world.live.connection)
-
-    async def run_briefly() -> None:
-        stop = asyncio.Event()
-        task = asyncio.create_task(worker.run(stop))
-        while not await run_in_db_thread(Worker.objects.exists):
-            await asyncio.sleep(0.01)
-        stop.set()
-        await task
-
-    world.live.run(run_briefly)
-    assert not Worker.objects.exists()
-
-
-def test_worker_stopped_during_a_heartbeat_deletes_its_row(world: World) -> None:
-    has_begun, may_end = threading.Event(), threading.Event()
-
-    def write(execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
-        if sql.startswith("INSERT") and Worker._meta.db_table in sql:
-            has_begun.set()
-            assert may_end.wait(WAIT_TIMEOUT)
-        return execute(sql, *arguments)
-
-    worker = SyncWorker(world.live.connection)
-
-    async def stop_during_heartbeat() -> None:
-        stop = asyncio.Event()
-        task = asyncio.create_task(worker.run(stop))
-        while not has_begun.is_set():
-            await asyncio.sleep(0.01)
-        stop.set()
-        try:
-            # Nothing says that the worker waits, so this has to wait some time.
-            ended, _ = await asyncio.wait({task}, timeout=0.3)
-            assert not ended
-        finally:
-            may_end.set()
-        await task
-
-    with wrap_statements(executor, wrapper=write):  # ends once these threads have written all
-        world.live.run(stop_during_heartbeat)
-    assert not Worker.objects.exists()
 
 
 def test_waiting_chore_does_not_delay_reads(world: World) -> None:
@@ -83,34 +28,14 @@ def test_waiting_chore_does_not_delay_reads(world: World) -> None:
         await run_in_db_thread(catalog.start, timezone.now())
         for _ in range(100):
             await worker.tick()
-            await asyncio.gather(*worker.active_reads)
+            assert worker.reads is not None
+            await asyncio.gather(*worker.reads.active)
         release.set()
         await worker.wait_idle()
 
     world.live.run(work)
     assert Run.objects.in_flight().exists()
     assert len(started_chores) == 1
-
-
-def test_worker_idle_returns_when_last_read_ends() -> None:
-    worker = SyncWorker(Connection("token", "http://127.0.0.1:9"))
-
-    async def read() -> None:
-        pass
-
-    async def work() -> None:
-        worker.start_read(read())
-        await asyncio.sleep(0)  # it has ended, and is still in `active_reads`
-        assert worker.active_reads
-        await worker.wait_idle()
-        await worker.connection.close()
-
-    # A blocked loop can't be stopped from within.
-    working = threading.Thread(target=lambda: asyncio.run(work()), daemon=True)
-    working.start()
-    working.join(WAIT_TIMEOUT)
-    assert not working.is_alive()
-    assert not worker.active_reads
 
 
 def run_statement(statement: str) -> None:
@@ -124,20 +49,19 @@ def test_worker_stops_during_database_outage(world: World) -> None:
     async def work() -> None:
         stop = asyncio.Event()
         task = asyncio.ensure_future(worker.run(stop))
-        while not worker.reads_started:
+        while worker.reads is None or not worker.reads.started:
             await asyncio.sleep(0.01)
-        await run_in_db_thread(run_statement, "ALTER TABLE dashboard_worker RENAME TO elsewhere")
+        await run_in_db_thread(run_statement, "ALTER TABLE dashboard_lead RENAME TO elsewhere")
         try:
             stop.set()
             await task
         finally:
-            await run_in_db_thread(
-                run_statement, "ALTER TABLE elsewhere RENAME TO dashboard_worker"
-            )
+            await run_in_db_thread(run_statement, "ALTER TABLE elsewhere RENAME TO dashboard_lead")
 
     world.live.run(work)
-    assert not worker.active_reads
-    assert Worker.objects.filter(name=worker.name).exists()  # as after a kill
+    assert worker.reads is not None
+    assert not worker.reads.active
+    assert Lead.objects.get().holder == worker.holder  # as after a kill
 
 
 def test_failing_round_is_logged_once_at_start_and_end(
@@ -153,7 +77,7 @@ def test_failing_round_is_logged_once_at_start_and_end(
     worker = SyncWorker(
         world.live.connection,
         chores=[aborts.reconcile_open_aborts],
-        heartbeat_interval=0,  # so that each round measures the clock first
+        renewal_interval=0,  # so that each round measures the clock first
         sync_clock=measure_clock,
     )
 

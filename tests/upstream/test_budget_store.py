@@ -17,11 +17,6 @@ from tests.support.world import at
 pytestmark = pytest.mark.django_db
 
 
-def test_nobody_probes_before_the_first_answer() -> None:
-    assert not budget_store.claim_probe(at(0))
-    assert not RateBudget.objects.exists()
-
-
 def test_limit_is_the_default_until_an_answer_has_one() -> None:
     assert budget_store.load_limit() == DEFAULT_LIMIT
     record_response(RateLimit(500, 400, 1800), at(0))

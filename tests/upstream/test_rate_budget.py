@@ -457,29 +457,17 @@ def paused(seconds: float = 5) -> RateLimitWindow:
 def test_budget_after_pause_allows_one_probe(later: float, is_probe: bool) -> None:
     spend = rules.compute(paused(), 100, at(later))
     assert (spend.is_probing, spend.may_bulk_abort) == (is_probe, False)
-    assert (rules.start_probe(paused(), at(later)) is not None) is is_probe
-
-
-def test_probe_blocks_further_probes() -> None:
-    probe_window = rules.start_probe(paused(), at(6))
-    assert probe_window is not None
-    assert probe_window == replace(paused(), probe_until=at(26))
-    assert rules.start_probe(probe_window, at(25.9)) is None
-    assert rules.compute(probe_window, 100, at(25.9)).probe_until == at(26)
-    assert rules.start_probe(probe_window, at(26)) is not None
 
 
 def test_probe_without_pause_is_none() -> None:
-    assert rules.start_probe(window(985), T0) is None
     assert not rules.compute(window(985), 100, T0).is_probing
 
 
 def test_response_to_request_after_pause_ends_refusal() -> None:
-    probe_window = rules.start_probe(paused(), at(6))
     after = rules.after_response(
-        probe_window, RateLimit(1000, 984, 1794), 100, at(6.2), requested_at=at(6)
+        paused(), RateLimit(1000, 984, 1794), 100, at(6.2), requested_at=at(6)
     )
-    assert (after.refusals, after.backoff_until, after.probe_until) == (0, None, None)
+    assert (after.refusals, after.backoff_until) == (0, None)
     assert after.remaining == 984
 
 
@@ -508,9 +496,8 @@ def test_response_to_request_during_pause_keeps_refusal() -> None:
 
 
 def test_probe_answered_with_429_lengthens_pause() -> None:
-    probe_window = rules.start_probe(paused(), at(6))
-    after = rules.after_rate_limited(probe_window, 5, at(6))
-    assert (after.refusals, after.backoff_until, after.probe_until) == (2, at(16), None)
+    after = rules.after_rate_limited(paused(), 5, at(6))
+    assert (after.refusals, after.backoff_until) == (2, at(16))
 
 
 def test_refusal_before_first_response_assumes_documented_limit() -> None:

@@ -160,7 +160,7 @@ def test_page_with_and_without_hidden_objects_is_identical(
         values = (structure_hash, live.attributes["data-refresh"], str(rows))
         return *(re.sub(r"\d\d:\d\d:\d\d", "", text_of(part)) for part in parts), *map(str, values)
 
-    factories.worker()
+    factories.leader()
     with_hidden = visible_parts()
     CatalogSync.objects.all().delete()
     Stage.objects.filter(pipeline__slug="secret-pipeline").update(error="", fresh_until=None)
@@ -219,7 +219,7 @@ def test_unreadable_list_is_reported_only_for_visible_projects(
 def test_status_page_covers_only_visible_stages(
     member_client: Client, staging_run: Run, production_run: Run
 ) -> None:
-    factories.worker()
+    factories.leader()
     html = get_member_page(member_client, "/status/")
     assert text_of(select_one(html, "[data-state]")) == "All 2 stages are up to date."
     assert sum(int(text_of(kind.css("td")[0])) for kind in html.css("[data-stage-name]")) == 2
@@ -252,7 +252,7 @@ def test_page_without_any_permission_shows_no_visible_objects_message(
     name: str, member_client: Client, staging_run: Run
 ) -> None:
     Grant.objects.all().delete()
-    factories.worker()
+    factories.leader()
     factories.catalog_list()
     html = get_member_page(member_client, address(name, staging_run))
     assert re.search("that you (can|may) see", text_of(select_one(html, "main")))

@@ -5,13 +5,12 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from django.db.models import Max
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
-from dashboard.models import Abort, Run, Worker
+from dashboard.models import Abort, Run
 from dashboard.runs import overdue_messages, statuses
-from dashboard.sync.reports import freshness
+from dashboard.sync import lead
 from dashboard.texts import local_time
 from dashboard.web.api import queries, serializers
 from dashboard.web.http import links
@@ -92,8 +91,9 @@ def abort_text(abort: Abort, run: Run) -> str:
 
 def sync_problem(now: datetime) -> str:
     """Return a message if no sync worker is alive, else an empty string."""
-    last_heartbeat = Worker.objects.aggregate(last=Max("heartbeat_at"))["last"]
-    if last_heartbeat is not None and freshness.is_alive(last_heartbeat, now):
+    row = lead.load()
+    if lead.is_alive(row, now):
         return ""
-    heartbeat = f" (last heartbeat {format_time(last_heartbeat)})" if last_heartbeat else ""
+    last = row.renewed_at if row is not None else None
+    heartbeat = f" (last heartbeat {format_time(last)})" if last else ""
     return f"No sync worker is running{heartbeat}. Start `serve` or `sync` with this database."

@@ -29,15 +29,10 @@ class Command(RunbookCommand):
         if options["dry_run"]:
             self._print("Would delete", pruning.count_prunable(now()))
             return
-        if not pruning.claim(now(), is_requested=True):
-            raise CommandError("Another process is pruning. Try again in a minute.")
         try:
             for pause in pruning.prune(now()):
                 time.sleep(pause)
-        except pruning.LeaseLost as error:
-            raise CommandError(f"{error} What was deleted stays deleted.") from error
         except KeyboardInterrupt:
-            pruning.release()
             raise CommandError(
                 "Interrupted. What was deleted stays deleted; the next pass continues."
             ) from None

@@ -1,4 +1,7 @@
-"""`manage.py sync`: run only a sync worker; any number may share one PostgreSQL database."""
+"""`manage.py sync`: run only a sync worker.
+
+Any number may share one PostgreSQL database: one reads, the others stand by.
+"""
 
 from typing import Any
 

@@ -1,17 +1,14 @@
-"""Pruning: who deletes old rows at present, and what the last pass deleted."""
+"""Pruning: what the last pass deleted."""
 
 from django.db import models
 
 
 class Pruning(models.Model):
-    """One row: the lease of the process that prunes, and the result of the last pass.
+    """One row: the result of the last pass.
 
     The figures of the database are as of the end of that pass: counting costs too much for a page.
     """
 
-    leased_until = models.DateTimeField(
-        null=True, help_text="Lease of the process that prunes; another takes over when it expires."
-    )
     finished_at = models.DateTimeField(null=True, help_text="When the last pass was complete.")
     deleted_runs = models.PositiveBigIntegerField(default=0)
     deleted_steps = models.PositiveBigIntegerField(

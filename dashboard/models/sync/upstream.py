@@ -95,6 +95,3 @@ class RateBudget(models.Model):
     refusals = models.PositiveIntegerField(
         default=0, help_text="Consecutive 429s, each after the pause of the previous one."
     )
-    probe_until = models.DateTimeField(
-        null=True, help_text="Lease of the probe request after such a pause."
-    )

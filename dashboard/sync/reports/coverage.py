@@ -12,9 +12,8 @@ from typing import Protocol
 
 from django.utils.translation import gettext_lazy, ngettext
 
-from dashboard.models import Upstream, Worker
-from dashboard.sync import schedule
-from dashboard.sync.reports import freshness
+from dashboard.models import Upstream
+from dashboard.sync import lead, schedule
 from dashboard.sync.schedule import ReadState
 from dashboard.texts import durations
 from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts, to_text
@@ -152,10 +151,7 @@ def measure(stages: Coverage, *, unlisted: int, has_project_list: bool, now: dat
 
 def _estimate_seconds_left(reads: int, now: datetime) -> float | None:
     """Return the seconds that `reads` first reads take; None while nothing can be read."""
-    last_heartbeat_at = (
-        Worker.objects.order_by("-heartbeat_at").values_list("heartbeat_at", flat=True).first()
-    )
-    if last_heartbeat_at is None or not freshness.is_alive(last_heartbeat_at, now):
+    if not lead.is_alive(lead.load(), now):
         return None  # no worker is running
     if Upstream.objects.exclude(error="").exists():
         return None

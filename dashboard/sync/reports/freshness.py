@@ -13,7 +13,6 @@ from django.utils.translation import gettext_lazy, ngettext
 from dashboard.texts.rich_text import Message, MessageTable, RichText, Value, join_texts
 
 GRACE = timedelta(seconds=30)  # for the read itself and for a free slot
-HEARTBEAT_TIMEOUT = timedelta(seconds=30)  # workers send a heartbeat every 5 s
 
 _text = MessageTable(
     {
@@ -68,11 +67,6 @@ def is_stale(fresh_until: datetime | None, now: datetime) -> bool:
 def stale_at(fresh_until: datetime | None) -> datetime | None:
     """Return when data becomes stale; None if never read."""
     return None if fresh_until is None else fresh_until + GRACE
-
-
-def is_alive(heartbeat_at: datetime, now: datetime) -> bool:
-    """Return whether a worker's last heartbeat is recent enough."""
-    return now - heartbeat_at <= HEARTBEAT_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)

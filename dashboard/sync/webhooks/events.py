@@ -17,7 +17,7 @@ from django.db.models import F, Q, QuerySet
 
 from dashboard.models import CatalogSync, Project, Run, Stage, WebhookEvent, WebhookStats
 from dashboard.models.catalog import StageName
-from dashboard.sync import catalog, schedule
+from dashboard.sync import schedule
 from dashboard.sync.webhooks.event_ids import EventIds, extract_event_ids
 from dashboard.upstream import budget_store
 
@@ -208,9 +208,12 @@ class _ReadThrottle:
     def take_slot(self, stage: Stage) -> Iterator[tuple[Stage, datetime]]:
         """Yield the stage and its due time in the next slot, unless it is read by then anyway.
 
-        If the window has no more slots, it is due at the window's end and takes none: the worker
+        If the window has no more slots, it is due at the window's end and takes none: the leader
         spreads what is due at one time (`ReadBudget.may_read`).
         """
+        if _is_waiting(stage, self.now):
+            yield stage, self.now
+            return
         slot = self._last_slot + self.spacing
         due_at = max(min(slot, self._window_end), self.now)
         if _needs_read(stage, due_at, self.now):
@@ -224,32 +227,26 @@ class _ReadThrottle:
 
 def _needs_read(stage: Stage, due_at: datetime, now: datetime) -> bool:
     """Return whether a stage must be rescheduled to be read at `due_at`."""
-    # A read in progress may return data older than the event, so another one is needed.
-    is_leased = stage.leased_until is not None and stage.leased_until > now
-    # Already due, but an event gives it priority.
-    is_waiting = stage.next_sync_at <= now and due_at <= now and not _has_pending_event(stage)
-    # Failing stages stay backed off.
-    return not stage.failures and (stage.next_sync_at > due_at or is_leased or is_waiting)
+    # One that is due gets priority by an event. Failing stages stay backed off.
+    return not stage.failures and (stage.next_sync_at > due_at or stage.next_sync_at <= now)
 
 
-def _has_pending_event(stage: Stage) -> bool:
-    return bool(
-        stage.last_release_event_at
-        and stage.synced_at
-        and stage.last_release_event_at > stage.synced_at
-    )
+def _is_waiting(stage: Stage, now: datetime) -> bool:
+    """Return whether a stage waits for its read after an earlier event, or is being read."""
+    event_at, read_at = stage.last_release_event_at, stage.synced_at
+    has_event = event_at is not None and (read_at is None or event_at > read_at)
+    return has_event and not stage.failures and stage.next_sync_at <= now
 
 
 def _make_due(stage: Stage, due_at: datetime, now: datetime) -> None:
-    # The conditions are repeated in the updates: a worker may have changed the row meanwhile.
+    # The conditions are repeated in the updates: the leader may have changed the row meanwhile.
     row = Stage.objects.filter(pk=stage.pk, failures=0)
-    changes: dict[str, Any] = {"next_sync_at": due_at, "last_release_event_at": due_at}
+    changes: dict[str, Any] = {"last_release_event_at": due_at}
     if stage.has_flow is False:
         changes["flow_synced_at"] = None  # it may have a release flow by now: check that first
-    if row.filter(Q(next_sync_at__gt=due_at) | Q(leased_until__gt=now)).update(**changes):
-        return
-    no_pending_event = Q(last_release_event_at=None) | Q(last_release_event_at__lte=F("synced_at"))
-    row.filter(no_pending_event, next_sync_at__lte=now).update(last_release_event_at=due_at)
+    if not row.filter(next_sync_at__gt=due_at).update(next_sync_at=due_at, **changes):
+        # It keeps its place; a read that has begun is followed by another (due.py).
+        row.filter(next_sync_at__lte=now).update(**changes)
 
 
 def _refresh_catalog(
@@ -259,8 +256,7 @@ def _refresh_catalog(
     configured = set(settings.NORTHFLANK_PROJECTS)
     if configured and configured.isdisjoint(project_ids):
         return  # about a project outside the settings
-    # A list being read, or nearly due, is scheduled within the lease time: leave it.
-    scheduled_later = catalog_syncs.filter(failures=0, next_sync_at__gt=now + catalog.LEASE)
+    scheduled_later = catalog_syncs.filter(failures=0, next_sync_at__gt=now)
     scheduled_later.filter(Q(synced_at=None) | Q(synced_at__lt=now - MIN_CATALOG_INTERVAL)).update(
         next_sync_at=now
     )

@@ -13,8 +13,8 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Keys, PreparedModels, PreparedQuery
-from dashboard.models import CatalogSync, Pruning, RateBudget, Stage, Upstream, Worker
-from dashboard.sync import omitted_entries, run_lookup, schedule, stage_reader
+from dashboard.models import CatalogSync, Lead, Pruning, RateBudget, Stage, Upstream
+from dashboard.sync import lead, omitted_entries, run_lookup, schedule, stage_reader
 from dashboard.sync.reports import freshness
 from dashboard.sync.run_lookup import SearchUsage
 from dashboard.sync.schedule import FIRST_READ_ORDER
@@ -234,7 +234,7 @@ class _Queries:
         self.listed_stages = PreparedModels(stages.only(*_ROW_FIELDS))
         lists = lookup.visible_catalog_lists(permissions).exclude(error="", omitted_by_page={})
         self.defective_lists = PreparedModels(lists.select_related("project"))
-        self.workers = PreparedModels(Worker.objects.order_by("-heartbeat_at", "name"))
+        self.workers = PreparedModels(Lead.objects.exclude(holder=""))
         self.rate_budget = PreparedModels(RateBudget.objects.order_by("pk")[:1])
         self.upstream_error = PreparedModels(Upstream.objects.exclude(error="").order_by("pk")[:1])
         self.pruning = PreparedModels(Pruning.objects.filter(pk=1))
@@ -305,15 +305,11 @@ def _slowed_until(usage: RateLimitUsage, now: datetime) -> datetime | None:
     return usage.resets_at if is_slowed else None
 
 
-def _worker_rows(workers: Iterable[Worker], now: datetime) -> list[WorkerRow]:
+def _worker_rows(rows: Iterable[Lead], now: datetime) -> list[WorkerRow]:
     return [
-        WorkerRow(
-            worker.name,
-            worker.started_at,
-            worker.heartbeat_at,
-            freshness.is_alive(worker.heartbeat_at, now),
-        )
-        for worker in workers
+        WorkerRow(row.holder, row.taken_at, row.renewed_at, lead.is_alive(row, now))
+        for row in rows
+        if row.taken_at is not None and row.renewed_at is not None
     ]
 
 

@@ -105,14 +105,14 @@ def test_coverage_counts_failing_stage_separately(read_stage: Stage) -> None:
 def test_coverage_has_seconds_left_only_with_live_worker(read_stage: Stage) -> None:
     factories.stage("Staging", **UNREAD)
     assert load_coverage().seconds_left is None
-    factories.worker()
+    factories.leader()
     assert load_coverage().seconds_left is not None
     factories.upstream_error("It fell over.")
     assert load_coverage().seconds_left is None
 
 
 def test_coverage_has_no_seconds_left_while_rate_limited(read_stage: Stage) -> None:
-    factories.worker()
+    factories.leader()
     factories.stage("Staging", **UNREAD)
     now = timezone.now()
     RateBudget.objects.create(

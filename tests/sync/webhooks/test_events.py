@@ -26,7 +26,8 @@ from dashboard.models import (
     WebhookEvent,
     WebhookStats,
 )
-from dashboard.sync import leases, mirror, read_plan
+from dashboard.sync import mirror, read_plan
+from dashboard.sync.due import find_stages, record_stage
 from dashboard.sync.plan import Plan
 from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.webhooks import events as webhook_events
@@ -204,7 +205,7 @@ def test_due_stage_of_event_is_claimed_first(shop: None) -> None:
     Stage.objects.update(next_sync_at=at(-50), synced_at=at(-90))
     Stage.objects.filter(pipeline__slug="search", name="Staging").update(next_sync_at=at(-1))
     send_event({"project": {"id": "shop"}, "pipeline": {"id": "search"}, "stage": "Staging"})
-    (first,) = leases.claim_stages(at(1), 1)
+    (first,) = find_stages(at(1), 1)
     assert (first.pipeline.slug, first.name) == ("search", "Staging")
 
 
@@ -220,24 +221,19 @@ def test_event_prioritises_due_stages_within_limit(db: None) -> None:
 
 
 def test_event_during_read_makes_stage_due_again(stage: Stage) -> None:
-    (claimed,) = leases.claim_stages(at(1), 4)
+    (found,) = find_stages(at(1), 4)
     send_event({"project": {"id": "shop"}}, at(2))
-    leases.release_stage(claimed, at(3), ReadPlan(Plan(1.0, 300.0), {}))
-    assert [stage.pk for stage in leases.claim_stages(at(4), 4)] == [stage.pk]
+    record_stage(found, at(3), ReadPlan(Plan(1.0, 300.0), {}), started_at=at(1))
+    assert find_stages(at(7), 4) == []  # nor one read after the other
+    assert [stage.pk for stage in find_stages(at(8), 4)] == [stage.pk]
 
 
 def test_event_during_failing_read_keeps_back_off(stage: Stage) -> None:
-    (claimed,) = leases.claim_stages(at(1), 4)
+    (found,) = find_stages(at(1), 4)
     send_event({"project": {"id": "shop"}}, at(2))
     Stage.objects.update(failures=1)
-    leases.release_stage(claimed, at(3), ReadPlan(Plan(1.0, 300.0), {}), error="timeout")
-    assert leases.claim_stages(at(4), 4) == []
-
-
-def test_event_does_not_release_leased_stage(stage: Stage) -> None:
-    leases.claim_stages(at(1), 4)
-    send_event({"project": {"id": "shop"}}, at(2))
-    assert leases.claim_stages(at(3), 4) == []
+    record_stage(found, at(3), ReadPlan(Plan(1.0, 300.0), {}), started_at=at(1), error="timeout")
+    assert find_stages(at(4), 4) == []
 
 
 def test_event_during_read_makes_worker_read_again(world: World) -> None:
@@ -396,13 +392,6 @@ def test_event_of_unknown_project_makes_project_list_due(catalog_list: CatalogSy
     assert catalog_list.next_sync_at == T0
 
 
-def test_event_of_unknown_project_keeps_leased_project_list(catalog_list: CatalogSync) -> None:
-    CatalogSync.objects.update(next_sync_at=at(110))  # claimed ten seconds ago
-    send_event({"project": {"id": "new"}})
-    catalog_list.refresh_from_db()
-    assert catalog_list.next_sync_at == at(110)
-
-
 def test_event_of_unknown_project_keeps_back_off_of_project_list(catalog_list: CatalogSync) -> None:
     CatalogSync.objects.update(failures=2)
     send_event({"project": {"id": "new"}})
@@ -505,7 +494,7 @@ def test_duplicate_event_waits_for_first_transaction(transactional_db: None) -> 
     django_settings.DATABASES["default"]["ENGINE"].endswith(".sqlite3"),
     reason="SQLite locks no rows",
 )
-@pytest.mark.parametrize("writer", ["an event", "a plan", "a sign of life"])
+@pytest.mark.parametrize("writer", ["an event", "a plan"])
 def test_concurrent_writers_of_stages_do_not_deadlock(transactional_db: None, writer: str) -> None:
     from django.db import transaction
 
@@ -516,13 +505,10 @@ def test_concurrent_writers_of_stages_do_not_deadlock(transactional_db: None, wr
         mirror.apply_runs(stage.pk, [api_run(f"of-{stage.pk}")], requested_at=at(-1))
     # A row's position is independent of its key.
     for stage in (first, later):
-        Stage.objects.filter(pk=stage.pk).update(
-            next_sync_at=SOON, leased_until=None if writer != "a sign of life" else SOON
-        )
+        Stage.objects.filter(pk=stage.pk).update(next_sync_at=SOON)
     writes = {
         "an event": lambda: send_event({"project": {"id": "shop"}}),
         "a plan": lambda: read_plan.make_plan(10.0, T0, {}),
-        "a sign of life": lambda: leases.renew([first.pk, later.pk], T0),
     }
 
     def write() -> None:

@@ -1,6 +1,6 @@
 """The status page: what is wrong and since when, the sync workers, and their requests."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.contrib.auth.models import User
@@ -49,7 +49,7 @@ def test_header_nav_links_to_status_page(get_page: GetPage, db: None) -> None:
 
 
 def test_outage_notice_links_to_status_page(get_page: GetPage, db: None) -> None:
-    factories.worker()
+    factories.leader()
     factories.upstream_error("It fell over.", SINCE)
     assert select_one(get_page("/"), '[data-upstream-error] a[href="/status/"]')
     html = get_page("/status/")
@@ -65,13 +65,13 @@ def test_status_page_before_first_sync_reports_no_worker_then_incomplete(
 ) -> None:
     assert "Sync is not running" in sync_health_text(get_page)
     assert select_one(get_page("/status/"), "title").text().startswith("Not updating · Status")
-    factories.worker()
+    factories.leader()
     assert sync_health_text(get_page) == "Incomplete: projects not loaded yet."
     assert get_page("/status/").css("table") == []
 
 
 def test_status_page_with_unread_stages_warns_incomplete(get_page: GetPage, stage: Stage) -> None:
-    factories.worker()
+    factories.leader()
     factories.stage("Staging", synced_at=None, fresh_until=None)
     factories.stage("Development")
     expected = "Incomplete: 1 of 3 stages not read yet, Production and Development complete"
@@ -83,7 +83,7 @@ def test_status_page_with_unread_stages_warns_incomplete(get_page: GetPage, stag
 
 
 def test_status_page_after_outage_reports_unread_not_stale(get_page: GetPage, stage: Stage) -> None:
-    factories.worker()
+    factories.leader()
     Stage.objects.update(
         synced_at=timezone.now() - timedelta(hours=2),
         fresh_until=timezone.now() - timedelta(minutes=115),
@@ -93,7 +93,7 @@ def test_status_page_after_outage_reports_unread_not_stale(get_page: GetPage, st
 
 
 def test_status_page_during_429_pause_reports_it(get_page: GetPage, stage: Stage) -> None:
-    factories.worker()
+    factories.leader()
     now = timezone.now()
     RateBudget.objects.create(
         limit=1000,
@@ -125,7 +125,7 @@ def test_status_page_during_429_pause_reports_it(get_page: GetPage, stage: Stage
 def test_status_page_with_few_requests_left_says_so(
     get_page: GetPage, stage: Stage, requests: int, text: str
 ) -> None:
-    factories.worker()
+    factories.leader()
     now = timezone.now()
     resets_at = now + timedelta(minutes=45)
     RateBudget.objects.create(
@@ -141,7 +141,7 @@ def test_status_page_with_few_requests_left_says_so(
 def test_status_page_with_fresh_stages_reports_all_up_to_date(
     get_page: GetPage, stage: Stage
 ) -> None:
-    factories.worker()
+    factories.leader()
     factories.stage("Staging")
     assert sync_health_text(get_page) == "All 2 stages are up to date."
 
@@ -286,7 +286,7 @@ def test_status_page_after_window_reset_shows_full_rate_limit(get_page: GetPage,
 
 def test_status_page_after_429_shows_start_and_resume_time(get_page: GetPage, db: None) -> None:
     resume_time = timezone.now() + timedelta(minutes=9)
-    factories.worker()
+    factories.leader()
     factories.upstream_error("Too many.", SINCE)
     RateBudget.objects.create(
         limit=1000, remaining=0, resets_at=resume_time, backoff_until=resume_time, synced_at=SINCE
@@ -298,14 +298,13 @@ def test_status_page_after_429_shows_start_and_resume_time(get_page: GetPage, db
     ]
 
 
-def test_status_page_marks_workers_alive_or_dead(get_page: GetPage, db: None) -> None:
-    factories.worker("here")
-    factories.worker("gone", heartbeat_at=SINCE)
-    state_by_worker = {
-        text_of(select_one(row, "dt")): row.attributes["data-alive"]
-        for row in get_page("/status/").css("[data-worker]")
-    }
-    assert state_by_worker == {"here": "true", "gone": "false"}
+@pytest.mark.parametrize(("fields", "is_alive"), [({}, "true"), ({"renewed_at": SINCE}, "false")])
+def test_status_page_says_whether_the_worker_is_alive(
+    get_page: GetPage, db: None, fields: dict[str, datetime], is_alive: str
+) -> None:
+    factories.leader("here", **fields)
+    row = select_one(get_page("/status/"), "[data-worker]")
+    assert (text_of(select_one(row, "dt")), row.attributes["data-alive"]) == ("here", is_alive)
 
 
 def test_stage_error_changes_page_tag(operator_client: Client, stage: Stage) -> None:
@@ -319,7 +318,7 @@ def test_stage_error_changes_page_tag(operator_client: Client, stage: Stage) -> 
 def test_status_page_of_stages_without_flow_alone_reports_them_up_to_date(
     get_page: GetPage, stage: Stage
 ) -> None:
-    factories.worker()
+    factories.leader()
     Stage.objects.update(has_flow=False)
     assert sync_health_text(get_page) == "1 stage is up to date."
 
@@ -347,7 +346,7 @@ def test_page_links_to_status_page_with_stale_and_unreadable_counts(
 def test_status_page_counts_the_same_problems_as_other_pages(
     get_page: GetPage, stage: Stage, address: str
 ) -> None:
-    factories.worker()
+    factories.leader()
     factories.stage("Staging", fresh_until=SINCE)
     factories.stage(
         "Development", has_flow=False, fresh_until=SINCE,
@@ -369,7 +368,6 @@ def test_now_page_with_stale_stage_without_runs_is_stale(get_page: GetPage, stag
 @pytest.mark.slow
 def test_status_page_after_real_sync_reports_all_up_to_date(live: Live, viewer: User) -> None:
     live.sync()
-    factories.worker()
     html = parse_html(live.sign_in("viewer").get("/status/"))
     assert "up to date" in text_of(select_one(html, "[data-state]"))
     assert html.css('tr[data-stale="true"]') == []

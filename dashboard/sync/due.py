@@ -1,12 +1,11 @@
-"""Lease due stages and runs to workers, and schedule their next read on release.
+"""Find the stages and runs that are due, and schedule the next read of one that was read.
 
-A lease is a conditional update of the row itself, so any number of workers may share a database. A
-worker renews its leases with each heartbeat; those of a killed worker expire soon. Times are the
-database's (db/threads.py).
+The schedule is in the rows: a web process makes one due by an earlier time. Only the leader reads
+(lead.py), and it knows what it is reading. Times are the database's (db/threads.py).
 """
 
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -24,7 +23,7 @@ from django.db.models import (
     Subquery,
     When,
 )
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Greatest
 
 from dashboard.db import prepared
 from dashboard.db.prepared import (
@@ -38,14 +37,14 @@ from dashboard.db.prepared import (
     update_row,
 )
 from dashboard.models import Abort, CatalogSync, RateBudget, Run, Stage
+from dashboard.sync import plan as rules
 from dashboard.sync import read_plan, schedule
-from dashboard.sync.plan import MIN_STEPS_AGE
 from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.schedule import StageRef
 
-# Four heartbeats, and longer than a request's timeout: a run takes one request, so its lease is not
-# renewed. One that is not found takes up to four: if they are slow, another worker may read it.
-LEASE = timedelta(seconds=20)
+MAX_READS = 32  # that are found at a time: more than can be in progress
+# Until a watched run is read again, before there is a plan.
+_NO_PLAN = timedelta(seconds=rules.WATCHED_INTERVAL)
 _KEY = Parameter("key", BigIntegerField())
 _SCHEDULED_AT = Parameter("scheduled_at", DateTimeField())  # as of when the row was selected
 
@@ -70,24 +69,26 @@ def _due_reads_query() -> PreparedQuery:
     return PreparedQuery(stages.union(*unordered, all=True)[:1])
 
 
-def claim_stages(
+def find_stages(
     now: datetime,
     limit: int,
+    being_read: Collection[int] = (),
     *,
     urgent_only: bool = False,
     runs_only: bool = False,
 ) -> Sequence[Stage]:
-    """Lease up to `limit` due stages: urgent ones first, then those due for longest.
+    """Return up to `limit` due stages: urgent ones first, then those due for longest.
 
-    Urgent are those that somebody watches or that a webhook event concerns. `urgent_only`: only
-    those. `runs_only`: skip stages due only for their release flow.
+    Urgent are those that somebody watches or that a webhook event concerns. `being_read` are keys
+    of stages to leave out. `urgent_only`: only urgent ones. `runs_only`: skip stages due only for
+    their release flow.
     """
-    due = _due_query(urgent_only=urgent_only, runs_only=runs_only, limit=limit)
-    return _claim(due.fetch(now=now), now)
+    due = _due_query(urgent_only=urgent_only, runs_only=runs_only).fetch(now=now)
+    return [stage for stage in due if stage.pk not in being_read][: max(limit, 0)]
 
 
 @cache
-def _due_query(*, urgent_only: bool, runs_only: bool, limit: int) -> PreparedModels[Stage]:
+def _due_query(*, urgent_only: bool, runs_only: bool) -> PreparedModels[Stage]:
     # A backlog after an outage must not delay urgent stages.
     is_watched = Q(last_viewed_at__gt=NOW - schedule.WATCHED_FOR)
     has_event = Q(last_release_event_at__gt=F("synced_at"))
@@ -98,11 +99,13 @@ def _due_query(*, urgent_only: bool, runs_only: bool, limit: int) -> PreparedMod
         due = due.filter(urgent=True)
     if runs_only:
         due = due.exclude(flow_synced_at=None, fresh_until__gt=NOW)
-    return PreparedModels(due.select_related("pipeline__project")[:limit])
+    return PreparedModels(due.select_related("pipeline__project")[:MAX_READS])
 
 
-def claim_first_reads(now: datetime, limit: int) -> Sequence[Stage]:
-    """Lease up to `limit` due stages that have a gap, in the order of first reads."""
+def find_first_reads(
+    now: datetime, limit: int, being_read: Collection[int] = ()
+) -> Sequence[Stage]:
+    """Return up to `limit` due stages that have a gap, in the order of first reads."""
     if limit <= 0:
         return []
     # Projects take turns, counted over all stages: those already read count too.
@@ -113,10 +116,10 @@ def claim_first_reads(now: datetime, limit: int) -> Sequence[Stage]:
     )
     if not order:
         return []
-    unleased_keys = {key for (key,) in _unleased_query().fetch(stages=order, now=now)}
-    keys = [key for key in order if key in unleased_keys][:limit]
+    due_keys = {key for (key,) in _due_keys_query().fetch(stages=order, now=now)}
+    keys = [key for key in order if key in due_keys and key not in being_read][:limit]
     stages_by_key = {stage.pk: stage for stage in _stages_query().fetch(stages=keys)}
-    return _claim([stages_by_key[key] for key in keys if key in stages_by_key], now)
+    return [stages_by_key[key] for key in keys if key in stages_by_key]
 
 
 @cache
@@ -127,7 +130,7 @@ def _read_states_query() -> PreparedModels[Stage]:
 
 
 @cache
-def _unleased_query() -> PreparedQuery:
+def _due_keys_query() -> PreparedQuery:
     due = Stage.objects.due(NOW).filter(pk__in=Keys("stages"))
     return PreparedQuery(due.order_by().values_list("pk"))
 
@@ -147,64 +150,40 @@ def has_event(stage: Stage) -> bool:
     return event_at is not None and (read_at is None or event_at > read_at)
 
 
-def _claim(stages: Iterable[Stage], now: datetime) -> list[Stage]:
-    """Lease these stages, except those that another worker has leased meanwhile."""
-    lease = _stage_lease()
-    return [
-        stage
-        for stage in stages
-        if lease.execute(key=stage.pk, scheduled_at=stage.next_sync_at, now=now)
-    ]
-
-
-@cache
-def _stage_lease() -> PreparedUpdate:
-    unleased = Stage.objects.unleased(NOW).filter(pk=_KEY, next_sync_at=_SCHEDULED_AT)
-    return PreparedUpdate(unleased, leased_until=NOW + LEASE)
-
-
-def renew(stage_keys: Collection[int], now: datetime) -> None:
-    """Renew the leases of these stages, except expired ones: another worker may hold them now."""
-    if stage_keys:
-        leased = Stage.objects.filter(pk__in=stage_keys, leased_until__gt=now)
-        read_plan.update_stages(leased, leased_until=now + LEASE)
-
-
 def requeue(stage_pk: int, now: datetime) -> None:
-    """Release a stage unread; it is due again now, after all that are due for longer."""
-    update_row(Stage, stage_pk, next_sync_at=now, leased_until=None)
+    """Make a stage that was not read due again now, after all that are due for longer."""
+    update_row(Stage, stage_pk, next_sync_at=now)
 
 
-def claim_runs(now: datetime, limit: int, *, aborting_only: bool = False) -> Sequence[Run]:
-    """Lease up to `limit` runs whose detail is due; `aborting_only`: with an open abort."""
-    leased_runs = []
-    for run in _due_runs_query(aborting_only=aborting_only, limit=limit).fetch(now=now):
-        if _run_lease().execute(key=run.pk, scheduled_at=run.next_detail_sync_at, now=now):
-            run.next_detail_sync_at = now + LEASE
-            leased_runs.append(run)
-    return leased_runs
+def find_runs(
+    now: datetime, limit: int, being_read: Collection[int] = (), *, aborting_only: bool = False
+) -> Sequence[Run]:
+    """Return up to `limit` runs whose detail is due; `aborting_only`: with an open abort."""
+    due = _due_runs_query(aborting_only=aborting_only).fetch(now=now) if limit > 0 else ()
+    return [run for run in due if run.pk not in being_read][: max(limit, 0)]
 
 
 @cache
-def _due_runs_query(*, aborting_only: bool, limit: int) -> PreparedModels[Run]:
+def _due_runs_query(*, aborting_only: bool) -> PreparedModels[Run]:
     due = Run.objects.due(NOW)
     if aborting_only:
         due = due.filter(aborts__in=Abort.objects.open())
-    return PreparedModels(due.with_stage().without_detail()[:limit])
+    return PreparedModels(due.with_stage().without_detail()[:MAX_READS])
 
 
-@cache
-def _run_lease() -> PreparedUpdate:
-    unleased = Run.objects.filter(pk=_KEY, next_detail_sync_at=_SCHEDULED_AT)
-    return PreparedUpdate(unleased, next_detail_sync_at=NOW + LEASE)
-
-
-def release_stage(
-    stage: Stage, now: datetime, plan: ReadPlan, *, is_first: bool = False, **read_fields: Any
+def record_stage(
+    stage: Stage,
+    now: datetime,
+    plan: ReadPlan,
+    *,
+    started_at: datetime,
+    is_first: bool = False,
+    **read_fields: Any,
 ) -> None:
-    """Store what a read of a stage has found, release it, and schedule its next read.
+    """Store what a read of a stage has found, and schedule its next read.
 
-    `is_first`: a first read, one of many at a time. Their next reads are spread.
+    `started_at`: when it was begun; an event that came later asks for another read. `is_first`: a
+    first read, one of many at a time. Their next reads are spread.
     """
     [(stored, runs)] = read_plan.load_stages(now, stage.pk)
     facts = stored._replace(
@@ -213,16 +192,18 @@ def release_stage(
     interval = plan.stage_interval(facts, runs, now)
     if facts.failures:
         next_sync_at = now + schedule.failure_backoff(facts.failures, facts.error)
-        update_row(Stage, stage.pk, next_sync_at=next_sync_at, leased_until=None, **read_fields)
+        update_row(Stage, stage.pk, next_sync_at=next_sync_at, **read_fields)
         return
     # A first read omits older runs in flight and the release flow: they are due at once.
     is_incomplete = (facts.flow_synced_at is None and not facts.error) or (
         facts.in_flight_incomplete and facts.has_flow
     )
     next_sync_at = now + interval * (random.uniform(0.2, 1) if is_first else 1)  # noqa: S311
-    _release(tuple(read_fields)).execute(
+    _stage_update(tuple(read_fields)).execute(
         key=stage.pk,
         scheduled_at=stage.next_sync_at,
+        started_at=started_at,
+        now=now,
         next_sync_at=now if is_incomplete else next_sync_at,
         fresh_until=now + interval,
         **read_fields,
@@ -238,7 +219,7 @@ def _schedule_steps(stage_key: int, at: datetime) -> None:
     turn.
     """
     for key, read_at in _oldest_steps_query().fetch(stage=stage_key):
-        due_at = at if read_at is None else max(at, read_at + MIN_STEPS_AGE)
+        due_at = at if read_at is None else max(at, read_at + rules.MIN_STEPS_AGE)
         _steps_update().execute(key=key, next_detail_sync_at=due_at)
 
 
@@ -260,35 +241,39 @@ def _steps_update() -> PreparedUpdate:
 
 
 @cache
-def _release(read_fields: tuple[str, ...]) -> PreparedUpdate:
-    # A time changed meanwhile requests a read newer than ours: keep it.
-    is_changed = ~Q(next_sync_at=_SCHEDULED_AT)
+def _stage_update(read_fields: tuple[str, ...]) -> PreparedUpdate:
+    # What was changed meanwhile, and an event, request a read newer than ours; many events in a row
+    # do not cause one read after the other.
+    has_event = Q(last_release_event_at__gt=Parameter("started_at", DateTimeField()))
+    soon = NOW + timedelta(seconds=rules.SHORTEST_INTERVAL)
     new_values = parameters(Stage, (*read_fields, "fresh_until", "next_sync_at"))
     next_sync_at = Case(
-        When(is_changed, then=F("next_sync_at")), default=new_values.pop("next_sync_at")
+        When(has_event, then=Greatest(F("last_release_event_at"), soon)),
+        When(~Q(next_sync_at=_SCHEDULED_AT), then=F("next_sync_at")),
+        default=new_values.pop("next_sync_at"),
     )
-    return PreparedUpdate(
-        Stage.objects.filter(pk=_KEY), leased_until=None, next_sync_at=next_sync_at, **new_values
-    )
+    rows = Stage.objects.filter(pk=_KEY)
+    return PreparedUpdate(rows, next_sync_at=next_sync_at, **new_values)
 
 
-def release_after_flow_read(stage: Stage) -> None:
-    """Release a stage after reading its release flow only; its runs are due at `fresh_until`."""
-    _release_after_flow_read().execute(key=stage.pk, scheduled_at=stage.next_sync_at)
+def record_flow_read(stage: Stage) -> None:
+    """Schedule a stage of which only the release flow was read: its runs are due at
+    `fresh_until`.
+    """
+    _flow_update().execute(key=stage.pk, scheduled_at=stage.next_sync_at)
 
 
 @cache
-def _release_after_flow_read() -> PreparedUpdate:
-    is_unchanged = Q(next_sync_at=_SCHEDULED_AT, in_flight_incomplete=False)
-    next_sync_at = Case(When(is_unchanged, then=F("fresh_until")), default=F("next_sync_at"))
-    return PreparedUpdate(
-        Stage.objects.filter(pk=_KEY), leased_until=None, next_sync_at=next_sync_at
+def _flow_update() -> PreparedUpdate:
+    unchanged = Stage.objects.filter(
+        pk=_KEY, next_sync_at=_SCHEDULED_AT, in_flight_incomplete=False
     )
+    return PreparedUpdate(unchanged, next_sync_at=F("fresh_until"))
 
 
-def release_run(leased_run: Run, now: datetime, plan: ReadPlan | None) -> None:
-    """Release a run that was read, and schedule its next read if it needs one."""
-    [state] = _run_query().fetch(key=leased_run.pk, now=now)
+def record_run(read_run: Run, now: datetime, plan: ReadPlan | None) -> None:
+    """Schedule the next read of a run that was read, if it needs one."""
+    [state] = _run_query().fetch(key=read_run.pk, now=now)
     in_flight, last_viewed_at, watched_since, abort_requested_at, *counts = state
     recent_aborts, open_aborts = counts
     interval = None
@@ -299,10 +284,10 @@ def release_run(leased_run: Run, now: datetime, plan: ReadPlan | None) -> None:
             elapsed, recent_aborts if is_recent else open_aborts - recent_aborts
         )
     elif in_flight and schedule.is_watched(last_viewed_at, now):
-        interval = plan.watched_run_interval(watched_since, now) if plan is not None else LEASE
-    _run_release().execute(
-        key=leased_run.pk,
-        scheduled_at=leased_run.next_detail_sync_at,
+        interval = plan.watched_run_interval(watched_since, now) if plan is not None else _NO_PLAN
+    _run_update().execute(
+        key=read_run.pk,
+        scheduled_at=read_run.next_detail_sync_at,
         next_detail_sync_at=now + interval if interval is not None else None,
     )
 
@@ -323,7 +308,7 @@ def _run_query() -> PreparedQuery:
 
 
 @cache
-def _run_release() -> PreparedUpdate:
+def _run_update() -> PreparedUpdate:
     # A time changed meanwhile requests a read newer than ours: keep it.
     unchanged = Run.objects.filter(pk=_KEY, next_detail_sync_at=_SCHEDULED_AT)
     return PreparedUpdate(unchanged, **parameters(Run, ["next_detail_sync_at"]))

@@ -1,31 +1,25 @@
-"""Leases: one worker per stage; the lease of an ended worker expires."""
+"""What is due, in which order, and when it is due again after a read; the database's clock."""
 
 import asyncio
 import math
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import time_machine
 from django.contrib.auth.models import User
-from django.db import connection, connections
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.db import threads as db_threads
-from dashboard.db.threads import run_in_db_thread
-from dashboard.models import CatalogSync, Pipeline, Project, RateBudget, Run, Stage, Worker
-from dashboard.sandbox import parse_fault
+from dashboard.models import CatalogSync, Pipeline, Project, RateBudget, Run, Stage
 from dashboard.server import process
-from dashboard.sync import leases, mirror, watchers
-from dashboard.sync.leases import LEASE
+from dashboard.sync import due, mirror, watchers
 from dashboard.sync.plan import Plan
 from dashboard.sync.read_plan import ReadPlan
-from dashboard.sync.worker import SyncWorker
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT
 from tests.support.world import T0, World, api_run, at, get_run
@@ -33,106 +27,26 @@ from tests.support.world import T0, World, api_run, at, get_run
 PLAN = ReadPlan(Plan(scale=math.inf, longest=300.0), {})  # everything each 300 s
 
 
-def claim(now: float, limit: int = 4) -> list[int]:
-    return [stage.pk for stage in leases.claim_stages(at(now), limit)]
+def find(now: float, limit: int = 4) -> list[int]:
+    return [stage.pk for stage in due.find_stages(at(now), limit)]
 
 
-def test_due_stage_is_claimed(stage: Stage) -> None:
-    assert claim(1) == [stage.pk]
+def test_due_stage_is_found(stage: Stage) -> None:
+    assert find(1) == [stage.pk]
 
 
-def test_stage_not_due_is_not_claimed(stage: Stage) -> None:
-    assert claim(-1) == []
-
-
-def test_leased_stage_is_not_claimed_again(stage: Stage) -> None:
-    claim(1)
-    assert claim(2) == []
-
-
-def test_stage_with_expired_lease_is_claimed(stage: Stage) -> None:
-    claim(1)
-    Stage.objects.update(leased_until=at(2))
-    assert claim(3) == [stage.pk]
-
-
-def test_stage_lease_lasts_its_duration(stage: Stage) -> None:
-    claim(0)
-    assert claim(LEASE.total_seconds()) == [stage.pk]
-
-
-def test_renewed_stage_lease_lasts_longer(stage: Stage) -> None:
-    claim(0)
-    for seconds in (10, 20, 30):
-        leases.renew([stage.pk], at(seconds))
-    assert claim(30 + LEASE.total_seconds() - 1) == []
-
-
-def test_expired_stage_lease_is_not_renewed(stage: Stage) -> None:
-    claim(0)
-    leases.renew([stage.pk], at(LEASE.total_seconds()))
-    assert claim(LEASE.total_seconds()) == [stage.pk]
-
-
-def lease_ends() -> list[datetime]:
-    """The end of each stage lease."""
-    ends = Stage.objects.exclude(leased_until=None).values_list("leased_until", flat=True)
-    return [end for end in ends if end is not None]
-
-
-def test_worker_heartbeat_renews_its_leases(world: World) -> None:
-    world.sync()
-    world.make_due()
-    world.sandbox.faults = [parse_fault("latency:0.5")]
-    worker = SyncWorker(world.live.connection, heartbeat_interval=0)
-    start_time = timezone.now()
-
-    async def work() -> list[datetime]:
-        await worker.tick()
-        assert await run_in_db_thread(lease_ends) != []
-        in_a_second = timezone.now() + timedelta(seconds=1)
-        await run_in_db_thread(
-            Stage.objects.exclude(leased_until=None).update, leased_until=in_a_second
-        )
-        await worker.tick()
-        ends = await run_in_db_thread(lease_ends)
-        await worker.wait_idle()
-        return ends
-
-    ends = world.live.run(work)
-    assert ends != []
-    assert all(end > start_time + LEASE / 2 for end in ends)
-
-
-def test_worker_heartbeat_does_not_renew_released_leases(world: World) -> None:
-    world.sync()
-    world.make_due()
-    worker = SyncWorker(world.live.connection, heartbeat_interval=0)
-    lease_end = timezone.now() + LEASE / 2
-
-    async def work() -> None:
-        await worker.tick()
-        assert await run_in_db_thread(lease_ends) != []
-        await worker.wait_idle()
-        assert await run_in_db_thread(lease_ends) == []
-        await run_in_db_thread(
-            Stage.objects.update, leased_until=lease_end
-        )  # another worker has claimed them
-        await worker.tick()
-        await worker.wait_idle()
-
-    world.live.run(work)
-    assert set(lease_ends()) == {lease_end}
+def test_stage_not_due_is_not_found(stage: Stage) -> None:
+    assert find(-1) == []
 
 
 def test_released_stage_has_fresh_until(stage: Stage) -> None:
-    leases.release_stage(stage, T0, PLAN)
+    due.record_stage(stage, T0, PLAN, started_at=T0)
     assert Stage.objects.get().fresh_until == at(300)
 
 
 def test_failed_read_keeps_fresh_until(stage: Stage) -> None:
     Stage.objects.update(fresh_until=at(9), failures=1, error="server_error")
-    leases.release_stage(stage, T0, PLAN)
+    due.record_stage(stage, T0, PLAN, started_at=T0)
     assert Stage.objects.get().fresh_until == at(9)
 
 
@@ -140,19 +54,9 @@ def test_stage_returned_unread_is_due_after_others(stage: Stage) -> None:
     other = Stage.objects.create(
         pipeline=stage.pipeline, name="Staging", has_flow=True, next_sync_at=at(1)
     )
-    assert claim(2, limit=1) == [stage.pk]
-    leases.requeue(stage.pk, at(3))
-    assert claim(4) == [other.pk, stage.pk]
-
-
-def test_worker_without_heartbeat_is_deleted_after_an_hour(world: World) -> None:
-    now = timezone.now()
-    for name, minutes in (("gone", 61), ("missing", 59)):
-        heartbeat_at = now - timedelta(minutes=minutes)
-        Worker.objects.create(name=name, started_at=heartbeat_at, heartbeat_at=heartbeat_at)
-    world.sync()
-    names = set(Worker.objects.values_list("name", flat=True))
-    assert names == {"missing", world.live.worker.name}
+    assert find(2, limit=1) == [stage.pk]
+    due.requeue(stage.pk, at(3))
+    assert find(4) == [other.pk, stage.pk]
 
 
 POSTGRES_ONLY = pytest.mark.skipif(
@@ -242,44 +146,38 @@ def test_clock_is_corrected_to_database_after_change(world: World) -> None:
 
 
 def test_released_stage_is_due_after_its_interval(stage: Stage) -> None:
-    claim(1)
-    leases.release_stage(stage, at(2), PLAN)
+    due.record_stage(stage, at(2), PLAN, started_at=at(2))
     assert Stage.objects.get().next_sync_at == at(2) + timedelta(seconds=300)
 
 
-def test_released_stage_has_no_lease(stage: Stage) -> None:
-    claim(1)
-    leases.release_stage(stage, at(2), PLAN)
-    assert Stage.objects.get().leased_until is None
-
-
 def test_what_a_read_has_found_is_stored_with_the_release(stage: Stage) -> None:
-    [claimed] = leases.claim_stages(at(1), 1)
+    [found] = due.find_stages(at(1), 1)
     Stage.objects.update(failures=2, error="timeout")
-    leases.release_stage(claimed, at(2), PLAN, failures=0, error="", synced_at=at(1))
+    due.record_stage(found, at(2), PLAN, started_at=at(2), failures=0, error="", synced_at=at(1))
     stage.refresh_from_db()
     assert (stage.failures, stage.error, stage.synced_at) == (0, "", at(1))
     assert stage.next_sync_at == stage.fresh_until == at(302)
 
 
 def test_read_that_omits_older_runs_in_flight_makes_the_stage_due_at_once(stage: Stage) -> None:
-    [claimed] = leases.claim_stages(at(1), 1)
-    leases.release_stage(claimed, at(2), PLAN, in_flight_incomplete=True)
+    [found] = due.find_stages(at(1), 1)
+    due.record_stage(found, at(2), PLAN, started_at=at(2), in_flight_incomplete=True)
     stage.refresh_from_db()
     assert stage.in_flight_incomplete
     assert (stage.next_sync_at, stage.fresh_until) == (at(2), at(302))
 
 
 def test_read_that_finds_no_release_flow_makes_the_stage_due_later(stage: Stage) -> None:
-    [claimed] = leases.claim_stages(at(1), 1)
-    leases.release_stage(claimed, at(2), PLAN, has_flow=False, in_flight_incomplete=True)
+    [found] = due.find_stages(at(1), 1)
+    found_nothing: dict[str, Any] = {"has_flow": False, "in_flight_incomplete": True}
+    due.record_stage(found, at(2), PLAN, started_at=at(2), **found_nothing)
     assert Stage.objects.get().next_sync_at == at(2) + timedelta(hours=6)
 
 
 def test_read_is_stored_and_its_stage_released_by_two_statements(stage: Stage) -> None:
-    [claimed] = leases.claim_stages(at(1), 1)
+    [found] = due.find_stages(at(1), 1)
     with CaptureQueriesContext(connection) as queries:
-        leases.release_stage(claimed, at(2), PLAN, synced_at=at(1))
+        due.record_stage(found, at(2), PLAN, started_at=at(2), synced_at=at(1))
     assert len(queries) == 2
 
 
@@ -287,7 +185,7 @@ def test_failing_stage_backs_off_longer_each_time(stage: Stage) -> None:
     delays = []
     for failures in range(1, 10):
         Stage.objects.update(failures=failures)
-        leases.release_stage(stage, T0, PLAN)
+        due.record_stage(stage, T0, PLAN, started_at=T0)
         delays.append((Stage.objects.get().next_sync_at - T0).total_seconds())
     assert delays[:3] == [10, 20, 40]
     assert delays == sorted(delays)
@@ -303,22 +201,22 @@ def stage_in_flight(stage: Stage) -> Stage:
     return other
 
 
-def test_watched_stage_is_claimed_before_longest_due(stage: Stage) -> None:
+def test_watched_stage_is_found_before_longest_due(stage: Stage) -> None:
     Stage.objects.update(next_sync_at=at(-86400))
     other = stage_in_flight(stage)
     Run.objects.update(in_flight=False)
     watchers.watch_stage(other, at(0))
-    assert claim(1, limit=1) == [other.pk]
+    assert find(1, limit=1) == [other.pk]
 
 
-def test_stage_of_webhook_event_is_claimed_before_longest_due(stage: Stage) -> None:
+def test_stage_of_webhook_event_is_found_before_longest_due(stage: Stage) -> None:
     Stage.objects.update(next_sync_at=at(-86400))
     other = stage_in_flight(stage)
     Run.objects.update(in_flight=False)
     Stage.objects.filter(pk=other.pk).update(last_release_event_at=at(1), synced_at=at(0))
-    assert claim(1, limit=1) == [other.pk]
-    Stage.objects.update(leased_until=None, synced_at=at(2))  # after a read it has no priority
-    assert claim(3, limit=1) == [stage.pk]
+    assert find(1, limit=1) == [other.pk]
+    Stage.objects.update(synced_at=at(2))  # after a read it has no priority
+    assert find(3, limit=1) == [stage.pk]
 
 
 def spend_requests(**fields: Any) -> None:
@@ -336,7 +234,7 @@ def test_data_is_stale_in_time_while_no_requests_are_left(world: World) -> None:
     expired_at = timezone.now() - timedelta(minutes=1)
     Stage.objects.update(fresh_until=expired_at)
     spend_requests()
-    world.live.worker.plan_again()
+    world.live.reads.plan_again()
     world.live.run(world.live.worker.tick)
     assert set(Stage.objects.values_list("fresh_until", flat=True)) == {expired_at}
 
@@ -345,7 +243,7 @@ def test_first_reads_of_a_window_are_not_planned_without_its_requests(world: Wor
     world.sync()
     world.make_due()
     spend_requests()
-    world.live.worker.plan_again()
+    world.live.reads.plan_again()
     world.live.run(world.live.worker.tick)
     RateBudget.objects.update(resets_at=timezone.now())
     world.live.sync(1)
@@ -358,7 +256,7 @@ def test_watched_failing_stage_keeps_back_off(stage: Stage) -> None:
     mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
     Stage.objects.update(synced_at=T0, next_sync_at=at(300), failures=1)
     watchers.watch_stage(Stage.objects.get(), at(21))
-    assert claim(21) == []
+    assert find(21) == []
 
 
 def test_watching_again_soon_writes_nothing(stage: Stage) -> None:
@@ -389,20 +287,6 @@ def test_watched_removed_run_is_not_read_earlier(stage: Stage) -> None:
     assert get_run().next_detail_sync_at == before == at(601)
 
 
-def test_due_run_is_claimed_once(stage: Stage) -> None:
-    mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
-    Run.objects.update(next_detail_sync_at=T0)
-    assert len(leases.claim_runs(at(1), 4)) == 1
-    assert len(leases.claim_runs(at(2), 4)) == 0
-
-
-def test_run_with_expired_lease_is_claimed(stage: Stage) -> None:
-    mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
-    Run.objects.update(next_detail_sync_at=T0)
-    leases.claim_runs(at(1), 4)
-    assert len(leases.claim_runs(at(1) + LEASE, 4)) == 1
-
-
 def count_aborting_reads(stage: Stage, manager: User, aborts: int, minutes: int) -> int:
     """Return how many reads so many open aborts take, requested at the same time."""
     runs = [api_run(f"r{number}", status="aborting") for number in range(aborts)]
@@ -412,10 +296,10 @@ def count_aborting_reads(stage: Stage, manager: User, aborts: int, minutes: int)
     Run.objects.update(next_detail_sync_at=T0)
     reads, now = 0, T0
     while now < T0 + timedelta(minutes=minutes):
-        while claimed := leases.claim_runs(now, 4, aborting_only=True):
-            for run in claimed:
+        while found := due.find_runs(now, 4, aborting_only=True):
+            for run in found:
                 reads += 1
-                leases.release_run(run, now, PLAN)
+                due.record_run(run, now, PLAN)
         now = min(run.next_detail_sync_at for run in Run.objects.all() if run.next_detail_sync_at)
     return reads
 
@@ -446,8 +330,8 @@ def test_new_abort_is_followed_quickly_beside_settled_or_stuck_ones(
     Run.objects.update(next_detail_sync_at=None)
     run = factories.run(stage, status="aborting", next_detail_sync_at=T0)
     factories.abort(run, manager, requested_at=T0)
-    [claimed] = leases.claim_runs(T0, 4, aborting_only=True)
-    leases.release_run(claimed, at(1), PLAN)
+    [found] = due.find_runs(T0, 4, aborting_only=True)
+    due.record_run(found, at(1), PLAN)
     run.refresh_from_db()
     assert run.next_detail_sync_at == at(3)
 
@@ -459,101 +343,55 @@ def test_release_of_aborting_run_takes_two_statements(
     for _ in range(aborts):
         run = factories.run(stage, status="aborting", next_detail_sync_at=T0)
         factories.abort(run, manager, requested_at=T0)
-    claimed, *_ = leases.claim_runs(T0, aborts, aborting_only=True)
+    found, *_ = due.find_runs(T0, aborts, aborting_only=True)
     with CaptureQueriesContext(connection) as queries:
-        leases.release_run(claimed, at(1), PLAN)
+        due.record_run(found, at(1), PLAN)
     assert len(queries) == 2
 
 
-def test_run_not_aborting_is_not_claimed_with_aborting_only(stage: Stage) -> None:
+def test_run_not_aborting_is_not_found_with_aborting_only(stage: Stage) -> None:
     mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
     Run.objects.update(next_detail_sync_at=T0)
-    assert leases.claim_runs(at(1), 4, aborting_only=True) == []
+    assert due.find_runs(at(1), 4, aborting_only=True) == []
 
 
-def test_stage_of_removed_pipeline_is_not_claimed(stage: Stage) -> None:
+def test_stage_of_removed_pipeline_is_not_found(stage: Stage) -> None:
     stage.pipeline.removed_at = T0
     stage.pipeline.save()
-    assert claim(1) == []
+    assert find(1) == []
 
 
 def test_nothing_is_due_before_its_time(stage: Stage) -> None:
     CatalogSync.objects.create(project=stage.pipeline.project, next_sync_at=T0)
     factories.run(stage, next_detail_sync_at=T0)
-    assert not leases.has_due_reads(at(-1))
+    assert not due.has_due_reads(at(-1))
 
 
 def test_stage_is_due_at_its_time(stage: Stage) -> None:
-    assert leases.has_due_reads(T0)
-
-
-def test_leased_stage_is_not_due(stage: Stage) -> None:
-    claim(0)
-    assert not leases.has_due_reads(at(1))
+    assert due.has_due_reads(T0)
 
 
 def test_stage_of_removed_pipeline_is_not_due(stage: Stage) -> None:
     Pipeline.objects.update(removed_at=T0)
-    assert not leases.has_due_reads(at(1))
+    assert not due.has_due_reads(at(1))
 
 
 def test_run_is_due_at_its_time(stage: Stage) -> None:
     Stage.objects.update(next_sync_at=at(60))
     factories.run(stage, next_detail_sync_at=T0)
-    assert leases.has_due_reads(T0)
+    assert due.has_due_reads(T0)
 
 
 def test_catalog_list_is_due_at_its_time(db: None) -> None:
     CatalogSync.objects.create(next_sync_at=T0)
-    assert leases.has_due_reads(T0)
+    assert due.has_due_reads(T0)
 
 
 def test_catalog_list_of_removed_project_is_not_due(stage: Stage) -> None:
     Stage.objects.update(next_sync_at=at(60))
     CatalogSync.objects.create(project=stage.pipeline.project, next_sync_at=T0)
     Project.objects.update(removed_at=T0)
-    assert not leases.has_due_reads(at(1))
-
-
-def test_concurrent_workers_claim_each_stage_once(transactional_db: None) -> None:
-    from dashboard.models import Pipeline, Project
-
-    project = Project.objects.create(slug="shop", synced_at=T0)
-    for number in range(8):
-        pipeline = Pipeline.objects.create(project=project, slug=f"p{number}", synced_at=T0)
-        Stage.objects.create(pipeline=pipeline, name="Staging", has_flow=True, next_sync_at=T0)
-    barrier = threading.Barrier(4)
-
-    def work(_: int) -> list[int]:
-        barrier.wait(10)
-        try:
-            return [pk for _ in range(4) for pk in claim(1, 2)]
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(4) as pool:
-        claimed_keys = [pk for pks in pool.map(work, range(4)) for pk in pks]
-    assert sorted(claimed_keys) == sorted(Stage.objects.values_list("pk", flat=True))
-
-
-def test_concurrent_workers_request_each_stage_once(world: World) -> None:
-    world.sync()
-    world.make_due()
-    Stage.objects.update(next_history_page=None)
-    Run.objects.update(next_detail_sync_at=None)
-    world.sandbox.requests.clear()
-    other = SyncWorker(world.live.connection)
-
-    async def tick_both() -> None:
-        import asyncio
-
-        for _ in range(4):
-            await asyncio.gather(world.live.worker.tick(), other.tick())
-            await asyncio.gather(world.live.worker.wait_idle(), other.wait_idle())
-
-    world.live.run(tick_both)
-    lists = [request for request in world.requests_for("/runs") if request.endswith("/runs")]
-    assert len(lists) == len(set(lists)) == 5
+    assert not due.has_due_reads(at(1))
 
 
 @pytest.mark.parametrize(
@@ -582,13 +420,13 @@ def test_stage_without_flow_that_is_watched_is_looked_at_every_five_minutes(
 def test_watched_stage_is_read_at_once_if_its_data_is_older_than_20_s(stage: Stage) -> None:
     Stage.objects.update(synced_at=T0, next_sync_at=at(300))
     watchers.watch_stage(Stage.objects.get(), at(21))
-    assert claim(21) == [stage.pk]
+    assert find(21) == [stage.pk]
 
 
 def test_watched_stage_with_newer_data_waits(stage: Stage) -> None:
     Stage.objects.update(synced_at=T0, next_sync_at=at(300))
     watchers.watch_stage(Stage.objects.get(), at(19))
-    assert claim(19) == []
+    assert find(19) == []
 
 
 def test_stage_is_watched_since_its_first_view_without_a_break(stage: Stage) -> None:
@@ -607,7 +445,8 @@ def test_detail_of_a_run_follows_each_read_of_its_stage_in_turn(stage: Stage) ->
     runs = [factories.run(stage, started_at=T0, status="running") for _ in range(2)]
     turns = []
     for seconds in (0, 600, 1200, 1800):
-        leases.release_stage(stage, at(seconds), PLAN, synced_at=at(seconds), error="")
+        read: dict[str, Any] = {"synced_at": at(seconds), "error": ""}
+        due.record_stage(stage, at(seconds), PLAN, started_at=at(seconds), **read)
         stage.refresh_from_db()
         assert stage.next_sync_at == at(seconds + 600)
         [planned] = Run.objects.exclude(next_detail_sync_at=None)
@@ -620,5 +459,5 @@ def test_detail_of_a_run_follows_each_read_of_its_stage_in_turn(stage: Stage) ->
 
 def test_detail_of_queued_run_is_not_planned(stage: Stage) -> None:
     factories.run(stage, "r1", started_at=None, status="queued")
-    leases.release_stage(stage, T0, PLAN, synced_at=T0, error="")
+    due.record_stage(stage, T0, PLAN, started_at=T0, synced_at=T0, error="")
     assert get_run().next_detail_sync_at is None

@@ -1,0 +1,302 @@
+"""One read of a list, a stage or a run: what it asks Northflank, and what is recorded of it.
+
+A job reads, mirrors and schedules the next read. If Northflank does not answer, the worker calls
+`fail`, or `requeue` if nothing can be read at present.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from django.utils.translation import gettext as _
+
+from dashboard.db.prepared import update_row
+from dashboard.db.threads import now, run_in_db_thread
+from dashboard.models import CatalogSync, RequestCounter, Run, Stage
+from dashboard.models.catalog import ListOrder
+from dashboard.northflank import NorthflankError, NotFound, Page, fetch_all_pages
+from dashboard.sync import catalog, due, omitted_entries, schedule
+from dashboard.sync.read_plan import ReadPlan
+from dashboard.sync.schedule import Gap
+from dashboard.sync.stage_reader import StageReader, read_run
+from dashboard.upstream import access_hint
+
+log = structlog.get_logger(__name__)
+
+_NO_ERROR: Mapping[str, object] = {"error": "", "error_message": "", "error_since": None}
+
+
+class ReadJob(ABC):
+    """A read of one row."""
+
+    @property
+    @abstractmethod
+    def key(self) -> int:
+        """The key of the row, which one job of each class reads at a time."""
+
+    @abstractmethod
+    async def read(self, reader: StageReader) -> None:
+        """Read it and record the result. Raises NorthflankError."""
+
+    @abstractmethod
+    def fail(self, error: NorthflankError, started_at: datetime) -> None:
+        """Record that it could not be read, and when to try again."""
+
+    @abstractmethod
+    def requeue(self) -> None:
+        """Make it due again; Northflank answers nobody at present."""
+
+    def unplanned(self, requests: int) -> int:
+        """Return how many of its `requests` the plan of reads does not contain."""
+        return 0
+
+
+@dataclass(slots=True)
+class ListJob(ReadJob):
+    """A read of the list of projects, or of one project's pipelines."""
+
+    catalog_sync: CatalogSync
+    plan: ReadPlan
+
+    @property
+    def key(self) -> int:
+        return self.catalog_sync.pk
+
+    async def read(self, reader: StageReader) -> None:
+        moment, project = now(), self.catalog_sync.project
+        seq = await run_in_db_thread(RequestCounter.take_next)
+        whole_list: Page[Any]
+        if project is None:
+            whole_list = await reader.call(
+                lambda nf: fetch_all_pages(nf.list_projects), request_seq=seq
+            )
+        else:
+            slug = project.slug
+            whole_list = await reader.call(
+                lambda nf: fetch_all_pages(lambda page: nf.list_pipelines(slug, page)),
+                request_seq=seq,
+            )
+        await reader.term.write(self._record, whole_list, moment, seq)
+
+    def _record(self, whole_list: Page[Any], moment: datetime, seq: int) -> None:
+        project, name = self.catalog_sync.project, _list_name(self.catalog_sync)
+        is_unconfirmed = (
+            catalog.mirror_projects(whole_list, now=moment, request_seq=seq)
+            if project is None
+            else catalog.mirror_pipelines(project, whole_list, now=moment, request_seq=seq)
+        )
+        interval = self.plan.lists_interval
+        if is_unconfirmed:
+            interval = min(interval, catalog.REMOVAL_CONFIRMATION_TIME)
+        if self.catalog_sync.error:
+            log.info("catalog.recovered", list=name, after=self.catalog_sync.error)
+        omitted_entries.record_catalog_list(self.catalog_sync, whole_list, name=name)
+        update_row(
+            CatalogSync,
+            self.key,
+            synced_at=moment,
+            next_sync_at=moment + interval,
+            failures=0,
+            **_NO_ERROR,
+        )
+
+    def fail(self, error: NorthflankError, started_at: datetime) -> None:
+        if not self.catalog_sync.error:
+            # Without the list of projects nothing can be read: say what to check.
+            hint = {} if self.catalog_sync.project else access_hint.log_fields(error.cause)
+            log.warning(
+                "catalog.read_failed",
+                list=_list_name(self.catalog_sync),
+                cause=error.cause,
+                message=str(error),
+                **hint,
+            )
+        failures = self.catalog_sync.failures + 1
+        update_row(
+            CatalogSync,
+            self.key,
+            **_error_fields(self.catalog_sync, error, started_at),
+            failures=failures,
+            next_sync_at=started_at + schedule.failure_backoff(failures, error.cause),
+        )
+
+    def requeue(self) -> None:
+        update_row(CatalogSync, self.key, next_sync_at=now())
+
+
+@dataclass(slots=True)
+class StageJob(ReadJob):
+    """A read of a stage's runs, and of its release flow if that is due.
+
+    `is_new`: read only what the stage lacks, its newest runs or the older ones in flight.
+    `runs_only`: without its release flow, unless it may have none.
+    """
+
+    stage: Stage
+    plan: ReadPlan
+    is_new: bool = False
+    runs_only: bool = False
+
+    @property
+    def key(self) -> int:
+        return self.stage.pk
+
+    async def read(self, reader: StageReader) -> None:
+        stage, moment = self.stage, now()
+        if self.is_new:
+            await self._read_new(reader, moment)
+            return
+        fresh_until = stage.fresh_until if not stage.failures else None
+        is_fresh = fresh_until is not None and fresh_until > moment
+        if stage.flow_synced_at is None and is_fresh and not _known_flow_error(stage):
+            await self._read_flow_only(reader, moment)
+            return
+        can_wait = self.runs_only and stage.has_flow and not stage.failures
+        flow_error = _known_flow_error(stage)
+        if not can_wait and _is_flow_due(stage, moment):
+            flow_error = await self._try_flow(reader, moment)
+        if stage.has_flow:
+            # Not after a failure, which may be that of an older page.
+            with_history = not stage.failures and schedule.is_history_due(
+                stage.synced_at, _interval(stage), moment
+            )
+            await reader.read_runs(stage, with_history=with_history)
+        await reader.term.write(self._record, moment, flow_error, in_flight_incomplete=False)
+
+    def unplanned(self, requests: int) -> int:
+        if self.is_new:
+            return 0
+        return requests if due.has_event(self.stage) else max(requests - 1, 0)
+
+    async def _read_new(self, reader: StageReader, moment: datetime) -> None:
+        updates: dict[str, Any] = {"in_flight_incomplete": False}
+        if schedule.find_gap(self.stage, moment) is Gap.OLDER_IN_FLIGHT:
+            await reader.read_in_flight(self.stage)
+        else:
+            updates = await reader.read_newest_runs(self.stage)
+        has_flow = updates.get("has_flow", self.stage.has_flow)
+        flow_error = {} if has_flow is False else _known_flow_error(self.stage)
+        await reader.term.write(self._record, moment, flow_error, **updates)
+
+    async def _try_flow(self, reader: StageReader, moment: datetime) -> dict[str, object]:
+        """Read the release flow; return the error fields of one that keeps failing.
+
+        Raises NorthflankError at the first failure, and if the stage may have no flow any more:
+        then its runs are not read either.
+        """
+        try:
+            await reader.read_flow(self.stage, moment)
+        except NorthflankError as error:
+            is_first = not self.stage.error
+            if is_first or not self.stage.has_flow or isinstance(error, NotFound):
+                raise
+            if reader.connection.is_account_wide(error):
+                raise
+            message = _("Release flow: %(error)s") % {"error": error}
+            return _error_fields(self.stage, error, moment) | {"error_message": message}
+        return {}
+
+    async def _read_flow_only(self, reader: StageReader, moment: datetime) -> None:
+        """Read the release flow of a stage that had a first read of its runs."""
+        await reader.read_flow(self.stage, moment)
+        if self.stage.has_flow and self.stage.list_order != ListOrder.NEWEST:
+            await reader.read_next_pages(self.stage)
+        await reader.term.write(due.record_flow_read, self.stage)
+
+    def _record(self, moment: datetime, flow_error: Mapping[str, object], **updates: Any) -> None:
+        """Record a read of the stage's runs; `flow_error`: of a release flow that can't be read."""
+        if self.stage.error and not flow_error:
+            log.info("stage.recovered", stage=str(self.stage), after=self.stage.error)
+        fields: dict[str, Any] = {"synced_at": moment, "failures": 0, **(flow_error or _NO_ERROR)}
+        due.record_stage(
+            self.stage,
+            now(),
+            self.plan,
+            started_at=moment,
+            is_first=self.is_new,
+            **fields | updates,
+        )
+
+    def fail(self, error: NorthflankError, started_at: datetime) -> None:
+        stage, fields = self.stage, _error_fields(self.stage, error, started_at)
+        if not stage.failures:  # until now its runs could be read, if perhaps not its flow
+            log.warning(
+                "stage.read_failed", stage=str(stage), cause=error.cause, message=str(error)
+            )
+            fields["error_since"] = started_at
+        due.record_stage(
+            stage,
+            now(),
+            self.plan,
+            started_at=started_at,
+            **fields,
+            failures=stage.failures + 1,
+            # A stage that is not found may have lost its flow: check that first next time.
+            flow_synced_at=None if error.cause == "not_found" else stage.flow_synced_at,
+        )
+
+    def requeue(self) -> None:
+        due.requeue(self.key, now())
+
+
+@dataclass(slots=True)
+class RunJob(ReadJob):
+    """A read of a run's detail; `read_run` records failures."""
+
+    run: Run
+    plan: ReadPlan | None
+
+    @property
+    def key(self) -> int:
+        return self.run.pk
+
+    async def read(self, reader: StageReader) -> None:
+        reader.request_count += 1
+        if await read_run(reader.connection, self.run, reader.term) is not None:
+            await reader.term.write(due.record_run, self.run, now(), self.plan)
+
+    def unplanned(self, requests: int) -> int:
+        return requests if not self.run.in_flight or self.run.status == "aborting" else 0
+
+    def fail(self, error: NorthflankError, started_at: datetime) -> None:
+        pass
+
+    def requeue(self) -> None:
+        pass
+
+
+def _list_name(catalog_sync: CatalogSync) -> str:
+    return catalog_sync.project.slug if catalog_sync.project else "all projects"
+
+
+def _error_fields(
+    row: Stage | CatalogSync, error: NorthflankError, moment: datetime
+) -> dict[str, Any]:
+    return {
+        "error": error.cause,
+        "error_message": str(error),
+        "error_since": row.error_since or moment,
+    }
+
+
+def _known_flow_error(stage: Stage) -> dict[str, object]:
+    """Return the error fields of a stage whose runs can be read but not its flow, else none."""
+    if not stage.error or stage.failures:
+        return {}
+    return {name: getattr(stage, name) for name in _NO_ERROR}
+
+
+def _interval(stage: Stage) -> timedelta:
+    """Return the time between two reads of a stage, as planned at the last."""
+    if stage.fresh_until is None or stage.synced_at is None:
+        return timedelta()
+    return stage.fresh_until - stage.synced_at
+
+
+def _is_flow_due(stage: Stage, moment: datetime) -> bool:
+    if _known_flow_error(stage) and stage.has_flow and stage.error_since is not None:
+        return schedule.is_flow_retry_due(stage.error_since, stage.synced_at, moment)
+    return schedule.is_flow_due(stage.has_flow, stage.flow_synced_at, _interval(stage), moment)

@@ -1,0 +1,326 @@
+"""The leader's reads: which start next, within the rate budget, and those in progress.
+
+A failing stage is backed off by cause, and logged once when it begins to fail and once when it
+recovers. During an outage (see upstream/connection.py) one read is tried at intervals, of a run
+with an open abort or else of a stage; the rest stays due.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
+
+import structlog
+from django.db import DatabaseError, InterfaceError
+
+from dashboard.db import health as db_health
+from dashboard.db.threads import now, run_in_db_thread
+from dashboard.models import Run, Stage
+from dashboard.northflank import NorthflankError
+from dashboard.sync import baselines, catalog, due, read_plan, schedule
+from dashboard.sync.lead import LeadLost, Term
+from dashboard.sync.read_jobs import ListJob, ReadJob, RunJob, StageJob
+from dashboard.sync.read_plan import ReadPlan
+from dashboard.sync.stage_reader import (
+    MAX_REQUESTS_PER_FIRST_READ,
+    MAX_REQUESTS_PER_READ,
+    StageReader,
+)
+from dashboard.upstream import budget_store
+from dashboard.upstream.connection import Connection
+from dashboard.upstream.rate_budget import ReadBudget
+
+log = structlog.get_logger(__name__)
+
+PLAN_INTERVAL = 5.0  # seconds between two plans
+STARTS_INTERVAL = 600.0  # seconds between two counts of how many runs stages have
+HOUR = 3600.0  # seconds
+MAX_CONCURRENT_READS = 4  # regular reads, without first reads
+# First reads have slots of their own: initially this many, one more after each quick answer, half
+# as many after each failure.
+INITIAL_FIRST_READS, MAX_FIRST_READS = 4, 12
+QUICK_ANSWER = 2.0  # seconds; with slower answers more concurrent requests would only queue up
+CRASH_PAUSE = 60.0  # seconds until a row is read again whose read ended by a defect
+
+
+class Reads:
+    """The reads of one term; the schedule is in the database, all else is here.
+
+    `on_first_read` is called at the end of each first read: the next one need not wait.
+    """
+
+    def __init__(
+        self, connection: Connection, term: Term, *, on_first_read: Callable[[], None]
+    ) -> None:
+        self.connection = connection
+        self.term = term
+        self.started = 0
+        self.active: set[asyncio.Task[None]] = set()  # including first reads
+        self.on_first_read = on_first_read
+        self.first_read_limit = INITIAL_FIRST_READS
+        self._first_reads: set[asyncio.Task[None]] = set()
+        self._detail_reads: set[asyncio.Task[None]] = set()  # of runs without an open abort
+        self._being_read: defaultdict[type[ReadJob], set[int]] = defaultdict(set)  # keys
+        self._has_first_reads = False
+        self._plan: ReadPlan | None = None
+        self._planned_at = 0.0  # by the loop's clock, as the other times
+        self._began_at = asyncio.get_running_loop().time()
+        self._starts: dict[int, int] = {}  # new runs by stage, as by read_plan.count_starts
+        self._starts_counted_at = 0.0
+        # When requests were sent that are not in the plan; of the last hour.
+        self._other_reads: deque[float] = deque()
+
+    async def start_due(self) -> None:
+        """Start due reads, up to the rate budget and free slots."""
+        loop_time, moment = asyncio.get_running_loop().time(), now()
+        if await self._is_idle(loop_time, moment):
+            return
+        read_budget = await run_in_db_thread(budget_store.load, moment)
+        if read_budget.backoff_until is not None:
+            return
+        if read_budget.is_probing or self.connection.outage:
+            await self._probe(read_budget, moment)
+            return
+        # Aborting runs are read from the reserve, even if nothing is left for other reads.
+        if not read_budget.may_reconcile_aborts:
+            return
+        # Requests in progress are not counted yet: stop early, before the reserve is used.
+        available = read_budget.requests - MAX_REQUESTS_PER_FIRST_READ * len(self._first_reads)
+        slots = (
+            min(MAX_CONCURRENT_READS, available // MAX_REQUESTS_PER_READ)
+            if read_budget.may_read
+            else 0
+        )
+        free_slots = MAX_CONCURRENT_READS - self._regular_read_count
+        for run in await self._find_runs(moment, free_slots, aborting_only=True):
+            self._start(RunJob(run, self._plan))
+        # Half of the slots are for stages, which a backlog of details would delay.
+        await self._start_detail_reads(moment, slots, (slots + 1) // 2 - len(self._detail_reads))
+        # A plan would promise reads that cannot come, and be used for the first of the next window.
+        if not _can_read(read_budget):
+            return
+        if self._plan is None or self._is_plan_due(loop_time):
+            # Set before: a catalog read that ends while the plan is made requests another.
+            self._planned_at = loop_time
+            self._plan = await self._make_plan(read_budget, moment)
+        if self._plan.has_gaps:
+            await self._start_first_reads(read_budget, moment, self._plan)
+        free_slots = slots - self._regular_read_count
+        if free_slots > 0:
+            started_before = self.started
+            await self._start_due_reads(read_budget, moment, self._plan, slots)
+            unneeded_slots = free_slots - (self.started - started_before)
+            await self._start_detail_reads(moment, slots, unneeded_slots)
+
+    async def _is_idle(self, loop_time: float, moment: datetime) -> bool:
+        """Return whether this tick has nothing to read, to probe or to plan: most have not."""
+        if self._plan is None or self._plan.has_gaps or self.connection.outage:
+            return False
+        if self._is_plan_due(loop_time):
+            return False
+        return not await run_in_db_thread(due.has_due_reads, moment)
+
+    async def _make_plan(self, read_budget: ReadBudget, moment: datetime) -> ReadPlan:
+        loop_time = asyncio.get_running_loop().time()
+        if loop_time - self._starts_counted_at >= STARTS_INTERVAL or not self._starts_counted_at:
+            self._starts_counted_at = loop_time
+            self._starts = await run_in_db_thread(read_plan.count_starts, moment)
+        while self._other_reads and self._other_reads[0] < loop_time - HOUR:
+            self._other_reads.popleft()
+        hours = min(max(loop_time - self._began_at, HOUR / 6), HOUR)
+        return await run_in_db_thread(
+            plan_reads, read_budget, moment, self._starts, len(self._other_reads) / hours
+        )
+
+    def _is_plan_due(self, loop_time: float) -> bool:
+        return loop_time - self._planned_at >= PLAN_INTERVAL
+
+    def plan_again(self) -> None:
+        """Have the next tick make a new plan."""
+        self._planned_at = -PLAN_INTERVAL
+
+    @property
+    def _regular_read_count(self) -> int:
+        """The number of reads in progress, without first reads."""
+        return len(self.active) - len(self._first_reads)
+
+    async def _find_runs(
+        self, moment: datetime, limit: int, *, aborting_only: bool = False
+    ) -> Iterable[Run]:
+        return await run_in_db_thread(
+            due.find_runs, moment, limit, self._being_read[RunJob], aborting_only=aborting_only
+        )
+
+    async def _start_detail_reads(self, moment: datetime, slots: int, limit: int) -> None:
+        """Start up to `limit` due reads of run details, in free slots."""
+        limit = min(limit, slots - self._regular_read_count)
+        for run in await self._find_runs(moment, limit):
+            task = self._start(RunJob(run, self._plan))
+            self._detail_reads.add(task)
+            task.add_done_callback(self._detail_reads.discard)
+
+    async def _start_first_reads(
+        self, read_budget: ReadBudget, moment: datetime, plan: ReadPlan
+    ) -> None:
+        """Start first reads, ahead of the even rate."""
+        available = min(
+            read_budget.first_read_requests,
+            read_budget.requests - MAX_REQUESTS_PER_READ * self._regular_read_count,
+        )
+        most = min(available // MAX_REQUESTS_PER_FIRST_READ, self.first_read_limit)
+        limit = most - len(self._first_reads)
+        if limit <= 0:
+            return
+        for catalog_sync in await run_in_db_thread(
+            catalog.find_due, moment, limit, self._being_read[ListJob], never_synced=True
+        ):
+            self._start(ListJob(catalog_sync, plan), is_first=True)
+            limit -= 1
+        for stage in await run_in_db_thread(
+            due.find_first_reads, moment, limit, self._being_read[StageJob]
+        ):
+            self._start(StageJob(stage, plan, is_new=True), is_first=True)
+        if self._has_first_reads and not self._first_reads:
+            self.plan_again()  # none are left, or all are backed off
+        self._has_first_reads = bool(self._first_reads)
+
+    async def _start_due_reads(
+        self, read_budget: ReadBudget, moment: datetime, plan: ReadPlan, slots: int
+    ) -> None:
+        """Start due reads: only urgent ones while first reads are in progress, which come first."""
+        has_first_reads = bool(self._first_reads)
+        may_read_planned = read_budget.may_read_planned and not has_first_reads
+        if may_read_planned:
+            for catalog_sync in await run_in_db_thread(
+                catalog.find_due, moment, 1, self._being_read[ListJob]
+            ):
+                self._start(ListJob(catalog_sync, plan))
+        for stage in await run_in_db_thread(
+            due.find_stages,
+            moment,
+            slots - self._regular_read_count,
+            self._being_read[StageJob],
+            urgent_only=not may_read_planned,
+            runs_only=has_first_reads,
+        ):
+            self._start(self._stage_job(stage, plan, runs_only=has_first_reads))
+        if may_read_planned and plan.has_gaps and slots > self._regular_read_count:
+            for stage in await run_in_db_thread(
+                due.find_first_reads,
+                moment,
+                slots - self._regular_read_count,
+                self._being_read[StageJob],
+            ):
+                self._start(StageJob(stage, plan, is_new=True))
+
+    def _stage_job(self, stage: Stage, plan: ReadPlan, *, runs_only: bool = False) -> StageJob:
+        # A stage newer than the plan is read like a gap: its runs before its flow. After a failure
+        # its flow is read first, since it may have none.
+        is_new = not stage.failures and schedule.find_gap(stage, now()) is not None
+        return StageJob(stage, plan, is_new=is_new, runs_only=runs_only)
+
+    async def _probe(self, read_budget: ReadBudget, moment: datetime) -> None:
+        """Do one read, if none is in progress.
+
+        If nothing is due, or only the reserve is left, ask for the token's account.
+        """
+        if not read_budget.may_reconcile_aborts or self.active or not self.connection.may_call():
+            return
+        # From the reserve only what an abort needs: its run, or whether Northflank answers again.
+        for run in await self._find_runs(moment, 1, aborting_only=True):
+            self._start(RunJob(run, self._plan))
+            return
+        if read_budget.requests > 0:
+            plan = await self._make_plan(read_budget, moment)
+            being_read = self._being_read
+            for stage in await run_in_db_thread(due.find_stages, moment, 1, being_read[StageJob]):
+                self._start(self._stage_job(stage, plan))
+                return
+            for catalog_sync in await run_in_db_thread(
+                catalog.find_due, moment, 1, being_read[ListJob]
+            ):
+                self._start(ListJob(catalog_sync, plan))
+                return
+        self._start_task(self._check_auth())
+
+    async def _check_auth(self) -> None:
+        await self.connection.call(lambda nf: nf.get_auth())
+
+    def _start_task(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        self.started += 1
+        task = asyncio.ensure_future(log_errors(work))
+        self.active.add(task)
+        task.add_done_callback(self.active.discard)
+        return task
+
+    def _start(self, job: ReadJob, *, is_first: bool = False) -> asyncio.Task[None]:
+        self._being_read[type(job)].add(job.key)
+        task = self._start_task(self.read(job, is_first=is_first))
+        if is_first:
+            self._first_reads.add(task)
+            task.add_done_callback(self._finish_first_read)
+        return task
+
+    def _finish_first_read(self, task: asyncio.Task[None]) -> None:
+        self._first_reads.discard(task)
+        self.on_first_read()
+
+    async def read(self, job: ReadJob, *, is_first: bool = False) -> None:
+        """Do one read, and record its result or failure."""
+        loop = asyncio.get_running_loop()
+        moment, began_at, being_read = now(), loop.time(), self._being_read[type(job)]
+        reader = StageReader(self.connection, self.term, is_first)
+        try:
+            await job.read(reader)
+        except NorthflankError as error:
+            if is_first:
+                self.first_read_limit = max(self.first_read_limit // 2, 1)
+            if self.connection.is_account_wide(error):
+                await self.term.write(job.requeue)
+            else:
+                await self.term.write(job.fail, error, moment)
+        except (LeadLost, DatabaseError, InterfaceError, asyncio.CancelledError):
+            raise
+        except Exception:
+            # It is still due, and would be read, and fail, at each tick.
+            loop.call_later(CRASH_PAUSE, being_read.discard, job.key)
+            being_read = set()
+            raise
+        else:
+            if is_first and loop.time() - began_at < QUICK_ANSWER:
+                self.first_read_limit = min(self.first_read_limit + 1, MAX_FIRST_READS)
+            if isinstance(job, ListJob) and job.catalog_sync.synced_at is None:
+                self.plan_again()  # there may be unread stages
+        finally:
+            being_read.discard(job.key)
+            self._other_reads.extend([loop.time()] * job.unplanned(reader.request_count))
+
+
+async def log_errors(work: Awaitable[None]) -> None:
+    """Do `work`, and log a defect: it must not stop others."""
+    try:
+        await work
+    except (NorthflankError, LeadLost):
+        log.debug("read.failed", exc_info=True)  # already recorded and logged where it was raised
+    except Exception as error:
+        if not db_health.is_outage(error):  # outages are logged by db/health.py
+            log.exception("read.crashed")
+
+
+def plan_reads(
+    read_budget: ReadBudget, moment: datetime, starts: Mapping[int, int], other_reads: float
+) -> ReadPlan:
+    """Plan the next reads at the rate that the budget allows; make old lists of projects and
+    pipelines due. Other arguments as for `read_plan.make_plan`.
+    """
+    rate = read_budget.requests_per_second
+    baselines.schedule_next_detail(moment, schedule.baseline_interval(rate))
+    plan = read_plan.make_plan(
+        rate, moment, starts, other_reads=other_reads, can_read=_can_read(read_budget)
+    )
+    catalog.refresh_now(moment, plan.lists_interval)
+    return plan
+
+
+def _can_read(read_budget: ReadBudget) -> bool:
+    return read_budget.requests >= MAX_REQUESTS_PER_READ
