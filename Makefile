@@ -65,7 +65,7 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/main_job.py
 	uv run bench/freshness.py
 	uv run bench/cold_start.py
-	uv run bench/workers.py
+	uv run bench/takeover.py
 	uv run bench/links.py
 	uv run bench/viewers.py
 	uv run bench/idle.py

@@ -193,7 +193,7 @@ def chores() -> dict[str, Work]:
         "end sessions": lambda: expired_sessions.end_expired_sessions(now),
         "break-glass notice": lambda: break_glass.latest_sign_in(now),
         "break-glass dependency": lambda: latest_sign_in_key.fetch(now=now),
-        "look for pruning": lambda: pruning.claim(now),
+        "look for pruning": lambda: pruning.is_due(now),
         "throttle": lambda: throttle.remaining_wait(counters, now),
         "count a failure": lambda: throttle.count(counters, now),
     }
