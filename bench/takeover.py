@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import psycopg
 from processes import (
     MAKE_MANAGER,
@@ -43,6 +44,11 @@ from dashboard import sandbox
 MAX_WAIT = 20.0  # target: seconds until reading goes on
 STOPPED_FOR = 25.0  # seconds: longer than the lead lasts
 LATENCY = "latency:0.2"
+FLOWS = [
+    f"/projects/payments/pipelines/{pipeline}/release-flows/{stage}"
+    for pipeline in ("ledger", "billing-api")
+    for stage in ("staging", "production")
+]
 RUNS_PATH = re.compile(r"/release-flows/[^/]+/runs$")
 ABORT_PATH = re.compile(r"/runs/([^/]+)/abort$")
 
@@ -89,11 +95,11 @@ class Site:
     def start(self) -> Server:
         return self.bench.start("serve", "--port", "0", **self.settings)
 
-    def leader(self) -> Server | None:
-        """Return the process that leads, if it is one of ours."""
+    def leader(self) -> list[Server]:
+        """Return the process that leads, if any does."""
         row = self.link.execute("SELECT holder FROM dashboard_lead").fetchone()
         pid = row[0].split(":")[1] if row and row[0] else ""
-        return next((s for s in self.servers if str(s.process.pid) == pid), None)
+        return [server for server in self.servers if str(server.process.pid) == pid]
 
     def other(self, server: Server) -> Browser:
         """Return a browser, signed in, at another process."""
@@ -101,33 +107,30 @@ class Site:
         browser.cookies = dict(self.browser.cookies)
         return browser
 
-    def run_to_abort(self) -> tuple[str, str]:
-        """Return id and path of a run in flight that nobody has aborted."""
-        row = self.link.execute(
-            "SELECT r.run_id, p.slug, l.slug, s.name FROM dashboard_run r"
-            " JOIN dashboard_stage s ON s.id = r.stage_id"
-            " JOIN dashboard_pipeline l ON l.id = s.pipeline_id"
-            " JOIN dashboard_project p ON p.id = l.project_id"
-            " WHERE r.in_flight AND r.status = 'running' AND r.removed_at IS NULL AND NOT EXISTS"
-            " (SELECT 1 FROM dashboard_abort a WHERE a.run_id = r.id)"
-            " ORDER BY r.created_at DESC LIMIT 1"
-        ).fetchone()
-        assert row is not None, "no run is in flight"
-        run_id, project, pipeline, stage = row
-        path = f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage.lower()}"
-        return run_id, f"{path}/runs/{run_id}/abort/"
+    def start_run(self) -> tuple[str, str]:
+        """Start a run at Northflank; return its id and the path of its abort, once it is mirrored.
+
+        Each stage in turn, since a run may queue behind another.
+        """
+        flow = FLOWS[len(aborted) % len(FLOWS)]
+        url = f"{self.settings['NORTHFLANK_API_BASE_URL']}/v1{flow}/runs"
+        answer = httpx.post(url, json={}, headers={"Authorization": "Bearer sandbox"}, timeout=60)
+        run = answer.raise_for_status().json()["data"]
+        query = "SELECT 1 FROM dashboard_run WHERE run_id = %s"
+        wait_for(lambda: self.link.execute(query, [run["id"]]).fetchone(), "the run is mirrored")
+        return run["id"], f"{flow}/runs/{run['id']}/abort/"
 
 
 def interrupt(site: Site, *, is_kill: bool) -> float:
     """Kill or stop the leader while another process aborts; return the seconds without a read."""
-    leader = wait_for(site.leader, "a process leads")
+    run_id, path = site.start_run()
+    [leader] = wait_for(site.leader, "a process leads")
     time.sleep(random.uniform(0, 3))
     began_at = time.monotonic()
     leader.process.send_signal(signal.SIGKILL if is_kill else signal.SIGSTOP)
     if is_kill:
         leader.process.wait()
         site.log.forgiven |= set(site.log._open.values())
-    run_id, path = site.run_to_abort()
     response = site.other(leader).request(path, {"reason": "Stuck"}, {"HX-Request": "true"})
     assert response.status == 200, f"abort of {run_id}: {response.status}"
     aborted.append(run_id)

@@ -45,7 +45,7 @@ from dashboard.northflank import (
     Unreachable,
 )
 from dashboard.sync import mirror
-from dashboard.sync.stage_reader import read_run
+from dashboard.sync.run_reader import read_run
 from dashboard.upstream.connection import Connection, get_connection
 
 log = structlog.get_logger(__name__)

@@ -18,7 +18,7 @@ from dashboard.northflank import Page, ReleaseFlow
 from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.northflank import Project as ApiProject
 from dashboard.runs import acknowledgement_rules
-from dashboard.sync import mirror
+from dashboard.sync import removed_runs, unlisted_runs
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +65,8 @@ def mirror_projects(
         if renamed:
             _mark_renamed("stage__pipeline__project", renamed, now)
         if reappeared:
-            mirror.schedule_reread(Stage.objects.filter(pipeline__project__in=reappeared), now)
+            stages = Stage.objects.filter(pipeline__project__in=reappeared)
+            unlisted_runs.schedule_reread(stages, now)
         if configured:
             _remove_projects(
                 Project.objects.filter(removed_at=None).exclude(slug__in=configured), now
@@ -102,7 +103,7 @@ def mirror_pipelines(
         if renamed:
             _mark_renamed("stage__pipeline", renamed, now)
         if reappeared:
-            mirror.schedule_reread(Stage.objects.filter(pipeline__in=reappeared), now)
+            unlisted_runs.schedule_reread(Stage.objects.filter(pipeline__in=reappeared), now)
         unlisted = project.pipelines.exclude(slug__in=fields_by_slug)
         return _mark_missing(unlisted, page, now, request_seq)
 
@@ -162,7 +163,8 @@ def _remove_projects(removed_projects: QuerySet[Project], now: datetime) -> None
     project_keys = list(removed_projects.values_list("pk", flat=True))
     if project_keys:
         Project.objects.filter(pk__in=project_keys).update(removed_at=now)
-        mirror.stop_tracking(Run.objects.filter(stage__pipeline__project__in=project_keys), now)
+        runs = Run.objects.filter(stage__pipeline__project__in=project_keys)
+        removed_runs.stop_tracking(runs, now)
 
 
 def _mark_missing(
@@ -182,7 +184,7 @@ def _mark_missing(
         log.info("catalog.removed", kind=entry._meta.model_name, name=str(entry), slug=entry.slug)
         update_row(type(entry), entry.pk, removed_at=now)
     if removed:
-        mirror.mark_orphaned(now, request_seq)
+        removed_runs.mark_orphaned(now, request_seq)
     for entry in missing:
         if entry.missing_since is None:
             update_row(type(entry), entry.pk, missing_since=now)
@@ -205,7 +207,7 @@ def mirror_release_flow(
             omitted_by_page={},
         )
         # No list shows its runs in flight any more. This is repeated at each check of the stage.
-        mirror.schedule_reread(Stage.objects.filter(pk=stage_pk), now, with_dismissed=False)
+        unlisted_runs.schedule_reread(Stage.objects.filter(pk=stage_pk), now, with_dismissed=False)
         return
     flow, path_segment = flow_and_segment
     updates: dict[str, Any] = {"concurrency_policy": flow.concurrency_policy, "paused": flow.paused}

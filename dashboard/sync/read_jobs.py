@@ -20,8 +20,9 @@ from dashboard.models.catalog import ListOrder
 from dashboard.northflank import NorthflankError, NotFound, Page, fetch_all_pages
 from dashboard.sync import catalog, due, omitted_entries, schedule
 from dashboard.sync.read_plan import ReadPlan
+from dashboard.sync.run_reader import read_run
 from dashboard.sync.schedule import Gap
-from dashboard.sync.stage_reader import StageReader, read_run
+from dashboard.sync.stage_reader import StageReader
 from dashboard.upstream import access_hint
 
 log = structlog.get_logger(__name__)

@@ -1,4 +1,4 @@
-"""Read one stage or one run from Northflank and mirror it: which requests, in which order.
+"""Read one stage from Northflank and mirror it: which requests, in which order.
 
 The leader decides when and how often (worker.py). Northflank does not document the order of runs in
 a list; the first page shows it.
@@ -8,36 +8,38 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import TypedDict
 
 import structlog
 
 from dashboard.db.prepared import update_row
 from dashboard.db.threads import now, run_in_db_thread
-from dashboard.models import RequestCounter, Run, Stage
+from dashboard.models import Run, Stage
 from dashboard.models.catalog import ListOrder
 from dashboard.northflank import (
     NorthflankClient,
-    NorthflankError,
     NotFound,
     Page,
     ReleaseFlow,
-    RunDetail,
-    UnexpectedResponse,
     find_release_flow,
 )
 from dashboard.northflank import Run as ApiRun
-from dashboard.sync import catalog, mirror, omitted_entries, path_spelling, pruning
+from dashboard.sync import (
+    catalog,
+    mirror,
+    omitted_entries,
+    path_spelling,
+    pruning,
+    run_rows,
+    unlisted_runs,
+)
 from dashboard.sync.lead import Term
+from dashboard.sync.run_reader import IN_FLIGHT_PAGES, PER_PAGE, RequestStamp, stamp_request
 from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
 
-PER_PAGE = 100  # Northflank's maximum
 MAX_HISTORY_PAGES = 20  # how many pages of older runs are read
 WALK_PAGES = 2  # pages per read of a list that is not ordered newest first
-# Pages per read of a stage's runs in flight; those behind them are found with the older runs.
-IN_FLIGHT_PAGES = 3
 # Most requests of one read: the flow twice, the newest runs, then IN_FLIGHT_PAGES, or one of them
 # and WALK_PAGES (after which the newest runs may be read, but then not before).
 MAX_REQUESTS_PER_READ = 6
@@ -187,7 +189,7 @@ class StageReader:
         has_more = (
             page.has_next
             and stage.next_history_page < MAX_HISTORY_PAGES
-            and not all(mirror.ended_before(run, limit) for run in page.items)
+            and not all(run_rows.ended_before(run, limit) for run in page.items)
         )
         await self.term.write(
             _save_history_page, stage.pk, stage.next_history_page + 1 if has_more else None
@@ -249,7 +251,7 @@ class StageReader:
         runs = {run.id: run for run in listed}
         stamps = []
         for page_number in range(1, 2 if is_short else IN_FLIGHT_PAGES + 1):
-            stamps.append(await run_in_db_thread(_stamp_request))
+            stamps.append(await run_in_db_thread(stamp_request))
             page = await self._request_page(stage, page_number, stamps[-1], concluded=False)
             await self.term.write(mirror.apply_runs, stage.pk, page.items, **stamps[-1])
             known = len(runs)
@@ -260,11 +262,13 @@ class StageReader:
             if not page.has_next or is_repeated or any(run.concluded for run in page.items):
                 break
         if not (is_short and page.has_next):
-            await self.term.write(mirror.schedule_unlisted, stage.pk, runs.values(), **stamps[0])
+            await self.term.write(
+                unlisted_runs.schedule_unlisted, stage.pk, runs.values(), **stamps[0]
+            )
 
     async def read_page(self, stage: Stage, page_number: int) -> Page[ApiRun]:
         """Read and mirror one page of a stage's runs."""
-        stamp = await run_in_db_thread(_stamp_request)
+        stamp = await run_in_db_thread(stamp_request)
         page = await self._request_page(stage, page_number, stamp)
         await self.term.write(_mirror_page, stage, page_number, page, stamp)
         return page
@@ -273,7 +277,7 @@ class StageReader:
         self,
         stage: Stage,
         page_number: int,
-        stamp: "_RequestStamp",
+        stamp: "RequestStamp",
         *,
         concluded: bool | None = None,
     ) -> Page[ApiRun]:
@@ -292,112 +296,25 @@ class StageReader:
         )
 
 
-async def read_run(connection: Connection, run: Run, term: Term | None = None) -> Run | None:
-    """Read a mirrored run's detail and return its row; None if Northflank no longer has the run.
-
-    Raises NorthflankError; the run is then due again after a backoff. With `term`, raises LeadLost
-    once it is over.
-    """
-    if term is not None:
-        term.verify()
-    write = term.write if term is not None else run_in_db_thread
-    stamp = await run_in_db_thread(_stamp_request)
-    try:
-        run_detail = await _fetch_detail(connection, run, stamp["request_seq"])
-        if run_detail is not None and run_detail.run.id != run.run_id:
-            raise UnexpectedResponse(
-                "Unexpected response from Northflank: it describes another run.", http_status=200
-            )
-    except NorthflankError as error:
-        if connection.is_account_wide(error):
-            await write(mirror.retry_on_recovery, run.pk, now())
-        else:
-            await write(mirror.back_off, run.pk, error, now())
-        raise
-    if run_detail is None:
-        await write(mirror.mark_removed, run.pk, **stamp)
-        return None
-    return await write(mirror.apply_detail, run.stage_id, run_detail, **stamp)
-
-
-async def _fetch_detail(connection: Connection, run: Run, request_seq: int) -> RunDetail | None:
-    """Return a run's detail; None if it is not found and its stage's list lacks it too.
-
-    For a concluded run, that is the first page of all runs; else the list of those in flight.
-    Raises NorthflankError, also if the list can't be read, or is longer than IN_FLIGHT_PAGES:
-    then the 404 may be wrong.
-    """
-    stage = run.stage
-    stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.path_segment
-    try:
-        return await connection.call(
-            lambda nf: nf.get_run(*stage_path, run.run_id), request_seq=request_seq
-        )
-    except NotFound as error:
-        if run.removed_at is not None or stage.has_flow is False:
-            return None
-        not_found = error
-    for page_number in range(1, IN_FLIGHT_PAGES + 1):
-        page = await _request_list(connection, run, page_number, request_seq)
-        if any(api_run.id == run.run_id for api_run in page.items):
-            raise UnexpectedResponse(
-                "Northflank lists this run but returns 404 for it.", http_status=404
-            )
-        if run.concluded or not page.has_next:
-            return None
-        if any(api_run.concluded for api_run in page.items):
-            break  # the server ignores `concluded`: the list of all runs has no near end
-    raise not_found
-
-
-async def _request_list(
-    connection: Connection, run: Run, page_number: int, request_seq: int
-) -> Page[ApiRun]:
-    """Return a page of the list that a run should be in: for one in flight, of those in flight."""
-    stage = run.stage
-    return await connection.call(
-        lambda nf: nf.list_runs(
-            stage.pipeline.project.slug,
-            stage.pipeline.slug,
-            stage.path_segment,
-            page=page_number,
-            concluded=None if run.concluded else False,
-            per_page=PER_PAGE,
-        ),
-        request_seq=request_seq,
-    )
-
-
-class _RequestStamp(TypedDict):
-    """When a request is sent, and its number."""
-
-    requested_at: datetime
-    request_seq: int
-
-
-def _stamp_request() -> _RequestStamp:
-    return {"requested_at": now(), "request_seq": RequestCounter.take_next()}
-
-
-def _mirror_page(stage: Stage, page_number: int, page: Page[ApiRun], stamp: _RequestStamp) -> None:
+def _mirror_page(stage: Stage, page_number: int, page: Page[ApiRun], stamp: RequestStamp) -> None:
     is_cut = page_number == 1 and page.has_next and _detect_order(page) == ListOrder.NEWEST
     if is_cut and _is_last_new(stage, page):
         _save_gap(stage)  # first: then the run is not new any more
     mirror.apply_runs(stage.pk, page.items, **stamp)
     omitted_entries.record_stage_page(stage, page_number, page)
     if page_number == 1 and not page.has_next:
-        mirror.schedule_unlisted(stage.pk, page.items, **stamp)
+        unlisted_runs.schedule_unlisted(stage.pk, page.items, **stamp)
     if is_cut:
         # One run behind this page is read by its detail, several by the list of those in flight.
-        unlisted = mirror.count_unlisted(stage.pk, page.items, stamp["request_seq"])
+        unlisted = unlisted_runs.count_unlisted(stage.pk, page.items, stamp["request_seq"])
         if unlisted > 1:
             stage.in_flight_incomplete = True
         elif unlisted:
-            mirror.schedule_unlisted(stage.pk, page.items, **stamp)
+            unlisted_runs.schedule_unlisted(stage.pk, page.items, **stamp)
 
 
 def _is_last_new(stage: Stage, page: Page[ApiRun]) -> bool:
-    if not page.items or mirror.ended_before(page.items[-1], stage.pruned_until):
+    if not page.items or run_rows.ended_before(page.items[-1], stage.pruned_until):
         return False
     return not Run.objects.filter(stage=stage, run_id=page.items[-1].id).exists()
 

@@ -12,7 +12,7 @@ from dashboard.accounts import permissions
 from dashboard.models import Abort, Run
 from dashboard.northflank import NorthflankClient, NorthflankError
 from dashboard.sandbox import parse_fault
-from dashboard.sync.stage_reader import read_run
+from dashboard.sync.run_reader import read_run
 from tests.support.live import Live
 from tests.support.live_runs import (
     LEDGER,

@@ -19,7 +19,7 @@ from dashboard.northflank import NorthflankClient, RunDetail
 from dashboard.sandbox import parse_fault
 from dashboard.sandbox.catalog import ReleaseFlow
 from dashboard.sync import mirror
-from dashboard.sync.stage_reader import read_run
+from dashboard.sync.run_reader import read_run
 from dashboard.web.http import links
 from tests.support.live import WAIT_TIMEOUT, Live, token
 

@@ -17,8 +17,9 @@ from dashboard.sync.plan import Plan
 from dashboard.sync.read_jobs import StageJob
 from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.reads import INITIAL_FIRST_READS, MAX_FIRST_READS
+from dashboard.sync.run_reader import IN_FLIGHT_PAGES
 from dashboard.sync.schedule import Gap, StageRef
-from dashboard.sync.stage_reader import IN_FLIGHT_PAGES, StageReader
+from dashboard.sync.stage_reader import StageReader
 from tests.support.world import T0, LoggedEvents, World, at
 
 # Which gap

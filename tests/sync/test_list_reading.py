@@ -13,8 +13,9 @@ from dashboard.models import Run, Stage
 from dashboard.models.catalog import ListOrder
 from dashboard.northflank import NorthflankError, RequestRejected
 from dashboard.sandbox import parse_fault
-from dashboard.sync import mirror
-from dashboard.sync.stage_reader import StageReader, read_run
+from dashboard.sync import mirror, unlisted_runs
+from dashboard.sync.run_reader import read_run
+from dashboard.sync.stage_reader import StageReader
 from tests.support.world import LONG_AGO, World, get_run
 
 ORDERS = ["newest-first", "oldest-first", "shuffled"]
@@ -178,9 +179,10 @@ def test_mirroring_of_100_new_runs_that_fails_half_way_does_not_hide_those_behin
     new = [run.id for run in upstream_runs(world)[:200]]
     Run.objects.filter(run_id__in=new).delete()
     reader, stage = StageReader(world.live.connection, world.live.reads.term), ledger_staging()
-    for function in ("apply_runs", "count_unlisted"):  # before and after the runs are stored
+    # Before and after the runs are stored.
+    for module, function in ((mirror, "apply_runs"), (unlisted_runs, "count_unlisted")):
         with monkeypatch.context() as patch:
-            patch.setattr(mirror, function, lambda *_, **__: 1 / 0)
+            patch.setattr(module, function, lambda *_, **__: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 world.live.run(lambda: reader.read_page(stage, 1))
         assert not Run.objects.filter(run_id__in=new).exists()  # they still count as new

@@ -13,7 +13,7 @@ from dashboard.models import Abort, ChangeCounter, RequestCounter, Run, Stage
 from dashboard.northflank import Run as ApiRun
 from dashboard.northflank import Unreachable
 from dashboard.runs import abort_clock, dismissals
-from dashboard.sync import mirror, watchers
+from dashboard.sync import mirror, removed_runs, run_rows, unlisted_runs, watchers
 from tests.support import factories
 from tests.support.abort_answers import change_after_read_of
 from tests.support.factories import node
@@ -42,7 +42,7 @@ def test_first_failure_and_recovery_of_a_run_are_logged(
 ) -> None:
     mirror_list(stage, api_run())
     for _ in range(2):
-        mirror.back_off(get_run().pk, SLOW, at(1))
+        unlisted_runs.back_off(get_run().pk, SLOW, at(1))
     for seconds in (2, 3):
         mirror.apply_detail(stage.pk, detail(), **request_fields(seconds))
     [failure] = logged_events("run.read_failed")
@@ -60,7 +60,7 @@ def tries_in_a_row(*, last_viewed_at: datetime | None = None, times: int = 7) ->
     for _ in range(times):
         if last_viewed_at is not None:
             Run.objects.update(last_viewed_at=moment)
-        mirror.back_off(get_run().pk, SLOW, moment)
+        unlisted_runs.back_off(get_run().pk, SLOW, moment)
         due_at = get_run().next_detail_sync_at
         if due_at is None:
             break
@@ -88,9 +88,9 @@ def test_removed_run_that_was_dismissed_meanwhile_is_tried_seven_times(
 def test_run_of_a_reappeared_project_is_tried_until_it_can_be_read(stage: Stage) -> None:
     """It may be in flight, and nothing else would have it read again."""
     mirror_list(stage, api_run())
-    mirror.stop_tracking(Run.objects.all(), at(1))
+    removed_runs.stop_tracking(Run.objects.all(), at(1))
     Run.objects.update(failures=9)
-    mirror.schedule_reread(Stage.objects.all(), at(2))
+    unlisted_runs.schedule_reread(Stage.objects.all(), at(2))
     assert tries_in_a_row() == [20, 40, 60, 60, 60, 60, 60]
 
 
@@ -126,7 +126,7 @@ def test_list_that_ends_a_run_while_its_failure_is_recorded_keeps_all_tries(
         mirror_list(stage, api_run(**FAILED), requested_at=9)
 
     with connection.execute_wrapper(change_after_read_of("dashboard_run", end)):
-        mirror.back_off(run.pk, SLOW, at(10))
+        unlisted_runs.back_off(run.pk, SLOW, at(10))
     assert get_run().failures == 1
 
 
@@ -139,7 +139,7 @@ def test_failure_of_a_run_that_was_read_meanwhile_does_not_count(stage: Stage) -
         Run.objects.update(failures=0)
 
     with connection.execute_wrapper(change_after_read_of("dashboard_run", recover)):
-        mirror.back_off(run.pk, SLOW, at(10))
+        unlisted_runs.back_off(run.pk, SLOW, at(10))
     assert get_run().failures == 0
 
 
@@ -161,9 +161,9 @@ def test_ended_run_that_was_given_up_is_read_again_once_somebody_opens_it(
     Run.objects.update(failures=7, next_detail_sync_at=None, last_viewed_at=at(20), **fields)
     watchers.watch_run(get_run(), at(100))
     assert get_run().next_detail_sync_at == at(100)
-    mirror.back_off(get_run().pk, SLOW, at(101))
+    unlisted_runs.back_off(get_run().pk, SLOW, at(101))
     assert get_run().next_detail_sync_at == at(161)  # while it is viewed
-    mirror.back_off(get_run().pk, SLOW, at(170))
+    unlisted_runs.back_off(get_run().pk, SLOW, at(170))
     assert get_run().next_detail_sync_at is None
 
 
@@ -277,11 +277,11 @@ def test_wait_for_approval_begins_anew_with_another_status(
 def test_reads_that_change_nothing_take_no_version(stage: Stage) -> None:
     mirror.apply_detail(stage.pk, detail(), **request_fields(1))
     mirror_list(stage, api_run("r2"))
-    mirror.mark_removed(get_run("r2").pk, **request_fields(2))
+    removed_runs.mark_removed(get_run("r2").pk, **request_fields(2))
     before = ChangeCounter.latest()
     mirror.apply_detail(stage.pk, detail(), **request_fields(3))
-    mirror.mark_removed(get_run("r2").pk, **request_fields(4))
-    mirror.mark_removed(get_run("r2").pk, requested_at=at(5))
+    removed_runs.mark_removed(get_run("r2").pk, **request_fields(4))
+    removed_runs.mark_removed(get_run("r2").pk, requested_at=at(5))
     assert ChangeCounter.latest() == before
     mirror.apply_detail(stage.pk, detail(steps=node(label="new")), **request_fields(6))
     assert get_run().version == ChangeCounter.latest() == before + 1
@@ -456,7 +456,7 @@ def test_abort_of_a_run_first_read_aborting_leaves_its_start_approximate(
 def test_runs_missing_from_a_list_without_a_number_are_due(stage: Stage) -> None:
     mirror_list(stage, api_run())
     Run.objects.update(request_seq=0)
-    mirror.schedule_unlisted(stage.pk, [], requested_at=at(20))
+    unlisted_runs.schedule_unlisted(stage.pk, [], requested_at=at(20))
     assert get_run().next_detail_sync_at == at(20)
 
 
@@ -470,7 +470,7 @@ def test_runs_of_reappeared_stages_are_read_again(stage: Stage) -> None:
     runs.filter(run_id="no longer tracked").update(in_flight=False, removed_at=at(1))
     runs.filter(run_id="ended and removed").update(removed_at=at(1))
     runs.filter(run_id="other").update(in_flight=False)
-    mirror.schedule_reread(Stage.objects.filter(pk=stage.pk), at(20))
+    unlisted_runs.schedule_reread(Stage.objects.filter(pk=stage.pk), at(20))
     assert dict(runs.values_list("run_id", "next_detail_sync_at")) == {
         "in flight 0": at(20), "in flight 1": LONG_AGO, "ended": None, "ended and removed": None,
         "no longer tracked": at(20), "other": None, "elsewhere": None,
@@ -484,7 +484,7 @@ def test_dismissed_run_of_a_reappeared_stage_is_read_again_unless_left_out(
     mirror_list(stage, api_run())
     Run.objects.update(removed_at=at(1))
     dismissals.dismiss(get_run(), manager)
-    mirror.schedule_reread(Stage.objects.all(), at(20), **options)
+    unlisted_runs.schedule_reread(Stage.objects.all(), at(20), **options)
     assert get_run().next_detail_sync_at == due
 
 
@@ -504,8 +504,8 @@ def test_dismissed_run_of_a_reappeared_stage_is_read_again_unless_left_out(
     ],
 )
 def test_run_ended_before_a_limit_by_the_first_time_known(run: ApiRun, is_before: bool) -> None:
-    assert mirror.ended_before(run, at(10)) == is_before
-    assert not mirror.ended_before(run, None)
+    assert run_rows.ended_before(run, at(10)) == is_before
+    assert not run_rows.ended_before(run, None)
 
 
 def test_only_unknown_runs_that_ended_before_pruning_are_left_out(stage: Stage) -> None:

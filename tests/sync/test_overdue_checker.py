@@ -14,7 +14,7 @@ from dashboard.models import Run, Stage, StageTiming
 from dashboard.northflank import Node, RunDetail
 from dashboard.runs import overdue, steps
 from dashboard.runs.overdue import OverdueReason
-from dashboard.sync import mirror, overdue_checker
+from dashboard.sync import mirror, overdue_checker, removed_runs
 from tests.support import factories
 from tests.support.abort_answers import change_after_read_of, place_fields
 from tests.support.successes import (
@@ -250,7 +250,9 @@ def test_start_of_another_approval_is_not_stored_for_a_run_removed_meanwhile(
     run = run_waiting_for_approval(read_stage, approval_since=minutes_later(-5))
     removal = change_after_read_of(
         "dashboard_run",
-        lambda: mirror.mark_removed(run.pk, requested_at=minutes_later(1), request_seq=1 << 40),
+        lambda: removed_runs.mark_removed(
+            run.pk, requested_at=minutes_later(1), request_seq=1 << 40
+        ),
     )
     with connection.execute_wrapper(removal):
         overdue_checker.check_runs(minutes_later(1))

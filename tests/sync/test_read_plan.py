@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dashboard.models import Run, Stage, StageTiming
-from dashboard.sync import mirror, read_plan, reads, watchers
+from dashboard.sync import mirror, read_plan, reads, removed_runs, watchers
 from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.stage_reader import MAX_REQUESTS_PER_READ
 from dashboard.upstream.rate_budget import ReadBudget
@@ -107,7 +107,7 @@ def test_stage_in_flight_is_read_by_its_usual_duration(stage: Stage) -> None:
 def test_removed_run_is_not_in_flight(stage: Stage) -> None:
     mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
     assert len(read_plan.load_stages(T0)[0][1]) == 1
-    mirror.mark_removed(Run.objects.get().pk, requested_at=at(1))
+    removed_runs.mark_removed(Run.objects.get().pk, requested_at=at(1))
     assert read_plan.load_stages(T0)[0][1] == []
 
 

@@ -30,7 +30,7 @@ from dashboard.models.bulk_aborts import Via
 from dashboard.northflank import NorthflankError
 from dashboard.runs import removals
 from dashboard.server.process import UpstreamMismatch, verify_database
-from dashboard.sync.stage_reader import read_run
+from dashboard.sync.run_reader import read_run
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
 from dashboard.web.api import serializers

@@ -113,7 +113,7 @@ def _latest_start_query() -> PreparedQuery:
 def _latest_end_query() -> PreparedQuery:
     ended_runs = Run.objects.filter(ended_at__lte=NOW - DELIVERY_GRACE, status__in=EVENT_STATUSES)
     latest = ended_runs.order_by("-ended_at").values("pk")[:MAX_ENDED_RUNS]
-    # Without its time, an end may be as of the read that noticed it (`mirror._updated_at`).
+    # Without its time, an end may be as of the read that noticed it (`run_rows._updated_at`).
     dated = Run.objects.filter(pk__in=latest).exclude(
         concluded_at=None, updated_at__gte=F("status_since")
     )

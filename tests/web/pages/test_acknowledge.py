@@ -21,7 +21,7 @@ from dashboard.models import Acknowledgement, ChangeCounter, Grant, Run, Stage
 from dashboard.models.severity import Severity
 from dashboard.northflank import Run as ApiRun
 from dashboard.runs import acknowledgement_rules, acknowledgements
-from dashboard.sync import mirror
+from dashboard.sync import mirror, removed_runs
 from dashboard.web.live.changes import load_changes
 from dashboard.web.pages.run import RunPage
 from tests.support import factories
@@ -360,7 +360,7 @@ def test_acknowledgement_of_old_failure_expires_and_offers_none(
 
 def test_acknowledgement_of_removed_run_remains(run: Run, ana: User) -> None:
     acknowledgements.acknowledge(run, ana)
-    mirror.mark_removed(run.pk, requested_at=timezone.now())
+    removed_runs.mark_removed(run.pk, requested_at=timezone.now())
     assert Acknowledgement.objects.open().count() == 1
 
 
