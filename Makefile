@@ -1,6 +1,6 @@
 # The one list of commands; .ci/run calls the same.
 .PHONY: run test test-all test-fast test-postgres crawl faults outages lint style format-check templates \
-	imports pins lines types mypy migrations check format bench soak mutants requirements sbom
+	imports pins lines types mypy migrations check format bench mutants requirements sbom
 
 run:            ## the dashboard with a sandbox upstream
 	uv run manage.py serve
@@ -72,22 +72,14 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/links.py
 	uv run bench/viewers.py
 	uv run bench/idle.py
-	uv run bench/browser_latency.py
 	uv run bench/page_weight.py
 	uv run bench/abort_button.py
-	uv run bench/audit.py
 	uv run bench/rows.py
-	uv run bench/typical_durations.py
 	uv run bench/people.py
-	uv run bench/paging.py
 	uv run bench/growth.py
-	uv run bench/size.py
 	uv run bench/prune.py
 	uv run bench/stages.py
 	uv run bench/password_guessing.py
-
-soak:           ## half an hour of use, with faults that come and go: what grows
-	uv run bench/soak.py
 
 # `make mutants MODULE=dashboard/accounts/permissions.py` for one module or folder, whatever is known of it;
 # without, only what was not tried since it changed. `rm -r mutants` to start anew.

@@ -8,14 +8,18 @@ click event to the change of the run's badge. Exits with 1 if the target is miss
 """
 
 import argparse
+import contextlib
+import os
+import shutil
 import sys
+from collections.abc import Iterator
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, sync_playwright
 from processes import Upstream, scratch, start_dashboard, start_upstream
-from stage_in_browser import FLOW_PATH, open_stage_page
 from tables import Table, format_quantiles, quantile
 
 UPSTREAM_MS, TARGET_MS = 50, 90
+FLOW_PATH = "/projects/payments/pipelines/billing-api/release-flows/development/"
 
 # `msToBadge` resolves to the milliseconds from the next click to the badge of the run's abort.
 OBSERVE_BADGE = """id => {
@@ -32,6 +36,24 @@ OBSERVE_BADGE = """id => {
     }, {capture: true, once: true});
   });
 }"""
+
+
+@contextlib.contextmanager
+def open_stage_page(url: str) -> Iterator[Page]:
+    """Open the stage's page of the dashboard at `url` in Chromium, signed in as a manager."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not chromium:
+        raise SystemExit("No Chromium was found: set CHROMIUM to its path.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(url + FLOW_PATH)
+        page.get_by_label("Name").fill("ada")
+        page.get_by_label("Password").fill("ada")
+        page.get_by_role("button", name="Sign in").click()
+        page.locator("[data-run]").first.wait_for(timeout=60_000)
+        yield page
+        browser.close()
 
 
 def measure_abort(page: Page, upstream: Upstream) -> float:
