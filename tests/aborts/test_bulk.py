@@ -5,12 +5,11 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from pytest_django import Settings
 
 from dashboard import aborts
 from dashboard.aborts import bulk_send
-from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, Grant, Run
 from dashboard.models.accounts.grants import Action
 from dashboard.northflank import NorthflankClient
@@ -22,13 +21,9 @@ from tests.support.live_runs import (
     LEDGER,
     SEARCH,
     abort_message,
-    advance_time,
     ago,
     append_only_disabled,
     create_run_in_flight,
-    flow,
-    mirror_run,
-    read,
     reconcile,
     replace_client,
     stage,
@@ -100,15 +95,6 @@ def test_bulk_abort_gives_each_abort_its_user_and_reason(
     assert list(acts) == [("manager", "Bad release", batch.pk, "accepted")]
 
 
-def test_bulk_abort_sends_one_abort_at_a_time(
-    live: Live, runs: list[Run], manager: User, counting_transport: _CountingTransport
-) -> None:
-    live.sandbox.faults = [parse_fault("latency:0.1@/abort")]
-    process(live, request_bulk(runs, manager))
-    assert len(sent_run_ids(live)) == 5
-    assert counting_transport.max_active == 1
-
-
 def test_bulk_abort_in_two_processes_sends_each_abort_once_one_at_a_time(
     live: Live, runs: list[Run], manager: User, counting_transport: _CountingTransport
 ) -> None:
@@ -126,57 +112,6 @@ def test_bulk_abort_in_two_processes_sends_each_abort_once_one_at_a_time(
     assert Abort.objects.count() == 5
 
 
-def test_bulk_abort_of_concluded_run_records_ended(
-    live: Live, runs: list[Run], manager: User
-) -> None:
-    batch = request_bulk(runs[:2], manager)
-    advance_time(live, 3600)
-    read(live, runs[0])
-    later = create_run_in_flight(live)
-    with append_only_disabled():
-        batch.items.filter(position=2).update(run=later)
-    assert process(live, batch) == ["ended", "abort"]
-    assert sent_run_ids(live) == [later.run_id]
-
-
-def test_bulk_abort_of_run_with_open_abort_joins_it(
-    live: Live, runs: list[Run], manager: User, viewer: User
-) -> None:
-    viewer.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
-    result = aborts.request_abort(runs[0], aborts.AbortRequest(viewer, "Mine"))
-    live.run(lambda: aborts.send_abort(live.connection, result.abort.pk))
-    batch = request_bulk(runs[:2], manager)
-    assert process(live, batch) == ["joined", "abort"]
-    assert batch.items.get(position=1).abort == result.abort
-    assert live.sandbox.abort_request_counts[runs[0].run_id] == 1
-
-
-def test_bulk_abort_of_externally_aborting_run_sends_nothing(
-    live: Live, runs: list[Run], manager: User
-) -> None:
-    live.sandbox.world.abort_run(flow(live, LEDGER), runs[0].run_id, live.sandbox.clock())
-    mirror_run(live, LEDGER, runs[0].run_id)
-    batch = request_bulk(runs[:1], manager)
-    assert process(live, batch) == ["joined"]
-    assert batch.items.get().abort is None
-    assert sent_run_ids(live) == []
-
-
-def test_bulk_abort_stops_when_permission_is_revoked(
-    live: Live, runs: list[Run], manager: User
-) -> None:
-    batch = request_bulk(runs[:3], manager)
-    # Time enough to take the permission away before the next run's turn.
-    live.sandbox.faults = [parse_fault(f"latency:4@{runs[0].run_id}/abort")]
-    start(live, batch)
-    wait_until(lambda: sent_run_ids(live))
-    manager.groups.clear()
-    wait_until(lambda: is_settled(batch))
-    assert results(batch) == ["abort", "not_allowed", "not_allowed"]
-    assert "Release managers" in batch.items.get(position=3).note
-    assert sent_run_ids(live) == [runs[0].run_id]
-
-
 def test_bulk_abort_skips_runs_without_permission_and_aborts_others(
     live: Live, manager: User
 ) -> None:
@@ -185,15 +120,6 @@ def test_bulk_abort_skips_runs_without_permission_and_aborts_others(
     Grant.objects.filter(action=Action.ABORT).update(project=project)
     assert process(live, request_bulk([other, mine], manager)) == ["not_allowed", "abort"]
     assert sent_run_ids(live) == [mine.run_id]
-
-
-def test_bulk_abort_stops_when_account_is_deleted(
-    live: Live, runs: list[Run], manager: User
-) -> None:
-    batch = request_bulk(runs[:2], manager)
-    manager.delete()
-    assert process(live, batch) == ["not_allowed", "not_allowed"]
-    assert sent_run_ids(live) == []
 
 
 def test_bulk_abort_continues_after_refused_abort(
@@ -291,25 +217,6 @@ def test_bulk_abort_stops_sending_when_rate_limited(
     assert is_settled(batch)
 
 
-def test_bulk_abort_waits_for_rate_limit_that_resets_soon(
-    transactional_db: None, manager: User, settings: Settings
-) -> None:
-    settings.NORTHFLANK_REQUEST_RESERVE = "4"
-    with live_module.run_live(live_module.options(rate_limit=8, rate_window=4)) as live:
-        runs = [create_run_in_flight(live) for _ in range(3)]
-        batch = request_bulk(runs, manager)
-
-        def spend_one() -> bool:
-            live.run(lambda: live.connection.call(lambda nf: nf.get_auth()))
-            return aborts.find_pause(batch, ago(0)) is not None
-
-        # Not a number of requests: on a busy machine a new window may begin between them.
-        wait_until(spend_one, interval=0)
-        assert process(live, batch) == ["abort"] * 3
-        assert set(Abort.objects.values_list("state", flat=True)) == {"accepted"}
-        assert live.sandbox.abort_request_counts.total() == 3
-
-
 # --- The process dies ---------------------------------------------------------------------------
 
 
@@ -379,37 +286,3 @@ def test_concurrent_workers_adopt_bulk_abort_once(
     live.run(workers)
     wait_until(lambda: is_settled(batch))
     assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
-
-
-def test_bulk_abort_with_valid_lease_is_not_adopted(
-    live: Live, runs: list[Run], manager: User
-) -> None:
-    batch = request_bulk(runs, manager)
-    reconcile(live)
-    assert results(batch) == ["waiting"] * 5
-
-
-def test_bulk_abort_adopted_past_deadline_is_not_sent(
-    live: Live, runs: list[Run], manager: User
-) -> None:
-    batch = request_bulk(runs, manager)
-    with append_only_disabled():
-        BulkAbort.objects.update(requested_at=ago(400), claimed_at=ago(350))
-    reconcile(live)
-    wait_until(lambda: is_settled(batch))
-    assert results(batch) == ["abort"] * 5
-    assert {abort_message(abort) for abort in Abort.objects.all()} == {
-        "Not sent: Sending timed out."
-    }
-    assert sent_run_ids(live) == []
-    assert all(abort.events.filter(event_type="not_sent").exists() for abort in Abort.objects.all())
-
-
-def test_bulk_abort_processed_without_pause_is_sent_past_deadline(
-    live: Live, runs: list[Run], manager: User
-) -> None:
-    batch = request_bulk(runs, manager)
-    with append_only_disabled():
-        BulkAbort.objects.update(requested_at=ago(400))
-    process(live, batch)
-    assert set(Abort.objects.values_list("state", flat=True)) == {"accepted"}

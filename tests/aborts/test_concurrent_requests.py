@@ -7,23 +7,19 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group, User
 from django.db import IntegrityError
-from structlog.testing import capture_logs
 
 from dashboard import aborts
 from dashboard.aborts import send as abort_send
-from dashboard.aborts import timeline as abort_timeline
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, Run
+from dashboard.models import Abort
 from dashboard.sandbox import parse_fault
 from tests.support.live import Live, token
 from tests.support.live_runs import (
     abort_message,
     abort_path,
-    advance_time,
     create_run_in_flight,
     notice_text,
-    read,
     submit_abort,
     wait_until,
 )
@@ -53,30 +49,6 @@ def test_joined_abort_request_names_first_requester(live: Live, colleague: User)
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
-def timeline_texts(abort: Abort) -> list[str]:
-    return [line.text for line in abort_timeline.entries(abort, abort.events.all())]
-
-
-def test_joined_abort_request_is_in_timeline_with_user_address_and_reason(
-    live: Live, colleague: User
-) -> None:
-    run = create_run_in_flight(live)
-    submit_abort(live.sign_in("manager"), run)
-    submit_abort(live.sign_in("colleague"), run, reason="It blocks us")
-    message = "Also requested by colleague (127.0.0.1): “It blocks us”."
-    assert message in timeline_texts(Abort.objects.get())
-
-
-def test_repeated_abort_request_with_same_reason_is_in_timeline_once(
-    live: Live, colleague: User
-) -> None:
-    run = create_run_in_flight(live)
-    client = live.sign_in("manager")
-    for _ in range(3):
-        submit_abort(client, run)
-    assert Abort.objects.get().events.filter(event_type="joined").count() == 1
-
-
 def test_abort_request_by_deleted_account_raises_integrity_error(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
     deleted_user = User.objects.create_superuser("gone")
@@ -85,14 +57,6 @@ def test_abort_request_by_deleted_account_raises_integrity_error(live: Live, man
     with pytest.raises(IntegrityError):
         aborts.request_abort(run, request)
     assert not Abort.objects.exists()
-
-
-def test_denied_abort_request_is_logged(live: Live, viewer: User) -> None:
-    run = create_run_in_flight(live)
-    with capture_logs() as logs:
-        assert submit_abort(live.sign_in("viewer"), run).status_code == 403
-    [message] = [line for line in logs if line["event"] == "abort.denied"]
-    assert (message["by"], message["run"], message["via"]) == ("viewer", run.run_id, "page")
 
 
 @pytest.mark.parametrize(
@@ -177,26 +141,6 @@ def test_abort_request_waits_for_answer_to_another_process(
     assert live.sandbox.abort_request_counts[run.run_id] == 0
 
 
-def test_abort_request_for_concluded_run_sends_nothing(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    advance_time(live, 3600)
-    read(live, run)
-    message = notice_text(submit_abort(live.sign_in("manager"), run))
-    assert message == "The run had already ended; nothing was sent."
-    assert not Abort.objects.exists()
-    assert live.sandbox.abort_request_counts[run.run_id] == 0
-
-
-@pytest.mark.parametrize("htmx", [True, False])
-def test_abort_request_by_viewer_is_forbidden(live: Live, viewer: User, htmx: bool) -> None:
-    run = create_run_in_flight(live)
-    answer = submit_abort(live.sign_in("viewer"), run, htmx=htmx)
-    assert answer.status_code == 403
-    assert permissions.RELEASE_MANAGERS in answer.text
-    assert not Abort.objects.exists()
-    assert live.sandbox.abort_request_counts[run.run_id] == 0
-
-
 @pytest.mark.parametrize(
     ("switch", "value", "reason"),
     [("READ_ONLY", True, "read-only"), ("ABORTS_ENABLED", False, "Aborts are disabled")],
@@ -210,62 +154,6 @@ def test_abort_request_is_forbidden_when_aborting_is_disabled(
     assert answer.status_code == 403
     assert reason in answer.text
     assert not Abort.objects.exists()
-
-
-def test_abort_request_when_signed_out_leads_to_sign_in(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    client = live.sign_in("manager")
-    client.cookies.delete("sessionid")
-    assert submit_abort(client, run, htmx=True).status_code == 401
-    assert (
-        submit_abort(client, run, htmx=False)
-        .headers["location"]
-        .startswith("/accounts/login/?next=")
-    )
-    assert not Abort.objects.exists()
-
-
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_abort_page_get_or_head_sends_nothing(live: Live, manager: User, method: str) -> None:
-    run = create_run_in_flight(live)
-    client = live.sign_in("manager")
-    client.request(method, abort_path(run))
-    client.request(method, abort_path(run), headers={"HX-Request": "true"})
-    assert not Abort.objects.exists()
-    assert live.sandbox.abort_request_counts[run.run_id] == 0
-
-
-def test_abort_page_get_shows_confirmation_form(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    answer = live.sign_in("manager").get(abort_path(run))
-    assert answer.status_code == 200
-    assert 'method="post"' in answer.text
-
-
-@pytest.mark.parametrize("token", ["", "x" * 64])
-def test_abort_request_without_csrf_token_is_forbidden(
-    live: Live, manager: User, token: str
-) -> None:
-    run = create_run_in_flight(live)
-    answer = live.sign_in("manager").post(abort_path(run), data={"csrfmiddlewaretoken": token})
-    assert answer.status_code == 403
-    assert not Abort.objects.exists()
-
-
-def test_abort_request_for_unknown_run_is_not_found(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    Run.objects.update(run_id="other")
-    assert submit_abort(live.sign_in("manager"), run).status_code == 404
-
-
-def test_abort_request_without_htmx_redirects_to_run(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    client = live.sign_in("manager")
-    answer = submit_abort(client, run, htmx=False)
-    assert answer.status_code == 302
-    assert answer.headers["location"] == abort_path(run).removesuffix("abort/")
-    page = client.get(answer.headers["location"]).text
-    assert "Northflank accepted the abort" in page
 
 
 def test_abort_request_whose_client_disconnects_is_still_sent(live: Live, manager: User) -> None:

@@ -5,7 +5,7 @@ import socket
 import pytest
 from django.contrib.auth.models import User
 
-from dashboard.models import Abort, Run
+from dashboard.models import Abort
 from dashboard.northflank import NorthflankClient
 from dashboard.sandbox import parse_fault
 from tests.support.live import Live
@@ -66,44 +66,6 @@ def test_timed_out_abort_that_was_lost_is_checked_then_reported_as_not_arrived(
     live.sandbox.faults = []
     assert "accepted" in notice_text(submit_abort(client, run))
     assert live.sandbox.abort_request_counts[run.run_id] == 2
-
-
-def test_unknown_abort_stays_open_while_run_is_not_read(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    shorten_upstream_timeout(live)
-    live.sandbox.faults = [parse_fault("abort-lost:5"), parse_fault("503@GET")]
-    submit_abort(live.sign_in("manager"), run)
-    abort = Abort.objects.get()
-    # A minute has passed, and the last read of the run was just after the abort.
-    backdate_abort(abort, requested_at=70, claimed_at=70, sent_at=70)
-    Run.objects.update(synced_at=Abort.objects.get().sent_at)
-    reconcile(live)
-    abort.refresh_from_db()
-    assert (abort.state, abort.settled_at) == ("unknown", None)
-
-
-def test_unanswered_abort_of_concluded_run_shows_run_outcome(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    shorten_upstream_timeout(live)
-    live.sandbox.faults = [parse_fault("abort-lost:5")]
-    submit_abort(live.sign_in("manager"), run)
-    advance_time(live, 3600)
-    row = read(live, run)
-    assert row.concluded
-    abort = Abort.objects.get()
-    assert (abort.state, abort.outcome) == ("concluded", row.status)
-    assert "Northflank never responded to the abort." in abort_message() or row.status == "aborted"
-
-
-@pytest.mark.parametrize("fault", ["reset-after*1@/abort", "truncated*1@/abort"])
-def test_broken_connection_after_abort_arrived_is_accepted(
-    live: Live, manager: User, fault: str
-) -> None:
-    run = create_run_in_flight(live)
-    live.sandbox.faults = [parse_fault(fault)]
-    assert "accepted" in notice_text(submit_abort(live.sign_in("manager"), run))
-    assert live.sandbox.abort_request_counts[run.run_id] == 1
-    assert Run.objects.get().status == "aborting"
 
 
 @pytest.mark.parametrize(

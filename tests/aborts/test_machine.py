@@ -410,7 +410,7 @@ def test_every_reachable_abort_state_has_a_true_message(
     run_state_machine_as_test(
         type("Living", (AbortMachine,), {"live": live, "settings": settings}),
         settings=hypothesis.settings(
-            max_examples=40,
+            max_examples=20,
             stateful_step_count=20,
             phases=[Phase.generate],  # no shrinking: a step is a dozen real requests
             deadline=None,

@@ -17,11 +17,8 @@ from tests.support.live import Live
 from tests.support.live_runs import (
     LEDGER,
     abort_message,
-    advance_time,
     ago,
-    backdate_abort,
     create_run_in_flight,
-    flow,
     mirror_run,
     read,
     reconcile,
@@ -43,106 +40,12 @@ def abort_with_expired_lease(run: Run, *, seconds: float = 50, sent: bool = Fals
     )  # fmt: skip
 
 
-def test_unsent_abort_with_expired_lease_is_sent_by_worker(live: Live) -> None:
-    run = create_run_in_flight(live)
-    abort_with_expired_lease(run)
-    reconcile(live)
-    abort = Abort.objects.get()
-    assert abort.state == "accepted"
-    assert abort.sent_at is not None
-    reconcile(live)
-    assert live.sandbox.abort_request_counts[run.run_id] == 1
-    methods = [method for method, path in live.sandbox.requests if run.run_id in path]
-    assert methods == ["GET", "GET", "POST"]  # mirrored, read again, and only then sent
-
-
 def test_worker_tick_adopts_abort_with_expired_lease(live: Live) -> None:
     run = create_run_in_flight(live)
     abort_with_expired_lease(run)
     live.run(live.worker.tick)
     live.run(live.worker.wait_idle)
     assert live.sandbox.abort_request_counts[run.run_id] == 1
-
-
-def test_abort_with_valid_lease_is_not_adopted(live: Live) -> None:
-    run = create_run_in_flight(live)
-    abort_with_expired_lease(run, seconds=10)
-    reconcile(live)
-    assert Abort.objects.get().state == "requested"
-    assert live.sandbox.abort_request_counts[run.run_id] == 0
-
-
-def test_maybe_sent_abort_with_expired_lease_is_resent_after_delay(live: Live) -> None:
-    run = create_run_in_flight(live)
-    abort_with_expired_lease(run, sent=True)
-    reconcile(live)
-    abort = Abort.objects.get()
-    assert (abort.state, abort.settled_at) == ("unknown", None)
-    assert "stopped before Northflank responded" in abort_message()
-    assert live.sandbox.abort_request_counts[run.run_id] == 0
-    backdate_abort(abort, claimed_at=1)
-    live.sandbox.requests.clear()
-    reconcile(live)
-    methods = [method for method, path in live.sandbox.requests if run.run_id in path]
-    assert methods == ["GET", "POST"]
-    abort.refresh_from_db()
-    assert (abort.state, abort.send_count) == ("accepted", 2)
-
-
-def test_sent_abort_that_took_effect_is_accepted_and_concludes(live: Live) -> None:
-    run = create_run_in_flight(live)
-    abort_with_expired_lease(run, sent=True)
-    live.sandbox.world.abort_run(flow(live, LEDGER), run.run_id, live.sandbox.clock())
-    reconcile(live)
-    read(live, run)
-    assert Abort.objects.get().state == "accepted"
-    advance_time(live, 10)
-    read(live, run)
-    assert Abort.objects.get().outcome == "aborted"
-    assert live.sandbox.abort_request_counts[run.run_id] == 0
-
-
-def test_sent_abort_of_aborted_run_is_concluded_not_too_late(live: Live) -> None:
-    run = create_run_in_flight(live)
-    abort_with_expired_lease(run, sent=True)
-    live.sandbox.world.abort_run(flow(live, LEDGER), run.run_id, live.sandbox.clock(), at_once=True)
-    reconcile(live)
-    read(live, run)
-    abort = Abort.objects.get()
-    assert (abort.state, abort.outcome) == ("concluded", "aborted")
-    assert abort_message().startswith("Aborted after ")
-
-
-def test_unsent_abort_of_concluded_run_is_too_late(live: Live) -> None:
-    run = create_run_in_flight(live)
-    abort_with_expired_lease(run)
-    advance_time(live, 3600)
-    reconcile(live)
-    abort = Abort.objects.get()
-    assert abort.state == "too_late"
-    assert abort.outcome == Run.objects.get().status
-    assert abort_message().startswith("Too late: the run had finished (")
-    assert live.sandbox.abort_request_counts[run.run_id] == 0
-
-
-def test_unsent_abort_of_removed_run_is_too_late(live: Live) -> None:
-    run = create_run_in_flight(live)
-    abort_with_expired_lease(run)
-    remove_run(live, run.run_id)
-    reconcile(live)
-    assert Abort.objects.get().state == "too_late"
-    assert abort_message() == "The run no longer existed; the abort was not sent."
-
-
-def test_sent_abort_is_marked_unknown_during_outage(live: Live) -> None:
-    run = create_run_in_flight(live)
-    abort_with_expired_lease(run, sent=True)
-    live.sandbox.faults = [parse_fault("503")]
-    reconcile(live)
-    assert Abort.objects.get().state == "unknown"
-    assert abort_message().startswith(
-        "The abort may not have arrived. The sending process stopped "
-    )
 
 
 def test_unsent_abort_past_deadline_is_not_sent_during_outage(live: Live) -> None:
@@ -245,12 +148,4 @@ def test_unsent_abort_is_not_sent_when_aborting_is_disabled(
         setattr(settings, name, value)
     reconcile(live)
     assert Abort.objects.get().state == "not_sent"
-    assert live.sandbox.abort_request_counts[run.run_id] == 0
-
-
-def test_unsent_abort_past_deadline_is_not_sent(live: Live) -> None:
-    run = create_run_in_flight(live)
-    abort_with_expired_lease(run, seconds=3600)
-    reconcile(live)
-    assert "Sending timed out" in abort_message()
     assert live.sandbox.abort_request_counts[run.run_id] == 0

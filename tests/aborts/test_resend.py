@@ -10,14 +10,12 @@ from uuid import uuid4
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
-from structlog.testing import capture_logs
 
 from dashboard import aborts
 from dashboard.aborts import AbortRequest, bulk_send, resend_policy
 from dashboard.aborts import reconcile as abort_reconcile
 from dashboard.aborts import resend as abort_resend
 from dashboard.aborts import send as abort_send
-from dashboard.aborts import settle as abort_settle
 from dashboard.aborts.request import SEND_LEASE
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import now
@@ -31,7 +29,6 @@ from tests.support.abort_answers import claim_due_resends
 from tests.support.live import Live
 from tests.support.live_runs import (
     abort_message,
-    abort_path,
     advance_time,
     append_only_disabled,
     backdate_abort,
@@ -107,17 +104,6 @@ def test_unknown_abort_of_aborting_run_is_not_resent(live: Live, manager: User) 
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
-def test_unknown_abort_with_failed_run_read_is_not_resent(live: Live, manager: User) -> None:
-    run = run_with_unknown_abort(live, manager)
-    live.sandbox.faults = [parse_fault("503@GET")]
-    backdate_leases()
-    reconcile(live)
-    abort = Abort.objects.get()
-    assert (abort.state, abort.send_count) == ("unknown", 1)
-    assert now() - abort.claimed_at < timedelta(seconds=10)  # its delay starts again
-    assert live.sandbox.abort_request_counts[run.run_id] == 1
-
-
 def fail_resends(live: Live, run: Run, times: int) -> None:
     """Reconcile an abort that never arrives, `times` times."""
     live.sandbox.faults = [parse_fault("503@/abort")]
@@ -147,29 +133,6 @@ def test_abort_that_never_arrives_is_sent_five_times_then_critical(
     assert row.abort_severity == 2
     reconcile(live)
     assert Run.objects.get().abort_severity == 2  # until somebody handles it
-
-
-def test_new_abort_request_after_failed_resends_clears_severity(live: Live, manager: User) -> None:
-    run = run_with_unknown_abort(live, manager)
-    Abort.objects.update(send_count=5)
-    backdate_abort(Abort.objects.get(), sent_at=25)
-    read(live, run)
-    assert Run.objects.get().abort_severity == 2
-    live.sandbox.faults = []
-    assert "accepted" in notice_text(submit_abort(live.sign_in("manager"), run))
-    reconcile(live)
-    assert Run.objects.get().abort_severity == 0
-    assert live.sandbox.abort_request_counts[run.run_id] == 2
-
-
-def test_run_aborting_after_failed_resends_has_no_severity(live: Live, manager: User) -> None:
-    run = run_with_unknown_abort(live, manager)
-    Abort.objects.update(send_count=5)
-    backdate_abort(Abort.objects.get(), sent_at=25)
-    assert read(live, run).abort_severity == 2
-    Run.objects.update(status="aborting", status_since=now())
-    reconcile(live)
-    assert Run.objects.get().abort_severity == 0
 
 
 def backdate_first_send(seconds: float) -> None:
@@ -288,15 +251,6 @@ def assert_not_resent(live: Live, run: Run) -> None:
     assert len(event_details(EventType.NOT_ARRIVED)) == 1
 
 
-def test_first_send_is_skipped_when_account_is_inactive(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    result = aborts.request_abort(run, AbortRequest(manager))
-    User.objects.update(is_active=False)
-    live.run(lambda: aborts.wait_for_answer(result))
-    assert Abort.objects.get().state == "not_sent"
-    assert live.sandbox.abort_request_counts[run.run_id] == 0
-
-
 # --- Rate budget --------------------------------------------------------------------------------
 
 
@@ -389,67 +343,6 @@ def test_refused_resend_for_aborting_or_aborted_run_counts_as_success(
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
 
-@pytest.mark.parametrize(
-    ("is_aborting", "state"), [(False, "refused"), (True, "accepted")], ids=["goes on", "aborting"]
-)
-def test_refused_resend_is_settled_by_the_status_of_its_run(
-    live: Live, manager: User, is_aborting: bool, state: str
-) -> None:
-    run = run_with_unknown_abort(live, manager)
-    live.sandbox.faults = [parse_fault("error-string:409@/abort")]
-    for _ in range(2):  # it is resent once
-        backdate_leases()
-        reconcile(live)
-    abort = Abort.objects.get()
-    assert (abort.state, abort.settled_at, abort.send_count) == ("unknown", None, 2)
-    assert abort_message().startswith("The abort may not have arrived. Northflank refused (409): ")
-    assert abort_message().endswith(" Not resent again; checking the run’s status.")
-    if is_aborting:  # by the first send, which a status shows that lags behind
-        abort_externally(live, "", concluded=False)()
-    backdate_abort(abort, sent_at=25)
-    read(live, run)
-    abort.refresh_from_db()
-    assert abort.state == state
-    row = run_row.build_row(Run.objects.with_stage().get(), run_row.Permission(True), abort)
-    assert row.abort is not None
-    assert row.abort.requested_by == "manager"
-    assert row.abort_severity == 0
-
-
-def test_abort_requested_after_a_refused_resend_is_sent_at_once(live: Live, manager: User) -> None:
-    run = run_with_unknown_abort(live, manager)
-    live.sandbox.faults = [parse_fault("error-string:409@/abort")]
-    backdate_leases()
-    reconcile(live)
-    live.sandbox.faults = []
-    message = notice_text(submit_abort(live.sign_in("manager"), run))
-    assert message.startswith("Abort accepted; aborting since ")
-    assert list(Abort.objects.order_by("pk").values_list("state", "send_count")) == [
-        ("refused", 2),
-        ("accepted", 1),
-    ]
-
-
-def test_refused_first_send_for_aborting_run_is_accepted(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    abort_externally(live, "", concluded=False)()
-    live.sandbox.faults = [parse_fault("error-string:409@/abort")]
-    message = notice_text(submit_abort(live.sign_in("manager"), run))
-    assert message.startswith("The run was already aborting, since ")
-    assert Abort.objects.get().state == "accepted"
-
-
-def test_unknown_retry_message_shows_resend(live: Live, manager: User) -> None:
-    run_with_unknown_abort(live, manager)
-    Run.objects.update(abort_severity=2)
-    abort = Abort.objects.get()
-    abort.already_aborting_since = now() - timedelta(minutes=20)
-    assert abort_message(abort).endswith(
-        "It is resent if the run continues, for up to 2 min after the first send "
-        "(sent 1 of at most 5 times)."
-    )
-
-
 # --- Concurrent requests and processes ----------------------------------------------------------
 
 
@@ -465,14 +358,6 @@ def test_abort_request_during_resends_shows_state_and_resends_at_once(
     reconcile(live)  # without a delay
     assert live.sandbox.abort_request_counts[run.run_id] == 2
     assert Abort.objects.count() == 1
-
-
-def test_abort_page_during_resends_shows_state_and_form(live: Live, manager: User) -> None:
-    run = run_with_unknown_abort(live, manager)
-    page = live.sign_in("manager").get(abort_path(run)).text
-    assert "The abort may not have arrived." in page
-    assert 'method="post"' in page
-    assert 'name="retry_of"' not in page
 
 
 def test_abort_request_during_resend_keeps_its_lease(live: Live, manager: User) -> None:
@@ -567,14 +452,6 @@ def test_send_with_no_time_left_sends_nothing(live: Live, manager: User) -> None
     assert live.sandbox.abort_request_counts[run.run_id] == 0
 
 
-def test_result_of_earlier_send_does_not_change_later_one(live: Live, manager: User) -> None:
-    run_with_unknown_abort(live, manager)
-    earlier = Abort.objects.get()
-    Abort.objects.update(state="requested", send_count=2)
-    abort_settle.mark_unknown(earlier, "Too late.")
-    assert Abort.objects.get().state == "requested"
-
-
 def test_abort_leased_by_another_worker_is_not_resent(db: None, manager: User) -> None:
     abort = factories.abort(factories.run(factories.stage("Staging")), manager, "unknown")
     Abort.objects.update(send_count=1)
@@ -600,16 +477,6 @@ def sql_timestamp(at: datetime) -> str:
 
 
 # --- Prompt responses ---------------------------------------------------------------------------
-
-
-def test_failed_abort_is_reported_soon_when_run_read_is_slow(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    latency = 2 * abort_send.READ_AFTER_TIMEOUT
-    live.sandbox.faults = [parse_fault("503@/abort"), parse_fault(f"latency:{latency}@GET")]
-    with capture_logs() as logs:
-        message = notice_text(submit_abort(live.sign_in("manager"), run))
-    assert [log["cause"] for log in logs if log["event"] == "abort.run_read_failed"] == ["timeout"]
-    assert message.startswith("The abort may not have arrived. ")
 
 
 def test_slow_run_read_does_not_delay_other_resends(live: Live, manager: User) -> None:

@@ -3,14 +3,8 @@
 import pytest
 from django.contrib.auth.models import User
 
-from dashboard.aborts import bulk_messages as bulk_abort_messages
-from dashboard.aborts import categories
-from dashboard.aborts import timeline as abort_timeline
-from dashboard.accounts.permissions import Permission
 from dashboard.models import Abort, RateBudget, Run, Stage
-from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.sandbox import parse_fault
-from dashboard.web.components.runs import run_row
 from tests.support.live import Live
 from tests.support.live_runs import (
     SEARCH,
@@ -59,28 +53,6 @@ def test_run_is_due_for_read_right_after_abort(live: Live, manager: User) -> Non
     assert (row.next_detail_sync_at - abort.answered_at).total_seconds() < 3
 
 
-def test_abort_answer_with_unchanged_run_stays_open(live: Live, manager: User) -> None:
-    live.sandbox.choices["abort-answer"] = "unchanged"
-    run = create_run_in_flight(live)
-    message = notice_text(submit_abort(live.sign_in("manager"), run))
-    assert "accepted" in message
-    assert Abort.objects.get().state == "accepted"
-    assert Run.objects.get().status not in {"aborting", "aborted"}
-    assert read(live, run).status == "aborting"
-    advance_time(live, 10)
-    read(live, run)
-    assert Abort.objects.get().outcome == "aborted"
-
-
-def test_abort_answer_with_aborted_run_settles_abort(live: Live, manager: User) -> None:
-    live.sandbox.choices["abort-answer"] = "aborted"
-    run = create_run_in_flight(live)
-    assert notice_text(submit_abort(live.sign_in("manager"), run)).startswith("Aborted after ")
-    abort = Abort.objects.get()
-    assert (abort.state, abort.outcome) == ("concluded", "aborted")
-    assert Run.objects.get().in_flight is False
-
-
 @pytest.mark.parametrize(
     ("chances", "outcome"), [((1 / 3, 2 / 3), "success"), ((2 / 3, 1), "failure")]
 )
@@ -98,35 +70,6 @@ def test_run_that_ends_otherwise_after_abort_keeps_its_outcome(
     assert (abort.state, abort.outcome) == ("concluded", outcome)
     assert abort_message().startswith("Abort failed: the run finished (")
     assert "never responded" not in abort_message()
-
-
-def test_slow_abort_stays_open(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live, SEARCH, condition=lambda chance: chance < 1 / 3)
-    advance_time(live, 60)
-    notice_text(submit_abort(live.sign_in("manager"), run))
-    advance_time(live, 200)
-    assert read(live, run).status == "aborting"
-    assert Abort.objects.get().settled_at is None
-    assert abort_message().startswith("Abort accepted; ")
-
-
-@pytest.mark.parametrize("status_code", ["200", "400", "404", "409"])
-def test_abort_of_concluded_run_is_too_late(live: Live, manager: User, status_code: str) -> None:
-    live.sandbox.choices["abort-concluded"] = status_code
-    run = create_run_in_flight(live, condition=None)
-    script = live.sandbox.world.find_run(
-        live.sandbox.world.find_flow("payments", "ledger", "Staging"),
-        run.run_id,
-        live.sandbox.clock(),
-    )
-    advance_time(live, script.concluded_at - live.sandbox.clock() + 1)
-    message = notice_text(submit_abort(live.sign_in("manager"), run))
-    row, abort = Run.objects.get(), Abort.objects.get()
-    assert row.concluded
-    assert (abort.state, abort.outcome) == ("too_late", row.status)
-    assert abort.answer_status == int(status_code)
-    assert message.startswith("Too late: the run had finished (")
-    assert abort.settled_at is not None
 
 
 @pytest.mark.parametrize(
@@ -156,34 +99,6 @@ def test_refused_abort_shows_northflank_error_text(
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
-def test_refused_abort_is_shown_when_run_read_is_refused_too(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    live.sandbox.faults = [parse_fault("bad-token")]
-    assert "refused" in notice_text(submit_abort(live.sign_in("manager"), run))
-    assert Run.objects.get().in_flight
-
-
-def test_abort_of_removed_run_is_too_late_and_shown_as_removed(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    remove_run(live, run.run_id)
-    notice_text(submit_abort(live.sign_in("manager"), run))
-    assert Abort.objects.get().state == "too_late"
-    assert abort_message() == "The run no longer existed when the abort arrived."
-    row = Run.objects.with_stage().get()
-    assert row.removed_at is not None
-    assert row.in_flight  # until somebody dismisses it
-    # The same everywhere: no text says that the run continues, or had ended.
-    removed_abort = Abort.objects.get()
-    assert run_row.build_row(row, Permission(True), removed_abort).label == "Removed"
-    assert categories.category(removed_abort, removed_abort.run) == "removed"
-    item_outcome = bulk_abort_messages.describe(BulkAbortItemResult.ABORT, row, removed_abort, "")
-    assert item_outcome.kind == "removed"
-    timeline_texts = [
-        line.text for line in abort_timeline.entries(removed_abort, removed_abort.events.all())
-    ]
-    assert timeline_texts[-1] == "The run no longer existed."
-
-
 def test_new_abort_request_after_refusal_is_sent(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
     client = live.sign_in("manager")
@@ -204,16 +119,6 @@ def test_rate_limited_abort_is_not_sent_and_shows_retry_time(live: Live, manager
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
-def test_rate_limited_abort_without_reset_header_shows_no_retry_time(
-    live: Live, manager: User
-) -> None:
-    live.sandbox.choices["rate-limit-headers"] = "absent"
-    run = create_run_in_flight(live)
-    live.sandbox.faults = [parse_fault("rate-limited@/abort")]
-    assert "until" not in notice_text(submit_abort(live.sign_in("manager"), run))
-    assert Abort.objects.get().retry_at is None
-
-
 def test_abort_is_sent_when_rate_budget_is_at_reserve(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
     RateBudget.objects.update(remaining=1, limit=1000)
@@ -224,22 +129,6 @@ def test_abort_is_sent_when_rate_budget_is_at_reserve(live: Live, manager: User)
     live.run(live.worker.tick)
     live.run(live.worker.wait_idle)
     assert Abort.objects.get().outcome == "aborted"
-
-
-@pytest.mark.parametrize("fault", ["not-json", "empty-body", "missing-fields:status,concluded"])
-def test_unreadable_2xx_answer_is_accepted_once_run_is_aborting(
-    live: Live, manager: User, fault: str
-) -> None:
-    run = create_run_in_flight(live)
-    live.sandbox.faults = [parse_fault(f"{fault}@/abort"), parse_fault("503@GET")]
-    message = notice_text(submit_abort(live.sign_in("manager"), run))
-    assert message.startswith("The abort may not have arrived. Unexpected response ")
-    abort = Abort.objects.get()
-    assert (abort.state, abort.answer_status) == ("unknown", None)
-    live.sandbox.faults = []
-    assert read(live, run).status == "aborting"
-    assert Abort.objects.get().state == "accepted"
-    assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
 def test_accepted_abort_of_removed_run_is_concluded_without_outcome(

@@ -20,7 +20,6 @@ from tests.support import factories
 from tests.support.live import Live
 from tests.support.live_runs import (
     LEDGER,
-    abort_message,
     advance_time,
     backdate_abort,
     create_run_in_flight,
@@ -94,33 +93,6 @@ def test_overdue_abort_updates_run_once_per_severity(live: Live, manager: User) 
     assert results == [(0, False), (1, True), (1, False), (1, False), (2, True), (2, False)]
 
 
-def test_critical_abort_message_shows_threshold(live: Live, manager: User) -> None:
-    run, abort = aborting_run(live, manager)
-    backdate(abort, CRITICAL_SECONDS + 1)
-    reconcile_run(live, run)
-    assert abort_message().endswith("Not ended after 10 min.")
-
-
-def test_overdue_external_abort_updates_run_once_per_severity(live: Live) -> None:
-    live.sandbox.choices["abort-seconds"] = "10000"
-    live.sandbox.world.abort_seconds = (10_000, 10_000)
-    run_id = start_run(live, LEDGER)
-    live.sandbox.world.abort_run(flow(live, LEDGER), run_id, live.sandbox.clock())
-    run = mirror_run(live, LEDGER, run_id)
-    assert run.status == "aborting"
-    results = []
-    for seconds in (
-        WARNING_SECONDS - 5,
-        WARNING_SECONDS + 1,
-        WARNING_SECONDS + 2,
-        CRITICAL_SECONDS + 1,
-        CRITICAL_SECONDS + 2,
-    ):
-        Run.objects.update(status_since=now() - timedelta(seconds=seconds))
-        results.append(reconcile_run(live, run))
-    assert results == [(0, False), (1, True), (1, False), (2, True), (2, False)]
-
-
 def test_read_of_aborting_run_keeps_status_since(live: Live) -> None:
     live.sandbox.world.abort_seconds = (10_000, 10_000)
     run_id = start_run(live, LEDGER)
@@ -171,36 +143,12 @@ def test_run_that_resumes_after_an_abort_not_arrived_is_critical(live: Live, man
     assert reconcile_run(live, run) == (2, True)
 
 
-@pytest.mark.parametrize("state", ["accepted", "unknown"])
-def test_only_critical_abort_may_be_retried(live: Live, manager: User, state: str) -> None:
-    _, abort = aborting_run(live, manager)
-    Abort.objects.update(state=state)
-    abort = Abort.objects.get()
-    at = abort.requested_at
-    assert not aborts.can_retry(abort, at + timedelta(seconds=CRITICAL_SECONDS - 1))
-    assert aborts.can_retry(abort, at + timedelta(seconds=CRITICAL_SECONDS))
-
-
-@pytest.mark.parametrize("state", ["requested", "concluded", "refused", "not_sent", "retried"])
-def test_unsent_or_settled_abort_may_not_be_retried(state: str) -> None:
-    settled_at = None if state == "requested" else now()
-    abort = Abort(state=state, requested_at=now() - timedelta(hours=1), settled_at=settled_at)
-    assert not aborts.can_retry(abort, now())
-
-
 def retry(live: Live, run: Run, user: User, abort: Abort) -> Abort:
     """Request a retry, and return the resulting abort."""
     run = Run.objects.with_stage().get(pk=run.pk)
     result = aborts.request_abort(run, AbortRequest(user), retry_of_pk=abort.pk)
     live.run(lambda: aborts.wait_for_answer(result))
     return Abort.objects.get(pk=result.abort.pk)
-
-
-def test_early_retry_joins_open_abort(live: Live, manager: User) -> None:
-    run, abort = aborting_run(live, manager)
-    backdate(abort, CRITICAL_SECONDS - 5)
-    assert retry(live, run, manager, abort) == abort
-    assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
 def test_retry_settles_first_abort_and_sends_another(live: Live, manager: User) -> None:
@@ -212,45 +160,6 @@ def test_retry_settles_first_abort_and_sends_another(live: Live, manager: User) 
     assert (first.state, second.state, second.retry_of) == ("retried", "accepted", first)
     line = first.events.get(event_type=EventType.RETRIED)
     assert line.detail == "manager"
-    assert live.sandbox.abort_request_counts[run.run_id] == 2
-
-
-def test_retry_keeps_abort_start(live: Live, manager: User) -> None:
-    run, first = aborting_run(live, manager)
-    backdate(first, CRITICAL_SECONDS + 1)
-    assert reconcile_run(live, run)[0] == Severity.CRITICAL
-    second = retry(live, run, manager, first)
-    first.refresh_from_db()
-    assert second.already_aborting_since == first.requested_at
-    assert reconcile_run(live, run) == (Severity.CRITICAL, False)
-    third = retry(live, run, manager, second)
-    assert third.already_aborting_since == first.requested_at
-
-
-def test_retry_reads_run_before_sending(live: Live, manager: User) -> None:
-    run, first = aborting_run(live, manager)
-    backdate(first, CRITICAL_SECONDS + 1)
-    live.sandbox.requests.clear()
-    retry(live, run, manager, first)
-    assert [method for method, path in live.sandbox.requests if run.run_id in path] == [
-        "GET", "POST",
-    ]  # fmt: skip
-
-
-def test_retry_for_concluded_run_is_too_late(live: Live, manager: User) -> None:
-    run, first = aborting_run(live, manager)
-    backdate(first, CRITICAL_SECONDS + 1)
-    advance_time(live, 20_000)
-    second = retry(live, run, manager, first)
-    assert (second.state, second.outcome, second.sent_at) == ("too_late", "aborted", None)
-    assert live.sandbox.abort_request_counts[run.run_id] == 1
-
-
-def test_retry_with_failed_run_read_is_sent(live: Live, manager: User) -> None:
-    run, first = aborting_run(live, manager)
-    backdate(first, CRITICAL_SECONDS + 1)
-    live.sandbox.faults = [parse_fault("503@GET")]
-    assert retry(live, run, manager, first).state == "accepted"
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
 
