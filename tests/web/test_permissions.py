@@ -5,13 +5,12 @@ The name of everything they may not see contains “secret”.
 """
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import httpx
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.db import connection
 from django.http import HttpResponse
@@ -24,8 +23,8 @@ from dashboard.models import Abort, CatalogSync, Grant, Pipeline, Project, Run, 
 from dashboard.web.http.responses.deferred import Deferred
 from tests.support import factories, live_runs
 from tests.support.html import HTMX, parse_html, select_one, text_of
-from tests.support.live import WAIT_TIMEOUT, Live, token
-from tests.support.stream import fast_polling, messages, next_part, open_stream
+from tests.support.live import Live
+from tests.support.stream import messages, next_part, open_stream
 
 ABORT_DENIED_REASON = "Only members of the group “leads” can abort runs here."
 PAGES = ["now", "board", "pipeline", "stage", "run", "status"]
@@ -517,22 +516,6 @@ def test_abort_of_hidden_run_returns_404_and_records_nothing(
     assert not Abort.objects.exists()
 
 
-@pytest.mark.django_db(transaction=True)
-def test_abort_permission_over_http_applies_to_its_stage_only(live: Live, viewer: User) -> None:
-    permitted_run = live_runs.create_run_in_flight(live)  # in Staging
-    denied_run = live_runs.create_run_in_flight(live, live_runs.SEARCH)
-    factories.grant("abort", "on-call", viewer, stage="Staging")
-    client = live.sign_in("viewer")
-    form = {"csrfmiddlewaretoken": token(client), "reason": "Stuck"}
-    headers = {"Referer": live.base_url}
-    answers = [
-        client.post(factories.address(run, "abort"), data=form, headers=headers).status_code
-        for run in (permitted_run, denied_run)
-    ]
-    assert answers == [302, 403]
-    assert [abort.run_id for abort in Abort.objects.all()] == [permitted_run.pk]
-
-
 # --- Queries ------------------------------------------------------------------------------------
 
 
@@ -701,21 +684,6 @@ def test_stream_structure_hash_equals_page_structure_hash(
 
 
 @over_http
-def test_stream_abort_buttons_follow_stage_permission(
-    live: Live, member_http_client: httpx.Client, staging_run: Run, production_run: Run
-) -> None:
-    with open_stream(member_http_client) as stream:
-        for run in (staging_run, production_run):
-            factories.change(run, status="retrying")
-        allowed = next_part(stream, "run-open-s", "Retrying")
-        with member_http_client.stream("GET", "/live/?page=now&since=0") as answer:
-            denied = next(messages(answer)).parts["run-open-p"]
-    assert allowed.css_first("[data-abort]:not([disabled])") is not None
-    assert denied.css_first("[data-abort][disabled]") is not None
-    assert ABORT_DENIED_REASON in denied.text()
-
-
-@over_http
 def test_stream_renders_change_per_user_permission(
     live: Live, member_http_client: httpx.Client, manager: User, production_run: Run
 ) -> None:
@@ -730,97 +698,6 @@ def test_stream_renders_change_per_user_permission(
         )
         part = next_part(manager_stream, "run-open-p", "Retrying")
         assert part.css_first("[data-abort]:not([disabled])")
-
-
-def read_until_end(stream: Iterator[object]) -> None:
-    """Read on until the stream has ended."""
-    deadline = time.monotonic() + WAIT_TIMEOUT
-    for _ in stream:
-        assert time.monotonic() < deadline, "the stream did not end"
-
-
-def leave_groups(member: User) -> None:
-    member.groups.clear()
-
-
-def revoke_production_grant(member: User) -> None:
-    Grant.objects.filter(group__name="on-call", stage="Production").delete()
-
-
-def grant_payments(member: User) -> None:
-    factories.grant("view", project=factories.project("payments"))
-
-
-def delete_group(member: User) -> None:
-    Group.objects.get(name="on-call").delete()
-
-
-def deactivate_account(member: User) -> None:
-    User.objects.filter(pk=member.pk).update(is_active=False)
-
-
-def delete_account(member: User) -> None:
-    member.delete()
-
-
-@over_http
-@fast_polling
-@pytest.mark.parametrize(
-    "change",
-    [
-        leave_groups,
-        revoke_production_grant,
-        grant_payments,
-        delete_group,
-        deactivate_account,
-        delete_account,
-    ],
-)
-def test_stream_ends_when_permissions_of_its_user_change(
-    change: Callable[[User], None],
-    live: Live,
-    member_http_client: httpx.Client,
-    viewer: User,
-    staging_run: Run,
-) -> None:
-    with open_stream(member_http_client) as stream:
-        change(viewer)
-        read_until_end(stream)
-
-
-@over_http
-@fast_polling
-def test_stream_continues_when_permissions_of_other_user_change(
-    live: Live, member_http_client: httpx.Client, manager: User, staging_run: Run
-) -> None:
-    factories.grant("view", "Release managers")
-    with (
-        open_stream(member_http_client) as member_stream,
-        open_stream(live.sign_in("manager")) as manager_stream,
-    ):
-        leave_groups(manager)
-        read_until_end(manager_stream)
-        factories.change(staging_run, status="retrying")
-        next_part(member_stream, "run-open-s", "Retrying")
-
-
-@over_http
-@fast_polling
-def test_reopened_stream_follows_new_permissions(
-    live: Live,
-    member_http_client: httpx.Client,
-    viewer: User,
-    staging_run: Run,
-    production_run: Run,
-) -> None:
-    with open_stream(member_http_client) as stream:
-        revoke_production_grant(viewer)
-        read_until_end(stream)
-    with member_http_client.stream("GET", "/live/?page=now&since=0") as answer:
-        parts = next(messages(answer)).parts
-    assert "run-open-s" in parts
-    assert "run-open-p" not in parts
-    assert member_http_client.get(f"/live/?page=run&key={production_run.pk}").status_code == 404
 
 
 def test_pipeline_page_lists_only_visible_stages(

@@ -8,7 +8,6 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.db import connection
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from selectolax.lexbor import LexborNode
@@ -19,7 +18,6 @@ from dashboard.models.severity import Severity
 from dashboard.runs.overdue import OverdueReason
 from dashboard.sync import mirror, overdue_checker
 from dashboard.web.components.runs import run_row
-from dashboard.web.pages.run import RunCard
 from tests.support import factories
 from tests.support.html import GetPage, select_one, text_of
 from tests.support.world import api_run, detail
@@ -149,21 +147,6 @@ def test_run_card_shows_typical_duration_of_step_and_run(get_page: GetPage, stag
     )
 
 
-def test_step_durations_with_run_override_are_ignored(get_page: GetPage, stage: Stage) -> None:
-    factories.timing(stage, observed_steps={"migrate": [120, 240]}, override_run_median=7200)
-    since = timezone.now() - 30 * MINUTE
-    step = factories.node("JobRun", ref="migrate", status="waiting", started_at=since)
-    tree = msgspec.to_builtins(factories.node("Workflow", steps=(step,)))
-    run = run_in_flight(
-        stage, 31, steps=tree, step="migrate", step_key="migrate", step_started_at=since
-    )
-    overdue_checker.check_runs(timezone.now())
-    html = get_page(factories.address(run))
-    assert text_of(select_one(html, ".state .typical-duration")) == "usually about 2 h"
-    assert html.css(".overdue, [data-severity='1'], [data-severity='2']") == []
-    assert text_of(html).count("2 to 4 min") == 0
-
-
 def run_awaiting_approval_beside_a_step(stage: Stage) -> Run:
     """A mirrored run with a load test since 50 minutes, and an approval that waits for five."""
     now = timezone.now()
@@ -188,19 +171,6 @@ def test_row_names_approval_beside_an_earlier_step(get_page: GetPage, stage: Sta
     assert since == run.step_started_at
 
 
-def test_run_page_names_approval_beside_an_earlier_step(get_page: GetPage, stage: Stage) -> None:
-    html = get_page(factories.address(run_awaiting_approval_beside_a_step(stage)))
-    assert "needs approval at step “sign-off”" in text_of(select_one(html, "#run-summary"))
-
-
-def test_abort_confirmation_names_approval_beside_an_earlier_step(
-    get_page: GetPage, stage: Stage
-) -> None:
-    html = get_page(factories.address(run_awaiting_approval_beside_a_step(stage), "abort"))
-    facts = text_of(select_one(html, "dl.facts"))
-    assert ("sign-off" in facts, "load test" in facts) == (True, False)
-
-
 def run_awaiting_approval_too_long(stage: Stage, run_id: str = "r-1") -> Run:
     """A mirrored run, `waiting` by its status, that has waited for an approval for five hours."""
     now = timezone.now()
@@ -214,32 +184,6 @@ def run_awaiting_approval_too_long(stage: Stage, run_id: str = "r-1") -> Run:
     mirror.apply_detail(stage.pk, read, requested_at=now)
     overdue_checker.check_runs(now)
     return Run.objects.with_stage().get(stage=stage, run_id=run_id)
-
-
-@pytest.mark.parametrize("has_baseline", [True, False], ids=["baseline", "no baseline"])
-def test_approval_wait_is_named_by_row_and_page_with_and_without_baseline(
-    get_page: GetPage, stage: Stage, has_baseline: bool
-) -> None:
-    if has_baseline:
-        factories.timing(stage)
-    run = run_awaiting_approval_too_long(stage)
-    row = row_of(get_page, run)
-    assert text_of(select_one(row, "p.step")).startswith("Waiting for approval: “sign-off”, ")
-    reason = "Waiting for approval for more than 4 h."
-    assert text_of(select_one(row, ".overdue-reason")) == reason
-    page = get_page(factories.address(run))
-    assert reason in text_of(select_one(page, "#run-r-1"))
-
-
-def test_approval_wait_row_without_baseline_has_no_progress_bar(
-    get_page: GetPage, typical_duration: StageTiming
-) -> None:
-    assert (
-        row_of(get_page, run_awaiting_approval(typical_duration.stage)).css(
-            ".progress, .typical-duration"
-        )
-        == []
-    )
 
 
 def test_progress_bar_excludes_approval_time(
@@ -274,13 +218,6 @@ def test_ended_run_row_has_no_progress_bar(
 
 def test_run_row_without_baseline_has_no_progress_bar(get_page: GetPage, run: Run) -> None:
     assert row_of(get_page, run).css(".progress, .typical-duration") == []
-
-
-def test_run_row_with_too_few_successes_has_no_progress_bar(
-    get_page: GetPage, stage: Stage
-) -> None:
-    factories.timing(stage, observed_run_median=None, observed_run_p95=None)
-    assert row_of(get_page, run_in_flight(stage)).css(".progress, .typical-duration") == []
 
 
 def test_run_page_shows_progress_bar(get_page: GetPage, typical_duration: StageTiming) -> None:
@@ -326,15 +263,6 @@ def test_overdue_run_row_shows_short_reason(
     assert text_of(select_one(row, ".overdue-reason")) == "The run takes far longer than usual."
 
 
-def test_overdue_run_row_without_baseline_shows_fixed_limit(
-    get_page: GetPage, stage: Stage
-) -> None:
-    row = row_of(
-        get_page, overdue_run(stage, reason=OverdueReason.QUEUE, started_at=None, status="queued")
-    )
-    assert text_of(select_one(row, ".overdue-reason")) == "Queued for more than 15 min."
-
-
 @pytest.mark.parametrize("page", ["run", "pipeline", "board"])
 def test_overdue_run_is_marked_on_every_page(
     page: str, get_page: GetPage, typical_duration: StageTiming
@@ -355,16 +283,6 @@ def test_board_marks_overdue_run_behind_newer_run(
     overdue_run(typical_duration.stage, Severity.CRITICAL)
     run_in_flight(typical_duration.stage, 1)
     assert text_of(select_one(get_page("/board/"), "td .overdue")) == "Far overdue"
-
-
-@pytest.mark.parametrize("page", ["/", "/board/", "stage", "pipeline", "run"])
-def test_run_on_time_is_marked_on_no_page(
-    page: str, get_page: GetPage, typical_duration: StageTiming
-) -> None:
-    run = run_in_flight(typical_duration.stage)
-    target = {"stage": run.stage, "pipeline": run.stage.pipeline, "run": run}.get(page)
-    html = get_page(factories.address(target) if target else page)
-    assert html.css('.overdue, [data-overdue="1"], [data-overdue="2"]') == []
 
 
 def test_removed_run_is_not_marked_overdue(
@@ -395,75 +313,7 @@ def test_now_page_orders_most_overdue_first(
     ]
 
 
-def tab_title(get_page: GetPage, address: str) -> str:
-    return text_of(select_one(get_page(address), "head title"))
-
-
-@pytest.mark.parametrize("page", ["/", "/board/", "stage", "pipeline", "run"])
-def test_tab_title_with_overdue_run_starts_with_overdue(
-    page: str, get_page: GetPage, typical_duration: StageTiming
-) -> None:
-    run = overdue_run(typical_duration.stage)
-    target = {"stage": run.stage, "pipeline": run.stage.pipeline, "run": run}.get(page)
-    assert tab_title(get_page, factories.address(target) if target else page).startswith(
-        "Overdue · "
-    )
-
-
-def test_tab_title_with_critical_run_starts_with_far_overdue(
-    get_page: GetPage, typical_duration: StageTiming
-) -> None:
-    overdue_run(typical_duration.stage)
-    overdue_run(typical_duration.stage, Severity.CRITICAL)
-    assert tab_title(get_page, "/").startswith("Far overdue · Now (2)")
-
-
-@pytest.mark.parametrize("status", ["retrying", "aborting", "approval_wait"])
-def test_tab_title_shows_overdue_before_less_urgent_statuses(
-    status: str, get_page: GetPage, typical_duration: StageTiming
-) -> None:
-    run_in_flight(typical_duration.stage, status=status)
-    overdue_run(typical_duration.stage)
-    assert tab_title(get_page, "/").startswith("Overdue · ")
-
-
-def test_tab_title_shows_failure_before_overdue_run(
-    get_page: GetPage, typical_duration: StageTiming
-) -> None:
-    overdue_run(typical_duration.stage)
-    assert tab_title(get_page, "/").startswith("Overdue · ")
-    factories.run(typical_duration.stage, status="failure")
-    assert tab_title(get_page, "/").startswith("Failed · ")
-
-
 # --- Queries ------------------------------------------------------------------------------------
-
-
-def count_queries(client: Client, address: str) -> int:
-    cache.clear()  # no row is rendered yet
-    with CaptureQueriesContext(connection) as queries:
-        assert client.get(address).status_code == 200
-    return len(queries)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", ["/", "stage"])
-@pytest.mark.usefixtures("stopped_clock")
-def test_run_list_with_100_rows_needs_no_more_queries_than_one(
-    page: str, typical_duration: StageTiming, operator_client: Client
-) -> None:
-    tree = msgspec.to_builtins(factories.node("Workflow", steps=(factories.node(),)))
-    overdue_run(typical_duration.stage, steps=tree)
-    address = factories.address(typical_duration.stage) if page == "stage" else page
-    operator_client.get(address)  # marks the stage watched, which it does once in a while
-    query_count = count_queries(operator_client, address)
-    for number in range(99):
-        other = factories.stage(parent=factories.pipeline(f"pipeline-{number}"))
-        if number % 2:
-            factories.timing(other)
-        overdue_run(other, steps=tree)
-        overdue_run(typical_duration.stage, steps=tree)
-    assert count_queries(operator_client, address) == query_count
 
 
 def test_run_rows_load_typical_durations_in_one_query(
@@ -500,18 +350,6 @@ def test_rows_that_await_approval_without_baseline_load_all_steps_in_one_query(
         query["sql"] for query in queries.captured_queries if 'FROM "dashboard_run"' in query["sql"]
     ]
     assert ['"steps"' in sql for sql in run_queries] == [False, True]
-
-
-def test_run_card_loads_typical_durations_in_one_query(
-    typical_duration: StageTiming, manager: User
-) -> None:
-    run = Run.objects.with_stage().get(pk=overdue_run(typical_duration.stage).pk)
-    with CaptureQueriesContext(connection) as queries:
-        RunCard(run, permissions.for_user(manager), []).context()
-    timing_queries = [
-        query for query in queries.captured_queries if "dashboard_stagetiming" in query["sql"]
-    ]
-    assert len(timing_queries) == 1
 
 
 def test_cached_run_rows_load_no_typical_durations(

@@ -288,19 +288,6 @@ def test_upstream_outage_is_streamed(run: Run, viewer_http_client: httpx.Client)
 
 
 @fast_polling
-def test_stage_error_is_streamed_to_stage_page_and_board(
-    run: Run, viewer_http_client: httpx.Client
-) -> None:
-    with (
-        open_stream(viewer_http_client, "stage", run.stage_id) as page,
-        open_stream(viewer_http_client, "board") as board,
-    ):
-        Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
-        next_part(page, "stage-error", "Permission was taken away.")
-        next_part(board, "data-age", "1 stage cannot be read.")
-
-
-@fast_polling
 def test_policy_and_pause_of_a_stage_are_streamed(
     run: Run, viewer_http_client: httpx.Client
 ) -> None:
@@ -422,16 +409,6 @@ def test_now_stream_sends_placeholders_for_rows_of_page(
         assert "data-unchanged" not in section.css_first("#run-r-2").attributes
 
 
-@fast_polling
-def test_stream_updates_empty_state_when_data_is_stale(
-    run: Run, viewer_http_client: httpx.Client
-) -> None:
-    Run.objects.update(in_flight=False, concluded=True, status="success")
-    with open_stream(viewer_http_client) as stream:
-        Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=5))
-        next_part(stream, "section-in-flight", "at the last update")
-
-
 @pytest.mark.parametrize("page", ["now", "board"])
 @fast_polling
 def test_stream_removes_incomplete_notice_when_all_stages_are_read(
@@ -447,18 +424,6 @@ def test_stream_removes_incomplete_notice_when_all_stages_are_read(
         while "Incomplete" in (message := next_parts(stream, "tab-title"))["tab-title"].html:
             pass  # as before, for new viewers
         assert message["data-age"].css_first("[data-incomplete]") is None
-
-
-@pytest.mark.parametrize("page", ["now", "board", "pipeline", "stage", "run"])
-def test_stream_tab_title_reports_upstream_outage(
-    page: str, run: Run, viewer_http_client: httpx.Client
-) -> None:
-    keys = {"pipeline": run.stage.pipeline_id, "stage": run.stage_id, "run": run.pk}
-    factories.upstream_error("It fell over.")
-    with viewer_http_client.stream("GET", f"/live/?page={page}&key={keys.get(page, 0)}") as answer:
-        title = next(messages(answer)).parts["tab-title"].css_first("span")
-    assert title is not None
-    assert (title.attributes["data-title"] or "").startswith("Not updating · ")
 
 
 @fast_polling
@@ -689,20 +654,6 @@ def test_failed_broadcast_is_repeated(
         next_part(stream, "run-r-1", "Retrying")
 
 
-def test_stream_renders_abort_button_per_user_permission(
-    run: Run, live: Live, viewer_http_client: httpx.Client, manager: User
-) -> None:
-    with (
-        open_stream(viewer_http_client) as viewer_stream,
-        open_stream(live.sign_in("manager")) as manager_stream,
-    ):
-        factories.change(run, status="retrying")
-        viewer_part = next_part(viewer_stream, "run-r-1", "Retrying")
-        manager_part = next_part(manager_stream, "run-r-1", "Retrying")
-    assert viewer_part.css_first("[data-abort][disabled]") is not None
-    assert manager_part.css_first("[data-abort]:not([disabled])") is not None
-
-
 @fast_polling
 @pytest.mark.parametrize("heartbeat_interval", [0.0])
 def test_idle_stream_sends_heartbeat(run: Run, viewer_http_client: httpx.Client) -> None:
@@ -765,11 +716,6 @@ def test_stream_without_session_is_denied(live: Live) -> None:
 )
 def test_stream_of_unknown_page_returns_404(query: str, viewer_http_client: httpx.Client) -> None:
     assert viewer_http_client.get(f"/live/?{query}").status_code == 404
-
-
-def test_stream_rejects_post(viewer_http_client: httpx.Client) -> None:
-    headers = {"X-CSRFToken": viewer_http_client.cookies["csrftoken"]}
-    assert viewer_http_client.post("/live/?page=now", headers=headers).status_code == 405
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one process only")

@@ -123,29 +123,6 @@ def test_now_page_headings_and_tab_title_show_same_counts(
     assert text_of(select_one(html, "head title")).startswith("Abort overdue · Now (9) ·")
 
 
-@pytest.mark.parametrize(
-    ("levels", "title"),
-    [
-        ([], "Failed"),
-        ([(1, 0)], "Failed"),
-        ([(2, 0)], "Far overdue"),
-        ([(1, 0), (0, 1)], "Failed"),
-        ([(0, 1)], "Failed"),
-        ([(1, 0), (0, 2)], "Abort overdue"),
-        ([(1, 0), (0, 2), (2, 0)], "Abort overdue"),
-    ],
-)
-def test_tab_title_starts_with_worst_state(
-    levels: list[tuple[int, int]], title: str, get_page: GetPage, stage: Stage
-) -> None:
-    factories.run(stage, status="failure")
-    factories.run(stage, status="approval_wait")
-    for overdue, aborting in levels:
-        status = "aborting" if aborting else "running"
-        factories.run(stage, status=status, overdue_severity=overdue, abort_severity=aborting)
-    assert text_of(select_one(get_page("/"), "head title")).startswith(f"{title} · Now (")
-
-
 def test_failed_run_leaves_attention_section_after_a_while(get_page: GetPage, stage: Stage) -> None:
     run = factories.run(stage, "r-1", status="failure", concluded_at=minutes_ago(1))
     assert run_ids_by_section(get_page("/")) == {"attention": ["r-1"]}

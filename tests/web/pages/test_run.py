@@ -112,11 +112,6 @@ def test_run_row_shows_current_step(get_page: GetPage, retrying_run: Run) -> Non
     assert cell.attributes["title"] == "migrate, attempt 2 of 3"
 
 
-def test_ended_run_row_shows_no_step(get_page: GetPage, stage: Stage) -> None:
-    factories.run(stage, status="failure", step="migrate", step_started_at=current_time())
-    assert get_page(factories.address(stage)).css("[data-run] .step") == []
-
-
 @pytest.mark.usefixtures("stopped_clock")
 def test_run_rows_with_step_durations_need_no_extra_queries(
     operator_client: Client, stage: Stage
@@ -295,18 +290,6 @@ def test_related_runs_link_last_success(get_page: GetPage, run: Run) -> None:
     assert select_one(line, "a").attributes["href"] == factories.address(success)
 
 
-def test_related_runs_of_last_success_identify_it(get_page: GetPage, stage: Stage) -> None:
-    success = factories.run(stage, status="success")
-    StageTiming.objects.create(stage=stage, last_success=success)
-    line = select_one(get_page(factories.address(success)), "[data-last-success]")
-    assert text_of(line) == "Latest successful run of this stage."
-
-
-def test_related_runs_without_success_report_none(get_page: GetPage, run: Run) -> None:
-    line = select_one(get_page(factories.address(run)), "[data-last-success]")
-    assert text_of(line) == "No successful run of this stage known."
-
-
 def test_abort_dialog_shows_number_of_queued_runs(get_page: GetPage, run: Run) -> None:
     for name in ("Hotfix", "Fix of it"):
         queued_run(run.stage, name)
@@ -453,22 +436,6 @@ def test_skipped_run_page_links_to_blocking_run(
     )
 
 
-def test_run_aborted_from_dashboard_is_not_superseded_by_newer_run(
-    get_page: GetPage, run: Run, manager: User
-) -> None:
-    Stage.objects.update(concurrency_policy="replace")
-    started_at = run.created_at - timedelta(minutes=9)
-    fields = {"status": "aborted", "created_at": started_at, "concluded_at": run.created_at}
-    replaced = factories.run(run.stage, name="Replaced", **fields)
-    aborted = factories.run(run.stage, name="Aborted", **fields)
-    factories.abort(aborted, manager, "concluded", settled_at=current_time())
-    panel = select_one(get_page(factories.address(run)), "[data-related-runs] [data-skipped]")
-    assert [link.attributes["href"] for link in panel.css("a")] == [factories.address(replaced)]
-    assert get_page(factories.address(aborted)).css("[data-superseded-by]") == []
-    line = select_one(get_page(factories.address(replaced)), "[data-superseded-by]")
-    assert text_of(line) == "Probably superseded by a newer run: Nightly"
-
-
 def test_skipped_run_count_over_limit_reports_at_least(
     get_page: GetPage, run_with_forbid_policy: Run
 ) -> None:
@@ -481,32 +448,6 @@ def test_skipped_run_count_over_limit_reports_at_least(
     assert text_of(select_one(panel, "p:first-child")) == text
     assert text_of(panel.css("a")[0]) == f"Fix {concurrency.MAX_FINISHED_RUNS}"
     assert f"and {concurrency.MAX_FINISHED_RUNS - len(panel.css('a'))} more" in text_of(panel)
-
-
-def test_skipped_run_count_below_limit_is_exact(
-    get_page: GetPage, run_with_forbid_policy: Run
-) -> None:
-    factories.run(
-        run_with_forbid_policy.stage,
-        status="success",
-        created_at=current_time() - timedelta(hours=1),
-    )
-    for number in range(concurrency.MAX_FINISHED_RUNS - 1):
-        skipped_run(run_with_forbid_policy.stage, f"Fix {number}")
-    panel = select_one(
-        get_page(factories.address(run_with_forbid_policy)), "[data-related-runs] [data-skipped]"
-    )
-    text = f"{concurrency.MAX_FINISHED_RUNS - 1} runs skipped since this run was created."
-    assert text_of(select_one(panel, "p:first-child")) == text
-
-
-def test_related_runs_exclude_skipped_runs_of_other_stages(
-    get_page: GetPage, run_with_forbid_policy: Run
-) -> None:
-    skipped_run(
-        factories.stage("Staging", parent=run_with_forbid_policy.stage.pipeline), "Elsewhere"
-    )
-    assert "Elsewhere" not in text_of(get_page(factories.address(run_with_forbid_policy)))
 
 
 def test_load_past_runs_with_hidden_runs_returns_none(run_with_forbid_policy: Run) -> None:
@@ -528,21 +469,6 @@ def test_run_page_shows_incident_summary_to_copy(
     assert lines[0].startswith("Checkout / Production: step “migrate” for 18 min")
     assert "Location: Shop / Checkout / Production" in lines
     assert lines[-1] == f"https://flows.example{factories.address(retrying_run)}"
-
-
-def test_ended_run_page_shows_incident_summary(get_page: GetPage, stage: Stage) -> None:
-    run = factories.run(stage, status="failure", name="Nightly")
-    text = select_one(get_page(factories.address(run)), "#incident-summary-text").text()
-    assert "Status: Failed, concluded" in text
-
-
-def test_incident_summary_names_abort_author_and_reason(
-    get_page: GetPage, run: Run, manager: User
-) -> None:
-    factories.abort(run, manager, reason="Stuck")
-    text = select_one(get_page(factories.address(run)), "#incident-summary-text").text()
-    assert "Requested by manager" in text
-    assert "“Stuck”" in text
 
 
 # --- long names ----------------------------------------------------------------------------------

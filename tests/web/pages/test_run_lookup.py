@@ -365,12 +365,6 @@ def test_repeated_run_lookups_leave_half_of_budget_to_new_lookups(
     assert reload_until_search_ends(client, "/runs/another/").status_code == 404
 
 
-def test_repeated_run_lookup_requires_session_and_post(live: Live, client: httpx.Client) -> None:
-    with httpx.Client(base_url=live.base_url, follow_redirects=True) as bot:
-        assert bot.post(f"/runs/{UNKNOWN_RUN_ID}/lookup/").status_code in {200, 403}
-    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/lookup/").status_code == 405
-
-
 @pytest.mark.slow
 def test_concurrent_run_lookups_of_one_id_request_each_stage_once(
     live: Live, client: httpx.Client, twelve_other_stages: int

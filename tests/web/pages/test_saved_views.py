@@ -333,25 +333,6 @@ def test_saved_views_in_read_only_mode_cannot_change(
     assert page.css('.saved-views form, .saved-views [method="post"]') == []
 
 
-def test_saved_view_forms_require_csrf_token(stage: Stage, manager: User, view: SavedView) -> None:
-    client = Client(enforce_csrf_checks=True)
-    client.force_login(manager)
-    assert client.post(save_address(stage), {"name": "x", "query": FAILED}).status_code == 403
-    assert client.post(change_address(stage, view), {"action": "delete"}).status_code == 403
-    page = parse_html(client.get(f"{factories.address(stage)}?q=x"))
-    forms = page.css('.saved-views form[method="post"]')
-    assert len(forms) == 2
-    for form in forms:
-        assert select_one(form, '[name="csrfmiddlewaretoken"]').attributes["value"]
-
-
-@pytest.mark.parametrize("address", [save_address, lambda stage: change_address(stage, 1)])
-def test_saved_view_addresses_reject_get(
-    address: Callable[[Stage], str], operator_client: Client, stage: Stage
-) -> None:
-    assert operator_client.get(address(stage)).status_code == 405
-
-
 def test_unknown_saved_view_action_changes_nothing(
     operator_client: Client, stage: Stage, default_view: SavedView, run: Run
 ) -> None:

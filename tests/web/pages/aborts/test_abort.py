@@ -26,11 +26,7 @@ from tests.support.abort_answers import change_after_read_of
 from tests.support.databases import counting_statements
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 from tests.support.live import Live, token
-from tests.support.live_runs import (
-    abort_path,
-    create_run_in_flight,
-    submit_abort,
-)
+from tests.support.live_runs import abort_path, create_run_in_flight, submit_abort
 
 
 def test_abort_confirmation_shows_run_and_stage_and_aborts_nothing(
@@ -145,12 +141,6 @@ def test_abort_of_run_with_unknown_end_sends_nothing_and_says_why(
     assert text_of(select_one(notice, "p")) == f"Nothing was sent. {reason}"
     assert notice.attributes["data-tone"] == "warning"
     assert not run.aborts.exists()
-
-
-def test_abort_page_for_viewer_shows_denied_reason(viewer_client: Client, run: Run) -> None:
-    html = parse_html(viewer_client.get(factories.address(run, "abort")))
-    assert html.css("form[action$='/abort/']") == []
-    assert "Release managers" in text_of(select_one(html, "[data-reason]"))
 
 
 def test_abort_of_ended_run_sends_nothing_and_shows_notice(

@@ -80,19 +80,6 @@ def test_newest_page_is_looked_up_once(get_page: GetPage, manager: User) -> None
 # --- Rows ----------------------------------------------------------------------------------------
 
 
-def test_header_nav_links_to_aborts_page(get_page: GetPage, db: None) -> None:
-    assert select_one(get_page("/"), 'nav a[href="/aborts/"]').text() == "Aborts"
-    assert (
-        select_one(get_page("/aborts/"), 'nav a[aria-current="page"]').attributes["href"]
-        == "/aborts/"
-    )
-
-
-def test_aborts_page_when_signed_out_redirects_to_sign_in(client: Client, db: None) -> None:
-    for address in ("/aborts/", "/aborts/export.csv", "/aborts/export.json"):
-        assert client.get(address)["Location"] == f"/accounts/login/?next={address}"
-
-
 def test_abort_row_shows_user_client_address_and_reason(get_page: GetPage, manager: User) -> None:
     abort = factories.abort_of_new_run(
         manager, reason="Stuck since noon", client_address="192.0.2.7"
@@ -443,18 +430,6 @@ def test_invalid_filter_value_is_ignored_and_reported(
     assert [notice.startswith(text) for notice in notices(html)] == [True]
 
 
-@pytest.mark.parametrize(
-    "query", ["username=%00man%00", "text=%20%20", "username=&state=&from=&before="]
-)
-def test_blank_filter_value_is_ignored_silently(
-    query: str, get_page: GetPage, manager: User
-) -> None:
-    abort = factories.abort_of_new_run(manager)
-    html = get_page(f"/aborts/?{query}")
-    assert abort_keys(html) == [abort.pk]
-    assert notices(html) == []
-
-
 def test_aborts_page_without_aborts_shows_empty_state(get_page: GetPage, db: None) -> None:
     assert text_of(select_one(get_page("/aborts/"), '[data-empty="nothing_exists"]')) == (
         "No runs have been aborted from this dashboard yet."
@@ -465,14 +440,6 @@ def test_filter_without_match_links_to_all_aborts(get_page: GetPage, manager: Us
     factories.abort_of_new_run(manager)
     empty_state = select_one(get_page("/aborts/?state=refused"), '[data-empty="nothing_matches"]')
     assert select_one(empty_state, "a").attributes["href"] == "/aborts/"
-
-
-def test_page_before_oldest_abort_links_to_newest(get_page: GetPage, manager: User) -> None:
-    abort = factories.abort_of_new_run(manager)
-    empty_state = select_one(
-        get_page(f"/aborts/?before={abort.pk}"), '[data-empty="nothing_matches"]'
-    )
-    assert select_one(empty_state, "a").text() == "Newest"
 
 
 # --- Pages ---------------------------------------------------------------------------------------
@@ -507,27 +474,6 @@ def test_pagination_walks_all_aborts_in_pages_of_100(
     assert sizes == [100, 100, 50]
 
 
-def test_pagination_keeps_filter_and_links_to_newest(
-    get_page: GetPage, abort_keys_newest_first: list[int]
-) -> None:
-    first = get_page("/aborts/?state=refused&username=man")
-    assert first.css('.pager [rel="first"]') == []
-    next_link = select_one(first, '.pager [rel="next"]').attributes["href"] or ""
-    second = get_page(f"/aborts/{next_link}")
-    assert len(abort_keys(second)) == 25
-    first_link = select_one(second, '.pager [rel="first"]').attributes["href"]
-    assert abort_keys(get_page(f"/aborts/{first_link}")) == abort_keys(first)
-    assert text_of(select_one(second, ".pager span")) == "25 aborts, not the newest"
-
-
-def test_pagination_with_new_abort_does_not_shift_next_page(
-    get_page: GetPage, abort_keys_newest_first: list[int], manager: User
-) -> None:
-    next_link = select_one(get_page("/aborts/"), '.pager [rel="next"]').attributes["href"]
-    factories.abort_of_new_run(manager)
-    assert abort_keys(get_page(f"/aborts/{next_link}")) == abort_keys_newest_first[100:200]
-
-
 def test_aborts_page_with_100_aborts_needs_no_more_queries_than_one(
     operator_client: Client, manager: User, abort_keys_newest_first: list[int]
 ) -> None:
@@ -555,12 +501,6 @@ def page_tag(client: Client, query: str = "") -> str:
     return live_tag(parse_html(client.get(f"/aborts/{query}")))
 
 
-def test_refresh_without_change_returns_304(operator_client: Client, manager: User) -> None:
-    factories.abort_of_new_run(manager)
-    answer = refresh(operator_client, page_tag(operator_client))
-    assert (answer.status_code, answer.content) == (304, b"")
-
-
 def test_refresh_after_change_of_unrelated_run_returns_304(
     operator_client: Client, manager: User
 ) -> None:
@@ -568,36 +508,6 @@ def test_refresh_after_change_of_unrelated_run_returns_304(
     tag = page_tag(operator_client)
     factories.change(factories.run(factories.stage()), status="waiting")
     assert refresh(operator_client, tag).status_code == 304
-
-
-def test_refresh_after_abort_settled_shows_new_state(
-    operator_client: Client, manager: User
-) -> None:
-    abort = factories.abort_of_new_run(manager)
-    tag = page_tag(operator_client)
-    factories.change(abort.run, status="aborted", concluded=True, in_flight=False)
-    assert abort.apply(EventType.CONCLUDED, timezone.now(), "aborted")
-    answer = refresh(operator_client, tag)
-    assert answer.content.lstrip().startswith(b'<div id="live"')
-    assert text_of(select_one(only_row(parse_html(answer)), "[data-badge]")) == "Aborted"
-
-
-def test_refresh_after_run_status_changed_shows_new_status(
-    operator_client: Client, manager: User
-) -> None:
-    abort = factories.abort_of_new_run(manager, **FIELDS_BY_KIND["aborted"])
-    tag = page_tag(operator_client)
-    factories.change(abort.run, status="success", concluded=True, in_flight=False)
-    assert "to success after the abort" in text_of(
-        select_one(only_row(parse_html(refresh(operator_client, tag))), ".abort-line")
-    )
-
-
-def test_refresh_after_new_abort_lists_it(operator_client: Client, manager: User) -> None:
-    factories.abort_of_new_run(manager)
-    tag = page_tag(operator_client)
-    factories.abort_of_new_run(manager)
-    assert len(abort_keys(parse_html(refresh(operator_client, tag)))) == 2
 
 
 @pytest.mark.parametrize(("state", "seconds"), [("under_way", "2"), ("aborted", "15")])
