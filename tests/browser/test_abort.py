@@ -2,11 +2,8 @@
 
 import contextlib
 import time
-from datetime import timedelta
 
 import pytest
-from django.contrib.auth.models import User
-from django.utils import timezone
 from playwright.sync_api import APIResponse, Error, Locator, Page, Request, Route, expect
 
 from dashboard.models import Abort, Run
@@ -128,24 +125,6 @@ def test_answer_to_an_abort_that_stream_messages_have_overtaken_changes_nothing(
     assert badge(page, stuck_run).inner_text() == "Aborted"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.usefixtures("manager", "sync_worker")
-def test_abort_without_javascript_shows_aborting_then_aborted(
-    place: str, stuck_run: Run, sign_in: OpenPage, world: Live
-) -> None:
-    page = sign_in("manager", address_of(place, stuck_run), java_script_enabled=False)
-    page.locator(f'[data-run="{stuck_run.run_id}"] [data-abort]').click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text(stuck_run.title)
-    page.get_by_label("Reason in your own words").fill("Stuck")
-    page.get_by_role("button", name="Abort run").click()
-    page.wait_for_url(f"**{factories.address(stuck_run)}")
-    expect(page.locator("#notices")).to_contain_text("Abort accepted")
-    expect(badge(page, stuck_run)).to_have_text("Aborting")
-    expect(badge(page, stuck_run)).to_have_text("Aborted")
-    assert world.sandbox.abort_request_counts[stuck_run.run_id] == 1
-
-
 @pytest.mark.usefixtures("manager")
 def test_abort_dialog_focuses_keep_running_and_closing_sends_nothing(
     stuck_run: Run, sign_in: OpenPage, world: Live
@@ -167,41 +146,6 @@ def test_abort_dialog_focuses_keep_running_and_closing_sends_nothing(
         expect(page.locator(f'[data-run="{stuck_run.run_id}"] [data-abort]')).to_be_focused()
     assert requests == []
     assert world.sandbox.abort_request_counts.total() == 0
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("manager", "sync_worker")
-def test_abort_by_keyboard_alone_works(stuck_run: Run, sign_in: OpenPage) -> None:
-    page = sign_in("manager", factories.address(stuck_run))
-    button = page.locator("[data-abort]")
-    for _ in range(20):
-        page.keyboard.press("Tab")
-        if button.evaluate("element => element === document.activeElement"):
-            break
-    expect(button).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("button", name="Keep running")).to_be_focused()
-    page.keyboard.press("Shift+Tab")
-    expect(page.get_by_label("Reason in your own words")).to_be_focused()
-    page.keyboard.type("Stuck")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("button", name="Abort run")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(badge(page, stuck_run)).to_have_text("Aborting")
-    expect(page.get_by_role("dialog")).to_be_hidden()
-    expect(page.get_by_role("heading", level=1)).to_be_focused()
-
-
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.usefixtures("viewer")
-def test_abort_button_for_viewer_is_disabled_with_visible_reason(
-    place: str, stuck_run: Run, sign_in: OpenPage
-) -> None:
-    page = sign_in("viewer", address_of(place, stuck_run))
-    expect(page.locator(f'[data-run="{stuck_run.run_id}"] [data-abort]')).to_be_disabled()
-    reason = page.get_by_text("Only members of the group “Release managers” can abort runs here.")
-    expect(reason.first).to_be_visible()
 
 
 def hold_requests(page: Page, method: str) -> list[Route]:
@@ -377,81 +321,3 @@ def test_abort_dialog_requires_reason_and_accepts_quick_pick(
     dialog.get_by_role("button", name="Abort run").click()
     expect(dialog).to_be_hidden()
     assert stuck_run.aborts.get().reason == "Blocks another release"
-
-
-def overdue_abort(run: Run, user: User) -> Abort:
-    """An abort that Northflank accepted a quarter of an hour ago, and that does not end."""
-    past = timezone.now() - timedelta(minutes=15)
-    abort = factories.abort(run, user, requested_at=past, sent_at=past, answered_at=past)
-    factories.change(run, status="aborting", abort_severity=2, status_since=past)
-    return abort
-
-
-@pytest.mark.slow
-def test_overdue_abort_can_be_retried(
-    stuck_run: Run, sign_in: OpenPage, world: Live, manager: User
-) -> None:
-    first = overdue_abort(stuck_run, manager)
-    page = sign_in("manager", factories.address(stuck_run), permissions=["clipboard-write"])
-    expect(page.get_by_role("heading", name="Next steps")).to_be_visible()
-    page.get_by_role("button", name="Copy", exact=True).click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    page.locator("[data-abort]").click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_text("Stuck", exact=True).click()
-    dialog.get_by_role("button", name="Abort run").click()
-    expect(dialog).to_be_hidden()
-    message = page.locator(".abort-line .message", has_text="Not ended after 15 min")
-    expect(message).to_be_visible()
-    # Its clock does not restart.
-    expect(page.get_by_role("heading", name="Next steps")).to_be_visible()
-    first.refresh_from_db()
-    assert first.state == "retried"
-    assert stuck_run.aborts.get(settled_at=None).retry_of == first
-    assert world.sandbox.abort_request_counts[stuck_run.run_id] == 1
-    methods = [method for method, path in world.sandbox.requests if stuck_run.run_id in path]
-    assert methods[-2:] == ["GET", "POST"]
-
-
-# The id of the row at a height of the window, which the dialog covers.
-ROW_AT = """
-(y) => [...document.querySelectorAll(".runs tr[id]")].find((row) => {
-  const { top, bottom } = row.getBoundingClientRect();
-  return top <= y && y < bottom;
-}).id
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("manager", "sync_worker")
-def test_abort_does_not_shift_layout(stuck_run: Run, sign_in: OpenPage, world: Live) -> None:
-    for number in range(30):
-        factories.run(stuck_run.stage, status="failure", name=f"Old {number}")
-    page = sign_in(
-        "manager", factories.address(stuck_run.stage), viewport={"width": 1280, "height": 700}
-    )
-    other, table = page.get_by_role("row", name="Old 29"), page.locator(".runs")
-    open_abort_dialog(page, stuck_run)
-    page.get_by_label("Reason in your own words").fill("Stuck")
-    button = page.get_by_role("button", name="Abort run")
-    box = button.bounding_box() or {}
-    row = page.locator(f"#{page.evaluate(ROW_AT, box['y'] + box['height'] / 2)}")
-    places, head = (table, row), table.locator("thead").first
-    tops = [(place.bounding_box() or {})["y"] for place in places]
-    head_height = (head.bounding_box() or {})["height"]
-    button.click()
-    expect(page.locator("#notices")).to_contain_text("Abort accepted")
-    expect(page.locator("#notices .notice")).to_be_in_viewport()
-    # The aborted row may get longer. Whichever comes first decides what stays in its place: after
-    # the answer it is the table, after the stream's message the row below the pointer.
-    shifts = [
-        (place.bounding_box() or {})["y"] - top for place, top in zip(places, tops, strict=True)
-    ]
-    assert min(map(abs, shifts)) < 1, shifts
-    assert (head.bounding_box() or {})["height"] == head_height
-    page.evaluate("() => scrollTo(0, 0)")  # back up, the pointer over another row
-    other.hover()
-    table_top = (table.bounding_box() or {})["y"]
-    expect(badge(page, stuck_run)).to_have_text("Aborted")
-    expect(page.locator("#notices .notice")).to_be_hidden()
-    assert (table.bounding_box() or {})["y"] == table_top

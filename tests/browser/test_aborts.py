@@ -54,27 +54,3 @@ def test_abort_row_is_found_expanded_and_updated_live(
     expect(row.locator(".abort-timeline li").last).to_be_visible()
     expect(row.locator(".abort-timeline li").last).to_contain_text("The run ended as aborted.")
     assert has_reload_mark(page)
-
-
-@pytest.mark.usefixtures("viewer")
-def test_abort_row_without_javascript_is_found_and_expanded(
-    two_aborts: list[Abort], sign_in: OpenPage
-) -> None:
-    page = sign_in("viewer", "/aborts/", java_script_enabled=False)
-    page.get_by_label("Outcome").select_option("Refused")
-    page.get_by_role("button", name="Apply", exact=True).click()
-    row = page.locator("[data-abort-row]")
-    expect(row).to_have_count(1)
-    row.get_by_text("Timeline").click()
-    expect(row.locator(".facts")).to_contain_text("No.")
-
-
-@pytest.mark.usefixtures("viewer")
-def test_filtered_aborts_can_be_downloaded_as_csv(
-    two_aborts: list[Abort], sign_in: OpenPage
-) -> None:
-    page = sign_in("viewer", "/aborts/?state=refused")
-    with page.expect_download() as download:
-        page.get_by_role("link", name="CSV").click()
-    assert download.value.suggested_filename == f"aborts-{timezone.localdate().isoformat()}.csv"
-    assert len(download.value.path().read_text().splitlines()) == 2

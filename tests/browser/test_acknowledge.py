@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from dashboard.models import Acknowledgement, Run
+from dashboard.models import Run
 from dashboard.models.severity import Severity
 from tests.support import factories
 from tests.support.browser import OpenPage, has_reload_mark, set_reload_mark
@@ -93,13 +93,3 @@ def test_acknowledgement_buttons_after_failed_request_are_loaded_again(
     expect(ben.get_by_role("button", name="Reassign from manager to me")).to_be_visible()
     assert routes
     expect(ben.locator("#notices .notice")).to_have_count(0)  # no button was clicked
-
-
-@pytest.mark.usefixtures("viewer")
-def test_acknowledgement_without_javascript_works(run: Run, sign_in: OpenPage) -> None:
-    page = sign_in("viewer", factories.address(run), java_script_enabled=False)
-    page.get_by_role("button", name="Acknowledge").click()
-    expect(page.locator(".acknowledgement")).to_contain_text("Acknowledged by viewer since")
-    page.get_by_role("button", name="Release").click()
-    expect(page.locator(".acknowledgement")).to_have_count(0)
-    assert Acknowledgement.objects.open().count() == 0

@@ -14,7 +14,6 @@ from tests.support.browser import (
     has_reload_mark,
     install_clock,
     set_reload_mark,
-    submit_sign_in,
     wait_for_viewers,
 )
 from tests.support.live import Live
@@ -75,18 +74,6 @@ def test_board_pages_by_keyboard(sign_in: OpenPage) -> None:
     page.keyboard.press("Enter")
     expect(page.locator(".board tbody th a")).to_have_text(["P-30"])
     expect(page.locator(".pager")).to_have_count(0)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("runs")
-def test_board_pages_without_javascript(open_browser: OpenPage) -> None:
-    page = open_browser(java_script_enabled=False)
-    page.goto("/board/")
-    submit_sign_in(page, "viewer")
-    expect_pages(page, lambda page, selector: page.locator(selector).click())
-    page.get_by_label("Pipeline or project").fill("p-30")
-    page.get_by_role("button", name="Apply").click()
-    expect(page.locator(".board tbody th a")).to_have_text(["P-30"])
 
 
 @pytest.mark.slow

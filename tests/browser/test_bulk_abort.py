@@ -5,10 +5,8 @@ import re
 import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import Locator, Page, expect
-from pytest_django import Settings
 
 from dashboard.models import BulkAbort, Run
-from dashboard.sandbox import parse_fault
 from tests.support import factories
 from tests.support.browser import OpenPage, check, has_reload_mark, set_reload_mark
 from tests.support.live import Live
@@ -125,29 +123,6 @@ def test_abort_all_count_is_updated_live(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("manager", "sync_worker")
-def test_bulk_abort_continues_after_leaving_page(
-    runs_in_flight: list[Run], sign_in: OpenPage, world: Live
-) -> None:
-    # The first abort, before the other two: time enough to open the page, and leave it.
-    world.sandbox.faults = [parse_fault("latency:7*1@/abort")]
-    page = sign_in("manager")
-    for run in runs_in_flight:
-        checkbox_of(page, run).check()
-    abort_selected_button(page).click()
-    page.get_by_role("dialog").get_by_text("Incident").click()
-    page.get_by_role("button", name="Abort 3 runs").click()
-    page.wait_for_url("**/aborts/bulk/*/", wait_until="commit")
-    expect(page.locator(".summary")).to_contain_text("You can leave this page; aborting continues.")
-    url = page.url
-    page.goto("/status/")
-    page.goto(url)
-    for run in runs_in_flight:
-        expect(result_of(page, run)).to_have_text("Aborted")
-    assert world.sandbox.abort_request_counts == {run.run_id: 1 for run in runs_in_flight}
-
-
-@pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_bulk_abort_dialog_when_closed_sends_nothing_and_keeps_selection(
     runs_in_flight: list[Run], sign_in: OpenPage, world: Live
@@ -167,25 +142,6 @@ def test_bulk_abort_dialog_when_closed_sends_nothing_and_keeps_selection(
         expect(checkbox_of(page, runs_in_flight[0])).to_be_checked()
     assert not BulkAbort.objects.exists()
     assert world.sandbox.abort_request_counts.total() == 0
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("manager")
-def test_bulk_abort_dialog_requires_reason(
-    runs_in_flight: list[Run], sign_in: OpenPage, settings: Settings
-) -> None:
-    settings.ABORT_REASON_REQUIRED = [runs_in_flight[0].stage.name]
-    page = sign_in("manager")
-    checkbox_of(page, runs_in_flight[0]).check()
-    abort_selected_button(page).click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_role("button", name="Abort 1 run").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("A reason is required")
-    expect(dialog.get_by_role("radio").first).to_be_focused()
-    dialog.get_by_text("Wrong version").click()
-    dialog.get_by_role("button", name="Abort 1 run").click()
-    page.wait_for_url("**/aborts/bulk/*/")
-    assert BulkAbort.objects.get().reason == "Wrong version"
 
 
 @pytest.mark.slow
@@ -223,47 +179,6 @@ def test_bulk_abort_of_six_runs_requires_their_number_and_keeps_reason(
     page.wait_for_url("**/aborts/bulk/*/")
     assert BulkAbort.objects.get().reason == "Wrong version"
     assert BulkAbort.objects.get().items.count() == 6
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("manager")
-def test_bulk_abort_by_keyboard_alone_works(
-    runs_in_flight: list[Run], sign_in: OpenPage, settings: Settings
-) -> None:
-    page = sign_in("manager")
-    settings.ABORT_REASON_REQUIRED = []
-    checkbox_of(page, runs_in_flight[0]).focus()
-    page.keyboard.press("Space")
-    expect(checkbox_of(page, runs_in_flight[0])).to_be_checked()
-    for _ in range(200):
-        page.keyboard.press("Tab")
-        if abort_selected_button(page).evaluate("element => element === document.activeElement"):
-            break
-    page.keyboard.press("Enter")
-    dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_role("button", name="Keep running")).to_be_focused()
-    page.keyboard.press("Tab")
-    expect(dialog.get_by_role("button", name="Abort 1 run")).to_be_focused()
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/aborts/bulk/*/")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("manager", "sync_worker")
-def test_bulk_abort_without_javascript_shows_each_aborted(
-    runs_in_flight: list[Run], sign_in: OpenPage, world: Live
-) -> None:
-    page = sign_in("manager", java_script_enabled=False)
-    for run in runs_in_flight[:2]:
-        checkbox_of(page, run).check()
-    abort_selected_button(page).click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Abort 2 runs?")
-    page.get_by_placeholder("In your own words").fill("Bad release")
-    page.get_by_role("button", name="Abort 2 runs").click()
-    page.wait_for_url("**/aborts/bulk/*/")
-    for run in runs_in_flight[:2]:
-        expect(result_of(page, run)).to_have_text("Aborted")
-    assert world.sandbox.abort_request_counts == {run.run_id: 1 for run in runs_in_flight[:2]}
 
 
 # --- Select all, and the bar ----------------------------------------------------------------------
@@ -319,17 +234,6 @@ def test_select_all_is_indeterminate_while_some_runs_are_selected(
     expect(selected_count(page)).to_have_text(str(count_abortable()))
     checkbox_of(page, runs_in_flight[0]).uncheck()
     assert is_indeterminate(box)
-
-
-@pytest.mark.usefixtures("manager")
-def test_select_all_by_keyboard_works(runs_in_flight: list[Run], sign_in: OpenPage) -> None:
-    page = sign_in("manager")
-    select_all(page).focus()
-    page.keyboard.press("Space")
-    for run in runs_in_flight:
-        expect(checkbox_of(page, run)).to_be_checked()
-    page.keyboard.press("Space")
-    expect(abort_selected_button(page)).to_be_hidden()
 
 
 @pytest.mark.usefixtures("manager")

@@ -87,29 +87,6 @@ def test_filter_can_be_applied_saved_as_view_and_made_default(
     assert not SavedView.objects.exists()
 
 
-@pytest.mark.usefixtures("manager")
-def test_filtered_page_announces_only_matching_runs(
-    stage: Stage, sign_in: OpenPage, live: Live
-) -> None:
-    since = (timezone.now() - timedelta(minutes=30)).strftime("%Y-%m-%dT%H:%M")
-    query = f"status=queued&status=failure&q=nightly&from={since}"
-    page = sign_in("manager", f"{factories.address(stage)}?{query}")
-    wait_for_viewers(live)
-    page.get_by_label("Search").focus()  # while the page is in use nothing is shown automatically
-    page.locator("#live").hover()
-    too_old = timezone.now() - timedelta(minutes=50)
-    factories.run(stage, "no-1", name="Nightly", status="running")
-    factories.run(stage, "no-2", name="Daily", status="queued")
-    factories.run(stage, "no-3", name="Nightly", status="queued", created_at=too_old)
-    factories.run(stage, "NIGHTLY-4", name="By its id", status="queued")
-    factories.run(stage, "yes-5", name="The nightly", status="failure")
-    factories.change(stage.runs.get(run_id="yes-5"), step="last")  # streamed after all the others
-    expect(page.locator("#new-runs")).to_have_text("2 new runs")
-    page.locator("#new-runs").click()
-    expect(page.locator("tr[data-run]")).to_have_count(3)
-    assert sorted(listed_run_ids(page)) == ["NIGHTLY-4", "failure", "yes-5"]
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("manager")
 def test_run_that_no_longer_matches_leaves_filtered_page_on_request(
@@ -182,22 +159,6 @@ def test_filter_on_phone_is_collapsed_with_chips(stage: Stage, sign_in: OpenPage
     expect(page.get_by_label("Search")).to_be_visible()
     page.locator(".run-filter [popovertarget]").click()
     page.get_by_role("checkbox", name="Failed", exact=True).scroll_into_view_if_needed()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("manager")
-def test_filter_by_keyboard_alone_works(stage: Stage, sign_in: OpenPage) -> None:
-    page = sign_in("manager", factories.address(stage))
-    page.get_by_label("Search").focus()
-    page.keyboard.type("nightly")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("checkbox", name="In flight", exact=True)).to_be_focused()
-    page.keyboard.press("Space")
-    page.keyboard.press("Enter")
-    expect(page).to_have_url(re.compile("status=in_flight"))
-    assert listed_run_ids(page) == ["running"]
 
 
 @pytest.mark.usefixtures("viewer")

@@ -181,17 +181,6 @@ def test_key_question_mark_opens_help_and_escape_closes_it(
     expect_run_focused(page, 0)
 
 
-@pytest.mark.usefixtures("viewer")
-def test_keyboard_button_opens_help(runs_newest_first: list[Run], sign_in: OpenPage) -> None:
-    page = sign_in("viewer")
-    page.get_by_role("button", name="Keyboard").click()
-    help = page.get_by_role("dialog", name="Keyboard")
-    expect(help).to_be_visible()
-    help.get_by_role("button", name="Close").click()
-    expect(help).to_be_hidden()
-    expect(page.get_by_role("button", name="Keyboard")).to_be_focused()
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_keys_disabled_in_help_stay_disabled(
@@ -264,16 +253,6 @@ def test_keys_never_change_a_run(
     expect(page.locator("#dialog")).to_be_hidden()
     expect(page).to_have_url(f"{live.base_url}{factories.address(runs_newest_first[0].stage)}")
     assert not Abort.objects.exists()
-
-
-@pytest.mark.usefixtures("viewer")
-def test_keyboard_help_without_javascript_is_hidden(
-    runs_newest_first: list[Run], sign_in: OpenPage
-) -> None:
-    page = sign_in("viewer", java_script_enabled=False)
-    expect(page.get_by_text("Keyboard")).to_have_count(2)
-    for element in page.get_by_text("Keyboard").all():
-        expect(element).to_be_hidden()
 
 
 @pytest.mark.usefixtures("viewer")

@@ -12,10 +12,8 @@ from tests.support import factories
 from tests.support.browser import (
     OpenPage,
     advance_time,
-    has_reload_mark,
     install_clock,
     record_requests,
-    set_reload_mark,
     wait_for_viewers,
 )
 from tests.support.live import Live
@@ -101,20 +99,6 @@ def test_progress_bar_stops_at_100_percent(stage: Stage, sign_in: OpenPage) -> N
     assert progress_percent(page) == 100
 
 
-@pytest.mark.usefixtures("viewer")
-def test_overdue_mark_is_streamed_and_announced(stage: Stage, sign_in: OpenPage) -> None:
-    run_in_flight(stage, 130)
-    page = sign_in("viewer", "/board/")
-    set_reload_mark(page)
-    cell = page.locator(f"#stage-{stage.pk}")
-    expect(cell.locator(".overdue")).to_have_count(0)
-    overdue_checker.check_runs(timezone.now())
-    expect(cell.locator(".overdue")).to_have_text("Overdue")
-    expect(page.locator("#announcements")).to_have_text("Checkout / Production: Overdue")
-    expect(page).to_have_title("Overdue · Board · Release flows")
-    assert has_reload_mark(page)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_now_page_moves_newly_overdue_run_first_when_user_is_idle(
@@ -130,79 +114,3 @@ def test_now_page_moves_newly_overdue_run_first_when_user_is_idle(
     expect(page.locator('tr[data-run="r-1"] .overdue')).to_have_text("Overdue")
     advance_time(page, 9)
     expect(first).to_have_text("Nightly")
-
-
-@pytest.mark.usefixtures("viewer")
-def test_history_chart_grows_when_run_ends(stage: Stage, sign_in: OpenPage) -> None:
-    run = run_in_flight(stage, 50)
-    factories.run(stage, status="success")
-    page = sign_in("viewer", factories.address(stage))
-    bars = page.locator(".history-chart .bar")
-    expect(bars).to_have_count(1)
-    now = timezone.now()
-    factories.change(run, status="failure", concluded=True, in_flight=False, concluded_at=now)
-    expect(bars).to_have_count(2)
-    expect(page.locator(".history-chart figcaption")).to_contain_text("1 failed")
-
-
-@pytest.mark.usefixtures("viewer")
-def test_typical_duration_without_javascript_is_text(stage: Stage, sign_in: OpenPage) -> None:
-    run_in_flight(stage, 50)
-    page = sign_in("viewer", java_script_enabled=False)
-    expect(page.locator(".typical-duration")).to_have_text("usually 60 to 70 s")
-    expect(progress_bar(page)).to_be_hidden()
-
-
-@pytest.mark.usefixtures("manager")
-@pytest.mark.parametrize("width", [320, 360, 390, 900, 1130])
-def test_overdue_mark_overlaps_nothing_at_any_width(
-    width: int, stage: Stage, sign_in: OpenPage
-) -> None:
-    run_in_flight(stage, 600, status="approval_wait", overdue_severity=2, overdue_reason="run")
-    page = sign_in("manager", viewport={"width": width, "height": 700})
-    row = page.locator('tr[data-run="r-1"]')
-    mark_box, duration_box = (
-        row.locator(".overdue").bounding_box(),
-        row.locator("td.duration").bounding_box(),
-    )
-    assert mark_box is not None
-    assert duration_box is not None
-    is_beside = mark_box["x"] + mark_box["width"] <= duration_box["x"]
-    assert is_beside or mark_box["y"] + mark_box["height"] <= duration_box["y"]
-    assert (row.locator("a.title").bounding_box() or {"width": 0})["width"] >= 50
-    assert (row.locator("td.status").bounding_box() or {"width": 0})["width"] >= 130
-
-
-@pytest.mark.usefixtures("manager")
-@pytest.mark.parametrize("width", [320, 390, 900])
-def test_long_status_keeps_abort_button_inside_row(
-    width: int, stage: Stage, sign_in: OpenPage
-) -> None:
-    run_in_flight(stage, 60, status=factories.HOSTILE)
-    page = sign_in("manager", viewport={"width": width, "height": 700})
-    row = page.locator('tr[data-run="r-1"]')
-    card, button = row.bounding_box(), row.locator("[data-abort]").bounding_box()
-    assert card is not None
-    assert button is not None
-    assert button["x"] + button["width"] <= card["x"] + card["width"]
-
-
-@pytest.mark.usefixtures("viewer")
-def test_old_date_does_not_overlap_duration(stage: Stage, sign_in: OpenPage) -> None:
-    now = timezone.now()
-    started_at = now.replace(year=now.year - 1, month=9, day=30)
-    ended_at = started_at + timedelta(minutes=7)
-    factories.run(
-        stage,
-        "old",
-        status="success",
-        created_at=started_at,
-        started_at=started_at,
-        concluded_at=ended_at,
-    )
-    page = sign_in("viewer", factories.address(stage))
-    text = page.locator('tr[data-run="old"] .started time').bounding_box()
-    duration_box = page.locator('tr[data-run="old"] .duration').bounding_box()
-    assert text is not None
-    assert duration_box is not None
-    assert text["x"] + text["width"] <= duration_box["x"]

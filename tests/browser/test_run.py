@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import expect
 
-from dashboard.models import Run, Stage, StageTiming
+from dashboard.models import Run, StageTiming
 from tests.support import factories
 from tests.support.browser import (
     OpenPage,
@@ -115,48 +115,3 @@ def test_incident_summary_if_copy_fails_is_selected(retrying_run: Run, sign_in: 
     page.get_by_role("button", name="Copy summary").click()
     expect(page.locator("#incident-summary-text")).to_be_visible()
     assert "Location: Shop / Checkout / Production" in page.evaluate("() => String(getSelection())")
-
-
-def test_newly_queued_run_is_shown_on_open_run_page(retrying_run: Run, sign_in: OpenPage) -> None:
-    Stage.objects.update(concurrency_policy="queue")
-    page = sign_in("viewer", factories.address(retrying_run))
-    expect(page.locator("[data-related-runs] [data-queued-behind]")).to_have_text(
-        "No runs queued behind it."
-    )
-    factories.run(
-        retrying_run.stage,
-        name="Hotfix",
-        status="queued",
-        started_at=None,
-        created_at=timezone.now(),
-    )
-    expect(page.locator("[data-verdict]")).to_contain_text("1 run is queued behind it.")
-    expect(page.locator("[data-related-runs] [data-queued-behind]")).to_contain_text("Hotfix")
-
-
-@pytest.mark.slow
-def test_newly_skipped_run_is_shown_on_open_run_page(retrying_run: Run, sign_in: OpenPage) -> None:
-    Stage.objects.update(concurrency_policy="forbid")
-    page = sign_in("viewer", factories.address(retrying_run))
-    skipped = page.locator("[data-related-runs] [data-skipped]")
-    expect(skipped).to_contain_text("No skipped runs reported")
-    factories.run(
-        retrying_run.stage,
-        name="Hotfix",
-        status="skipped",
-        started_at=None,
-        created_at=timezone.now(),
-    )
-    text = "1 run skipped since this run was created."
-    expect(page.locator("[data-verdict]")).to_contain_text(text)
-    expect(skipped).to_contain_text(text)
-    expect(skipped.get_by_role("link", name="Hotfix")).to_be_visible()
-
-
-def test_incident_summary_without_javascript_has_no_copy_button(
-    retrying_run: Run, sign_in: OpenPage
-) -> None:
-    page = sign_in("viewer", factories.address(retrying_run), java_script_enabled=False)
-    expect(page.locator(".incident-summary summary")).to_be_visible()
-    expect(page.locator("[data-copy]")).to_have_count(1)
-    expect(page.locator("[data-copy]")).to_be_hidden()

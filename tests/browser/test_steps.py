@@ -2,7 +2,6 @@
 
 import re
 
-import msgspec
 import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import Locator, Page, expect
@@ -143,22 +142,6 @@ def test_step_list_keeps_scroll_position_on_update(run: Run, sign_in: OpenPage, 
     factories.change(run, status="waiting")
     expect(page.locator("section.run > .headline [data-badge]")).to_have_text("Waiting")
     assert scroll_top(page) == 0
-
-
-@pytest.mark.usefixtures("viewer")
-def test_step_list_of_short_run_does_not_scroll(sign_in: OpenPage, live: Live) -> None:
-    tree = factories.node("Workflow", steps=(factories.node(label="build", status="waiting"),))
-    run = factories.run(factories.stage(), steps=msgspec.to_builtins(tree))
-    page = sign_in("viewer", factories.address(run))
-    assert page.locator(".timeline").evaluate("panel => panel.scrollHeight <= panel.clientHeight")
-
-
-@pytest.mark.usefixtures("viewer")
-def test_steps_without_javascript_show_all_texts(run: Run, sign_in: OpenPage) -> None:
-    page = sign_in("viewer", factories.address(run), java_script_enabled=False)
-    text = step(page, "migrate").inner_text()
-    assert "attempt 2 of 3, next at" in text
-    assert "usually 90 s to 3 min, far longer than usual" in " ".join(text.split())
 
 
 @pytest.mark.slow

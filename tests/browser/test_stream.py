@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from email.utils import format_datetime
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
@@ -111,29 +110,6 @@ def test_changed_run_is_shown_live_and_announced_once(run: Run, open_live_page: 
     factories.change(run, step="migrate")  # no change of status: no announcement
     expect_streamed_text(page.locator('[data-run="r-1"] .step'), "migrate")
     expect(page.locator("#announcements")).to_have_text("")
-
-
-@pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize("name", ["stage", "pipeline", "run"])
-def test_run_pages_show_change_live(name: str, run: Run, open_live_page: OpenPage) -> None:
-    target = {"stage": run.stage, "pipeline": run.stage.pipeline, "run": run}[name]
-    page = open_live_page("viewer", factories.address(target))
-    factories.change(run, status="retrying")
-    expect_streamed_text(page.locator(badge(page)).first, "Retrying")
-    expect(page.locator("#announcements")).to_have_text("Nightly: Retrying")
-    assert has_reload_mark(page)
-
-
-@pytest.mark.usefixtures("viewer")
-def test_board_cell_shows_change_live(run: Run, open_live_page: OpenPage) -> None:
-    page = open_live_page("viewer", "/board/")
-    factories.change(run, status="retrying")
-    cell = page.locator(f"#stage-{run.stage_id}")
-    expect_streamed_text(cell.locator("[data-badge]"), "Retrying")
-    # It is still a cell of its table.
-    expect(page.locator(".board td[data-stage]")).to_have_count(1)
-    expect(page.locator("#announcements")).to_have_text("Checkout / Production: Retrying")
-    expect(page).to_have_title("Retrying · Board · Release flows")
 
 
 @pytest.mark.slow
@@ -440,27 +416,6 @@ def test_refresh_that_puts_no_older_run_back_is_not_repeated_under_the_mouse(
     assert page.evaluate("() => isRefreshDue()") is False
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize(
-    ("part", "fields"), [("#policy-notes", {"paused": False}), ("#stage-error", {"error": ""})]
-)
-def test_content_below_the_notes_of_a_stage_stays_in_place_when_one_goes(
-    run: Run, open_live_page: OpenPage, part: str, fields: dict[str, Any]
-) -> None:
-    Stage.objects.update(
-        concurrency_policy="queue", paused=True, error="x", error_message="It broke."
-    )
-    page = open_live_page("viewer", factories.address(run.stage))
-    row = page.locator("#run-r-1")
-    row.hover()
-    text = page.locator(part).inner_text()
-    before = row.bounding_box()
-    Stage.objects.update(**fields)
-    expect(page.locator(part)).not_to_have_text(text, use_inner_text=True)
-    assert row.bounding_box() == before
-
-
 @pytest.mark.usefixtures("viewer")
 def test_row_that_has_changed_takes_the_height_of_the_layout_after_a_rotation(
     run: Run, open_live_page: OpenPage
@@ -539,22 +494,6 @@ def test_further_new_runs_do_not_delay_first_one(run: Run, open_live_page: OpenP
     factories.run(run.stage, "r-3", name="Third")
     page.wait_for_function("() => newRunIds.size === 2 && newRunsButton.textContent.includes('2')")
     assert page.evaluate("() => refreshNotBefore") == refresh_time
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
-def test_removed_incomplete_notice_does_not_shift_layout(
-    run: Run, open_live_page: OpenPage
-) -> None:
-    unread = factories.stage("Staging", synced_at=None, fresh_until=None)
-    page = open_live_page("viewer")
-    page.get_by_role("link", name="Nightly").hover()
-    expect(page.locator("[data-incomplete]")).to_be_visible()
-    section_top = (page.locator("#in-flight").bounding_box() or {})["y"]
-    now = timezone.now()
-    Stage.objects.filter(pk=unread.pk).update(synced_at=now, fresh_until=now + timedelta(hours=1))
-    expect(page.locator("[data-incomplete]")).to_have_count(0)
-    assert (page.locator("#in-flight").bounding_box() or {})["y"] == section_top
 
 
 @pytest.mark.usefixtures("viewer")
@@ -888,34 +827,6 @@ def test_abort_dialog_works_after_row_left_page(
     expect(page.locator("#notices")).to_contain_text("Abort accepted")
     expect(dialog).to_be_hidden()
     assert stuck_run.aborts.count() == 1
-
-
-@pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("age", [1, 200])
-def test_shrinking_run_row_does_not_shift_layout(
-    age: int, width: int, run: Run, open_live_page: OpenPage
-) -> None:
-    now = timezone.now()
-    past = now - timedelta(minutes=age)
-    Run.objects.filter(pk=run.pk).update(created_at=past, first_synced_at=past)
-    factories.change(run, step="Run the migrations of the database", step_started_at=now)
-    factories.run(run.stage, status="success", name="Old")
-    page = open_live_page(
-        "viewer", factories.address(run.stage), viewport={"width": width, "height": 700}
-    )
-    page.locator("#live").hover()  # while the page is in use nothing is shown automatically
-    below = page.get_by_role("link", name="Old")
-    link_box = below.bounding_box()
-    expect(page.locator(".runs .step")).to_have_count(1)
-    factories.change(
-        run, status="success", concluded=True, in_flight=False, concluded_at=now, step=""
-    )
-    expect_streamed_text(page.locator(badge(page)), "Success")
-    expect(page.locator(".runs .step")).to_have_count(0)
-    assert below.bounding_box() == link_box
-    page.reload()
-    assert below.bounding_box() != link_box
 
 
 @pytest.mark.slow

@@ -239,17 +239,6 @@ def test_history_chart_tooltip_is_in_chosen_timezone(run: Run, sign_in: OpenPage
         expect(tooltip).to_contain_text(ended_at)
 
 
-@pytest.mark.usefixtures("viewer")
-def test_incident_summary_stays_in_timezone_of_deployment(
-    run: Run, manager: User, sign_in: OpenPage
-) -> None:
-    factories.abort(run, manager, requested_at=AT)
-    page = sign_in("viewer", factories.address(run))
-    choose_timezone(page, "Show times in UTC")
-    expect(page.locator("#details-title + dl time").first).to_have_text(IN_UTC)
-    expect(page.locator("#incident-summary-text")).to_contain_text(f"{YEAR}-02-01 00:30:00 CET")
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_filter_names_its_timezone_if_another_is_chosen(run: Run, sign_in: OpenPage) -> None:
