@@ -543,28 +543,6 @@ def superuser_client(client: Client, db: None) -> Client:
     return client
 
 
-def test_admin_shows_abort(superuser_client: Client, abort: Abort) -> None:
-    assert superuser_client.get(f"/admin/dashboard/abort/{abort.pk}/change/").status_code == 200
-
-
-@pytest.mark.parametrize("page", ["add/", "{pk}/delete/"])
-def test_admin_add_and_delete_of_abort_are_forbidden(
-    page: str, superuser_client: Client, abort: Abort
-) -> None:
-    address = f"/admin/dashboard/abort/{page.format(pk=abort.pk)}"
-    assert superuser_client.get(address).status_code == 403
-    assert superuser_client.post(address, {"post": "yes"}).status_code == 403
-    assert Abort.objects.count() == 1
-
-
-def test_admin_change_of_abort_is_forbidden(superuser_client: Client, abort: Abort) -> None:
-    answer = superuser_client.post(
-        f"/admin/dashboard/abort/{abort.pk}/change/", {"reason": "A better one"}
-    )
-    assert answer.status_code == 403
-    assert Abort.objects.get().reason == "Stuck"
-
-
 def test_admin_bulk_delete_of_aborts_deletes_nothing(
     superuser_client: Client, abort: Abort
 ) -> None:
@@ -573,16 +551,6 @@ def test_admin_bulk_delete_of_aborts_deletes_nothing(
         {"action": "delete_selected", "_selected_action": abort.pk, "post": "yes"},
     )
     assert Abort.objects.count() == 1
-
-
-@pytest.mark.parametrize("page", ["", "add/", "{pk}/change/", "{pk}/delete/"])
-def test_admin_has_no_pages_for_abort_events(
-    page: str, superuser_client: Client, abort: Abort
-) -> None:
-    line = abort.events.get()
-    answer = superuser_client.get(f"/admin/dashboard/abortevent/{page.format(pk=line.pk)}")
-    assert answer.status_code in {404, 302}
-    assert answer.status_code == 404 or answer["Location"] == "/admin/"
 
 
 def test_deletion_of_an_account_keeps_its_aborts(abort: Abort, manager: User) -> None:

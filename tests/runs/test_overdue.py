@@ -58,88 +58,58 @@ def step(minutes: float, **fields: Any) -> Node:
     return node("JobRun", **defaults | fields)
 
 
+FAR_OVERDUE_APPROVAL = Finding(Severity.CRITICAL, OverdueReason.APPROVAL)
+OVERDUE_APPROVAL = Finding(Severity.WARNING, OverdueReason.APPROVAL)
+OVERDUE_LAST_ATTEMPT = Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT)
+OVERDUE_NO_PROGRESS = Finding(Severity.WARNING, OverdueReason.NO_PROGRESS)
+OVERDUE_QUEUE = Finding(Severity.WARNING, OverdueReason.QUEUE)
+OVERDUE_RUN = Finding(Severity.WARNING, OverdueReason.RUN)
+FAR_OVERDUE_RUN = Finding(Severity.CRITICAL, OverdueReason.RUN)
+OVERDUE_STEP = Finding(Severity.WARNING, OverdueReason.STEP)
+FAR_OVERDUE_STEP = Finding(Severity.CRITICAL, OverdueReason.STEP)
+
 CASES = {
     "run within its typical duration": (run(started=9), None, TIMING, None),
-    "overdue run": (
-        run(started=16),
-        None,
-        TIMING,
-        Finding(Severity.WARNING, OverdueReason.RUN),
-    ),
-    "critical run": (
-        run(started=31),
-        None,
-        TIMING,
-        Finding(Severity.CRITICAL, OverdueReason.RUN),
-    ),
+    "overdue run": (run(started=16), None, TIMING, OVERDUE_RUN),
+    "critical run": (run(started=31), None, TIMING, FAR_OVERDUE_RUN),
     "run without typical duration": (run(started=59), None, None, None),
-    "an hour without typical duration": (
-        run(started=61),
-        None,
-        None,
-        Finding(Severity.WARNING, OverdueReason.RUN),
-    ),
-    "three hours without typical duration": (
-        run(started=181),
-        None,
-        None,
-        Finding(Severity.CRITICAL, OverdueReason.RUN),
-    ),
+    "an hour without typical duration": (run(started=61), None, None, OVERDUE_RUN),
+    "three hours without typical duration": (run(started=181), None, None, FAR_OVERDUE_RUN),
     "queued in time": (run("queued", created=1.5, started=None), None, TIMING, None),
-    "overdue in the queue": (
-        run("queued", created=3, started=None),
-        None,
-        TIMING,
-        Finding(Severity.WARNING, OverdueReason.QUEUE),
-    ),
+    "overdue in the queue": (run("queued", created=3, started=None), None, TIMING, OVERDUE_QUEUE),
     "queued without typical duration": (
         run("pending", created=16, started=None),
         None,
         None,
-        Finding(Severity.WARNING, OverdueReason.QUEUE),
+        OVERDUE_QUEUE,
     ),
     "step within its typical duration": (run(), tree(step(4)), TIMING, None),
-    "overdue step": (
-        run(),
-        tree(step(5)),
-        TIMING,
-        Finding(Severity.WARNING, OverdueReason.STEP),
-    ),
-    "critical step": (
-        run(started=12),
-        tree(step(10)),
-        TIMING,
-        Finding(Severity.CRITICAL, OverdueReason.STEP),
-    ),
+    "overdue step": (run(), tree(step(5)), TIMING, OVERDUE_STEP),
+    "critical step": (run(started=12), tree(step(10)), TIMING, FAR_OVERDUE_STEP),
     "run and step equally overdue: the step": (
         run(started=16),
         tree(step(6)),
         TIMING,
-        Finding(Severity.WARNING, OverdueReason.STEP),
+        OVERDUE_STEP,
     ),
-    "run and step: the worse": (
-        run(started=31),
-        tree(step(6)),
-        TIMING,
-        Finding(Severity.CRITICAL, OverdueReason.RUN),
-    ),
+    "run and step: the worse": (run(started=31), tree(step(6)), TIMING, FAR_OVERDUE_RUN),
     "unknown step, unchanged for long": (
         run(started=17),
         tree(step(16, label="new", ref="new")),
         TIMING,
-        Finding(Severity.WARNING, OverdueReason.NO_PROGRESS),
+        OVERDUE_NO_PROGRESS,
     ),
     "unknown step of an overdue run": (
         run(started=31),
         tree(step(16, label="new", ref="new")),
         TIMING,
-        Finding(Severity.CRITICAL, OverdueReason.RUN),
+        FAR_OVERDUE_RUN,
     ),
     "new unknown step of an overdue run": (
         run(started=17),
         tree(step(2, label="new", ref="new")),
         TIMING,
-        Finding(Severity.WARNING, OverdueReason.RUN),
+        OVERDUE_RUN,
     ),
     "unknown step after fast ones": (
         run(started=14),
@@ -157,13 +127,13 @@ CASES = {
         run("approval_wait", started=730),
         tree(step(725, label="sign-off", ref="sign-off", status="approval_wait")),
         TIMING,
-        Finding(Severity.CRITICAL, OverdueReason.APPROVAL),
+        FAR_OVERDUE_APPROVAL,
     ),
     "approval beside an earlier step": (
         run("approval_wait", started=50),
         tree(step(45), step(45, **SIGN_OFF)),
         TIMING_WITH_APPROVAL,
-        Finding(Severity.CRITICAL, OverdueReason.APPROVAL),
+        FAR_OVERDUE_APPROVAL,
     ),
     "approval in a group beside an earlier step": (
         run("approval_wait", started=50),
@@ -177,7 +147,7 @@ CASES = {
             ),
         ),
         TIMING_WITH_APPROVAL,
-        Finding(Severity.CRITICAL, OverdueReason.APPROVAL),
+        FAR_OVERDUE_APPROVAL,
     ),
     "later of two approvals": (
         run("approval_wait", started=50),
@@ -192,7 +162,7 @@ CASES = {
         run("approval_wait", started=730),
         tree(node("Workflow", status="approval_wait", started_at=ago(725))),
         TIMING,
-        Finding(Severity.CRITICAL, OverdueReason.APPROVAL),
+        FAR_OVERDUE_APPROVAL,
     ),
     "approval that is not among the steps, beside a step": (
         run("approval_wait", started=50, status_since=ago(45)),
@@ -204,7 +174,7 @@ CASES = {
         run("running", created=55, started=None),
         tree(step(5)),
         TIMING,
-        Finding(Severity.CRITICAL, OverdueReason.RUN),
+        FAR_OVERDUE_RUN,
     ),
     "parallel approvals count once": (
         run(started=60),
@@ -214,14 +184,11 @@ CASES = {
             step(2),
         ),
         TIMING,
-        Finding(Severity.WARNING, OverdueReason.RUN),
+        OVERDUE_RUN,
     ),
     "approval time is not work": (
         run(started=100),
-        tree(
-            node("Approval", status="success", started_at=ago(99), ended_at=ago(3)),
-            step(2),
-        ),
+        tree(node("Approval", status="success", started_at=ago(99), ended_at=ago(3)), step(2)),
         TIMING,
         None,
     ),
@@ -231,12 +198,7 @@ CASES = {
         TIMING,
         None,
     ),
-    "last attempt in progress": (
-        run(),
-        tree(step(1, attempts=3, max_attempts=3)),
-        TIMING,
-        None,
-    ),
+    "last attempt in progress": (run(), tree(step(1, attempts=3, max_attempts=3)), TIMING, None),
     "unknown attempt": (
         run("retrying"),
         tree(step(1, status="retrying", max_attempts=3)),
@@ -253,13 +215,13 @@ CASES = {
         run("retrying"),
         tree(step(1, status="retrying", attempts=3, max_attempts=3)),
         TIMING,
-        Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
+        OVERDUE_LAST_ATTEMPT,
     ),
     "last attempt of two": (
         run("retrying"),
         tree(step(1, status="retrying", attempts=2, max_attempts=2)),
         TIMING,
-        Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
+        OVERDUE_LAST_ATTEMPT,
     ),
     "only attempt": (
         run("retrying"),
@@ -271,13 +233,13 @@ CASES = {
         run("aborting", started=500),
         None,
         TIMING,
-        Finding(Severity.CRITICAL, OverdueReason.RUN),
+        FAR_OVERDUE_RUN,
     ),
     "aborting run has the typical duration of its stage": (
         run("aborting", started=16),
         None,
         TIMING,
-        Finding(Severity.WARNING, OverdueReason.RUN),
+        OVERDUE_RUN,
     ),
     "aborting run without typical duration": (run("aborting", started=59), None, None, None),
     "approval time of an aborting run is not work": (
@@ -311,19 +273,19 @@ CASES = {
         run("approval_wait"),
         tree(step(1, status="retrying", attempts=3, max_attempts=3), step(1, **SIGN_OFF)),
         TIMING,
-        Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
+        OVERDUE_LAST_ATTEMPT,
     ),
     "last attempt after an approval": (
         run("approval_wait"),
         tree(step(1, **SIGN_OFF), step(1, status="retrying", attempts=3, max_attempts=3)),
         TIMING,
-        Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
+        OVERDUE_LAST_ATTEMPT,
     ),
     "last attempt beside an earlier step": (
         run("retrying"),
         tree(step(1), step(1, status="retrying", attempts=3, max_attempts=3)),
         TIMING,
-        Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
+        OVERDUE_LAST_ATTEMPT,
     ),
     "last attempt inside a group": (
         run("retrying"),
@@ -335,7 +297,7 @@ CASES = {
             )
         ),
         TIMING,
-        Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
+        OVERDUE_LAST_ATTEMPT,
     ),
     "aborting run without its last attempt": (
         run("aborting"),
@@ -413,12 +375,7 @@ def timing_with_overrides(**seconds: int) -> StageTiming:
 TWO_HOURS = timing_with_overrides(override_run_median=7200)
 OVERRIDE_CASES = {
     "run": (run(started=40), None, TWO_HOURS, None),
-    "run over its override": (
-        run(started=181),
-        None,
-        TWO_HOURS,
-        Finding(Severity.WARNING, OverdueReason.RUN),
-    ),
+    "run over its override": (run(started=181), None, TWO_HOURS, OVERDUE_RUN),
     "step of a run with override": (run(started=40), tree(step(35)), TWO_HOURS, None),
     "unknown step of a run with override": (
         run(started=40),
@@ -430,19 +387,19 @@ OVERRIDE_CASES = {
         run(started=182),
         tree(step(181)),
         TWO_HOURS,
-        Finding(Severity.WARNING, OverdueReason.NO_PROGRESS),
+        OVERDUE_NO_PROGRESS,
     ),
     "last attempt of a run with override": (
         run("retrying"),
         tree(step(1, status="retrying", attempts=3, max_attempts=3)),
         TWO_HOURS,
-        Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
+        OVERDUE_LAST_ATTEMPT,
     ),
     "approval of a run with override": (
         run("approval_wait", started=40),
         tree(step(35, **SIGN_OFF)),
         TWO_HOURS,
-        Finding(Severity.CRITICAL, OverdueReason.APPROVAL),
+        FAR_OVERDUE_APPROVAL,
     ),
     "queue with override": (
         run("queued", created=30, started=None),
@@ -454,13 +411,13 @@ OVERRIDE_CASES = {
         run("queued", created=46, started=None),
         None,
         timing_with_overrides(override_queue_median=1800),
-        Finding(Severity.WARNING, OverdueReason.QUEUE),
+        OVERDUE_QUEUE,
     ),
     "queue override does not change a step": (
         run(),
         tree(step(5)),
         timing_with_overrides(override_queue_median=1800),
-        Finding(Severity.WARNING, OverdueReason.STEP),
+        OVERDUE_STEP,
     ),
     "approval with override": (
         run("approval_wait", started=40),
@@ -472,13 +429,13 @@ OVERRIDE_CASES = {
         run("approval_wait", started=70),
         tree(step(61, **SIGN_OFF)),
         timing_with_overrides(override_approval_median=1800, override_approval_p95=3600),
-        Finding(Severity.WARNING, OverdueReason.APPROVAL),
+        OVERDUE_APPROVAL,
     ),
     "approval of an unread step": (
         run("approval_wait", started=70, status_since=ago(61)),
         None,
         timing_with_overrides(override_approval_median=1800),
-        Finding(Severity.WARNING, OverdueReason.APPROVAL),
+        OVERDUE_APPROVAL,
     ),
 }
 

@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pytest
 
 from dashboard.sandbox import Options, parse_fault
 from dashboard.sandbox.scenarios import SCENARIOS
-from dashboard.sandbox.world import World
 from tests.support.sandbox import NOW, SandboxServer
 from tests.support.sandbox_paths import LEDGER, flow
 
@@ -26,7 +24,6 @@ START_IN_SLOT = [0, 217]
 CHECKOUT = flow("shop", "checkout", "production")
 CHECKOUT_STAGING = flow("shop", "checkout", "staging")
 STOREFRONT = flow("shop", "storefront", "production")
-STOREFRONT_STAGING = flow("shop", "storefront", "staging")
 SEARCH = flow("shop", "search", "production")
 TRAIN = flow("shop", "release-train", "production")
 
@@ -123,16 +120,6 @@ def runs_in_flight_by_stage(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_restart_soon_after_has_the_same_runs(sandbox_server: SandboxServer, name: str) -> None:
-    open_scenario(sandbox_server, name)
-    sandbox_server.clock.now += 20
-    before = runs_in_flight_by_stage(sandbox_server, SAMPLE_PROJECTS)
-    sandbox_server.configure(Options(scenario=name, rate_limit=100_000))
-    assert runs_in_flight_by_stage(sandbox_server, SAMPLE_PROJECTS) == before
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SCENARIOS)
 def test_restart_with_opening_time_has_the_same_runs(
     sandbox_server: SandboxServer, name: str
 ) -> None:
@@ -205,87 +192,6 @@ def test_stuck_production_migration_step_is_running_for_18_minutes(
     assert elapsed(sandbox_server, run, "migrate") == pytest.approx(18 * MINUTE + later, abs=1)
 
 
-@pytest.mark.parametrize("start", START_IN_SLOT)
-def test_stuck_production_at_any_start_is_stuck_for_18_to_23_minutes(
-    sandbox_server: SandboxServer, start: int
-) -> None:
-    sandbox_server.clock.now = NOW + start
-    sandbox_server.configure(Options(scenario="stuck-production"))
-    assert (
-        18 * MINUTE <= elapsed(sandbox_server, stuck_run(sandbox_server), "migrate") <= 23 * MINUTE
-    )
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("later", [*LATER, 31, 59.7])
-def test_stuck_production_migration_step_is_before_third_of_three_attempts(
-    sandbox_server: SandboxServer, seed: int, later: float
-) -> None:
-    open_scenario(sandbox_server, "stuck-production", seed, after=later)
-    run = stuck_run(sandbox_server)
-    response = node(run, "migrate")["response"]
-    retries = response["retries"]
-    assert run["status"] == response["status"] == "retrying"
-    assert (retries["attempts"], retries["maxAttempts"]) == (2, 3)
-    assert response["error"] == {"code": 1, "message": "Job run failed with exit code 1"}
-    assert retries["timestamp"] < sandbox_server.clock.now < retries["nextAttempt"]
-    assert retries["nextAttempt"] - sandbox_server.clock.now <= MINUTE + 1
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("later", LATER)
-def test_stuck_production_has_two_runs_queued_behind(
-    sandbox_server: SandboxServer, seed: int, later: int
-) -> None:
-    open_scenario(sandbox_server, "stuck-production", seed, after=later)
-    assert statuses(sandbox_server, CHECKOUT) == ["queued", "queued", "retrying"]
-    assert sandbox_server.get(CHECKOUT).json()["data"]["concurrencyPolicy"] == "queue"
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_stuck_production_successes_take_6_to_9_min_and_migration_2_to_4(
-    sandbox_server: SandboxServer, seed: int
-) -> None:
-    open_scenario(sandbox_server, "stuck-production", seed)
-    successes = list_runs(sandbox_server, CHECKOUT, "&status=success")[:20]
-    assert len(successes) == 20
-    durations, step_durations = [], []
-    for run in successes:
-        durations.append(at(run["concludedAt"]) - at(run["startedAt"]))
-        response = node(detail(sandbox_server, CHECKOUT, run), "migrate")["response"]
-        step_durations.append(response["endTime"] - response["startTime"])
-    assert 6 * MINUTE <= min(durations) < median(durations) < max(durations) <= 9 * MINUTE
-    assert (
-        2 * MINUTE - 1
-        <= min(step_durations)
-        < median(step_durations)
-        < max(step_durations)
-        <= 4 * MINUTE + 1
-    )
-
-
-def test_stuck_production_abort_starts_next_queued_run(sandbox_server: SandboxServer) -> None:
-    open_scenario(sandbox_server, "stuck-production")
-    sandbox_server.post(f"{CHECKOUT}/runs/{stuck_run(sandbox_server)['id']}/abort")
-    sandbox_server.clock.now += 10
-    assert statuses(sandbox_server, CHECKOUT) == ["queued", "running"]
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_stuck_production_has_no_stuck_runs_in_other_projects(
-    sandbox_server: SandboxServer, seed: int
-) -> None:
-    open_scenario(sandbox_server, "stuck-production", seed, after=10 * MINUTE)
-    others = [
-        run
-        for path, runs in runs_in_flight_by_stage(sandbox_server).items()
-        if "/shop/" not in path
-        for run in runs
-    ]
-    assert others
-    assert all(sandbox_server.clock.now - at(run["createdAt"]) < 20 * MINUTE for run in others)
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("later", LATER)
 def test_release_train_has_every_step_kind_and_status(
@@ -307,18 +213,6 @@ def test_release_train_has_every_step_kind_and_status(
     ]
     assert [node["response"]["status"] for node in retried] == ["success", "retrying"]
     assert "message" in retried[1]["response"]["error"]
-
-
-def test_release_train_is_nested_four_deep(sandbox_server: SandboxServer) -> None:
-    open_scenario(sandbox_server, "stuck-production")
-    [run] = runs_in_flight(sandbox_server, TRAIN)
-
-    def depth(node: Json) -> int:
-        return 1 + max(map(depth, node["spec"].get("steps", [])), default=0)
-
-    full = detail(sandbox_server, TRAIN, run)
-    assert depth(full["spec"]) == 5
-    assert len(node(full, "each-region")["spec"]["iterations"]) == 3
 
 
 # --- queue-pileup ----------------------------------------------------------------------------
@@ -363,43 +257,6 @@ def test_queue_pileup_with_forbid_policy_skips_new_runs(
     assert all("startedAt" not in skipped for skipped in later_runs)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("later", LATER)
-def test_queue_pileup_with_latest_policy_queues_only_newest_run(
-    sandbox_server: SandboxServer, seed: int, later: int
-) -> None:
-    open_scenario(sandbox_server, "queue-pileup", seed, after=later)
-    assert sandbox_server.get(STOREFRONT_STAGING).json()["data"]["concurrencyPolicy"] == "latest"
-    newest, front = runs_in_flight(sandbox_server, STOREFRONT_STAGING)
-    assert newest["status"] == "queued"
-    later_runs = [
-        skipped
-        for skipped in list_runs(sandbox_server, STOREFRONT_STAGING)
-        if front["createdAt"] < skipped["createdAt"] < newest["createdAt"]
-    ]
-    assert [skipped["status"] for skipped in later_runs] == ["skipped"] * 8
-    creation_times = [newest["createdAt"], *(skipped["createdAt"] for skipped in later_runs)]
-    assert [skipped["concludedAt"] for skipped in later_runs] == creation_times[
-        :-1
-    ]  # when the next one was created
-
-
-def test_queue_pileup_with_latest_policy_at_any_time_queues_only_newest() -> None:
-    for opened in range(int(NOW), int(NOW) + 3 * HOUR, 20 * MINUTE):
-        world = World(1, "queue-pileup", opened_at=opened)
-        flow = world.find_flow("shop", "storefront", "staging")
-        assert flow is not None
-        now = opened + MINUTE
-        in_flight = [run for run in world.list_runs(flow, now) if now < run.concluded_at]
-        assert [run.status(now) for run in in_flight] == ["queued", "waiting"]
-        queued, front = in_flight
-        world.abort_run(flow, front.id, now)
-        run = world.find_run(flow, queued.id, now + HOUR)
-        assert run is not None
-        assert run.started_at is not None
-        assert run.started_at < now + MINUTE
-
-
 # --- approval-wait ---------------------------------------------------------------------------
 
 
@@ -414,39 +271,6 @@ def test_approval_wait_has_runs_waiting_for_approval(
     assert run["status"] == "approval_wait"
     approval_seconds = elapsed(sandbox_server, detail(sandbox_server, path, run), "sign-off")
     assert approval_seconds == pytest.approx(since + later, abs=1)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_approval_wait_approvals_take_2_to_12_minutes(
-    sandbox_server: SandboxServer, seed: int
-) -> None:
-    open_scenario(sandbox_server, "approval-wait", seed)
-    for run in list_runs(sandbox_server, CHECKOUT, "&status=success")[:20]:
-        response = node(detail(sandbox_server, CHECKOUT, run), "sign-off")["response"]
-        duration = response["endTime"] - response["startTime"]
-        assert 2 * MINUTE - 1 <= duration <= 12 * MINUTE + 1
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_approval_wait_usual_approval_is_given_and_forgotten_one_is_not(
-    sandbox_server: SandboxServer, seed: int
-) -> None:
-    open_scenario(sandbox_server, "approval-wait", seed, after=HOUR)
-    assert runs_in_flight(sandbox_server, CHECKOUT) == []
-    assert runs_in_flight(sandbox_server, SEARCH)[-1]["status"] == "approval_wait"
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("later", LATER)
-def test_approval_wait_has_a_run_in_async_wait(
-    sandbox_server: SandboxServer, seed: int, later: int
-) -> None:
-    open_scenario(sandbox_server, "approval-wait", seed, after=later)
-    [run] = runs_in_flight(sandbox_server, CHECKOUT_STAGING)
-    assert run["status"] == "async_wait"
-    assert (
-        node(detail(sandbox_server, CHECKOUT_STAGING, run), "smoke-tests")["kind"] == "RunTemplate"
-    )
 
 
 # --- abort-hangs -----------------------------------------------------------------------------
@@ -477,18 +301,6 @@ def test_abort_hangs_accepted_abort_never_ends(
     assert answer.json()["data"]["status"] == "aborting"
     sandbox_server.clock.now += 24 * HOUR
     assert detail(sandbox_server, CHECKOUT, run)["status"] == "aborting"
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_abort_hangs_has_abort_that_ends_in_success(
-    sandbox_server: SandboxServer, seed: int
-) -> None:
-    open_scenario(sandbox_server, "abort-hangs", seed)
-    run = runs_in_flight(sandbox_server, CHECKOUT_STAGING)[-1]
-    answer = sandbox_server.post(f"{CHECKOUT_STAGING}/runs/{run['id']}/abort")
-    assert answer.json()["data"]["status"] == "aborting"
-    sandbox_server.clock.now += 60
-    assert detail(sandbox_server, CHECKOUT_STAGING, run)["status"] == "success"
 
 
 def test_own_choice_takes_precedence_over_scenario(sandbox_server: SandboxServer) -> None:
@@ -545,25 +357,3 @@ def test_hundred_pipelines_have_18_to_60_runs_in_flight(
 ) -> None:
     open_scenario(sandbox_server, "100-pipelines", seed, after=later)
     assert 18 <= sum(map(len, runs_in_flight_by_stage(sandbox_server).values())) <= 60
-
-
-@pytest.mark.slow
-def test_hundred_pipelines_are_in_ten_projects_with_mostly_flows(
-    sandbox_server: SandboxServer,
-) -> None:
-    open_scenario(sandbox_server, "100-pipelines")
-    projects = sandbox_server.get("/projects").json()["data"]["projects"]
-    counts = [
-        sandbox_server.get(f"/projects/{project['id']}/pipelines").json()["pagination"]["count"]
-        for project in projects
-    ]
-    assert counts == [10] * 10
-    assert 250 < len(list(all_stages(sandbox_server))) < 300
-
-
-@pytest.mark.slow
-def test_hundred_pipelines_have_short_run_history(sandbox_server: SandboxServer) -> None:
-    open_scenario(sandbox_server, "100-pipelines")
-    runs = [run for path in all_stages(sandbox_server) for run in list_runs(sandbox_server, path)]
-    assert len(runs) < 8000
-    assert min(at(run["createdAt"]) for run in runs) > NOW - 12 * HOUR

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -163,21 +162,6 @@ def test_abort_command_beside_dashboard_aborts_run_once(
 
 
 @pytest.mark.slow
-def test_concurrent_abort_commands_send_one_request(
-    environment_with_dashboard: CommandEnvironment,
-) -> None:
-    run = environment_with_dashboard.run()
-    with ThreadPoolExecutor(4) as executor:
-        results = list(
-            executor.map(lambda _: environment_with_dashboard.abort(run, "--json"), range(4))
-        )
-    assert [result.returncode for result in results] == [0] * 4, results
-    joined = sorted(json.loads(result.stdout)["joined"] for result in results)
-    assert joined == [False, True, True, True]
-    assert environment_with_dashboard.sandbox.abort_request_counts[run] == 1
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -194,15 +178,6 @@ def test_failed_abort_command_exits_with_1(
     assert result.returncode == 1
     assert reason in result.stderr
     assert "Traceback" not in result.stderr
-
-
-@pytest.mark.slow
-def test_abort_command_that_times_out_exits_with_1(
-    environment_with_dashboard: CommandEnvironment,
-) -> None:
-    result = environment_with_dashboard.abort(environment_with_dashboard.run(), "--wait=1.5")
-    assert result.returncode == 1
-    assert "The run has not ended after 1.5 s." in result.stderr
 
 
 @pytest.mark.slow

@@ -1,30 +1,20 @@
-"""Link previews show no data to strangers, and opening a URL changes nothing."""
+"""Link previews show no data to strangers."""
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import httpx
 import pytest
-from django.apps import apps
-from django.contrib.auth.models import Group, User
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from dashboard.accounts import permissions
-from dashboard.models import Abort, BulkAbort, Run, Session
+from dashboard.models import Run
 from tests.support import factories, live_runs
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import WAIT_TIMEOUT, Live
 
 SECRET = "Secret"  # part of the names of all that is mirrored
-# What viewing a page writes, so that it is read more often.
-WATCH_FIELDS = {"last_viewed_at", "watched_since", "next_sync_at", "next_detail_sync_at"}
 
-BOTS = [
-    "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)",
-    "Mozilla/5.0 SkypeUriPreview Preview/0.5 skype-url-preview@microsoft.com",
-    "WhatsApp/2.23.20.0",
-]
+BOT = "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)"
 
 
 @pytest.fixture
@@ -47,7 +37,7 @@ def routes(patterns: Iterable[URLPattern | URLResolver], before: str = "") -> It
             yield route
 
 
-def addresses(run: Run, batch: BulkAbort | None = None) -> list[str]:
+def addresses(run: Run) -> list[str]:
     """One address for each URL pattern, with its parameters filled in."""
     stage = run.stage
     names = {
@@ -60,7 +50,7 @@ def addresses(run: Run, batch: BulkAbort | None = None) -> list[str]:
         "key": "1",
         "grant_key": "1",
         "token_key": "1",
-        "pk": str(batch.pk) if batch else "1",
+        "pk": "1",
         "object_id": "1",
         "app_label": "dashboard",
         "content_type_id": "1",
@@ -72,18 +62,6 @@ def addresses(run: Run, batch: BulkAbort | None = None) -> list[str]:
         filled = re.sub(r"<(?:\w+:)?(\w+)>", lambda part: names[part[1]], pattern)
         result.append("/" + re.sub(r"[\^$]|\\Z", "", filled))
     return [*result, "/healthz", "/readyz", "/static/live.js", "/no/such/page/"]
-
-
-def all_rows() -> dict[str, list[dict[str, Any]]]:
-    """All rows of all tables, without what viewing a page may write."""
-    return {
-        model.__name__: [
-            {name: value for name, value in row.items() if name not in WATCH_FIELDS}
-            for row in model._default_manager.order_by("pk").values()
-        ]
-        for model in apps.get_models()
-        if model is not Session
-    }
 
 
 def test_addresses_helper_covers_every_route(run: Run) -> None:
@@ -99,12 +77,9 @@ def test_addresses_helper_covers_every_route(run: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bot", BOTS)
-def test_every_address_without_session_shows_neutral_sign_in_page(
-    bot: str, live: Live, run: Run
-) -> None:
+def test_every_address_without_session_shows_neutral_sign_in_page(live: Live, run: Run) -> None:
     with httpx.Client(
-        base_url=live.base_url, headers={"User-Agent": bot}, timeout=WAIT_TIMEOUT
+        base_url=live.base_url, headers={"User-Agent": BOT}, timeout=WAIT_TIMEOUT
     ) as http_client:
         for address in addresses(run):
             answer = http_client.get(address, follow_redirects=True)
@@ -126,48 +101,3 @@ def test_every_address_without_session_shows_neutral_sign_in_page(
             assert run.run_id not in (html.html or ""), address
             assert answer.headers["Referrer-Policy"] == "same-origin"
     assert not live.sandbox.requests
-
-
-@pytest.mark.slow
-def test_every_page_without_session_redirects_to_sign_in(live: Live, run: Run) -> None:
-    public = re.compile(r"/(healthz|readyz|static|hooks|api|accounts|admin|no)\b")
-    for address in addresses(run):
-        if public.match(address):
-            continue
-        for method in ("GET", "HEAD"):
-            answer = httpx.request(method, live.base_url + address)
-            assert answer.status_code == 302, (method, address)
-            assert answer.headers["location"].startswith("/accounts/login/?next=")
-            assert answer.content == b""
-
-
-METHOD_OVERRIDE_HEADERS = [
-    {},
-    {"Sec-Purpose": "prefetch;prerender", "Purpose": "prefetch", "X-Moz": "prefetch"},
-    {"HX-Request": "true", "X-HTTP-Method-Override": "POST", "X-HTTP-Method": "DELETE"},
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("headers", METHOD_OVERRIDE_HEADERS, ids=["plain", "prefetch", "pretence"])
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_get_and_head_requests_change_nothing(
-    method: str, headers: dict[str, str], live: Live, run: Run
-) -> None:
-    superuser = User.objects.create_superuser("boss", password="boss")
-    permissions.ensure_default_group()
-    superuser.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
-    client = live.sign_in("boss")
-    before = all_rows()
-    statuses = {}
-    for address in addresses(run):
-        query = "?pick=Stuck&run=1&confirm=yes&_method=POST&action=abort"
-        with client.stream(method, address + query, headers=headers) as answer:
-            statuses[address] = answer.status_code  # without waiting for a stream's messages
-    assert all_rows() == before
-    assert not Abort.objects.exists()
-    assert {request_method for request_method, _ in live.sandbox.requests} <= {"GET"}
-    assert [path for path, status in statuses.items() if status >= 500] == []
-    assert statuses[factories.address(run, "abort")] == 200
-    assert statuses["/accounts/logout/"] == 405
-    assert client.get("/").status_code == 200  # and is still signed in
