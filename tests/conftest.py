@@ -25,9 +25,13 @@ from tests.support.live import Live
 from tests.support.services import CHROMIUM, EXHAUSTIVE, IN_CI, POSTGRES, POSTGRES_PROGRAMS
 from tests.support.strict_templates import strict_templates  # noqa: F401 - a fixture
 
-# Machines differ in speed, which bench/ measures: no example fails for being slow.
+# Machines differ in speed, which bench/ measures: no example fails for being slow. Each run tries
+# other examples.
 hypothesis.settings.register_profile(
-    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "tests",
+    max_examples=100 if EXHAUSTIVE else 40,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("tests")
 

@@ -461,7 +461,7 @@ _names = strategies.sampled_from(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pairs=strategies.lists(strategies.tuples(_names, _values), max_size=8))
 def test_any_query_is_accepted_and_links_keep_its_parameters(
     pairs: list[tuple[str, str]], run: Run, operator_client: Client

@@ -263,22 +263,10 @@ def test_webhook_sets_no_cookies(send_event: SendEvent) -> None:
     assert not send_event().cookies
 
 
-def test_webhook_over_http_with_ssl_redirect_returns_301(
-    send_event: SendEvent, settings: Settings
-) -> None:
-    settings.SECURE_SSL_REDIRECT = True
-    assert send_event().status_code == 301
-    assert not WebhookStats.objects.exists()
-
-
 def test_webhook_over_https_proxy_is_accepted(send_event: SendEvent, settings: Settings) -> None:
     settings.SECURE_SSL_REDIRECT = True
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     assert send_event(headers={"X-Forwarded-Proto": "https"}).status_code == 200
-
-
-def test_webhook_with_unknown_host_returns_400(send_event: SendEvent) -> None:
-    assert send_event(headers={"Host": "evil.example"}).status_code == 400
 
 
 def test_webhook_event_needs_at_most_20_queries(send_event: SendEvent, stage: Stage) -> None:
@@ -298,14 +286,6 @@ def test_webhook_on_real_server_is_accepted(live: Live) -> None:
         headers={f"{HEADER_PREFIX}Token": SECRET},
     )
     assert (answer.status_code, answer.text) == (200, "ok\n")
-
-
-def test_webhook_with_gzip_accept_encoding_is_accepted(live: Live) -> None:
-    headers = {f"{HEADER_PREFIX}Token": SECRET, "Accept-Encoding": "gzip"}
-    assert (
-        httpx.post(live.base_url + WEBHOOK_PATH, json={"event": "x"}, headers=headers).text
-        == "ok\n"
-    )
 
 
 def test_webhook_with_huge_content_length_returns_413_early(live: Live) -> None:

@@ -250,15 +250,6 @@ def test_related_runs_explain_concurrency_policy(
     assert " ".join(text_of(part) for part in elements) == text
 
 
-def test_related_runs_of_queued_run_list_runs_ahead(get_page: GetPage, run: Run) -> None:
-    later = queued_run(run.stage, "Hotfix")
-    queued_ahead = select_one(
-        get_page(factories.address(later)), "[data-related-runs] [data-queued-ahead]"
-    )
-    assert text_of(select_one(queued_ahead, "p")) == "Waiting for 1 run:"
-    assert select_one(queued_ahead, "a").attributes["href"] == factories.address(run)
-
-
 def test_related_runs_list_other_runs_in_flight_of_pipeline(get_page: GetPage, run: Run) -> None:
     other = factories.run(factories.stage("Staging", parent=run.stage.pipeline))
     factories.run(factories.stage(parent=factories.pipeline("elsewhere")))
@@ -308,13 +299,6 @@ def test_page_of_removed_run_does_not_say_that_it_holds_up_others(
     assert page.css("[data-policy], [data-queued-behind], [data-skipped]") == []
     assert "Hotfix" in text_of(select_one(page, "[data-related-runs] [data-in-flight]"))
     assert "queued behind" not in text_of(page).lower()
-
-
-def test_abort_dialog_of_removed_run_shows_no_queued_runs(get_page: GetPage, run: Run) -> None:
-    queued_run(run.stage, "Hotfix")
-    factories.change(run, removed_at=current_time())
-    dialog = get_page(factories.address(run, "abort"), **HTMX)
-    assert "Queued behind" not in text_of(dialog)
 
 
 @pytest.mark.parametrize("policy", ["queue", "forbid", "latest", "replace"])
@@ -391,36 +375,6 @@ def test_skipped_run_count_is_equal_in_all_texts(
     steps = text_of(select_one(get_page(factories.address(run_with_forbid_policy)), ".next-steps"))
     assert text in steps
     assert "queued" not in steps
-
-
-def test_related_runs_without_skipped_runs_report_none(
-    get_page: GetPage, run_with_forbid_policy: Run
-) -> None:
-    page = get_page(factories.address(run_with_forbid_policy))
-    assert text_of(select_one(page, "[data-related-runs] [data-skipped]")) == (
-        "No skipped runs reported. Northflank may drop a request without creating a run."
-    )
-    assert "skipped" not in text_of(select_one(page, "[data-verdict]"))
-    assert "skipped" not in select_one(page, "#incident-summary-text").text()
-    dialog = get_page(factories.address(run_with_forbid_policy, "abort"), **HTMX)
-    assert "Skipped" not in text_of(dialog)
-
-
-def test_ended_run_page_lists_runs_skipped_while_in_flight(get_page: GetPage, stage: Stage) -> None:
-    Stage.objects.update(concurrency_policy="forbid")
-    started_at, ended_at = current_time() - timedelta(hours=3), current_time() - timedelta(hours=2)
-    run = factories.run(stage, status="failure", created_at=started_at, concluded_at=ended_at)
-    skipped = skipped_run(stage, "Hotfix", created_at=started_at + timedelta(minutes=5))
-    skipped_run(stage, "Later", created_at=ended_at + timedelta(minutes=5))
-    page = get_page(factories.address(run))
-    panel = select_one(page, "[data-related-runs] [data-skipped]")
-    assert (
-        text_of(select_one(panel, "p:first-child")) == "1 run skipped while this run was in flight."
-    )
-    assert [link.attributes["href"] for link in panel.css("a")] == [factories.address(skipped)]
-    assert text_of(select_one(page, "[data-verdict]")).endswith(
-        "1 run skipped while this run was in flight."
-    )
 
 
 def test_skipped_run_page_links_to_blocking_run(
