@@ -144,43 +144,6 @@ def test_bulk_abort_dialog_when_closed_sends_nothing_and_keeps_selection(
     assert world.sandbox.abort_request_counts.total() == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("scripts", [True, False])
-@pytest.mark.usefixtures("manager")
-def test_bulk_abort_of_six_runs_requires_their_number_and_keeps_reason(
-    scripts: bool, live: Live, sign_in: OpenPage
-) -> None:
-    stage = factories.stage()
-    runs = [factories.run(stage) for _ in range(6)]
-    query = "&".join(f"run={run.pk}" for run in runs)
-    address = factories.address(stage) if scripts else f"/aborts/bulk/new/?{query}"
-    page = sign_in("manager", address, java_script_enabled=scripts)
-    if scripts:
-        for run in runs:
-            checkbox_of(page, run).check()
-        abort_selected_button(page).click()
-    form = page.locator(".bulk-abort-confirm")
-    abort = form.get_by_role("button", name="Abort 6 runs")
-    count = form.get_by_label("Type 6 to confirm")
-    form.get_by_text("Wrong version").click()
-    for wrong in ("", "60"):
-        count.fill(wrong)
-        abort.click()
-        expect(form.get_by_role("alert")).to_have_text(
-            "The number of runs is missing or wrong; nothing was aborted."
-        )
-        expect(count).to_have_value(wrong)
-        expect(form.get_by_role("radio", name="Wrong version")).to_be_checked()
-    if scripts:
-        expect(count).to_be_focused()
-    assert not BulkAbort.objects.exists()
-    count.fill("6")
-    count.press("Enter")
-    page.wait_for_url("**/aborts/bulk/*/")
-    assert BulkAbort.objects.get().reason == "Wrong version"
-    assert BulkAbort.objects.get().items.count() == 6
-
-
 # --- Select all, and the bar ----------------------------------------------------------------------
 
 
@@ -251,19 +214,6 @@ def test_run_that_starts_after_select_all_is_not_selected(
     expect(checkbox_of(page, later)).not_to_be_checked()
     expect(selected_count(page)).to_have_text(str(count))
     assert is_indeterminate(box)
-
-
-@pytest.mark.usefixtures("manager", "live")
-def test_run_that_becomes_abortable_after_select_all_is_not_selected(sign_in: OpenPage) -> None:
-    stage = factories.stage()
-    factories.run(stage)
-    other = factories.run(stage, status="aborting")
-    page = sign_in("manager")
-    select_all(page).check()
-    factories.change(other, status="running")
-    expect(checkbox_of(page, other)).not_to_be_checked()
-    expect(selected_count(page)).to_have_text("1")
-    assert is_indeterminate(select_all(page))
 
 
 @pytest.mark.usefixtures("manager")

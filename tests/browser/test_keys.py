@@ -92,18 +92,6 @@ def test_key_f_moves_to_next_failed_run_and_wraps_around(
 
 
 @pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize("address", ["/", "/board/", "pipeline"])
-def test_key_j_works_on_other_pages(
-    address: str, runs_newest_first: list[Run], sign_in: OpenPage
-) -> None:
-    if address == "pipeline":
-        address = factories.address(runs_newest_first[0].stage.pipeline)
-    page = sign_in("viewer", address)
-    press_keys(page, "j")
-    expect(page.locator("#live a:focus")).to_be_visible()
-
-
-@pytest.mark.usefixtures("viewer")
 def test_stream_update_keeps_key_position(runs_newest_first: list[Run], sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
     press_keys(page, "j")

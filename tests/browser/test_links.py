@@ -76,23 +76,6 @@ def test_abort_without_session_does_nothing_and_returns_after_sign_in(
     assert not nightly_run.aborts.exists()
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("manager")
-@pytest.mark.parametrize("scripted", [False])
-def test_abort_without_session_and_javascript_returns_after_sign_in(
-    nightly_run: Run, sign_in: OpenPage, live: Live, scripted: bool
-) -> None:
-    page = sign_in("manager", factories.address(nightly_run), java_script_enabled=scripted)
-    page.locator("[data-abort]").click()
-    page.get_by_text("Stuck").click()
-    Session.objects.all().delete()
-    page.get_by_role("button", name="Abort run").click()
-    expect(page.locator("#notices")).to_contain_text("You are signed out. Nothing was changed.")
-    submit_sign_in(page, "manager")
-    expect(page).to_have_url(f"{live.base_url}{factories.address(nightly_run)}")
-    assert not nightly_run.aborts.exists()
-
-
 @pytest.mark.usefixtures("viewer")
 # Without scripts the page reloads without its hash; with a hash nothing would be loaded.
 @pytest.mark.parametrize(("scripted", "fragment"), [(True, "#x"), (False, "")])

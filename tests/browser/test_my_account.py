@@ -64,17 +64,6 @@ def test_page_says_that_it_is_signed_out_when_password_changes_in_other_browser(
 
 
 @pytest.mark.slow
-def test_page_says_that_it_is_signed_out_when_its_session_is_ended(
-    browsers: tuple[Page, Page], live: Live
-) -> None:
-    here, there = browsers
-    expect(here.locator("[data-session]")).to_have_count(2)
-    here.get_by_role("button", name="End: Chrome, Linux").click()
-    expect(here.locator("#notices")).to_contain_text("Session ended.")
-    expect_signed_out(there, live)
-
-
-@pytest.mark.slow
 def test_tab_of_the_same_session_stays_signed_in_after_new_password(
     browsers: tuple[Page, Page], live: Live, run: Run
 ) -> None:

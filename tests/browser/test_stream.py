@@ -162,24 +162,6 @@ def test_upstream_outage_start_and_end_are_announced(run: Run, open_live_page: O
     expect(page.locator("#announcements")).to_contain_text("have resumed")
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
-def test_board_after_offline_period_shows_missed_changes(
-    run: Run, open_live_page: OpenPage
-) -> None:
-    page = open_live_page("viewer", "/board/")
-    install_clock(page)
-    set_reload_mark(page)
-    page.mouse.move(1, 1)
-    page.context.set_offline(True)
-    factories.stage(parent=factories.pipeline("brand-new"))
-    page.context.set_offline(False)
-    page.wait_for_function("() => isOutdated")
-    advance_time(page, IDLE_REFRESH_SECONDS)
-    expect(page.get_by_role("link", name="Brand-New")).to_be_visible()
-    assert has_reload_mark(page)
-
-
 @pytest.mark.usefixtures("viewer")
 def test_run_that_changed_after_too_many_others_is_shown_while_the_page_is_in_use(
     run: Run, open_live_page: OpenPage
@@ -260,19 +242,6 @@ def test_text_of_new_runs_button_is_readable_under_the_mouse(
     page.evaluate("() => { isOutdated = true; refreshNotBefore = Infinity; updateNewRunsButton() }")
     page.locator("#new-runs").hover()
     assert violations(page, {"runOnly": ["color-contrast"]}) == []
-
-
-@pytest.mark.usefixtures("manager")
-def test_page_with_ended_session_closes_stream(
-    run: Run, open_live_page: OpenPage, live: Live
-) -> None:
-    page = open_live_page("manager")
-    page.locator("[data-abort]").click()
-    expect(page.get_by_role("dialog")).to_be_visible()
-    Session.objects.all().delete()
-    page.get_by_role("dialog").get_by_role("button", name="Abort run").click()
-    expect(page.locator("#notices")).to_contain_text("You are signed out")
-    wait_for_viewers(live, viewers=0)
 
 
 @pytest.mark.slow

@@ -95,14 +95,6 @@ def test_timezone_choice_converts_all_times_and_is_kept(
 
 
 @pytest.mark.usefixtures("viewer")
-def test_timezone_choice_needs_javascript(run: Run, sign_in: OpenPage) -> None:
-    page = sign_in("viewer", java_script_enabled=False, timezone_id="America/New_York")
-    expect(start_time(page)).to_have_text(IN_BERLIN)
-    expect(footer_text(page)).to_have_text("Times are in Europe/Berlin.")
-    expect(timezone_buttons(page)).to_have_count(0)
-
-
-@pytest.mark.usefixtures("viewer")
 def test_timezone_choice_keeps_focus_and_is_announced(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", timezone_id="Europe/Berlin")
     choose_timezone(page, "Show times in UTC")
