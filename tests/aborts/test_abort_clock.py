@@ -17,8 +17,7 @@ from dashboard.northflank import decoding
 from dashboard.runs import abort_clock
 from dashboard.runs.abort_clock import AbortStart
 from dashboard.sync import mirror
-from dashboard.web.components.aborts import abort_history
-from dashboard.web.components.runs import run_row
+from dashboard.web.components.runs import abort_line, rendered_rows, run_row
 from tests.support import factories, payloads
 from tests.support.world import T0, at
 
@@ -138,9 +137,9 @@ def test_abort_request_for_externally_aborting_run_keeps_abort_start(
     assert run.abort_severity == 2  # since its start
     assert abort_clock.start(run, abort) == AbortStart(BEFORE)
     row = run_row.build_row(run, Permission(True), abort)
-    assert row.abort is not None
-    assert row.abort.under_way_since == BEFORE
-    assert abort_history.entries(run, [abort])[0].under_way_since == BEFORE
+    assert row.abort_line is not None
+    assert row.abort_line.start == AbortStart(BEFORE)
+    assert abort_line.of_abort(run, abort) == row.abort_line
     run = mirror_run(stage, "running", at(20))  # it was not aborted
     assert abort_clock.start(run, abort) == AbortStart(BEFORE)
 
@@ -150,18 +149,18 @@ def test_abort_first_read_while_aborting_shows_same_start_everywhere(
 ) -> None:
     run = mirror_run(stage, "aborting", T0)
     row = run_row.build_row(run, Permission(True), None)
-    assert row.abort is not None
-    assert (row.abort.under_way_since, row.abort.is_minimum) == (T0, True)
-    assert "at least" in run_row.render_loaded([run], permissions.ALL)[run.pk]
+    assert row.abort_line is not None
+    assert row.abort_line.start == AbortStart(T0, is_approximate=True)
+    assert "at least" in rendered_rows.render_loaded([run], permissions.ALL)[run.pk]
     assert "First seen aborting: 2026-03-02" in support_request.build(run, None, team="", now=T0)
     with time_machine.travel(at(10), tick=False):
         abort = aborts.request_abort(run, AbortRequest(manager)).abort
     abort.state = "accepted"
     message = abort_messages.describe(abort, run)
     assert message.plain_text.endswith(" or earlier.")
-    line = run_row.build_row(run, Permission(True), abort).abort
+    line = run_row.build_row(run, Permission(True), abort).abort_line
     assert line is not None
-    assert (line.under_way_since, line.is_minimum) == (T0, True)
+    assert line.start == AbortStart(T0, is_approximate=True)
 
 
 def test_overdue_external_abort_becomes_critical(stage: int) -> None:

@@ -17,6 +17,7 @@ from dashboard.aborts import reconcile as abort_reconcile
 from dashboard.aborts import resend as abort_resend
 from dashboard.aborts import send as abort_send
 from dashboard.aborts.request import SEND_LEASE
+from dashboard.accounts.permissions import Permission
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import now
 from dashboard.models import Abort, RateBudget, Run
@@ -351,7 +352,7 @@ def test_abort_request_during_resends_shows_state_and_resends_at_once(
 ) -> None:
     run = run_with_unknown_abort(live, manager)
     row = Run.objects.with_stage().get()
-    assert run_row.build_row(row, run_row.Permission(True), Abort.objects.get()).is_abortable
+    assert run_row.build_row(row, Permission(True), Abort.objects.get()).is_abortable
     message = notice_text(submit_abort(live.sign_in("manager"), run))
     assert message.endswith(" after the first send (sent 1 of at most 5 times).")
     assert live.sandbox.abort_request_counts[run.run_id] == 1

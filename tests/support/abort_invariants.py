@@ -55,15 +55,15 @@ def assert_abort_is_consistent(
         assert is_removed, message.plain_text
 
     row = run_row.build_row(abort.run, Permission(True), abort)
-    assert row.abort is not None
-    if row.abort.requested_by:
+    assert row.abort_line is not None
+    if row.abort_line.abort:
         assert (
-            row.abort.message.plain_text == message.plain_text
+            row.abort_line.message.plain_text == message.plain_text
         )  # the row shows the same text as the run's page
     else:
         assert abort.settled_at is not None, "an abort under way belongs to this dashboard"
         assert "; the latest abort from this dashboard was not accepted." in (
-            row.abort.message.plain_text
+            row.abort_line.message.plain_text
         ), "an abort before it may have aborted the run"
         assert abort.state in {*NO_EFFECT_STATES, AbortState.RETRIED}
         assert "run status is still aborting" not in message.plain_text

@@ -16,7 +16,7 @@ from dashboard.sync import omitted_entries
 from dashboard.sync.reports import read_totals
 from dashboard.texts import durations
 from dashboard.web.api import queries, serializers
-from dashboard.web.components.runs import run_row
+from dashboard.web.components.runs import row_queries
 from dashboard.web.http import lookup
 
 HEADINGS = (
@@ -39,7 +39,7 @@ class Command(RunbookCommand):
         place = arguments.place_of(options)
         query = Run.objects.in_flight().filter(queries.run_condition(place))
         runs = list(query.with_stage().without_detail().order_by("-created_at", "-pk"))
-        latest = run_row.latest_aborts(runs)
+        latest = row_queries.latest_aborts(runs)
         if problem := output.sync_problem(now()):
             self.stderr.write(problem)
         stages = Stage.objects.listed().filter(queries.stage_condition(place))

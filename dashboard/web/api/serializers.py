@@ -19,13 +19,13 @@ from dashboard.models.severity import Severity
 from dashboard.runs import acknowledgements, attention
 from dashboard.runs.overdue import OverdueReason
 from dashboard.sync.reports.coverage import Coverage
-from dashboard.web.components.runs import run_row
+from dashboard.web.components.runs import row_queries
 from dashboard.web.http import links
 
 
 def runs(runs: Collection[Run], permissions: Permissions | None = None) -> list[dict[str, Any]]:
     """Return runs with their latest aborts; with `permissions`, also what the caller may do."""
-    latest_aborts = run_row.latest_aborts(runs)
+    latest_aborts = row_queries.latest_aborts(runs)
     attention_severities = attention.severities(runs, db_threads.now())
     return [
         _run(

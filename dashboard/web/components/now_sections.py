@@ -18,8 +18,8 @@ from dashboard.web.components import in_flight
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.lists import empty_states
-from dashboard.web.components.runs import run_row
-from dashboard.web.components.runs.run_row import RowKey
+from dashboard.web.components.runs import row_queries
+from dashboard.web.components.runs.row_queries import RowKey
 from dashboard.web.components.runs.run_section import RunSection, WaitingRuns
 from dashboard.web.http import links
 
@@ -142,7 +142,7 @@ class NowSections:
     @cached_property
     def _attention_rows(self) -> list[RowKey]:
         pks = [run.pk for run in self.attention_runs[:MAX_IN_FLIGHT]]
-        keys = {key.pk: key for key in run_row.load_keys(pks)}
+        keys = {key.pk: key for key in row_queries.load_keys(pks)}
         return [keys[pk] for pk in pks if pk in keys]
 
     @property
@@ -209,7 +209,7 @@ class NowSections:
 def _prepare_keys(select: SelectRuns, permissions: Permissions, limit: int) -> PreparedQuery:
     runs = select(in_flight.visible_runs(permissions), NOW)
     return PreparedQuery(
-        run_row.row_key_values(runs[:limit]), plan_once=select is in_flight.others_in_flight
+        row_queries.row_key_values(runs[:limit]), plan_once=select is in_flight.others_in_flight
     )
 
 

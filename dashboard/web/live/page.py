@@ -24,8 +24,8 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import CombinedQuery
 from dashboard.models import ChangeCounter, Run
 from dashboard.web.components.data_age import EMPTY, DataAge
-from dashboard.web.components.runs import run_row, run_section
-from dashboard.web.components.runs.run_row import RowKey
+from dashboard.web.components.runs import rendered_rows, run_row, run_section
+from dashboard.web.components.runs.row_queries import RowKey
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http.responses.htmx import is_htmx, render_page
 from dashboard.web.live import event_ids
@@ -64,7 +64,7 @@ class LivePart:
         missing = [key for key in self.rows if key.pk not in present]
         if not missing:
             return self
-        html_by_pk = run_row.render_rows(missing, permissions)
+        html_by_pk = rendered_rows.render_rows(missing, permissions)
         return replace(self, html=run_section.fill(self.html, missing, html_by_pk))
 
 
@@ -218,7 +218,7 @@ class Page(ABC):
         self, runs: Collection[Run], new: Container[int] = (), unlisted: Container[int] = ()
     ) -> list[LivePart]:
         """Return the table rows of runs; `new` and `unlisted`: keys of those (`LivePart`)."""
-        html_by_pk = run_row.render_loaded(runs, self.permissions)
+        html_by_pk = rendered_rows.render_loaded(runs, self.permissions)
         return [
             LivePart(
                 run_row.dom_id(run.run_id),

@@ -61,4 +61,4 @@ def dismiss(
         return errors.forbidden(request, str(error))
     except dismissals.NothingToDismiss:
         messages.info(request, str(_text("not_dismissible")), extra_tags="info")
-    return redirect(row.url)
+    return redirect(row.urls.page)

@@ -13,7 +13,7 @@ from dashboard.texts.rich_text import Message
 from dashboard.web.components import in_flight, tab_title
 from dashboard.web.components.data_age import DataAge, page_data_age
 from dashboard.web.components.now_sections import NowSections
-from dashboard.web.components.runs import run_row
+from dashboard.web.components.runs import rendered_rows
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.live import dependencies
 from dashboard.web.live.dependencies import Querysets
@@ -69,7 +69,7 @@ class NowPage(Page):
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
         keys = [key for section in self.sections.all for key in section.rows]
-        html_by_pk = run_row.render_rows(keys, self.permissions)
+        html_by_pk = rendered_rows.render_rows(keys, self.permissions)
         return {
             "sections": [section.render(html_by_pk) for section in self.sections.all],
             "may_abort": self.permissions.can_abort_anywhere,

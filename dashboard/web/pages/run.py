@@ -20,6 +20,7 @@ from dashboard.sync import run_lookup, watchers
 from dashboard.upstream.connection import get_connection
 from dashboard.web.components import tab_title
 from dashboard.web.components.aborts import abort_history
+from dashboard.web.components.aborts.abort_details import AbortEntry
 from dashboard.web.components.data_age import DataAge, run_data_age
 from dashboard.web.components.runs import (
     acknowledged_by,
@@ -151,7 +152,7 @@ class RunCard:
             queued_behind=len(related.queued_behind),
             skip_summary=related.skip_summary,
         )
-        url = links.absolute_url(row.url)
+        url = links.absolute_url(row.urls.page)
         return {
             "now": None,  # None: the card may be cached, so its texts contain no elapsed times
             "data_age": run_data_age(run),
@@ -163,7 +164,7 @@ class RunCard:
             "removal": removed_notice.for_run(run),
             "dismissal": dismissal_panel.panel(run, permission),
             "acknowledgements": acknowledged_by.panel(
-                run, row.acknowledge_url, run_acknowledgements, now
+                run, row.urls.acknowledge, run_acknowledgements, now
             ),
             "is_shared": self.user_pk is None,
             "acknowledgement_form": acknowledged_by.actions(
@@ -172,8 +173,8 @@ class RunCard:
             if self.user_pk
             else None,
             "description": run.description,
-            "aborts": abort_history.entries(run, self.aborts),
-            "support_text": abort_history.support_text(run, row, self.aborts),
+            "aborts": [AbortEntry(abort) for abort in self.aborts],
+            "support_text": abort_history.support_text(row, self.aborts),
             "related_runs": related_runs.panel(run, related),
             "timeline": timeline.build_timeline(run, root, timing, now),
             "steps_missing": timeline.missing_text(run, root),

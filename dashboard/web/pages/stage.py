@@ -23,8 +23,8 @@ from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.lists import empty_states, filters, pagination, saved_view_menu
 from dashboard.web.components.lists.filters import RunFilter
 from dashboard.web.components.lists.pagination import PageOfRuns
-from dashboard.web.components.runs import history_charts, removed_notice, run_row
-from dashboard.web.components.runs.run_row import RowKey
+from dashboard.web.components.runs import history_charts, removed_notice, rendered_rows
+from dashboard.web.components.runs.row_queries import RowKey
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import links, lookup
 from dashboard.web.http.authentication import sign_in
@@ -151,7 +151,7 @@ class StagePage(Page):
             "denied_reason": self.permissions.abort_denied_reasons(
                 [(stage.pipeline.project_id, stage.name)] if self.has_runs_in_flight else []
             ),
-            "rows": run_row.render_rows(self._row_keys(page), self.permissions).values(),
+            "rows": rendered_rows.render_rows(self._row_keys(page), self.permissions).values(),
             "empty": empty_states.no_release_flow()
             if stage.has_flow is False
             else empty_states.runs(self.data_age, self.filter, page),

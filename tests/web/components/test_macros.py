@@ -7,15 +7,16 @@ import pytest
 from django.template import engines
 from jinja2 import UndefinedError
 
+from dashboard.models import Abort
 from dashboard.web.components import macros
-from dashboard.web.components.runs.run_row import AbortLine
+from dashboard.web.components.runs.abort_line import AbortLine
 from tests.support.factories import HOSTILE
 
 REQUESTED_AT = datetime(2026, 3, 1, 10, tzinfo=UTC)
 
 
 def test_macro_escapes_what_it_inserts() -> None:
-    badge = SimpleNamespace(tone=HOSTILE, tooltip=HOSTILE, glyph=HOSTILE, label=HOSTILE)
+    badge = SimpleNamespace(tone=HOSTILE, description=HOSTILE, glyph=HOSTILE, label=HOSTILE)
     markup = macros.render("run_row.html#badge", badge)
     assert "<script" not in markup
     assert "<b id" not in markup
@@ -24,12 +25,13 @@ def test_macro_escapes_what_it_inserts() -> None:
 
 def test_macro_with_missing_attribute_is_an_error() -> None:
     with pytest.raises(UndefinedError, match="tone"):
-        macros.render("run_row.html#badge", SimpleNamespace(tooltip="", glyph="", label=""))
+        macros.render("run_row.html#badge", SimpleNamespace(description="", glyph="", label=""))
 
 
 def test_text_may_contain_markup_but_what_it_names_is_escaped() -> None:
     message = SimpleNamespace(tone="bad", glyph="stop", is_unexpected=False, text="Lost.")
-    line = AbortLine(message, "<b>anna", REQUESTED_AT, "", None)  # type: ignore[arg-type]
+    abort = Abort(username="<b>anna", requested_at=REQUESTED_AT)
+    line = AbortLine(message, abort, None)  # type: ignore[arg-type]
     markup = macros.render("run_row.html#abort_line", line)
     assert "Requested by <bdi>&lt;b&gt;anna</bdi>, <time" in markup
 

@@ -17,7 +17,7 @@ from dashboard.models import Run, Stage, StageTiming
 from dashboard.models.severity import Severity
 from dashboard.runs.overdue import OverdueReason
 from dashboard.sync import mirror, overdue_checker
-from dashboard.web.components.runs import run_row
+from dashboard.web.components.runs import rendered_rows, row_queries
 from tests.support import factories
 from tests.support.html import GetPage, select_one, text_of
 from tests.support.world import api_run, detail
@@ -231,9 +231,9 @@ def test_run_row_html_is_independent_of_render_time(
 ) -> None:
     run = Run.objects.with_stage().get(pk=overdue_run(typical_duration.stage).pk)
     user_permissions = permissions.for_user(manager)
-    first = run_row.render_loaded([run], user_permissions)
+    first = rendered_rows.render_loaded([run], user_permissions)
     cache.clear()
-    later = run_row.render_loaded([run], user_permissions)
+    later = rendered_rows.render_loaded([run], user_permissions)
     assert first == later
 
 
@@ -324,8 +324,8 @@ def test_run_rows_load_typical_durations_in_one_query(
         factories.timing(other)
         run_in_flight(other)
     with CaptureQueriesContext(connection) as queries:
-        run_row.render_rows(
-            run_row.load_keys(Run.objects.values_list("pk", flat=True)),
+        rendered_rows.render_rows(
+            row_queries.load_keys(Run.objects.values_list("pk", flat=True)),
             permissions.for_user(manager),
         )
     timing_queries = [
@@ -343,9 +343,9 @@ def test_rows_that_await_approval_without_baseline_load_all_steps_in_one_query(
     for other in stages:
         run_awaiting_approval_too_long(other)
     run_in_flight(stage)
-    keys = run_row.load_keys(Run.objects.values_list("pk", flat=True))
+    keys = row_queries.load_keys(Run.objects.values_list("pk", flat=True))
     with CaptureQueriesContext(connection) as queries:
-        run_row.render_rows(keys, permissions.for_user(manager))
+        rendered_rows.render_rows(keys, permissions.for_user(manager))
     run_queries = [
         query["sql"] for query in queries.captured_queries if 'FROM "dashboard_run"' in query["sql"]
     ]
@@ -357,10 +357,10 @@ def test_cached_run_rows_load_no_typical_durations(
 ) -> None:
     run_in_flight(typical_duration.stage)
     user_permissions = permissions.for_user(manager)
-    keys = run_row.load_keys(Run.objects.values_list("pk", flat=True))
-    run_row.render_rows(keys, user_permissions)
+    keys = row_queries.load_keys(Run.objects.values_list("pk", flat=True))
+    rendered_rows.render_rows(keys, user_permissions)
     with CaptureQueriesContext(connection) as queries:
-        run_row.render_rows(keys, user_permissions)
+        rendered_rows.render_rows(keys, user_permissions)
     assert len(queries) == 0
 
 

@@ -15,7 +15,7 @@ from dashboard.models import Abort, Acknowledgement, Pipeline, Project, Run, Sta
 from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.runs.statuses import RUN_STATUSES
 from dashboard.web.components.aborts import abort_log
-from dashboard.web.components.runs import run_row
+from dashboard.web.components.runs import rendered_rows, row_queries
 from tests.support import factories
 
 
@@ -50,9 +50,9 @@ def runs_in_all_states(stage: Stage, manager: User) -> list[Run]:
 
 
 def test_rows_of_runs_need_no_query_each(runs_in_all_states: list[Run]) -> None:
-    keys = run_row.load_keys(Run.objects.values_list("pk", flat=True))
+    keys = row_queries.load_keys(Run.objects.values_list("pk", flat=True))
     with CaptureQueriesContext(connection) as queries:
-        rows = run_row.render_rows(keys, permissions.ALL)
+        rows = rendered_rows.render_rows(keys, permissions.ALL)
     assert len(rows) == len(runs_in_all_states)
     tables = "run", "stage", "abort", "stagetiming", "run", "acknowledgement"
     assert [f"dashboard_{table}" for table in tables] == [
@@ -63,7 +63,7 @@ def test_rows_of_runs_need_no_query_each(runs_in_all_states: list[Run]) -> None:
 
 def test_run_that_is_deleted_with_its_stage_meanwhile_has_no_row(stage: Stage) -> None:
     factories.run(stage, "r-1")
-    keys = run_row.load_keys(Run.objects.values_list("pk", flat=True))
+    keys = row_queries.load_keys(Run.objects.values_list("pk", flat=True))
 
     def delete_before(execute: Any, sql: str, *arguments: Any) -> Any:
         if sql.partition(" FROM ")[2].startswith('"dashboard_stage"'):
@@ -72,7 +72,7 @@ def test_run_that_is_deleted_with_its_stage_meanwhile_has_no_row(stage: Stage) -
         return execute(sql, *arguments)
 
     with connection.execute_wrapper(delete_before):
-        assert run_row.render_rows(keys, permissions.ALL) == {}
+        assert rendered_rows.render_rows(keys, permissions.ALL) == {}
 
 
 def test_rows_of_aborts_need_no_query_each(runs_in_all_states: list[Run]) -> None:
@@ -88,12 +88,12 @@ def test_rows_show_the_new_names_of_pipeline_and_project(stage: Stage, manager: 
     abort = factories.abort(run, manager)
 
     def render() -> list[str]:
-        run_keys = run_row.load_keys([run.pk])
+        run_keys = row_queries.load_keys([run.pk])
         abort_keys = abort_log.load_keys(Abort.objects.all())
         loaded = Run.objects.with_stage().without_detail()
         return [
-            run_row.render_rows(run_keys, permissions.ALL)[run.pk],
-            run_row.render_loaded(loaded, permissions.ALL)[run.pk],
+            rendered_rows.render_rows(run_keys, permissions.ALL)[run.pk],
+            rendered_rows.render_loaded(loaded, permissions.ALL)[run.pk],
             abort_log.render_rows(abort_keys)[abort.pk],
         ]
 
@@ -113,7 +113,7 @@ def test_cached_row_of_failed_run_loses_expired_acknowledgement(
     )
 
     def render() -> str:
-        return run_row.render_rows(run_row.load_keys([run.pk]), permissions.ALL)[run.pk]
+        return rendered_rows.render_rows(row_queries.load_keys([run.pk]), permissions.ALL)[run.pk]
 
     with time_machine.travel(failed_at + timedelta(hours=23, minutes=59), tick=False):
         assert "Acknowledged" in render()

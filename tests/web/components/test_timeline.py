@@ -149,7 +149,7 @@ WORDS_AND_TONES = [
 @pytest.mark.parametrize(("step", "word", "tone"), WORDS_AND_TONES)
 def test_step_status_has_word_and_tone(step: Node, word: str, tone: str) -> None:
     row = step_row(step)
-    assert (row.label, row.tone) == (word, tone)
+    assert (row.display.label, row.display.tone) == (word, tone)
 
 
 ATTEMPT_TEXTS = [
@@ -279,7 +279,7 @@ def test_axis_of_ended_run_ends_at_its_end() -> None:
 def test_steps_of_removed_run_do_not_go_on() -> None:
     removed = timeline_of(node(**DONE, started_at=at(1), status="waiting"), removed_at=NOW)
     (step,) = removed.steps
-    assert (step.running_since, step.duration, step.wait_text) == ("", "", "")
+    assert (step.is_counting, step.duration, step.wait_text) == (False, "", "")
     assert not removed.has_growing_axis
     assert removed.axis is not None
     assert removed.axis.ends_at == at(1)

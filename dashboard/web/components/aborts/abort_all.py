@@ -20,7 +20,7 @@ from dashboard.models.catalog import StageName
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import removals, statuses
 from dashboard.texts.rich_text import Message, MessageTable, RichText
-from dashboard.web.components.runs import run_row
+from dashboard.web.components.runs import row_queries, run_row
 from dashboard.web.components.runs.run_row import RunRow
 from dashboard.web.http import keys
 from dashboard.web.http.lookup import PageNotFound
@@ -160,10 +160,11 @@ class BulkAbortConfirmation:
     def back_url(self) -> str:
         """The address of the cancel link: the runs' stage or pipeline if they share one, or Now."""
         rows = [*self.rows, *(row for row, _ in self.excluded)]
-        for urls in ({row.stage_url for row in rows}, {row.pipeline_url for row in rows}):
-            if len(urls) == 1:
-                return urls.pop()
-        return reverse("now")
+        stages = {row.stage_urls for row in rows}
+        if len(stages) == 1:
+            return stages.pop().page
+        pipelines = {urls.pipeline for urls in stages}
+        return pipelines.pop() if len(pipelines) == 1 else reverse("now")
 
 
 def offer_for_pipeline(
@@ -251,7 +252,7 @@ def prepare_confirmation(
 ) -> BulkAbortConfirmation:
     """Return the confirmation of a bulk abort, with Production first and excluded runs apart."""
     runs = aborts.visible_runs(run_keys, permissions)
-    latest = run_row.latest_aborts(runs)
+    latest = row_queries.latest_aborts(runs)
     confirmation = BulkAbortConfirmation()
     included: list[Run] = []
     by_stage: dict[str, list[RunRow]] = {name: [] for name in reversed(StageName.values)}
@@ -278,10 +279,10 @@ def _exclusion_reason(run: Run, row: RunRow) -> RichText:
         if run.has_unknown_end:
             return removals.not_read_reason(run.stage.pipeline) or _text("removed")
         return _text("ended", word=statuses.inline_label(run.status))
-    if not row.may_abort:
-        return row.denied_reason
+    if not row.permission.allowed:
+        return row.permission.denied_reason
     if not row.is_selectable:
-        return row.abort.message.text if row.abort else _text("aborting")
+        return row.abort_line.message.text if row.abort_line else _text("aborting")
     return ""
 
 

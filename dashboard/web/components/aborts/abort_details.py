@@ -1,10 +1,64 @@
-"""Details of an abort as text, shared by the run's page and the abort log."""
+"""An abort with its details and timeline, for the run's page and the abort log."""
+
+from dataclasses import dataclass
+from functools import cached_property
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
+from dashboard.aborts import timeline as abort_timeline
+from dashboard.aborts.messages import AbortMessage
+from dashboard.aborts.timeline import TimelineEntry
 from dashboard.models import Abort
 from dashboard.models.bulk_aborts import AuditedRequest, Via
+from dashboard.web.components.runs import abort_line
+from dashboard.web.components.runs.abort_line import AbortLine
+
+
+@dataclass(frozen=True)
+class AbortEntry:
+    """An abort that was loaded with its run and its events."""
+
+    abort: Abort
+
+    @cached_property
+    def line(self) -> AbortLine:
+        """The abort in one line."""
+        return abort_line.of_abort(self.abort.run, self.abort)
+
+    @property
+    def message(self) -> AbortMessage:
+        """How it stands."""
+        return self.line.message
+
+    @property
+    def via_label(self) -> str:
+        """How it was requested."""
+        return via_label(self.abort)
+
+    @property
+    def timeline(self) -> list[TimelineEntry]:
+        """Its events as text."""
+        return abort_timeline.entries(self.abort, self.abort.events.all())
+
+    @property
+    def response_details(self) -> list[tuple[str, str]]:
+        """(label, text) pairs: Northflank's answer or what went wrong, and its error id.
+
+        An answer is Northflank's only if it has an HTTP status; otherwise the text is ours.
+        """
+        abort = self.abort
+        label, parts = _("Error"), [abort.answer]
+        if abort.answer_status is not None:
+            label, parts = _("Northflank’s response"), [str(abort.answer_status), abort.answer]
+        pairs = (label, ": ".join(filter(None, parts))), (_("Error ID"), abort.error_id)
+        return [(name, text) for name, text in pairs if text]
+
+    @property
+    def bulk_abort_url(self) -> str:
+        """The address of the abort's bulk abort; empty if it has none."""
+        key = self.abort.bulk_abort_id
+        return reverse("bulk_abort", args=[key]) if key else ""
 
 
 def via_label(requested: AuditedRequest) -> str:
@@ -14,23 +68,3 @@ def via_label(requested: AuditedRequest) -> str:
             return _("via API")
         return _("via API, token “%(token)s”") % {"token": requested.token_name}
     return _("via command line") if requested.via == Via.COMMAND else _("via dashboard")
-
-
-def response_details(abort: Abort) -> list[tuple[str, str]]:
-    """Return (label, text) pairs: Northflank's answer or what went wrong, and its error id.
-
-    An answer is Northflank's only if it has an HTTP status; otherwise the text is ours.
-    """
-    if abort.answer_status is not None:
-        status_and_text = ": ".join(
-            part for part in (str(abort.answer_status), abort.answer) if part
-        )
-        main_detail = (_("Northflank’s response"), status_and_text)
-    else:
-        main_detail = (_("Error"), abort.answer)
-    return [(name, text) for name, text in (main_detail, (_("Error ID"), abort.error_id)) if text]
-
-
-def bulk_abort_url(abort: Abort) -> str:
-    """Return the address of the abort's bulk abort; empty if it has none."""
-    return reverse("bulk_abort", args=[abort.bulk_abort_id]) if abort.bulk_abort_id else ""

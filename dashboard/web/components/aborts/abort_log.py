@@ -8,6 +8,7 @@ same for all users.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
+from functools import cached_property
 from typing import NamedTuple
 
 from django.core.cache import cache
@@ -20,19 +21,17 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.aborts import categories
-from dashboard.aborts import messages as abort_messages
-from dashboard.aborts import timeline as abort_timeline
-from dashboard.aborts.timeline import TimelineEntry
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Stage
 from dashboard.models.aborts import AbortQuerySet
 from dashboard.models.catalog import StageName
+from dashboard.runs.statuses import StatusDisplay
 from dashboard.texts import durations
 from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components import macros
-from dashboard.web.components.aborts import abort_details
+from dashboard.web.components.aborts.abort_details import AbortEntry
 from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter
-from dashboard.web.components.runs import run_row
+from dashboard.web.components.runs import row_queries
 from dashboard.web.http import links
 
 PER_PAGE = 100
@@ -53,8 +52,8 @@ _text = MessageTable(
 # What a row is made of: all of the abort, a third of the columns of its run and stage.
 _FIELDS = (
     *(field.name for field in Abort._meta.concrete_fields),
-    *(f"run__{name}" for name in run_row.FIELDS),
-    *(f"run__stage__{name}" for name in run_row.STAGE_FIELDS),
+    *(f"run__{name}" for name in row_queries.FIELDS),
+    *(f"run__stage__{name}" for name in row_queries.STAGE_FIELDS),
 )
 
 
@@ -179,39 +178,31 @@ def newest_page(permissions: Permissions) -> PageOfAborts:
     return load_page(AbortFilter(condition=permissions.stage_filter("run__stage")))
 
 
-@dataclass(frozen=True, slots=True)
-class AbortRow:
-    """One abort, prepared for templates."""
+@dataclass(frozen=True)
+class AbortRow(AbortEntry):
+    """One abort of the log, prepared for its template; loaded with `with_details`."""
 
-    pk: int
-    category: str
-    label: str | Promise
-    tone: str
-    glyph: str
-    message: abort_messages.AbortMessage
-    run_title: str
-    run_url: str
-    project: str
-    pipeline: str
-    stage: str
-    username: str
-    via_label: str
-    client_address: str
-    reason: str
-    requested_at: datetime
-    is_under_way: bool
-    duration: str
-    response_details: list[tuple[str, str]]
-    timeline: list[TimelineEntry]
-    bulk_abort_url: str  # empty: not part of a bulk abort
-    # Always empty: the shared template links pipeline and stage, the log links the run only.
-    pipeline_url: str = ""
-    stage_url: str = ""
+    @cached_property
+    def category(self) -> str:
+        """A key of categories.CATEGORIES."""
+        return categories.category(self.abort, self.abort.run)
 
     @property
-    def tooltip(self) -> str:
-        """The badge's tooltip."""
-        return self.message.dated_text
+    def display(self) -> StatusDisplay:
+        """How its category is shown; the description is its message."""
+        category = categories.CATEGORIES[self.category]
+        tone = self.message.tone if self.category == "under_way" else category.tone
+        return StatusDisplay(str(category.label), self.message.dated_text, tone, category.glyph)
+
+    @property
+    def run_url(self) -> str:
+        """The address of its run's page."""
+        return links.run_url(self.abort.run)
+
+    @property
+    def duration(self) -> str:
+        """How long it took."""
+        return durations.format_duration(self.abort.duration(self.abort.run) or timedelta())
 
 
 def load_keys(aborts: AbortQuerySet) -> list[AbortRowKey]:
@@ -235,7 +226,7 @@ def render_rows(keys: Iterable[AbortRowKey]) -> dict[int, SafeString]:
 def _render_and_cache(aborts: AbortQuerySet) -> dict[int, SafeString]:
     rendered, to_cache = {}, {}
     for abort in with_details(aborts).only(*_FIELDS):
-        rendered[abort.pk] = macros.render("abort_row.html#abort_row", build_row(abort))
+        rendered[abort.pk] = macros.render("abort_row.html#abort_row", AbortRow(abort))
         # The version that was read with the abort, which may be newer than the page's.
         pipeline = abort.run.stage.pipeline
         key = AbortRowKey(abort.pk, abort.run.version, pipeline.project.name, pipeline.name)
@@ -247,36 +238,6 @@ def _render_and_cache(aborts: AbortQuerySet) -> dict[int, SafeString]:
 def _cache_key(key: AbortRowKey) -> str:
     names = f"{key.project_name}\0{key.pipeline_name}"
     return f"abort:{key.pk}:{key.run_version}:{names}"
-
-
-def build_row(abort: Abort) -> AbortRow:
-    """Return the row of an abort that was loaded with `with_details`."""
-    run, stage = abort.run, abort.run.stage
-    message, key = abort_messages.describe(abort, run), categories.category(abort, run)
-    category = categories.CATEGORIES[key]
-    return AbortRow(
-        pk=abort.pk,
-        category=key,
-        label=category.label,
-        tone=message.tone if key == "under_way" else category.tone,
-        glyph=category.glyph,
-        message=message,
-        run_title=run.title,
-        run_url=links.run_url(abort.run),
-        project=str(stage.pipeline.project),
-        pipeline=str(stage.pipeline),
-        stage=stage.name,
-        username=abort.username,
-        via_label=abort_details.via_label(abort),
-        client_address=abort.client_address or "",
-        reason=abort.reason,
-        requested_at=abort.requested_at,
-        is_under_way=abort.settled_at is None,
-        duration=durations.format_duration(abort.duration(run) or timedelta()),
-        response_details=abort_details.response_details(abort),
-        timeline=abort_timeline.entries(abort, abort.events.all()),
-        bulk_abort_url=abort_details.bulk_abort_url(abort),
-    )
 
 
 def _text_value(abort_filter: AbortFilter, values: Mapping[str, str], name: str) -> str:

@@ -17,7 +17,7 @@ from dashboard.models import BulkAbort, BulkAbortItem
 from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.web.components.aborts import abort_details
-from dashboard.web.components.runs import run_row, stage_cell
+from dashboard.web.components.runs import row_queries, run_row, stage_cell
 from dashboard.web.components.runs.run_row import RunRow
 
 
@@ -103,7 +103,7 @@ def item_rows(items: Collection[BulkAbortItem]) -> list[ItemRow]:
 def _load_outcomes(items: Collection[BulkAbortItem]) -> list[ItemOutcome]:
     # A retried abort is represented by the run's latest abort.
     retried_runs = [item.run for item in items if _is_retried(item)]
-    latest = run_row.latest_aborts(retried_runs) if retried_runs else {}
+    latest = row_queries.latest_aborts(retried_runs) if retried_runs else {}
     return [
         bulk_abort_messages.describe(
             BulkAbortItemResult(item.result),

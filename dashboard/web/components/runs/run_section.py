@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from dashboard.texts.rich_text import Message, RichText
 from dashboard.web.components.lists.empty_states import EmptyState
-from dashboard.web.components.runs.run_row import RowKey
+from dashboard.web.components.runs.row_queries import RowKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,9 +138,7 @@ def build_cells(
             state=cell_facts.state,
             in_flight_count=cell_facts.in_flight_count,
             needs_attention=cell_facts.needs_attention,
-            overdue_message=overdue_messages.worst(rows[0].overdue_severity, rows[0].abort_severity)
-            if rows
-            else None,
+            overdue_message=_overdue_message(rows[0]) if rows else None,
             acknowledgements=cell_facts.acknowledgements,
             error=stage.error_message,
             rows=rows,
@@ -148,6 +146,10 @@ def build_cells(
         )
         cells.append(cell)
     return cells
+
+
+def _overdue_message(row: RunRow) -> OverdueMessage | None:
+    return overdue_messages.worst(row.overdue_severity, row.run.abort_severity)
 
 
 def _state(stage: Stage) -> str:

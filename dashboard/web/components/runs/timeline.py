@@ -4,9 +4,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext, pgettext, pgettext_lazy
+from django.utils.translation import ngettext
 
 from dashboard.models import Run, StageTiming
 from dashboard.models.severity import Severity
@@ -14,63 +13,12 @@ from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
 from dashboard.northflank.models import OMITTED
 from dashboard.runs import overdue, statuses, steps
+from dashboard.runs.statuses import StatusDisplay
 from dashboard.texts import durations
+from dashboard.web.components.runs import step_texts
 
 MAX_UNFOLDED = 20  # up to this number of steps, all groups are shown unfolded
 MAX_DEPTH = 8  # levels; deeper steps are listed after their group instead of inside it
-
-_KIND_LABELS: dict[str, Promise] = {
-    "Workflow": pgettext_lazy("kind of step", "group"),
-    "LoopWorkflow": pgettext_lazy("kind of step", "loop"),
-    "Build": pgettext_lazy("kind of step", "build"),
-    "JobRun": pgettext_lazy("kind of step", "job"),
-    "Release": pgettext_lazy("kind of step", "deployment"),
-    "AddonBackup": pgettext_lazy("kind of step", "backup"),
-    "AddonImport": pgettext_lazy("kind of step", "import"),
-    "Approval": pgettext_lazy("kind of step", "approval"),
-    "RunTemplate": pgettext_lazy("kind of step", "nested run"),
-    "Condition": pgettext_lazy("kind of step", "condition"),
-    "Action": pgettext_lazy("kind of step", "action"),
-    "Message": pgettext_lazy("kind of step", "message"),
-    "SecretInheritance": pgettext_lazy("kind of step", "secrets"),
-    "RolloutStrategy": pgettext_lazy("kind of step", "rollout strategy"),
-}
-# What a step in progress waits on, by its kind or, for a Condition or Action, its target's kind.
-_WAIT_LABELS: dict[str, Promise] = {
-    steps.EXTERNAL: gettext_lazy("waiting for an external response"),
-    "Build": gettext_lazy("waiting for a build"),
-    "JobRun": gettext_lazy("waiting for a job"),
-    "Job": gettext_lazy("waiting for a job"),
-    "Release": gettext_lazy("waiting for a deployment"),
-    "AddonBackup": gettext_lazy("waiting for a backup"),
-    "AddonImport": gettext_lazy("waiting for an import"),
-    "RunTemplate": gettext_lazy("waiting for another run"),
-    "Approval": gettext_lazy("waiting for approval"),
-    "Service": gettext_lazy("waiting for a service"),
-    "Addon": gettext_lazy("waiting for an addon"),
-    "BYOCCluster": gettext_lazy("waiting for a cluster"),
-    "VCS": gettext_lazy("waiting for a repository"),
-}
-# What a condition refers to, by kind, as the subject of a sentence: "a build" succeeds.
-_SUBJECTS: dict[str, Promise] = {
-    "Build": pgettext_lazy("subject", "a build"),
-    "JobRun": pgettext_lazy("subject", "a job"),
-    "Job": pgettext_lazy("subject", "a job"),
-    "Release": pgettext_lazy("subject", "a deployment"),
-    "AddonBackup": pgettext_lazy("subject", "a backup"),
-    "AddonImport": pgettext_lazy("subject", "an import"),
-    "RunTemplate": pgettext_lazy("subject", "another run"),
-    "Approval": pgettext_lazy("subject", "people"),
-    "Service": pgettext_lazy("subject", "a service"),
-    "Addon": pgettext_lazy("subject", "an addon"),
-    "BYOCCluster": pgettext_lazy("subject", "a cluster"),
-    "VCS": pgettext_lazy("subject", "a repository"),
-}
-_WAITABLE_KINDS = {"Build", "JobRun", "Release", "AddonBackup", "AddonImport", "RunTemplate"}
-_CONDITION_TEXTS: dict[str, Promise] = {
-    "success": gettext_lazy("waits until %(subject)s succeeds"),
-    "running": gettext_lazy("waits until %(subject)s runs"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,34 +37,35 @@ class StepBar:
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """One step, prepared for the template."""
+    """One step and what follows from its run; the template does not apply rules of its own."""
 
+    node: Node
+    display: StatusDisplay  # of its status; without a label: no status
     name: str
     description: str  # "job, waits until it succeeds"
-    label: str  # of its status; empty: no status
-    tooltip: str
-    tone: str
-    glyph: str
     wait_text: str  # what it waits on; empty: not in progress, or unknown
     attempts_text: str
     next_attempt_at: datetime | None  # when it is retried
     error: str
-    started_at: datetime | None
-    running_since: str  # start as ISO 8601; empty: not in progress
-    duration: str
+    is_running: bool
+    duration: str  # empty: unknown, or in progress
     typical_text: str
     overdue_severity: int  # a models.severity.Severity
     bar: StepBar | None
     is_current: bool  # the run is at this step
     is_unfolded: bool
-    is_parallel: bool  # its child steps start at the same time
     is_relevant: bool  # it is current or has failed, or contains such a step
     steps: tuple["StepRow", ...]
 
     @property
+    def is_counting(self) -> bool:
+        """Whether times.js counts how long it has taken."""
+        return self.is_running and self.node.started_at is not None
+
+    @property
     def has_duration(self) -> bool:
         """Whether the step's duration, or its elapsed time, is known."""
-        return bool(self.duration or self.running_since)
+        return bool(self.duration) or self.is_counting
 
     @property
     def may_be_overdue(self) -> bool:
@@ -241,20 +190,16 @@ def _build_row(
     is_failed = node.status in {"failure", "invalid"}
     is_relevant = is_current or is_failed or any(row.is_relevant for row in children)
     is_pending = run.in_flight and node.status is None and node.ended_at is None
-    display = _display(run, node)
     return StepRow(
-        name=_name(node),
-        description=_description(node),
-        label=display.label,
-        tooltip=display.description,
-        tone=display.tone,
-        glyph=display.glyph,
-        wait_text=_wait_text(node) if is_running and not children else "",
-        attempts_text=_attempts_text(node),
+        node,
+        _display(run, node),
+        name=step_texts.name(node),
+        description=step_texts.description(node),
+        wait_text=step_texts.wait_text(node) if is_running and not children else "",
+        attempts_text=step_texts.attempts_text(node),
         next_attempt_at=node.next_attempt_at if is_running and node.status == "retrying" else None,
-        error=_error_text(node),
-        started_at=node.started_at,
-        running_since=node.started_at.isoformat() if is_running and node.started_at else "",
+        error=step_texts.error_text(node),
+        is_running=is_running,
         duration=durations.format_duration(duration)
         if duration is not None and not is_running
         else "",
@@ -265,15 +210,14 @@ def _build_row(
         bar=_build_bar(node, axis, duration, typical, is_running=is_running) if axis else None,
         is_current=is_current,
         is_unfolded=not is_long or is_relevant or is_running or is_pending,
-        is_parallel=node.parallel and bool(children),
         is_relevant=is_relevant,
         steps=children,
     )
 
 
-def _display(run: Run, node: Node) -> statuses.StatusDisplay:
+def _display(run: Run, node: Node) -> StatusDisplay:
     if node.kind == OMITTED:
-        return statuses.StatusDisplay("", "", "neutral", "")
+        return StatusDisplay("", "", "neutral", "")
     return statuses.for_step(
         node.status,
         started=node.started_at is not None,
@@ -321,83 +265,3 @@ def _build_bar(
 
 def _whole_seconds(duration: timedelta) -> int:
     return max(round(duration.total_seconds()), 1)
-
-
-def _name(node: Node) -> str:
-    if node.kind not in steps.CONTAINER_KINDS or node.label != node.kind:
-        return node.label
-    if node.kind == "LoopWorkflow":
-        return _("Loop")
-    return _("Parallel steps") if node.parallel else _("Steps")
-
-
-def _description(node: Node) -> str:
-    """Return what kind of step it is, and what the run waits for before it continues."""
-    if node.kind == OMITTED:
-        return ""
-    parts = []
-    step_count = len(node.steps)
-    if node.kind in steps.CONTAINER_KINDS or step_count:
-        if node.kind != "Workflow":
-            parts.append(str(_KIND_LABELS.get(node.kind, node.kind)))
-        if node.iterations is not None:
-            rounds_text = ngettext("%(n)d round", "%(n)d rounds", node.iterations)
-            parts.append(rounds_text % {"n": node.iterations})
-        steps_text = ngettext("%(n)d step", "%(n)d steps", step_count) % {"n": step_count}
-        parts.append(steps_text if step_count else _("no steps"))
-        if node.parallel:
-            parts.append(_("in parallel"))
-    elif not node.label.startswith(node.kind):
-        parts.append(str(_KIND_LABELS.get(node.kind, node.kind)))
-    if (
-        node.kind == "Approval"
-        and node.required_approvals is not None
-        and node.required_approvals > 1
-    ):
-        parts.append(_("%(n)d approvals required") % {"n": node.required_approvals})
-    if node.condition is not None:
-        parts.append(_condition_text(node, node.condition))
-    elif _goes_on_at_once(node):
-        parts.append(_("does not wait for completion"))
-    if node.skip:
-        parts.append(_("set to skip"))
-    return ", ".join(parts)
-
-
-def _condition_text(node: Node, condition: str) -> str:
-    label = _SUBJECTS.get(node.target_kind or "") if node.kind == "Condition" else None
-    subject = str(label) if label else pgettext("subject", "it")
-    template = str(_CONDITION_TEXTS.get(condition, _("waits until %(subject)s is “%(condition)s”")))
-    return template % {"subject": subject, "condition": condition}
-
-
-def _goes_on_at_once(node: Node) -> bool:
-    """Return whether the run only starts the step's work, and does not wait for it."""
-    return node.condition is None and node.kind in _WAITABLE_KINDS
-
-
-def _wait_text(node: Node) -> str:
-    awaited = steps.awaited_kind(node)
-    if _goes_on_at_once(node) and awaited not in {steps.APPROVAL, steps.EXTERNAL}:
-        awaited = ""
-    wait_text = str(_WAIT_LABELS.get(awaited, ""))
-    if node.timeout_seconds is None or node.timeout_seconds <= 0:
-        return wait_text
-    timeout_text = _("times out after %(time)s")
-    timeout_text %= {"time": durations.format_rounded(timedelta(seconds=node.timeout_seconds))}
-    return f"{wait_text}, {timeout_text}" if wait_text else timeout_text
-
-
-def _attempts_text(node: Node) -> str:
-    if not node.attempts or node.attempts < (1 if node.status == "retrying" else 2):
-        return ""
-    is_total_known = (node.max_attempts or 0) >= node.attempts
-    template = _("attempt %(n)d of %(most)d") if is_total_known else _("attempt %(n)d")
-    return template % {"n": node.attempts, "most": node.max_attempts}
-
-
-def _error_text(node: Node) -> str:
-    if node.error_code is None:
-        return node.error_message or ""
-    template = _("%(error)s (code %(code)s)") if node.error_message else _("Failed (code %(code)s)")
-    return template % {"error": node.error_message, "code": node.error_code}

@@ -21,7 +21,7 @@ from dashboard.texts.rich_text import MessageTable, RichText, join_texts
 from dashboard.web.components.aborts import abort_history, reason_form
 from dashboard.web.components.aborts.reason_form import ReasonField
 from dashboard.web.components.elements import rich_text
-from dashboard.web.components.runs import run_row
+from dashboard.web.components.runs import rendered_rows, run_row
 from dashboard.web.http import errors, keys, links, lookup
 from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.http.responses.htmx import is_htmx, render_page, text_response
@@ -100,14 +100,14 @@ def _render_confirmation(
     blocked_reason: RichText = ""
     if not run.in_flight:
         blocked_reason = _not_in_flight_reason(run, permission)
-    elif not row.is_abortable and row.abort is not None:
-        blocked_reason = row.abort.message.text
+    elif not row.is_abortable and row.abort_line is not None:
+        blocked_reason = row.abort_line.message.text
     elif not permission.allowed:
         blocked_reason = permission.denied_reason
     page_context = {
         "row": row,
         "blocked_reason": blocked_reason,
-        "shown_abort": row.abort if open_abort and not blocked_reason else None,
+        "shown_abort": row.abort_line if open_abort and not blocked_reason else None,
         "retry_of": open_abort.pk if open_abort and row.is_retry_offered else None,
         "queued_behind_count": len(related_runs.queued_behind),
         "skipped_meanwhile": related_runs.skipped_text,
@@ -184,4 +184,4 @@ def _render_run(
     if request.POST.get("view") == "card":
         return RunCard.load(run, user_permissions).render(request)
     aborts = {run.pk: open_abort} if open_abort else None
-    return run_row.render_loaded([run], user_permissions, aborts)[run.pk]
+    return rendered_rows.render_loaded([run], user_permissions, aborts)[run.pk]

@@ -85,7 +85,7 @@ class BulkAbortPage(Page):
             len(self.rows) - len(unfinished),
             len(self.rows),
             InFlightTotals(
-                abort_severity=max((row.run.abort_severity for row in unfinished), default=0)
+                abort_severity=max((row.run.run.abort_severity for row in unfinished), default=0)
             ),
             upstream_down=self.upstream_down,
         )

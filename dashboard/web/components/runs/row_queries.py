@@ -1,0 +1,113 @@
+"""What the rows of runs are read from: their fields, the keys of rows, and the latest aborts."""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, NamedTuple
+
+from django.db.models import QuerySet
+
+from dashboard.db.prepared import Keys, PreparedModels, PreparedQuery
+from dashboard.models import Abort, Run, Stage
+from dashboard.models.runs import RunQuerySet
+from dashboard.web.components.runs.run_row import dom_id
+
+# The fields of a run that its row is made of: a third of the columns of a run and its stage.
+FIELDS = (
+    "run_id",
+    "name",
+    "version",
+    "status",
+    "status_since",
+    "concluded",
+    "in_flight",
+    "created_at",
+    "started_at",
+    "concluded_at",
+    "ended_at",
+    "removed_at",
+    "step",
+    "step_started_at",
+    "detail_synced_at",
+    "overdue_severity",
+    "overdue_reason",
+    "approval_since",
+    "aborting_since",
+    "abort_severity",
+    "stage_id",
+)
+STAGE_FIELDS = (
+    "name",
+    "pipeline__slug",
+    "pipeline__name",
+    "pipeline__project__slug",
+    "pipeline__project__name",
+)
+_STAGE: Any = Run._meta.get_field("stage")
+
+
+class RowKey(NamedTuple):
+    """What decides which row of a run is rendered for whom."""
+
+    pk: int
+    version: int
+    run_id: str
+    project: int  # key
+    stage: str  # name
+    project_name: str
+    pipeline_name: str
+
+    @property
+    def dom_id(self) -> str:
+        """The id of the row's element."""
+        return dom_id(self.run_id)
+
+
+def latest_aborts(runs: Iterable[Run]) -> dict[int, Abort]:
+    """Return the latest abort of each run that has one, by the run's key."""
+    aborts = _aborts_query().fetch(runs=[run.pk for run in runs])
+    return {abort.run_id: abort for abort in aborts}
+
+
+@cache
+def _aborts_query() -> PreparedModels[Abort]:
+    return PreparedModels(Abort.objects.filter(run__in=Keys("runs")).order_by("pk"))
+
+
+def load_runs(pks: Iterable[int]) -> list[Run]:
+    """Return runs with what their rows show; those of one stage share its object."""
+    runs = _rows_query().fetch(runs=pks)
+    stage_keys = {run.stage_id for run in runs}
+    stages = {stage.pk: stage for stage in _stages_query().fetch(stages=stage_keys)}
+    runs = [run for run in runs if run.stage_id in stages]  # it may have been deleted meanwhile
+    for run in runs:
+        _STAGE.set_cached_value(run, stages[run.stage_id])
+    return runs
+
+
+@cache
+def _rows_query() -> PreparedModels[Run]:
+    return PreparedModels(Run.objects.filter(pk__in=Keys("runs")).only(*FIELDS))
+
+
+@cache
+def _stages_query() -> PreparedModels[Stage]:
+    stages = Stage.objects.filter(pk__in=Keys("stages")).select_related("pipeline__project")
+    return PreparedModels(stages.only(*STAGE_FIELDS))
+
+
+def load_keys(runs: Iterable[int]) -> list[RowKey]:
+    """Return the keys of the rows of runs, given by key; newest run first."""
+    return [RowKey(*values) for values in _row_keys_query().fetch(runs=runs)]
+
+
+@cache
+def _row_keys_query() -> PreparedQuery:
+    runs = Run.objects.filter(pk__in=Keys("runs")).newest_first()
+    return PreparedQuery(row_key_values(runs))
+
+
+def row_key_values(runs: RunQuerySet) -> QuerySet[Any, Any]:
+    """Return a query for the values of the row keys of `runs`."""
+    project, pipeline = "stage__pipeline__project", "stage__pipeline"
+    names = f"{project}__name", f"{pipeline}__name"
+    return runs.values_list("pk", "version", "run_id", project, "stage__name", *names)
