@@ -26,7 +26,7 @@ SUPERSEDE_WINDOW = timedelta(minutes=2)
 class RelatedRuns:
     """Runs related to one run; those in flight are in the order of their creation."""
 
-    policy_text: RichText  # effect on other runs of the stage; empty if it has ended or is removed
+    policy_text: RichText  # of its stage's policy; empty if it has ended or is removed
     queued_ahead: tuple[Run, ...] = ()  # of the same stage: the run waits for them
     queued_behind: tuple[Run, ...] = ()  # of the same stage: they wait for the run
     also_in_flight: tuple[Run, ...] = ()  # other runs in flight in the same pipeline
@@ -88,7 +88,7 @@ def related_runs(
     skipped_meanwhile = _skipped_meanwhile(run, stage_runs, finished)
     superseded_by = _superseded_by(run, stage_runs, finished)
     return RelatedRuns(
-        policy_text=concurrency_policy.effect_on_others(policy) if run.is_tracked else "",
+        policy_text=concurrency_policy.policy_text(policy) if run.is_tracked else "",
         queued_ahead=tuple(queued_ahead),
         queued_behind=tuple(queued_behind),
         also_in_flight=tuple(also_in_flight),

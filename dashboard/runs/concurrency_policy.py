@@ -12,35 +12,19 @@ _text = MessageTable(
     {
         "paused": gettext_lazy("Triggers are paused: runs start only manually or by API."),
         "other_policy": gettext_lazy("Concurrency policy: %(policy)s."),
-        # A policy, on the page of a stage.
-        "stage_allow": gettext_lazy("Runs of this stage may run at the same time."),
-        "stage_queue": gettext_lazy(
+        # By policy.
+        "allow": gettext_lazy("Runs of this stage may run at the same time."),
+        "queue": gettext_lazy(
             "Runs of this stage run one after another: a stuck run blocks the rest."
         ),
-        "stage_forbid": gettext_lazy("While a run is in flight, requests for another are ignored."),
-        "stage_latest": gettext_lazy(
+        "forbid": gettext_lazy("While a run is in flight, requests for another are ignored."),
+        "latest": gettext_lazy(
             "Concurrency policy: latest. Presumably one run at a time, and only the newest waiting "
             "run starts next; Northflank does not document it."
         ),
-        "stage_replace": gettext_lazy(
+        "replace": gettext_lazy(
             "Concurrency policy: replace. Presumably a new run aborts and replaces the one in "
             "flight; Northflank does not document it."
-        ),
-        # A policy, on the page of a run.
-        "run_allow": gettext_lazy(
-            "No run waits for this one: runs of this stage may run at the same time."
-        ),
-        "run_queue": gettext_lazy("Runs of this stage run one after another."),
-        "run_forbid": gettext_lazy(
-            "Requests for another run are ignored while this one is in flight."
-        ),
-        "run_latest": gettext_lazy(
-            "Concurrency policy: latest. Presumably a waiting run is dropped when a newer one is "
-            "created; Northflank does not document it."
-        ),
-        "run_replace": gettext_lazy(
-            "Concurrency policy: replace. Presumably a newer run aborts and replaces this one; "
-            "Northflank does not document it."
         ),
         # Runs that were dropped: `count` is `n`, or “At least n”.
         "at_least": gettext_lazy("At least %(n)d"),
@@ -69,6 +53,7 @@ _text = MessageTable(
     }
 )
 
+POLICIES = {"allow", "queue", "forbid", "latest", "replace"}
 PARALLEL = "allow"  # no run waits for another
 SUPERSEDING = {"latest", "replace"}  # a newer run replaces an older one, as far as known
 SKIPPING = {"forbid"} | SUPERSEDING  # runs that cannot start are dropped
@@ -76,9 +61,11 @@ NEVER_QUEUING = {"forbid", "replace"}  # a run that has not started waits for no
 QUEUING = {"queue", "latest"}  # a run waits until the one before it has ended, as far as known
 
 
-def effect_on_others(policy: str) -> RichText:
-    """Return how a run in flight affects others of its stage; empty if the policy is unknown."""
-    return _policy_text("run", policy)
+def policy_text(policy: str) -> RichText:
+    """Return how runs of a stage affect each other; an unrecognized policy is given by its name."""
+    if policy in POLICIES:
+        return _text(policy)
+    return _text("other_policy", policy=ExternalText(policy)) if policy else ""
 
 
 def can_queue_others(policy: str) -> bool:
@@ -114,16 +101,5 @@ def superseded_text(policy: str) -> Message:
 
 def stage_notes(stage: Stage) -> list[RichText]:
     """Return notes on a stage: policy, paused triggers; one sentence each."""
-    notes = (
-        _policy_text("stage", stage.concurrency_policy),
-        _text("paused") if stage.paused else "",
-    )
+    notes = policy_text(stage.concurrency_policy), _text("paused") if stage.paused else ""
     return [note for note in notes if note]
-
-
-def _policy_text(subject: str, policy: str) -> RichText:
-    """Return the text of a policy; an unrecognized policy is given by its name."""
-    key = f"{subject}_{policy}"
-    if key in _text:
-        return _text(key)
-    return _text("other_policy", policy=ExternalText(policy)) if policy else ""

@@ -146,7 +146,7 @@ def test_removed_run_waits_for_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "key"), [("queue", "run_queue"), ("something-new", "other_policy"), ("", "")]
+    ("policy", "key"), [("queue", "queue"), ("something-new", "other_policy"), ("", "")]
 )
 def test_concurrency_policy_has_its_explanation(policy: str, key: str) -> None:
     subject = run(stage(policy), "running", 9)

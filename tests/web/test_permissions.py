@@ -263,10 +263,12 @@ def test_empty_state_mentions_only_visible_objects(member_client: Client, stagin
     Run.objects.filter(pk=staging_run.pk).update(in_flight=False, concluded=True, status="success")
     html = get_member_page(member_client, "/")
     text = text_of(select_one(html, "#empty-in-flight"))
-    assert text.startswith("No runs in flight that you can see. 1 stage checked; data ")
+    assert text.startswith(
+        "No runs in flight. Only what you can see is listed. 1 stage checked; data "
+    )
     assert (
         text_of(select_one(html, "#empty-failed"))
-        == "No runs that you can see failed in the last day."
+        == "No runs failed in the last day. Only what you can see is listed."
     )
 
 

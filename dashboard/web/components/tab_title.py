@@ -8,11 +8,13 @@ from enum import StrEnum
 
 from django.utils.translation import gettext as _
 
-from dashboard.models import Pipeline, Run, Stage
+from dashboard.models import Run
 from dashboard.models.severity import Severity
 from dashboard.runs import overdue_messages, statuses
 from dashboard.web.components import headings
 from dashboard.web.components.in_flight import InFlightTotals
+
+NO_TOTALS = InFlightTotals()
 
 
 class Icon(StrEnum):
@@ -37,46 +39,6 @@ class TabTitle:
         return self.text
 
 
-def now(
-    in_flight: int, totals: InFlightTotals, *, upstream_down: bool, incomplete: bool
-) -> TabTitle:
-    """Return the tab title of the Now page.
-
-    `upstream_down`: Northflank can't be read; `incomplete`: some stages have not been read yet.
-    """
-    return _build(
-        _("Now (%(count)d)") % {"count": in_flight},
-        totals,
-        upstream_down=upstream_down,
-        incomplete=incomplete,
-    )
-
-
-def board(totals: InFlightTotals, *, upstream_down: bool, incomplete: bool) -> TabTitle:
-    """Return the tab title of the board."""
-    return _build(_("Board"), totals, upstream_down=upstream_down, incomplete=incomplete)
-
-
-def pipeline(
-    pipeline: Pipeline, totals: InFlightTotals, *, upstream_down: bool, incomplete: bool
-) -> TabTitle:
-    """Return the tab title of a pipeline; `totals` are those of its runs (Snapshot.totals_of)."""
-    name = headings.cut(str(pipeline))
-    return _build(name, totals, upstream_down=upstream_down, incomplete=incomplete)
-
-
-def stage(
-    stage: Stage, totals: InFlightTotals, *, upstream_down: bool, incomplete: bool
-) -> TabTitle:
-    """Return the tab title of a stage; `totals` are those of its runs (Snapshot.totals_of)."""
-    return _build(
-        f"{headings.cut(str(stage.pipeline))} / {stage.name}",
-        totals,
-        upstream_down=upstream_down,
-        incomplete=incomplete,
-    )
-
-
 def run(run: Run, *, upstream_down: bool) -> TabTitle:
     """Return the tab title of a run; an outage does not change that of a run that has ended."""
     display = statuses.for_run(run.status, removed=run.has_unknown_end)
@@ -86,54 +48,36 @@ def run(run: Run, *, upstream_down: bool) -> TabTitle:
     totals = InFlightTotals(
         overdue_severity=run.overdue_severity, abort_severity=run.abort_severity
     )
-    return _build(name, totals, upstream_down=upstream_down, in_flight=True)
+    return build(name, totals, upstream_down=upstream_down, in_flight=True)
 
 
-def aborts(under_way_count: int, totals: InFlightTotals, *, upstream_down: bool) -> TabTitle:
-    """Return the tab title of the abort log; `totals` are of the runs with aborts under way."""
-    name = (
-        _("Aborts (%(count)d under way)") % {"count": under_way_count}
-        if under_way_count
-        else _("Aborts")
-    )
-    return _build(name, totals, upstream_down=upstream_down, in_flight=under_way_count > 0)
-
-
-def bulk_aborts(under_way_count: int, *, upstream_down: bool) -> TabTitle:
-    """Return the tab title of the list of bulk aborts."""
-    name = (
-        _("Bulk aborts (%(count)d under way)") % {"count": under_way_count}
-        if under_way_count
-        else _("Bulk aborts")
-    )
-    return _build(
-        name, InFlightTotals(), upstream_down=upstream_down, in_flight=under_way_count > 0
-    )
-
-
-def bulk_abort(
-    finished: int, total: int, totals: InFlightTotals, *, upstream_down: bool
+def under_way(
+    name: str, count: int, totals: InFlightTotals = NO_TOTALS, *, upstream_down: bool
 ) -> TabTitle:
-    """Return the tab title of a bulk abort: finished / total."""
-    name = _("%(over)d of %(all)d · Bulk abort") % {"over": finished, "all": total}
-    return _build(
-        name, totals, upstream_down=upstream_down and finished < total, in_flight=finished < total
-    )
+    """Return the tab title of a list of aborts, of which `count` are under way."""
+    if count:
+        name = _("%(list)s (%(count)d under way)") % {"list": name, "count": count}
+    return build(name, totals, upstream_down=upstream_down, in_flight=count > 0)
 
 
 def status(*, upstream_down: bool, incomplete: bool) -> TabTitle:
     """Return the tab title of the status page."""
-    return _build(_("Status"), InFlightTotals(), upstream_down=upstream_down, incomplete=incomplete)
+    return build(_("Status"), upstream_down=upstream_down, incomplete=incomplete)
 
 
-def _build(
+def build(
     name: str,
-    totals: InFlightTotals,
+    totals: InFlightTotals = NO_TOTALS,
     *,
     upstream_down: bool,
     in_flight: bool = False,
     incomplete: bool = False,
 ) -> TabTitle:
+    """Return the tab title of a page; `totals` are those of the runs that it shows.
+
+    `upstream_down`: Northflank can't be read; `in_flight`: the page shows a run or an abort that
+    goes on; `incomplete`: some stages have not been read yet.
+    """
     if upstream_down:
         return TabTitle(_("Not updating · %(page)s") % {"page": name}, Icon.UPSTREAM_DOWN)
     state_label, icon = _worst_state(totals)

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from dashboard.models import Pipeline, Run, Stage
@@ -117,7 +118,8 @@ class BoardPage(Page):
 
     @property
     def tab_title(self) -> TabTitle:
-        return tab_title.board(
+        return tab_title.build(
+            _("Board"),
             self.snapshot.title_totals,
             upstream_down=self.upstream_down,
             incomplete=bool(self.data_age.incomplete_text),

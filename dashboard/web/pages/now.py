@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from dashboard.accounts.permissions import Permissions
@@ -55,8 +56,8 @@ class NowPage(Page):
 
     @property
     def tab_title(self) -> TabTitle:
-        return tab_title.now(
-            self.sections.in_flight_count,
+        return tab_title.build(
+            _("Now (%(count)d)") % {"count": self.sections.in_flight_count},
             self.snapshot.title_totals,
             upstream_down=self.upstream_down,
             incomplete=bool(self.data_age.incomplete_text),

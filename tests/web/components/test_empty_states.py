@@ -45,9 +45,9 @@ def kind_and_key(empty: EmptyState) -> tuple[str, str]:
     ("age", "expected"),
     [
         (FRESH, ("all_well", "attention")),
-        (STALE, ("cannot_see", "attention_stale")),
-        (INCOMPLETE, ("cannot_see", "attention_incomplete")),
-        (INCOMPLETE_AND_STALE, ("cannot_see", "attention_incomplete")),
+        (STALE, ("cannot_see", "stale attention")),
+        (INCOMPLETE, ("cannot_see", "incomplete attention")),
+        (INCOMPLETE_AND_STALE, ("cannot_see", "incomplete attention")),
     ],
 )
 def test_attention(age: DataAge, expected: tuple[str, str]) -> None:
@@ -58,20 +58,20 @@ def test_attention(age: DataAge, expected: tuple[str, str]) -> None:
     ("user", "age", "numbers", "above", "expected"),
     [
         (permissions.ALL, FRESH, {}, 0, ("all_well", "in_flight")),
-        (RESTRICTED, FRESH, {}, 0, ("all_well", "in_flight_visible")),
+        (RESTRICTED, FRESH, {}, 0, ("all_well", "in_flight visible")),
         (permissions.ALL, FRESH, {}, 1, ("above", "in_flight_above")),
-        (permissions.ALL, INCOMPLETE, {}, 1, ("above", "in_flight_above_incomplete")),
-        (permissions.ALL, STALE, {}, 1, ("above", "in_flight_above_stale")),
-        (permissions.ALL, INCOMPLETE_AND_STALE, {}, 1, ("above", "in_flight_above_incomplete")),
-        (RESTRICTED, UNREAD, {"stages": 0}, 0, ("nothing_seen", "in_flight_visible")),
-        (RESTRICTED, UNLISTED, {"stages": 0}, 0, ("cannot_see", "in_flight_incomplete")),
+        (permissions.ALL, INCOMPLETE, {}, 1, ("above", "incomplete in_flight_above")),
+        (permissions.ALL, STALE, {}, 1, ("above", "stale in_flight_above")),
+        (permissions.ALL, INCOMPLETE_AND_STALE, {}, 1, ("above", "incomplete in_flight_above")),
+        (RESTRICTED, UNREAD, {"stages": 0}, 0, ("nothing_seen", "incomplete in_flight visible")),
+        (RESTRICTED, UNLISTED, {"stages": 0}, 0, ("cannot_see", "incomplete in_flight visible")),
         (permissions.ALL, FRESH, NO_FLOW, 0, ("nothing_exists", "no_release_flows")),
-        (permissions.ALL, INCOMPLETE, NO_FLOW, 0, ("cannot_see", "no_release_flows_incomplete")),
-        (permissions.ALL, STALE, NO_FLOW, 0, ("cannot_see", "no_release_flows_stale")),
+        (permissions.ALL, INCOMPLETE, NO_FLOW, 0, ("cannot_see", "incomplete no_release_flows")),
+        (permissions.ALL, STALE, NO_FLOW, 0, ("cannot_see", "stale no_release_flows")),
         (permissions.ALL, FRESH, {"with_flow_read": 0}, 0, ("cannot_see", "in_flight_unread")),
-        (permissions.ALL, STALE, {}, 0, ("cannot_see", "in_flight_stale")),
-        (permissions.ALL, INCOMPLETE, {}, 0, ("cannot_see", "in_flight_incomplete")),
-        (permissions.ALL, INCOMPLETE_AND_STALE, {}, 0, ("cannot_see", "in_flight_incomplete")),
+        (permissions.ALL, STALE, {}, 0, ("cannot_see", "stale in_flight")),
+        (permissions.ALL, INCOMPLETE, {}, 0, ("cannot_see", "incomplete in_flight")),
+        (permissions.ALL, INCOMPLETE_AND_STALE, {}, 0, ("cannot_see", "incomplete in_flight")),
     ],
 )
 def test_in_flight(
@@ -89,15 +89,15 @@ def test_in_flight(
     ("user", "age", "above", "expected"),
     [
         (permissions.ALL, FRESH, 0, ("all_well", "failures")),
-        (RESTRICTED, FRESH, 0, ("all_well", "failures_visible")),
+        (RESTRICTED, FRESH, 0, ("all_well", "failures visible")),
         (permissions.ALL, FRESH, 2, ("above", "failures_above")),
-        (permissions.ALL, UNREAD, 2, ("above", "failures_above_incomplete")),
-        (permissions.ALL, INCOMPLETE, 2, ("above", "failures_above_incomplete")),
-        (permissions.ALL, INCOMPLETE_AND_STALE, 2, ("above", "failures_above_incomplete")),
-        (permissions.ALL, STALE, 2, ("above", "failures_above_stale")),
+        (permissions.ALL, UNREAD, 2, ("above", "incomplete failures_above")),
+        (permissions.ALL, INCOMPLETE, 2, ("above", "incomplete failures_above")),
+        (permissions.ALL, INCOMPLETE_AND_STALE, 2, ("above", "incomplete failures_above")),
+        (permissions.ALL, STALE, 2, ("above", "stale failures_above")),
         (permissions.ALL, UNREAD, 0, ("cannot_see", "failures_unread")),
-        (permissions.ALL, INCOMPLETE, 0, ("cannot_see", "failures_incomplete")),
-        (permissions.ALL, STALE, 0, ("cannot_see", "failures_stale")),
+        (permissions.ALL, INCOMPLETE, 0, ("cannot_see", "incomplete failures")),
+        (permissions.ALL, STALE, 0, ("cannot_see", "stale failures")),
     ],
 )
 def test_failures(user: Permissions, age: DataAge, above: int, expected: tuple[str, str]) -> None:
@@ -118,7 +118,7 @@ def test_log_says_whether_the_filter_or_the_position_is_why(name: str) -> None:
 @pytest.mark.parametrize("name", ["aborts", "bulk_aborts"])
 def test_log_of_runs_says_that_others_may_be_hidden(name: str) -> None:
     empty = empty_states.log(name, is_past_end=False, sees_all=False)
-    assert kind_and_key(empty) == ("nothing_exists", f"{name}_visible")
+    assert kind_and_key(empty) == ("nothing_exists", f"{name} visible")
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_log_of_runs_says_that_others_may_be_hidden(name: str) -> None:
         (permissions.ALL, {}, ("nothing_exists", "pipelines")),
         (RESTRICTED, {}, ("nothing_exists", "pipelines_visible")),
         (permissions.ALL, {"is_incomplete": True}, ("cannot_see", "pipelines_unread")),
-        (RESTRICTED, {"is_incomplete": True}, ("cannot_see", "pipelines_visible_incomplete")),
+        (RESTRICTED, {"is_incomplete": True}, ("cannot_see", "incomplete pipelines_visible")),
         (permissions.ALL, {"is_catalog_loaded": False}, ("cannot_see", "projects_unread")),
         (permissions.ALL, {"is_filtered": True}, ("nothing_matches", "pipelines_filtered")),
         (
             permissions.ALL,
             {"is_filtered": True, "is_incomplete": True},
-            ("nothing_matches", "pipelines_filtered_incomplete"),
+            ("nothing_matches", "incomplete pipelines_filtered"),
         ),
     ],
 )

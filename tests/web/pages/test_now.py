@@ -199,8 +199,8 @@ def test_now_page_with_unread_stage_claims_nothing(get_page: GetPage, stage: Sta
     factories.stage("Staging", synced_at=None)
     html = get_page("/")
     assert set(empty_states(html).values()) == {"cannot_see"}
-    assert element_text(html, "empty-in-flight") == "No runs in flight found so far."
-    assert element_text(html, "empty-failed") == "No failed runs found so far."
+    assert element_text(html, "empty-in-flight") == "So far: No runs in flight."
+    assert element_text(html, "empty-failed") == "So far: No runs failed in the last day."
 
 
 @pytest.mark.parametrize("address", ["/", "/board/"])
@@ -218,8 +218,7 @@ def test_page_with_unread_stage_warns_with_counts(
 def test_now_page_with_unread_stage_says_so_far(get_page: GetPage, run: Run) -> None:
     factories.stage("Staging", synced_at=None)
     html = get_page("/")
-    assert "Nothing needs attention" not in text_of(select_one(html, "main"))
-    assert element_text(html, "empty-attention").startswith("Nothing found so far needs attention.")
+    assert element_text(html, "empty-attention") == "So far: Nothing needs attention."
     assert [
         text_of(select_one(html, f"#{id} [data-incomplete-suffix]"))
         for id in ("attention", "in-flight")
@@ -244,10 +243,8 @@ def test_now_page_with_unread_stage_does_not_claim_to_list_all_runs(
     factories.run(stage, status="failure")
     factories.stage("Staging", synced_at=None)
     html = get_page("/")
-    assert element_text(html, "empty-in-flight") == (
-        "All runs in flight found so far are listed above."
-    )
-    assert element_text(html, "empty-failed") == "All failed runs found so far are listed above."
+    assert element_text(html, "empty-in-flight") == ("So far: All runs in flight are listed above.")
+    assert element_text(html, "empty-failed") == "So far: All failed runs are listed above."
 
 
 def test_now_page_with_stale_data_does_not_claim_to_list_all_runs(
@@ -259,10 +256,10 @@ def test_now_page_with_stale_data_does_not_claim_to_list_all_runs(
     html = get_page("/")
     assert html.css("[data-incomplete]") == []
     assert element_text(html, "empty-in-flight") == (
-        "All runs that were in flight at the last update are listed above."
+        "At the last update: All runs in flight are listed above."
     )
     assert element_text(html, "empty-failed") == (
-        "All runs that had failed at the last update are listed above."
+        "At the last update: All failed runs are listed above."
     )
 
 
@@ -283,7 +280,7 @@ def test_page_with_unlisted_project_does_not_claim_that_the_user_can_see_nothing
         "Incomplete: pipelines of 1 project not loaded yet."
     )
     assert select_one(html, id).attributes["data-empty"] == "cannot_see"
-    assert "that you can see." not in text_of(select_one(html, "main"))
+    assert text_of(select_one(html, id)).startswith("So far:")
 
 
 @pytest.mark.parametrize("in_flight", [True, False])
@@ -318,7 +315,7 @@ def test_now_page_with_unlisted_project_does_not_claim_that_no_stage_has_a_flow(
     factories.stage(has_flow=False)
     CatalogSync.objects.create(project=factories.project("other"), next_sync_at=timezone.now())
     html = get_page("/")
-    assert element_text(html, "empty-in-flight") == "No stage with a release flow found so far."
+    assert element_text(html, "empty-in-flight") == "So far: No stage has a release flow."
 
 
 def test_now_page_without_permissions_shows_nothing_visible(

@@ -220,21 +220,28 @@ def test_related_runs_with_many_queued_list_five_and_count_rest(
 @pytest.mark.parametrize(
     ("policy", "text"),
     [
-        ("queue", "Runs of this stage run one after another. No runs queued behind it."),
-        ("allow", "No run waits for this one: runs of this stage may run at the same time."),
-        ("forbid", "Requests for another run are ignored while this one is in flight."),
+        (
+            "queue",
+            (
+                "Runs of this stage run one after another: a stuck run blocks the rest. "
+                "No runs queued behind it."
+            ),
+        ),
+        ("allow", "Runs of this stage may run at the same time."),
+        ("forbid", "While a run is in flight, requests for another are ignored."),
         (
             "latest",
             (
-                "Concurrency policy: latest. Presumably a waiting run is dropped when a newer one "
-                "is created; Northflank does not document it. No runs queued behind it."
+                "Concurrency policy: latest. Presumably one run at a time, and only the newest "
+                "waiting run starts next; Northflank does not document it. "
+                "No runs queued behind it."
             ),
         ),
         (
             "replace",
             (
-                "Concurrency policy: replace. Presumably a newer run aborts and replaces this "
-                "one; Northflank does not document it."
+                "Concurrency policy: replace. Presumably a new run aborts and replaces the one in "
+                "flight; Northflank does not document it."
             ),
         ),
         ("something-new", "Concurrency policy: something-new."),

@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.sync.reports.read_totals import ReadTotals
-from dashboard.texts.rich_text import Message, MessageTable
+from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists.filters import ALL_RUNS_URL, RunFilter
 from dashboard.web.components.lists.pagination import PageOfRuns
@@ -19,35 +19,17 @@ _text = MessageTable(
     {
         # Runs that need attention, in flight, or failed in the last day.
         "attention": gettext_lazy("Nothing needs attention."),
-        "attention_incomplete": gettext_lazy("Nothing found so far needs attention."),
-        "attention_stale": gettext_lazy("Nothing needed attention at the last update."),
         "in_flight": gettext_lazy("No runs in flight."),
-        "in_flight_visible": gettext_lazy("No runs in flight that you can see."),
         "in_flight_above": gettext_lazy("All runs in flight are listed above."),
-        "in_flight_above_incomplete": gettext_lazy(
-            "All runs in flight found so far are listed above."
-        ),
-        "in_flight_above_stale": gettext_lazy(
-            "All runs that were in flight at the last update are listed above."
-        ),
-        "in_flight_incomplete": gettext_lazy("No runs in flight found so far."),
-        "in_flight_stale": gettext_lazy(
-            "No runs were in flight at the last update; there may be some now."
-        ),
         "in_flight_unread": gettext_lazy("Runs are being read from Northflank."),
         "no_release_flows": gettext_lazy("No stage has a release flow."),
-        "no_release_flows_incomplete": gettext_lazy("No stage with a release flow found so far."),
-        "no_release_flows_stale": gettext_lazy("No stage had a release flow at the last update."),
         "failures": gettext_lazy("No runs failed in the last day."),
-        "failures_visible": gettext_lazy("No runs that you can see failed in the last day."),
         "failures_above": gettext_lazy("All failed runs are listed above."),
-        "failures_above_incomplete": gettext_lazy("All failed runs found so far are listed above."),
-        "failures_above_stale": gettext_lazy(
-            "All runs that had failed at the last update are listed above."
-        ),
-        "failures_incomplete": gettext_lazy("No failed runs found so far."),
-        "failures_stale": gettext_lazy("No failed runs at the last update."),
         "failures_unread": gettext_lazy("Not known yet."),
+        # Before these and other texts, which then claim no more than is known; and after them.
+        "incomplete": gettext_lazy("So far:"),
+        "stale": gettext_lazy("At the last update:"),
+        "visible": gettext_lazy("Only what you can see is listed."),
         # Runs of a stage.
         "runs": gettext_lazy("This stage has no runs yet."),
         "runs_filtered": gettext_lazy("No matching runs."),
@@ -57,9 +39,6 @@ _text = MessageTable(
         "no_release_flow": gettext_lazy("This stage has no release flow."),
         # Logs, by the names of their pages.
         "aborts": gettext_lazy("No runs have been aborted from this dashboard yet."),
-        "aborts_visible": gettext_lazy(
-            "No runs that you can see have been aborted from this dashboard yet."
-        ),
         "aborts_filtered": gettext_lazy("No matching aborts."),
         "aborts_past_end": gettext_lazy("No older aborts."),
         "aborts_all": gettext_lazy("Show all aborts"),
@@ -68,7 +47,6 @@ _text = MessageTable(
         "access_log_past_end": gettext_lazy("No older events."),
         "access_log_all": gettext_lazy("Show all events"),
         "bulk_aborts": gettext_lazy("No bulk aborts yet."),
-        "bulk_aborts_visible": gettext_lazy("No bulk aborts of runs that you can see yet."),
         "bulk_aborts_past_end": gettext_lazy("No older bulk aborts."),
         "rights_changes": gettext_lazy("No rights have been changed yet."),
         "rights_changes_filtered": gettext_lazy("No matching changes."),
@@ -77,9 +55,7 @@ _text = MessageTable(
         # The board.
         "pipelines": gettext_lazy("The API token has access to no pipelines."),
         "pipelines_visible": gettext_lazy("No pipelines that you can see."),
-        "pipelines_visible_incomplete": gettext_lazy("No pipelines that you can see so far."),
         "pipelines_filtered": gettext_lazy("No matching pipelines."),
-        "pipelines_filtered_incomplete": gettext_lazy("No matching pipelines so far."),
         "pipelines_unread": gettext_lazy("No pipelines have been read from Northflank yet."),
         "projects_unread": gettext_lazy("No projects have been read from Northflank yet."),
         "past_last_page": lambda n: ngettext(
@@ -94,7 +70,7 @@ class EmptyState:
     """The text and button in place of an empty list."""
 
     kind: str
-    text: Message
+    text: RichText
     action_label: Message | str = ""
     action_url: str = ""
     id: str = ""  # of its element, if the stream updates it
@@ -122,21 +98,27 @@ def stage_coverage(totals: ReadTotals) -> StageCoverage | None:
     return StageCoverage(totals.with_flow_read, totals.with_flow, totals.oldest_sync_at)
 
 
-def _limit(data_age: DataAge) -> str:
-    """Return the suffix of the text that claims no more than is known; empty: all is known."""
+def _note(data_age: DataAge) -> Message | str:
+    """Return what a text has to begin with if data is missing or stale; empty: all is known."""
     if data_age.incomplete_text or data_age.synced_at is None:
-        return "_incomplete"  # also if the rest is stale: what was never read had no last update
-    return "_stale" if data_age.is_stale else ""
+        return _text("incomplete")  # also if the rest is stale: what was never read had no update
+    return _text("stale") if data_age.is_stale else ""
+
+
+def _visible_note(sees_all: bool) -> Message | str:
+    return "" if sees_all else _text("visible")
 
 
 def attention(data_age: DataAge, totals: ReadTotals) -> EmptyState:
     """Return the empty state of the runs that need attention; `totals` are of visible stages."""
-    if data_age.incomplete_text:  # the line above the list shows the coverage
-        return EmptyState("cannot_see", _text("attention_incomplete"), id="empty-attention")
-    kind, key = (
-        ("cannot_see", "attention_stale") if data_age.is_stale else ("all_well", "attention")
+    note = _note(data_age)
+    return EmptyState(
+        "cannot_see" if note else "all_well",
+        join_texts(note, _text("attention")),
+        id="empty-attention",
+        # Of incomplete data the line above the list shows the coverage.
+        coverage=None if data_age.incomplete_text else stage_coverage(totals),
     )
-    return EmptyState(kind, _text(key), id="empty-attention", coverage=stage_coverage(totals))
 
 
 def in_flight(
@@ -146,31 +128,28 @@ def in_flight(
 
     `above_count` is the number of runs in flight that the page lists above.
     """
-    element_id, coverage = "empty-in-flight", stage_coverage(totals)
-    kind, limit, is_incomplete = "cannot_see", _limit(data_age), bool(data_age.incomplete_text)
+    sees_all, is_incomplete = permissions.can_view_all, bool(data_age.incomplete_text)
+    if sees_all and not totals.stages and not above_count:
+        is_loaded = lookup.is_catalog_loaded()
+        empty = pipelines(permissions, is_catalog_loaded=is_loaded, is_incomplete=is_incomplete)
+        return replace(empty, id="empty-in-flight")
+    coverage, note = stage_coverage(totals), _note(data_age)
+    key, kind = "in_flight", "cannot_see" if note else "all_well"
     if above_count:
-        kind, key = "above", f"in_flight_above{limit}"
-    elif not totals.stages and not permissions.can_view_all and is_incomplete:
-        key = "in_flight_incomplete"
-    elif not totals.stages and not permissions.can_view_all:
-        kind, key = "nothing_seen", "in_flight_visible"
-    elif not totals.stages and lookup.is_catalog_loaded():
-        empty = pipelines(permissions, is_catalog_loaded=True, is_incomplete=is_incomplete)
-        return replace(empty, id=element_id)
+        key, kind = "in_flight_above", "above"
     elif not totals.stages:
-        key = "pipelines_unread"
-    elif coverage is None and not totals.with_flow:
-        kind, key = kind if limit else "nothing_exists", f"no_release_flows{limit}"
+        kind = "cannot_see" if is_incomplete else "nothing_seen"
+    elif coverage is None and totals.with_flow:
+        key, kind, note = "in_flight_unread", "cannot_see", ""
     elif coverage is None:
-        key = "in_flight_unread"
-    elif is_incomplete:
-        key = "in_flight_incomplete"
-    elif data_age.is_stale:
-        return EmptyState(kind, _text("in_flight_stale"), id=element_id, coverage=coverage)
-    else:
-        text = _text("in_flight" if permissions.can_view_all else "in_flight_visible")
-        return EmptyState("all_well", text, id=element_id, coverage=coverage)
-    return EmptyState(kind, _text(key), id=element_id)
+        key, kind = "no_release_flows", "cannot_see" if note else "nothing_exists"
+    is_of_runs = key == "in_flight"
+    return EmptyState(
+        kind,
+        join_texts(note, _text(key), _visible_note(sees_all) if is_of_runs else ""),
+        id="empty-in-flight",
+        coverage=coverage if is_of_runs and not is_incomplete else None,
+    )
 
 
 def failures(permissions: Permissions, data_age: DataAge, above_count: int = 0) -> EmptyState:
@@ -178,16 +157,15 @@ def failures(permissions: Permissions, data_age: DataAge, above_count: int = 0) 
 
     `above_count` is the number of failed runs that the page lists above.
     """
-    kind, limit = "cannot_see", _limit(data_age)
+    note = _note(data_age)
     if above_count:
-        kind, key = "above", f"failures_above{limit}"
+        kind, text = "above", join_texts(note, _text("failures_above"))
     elif data_age.synced_at is None:
-        key = "failures_unread"
-    elif limit:
-        key = f"failures{limit}"
+        kind, text = "cannot_see", (_text("failures_unread"),)
     else:
-        kind, key = "all_well", "failures" if permissions.can_view_all else "failures_visible"
-    return EmptyState(kind, _text(key), id="empty-failed")
+        kind = "cannot_see" if note else "all_well"
+        text = join_texts(note, _text("failures"), _visible_note(permissions.can_view_all))
+    return EmptyState(kind, text, id="empty-failed")
 
 
 def runs(data_age: DataAge, run_filter: RunFilter, page: PageOfRuns) -> EmptyState:
@@ -217,7 +195,7 @@ def log(
         return EmptyState(kind, _text(f"{name}_filtered"), _text(f"{name}_all"), url)
     if is_past_end:
         return EmptyState(kind, _text(f"{name}_past_end"), _("Newest"), url)
-    return EmptyState("nothing_exists", _text(name if sees_all else f"{name}_visible"))
+    return EmptyState("nothing_exists", join_texts(_text(name), _visible_note(sees_all)))
 
 
 def pipelines(
@@ -228,21 +206,17 @@ def pipelines(
     is_filtered: bool = False,
 ) -> EmptyState:
     """Return the empty state of the board."""
+    note = _text("incomplete") if is_incomplete else ""
     if is_filtered:
-        key = "pipelines_filtered_incomplete" if is_incomplete else "pipelines_filtered"
-        return EmptyState("nothing_matches", _text(key), _("Show all pipelines"), reverse("board"))
-    kind = "cannot_see"
+        text = join_texts(note, _text("pipelines_filtered"))
+        return EmptyState("nothing_matches", text, _("Show all pipelines"), reverse("board"))
     if not is_catalog_loaded:
-        key = "projects_unread"
-    elif not permissions.can_view_all and is_incomplete:
-        key = "pipelines_visible_incomplete"
-    elif not permissions.can_view_all:
-        kind, key = "nothing_exists", "pipelines_visible"
-    elif is_incomplete:
-        key = "pipelines_unread"
-    else:
-        kind, key = "nothing_exists", "pipelines"
-    return EmptyState(kind, _text(key))
+        return EmptyState("cannot_see", _text("projects_unread"))
+    if is_incomplete and permissions.can_view_all:
+        return EmptyState("cannot_see", _text("pipelines_unread"))
+    key = "pipelines" if permissions.can_view_all else "pipelines_visible"
+    kind = "cannot_see" if is_incomplete else "nothing_exists"
+    return EmptyState(kind, join_texts(note, _text(key)))
 
 
 def past_last_page(page_count: int, last_url: str) -> EmptyState:

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from dashboard.accounts.permissions import Permissions
@@ -73,7 +74,8 @@ class AbortsPage(Page):
 
     @property
     def tab_title(self) -> TabTitle:
-        return tab_title.aborts(
+        return tab_title.under_way(
+            _("Aborts"),
             self.newest.under_way_count,
             InFlightTotals(abort_severity=self.newest.abort_severity),
             upstream_down=self.upstream_down,

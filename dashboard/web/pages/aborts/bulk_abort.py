@@ -81,13 +81,14 @@ class BulkAbortPage(Page):
     @property
     def tab_title(self) -> TabTitle:
         unfinished = [row for row in self.rows if not row.outcome.is_final]
-        return tab_title.bulk_abort(
-            len(self.rows) - len(unfinished),
-            len(self.rows),
-            InFlightTotals(
-                abort_severity=max((row.run.run.abort_severity for row in unfinished), default=0)
-            ),
-            upstream_down=self.upstream_down,
+        total = len(self.rows)
+        name = _("%(over)d of %(all)d · Bulk abort")
+        severities = (row.run.run.abort_severity for row in unfinished)
+        return tab_title.build(
+            name % {"over": total - len(unfinished), "all": total},
+            InFlightTotals(abort_severity=max(severities, default=0)),
+            upstream_down=self.upstream_down and bool(unfinished),
+            in_flight=bool(unfinished),
         )
 
     def context(self, request: HttpRequest) -> dict[str, Any]:

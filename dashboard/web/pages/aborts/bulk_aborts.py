@@ -6,6 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from dashboard.models import BulkAbort, Run
@@ -70,7 +71,8 @@ class BulkAbortsPage(Page):
     @property
     def tab_title(self) -> TabTitle:
         under_way_count = sum(not row.is_finished for row in self.newest[:PER_PAGE])
-        return tab_title.bulk_aborts(under_way_count, upstream_down=self.upstream_down)
+        name = _("Bulk aborts")
+        return tab_title.under_way(name, under_way_count, upstream_down=self.upstream_down)
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
         rows = self.rows[:PER_PAGE]

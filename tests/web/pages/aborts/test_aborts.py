@@ -532,5 +532,5 @@ def test_aborts_page_without_visible_aborts_reveals_nothing_more(
     empty_state = select_one(parse_html(viewer_client.get("/aborts/")), "[data-empty]")
     assert (
         text_of(empty_state)
-        == "No runs that you can see have been aborted from this dashboard yet."
+        == "No runs have been aborted from this dashboard yet. Only what you can see is listed."
     )

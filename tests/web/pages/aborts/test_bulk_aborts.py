@@ -116,8 +116,8 @@ def test_bulk_aborts_page_counts_only_visible_runs(
     assert bulk_abort_titles(html) == ["1 requested (only runs you may view): 1 waiting."]
     Grant.objects.filter(action=Action.VIEW).delete()
     html = parse_html(viewer_client.get("/aborts/bulk/"))
-    assert text_of(select_one(html, '[data-empty="nothing_exists"]')).startswith(
-        "No bulk aborts of runs that you can see"
+    assert text_of(select_one(html, '[data-empty="nothing_exists"]')) == (
+        "No bulk aborts yet. Only what you can see is listed."
     )
 
 
