@@ -9,11 +9,10 @@ from hashlib import blake2b
 from dashboard.aborts import abort_rules
 from dashboard.accounts.permissions import Permission
 from dashboard.models import Abort, Acknowledgement, Run
-from dashboard.runs import overdue_messages, statuses
+from dashboard.runs import overdue_messages, statuses, step_summary
 from dashboard.runs.overdue import NOT_STARTED_STATUSES, Timer
 from dashboard.runs.overdue_messages import OverdueMessage
 from dashboard.runs.statuses import StatusDisplay
-from dashboard.runs.summary import step_summary
 from dashboard.texts import durations
 from dashboard.texts.rich_text import ExternalText, RichText
 from dashboard.web.components.runs import abort_line, acknowledged_by, progress_bar
@@ -119,5 +118,5 @@ def build_row(
 def _short_summary(run: Run, timers: Sequence[Timer]) -> RichText:
     """Return the summary of the current step; of a removed run its last known step alone."""
     if not run.has_unknown_end:
-        return step_summary(run, timers)
+        return step_summary.build(run, timers)
     return ExternalText(run.step) if run.in_flight and run.step else ""

@@ -1,0 +1,61 @@
+"""The current step of a run, for its row. Pure."""
+
+from collections.abc import Iterable
+
+from django.utils.translation import gettext_lazy
+
+from dashboard.models import Run
+from dashboard.runs import activity
+from dashboard.runs.overdue import OverdueReason, Timer
+from dashboard.texts import durations
+from dashboard.texts.rich_text import Elapsed, ExternalText, MessageTable, RichText
+
+_text = MessageTable(
+    {
+        # The line of a row.
+        "row_step": gettext_lazy("%(step)s, %(since)s"),
+        "row_approval": gettext_lazy(
+            "Waiting for approval: “%(step)s”, %(since)s. Approve it on Northflank."
+        ),
+        "row_approval_unknown_step": gettext_lazy("Approve it on Northflank."),
+    }
+)
+
+
+def build(run: Run, timers: Iterable[Timer]) -> RichText:
+    """Return the current step of a run, for its row; empty if none is known.
+
+    The row shows separately how long the run has taken or been queued. `timers` are the run's
+    timers, which supply the typical durations.
+    """
+    if not run.in_flight:
+        return ""
+    timers = list(timers)
+    is_approval = run.status == "approval_wait" or any(
+        timer.reason is OverdueReason.APPROVAL for timer in timers
+    )
+    if not run.step or (run.status == "approval_wait" and _is_step_older_than_status(run)):
+        return _text("row_approval_unknown_step") if is_approval else ""
+    step = ExternalText(run.step)
+    if run.step_started_at is None or run.status == "aborting":
+        return step
+    key = "row_approval" if is_approval else "row_step"
+    text = _text(key, step=step, since=Elapsed(run.step_started_at))
+    typical_by_reason = {timer.reason: timer.typical for timer in timers}
+    # The row's progress bar shows the typical duration of the run: not repeated here if equal.
+    typical_step, typical_run = (
+        typical_by_reason.get(OverdueReason.STEP),
+        typical_by_reason.get(OverdueReason.RUN),
+    )
+    if (
+        typical_step
+        and typical_run
+        and durations.format_typical(typical_step) == durations.format_typical(typical_run)
+    ):
+        return text
+    return activity.with_typical(text, typical_step)
+
+
+def _is_step_older_than_status(run: Run) -> bool:
+    """Return whether the steps were last read before the run's status changed."""
+    return run.detail_synced_at is not None and run.detail_synced_at < run.status_since
