@@ -21,7 +21,7 @@ from dashboard.texts.rich_text import ExternalText, MessageTable
 from dashboard.upstream.connection import get_connection
 from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_search
-from dashboard.web.http import links, lookup
+from dashboard.web.http import links, lookup, run_hints
 from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.http.responses.htmx import is_htmx, render_page
 
@@ -49,13 +49,13 @@ def run_lookup(request: HttpRequest, run_id: str) -> HttpResponse:
     user_permissions = permissions.for_user(request.user)
     hints = run_search.hints(request)
     given_count = sum(map(bool, hints.values()))
-    run = lookup.find_run_by_hints(user_permissions, hints, run_id, given_count)
+    run = run_hints.find_run(user_permissions, hints, run_id, given_count)
     if run is not None:
         return _reload_response(request) or _redirect_to_run(request, run.stage, run_id)
-    hinted_stage = lookup.hinted_stage(user_permissions, hints)
+    hinted_stage = run_hints.hinted_stage(user_permissions, hints)
     if hinted_stage is not None:  # its page looks up the run, even if the search budget is used up
         return _reload_response(request) or _redirect_to_run(request, hinted_stage, run_id)
-    candidates = lookup.candidate_stages(user_permissions, hints)
+    candidates = run_hints.candidate_stages(user_permissions, hints)
     if found := _found_response(request, user_permissions, run_id, candidates):
         return found
     if not candidates.stage_keys:
@@ -72,7 +72,7 @@ def _render_found(
     request: HttpRequest,
     user_permissions: Permissions,
     run_id: str,
-    candidates: lookup.Candidates,
+    candidates: run_hints.Candidates,
     search: SearchProgress,
 ) -> HttpResponse:
     return _found_response(request, user_permissions, run_id, candidates) or _render_progress(
@@ -84,11 +84,11 @@ def _found_response(
     request: HttpRequest,
     user_permissions: Permissions,
     run_id: str,
-    candidates: lookup.Candidates,
+    candidates: run_hints.Candidates,
 ) -> HttpResponse | None:
     """Return a redirect to the run, or None if no stage with it is as likely as the candidates."""
     hints = run_search.hints(request)
-    run = lookup.find_run_by_hints(user_permissions, hints, run_id, candidates.matched_hints)
+    run = run_hints.find_run(user_permissions, hints, run_id, candidates.matched_hints)
     if run is None:
         return None
     return _reload_response(request) or _redirect_to_run(request, run.stage, run_id)
@@ -98,7 +98,7 @@ def _render_progress(
     request: HttpRequest,
     user_permissions: Permissions,
     run_id: str,
-    candidates: lookup.Candidates,
+    candidates: run_hints.Candidates,
     search: SearchProgress,
 ) -> HttpResponse:
     if search.is_exhausted and lookup.is_catalog_loading(user_permissions):
@@ -134,7 +134,7 @@ def _redirect_to_run(request: HttpRequest, stage: Stage, run_id: str) -> HttpRes
     """Redirect to a run, with a notice if it is not where the query string says."""
     hints = run_search.hints(request)
     # A HEAD request shows no page, and the next page would have its notice.
-    if request.method != "HEAD" and not lookup.matches_hints(stage, hints):
+    if request.method != "HEAD" and not run_hints.matches_hints(stage, hints):
         place = " / ".join(filter(None, hints.values()))
         text = _text("other_location", run=ExternalText(run_id), place=ExternalText(place))
         messages.warning(request, rich_text(text), extra_tags="warning")

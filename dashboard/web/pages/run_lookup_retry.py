@@ -12,7 +12,7 @@ from dashboard.sync import run_lookup
 from dashboard.texts.rich_text import ClockTime, MessageTable
 from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_search
-from dashboard.web.http import lookup
+from dashboard.web.http import run_hints
 
 _text = MessageTable(
     {"too_soon": gettext_lazy("Searched just now. You can search again at %(time)s.")}
@@ -27,11 +27,11 @@ def run_lookup_retry(request: HttpRequest, run_id: str) -> HttpResponse:
     """
     user_permissions = permissions.for_user(request.user)
     hints = run_search.hints(request)
-    hinted_stage = lookup.hinted_stage(user_permissions, hints)
+    hinted_stage = run_hints.hinted_stage(user_permissions, hints)
     stages = (
         [hinted_stage.pk]
         if hinted_stage is not None
-        else lookup.candidate_stages(user_permissions, hints).stage_keys
+        else run_hints.candidate_stages(user_permissions, hints).stage_keys
     )
     allowed_from = run_lookup.retry(stages, run_id)
     if allowed_from is not None:

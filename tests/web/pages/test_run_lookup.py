@@ -17,13 +17,13 @@ from dashboard.sandbox import parse_fault
 from dashboard.sync import run_lookup
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
-from dashboard.web.http import lookup
+from dashboard.web.http import run_hints
 from tests.support import factories, live_runs
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live, token
 from tests.support.live_runs import LEDGER, wait_until
 
-NO_HINTS = dict.fromkeys(lookup.HINT_FIELDS, "")
+NO_HINTS = dict.fromkeys(run_hints.HINT_FIELDS, "")
 UNKNOWN_RUN_ID = "00000000-0000-4000-8000-000000000000"
 
 
@@ -122,7 +122,7 @@ def test_candidate_stages_order_production_first_then_in_flight(
             factories.stage(name, parent=factories.pipeline(f"p{number}"))
     factories.run(Stage.objects.get(pipeline__slug="p2", name="Production"))
     factories.run(Stage.objects.get(pipeline__slug="p1", name="Staging"))
-    keys = lookup.candidate_stages(permissions.ALL, NO_HINTS).stage_keys
+    keys = run_hints.candidate_stages(permissions.ALL, NO_HINTS).stage_keys
     order = [str(Stage.objects.get(pk=key)).split(" / ") for key in keys]
     assert [stage for _, stage in order] == ["Production"] * 3 + ["Staging"] * 3 + [
         "Development"
@@ -378,7 +378,7 @@ def test_concurrent_run_lookups_of_one_id_request_each_stage_once(
 def test_run_lookups_in_two_processes_request_each_stage_once(
     live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
-    stages = lookup.candidate_stages(permissions.ALL, NO_HINTS).stage_keys
+    stages = run_hints.candidate_stages(permissions.ALL, NO_HINTS).stage_keys
 
     async def search_twice() -> list[run_lookup.SearchProgress]:
         other = Connection(live.connection.token, live.upstream_url)

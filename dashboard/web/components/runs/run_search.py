@@ -1,7 +1,6 @@
 """A run that is not in the mirror: its 404 page, and the form for its location."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest
@@ -15,11 +14,11 @@ from dashboard.models import Stage
 from dashboard.models.catalog import StageName
 from dashboard.sync import run_lookup
 from dashboard.texts.rich_text import MessageTable, RichText, join_texts
-from dashboard.web.http import lookup
+from dashboard.web.http import lookup, run_hints
 from dashboard.web.http.links import stage_url_args
-from dashboard.web.http.lookup import Candidates, PageNotFound
+from dashboard.web.http.lookup import PageNotFound
+from dashboard.web.http.run_hints import Candidates
 
-MAX_PIPELINES = 300  # options; with more, a project must be chosen first
 _text = MessageTable(
     {
         "not_found": gettext_lazy("Run “%(run)s” not found."),
@@ -38,32 +37,11 @@ _text = MessageTable(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One option of a select field."""
-
-    value: str
-    label: str
-    is_selected: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LocationForm:
-    """The form for a run's project, pipeline and stage, with those that the user may see."""
-
-    action_url: str
-    projects: list[Option]
-    pipelines: list[tuple[str, list[Option]]]  # (project label, its pipelines)
-    stages: list[Option]
-    has_too_many_pipelines: bool  # more than MAX_PIPELINES: `pipelines` is empty
-    other_parameters: list[tuple[str, str]]  # query parameters to keep
-
-
 def hints(request: HttpRequest) -> dict[str, str]:
     """Return the query string's `project`, `pipeline` and `stage`; empty text if missing."""
     # PostgreSQL rejects NUL in text.
     return {
-        part: request.GET.get(part, "").replace("\0", "").strip() for part in lookup.HINT_FIELDS
+        part: request.GET.get(part, "").replace("\0", "").strip() for part in run_hints.HINT_FIELDS
     }
 
 
@@ -104,8 +82,10 @@ def not_found_in_stage(
 ) -> PageNotFound:
     """Return the 404 for a run that was looked up in one stage only and not found."""
     stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()
-    stage_hints = dict(zip(lookup.HINT_FIELDS, stage_path, strict=True))
-    stage_count = lookup.candidate_stages(permissions, dict.fromkeys(lookup.HINT_FIELDS, "")).total
+    stage_hints = dict(zip(run_hints.HINT_FIELDS, stage_path, strict=True))
+    stage_count = run_hints.candidate_stages(
+        permissions, dict.fromkeys(run_hints.HINT_FIELDS, "")
+    ).total
     links = [_search_all_link(run_id, stage_count)] if stage_count > 1 else []
     return lookup.run_not_found(
         stage,
@@ -117,53 +97,41 @@ def not_found_in_stage(
     )
 
 
-def location_form(request: HttpRequest, permissions: Permissions, run_id: str) -> LocationForm:
-    """Return the location form, with the options selected that the query string names."""
-    folded_hints = {part: value.casefold() for part, value in hints(request).items()}
+def location_form(request: HttpRequest, permissions: Permissions, run_id: str) -> dict[str, Any]:
+    """Return the form for a run's project, pipeline and stage, as template context.
 
-    def option(part: str, slug: str, name: str) -> Option:
-        return Option(
-            slug,
-            name or slug,
-            bool(folded_hints[part]) and folded_hints[part] in _folded_names(slug, name),
-        )
+    It offers those that the user may see, as (value, label, is selected) by the query string; of a
+    selected project only its pipelines.
+    """
+    given = {part: value.casefold() for part, value in hints(request).items()}
+
+    def option(part: str, slug: str, name: str) -> tuple[str, str, bool]:
+        is_selected = bool(given[part]) and given[part] in {slug.casefold(), name.casefold()}
+        return slug, name or slug, is_selected
 
     stages = Stage.objects.listed().exclude(has_flow=False).filter(permissions.stage_filter())
     columns = (
         "pipeline__project__slug", "pipeline__project__name", "pipeline__slug", "pipeline__name",
     )  # fmt: skip
-    pipeline_rows = list(dict.fromkeys(stages.order_by(*columns).values_list(*columns)))
-    projects = {slug: option("project", slug, name) for slug, name, *_rest in pipeline_rows}
-    selected_projects = {
-        slug for slug, option_item in projects.items() if option_item.is_selected
-    } or projects.keys()
-    pipelines: dict[str, list[Option]] = {}
-    for project, _name, slug, name in pipeline_rows:
-        if project in selected_projects:
+    rows = list(dict.fromkeys(stages.order_by(*columns).values_list(*columns)))
+    projects = {project: option("project", project, title) for project, title, *_names in rows}
+    selected = {project for project, (*_, is_selected) in projects.items() if is_selected}
+    pipelines: dict[str, list[tuple[str, str, bool]]] = {}
+    for project, _title, slug, name in rows:
+        if project in selected or not selected:
             pipelines.setdefault(project, []).append(option("pipeline", slug, name))
-    has_too_many = sum(map(len, pipelines.values())) > MAX_PIPELINES
-    return LocationForm(
-        action_url=reverse("run_lookup", args=[run_id]),
-        projects=list(projects.values()),
-        pipelines=[]
-        if has_too_many
-        else [
-            (projects[project_slug].label, pipeline_options)
-            for project_slug, pipeline_options in pipelines.items()
-        ],
-        stages=[option("stage", name.lower(), name) for name in reversed(StageName.values)],
-        has_too_many_pipelines=has_too_many,
-        other_parameters=[
+    return {
+        "action_url": reverse("run_lookup", args=[run_id]),
+        "projects": list(projects.values()),
+        "pipelines": [(projects[project][1], options) for project, options in pipelines.items()],
+        "stages": [option("stage", name.lower(), name) for name in reversed(StageName.values)],
+        "other_parameters": [
             (name, value)
             for name, values in request.GET.lists()
             for value in values
-            if name not in lookup.HINT_FIELDS
+            if name not in run_hints.HINT_FIELDS
         ],
-    )
-
-
-def _folded_names(slug: str, name: str) -> set[str]:
-    return {slug.casefold(), name.casefold()}
+    }
 
 
 def _run_link(
@@ -173,7 +141,7 @@ def _run_link(
 
     Of several it is the one whose stage matches the most hints.
     """
-    run = lookup.find_run_by_hints(permissions, place_hints, run_id, 0)
+    run = run_hints.find_run(permissions, place_hints, run_id, 0)
     if run is None:
         return None
     label = _("Run “%(run)s” in %(stage)s") % {"run": run_id, "stage": run.stage}
