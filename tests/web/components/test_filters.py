@@ -152,15 +152,12 @@ def test_unknown_status_is_ignored_and_reported(
     assert bool(warnings(html)) is (status != "\0")
 
 
-def test_status_choices_need_few_queries(
+def test_number_of_unknown_statuses_does_not_raise_that_of_queries(
     stage: Stage, viewer: User, django_assert_max_num_queries: object
 ) -> None:
-    for _ in range(40):
-        factories.run(stage, status="success")
-    factories.run(stage, status="zebra")
-    with django_assert_max_num_queries(4):  # type: ignore[operator]
-        statuses_offered = filters.parse(QueryDict(), stage, viewer).available_statuses
-    assert statuses_offered == (filters.IN_FLIGHT, *statuses.RUN_STATUSES, "zebra")
+    query = QueryDict(urlencode({"status": [f"x{n}" for n in range(100)]}, doseq=True))
+    with django_assert_max_num_queries(5):  # type: ignore[operator]
+        assert len(filters.parse(query, stage, viewer).warnings) == 100
 
 
 # --- Text ---------------------------------------------------------------------------------------
@@ -246,36 +243,12 @@ def runs_around_dst_change(settings: Settings, stage: Stage) -> Stage:
 
 
 @pytest.mark.parametrize(
-    ("query", "run_ids"),
-    [
-        ("from=2026-10-25T02:10&to=2026-10-25T02:30", ["00:10", "00:59", "01:10", "01:30"]),
-        ("to=2026-10-25T01:59", ["23:59"]),
-        ("to=2026-10-25T02:30:00", ["23:59", "00:10", "00:59", "01:10", "01:30"]),
-        ("to=2026-10-25", ["23:59", "00:10", "00:59", "01:10", "01:30", "01:31", "22:59"]),
-    ],
-)
-def test_end_in_an_hour_that_occurs_twice_includes_both(
-    query: str, run_ids: list[str], stage: Stage, settings: Settings, get_stage_page: GetPage
-) -> None:
-    settings.TIME_ZONE = "Europe/Berlin"
-    for moment in (
-        "2026-10-24T23:59", "2026-10-25T00:10", "2026-10-25T00:59", "2026-10-25T01:10",
-        "2026-10-25T01:30", "2026-10-25T01:31", "2026-10-25T22:59", "2026-10-25T23:00",
-    ):  # fmt: skip
-        created_at = datetime.fromisoformat(moment).replace(tzinfo=UTC)
-        factories.run(stage, moment[-5:], status="success", created_at=created_at)
-    assert listed_run_ids(get_stage_page(query)) == run_ids[::-1]
-
-
-@pytest.mark.parametrize(
     ("query", "first", "last"),
     [
         ("from=2026-03-29&to=2026-03-29", "03-29T00:00:00", "03-29T23:59:59"),
         ("from=2026-03-30", "03-30T00:00:00", "03-30T00:00:00"),
         ("to=2026-03-28", "03-28T23:59:59", "03-28T23:59:59"),
         ("from=2026-03-29T14:30&to=2026-03-29T14:30", "03-29T14:30:00", "03-29T14:30:59"),
-        ("to=2026-03-29T14:30:00", "03-28T23:59:59", "03-29T14:30:00"),
-        ("from=2026-03-29T14:30:59", "03-29T14:30:59", "03-30T00:00:00"),
     ],
 )
 def test_date_filters_are_inclusive_in_page_timezone(
@@ -291,7 +264,7 @@ def test_date_filters_are_inclusive_in_page_timezone(
     [
         "yesterday", "2026-13-01", "2026-02-30", "0001-01-01", "9999-12-31", "20260331", "2026-W01",
         "2026-03-31T25:00", "2026-03-31T14:30Z", "2026-03-31 ", "٢٠٢٦-03-31", "\0", "1" * 5000,
-        "2026-03-31T1430", "2026-W014-1",
+        "2026-03-31T1430", "2026-W014-1", "2026-03-31 14:30:15",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["from", "to"])
@@ -321,8 +294,6 @@ def test_date_filter_of_whole_days_fills_form_with_times(get_stage_page: GetPage
         ("2026-03-31 14:30", "2026-03-31T14:30", "2026-03-31 14:30"),
         ("2026-W14-2", "2026-03-31T00:00", "2026-03-31"),
         ("2026-W14-2T14:30", "2026-03-31T14:30", "2026-03-31 14:30"),
-        ("2026-03-31 14:30:15", "2026-03-31T14:30:15", "2026-03-31 14:30:15"),
-        ("20260331T143015.678", "2026-03-31T14:30:15", "2026-03-31 14:30:15"),
     ],
 )
 def test_date_in_another_format_fills_form_with_a_time_that_it_can_show(

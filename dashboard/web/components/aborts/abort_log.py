@@ -5,7 +5,7 @@ Rendered rows are cached under the version of their run and the names that they 
 same for all users.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
@@ -30,20 +30,17 @@ from dashboard.texts import durations
 from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components import macros
 from dashboard.web.components.aborts.abort_details import AbortEntry
+from dashboard.web.components.lists import search_text
 from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter
 from dashboard.web.components.runs import row_queries
 from dashboard.web.http import links
 
 PER_PAGE = 100
 PARAMETERS = ("username", "text", "state", "project", "stage", "from", "to", "by_me")
-MAX_TEXT_LENGTH = 200  # characters of a search text
 _YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
 _text = MessageTable(
     {
         "unknown_value": gettext_lazy("Unknown %(what)s “%(value)s” ignored."),
-        "text_cut": gettext_lazy(
-            "Only the first %(count)d characters of “%(text)s…” are searched."
-        ),
         "invalid_date": gettext_lazy("Invalid date “%(day)s” ignored; use the format 2026-03-31."),
     }
 )
@@ -91,9 +88,9 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
         stages=list(StageName.values),
     )
     values = abort_filter.read(request.GET, PARAMETERS)
-    if username := _text_value(abort_filter, values, "username"):
+    if username := search_text.cut(values["username"], abort_filter.warnings):
         abort_filter.narrow("username", username, Q(username__icontains=username))
-    if text := _text_value(abort_filter, values, "text"):
+    if text := search_text.cut(values["text"], abort_filter.warnings):
         run_matches = Q(run__name__icontains=text) | Q(run__run_id__icontains=text)
         abort_filter.narrow("text", text, run_matches | Q(reason__icontains=text))
     kinds = categories.CATEGORIES
@@ -111,13 +108,10 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
             abort_filter.warnings.append(
                 _text("unknown_value", what=description, value=value[:MAX_QUOTED])
             )
-    if from_date := _date_value(abort_filter, values, "from"):
-        abort_filter.narrow(
-            "from", from_date.isoformat(), Q(requested_at__gte=_midnight(from_date))
-        )
-    if to_date := _date_value(abort_filter, values, "to"):
-        day_after = _midnight(to_date + timedelta(days=1))
-        abort_filter.narrow("to", to_date.isoformat(), Q(requested_at__lt=day_after))
+    for name, comparison, days in (("from", "gte", 0), ("to", "lt", 1)):
+        if day := _date_value(abort_filter, values[name]):
+            limit = _midnight(day + timedelta(days))
+            abort_filter.narrow(name, day.isoformat(), Q((f"requested_at__{comparison}", limit)))
     return abort_filter
 
 
@@ -240,15 +234,7 @@ def _cache_key(key: AbortRowKey) -> str:
     return f"abort:{key.pk}:{key.run_version}:{names}"
 
 
-def _text_value(abort_filter: AbortFilter, values: Mapping[str, str], name: str) -> str:
-    text = values[name]
-    if len(text) > MAX_TEXT_LENGTH:
-        abort_filter.warnings.append(_text("text_cut", count=MAX_TEXT_LENGTH, text=text[:40]))
-    return text[:MAX_TEXT_LENGTH]
-
-
-def _date_value(abort_filter: AbortFilter, values: Mapping[str, str], name: str) -> date | None:
-    value = values[name]
+def _date_value(abort_filter: AbortFilter, value: str) -> date | None:
     if not value:
         return None
     try:

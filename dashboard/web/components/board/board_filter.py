@@ -12,8 +12,8 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
 from dashboard.texts.rich_text import Message, MessageTable
+from dashboard.web.components.lists import search_text
 
-MAX_QUERY_LENGTH = 200  # characters of a search text
 MAX_PAGE_DIGITS = 6
 
 # What the board may be reduced to: pipelines with at least one such run.
@@ -24,7 +24,6 @@ CHOICES: dict[str, str | Promise] = {
 }
 _text = MessageTable(
     {
-        "text_cut": gettext_lazy("Only the first %(n)d characters are searched."),
         "unknown_filter": gettext_lazy("Unknown filter “%(show)s” ignored; showing all pipelines."),
         "invalid_page": gettext_lazy("Invalid page “%(page)s” ignored; showing the first."),
     }
@@ -82,18 +81,15 @@ class BoardFilter:
 
 def parse(parameters: QueryDict) -> BoardFilter:
     """Return the filter in the query string; ignore invalid parameters and add warnings."""
-    q = parameters.get("q", "").replace("\0", "").strip()
-    show = parameters.get("show", "")
-    page = parameters.get("page", "1")
-    warnings = []
-    if len(q) > MAX_QUERY_LENGTH:
-        warnings.append(_text("text_cut", n=MAX_QUERY_LENGTH))
+    show, page = parameters.get("show", ""), parameters.get("page", "1")
+    warnings: list[Message] = []
+    q = search_text.cut(parameters.get("q", ""), warnings)
     if show not in CHOICES:
         warnings.append(_text("unknown_filter", show=show[:80]))
     if not _is_page_number(page):
         warnings.append(_text("invalid_page", page=page[:80]))
     return BoardFilter(
-        q[:MAX_QUERY_LENGTH],
+        q,
         show if show in CHOICES else "",
         int(page) if _is_page_number(page) else 1,
         warnings,

@@ -6,12 +6,11 @@ position are built here, so that none of them loses a parameter.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from urllib.parse import urlencode
 
 from django.contrib.auth.models import User
-from django.core.cache import cache
 from django.db.models import Q
 from django.http import QueryDict
 from django.utils import timezone
@@ -19,9 +18,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.models import Abort, BulkAbortItem, Run, Stage
-from dashboard.models.runs import STATUS_PREFIX_LENGTH, RunQuerySet, status_start
+from dashboard.models.runs import RunQuerySet
 from dashboard.runs import statuses
 from dashboard.texts.rich_text import Message, MessageTable
+from dashboard.web.components.lists import search_text
 from dashboard.web.components.lists.cursor import Cursor
 
 # All runs in flight, as a choice beside the statuses: it is used more often than any of the eight
@@ -31,16 +31,13 @@ IN_FLIGHT = "in_flight"
 ALL_RUNS_URL = "?all=1"
 # Query of an open page to which no new run belongs (see `RunFilter.stream_query`).
 NO_NEW_RUNS = "new=none"
-MAX_QUERY_LENGTH = 200  # characters of a search text
-_MAX_UNKNOWN_STATUSES = 30  # offered statuses that are not in RUN_STATUSES
+KNOWN_STATUSES = (IN_FLIGHT, *statuses.RUN_STATUSES)
+_MAX_OTHER_STATUSES = 5  # requested statuses, not known here, that are looked for in the stage
 _YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
 _text = MessageTable(
     {
         # Warnings.
         "unknown_status": gettext_lazy("Unknown status “%(status)s” ignored."),
-        "text_cut": gettext_lazy(
-            "Only the first %(count)d characters of “%(text)s…” are searched."
-        ),
         "invalid_date": gettext_lazy(
             "Invalid date “%(day)s” ignored; use 2026-03-31 or 2026-03-31T14:30."
         ),
@@ -57,29 +54,11 @@ _text = MessageTable(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class StatusChoice:
-    """One option of the status filter."""
-
-    value: str
-    label: str
-    is_selected: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Chip:
-    """One active filter, with a link that removes it."""
-
-    label: Message | str
-    remove_url: str
-
-
 @dataclass(frozen=True)
 class RunFilter:
     """The filter for a stage's runs, and the position where the page starts."""
 
-    available_statuses: tuple[str, ...] = ()  # options of the status filter
-    statuses: tuple[str, ...] = ()  # selected, ordered as in `available_statuses`; empty: all
+    statuses: tuple[str, ...] = ()  # selected, ordered as in `status_choices`; empty: all
     q: str = ""
     created_from: datetime | None = None  # inclusive
     created_before: datetime | None = None  # exclusive
@@ -127,12 +106,10 @@ class RunFilter:
         )
 
     @property
-    def status_choices(self) -> list[StatusChoice]:
-        """The options of the status filter."""
-        return [
-            StatusChoice(value, status_label(value), value in self.statuses)
-            for value in self.available_statuses
-        ]
+    def status_choices(self) -> list[tuple[str, str, bool]]:
+        """The options of the status filter: value, label, and whether it is selected."""
+        values = dict.fromkeys((*KNOWN_STATUSES, *self.statuses))
+        return [(value, status_label(value), value in self.statuses) for value in values]
 
     @property
     def status_summary(self) -> str:
@@ -153,16 +130,14 @@ class RunFilter:
         }
 
     @property
-    def chips(self) -> list[Chip]:
-        """The active filters, each with a link that removes it."""
-        return [
-            Chip(_chip_label(name, value), self._url_without(position))
-            for position, (name, value) in enumerate(self.parameters)
-        ]
-
-    def _url_without(self, position: int) -> str:
-        remaining = [pair for index, pair in enumerate(self.parameters) if index != position]
-        return f"?{urlencode(remaining)}" if remaining else ALL_RUNS_URL
+    def chips(self) -> list[tuple[Message | str, str]]:
+        """The label of each active filter, and the address without it."""
+        chips = []
+        for position, (name, value) in enumerate(self.parameters):
+            others = self.parameters[:position] + self.parameters[position + 1 :]
+            url = f"?{urlencode(others)}" if others else ALL_RUNS_URL
+            chips.append((_chip_label(name, value), url))
+        return chips
 
     @property
     def single_status(self) -> str | None:
@@ -248,27 +223,24 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
     `user` is the user for the filter "aborted by me"; without one it is not applied.
     """
     warnings: list[Message] = []
-    available_statuses = (IN_FLIGHT, *statuses.RUN_STATUSES, *_unknown_statuses(stage))
-    requested_statuses = [status.replace("\0", "") for status in parameters.getlist("status")]
+    requested = {status.replace("\0", "") for status in parameters.getlist("status")} - {""}
+    others = sorted(requested.difference(KNOWN_STATUSES))
+    found = [status for status in others[:_MAX_OTHER_STATUSES] if _has_status(stage, status)]
     warnings += [
-        _text("unknown_status", status=status[:80])
-        for status in dict.fromkeys(requested_statuses)
-        if status and status not in available_statuses
+        _text("unknown_status", status=status[:80]) for status in others if status not in found
     ]
-    q = parameters.get("q", "").replace("\0", "").strip()
-    if len(q) > MAX_QUERY_LENGTH:
-        warnings.append(_text("text_cut", count=MAX_QUERY_LENGTH, text=q[:40]))
     date_inputs, moments = {}, {}
     for name in ("from", "to"):
         value = parameters.get(name, "").strip()
         if not value:
             continue
-        given = _parse_datetime(value)
-        if given is None:
-            warnings.append(_text("invalid_date", day=value[:80]))
+        if given := _parse_time(value):
+            start, precision = given
+            moments[name] = timezone.make_aware(start + precision if name == "to" else start)
+            is_day = precision == timedelta(1)
+            date_inputs[name] = start.isoformat(timespec="minutes")[: 10 if is_day else None]
         else:
-            date_inputs[name] = _input_text(given)
-            moments[name] = _start(given, is_end=name == "to")
+            warnings.append(_text("invalid_date", day=value[:80]))
     for name in ("overdue", "by_me"):
         if parameters.get(name, "") not in {"", "1"}:
             warnings.append(_text("invalid_value", name=name))
@@ -282,9 +254,8 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
                 warnings.append(_text("invalid_position", place=encoded_cursor[:80]))
             break
     return RunFilter(
-        available_statuses=available_statuses,
-        statuses=tuple(status for status in available_statuses if status in requested_statuses),
-        q=q[:MAX_QUERY_LENGTH].strip(),
+        statuses=tuple(status for status in (*KNOWN_STATUSES, *found) if status in requested),
+        q=search_text.cut(parameters.get("q", ""), warnings),
         created_from=moments.get("from"),
         created_before=moments.get("to"),
         date_inputs=date_inputs,
@@ -310,58 +281,18 @@ def _chip_label(name: str, value: str) -> Message | str:
             return _text(name)
 
 
-@dataclass(frozen=True, slots=True)
-class _GivenTime:
-    """The day, minute or second that a parameter names, by its start in the current time zone."""
+def _parse_time(text: str) -> tuple[datetime, timedelta] | None:
+    """Return the naive start of the day or minute in an ISO 8601 text, and how long it takes.
 
-    start: datetime  # naive
-    precision: timedelta
-
-
-def _parse_datetime(text: str) -> _GivenTime | None:
-    """Return the time in a text, or None if it is not valid.
-
-    "2026-03-31", "2026-03-31T14:30", "2026-03-31T14:30:15", or as long and in ISO 8601 too.
+    None: it is neither.
     """
-    if not text.isascii():
-        return None
+    precisions = {len("2026-03-31"): timedelta(1), len("2026-03-31T14:30"): timedelta(minutes=1)}
     try:
-        if len(text) == len("2026-03-31"):
-            given = _GivenTime(datetime.combine(date.fromisoformat(text), time.min), timedelta(1))
-        elif len(text) == len("2026-03-31T14:30"):
-            minute = datetime.fromisoformat(text).replace(second=0, microsecond=0)
-            given = _GivenTime(minute, timedelta(minutes=1))
-        elif len(text) == len("2026-03-31T14:30:15"):
-            second = datetime.fromisoformat(text).replace(microsecond=0)
-            given = _GivenTime(second, timedelta(seconds=1))
-        else:
-            return None
+        start = datetime.fromisoformat(text)
     except ValueError:
         return None
-    if given.start.tzinfo is not None or given.start.year not in _YEARS:
-        return None
-    return given
-
-
-def _input_text(given: _GivenTime) -> str:
-    """Return a time as browsers write it, with its precision."""
-    if given.precision == timedelta(1):
-        return given.start.date().isoformat()
-    is_minute = given.precision == timedelta(minutes=1)
-    return given.start.isoformat(timespec="minutes" if is_minute else "seconds")
-
-
-def _start(given: _GivenTime, *, is_end: bool) -> datetime:
-    """Return the start of a day, minute or second, or with `is_end` the start of the next one."""
-    if not is_end:
-        return timezone.make_aware(given.start)
-    if given.precision == timedelta(1):  # added before the zone is attached: not always 24 hours
-        return timezone.make_aware(given.start + given.precision)
-    # Where the clock is set back an hour occurs twice: to the end of the second one.
-    readings = (
-        timezone.make_aware(given.start.replace(fold=fold)).astimezone(UTC) for fold in (0, 1)
-    )
-    return max(readings) + given.precision
+    is_valid = len(text) in precisions and start.tzinfo is None and start.year in _YEARS
+    return (start, precisions[len(text)]) if is_valid else None
 
 
 def _runs_aborted_by(user: User, stage: Stage) -> Iterator[int]:
@@ -372,25 +303,5 @@ def _runs_aborted_by(user: User, stage: Stage) -> Iterator[int]:
     yield from items.values_list("run__pk", flat=True)
 
 
-def _unknown_statuses(stage: Stage) -> list[str]:
-    """Return the statuses of a stage's runs that are not in RUN_STATUSES; cached for 60 s."""
-    key = f"unknown-statuses:{stage.pk}"
-    unknown_statuses: list[str] | None = cache.get(key)
-    if unknown_statuses is None:
-        unknown_statuses = [
-            status for status in _distinct_statuses(stage) if status not in statuses.RUN_STATUSES
-        ]
-        cache.set(key, unknown_statuses, timeout=60)
-    return unknown_statuses
-
-
-def _distinct_statuses(stage: Stage) -> Iterator[str]:
-    """Yield each distinct status of a stage's runs, with one index lookup per status."""
-    runs = stage.runs.alias(start=status_start()).order_by("start")
-    last_prefix = ""
-    for _attempt in range(len(statuses.RUN_STATUSES) + _MAX_UNKNOWN_STATUSES):
-        status = runs.filter(start__gt=last_prefix).values_list("status", flat=True).first()
-        if status is None:
-            return
-        yield status
-        last_prefix = status[:STATUS_PREFIX_LENGTH]
+def _has_status(stage: Stage, status: str) -> bool:
+    return stage.runs.with_status(status).exists()

@@ -15,11 +15,8 @@ from dashboard.web.components.lists.filters import RunFilter
 class SavedViewItem:
     """One saved view in the menu."""
 
-    key: int
-    name: str
-    url: str
+    view: SavedView
     owner: str  # user name; empty: the user's own view
-    is_shared: bool
     is_current: bool  # its filter equals the page's
     is_default: bool  # stage pages open with it for this user
     may_delete: bool
@@ -33,11 +30,6 @@ class SavedViewMenu:
     may_change: bool
     may_share: bool
     may_save: bool  # the page is filtered, and the user has no view with this filter
-
-    @property
-    def default(self) -> SavedViewItem | None:
-        """The user's default view, if any."""
-        return next((view for view in self.items if view.is_default), None)
 
     @property
     def has_content(self) -> bool:
@@ -61,11 +53,8 @@ def build_menu(
     """Return the menu for a page with `run_filter`; `default` is the user's default view."""
     items = [
         SavedViewItem(
-            key=view.pk,
-            name=view.name,
-            url=f"?{view.query}",
+            view,
             owner="" if view.owner_id == person.pk else view.owner.get_username(),
-            is_shared=view.shared,
             is_current=view.query == run_filter.query_string,
             is_default=view == default,
             may_delete=saved_views.may_delete(person, view),
