@@ -90,13 +90,14 @@ class PipelinePage(Page):
     @cached_property
     def cells(self) -> list[StageCell]:
         """The stages, each with its latest runs."""
-        return stage_cell.load_cells(
+        cells = stage_cell.find_cells(
             self.stages,
             self.snapshot.in_flight_by_stage,
             self.snapshot.attention,
             runs_per_stage=RUNS_PER_STAGE,
-            history_charts=history_charts.render_charts(self.stages),
         )
+        charts = history_charts.render_charts(self.stages)
+        return stage_cell.load_rows(cells, history_charts=charts)
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
         return {
@@ -108,7 +109,7 @@ class PipelinePage(Page):
 
     def own_status_parts(self) -> list[LivePart]:
         return [
-            render_part(f"stage-{cell.key}", "pages/pipeline.html#stage", stage=cell)
+            render_part(f"stage-{cell.stage.pk}", "pages/pipeline.html#stage", stage=cell)
             for cell in self.cells
         ]
 

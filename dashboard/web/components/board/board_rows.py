@@ -23,7 +23,7 @@ from dashboard.runs.attention import AttentionRun
 from dashboard.web.components.board.board_list import PageOfPipelines
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.runs import history_charts, stage_cell
-from dashboard.web.components.runs.stage_cell import CellFacts
+from dashboard.web.components.runs.stage_cell import StageCell
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +109,11 @@ def render_cells(
 
     `attention_runs` are in the order of runs/attention.py.
     """
-    facts = stage_cell.load_facts(stages, in_flight_by_stage, attention_runs)
+    cells = stage_cell.find_cells(stages, in_flight_by_stage, attention_runs)
     chart_versions = history_charts.latest_versions([stage.pk for stage in stages])
-    keys = {
-        cell_facts.stage.pk: _cache_key(cell_facts, chart_versions.get(cell_facts.stage.pk))
-        for cell_facts in facts
-    }
+    keys = {cell.stage.pk: _cache_key(cell, chart_versions.get(cell.stage.pk)) for cell in cells}
     cached = cache.get_many(keys.values())
-    missing = [cell_facts for cell_facts in facts if keys[cell_facts.stage.pk] not in cached]
+    missing = [cell for cell in cells if keys[cell.stage.pk] not in cached]
     rendered = _render(missing) if missing else {}
     # Newer rows may have been read than the key says: no later page has that key.
     cache.set_many({keys[stage]: html for stage, html in rendered.items()})
@@ -124,27 +121,27 @@ def render_cells(
     return {stage: mark_safe(html) for stage, html in html_by_stage.items() if html}
 
 
-def _render(facts: Collection[CellFacts]) -> dict[int, SafeString]:
-    charts = history_charts.render_charts([cell_facts.stage for cell_facts in facts], compact=True)
+def _render(cells: Collection[StageCell]) -> dict[int, SafeString]:
+    charts = history_charts.render_charts([cell.stage for cell in cells], compact=True)
     template = get_template("components/board_cell.html")
     return {
-        cell.key: mark_safe(template.render({"cell": cell}).strip())
-        for cell in stage_cell.build_cells(facts, history_charts=charts)
+        cell.stage.pk: mark_safe(template.render({"cell": cell}).strip())
+        for cell in stage_cell.load_rows(cells, history_charts=charts)
     }
 
 
-def _cache_key(facts: CellFacts, chart_version: int | None) -> str:
-    stage = facts.stage
+def _cache_key(cell: StageCell, chart_version: int | None) -> str:
+    stage = cell.stage
     contents = (
         stage.pipeline.project.slug,
         stage.pipeline.slug,
         stage.pipeline.name,
         stage.name,
-        facts.state,
+        cell.state,
         stage.error_message,
-        facts.runs,
-        facts.in_flight_count,
-        facts.acknowledgements,
+        cell.runs,
+        cell.in_flight_count,
+        cell.acknowledgements,
         chart_version,
     )
     return f"board_cell:{stage.pk}:{blake2b(repr(contents).encode(), digest_size=12).hexdigest()}"

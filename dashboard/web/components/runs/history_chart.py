@@ -75,7 +75,11 @@ class RunBar:
     @property
     def title(self) -> str:
         """How the run ended and how long it took; not used by compact charts."""
-        return _bar_title(self.run)
+        word = statuses.for_run(self.run.status).label
+        parts = [word if len(word) <= 40 else f"{word[:40]}…"]
+        if self.run.duration is not None:
+            parts.append(durations.format_duration(self.run.duration))
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,25 +120,22 @@ def draw(runs: Sequence[ConcludedRun], *, marked_run: int = 0) -> HistoryChart |
         _bar(run, len(runs) - 1 - position, full_height_duration, is_marked=run.key == marked_run)
         for position, run in enumerate(runs)
     ]
-    failures = [run.ended_at for run in runs if run.status == "failure"]
+    median_path = ""
+    median_text: Message | str = ""
+    if median_duration is not None:
+        height = _height(median_duration, full_height_duration)
+        median_path = f"M0 {BASE - height}h{len(runs) * SLOT_WIDTH}"
+        # Not the typical duration (models/typical_duration.py), which excludes waits for approval:
+        # a bar covers the whole run.
+        n, took = len(success_seconds), durations.format_duration(median_duration)
+        median_text = _text("median", n=n, successes=n, took=took)
     return HistoryChart(
-        bars=bars[::-1],
-        median_path=_median_path(len(runs), _height(median_duration, full_height_duration))
-        if median_duration is not None
-        else "",
-        median_text=_median_text(median_duration, len(success_seconds))
-        if median_duration is not None
-        else "",
+        bars[::-1],
+        median_path,
+        median_text,
         counts_text=_counts_text(runs),
-        last_failed_at=max(failures, default=None),
+        last_failed_at=max((run.ended_at for run in runs if run.status == "failure"), default=None),
     )
-
-
-def _median_text(duration: timedelta, successes: int) -> Message:
-    # Not the typical duration (models/typical_duration.py), which excludes waits for approval: a
-    # bar covers the whole run.
-    took = durations.format_duration(duration)
-    return _text("median", n=successes, successes=successes, took=took)
 
 
 def _full_height_duration(
@@ -154,10 +155,6 @@ def _height(duration: timedelta | None, full_height_duration: timedelta) -> int:
     return max(round(HEIGHT * share), 2)  # a run without a duration stays visible
 
 
-def _median_path(runs: int, height: int) -> str:
-    return f"M0 {BASE - height}h{runs * SLOT_WIDTH}"
-
-
 def _bar(
     run: ConcludedRun, slot: int, full_height_duration: timedelta, *, is_marked: bool
 ) -> RunBar:
@@ -172,14 +169,6 @@ def _bar(
         path = f"M{x + BAR_WIDTH / 2:g} {BASE - 2}h.01"
     marker_path = f"M{x + BAR_WIDTH / 2:g} {BASE + 2}l3.5 5h-7z" if is_marked else ""
     return RunBar(run, kind, path, marker_path)
-
-
-def _bar_title(run: ConcludedRun) -> str:
-    word = statuses.for_run(run.status).label
-    parts = [word if len(word) <= 40 else f"{word[:40]}…"]
-    if run.duration is not None:
-        parts.append(durations.format_duration(run.duration))
-    return ", ".join(parts)
 
 
 def _counts_text(runs: Sequence[ConcludedRun]) -> Message:

@@ -1,7 +1,7 @@
 """Stage cells, for the board and for a pipeline's page."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from django.db.models import OuterRef, Subquery
@@ -27,129 +27,94 @@ DENIED = Permission(False)  # for rows on pages without an abort button
 
 @dataclass(frozen=True, slots=True)
 class StageCell:
-    """One stage with its latest runs, prepared for templates."""
+    """One stage with the runs that its cell shows, and what else decides the cell's content."""
 
-    key: int
-    stage: str
-    url: str
-    # "flow", "none" (no release flow) or "unknown" (its runs were not read yet). "flow" in any case
-    # if a run is in flight or needs attention.
-    state: str
+    stage: Stage
     in_flight_count: int
-    needs_attention: bool  # any of its runs does: see runs/attention.py
-    overdue_message: OverdueMessage | None  # of `run` or its abort
+    runs: list[tuple[int, int]]  # (key, version) of the runs that it shows, in their order
     acknowledgements: ActiveAcknowledgements | None  # of any of its runs
-    error: str
-    rows: list[RunRow]
-    history_chart: SafeString  # rendered; may be empty
+    rows: list[RunRow] = field(default_factory=list)  # of `runs`, once they are loaded
+    history_chart: str = ""  # rendered; may be empty
 
     @property
-    def overdue_severity(self) -> int:
-        """The severity of the most overdue run or abort; 0 if none is overdue."""
-        return self.overdue_message.severity if self.overdue_message else 0
+    def state(self) -> str:
+        """ "flow", "none" (no release flow) or "unknown" (its runs were not read yet).
+
+        "flow" in any case if a run is in flight or needs attention.
+        """
+        return "flow" if self.runs or self.in_flight_count else _state(self.stage)
+
+    @property
+    def url(self) -> str:
+        """The address of the stage's page."""
+        return links.stage_url(self.stage)
 
     @property
     def run(self) -> RunRow | None:
         """The run that stands for the stage: the worst that needs attention, or the newest."""
         return self.rows[0] if self.rows else None
 
-
-@dataclass(frozen=True, slots=True)
-class CellFacts:
-    """What decides the content of a stage's cell, besides its history chart."""
-
-    stage: Stage
-    in_flight_count: int
-    needs_attention: bool
-    runs: list[tuple[int, int]]  # (key, version) of the runs that it shows, in their order
-    acknowledgements: ActiveAcknowledgements | None
-
     @property
-    def state(self) -> str:
-        """See `StageCell.state`."""
-        return "flow" if self.runs or self.in_flight_count else _state(self.stage)
+    def overdue(self) -> OverdueMessage | None:
+        """How overdue `run` or its abort is; None: neither is."""
+        row = self.run
+        if row is None:
+            return None
+        return overdue_messages.worst(row.overdue_severity, row.run.abort_severity)
 
 
-def load_cells(
+def find_cells(
     stages: Iterable[Stage],
     in_flight_by_stage: Mapping[int, InFlightTotals],
     attention_runs: Iterable[AttentionRun],
     *,
     runs_per_stage: int = 1,
-    history_charts: Mapping[int, SafeString],
 ) -> list[StageCell]:
     """Return the cells of stages, Development first, each with up to `runs_per_stage` runs.
 
     Those that need attention come first, then the newest; of a stage without a release flow, or
     whose runs were not read yet, the newest in flight. `attention_runs` are in the order of
-    runs/attention.py; `history_charts` are rendered charts by stage key.
+    runs/attention.py. The rows of the runs are not loaded yet.
     """
-    facts = load_facts(stages, in_flight_by_stage, attention_runs, runs_per_stage=runs_per_stage)
-    return build_cells(facts, history_charts=history_charts)
-
-
-def load_facts(
-    stages: Iterable[Stage],
-    in_flight_by_stage: Mapping[int, InFlightTotals],
-    attention_runs: Iterable[AttentionRun],
-    *,
-    runs_per_stage: int = 1,
-) -> list[CellFacts]:
-    """Return the facts of the cells that `load_cells` returns; arguments as there."""
     stages = sorted(stages, key=lambda stage: _ORDER.get(stage.name, 9))
     worst_runs: dict[int, list[int]] = {}
     for run in attention_runs:
         worst_runs.setdefault(run.stage, []).append(run.pk)
+    counts = {
+        stage.pk: in_flight_by_stage.get(stage.pk, InFlightTotals()).count for stage in stages
+    }
     newest_counts = {
         stage.pk: runs_per_stage
         if _state(stage) == "flow"
-        else min(in_flight_by_stage.get(stage.pk, InFlightTotals()).count, runs_per_stage)
+        else min(counts[stage.pk], runs_per_stage)
         for stage in stages
     }
     runs_by_stage = _find_runs(newest_counts, runs_per_stage, worst_runs)
-    active_acknowledgements = acknowledgements.active_by_stage(
-        {stage.pk for stage in stages}, now()
-    )
+    active = acknowledgements.active_by_stage({stage.pk for stage in stages}, now())
     return [
-        CellFacts(
+        StageCell(
             stage,
-            in_flight_by_stage.get(stage.pk, InFlightTotals()).count,
-            stage.pk in worst_runs,
+            counts[stage.pk],
             runs_by_stage.get(stage.pk, []),
-            acknowledged_by.active(active_acknowledgements.get(stage.pk, ())),
+            acknowledged_by.active(active.get(stage.pk, ())),
         )
         for stage in stages
     ]
 
 
-def build_cells(
-    facts: Collection[CellFacts], *, history_charts: Mapping[int, SafeString]
+def load_rows(
+    cells: Collection[StageCell], *, history_charts: Mapping[int, SafeString]
 ) -> list[StageCell]:
-    """Return the cells with these facts, with their runs loaded."""
-    rows_by_key = _load_rows(facts)
-    cells = []
-    for cell_facts in facts:
-        stage = cell_facts.stage
-        rows = [rows_by_key[pk] for pk, _version in cell_facts.runs if pk in rows_by_key]
-        cell = StageCell(
-            key=stage.pk,
-            stage=stage.name,
-            url=links.stage_url(stage),
-            state=cell_facts.state,
-            in_flight_count=cell_facts.in_flight_count,
-            needs_attention=cell_facts.needs_attention,
-            overdue_message=_overdue_message(rows[0]) if rows else None,
-            acknowledgements=cell_facts.acknowledgements,
-            error=stage.error_message,
-            rows=rows,
-            history_chart=history_charts.get(stage.pk, SafeString()),
+    """Return the cells with the rows of their runs; `history_charts` are by stage key."""
+    rows_by_key = _load_rows(cells)
+    return [
+        replace(
+            cell,
+            rows=[rows_by_key[pk] for pk, _version in cell.runs if pk in rows_by_key],
+            history_chart=history_charts.get(cell.stage.pk, ""),
         )
-        cells.append(cell)
-    return cells
-
-
-def _overdue_message(row: RunRow) -> OverdueMessage | None:
-    return overdue_messages.worst(row.overdue_severity, row.run.abort_severity)
+        for cell in cells
+    ]
 
 
 def _state(stage: Stage) -> str:
@@ -199,10 +164,10 @@ def _versions_query() -> PreparedQuery:
     return PreparedQuery(Run.objects.filter(pk__in=Keys("runs")).values_list("pk", "version"))
 
 
-def _load_rows(facts: Iterable[CellFacts]) -> dict[int, RunRow]:
+def _load_rows(cells: Iterable[StageCell]) -> dict[int, RunRow]:
     """Return the rows of the runs to show, by run key."""
-    stages = {cell_facts.stage.pk: cell_facts.stage for cell_facts in facts}
-    run_keys = [pk for cell_facts in facts for pk, _version in cell_facts.runs]
+    stages = {cell.stage.pk: cell.stage for cell in cells}
+    run_keys = [pk for cell in cells for pk, _version in cell.runs]
     rows = {}
     for run in Run.objects.filter(pk__in=run_keys).without_detail():
         run.stage = stages[run.stage_id]
