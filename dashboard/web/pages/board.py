@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 from dashboard.models import Pipeline, Run, Stage
 from dashboard.web.components import in_flight, tab_title
 from dashboard.web.components.board import board_filter, board_list, board_rows
-from dashboard.web.components.board.board_filter import BoardFilter, Choice
+from dashboard.web.components.board.board_filter import BoardFilter
 from dashboard.web.components.board.board_list import PageOfPipelines
 from dashboard.web.components.data_age import DataAge, page_data_age, read_states
 from dashboard.web.components.lists import empty_states
@@ -164,7 +164,7 @@ class BoardPage(Page):
         )
 
     @property
-    def _choices(self) -> list[Choice]:
+    def _choices(self) -> list[dict[str, Any]]:
         return self.filter.choices(self.list_page.counts)
 
     @property

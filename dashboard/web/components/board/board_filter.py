@@ -5,6 +5,7 @@ Invalid parameters are ignored with a warning.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urlencode
 
 from django.http import QueryDict
@@ -30,16 +31,6 @@ _text = MessageTable(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A link that shows all pipelines, or those of one kind only."""
-
-    url: str
-    label: str | Promise
-    count: int
-    is_current: bool
-
-
 @dataclass
 class BoardFilter:
     """The filter in a query string: a search text, a key of CHOICES, and the page's number."""
@@ -52,10 +43,15 @@ class BoardFilter:
     def __bool__(self) -> bool:
         return bool(self.q or self.show)
 
-    def choices(self, counts: Mapping[str, int]) -> list[Choice]:
+    def choices(self, counts: Mapping[str, int]) -> list[dict[str, Any]]:
         """Return the links of CHOICES; `counts` are the pipelines of each that match the text."""
         return [
-            Choice(self._url(show=key, page=1), label, counts[key], key == self.show)
+            {
+                "url": self._url(show=key, page=1),
+                "label": label,
+                "count": counts[key],
+                "is_current": key == self.show,
+            }
             for key, label in CHOICES.items()
         ]
 

@@ -4,7 +4,6 @@ A cell is cached under all that it shows. After a change only the cells that sho
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache as cache_result
 from functools import lru_cache
 from hashlib import blake2b
@@ -20,29 +19,14 @@ from dashboard.db.prepared import Keys, PreparedModels
 from dashboard.models import Pipeline, Stage
 from dashboard.models.catalog import StageName
 from dashboard.runs.attention import AttentionRun
-from dashboard.web.components.board.board_list import PageOfPipelines
+from dashboard.web.components.board.board_list import Group, PageOfPipelines
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.runs import history_charts, stage_cell
 from dashboard.web.components.runs.stage_cell import StageCell
 
-
-@dataclass(frozen=True, slots=True)
-class PipelineRow:
-    """A pipeline and its three stages; None for a stage that is missing or not visible."""
-
-    project: str
-    name: str
-    url: str
-    cells: list[SafeString | None]
-
-
-@dataclass(frozen=True, slots=True)
-class GroupRows:
-    """A group of the board, and those of its pipelines that a page lists."""
-
-    name: str
-    title: str
-    pipelines: list[PipelineRow]
+# A pipeline with its address and the cells of its three stages; None for a stage that is missing or
+# not visible.
+type PipelineRow = tuple[Pipeline, str, list[SafeString | None]]
 
 
 def load_pipelines(page: PageOfPipelines) -> list[Pipeline]:
@@ -79,25 +63,18 @@ def build_groups(
     pipelines: Iterable[Pipeline],
     stages: Iterable[Stage],
     cells: Mapping[int, SafeString],
-) -> list[GroupRows]:
+) -> list[tuple[Group, list[PipelineRow]]]:
     """Return the rows of a page by group; `cells` are the rendered cells by stage key."""
     cells_by_place = {
         (stage.pipeline_id, stage.name): cells[stage.pk] for stage in stages if stage.pk in cells
     }
 
     def row(pipeline: Pipeline) -> PipelineRow:
-        return PipelineRow(
-            project=pipeline.project.name,
-            name=pipeline.name,
-            url=reverse("pipeline", args=[pipeline.project.slug, pipeline.slug]),
-            cells=[cells_by_place.get((pipeline.pk, name)) for name in StageName.values],
-        )
+        url = reverse("pipeline", args=[pipeline.project.slug, pipeline.slug])
+        return pipeline, url, [cells_by_place.get((pipeline.pk, name)) for name in StageName.values]
 
     by_group = groupby(pipelines, key=lambda pipeline: page.groups[pipeline.pk])
-    return [
-        GroupRows(group.name.lower(), group.title, [row(pipeline) for pipeline in members])
-        for group, members in by_group
-    ]
+    return [(group, [row(pipeline) for pipeline in members]) for group, members in by_group]
 
 
 def render_cells(

@@ -1,7 +1,6 @@
 """Empty states of lists: no match, no data, nothing wrong, or data missing or stale."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -74,28 +73,12 @@ class EmptyState:
     action_label: Message | str = ""
     action_url: str = ""
     id: str = ""  # of its element, if the stream updates it
-    coverage: "StageCoverage | None" = None  # the data that the text relies on
+    coverage: ReadTotals | None = None  # the data that the text relies on
 
 
-@dataclass(frozen=True, slots=True)
-class StageCoverage:
-    """The number of synced stages of the total, and the time of the oldest sync."""
-
-    synced_stages: int
-    total_stages: int
-    oldest_sync_at: datetime
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether some stages were never synced."""
-        return self.synced_stages < self.total_stages
-
-
-def stage_coverage(totals: ReadTotals) -> StageCoverage | None:
-    """Return the coverage of the stages that may have runs, or None if none was ever synced."""
-    if not totals.with_flow_read or totals.oldest_sync_at is None:
-        return None
-    return StageCoverage(totals.with_flow_read, totals.with_flow, totals.oldest_sync_at)
+def _coverage(totals: ReadTotals) -> ReadTotals | None:
+    """Return the totals of stages that may have runs, or None if none was ever read."""
+    return totals if totals.with_flow_read and totals.oldest_sync_at is not None else None
 
 
 def _note(data_age: DataAge) -> Message | str:
@@ -117,7 +100,7 @@ def attention(data_age: DataAge, totals: ReadTotals) -> EmptyState:
         join_texts(note, _text("attention")),
         id="empty-attention",
         # Of incomplete data the line above the list shows the coverage.
-        coverage=None if data_age.incomplete_text else stage_coverage(totals),
+        coverage=None if data_age.incomplete_text else _coverage(totals),
     )
 
 
@@ -133,7 +116,7 @@ def in_flight(
         is_loaded = lookup.is_catalog_loaded()
         empty = pipelines(permissions, is_catalog_loaded=is_loaded, is_incomplete=is_incomplete)
         return replace(empty, id="empty-in-flight")
-    coverage, note = stage_coverage(totals), _note(data_age)
+    coverage, note = _coverage(totals), _note(data_age)
     key, kind = "in_flight", "cannot_see" if note else "all_well"
     if above_count:
         key, kind = "in_flight_above", "above"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.utils.translation import gettext as _
 
@@ -40,28 +41,6 @@ class ActiveAcknowledgements:
         return _("%(names)s and %(n)d more") % {"names": names, "n": self.more_count}
 
 
-@dataclass(frozen=True, slots=True)
-class AcknowledgementPanel:
-    """The acknowledgements on a run's page; the same for all users who may see the run."""
-
-    id: str  # of the element with the actions; changes when the available actions change
-    url: str
-    current: ActiveAcknowledgements | None
-    previous: list[AcknowledgementEntry]  # ended, latest first, at most MAX_NAMES
-    more_count: int  # ended acknowledgements not in `previous`
-    has_actions: bool  # the run can be acknowledged, reassigned or released
-
-
-@dataclass(frozen=True, slots=True)
-class AcknowledgementActions:
-    """The acknowledgement form of one user."""
-
-    is_acknowledged: bool  # by this user
-    acknowledge_label: str
-    reassign_from_keys: list[int]  # keys of other users' active acknowledgements
-    reassign_from: str  # these users' names; empty: there are none
-
-
 def active(acknowledgements: Sequence[Acknowledgement]) -> ActiveAcknowledgements | None:
     """Return the given active acknowledgements for templates, or None if there are none."""
     if not acknowledgements:
@@ -74,8 +53,10 @@ def active(acknowledgements: Sequence[Acknowledgement]) -> ActiveAcknowledgement
 
 def panel(
     run: Run, url: str, acknowledgements: Sequence[Acknowledgement], now: datetime
-) -> AcknowledgementPanel | None:
-    """Return the panel of a run, or None if there is nothing to show or to do.
+) -> dict[str, Any] | None:
+    """Return the acknowledgements on a run's page, or None if there is nothing to show or to do.
+
+    They are template context, the same for all users who may see the run.
 
     `acknowledgements` are the run's active and ended ones, in the order of their creation.
     """
@@ -91,19 +72,19 @@ def panel(
     # A new id when the available actions change: the stream sends the element without a form,
     # since the form differs per user, and the page then fetches it (run.html).
     state = "-".join(str(acknowledgement.pk) for acknowledgement in unreleased) or "nobody"
-    return AcknowledgementPanel(
-        id=f"acknowledgements-{state}",
-        url=url,
-        current=active(unreleased),
-        previous=previous[:MAX_NAMES],
-        more_count=max(len(previous) - MAX_NAMES, 0),
-        has_actions=has_actions,
-    )
+    return {
+        "id": f"acknowledgements-{state}",
+        "url": url,
+        "current": active(unreleased),
+        "previous": previous[:MAX_NAMES],
+        "more_count": max(len(previous) - MAX_NAMES, 0),
+        "has_actions": has_actions,
+    }
 
 
 def actions(
     run: Run, user_id: int, permissions: Permissions, acknowledgements: Sequence[Acknowledgement]
-) -> AcknowledgementActions | None:
+) -> dict[str, Any] | None:
     """Return the form of a user, given by key, or None if they may not acknowledge the run."""
     if not permissions.acknowledge_permission(run.stage).allowed:
         return None
@@ -111,12 +92,13 @@ def actions(
     others = [
         acknowledgement for acknowledgement in unreleased if acknowledgement.user_id != user_id
     ]
-    return AcknowledgementActions(
-        is_acknowledged=len(others) < len(unreleased),
-        acknowledge_label=_("Acknowledge too") if others else _("Acknowledge"),
-        reassign_from_keys=[acknowledgement.pk for acknowledgement in others],
-        reassign_from=active_others.names if (active_others := active(others)) else "",
-    )
+    names_of_others = active(others)
+    return {
+        "is_acknowledged": len(others) < len(unreleased),
+        "acknowledge_label": _("Acknowledge too") if others else _("Acknowledge"),
+        "reassign_from_keys": [acknowledgement.pk for acknowledgement in others],
+        "reassign_from": names_of_others.names if names_of_others else "",
+    }
 
 
 def _unreleased(acknowledgements: Sequence[Acknowledgement]) -> list[Acknowledgement]:
