@@ -30,13 +30,13 @@ from dashboard.web.pages.board import board
 from dashboard.web.pages.dismiss import dismiss
 from dashboard.web.pages.now import now
 from dashboard.web.pages.people.account import account
+from dashboard.web.pages.people.account_credentials import (
+    account_password,
+    account_token_revoke,
+)
 from dashboard.web.pages.people.account_new import account_new
-from dashboard.web.pages.people.account_password import account_password
-from dashboard.web.pages.people.account_token_revoke import account_token_revoke
-from dashboard.web.pages.people.grant_new import grant_new
-from dashboard.web.pages.people.grant_remove import grant_remove
+from dashboard.web.pages.people.confirm_change import confirm_change
 from dashboard.web.pages.people.group import group
-from dashboard.web.pages.people.group_delete import group_delete
 from dashboard.web.pages.people.groups import groups
 from dashboard.web.pages.people.people import people
 from dashboard.web.pages.people.rights_changes import rights_changes
@@ -94,9 +94,14 @@ people_urls: list[URLPattern | URLResolver] = [
     ),
     path("groups/", groups, name="groups"),
     path("groups/<key:key>/", group, name="group"),
-    path("groups/<key:key>/delete/", group_delete, name="group_delete"),
-    path("groups/<key:key>/grants/new/", grant_new, name="grant_new"),
-    path("groups/<key:key>/grants/<key:grant_key>/", grant_remove, name="grant_remove"),
+    *(
+        path(f"groups/<key:key>/{route}", confirm_change, {"kind": name}, name=name)
+        for name, route in {
+            "group_delete": "delete/",
+            "grant_new": "grants/new/",
+            "grant_remove": "grants/<key:grant_key>/",
+        }.items()
+    ),
     path("rights/", who_may, name="who_may"),
     path("changes/", rights_changes, name="rights_changes"),
     path("changes/export.csv", rights_changes_export, CSV, name="rights_changes_csv"),

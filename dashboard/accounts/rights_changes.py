@@ -55,9 +55,11 @@ def snapshot(*subjects: Subject) -> dict[Subject, State | None]:
     }
 
 
-def version(state: State | None) -> str:
-    """Return a text that differs whenever the state does, for forms that show it."""
-    return hashlib.sha256(msgspec.json.encode(state, order="sorted")).hexdigest()[:16]
+def version(subject: Subject) -> str:
+    """Return a text that differs whenever a subject's state or its members do, for forms."""
+    members = User.groups.through.objects.filter(group=subject.key) if _is_group(subject) else ()
+    shown = snapshot(subject)[subject], sorted(member.user_id for member in members)
+    return hashlib.sha256(msgspec.json.encode(shown, order="sorted")).hexdigest()[:16]
 
 
 def record_changes(
@@ -111,6 +113,10 @@ def find_changes(
 
 def _is_account(subject: Subject) -> bool:
     return subject.kind == SubjectKind.ACCOUNT
+
+
+def _is_group(subject: Subject) -> bool:
+    return subject.kind == SubjectKind.GROUP
 
 
 def _load_accounts(keys: Collection[int]) -> dict[int, State]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import pytest
 from django.contrib.auth.models import Group, User
 
-from dashboard.accounts import demo
+from dashboard.accounts import demo, rights_changes
 from dashboard.accounts.administration import group_changes
 from dashboard.accounts.administration.administrators import Author
 from dashboard.accounts.authentication.external_groups import synchronise_groups
@@ -99,7 +99,7 @@ def test_group_that_is_being_deleted_is_not_given(committed_user: User) -> None:
     with do_beside(
         'DELETE FROM "auth_group"', lambda: synchronise(committed_user, ["On-call", "Leads"])
     ) as future:
-        version = group_changes.deletion_version(group)
+        version = rights_changes.version(rights_changes.group(group.pk))
         group_changes.delete_group(Author(root, None), group, version)
     assert not future.result()
     assert groups_of(committed_user) == {"Leads"}

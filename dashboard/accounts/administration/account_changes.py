@@ -19,8 +19,6 @@ from dashboard.accounts.administration.administrators import (
     django_permissions,
     holds_permissions_of,
     recorded_change,
-    require_existence,
-    require_version,
 )
 from dashboard.accounts.authentication import auth_proxy, break_glass
 from dashboard.accounts.permissions import Permission, read_only_reason
@@ -51,6 +49,7 @@ _text = MessageTable(
         ),
     }
 )
+GROUP_MISSING = _text("group_missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +135,14 @@ def change_account(
 
     Conflict if it is not as `version` (`rights_changes.version`) any more.
     """
-    subject = rights_changes.account(key)
-    with recorded_change(author, "Changed.", subject) as before:
-        require_version(before[subject], version)
+    with recorded_change(author, "Changed.", rights_changes.account(key), version=version):
         _apply(author.user, User.objects.get(pk=key), account_settings)
 
 
 def set_password(author: Author, key: int, password: str) -> None:
     """Replace a password by a hashed one, which ends the account's sessions."""
     subject = rights_changes.account(key)
-    with recorded_change(author, "Changed password.", subject, even_unchanged=True) as before:
-        require_existence(before[subject])
+    with recorded_change(author, "Changed password.", subject, even_unchanged=True):
         user = User.objects.get(pk=key)
         _require(password_permission(author.user, user))
         user.password = password
@@ -199,7 +195,7 @@ def _apply(administrator: User, user: User, account_settings: AccountSettings) -
         chosen_groups.order_by("pk").select_for_update(no_key=True).values_list("pk", flat=True)
     )
     if account_settings.group_keys - group_keys:
-        raise AdministrationError(_text("group_missing"))
+        raise AdministrationError(GROUP_MISSING)
     current = set(user.groups.values_list("pk", flat=True))
     if not administrator.is_superuser:
         _require_held_permissions(administrator, group_keys - current)

@@ -81,12 +81,17 @@ def holds_permissions_of(administrator: User, group: Group) -> bool:
 
 @contextmanager
 def recorded_change(
-    author: Author, detail: str, *subjects: Subject, even_unchanged: bool = False
+    author: Author,
+    detail: str,
+    *subjects: Subject,
+    version: str | None = None,
+    even_unchanged: bool = False,
 ) -> Iterator[dict[Subject, State | None]]:
     """Make a change in one transaction, and record it; yield the subjects' states before.
 
     Subjects that the change creates are added to the yielded states, as None. Raise NotAllowed, and
-    undo the change, if the author may not administer, before or after it.
+    undo the change, if the author may not administer, before or after it; Conflict if a subject
+    does not exist any more, or is not as a form with this `rights_changes.version` has shown it.
     """
     if settings.READ_ONLY:
         raise NotAllowed(read_only_reason())
@@ -97,6 +102,10 @@ def recorded_change(
             raise NotAllowed(_text("administrator_no_longer"))
         author.user = current  # the change is checked against what they may do now
         before = rights_changes.snapshot(*subjects)
+        if None in before.values():
+            raise Conflict(_text("deleted"))
+        if version is not None and version != rights_changes.version(*subjects):
+            raise Conflict(_text("changed"))
         yield before
         # Anew: an account keeps the permissions that it has once read.
         if not may_administer(User.objects.get(pk=author.user.pk)):
@@ -138,16 +147,3 @@ def _lock_everybody() -> None:
         # Everybody has no row.
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [EVERYBODY_LOCK])
-
-
-def require_existence(state: State | None) -> None:
-    """Raise Conflict if a subject does not exist any more."""
-    if state is None:
-        raise Conflict(_text("deleted"))
-
-
-def require_version(state: State | None, version: str) -> None:
-    """Raise Conflict unless a subject is still as a form has shown it."""
-    require_existence(state)
-    if rights_changes.version(state) != version:
-        raise Conflict(_text("changed"))

@@ -2,10 +2,9 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 
 from django.conf import settings
 from django.contrib.auth.models import Group, User
@@ -16,15 +15,11 @@ from dashboard.accounts import demo, permissions, rights_changes
 from dashboard.accounts.administration.administrators import (
     AdministrationError,
     Author,
-    Conflict,
     NotAllowed,
     holds_permissions_of,
     recorded_change,
-    require_existence,
-    require_version,
 )
 from dashboard.accounts.permissions import Permission, Rule
-from dashboard.accounts.rights_changes import State
 from dashboard.models import Grant, Project
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
@@ -41,7 +36,6 @@ _text = MessageTable(
             "Only superusers can rename or delete this group, which has more permissions."
         ),
         "grant_exists": gettext_lazy("This grant already exists."),
-        "grant_missing": gettext_lazy("The grant has already been removed."),
         "unknown_scope": gettext_lazy("Unknown stage or permission."),
         "project_missing": gettext_lazy("The project no longer exists."),
         "name_length": gettext_lazy("Group names must have 1 to %(max)d characters."),
@@ -97,30 +91,22 @@ def add_group(author: Author, name: str) -> Group:
 
 def rename_group(author: Author, group: Group, name: str, version: str) -> None:
     """Rename a group; raise AdministrationError."""
-    subject = rights_changes.group(group.pk)
-    with recorded_change(author, "Renamed.", subject) as before:
-        require_version(before[subject], version)
+    with recorded_change(author, "Renamed.", rights_changes.group(group.pk), version=version):
         _require_permission(author.user, group)
         with _free_name():
             Group.objects.filter(pk=group.pk).update(name=_clean_name(name, except_key=group.pk))
 
 
-def deletion_version(group: Group) -> str:
-    """Return a text that differs whenever the state or the members of a group do."""
-    return rights_changes.version(_deletion_state(group))
-
-
 def delete_group(author: Author, group: Group, version: str) -> None:
     """Delete a group with its grants; its members lose it. Raise AdministrationError.
 
-    Conflict if it is not as `version` (`deletion_version`) any more.
+    Conflict if it is not as `version` any more.
     """
     subject = rights_changes.group(group.pk)
-    with recorded_change(author, "Deleted.", subject) as before:
+    with recorded_change(author, "Deleted.", subject, version=version) as before:
         # Once the group is locked: nobody can join it any more.
         members = group.user_set.values_list("pk", flat=True)
         before.update(rights_changes.snapshot(*map(rights_changes.account, members)))
-        require_version(_deletion_state(group), version)
         _require_permission(author.user, group)
         Group.objects.filter(pk=group.pk).delete()
 
@@ -128,9 +114,7 @@ def delete_group(author: Author, group: Group, version: str) -> None:
 def add_grant(author: Author, group: Group | None, scope: GrantScope) -> None:
     """Add a grant to a group, None being everybody; raise AdministrationError."""
     key = group.pk if group is not None else None
-    subject = rights_changes.group(key)
-    with recorded_change(author, "Grant added.", subject) as before:
-        require_existence(before[subject])
+    with recorded_change(author, "Grant added.", rights_changes.group(key)):
         grant = _grant(key, scope)
         if find_grant(group, scope) is not None:
             raise AdministrationError(_text("grant_exists"))
@@ -143,10 +127,7 @@ def remove_grant(author: Author, grant: Grant, version: str) -> None:
     Conflict if it was removed meanwhile, or its group is not as `version` any more.
     """
     subject = rights_changes.group(grant.group_id)
-    with recorded_change(author, "Grant removed.", subject) as before:
-        if not Grant.objects.filter(pk=grant.pk).exists():
-            raise Conflict(_text("grant_missing"))
-        require_version(before[subject], version)
+    with recorded_change(author, "Grant removed.", subject, version=version):
         Grant.objects.filter(pk=grant.pk).delete()
 
 
@@ -183,11 +164,10 @@ def effect(
     before = permissions.load_rules()
     after = before - frozenset(removed) | frozenset(added)
     changed = before ^ after
-    old_rules, new_rules = _by_group(before), _by_group(after)
     counts = {"gaining": 0, "losing": 0, "unchanged": 0}
     could_view = can_view = False
     for names, account_count in _memberships().items():
-        old, new = (_permissions(names, rules) for rules in (old_rules, new_rules))
+        old, new = (permissions.for_groups(names, rules) for rules in (before, after))
         could_view = could_view or bool(old.rules)
         can_view = can_view or bool(new.rules)
         if group is not None and group.name not in names:
@@ -197,21 +177,6 @@ def effect(
         step = next(filter(None, (_step(old, new, *scope) for scope in scopes)), 0)
         counts["gaining" if step > 0 else "losing" if step < 0 else "unchanged"] += account_count
     return Effect(**counts, hides_everything=could_view and not can_view)
-
-
-def _by_group(rules: Iterable[Rule]) -> dict[str, set[Rule]]:
-    by_group: dict[str, set[Rule]] = {}
-    for rule in rules:
-        by_group.setdefault(rule.group, set()).add(rule)
-    return by_group
-
-
-def _permissions(
-    names: Collection[str], rules_by_group: Mapping[str, Collection[Rule]]
-) -> permissions.Permissions:
-    """Return what members of these groups may do; no other group's rules are looked at."""
-    rules = chain.from_iterable(rules_by_group.get(name, ()) for name in ("", *names))
-    return permissions.for_groups(names, frozenset(rules))
 
 
 def _step(
@@ -276,13 +241,6 @@ def _free_name() -> Iterator[None]:
         yield
     except IntegrityError:
         raise AdministrationError(_text("name_taken")) from None
-
-
-def _deletion_state(group: Group) -> State | None:
-    """Return the state of a group with the keys of its members; None if it does not exist."""
-    subject = rights_changes.group(group.pk)
-    state = rights_changes.snapshot(subject)[subject]
-    return state and {**state, "members": sorted(group.user_set.values_list("pk", flat=True))}
 
 
 def _require_permission(administrator: User, group: Group) -> None:

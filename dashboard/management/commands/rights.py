@@ -89,7 +89,7 @@ def _all_rights(
                 if cell.stage in stages
             },
         }
-        for row in table.load(user_permissions).rows
+        for row in table.load(user_permissions)
     ]
 
 

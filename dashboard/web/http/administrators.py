@@ -37,10 +37,10 @@ def make_change[T](
     request: HttpRequest,
     change: Callable[[Author], T],
     text: str,
-    address: Callable[[T], str],
+    address: str | Callable[[T], str],
     render: Callable[[str, int], HttpResponse],
 ) -> HttpResponse:
-    """Make a change, and show the page at `address` of what it returns, with `text`.
+    """Make a change, and show the page at `address`, or that of what it returns, with `text`.
 
     By a 303, so that reloading it repeats nothing. If the change is refused, `render` is given the
     reason and the status; who can change nothing any more gets a 403 without the page.
@@ -53,6 +53,6 @@ def make_change[T](
             return errors.forbidden(request, str(error))
         return render(str(error), error.status)
     messages.success(request, text, extra_tags="good")
-    response = redirect(address(changed))
+    response = redirect(address if isinstance(address, str) else address(changed))
     response.status_code = 303
     return response

@@ -1,53 +1,73 @@
-"""The form of an account: what it shows and has sent, and what is wrong with it."""
+"""The forms of an account: of one that exists, and of a new one with its name and password."""
 
-from dataclasses import dataclass, field
+from typing import Any
 
+from django import forms
 from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
-from django.core.exceptions import ValidationError
-from django.http import QueryDict
+from django.contrib.auth.validators import UnicodeUsernameValidator
+from django.utils.translation import gettext_lazy
 
+from dashboard.accounts import usernames
+from dashboard.accounts.administration import account_changes
 from dashboard.accounts.administration.account_changes import AccountSettings
-from dashboard.web.http import keys
+
+_LENGTH = gettext_lazy("User names must have 1 to %(max)d characters.") % {
+    "max": usernames.MAX_LENGTH
+}
+_MISSING = str(account_changes.GROUP_MISSING)
 
 
-@dataclass
-class AccountForm:
-    """What the form of an account shows and has sent."""
+class AccountForm(forms.Form):
+    """What an administrator decides about an account."""
 
-    username: str = ""
-    is_active: bool = True
-    is_staff: bool = False
-    is_superuser: bool = False
-    group_keys: frozenset[int] = frozenset()
-    hand_over: bool = False
-    errors: dict[str, list[str]] = field(default_factory=dict)  # by field; "": of the whole form
+    active = forms.BooleanField(required=False, initial=True)
+    staff = forms.BooleanField(required=False)
+    superuser = forms.BooleanField(required=False)
+    group = forms.ModelMultipleChoiceField(
+        account_changes.choosable_groups(),
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        error_messages={"invalid_choice": _MISSING, "invalid_pk_value": _MISSING},
+    )
+    hand_over = forms.BooleanField(required=False)
+
+    @classmethod
+    def of(cls, user: User) -> "AccountForm":
+        """Return the form as it shows an account."""
+        flags = {name: getattr(user, f"is_{name}") for name in ("active", "staff", "superuser")}
+        return cls(initial=flags | {"group": list(user.groups.all())})
 
     @property
     def settings(self) -> AccountSettings:
-        """What the administrator has chosen."""
+        """What was chosen, in a valid form."""
+        chosen = self.cleaned_data
+        keys = frozenset(group.pk for group in chosen["group"])
         return AccountSettings(
-            self.is_active, self.is_staff, self.is_superuser, self.group_keys, self.hand_over
+            chosen["active"], chosen["staff"], chosen["superuser"], keys, chosen["hand_over"]
         )
 
 
-def parse(form: QueryDict) -> AccountForm:
-    """Return what a form has sent, without its password."""
-    return AccountForm(
-        # As it would be stored, which may be longer, and contain other characters.
-        username=User.normalize_username(form.get("username", "").strip()),
-        is_active="active" in form,
-        is_staff="staff" in form,
-        is_superuser="superuser" in form,
-        group_keys=frozenset(keys.parse_pks(form.getlist("group"))),
-        hand_over="hand_over" in form,
+class NewAccountForm(AccountForm):
+    """The same with the name and the password of a new account; empty: none."""
+
+    username = forms.CharField(
+        max_length=usernames.MAX_LENGTH,
+        validators=[UnicodeUsernameValidator()],
+        error_messages={"required": _LENGTH, "max_length": _LENGTH},
     )
+    password = forms.CharField(required=False, strip=False)
 
+    def __init__(self, data: Any = None) -> None:
+        if data is not None:
+            data = data.copy()
+            # As it would be stored, which may be longer, and contain other characters.
+            data["username"] = User.normalize_username(data.get("username", "").strip())
+        super().__init__(data)
 
-def password_problems(password: str, user: User) -> list[str]:
-    """Return why a password is not suitable for an account."""
-    try:
-        validate_password(password, user)
-    except ValidationError as error:
-        return error.messages
-    return []
+    def clean_password(self) -> str:
+        """Return the password, empty or suitable for the account."""
+        password: str = self.cleaned_data["password"]
+        if password:
+            validate_password(password, User(username=self.data["username"]))
+        return password

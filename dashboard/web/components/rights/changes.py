@@ -18,6 +18,7 @@ from dashboard.web.components.rights import texts
 from dashboard.web.http import keys
 
 PER_PAGE = 50
+RECENT_CHANGES = 10
 PARAMETERS = ("name", "subject")
 MAX_NAME_LENGTH = 150  # of Django's user names and groups
 _text = MessageTable(
@@ -93,6 +94,12 @@ def load_page(change_filter: ChangeFilter, per_page: int = PER_PAGE) -> RecordPa
     """Return the page of changes that a filter selects."""
     load = partial(load_changes, change_filter)
     return record_pages.load_page(change_filter, load, _row, per_page)
+
+
+def recent(subject: Subject) -> dict[str, Any]:
+    """Return the latest changes of a subject, for components/rights.html#recent-changes."""
+    page = load_page(ChangeFilter(subject=subject), RECENT_CHANGES)
+    return {"changes": page, "subject_id": subject.id}
 
 
 def _row(change: RightsChange) -> ChangeRow:

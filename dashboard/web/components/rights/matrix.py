@@ -118,7 +118,7 @@ def load(query: Mapping[str, str]) -> Matrix:
         filter=texts_given,
         group_text=_page_text("groups", group_page),
         project_text=_page_text("projects", project_page),
-        links=_links(texts_given, group_page, project_page),
+        links=_links(texts_given, {"groups": group_page, "projects": project_page}),
     )
 
 
@@ -152,18 +152,15 @@ def _page_text(key: str, page: Page) -> Message | str:  # type: ignore[type-arg]
     return _text(key, first=first, last=last, total=page.paginator.count)
 
 
-def _links(values: Mapping[str, str], group_page: Page, project_page: Page) -> dict[str, str]:  # type: ignore[type-arg]
-    def url(groups: int, projects: int) -> str:
-        parameters = {**values, "groups": groups, "projects": projects}
-        return f"?{urlencode({name: value for name, value in parameters.items() if value})}"
+def _links(texts_given: Mapping[str, str], pages: Mapping[str, Page]) -> dict[str, str]:  # type: ignore[type-arg]
+    numbers = {name: page.number for name, page in pages.items()}
+    return {
+        f"{word}_{name}": "?" + urlencode(_filled({**texts_given, **numbers, name: number}))
+        for name, page in pages.items()
+        for word, number in (("previous", page.number - 1), ("next", page.number + 1))
+        if 0 < number <= page.paginator.num_pages
+    }
 
-    links = {}
-    if group_page.has_previous():
-        links["previous_groups"] = url(group_page.number - 1, project_page.number)
-    if group_page.has_next():
-        links["next_groups"] = url(group_page.number + 1, project_page.number)
-    if project_page.has_previous():
-        links["previous_projects"] = url(group_page.number, project_page.number - 1)
-    if project_page.has_next():
-        links["next_projects"] = url(group_page.number, project_page.number + 1)
-    return links
+
+def _filled(parameters: Mapping[str, str | int]) -> dict[str, str | int]:
+    return {name: value for name, value in parameters.items() if value}

@@ -31,31 +31,17 @@ class RightRow:
     cells: list[RightCell]
 
 
-@dataclass(frozen=True, slots=True)
-class RightsTable:
-    """The rows, the projects that grants name first."""
-
-    rows: list[RightRow]
-
-    @property
-    def stages(self) -> list[str]:
-        """The columns."""
-        return list(StageName.values)
-
-
-def load(permissions: Permissions) -> RightsTable:
-    """Return the table of what `permissions` allow."""
+def load(permissions: Permissions) -> list[RightRow]:
+    """Return the rows of what `permissions` allow, the projects that grants name first."""
     patterns = rights_overview.patterns(permissions)
     keys = {key for pattern in patterns for key in pattern.project_ids}
     named = {
         project.pk: (project.slug, str(project)) for project in Project.objects.filter(pk__in=keys)
     }
-    return RightsTable(
-        [
-            _row(permissions, pattern, [named[key] for key in pattern.project_ids if key in named])
-            for pattern in patterns
-        ]
-    )
+    return [
+        _row(permissions, pattern, [named[key] for key in pattern.project_ids if key in named])
+        for pattern in patterns
+    ]
 
 
 def _row(permissions: Permissions, pattern: Pattern, projects: list[tuple[str, str]]) -> RightRow:

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterable
 
+from django.contrib.auth.models import Group
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.accounts.administration.group_changes import Effect
 from dashboard.accounts.permissions import Permissions, Right, Rule
-from dashboard.models import Project
+from dashboard.models import Grant, Project
 from dashboard.models.accounts.grants import Action
 from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.components import headings
@@ -78,6 +79,26 @@ def grant_text(action: str, stage: str, projects: Message | str) -> Message:
     """Return a grant without its group: “abort in Staging of all projects”."""
     key = "grant_stage" if stage else "grant"
     return _text(key, action=action_label(action), stage=stage, projects=projects)
+
+
+def stored_grant_text(grant: Grant) -> Message:
+    """Return a stored grant without its group."""
+    return grant_text(
+        grant.action, grant.stage, project_text(str(grant.project) if grant.project else "")
+    )
+
+
+def grants_by_key(group: Group | None) -> list[tuple[int, Message]]:
+    """Return the key and the text of each grant of a group; None is everybody."""
+    grants = Grant.objects.filter(group=group).select_related("project")
+    ordered = grants.order_by("project__slug", "stage", "action", "pk")
+    return [(grant.pk, stored_grant_text(grant)) for grant in ordered]
+
+
+def django_permissions(group: Group) -> str:
+    """Return the names of the permissions of Django that a group gives, or an empty text."""
+    names = group.permissions.values_list("content_type__app_label", "codename")
+    return ", ".join(sorted(f"{app}.{name}" for app, name in names))
 
 
 def group_text(group: str) -> Message:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -15,13 +15,12 @@ from dashboard.accounts.administration.administrators import Conflict
 from dashboard.models import Project
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
-from dashboard.web.components.rights import changes, grants, table
+from dashboard.web.components.rights import changes, table, texts
 from dashboard.web.http import lookup
 from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.http.authentication.sign_in import signed_in_user
 
 SHOWN_MEMBERS = 50
-RECENT_CHANGES = 10
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -31,19 +30,18 @@ def group(request: HttpRequest, key: int) -> HttpResponse:
     group = lookup.get_group_or_404(key)
     if request.method != "POST" or group is None:
         return render_group(request, group)
-    name = request.POST.get("name", "")
-    version = request.POST.get("version", "")
+    name, version = (request.POST.get(field, "") for field in ("name", "version"))
 
     def show(text: str, status: int) -> HttpResponse:
         typed_name = "" if status == Conflict.status else name
         current_group = lookup.get_group_or_404(key)
-        return render_group(request, current_group, text, typed_name, status=status)
+        return render_group(request, current_group, text, status=status, name=typed_name)
 
     return make_change(
         request,
         lambda author: group_changes.rename_group(author, group, name, version),
         _("Renamed."),
-        lambda _changed: reverse("group", args=[key]),
+        reverse("group", args=[key]),
         show,
     )
 
@@ -52,21 +50,21 @@ def render_group(
     request: HttpRequest,
     group: Group | None,
     name_error: str = "",
-    name: str = "",
     grant_error: str = "",
     status: int = 200,
     grant_fields: Mapping[str, str] | None = None,
+    name: str = "",
 ) -> HttpResponse:
     """Render the page; `name_error` and `grant_error` say what was not changed, and why.
 
     `grant_fields` is what was chosen for a grant: `project`, `stage` and `action`.
     """
     subject = rights_changes.group(group.pk if group else None)
-    members = group.user_set.order_by("username") if group else None
-    rules = permissions.load_rules()
+    members = group.user_set.order_by("username") if group else User.objects.none()
     projects = Project.objects.filter(removed_at=None).order_by("name", "slug")
     chosen = grant_fields or {"project": "", "stage": "", "action": ""}
     is_listed = chosen["project"] in {"", *(project.slug for project in projects)}
+    names = [group.name] if group else []
     context = {
         "nav": "status",
         "tab": "groups",
@@ -75,12 +73,10 @@ def render_group(
         "name": name or (group.name if group else ""),
         "name_error": name_error,
         "grant_error": grant_error,
-        "permission": group_changes.edit_permission(signed_in_user(request), group)
-        if group
-        else None,
-        "version": rights_changes.version(rights_changes.snapshot(subject)[subject]),
-        "grants": grants.texts_by_key(group),
-        "django_permissions": grants.django_permissions(group) if group else "",
+        "permission": group and group_changes.edit_permission(signed_in_user(request), group),
+        "version": rights_changes.version(subject),
+        "grants": texts.grants_by_key(group),
+        "django_permissions": texts.django_permissions(group) if group else "",
         "projects": projects,
         "chosen": chosen,
         # Or the choice would become all projects.
@@ -90,22 +86,9 @@ def render_group(
             (Action.VIEW.value, _("view runs")),
             (Action.ABORT.value, _("view and abort runs")),
         ],
-        "table": table.load(permissions.for_groups([group.name] if group else [], rules)),
-        "members": members[:SHOWN_MEMBERS] if members is not None else (),
-        "member_count": members.count() if members is not None else 0,
-        "changes": changes.load_page(changes.ChangeFilter(subject=subject), RECENT_CHANGES),
-        "subject_id": subject.id,
+        "table": table.load(permissions.for_groups(names, permissions.load_rules())),
+        "members": members[:SHOWN_MEMBERS],
+        "member_count": members.count(),
+        **changes.recent(subject),
     }
     return render(request, "pages/people/group.html", context, status=status)
-
-
-def render_refused_grant(
-    request: HttpRequest,
-    key: int,
-    error: str,
-    status: int,
-    grant_fields: Mapping[str, str] | None = None,
-) -> HttpResponse:
-    """Render the page with the reason why a grant was not added or removed."""
-    group = lookup.get_group_or_404(key)
-    return render_group(request, group, grant_error=error, status=status, grant_fields=grant_fields)

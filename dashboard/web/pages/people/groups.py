@@ -17,20 +17,20 @@ from dashboard.web.http.administrators import for_administrators, make_change
 @for_administrators
 def groups(request: HttpRequest) -> HttpResponse:
     """Show the matrix of rights (GET), or add a group (POST)."""
-    if request.method == "POST":
-        name = request.POST.get("name", "")
-        return make_change(
-            request,
-            lambda author: group_changes.add_group(author, name),
-            _("Group added."),
-            lambda group: reverse("group", args=[group.pk]),
-            partial(_render_groups, request, name),
-        )
-    return _render_groups(request)
+    if request.method != "POST":
+        return _render(request)
+    name = request.POST.get("name", "")
+    return make_change(
+        request,
+        lambda author: group_changes.add_group(author, name),
+        _("Group added."),
+        lambda group: reverse("group", args=[group.pk]),
+        partial(_render, request, name=name),
+    )
 
 
-def _render_groups(
-    request: HttpRequest, name: str = "", error: str = "", status: int = 200
+def _render(
+    request: HttpRequest, error: str = "", status: int = 200, *, name: str = ""
 ) -> HttpResponse:
     context = {
         "nav": "status",

@@ -1,7 +1,5 @@
 """Who may abort or view in a project and stage, and why."""
 
-from urllib.parse import urlencode
-
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext_lazy
@@ -58,7 +56,6 @@ def who_may(request: HttpRequest) -> HttpResponse:
         "place": place,
         "question": texts.grant_text(action, stage, project_text),
         "warnings": warnings,
-        "account_query": f"?{urlencode(place)}" if project_key or stage else "",
         "holders": [
             (
                 holder.user,

@@ -321,8 +321,9 @@ def test_grant_of_a_group_that_changed_meanwhile_is_not_removed(
         assert answer.status_code == 409
     html = parse_html(answer)
     assert "somebody else has changed this" in text_of(select_one(html, "[role=alert]"))
-    assert len(html.css("[data-grant]")) == 2
-    assert Grant.objects.filter(pk=grant.pk).exists()
+    assert Grant.objects.filter(group=on_call).count() == 2
+    assert root_client.post(address, {"version": version_in(html)}).status_code == 303
+    assert not Grant.objects.filter(pk=grant.pk).exists()
 
 
 def test_grant_of_another_group_is_not_removed(root_client: Client, on_call: Group) -> None:

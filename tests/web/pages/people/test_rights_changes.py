@@ -37,7 +37,7 @@ def on_call(root: User) -> Group:
     group = group_changes.add_group(author, "Nights")
     group_changes.add_grant(author, group, GrantScope(None, "Staging", "abort"))
     subject = rights_changes.group(group.pk)
-    version = rights_changes.version(rights_changes.snapshot(subject)[subject])
+    version = rights_changes.version(subject)
     group_changes.rename_group(author, group, "On-call", version)
     return group
 

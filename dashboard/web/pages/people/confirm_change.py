@@ -1,0 +1,152 @@
+"""Confirm a change of a group or its grants: what it would do, then make it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from django.contrib.auth.models import Group
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods
+
+from dashboard.accounts import permissions, rights_changes
+from dashboard.accounts.administration import group_changes
+from dashboard.accounts.administration.administrators import Author
+from dashboard.accounts.administration.group_changes import Effect, GrantScope
+from dashboard.models import Grant
+from dashboard.models.accounts.grants import Action
+from dashboard.models.catalog import StageName
+from dashboard.web.components.rights import texts
+from dashboard.web.http import lookup
+from dashboard.web.http.administrators import for_administrators, make_change
+from dashboard.web.http.authentication.sign_in import signed_in_user
+from dashboard.web.pages.people.group import render_group
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of a group, None being everybody: how it is made, and what it would do."""
+
+    apply: Callable[[Author], object]
+    effect: Effect
+    done: str
+    next_url: str
+    shown: dict[str, Any] = field(default_factory=dict)  # on the page
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_administrators
+def confirm_change(request: HttpRequest, key: int, kind: str, grant_key: int = 0) -> HttpResponse:
+    """Show what a change would do (GET), or make it (POST); `kind` is the name of the address."""
+
+    def show(error: str, status: int) -> HttpResponse:
+        group = lookup.get_group_or_404(key)
+        change = _change(request, group, kind, grant_key)
+        if isinstance(change, HttpResponse):
+            return change
+        context = {
+            "nav": "status",
+            "tab": "groups",
+            "kind": kind,
+            "group": group,
+            "version": rights_changes.version(rights_changes.group(key)),
+            "hides_everything": change.effect.hides_everything,
+            "error": error,
+            **change.shown,
+        }
+        return render(request, "pages/people/confirm_change.html", context, status=status)
+
+    if request.method != "POST":
+        return show("", 200)
+    change = _change(request, lookup.get_group_or_404(key), kind, grant_key)
+    if isinstance(change, HttpResponse):
+        return change
+    return make_change(request, change.apply, change.done, change.next_url, show)
+
+
+def _change(
+    request: HttpRequest, group: Group | None, kind: str, grant_key: int
+) -> Change | HttpResponse:
+    """Return the change that a request asks for, as of now; else the group's page that says why."""
+    if kind == "grant_new":
+        return _addition(request, group)
+    if kind == "grant_remove":
+        return _removal(request, group, grant_key)
+    if group is None:
+        raise Http404
+    return _deletion(request, group)
+
+
+def _addition(request: HttpRequest, group: Group | None) -> Change | HttpResponse:
+    query = request.POST if request.method == "POST" else request.GET
+    fields = {name: query.get(name, "") for name in ("project", "stage", "action")}
+    refuse = partial(render_group, request, group, status=422, grant_fields=fields)
+    project = lookup.find_project(fields["project"])
+    scope = GrantScope(project.pk if project else None, fields["stage"], fields["action"])
+    is_known = scope.action in Action.values and scope.stage in {"", *StageName.values}
+    if not is_known or (fields["project"] and project is None):
+        return refuse(grant_error=_("Choose a project, a stage and a permission that exist."))
+    if group_changes.find_grant(group, scope) is not None:
+        return refuse(grant_error=_("This grant already exists."))
+    effect = group_changes.effect(group, added=[group_changes.rule_of(group, scope)])
+    projects = texts.project_text(str(project) if project else "")
+    return Change(
+        lambda author: group_changes.add_grant(author, group, scope),
+        effect,
+        _("Grant added. It applies from the next request."),
+        _group_url(group),
+        {
+            "action": _("Add grant"),
+            "fields": fields,
+            "grant": texts.grant_text(scope.action, scope.stage, projects),
+            "effect_texts": texts.effect_texts(effect, scope.action),
+        },
+    )
+
+
+def _removal(request: HttpRequest, group: Group | None, grant_key: int) -> Change | HttpResponse:
+    version = request.POST.get("version", "")
+    own_grants = Grant.objects.select_related("project").filter(group=group)
+    grant = own_grants.filter(pk=grant_key).first()
+    if grant is None:
+        text = _("The grant has already been removed.")
+        return render_group(request, group, grant_error=text, status=404)
+    effect = group_changes.effect_of_removal(grant)
+    return Change(
+        lambda author: group_changes.remove_grant(author, grant, version),
+        effect,
+        _("Grant removed. It applies from the next request."),
+        _group_url(group),
+        {
+            "action": _("Remove grant"),
+            "grant": texts.stored_grant_text(grant),
+            "effect_texts": texts.effect_texts(effect, grant.action),
+        },
+    )
+
+
+def _deletion(request: HttpRequest, group: Group) -> Change:
+    version = request.POST.get("version", "")
+    own_rules = {rule for rule in permissions.load_rules() if rule.group == group.name}
+    effect = group_changes.effect(group, removed=own_rules)
+    return Change(
+        lambda author: group_changes.delete_group(author, group, version),
+        effect,
+        _("Group deleted."),
+        reverse("groups"),
+        {
+            "action": _("Delete group"),
+            "grants": texts.grants_by_key(group),
+            "django_permissions": texts.django_permissions(group),
+            "member_count": group.user_set.count(),
+            "effect_texts": [texts.loss_text(effect)],
+            "permission": group_changes.edit_permission(signed_in_user(request), group),
+        },
+    )
+
+
+def _group_url(group: Group | None) -> str:
+    return reverse("group", args=[group.pk if group else lookup.EVERYBODY_KEY])
