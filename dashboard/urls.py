@@ -143,15 +143,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
 ]
 
 if settings.OIDC_ISSUER:
-    from dashboard.web.pages.accounts.oidc_callback import oidc_callback
-    from dashboard.web.pages.accounts.oidc_sign_in import oidc_sign_in
-    from dashboard.web.pages.accounts.oidc_sign_out import OIDCSignOutView
+    from dashboard.web.pages.accounts.oidc_sign_in import oidc_callback, oidc_sign_in
 
     urlpatterns = [
         path("accounts/oidc/", oidc_sign_in, name="oidc_sign_in"),
         path("accounts/oidc/callback/", oidc_callback, name="oidc_callback"),
-        path("accounts/logout/", login_not_required(OIDCSignOutView.as_view()), name="logout"),
-        path("admin/logout/", login_not_required(OIDCSignOutView.as_view())),
         *urlpatterns,
     ]
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 
 from dashboard.accounts import usernames
 
@@ -26,10 +27,10 @@ class Reason(StrEnum):
     STATE = "Unknown or expired attempt."
     UNREACHABLE = "The provider cannot be reached."
     PROVIDER = "The provider answered with an error."
-    DISCOVERY = "The discovery document is invalid."
+    DISCOVERY = "The discovery document is invalid: check OIDC_ISSUER."
     CLOCK = "The ID token is not valid at this time: the clocks differ."
-    AUDIENCE = "The ID token is for another client."
-    ISSUER = "The ID token is from another issuer."
+    AUDIENCE = "The ID token is for another client: check OIDC_CLIENT_ID."
+    ISSUER = "The ID token is from another issuer: check OIDC_ISSUER."
     SIGNATURE = "The ID token is not signed with a key of the provider."
     NONCE = "The ID token belongs to another attempt."
     TOKEN = "The ID token or the userinfo is invalid."  # noqa: S105
@@ -38,16 +39,18 @@ class Reason(StrEnum):
     RESERVED = "The account is the break-glass account, which signs in by password only."
 
 
-class OIDCFailure(Exception):
+class OIDCFailure(PermissionDenied):
     """A sign-in through the provider failed, of this account if any.
 
-    `detail` adds facts for administrators, and no secrets.
+    `detail` adds facts for administrators, and no secrets; `next_url` is the page they asked for.
+    allauth hands a PermissionDenied to its adapter, with the state of the attempt.
     """
 
     def __init__(self, reason: Reason, detail: str = "", user: User | None = None) -> None:
         super().__init__(f"{reason} {detail}".strip())
         self.reason = reason
         self.user = user
+        self.next_url = ""
 
 
 @dataclass(frozen=True, slots=True)

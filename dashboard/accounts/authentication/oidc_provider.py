@@ -110,6 +110,10 @@ def load_configuration() -> dict[str, Any]:
     for name in ("userinfo_endpoint", "end_session_endpoint"):  # optional
         if not _is_endpoint(document.get(name)):
             document[name] = ""
+    methods = document.get("token_endpoint_auth_methods_supported")
+    if not isinstance(methods, list):  # then the standard's default; without a secret none
+        methods = ["client_secret_basic" if settings.OIDC_CLIENT_SECRET else "client_secret_post"]
+    document["token_endpoint_auth_methods_supported"] = methods
     return document
 
 

@@ -10,7 +10,6 @@ from typing import Any, Never
 
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
-from allauth.socialaccount.internal.statekit import STATES_SESSION_KEY
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialLogin, SocialToken
 from allauth.socialaccount.providers.base import AuthError, AuthProcess
 from allauth.socialaccount.providers.oauth2.views import OAuth2CallbackView
@@ -25,7 +24,7 @@ from django.utils.functional import cached_property
 from django.utils.http import urlencode
 
 from dashboard.accounts.authentication import oidc_account, oidc_provider
-from dashboard.accounts.authentication.oidc_claims import Claims, OIDCFailure, Reason
+from dashboard.accounts.authentication.oidc_claims import OIDCFailure, Reason
 from dashboard.db.threads import now
 from dashboard.web.http import links
 from dashboard.web.http.client_address import client_address
@@ -36,28 +35,12 @@ _SESSION_KEY = "oidc"
 _BACKEND = f"{oidc_account.__name__}.{oidc_account.OIDCBackend.__name__}"
 
 
-class ExternalLogin(SocialLogin):  # type: ignore[misc]  # allauth has no types
-    """A sign-in whose claims are used now, and not stored."""
-
-    claims: Claims
-    session_data: dict[str, str]  # for the sign-out
-
-
-class ProviderAdapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]
+class ProviderAdapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]  # allauth has no types
     """allauth's requests to the provider, all answers verified."""
-
-    def __init__(self, request: HttpRequest) -> None:
-        super().__init__(request, settings.OIDC_ISSUER)
 
     @cached_property
     def openid_config(self) -> dict[str, Any]:
         return oidc_provider.load_configuration()
-
-    @property
-    def basic_auth(self) -> bool:
-        methods = self.openid_config.get("token_endpoint_auth_methods_supported")
-        is_post_supported = isinstance(methods, list) and "client_secret_post" in methods
-        return bool(settings.OIDC_CLIENT_SECRET) and not is_post_supported
 
     def get_callback_url(self, request: HttpRequest, app: SocialApp) -> str:
         return absolute_url(request, "oidc_callback")
@@ -67,25 +50,25 @@ class ProviderAdapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]
 
     def complete_login(
         self, request: HttpRequest, app: SocialApp, token: SocialToken, **kwargs: Any
-    ) -> ExternalLogin:
+    ) -> SocialLogin:
+        """Return the user's claims, for `pre_social_login`."""
         id_token = kwargs["response"].get("id_token")
         claims = oidc_provider.load_claims(self.openid_config, id_token, token.token)
-        external_login = ExternalLogin(
+        sociallogin = SocialLogin(
             account=SocialAccount(provider=settings.OIDC_ISSUER, uid=claims.subject)
         )
-        external_login.claims = claims
-        external_login.session_data = {
+        sociallogin.claims = claims  # used now, and not stored
+        sociallogin.session_data = {  # for the sign-out
             "end_session_endpoint": self.openid_config["end_session_endpoint"],
             "id_token": id_token if len(id_token) <= MAX_ID_TOKEN_LENGTH else "",
         }
-        return external_login
+        return sociallogin
 
 
 class Provider(OpenIDConnectProvider):  # type: ignore[misc]
     """The provider of the settings."""
 
-    def get_oauth2_adapter(self, request: HttpRequest) -> ProviderAdapter:
-        return ProviderAdapter(request)
+    oauth2_adapter_class = ProviderAdapter
 
 
 class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
@@ -107,7 +90,7 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
     def get_requests_session(self) -> oidc_provider.ProviderClient:
         return oidc_provider.ProviderClient()
 
-    def pre_social_login(self, request: HttpRequest, sociallogin: ExternalLogin) -> Never:
+    def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> Never:
         """Sign the user in, and end allauth's flow with the redirect to where they came from."""
         claims, state = sociallogin.claims, sociallogin.state
         if claims.id_token.get("nonce") != state["nonce"]:
@@ -126,12 +109,18 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         extra_context: dict[str, Any] | None = None,
     ) -> Never:
         """Raise OIDCFailure: the view renders the page."""
-        if "state" not in (extra_context or {}):
+        state = (extra_context or {}).get("state")
+        if state is None:
             raise OIDCFailure(Reason.STATE)
-        if error == AuthError.CANCELLED:
-            raise OIDCFailure(Reason.DENIED)
-        code = oidc_provider.error_code(request.GET.get("error"))
-        raise OIDCFailure(Reason.PROVIDER, f"Sign-in: {code}.") from exception
+        if isinstance(exception, OIDCFailure):
+            failure = exception
+        elif error == AuthError.CANCELLED:
+            failure = OIDCFailure(Reason.DENIED)
+        else:
+            code = oidc_provider.error_code(request.GET.get("error"))
+            failure = OIDCFailure(Reason.PROVIDER, f"Sign-in: {code}.")
+        failure.next_url = state.get("next") or ""
+        raise failure
 
 
 def authorization_url(request: HttpRequest, next_url: str) -> str:
@@ -155,19 +144,14 @@ def authorization_url(request: HttpRequest, next_url: str) -> str:
     return _merge_queries(response.url)
 
 
-def pending_url(request: HttpRequest) -> str:
-    """Return where the attempt that this request completes began; empty if unknown."""
-    attempts = request.session.get(STATES_SESSION_KEY, {})
-    attempt = attempts.get(request.GET.get("state"))
-    return (attempt and attempt[0].get("next")) or ""
-
-
 def complete(request: HttpRequest) -> HttpResponse:
     """Sign in the user whom the provider has sent back; return the redirect to their page.
 
     Raise OIDCFailure if they are not signed in.
     """
-    response: HttpResponse = OAuth2CallbackView.adapter_view(ProviderAdapter(request))(request)
+    response: HttpResponse = OAuth2CallbackView.adapter_view(
+        ProviderAdapter(request, settings.OIDC_ISSUER)
+    )(request)
     return response
 
 

@@ -5,9 +5,13 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext_lazy
 
-from dashboard.accounts.authentication import oidc_attempts
+from dashboard.accounts import access_log
+from dashboard.accounts.authentication import throttle
+from dashboard.accounts.authentication.oidc_account import SOURCE
 from dashboard.accounts.authentication.oidc_claims import OIDCFailure, Reason
+from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db.threads import now
+from dashboard.models.accounts.access import AccessKind
 from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.http.client_address import client_address
 
@@ -35,12 +39,6 @@ _text = MessageTable(
         "allow_cookies": gettext_lazy("Sign in again. Cookies must be allowed."),
         "wait": gettext_lazy("Try again in a minute. If this continues, tell an administrator."),
         "retry": gettext_lazy("Sign in again. If that fails, tell an administrator."),
-        "check_discovery": gettext_lazy(
-            "Tell an administrator to check OIDC_ISSUER. The access log has the details."
-        ),
-        "set_clocks": gettext_lazy("Tell an administrator to set both clocks."),
-        "check_client": gettext_lazy("Tell an administrator to check OIDC_CLIENT_ID."),
-        "check_issuer": gettext_lazy("Tell an administrator to check OIDC_ISSUER."),
         "tell": gettext_lazy("Tell an administrator. The access log has the details."),
         "verify_address": gettext_lazy(
             "Verify your address at the identity provider, or sign in as somebody else."
@@ -51,19 +49,14 @@ _text = MessageTable(
         ),
     }
 )
-# The status of the page, and what to do.
+# The status of the page, and what to do; if not (502, "tell").
 _ANSWERS = {
     Reason.DENIED: (403, "accept"),
     Reason.STATE: (400, "allow_cookies"),
     Reason.UNREACHABLE: (503, "wait"),
     Reason.PROVIDER: (502, "retry"),
-    Reason.DISCOVERY: (502, "check_discovery"),
-    Reason.CLOCK: (502, "set_clocks"),
-    Reason.AUDIENCE: (502, "check_client"),
-    Reason.ISSUER: (502, "check_issuer"),
     Reason.SIGNATURE: (502, "retry"),
     Reason.NONCE: (400, "retry"),
-    Reason.TOKEN: (502, "tell"),
     Reason.DOMAIN: (403, "verify_address"),
     Reason.INACTIVE: (403, "activate"),
     Reason.RESERVED: (403, "name_another"),
@@ -71,9 +64,19 @@ _ANSWERS = {
 
 
 def render_failure(request: HttpRequest, failure: OIDCFailure, next_url: str) -> HttpResponse:
-    """Record a failure, and render the page; `next_url` is where a sign-in goes then."""
-    oidc_attempts.record_failure(failure, now(), client_address(request))
-    status, advice = _ANSWERS[failure.reason]
+    """Record a failure unless there were many from this address, and render the page."""
+    at, address = now(), client_address(request)
+    counters = [Counter(throttle.OIDC_FAILURES, throttle.network(address))]
+    if not throttle.remaining_wait(counters, at):
+        throttle.count(counters, at)
+        access_log.record(
+            AccessKind.SIGN_IN_FAILED,
+            at,
+            user=failure.user,
+            client_address=address,
+            detail=f"{SOURCE}: {failure}",
+        )
+    status, advice = _ANSWERS.get(failure.reason, (502, "tell"))
     reason = _text(failure.reason.name.lower())
     response = render_explanation(request, next_url, reason, _text(advice))
     response.status_code = status

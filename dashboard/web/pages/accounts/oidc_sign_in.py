@@ -1,15 +1,17 @@
-"""Sign in through the identity provider (docs/sign-in.md)."""
+"""Sign in through the identity provider: go there, and come back (docs/sign-in.md)."""
 
 from functools import partial
 
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import LoginView, redirect_to_login
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
+from django.views.decorators.http import require_GET
 
-from dashboard.accounts.authentication import oidc_attempts
+from dashboard.accounts.authentication import throttle
 from dashboard.accounts.authentication.oidc_claims import OIDCFailure
+from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db.threads import now
 from dashboard.web.http.authentication import known_browsers, oidc_adapter
 from dashboard.web.http.client_address import client_address
@@ -26,10 +28,29 @@ def oidc_sign_in(request: HttpRequest) -> HttpResponseBase:
         return redirect(next_url or reverse("now"))
     if request.method != "POST":
         return redirect_to_login(next_url or reverse("now"))
-    browser = known_browsers.browser_id(request)
-    if wait := oidc_attempts.begin(client_address(request), browser, now()):
+    # Each attempt counts, so that strangers can neither flood the provider through us nor fill the
+    # table of sessions. A browser in which somebody has signed in before has its own counter.
+    if browser := known_browsers.browser_id(request):
+        counters = [Counter(throttle.OIDC_ATTEMPTS_OF_BROWSER, browser)]
+    else:
+        address = throttle.network(client_address(request))
+        counters = [Counter(throttle.OIDC_ATTEMPTS, address)]
+    if wait := throttle.remaining_wait(counters, now()):
         return retry_later.refuse_throttled(partial(render_explanation, request, next_url), wait)
+    throttle.count(counters, now())
     try:
         return forward(request, oidc_adapter.authorization_url(request, next_url))
     except OIDCFailure as failure:
         return render_failure(request, failure, next_url)
+
+
+@login_not_required
+@require_GET
+def oidc_callback(request: HttpRequest) -> HttpResponse:
+    """Sign in the user whom the provider sends back, and redirect to the page they asked for."""
+    try:
+        response = oidc_adapter.complete(request)
+    except OIDCFailure as failure:
+        return render_failure(request, failure, failure.next_url)
+    known_browsers.remember(request, response, request.user.get_username())
+    return response

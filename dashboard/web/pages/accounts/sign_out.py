@@ -1,4 +1,4 @@
-"""Signing out: users whom the proxy has signed in learn that it would do so again."""
+"""Signing out, at the identity provider or the proxy too."""
 
 from typing import Any
 
@@ -8,13 +8,25 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from dashboard.accounts.authentication import auth_proxy
+from dashboard.web.pages.accounts.oidc_forward import forward
 
 
 class SignOutView(LogoutView):
-    """Django's, which redirects to the sign-in page; the proxy's users get a page of their own."""
+    """Django's, which redirects to the sign-in page.
+
+    It is continued at the provider if the session is from there. Users whom the proxy has signed in
+    learn that it would do so again.
+    """
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        url = ""
+        if settings.OIDC_ISSUER:
+            from dashboard.web.http.authentication import oidc_adapter  # installed only then
+
+            url = oidc_adapter.sign_out_url(request)
         response = super().post(request, *args, **kwargs)
+        if url:
+            return forward(request, url)
         if auth_proxy.user_of(request) is None:
             return response
         # Not a redirect: any page would begin a new session.

@@ -103,6 +103,16 @@ def test_id_token_with_wrong_claims_fails(
     assert visitor.open("/").url.path == "/accounts/login/"
 
 
+def test_failed_verification_keeps_the_way_back(
+    visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
+) -> None:
+    provider.control(id_token={"aud": "another"})
+    answer = visitor.sign_in(username, "/board/?q=a")
+    assert_failed(answer, 502, "another application", dashboard, "check OIDC_CLIENT_ID")
+    link = select_one(parse_html(answer), ".next-links a").attributes["href"]
+    assert link == "/accounts/login/?next=%2Fboard%2F%3Fq%3Da"
+
+
 @pytest.mark.parametrize("seconds", [-30, 30])
 def test_clocks_may_differ_by_half_a_minute(
     seconds: int, visitor: Browser, provider: Provider, username: str
