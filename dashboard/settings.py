@@ -183,14 +183,14 @@ MIDDLEWARE = [
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "dashboard.web.http.responses.encodings.CompressionMiddleware",
     "dashboard.web.http.database_outage.OutageMiddleware",  # everything below needs the database
-    "dashboard.web.http.authentication.auth_proxy.HeaderMiddleware",  # a cached page needs its user
+    "dashboard.web.http.authentication.auth_proxy.header_middleware",  # a cached page needs it
     "dashboard.web.live.page_cache.CachedPageMiddleware",  # before what only uncached pages need
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "dashboard.web.live.page_cache.PageCacheMiddleware",  # forms in cached pages have tokens
     "dashboard.accounts.identity.IdentityMiddleware",
-    "dashboard.web.http.authentication.auth_proxy.ProxySessionMiddleware",
+    "dashboard.web.http.authentication.auth_proxy.session_middleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",

@@ -20,11 +20,14 @@ from dashboard.web.pages.accounts.access_log import access_log
 from dashboard.web.pages.accounts.access_log_export import access_log_export
 from dashboard.web.pages.accounts.admin_sign_in import admin_sign_in
 from dashboard.web.pages.accounts.my_account import my_account
-from dashboard.web.pages.accounts.session_end import end_other_sessions, end_session
+from dashboard.web.pages.accounts.my_account_actions import (
+    end_other_sessions,
+    end_session,
+    token_revoke,
+)
 from dashboard.web.pages.accounts.sign_in import SignInView
 from dashboard.web.pages.accounts.sign_in_link import sign_in_link
 from dashboard.web.pages.accounts.sign_out import SignOutView
-from dashboard.web.pages.accounts.token_revoke import token_revoke
 from dashboard.web.pages.acknowledge import acknowledge
 from dashboard.web.pages.board import board
 from dashboard.web.pages.dismiss import dismiss

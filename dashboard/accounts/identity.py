@@ -106,20 +106,15 @@ class Identities:
         session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         if not session_key:
             return None
-        session = self._sessions.get(session_key)
-        if session is not None:
-            if self._is_unchanged(session):
-                return self.find(request)
-            self._sessions.pop(session_key, None)
-        return self._identify_anew(request, session_key)
+        return self.find_unchanged(request) or self._identify_anew(request, session_key)
 
     def find_unchanged(self, request: HttpRequest) -> IdentifiedSession | None:
         """Return the session of a request if it was identified before and its facts still hold."""
         session = self.find(request)
-        return session if session is not None and self._is_unchanged(session) else None
-
-    def _is_unchanged(self, session: IdentifiedSession) -> bool:
-        return self._load_facts(session.key, session.identity.user_pk) == session.facts
+        if session is None:
+            return None
+        facts = self._load_facts(session.key, session.identity.user_pk)
+        return session if facts == session.facts else None
 
     def _identify_anew(self, request: HttpRequest, session_key: str) -> IdentifiedSession | None:
         user_pk = request.session.get(auth.SESSION_KEY)

@@ -206,12 +206,3 @@ def test_group_has_a_right_in_all_stages_if_each_stage_is_covered(
         for stage in StageName.values
     )
     assert (right.action in {action, "abort"} and bool(right.action)) == is_covered
-
-
-@pytest.mark.usefixtures("only_grants")
-def test_holders_have_the_reasons(viewer: User) -> None:
-    factories.grant("abort", "On-call", viewer, stage="Staging")
-    [holder] = rights_overview.holders([viewer], 0, "Staging")
-    assert holder.right == Right("abort", (Rule("abort", 0, "Staging", "On-call"),))
-    assert Group.objects.filter(name="On-call").exists()
-    assert rights_overview.holders([viewer], 0, "")[0].right == Right()

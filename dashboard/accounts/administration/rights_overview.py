@@ -1,6 +1,6 @@
 """What an account may do in each project and stage, and who may do it there, with the reasons."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from django.contrib.auth.models import User
@@ -42,15 +42,6 @@ def _without_project(right: Right) -> Right:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """An account and its right in a project and stage."""
-
-    user: User
-    permissions: Permissions
-    right: Right
-
-
 def accounts_with(action: str, project_id: int, stage: str) -> QuerySet[User]:
     """Return the active accounts that may do `action` in a project and stage, by name.
 
@@ -66,17 +57,6 @@ def accounts_with(action: str, project_id: int, stage: str) -> QuerySet[User]:
             is_member &= Q(pk__in=memberships.values("user"))
     active = User.objects.filter(is_active=True).order_by("username")
     return active.filter(Q(is_superuser=True) | is_member) if is_member else active
-
-
-def holders(users: Iterable[User], project_id: int, stage: str) -> list[Holder]:
-    """Return the right of each account in a project and stage, 0 and "" meaning all."""
-    accounts = list(users)
-    by_key = permissions.for_users([user.pk for user in accounts])
-    return [
-        Holder(user, by_key[user.pk], right_in(by_key[user.pk], project_id, stage))
-        for user in accounts
-        if user.pk in by_key
-    ]
 
 
 def right_in(user_permissions: Permissions, project_id: int, stage: str) -> Right:

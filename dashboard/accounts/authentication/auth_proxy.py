@@ -6,10 +6,10 @@ whether the proxy still sends it.
 
 import contextlib
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
@@ -51,12 +51,8 @@ _text = MessageTable(
 type Headers = Sequence[tuple[bytes, bytes]]  # as they were sent, names in lower case
 
 
-class InvalidHeader(Exception):
-    """The trusted proxy sent a header that names nobody for certain."""
-
-
-class AccountRefused(Exception):
-    """The proxy may not sign in to the account of this name."""
+class Refused(Exception):
+    """The proxy's header names nobody for certain, or nobody whom it may sign in."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +105,7 @@ def is_trusted(peer: str | None) -> bool:
         return False
     if isinstance(address, IPv6Address) and address.ipv4_mapped:  # to a socket for both
         address = address.ipv4_mapped
-    return any(address in network for network in _networks(tuple(settings.AUTH_PROXY_TRUSTED)))
-
-
-@lru_cache(maxsize=8)
-def _networks(texts: Collection[str]) -> list[Any]:
-    return [ip_network(text) for text in texts]
+    return any(address in ip_network(text) for text in settings.AUTH_PROXY_TRUSTED)
 
 
 def has_user_header(headers: Headers) -> bool:
@@ -125,14 +116,14 @@ def has_user_header(headers: Headers) -> bool:
 def read_user(headers: Headers) -> ProxyUser | None:
     """Return the user in the headers of the trusted proxy, None if it named none.
 
-    Raise InvalidHeader for a header that was sent twice, or with a name that no account can have.
+    Raise Refused for a header that was sent twice, or with a name that no account can have.
     """
     name = _single_value(headers, settings.AUTH_PROXY_HEADER)
     if not name:
         return None
     # The names of two accounts must not be equal to the eye: Django's form normalises them, too.
     if len(name) > usernames.MAX_LENGTH or unicodedata.normalize("NFKC", name) != name:
-        raise InvalidHeader(_text("invalid_name"))
+        raise Refused(_text("invalid_name"))
     if not settings.AUTH_PROXY_GROUPS_HEADER:
         return ProxyUser(name)
     groups = _single_value(headers, settings.AUTH_PROXY_GROUPS_HEADER).split(",")
@@ -148,13 +139,13 @@ def _single_value(headers: Headers, name: str) -> str:
     values = _values(headers, name)
     if len(values) > 1:
         # One of them may be the client's, which the proxy should have removed.
-        raise InvalidHeader(_text("header_twice", name=name))
+        raise Refused(_text("header_twice", name=name))
     try:
         text = b"".join(values).decode()
     except UnicodeDecodeError:
         text = "\0"
     if not text.isprintable():
-        raise InvalidHeader(_text("header_unreadable", name=name))
+        raise Refused(_text("header_unreadable", name=name))
     return text
 
 
@@ -170,53 +161,45 @@ def handover_permission(account: User) -> Permission:
 def find_account(user: ProxyUser, at: datetime, client_address: str | None) -> User:
     """Return the account of the proxy's user, added if there is none of this name.
 
-    Raise AccountRefused for the break-glass account and demo accounts, for one that was made in the
+    Raise Refused for the break-glass account and demo accounts, for one that was made in the
     dashboard and not handed over (`ProxyAccount`), for a name that would be read as that of another
     account (usernames.py), and for an inactive account.
     """
-    if break_glass.is_name(user.name):
-        raise _refusal(user.name)
-    accounts = User.objects.filter(proxy_account__isnull=False, username=user.name)
-    accounts = accounts.exclude(groups__name=demo.GROUP)
-    account = accounts.first()
-    if account is None:
-        with contextlib.suppress(IntegrityError):  # added by another request just now
-            account = _add_account(user, at, client_address)
-        account = account or accounts.first()
-    if account is None:
-        raise _refusal(user.name)
+    account = _stored(user) or _add_account(user, at, client_address)
+    is_proxys = account is not None and ProxyAccount.objects.filter(user=account).exists()
+    if account is None or not is_proxys or not handover_permission(account).allowed:
+        raise Refused(_text("not_handed_over", name=user.name))
     if not account.is_active:
-        raise AccountRefused(_text("inactive", name=user.name))
+        raise Refused(_text("inactive", name=user.name))
     return account
 
 
-def _refusal(username: str) -> AccountRefused:
-    """Return why the proxy may not sign in to the account that has a name.
-
-    The answer to the break-glass account's name in other case does not say that it exists.
-    """
-    is_exact = User.objects.filter(username=username).exists()
-    problem = None if is_exact or break_glass.is_name(username) else usernames.problem(username)
-    if problem is not None:
-        return AccountRefused(_text("invalid_account", name=username, problem=problem))
-    return AccountRefused(_text("not_handed_over", name=username))
+def _stored(user: ProxyUser) -> User | None:
+    return User.objects.filter(username=user.name).first()
 
 
 def _add_account(user: ProxyUser, at: datetime, client_address: str | None) -> User | None:
-    """Return a new account, None if it may not have its name."""
-    if usernames.problem(user.name) is not None:
+    """Return a new account, or the one that another request has just added.
+
+    None for the break-glass account's name in other case: the answer does not say that it exists.
+    """
+    if break_glass.is_name(user.name):
         return None
-    with transaction.atomic():
-        account = User.objects.create_user(user.name)
-        ProxyAccount.objects.create(user=account)
-        rights_changes.record_changes(
-            {rights_changes.account(account.pk): None},
-            "Added by the proxy.",
-            at,
-            changed_by=None,
-            client_address=client_address,
-        )
-    return account
+    if (problem := usernames.problem(user.name)) is None:
+        with contextlib.suppress(IntegrityError), transaction.atomic():
+            account = User.objects.create_user(user.name)
+            ProxyAccount.objects.create(user=account)
+            rights_changes.record_changes(
+                {rights_changes.account(account.pk): None},
+                "Added by the proxy.",
+                at,
+                changed_by=None,
+                client_address=client_address,
+            )
+            return account
+    if (added := _stored(user)) is None:
+        raise Refused(_text("invalid_account", name=user.name, problem=problem or ""))
+    return added
 
 
 def update_groups(account: User, user: ProxyUser, at: datetime, client_address: str | None) -> None:

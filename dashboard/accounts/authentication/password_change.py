@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
 from dashboard.accounts import access_log, demo, permissions, sessions
-from dashboard.accounts.authentication import break_glass, sign_in, throttle
+from dashboard.accounts.authentication import break_glass, sign_in
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.models.accounts.access import AccessKind
@@ -61,16 +61,7 @@ def check(
     # Not the account's own method, which may save it with a new hash of the old password.
     if check_password(old_password, user.password):
         return CheckedChange(user.password, make_password(new_password))
-    failed_at = now()
-    throttle.count(attempt.counters, failed_at)
-    access_log.record(
-        AccessKind.PASSWORD_REFUSED,
-        failed_at,
-        user=user,
-        client_address=attempt.client_address,
-        detail="Wrong password.",
-    )
-    return Refusal()
+    return sign_in.refuse(attempt, AccessKind.PASSWORD_REFUSED, user, "Wrong password.")
 
 
 def save(

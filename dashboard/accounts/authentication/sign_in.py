@@ -7,7 +7,6 @@ Django hashes the password anyway, so that it takes as long.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.conf import settings
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import User
 from django.http import HttpRequest
@@ -72,27 +71,28 @@ def check_password(request: HttpRequest, attempt: Attempt, password: str) -> Use
     user = authenticate(request, username=attempt.username, password=password)
     if isinstance(user, User):
         return user
-    failed_at = now()
-    throttle.count(attempt.counters, failed_at)
     # Without an account the name is not recorded: it may be a password in the wrong field.
     account = User.objects.filter(username=attempt.username).first()
+    return refuse(attempt, AccessKind.SIGN_IN_FAILED, account, _failure_detail(account))
+
+
+def refuse(attempt: Attempt, kind: AccessKind, account: User | None, detail: str) -> Refusal:
+    """Count and record that the password of an attempt was wrong."""
+    failed_at = now()
+    throttle.count(attempt.counters, failed_at)
+    if wait := remaining_wait(attempt, failed_at):
+        detail += f" Throttled for {wait.total_seconds():.0f} s."
     access_log.record(
-        AccessKind.SIGN_IN_FAILED,
-        failed_at,
-        user=account,
-        client_address=attempt.client_address,
-        detail=_failure_detail(account, remaining_wait(attempt, failed_at)),
+        kind, failed_at, user=account, client_address=attempt.client_address, detail=detail
     )
     return Refusal()
 
 
-def _failure_detail(account: User | None, wait: timedelta) -> str:
+def _failure_detail(account: User | None) -> str:
     if account is None:
-        reason = "No such account."
-    elif not settings.PASSWORD_SIGN_IN and account.username != settings.BREAK_GLASS_ACCOUNT:
-        reason = "Password sign-in is disabled for this account."
-    elif not account.is_active:
-        reason = "The account is inactive, or the password was wrong."
-    else:
-        reason = "Wrong password."
-    return f"{reason} Throttled for {wait.total_seconds():.0f} s." if wait else reason
+        return "No such account."
+    if not break_glass.may_use_password(account):
+        return "Password sign-in is disabled for this account."
+    if not account.is_active:
+        return "The account is inactive, or the password was wrong."
+    return "Wrong password."

@@ -24,8 +24,6 @@ _text = MessageTable(
         # Places.
         "project": gettext_lazy("project “%(project)s”"),
         "projects": gettext_lazy("all projects"),
-        "stage": gettext_lazy("%(stage)s of %(projects)s"),
-        "stages": gettext_lazy("all stages of %(projects)s"),
         # Grants, and why a right is held.
         "grant": gettext_lazy("%(action)s in %(projects)s"),
         "grant_stage": gettext_lazy("%(action)s in %(stage)s of %(projects)s"),
@@ -68,11 +66,6 @@ def action_label(action: str) -> Message:
 def project_text(name: str) -> Message:
     """Return a project's name with its kind; "" means all."""
     return _text("project", project=_name(name)) if name else _text("projects")
-
-
-def place_text(stage: str, projects: Message) -> Message:
-    """Return a project and a stage; "" means all stages."""
-    return _text("stage" if stage else "stages", stage=stage, projects=projects)
 
 
 def grant_text(action: str, stage: str, projects: Message | str) -> Message:

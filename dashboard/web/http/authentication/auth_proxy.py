@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 
 from dashboard.accounts import access_log
 from dashboard.accounts.authentication import auth_proxy
-from dashboard.accounts.authentication.auth_proxy import AccountRefused, Headers, InvalidHeader
+from dashboard.accounts.authentication.auth_proxy import Headers, Refused
 from dashboard.accounts.identity import identity_of
 from dashboard.db.threads import now
 from dashboard.models.accounts.access import AccessKind
@@ -34,49 +34,47 @@ _OTHER_PATHS = ("/api/", "/hooks/")
 type GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 
-class HeaderMiddleware:
+def header_middleware(get_response: GetResponse) -> GetResponse:
     """Read the user from the header of the proxy; refuse the header if others send it.
 
     Whoever sends it past the proxy gets a 403, not a sign-in page: a proxy that is missing in
     `AUTH_PROXY_TRUSTED` is then noticed at once.
     """
 
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+    def respond(request: HttpRequest) -> HttpResponseBase:
         if not _is_concerned(request):
-            return self.get_response(request)
-        headers, peer = _headers(request), peer_address(request)
-        if not auth_proxy.is_trusted(peer):
-            if not auth_proxy.has_user_header(headers):
-                return self.get_response(request)
+            return get_response(request)
+        # As they were sent: Django joins those that were sent twice.
+        headers: Headers = getattr(request, "scope", {}).get("headers", [])
+        peer = peer_address(request)
+        if auth_proxy.is_trusted(peer):
+            try:
+                request.proxy_user = auth_proxy.read_user(headers)  # type: ignore[attr-defined]
+            except Refused as refusal:
+                return _refuse(request, str(refusal), _sign_out_links(), peer=peer)
+        elif auth_proxy.has_user_header(headers):
             message = _("Only the proxy may send the header %(name)s. This request bypassed it.")
             return _refuse(request, message % {"name": settings.AUTH_PROXY_HEADER}, peer=peer)
-        try:
-            request.proxy_user = auth_proxy.read_user(headers)  # type: ignore[attr-defined]
-        except InvalidHeader as error:
-            return _refuse(request, str(error), _sign_out_links(), peer=peer)
-        return self.get_response(request)
+        return get_response(request)
+
+    return respond
 
 
-class ProxySessionMiddleware:
+def session_middleware(get_response: GetResponse) -> GetResponse:
     """Begin a session for the proxy's user, and end it when the proxy sends another or none.
 
     Where an identity was found (accounts/identity.py), it is the proxy's user.
     """
 
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
+    def respond(request: HttpRequest) -> HttpResponseBase:
+        if _is_concerned(request) and identity_of(request) is None:
+            try:
+                _update_session(request)
+            except Refused as refusal:
+                return _refuse(request, str(refusal), _sign_out_links())
+        return get_response(request)
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if not _is_concerned(request) or identity_of(request) is not None:
-            return self.get_response(request)
-        try:
-            _update_session(request)
-        except AccountRefused as refusal:
-            return _refuse(request, str(refusal), _sign_out_links())
-        return self.get_response(request)
+    return respond
 
 
 def _refuse(
@@ -91,7 +89,7 @@ def _refuse(
 
 
 def _update_session(request: HttpRequest) -> None:
-    """Make the session that of the proxy's user; raise AccountRefused if there can be none."""
+    """Make the session that of the proxy's user; raise Refused if there can be none."""
     user, at, address = auth_proxy.user_of(request), now(), client_address(request)
     session_digest = request.session.get(auth_proxy.SESSION_DIGEST, "")
     if user is None:
@@ -134,9 +132,3 @@ def _sign_out_links() -> list[tuple[str, str]]:
 
 def _is_concerned(request: HttpRequest) -> bool:
     return bool(settings.AUTH_PROXY_HEADER) and not request.path_info.startswith(_OTHER_PATHS)
-
-
-def _headers(request: HttpRequest) -> Headers:
-    # As they were sent: Django joins those that were sent twice.
-    headers: Headers = getattr(request, "scope", {}).get("headers", [])
-    return headers

@@ -5,6 +5,7 @@ from django.shortcuts import render
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_safe
 
+from dashboard.accounts import permissions
 from dashboard.accounts.administration import rights_overview
 from dashboard.models import Project
 from dashboard.models.accounts.grants import Action
@@ -46,7 +47,8 @@ def who_may(request: HttpRequest) -> HttpResponse:
     list_context = numbered_pages.load(users, request.GET.get("page"), place)
     project_name = next((name or slug for slug, name, pk in projects if pk == project_key), "")
     project_text = texts.project_text(project_name)
-    holders = rights_overview.holders(list_context["page"], project_key, stage)
+    users_shown = list(list_context["page"])
+    by_key = permissions.for_users([user.pk for user in users_shown])
     context = {
         "nav": "status",
         "tab": "who_may",
@@ -57,12 +59,10 @@ def who_may(request: HttpRequest) -> HttpResponse:
         "question": texts.grant_text(action, stage, project_text),
         "warnings": warnings,
         "holders": [
-            (
-                holder.user,
-                texts.action_label(holder.right.action),
-                texts.reasons(holder.permissions, holder.right, project_text),
-            )
-            for holder in holders
+            (user, texts.action_label(right.action), texts.reasons(own, right, project_text))
+            for user in users_shown
+            if (own := by_key.get(user.pk)) is not None
+            for right in [rights_overview.right_in(own, project_key, stage)]
         ],
         **list_context,
     }
