@@ -20,7 +20,6 @@ from dashboard.accounts.administration.administrators import (
     Conflict,
     NotAllowed,
 )
-from dashboard.accounts.administration.group_changes import GrantScope
 from dashboard.accounts.permissions import RELEASE_MANAGERS
 from dashboard.models import AccessEvent, ApiToken, Grant, ProxyAccount, RightsChange
 from dashboard.models.accounts.access import AccessKind
@@ -32,8 +31,8 @@ from tests.support.messages import raises
 from tests.support.parallel import before_statement, do_beside, require_row_locks
 from tests.support.people import create_administrator
 
-EVERYTHING = GrantScope(None, "", Action.VIEW)
-ABORT_IN_STAGING = GrantScope(None, "Staging", Action.ABORT)
+EVERYTHING = {"action": Action.VIEW}
+ABORT_IN_STAGING = {"stage": "Staging", "action": Action.ABORT}
 
 
 @pytest.fixture
@@ -422,7 +421,7 @@ def test_group_is_added_renamed_and_deleted(root: Author) -> None:
     version = rights_changes.version(rights_changes.group(group.pk))
     group_changes.rename_group(root, group, "Leads", version)
     group.refresh_from_db()
-    group_changes.add_grant(root, group, ABORT_IN_STAGING)
+    group_changes.add_grant(root, Grant(group=group, **ABORT_IN_STAGING))
     group_changes.delete_group(root, group, rights_changes.version(rights_changes.group(group.pk)))
     assert not Group.objects.filter(name="Leads").exists()
     assert recorded() == [
@@ -533,7 +532,7 @@ def test_release_managers_are_neither_renamed_nor_deleted(root: Author, manager:
 
 def test_group_that_changed_meanwhile_is_not_deleted(root: Author, on_call: Group) -> None:
     shown = rights_changes.version(rights_changes.group(on_call.pk))
-    group_changes.add_grant(root, on_call, ABORT_IN_STAGING)
+    group_changes.add_grant(root, Grant(group=on_call, **ABORT_IN_STAGING))
     with raises(Conflict, "changed"):
         group_changes.delete_group(root, on_call, shown)
     assert Group.objects.filter(pk=on_call.pk).exists()
@@ -541,7 +540,7 @@ def test_group_that_changed_meanwhile_is_not_deleted(root: Author, on_call: Grou
 
 def test_grant_is_added_and_removed_and_both_are_recorded(root: Author, on_call: Group) -> None:
     project = factories.project("shop")
-    group_changes.add_grant(root, on_call, GrantScope(project.pk, "Staging", Action.ABORT))
+    group_changes.add_grant(root, Grant(group=on_call, project=project, **ABORT_IN_STAGING))
     grant = Grant.objects.get(group=on_call)
     assert (grant.project, grant.stage, grant.action) == (project, "Staging", "abort")
     group_changes.remove_grant(
@@ -555,19 +554,19 @@ def test_grant_is_added_and_removed_and_both_are_recorded(root: Author, on_call:
 
 
 def test_grant_for_everybody_is_recorded_as_such(root: Author) -> None:
-    group_changes.add_grant(root, None, ABORT_IN_STAGING)
+    group_changes.add_grant(root, Grant(group=None, **ABORT_IN_STAGING))
     assert recorded() == [("root", "everybody", "", "Grant added.")]
 
 
 def test_same_grant_is_not_added_twice(root: Author, on_call: Group) -> None:
-    group_changes.add_grant(root, on_call, ABORT_IN_STAGING)
+    group_changes.add_grant(root, Grant(group=on_call, **ABORT_IN_STAGING))
     with raises(AdministrationError, "grant_exists"):
-        group_changes.add_grant(root, on_call, ABORT_IN_STAGING)
+        group_changes.add_grant(root, Grant(group=on_call, **ABORT_IN_STAGING))
     assert Grant.objects.filter(group=on_call).count() == 1
 
 
 def test_grant_is_removed_once(root: Author, on_call: Group) -> None:
-    group_changes.add_grant(root, on_call, ABORT_IN_STAGING)
+    group_changes.add_grant(root, Grant(group=on_call, **ABORT_IN_STAGING))
     grant = Grant.objects.get(group=on_call)
     version = rights_changes.version(rights_changes.group(on_call.pk))
     group_changes.remove_grant(root, Grant.objects.get(pk=grant.pk), version)
@@ -579,7 +578,7 @@ def test_grant_is_removed_once(root: Author, on_call: Group) -> None:
 def test_grant_of_deleted_group_is_an_error(root: Author, on_call: Group) -> None:
     Group.objects.filter(pk=on_call.pk).delete()
     with raises(Conflict, "deleted"):
-        group_changes.add_grant(root, on_call, ABORT_IN_STAGING)
+        group_changes.add_grant(root, Grant(group=on_call, **ABORT_IN_STAGING))
 
 
 # --- The effect of a change ----------------------------------------------------------------------
@@ -591,8 +590,7 @@ def test_effect_counts_members_who_gain_and_those_who_may_already(
     for user in (viewer, manager):
         user.groups.add(on_call)
     User.objects.create_user("inactive", is_active=False).groups.add(on_call)
-    rule = group_changes.rule_of(on_call, ABORT_IN_STAGING)
-    effect = group_changes.effect(on_call, added=[rule])
+    effect = group_changes.effect_of_addition(Grant(group=on_call, **ABORT_IN_STAGING))
     assert (effect.gaining, effect.losing, effect.unchanged) == (1, 0, 1)
     assert not effect.hides_everything
 
@@ -601,8 +599,7 @@ def test_effect_counts_members_who_lose(on_call: Group, viewer: User, manager: U
     for user in (viewer, manager):
         user.groups.add(on_call)
     factories.grant("abort", "On-call", viewer, stage="Staging")
-    rule = group_changes.rule_of(on_call, ABORT_IN_STAGING)
-    effect = group_changes.effect(on_call, removed=[rule])
+    effect = group_changes.effect_of_removal(Grant.objects.get(group=on_call))
     assert (effect.gaining, effect.losing, effect.unchanged) == (0, 1, 1)
 
 
@@ -614,12 +611,12 @@ def test_effect_of_wide_grant_counts_gains_in_projects_that_others_name(
     project = factories.project("shop")
     factories.grant("view", "On-call", viewer, stage="Staging")
     factories.grant("abort", "On-call", viewer, project=project)
-    wide = group_changes.rule_of(on_call, GrantScope(None, "Staging", "view"))
-    assert group_changes.effect(on_call, added=[wide]).unchanged == 1
-    wider = group_changes.rule_of(on_call, EVERYTHING)
-    assert group_changes.effect(on_call, added=[wider]).gaining == 1
-    in_shop = group_changes.rule_of(on_call, GrantScope(project.pk, "", "view"))
-    assert group_changes.effect(on_call, added=[in_shop]).unchanged == 1
+    wide = Grant(group=on_call, stage="Staging", action="view")
+    assert group_changes.effect_of_addition(wide).unchanged == 1
+    wider = Grant(group=on_call, **EVERYTHING)
+    assert group_changes.effect_of_addition(wider).gaining == 1
+    in_shop = Grant(group=on_call, project=project, action="view")
+    assert group_changes.effect_of_addition(in_shop).unchanged == 1
 
 
 def test_removal_of_a_duplicate_grant_changes_nothing(on_call: Group, viewer: User) -> None:
@@ -634,10 +631,10 @@ def test_removal_of_a_duplicate_grant_changes_nothing(on_call: Group, viewer: Us
 
 
 def test_removal_of_the_last_way_to_view_hides_everything(viewer: User, manager: User) -> None:
-    rule = group_changes.rule_of(None, EVERYTHING)
-    assert not group_changes.effect(None, removed=[rule]).hides_everything
+    grant = Grant.objects.get(group=None)
+    assert not group_changes.effect_of_removal(grant).hides_everything
     manager.groups.clear()
-    assert group_changes.effect(None, removed=[rule]).hides_everything
+    assert group_changes.effect_of_removal(grant).hides_everything
 
 
 # --- Several administrators at once --------------------------------------------------------------
@@ -740,7 +737,7 @@ def test_changes_of_everybodys_grants_at_once_are_recorded_under_their_authors(
     ana, ben = ana_and_ben
 
     def add(author: Author, stage: str) -> None:
-        group_changes.add_grant(author, None, GrantScope(None, stage, Action.ABORT))
+        group_changes.add_grant(author, Grant(stage=stage, action=Action.ABORT))
 
     with do_beside('INSERT INTO "dashboard_grant"', lambda: add(ben, "Production")) as future:
         add(ana, "Staging")
@@ -849,10 +846,10 @@ def test_grant_of_a_group_that_changed_meanwhile_is_not_removed(
     root: Author, on_call: Group, is_everybody: bool
 ) -> None:
     group = None if is_everybody else on_call
-    group_changes.add_grant(root, group, ABORT_IN_STAGING)
+    group_changes.add_grant(root, Grant(group=group, **ABORT_IN_STAGING))
     grant = Grant.objects.get(group=group, action=Action.ABORT)
     shown = rights_changes.version(rights_changes.group(grant.group_id))
-    group_changes.add_grant(root, group, GrantScope(None, "Staging", Action.VIEW))
+    group_changes.add_grant(root, Grant(group=group, stage="Staging", action=Action.VIEW))
     with raises(Conflict, "changed"):
         group_changes.remove_grant(root, grant, shown)
     assert Grant.objects.filter(pk=grant.pk).exists()

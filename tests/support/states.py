@@ -21,7 +21,6 @@ from dashboard.accounts import access_log, permissions, rights_changes
 from dashboard.accounts.administration import account_changes, group_changes
 from dashboard.accounts.administration.account_changes import AccountSettings
 from dashboard.accounts.administration.administrators import Author
-from dashboard.accounts.administration.group_changes import GrantScope
 from dashboard.accounts.authentication import sign_in_link, throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.models import (
@@ -500,7 +499,8 @@ def create_people(name: str) -> dict[str, object]:
     author = Author(boss, "2001:db8:85a3:1234:5678:8a2e:1370:7334")
     group = Group.objects.create(name=name[:150])
     project = Project.objects.get(slug="shop")
-    group_changes.add_grant(author, group, GrantScope(project.pk, "Staging", "abort"))
+    grant = Grant(group=group, project=project, stage="Staging", action="abort")
+    group_changes.add_grant(author, grant)
     account = User.objects.get_or_create(username=name[:150])[0]
     account.groups.add(group)
     subject = rights_changes.account(account.pk)

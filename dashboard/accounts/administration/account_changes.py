@@ -19,6 +19,7 @@ from dashboard.accounts.administration.administrators import (
     django_permissions,
     holds_permissions_of,
     recorded_change,
+    require,
 )
 from dashboard.accounts.authentication import auth_proxy, break_glass
 from dashboard.accounts.permissions import Permission, read_only_reason
@@ -124,7 +125,7 @@ def add_account(
         before[rights_changes.account(user.pk)] = None
         _apply(author.user, user, account_settings)
         if password:
-            _require(password_permission(author.user, user))
+            require(password_permission(author.user, user))
     return user
 
 
@@ -144,7 +145,7 @@ def set_password(author: Author, key: int, password: str) -> None:
     subject = rights_changes.account(key)
     with recorded_change(author, "Changed password.", subject, even_unchanged=True):
         user = User.objects.get(pk=key)
-        _require(password_permission(author.user, user))
+        require(password_permission(author.user, user))
         user.password = password
         user.save(update_fields=["password"])
 
@@ -152,7 +153,7 @@ def set_password(author: Author, key: int, password: str) -> None:
 def revoke_token(author: Author, token: ApiToken) -> None:
     """Revoke an API token of an account for good; raise AdministrationError."""
     with recorded_change(author, "", rights_changes.account(token.user_id)):
-        _require(edit_permission(author.user, token.user))
+        require(edit_permission(author.user, token.user))
         api_tokens.revoke(
             token, now(), changed_by=author.user, client_address=author.client_address
         )
@@ -162,13 +163,8 @@ def _unusable_password() -> str:
     return UNUSABLE_PASSWORD_PREFIX + get_random_string(UNUSABLE_LENGTH)
 
 
-def _require(permission: Permission) -> None:
-    if not permission.allowed:
-        raise NotAllowed(permission.denied_reason)
-
-
 def _apply(administrator: User, user: User, account_settings: AccountSettings) -> None:
-    _require(edit_permission(administrator, user))
+    require(edit_permission(administrator, user))
     flags = (user.is_staff, user.is_superuser)
     if (
         not administrator.is_superuser
@@ -186,7 +182,7 @@ def _apply(administrator: User, user: User, account_settings: AccountSettings) -
     user.is_superuser = account_settings.is_superuser
     user.save(update_fields=["is_active", "is_staff", "is_superuser"])
     if account_settings.hand_over:
-        _require(auth_proxy.handover_permission(user))
+        require(auth_proxy.handover_permission(user))
         ProxyAccount.objects.get_or_create(user=user)
     demo_groups = set(user.groups.filter(name=demo.GROUP).values_list("pk", flat=True))
     chosen_groups = choosable_groups().filter(pk__in=account_settings.group_keys)

@@ -1,6 +1,6 @@
 """Who may change accounts, groups and grants, and the frame of each such change."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from django.db.models import Model, QuerySet
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import rights_changes
-from dashboard.accounts.permissions import read_only_reason
+from dashboard.accounts.permissions import Permission, read_only_reason
 from dashboard.accounts.rights_changes import State, Subject
 from dashboard.db.threads import now
 from dashboard.models.accounts.rights_changes import SubjectKind
@@ -53,6 +53,12 @@ class Conflict(AdministrationError):
     """Somebody else has changed the subject since it was shown."""
 
     status = 409
+
+
+def require(permission: Permission) -> None:
+    """Raise NotAllowed with the reason unless it is allowed."""
+    if not permission.allowed:
+        raise NotAllowed(permission.denied_reason)
 
 
 @dataclass(slots=True)
@@ -125,25 +131,18 @@ def _lock_subjects(*subjects: Subject) -> dict[int, User]:
 
     Accounts before groups: changes that lock both would else wait for each other.
     """
-    users = _lock(User.objects.filter(pk__in=_keys(subjects, SubjectKind.ACCOUNT)))
-    _lock(Group.objects.filter(pk__in=_keys(subjects, SubjectKind.GROUP)))
-    if rights_changes.EVERYBODY in subjects:
-        _lock_everybody()
-    return {user.pk: user for user in users}
 
+    def lock[T: Model](rows: QuerySet[T], kind: SubjectKind) -> list[T]:
+        keys = {subject.key for subject in subjects if subject.kind == kind}
+        # In the order of keys, so that two superusers who change each other do not deadlock;
+        # `no_key`, so that the log of a deleted group can refer to a member that another
+        # transaction has locked.
+        return list(rows.filter(pk__in=keys).order_by("pk").select_for_update(no_key=True))
 
-def _keys(subjects: Iterable[Subject], kind: SubjectKind) -> set[int]:
-    return {subject.key for subject in subjects if subject.kind == kind}
-
-
-def _lock[T: Model](rows: QuerySet[T]) -> list[T]:
-    # In the order of keys, so that two superusers who change each other do not deadlock; `no_key`,
-    # so that the log of a deleted group can refer to a member that another transaction has locked.
-    return list(rows.order_by("pk").select_for_update(no_key=True))
-
-
-def _lock_everybody() -> None:
-    if connection.vendor == "postgresql":  # SQLite writes one after another
-        # Everybody has no row.
+    users = lock(User.objects.all(), SubjectKind.ACCOUNT)
+    lock(Group.objects.all(), SubjectKind.GROUP)
+    if rights_changes.EVERYBODY in subjects and connection.vendor == "postgresql":
+        # Everybody has no row. SQLite writes one after another.
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [EVERYBODY_LOCK])
+    return {user.pk: user for user in users}

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.db import IntegrityError
+from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import demo, permissions, rights_changes
 from dashboard.accounts.administration.administrators import (
     AdministrationError,
     Author,
-    NotAllowed,
     holds_permissions_of,
     recorded_change,
+    require,
 )
 from dashboard.accounts.permissions import Permission, Rule
 from dashboard.models import Grant, Project
@@ -45,15 +46,6 @@ _text = MessageTable(
     }
 )
 _RANK = {"": 0, Action.VIEW.value: 1, Action.ABORT.value: 2}
-
-
-@dataclass(frozen=True, slots=True)
-class GrantScope:
-    """What a grant allows and where; None and "" mean all."""
-
-    project_key: int | None
-    stage: str
-    action: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +84,7 @@ def add_group(author: Author, name: str) -> Group:
 def rename_group(author: Author, group: Group, name: str, version: str) -> None:
     """Rename a group; raise AdministrationError."""
     with recorded_change(author, "Renamed.", rights_changes.group(group.pk), version=version):
-        _require_permission(author.user, group)
+        require(edit_permission(author.user, group))
         with _free_name():
             Group.objects.filter(pk=group.pk).update(name=_clean_name(name, except_key=group.pk))
 
@@ -107,16 +99,18 @@ def delete_group(author: Author, group: Group, version: str) -> None:
         # Once the group is locked: nobody can join it any more.
         members = group.user_set.values_list("pk", flat=True)
         before.update(rights_changes.snapshot(*map(rights_changes.account, members)))
-        _require_permission(author.user, group)
+        require(edit_permission(author.user, group))
         Group.objects.filter(pk=group.pk).delete()
 
 
-def add_grant(author: Author, group: Group | None, scope: GrantScope) -> None:
-    """Add a grant to a group, None being everybody; raise AdministrationError."""
-    key = group.pk if group is not None else None
-    with recorded_change(author, "Grant added.", rights_changes.group(key)):
-        grant = _grant(key, scope)
-        if find_grant(group, scope) is not None:
+def add_grant(author: Author, grant: Grant) -> None:
+    """Store a new grant; raise AdministrationError."""
+    with recorded_change(author, "Grant added.", rights_changes.group(grant.group_id)):
+        if not is_known(grant):
+            raise AdministrationError(_text("unknown_scope"))
+        if grant.project_id and not Project.objects.filter(pk=grant.project_id).exists():
+            raise AdministrationError(_text("project_missing"))
+        if same_grants(grant).exists():
             raise AdministrationError(_text("grant_exists"))
         grant.save()
 
@@ -131,27 +125,37 @@ def remove_grant(author: Author, grant: Grant, version: str) -> None:
         Grant.objects.filter(pk=grant.pk).delete()
 
 
-def find_grant(group: Group | None, scope: GrantScope) -> Grant | None:
-    """Return the grant of a group with exactly this scope, or None."""
-    return Grant.objects.filter(
-        group=group, project=scope.project_key, stage=scope.stage, action=scope.action
-    ).first()
+def is_known(grant: Grant) -> bool:
+    """Return whether an action and a stage of this name exist."""
+    return grant.action in Action.values and grant.stage in {"", *StageName.values}
+
+
+def same_grants(grant: Grant) -> QuerySet[Grant]:
+    """Return the other grants of its group that allow exactly the same."""
+    same = Grant.objects.filter(
+        group=grant.group_id, project=grant.project_id, stage=grant.stage, action=grant.action
+    )
+    return same.exclude(pk=grant.pk)
+
+
+def effect_of_addition(grant: Grant) -> Effect:
+    """Return what the addition of a grant would do."""
+    return effect(grant.group, added=[_rule(grant)])
 
 
 def effect_of_removal(grant: Grant) -> Effect:
     """Return what the removal of a grant would do: nothing if the same exists once more."""
-    scope = GrantScope(grant.project_id, grant.stage, grant.action)
-    same = Grant.objects.filter(
-        group=grant.group, project=grant.project, stage=grant.stage, action=grant.action
-    )
-    is_only = not same.exclude(pk=grant.pk).exists()
-    return effect(grant.group, removed=[rule_of(grant.group, scope)] if is_only else [])
+    return effect(grant.group, removed=[] if same_grants(grant).exists() else [_rule(grant)])
 
 
-def rule_of(group: Group | None, scope: GrantScope) -> Rule:
-    """Return a grant as a rule, whether it exists or not."""
-    name = group.name if group is not None else ""
-    return Rule(scope.action, scope.project_key or 0, scope.stage, name)
+def effect_of_deletion(group: Group) -> Effect:
+    """Return what the deletion of a group would do."""
+    return effect(group, removed=[r for r in permissions.load_rules() if r.group == group.name])
+
+
+def _rule(grant: Grant) -> Rule:
+    name = grant.group.name if grant.group else ""
+    return Rule(grant.action, grant.project_id or 0, grant.stage, name)
 
 
 def effect(
@@ -207,17 +211,6 @@ def _memberships() -> Counter[frozenset[str]]:
     return Counter(map(frozenset, names.values()))
 
 
-def _grant(group_key: int | None, scope: GrantScope) -> Grant:
-    is_known = scope.action in Action.values and scope.stage in {"", *StageName.values}
-    if not is_known:
-        raise AdministrationError(_text("unknown_scope"))
-    if scope.project_key and not Project.objects.filter(pk=scope.project_key).exists():
-        raise AdministrationError(_text("project_missing"))
-    return Grant(
-        group_id=group_key, project_id=scope.project_key, stage=scope.stage, action=scope.action
-    )
-
-
 def _clean_name(name: str, *, except_key: int = 0) -> str:
     """Return the name that a group gets; raise AdministrationError if it may not have it."""
     cleaned = " ".join(name.replace("\0", " ").split())
@@ -241,9 +234,3 @@ def _free_name() -> Iterator[None]:
         yield
     except IntegrityError:
         raise AdministrationError(_text("name_taken")) from None
-
-
-def _require_permission(administrator: User, group: Group) -> None:
-    permission = edit_permission(administrator, group)
-    if not permission.allowed:
-        raise NotAllowed(permission.denied_reason)

@@ -1,4 +1,4 @@
-"""Views for administrators only, and the changes that they make."""
+"""Views for administrators or holders of a permission only; the changes that the first make."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -6,12 +6,14 @@ from typing import Concatenate
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
-from django.utils.translation import gettext as _
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy
 
+from dashboard.accounts import access_log
 from dashboard.accounts.administration import administrators
 from dashboard.accounts.administration.administrators import AdministrationError, Author
 from dashboard.web.http import errors
@@ -19,18 +21,34 @@ from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.client_address import client_address
 
 
-def for_administrators[**P](
-    view: Callable[Concatenate[HttpRequest, P], HttpResponseBase],
-) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
-    """Refuse other users with a 403."""
+class _Only:
+    """A decorator of views that refuses other users with a 403."""
 
-    @wraps(view)
-    def wrapper(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-        if not administrators.may_administer(request.user):
-            raise PermissionDenied(_("Only administrators may view and change rights."))
-        return view(request, *args, **kwargs)
+    def __init__(
+        self, may_view: Callable[[AbstractBaseUser | AnonymousUser], bool], text: str | Promise
+    ) -> None:
+        self._may_view, self._text = may_view, text
 
-    return wrapper  # type: ignore[return-value]  # `wraps` names the request in the type
+    def __call__[**P](
+        self, view: Callable[Concatenate[HttpRequest, P], HttpResponseBase]
+    ) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
+        @wraps(view)
+        def wrapper(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+            if not self._may_view(request.user):
+                raise PermissionDenied(str(self._text))
+            return view(request, *args, **kwargs)
+
+        return wrapper  # type: ignore[return-value]  # `wraps` names the request in the type
+
+
+for_administrators = _Only(
+    administrators.may_administer,
+    gettext_lazy("Only administrators may view and change rights."),
+)
+for_log_readers = _Only(
+    access_log.may_view,
+    gettext_lazy("Only holders of the permission view_accessevent may view the access log."),
+)
 
 
 def make_change[T](

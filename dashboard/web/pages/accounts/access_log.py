@@ -6,11 +6,11 @@ from django.views.decorators.http import require_safe
 
 from dashboard.web.components import access_log as component
 from dashboard.web.components.lists import empty_states
-from dashboard.web.http.access_log import require_view_permission
+from dashboard.web.http.administrators import for_log_readers
 
 
 @require_safe
-@require_view_permission
+@for_log_readers
 def access_log(request: HttpRequest) -> HttpResponse:
     """Show one page of the events that match the query string, newest first."""
     access_filter = component.parse(request.GET)

@@ -6,7 +6,7 @@ from django.views.decorators.http import require_GET
 from dashboard.models import AccessEvent
 from dashboard.web.components import access_log as component
 from dashboard.web.components.lists import export
-from dashboard.web.http.access_log import require_view_permission
+from dashboard.web.http.administrators import for_log_readers
 
 COLUMNS: export.Columns[AccessEvent] = {
     "id": "pk",
@@ -21,7 +21,7 @@ COLUMNS: export.Columns[AccessEvent] = {
 
 
 @require_GET
-@require_view_permission
+@for_log_readers
 def access_log_export(request: HttpRequest, extension: str) -> HttpResponseBase:
     """Download all events that match the query string; `extension` is csv or json."""
     access_filter = component.parse(request.GET)

@@ -13,7 +13,6 @@ from dashboard.accounts import demo, permissions, rights_changes
 from dashboard.accounts.administration import account_changes, administrators
 from dashboard.accounts.administration.administrators import Conflict
 from dashboard.accounts.authentication import auth_proxy, identity_sources
-from dashboard.accounts.authentication.identity_sources import IdentitySource
 from dashboard.web.components import api_tokens
 from dashboard.web.components.rights import changes, table
 from dashboard.web.components.rights.account_form import AccountForm
@@ -59,13 +58,14 @@ def render_account(
     subject = rights_changes.account(user.pk)
     administrator = signed_in_user(request)
     password_permission = account_changes.password_permission(administrator, user)
-    source = identity_sources.find(user)
+    source, decides_groups = identity_sources.find(user)
     context = {
         "nav": "status",
         "tab": "people",
         "account": user,
         "is_demo": user.groups.filter(name=demo.GROUP).exists(),
         "source": source,
+        "source_decides_groups": decides_groups,
         "is_administrator": administrators.may_administer(user),
         "is_own": user.pk == administrator.pk,
         "edit_permission": account_changes.edit_permission(administrator, user),
@@ -73,7 +73,7 @@ def render_account(
         "is_password_on_my_account": account_changes.is_on_my_account(password_permission),
         "is_superuser": administrator.is_superuser,
         "can_hand_over": bool(settings.AUTH_PROXY_HEADER)
-        and source != IdentitySource.PROXY
+        and source != identity_sources.PROXY
         and auth_proxy.handover_permission(user).allowed,
         "form": form or AccountForm.of(user),
         "error": error,

@@ -12,13 +12,11 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
-from dashboard.accounts import permissions, rights_changes
+from dashboard.accounts import rights_changes
 from dashboard.accounts.administration import group_changes
 from dashboard.accounts.administration.administrators import Author
-from dashboard.accounts.administration.group_changes import Effect, GrantScope
+from dashboard.accounts.administration.group_changes import Effect
 from dashboard.models import Grant
-from dashboard.models.accounts.grants import Action
-from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import texts
 from dashboard.web.http import lookup
 from dashboard.web.http.administrators import for_administrators, make_change
@@ -57,6 +55,9 @@ def confirm_change(request: HttpRequest, key: int, kind: str, grant_key: int = 0
             "error": error,
             **change.shown,
         }
+        if grant := change.shown.get("grant"):
+            context["grant"] = texts.stored_grant_text(grant)
+            context["effect_texts"] = texts.effect_texts(change.effect, grant.action)
         return render(request, "pages/people/confirm_change.html", context, status=status)
 
     if request.method != "POST":
@@ -85,25 +86,17 @@ def _addition(request: HttpRequest, group: Group | None) -> Change | HttpRespons
     fields = {name: query.get(name, "") for name in ("project", "stage", "action")}
     refuse = partial(render_group, request, group, status=422, grant_fields=fields)
     project = lookup.find_project(fields["project"])
-    scope = GrantScope(project.pk if project else None, fields["stage"], fields["action"])
-    is_known = scope.action in Action.values and scope.stage in {"", *StageName.values}
-    if not is_known or (fields["project"] and project is None):
+    grant = Grant(group=group, project=project, stage=fields["stage"], action=fields["action"])
+    if not group_changes.is_known(grant) or (fields["project"] and project is None):
         return refuse(grant_error=_("Choose a project, a stage and a permission that exist."))
-    if group_changes.find_grant(group, scope) is not None:
+    if group_changes.same_grants(grant).exists():
         return refuse(grant_error=_("This grant already exists."))
-    effect = group_changes.effect(group, added=[group_changes.rule_of(group, scope)])
-    projects = texts.project_text(str(project) if project else "")
     return Change(
-        lambda author: group_changes.add_grant(author, group, scope),
-        effect,
+        lambda author: group_changes.add_grant(author, grant),
+        group_changes.effect_of_addition(grant),
         _("Grant added. It applies from the next request."),
         _group_url(group),
-        {
-            "action": _("Add grant"),
-            "fields": fields,
-            "grant": texts.grant_text(scope.action, scope.stage, projects),
-            "effect_texts": texts.effect_texts(effect, scope.action),
-        },
+        {"action": _("Add grant"), "fields": fields, "grant": grant},
     )
 
 
@@ -114,24 +107,18 @@ def _removal(request: HttpRequest, group: Group | None, grant_key: int) -> Chang
     if grant is None:
         text = _("The grant has already been removed.")
         return render_group(request, group, grant_error=text, status=404)
-    effect = group_changes.effect_of_removal(grant)
     return Change(
         lambda author: group_changes.remove_grant(author, grant, version),
-        effect,
+        group_changes.effect_of_removal(grant),
         _("Grant removed. It applies from the next request."),
         _group_url(group),
-        {
-            "action": _("Remove grant"),
-            "grant": texts.stored_grant_text(grant),
-            "effect_texts": texts.effect_texts(effect, grant.action),
-        },
+        {"action": _("Remove grant"), "grant": grant},
     )
 
 
 def _deletion(request: HttpRequest, group: Group) -> Change:
     version = request.POST.get("version", "")
-    own_rules = {rule for rule in permissions.load_rules() if rule.group == group.name}
-    effect = group_changes.effect(group, removed=own_rules)
+    effect = group_changes.effect_of_deletion(group)
     return Change(
         lambda author: group_changes.delete_group(author, group, version),
         effect,

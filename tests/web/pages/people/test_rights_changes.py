@@ -12,8 +12,7 @@ from django.test import Client
 from dashboard.accounts import rights_changes
 from dashboard.accounts.administration import group_changes
 from dashboard.accounts.administration.administrators import Author
-from dashboard.accounts.administration.group_changes import GrantScope
-from dashboard.models import RightsChange
+from dashboard.models import Grant, RightsChange
 from dashboard.web.components.rights import changes as component
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import Live
@@ -35,7 +34,7 @@ def on_call(root: User) -> Group:
     """A group that was added, granted something, and renamed."""
     author = Author(root, "192.0.2.1")
     group = group_changes.add_group(author, "Nights")
-    group_changes.add_grant(author, group, GrantScope(None, "Staging", "abort"))
+    group_changes.add_grant(author, Grant(group=group, stage="Staging", action="abort"))
     subject = rights_changes.group(group.pk)
     version = rights_changes.version(subject)
     group_changes.rename_group(author, group, "On-call", version)
