@@ -18,6 +18,7 @@ from dashboard.accounts.administration.administrators import Author
 from dashboard.accounts.administration.group_changes import Effect
 from dashboard.models import Grant
 from dashboard.web.components.rights import texts
+from dashboard.web.components.rights.place_form import PlaceForm
 from dashboard.web.http import lookup
 from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.http.authentication.sign_in import signed_in_user
@@ -83,12 +84,12 @@ def _change(
 
 def _addition(request: HttpRequest, group: Group | None) -> Change | HttpResponse:
     query = request.POST if request.method == "POST" else request.GET
-    fields = {name: query.get(name, "") for name in ("project", "stage", "action")}
-    refuse = partial(render_group, request, group, status=422, grant_fields=fields)
-    project = lookup.find_project(fields["project"])
-    grant = Grant(group=group, project=project, stage=fields["stage"], action=fields["action"])
-    if not group_changes.is_known(grant) or (fields["project"] and project is None):
+    form = PlaceForm(query, can_grant=True)
+    refuse = partial(render_group, request, group, status=422, grant_form=form)
+    if not form.is_valid():
+        form.keep_unlisted_project()
         return refuse(grant_error=_("Choose a project, a stage and a permission that exist."))
+    grant = Grant(group=group, **form.cleaned_data)
     if group_changes.same_grants(grant).exists():
         return refuse(grant_error=_("This grant already exists."))
     return Change(
@@ -96,7 +97,7 @@ def _addition(request: HttpRequest, group: Group | None) -> Change | HttpRespons
         group_changes.effect_of_addition(grant),
         _("Grant added. It applies from the next request."),
         _group_url(group),
-        {"action": _("Add grant"), "fields": fields, "grant": grant},
+        {"action": _("Add grant"), "form": form, "grant": grant},
     )
 
 

@@ -1,7 +1,5 @@
 """A group, or everybody who is signed in: grants, members and changes; rename it."""
 
-from collections.abc import Mapping
-
 from django.contrib.auth.models import Group, User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -12,10 +10,8 @@ from django.views.decorators.http import require_http_methods
 from dashboard.accounts import permissions, rights_changes
 from dashboard.accounts.administration import group_changes
 from dashboard.accounts.administration.administrators import Conflict
-from dashboard.models import Project
-from dashboard.models.accounts.grants import Action
-from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import changes, table, texts
+from dashboard.web.components.rights.place_form import PlaceForm
 from dashboard.web.http import lookup
 from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.http.authentication.sign_in import signed_in_user
@@ -52,18 +48,15 @@ def render_group(
     name_error: str = "",
     grant_error: str = "",
     status: int = 200,
-    grant_fields: Mapping[str, str] | None = None,
+    grant_form: PlaceForm | None = None,
     name: str = "",
 ) -> HttpResponse:
     """Render the page; `name_error` and `grant_error` say what was not changed, and why.
 
-    `grant_fields` is what was chosen for a grant: `project`, `stage` and `action`.
+    `grant_form` is what was chosen for a grant.
     """
     subject = rights_changes.group(group.pk if group else None)
     members = group.user_set.order_by("username") if group else User.objects.none()
-    projects = Project.objects.filter(removed_at=None).order_by("name", "slug")
-    chosen = grant_fields or {"project": "", "stage": "", "action": ""}
-    is_listed = chosen["project"] in {"", *(project.slug for project in projects)}
     names = [group.name] if group else []
     context = {
         "nav": "status",
@@ -77,15 +70,7 @@ def render_group(
         "version": rights_changes.version(subject),
         "grants": texts.grants_by_key(group),
         "django_permissions": texts.django_permissions(group) if group else "",
-        "projects": projects,
-        "chosen": chosen,
-        # Or the choice would become all projects.
-        "unlisted_project": "" if is_listed else chosen["project"],
-        "stages": StageName.values,
-        "actions": [
-            (Action.VIEW.value, _("view runs")),
-            (Action.ABORT.value, _("view and abort runs")),
-        ],
+        "form": grant_form or PlaceForm(can_grant=True),
         "table": table.load(permissions.for_groups(names, permissions.load_rules())),
         "members": members[:SHOWN_MEMBERS],
         "member_count": members.count(),

@@ -1,0 +1,63 @@
+"""The form of an action, a stage and a project: for a new grant, and to ask who may do what."""
+
+from typing import Any
+
+from django import forms
+from django.utils.text import Truncator
+from django.utils.translation import gettext_lazy
+
+from dashboard.models import Project
+from dashboard.models.accounts.grants import Action
+from dashboard.models.catalog import StageName
+
+_STAGES = [("", gettext_lazy("All stages")), *((name, name) for name in StageName.values)]
+
+
+class _ProjectField(forms.ModelChoiceField):  # type: ignore[type-arg]
+    def label_from_instance(self, obj: Project) -> str:
+        return Truncator(str(obj)).chars(60)
+
+
+class PlaceForm(forms.Form):
+    """An action in a stage and a project, which may be empty: all.
+
+    `can_grant`: for a new grant, which is for no project that has been removed.
+    """
+
+    action = forms.ChoiceField(
+        label=gettext_lazy("May"),
+        choices=[
+            (Action.VIEW.value, gettext_lazy("view runs")),
+            (Action.ABORT.value, gettext_lazy("view and abort runs")),
+        ],
+        error_messages={"invalid_choice": gettext_lazy("Unknown permission “%(value)s” ignored.")},
+    )
+    stage = forms.ChoiceField(
+        label=gettext_lazy("Stage"),
+        choices=_STAGES,
+        required=False,
+        error_messages={"invalid_choice": gettext_lazy("Unknown stage “%(value)s” ignored.")},
+    )
+    project = _ProjectField(
+        Project.objects.order_by("name", "slug"),
+        label=gettext_lazy("Project"),
+        to_field_name="slug",
+        required=False,
+        empty_label=gettext_lazy("All projects"),
+        error_messages={
+            "invalid_choice": gettext_lazy("Project “%(value)s” not found; showing all projects.")
+        },
+    )
+
+    def __init__(self, data: Any = None, *, initial: Any = None, can_grant: bool = False) -> None:
+        super().__init__(data, initial=initial, auto_id="%s", label_suffix="")
+        if can_grant:
+            projects = self.fields["project"]
+            projects.queryset = projects.queryset.filter(removed_at=None)  # type: ignore[attr-defined]
+
+    def keep_unlisted_project(self) -> None:
+        """Show a project that was refused as the one that is chosen, not all projects."""
+        slug = self.data.get("project", "")
+        if "project" in self.errors:
+            field = self.fields["project"]
+            field.choices = [*field.choices, (slug, Truncator(slug).chars(60))]  # type: ignore[attr-defined]
