@@ -1,6 +1,5 @@
 """My account: one's sessions and API tokens; change one's password."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,6 @@ from dashboard.accounts.authentication import password_change
 from dashboard.accounts.authentication.password_change import CheckedChange
 from dashboard.accounts.authentication.sign_in import Attempt
 from dashboard.db.threads import now
-from dashboard.models import Session
 from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components import api_tokens
 from dashboard.web.http import errors
@@ -107,14 +105,6 @@ def _save_password(request: HttpRequest, change: CheckedChange) -> HttpResponse:
     return response
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRow:
-    """A session as the page shows it."""
-
-    session: Session
-    is_current: bool
-
-
 def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
     user, at = signed_in_user(request), now()
     valid_sessions, has_more = sessions.valid_sessions(user, at)
@@ -124,7 +114,7 @@ def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
         "form": form,
         "password_denied_reason": password_change.denied_reason(user),
         "password_rules": password_validators_help_texts(),
-        "sessions": [SessionRow(session, session.pk == session_key) for session in valid_sessions],
+        "sessions": [(session, session.pk == session_key) for session in valid_sessions],
         "max_sessions": sessions.MAX_LISTED if has_more else 0,
         **api_tokens.context(user, lambda token: reverse("token_revoke", args=[token.pk])),
     }
