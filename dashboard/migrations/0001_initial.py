@@ -974,6 +974,17 @@ class Migration(migrations.Migration):
                     models.DateTimeField(help_text="When the current step started.", null=True),
                 ),
                 (
+                    "step_number",
+                    models.PositiveIntegerField(
+                        help_text="Place of the current step among all, from 1; groups do not count.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "step_count",
+                    models.PositiveIntegerField(help_text="How many steps there are.", null=True),
+                ),
+                (
                     "steps",
                     models.BinaryField(
                         help_text="Root node of the steps, as pages need it.", null=True

@@ -196,6 +196,10 @@ class Run(FastLoading, Watched):
     )
     step_key = models.TextField(blank=True, help_text="Key of the current step.")
     step_started_at = models.DateTimeField(null=True, help_text="When the current step started.")
+    step_number = models.PositiveIntegerField(
+        null=True, help_text="Place of the current step among all, from 1; groups do not count."
+    )
+    step_count = models.PositiveIntegerField(null=True, help_text="How many steps there are.")
     steps = CompressedJSONField(null=True, help_text="Root node of the steps, as pages need it.")
     steps_removed_at = models.DateTimeField(
         null=True, help_text="When its steps were deleted: see sync/pruning.py."

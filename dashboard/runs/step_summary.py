@@ -14,6 +14,7 @@ _text = MessageTable(
     {
         # The line of a row.
         "row_step": gettext_lazy("%(step)s, %(since)s"),
+        "place": gettext_lazy("%(step)s (%(number)d of %(count)d)"),
         "row_approval": gettext_lazy(
             "Waiting for approval: “%(step)s”, %(since)s. Approve it on Northflank."
         ),
@@ -36,7 +37,7 @@ def build(run: Run, timers: Iterable[Timer]) -> RichText:
     )
     if not run.step or (run.status == "approval_wait" and _is_step_older_than_status(run)):
         return _text("row_approval_unknown_step") if is_approval else ""
-    step = ExternalText(run.step)
+    step = with_place(run)
     if run.step_started_at is None or run.status == "aborting":
         return step
     key = "row_approval" if is_approval else "row_step"
@@ -54,6 +55,16 @@ def build(run: Run, timers: Iterable[Timer]) -> RichText:
     ):
         return text
     return activity.with_typical(text, typical_step)
+
+
+def with_place(run: Run) -> RichText:
+    """Return a run's current step with its place, such as “Deploy (3 of 7)”; empty if unknown."""
+    if not run.step:
+        return ""
+    step = ExternalText(run.step)
+    if run.step_number is None or run.step_count is None or run.step_count < 2:
+        return step
+    return _text("place", step=step, number=run.step_number, count=run.step_count)
 
 
 def _is_step_older_than_status(run: Run) -> bool:

@@ -89,6 +89,16 @@ def current(root: Node, run_status: str) -> Node | None:
     return next(approvals, step if step is not None and is_approval(step) else None)
 
 
+def place(root: Node, step: Node) -> tuple[int, int] | None:
+    """Return the place of a step among all of its run, from 1, and their number.
+
+    Groups of steps do not count; None for one that is a group.
+    """
+    single = [node for _, node in walk(root) if not node.steps]
+    places = (number for number, node in enumerate(single, 1) if node is step)
+    return next(((number, len(single)) for number in places), None)
+
+
 def _first_in_progress(root: Node) -> Node | None:
     innermost: tuple[int, Node] | None = None
     for depth, node in walk(root):

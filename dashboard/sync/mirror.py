@@ -254,12 +254,14 @@ def _apply_detail(
         row.refresh_from_db(fields=["ended_at"])  # computed by the database
 
 
-_STEP_FIELDS = ("steps", "step", "step_key", "step_started_at")
+_STEP_FIELDS = ("steps", "step", "step_key", "step_started_at", "step_number", "step_count")
 
 
 def _detail_fields(run: Run, root: Node | None, requested_at: datetime, seq: int) -> dict[str, Any]:
     """Return the fields that only a run's detail has; `run` has the others, as just read."""
     node = steps.current(root, run.status) if root is not None and run.in_flight else None
+    place = steps.place(root, node) if root is not None and node is not None else None
+    number, count = place or (None, None)
     return {
         # Round trip through JSON, so that it compares equal to the stored value.
         "steps": msgspec.json.decode(msgspec.json.encode(root)),
@@ -267,6 +269,8 @@ def _detail_fields(run: Run, root: Node | None, requested_at: datetime, seq: int
         "step": steps.describe(node) if node else "",
         "step_key": steps.key(node) if node else "",
         "step_started_at": node.started_at if node else None,
+        "step_number": number,
+        "step_count": count,
         "detail_synced_at": requested_at,
         "detail_request_seq": seq,
         "failures": 0,

@@ -94,6 +94,15 @@ def test_step_of_final_status_without_end_time_is_not_current() -> None:
     assert current_label(node("root", node("a", status="success", started_at=T0))) is None
 
 
+def test_place_of_a_step_counts_no_groups() -> None:
+    inner = node("inner", status="waiting")
+    group = node("group", inner, node("after"), status="waiting")
+    root = node("root", node("before", status="success"), group, node("last"))
+    assert steps.place(root, inner) == (2, 4)
+    assert steps.place(root, group) is None
+    assert steps.place(inner, inner) == (1, 1)
+
+
 def test_current_step_of_parallel_ones_is_the_first() -> None:
     root = node("root", node("a", status="waiting"), node("b", status="waiting"))
     assert current_label(root) == "a"

@@ -780,6 +780,17 @@ def test_run_row_summary_without_elapsed_time_is_the_step_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("number", "steps_of", "text"),
+    [(2, 7, "migrate (2 of 7)"), (1, 1, "migrate"), (None, None, "migrate")],
+)
+def test_row_says_the_place_of_the_step(
+    number: int | None, steps_of: int | None, text: str
+) -> None:
+    subject = run(status="aborting", step="migrate", step_number=number, step_count=steps_of)
+    assert to_text(step_summary.build(subject, [])) == text
+
+
+@pytest.mark.parametrize(
     "subject",
     [
         run("queued", started=None),

@@ -9,9 +9,10 @@ import msgspec
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.models import Abort, Run
-from dashboard.runs import overdue_messages, statuses
+from dashboard.runs import overdue_messages, statuses, step_summary
 from dashboard.sync import lead
 from dashboard.texts import local_time
+from dashboard.texts.rich_text import to_text
 from dashboard.web.api import queries, serializers
 from dashboard.web.http import links
 
@@ -69,10 +70,15 @@ def run_text(run: Run) -> str:
     if overdue := overdue_text(run):
         lines.insert(3, f"{overdue}.")
     if run.in_flight and run.step:
-        lines.insert(3, f"Step: {printable(run.step, 200)}")
+        lines.insert(3, f"Step: {step_text(run)}")
     if run.concluded_at:
         lines[-2] += f" Concluded {format_time(run.concluded_at)}."
     return "\n".join(lines)
+
+
+def step_text(run: Run) -> str:
+    """Return the current step with its place; empty if unknown."""
+    return printable(to_text(step_summary.with_place(run)), 200)
 
 
 def abort_text(abort: Abort, run: Run) -> str:

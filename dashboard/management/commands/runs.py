@@ -78,7 +78,7 @@ def _row(run: Run, abort: Any, needs_attention: bool) -> tuple[str, ...]:
         "yes" if needs_attention else "",
         statuses.for_run(run.status, removed=run.has_unknown_end).label,
         output.overdue_text(run),
-        run.step,
+        output.step_text(run),
         str(queries.run_place(run)),
         # When a removed run ended is unknown.
         ""

@@ -61,6 +61,8 @@ def _run(
         "concluded": run.concluded,
         "in_flight": run.in_flight,
         "step": run.step if run.in_flight else "",
+        "step_number": run.step_number if run.in_flight else None,
+        "step_count": run.step_count if run.in_flight else None,
         "overdue": overdue(run),
         "needs_attention": needs_attention,
         "created_at": _utc(run.created_at),

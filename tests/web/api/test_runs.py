@@ -88,7 +88,8 @@ def test_runs_before_first_sync_is_incomplete(read_only_api_client: httpx.Client
 
 
 def test_runs_returns_all_run_fields(read_only_api_client: httpx.Client, stage: Stage) -> None:
-    run = factories.run(stage, "r-1", name="Nightly", step="migrate", status="hibernating")
+    steps = {"step": "migrate", "step_number": 2, "step_count": 3}
+    run = factories.run(stage, "r-1", name="Nightly", status="hibernating", **steps)
     [run_body] = read_only_api_client.get("/api/runs/").json()["runs"]
     assert run_body == {
         "run_id": "r-1",
@@ -100,6 +101,8 @@ def test_runs_returns_all_run_fields(read_only_api_client: httpx.Client, stage: 
         "concluded": False,
         "in_flight": True,
         "step": "migrate",
+        "step_number": 2,
+        "step_count": 3,
         "overdue": None,
         "needs_attention": False,
         "created_at": format_utc(run.created_at),

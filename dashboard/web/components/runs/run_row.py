@@ -61,6 +61,11 @@ class RunRow:
         return durations.format_duration(run.concluded_at - started_at) if run.concluded_at else ""
 
     @property
+    def step(self) -> RichText:
+        """The current step with its place; empty if it is unknown."""
+        return step_summary.with_place(self.run)
+
+    @property
     def has_not_started(self) -> bool:
         """Whether the run has not started by its status; Northflank may omit a start time."""
         run = self.run

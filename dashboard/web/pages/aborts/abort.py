@@ -14,9 +14,11 @@ from dashboard import aborts
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts.identity import permissions_of, with_identity
 from dashboard.accounts.permissions import Permission, Permissions
+from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from dashboard.models.catalog import StageName
 from dashboard.runs import concurrency, removals
+from dashboard.sync import watchers
 from dashboard.texts.rich_text import MessageTable, RichText, join_texts
 from dashboard.web.components.aborts import abort_history, reason_form
 from dashboard.web.components.aborts.reason_form import ReasonField
@@ -49,6 +51,8 @@ def abort(
     user_permissions = permissions_of(request)
     run = lookup.get_run_or_404(user_permissions, project_id, pipeline_id, stage_id, run_id)
     if request.method != "POST":
+        if "fresh" not in request.GET:
+            watchers.watch_run(run, db_threads.now())  # its detail is read, unless just done
         return _render_confirmation(request, run, user_permissions)
     required = aborts.reason_required(run.stage)
     reason = reason_form.parse(request, required=required)
