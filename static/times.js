@@ -118,10 +118,12 @@ function formatDuration(seconds, brief = false) {
 const formatElapsed = (seconds) => timeText("for", formatDuration(seconds < 60 ? seconds : seconds - (seconds % 60), true));
 
 // In one unit: a past time needs no more precision.
-function formatAgo(seconds) {
+function formatAge(seconds) {
   const [unit, size] = seconds < 60 ? ["s", 1] : seconds < 3600 ? ["min", 60] : ["h", 3600];
-  return timeText("ago", timeText(unit, Math.floor(seconds / size)));
+  return timeText(unit, Math.floor(seconds / size));
 }
+
+const formatAgo = (seconds) => timeText("ago", formatAge(seconds));
 
 // After the due time the text is “due now”, not a time in the past.
 function formatCountdown(at) {
@@ -166,13 +168,14 @@ function updateTime(time) {
   const at = Date.parse(time.dateTime);
   if (Number.isNaN(at)) return;
   const seconds = Math.max(0, Math.floor((serverNow() - at) / 1000));
-  const { since, sentence, clock, until, ago, full } = time.dataset;
+  const { age, since, sentence, clock, until, ago, full } = time.dataset;
   // The full time: a title or, in an SVG title, the text. Swaps restore the server's, without data-zone.
   if ((time.dataset.zone ?? deploymentZone) !== zone || (!time.title && full === undefined)) {
     time.dataset.zone = zone;
     if (full === undefined) time.title = formatFull(at);
     else writeText(time, formatFull(at));
   }
+  if (age !== undefined) updateAge(time, seconds);
   if (since !== undefined) writeText(time, sentence === undefined ? formatDuration(seconds) : formatElapsed(seconds));
   if (until !== undefined) writeText(time, formatCountdown(at));
   // Until htmx has started, the server's texts stay: the first format would delay the first paint.
@@ -185,6 +188,15 @@ function updateTime(time) {
   if (seconds < 86400) writeText(time, isBoth ? `${formatTime(at)}, ${formatAgo(seconds)}` : formatAgo(seconds));
   else if (mayFormat) writeText(time, formatTime(at));
   writeSpokenTime(time, seconds < 86400 && !isBoth && `, ${time.title}`);
+}
+
+// Green and “Live” only while the stream is open, of what was read within a minute.
+function updateAge(time, seconds) {
+  const chip = time.closest("[data-chip]");
+  const isCurrent = seconds < 60 && chip.dataset.tone !== "warning" && !$("[data-database-outage]");
+  const isLive = isCurrent && isConnected && !isUnreachable;
+  writeText(time, isLive ? time.dataset.live : formatAge(seconds));
+  if (chip.dataset.tone !== "warning") chip.dataset.tone = isLive ? "good" : "neutral";
 }
 
 const severityAt = (seconds, overdueAt, criticalAt) => (seconds > criticalAt ? 2 : seconds > overdueAt ? 1 : 0);

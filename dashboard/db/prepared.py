@@ -19,6 +19,7 @@ from django.db.models import (
     DateTimeField,
     Expression,
     Field,
+    FloatField,
     Func,
     Model,
     Q,
@@ -119,6 +120,17 @@ class Sum(Func):
 def count_if(condition: Q) -> Sum:
     """Return the number of selected rows that meet a condition."""
     return Sum(Case(When(condition, then=1), default=0))
+
+
+class Days(Func):
+    """A time as a number of days, so that the database can subtract one from another."""
+
+    function = "JULIANDAY"
+    output_field = FloatField()
+
+    def as_postgresql(self, compiler: SQLCompiler, connection: Any) -> Any:
+        template = "(EXTRACT(EPOCH FROM %(expressions)s) / 86400)::double precision"
+        return self.as_sql(compiler, connection, template=template)
 
 
 class Texts(Func):

@@ -137,8 +137,8 @@ def _verify_unused(tables: Collection[str]) -> None:
     if Lead._meta.db_table not in tables:
         return
     set_clock_offset()  # the lead is by the database's clock
-    row = lead.load()
-    if row is not None and lead.is_alive(row, now()):
+    row = Lead.objects.first()
+    if row is not None and lead.is_alive(row.holder, row.renewed_at, now()):
         raise BackupError(
             f"The dashboard is running ({row.holder}). Stop all of its processes; one that was "
             f"killed counts as running for {lead.SILENCE.seconds} seconds."

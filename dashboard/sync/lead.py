@@ -131,20 +131,12 @@ def release_unheld() -> None:
     Lead.objects.filter(pk=1).update(holder="")
 
 
-def load() -> Lead | None:
-    """Return the row; None if nobody has ever led."""
-    return Lead.objects.filter(pk=1).first()
-
-
-def is_alive(row: Lead | None, now: datetime) -> bool:
+def is_alive(holder: str, renewed_at: datetime | None, now: datetime) -> bool:
     """Return whether a process leads, or had the lead so recently that another may take it over."""
-    if row is None or row.renewed_at is None or not row.holder:
-        return False
-    return now - row.renewed_at <= SILENCE
+    return bool(holder) and renewed_at is not None and now - renewed_at <= SILENCE
 
 
-def clock_catches_up_at(row: Lead | None, now: datetime) -> datetime | None:
+def clock_catches_up_at(renewed_at: datetime | None, now: datetime) -> datetime | None:
     """Return until when nobody reads because the clock was set back; None if it was not."""
-    renewed_at = row.renewed_at if row is not None else None
     is_behind = renewed_at is not None and renewed_at > now + CLOCK_TOLERANCE
     return renewed_at if is_behind else None

@@ -816,3 +816,33 @@ def test_notice_above_page_does_not_shift_layout(
     expect(page.locator("#notices")).to_contain_text("You are signed out")
     page.wait_for_function("before => scrollY > before", arg=scrolled)
     assert (row.bounding_box() or {})["y"] == pytest.approx(before, abs=1)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_chip_is_live_only_while_the_stream_is_open(
+    run: Run, open_live_page: OpenPage, live: Live, ignored_console_errors: list[str]
+) -> None:
+    ignored_console_errors += ["net::ERR_FAILED", "Failed to fetch"]
+    factories.leader()
+    page = open_live_page("viewer", factories.address(run.stage))
+    chip = page.locator("[data-chip]")
+    expect(chip).to_have_attribute("data-tone", "good")
+    expect(chip.locator("time")).to_have_text("Live")
+    page.route("**/live/**", lambda route: route.abort())
+    break_streams(live)
+    expect(chip).to_have_attribute("data-tone", "neutral")
+    expect(chip.locator("time")).to_have_text(re.compile(r"^\d+ s$"))
+
+
+@pytest.mark.usefixtures("viewer")
+def test_chip_is_not_live_over_data_of_more_than_a_minute_ago(
+    run: Run, open_live_page: OpenPage
+) -> None:
+    factories.leader()
+    read_at = timezone.now() - timedelta(seconds=70)
+    Stage.objects.update(synced_at=read_at, fresh_until=read_at + timedelta(seconds=60))
+    page = open_live_page("viewer", factories.address(run.stage))
+    page.wait_for_function("() => isConnected")
+    chip = page.locator("[data-chip]")
+    expect(chip.locator("time")).to_have_text("1 min")
+    expect(chip).to_have_attribute("data-tone", "neutral")

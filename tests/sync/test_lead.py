@@ -100,7 +100,7 @@ def test_nobody_reads_after_the_lead_was_given_up_or_long_silent(
     db: None, fields: dict[str, Any], is_alive: bool
 ) -> None:
     row = factories.leader(**{"renewed_at": T0} | fields)
-    assert lead.is_alive(row, T0) is is_alive
+    assert lead.is_alive(row.holder, row.renewed_at, T0) is is_alive
 
 
 # --- a process that goes on after its term ------------------------------------------------------
@@ -229,9 +229,8 @@ def test_reading_pauses_until_a_clock_set_back_has_caught_up(
     Stage.objects.update(next_sync_at=LONG_AGO)
     world.live.sync(2)
     assert dict(Stage.objects.values_list("pk", "synced_at")) == synced
-    row = lead.load()
-    assert row is not None
-    assert lead.clock_catches_up_at(row, timezone.now() - HOUR) == row.renewed_at
+    row = Lead.objects.get()
+    assert lead.clock_catches_up_at(row.renewed_at, timezone.now() - HOUR) == row.renewed_at
     assert [round(line["seconds"], -2) for line in logged_events("clock.set_back")] == [3600]
     clock.append(timedelta(seconds=1))
     run_id = world.start()

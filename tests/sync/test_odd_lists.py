@@ -14,7 +14,8 @@ from dashboard.northflank import Omission, Page
 from dashboard.northflank import Run as ApiRun
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, omitted_entries
-from dashboard.sync.reports import read_totals
+from dashboard.sync.reports import report as reports
+from dashboard.sync.reports import sync_state
 from dashboard.web.components import sync_report
 from dashboard.web.components.data_age import page_data_age
 from dashboard.web.http import lookup
@@ -264,13 +265,15 @@ def test_stage_page_with_filter_shows_partial_list(
 def test_data_age_of_several_stages_shows_partial_lists(viewer: User, partial_stage: Stage) -> None:
     viewer_permissions = permissions.for_user(viewer)
     catalog_lists = lookup.visible_catalog_lists(viewer_permissions)
-    totals = read_totals.load(Stage.objects.listed(), catalog_lists, timezone.now())
-    data_age = page_data_age(viewer_permissions, totals)
+    report = reports.load(Stage.objects.listed(), catalog_lists, timezone.now())
+    data_age = page_data_age(report)
     assert data_age.status_hint == "1 list was only partly loaded."
 
 
 def test_status_page_lists_partial_stage_first(viewer: User, partial_stage: Stage) -> None:
     for name in ("Development", "Staging"):
         factories.stage(name)
-    page = sync_report.load_status(permissions.for_user(viewer), timezone.now())
+    viewer_permissions = permissions.for_user(viewer)
+    report = lookup.report_query(viewer_permissions).load(sync_state.load(timezone.now()))
+    page = sync_report.load_status(viewer_permissions, report)
     assert page.stages[0].stage == "Production"

@@ -10,7 +10,7 @@ from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.models import Abort, Run
 from dashboard.runs import overdue_messages, statuses, step_summary
-from dashboard.sync import lead
+from dashboard.sync.reports import sync_state
 from dashboard.texts import local_time
 from dashboard.texts.rich_text import to_text
 from dashboard.web.api import queries, serializers
@@ -97,9 +97,9 @@ def abort_text(abort: Abort, run: Run) -> str:
 
 def sync_problem(now: datetime) -> str:
     """Return a message if no sync worker is alive, else an empty string."""
-    row = lead.load()
-    if lead.is_alive(row, now):
+    sync = sync_state.load(now)
+    if sync.is_running:
         return ""
-    last = row.renewed_at if row is not None else None
-    heartbeat = f" (last heartbeat {format_time(last)})" if last else ""
+    last_heartbeat = sync.last_heartbeat_at
+    heartbeat = f" (last heartbeat {format_time(last_heartbeat)})" if last_heartbeat else ""
     return f"No sync worker is running{heartbeat}. Start `serve` or `sync` with this database."

@@ -13,7 +13,7 @@ from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import Run, Stage
 from dashboard.runs import attention, statuses
 from dashboard.sync import omitted_entries
-from dashboard.sync.reports import read_totals
+from dashboard.sync.reports import report as sync_report
 from dashboard.texts import durations
 from dashboard.web.api import queries, serializers
 from dashboard.web.components.runs import row_queries
@@ -46,21 +46,21 @@ class Command(RunbookCommand):
         syncs = lookup.visible_catalog_lists(permissions.ALL).filter(
             queries.catalog_list_condition(place)
         )
-        coverage_now = read_totals.load(stages, syncs, now()).coverage
-        if coverage_now.is_complete and not queries.is_place_known(place, permissions.ALL):
+        report = sync_report.load(stages, syncs, now())
+        if report.is_complete and not queries.is_place_known(place, permissions.ALL):
             place_text = " / ".join(place.values())
             raise CommandError(f"No such project, pipeline or stage: {place_text}.")
-        if not coverage_now.is_complete:
-            self.stderr.write(coverage_now.text)
+        if not report.is_complete:
+            self.stderr.write(report.incomplete_text)
         omitted = omitted_entries.load(stages)
         if omitted:
             self.stderr.write(omitted_entries.message(omitted))
         if options["json"]:
             items = serializers.runs(runs)
             self.stdout.write(
-                output.to_json({"runs": items} | serializers.coverage(coverage_now, omitted))
+                output.to_json({"runs": items} | serializers.coverage(report, omitted))
             )
-        elif not runs and coverage_now.is_complete:
+        elif not runs and report.is_complete:
             self.stdout.write("No runs in flight.")
         elif not runs:
             self.stdout.write("No runs in flight found so far.")

@@ -31,12 +31,9 @@ PURGE_LIMIT = 100  # expired ids deleted with each new event
 RATE_SHARE = 0.5
 MAX_BURST = 20
 MAX_SPACING = timedelta(seconds=300)  # between two reads caused by events, when the budget is spent
-# If a start event does not identify its stage, the project's idle stages are read at once while
-# more than half of the burst is left. Otherwise, one is read in every IDLE_SPACING_FACTOR slots
-# within IDLE_SPREAD, last active first, except those read that recently; the others keep their
-# schedule.
-IDLE_SPREAD = timedelta(seconds=120)
-IDLE_SPACING_FACTOR = 4
+# An event that may concern several stages leaves half of the burst to others, unless it is about
+# the start or end of a run in one of them.
+RESERVED_BURST = MAX_BURST // 2
 MIN_CATALOG_INTERVAL = timedelta(seconds=120)
 
 
@@ -64,13 +61,17 @@ def handle_event(event: Event, now: datetime) -> None:
     with transaction.atomic():
         # Locks the row first: events take turns, so they cannot deadlock with each other.
         status = WebhookStats.objects.filter(pk=1)
-        status.update(event_count=F("event_count") + 1, last_event_at=now)
+        status.update(event_count=F("event_count") + 1)
+        # Northflank's own have an id; one that somebody sends by hand proves nothing.
+        if event.id:
+            status.update(last_event_at=now)
         if event.id and not _is_first_delivery(event.id, now):
             status.update(duplicate_count=F("duplicate_count") + 1)
         elif not event.is_release_event:
             status.update(unrelated_count=F("unrelated_count") + 1)
         else:
-            status.update(last_release_event_at=now)
+            if event.id:
+                status.update(last_release_event_at=now)
             _schedule_reads(extract_event_ids(event.data), event.action, now)
 
 
@@ -102,24 +103,17 @@ def _is_first_delivery(event_id: str, now: datetime) -> bool:
 def _schedule_reads(event_ids: EventIds, action: str, now: datetime) -> None:
     throttle = _ReadThrottle(now)
     likely, possible = _find_stages(event_ids, now)
-    # Most events are updates, and more will follow: one that may concern several stages leaves half
-    # of the burst to events about a start or an end.
-    is_minor = action == "update" and len(likely) > 1
     due: list[tuple[Stage, datetime]] = []
+    # Most events are updates, and more will follow.
+    is_minor = action == "update" and len(likely) > 1
     for stage in likely:
-        if not is_minor or throttle.free_slots > MAX_BURST // 2:
+        if not is_minor or throttle.free_slots > RESERVED_BURST:
             due += throttle.take_slot(stage)
-    slot = now
-    for stage in possible:
-        # Other events concern runs in flight, so rarely a stage without any.
-        if action == "start" and throttle.free_slots > MAX_BURST // 2:
+    # The last active first; the others keep their schedule. Other events concern runs in flight, so
+    # rarely a stage without any.
+    for stage in possible if action == "start" else ():
+        if throttle.free_slots > RESERVED_BURST:
             due += throttle.take_slot(stage)
-        elif stage.synced_at is None or stage.synced_at < now - IDLE_SPREAD:
-            slot += throttle.spacing * IDLE_SPACING_FACTOR
-            if slot > now + IDLE_SPREAD:
-                break
-            if _needs_read(stage, slot, now):
-                due.append((stage, slot))
     throttle.save()
     # In order of key, as in every transaction that writes several stages: avoids deadlocks.
     for stage, due_at in sorted(due, key=lambda entry: entry[0].pk):

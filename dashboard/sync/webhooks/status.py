@@ -1,7 +1,7 @@
 """Determine whether Northflank's webhook works, for the sync and for pages.
 
 No events come while nothing runs, so their absence alone proves nothing. The webhook counts as
-broken when reads show that a run has started or concluded and no event has arrived for it. Events
+broken when a run in flight has started and no event has arrived for it. Events
 are handled in events.py.
 """
 
@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from functools import cache
 
 from django.conf import settings
-from django.db.models import F
 from django.utils.translation import gettext as _
 
 from dashboard.db.prepared import NOW, Max, PreparedModels, PreparedQuery
@@ -18,8 +17,6 @@ from dashboard.models import Run, WebhookStats
 
 # Allowed delay of an event, and allowed difference between Northflank's clock and ours.
 DELIVERY_GRACE = timedelta(seconds=60)
-EVENT_STATUSES = ("success", "failure", "aborted")  # other final statuses have no event
-MAX_ENDED_RUNS = 100  # the latest; behind them no end is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class WebhookStatus:
     last_release_event_at: datetime | None = None
     """When one about a release flow last came."""
     missed_event_at: datetime | None = None
-    """When a run changed without an event; None while the webhook works."""
+    """When a run started without an event; None while the webhook works."""
     event_count: int = 0
     duplicate_count: int = 0
     unrelated_count: int = 0
@@ -57,25 +54,25 @@ class WebhookStatus:
         if self.last_release_event_at is None:
             return _("Webhook configured, but no event has arrived yet.")
         if self.missed_event_at is not None:
-            return _("Webhook may be broken: a run changed but no event arrived.")
+            return _("Webhook may be broken: a run started but no event arrived.")
         return _("Webhook is working.")
 
 
 def load(now: datetime) -> WebhookStatus:
-    """Return the state of the webhook; takes three indexed queries."""
+    """Return the state of the webhook; takes two indexed queries."""
     if not settings.NORTHFLANK_WEBHOOK_SECRET:
         return WebhookStatus(is_configured=False)
     row = next(iter(_stats_query().fetch()), WebhookStats())
-    changed_at = _last_run_change(now)
-    has_event = changed_at is None or (
+    ((started_at,),) = _latest_start_query().fetch(now=now)
+    has_event = started_at is None or (
         row.last_release_event_at is not None
-        and row.last_release_event_at >= changed_at - DELIVERY_GRACE
+        and row.last_release_event_at >= started_at - DELIVERY_GRACE
     )
     return WebhookStatus(
         is_configured=True,
         last_event_at=row.last_event_at,
         last_release_event_at=row.last_release_event_at,
-        missed_event_at=None if has_event else changed_at,
+        missed_event_at=None if has_event else started_at,
         event_count=row.event_count,
         duplicate_count=row.duplicate_count,
         unrelated_count=row.unrelated_count,
@@ -83,20 +80,9 @@ def load(now: datetime) -> WebhookStatus:
     )
 
 
-def is_alive(now: datetime) -> bool:
-    """Return whether webhook events can be expected to announce changes."""
-    return load(now).is_alive
-
-
 @cache
 def _stats_query() -> PreparedModels[WebhookStats]:
     return PreparedModels(WebhookStats.objects.order_by("pk")[:1])
-
-
-def _last_run_change(now: datetime) -> datetime | None:
-    """Return when a run last started or concluded, by Northflank's clock, before the grace time."""
-    rows = [*_latest_start_query().fetch(now=now), *_latest_end_query().fetch(now=now)]
-    return max((timestamp for (timestamp,) in rows if timestamp is not None), default=None)
 
 
 @cache
@@ -107,14 +93,3 @@ def _latest_start_query() -> PreparedQuery:
     # Implied by the start, but there is an index for it, of the runs in flight alone.
     started_runs = started_runs.filter(created_at__lte=latest)
     return PreparedQuery(started_runs.order_by().values_list(Max("started_at")))
-
-
-@cache
-def _latest_end_query() -> PreparedQuery:
-    ended_runs = Run.objects.filter(ended_at__lte=NOW - DELIVERY_GRACE, status__in=EVENT_STATUSES)
-    latest = ended_runs.order_by("-ended_at").values("pk")[:MAX_ENDED_RUNS]
-    # Without its time, an end may be as of the read that noticed it (`run_rows._updated_at`).
-    dated = Run.objects.filter(pk__in=latest).exclude(
-        concluded_at=None, updated_at__gte=F("status_since")
-    )
-    return PreparedQuery(dated.order_by().values_list(Max("ended_at")))

@@ -18,7 +18,7 @@ from dashboard.models import Abort, Run
 from dashboard.models.severity import Severity
 from dashboard.runs import acknowledgements, attention
 from dashboard.runs.overdue import OverdueReason
-from dashboard.sync.reports.coverage import Coverage
+from dashboard.sync.reports.report import Report
 from dashboard.web.components.runs import row_queries
 from dashboard.web.http import links
 
@@ -140,19 +140,17 @@ def acknowledgement_entries(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def coverage(stage_coverage: Coverage, omitted: Counter[str]) -> dict[str, Any]:
+def coverage(report: Report, omitted: Counter[str]) -> dict[str, Any]:
     """Return whether the listed stages have all been read, which have not, and omitted runs."""
     return {
-        "complete": stage_coverage.is_complete,
+        "complete": report.is_complete,
         "coverage": {
-            "stages": stage_coverage.total,
-            "unread": stage_coverage.unread,
-            "failing": stage_coverage.failing,
-            "unlisted": stage_coverage.unlisted,
-            "seconds_left": None
-            if stage_coverage.seconds_left is None
-            else round(stage_coverage.seconds_left),
-            "message": stage_coverage.text,
+            "stages": report.stages,
+            "unread": report.unread,
+            "failing": report.total("unread_failing"),
+            "unlisted": report.unlisted,
+            "seconds_left": None if report.seconds_left is None else round(report.seconds_left),
+            "message": report.incomplete_text,
             "omitted": omitted.total(),
             "omitted_reasons": omitted,
         },

@@ -17,7 +17,7 @@ from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import Via
 from dashboard.runs import dismissals, removals
 from dashboard.sync import omitted_entries, watchers
-from dashboard.sync.reports import read_totals
+from dashboard.sync.reports import report as sync_report
 from dashboard.web.api import params, queries, serializers
 from dashboard.web.api.auth import ApiClient, api_view
 from dashboard.web.http import links, lookup
@@ -60,9 +60,9 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
     lists = lookup.visible_catalog_lists(client.permissions).filter(
         queries.catalog_list_condition(parameters)
     )
-    stage_coverage = read_totals.load(stages, lists, db_threads.now()).coverage
+    report = sync_report.load(stages, lists, db_threads.now())
     # While the catalog is incomplete, the place may exist: the answer is incomplete.
-    if stage_coverage.is_complete and not queries.is_place_known(parameters, client.permissions):
+    if report.is_complete and not queries.is_place_known(parameters, client.permissions):
         raise ApiError(
             400,
             "bad_parameter",
@@ -70,7 +70,7 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
         )
     return json_response(
         {"runs": serializers.runs(page, client.permissions), "next": next_url or None}
-        | serializers.coverage(stage_coverage, omitted_entries.load(stages))
+        | serializers.coverage(report, omitted_entries.load(stages))
     )
 
 

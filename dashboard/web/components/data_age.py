@@ -1,22 +1,32 @@
-"""How old the data of a page is, whether any is missing, and a hash of the page's structure."""
+"""How old the data of a page is, within what time new runs show, and what is wrong with reading."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Protocol
 
+from django.conf import settings
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from dashboard.accounts.permissions import Permissions
-from dashboard.db import threads as db_threads
 from dashboard.models import Pipeline, Run, Stage
 from dashboard.sync import schedule
-from dashboard.sync.reports import coverage, freshness
-from dashboard.sync.reports.read_totals import ReadTotals
-from dashboard.texts.rich_text import to_text
+from dashboard.sync.reports import freshness, report
+from dashboard.sync.reports.report import Report
+from dashboard.sync.reports.sync_state import SyncHealth, SyncState
+from dashboard.texts import durations
+from dashboard.texts.rich_text import Message, MessageTable, to_text
+
+_text = MessageTable(
+    {
+        "new_runs": gettext_lazy("New runs: up to %(time)s"),
+        "plan": gettext_lazy("As planned, new runs show within: %(times)s."),
+        "by_name": gettext_lazy("%(name)s %(time)s"),
+        "webhook": gettext_lazy("With the webhook, new runs show after 1 s."),
+    }
+)
 
 
 class ReadStage(schedule.ReadTimes, Protocol):
@@ -32,9 +42,14 @@ class DataAge:
 
     synced_at: datetime | None
     is_stale: bool
-    text: str | Promise = ""
+    text: Message | str | Promise = ""
     status_hint: str = ""  # about data missing from the page; details are on the status page
     incomplete_text: str = ""  # what has not been read yet; empty: coverage is complete
+    # Within how many seconds new runs show as planned, by stage name, that of the page first.
+    intervals: tuple[tuple[str, int], ...] = ()
+    # Whether the intervals are all there is to say: else the age of what is read matters more.
+    may_lack_runs: bool = True
+    problem: SyncHealth | None = None  # why reading is paused or slowed
     # Hash of the values that determine the page's structure besides its runs: the stages, which of
     # them have been read, and the removal of their place. An open page that receives another hash
     # reloads its live region.
@@ -45,9 +60,44 @@ class DataAge:
     @property
     def stale_text(self) -> str:
         """The note that the data is out of date; empty if it is fresh, or another text says so."""
-        if not self.is_stale or self.synced_at is None or self.status_hint:
+        if not self.is_stale or self.synced_at is None or self.status_hint or self.problem:
             return ""
         return _("This data is out of date.")
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether reading has fallen behind the plan, or pauses."""
+        return self.is_stale or self.problem is not None
+
+    @property
+    def new_runs_within(self) -> int | None:
+        """Within how many seconds the page's new runs show as planned; None: not known."""
+        return self.intervals[0][1] if self.intervals else None
+
+    @property
+    def new_runs_text(self) -> Message | str:
+        """That new runs show only after more than a minute; empty: the age says it all."""
+        within = self.new_runs_within
+        if self.is_behind or not self.may_lack_runs or within is None:
+            return ""
+        is_long = within > freshness.RECENT.total_seconds()
+        return _text("new_runs", time=_format(within)) if is_long else ""
+
+    @property
+    def tip(self) -> str:
+        """Within what time new runs show as planned, by stage name, and how they would sooner."""
+        times = [_text("by_name", name=n, time=_format(within)) for n, within in self.intervals]
+        plan = _text("plan", times=", ".join(map(str, times))) if times else ""
+        return f"{plan} {self.remedy}".strip()
+
+    @property
+    def remedy(self) -> Message | str:
+        """How new runs would show sooner; empty if they do, or the webhook is set up already."""
+        is_late = self.is_behind or bool(self.new_runs_text)
+        helps = self.problem is None or self.problem.is_reading
+        return (
+            _text("webhook") if is_late and helps and not settings.NORTHFLANK_WEBHOOK_SECRET else ""
+        )
 
 
 EMPTY = DataAge(
@@ -58,116 +108,79 @@ EMPTY = DataAge(
 )
 
 
-def stages_data_age(stages: Sequence[ReadStage]) -> DataAge:
+def stages_data_age(stages: Sequence[ReadStage], now: datetime) -> DataAge:
     """Return the data age of `stages`: that of the oldest."""
-    now = db_threads.now()
-    structure_hash = _structure_hash(stages)
+    structure_hash = _fingerprint(read_states(stages))
     with_flow = [stage for stage in stages if stage.has_flow is not False] or stages
     sync_times = [stage.synced_at for stage in with_flow if stage.synced_at is not None]
-    is_stale = any(freshness.is_stale(stage.fresh_until, now) for stage in with_flow)
     if not sync_times:
         return DataAge(None, is_stale=True, text=_unread_text(), structure_hash=structure_hash)
-    return DataAge(
-        min(sync_times),
-        is_stale=is_stale,
-        structure_hash=structure_hash,
-        changes_at=_next_change(stages, now),
-    )
-
-
-def place_data_age(pipeline: Pipeline, stages: Sequence[Stage]) -> DataAge:
-    """Return the data age of some stages of a pipeline, including unread stages."""
-    removal = _removal(pipeline)
-    unread = coverage.measure_stages([] if any(removal) else stages, db_threads.now()).text
-    return replace(
-        stages_data_age(stages),
-        incomplete_text=unread,
-        structure_hash=_fingerprint((read_states(stages), removal)),
-    )
-
-
-def _removal(pipeline: Pipeline) -> tuple[datetime | None, datetime | None]:
-    return pipeline.project.removed_at, pipeline.removed_at
-
-
-def _next_change(stages: Sequence[ReadStage], now: datetime) -> datetime | None:
-    """Return when the next of some stages becomes stale or counts as unread; None: none will."""
     limits = [
         limit
         for stage in stages
         for limit in (freshness.stale_at(stage.fresh_until), schedule.gap_opens_at(stage))
         if limit is not None and limit >= now
     ]
-    return min(limits, default=None)
+    return DataAge(
+        min(sync_times),
+        is_stale=any(freshness.is_stale(stage.fresh_until, now) for stage in with_flow),
+        structure_hash=structure_hash,
+        changes_at=min(limits, default=None),
+    )
 
 
-def _structure_hash(stages: Sequence[ReadStage]) -> str:
-    return _fingerprint(read_states(stages))
-
-
-def read_states(stages: Iterable[ReadStage]) -> list[tuple[int, bool | None, bool]]:
-    """Return what decides the structure of a page that shows these stages: which were read."""
-    return sorted((stage.pk, stage.has_flow, stage.synced_at is None) for stage in stages)
-
-
-def _fingerprint(value: object) -> str:
-    return blake2b(repr(value).encode(), digest_size=6).hexdigest()
+def place_data_age(pipeline: Pipeline, stages: Sequence[Stage], sync: SyncState) -> DataAge:
+    """Return the data age of some stages of a pipeline, including unread stages."""
+    removal = _removal(pipeline)
+    age = stages_data_age(stages, sync.now)
+    place = report.of_stages(stages, sync)
+    if any(removal):  # it is not read any more
+        return replace(age, structure_hash=_fingerprint((read_states(stages), removal)))
+    return replace(
+        _with_plan(age, place),
+        incomplete_text=place.incomplete_text,
+        structure_hash=_fingerprint((read_states(stages), removal)),
+    )
 
 
 def page_data_age(
-    permissions: Permissions,
-    totals: ReadTotals,
-    shown_stages: Sequence[ReadStage] = (),
-    *structure: object,
+    full_report: Report, shown_stages: Sequence[ReadStage] = (), *structure: object
 ) -> DataAge:
     """Return the data age of a page about all stages, with the runs of `shown_stages`.
 
-    It is that of the shown stages or, without any, of all. `totals` are those of all stages that
-    the user may view; with `structure`, these values decide the page's structure.
+    It is that of the shown stages or, without any, of all. With `structure`, these values decide
+    the page's structure.
     """
-    age = stages_data_age(shown_stages) if shown_stages else _age_of_all(totals)
-    if not totals.stages and not permissions.can_view_all:
-        # Incomplete: their pipelines may not be listed yet, which is said instead.
-        is_complete = totals.coverage.is_complete
-        age = replace(age, text=str(freshness.no_access_message()) if is_complete else "")
-    problems = freshness.SyncState(
-        stages=totals.with_flow,
-        stale=totals.stale,
-        failing=totals.failing,
-        failing_lists=totals.failing_lists,
-        partial_lists=totals.partial + totals.partial_lists,
-    )
+    now, oldest = full_report.sync.now, full_report.oldest_sync_at
+    if shown_stages:
+        age = stages_data_age(shown_stages, now)
+    elif oldest is None:
+        age = DataAge(None, is_stale=True, text=full_report.no_access or _unread_text())
+    else:
+        age = DataAge(oldest, is_stale=full_report.has_old_reads)
     # Until stages are read, a page lacks runs, or shows that it does not know of any.
-    read = totals.stages, totals.read, totals.without_flow, totals.with_flow_read
+    read = [full_report.total(name) for name in ("stages", "read", "with_flow", "with_flow_read")]
+    times = [age.changes_at, full_report.next_gap_at]
     return replace(
-        age,
-        is_stale=age.is_stale or totals.stale > 0,
-        status_hint=to_text(freshness.problems_message(problems)),
-        incomplete_text=totals.coverage.text,
+        _with_plan(replace(age, changes_at=min(filter(None, times), default=None)), full_report),
+        is_stale=age.is_stale or full_report.total("stale") > 0,
+        status_hint=to_text(full_report.problems),
+        incomplete_text=full_report.incomplete_text,
         structure_hash=_fingerprint(structure or read),
-        changes_at=min(filter(None, [age.changes_at, totals.next_gap_at]), default=None),
     )
 
 
-def _age_of_all(totals: ReadTotals) -> DataAge:
-    if totals.oldest_sync_at is None:
-        return DataAge(None, is_stale=True, text=_unread_text())
-    return DataAge(totals.oldest_sync_at, is_stale=totals.has_old_reads)
-
-
-def _unread_text() -> str:
-    return _("No data has been read from Northflank yet.")
-
-
-def run_data_age(run: Run) -> DataAge:
+def run_data_age(run: Run, sync: SyncState) -> DataAge:
     """Return the data age of one run."""
-    stage = run.stage
     sync_times = [run.synced_at, run.detail_synced_at]
-    synced_at = max(sync_time for sync_time in sync_times if sync_time is not None)
-    is_stale = run.in_flight and freshness.is_stale(stage.fresh_until, db_threads.now())
     # The removal of the run itself comes with its card.
-    removal = _removal(stage.pipeline)
-    return DataAge(synced_at, is_stale=is_stale, structure_hash=_fingerprint(removal))
+    age = DataAge(
+        max(sync_time for sync_time in sync_times if sync_time is not None),
+        is_stale=run.in_flight and freshness.is_stale(run.stage.fresh_until, sync.now),
+        structure_hash=_fingerprint(_removal(run.stage.pipeline)),
+        may_lack_runs=False,
+    )
+    return _with_plan(age, report.of_stages([run.stage], sync)) if run.in_flight else age
 
 
 def list_data_age(first_page: object) -> DataAge:
@@ -176,3 +189,34 @@ def list_data_age(first_page: object) -> DataAge:
     New rows appear on `first_page` only, so it decides the structure of every page of the list.
     """
     return DataAge(None, is_stale=False, structure_hash=_fingerprint(first_page))
+
+
+def read_states(stages: Iterable[ReadStage]) -> list[tuple[int, bool | None, bool]]:
+    """Return what decides the structure of a page that shows these stages: which were read."""
+    return sorted((stage.pk, stage.has_flow, stage.synced_at is None) for stage in stages)
+
+
+def _with_plan(age: DataAge, stages: Report) -> DataAge:
+    sync = stages.sync
+    return replace(
+        age,
+        intervals=stages.intervals,
+        problem=sync.pause or sync.slowdown,
+        changes_at=min(filter(None, [age.changes_at, sync.changes_at]), default=None),
+    )
+
+
+def _removal(pipeline: Pipeline) -> tuple[datetime | None, datetime | None]:
+    return pipeline.project.removed_at, pipeline.removed_at
+
+
+def _fingerprint(value: object) -> str:
+    return blake2b(repr(value).encode(), digest_size=6).hexdigest()
+
+
+def _format(seconds: float) -> str:
+    return durations.format_rounded(timedelta(seconds=seconds))
+
+
+def _unread_text() -> str:
+    return _("No data has been read from Northflank yet.")

@@ -39,12 +39,17 @@ def attribute(text: object) -> str:
     return mark_safe(cleaned) if hasattr(text, "__html__") else cleaned  # noqa: S308  # as it was
 
 
+def age(timestamp: datetime) -> SafeString:
+    """Render the time of a read; times.js counts its age, and says so while it is live."""
+    local = timezone.localtime(timestamp)
+    text = _("As of %(time)s") % {"time": _clock_text(local)}
+    return _time_element(local, f'age data-live="{_("Live")}"', text)
+
+
 def clock(timestamp: datetime) -> SafeString:
     """Render a clock time; with its day unless that is today."""
     local = timezone.localtime(timestamp)
-    is_today = local.date() == timezone.now().astimezone(local.tzinfo).date()
-    text = local_time.format_time(local) if is_today else format_with_day(local)
-    return _time_element(local, "clock", text)
+    return _time_element(local, "clock", _clock_text(local))
 
 
 def dated_clock(timestamp: datetime) -> SafeString:
@@ -115,6 +120,11 @@ def _render_part(part: Part, now: datetime | None) -> str:
     if isinstance(part, Link):
         return format_html('<a href="{}" data-absolute-url>{}</a>', part, part)
     return format_html("<bdi>{}</bdi>", part) if isinstance(part, ExternalText) else part
+
+
+def _clock_text(local: datetime) -> str:
+    is_today = local.date() == timezone.now().astimezone(local.tzinfo).date()
+    return local_time.format_time(local) if is_today else format_with_day(local)
 
 
 def _since_text(local: datetime) -> str:

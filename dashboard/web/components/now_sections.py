@@ -12,7 +12,7 @@ from dashboard.db.prepared import NOW, PreparedQuery, Time
 from dashboard.models import Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs.attention import AttentionRun
-from dashboard.sync.reports.read_totals import ReadTotals
+from dashboard.sync.reports.report import Report
 from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
 from dashboard.web.components import in_flight
 from dashboard.web.components.data_age import DataAge
@@ -56,12 +56,12 @@ class NowSections:
         permissions: Permissions,
         now: datetime,
         *,
-        totals: ReadTotals,
+        report: Report,
         in_flight_by_stage: Mapping[int, InFlightTotals],
         attention_runs: Sequence[AttentionRun],
         data_age: DataAge,
     ) -> None:
-        self.permissions, self.now, self.totals = permissions, now, totals
+        self.permissions, self.now, self.report = permissions, now, report
         self.in_flight_by_stage, self.attention_runs = in_flight_by_stage, attention_runs
         self.data_age = data_age
         self.is_incomplete = bool(data_age.incomplete_text)
@@ -87,7 +87,7 @@ class NowSections:
             self._attention_rows,
             is_incomplete=self.is_incomplete,
             truncated_text=_truncated_text("severest", self._attention_rows, count),
-            empty=empty_states.attention(self.data_age, self.totals),
+            empty=empty_states.attention(self.data_age, self.report),
             is_hidden=not (self._attention_rows or self._other_rows),
             is_announced=True,
             waiting=self._waiting_runs() if self._attention_rows else {},
@@ -105,7 +105,7 @@ class NowSections:
             is_incomplete=self.is_incomplete,
             truncated_text=_truncated_text("oldest", self._other_rows, self._other_count),
             empty=empty_states.in_flight(
-                self.permissions, self.data_age, self.totals, self._attention_in_flight
+                self.permissions, self.data_age, self.report, self._attention_in_flight
             ),
         )
 

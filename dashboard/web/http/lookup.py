@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Parameter, PreparedModels, PreparedQuery
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
-from dashboard.sync.reports.read_totals import ReadTotalsQuery
+from dashboard.sync.reports.report import ReportQuery
 from dashboard.texts.rich_text import MessageTable, RichText, join_texts, to_text
 from dashboard.web.http.links import stage_url
 
@@ -188,10 +188,11 @@ def _project_list_query() -> PreparedQuery:
 
 
 @lru_cache(maxsize=100)
-def read_totals_query(permissions: Permissions) -> ReadTotalsQuery:
-    """Return the query for the totals of the stages and lists that the user may see."""
+def report_query(permissions: Permissions) -> ReportQuery:
+    """Return the query for the report on the stages and lists that the user may see."""
     stages = Stage.objects.listed().filter(permissions.stage_filter())
-    return ReadTotalsQuery(stages, visible_catalog_lists(permissions))
+    lists = visible_catalog_lists(permissions)
+    return ReportQuery(stages, lists, is_restricted=not permissions.can_view_all)
 
 
 def visible_catalog_lists(permissions: Permissions) -> QuerySet[CatalogSync]:

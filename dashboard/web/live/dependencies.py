@@ -28,14 +28,20 @@ from dashboard.models import (
     Abort,
     CatalogSync,
     DefaultView,
+    Lead,
     Project,
+    RateBudget,
     Run,
     SavedView,
     Stage,
     Upstream,
 )
 from dashboard.runs import acknowledgement_rules, attention
-from dashboard.sync.reports import freshness
+from dashboard.sync import lead
+from dashboard.sync.reports import freshness, sync_state, totals
+from dashboard.sync.schedule import FIRST_READ_ORDER
+from dashboard.upstream import budget_store
+from dashboard.upstream.rate_budget import DEFAULT_LIMIT
 from dashboard.web.components import in_flight
 from dashboard.web.http import lookup
 
@@ -51,6 +57,22 @@ def upstream() -> Querysets:
         Upstream.objects.values_list("error", "error_message", "error_since"),
         CatalogSync.objects.filter(project=None).values_list(
             "error", "error_message", "error_since"
+        ),
+    ]
+
+
+def sync() -> Querysets:
+    """Whether a process reads, and the rate limit as far as it slows reading."""
+    is_alive = Q(renewed_at__gte=NOW - lead.SILENCE) & ~Q(holder="")
+    is_behind = Q(renewed_at__gt=NOW + lead.CLOCK_TOLERANCE)
+    reserved = budget_store.abort_reserve(DEFAULT_LIMIT) / DEFAULT_LIMIT
+    is_low = Q(remaining__lt=F("limit") * (reserved + sync_state.SLOW_SHARE))
+    return [
+        Lead.objects.order_by().values_list(
+            Case(When(is_behind, then=2), When(is_alive, then=1), default=0)
+        ),
+        RateBudget.objects.order_by().values_list(
+            "backoff_until", "refusals", Case(When(is_low, then=F("remaining")))
         ),
     ]
 
@@ -117,6 +139,7 @@ def listed_stages(permissions: Permissions) -> Querysets:
     is_stale = Q(fresh_until__lt=NOW - freshness.GRACE)
     # Without runs in flight, Now is as old as the oldest stage.
     with_flow_synced_at = Case(When(~Q(has_flow=False), then=F("synced_at")))
+    has_flow, names = ~Q(has_flow=False), FIRST_READ_ORDER
     stages_in_flight = in_flight.visible_runs(permissions).in_flight().order_by().values("stage")
     catalog_lists = lookup.visible_catalog_lists(permissions)
     return [
@@ -130,6 +153,7 @@ def listed_stages(permissions: Permissions) -> Querysets:
             *_fingerprint(~Q(omitted_by_page={})),
             Min("synced_at"),
             Min(with_flow_synced_at),
+            *(Max(Case(When(has_flow & Q(name=name), then=totals.INTERVAL))) for name in names),
         ),
         stages.filter(pk__in=stages_in_flight).values_list(
             Texts(joined("pk", "synced_at", "fresh_until", "concurrency_policy"))

@@ -14,7 +14,9 @@ from dashboard.db import threads as db_threads
 from dashboard.db.prepared import Keys, PreparedQuery
 from dashboard.models import ChangeCounter, Stage
 from dashboard.runs.attention import AttentionRun
-from dashboard.sync.reports.read_totals import ReadTotals
+from dashboard.sync.reports import sync_state
+from dashboard.sync.reports.report import Report
+from dashboard.sync.reports.sync_state import SyncState
 from dashboard.web.components import in_flight
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.http import lookup, site_context
@@ -55,9 +57,14 @@ class Snapshot:
         )
 
     @cached_property
-    def read_totals(self) -> ReadTotals:
-        """How many of the visible stages and lists have been read, and how many are stale."""
-        return lookup.read_totals_query(self.permissions).load(self.now)
+    def sync(self) -> SyncState:
+        """Whether the sync reads as planned."""
+        return sync_state.load(self.now)
+
+    @cached_property
+    def report(self) -> Report:
+        """What has been read of the visible stages and lists, and what is wrong."""
+        return lookup.report_query(self.permissions).load(self.sync)
 
     @cached_property
     def in_flight_stages(self) -> list[StageInFlight]:

@@ -107,8 +107,7 @@ class BoardPage(Page):
     def data_age(self) -> DataAge:
         errors = sorted((stage.pk, stage.error_message) for stage in self.stages if stage.error)
         return page_data_age(
-            self.permissions,
-            self.snapshot.read_totals,
+            self.snapshot.report,
             self.stages,
             list(self.list_page.groups.items()),
             self.list_page.total,

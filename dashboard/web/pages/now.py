@@ -37,6 +37,7 @@ class NowPage(Page):
     def dependencies(cls, permissions: Permissions) -> Querysets:
         return [
             *dependencies.upstream(),
+            *dependencies.sync(),
             *dependencies.listed_stages(permissions),
             *dependencies.runs_of_all_stages(permissions),
         ]
@@ -52,7 +53,7 @@ class NowPage(Page):
     @cached_property
     def data_age(self) -> DataAge:
         snapshot = self.snapshot
-        return page_data_age(self.permissions, snapshot.read_totals, snapshot.in_flight_stages)
+        return page_data_age(snapshot.report, snapshot.in_flight_stages)
 
     @property
     def tab_title(self) -> TabTitle:
@@ -100,7 +101,7 @@ class NowPage(Page):
         return NowSections(
             snapshot.permissions,
             snapshot.now,
-            totals=snapshot.read_totals,
+            report=snapshot.report,
             in_flight_by_stage=snapshot.in_flight_by_stage,
             attention_runs=snapshot.attention,
             data_age=self.data_age,

@@ -76,7 +76,7 @@ class PipelinePage(Page):
 
     @cached_property
     def data_age(self) -> DataAge:
-        return place_data_age(self.pipeline, self.stages)
+        return place_data_age(self.pipeline, self.stages, self.snapshot.sync)
 
     @property
     def tab_title(self) -> TabTitle:

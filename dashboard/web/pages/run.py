@@ -17,6 +17,8 @@ from dashboard.models import Abort, Run, Stage
 from dashboard.runs import acknowledgements, concurrency, overdue, steps
 from dashboard.runs import summary as run_summary
 from dashboard.sync import run_lookup, watchers
+from dashboard.sync.reports import sync_state
+from dashboard.sync.reports.sync_state import SyncState
 from dashboard.upstream.connection import get_connection
 from dashboard.web.components import tab_title
 from dashboard.web.components.aborts import abort_history
@@ -100,6 +102,7 @@ class RunCard:
     permissions: Permissions
     aborts: list[Abort]
     user_pk: int | None = None
+    sync: SyncState | None = None  # None: not read yet
 
     @classmethod
     def load(cls, run: Run, permissions: Permissions, user_pk: int | None = None) -> "RunCard":
@@ -155,7 +158,7 @@ class RunCard:
         url = links.absolute_url(row.urls.page)
         return {
             "now": None,  # None: the card may be cached, so its texts contain no elapsed times
-            "data_age": run_data_age(run),
+            "data_age": run_data_age(run, self.sync or sync_state.load(now)),
             "row": row,
             "run_summary": headline,
             "incident_summary": incident_summary.build(
@@ -217,7 +220,7 @@ class RunPage(Page):
 
     @cached_property
     def data_age(self) -> DataAge:
-        return run_data_age(self.run)
+        return run_data_age(self.run, self.snapshot.sync)
 
     @property
     def tab_title(self) -> TabTitle:
@@ -225,7 +228,7 @@ class RunPage(Page):
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
         stage = self.run.stage
-        card = RunCard(self.run, self.permissions, self.aborts, request.user.pk)
+        card = RunCard(self.run, self.permissions, self.aborts, request.user.pk, self.snapshot.sync)
         return {
             **card.context(),
             "now": self.snapshot.now,

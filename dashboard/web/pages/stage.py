@@ -69,6 +69,7 @@ class StagePage(Page):
     def dependencies(cls, permissions: Permissions) -> Querysets:
         return [
             *dependencies.upstream(),
+            *dependencies.sync(),
             *dependencies.stage(),
             *dependencies.saved_views(),
         ]
@@ -121,7 +122,7 @@ class StagePage(Page):
 
     @cached_property
     def data_age(self) -> DataAge:
-        return place_data_age(self.stage.pipeline, [self.stage])
+        return place_data_age(self.stage.pipeline, [self.stage], self.snapshot.sync)
 
     @property
     def tab_title(self) -> TabTitle:

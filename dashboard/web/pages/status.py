@@ -8,11 +8,12 @@ from django.views.decorators.http import require_safe
 
 from dashboard.accounts import access_log
 from dashboard.accounts.administration import administrators
-from dashboard.web.components import sync_report, tab_title
+from dashboard.web.components import sync_report, tab_title, webhook_setup
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.sync_report import SyncStatus
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http.authentication.sign_in import signed_in_user
+from dashboard.web.http.responses.htmx import is_htmx
 from dashboard.web.live.page import LivePart, Page, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
 
@@ -20,17 +21,21 @@ from dashboard.web.live.snapshot import Snapshot
 @require_safe
 def status(request: HttpRequest) -> HttpResponse:
     """Show the state of the sync, with the stages in the worst state first."""
-    return page_response(request, StatusPage(Snapshot.for_request(request)))
+    page = StatusPage(Snapshot.for_request(request))
+    response = page_response(request, page)
+    response.holds_secret = page.holds_secret  # type: ignore[attr-defined]
+    return response
 
 
 class StatusPage(Page):
     name = nav = "status"
     template = "pages/status.html"
     data_age = DataAge(None, is_stale=False)  # each row shows its own
+    holds_secret = False  # that of the webhook
 
     @cached_property
     def status(self) -> SyncStatus:
-        return sync_report.load_status(self.permissions, self.snapshot.now)
+        return sync_report.load_status(self.permissions, self.snapshot.report)
 
     @property
     def tag_values(self) -> tuple[object, ...]:
@@ -39,18 +44,26 @@ class StatusPage(Page):
     @property
     def tab_title(self) -> TabTitle:
         return tab_title.status(
-            upstream_down=self.upstream_down or not self.status.health.is_syncing,
-            incomplete=bool(self.status.incomplete_text),
+            upstream_down=self.upstream_down or not self.status.report.health.is_syncing,
+            incomplete=not self.status.report.is_complete,
         )
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
         user = signed_in_user(request)
         # Only of these, since it takes two queries.
         has_admin_role = user.is_superuser or user.is_staff
+        may_administer = has_admin_role and administrators.may_administer(user)
+        # In no live part, which all who may view the same stages share.
+        self.holds_secret = may_administer and not is_htmx(request)
         return {
             "status": self.status,
+            "webhook_setup": webhook_setup.build_setup(
+                request, self.status.webhook, self.status.report.intervals
+            )
+            if self.holds_secret
+            else None,
             "may_view_access_log": has_admin_role and access_log.may_view(user),
-            "may_administer": has_admin_role and administrators.may_administer(user),
+            "may_administer": may_administer,
         }
 
     def own_status_parts(self) -> list[LivePart]:

@@ -9,7 +9,7 @@ from django.utils.html import json_script
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from dashboard.sync.reports.freshness import SyncHealth
+from dashboard.sync.reports.sync_state import SyncHealth
 from dashboard.texts import durations
 from dashboard.web.components import elements, headings, macros
 from dashboard.web.components.tab_title import Icon
@@ -20,6 +20,7 @@ register = template.Library()
 
 register.filter("attribute", elements.attribute, is_safe=True)
 register.filter("heading", headings.cut)
+register.simple_tag(elements.age)
 register.simple_tag(elements.clock)
 register.simple_tag(elements.dated_clock)
 register.simple_tag(elements.full_time)

@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
 
 from dashboard.models import CatalogSync, RateBudget, Stage
-from dashboard.sync.reports import read_totals
-from dashboard.sync.reports.coverage import Coverage
+from dashboard.sync.reports import report as sync_report
+from dashboard.sync.reports.report import Report
+from dashboard.sync.reports.sync_state import SyncState
+from dashboard.sync.reports.totals import NameTotals
 from dashboard.sync.schedule import estimate_seconds
 from dashboard.upstream import rate_budget as rules
 from dashboard.upstream.rate_budget import RateLimitWindow, ReadBudget
@@ -17,34 +20,41 @@ from tests.support.messages import keys, keys_and_params
 from tests.support.world import T0, at
 
 UNREAD = {"synced_at": None, "fresh_until": None}
-PARTIAL = Coverage(255, 208)
 
 
-def load_coverage() -> Coverage:
+def report(stages: int, unread: int = 0, *complete: str, **fields: Any) -> Report:
+    """The report on stages of which some are unread, and on one of each complete name."""
+    own = {name: fields.pop(name) for name in list(fields) if name in Report.__slots__}
+    names = [NameTotals(name, 1) for name in complete]
+    totals = NameTotals("Development", stages - len(complete), unread=unread, **fields)
+    return Report(SyncState(T0), [*names, totals], **own)
+
+
+def load_coverage() -> Report:
     lists = CatalogSync.objects.all()
-    return read_totals.load(Stage.objects.listed(), lists, timezone.now()).coverage
+    return sync_report.load(Stage.objects.listed(), lists, timezone.now())
 
 
 @pytest.mark.parametrize(
     ("subject", "details"),
     [
-        (PARTIAL, "unread"),
-        (replace(PARTIAL, seconds_left=125.0), "unread time_left"),
-        (replace(PARTIAL, seconds_left=3.0), "unread last_minute"),
-        (replace(PARTIAL, outdated=208), "outdated"),
-        (replace(PARTIAL, outdated=207), "unread"),
-        (Coverage(9, 2, failing=2), "unread failing"),
-        (Coverage(9, 2, unlisted=3), "unread unlisted"),
+        (report(255, 208), "unread"),
+        (report(255, 208, seconds_left=125.0), "unread time_left"),
+        (report(255, 208, seconds_left=3.0), "unread last_minute"),
+        (report(255, 208, outdated=208), "outdated"),
+        (report(255, 208, outdated=207), "unread"),
+        (report(9, 2, unread_failing=2), "unread unread_failing"),
+        (report(9, 2, unlisted=3), "unread unlisted"),
     ],
 )
-def test_incomplete_coverage_has_details(subject: Coverage, details: str) -> None:
-    assert keys(subject.message) == f"{details} incomplete"
+def test_incomplete_coverage_has_details(subject: Report, details: str) -> None:
+    assert keys(subject.incomplete) == f"{details} incomplete"
     assert not subject.is_complete
 
 
 def test_coverage_has_numbers_stages_and_time_left() -> None:
-    subject = Coverage(3000, 1900, complete_stages=("Production", "Staging"), seconds_left=7300.0)
-    assert keys_and_params(subject.message) == (
+    subject = report(3000, 1900, "Production", "Staging", seconds_left=7300.0)
+    assert keys_and_params(subject.incomplete) == (
         "unread complete_stages time_left incomplete",
         {
             "n": 3000,
@@ -57,12 +67,12 @@ def test_coverage_has_numbers_stages_and_time_left() -> None:
 
 
 def test_coverage_without_project_list_has_no_details() -> None:
-    subject = Coverage(0, has_project_list=False, unlisted=1)
-    assert (keys(subject.message), subject.is_complete) == ("no_project_list", False)
+    subject = report(0, has_project_list=False, unlisted=1)
+    assert (keys(subject.incomplete), subject.is_complete) == ("no_project_list", False)
 
 
 def test_complete_coverage_has_no_text() -> None:
-    assert (Coverage(255).text, Coverage(255).is_complete) == ("", True)
+    assert (report(255).incomplete_text, report(255).is_complete) == ("", True)
 
 
 def test_coverage_of_empty_database_is_incomplete(db: None) -> None:
@@ -76,16 +86,13 @@ def test_coverage_without_pipelines_is_complete(db: None) -> None:
 
 def test_coverage_of_read_stages_is_complete(read_stage: Stage) -> None:
     factories.stage("Staging", has_flow=False)
-    assert load_coverage() == Coverage(2)
+    assert (load_coverage().stages, load_coverage().is_complete) == (2, True)
 
 
 def test_coverage_counts_unread_stages(read_stage: Stage) -> None:
     factories.stage("Staging", **UNREAD)
-    assert (load_coverage().total, load_coverage().unread, load_coverage().complete_stages) == (
-        2,
-        1,
-        ("Production",),
-    )
+    assert (load_coverage().stages, load_coverage().unread) == (2, 1)
+    assert load_coverage().incomplete_text.endswith("Production complete.")
 
 
 def test_coverage_counts_stage_with_unread_older_runs(read_stage: Stage) -> None:
@@ -95,7 +102,8 @@ def test_coverage_counts_stage_with_unread_older_runs(read_stage: Stage) -> None
 
 def test_coverage_counts_failing_stage_separately(read_stage: Stage) -> None:
     factories.stage("Staging", **UNREAD, error="forbidden", error_message="No.", failures=1)
-    assert (load_coverage().unread, load_coverage().failing, load_coverage().seconds_left) == (
+    coverage = load_coverage()
+    assert (coverage.unread, coverage.total("unread_failing"), coverage.seconds_left) == (
         1,
         1,
         None,

@@ -9,8 +9,9 @@ from django.http import QueryDict
 
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
-from dashboard.sync.reports.coverage import Coverage
-from dashboard.sync.reports.read_totals import ReadTotals
+from dashboard.sync.reports.report import Report
+from dashboard.sync.reports.sync_state import SyncState
+from dashboard.sync.reports.totals import NameTotals
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists import empty_states, filters
 from dashboard.web.components.lists.empty_states import EmptyState
@@ -30,11 +31,12 @@ UNLISTED = replace(UNREAD, incomplete_text="Pipelines of 1 project have not been
 NO_FLOW = {"with_flow": 0, "with_flow_read": 0}
 
 
-def totals(**numbers: Any) -> ReadTotals:
-    """Totals of two stages, both read, unless `numbers` say otherwise."""
-    values: dict[str, Any] = dict.fromkeys(ReadTotals.__slots__, 0)
-    values |= {"stages": 2, "read": 2, "with_flow": 2, "with_flow_read": 2, "oldest_sync_at": AT}
-    return ReadTotals(**values | {"coverage": Coverage(2, 0), "next_gap_at": None} | numbers)
+def totals(**numbers: Any) -> Report:
+    """The report on two stages, both read, unless `numbers` say otherwise."""
+    values = {"stages": 2, "read": 2, "with_flow": 2, "with_flow_read": 2, "oldest": AT}
+    return Report(
+        SyncState(AT), [NameTotals("Production", **values | numbers, oldest_with_flow=AT)]
+    )
 
 
 def kind_and_key(empty: EmptyState) -> tuple[str, str]:

@@ -227,6 +227,18 @@ def test_webhook_template_run_event_counts_as_unrelated(send_event: SendEvent) -
     assert webhook_status().unrelated_count == 1
 
 
+def test_webhook_event_sent_by_hand_makes_stages_due_but_is_not_received_from_northflank(
+    send_event: SendEvent, stage: Stage
+) -> None:
+    send_event({"event": RUN_STARTED, "data": {}}, id="")
+    stage.refresh_from_db()
+    assert stage.next_sync_at <= timezone.now()
+    stats = webhook_status()
+    assert (stats.event_count, stats.last_event_at, stats.last_release_event_at) == (1, None, None)
+    send_event()
+    assert webhook_status().last_release_event_at is not None
+
+
 # --- once --------------------------------------------------------------------------------------
 
 

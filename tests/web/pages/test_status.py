@@ -422,3 +422,71 @@ def test_status_page_says_within_what_time_new_runs_of_production_show(
     Stage.objects.filter(pk=other.pk).update(fresh_until=now + timedelta(minutes=28), **read_at)
     row = select_one(get_page("/status/"), "tr[data-stage-name=Production]")
     assert [text_of(cell) for cell in row.css("td")][:2] == ["2", "28 min"]
+
+
+# --- how to set up the webhook -------------------------------------------------------------------
+
+SECRET = "a-secret-of-this-test-" + "x" * 20
+
+
+@pytest.fixture
+def admin_client(client: Client, db: None) -> Client:
+    client.force_login(User.objects.create_superuser("root", password="x"))
+    return client
+
+
+def test_administrator_sees_what_to_enter_where_to_set_up_the_webhook(
+    admin_client: Client, stage: Stage, settings: Settings
+) -> None:
+    settings.NORTHFLANK_WEBHOOK_SECRET, settings.BASE_URL = [SECRET], "https://releases.example.com"
+    now = timezone.now()
+    Stage.objects.update(synced_at=now, fresh_until=now + timedelta(minutes=28))
+    answer = admin_client.get("/status/", headers={"Accept-Encoding": "gzip"})
+    setup = select_one(parse_html(answer), "#webhook-setup")
+    assert text_of(select_one(setup, "#webhook-secret")) == SECRET
+    address = text_of(select_one(setup, "#webhook-address"))
+    assert address == "https://releases.example.com/hooks/northflank/"
+    assert "New runs show after 1 s instead of up to 28 min." in text_of(setup)
+    assert "start, update, success, failure, aborted" in text_of(setup)
+    assert setup.css("[data-env-line]") == []
+    assert "no-store" in answer["Cache-Control"]
+    assert "Content-Encoding" not in answer  # its length would help to guess the secret
+
+
+def test_administrator_without_secret_gets_a_new_line_for_the_settings_each_time(
+    admin_client: Client, settings: Settings
+) -> None:
+    settings.NORTHFLANK_WEBHOOK_SECRET = []
+    lines = [
+        text_of(select_one(parse_html(admin_client.get("/status/")), "[data-env-line]"))
+        for _ in range(2)
+    ]
+    assert lines[0] != lines[1]
+    name, _, secret = lines[0].partition("=")
+    assert name == "NORTHFLANK_WEBHOOK_SECRET"
+    assert len(secret) == 64
+
+
+@pytest.mark.parametrize("name", ["viewer", "manager"])
+def test_nobody_else_and_no_refresh_gets_the_secret(
+    name: str, admin_client: Client, settings: Settings, request: pytest.FixtureRequest
+) -> None:
+    settings.NORTHFLANK_WEBHOOK_SECRET = [SECRET]
+    assert SECRET in admin_client.get("/status/").text
+    assert SECRET not in admin_client.get("/status/", headers=HTMX).text
+    other = Client()
+    other.force_login(request.getfixturevalue(name))
+    assert SECRET not in other.get("/status/").text
+    assert "webhook-setup" not in other.get("/status/").text
+
+
+def test_set_up_is_folded_once_the_webhook_works(admin_client: Client, settings: Settings) -> None:
+    settings.NORTHFLANK_WEBHOOK_SECRET = [SECRET]
+
+    def is_open() -> bool:
+        html = parse_html(admin_client.get("/status/"))
+        return "open" in select_one(html, "#webhook-setup details").attributes
+
+    assert is_open()
+    WebhookStats.objects.create(pk=1, last_event_at=SINCE, last_release_event_at=SINCE)
+    assert not is_open()

@@ -7,7 +7,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.sync.reports.read_totals import ReadTotals
+from dashboard.sync.reports.report import Report
 from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists.filters import ALL_RUNS_URL, RunFilter
@@ -73,12 +73,12 @@ class EmptyState:
     action_label: Message | str = ""
     action_url: str = ""
     id: str = ""  # of its element, if the stream updates it
-    coverage: ReadTotals | None = None  # the data that the text relies on
+    coverage: Report | None = None  # the data that the text relies on
 
 
-def _coverage(totals: ReadTotals) -> ReadTotals | None:
-    """Return the totals of stages that may have runs, or None if none was ever read."""
-    return totals if totals.with_flow_read and totals.oldest_sync_at is not None else None
+def _coverage(report: Report) -> Report | None:
+    """Return the report on stages that may have runs, or None if none of them was ever read."""
+    return report if report.with_flow_read and report.oldest_sync_at is not None else None
 
 
 def _note(data_age: DataAge) -> Message | str:
@@ -92,37 +92,37 @@ def _visible_note(sees_all: bool) -> Message | str:
     return "" if sees_all else _text("visible")
 
 
-def attention(data_age: DataAge, totals: ReadTotals) -> EmptyState:
-    """Return the empty state of the runs that need attention; `totals` are of visible stages."""
+def attention(data_age: DataAge, report: Report) -> EmptyState:
+    """Return the empty state of the runs that need attention; `report` is on the visible stages."""
     note = _note(data_age)
     return EmptyState(
         "cannot_see" if note else "all_well",
         join_texts(note, _text("attention")),
         id="empty-attention",
         # Of incomplete data the line above the list shows the coverage.
-        coverage=None if data_age.incomplete_text else _coverage(totals),
+        coverage=None if data_age.incomplete_text else _coverage(report),
     )
 
 
 def in_flight(
-    permissions: Permissions, data_age: DataAge, totals: ReadTotals, above_count: int = 0
+    permissions: Permissions, data_age: DataAge, report: Report, above_count: int = 0
 ) -> EmptyState:
-    """Return the empty state of the runs in flight; `totals` are of the visible stages.
+    """Return the empty state of the runs in flight; `report` is on the visible stages.
 
     `above_count` is the number of runs in flight that the page lists above.
     """
     sees_all, is_incomplete = permissions.can_view_all, bool(data_age.incomplete_text)
-    if sees_all and not totals.stages and not above_count:
+    if sees_all and not report.stages and not above_count:
         is_loaded = lookup.is_catalog_loaded()
         empty = pipelines(permissions, is_catalog_loaded=is_loaded, is_incomplete=is_incomplete)
         return replace(empty, id="empty-in-flight")
-    coverage, note = _coverage(totals), _note(data_age)
+    coverage, note = _coverage(report), _note(data_age)
     key, kind = "in_flight", "cannot_see" if note else "all_well"
     if above_count:
         key, kind = "in_flight_above", "above"
-    elif not totals.stages:
+    elif not report.stages:
         kind = "cannot_see" if is_incomplete else "nothing_seen"
-    elif coverage is None and totals.with_flow:
+    elif coverage is None and report.with_flow:
         key, kind, note = "in_flight_unread", "cannot_see", ""
     elif coverage is None:
         key, kind = "no_release_flows", "cannot_see" if note else "nothing_exists"

@@ -43,7 +43,8 @@ class CompressionMiddleware(GZipMiddleware):
         self, request: HttpRequest, response: HttpResponseBase
     ) -> HttpResponseBase:
         patch_vary_headers(response, ("Accept-Encoding",))
-        if "gzip" not in accepted_encodings(request):
+        # One that never changes could be guessed by the lengths of many responses (BREACH).
+        if "gzip" not in accepted_encodings(request) or getattr(response, "holds_secret", False):
             return response
         if not isinstance(response, HttpResponse):
             return super().process_response(request, response)

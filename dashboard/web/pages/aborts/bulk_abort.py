@@ -76,7 +76,7 @@ class BulkAbortPage(Page):
 
     @cached_property
     def data_age(self) -> DataAge:
-        return stages_data_age([item.run.stage for item in self.items])
+        return stages_data_age([item.run.stage for item in self.items], self.snapshot.now)
 
     @property
     def tab_title(self) -> TabTitle:

@@ -9,9 +9,13 @@ from django.utils import timezone
 from dashboard.models import CatalogSync, Stage
 from dashboard.models.catalog import StageName
 from dashboard.sync import schedule
-from dashboard.sync.reports import freshness, read_totals
+from dashboard.sync.reports import freshness
+from dashboard.sync.reports import report as sync_report
+from dashboard.sync.reports.report import Report
+from dashboard.sync.reports.sync_state import SyncState
 from dashboard.sync.schedule import MIN_GAP_AGE
 from tests.support import factories
+from tests.support.messages import keys
 
 NOW = timezone.now().replace(microsecond=0)
 SECOND, LONG = timedelta(seconds=1), timedelta(days=1)
@@ -28,9 +32,9 @@ READS = [  # (synced_at, fresh_until)
 ]
 
 
-def load(stages: list[Stage]) -> read_totals.ReadTotals:
+def load(stages: list[Stage]) -> Report:
     chosen = Stage.objects.filter(pk__in=[stage.pk for stage in stages])
-    return read_totals.load(chosen, CatalogSync.objects.all(), NOW)
+    return sync_report.load(chosen, CatalogSync.objects.all(), NOW)
 
 
 @pytest.fixture
@@ -58,21 +62,43 @@ def stages(db: None) -> list[Stage]:
 def test_totals_equal_those_of_each_stage_alone(stages: list[Stage]) -> None:
     with_flow = [stage for stage in stages if stage.has_flow is not False]
     gaps = [stage for stage in stages if schedule.find_gap(stage, NOW) is not None]
-    totals = load(stages)
-    assert totals.stages == totals.coverage.total == len(stages)
-    assert totals.with_flow == len(with_flow)
-    assert totals.without_flow == len(stages) - len(with_flow)
-    assert totals.read == sum(stage.synced_at is not None for stage in stages)
-    assert totals.with_flow_read == sum(stage.synced_at is not None for stage in with_flow)
-    assert totals.failing == sum(bool(stage.error) for stage in with_flow)
-    assert totals.partial == sum(stage.is_partial for stage in with_flow)
-    assert totals.oldest_sync_at == min(s.synced_at for s in with_flow if s.synced_at)
-    assert totals.stale == sum(
+    report = load(stages)
+    total = report.total
+    assert report.stages == len(stages)
+    assert report.with_flow == len(with_flow)
+    assert total("read") == sum(stage.synced_at is not None for stage in stages)
+    assert total("with_flow_read") == sum(stage.synced_at is not None for stage in with_flow)
+    assert total("failing") == sum(bool(stage.error) for stage in with_flow)
+    assert total("partial") == sum(stage.is_partial for stage in with_flow)
+    assert report.oldest_sync_at == min(s.synced_at for s in with_flow if s.synced_at)
+    assert total("stale") == sum(
         freshness.is_stale(stage.fresh_until, NOW) and stage not in gaps for stage in with_flow
     )
-    assert totals.coverage.unread == len(gaps)
-    assert totals.coverage.failing == sum(bool(stage.error) for stage in gaps)
-    assert 0 < totals.stale < totals.coverage.unread < totals.stages
+    assert report.unread == len(gaps)
+    assert total("unread_failing") == sum(bool(stage.error) for stage in gaps)
+    assert 0 < total("stale") < report.unread < report.stages
+
+
+@pytest.mark.slow
+def test_totals_of_loaded_stages_equal_those_of_the_database(stages: list[Stage]) -> None:
+    loaded, counted = sync_report.of_stages(stages, SyncState(NOW)), load(stages)
+    assert loaded.intervals == counted.intervals
+    assert loaded.oldest_sync_at == counted.oldest_sync_at
+    assert loaded.next_gap_at == counted.next_gap_at
+    for field in ("stages", "with_flow", "stale", "old", "unread", "outdated", "unread_failing"):
+        assert loaded.total(field) == counted.total(field)
+
+
+def test_longest_interval_is_that_of_the_stages_with_a_flow(db: None) -> None:
+    for number, (seconds, has_flow) in enumerate([(240, True), (1_680, None), (21_600, False)]):
+        read = {"synced_at": NOW, "fresh_until": NOW + seconds * SECOND, "has_flow": has_flow}
+        factories.stage("Production", factories.pipeline(f"p{number}"), **read)
+    factories.stage("Development", synced_at=NOW, fresh_until=NOW + 3_600 * SECOND)
+    factories.stage("Staging", synced_at=None, fresh_until=None)
+    assert load(list(Stage.objects.all())).intervals == (
+        ("Production", 1_680),
+        ("Development", 3_600),
+    )
 
 
 @pytest.mark.slow
@@ -91,7 +117,10 @@ def test_stage_names_without_gap_are_complete(db: None) -> None:
         factories.stage("Staging", factories.pipeline("other"), **unread),
         factories.stage("Development", **unread),
     ]
-    assert load(stages).coverage.complete_stages == ("Production",)
+    assert "complete_stages" in keys(load(stages).incomplete)
+    assert load(stages).incomplete_text == (
+        "Incomplete: 2 of 4 stages not read yet, Production complete."
+    )
 
 
 def test_totals_of_lists(db: None) -> None:
@@ -101,5 +130,5 @@ def test_totals_of_lists(db: None) -> None:
     CatalogSync.objects.create(project=factories.project("b"), **partial)
     totals = load([])
     assert (totals.failing_lists, totals.partial_lists) == (1, 1)
-    assert totals.coverage.unlisted == 1
-    assert totals.coverage.has_project_list
+    assert totals.unlisted == 1
+    assert totals.has_project_list

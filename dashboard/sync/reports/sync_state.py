@@ -1,0 +1,217 @@
+"""Whether the sync reads as planned and, if not, why and until when: the same for all users."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+
+from django.utils.translation import gettext_lazy
+
+from dashboard.db.prepared import CombinedQuery
+from dashboard.models import Lead, RateBudget, Upstream
+from dashboard.sync import lead, stage_reader
+from dashboard.texts.rich_text import Message, MessageTable, RichText, Value
+from dashboard.upstream import budget_store
+from dashboard.upstream.rate_budget import WINDOW
+
+_SHORT_PAUSE = timedelta(minutes=2)  # too short to be reported
+# Share of the requests that an even use of the hour would leave; with less, reading is slowed.
+# First reads may leave a quarter of them (upstream/rate_budget.py).
+SLOW_SHARE = 0.15
+_text = MessageTable(
+    {
+        "not_running": gettext_lazy("Sync is not running; data is not being updated."),
+        "stopped": gettext_lazy("Sync stopped: no worker heartbeat"),
+        "clock_set_back": gettext_lazy("The database’s clock was set back: updates paused"),
+        "rate_limit_reached": gettext_lazy("Rate limit reached: updates paused"),
+        "rate_limited": gettext_lazy(
+            "Rate limited by Northflank (429) with %(left)s of %(limit)s requests left: updates "
+            "paused"
+        ),
+        "probing": gettext_lazy(
+            "Rate limit pause is over: updates resume once a test request succeeds."
+        ),
+        "used_up": gettext_lazy("This hour’s requests are used up: updates paused"),
+        "slowed": gettext_lazy("Few of this hour’s requests are left: updates slowed"),
+        "upstream_down": gettext_lazy("No updates from Northflank"),
+        # The times of these, if known.
+        "since": gettext_lazy("%(text)s since %(since)s"),
+        "until": gettext_lazy("%(text)s until %(until)s"),
+        "since_until": gettext_lazy("%(text)s since %(since)s until %(until)s"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncHealth:
+    """The health of the sync: a tone and one sentence, with its start or end time if known."""
+
+    tone: str
+    text: RichText
+    since: datetime | None = None
+    until: datetime | None = None
+    has_banner: bool = False  # the banner of every page already shows it
+    is_reading: bool = False  # though less often
+
+    @property
+    def is_syncing(self) -> bool:
+        """Whether any worker is running."""
+        return self.tone != "bad"
+
+    def sentence(self, since: Value, until: Value) -> RichText:
+        """Return the sentence with its times, each only if known, as the caller shows them."""
+        if not self.since and not self.until:
+            return self.text
+        key = "until" if not self.since else "since_until" if self.until else "since"
+        return _text(key, text=self.text, since=since, until=until)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitUsage:
+    """The use of the hourly rate limit, as of Northflank's last response."""
+
+    limit: int  # requests per hour, as all counts here
+    remaining: int
+    own_requests: int
+    reserve: int  # for aborts
+    resets_at: datetime | None  # None: the window has ended, the next request starts a full one
+    backoff_until: datetime | None
+    refusals: int  # consecutive 429s, each after the pause of the previous one
+    synced_at: datetime
+
+    @property
+    def other_requests(self) -> int:
+        """The requests of other clients."""
+        return max(self.limit - self.remaining - self.own_requests, 0)
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether the pause is over, but no request has been answered since."""
+        return self.refusals > 0 and self.backoff_until is None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncState:
+    """The last sign of life of who reads, the account-wide error, and the rate limit."""
+
+    now: datetime = field(repr=False, compare=False)
+    holder: str = ""  # of the lead; empty: nobody
+    last_heartbeat_at: datetime | None = None
+    upstream_error: str = ""  # its cause
+    upstream_error_since: datetime | None = None
+    rate_limit: RateLimitUsage | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process reads."""
+        return lead.is_alive(self.holder, self.last_heartbeat_at, self.now)
+
+    @property
+    def outage(self) -> SyncHealth | None:
+        """Why Northflank is not read, whatever requests are left; None: it is."""
+        if not self.is_running:
+            key = "stopped" if self.last_heartbeat_at else "not_running"
+            return SyncHealth("bad", _text(key), since=self.last_heartbeat_at)
+        if caught_up_at := lead.clock_catches_up_at(self.last_heartbeat_at, self.now):
+            return SyncHealth("bad", _text("clock_set_back"), until=caught_up_at)
+        usage, since = self.rate_limit, self.upstream_error_since
+        if usage and usage.backoff_until:
+            return SyncHealth("warning", _paused_message(usage), since, usage.backoff_until)
+        if usage and usage.is_probing:
+            return SyncHealth("warning", _text("probing"))
+        if self.upstream_error:
+            return SyncHealth("warning", _text("upstream_down"), since, has_banner=True)
+        return None
+
+    @property
+    def pause(self) -> SyncHealth | None:
+        """Why nothing is read: an outage, or too few requests are left; None: all is."""
+        is_used_up = self._unreserved < stage_reader.MAX_REQUESTS_PER_READ
+        return self.outage or self._until_reset("used_up", is_reached=is_used_up)
+
+    @property
+    def slowdown(self) -> SyncHealth | None:
+        """That reads are far apart, since few requests are left for them; None: they are not."""
+        usage = self.rate_limit
+        if usage is None or usage.resets_at is None:
+            return None
+        usual = (usage.limit - usage.reserve) * ((usage.resets_at - self.now) / WINDOW)
+        return self._until_reset("slowed", is_reached=self._unreserved < SLOW_SHARE * usual)
+
+    @property
+    def changes_at(self) -> datetime | None:
+        """When a pause ends, at the earliest; None: there is none."""
+        usage = self.rate_limit
+        times = (usage.backoff_until, usage.resets_at) if usage else ()
+        return min(filter(None, times), default=None)
+
+    @property
+    def _unreserved(self) -> float:
+        usage = self.rate_limit
+        return usage.remaining - usage.reserve if usage else float("inf")
+
+    def _until_reset(self, key: str, *, is_reached: bool) -> SyncHealth | None:
+        # Near the end of the hour the requests are used up as planned.
+        until = self.rate_limit.resets_at if self.rate_limit else None
+        if not is_reached or until is None or until - self.now < _SHORT_PAUSE:
+            return None
+        return SyncHealth("warning", _text(key), until=until, is_reading=key == "slowed")
+
+
+def load(now: datetime) -> SyncState:
+    """Return the state of the sync; takes one query of a few rows."""
+    _, holder, heartbeat_at, error, error_since, *budget = _query().fetch()[0]
+    since = _time(error_since)
+    usage = _usage(now, *budget)
+    return SyncState(now, holder or "", _time(heartbeat_at), error or "", since, usage)
+
+
+@cache
+def _query() -> CombinedQuery:
+    budget = (
+        "limit", "remaining", "own_requests", "refusals", "resets_at", "backoff_until", "synced_at",
+    )  # fmt: skip
+    return CombinedQuery(
+        [
+            Lead.objects.order_by("pk").values_list("holder", "renewed_at")[:1],
+            Upstream.objects.exclude(error="")
+            .order_by("pk")
+            .values_list("error", "error_since")[:1],
+            RateBudget.objects.order_by("pk").values_list(*budget)[:1],
+        ]
+    )
+
+
+def _time(value: str | datetime | None) -> datetime | None:
+    # SQLite's own type is a text or a naive time, in UTC.
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+
+
+def _usage(
+    now: datetime,
+    limit: int | None,
+    remaining: int,
+    own_requests: int,
+    refusals: int,
+    *times: str | datetime | None,
+) -> RateLimitUsage | None:
+    resets_at, backoff_until, synced_at = map(_time, times)
+    if limit is None or resets_at is None or synced_at is None:
+        return None
+    has_ended = resets_at <= now
+    return RateLimitUsage(
+        limit=limit,
+        remaining=limit if has_ended else remaining,
+        own_requests=0 if has_ended else own_requests,
+        reserve=budget_store.abort_reserve(limit),
+        resets_at=None if has_ended else resets_at,
+        backoff_until=backoff_until if backoff_until and backoff_until > now else None,
+        refusals=refusals,
+        synced_at=synced_at,
+    )
+
+
+def _paused_message(usage: RateLimitUsage) -> Message:
+    if not usage.remaining:
+        return _text("rate_limit_reached")
+    return _text("rate_limited", left=f"{usage.remaining:,}", limit=f"{usage.limit:,}")

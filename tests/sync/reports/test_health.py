@@ -1,0 +1,123 @@
+"""The health of the sync in one sentence: the worst problem, else how old the data may be."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dashboard.sync.reports.report import Report
+from dashboard.sync.reports.sync_state import RateLimitUsage, SyncState
+from dashboard.sync.reports.totals import NameTotals
+from dashboard.texts.rich_text import to_text
+from tests.support.messages import keys, keys_and_params
+
+NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
+RUNNING = SyncState(NOW, holder="a", last_heartbeat_at=NOW)
+USAGE = RateLimitUsage(
+    limit=1000, remaining=500, own_requests=0, reserve=100,
+    resets_at=NOW + timedelta(minutes=45), backoff_until=None, refusals=0, synced_at=NOW,
+)  # fmt: skip
+HEALTHY = Report(RUNNING, [NameTotals("Production", 30, 30, 30, 30, oldest_with_flow=NOW)])
+INCOMPLETE = {"has_project_list": False}
+
+
+def report(sync: SyncState = RUNNING, stages: int = 30, **fields: Any) -> Report:
+    """The report on stages that have just been read, with these fields of it or of its totals."""
+    own = {name: fields.pop(name) for name in list(fields) if name in Report.__slots__}
+    totals = NameTotals("Production", stages, with_flow=stages, oldest_with_flow=NOW)
+    return Report(sync, [replace(totals, **fields)], **own)
+
+
+def with_usage(**fields: Any) -> SyncState:
+    return replace(RUNNING, rate_limit=replace(USAGE, **fields))
+
+
+DOWN = replace(RUNNING, upstream_error="unreachable")
+STOPPED = replace(DOWN, last_heartbeat_at=NOW - timedelta(minutes=1))
+
+
+@pytest.mark.parametrize(
+    ("subject", "tone", "text"),
+    [
+        (report(), "good", "up_to_date"),
+        (report(oldest_with_flow=NOW - timedelta(seconds=60)), "good", "up_to_date"),
+        (report(oldest_with_flow=NOW - timedelta(seconds=61)), "info", "as_planned"),
+        (report(stages=0), "info", "no_pipelines"),
+        (report(stages=0, is_restricted=True), "info", "no_access"),
+        (report(**INCOMPLETE), "warning", "no_project_list"),
+        (report(failing=2, **INCOMPLETE), "warning", "no_project_list stages failing"),
+        (report(stale=1), "warning", "stages stale"),
+        (report(failing=2), "warning", "stages failing"),
+        (
+            report(stale=2, failing=1, failing_lists=1, partial_lists=1),
+            "warning",
+            "stages stale stages failing stages failing_lists stages partial_lists",
+        ),
+        (report(DOWN, stale=3), "warning", "upstream_down"),
+        (report(SyncState(NOW)), "bad", "not_running"),
+        (report(STOPPED), "bad", "stopped"),
+    ],
+)
+def test_health_is_the_worst_problem(subject: Report, tone: str, text: str) -> None:
+    assert (subject.health.tone, keys(subject.health.text)) == (tone, text)
+
+
+def test_health_while_incomplete_starts_with_what_is_missing() -> None:
+    text = to_text(report(failing=2, **INCOMPLETE).health.text)
+    assert text == "Incomplete: projects not loaded yet. 2 stages cannot be read."
+
+
+@pytest.mark.parametrize(
+    ("stale", "text"),
+    [(1, "1 of 30 stages is out of date."), (3, "3 of 30 stages are out of date.")],
+)
+def test_stale_stages_are_singular_or_plural(stale: int, text: str) -> None:
+    assert to_text(report(stale=stale).problems) == text
+
+
+def test_health_when_rate_limited_has_end_time() -> None:
+    until = NOW + timedelta(minutes=9)
+    paused = with_usage(backoff_until=until, remaining=0)
+    status = report(replace(paused, upstream_error="x", upstream_error_since=NOW)).health
+    assert (status.tone, status.since, status.until) == ("warning", NOW, until)
+    assert keys(status.sentence("a", "b")) == "rate_limit_reached since_until"
+
+
+def test_health_distinguishes_pause_from_spent_rate_limit() -> None:
+    until = NOW + timedelta(seconds=5)
+    status = report(with_usage(backoff_until=until, remaining=985)).health
+    assert keys_and_params(status.text) == ("rate_limited", {"left": "985", "limit": "1,000"})
+    exhausted = report(with_usage(backoff_until=until, remaining=0)).health
+    assert keys(exhausted.sentence("", "b")) == "rate_limit_reached until"
+
+
+@pytest.mark.parametrize("fields", [{}, INCOMPLETE | {"stale": 3}])
+def test_health_with_used_up_requests_has_end_time(fields: dict[str, Any]) -> None:
+    status = report(with_usage(remaining=100), **fields).health
+    assert (status.tone, keys(status.text)) == ("warning", "used_up")
+    assert status.until == USAGE.resets_at
+
+
+def test_health_with_few_requests_left_mentions_them_after_other_problems() -> None:
+    slowed = with_usage(remaining=190)
+    status = report(slowed).health
+    assert (status.tone, keys(status.text), status.until) == ("warning", "slowed", USAGE.resets_at)
+    assert keys(report(slowed, failing=1).health.text) == "stages failing"
+
+
+def test_health_during_outage_does_not_mention_used_up_requests() -> None:
+    down = replace(with_usage(remaining=100), upstream_error="x")
+    assert keys(report(down).health.text) == "upstream_down"
+
+
+def test_health_after_pause_mentions_probe() -> None:
+    probing = replace(with_usage(refusals=1), upstream_error="x")
+    assert (report(probing).health.tone, keys(report(probing).health.text)) == (
+        "warning",
+        "probing",
+    )
+
+
+def test_healthy_report_has_no_problems() -> None:
+    assert HEALTHY.problems == ()
