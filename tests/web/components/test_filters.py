@@ -243,6 +243,27 @@ def runs_around_dst_change(settings: Settings, stage: Stage) -> Stage:
 
 
 @pytest.mark.parametrize(
+    ("query", "run_ids"),
+    [
+        ("from=2026-10-25T02:10&to=2026-10-25T02:30", ["00:10", "00:59", "01:10", "01:30"]),
+        ("to=2026-10-25T01:59", ["23:59"]),
+        ("to=2026-10-25", ["23:59", "00:10", "00:59", "01:10", "01:30", "01:31", "22:59"]),
+    ],
+)
+def test_end_in_an_hour_that_occurs_twice_includes_both(
+    query: str, run_ids: list[str], stage: Stage, settings: Settings, get_stage_page: GetPage
+) -> None:
+    settings.TIME_ZONE = "Europe/Berlin"
+    for moment in (
+        "2026-10-24T23:59", "2026-10-25T00:10", "2026-10-25T00:59", "2026-10-25T01:10",
+        "2026-10-25T01:30", "2026-10-25T01:31", "2026-10-25T22:59", "2026-10-25T23:00",
+    ):  # fmt: skip
+        created_at = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+        factories.run(stage, moment[-5:], status="success", created_at=created_at)
+    assert listed_run_ids(get_stage_page(query)) == run_ids[::-1]
+
+
+@pytest.mark.parametrize(
     ("query", "first", "last"),
     [
         ("from=2026-03-29&to=2026-03-29", "03-29T00:00:00", "03-29T23:59:59"),

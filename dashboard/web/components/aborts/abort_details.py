@@ -7,7 +7,6 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import timeline as abort_timeline
-from dashboard.aborts.messages import AbortMessage
 from dashboard.aborts.timeline import TimelineEntry
 from dashboard.models import Abort
 from dashboard.models.bulk_aborts import AuditedRequest, Via
@@ -25,11 +24,6 @@ class AbortEntry:
     def line(self) -> AbortLine:
         """The abort in one line."""
         return abort_line.of_abort(self.abort.run, self.abort)
-
-    @property
-    def message(self) -> AbortMessage:
-        """How it stands."""
-        return self.line.message
 
     @property
     def via_label(self) -> str:

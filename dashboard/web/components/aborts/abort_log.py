@@ -185,8 +185,10 @@ class AbortRow(AbortEntry):
     def display(self) -> StatusDisplay:
         """How its category is shown; the description is its message."""
         category = categories.CATEGORIES[self.category]
-        tone = self.message.tone if self.category == "under_way" else category.tone
-        return StatusDisplay(str(category.label), self.message.dated_text, tone, category.glyph)
+        tone = self.line.message.tone if self.category == "under_way" else category.tone
+        return StatusDisplay(
+            str(category.label), self.line.message.dated_text, tone, category.glyph
+        )
 
     @property
     def run_url(self) -> str:

@@ -25,8 +25,8 @@ from dashboard.web.components.runs.run_row import RunRow
 class ItemRow:
     """One run of a bulk abort and its outcome."""
 
-    dom_id: str
-    run: RunRow
+    item: BulkAbortItem
+    row: RunRow
     outcome: ItemOutcome
 
 
@@ -95,7 +95,7 @@ def visible_items(permissions: Permissions) -> QuerySet[BulkAbortItem]:
 def item_rows(items: Collection[BulkAbortItem]) -> list[ItemRow]:
     """Return the rows of items that were loaded with the stage of their run, in order."""
     return [
-        ItemRow(f"item-{item.pk}", run_row.build_row(item.run, stage_cell.DENIED, None), outcome)
+        ItemRow(item, run_row.build_row(item.run, stage_cell.DENIED, None), outcome)
         for item, outcome in zip(items, _load_outcomes(items), strict=True)
     ]
 

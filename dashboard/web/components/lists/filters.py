@@ -6,7 +6,7 @@ position are built here, so that none of them loses a parameter.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from urllib.parse import urlencode
 
@@ -236,7 +236,7 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
             continue
         if given := _parse_time(value):
             start, precision = given
-            moments[name] = timezone.make_aware(start + precision if name == "to" else start)
+            moments[name] = timezone.make_aware(start) if name == "from" else _end(start, precision)
             is_day = precision == timedelta(1)
             date_inputs[name] = start.isoformat(timespec="minutes")[: 10 if is_day else None]
         else:
@@ -293,6 +293,13 @@ def _parse_time(text: str) -> tuple[datetime, timedelta] | None:
         return None
     is_valid = len(text) in precisions and start.tzinfo is None and start.year in _YEARS
     return (start, precisions[len(text)]) if is_valid else None
+
+
+def _end(start: datetime, precision: timedelta) -> datetime:
+    if precision == timedelta(1):  # added before the zone is attached: not always 24 hours
+        return timezone.make_aware(start + precision)
+    # Of an hour that occurs twice, since the clock is set back, the second one.
+    return timezone.make_aware(start.replace(fold=1)).astimezone(UTC) + precision
 
 
 def _runs_aborted_by(user: User, stage: Stage) -> Iterator[int]:

@@ -83,7 +83,7 @@ class BulkAbortPage(Page):
         unfinished = [row for row in self.rows if not row.outcome.is_final]
         total = len(self.rows)
         name = _("%(over)d of %(all)d · Bulk abort")
-        severities = (row.run.run.abort_severity for row in unfinished)
+        severities = (row.item.run.abort_severity for row in unfinished)
         return tab_title.build(
             name % {"over": total - len(unfinished), "all": total},
             InFlightTotals(abort_severity=max(severities, default=0)),
@@ -102,6 +102,8 @@ class BulkAbortPage(Page):
         changed_runs = {run.pk for run in runs}
         items = [item for item in self.items if item.run_id in changed_runs]
         return [
-            render_part(row.dom_id, "pages/aborts/bulk_abort.html#bulk-abort-item", item=row)
+            render_part(
+                f"item-{row.item.pk}", "pages/aborts/bulk_abort.html#bulk-abort-item", item=row
+            )
             for row in bulk_abort_rows.item_rows(items)
         ]
