@@ -16,6 +16,7 @@ from dashboard.aborts import AbortRequest, bulk_send, resend_policy
 from dashboard.aborts import reconcile as abort_reconcile
 from dashboard.aborts import resend as abort_resend
 from dashboard.aborts import send as abort_send
+from dashboard.aborts import settle as abort_settle
 from dashboard.aborts.request import SEND_LEASE
 from dashboard.accounts.permissions import Permission
 from dashboard.db import threads as db_threads
@@ -502,3 +503,11 @@ def test_slow_run_read_does_not_delay_other_resends(live: Live, manager: User) -
     live.run(reconcile_twice)
     assert live.sandbox.abort_request_counts == {slow.run_id: 1, fast.run_id: 2}
     assert abort_reconcile.running_tasks == set()
+
+
+def test_result_of_earlier_send_does_not_change_later_one(live: Live, manager: User) -> None:
+    run_with_unknown_abort(live, manager)
+    earlier = Abort.objects.get()
+    Abort.objects.update(state="requested", send_count=2)
+    abort_settle.mark_unknown(earlier, "Too late.")
+    assert Abort.objects.get().state == "requested"

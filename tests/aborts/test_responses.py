@@ -159,3 +159,16 @@ def api_path(run: Run) -> str:
         f"/v1/projects/{stage.pipeline.project.slug}/pipelines/{stage.pipeline.slug}"
         f"/release-flows/{stage.confirmed_path_segment}/runs/{run.run_id}"
     )
+
+
+def test_abort_answer_with_unchanged_run_stays_open(live: Live, manager: User) -> None:
+    live.sandbox.choices["abort-answer"] = "unchanged"
+    run = create_run_in_flight(live)
+    message = notice_text(submit_abort(live.sign_in("manager"), run))
+    assert "accepted" in message
+    assert Abort.objects.get().state == "accepted"
+    assert Run.objects.get().status not in {"aborting", "aborted"}
+    assert read(live, run).status == "aborting"
+    advance_time(live, 10)
+    read(live, run)
+    assert Abort.objects.get().outcome == "aborted"

@@ -181,3 +181,10 @@ def test_concurrent_retries_send_one_abort(live: Live, manager: User) -> None:
     assert aborts[0] == aborts[1]
     assert Abort.objects.filter(run=run).count() == 2
     assert live.sandbox.abort_request_counts[run.run_id] == 2
+
+
+@pytest.mark.parametrize("state", ["requested", "concluded", "refused", "not_sent", "retried"])
+def test_unsent_or_settled_abort_may_not_be_retried(state: str) -> None:
+    settled_at = None if state == "requested" else now()
+    abort = Abort(state=state, requested_at=now() - timedelta(hours=1), settled_at=settled_at)
+    assert not aborts.can_retry(abort, now())

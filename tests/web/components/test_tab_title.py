@@ -34,6 +34,7 @@ def title_and_icon(get_page: GetPage, address: str) -> tuple[str, str]:
         ([IN_FLIGHT], "", "in-flight"),
         ([{"status": "approval_wait"}], "Needs approval · ", "in-flight"),
         ([IN_FLIGHT, OVERDUE], "Overdue · ", "overdue"),
+        ([IN_FLIGHT, {**OVERDUE, "overdue_severity": 2}], "Far overdue · ", "overdue"),
         ([OVERDUE, FAILED], "Failed · ", "bad"),
         ([NOT_CONCLUDED], "", "in-flight"),
         ([NOT_CONCLUDED, {"status": "approval_wait"}], "Needs approval · ", "in-flight"),

@@ -373,3 +373,13 @@ def test_bulk_abort_stream_of_hidden_runs_returns_404(
     batch = bulk_abort_of(two_runs, manager)
     Grant.objects.filter(action=Action.VIEW).delete()
     assert live.sign_in("viewer").get(f"/live/?page=bulk_abort&key={batch.pk}").status_code == 404
+
+
+def test_bulk_abort_by_viewer_returns_403(
+    viewer_client: Client, run_in_each_stage: list[Run]
+) -> None:
+    form = {"run": [run.pk for run in run_in_each_stage], "key": str(uuid4()), "reason": "Stuck"}
+    answer = viewer_client.post(BULK_PATH, form)
+    assert answer.status_code == 403
+    assert permissions.RELEASE_MANAGERS in answer.content.decode()
+    assert not BulkAbort.objects.exists()
