@@ -46,6 +46,7 @@ from dashboard.web.pages.people.rights_changes import rights_changes
 from dashboard.web.pages.people.rights_changes_export import rights_changes_export
 from dashboard.web.pages.people.who_may import who_may
 from dashboard.web.pages.pipeline import pipeline
+from dashboard.web.pages.refresh import refresh_run, refresh_stage
 from dashboard.web.pages.run import run
 from dashboard.web.pages.run_lookup import run_lookup
 from dashboard.web.pages.run_lookup_retry import run_lookup_retry
@@ -63,10 +64,12 @@ run_urls: list[URLPattern | URLResolver] = [
     path("abort/", abort, name="abort"),
     path("dismissal/", dismiss, name="dismiss"),
     path("acknowledgement/", acknowledge, name="acknowledge"),
+    path("refresh/", refresh_run, name="refresh_run"),
 ]
 
 stage_urls: list[URLPattern | URLResolver] = [
     path("", stage, name="stage"),
+    path("refresh/", refresh_stage, name="refresh_stage"),
     path("views/", create_saved_view, name="saved_view_create"),
     path("views/<key:key>/", update_saved_view, name="saved_view_update"),
     path("runs/<id:run_id>/", include(run_urls)),

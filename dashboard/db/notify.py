@@ -28,6 +28,7 @@ class Topic(StrEnum):
 
     RUNS = "dashboard_changes"  # and whatever else pages show
     ACCOUNTS = "dashboard_accounts"  # sessions, accounts, groups and grants
+    READS = "dashboard_reads"  # what is to be read from Northflank, sooner than planned
 
 
 type Callbacks = Mapping[Topic, Callable[[], None]]
@@ -47,6 +48,7 @@ def send(topic: Topic) -> None:
 async def listen(callbacks: Callbacks) -> None:
     """Call a topic's callback on this event loop for each notification, until cancelled.
 
+    Topics without a callback are ignored.
     On PostgreSQL all are also called after each (re)connection, since notifications may have been
     missed before it.
     """
@@ -55,7 +57,8 @@ async def listen(callbacks: Callbacks) -> None:
     loop = asyncio.get_running_loop()
 
     def listener(topic: Topic) -> None:
-        loop.call_soon_threadsafe(callbacks[topic])
+        if topic in callbacks:
+            loop.call_soon_threadsafe(callbacks[topic])
 
     _listeners.add(listener)
     try:

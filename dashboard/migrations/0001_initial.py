@@ -1537,7 +1537,7 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
-            name="RunLookup",
+            name="ReadRequest",
             fields=[
                 (
                     "id",
@@ -1545,66 +1545,59 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("run_id", models.CharField(max_length=255)),
                 (
-                    "stage",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="run_lookups",
-                        to="dashboard.stage",
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("link", "A run that was never read, in its stage"),
+                            ("search", "A run that was never read, somewhere"),
+                            ("refresh", "A stage or a run, now"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("run_id", models.CharField(blank=True, max_length=255)),
+                (
+                    "stages",
+                    models.JSONField(
+                        default=list,
+                        help_text="Of a search: keys of the stages that may have the run.",
+                    ),
+                ),
+                ("requested_at", models.DateTimeField(db_index=True)),
+                (
+                    "answered_at",
+                    models.DateTimeField(
+                        help_text="When it was found, or to be in none of the stages.", null=True
+                    ),
+                ),
+                ("error", models.TextField(blank=True, help_text="Why it could not be answered.")),
+                (
+                    "reads",
+                    models.PositiveIntegerField(
+                        default=0, help_text="Requests to Northflank in the last hour."
                     ),
                 ),
                 (
-                    "from_search",
-                    models.BooleanField(
-                        default=False,
-                        help_text="Whether its requests count against the search budget.",
+                    "stage",
+                    models.ForeignKey(
+                        help_text="Not of a search.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="read_requests",
+                        to="dashboard.stage",
                     ),
                 ),
                 (
                     "user",
                     models.ForeignKey(
-                        help_text="User who opened the run's full URL.",
                         null=True,
                         on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="run_lookups",
+                        related_name="read_requests",
                         to=settings.AUTH_USER_MODEL,
                     ),
                 ),
-                (
-                    "request_count",
-                    models.PositiveIntegerField(help_text="Requests sent for it in the last hour."),
-                ),
-                (
-                    "is_repeat",
-                    models.BooleanField(
-                        default=False,
-                        help_text="Whether the stage had been queried for this run before.",
-                    ),
-                ),
-                ("requested_at", models.DateTimeField(db_index=True)),
-                (
-                    "leased_until",
-                    models.DateTimeField(
-                        help_text="Lease of the process that sends the request.", null=True
-                    ),
-                ),
-                (
-                    "answered_at",
-                    models.DateTimeField(
-                        help_text="When Northflank responded: run not found, unless it is in the mirror.",
-                        null=True,
-                    ),
-                ),
-                ("error", models.TextField(blank=True, help_text="Error of the last request.")),
             ],
-            options={
-                "constraints": [
-                    models.UniqueConstraint(
-                        fields=("run_id", "stage"), name="run_lookup_unique_run_stage"
-                    )
-                ],
-            },
         ),
         migrations.CreateModel(
             name="StageTiming",

@@ -18,7 +18,7 @@ from dashboard.models.stage_timings import StageTiming
 from dashboard.models.sync.catalog_lists import CatalogSync
 from dashboard.models.sync.lead import Lead
 from dashboard.models.sync.pruning import Pruning
-from dashboard.models.sync.run_lookups import RunLookup
+from dashboard.models.sync.read_requests import ReadRequest
 from dashboard.models.sync.upstream import RateBudget, RequestCounter, Upstream
 from dashboard.models.sync.webhooks import WebhookEvent, WebhookStats
 
@@ -42,10 +42,10 @@ __all__ = [
     "ProxyAccount",
     "Pruning",
     "RateBudget",
+    "ReadRequest",
     "RequestCounter",
     "RightsChange",
     "Run",
-    "RunLookup",
     "SavedView",
     "Session",
     "Stage",

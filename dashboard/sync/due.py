@@ -36,7 +36,7 @@ from dashboard.db.prepared import (
     parameters,
     update_row,
 )
-from dashboard.models import Abort, CatalogSync, RateBudget, Run, Stage
+from dashboard.models import Abort, CatalogSync, RateBudget, ReadRequest, Run, Stage
 from dashboard.sync import plan as rules
 from dashboard.sync import read_plan, schedule
 from dashboard.sync.read_plan import ReadPlan
@@ -50,7 +50,8 @@ _SCHEDULED_AT = Parameter("scheduled_at", DateTimeField())  # as of when the row
 
 
 def has_due_reads(now: datetime) -> bool:
-    """Return whether a run, a stage, a list of the catalog, or the probe after a 429 may be due.
+    """Return whether a run, a stage, a list of the catalog, the probe after a 429, or what a link
+    or a search asks for may be due.
 
     One statement, for the many ticks at which nothing is.
     """
@@ -62,6 +63,7 @@ def _due_reads_query() -> PreparedQuery:
     due_rows = (
         Run.objects.due(NOW),
         CatalogSync.objects.due(NOW),
+        ReadRequest.objects.pending(NOW),
         RateBudget.objects.filter(refusals__gt=0),
     )
     unordered = (rows.order_by().values_list("pk") for rows in due_rows)

@@ -19,6 +19,7 @@ import structlog
 from django.db import transaction
 from django.db.models import BigIntegerField, Q, TextField
 
+from dashboard.db import notify as db_notify
 from dashboard.db.prepared import (
     Keys,
     Parameter,
@@ -184,6 +185,7 @@ def apply_abort_answer(
         latest_aborts={row.pk: abort} if is_latest else None,
         visible_changes={"next_detail_sync_at": answered_at, "version": version},
     )
+    db_notify.send(db_notify.Topic.READS)
     return row
 
 

@@ -47,8 +47,8 @@ class ReadJob(ABC):
         """Record that it could not be read, and when to try again."""
 
     @abstractmethod
-    def requeue(self) -> None:
-        """Make it due again; Northflank answers nobody at present."""
+    def requeue(self, error: NorthflankError) -> None:
+        """Make it due again; by this error Northflank answers nobody at present."""
 
     def unplanned(self, requests: int) -> int:
         """Return how many of its `requests` the plan of reads does not contain."""
@@ -124,7 +124,7 @@ class ListJob(ReadJob):
             next_sync_at=started_at + schedule.failure_backoff(failures, error.cause),
         )
 
-    def requeue(self) -> None:
+    def requeue(self, error: NorthflankError) -> None:
         update_row(CatalogSync, self.key, next_sync_at=now())
 
 
@@ -239,7 +239,7 @@ class StageJob(ReadJob):
             flow_synced_at=None if error.cause == "not_found" else stage.flow_synced_at,
         )
 
-    def requeue(self) -> None:
+    def requeue(self, error: NorthflankError) -> None:
         due.requeue(self.key, now())
 
 
@@ -265,7 +265,7 @@ class RunJob(ReadJob):
     def fail(self, error: NorthflankError, started_at: datetime) -> None:
         pass
 
-    def requeue(self) -> None:
+    def requeue(self, error: NorthflankError) -> None:
         pass
 
 

@@ -17,8 +17,9 @@ from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import Run, Stage
 from dashboard.northflank import NorthflankError
-from dashboard.sync import baselines, catalog, due, read_plan, schedule
+from dashboard.sync import baselines, catalog, due, read_plan, schedule, search
 from dashboard.sync.lead import LeadLost, Term
+from dashboard.sync.link_job import LinkJob
 from dashboard.sync.read_jobs import ListJob, ReadJob, RunJob, StageJob
 from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.stage_reader import (
@@ -94,6 +95,8 @@ class Reads:
         free_slots = MAX_CONCURRENT_READS - self._regular_read_count
         for run in await self._find_runs(moment, free_slots, aborting_only=True):
             self._start(RunJob(run, self._plan))
+        if read_budget.requests > 0:
+            await self._start_link_reads(moment)
         # Half of the slots are for stages, which a backlog of details would delay.
         await self._start_detail_reads(moment, slots, (slots + 1) // 2 - len(self._detail_reads))
         # A plan would promise reads that cannot come, and be used for the first of the next window.
@@ -105,6 +108,7 @@ class Reads:
             self._plan = await self._make_plan(read_budget, moment)
         if self._plan.has_gaps:
             await self._start_first_reads(read_budget, moment, self._plan)
+        await self._start_search_reads(read_budget, moment, self._plan)
         free_slots = slots - self._regular_read_count
         if free_slots > 0:
             started_before = self.started
@@ -163,12 +167,7 @@ class Reads:
         self, read_budget: ReadBudget, moment: datetime, plan: ReadPlan
     ) -> None:
         """Start first reads, ahead of the even rate."""
-        available = min(
-            read_budget.first_read_requests,
-            read_budget.requests - MAX_REQUESTS_PER_READ * self._regular_read_count,
-        )
-        most = min(available // MAX_REQUESTS_PER_FIRST_READ, self.first_read_limit)
-        limit = most - len(self._first_reads)
+        limit = self._first_read_slots(read_budget)
         if limit <= 0:
             return
         for catalog_sync in await run_in_db_thread(
@@ -183,6 +182,32 @@ class Reads:
         if self._has_first_reads and not self._first_reads:
             self.plan_again()  # none are left, or all are backed off
         self._has_first_reads = bool(self._first_reads)
+
+    def _first_read_slots(self, read_budget: ReadBudget) -> int:
+        available = min(
+            read_budget.first_read_requests,
+            read_budget.requests - MAX_REQUESTS_PER_READ * self._regular_read_count,
+        )
+        most = min(available // MAX_REQUESTS_PER_FIRST_READ, self.first_read_limit)
+        return most - len(self._first_reads)
+
+    async def _start_link_reads(self, moment: datetime) -> None:
+        """Answer the links that somebody waits for, beside all other reads."""
+        being_read = self._being_read[LinkJob]
+        for link in await run_in_db_thread(search.unanswered_links, moment, being_read):
+            self._start(LinkJob(link), is_first=True)
+
+    async def _start_search_reads(
+        self, read_budget: ReadBudget, moment: datetime, plan: ReadPlan
+    ) -> None:
+        """Read stages for searches, ahead of the even rate like first reads."""
+        for stage in await run_in_db_thread(
+            search.next_stages,
+            moment,
+            self._first_read_slots(read_budget),
+            self._being_read[StageJob],
+        ):
+            self._start(self._stage_job(stage, plan, runs_only=True), is_first=True)
 
     async def _start_due_reads(
         self, read_budget: ReadBudget, moment: datetime, plan: ReadPlan, slots: int
@@ -276,7 +301,7 @@ class Reads:
             if is_first:
                 self.first_read_limit = max(self.first_read_limit // 2, 1)
             if self.connection.is_account_wide(error):
-                await self.term.write(job.requeue)
+                await self.term.write(job.requeue, error)
             else:
                 await self.term.write(job.fail, error, moment)
         except (LeadLost, DatabaseError, InterfaceError, asyncio.CancelledError):

@@ -11,6 +11,7 @@ from django.db import DatabaseError
 from django.db.models import F, Q
 
 from dashboard.db import health as db_health
+from dashboard.db import notify as db_notify
 from dashboard.models import Pipeline, Run, Stage
 from dashboard.models.catalog import Watched
 from dashboard.sync import baselines, plan, schedule
@@ -26,13 +27,16 @@ def watch_stage(stage: Stage, now: datetime) -> None:
     checked_before = now - schedule.WATCHED_FLOW_INTERVAL
     read_before = now - timedelta(seconds=plan.WATCHED_INTERVAL)
     row = Stage.objects.filter(pk=stage.pk, failures=0)
+    is_wanted = Q(pk__in=[])
+    if not schedule.is_watched(stage.last_viewed_at, now):
+        is_wanted |= Q(synced_at__lt=read_before)
+    if stage.has_flow is False:  # it would be read after hours
+        is_wanted |= Q(flow_synced_at__lt=checked_before)
     with _outage_recorded():
-        if not schedule.is_watched(stage.last_viewed_at, now):
-            row.filter(next_sync_at__gt=now, synced_at__lt=read_before).update(next_sync_at=now)
+        is_due = row.filter(is_wanted, next_sync_at__gt=now).update(next_sync_at=now)
         _record_view(stage, now)
-        if stage.has_flow is False:  # it would be read after hours
-            unchecked = row.filter(flow_synced_at__lt=checked_before)
-            unchecked.filter(next_sync_at__gt=now).update(next_sync_at=now)
+        if is_due:
+            db_notify.send(db_notify.Topic.READS)
 
 
 def watch_pipeline(pipeline: Pipeline, now: datetime) -> None:
@@ -76,8 +80,10 @@ def watch_run(run: Run, now: datetime) -> None:
         pk=run.pk, removed_at=None,
     )  # fmt: skip
     with _outage_recorded():
-        needs_detail.update(next_detail_sync_at=now)
+        is_due = needs_detail.update(next_detail_sync_at=now)
         _record_view(run, now)
+        if is_due:
+            db_notify.send(db_notify.Topic.READS)
 
 
 def _is_due(row: Watched, now: datetime) -> bool:

@@ -8,6 +8,7 @@ import structlog
 from django.db import DatabaseError, InterfaceError
 
 from dashboard.db import health as db_health
+from dashboard.db import notify as db_notify
 from dashboard.db.threads import now, run_in_db_thread, set_clock_offset
 from dashboard.sync import catalog, lead
 from dashboard.sync.lead import LeadLost
@@ -27,8 +28,9 @@ class SyncWorker:
     """One sync worker; `run` works until its event is set.
 
     While it leads, `chores` are started on each tick alongside the reads (see aborts/), each once
-    its last run has ended. The lead is renewed each `renewal_interval` seconds; before that and
-    before it is taken, `sync_clock` measures the database's clock.
+    its last run has ended. Ticks are at most `tick_interval` seconds apart, and begin at once if a
+    process notifies this one (`Topic.READS`). The lead is renewed each `renewal_interval` seconds;
+    before that, and before it is taken, `sync_clock` measures the database's clock.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class SyncWorker:
         connection: Connection,
         *,
         chores: Sequence[Chore] = (),
+        tick_interval: float = TICK_INTERVAL,
         renewal_interval: float = RENEWAL_INTERVAL,
         sync_clock: Callable[[], None] = set_clock_offset,
     ) -> None:
         self.connection = connection
         self.chores = chores
+        self.tick_interval = tick_interval
         self.renewal_interval = renewal_interval
         self.sync_clock = sync_clock
         self.holder = lead.new_holder()
@@ -55,14 +59,15 @@ class SyncWorker:
         """Work until `stop` is set, then cancel the reads in progress and give up the lead."""
         tick_task = asyncio.create_task(self._tick_forever())
         stop_task = asyncio.create_task(stop.wait())
+        listener = asyncio.create_task(db_notify.listen({db_notify.Topic.READS: self.wake}))
         try:
             await asyncio.wait({tick_task, stop_task}, return_when=asyncio.FIRST_COMPLETED)
             if tick_task.done():
                 tick_task.result()  # raises: only a defect ends it
         finally:
-            for task in (tick_task, stop_task):
+            for task in (tick_task, stop_task, listener):
                 task.cancel()
-            await asyncio.gather(tick_task, stop_task, return_exceptions=True)
+            await asyncio.gather(tick_task, stop_task, listener, return_exceptions=True)
             await self._cancel_tasks()
             if self.reads is not None:
                 # If this fails, the process counts as killed.
@@ -71,12 +76,13 @@ class SyncWorker:
 
     def wake(self) -> None:
         """Start the next tick at once, on the loop of `run`: something may be due."""
-        self._woken.set()
+        if self.reads is not None:
+            self._woken.set()
 
     async def _tick_forever(self) -> None:
         has_logged = False
         while True:
-            self._woken.clear()
+            self._woken.clear()  # before the tick, which may not see what is wanted while it runs
             try:
                 await self.tick()
             except (DatabaseError, InterfaceError) as error:
@@ -96,7 +102,7 @@ class SyncWorker:
     def _pause(self) -> float:
         if db_health.down_since() is not None:
             return db_health.RETRY_INTERVAL
-        return STANDBY_INTERVAL if self.reads is None else TICK_INTERVAL
+        return STANDBY_INTERVAL if self.reads is None else self.tick_interval
 
     async def tick(self) -> None:
         """Renew the lead, or take it if it is free; start due reads while it is held."""

@@ -35,7 +35,8 @@ def abort_reserve(limit: int) -> int:
 def record_calls(calls: Iterable[Call], *, excluded_from_burst: int = 0) -> None:
     """Record the rate limit headers of requests that were just answered, together.
 
-    `excluded_from_burst`: how many of them, as by `exclude_from_burst`.
+    `excluded_from_burst`: how many of them do not count against the even rate, so that first reads
+    and those for links and searches delay no regular read.
     """
     # A 429 may come from a burst limiter with other counts: its headers are ignored.
     answered = [call for call in calls if call.status not in {None, HTTPStatus.TOO_MANY_REQUESTS}]
@@ -70,14 +71,6 @@ def _after_response(
 def record_rate_limited(retry_after_seconds: float | None, now: datetime) -> None:
     """Record a 429 and the pause it asks for in seconds, if any."""
     _update(lambda window: rules.after_rate_limited(window, retry_after_seconds, now))
-
-
-def exclude_from_burst(requests: int) -> None:
-    """Subtract requests that were just recorded from the burst.
-
-    First reads and run lookups do not count against the even rate, so they delay no regular read.
-    """
-    _update(lambda window: rules.exclude_from_burst(window, requests) if window else None)
 
 
 def load_limit() -> int:

@@ -8,8 +8,8 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import expect
 
-from dashboard.models import Run, StageTiming
-from tests.support import factories
+from dashboard.models import ReadRequest, Run, Stage, StageTiming
+from tests.support import factories, live_runs
 from tests.support.browser import (
     OpenPage,
     advance_time,
@@ -115,3 +115,26 @@ def test_incident_summary_if_copy_fails_is_selected(retrying_run: Run, sign_in: 
     page.get_by_role("button", name="Copy summary").click()
     expect(page.locator("#incident-summary-text")).to_be_visible()
     assert "Location: Shop / Checkout / Production" in page.evaluate("() => String(getSelection())")
+
+
+@pytest.mark.parametrize("scripted", [True, False])
+def test_refresh_now_shows_what_northflank_has(
+    live: Live, sign_in: OpenPage, scripted: bool
+) -> None:
+    run = live_runs.create_run_in_flight(live)
+    hour = timezone.now() + timedelta(hours=1)
+    Stage.objects.update(synced_at=timezone.now(), next_sync_at=hour, fresh_until=hour)
+    factories.leader()
+    page = sign_in("viewer", factories.address(run), java_script_enabled=scripted)
+    shown_at = page.locator("#data-age").get_attribute("data-as-of")
+    button = page.get_by_role("button", name="Refresh now")
+    with live.ticking():
+        button.click()
+        expect(page.locator("#notices")).to_contain_text("Being read from Northflank.")
+        read = Run.objects.filter(detail_synced_at__gt=run.synced_at)
+        live_runs.wait_until(read.exists)
+    if scripted:
+        expect(page.locator("#data-age")).not_to_have_attribute("data-as-of", shown_at or "")
+        button.click()
+        expect(page.locator("#notices")).to_contain_text("Just requested.")
+        assert ReadRequest.objects.count() == 1

@@ -509,7 +509,7 @@ DELETED = {
     "sync/webhooks/events.py": {"WebhookEvent"},
     # The run of an abort is protected by its foreign key, a young access event by a trigger.
     "sync/pruning.py": {"Run", "Acknowledgement", "Dismissal", "AccessEvent"},
-    "sync/run_lookup.py": {"RunLookup"},
+    "sync/requests.py": {"ReadRequest"},
     "sync/worker.py": {"Worker"},
     "web/pages/saved_views.py": {"saved_views"},  # the use case
 }

@@ -19,8 +19,8 @@ from dashboard.models import (
     Pipeline,
     Project,
     Pruning,
+    ReadRequest,
     Run,
-    RunLookup,
     Stage,
     StageTiming,
     Upstream,
@@ -202,13 +202,12 @@ def pruning(**fields: Any) -> Pruning:
     return Pruning.objects.create(pk=1, **defaults | fields)
 
 
-def search_lookup(requests: int, *, parent: Stage | None = None, **fields: Any) -> RunLookup:
-    """Record a run lookup of a search that has just used this many requests, in one stage."""
-    now = timezone.now()
-    defaults = {"run_id": "searched", "requested_at": now, "answered_at": now, "from_search": True}
-    return RunLookup.objects.create(
-        stage=parent or stage(), request_count=requests, **defaults | fields
-    )
+def search(run_id: str = "searched", **fields: Any) -> ReadRequest:
+    """Record a search that has just begun; for all stages, unless given as `stages`."""
+    keys = list(Stage.objects.order_by("pk").values_list("pk", flat=True))
+    defaults = {"requested_at": timezone.now(), "stages": keys}
+    kind = ReadRequest.Kind.SEARCH
+    return ReadRequest.objects.create(kind=kind, run_id=run_id, **defaults | fields)
 
 
 def leader(holder: str = "worker-1", **fields: Any) -> Lead:

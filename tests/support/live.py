@@ -97,6 +97,25 @@ class Live:
 
         self.run(read_all)
 
+    @contextlib.contextmanager
+    def ticking(self) -> Iterator[None]:
+        """Let a worker tick until the block ends, so that it answers links and searches."""
+        stop = threading.Event()
+
+        async def tick() -> None:
+            while not stop.is_set():
+                await self.worker.tick()
+                await asyncio.sleep(0.01)
+            await self.worker.wait_idle()
+
+        self.run(self.worker.tick)  # from now on it has a heartbeat
+        ticks = asyncio.run_coroutine_threadsafe(tick(), self.loop)
+        try:
+            yield
+        finally:
+            stop.set()
+            ticks.result(WAIT_TIMEOUT)
+
     def end_streams(self) -> None:
         """Close all streams and accept no new ones, so that pages poll."""
 

@@ -443,6 +443,8 @@ NON_PAGE_URLS = {
     "account_token_revoke",
     "token_revoke",
     "run_lookup_retry",
+    "refresh_stage",
+    "refresh_run",
     "zone",
     "logout",  # POST only
 }
@@ -606,10 +608,8 @@ def create_full() -> dict[str, object]:
     steps = create_long_run(migrate_duration=minutes(18))
     SavedView.objects.create(owner=manager, name="Failed", query="status=failure")
     SavedView.objects.create(owner=viewer, name="Late", query="overdue=1", shared=True)
-    for (
-        unread_stage
-    ) in Stage.objects.all():  # one run was not found, and the search for others has to wait
-        factories.search_lookup(10_000, parent=unread_stage)
+    # It has ended, and others have to wait.
+    factories.search(reads=10_000, requested_at=timezone.now() - timedelta(minutes=30))
     factories.upstream_error("It fell over.", cause="unauthorised")
     factories.leader()
     factories.pruning()
@@ -656,7 +656,7 @@ def create_long_texts(text: str) -> dict[str, object]:
     )
     acknowledge_by(run, manager, text[:150], "x" * 150, "👩‍🚀" * 40)
     SavedView.objects.create(owner=manager, name="x" * 60, query="status=failure")
-    factories.search_lookup(10_000, parent=stage)
+    factories.search(reads=10_000)
     factories.upstream_error(text)
     factories.leader("w" * 250)
     factories.failed_catalog_list(stage.pipeline.project, text)

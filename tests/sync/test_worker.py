@@ -1,17 +1,99 @@
-"""The worker's loop: its chores, rounds that fail, and its end."""
+"""The worker's loop: its row, its chores, rounds that fail, and its end."""
 
 import asyncio
+from collections.abc import Callable
+from datetime import timedelta
 
+import pytest
+from django.contrib.auth.models import User
 from django.db import connection
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from dashboard import aborts
+from dashboard.db import notify as db_notify
 from dashboard.db.threads import run_in_db_thread
-from dashboard.models import Lead, Run
-from dashboard.sync import catalog
+from dashboard.models import CatalogSync, Lead, Run, Stage
+from dashboard.sync import catalog, due, watchers
+from dashboard.sync.webhooks import events
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream.connection import Connection
+from tests.support import live_runs
+from tests.support.live import WAIT_TIMEOUT
 from tests.support.world import LoggedEvents, World
+
+
+def _view_stage() -> None:
+    watchers.watch_stage(_idle_stages().get(), timezone.now())
+
+
+def _view_run() -> None:
+    run = Run.objects.tracked().filter(stage__in=_idle_stages()).first()
+    assert run is not None
+    watchers.watch_run(run, timezone.now())
+
+
+def _receive_event() -> None:
+    data = {"projectId": "payments", "pipelineId": "ledger", "stage": "production"}
+    name = "release-flow-template-run:start"
+    events.handle_event(events.Event(name, data, "e-1"), timezone.now())
+
+
+def _idle_stages() -> QuerySet[Stage]:
+    return Stage.objects.filter(pipeline__slug="ledger", name="Production")
+
+
+@pytest.mark.parametrize("ask", [_view_stage, _view_run, _receive_event])
+def test_worker_between_ticks_reads_what_becomes_due_at_once(
+    world: World, ask: Callable[[], None]
+) -> None:
+    world.keep_one_pipeline()
+    world.start("payments/ledger/production")
+    worker = SyncWorker(world.live.connection, tick_interval=WAIT_TIMEOUT)
+
+    def has_read_everything() -> bool:
+        return Stage.objects.exists() and not due.has_due_reads(timezone.now())
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        task = asyncio.create_task(worker.run(stop))
+        while not await run_in_db_thread(has_read_everything):
+            worker.wake()
+            await asyncio.sleep(0.02)
+        await worker.wait_idle()
+        await run_in_db_thread(_read_a_while_ago)
+        assert worker.reads is not None
+        read_before = worker.reads.started
+        await run_in_db_thread(ask)
+        async with asyncio.timeout(WAIT_TIMEOUT / 2):
+            while worker.reads.started == read_before:
+                await asyncio.sleep(0.02)
+        stop.set()
+        await task
+
+    world.live.run(work)
+
+
+def _read_a_while_ago() -> None:
+    now = timezone.now()
+    past, future = now - timedelta(minutes=2), now + timedelta(hours=1)
+    Stage.objects.update(synced_at=past, next_sync_at=future, fresh_until=future)
+    Run.objects.update(detail_synced_at=past, next_detail_sync_at=None)
+    CatalogSync.objects.update(next_sync_at=future)
+
+
+def test_answer_to_an_abort_is_notified(world: World, manager: User) -> None:
+    run = live_runs.create_run_in_flight(world.live)
+    notified: list[None] = []
+    topics = {db_notify.Topic.READS: lambda: notified.append(None)}
+    listener = asyncio.run_coroutine_threadsafe(db_notify.listen(topics), world.live.loop)
+    # On PostgreSQL also once it listens.
+    world.live.run(lambda: asyncio.sleep(0))
+    live_runs.wait_until(lambda: notified or connection.vendor == "sqlite")
+    before = len(notified)
+    live_runs.submit_abort(world.live.sign_in("manager"), run)
+    live_runs.wait_until(lambda: len(notified) > before)
+    listener.cancel()
 
 
 def test_waiting_chore_does_not_delay_reads(world: World) -> None:

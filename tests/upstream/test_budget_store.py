@@ -49,16 +49,16 @@ def test_pause_ends_with_the_last_of_several_calls_if_that_was_sent_after_it() -
 
 def test_budget_that_does_not_change_is_not_written() -> None:
     record_response(RateLimit(1000, 900, 1800), at(0))
-    budget_store.exclude_from_burst(2)
+    budget_store.record_calls([], excluded_from_burst=2)
     with CaptureQueriesContext(connection) as queries:
-        budget_store.exclude_from_burst(2)
+        budget_store.record_calls([], excluded_from_burst=2)
     assert not [query for query in queries if query["sql"].startswith("UPDATE")]
 
 
 def test_excluded_requests_do_not_count_against_the_burst() -> None:
-    budget_store.exclude_from_burst(2)  # nothing was recorded yet
+    budget_store.record_calls([], excluded_from_burst=2)  # nothing was recorded yet
     assert not RateBudget.objects.exists()
     record_response(RateLimit(1000, 900, 1800), at(0))
     RateBudget.objects.update(burst=5)
-    budget_store.exclude_from_burst(2)
+    budget_store.record_calls([], excluded_from_burst=2)
     assert RateBudget.objects.get().burst == 3

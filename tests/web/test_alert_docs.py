@@ -14,12 +14,13 @@ from django.contrib.auth.models import User
 from django.urls import resolve
 
 from dashboard.models import Run
+from dashboard.models.sync.read_requests import SEARCH_AHEAD
 from dashboard.runs.log_fields import run_fields
-from dashboard.sync import run_lookup
+from dashboard.sync import requests, search
 from tests.support import factories, live_runs
 from tests.support.html import parse_html, select_one
 from tests.support.live import WAIT_TIMEOUT, Live
-from tests.support.live_runs import LEDGER
+from tests.support.live_runs import LEDGER, wait_until
 
 DOC = (Path(__file__).resolve().parents[2] / "docs" / "alerts.md").read_text()
 HOME = "https://releases.example.com"
@@ -63,12 +64,18 @@ def test_documented_address_opens_its_page_after_sign_in(
     if is_mirrored:
         live_runs.mirror_run(live, LEDGER, run_id)
     target = fill_placeholders(address, run_id).replace(HOME, live.base_url)
-    with httpx.Client(follow_redirects=True, timeout=WAIT_TIMEOUT) as client:
+    with (
+        live.ticking(),
+        httpx.Client(follow_redirects=True, timeout=WAIT_TIMEOUT) as client,
+    ):
         page = client.get(target)
         assert page.url.path == "/accounts/login/"
         token = select_one(parse_html(page), "[name=csrfmiddlewaretoken]").attributes["value"] or ""
         form = {"username": "viewer", "password": "viewer", "csrfmiddlewaretoken": token}
         answer = client.post(page.url, data=form)
+        if parse_html(answer).css("[data-search]"):  # its page follows the search
+            wait_until(Run.objects.filter(run_id=run_id).exists)
+            answer = client.get(answer.url)
     assert answer.status_code == 200
     assert answer.url.query == httpx.URL(target).query
     if run_id in target:
@@ -131,12 +138,10 @@ def test_example_rule_uses_fields_of_the_log_event(db: None) -> None:
 
 def test_documented_run_lookup_limits_match_code() -> None:
     text = " ".join(DOC.split())
-    numbers = {8: "eight", 0.2: "a fifth", 0.5: "half"}
-    assert f"{numbers[run_lookup.MAX_CONCURRENT_QUERIES]} at a time" in text
-    assert f"{numbers[run_lookup.SEARCH_SHARE]} of the requests that Northflank allows" in text
-    assert f"counts for {run_lookup.ANSWER_LIFETIME // timedelta(hours=1)} hours" in text
-    assert (
-        f"after {run_lookup.MIN_RETRY_INTERVAL // timedelta(minutes=1)} minutes at the earliest"
-        in text
-    )
-    assert f"from {numbers[run_lookup.NEW_STAGES_SHARE]} of the share at most" in text
+    assert f"at once for {SEARCH_AHEAD.seconds} seconds" in text
+    assert f"at most {search.MAX_READS_PER_RUN} for one run" in text
+    assert f"at most {search.MAX_READS} an hour for all searches" in text
+    assert f"A user can have {requests.MAX_LINKS_PER_USER} such runs" in text
+    assert f"counts for {requests.ANSWER_LIFETIME // timedelta(hours=1)} hours" in text
+    minutes = requests.MIN_RETRY_INTERVAL // timedelta(minutes=1)
+    assert f"after {minutes} minutes at the earliest" in text

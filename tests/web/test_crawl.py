@@ -106,17 +106,15 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "stage": {"GET": who_may_view("200")},
     "saved_view_create": {"POST": who_may_view("stage*")},
     "saved_view_update": {"POST": who_may_view("stage", manager="stage*")},  # its owner
+    "refresh_stage": {"POST": who_may_view("stage*")},
     "run": {"GET": who_may_view("200")},
+    "refresh_run": {"POST": who_may_view("run*")},
     "abort": {"GET": who_may_view("200"), "POST": who_may_abort("sent*")},
     "dismiss": {"GET": who_may_view("200"), "POST": who_may_abort("run*")},
     "acknowledge": {"GET": who_may_view("run"), "POST": who_may_view("run*")},
-    # Elsewhere the member's own stages are searched, at Northflank.
-    "run_lookup": {"GET": who_may_view("run", elsewhere="sent")},
-    # It searches what the user may view.
-    "run_lookup_retry": {
-        "POST": who_may_view("run_lookup*", elsewhere="run_lookup*")
-        | dict.fromkeys(("stranger", "administrator"), "run_lookup")
-    },
+    # Elsewhere the member's own stages are searched.
+    "run_lookup": {"GET": who_may_view("run", elsewhere="200*")},
+    "run_lookup_retry": {"POST": everybody("run_lookup")},  # nothing was searched before
     "live": {"GET": who_may_view("503")},  # no stream in this process
     "login": dict.fromkeys(("GET", "POST", "PUT"), everybody("now") | {"nobody": "200"})
     | dict.fromkeys(("PATCH", "DELETE"), everybody("now") | {"nobody": "405"}),

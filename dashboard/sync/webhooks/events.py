@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
 
+from dashboard.db import notify as db_notify
 from dashboard.models import CatalogSync, Project, Run, Stage, WebhookEvent, WebhookStats
 from dashboard.models.catalog import StageName
 from dashboard.sync import schedule
@@ -118,6 +119,8 @@ def _schedule_reads(event_ids: EventIds, action: str, now: datetime) -> None:
     # In order of key, as in every transaction that writes several stages: avoids deadlocks.
     for stage, due_at in sorted(due, key=lambda entry: entry[0].pk):
         _make_due(stage, due_at, now)
+    if due:
+        db_notify.send(db_notify.Topic.READS)
 
 
 def _find_stages(event_ids: EventIds, now: datetime) -> tuple[Sequence[Stage], Sequence[Stage]]:

@@ -11,10 +11,10 @@ from django.utils.translation import gettext_lazy
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import NOW, PreparedModels
 from dashboard.models import CatalogSync, Lead, Pruning, Stage
-from dashboard.sync import omitted_entries, run_lookup
+from dashboard.sync import omitted_entries, search
 from dashboard.sync.reports import freshness
 from dashboard.sync.reports.report import Report
-from dashboard.sync.run_lookup import SearchUsage
+from dashboard.sync.search import SearchUsage
 from dashboard.sync.webhooks import status as webhook_status
 from dashboard.sync.webhooks.status import WebhookStatus
 from dashboard.texts import durations
@@ -95,7 +95,7 @@ def load_status(permissions: Permissions, report: Report) -> SyncStatus:
     causes = {row.error for row in lists} | {stage.error for stage in stages}
     return SyncStatus(
         report=report,
-        search_budget=run_lookup.load_usage(),
+        search_budget=search.load_usage(now),
         webhook=webhook_status.load(now),
         leader=next(iter(queries.lead.fetch()), None),
         catalog_errors=list(map(_catalog_error_row, lists)),

@@ -135,13 +135,15 @@ def _northflank_label(template: str) -> Message:
 
 
 def form_page_url(request: HttpRequest) -> str:
-    """Return the URL of the page a form belongs to: the run's page, or the first page."""
+    """Return the URL of the page a form belongs to: that of its run or stage, or the first page."""
     match = request.resolver_match
     if match is None:  # the request was answered before its URL was resolved
         with contextlib.suppress(Resolver404):
             match = resolve(request.path_info)
-    if match is not None and match.url_name in {"abort", "dismiss"}:
+    if match is not None and match.url_name in {"abort", "dismiss", "refresh_run"}:
         return reverse("run", kwargs=match.kwargs)
+    if match is not None and match.url_name == "refresh_stage":
+        return reverse("stage", kwargs=match.kwargs)
     if match is not None and match.url_name == "run_lookup_retry":
         return reverse("run_lookup", kwargs=match.kwargs)
     return reverse("now")

@@ -12,7 +12,7 @@ from django.db.models.expressions import Combinable
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run, Stage
 from dashboard.models.catalog import StageName
-from dashboard.sync import run_lookup
+from dashboard.sync import requests
 
 HINT_FIELDS = {
     "project": ("pipeline__project__slug", "pipeline__project__name"),
@@ -96,7 +96,7 @@ def hinted_stage(permissions: Permissions, hints: Mapping[str, str]) -> Stage | 
         return None
     visible = Stage.objects.listed().filter(permissions.stage_filter(), *conditions)
     stages = visible.select_related("pipeline__project")[:2]
-    return stages[0] if len(stages) == 1 and not run_lookup.has_no_runs(stages[0]) else None
+    return stages[0] if len(stages) == 1 and not requests.has_no_runs(stages[0]) else None
 
 
 def _matched_hints(hints: Mapping[str, str], stage_prefix: str = "") -> Combinable:

@@ -8,6 +8,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
 from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_safe
 
@@ -16,10 +17,9 @@ from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Stage
 from dashboard.runs import acknowledgements, concurrency, overdue, steps
 from dashboard.runs import summary as run_summary
-from dashboard.sync import run_lookup, watchers
+from dashboard.sync import requests, watchers
 from dashboard.sync.reports import sync_state
 from dashboard.sync.reports.sync_state import SyncState
-from dashboard.upstream.connection import get_connection
 from dashboard.web.components import tab_title
 from dashboard.web.components.aborts import abort_history
 from dashboard.web.components.aborts.abort_details import AbortEntry
@@ -70,7 +70,7 @@ def _look_up_run(
     request: HttpRequest, user_permissions: Permissions, stage: Stage, run_id: str
 ) -> HttpResponse:
     removal = removed_notice.for_pipeline(stage.pipeline)
-    if removal is not None or run_lookup.has_no_runs(stage):
+    if removal is not None or requests.has_no_runs(stage):
         reason = removal.text if removal is not None else ""
         raise run_search.not_found_in_stage(stage, user_permissions, run_id, reason)
     get_token(request)  # the middleware sets the CSRF cookie before the lookup, not after it
@@ -85,7 +85,7 @@ def _look_up_run(
         return _run_response(request, snapshot, run)
 
     return Deferred(
-        lambda: run_lookup.find_in_stage(get_connection(), stage, run_id, user_pk=user_pk),
+        lambda: requests.find_in_stage(stage, run_id, user_pk=user_pk),
         render_found,
     )
 
@@ -232,6 +232,9 @@ class RunPage(Page):
         return {
             **card.context(),
             "now": self.snapshot.now,
+            "refresh_url": ""
+            if removed_notice.for_pipeline(stage.pipeline)
+            else reverse("refresh_run", args=[*links.stage_url_args(stage), self.run.run_id]),
             "stage_key": stage.pk,
             "chart": history_charts.render_charts([stage], marked_run=self.key)[stage.pk],
         }

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.middleware.csrf import get_token
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -14,19 +13,18 @@ from django_htmx.http import HttpResponseClientRefresh
 
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
+from dashboard.db.threads import now
 from dashboard.models import Stage
-from dashboard.sync.run_lookup import SearchProgress, load_usage
-from dashboard.sync.run_lookup import search as search_stages
+from dashboard.sync import requests
+from dashboard.sync.requests import SearchProgress
+from dashboard.sync.search import load_usage
 from dashboard.texts.rich_text import ExternalText, MessageTable
-from dashboard.upstream.connection import get_connection
 from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_search
 from dashboard.web.http import links, lookup, run_hints
-from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.http.responses.htmx import is_htmx, render_page
 
-# Seconds between refreshes of the progress page; each refresh continues the search. A paused
-# search ends when the sync reads the run's stage, or continues later.
+# Seconds between refreshes of the progress page, while stages are read for it and afterwards.
 REFRESH_SECONDS, PAUSED_REFRESH_SECONDS = 2, 15
 # The same without JavaScript; longer, because a full reload interrupts users filling in the form.
 RELOAD_SECONDS, PAUSED_RELOAD_SECONDS = 5, 60
@@ -61,22 +59,10 @@ def run_lookup(request: HttpRequest, run_id: str) -> HttpResponse:
     if not candidates.stage_keys:
         no_stages = SearchProgress(0, 0)
         return _render_progress(request, user_permissions, run_id, candidates, no_stages)
-    get_token(request)  # the middleware sets the CSRF cookie before the search, not after it
-    return Deferred(
-        lambda: search_stages(get_connection(), candidates.stage_keys, run_id),
-        lambda search: _render_found(request, user_permissions, run_id, candidates, search),
-    )
-
-
-def _render_found(
-    request: HttpRequest,
-    user_permissions: Permissions,
-    run_id: str,
-    candidates: run_hints.Candidates,
-    search: SearchProgress,
-) -> HttpResponse:
+    progress = requests.search(candidates.stage_keys, run_id)
+    # It may have been read while this page was made.
     return _found_response(request, user_permissions, run_id, candidates) or _render_progress(
-        request, user_permissions, run_id, candidates, search
+        request, user_permissions, run_id, candidates, progress
     )
 
 
@@ -114,14 +100,14 @@ def progress_response(
     request: HttpRequest, user_permissions: Permissions, run_id: str, search: SearchProgress
 ) -> HttpResponse:
     """Render the progress of a search; the page refreshes itself."""
-    is_paused = bool(search.blocked_reason)
+    is_paused = bool(search.blocked_reason or search.planned_at)
     location_form = (
         None if is_htmx(request) else run_search.location_form(request, user_permissions, run_id)
     )
     template_context = {
         "run_id": run_id,
         "search": search,
-        "search_budget": load_usage(),
+        "search_budget": load_usage(now()),
         "page_url": request.get_full_path(),
         "seconds": PAUSED_REFRESH_SECONDS if is_paused else REFRESH_SECONDS,
         "reload_seconds": PAUSED_RELOAD_SECONDS if is_paused else RELOAD_SECONDS,

@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from dashboard.accounts import permissions
-from dashboard.sync import run_lookup
+from dashboard.sync import requests
 from dashboard.texts.rich_text import ClockTime, MessageTable
 from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_search
@@ -28,12 +28,8 @@ def run_lookup_retry(request: HttpRequest, run_id: str) -> HttpResponse:
     user_permissions = permissions.for_user(request.user)
     hints = run_search.hints(request)
     hinted_stage = run_hints.hinted_stage(user_permissions, hints)
-    stages = (
-        [hinted_stage.pk]
-        if hinted_stage is not None
-        else run_hints.candidate_stages(user_permissions, hints).stage_keys
-    )
-    allowed_from = run_lookup.retry(stages, run_id)
+    is_possible = hinted_stage or run_hints.candidate_stages(user_permissions, hints).stage_keys
+    allowed_from = requests.retry(run_id, hinted_stage) if is_possible else None
     if allowed_from is not None:
         text = _text("too_soon", time=ClockTime(allowed_from, None))
         messages.info(request, rich_text(text), extra_tags="info")

@@ -141,6 +141,7 @@ class StagePage(Page):
             "removal": self.removal,
             "policy_notes": concurrency_policy.stage_notes(stage),
             "stage_key": stage.pk,
+            "refresh_url": self._refresh_url(),
             "chart": history_charts.render_charts([stage])[stage.pk],
             "filter": self.filter,
             "all_url": filters.ALL_RUNS_URL,
@@ -158,6 +159,12 @@ class StagePage(Page):
             else empty_states.runs(self.data_age, self.filter, page),
             "page": page,
         }
+
+    def _refresh_url(self) -> str:
+        if self.removal is not None:
+            return ""
+        url = reverse("refresh_stage", args=links.stage_url_args(self.stage))
+        return url + self.filter.url
 
     def _page_of_runs(self) -> PageOfRuns:
         if not self.filter.parameters and self.filter.cursor is None:

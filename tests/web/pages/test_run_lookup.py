@@ -1,9 +1,7 @@
-"""Run lookup by id: stage by stage, within a share of the rate budget for all users."""
+"""Run lookup by id: the lists of the stages are read for it, and its page shows the progress."""
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from datetime import timedelta
-from time import monotonic
 
 import httpx
 import pytest
@@ -11,44 +9,46 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from dashboard.accounts import permissions
-from dashboard.db.threads import now, run_in_db_thread
-from dashboard.models import CatalogSync, Grant, Run, RunLookup, Stage
-from dashboard.sandbox import parse_fault
-from dashboard.sync import run_lookup
-from dashboard.upstream import budget_store
-from dashboard.upstream.connection import Connection
+from dashboard.db.threads import now
+from dashboard.models import CatalogSync, Grant, RateBudget, ReadRequest, Run, Stage
+from dashboard.models.sync.read_requests import SEARCH_AHEAD
+from dashboard.sync import requests
 from dashboard.web.http import run_hints
 from tests.support import factories, live_runs
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live, token
-from tests.support.live_runs import LEDGER, wait_until
+from tests.support.live_runs import LEDGER, SEARCH, wait_until
 
 NO_HINTS = dict.fromkeys(run_hints.HINT_FIELDS, "")
 UNKNOWN_RUN_ID = "00000000-0000-4000-8000-000000000000"
+LEDGER_PRODUCTION = ("payments", "ledger", "Production")
 
 
 @pytest.fixture
 def client(live: Live, viewer: User) -> httpx.Client:
-    set_rate_limit(live, 1000)
+    live.sandbox.rate_limit_window.limit = 1000
     return live.sign_in("viewer")
 
 
 @pytest.fixture
-def twelve_other_stages(live: Live) -> int:
-    """Twelve recently active stages, without the run that is looked up."""
-    for number in range(12):
-        factories.stage(parent=factories.pipeline(f"p{number}"), last_run_change_at=timezone.now())
-    return 12
+def three_stages(live: Live) -> None:
+    """Three stages of the sandbox that were read a minute ago, and are due in an hour."""
+    for place in (LEDGER, LEDGER_PRODUCTION, SEARCH):
+        live_runs.stage(place)
+    past, future = now() - timedelta(minutes=1), now() + timedelta(hours=1)
+    Stage.objects.update(synced_at=past, flow_synced_at=past)
+    Stage.objects.update(next_sync_at=future, fresh_until=future)
+
+
+@pytest.fixture
+def syncing(live: Live) -> Iterator[None]:
+    """A worker that ticks, and so answers."""
+    with live.ticking():
+        yield
 
 
 def requests_for(live: Live, run_id: str) -> list[str]:
     return [path for _, path in live.sandbox.requests if run_id in path]
-
-
-def wait_for_requests(live: Live, run_id: str, count: int) -> None:
-    """Wait until all stages were asked: several are at once, and the run may be found before."""
-    wait_until(lambda: len(requests_for(live, run_id)) >= count)
-    assert len(requests_for(live, run_id)) == count
 
 
 def search_status(answer: httpx.Response) -> str:
@@ -58,20 +58,14 @@ def search_status(answer: httpx.Response) -> str:
 
 def reload_until_search_ends(client: httpx.Client, address: str) -> httpx.Response:
     """Reload a page, as it does by itself, until the search has ended."""
-    for _ in range(30):
-        answer = client.get(address)
-        if answer.status_code != 200:
-            return answer
-    raise AssertionError(search_status(answer))
 
-
-def reload_until_search_waits(client: httpx.Client, address: str) -> httpx.Response:
-    """Reload a page until it shows why the search has stopped."""
-    for _ in range(30):
+    def reload() -> httpx.Response | None:
         answer = client.get(address)
-        if not search_status(answer).endswith("not found yet."):
-            return answer
-    raise AssertionError(search_status(answer))
+        return answer if answer.status_code != 200 else None
+
+    answer = wait_until(reload, interval=0.1)
+    assert answer is not None
+    return answer
 
 
 def repeat_lookup(client: httpx.Client, address: str) -> httpx.Response:
@@ -80,38 +74,37 @@ def repeat_lookup(client: httpx.Client, address: str) -> httpx.Response:
     return client.post(address, data=form, follow_redirects=True)
 
 
-def set_rate_limit(live: Live, requests: int) -> None:
-    """Set the sandbox's requests an hour."""
-    live.sandbox.rate_limit_window.limit = requests
+def end_search() -> None:
+    """Record that every stage was read just now."""
+    Stage.objects.update(synced_at=now())
 
 
-def spend_search_requests(requests: int) -> None:
-    """Record that searches have used `requests` of this hour's."""
-    RunLookup.objects.filter(run_id="searched").delete()
-    factories.search_lookup(requests, parent=factories.stage("Development", has_flow=False))
+def ledger_staging_run_address(run_id: str) -> str:
+    return f"/projects/payments/pipelines/ledger/release-flows/staging/runs/{run_id}"
 
 
-def ledger_staging_run_address(hint: str) -> str:
-    """The address of a run in Ledger's Staging, with a hint after its id."""
-    return f"/projects/payments/pipelines/ledger/release-flows/staging/runs/{hint}"
+def links_of_not_found_page(client: httpx.Client, address: str) -> dict[str, str]:
+    """Return the addresses of a search's 404 page by their texts."""
+    not_found = client.get(address)
+    assert not_found.status_code == 404
+    return {
+        link.text(): link.attributes["href"] or ""
+        for link in parse_html(not_found).css("[data-reason] ~ * a")
+    }
 
 
-def test_run_lookup_with_single_stage_redirects_at_once(live: Live, client: httpx.Client) -> None:
-    live_runs.stage(LEDGER)
+# --- Which stages are searched -------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("three_stages", "syncing")
+def test_run_lookup_reads_lists_until_run_is_found_and_keeps_the_query(
+    live: Live, client: httpx.Client
+) -> None:
     run_id = live_runs.start_run(live, LEDGER)
-    answer = client.get(f"/runs/{run_id}/?from=alert&x=a%2Fb")
+    answer = reload_until_search_ends(client, f"/runs/{run_id}/?from=alert&x=a%2Fb")
     run = Run.objects.with_stage().get(run_id=run_id)
     assert answer.status_code == 302
     assert answer.headers["location"] == f"{factories.address(run)}?from=alert&x=a%2Fb"
-
-
-def test_run_lookup_requests_all_stages_until_found(
-    live: Live, client: httpx.Client, twelve_other_stages: int
-) -> None:
-    live_runs.stage(LEDGER)  # not Production, so the last
-    run_id = live_runs.start_run(live, LEDGER)
-    assert reload_until_search_ends(client, f"/runs/{run_id}/").status_code == 302
-    wait_for_requests(live, run_id, 13)
 
 
 def test_candidate_stages_order_production_first_then_in_flight(
@@ -131,100 +124,100 @@ def test_candidate_stages_order_production_first_then_in_flight(
     assert order[3][0].lower() == "p1"
 
 
+@pytest.mark.usefixtures("three_stages")
 @pytest.mark.parametrize(
-    "hint",
+    ("hint", "stages"),
     [
-        "pipeline=LEDGER",
-        "project=Payments",
-        "project=payments&pipeline=ledger",
-        "pipeline=ledger&stage=staging",
+        ("pipeline=LEDGER", {LEDGER, LEDGER_PRODUCTION}),
+        ("project=shop", {SEARCH}),
+        ("pipeline=ledger&stage=staging", {LEDGER}),
+        ("pipeline=ledger&project=a-wrong-one", {LEDGER, LEDGER_PRODUCTION}),
+        ("project=x&pipeline=%00&stage=y", {LEDGER, LEDGER_PRODUCTION, SEARCH}),
     ],
 )
-def test_run_lookup_with_hint_requests_only_hinted_stage(
-    hint: str, live: Live, client: httpx.Client, twelve_other_stages: int
+def test_run_lookup_with_hint_searches_only_the_stages_that_match_most(
+    hint: str, stages: set[tuple[str, str, str]], client: httpx.Client
 ) -> None:
-    live_runs.stage(LEDGER)
-    run_id = live_runs.start_run(live, LEDGER)
-    answer = reload_until_search_ends(client, f"/runs/{run_id}/?{hint}")
-    assert answer.headers["location"] == f"{ledger_staging_run_address(run_id)}/?{hint}"
-    assert len(requests_for(live, run_id)) == 1
-    not_found = reload_until_search_ends(client, f"/runs/{UNKNOWN_RUN_ID}/?{hint}")
-    assert not_found.status_code == 404
-    assert len(requests_for(live, UNKNOWN_RUN_ID)) == 1
-    html = parse_html(not_found)
-    assert "in the one stage that matches the address" in text_of(select_one(html, "[data-reason]"))
+    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/?{hint}").status_code == 200
+    place = ("pipeline__project__slug", "pipeline__slug", "name")
+    searched = Stage.objects.filter(pk__in=ReadRequest.objects.get().stages)
+    assert set(searched.values_list(*place)) == stages
+
+
+@pytest.mark.usefixtures("three_stages")
+@pytest.mark.parametrize(
+    ("hint", "text"),
+    [
+        ("project=shop", "the one stage that matches the address."),
+        ("project=payments", "any of the 2 stages that match the address."),
+        ("project=none", "any of the 3 stages that you can see."),
+    ],
+)
+def test_not_found_page_says_what_was_searched(hint: str, text: str, client: httpx.Client) -> None:
+    address = f"/runs/{UNKNOWN_RUN_ID}/?{hint}"
+    client.get(address)
+    end_search()
+    html = parse_html(client.get(address))
+    assert text_of(select_one(html, "[data-reason]")) == (
+        f"Run “{UNKNOWN_RUN_ID}” not found. It is not among the newest 100 runs of {text}"
+        " It may have been deleted, or the link is incomplete."
+    )
     next_links = [(link.text(), link.attributes["href"]) for link in html.css(".next-links a")]
-    assert ("Search all 13 stages", f"/runs/{UNKNOWN_RUN_ID}/") in next_links
+    offers_all = ("Search all 3 stages", f"/runs/{UNKNOWN_RUN_ID}/") in next_links
+    assert offers_all == (hint != "project=none")
 
 
+@pytest.mark.usefixtures("three_stages")
 @pytest.mark.parametrize("stage", ["staging", "Staging"])
-def test_run_lookup_with_complete_hint_redirects_even_when_budget_is_spent(
-    stage: str, live: Live, client: httpx.Client, twelve_other_stages: int
+def test_run_lookup_with_complete_hint_redirects_and_is_answered_by_one_request(
+    stage: str, live: Live, client: httpx.Client
 ) -> None:
-    spend_search_requests(10_000)
-    live_runs.stage(LEDGER)
+    factories.search(reads=10_000)
     run_id = live_runs.start_run(live, LEDGER)
     hint = f"project=Payments&pipeline=ledger&stage={stage}&from=alert"
     answer = client.get(f"/runs/{run_id}/?{hint}")
     assert answer.status_code == 302
     assert answer.headers["location"] == f"{ledger_staging_run_address(run_id)}/?{hint}"
-    assert requests_for(live, run_id) == []
-    assert client.get(answer.headers["location"]).status_code == 200
-    assert len(requests_for(live, run_id)) == 1
+    assert not Run.objects.filter(run_id=run_id).exists()
+    with live.ticking():
+        assert client.get(answer.headers["location"]).status_code == 200
+    assert ReadRequest.objects.links().get().reads == 1
 
 
+@pytest.mark.usefixtures("three_stages", "syncing")
 def test_run_lookup_with_wrong_complete_hint_links_to_search_of_all_stages(
-    live: Live, client: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client
 ) -> None:
-    live_runs.stage(LEDGER)
     run_id = live_runs.start_run(live, LEDGER)
-    not_found = client.get(
-        f"/runs/{run_id}/?project=shop&pipeline=p1&stage=production", follow_redirects=True
-    )
-    assert not_found.status_code == 404
-    next_links = {
-        link.text(): link.attributes["href"] or ""
-        for link in parse_html(not_found).css(".next-links a")
-    }
-    answer = reload_until_search_ends(client, next_links["Search all 13 stages"])
-    assert answer.status_code == 302
-    wait_for_requests(live, run_id, 13)
+    address = f"/runs/{run_id}/?project=shop&pipeline=search&stage=production"
+    links = links_of_not_found_page(client, client.get(address).headers["location"])
+    assert reload_until_search_ends(client, links["Search all 3 stages"]).status_code == 302
 
 
-def test_run_lookup_with_one_wrong_hint_keeps_correct_hints(
-    live: Live, client: httpx.Client, twelve_other_stages: int
-) -> None:
-    live_runs.stage(LEDGER)
-    run_id = live_runs.start_run(live, LEDGER)
-    answer = reload_until_search_ends(
-        client, f"/runs/{run_id}/?pipeline=ledger&project=a-wrong-one"
-    )
-    assert answer.status_code == 302
-    assert len(requests_for(live, run_id)) == 1
-
-
+@pytest.mark.usefixtures("three_stages", "syncing")
 def test_run_lookup_with_hint_finds_run_there_though_another_place_has_one(
-    live: Live, client: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client
 ) -> None:
-    live_runs.stage(LEDGER)
     run_id = live_runs.start_run(live, LEDGER)
     factories.run(factories.stage(parent=factories.pipeline("p1")), run_id)
     answer = reload_until_search_ends(client, f"/runs/{run_id}/?project=payments")
     assert answer.headers["location"].startswith(ledger_staging_run_address(run_id))
-    assert len(requests_for(live, run_id)) == 1
 
 
 def test_run_that_is_not_where_the_hint_says_is_opened_only_by_link_or_search_of_all_stages(
-    live: Live, client: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client
 ) -> None:
     live_runs.stage(LEDGER)
     run = factories.run(factories.stage(parent=factories.pipeline("p1")), "r-1")
+    client.get("/runs/r-1/?project=payments")
+    end_search()
     links = links_of_not_found_page(client, "/runs/r-1/?project=payments")
     assert links["Run “r-1” in P1 / Production"] == factories.address(run)
-    answer = client.get(links["Search all 13 stages"])
+    answer = client.get(links["Search all 2 stages"])
     assert answer.headers["location"] == factories.address(run)
 
 
+@pytest.mark.usefixtures("syncing")
 def test_run_that_is_not_in_the_one_stage_that_the_address_names_is_linked(
     live: Live, client: httpx.Client
 ) -> None:
@@ -242,227 +235,78 @@ def test_run_of_removed_stage_is_linked_though_the_address_matches_all_listed_st
     live_runs.stage(LEDGER)
     removed = factories.pipeline("p1", removed_at=timezone.now())
     run = factories.run(factories.stage(parent=removed), "r-1")
+    client.get("/runs/r-1/?project=payments")
+    end_search()
     links = links_of_not_found_page(client, "/runs/r-1/?project=payments")
     assert links["Run “r-1” in P1 / Production"] == factories.address(run)
 
 
-def test_lookup_of_unknown_run_at_removed_location_searches_and_can_be_repeated(
+def test_run_lookup_skips_removed_stages_and_stages_without_flow(
     live: Live, client: httpx.Client
 ) -> None:
-    live_runs.stage(LEDGER)
-    removed = factories.pipeline("p1", removed_at=timezone.now())
-    factories.stage(parent=removed)
-    address = f"/runs/{UNKNOWN_RUN_ID}/?project=shop&pipeline=p1&stage=production"
-    html = parse_html(reload_until_search_ends(client, address))
-    retry_address = select_one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
-    RunLookup.objects.update(requested_at=now() - run_lookup.MIN_RETRY_INTERVAL)
-    repeat_lookup(client, retry_address)
-    reload_until_search_ends(client, address)
-    assert len(requests_for(live, UNKNOWN_RUN_ID)) == 2
+    factories.stage(has_flow=False)
+    factories.stage(parent=factories.pipeline("old", removed_at=timezone.now()))
+    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/").status_code == 404
+    assert not ReadRequest.objects.exists()
 
 
-def links_of_not_found_page(client: httpx.Client, address: str) -> dict[str, str]:
-    """Return the addresses of a search's 404 page by their texts."""
-    not_found = reload_until_search_ends(client, address)
-    assert not_found.status_code == 404
-    return {
-        link.text(): link.attributes["href"] or ""
-        for link in parse_html(not_found).css("[data-reason] ~ * a")
-    }
-
-
-def test_run_lookup_with_only_wrong_hints_searches_all_stages(
-    live: Live, client: httpx.Client
+@pytest.mark.usefixtures("three_stages")
+def test_run_lookup_searches_only_visible_stages(
+    live: Live, client: httpx.Client, viewer: User
 ) -> None:
-    live_runs.stage(LEDGER)
-    run_id = live_runs.start_run(live, LEDGER)
-    assert client.get(f"/runs/{run_id}/?project=x&pipeline=%00&stage=y").status_code == 302
+    Grant.objects.all().delete()
+    factories.grant("view", "shop", viewer, project=factories.project("shop"), stage="Production")
+    answer = client.get(f"/runs/{UNKNOWN_RUN_ID}/?project=payments&pipeline=ledger")
+    assert search_status(answer).startswith("0 of 1 stages searched")
+    assert "ledger" not in answer.text.replace("pipeline=ledger", "")
+    [key] = ReadRequest.objects.get().stages
+    assert Stage.objects.get(pk=key).pipeline.slug == "search"
 
 
-def test_run_lookup_without_match_returns_404_and_is_not_repeated(
-    live: Live, client: httpx.Client, twelve_other_stages: int
+# --- Its progress --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("three_stages")
+def test_run_lookup_page_says_what_is_searched_and_when_the_rest_is_read(
+    client: httpx.Client,
 ) -> None:
-    address = f"/runs/{UNKNOWN_RUN_ID}/?project=shop&pipeline=%00&from=alert"
-    answer = reload_until_search_ends(client, address)
-    assert [client.get(address).status_code for _ in range(3)] == [404] * 3
-    html = parse_html(answer)
-    assert text_of(select_one(html, "[data-reason]")) == (
-        f"Run “{UNKNOWN_RUN_ID}” not found. Northflank does not have it"
-        " in any of the 12"
-        " stages that you can see. It may have been deleted, or the link is incomplete."
+    factories.leader()
+    address = f"/runs/{UNKNOWN_RUN_ID}/"
+    status = search_status(client.get(address))
+    assert status == "0 of 3 stages searched, not found yet."
+    ReadRequest.objects.update(requested_at=now() - SEARCH_AHEAD)
+    Stage.objects.filter(name="Staging").update(synced_at=now())
+    html = parse_html(client.get(address))
+    status = text_of(select_one(html, "[data-search]"))
+    assert status.startswith(
+        "1 of 3 stages searched, not found yet. The other stages are read as planned, by "
     )
-    assert len(requests_for(live, UNKNOWN_RUN_ID)) == 12
+    planned_at = select_one(html, "[data-search] time").attributes["datetime"]
+    assert planned_at == Stage.objects.latest("next_sync_at").next_sync_at.isoformat()
 
 
-@pytest.mark.slow
-def test_failed_run_lookup_shows_expiry_and_can_be_repeated(
-    live: Live, client: httpx.Client, twelve_other_stages: int
-) -> None:
-    address = f"/runs/{UNKNOWN_RUN_ID}/?project=shop"
-    html = parse_html(reload_until_search_ends(client, address))
-    rows = RunLookup.objects.all()
-    times = [time.attributes["datetime"] for time in html.css("[data-lookup-answer] time")]
-    last_answer = max(row.answered_at for row in rows if row.answered_at)
-    first_request = min(row.requested_at for row in rows)
-    assert times == [
-        last_answer.isoformat(),
-        (first_request + run_lookup.ANSWER_LIFETIME).isoformat(),
-    ]
-    lookup_address = select_one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
-    early_answer = repeat_lookup(client, lookup_address)
-    assert early_answer.status_code == 404
-    assert "Searched just now" in early_answer.text
-    earliest = select_one(parse_html(early_answer), "#notices time").attributes["datetime"]
-    last_request = max(row.requested_at for row in rows)
-    assert earliest == (last_request + run_lookup.MIN_RETRY_INTERVAL).isoformat()
-    assert len(requests_for(live, UNKNOWN_RUN_ID)) == 12
-    rows.update(requested_at=now() - run_lookup.MIN_RETRY_INTERVAL)
-    assert repeat_lookup(client, lookup_address).url.query == b"project=shop"
-    reload_until_search_ends(client, address)
-    assert len(requests_for(live, UNKNOWN_RUN_ID)) == 24
-
-
-@pytest.mark.parametrize(("minutes", "status"), [(4, 404), (6, 200)])
-def test_run_of_stage_without_flow_is_looked_up_unless_that_was_just_checked(
-    live: Live, client: httpx.Client, minutes: float, status: int
-) -> None:
-    stage = live_runs.stage(LEDGER)
-    run_id = live_runs.start_run(live, LEDGER)
-    checked_at = timezone.now() - timedelta(minutes=minutes)
-    later = timezone.now() + timedelta(hours=6)
-    Stage.objects.update(has_flow=False, flow_synced_at=checked_at, next_sync_at=later)
-    assert client.get(f"{ledger_staging_run_address(run_id)}/").status_code == status
-    is_found = status == 200
-    assert bool(requests_for(live, run_id)) == is_found
-    stage.refresh_from_db()
-    assert (stage.next_sync_at < later) == is_found  # it has a flow: its runs are due
-
-
-def test_unknown_run_at_full_address_can_be_looked_up_again(
-    live: Live, client: httpx.Client
-) -> None:
-    live_runs.stage(LEDGER)
-    html = parse_html(client.get(f"{ledger_staging_run_address(UNKNOWN_RUN_ID)}/"))
-    assert "Not found on Northflank either." in text_of(select_one(html, "[data-reason]"))
-    address = select_one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
-    RunLookup.objects.update(requested_at=now() - run_lookup.MIN_RETRY_INTERVAL)
-    answer = repeat_lookup(client, address)
-    assert answer.url.path == f"{ledger_staging_run_address(UNKNOWN_RUN_ID)}/"
-    assert len(requests_for(live, UNKNOWN_RUN_ID)) == 2
-
-
-def test_repeated_run_lookups_leave_half_of_budget_to_new_lookups(
-    live: Live, client: httpx.Client, twelve_other_stages: int
-) -> None:
-    stages = list(Stage.objects.all())
-    factories.search_lookup(100, parent=stages[0], is_repeat=True)
-    for stage in stages:
-        factories.search_lookup(1, parent=stage, run_id=UNKNOWN_RUN_ID, answered_at=None)
-    assert "Repeated lookups have used their share" in search_status(
-        client.get(f"/runs/{UNKNOWN_RUN_ID}/")
+@pytest.mark.usefixtures("three_stages")
+def test_used_up_reads_of_searches_are_told(client: httpx.Client) -> None:
+    factories.leader()
+    factories.search(reads=300)
+    budget = {"limit": 1000, "remaining": 700, "resets_at": now() + timedelta(minutes=30)}
+    RateBudget.objects.create(**budget, synced_at=now())
+    answer = client.get(f"/runs/{UNKNOWN_RUN_ID}/")
+    assert "The 300 requests for searches are used up for this hour." in search_status(answer)
+    assert "The other stages are read as planned, by " in search_status(answer)
+    assert text_of(select_one(parse_html(answer), "[data-search-budget]")) == (
+        "All searches together may use 300 of 1000 requests per hour; 300 used."
     )
-    assert requests_for(live, UNKNOWN_RUN_ID) == []
-    assert reload_until_search_ends(client, "/runs/another/").status_code == 404
+    status_page = parse_html(client.get("/status/"))
+    assert "300 of 300 used" in text_of(select_one(status_page, "[data-searches]"))
 
 
-@pytest.mark.slow
-def test_concurrent_run_lookups_of_one_id_request_each_stage_once(
-    live: Live, client: httpx.Client, twelve_other_stages: int
-) -> None:
-    with ThreadPoolExecutor(8) as executor:
-        list(executor.map(lambda _: client.get(f"/runs/{UNKNOWN_RUN_ID}/"), range(24)))
-    assert reload_until_search_ends(client, f"/runs/{UNKNOWN_RUN_ID}/").status_code == 404
-    assert len(requests_for(live, UNKNOWN_RUN_ID)) == 12
-
-
-def test_run_lookups_in_two_processes_request_each_stage_once(
-    live: Live, client: httpx.Client, twelve_other_stages: int
-) -> None:
-    stages = run_hints.candidate_stages(permissions.ALL, NO_HINTS).stage_keys
-
-    async def search_twice() -> list[run_lookup.SearchProgress]:
-        other = Connection(live.connection.token, live.upstream_url)
-        targets = [live.connection, other]
-        try:
-            await asyncio.gather(
-                *(run_lookup.search(target, stages, UNKNOWN_RUN_ID) for target in targets)
-            )
-            return [await run_lookup.search(target, stages, UNKNOWN_RUN_ID) for target in targets]
-        finally:
-            await other.close()
-
-    assert [progress.is_exhausted for progress in live.run(search_twice)] == [True, True]
-    assert len(requests_for(live, UNKNOWN_RUN_ID)) == 12
-
-
-@pytest.mark.slow
-def test_run_lookups_of_many_unknown_ids_stop_at_lookup_share(
-    live: Live, client: httpx.Client, twelve_other_stages: int
-) -> None:
-    set_rate_limit(live, 200)
-    answers = [client.get(f"/runs/made-up-{number}/") for number in range(6)]
-    assert "The 40 requests for searches are used up" in search_status(answers[-1])
-    assert len(requests_for(live, "made-up")) == 40
-    assert text_of(select_one(parse_html(answers[-1]), "[data-search-budget]")).startswith(
-        "All searches together may use 40 of 200 requests per hour"
-    )
-    assert "40 of 40 used" in text_of(
-        select_one(parse_html(client.get("/status/")), "[data-searches]")
-    )
-    run_id = live_runs.start_run(live, LEDGER)
-    answer = client.get(f"{factories.address(live_runs.stage(LEDGER))}runs/{run_id}/")
-    assert answer.status_code == 200, text_of(select_one(parse_html(answer), "[data-reason]"))
-
-
-def test_run_lookup_of_one_id_leaves_budget_to_other_ids(
-    live: Live, client: httpx.Client, twelve_other_stages: int
-) -> None:
-    set_rate_limit(live, 50)  # searches may use 10 of them, and there are 12 stages
-    for _ in range(3):
-        answer = client.get(f"/runs/{UNKNOWN_RUN_ID}/")
-    assert "This search has used up its share of requests." in search_status(answer)
-    assert len(requests_for(live, UNKNOWN_RUN_ID)) == 9
-    client.get("/runs/another/")
-    assert len(requests_for(live, "another")) == 1
-
-
-def test_run_lookups_of_many_unknown_ids_do_not_reduce_sync_budget(
-    live: Live, client: httpx.Client, twelve_other_stages: int
-) -> None:
-    set_rate_limit(live, 200)
-    for run_id in ("made-up", "made-up-too"):
-        assert reload_until_search_ends(client, f"/runs/{run_id}/").status_code == 404
-    assert len(requests_for(live, "made-up")) == 24
-    spend = live.run(lambda: run_in_db_thread(budget_store.load, now()))
-    assert spend.margin == 20  # which so many reads would have used up
-    assert spend.may_read_planned
-
-
-def test_run_lookup_in_next_hour_continues_with_remaining_stages(
-    live: Live, client: httpx.Client, twelve_other_stages: int
-) -> None:
-    live_runs.stage(LEDGER)
-    run_id = live_runs.start_run(live, LEDGER)
-    spend_search_requests(200 - 3)
-    for _ in range(3):
-        assert search_status(client.get(f"/runs/{run_id}/")).startswith("3 of 13 stages searched")
-    spend_search_requests(0)
-    assert reload_until_search_ends(client, f"/runs/{run_id}/").status_code == 302
-    wait_for_requests(live, run_id, 13)
-
-
-def test_run_lookup_with_one_forbidden_stage_requests_all_others(
-    live: Live, client: httpx.Client, twelve_other_stages: int
-) -> None:
-    live_runs.stage(LEDGER)
-    live.sandbox.faults = [parse_fault("forbidden:payments")]
-    text = search_status(reload_until_search_waits(client, f"/runs/{UNKNOWN_RUN_ID}/"))
-    assert text.startswith(
-        "12 of 13 stages searched, not found yet. One stage could not be searched: "
-    )
-    assert "Resumes at " in text
-    client.get(f"/runs/{UNKNOWN_RUN_ID}/")
-    assert len(requests_for(live, UNKNOWN_RUN_ID)) == 13
+@pytest.mark.usefixtures("three_stages")
+def test_run_lookup_while_no_process_reads_says_so(client: httpx.Client) -> None:
+    assert "Sync is not running" in search_status(client.get(f"/runs/{UNKNOWN_RUN_ID}/"))
+    answer = client.get(f"{ledger_staging_run_address(UNKNOWN_RUN_ID)}/")
+    assert answer.status_code == 404
+    assert "Sync is not running" in text_of(select_one(parse_html(answer), "[data-reason]"))
 
 
 def test_run_lookup_before_first_catalog_read_reports_listing_in_progress(
@@ -472,12 +316,10 @@ def test_run_lookup_before_first_catalog_read_reports_listing_in_progress(
     assert "still being read" in search_status(client.get(f"/runs/{UNKNOWN_RUN_ID}/"))
 
 
+@pytest.mark.usefixtures("three_stages")
 def test_run_lookup_page_offers_only_visible_projects_pipelines_and_stages(
-    live: Live, client: httpx.Client, viewer: User, twelve_other_stages: int
+    live: Live, client: httpx.Client, viewer: User
 ) -> None:
-    live_runs.stage(LEDGER)
-    spend_search_requests(10_000)
-
     def choices(address: str) -> dict[str, list[str]]:
         form = select_one(parse_html(client.get(address)), "[data-location-form]")
         assert form.attributes["action"] == f"/runs/{UNKNOWN_RUN_ID}/"
@@ -506,79 +348,120 @@ def test_run_lookup_page_offers_only_visible_projects_pipelines_and_stages(
     assert "ledger" not in fewer_choices["pipeline"]
 
 
-def test_run_lookup_page_reloads_after_run_was_synced_elsewhere(
-    live: Live, client: httpx.Client, twelve_other_stages: int
-) -> None:
-    spend_search_requests(10_000)
-    live_runs.stage(LEDGER)
+@pytest.mark.usefixtures("three_stages")
+def test_run_lookup_page_reloads_after_run_was_read(live: Live, client: httpx.Client) -> None:
     run_id = live_runs.start_run(live, LEDGER)
     address = f"/runs/{run_id}/?from=alert"
     page = select_one(parse_html(client.get(address)), "#live")
     assert page.attributes["hx-get"] == address
     answer = client.get(address, headers=HTMX)
     assert "HX-Refresh" not in answer.headers
-    assert "0 of 13" in search_status(answer)
+    assert "0 of 3" in search_status(answer)
     live_runs.mirror_run(live, LEDGER, run_id)
     assert client.get(address, headers=HTMX).headers["HX-Refresh"] == "true"
     assert client.get(address).status_code == 302
 
 
-def test_run_lookup_page_reloads_after_all_stages_were_requested(
+@pytest.mark.usefixtures("three_stages")
+def test_run_lookup_page_reloads_after_all_stages_were_read(client: httpx.Client) -> None:
+    address = f"/runs/{UNKNOWN_RUN_ID}/"
+    assert client.get(address, headers=HTMX).status_code == 200
+    end_search()
+    assert client.get(address, headers=HTMX).headers["HX-Refresh"] == "true"
+    assert client.get(address).status_code == 404
+
+
+# --- Its repetition ------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("three_stages")
+def test_run_lookup_in_vain_shows_expiry_and_can_be_repeated(client: httpx.Client) -> None:
+    address = f"/runs/{UNKNOWN_RUN_ID}/?project=shop"
+    client.get(address)
+    end_search()
+    html = parse_html(client.get(address))
+    row = ReadRequest.objects.get()
+    assert row.answered_at is not None
+    times = [time.attributes["datetime"] for time in html.css("[data-lookup-answer] time")]
+    expires_at = row.requested_at + requests.ANSWER_LIFETIME
+    assert times == [row.answered_at.isoformat(), expires_at.isoformat()]
+    lookup_address = select_one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
+    early_answer = repeat_lookup(client, lookup_address)
+    assert early_answer.status_code == 404
+    assert "Searched just now" in early_answer.text
+    earliest = select_one(parse_html(early_answer), "#notices time").attributes["datetime"]
+    assert earliest == (row.requested_at + requests.MIN_RETRY_INTERVAL).isoformat()
+    ReadRequest.objects.update(requested_at=row.requested_at - requests.MIN_RETRY_INTERVAL)
+    answer = repeat_lookup(client, lookup_address)
+    assert answer.url.query == b"project=shop"
+    assert search_status(answer).startswith("0 of 1 stages searched")
+
+
+def test_unknown_run_at_full_address_can_be_looked_up_again(
     live: Live, client: httpx.Client
 ) -> None:
     live_runs.stage(LEDGER)
-    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/", headers=HTMX).headers["HX-Refresh"] == "true"
-    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/").status_code == 404
+    with live.ticking():
+        html = parse_html(client.get(f"{ledger_staging_run_address(UNKNOWN_RUN_ID)}/"))
+        assert "Not found on Northflank either." in text_of(select_one(html, "[data-reason]"))
+        address = select_one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
+        ReadRequest.objects.update(requested_at=now() - requests.MIN_RETRY_INTERVAL)
+        answer = repeat_lookup(client, address)
+    assert answer.url.path == f"{ledger_staging_run_address(UNKNOWN_RUN_ID)}/"
+    assert len(requests_for(live, UNKNOWN_RUN_ID)) == 2
 
 
-def test_run_lookup_requests_only_visible_stages(
-    live: Live, client: httpx.Client, viewer: User, twelve_other_stages: int
-) -> None:
-    live_runs.stage(LEDGER)
-    run_id = live_runs.start_run(live, LEDGER)
-    Grant.objects.all().delete()
-    factories.grant("view", "shop", viewer, project=factories.project("shop"), stage="Staging")
-    answer = client.get(f"/runs/{run_id}/?project=payments&pipeline=ledger")
-    assert answer.status_code == 404
-    assert requests_for(live, run_id) == []
-    assert "ledger" not in answer.text.replace("pipeline=ledger", "")
-
-
-def test_run_lookup_skips_removed_stages_and_stages_without_flow(
+def test_lookup_of_unknown_run_at_removed_location_searches_and_can_be_repeated(
     live: Live, client: httpx.Client
 ) -> None:
-    factories.stage(has_flow=False)
-    factories.stage(parent=factories.pipeline("old", removed_at=timezone.now()))
-    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/").status_code == 404
-    assert requests_for(live, UNKNOWN_RUN_ID) == []
-
-
-def test_run_lookup_during_outage_resumes_after_recovery(live: Live, client: httpx.Client) -> None:
     live_runs.stage(LEDGER)
+    removed = factories.pipeline("p1", removed_at=timezone.now())
+    factories.stage(parent=removed)
+    address = f"/runs/{UNKNOWN_RUN_ID}/?project=shop&pipeline=p1&stage=production"
+    client.get(address)
+    end_search()
+    html = parse_html(client.get(address))
+    retry_address = select_one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
+    ReadRequest.objects.update(requested_at=now() - requests.MIN_RETRY_INTERVAL)
+    assert search_status(repeat_lookup(client, retry_address)).startswith("0 of 1 stages")
+
+
+def test_repeated_run_lookup_requires_session_and_post(live: Live, client: httpx.Client) -> None:
+    with httpx.Client(base_url=live.base_url, follow_redirects=True) as bot:
+        assert bot.post(f"/runs/{UNKNOWN_RUN_ID}/lookup/").status_code in {200, 403}
+    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/lookup/").status_code == 405
+
+
+@pytest.mark.parametrize(("minutes", "status"), [(4, 404), (6, 200)])
+def test_run_of_stage_without_flow_is_looked_up_unless_that_was_just_checked(
+    live: Live, client: httpx.Client, minutes: float, status: int
+) -> None:
+    stage = live_runs.stage(LEDGER)
     run_id = live_runs.start_run(live, LEDGER)
-    live.sandbox.faults = [parse_fault("500")]
-    assert search_status(client.get(f"/runs/{run_id}/")).startswith(
-        "0 of 1 stages searched, not found yet."
+    checked_at = timezone.now() - timedelta(minutes=minutes)
+    later = timezone.now() + timedelta(hours=6)
+    Stage.objects.update(
+        has_flow=False, flow_synced_at=checked_at, next_sync_at=later, synced_at=checked_at
     )
-    request_count = len(requests_for(live, run_id))
-    wait_until(lambda: live.connection.outage)
-    live.connection.retry_at = monotonic() + 3600  # during the outage no page sends requests
-    assert search_status(client.get(f"/runs/{run_id}/")).endswith("Northflank is unreachable.")
-    assert len(requests_for(live, run_id)) == request_count > 0
-    live.sandbox.faults = []
-    live.connection.retry_at = 0
-    assert client.get(f"/runs/{run_id}/").status_code == 302
+    with live.ticking():
+        assert client.get(f"{ledger_staging_run_address(run_id)}/").status_code == status
+    is_found = status == 200
+    assert bool(requests_for(live, run_id)) == is_found
+    stage.refresh_from_db()
+    assert (stage.next_sync_at < later) == is_found  # it has a flow: its runs are due
 
 
-def test_run_lookup_of_overlong_id_returns_404_without_requests(
-    live: Live, client: httpx.Client, twelve_other_stages: int
+def test_run_lookup_of_overlong_id_returns_404_without_a_request(
+    live: Live, client: httpx.Client
 ) -> None:
+    factories.stage()
     assert client.get(f"/runs/{'x' * 256}/").status_code == 404
-    assert requests_for(live, "xxx") == []
+    assert not ReadRequest.objects.exists()
 
 
-def test_run_lookup_when_signed_out_makes_no_requests(live: Live, twelve_other_stages: int) -> None:
+def test_run_lookup_when_signed_out_asks_for_nothing(live: Live) -> None:
+    factories.stage()
     with httpx.Client(base_url=live.base_url, follow_redirects=True) as bot:
         answer = bot.get(f"/runs/{UNKNOWN_RUN_ID}/")
     assert answer.url.path == "/accounts/login/"
-    assert requests_for(live, UNKNOWN_RUN_ID) == []
+    assert not ReadRequest.objects.exists()

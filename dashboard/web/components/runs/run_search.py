@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Stage
 from dashboard.models.catalog import StageName
-from dashboard.sync import run_lookup
+from dashboard.sync import requests
 from dashboard.texts.rich_text import MessageTable, RichText, join_texts
 from dashboard.web.http import lookup, run_hints
 from dashboard.web.http.links import stage_url_args
@@ -23,13 +23,14 @@ _text = MessageTable(
     {
         "not_found": gettext_lazy("Run “%(run)s” not found."),
         "not_in_matching": lambda n: ngettext(
-            "Northflank does not have it in the one stage that matches the address.",
-            "Northflank does not have it in any of the %(n)s stages that match the address.",
+            "It is not among the newest 100 runs of the one stage that matches the address.",
+            "It is not among the newest 100 runs of any of the %(n)s stages that match the "
+            "address.",
             n,
         ),
         "not_in_visible": lambda n: ngettext(
-            "Northflank does not have it in the one stage that you can see.",
-            "Northflank does not have it in any of the %(n)s stages that you can see.",
+            "It is not among the newest 100 runs of the one stage that you can see.",
+            "It is not among the newest 100 runs of any of the %(n)s stages that you can see.",
             n,
         ),
         "may_be_deleted": gettext_lazy("It may have been deleted, or the link is incomplete."),
@@ -71,7 +72,7 @@ def not_found(
     return PageNotFound(
         message,
         *links,
-        **_last_search_context(candidates.stage_keys, run_id, query_string),
+        **_last_search_context(None, run_id, query_string),
         run_link=_run_link(permissions, place_hints, run_id),
         location_form=location_form(request, permissions, run_id) if n else None,
     )
@@ -92,7 +93,7 @@ def not_found_in_stage(
         run_id,
         reason,
         *links,
-        **_last_search_context([stage.pk], run_id, urlencode(stage_hints)),
+        **_last_search_context(stage, run_id, urlencode(stage_hints)),
         run_link=_run_link(permissions, stage_hints, run_id),
     )
 
@@ -155,8 +156,8 @@ def _search_all_link(run_id: str, stage_count: int) -> tuple[str, str]:
     return label, reverse("run_lookup", args=[run_id])
 
 
-def _last_search_context(stages: list[int], run_id: str, query: str) -> dict[str, Any]:
+def _last_search_context(stage: Stage | None, run_id: str, query: str) -> dict[str, Any]:
     """Return template context: when the last lookup was, when it expires, and the retry URL."""
-    last_search = run_lookup.load_not_found(stages, run_id)
+    last_search = requests.load_not_found(run_id, stage)
     url = reverse("run_lookup_retry", args=[run_id])
     return {"lookup_answer": last_search, "retry_url": f"{url}?{query}" if query else url}

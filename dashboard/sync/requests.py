@@ -1,0 +1,270 @@
+"""Ask the reading process for what a user wants to see sooner than planned.
+
+A request is a row (`ReadRequest`) and a notification; the sync reads (`search.py`). So a page costs
+nothing that the sync does not grant, and people who want the same share one request.
+"""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import QuerySet, Sum
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from dashboard.db import notify as db_notify
+from dashboard.db import threads as db_threads
+from dashboard.db.threads import run_in_db_thread
+from dashboard.models import ReadRequest, Run, Stage, Upstream
+from dashboard.models.catalog import ID_LENGTH
+from dashboard.models.sync.read_requests import LINK_WAIT, SEARCH_AHEAD
+from dashboard.sync import search as search_rules
+from dashboard.sync.reports import sync_state
+from dashboard.sync.search import HOUR, MAX_READS_PER_RUN
+from dashboard.texts.rich_text import to_text
+from dashboard.upstream import budget_store
+
+# The limit is per user, so that a runaway client with one user's session does not lock out others.
+MAX_LINKS_PER_USER = 120  # an hour
+# How long an answer is valid: a run whose id people already have will not appear in a stage later.
+ANSWER_LIFETIME = timedelta(hours=12)
+MIN_RETRY_INTERVAL = timedelta(minutes=2)  # minimum time between two requests for an id
+FLOW_CHECK_AGE = timedelta(minutes=5)  # until when a stage found without a flow is not asked
+POLL_INTERVAL = 0.1  # seconds between two looks for an answer
+
+
+@dataclass(frozen=True, slots=True)
+class SearchProgress:
+    """Progress of a search: `stages_asked` of `stages_total` stages have been read since."""
+
+    stages_asked: int
+    stages_total: int
+    blocked_reason: str = ""  # why it does not go faster, or not at all
+    resumes_at: datetime | None = None  # when reading can continue, if it is paused until then
+    planned_at: datetime | None = None  # by when the other stages are read as planned
+    is_found: bool = False
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self.stages_asked == self.stages_total
+
+
+@dataclass(frozen=True, slots=True)
+class NotFoundAnswer:
+    """The answer that a run was not found, and until when it is not asked for again."""
+
+    answered_at: datetime
+    expires_at: datetime
+
+
+async def find_in_stage(
+    stage: Stage, run_id: str, *, user_pk: int | None = None, seconds: float | None = None
+) -> str:
+    """Have an unknown run looked up in one stage at Northflank; wait for up to `seconds`.
+
+    Returns "" if the run is in the mirror now, else a sentence with the reason. MAX_LINKS_PER_USER
+    limits it if `user_pk`, the requesting user, is given.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + (LINK_WAIT.total_seconds() if seconds is None else seconds)
+    answer = await run_in_db_thread(_ask_for_link, stage, run_id, user_pk)
+    while answer is None and loop.time() < deadline:
+        await asyncio.sleep(POLL_INTERVAL)
+        answer = await run_in_db_thread(_link_answer, stage, run_id)
+    return _("This run is being looked up. Reload the page.") if answer is None else answer
+
+
+def has_no_runs(stage: Stage) -> bool:
+    """Return whether a stage had no release flow a moment ago: looking up a run is pointless."""
+    checked_at = stage.flow_synced_at
+    is_recent = checked_at is not None and db_threads.now() - checked_at < FLOW_CHECK_AGE
+    return stage.has_flow is False and is_recent
+
+
+def search(stages: Collection[int], run_id: str) -> SearchProgress:
+    """Have the lists of `stages` (keys) read for a run, and return the progress.
+
+    Each call returns the progress of the one search for this id, whoever began it.
+    """
+    if not _is_valid_id(run_id):
+        return SearchProgress(len(stages), len(stages))
+    request = _ask_for_search(set(stages), run_id)
+    fields = ("synced_at", "next_sync_at", "failures", "error_message")
+    rows = search_rules.searchable(stages).order_by("next_sync_at").only(*fields)
+    unread = [stage for stage in rows if not search_rules.is_searched(stage, request)]
+    is_found = Run.objects.filter(run_id=run_id, stage__in=stages).exists()
+    progress = SearchProgress(len(stages) - len(unread), len(stages), is_found=is_found)
+    if unread:
+        return _with_outlook(progress, request, unread)
+    if request.answered_at is None and set(stages) == set(request.stages):
+        ReadRequest.objects.filter(pk=request.pk).update(answered_at=db_threads.now())
+    return progress
+
+
+def _with_outlook(
+    progress: SearchProgress, request: ReadRequest, unread: Sequence[Stage]
+) -> SearchProgress:
+    """Return the progress with by when the `unread` stages will be read, and what is in the way."""
+    now = db_threads.now()
+    obstacle = find_obstacle(now)
+    if obstacle is not None:
+        return replace(progress, blocked_reason=obstacle.text, resumes_at=obstacle.until)
+    planned_at = max(unread[-1].next_sync_at, now)
+    if failing := [stage for stage in unread if stage.failures]:
+        text = ngettext(
+            "One stage could not be searched: %(error)s",
+            "%(n)s stages could not be searched; last error: %(error)s",
+            len(failing),
+        ) % {"n": len(failing), "error": failing[-1].error_message}
+        return replace(progress, blocked_reason=text, planned_at=planned_at)
+    usage = search_rules.load_usage(now)
+    if not usage.remaining:
+        text = _("The %(n)s requests for searches are used up for this hour.") % {"n": usage.share}
+        return replace(progress, blocked_reason=text, planned_at=planned_at)
+    if request.reads >= MAX_READS_PER_RUN:
+        text = _("This search has used up its share of requests.")
+        return replace(progress, blocked_reason=text, planned_at=planned_at)
+    is_ahead = request.requested_at > now - SEARCH_AHEAD
+    return progress if is_ahead else replace(progress, planned_at=planned_at)
+
+
+def load_not_found(run_id: str, stage: Stage | None = None) -> NotFoundAnswer | None:
+    """Return the answer, while valid, that a run is not in `stage`, or nowhere; else None."""
+    row = _recent(run_id, stage).filter(error="").first()
+    if row is None or (stage is not None and row.answered_at is None):
+        return None
+    # Of a search some stages may be left, which the user may not view.
+    answered_at = row.answered_at or row.requested_at
+    return NotFoundAnswer(answered_at, row.requested_at + ANSWER_LIFETIME)
+
+
+def retry(run_id: str, stage: Stage | None = None) -> datetime | None:
+    """Discard the answer for a run in `stage`, or in all; if it is too soon, return when to."""
+    now = db_threads.now()
+    row = _recent(run_id, stage).first()
+    if row is None:
+        return None
+    if now - row.requested_at < MIN_RETRY_INTERVAL:
+        return row.requested_at + MIN_RETRY_INTERVAL
+    if stage is not None:  # asked for again when the page is opened
+        ReadRequest.objects.filter(pk=row.pk).update(answered_at=None)
+    else:
+        _repeat(row, now)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why nothing is read from Northflank, and until when, if known."""
+
+    text: str
+    until: datetime | None = None
+
+
+def find_obstacle(now: datetime) -> Obstacle | None:
+    """Return why nothing is read from Northflank now, or None."""
+    sync = sync_state.load(now)
+    if not sync.is_running and sync.outage is not None:
+        return Obstacle(to_text(sync.outage.text))
+    budget = budget_store.load(now)
+    if budget.is_paused:
+        return Obstacle(_("Paused: rate limited by Northflank."), budget.backoff_until)
+    if Upstream.current_error():
+        return Obstacle(_("Northflank is unreachable."))
+    if budget.requests <= 0:
+        text = _("Paused: this hour’s requests are used up.")
+        return Obstacle(text, now + timedelta(seconds=budget.seconds))
+    return None
+
+
+def _is_valid_id(run_id: str) -> bool:
+    return "\x00" not in run_id and len(run_id) <= ID_LENGTH  # PostgreSQL rejects NUL
+
+
+def _recent(run_id: str, stage: Stage | None) -> QuerySet[ReadRequest]:
+    """Return the row, if its answer is still valid, of a link to a stage, or of a search."""
+    rows = ReadRequest.objects.links() if stage is not None else ReadRequest.objects.searches()
+    valid_from = db_threads.now() - ANSWER_LIFETIME
+    return rows.filter(run_id=run_id, stage=stage, requested_at__gt=valid_from)
+
+
+def lock_requests() -> datetime:
+    """Lock out other requests in this transaction, delete expired ones, and return the time."""
+    Upstream.objects.select_for_update().first()
+    now = db_threads.now()
+    ReadRequest.objects.filter(requested_at__lte=now - ANSWER_LIFETIME).delete()
+    return now
+
+
+def _ask_for_link(stage: Stage, run_id: str, user_pk: int | None) -> str | None:
+    """Ask for a run, or return the result of `find_in_stage` if that needs, or gets, no answer."""
+    if not _is_valid_id(run_id):
+        return _not_found_message()
+    if Run.objects.filter(stage=stage, run_id=run_id).exists():
+        return ""
+    with transaction.atomic():
+        now = lock_requests()
+        row = _recent(run_id, stage).first()
+        if row is not None and row.answered_at is not None and not row.error:
+            return _not_found_message()
+        if obstacle := find_obstacle(now):
+            return obstacle.text
+        if row is not None and not row.answered_at and row.requested_at > now - LINK_WAIT:
+            return None  # somebody waits for it already
+        if user_pk is not None and _count_links(user_pk, now) >= MAX_LINKS_PER_USER:
+            message = _(
+                "Your %(n)s lookup requests of this hour are used up, by links to runs not read "
+                "yet."
+            )
+            return message % {"n": MAX_LINKS_PER_USER}
+        kind = ReadRequest.Kind.LINK
+        row = row or ReadRequest(kind=kind, run_id=run_id, stage=stage, requested_at=now)
+        row.user_id = user_pk
+        _repeat(row, now, reads=1)
+    return None
+
+
+def _repeat(row: ReadRequest, now: datetime, *, reads: int = 0) -> None:
+    """Store that a request is made now, for so many reads, and notify the sync."""
+    row.reads = reads + (row.reads if row.requested_at > now - HOUR else 0)
+    row.requested_at, row.answered_at, row.error = now, None, ""
+    row.save()
+    db_notify.send(db_notify.Topic.READS)
+
+
+def _count_links(user_pk: int, now: datetime) -> int:
+    links = ReadRequest.objects.links().filter(user=user_pk, requested_at__gt=now - HOUR)
+    count: int = links.aggregate(n=Sum("reads"))["n"] or 0
+    return count
+
+
+def _link_answer(stage: Stage, run_id: str) -> str | None:
+    row = _recent(run_id, stage).first()
+    if row is None or row.answered_at is None:
+        return None
+    if row.error:
+        return _("Lookup on Northflank failed: %(error)s") % {"error": row.error}
+    is_mirrored = Run.objects.filter(stage=stage, run_id=run_id).exists()
+    return "" if is_mirrored else _not_found_message()
+
+
+def _not_found_message() -> str:
+    return _("Not found on Northflank either.")
+
+
+def _ask_for_search(stages: set[int], run_id: str) -> ReadRequest:
+    """Return the search for a run, which covers `stages` and may have begun earlier."""
+    row = _recent(run_id, None).first()
+    if row is not None and stages.issubset(row.stages):
+        return row
+    with transaction.atomic():
+        now = lock_requests()
+        row = _recent(run_id, None).first()
+        kind = ReadRequest.Kind.SEARCH
+        row = row or ReadRequest(kind=kind, run_id=run_id, requested_at=now)
+        if not stages.issubset(row.stages):  # else somebody else has asked meanwhile
+            row.stages = sorted(stages.union(row.stages))
+            _repeat(row, now)
+    return row

@@ -1,0 +1,298 @@
+"""Links to runs that were never read: one request, however many users open them."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from dashboard.db.threads import run_in_db_thread
+from dashboard.models import RateBudget, ReadRequest, Run, Stage
+from dashboard.models.sync.read_requests import LINK_WAIT
+from dashboard.sandbox import parse_fault
+from dashboard.sync import requests
+from dashboard.upstream import budget_store
+from tests.support import factories, live_runs
+from tests.support.world import World, get_run
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+NOT_FOUND = "Not found on Northflank either."
+
+
+def ledger_stage(world: World) -> Stage:
+    if not Stage.objects.exists():
+        world.sync()
+    world.sandbox.requests.clear()
+    return Stage.objects.select_related("pipeline__project").get(
+        pipeline__slug="ledger", name="Production"
+    )
+
+
+def find(
+    world: World,
+    stage: Stage,
+    run_id: str,
+    times: int = 1,
+    *,
+    user_pk: int | None = None,
+    seconds: float | None = None,
+) -> list[str]:
+    """Open a link several times while a worker ticks."""
+
+    async def find_concurrently() -> list[str]:
+        return await asyncio.gather(
+            *(
+                requests.find_in_stage(stage, run_id, user_pk=user_pk, seconds=seconds)
+                for _ in range(times)
+            )
+        )
+
+    with world.live.ticking():
+        return world.live.run(find_concurrently)
+
+
+def link(stage: Stage, run_id: str = UNKNOWN, **fields: object) -> ReadRequest:
+    """Record a link that was opened just now."""
+    defaults = {"requested_at": timezone.now(), "reads": 1}
+    kind = ReadRequest.Kind.LINK
+    return ReadRequest.objects.create(
+        kind=kind, run_id=run_id, stage=stage, **{**defaults, **fields}
+    )
+
+
+def set_remaining_budget(world: World, requests: int) -> None:
+    """Set how many of the hour's thousand requests remain, also for the next answer."""
+    RateBudget.objects.all().delete()
+    now = timezone.now()
+    RateBudget.objects.create(
+        limit=1000, remaining=requests, resets_at=now + timedelta(minutes=30), synced_at=now
+    )
+
+
+def begin_outage(world: World) -> None:
+    world.sandbox.faults = [parse_fault("502-html")]
+    world.make_due()
+    world.live.sync(1)
+    assert world.live.connection.outage
+    world.sandbox.requests.clear()
+
+
+def test_existing_run_is_mirrored_with_steps(world: World) -> None:
+    stage = ledger_stage(world)
+    run_id = world.start()
+    assert find(world, stage, run_id) == [""]
+    assert get_run(run_id).steps is not None
+
+
+def test_link_stores_working_path_spelling(world: World) -> None:
+    stage = ledger_stage(world)
+    Stage.objects.update(confirmed_path_segment="")
+    world.sandbox.choices["stage-spelling"] = "capitalised"
+    find(world, stage, world.start())
+    stage.refresh_from_db()
+    assert stage.confirmed_path_segment == "Production"
+    other = Stage.objects.select_related("pipeline__project").get(
+        pipeline=stage.pipeline, name="Staging"
+    )
+    find(world, other, UNKNOWN)
+    assert [request.split("/")[-3] for request in world.requests_for(UNKNOWN)] == ["Staging"]
+
+
+@pytest.mark.parametrize("spelling", ["lower", "capitalised"])
+def test_link_to_unread_stage_tries_both_path_spellings(world: World, spelling: str) -> None:
+    world.sandbox.choices["stage-spelling"] = spelling
+    live_runs.stage(("payments", "ledger", "Production"))
+    Stage.objects.update(confirmed_path_segment="")
+    stage = ledger_stage(world)
+    assert find(world, stage, world.start()) == [""]
+
+
+def test_concurrent_links_share_one_request(world: World) -> None:
+    stage = ledger_stage(world)
+    run_id = world.start()
+    assert find(world, stage, run_id, times=25) == [""] * 25
+    assert len(world.requests_for(run_id)) == 1
+
+
+def test_link_to_mirrored_run_sends_no_request(world: World) -> None:
+    run_id = world.start()
+    stage = ledger_stage(world)
+    assert find(world, stage, run_id) == [""]
+    assert not ReadRequest.objects.exists()
+
+
+def test_not_found_answer_is_stored_for_its_stage(world: World) -> None:
+    stage = ledger_stage(world)
+    assert find(world, stage, UNKNOWN) == [NOT_FOUND]
+    assert find(world, stage, UNKNOWN) == [NOT_FOUND]
+    assert len(world.requests_for(UNKNOWN)) == 1
+    other = Stage.objects.select_related("pipeline__project").get(
+        pipeline__slug="ledger", name="Staging"
+    )
+    find(world, other, UNKNOWN)
+    assert len(world.requests_for(UNKNOWN)) == 2
+
+
+def test_run_that_is_not_found_creates_no_run(world: World) -> None:
+    stage = ledger_stage(world)
+    find(world, stage, UNKNOWN)
+    assert not Run.objects.filter(run_id=UNKNOWN).exists()
+
+
+def test_failed_request_is_told_and_sent_again_with_the_next_link(world: World) -> None:
+    stage = ledger_stage(world)
+    run_id = world.start()
+    world.sandbox.faults = [parse_fault(f"forbidden:payments@/runs/{run_id}")]
+    assert find(world, stage, run_id)[0].startswith("Lookup on Northflank failed")
+    world.sandbox.faults = []
+    assert find(world, stage, run_id) == [""]
+
+
+def test_link_in_an_outage_sends_nothing_and_postpones_no_probe(world: World) -> None:
+    stage = ledger_stage(world)
+    begin_outage(world)
+    retry_at = world.live.connection.retry_at = world.live.connection.retry_at + 3600
+    assert find(world, stage, UNKNOWN, times=3) == ["Northflank is unreachable."] * 3
+    assert not world.sandbox.requests
+    assert world.live.connection.retry_at == retry_at
+
+
+def test_link_to_mirrored_run_in_an_outage_is_found(world: World) -> None:
+    run_id = world.start()
+    stage = ledger_stage(world)
+    begin_outage(world)
+    assert find(world, stage, run_id) == [""]
+
+
+@pytest.mark.parametrize("heartbeat_age", [None, 31])
+def test_link_while_no_process_reads_says_so_at_once(
+    world: World, heartbeat_age: float | None
+) -> None:
+    stage = factories.stage()
+    if heartbeat_age is not None:
+        factories.leader(renewed_at=timezone.now() - timedelta(seconds=heartbeat_age))
+    answer = world.live.run(lambda: requests.find_in_stage(stage, UNKNOWN))
+    assert answer == "Sync is not running; data is not being updated."
+    assert not ReadRequest.objects.exists()
+
+
+def test_link_without_an_answer_asks_to_reload_and_is_asked_for_again(world: World) -> None:
+    stage = factories.stage()
+    factories.leader()  # which reads nothing
+    for waiting in (timedelta(), LINK_WAIT):
+        ReadRequest.objects.update(requested_at=timezone.now() - waiting)
+        answer = world.live.run(lambda: requests.find_in_stage(stage, UNKNOWN, seconds=0.2))
+        assert answer == "This run is being looked up. Reload the page."
+    assert ReadRequest.objects.get().reads == 2
+
+
+def test_link_that_nobody_waits_for_any_more_is_not_answered(world: World) -> None:
+    stage = ledger_stage(world)
+    link(stage, requested_at=timezone.now() - LINK_WAIT)
+    world.live.sync(1)
+    assert not world.requests_for(UNKNOWN)
+
+
+def test_link_ignores_reads_of_searches(world: World) -> None:
+    stage = ledger_stage(world)
+    factories.search(reads=10_000)
+    assert find(world, stage, world.start()) == [""]
+
+
+def test_link_does_not_use_reserve(world: World) -> None:
+    stage = ledger_stage(world)
+    factories.leader()
+    set_remaining_budget(world, 100)  # all of it is reserved
+    answer = world.live.run(lambda: requests.find_in_stage(stage, UNKNOWN))
+    assert answer.endswith("this hour’s requests are used up.")
+    set_remaining_budget(world, 101)
+    assert find(world, stage, UNKNOWN) == [NOT_FOUND]
+
+
+@pytest.mark.parametrize("seconds_ago", [0, 61], ids=["in the pause", "until one was answered"])
+def test_link_after_429_sends_no_request(world: World, seconds_ago: int) -> None:
+    stage = ledger_stage(world)
+
+    async def refuse() -> None:
+        await run_in_db_thread(
+            budget_store.record_rate_limited, 60, timezone.now() - timedelta(seconds=seconds_ago)
+        )
+
+    world.live.run(refuse)
+    answer = world.live.run(lambda: requests.find_in_stage(stage, UNKNOWN))
+    assert answer.endswith("rate limited by Northflank.")
+    assert not world.sandbox.requests
+
+
+def test_requests_for_links_do_not_count_against_the_even_rate(world: World) -> None:
+    stage = ledger_stage(world)
+    RateBudget.objects.update(burst=0)
+    find(world, stage, UNKNOWN)
+    assert RateBudget.objects.get().burst < 1
+
+
+def test_limit_of_one_user_does_not_affect_others(
+    world: World, viewer: User, manager: User
+) -> None:
+    stage = ledger_stage(world)
+    link(stage, "others", reads=requests.MAX_LINKS_PER_USER, user=viewer)
+    assert find(world, stage, UNKNOWN, user_pk=viewer.pk)[0].endswith(
+        "120 lookup requests of this hour are used up, by links to runs not read yet."
+    )
+    assert not world.requests_for(UNKNOWN)
+    assert find(world, stage, UNKNOWN, user_pk=manager.pk) == [NOT_FOUND]
+
+
+def test_each_request_for_a_failing_link_counts(world: World, viewer: User) -> None:
+    stage = ledger_stage(world)
+    world.sandbox.faults = [parse_fault(f"forbidden:payments@/runs/{UNKNOWN}")]
+    reads = requests.MAX_LINKS_PER_USER - 1
+    link(stage, reads=reads, user=viewer, error="No access.", answered_at=timezone.now())
+    find(world, stage, UNKNOWN, user_pk=viewer.pk)
+    find(world, stage, UNKNOWN, user_pk=viewer.pk)
+    assert len(world.requests_for(UNKNOWN)) == 1
+
+
+def test_requests_older_than_an_hour_do_not_count(world: World, viewer: User) -> None:
+    stage = ledger_stage(world)
+    two_hours_ago = timezone.now() - timedelta(hours=2)
+    link(stage, reads=requests.MAX_LINKS_PER_USER, user=viewer, requested_at=two_hours_ago)
+    assert find(world, stage, UNKNOWN, user_pk=viewer.pk) == [NOT_FOUND]
+    assert ReadRequest.objects.get().reads == 1
+
+
+def test_expired_answer_is_deleted_and_asked_for_again(world: World) -> None:
+    stage = ledger_stage(world)
+    find(world, stage, UNKNOWN)
+    factories.search()
+    ReadRequest.objects.update(requested_at=timezone.now() - requests.ANSWER_LIFETIME)
+    find(world, stage, UNKNOWN)
+    assert len(world.requests_for(UNKNOWN)) == 2
+    assert ReadRequest.objects.count() == 1
+
+
+def test_link_can_be_repeated_only_after_interval(world: World) -> None:
+    stage = ledger_stage(world)
+    find(world, stage, UNKNOWN)
+    requested_at = ReadRequest.objects.get().requested_at
+    assert requests.retry(UNKNOWN, stage) == requested_at + requests.MIN_RETRY_INTERVAL
+    find(world, stage, UNKNOWN)
+    assert len(world.requests_for(UNKNOWN)) == 1
+    ReadRequest.objects.update(requested_at=requested_at - requests.MIN_RETRY_INTERVAL)
+    assert requests.retry(UNKNOWN, stage) is None
+    find(world, stage, UNKNOWN)
+    assert len(world.requests_for(UNKNOWN)) == 2
+
+
+def test_repetition_of_what_was_never_asked_for_does_nothing(db: None) -> None:
+    assert requests.retry(UNKNOWN, factories.stage()) is None
+    assert requests.retry(UNKNOWN) is None
+    assert not ReadRequest.objects.exists()
+
+
+def test_link_with_hostile_id_stays_within_path(world: World) -> None:
+    stage = ledger_stage(world)
+    for run_id in ("..", ".", "a/../../b", "%2e%2e", "x\x00y", "💥" * 90):
+        find(world, stage, run_id)
+    assert {path.count("/") for _, path in world.sandbox.requests if "/runs/" in path} <= {9}

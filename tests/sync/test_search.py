@@ -1,0 +1,352 @@
+"""Searches for a run by its id: lists of stages, read ahead of the plan for all who search."""
+
+from collections import Counter
+from datetime import datetime, timedelta
+
+import pytest
+from django.utils import timezone
+
+from dashboard.db.threads import run_in_db_thread
+from dashboard.models import CatalogSync, RateBudget, ReadRequest, Run, Stage
+from dashboard.models.sync.read_requests import SEARCH_AHEAD
+from dashboard.sandbox import parse_fault
+from dashboard.sync import requests, search
+from dashboard.sync.requests import SearchProgress
+from dashboard.upstream import budget_store
+from tests.support import factories
+from tests.support.live_runs import wait_until
+from tests.support.world import World
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+def next_stages(limit: int = 100, being_read: set[int] | None = None) -> list[str]:
+    """The next stages to read for searches, by pipeline."""
+    stages = search.next_stages(timezone.now(), limit, being_read or set())
+    return [f"{stage.pipeline.slug} {stage.name}" for stage in stages]
+
+
+def stages_read_before(*names: str, **fields: object) -> list[Stage]:
+    """Stages of as many pipelines, the first read most recently, all before any search."""
+    now = timezone.now()
+    return [
+        factories.stage(
+            name,
+            factories.pipeline(f"p{number}"),
+            **{"synced_at": now - timedelta(minutes=1 + number), **fields},
+        )
+        for number, name in enumerate(names)
+    ]
+
+
+def ids(stages: list[Stage]) -> list[int]:
+    return [stage.pk for stage in stages]
+
+
+# --- Which stages are read -----------------------------------------------------------------------
+
+
+def test_stages_with_runs_in_flight_come_first_then_production_then_the_oldest(db: None) -> None:
+    stages = stages_read_before("Staging", "Production", "Development", "Production", "Staging")
+    factories.run(stages[0])
+    factories.search()
+    assert next_stages() == [
+        "p0 Staging", "p3 Production", "p1 Production", "p4 Staging", "p2 Development",
+    ]  # fmt: skip
+
+
+def test_stage_is_read_for_a_search_only_once(db: None) -> None:
+    [stage] = stages_read_before("Production")
+    factories.search()
+    assert next_stages(being_read={stage.pk}) == []
+    assert next_stages() == ["p0 Production"]
+    Stage.objects.update(synced_at=timezone.now())
+    assert next_stages() == []
+
+
+@pytest.mark.parametrize("fields", [{"has_flow": False}, {"failures": 1}])
+def test_stage_without_runs_or_with_a_backoff_is_not_read(
+    db: None, fields: dict[str, object]
+) -> None:
+    stages_read_before("Production", **fields)
+    factories.search()
+    assert next_stages() == []
+
+
+def test_only_the_stages_that_are_asked_for_are_read(db: None) -> None:
+    first, _ = stages_read_before("Production", "Production")
+    requests.search([first.pk], UNKNOWN)
+    assert next_stages() == ["p0 Production"]
+
+
+def test_read_counts_for_one_search_however_many_want_it(db: None) -> None:
+    stages_read_before("Production", "Staging")
+    for run_id in ("a", "b"):
+        factories.search(run_id)
+    assert len(next_stages()) == 2
+    assert [row.reads for row in ReadRequest.objects.order_by("run_id")] == [2, 0]
+
+
+def test_search_for_one_id_has_130_reads(db: None) -> None:
+    stages_read_before("Production", "Staging")
+    factories.search(reads=129)
+    assert next_stages() == ["p0 Production"]
+    assert next_stages() == []
+    factories.search("another")
+    assert len(next_stages()) == 2
+
+
+def test_all_searches_have_300_reads_an_hour(db: None) -> None:
+    stages_read_before("Production", "Staging")
+    hour_ago = timezone.now() - timedelta(hours=1)
+    factories.search("earlier", reads=299, answered_at=hour_ago)
+    factories.search()
+    assert next_stages() == ["p0 Production"]
+    assert next_stages() == []
+    ReadRequest.objects.filter(run_id="earlier").update(requested_at=hour_ago)
+    assert len(next_stages()) == 2
+
+
+def test_searches_use_at_most_three_tenths_of_a_lower_limit(db: None) -> None:
+    now = timezone.now()
+    RateBudget.objects.create(limit=10, remaining=10, resets_at=now, synced_at=now)
+    stages_read_before(*["Production"] * 5)
+    factories.search()
+    assert len(next_stages()) == 3
+
+
+def test_search_continues_as_planned_after_half_a_minute(db: None) -> None:
+    stages_read_before("Production")
+    factories.search(requested_at=timezone.now() - SEARCH_AHEAD)
+    assert next_stages() == []
+
+
+# --- What people are told ------------------------------------------------------------------------
+
+
+def progress_of(stages: list[Stage], run_id: str = UNKNOWN) -> SearchProgress:
+    return requests.search(ids(stages), run_id)
+
+
+def begun_earlier(stages: list[Stage]) -> None:
+    began = timezone.now() - SEARCH_AHEAD
+    factories.search(UNKNOWN, stages=ids(stages), requested_at=began)
+
+
+@pytest.fixture
+def reading_process(db: None) -> None:
+    factories.leader()
+
+
+@pytest.mark.usefixtures("reading_process")
+def test_search_in_its_first_half_minute_has_no_outlook_yet() -> None:
+    assert progress_of(stages_read_before("Production", "Staging")) == SearchProgress(0, 2)
+
+
+@pytest.mark.usefixtures("reading_process")
+def test_search_that_continues_as_planned_says_by_when() -> None:
+    stages = stages_read_before("Production", "Staging", "Staging")
+    times = [timezone.now() + timedelta(minutes=minutes) for minutes in (9, 20, 30)]
+    for stage, at in zip(stages, times, strict=True):
+        Stage.objects.filter(pk=stage.pk).update(next_sync_at=at)
+    begun_earlier(stages)
+    Stage.objects.filter(pk=stages[2].pk).update(synced_at=timezone.now())
+    assert progress_of(stages) == SearchProgress(1, 3, planned_at=times[1])
+
+
+@pytest.mark.usefixtures("reading_process")
+@pytest.mark.parametrize(
+    ("run_id", "reads", "reason"),
+    [
+        ("others", 300, "The 300 requests for searches are used up for this hour."),
+        (UNKNOWN, 130, "This search has used up its share of requests."),
+    ],
+)
+def test_search_without_reads_says_why_and_by_when(run_id: str, reads: int, reason: str) -> None:
+    stages = stages_read_before("Production")
+    factories.search(run_id, reads=reads)
+    progress = progress_of(stages)
+    assert progress.blocked_reason == reason
+    assert progress.planned_at == stages[0].next_sync_at
+
+
+@pytest.mark.usefixtures("reading_process")
+def test_search_says_which_error_prevents_a_read() -> None:
+    fields = {"error": "forbidden", "error_message": "No access.", "failures": 1}
+    stages = stages_read_before("Production", **fields)
+    progress = progress_of(stages)
+    assert progress.blocked_reason == "One stage could not be searched: No access."
+    assert progress.planned_at == stages[0].next_sync_at
+
+
+@pytest.mark.usefixtures("reading_process")
+def test_error_of_a_release_flow_alone_prevents_no_read() -> None:
+    stages = stages_read_before("Production", error="timeout", error_message="Slow.")
+    assert progress_of(stages) == SearchProgress(0, 1)
+
+
+def test_search_while_no_process_reads_says_so(db: None) -> None:
+    progress = progress_of(stages_read_before("Production"))
+    assert progress.blocked_reason == "Sync is not running; data is not being updated."
+
+
+@pytest.mark.usefixtures("reading_process")
+def test_search_during_a_pause_says_until_when() -> None:
+    stages = stages_read_before("Production")
+    now = timezone.now()
+    fields = {"limit": 1000, "resets_at": now + timedelta(minutes=30), "synced_at": now}
+    RateBudget.objects.create(remaining=100, **fields)  # all of it is reserved
+    progress = progress_of(stages)
+    assert progress.blocked_reason.endswith("this hour’s requests are used up.")
+    assert progress.resumes_at is not None
+    budget_store.record_rate_limited(60, now)
+    progress = progress_of(stages)
+    assert progress.blocked_reason.endswith("rate limited by Northflank.")
+    assert progress.resumes_at is not None
+    assert abs(progress.resumes_at - now - timedelta(seconds=60)) < timedelta(seconds=2)
+
+
+@pytest.mark.usefixtures("reading_process")
+def test_search_in_an_outage_says_so() -> None:
+    factories.upstream_error("It fell over.")
+    progress = progress_of(stages_read_before("Production"))
+    assert progress.blocked_reason == "Northflank is unreachable."
+
+
+def test_search_is_over_when_all_stages_were_read_since(db: None) -> None:
+    stages = stages_read_before("Production", "Staging")
+    progress_of(stages)
+    assert requests.load_not_found(UNKNOWN) is not None
+    Stage.objects.update(synced_at=timezone.now())
+    assert progress_of(stages).is_exhausted
+    row = ReadRequest.objects.get()
+    answer = requests.load_not_found(UNKNOWN)
+    assert answer is not None
+    assert answer.answered_at == row.answered_at
+    assert answer.expires_at == row.requested_at + requests.ANSWER_LIFETIME
+
+
+def test_search_of_more_stages_begins_anew(db: None) -> None:
+    first, second = stages_read_before("Production", "Staging")
+    progress_of([first])
+    Stage.objects.update(synced_at=timezone.now())
+    assert progress_of([first]).is_exhausted
+    assert not progress_of([first, second]).is_exhausted
+    assert ReadRequest.objects.get().stages == ids([first, second])
+    began_at = ReadRequest.objects.get().requested_at
+    progress_of([second])
+    assert ReadRequest.objects.get().requested_at == began_at
+
+
+def test_search_can_be_repeated_only_after_interval(db: None) -> None:
+    stages = stages_read_before("Production")
+    progress_of(stages)
+    began_at = ReadRequest.objects.get().requested_at
+    assert requests.retry(UNKNOWN) == began_at + requests.MIN_RETRY_INTERVAL
+    earlier = began_at - requests.MIN_RETRY_INTERVAL
+    ReadRequest.objects.update(requested_at=earlier, reads=7)
+    Stage.objects.update(synced_at=began_at)
+    assert progress_of(stages).is_exhausted
+    assert requests.retry(UNKNOWN) is None
+    assert not progress_of(stages).is_exhausted
+    assert ReadRequest.objects.get().reads == 7  # of this hour
+
+
+# --- What is read --------------------------------------------------------------------------------
+
+
+def search_until_it_ends(world: World, *run_ids: str) -> list[SearchProgress]:
+    """Search all stages of the catalog while a worker ticks; return the last progress of each."""
+    stages = ids(list(Stage.objects.exclude(has_flow=False)))
+    with world.live.ticking():
+
+        def ended() -> list[SearchProgress]:
+            progresses = [requests.search(stages, run_id) for run_id in run_ids]
+            has_ended = all(item.is_found or item.is_exhausted for item in progresses)
+            return progresses if has_ended else []
+
+        return wait_until(ended)
+
+
+@pytest.fixture
+def read_world(world: World) -> World:
+    """A world whose stages were read a minute ago, and are due in an hour."""
+    world.sync(2)
+    now = timezone.now()
+    past, future = now - timedelta(minutes=1), now + timedelta(hours=1)
+    Stage.objects.update(synced_at=past, next_sync_at=future, fresh_until=future)
+    Run.objects.update(detail_synced_at=past, next_detail_sync_at=None)
+    CatalogSync.objects.update(next_sync_at=future)
+    world.sandbox.requests.clear()
+    return world
+
+
+def lists_read(world: World) -> Counter[str]:
+    """How often the list of each stage was read."""
+    return Counter(path for _, path in world.sandbox.requests if path.endswith("/runs"))
+
+
+def test_search_finds_a_run_by_the_list_of_its_stage(read_world: World) -> None:
+    run_id = read_world.start()
+    [progress] = search_until_it_ends(read_world, run_id)
+    assert progress.is_found
+    assert Run.objects.get(run_id=run_id).stage.pipeline.slug == "ledger"
+
+
+def test_one_read_of_each_stage_answers_all_ids_that_are_sought(read_world: World) -> None:
+    progresses = search_until_it_ends(read_world, "a", "b", "c")
+    assert all(progress.is_exhausted for progress in progresses)
+    reads = lists_read(read_world)
+    assert len(reads) == Stage.objects.exclude(has_flow=False).count()
+    # All three began at once, so a stage was read at most once more for the later ones.
+    assert max(reads.values()) <= 2
+    search_until_it_ends(read_world, "a", "b", "c")
+    assert lists_read(read_world) == reads
+
+
+def test_read_for_a_search_is_that_stages_read_in_the_plan(read_world: World) -> None:
+    planned = set(Stage.objects.values_list("next_sync_at", flat=True))
+    search_until_it_ends(read_world, UNKNOWN)
+    for stage in Stage.objects.exclude(has_flow=False):
+        assert stage.next_sync_at == stage.fresh_until
+        assert stage.next_sync_at not in planned
+
+
+def test_reads_for_searches_do_not_count_against_the_even_rate(read_world: World) -> None:
+    RateBudget.objects.update(burst=0)
+    search_until_it_ends(read_world, UNKNOWN)
+    assert RateBudget.objects.get().burst < 1
+
+
+def test_searches_leave_the_requests_of_runs_in_flight(read_world: World) -> None:
+    now: datetime = timezone.now()
+    hour = now + timedelta(minutes=59)
+    # Of the hour's requests as many are left as first reads leave to runs in flight.
+    RateBudget.objects.update(limit=1000, remaining=330, resets_at=hour, own_requests=670)
+    factories.search()
+
+    async def tick() -> None:
+        await read_world.live.worker.tick()
+        await read_world.live.worker.wait_idle()
+
+    read_world.live.run(tick)
+    assert lists_read(read_world) == Counter()
+    budget = budget_store.load(timezone.now())
+    assert budget.requests > 200
+    assert budget.first_read_requests == 0
+
+
+def test_search_after_an_outage_continues(read_world: World) -> None:
+    run_id = read_world.start()
+    read_world.sandbox.faults = [parse_fault("502-html")]
+    Stage.objects.update(next_sync_at=timezone.now())
+    read_world.live.sync(1)
+    assert read_world.live.connection.outage
+    read_world.sandbox.faults = []
+
+    async def end_pause() -> None:
+        read_world.live.connection.retry_at = 0
+        await run_in_db_thread(lambda: None)
+
+    read_world.live.run(end_pause)
+    assert search_until_it_ends(read_world, run_id)[0].is_found
