@@ -40,8 +40,12 @@ def build(run: Run, timers: Iterable[Timer]) -> RichText:
     step = with_place(run)
     if run.step_started_at is None or run.status == "aborting":
         return step
-    key = "row_approval" if is_approval else "row_step"
-    text = _text(key, step=step, since=Elapsed(run.step_started_at))
+    since = Elapsed(run.step_started_at)
+    text = (
+        _text("row_approval", step=ExternalText(run.step), since=since)
+        if is_approval
+        else _text("row_step", step=step, since=since)
+    )
     typical_by_reason = {timer.reason: timer.typical for timer in timers}
     # The row's progress bar shows the typical duration of the run: not repeated here if equal.
     typical_step, typical_run = (

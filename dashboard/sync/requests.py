@@ -208,7 +208,7 @@ def _ask_for_link(stage: Stage, run_id: str, user_pk: int | None) -> str | None:
         now = lock_requests()
         row = _recent(run_id, stage).first()
         if row is not None and row.answered_at is not None and not row.error:
-            return _not_found_message()
+            return _link_answer(stage, run_id)
         if obstacle := find_obstacle(now):
             return obstacle.text
         if row is not None and not row.answered_at and row.requested_at > now - LINK_WAIT:

@@ -298,11 +298,6 @@ def test_due_stages_are_ordered_by_due_time(stage: Stage) -> None:
     assert list(Stage.objects.due(T0)) == [later, stage]
 
 
-def test_leased_stage_is_not_due(stage: Stage) -> None:
-    Stage.objects.update(leased_until=at(9))
-    assert not Stage.objects.due(T0).exists()
-
-
 def test_stage_of_removed_project_is_not_present(stage: Stage) -> None:
     Project.objects.update(removed_at=T0)
     assert not Stage.objects.listed().exists()

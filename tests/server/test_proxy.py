@@ -190,7 +190,10 @@ def test_health_endpoints_need_no_path_prefix(dashboard: RunningProcess) -> None
 
 def test_sandbox_webhooks_behind_proxy_reach_dashboard(client: httpx.Client) -> None:
     sign_in(client)
-    wait_until(lambda: "Last event" in client.get("/releases/status/").text, processes.WAIT_TIMEOUT)
+    wait_until(
+        lambda: "Received from Northflank" in client.get("/releases/status/").text,
+        processes.WAIT_TIMEOUT,
+    )
 
 
 @pytest.mark.slow

@@ -165,15 +165,21 @@ def test_link_to_mirrored_run_in_an_outage_is_found(world: World) -> None:
     assert find(world, stage, run_id) == [""]
 
 
-@pytest.mark.parametrize("heartbeat_age", [None, 31])
+@pytest.mark.parametrize(
+    ("heartbeat_age", "text"),
+    [
+        (None, "Sync is not running; data is not being updated."),
+        (31, "Sync stopped: no worker heartbeat"),
+    ],
+)
 def test_link_while_no_process_reads_says_so_at_once(
-    world: World, heartbeat_age: float | None
+    world: World, heartbeat_age: float | None, text: str
 ) -> None:
     stage = factories.stage()
     if heartbeat_age is not None:
         factories.leader(renewed_at=timezone.now() - timedelta(seconds=heartbeat_age))
     answer = world.live.run(lambda: requests.find_in_stage(stage, UNKNOWN))
-    assert answer == "Sync is not running; data is not being updated."
+    assert answer == text
     assert not ReadRequest.objects.exists()
 
 
@@ -202,7 +208,6 @@ def test_link_ignores_reads_of_searches(world: World) -> None:
 
 def test_link_does_not_use_reserve(world: World) -> None:
     stage = ledger_stage(world)
-    factories.leader()
     set_remaining_budget(world, 100)  # all of it is reserved
     answer = world.live.run(lambda: requests.find_in_stage(stage, UNKNOWN))
     assert answer.endswith("this hour’s requests are used up.")

@@ -6,12 +6,11 @@ Hints are the query parameters `project`, `pipeline` and `stage`: an id or a nam
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from django.db.models import Case, Exists, F, OuterRef, Q, Value, When
+from django.db.models import Case, Q, Value, When
 from django.db.models.expressions import Combinable
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run, Stage
-from dashboard.models.catalog import StageName
 from dashboard.sync import requests
 
 HINT_FIELDS = {
@@ -23,7 +22,7 @@ HINT_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The stages that may contain a run of unknown location, as keys, the most likely first."""
+    """The stages that may contain a run of unknown location, as keys."""
 
     stage_keys: list[int]
     total: int  # number of stages without any hint
@@ -42,24 +41,8 @@ def candidate_stages(permissions: Permissions, hints: Mapping[str, str]) -> Cand
     stages if none matches any.
     """
     visible = Stage.objects.listed().exclude(has_flow=False).filter(permissions.stage_filter())
-    has_in_flight = Exists(Run.objects.in_flight().filter(stage=OuterRef("pk")))
-    rank = Case(
-        *(When(name=name, then=position) for position, name in enumerate(reversed(StageName)))
-    )
-    stages = list(
-        visible.annotate(
-            matched_hints=_matched_hints(hints), has_in_flight=has_in_flight, rank=rank
-        )
-        .order_by(
-            "-matched_hints",
-            "rank",
-            "-has_in_flight",
-            "failures",
-            F("last_run_change_at").desc(nulls_last=True),
-            "pk",
-        )
-        .values_list("pk", "matched_hints")
-    )
+    matched = visible.annotate(matched_hints=_matched_hints(hints))
+    stages = list(matched.order_by("pk").values_list("pk", "matched_hints"))
     best_count = max((count for _pk, count in stages), default=0)
     stage_keys = [pk for pk, count in stages if count == best_count]
     return Candidates(stage_keys, len(stages), best_count)

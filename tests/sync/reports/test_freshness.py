@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from dashboard.sync.reports import freshness
-from dashboard.sync.reports.freshness import GRACE, HEARTBEAT_TIMEOUT
+from dashboard.sync.reports.freshness import GRACE
 
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
@@ -15,12 +15,3 @@ def test_never_read_data_is_not_stale() -> None:
 def test_data_is_stale_only_after_grace_period() -> None:
     assert not freshness.is_stale(NOW - GRACE, NOW)
     assert freshness.is_stale(NOW - GRACE - timedelta(milliseconds=1), NOW)
-
-
-def test_worker_without_recent_heartbeat_is_not_alive() -> None:
-    assert freshness.is_alive(NOW - HEARTBEAT_TIMEOUT, NOW)
-    assert not freshness.is_alive(NOW - HEARTBEAT_TIMEOUT - timedelta(milliseconds=1), NOW)
-
-
-def test_worker_with_clock_ahead_is_alive() -> None:
-    assert freshness.is_alive(NOW + timedelta(minutes=5), NOW)

@@ -27,6 +27,8 @@ FIELDS = (
     "removed_at",
     "step",
     "step_started_at",
+    "step_number",
+    "step_count",
     "detail_synced_at",
     "overdue_severity",
     "overdue_reason",

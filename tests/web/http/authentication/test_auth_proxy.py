@@ -252,7 +252,8 @@ def test_session_begins_with_a_page_that_waits_for_northflank(
     live_runs.stage(LEDGER)
     path = f"/runs/{live_runs.start_run(live, LEDGER)}/"
     browser = open_browser("ada")
-    assert browser.open(path).status_code == 302
+    with live.ticking():
+        live_runs.wait_until(lambda: browser.open(path).status_code == 302)
     cookies = dict(browser.cookies)
     assert set(cookies) == {"sessionid", "csrftoken"}
     assert browser.open(path).status_code == 302
