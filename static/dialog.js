@@ -65,7 +65,7 @@ document.addEventListener("htmx:response:error", handleFailure);
 document.addEventListener("htmx:error", handleFailure);
 
 document.addEventListener("htmx:before:request", ({ target }) => {
-  if (!dialog.contains(target)) return;
+  if (!dialog.contains(target) || target.id === "abort-facts") return;
   // A refresh that was requested before the abort must not overwrite its result.
   htmx.trigger("#live", "htmx:abort");
   for (const line of $$("[data-error]", dialog)) line.hidden = true;

@@ -156,7 +156,7 @@ document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
   } else if (ctx.target === dialog) {
     rememberFocus(ctx.sourceElement);
     if (!dialog.open) dialog.showModal();
-  } else if (dialog.contains(target)) {
+  } else if (dialog.contains(target) && target.id !== "abort-facts") {
     dialog.close();
     refreshedAt = 0; // show the result soon
   }

@@ -243,7 +243,8 @@ def _reschedule(
 ) -> None:
     """Make stages due that are older than their intervals; fresh ones stay fresh for as long.
 
-    A stage was scheduled under the plan of its last read. Failing stages stay backed off.
+    A stage was scheduled under the plan of its last read; if its interval is less than half as long
+    now, it is fresh for that long only. Failing stages stay backed off.
     """
     due_early, fresh = [], defaultdict(list)
     for stage, interval in intervals.items():
@@ -253,7 +254,9 @@ def _reschedule(
         if stage.next_sync_at > now > fresh_until:
             due_early.append(stage.pk)
         ends_at = stage.fresh_until or fresh_until
-        if can_read and ends_at < now + FRESHNESS_LOOKAHEAD and ends_at < fresh_until > now:
+        is_extended = can_read and ends_at < now + FRESHNESS_LOOKAHEAD and ends_at < fresh_until
+        is_cut = ends_at - stage.synced_at > 2 * interval
+        if (is_extended or is_cut) and fresh_until > now:
             fresh[interval].append(stage.pk)
     make_due(due_early, now)
     for interval, keys in fresh.items():

@@ -65,7 +65,6 @@ class Reads:
         self._has_first_reads = False
         self._plan: ReadPlan | None = None
         self._planned_at = 0.0  # by the loop's clock, as the other times
-        self._began_at = asyncio.get_running_loop().time()
         self._starts: dict[int, int] = {}  # new runs by stage, as by read_plan.count_starts
         self._starts_counted_at = 0.0
         # When requests were sent that are not in the plan; of the last hour.
@@ -131,10 +130,9 @@ class Reads:
             self._starts = await run_in_db_thread(read_plan.count_starts, moment)
         while self._other_reads and self._other_reads[0] < loop_time - HOUR:
             self._other_reads.popleft()
-        hours = min(max(loop_time - self._began_at, HOUR / 6), HOUR)
-        return await run_in_db_thread(
-            plan_reads, read_budget, moment, self._starts, len(self._other_reads) / hours
-        )
+        # Not as a rate since the start, whose reads the budget has paid already.
+        other_reads = len(self._other_reads) / HOUR
+        return await run_in_db_thread(plan_reads, read_budget, moment, self._starts, other_reads)
 
     def _is_plan_due(self, loop_time: float) -> bool:
         return loop_time - self._planned_at >= PLAN_INTERVAL
@@ -180,7 +178,9 @@ class Reads:
         ):
             self._start(StageJob(stage, plan, is_new=True), is_first=True)
         if self._has_first_reads and not self._first_reads:
-            self.plan_again()  # none are left, or all are backed off
+            # None are left, or all are backed off: now it is known how many runs stages have.
+            self._starts_counted_at = 0.0
+            self.plan_again()
         self._has_first_reads = bool(self._first_reads)
 
     def _first_read_slots(self, read_budget: ReadBudget) -> int:

@@ -38,6 +38,23 @@ def test_page_refresh_keeps_dialog_and_typed_reason(nightly_run: Run, sign_in: O
     expect(reason).to_be_focused()
 
 
+@pytest.mark.usefixtures("manager")
+def test_dialog_shows_what_the_read_brings_that_it_has_asked_for(
+    nightly_run: Run, sign_in: OpenPage
+) -> None:
+    page = sign_in("manager")
+    page.locator("[data-abort]").click()
+    dialog = page.get_by_role("dialog")
+    reason = dialog.get_by_label("Reason")
+    reason.fill("Half a sent")
+    factories.change(nightly_run, step="migrate", step_number=3, step_count=7)
+    expect(dialog.locator("#abort-facts")).to_contain_text("migrate (3 of 7)")
+    expect(reason).to_have_value("Half a sent")
+    expect(reason).to_be_focused()
+    nightly_run.refresh_from_db()
+    assert nightly_run.next_detail_sync_at is not None
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_theme_is_kept_across_pages(nightly_run: Run, sign_in: OpenPage) -> None:

@@ -135,6 +135,7 @@ def test_refresh_now_shows_what_northflank_has(
         live_runs.wait_until(read.exists)
     if scripted:
         expect(page.locator("#data-age")).not_to_have_attribute("data-as-of", shown_at or "")
+        ReadRequest.objects.update(requested_at=timezone.now())
         button.click()
         expect(page.locator("#notices")).to_contain_text("Just requested.")
         assert ReadRequest.objects.count() == 1

@@ -505,12 +505,11 @@ DELETED = {
     "accounts/sessions.py": {"user", "others"},  # sessions
     "accounts/authentication/throttle.py": {"FailureCounter"},
     "runs/saved_views.py": {"view", "DefaultView"},
-    "server/backup.py": {"Session", "Worker"},
+    "server/backup.py": {"Session", "Lead"},
     "sync/webhooks/events.py": {"WebhookEvent"},
     # The run of an abort is protected by its foreign key, a young access event by a trigger.
     "sync/pruning.py": {"Run", "Acknowledgement", "Dismissal", "AccessEvent"},
     "sync/requests.py": {"ReadRequest"},
-    "sync/worker.py": {"Worker"},
     "web/pages/saved_views.py": {"saved_views"},  # the use case
 }
 

@@ -20,7 +20,7 @@ from django.db import connections
 from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
-from dashboard.models import Abort, AbortEvent, Run
+from dashboard.models import Abort, AbortEvent, Lead, Run
 from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.sandbox import parse_fault
 from dashboard.sandbox.catalog import ReleaseFlow
@@ -141,13 +141,16 @@ class KillScenario:
         return None
 
     def record_killed(self, run: SandboxRun) -> None:
-        """Record the abort's state that a killed process has left; expire its lease."""
+        """Record the abort's state that a killed process has left; expire its leases."""
         abort = self.find_abort(run)
         self.left_states.add((abort.state, abort.sent_at is not None) if abort else ("", False))
         self.sandbox.requests.clear()
         self.sandbox.faults = []
-        if abort is not None and connections[PROCESS_DATABASE].vendor == "postgresql":
-            # Without waiting for it. On SQLite a process that starts is the only one.
+        if connections[PROCESS_DATABASE].vendor == "sqlite":  # one that starts is the only one
+            return
+        # Without waiting for them.
+        Lead.objects.using(PROCESS_DATABASE).update(holder="")
+        if abort is not None:
             long_ago = timezone.now() - timedelta(minutes=1)
             requested = Abort.objects.using(PROCESS_DATABASE).filter(pk=abort.pk, state="requested")
             requested.update(claimed_at=long_ago)

@@ -418,7 +418,7 @@ def empty_postgres() -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.postgres
-def test_stages_of_killed_worker_are_read_once_by_other_workers(
+def test_stages_of_killed_leader_are_read_once_by_another_process(
     tmp_path: Path, empty_postgres: str
 ) -> None:
     with (
@@ -437,14 +437,14 @@ def test_stages_of_killed_worker_are_read_once_by_other_workers(
             return int(row[0]) if row else 0
 
         sandbox.faults = [parse_fault("latency:10@/release-flows/")]
-        leased = "dashboard_stage WHERE leased_until > now()"
-        with run_manage(tmp_path, "sync", **variables) as killed_worker:
-            wait_until(lambda: count(leased), processes.WAIT_TIMEOUT)
-            killed_worker.end(signal.SIGKILL)
-        assert count(leased) > 0
-        # Expire its lease, without waiting for it.
-        database.execute("UPDATE dashboard_stage SET leased_until = now()")
-        database.execute("UPDATE dashboard_catalogsync SET next_sync_at = now()")
+        with run_manage(tmp_path, "sync", **variables) as killed_leader:
+            wait_until(
+                lambda: any("/release-flows/" in path for _, path in list(sandbox.requests)),
+                processes.WAIT_TIMEOUT,
+            )
+            killed_leader.end(signal.SIGKILL)
+        # Expire its lead, without waiting for it.
+        database.execute("UPDATE dashboard_lead SET renewed_at = now() - interval '16 seconds'")
         sandbox.faults = []
         sandbox.requests.clear()
         with run_manage(tmp_path, "sync", **variables), run_manage(tmp_path, "sync", **variables):
@@ -453,8 +453,7 @@ def test_stages_of_killed_worker_are_read_once_by_other_workers(
             wait_until(lambda: count(unread) == 0, processes.WAIT_TIMEOUT)
             without_flow = "dashboard_stage WHERE flow_synced_at IS NULL"
             wait_until(lambda: count(without_flow) == 0, processes.WAIT_TIMEOUT)
-            # A worker has a row from its first heartbeat on; the other may have read all before.
-            wait_until(lambda: count("dashboard_worker") == 3, processes.WAIT_TIMEOUT)
+            assert count("dashboard_lead WHERE epoch = 2") == 1
         # A first read requests the release flow, once.
         flows = [path for _, path in sandbox.requests if re.search(r"/release-flows/[^/]+$", path)]
         assert len(flows) >= 20

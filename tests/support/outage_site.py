@@ -222,7 +222,7 @@ def database_states(process: RunningProcess) -> list[str]:
 
 def unexpected_log_lines(process: RunningProcess) -> list[str]:
     """Return the lines of a process's log that have nothing to do with runs or outages."""
-    expected = r"\] (abort|access|database|notify|pruning|run)\."
+    expected = r"\] ((abort|access|database|notify|pruning|run)\.|sync\.lead)"
     return [line for line in process.log.read_text().splitlines() if not re.search(expected, line)]
 
 

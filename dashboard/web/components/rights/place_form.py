@@ -9,13 +9,14 @@ from django.utils.translation import gettext_lazy
 from dashboard.models import Project
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
+from dashboard.web.components import elements
 
 _STAGES = [("", gettext_lazy("All stages")), *((name, name) for name in StageName.values)]
 
 
 class _ProjectField(forms.ModelChoiceField):  # type: ignore[type-arg]
     def label_from_instance(self, obj: Project) -> str:
-        return Truncator(str(obj)).chars(60)
+        return elements.attribute(Truncator(str(obj)).chars(60))
 
 
 class PlaceForm(forms.Form):
@@ -60,4 +61,4 @@ class PlaceForm(forms.Form):
         slug = self.data.get("project", "")
         if "project" in self.errors:
             field = self.fields["project"]
-            field.choices = [*field.choices, (slug, Truncator(slug).chars(60))]  # type: ignore[attr-defined]
+            field.choices = [*field.choices, (slug, elements.attribute(Truncator(slug).chars(60)))]  # type: ignore[attr-defined]
