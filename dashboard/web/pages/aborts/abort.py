@@ -51,7 +51,8 @@ def abort(
     user_permissions = permissions_of(request)
     run = lookup.get_run_or_404(user_permissions, project_id, pipeline_id, stage_id, run_id)
     if request.method != "POST":
-        if "fresh" not in request.GET:
+        # Not as the dialog opens: what the read changes would replace the button that opens it.
+        if request.GET.get("facts") == "read" or not is_htmx(request):
             watchers.watch_run(run, db_threads.now())  # its detail is read, unless just done
         return _render_confirmation(request, run, user_permissions)
     required = aborts.reason_required(run.stage)
