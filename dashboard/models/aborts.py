@@ -7,7 +7,6 @@ changes, and nothing changes once the abort has settled; triggers enforce both (
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import cache
-from itertools import pairwise
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -191,14 +190,10 @@ class Abort(AuditedRequest):
 
     @property
     def first_sent_at(self) -> datetime:
-        """When it was first sent: before its last send, by the times between those of its timeline.
-
-        When the clock was set back, only `sent_at` is corrected, the timeline never.
-        """
+        """When it was first sent; when it was requested if that is not known."""
         sends = self.events.filter(event_type=EventType.SENT)
-        times = sends.values_list("occurred_at", flat=True)
-        intervals = (max(later - earlier, timedelta()) for earlier, later in pairwise(times))
-        return (self.sent_at or self.requested_at) - sum(intervals, timedelta())
+        first = sends.aggregate(at=models.Min("occurred_at"))["at"]
+        return first or self.sent_at or self.requested_at
 
     def apply(
         self,

@@ -91,7 +91,7 @@ class Process:
             await run_in_db_thread(set_clock_offset)
             if connection.vendor == "sqlite":  # no other process serves (database_lock.py)
                 await run_in_db_thread(aborts.release_all_leases)
-                await run_in_db_thread(lead.release_unheld)
+                await run_in_db_thread(lead.release_leftover)
             if self.web_socket is not None:
                 from dashboard.asgi import application
 

@@ -126,7 +126,7 @@ def release(term: Term) -> None:
     Lead.objects.filter(pk=1, epoch=term.epoch).update(holder="")
 
 
-def release_unheld() -> None:
+def release_leftover() -> None:
     """Give up the lead of an earlier process, for the only one that can use this database."""
     Lead.objects.filter(pk=1).update(holder="")
 

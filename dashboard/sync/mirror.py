@@ -9,7 +9,6 @@ number counts as the newest.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -70,21 +69,13 @@ _UPSERT_FIELDS = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorResult:
-    """How many runs a list added and changed."""
-
-    new: int
-    changed: int
-
-
 def apply_runs(
     stage_id: int,
     api_runs: Iterable[ApiRun],
     *,
     requested_at: datetime,
     request_seq: int | None = None,
-) -> MirrorResult:
+) -> None:
     """Mirror the runs of a list; unchanged rows get no new version."""
     by_id = {run.id: run for run in api_runs}
     with transaction.atomic():
@@ -111,8 +102,6 @@ def apply_runs(
         _save_rows(rows, existing)
         if unchanged:
             _unchanged_update().execute(runs=unchanged, synced_at=requested_at, request_seq=seq)
-    new = sum(row.run_id not in existing for row in rows)
-    return MirrorResult(new=new, changed=len(rows) - new)
 
 
 _STAGE = Parameter("stage", BigIntegerField())

@@ -22,6 +22,7 @@ from dashboard.models.catalog import ID_LENGTH
 from dashboard.models.sync.read_requests import LINK_WAIT, SEARCH_AHEAD
 from dashboard.sync import search as search_rules
 from dashboard.sync.reports import sync_state
+from dashboard.sync.reports.sync_state import SyncHealth
 from dashboard.sync.search import HOUR, MAX_READS_PER_RUN
 from dashboard.texts.rich_text import to_text
 from dashboard.upstream import budget_store
@@ -110,7 +111,7 @@ def _with_outlook(
     now = db_threads.now()
     obstacle = find_obstacle(now)
     if obstacle is not None:
-        return replace(progress, blocked_reason=obstacle.text, resumes_at=obstacle.until)
+        return replace(progress, blocked_reason=to_text(obstacle.text), resumes_at=obstacle.until)
     planned_at = max(unread[-1].next_sync_at, now)
     if failing := [stage for stage in unread if stage.failures]:
         text = ngettext(
@@ -155,28 +156,15 @@ def retry(run_id: str, stage: Stage | None = None) -> datetime | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Obstacle:
-    """Why nothing is read from Northflank, and until when, if known."""
-
-    text: str
-    until: datetime | None = None
-
-
-def find_obstacle(now: datetime) -> Obstacle | None:
+def find_obstacle(now: datetime) -> SyncHealth | None:
     """Return why nothing is read from Northflank now, or None."""
-    sync = sync_state.load(now)
-    if not sync.is_running and sync.outage is not None:
-        return Obstacle(to_text(sync.outage.text))
+    if outage := sync_state.load(now).outage:
+        return outage
     budget = budget_store.load(now)
-    if budget.is_paused:
-        return Obstacle(_("Paused: rate limited by Northflank."), budget.backoff_until)
-    if Upstream.current_error():
-        return Obstacle(_("Northflank is unreachable."))
-    if budget.requests <= 0:
-        text = _("Paused: this hour’s requests are used up.")
-        return Obstacle(text, now + timedelta(seconds=budget.seconds))
-    return None
+    if budget.requests > 0:
+        return None
+    text = _("Paused: this hour’s requests are used up.")
+    return SyncHealth("warning", text, until=now + timedelta(seconds=budget.seconds))
 
 
 def _is_valid_id(run_id: str) -> bool:
@@ -210,7 +198,7 @@ def _ask_for_link(stage: Stage, run_id: str, user_pk: int | None) -> str | None:
         if row is not None and row.answered_at is not None and not row.error:
             return _link_answer(stage, run_id)
         if obstacle := find_obstacle(now):
-            return obstacle.text
+            return to_text(obstacle.text)
         if row is not None and not row.answered_at and row.requested_at > now - LINK_WAIT:
             return None  # somebody waits for it already
         if user_pk is not None and _count_links(user_pk, now) >= MAX_LINKS_PER_USER:

@@ -26,12 +26,6 @@ def unconfirmed_abort(run: Run, user: User, *sent_after: float) -> Abort:
     return abort
 
 
-def test_send_after_the_clock_was_set_back_is_not_the_first(run: Run, manager: User) -> None:
-    unconfirmed_abort(run, manager, HOUR - 40, HOUR - 10, 5)
-    # By how much the clock was set back between the last two is unknown.
-    assert Abort.objects.get().first_sent_at == at(5 - 30)
-
-
 def test_abort_without_a_line_of_its_send_was_first_sent_at_its_last_send_or_request(
     run: Run, manager: User
 ) -> None:

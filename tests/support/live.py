@@ -66,7 +66,7 @@ class Live:
 
     def replace_worker(self, **options: Any) -> SyncWorker:
         """Replace the worker by a new one, which leads from its first tick on."""
-        lead.release_unheld()
+        lead.release_leftover()
         self.worker = SyncWorker(self.connection, **options)
         return self.worker
 

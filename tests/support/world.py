@@ -129,6 +129,6 @@ def get_run(run_id: str = "r1") -> Run:
     return Run.objects.get(run_id=run_id)
 
 
-def mirror_list(stage: Stage, *runs: object, requested_at: float = 0) -> mirror.MirrorResult:
+def mirror_list(stage: Stage, *runs: object, requested_at: float = 0) -> None:
     """Mirror a list of a stage's runs that was requested at a time, in seconds after T0."""
-    return mirror.apply_runs(stage.pk, runs, **request_fields(requested_at))  # type: ignore[arg-type]
+    mirror.apply_runs(stage.pk, runs, **request_fields(requested_at))  # type: ignore[arg-type]

@@ -204,8 +204,7 @@ def test_deleted_run_that_northflank_still_lists_does_not_come_back(busy_stage: 
         api_run("young", status="failure", concluded=True, concluded_at=days_ago(300)),
         api_run("stuck", created_at=days_ago(900), updated_at=days_ago(900)),
     ]
-    result = mirror.apply_runs(busy_stage.pk, listed, requested_at=timezone.now())
-    assert result.new == 2
+    mirror.apply_runs(busy_stage.pk, listed, requested_at=timezone.now())
     assert set(Run.objects.filter(run_id__in=[old.run_id, "young", "stuck"]).values_list(
         "run_id", flat=True
     )) == {"young", "stuck"}  # fmt: skip
