@@ -57,7 +57,7 @@ def refresh_run(run: Run, user_pk: int | None) -> RichText:
 def _refuse(request: ReadRequest, user_pk: int | None, now: datetime) -> RichText:
     """Return why a page can't be read now; else record that it is, and return ""."""
     if obstacle := find_obstacle(now):
-        return obstacle.text
+        return obstacle.reason
     presses = ReadRequest.objects.filter(kind=ReadRequest.Kind.REFRESH, requested_at__gt=now - HOUR)
     page = presses.filter(stage=request.stage_id, run_id=request.run_id)
     last = page.filter(requested_at__gt=now - MIN_INTERVAL).order_by("requested_at").last()

@@ -24,7 +24,6 @@ from dashboard.sync import search as search_rules
 from dashboard.sync.reports import sync_state
 from dashboard.sync.reports.sync_state import SyncHealth
 from dashboard.sync.search import HOUR, MAX_READS_PER_RUN
-from dashboard.texts.rich_text import to_text
 from dashboard.upstream import budget_store
 
 # The limit is per user, so that a runaway client with one user's session does not lock out others.
@@ -111,7 +110,7 @@ def _with_outlook(
     now = db_threads.now()
     obstacle = find_obstacle(now)
     if obstacle is not None:
-        return replace(progress, blocked_reason=to_text(obstacle.text), resumes_at=obstacle.until)
+        return replace(progress, blocked_reason=obstacle.reason, resumes_at=obstacle.until)
     planned_at = max(unread[-1].next_sync_at, now)
     if failing := [stage for stage in unread if stage.failures]:
         text = ngettext(
@@ -198,7 +197,7 @@ def _ask_for_link(stage: Stage, run_id: str, user_pk: int | None) -> str | None:
         if row is not None and row.answered_at is not None and not row.error:
             return _link_answer(stage, run_id)
         if obstacle := find_obstacle(now):
-            return to_text(obstacle.text)
+            return obstacle.reason
         if row is not None and not row.answered_at and row.requested_at > now - LINK_WAIT:
             return None  # somebody waits for it already
         if user_pk is not None and _count_links(user_pk, now) >= MAX_LINKS_PER_USER:

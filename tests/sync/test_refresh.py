@@ -88,7 +88,7 @@ def test_refresh_while_nothing_is_read_says_why() -> None:
     assert "Sync is not running" in str(refresh.refresh_stage(stage, None))
     factories.leader()
     factories.upstream_error("It fell over.")
-    assert str(refresh.refresh_stage(stage, None)) == "No updates from Northflank"
+    assert str(refresh.refresh_stage(stage, None)) == "No updates from Northflank."
     assert not ReadRequest.objects.exists()
 
 

@@ -153,7 +153,7 @@ def test_link_in_an_outage_sends_nothing_and_postpones_no_probe(world: World) ->
     stage = ledger_stage(world)
     begin_outage(world)
     retry_at = world.live.connection.retry_at = world.live.connection.retry_at + 3600
-    assert find(world, stage, UNKNOWN, times=3) == ["No updates from Northflank"] * 3
+    assert find(world, stage, UNKNOWN, times=3) == ["No updates from Northflank."] * 3
     assert not world.sandbox.requests
     assert world.live.connection.retry_at == retry_at
 
@@ -169,8 +169,8 @@ def test_link_to_mirrored_run_in_an_outage_is_found(world: World) -> None:
     ("heartbeat_age", "text"),
     [
         (None, "Sync is not running; data is not being updated."),
-        (31, "Sync stopped: no worker heartbeat"),
-        (-60, "The database’s clock was set back: updates paused"),
+        (31, "Sync stopped: no worker heartbeat."),
+        (-60, "The database’s clock was set back: updates paused."),
     ],
 )
 def test_link_while_no_process_reads_says_so_at_once(

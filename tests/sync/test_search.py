@@ -210,7 +210,7 @@ def test_search_during_a_pause_says_until_when() -> None:
 def test_search_in_an_outage_says_so() -> None:
     factories.upstream_error("It fell over.")
     progress = progress_of(stages_read_before("Production"))
-    assert progress.blocked_reason == "No updates from Northflank"
+    assert progress.blocked_reason == "No updates from Northflank."
 
 
 def test_search_is_over_when_all_stages_were_read_since(db: None) -> None:

@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy
 from dashboard.db.prepared import CombinedQuery
 from dashboard.models import Lead, RateBudget, Upstream
 from dashboard.sync import lead, stage_reader
-from dashboard.texts.rich_text import Message, MessageTable, RichText, Value
+from dashboard.texts.rich_text import Message, MessageTable, RichText, Value, to_text
 from dashboard.upstream import budget_store
 from dashboard.upstream.rate_budget import WINDOW
 
@@ -56,6 +56,11 @@ class SyncHealth:
     def is_syncing(self) -> bool:
         """Whether any worker is running."""
         return self.tone != "bad"
+
+    @property
+    def reason(self) -> str:
+        """The text as a sentence of its own, where its times are not shown."""
+        return f"{to_text(self.text).rstrip('.')}."
 
     def sentence(self, since: Value, until: Value) -> RichText:
         """Return the sentence with its times, each only if known, as the caller shows them."""
