@@ -181,18 +181,17 @@ MIDDLEWARE = [
     "dashboard.web.http.static.StaticFilesMiddleware",  # files need no policy, and are compressed
     "django_permissions_policy.PermissionsPolicyMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "dashboard.web.http.responses.encodings.CompressionMiddleware",
     "dashboard.web.http.database_outage.OutageMiddleware",  # everything below needs the database
-    "dashboard.web.http.authentication.auth_proxy.header_middleware",  # a cached page needs it
-    "dashboard.web.live.page_cache.CachedPageMiddleware",  # before what only uncached pages need
+    "dashboard.web.http.authentication.auth_proxy.header_middleware",  # a kept page needs it
+    "dashboard.web.live.page_cache.PageCacheMiddleware",  # before what only rendering needs
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "dashboard.web.live.page_cache.PageCacheMiddleware",  # forms in cached pages have tokens
     "dashboard.accounts.identity.IdentityMiddleware",
     "dashboard.web.http.authentication.auth_proxy.session_middleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "dashboard.web.http.authentication.sign_in.SignInMiddleware",
 ]

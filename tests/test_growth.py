@@ -19,7 +19,6 @@ from dashboard.accounts import access_log, expired_sessions, permissions
 from dashboard.accounts.administration import administrators
 from dashboard.accounts.authentication import break_glass, throttle
 from dashboard.accounts.authentication.throttle import Counter
-from dashboard.db.prepared import CombinedQuery
 from dashboard.models import Grant, Run, Stage
 from dashboard.models.accounts.api_tokens import Scope
 from dashboard.models.runs import ChangeCounter
@@ -68,11 +67,6 @@ LINEAR_IN_STAGES = {
     "web/pages/people/group:render_group": "the form offers all projects",
     "web/pages/people/who_may:who_may": "the form offers all projects",
 }
-# Work that may: cached pages depend on the count of what is covered (Now) and on the projects that
-# a filter offers (the abort log).
-LINEAR_WORK = {
-    f"{user}: cached {page}" for user in ("manager", "viewer") for page in ("/", "/aborts/")
-}
 
 type Work = Callable[[], object]
 
@@ -111,17 +105,7 @@ def pages(who: User) -> dict[str, Work]:
         response = client.get(address)
         assert response.status_code in {200, 302}, (address, response.status_code)
 
-    def view_cached(address: str) -> None:
-        # With a cache of its own: how long ago the page was last cached does not count.
-        browser = Client()
-        browser.cookies = client.cookies
-        for _ in range(2):
-            browser.get(address, headers={"Accept-Encoding": "gzip"})
-
-    return {f"GET {address}": lambda address=address: view(address) for address in addresses} | {
-        f"cached {address}": lambda address=address: view_cached(address)
-        for address in ("/", "/aborts/", f"{flow}?all=1")
-    }
+    return {f"GET {address}": lambda address=address: view(address) for address in addresses}
 
 
 def api_requests(who: User) -> dict[str, Work]:
@@ -166,8 +150,6 @@ def chores() -> dict[str, Work]:
 
     counters = [Counter(throttle.ACCOUNT, "manager"), Counter(throttle.ADDRESS, "192.0.2.1")]
 
-    latest_sign_in_key = CombinedQuery([break_glass.latest_sign_in_key()])
-
     project = busy.pipeline.project
     renamed = Page((ApiProject(project.slug, f"{project.name} 2"),), True)
 
@@ -193,7 +175,6 @@ def chores() -> dict[str, Work]:
         "adopt bulk aborts": lambda: bulk_send.claim_expired(now),
         "end sessions": lambda: expired_sessions.end_expired_sessions(now),
         "break-glass notice": lambda: break_glass.latest_sign_in(now),
-        "break-glass dependency": lambda: latest_sign_in_key.fetch(now=now),
         "look for pruning": lambda: pruning.is_due(now),
         "throttle": lambda: throttle.remaining_wait(counters, now),
         "count a failure": lambda: throttle.count(counters, now),
@@ -280,7 +261,7 @@ def test_queries_with_more_stages_visit_no_more_rows(work: dict[str, Work], mana
     after = {
         (work, place, sql): count
         for (work, place, sql), count in measure(work).items()
-        if work not in LINEAR_WORK and place not in LINEAR_IN_STAGES
+        if place not in LINEAR_IN_STAGES
     }
     surplus = growing(before, after)
     assert not surplus, "\n".join(surplus)

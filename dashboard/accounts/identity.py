@@ -2,8 +2,8 @@
 
 Django identifies the user of a session once. After that the session counts as identified as long as
 everything from which that follows is unchanged in the database: the session, the account, its
-groups, and all grants. So an ended session or a withdrawn grant counts at the next request; for the
-expiry of a session, a cached page may be a second late (db/recent_reads.py).
+groups, and all grants. So an ended session or a withdrawn grant counts at the next request. The
+same statement reads the latest change, which decides on finished pages (web/live/page_cache.py).
 """
 
 from collections import OrderedDict
@@ -25,7 +25,7 @@ from dashboard.accounts.authentication import auth_proxy
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import NOW, CombinedQuery, Parameter, Texts, joined
-from dashboard.models import Grant, Session
+from dashboard.models import ChangeCounter, Grant, Session
 
 MAX_SESSIONS = 2_000  # about 1 KB each
 
@@ -44,7 +44,6 @@ class Identity:
 
 
 type Facts = tuple[Any, ...]
-FACTS = 8  # the number of columns of `facts()`
 
 
 def facts() -> list[QuerySet[Any, Any]]:
@@ -68,7 +67,7 @@ def facts() -> list[QuerySet[Any, Any]]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # as a key, quickly
 class IdentifiedSession:
     """A session, who it belongs to, and the facts of which that is true."""
 
@@ -86,35 +85,33 @@ class Identities:
 
     @cached_property
     def _query(self) -> CombinedQuery:
-        return CombinedQuery(facts())
+        return CombinedQuery([*facts(), ChangeCounter.objects.filter(pk=1).values_list("value")])
 
     def find(self, request: HttpRequest) -> IdentifiedSession | None:
-        """Return the session of a request as it was identified; its facts may have changed.
+        """Return the session of a request if it was identified before and its facts still hold.
 
-        None if the proxy does not send the user of the session.
+        It is set on the request, with the latest change. None if the proxy does not send the user
+        of the session.
         """
         session = self._sessions.get(request.COOKIES.get(settings.SESSION_COOKIE_NAME, ""))
         if session is None or session.identity.proxy_digest != auth_proxy.digest_of(request):
             return None
-        return session
+        facts, version = self._load(session.key, session.identity.user_pk)
+        if facts != session.facts:
+            self._sessions.pop(session.key, None)
+            return None
+        return _identified(request, session, version)
 
     def identify(self, request: HttpRequest) -> IdentifiedSession | None:
         """Return the session of a request; None if nobody is signed in, or a message waits.
 
-        Also None if the proxy does not send the user of the session.
+        It is set on the request, with the latest change. Also None if the proxy does not send the
+        user of the session.
         """
         session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         if not session_key:
             return None
-        return self.find_unchanged(request) or self._identify_anew(request, session_key)
-
-    def find_unchanged(self, request: HttpRequest) -> IdentifiedSession | None:
-        """Return the session of a request if it was identified before and its facts still hold."""
-        session = self.find(request)
-        if session is None:
-            return None
-        facts = self._load_facts(session.key, session.identity.user_pk)
-        return session if facts == session.facts else None
+        return self.find(request) or self._identify_anew(request, session_key)
 
     def _identify_anew(self, request: HttpRequest, session_key: str) -> IdentifiedSession | None:
         user_pk = request.session.get(auth.SESSION_KEY)
@@ -123,25 +120,27 @@ class Identities:
         proxy_digest = request.session.get(auth_proxy.SESSION_DIGEST, "")
         if proxy_digest != auth_proxy.digest_of(request):
             return None
-        facts = self._load_facts(session_key, int(user_pk))
+        facts, version = self._load(session_key, int(user_pk))
         user = auth.get_user(request)
         # The request's session was read before: meanwhile it may have ended.
         is_session_stored = facts[0] is not None
         if not isinstance(user, User) or not is_session_stored:
             return None
         identity = Identity(user.pk, user.get_username(), permissions.for_user(user), proxy_digest)
-        if self._load_facts(session_key, user.pk) != facts:
+        if self._load(session_key, user.pk)[0] != facts:
             return None  # changed meanwhile: identified at the next request
         session = self._sessions[session_key] = IdentifiedSession(
             session_key, identity, facts, user
         )
         while len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
-        return session
+        return _identified(request, session, version)
 
-    def _load_facts(self, session_key: str, user_pk: int) -> Facts:
+    def _load(self, session_key: str, user_pk: int) -> tuple[Facts, int]:
+        """Return the facts of a session and the latest change."""
         rows = self._query.fetch(session=session_key, user=user_pk, now=db_threads.now())
-        return rows[0][1:]
+        _one, *facts, version = rows[0]
+        return tuple(facts), version or 0
 
 
 class IdentityMiddleware(AuthenticationMiddleware):
@@ -149,17 +148,17 @@ class IdentityMiddleware(AuthenticationMiddleware):
 
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)
-        if (session := session_of(request)) is not None:
-            request.user = copy(session.user)
+        identities: Identities = request.identities  # type: ignore[attr-defined]
+        if request.method == "GET" and session_of(request) is None:
+            identities.identify(request)
+        _set_user(request)
 
     def process_view(self, request: HttpRequest, view_func: Any, *_arguments: Any) -> None:
         """Find the session of a form, if the view has `with_identity`."""
-        if session_of(request) is not None or not getattr(view_func, "is_identified", False):
-            return
-        identities: Identities = request.identities  # type: ignore[attr-defined]
-        if (session := identities.find_unchanged(request)) is not None:
-            request.identified_session = session  # type: ignore[attr-defined]
-            request.user = copy(session.user)
+        if session_of(request) is None and getattr(view_func, "is_identified", False):
+            identities: Identities = request.identities  # type: ignore[attr-defined]
+            identities.find(request)
+            _set_user(request)
 
 
 def with_identity[View: Callable[..., Any]](view: View) -> View:
@@ -183,7 +182,25 @@ def identity_of(request: HttpRequest) -> Identity | None:
     return None if session is None else session.identity
 
 
+def version_of(request: HttpRequest) -> int:
+    """Return the latest change, read before anything else for the request."""
+    version: int | None = getattr(request, "version", None)
+    return ChangeCounter.latest() if version is None else version
+
+
 def permissions_of(request: HttpRequest) -> Permissions:
     """Return the permissions of the user of a request, as of the request."""
     identity = identity_of(request)
     return identity.permissions if identity else permissions.for_user(request.user)
+
+
+def _set_user(request: HttpRequest) -> None:
+    if (session := session_of(request)) is not None:
+        request.user = copy(session.user)
+
+
+def _identified(
+    request: HttpRequest, session: IdentifiedSession, version: int
+) -> IdentifiedSession:
+    request.identified_session, request.version = session, version  # type: ignore[attr-defined]
+    return session

@@ -47,9 +47,6 @@ class Parameter(Expression):
         super().__init__(output_field=output_field)
         self.name, self.offset = name, offset
 
-    def __add__(self, duration: Any) -> Any:
-        return Parameter(self.name, self.output_field, self.offset + duration)
-
     def __sub__(self, age: Any) -> Any:
         return Parameter(self.name, self.output_field, self.offset - age)
 
@@ -102,12 +99,6 @@ class Max(Func):
     """The highest value of an expression in the selected rows."""
 
     function = "MAX"
-
-
-class Min(Func):
-    """The lowest value of an expression in the selected rows."""
-
-    function = "MIN"
 
 
 class Sum(Func):

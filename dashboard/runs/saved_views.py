@@ -1,7 +1,7 @@
 """Save the filter of a stage's page under a name, as a private or a shared view.
 
 Owners edit their views; sharing needs staff, or abort permission somewhere, and only staff delete
-shared views of others. No run changes with a view.
+shared views of others. No run changes with a view, but pages do: it counts as a visible change.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Parameter, PreparedModels
-from dashboard.models import DefaultView, SavedView
+from dashboard.models import ChangeCounter, DefaultView, SavedView
 
 MAX_VIEWS_PER_USER = 30
 
@@ -78,6 +78,7 @@ def save(
     if shared and not may_share(user, user_permissions):
         raise NotAllowed(_("Only staff and users who can abort runs can share views."))
     with transaction.atomic():
+        ChangeCounter.take(1)
         # Locks the user: two concurrent requests must not exceed the limit.
         User.objects.select_for_update().get(pk=user.pk)
         own_views = SavedView.objects.filter(owner=user)
@@ -99,7 +100,9 @@ def delete(user: User, view_pk: int) -> str:
     if not may_delete(user, view):
         template = _("Only its owner, %(owner)s, can delete “%(view)s”.")
         raise NotAllowed(template % {"view": view.name, "owner": view.owner})
-    view.delete()
+    with transaction.atomic():
+        ChangeCounter.take(1)
+        view.delete()
     return view.name
 
 
@@ -108,7 +111,9 @@ def set_default(user: User, view_pk: int) -> SavedView:
     _check_writable()
     view = _get_visible(user, view_pk)
     try:
-        DefaultView.objects.update_or_create(user=user, defaults={"view": view})
+        with transaction.atomic():
+            ChangeCounter.take(1)
+            DefaultView.objects.update_or_create(user=user, defaults={"view": view})
     except IntegrityError:
         raise SavedViewError(_("This view no longer exists.")) from None
     return view
@@ -117,7 +122,9 @@ def set_default(user: User, view_pk: int) -> SavedView:
 def clear_default(user: User) -> None:
     """Remove the user's default view, so that stage pages list all runs; raise SavedViewError."""
     _check_writable()
-    DefaultView.objects.filter(user=user).delete()
+    with transaction.atomic():
+        ChangeCounter.take(1)
+        DefaultView.objects.filter(user=user).delete()
 
 
 def _get_visible(user: User, view_pk: int) -> SavedView:

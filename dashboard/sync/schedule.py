@@ -76,17 +76,11 @@ def find_gap(stage: ReadState, now: datetime) -> Gap | None:
         return Gap.UNREAD
     if stage.has_flow is False:
         return None  # no runs without a flow
-    opens_at = gap_opens_at(stage)
-    if opens_at is not None and opens_at < now:
-        return Gap.UNREAD
+    if stage.fresh_until is not None:
+        planned = stage.fresh_until - stage.synced_at
+        if stage.synced_at + max(2 * planned, MIN_GAP_AGE) < now:
+            return Gap.UNREAD
     return Gap.OLDER_IN_FLIGHT if stage.in_flight_incomplete else None
-
-
-def gap_opens_at(stage: ReadTimes) -> datetime | None:
-    """Return when a stage that was read counts as unread again, unless it is read before."""
-    if stage.synced_at is None or stage.fresh_until is None or stage.has_flow is False:
-        return None
-    return stage.synced_at + max(2 * (stage.fresh_until - stage.synced_at), MIN_GAP_AGE)
 
 
 @dataclass(frozen=True, slots=True)

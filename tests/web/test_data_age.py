@@ -1,14 +1,12 @@
 """The chip with the age of a page's data: within what time new runs show, and what is wrong."""
 
-import gzip
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborNode
 
 from dashboard.models import Lead, Pipeline, RateBudget, Run, Stage
 from tests.support import factories
@@ -171,29 +169,6 @@ def test_chip_is_amber_with_the_age_while_reading_is_behind_the_plan(
     settings.NORTHFLANK_WEBHOOK_SECRET = ["s" * 32]
     line = select_one(get_page(address(page, stage)), "#data-age")
     assert line.css("[data-remedy]") == []
-
-
-@pytest.mark.parametrize("page", ["now", "stage"])
-def test_cached_page_follows_the_plan_and_pauses(
-    page: str, viewer_client: Client, stages: dict[str, Stage]
-) -> None:
-    where, headers = address(page, stages["Production"]), {"Accept-Encoding": "gzip"}
-
-    def cached_chip() -> LexborNode:
-        viewer_client.get(where, headers=headers)
-        cached = gzip.decompress(viewer_client.get(where, headers=headers).content)
-        return select_one(LexborHTMLParser(cached), "[data-chip]")
-
-    assert cached_chip().attributes["data-new-runs-within"] == "1680"
-    read_every(stages["Production"], minutes=12)
-    assert cached_chip().attributes["data-new-runs-within"] == "720"
-    rate_budget(remaining=100)
-    assert cached_chip().attributes["data-tone"] == "warning"
-    RateBudget.objects.update(remaining=900)
-    Lead.objects.update(renewed_at=timezone.now())  # on a busy machine it is seconds ago
-    assert cached_chip().attributes["data-tone"] == "neutral"
-    Lead.objects.update(renewed_at=timezone.now() - timedelta(minutes=5))
-    assert cached_chip().attributes["data-tone"] == "warning"
 
 
 def test_status_is_green_only_of_what_was_read_within_a_minute(

@@ -10,12 +10,10 @@ import structlog
 from django.conf import settings
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import User
-from django.db.models import BigIntegerField, Case, QuerySet, When
 from django.http import HttpRequest
 from django.utils.crypto import get_random_string
 from django.views.decorators.debug import sensitive_variables
 
-from dashboard.db.prepared import NOW
 from dashboard.models import AccessEvent
 from dashboard.models.accounts.access import AccessKind
 
@@ -76,17 +74,6 @@ class BreakGlassBackend(ModelBackend):
 
 def latest_sign_in(at: datetime) -> AccessEvent | None:
     """Return the latest sign-in of the break-glass account, if it is to be shown to superusers."""
-    event = _sign_ins().first()
+    # Not filtered by time, which would search all earlier ones.
+    event = AccessEvent.objects.filter(kind=AccessKind.BREAK_GLASS).order_by("-pk").first()
     return event if event is not None and event.occurred_at > at - NOTICE_PERIOD else None
-
-
-def latest_sign_in_key() -> "QuerySet[AccessEvent, Any]":
-    """Return a query of the key of that sign-in, for pages that depend on it (db/prepared.py)."""
-    is_recent = When(occurred_at__gt=NOW - NOTICE_PERIOD, then="pk")
-    # Not as a filter, which would search all earlier ones.
-    key = Case(is_recent, default=0, output_field=BigIntegerField())
-    return _sign_ins().values_list(key)[:1]
-
-
-def _sign_ins() -> QuerySet[AccessEvent]:
-    return AccessEvent.objects.filter(kind=AccessKind.BREAK_GLASS).order_by("-pk")

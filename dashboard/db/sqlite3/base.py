@@ -30,8 +30,7 @@ class _Cursor(base.SQLiteCursorWrapper):
 def convert(query: str) -> str:
     """Return a statement with `?` instead of `%s`.
 
-    Django looks for them at each execution: a twentieth of a page's time, and a fifth of that of a
-    cached page, which is answered with one long statement.
+    Django looks for them at each execution: a twentieth of a page's time.
     """
     converted: str = base.SQLiteCursorWrapper.convert_query(None, query)  # type: ignore[arg-type]
     return converted

@@ -13,10 +13,4 @@ RECENT = timedelta(minutes=1)  # only what was read within this is said to be up
 
 def is_stale(fresh_until: datetime | None, now: datetime) -> bool:
     """Return whether the data is older than planned; False if never read (None)."""
-    limit = stale_at(fresh_until)
-    return limit is not None and limit < now
-
-
-def stale_at(fresh_until: datetime | None) -> datetime | None:
-    """Return when data becomes stale; None if never read."""
-    return None if fresh_until is None else fresh_until + GRACE
+    return fresh_until is not None and fresh_until + GRACE < now

@@ -122,11 +122,6 @@ class Report:
         return self.total("old_with_flow" if self.with_flow else "old") > 0
 
     @property
-    def next_gap_at(self) -> datetime | None:
-        """When the next stale stage counts as unread; None: none will."""
-        return min((at for name in self.names for at in name.gap_times), default=None)
-
-    @property
     def intervals(self) -> tuple[tuple[str, int], ...]:
         """Within how many seconds new runs show as planned, by stage name, Production first."""
         return tuple(

@@ -143,13 +143,6 @@ class SyncState:
         return self._until_reset("slowed", is_reached=self._unreserved < SLOW_SHARE * usual)
 
     @property
-    def changes_at(self) -> datetime | None:
-        """When a pause ends, at the earliest; None: there is none."""
-        usage = self.rate_limit
-        times = (usage.backoff_until, usage.resets_at) if usage else ()
-        return min(filter(None, times), default=None)
-
-    @property
     def _unreserved(self) -> float:
         usage = self.rate_limit
         return usage.remaining - usage.reserve if usage else float("inf")

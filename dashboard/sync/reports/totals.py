@@ -6,7 +6,7 @@ a long outage.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -53,7 +53,6 @@ class NameTotals:
     unread: int = 0
     outdated: int = 0  # unread ones that were read before a long outage
     unread_failing: int = 0  # unread ones that can't be read
-    gap_times: list[datetime] = field(default_factory=list)  # when stale ones count as unread
 
     @property
     def interval_text(self) -> str:
@@ -129,9 +128,6 @@ def _add_reads(
             continue
         totals.old_with_flow += 1
         totals.stale += not has_gap
-        opens_at = schedule.gap_opens_at(stage)
-        if opens_at is not None and opens_at >= now:
-            totals.gap_times.append(opens_at)
     return sorted(by_name.values(), key=lambda totals: order.get(totals.name, len(order)))
 
 

@@ -1,7 +1,7 @@
 """How old the data of a page is, within what time new runs show, and what is wrong with reading."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Protocol
@@ -54,8 +54,6 @@ class DataAge:
     # them have been read, and the removal of their place. An open page that receives another hash
     # reloads its live region.
     structure_hash: str = ""
-    # When it changes with time alone, at the earliest.
-    changes_at: datetime | None = field(default=None, compare=False, repr=False)
 
     @property
     def stale_text(self) -> str:
@@ -115,17 +113,10 @@ def stages_data_age(stages: Sequence[ReadStage], now: datetime) -> DataAge:
     sync_times = [stage.synced_at for stage in with_flow if stage.synced_at is not None]
     if not sync_times:
         return DataAge(None, is_stale=True, text=_unread_text(), structure_hash=structure_hash)
-    limits = [
-        limit
-        for stage in stages
-        for limit in (freshness.stale_at(stage.fresh_until), schedule.gap_opens_at(stage))
-        if limit is not None and limit >= now
-    ]
     return DataAge(
         min(sync_times),
         is_stale=any(freshness.is_stale(stage.fresh_until, now) for stage in with_flow),
         structure_hash=structure_hash,
-        changes_at=min(limits, default=None),
     )
 
 
@@ -160,9 +151,8 @@ def page_data_age(
         age = DataAge(oldest, is_stale=full_report.has_old_reads)
     # Until stages are read, a page lacks runs, or shows that it does not know of any.
     read = [full_report.total(name) for name in ("stages", "read", "with_flow", "with_flow_read")]
-    times = [age.changes_at, full_report.next_gap_at]
     return replace(
-        _with_plan(replace(age, changes_at=min(filter(None, times), default=None)), full_report),
+        _with_plan(age, full_report),
         is_stale=age.is_stale or full_report.total("stale") > 0,
         status_hint=to_text(full_report.problems),
         incomplete_text=full_report.incomplete_text,
@@ -198,12 +188,7 @@ def read_states(stages: Iterable[ReadStage]) -> list[tuple[int, bool | None, boo
 
 def _with_plan(age: DataAge, stages: Report) -> DataAge:
     sync = stages.sync
-    return replace(
-        age,
-        intervals=stages.intervals,
-        problem=sync.pause or sync.slowdown,
-        changes_at=min(filter(None, [age.changes_at, sync.changes_at]), default=None),
-    )
+    return replace(age, intervals=stages.intervals, problem=sync.pause or sync.slowdown)
 
 
 def _removal(pipeline: Pipeline) -> tuple[datetime | None, datetime | None]:

@@ -8,35 +8,24 @@ refreshes its live region at intervals, and its tag (HX-PTag) shows that nothing
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Container
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from functools import cached_property, lru_cache, partial
-from hashlib import blake2b
+from datetime import timedelta
+from functools import cached_property
 from typing import Any, ClassVar
 
 from django.contrib.messages import get_messages
-from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, QueryDict
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from dashboard.accounts import identity
-from dashboard.accounts.authentication import break_glass
 from dashboard.accounts.permissions import Permissions
-from dashboard.db.prepared import CombinedQuery
-from dashboard.models import ChangeCounter, Run
+from dashboard.models import Run
 from dashboard.web.components.data_age import EMPTY, DataAge
 from dashboard.web.components.runs import rendered_rows, run_row, run_section
 from dashboard.web.components.runs.row_queries import RowKey
 from dashboard.web.components.tab_title import TabTitle
-from dashboard.web.http.responses.htmx import is_htmx, render_page
+from dashboard.web.http.responses.htmx import render_page
 from dashboard.web.live import event_ids
-from dashboard.web.live.dependencies import Querysets
-from dashboard.web.live.page_cache import (
-    GAPS,
-    PAGE_VERSION,
-    Dependencies,
-    PageDraft,
-    state_of,
-)
+from dashboard.web.live.page_cache import GAPS, PAGE_VERSION, TAG, FinishedPage
 from dashboard.web.live.snapshot import Snapshot
 
 # An ended run counts as new on an open page for this long.
@@ -101,8 +90,9 @@ class Page(ABC):
     name: ClassVar[str]  # of its stream
     template: ClassVar[str]
     nav: ClassVar[str] = ""  # the navigation's entry
-    follows_all_changes: ClassVar[bool] = True  # False: only `tag_values` change its tag
-    is_cacheable: ClassVar[bool] = False  # by live/page_cache.py: it has `dependencies`
+    # Whether it differs between users with the same permissions. `context` may set it, to what is
+    # the same for all of them.
+    is_personal = False
     # Without JavaScript; on other pages a reload would undo what users enter meanwhile.
     reloads_while_aborting: ClassVar[bool] = False
 
@@ -118,8 +108,6 @@ class Page(ABC):
         self.permissions = permissions or snapshot.permissions
         self.key = key
         self.query = query
-        self.draft: PageDraft | None = None
-        self.is_state_newer = False  # than what the view has read
 
     def __init_subclass__(cls) -> None:
         PAGES[cls.name] = cls
@@ -128,37 +116,6 @@ class Page(ABC):
     def is_visible(cls, permissions: Permissions, key: int) -> bool:
         """Return whether the page with this key exists and the user may view it."""
         return key == 0
-
-    @classmethod
-    def dependencies(cls, permissions: Permissions) -> Querysets:
-        """Return what a cacheable page depends on (live/dependencies.py)."""
-        raise NotImplementedError
-
-    @property
-    def depends_on_more(self) -> bool:
-        """Whether its filter makes it depend on more than `dependencies`: it is not cached."""
-        return False
-
-    def read_state(self, request: HttpRequest) -> None:
-        """Read what the page depends on, before anything that it shows.
-
-        For a view that reads something before it calls `page_response`. What was read before this
-        call may be shown unless `is_state_newer`.
-        """
-        viewer = identity.identity_of(request)
-        if viewer is None or not type(self).is_cacheable or len(get_messages(request)):
-            return
-        query = _dependencies_query(type(self), self.permissions)
-        dependencies = Dependencies(query, self.key, partial(self.record_view, self.key))
-        state = state_of(request, self.key)
-        self.is_state_newer = state is None
-        state = state or dependencies.load_state(viewer.user_pk, self.snapshot.now)
-        self.draft = PageDraft(dependencies, state, self.snapshot.now)
-
-    @classmethod
-    def record_view(cls, key: int, now: datetime) -> None:
-        """Record that the page with this key is watched, if the sync reads its data sooner then."""
-        return
 
     @property
     def has_runs_in_flight(self) -> bool:
@@ -183,11 +140,6 @@ class Page(ABC):
     @abstractmethod
     def context(self, request: HttpRequest) -> dict[str, Any]:
         """Return the context of its template, without `live`, `nav`, `tab_title` and `data_age`."""
-
-    @property
-    def tag_values(self) -> tuple[object, ...]:
-        """Further values that change its tag."""
-        return ()
 
     def own_status_parts(self) -> list[LivePart]:
         """Return the status parts that only this page has."""
@@ -249,71 +201,35 @@ def _data_age_part(data_age: DataAge) -> LivePart:
 
 def page_response(request: HttpRequest, page: Page) -> HttpResponse:
     """Render a page or, for a refresh, its live region alone; 304 if the browser has it already."""
-    draft = _draft(request, page)
-    live = build_live_region(request, page, draft)
-    if request.headers.get("HX-PTag") == live.tag:
-        unchanged = HttpResponseNotModified()  # htmx then leaves the page unchanged
-        unchanged["HX-PTag"] = live.tag
-        return unchanged
+    snapshot, has_message = page.snapshot, len(get_messages(request)) > 0
     context = {
-        "live": live,
+        "live": build_live_region(request, page),
         "nav": page.nav,
         "tab_title": page.tab_title,
         "data_age": page.data_age,
         **page.context(request),
-        **(GAPS if draft is not None else {}),
+        **GAPS,
     }
-    response = render_page(request, page.template, "live", context)
-    if is_htmx(request):
-        response["HX-PTag"] = live.tag
-    if draft is not None:
-        draft.finish(response, live.tag, page.data_age.changes_at)
+    finished = FinishedPage.create(
+        render_page(request, page.template, "live", context).content,
+        snapshot.version,
+        snapshot.now,
+        is_personal=page.is_personal,
+    )
+    response = finished.respond(request, request.user.get_username())
+    if not has_message:  # which is shown once
+        response.finished_page = finished  # type: ignore[attr-defined]
     return response
 
 
-def _draft(request: HttpRequest, page: Page) -> PageDraft | None:
-    """Return the draft of a page that is to be cached, else None."""
-    if page.draft is None:
-        page.read_state(request)
-    # While something has not been read yet, an estimate changes all the time.
-    if page.draft is None or page.depends_on_more or page.data_age.incomplete_text:
-        return None
-    return page.draft
-
-
-@lru_cache(maxsize=100)
-def _dependencies_query(page: type[Page], permissions: Permissions) -> CombinedQuery:
-    latest_version = ChangeCounter.objects.filter(pk=1).values_list("value")
-    sign_in = [break_glass.latest_sign_in_key()] if permissions.is_superuser else []
-    return CombinedQuery(
-        [*identity.facts(), latest_version, *sign_in, *page.dependencies(permissions)]
-    )
-
-
-def build_live_region(request: HttpRequest, page: Page, draft: PageDraft | None) -> LiveRegion:
+def build_live_region(request: HttpRequest, page: Page) -> LiveRegion:
     """Return what a page's live region needs: its tag, and the address of its stream."""
-    snapshot = page.snapshot
-    tag_values = (
-        draft.state.rows if draft else snapshot.version if page.follows_all_changes else 0,
-        page.data_age,
-        page.tab_title,
-        snapshot.site.upstream_error,
-        snapshot.site.break_glass,
-        request.get_full_path(),
-        page.permissions.cache_key,
-        *page.tag_values,
-    )
     stream_parameters = QueryDict(mutable=True)
     stream_parameters.update(
         {
             "page": page.name,
             "key": str(page.key),
-            "since": event_ids.encode(
-                PAGE_VERSION
-                if draft is not None
-                else event_ids.page_version(snapshot.version, snapshot.now),
-                page.permissions,
-            ),
+            "since": event_ids.encode(PAGE_VERSION, page.permissions),
         }
         | ({"query": page.query} if page.query else {})
     )
@@ -321,7 +237,7 @@ def build_live_region(request: HttpRequest, page: Page, draft: PageDraft | None)
         page=page.name,
         stream_url=f"{reverse('live')}?{stream_parameters.urlencode()}",
         url=request.get_full_path(),
-        tag=blake2b(repr(tag_values).encode(), digest_size=9).hexdigest(),
+        tag=TAG,
         refresh_seconds=2 if page.is_aborting else 4 if page.has_runs_in_flight else 15,
         reloads=page.reloads_while_aborting and page.is_aborting,
     )

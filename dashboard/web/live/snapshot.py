@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from django.http import HttpRequest
 
-from dashboard.accounts.identity import permissions_of
+from dashboard.accounts.identity import permissions_of, version_of
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import Keys, PreparedQuery
-from dashboard.models import ChangeCounter, Stage
+from dashboard.models import Stage
 from dashboard.runs.attention import AttentionRun
 from dashboard.sync.reports import sync_state
 from dashboard.sync.reports.report import Report
@@ -51,7 +51,7 @@ class Snapshot:
     def for_request(cls, request: HttpRequest) -> "Snapshot":
         return cls(
             permissions_of(request),
-            ChangeCounter.latest(),
+            version_of(request),
             db_threads.now(),
             site_context.for_request(request),
         )

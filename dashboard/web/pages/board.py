@@ -59,11 +59,6 @@ class BoardPage(Page):
         return lookup.is_catalog_loaded()
 
     @property
-    def tag_values(self) -> tuple[object, ...]:
-        attention = [(run.pk, run.inverse_severity) for run in self.snapshot.attention]
-        return (attention, self.list_page.total or self.is_catalog_loaded)
-
-    @property
     def list_page(self) -> PageOfPipelines:
         """Which pipelines it lists."""
         snapshot = self.snapshot

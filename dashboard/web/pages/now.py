@@ -8,7 +8,6 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run
 from dashboard.texts.rich_text import Message
 from dashboard.web.components import in_flight, tab_title
@@ -16,8 +15,6 @@ from dashboard.web.components.data_age import DataAge, page_data_age
 from dashboard.web.components.now_sections import NowSections
 from dashboard.web.components.runs import rendered_rows
 from dashboard.web.components.tab_title import TabTitle
-from dashboard.web.live import dependencies
-from dashboard.web.live.dependencies import Querysets
 from dashboard.web.live.page import LivePart, Page, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
 
@@ -31,16 +28,6 @@ def now(request: HttpRequest) -> HttpResponse:
 class NowPage(Page):
     name = nav = "now"
     template = "pages/now.html"
-    is_cacheable = True
-
-    @classmethod
-    def dependencies(cls, permissions: Permissions) -> Querysets:
-        return [
-            *dependencies.upstream(),
-            *dependencies.sync(),
-            *dependencies.listed_stages(permissions),
-            *dependencies.runs_of_all_stages(permissions),
-        ]
 
     @property
     def has_runs_in_flight(self) -> bool:
@@ -63,11 +50,6 @@ class NowPage(Page):
             upstream_down=self.upstream_down,
             incomplete=bool(self.data_age.incomplete_text),
         )
-
-    @property
-    def tag_values(self) -> tuple[object, ...]:
-        # Runs join and leave the sections with time alone.
-        return tuple((section.name, section.count, section.rows) for section in self.sections.all)
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
         keys = [key for section in self.sections.all for key in section.rows]

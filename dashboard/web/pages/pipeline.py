@@ -65,11 +65,6 @@ class PipelinePage(Page):
     def is_aborting(self) -> bool:
         return not stages_with_open_aborts().isdisjoint(stage.pk for stage in self.stages)
 
-    @property
-    def tag_values(self) -> tuple[object, ...]:
-        errors = sorted((stage.pk, stage.error_message) for stage in self.stages if stage.error)
-        return (self.removal, errors)
-
     @cached_property
     def removal(self) -> removed_notice.RemovedNotice | None:
         return removed_notice.for_pipeline(self.pipeline)

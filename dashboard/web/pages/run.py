@@ -214,10 +214,6 @@ class RunPage(Page):
     def is_aborting(self) -> bool:
         return any(abort.settled_at is None for abort in self.aborts)
 
-    @property
-    def tag_values(self) -> tuple[object, ...]:
-        return (removed_notice.for_run(self.run),)
-
     @cached_property
     def data_age(self) -> DataAge:
         return run_data_age(self.run, self.snapshot.sync)
@@ -229,8 +225,12 @@ class RunPage(Page):
     def context(self, request: HttpRequest) -> dict[str, Any]:
         stage = self.run.stage
         card = RunCard(self.run, self.permissions, self.aborts, request.user.pk, self.snapshot.sync)
+        context = card.context()
+        # Who has acknowledged the run gets another form.
+        acknowledgements = context["acknowledgements"]
+        self.is_personal = bool(acknowledgements and acknowledgements["current"])
         return {
-            **card.context(),
+            **context,
             "now": self.snapshot.now,
             "refresh_url": ""
             if removed_notice.for_pipeline(stage.pipeline)

@@ -1,7 +1,6 @@
 """A stage's page: the runs of its release flow."""
 
 from collections.abc import Collection
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -29,9 +28,7 @@ from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import links, lookup
 from dashboard.web.http.authentication import sign_in
 from dashboard.web.http.responses.htmx import is_htmx
-from dashboard.web.live import dependencies
 from dashboard.web.live.charts import chart_parts, ended_stages
-from dashboard.web.live.dependencies import Querysets
 from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
 
@@ -46,9 +43,7 @@ def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
     snapshot = Snapshot.for_request(request)
     stage = lookup.get_stage_or_404(snapshot.permissions, project_id, pipeline_id, stage_id)
     page = StagePage(snapshot, key=stage.pk)
-    page.read_state(request)
-    if not page.is_state_newer:  # else the stage is read again
-        page.stage = stage
+    page.stage = stage
     # A refresh of an open page does not apply the default view.
     default_view = None if is_htmx(request) else saved_views.default_for(user)
     if default_view and not request.GET:
@@ -62,26 +57,7 @@ def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
 class StagePage(Page):
     name = "stage"
     template = "pages/stage.html"
-    is_cacheable = True
     default_view: SavedView | None = None
-
-    @classmethod
-    def dependencies(cls, permissions: Permissions) -> Querysets:
-        return [
-            *dependencies.upstream(),
-            *dependencies.sync(),
-            *dependencies.stage(),
-            *dependencies.saved_views(),
-        ]
-
-    @property
-    def depends_on_more(self) -> bool:
-        # The aborts of one user; and a text search has too many addresses to keep.
-        return self.filter.aborted_by_me or bool(self.filter.q)
-
-    @classmethod
-    def record_view(cls, key: int, now: datetime) -> None:
-        watchers.keep_alive(cls.name, [key], now)
 
     @classmethod
     def is_visible(cls, permissions: Permissions, key: int) -> bool:
@@ -115,11 +91,6 @@ class StagePage(Page):
     def removal(self) -> removed_notice.RemovedNotice | None:
         return removed_notice.for_pipeline(self.stage.pipeline)
 
-    @property
-    def tag_values(self) -> tuple[object, ...]:
-        stage = self.stage
-        return (self.removal, stage.concurrency_policy, stage.paused, _list_problems(stage))
-
     @cached_property
     def data_age(self) -> DataAge:
         return place_data_age(self.stage.pipeline, [self.stage], self.snapshot.sync)
@@ -136,6 +107,8 @@ class StagePage(Page):
     def context(self, request: HttpRequest) -> dict[str, Any]:
         stage = self.stage
         page = self._page_of_runs()
+        has_views = not is_htmx(request) and SavedView.objects.exists()
+        self.is_personal = has_views or self.filter.aborted_by_me
         return {
             "place": _place(stage),
             "removal": self.removal,

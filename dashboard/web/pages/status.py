@@ -31,15 +31,12 @@ class StatusPage(Page):
     name = nav = "status"
     template = "pages/status.html"
     data_age = DataAge(None, is_stale=False)  # each row shows its own
+    is_personal = True  # with links for administrators
     holds_secret = False  # that of the webhook
 
     @cached_property
     def status(self) -> SyncStatus:
         return sync_report.load_status(self.permissions, self.snapshot.report)
-
-    @property
-    def tag_values(self) -> tuple[object, ...]:
-        return (self.status,)
 
     @property
     def tab_title(self) -> TabTitle:

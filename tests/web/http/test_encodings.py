@@ -1,4 +1,4 @@
-"""Compressed responses of pages that are not cached; test_page_cache.py has the others."""
+"""Compressed responses."""
 
 import gzip
 import random
@@ -15,7 +15,7 @@ GZIP = {"Accept-Encoding": "gzip"}
 RANDOM = random.Random(1).randbytes(300)  # gzip makes it longer
 
 
-def test_uncached_page_is_compressed_to_the_same_text(client: Client, viewer: User) -> None:
+def test_page_is_compressed_to_the_same_text(client: Client, viewer: User) -> None:
     client.force_login(viewer)
     plain = client.get("/account/")
     compressed = client.get("/account/", headers=GZIP)
@@ -30,7 +30,7 @@ def test_uncached_page_is_compressed_to_the_same_text(client: Client, viewer: Us
     assert body.endswith("</html>\n")
 
 
-def test_length_of_uncached_page_varies(client: Client, viewer: User) -> None:
+def test_length_of_page_varies(client: Client, viewer: User) -> None:
     """One length does not tell whether a secret in the page resembles another part (BREACH)."""
     client.force_login(viewer)
     client.get("/account/")

@@ -8,7 +8,6 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run
 from dashboard.web.components import tab_title
 from dashboard.web.components.aborts import abort_log
@@ -17,8 +16,6 @@ from dashboard.web.components.data_age import DataAge, list_data_age
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.lists import empty_states
 from dashboard.web.components.tab_title import TabTitle
-from dashboard.web.live import dependencies
-from dashboard.web.live.dependencies import Querysets
 from dashboard.web.live.page import LivePart, Page, page_response
 from dashboard.web.live.snapshot import Snapshot
 
@@ -27,7 +24,6 @@ from dashboard.web.live.snapshot import Snapshot
 def aborts(request: HttpRequest) -> HttpResponse:
     """Show one page of the aborts that match the query string, newest first."""
     page = AbortsPage(Snapshot.for_request(request))
-    page.read_state(request)
     page.filter = abort_log.parse(request, page.permissions)
     return page_response(request, page)
 
@@ -37,20 +33,7 @@ class AbortsPage(Page):
 
     name = nav = "aborts"
     template = "pages/aborts/aborts.html"
-    follows_all_changes = False
-    is_cacheable = True
     filter: AbortFilter
-
-    @property
-    def depends_on_more(self) -> bool:
-        return not self.filter.is_newest_page or bool(self.filter.warnings)
-
-    @classmethod
-    def dependencies(cls, permissions: Permissions) -> Querysets:
-        return [
-            *dependencies.upstream(),
-            *dependencies.newest_aborts(permissions, abort_log.PER_PAGE),
-        ]
 
     @cached_property
     def newest(self) -> abort_log.PageOfAborts:
@@ -63,10 +46,6 @@ class AbortsPage(Page):
     @property
     def is_aborting(self) -> bool:
         return self.log_page.under_way_count > 0
-
-    @property
-    def tag_values(self) -> tuple[object, ...]:
-        return (self.log_page.keys,)
 
     @cached_property
     def data_age(self) -> DataAge:
@@ -82,6 +61,7 @@ class AbortsPage(Page):
         )
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
+        self.is_personal = "by_me" in self.filter.parameters
         return {
             "filter": self.filter,
             "abort_rows": list(abort_log.render_rows(self.log_page.keys).values()),

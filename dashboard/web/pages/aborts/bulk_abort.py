@@ -70,10 +70,6 @@ class BulkAbortPage(Page):
     def is_aborting(self) -> bool:
         return not self.summary["row"].is_finished
 
-    @property
-    def tag_values(self) -> tuple[object, ...]:
-        return (self.summary,)
-
     @cached_property
     def data_age(self) -> DataAge:
         return stages_data_age([item.run.stage for item in self.items], self.snapshot.now)

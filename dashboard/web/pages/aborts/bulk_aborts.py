@@ -38,7 +38,6 @@ class BulkAbortsPage(Page):
     template = "pages/aborts/bulk_aborts.html"
     reloads_while_aborting = True
     nav = "aborts"
-    follows_all_changes = False
     before_pk: int | None = None
 
     @cached_property
@@ -59,10 +58,6 @@ class BulkAbortsPage(Page):
     @property
     def is_aborting(self) -> bool:
         return not all(row.is_finished for row in self.rows[:PER_PAGE])
-
-    @property
-    def tag_values(self) -> tuple[object, ...]:
-        return (self.rows,)
 
     @cached_property
     def data_age(self) -> DataAge:

@@ -100,6 +100,7 @@ def test_bulk_aborts_page_with_more_rows_needs_no_more_queries(
         return len(captured)
 
     bulk_abort_of(run_in_each_stage, manager, "abort")
+    queries()  # which identifies the session
     query_count = queries()
     for _ in range(3):
         bulk_abort_of(run_in_each_stage, manager, "ended")
