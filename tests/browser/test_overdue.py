@@ -7,7 +7,6 @@ from django.utils import timezone
 from playwright.sync_api import Locator, Page, expect
 
 from dashboard.models import Run, Stage
-from dashboard.sync import overdue_checker
 from tests.support import factories
 from tests.support.browser import (
     OpenPage,
@@ -97,20 +96,3 @@ def test_progress_bar_stops_at_100_percent(stage: Stage, sign_in: OpenPage) -> N
     page = sign_in("viewer")
     expect(progress_bar(page)).to_have_attribute("data-severity", "2")
     assert progress_percent(page) == 100
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
-def test_now_page_moves_newly_overdue_run_first_when_user_is_idle(
-    stage: Stage, sign_in: OpenPage
-) -> None:
-    run_in_flight(stage, 130)
-    factories.run(stage, "r-2", name="Younger")
-    page = sign_in("viewer")
-    install_clock(page)
-    first = page.locator("tr[data-run] a.title").first
-    expect(first).to_have_text("Younger")
-    overdue_checker.check_runs(timezone.now())
-    expect(page.locator('tr[data-run="r-1"] .overdue')).to_have_text("Overdue")
-    advance_time(page, 9)
-    expect(first).to_have_text("Nightly")

@@ -1,17 +1,15 @@
 """Baselines: learned from successes when they conclude."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from threading import Barrier
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, connections
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from dashboard.db.threads import now
-from dashboard.models import Pipeline, RateBudget, Run, Stage, StageTiming
+from dashboard.models import Pipeline, Run, Stage, StageTiming
 from dashboard.models.typical_duration import MIN_SAMPLES
 from dashboard.northflank import Node, RunDetail, UnexpectedResponse
 from dashboard.northflank import Run as ApiRun
@@ -66,12 +64,6 @@ def test_baseline_ignores_success_with_abort(read_stage: Stage, manager: User) -
     assert update_baseline(read_stage).success_count == 4
 
 
-def test_baseline_ignores_runs_of_other_stages(read_stage: Stage) -> None:
-    for _ in range(5):
-        success(factories.stage("Staging"), 2)
-    assert update_baseline(read_stage).success_count == 0
-
-
 def test_baseline_has_steps_of_runs_with_details(read_stage: Stage) -> None:
     for minutes in (1, 2, 3, 4, 5):
         success(read_stage, minutes, root=migration_steps(minutes))
@@ -117,47 +109,6 @@ def test_last_success_may_be_a_run_with_abort(read_stage: Stage, manager: User) 
     last = success(read_stage, 3)
     factories.abort(last, manager, "concluded", outcome="success", settled_at=NOW)
     assert update_baseline(read_stage).last_success == last
-
-
-def test_mirrored_success_updates_baseline(stage: Stage) -> None:
-    end_fields = {
-        "status": "success",
-        "concluded": True,
-        "started_at": at(0),
-        "concluded_at": at(60),
-    }
-    mirror.apply_runs(
-        stage.pk, [api_run(f"r{n}", **end_fields) for n in range(5)], requested_at=at(100)
-    )
-    assert StageTiming.objects.get().observed_run_median == 60
-
-
-def test_detail_read_after_success_updates_baseline(
-    stage: Stage,
-) -> None:
-    def read(seconds: float, status: str, approval: Node) -> None:
-        is_over = status == "success"
-        end_fields = (
-            {"started_at": at(0), "concluded_at": at(3720)} if is_over else {"started_at": at(0)}
-        )
-        run = api_run("watched", status=status, concluded=is_over, **end_fields)
-        steps = factories.node("Workflow", steps=(approval,))
-        mirror.apply_detail(stage.pk, RunDetail(run=run, root=steps), requested_at=at(seconds))
-
-    for _ in range(4):
-        success(stage, 2, root=migration_steps(2))
-    approval_fields = {"label": "sign-off", "started_at": at(60)}
-    read(70, "approval_wait", factories.node("Approval", status="approval_wait", **approval_fields))
-    end_fields = {
-        "status": "success",
-        "concluded": True,
-        "started_at": at(0),
-        "concluded_at": at(3720),
-    }
-    mirror.apply_runs(stage.pk, [api_run("watched", **end_fields)], requested_at=at(3721))
-    approved = factories.node("Approval", status="success", ended_at=at(3660), **approval_fields)
-    read(3722, "success", approved)
-    assert StageTiming.objects.get().observed_run_p95 == 120
 
 
 def test_unchanged_list_does_not_update_baseline(stage: Stage) -> None:
@@ -221,23 +172,6 @@ def test_next_baseline_read_is_scheduled_after_previous(read_stage: Stage) -> No
     baselines.schedule_next_detail(minutes_later(7), INTERVAL)
     assert scheduled_run() != first
     assert scheduled_run().next_detail_sync_at == minutes_later(14)
-
-
-def test_concurrent_workers_schedule_one_baseline_read(transactional_db: None) -> None:
-    create_successes(factories.stage())
-    create_successes(factories.stage("Staging"))
-    barrier = Barrier(4)
-
-    def schedule_after_barrier(_: int) -> bool:
-        barrier.wait(60)
-        try:
-            return baselines.schedule_next_detail(NOW, INTERVAL)
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(schedule_after_barrier, range(4)))
-    assert scheduled_run()
 
 
 @pytest.mark.parametrize("read_count", [0, MIN_SAMPLES])
@@ -380,20 +314,6 @@ def test_worker_reads_one_success_at_a_time_until_baseline_has_steps(world: Worl
     assert typical.observed_steps
 
 
-def test_baseline_read_with_small_budget_is_scheduled_late(world: World) -> None:
-    world.sandbox.rate_limit_window.limit = 400
-    world.sync()
-    restart_worker(world)
-    started_at = now()
-    world.sync()
-    spent = RateBudget.objects.get()
-    # One in a hundred of the remaining requests: after the time of a hundred requests.
-    interval = 100 * (spent.resets_at - started_at) / spent.limit
-    scheduled_at = scheduled_run().next_detail_sync_at
-    assert scheduled_at is not None
-    assert scheduled_at - started_at >= min(interval, timedelta(minutes=59))
-
-
 # --- as new successes replace old ones ----------------------------------------------------------
 
 
@@ -461,13 +381,6 @@ def test_baseline_step_stays_as_successes_pass(
 
 
 @pytest.mark.slow
-def test_baseline_reads_at_most_one_success_in_four(history: SlidingHistory) -> None:
-    for _ in range(60):
-        history.succeed(migration_steps(3))
-    assert history.read <= 60 / 4 + 1
-
-
-@pytest.mark.slow
 def test_baseline_step_that_no_longer_runs_is_dropped(history: SlidingHistory) -> None:
     for _ in range(20):
         history.succeed(migration_steps(3))
@@ -479,15 +392,6 @@ def test_baseline_step_that_no_longer_runs_is_dropped(history: SlidingHistory) -
         history.succeed(renamed)
     baseline = StageTiming.objects.get()
     assert list(baseline.observed_steps) == ["convert"]
-
-
-def test_baseline_run_duration_stays_without_new_details(history: SlidingHistory) -> None:
-    for _ in range(10):
-        history.succeed(migration_steps(3, approval=4))
-    before = StageTiming.objects.get().typical_run
-    for _ in range(25):
-        baseline = history.succeed(migration_steps(3, approval=4), readable=False)
-        assert baseline.typical_run == before
 
 
 # --- changed baselines are shown at once --------------------------------------------------------

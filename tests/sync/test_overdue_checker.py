@@ -14,9 +14,9 @@ from dashboard.models import Run, Stage, StageTiming
 from dashboard.northflank import Node, RunDetail
 from dashboard.runs import overdue, steps
 from dashboard.runs.overdue import OverdueReason
-from dashboard.sync import mirror, overdue_checker, removed_runs
+from dashboard.sync import mirror, overdue_checker
 from tests.support import factories
-from tests.support.abort_answers import change_after_read_of, place_fields
+from tests.support.abort_answers import place_fields
 from tests.support.successes import (
     NOW,
     create_successes,
@@ -49,53 +49,9 @@ def test_overdue_run_is_updated_once_per_severity(read_stage: Stage) -> None:
     assert len({version for *_, version in states}) == 3
 
 
-def test_overdue_is_cleared_when_run_concludes(stage: Stage) -> None:
-    mirror.apply_runs(stage.pk, [api_run("r1")], requested_at=at(0))
-    Run.objects.update(overdue_severity=2, overdue_reason="run")
-    end_fields = {"status": "success", "concluded": True, "concluded_at": at(5)}
-    mirror.apply_runs(stage.pk, [api_run("r1", **end_fields)], requested_at=at(10))
-    assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
-
-
-def test_overdue_reason_queue_is_cleared_when_run_starts(stage: Stage) -> None:
-    mirror.apply_runs(stage.pk, [api_run("r1", status="queued")], requested_at=at(0))
-    Run.objects.update(overdue_severity=1, overdue_reason="queue")
-    mirror.apply_runs(stage.pk, [api_run("r1", status="running")], requested_at=at(10))
-    assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
-
-
-FAR_OVERDUE_SECONDS = 4 * 3600  # seconds after which a run without a baseline is critical
-
-
-@pytest.fixture
-def far_overdue(stage: Stage) -> Run:
-    """A run that has run for four hours, at its current step for a minute."""
-    run = api_run("r1", started_at=at(0))
-    detail = RunDetail(run=run, root=at_step("migrate", FAR_OVERDUE_SECONDS - 60))
-    mirror.apply_detail(stage.pk, detail, requested_at=at(FAR_OVERDUE_SECONDS))
-    Run.objects.update(overdue_severity=2, overdue_reason="run")
-    return Run.objects.get()
-
-
 def at_step(label: str, since: float, **fields: Any) -> Node:
     defaults = {"label": label, "ref": label, "status": "waiting", "started_at": at(since)}
     return factories.node("Workflow", steps=(factories.node("JobRun", **defaults | fields),))
-
-
-def test_overdue_stays_after_status_change_when_still_true(stage: Stage, far_overdue: Run) -> None:
-    retrying = api_run("r1", status="retrying", started_at=at(0))
-    mirror.apply_runs(stage.pk, [retrying], requested_at=at(FAR_OVERDUE_SECONDS + 5))
-    now = Run.objects.get()
-    assert (now.overdue_severity, now.overdue_reason) == (2, "run")
-    assert now.version > far_overdue.version
-
-
-def test_overdue_reason_step_becomes_run_at_next_step(stage: Stage, far_overdue: Run) -> None:
-    Run.objects.update(overdue_reason="step")
-    run = api_run("r1", started_at=at(0))
-    detail = RunDetail(run=run, root=at_step("deploy", FAR_OVERDUE_SECONDS + 1))
-    mirror.apply_detail(stage.pk, detail, requested_at=at(FAR_OVERDUE_SECONDS + 5))
-    assert Run.objects.get().overdue_reason == "run"
 
 
 def create_marked_run(stage: Stage) -> None:
@@ -132,44 +88,6 @@ def test_overdue_is_not_set_by_reading_a_run(stage: Stage) -> None:
     run = api_run("r1", started_at=at(0))
     mirror.apply_detail(stage.pk, RunDetail(run, at_step("migrate", 1)), requested_at=at(360))
     assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
-
-
-def test_overdue_reason_step_is_cleared_at_next_step(stage: Stage) -> None:
-    run = api_run("r1", started_at=at(0))
-    first = RunDetail(run=run, root=at_step("migrate", 0))
-    mirror.apply_detail(stage.pk, first, requested_at=at(60))
-    Run.objects.update(overdue_severity=1, overdue_reason="step")
-    second = RunDetail(run=run, root=at_step("deploy", 61))
-    mirror.apply_detail(stage.pk, second, requested_at=at(65))
-    assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
-
-
-def test_overdue_reason_attempts_is_cleared_when_step_runs_again(stage: Stage) -> None:
-    run = api_run("r1", status="retrying", started_at=at(0))
-    last = at_step("migrate", 0, status="retrying", attempts=3, max_attempts=3)
-    mirror.apply_detail(stage.pk, RunDetail(run=run, root=last), requested_at=at(60))
-    Run.objects.update(overdue_severity=1, overdue_reason="attempts")
-    without_retry = RunDetail(run=run, root=at_step("migrate", 0))
-    mirror.apply_detail(stage.pk, without_retry, requested_at=at(65))
-    assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
-
-
-def test_overdue_stays_when_list_changes_name(stage: Stage) -> None:
-    mirror.apply_runs(stage.pk, [api_run("r1")], requested_at=at(0))
-    Run.objects.update(overdue_severity=1, overdue_reason="run")
-    mirror.apply_runs(stage.pk, [api_run("r1", name="Renamed")], requested_at=at(10))
-    assert Run.objects.get().overdue_severity == 1
-
-
-def test_run_becoming_overdue_is_due_for_read(read_stage: Stage) -> None:
-    set_baseline(read_stage)
-    run = run_in_flight(read_stage, 10)
-    overdue_checker.check_runs(NOW)
-    run.refresh_from_db()
-    assert run.next_detail_sync_at is None
-    overdue_checker.check_runs(minutes_later(6))
-    run.refresh_from_db()
-    assert run.next_detail_sync_at == minutes_later(6)
 
 
 def run_waiting_for_approval(stage: Stage, **fields: Any) -> Run:
@@ -226,21 +144,6 @@ def test_start_of_approval_gives_run_a_new_version_once(read_stage: Stage) -> No
     overdue_checker.check_runs(minutes_later(2))
     assert approval_since(run) == minutes_later(-5)
     assert run.version == version + 1
-
-
-def test_start_of_another_approval_is_not_stored_for_a_run_removed_meanwhile(
-    read_stage: Stage,
-) -> None:
-    run = run_waiting_for_approval(read_stage, approval_since=minutes_later(-5))
-    removal = change_after_read_of(
-        "dashboard_run",
-        lambda: removed_runs.mark_removed(
-            run.pk, requested_at=minutes_later(1), request_seq=1 << 40
-        ),
-    )
-    with connection.execute_wrapper(removal):
-        overdue_checker.check_runs(minutes_later(1))
-    assert approval_since(run) is None
 
 
 def test_approval_that_has_waited_too_long_is_marked_by_the_check_that_stores_its_start(
@@ -339,16 +242,6 @@ def test_overdue_check_of_many_runs_takes_as_many_queries_as_of_few(read_stage: 
 # --- reads for typical step durations -----------------------------------------------------------
 
 
-def test_watched_run_makes_latest_successes_due_for_read(read_stage: Stage) -> None:
-    for _ in range(7):
-        success(read_stage, 10)
-    update_baseline(read_stage)
-    run = run_in_flight(read_stage, 5)
-    Run.objects.filter(pk=run.pk).update(last_viewed_at=NOW)
-    overdue_checker.check_runs(NOW)
-    assert scheduled_detail_count() == 5
-
-
 def test_overdue_runs_make_no_successes_due_for_read(read_stage: Stage) -> None:
     for n in range(5):
         stage = factories.stage(f"Stage {n}", parent=read_stage.pipeline)
@@ -360,15 +253,6 @@ def test_overdue_runs_make_no_successes_due_for_read(read_stage: Stage) -> None:
         2,
         NOW,
     )  # its own detail is due
-    assert scheduled_detail_count() == 0
-
-
-def test_known_step_durations_make_no_successes_due(read_stage: Stage) -> None:
-    set_baseline(read_stage)
-    Run.objects.update(detail_synced_at=NOW)
-    run_in_flight(read_stage, 60)
-    overdue_checker.check_runs(NOW)
-    overdue_checker.check_runs(NOW)
     assert scheduled_detail_count() == 0
 
 
@@ -503,13 +387,6 @@ def test_reason_of_a_mark_does_not_change_to_an_outdated_step(read_stage: Stage)
     first_check = overdue_at(run) + SECOND
     assert checked(run, first_check) == (1, first_check)
     assert run.overdue_reason == "run"
-
-
-def test_fresh_steps_are_not_read_again_after_a_mark(read_stage: Stage) -> None:
-    set_step_baseline(read_stage)
-    run = run_at_step(read_stage)
-    Run.objects.filter(pk=run.pk).update(detail_synced_at=overdue_at(run))
-    assert checked(run, overdue_at(run) + SECOND) == (1, None)
 
 
 @pytest.mark.parametrize(

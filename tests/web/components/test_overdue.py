@@ -20,7 +20,7 @@ from dashboard.sync import mirror, overdue_checker
 from dashboard.web.components.runs import rendered_rows, row_queries
 from tests.support import factories
 from tests.support.html import GetPage, select_one, text_of
-from tests.support.world import api_run, detail
+from tests.support.world import detail
 
 MINUTE = timedelta(minutes=1)
 
@@ -74,13 +74,6 @@ def test_progress_bar_has_overdue_and_critical_limits(
     assert progress_limits(bar) == (run.started_at, 540, 1080)
 
 
-def test_progress_bar_tick_is_at_median(get_page: GetPage, typical_duration: StageTiming) -> None:
-    tick = select_one(
-        row_of(get_page, run_in_flight(typical_duration.stage)), "svg.progress .median"
-    )
-    assert tick.attributes["d"] == "M33 0v8"
-
-
 def test_queued_run_row_shows_typical_queue_time(
     get_page: GetPage, typical_duration: StageTiming
 ) -> None:
@@ -109,17 +102,6 @@ def test_approval_wait_row_shows_typical_approval_time(get_page: GetPage, stage:
     assert overdue_after == 1200
 
 
-def test_approval_wait_row_shows_typical_approval_time_once(
-    get_page: GetPage, stage: Stage
-) -> None:
-    factories.timing(stage, observed_steps={"sign-off": [300, 1200]})
-    run = run_awaiting_approval(stage)
-    factories.change(run, step="sign-off", step_started_at=timezone.now() - 3 * MINUTE)
-    row = row_of(get_page, run)
-    assert text_of(select_one(row, "p.step")).startswith("Waiting for approval: “sign-off”, ")
-    assert text_of(row).count("5 to 20 min") == 1
-
-
 @pytest.mark.parametrize(
     ("migrate", "count"), [([360, 540], 0), ([350, 550], 0), ([120, 240], 1)], ids=str
 )
@@ -145,30 +127,6 @@ def test_run_card_shows_typical_duration_of_step_and_run(get_page: GetPage, stag
     assert (
         text_of(select_one(html, ".state .typical-duration")) == "usually approved in 5 to 20 min"
     )
-
-
-def run_awaiting_approval_beside_a_step(stage: Stage) -> Run:
-    """A mirrored run with a load test since 50 minutes, and an approval that waits for five."""
-    now = timezone.now()
-    load_test = factories.node(
-        "JobRun", label="load test", status="waiting", started_at=now - 50 * MINUTE
-    )
-    approval = factories.node(
-        "Approval", label="sign-off", status="approval_wait", started_at=now - 5 * MINUTE
-    )
-    group = factories.node("Workflow", parallel=True, steps=(load_test, approval))
-    fields = {"status": "approval_wait", "created_at": now - 52 * MINUTE}
-    read = detail("r-1", factories.node("Workflow", steps=(group,)), **fields)
-    mirror.apply_runs(stage.pk, [read.run], requested_at=now - 4 * MINUTE)
-    return mirror.apply_detail(stage.pk, read, requested_at=now)
-
-
-def test_row_names_approval_beside_an_earlier_step(get_page: GetPage, stage: Stage) -> None:
-    run = run_awaiting_approval_beside_a_step(stage)
-    step = select_one(row_of(get_page, run), "p.step")
-    assert text_of(step).startswith("Waiting for approval: “sign-off”, ")
-    since = datetime.fromisoformat(select_one(step, "time").attributes["datetime"] or "")
-    assert since == run.step_started_at
 
 
 def run_awaiting_approval_too_long(stage: Stage, run_id: str = "r-1") -> Run:
@@ -216,16 +174,6 @@ def test_ended_run_row_has_no_progress_bar(
     )
 
 
-def test_run_row_without_baseline_has_no_progress_bar(get_page: GetPage, run: Run) -> None:
-    assert row_of(get_page, run).css(".progress, .typical-duration") == []
-
-
-def test_run_page_shows_progress_bar(get_page: GetPage, typical_duration: StageTiming) -> None:
-    state = select_one(get_page(factories.address(run_in_flight(typical_duration.stage))), ".state")
-    assert select_one(state, "svg.progress")
-    assert text_of(select_one(state, ".typical-duration")) == "usually 6 to 9 min"
-
-
 def test_run_row_html_is_independent_of_render_time(
     typical_duration: StageTiming, manager: User
 ) -> None:
@@ -256,13 +204,6 @@ def test_overdue_run_row_is_marked_by_word_and_icon(
     assert select_one(mark, "use").attributes["href"] == f"#{glyph}"
 
 
-def test_overdue_run_row_shows_short_reason(
-    get_page: GetPage, typical_duration: StageTiming
-) -> None:
-    row = row_of(get_page, overdue_run(typical_duration.stage, Severity.CRITICAL))
-    assert text_of(select_one(row, ".overdue-reason")) == "The run takes far longer than usual."
-
-
 @pytest.mark.parametrize("page", ["run", "pipeline", "board"])
 def test_overdue_run_is_marked_on_every_page(
     page: str, get_page: GetPage, typical_duration: StageTiming
@@ -277,40 +218,7 @@ def test_overdue_run_is_marked_on_every_page(
     assert text_of(select_one(element, ".overdue")) == "Overdue"
 
 
-def test_board_marks_overdue_run_behind_newer_run(
-    get_page: GetPage, typical_duration: StageTiming
-) -> None:
-    overdue_run(typical_duration.stage, Severity.CRITICAL)
-    run_in_flight(typical_duration.stage, 1)
-    assert text_of(select_one(get_page("/board/"), "td .overdue")) == "Far overdue"
-
-
-def test_removed_run_is_not_marked_overdue(
-    get_page: GetPage, typical_duration: StageTiming
-) -> None:
-    run = overdue_run(typical_duration.stage, in_flight=False, removed_at=timezone.now())
-    assert row_of(get_page, run, factories.address(typical_duration.stage)).css(".overdue") == []
-
-
 # --- Order --------------------------------------------------------------------------------------
-
-
-def run_ids_on_now(get_page: GetPage) -> list[str | None]:
-    return [row.attributes["data-run"] for row in get_page("/").css("tr[data-run]")]
-
-
-def test_now_page_orders_most_overdue_first(
-    get_page: GetPage, typical_duration: StageTiming
-) -> None:
-    new_run = run_in_flight(typical_duration.stage, 1)
-    overdue = overdue_run(typical_duration.stage)
-    critical = overdue_run(
-        typical_duration.stage, Severity.CRITICAL, created_at=timezone.now() - timedelta(days=2)
-    )
-    older_run = run_in_flight(typical_duration.stage, 8)
-    assert run_ids_on_now(get_page) == [
-        run.run_id for run in (critical, overdue, new_run, older_run)
-    ]
 
 
 # --- Queries ------------------------------------------------------------------------------------
@@ -365,28 +273,3 @@ def test_cached_run_rows_load_no_typical_durations(
 
 
 # --- Updates ------------------------------------------------------------------------------------
-
-
-def test_run_row_is_rendered_again_when_run_becomes_overdue(
-    get_page: GetPage, typical_duration: StageTiming
-) -> None:
-    run = run_in_flight(typical_duration.stage, 8)
-    assert row_of(get_page, run).css(".overdue") == []
-    overdue_checker.check_runs(timezone.now() + 2 * MINUTE)
-    assert text_of(select_one(row_of(get_page, run), ".overdue")) == "Overdue"
-
-
-def test_new_baseline_is_shown_in_rows_of_runs_in_flight(
-    get_page: GetPage, typical_duration: StageTiming
-) -> None:
-    run = run_in_flight(typical_duration.stage)
-    assert text_of(select_one(row_of(get_page, run), ".typical-duration")) == "usually 6 to 9 min"
-    now = timezone.now()
-    times = {
-        "created_at": now - 40 * MINUTE,
-        "started_at": now - 40 * MINUTE,
-        "concluded_at": now,
-    }
-    api_runs = [api_run(f"r{n}", status="success", concluded=True, **times) for n in range(5)]
-    mirror.apply_runs(typical_duration.stage_id, api_runs, requested_at=now)
-    assert text_of(select_one(row_of(get_page, run), ".typical-duration")) == "usually about 40 min"
