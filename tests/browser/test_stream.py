@@ -15,7 +15,6 @@ from playwright.sync_api import Locator, Page, Route, expect
 from dashboard.models import Grant, Run, Session, Stage, Upstream
 from dashboard.web.live import changes
 from tests.support import factories
-from tests.support.accessibility import violations
 from tests.support.browser import (
     OpenPage,
     advance_time,
@@ -28,7 +27,6 @@ from tests.support.browser import (
     set_reload_mark,
     submit_sign_in,
     wait_for_viewers,
-    wait_until_painted,
 )
 from tests.support.databases import sqlite_folder_renamed
 from tests.support.live import WAIT_TIMEOUT, Live
@@ -70,27 +68,6 @@ def expect_streamed_text(locator: Locator, text: str | list[str] | re.Pattern[st
     """Wait until the stream has changed a text: the page has not refreshed."""
     expect(locator).to_have_text(text)
     assert locator.page.evaluate("() => refreshes") == 0
-
-
-@pytest.mark.usefixtures("viewer")
-def test_filtered_board_announces_newly_matching_pipeline(
-    run: Run, open_live_page: OpenPage
-) -> None:
-    others = [factories.stage(parent=factories.pipeline(slug)) for slug in ("ledger", "checkin")]
-    page = open_live_page("viewer", "/board/?q=SHOP+check&show=flight")
-    page.get_by_label(
-        "Pipeline or project"
-    ).focus()  # while the page is in use nothing is shown automatically
-    page.locator("#live").hover()
-    factories.run(others[0], "r-2")  # in flight, with another name
-    factories.run(others[1], "r-3", status="success")
-    factories.change(run, status="waiting")  # streamed after both
-    expect(page.locator(f"#stage-{run.stage_id} [data-badge]")).to_have_text("Waiting")
-    expect(page.locator("#new-runs")).to_be_hidden()
-    factories.run(others[1], "r-4")
-    expect(page.locator("#new-runs")).to_have_text("Show changes")
-    page.locator("#new-runs").click()
-    expect(page.locator("[data-stage][data-status]")).to_have_count(2)
 
 
 def badge(page: Page, run_id: str = "r-1") -> str:
@@ -178,26 +155,6 @@ def test_run_that_changed_after_too_many_others_is_shown_while_the_page_is_in_us
     assert has_reload_mark(page)
 
 
-@pytest.mark.parametrize("heartbeat_interval", [1000.0])
-@pytest.mark.usefixtures("viewer")
-def test_silent_stream_is_ended_after_the_clock_was_set_back(
-    run: Run, open_live_page: OpenPage, live: Live
-) -> None:
-    page = open_live_page("viewer")
-    install_clock(page)
-    wait_for_viewers(live)
-    page.wait_for_function("() => isConnected")  # no message comes after the first one
-    page.evaluate(
-        """() => {
-          window.ended = false;
-          connection.reader.cancel = () => { window.ended = true };
-          lastMessageAt += 3_600_000;
-        }"""
-    )
-    advance_time(page, 2)
-    assert page.evaluate("() => ended")
-
-
 @pytest.mark.usefixtures("viewer")
 def test_stream_that_a_proxy_redirects_ends_with_signed_out_notice(
     run: Run, sign_in: OpenPage
@@ -219,29 +176,6 @@ def test_refresh_that_a_proxy_redirects_keeps_the_page(
     page.evaluate("() => refresh()")
     expect(page.locator("#notices")).to_contain_text("You are signed out")
     expect(page.get_by_role("link", name="Nightly").first).to_be_visible()
-
-
-@pytest.mark.usefixtures("manager")
-def test_changes_can_be_shown_on_a_phone_although_the_abort_button_is_at_the_bottom(
-    run: Run, open_live_page: OpenPage
-) -> None:
-    page = open_live_page(
-        "manager", factories.address(run), viewport={"width": 390, "height": 700}, has_touch=True
-    )
-    page.evaluate("() => { isOutdated = true; refreshNotBefore = Infinity; updateNewRunsButton() }")
-    page.get_by_role("button", name="Show changes").tap()
-    expect(page.locator("#new-runs")).to_be_hidden()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.usefixtures("viewer")
-def test_text_of_new_runs_button_is_readable_under_the_mouse(
-    scheme: str, run: Run, open_live_page: OpenPage
-) -> None:
-    page = open_live_page("viewer", color_scheme=scheme)
-    page.evaluate("() => { isOutdated = true; refreshNotBefore = Infinity; updateNewRunsButton() }")
-    page.locator("#new-runs").hover()
-    assert violations(page, {"runOnly": ["color-contrast"]}) == []
 
 
 @pytest.mark.slow
@@ -347,60 +281,6 @@ def test_refresh_that_the_stream_overtakes_does_not_leave_a_run_that_has_ended(
     assert page.evaluate("$('#live:hover') !== null")
 
 
-@pytest.mark.usefixtures("viewer")
-def test_page_of_run_deleted_during_an_outage_shows_message(
-    run: Run, open_live_page: OpenPage, ignored_console_errors: list[str]
-) -> None:
-    ignored_console_errors += ["htmx:error", "ERR_FAILED", "SSE reconnect failed"]
-    page = open_live_page("viewer", factories.address(run))
-    page.route(factories.address(run), lambda route: route.abort(), times=1)
-    page.evaluate("refresh()")
-    expect(page.locator("[data-unreachable]")).to_be_visible()
-    run.delete()
-    for _ in range(2):
-        page.wait_for_function("() => !$('.htmx-request:not(#stream)')")
-        page.evaluate("refresh()")
-    expect(page.locator("#notices")).to_contain_text("Run “r-1” not found")
-    expect(page.locator("[data-unreachable]")).to_be_hidden()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
-def test_refresh_that_puts_no_older_run_back_is_not_repeated_under_the_mouse(
-    run: Run, open_live_page: OpenPage
-) -> None:
-    page = open_live_page("viewer", factories.address(run.stage))
-    page.locator("#run-r-1 [data-badge]").hover()
-    factories.change(run, status="retrying")
-    expect(page.locator("#run-r-1 [data-badge]")).to_have_text("Retrying")
-
-    def change() -> None:
-        Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
-        expect(page.locator("#stage-error")).to_contain_text("Permission was taken away.")
-
-    refresh_overtaken_by(page, change)
-    page.wait_for_function("() => isOutdated")  # offered on the button
-    assert page.evaluate("() => isRefreshDue()") is False
-    page.evaluate("() => { refreshNotBefore = 0 }")
-    assert page.evaluate("() => isRefreshDue()") is False
-
-
-@pytest.mark.usefixtures("viewer")
-def test_row_that_has_changed_takes_the_height_of_the_layout_after_a_rotation(
-    run: Run, open_live_page: OpenPage
-) -> None:
-    page = open_live_page("viewer", viewport={"width": 390, "height": 800})
-    row = page.locator("#run-r-1")
-    factories.change(run, step="migrate the database")
-    expect_streamed_text(row.locator(".step"), re.compile("migrate the database"))
-    page.set_viewport_size({"width": 1280, "height": 800})
-    wait_until_painted(page)
-    after_rotation = row.bounding_box()
-    page.reload()
-    assert after_rotation is not None
-    assert row.bounding_box()["height"] == after_rotation["height"]  # type: ignore[index]
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_abort_notice_disappears_when_run_concludes(stuck_run: Run, sign_in: OpenPage) -> None:
@@ -453,19 +333,6 @@ def test_idle_page_shows_new_runs_automatically(run: Run, open_live_page: OpenPa
 
 
 @pytest.mark.usefixtures("viewer")
-def test_further_new_runs_do_not_delay_first_one(run: Run, open_live_page: OpenPage) -> None:
-    page = open_live_page("viewer", factories.address(run.stage))
-    page.get_by_role("link", name="Nightly").hover()  # nothing is shown meanwhile
-    page.evaluate("() => { Math.random = () => 1 }")
-    factories.run(run.stage, "r-2", name="Second")
-    page.wait_for_function("() => newRunIds.size === 1 && !newRunsButton.hidden")
-    refresh_time = page.evaluate("() => refreshNotBefore")
-    factories.run(run.stage, "r-3", name="Third")
-    page.wait_for_function("() => newRunIds.size === 2 && newRunsButton.textContent.includes('2')")
-    assert page.evaluate("() => refreshNotBefore") == refresh_time
-
-
-@pytest.mark.usefixtures("viewer")
 def test_filtered_page_announces_only_matching_new_runs(run: Run, open_live_page: OpenPage) -> None:
     factories.run(run.stage, "r-2", status="failure")
     page = open_live_page("viewer", f"{factories.address(run.stage)}?status=failure")
@@ -477,7 +344,7 @@ def test_filtered_page_announces_only_matching_new_runs(run: Run, open_live_page
 
 
 @pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize("address", ["/", "/aborts/", "/aborts/bulk/", "/status/"])
+@pytest.mark.parametrize("address", ["/", "/status/"])
 def test_page_with_open_stream_sends_no_requests(
     address: str, run: Run, open_live_page: OpenPage
 ) -> None:
@@ -553,14 +420,6 @@ def test_page_without_stream_falls_back_to_polling(
     assert has_reload_mark(page)
 
 
-@pytest.mark.usefixtures("viewer")
-def test_refresh_of_unchanged_page_transfers_nothing(run: Run, open_live_page: OpenPage) -> None:
-    page = open_live_page("viewer")
-    with page.expect_response(page.url) as response:
-        page.evaluate("() => htmx.trigger('#live', 'refresh')")
-    assert response.value.status == 304
-
-
 def hold_streams(page: Page) -> list[Route]:
     """Leave a page's later streams without an answer."""
     routes: list[Route] = []
@@ -582,30 +441,6 @@ def test_page_with_unanswered_stream_falls_back_to_polling(run: Run, sign_in: Op
     advance_time(page, POLLING_FALLBACK_SECONDS)
     expect(page.locator(badge(page))).to_have_text("Retrying")
     assert routes
-    assert has_reload_mark(page)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
-def test_page_behind_proxy_that_ends_at_once_each_stream_falls_back_to_polling(
-    run: Run, sign_in: OpenPage
-) -> None:
-    page = sign_in("viewer")
-    routes: list[Route] = []
-
-    def answer_and_end(route: Route) -> None:
-        routes.append(route)
-        message = f"event: heartbeat\ndata: \nid: {len(routes)}\n\n"
-        route.fulfill(content_type="text/event-stream", body=message)
-
-    page.route("**/live/**", answer_and_end)
-    install_clock(page, condition="isHtmxStarted")
-    set_reload_mark(page)
-    factories.change(run, status="retrying")
-    for _ in range(2 * POLLING_FALLBACK_SECONDS):
-        advance_time(page, 1)  # it reconnects once or twice
-    expect(page.locator(badge(page))).to_have_text("Retrying")
-    assert len(routes) > 2
     assert has_reload_mark(page)
 
 
@@ -698,18 +533,6 @@ def elapsed_time(page: Page) -> Locator:
 
 
 @pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize("hours", [-1, 1], ids=["back", "forward"])
-def test_browser_clock_that_is_set_while_the_page_is_open_is_corrected(
-    run: Run, open_live_page: OpenPage, hours: int
-) -> None:
-    page = open_live_page("viewer")
-    install_clock(page)
-    page.clock.set_system_time(timezone.now() + timedelta(hours=hours))
-    advance_time(page, 2)
-    expect(elapsed_time(page)).to_have_text(re.compile("^1 min"))
-
-
-@pytest.mark.usefixtures("viewer")
 def test_time_in_which_the_computer_slept_has_elapsed(run: Run, open_live_page: OpenPage) -> None:
     page = open_live_page("viewer")
     install_clock(page)
@@ -774,48 +597,6 @@ def test_signed_out_page_shows_notice_and_stops_requests(
     urls = record_requests(page)
     advance_time(page, 300)
     assert urls == []
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("manager")
-def test_abort_dialog_works_after_row_left_page(
-    live: Live, stuck_run: Run, sign_in: OpenPage, ignored_console_errors: list[str]
-) -> None:
-    ignored_console_errors.append("the server responded with a status of 503")
-    live.end_streams()  # pages that poll move their rows
-    page = sign_in("manager", f"{factories.address(stuck_run.stage)}?status={stuck_run.status}")
-    install_clock(page, condition="isHtmxStarted")
-    page.locator(f'[data-run="{stuck_run.run_id}"] [data-abort]').click()  # others may be in flight
-    dialog = page.get_by_role("dialog")
-    expect(dialog).to_be_visible()
-    factories.change(stuck_run, status="approval_wait")
-    advance_time(page, POLLING_FALLBACK_SECONDS)
-    expect(page.locator(f'[data-run="{stuck_run.run_id}"]')).to_have_count(0)
-    dialog.get_by_text("Stuck", exact=True).click()
-    dialog.get_by_role("button", name="Abort run").click()
-    expect(page.locator("#notices")).to_contain_text("Abort accepted")
-    expect(dialog).to_be_hidden()
-    assert stuck_run.aborts.count() == 1
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize("scrolled", [0, 30, 300])
-def test_notice_above_page_does_not_shift_layout(
-    scrolled: int, run: Run, open_live_page: OpenPage
-) -> None:
-    for number in range(60):
-        factories.run(run.stage, status="success", name=f"Old {number}")
-    page = open_live_page("viewer", factories.address(run.stage))
-    page.evaluate("y => scrollTo(0, y)", scrolled)
-    assert page.evaluate("scrollY") == scrolled
-    row = page.get_by_role("link", name="Old 50")
-    before = (row.bounding_box() or {})["y"]
-    Session.objects.all().delete()
-    page.evaluate("() => htmx.trigger('#live', 'refresh')")
-    expect(page.locator("#notices")).to_contain_text("You are signed out")
-    page.wait_for_function("before => scrollY > before", arg=scrolled)
-    assert (row.bounding_box() or {})["y"] == pytest.approx(before, abs=1)
 
 
 @pytest.mark.usefixtures("viewer")

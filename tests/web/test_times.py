@@ -1,7 +1,6 @@
 """Times as the server writes them: UTC for programs, the deployment's time zone for people."""
 
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import User
@@ -176,27 +175,6 @@ def test_stream_is_in_time_zone_of_deployment(live: Live, viewer: User) -> None:
     with client.stream("GET", "/live/?page=now&key=0&since=0") as answer:
         error = next(chunk for chunk in answer.iter_text() if "It fell over." in chunk)
         assert TEXTS_BY_ZONE["Europe/Berlin"][0] in error
-
-
-@pytest.mark.slow
-def test_page_deferred_for_northflank_is_in_time_zone_of_deployment(
-    live: Live, viewer: User, settings: Settings
-) -> None:
-    settings.TIME_ZONE = "America/Sao_Paulo"
-    live.sync()
-    run = Run.objects.with_stage().first()
-    assert run is not None
-    address = factories.address(run)
-    run.delete()
-    with live.ticking():
-        answer = live.sign_in("viewer").get(address)
-    assert answer.status_code == 200
-    html = LexborHTMLParser(answer.text)
-    assert footer_text(html) == "Times are in America/Sao_Paulo."
-    created_at = Run.objects.get(run_id=run.run_id).created_at
-    local = created_at.astimezone(ZoneInfo("America/Sao_Paulo"))
-    title = html.css("#details-title + dl time")[0].attributes["title"]
-    assert title == f"{local:%Y-%m-%d %H:%M:%S} UTC-03"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Streams end at once with the session or the permissions that they were opened with."""
 
-import asyncio
 import re
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -19,8 +18,6 @@ from dashboard.accounts.sessions import SignedInSession
 from dashboard.models import Grant, Run, Session
 from dashboard.models.accounts.grants import Action
 from dashboard.web.live import feed
-from dashboard.web.live.changes import Channel
-from dashboard.web.live.event_ids import Since
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT, Live, token
 from tests.support.stream import (
@@ -180,34 +177,6 @@ def test_page_of_other_permissions_is_told_to_reload_when_it_opens_a_stream(
     assert opened_stream(live, browser, address, new_id) == (new_id, [])
     viewer.groups.clear()
     assert opened_stream(live, browser, address, new_id)[1] == [feed.STALE_EVENT]
-
-
-def test_connection_that_breaks_before_the_page_is_told_to_reload_leaves_its_event_id(
-    run: Run, browser: httpx.Client, viewer: User
-) -> None:
-    address = stream_address(browser)
-    factories.grant("abort", "shop", viewer)
-    with browser.stream("GET", address) as answer:
-        stream = messages(answer)
-        parts, reload = next(stream), next(stream)
-    assert ("data-age" in parts.parts, parts.id) == (True, "")
-    assert reload.event == feed.STALE_EVENT
-    assert "-" in reload.id
-
-
-def test_viewers_whose_permissions_changed_share_a_read(run: Run, live: Live) -> None:
-    channel = Channel("now", 0, permissions.ALL)
-    since = Since(run.version, has_other_permissions=True)
-
-    async def open_many() -> list[bytes]:
-        broadcaster = feed.Broadcaster(poll_interval=60)
-        return await asyncio.gather(
-            *(broadcaster.first_message(channel, since) for _viewer in range(20))
-        )
-
-    first, *others = live.run(open_many)
-    assert feed.STALE_EVENT.encode() in first
-    assert all(message is first for message in others)
 
 
 @no_polling

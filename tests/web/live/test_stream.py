@@ -5,8 +5,7 @@ import contextlib
 import re
 import time
 from datetime import timedelta
-from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 from uuid import uuid4
 
 import httpx
@@ -22,7 +21,6 @@ from dashboard.accounts import permissions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import ChangeCounter, Grant, Pipeline, Project, Run, Stage
-from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.models.severity import Severity
 from dashboard.runs import acknowledgements
 from dashboard.runs.acknowledgement_rules import MAX_FAILURE_AGE
@@ -31,7 +29,6 @@ from dashboard.web.components.board import board_list
 from dashboard.web.live import changes, event_ids, feed
 from dashboard.web.live.changes import Channel
 from dashboard.web.live.event_ids import Since
-from dashboard.web.pages.aborts import bulk_aborts
 from dashboard.web.pages.board import BoardPage
 from dashboard.web.pages.now import NowPage
 from tests.support import factories
@@ -187,26 +184,6 @@ def test_aborts_stream_updates_abort_row(
     with open_stream(viewer_http_client, "aborts") as stream:
         factories.change(run, status="aborting")
         next_part(stream, f"abort-{abort.pk}", "Under way")
-
-
-def test_bulk_aborts_stream_updates_row_of_an_older_page(
-    run: Run, manager: User, viewer_http_client: httpx.Client
-) -> None:
-    other = factories.run(factories.stage("Staging"))
-    older = bulk_abort_of([run, other], manager)
-    for _ in range(bulk_aborts.PER_PAGE):
-        newest = bulk_abort_of([other], manager)
-    page = viewer_http_client.get(f"/aborts/bulk/?before={older.pk + 1}").text
-    assert f'id="bulk-abort-{older.pk}"' in page
-    assert f'id="bulk-abort-{newest.pk}"' not in page
-    with open_stream(viewer_http_client, "bulk_aborts") as stream:
-        older.items.filter(run=run).update(result=BulkAbortItemResult.ENDED)
-        factories.change(run, status="success", concluded=True, in_flight=False)
-        parts = next_parts(stream, f"bulk-abort-{older.pk}", "1 already ended")
-        assert "2 requested: 1 already ended, 1 waiting." in text_of(
-            parts[f"bulk-abort-{older.pk}"]
-        )
-        assert f"bulk-abort-{newest.pk}" not in parts  # none of its runs has changed
 
 
 def test_bulk_aborts_stream_counts_only_visible_runs(
@@ -439,31 +416,6 @@ def test_deleted_run_is_streamed_and_other_streams_continue(
         next_part(page, "data-age", "No longer available")
         factories.change(other, status="retrying")
         next_part(now, "run-r-2", "Retrying")
-
-
-def test_viewer_returning_while_messages_are_built_gets_their_changes(
-    run: Run, live: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    channel = Channel(NowPage.name, 0, permissions.ALL)
-    build_messages, first_messages = feed.build_messages, []
-
-    async def broadcast() -> None:
-        broadcaster = feed.Broadcaster()
-        with broadcaster.hub.subscribe(channel, SignedInSession("", "")):
-            await broadcaster.broadcast()
-        await run_in_db_thread(partial(factories.change, run, status="retrying"))
-        loop = asyncio.get_running_loop()
-
-        def build_and_reconnect(*arguments: Any) -> Any:
-            message = broadcaster.first_message(channel, Since(broadcaster.version))
-            first_messages.append(asyncio.run_coroutine_threadsafe(message, loop))
-            return build_messages(*arguments)
-
-        monkeypatch.setattr(feed, "build_messages", build_and_reconnect)
-        await broadcaster.broadcast()
-
-    live.run(broadcast)
-    assert b"run-r-1" in first_messages[0].result(WAIT_TIMEOUT)
 
 
 def test_page_that_is_newer_than_the_last_round_gets_no_older_parts(run: Run, live: Live) -> None:
@@ -761,26 +713,6 @@ def test_second_up_to_date_viewer_needs_no_page_rendering(
                     break
         else:
             pytest.fail("the page was rendered for each viewer")
-        factories.change(run, status="approval_wait")
-        next_part(second, "run-r-1", "Needs approval")
-
-
-@pytest.mark.parametrize("poll_interval", [600.0])
-def test_streams_opened_between_two_rounds_share_one_read(
-    run: Run, viewer_http_client: httpx.Client
-) -> None:
-    with open_stream(viewer_http_client) as settled, contextlib.ExitStack() as stack:
-        factories.change(run, status="retrying")
-        next_part(settled, "run-r-1", "Retrying")  # the last round before the next change
-        # At times another round of the same change comes between the two.
-        for _attempt in range(5):
-            stack.enter_context(open_stream(viewer_http_client, since=0))
-            with table_renamed("dashboard_stage"), contextlib.suppress(AssertionError):
-                # No read succeeds.
-                second = stack.enter_context(open_stream(viewer_http_client, since=0))
-                break
-        else:
-            pytest.fail("each stream was read for itself")
         factories.change(run, status="approval_wait")
         next_part(second, "run-r-1", "Needs approval")
 
