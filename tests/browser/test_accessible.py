@@ -142,8 +142,9 @@ def test_skip_link_moves_focus_to_main(live: Live, sign_in: OpenPage) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["/", ""])
-@pytest.mark.parametrize("run", ["aborting-2", "very-late", "release"])
+@pytest.mark.parametrize(
+    ("place", "run"), [("/", "aborting-2"), ("", "very-late"), ("", "release")]
+)
 @pytest.mark.usefixtures("manager", "viewer")
 def test_stream_update_keeps_focus(place: str, run: str, live: Live, sign_in: OpenPage) -> None:
     """Of a run's row, or of all of its page."""

@@ -147,7 +147,7 @@ ACTIONS: list[Callable[[list[Stage], random.Random], None]] = [
 @pytest.mark.usefixtures("manager")
 @pytest.mark.parametrize(
     ("address", "seed"),
-    [("/", 0), ("/", 1), ("/board/", 2), ("/board/?show=attention", 0), ("pipeline", 1)],
+    [("/", 0), ("/board/", 2), ("pipeline", 1)],
 )
 def test_open_page_agrees_with_fresh_load_through_random_lives(
     address: str, seed: int, live: Live, sign_in: OpenPage

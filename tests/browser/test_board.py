@@ -1,7 +1,5 @@
 """The board's pages in a real browser: by keyboard, without JavaScript, and while runs change."""
 
-from collections.abc import Callable
-
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -41,39 +39,6 @@ def listed(page: Page) -> list[str]:
 
 def names(first: int, last: int) -> list[str]:
     return [f"P-{number:02}" for number in range(first, last)]
-
-
-def press(page: Page, selector: str) -> None:
-    page.locator(selector).focus()
-    page.keyboard.press("Enter")
-
-
-def expect_pages(page: Page, follow: Callable[[Page, str], None]) -> None:
-    expect(page.locator(".pager")).to_contain_text("1–15 of 31 pipelines")
-    follow(page, NEXT)
-    expect(page.locator(".pager")).to_contain_text("16–30 of 31 pipelines")
-    assert listed(page) == names(15, 30)
-    follow(page, NEXT)
-    expect(page.locator(".pager")).to_contain_text("31–31 of 31 pipelines")
-    assert listed(page) == names(30, 31)
-    follow(page, PREVIOUS)
-    expect(page.locator(".pager")).to_contain_text("16–30 of 31 pipelines")
-    page.goto("/board/?page=3")
-    follow(page, FIRST)
-    expect(page.locator(".pager")).to_contain_text("1–15 of 31 pipelines")
-    assert listed(page) == names(0, 15)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("runs")
-def test_board_pages_by_keyboard(sign_in: OpenPage) -> None:
-    page = sign_in("viewer", "/board/")
-    expect_pages(page, press)
-    page.keyboard.press("/")
-    page.keyboard.type("p-30")
-    page.keyboard.press("Enter")
-    expect(page.locator(".board tbody th a")).to_have_text(["P-30"])
-    expect(page.locator(".pager")).to_have_count(0)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import Locator, Page, expect
 
-from dashboard.models import BulkAbort, Run
+from dashboard.models import Run
 from tests.support import factories
 from tests.support.browser import OpenPage, check, has_reload_mark, set_reload_mark
 from tests.support.live import Live
@@ -77,20 +77,6 @@ def test_stream_update_keeps_selection(runs_in_flight: list[Run], sign_in: OpenP
     expect(selected_count(page)).to_have_text("2")
 
 
-@pytest.mark.usefixtures("manager")
-def test_page_refresh_keeps_selection(runs_in_flight: list[Run], sign_in: OpenPage) -> None:
-    page = sign_in("manager")
-    checkbox_of(page, runs_in_flight[0]).check()
-    with page.expect_response(lambda answer: answer.request.headers.get("hx-request") == "true"):
-        factories.change(runs_in_flight[1], name="Another name")
-        page.evaluate("htmx.trigger('#live', 'refresh')")
-    expect(page.locator(f'[data-run="{runs_in_flight[1].run_id}"] a.title')).to_have_text(
-        "Another name"
-    )
-    expect(checkbox_of(page, runs_in_flight[0])).to_be_checked()
-    expect(selected_count(page)).to_have_text("1")
-
-
 def test_run_aborted_by_other_user_leaves_selection(
     runs_in_flight: list[Run], sign_in: OpenPage, manager: User
 ) -> None:
@@ -120,28 +106,6 @@ def test_abort_all_count_is_updated_live(
     button.click()
     expect(page.get_by_role("dialog")).to_contain_text(f"Abort {count_abortable()} runs?")
     expect(page.get_by_role("dialog")).to_contain_text("including those not on screen")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("manager")
-def test_bulk_abort_dialog_when_closed_sends_nothing_and_keeps_selection(
-    runs_in_flight: list[Run], sign_in: OpenPage, world: Live
-) -> None:
-    page = sign_in("manager")
-    checkbox_of(page, runs_in_flight[0]).check()
-    for action in ("Escape", "Enter", "click"):
-        abort_selected_button(page).click()
-        keep_button = page.get_by_role("button", name="Keep running")
-        expect(keep_button).to_be_focused()
-        if action == "click":
-            keep_button.click()
-        else:
-            page.keyboard.press(action)
-        expect(page.get_by_role("dialog")).to_be_hidden()
-        expect(abort_selected_button(page)).to_be_focused()
-        expect(checkbox_of(page, runs_in_flight[0])).to_be_checked()
-    assert not BulkAbort.objects.exists()
-    assert world.sandbox.abort_request_counts.total() == 0
 
 
 # --- Select all, and the bar ----------------------------------------------------------------------
@@ -260,8 +224,7 @@ def test_without_javascript_there_is_no_select_all_and_clear_works(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["now", "stage"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("place", "width"), [("now", 1280), ("stage", 390)])
 @pytest.mark.usefixtures("manager")
 def test_bar_is_at_bottom_of_window_and_covers_neither_focus_nor_last_row(
     place: str, width: int, sixty_runs: list[Run], sign_in: OpenPage

@@ -12,8 +12,6 @@ from dashboard.db import threads as db_threads
 from dashboard.models import Acknowledgement, Run, SavedView
 from dashboard.models.severity import Severity
 from dashboard.sync import overdue_checker
-from dashboard.web.live import changes
-from dashboard.web.live.page import LivePart
 from tests.support import factories, live_runs
 from tests.support.browser import (
     CHECKS,
@@ -68,11 +66,10 @@ def overdue_run(stuck_run: Run, world: Live) -> Run:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
-@pytest.mark.parametrize("width", [1280, 390])
 def test_journey_from_alert_to_aborted_run_by_keyboard_alone(
-    width: int, overdue_run: Run, open_browser: OpenPage, world: Live
+    overdue_run: Run, open_browser: OpenPage, world: Live
 ) -> None:
-    page = open_browser(viewport={"width": width, "height": 800})
+    page = open_browser(viewport={"width": 390, "height": 800})
     page.goto(f"/runs/{overdue_run.run_id}/?from=alert")
     expect(page.get_by_label("Name")).to_be_focused()
     page.keyboard.type("manager")
@@ -232,11 +229,6 @@ def expect_announced_once(page: Page, live: Live, *texts: str) -> None:
         assert re.fullmatch(expected, text), announced
 
 
-def pause_clock(page: Page) -> None:
-    """Pause the page's clock three seconds later, since it runs on until Playwright's next call."""
-    page.clock.pause_at(page.evaluate("() => Date.now() / 1000 + 3"))
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
 def test_alert_and_acknowledgement_are_announced_once(
@@ -277,59 +269,6 @@ def test_end_of_run_that_leaves_the_page_is_announced_once(sign_in: OpenPage, li
     other.delete()  # it leaves as it was
     expect(page.locator("#run-r-2")).to_have_count(0)
     assert announcements(page) == []
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
-def test_end_of_run_whose_last_state_comes_after_its_section_is_announced(
-    sign_in: OpenPage, live: Live
-) -> None:
-    run = factories.run(factories.stage(), "r-1", name="Nightly")
-    page = sign_in("viewer")
-    wait_for_viewers(live)
-    install_clock(page)
-    check(page, "recordAnnouncements")
-    pause_clock(page)  # the row that leaves stays
-    # As when the run ends between the read of the changes and that of the sections.
-    Run.objects.filter(pk=run.pk).update(
-        status="success", concluded=True, in_flight=False, concluded_at=timezone.now()
-    )
-    expect(page.locator("[data-former-run=run-r-1]")).to_contain_text("Running")
-    assert announcements(page) == []
-    run.refresh_from_db()
-    factories.change(run, step="")
-    expect(page.locator("[data-former-run=run-r-1]")).to_contain_text("Success")
-    page.clock.resume()
-    expect_announced_once(page, live, "Nightly: Success")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
-def test_run_that_has_left_the_page_keeps_its_last_state(sign_in: OpenPage, live: Live) -> None:
-    run = factories.run(factories.stage(), "r-1", name="Nightly")
-    page = sign_in("viewer")
-    wait_for_viewers(live)
-    [channel] = live.feed.hub.channels
-    parts = changes.load_changes(run.version - 1).changed_parts(channel)
-    late = LivePart("late", '<p id="late">The late message is shown.</p>')
-    install_clock(page)
-    page.evaluate("() => document.body.insertAdjacentHTML('beforeend', '<p id=late></p>')")
-    check(page, "recordAnnouncements")
-    pause_clock(page)  # the row that leaves stays
-    factories.change(
-        run, status="success", concluded=True, in_flight=False, concluded_at=timezone.now()
-    )
-    row = page.locator("[data-former-run=run-r-1]")
-    expect(row).to_contain_text("Success")
-
-    async def publish() -> None:
-        live.feed.hub.publish(channel, changes.encode_parts([*parts, late]))
-
-    live.run(publish)  # a change is sent twice if it comes while a stream is opened
-    expect(page.locator("#late")).to_have_text("The late message is shown.")
-    expect(row).to_contain_text("Success")
-    page.clock.resume()
-    expect_announced_once(page, live, "Nightly: Success")
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, Page, Response, expect
 from dashboard.models import Run, Session
 from tests.support import factories, live_runs, processes
 from tests.support.browser import OpenPage, submit_sign_in
-from tests.support.live import WAIT_TIMEOUT, Live
+from tests.support.live import Live
 from tests.support.live_runs import LEDGER
 from tests.support.processes import run_manage
 from tests.support.proxy import origin, proxy
@@ -34,22 +34,6 @@ def test_url_fragment_survives_sign_in_and_redirect_to_run(
     expect(page).to_have_url(
         f"{live.base_url}{factories.address(nightly_run)}?from=alert#steps-title"
     )
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
-def test_second_tab_after_sign_in_in_first_tab_is_signed_in(
-    nightly_run: Run, open_browser: OpenPage, live: Live
-) -> None:
-    first = open_browser()
-    second = first.context.new_page()
-    second.set_default_timeout(1000 * WAIT_TIMEOUT)
-    first.goto("/board/")
-    second.goto(factories.address(nightly_run))
-    submit_sign_in(first, "viewer")
-    expect(first).to_have_url(f"{live.base_url}/board/")
-    submit_sign_in(second, "viewer")  # its form is outdated
-    expect(second.get_by_role("heading", level=1)).to_have_text("Nightly")
 
 
 @pytest.mark.slow

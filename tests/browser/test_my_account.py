@@ -61,20 +61,3 @@ def test_page_says_that_it_is_signed_out_when_password_changes_in_other_browser(
     expect(here.locator("#notices")).to_contain_text("Password changed.")
     expect_signed_out(there, live)
     expect(here.locator("[data-session]")).to_have_count(1)
-
-
-@pytest.mark.slow
-def test_tab_of_the_same_session_stays_signed_in_after_new_password(
-    browsers: tuple[Page, Page], live: Live, run: Run
-) -> None:
-    here, there = browsers
-    tab = here.context.new_page()
-    tab.goto("/")
-    wait_for_viewers(live, viewers=2)
-    fill_password_form(here, "viewer", NEW)
-    expect(here.locator("#notices")).to_contain_text("Password changed.")
-    expect(there.locator("#notices")).to_contain_text("You are signed out")
-    wait_for_viewers(live, viewers=1)  # it has reconnected
-    factories.change(run, status="retrying")
-    expect(tab.locator('[data-run="r-1"] [data-badge]')).to_contain_text("Retrying")
-    expect(tab.locator("#notices .notice")).to_have_count(0)

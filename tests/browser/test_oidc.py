@@ -1,13 +1,12 @@
 """Sign-in through an OpenID provider in a real browser, without scripts where that differs."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.support import oidc
-from tests.support.accessibility import find_complaints, find_narrow_layout_complaints
+from tests.support.accessibility import find_complaints
 from tests.support.browser import OpenPage
 from tests.support.oidc import Dashboard, new_username
 
@@ -57,25 +56,6 @@ def test_deep_link_opens_after_sign_in_with_its_query(
 
 
 @pytest.mark.slow
-def test_denied_consent_leads_back_to_sign_in(
-    open_dashboard: Callable[..., Page], dashboard: Dashboard
-) -> None:
-    page = open_dashboard("/board/?from=alert")
-    page.get_by_role("button", name="Sign in with localhost").click()
-    page.get_by_label("Name at the provider").fill(new_username())
-    page.get_by_role("button", name="Next").click()
-    page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_role("heading", name="Not signed in")).to_be_visible()
-    expect(page.locator("[data-reason]")).to_have_text(
-        "The sign-in was declined at the identity provider."
-    )
-    page.get_by_role("link", name="Back to sign-in").click()
-    expect(page).to_have_url(
-        f"{dashboard.base_url}/accounts/login/?next=%2Fboard%2F%3Ffrom%3Dalert"
-    )
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
 def test_sign_out_ends_both_sessions(
     scripts: bool, open_dashboard: Callable[..., Page], dashboard: Dashboard
@@ -90,23 +70,6 @@ def test_sign_out_ends_both_sessions(
     expect(page.locator("body")).to_have_text("signed in: nobody")
     page.goto(f"{dashboard.base_url}/board/")
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-
-
-@pytest.mark.slow
-def test_groups_gained_and_lost_at_the_provider_show_at_the_next_sign_in(
-    open_dashboard: Callable[..., Page], dashboard: Dashboard
-) -> None:
-    username = new_username()
-    for groups in (["rm"], []):
-        dashboard.provider.set_claims(username, groups=groups)
-        page = open_dashboard("/")
-        sign_in(page, username)
-        expect(page.get_by_role("button", name="Sign out")).to_be_visible()
-        # From the cache of pages as well.
-        for _ in range(2):
-            abort = page.locator("[data-abort]").first
-            expect(abort).to_be_enabled() if groups else expect(abort).to_be_disabled()
-            page.reload()
 
 
 @pytest.mark.slow
@@ -126,20 +89,6 @@ def test_pages_of_sign_in_are_accessible(
     page.goto(f"{dashboard.base_url}/accounts/oidc/callback/")
     expect(page.get_by_role("heading", name="Not signed in")).to_be_visible()
     assert_accessible(page, 2)
-
-
-@pytest.mark.slow
-def test_long_host_of_provider_fits_on_a_phone(
-    open_browser: OpenPage, dashboard: Dashboard, tmp_path: Path
-) -> None:
-    issuer = f"https://{'.'.join(['a-long-name-of-a-part' * 2] * 4)}.example"
-    with oidc.run_dashboard(tmp_path, dashboard.provider, OIDC_ISSUER=issuer) as other:
-        page = open_browser()
-        page.goto(f"{other.base_url}/accounts/login/")
-        expect(page.get_by_role("button", name="Sign in with a-long-name")).to_be_visible()
-        checks = ("horizontalOverflow", "truncatedText")
-        complaints = list(find_narrow_layout_complaints(page, *checks))
-        assert [complaint for complaint in complaints if complaint[1]] == []
 
 
 def assert_accessible(page: Page, number: int) -> None:

@@ -7,35 +7,16 @@ from dashboard.models import Run
 from tests.support import factories
 from tests.support.browser import (
     OpenPage,
-    install_clock,
 )
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
-
-REFRESH_MS = 5_000  # milliseconds after which a page with a run in flight refreshes
 
 
 @pytest.fixture
 def nightly_run(live: Live) -> Run:
     """A run in flight, without a worker."""
     return factories.run(factories.stage(), "r-1", name="Nightly")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("manager")
-def test_page_refresh_keeps_dialog_and_typed_reason(nightly_run: Run, sign_in: OpenPage) -> None:
-    page = sign_in("manager")
-    install_clock(page)
-    page.locator("[data-abort]").click()
-    reason = page.get_by_role("dialog").get_by_label("Reason")
-    reason.fill("Half a sent")
-    factories.change(nightly_run, status="approval_wait")
-    page.clock.run_for(REFRESH_MS)
-    expect(page.locator('tr[data-run="r-1"] [data-badge]')).to_have_text("Needs approval")
-    expect(page.get_by_role("dialog")).to_be_visible()
-    expect(reason).to_have_value("Half a sent")
-    expect(reason).to_be_focused()
 
 
 @pytest.mark.usefixtures("manager")

@@ -95,20 +95,6 @@ def test_incident_summary_button_copies_text(
     assert copied.endswith(f"\n{live.base_url}{factories.address(retrying_run)}")
 
 
-@pytest.mark.slow
-def test_changed_run_keeps_label_of_copy_button(retrying_run: Run, sign_in: OpenPage) -> None:
-    permissions = ["clipboard-read", "clipboard-write"]
-    page = sign_in("viewer", factories.address(retrying_run), permissions=permissions)
-    install_clock(page)
-    page.get_by_role("button", name="Copy summary").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    expect(page.locator("#announcements")).to_contain_text("Copied")
-    factories.change(retrying_run, status="approval_wait")
-    expect(page.locator(".headline [data-badge]")).to_have_text("Needs approval")
-    advance_time(page, 10)
-    expect(page.get_by_role("button", name="Copy summary", exact=True)).to_be_visible()
-
-
 def test_incident_summary_if_copy_fails_is_selected(retrying_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(retrying_run))
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error()) }")

@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from django.contrib.auth.models import User
 from playwright.sync_api import Locator, Page, expect
 
 from dashboard.models import Run
@@ -135,17 +134,6 @@ def test_step_list_scrolls_to_current_step_on_load(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
-def test_step_list_keeps_scroll_position_on_update(run: Run, sign_in: OpenPage, live: Live) -> None:
-    page = sign_in("viewer", factories.address(run))
-    wait_for_viewers(live)
-    page.locator(".timeline").evaluate("panel => { panel.scrollTop = 0 }")
-    factories.change(run, status="waiting")
-    expect(page.locator("section.run > .headline [data-badge]")).to_have_text("Waiting")
-    assert scroll_top(page) == 0
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
 def test_step_list_loaded_later_scrolls_to_current_step(
     run: Run, sign_in: OpenPage, live: Live
 ) -> None:
@@ -162,34 +150,3 @@ def test_step_list_loaded_later_scrolls_to_current_step(
     factories.change(run, status="retrying", description="Something else")
     expect(page.get_by_text("Something else")).to_be_visible()
     assert scroll_top(page) == 0
-
-
-def find_overlaid_parts(page: Page) -> list[str]:
-    """Return the visible parts of a page that stay in place when it scrolls."""
-    script = """() => $$("body *").filter((element) => element.checkVisibility())
-      .filter((element) => ["fixed", "sticky"].includes(getComputedStyle(element).position))
-      .map((element) => element.outerHTML.slice(0, 80))"""
-    parts: list[str] = page.evaluate(script)
-    return parts
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("manager")
-def test_printed_run_page_has_all_steps_and_nothing_over_them(
-    run: Run, sign_in: OpenPage, live: Live
-) -> None:
-    User.objects.update(is_superuser=True)  # for the matrix of rights
-    page = sign_in("manager", factories.address(run))
-    page.set_viewport_size({"width": 718, "height": 500})  # a sheet between its margins
-    hidden = "panel => panel.scrollHeight - panel.clientHeight"
-    assert page.locator(".timeline").evaluate(hidden) > 0
-    page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    page.emulate_media(media="print")
-    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
-    assert page.locator(".timeline").evaluate(hidden) == 0
-    assert find_overlaid_parts(page) == []
-    for address in ("/people/groups/", f"/aborts/bulk/new/?run={run.pk}"):
-        answer = page.goto(address)
-        assert answer is not None
-        assert answer.ok
-        assert find_overlaid_parts(page) == [], address
