@@ -8,11 +8,11 @@ import time_machine
 from django.contrib.auth.models import User
 
 from dashboard import aborts
-from dashboard.aborts import AbortRequest, reconcile, support_request
+from dashboard.aborts import AbortRequest, support_request
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permission
-from dashboard.models import Abort, Run
+from dashboard.models import Run
 from dashboard.northflank import decoding
 from dashboard.runs import abort_clock
 from dashboard.runs.abort_clock import AbortStart
@@ -95,19 +95,6 @@ def test_later_update_time_does_not_restart_abort_clock(stage: int) -> None:
     assert abort_clock.start(run, None) == AbortStart(BEFORE)
 
 
-def test_earlier_update_time_read_later_replaces_first_read_time(stage: int) -> None:
-    mirror_run(stage, "aborting", T0)
-    run = mirror_run(stage, "aborting", at(30), BEFORE)
-    assert abort_clock.start(run, None) == AbortStart(BEFORE)
-
-
-def test_update_time_before_first_aborting_read_is_ignored_after_running_read(stage: int) -> None:
-    mirror_run(stage, "running", T0)
-    mirror_run(stage, "aborting", at(30))
-    run = mirror_run(stage, "aborting", at(60), at(10))
-    assert abort_clock.start(run, None) == AbortStart(at(30), is_approximate=True)
-
-
 def test_run_that_resumes_after_aborting_has_no_abort_clock(stage: int) -> None:
     mirror_run(stage, "aborting", T0, BEFORE)
     run = mirror_run(stage, "running", at(30), at(20))
@@ -161,10 +148,3 @@ def test_abort_first_read_while_aborting_shows_same_start_everywhere(
     line = run_row.build_row(run, Permission(True), abort).abort_line
     assert line is not None
     assert line.start == AbortStart(T0, is_approximate=True)
-
-
-def test_overdue_external_abort_becomes_critical(stage: int) -> None:
-    run = mirror_run(stage, "aborting", T0, BEFORE)
-    reconcile.update_severities(T0)
-    assert Run.objects.get(pk=run.pk).abort_severity == 2
-    assert not Abort.objects.exists()

@@ -18,7 +18,6 @@ from dashboard.db import threads as db_threads
 from dashboard.models import Abort, BulkAbort, Run
 from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.bulk_aborts import Via
-from dashboard.models.severity import Severity
 from dashboard.upstream.connection import Connection
 from tests.support import factories
 from tests.support.abort_answers import (
@@ -131,21 +130,6 @@ def test_sent_abort_with_expired_lease_is_adopted_as_unknown(
     assert (stored.state, stored.answer, stored.error_id) == ("unknown", reason, "")
 
 
-def test_aborts_with_same_lease_time_are_adopted_separately(
-    abort_with_expired_lease: Abort, manager: User
-) -> None:
-    times = {
-        "claimed_at": abort_with_expired_lease.claimed_at,
-        "requested_at": abort_with_expired_lease.requested_at,
-    }
-    run = factories.run(abort_with_expired_lease.run.stage)
-    factories.abort(run, manager, "requested", sent_at=None, **times)
-    accepted = factories.abort(factories.run(abort_with_expired_lease.run.stage), manager, **times)
-    adopted = [line for line in FakeNorthflank().reconcile() if line["event"] == "abort.adopted"]
-    assert sorted(line["run"] for line in adopted) == sorted(["r1", run.run_id])
-    assert Abort.objects.get(pk=accepted.pk).claimed_at == abort_with_expired_lease.claimed_at
-
-
 def test_abort_with_valid_lease_is_not_adopted(abort: Abort) -> None:
     Abort.objects.update(claimed_at=abort.claimed_at - timedelta(seconds=10))
     northflank = FakeNorthflank()
@@ -253,17 +237,6 @@ def test_abort_that_is_refused_late_delays_no_other(
         assert abort_reconcile.claim_unanswered(db_threads.now()) == [other]
 
 
-def test_severity_that_another_worker_raises_meanwhile_stays(run: Run) -> None:
-    def raise_before(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
-        if 'FROM "dashboard_abort"' in sql:
-            Run.objects.update(abort_severity=Severity.CRITICAL)
-        return execute(sql, *rest)
-
-    with connection.execute_wrapper(raise_before):
-        abort_reconcile.update_severities(db_threads.now())
-    assert Run.objects.get().abort_severity == Severity.CRITICAL
-
-
 # --- Bulk aborts of ended processes -------------------------------------------------------------
 
 
@@ -345,10 +318,3 @@ def test_settled_or_leased_bulk_abort_is_not_resumed(batch: BulkAbort) -> None:
     aborts.release_all_leases()
     assert BulkAbort.objects.get().claimed_at > batch.requested_at - timedelta(seconds=45)
     assert FakeNorthflank().run_with_connection(reconcile_until_done) == []
-
-
-def test_bulk_abort_leased_by_another_worker_is_not_resumed(batch: BulkAbort) -> None:
-    at = db_threads.now()
-    with connection.execute_wrapper(claim_first(lambda: BulkAbort.objects.update(claimed_at=at))):
-        assert bulk_send.claim_expired(db_threads.now()) == []
-    assert BulkAbort.objects.get().claimed_at == at

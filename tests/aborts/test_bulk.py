@@ -10,23 +10,17 @@ from pytest_django import Settings
 
 from dashboard import aborts
 from dashboard.aborts import bulk_send
-from dashboard.models import Abort, BulkAbort, Grant, Run
-from dashboard.models.accounts.grants import Action
+from dashboard.models import Abort, BulkAbort, Run
 from dashboard.northflank import NorthflankClient
 from dashboard.sandbox import parse_fault
 from tests.support import live as live_module
 from tests.support.bulk_aborts import request_bulk, sent_run_ids
 from tests.support.live import Live
 from tests.support.live_runs import (
-    LEDGER,
-    SEARCH,
     abort_message,
-    ago,
-    append_only_disabled,
     create_run_in_flight,
     reconcile,
     replace_client,
-    stage,
     submit_abort,
     wait_until,
 )
@@ -86,15 +80,6 @@ def test_bulk_abort_sends_aborts_in_order(live: Live, runs: list[Run], manager: 
     assert is_settled(batch)
 
 
-def test_bulk_abort_gives_each_abort_its_user_and_reason(
-    live: Live, runs: list[Run], manager: User
-) -> None:
-    batch = request_bulk(runs, manager, reason="Bad  release")
-    process(live, batch)
-    acts = Abort.objects.values_list("username", "reason", "bulk_abort", "state").distinct()
-    assert list(acts) == [("manager", "Bad release", batch.pk, "accepted")]
-
-
 def test_bulk_abort_in_two_processes_sends_each_abort_once_one_at_a_time(
     live: Live, runs: list[Run], manager: User, counting_transport: _CountingTransport
 ) -> None:
@@ -110,42 +95,6 @@ def test_bulk_abort_in_two_processes_sends_each_abort_once_one_at_a_time(
     assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
     assert counting_transport.max_active == 1
     assert Abort.objects.count() == 5
-
-
-def test_bulk_abort_skips_runs_without_permission_and_aborts_others(
-    live: Live, manager: User
-) -> None:
-    mine, other = create_run_in_flight(live), create_run_in_flight(live, SEARCH)
-    project = stage(LEDGER).pipeline.project
-    Grant.objects.filter(action=Action.ABORT).update(project=project)
-    assert process(live, request_bulk([other, mine], manager)) == ["not_allowed", "abort"]
-    assert sent_run_ids(live) == [mine.run_id]
-
-
-def test_bulk_abort_continues_after_refused_abort(
-    live: Live, runs: list[Run], manager: User
-) -> None:
-    live.sandbox.faults = [parse_fault(f"error-string:409@{runs[1].run_id}/abort")]
-    batch = request_bulk(runs[:3], manager)
-    assert process(live, batch) == ["abort"] * 3
-    states = list(Abort.objects.order_by("pk").values_list("state", flat=True))
-    assert states == ["accepted", "refused", "accepted"]
-
-
-@pytest.mark.parametrize("result", ["abort", "ended", "joined", "not_allowed"])
-def test_bulk_abort_result_gives_run_a_new_version(
-    live: Live, runs: list[Run], manager: User, result: str
-) -> None:
-    batch = request_bulk(runs[:1], manager)
-    if result == "ended":
-        Run.objects.filter(pk=runs[0].pk).update(in_flight=False, concluded=True)
-    if result == "joined":
-        Run.objects.filter(pk=runs[0].pk).update(status="aborting")
-    if result == "not_allowed":
-        manager.groups.clear()
-    before = Run.objects.get(pk=runs[0].pk).version
-    assert process(live, batch) == [result]
-    assert Run.objects.get(pk=runs[0].pk).version > before
 
 
 # --- The budget ---------------------------------------------------------------------------------
@@ -233,17 +182,6 @@ def test_bulk_abort_continues_in_background_after_request(
     assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
 
 
-def test_started_bulk_abort_is_sent_past_deadline(
-    live: Live, runs: list[Run], manager: User
-) -> None:
-    batch = request_bulk(runs[:1], manager)
-    with append_only_disabled():
-        BulkAbort.objects.update(requested_at=ago(400))
-    start(live, batch)
-    wait_until(lambda: is_settled(batch))
-    assert sent_run_ids(live) == [runs[0].run_id]
-
-
 def test_bulk_abort_interrupted_while_sending_is_resumed_after_lease_expires(
     live: Live, runs: list[Run], manager: User
 ) -> None:
@@ -259,30 +197,4 @@ def test_bulk_abort_interrupted_while_sending_is_resumed_after_lease_expires(
     reconcile(live)
     wait_until(lambda: is_settled(batch))
     assert results(batch) == ["abort"] * 5
-    assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
-
-
-def test_bulk_abort_sends_unsent_abort_before_next_run(
-    live: Live, runs: list[Run], manager: User
-) -> None:
-    batch = request_bulk(runs, manager)
-    assert bulk_send.process_next(batch.pk).abort_pk is not None
-    assert bulk_send.process_next(batch.pk).is_waiting
-    aborts.release_all_leases()
-    reconcile(live)
-    wait_until(lambda: is_settled(batch))
-    assert sent_run_ids(live) == [run.run_id for run in runs]
-
-
-def test_concurrent_workers_adopt_bulk_abort_once(
-    live: Live, runs: list[Run], manager: User
-) -> None:
-    batch = request_bulk(runs, manager)
-    aborts.release_all_leases()
-
-    async def workers() -> None:
-        await asyncio.gather(*(bulk_send.adopt_bulk_aborts(live.connection) for _ in range(3)))
-
-    live.run(workers)
-    wait_until(lambda: is_settled(batch))
     assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}

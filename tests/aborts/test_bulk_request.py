@@ -96,11 +96,6 @@ def test_bulk_abort_of_many_runs_or_projects_without_their_count_is_rejected(
     assert request_bulk(runs, manager, typed_count=str(len(runs))).items.count() == len(runs)
 
 
-def test_bulk_abort_with_wrong_count_is_rejected_even_if_none_is_required(manager: User) -> None:
-    with pytest.raises(aborts.WrongCount):
-        request_bulk(runs_of(2), manager, typed_count="3")
-
-
 def test_bulk_abort_counts_runs_that_ended_after_confirmation(manager: User) -> None:
     runs = runs_of(7)
     Run.objects.filter(pk=runs[0].pk).update(in_flight=False, concluded=True)
@@ -117,12 +112,6 @@ def test_bulk_abort_counts_hidden_runs_and_no_duplicates(manager: User) -> None:
     with pytest.raises(aborts.WrongCount):
         request_bulk([*runs, *runs], manager, typed_count="6")
     assert request_bulk([*runs, *runs], manager, typed_count="7").items.count() == 6
-
-
-def test_bulk_abort_request_repeated_with_same_key_needs_no_count(manager: User) -> None:
-    runs, key = runs_of(6), uuid4()
-    first = request_bulk(runs, manager, key=key)
-    assert request_bulk(runs, manager, key=key, typed_count="") == first
 
 
 def test_bulk_abort_leaves_out_runs_the_user_may_not_see(live: Live, manager: User) -> None:
@@ -154,12 +143,3 @@ def test_missing_reason_error_names_all_stages_requiring_one(
         aborts.ReasonMissing, match=rf"^A reason is required to abort runs in {named_stages}\.$"
     ):
         request_bulk(runs, manager, reason="")
-
-
-def test_bulk_abort_of_maximum_size_is_stored(manager: User) -> None:
-    production = factories.stage()
-    runs = [factories.run(production) for _ in range(aborts.MAX_RUNS + 1)]
-    assert request_bulk(runs[:-1], manager).items.count() == aborts.MAX_RUNS
-    message = "^At most 200 runs can be aborted at once; 201 are selected\\.$"
-    with pytest.raises(aborts.TooManyRuns, match=message):
-        request_bulk(runs, manager)

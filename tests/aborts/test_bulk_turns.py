@@ -10,7 +10,6 @@ import time_machine
 from django.contrib.auth.models import User
 from django.db import InterfaceError, connection
 from django.test.utils import CaptureQueriesContext
-from pytest_django import Settings
 from structlog.testing import capture_logs
 
 from dashboard import aborts
@@ -18,15 +17,12 @@ from dashboard.aborts import bulk_send, settle
 from dashboard.aborts.bulk_send import Pause
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, ChangeCounter, Grant, Run
-from dashboard.models.accounts.grants import Action
 from dashboard.models.bulk_aborts import Via
 from dashboard.northflank import RateLimit
 from dashboard.runs import dismissals
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
 from tests.support import factories
-from tests.support.bulk_aborts import request_bulk
-from tests.support.messages import raises
 from tests.support.rate_budget import record_response
 from tests.support.world import T0, at
 
@@ -103,13 +99,6 @@ def test_concurrent_bulk_abort_requests_with_same_key_store_one(
     assert batch.items.count() == 1
 
 
-def test_bulk_abort_without_reason_is_stored_when_no_stage_requires_one(
-    two_runs: list[Run], manager: User, settings: Settings
-) -> None:
-    settings.ABORT_REASON_REQUIRED = []
-    assert request_bulk(two_runs, manager, reason="").reason == ""
-
-
 def test_turn_creates_abort_and_renews_lease(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
     assert take_turn_at(batch) == bulk_send.TurnResult(abort_pk=Abort.objects.get().pk)
@@ -137,13 +126,6 @@ def test_turn_waits_while_previous_abort_is_unanswered(two_runs: list[Run], mana
     assert take_turn_at(batch, after=3).abort_pk == Abort.objects.latest("pk").pk
 
 
-def test_turn_does_not_wait_for_abort_of_another_bulk_abort(
-    two_runs: list[Run], manager: User
-) -> None:
-    take_turn_at(create_bulk_abort(two_runs[:1], manager))
-    assert take_turn_at(create_bulk_abort(two_runs[1:], manager)).abort_pk is not None
-
-
 def test_bulk_abort_is_settled_after_last_turn(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs[:1], manager)
     take_turn_at(batch)
@@ -153,10 +135,6 @@ def test_bulk_abort_is_settled_after_last_turn(two_runs: list[Run], manager: Use
     assert take_turn_at(batch, after=3) == bulk_send.TurnResult(is_finished=True)
     batch.refresh_from_db()
     assert batch.settled_at == at(2)
-
-
-def test_turn_of_unknown_bulk_abort_is_over(db: None) -> None:
-    assert bulk_send.process_next(4711, is_delayed=False) == bulk_send.TurnResult(is_finished=True)
 
 
 def not_sent_fields(after: float) -> tuple[Any, ...]:
@@ -268,15 +246,6 @@ def test_bulk_abort_is_rate_limited_once_no_request_remains(
     assert pause == Pause(at(91), is_rate_limited=is_rate_limited)
 
 
-@pytest.mark.parametrize(("reset_seconds", "is_paused"), [(299, True), (300, False)])
-def test_bulk_abort_whose_runs_are_not_sent_after_the_pause_is_not_paused(
-    two_runs: list[Run], manager: User, reset_seconds: float, is_paused: bool
-) -> None:
-    batch = create_bulk_abort(two_runs, manager)
-    budget_store.record_rate_limited(reset_seconds, at(1))
-    assert (aborts.find_pause(batch, at(2)) is not None) is is_paused
-
-
 def test_turn_for_externally_aborting_run_is_joined_with_note(
     two_runs: list[Run], manager: User
 ) -> None:
@@ -370,37 +339,6 @@ def test_visible_runs_are_permitted_ones_once_in_given_order(
     assert visible == [two_runs[1], two_runs[0]]
     [query] = queries
     assert '"dashboard_run"."id" IN' in query["sql"]  # no other runs are read
-
-
-def test_bulk_abort_repeated_with_same_key_skips_permission_check(
-    two_runs: list[Run], manager: User
-) -> None:
-    key = uuid4()
-    batch = create_bulk_abort(two_runs, manager, key)
-    manager.groups.clear()
-    assert create_bulk_abort(two_runs, manager, key) == batch
-
-
-def test_bulk_abort_without_permission_shows_reason_of_first_run(
-    two_runs: list[Run], manager: User, viewer: User
-) -> None:
-    Grant.objects.filter(action=Action.ABORT).delete()
-    factories.grant("abort", "Leads", stage="Staging")
-    other_run = factories.run(factories.stage("Staging"))
-    for runs in ([two_runs[0]], [two_runs[0], other_run]):
-        with raises(aborts.NotAllowed, "superusers_only"):
-            create_bulk_abort(runs, viewer)
-
-
-def test_all_expired_bulk_aborts_are_claimed_even_if_of_the_same_time(
-    two_runs: list[Run], manager: User
-) -> None:
-    batches = [create_bulk_abort([run], manager) for run in two_runs]
-    settled = create_bulk_abort(two_runs, manager)
-    BulkAbort.objects.filter(pk=settled.pk).update(settled_at=T0)
-    assert sorted(bulk_send.claim_expired(at(46))) == [batch.pk for batch in batches]
-    claimed = BulkAbort.objects.filter(claimed_at=at(46))
-    assert list(claimed.order_by("pk")) == batches
 
 
 @pytest.mark.parametrize(

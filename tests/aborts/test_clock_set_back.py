@@ -4,26 +4,12 @@ import pytest
 import time_machine
 from django.contrib.auth.models import User
 
-from dashboard.aborts import bulk_send
 from dashboard.db.clock_jumps import forget_jumps
 from dashboard.models import Abort, Run
-from dashboard.models.abort_lifecycle import AbortState, EventType
+from dashboard.models.abort_lifecycle import AbortState
 from tests.support import factories
 from tests.support.abort_answers import FakeNorthflank
-from tests.support.bulk_aborts import request_bulk
 from tests.support.world import at
-
-HOUR = 3600.0  # seconds
-
-
-def unconfirmed_abort(run: Run, user: User, *sent_after: float) -> Abort:
-    """An abort that may not have arrived, and was sent at these times, in seconds after T0."""
-    first, last = at(sent_after[0]), at(sent_after[-1])
-    times = {"requested_at": first, "claimed_at": last, "sent_at": last, "answered_at": None}
-    abort = factories.abort(run, user, "unknown", send_count=len(sent_after), **times)
-    for seconds in sent_after:
-        abort.add_event(EventType.SENT, at(seconds))
-    return abort
 
 
 def test_abort_without_a_line_of_its_send_was_first_sent_at_its_last_send_or_request(
@@ -57,15 +43,3 @@ def test_unsent_abort_is_sent_only_if_it_was_requested_within_five_minutes(
     else:
         assert northflank.methods == []
         assert (stored.state, stored.answer) == (AbortState.NOT_SENT, "Sending timed out.")
-
-
-@pytest.mark.parametrize(("requested_after", "is_sent"), [(300, True), (301, False)])
-def test_interrupted_bulk_abort_ends_if_it_was_requested_in_the_future(
-    run: Run, manager: User, requested_after: float, is_sent: bool
-) -> None:
-    with time_machine.travel(at(requested_after), tick=False):
-        batch = request_bulk([run], manager)
-    with time_machine.travel(at(0), tick=False):
-        turn = bulk_send.process_next(batch.pk, is_delayed=True)
-    assert (turn.abort_pk is not None) is is_sent
-    assert Abort.objects.get().answer == ("" if is_sent else "Sending timed out.")

@@ -144,18 +144,6 @@ def test_severity_falls_when_an_unconfirmed_abort_takes_effect(run: Run, manager
     assert "abort.overdue" not in [line["event"] for line in logs]
 
 
-@pytest.mark.parametrize("behind", [timedelta(milliseconds=1), timedelta(seconds=59)], ids=str)
-@pytest.mark.parametrize("severity", [1, 2], ids=["warning", "critical"])
-def test_severity_does_not_fall_by_a_clock_that_is_behind(
-    run: Run, manager: User, severity: int, behind: timedelta
-) -> None:
-    threshold = CRITICAL_AFTER if severity == 2 else WARN_AFTER
-    reached_at = factories.abort(run, manager).requested_at + threshold
-    reconcile.update_severities(reached_at)
-    reconcile.update_severities(reached_at - behind)
-    assert severities() == {"r1": severity}
-
-
 def test_severity_falls_beside_one_that_stays_for_a_clock_that_is_behind(
     run: Run, manager: User
 ) -> None:
@@ -193,15 +181,6 @@ def test_run_that_changes_while_its_severity_is_raised_is_not_reported_and_other
         reconcile.update_severities(now)
     assert [(line["event"], line["run"]) for line in logs] == [("abort.overdue", "other")]
     assert severities() == {"r1": change.get("abort_severity", 0), "other": 1}
-
-
-def test_severity_is_raised_beside_one_that_stays(run: Run, manager: User) -> None:
-    now = db_threads.now()
-    Run.objects.update(abort_severity=1)
-    for overdue in (run, factories.run(run.stage, "other")):
-        factories.abort(overdue, manager, requested_at=now - WARN_AFTER)
-    reconcile.update_severities(now)
-    assert severities() == {"r1": 1, "other": 1}
 
 
 def test_removed_run_with_an_open_abort_is_not_overdue(run: Run, manager: User) -> None:

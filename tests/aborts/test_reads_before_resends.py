@@ -16,8 +16,6 @@ from django.utils import timezone
 
 from dashboard import aborts
 from dashboard.aborts import AbortRequest, reconcile, resend, resend_policy
-from dashboard.aborts.request import SEND_LEASE
-from dashboard.db import clock_jumps
 from dashboard.db.clock_jumps import forget_jumps
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort, BulkAbort, Run, Stage
@@ -193,16 +191,6 @@ def test_abort_that_was_tried_is_not_claimed_again(claim: Claim, unconfirmed: li
     assert claim(tried=unconfirmed[1:5]) == [unconfirmed[0], unconfirmed[5]]
 
 
-def test_abort_leased_by_a_clock_that_was_set_back_keeps_no_other_waiting(
-    claim: Claim,
-    unconfirmed: list[Abort],
-) -> None:
-    Abort.objects.update(claimed_at=at(30))
-    assert claim() == []
-    Abort.objects.update(claimed_at=at(30.001))
-    assert claim() == unconfirmed[:4]
-
-
 def test_runs_whose_last_read_failed_take_turns_by_twos(
     claim: Claim, unconfirmed: list[Abort]
 ) -> None:
@@ -219,28 +207,6 @@ def test_next_runs_follow_at_once_when_one_can_be_read_again(unconfirmed: list[A
     northflank = Northflank()
     reconcile_now(northflank)
     assert northflank.requests == {"GET": 6, "POST": 6}
-
-
-@pytest.mark.slow
-def test_runs_take_turns_although_more_begin_to_fail(
-    claim: Claim, clock: time_machine.Traveller, unconfirmed: list[Abort], manager: User, run: Run
-) -> None:
-    """An abort that had just been sent counted like a read, so that no run was read any more."""
-    fail_reads(*unconfirmed)
-    claimed: list[int] = []
-    for second in range(60):
-        if second % 5 == 0:
-            newest = factories.abort_of_new_run(
-                manager, run.stage, "unknown", send_count=1, answered_at=None,
-                sent_at=at(second), claimed_at=at(second),
-            )  # fmt: skip
-            fail_reads(newest)
-        clock.move_to(at(second))
-        for abort in claim(second):
-            claimed.append(abort.pk)
-            resend.postpone(abort)
-    oldest = [abort.pk for abort in unconfirmed]
-    assert claimed == oldest + oldest[:2]  # two every 15 seconds
 
 
 @pytest.mark.parametrize(
@@ -353,17 +319,6 @@ def test_one_run_is_read_in_an_outage_and_then_all(unconfirmed: list[Abort]) -> 
     Abort.objects.update(claimed_at=at(-30))
     reconcile_now(northflank, outage="server_error")
     assert northflank.requests == {"GET": 6, "POST": 6}
-
-
-def test_no_abort_is_resent_just_after_the_clock_jumped(
-    clock: time_machine.Traveller, unconfirmed: list[Abort]
-) -> None:
-    forget_jumps()
-    assert clock_jumps.is_steady(SEND_LEASE)
-    clock.shift(4)
-    northflank = Northflank()
-    northflank.run(resend.resend_due_aborts)
-    assert not northflank.requests
 
 
 # --- Aborts whose process has ended before they were sent ---------------------------------------

@@ -212,27 +212,6 @@ def test_joined_abort_request_is_in_timeline_with_all_details(
     ]  # fmt: skip
 
 
-def test_joined_abort_request_without_reason_is_in_timeline_without_one(manager: User) -> None:
-    run = factories.run(factories.stage("Staging"))
-    first = aborts.request_abort(run, abort_request(manager)).abort
-    aborts.request_abort(
-        run, abort_request(manager, reason="", via=Via.COMMAND, client_address=None, origin="")
-    )
-    assert timeline(first)[1][2] == "manager (command line)"
-
-
-def test_joined_abort_request_is_in_timeline_when_first_origin_has_same_text(
-    manager: User, colleague: User
-) -> None:
-    run = factories.run(factories.stage("Staging"))
-    first = aborts.request_abort(run, abort_request(manager, origin="colleague")).abort
-    aborts.request_abort(run, AbortRequest(colleague))
-    assert [(event_type, detail) for event_type, _, detail in timeline(first)] == [
-        ("requested", "colleague"),
-        ("joined", "colleague"),
-    ]
-
-
 def test_identical_joined_abort_requests_are_in_timeline_once(run: Run, manager: User) -> None:
     first = aborts.request_abort(run, abort_request(manager)).abort
     for reason in ("Why", "Why", "Because"):
@@ -304,20 +283,6 @@ def test_abort_request_for_run_aborting_since_it_was_read_is_not_recorded_as_sen
     assert (result.abort.sent_at, result.request_seq) == (None, None)
 
 
-def test_abort_request_that_cannot_be_stored_is_tried_three_times(run: Run, manager: User) -> None:
-    tries = []
-
-    def refuse(execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
-        if sql.startswith('INSERT INTO "dashboard_abort"'):
-            tries.append(sql)
-            raise IntegrityError("another rule of the database")
-        return execute(sql, *arguments)
-
-    with connection.execute_wrapper(refuse), pytest.raises(IntegrityError):
-        aborts.request_abort(run, abort_request(manager))
-    assert len(tries) == 3
-
-
 def test_abort_request_racing_with_concluded_run_is_not_in_flight(run: Run, manager: User) -> None:
     first = aborts.request_abort(run, abort_request(manager)).abort
     wrapper = connection.execute_wrapper(settle_after_conflict(first, **ENDED))
@@ -346,17 +311,6 @@ def test_retry_settles_first_abort_and_links_to_it(
     assert (first.state, first.settled_at) == ("retried", T0)
     assert timeline(first) == [("retried", T0, "colleague")]
     assert second.retry_of == first
-
-
-@time_machine.travel(T0, tick=False)
-def test_retry_keeps_the_start_before_the_severity_of_its_run_has_risen(
-    run: Run, manager: User
-) -> None:
-    factories.change(run, abort_severity=0)
-    run.refresh_from_db()
-    first = overdue_abort(run, manager)
-    second = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
-    assert (second.retry_of, second.already_aborting_since) == (first, first.requested_at)
 
 
 @time_machine.travel(T0, tick=False)
@@ -389,15 +343,6 @@ def test_abort_of_another_run_is_not_retried(run: Run, manager: User) -> None:
     abort = aborts.request_abort(run, abort_request(manager), retry_of_pk=other.pk).abort
     assert abort.retry_of is None
     assert Abort.objects.open().filter(pk=other.pk).exists()
-
-
-@time_machine.travel(T0, tick=False)
-def test_retry_gives_its_run_one_version(run: Run, manager: User) -> None:
-    first = overdue_abort(run, manager)
-    before = ChangeCounter.latest()
-    second = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
-    assert second.retry_of == first
-    assert Run.objects.get().version == ChangeCounter.latest() == before + 1
 
 
 @time_machine.travel(T0 - timedelta(seconds=1), tick=False)

@@ -3,13 +3,12 @@
 import asyncio
 import re
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 
 from dashboard import aborts
 from dashboard.aborts import AbortRequest, bulk_send, resend_policy
@@ -409,27 +408,6 @@ def test_resend_with_expired_lease_sends_nothing(live: Live, manager: User) -> N
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
-def test_resend_of_abort_that_was_answered_meanwhile_sends_nothing(
-    live: Live, manager: User
-) -> None:
-    run = run_with_unknown_abort(live, manager)
-    backdate_leases()
-    claimed = claim_due_resends(now())[0]
-    Abort.objects.update(state="accepted", answer_status=200)  # the first send was answered late
-    live.run(lambda: abort_send.attempt_send(live.connection, claimed))
-    assert live.sandbox.abort_request_counts[run.run_id] == 1
-
-
-@pytest.mark.parametrize("state", ["unknown", "requested"])
-def test_lease_in_the_future_does_not_delay_resend(live: Live, manager: User, state: str) -> None:
-    run = run_with_unknown_abort(live, manager)
-    Abort.objects.update(state=state, claimed_at=now() + timedelta(hours=1))
-    reconcile(live)
-    backdate_leases()
-    reconcile(live)
-    assert live.sandbox.abort_request_counts[run.run_id] == 2
-
-
 def test_first_send_with_expired_lease_sends_nothing(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
     result = aborts.request_abort(run, AbortRequest(manager))
@@ -452,30 +430,6 @@ def test_send_with_no_time_left_sends_nothing(live: Live, manager: User) -> None
     abort = Abort.objects.get()
     assert (abort.state, abort.send_count) == ("unknown", 1)  # and it is resent
     assert live.sandbox.abort_request_counts[run.run_id] == 0
-
-
-def test_abort_leased_by_another_worker_is_not_resent(db: None, manager: User) -> None:
-    abort = factories.abort(factories.run(factories.stage("Staging")), manager, "unknown")
-    Abort.objects.update(send_count=1)
-    at = now() + timedelta(seconds=60)
-
-    def claim_first(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
-        if sql.startswith("UPDATE"):
-            with connection.execute_wrapper(lambda run, sql, *rest: run(sql, *rest)):
-                run(
-                    f"UPDATE dashboard_abort SET claimed_at = '{sql_timestamp(at)}'",
-                    None,
-                    *rest[1:],
-                )
-        return run(sql, *rest)
-
-    with connection.execute_wrapper(claim_first):
-        assert claim_due_resends(now() + timedelta(seconds=30)) == []
-    assert Abort.objects.get(pk=abort.pk).state == "unknown"
-
-
-def sql_timestamp(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S.%f}"
 
 
 # --- Prompt responses ---------------------------------------------------------------------------

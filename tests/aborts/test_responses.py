@@ -14,7 +14,6 @@ from tests.support.live_runs import (
     notice_text,
     read,
     reconcile,
-    remove_run,
     submit_abort,
 )
 
@@ -72,33 +71,6 @@ def test_run_that_ends_otherwise_after_abort_keeps_its_outcome(
     assert "never responded" not in abort_message()
 
 
-@pytest.mark.parametrize(
-    ("fault", "status", "text"),
-    [
-        ("forbidden:payments@/abort", 403, "lacks permission"),
-        ("bad-token@/abort", 401, "rejected the API token"),
-        ("feature-401@/abort", 401, "not enabled for the account"),
-        ("error-without-wrapper:400@/abort", 400, "It broke"),
-        ("404@/abort", 404, "Not found"),
-        ("error-string:409@/abort", 409, "It broke"),
-        ("error-string:422@/abort", 422, "It broke"),
-    ],
-)
-def test_refused_abort_shows_northflank_error_text(
-    live: Live, manager: User, fault: str, status: int, text: str
-) -> None:
-    run = create_run_in_flight(live)
-    live.sandbox.faults = [parse_fault(fault)]
-    message = notice_text(submit_abort(live.sign_in("manager"), run))
-    abort = Abort.objects.get()
-    assert (abort.state, abort.answer_status) == ("refused", status)
-    assert message.startswith("Northflank refused")
-    assert text in message
-    assert abort.settled_at is not None
-    assert ("GET", api_path(run)) in live.sandbox.requests  # read before the response is shown
-    assert live.sandbox.abort_request_counts[run.run_id] == 1
-
-
 def test_new_abort_request_after_refusal_is_sent(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
     client = live.sign_in("manager")
@@ -106,17 +78,6 @@ def test_new_abort_request_after_refusal_is_sent(live: Live, manager: User) -> N
     submit_abort(client, run)
     assert "accepted" in notice_text(submit_abort(client, run))
     assert sorted(Abort.objects.values_list("state", flat=True)) == ["accepted", "refused"]
-
-
-def test_rate_limited_abort_is_not_sent_and_shows_retry_time(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    live.sandbox.faults = [parse_fault("rate-limited@/abort")]
-    message = notice_text(submit_abort(live.sign_in("manager"), run))
-    abort = Abort.objects.get()
-    assert abort.state == "not_sent"
-    assert abort.retry_at is not None
-    assert message.startswith("Not sent: rate limited by Northflank until ")
-    assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
 def test_abort_is_sent_when_rate_budget_is_at_reserve(live: Live, manager: User) -> None:
@@ -131,19 +92,6 @@ def test_abort_is_sent_when_rate_budget_is_at_reserve(live: Live, manager: User)
     assert Abort.objects.get().outcome == "aborted"
 
 
-def test_accepted_abort_of_removed_run_is_concluded_without_outcome(
-    live: Live, manager: User
-) -> None:
-    run = create_run_in_flight(live)
-    submit_abort(live.sign_in("manager"), run)
-    remove_run(live, run.run_id)
-    read(live, run)
-    abort = Abort.objects.get()
-    assert (abort.state, abort.outcome) == ("concluded", "")
-    assert "Northflank removed the run" in abort_message()
-    assert "borted" not in abort_message()
-
-
 def test_reconcile_with_only_settled_aborts_sends_no_requests(live: Live, manager: User) -> None:
     live.sandbox.choices["abort-answer"] = "aborted"
     run = create_run_in_flight(live)
@@ -151,14 +99,6 @@ def test_reconcile_with_only_settled_aborts_sends_no_requests(live: Live, manage
     request_count = len(live.sandbox.requests)
     reconcile(live)
     assert len(live.sandbox.requests) == request_count
-
-
-def api_path(run: Run) -> str:
-    stage = run.stage
-    return (
-        f"/v1/projects/{stage.pipeline.project.slug}/pipelines/{stage.pipeline.slug}"
-        f"/release-flows/{stage.confirmed_path_segment}/runs/{run.run_id}"
-    )
 
 
 def test_abort_answer_with_unchanged_run_stays_open(live: Live, manager: User) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 from functools import partial
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +14,6 @@ from structlog.testing import capture_logs
 
 from dashboard import aborts
 from dashboard.aborts import AbortRequest
-from dashboard.aborts import reconcile as abort_reconcile
-from dashboard.aborts import resend as abort_resend
 from dashboard.aborts import send as abort_send
 from dashboard.aborts import settle as abort_settle
 from dashboard.aborts.request import SEND_LEASE
@@ -219,11 +217,6 @@ def test_rate_limited_abort_is_not_sent_with_retry_time(abort: Abort) -> None:
     assert northflank.methods == ["POST"]
 
 
-def test_rate_limited_abort_without_headers_has_no_retry_time(abort: Abort) -> None:
-    FakeNorthflank(abort=error_response(429)).send(abort)
-    assert Abort.objects.get().retry_at is None
-
-
 # --- Unknown ------------------------------------------------------------------------------------
 
 
@@ -359,32 +352,6 @@ def test_wait_for_another_process_ends_with_its_lease(
     assert asyncio.run(abort_send.wait_for_other_process(abort.pk)) == abort
     assert sum(pauses) == SEND_LEASE.total_seconds()
     assert max(pauses) < 1  # the answer is shown soon after it has been stored
-
-
-@pytest.mark.parametrize(
-    ("options", "is_stored_first"),
-    [({}, False), ({"interactive": True}, False), ({"interactive": False}, True)],
-    ids=["default", "interactive", "one of many"],
-)
-def test_rate_limit_is_stored_before_the_next_abort_of_a_bulk_abort(
-    abort: Abort,
-    monkeypatch: pytest.MonkeyPatch,
-    options: dict[str, bool],
-    is_stored_first: bool,
-) -> None:
-    flushed: list[Connection] = []
-
-    async def flush(upstream: Connection) -> None:
-        flushed.append(upstream)
-
-    async def send(upstream: Connection) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(Connection, "flush", flush)
-            await aborts.send_abort(upstream, abort.pk, **options)
-
-    FakeNorthflank().run_with_connection(send)
-    assert bool(flushed) is is_stored_first
-    assert stored_fields(abort)["state"] == "accepted"
 
 
 def test_answer_is_stored_before_the_rate_limit_that_came_with_it(abort: Abort) -> None:
@@ -587,18 +554,6 @@ def test_retry_for_concluded_run_is_too_late(
 # --- Reads of the run ---------------------------------------------------------------------------
 
 
-def refuse_reads(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[float | None]:
-    """Let reads of a run fail at once, and return for how long each was to be waited."""
-    limits: list[float | None] = []
-
-    async def read(_: Connection, __: Run, time_limit: float | None) -> Run:
-        limits.append(time_limit)
-        raise Unreachable("No response.", may_have_arrived=True)
-
-    monkeypatch.setattr(module, "read_run_with_timeout", read)
-    return limits
-
-
 def test_run_that_is_not_read_in_time_may_be_read_later(abort: Abort) -> None:
     with pytest.raises(Unreachable) as raised:
         FakeNorthflank().run_with_connection(
@@ -607,36 +562,3 @@ def test_run_that_is_not_read_in_time_may_be_read_later(abort: Abort) -> None:
     error = raised.value
     assert str(error) == "The run could not be read within 0 seconds."
     assert (error.cause, error.may_have_arrived) == ("timeout", True)
-
-
-def test_retry_waits_ten_seconds_for_the_run(
-    abort: Abort, manager: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = refuse_reads(monkeypatch, abort_send)
-    FakeNorthflank().send(create_retry(abort, manager))
-    assert limits == [10]
-
-
-def test_failed_abort_waits_three_seconds_for_the_run(
-    abort: Abort, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = refuse_reads(monkeypatch, abort_send)
-    FakeNorthflank(abort=error_response(500)).send(abort)
-    assert limits == [3]
-
-
-def test_adopted_abort_waits_ten_seconds_for_the_run(
-    abort_with_expired_lease: Abort, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = refuse_reads(monkeypatch, abort_reconcile)
-    FakeNorthflank().reconcile()
-    assert limits == [10]
-
-
-def test_resend_waits_ten_seconds_for_the_run(
-    resend: Abort, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = refuse_reads(monkeypatch, abort_resend)
-    northflank = FakeNorthflank()
-    northflank.run_with_connection(lambda upstream: abort_resend.resend_abort(upstream, resend))
-    assert (limits, northflank.methods) == ([10], [])

@@ -158,12 +158,6 @@ def test_answer_to_an_earlier_send_does_not_settle_the_abort(
     assert Abort.objects.get().state == "requested"
 
 
-def test_refusal_without_an_error_id_has_none(sent_twice: Abort) -> None:
-    error = RequestRejected("Already aborting.", http_status=409)
-    settle.record_refused(sent_twice, Run(status="aborting"), error)
-    assert Abort.objects.get().error_id == ""
-
-
 @pytest.mark.parametrize(
     ("seconds", "is_answered"), [(-1, False), (0, True), (1, True)], ids=["before", "at", "after"]
 )
@@ -295,33 +289,6 @@ def test_abort_is_resent_after_its_delay_unless_claimed(
     now = db_threads.now()
     Abort.objects.update(state=AbortState.UNKNOWN, claimed_at=now + claimed_after)
     assert claim_due_resends(now) == ([sent_twice] if is_due else [])
-
-
-def test_abort_that_may_not_have_arrived_gives_its_run_one_version(sent_twice: Abort) -> None:
-    before = ChangeCounter.latest()
-    settle.mark_unknown(sent_twice, "Nobody knows.")
-    assert Run.objects.get().version == ChangeCounter.latest() == before + 1
-
-
-def test_abort_that_is_given_up_gives_its_run_one_version(sent_twice: Abort) -> None:
-    Abort.objects.update(state=AbortState.UNKNOWN)
-    before = ChangeCounter.latest()
-    settle.mark_not_arrived(sent_twice, "Already sent.", db_threads.now())
-    assert Run.objects.get().version == ChangeCounter.latest() == before + 1
-
-
-@pytest.mark.parametrize("status", ["running", "aborting"])
-def test_refusal_after_the_abort_is_settled_gives_its_run_one_version(
-    sent_twice: Abort, status: str
-) -> None:
-    Abort.objects.update(state=AbortState.UNKNOWN, settled_at=F("requested_at"))
-    before = ChangeCounter.latest()
-    with capture_logs() as logs:
-        error = RequestRejected("No.", http_status=409)
-        settle.record_refused(sent_twice, Run(status=status), error)
-    assert [entry["event"] for entry in logs] == []  # it has settled nothing
-    assert timeline(sent_twice) == [("answered_late", "No.")]
-    assert Run.objects.get().version == ChangeCounter.latest() == before + 1
 
 
 def test_abort_resent_meanwhile_is_not_given_up(sent_twice: Abort) -> None:

@@ -1,6 +1,5 @@
 """Overdue aborts: reported in time and once; retrying has no side effects."""
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -13,14 +12,12 @@ from dashboard.aborts import AbortRequest
 from dashboard.aborts import severity as abort_severity
 from dashboard.db.threads import now
 from dashboard.models import Abort, Run
-from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.severity import Severity
 from dashboard.sandbox import parse_fault
 from tests.support import factories
 from tests.support.live import Live
 from tests.support.live_runs import (
     LEDGER,
-    advance_time,
     backdate_abort,
     create_run_in_flight,
     flow,
@@ -77,49 +74,12 @@ def reconcile_run(live: Live, run: Run) -> tuple[int, bool]:
     return after.abort_severity, after.version != before
 
 
-def test_overdue_abort_updates_run_once_per_severity(live: Live, manager: User) -> None:
-    run, abort = aborting_run(live, manager)
-    results = []
-    for seconds in (
-        WARNING_SECONDS - 5,
-        WARNING_SECONDS + 1,
-        WARNING_SECONDS + 2,
-        CRITICAL_SECONDS - 5,
-        CRITICAL_SECONDS + 1,
-        CRITICAL_SECONDS + 2,
-    ):
-        backdate(abort, seconds)
-        results.append(reconcile_run(live, run))
-    assert results == [(0, False), (1, True), (1, False), (1, False), (2, True), (2, False)]
-
-
 def test_read_of_aborting_run_keeps_status_since(live: Live) -> None:
     live.sandbox.world.abort_seconds = (10_000, 10_000)
     run_id = start_run(live, LEDGER)
     live.sandbox.world.abort_run(flow(live, LEDGER), run_id, live.sandbox.clock())
     since = mirror_run(live, LEDGER, run_id).status_since
     assert mirror_run(live, LEDGER, run_id).status_since == since
-
-
-def test_concurrent_workers_update_overdue_run_once(live: Live, manager: User) -> None:
-    run, abort = aborting_run(live, manager)
-    backdate(abort, WARNING_SECONDS + 1)
-    before = Run.objects.get(pk=run.pk).version
-
-    async def reconcile_concurrently() -> None:
-        tasks = (aborts.reconcile_open_aborts(live.connection) for _ in range(4))
-        await asyncio.gather(*tasks)
-
-    live.run(reconcile_concurrently)
-    assert Run.objects.get(pk=run.pk).version == before + 1
-
-
-def test_concluded_run_has_no_abort_severity(live: Live, manager: User) -> None:
-    run, abort = aborting_run(live, manager)
-    backdate(abort, CRITICAL_SECONDS + 1)
-    reconcile_run(live, run)
-    advance_time(live, 20_000)
-    assert read(live, run).abort_severity == Severity.OK
 
 
 def test_run_that_resumes_after_aborting_has_no_abort_severity(live: Live) -> None:
@@ -149,18 +109,6 @@ def retry(live: Live, run: Run, user: User, abort: Abort) -> Abort:
     result = aborts.request_abort(run, AbortRequest(user), retry_of_pk=abort.pk)
     live.run(lambda: aborts.wait_for_answer(result))
     return Abort.objects.get(pk=result.abort.pk)
-
-
-def test_retry_settles_first_abort_and_sends_another(live: Live, manager: User) -> None:
-    run, first = aborting_run(live, manager)
-    backdate(first, CRITICAL_SECONDS + 1)
-    reconcile_run(live, run)
-    second = retry(live, run, manager, first)
-    first.refresh_from_db()
-    assert (first.state, second.state, second.retry_of) == ("retried", "accepted", first)
-    line = first.events.get(event_type=EventType.RETRIED)
-    assert line.detail == "manager"
-    assert live.sandbox.abort_request_counts[run.run_id] == 2
 
 
 def test_concurrent_retries_send_one_abort(live: Live, manager: User) -> None:

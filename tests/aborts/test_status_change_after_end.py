@@ -74,14 +74,6 @@ def test_run_in_flight_again_after_abort_can_be_aborted_again(live: Live, manage
     assert aborts.request_abort(Run.objects.with_stage().get(), AbortRequest(manager)).is_new
 
 
-def test_outcome_that_changes_and_changes_back_adds_two_events(live: Live, manager: User) -> None:
-    run, abort = run_with_abort(live, manager)
-    for status in ("aborted", "success", "aborted"):
-        mirror_status(live, run, status, concluded=True)
-    assert status_changes_after_end(abort) == ["success", "aborted"]
-    assert abort_message().startswith("Aborted after")
-
-
 def test_too_late_abort_of_run_in_flight_again_shows_new_status(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
     advance_time(live, 3600)

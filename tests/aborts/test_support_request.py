@@ -1,7 +1,5 @@
 """The support request about an abort that does not end: what it has, and what it leaves out."""
 
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -98,17 +96,3 @@ def test_support_request_about_an_abort_from_outside(since: datetime | None, lin
 Status: aborting, not concluded, as of 2026-03-02 08:09:00 UTC
 Report created: 2026-03-02 08:10:00 UTC"""
     )
-
-
-@pytest.fixture
-def local_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A time zone of the process that is not UTC."""
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", "Asia/Tokyo")
-        time.tzset()
-        yield
-    time.tzset()
-
-
-def test_support_request_is_in_utc_whatever_the_zone_of_the_process(local_zone: None) -> None:
-    assert build(run(), None).endswith("Report created: 2026-03-02 08:10:00 UTC")
