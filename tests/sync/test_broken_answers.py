@@ -179,14 +179,6 @@ def test_run_missing_from_unreadable_stage_is_kept(world: World) -> None:
     assert (run.removed_at, run.failures) == (None, 1)
 
 
-def test_project_missing_from_one_list_is_kept(world: World) -> None:
-    world.sync()
-    world.delete_projects("payments")
-    read_all(world, times=2)  # with no time between
-    assert Project.objects.get().removed_at is None
-    assert Run.objects.in_flight().exists()
-
-
 def test_list_with_missing_project_is_read_again_soon(world: World) -> None:
     world.sync()
     world.delete_projects("payments")
@@ -195,15 +187,6 @@ def test_list_with_missing_project_is_read_again_soon(world: World) -> None:
     catalog_list = CatalogSync.objects.get(project=None)
     assert catalog_list.synced_at is not None
     assert catalog_list.next_sync_at - catalog_list.synced_at <= catalog.REMOVAL_CONFIRMATION_TIME
-
-
-def test_project_listed_again_is_no_longer_missing(world: World) -> None:
-    world.sync()
-    restore = world.delete_projects("payments")
-    read_all(world)
-    restore()
-    read_all(world)
-    assert Project.objects.get().missing_since is None
 
 
 @pytest.mark.slow

@@ -41,20 +41,9 @@ def test_sync_finds_whole_catalog(full_world: World) -> None:
     assert (Project.objects.count(), Pipeline.objects.count()) == (6, 9)
 
 
-def test_pipeline_has_three_stages(world: World) -> None:
-    world.sync()
-    stages = Stage.objects.filter(pipeline__slug="ledger").values_list("name", flat=True)
-    assert set(stages) == {"Development", "Staging", "Production"}
-
-
 def test_stage_without_release_flow_has_no_flow(world: World) -> None:
     world.sync()
     assert Stage.objects.get(has_flow=False).pipeline.slug == "ledger"
-
-
-def test_sync_checks_every_stage_for_a_flow(world: World) -> None:
-    world.sync()
-    assert not Stage.objects.filter(has_flow=None).exists()
 
 
 def test_sync_stores_concurrency_policy(world: World) -> None:
@@ -125,15 +114,6 @@ def test_runs_of_project_dropped_from_setting_are_not_in_flight(
     assert not Run.objects.in_flight().filter(stage__pipeline__project__slug="payments").exists()
 
 
-def test_project_listed_again_is_not_removed(world: World) -> None:
-    world.sync()
-    restore = world.delete_projects("payments")
-    read_catalog_until_removed(world)
-    restore()
-    read_catalog_again(world)
-    assert Project.objects.get().removed_at is None
-
-
 def test_runs_of_project_listed_again_are_in_flight(world: World) -> None:
     world.sync()
     restore = world.delete_projects("payments")
@@ -163,11 +143,6 @@ def test_pipeline_listed_again_is_not_removed(world: World) -> None:
     object.__setattr__(payments, "pipelines", pipelines)
     read_catalog_again(world)
     assert Pipeline.objects.get(slug="ledger").removed_at is None
-
-
-def test_pipeline_listed_again_has_three_stages(world: World) -> None:
-    test_pipeline_listed_again_is_not_removed(world)
-    assert Pipeline.objects.get(slug="ledger").stages.count() == 3
 
 
 def test_new_pipeline_is_read_with_its_runs(world: World) -> None:
@@ -216,26 +191,6 @@ def test_forbidden_project_keeps_rows_and_reports_error(world: World, status: st
     assert Run.objects.in_flight().count() == before > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("status", ["403", "404"])
-def test_project_allowed_again_recovers(
-    world: World, status: str, logged_events: LoggedEvents
-) -> None:
-    test_forbidden_project_keeps_rows_and_reports_error(world, status)
-    world.sandbox.faults = []
-    for _ in range(2):
-        world.make_due()
-        read_catalog_again(world)
-    assert CatalogSync.objects.get(project__slug="payments").error == ""
-    assert not Stage.objects.exclude(error="").exists()
-    assert Stage.objects.filter(has_flow=True).count() == 5
-    assert {run.run_id for run in Run.objects.in_flight()} == world.ids(in_flight=True)
-    assert [len(logged_events(f"catalog.{event}")) for event in ("read_failed", "recovered")] == [
-        1,
-        1,
-    ]
-
-
 def test_catalog_list_is_due_after_its_interval(world: World) -> None:
     world.sync()
     for catalog_list in CatalogSync.objects.all():
@@ -263,12 +218,6 @@ def test_working_path_spelling_is_tried_first_later(world: World) -> None:
     world.make_due()
     world.sync()
     assert not world.requests_for("/release-flows/production")
-
-
-def test_stage_without_flow_and_with_empty_list_has_no_flow(world: World) -> None:
-    world.sandbox.choices["stage-without-flow"] = "empty-list"
-    world.sync()
-    assert Stage.objects.filter(has_flow=False).count() == 1
 
 
 @pytest.mark.slow
@@ -416,11 +365,6 @@ def test_check_of_a_stage_without_flow_reads_no_dismissed_run_again(
         dismissed.refresh_from_db()
         in_flight.refresh_from_db()
         assert (dismissed.next_detail_sync_at, in_flight.next_detail_sync_at) == (None, moment)
-
-
-def test_first_catalog_read_is_due_at_once(db: None) -> None:
-    catalog.start(T0)
-    assert catalog.find_due(T0, 1)
 
 
 def create_list_due_in_a_day(synced_seconds: float) -> CatalogSync:

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -96,34 +95,6 @@ def test_time_goes_on_between_measurements(db: None) -> None:
     passed = (db_threads.now() - started_at).total_seconds()
     assert 0.2 <= passed <= time.monotonic() - started + 0.01
     assert abs(db_threads.now() - timezone.now()) < timedelta(minutes=1)
-
-
-def measure_clock(round_trip: float) -> None:
-    """Measure the clock of a database that is an hour ahead and takes some time to answer."""
-
-    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
-        time.sleep(round_trip)
-        return run(sql.replace("clock_timestamp()", "clock_timestamp() + '1 hour'"), *rest)
-
-    with connection.execute_wrapper(execute):
-        db_threads.set_clock_offset()
-
-
-@POSTGRES_ONLY
-def test_inexact_measurement_of_the_clock_does_not_replace_an_earlier_one(db: None) -> None:
-    before = timezone.now()
-    db_threads.set_clock_offset()
-    measure_clock(1.1)
-    assert abs(db_threads.now() - before) < timedelta(minutes=1)
-    measure_clock(0)
-    assert db_threads.now() - before > timedelta(minutes=59)
-
-
-@POSTGRES_ONLY
-def test_first_measurement_of_the_clock_counts_however_inexact(db: None) -> None:
-    before = timezone.now()
-    measure_clock(1.1)
-    assert db_threads.now() - before > timedelta(minutes=59)
 
 
 def test_clock_is_corrected_to_database_after_change(world: World) -> None:

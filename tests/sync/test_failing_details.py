@@ -7,7 +7,6 @@ from django.utils import timezone
 
 from dashboard.models import Run, Stage, Upstream
 from dashboard.sandbox import parse_fault
-from tests.support import factories
 from tests.support.world import LONG_AGO, LoggedEvents, World
 
 
@@ -29,14 +28,6 @@ def test_failing_run_backs_off_longer_each_time(
         assert next_detail_sync_at is not None
         intervals.append(round((next_detail_sync_at - before).total_seconds(), -1))
     assert intervals == delays
-
-
-def test_run_read_successfully_has_no_failures(world: World) -> None:
-    run_id = world.start()
-    world.sync()
-    Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO, failures=3)
-    world.live.sync(1)
-    assert Run.objects.get(run_id=run_id).failures == 0
 
 
 def test_failing_run_is_logged_once_at_start_and_end(
@@ -79,34 +70,6 @@ def read_until_given_up(world: World, run_id: str) -> None:
         run.exclude(next_detail_sync_at=None).update(next_detail_sync_at=LONG_AGO)
         world.live.connection.retry_at = 0
         world.live.sync(1)
-
-
-@pytest.mark.parametrize("fault", ["500@{}", "not-json@{}", "huge:6@{}"])
-def test_detail_that_can_never_be_read_is_tried_seven_times(world: World, fault: str) -> None:
-    run_id = end_unread(world, fault)
-    read_until_given_up(world, run_id)
-    run = Run.objects.get(run_id=run_id)
-    assert (run.failures, run.next_detail_sync_at) == (7, None)
-    world.sandbox.requests.clear()
-    world.live.sync(1)
-    assert not world.requests_for(run_id)
-    assert Upstream.objects.get().error == ""
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
-def test_run_that_was_given_up_is_read_again_once_its_page_is_opened(world: World) -> None:
-    run_id = end_unread(world, "500@{}")
-    Run.objects.filter(run_id=run_id).update(steps=None, detail_synced_at=None)
-    read_until_given_up(world, run_id)
-    client = world.live.sign_in("viewer")
-    address = factories.address(Run.objects.with_stage().get(run_id=run_id))
-    text = "The steps could not be read from Northflank. Retrying."
-    assert text in client.get(address).text
-    world.sandbox.faults = []
-    world.live.sync(1)
-    assert text not in client.get(address).text
-    assert Run.objects.get(run_id=run_id).failures == 0
 
 
 @pytest.mark.slow

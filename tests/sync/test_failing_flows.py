@@ -1,8 +1,6 @@
 """Release flows that cannot be read, of stages whose runs can be."""
 
-import math
 from datetime import timedelta
-from itertools import pairwise
 
 import pytest
 from django.utils import timezone
@@ -127,27 +125,6 @@ def test_stage_that_has_lost_its_flow_keeps_no_error_of_it(world: World) -> None
 
 def test_flow_that_cannot_be_read_is_not_marked_as_read(world: World) -> None:
     assert fail_flow(world).flow_synced_at == LONG_AGO
-
-
-@pytest.mark.parametrize("longest", [20.0, 300.0, 36_000.0])
-def test_flow_that_cannot_be_read_is_tried_every_15_min(world: World, longest: float) -> None:
-    fail_flow(world)
-    plan = ReadPlan(Plan(scale=math.inf, longest=longest), {})
-    tries = []
-    start = timezone.now() - timedelta(hours=1)
-    for read, moment in pairwise(range(0, 3600, 300)):
-        # As if the runs were read every five minutes, up to now.
-        shift = timedelta(seconds=3600 - moment)
-        PRODUCTION.update(
-            error_since=start + shift, synced_at=start + shift + timedelta(seconds=read)
-        )
-        stage = PRODUCTION.select_related("pipeline__project").get()
-        world.sandbox.requests.clear()
-        world.live.run(lambda stage=stage: world.live.reads.read(StageJob(stage, plan)))  # type: ignore[misc]
-        assert world.requests_for("/release-flows/production/runs")
-        if [path for _, path in world.sandbox.requests if path.endswith("/production")]:
-            tries.append(moment // 60)
-    assert tries == [15, 30, 45]
 
 
 def test_flow_never_read_that_cannot_be_is_not_tried_again_at_once(world: World) -> None:

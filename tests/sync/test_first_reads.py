@@ -1,14 +1,12 @@
 """Unread stages come first: with a new database, and after a long outage."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from statistics import mean
-from typing import Any
 
 import pytest
 from django.utils import timezone
 
-from dashboard.db.threads import run_in_db_thread
 from dashboard.models import CatalogSync, RateBudget, Run, Stage
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, due, schedule
@@ -16,10 +14,9 @@ from dashboard.sync import reads as sync_reads
 from dashboard.sync.plan import Plan
 from dashboard.sync.read_jobs import StageJob
 from dashboard.sync.read_plan import ReadPlan
-from dashboard.sync.reads import INITIAL_FIRST_READS, MAX_FIRST_READS
+from dashboard.sync.reads import INITIAL_FIRST_READS
 from dashboard.sync.run_reader import IN_FLIGHT_PAGES
 from dashboard.sync.schedule import Gap, StageRef
-from dashboard.sync.stage_reader import StageReader
 from tests.support.world import T0, LoggedEvents, World, at
 
 # Which gap
@@ -129,56 +126,6 @@ def test_first_sync_lists_runs_before_flow_definitions(full_world: World) -> Non
     assert flows_listed_before_definitions(full_world) >= all_flows(full_world) != set()
 
 
-@pytest.mark.slow
-def test_stages_that_are_due_again_during_first_reads_do_not_have_their_definitions_read(
-    full_world: World,
-) -> None:
-    """As if somebody watched the stages in flight: they are due again before all are read."""
-    worker = full_world.live.worker
-
-    def make_read_stages_due() -> int:
-        moment = timezone.now()
-        read = Stage.objects.filter(fresh_until__gt=moment)
-        watched = Stage.objects.filter(pk__in=read.filter(runs__in_flight=True).values("pk"))
-        watched.update(next_sync_at=moment, last_viewed_at=moment)
-        read.update(fresh_until=moment)
-        return Stage.objects.filter(synced_at=None).count()
-
-    async def read_all() -> None:
-        await run_in_db_thread(catalog.start, timezone.now())
-        while True:
-            await worker.tick()
-            await worker.wait_idle()
-            unread_count = await run_in_db_thread(make_read_stages_due)
-            if not unread_count and any("/release-flows/" in p for _, p in requests):
-                return
-
-    requests = full_world.sandbox.requests
-    full_world.live.run(read_all)
-    paths = [path for _, path in requests if path.endswith("/runs")]
-    assert len(paths) > len(set(paths))  # some were due again
-    full_world.sync()
-    assert flows_listed_before_definitions(full_world) >= all_flows(full_world)
-
-
-def test_catalog_read_while_plan_is_made_causes_another_plan(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worker, make_plan, plans = world.live.worker, sync_reads.plan_reads, []
-
-    def make_plan_during_catalog_read(*arguments: Any) -> ReadPlan:
-        plans.append(make_plan(*arguments))
-        if len(plans) == 1:
-            world.live.reads.plan_again()
-        return plans[-1]
-
-    monkeypatch.setattr(sync_reads, "plan_reads", make_plan_during_catalog_read)
-    for _ in range(2):
-        world.live.run(worker.tick)
-    world.live.run(worker.wait_idle)
-    assert len(plans) == 2
-
-
 def test_stage_found_after_plan_has_its_runs_read_first(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,13 +192,6 @@ def test_first_sync_reads_all_with_either_path_spelling(world: World, spelling: 
     )
 
 
-def test_first_sync_with_empty_list_detects_stage_without_flow(world: World) -> None:
-    world.sandbox.choices["stage-without-flow"] = "empty-list"
-    world.sync()
-    assert not Stage.objects.filter(has_flow=None).exists()
-    assert Stage.objects.filter(has_flow=False).exists()
-
-
 @pytest.fixture
 def long_lists(world: World) -> World:
     world.restart(history_hours=72)
@@ -276,16 +216,6 @@ def test_first_sync_finds_run_in_flight_beyond_first_page(long_lists: World) -> 
     list_paths = [path for _, path in long_lists.sandbox.requests if path.endswith("/runs")]
     read_twice = {path for path in list_paths if list_paths.count(path) > 1}
     assert read_twice  # its newest runs, and those in flight
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("order", ["newest-first", "shuffled"])
-def test_first_sync_finds_all_of_250_runs_in_flight(long_lists: World, order: str) -> None:
-    long_lists.sandbox.choices["run-order"] = order
-    run_ids = keep_in_flight(long_lists, "payments/ledger/staging", 0, 250)
-    long_lists.sync()
-    assert set(run_ids) <= set(Run.objects.in_flight().values_list("run_id", flat=True))
-    assert not Run.objects.in_flight().exclude(detail_synced_at=None).exists()
 
 
 @pytest.mark.slow
@@ -352,28 +282,7 @@ def test_sync_after_long_outage_lists_each_stage_once(after_outage: World) -> No
     assert flows.count() <= len(lists) < 1.5 * flows.count()
 
 
-@pytest.mark.slow
-def test_outage_between_first_and_second_read_leaves_older_runs_in_flight_due(
-    long_lists: World,
-) -> None:
-    long_lists.sync()
-    [stage] = Stage.objects.filter(pipeline__slug="ledger", name="Production").select_related(
-        "pipeline__project"
-    )
-    stage.in_flight_incomplete = True
-    stage.synced_at = datetime.fromtimestamp(long_lists.now, UTC)
-    reader = StageReader(long_lists.live.connection, long_lists.live.reads.term)
-    updates = long_lists.live.run(lambda: reader.read_newest_runs(stage))
-    assert updates["in_flight_incomplete"] is True
-
-
 # How many at once
-
-
-@pytest.mark.slow
-def test_first_reads_run_concurrently_when_answers_are_fast(full_world: World) -> None:
-    full_world.sync()
-    assert full_world.live.reads.first_read_limit == MAX_FIRST_READS
 
 
 @pytest.mark.slow

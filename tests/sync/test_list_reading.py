@@ -13,7 +13,6 @@ from dashboard.models import Run, Stage
 from dashboard.models.catalog import ListOrder
 from dashboard.northflank import NorthflankError, RequestRejected
 from dashboard.sandbox import parse_fault
-from dashboard.sync import mirror, unlisted_runs
 from dashboard.sync.run_reader import read_run
 from dashboard.sync.stage_reader import StageReader
 from tests.support.world import LONG_AGO, World, get_run
@@ -171,23 +170,6 @@ def test_interrupted_read_of_100_new_runs_does_not_hide_those_behind_them(world:
     assert (stage.in_flight_incomplete, stage.next_history_page) == (True, 2)
 
 
-@pytest.mark.slow
-def test_mirroring_of_100_new_runs_that_fails_half_way_does_not_hide_those_behind_them(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.sync(6)
-    new = [run.id for run in upstream_runs(world)[:200]]
-    Run.objects.filter(run_id__in=new).delete()
-    reader, stage = StageReader(world.live.connection, world.live.reads.term), ledger_staging()
-    # Before and after the runs are stored.
-    for module, function in ((mirror, "apply_runs"), (unlisted_runs, "count_unlisted")):
-        with monkeypatch.context() as patch:
-            patch.setattr(module, function, lambda *_, **__: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                world.live.run(lambda: reader.read_page(stage, 1))
-        assert not Run.objects.filter(run_id__in=new).exists()  # they still count as new
-
-
 def read_in_flight(world: World, *, is_short: bool = False) -> list[str]:
     """Read the runs in flight of the stage; return the requests for them."""
     world.sandbox.requests.clear()
@@ -301,17 +283,6 @@ def start_ended_run(world: World) -> str:
 
 
 @pytest.mark.slow
-def test_list_that_is_no_longer_oldest_first_has_new_runs_read(world: World) -> None:
-    world.sandbox.choices["run-order"] = "oldest-first"
-    world.sync(6)
-    world.sandbox.choices["run-order"] = "newest-first"
-    run_id = start_ended_run(world)
-    world.make_due()
-    world.sync(2)
-    assert run_id in mirrored_ids()
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("pages", [1, 2, 4])
 def test_oldest_first_list_that_has_become_shorter_is_read_to_its_end(
     world: World, pages: int
@@ -326,29 +297,6 @@ def test_oldest_first_list_that_has_become_shorter_is_read_to_its_end(
     world.make_due()
     world.sync(1 + (pages + 1) // 2)
     assert run_id in mirrored_ids()
-    assert ledger_staging().list_order == ListOrder.OLDEST
-
-
-def test_oldest_first_list_of_a_server_that_ignores_pages_keeps_its_order(world: World) -> None:
-    world.sandbox.choices["run-order"] = "oldest-first"
-    world.sync()
-    runs = [
-        {
-            "id": f"r-{number}",
-            "status": "success",
-            "concluded": True,
-            "createdAt": f"2026-01-01T00:{number // 2:02}:{number % 2 * 30:02}Z",
-        }
-        for number in range(100)
-    ]
-    data = json.dumps({"runs": runs})
-    world.sandbox.faults = [
-        parse_fault(f"data:{data}@GET /v1/projects/payments/pipelines{LEDGER_STAGING}$")
-    ]
-    Stage.objects.update(next_history_page=1)
-    reader, stage = StageReader(world.live.connection, world.live.reads.term), ledger_staging()
-    assert stage.list_order == ListOrder.OLDEST
-    world.live.run(lambda: reader.read_next_pages(stage))
     assert ledger_staging().list_order == ListOrder.OLDEST
 
 
@@ -397,24 +345,6 @@ def test_unreadable_page_of_older_runs_does_not_stop_the_first_read_after_a_fail
     world.live.sync(1)
     stage = ledger_staging()
     assert (stage.error, stage.synced_at is None) == ("", False)
-
-
-def read_next_pages(world: World, times: int) -> None:
-    for _ in range(times):
-        reader, stage = StageReader(world.live.connection, world.live.reads.term), ledger_staging()
-        world.live.run(lambda reader=reader, stage=stage: reader.read_next_pages(stage))  # type: ignore[misc]
-
-
-@pytest.mark.slow
-def test_list_that_was_in_no_order_for_a_while_is_read_oldest_first_again(world: World) -> None:
-    world.sandbox.choices["run-order"] = "oldest-first"
-    world.sync(6)
-    world.sandbox.choices["run-order"] = "shuffled"
-    read_next_pages(world, 6)
-    assert ledger_staging().list_order == ListOrder.NONE
-    world.sandbox.choices["run-order"] = "oldest-first"
-    read_next_pages(world, 6)
-    assert ledger_staging().list_order == ListOrder.OLDEST
 
 
 @pytest.mark.slow
@@ -552,12 +482,3 @@ def test_watched_run_has_its_end_read(world: World) -> None:
     run.refresh_from_db()
     assert run.concluded
     assert run.detail_request_seq > first_read
-
-
-def test_first_read_requests_runs_in_flight_separately(world: World) -> None:
-    # A stuck run may be behind any number of newer ones.
-    world.sync()
-    first = len(world.requests_for("payments/pipelines/ledger/release-flows/staging/runs"))
-    world.sync(2)
-    later = len(world.requests_for("payments/pipelines/ledger/release-flows/staging/runs")) - first
-    assert (first, later) == (2, 2)  # the newest, those in flight; then the newest, the history

@@ -19,9 +19,9 @@ from dashboard.models import (
     StageTiming,
 )
 from dashboard.northflank import RunDetail, ServerError, decoding
-from dashboard.runs import overdue, statuses
+from dashboard.runs import overdue
 from dashboard.sync import due, mirror, removed_runs, unlisted_runs
-from tests.support import factories, payloads
+from tests.support import payloads
 from tests.support.factories import node
 from tests.support.world import (
     ENDED,
@@ -45,12 +45,6 @@ def test_unchanged_run_keeps_its_version(stage: Stage) -> None:
     assert get_run().version == before
 
 
-def test_unchanged_run_in_flight_updates_synced_at(stage: Stage) -> None:
-    mirror_list(stage, api_run())
-    mirror_list(stage, api_run(), requested_at=7)
-    assert get_run().synced_at == at(7)
-
-
 def test_unchanged_list_takes_no_version(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
     before = ChangeCounter.latest()
@@ -63,11 +57,6 @@ def test_only_changed_run_gets_a_new_version(stage: Stage) -> None:
     before = get_run("r2").version
     mirror_list(stage, api_run("r1", status="waiting"), api_run("r2"), requested_at=1)
     assert get_run("r1").version > before == get_run("r2").version
-
-
-def test_oldest_run_of_list_gets_smallest_version(stage: Stage) -> None:
-    mirror_list(stage, api_run("newest"), api_run("oldest"))
-    assert get_run("oldest").version < get_run("newest").version
 
 
 def test_changed_runs_get_distinct_versions(stage: Stage) -> None:
@@ -104,13 +93,6 @@ def test_earlier_list_request_changes_nothing(stage: Stage) -> None:
     assert get_run().status == "aborting"
 
 
-def test_earlier_list_request_takes_no_version(stage: Stage) -> None:
-    mirror.apply_detail(stage.pk, detail(status="aborting"), **request_fields(10))
-    before = get_run().version
-    mirror_list(stage, api_run(status="running"), requested_at=9)
-    assert get_run().version == before
-
-
 def test_earlier_detail_request_does_not_restore_old_steps(stage: Stage) -> None:
     mirror.apply_detail(stage.pk, detail(steps=node(ref="second")), **request_fields(10))
     mirror.apply_detail(stage.pk, detail(steps=node(ref="first")), **request_fields(9))
@@ -122,16 +104,6 @@ def test_earlier_detail_request_does_not_undo_conclusion(stage: Stage) -> None:
     mirror_list(stage, api_run(**ENDED), requested_at=10)
     mirror.apply_detail(stage.pk, detail(), **request_fields(9))
     assert get_run().concluded
-
-
-def test_earlier_detail_request_keeps_final_read_due(stage: Stage) -> None:
-    mirror.apply_detail(stage.pk, detail(), **request_fields(0))
-    Run.objects.update(last_viewed_at=at(1), next_detail_sync_at=at(5))
-    [run] = due.find_runs(at(8), 1)
-    mirror_list(stage, api_run(**ENDED), requested_at=10)
-    mirror.apply_detail(stage.pk, detail(steps=node(ref="late")), **request_fields(9))
-    due.record_run(run, at(11), None)
-    assert get_run().next_detail_sync_at == at(10)
 
 
 def test_changed_steps_give_a_new_version(stage: Stage) -> None:
@@ -263,12 +235,6 @@ def test_run_in_list_is_not_due_for_read(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
     unlisted_runs.schedule_unlisted(stage.pk, [api_run("r2")], **request_fields(20))
     assert get_run("r2").next_detail_sync_at is None
-
-
-def test_run_of_another_stage_is_not_missing(stage: Stage) -> None:
-    mirror_list(factories.stage("Staging", parent=stage.pipeline), api_run("elsewhere"))
-    unlisted_runs.schedule_unlisted(stage.pk, [], **request_fields(20))
-    assert get_run("elsewhere").next_detail_sync_at is None
 
 
 def test_number_of_missing_runs_is_that_of_the_runs_made_due(stage: Stage) -> None:
@@ -524,21 +490,6 @@ def test_concluded_run_has_no_severity_and_is_not_overdue(stage: Stage) -> None:
     assert row() == EXPECTED_ROW | ENDED | end_fields
 
 
-def test_stale_run_does_not_block_other_runs_of_list(stage: Stage) -> None:
-    mirror_list(stage, api_run("r1"), requested_at=9)
-    mirror_list(
-        stage, api_run("r1", status="waiting"), api_run("r2"), api_run("r3"), requested_at=4
-    )
-    assert (row("r1")["status"], row("r2")) == ("running", EXPECTED_ROW)
-    assert Run.objects.count() == 3
-
-
-def test_list_requested_at_same_time_is_applied(stage: Stage) -> None:
-    mirror_list(stage, api_run(), requested_at=4)
-    mirror_list(stage, api_run(status="waiting"), requested_at=4)
-    assert row()["status"] == "waiting"
-
-
 def test_unchanged_run_does_not_block_other_runs_of_list(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2", **ENDED), requested_at=4)
     mirror_list(
@@ -575,14 +526,3 @@ def test_list_read_queries_only_its_runs_without_steps(stage: Stage) -> None:
         if query["sql"].startswith("SELECT") and "r1" in query["sql"]
     ]
     assert '"steps"' not in query
-
-
-def test_unknown_status_is_logged_truncated(stage: Stage, logged_events: LoggedEvents) -> None:
-    mirror_list(stage, api_run(status="y" * 101))
-    [line] = logged_events("run.unknown_status")
-    assert (line["level"], line["status"]) == ("warning", "y" * 100)
-
-
-def test_known_status_is_not_logged(stage: Stage, logged_events: LoggedEvents) -> None:
-    mirror_list(stage, *(api_run(status, status=status) for status in statuses.RUN_STATUSES))
-    assert logged_events("run.unknown_status") == []

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 import time_machine
 
 from dashboard.models import (
@@ -122,20 +121,6 @@ def test_run_in_flight_again_has_no_end(stage: Stage) -> None:
     assert get_run().concluded_at is None
 
 
-def test_detail_does_not_change_same_run_id_in_another_stage(stage: Stage) -> None:
-    other = Stage.objects.create(pipeline=stage.pipeline, name="Staging", next_sync_at=T0)
-    mirror_list(other, api_run())
-    mirror.apply_detail(stage.pk, detail(), **request_fields(4))
-    assert Run.objects.get(stage=other).detail_synced_at is None
-
-
-def test_changed_step_status_gives_a_new_version(stage: Stage) -> None:
-    before = read(stage, 4)
-    after = read(stage, 9, steps=node(status="waiting", started_at=at(8)))
-    assert after["version"] > before["version"]
-    assert after["step_started_at"] == at(8)
-
-
 def approval_beside_a_step() -> Node:
     """A load test that takes longer, and an approval that waits."""
     load_test = node("JobRun", label="load test", status="waiting", started_at=at(-45))
@@ -196,14 +181,6 @@ def test_unchanged_detail_does_not_update_baseline(stage: Stage) -> None:
     assert StageTiming.objects.get().detail_count == 77
 
 
-@pytest.mark.parametrize("end_fields", [{}, FAILED])
-def test_detail_of_other_outcome_does_not_update_baseline(
-    stage: Stage, end_fields: dict[str, Any]
-) -> None:
-    read(stage, 4, **end_fields)
-    assert not StageTiming.objects.exists()
-
-
 # --- Next reads ---------------------------------------------------------------------------------
 
 
@@ -215,16 +192,6 @@ def test_viewed_run_has_a_final_read(stage: Stage) -> None:
     mirror_list(stage, api_run("r1", **ENDED), api_run("r2", **ENDED), requested_at=10)
     next_reads = dict(Run.objects.values_list("run_id", "next_detail_sync_at"))
     assert next_reads == {"r1": at(10), "r2": None}
-
-
-def test_run_has_no_final_read_for_a_viewed_run_of_same_id_in_another_stage(stage: Stage) -> None:
-    other = Stage.objects.create(pipeline=stage.pipeline, name="Staging", next_sync_at=T0)
-    StageTiming.objects.create(stage=stage, detail_count=5)
-    mirror_list(stage, api_run())
-    mirror_list(other, api_run())
-    Run.objects.filter(stage=other).update(last_viewed_at=at(1))
-    mirror_list(stage, api_run(**ENDED), requested_at=10)
-    assert Run.objects.get(stage=stage).next_detail_sync_at is None
 
 
 def test_changed_concluded_run_is_not_read_again(stage: Stage) -> None:
@@ -282,16 +249,3 @@ def test_missing_runs_are_due_only_in_their_own_stage(stage: Stage) -> None:
     unlisted_runs.schedule_unlisted(stage.pk, [], **request_fields(20))
     next_reads = dict(Run.objects.values_list("run_id", "next_detail_sync_at"))
     assert next_reads == {"r1": at(20), "r2": None, "r3": None}
-
-
-def test_missing_run_already_scheduled_keeps_its_time(stage: Stage) -> None:
-    mirror_list(stage, api_run())
-    Run.objects.update(next_detail_sync_at=at(5))
-    unlisted_runs.schedule_unlisted(stage.pk, [], **request_fields(20))
-    assert get_run().next_detail_sync_at == at(5)
-
-
-def test_run_read_at_time_of_list_request_is_not_missing(stage: Stage) -> None:
-    mirror_list(stage, api_run(), requested_at=20)
-    unlisted_runs.schedule_unlisted(stage.pk, [], **request_fields(20))
-    assert get_run().next_detail_sync_at is None

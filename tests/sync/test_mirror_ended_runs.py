@@ -65,26 +65,6 @@ def test_abort_of_removed_run_is_settled_at_next_404(stage: Stage, manager: User
     assert abort.settled_at == at(60)
 
 
-def test_run_404_requested_at_same_time_is_applied(stage: Stage) -> None:
-    mirror_list(stage, api_run(), requested_at=20)
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
-    assert get_run().removed_at == at(20)
-
-
-def test_removed_run_is_unchanged_by_second_404(stage: Stage) -> None:
-    mirror_list(stage, api_run())
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
-    before = get_run().version
-    removed_runs.mark_removed(get_run().pk, **request_fields(30))
-    assert (get_run().removed_at, get_run().version) == (at(20), before)
-
-
-def test_removed_run_does_not_affect_others(stage: Stage) -> None:
-    mirror_list(stage, api_run("r1"), api_run("r2"))
-    removed_runs.mark_removed(get_run("r1").pk, **request_fields(20))
-    assert get_run("r2").in_flight
-
-
 def test_runs_in_flight_of_removed_pipeline_are_removed(stage: Stage) -> None:
     other_stage = factories.stage("Staging", parent=factories.pipeline("other"))
     mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
@@ -115,13 +95,6 @@ def test_dismissal_ends_when_its_run_is_listed_again(stage: Stage, manager: User
     fields = "run__run_id", "restored_at", "restored_by"
     assert list(Dismissal.objects.values_list(*fields)) == [("r1", at(40), ""), ("r2", None, "")]
     assert (get_run("r1").in_flight, get_run("r2").in_flight) == (True, False)
-
-
-def test_changed_run_with_same_status_adds_no_abort_event(stage: Stage, manager: User) -> None:
-    mirror_list(stage, api_run(status="aborting"))
-    factories.abort(get_run(), manager)
-    mirror_list(stage, api_run(status="aborting", name="Renamed"), requested_at=10)
-    assert not Abort.objects.get().events.exists()
 
 
 def test_changed_runs_update_only_their_own_aborts(stage: Stage, manager: User) -> None:
@@ -244,13 +217,6 @@ def test_run_ends_at_latest_time_that_may_be_its_end(
     assert get_run().ended_at == ended_at
 
 
-def test_ended_run_that_never_had_a_time_of_its_end_has_none(stage: Stage) -> None:
-    for seconds, name in ((10, "Deploy"), (20, "Renamed")):
-        undated = FAILED_UNDATED | {"updated_at": None, "name": name}
-        mirror_list(stage, api_run(**undated), requested_at=seconds)
-    assert (get_run().name, get_run().updated_at) == ("Renamed", None)
-
-
 def test_end_reported_late_replaces_the_one_that_was_noticed(stage: Stage) -> None:
     mirror_list(stage, api_run(**DAY_LONG))
     mirror_list(stage, api_run(**FAILED_UNDATED), requested_at=10)
@@ -268,8 +234,3 @@ def test_run_of_upstream_without_end_and_updates_ends_after_last_read_in_flight(
     ended = read(live, run)
     assert (ended.concluded, ended.concluded_at) == (True, None)
     assert ended.ended_at > run.synced_at
-
-
-def test_run_first_read_after_its_end_ends_at_its_update(stage: Stage) -> None:
-    mirror_list(stage, api_run(**FAILED_UNDATED), requested_at=10)
-    assert get_run().ended_at == at(-90_000)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
@@ -15,7 +15,6 @@ from dashboard.northflank import Unreachable
 from dashboard.runs import abort_clock, dismissals
 from dashboard.sync import mirror, removed_runs, run_rows, unlisted_runs, watchers
 from tests.support import factories
-from tests.support.abort_answers import change_after_read_of
 from tests.support.factories import node
 from tests.support.world import (
     ENDED,
@@ -76,15 +75,6 @@ def test_ended_run_that_cannot_be_read_is_tried_seven_times(stage: Stage) -> Non
     assert (get_run().failures, get_run().next_detail_sync_at) == (7, None)
 
 
-def test_removed_run_that_was_dismissed_meanwhile_is_tried_seven_times(
-    stage: Stage, manager: User
-) -> None:
-    mirror_list(stage, api_run())
-    Run.objects.update(removed_at=at(1))
-    dismissals.dismiss(get_run(), manager)
-    assert len(tries_in_a_row()) == 6
-
-
 def test_run_of_a_reappeared_project_is_tried_until_it_can_be_read(stage: Stage) -> None:
     """It may be in flight, and nothing else would have it read again."""
     mirror_list(stage, api_run())
@@ -112,35 +102,6 @@ def test_ended_run_in_its_backoff_is_read_once_somebody_opens_it(
     )
     watchers.watch_run(get_run(), at(106))
     assert get_run().next_detail_sync_at == at(expected)
-
-
-@pytest.mark.parametrize("failures", [1, 9])
-def test_list_that_ends_a_run_while_its_failure_is_recorded_keeps_all_tries(
-    stage: Stage, failures: int
-) -> None:
-    mirror_list(stage, api_run())
-    Run.objects.update(failures=failures)
-    run = get_run()
-
-    def end() -> None:
-        mirror_list(stage, api_run(**FAILED), requested_at=9)
-
-    with connection.execute_wrapper(change_after_read_of("dashboard_run", end)):
-        unlisted_runs.back_off(run.pk, SLOW, at(10))
-    assert get_run().failures == 1
-
-
-def test_failure_of_a_run_that_was_read_meanwhile_does_not_count(stage: Stage) -> None:
-    mirror_list(stage, api_run())
-    Run.objects.update(failures=2)
-    run = get_run()
-
-    def recover() -> None:
-        Run.objects.update(failures=0)
-
-    with connection.execute_wrapper(change_after_read_of("dashboard_run", recover)):
-        unlisted_runs.back_off(run.pk, SLOW, at(10))
-    assert get_run().failures == 0
 
 
 def test_run_in_flight_that_cannot_be_read_is_tried_again_and_again(stage: Stage) -> None:
@@ -231,37 +192,10 @@ def test_known_steps_are_read_again_once_the_status_has_changed(
 # --- lists and details that overtake each other --------------------------------------------------
 
 
-def test_older_detail_does_not_give_an_ended_run_a_current_step(stage: Stage) -> None:
-    mirror_list(stage, api_run(**ENDED), requested_at=9)
-    steps = node(label="migrate", status="waiting")
-    run = mirror.apply_detail(stage.pk, detail(steps=steps), **request_fields(4))
-    assert (run.status, run.step, get_run().step) == ("success", "", "")
-
-
-def test_detail_requested_with_the_list_is_applied(stage: Stage) -> None:
-    mirror_list(stage, api_run(), requested_at=4)
-    mirror.apply_detail(stage.pk, detail(status="waiting"), **request_fields(4))
-    assert get_run().status == "waiting"
-
-
 def test_detail_of_ended_run_returns_its_end(stage: Stage) -> None:
     mirror_list(stage, api_run())
     run = mirror.apply_detail(stage.pk, detail(**ENDED), **request_fields(9))
     assert run.ended_at == get_run().ended_at == ENDED["concluded_at"]
-
-
-def test_list_without_the_texts_of_a_run_changes_nothing(stage: Stage) -> None:
-    times = {"created_at": at(-60), "started_at": at(-50), "updated_at": at(-50)}
-    mirror_list(stage, api_run(name="Nightly", description="Why", **times))
-    before = get_run().version
-    without = dict.fromkeys(("name", "description", *times))
-    mirror_list(stage, api_run(**without), requested_at=9)
-    assert get_run().version == before
-
-
-def test_new_run_without_update_time_has_none(stage: Stage) -> None:
-    mirror_list(stage, api_run(updated_at=None))
-    assert get_run().updated_at is None
 
 
 @pytest.mark.parametrize(("status", "is_kept"), [("approval_wait", True), ("running", False)])
@@ -404,42 +338,6 @@ def test_run_that_an_abort_answer_has_ended_comes_with_its_stage(
 # --- when an abort began -------------------------------------------------------------------------
 
 
-def test_update_time_at_the_time_of_the_read_is_when_the_abort_began(stage: Stage) -> None:
-    mirror_list(stage, api_run(status="aborting", updated_at=at(9)), requested_at=9)
-    assert get_run().aborting_since == at(9)
-
-
-def test_new_aborting_run_without_creation_time_began_aborting_at_its_update(stage: Stage) -> None:
-    mirror_list(stage, api_run(status="aborting", created_at=None), requested_at=9)
-    assert get_run().aborting_since == at(-50)
-
-
-def test_update_time_before_the_creation_known_is_not_when_the_abort_began(stage: Stage) -> None:
-    mirror_list(stage, api_run(status="aborting", updated_at=None))
-    lacking = api_run(status="aborting", created_at=None, updated_at=at(-70))
-    mirror_list(stage, lacking, requested_at=9)
-    assert get_run().aborting_since is None
-
-
-def test_update_time_before_a_creation_after_the_last_read_is_not_when_the_abort_began(
-    stage: Stage,
-) -> None:
-    created_later = {"created_at": at(20)}  # by Northflank's clock
-    mirror_list(stage, api_run(**created_later))
-    aborting = api_run(status="aborting", updated_at=at(10), **created_later)
-    mirror_list(stage, aborting, requested_at=30)
-    assert get_run().aborting_since is None
-
-
-def test_status_other_than_aborting_has_no_start_of_an_open_abort(
-    stage: Stage, manager: User
-) -> None:
-    mirror_list(stage, api_run())
-    factories.abort(get_run(), manager, requested_at=at(1))
-    mirror_list(stage, api_run(status="waiting"), requested_at=9)
-    assert get_run().aborting_since is None
-
-
 def test_abort_of_a_run_first_read_aborting_leaves_its_start_approximate(
     stage: Stage, manager: User
 ) -> None:
@@ -516,23 +414,3 @@ def test_only_unknown_runs_that_ended_before_pruning_are_left_out(stage: Stage) 
 
 
 # --- overdue runs --------------------------------------------------------------------------------
-
-
-def test_new_steps_of_overdue_run_decide_whether_it_stays_overdue(stage: Stage) -> None:
-    last_attempt = {"status": "retrying", "attempts": 3, "max_attempts": 3}
-    mirror_list(stage, api_run(created_at=at(0), started_at=at(0)))
-    Run.objects.update(overdue_severity=2, overdue_reason="run")
-    found = []
-    for seconds, fields in ((1, last_attempt), (2, {"status": "waiting"})):
-        steps = node(label="migrate", started_at=at(seconds), **fields)
-        reread = detail(steps=steps, created_at=at(0), started_at=at(0))
-        run = mirror.apply_detail(stage.pk, reread, **request_fields(seconds))
-        found.append((run.overdue_severity, run.overdue_reason))
-    assert found == [(1, "attempts"), (0, "")]
-
-
-def test_new_status_of_overdue_run_decides_why_it_is_overdue(stage: Stage) -> None:
-    mirror_list(stage, api_run(created_at=at(0)))
-    Run.objects.update(overdue_severity=1, overdue_reason="run")
-    mirror_list(stage, api_run(status="queued", created_at=at(0)), requested_at=1000)
-    assert (get_run().overdue_severity, get_run().overdue_reason) == (1, "queue")

@@ -8,17 +8,11 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.accounts import permissions
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.northflank import Omission, Page
 from dashboard.northflank import Run as ApiRun
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, omitted_entries
-from dashboard.sync.reports import report as reports
-from dashboard.sync.reports import sync_state
-from dashboard.web.components import sync_report
-from dashboard.web.components.data_age import page_data_age
-from dashboard.web.http import lookup
 from tests.support import factories
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.world import LONG_AGO, LoggedEvents, World
@@ -61,12 +55,6 @@ def test_unreadable_run_is_counted_and_others_are_mirrored(world: World) -> None
     read_again(world, f"unreadable{PRODUCTION}")
     assert production().omitted == {"unreadable": 1}
     assert Run.objects.filter(run_id__in=[first, second]).count() == 1
-
-
-def test_partial_list_is_no_stage_error(world: World) -> None:
-    world.sync()
-    read_again(world, f"surplus{PRODUCTION}")
-    assert (production().error, production().failures) == ("", 0)
 
 
 def test_runs_without_own_id_are_counted_by_reason_and_others_are_mirrored(world: World) -> None:
@@ -242,38 +230,3 @@ def test_status_page_shows_partial_catalog_list(
     message = "1 entry of Northflank’s list cannot be shown: ID of another entry."
     assert text_of(select_one(page, "[data-catalog-error] dd")) == message
     assert text_of(select_one(page, "[data-state]")) == "2 lists were only partly loaded."
-
-
-def test_failing_stage_shows_error_and_partial_list(
-    viewer_client: Client, partial_stage: Stage
-) -> None:
-    Stage.objects.update(error="x", error_message="It broke.")
-    page = parse_html(viewer_client.get(factories.address(partial_stage)))
-    assert text_of(select_one(page, "#stage-error")) == f"It broke. {MESSAGE}"
-    row = parse_html(viewer_client.get("/status/"))
-    assert MESSAGE in text_of(select_one(row, "[data-stage] th"))
-
-
-@pytest.mark.parametrize("query", ["?q=nothing-like-it", "?status=failure"])
-def test_stage_page_with_filter_shows_partial_list(
-    viewer_client: Client, partial_stage: Stage, query: str
-) -> None:
-    page = parse_html(viewer_client.get(factories.address(partial_stage) + query))
-    assert text_of(select_one(page, "#stage-error")) == MESSAGE
-
-
-def test_data_age_of_several_stages_shows_partial_lists(viewer: User, partial_stage: Stage) -> None:
-    viewer_permissions = permissions.for_user(viewer)
-    catalog_lists = lookup.visible_catalog_lists(viewer_permissions)
-    report = reports.load(Stage.objects.listed(), catalog_lists, timezone.now())
-    data_age = page_data_age(report)
-    assert data_age.status_hint == "1 list was only partly loaded."
-
-
-def test_status_page_lists_partial_stage_first(viewer: User, partial_stage: Stage) -> None:
-    for name in ("Development", "Staging"):
-        factories.stage(name)
-    viewer_permissions = permissions.for_user(viewer)
-    report = lookup.report_query(viewer_permissions).load(sync_state.load(timezone.now()))
-    page = sync_report.load_status(viewer_permissions, report)
-    assert page.stages[0].stage == "Production"

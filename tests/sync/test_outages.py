@@ -1,7 +1,6 @@
 """Outages: mirrored data stays, the cause is stored, and each change is logged once."""
 
 import asyncio
-import contextlib
 
 import pytest
 from django.utils import timezone
@@ -80,18 +79,6 @@ def test_upstream_error_is_logged_once(world: World, logged_events: LoggedEvents
     assert len(logged_events("northflank.unavailable")) == 1
 
 
-def test_upstream_error_is_not_logged_per_stage(world: World, logged_events: LoggedEvents) -> None:
-    read_with_faults(world, "bad-token")
-    assert logged_events("stage.read_failed") == []
-
-
-def test_upstream_error_keeps_its_start(world: World) -> None:
-    read_with_faults(world, "bad-token", rounds=1)
-    before = Upstream.objects.get().error_since
-    read_with_faults(world, "bad-token", rounds=1)
-    assert Upstream.objects.get().error_since == before
-
-
 def test_upstream_error_is_logged_at_process_start(
     world: World, logged_events: LoggedEvents
 ) -> None:
@@ -147,13 +134,6 @@ def test_refused_list_of_projects_is_logged_with_setting_to_check(
     assert line["hint"].startswith("Check the role of NORTHFLANK_API_TOKEN: ")
 
 
-def test_upstream_error_with_new_cause_keeps_its_start(world: World) -> None:
-    read_with_faults(world, "bad-token", rounds=1)
-    before = Upstream.objects.get().error_since
-    read_with_faults(world, "500", rounds=1)
-    assert Upstream.objects.get().error_since == before
-
-
 def test_upstream_error_with_new_cause_is_logged(world: World, logged_events: LoggedEvents) -> None:
     read_with_faults(world, "bad-token", rounds=1)
     read_with_faults(world, "500", rounds=1)
@@ -175,12 +155,6 @@ def test_recovery_is_logged_once(world: World, logged_events: LoggedEvents) -> N
     recover(world)
     recover(world)
     assert len(logged_events("northflank.recovered")) == 1
-
-
-def test_recovery_is_not_logged_per_stage(world: World, logged_events: LoggedEvents) -> None:
-    read_with_faults(world, "bad-token")
-    recover(world)
-    assert logged_events("stage.recovered") == []
 
 
 def test_recovery_clears_stage_errors(world: World) -> None:
@@ -219,30 +193,6 @@ def test_failing_stage_counts_failures(world: World) -> None:
     assert delays == [1, 2, 3]
 
 
-@pytest.mark.slow
-def test_error_of_one_pipeline_is_no_upstream_error(
-    world: World, logged_events: LoggedEvents
-) -> None:
-    read_with_faults(world, f"500@{LEDGER}", rounds=4)
-    recover(world)
-    assert logged_events("northflank.unavailable") == logged_events("northflank.recovered") == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "fault", ["500", "502-html", "reset", "not-json", "truncated", "bad-token"]
-)
-def test_error_of_one_pipeline_is_logged_once_per_stage_at_start_and_end(
-    world: World, logged_events: LoggedEvents, fault: str
-) -> None:
-    read_with_faults(world, f"{fault}@{LEDGER}", rounds=3)
-    failing = sorted(str(stage) for stage in Stage.objects.exclude(error=""))
-    recover(world)
-    recover(world)
-    for event in ("stage.read_failed", "stage.recovered"):
-        assert sorted(line["stage"] for line in logged_events(event)) == failing != []
-
-
 def test_error_of_one_pipeline_does_not_delay_others(world: World) -> None:
     world.sync()
     before = timezone.now()
@@ -253,18 +203,6 @@ def test_error_of_one_pipeline_does_not_delay_others(world: World) -> None:
 
 
 # --- outages -----------------------------------------------------------------------------------
-
-
-def test_outage_with_changing_causes_is_logged_once(
-    world: World, logged_events: LoggedEvents
-) -> None:
-    for fault in ("500", "reset", "502-html", "not-json"):
-        read_with_faults(world, fault, rounds=1)
-    recover(world)
-    assert (
-        len(logged_events("northflank.unavailable")),
-        len(logged_events("northflank.recovered")),
-    ) == (1, 1)
 
 
 def test_outage_is_stored_at_first_failed_read(world: World) -> None:
@@ -315,22 +253,6 @@ def test_outage_probes_different_stages(world: World) -> None:
     assert len(set(world.requests_for("/release-flows/"))) == 3
 
 
-@pytest.mark.slow
-def test_outage_ends_when_probed_stage_keeps_failing(
-    world: World, logged_events: LoggedEvents
-) -> None:
-    read_with_faults(world, "500")
-    # The only tracked stage is tried before all others, whenever it is tried.
-    only_stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
-    Run.objects.exclude(stage=only_stage).update(in_flight=False)
-    world.sandbox.faults = [parse_fault(f"500@{LEDGER}/release-flows/production")]
-    for _ in range(2):
-        world.make_due()
-        world.live.sync(1)
-    assert len(logged_events("northflank.recovered")) == 1
-    assert [str(stage) for stage in Stage.objects.exclude(error="")] == [str(only_stage)]
-
-
 def test_outage_probe_interval_grows_to_30_s(world: World) -> None:
     connection = world.live.connection
     intervals = []
@@ -372,38 +294,6 @@ def test_outage_at_start_is_logged_and_ends(world: World, logged_events: LoggedE
     ) == (1, 1)
 
 
-def test_unknown_upstream_host_is_an_error(world: World) -> None:
-    world.sync()
-    connection = world.live.connection
-    world.live.run(connection.client.aclose)
-    connection.client = NorthflankClient(
-        "sandbox", base_url="http://northflank.invalid", on_call=connection.unrecorded_calls.append
-    )
-    read_with_faults(world, rounds=1)
-    assert Upstream.objects.get().error == "unreachable"
-
-
-def test_error_of_one_process_is_logged_once_while_another_works(
-    world: World, logged_events: LoggedEvents
-) -> None:
-    world.sync()
-    other = Connection("wrong-token", world.live.upstream_url)
-
-    async def ask(connection: Connection) -> None:
-        with contextlib.suppress(NorthflankError):
-            await connection.call(lambda nf: nf.get_auth())
-
-    for _ in range(3):
-        for connection in (other, world.live.connection):
-            world.live.run(lambda connection=connection: ask(connection))  # type: ignore[misc]
-    world.live.run(other.close)
-    assert (
-        len(logged_events("northflank.unavailable")),
-        len(logged_events("northflank.recovered")),
-    ) == (1, 1)
-    assert Upstream.objects.get().error == ""
-
-
 def test_answer_to_earlier_request_does_not_clear_error(world: World) -> None:
     world.sync()
     connection = world.live.connection
@@ -442,45 +332,3 @@ def test_answer_during_pause_after_429_does_not_end_it(
 
 
 # --- forbidden projects ------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("status", ["403", "404"])
-def test_forbidden_project_does_not_block_others(full_world: World, status: str) -> None:
-    full_world.sandbox.choices["no-access"] = status
-    full_world.sandbox.faults = [parse_fault("forbidden:payments")]
-    full_world.live.sync(1)
-    for project in ("shop", "identity"):
-        runs = Run.objects.in_flight().filter(stage__pipeline__project__slug=project)
-        assert {run.run_id for run in runs} == full_world.ids(in_flight=True, project=project)
-
-
-def test_forbidden_project_is_no_upstream_error(world: World) -> None:
-    read_with_faults(world, "forbidden:payments")
-    assert Upstream.objects.get().error == ""
-
-
-def test_forbidden_stage_has_its_error(world: World) -> None:
-    read_with_faults(world, "forbidden:payments")
-    stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
-    assert stage.error == "forbidden"
-
-
-def test_forbidden_stage_is_logged_once(world: World, logged_events: LoggedEvents) -> None:
-    read_with_faults(world, "forbidden:payments", rounds=3)
-    stages = [
-        line
-        for line in logged_events("stage.read_failed")
-        if line["stage"] == "Ledger / Production"
-    ]
-    assert len(stages) == 1
-
-
-def test_recovered_stage_is_logged_once(world: World, logged_events: LoggedEvents) -> None:
-    read_with_faults(world, "forbidden:payments")
-    recover(world)
-    recover(world)
-    stages = [
-        line for line in logged_events("stage.recovered") if line["stage"] == "Ledger / Production"
-    ]
-    assert len(stages) == 1

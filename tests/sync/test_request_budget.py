@@ -116,66 +116,9 @@ def test_reserve_above_limit_leaves_a_tenth_in_whole_requests(settings: Settings
     assert (requests, type(requests)) == (908, int)
 
 
-def test_budget_before_first_response_is_documented_limit(db: None) -> None:
-    assert budget_store.load(T0).requests == 900
-
-
-def test_budget_excludes_reserve(db: None) -> None:
-    record_rate_limit(700)
-    assert budget_store.load(at(1)).requests == 600
-
-
-def test_budget_below_reserve_allows_no_reading(db: None) -> None:
-    record_rate_limit(90)
-    assert budget_store.load(at(1)).requests_per_second == 0
-
-
-def test_budget_is_spread_until_window_end(db: None) -> None:
-    record_rate_limit(700, reset=600)
-    RateBudget.objects.update(own_requests=300)
-    assert budget_store.load(at(0)).requests_per_second == 1
-
-
-def test_budget_leaves_expected_other_usage(db: None) -> None:
-    record_rate_limit(700, reset=600)
-    RateBudget.objects.update(own_requests=0)  # so 300 in the 3000 seconds before were others'
-    assert budget_store.load(at(0)).other_requests == 60
-
-
-def test_other_usage_carries_over_to_next_window(db: None) -> None:
-    record_rate_limit(301, reset=1)  # all but one of 699 were others'
-    record_rate_limit(999, reset=3600, now=2)
-    assert budget_store.load(at(2)).other_requests == pytest.approx(698, abs=2)
-
-
-def test_response_counts_as_one_own_request(db: None) -> None:
-    for number in range(5):
-        record_rate_limit(999 - number, reset=3000)
-    assert (RateBudget.objects.get().own_requests, budget_store.load(T0).other_requests) == (5, 0)
-
-
-def test_response_without_headers_counts_as_one_own_request(db: None) -> None:
-    record_rate_limit(500)
-    record_response(None, at(1))
-    assert (RateBudget.objects.get().own_requests, RateBudget.objects.get().remaining) == (2, 499)
-
-
 def test_response_without_headers_creates_no_row(db: None) -> None:
     record_response(None, T0)
     assert not RateBudget.objects.exists()
-
-
-def test_lower_limit_within_window_applies_at_once(db: None) -> None:
-    record_rate_limit(900)
-    record_rate_limit(99, limit=200, now=1, reset=2999)
-    assert budget_store.load(at(1)).requests == 79
-
-
-def test_refusal_does_not_count_as_other_usage(db: None) -> None:
-    record_rate_limit(999, reset=3600)
-    budget_store.record_rate_limited(60, at(1))
-    record_rate_limit(999, reset=3600, now=3601)
-    assert budget_store.load(at(3601)).other_requests < 1
 
 
 def test_failing_insert_raises_at_once(db: None) -> None:
@@ -204,77 +147,6 @@ def test_concurrent_responses_are_all_counted(transactional_db: None) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(record, range(4)))
     assert RateBudget.objects.get().own_requests == 40
-
-
-def test_response_out_of_order_does_not_raise_remaining(db: None) -> None:
-    record_rate_limit(500)
-    record_rate_limit(503, now=1, reset=2999)
-    assert RateBudget.objects.get().remaining == 500
-
-
-def test_headers_are_believed_after_answers_without_them(db: None) -> None:
-    record_rate_limit(500)
-    for second in range(1, 6):
-        record_response(None, at(second))
-    record_rate_limit(499, now=30, reset=2970)
-    window = RateBudget.objects.get()
-    assert (window.remaining, window.own_requests) == (499, 2)
-
-
-def test_new_window_resets_remaining(db: None) -> None:
-    record_rate_limit(5, reset=10)
-    record_rate_limit(999, reset=3600, now=11)
-    assert RateBudget.objects.get().remaining == 999
-
-
-def test_budget_after_window_end_is_a_full_window(db: None) -> None:
-    record_rate_limit(5, reset=10)
-    assert budget_store.load(at(11)).requests == 900
-
-
-def test_window_reset_before_expected_end_is_applied(db: None) -> None:
-    record_rate_limit(5, reset=1000)
-    record_rate_limit(999, reset=3600, now=1)
-    assert RateBudget.objects.get().remaining == 999
-
-
-def test_higher_limit_is_applied(db: None) -> None:
-    record_rate_limit(5)
-    record_rate_limit(9000, limit=10_000)
-    assert budget_store.load(at(1)).requests == 8000
-
-
-def test_refusal_with_spent_budget_lasts_until_window_end(db: None) -> None:
-    record_rate_limit(0, reset=100)
-    budget_store.record_rate_limited(None, at(1))
-    assert budget_store.load(at(2)).backoff_until == at(100)
-
-
-def test_refusal_lasts_for_given_seconds(db: None) -> None:
-    record_rate_limit(5, reset=100)
-    budget_store.record_rate_limited(40, at(1))
-    assert budget_store.load(at(2)).backoff_until == at(41)
-
-
-def test_refusal_without_seconds_lasts_a_minute(db: None) -> None:
-    budget_store.record_rate_limited(None, at(0))
-    assert budget_store.load(at(1)).backoff_until == at(60)
-
-
-def test_refusal_ends_after_its_seconds(db: None) -> None:
-    budget_store.record_rate_limited(40, at(0))
-    assert budget_store.load(at(41)).backoff_until is None
-
-
-def test_budget_after_refusal_is_a_full_window(db: None) -> None:
-    budget_store.record_rate_limited(40, at(0))
-    assert budget_store.load(at(41)).requests == 900
-
-
-def test_budget_has_a_single_row(db: None) -> None:
-    budget_store.record_rate_limited(None, at(0))
-    record_rate_limit(500)
-    assert RateBudget.objects.get().pk == 1  # so that one of two concurrent inserts fails
 
 
 def test_concurrent_first_responses_are_both_counted(db: None) -> None:

@@ -201,12 +201,6 @@ def test_link_that_nobody_waits_for_any_more_is_not_answered(world: World) -> No
     assert not world.requests_for(UNKNOWN)
 
 
-def test_link_ignores_reads_of_searches(world: World) -> None:
-    stage = ledger_stage(world)
-    factories.search(reads=10_000)
-    assert find(world, stage, world.start()) == [""]
-
-
 def test_link_does_not_use_reserve(world: World) -> None:
     stage = ledger_stage(world)
     set_remaining_budget(world, 100)  # all of it is reserved
@@ -248,24 +242,6 @@ def test_limit_of_one_user_does_not_affect_others(
     )
     assert not world.requests_for(UNKNOWN)
     assert find(world, stage, UNKNOWN, user_pk=manager.pk) == [NOT_FOUND]
-
-
-def test_each_request_for_a_failing_link_counts(world: World, viewer: User) -> None:
-    stage = ledger_stage(world)
-    world.sandbox.faults = [parse_fault(f"forbidden:payments@/runs/{UNKNOWN}")]
-    reads = requests.MAX_LINKS_PER_USER - 1
-    link(stage, reads=reads, user=viewer, error="No access.", answered_at=timezone.now())
-    find(world, stage, UNKNOWN, user_pk=viewer.pk)
-    find(world, stage, UNKNOWN, user_pk=viewer.pk)
-    assert len(world.requests_for(UNKNOWN)) == 1
-
-
-def test_requests_older_than_an_hour_do_not_count(world: World, viewer: User) -> None:
-    stage = ledger_stage(world)
-    two_hours_ago = timezone.now() - timedelta(hours=2)
-    link(stage, reads=requests.MAX_LINKS_PER_USER, user=viewer, requested_at=two_hours_ago)
-    assert find(world, stage, UNKNOWN, user_pk=viewer.pk) == [NOT_FOUND]
-    assert ReadRequest.objects.get().reads == 1
 
 
 def test_expired_answer_is_deleted_and_asked_for_again(world: World) -> None:

@@ -144,17 +144,6 @@ def test_event_of_known_run_makes_only_its_stage_due(shop: None, data: object) -
     assert due() == ["shop/search/Staging"]
 
 
-@pytest.mark.parametrize("projects", [[], ["other"]])
-def test_event_of_known_run_with_unknown_project_makes_its_stage_due(
-    shop: None, settings: Settings, projects: list[str]
-) -> None:
-    settings.NORTHFLANK_PROJECTS = projects
-    stage = Stage.objects.get(pipeline__slug="search", name="Staging")
-    mirror.apply_runs(stage.pk, [api_run("r1")], requested_at=at(-9))
-    send_event({"project": {"id": "5f0c7c1e0d554f0e9a556f5b"}, "run": {"id": "r1"}})
-    assert due() == ["shop/search/Staging"]
-
-
 def test_event_of_concluded_run_makes_its_stage_due(shop: None) -> None:
     stage = Stage.objects.get(pipeline__slug="search", name="Staging")
     mirror.apply_runs(
@@ -195,26 +184,12 @@ def test_event_does_not_make_removed_pipeline_due(shop: None) -> None:
     assert due() == SHOP
 
 
-def test_event_keeps_due_time_of_due_stage(shop: None) -> None:
-    Stage.objects.update(next_sync_at=at(-50))
-    send_event({"project": {"id": "shop"}})
-    assert {stage.next_sync_at for stage in Stage.objects.all()} == {at(-50)}
-
-
 def test_due_stage_of_event_is_claimed_first(shop: None) -> None:
     Stage.objects.update(next_sync_at=at(-50), synced_at=at(-90))
     Stage.objects.filter(pipeline__slug="search", name="Staging").update(next_sync_at=at(-1))
     send_event({"project": {"id": "shop"}, "pipeline": {"id": "search"}, "stage": "Staging"})
     (first,) = find_stages(at(1), 1)
     assert (first.pipeline.slug, first.name) == ("search", "Staging")
-
-
-def test_event_prioritises_due_stages_within_limit(db: None) -> None:
-    create_hundred_pipelines()
-    Stage.objects.update(next_sync_at=at(-50), synced_at=at(-90))
-    send_event({"project": {"id": "shop"}})
-    first = Stage.objects.filter(last_release_event_at__gt=at(-90)).count()
-    assert 0 < first <= webhook_events.MAX_BURST // 2
 
 
 # --- an event during a reading -----------------------------------------------------------------
@@ -226,14 +201,6 @@ def test_event_during_read_makes_stage_due_again(stage: Stage) -> None:
     record_stage(found, at(3), ReadPlan(Plan(1.0, 300.0), {}), started_at=at(1))
     assert find_stages(at(7), 4) == []  # nor one read after the other
     assert [stage.pk for stage in find_stages(at(8), 4)] == [stage.pk]
-
-
-def test_event_during_failing_read_keeps_back_off(stage: Stage) -> None:
-    (found,) = find_stages(at(1), 4)
-    send_event({"project": {"id": "shop"}}, at(2))
-    Stage.objects.update(failures=1)
-    record_stage(found, at(3), ReadPlan(Plan(1.0, 300.0), {}), started_at=at(1), error="timeout")
-    assert find_stages(at(4), 4) == []
 
 
 def test_event_during_read_makes_worker_read_again(world: World) -> None:
@@ -320,14 +287,6 @@ def test_start_event_after_spent_hour_makes_stage_due_within_a_minute(db: None) 
     assert "shop/p90/Production" in due(at(680))
 
 
-def test_reads_booked_long_ahead_by_an_older_version_do_not_delay(db: None) -> None:
-    create_hundred_pipelines()
-    WebhookStats.objects.create(pk=1, reads_booked_until=at(9 * 3600))
-    set_remaining_budget(900)
-    send_event({"pipeline": {"id": "p90"}}, T0)
-    assert WebhookStats.objects.get().reads_booked_until <= at(3601)
-
-
 UPDATED, ENDED = "release-flow-template-run:update", "release-flow-template-run:success"
 
 
@@ -335,21 +294,6 @@ def test_end_event_makes_only_stages_in_flight_due(db: None) -> None:
     create_hundred_pipelines(in_flight=2)
     send_event({"project": {"id": "shop"}}, name=ENDED)
     assert due() == ["shop/p00/Production", "shop/p01/Production"]
-
-
-def test_vague_update_events_leave_turns_for_end_events(db: None) -> None:
-    create_hundred_pipelines(in_flight=15)
-    send_event({"project": {"id": "shop"}}, name=UPDATED)
-    assert len(due()) == 10
-    send_event({"project": {"id": "shop"}}, name=ENDED)
-    assert len(due()) == 15
-
-
-def test_update_event_with_run_id_may_use_last_turn(db: None) -> None:
-    create_hundred_pipelines(in_flight=1)
-    WebhookStats.objects.create(pk=1, reads_booked_until=at(-8))
-    send_event({"run": {"id": "r0"}}, name=UPDATED)
-    assert due() == ["shop/p00/Production"]
 
 
 @pytest.mark.slow
@@ -360,13 +304,6 @@ def test_exact_event_after_storm_makes_stage_due_at_once(db: None) -> None:
     Stage.objects.update(next_sync_at=at(9999), synced_at=at(280))
     send_event({"pipeline": {"id": "p99"}}, at(300))
     assert due(at(300)) == ["shop/p99/Production"]
-
-
-def test_quiet_time_saves_at_most_twenty_turns(db: None) -> None:
-    create_hundred_pipelines(in_flight=60)
-    WebhookStats.objects.create(pk=1, reads_booked_until=at(-100_000))
-    send_event({"project": {"id": "shop"}})
-    assert len(due()) == 20
 
 
 # --- unknown objects ---------------------------------------------------------------------------
@@ -417,14 +354,6 @@ def test_events_are_deleted_after_a_day(db: None) -> None:
     assert WebhookEvent.objects.count() == 1
 
 
-def test_event_deletion_is_limited_per_event(db: None) -> None:
-    WebhookEvent.objects.bulk_create(
-        WebhookEvent(digest=f"{number}", received_at=at(-100_000)) for number in range(250)
-    )
-    webhook_events.handle_event(Event("x", {}, "new"), T0)
-    assert WebhookEvent.objects.count() == 151
-
-
 def test_event_that_fails_to_store_is_rolled_back(shop: None, transactional_db: None) -> None:
     with table_renamed("dashboard_stage"), pytest.raises(DatabaseError):
         webhook_events.handle_event(Event(STARTED, {}, "e"), T0)
@@ -451,34 +380,6 @@ def test_concurrent_duplicate_events_are_handled_once(transactional_db: None) ->
         (thread_count - 1) * rounds,
     )
     assert WebhookEvent.objects.count() == rounds
-
-
-@pytest.mark.skipif(
-    django_settings.DATABASES["default"]["ENGINE"].endswith(".sqlite3"),
-    reason="SQLite lets one write at a time anyway",
-)
-def test_duplicate_event_waits_for_first_transaction(transactional_db: None) -> None:
-    from django.db import transaction
-
-    WebhookStats.objects.create(pk=1)
-    with ThreadPoolExecutor(1) as executor:
-        with transaction.atomic():
-            webhook_events.handle_event(Event("x", {}, "same"), T0)
-
-            def send_again() -> None:
-                try:
-                    webhook_events.handle_event(Event("x", {}, "same"), T0)
-                finally:
-                    connections.close_all()
-
-            waiting = executor.submit(send_again)
-            with pytest.raises(TimeoutError):
-                waiting.result(0.2)
-        waiting.result(10)
-    assert (WebhookStats.objects.get().event_count, WebhookStats.objects.get().duplicate_count) == (
-        2,
-        1,
-    )
 
 
 @pytest.mark.skipif(
@@ -580,11 +481,6 @@ def test_webhook_status_with_only_other_events_is_not_alive(
     assert "none about release flows" in state.message
 
 
-def test_webhook_status_stays_alive_without_changes(configured_webhook: None, db: None) -> None:
-    send_event({})
-    assert webhook_status.load(T0 + timedelta(days=30)).is_alive
-
-
 def mirror_started_run(stage: Stage, **fields: Any) -> None:
     mirror.apply_runs(stage.pk, [api_run(**fields)], requested_at=T0)
 
@@ -597,17 +493,6 @@ def test_webhook_status_after_start_without_event_is_silent(
     state = webhook_status.load(at(300))
     assert (state.is_alive, state.missed_event_at) == (False, at(200))
     assert "may be broken" in state.message
-
-
-def test_webhook_status_is_silent_only_a_minute_after_change(
-    configured_webhook: None, stage: Stage
-) -> None:
-    send_event({}, T0)
-    mirror_started_run(stage, started_at=at(200))
-    assert (webhook_status.load(at(259)).is_alive, webhook_status.load(at(260)).is_alive) == (
-        True,
-        False,
-    )
 
 
 @pytest.mark.parametrize("status", ["queued", "pending"])
