@@ -6,10 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
-from structlog.testing import capture_logs
 
 from dashboard.accounts import demo, rights_changes
 from dashboard.accounts.administration import account_changes, administrators, group_changes
@@ -28,7 +26,7 @@ from dashboard.models.accounts.grants import Action
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT
 from tests.support.messages import raises
-from tests.support.parallel import before_statement, do_beside, require_row_locks
+from tests.support.parallel import before_statement
 from tests.support.people import create_administrator
 
 EVERYTHING = {"action": Action.VIEW}
@@ -454,28 +452,6 @@ def test_deleted_group_is_recorded_for_its_members(
     )
 
 
-def test_deletion_of_a_group_takes_as_many_statements_for_any_number_of_members(
-    root: Author,
-) -> None:
-    def statements(member_count: int) -> int:
-        group = Group.objects.create(name="Team")
-        names = [f"{member_count}-{number}" for number in range(member_count)]
-        group.user_set.set(User.objects.bulk_create([User(username=name) for name in names]))
-        version = rights_changes.version(rights_changes.group(group.pk))
-        with CaptureQueriesContext(connection) as captured, capture_logs() as logs:
-            group_changes.delete_group(root, group, version)
-        changes = RightsChange.objects.filter(subject__in=names, subject_kind="account")
-        assert changes.count() == member_count
-        events = AccessEvent.objects.filter(kind=AccessKind.RIGHTS_CHANGED)
-        assert events.filter(username__in=names, user__isnull=False).count() == member_count
-        logged = {line["username"] for line in logs if line["event"] == "access.recorded"}
-        assert logged == {"", *names}
-        return len(captured)
-
-    statements(1)  # what is prepared once
-    assert statements(5) == statements(50)
-
-
 @pytest.mark.parametrize("name", ["", " \t", "x" * 151, "\0"])
 def test_group_without_a_valid_name_is_not_added(root: Author, name: str) -> None:
     with raises(AdministrationError, "name_length", max=150):
@@ -637,9 +613,6 @@ def test_removal_of_the_last_way_to_view_hides_everything(viewer: User, manager:
     assert group_changes.effect_of_removal(grant).hides_everything
 
 
-# --- Several administrators at once --------------------------------------------------------------
-
-
 def test_account_that_another_has_just_added_is_not_added_again(root: Author) -> None:
     with (
         before_statement('INSERT INTO "auth_user"', lambda: User.objects.create(username="ben")),
@@ -666,6 +639,9 @@ def test_group_name_that_another_has_just_taken_is_not_given_again(
     ):
         group_changes.rename_group(root, on_call, "Leads", version)
     assert recorded() == []
+
+
+# --- Several administrators at once --------------------------------------------------------------
 
 
 def test_superusers_who_demote_each_other_at_once_leave_one(transactional_db: None) -> None:
@@ -723,68 +699,6 @@ def test_administrators_who_change_one_account_at_once_do_not_overwrite_each_oth
     assert recorded() == [("root", "account", "ben", "Changed.")]
 
 
-@pytest.fixture
-def ana_and_ben(transactional_db: None) -> tuple[Author, Author]:
-    """Two superusers whose changes are committed; skips the test on SQLite."""
-    require_row_locks()
-    ana, ben = (Author(User.objects.create_superuser(name), None) for name in ("ana", "ben"))
-    return ana, ben
-
-
-def test_changes_of_everybodys_grants_at_once_are_recorded_under_their_authors(
-    ana_and_ben: tuple[Author, Author],
-) -> None:
-    ana, ben = ana_and_ben
-
-    def add(author: Author, stage: str) -> None:
-        group_changes.add_grant(author, Grant(stage=stage, action=Action.ABORT))
-
-    with do_beside('INSERT INTO "dashboard_grant"', lambda: add(ben, "Production")) as future:
-        add(ana, "Staging")
-    future.result()
-    added = {
-        change.changed_by: [
-            grant["stage"]
-            for grant in change.after["grants"]
-            if grant not in change.before["grants"]
-        ]
-        for change in RightsChange.objects.all()
-    }
-    assert added == {"ana": ["Staging"], "ben": ["Production"]}
-
-
-@pytest.mark.parametrize("is_member", [False, True])
-def test_account_is_not_saved_with_a_group_that_is_being_deleted(
-    ana_and_ben: tuple[Author, Author], viewer: User, on_call: Group, is_member: bool
-) -> None:
-    ana, ben = ana_and_ben
-    viewer.groups.set([on_call] if is_member else [])
-    group_keys = frozenset({on_call.pk})
-    with do_beside(
-        'DELETE FROM "auth_group"',
-        lambda: change(ben, viewer, is_staff=True, group_keys=group_keys),
-    ) as future:
-        group_changes.delete_group(
-            ana, on_call, rights_changes.version(rights_changes.group(on_call.pk))
-        )
-    with raises(AdministrationError, "group_missing"):
-        future.result()
-
-
-def test_group_that_an_account_is_joining_is_not_deleted(
-    ana_and_ben: tuple[Author, Author], viewer: User, on_call: Group
-) -> None:
-    ana, ben = ana_and_ben
-    version = rights_changes.version(rights_changes.group(on_call.pk))
-    with do_beside(
-        'INSERT INTO "auth_user_groups"', lambda: group_changes.delete_group(ben, on_call, version)
-    ) as future:
-        change(ana, viewer, group_keys=frozenset({on_call.pk}))
-    with raises(Conflict, "changed"):
-        future.result()
-    assert list(viewer.groups.all()) == [on_call]
-
-
 def test_group_with_more_permissions_is_renamed_and_deleted_by_superusers_only(
     root: Author, ada: Author, on_call: Group
 ) -> None:
@@ -830,15 +744,6 @@ def test_group_that_somebody_joined_or_left_meanwhile_is_not_deleted(
     with raises(Conflict, "changed"):
         group_changes.delete_group(root, on_call, shown)
     assert Group.objects.filter(pk=on_call.pk).exists()
-
-
-def test_group_that_was_deleted_meanwhile_is_not_deleted_again(
-    root: Author, on_call: Group
-) -> None:
-    shown = rights_changes.version(rights_changes.group(on_call.pk))
-    Group.objects.filter(pk=on_call.pk).delete()
-    with raises(Conflict, "deleted"):
-        group_changes.delete_group(root, on_call, shown)
 
 
 @pytest.mark.parametrize("is_everybody", [False, True])

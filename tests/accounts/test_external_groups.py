@@ -5,9 +5,7 @@ from collections.abc import Iterable, Mapping
 import pytest
 from django.contrib.auth.models import Group, User
 
-from dashboard.accounts import demo, rights_changes
-from dashboard.accounts.administration import group_changes
-from dashboard.accounts.administration.administrators import Author
+from dashboard.accounts import demo
 from dashboard.accounts.authentication.external_groups import synchronise_groups
 from dashboard.models import AccessEvent, RightsChange
 from tests.support.live_runs import ago
@@ -80,26 +78,3 @@ def test_change_that_two_requests_make_at_once_is_recorded_once(committed_user: 
         assert act()
     assert not future.result()
     assert RightsChange.objects.count() == 1
-
-
-def test_deactivation_at_the_same_time_is_not_recorded_as_a_change_of_groups(
-    committed_user: User,
-) -> None:
-    account = User.objects.filter(pk=committed_user.pk)
-    with do_beside(
-        'DELETE FROM "auth_user_groups"', lambda: account.update(is_active=False)
-    ) as future:
-        synchronise(committed_user, ["On-call"])
-    assert future.result() == 1
-    assert RightsChange.objects.get().after["active"]
-
-
-def test_group_that_is_being_deleted_is_not_given(committed_user: User) -> None:
-    root, group = User.objects.create_superuser("root"), Group.objects.get(name="On-call")
-    with do_beside(
-        'DELETE FROM "auth_group"', lambda: synchronise(committed_user, ["On-call", "Leads"])
-    ) as future:
-        version = rights_changes.version(rights_changes.group(group.pk))
-        group_changes.delete_group(Author(root, None), group, version)
-    assert not future.result()
-    assert groups_of(committed_user) == {"Leads"}

@@ -17,7 +17,7 @@ from dashboard.models import AccessEvent, Run, Session
 from dashboard.models.accounts.access import AccessKind
 from tests.support import auth_proxy, counting_hasher, factories
 from tests.support.auth_proxy import STRANGER, ProxiedBrowser
-from tests.support.html import HTMX, parse_html, select_one, text_of
+from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import Live
 from tests.support.pages import LIVE_PAGES, address_of
 from tests.support.stream import fast_polling, next_part, open_stream
@@ -84,15 +84,6 @@ def test_sign_in_page_without_break_glass_account_has_no_link(
     settings.BREAK_GLASS_ACCOUNT = ""
     for path in (SIGN_IN, EMERGENCY):
         assert parse_html(direct.get(path)).css("main form, main a") == []
-
-
-def test_sign_in_page_with_passwords_has_no_emergency_link(
-    direct: ProxiedBrowser, settings: Settings
-) -> None:
-    settings.BREAK_GLASS_ACCOUNT = "glass"
-    html = parse_html(direct.get(SIGN_IN))
-    assert html.css("main a") == []
-    assert len(html.css("main form")) == 1
 
 
 # --- Who can sign in ------------------------------------------------------------------------------

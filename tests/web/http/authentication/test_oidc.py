@@ -1,14 +1,10 @@
 """Sign-in through an OpenID provider, over HTTP: accounts, sessions and groups."""
 
-import re
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
-import httpx
 import pytest
 
 from dashboard.models.accounts.sessions import SessionStore
@@ -80,14 +76,6 @@ def test_sign_in_with_deep_link_opens_it_with_its_query(visitor: Browser, userna
     assert shown_name(visitor) == username
 
 
-@pytest.mark.slow
-def test_endpoint_with_a_query_of_its_own_keeps_it(visitor: Browser, provider: Provider) -> None:
-    document = {"authorization_endpoint": f"{provider.issuer}/authorize/?policy=a"}
-    provider.control(answers={"openid-configuration": document})
-    query = parse_qs(urlsplit(forward_url(visitor.begin("/?x=%3F"))).query)
-    assert (query["policy"], query["client_id"]) == (["a"], ["dashboard"])
-
-
 @pytest.mark.parametrize("methods", [["client_secret_basic"], ["client_secret_post"], None, 7])
 def test_client_authenticates_as_the_provider_asks(
     methods: object, visitor: Browser, provider: Provider, username: str
@@ -151,55 +139,12 @@ def test_name_and_email_of_another_account_open_a_new_one(
     assert visitor.open("/access/").status_code == 403
 
 
-@pytest.mark.slow
-def test_two_first_sign_ins_with_one_name_open_two_accounts(
-    dashboard: Dashboard, provider: Provider
-) -> None:
-    name = new_username()
-    provider.control(claims={f"{name}-{n}": {"preferred_username": name} for n in range(4)})
-    browsers = [dashboard.browser() for _ in range(4)]
-    callbacks = [
-        browser.authorise(browser.begin(), f"{name}-{n}") for n, browser in enumerate(browsers)
-    ]
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(httpx.Client.get, browsers, callbacks))
-    assert [answer.status_code for answer in answers] == [302] * 4
-    assert {shown_name(browser) for browser in browsers} == {
-        name, f"{name}-2", f"{name}-3", f"{name}-4"
-    }  # fmt: skip
-    for browser in browsers:
-        browser.close()
-
-
 def test_account_of_provider_has_no_password(
     visitor: Browser, dashboard: Dashboard, username: str
 ) -> None:
     visitor.sign_in(username)
     with dashboard.browser() as other, pytest.raises(AssertionError):
         other.sign_in_with_password(username)
-
-
-def test_account_page_says_that_the_provider_signs_it_in(
-    visitor: Browser, dashboard: Dashboard, username: str
-) -> None:
-    def source_of(name: str) -> list[str]:
-        page = dashboard.administrator.open(f"/people/?q={name}")
-        links = {text_of(a): a.attributes["href"] for a in parse_html(page).css("a.title")}
-        page = dashboard.administrator.open(links[name] or "")
-        return [text_of(element) for element in parse_html(page).css("[data-source]")]
-
-    visitor.sign_in(username)
-    assert source_of(username) == ["Signed in by OpenID Connect. Each sign-in updates its groups."]
-    assert source_of("viewer") == []
-
-
-def test_session_lasts_as_long_as_one_by_password(visitor: Browser, username: str) -> None:
-    begun = visitor.begin()
-    assert "Max-Age=600;" in begun.headers["set-cookie"]
-    answer = visitor.get(visitor.authorise(begun, username))
-    max_age = re.search(r"sessionid=.*?Max-Age=(\d+);", answer.headers["set-cookie"])
-    assert max_age is not None
-    assert 1_209_600 - int(max_age[1]) in range(60)  # it ends at a time
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
@@ -221,15 +166,6 @@ def test_maximum_age_of_session_is_counted_from_the_sign_in(
     assert datetime.fromisoformat(SessionStore().decode(data)["_session_expiry"])
 
 
-def test_password_sign_in_after_a_begun_attempt_lasts_as_long(visitor: Browser) -> None:
-    visitor.begin()
-    visitor.sign_in_with_password("viewer")
-    visitor.open("/")
-    expiry = next(cookie.expires for cookie in visitor.cookies.jar if cookie.name == "sessionid")
-    assert expiry is not None
-    assert expiry > time.time() + 86_400
-
-
 @pytest.mark.parametrize("address", ["https://evil.example/", "//evil.example/", "/\\evil.example"])
 def test_next_on_another_host_is_dropped(address: str, visitor: Browser, username: str) -> None:
     page = visitor.open("/accounts/login/")
@@ -240,14 +176,6 @@ def test_next_on_another_host_is_dropped(address: str, visitor: Browser, usernam
     assert answer.headers["location"] == "/"
 
 
-def test_begin_without_form_opens_sign_in_page(visitor: Browser) -> None:
-    answer = visitor.get(f"{visitor.dashboard.base_url}/accounts/oidc/?next=/board/")
-    assert (answer.status_code, answer.headers["location"]) == (
-        302,
-        "/accounts/login/?next=/board/",
-    )
-
-
 def test_begin_with_expired_form_shows_sign_in_page_with_error(visitor: Browser) -> None:
     answer = visitor.post(f"{visitor.dashboard.base_url}/accounts/oidc/?next=/board/")
     assert answer.status_code == 403
@@ -255,15 +183,6 @@ def test_begin_with_expired_form_shows_sign_in_page_with_error(visitor: Browser)
     assert "The form had expired" in text_of(select_one(html, '[role="alert"]'))
     actions = [form.attributes["action"] for form in html.css("main form")]
     assert actions == ["/accounts/oidc/?next=%2Fboard%2F", "/accounts/login/?next=%2Fboard%2F"]
-
-
-def test_begin_with_expired_form_redirects_signed_in_user(visitor: Browser, username: str) -> None:
-    visitor.sign_in(username)
-    answer = visitor.post(f"{visitor.dashboard.base_url}/accounts/oidc/?next=/board/")
-    assert (answer.status_code, answer.headers["location"]) == (
-        302,
-        "/accounts/login/?next=%2Fboard%2F",
-    )
 
 
 def test_signed_in_user_is_not_sent_to_the_provider_again(visitor: Browser, username: str) -> None:
@@ -280,12 +199,6 @@ def test_other_pages_of_allauth_do_not_exist(path: str, visitor: Browser) -> Non
     assert visitor.open(f"/accounts/{path}").status_code == 404
 
 
-def test_admin_has_no_tables_of_allauth(visitor: Browser) -> None:
-    visitor.sign_in_with_password("admin")
-    index = visitor.open("/admin/").text
-    assert "socialaccount" not in index
-    assert "/admin/account/" not in index
-    assert visitor.open("/admin/socialaccount/socialaccount/").status_code == 404
 
 
 # --- Groups ---------------------------------------------------------------------------------------
@@ -394,26 +307,6 @@ def test_sign_out_ends_session_and_forwards_to_the_provider(
     assert query["id_token_hint"][0].startswith("eyJ")
     assert visitor.open("/").url.path == "/accounts/login/"
     assert dashboard.access_events(username=username)[0]["kind"] == "signed_out"
-
-
-def test_sign_out_in_the_admin_forwards_to_the_provider(
-    visitor: Browser, provider: Provider, username: str
-) -> None:
-    visitor.sign_in(username)
-    page = visitor.open("/")
-    form = select_one(parse_html(page), ".account form")
-    form.attrs["action"] = "/admin/logout/"
-    assert forward_url(visitor.submit(form, page)).startswith(f"{provider.issuer}/logout/")
-    assert visitor.open("/").url.path == "/accounts/login/"
-
-
-def test_sign_out_with_long_id_token_names_only_the_client(
-    visitor: Browser, provider: Provider, username: str
-) -> None:
-    provider.control(id_token={"groups": ["x" * 5000]})
-    visitor.sign_in(username)
-    query = parse_qs(urlsplit(forward_url(visitor.sign_out())).query)
-    assert set(query) == {"client_id", "post_logout_redirect_uri"}
 
 
 def test_sign_out_of_password_session_stays_here(visitor: Browser) -> None:

@@ -33,15 +33,6 @@ def test_page_without_session_redirects_to_sign_in_with_next(
     assert answer["Location"] == f"/accounts/login/?next={quote(address)}"
 
 
-def test_sign_in_redirects_to_next_with_query_string(stranger: SignInBrowser, viewer: User) -> None:
-    address = "/board/?from=alert&x=%2F"
-    sign_in = stranger.get(address).headers["location"]
-    page = parse_html(stranger.get(sign_in))
-    next_address = select_one(page, 'input[name="next"]').attributes["value"] or ""
-    answer = stranger.submit("viewer", "viewer", path=sign_in, next=next_address)
-    assert (answer.status_code, answer.headers["location"]) == (302, address)
-
-
 @pytest.mark.parametrize(
     "address",
     [
@@ -104,13 +95,6 @@ def test_session_of_deactivated_account_is_not_valid_again_after_activation(
     for viewer.is_active in (False, True):
         viewer.save()
     assert viewer_client.get("/").status_code == 302
-
-
-def test_session_of_inactive_account_redirects_to_sign_in(
-    run: Run, operator_client: Client, manager: User
-) -> None:
-    User.objects.filter(pk=manager.pk).update(is_active=False)
-    assert operator_client.get("/").status_code == 302
 
 
 @pytest.mark.parametrize(
@@ -243,29 +227,6 @@ def test_sign_in_page_reveals_no_other_content(client: Client, run: Run) -> None
 
 def test_sign_in_page_with_sandbox_shows_demo_accounts(client: Client, db: None) -> None:
     assert "manager" in text_of(select_one(parse_html(client.get("/accounts/login/")), ".panel"))
-
-
-@pytest.mark.slow
-def test_alert_link_over_http_opens_run_after_sign_in(live: Live, viewer: User) -> None:
-    import httpx
-
-    live.sync()
-    run = Run.objects.with_stage().filter(in_flight=True).first()
-    assert run is not None
-    with httpx.Client(base_url=live.base_url, follow_redirects=True) as client:
-        client.get(f"/runs/{run.run_id}/?from=alert")
-        answer = client.post(
-            "/accounts/login/",
-            data={
-                "username": "viewer",
-                "password": "viewer",
-                "csrfmiddlewaretoken": client.cookies["csrftoken"],
-                "next": f"/runs/{run.run_id}/?from=alert",
-            },
-        )
-    assert answer.status_code == 200
-    assert answer.url.path == factories.address(run)
-    assert answer.url.query == b"from=alert"
 
 
 def test_session_from_before_the_sign_in_is_not_continued(

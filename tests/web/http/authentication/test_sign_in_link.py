@@ -15,8 +15,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard.accounts.authentication import sign_in_link, throttle
-from dashboard.accounts.authentication.sign_in import Attempt
+from dashboard.accounts.authentication import sign_in_link
 from dashboard.models import AccessEvent
 from dashboard.models.accounts.access import AccessKind
 from tests.support.auth_proxy import configure
@@ -85,17 +84,6 @@ def test_of_two_requests_at_the_same_time_one_uses_the_link(viewer: User) -> Non
     token = sign_in_link.create_token(viewer)
     found = [sign_in_link.find_account(token) for _ in range(2)]
     assert [account and sign_in_link.use(account) for account in found] == [True, False]
-
-
-def test_link_makes_the_browser_known(
-    open_browser: Callable[[], SignInBrowser], viewer: User
-) -> None:
-    for _ in range(throttle.ACCOUNT.burst):
-        throttle.count(Attempt("viewer", "127.0.0.1").counters, timezone.now())
-    browser = open_browser()
-    assert use(browser, path_of(make_link("viewer"))).status_code == 302
-    del browser.cookies["sessionid"]
-    assert browser.submit("viewer", "viewer").status_code == 302
 
 
 def test_break_glass_account_signs_in_by_link_where_others_sign_in_elsewhere(
@@ -170,13 +158,6 @@ def test_session_of_a_link_ends_when_its_account_is_deactivated(
 def test_command_prints_the_address_that_users_open(viewer: User, settings: Settings) -> None:
     settings.BASE_URL = "https://releases.example.com"
     assert make_link("viewer").startswith("https://releases.example.com/accounts/link/")
-
-
-def test_command_without_base_url_says_that_the_address_may_differ(viewer: User) -> None:
-    output, notes = StringIO(), StringIO()
-    call_command("sign_in_link", "viewer", stdout=output, stderr=notes)
-    assert output.getvalue().startswith("http://127.0.0.1:8000/accounts/link/")
-    assert "BASE_URL is not set" in notes.getvalue()
 
 
 @pytest.mark.parametrize("username", ["nobody", "inactive"])

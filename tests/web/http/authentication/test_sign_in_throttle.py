@@ -111,23 +111,6 @@ def test_known_browser_of_one_account_is_unknown_to_another(
     assert browser.submit("manager", "manager").status_code == 429
 
 
-@pytest.mark.slow
-def test_browser_is_known_for_the_last_five_accounts(
-    open_browser: OpenBrowser, viewer: User
-) -> None:
-    browser = open_browser(OFFICE)
-    browser.submit("viewer", "viewer")
-    for number in range(5):
-        User.objects.create_user(f"colleague-{number}", password="colleague")
-        del browser.cookies["sessionid"]
-        browser.submit(f"colleague-{number}", "colleague")
-    del browser.cookies["sessionid"]
-    fail(open_browser(ELSEWHERE), "viewer", throttle.ACCOUNT.burst)
-    assert browser.submit("viewer", "viewer").status_code == 429
-    fail(open_browser(ELSEWHERE), "colleague-0", throttle.ACCOUNT.burst)
-    assert browser.submit("colleague-0", "colleague").status_code == 302
-
-
 def test_forged_cookie_makes_no_known_browser(open_browser: OpenBrowser, viewer: User) -> None:
     known, stranger = open_browser(OFFICE), open_browser(OFFICE)
     known.submit("viewer", "viewer")

@@ -66,20 +66,6 @@ def test_user_with_permission_views_it(viewer_client: Client, viewer: User) -> N
     assert shown(viewer_client) == ["signed_in"]
 
 
-def test_status_page_links_it_for_superusers_only(admin_client: Client, viewer: User) -> None:
-    assert parse_html(admin_client.get("/status/")).css('a[href="/access/"]')
-    admin_client.force_login(viewer)
-    assert not parse_html(admin_client.get("/status/")).css('a[href="/access/"]')
-
-
-def test_admin_shows_it_read_only(admin_client: Client) -> None:
-    event = AccessEvent.objects.get()
-    assert admin_client.get("/admin/dashboard/accessevent/").status_code == 200
-    address = f"/admin/dashboard/accessevent/{event.pk}"
-    assert admin_client.get(f"{address}/change/").status_code == 200
-    assert admin_client.post(f"{address}/delete/", {"post": "yes"}).status_code == 403
-
-
 # --- The page ------------------------------------------------------------------------------------
 
 

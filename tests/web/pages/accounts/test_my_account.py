@@ -12,11 +12,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard.accounts import api_tokens, demo, sessions
+from dashboard.accounts import demo, sessions
 from dashboard.models import AccessEvent, ApiToken, Session
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.api_tokens import Scope
-from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.sessions import age_last_use
@@ -73,11 +72,6 @@ def test_page_lists_own_sessions_without_their_keys(viewer: User, manager: User)
         assert key_of(client) not in (page.html or "")
 
 
-def test_header_links_the_page(viewer_client: Client) -> None:
-    page = parse_html(viewer_client.get("/status/"))
-    assert select_one(page, "header a.name").attributes["href"] == "/account/"
-
-
 def test_admin_has_no_other_page_to_change_a_password(viewer: User) -> None:
     User.objects.update(is_staff=True)
     client = sign_in(viewer)
@@ -85,32 +79,11 @@ def test_admin_has_no_other_page_to_change_a_password(viewer: User) -> None:
         assert (answer.status_code, answer["Location"]) == (302, "/account/")
 
 
-def test_expired_session_is_not_listed(viewer: User) -> None:
-    here, there = sign_in(viewer), sign_in(viewer)
-    Session.objects.filter(pk=key_of(there)).update(expire_date=timezone.now())
-    assert len(open_account(here).css("[data-session]")) == 1
-
-
 def test_session_of_earlier_password_is_not_listed(viewer: User) -> None:
     sign_in(viewer)
     viewer.set_password("another")
     viewer.save()
     assert len(open_account(sign_in(viewer)).css("[data-session]")) == 1
-
-
-def test_sessions_of_earlier_password_are_not_counted_among_those_that_end(viewer: User) -> None:
-    sign_in(viewer)
-    viewer.set_password("another")
-    viewer.save()
-    here, _ = sign_in(viewer), sign_in(viewer)
-    answer = here.post("/account/sessions/end-others/", follow=True)
-    assert "1 other session ended." in answer.content.decode()
-    assert Session.objects.count() == 1
-
-
-def test_only_session_has_nothing_to_end(viewer: User) -> None:
-    page = open_account(sign_in(viewer))
-    assert page.css('main form[action*="/sessions/"]') == []
 
 
 def test_ended_session_is_signed_out_and_recorded(viewer: User) -> None:
@@ -212,19 +185,6 @@ def test_form_counts_as_use_and_refresh_does_not(viewer: User) -> None:
     assert session_of(client).last_used_at > past
 
 
-def test_page_from_memory_counts_as_use(viewer: User) -> None:
-    factories.catalog_list()
-    first, second = sign_in(viewer), sign_in(viewer)
-    second.handler = first.handler
-    for client in (first, first, second):
-        client.get("/", headers={"Accept-Encoding": "gzip"})
-    past = age_last_use()
-    with CaptureQueriesContext(connection) as queries:
-        second.get("/", headers={"Accept-Encoding": "gzip"})
-    assert session_of(second).last_used_at > past
-    assert len([query for query in queries if "dashboard_session" in query["sql"]]) == 2
-
-
 def test_session_ends_at_its_maximum_age_however_often_it_is_used(
     viewer: User, settings: Any
 ) -> None:
@@ -254,17 +214,6 @@ def test_page_lists_own_tokens_that_are_not_revoked(viewer: User, manager: User)
     listed = [row.attributes["data-token"] for row in page.css("[data-token]")]
     assert listed == [str(own.pk), str(old.pk)]
     assert "Expired" in text_of(select_one(page, f'[data-token="{old.pk}"]'))
-
-
-def test_valid_token_is_listed_before_any_number_of_expired_ones(viewer: User) -> None:
-    valid = create_token(viewer)
-    for _ in range(api_tokens.MAX_LISTED):
-        create_token(viewer, expires_at=timezone.now() - timedelta(days=1))
-    page = open_account(sign_in(viewer))
-    rows = page.css("[data-token]")
-    assert len(rows) == api_tokens.MAX_LISTED
-    assert rows[0].attributes["data-token"] == str(valid.pk)
-    assert f"Only {api_tokens.MAX_LISTED}" in text_of(select_one(page, "[data-max-tokens]"))
 
 
 def test_revoked_token_is_refused_and_recorded_once(viewer: User) -> None:

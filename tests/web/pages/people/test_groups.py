@@ -226,18 +226,6 @@ def test_grant_is_added_after_confirmation(
     assert "abort in Staging of project “Shop”" in text_of(select_one(html, "[data-grant]"))
 
 
-@pytest.mark.parametrize("everybody", [True, False])
-def test_grant_that_concerns_superusers_only_changes_nothing_for_now(
-    root_client: Client, on_call: Group, everybody: bool
-) -> None:
-    User.objects.get(username="root").groups.add(on_call)
-    group = None if everybody else on_call
-    html = open_page(root_client, url(group, "grants/new/?action=abort"))
-    assert text_of(select_one(html, "[data-effect]")) == (
-        "This concerns no active account other than superusers: nothing changes for now."
-    )
-
-
 @pytest.mark.parametrize(
     "form",
     [
@@ -256,13 +244,6 @@ def test_unknown_grant_is_not_added(
         assert answer.status_code == 422
         assert "that exist" in text_of(select_one(parse_html(answer), "[role=alert]"))
     assert not Grant.objects.filter(group=on_call).exists()
-
-
-def test_existing_grant_is_not_added_again(root_client: Client, on_call: Group) -> None:
-    Grant.objects.create(group=on_call, action="view")
-    answer = root_client.post(url(on_call, "grants/new/"), {"action": "view"})
-    assert answer.status_code == 422
-    assert Grant.objects.filter(group=on_call).count() == 1
 
 
 def selected_in(html: LexborHTMLParser) -> dict[str, str | None]:
@@ -307,23 +288,6 @@ def test_grant_is_removed_after_confirmation(
     answer = root_client.post(address, form)
     assert answer.status_code == 404
     assert "already been removed" in text_of(select_one(parse_html(answer), "[role=alert]"))
-
-
-def test_grant_of_a_group_that_changed_meanwhile_is_not_removed(
-    root_client: Client, on_call: Group
-) -> None:
-    grant = Grant.objects.create(group=on_call, action="abort")
-    address = url(on_call, f"grants/{grant.pk}/")
-    version = version_in(open_page(root_client, address))
-    Grant.objects.create(group=on_call, action="view", stage="Staging")
-    for form in ({"version": version}, {}):
-        answer = root_client.post(address, form)
-        assert answer.status_code == 409
-    html = parse_html(answer)
-    assert "somebody else has changed this" in text_of(select_one(html, "[role=alert]"))
-    assert Grant.objects.filter(group=on_call).count() == 2
-    assert root_client.post(address, {"version": version_in(html)}).status_code == 303
-    assert not Grant.objects.filter(pk=grant.pk).exists()
 
 
 def test_grant_of_another_group_is_not_removed(root_client: Client, on_call: Group) -> None:

@@ -1,13 +1,10 @@
 """Pages about accounts: who opens them, the list, an account, and who may do what somewhere."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 from django.contrib.auth.models import Group, Permission, User
-from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -15,16 +12,13 @@ from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.accounts import demo
-from dashboard.accounts.authentication import password_queue
 from dashboard.models import AccessEvent, ApiToken, Grant, ProxyAccount, RightsChange
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.api_tokens import Scope
-from dashboard.models.catalog import StageName
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import Live
-from tests.support.live_runs import wait_until
 from tests.support.people import client_of, create_administrator
 
 PASSWORD = "correct horse battery staple"
@@ -125,17 +119,6 @@ def test_list_shows_groups_state_and_last_sign_in(root_client: Client, manager: 
     assert row.css("time")
 
 
-def test_list_marks_demo_accounts(root_client: Client) -> None:
-    demo.enable()
-    html = open_page(root_client, "/people/?q=viewer")
-    assert "Demo account" in text_of(select_one(html, "[data-account]"))
-
-
-def test_list_of_members(root_client: Client, manager: User, viewer: User) -> None:
-    html = open_page(root_client, f"/people/?group={manager.groups.get().pk}")
-    assert text_of(select_one(html, "[data-account] .title")) == "manager"
-
-
 def test_list_has_pages(root_client: Client) -> None:
     User.objects.bulk_create(User(username=f"user-{number:03}") for number in range(60))
     first = open_page(root_client, "/people/?q=user")
@@ -218,41 +201,6 @@ def test_account_changed_meanwhile_is_not_overwritten(root_client: Client, viewe
     assert viewer.is_active
 
 
-def assert_account_not_found(answer: HttpResponse | httpx.Response) -> None:
-    assert answer.status_code == 404
-    html = parse_html(answer)
-    assert text_of(select_one(html, "[data-reason]")) == (
-        "Account not found. It may have been deleted."
-    )
-    assert text_of(select_one(html, '.next-links a[href="/people/"]')) == "Accounts"
-
-
-def test_account_deleted_before_its_page_is_opened_is_not_found(
-    root_client: Client, viewer: User
-) -> None:
-    address = account_url(viewer)
-    viewer.delete()
-    assert_account_not_found(root_client.get(address))
-    assert_account_not_found(root_client.post(address))
-    assert_account_not_found(root_client.post(f"{address}password/", {"password": PASSWORD}))
-
-
-def test_account_deleted_while_its_form_is_submitted_is_not_found(
-    root_client: Client, viewer: User
-) -> None:
-    address = account_url(viewer)
-
-    def delete_before_lock(execute: Any, sql: str, *rest: Any) -> Any:
-        if 'ORDER BY "auth_user"."id"' in sql:
-            with connection.cursor() as cursor:
-                cursor.execute('DELETE FROM "auth_user" WHERE "id" = %s', [viewer.pk])
-        return execute(sql, *rest)
-
-    with connection.execute_wrapper(delete_before_lock):
-        answer = root_client.post(address, {"version": "0" * 16})
-    assert_account_not_found(answer)
-
-
 def test_administrator_sees_no_way_to_change_a_superuser(root: User) -> None:
     client = client_of(create_administrator())
     html = open_page(client, account_url(root))
@@ -262,15 +210,6 @@ def test_administrator_sees_no_way_to_change_a_superuser(root: User) -> None:
     assert answer.status_code in {403, 409}
     root.refresh_from_db()
     assert root.is_superuser
-
-
-def test_administrator_keeps_the_staff_state_of_others(viewer: User) -> None:
-    User.objects.filter(pk=viewer.pk).update(is_staff=True)
-    group = Group.objects.create(name="On-call")
-    answer = save_account(client_of(create_administrator()), viewer, group=[group.pk])
-    assert answer.status_code == 303
-    viewer.refresh_from_db()
-    assert (viewer.is_staff, list(viewer.groups.all())) == (True, [group])
 
 
 def test_forged_superuser_field_of_an_administrator_is_refused(viewer: User) -> None:
@@ -377,73 +316,6 @@ def test_token_of_another_account_is_404(root_client: Client, viewer: User, mana
     assert answer.status_code == 404
 
 
-def test_account_that_cannot_use_a_password_has_no_form_for_it(
-    root_client: Client, root: User, viewer: User, settings: Settings
-) -> None:
-    settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, "root"
-    html = open_page(root_client, account_url(viewer))
-    assert not html.css("#password")
-    assert text_of(select_one(html, "[data-reason]")) == "Password sign-in is disabled."
-    other_client = client_of(User.objects.create_superuser("other"))
-    assert open_page(other_client, account_url(root)).css("#password")
-
-
-def test_own_password_is_changed_on_my_account_only(root_client: Client, root: User) -> None:
-    html = open_page(root_client, account_url(root))
-    assert not html.css("#password")
-    link = select_one(html, "a[data-reason]")
-    assert text_of(link) == "Change your own password on My account."
-    assert link.attributes["href"] == "/account/"
-
-
-def test_own_account_without_a_password_is_not_sent_to_my_account(
-    root_client: Client, root: User, settings: Settings
-) -> None:
-    def shown() -> str:
-        html = open_page(root_client, account_url(root))
-        assert not html.css('main a[href="/account/"], #password')
-        return text_of(select_one(html, "[data-reason]"))
-
-    settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, "glass"
-    settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
-    assert shown() == "Password sign-in is disabled."
-    settings.PASSWORD_SIGN_IN = True
-    root.set_unusable_password()
-    root.save()
-    root_client.force_login(root)
-    assert shown() == "Your account has no password. Another administrator can set one."
-    root.groups.add(Group.objects.create(name=demo.GROUP))
-    assert shown() == "The password of a demo account is its name."
-
-
-def test_form_says_who_needs_no_account_and_what_an_empty_password_means(
-    root_client: Client,
-) -> None:
-    html = open_page(root_client, "/people/new/")
-    assert "get their accounts at their first sign-in" in text_of(select_one(html, ".panel"))
-    text = "Empty: the account cannot sign in until it has a password."
-    assert text_of(select_one(html, "#password-help")) == text
-
-
-@pytest.mark.parametrize("break_glass", ["", "glass"])
-def test_form_has_no_password_while_passwords_cannot_be_used(
-    root_client: Client, settings: Settings, break_glass: str
-) -> None:
-    settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, break_glass
-    html = open_page(root_client, "/people/new/")
-    assert not html.css("#password")
-    assert "Password sign-in is disabled" in text_of(select_one(html, "[data-reason]"))
-
-
-def test_form_of_the_break_glass_account_shows_why_its_password_is_refused(
-    root_client: Client, settings: Settings
-) -> None:
-    settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, "glass"
-    answer = root_client.post("/people/new/", {"username": "glass", "password": "12345678"})
-    assert answer.status_code == 422
-    assert "too common" in text_of(select_one(parse_html(answer), "#password-help"))
-
-
 @pytest.mark.django_db
 def test_refused_account_keeps_its_fields_with_the_reason() -> None:
     group = Group.objects.create(name="Auditors")
@@ -508,31 +380,11 @@ def test_account_with_a_password_is_added_and_can_sign_in(
     assert client.login(username="ben", password=PASSWORD)
 
 
-def test_account_with_a_password_that_cannot_be_used_is_not_added(
-    browser: httpx.Client, settings: Settings
-) -> None:
-    settings.PASSWORD_SIGN_IN, settings.BREAK_GLASS_ACCOUNT = False, "root"
-    answer = submit(browser, "/people/new/", username="ben", password=PASSWORD, active="1")
-    assert answer.status_code == 403
-    html = parse_html(answer)
-    assert text_of(select_one(html, "[role=alert]")) == "Password sign-in is disabled."
-    assert select_one(html, "#username").attributes["value"] == "ben"
-    assert not User.objects.filter(username="ben").exists()
-
-
 def test_password_is_set(browser: httpx.Client, viewer: User, client: Client) -> None:
     answer = submit(browser, f"{account_url(viewer)}password/", password=PASSWORD)
     assert answer.status_code == 303
     assert client.login(username="viewer", password=PASSWORD)
     assert RightsChange.objects.get().detail == "Changed password."
-
-
-def test_own_password_is_not_set(browser: httpx.Client, root: User, client: Client) -> None:
-    answer = submit(browser, f"{account_url(root)}password/", password=PASSWORD)
-    assert answer.status_code == 403
-    text = text_of(select_one(parse_html(answer), "[role=alert]"))
-    assert text == "Change your own password on My account."
-    assert client.login(username="root", password="root")
 
 
 def test_bad_password_is_not_set(browser: httpx.Client, viewer: User, client: Client) -> None:
@@ -541,37 +393,6 @@ def test_bad_password_is_not_set(browser: httpx.Client, viewer: User, client: Cl
     assert "too short" in answer.text
     assert "This ends the sessions" in text_of(select_one(parse_html(answer), "#password-help"))
     assert client.login(username="viewer", password="viewer")
-
-
-def test_account_deleted_while_its_password_is_hashed_is_not_found(
-    browser: httpx.Client, viewer: User
-) -> None:
-    released = threading.Event()
-    password_queue.known_browsers.submit(released.wait, 60)
-    with ThreadPoolExecutor(1) as executor:
-        address = f"{account_url(viewer)}password/"
-        waiting = executor.submit(submit, browser, address, password=PASSWORD)
-        wait_until(lambda: password_queue.known_browsers.length == 2)
-        viewer.delete()
-        released.set()
-        assert_account_not_found(waiting.result())
-
-
-@pytest.mark.parametrize("is_new", [True, False])
-def test_password_is_not_set_while_the_queue_is_full(
-    browser: httpx.Client, viewer: User, is_new: bool
-) -> None:
-    released = threading.Event()
-    for _ in range(password_queue.CAPACITY):
-        password_queue.known_browsers.submit(released.wait, 60)
-    address = "/people/new/" if is_new else f"{account_url(viewer)}password/"
-    answer = submit(browser, address, username="ben", password=PASSWORD)
-    released.set()
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-    text = "Many people are signing in right now. Try again in 5 seconds."
-    assert text in text_of(select_one(parse_html(answer), "main form.stack:has(#password)"))
-    assert not User.objects.filter(username="ben").exists()
-    assert not RightsChange.objects.exists()
 
 
 # --- What an account may do, and who may do it ---------------------------------------------------
@@ -617,22 +438,6 @@ def test_who_may_abort_lists_accounts_with_reasons(root_client: Client) -> None:
     assert [row.attributes["data-holder"] for row in html.css("[data-holder]")] == ["root"]
 
 
-def test_right_in_all_stages_follows_from_one_grant_for_each(
-    root_client: Client, viewer: User
-) -> None:
-    shop = factories.project()
-    for number, stage in enumerate(StageName.values):
-        factories.grant("abort", f"Team {number}", viewer, project=shop, stage=stage)
-    html = open_page(root_client, "/people/rights/?project=shop&action=abort")
-    reasons = [
-        f"by group “Team {number}”: abort in {stage} of project “Shop”"
-        for number, stage in enumerate(StageName.values)
-    ]
-    row = select_one(html, "[data-holder=viewer]")
-    assert text_of(select_one(row, "strong")) == "abort"
-    assert [text_of(reason) for reason in row.css(".reason-text")] == reasons
-
-
 @pytest.mark.parametrize(
     ("query", "warning"),
     [
@@ -672,15 +477,6 @@ def test_hostile_names_are_escaped(root_client: Client, viewer: User) -> None:
         html = open_page(root_client, address)
         assert html.css("#hostile, main script, main img, x") == [], address
         assert any(HOSTILE[:40] in element.text() for element in html.css("bdi")), address
-
-
-@pytest.mark.parametrize("page", ["", "delete/"])
-def test_page_of_a_group_names_its_django_permissions(root_client: Client, page: str) -> None:
-    group = Group.objects.create(name="Rights admins")
-    group.permissions.add(Permission.objects.get(codename="change_grant"))
-    html = open_page(root_client, f"/people/groups/{group.pk}/{page}")
-    text = text_of(select_one(html, "[data-django-permissions]"))
-    assert text == "Members have these Django permissions: dashboard.change_grant."
 
 
 def test_page_of_an_account_says_that_it_is_an_administrator(
