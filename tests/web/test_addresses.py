@@ -74,7 +74,7 @@ def test_dom_id_is_safe_and_unique_per_run(run_id: str, other_run_id: str) -> No
     assert (len(ids) == 1) is same
 
 
-@pytest.mark.parametrize("run_id", UNUSUAL_IDS)
+@pytest.mark.parametrize("run_id", UNUSUAL_IDS[::3])
 def test_run_page_with_unusual_id_opens(run_id: str, stage: Stage, operator_client: Client) -> None:
     run = factories.run(stage, run_id)
     answer = operator_client.get(factories.address(run))

@@ -54,8 +54,12 @@ def test_documented_addresses_are_found_and_filled() -> None:
     ]
 
 
+# Of those that only differ in the template language, one.
+DISTINCT_ADDRESSES = {fill_placeholders(each, "x"): each for each in DOCUMENTED_ADDRESSES}
+
+
 @pytest.mark.parametrize("is_mirrored", [True, False], ids=["read", "never read"])
-@pytest.mark.parametrize("address", DOCUMENTED_ADDRESSES)
+@pytest.mark.parametrize("address", DISTINCT_ADDRESSES.values())
 def test_documented_address_opens_its_page_after_sign_in(
     address: str, is_mirrored: bool, live: Live, viewer: User
 ) -> None:

@@ -83,25 +83,12 @@ def test_page_read_every_20_seconds_shows_its_age(
     assert element.attributes["data-tone"] == "neutral"  # green is up to the browser
 
 
-def test_run_page_shows_its_age_though_new_runs_show_late(
-    get_page: GetPage, stages: dict[str, Stage]
-) -> None:
-    assert chip(get_page, address("run", stages["Staging"])).css_first("time[data-age]")
-
-
 def test_page_of_ended_run_has_no_figure(get_page: GetPage, stages: dict[str, Stage]) -> None:
     run = factories.run(stages["Staging"], status="success")
     Lead.objects.all().delete()
     element = chip(get_page, factories.address(run))
     assert "data-new-runs-within" not in element.attributes
     assert element.attributes["data-tone"] == "neutral"
-
-
-def test_page_without_production_has_the_figure_of_the_next_stage(
-    get_page: GetPage, stages: dict[str, Stage]
-) -> None:
-    Stage.objects.filter(name="Production").delete()
-    assert chip(get_page, "/").attributes["data-new-runs-within"] == str(40 * 60)
 
 
 def rate_budget(**fields: Any) -> None:

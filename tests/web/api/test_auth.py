@@ -7,7 +7,6 @@ from datetime import timedelta
 import httpx
 import pytest
 from django.contrib.auth.models import User
-from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -24,7 +23,6 @@ from tests.support.api import (
     leave_requests,
 )
 from tests.support.live import Live
-from tests.support.sessions import session_key
 
 
 def get_runs(anonymous_client: httpx.Client, authorization: str | bytes) -> httpx.Response:
@@ -138,12 +136,6 @@ def test_token_of_demo_account_is_valid_with_sandbox_only(
     assert error_status_and_code(http_client.get("/api/runs/")) == (401, "token_inactive")
 
 
-def test_token_of_deleted_account_returns_401(api_client: CreateApiClient, viewer: User) -> None:
-    http_client = api_client(viewer)
-    viewer.delete()
-    assert error_status_and_code(http_client.get("/api/runs/")) == (401, "token_unknown")
-
-
 def test_session_without_token_returns_401(live: Live, manager: User) -> None:
     client = live.sign_in("manager")
     assert error_status_and_code(client.get("/api/runs/")) == (401, "token_missing")
@@ -157,28 +149,8 @@ def test_token_gives_no_access_to_pages(api_client: CreateApiClient, manager: Us
     assert api_client(manager).get("/").headers["location"].startswith("/accounts/login/")
 
 
-def test_new_secret_key_ends_sessions_but_no_token(viewer: User, settings: Settings) -> None:
-    session, token = session_key("viewer"), create_token_secret(viewer)
-
-    def statuses() -> tuple[int, int]:
-        browser = Client()  # with middleware that has identified nobody yet
-        browser.cookies[settings.SESSION_COOKIE_NAME] = session
-        api = Client().get("/api/runs/", headers={"Authorization": f"Bearer {token}"})
-        return browser.get("/").status_code, api.status_code
-
-    assert statuses() == (200, 200)
-    settings.SECRET_KEY = "y" * 50
-    assert statuses() == (302, 200)
-
-
-def test_api_request_sets_no_cookie(api_client: CreateApiClient, manager: User) -> None:
-    assert "set-cookie" not in api_client(manager).get("/api/runs/").headers
-
-
-@pytest.mark.parametrize(
-    "address", ["", "nothing/", "runs", "runs/x/abort", "runs/x/abort/y/", "/"]
-)
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("address", ["", "runs", "runs/x/abort/y/"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
 def test_unknown_api_address_returns_404(
     api_client: CreateApiClient, viewer: User, address: str, method: str
 ) -> None:
@@ -225,14 +197,6 @@ def test_unexpected_error_returns_json_500_and_is_logged(
     assert "api.defect" in caplog.text
 
 
-def test_rejected_request_is_not_logged(
-    anonymous_client: httpx.Client, viewer: User, caplog: pytest.LogCaptureFixture
-) -> None:
-    for _ in range(3):
-        get_runs(anonymous_client, "Bearer rfd_wrong")
-    assert caplog.text == ""
-
-
 def test_token_secret_is_never_returned_or_logged(
     live: Live, manager: User, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -256,16 +220,6 @@ def test_first_use_of_token_is_recorded_once(api_client: CreateApiClient, viewer
     event = AccessEvent.objects.get()
     assert (event.kind, event.username) == (AccessKind.TOKEN_FIRST_USED, "viewer")
     assert (event.token_name, event.client_address) == ("PagerDuty", "127.0.0.1")
-
-
-def test_first_of_many_refusals_is_recorded(api_client: CreateApiClient, viewer: User) -> None:
-    http_client = api_client(viewer)
-    ApiToken.objects.update(revoked_at=timezone.now())
-    for _ in range(3):
-        http_client.get("/api/runs/")
-    event = AccessEvent.objects.get()
-    assert (event.kind, event.username) == (AccessKind.TOKEN_REFUSED, "viewer")
-    assert (event.token_name, event.detail) == ("PagerDuty", "This token was revoked.")
 
 
 def test_refused_unknown_token_is_recorded_without_secret(
@@ -298,21 +252,6 @@ def test_rate_limit_resets_each_minute(api_client: CreateApiClient, viewer: User
     assert ApiToken.objects.get().window_requests == 1
 
 
-def test_rate_limit_is_counted_per_token(api_client: CreateApiClient, viewer: User) -> None:
-    first, second = api_client(viewer), api_client(viewer, name="Grafana")
-    leave_requests(1)
-    assert [
-        http_client.get("/api/runs/").status_code for http_client in (first, second, first)
-    ] == [200, 200, 429]
-
-
-def test_rate_limit_counts_failed_requests(api_client: CreateApiClient, viewer: User) -> None:
-    http_client = api_client(viewer)
-    leave_requests(1)
-    assert http_client.get("/api/runs/unknown/").status_code == 404
-    assert http_client.get("/api/runs/unknown/").status_code == 429
-
-
 def test_token_last_use_is_recorded_once_per_minute(
     api_client: CreateApiClient, viewer: User
 ) -> None:
@@ -343,18 +282,3 @@ def test_refused_token_does_not_throttle_another(
     http_client = api_client(viewer)
     ApiToken.objects.update(revoked_at=timezone.now())
     assert error_status_and_code(http_client.get("/api/runs/")) == (401, "token_revoked")
-
-
-@pytest.mark.slow
-@pytest.mark.django_db(transaction=True)
-def test_unknown_tokens_from_many_addresses_fill_no_log() -> None:
-    statuses = [
-        Client(REMOTE_ADDR=f"2001:db8:{number:x}::1")
-        .get("/api/runs/", headers={"Authorization": "Bearer x"})
-        .status_code
-        for number in range(100)
-    ]
-    burst = throttle.UNKNOWN_TOKENS.burst
-    assert statuses.count(401) <= burst + 1  # one more every five seconds
-    assert AccessEvent.objects.count() == statuses.count(401)
-    assert statuses[-1] == 429

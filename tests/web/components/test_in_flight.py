@@ -85,11 +85,6 @@ def test_failed_run_with_unaccepted_abort_counts_as_failed(
     assert title_shows_failure(manager)
 
 
-def test_failed_run_with_unanswered_abort_counts_as_failed(failed_run: Run, manager: User) -> None:
-    create_abort(failed_run, manager, "concluded", outcome="failure", answered_at=None)
-    assert failed_and_aborted_counts(manager) == (1, 0)
-
-
 def test_failed_run_aborting_after_unanswered_abort_counts_as_aborted(
     failed_run: Run, manager: User
 ) -> None:
@@ -101,20 +96,6 @@ def test_failed_run_aborting_after_unanswered_abort_counts_as_aborted(
 def test_failed_run_with_abort_after_end_counts_as_failed(failed_run: Run, manager: User) -> None:
     create_abort(failed_run, manager, "concluded", at=AFTER, outcome="failure")
     assert failed_and_aborted_counts(manager) == (1, 0)
-
-
-def test_failed_run_without_end_time_uses_status_change_time(stage: Stage, manager: User) -> None:
-    run = factories.run(stage, status="failure", concluded_at=None, status_since=ENDED)
-    create_abort(run, manager, "concluded", outcome="failure")
-    assert failed_and_aborted_counts(manager) == (0, 1)
-
-
-def test_failed_run_counts_as_failed_when_other_run_was_aborted(
-    failed_run: Run, manager: User
-) -> None:
-    other = factories.run(failed_run.stage, status="failure")
-    create_abort(other, manager, "concluded", outcome="failure")
-    assert failed_and_aborted_counts(manager) == (1, 1)
 
 
 def test_failed_run_with_one_accepted_abort_of_two_counts_as_aborted(

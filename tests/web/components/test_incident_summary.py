@@ -31,7 +31,7 @@ from dashboard.texts.rich_text import Link, RichText, to_text
 from dashboard.web.components.runs import incident_summary
 from tests.support import factories
 from tests.support.arbitrary import runs, trees
-from tests.support.messages import keys, messages, params
+from tests.support.messages import messages, params
 
 NOW = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
 STAGE = Stage(
@@ -169,41 +169,15 @@ def test_incident_summary_of_stage_with_approvals_shows_duration_of_work() -> No
 FAILED = factories.node("JobRun", label="probe", status="failure", error_message="exit code 1")
 
 
-def test_incident_summary_of_aborted_run_leaves_out_earlier_failed_step() -> None:
-    aborted_step = factories.node("JobRun", label="migrate", status="aborted")
-    subject = run("aborted", concluded=True, in_flight=False, concluded_at=NOW)
-    root = factories.node("Workflow", steps=(FAILED, aborted_step))
-    assert dict(lines(subject, root))["step"] == {"step": "migrate"}
-    assert "exit code 1" not in text(subject, root)
-
-
 def test_incident_summary_of_successful_run_leaves_out_failed_step() -> None:
     subject = run("success", concluded=True, in_flight=False, concluded_at=NOW)
     found = dict(lines(subject, factories.node("Workflow", steps=(FAILED,))))
     assert not found.keys() & {"step", "error"}
 
 
-def test_incident_summary_of_removed_run_has_last_step() -> None:
-    step = factories.node("JobRun", label="migrate", status="waiting")
-    subject = run(in_flight=False, removed_at=NOW)
-    found = dict(lines(subject, factories.node("Workflow", steps=(FAILED, step))))
-    assert found["step"] == {"step": "migrate"}
-    assert found["removed_at"] == {"time": "2026-01-01 03:00:00 CET"}
-
-
 def test_incident_summary_leaves_out_unknown_fields() -> None:
     found = [key for key, _params in lines(run(name="", started_at=None))]
     assert found == ["run", "location", "not_concluded", "created_at"]
-
-
-def test_incident_summary_names_first_five_queued_runs() -> None:
-    waiting = tuple(run("queued", name=f"R{number}", run_id=f"{number}") for number in range(8))
-    facts = build(run(), related=RelatedRuns("", queued_behind=waiting))[2]
-    assert keys(facts).endswith("queued_behind more related")
-    assert (params(facts)["runs"], params(facts)["n"]) == (
-        "R0 (0), R1 (1), R2 (2), R3 (3), R4 (4)",
-        3,
-    )
 
 
 def test_incident_summary_names_skipped_runs() -> None:
@@ -230,12 +204,6 @@ def test_incident_summary_of_skipped_run_names_superseding_run() -> None:
     assert ("related", expected) in lines(subject, related=related)
 
 
-def test_incident_summary_of_last_success_leaves_out_last_success() -> None:
-    subject = run("success", pk=7, concluded=True, in_flight=False)
-    found = dict(lines(subject, related=RelatedRuns("", last_success=subject)))
-    assert not found.keys() & {"last_success", "last_success_concluded"}
-
-
 def test_incident_summary_link_is_a_separate_part() -> None:
     parts = build(run())
     assert parts[-1] == Link(URL)
@@ -249,19 +217,10 @@ def test_incident_summary_shows_external_abort() -> None:
     assert ("abort", {"story": story}) in lines(subject)
 
 
-def test_incident_summary_of_abort_with_unknown_start_says_at_least() -> None:
-    aborting = run("aborting", status_since=NOW, first_synced_at=NOW)
-    message = abort_messages.describe_external(aborting)
-    assert keys(message.text) == "external_or_earlier"
-    assert ("abort", {"story": message.dated_text}) in lines(aborting)
-
-
 @pytest.mark.django_db
 @pytest.mark.parametrize("status", ["running", "aborting", "success"])
 @pytest.mark.parametrize("state", AbortState)
-@pytest.mark.parametrize(
-    ("sent_at", "retry_at"), [(NOW, None), (None, None), (None, NOW + timedelta(hours=1))]
-)
+@pytest.mark.parametrize(("sent_at", "retry_at"), [(NOW, None), (None, NOW + timedelta(hours=1))])
 def test_incident_summary_times_have_date_and_time_zone(
     manager: User, state: AbortState, status: str, sent_at: datetime | None, retry_at: datetime
 ) -> None:
@@ -323,13 +282,4 @@ def test_incident_summary_shows_current_and_past_acknowledgements() -> None:
             {"who": "bea", "since": since, "until": "2026-01-01 02:59:00 CET", "by": ""},
         ),
         ("acknowledged", {"who": "cem Status: done", "since": since}),
-    ]
-
-
-def test_incident_summary_limits_acknowledgements_to_latest() -> None:
-    acknowledgements = [acknowledgement(f"a{number}", ended_at=NOW) for number in range(9)]
-    found = lines(run(), acknowledgements=acknowledgements)[-incident_summary.MAX_LISTED - 1 :]
-    assert found[0] == ("acknowledgements", {"n": 9})
-    assert [found_params["who"] for _key, found_params in found[1:]] == [
-        f"a{n}" for n in range(4, 9)
     ]

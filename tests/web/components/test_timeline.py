@@ -127,10 +127,6 @@ def test_step_wait_names_what_it_waits_on(step: Node, text: str) -> None:
     assert step_row(step).wait_text == text
 
 
-def test_step_wait_of_ended_run_is_empty() -> None:
-    assert step_row(node("Build", **DONE, status="waiting"), **ENDED_RUN).wait_text == ""
-
-
 WORDS_AND_TONES = [
     (node(status="success", started_at=T0, ended_at=at(1)), "Success", "good"),
     (node(status="failure"), "Failed", "bad"),
@@ -172,10 +168,6 @@ def test_step_attempts_are_shown_from_second_or_while_retrying(step: Node, text:
 def test_retrying_step_shows_next_attempt_time() -> None:
     step = node(status="retrying", next_attempt_at=at(11))
     assert step_row(step).next_attempt_at == at(11)
-
-
-def test_finished_step_shows_no_next_attempt_time() -> None:
-    assert step_row(node(status="success", next_attempt_at=at(1))).next_attempt_at is None
 
 
 ERROR_TEXTS = [
@@ -238,10 +230,6 @@ def test_step_of_run_in_flight_shows_typical_duration(step: Node) -> None:
     assert step_row(step, TIMING).typical_text == "usually 2 to 4 min"
 
 
-def test_unstarted_step_of_ended_run_shows_no_typical_duration() -> None:
-    assert step_row(node(), TIMING, **ENDED_RUN).typical_text == ""
-
-
 def test_unnamed_step_group_has_no_typical_duration() -> None:
     timing = StageTiming(observed_steps={"Workflow Workflow": [120, 240]})
     assert step_row(node("Workflow", node(), ref=None), timing).typical_text == ""
@@ -271,11 +259,6 @@ def test_axis_of_run_in_flight_ends_now() -> None:
     assert getattr(timeline_of(node(started_at=at(1))).axis, "ends_at", None) == NOW
 
 
-def test_axis_of_ended_run_ends_at_its_end() -> None:
-    ended = timeline_of(node(started_at=at(1)), **ENDED_RUN | {"concluded_at": at(3)})
-    assert getattr(ended.axis, "ends_at", None) == at(3)
-
-
 def test_steps_of_removed_run_do_not_go_on() -> None:
     removed = timeline_of(node(**DONE, started_at=at(1), status="waiting"), removed_at=NOW)
     (step,) = removed.steps
@@ -298,26 +281,6 @@ def test_axis_is_not_extended_by_pending_approval() -> None:
 def test_timeline_of_unstarted_run_has_no_axis_and_no_bars() -> None:
     queued = timeline_of(node(), started_at=None)
     assert (queued.axis, bar_positions(queued)) == (None, [])
-
-
-def test_axis_without_run_start_begins_with_first_step() -> None:
-    axis = timeline_of(node(started_at=at(2)), node(started_at=at(1)), started_at=None).axis
-    assert getattr(axis, "started_at", None) == at(1)
-
-
-def test_bar_of_step_started_before_run_begins_with_run() -> None:
-    assert bar_positions(timeline_of(node(started_at=at(-5), ended_at=at(1)))) == [(0, 60)]
-
-
-def test_bar_of_step_started_in_future_lies_at_axis_end() -> None:
-    assert bar_positions(timeline_of(node(started_at=at(99)))) == [(599, 1)]
-
-
-def test_axis_of_run_ended_before_start_is_valid() -> None:
-    subject = timeline_of(
-        node(started_at=T0, ended_at=at(1)), **ENDED_RUN | {"concluded_at": at(-1)}
-    )
-    assert bar_positions(subject) == [(0, 60)]
 
 
 def test_bar_has_overdue_and_critical_limits() -> None:
@@ -364,22 +327,6 @@ def test_step_group_with_failed_or_current_step_in_long_run_is_unfolded(child: N
 @pytest.mark.parametrize("fields", [{}, {"status": "waiting", "started_at": T0}])
 def test_unfinished_step_group_in_long_run_is_unfolded(fields: dict[str, Any]) -> None:
     assert timeline_of(*with_many_steps(node("Workflow", node(), **fields))).steps[0].is_unfolded
-
-
-def test_skipped_step_group_in_long_run_is_folded() -> None:
-    assert (
-        not timeline_of(*with_many_steps(node("Workflow", node(), status="skipped")))
-        .steps[0]
-        .is_unfolded
-    )
-
-
-def test_unstarted_step_group_in_long_ended_run_is_folded() -> None:
-    assert (
-        not timeline_of(*with_many_steps(node("Workflow", node())), **ENDED_RUN)
-        .steps[0]
-        .is_unfolded
-    )
 
 
 def test_current_step_is_marked_open() -> None:
@@ -514,37 +461,8 @@ def test_bars_are_hidden_from_screen_readers(get_run_page: Any) -> None:
     assert [bar.attributes.get("aria-hidden") for bar in html.css(".steps .bar")] == ["true"]
 
 
-def test_step_duration_text_matches_bar(get_run_page: Any, stage: Any) -> None:
-    StageTiming.objects.create(stage=stage, observed_steps={"migrate": [120, 240]})
-    html = get_run_page(successful_step(ref="migrate", ended_at=at(7)))
-    severity = select_one(html, "[data-steps] [data-severity]").attributes["data-severity"]
-    element = select_one(html, "[data-steps] .duration")
-    for note in element.css("[data-overdue-note]"):  # CSS shows that of the severity
-        if note.attributes["data-overdue-note"] != severity:
-            note.decompose()
-    assert text_of(element) == "7 min 00 s, usually 2 to 4 min, far longer than usual"
-
-
-def test_run_page_has_no_inline_styles(get_run_page: Any) -> None:
-    assert (
-        get_run_page(successful_step(successful_step(), node(status="waiting", started_at=T0))).css(
-            "[style]"
-        )
-        == []
-    )
-
-
 def test_long_step_error_is_shown_completely_and_focusable(get_run_page: Any) -> None:
     html = get_run_page(node(status="failure", error_message="line\n" * 200, error_code=3))
     error = select_one(html, "[data-steps] pre")
     assert error.text() == "line\n" * 200 + " (code 3)"
     assert error.attributes["tabindex"] == "0"
-
-
-def test_steps_saved_by_earlier_release_are_rendered(get_page: GetPage, stage: Any) -> None:
-    root = msgspec.to_builtins(factories.node("Workflow", steps=(node(ref="build"),)))
-    for step in (root, *root["steps"]):
-        for field in ("target_kind", "required_approvals", "iterations"):
-            del step[field]
-    run = factories.run(stage, steps=root, detail_synced_at=NOW)
-    assert text_of(select_one(get_page(factories.address(run)), "[data-steps] bdi")) == "build"

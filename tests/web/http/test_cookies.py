@@ -31,7 +31,7 @@ def test_cookies_of_a_sign_in_are_for_this_site_and_not_for_scripts(
 
 
 # Octal escapes in a quoted value are decoded: this is a NUL, which PostgreSQL takes in no text.
-@pytest.mark.parametrize("value", [r'"\000aaaaaaaa"', r'"aaaaaaaa\000\377"', '""'])
+@pytest.mark.parametrize("value", [r'"\000aaaaaaaa"', '""'])
 @pytest.mark.parametrize("name", ["sessionid", "csrftoken", "browser", "theme", "messages"])
 def test_cookie_that_this_site_has_not_set_counts_as_none(
     live: Live, viewer: User, caplog: pytest.LogCaptureFixture, name: str, value: str

@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -27,15 +25,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from dashboard.accounts import access_log, api_tokens
-from dashboard.accounts.authentication import throttle
-from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.health import OutageCause
-from dashboard.models import Abort, ApiToken, Project, Run, Session
-from dashboard.models.accounts.access import AccessKind
-from dashboard.models.accounts.api_tokens import Scope
+from dashboard.models import Abort, Project, Run, Session
 from dashboard.sync import watchers
 from dashboard.web.http import database_outage, links
 from dashboard.web.http.database_outage import WriteOutcome, WriteTracker
@@ -131,18 +124,6 @@ def test_locked_sqlite_file_rejects_abort_and_keeps_pages_readable(
     assert submit_abort(client, run).status_code == 200
 
 
-@on_postgres
-def test_read_only_database_to_which_nobody_has_written_is_not_ready(
-    transactional_db: None, client: Client
-) -> None:
-    with database_refusing_changes():
-        answers = [client.get("/readyz") for _ in range(2)]  # the second knows of the outage
-    assert [answer.status_code for answer in answers] == [503, 503]
-    assert {answer.content for answer in answers} == {b"database: read_only\n"}
-    assert db_health.probe()
-    assert client.get("/readyz").status_code == 200
-
-
 @on_sqlite
 def test_write_at_the_start_waits_for_locks_and_a_probe_does_not(transactional_db: None) -> None:
     with CaptureQueriesContext(connection) as queries:
@@ -151,30 +132,6 @@ def test_write_at_the_start_waits_for_locks_and_a_probe_does_not(transactional_d
     with CaptureQueriesContext(connection) as queries:
         assert db_health.probe()
     assert "busy_timeout = 0" in queries[0]["sql"]
-
-
-def test_one_thread_probes_at_a_time(transactional_db: None) -> None:
-    inside: list[str] = []
-    concurrent = []
-
-    def record(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
-        inside.append(sql)
-        concurrent.append(len(inside))
-        time.sleep(0.02)
-        try:
-            return execute(sql, *rest)
-        finally:
-            inside.remove(sql)
-
-    def probe(_number: int) -> bool:
-        with connection.execute_wrapper(record):
-            is_available = db_health.probe()
-        connection.close()
-        return is_available
-
-    with ThreadPoolExecutor(3) as pool:
-        assert list(pool.map(probe, range(3))) == [True] * 3
-    assert max(concurrent) == 1
 
 
 @on_sqlite
@@ -246,18 +203,6 @@ def test_unwaiting_block_disables_lock_timeout_temporarily(
         with locked_database_file(), pytest.raises(OperationalError):
             factories.project("shop")
     assert busy_timeout() == before > 0
-
-
-@on_sqlite
-def test_connection_that_was_opened_read_only_is_opened_again(transactional_db: None) -> None:
-    db_health.close_outdated_connection()  # after the outages of other tests
-    with connection.cursor() as cursor:
-        cursor.execute("PRAGMA query_only = 1")
-    with pytest.raises(OperationalError):
-        db_threads.call(factories.project, "shop")
-    assert db_health.outage_cause() is OutageCause.READ_ONLY
-    db_threads.call(factories.project, "shop")
-    assert Project.objects.get().slug == "shop"
 
 
 @on_sqlite
@@ -378,40 +323,6 @@ def test_writes_tracker_reports_committed_state(transactional_db: None) -> None:
         assert writes.outcome is WriteOutcome.ALL
 
 
-def test_writes_tracker_ignores_session_writes(transactional_db: None, client: Any) -> None:
-    writes = WriteTracker()
-    with connection.execute_wrapper(writes):
-        client.session.save()
-    assert writes.outcome is WriteOutcome.NOTHING
-
-
-def test_writes_tracker_ignores_the_use_of_a_token(transactional_db: None, viewer: User) -> None:
-    writes, now = WriteTracker(), timezone.now()
-    token, _ = ApiToken.create_token(viewer, "runbook", Scope.READ, now)
-    with connection.execute_wrapper(writes):
-        token.mark_first_use(now)
-        token.throttle(now)
-    assert writes.outcome is WriteOutcome.NOTHING
-
-
-def test_revoked_token_counts_as_written(
-    transactional_db: None, client: Client, viewer: User
-) -> None:
-    token, _ = ApiToken.create_token(viewer, "runbook", Scope.READ, timezone.now())
-    client.force_login(viewer)
-    answer = client.post(f"/account/tokens/{token.pk}/revoke/")
-    assert database_outage.write_outcome(answer.wsgi_request) is WriteOutcome.ALL
-
-
-def test_token_is_not_read_after_its_revocation(db: None, viewer: User) -> None:
-    now = timezone.now()
-    token, _ = ApiToken.create_token(viewer, "runbook", Scope.READ, now)
-    with CaptureQueriesContext(connection) as queries:
-        api_tokens.revoke(token, now, changed_by=viewer, client_address=None)
-    assert [query["sql"] for query in queries if "SELECT" in query["sql"]] == []
-    assert token.revoked_at == now
-
-
 @pytest.mark.parametrize("address", ["{public_id}/end/", "end-others/"])
 def test_ended_session_counts_as_written(
     transactional_db: None, client: Client, viewer: User, address: str
@@ -422,14 +333,6 @@ def test_ended_session_counts_as_written(
     answer = client.post(path)
     assert not Session.objects.filter(pk=session.pk).exists()
     assert database_outage.write_outcome(answer.wsgi_request) is WriteOutcome.ALL
-
-
-def test_writes_tracker_ignores_access_log_and_throttle(transactional_db: None) -> None:
-    writes, now = WriteTracker(), timezone.now()
-    with connection.execute_wrapper(writes):
-        access_log.record(AccessKind.TOKEN_FIRST_USED, now)
-        throttle.count([Counter(throttle.TOKEN, "")], now)
-    assert writes.outcome is WriteOutcome.NOTHING
 
 
 @on_postgres
@@ -488,12 +391,6 @@ def test_api_503_response_reports_what_was_written(
     body = json.loads(answer.content)
     assert body["recorded"] is outcome.value
     assert text in answer.content.decode()
-
-
-@pytest.mark.parametrize("form", ["abort", "dismiss"])
-def test_run_form_without_view_links_to_run_page(rf: RequestFactory, db: None, form: str) -> None:
-    run = factories.run(factories.stage(), "r-1")
-    assert links.form_page_url(rf.post(factories.address(run, form))) == factories.address(run)
 
 
 def test_run_lookup_form_without_view_links_to_run_lookup_page(rf: RequestFactory) -> None:

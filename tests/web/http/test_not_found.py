@@ -97,14 +97,6 @@ def test_run_id_address_with_location_redirects_to_the_run_there(
     assert other_location(operator_client, answer["Location"]) == ""
 
 
-def test_run_id_address_with_location_of_two_matches_redirects_to_newest(
-    run: Run, operator_client: Client
-) -> None:
-    newer = factories.run(factories.stage("Staging"), "r-1", created_at=timezone.now())
-    answer = operator_client.get("/runs/r-1/?project=shop")
-    assert answer["Location"] == f"{factories.address(newer)}?project=shop"
-
-
 def test_run_id_address_with_location_without_the_run_looks_it_up_there(
     stage: Stage, newer_run_elsewhere: Run, run: Run, operator_client: Client
 ) -> None:
@@ -142,14 +134,6 @@ def test_run_found_elsewhere_than_the_address_says_has_a_notice(
     assert other_location(operator_client, answer["Location"]) == ""  # once
 
 
-def test_head_request_for_run_found_elsewhere_leaves_no_notice(
-    run: Run, operator_client: Client
-) -> None:
-    answer = operator_client.head("/runs/r-1/?project=nope")
-    assert answer["Location"] == f"{factories.address(run)}?project=nope"
-    assert other_location(operator_client, answer["Location"]) == ""
-
-
 FULL_LOCATION = "project=shop&pipeline=checkout&stage=production"
 
 
@@ -164,34 +148,6 @@ def test_run_id_address_with_location_that_is_no_longer_read_opens_run_elsewhere
     assert other_location(operator_client, answer["Location"]) == (
         "The address of run “r-1” names another location: shop / checkout / production."
     )
-
-
-def test_run_id_address_with_name_of_recreated_pipeline_looks_run_up_in_the_new_one(
-    stage: Stage, operator_client: Client
-) -> None:
-    make_unreadable(stage, "pipeline")
-    recreated = factories.stage(parent=factories.pipeline("checkout-2", name="Checkout"))
-    answer = operator_client.get(f"/runs/r-1/?{FULL_LOCATION.replace('checkout', 'Checkout')}")
-    assert answer["Location"].startswith(f"{factories.address(recreated)}runs/r-1/?")
-
-
-def test_run_id_address_with_location_that_is_no_longer_read_opens_known_run_there(
-    run: Run, newer_run_elsewhere: Run, operator_client: Client
-) -> None:
-    make_unreadable(run.stage, "pipeline")
-    answer = operator_client.get(f"/runs/r-1/?{FULL_LOCATION}")
-    assert answer["Location"] == f"{factories.address(run)}?{FULL_LOCATION}"
-    assert other_location(operator_client, answer["Location"]) == ""
-
-
-def test_not_found_page_of_removed_stage_links_to_run_elsewhere(
-    stage: Stage, newer_run_elsewhere: Run, run: Run, operator_client: Client
-) -> None:
-    address = factories.address(run)
-    run.delete()
-    make_unreadable(stage, "pipeline")
-    html = parse_html(operator_client.get(address))
-    assert run_links(html) == {"Run “r-1” in Other / Staging": newer_run_elsewhere}
 
 
 def test_not_found_page_links_to_run_of_same_pipeline_rather_than_newest(
@@ -281,44 +237,6 @@ def test_unknown_run_of_removed_pipeline_is_not_requested(live: Live, viewer: Us
         " Northflank no longer lists pipeline “Checkout”."
     )
     assert not live.sandbox.requests
-
-
-@pytest.mark.slow
-def test_unsynced_run_is_requested_from_northflank_once(live: Live, viewer: User) -> None:
-    live.sync()
-    run = Run.objects.with_stage().filter(in_flight=True).first()
-    assert run is not None
-    address = factories.address(run)
-    run.delete()
-    live.sandbox.requests.clear()
-    client = live.sign_in("viewer")
-    later = timezone.now() + timedelta(hours=1)  # no list shows it meanwhile
-    Stage.objects.update(synced_at=timezone.now(), fresh_until=later, next_sync_at=later)
-    with live.ticking():
-        for _ in range(3):
-            assert client.get(address).status_code == 200
-    assert Run.objects.filter(run_id=run.run_id).exists()
-    assert ReadRequest.objects.get().reads == 1
-
-
-@pytest.mark.slow
-def test_run_unknown_to_northflank_returns_404_and_is_requested_once(
-    live: Live, viewer: User
-) -> None:
-    live.sync()
-    run = Run.objects.with_stage().filter(in_flight=True).first()
-    assert run is not None
-    run.run_id = "made-up"
-    live.sandbox.requests.clear()
-    client = live.sign_in("viewer")
-    with live.ticking():
-        answers = [client.get(factories.address(run)) for _ in range(3)]
-    for answer in answers:
-        assert answer.status_code == 404
-        assert "Not found on Northflank either." in text_of(
-            select_one(parse_html(answer), "[data-reason]")
-        )
-    assert len([path for _, path in live.sandbox.requests if "made-up" in path]) == 1
 
 
 @pytest.mark.slow

@@ -3,14 +3,12 @@
 from datetime import timedelta
 
 import pytest
-from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
 from dashboard.models import Run, Stage, Upstream
 from tests.support import factories
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
-from tests.support.live import Live
 from tests.support.pages import PAGES, address_of
 
 SINCE = timezone.now() - timedelta(minutes=12)
@@ -33,13 +31,6 @@ def test_page_during_outage_shows_start_reason_and_last_rows(
     assert html.css("[data-run], [data-stage] [data-badge]") != []
 
 
-def test_outage_notice_ends_northflank_message_with_period(db: None, get_page: GetPage) -> None:
-    factories.upstream_error("Northflank has failed (503): Unavailable", SINCE)
-    assert text_of(select_one(get_page("/"), "[data-upstream-error] .upstream-text")).endswith(
-        ": Unavailable."
-    )
-
-
 def test_outage_notice_for_refused_token_names_settings_to_check(
     db: None, get_page: GetPage
 ) -> None:
@@ -47,12 +38,6 @@ def test_outage_notice_for_refused_token_names_settings_to_check(
     notice = text_of(select_one(get_page("/"), "[data-upstream-error]"))
     assert "Check NORTHFLANK_API_TOKEN: the token may be incomplete, expired or revoked." in notice
     assert "check NORTHFLANK_TEAM_ID too" in notice
-
-
-def test_outage_notice_for_other_error_has_no_hint(
-    upstream_error: Upstream, get_page: GetPage
-) -> None:
-    assert get_page("/").css("[data-access-hint]") == []
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -140,17 +125,3 @@ def test_empty_stage_page_shows_reason(get_page: GetPage, stage: Stage) -> None:
     Stage.objects.update(has_flow=False)
     assert empty_state(get_page, address) == "nothing_exists"
     assert "no release flow" in text_of(select_one(get_page(address), "[data-empty]"))
-
-
-@pytest.mark.slow
-def test_now_page_during_real_outage_shows_error_and_keeps_rows(live: Live, viewer: User) -> None:
-    from dashboard.sandbox import parse_fault
-
-    live.sync()
-    before = Run.objects.in_flight().count()
-    live.sandbox.faults = [parse_fault("500")]
-    Stage.objects.update(next_sync_at=timezone.now() - timedelta(seconds=1))
-    live.sync(rounds=2)
-    html = parse_html(live.sign_in("viewer").get("/"))
-    assert "server error (500)" in text_of(select_one(html, "[data-upstream-error]"))
-    assert len(select_one(html, '[aria-labelledby="in-flight"]').css("[data-run]")) == before

@@ -120,12 +120,8 @@ def normalize(html: str) -> str:
 
 @pytest.mark.parametrize("page", ["/", "/accounts/"], ids=["kept page", "other page"])
 @pytest.mark.parametrize(
-    ("header", "encoding"),
-    [
-        ("gzip;q=0", None), ("gzip; q=0.000, br", None), ("GZIP;q=0", None), ("x-gzip2", None),
-        ("gzip;q=0.5", "gzip"), ("br, gzip", "gzip"), ("", None),
-    ],
-)  # fmt: skip
+    ("header", "encoding"), [("GZIP; q=0.000, br", None), ("br, gzip;q=0.5", "gzip"), ("", None)]
+)
 def test_page_is_compressed_only_where_gzip_is_accepted(
     visitors: Visitors, stage: Stage, page: str, header: str, encoding: str | None
 ) -> None:

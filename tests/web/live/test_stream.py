@@ -350,8 +350,10 @@ def test_change_that_needs_page_reload_changes_structure_hash(
     assert len(set(hashes)) == len(hashes)
 
 
-@pytest.mark.parametrize("page", ["pipeline", "stage", "run", "ended run"])
-@pytest.mark.parametrize("removed", [Project, Pipeline])
+@pytest.mark.parametrize(
+    ("removed", "page"),
+    [(Pipeline, "pipeline"), (Pipeline, "run"), (Project, "stage"), (Project, "ended run")],
+)
 def test_removal_changes_structure_hash_until_it_is_taken_back(
     removed: type[Project | Pipeline], page: str, run: Run, viewer_http_client: httpx.Client
 ) -> None:

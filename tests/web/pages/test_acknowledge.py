@@ -1,7 +1,6 @@
 """Acknowledging a run: permissions, what everybody sees, and when it ends."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from threading import Barrier
 from typing import Any
 
@@ -9,19 +8,16 @@ import httpx
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
-from django.db import IntegrityError, connection, connections, transaction
+from django.db import connection, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.accounts import permissions
 from dashboard.models import Acknowledgement, ChangeCounter, Run, Stage
 from dashboard.models.severity import Severity
-from dashboard.northflank import Run as ApiRun
-from dashboard.runs import acknowledgement_rules, acknowledgements
-from dashboard.sync import mirror, removed_runs
+from dashboard.runs import acknowledgements
 from dashboard.web.live.changes import load_changes
 from dashboard.web.pages.run import RunPage
 from tests.support import factories
@@ -104,16 +100,6 @@ def test_acknowledgement_is_shown_on_run_row_and_board(
     assert text_of(select_one(get_page("/board/"), ".acknowledged")) == "Acknowledged by ana"
 
 
-def test_acknowledgement_in_run_row_shows_absolute_time(
-    run: Run, ana: User, get_page: GetPage
-) -> None:
-    acknowledgements.acknowledge(run, ana)
-    since = timezone.localtime(Acknowledgement.objects.get().acknowledged_at)
-    time = select_one(select_one(get_page("/"), 'tr[data-run="r-1"] .acknowledged-by'), "time")
-    assert text_of(time) == f"{since.day} {since:%b %H:%M:%S}"
-    assert "data-clock" in time.attributes
-
-
 def test_acknowledge_twice_by_same_user_changes_nothing(run: Run, ana: User) -> None:
     post_acknowledgement(client_for(ana), run)
     before = ChangeCounter.latest()
@@ -165,14 +151,6 @@ def test_reassign_ends_only_named_acknowledgements_of_same_run(
     post_acknowledgement(client_for(cem), run, "reassign", reassign_from=[key, other_key])
     assert set(run.acknowledgements.open().values_list("username", flat=True)) == {"bea", "cem"}
     assert other.acknowledgements.open().count() == 1
-
-
-def test_reassign_to_self_keeps_acknowledgement(run: Run, ana: User) -> None:
-    acknowledgements.acknowledge(run, ana)
-    post_acknowledgement(
-        client_for(ana), run, "reassign", reassign_from=[Acknowledgement.objects.get().pk]
-    )
-    assert Acknowledgement.objects.open().count() == Acknowledgement.objects.count() == 1
 
 
 def test_run_row_with_many_acknowledgements_names_three_and_counts_rest(
@@ -260,89 +238,6 @@ def test_run_with_alert_offers_acknowledgement(
     assert buttons(run_page_for(ana, factories.run(stage, **fields))) == ["Acknowledge"]
 
 
-def test_acknowledgement_of_run_no_longer_overdue_remains(run: Run, ana: User, cem: User) -> None:
-    acknowledgements.acknowledge(run, ana)
-    factories.change(run, overdue_severity=0)
-    assert acknowledged_by(run_page_for(cem, run)) == ["ana"]
-    assert buttons(run_page_for(cem, run)) == ["Acknowledge too", "Reassign from ana to me"]
-
-
-def mirror_run_status(run: Run, status: str, *, concluded: bool) -> None:
-    """Mirror the run with this status."""
-    now = timezone.now()
-    api_run = ApiRun(
-        id=run.run_id,
-        name=run.name,
-        description=None,
-        status=status,
-        concluded=concluded,
-        created_at=run.created_at,
-        started_at=run.started_at,
-        concluded_at=now if concluded else None,
-        updated_at=now,
-    )
-    mirror.apply_runs(run.stage_id, [api_run], requested_at=now)
-
-
-@pytest.mark.parametrize("status", ["success", "aborted", "skipped"])
-def test_acknowledgement_ends_when_run_concludes(status: str, run: Run, ana: User) -> None:
-    acknowledgements.acknowledge(run, ana)
-    mirror_run_status(run, "aborting", concluded=False)
-    assert Acknowledgement.objects.open().count() == 1
-    mirror_run_status(run, status, concluded=True)
-    [acknowledgement] = Acknowledgement.objects.all()
-    assert acknowledgement.ended_at is not None
-    assert acknowledgement.acknowledged_at < acknowledgement.ended_at
-    card = run_page_for(ana, run)
-    assert (acknowledged_by(card), buttons(card)) == ([], [])
-    assert "Acknowledged by ana from" in text_of(select_one(card, "[data-acknowledgements]"))
-
-
-def test_acknowledgement_of_failed_run_remains(run: Run, ana: User, get_page: GetPage) -> None:
-    acknowledgements.acknowledge(run, ana)
-    mirror_run_status(run, "failure", concluded=True)
-    assert acknowledged_by(run_page_for(ana, run)) == ["ana"]
-    assert text_of(select_one(get_page("/"), 'tr[data-run="r-1"] .acknowledged-by bdi')) == "ana"
-
-
-def test_acknowledgement_of_old_failure_expires_and_offers_none(
-    run: Run, ana: User, cem: User
-) -> None:
-    mirror_run_status(run, "failure", concluded=True)
-    acknowledgements.acknowledge(run, ana)
-    ended_at = timezone.now() - acknowledgement_rules.MAX_FAILURE_AGE - timedelta(hours=1)
-    factories.change(run, concluded_at=ended_at)
-    Acknowledgement.objects.update(acknowledged_at=ended_at)
-    card = run_page_for(ana, run)
-    assert (acknowledged_by(card), buttons(card)) == ([], [])
-    assert "Acknowledged by ana from" in text_of(select_one(card, "[data-acknowledgements]"))
-    assert post_acknowledgement(client_for(cem), run).status_code == 409
-
-
-def test_acknowledgement_of_removed_run_remains(run: Run, ana: User) -> None:
-    acknowledgements.acknowledge(run, ana)
-    removed_runs.mark_removed(run.pk, requested_at=timezone.now())
-    assert Acknowledgement.objects.open().count() == 1
-
-
-def test_acknowledgement_when_other_run_concludes_remains(run: Run, ana: User) -> None:
-    other = factories.run(run.stage, "r-2")
-    acknowledgements.acknowledge(run, ana)
-    mirror_run_status(other, "success", concluded=True)
-    assert Acknowledgement.objects.open().count() == 1
-
-
-def test_acknowledgement_of_deleted_account_keeps_username(run: Run, ana: User, cem: User) -> None:
-    acknowledgements.acknowledge(run, ana)
-    ana.delete()
-    assert acknowledged_by(run_page_for(cem, run)) == ["ana"]
-    assert buttons(run_page_for(cem, run)) == ["Acknowledge too", "Reassign from ana to me"]
-    post_acknowledgement(
-        client_for(cem), run, "reassign", reassign_from=[Acknowledgement.objects.get().pk]
-    )
-    assert acknowledged_by(run_page_for(cem, run)) == ["cem"]
-
-
 def test_acknowledgement_with_hostile_username_is_escaped(run: Run, cem: User) -> None:
     acknowledgements.acknowledge(run, User.objects.create_user(factories.HOSTILE[:150]))
     for address in ("/", "/board/", factories.address(run), factories.address(run.stage)):
@@ -373,14 +268,6 @@ def test_concurrent_acknowledgements_by_one_user_create_one(live: Live) -> None:
     assert Acknowledgement.objects.count() == 1
 
 
-def test_database_rejects_second_open_acknowledgement_by_same_user(run: Run, ana: User) -> None:
-    acknowledgements.acknowledge(run, ana)
-    with pytest.raises(IntegrityError), transaction.atomic():
-        Acknowledgement.objects.create(
-            run=run, user=ana, username="ana", acknowledged_at=timezone.now()
-        )
-
-
 # --- Live, and by the API -----------------------------------------------------------------------
 
 
@@ -403,17 +290,6 @@ def post_over_http(client: httpx.Client, run: Run, action: str) -> httpx.Respons
     answer = client.post(factories.address(run, "acknowledge"), data=data, headers=HTMX)
     assert answer.status_code == 200, answer.text
     return answer
-
-
-@pytest.mark.django_db(transaction=True)
-def test_acknowledgement_of_failure_first_synced_late_is_streamed(live: Live, viewer: User) -> None:
-    hours = timezone.now() - timedelta(hours=5)
-    run = factories.run(
-        factories.stage(), "r-1", status="failure", created_at=hours, concluded_at=hours
-    )
-    with open_stream(live.sign_in("viewer")) as now:
-        acknowledgements.acknowledge(run, viewer)
-        next_part(now, "run-r-1", "Acknowledged by viewer since")
 
 
 @pytest.mark.parametrize("address", ["/", "/board/", "run"])

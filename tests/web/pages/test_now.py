@@ -10,12 +10,10 @@ from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.accounts import permissions
-from dashboard.models import CatalogSync, Grant, Run, Stage
-from dashboard.models.accounts.grants import Action
+from dashboard.models import Grant, Run, Stage
 from dashboard.models.severity import Severity
 from dashboard.runs import attention
 from dashboard.runs.overdue import OverdueReason
-from dashboard.web.components.now_sections import MAX_IN_FLIGHT
 from tests.support import factories
 from tests.support.html import GetPage, parse_html, select_one, text_of
 from tests.support.live import Live
@@ -139,19 +137,6 @@ def test_runs_of_all_sections_have_selection_checkbox(get_page: GetPage, stage: 
     assert select_one(html, "#live > .bulk-abort-bar:last-child form#bulk-abort-form")
 
 
-@pytest.mark.slow
-def test_truncated_section_shows_limit(get_page: GetPage, stage: Stage) -> None:
-    for _ in range(MAX_IN_FLIGHT + 1):
-        factories.run(stage, overdue_severity=1)
-        factories.run(stage)
-    html = get_page("/")
-    assert [len(runs) for runs in run_ids_by_section(html).values()] == [MAX_IN_FLIGHT] * 2
-    assert [text_of(notice) for notice in html.css("[data-truncated]")] == [
-        f"Showing {MAX_IN_FLIGHT} of {MAX_IN_FLIGHT + 1}, Production and the most severe first.",
-        f"Showing {MAX_IN_FLIGHT} of {MAX_IN_FLIGHT + 1}.",
-    ]
-
-
 # --- All is well, or unknown ---------------------------------------------------------------------
 
 
@@ -189,12 +174,6 @@ def test_now_page_without_alerts_shows_nothing_needs_attention(get_page: GetPage
     )
 
 
-def test_section_with_all_runs_listed_above_says_so(get_page: GetPage, stage: Stage) -> None:
-    factories.run(stage, overdue_severity=1)
-    factories.run(stage, status="failure")
-    assert empty_states(get_page("/")) == {"empty-in-flight": "above", "empty-failed": "above"}
-
-
 def test_now_page_with_unread_stage_claims_nothing(get_page: GetPage, stage: Stage) -> None:
     factories.stage("Staging", synced_at=None)
     html = get_page("/")
@@ -213,109 +192,6 @@ def test_page_with_unread_stage_warns_with_counts(
     assert line.attributes["data-tone"] == "warning"
     Stage.objects.update(synced_at=timezone.now())
     assert get_page(address).css("[data-incomplete]") == []
-
-
-def test_now_page_with_unread_stage_says_so_far(get_page: GetPage, run: Run) -> None:
-    factories.stage("Staging", synced_at=None)
-    html = get_page("/")
-    assert element_text(html, "empty-attention") == "So far: Nothing needs attention."
-    assert [
-        text_of(select_one(html, f"#{id} [data-incomplete-suffix]"))
-        for id in ("attention", "in-flight")
-    ] == [
-        "so far",
-        "so far",
-    ]
-
-
-def test_now_page_with_unlisted_project_reports_incomplete(get_page: GetPage, run: Run) -> None:
-    CatalogSync.objects.create(project=factories.project("other"), next_sync_at=timezone.now())
-    html = get_page("/")
-    text = text_of(select_one(html, "[data-incomplete]"))
-    assert text == "Incomplete: pipelines of 1 project not loaded yet."
-    assert empty_states(html)["empty-attention"] == "cannot_see"
-
-
-def test_now_page_with_unread_stage_does_not_claim_to_list_all_runs(
-    get_page: GetPage, stage: Stage
-) -> None:
-    factories.run(stage, overdue_severity=1)
-    factories.run(stage, status="failure")
-    factories.stage("Staging", synced_at=None)
-    html = get_page("/")
-    assert element_text(html, "empty-in-flight") == ("So far: All runs in flight are listed above.")
-    assert element_text(html, "empty-failed") == "So far: All failed runs are listed above."
-
-
-def test_now_page_with_stale_data_does_not_claim_to_list_all_runs(
-    get_page: GetPage, stage: Stage
-) -> None:
-    factories.run(stage, overdue_severity=1)
-    factories.run(stage, status="failure")
-    Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=1))
-    html = get_page("/")
-    assert html.css("[data-incomplete]") == []
-    assert element_text(html, "empty-in-flight") == (
-        "At the last update: All runs in flight are listed above."
-    )
-    assert element_text(html, "empty-failed") == (
-        "At the last update: All failed runs are listed above."
-    )
-
-
-@pytest.mark.parametrize(
-    ("address", "id"), [("/", "#empty-in-flight"), ("/board/", "[data-empty]")]
-)
-def test_page_with_unlisted_project_does_not_claim_that_the_user_can_see_nothing(
-    address: str, id: str, client: Client, viewer: User, stage: Stage
-) -> None:
-    Grant.objects.all().delete()
-    ledger = factories.project("ledger")
-    factories.grant(Action.VIEW, "Ledger people", viewer, project=ledger)
-    factories.catalog_list()
-    CatalogSync.objects.create(project=ledger, next_sync_at=timezone.now())
-    client.force_login(viewer)
-    html = parse_html(client.get(address))
-    assert text_of(select_one(html, "#data-age")).startswith(
-        "Incomplete: pipelines of 1 project not loaded yet."
-    )
-    assert select_one(html, id).attributes["data-empty"] == "cannot_see"
-    assert text_of(select_one(html, id)).startswith("So far:")
-
-
-@pytest.mark.parametrize("in_flight", [True, False])
-def test_now_page_with_stale_data_claims_nothing(
-    in_flight: bool, get_page: GetPage, stage: Stage
-) -> None:
-    if in_flight:
-        factories.run(stage)
-    Stage.objects.update(fresh_until=minutes_ago(60))
-    kinds = empty_states(get_page("/"))
-    assert set(kinds.values()) == {"cannot_see"}
-
-
-def test_now_page_distinguishes_no_pipelines_from_no_data(get_page: GetPage, db: None) -> None:
-    assert empty_states(get_page("/"))["empty-in-flight"] == "cannot_see"
-    factories.catalog_list()
-    html = get_page("/")
-    assert empty_states(html)["empty-in-flight"] == "nothing_exists"
-    assert element_text(html, "empty-in-flight") == "The API token has access to no pipelines."
-
-
-def test_now_page_with_only_stages_without_flow_shows_nothing_exists(
-    get_page: GetPage, db: None
-) -> None:
-    factories.stage(has_flow=False)
-    assert empty_states(get_page("/"))["empty-in-flight"] == "nothing_exists"
-
-
-def test_now_page_with_unlisted_project_does_not_claim_that_no_stage_has_a_flow(
-    get_page: GetPage, db: None
-) -> None:
-    factories.stage(has_flow=False)
-    CatalogSync.objects.create(project=factories.project("other"), next_sync_at=timezone.now())
-    html = get_page("/")
-    assert element_text(html, "empty-in-flight") == "So far: No stage has a release flow."
 
 
 def test_now_page_without_permissions_shows_nothing_visible(

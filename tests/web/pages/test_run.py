@@ -217,46 +217,6 @@ def test_related_runs_with_many_queued_list_five_and_count_rest(
     assert text_of(queued).endswith("and 3 more")
 
 
-@pytest.mark.parametrize(
-    ("policy", "text"),
-    [
-        (
-            "queue",
-            (
-                "Runs of this stage run one after another: a stuck run blocks the rest. "
-                "No runs queued behind it."
-            ),
-        ),
-        ("allow", "Runs of this stage may run at the same time."),
-        ("forbid", "While a run is in flight, requests for another are ignored."),
-        (
-            "latest",
-            (
-                "Concurrency policy: latest. Presumably one run at a time, and only the newest "
-                "waiting run starts next; Northflank does not document it. "
-                "No runs queued behind it."
-            ),
-        ),
-        (
-            "replace",
-            (
-                "Concurrency policy: replace. Presumably a new run aborts and replaces the one in "
-                "flight; Northflank does not document it."
-            ),
-        ),
-        ("something-new", "Concurrency policy: something-new."),
-        ("", ""),
-    ],
-)
-def test_related_runs_explain_concurrency_policy(
-    policy: str, text: str, get_page: GetPage, run: Run
-) -> None:
-    Stage.objects.update(concurrency_policy=policy)
-    panel = select_one(get_page(factories.address(run)), "[data-related-runs]")
-    elements = panel.css("[data-policy], [data-queued-behind]")
-    assert " ".join(text_of(part) for part in elements) == text
-
-
 def test_related_runs_list_other_runs_in_flight_of_pipeline(get_page: GetPage, run: Run) -> None:
     other = factories.run(factories.stage("Staging", parent=run.stage.pipeline))
     factories.run(factories.stage(parent=factories.pipeline("elsewhere")))
@@ -295,21 +255,7 @@ def test_abort_dialog_shows_number_of_queued_runs(get_page: GetPage, run: Run) -
     assert "2 runs" in [text_of(fact) for fact in facts]
 
 
-@pytest.mark.parametrize("policy", ["queue", "forbid"])
-def test_page_of_removed_run_does_not_say_that_it_holds_up_others(
-    policy: str, get_page: GetPage, run: Run
-) -> None:
-    Stage.objects.update(concurrency_policy=policy)
-    queued_run(run.stage, "Hotfix")
-    factories.change(run, removed_at=current_time())
-    page = get_page(factories.address(run))
-    assert page.css("[data-policy], [data-queued-behind], [data-skipped]") == []
-    assert "Hotfix" in text_of(select_one(page, "[data-related-runs] [data-in-flight]"))
-    assert "queued behind" not in text_of(page).lower()
-
-
-@pytest.mark.parametrize("policy", ["queue", "forbid", "latest", "replace"])
-@pytest.mark.parametrize("name", ["run", "abort"])
+@pytest.mark.parametrize(("policy", "name"), [("queue", "abort"), ("forbid", "run")])
 @pytest.mark.usefixtures("stopped_clock")
 def test_related_runs_with_more_runs_need_no_more_queries(
     policy: str, name: str, operator_client: Client, run: Run
@@ -353,37 +299,6 @@ def run_with_forbid_policy(run: Run) -> Run:
     return Run.objects.with_stage().get(pk=run.pk)
 
 
-def test_skipped_run_count_is_equal_in_all_texts(
-    get_page: GetPage, run_with_forbid_policy: Run, manager: User
-) -> None:
-    for number in range(7):
-        skipped_run(run_with_forbid_policy.stage, f"Fix {number}")
-    text = "7 runs skipped since this run was created."
-    page = get_page(factories.address(run_with_forbid_policy))
-    panel = select_one(page, "[data-related-runs] [data-skipped]")
-    assert text_of(select_one(panel, "p:first-child")) == text
-    assert [text_of(link) for link in panel.css("a")] == [f"Fix {n}" for n in (6, 5, 4, 3, 2)]
-    assert "and 2 more" in text_of(panel)
-    assert text_of(select_one(page, "[data-verdict]")).endswith(text)
-    assert f"{text[:-1]}: Fix 6 (" in select_one(page, "#incident-summary-text").text()
-    dialog = get_page(factories.address(run_with_forbid_policy, "abort"), **HTMX)
-    assert text in [text_of(fact) for fact in dialog.css(".facts dd")]
-    started_at = current_time() - timedelta(minutes=20)
-    factories.abort(
-        run_with_forbid_policy,
-        manager,
-        requested_at=started_at,
-        sent_at=started_at,
-        answered_at=started_at,
-    )
-    factories.change(
-        run_with_forbid_policy, status="aborting", abort_severity=2, status_since=started_at
-    )
-    steps = text_of(select_one(get_page(factories.address(run_with_forbid_policy)), ".next-steps"))
-    assert text in steps
-    assert "queued" not in steps
-
-
 def test_skipped_run_page_links_to_blocking_run(
     get_page: GetPage, run_with_forbid_policy: Run
 ) -> None:
@@ -395,20 +310,6 @@ def test_skipped_run_page_links_to_blocking_run(
     assert text_of(select_one(page, "[data-verdict]")).endswith(
         "skipped: Northflank did not run it. Another run was in flight when it was created."
     )
-
-
-def test_skipped_run_count_over_limit_reports_at_least(
-    get_page: GetPage, run_with_forbid_policy: Run
-) -> None:
-    for number in range(concurrency.MAX_FINISHED_RUNS + 1):
-        skipped_run(run_with_forbid_policy.stage, f"Fix {number}")
-    panel = select_one(
-        get_page(factories.address(run_with_forbid_policy)), "[data-related-runs] [data-skipped]"
-    )
-    text = f"At least {concurrency.MAX_FINISHED_RUNS} runs skipped since this run was created."
-    assert text_of(select_one(panel, "p:first-child")) == text
-    assert text_of(panel.css("a")[0]) == f"Fix {concurrency.MAX_FINISHED_RUNS}"
-    assert f"and {concurrency.MAX_FINISHED_RUNS - len(panel.css('a'))} more" in text_of(panel)
 
 
 def test_load_past_runs_with_hidden_runs_returns_none(run_with_forbid_policy: Run) -> None:
@@ -441,12 +342,6 @@ def test_run_page_cuts_long_title_and_has_it_whole_in_details(
     page = get_page(factories.address(factories.run(stage, name="T" * 5000)))
     assert select_one(page, "h1").text() == "T" * 119 + "…"
     assert select_one(page, ".facts .whole-name").text() == "T" * 5000
-
-
-def test_run_page_with_title_of_heading_length_has_it_once(get_page: GetPage, stage: Stage) -> None:
-    page = get_page(factories.address(factories.run(stage, name="T" * 120)))
-    assert select_one(page, "h1").text() == "T" * 120
-    assert page.css(".whole-name") == []
 
 
 def test_abort_page_cuts_long_title(operator_client: Client, stage: Stage) -> None:

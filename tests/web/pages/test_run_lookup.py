@@ -80,16 +80,6 @@ def ledger_staging_run_address(run_id: str) -> str:
     return f"/projects/payments/pipelines/ledger/release-flows/staging/runs/{run_id}"
 
 
-def links_of_not_found_page(client: httpx.Client, address: str) -> dict[str, str]:
-    """Return the addresses of a search's 404 page by their texts."""
-    not_found = client.get(address)
-    assert not_found.status_code == 404
-    return {
-        link.text(): link.attributes["href"] or ""
-        for link in parse_html(not_found).css("[data-reason] ~ * a")
-    }
-
-
 # --- Which stages are searched -------------------------------------------------------------------
 
 
@@ -162,73 +152,6 @@ def test_run_lookup_with_complete_hint_redirects_and_is_answered_by_one_request(
     with live.ticking():
         assert client.get(answer.headers["location"]).status_code == 200
     assert ReadRequest.objects.links().get().reads == 1
-
-
-@pytest.mark.usefixtures("three_stages", "syncing")
-def test_run_lookup_with_wrong_complete_hint_links_to_search_of_all_stages(
-    live: Live, client: httpx.Client
-) -> None:
-    run_id = live_runs.start_run(live, LEDGER)
-    address = f"/runs/{run_id}/?project=shop&pipeline=search&stage=production"
-    links = links_of_not_found_page(client, client.get(address).headers["location"])
-    [search] = [address for text, address in links.items() if text.startswith("Search all ")]
-    assert reload_until_search_ends(client, search).status_code == 302
-
-
-@pytest.mark.usefixtures("three_stages", "syncing")
-def test_run_lookup_with_hint_finds_run_there_though_another_place_has_one(
-    live: Live, client: httpx.Client
-) -> None:
-    run_id = live_runs.start_run(live, LEDGER)
-    factories.run(factories.stage(parent=factories.pipeline("p1")), run_id)
-    answer = reload_until_search_ends(client, f"/runs/{run_id}/?project=payments")
-    assert answer.headers["location"].startswith(ledger_staging_run_address(run_id))
-
-
-def test_run_that_is_not_where_the_hint_says_is_opened_only_by_link_or_search_of_all_stages(
-    live: Live, client: httpx.Client
-) -> None:
-    live_runs.stage(LEDGER)
-    run = factories.run(factories.stage(parent=factories.pipeline("p1")), "r-1")
-    client.get("/runs/r-1/?project=payments")
-    end_search()
-    links = links_of_not_found_page(client, "/runs/r-1/?project=payments")
-    assert links["Run “r-1” in P1 / Production"] == factories.address(run)
-    answer = client.get(links["Search all 2 stages"])
-    assert answer.headers["location"] == factories.address(run)
-
-
-@pytest.mark.usefixtures("syncing")
-def test_run_that_is_not_in_the_one_stage_that_the_address_names_is_linked(
-    live: Live, client: httpx.Client
-) -> None:
-    live_runs.stage(LEDGER)
-    run = factories.run(factories.stage(parent=factories.pipeline("p1")), "r-1")
-    address = "/runs/r-1/?project=payments&pipeline=ledger&stage=staging"
-    links = links_of_not_found_page(client, client.get(address).headers["location"])
-    assert links["Run “r-1” in P1 / Production"] == factories.address(run)
-    assert len(requests_for(live, "r-1")) == 1
-
-
-def test_run_of_removed_stage_is_linked_though_the_address_matches_all_listed_stages(
-    live: Live, client: httpx.Client
-) -> None:
-    live_runs.stage(LEDGER)
-    removed = factories.pipeline("p1", removed_at=timezone.now())
-    run = factories.run(factories.stage(parent=removed), "r-1")
-    client.get("/runs/r-1/?project=payments")
-    end_search()
-    links = links_of_not_found_page(client, "/runs/r-1/?project=payments")
-    assert links["Run “r-1” in P1 / Production"] == factories.address(run)
-
-
-def test_run_lookup_skips_removed_stages_and_stages_without_flow(
-    live: Live, client: httpx.Client
-) -> None:
-    factories.stage(has_flow=False)
-    factories.stage(parent=factories.pipeline("old", removed_at=timezone.now()))
-    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/").status_code == 404
-    assert not ReadRequest.objects.exists()
 
 
 @pytest.mark.usefixtures("three_stages")
@@ -376,20 +299,6 @@ def test_run_lookup_in_vain_shows_expiry_and_can_be_repeated(client: httpx.Clien
     answer = repeat_lookup(client, lookup_address)
     assert answer.url.query == b"project=shop"
     assert search_status(answer).startswith("0 of 1 stages searched")
-
-
-def test_unknown_run_at_full_address_can_be_looked_up_again(
-    live: Live, client: httpx.Client
-) -> None:
-    live_runs.stage(LEDGER)
-    with live.ticking():
-        html = parse_html(client.get(f"{ledger_staging_run_address(UNKNOWN_RUN_ID)}/"))
-        assert "Not found on Northflank either." in text_of(select_one(html, "[data-reason]"))
-        address = select_one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
-        ReadRequest.objects.update(requested_at=now() - requests.MIN_RETRY_INTERVAL)
-        answer = repeat_lookup(client, address)
-    assert answer.url.path == f"{ledger_staging_run_address(UNKNOWN_RUN_ID)}/"
-    assert len(requests_for(live, UNKNOWN_RUN_ID)) == 2
 
 
 def test_lookup_of_unknown_run_at_removed_location_searches_and_can_be_repeated(

@@ -1,6 +1,5 @@
 """The abort log: every abort with its details, filters and pages."""
 
-from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -15,9 +14,8 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from dashboard.aborts import categories
 from dashboard.models import Abort, Grant
 from dashboard.models.abort_lifecycle import AbortState, EventType
-from dashboard.texts import local_time
 from tests.support import factories
-from tests.support.abort_kinds import FIELDS_BY_KIND, NOON, settled_fields
+from tests.support.abort_kinds import FIELDS_BY_KIND, NOON
 from tests.support.factories import HOSTILE
 from tests.support.html import HTMX, GetPage, live_tag, parse_html, select_one, text_of
 from tests.support.live_runs import append_only_disabled
@@ -67,12 +65,6 @@ def test_abort_row_follows_change_of_its_run_alone(get_page: GetPage, manager: U
     html = get_page("/aborts/")
     states = {row.id: row.attributes["data-state"] for row in html.css("[data-abort-row]")}
     assert states == {f"abort-{changed.pk}": "aborted", f"abort-{unchanged.pk}": "under_way"}
-
-
-def test_newest_page_is_looked_up_once(get_page: GetPage, manager: User) -> None:
-    factories.abort_of_new_run(manager)
-    sql = queries(get_page, "/aborts/")
-    assert len([statement for statement in sql if "LIMIT 101" in statement]) == 1
 
 
 # --- Rows ----------------------------------------------------------------------------------------
@@ -126,32 +118,6 @@ def test_abort_row_when_settled_shows_outcome_and_duration(
     assert text_of(select_one(row, ".duration")) == "41 s"
 
 
-def test_abort_row_shows_time_until_run_ended(get_page: GetPage, manager: User) -> None:
-    run = factories.run(factories.stage(), status="aborted", concluded_at=NOON)
-    noticed_at = NOON + timedelta(minutes=41)
-    factories.abort(
-        run, manager, "concluded", outcome="aborted",
-        requested_at=NOON - timedelta(seconds=5), settled_at=noticed_at,
-    )  # fmt: skip
-    row = only_row(get_page("/aborts/"))
-    assert text_of(select_one(row, ".abort-line")) == "Aborted after 5 s."
-    assert text_of(select_one(row, ".duration")) == "5 s"
-
-
-def test_abort_row_shows_end_of_run_that_is_read_later(get_page: GetPage, manager: User) -> None:
-    run = factories.run(factories.stage(), status="aborted", concluded_at=None)
-    factories.abort(run, manager, **FIELDS_BY_KIND["aborted"])
-    assert text_of(select_one(only_row(get_page("/aborts/")), ".duration")) == "41 s"
-    factories.change(run, concluded_at=NOON + timedelta(seconds=5))
-    assert text_of(select_one(only_row(get_page("/aborts/")), ".duration")) == "5 s"
-
-
-def test_abort_row_under_way_counts_from_request_time(get_page: GetPage, manager: User) -> None:
-    abort = factories.abort_of_new_run(manager)
-    since = select_one(only_row(get_page("/aborts/")), ".duration time").attributes["datetime"]
-    assert datetime.fromisoformat(since or "") == abort.requested_at
-
-
 def test_abort_row_lists_timeline_events(get_page: GetPage, manager: User) -> None:
     abort = factories.abort_of_new_run(manager, reason="Stuck")
     abort.add_event(EventType.REQUESTED, NOON)
@@ -187,28 +153,6 @@ def test_abort_facts_without_northflank_response_label_our_error(
     selector = "[data-abort-row]" if page == "audit" else ".abort-details"
     names = {text_of(fact) for fact in html.css(f"{selector} .facts dt")}
     assert names & {"Northflank’s response", "Error"} == {name}
-
-
-def test_timeline_event_shows_date_even_of_today(get_page: GetPage, manager: User) -> None:
-    """The row is kept, and may be shown after midnight; times.js removes the day of today."""
-    abort = factories.abort_of_new_run(manager)
-    now = timezone.now()
-    abort.add_event(EventType.REQUESTED, NOON)
-    abort.add_event(EventType.SENT, now)
-    earlier, today = select_one(only_row(get_page("/aborts/")), "details").css(
-        ".abort-timeline time"
-    )
-    assert text_of(earlier).startswith("31 Mar ")
-    assert text_of(today) == local_time.format_with_day(timezone.localtime(now))
-
-
-def test_abort_row_of_deleted_account_keeps_username(get_page: GetPage, viewer: User) -> None:
-    factories.abort_of_new_run(viewer)
-    viewer.delete()
-    assert (
-        text_of(select_one(only_row(get_page("/aborts/")), ".requester bdi:not(.muted)"))
-        == "viewer"
-    )
 
 
 def test_aborts_page_orders_newest_first(get_page: GetPage, manager: User) -> None:
@@ -266,32 +210,6 @@ def test_outcome_filter_lists_only_aborts_of_that_outcome(
         categories.CATEGORIES[kind].label
     )
     assert select_one(html, "#state option[selected]").attributes["value"] == kind
-
-
-def test_abort_of_run_in_flight_after_end_shows_loud_message(
-    get_page: GetPage, manager: User
-) -> None:
-    factories.abort_of_new_run(manager, **FIELDS_BY_KIND["status_changed"])
-    row = only_row(get_page("/aborts/"))
-    assert text_of(select_one(row, "[data-badge]")) == "Status changed"
-    assert select_one(row, "[data-badge]").attributes["data-tone"] == "bad"
-    assert text_of(select_one(row, ".abort-line[data-prominent]")).startswith(
-        "Status changed from aborted"
-    )
-
-
-def test_unsent_abort_is_listed_as_under_way(get_page: GetPage, manager: User) -> None:
-    abort = factories.abort_of_new_run(manager, state="requested", sent_at=None, answered_at=None)
-    assert matching_keys(get_page, "state=under_way") == [abort.pk]
-
-
-def test_abort_of_removed_run_without_outcome_is_listed_as_gone(
-    get_page: GetPage, manager: User
-) -> None:
-    abort = factories.abort_of_new_run(
-        manager, **settled_fields(AbortState.CONCLUDED, outcome=""), run_removed_at=NOON
-    )
-    assert matching_keys(get_page, "state=removed") == [abort.pk]
 
 
 @pytest.mark.parametrize("text", ["manager", "MANA", "nage"])
@@ -477,14 +395,6 @@ def test_refresh_after_change_of_unrelated_run_returns_304(
     tag = page_tag(operator_client)
     factories.change(factories.run(factories.stage()), status="waiting")
     assert refresh(operator_client, tag).status_code == 304
-
-
-@pytest.mark.parametrize(("state", "seconds"), [("under_way", "2"), ("aborted", "15")])
-def test_refresh_interval_with_abort_under_way_is_short(
-    state: str, seconds: str, get_page: GetPage, manager: User
-) -> None:
-    factories.abort_of_new_run(manager, **FIELDS_BY_KIND[state])
-    assert select_one(get_page("/aborts/"), "#live").attributes["data-refresh"] == seconds
 
 
 def test_tab_title_counts_aborts_under_way(get_page: GetPage, manager: User) -> None:

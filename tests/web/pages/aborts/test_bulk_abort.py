@@ -12,12 +12,9 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard.accounts import permissions
-from dashboard.models import Abort, BulkAbort, Grant, RateBudget, Run, Stage
-from dashboard.models.abort_lifecycle import EventType
+from dashboard.models import BulkAbort, Grant, RateBudget, Run, Stage
 from dashboard.models.accounts.grants import Action
 from dashboard.models.bulk_aborts import BulkAbortItemResult
-from dashboard.runs import statuses
-from dashboard.web.components.aborts import abort_all
 from tests.support import factories
 from tests.support.bulk_aborts import (
     BULK_PATH,
@@ -94,17 +91,6 @@ def test_bulk_abort_with_wrong_count_says_that_runs_have_ended_meanwhile(
     assert "2 runs excluded" in excluded_text(html)
 
 
-def test_bulk_abort_form_keeps_wrong_count_where_fewer_runs_need_none(
-    operator_client: Client, stage: Stage
-) -> None:
-    runs = [factories.run(stage) for _ in range(6)]
-    form = bulk_abort_form(runs, reason="Stuck", count="60")
-    factories.change(runs[0], status="success", concluded=True, in_flight=False)
-    html = parse_html(operator_client.post(BULK_PATH, form))
-    assert text_of(select_one(html, 'label[for="count"]')) == "Type 5 to confirm"
-    assert "1 of the 6 runs can no longer be aborted." in text_of(select_one(html, "#count-error"))
-
-
 @pytest.mark.parametrize("htmx", [True, False])
 def test_bulk_abort_without_required_reason_returns_422_and_keeps_form(
     htmx: bool, operator_client: Client, run_in_each_stage: list[Run], settings: Settings
@@ -174,29 +160,6 @@ def test_bulk_abort_over_http_redirects_to_page_with_each_result(
     assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
 
 
-def test_bulk_abort_over_http_of_runs_that_ended_meanwhile_aborts_the_others(
-    live: Live, manager: User
-) -> None:
-    runs = [create_run_in_flight(live) for _ in range(6)]
-    client = live.sign_in("manager")
-    html = parse_html(client.get(confirmation_address(*runs)))
-    factories.change(runs[0], status="success", concluded=True, in_flight=False)
-    form: dict[str, Any] = {
-        "csrfmiddlewaretoken": token(client),
-        "run": confirmed_run_keys(html),
-        "key": select_one(html, '[name="key"]').attributes["value"],
-        "reason": "Bad release",
-        "count": "6",
-    }
-    answer = client.post(BULK_PATH, data=form)
-    wait_until(lambda: BulkAbort.objects.filter(settled_at__isnull=False).exists())
-    html = parse_html(client.get(answer.headers["location"]))
-    assert text_of(select_one(html, ".summary .summary-text")) == (
-        "6 requested: 5 aborting, 1 already ended."
-    )
-    assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs[1:]}
-
-
 def test_bulk_abort_form_sent_twice_over_http_aborts_once(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
     client = live.sign_in("manager")
@@ -219,15 +182,6 @@ def test_bulk_abort_page_shows_summary_counts(
     assert text == "3 requested: 1 aborting, 1 already ended, 1 waiting."
     assert "aborting continues" in text_of(select_one(html, ".summary"))
     assert select_one(html, "noscript meta").attributes["http-equiv"] == "refresh"
-
-
-def test_bulk_abort_page_when_finished_stops_refreshing(
-    get_page: GetPage, run_in_each_stage: list[Run], manager: User
-) -> None:
-    batch = bulk_abort_of(run_in_each_stage, manager, "ended", "ended", "ended")
-    html = get_page(f"/aborts/bulk/{batch.pk}/")
-    assert html.css("noscript meta") == []
-    assert "goes on" not in text_of(select_one(html, ".summary"))
 
 
 def test_bulk_abort_rows_show_result_and_link_to_run(
@@ -278,40 +232,6 @@ def test_bulk_abort_page_when_rate_limited_shows_resume_time(
         assert "Northflank’s rate limit is reached" in text
         assert "single aborts" not in text
         assert f"{timezone.localtime(resume_time):%H:%M:%S}" in text
-
-
-def test_bulk_abort_page_promises_no_aborts_after_the_deadline_for_sending(
-    get_page: GetPage, run_in_each_stage: list[Run], manager: User
-) -> None:
-    batch = bulk_abort_of(run_in_each_stage, manager)
-    now = timezone.now()
-    resume_time = now + timedelta(minutes=6)
-    RateBudget.objects.create(pk=1, limit=1000, remaining=0, resets_at=resume_time, synced_at=now)
-    assert get_page(f"/aborts/bulk/{batch.pk}/").css(".summary .inline-notice") == []
-
-
-def test_abort_all_offers_have_unique_safe_ids(manager: User, stage: Stage) -> None:
-    factories.run(stage, status="hibernating <b>")
-    filters = ["hibernating <b>", *statuses.RUN_STATUSES, ""]
-    offers = [
-        abort_all.offer_for_stage(permissions.for_user(manager), stage, status)
-        for status in filters
-    ]
-    assert [offer and offer.count for offer in offers] == [1, *([0] * (len(offers) - 2)), 1]
-    ids = [offer.id for offer in offers if offer]
-    assert len(set(ids)) == len(filters)
-    assert not any("<" in element_id for element_id in ids)
-
-
-def test_bulk_abort_counts_run_in_flight_after_end(
-    get_page: GetPage, run_in_each_stage: list[Run], manager: User
-) -> None:
-    batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended", "ended")
-    abort = Abort.objects.get()
-    assert abort.apply(EventType.CONCLUDED, timezone.now(), "aborted")
-    html = get_page(f"/aborts/bulk/{batch.pk}/")
-    text = text_of(select_one(html, ".summary .summary-text"))
-    assert text == "3 requested: 1 with a changed status, 2 already ended."
 
 
 @pytest.mark.parametrize("key", ["9999999999999999999", "9" * 40, "0"])

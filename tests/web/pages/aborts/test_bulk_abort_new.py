@@ -19,7 +19,7 @@ from tests.support.bulk_aborts import (
     confirmed_run_keys,
     excluded_text,
 )
-from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
+from tests.support.html import GetPage, parse_html, select_one, text_of
 from tests.support.messages import keys_and_params
 
 # --- Rows and the bar ---------------------------------------------------------------------------
@@ -35,13 +35,6 @@ def test_run_in_flight_has_selection_checkbox(page: str, get_page: GetPage, stag
     assert (box.attributes["name"], box.attributes["value"]) == ("run", str(run.pk))
     assert box.attributes["form"] == select_one(html, "form#bulk-abort-form").attributes["id"]
     assert box.attributes["aria-label"] == f"Select {run.name}"
-
-
-def test_run_with_abort_under_way_has_no_selection_checkbox(
-    get_page: GetPage, run: Run, manager: User
-) -> None:
-    factories.abort(run, manager)
-    assert get_page("/").css("td.select input") == []
 
 
 @pytest.mark.parametrize("page", ["now", "stage"])
@@ -162,28 +155,6 @@ def test_abort_all_counts_only_permitted_runs(
     assert abort_all_label(get_page(PIPELINE)) == label(2, has_denied=True)
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_abort_all_names_excluded_runs_already_aborting(
-    place: str, get_page: GetPage, stage: Stage, manager: User
-) -> None:
-    for _ in range(2):
-        factories.run(stage)
-    factories.run(stage, status="aborting")
-    factories.abort(factories.run(stage), manager)
-    html = get_page(factories.address(stage) if place == "Production" else PIPELINE)
-    assert abort_all_label(html) == label(2, place, has_aborting=True)
-
-
-def test_abort_all_names_both_reasons_for_excluded_runs(
-    get_page: GetPage, run_in_each_stage: list[Run], stage: Stage
-) -> None:
-    Grant.objects.filter(action=Action.ABORT).update(stage="Production")
-    factories.run(stage)
-    factories.run(stage, status="aborting")
-    expected = label(2, has_aborting=True, has_denied=True)
-    assert abort_all_label(get_page(PIPELINE)) == expected
-
-
 def test_abort_all_text_reveals_no_hidden_runs(
     get_page: GetPage, run_in_each_stage: list[Run]
 ) -> None:
@@ -193,17 +164,6 @@ def test_abort_all_text_reveals_no_hidden_runs(
     html = get_page(PIPELINE)
     assert abort_all_label(html) == label(2)
     assert len(confirmed_run_keys(get_page(abort_all_address(html)))) == 2
-
-
-def test_abort_all_of_status_with_aborting_runs_names_filter(
-    get_page: GetPage, stage: Stage, manager: User
-) -> None:
-    for _ in range(3):
-        factories.run(stage, status="pending")
-    factories.abort(factories.run(stage, status="pending"), manager)
-    html = get_page(f"{factories.address(stage)}?status=pending")
-    expected = label(3, "Production", has_aborting=True, is_filtered=True)
-    assert abort_all_label(html) == expected
 
 
 def test_abort_all_of_filter_includes_runs_of_other_pages(get_page: GetPage, stage: Stage) -> None:
@@ -247,15 +207,6 @@ def test_bulk_abort_confirmation_lists_production_first_with_count(
     assert headings == ["Production 1", "Staging 1", "Development 1"]
     assert confirmed_run_keys(html) == [str(run.pk) for run in reversed(run_in_each_stage)]
     assert text_of(select_one(html, ".production-warning")) == "1 of them is in Production."
-
-
-def test_bulk_abort_dialog_focuses_keep_running(
-    get_page: GetPage, run_in_each_stage: list[Run]
-) -> None:
-    html = get_page(confirmation_address(*run_in_each_stage), **HTMX)
-    assert html.css("header, nav, main") == []
-    assert text_of(select_one(html, "[autofocus]")) == "Keep running"
-    assert text_of(select_one(html, 'button[type="submit"] .idle')) == "Abort 3 runs"
 
 
 def test_bulk_abort_confirmation_without_javascript_links_back(
@@ -309,15 +260,6 @@ def test_bulk_abort_over_limit_is_rejected_before_confirmation(
         "At most 200 runs can be aborted at once"
     )
     assert html.css('main form[method="post"]') == []
-
-
-def test_bulk_abort_confirmation_of_pipeline_fixes_list_of_runs(
-    get_page: GetPage, run_in_each_stage: list[Run], stage: Stage
-) -> None:
-    html = get_page(f"{BULK_PATH}?pipeline={stage.pipeline_id}")
-    factories.run(stage)
-    assert len(confirmed_run_keys(html)) == 3
-    assert "Runs that start later are not aborted." in text_of(select_one(html, ".confirm"))
 
 
 def test_bulk_abort_confirmation_excludes_hidden_runs(
@@ -381,17 +323,3 @@ def test_bulk_abort_confirmation_of_many_runs_asks_for_their_number(
     assert "more than 5 runs or several projects" in text_of(select_one(html, ".typed-count"))
     assert select_one(html, "#count").attributes["value"] == ""
     assert "hidden" in select_one(html, "#count-error").attributes
-
-
-def test_bulk_abort_confirmation_of_two_projects_asks_for_number_of_runs(
-    get_page: GetPage, stage: Stage
-) -> None:
-    other = factories.stage(parent=factories.pipeline(parent=factories.project("payments")))
-    html = get_page(confirmation_address(factories.run(stage), factories.run(other)))
-    assert text_of(select_one(html, 'label[for="count"]')) == "Type 2 to confirm"
-
-
-def test_bulk_abort_confirmation_counts_only_runs_to_abort(get_page: GetPage, stage: Stage) -> None:
-    runs = [factories.run(stage) for _ in range(aborts.MAX_RUNS_WITHOUT_COUNT)]
-    html = get_page(confirmation_address(*runs, factories.run(stage, status="success")))
-    assert html.css('[name="count"]') == []

@@ -5,10 +5,9 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard.models import BulkAbort, Grant, Run
+from dashboard.models import Grant, Run
 from dashboard.models.accounts.grants import Action
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from tests.support import factories
@@ -32,15 +31,6 @@ def test_abort_of_bulk_abort_links_to_it(
     assert select_one(html, "[data-bulk-abort]").attributes["href"] == f"/aborts/bulk/{batch.pk}/"
 
 
-def test_single_abort_links_to_no_bulk_abort(get_page: GetPage, run: Run, manager: User) -> None:
-    factories.abort(run, manager)
-    assert get_page("/aborts/").css("[data-bulk-abort]") == []
-
-
-def test_aborts_page_links_to_bulk_aborts_page(get_page: GetPage) -> None:
-    assert select_one(get_page("/aborts/"), 'a[href="/aborts/bulk/"]')
-
-
 def test_bulk_aborts_page_shows_summary_user_and_reason(
     get_page: GetPage, run_in_each_stage: list[Run], manager: User
 ) -> None:
@@ -53,27 +43,6 @@ def test_bulk_aborts_page_shows_summary_user_and_reason(
     assert select_one(row, "a.title").attributes["href"] == f"/aborts/bulk/{batch.pk}/"
     assert text_of(select_one(row, ".requester")) == "manager via dashboard"
     assert text_of(select_one(row, ".reason")) == "Why"
-
-
-def test_bulk_aborts_page_shows_summaries_of_one_run_as_their_own_pages_do(
-    get_page: GetPage, run: Run, manager: User
-) -> None:
-    now = timezone.now()
-    not_sent, retried = bulk_abort_of([run], manager), bulk_abort_of([run], manager)
-    for batch, state in ((not_sent, "not_sent"), (retried, "retried")):
-        abort = factories.abort(run, manager, state, settled_at=now, bulk_abort=batch)
-        batch.items.update(result=BulkAbortItemResult.ABORT, abort=abort)
-    ended = {"outcome": "aborted", "settled_at": now}
-    factories.abort(run, manager, "concluded", retry_of=abort, **ended)
-    factories.change(run, status="aborted", concluded=True, in_flight=False, concluded_at=now)
-
-    def summary(batch: BulkAbort) -> str:
-        html = get_page(f"/aborts/bulk/{batch.pk}/")
-        return text_of(select_one(html, ".summary .summary-text"))
-
-    summaries = [summary(retried), summary(not_sent)]
-    assert summaries == ["1 requested: 1 aborted.", "1 requested: 1 not sent."]
-    assert bulk_abort_titles(get_page("/aborts/bulk/")) == summaries
 
 
 def test_bulk_aborts_page_paginates_newest_first(
