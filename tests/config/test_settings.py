@@ -273,33 +273,46 @@ def test_passwords_can_be_switched_off_with_openid_connect(settings: Settings) -
     assert ids() == []
 
 
-@pytest.mark.parametrize(
-    ("text", "group_map"),
-    [
-        ("", {}),
-        ("eng-oncall=On-call", {"eng-oncall": "On-call"}),
-        (" a = b c , cn=ops=On-call", {"a": "b c", "cn=ops": "On-call"}),
-    ],
-)
-def test_group_map_is_parsed(text: str, group_map: dict[str, str], tmp_path: Path) -> None:
-    script = "from django.conf import settings; print(settings.AUTH_PROXY_GROUP_MAP)"
-    variables = AUTH_PROXY_VARIABLES | {"AUTH_PROXY_GROUP_MAP": text}
-    result = manage(tmp_path, "shell", "--no-imports", "-c", script, **variables)
-    assert result.stdout.strip() == str(group_map), result.stderr
-
-
-@pytest.mark.parametrize("text", ["On-call", "a=", "=b", "a=b,a=c", "a=b,c"])
-def test_invalid_group_map_is_refused_at_start(text: str, tmp_path: Path) -> None:
-    result = manage(tmp_path, "check", **AUTH_PROXY_VARIABLES, AUTH_PROXY_GROUP_MAP=text)
-    assert result.returncode != 0
-    assert "AUTH_PROXY_GROUP_MAP has an invalid value" in result.stderr
-
-
 AUTH_PROXY_VARIABLES = {
     "AUTH_PROXY_HEADER": "Remote-User",
     "AUTH_PROXY_TRUSTED": "127.0.0.1",
     "AUTH_PROXY_GROUPS_HEADER": "Remote-Groups",
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("AUTH_PROXY_GROUP_MAP", "", {}),
+        ("AUTH_PROXY_GROUP_MAP", " a = b c , cn=x=On-call", {"a": "b c", "cn=x": "On-call"}),
+        ("ABORT_REASON_REQUIRED", "", ["Production"]),
+        ("ABORT_REASON_REQUIRED", "STAGING, Production", ["Staging", "Production"]),
+        ("ABORT_REASON_REQUIRED", "NONE", []),
+        ("FORWARDED_ALLOW_IPS", "", ["127.0.0.1", "::1"]),
+        ("FORWARDED_ALLOW_IPS", " 10.0.0.5, 10.1.0.0/16", ["10.0.0.5", "10.1.0.0/16"]),
+    ],
+)
+def test_setting_is_parsed(name: str, text: str, value: object, tmp_path: Path) -> None:
+    script = f"from django.conf import settings; print(settings.{name})"
+    variables = AUTH_PROXY_VARIABLES | {name: text}
+    result = manage(tmp_path, "shell", "--no-imports", "-c", script, **variables)
+    assert result.stdout.strip() == str(value), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("AUTH_PROXY_GROUP_MAP", "a=b,a=c"),
+        ("DATABASE_URL", "nonsense"),
+        ("DATABASE_URL", "postgres"),
+    ],
+)
+def test_value_that_cannot_be_parsed_is_refused_at_start(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    result = manage(tmp_path, "check", **AUTH_PROXY_VARIABLES | {name: text})
+    assert result.returncode != 0
+    assert f"{name} has an invalid value" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -351,14 +364,11 @@ def test_env_example_values_pass_checks(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(
-    "base_url", ["https://releases.example.com", "https://example.com/releases"]
-)
-def test_deploy_check_passes(tmp_path: Path, base_url: str) -> None:
+def test_deploy_check_passes(tmp_path: Path) -> None:
     result = manage(
         tmp_path,
         *("check", "--deploy", "--fail-level", "WARNING"),
-        BASE_URL=base_url,
+        BASE_URL="https://example.com/releases",
         NORTHFLANK_API_TOKEN="nf-token",
     )
     assert result.returncode == 0, result.stderr
@@ -369,7 +379,6 @@ def test_deploy_check_passes(tmp_path: Path, base_url: str) -> None:
     [
         ("https://releases.example.com", 365 * 24 * 3600),
         ("https://example.com/releases", 0),
-        ("http://releases.example.com", 0),
     ],
 )
 def test_hsts_is_for_the_host_of_base_url_alone(
@@ -397,29 +406,21 @@ def test_deploy_check_of_unencrypted_site_is_one_warning(tmp_path: Path) -> None
     assert (result.returncode, warnings_of(result)) == (0, ["dashboard.W003"])
 
 
-# Commands that end after the checks: without PostgreSQL, and without this address.
-STARTS = {"sync": ["sync"], "serve": ["serve", "--host", "203.0.113.1"]}
+# Ends after the checks, since this machine has no such address.
+START = ["serve", "--host", "203.0.113.1"]
 
 
-@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
-def test_start_with_token_prints_warnings_of_deployment_checks(
-    start: list[str], tmp_path: Path
-) -> None:
+def test_start_with_token_prints_warnings_of_deployment_checks(tmp_path: Path) -> None:
     unsafe = {"DEBUG": "true", "BASE_URL": "http://releases.example.com"}
-    result = manage(tmp_path, *start, NORTHFLANK_API_TOKEN="nf-token", **unsafe)
+    result = manage(tmp_path, *START, NORTHFLANK_API_TOKEN="nf-token", **unsafe)
     assert warnings_of(result) == ["dashboard.W003", "security.W018"]
 
 
 def test_start_with_safe_settings_prints_no_warning(tmp_path: Path) -> None:
     safe = {"NORTHFLANK_API_TOKEN": "nf-token", "BASE_URL": "https://releases.example.com"}
     safe["SECRET_KEY"] = "0123456789" * 5  # of the least length that is accepted
-    result = manage(tmp_path, *STARTS["serve"], **safe)
+    result = manage(tmp_path, *START, **safe)
     assert result.stderr.startswith("CommandError: Cannot listen on 203.0.113.1:8000")
-
-
-def test_start_of_sandbox_prints_no_warning_of_deployment_checks(tmp_path: Path) -> None:
-    result = manage(tmp_path, *STARTS["serve"], DEBUG="true")
-    assert warnings_of(result) == []
 
 
 REFUSED_AT_START = {
@@ -437,11 +438,7 @@ REFUSED_AT_START = {
         "SESSION_IDLE_TIMEOUT": "0",
         "RETENTION_DAYS": "a year",
     },
-    "E002": {"NORTHFLANK_API_TOKEN": "tok en"},
     "E032": {"AUTH_PROXY_HEADER": "X-Forwarded-User"},
-    "E036": {"PASSWORD_SIGN_IN": "false"},
-    "E006": {"NORTHFLANK_REQUEST_RESERVE": "lots"},
-    "E012": {"ABORT_REASON_REQUIRED": "production,prod"},
     "E009": {"CSRF_TRUSTED_ORIGINS": "https://old.example.com/"},
     "E010": {"ALLOWED_HOSTS": "releases.example.com:8443"},
     "E019": {"FORWARDED_ALLOW_IPS": "10.0.0.5 10.0.0.6"},
@@ -465,29 +462,6 @@ def test_check_command_with_invalid_setting_fails(tmp_path: Path, id: str) -> No
     )
 
 
-def test_check_command_names_each_unparsable_setting(tmp_path: Path) -> None:
-    result = manage(tmp_path, "check", **REFUSED_AT_START["E001"])
-    assert [name for name in REFUSED_AT_START["E001"] if f"{name} has" not in result.stderr] == []
-
-
-@pytest.mark.parametrize(
-    ("text", "stages"),
-    [
-        ("", ["Production"]),
-        ("production", ["Production"]),
-        ("STAGING, Production", ["Staging", "Production"]),
-        ("none", []),
-        ("NONE", []),
-    ],
-)
-def test_abort_reason_required_setting_is_case_insensitive(
-    text: str, stages: list[str], tmp_path: Path
-) -> None:
-    script = "from django.conf import settings; print(settings.ABORT_REASON_REQUIRED)"
-    result = manage(tmp_path, "shell", "--no-imports", "-c", script, ABORT_REASON_REQUIRED=text)
-    assert result.stdout.strip() == str(stages), result.stderr
-
-
 @pytest.mark.parametrize(("token", "accepted"), [("", True), ("real", False)])
 def test_demo_accounts_are_accepted_only_without_api_token(
     token: str, accepted: bool, tmp_path: Path
@@ -496,13 +470,6 @@ def test_demo_accounts_are_accepted_only_without_api_token(
     completed = manage(tmp_path, "shell", "--no-imports", "-c", script, NORTHFLANK_API_TOKEN=token)
     assert completed.returncode == 0, completed.stderr
     assert ("dashboard.accounts.demo.DemoBackend" in completed.stdout) is accepted
-
-
-@pytest.mark.parametrize("address", ["nonsense", "postgres"])
-def test_invalid_database_url_fails_naming_the_setting(tmp_path: Path, address: str) -> None:
-    result = manage(tmp_path, "check", DATABASE_URL=address)
-    assert result.returncode != 0
-    assert f"DATABASE_URL has an invalid value: '{address}'." in result.stderr
 
 
 @pytest.mark.parametrize("address", ["postgres://u:s3cr/et@h/d", "postgres://u:s3cr@h:99999/d"])
@@ -519,10 +486,8 @@ def test_database_url_with_an_invalid_port_fails_without_its_password(
 @pytest.mark.parametrize(
     "address",
     [
-        "postgres://u:s3cr@127.0.0.1",
         "postgres://u:s3cr@127.0.0.1/?connect_timeout=3",
         "sqlite:///",
-        "sqlite://:memory:",
     ],
 )
 def test_database_url_without_a_database_fails_saying_so(tmp_path: Path, address: str) -> None:
@@ -545,21 +510,6 @@ def test_database_url_with_a_name_or_service_is_used(
     script = "from django.conf import settings as s; print(repr(s.DATABASES['default']['NAME']))"
     result = manage(tmp_path, "shell", "--no-imports", "-c", script, DATABASE_URL=address)
     assert result.stdout == f"{name!r}\n", result.stderr
-
-
-@pytest.mark.parametrize(
-    ("text", "addresses"),
-    [
-        ("", ["127.0.0.1", "::1"]),
-        (" 10.0.0.5, 10.1.0.0/16", ["10.0.0.5", "10.1.0.0/16"]),
-    ],
-)
-def test_forwarded_allow_ips_is_a_list_that_is_this_machine_if_empty(
-    text: str, addresses: list[str], tmp_path: Path
-) -> None:
-    script = "from django.conf import settings; print(settings.FORWARDED_ALLOW_IPS)"
-    result = manage(tmp_path, "shell", "--no-imports", "-c", script, FORWARDED_ALLOW_IPS=text)
-    assert result.stdout.strip() == str(addresses), result.stderr
 
 
 def test_value_that_begins_with_a_dollar_is_no_reference(tmp_path: Path) -> None:
@@ -588,10 +538,6 @@ def test_secret_key_file_is_readable_by_owner_only(tmp_path: Path) -> None:
     key_file = tmp_path / "secret-key"
     secret_key.load_or_create(key_file)
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
-
-
-def test_secret_keys_of_two_files_differ(tmp_path: Path) -> None:
-    assert secret_key.load_or_create(tmp_path / "a") != secret_key.load_or_create(tmp_path / "b")
 
 
 def test_secret_key_in_unwritable_place_raises_improperly_configured(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 from django.db.models import ProtectedError
-from django.test import Client
 from django.utils import timezone
 
 from dashboard.accounts import access_log, rights_changes
@@ -533,26 +532,3 @@ def test_product_code_deletes_only_bookkeeping_rows() -> None:
     calls = [(path, target.partition(".")[0]) for path, target in deletions()]
     assert calls != []
     assert [call for call in calls if call[1] not in DELETED.get(call[0], set())] == []
-
-
-@pytest.fixture
-def superuser_client(client: Client, db: None) -> Client:
-    """The browser of a superuser."""
-    client.force_login(User.objects.create_superuser("root", password="x"))
-    return client
-
-
-def test_admin_bulk_delete_of_aborts_deletes_nothing(
-    superuser_client: Client, abort: Abort
-) -> None:
-    superuser_client.post(
-        "/admin/dashboard/abort/",
-        {"action": "delete_selected", "_selected_action": abort.pk, "post": "yes"},
-    )
-    assert Abort.objects.count() == 1
-
-
-def test_deletion_of_an_account_keeps_its_aborts(abort: Abort, manager: User) -> None:
-    manager.delete()
-    stored = Abort.objects.get()
-    assert (stored.user, stored.username) == (None, "manager")

@@ -1,15 +1,12 @@
 """Faults: each over HTTP, and the syntax to request them."""
 
-import time
 from typing import Any
 
-import httpx
 import pytest
 
 from dashboard.sandbox import Fault, Options, parse_fault
-from tests.support.live_runs import wait_until
 from tests.support.sandbox import SandboxServer
-from tests.support.sandbox_paths import BILLING, LEDGER
+from tests.support.sandbox_paths import BILLING
 
 
 @pytest.fixture
@@ -18,11 +15,6 @@ def set_faults(sandbox_server: SandboxServer) -> Any:
         sandbox_server.sandbox.faults = [parse_fault(text) for text in texts]
 
     return set_faults
-
-
-def stuck_run_path(sandbox_server: SandboxServer) -> str:
-    runs = sandbox_server.get(f"{LEDGER}/runs?concluded=false").json()["data"]["runs"]
-    return f"{LEDGER}/runs/{runs[-1]['id']}"
 
 
 # --- answers ---------------------------------------------------------------------------------
@@ -66,31 +58,6 @@ def test_too_fast_fault_keeps_the_window(sandbox_server: SandboxServer, set_faul
     assert sandbox_server.get("/projects").status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("fault", "status", "title"),
-    [("502-html", 502, "Bad Gateway"), ("404-html", 404, "Not Found")],
-)
-def test_html_fault_answers_a_page(
-    sandbox_server: SandboxServer, set_faults: Any, fault: str, status: int, title: str
-) -> None:
-    set_faults(fault)
-    answer = sandbox_server.get("/projects")
-    assert answer.status_code == status
-    assert answer.headers["content-type"].startswith("text/html")
-    assert title in answer.text
-
-
-def test_error_body_faults_answer_other_forms(
-    sandbox_server: SandboxServer, set_faults: Any
-) -> None:
-    set_faults("error-without-wrapper:409")
-    answer = sandbox_server.get("/projects")
-    assert answer.status_code == 409
-    assert answer.json() == {"code": "error", "message": "It broke", "status": 409}
-    set_faults("error-string")
-    assert sandbox_server.get("/projects").json() == {"error": "It broke"}
-
-
 @pytest.mark.parametrize("status", ["403", "404"])
 def test_forbidden_fault_denies_one_project(sandbox_server: SandboxServer, status: str) -> None:
     sandbox_server.configure(Options(choices={"no-access": status}))
@@ -103,61 +70,6 @@ def test_forbidden_fault_denies_one_project(sandbox_server: SandboxServer, statu
 # --- payloads --------------------------------------------------------------------------------
 
 
-def test_missing_fields_fault_removes_fields(
-    sandbox_server: SandboxServer, set_faults: Any
-) -> None:
-    set_faults("missing-fields")
-    for run in sandbox_server.get(f"{BILLING}/runs").json()["data"]["runs"]:
-        assert "startedAt" not in run
-        assert "id" in run
-    set_faults("missing-fields:runs")
-    assert sandbox_server.get(f"{BILLING}/runs").json()["data"] == {}
-
-
-def test_unreadable_fault_replaces_list_items_with_null(
-    sandbox_server: SandboxServer, set_faults: Any
-) -> None:
-    before = sandbox_server.get("/projects").json()["data"]["projects"]
-    set_faults("unreadable:2")
-    assert sandbox_server.get("/projects").json()["data"]["projects"] == [None, None, *before[2:]]
-
-
-def test_surplus_fault_lengthens_list(sandbox_server: SandboxServer, set_faults: Any) -> None:
-    before = sandbox_server.get(f"{BILLING}/runs?per_page=10").json()["data"]["runs"]
-    set_faults("surplus:5")
-    longer = sandbox_server.get(f"{BILLING}/runs?per_page=10").json()["data"]["runs"]
-    assert longer == before + before[-1:] * 95
-
-
-def test_hidden_fault_removes_item_from_list(
-    sandbox_server: SandboxServer, set_faults: Any
-) -> None:
-    before = sandbox_server.get("/projects").json()["data"]["projects"]
-    set_faults("hidden:payments")
-    remaining = sandbox_server.get("/projects").json()["data"]["projects"]
-    assert remaining == [project for project in before if project["id"] != "payments"]
-    assert len(remaining) < len(before)
-
-
-def test_list_faults_do_not_change_other_answers(
-    sandbox_server: SandboxServer, set_faults: Any
-) -> None:
-    run = stuck_run_path(sandbox_server)
-    before = sandbox_server.get(run).json()
-    set_faults("surplus", "unreadable")
-    assert sandbox_server.get(run).json() == before
-
-
-def test_unknown_status_fault_replaces_every_status(
-    sandbox_server: SandboxServer, set_faults: Any
-) -> None:
-    run = stuck_run_path(sandbox_server)
-    set_faults("unknown-status")
-    data = sandbox_server.get(run).json()["data"]
-    assert data["status"] == "hibernating"
-    assert data["spec"]["response"]["status"] == "hibernating"
-
-
 def test_fault_with_path_end_applies_to_list_only(
     sandbox_server: SandboxServer, set_faults: Any
 ) -> None:
@@ -167,79 +79,6 @@ def test_fault_with_path_end_applies_to_list_only(
 
 
 # --- bodies and connections ------------------------------------------------------------------
-
-
-def test_body_faults_answer_no_json_or_nothing(
-    sandbox_server: SandboxServer, set_faults: Any
-) -> None:
-    set_faults("not-json")
-    assert sandbox_server.get("/projects").text == "Everything is fine, but this is not JSON."
-    set_faults("empty-body")
-    answer = sandbox_server.get("/projects")
-    assert (answer.status_code, answer.content) == (200, b"")
-
-
-def test_truncated_fault_cuts_the_body(sandbox_server: SandboxServer, set_faults: Any) -> None:
-    set_faults("truncated")
-    with pytest.raises(httpx.RemoteProtocolError, match="without sending complete"):
-        sandbox_server.get("/projects")
-
-
-def test_reset_fault_drops_connection_before_effect(
-    sandbox_server: SandboxServer, set_faults: Any
-) -> None:
-    run = stuck_run_path(sandbox_server)
-    set_faults("reset*1")
-    with pytest.raises(httpx.TransportError):
-        sandbox_server.post(f"{run}/abort")
-    assert sandbox_server.get(run).json()["data"]["status"] != "aborting"
-
-
-def test_reset_after_fault_drops_connection_after_effect(
-    sandbox_server: SandboxServer, set_faults: Any
-) -> None:
-    run = stuck_run_path(sandbox_server)
-    set_faults("reset-after*1")
-    with pytest.raises(httpx.TransportError):
-        sandbox_server.post(f"{run}/abort")
-    assert sandbox_server.get(run).json()["data"]["status"] == "aborting"
-
-
-def test_huge_fault_answers_megabytes(sandbox_server: SandboxServer, set_faults: Any) -> None:
-    set_faults("huge:3")
-    answer = sandbox_server.get("/projects")
-    assert len(answer.content) == 3 * 1024 * 1024
-    assert answer.json()["data"]["runs"] == []
-
-
-def test_latency_fault_delays_answer(sandbox_server: SandboxServer, set_faults: Any) -> None:
-    set_faults("latency:60@/projects")  # longer than the client waits
-    assert sandbox_server.get("/auth").status_code == 200
-    set_faults("latency:0.3@/projects")
-    start = time.perf_counter()
-    sandbox_server.get("/projects")
-    assert time.perf_counter() - start >= 0.3
-
-
-def test_abort_timeout_fault_accepts_abort_without_answer(
-    sandbox_server: SandboxServer, set_faults: Any
-) -> None:
-    run = stuck_run_path(sandbox_server)
-    set_faults("abort-timeout")
-    with pytest.raises(httpx.ReadTimeout):
-        sandbox_server.post(f"{run}/abort", timeout=0.2)
-    wait_until(lambda: sandbox_server.get(run).json()["data"]["status"] == "aborting")
-
-
-def test_abort_lost_fault_drops_abort_but_counts_it(
-    sandbox_server: SandboxServer, set_faults: Any
-) -> None:
-    run = stuck_run_path(sandbox_server)
-    set_faults("abort-lost:0.05")
-    with pytest.raises(httpx.TransportError):
-        sandbox_server.post(f"{run}/abort")
-    assert sandbox_server.get(run).json()["data"]["status"] != "aborting"
-    assert sandbox_server.sandbox.abort_request_counts.total() == 1
 
 
 # --- how often and where ---------------------------------------------------------------------

@@ -19,10 +19,6 @@ def parse_options(*arguments: str) -> Options:
     return build_options(vars(parser.parse_args(arguments)))
 
 
-def test_options_without_arguments_are_defaults() -> None:
-    assert parse_options() == Options()
-
-
 def test_options_are_parsed_from_arguments() -> None:
     options = parse_options(
         *("--token", "T", "--seed", "5", "--rate-limit", "9", "--scenario", "everyday"),
@@ -55,12 +51,6 @@ def test_invalid_argument_raises_value_error_with_reason(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         parse_options(*arguments)
-
-
-def test_help_shows_fault_syntax() -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    assert "NAME[:VALUE][+SECONDS][%PROBABILITY][*COUNT][@TARGET]" in parser.format_help()
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dashboard.sandbox.api import START_RULES, STATUSES
+from dashboard.sandbox.api import STATUSES
 from dashboard.sandbox.catalog import ReleaseFlow
 from dashboard.sandbox.choices import Choices
 from dashboard.sandbox.errors import ApiError
 from dashboard.sandbox.runs import Run
 from dashboard.sandbox.serializers import (
     format_time,
-    serialize_run,
     serialize_run_detail,
     serialize_steps,
 )
@@ -40,14 +39,6 @@ def with_policy(world: World, *policies: str) -> list[ReleaseFlow]:
     return [flow for flow in world.list_flows() if flow.concurrency_policy in policies]
 
 
-def snapshot(world: World, now: float, count: int = 60) -> list[dict[str, Any]]:
-    return [
-        serialize_run_detail(run, now, Choices({}))
-        for flow in world.list_flows()
-        for run in itertools.islice(world.list_runs(flow, now), count)
-    ]
-
-
 def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield node
     for child in node["spec"].get("steps", []):
@@ -61,13 +52,8 @@ def in_flight(world: World, flow: ReleaseFlow, now: float) -> list[Run]:
 # --- the same again --------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_world_with_same_seed_has_the_same_runs() -> None:
-    assert snapshot(World(7), NOW) == snapshot(World(7), NOW)
-
-
-@pytest.mark.parametrize("seconds", [0, 600, 5 * HOUR + 7, 30 * HOUR])
-@pytest.mark.parametrize("origin", [0, 1_700_000_123, int(NOW) + 5 * HOUR])
+@pytest.mark.parametrize("seconds", [0, 5 * HOUR + 7])
+@pytest.mark.parametrize("origin", [0, int(NOW) + 5 * HOUR])
 def test_world_at_same_offset_from_any_origin_has_the_same_runs(origin: int, seconds: int) -> None:
     def run_states(origin: int) -> list[tuple[Any, ...]]:
         world, now = World(5, opened_at=origin, origin=origin), origin + seconds
@@ -78,22 +64,6 @@ def test_world_at_same_offset_from_any_origin_has_the_same_runs(origin: int, sec
         ]
 
     assert run_states(origin) == run_states(1_500_000_000)
-
-
-def test_concluded_run_never_changes() -> None:
-    world = World(2)
-    flow = find(world, "shop/checkout/staging")
-    before = {
-        run.id: serialize_run_detail(run, NOW, Choices({}))
-        for run in world.list_runs(flow, NOW)
-        if run.concluded_at <= NOW
-    }
-    later = NOW + 6 * HOUR
-    after = {
-        run.id: serialize_run_detail(run, later, Choices({}))
-        for run in world.list_runs(flow, later)
-    }
-    assert all(payload == after[key] for key, payload in before.items() if key in after)
 
 
 # --- what happens ----------------------------------------------------------------------------
@@ -144,24 +114,6 @@ def test_runs_queue_behind_stuck_run() -> None:
     assert most["queued"] > most["pending"]
 
 
-@pytest.mark.slow
-def test_run_names_are_hostile_in_one_flow_only() -> None:
-    world = World(1)
-    names: dict[str, set[str]] = {flow.key: set() for flow in world.list_flows()}
-    for flow in world.list_flows():
-        for run in world.list_runs(flow, NOW):
-            if name := serialize_run(run, NOW, Choices({})).get("name"):
-                names[flow.key].add(name)
-    hostile = names.pop("shop/storefront/staging")
-    assert '<b>Hotfix</b> & "quotes"' in hostile
-    assert max(map(len, hostile)) > 150
-    assert all(
-        START_RULES["name"][0].fullmatch(name)
-        for flow_names in names.values()
-        for name in flow_names
-    )
-
-
 def test_run_secrets_all_have_the_marker() -> None:
     world = World(1)
     flow = find(world, "payments/billing-api/production")
@@ -177,7 +129,7 @@ def test_run_secrets_all_have_the_marker() -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(SEEDS, TIMES)
 def test_run_fields_are_consistent(seed: int, now: float) -> None:
     world = World(seed)
@@ -256,20 +208,6 @@ def test_abort_ends_run_after_its_seconds() -> None:
     assert aborting.status(NOW + 3) == "aborted"
 
 
-def test_abort_leaves_no_step_running() -> None:
-    world = World(1, abort_seconds=(3, 3))
-    flow = find(world, "payments/ledger/production")
-    run = world.abort_run(flow, in_flight(world, flow, NOW)[-1].id, NOW)
-    assert run
-
-    def statuses(now: float) -> set[str]:
-        root = serialize_steps(run, now)
-        return {node["response"]["status"] for node in nodes(root) if "response" in node}
-
-    assert statuses(NOW) == {"success", "aborting"}
-    assert statuses(NOW + 3) == {"success", "aborted"}
-
-
 def test_abort_starts_next_queued_run() -> None:
     world = World(1, opened_at=NOW, abort_seconds=(3, 3))
     flow = find(world, "shop/checkout/production")
@@ -284,17 +222,6 @@ def test_abort_starts_next_queued_run() -> None:
     next_run = world.find_run(flow, behind.id, now)
     assert next_run
     assert next_run.started_at == now + 3
-
-
-def test_aborted_queued_run_never_starts() -> None:
-    world = World(1)
-    flow = find(world, "shop/checkout/production")
-    world.start_run(flow, NOW, {})
-    last = world.start_run(flow, NOW, {})
-    aborted = world.abort_run(flow, last.id, NOW)
-    assert aborted
-    assert aborted.started_at is None
-    assert aborted.status(NOW + 10) == "aborted"
 
 
 def test_abort_of_stubborn_run_takes_minutes_or_ends_otherwise() -> None:
