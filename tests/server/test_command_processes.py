@@ -2,11 +2,9 @@
 
 import contextlib
 import functools
-import getpass
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -226,26 +224,6 @@ def start_waiting_abort(
 @pytest.mark.slow
 @pytest.mark.postgres
 @pytest.mark.xdist_group("commands on postgres")
-def test_abort_command_whose_connections_are_ended_waits_on(
-    environment_on_postgres: CommandEnvironment,
-) -> None:
-    environment_on_postgres.sandbox.choices["abort-seconds"] = "10"
-    database = environment_on_postgres.variables["DATABASE_URL"]
-    run = environment_on_postgres.run()
-    command = start_waiting_abort(
-        environment_on_postgres, run, 60, f"{database}?application_name=abort-command"
-    )
-    connections = "FROM pg_stat_activity WHERE application_name = 'abort-command'"
-    ended = query_database(database, f"SELECT pg_terminate_backend(pid) {connections}")
-    assert len(ended) >= 2  # that of its main thread, and of those that wait
-    stdout, stderr = command.communicate(timeout=90)
-    assert (command.returncode, stdout[:13]) == (0, "Aborted after"), stderr
-    assert "Traceback" not in stderr
-
-
-@pytest.mark.slow
-@pytest.mark.postgres
-@pytest.mark.xdist_group("commands on postgres")
 def test_abort_command_whose_database_stays_away_says_that_the_abort_is_recorded(
     environment_on_postgres: CommandEnvironment,
 ) -> None:
@@ -297,27 +275,6 @@ def test_abort_command_without_dashboard_reads_nothing_after_a_429(tmp_path: Pat
         result = environment_alone.abort(run, "--wait=12")  # it looks after 5 and 10 seconds
         assert result.returncode == 1, result.stderr
         assert [method for method, _ in sandbox.requests] == ["POST", "GET"]
-
-
-@pytest.mark.slow
-def test_abort_command_with_embedded_sandbox_is_sent_by_worker(tmp_path: Path) -> None:
-    database = f"sqlite:///{tmp_path / 'd.sqlite3'}"
-    # At times most stages of `everyday` have no run in flight. This run always is.
-    scenario = ("--scenario", "stuck-production", "--choice", "abort-seconds=0.2")
-    stuck = "SELECT run_id FROM dashboard_run WHERE in_flight AND name = 'Basket totals 4719'"
-    with run_manage(tmp_path, "serve", "--port", "0", *scenario, DATABASE_URL=database):
-        run = wait_until(lambda: query_database(database, stuck), processes.WAIT_TIMEOUT)[0][0]
-        options = ("--as=manager", "--reason=Runbook 7", "--wait=20")
-        result = manage("abort", run, *options, DATABASE_URL=database)
-        assert result.returncode == 0, result.stderr
-        shell = f"{getpass.getuser()}@{socket.gethostname()}"
-        lines = [line.partition("  ")[2].partition("  ")[2] for line in result.stdout.splitlines()]
-        assert lines[1:4] == [
-            f"Requested by manager ({shell}): “Runbook 7”.",
-            "Taken over by another worker.",
-            "Sent to Northflank.",
-        ]
-    assert abort_rows(database, "via, state, outcome", run) == [("command", "concluded", "aborted")]
 
 
 def test_command_with_unmigrated_database_exits_with_message(tmp_path: Path) -> None:

@@ -74,39 +74,6 @@ def test_rights_in_one_place_as_json(on_call: User) -> None:
     assert answer == {"username": "viewer", "rights": rights}
 
 
-def test_rights_in_one_project_prints_each_stage(on_call: User) -> None:
-    lines = [
-        line.strip() for line in output_of("rights", "viewer", "--project", "shop").splitlines()
-    ]
-    everybody = "view (everybody who is signed in: view in all projects)"
-    assert lines == [
-        "shop",
-        f"Development: {everybody}",
-        "Staging: abort (by group “On-call”: abort in Staging of project “Shop”)",
-        f"Production: {everybody}",
-    ]
-
-
-def test_rights_in_one_stage_prints_each_project(on_call: User) -> None:
-    lines = [
-        line.strip() for line in output_of("rights", "viewer", "--stage", "staging").splitlines()
-    ]
-    assert lines == [
-        "shop",
-        "Staging: abort (by group “On-call”: abort in Staging of this project)",
-        "All other projects",
-        "Staging: view (everybody who is signed in: view in all projects)",
-    ]
-
-
-def test_rights_in_project_that_no_grant_names_are_those_of_all_projects(on_call: User) -> None:
-    factories.project("payments")
-    answer = json.loads(output_of("rights", "viewer", "--project", "payments", "--json"))
-    right = {"may": "view", "reasons": ["everybody who is signed in: view in all projects"]}
-    stages = dict.fromkeys(("Development", "Staging", "Production"), right)
-    assert answer["rights"] == [{"projects": ["payments"], "stages": stages}]
-
-
 def test_rights_of_inactive_account_are_nothing(on_call: User) -> None:
     User.objects.update(is_active=False)
     answer = json.loads(output_of("rights", "viewer", "--stage", "Staging", "--json"))
@@ -256,21 +223,6 @@ def test_token_revoke_of_unknown_token_does_not_echo_secret(viewer: User, token:
 # --- runs --------------------------------------------------------------------------------------
 
 
-def test_runs_command_without_runs_shows_message(stage: Stage) -> None:
-    factories.run(stage, status="success")
-    assert output_of("runs") == "No runs in flight.\n"
-
-
-def test_runs_command_prints_table(stage: Stage) -> None:
-    factories.run(stage, "a-long-id-of-a-run", status="approval_wait", step="ask")
-    factories.run(stage, "r-1")
-    head, *lines = output_of("runs").splitlines()
-    assert head.split()[:3] == ["RUN", "TITLE", "ATTENTION"]
-    assert [row[head.index("STATUS") :].split("  ")[0] for row in lines] == [
-        "Running", "Needs approval",
-    ]  # fmt: skip
-
-
 def test_runs_command_shows_title_location_and_what_is_overdue(stage: Stage) -> None:
     late = {"overdue_severity": 2, "overdue_reason": OverdueReason.NO_PROGRESS}
     factories.run(stage, "r-1", name="Nightly", **late)
@@ -352,10 +304,6 @@ def test_commands_with_empty_place_are_refused(
 ) -> None:
     factories.run(stage, "r-1")
     assert error_of(*command, option, "").startswith(f"Error: argument {option}: ")
-
-
-def test_rights_with_empty_project_is_refused(viewer: User) -> None:
-    assert "argument --project: " in error_of("rights", "viewer", "--project", "")
 
 
 @pytest.mark.parametrize("command", [["runs"], ["run", "r-1"]])

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
-from django.db import connections
 from pytest_django import DjangoDbBlocker
 
 from dashboard.db.health import OutageCause
 from tests.support import processes
-from tests.support.databases import PROCESS_DATABASE
 from tests.support.live_runs import wait_until
 from tests.support.outage_site import INTERVAL, OutageSite, endure, outage_site
 from tests.support.postgres_cluster import ROLE, Cluster, Server, postgres_cluster
@@ -36,14 +34,6 @@ class PostgresSite(OutageSite):
     cluster: Cluster
     standby: Server
     relay: DatabaseProxy
-    stack: contextlib.ExitStack
-
-    def promote_standby(self) -> None:
-        """Make the standby the primary, and get another one."""
-        self.standby.promote()
-        self.cluster.primary = self.standby
-        connections.settings[PROCESS_DATABASE]["PORT"] = self.standby.port
-        self.standby = self.stack.enter_context(self.cluster.standby())
 
     def switch_to(self, server: Server) -> None:
         self.relay.cut()
@@ -66,15 +56,12 @@ def site(
     with (
         django_db_blocker.unblock(),
         postgres_cluster() as cluster,
-        contextlib.ExitStack() as stack,
+        cluster.standby() as standby,
         database_proxy(cluster.primary.url()) as (url, relay),
         outage_site(folder, cluster.primary.url(), process_url=url, count=2) as outage,
     ):
         cluster.primary.execute("CREATE ROLE other LOGIN", "postgres")
-        standby = stack.enter_context(cluster.standby())
-        yield PostgresSite(
-            **vars(outage), cluster=cluster, standby=standby, relay=relay, stack=stack
-        )
+        yield PostgresSite(**vars(outage), cluster=cluster, standby=standby, relay=relay)
 
 
 @contextlib.contextmanager
@@ -145,18 +132,3 @@ def test_ended_connections_are_opened_again(site: PostgresSite) -> None:
         site.wait_until_up()
     site.assert_aborts_are_whole(answers)
     assert set(answers.pages) <= {200, 503}, answers.pages
-
-
-@pytest.mark.exhaustive
-def test_promoted_standby_takes_over(site: PostgresSite) -> None:
-    @contextlib.contextmanager
-    def failover() -> Iterator[None]:
-        site.cluster.primary.stop("immediate")
-        site.switch_to(site.standby)
-        try:
-            yield
-        finally:
-            site.promote_standby()
-
-    answers = endure(site, failover(), OutageCause.READ_ONLY)
-    assert f"{READ_ONLY} {LAST_KNOWN}" in answers.texts

@@ -86,16 +86,3 @@ def test_start_without_privileges_says_what_to_grant(site: Site, tmp_path: Path)
     only_migrated = "django_migrations, django_content_type, auth_permission"
     site.execute(f"REVOKE INSERT, UPDATE, DELETE ON {only_migrated} FROM {ROLE}")
     assert_serves(site, tmp_path)
-
-
-@pytest.mark.slow
-def test_start_with_default_privileges_succeeds_after_an_upgrade(
-    site: Site, tmp_path: Path
-) -> None:
-    site.migrate("auth")
-    site.execute(f"GRANT {PRIVILEGES} ON ALL TABLES IN SCHEMA public TO {ROLE}")
-    site.execute(
-        f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT {PRIVILEGES} ON TABLES TO {ROLE}"
-    )
-    site.migrate()
-    assert_serves(site, tmp_path)

@@ -19,9 +19,7 @@ from dashboard.sandbox import parse_fault
 from tests.support import databases, live, processes
 from tests.support.live import token
 from tests.support.live_runs import wait_until
-from tests.support.ports import free_port
 from tests.support.processes import (
-    RunningProcess,
     environment,
     manage,
     run_manage,
@@ -121,48 +119,13 @@ def test_serve_shows_runs_and_stops_on_ctrl_c_while_abort_waits(
         assert "dashboard/asgi.py" not in dashboard.log.read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_stops_on_signal_while_northflank_is_slow(
-    tmp_path: Path, database: str, number: int
-) -> None:
+def test_serve_stops_on_sigterm_while_northflank_is_slow(tmp_path: Path, database: str) -> None:
     arguments = ["serve", "--port", "0", "--fault", "latency:20"]
     with run_manage(tmp_path, *arguments, DATABASE_URL=database) as dashboard:
         assert dashboard.create_client().get("/readyz").text == "ready\n"
-        seconds = dashboard.end(number)
+        seconds = dashboard.end(signal.SIGTERM)
         assert dashboard.process.returncode == 0, dashboard.log.read_text()
         assert seconds < SHUTDOWN_SECONDS
-
-
-# A signal arrives while the process waits for its database, before it has a web server.
-SIGNAL_DURING_START = """
-import os, signal, time
-import django
-django.setup()
-from django.core.management import call_command
-from dashboard.server import process
-
-def wait_for_database():
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(0.2)  # the event loop has handled the signal by then; nothing says so
-
-process.set_clock_offset = wait_for_database
-call_command("serve", "--port", "0")
-"""
-
-
-@pytest.mark.slow
-def test_serve_stops_on_signal_during_start(database: str) -> None:
-    variables = {
-        "DATABASE_URL": database,
-        "NORTHFLANK_API_TOKEN": "sandbox",
-        "NORTHFLANK_API_BASE_URL": "http://127.0.0.1:9",
-    }
-    subprocess.run(
-        [sys.executable, "-c", SIGNAL_DURING_START],
-        env=processes.environment(**variables),
-        timeout=processes.WAIT_TIMEOUT,
-        check=True,
-    )
 
 
 @pytest.mark.slow
@@ -177,9 +140,8 @@ def test_serve_with_new_database_needs_no_preparation(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["serve"], ["serve", "--no-sync"]])
 def test_serve_with_refused_token_logs_setting_once_and_goes_on(
-    database: str, tmp_path: Path, arguments: list[str]
+    database: str, tmp_path: Path
 ) -> None:
     with upstream() as (url, _):
         given = {
@@ -187,7 +149,7 @@ def test_serve_with_refused_token_logs_setting_once_and_goes_on(
             "NORTHFLANK_API_TOKEN": "mistyped",
             "NORTHFLANK_API_BASE_URL": url,
         }
-        with run_manage(tmp_path, *arguments, "--port", "0", **given) as dashboard:
+        with run_manage(tmp_path, "serve", "--port", "0", **given) as dashboard:
 
             def lines() -> list[str]:
                 text = dashboard.log.read_text()
@@ -224,11 +186,6 @@ INVALID_STARTS = {
         {"ABORTS_ENABLED": "maybe"},
         "(dashboard.E001)",
     ),
-    "a reserve that is no number": (
-        ["serve", "--port", "0"],
-        {"NORTHFLANK_REQUEST_RESERVE": "some"},
-        "(dashboard.E006)",
-    ),
 }
 
 
@@ -253,16 +210,13 @@ def test_port_in_use_is_reported(command: str, database: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["serve", "sandbox"])
 @pytest.mark.parametrize(
     ("host", "status", "reason"),
     [("", 2, "--host: must not be empty"), ("ä..b", 1, "Cannot listen on ä..b")],
     ids=["empty", "invalid"],
 )
-def test_invalid_host_is_refused(
-    command: str, database: str, host: str, status: int, reason: str
-) -> None:
-    result = manage(command, "--port", "0", "--host", host, DATABASE_URL=database)
+def test_invalid_host_is_refused(database: str, host: str, status: int, reason: str) -> None:
+    result = manage("serve", "--port", "0", "--host", host, DATABASE_URL=database)
     assert result.returncode == status
     assert reason in result.stderr
     assert "Traceback" not in result.stderr
@@ -328,82 +282,6 @@ def test_abort_after_process_was_killed_is_reconciled_by_next_process(
             assert "Aborted" in client.get(address).text
             assert second.end(signal.SIGTERM) < SHUTDOWN_SECONDS
         assert sandbox.abort_request_counts == {run_id: 1}
-
-
-@pytest.mark.slow
-def test_uvicorn_without_serve_opens_its_own_connection(tmp_path: Path, database: str) -> None:
-    with upstream() as (url, sandbox):
-        variables = {
-            "DATABASE_URL": database,
-            "NORTHFLANK_API_TOKEN": "sandbox",
-            "NORTHFLANK_API_BASE_URL": url,
-            "PYTHONUNBUFFERED": "1",
-        }
-        flow = sandbox.world.find_flow("payments", "ledger", "Staging")
-        run = sandbox.world.start_run(flow, sandbox.clock(), {})
-        query(
-            database,
-            "INSERT INTO dashboard_project (id, slug, name, synced_at)"
-            " VALUES (1, 'payments', '', '2026-01-01')",
-        )
-        query(
-            database,
-            "INSERT INTO dashboard_pipeline (id, project_id, slug, name, description,"
-            " synced_at) VALUES (1, 1, 'ledger', '', '', '2026-01-01')",
-        )
-        query(database, STAGE)
-        query(database, insert_run(database, run.id))
-        command = [sys.executable, "-m", "uvicorn", "--lifespan", "off", "--port", str(free_port())]
-        address = f"/projects/payments/pipelines/ledger/release-flows/staging/runs/{run.id}/"
-        with run_uvicorn([*command, "dashboard.asgi:application"], tmp_path, variables) as server:
-            client = server.sign_in("boss")
-            assert client.get(address).status_code == 200
-            assert post_abort(client, address).status_code == 302
-            assert query(database, "SELECT state FROM dashboard_abort") == [("accepted",)]
-        assert sandbox.abort_request_counts == {run.id: 1}
-
-
-def insert_run(database: str, run_id: str) -> str:
-    """Return the statement that inserts a run in flight, with empty values where they may be."""
-    values: dict[str, object] = {
-        str(name): 0 if str(kind).startswith(("int", "bigint", "bool", "smallint")) else ""
-        for _, name, kind, is_required, *_ in query(database, "PRAGMA table_info(dashboard_run)")
-        if is_required
-    }
-    values |= {"id": 1, "run_id": run_id, "stage_id": 1, "status": "running", "in_flight": 1}
-    times = [name for name in values if name.endswith(("_at", "_since"))]
-    values |= dict.fromkeys(times, "2026-01-01")
-    names, literals = ", ".join(values), ", ".join(map(repr, values.values()))
-    return f"INSERT INTO dashboard_run ({names}) VALUES ({literals})"
-
-
-STAGE = """
-INSERT INTO dashboard_stage (id, pipeline_id, name, confirmed_path_segment, has_flow,
-  concurrency_policy, paused, next_sync_at, error, error_message, failures, list_order,
-   in_flight_incomplete, omitted_by_page)
-VALUES (1, 1, 'Staging', 'staging', 1, '', 0, '2026-01-01', '', '', 0, 'newest first', 0, '{}')
-"""
-
-
-@contextlib.contextmanager
-def run_uvicorn(
-    command: list[str], folder: Path, variables: dict[str, str]
-) -> Iterator[RunningProcess]:
-    """Run uvicorn, which logs to stderr, until the block ends."""
-    banner = (
-        "print('Release flows on http://127.0.0.1:" + command[command.index("--port") + 1] + "')"
-    )
-    script = f"{banner}; import sys; sys.stdout.flush(); import runpy; sys.argv = {command[2:]!r};"
-    script += "runpy.run_module('uvicorn', run_name='__main__')"
-    with start([sys.executable, "-c", script], folder, **variables) as server:
-
-        def is_up() -> bool:
-            with contextlib.suppress(httpx.ConnectError):
-                return server.create_client().get("/healthz").status_code == 200
-            return False
-
-        wait_until(is_up, processes.WAIT_TIMEOUT)
-        yield server
 
 
 # --- several processes -------------------------------------------------------------------------
@@ -482,28 +360,6 @@ def test_second_serve_on_a_sqlite_file_is_refused_until_the_first_has_ended(
         first.end(signal.SIGKILL)
     with start(serve, tmp_path, DATABASE_URL=database) as third:
         assert third.create_client().get("/healthz").status_code == 200
-
-
-@pytest.mark.slow
-def test_restore_is_refused_while_a_serve_without_sync_uses_the_sqlite_file(
-    tmp_path: Path, database: str
-) -> None:
-    with upstream() as (url, _sandbox):
-        variables = {
-            "DATABASE_URL": database,
-            "NORTHFLANK_API_TOKEN": "sandbox",
-            "NORTHFLANK_API_BASE_URL": url,
-        }
-        with run_manage(tmp_path, "serve", "--port", "0", "--no-sync", **variables) as web:
-            web.create_client().get("/healthz")
-            file = str(tmp_path / "backup")
-            assert manage("backup", file, **variables).returncode == 0
-            refused = manage("restore", file, "--replace", **variables)
-            assert refused.returncode == 1
-            assert f"Another process serves from {tmp_path / 'd.sqlite3'} " in refused.stderr
-            assert "Traceback" not in refused.stderr
-            web.end(signal.SIGTERM)
-        assert manage("restore", file, "--replace", **variables).returncode == 0
 
 
 def test_folder_without_place_for_a_lock_is_reported(tmp_path: Path) -> None:

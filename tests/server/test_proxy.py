@@ -130,11 +130,6 @@ def test_links_behind_proxy_have_path_prefix_and_open(client: httpx.Client) -> N
     assert {"/releases/board/", "/releases/status/", "/releases/static/live.js"} <= visited
 
 
-def test_address_without_slash_redirects_with_path_prefix(client: httpx.Client) -> None:
-    answer = client.get("/releases/board")
-    assert (answer.status_code, answer.headers["location"]) == (301, "/releases/board/")
-
-
 def test_run_behind_proxy_is_found_by_id_and_aborted_without_javascript(
     client: httpx.Client,
 ) -> None:

@@ -53,23 +53,6 @@ def wait_for_stuck_run(file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_scenarios_have_separate_databases(checkout: Path) -> None:
-    stuck, quiet = (
-        checkout / "var" / f"sandbox-{name}.sqlite3" for name in ("stuck-production", "quiet-night")
-    )
-    with start(serve(checkout, *STUCK), checkout) as dashboard:
-        wait_for_stuck_run(stuck)
-        dashboard.end(signal.SIGINT)
-    with start(serve(checkout, "--scenario", "quiet-night"), checkout):
-        unread = "SELECT id FROM dashboard_stage WHERE synced_at IS NULL"
-        stages = "SELECT id FROM dashboard_stage"
-        wait_until(lambda: read(quiet, stages) and not read(quiet, unread), processes.WAIT_TIMEOUT)
-        assert read(quiet, "SELECT name FROM dashboard_run WHERE in_flight") == []
-    assert read(quiet, NAMES) == []
-    assert read(stuck, NAMES) != []
-
-
-@pytest.mark.slow
 def test_scenario_opened_later_begins_with_new_database(checkout: Path) -> None:
     file = checkout / "var" / "sandbox-stuck-production.sqlite3"
     with start(serve(checkout, *STUCK, *OPENED), checkout):
@@ -87,19 +70,6 @@ def test_scenario_opened_later_begins_with_new_database(checkout: Path) -> None:
         assert world == f"--scenario stuck-production --seed 1 --opened {OPENED_AT + 600}"
         dashboard.end(signal.SIGINT)
     assert "Sandbox database replaced: it held other runs." in dashboard.log.read_text()
-
-
-@pytest.mark.slow
-def test_scenario_of_same_opening_keeps_its_database(checkout: Path) -> None:
-    file = checkout / "var" / "sandbox-stuck-production.sqlite3"
-    with start(serve(checkout, *STUCK, *OPENED), checkout) as dashboard:
-        wait_for_stuck_run(file)
-        dashboard.end(signal.SIGINT)
-    synced = "SELECT first_synced_at FROM dashboard_run WHERE name = 'Basket totals 4719'"
-    before = read(file, synced)
-    with start(serve(checkout, *STUCK, *OPENED), checkout) as dashboard:
-        assert dashboard.sign_in("admin").get("/admin/").status_code == 200
-        assert read(file, synced) == before != []
 
 
 @pytest.mark.slow

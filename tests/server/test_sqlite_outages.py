@@ -118,13 +118,6 @@ def test_full_disk_is_waited_for(site: SqliteSite) -> None:
 
 
 @pytest.mark.exhaustive
-def test_disk_with_errors_is_waited_for(site: SqliteSite) -> None:
-    answers = endure(site, file_size_limited(site.processes[0]), OutageCause.DISK_ERROR)
-    sentence = "The database has accepted no changes since TIME: its disk reports errors."
-    assert f"{sentence} {LAST_KNOWN}" in answers.texts
-
-
-@pytest.mark.exhaustive
 def test_start_with_read_only_file_is_refused_in_a_sentence(tmp_path: Path) -> None:
     file = tmp_path / "d.sqlite3"
     variables = {"DATABASE_URL": f"sqlite:///{file}", "NORTHFLANK_API_TOKEN": "sandbox"}
