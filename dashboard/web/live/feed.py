@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import math
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Container
+from collections.abc import AsyncGenerator, Collection, Container
 from typing import NamedTuple
 
 import structlog
@@ -109,7 +109,7 @@ class Broadcaster:
 
     async def stream(
         self, channel: Channel, since: Since, session: SignedInSession
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """Yield what has changed on a channel's page, then each change as it comes, as events.
 
         The stream ends with the session, and when the permissions of its user change.

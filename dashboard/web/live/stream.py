@@ -15,6 +15,7 @@ from dashboard.accounts import permissions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.web.http import keys
 from dashboard.web.http.authentication.sign_in import signed_in_user
+from dashboard.web.http.responses import encodings
 from dashboard.web.live import event_ids
 from dashboard.web.live.changes import Channel
 from dashboard.web.live.feed import current_broadcaster
@@ -35,12 +36,14 @@ def live_stream(request: HttpRequest) -> HttpResponseBase:
     session = SignedInSession(request.session.session_key or "", signed_in_user(request).password)
     if broadcaster.hub.is_full(session):
         return HttpResponse("Too many open streams.", status=429, content_type="text/plain")
+    messages = broadcaster.stream(channel, since, session)
+    is_compressed = "gzip" in encodings.accepted_encodings(request)
     return StreamingHttpResponse(
-        broadcaster.stream(channel, since, session),
+        encodings.compress_stream(messages) if is_compressed else messages,
         content_type="text/event-stream",
         headers={
             "X-Accel-Buffering": "no",  # nginx would hold messages back
-            "Content-Encoding": "identity",  # compressing would cost each viewer 100 KB
+            "Content-Encoding": "gzip" if is_compressed else "identity",
         },
     )
 

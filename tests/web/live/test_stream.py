@@ -74,13 +74,19 @@ def test_changed_run_is_streamed_as_run_row(run: Run, viewer_http_client: httpx.
     assert part.attributes["hx-swap"] == "outerMorph"  # not new: its section lists it
 
 
-def test_stream_headers_disable_buffering_and_compression(
-    run: Run, viewer_http_client: httpx.Client
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_stream_is_compressed_for_those_who_accept_it_and_not_buffered(
+    encoding: str, run: Run, viewer_http_client: httpx.Client
 ) -> None:
-    with viewer_http_client.stream("GET", "/live/?page=now&since=0") as answer:
+    headers = {"Accept-Encoding": encoding}
+    with viewer_http_client.stream("GET", "/live/?page=now&since=0", headers=headers) as answer:
         assert answer.headers["content-type"] == "text/event-stream"
         assert answer.headers["x-accel-buffering"] == "no"
-        assert answer.headers["content-encoding"] == "identity"
+        assert answer.headers["content-encoding"] == encoding
+        received = messages(answer)
+        assert "data-age" in next(received).parts
+        factories.change(run, status="approval_wait")
+        assert "run-r-1" in next(message for message in received if message.parts).parts
 
 
 def test_reconnected_stream_replays_missed_changes(
@@ -251,7 +257,7 @@ def test_stream_updates_counts_and_tab_title(run: Run, viewer_http_client: httpx
     with open_stream(viewer_http_client) as stream:
         factories.run(run.stage, status="approval_wait")
         tab_title = ""
-        while tab_title != "Needs approval · Now (2) · Release flows":
+        while tab_title != "Needs approval · Now · Release flows":
             title = next_part(stream, "tab-title").css_first("span")
             assert title is not None
             tab_title = title.attributes["data-title"] or ""

@@ -1,7 +1,14 @@
-"""Which content encodings a client accepts (RFC 9110, section 12.5.3); compressed responses."""
+"""Which content encodings a client accepts (RFC 9110, section 12.5.3); compressed responses.
+
+A message of a stream is compressed once for all of its readers: none refers to an earlier one, so
+the same block fits into each reader's stream (RFC 1951, section 3.2).
+"""
 
 import re
 import secrets
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from functools import lru_cache
 
 from django.http import HttpRequest, HttpResponse
@@ -17,6 +24,7 @@ _MIN_LENGTH = 200  # bytes; shorter responses are not worth it
 _GZIP_FORMAT = 16 + isal_zlib.MAX_WBITS
 _HEADER_LENGTH, _FLAGS, _HAS_NAME = 10, 3, 8  # RFC 1952
 
+_STREAM_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # of a gzip file without a name or a time
 _REFUSED = re.compile(r"q=0(\.0*)?")
 
 
@@ -70,3 +78,17 @@ def _compress(content: bytes, max_random_bytes: int) -> bytes:
     header[_FLAGS] |= _HAS_NAME
     name = b"a" * secrets.randbelow(max_random_bytes) + b"\0"
     return bytes(header) + name + compressed[_HEADER_LENGTH:]
+
+
+async def compress_stream(messages: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a stream of messages in gzip format; each can be read when it arrives."""
+    yield _STREAM_HEADER
+    async with aclosing(messages):
+        async for message in messages:
+            yield _compress_message(message)
+
+
+@lru_cache(maxsize=64)
+def _compress_message(message: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)
