@@ -66,5 +66,9 @@ def estimate(durations: Iterable[timedelta]) -> TypicalDuration | None:
     )
     if len(samples) < MIN_SAMPLES:
         return None
-    p95 = samples[ceil(0.95 * len(samples)) - 1]
-    return TypicalDuration(timedelta(seconds=median(samples)), timedelta(seconds=p95))
+    middle = median(samples)
+    # One that was stuck for long before it succeeded does not show what is usual.
+    limit = max(settings.OVERDUE_CRITICAL_FACTOR * middle, middle + MIN_EXCESS.total_seconds())
+    usual = [sample for sample in samples if sample <= limit]
+    p95 = max(usual[ceil(0.95 * len(usual)) - 1], middle)
+    return TypicalDuration(timedelta(seconds=middle), timedelta(seconds=p95))

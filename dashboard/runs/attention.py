@@ -1,14 +1,13 @@
 """Which runs need attention, in what order: one definition for pages, titles, API and commands.
 
 A run needs attention if it or its abort is overdue, if it has waited long for an approval, or if it
-failed a short time ago. A run that is only overdue in the queue behind another that needs attention
-is not counted itself: it waits.
+failed a short time ago.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from django.db.models import Case, Exists, IntegerField, OuterRef, Q, QuerySet, Value, When
@@ -19,19 +18,13 @@ from dashboard.models import Abort, Run
 from dashboard.models.catalog import StageName
 from dashboard.models.runs import RunQuerySet
 from dashboard.models.severity import Severity
-from dashboard.runs import concurrency_policy
-from dashboard.runs.overdue import OverdueReason
+from dashboard.runs.overdue import APPROVAL_PATIENCE, OverdueReason
 
 # How long a failed run needs attention.
 FAILURE_WINDOW = timedelta(minutes=15)
-# How long an approval may wait before its run needs attention, overdue or not.
-APPROVAL_PATIENCE = timedelta(minutes=30)
 
 _STAGE_RANKS = {name: rank for rank, name in enumerate(reversed(StageName.values))}
 _IS_OVERDUE = Q(overdue_severity__gt=0) | Q(abort_severity__gt=0)
-_IS_OVERDUE_IN_QUEUE = Q(
-    overdue_severity__gt=0, overdue_reason=OverdueReason.QUEUE, abort_severity=0
-)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -92,18 +85,18 @@ def failed_runs(runs: RunQuerySet, since: Time, until: Time | None = None) -> Ru
     return failures.exclude(_aborted_here()).order_by("-ended_at", "-pk")
 
 
-def waiting_runs(runs: RunQuerySet, now: Time) -> RunQuerySet:
-    """Return those of `runs` that are overdue in the queue behind one that needs attention."""
-    return runs.in_flight().filter(_is_waiting_behind(now)).order_by("created_at", "pk")
+def blocked_runs(runs: RunQuerySet) -> RunQuerySet:
+    """Return those of `runs` that wait in the queue behind one that needs attention, oldest first.
+
+    Only of those that have waited for so long that they would be overdue themselves.
+    """
+    blocked = runs.in_flight().filter(overdue_reason=OverdueReason.BLOCKED)
+    return blocked.order_by("created_at", "pk")
 
 
 def severity(now: Time) -> Case:
-    """Return an expression on runs in flight: the severity at which they need attention.
-
-    OK: the run needs no attention, or only waits behind one that does.
-    """
+    """Return an expression on runs in flight: the severity at which they need attention."""
     return Case(
-        When(_is_waiting_behind(now), then=Value(int(Severity.OK))),
         When(_IS_OVERDUE, then=Greatest("overdue_severity", "abort_severity")),
         When(_is_approval_due(now), then=Value(int(Severity.WARNING))),
         default=Value(int(Severity.OK)),
@@ -123,25 +116,6 @@ def _stage_rank(name: str) -> int:
 
 def _is_approval_due(now: Time) -> Q:
     return Q(removed_at=None, approval_since__lte=now - APPROVAL_PATIENCE)
-
-
-def _is_waiting_behind(now: Time) -> Q:
-    """Return a condition: overdue in the queue only, behind a run that needs attention itself."""
-    return _is_overdue_behind(_is_approval_due(now))
-
-
-# The conditions below are kept: composing one takes longer than its query. Queries copy them.
-@lru_cache(maxsize=16)  # a page asks several times with the same `now`
-def _is_overdue_behind(is_approval_due: Q) -> Q:
-    stuck = (_IS_OVERDUE & ~_IS_OVERDUE_IN_QUEUE) | is_approval_due
-    ahead = Run.objects.tracked().filter(
-        stuck, stage=OuterRef("stage"), created_at__lte=OuterRef("created_at")
-    )
-    # A run that Northflank never queues waits for no other: see concurrency_policy.py.
-    never_queued = Q(stage__concurrency_policy=concurrency_policy.PARALLEL) | (
-        Q(stage__concurrency_policy__in=concurrency_policy.NEVER_QUEUING) & ~Q(status="queued")
-    )
-    return Q(_IS_OVERDUE_IN_QUEUE, ~never_queued, Exists(ahead))
 
 
 @cache

@@ -15,7 +15,7 @@ from dashboard.models import Run, StageTiming
 from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
-from dashboard.runs import steps
+from dashboard.runs import concurrency_policy, steps
 
 NOT_STARTED_STATUSES = {"queued", "pending"}
 
@@ -24,6 +24,8 @@ NOT_STARTED_STATUSES = {"queued", "pending"}
 QUEUE_LIMIT = timedelta(minutes=15)
 APPROVAL_LIMIT = timedelta(hours=4)
 RUN_LIMIT = timedelta(hours=1)
+# How long an approval may wait before its run needs attention, overdue or not.
+APPROVAL_PATIENCE = timedelta(minutes=30)
 
 
 class OverdueReason(StrEnum):
@@ -35,6 +37,7 @@ class OverdueReason(StrEnum):
     NO_PROGRESS = "silent"  # no step has changed
     LAST_ATTEMPT = "attempts"  # a step is on its last attempt
     RUN = "run"  # the whole run
+    BLOCKED = "blocked"  # nothing: it waits in the queue behind a run that is stuck
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,30 @@ def worst_finding(
         findings.append(Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT))
     # Of equally severe findings `max` returns the first, which is the most specific.
     return max(findings, key=lambda item: item.severity, default=None)
+
+
+def is_stuck(run: Run, finding: Finding | None, now: datetime) -> bool:
+    """Return whether a run needs attention itself, so that those queued behind it do not."""
+    if finding is not None and finding.severity and finding.reason is not OverdueReason.QUEUE:
+        return True
+    waited = now - run.approval_since if run.approval_since else timedelta()
+    return bool(run.abort_severity) or waited >= APPROVAL_PATIENCE
+
+
+def is_blocked(run: Run, finding: Finding | None, stuck_since: datetime | None) -> bool:
+    """Return whether a run is overdue only in the queue behind a stuck one of its stage.
+
+    `stuck_since` is the creation of the oldest of these; None: there is none.
+    """
+    if finding is None or finding.reason is not OverdueReason.QUEUE or run.abort_severity:
+        return False
+    if stuck_since is None or run.created_at <= stuck_since:
+        return False
+    policy = run.stage.concurrency_policy
+    # A run that Northflank never queues waits for no other: see concurrency_policy.py.
+    return policy != concurrency_policy.PARALLEL and (
+        policy not in concurrency_policy.NEVER_QUEUING or run.status == "queued"
+    )
 
 
 def is_last_attempt(step: Node) -> bool:

@@ -18,6 +18,7 @@ _text = MessageTable(
         "row_approval": gettext_lazy(
             "Waiting for approval: “%(step)s”, %(since)s. Approve it on Northflank."
         ),
+        "blocked": gettext_lazy("Queued behind a run that needs attention."),
         "row_approval_unknown_step": gettext_lazy("Approve it on Northflank."),
     }
 )
@@ -31,6 +32,8 @@ def build(run: Run, timers: Iterable[Timer]) -> RichText:
     """
     if not run.in_flight:
         return ""
+    if run.overdue_reason == OverdueReason.BLOCKED:
+        return _text("blocked")
     timers = list(timers)
     is_approval = run.status == "approval_wait" or any(
         timer.reason is OverdueReason.APPROVAL for timer in timers

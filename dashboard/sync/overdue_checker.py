@@ -5,7 +5,8 @@ of runs have no steps: those of runs that nobody watches are read again here, be
 depends on them, and at intervals.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from time import monotonic
 
@@ -63,15 +64,34 @@ def check_runs(now: datetime) -> None:
     in_flight_runs = list(Run.objects.tracked().with_stage().defer("description"))
     stages = {run.stage_id for run in in_flight_runs}
     timings = {timing.stage_id: timing for timing in StageTiming.objects.filter(stage__in=stages)}
+    findings: dict[int, Finding | None] = {}
+    stuck_since: dict[int, datetime] = {}  # creation of the oldest stuck run, by stage
     for run in in_flight_runs:
-        try:
-            _check_run(run, timings.get(run.stage_id), now)
-        except (DatabaseError, InterfaceError):
-            raise
-        except Exception:
-            # A defect in checking one run must not stop the others, and must be logged.
-            log.exception("overdue_check.crashed", run=run.run_id)
+        with _logged(run):
+            finding = findings[run.pk] = _find(run, timings.get(run.stage_id), now)
+            if overdue.is_stuck(run, finding, now):
+                since = stuck_since.get(run.stage_id, run.created_at)
+                stuck_since[run.stage_id] = min(since, run.created_at)
+    for run in in_flight_runs:
+        if run.pk not in findings:
+            continue
+        with _logged(run):
+            finding = findings[run.pk]
+            if overdue.is_blocked(run, finding, stuck_since.get(run.stage_id)):
+                finding = Finding(Severity.OK, OverdueReason.BLOCKED)
+            _mark(run, finding, now)
     _refresh_steps(in_flight_runs, now)
+
+
+@contextmanager
+def _logged(run: Run) -> Iterator[None]:
+    """Log a defect in checking one run: it must not stop the others."""
+    try:
+        yield
+    except (DatabaseError, InterfaceError):
+        raise
+    except Exception:
+        log.exception("overdue_check.crashed", run=run.run_id)
 
 
 def _refresh_steps(runs: Collection[Run], now: datetime) -> None:
@@ -115,7 +135,9 @@ def _store_approval_start(run: Run, timers: Iterable[Timer]) -> None:
     approval_since = next(approvals, None)
     if approval_since == run.approval_since:
         return
-    if approval_since is None or run.approval_since is not None:
+    is_another = run.approval_since is not None
+    run.approval_since = approval_since
+    if approval_since is None or is_another:
         # Without a new version: rows ask only whether there is one, and when it goes, the steps or
         # the status have given the run a new version.
         unchanged = Run.objects.filter(pk=run.pk, version=run.version)
@@ -128,7 +150,8 @@ def _store_approval_start(run: Run, timers: Iterable[Timer]) -> None:
             run.refresh_from_db(fields=["version"])  # the rest of the check is of this version
 
 
-def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
+def _find(run: Run, timing: StageTiming | None, now: datetime) -> Finding | None:
+    """Return what is most overdue of a run, and request the reads that would tell more."""
     if (
         schedule.is_watched(run.last_viewed_at, now)
         and timing
@@ -141,7 +164,11 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
     root = steps.decode(run.steps)
     timers = overdue.timers(run, root, timing)
     _store_approval_start(run, timers)
-    finding = overdue.worst_finding(run, root, timers, now)
+    return overdue.worst_finding(run, root, timers, now)
+
+
+def _mark(run: Run, finding: Finding | None, now: datetime) -> None:
+    """Store how overdue a run is, unless it was read since, or its steps are to be read before."""
     severity, reason = (finding.severity, str(finding.reason)) if finding else (Severity.OK, "")
     if (severity, reason) == (run.overdue_severity, run.overdue_reason):
         return

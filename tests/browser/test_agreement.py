@@ -114,8 +114,9 @@ def end(choose: random.Random) -> dict[str, Any]:
 
 
 def become_overdue(choose: random.Random) -> dict[str, Any]:
-    reason = choose.choice([OverdueReason.QUEUE, OverdueReason.RUN])
-    return {"overdue_severity": choose.randrange(3), "overdue_reason": reason}
+    reason = choose.choice([OverdueReason.BLOCKED, OverdueReason.QUEUE, OverdueReason.RUN])
+    severity = 0 if reason is OverdueReason.BLOCKED else choose.randrange(3)
+    return {"overdue_severity": severity, "overdue_reason": reason}
 
 
 def wait_for_approval(_choose: random.Random) -> dict[str, Any]:

@@ -31,8 +31,9 @@ def test_typical_duration_uses_latest_twenty() -> None:
     )
 
 
-def test_typical_duration_of_few_includes_outlier() -> None:
-    assert typical_duration.estimate(minutes(1, 1, 1, 1, 60)) == TypicalDuration(*minutes(1, 60))
+def test_success_that_was_stuck_for_long_does_not_show_what_is_usual() -> None:
+    assert typical_duration.estimate(minutes(1, 1, 1, 1, 3)) == TypicalDuration(*minutes(1, 3))
+    assert typical_duration.estimate(minutes(1, 1, 1, 1, 60)) == TypicalDuration(*minutes(1, 1))
 
 
 def test_typical_duration_ignores_negative_durations() -> None:

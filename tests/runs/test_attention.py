@@ -1,4 +1,4 @@
-"""Which runs need attention, in what order, and which wait behind one of them."""
+"""Which runs need attention, and in what order."""
 
 from datetime import timedelta
 from typing import Any
@@ -26,10 +26,6 @@ def in_order(now: Any = NOW) -> list[str]:
     """The ids of the runs that need attention, in their order."""
     ids = dict(Run.objects.values_list("pk", "run_id"))
     return [ids[run.pk] for run in attention.load(Run.objects.all(), now)]
-
-
-def waiting_ids() -> list[str]:
-    return [run.run_id for run in attention.waiting_runs(Run.objects.all(), NOW)]
 
 
 def test_production_comes_first_then_severity_then_age(stage: Stage) -> None:
@@ -82,85 +78,3 @@ def test_severities_are_those_of_the_runs(stage: Stage) -> None:
         runs[1].pk: Severity.CRITICAL,
         runs[2].pk: Severity.CRITICAL,
     }
-
-
-# --- Runs that wait behind another --------------------------------------------------------------
-
-
-def create_queue(stage: Stage, policy: str = "queue", **ahead: Any) -> None:
-    """A run and two that are overdue in the queue behind it."""
-    Stage.objects.filter(pk=stage.pk).update(concurrency_policy=policy)
-    stage.refresh_from_db()
-    factories.run(stage, "ahead", created_at=NOW - 60 * MINUTE, **ahead)
-    for name, minutes in (("first", 40), ("second", 30)):
-        created_at = NOW - minutes * MINUTE
-        factories.run(stage, name, overdue_severity=2, created_at=created_at, **QUEUED)
-
-
-@pytest.mark.parametrize(
-    "ahead",
-    [
-        {"overdue_severity": 1, "overdue_reason": OverdueReason.STEP},
-        {"status": "aborting", "abort_severity": 2},
-        {"status": "approval_wait", "approval_since": NOW - 31 * MINUTE},
-    ],
-)
-def test_run_overdue_in_queue_behind_one_that_needs_attention_waits(
-    ahead: dict[str, Any], stage: Stage
-) -> None:
-    create_queue(stage, **ahead)
-    assert in_order() == ["ahead"]
-    assert waiting_ids() == ["first", "second"]
-
-
-@pytest.mark.parametrize(
-    "ahead",
-    [{}, {"status": "approval_wait", "approval_since": NOW - MINUTE}],
-    ids=["on time", "approval not due"],
-)
-def test_run_overdue_in_queue_behind_one_on_time_needs_attention(
-    ahead: dict[str, Any], stage: Stage
-) -> None:
-    create_queue(stage, **ahead)
-    assert in_order() == ["first", "second"]
-    assert waiting_ids() == []
-
-
-def test_removed_run_holds_up_no_other(stage: Stage) -> None:
-    create_queue(stage, overdue_severity=2, overdue_reason=OverdueReason.RUN, removed_at=NOW)
-    assert in_order() == ["ahead", "first", "second"]
-
-
-def test_run_in_queue_with_overdue_abort_needs_attention(stage: Stage) -> None:
-    create_queue(stage, overdue_severity=2, overdue_reason=OverdueReason.RUN)
-    Run.objects.filter(run_id="first").update(abort_severity=1)
-    assert in_order() == ["ahead", "first"]
-    assert waiting_ids() == ["second"]
-
-
-def test_run_waits_for_no_younger_run_and_no_other_stage(stage: Stage) -> None:
-    late = {"overdue_severity": 1, "overdue_reason": OverdueReason.RUN}
-    factories.run(stage, "queued", overdue_severity=1, created_at=NOW - 20 * MINUTE, **QUEUED)
-    factories.run(stage, "younger", created_at=NOW - 10 * MINUTE, **late)
-    factories.run(factories.stage("Staging"), "elsewhere", created_at=NOW - 60 * MINUTE, **late)
-    assert in_order() == ["queued", "younger", "elsewhere"]
-
-
-@pytest.mark.parametrize(
-    ("policy", "status", "waits"),
-    [
-        ("queue", "pending", True),
-        ("", "pending", True),
-        ("allow", "queued", False),
-        ("forbid", "pending", False),
-        ("forbid", "queued", True),
-        ("replace", "pending", False),
-        ("latest", "pending", True),
-    ],
-)
-def test_run_waits_only_where_policy_queues_runs(
-    policy: str, status: str, waits: bool, stage: Stage
-) -> None:
-    create_queue(stage, policy, overdue_severity=2, overdue_reason=OverdueReason.RUN)
-    Run.objects.filter(run_id__in=["first", "second"]).update(status=status)
-    assert waiting_ids() == (["first", "second"] if waits else [])

@@ -27,7 +27,7 @@ def timer(
 @pytest.mark.parametrize("level", [Severity.WARNING, Severity.CRITICAL])
 @pytest.mark.parametrize(
     "overdue_reason",
-    [reason for reason in OverdueReason if reason is not OverdueReason.LAST_ATTEMPT],
+    sorted(set(OverdueReason) - {OverdueReason.LAST_ATTEMPT, OverdueReason.BLOCKED}),
 )
 def test_overdue_message_per_reason_has_typical_duration(
     overdue_reason: OverdueReason, level: Severity

@@ -29,6 +29,8 @@ from tests.support.successes import (
 )
 from tests.support.world import api_run, at
 
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+
 
 def set_baseline(stage: Stage) -> None:
     for _ in range(5):
@@ -422,3 +424,82 @@ def test_steps_of_many_runs_are_read_again_less_often(stage: Stage) -> None:
     runs = [run_at_step(stage) for _ in range(count)]
     assert checked(runs[0], NOW + 2 * age - SECOND) == (0, None)
     assert checked(runs[0], NOW + 2 * age) == (0, NOW + 2 * age)
+
+
+# --- Runs that wait in the queue behind one that is stuck ----------------------------------------
+
+
+def check_queue(stage: Stage, policy: str = "queue", **ahead: Any) -> dict[str, str]:
+    """The marks of a run that has begun two hours ago, and of two queued behind it for long."""
+    Stage.objects.filter(pk=stage.pk).update(concurrency_policy=policy)
+    fields = {"status": "running", "started_at": NOW - 2 * HOUR, **ahead}
+    factories.run(stage, "ahead", created_at=NOW - 2 * HOUR, **fields)
+    for name in ("first", "second"):
+        if not Run.objects.filter(run_id=name).exists():
+            factories.run(stage, name, status="queued", started_at=None, created_at=NOW - HOUR)
+    overdue_checker.check_runs(NOW)
+    return dict(Run.objects.values_list("run_id", "overdue_reason"))
+
+
+@pytest.mark.parametrize(
+    "ahead",
+    [
+        {},
+        {"status": "aborting", "abort_severity": 2},
+        {"status": "approval_wait", "status_since": NOW - 31 * MINUTE},
+    ],
+    ids=["overdue", "abort overdue", "approval due"],
+)
+def test_run_queued_behind_a_stuck_one_is_blocked_and_not_overdue(
+    ahead: dict[str, Any], stage: Stage
+) -> None:
+    marks = check_queue(stage, **ahead)
+    assert (marks["first"], marks["second"]) == ("blocked", "blocked")
+    assert not Run.objects.filter(run_id="first", overdue_severity__gt=0).exists()
+
+
+@pytest.mark.parametrize(
+    "ahead",
+    [{"started_at": NOW}, {"removed_at": NOW}],
+    ids=["on time", "removed"],
+)
+def test_run_queued_behind_one_that_is_not_stuck_is_overdue(
+    ahead: dict[str, Any], stage: Stage
+) -> None:
+    assert check_queue(stage, **ahead)["first"] == "queue"
+
+
+def test_run_in_the_queue_whose_abort_is_overdue_is_overdue(stage: Stage) -> None:
+    fields = {"status": "queued", "started_at": None, "created_at": NOW - HOUR}
+    factories.run(stage, "first", abort_severity=1, **fields)
+    marks = check_queue(stage)
+    assert (marks["first"], marks["second"]) == ("queue", "blocked")
+
+
+def test_run_is_blocked_by_no_younger_run_and_by_none_of_another_stage(stage: Stage) -> None:
+    other = factories.stage("Staging")
+    fields = {"status": "queued", "started_at": None, "created_at": NOW - 3 * HOUR}
+    factories.run(stage, "first", **fields)
+    factories.run(other, "second", **fields)
+    marks = check_queue(stage)
+    assert (marks["first"], marks["second"]) == ("queue", "queue")
+
+
+@pytest.mark.parametrize(
+    ("policy", "status", "is_blocked"),
+    [
+        ("queue", "pending", True),
+        ("", "pending", True),
+        ("allow", "queued", False),
+        ("forbid", "pending", False),
+        ("forbid", "queued", True),
+        ("replace", "pending", False),
+        ("latest", "pending", True),
+    ],
+)
+def test_run_is_blocked_only_where_the_policy_queues_runs(
+    policy: str, status: str, is_blocked: bool, stage: Stage
+) -> None:
+    fields = {"status": status, "started_at": None, "created_at": NOW - HOUR}
+    factories.run(stage, "first", **fields)
+    assert (check_queue(stage, policy)["first"] == "blocked") == is_blocked

@@ -18,6 +18,7 @@ from dashboard.models import Abort, Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import acknowledgement_rules, attention
 from dashboard.runs.attention import AttentionRun
+from dashboard.runs.overdue import OverdueReason
 
 # A run that was aborted here stays on the page this long, so that the user sees the outcome.
 ABORTED_WINDOW = timedelta(hours=1)
@@ -53,18 +54,18 @@ def _prepare(
     return PreparedQuery(compose(visible_runs(permissions), NOW), plan_once=plan_once)
 
 
-def load_waiting(permissions: Permissions, now: datetime) -> list[Run]:
+def load_blocked(permissions: Permissions) -> list[Run]:
     """Return the visible runs that wait behind one that needs attention, oldest first.
 
     With their stages, without their steps.
     """
-    return _prepare_waiting(permissions).fetch(now=now)
+    return _prepare_blocked(permissions).fetch()
 
 
 @lru_cache(maxsize=100)
-def _prepare_waiting(permissions: Permissions) -> PreparedModels[Run]:
-    waiting = attention.waiting_runs(visible_runs(permissions), NOW)
-    return PreparedModels(waiting.with_stage().without_detail())
+def _prepare_blocked(permissions: Permissions) -> PreparedModels[Run]:
+    blocked = attention.blocked_runs(visible_runs(permissions))
+    return PreparedModels(blocked.with_stage().without_detail())
 
 
 def others_in_flight(visible: RunQuerySet, now: Time) -> RunQuerySet:
@@ -73,8 +74,8 @@ def others_in_flight(visible: RunQuerySet, now: Time) -> RunQuerySet:
     Those that wait behind a run that needs attention come last.
     """
     runs = visible.in_flight().annotate(attention=attention.severity(now))
-    is_waiting = When(overdue_severity__gt=0, then=2)
-    rank = Case(is_waiting, When(status="approval_wait", then=0), default=1)
+    is_blocked = When(overdue_reason=OverdueReason.BLOCKED, then=2)
+    rank = Case(is_blocked, When(status="approval_wait", then=0), default=1)
     return runs.filter(attention=0).order_by(rank, "-created_at", "-pk")
 
 

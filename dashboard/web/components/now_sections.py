@@ -192,7 +192,7 @@ class NowSections:
             if run.is_in_flight:
                 in_flight_of_stage.setdefault(run.stage, []).append(run)
         behind: dict[int, list[Run]] = {}
-        for waiting_run in in_flight.load_waiting(self.permissions, self.now):
+        for waiting_run in in_flight.load_blocked(self.permissions):
             for ahead in in_flight_of_stage.get(waiting_run.stage_id, ()):
                 if ahead.since <= waiting_run.created_at:
                     behind.setdefault(ahead.pk, []).append(waiting_run)

@@ -32,12 +32,12 @@ class Progress:
 
 
 def for_run(run: Run, timers: Iterable[Timer]) -> Progress | None:
-    """Return a run's progress, or None if it is not in flight or has no typical duration.
+    """Return a run's progress; None: not in flight, no typical duration, or it is not its own.
 
     `timers` are the run's timers (see runs/overdue.py).
     """
     timer = next((timer for timer in timers if timer.reason in _WHOLE_RUN_REASONS), None)
-    if timer is None or timer.typical is None:
+    if timer is None or timer.typical is None or run.overdue_reason == OverdueReason.BLOCKED:
         return None
     typical = timer.typical
     critical_seconds = max((timer.critical_at - timer.started_at).total_seconds(), 1)

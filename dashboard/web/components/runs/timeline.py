@@ -186,7 +186,10 @@ def _build_row(
 ) -> StepRow:  # fmt: skip
     is_running = _goes_on(run) and steps.is_in_progress(node)
     duration = _duration(node, is_running=is_running, now=now)
-    severity = typical.classify(duration) if typical and duration is not None else Severity.OK
+    # A step around a late one, or around one in progress, is not judged itself.
+    is_judged = not any(row.is_running or row.overdue_severity for row in children)
+    judged = typical if is_judged else None
+    severity = judged.classify(duration) if judged and duration is not None else Severity.OK
     is_failed = node.status in {"failure", "invalid"}
     is_relevant = is_current or is_failed or any(row.is_relevant for row in children)
     is_pending = run.in_flight and node.status is None and node.ended_at is None
@@ -207,7 +210,9 @@ def _build_row(
         if typical and (run.in_flight or duration is not None)
         else "",
         overdue_severity=int(severity),
-        bar=_build_bar(node, axis, duration, typical, is_running=is_running) if axis else None,
+        bar=_build_bar(node, axis, duration, typical, is_running=is_running, is_judged=is_judged)
+        if axis
+        else None,
         is_current=is_current,
         is_unfolded=not is_long or is_relevant or is_running or is_pending,
         is_relevant=is_relevant,
@@ -242,6 +247,7 @@ def _build_bar(
     typical: TypicalDuration | None,
     *,
     is_running: bool,
+    is_judged: bool,
 ) -> StepBar | None:
     if node.started_at is None:
         return None
@@ -250,7 +256,7 @@ def _build_bar(
     end = axis.position(node.started_at + (duration or timedelta()))
     is_approval = steps.awaited_kind(node) == steps.APPROVAL
     overdue_at, critical_at = (
-        typical.deadlines(node.started_at) if is_running and typical else (None, None)
+        typical.deadlines(node.started_at) if is_running and is_judged and typical else (None, None)
     )
     return StepBar(
         start=start,
