@@ -254,8 +254,9 @@ let heldTop = 0; // its distance from the window's top
 function holdPlace() {
   const parts = "#live :is(tr, li, td, h2)[id]";
   const candidates = [$$(`${parts}:hover`).at(-1), document.activeElement.closest(parts)];
-  // Without mouse or focus on it, the page stays where it was scrolled to; at its top, new rows are to be seen.
-  if (scrollY > 0 || !isIdle()) candidates.push(...$$(parts));
+  // Without mouse or focus on it, the page stays where it was scrolled to; at its top, new rows are to be seen, and on a
+  // run's page what became of one's press.
+  if (scrollY > 0 || !(isIdle() || $("#live > .run"))) candidates.push(...$$(parts));
   const isVisible = ({ top, bottom }) => bottom > 0 && top < innerHeight;
   heldElement = candidates.find((element) => element && isVisible(element.getBoundingClientRect()));
   if (!heldElement) return;
@@ -396,11 +397,18 @@ function describeChanges(before, { element, section, overdue, acknowledged, stat
   ].filter(Boolean);
 }
 
+// A row that has changed is seen to.
+function tint(element) {
+  if (!element.matches("tr") || !matchMedia("(prefers-reduced-motion: no-preference)").matches) return;
+  element.animate({ backgroundColor: ["color-mix(in oklab, var(--accent) 20%, var(--surface))", "transparent"] }, 1_000);
+}
+
 function announceChanges() {
   const [runs, error] = [readRuns(), readUpstreamError()];
   const texts = [];
   for (const [id, run] of runs) {
     const before = announcedRuns.get(id);
+    if (before && before.version !== run.version) tint(run.element);
     texts.push(...describeChanges(before, run));
     if (run.concluded === "true") $(`[data-run-dom-id="${id}"]`, notices)?.classList.add("concluded");
   }

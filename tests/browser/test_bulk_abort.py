@@ -49,7 +49,7 @@ def test_bulk_abort_of_three_selected_runs_shows_each_aborted(
     abort_selected_button(page).click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", level=1)).to_have_text("Abort 3 runs?")
-    expect(dialog.get_by_role("button", name="Keep running")).to_be_focused()
+    expect(dialog.get_by_role("heading", level=1)).to_be_focused()
     for run in runs_in_flight:
         expect(dialog.locator(".list")).to_contain_text(run.title)
     dialog.get_by_placeholder("In your own words").fill("Bad release")

@@ -63,6 +63,7 @@ def test_sign_out_ends_both_sessions(
     page = open_dashboard("/board/", java_script_enabled=scripts)
     username = new_username()
     sign_in(page, username)
+    page.get_by_role("button", name="Menu").click()
     page.get_by_role("button", name="Sign out").click()
     page.get_by_role("button", name="Logout").click()
     expect(page).to_have_url(f"{dashboard.base_url}/accounts/login/")

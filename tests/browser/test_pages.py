@@ -42,7 +42,9 @@ def test_theme_is_kept_across_pages(nightly_run: Run, sign_in: OpenPage) -> None
     page = sign_in("viewer")
     root = page.locator("html")
     toggle = page.locator("[data-theme-toggle]")
+    menu = page.get_by_role("button", name="Menu")
     for theme in ("light", "dark"):
+        menu.click()
         toggle.click()
         expect(root).to_have_attribute("data-theme", theme)
         expect(toggle).to_have_accessible_name(f"Theme: {theme}")
@@ -50,6 +52,7 @@ def test_theme_is_kept_across_pages(nightly_run: Run, sign_in: OpenPage) -> None
         expect(root).to_have_attribute("data-theme", theme)
     page.goto("/board/")
     expect(root).to_have_attribute("data-theme", "dark")
+    menu.click()
     toggle.click()
     page.reload()
     expect(root).not_to_have_attribute("data-theme", "dark")

@@ -80,7 +80,7 @@ def test_changed_run_is_shown_live_and_announced_once(run: Run, open_live_page: 
     factories.change(run, status="approval_wait")
     expect_streamed_text(page.locator(badge(page)), "Needs approval")
     expect(page.locator("#announcements")).to_have_text("Nightly: Needs approval")
-    expect(page).to_have_title("Needs approval · Now (1) · Release flows")
+    expect(page).to_have_title("Needs approval · Now · Release flows")
     assert page.evaluate("() => history.state") is None  # going back is the browser's
     assert has_reload_mark(page)
     page.evaluate("() => { document.querySelector('#announcements').textContent = '' }")
@@ -134,7 +134,7 @@ def test_upstream_outage_start_and_end_are_announced(run: Run, open_live_page: O
     page = open_live_page("viewer")
     factories.upstream_error("It fell over.")
     expect(page.locator("#announcements")).to_have_text("It fell over.")
-    expect(page).to_have_title("Not updating · Now (1) · Release flows")
+    expect(page).to_have_title("Not updating · Now · Release flows")
     Upstream.objects.update(error="", error_since=None)
     expect(page.locator("#announcements")).to_contain_text("have resumed")
 

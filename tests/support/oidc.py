@@ -133,7 +133,7 @@ class Browser(httpx.Client):
 
     def sign_out(self) -> httpx.Response:
         page = self.open("/")
-        return self.submit(select_one(parse_html(page), ".account form"), page)
+        return self.submit(select_one(parse_html(page), "#menu form"), page)
 
     def sign_in_with_password(self, name: str) -> None:
         page = self.open("/accounts/login/")

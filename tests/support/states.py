@@ -153,12 +153,13 @@ def sign_out_without_csrf_token(page: Page) -> None:
 
 
 def sign_out_expecting_error(page: Page) -> None:
+    page.get_by_role("button", name="Menu").click()
     page.get_by_role("button", name="Sign out").click()
     expect(page.locator("[data-reason]")).to_be_visible()
 
 
 def post_forbidden_abort(page: Page) -> None:
-    form = page.locator(".account form")
+    form = page.locator("#menu form")
     form.evaluate("form => { form.action = `${location.pathname}abort/` }")
     sign_out_expecting_error(page)
 
@@ -189,6 +190,7 @@ def run_address(run_id: str) -> str:
 def sign_out_behind_proxy(page: Page) -> None:
     page.set_extra_http_headers({"X-Forwarded-User": "ada"})
     page.goto("/board/")
+    page.get_by_role("button", name="Menu").click()
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="Signed out")).to_be_visible()
     page.set_extra_http_headers({})

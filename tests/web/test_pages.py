@@ -219,7 +219,10 @@ def test_referenced_ids_and_icons_exist(
         factories.run(run.stage, status=status)
     factories.abort(factories.run(run.stage, status="aborting"), viewer)
     html = parse_html(viewer_client.get(address_of(name, run)))
-    ids = {element.attributes["id"] for element in html.css("[id]")} | {"confirm-title"}
+    ids = {element.attributes["id"] for element in html.css("[id]")} | {
+        "confirm-title",
+        "confirm-warning",
+    }
     referenced = {
         word
         for attribute in ("aria-labelledby", "aria-describedby", "for")

@@ -44,8 +44,9 @@ class NowPage(Page):
 
     @property
     def tab_title(self) -> TabTitle:
+        count = len(self.sections.attention_runs)
         return tab_title.build(
-            _("Now (%(count)d)") % {"count": self.sections.in_flight_count},
+            _("Now (%(count)d)") % {"count": count} if count else _("Now"),
             self.snapshot.title_totals,
             upstream_down=self.upstream_down,
             incomplete=bool(self.data_age.incomplete_text),

@@ -179,6 +179,7 @@ class RunCard:
             "aborts": [AbortEntry(abort) for abort in self.aborts],
             "support_text": abort_history.support_text(row, self.aborts),
             "related_runs": related_runs.panel(run, related),
+            "next_run": related_runs.next_started(run, related),
             "timeline": timeline.build_timeline(run, root, timing, now),
             "steps_missing": timeline.missing_text(run, root),
             "steps_as_of": run.detail_synced_at if run.failures else None,

@@ -12,6 +12,7 @@ IN_FLIGHT = {"status": "running"}
 OVERDUE = {"status": "running", "overdue_severity": 1}
 ABORT_OVERDUE = {"status": "aborting", "abort_severity": 2}
 FAILED = {"status": "failure"}
+NEEDS_ATTENTION = {"overdue_severity", "abort_severity"}
 # Northflank has reported the status, but not the end.
 NOT_CONCLUDED = {**FAILED, "concluded": False, "in_flight": True}
 
@@ -50,14 +51,12 @@ def test_tab_of_now_and_board_shows_worst_state(
     stage = factories.stage()
     for fields in runs:
         factories.run(stage, **fields)  # type: ignore[arg-type]
-    in_flight_count = sum(fields != FAILED for fields in runs)
-    assert title_and_icon(get_page, "/") == (f"{lead}Now ({in_flight_count})", icon)
+    needing = [fields for fields in runs if NEEDS_ATTENTION & fields.keys() or fields == FAILED]
+    now = f"Now ({len(needing)})" if needing else "Now"
+    assert title_and_icon(get_page, "/") == (f"{lead}{now}", icon)
     assert title_and_icon(get_page, "/board/") == (f"{lead}Board", icon)
     factories.upstream_error("It fell over.")
-    assert title_and_icon(get_page, "/") == (
-        f"Not updating · Now ({in_flight_count})",
-        "upstream-down",
-    )
+    assert title_and_icon(get_page, "/") == (f"Not updating · {now}", "upstream-down")
     assert title_and_icon(get_page, "/status/") == ("Not updating · Status", "upstream-down")
 
 
@@ -77,14 +76,12 @@ def test_tab_with_unread_stage_shows_incomplete(
     factories.stage("Staging", synced_at=None, fresh_until=None)
     for fields in runs:
         factories.run(stage, **fields)  # type: ignore[arg-type]
-    in_flight_count = sum(fields != FAILED for fields in runs)
-    assert title_and_icon(get_page, "/") == (f"{lead}Now ({in_flight_count})", icon)
+    needing = [fields for fields in runs if NEEDS_ATTENTION & fields.keys() or fields == FAILED]
+    now = f"Now ({len(needing)})" if needing else "Now"
+    assert title_and_icon(get_page, "/") == (f"{lead}{now}", icon)
     assert title_and_icon(get_page, "/board/") == (f"{lead}Board", icon)
     factories.upstream_error("It fell over.")
-    assert title_and_icon(get_page, "/") == (
-        f"Not updating · Now ({in_flight_count})",
-        "upstream-down",
-    )
+    assert title_and_icon(get_page, "/") == (f"Not updating · {now}", "upstream-down")
 
 
 @pytest.mark.parametrize(

@@ -156,11 +156,10 @@ def test_kept_page_has_the_name_and_the_token_of_its_reader(
     visitors.add('<i>"ben"', RELEASE_MANAGERS)
     visitors.text("anna", "/")
     html = LexborHTMLParser(visitors.text('<i>"ben"', "/"))
-    name = html.css_first("header .name")
-    assert name is not None
-    assert (name.css_first("bdi").text(), name.attributes["title"]) == ('<i>"ben"', '<i>"ben"')
+    name, menu = html.css_first("header .name bdi"), html.css_first("header [popovertarget]")
+    assert (name.text(), menu.attributes["title"]) == ('<i>"ben"', '<i>"ben"')
     assert "anna" not in (html.html or "")
-    token = html.css_first("header form input").attributes["value"]
+    token = html.css_first("#menu form input").attributes["value"]
     strict = Client(enforce_csrf_checks=True)
     strict.cookies = visitors.client('<i>"ben"').cookies
     strict.post("/accounts/logout/", {"csrfmiddlewaretoken": token})
@@ -193,7 +192,7 @@ def test_page_during_which_an_outage_begins_has_the_name_and_the_token_of_its_re
         db_health.mark_available()
     assert visitors.statements("anna", "/") > STATEMENTS  # not kept
     html = LexborHTMLParser(page)
-    name, field = html.css_first("header .name bdi"), html.css_first("header form input")
+    name, field = html.css_first("header .name bdi"), html.css_first("#menu form input")
     assert name is not None
     assert field is not None
     assert name.text() == "anna"

@@ -52,8 +52,7 @@ def create_runs_of_every_kind(stage: Stage, user: User) -> None:
         (
             "waits-late",
             {
-                "overdue_severity": 1,
-                "overdue_reason": OverdueReason.QUEUE,
+                "overdue_reason": OverdueReason.BLOCKED,
                 "created_at": minutes_ago(9),
             },
         ),
@@ -118,7 +117,7 @@ def test_now_page_headings_and_tab_title_show_same_counts(
         "aborted": "Aborted here in the last hour 1",
         "failed": "Failed in the last day 3 (2 listed above)",
     }
-    assert text_of(select_one(html, "head title")).startswith("Abort overdue · Now (9) ·")
+    assert text_of(select_one(html, "head title")).startswith("Abort overdue · Now (6) ·")
 
 
 def test_failed_run_leaves_attention_section_after_a_while(get_page: GetPage, stage: Stage) -> None:
@@ -209,14 +208,14 @@ def test_now_page_without_permissions_shows_nothing_visible(
 
 def test_run_row_shows_stage_and_no_empty_step(get_page: GetPage, run: Run) -> None:
     row = select_one(get_page("/"), "tr[data-run]")
-    assert text_of(select_one(row, "td.location")) == "Shop / Checkout / Production"
+    assert text_of(select_one(row, "td.subject .location-path")) == "Shop / Checkout / Production"
     assert row.css(".step") == []
 
 
-def test_run_row_shows_step_below_title(get_page: GetPage, stage: Stage) -> None:
+def test_run_row_shows_step_below_its_status(get_page: GetPage, stage: Stage) -> None:
     factories.run(stage, step="migrate")
     assert (
-        text_of(select_one(select_one(get_page("/"), "tr[data-run] td.subject"), ".step"))
+        text_of(select_one(select_one(get_page("/"), "tr[data-run] td.status"), ".step"))
         == "migrate"
     )
 

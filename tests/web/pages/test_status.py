@@ -35,9 +35,9 @@ def test_status_page_is_visible_to_viewer(viewer_client: Client) -> None:
 
 
 def test_header_nav_links_to_status_page(get_page: GetPage, db: None) -> None:
-    assert select_one(get_page("/"), 'nav a[href="/status/"]').text() == "Status"
+    assert select_one(get_page("/"), '.topbar nav a[href="/status/"]').text() == "Status"
     assert (
-        select_one(get_page("/status/"), 'nav a[aria-current="page"]').attributes["href"]
+        select_one(get_page("/status/"), '.topbar nav a[aria-current="page"]').attributes["href"]
         == "/status/"
     )
 

@@ -48,6 +48,20 @@ def panel(run: Run, related: RelatedRuns) -> dict[str, Any]:
     }
 
 
+def next_started(run: Run, related: RelatedRuns) -> RunRow | None:
+    """Return the run of the same stage in flight that started first after this one ended."""
+    if run.concluded_at is None:
+        return None
+    started = [
+        other
+        for other in related.also_in_flight
+        if other.stage_id == run.stage_id
+        and other.started_at is not None
+        and other.started_at >= run.concluded_at
+    ]
+    return _row(started[0]) if started else None
+
+
 def _group(runs: Sequence[Run]) -> RunGroup:
     return RunGroup([_row(run) for run in runs[:MAX_RUNS]], len(runs))
 

@@ -170,10 +170,13 @@ def _render_result(
         messages.add_message(request, messages.INFO, text, extra_tags=tone)
         return redirect(links.run_url(run))
     run_html = _render_run(request, run, user_permissions, open_abort)
-    # While the abort is open, its notice is bound to the run and hidden when the run concludes.
-    notice_run_dom_id = run_row.dom_id(run.run_id) if open_abort else ""
-    notice_context = {"notice": {"tone": tone, "text": text, "run_dom_id": notice_run_dom_id}}
-    notice_html = render_to_string("components/notices.html#notice", notice_context)
+    notice_html = ""
+    # The run's own page tells in its header how its open abort stands.
+    if open_abort is None or request.POST.get("view") != "card":
+        # While the abort is open, its notice is bound to the run and hidden when the run concludes.
+        notice_run_dom_id = run_row.dom_id(run.run_id) if open_abort else ""
+        notice_context = {"notice": {"tone": tone, "text": text, "run_dom_id": notice_run_dom_id}}
+        notice_html = render_to_string("components/notices.html#notice", notice_context)
     # htmx skips the run's partial if the page no longer shows the run.
     return HttpResponse(
         f'<hx-partial hx-target="#{run_row.dom_id(run.run_id)}" hx-swap="outerMorph">{run_html}'

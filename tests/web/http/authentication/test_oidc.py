@@ -54,7 +54,7 @@ def dashboard(
 
 
 def shown_name(visitor: Browser) -> str:
-    return text_of(select_one(parse_html(visitor.open("/")), ".account .name bdi"))
+    return text_of(select_one(parse_html(visitor.open("/")), "header .name bdi"))
 
 
 def may_abort(visitor: Browser) -> bool:

@@ -42,17 +42,16 @@ def test_abort_confirmation_shows_run_and_stage_and_aborts_nothing(
         factories.address(run, "abort"),
     )
     assert select_one(form, '[name="csrfmiddlewaretoken"]').attributes["value"]
-    assert select_one(html, "main [autofocus]").attributes["href"] == factories.address(run)
+    assert select_one(html, "main .actions a").attributes["href"] == factories.address(run)
     assert not run.aborts.exists()
 
 
-def test_abort_dialog_focuses_keep_running(get_page: GetPage, run: Run) -> None:
+def test_abort_dialog_focuses_its_question(get_page: GetPage, run: Run) -> None:
     answer = get_page(factories.address(run, "abort"), **HTMX)
     assert answer.css("header, nav, main") == []
-    keep_running = select_one(answer, "[autofocus]")
-    assert text_of(keep_running) == "Keep running"
-    closing_form = select_one(answer, f"form#{keep_running.attributes['form']}")
-    assert closing_form.attributes["method"] == "dialog"
+    assert text_of(select_one(answer, "[autofocus]")) == "Abort “Nightly”?"
+    assert text_of(select_one(answer, '[form="close-dialog"]')) == "Keep running"
+    assert select_one(answer, "form#close-dialog").attributes["method"] == "dialog"
     # The response names its own targets: the run's row may have left the page meanwhile.
     assert select_one(answer, "form[hx-post]").attributes["hx-swap"] == "none"
 

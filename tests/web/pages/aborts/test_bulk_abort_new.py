@@ -138,7 +138,7 @@ def test_abort_all_of_pipeline_excludes_other_pipelines(
     assert abort_all_label(html) == label(3)
     confirmation = get_page(abort_all_address(html))
     assert confirmed_run_keys(confirmation) == [str(run.pk) for run in reversed(run_in_each_stage)]
-    assert select_one(confirmation, "main [autofocus]").attributes["href"] == PIPELINE
+    assert select_one(confirmation, "main .actions a").attributes["href"] == PIPELINE
 
 
 def test_viewer_sees_no_offer_to_abort_all_of_pipeline(
@@ -214,15 +214,15 @@ def test_bulk_abort_confirmation_without_javascript_links_back(
 ) -> None:
     assert (
         select_one(
-            get_page(confirmation_address(*run_in_each_stage)), "main [autofocus]"
+            get_page(confirmation_address(*run_in_each_stage)), "main .actions a"
         ).attributes["href"]
         == PIPELINE
     )
     other = factories.run(factories.stage(parent=factories.pipeline("search")))
     html = get_page(confirmation_address(other, *run_in_each_stage))
-    assert select_one(html, "main [autofocus]").attributes["href"] == "/"
+    assert select_one(html, "main .actions a").attributes["href"] == "/"
     html = get_page(confirmation_address(run_in_each_stage[0]))
-    assert select_one(html, "main [autofocus]").attributes["href"] == factories.address(
+    assert select_one(html, "main .actions a").attributes["href"] == factories.address(
         run_in_each_stage[0].stage
     )
 
