@@ -17,7 +17,7 @@ from dashboard.models import AccessEvent, Run, Session
 from dashboard.models.accounts.access import AccessKind
 from tests.support import auth_proxy, counting_hasher, factories
 from tests.support.auth_proxy import STRANGER, ProxiedBrowser
-from tests.support.html import parse_html, select_one, text_of
+from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live
 from tests.support.pages import LIVE_PAGES, address_of
 from tests.support.stream import fast_polling, next_part, open_stream

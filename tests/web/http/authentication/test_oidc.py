@@ -199,8 +199,6 @@ def test_other_pages_of_allauth_do_not_exist(path: str, visitor: Browser) -> Non
     assert visitor.open(f"/accounts/{path}").status_code == 404
 
 
-
-
 # --- Groups ---------------------------------------------------------------------------------------
 
 
