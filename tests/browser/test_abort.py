@@ -34,6 +34,11 @@ def badge(page: Page, run: Run) -> Locator:
     return page.locator(f'[data-run="{run.run_id}"] :is(.status, .headline) [data-badge]')
 
 
+def answer_at(page: Page, place: str) -> Locator:
+    """What tells how the abort stands: a notice or, on the run's page, its header."""
+    return page.locator("[data-abort-state]" if place == "run" else "#notices")
+
+
 def open_abort_dialog(page: Page, run: Run) -> None:
     page.locator(f'[data-run="{run.run_id}"] [data-abort]').click()
     expect(page.get_by_role("dialog")).to_be_visible()
@@ -54,7 +59,7 @@ def test_abort_in_dialog_shows_aborting_then_aborted_without_reload(
     dialog.get_by_role("button", name="Abort run").click()
     expect(badge(page, stuck_run)).to_have_text("Aborting")
     expect(dialog).to_be_hidden()
-    expect(page.locator("#notices")).to_contain_text("Abort accepted")
+    expect(answer_at(page, place)).to_contain_text("Abort accepted")
     expect(badge(page, stuck_run)).to_have_text("Aborted")
     element = page.locator(f'[data-run="{stuck_run.run_id}"]')
     expect(element).to_have_attribute("data-concluded", "true")
@@ -82,7 +87,7 @@ def test_stream_message_that_the_answer_to_an_abort_has_overtaken_changes_nothin
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Reason in your own words").fill("Stuck")
     dialog.get_by_role("button", name="Abort run").click()
-    expect(page.locator("#notices")).to_contain_text("Abort accepted")
+    expect(answer_at(page, place)).to_contain_text("Abort accepted")
     expect(badge(page, stuck_run)).to_have_text("Aborting")
 
     async def publish() -> None:
@@ -120,7 +125,6 @@ def test_answer_to_an_abort_that_stream_messages_have_overtaken_changes_nothing(
     expect(badge(page, stuck_run)).to_have_text("Aborted")
     [(route, answer)] = answers
     route.fulfill(response=answer)
-    expect(page.locator("#notices")).to_contain_text("Abort accepted")
     expect(dialog).to_be_hidden()
     assert badge(page, stuck_run).inner_text() == "Aborted"
 

@@ -123,7 +123,7 @@ def test_journey_from_alert_to_aborted_run_without_javascript(
     page.locator("[data-abort]").click()
     page.get_by_label("Reason in your own words").fill("Hangs since three")
     button(page, "Abort run").click()
-    expect(page.locator("#notices")).to_contain_text("Abort accepted")
+    expect(page.locator("[data-abort-state]")).to_contain_text("Abort accepted")
     badge = page.locator(".headline [data-badge]")
     expect(badge).to_have_text("Aborted")
     assert world.sandbox.abort_request_counts[overdue_run.run_id] == 1

@@ -284,13 +284,14 @@ def test_refresh_that_the_stream_overtakes_does_not_leave_a_run_that_has_ended(
 @pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_abort_notice_disappears_when_run_concludes(stuck_run: Run, sign_in: OpenPage) -> None:
-    page = sign_in("manager", factories.address(stuck_run))
+    page = sign_in("manager", factories.address(stuck_run.stage))
     install_clock(page)
-    page.locator("[data-abort]").click()
+    run = page.locator(f'[data-run="{stuck_run.run_id}"]')
+    run.locator("[data-abort]").click()
     page.get_by_role("dialog").get_by_text("Stuck", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Abort run").click()
     expect(page.locator("#notices")).to_contain_text("Abort accepted")
-    expect(page.locator("[data-run]")).to_have_attribute("data-concluded", "true")
+    expect(run).to_have_attribute("data-concluded", "true")
     expect(
         page.locator("#notices .notice")
     ).to_be_hidden()  # its space remains while the page is in use
