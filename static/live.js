@@ -160,6 +160,8 @@ document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
     dialog.close();
     refreshedAt = 0; // show the result soon
   }
+  // A filter that applies when changed: the address is the filter.
+  if (target.matches(".filters")) history.replaceState(null, "", ctx.response.raw.url);
   for (const box of $$(RUN_CHECKBOX)) box.checked = selectedBefore.includes(box.value);
   restorePlace();
   finishSwap();

@@ -70,6 +70,12 @@ CATEGORIES = {
     "retried": Category(Q(state=AbortState.RETRIED), gettext_lazy("Retried"), "neutral", "retry"),
 }
 
+OTHERWISE = "otherwise"
+# All that are over, but neither stopped the run nor gave way to another abort.
+ENDED_OTHERWISE = Q(settled_at__isnull=False) & ~(
+    CATEGORIES["aborted"].condition | CATEGORIES["retried"].condition
+)
+
 
 def category(abort: Abort, run: Run) -> str:
     """Return the category of an abort of `run`: a key of CATEGORIES."""

@@ -5,11 +5,13 @@ Rendered rows are cached under the version of their run and the names that they 
 same for all users.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
+from itertools import groupby
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 from django.core.cache import cache
 from django.db.models import Q
@@ -22,14 +24,16 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.aborts import categories
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Abort, Stage
+from dashboard.models import Abort, BulkAbort, Stage
 from dashboard.models.aborts import AbortQuerySet
 from dashboard.models.catalog import StageName
 from dashboard.runs.statuses import StatusDisplay
 from dashboard.texts import durations
 from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components import macros
+from dashboard.web.components.aborts import bulk_abort_rows
 from dashboard.web.components.aborts.abort_details import AbortEntry
+from dashboard.web.components.aborts.bulk_abort_rows import BulkAbortRow
 from dashboard.web.components.lists import search_text
 from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter
 from dashboard.web.components.runs import row_queries
@@ -64,6 +68,22 @@ class AbortFilter(RecordFilter):
     stages: list[str] = field(default_factory=list)
 
     @property
+    def quick_filters(self) -> list[tuple[str, str, bool]]:
+        """(label, address, whether it is this filter) of what is asked for most."""
+        today = timezone.localdate()
+        queries = {
+            _("All"): {},
+            _("Today"): {"from": today.isoformat()},
+            _("Last 7 days"): {"from": (today - timedelta(6)).isoformat()},
+            _("Mine"): {"by_me": "1"},
+            _("Ended otherwise"): {"state": categories.OTHERWISE},
+        }
+        return [
+            (label, f"?{urlencode(query)}", query == self.parameters)
+            for label, query in queries.items()
+        ]
+
+    @property
     def is_newest_page(self) -> bool:
         """Whether it selects the newest page of all aborts."""
         return not self.parameters and self.before_pk is None
@@ -83,7 +103,10 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
     }
     abort_filter = AbortFilter(
         condition=permissions.stage_filter("run__stage"),
-        categories=[(key, category.label) for key, category in categories.CATEGORIES.items()],
+        categories=[
+            *((key, category.label) for key, category in categories.CATEGORIES.items()),
+            (categories.OTHERWISE, _("Ended otherwise")),
+        ],
         projects=list(project_names.items()),
         stages=list(StageName.values),
     )
@@ -96,7 +119,12 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
     kinds = categories.CATEGORIES
     in_project = "run__stage__pipeline__project__slug"
     for name, description, choices in (
-        ("state", _("outcome"), {key: kind.condition for key, kind in kinds.items()}),
+        (
+            "state",
+            _("outcome"),
+            {key: kind.condition for key, kind in kinds.items()}
+            | {categories.OTHERWISE: categories.ENDED_OTHERWISE},
+        ),
         ("project", _("project"), {slug: Q((in_project, slug)) for slug in project_names}),
         ("stage", _("stage"), {stage: Q(run__stage__name=stage) for stage in StageName.values}),
         ("by_me", _("value"), {"1": Q(user=request.user.pk)}),
@@ -134,10 +162,20 @@ class AbortRowKey(NamedTuple):
     run_version: int
     project_name: str
     pipeline_name: str
+    bulk_abort: int | None = None  # key
 
 
 _PIPELINE = "run__stage__pipeline"
-_KEY_FIELDS = "pk", "run__version", f"{_PIPELINE}__project__name", f"{_PIPELINE}__name"
+_KEY_FIELDS = (
+    *("pk", "run__version", f"{_PIPELINE}__project__name", f"{_PIPELINE}__name", "bulk_abort"),
+)
+
+
+class BulkAbortRows(NamedTuple):
+    """The rows of aborts that follow one another in the log, since one request made them."""
+
+    bulk: BulkAbortRow
+    rows: list[SafeString]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +255,25 @@ def render_rows(keys: Iterable[AbortRowKey]) -> dict[int, SafeString]:
     rendered = _render_and_cache(Abort.objects.filter(pk__in=missing)) if missing else {}
     html_by_pk = {pk: rendered.get(pk) or cached[key] for pk, key in cache_keys.items()}
     return {pk: mark_safe(html) for pk, html in html_by_pk.items()}
+
+
+def group_rows(
+    permissions: Permissions, keys: Iterable[AbortRowKey], html_by_pk: Mapping[int, SafeString]
+) -> list[SafeString | BulkAbortRows]:
+    """Return the rows in the order of `keys`; several in a row of one bulk abort are one entry."""
+    groups = [(pk, [*group]) for pk, group in groupby(keys, key=lambda key: key.bulk_abort)]
+    bulk_pks = [pk for pk, group in groups if pk is not None and len(group) > 1]
+    bulk_aborts = BulkAbort.objects.in_bulk(bulk_pks) if bulk_pks else {}
+    bulk_rows = bulk_abort_rows.load_rows(permissions, bulk_aborts.values()) if bulk_pks else []
+    row_of_bulk = {row.bulk_abort.pk: row for row in bulk_rows}
+    entries: list[SafeString | BulkAbortRows] = []
+    for pk, group in groups:
+        rows = [html_by_pk[key.pk] for key in group]
+        if pk in row_of_bulk:
+            entries.append(BulkAbortRows(row_of_bulk[pk], rows))
+        else:
+            entries += rows
+    return entries
 
 
 def _render_and_cache(aborts: AbortQuerySet) -> dict[int, SafeString]:

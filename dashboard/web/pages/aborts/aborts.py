@@ -62,9 +62,11 @@ class AbortsPage(Page):
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
         self.is_personal = "by_me" in self.filter.parameters
+        keys = self.log_page.keys
         return {
             "filter": self.filter,
-            "abort_rows": list(abort_log.render_rows(self.log_page.keys).values()),
+            "entries": abort_log.group_rows(self.permissions, keys, abort_log.render_rows(keys)),
+            "count": len(keys),
             "older_url": self.log_page.older_url,
             "empty": empty_states.log(
                 "aborts",

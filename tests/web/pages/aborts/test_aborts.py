@@ -2,6 +2,7 @@
 
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -12,7 +13,7 @@ from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.aborts import categories
-from dashboard.models import Abort, Grant
+from dashboard.models import Abort, BulkAbort, Grant
 from dashboard.models.abort_lifecycle import AbortState, EventType
 from tests.support import factories
 from tests.support.abort_kinds import FIELDS_BY_KIND, NOON
@@ -31,7 +32,7 @@ def matching_keys(get_page: GetPage, query: str) -> list[int]:
 
 
 def notices(html: LexborHTMLParser) -> list[str]:
-    return [text_of(notice) for notice in html.css("main > .inline-notice")]
+    return [text_of(notice) for notice in html.css("#live > .inline-notice")]
 
 
 def only_row(html: LexborHTMLParser) -> LexborNode:
@@ -76,7 +77,7 @@ def test_abort_row_shows_user_client_address_and_reason(get_page: GetPage, manag
     )
     row = select_one(get_page("/aborts/"), f"#abort-{abort.pk}")
     assert text_of(select_one(row, ".requester")) == "manager via dashboard from 192.0.2.7"
-    assert text_of(select_one(row, ".reason q")) == "Stuck since noon"
+    assert text_of(select_one(row, "summary q")) == "Stuck since noon"
     assert (
         select_one(row, ".requested time").attributes["datetime"] == abort.requested_at.isoformat()
     )
@@ -178,7 +179,7 @@ def test_aborts_page_with_hostile_text_escapes_it(get_page: GetPage, manager: Us
     for headers in ({}, HTMX):
         html = get_page(f"/aborts/?text={quote(HOSTILE[:100])}", **headers)
         assert html.css("#hostile, script:not([src]):not(#time-texts), x") == []
-        assert text_of(select_one(only_row(html), ".reason q")) == " ".join(HOSTILE.split())
+        assert text_of(select_one(only_row(html), "summary q")) == " ".join(HOSTILE.split())
 
 
 # --- Filters -------------------------------------------------------------------------------------
@@ -242,11 +243,40 @@ def test_project_and_stage_filters_narrow_aborts(get_page: GetPage, manager: Use
             )
 
     def reasons(query: str) -> list[str]:
-        return [text_of(reason) for reason in get_page(f"/aborts/?{query}").css(".reason q")]
+        return [text_of(reason) for reason in get_page(f"/aborts/?{query}").css("summary q")]
 
     assert reasons("project=shop") == ["shop Production", "shop Staging"]
     assert reasons("stage=Staging") == ["payments Staging", "shop Staging"]
     assert reasons("project=shop&stage=Staging") == ["shop Staging"]
+
+
+def test_filter_for_those_that_ended_otherwise(get_page: GetPage, manager: User) -> None:
+    aborts = {
+        kind: factories.abort_of_new_run(manager, **fields)
+        for kind, fields in FIELDS_BY_KIND.items()
+    }
+    expected = [
+        abort.pk
+        for kind, abort in aborts.items()
+        if kind not in {"under_way", "aborted", "retried"}
+    ]
+    assert sorted(matching_keys(get_page, "state=otherwise")) == sorted(expected)
+
+
+def test_aborts_of_one_bulk_abort_are_one_row_that_contains_theirs(
+    get_page: GetPage, manager: User
+) -> None:
+    before = factories.abort_of_new_run(manager)
+    bulk_abort = BulkAbort.objects.create(
+        key=uuid4(), user=manager, username="manager", requested_at=NOON, claimed_at=NOON
+    )
+    aborts = [factories.abort_of_new_run(manager, bulk_abort=bulk_abort) for _ in range(2)]
+    html = get_page("/aborts/")
+    row = select_one(html, "tr[data-bulk-abort-rows]")
+    assert text_of(select_one(row, "summary strong")) == "Bulk abort of 2 runs:"
+    inside = [tr.attributes["id"] for tr in row.css("[data-abort-row]")]
+    assert inside == [f"abort-{abort.pk}" for abort in reversed(aborts)]
+    assert abort_keys(html) == [aborts[1].pk, aborts[0].pk, before.pk]
 
 
 def test_own_aborts_filter_compares_account_not_username(
