@@ -78,7 +78,7 @@ def test_filter_can_be_applied_saved_as_view_and_made_default(
 
     page.get_by_role("link", name="Older").click()
     expect(page.locator("tr[data-run]")).to_have_count(4)
-    page.get_by_role("link", name="Newer").click()
+    page.get_by_role("link", name="Newest").click()
     expect(page.locator("tr[data-run]")).to_have_count(100)
 
     page.locator(".saved-views [popovertarget]").click()

@@ -9,9 +9,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PATTERN = re.compile(r"([01])\.(-?\d{1,18})\.(\d{1,18})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Cursor:
-    """A run's position in the list (in flight first, then newest first); the top is greatest."""
+    """A run's position in the list (in flight first, then newest first)."""
 
     in_flight: bool
     created_at: datetime

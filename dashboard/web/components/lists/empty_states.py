@@ -156,7 +156,7 @@ def runs(data_age: DataAge, run_filter: RunFilter, page: PageOfRuns) -> EmptySta
     kind = "nothing_matches"
     if page.scanned:
         text = _text("runs_searched", count=f"{page.scanned:,}")
-        return EmptyState(kind, text, _("Search further"), page.newer_url or page.older_url)
+        return EmptyState(kind, text, _("Search further"), page.older_url)
     if run_filter.cursor:
         return EmptyState(kind, _text("runs_past_end"), _("Newest"), page.newest_url)
     if data_age.synced_at is None:

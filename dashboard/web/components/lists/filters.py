@@ -66,7 +66,6 @@ class RunFilter:
     overdue_only: bool = False
     run_keys: frozenset[int] | None = None  # only runs with these keys; None: no restriction
     cursor: Cursor | None = None  # the page starts after this run
-    is_ascending: bool = False  # the page continues towards newer runs
     warnings: tuple[Message, ...] = ()  # about ignored parameters, for the user
 
     @cached_property
@@ -96,14 +95,9 @@ class RunFilter:
         """The relative address of the first page."""
         return f"?{self.query_string}" if self.parameters else ALL_RUNS_URL
 
-    def page_url(self, cursor: Cursor, *, ascending: bool = False) -> str:
-        """Return the relative address of the page that starts after a run.
-
-        With `ascending`, that page contains newer runs, else older ones.
-        """
-        return "?" + urlencode(
-            [*self.parameters, ("after" if ascending else "before", cursor.encoded_text)]
-        )
+    def page_url(self, cursor: Cursor) -> str:
+        """Return the relative address of the page of older runs that starts after a run."""
+        return "?" + urlencode([*self.parameters, ("before", cursor.encoded_text)])
 
     @property
     def status_choices(self) -> list[tuple[str, str, bool]]:
@@ -246,13 +240,10 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
             warnings.append(_text("invalid_value", name=name))
     if parameters.get("page", "1") != "1":
         warnings.append(_text("page_number"))
-    cursor, is_ascending = None, False
-    for name in ("before", "after"):
-        if encoded_cursor := parameters.get(name, ""):
-            cursor, is_ascending = Cursor.decode(encoded_cursor), name == "after"
-            if cursor is None:
-                warnings.append(_text("invalid_position", place=encoded_cursor[:80]))
-            break
+    position = parameters.get("before", "")
+    cursor = Cursor.decode(position)
+    if position and cursor is None:
+        warnings.append(_text("invalid_position", place=position[:80]))
     return RunFilter(
         statuses=tuple(status for status in (*KNOWN_STATUSES, *found) if status in requested),
         q=search_text.cut(parameters.get("q", ""), warnings),
@@ -264,7 +255,6 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
         if user is not None and parameters.get("by_me") == "1"
         else None,
         cursor=cursor,
-        is_ascending=is_ascending and cursor is not None,
         warnings=tuple(warnings),
     )
 

@@ -44,12 +44,11 @@ class ListedRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PageOfRuns:
-    """One page of runs, with links to the pages around it."""
+    """One page of runs, with links to the first and the next."""
 
     runs: list[ListedRun]  # in the order of the list
     total: int | None = None  # matching runs, at most MAX_COUNTED + 1; None: not counted
     newest_url: str = ""
-    newer_url: str = ""
     older_url: str = ""
     scanned: int = 0  # runs scanned for a text, if the scan limit ended the page; else 0
 
@@ -122,21 +121,14 @@ def _build_page(
     runs = listed_runs[:per_page]
     # The next page starts after the last run shown or, without another match, the last one scanned.
     next_cursor = runs[-1].cursor if has_more else scan_end
-    previous_cursor = (runs[0].cursor if runs else None) if run_filter.cursor else None
-    newer_cursor, older_cursor = (
-        (next_cursor, previous_cursor)
-        if run_filter.is_ascending
-        else (previous_cursor, next_cursor)
-    )
     total = None
     if not run_filter.q:
         total = len(runs) if not run_filter.cursor and not has_more else count()
     return PageOfRuns(
-        runs=runs[::-1] if run_filter.is_ascending else runs,
+        runs=runs,
         total=total,
         newest_url=run_filter.url if run_filter.cursor else "",
-        newer_url=run_filter.page_url(newer_cursor, ascending=True) if newer_cursor else "",
-        older_url=run_filter.page_url(older_cursor) if older_cursor else "",
+        older_url=run_filter.page_url(next_cursor) if next_cursor else "",
         scanned=max_scanned if scan_end and not has_more else 0,
     )
 
@@ -150,60 +142,49 @@ def _next_runs(
     """
     listed_runs: list[ListedRun] = []
     scan_end = None
-    for in_flight in (False, True) if run_filter.is_ascending else (True, False):
-        part = _ordered(
-            run_filter.filter_by_date_and_key(runs.with_in_flight(in_flight)),
-            run_filter.is_ascending,
-        )
+    for in_flight in (True, False):
+        part = _ordered(run_filter.filter_by_date_and_key(runs.with_in_flight(in_flight)))
         if run_filter.cursor is not None:
-            if in_flight == run_filter.cursor.in_flight:
-                part = part.filter(_after_cursor(run_filter.cursor, run_filter.is_ascending))
-            elif (in_flight > run_filter.cursor.in_flight) != run_filter.is_ascending:
+            if in_flight > run_filter.cursor.in_flight:
                 continue
+            if in_flight == run_filter.cursor.in_flight:
+                part = part.filter(_after_cursor(run_filter.cursor))
         if in_flight:
             parts = [run_filter.filter_in_flight(part)]
         else:
             if run_filter.q and run_filter.filter_ended(part):
                 scan_end = _nth_cursor(part, max_scanned)
                 if scan_end is not None:
-                    part = part.filter(_up_to_cursor(scan_end, run_filter.is_ascending))
+                    part = part.filter(_up_to_cursor(scan_end))
             parts = run_filter.filter_ended(part)
         remaining = limit - len(listed_runs)
-        listed_runs += islice(_merge(parts, run_filter.is_ascending, remaining), remaining)
+        listed_runs += islice(_merge(parts, remaining), remaining)
         if len(listed_runs) >= limit or scan_end is not None:
             break
     return listed_runs, scan_end
 
 
-def _ordered(runs: RunQuerySet, ascending: bool) -> RunQuerySet:
-    return runs.order_by("created_at", "pk") if ascending else runs.order_by("-created_at", "-pk")
+def _ordered(runs: RunQuerySet) -> RunQuerySet:
+    return runs.order_by("-created_at", "-pk")
 
 
-def _after_cursor(cursor: Cursor, ascending: bool) -> Q:
+def _after_cursor(cursor: Cursor) -> Q:
     """Return a condition: after the cursor, for runs with the cursor's `in_flight` value."""
     # The bound on created_at allows an index lookup; the other one orders runs created at the
     # same time.
-    if ascending:
-        later = Q(created_at__gt=cursor.created_at) | Q(pk__gt=cursor.pk)
-        return Q(created_at__gte=cursor.created_at) & later
     earlier = Q(created_at__lt=cursor.created_at) | Q(pk__lt=cursor.pk)
     return Q(created_at__lte=cursor.created_at) & earlier
 
 
-def _up_to_cursor(cursor: Cursor, ascending: bool) -> Q:
+def _up_to_cursor(cursor: Cursor) -> Q:
     """Return the opposite condition: up to and including the cursor's run."""
-    if ascending:
-        return Q(created_at__lte=cursor.created_at) & (
-            Q(created_at__lt=cursor.created_at) | Q(pk__lte=cursor.pk)
-        )
-    return Q(created_at__gte=cursor.created_at) & (
-        Q(created_at__gt=cursor.created_at) | Q(pk__gte=cursor.pk)
-    )
+    later = Q(created_at__gt=cursor.created_at) | Q(pk__gte=cursor.pk)
+    return Q(created_at__gte=cursor.created_at) & later
 
 
-def _merge(parts: Iterable[RunQuerySet], ascending: bool, limit: int) -> Iterable[ListedRun]:
+def _merge(parts: Iterable[RunQuerySet], limit: int) -> Iterable[ListedRun]:
     lists = [starmap(ListedRun, part.values_list(*ListedRun._fields)[:limit]) for part in parts]
-    return merge(*lists, reverse=not ascending)
+    return merge(*lists, reverse=True)
 
 
 def _nth_cursor(runs: RunQuerySet, count: int) -> Cursor | None:
@@ -216,9 +197,7 @@ def _count(runs: RunQuerySet, run_filter: RunFilter) -> int:
     """Return the number of matching runs, at most MAX_COUNTED + 1."""
     # Ordered, so that the database reads an index and stops at the limit, whatever its estimates.
     in_flight, ended_runs = (
-        _ordered(
-            run_filter.filter_by_date_and_key(runs.with_in_flight(is_in_flight)), ascending=False
-        )
+        _ordered(run_filter.filter_by_date_and_key(runs.with_in_flight(is_in_flight)))
         for is_in_flight in (True, False)
     )
     total = 0
@@ -238,13 +217,13 @@ def _count_all(stage_key: int) -> int:
 
 @cache
 def _first_runs_query(in_flight: bool) -> PreparedQuery:
-    runs = _ordered(_all_of_stage(in_flight), ascending=False)
+    runs = _ordered(_all_of_stage(in_flight))
     return PreparedQuery(runs.values_list(*ListedRun._fields)[: PER_PAGE + 1])
 
 
 @cache
 def _count_query(in_flight: bool) -> PreparedCount:
-    runs = _ordered(_all_of_stage(in_flight), ascending=False)
+    runs = _ordered(_all_of_stage(in_flight))
     return PreparedCount(runs.values_list("pk")[: MAX_COUNTED + 1])
 
 
