@@ -99,13 +99,6 @@ def test_running_run_has_no_runs_queued_ahead() -> None:
     assert concurrency.related_runs(subject, [subject, earlier], None).queued_ahead == ()
 
 
-def test_runs_created_at_same_time_are_queued_by_id() -> None:
-    own_stage = stage()
-    subject, other = run(own_stage, "queued", 5), run(own_stage, "queued", 5)
-    assert concurrency.related_runs(subject, [other, subject], None).queued_behind == (other,)
-    assert concurrency.related_runs(other, [other, subject], None).queued_ahead == (subject,)
-
-
 def test_runs_of_other_stages_are_not_queued() -> None:
     subject, other = run(stage(), "queued", 9), run(stage(), "queued", 5)
     related = concurrency.related_runs(subject, [subject, other], None)
@@ -260,17 +253,6 @@ def test_run_without_end_time_lists_no_skipped_runs() -> None:
     )
 
 
-@pytest.mark.parametrize("policy", ["allow", "queue", "something-new", ""])
-def test_policy_without_skipping_lists_no_skipped_runs(policy: str) -> None:
-    own_stage = stage(policy)
-    subject, other = run(own_stage, "running", 30), ended_run(own_stage, "skipped", 20, 10)
-    assert (
-        concurrency.related_runs(subject, [subject], None, finished_runs(other)).skipped_meanwhile
-        == ()
-    )
-    assert concurrency.related_runs(other, [subject], None, finished_runs()).superseded_by is None
-
-
 @pytest.mark.parametrize("status", ["success", "failure", "aborted", "unknown"])
 def test_forbid_policy_lists_only_runs_with_status_skipped(status: str) -> None:
     own_stage = stage("forbid")
@@ -279,18 +261,6 @@ def test_forbid_policy_lists_only_runs_with_status_skipped(status: str) -> None:
         concurrency.related_runs(
             subject, [subject], None, finished_runs(ended_run(own_stage, status, 20, 10))
         ).skipped_meanwhile
-        == ()
-    )
-
-
-def test_run_skipped_after_start_is_not_listed_as_skipped_meanwhile() -> None:
-    own_stage = stage("forbid")
-    subject, other = (
-        run(own_stage, "running", 30),
-        ended_run(own_stage, "skipped", 20, 10, started_at=NOW),
-    )
-    assert (
-        concurrency.related_runs(subject, [subject], None, finished_runs(other)).skipped_meanwhile
         == ()
     )
 
@@ -333,18 +303,6 @@ def test_skipped_run_with_several_runs_in_flight_has_no_superseding_run() -> Non
     assert (related.superseded_by, related.superseded_text) == (None, "")
 
 
-def test_skipped_run_with_no_run_in_flight_has_no_superseding_run() -> None:
-    own_stage = stage("forbid")
-    subject = ended_run(own_stage, "skipped", 10, 10)
-    later = run(own_stage, "running", 5)
-    assert (
-        concurrency.related_runs(
-            subject, [later], None, finished_runs(ended_run(own_stage, "success", 30, 20))
-        ).superseded_by
-        is None
-    )
-
-
 def test_latest_policy_supersedes_waiting_runs_by_newer_ones() -> None:
     own_stage = stage("latest")
     front, newest = run(own_stage, "running", 30), run(own_stage, "queued", 5)
@@ -373,16 +331,6 @@ def test_replace_policy_supersedes_running_run() -> None:
         concurrency.related_runs(replaced, [subject], None, finished_runs()).superseded_by
         == subject
     )
-
-
-def test_replace_policy_ignores_run_aborted_long_after_newer_one() -> None:
-    own_stage = stage("replace")
-    aborted, subject = ended_run(own_stage, "aborted", 30, 5), run(own_stage, "running", 10)
-    assert (
-        concurrency.related_runs(subject, [subject], None, finished_runs(aborted)).skipped_meanwhile
-        == ()
-    )
-    assert concurrency.related_runs(aborted, [subject], None, finished_runs()).superseded_by is None
 
 
 def test_replace_policy_ignores_run_aborted_from_dashboard() -> None:
@@ -415,32 +363,6 @@ def test_latest_or_replace_policy_without_newer_run_has_no_superseding_run(polic
     assert (
         concurrency.related_runs(other, [front, later], None, finished_runs()).superseded_by is None
     )
-
-
-def test_run_concluded_before_creation_has_no_superseding_run() -> None:
-    own_stage = stage("latest")
-    older, subject = run(own_stage, "running", 30), ended_run(own_stage, "skipped", 10, 20)
-    assert concurrency.related_runs(subject, [older], None, finished_runs()).superseded_by is None
-
-
-def test_skipped_count_of_incomplete_history_is_at_least() -> None:
-    own_stage = stage("forbid")
-    subject, other = run(own_stage, "running", 30), ended_run(own_stage, "skipped", 20, 20)
-    related = concurrency.related_runs(
-        subject, [subject], None, FinishedRuns((other,), is_complete=False)
-    )
-    assert keys_and_params(related.skipped_text) == ("at_least skipped_since", {"n": 1})
-
-
-def test_superseded_text_comes_before_skipped_text() -> None:
-    own_stage = stage("replace")
-    first, subject, last = (
-        ended_run(own_stage, "aborted", 30, 20),
-        ended_run(own_stage, "aborted", 20, 10),
-        run(own_stage, "running", 10),
-    )
-    related = concurrency.related_runs(subject, [last], None, finished_runs(first))
-    assert keys(related.skip_summary) == "superseded superseded_while"
 
 
 @st.composite

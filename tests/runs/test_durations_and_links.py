@@ -122,16 +122,8 @@ def test_skipped_runs_are_singular_or_plural(count: int, words: str) -> None:
     assert str(text).startswith(words)
 
 
-def test_no_skipped_runs_have_no_text() -> None:
-    assert concurrency_policy.skipped_text("forbid", 0, at_least=False, in_flight=True) == ""
-
-
 def test_paused_flow_is_explained() -> None:
     assert [keys(note) for note in concurrency_policy.stage_notes(stage(paused=True))] == ["paused"]
-
-
-def test_flow_without_known_policy_has_no_explanation() -> None:
-    assert concurrency_policy.stage_notes(stage()) == []
 
 
 def run(**ids: Any) -> Run:
@@ -154,12 +146,6 @@ def northflank_url(of: Run) -> str:
 def test_northflank_link_in_sandbox_is_none(db: None, settings: Settings) -> None:
     settings.SANDBOX = True
     assert links.northflank_link(run()) is None
-
-
-def test_northflank_link_in_sandbox_follows_url_template(db: None, settings: Settings) -> None:
-    settings.SANDBOX = True
-    settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{run}"
-    assert northflank_url(run()) == "http://x/r1"
 
 
 def test_northflank_link_without_team_is_none(db: None, settings: Settings) -> None:

@@ -68,74 +68,66 @@ FAR_OVERDUE_RUN = Finding(Severity.CRITICAL, OverdueReason.RUN)
 OVERDUE_STEP = Finding(Severity.WARNING, OverdueReason.STEP)
 FAR_OVERDUE_STEP = Finding(Severity.CRITICAL, OverdueReason.STEP)
 
+type Case = tuple[Run, Node | None, StageTiming | None, Finding | None]
+
+
+def case(
+    finding: Finding | None,
+    subject: Run,
+    root: Node | None = None,
+    *,
+    baseline: StageTiming | None = TIMING,
+) -> Case:
+    return subject, root, baseline, finding
+
+
 CASES = {
-    "run within its typical duration": (run(started=9), None, TIMING, None),
-    "overdue run": (run(started=16), None, TIMING, OVERDUE_RUN),
-    "critical run": (run(started=31), None, TIMING, FAR_OVERDUE_RUN),
-    "run without typical duration": (run(started=59), None, None, None),
-    "an hour without typical duration": (run(started=61), None, None, OVERDUE_RUN),
-    "three hours without typical duration": (run(started=181), None, None, FAR_OVERDUE_RUN),
-    "queued in time": (run("queued", created=1.5, started=None), None, TIMING, None),
-    "overdue in the queue": (run("queued", created=3, started=None), None, TIMING, OVERDUE_QUEUE),
-    "queued without typical duration": (
-        run("pending", created=16, started=None),
+    "run within its typical duration": case(None, run(started=9)),
+    "overdue run": case(OVERDUE_RUN, run(started=16)),
+    "critical run": case(FAR_OVERDUE_RUN, run(started=31)),
+    "run without typical duration": case(None, run(started=59), baseline=None),
+    "an hour without typical duration": case(OVERDUE_RUN, run(started=61), baseline=None),
+    "three hours without typical duration": case(FAR_OVERDUE_RUN, run(started=181), baseline=None),
+    "queued in time": case(None, run("queued", created=1.5, started=None)),
+    "overdue in the queue": case(OVERDUE_QUEUE, run("queued", created=3, started=None)),
+    "queued without typical duration": case(
+        OVERDUE_QUEUE, run("pending", created=16, started=None), baseline=None
+    ),
+    "step within its typical duration": case(None, run(), tree(step(4))),
+    "overdue step": case(OVERDUE_STEP, run(), tree(step(5))),
+    "critical step": case(FAR_OVERDUE_STEP, run(started=12), tree(step(10))),
+    "run and step equally overdue: the step": case(OVERDUE_STEP, run(started=16), tree(step(6))),
+    "run and step: the worse": case(FAR_OVERDUE_RUN, run(started=31), tree(step(6))),
+    "unknown step, unchanged for long": case(
+        OVERDUE_NO_PROGRESS, run(started=17), tree(step(16, label="new", ref="new"))
+    ),
+    "unknown step of an overdue run": case(
+        FAR_OVERDUE_RUN, run(started=31), tree(step(16, label="new", ref="new"))
+    ),
+    "new unknown step of an overdue run": case(
+        OVERDUE_RUN, run(started=17), tree(step(2, label="new", ref="new"))
+    ),
+    "unknown step after fast ones": case(
+        None, run(started=14), tree(step(14, label="new", ref="new"))
+    ),
+    "overdue approval": case(
         None,
-        None,
-        OVERDUE_QUEUE,
-    ),
-    "step within its typical duration": (run(), tree(step(4)), TIMING, None),
-    "overdue step": (run(), tree(step(5)), TIMING, OVERDUE_STEP),
-    "critical step": (run(started=12), tree(step(10)), TIMING, FAR_OVERDUE_STEP),
-    "run and step equally overdue: the step": (
-        run(started=16),
-        tree(step(6)),
-        TIMING,
-        OVERDUE_STEP,
-    ),
-    "run and step: the worse": (run(started=31), tree(step(6)), TIMING, FAR_OVERDUE_RUN),
-    "unknown step, unchanged for long": (
-        run(started=17),
-        tree(step(16, label="new", ref="new")),
-        TIMING,
-        OVERDUE_NO_PROGRESS,
-    ),
-    "unknown step of an overdue run": (
-        run(started=31),
-        tree(step(16, label="new", ref="new")),
-        TIMING,
-        FAR_OVERDUE_RUN,
-    ),
-    "new unknown step of an overdue run": (
-        run(started=17),
-        tree(step(2, label="new", ref="new")),
-        TIMING,
-        OVERDUE_RUN,
-    ),
-    "unknown step after fast ones": (
-        run(started=14),
-        tree(step(14, label="new", ref="new")),
-        TIMING,
-        None,
-    ),
-    "overdue approval": (
         run("approval_wait", started=50),
         tree(step(45, label="sign-off", ref="sign-off", status="approval_wait")),
-        TIMING,
-        None,
     ),
-    "critical approval": (
+    "critical approval": case(
+        FAR_OVERDUE_APPROVAL,
         run("approval_wait", started=730),
         tree(step(725, label="sign-off", ref="sign-off", status="approval_wait")),
-        TIMING,
-        FAR_OVERDUE_APPROVAL,
     ),
-    "approval beside an earlier step": (
+    "approval beside an earlier step": case(
+        FAR_OVERDUE_APPROVAL,
         run("approval_wait", started=50),
         tree(step(45), step(45, **SIGN_OFF)),
-        TIMING_WITH_APPROVAL,
-        FAR_OVERDUE_APPROVAL,
+        baseline=TIMING_WITH_APPROVAL,
     ),
-    "approval in a group beside an earlier step": (
+    "approval in a group beside an earlier step": case(
+        FAR_OVERDUE_APPROVAL,
         run("approval_wait", started=50),
         tree(
             step(45),
@@ -146,148 +138,104 @@ CASES = {
                 steps=(step(45, **SIGN_OFF),),
             ),
         ),
-        TIMING_WITH_APPROVAL,
-        FAR_OVERDUE_APPROVAL,
+        baseline=TIMING_WITH_APPROVAL,
     ),
-    "later of two approvals": (
+    "later of two approvals": case(
+        None,
         run("approval_wait", started=50),
         tree(
             node("Approval", ref="sign-off", status="success", started_at=ago(45)),
             step(1, **SIGN_OFF),
         ),
-        TIMING_WITH_APPROVAL,
-        None,
+        baseline=TIMING_WITH_APPROVAL,
     ),
-    "group that waits for an approval which is not among its steps": (
+    "group that waits for an approval which is not among its steps": case(
+        FAR_OVERDUE_APPROVAL,
         run("approval_wait", started=730),
         tree(node("Workflow", status="approval_wait", started_at=ago(725))),
-        TIMING,
-        FAR_OVERDUE_APPROVAL,
     ),
-    "approval that is not among the steps, beside a step": (
-        run("approval_wait", started=50, status_since=ago(45)),
-        tree(step(1)),
-        TIMING,
-        None,
+    "approval that is not among the steps, beside a step": case(
+        None, run("approval_wait", started=50, status_since=ago(45)), tree(step(1))
     ),
-    "running without start time is not queued": (
-        run("running", created=55, started=None),
-        tree(step(5)),
-        TIMING,
-        FAR_OVERDUE_RUN,
+    "running without start time is not queued": case(
+        FAR_OVERDUE_RUN, run("running", created=55, started=None), tree(step(5))
     ),
-    "parallel approvals count once": (
+    "parallel approvals count once": case(
+        OVERDUE_RUN,
         run(started=60),
         tree(
             node("Approval", status="success", started_at=ago(59), ended_at=ago(15)),
             node("Approval", label="b", status="success", started_at=ago(59), ended_at=ago(15)),
             step(2),
         ),
-        TIMING,
-        OVERDUE_RUN,
     ),
-    "approval time is not work": (
+    "approval time is not work": case(
+        None,
         run(started=100),
         tree(node("Approval", status="success", started_at=ago(99), ended_at=ago(3)), step(2)),
-        TIMING,
-        None,
     ),
-    "attempt before the last": (
-        run("retrying"),
-        tree(step(1, status="retrying", attempts=2, max_attempts=3)),
-        TIMING,
-        None,
+    "attempt before the last": case(
+        None, run("retrying"), tree(step(1, status="retrying", attempts=2, max_attempts=3))
     ),
-    "last attempt in progress": (run(), tree(step(1, attempts=3, max_attempts=3)), TIMING, None),
-    "unknown attempt": (
-        run("retrying"),
-        tree(step(1, status="retrying", max_attempts=3)),
-        TIMING,
-        None,
+    "last attempt in progress": case(None, run(), tree(step(1, attempts=3, max_attempts=3))),
+    "unknown attempt": case(
+        None, run("retrying"), tree(step(1, status="retrying", max_attempts=3))
     ),
-    "attempt without a maximum": (
-        run("retrying"),
-        tree(step(1, status="retrying", attempts=3)),
-        TIMING,
-        None,
+    "attempt without a maximum": case(
+        None, run("retrying"), tree(step(1, status="retrying", attempts=3))
     ),
-    "last attempt": (
+    "last attempt": case(
+        OVERDUE_LAST_ATTEMPT,
         run("retrying"),
         tree(step(1, status="retrying", attempts=3, max_attempts=3)),
-        TIMING,
-        OVERDUE_LAST_ATTEMPT,
     ),
-    "last attempt of two": (
+    "last attempt of two": case(
+        OVERDUE_LAST_ATTEMPT,
         run("retrying"),
         tree(step(1, status="retrying", attempts=2, max_attempts=2)),
-        TIMING,
-        OVERDUE_LAST_ATTEMPT,
     ),
-    "only attempt": (
-        run("retrying"),
-        tree(step(1, status="retrying", attempts=1, max_attempts=1)),
-        TIMING,
+    "only attempt": case(
+        None, run("retrying"), tree(step(1, status="retrying", attempts=1, max_attempts=1))
+    ),
+    "aborting run is judged as a whole": case(FAR_OVERDUE_RUN, run("aborting", started=500)),
+    "aborting run has the typical duration of its stage": case(
+        OVERDUE_RUN, run("aborting", started=16)
+    ),
+    "aborting run without typical duration": case(None, run("aborting", started=59), baseline=None),
+    "approval time of an aborting run is not work": case(
         None,
-    ),
-    "aborting run is judged as a whole": (
-        run("aborting", started=500),
-        None,
-        TIMING,
-        FAR_OVERDUE_RUN,
-    ),
-    "aborting run has the typical duration of its stage": (
-        run("aborting", started=16),
-        None,
-        TIMING,
-        OVERDUE_RUN,
-    ),
-    "aborting run without typical duration": (run("aborting", started=59), None, None, None),
-    "approval time of an aborting run is not work": (
         run("aborting", started=100),
         tree(
             node("Approval", status="success", started_at=ago(99), ended_at=ago(3)),
             step(2, status="aborting"),
         ),
-        TIMING,
-        None,
     ),
-    "aborting run without its step": (
-        run("aborting", started=5),
-        tree(step(5, started_at=ago(400))),
-        TIMING,
-        None,
+    "aborting run without its step": case(
+        None, run("aborting", started=5), tree(step(5, started_at=ago(400)))
     ),
-    "aborting run without its approval": (
+    "aborting run without its approval": case(
+        None,
         run("aborting", started=500),
         tree(node("Approval", status="aborting", started_at=ago(499))),
-        TIMING,
-        None,
     ),
-    "aborting run without its queue": (
-        run("aborting", created=500, started=None),
-        None,
-        TIMING,
-        None,
-    ),
-    "last attempt beside an approval": (
+    "aborting run without its queue": case(None, run("aborting", created=500, started=None)),
+    "last attempt beside an approval": case(
+        OVERDUE_LAST_ATTEMPT,
         run("approval_wait"),
         tree(step(1, status="retrying", attempts=3, max_attempts=3), step(1, **SIGN_OFF)),
-        TIMING,
-        OVERDUE_LAST_ATTEMPT,
     ),
-    "last attempt after an approval": (
+    "last attempt after an approval": case(
+        OVERDUE_LAST_ATTEMPT,
         run("approval_wait"),
         tree(step(1, **SIGN_OFF), step(1, status="retrying", attempts=3, max_attempts=3)),
-        TIMING,
-        OVERDUE_LAST_ATTEMPT,
     ),
-    "last attempt beside an earlier step": (
+    "last attempt beside an earlier step": case(
+        OVERDUE_LAST_ATTEMPT,
         run("retrying"),
         tree(step(1), step(1, status="retrying", attempts=3, max_attempts=3)),
-        TIMING,
-        OVERDUE_LAST_ATTEMPT,
     ),
-    "last attempt inside a group": (
+    "last attempt inside a group": case(
+        OVERDUE_LAST_ATTEMPT,
         run("retrying"),
         tree(
             node(
@@ -296,14 +244,9 @@ CASES = {
                 steps=[step(1, status="retrying", attempts=3, max_attempts=3)],
             )
         ),
-        TIMING,
-        OVERDUE_LAST_ATTEMPT,
     ),
-    "aborting run without its last attempt": (
-        run("aborting"),
-        tree(step(1, status="retrying", attempts=3, max_attempts=3)),
-        TIMING,
-        None,
+    "aborting run without its last attempt": case(
+        None, run("aborting"), tree(step(1, status="retrying", attempts=3, max_attempts=3))
     ),
 }
 
@@ -374,68 +317,59 @@ def timing_with_overrides(**seconds: int) -> StageTiming:
 
 TWO_HOURS = timing_with_overrides(override_run_median=7200)
 OVERRIDE_CASES = {
-    "run": (run(started=40), None, TWO_HOURS, None),
-    "run over its override": (run(started=181), None, TWO_HOURS, OVERDUE_RUN),
-    "step of a run with override": (run(started=40), tree(step(35)), TWO_HOURS, None),
-    "unknown step of a run with override": (
-        run(started=40),
-        tree(step(35, label="new", ref="new")),
-        TWO_HOURS,
-        None,
+    "run": case(None, run(started=40), baseline=TWO_HOURS),
+    "run over its override": case(OVERDUE_RUN, run(started=181), baseline=TWO_HOURS),
+    "step of a run with override": case(None, run(started=40), tree(step(35)), baseline=TWO_HOURS),
+    "unknown step of a run with override": case(
+        None, run(started=40), tree(step(35, label="new", ref="new")), baseline=TWO_HOURS
     ),
-    "step over the run's override": (
-        run(started=182),
-        tree(step(181)),
-        TWO_HOURS,
-        OVERDUE_NO_PROGRESS,
+    "step over the run's override": case(
+        OVERDUE_NO_PROGRESS, run(started=182), tree(step(181)), baseline=TWO_HOURS
     ),
-    "last attempt of a run with override": (
+    "last attempt of a run with override": case(
+        OVERDUE_LAST_ATTEMPT,
         run("retrying"),
         tree(step(1, status="retrying", attempts=3, max_attempts=3)),
-        TWO_HOURS,
-        OVERDUE_LAST_ATTEMPT,
+        baseline=TWO_HOURS,
     ),
-    "approval of a run with override": (
+    "approval of a run with override": case(
+        FAR_OVERDUE_APPROVAL,
         run("approval_wait", started=40),
         tree(step(35, **SIGN_OFF)),
-        TWO_HOURS,
-        FAR_OVERDUE_APPROVAL,
+        baseline=TWO_HOURS,
     ),
-    "queue with override": (
+    "queue with override": case(
+        None,
         run("queued", created=30, started=None),
-        None,
-        timing_with_overrides(override_queue_median=1800),
-        None,
+        baseline=timing_with_overrides(override_queue_median=1800),
     ),
-    "queue over its override": (
-        run("queued", created=46, started=None),
-        None,
-        timing_with_overrides(override_queue_median=1800),
+    "queue over its override": case(
         OVERDUE_QUEUE,
+        run("queued", created=46, started=None),
+        baseline=timing_with_overrides(override_queue_median=1800),
     ),
-    "queue override does not change a step": (
+    "queue override does not change a step": case(
+        OVERDUE_STEP,
         run(),
         tree(step(5)),
-        timing_with_overrides(override_queue_median=1800),
-        OVERDUE_STEP,
+        baseline=timing_with_overrides(override_queue_median=1800),
     ),
-    "approval with override": (
+    "approval with override": case(
+        None,
         run("approval_wait", started=40),
         tree(step(35, **SIGN_OFF)),
-        timing_with_overrides(override_approval_median=1800, override_approval_p95=3600),
-        None,
+        baseline=timing_with_overrides(override_approval_median=1800, override_approval_p95=3600),
     ),
-    "approval over its override": (
+    "approval over its override": case(
+        OVERDUE_APPROVAL,
         run("approval_wait", started=70),
         tree(step(61, **SIGN_OFF)),
-        timing_with_overrides(override_approval_median=1800, override_approval_p95=3600),
-        OVERDUE_APPROVAL,
+        baseline=timing_with_overrides(override_approval_median=1800, override_approval_p95=3600),
     ),
-    "approval of an unread step": (
-        run("approval_wait", started=70, status_since=ago(61)),
-        None,
-        timing_with_overrides(override_approval_median=1800),
+    "approval of an unread step": case(
         OVERDUE_APPROVAL,
+        run("approval_wait", started=70, status_since=ago(61)),
+        baseline=timing_with_overrides(override_approval_median=1800),
     ),
 }
 

@@ -110,509 +110,456 @@ APPROVAL_TYPICAL = TypicalDuration(timedelta(minutes=10), timedelta(minutes=90))
 NEXT_ATTEMPT = Countdown(NOW + timedelta(seconds=40))
 FAILED_STEP = failed(error_message="exit code 1")
 
-# A run, its steps and a baseline; then the keys and parameters of its state.
-CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str, dict[str, Value]]] = {
+type Case = tuple[Run, Node | None, StageTiming | None, str, dict[str, Value]]
+
+
+def case(
+    keys: str,
+    subject: Run,
+    root: Node | None = None,
+    timing: StageTiming | None = None,
+    since: float | None = None,
+    **params: Value,
+) -> Case:
+    """Return a run, its steps and a baseline; then the keys and parameters of its state.
+
+    It has been in this state since so many minutes.
+    """
+    elapsed = {} if since is None else {"since": Elapsed(ago(since))}
+    return subject, root, timing, keys, params | elapsed
+
+
+CASES: dict[str, Case] = {
     # At a step
-    "step with typical duration": (
+    "step with typical duration": case(
+        "step since typical sentence",
         run(),
         tree(step(3)),
         TIMING,
-        "step since typical sentence",
-        {"step": "migrate", "since": Elapsed(ago(3)), "typical": STEP_TYPICAL},
+        step="migrate",
+        since=3,
+        typical=STEP_TYPICAL,
     ),
-    "step without typical duration": (
-        run(),
-        tree(step()),
-        None,
-        "step since sentence",
-        {"step": "migrate", "since": Elapsed(ago(18))},
+    "step without typical duration": case(
+        "step since sentence", run(), tree(step()), step="migrate", since=18
     ),
-    "step just started": (
-        run(),
-        tree(step(0.5)),
-        None,
-        "step since sentence",
-        {"step": "migrate", "since": Elapsed(ago(0.5))},
+    "step just started": case(
+        "step since sentence", run(), tree(step(0.5)), step="migrate", since=0.5
     ),
-    "step without start time": (
-        run(),
-        tree(step(None)),
-        TIMING,
-        "step_not_started sentence",
-        {"step": "migrate"},
+    "step without start time": case(
+        "step_not_started sentence", run(), tree(step(None)), TIMING, step="migrate"
     ),
-    "step without a name": (
-        run(),
-        tree(step(label=" ")),
-        None,
-        "step since sentence",
-        {"step": "JobRun", "since": Elapsed(ago(18))},
+    "step without a name": case(
+        "step since sentence", run(), tree(step(label=" ")), step="JobRun", since=18
     ),
-    "parallel steps": (
+    "parallel steps": case(
+        "step since typical parallel_steps sentence",
         run(),
         tree(step(3), step(3, label="b"), step(3, label="c")),
         TIMING,
-        "step since typical parallel_steps sentence",
-        {"step": "migrate", "since": Elapsed(ago(3)), "typical": STEP_TYPICAL, "n": 2},
+        step="migrate",
+        since=3,
+        typical=STEP_TYPICAL,
+        n=2,
     ),
-    "step in a group": (
+    "step in a group": case(
+        "step since typical sentence",
         run(),
         tree(node("Workflow", label="group", status="waiting", steps=(step(3),))),
         TIMING,
-        "step since typical sentence",
-        {"step": "migrate", "since": Elapsed(ago(3)), "typical": STEP_TYPICAL},
+        step="migrate",
+        since=3,
+        typical=STEP_TYPICAL,
     ),
     # Retried
-    "retrying step": (
+    "retrying step": case(
+        "step since typical sentence attempt_of next_attempt error_message last_error",
         run("retrying"),
         tree(retried(2, error_message="exit code 1")),
         TIMING,
-        "step since typical sentence attempt_of next_attempt error_message last_error",
-        {
-            "step": "migrate",
-            "since": Elapsed(ago(18)),
-            "typical": STEP_TYPICAL,
-            "n": 2,
-            "most": 3,
-            "until": NEXT_ATTEMPT,
-            "error": "exit code 1",
-        },
+        step="migrate",
+        since=18,
+        typical=STEP_TYPICAL,
+        n=2,
+        most=3,
+        until=NEXT_ATTEMPT,
+        error="exit code 1",
     ),
-    "retrying step after one attempt": (
+    "retrying step after one attempt": case(
+        "step since sentence attempt_of next_attempt",
         run("retrying"),
         tree(retried(1)),
-        None,
-        "step since sentence attempt_of next_attempt",
-        {"step": "migrate", "since": Elapsed(ago(18)), "n": 1, "most": 3, "until": NEXT_ATTEMPT},
+        step="migrate",
+        since=18,
+        n=1,
+        most=3,
+        until=NEXT_ATTEMPT,
     ),
-    "retrying step with its attempt due": (
+    "retrying step with its attempt due": case(
+        "step since sentence attempt_of next_attempt",
         run("retrying"),
         tree(retried(2, in_seconds=-9)),
-        None,
-        "step since sentence attempt_of next_attempt",
-        {
-            "step": "migrate",
-            "since": Elapsed(ago(18)),
-            "n": 2,
-            "most": 3,
-            "until": Countdown(ago(0.15)),
-        },
+        step="migrate",
+        since=18,
+        n=2,
+        most=3,
+        until=Countdown(ago(0.15)),
     ),
-    "step at its second attempt": (
+    "step at its second attempt": case(
+        "step since sentence attempt_of attempt_sentence",
         run(),
         tree(retried(2, status="waiting", in_seconds=-60)),
-        None,
-        "step since sentence attempt_of attempt_sentence",
-        {"step": "migrate", "since": Elapsed(ago(18)), "n": 2, "most": 3},
+        step="migrate",
+        since=18,
+        n=2,
+        most=3,
     ),
-    "step at its last attempt": (
+    "step at its last attempt": case(
+        "step since sentence attempt_of last_attempt error_code last_error",
         run("retrying"),
         tree(retried(3, in_seconds=None, error_code=137)),
-        None,
-        "step since sentence attempt_of last_attempt error_code last_error",
-        {"step": "migrate", "since": Elapsed(ago(18)), "n": 3, "most": 3, "code": 137},
+        step="migrate",
+        since=18,
+        n=3,
+        most=3,
+        code=137,
     ),
-    "invalid attempts": (
+    "invalid attempts": case(
+        "step since sentence attempt last_attempt",
         run("retrying"),
         tree(retried(4, in_seconds=None)),
-        None,
-        "step since sentence attempt last_attempt",
-        {"step": "migrate", "since": Elapsed(ago(18)), "n": 4, "most": 3},
+        step="migrate",
+        since=18,
+        n=4,
+        most=3,
     ),
-    "attempts without a maximum": (
+    "attempts without a maximum": case(
+        "step since sentence attempt attempt_sentence",
         run(),
         tree(retried(2, status="waiting", max_attempts=None)),
-        None,
-        "step since sentence attempt attempt_sentence",
-        {"step": "migrate", "since": Elapsed(ago(18)), "n": 2, "most": 0},
+        step="migrate",
+        since=18,
+        n=2,
+        most=0,
     ),
     # Waits
-    "queued": (
-        run("queued", started=None),
-        None,
-        TIMING,
+    "queued": case(
         "queued since typical sentence",
-        {"since": Elapsed(ago(21)), "typical": QUEUE_TYPICAL},
+        run("queued", started=None),
+        timing=TIMING,
+        since=21,
+        typical=QUEUE_TYPICAL,
     ),
-    "pending": (
-        run("pending", started=None),
-        None,
-        None,
-        "pending since sentence",
-        {"since": Elapsed(ago(21))},
-    ),
-    "approval": (
-        run("approval_wait"),
-        tree(approval()),
-        TIMING,
+    "pending": case("pending since sentence", run("pending", started=None), since=21),
+    "approval": case(
         "step_approval since typical sentence",
-        {"step": "sign-off", "since": Elapsed(ago(360)), "typical": APPROVAL_TYPICAL},
-    ),
-    "approval of a run with status running": (
-        run(),
-        tree(approval()),
-        None,
-        "step_approval since sentence",
-        {"step": "sign-off", "since": Elapsed(ago(360))},
-    ),
-    "approval of an unread step": (
         run("approval_wait"),
-        tree(step()),
+        tree(approval()),
         TIMING,
-        "approval_wait since sentence",
-        {"since": Elapsed(ago(5))},
+        step="sign-off",
+        since=360,
+        typical=APPROVAL_TYPICAL,
     ),
-    "approval beside an earlier step": (
+    "approval of a run with status running": case(
+        "step_approval since sentence", run(), tree(approval()), step="sign-off", since=360
+    ),
+    "approval of an unread step": case(
+        "approval_wait since sentence", run("approval_wait"), tree(step()), TIMING, since=5
+    ),
+    "approval beside an earlier step": case(
+        "step_approval since typical parallel_steps sentence",
         run("approval_wait"),
         tree(step(50), approval(5)),
         TIMING,
-        "step_approval since typical parallel_steps sentence",
-        {"step": "sign-off", "since": Elapsed(ago(5)), "typical": APPROVAL_TYPICAL, "n": 1},
+        step="sign-off",
+        since=5,
+        typical=APPROVAL_TYPICAL,
+        n=1,
     ),
-    "approval without steps": (
-        run("approval_wait"),
-        None,
-        TIMING,
-        "approval_wait since sentence",
-        {"since": Elapsed(ago(5))},
+    "approval without steps": case(
+        "approval_wait since sentence", run("approval_wait"), timing=TIMING, since=5
     ),
-    "approval with unknown start": (
-        run("approval_wait", status_since=ago(20)),
-        None,
-        None,
-        "approval_wait sentence",
-        {},
+    "approval with unknown start": case(
+        "approval_wait sentence", run("approval_wait", status_since=ago(20))
     ),
-    "async wait": (
+    "async wait": case(
+        "step_async_wait since typical sentence",
         run("async_wait"),
         tree(step(status="async_wait")),
         TIMING,
-        "step_async_wait since typical sentence",
-        {"step": "migrate", "since": Elapsed(ago(18)), "typical": STEP_TYPICAL},
+        step="migrate",
+        since=18,
+        typical=STEP_TYPICAL,
     ),
-    "async wait without steps": (
-        run("async_wait"),
-        None,
-        TIMING,
-        "async_wait since sentence",
-        {"since": Elapsed(ago(5))},
+    "async wait without steps": case(
+        "async_wait since sentence", run("async_wait"), timing=TIMING, since=5
     ),
     # Steps unknown
-    "running": (
-        run(),
-        None,
-        TIMING,
+    "running": case(
+        "running since typical sentence", run(), timing=TIMING, since=20, typical=RUN_TYPICAL
+    ),
+    "running without typical duration": case("running since sentence", run(), since=20),
+    "running without start time": case("running sentence", run(started=None)),
+    "waiting": case("running since sentence", run("waiting"), since=20),
+    "between two steps": case(
         "running since typical sentence",
-        {"since": Elapsed(ago(20)), "typical": RUN_TYPICAL},
-    ),
-    "running without typical duration": (
-        run(),
-        None,
-        None,
-        "running since sentence",
-        {"since": Elapsed(ago(20))},
-    ),
-    "running without start time": (run(started=None), None, None, "running sentence", {}),
-    "waiting": (run("waiting"), None, None, "running since sentence", {"since": Elapsed(ago(20))}),
-    "between two steps": (
         run(),
         tree(step(status="success"), step(None, status=None)),
         TIMING,
-        "running since typical sentence",
-        {"since": Elapsed(ago(20)), "typical": RUN_TYPICAL},
+        since=20,
+        typical=RUN_TYPICAL,
     ),
-    "retrying": (
-        run("retrying"),
-        None,
-        TIMING,
-        "retrying since sentence",
-        {"since": Elapsed(ago(5))},
-    ),
+    "retrying": case("retrying since sentence", run("retrying"), timing=TIMING, since=5),
     # Overdue
-    "overdue step": (
+    "overdue step": case(
+        "step since typical overdue sentence",
         run(**overdue_fields(OverdueReason.STEP)),
         tree(step()),
         TIMING,
-        "step since typical overdue sentence",
-        {"step": "migrate", "since": Elapsed(ago(18)), "typical": STEP_TYPICAL},
+        step="migrate",
+        since=18,
+        typical=STEP_TYPICAL,
     ),
-    "critical step": (
+    "critical step": case(
+        "step since typical far_overdue sentence",
         run(**overdue_fields(OverdueReason.STEP, Severity.CRITICAL)),
         tree(step()),
         TIMING,
-        "step since typical far_overdue sentence",
-        {"step": "migrate", "since": Elapsed(ago(18)), "typical": STEP_TYPICAL},
+        step="migrate",
+        since=18,
+        typical=STEP_TYPICAL,
     ),
-    "step on time of an overdue run": (
+    "step on time of an overdue run": case(
+        "step since typical sentence run_critical sentence_typical",
         run(**overdue_fields(OverdueReason.RUN, Severity.CRITICAL)),
         tree(step(3)),
         TIMING,
-        "step since typical sentence run_critical sentence_typical",
-        {"step": "migrate", "since": Elapsed(ago(3)), "typical": RUN_TYPICAL},
+        step="migrate",
+        since=3,
+        typical=RUN_TYPICAL,
     ),
-    "overdue run": (
-        run(**overdue_fields(OverdueReason.RUN)),
-        None,
-        TIMING,
+    "overdue run": case(
         "running since typical overdue sentence",
-        {"since": Elapsed(ago(20)), "typical": RUN_TYPICAL},
-    ),
-    "run over the fixed limit": (
         run(**overdue_fields(OverdueReason.RUN)),
-        None,
-        None,
+        timing=TIMING,
+        since=20,
+        typical=RUN_TYPICAL,
+    ),
+    "run over the fixed limit": case(
         "running since sentence run_limit sentence",
-        {"since": Elapsed(ago(20)), "limit": "1 h"},
+        run(**overdue_fields(OverdueReason.RUN)),
+        since=20,
+        limit="1 h",
     ),
-    "overdue in the queue": (
-        run("queued", started=None, **overdue_fields(OverdueReason.QUEUE)),
-        None,
-        TIMING,
+    "overdue in the queue": case(
         "queued since typical overdue sentence",
-        {"since": Elapsed(ago(21)), "typical": QUEUE_TYPICAL},
+        run("queued", started=None, **overdue_fields(OverdueReason.QUEUE)),
+        timing=TIMING,
+        since=21,
+        typical=QUEUE_TYPICAL,
     ),
-    "overdue approval": (
+    "overdue approval": case(
+        "step_approval since sentence approval_limit sentence",
         run("approval_wait", **overdue_fields(OverdueReason.APPROVAL)),
         tree(approval()),
-        None,
-        "step_approval since sentence approval_limit sentence",
-        {"step": "sign-off", "since": Elapsed(ago(360)), "limit": "4 h"},
+        step="sign-off",
+        since=360,
+        limit="4 h",
     ),
-    "unchanged for long": (
+    "unchanged for long": case(
+        "step since sentence no_progress_warning sentence_typical",
         run(**overdue_fields(OverdueReason.NO_PROGRESS)),
         tree(step(18, label="new", ref="new")),
         TIMING,
-        "step since sentence no_progress_warning sentence_typical",
-        {"step": "new", "since": Elapsed(ago(18)), "typical": RUN_TYPICAL},
+        step="new",
+        since=18,
+        typical=RUN_TYPICAL,
     ),
-    "last attempt is shown once": (
+    "last attempt is shown once": case(
+        "step since sentence attempt_of last_attempt",
         run("retrying", **overdue_fields(OverdueReason.LAST_ATTEMPT)),
         tree(retried(3)),
-        None,
-        "step since sentence attempt_of last_attempt",
-        {"step": "migrate", "since": Elapsed(ago(18)), "n": 3, "most": 3},
+        step="migrate",
+        since=18,
+        n=3,
+        most=3,
     ),
-    "last attempt beside the current step": (
+    "last attempt beside the current step": case(
+        "step since parallel_steps sentence attempt_of attempt_sentence last_attempt sentence",
         run("retrying", **overdue_fields(OverdueReason.LAST_ATTEMPT)),
         tree(retried(2, in_seconds=None), retried(3, label="test")),
-        None,
-        "step since parallel_steps sentence attempt_of attempt_sentence last_attempt sentence",
-        {"step": "migrate", "since": Elapsed(ago(18)), "n": 2, "most": 3},
+        step="migrate",
+        since=18,
+        n=2,
+        most=3,
     ),
-    "last attempt beside an approval": (
+    "last attempt beside an approval": case(
+        "step_approval since parallel_steps sentence last_attempt sentence",
         run("approval_wait", **overdue_fields(OverdueReason.LAST_ATTEMPT)),
         tree(retried(3), approval()),
-        None,
-        "step_approval since parallel_steps sentence last_attempt sentence",
-        {"step": "sign-off", "since": Elapsed(ago(360)), "n": 1},
+        step="sign-off",
+        since=360,
+        n=1,
     ),
     # Aborting
-    "aborting": (
-        run("aborting", aborting_since=ago(6)),
-        None,
-        TIMING,
-        "aborting since sentence",
-        {"since": Elapsed(ago(6))},
+    "aborting": case(
+        "aborting since sentence", run("aborting", aborting_since=ago(6)), timing=TIMING, since=6
     ),
-    "aborting, at a step": (
+    "aborting, at a step": case(
+        "aborting_at_least since at_step sentence",
         run("aborting", **overdue_fields(OverdueReason.STEP)),
         tree(step(status="aborting")),
         TIMING,
-        "aborting_at_least since at_step sentence",
-        {"since": Elapsed(ago(5)), "step": "migrate"},
+        since=5,
+        step="migrate",
     ),
-    "aborting with unknown start": (
-        run("aborting", status_since=ago(20)),
-        None,
-        TIMING,
+    "aborting with unknown start": case(
         "aborting_at_least since sentence",
-        {"since": Elapsed(ago(20))},
+        run("aborting", status_since=ago(20)),
+        timing=TIMING,
+        since=20,
     ),
     # Strange
-    "unknown": (
-        run("unknown"),
-        None,
-        None,
-        "status_unknown since sentence",
-        {"since": Elapsed(ago(5))},
-    ),
-    "unknown, at a step": (
+    "unknown": case("status_unknown since sentence", run("unknown"), since=5),
+    "unknown, at a step": case(
+        "status_unknown step since with_status sentence",
         run("unknown"),
         tree(step()),
-        None,
-        "status_unknown step since with_status sentence",
-        {"step": "migrate", "since": Elapsed(ago(18))},
+        step="migrate",
+        since=18,
     ),
-    "undocumented status": (
-        run("hibernating", status_since=ago(20)),
-        None,
-        TIMING,
+    "undocumented status": case(
         "status sentence",
-        {"status": "hibernating"},
+        run("hibernating", status_since=ago(20)),
+        timing=TIMING,
+        status="hibernating",
     ),
-    "undocumented status, at a step": (
+    "undocumented status, at a step": case(
+        "status step since with_status sentence",
         run("hibernating"),
         tree(step()),
-        None,
-        "status step since with_status sentence",
-        {"status": "hibernating", "step": "migrate", "since": Elapsed(ago(18))},
+        status="hibernating",
+        step="migrate",
+        since=18,
     ),
-    "no status": (run(""), None, None, "no_status since sentence", {"since": Elapsed(ago(5))}),
-    "a success that has not concluded": (
-        run("success"),
-        None,
-        None,
-        "status_not_concluded sentence",
-        {"status": "success"},
+    "no status": case("no_status since sentence", run(""), since=5),
+    "a success that has not concluded": case(
+        "status_not_concluded sentence", run("success"), status="success"
     ),
     # Ended
-    "success": (
-        concluded_run("success", after=9),
-        None,
-        TIMING,
+    "success": case(
         "success_in typical sentence",
-        {"time": "9 min 00 s", "typical": RUN_TYPICAL},
+        concluded_run("success", after=9),
+        timing=TIMING,
+        time="9 min 00 s",
+        typical=RUN_TYPICAL,
     ),
-    "success with unknown end": (
-        concluded_run("success", after=None),
-        None,
-        TIMING,
-        "success sentence",
-        {},
+    "success with unknown end": case(
+        "success sentence", concluded_run("success", after=None), timing=TIMING
     ),
-    "success with a failed step": (
-        concluded_run("success"),
-        tree(FAILED_STEP),
-        None,
-        "success_in sentence",
-        {"time": "20 min 00 s"},
+    "success with a failed step": case(
+        "success_in sentence", concluded_run("success"), tree(FAILED_STEP), time="20 min 00 s"
     ),
-    "success after an approval": (
+    "success after an approval": case(
+        "success_in typical with_approvals sentence",
         concluded_run("success"),
         tree(approval(19, status="success", ended_at=ago(8))),
         TIMING,
-        "success_in typical with_approvals sentence",
-        {"time": "11 min", "typical": RUN_TYPICAL},
+        time="11 min",
+        typical=RUN_TYPICAL,
     ),
-    "success with negative duration": (
-        concluded_run("success", after=-5),
-        None,
-        None,
-        "success_in sentence",
-        {"time": "0 s"},
+    "success with negative duration": case(
+        "success_in sentence", concluded_run("success", after=-5), time="0 s"
     ),
-    "failure": (
+    "failure": case(
+        "failure_after at_step error_message with_error sentence",
         concluded_run("failure"),
         tree(FAILED_STEP),
         TIMING,
-        "failure_after at_step error_message with_error sentence",
-        {"time": "20 min 00 s", "step": "migrate", "error": "exit code 1"},
+        time="20 min 00 s",
+        step="migrate",
+        error="exit code 1",
     ),
-    "failure at the last attempt": (
+    "failure at the last attempt": case(
+        "failure_after at_attempt_of sentence",
         concluded_run("failure"),
         tree(failed(attempts=3, max_attempts=3)),
         TIMING,
-        "failure_after at_attempt_of sentence",
-        {"time": "20 min 00 s", "step": "migrate", "n": 3, "most": 3},
+        time="20 min 00 s",
+        step="migrate",
+        n=3,
+        most=3,
     ),
-    "failure of a nested step": (
+    "failure of a nested step": case(
+        "failure_after at_step sentence",
         concluded_run("failure"),
         tree(failed("group", steps=(failed("inner"),))),
-        None,
-        "failure_after at_step sentence",
-        {"time": "20 min 00 s", "step": "inner"},
+        time="20 min 00 s",
+        step="inner",
     ),
-    "failure with a code": (
+    "failure with a code": case(
+        "failure_after at_step error_code with_error sentence",
         concluded_run("failure"),
         tree(failed(status="invalid", error_code=400)),
-        None,
-        "failure_after at_step error_code with_error sentence",
-        {"time": "20 min 00 s", "step": "migrate", "code": 400},
+        time="20 min 00 s",
+        step="migrate",
+        code=400,
     ),
-    "failure of an unknown step": (
-        concluded_run("failure"),
-        None,
-        None,
-        "failure_after sentence",
-        {"time": "20 min 00 s"},
+    "failure of an unknown step": case(
+        "failure_after sentence", concluded_run("failure"), time="20 min 00 s"
     ),
-    "failure with unknown end": (
-        concluded_run("failure", after=None),
-        tree(),
-        None,
-        "failure sentence",
-        {},
+    "failure with unknown end": case(
+        "failure sentence", concluded_run("failure", after=None), tree()
     ),
-    "aborted": (
+    "aborted": case(
+        "aborted_after at_step sentence",
         concluded_run("aborted"),
         tree(step(status="aborted")),
         TIMING,
-        "aborted_after at_step sentence",
-        {"time": "20 min 00 s", "step": "migrate"},
+        time="20 min 00 s",
+        step="migrate",
     ),
-    "aborted, steps unknown": (
-        concluded_run("aborted"),
-        None,
-        None,
-        "aborted_after sentence",
-        {"time": "20 min 00 s"},
+    "aborted, steps unknown": case(
+        "aborted_after sentence", concluded_run("aborted"), time="20 min 00 s"
     ),
-    "skipped": (
-        concluded_run("skipped", after=None),
-        None,
-        None,
-        "skipped sentence",
-        {},
+    "skipped": case("skipped sentence", concluded_run("skipped", after=None)),
+    "concluded with status unknown": case(
+        "ended_unknown_after sentence", concluded_run("unknown"), time="20 min 00 s"
     ),
-    "concluded with status unknown": (
-        concluded_run("unknown"),
-        None,
-        None,
-        "ended_unknown_after sentence",
-        {"time": "20 min 00 s"},
-    ),
-    "concluded with undocumented status": (
+    "concluded with undocumented status": case(
+        "ended_after status ended_with_status sentence",
         concluded_run("hibernating"),
-        None,
-        None,
-        "ended_after status ended_with_status sentence",
-        {"time": "20 min 00 s", "status": "hibernating"},
+        time="20 min 00 s",
+        status="hibernating",
     ),
-    "concluded with status running": (
-        concluded_run("running"),
-        None,
-        None,
+    "concluded with status running": case(
         "ended_after status ended_with_status sentence",
-        {"time": "20 min 00 s", "status": "running"},
+        concluded_run("running"),
+        time="20 min 00 s",
+        status="running",
     ),
     # Removed
-    "removed": (
+    "removed": case(
+        "removed_status at_step sentence",
         removed_run("running"),
         tree(step()),
         TIMING,
-        "removed_status at_step sentence",
-        {"status": "running", "step": "migrate"},
+        status="running",
+        step="migrate",
     ),
-    "removed while it waited for approval beside an earlier step": (
+    "removed while it waited for approval beside an earlier step": case(
+        "removed_status at_step sentence",
         removed_run("approval_wait"),
         tree(step(50), approval(5)),
         TIMING,
-        "removed_status at_step sentence",
-        {"status": "needs approval", "step": "sign-off"},
+        status="needs approval",
+        step="sign-off",
     ),
-    "removed without status": (
-        removed_run(""),
-        None,
-        None,
-        "removed",
-        {},
-    ),
-    "removed after its end": (
-        concluded_run("success", removed_at=NOW),
-        None,
-        None,
+    "removed without status": case("removed", removed_run("")),
+    "removed after its end": case(
         "success_in sentence removed_after_end",
-        {"time": "20 min 00 s"},
+        concluded_run("success", removed_at=NOW),
+        time="20 min 00 s",
     ),
 }
 
@@ -717,35 +664,35 @@ STEP_FIELDS: dict[str, Any] = {
 LONG_STEP_TIMING = StageTiming(
     observed_run_median=115, observed_run_p95=245, observed_steps={"migrate": [120, 240]}
 )
-ROWS: dict[str, tuple[Run, Node | None, StageTiming | None, str, dict[str, Value]]] = {
-    "step": (
+ROWS: dict[str, Case] = {
+    "step": case(
+        "row_step typical",
         run(**STEP_FIELDS),
         tree(step()),
         TIMING,
-        "row_step typical",
-        {"step": "migrate, attempt 2 of 3", "since": Elapsed(ago(18)), "typical": STEP_TYPICAL},
+        step="migrate, attempt 2 of 3",
+        since=18,
+        typical=STEP_TYPICAL,
     ),
-    "step without typical duration": (
-        run(**STEP_FIELDS),
-        None,
-        None,
-        "row_step",
-        {"step": "migrate, attempt 2 of 3", "since": Elapsed(ago(18))},
+    "step without typical duration": case(
+        "row_step", run(**STEP_FIELDS), step="migrate, attempt 2 of 3", since=18
     ),
-    "approval": (
+    # Its typical duration is under its bar.
+    "approval": case(
+        "row_approval",
         run("approval_wait", step="sign-off", step_started_at=ago(360)),
         tree(approval()),
         TIMING,
-        # Its typical duration is under its bar.
-        "row_approval",
-        {"step": "sign-off", "since": Elapsed(ago(360))},
+        step="sign-off",
+        since=360,
     ),
-    "step with the run's typical duration": (
+    "step with the run's typical duration": case(
+        "row_step",
         run(**STEP_FIELDS),
         tree(step()),
         LONG_STEP_TIMING,
-        "row_step",
-        {"step": "migrate, attempt 2 of 3", "since": Elapsed(ago(18))},
+        step="migrate, attempt 2 of 3",
+        since=18,
     ),
 }
 
