@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,16 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from django.conf import settings as django_settings
 
 from dashboard.sandbox import Sandbox, parse_fault
 from tests.support import processes
-from tests.support.databases import query_database
+from tests.support.databases import empty_database, query_database
 from tests.support.live_runs import wait_until
 from tests.support.processes import RunningProcess, environment, manage, run_manage, upstream
-from tests.support.services import POSTGRES
 from tests.support.tcp_relay import database_proxy
 
 pytestmark = pytest.mark.process
@@ -76,27 +73,9 @@ def command_environment(database: str) -> Iterator[CommandEnvironment]:
             "DATABASE_URL": database,
             "NORTHFLANK_API_TOKEN": "sandbox",
             "NORTHFLANK_API_BASE_URL": url,
-            "DJANGO_SUPERUSER_PASSWORD": "boss",
         }
-        assert manage("migrate", "-v0", **variables).returncode == 0
-        manage("createsuperuser", "--noinput", "--username=boss", "--email=", **variables)
+        processes.prepare_database(**variables)
         yield CommandEnvironment(variables, sandbox)
-
-
-@contextlib.contextmanager
-def empty_database(kind: str, folder: Path) -> Iterator[str]:
-    """The URL of an empty database of this kind."""
-    if kind == "sqlite":
-        yield f"sqlite:///{folder / 'd.sqlite3'}"
-        return
-    name = f"dashboard_commands_{os.getpid()}"
-    with psycopg.connect(POSTGRES, autocommit=True) as server:
-        server.execute(f"DROP DATABASE IF EXISTS {name}")
-        server.execute(f"CREATE DATABASE {name}")
-        try:
-            yield f"{POSTGRES.rpartition('/')[0]}/{name}"
-        finally:
-            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="module")

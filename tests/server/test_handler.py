@@ -17,7 +17,6 @@ from django.http import HttpRequest
 from django.template.context import BaseContext
 
 from dashboard.asgi import application
-from dashboard.db.request_priority import request_priority
 from dashboard.models import Abort
 from dashboard.sandbox import parse_fault
 from dashboard.web.components.data_age import DataAge
@@ -67,23 +66,6 @@ def test_handler_uses_limited_thread_pool(anonymous_browser: httpx.Client) -> No
     assert all(name.startswith("django") for name in names)
     anonymous_browser.get("/thread/")
     assert threading.active_count() == before
-
-
-def test_page_that_is_being_rendered_counts_as_being_answered(
-    anonymous_browser: httpx.Client,
-) -> None:
-    wait_until(lambda: not request_priority.is_answering())
-    handler_views.held.clear()
-    handler_views.released.clear()
-    with ThreadPoolExecutor(1) as executor:
-        page = executor.submit(anonymous_browser.get, "/hold/")
-        assert handler_views.held.wait(10)
-        try:
-            assert request_priority.is_answering()  # so that background work waits
-        finally:
-            handler_views.released.set()
-        assert page.result().status_code == 200
-    wait_until(lambda: not request_priority.is_answering())
 
 
 @on_postgres

@@ -39,7 +39,7 @@ from tests.support.databases import (
 )
 from tests.support.live import token
 from tests.support.live_runs import wait_until
-from tests.support.processes import ProductFork, RunningProcess, manage, product_fork, upstream
+from tests.support.processes import ProductFork, RunningProcess, product_fork, upstream
 
 pytestmark = pytest.mark.process
 
@@ -258,9 +258,7 @@ def kill_scenario(
             "NORTHFLANK_API_TOKEN": "sandbox",
             "NORTHFLANK_API_BASE_URL": url,
         }
-        assert manage("migrate", "-v0", **variables).returncode == 0
-        account = ["createsuperuser", "--noinput", "--username=boss", "--email="]
-        assert manage(*account, DJANGO_SUPERUSER_PASSWORD="boss", **variables).returncode == 0
+        processes.prepare_database(**variables)
         parent = stack.enter_context(product_fork(**variables))
         stack.enter_context(django_db_blocker.unblock())
         stack.enter_context(connected_to_database(database))

@@ -1,8 +1,6 @@
 """A process is paused for longer than its leases, and goes on: no abort is sent twice."""
 
-import contextlib
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +14,7 @@ from dashboard.models import Abort, Lead
 from dashboard.models.abort_lifecycle import EventType
 from tests.support import processes
 from tests.support.crashes import KILL_SIGNAL, KILL_STEP
-from tests.support.databases import PROCESS_DATABASE, postgres
+from tests.support.databases import PROCESS_DATABASE, empty_database, postgres
 from tests.support.live_runs import wait_until
 from tests.support.outage_site import (
     INTERVAL,
@@ -29,15 +27,6 @@ from tests.support.outage_site import (
 pytestmark = pytest.mark.process
 
 MINUTE = timedelta(minutes=1)
-
-
-@contextlib.contextmanager
-def database_url(vendor: str, folder: Path) -> Iterator[str]:
-    if vendor == "sqlite":
-        yield f"sqlite:///{folder / 'd.sqlite3'}"
-        return
-    with postgres() as url:
-        yield url
 
 
 def is_stopped(pid: int) -> bool:
@@ -70,7 +59,7 @@ def test_abort_of_paused_process_is_sent_once(
     has_others = vendor == "postgresql"
     with (
         django_db_blocker.unblock(),
-        database_url(vendor, tmp_path) as url,
+        empty_database(vendor, tmp_path) as url,
         outage_site(tmp_path, url, count=1 if has_others else 0) as site,
         ThreadPoolExecutor(1) as executor,
         # It stops when it has recorded its first abort as sent, and before it sends it.

@@ -39,16 +39,7 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database file with one account, boss/boss, to be copied, since migrating is slow."""
     file = tmp_path_factory.mktemp("migrated") / "d.sqlite3"
     variables = {"DATABASE_URL": f"sqlite:///{file}", "NORTHFLANK_API_TOKEN": "sandbox"}
-    assert manage("migrate", "-v0", **variables).returncode == 0
-    result = manage(
-        "createsuperuser",
-        "--noinput",
-        "--username=boss",
-        "--email=",
-        DJANGO_SUPERUSER_PASSWORD="boss",
-        **variables,
-    )
-    assert result.returncode == 0, result.stderr
+    processes.prepare_database(**variables)
     return file
 
 
@@ -379,14 +370,12 @@ def test_serve_and_sync_in_separate_processes_work(tmp_path: Path, empty_postgre
             "DATABASE_URL": empty_postgres,
             "NORTHFLANK_API_TOKEN": "sandbox",
             "NORTHFLANK_API_BASE_URL": url,
-            "DJANGO_SUPERUSER_PASSWORD": "boss",
         }
         result = manage("serve", "--port", "0", "--no-sync", **variables)
         assert result.returncode == 1
         assert "run `manage.py migrate` first" in result.stderr
         assert "Traceback" not in result.stderr
-        assert manage("migrate", "-v0", **variables).returncode == 0
-        manage("createsuperuser", "--noinput", "--username=boss", "--email=", **variables)
+        processes.prepare_database(**variables)
         web = run_manage(tmp_path, "serve", "--port", "0", "--no-sync", **variables)
         sync = run_manage(tmp_path, "sync", **variables)
         with web as pages, sync as reader:

@@ -41,6 +41,16 @@ def postgres() -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def empty_database(vendor: str, folder: Path) -> Iterator[str]:
+    """Yield the URL of an empty database: of SQLite in the folder, or of PostgreSQL."""
+    if vendor == "sqlite":
+        yield f"sqlite:///{folder / 'd.sqlite3'}"
+    else:
+        with postgres() as url:
+            yield url
+
+
+@contextlib.contextmanager
 def connected_to_database(database: str) -> Iterator[None]:
     """Connect this process to the database, under the alias PROCESS_DATABASE."""
     database_settings = environ.Env.db_url_config(database)

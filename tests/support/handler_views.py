@@ -21,19 +21,10 @@ from tests.support import factories
 
 form_reads: list[str] = []  # the form data read by each call of a waiting view
 streams_open: set[object] = set()
-held = threading.Event()  # a request is on a thread
-released = threading.Event()
 
 
 def thread(request: HttpRequest) -> HttpResponse:
     return HttpResponse(threading.current_thread().name)
-
-
-def hold(request: HttpRequest) -> HttpResponse:
-    """Respond once the test has set `released`."""
-    held.set()
-    released.wait(60)
-    return HttpResponse()
 
 
 def wait(request: HttpRequest, end: str) -> HttpResponse:
@@ -109,7 +100,6 @@ def _open(view: Any) -> Any:
 urlpatterns = [
     *dashboard_urlpatterns,
     path("thread/", _open(thread)),
-    path("hold/", _open(hold)),
     path("wait/<str:end>/", _open(wait)),
     path("broken/", _open(broken)),
     path("upstream-defect/", _open(upstream_defect)),

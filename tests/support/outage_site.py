@@ -35,7 +35,7 @@ from tests.support.databases import (
 )
 from tests.support.live import token
 from tests.support.live_runs import wait_until
-from tests.support.processes import ProductFork, RunningProcess, manage, product_fork, upstream
+from tests.support.processes import ProductFork, RunningProcess, product_fork, upstream
 from tests.support.stream import messages
 
 INTERVAL = 0.1  # seconds between two looks into the database
@@ -239,12 +239,7 @@ def outage_site(
             "NORTHFLANK_API_BASE_URL": url,
             "LOG_LEVEL": "INFO",
         }
-        assert manage("migrate", "-v0", DATABASE_URL=database, **variables).returncode == 0
-        result = manage(
-            "createsuperuser", "--noinput", "--username=boss", "--email=",
-            DJANGO_SUPERUSER_PASSWORD="boss", DATABASE_URL=database, **variables,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
+        processes.prepare_database(DATABASE_URL=database, **variables)
         stack.enter_context(connected_to_database(database))
         create_idle_stage()
         addresses = (*ADDRESSES, run_path(_start_run(sandbox).id))

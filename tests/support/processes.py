@@ -66,6 +66,14 @@ def manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
         return subprocess.CompletedProcess(arguments, process.returncode, output, log.read())
 
 
+def prepare_database(**variables: str) -> None:
+    """Migrate the database of these settings, and add a superuser, boss/boss."""
+    assert manage("migrate", "-v0", **variables).returncode == 0
+    account = ("createsuperuser", "--noinput", "--username=boss", "--email=")
+    result = manage(*account, DJANGO_SUPERUSER_PASSWORD="boss", **variables)
+    assert result.returncode == 0, result.stderr
+
+
 def _fork(
     module: str, arguments: Iterable[str], variables: Mapping[str, str], log: Path
 ) -> tuple["Forked", IO[str]]:
