@@ -208,21 +208,6 @@ def test_focus_in_bar_goes_to_main_when_its_last_run_ends(sign_in: OpenPage) -> 
     expect(page.locator("#main")).to_be_focused()
 
 
-@pytest.mark.usefixtures("manager")
-def test_without_javascript_there_is_no_select_all_and_clear_works(
-    runs_in_flight: list[Run], sign_in: OpenPage
-) -> None:
-    page = sign_in("manager", java_script_enabled=False)
-    expect(page.locator("[data-select-all]")).to_be_hidden()
-    expect(abort_selected_button(page)).to_be_hidden()
-    checkbox_of(page, runs_in_flight[0]).check()
-    expect(abort_selected_button(page)).to_be_visible()
-    expect(page.locator(".selected-count")).to_be_hidden()
-    page.get_by_role("button", name="Clear").click()
-    expect(checkbox_of(page, runs_in_flight[0])).not_to_be_checked()
-    expect(abort_selected_button(page)).to_be_hidden()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("place", "width"), [("now", 1280), ("stage", 390)])
 @pytest.mark.usefixtures("manager")

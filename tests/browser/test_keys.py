@@ -104,20 +104,6 @@ def test_key_slash_focuses_search_field_if_present(
 
 
 @pytest.mark.usefixtures("viewer")
-def test_keys_do_nothing_behind_an_open_menu(
-    runs_newest_first: list[Run], sign_in: OpenPage
-) -> None:
-    page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
-    page.locator(".run-filter [popovertarget]").click()
-    box = page.get_by_role("checkbox", name="Failed", exact=True)
-    box.focus()
-    press_keys(page, "j")  # the menu covers the rows
-    expect(box).to_be_focused()
-    press_keys(page, "Escape", "j")
-    expect_run_focused(page, 0)
-
-
-@pytest.mark.usefixtures("viewer")
 def test_key_question_mark_opens_help_and_escape_closes_it(
     runs_newest_first: list[Run], sign_in: OpenPage
 ) -> None:

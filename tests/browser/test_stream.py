@@ -258,30 +258,6 @@ def test_refresh_that_the_stream_overtakes_does_not_leave_an_older_run(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("viewer")
-def test_refresh_that_the_stream_overtakes_does_not_leave_a_run_that_has_ended(
-    run: Run, open_live_page: OpenPage
-) -> None:
-    other = factories.run(run.stage, "r-2", name="Hourly")
-    page = open_live_page("viewer")
-    page.locator("#run-r-2 [data-badge]").hover()
-    factories.change(other, status="retrying")
-    expect(page.locator("#run-r-2 [data-badge]")).to_have_text("Retrying")
-
-    def end() -> None:
-        factories.change(
-            run, status="success", concluded=True, in_flight=False, concluded_at=timezone.now()
-        )
-        expect(page.locator("#run-r-1")).to_have_count(0)
-
-    release = refresh_overtaken_by(page, end)
-    expect(page.locator("#run-r-1")).to_have_count(1)
-    release()
-    expect(page.locator("#run-r-1")).to_have_count(0)
-    assert page.evaluate("$('#live:hover') !== null")
-
-
-@pytest.mark.slow
 @pytest.mark.usefixtures("manager", "sync_worker")
 def test_abort_notice_disappears_when_run_concludes(stuck_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("manager", factories.address(stuck_run.stage))
