@@ -218,25 +218,6 @@ def test_abort_that_is_answered_late_is_not_adopted(abort_with_expired_lease: Ab
     assert timeline(abort_with_expired_lease) == [("accepted", "")]
 
 
-def test_abort_that_is_refused_late_delays_no_other(
-    abort_with_expired_lease: Abort, manager: User
-) -> None:
-    run = factories.run(abort_with_expired_lease.run.stage)
-    times = {
-        "claimed_at": abort_with_expired_lease.claimed_at,
-        "requested_at": abort_with_expired_lease.requested_at,
-    }
-    other = factories.abort(run, manager, "requested", sent_at=None, **times)
-
-    def refuse() -> None:
-        now = db_threads.now()
-        late = Abort.objects.get(pk=abort_with_expired_lease.pk)
-        late.apply(EventType.REFUSED, now)
-
-    with connection.execute_wrapper(claim_first(refuse)):
-        assert abort_reconcile.claim_unanswered(db_threads.now()) == [other]
-
-
 # --- Bulk aborts of ended processes -------------------------------------------------------------
 
 

@@ -152,20 +152,6 @@ def test_bulk_abort_without_budget_refers_to_single_aborts(low_budget: Live, man
     assert sent_run_ids(low_budget) == []
 
 
-def test_bulk_abort_stops_sending_when_rate_limited(
-    live: Live, runs: list[Run], manager: User
-) -> None:
-    live.sandbox.faults = [parse_fault(f"rate-limited@{runs[2].run_id}/abort")]
-    batch = request_bulk(runs, manager)
-    process(live, batch)
-    states = list(Abort.objects.order_by("pk").values_list("state", flat=True))
-    assert states == ["accepted"] * 2 + ["not_sent"] * 3
-    assert sent_run_ids(live) == [run.run_id for run in runs[:3]]
-    for abort in Abort.objects.order_by("pk")[2:]:
-        assert "rate limited by Northflank until" in abort_message(abort)
-    assert is_settled(batch)
-
-
 # --- The process dies ---------------------------------------------------------------------------
 
 

@@ -1,6 +1,5 @@
 """What a bulk abort stores, turn by turn, without requests to Northflank."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
@@ -8,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 import time_machine
 from django.contrib.auth.models import User
-from django.db import InterfaceError, connection
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from structlog.testing import capture_logs
 
@@ -21,7 +20,6 @@ from dashboard.models.bulk_aborts import Via
 from dashboard.northflank import RateLimit
 from dashboard.runs import dismissals
 from dashboard.upstream import budget_store
-from dashboard.upstream.connection import Connection
 from tests.support import factories
 from tests.support.rate_budget import record_response
 from tests.support.world import T0, at
@@ -339,40 +337,3 @@ def test_visible_runs_are_permitted_ones_once_in_given_order(
     assert visible == [two_runs[1], two_runs[0]]
     [query] = queries
     assert '"dashboard_run"."id" IN' in query["sql"]  # no other runs are read
-
-
-@pytest.mark.parametrize(
-    ("error", "is_logged"),
-    [
-        (None, False),
-        (asyncio.CancelledError(), False),
-        (InterfaceError("connection lost"), False),  # logged by db/health.py
-        (RuntimeError("It broke"), True),
-    ],
-    ids=["ended", "cancelled", "outage", "failed"],
-)
-def test_only_a_failed_bulk_abort_is_logged(
-    monkeypatch: pytest.MonkeyPatch, error: BaseException | None, is_logged: bool
-) -> None:
-    failures: list[Any] = []  # of what runs once it has ended
-
-    async def process(*_: Any, **__: Any) -> None:
-        if error is not None:
-            raise error
-
-    async def start() -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: failures.append(context))
-        upstream = Connection("token", "http://northflank.invalid")
-        bulk_send.start_task(upstream, 7)
-        await asyncio.wait(bulk_send.running_tasks.values())
-        await asyncio.sleep(0)
-        await upstream.close()
-
-    monkeypatch.setattr(bulk_send, "process_bulk_abort", process)
-    with capture_logs() as logs:
-        asyncio.run(start())
-    line = {"event": "abort.bulk_failed", "bulk_abort": 7, "log_level": "error", "exc_info": error}
-    assert logs == ([line] if is_logged else [])
-    assert failures == []
-    assert not bulk_send.running_tasks

@@ -41,14 +41,6 @@ def test_second_abort_request_joins_first(live: Live, manager: User) -> None:
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
-def test_joined_abort_request_names_first_requester(live: Live, colleague: User) -> None:
-    run = create_run_in_flight(live)
-    submit_abort(live.sign_in("manager"), run)
-    message = notice_text(submit_abort(live.sign_in("colleague"), run))
-    assert message == f"{abort_message()} Abort requested by manager."
-    assert live.sandbox.abort_request_counts[run.run_id] == 1
-
-
 def test_abort_request_by_deleted_account_raises_integrity_error(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
     deleted_user = User.objects.create_superuser("gone")

@@ -17,14 +17,9 @@ from dashboard.sandbox import parse_fault
 from tests.support import factories
 from tests.support.live import Live
 from tests.support.live_runs import (
-    LEDGER,
     backdate_abort,
     create_run_in_flight,
-    flow,
-    mirror_run,
-    read,
     reconcile,
-    start_run,
 )
 
 WARNING_SECONDS, CRITICAL_SECONDS = 3 * 60, 10 * 60
@@ -72,24 +67,6 @@ def reconcile_run(live: Live, run: Run) -> tuple[int, bool]:
     reconcile(live)
     after = Run.objects.get(pk=run.pk)
     return after.abort_severity, after.version != before
-
-
-def test_read_of_aborting_run_keeps_status_since(live: Live) -> None:
-    live.sandbox.world.abort_seconds = (10_000, 10_000)
-    run_id = start_run(live, LEDGER)
-    live.sandbox.world.abort_run(flow(live, LEDGER), run_id, live.sandbox.clock())
-    since = mirror_run(live, LEDGER, run_id).status_since
-    assert mirror_run(live, LEDGER, run_id).status_since == since
-
-
-def test_run_that_resumes_after_aborting_has_no_abort_severity(live: Live) -> None:
-    run = create_run_in_flight(live)
-    Run.objects.update(
-        status="aborting", status_since=now() - timedelta(seconds=CRITICAL_SECONDS + 1)
-    )
-    assert reconcile_run(live, run) == (2, True)
-    assert read(live, run).status != "aborting"
-    assert (Run.objects.get().abort_severity, reconcile_run(live, run)) == (0, (0, False))
 
 
 def test_run_that_resumes_after_an_abort_not_arrived_is_critical(live: Live, manager: User) -> None:

@@ -16,11 +16,9 @@ from tests.support.live import Live
 from tests.support.live_runs import (
     LEDGER,
     abort_message,
-    advance_time,
     backdate_abort,
     create_run_in_flight,
     read,
-    remove_run,
     shorten_upstream_timeout,
 )
 
@@ -53,37 +51,12 @@ def status_changes_after_end(abort: Abort) -> list[str]:
     ]
 
 
-def test_restored_run_after_removal_shows_new_status(live: Live, manager: User) -> None:
-    run, abort = run_with_abort(live, manager)
-    remove_run(live, run.run_id)
-    read(live, run)
-    assert "Northflank removed the run" in abort_message()
-    live.sandbox.faults = []
-    read(live, run)
-    assert status_changes_after_end(abort) == ["aborting"]
-    assert abort_message() == (
-        "Northflank had removed the run, but now reports aborting. Check the run."
-    )
-
-
 def test_run_in_flight_again_after_abort_can_be_aborted_again(live: Live, manager: User) -> None:
     run, abort = run_with_abort(live, manager)
     mirror_status(live, run, "aborted", concluded=True)
     mirror_status(live, run, "running", concluded=False)
     assert status_changes_after_end(abort) == ["running"]
     assert aborts.request_abort(Run.objects.with_stage().get(), AbortRequest(manager)).is_new
-
-
-def test_too_late_abort_of_run_in_flight_again_shows_new_status(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    advance_time(live, 3600)
-    result = aborts.request_abort(run, AbortRequest(manager))
-    live.run(lambda: aborts.wait_for_answer(result))
-    abort = Abort.objects.get()
-    assert (abort.state, status_changes_after_end(abort)) == ("too_late", [])
-    mirror_status(live, run, "running", concluded=False)
-    assert status_changes_after_end(abort) == ["running"]
-    assert "to running after the abort" in abort_message()
 
 
 def test_not_arrived_abort_of_run_aborting_later_shows_new_status(

@@ -458,11 +458,6 @@ def test_group_without_a_valid_name_is_not_added(root: Author, name: str) -> Non
         group_changes.add_group(root, name)
 
 
-def test_group_with_existing_name_is_not_added(root: Author, on_call: Group) -> None:
-    with raises(AdministrationError, "name_taken"):
-        group_changes.add_group(root, "ON-CALL")
-
-
 def test_group_whose_name_differs_in_the_case_of_any_letter_is_not_added(root: Author) -> None:
     Group.objects.create(name="Équipe")
     with raises(AdministrationError, "name_taken"):
@@ -551,12 +546,6 @@ def test_grant_is_removed_once(root: Author, on_call: Group) -> None:
     assert len(recorded()) == 2
 
 
-def test_grant_of_deleted_group_is_an_error(root: Author, on_call: Group) -> None:
-    Group.objects.filter(pk=on_call.pk).delete()
-    with raises(Conflict, "deleted"):
-        group_changes.add_grant(root, Grant(group=on_call, **ABORT_IN_STAGING))
-
-
 # --- The effect of a change ----------------------------------------------------------------------
 
 
@@ -569,14 +558,6 @@ def test_effect_counts_members_who_gain_and_those_who_may_already(
     effect = group_changes.effect_of_addition(Grant(group=on_call, **ABORT_IN_STAGING))
     assert (effect.gaining, effect.losing, effect.unchanged) == (1, 0, 1)
     assert not effect.hides_everything
-
-
-def test_effect_counts_members_who_lose(on_call: Group, viewer: User, manager: User) -> None:
-    for user in (viewer, manager):
-        user.groups.add(on_call)
-    factories.grant("abort", "On-call", viewer, stage="Staging")
-    effect = group_changes.effect_of_removal(Grant.objects.get(group=on_call))
-    assert (effect.gaining, effect.losing, effect.unchanged) == (0, 1, 1)
 
 
 def test_effect_of_wide_grant_counts_gains_in_projects_that_others_name(
@@ -593,17 +574,6 @@ def test_effect_of_wide_grant_counts_gains_in_projects_that_others_name(
     assert group_changes.effect_of_addition(wider).gaining == 1
     in_shop = Grant(group=on_call, project=project, action="view")
     assert group_changes.effect_of_addition(in_shop).unchanged == 1
-
-
-def test_removal_of_a_duplicate_grant_changes_nothing(on_call: Group, viewer: User) -> None:
-    for _ in range(2):
-        grant = factories.grant("abort", "On-call", viewer)
-    assert group_changes.effect_of_removal(grant).losing == 0
-    author = Author(User.objects.create_superuser("root"), None)
-    group_changes.remove_grant(
-        author, grant, rights_changes.version(rights_changes.group(on_call.pk))
-    )
-    assert group_changes.effect_of_removal(Grant.objects.get(group=on_call)).losing == 1
 
 
 def test_removal_of_the_last_way_to_view_hides_everything(viewer: User, manager: User) -> None:
@@ -669,34 +639,6 @@ def test_superusers_who_demote_each_other_at_once_leave_one(transactional_db: No
         results = sorted(executor.map(demote_the_other, (0, 1)))
     assert results == ["", "NotAllowed"]
     assert User.objects.filter(is_superuser=True).count() == 1
-
-
-def test_administrators_who_change_one_account_at_once_do_not_overwrite_each_other(
-    transactional_db: None,
-) -> None:
-    author = Author(User.objects.create_superuser("root"), None)
-    user = User.objects.create_user("ben")
-    groups = [Group.objects.create(name=name) for name in ("On-call", "Leads")]
-    version = rights_changes.version(rights_changes.account(user.pk))
-    barrier = threading.Barrier(2, timeout=WAIT_TIMEOUT)
-
-    def choose(group: Group) -> str:
-        barrier.wait()
-        wanted = AccountSettings(True, False, False, frozenset({group.pk}))
-        try:
-            account_changes.change_account(author, user.pk, wanted, version)
-        except Conflict:
-            return "conflict"
-        finally:
-            connection.close()
-        return group.name
-
-    with ThreadPoolExecutor(2) as executor:
-        results = set(executor.map(choose, groups))
-    [name] = results - {"conflict"}
-    assert "conflict" in results
-    assert [group.name for group in user.groups.all()] == [name]
-    assert recorded() == [("root", "account", "ben", "Changed.")]
 
 
 def test_group_with_more_permissions_is_renamed_and_deleted_by_superusers_only(

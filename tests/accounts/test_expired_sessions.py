@@ -44,12 +44,6 @@ def test_session_that_a_new_password_ended_is_deleted_without_a_record(
     assert not Session.objects.exists()
 
 
-def test_valid_session_is_kept(client: Client, viewer: User) -> None:
-    client.force_login(viewer)
-    end_expired_sessions(timezone.now() + timedelta(days=13))
-    assert Session.objects.count() == 1
-
-
 def test_unused_session_is_recorded_with_this_reason(
     client: Client, viewer: User, settings: Any
 ) -> None:
@@ -99,12 +93,6 @@ def test_idle_timeout_that_is_removed_ends_no_session_that_is_used(
     sessions.record_use(client.session.session_key or "", timezone.now() + USE_INTERVAL)
     end_expired_sessions(timezone.now() + timedelta(days=13))
     assert Session.objects.count() == 1
-
-
-def test_session_ends_with_its_account(client: Client, viewer: User) -> None:
-    client.force_login(viewer)
-    viewer.delete()
-    assert not Session.objects.exists()
 
 
 def test_anonymous_sessions_are_deleted_at_once_and_not_recorded(db: None) -> None:

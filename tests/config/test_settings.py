@@ -150,15 +150,6 @@ def test_proxy_or_certificates_that_cannot_be_used_are_an_error(
     assert ids() == []
 
 
-@pytest.mark.parametrize("value", ["http://proxy:3128", "proxy:3128", "https://a:b@proxy"])
-def test_proxy_that_can_be_used_is_no_error(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, value: str
-) -> None:
-    settings.NORTHFLANK_API_TOKEN = "token"
-    monkeypatch.setenv("HTTPS_PROXY", value)
-    assert ids() == []
-
-
 @pytest.mark.parametrize(
     ("address", "errors"),
     [
@@ -194,36 +185,6 @@ def test_error_of_an_address_does_not_quote_its_password(
     messages = [str(message) for message in checks.check_settings()]
     assert any(name in message and "…@h" in message for message in messages)
     assert not any("s3c" in message or "r@et" in message for message in messages)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("NORTHFLANK_API_TOKEN", "nf-eyJhbGciOiJIUzI1NiJ9.abc-_=="),
-        ("NORTHFLANK_API_BASE_URL", "http://127.0.0.1:9000"),
-        ("NORTHFLANK_TEAM_ID", "acme-2"),
-        ("NORTHFLANK_PROJECTS", ["shop", "billing"]),
-        ("NORTHFLANK_REQUEST_RESERVE", "12.5%"),
-        ("NORTHFLANK_REQUEST_RESERVE", "100"),
-        ("NORTHFLANK_RUN_URL_TEMPLATE", "https://x/{team}/{project}/{pipeline}/{stage}/{run}"),
-        ("NORTHFLANK_WEBHOOK_SECRET", []),
-        ("NORTHFLANK_WEBHOOK_SECRET", ["0123456789abcdef", "x" * 64]),
-        ("OVERDUE_CRITICAL_FACTOR", 1.5),
-        ("BASE_URL", "https://releases.example.com"),
-        ("BASE_URL", "http://[::1]:8000"),
-        ("BASE_URL", "https://example.com:8443/tools/release-flows"),
-        ("ALLOWED_HOSTS", ["releases.example.com", ".example.com", "127.0.0.1", "[::1]"]),
-        ("ALLOWED_HOSTS", ["*"]),
-        ("CSRF_TRUSTED_ORIGINS", ["https://old.example.com:8443", "https://*.example.com"]),
-        ("CSRF_TRUSTED_ORIGINS", ["http://[::1]:8000"]),
-        ("FORWARDED_ALLOW_IPS", ["*"]),
-        ("FORWARDED_ALLOW_IPS", ["10.0.0.5", "10.1.0.0/16", "::1", "fd00::/8"]),
-        ("SECRET_KEY", "x" * 50),
-    ],
-)
-def test_valid_setting_passes_checks(settings: Settings, name: str, value: object) -> None:
-    setattr(settings, name, value)
-    assert ids() == []
 
 
 AUTH_PROXY = {"AUTH_PROXY_HEADER": "Remote-User", "AUTH_PROXY_TRUSTED": ["127.0.0.1"]}

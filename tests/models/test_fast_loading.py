@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.db import connection, models
+from django.db import models
 from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import post_init, pre_init
@@ -75,13 +75,3 @@ def test_deferred_field_is_loaded_when_it_is_used(django_assert_num_queries: Any
         assert (run.status, run.stage.name) == ("running", "Production")
     with django_assert_num_queries(1):
         assert run.name
-
-
-def test_loaded_instance_can_be_saved_and_refreshed() -> None:
-    stage = factories.stage()
-    loaded = Stage.objects.get(pk=stage.pk)
-    assert (loaded._state.adding, loaded._state.db) == (False, connection.alias)
-    loaded.concurrency_policy = "queue"
-    loaded.save()
-    stage.refresh_from_db()
-    assert stage.concurrency_policy == "queue"

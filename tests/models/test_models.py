@@ -296,14 +296,6 @@ def test_run_end_is_its_earliest_known_time_after_it_concluded(
     assert run.ended_at == (at(30) if run.concluded else ended_at)
 
 
-def test_run_with_stage_and_project_takes_one_query(
-    stage: Stage, django_assert_num_queries: Any
-) -> None:
-    create_run(stage)
-    with django_assert_num_queries(1):
-        assert Run.objects.with_stage().get().stage.pipeline.project.slug == "shop"
-
-
 def test_run_id_of_255_characters_is_stored(stage: Stage) -> None:
     assert create_run(stage, "x" * 255).run_id == "x" * 255
 

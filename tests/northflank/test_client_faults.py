@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -224,27 +223,6 @@ async def test_server_with_self_signed_certificate_receives_no_request() -> None
         assert not failure.may_have_arrived
         assert "CERTIFICATE_VERIFY_FAILED" in str(failure.__cause__)
         assert server.requests == []
-
-
-@pytest.mark.parametrize(("call", "requests"), [(read, 2), (abort, 1)])  # a read is tried again
-async def test_damaged_tls_record_raises_unreachable(
-    call: Any, requests: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def damage(writer: asyncio.StreamWriter) -> None:
-        record = b"\x17\x03\x03\x00\x20" + bytes(32)
-        os.write(writer.get_extra_info("socket").fileno(), record)
-
-    monkeypatch.setattr("certifi.where", lambda: str(SELF_SIGNED))
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(SELF_SIGNED)
-    async with ScriptedServer(tls) as server:
-        server.enqueue(damage, damage)
-        async with NorthflankClient("TKN", base_url=server.url) as client:
-            failure = await failure_of(call(client))
-        assert isinstance(failure, Unreachable)
-        assert failure.may_have_arrived
-        assert isinstance(failure.__cause__, ssl.SSLError)
-        assert len(server.requests) == requests
 
 
 async def test_response_that_is_not_http_raises_unreachable(

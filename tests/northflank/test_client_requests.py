@@ -1,7 +1,5 @@
 """Requests of the client: methods, paths, queries, headers."""
 
-import sys
-import threading
 import tomllib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -152,24 +150,3 @@ async def test_client_uses_proxy_of_environment_except_for_loopback(
     async with NorthflankClient("TKN", base_url=server.url) as client:
         await client.list_projects()
     assert len(server.requests) == 2
-
-
-async def test_client_request_searches_for_no_module(
-    client: NorthflankClient, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """httpcore imports sniffio at each request: missing, that was a quarter of its CPU time."""
-    searched: list[str] = []
-    thread = threading.current_thread()
-
-    class Recorder:
-        @staticmethod
-        def find_spec(name: str, *_: object) -> None:
-            if threading.current_thread() is thread:
-                searched.append(name)
-
-    for responder in (respond_with(ANSWER), respond_with(ANSWER)):
-        server.enqueue(responder)
-    await client.get_auth()  # the first one may import what it needs
-    monkeypatch.setattr(sys, "meta_path", [Recorder, *sys.meta_path])
-    await client.get_auth()
-    assert searched == []

@@ -185,15 +185,6 @@ def test_runs_of_queued_flow_never_overlap(
             assert first.concluded_at <= (second.started_at or 0)
 
 
-def test_latest_policy_queues_at_most_one_run() -> None:
-    world = World(1)
-    flow = find(world, "shop/storefront/development")
-    for minutes in range(0, 600, 3):
-        now = NOW + minutes * 60
-        waiting = [r for r in in_flight(world, flow, now) if r.status(now) == "queued"]
-        assert len(waiting) <= 1
-
-
 # --- aborts and starts -----------------------------------------------------------------------
 
 
@@ -206,22 +197,6 @@ def test_abort_ends_run_after_its_seconds() -> None:
     assert aborting.status(NOW) == "aborting"
     assert aborting.status(NOW + 2.9) == "aborting"
     assert aborting.status(NOW + 3) == "aborted"
-
-
-def test_abort_starts_next_queued_run() -> None:
-    world = World(1, opened_at=NOW, abort_seconds=(3, 3))
-    flow = find(world, "shop/checkout/production")
-    now = next(
-        now
-        for now in (NOW + minutes * 60 for minutes in range(400))
-        if len(in_flight(world, flow, now)) >= 2
-        and in_flight(world, flow, now)[-2].status(now) == "queued"
-    )
-    front_run, behind = in_flight(world, flow, now)[-1], in_flight(world, flow, now)[-2]
-    world.abort_run(flow, front_run.id, now)
-    next_run = world.find_run(flow, behind.id, now)
-    assert next_run
-    assert next_run.started_at == now + 3
 
 
 def test_abort_of_stubborn_run_takes_minutes_or_ends_otherwise() -> None:
@@ -238,14 +213,6 @@ def test_abort_of_stubborn_run_takes_minutes_or_ends_otherwise() -> None:
         slowest = max(slowest, aborted.concluded_at - now)
     assert outcomes == {"aborted", "success", "failure"}
     assert slowest > 240
-
-
-def test_runs_started_after_restart_have_new_ids() -> None:
-    first, second = World(1), World(1)
-    flow = "payments/billing-api/development"
-    first_run = first.start_run(find(first, flow), NOW, {})
-    second_run = second.start_run(find(second, flow), NOW + 1, {})
-    assert first_run.id != second_run.id
 
 
 def test_old_runs_are_dropped() -> None:

@@ -47,7 +47,6 @@ SINGLE_DATABASE_MODULES = {
     "tests/web/test_alert_docs.py": "which addresses docs/alerts.md names",
     "tests/web/test_hostile.py": "texts in a page",
     "tests/web/test_markup.py": "the contract of the markup",
-    "tests/web/http/test_link_previews.py": "what a link's preview says",
     "tests/web/components/test_timeline.py": "how steps are drawn",
     "tests/web/components/test_tab_title.py": "titles and icons",
     "tests/web/test_times.py": "how times are written",

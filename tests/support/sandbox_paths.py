@@ -9,5 +9,6 @@ LEDGER = flow("payments", "ledger", "production")
 """Always has a stuck run."""
 BILLING = flow("payments", "billing-api", "development")
 """Concurrency policy allow, with secrets."""
-FORBID_STAGE = flow("payments", "billing-api", "staging")
+
+
 NO_FLOW = flow("shop", "search", "staging")

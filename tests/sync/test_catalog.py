@@ -6,7 +6,6 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
@@ -159,22 +158,6 @@ def test_new_pipeline_is_read_with_its_runs(world: World) -> None:
 
 
 @pytest.mark.slow
-def test_deleted_pipeline_history_is_still_shown(world: World, client: Client) -> None:
-    world.sync()
-    payments = world.sandbox.world.find_project("payments")
-    assert payments is not None
-    object.__setattr__(payments, "pipelines", payments.pipelines[:1])
-    read_catalog_until_removed(world)
-    client.force_login(User.objects.create_user("viewer"))
-    run = Run.objects.filter(stage__pipeline__slug="ledger").latest("created_at")
-    stage_address = f"/projects/payments/pipelines/ledger/release-flows/{run.stage.name.lower()}/"
-    for address in (stage_address, f"{stage_address}runs/{run.run_id}/"):
-        answer = client.get(address)
-        assert answer.status_code == 200
-        assert run.run_id in answer.content.decode()
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("status", ["403", "404"])
 def test_forbidden_project_keeps_rows_and_reports_error(world: World, status: str) -> None:
     world.sync()
@@ -298,37 +281,6 @@ def test_renamed_entries_have_their_new_names(db: None) -> None:
     assert list(Project.objects.order_by("slug").values_list("name", flat=True)) == ["X2", "Y"]
     described = Pipeline.objects.order_by("slug").values_list("name", "description")
     assert list(described) == [("P2", "Pays"), ("Q", "2")]
-
-
-def test_runs_that_are_listed_among_others_change_with_a_new_name(
-    stage: Stage, manager: User
-) -> None:
-    old = timezone.now() - timedelta(days=2)
-    running = factories.run(stage)
-    failed = factories.run(stage, status="failure")
-    aborted = factories.run(stage, status="aborted", concluded_at=old)
-    factories.abort(aborted, manager)
-    factories.run(stage, status="success", concluded_at=old)
-    elsewhere = factories.run(factories.stage(parent=factories.pipeline("search")))
-    pipeline = stage.pipeline
-    versions = dict(Run.objects.values_list("pk", "version"))
-
-    def changed() -> set[int]:
-        before = versions.copy()
-        versions.update(Run.objects.values_list("pk", "version"))
-        return {pk for pk, version in versions.items() if version != before[pk]}
-
-    def mirror_pipeline(name: str, description: str) -> None:
-        listed = Page((ApiPipeline(pipeline.slug, name, description),), False)
-        catalog.mirror_pipelines(pipeline.project, listed, now=timezone.now())
-
-    mirror_pipeline(pipeline.name, "Pays")
-    assert changed() == set()
-    mirror_pipeline("Renamed", "Pays")
-    assert changed() == {running.pk, failed.pk, aborted.pk}
-    listed = Page((ApiProject(pipeline.project.slug, "Renamed"),), False)
-    catalog.mirror_projects(listed, now=timezone.now())
-    assert changed() == {running.pk, failed.pk, aborted.pk, elsewhere.pk}
 
 
 def test_project_without_name_is_shown_by_id(db: None) -> None:

@@ -7,7 +7,7 @@ from statistics import mean
 import pytest
 from django.utils import timezone
 
-from dashboard.models import CatalogSync, RateBudget, Run, Stage
+from dashboard.models import RateBudget, Run, Stage
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, due, schedule
 from dashboard.sync import reads as sync_reads
@@ -303,20 +303,3 @@ def test_failing_stage_does_not_delay_other_first_reads(
     assert others.exists()
     assert not others.filter(synced_at=None).exists()
     assert logged_events("stage.read_failed")
-
-
-@pytest.mark.slow
-def test_catalog_lists_are_read_concurrently(full_world: World) -> None:
-    full_world.sync()
-    CatalogSync.objects.exclude(project=None).update(synced_at=None, next_sync_at=timezone.now())
-    worker, reads = full_world.live.worker, full_world.live.reads
-    reads.plan_again()
-
-    async def tick() -> int:
-        await worker.tick()
-        active_count = len(reads.active)
-        await worker.wait_idle()
-        return active_count
-
-    full_world.sandbox.faults = [parse_fault("latency:2")]  # much longer than a tick
-    assert full_world.live.run(tick) >= 4

@@ -6,14 +6,11 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.models import (
     Abort,
-    ChangeCounter,
     Run,
     Stage,
     StageTiming,
@@ -43,13 +40,6 @@ def test_unchanged_run_keeps_its_version(stage: Stage) -> None:
     before = get_run().version
     mirror_list(stage, api_run(), requested_at=1)
     assert get_run().version == before
-
-
-def test_unchanged_list_takes_no_version(stage: Stage) -> None:
-    mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
-    before = ChangeCounter.latest()
-    mirror_list(stage, api_run("r1"), api_run("r2", **ENDED), requested_at=1)
-    assert ChangeCounter.latest() == before
 
 
 def test_only_changed_run_gets_a_new_version(stage: Stage) -> None:
@@ -302,14 +292,6 @@ def test_removed_run_is_not_overdue(stage: Stage) -> None:
     assert not abort_messages.is_external(None, run)
 
 
-def test_removed_run_missing_from_list_is_not_due_for_read(stage: Stage) -> None:
-    mirror_list(stage, api_run())
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
-    Run.objects.update(next_detail_sync_at=None)
-    unlisted_runs.schedule_unlisted(stage.pk, [], **request_fields(30))
-    assert get_run().next_detail_sync_at is None
-
-
 def test_removed_run_gets_a_new_version(stage: Stage) -> None:
     mirror_list(stage, api_run())
     before = get_run().version
@@ -490,17 +472,6 @@ def test_concluded_run_has_no_severity_and_is_not_overdue(stage: Stage) -> None:
     assert row() == EXPECTED_ROW | ENDED | end_fields
 
 
-def test_unchanged_run_does_not_block_other_runs_of_list(stage: Stage) -> None:
-    mirror_list(stage, api_run("r1"), api_run("r2", **ENDED), requested_at=4)
-    mirror_list(
-        stage,
-        api_run("r1"), api_run("r2", **ENDED), api_run("r3"),
-        requested_at=9,
-    )  # fmt: skip
-    synced_at_by_run = {run_id: row(run_id)["synced_at"] for run_id in ("r1", "r2", "r3")}
-    assert synced_at_by_run == {"r1": at(9), "r2": at(4), "r3": at(9)}
-
-
 @pytest.mark.parametrize(
     "changed",
     [
@@ -514,15 +485,3 @@ def test_changed_field_counts_as_change(stage: Stage, changed: dict[str, Any]) -
     before = get_run().version
     mirror_list(stage, api_run(**changed), requested_at=9)
     assert get_run().version > before
-
-
-def test_list_read_queries_only_its_runs_without_steps(stage: Stage) -> None:
-    mirror_list(stage, api_run("r1"), api_run("r2"))
-    with CaptureQueriesContext(connection) as queries:
-        mirror_list(stage, api_run("r1", status="waiting"), requested_at=1)
-    [query] = [
-        query["sql"]
-        for query in queries
-        if query["sql"].startswith("SELECT") and "r1" in query["sql"]
-    ]
-    assert '"steps"' not in query

@@ -55,16 +55,6 @@ def test_removed_run_settles_abort_and_keeps_acknowledgement(stage: Stage, manag
     assert (get_run().removed_at, get_run().in_flight) == (at(20), True)
 
 
-def test_abort_of_removed_run_is_settled_at_next_404(stage: Stage, manager: User) -> None:
-    mirror_list(stage, api_run())
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
-    abort = factories.abort(get_run(), manager)
-    with time_machine.travel(at(60), tick=False):
-        removed_runs.mark_removed(get_run().pk, **request_fields(50))
-    abort.refresh_from_db()
-    assert abort.settled_at == at(60)
-
-
 def test_runs_in_flight_of_removed_pipeline_are_removed(stage: Stage) -> None:
     other_stage = factories.stage("Staging", parent=factories.pipeline("other"))
     mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
@@ -95,22 +85,6 @@ def test_dismissal_ends_when_its_run_is_listed_again(stage: Stage, manager: User
     fields = "run__run_id", "restored_at", "restored_by"
     assert list(Dismissal.objects.values_list(*fields)) == [("r1", at(40), ""), ("r2", None, "")]
     assert (get_run("r1").in_flight, get_run("r2").in_flight) == (True, False)
-
-
-def test_changed_runs_update_only_their_own_aborts(stage: Stage, manager: User) -> None:
-    mirror_list(stage, api_run("r1"), api_run("r2"), api_run("r3"))
-    for run_id in ("r1", "r2"):
-        factories.abort(get_run(run_id), manager)
-    aborted = {"status": "aborted", "concluded": True}
-    with time_machine.travel(at(40), tick=False):
-        mirror_list(
-            stage, api_run("r1", **aborted), api_run("r2", status="aborting"),
-            api_run("r3", **ENDED), api_run("r4", **ENDED), requested_at=10,
-        )  # fmt: skip
-    states = Abort.objects.order_by("pk").values_list("state", "outcome", "settled_at")
-    assert list(states) == [("concluded", "aborted", at(40)), ("accepted", "", None)]
-    [line] = Abort.objects.order_by("pk")[1].events.values_list("event_type", "occurred_at")
-    assert line == ("aborting", at(40))
 
 
 @pytest.mark.parametrize("end", [{}, FAILED])

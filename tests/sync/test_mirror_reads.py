@@ -13,7 +13,7 @@ from dashboard.models import Abort, ChangeCounter, RequestCounter, Run, Stage
 from dashboard.northflank import Run as ApiRun
 from dashboard.northflank import Unreachable
 from dashboard.runs import abort_clock, dismissals
-from dashboard.sync import mirror, removed_runs, run_rows, unlisted_runs, watchers
+from dashboard.sync import mirror, removed_runs, unlisted_runs, watchers
 from tests.support import factories
 from tests.support.factories import node
 from tests.support.world import (
@@ -137,30 +137,6 @@ def test_failures_of_a_run_in_flight_do_not_count_once_it_has_ended(
     assert (get_run().failures, get_run("other").failures) == (1, 2)
     assert logged_events("run.recovered") == []
     assert tries_in_a_row() == [30, 90, 270, 810, 2430]
-
-
-@pytest.mark.parametrize(
-    ("end", "fields", "is_logged"),
-    [
-        (ENDED, {}, False),
-        (ENDED, {"detail_synced_at": at(-1)}, False),  # before its end
-        (ENDED, {"detail_synced_at": T0}, True),
-        (ENDED, {"last_viewed_at": T0}, True),
-        (FAILED, {}, True),
-        ({"status": "success"}, {}, True),
-    ],
-)
-def test_recovery_of_a_read_for_the_baseline_is_not_logged(
-    stage: Stage,
-    end: dict[str, Any],
-    fields: dict[str, datetime],
-    is_logged: bool,
-    logged_events: LoggedEvents,
-) -> None:
-    mirror_list(stage, api_run(**end))
-    Run.objects.update(failures=1, **fields)
-    mirror.apply_detail(stage.pk, detail(**end), **request_fields(5))
-    assert bool(logged_events("run.recovered")) == is_logged
 
 
 @pytest.mark.parametrize(
@@ -387,23 +363,6 @@ def test_dismissed_run_of_a_reappeared_stage_is_read_again_unless_left_out(
 
 
 # --- runs that pruning has deleted ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("run", "is_before"),
-    [
-        (api_run(concluded=True, concluded_at=at(5)), True),
-        (api_run(concluded=True, concluded_at=at(10)), False),
-        (api_run(concluded=True, concluded_at=at(15), updated_at=at(5)), False),
-        (api_run(concluded=True, updated_at=at(5), created_at=at(15)), True),
-        (api_run(concluded=True, updated_at=None, created_at=at(5)), True),
-        (api_run(concluded=True, updated_at=None, created_at=None), False),
-        (api_run(concluded_at=at(5)), False),
-    ],
-)
-def test_run_ended_before_a_limit_by_the_first_time_known(run: ApiRun, is_before: bool) -> None:
-    assert run_rows.ended_before(run, at(10)) == is_before
-    assert not run_rows.ended_before(run, None)
 
 
 def test_only_unknown_runs_that_ended_before_pruning_are_left_out(stage: Stage) -> None:

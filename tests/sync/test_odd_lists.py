@@ -81,14 +81,6 @@ ODD_RUNS = json.dumps(
 
 
 @pytest.mark.slow
-def test_omitted_runs_are_forgotten_once_list_is_readable(world: World) -> None:
-    world.sync()
-    read_again(world, f"data:{ODD_RUNS}{PRODUCTION}")
-    read_again(world)
-    assert production().omitted_by_page == {}
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("order", ["newest first", "oldest first"])
 def test_omitted_runs_of_server_that_ignores_filter_and_page_are_counted_once(
     world: World, order: str
@@ -212,12 +204,6 @@ def partial_stage(db: None) -> Stage:
 def test_stage_page_shows_partial_list(viewer_client: Client, partial_stage: Stage) -> None:
     page = parse_html(viewer_client.get(factories.address(partial_stage)))
     assert text_of(select_one(page, "#stage-error")) == MESSAGE
-
-
-def test_status_page_shows_partial_run_list(viewer_client: Client, partial_stage: Stage) -> None:
-    page = parse_html(viewer_client.get("/status/"))
-    assert text_of(select_one(page, "[data-incomplete-list]")) == MESSAGE
-    assert text_of(select_one(page, "[data-state]")) == "1 list was only partly loaded."
 
 
 def test_status_page_shows_partial_catalog_list(

@@ -166,22 +166,6 @@ def test_recovery_clears_stage_errors(world: World) -> None:
 # --- errors of one stage, or of one pipeline ---------------------------------------------------
 
 
-def test_single_failed_read_is_no_upstream_error(world: World) -> None:
-    read_with_faults(
-        world, f"reset*2@{LEDGER}/release-flows/staging/runs", rounds=1
-    )  # the client repeats reads
-    assert Upstream.objects.get().error == ""
-
-
-def test_stage_error_keeps_its_start(world: World) -> None:
-    read_with_faults(world, f"502-html@{LEDGER}", rounds=1)
-    before = Stage.objects.exclude(error="").values_list("pk", "error_since")
-    error_since_by_stage = dict(before)
-    assert error_since_by_stage
-    read_with_faults(world, f"502-html@{LEDGER}", rounds=1)
-    assert dict(before.all()) == error_since_by_stage
-
-
 def test_failing_stage_counts_failures(world: World) -> None:
     world.sync()
     delays = []
@@ -260,12 +244,6 @@ def test_outage_probe_interval_grows_to_30_s(world: World) -> None:
         read_with_faults(world, "500", rounds=1)
         intervals.append(round(connection.retry_at - connection.failed_at))
     assert intervals == [5, 10, 20, 30, 30]
-
-
-def test_outage_probe_interval_with_invalid_token_is_a_minute(world: World) -> None:
-    read_with_faults(world, "bad-token")
-    connection = world.live.connection
-    assert round(connection.retry_at - connection.failed_at) == 60
 
 
 def test_token_valid_again_recovers(world: World) -> None:

@@ -25,11 +25,10 @@ from dashboard.models import (
     Pruning,
     Run,
     Stage,
-    StageTiming,
 )
 from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.accounts.access import AccessKind
-from dashboard.sync import baselines, mirror, pruning
+from dashboard.sync import mirror, pruning
 from tests.support import factories
 from tests.support.live import Live
 from tests.support.world import LoggedEvents, World, api_run, detail
@@ -138,25 +137,6 @@ def test_latest_runs_of_stage_are_kept_whatever_their_age(read_stage: Stage) -> 
     latest = [ended_run(read_stage, 1000 - n) for n in range(pruning.LATEST_RUNS)]
     assert prune().runs == 1
     assert kept(oldest, *latest) == [False] + [True] * len(latest)
-
-
-def test_baseline_and_latest_success_are_the_same_after_pruning(busy_stage: Stage) -> None:
-    for number in range(30):
-        started_at = days_ago(900 - number)
-        ended_at = started_at + timedelta(minutes=number)
-        times = {"created_at": started_at, "started_at": started_at, "concluded_at": ended_at}
-        read_at = {"status_since": ended_at, "detail_synced_at": ended_at}
-        ended_run(busy_stage, 0, "success", **times, **read_at)
-    fields = (
-        "observed_run_median", "observed_run_p95", "observed_steps", "success_count",
-        "detail_count", "last_success",
-    )  # fmt: skip
-    baselines.update_baseline(busy_stage.pk, timezone.now())
-    before = StageTiming.objects.values(*fields).get()
-    assert prune().runs == 10
-    baselines.update_baseline(busy_stage.pk, timezone.now())
-    assert StageTiming.objects.values(*fields).get() == before
-    assert before["detail_count"] == 20
 
 
 def test_runs_are_deleted_in_batches(busy_stage: Stage) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.models import Run, Stage, StageTiming
+from dashboard.models import Run, Stage
 from dashboard.sync import mirror, read_plan, reads, removed_runs, watchers
 from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.stage_reader import MAX_REQUESTS_PER_READ
@@ -74,36 +74,6 @@ def test_failing_stage_keeps_back_off_with_faster_plan(stage: Stage) -> None:
     assert not Stage.objects.due(at(60)).exists()
 
 
-def test_production_is_read_four_times_as_often_as_development(db: None) -> None:
-    development, production = add_stage("Development"), add_stage("Production")
-    plan = make_plan(0.02, 1)
-    assert interval_of(development, plan) / interval_of(production, plan) == pytest.approx(4)
-
-
-def test_stage_with_more_runs_lately_is_read_more_often(db: None) -> None:
-    quiet, busy = add_stage("Development"), add_stage("Production")
-    Stage.objects.filter(pk=busy.pk).update(name="Preview")  # of the same weight
-    for day in range(1, 30):
-        factories.run(
-            busy, status="success", in_flight=False, concluded=True, created_at=at(-86400 * day)
-        )
-    assert read_plan.count_starts(T0)[busy.pk] == 13
-    plan = make_plan(0.02, 1)
-    assert interval_of(busy, plan) < interval_of(quiet, plan) / 2
-
-
-def test_stage_in_flight_is_read_by_its_usual_duration(stage: Stage) -> None:
-    other = add_stage("Production")
-    for in_flight in (stage, other):
-        Stage.objects.filter(pk=in_flight.pk).update(name="Staging")
-        factories.run(in_flight, created_at=T0, started_at=T0, status="running")
-    StageTiming.objects.create(stage=other, observed_run_median=60.0)
-    plan = make_plan(0.02, 1)
-    assert interval_of(other, plan) < interval_of(stage, plan)
-    StageTiming.objects.update(override_run_median=7200.0)
-    assert interval_of(other, plan) > interval_of(stage, plan)
-
-
 def test_removed_run_is_not_in_flight(stage: Stage) -> None:
     mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
     assert len(read_plan.load_stages(T0)[0][1]) == 1
@@ -133,10 +103,6 @@ def test_stage_of_an_open_pipeline_has_a_quarter_of_the_share(stage: Stage) -> N
     plan = make_plan(0.005, 1)
     assert interval_of(stage, plan) == timedelta(seconds=20)
     assert interval_of(other, plan) == timedelta(seconds=80)
-
-
-def test_plan_without_stages_has_intervals(db: None) -> None:
-    assert make_plan(0.0, 0).lists_interval > timedelta()
 
 
 def test_stage_is_fresh_for_a_much_shorter_interval_at_once(stage: Stage) -> None:

@@ -158,13 +158,6 @@ def test_link_in_an_outage_sends_nothing_and_postpones_no_probe(world: World) ->
     assert world.live.connection.retry_at == retry_at
 
 
-def test_link_to_mirrored_run_in_an_outage_is_found(world: World) -> None:
-    run_id = world.start()
-    stage = ledger_stage(world)
-    begin_outage(world)
-    assert find(world, stage, run_id) == [""]
-
-
 @pytest.mark.parametrize(
     ("heartbeat_age", "text"),
     [

@@ -6,10 +6,8 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from dashboard.db.threads import run_in_db_thread
 from dashboard.models import CatalogSync, RateBudget, ReadRequest, Run, Stage
 from dashboard.models.sync.read_requests import SEARCH_AHEAD
-from dashboard.sandbox import parse_fault
 from dashboard.sync import requests, search
 from dashboard.sync.requests import SearchProgress
 from dashboard.upstream import budget_store
@@ -107,20 +105,6 @@ def test_all_searches_have_300_reads_an_hour(db: None) -> None:
     assert len(next_stages()) == 2
 
 
-def test_searches_use_at_most_three_tenths_of_a_lower_limit(db: None) -> None:
-    now = timezone.now()
-    RateBudget.objects.create(limit=10, remaining=10, resets_at=now, synced_at=now)
-    stages_read_before(*["Production"] * 5)
-    factories.search()
-    assert len(next_stages()) == 3
-
-
-def test_search_continues_as_planned_after_half_a_minute(db: None) -> None:
-    stages_read_before("Production")
-    factories.search(requested_at=timezone.now() - SEARCH_AHEAD)
-    assert next_stages() == []
-
-
 # --- What people are told ------------------------------------------------------------------------
 
 
@@ -136,11 +120,6 @@ def begun_earlier(stages: list[Stage]) -> None:
 @pytest.fixture
 def reading_process(db: None) -> None:
     factories.leader()
-
-
-@pytest.mark.usefixtures("reading_process")
-def test_search_in_its_first_half_minute_has_no_outlook_yet() -> None:
-    assert progress_of(stages_read_before("Production", "Staging")) == SearchProgress(0, 2)
 
 
 @pytest.mark.usefixtures("reading_process")
@@ -191,22 +170,6 @@ def test_search_while_no_process_reads_says_so(db: None) -> None:
 
 
 @pytest.mark.usefixtures("reading_process")
-def test_search_during_a_pause_says_until_when() -> None:
-    stages = stages_read_before("Production")
-    now = timezone.now()
-    fields = {"limit": 1000, "resets_at": now + timedelta(minutes=30), "synced_at": now}
-    RateBudget.objects.create(remaining=100, **fields)  # all of it is reserved
-    progress = progress_of(stages)
-    assert progress.blocked_reason.endswith("this hour’s requests are used up.")
-    assert progress.resumes_at is not None
-    budget_store.record_rate_limited(60, now)
-    progress = progress_of(stages)
-    assert progress.blocked_reason.startswith("Rate limit")
-    assert progress.resumes_at is not None
-    assert abs(progress.resumes_at - now - timedelta(seconds=60)) < timedelta(seconds=2)
-
-
-@pytest.mark.usefixtures("reading_process")
 def test_search_in_an_outage_says_so() -> None:
     factories.upstream_error("It fell over.")
     progress = progress_of(stages_read_before("Production"))
@@ -224,18 +187,6 @@ def test_search_is_over_when_all_stages_were_read_since(db: None) -> None:
     assert answer is not None
     assert answer.answered_at == row.answered_at
     assert answer.expires_at == row.requested_at + requests.ANSWER_LIFETIME
-
-
-def test_search_of_more_stages_begins_anew(db: None) -> None:
-    first, second = stages_read_before("Production", "Staging")
-    progress_of([first])
-    Stage.objects.update(synced_at=timezone.now())
-    assert progress_of([first]).is_exhausted
-    assert not progress_of([first, second]).is_exhausted
-    assert ReadRequest.objects.get().stages == ids([first, second])
-    began_at = ReadRequest.objects.get().requested_at
-    progress_of([second])
-    assert ReadRequest.objects.get().requested_at == began_at
 
 
 def test_search_can_be_repeated_only_after_interval(db: None) -> None:
@@ -334,19 +285,3 @@ def test_searches_leave_the_requests_of_runs_in_flight(read_world: World) -> Non
     budget = budget_store.load(timezone.now())
     assert budget.requests > 200
     assert budget.first_read_requests == 0
-
-
-def test_search_after_an_outage_continues(read_world: World) -> None:
-    run_id = read_world.start()
-    read_world.sandbox.faults = [parse_fault("502-html")]
-    Stage.objects.update(next_sync_at=timezone.now())
-    read_world.live.sync(1)
-    assert read_world.live.connection.outage
-    read_world.sandbox.faults = []
-
-    async def end_pause() -> None:
-        read_world.live.connection.retry_at = 0
-        await run_in_db_thread(lambda: None)
-
-    read_world.live.run(end_pause)
-    assert search_until_it_ends(read_world, run_id)[0].is_found

@@ -1,6 +1,6 @@
 """Times as the server writes them: UTC for programs, the deployment's time zone for people."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from django.contrib.auth.models import User
@@ -12,9 +12,8 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from dashboard.models import Run, Stage
 from dashboard.texts import local_time
 from tests.support import factories
-from tests.support.html import HTMX, parse_html, select_one, text_of
-from tests.support.live import Live, token
-from tests.support.live_runs import create_run_in_flight
+from tests.support.html import parse_html, select_one, text_of
+from tests.support.live import Live
 from tests.support.stream import next_part, open_stream
 
 # Times of another year are written with it.
@@ -79,16 +78,6 @@ def test_times_of_all_pages_carry_utc(old_run: Run, manager: User, operator_clie
         assert offsets == ({"+00:00"} if times else set()), address
 
 
-def test_zone_of_request_changes_nothing(old_run: Run, operator_client: Client) -> None:
-    address = factories.address(old_run.stage)
-    first = operator_client.get(address, headers=HTMX)
-    operator_client.cookies["zone"] = "UTC"
-    second = operator_client.get(address, headers={**HTMX, "Time-Zone": "America/Sao_Paulo"})
-    assert start_time(parse_html(second)) == TEXTS_BY_ZONE["Europe/Berlin"]
-    assert second["HX-PTag"] == first["HX-PTag"]
-    assert operator_client.post("/zone/", {"zone": "UTC"}).status_code == 404
-
-
 def test_zone_choice_is_hidden_without_javascript(operator_client: Client) -> None:
     buttons = parse_html(operator_client.get("/")).css(".footer [data-zone-choice]")
     choices = [button.attributes["data-zone-choice"] for button in buttons]
@@ -110,31 +99,6 @@ def test_abort_message_is_in_time_zone_of_deployment(
     row = select_one(parse_html(operator_client.get("/aborts/")), "[data-abort-row]")
     tooltip = select_one(row, "[data-badge]").attributes["title"]
     assert tooltip == f"Abort accepted; aborting since {TEXTS_BY_ZONE[zone][1]}."
-
-
-@pytest.mark.parametrize(
-    ("zone", "clock"), [("Europe/Berlin", "1 Feb 00:30:00"), ("UTC", "23:30:00")]
-)
-def test_abort_message_over_midnight_has_day(
-    zone: str, clock: str, old_run: Run, manager: User, operator_client: Client, settings: Settings
-) -> None:
-    settings.TIME_ZONE = zone
-    run = factories.run(old_run.stage, "r-2", status="aborting", status_since=AT)
-    # 23:30 in Berlin: the day before.
-    factories.abort(run, manager, requested_at=AT - timedelta(hours=1))
-    html = parse_html(operator_client.get(factories.address(run)))
-    message = text_of(select_one(html, ".abort-details .message"))
-    assert message == f"Abort accepted; aborting since {clock}."
-
-
-def test_notice_of_abort_has_time_element(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)
-    client = live.sign_in("manager")
-    form = {"csrfmiddlewaretoken": token(client), "reason": "Stuck"}
-    answer = client.post(factories.address(run, "abort"), data=form, follow_redirects=True)
-    time = select_one(LexborHTMLParser(answer.text), "#notices .notice time[data-clock]")
-    at = datetime.fromisoformat(time.attributes["datetime"] or "")
-    assert time.attributes["title"] == local_time.format_full(at)
 
 
 def test_date_filter_and_export_are_in_time_zone_of_deployment(

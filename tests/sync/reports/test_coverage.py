@@ -66,22 +66,8 @@ def test_coverage_has_numbers_stages_and_time_left() -> None:
     )
 
 
-def test_coverage_without_project_list_has_no_details() -> None:
-    subject = report(0, has_project_list=False, unlisted=1)
-    assert (keys(subject.incomplete), subject.is_complete) == ("no_project_list", False)
-
-
-def test_complete_coverage_has_no_text() -> None:
-    assert (report(255).incomplete_text, report(255).is_complete) == ("", True)
-
-
 def test_coverage_of_empty_database_is_incomplete(db: None) -> None:
     assert not load_coverage().is_complete
-
-
-def test_coverage_without_pipelines_is_complete(db: None) -> None:
-    CatalogSync.objects.create(project=None, next_sync_at=T0, synced_at=T0)
-    assert load_coverage().is_complete
 
 
 def test_coverage_of_read_stages_is_complete(read_stage: Stage) -> None:
@@ -180,14 +166,6 @@ def test_seconds_to_read_are_those_at_once_and_at_even_rate(
     reads: int, read_budget: ReadBudget, seconds: float
 ) -> None:
     assert estimate_seconds(reads, read_budget, 1000) == pytest.approx(seconds)
-
-
-def test_seconds_to_read_are_at_most_a_week() -> None:
-    # Of 400 requests an hour 300 are for first reads at once, and 50 more follow.
-    read_budget = ReadBudget(400, 3600, in_flight_requests=100)
-    hours = 7 * 24
-    assert estimate_seconds(350 * hours, read_budget, 400) == hours * 3600
-    assert estimate_seconds(350 * hours + 1, read_budget, 400) is None
 
 
 def test_seconds_to_read_too_many_is_none() -> None:

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from dashboard.db.threads import now
 from dashboard.models import (
     CatalogSync,
     Pipeline,
@@ -37,7 +36,7 @@ from dashboard.sync.webhooks.events import Event
 from tests.support.databases import table_renamed
 from tests.support.live import Live
 from tests.support.live_runs import wait_until
-from tests.support.world import LONG_AGO, T0, World, api_run, at
+from tests.support.world import T0, api_run, at
 
 STARTED = "release-flow-template-run:start"
 SOON = at(300)  # when every stage of these tests is due without an event
@@ -201,26 +200,6 @@ def test_event_during_read_makes_stage_due_again(stage: Stage) -> None:
     record_stage(found, at(3), ReadPlan(Plan(1.0, 300.0), {}), started_at=at(1))
     assert find_stages(at(7), 4) == []  # nor one read after the other
     assert [stage.pk for stage in find_stages(at(8), 4)] == [stage.pk]
-
-
-def test_event_during_read_makes_worker_read_again(world: World) -> None:
-    world.sync()
-    Stage.objects.update(next_sync_at=timezone.now() + timedelta(hours=1), next_history_page=None)
-    Run.objects.update(next_detail_sync_at=None)
-    stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
-    Stage.objects.filter(pk=stage.pk).update(next_sync_at=LONG_AGO)
-    world.sandbox.requests.clear()
-
-    def has_read() -> bool:
-        path = "/ledger/release-flows/production/runs"
-        return any(request.endswith(path) for request in world.requests_for(path))
-
-    world.live.run(world.live.worker.tick)
-    wait_until(has_read)  # its request is under way, or was just answered
-    send_event({"run": {"id": stage.runs.earliest("pk").run_id}}, now())
-    world.live.run(world.live.worker.wait_idle)
-    stage.refresh_from_db()
-    assert stage.next_sync_at < now() + timedelta(seconds=6)
 
 
 # --- storms ------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard import aborts
 from dashboard.models import Abort, Run
 from dashboard.runs import dismissals
 from dashboard.sandbox import parse_fault
@@ -61,17 +60,6 @@ def test_abort_records_api_as_origin_with_token_and_address(
     assert (row.via, row.token_name, row.username) == ("api", "PagerDuty", "manager")
     assert row.client_address == "127.0.0.1"
     assert [event.event_type for event in row.events.all()][:2] == ["requested", "sent"]
-
-
-def test_defect_while_waiting_for_northflank_is_answered_as_json(
-    manager_api_client: httpx.Client, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fail(_result: aborts.AbortResult) -> int:
-        raise LookupError("a defect")
-
-    monkeypatch.setattr(aborts, "wait_for_answer", fail)
-    answer = abort(manager_api_client, run)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "defect")
 
 
 def test_repeated_abort_joins_open_abort(

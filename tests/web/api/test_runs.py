@@ -274,25 +274,6 @@ def test_runs_next_page_after_last_run_concluded_continues(
     assert run_ids(read_only_api_client.get(first["next"])) == ["r-1"]
 
 
-def test_runs_returns_latest_abort_of_run(
-    read_only_api_client: httpx.Client, stage: Stage, manager: User
-) -> None:
-    run = factories.run(stage)
-    end_fields = {"state": "not_sent", "settled_at": timezone.now(), "answer": "No connection."}
-    factories.abort(run, manager, requested_at=timezone.now() - timedelta(hours=1), **end_fields)
-    factories.abort(run, manager, reason="Stuck", via="api", token_name="PagerDuty")
-    [run_body] = read_only_api_client.get("/api/runs/").json()["runs"]
-    abort_body = run_body["abort"]
-    assert (abort_body["state"], abort_body["username"], abort_body["reason"]) == (
-        "accepted",
-        "manager",
-        "Stuck",
-    )
-    assert (abort_body["via"], abort_body["token"]) == ("api", "PagerDuty")
-    assert (abort_body["outcome"], abort_body["settled_at"]) == ("", None)
-    assert abort_body["message"].startswith("Abort accepted at ")
-
-
 def test_runs_with_100_runs_needs_as_many_queries_as_one(
     read_only_api_client: httpx.Client, stage: Stage, manager: User, viewer: User
 ) -> None:

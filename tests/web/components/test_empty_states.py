@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from django.http import QueryDict
 
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
@@ -13,10 +12,8 @@ from dashboard.sync.reports.report import Report
 from dashboard.sync.reports.sync_state import SyncState
 from dashboard.sync.reports.totals import NameTotals
 from dashboard.web.components.data_age import DataAge
-from dashboard.web.components.lists import empty_states, filters
+from dashboard.web.components.lists import empty_states
 from dashboard.web.components.lists.empty_states import EmptyState
-from dashboard.web.components.lists.pagination import PageOfRuns
-from tests.support import factories
 from tests.support.messages import keys
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -142,10 +139,3 @@ def test_log_of_runs_says_that_others_may_be_hidden(name: str) -> None:
 def test_pipelines(user: Permissions, flags: dict[str, bool], expected: tuple[str, str]) -> None:
     settings = {"is_catalog_loaded": True, "is_incomplete": False} | flags
     assert kind_and_key(empty_states.pipelines(user, **settings)) == expected
-
-
-@pytest.mark.parametrize("query", ["", "status=failure"])
-def test_runs_of_a_stage_that_was_never_read(query: str, db: None) -> None:
-    run_filter = filters.parse(QueryDict(query), factories.stage(), None)
-    expected = ("cannot_see", "runs_unread")
-    assert kind_and_key(empty_states.runs(UNREAD, run_filter, PageOfRuns([]))) == expected

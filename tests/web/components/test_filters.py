@@ -87,35 +87,6 @@ def test_status_filter_with_several_statuses_matches_any(
     assert text_of(select_one(html, "#status-chosen")) == "3 statuses"
 
 
-def test_status_filter_with_ended_statuses_orders_by_age(
-    get_stage_page: GetPage, stage: Stage
-) -> None:
-    now = timezone.now()
-    for number in range(9):
-        status = ["failure", "aborted", "success"][number % 3]
-        created_at = now - timedelta(minutes=number)
-        factories.run(stage, f"r{number}", status=status, created_at=created_at)
-    assert listed_run_ids(get_stage_page("status=failure&status=aborted")) == [
-        "r0",
-        "r1",
-        "r3",
-        "r4",
-        "r6",
-        "r7",
-    ]
-
-
-def test_in_flight_filter_combines_with_statuses(get_stage_page: GetPage, stage: Stage) -> None:
-    for status in ["running", "queued", "failure", "success"]:
-        factories.run(stage, status, status=status)
-    assert listed_run_ids(get_stage_page("status=in_flight")) == ["queued", "running"]
-    assert listed_run_ids(get_stage_page("status=in_flight&status=failure")) == [
-        "queued",
-        "running",
-        "failure",
-    ]
-
-
 @pytest.mark.parametrize(
     ("query", "key", "params"),
     [
@@ -220,27 +191,6 @@ def runs_around_dst_change(settings: Settings, stage: Stage) -> Stage:
 
 
 @pytest.mark.parametrize(
-    ("query", "run_ids"),
-    [
-        ("from=2026-10-25T02:10&to=2026-10-25T02:30", ["00:10", "00:59", "01:10", "01:30"]),
-        ("to=2026-10-25T01:59", ["23:59"]),
-        ("to=2026-10-25", ["23:59", "00:10", "00:59", "01:10", "01:30", "01:31", "22:59"]),
-    ],
-)
-def test_end_in_an_hour_that_occurs_twice_includes_both(
-    query: str, run_ids: list[str], stage: Stage, settings: Settings, get_stage_page: GetPage
-) -> None:
-    settings.TIME_ZONE = "Europe/Berlin"
-    for moment in (
-        "2026-10-24T23:59", "2026-10-25T00:10", "2026-10-25T00:59", "2026-10-25T01:10",
-        "2026-10-25T01:30", "2026-10-25T01:31", "2026-10-25T22:59", "2026-10-25T23:00",
-    ):  # fmt: skip
-        created_at = datetime.fromisoformat(moment).replace(tzinfo=UTC)
-        factories.run(stage, moment[-5:], status="success", created_at=created_at)
-    assert listed_run_ids(get_stage_page(query)) == run_ids[::-1]
-
-
-@pytest.mark.parametrize(
     ("query", "first", "last"),
     [
         ("from=2026-03-29&to=2026-03-29", "03-29T00:00:00", "03-29T23:59:59"),
@@ -307,15 +257,6 @@ def test_own_aborts_filter_lists_single_and_bulk_aborts_of_user(
     assert listed_run_ids(get_stage_page("by_me=1")) == ["list", "mine"]
 
 
-@pytest.mark.parametrize("query", ["overdue=yes", "by_me=manager", "by_me=0"])
-def test_invalid_switch_value_is_ignored_and_reported(
-    query: str, get_stage_page: GetPage, run: Run
-) -> None:
-    html = get_stage_page(query)
-    assert listed_run_ids(html) == ["r-1"]
-    assert warnings(html)
-
-
 # --- The address is the filter ------------------------------------------------------------------
 
 
@@ -348,17 +289,6 @@ def test_filter_form_contains_all_parameters(get_stage_page: GetPage, run: Run) 
         name: value for name, value in expected.items() if name != "status"
     }
     assert {value for name, value in form_values if name == "status"} == {"failure", "aborted"}
-
-
-def test_filter_without_match_links_to_all_runs(get_stage_page: GetPage, run: Run) -> None:
-    empty = select_one(get_stage_page("status=skipped"), '[data-empty="nothing_matches"]')
-    assert select_one(empty, "a").attributes["href"] == ALL_RUNS
-
-
-def test_live_region_refresh_keeps_query_string(get_stage_page: GetPage, stage: Stage) -> None:
-    query = urlencode([*EACH_PARAMETER, ("before", "0.1.1")])
-    address = f"{factories.address(stage)}?{query}"
-    assert select_one(get_stage_page(query), "#live").attributes["hx-get"] == address
 
 
 _values = strategies.one_of(

@@ -6,7 +6,6 @@ from datetime import timedelta
 import pytest
 import time_machine
 from django.core.cache import caches
-from django.utils.safestring import mark_safe
 
 from dashboard.web.components.fragment_cache import FragmentCache
 
@@ -28,31 +27,11 @@ def test_entry_is_shared_by_all_threads(fragments: FragmentCache) -> None:
         assert executor.submit(lambda: caches["default"].get("row")).result() == "text"
 
 
-def test_text_is_returned_as_plain_text(fragments: FragmentCache) -> None:
-    fragments.set("row", mark_safe("<b>Übung …</b>"))
-
-    text = fragments.get("row")
-
-    assert text == "<b>Übung …</b>"
-    assert type(text) is str
-
-
 def test_other_value_is_returned_as_it_is(fragments: FragmentCache) -> None:
     statuses = ["new_status"]
     fragments.set("statuses", statuses)
 
     assert fragments.get("statuses") is statuses
-
-
-def test_missing_entry_returns_default(fragments: FragmentCache) -> None:
-    assert fragments.get("row") is None
-    assert fragments.get("row", "default") == "default"
-
-
-def test_several_entries_are_returned_by_key(fragments: FragmentCache) -> None:
-    assert fragments.set_many({"1": "one", "2": ""}) == []
-
-    assert fragments.get_many(["2", "3", "1"]) == {"2": "", "1": "one"}
 
 
 @pytest.mark.parametrize(("timeout", "days"), [(60, 0), (None, 400)])
@@ -65,13 +44,6 @@ def test_entry_expires_after_its_timeout(
         assert fragments.get("row") == "text"
         clock.shift(timedelta(seconds=1))
         assert fragments.get("row") == (None if timeout else "text")
-
-
-def test_default_timeout_is_that_of_the_settings(fragments: FragmentCache) -> None:
-    with time_machine.travel("2026-03-01T12:00Z", tick=False) as clock:
-        fragments.set("row", "text")
-        clock.shift(timedelta(seconds=3600))
-        assert fragments.get("row") is None
 
 
 def test_entry_written_longest_ago_is_dropped(fragments: FragmentCache) -> None:

@@ -98,14 +98,6 @@ def test_failed_run_with_abort_after_end_counts_as_failed(failed_run: Run, manag
     assert failed_and_aborted_counts(manager) == (1, 0)
 
 
-def test_failed_run_with_one_accepted_abort_of_two_counts_as_aborted(
-    failed_run: Run, manager: User
-) -> None:
-    create_abort(failed_run, manager, "refused")
-    create_abort(failed_run, manager, "concluded", outcome="failure")
-    assert failed_and_aborted_counts(manager) == (0, 1)
-
-
 @pytest.mark.parametrize("status", ["success", "aborted"])
 @pytest.mark.parametrize("state", ["refused", "not_sent", "too_late"])
 def test_run_with_abort_without_effect_does_not_count_as_aborted(

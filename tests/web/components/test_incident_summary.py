@@ -27,7 +27,7 @@ from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.northflank import Node
 from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
-from dashboard.texts.rich_text import Link, RichText, to_text
+from dashboard.texts.rich_text import RichText, to_text
 from dashboard.web.components.runs import incident_summary
 from tests.support import factories
 from tests.support.arbitrary import runs, trees
@@ -180,36 +180,6 @@ def test_incident_summary_leaves_out_unknown_fields() -> None:
     assert found == ["run", "location", "not_concluded", "created_at"]
 
 
-def test_incident_summary_names_skipped_runs() -> None:
-    skipped = tuple(run("skipped", name=f"R{number}", run_id=f"{number}") for number in range(7))
-    sentence = "7 runs skipped since this run was created."
-    related = RelatedRuns("", skipped_meanwhile=skipped, skipped_text=sentence)
-    found = params(build(run(), related=related)[2])
-    assert found["what"] == sentence.rstrip(".")
-    assert (found["runs"], found["n"]) == ("R0 (0), R1 (1), R2 (2), R3 (3), R4 (4)", 2)
-    assert text(run(), related=related).splitlines()[0].endswith(sentence)
-
-
-def test_incident_summary_of_skipped_run_names_superseding_run() -> None:
-    superseding = run(name="Hotfix", run_id="r-2", pk=2)
-    related = RelatedRuns(
-        "",
-        superseded_by=superseding,
-        superseded_text="Another run was in flight when it was created.",
-    )
-    subject = run("skipped", concluded=True, in_flight=False)
-    sentence = related.superseded_text
-    assert text(subject, related=related).splitlines()[0].endswith(f" {sentence}")
-    expected = {"what": str(sentence).rstrip("."), "runs": "Hotfix (r-2)"}
-    assert ("related", expected) in lines(subject, related=related)
-
-
-def test_incident_summary_link_is_a_separate_part() -> None:
-    parts = build(run())
-    assert parts[-1] == Link(URL)
-    assert isinstance(parts[-1], Link)
-
-
 def test_incident_summary_shows_external_abort() -> None:
     subject = run("aborting", aborting_since=NOW)
     story = abort_messages.describe_external(subject).dated_text
@@ -282,4 +252,13 @@ def test_incident_summary_shows_current_and_past_acknowledgements() -> None:
             {"who": "bea", "since": since, "until": "2026-01-01 02:59:00 CET", "by": ""},
         ),
         ("acknowledged", {"who": "cem Status: done", "since": since}),
+    ]
+
+
+def test_incident_summary_limits_acknowledgements_to_latest() -> None:
+    acknowledgements = [acknowledgement(f"a{number}", ended_at=NOW) for number in range(9)]
+    found = lines(run(), acknowledgements=acknowledgements)[-incident_summary.MAX_LISTED - 1 :]
+    assert found[0] == ("acknowledgements", {"n": 9})
+    assert [found_params["who"] for _key, found_params in found[1:]] == [
+        f"a{n}" for n in range(4, 9)
     ]

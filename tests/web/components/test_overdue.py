@@ -260,16 +260,4 @@ def test_rows_that_await_approval_without_baseline_load_all_steps_in_one_query(
     assert ['"steps"' in sql for sql in run_queries] == [False, True]
 
 
-def test_cached_run_rows_load_no_typical_durations(
-    typical_duration: StageTiming, manager: User
-) -> None:
-    run_in_flight(typical_duration.stage)
-    user_permissions = permissions.for_user(manager)
-    keys = row_queries.load_keys(Run.objects.values_list("pk", flat=True))
-    rendered_rows.render_rows(keys, user_permissions)
-    with CaptureQueriesContext(connection) as queries:
-        rendered_rows.render_rows(keys, user_permissions)
-    assert len(queries) == 0
-
-
 # --- Updates ------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import time_machine
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -101,21 +100,3 @@ def test_rows_show_the_new_names_of_pipeline_and_project(stage: Stage, manager: 
     for entries, name in ((Pipeline.objects, "Checkout 2"), (Project.objects, "Webshop 2")):
         entries.update(name=name)
         assert [name in row for row in render()] == [True] * 3
-
-
-def test_cached_row_of_failed_run_loses_expired_acknowledgement(
-    stage: Stage, manager: User
-) -> None:
-    failed_at = timezone.now()
-    run = factories.run(stage, "r-1", status="failure", concluded_at=failed_at)
-    Acknowledgement.objects.create(
-        run=run, user=manager, username=manager.username, acknowledged_at=failed_at
-    )
-
-    def render() -> str:
-        return rendered_rows.render_rows(row_queries.load_keys([run.pk]), permissions.ALL)[run.pk]
-
-    with time_machine.travel(failed_at + timedelta(hours=23, minutes=59), tick=False):
-        assert "Acknowledged" in render()
-    with time_machine.travel(failed_at + timedelta(hours=24, seconds=1), tick=False):
-        assert "Acknowledged" not in render()

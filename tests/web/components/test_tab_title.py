@@ -2,7 +2,6 @@
 
 import pytest
 from django.contrib.auth.models import User
-from django.utils import timezone
 
 from dashboard.models import Run
 from tests.support import factories
@@ -107,18 +106,6 @@ def test_tab_of_stage_and_pipeline_shows_worst_run(get_page: GetPage) -> None:
         title, icon = title_and_icon(get_page, factories.address(target))
         assert title.startswith("Abort overdue · ")
         assert icon == "bad"
-
-
-def test_tab_of_stage_and_pipeline_shows_only_failure_that_has_concluded(
-    get_page: GetPage,
-) -> None:
-    run = factories.run(factories.stage(), **NOT_CONCLUDED)  # type: ignore[arg-type]
-    targets = run.stage, run.stage.pipeline
-    tabs = [title_and_icon(get_page, factories.address(target)) for target in targets]
-    assert tabs == [("Checkout / Production", "in-flight"), ("Checkout", "in-flight")]
-    factories.change(run, concluded=True, in_flight=False, concluded_at=timezone.now())
-    tabs = [title_and_icon(get_page, factories.address(target)) for target in targets]
-    assert tabs == [("Failed · Checkout / Production", "bad"), ("Failed · Checkout", "bad")]
 
 
 @pytest.mark.parametrize(

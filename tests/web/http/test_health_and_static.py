@@ -109,11 +109,6 @@ def test_styles_are_compressed_without_comments_and_indentation(client: Client, 
     source.close()
 
 
-def test_static_file_has_no_policy_of_pages(client: Client, db: None) -> None:
-    answer = client.get(static("live.js"), headers={"Accept-Encoding": "gzip"})
-    assert not {"Content-Security-Policy", "Permissions-Policy"} & set(answer.headers)
-
-
 def test_static_file_that_browser_has_is_not_sent_again(client: Client) -> None:
     accepts_gzip = {"Accept-Encoding": "gzip"}
     etag = client.get(static("live.js"), headers=accepts_gzip)["ETag"]
@@ -139,14 +134,6 @@ def test_static_file_of_another_version_is_not_cached(client: Client) -> None:
     for query, is_cached in (("", True), ("?v=000000000000", False)):
         answer = client.get(path + query, headers={"Accept-Encoding": "gzip"})
         assert ("max-age=86400" in answer["Cache-Control"]) is is_cached
-
-
-def test_part_of_static_file_is_sent_uncompressed(client: Client, db: None) -> None:
-    headers = {"Accept-Encoding": "gzip", "Range": "bytes=0-9"}
-    answer = client.get(static("live.js"), headers=headers)
-    assert (answer.status_code, len(answer.getvalue())) == (206, 10)
-    assert "Content-Encoding" not in answer.headers
-    answer.close()
 
 
 def test_page_references_only_existing_static_files(operator_client: Client) -> None:

@@ -9,7 +9,7 @@ from django.test import Client
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard.models import Grant, ReadRequest, Run, Stage
+from dashboard.models import Grant, Run, Stage
 from tests.support import factories
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live
@@ -97,26 +97,6 @@ def test_run_id_address_with_location_redirects_to_the_run_there(
     assert other_location(operator_client, answer["Location"]) == ""
 
 
-def test_run_id_address_with_location_without_the_run_looks_it_up_there(
-    stage: Stage, newer_run_elsewhere: Run, run: Run, operator_client: Client
-) -> None:
-    run.delete()
-    location = "project=shop&pipeline=checkout&stage=production"
-    answer = operator_client.get(f"/runs/r-1/?{location}")
-    assert answer["Location"] == f"{factories.address(stage)}runs/r-1/?{location}"
-
-
-@pytest.mark.parametrize("location", ["project=shop", "project=shop&stage=staging"])
-def test_run_id_address_with_part_of_a_location_without_the_run_searches_it(
-    location: str, newer_run_elsewhere: Run, run: Run, operator_client: Client
-) -> None:
-    run.delete()
-    factories.stage("Staging")
-    answer = operator_client.get(f"/runs/r-1/?{location}")
-    assert answer.status_code == 200
-    assert ReadRequest.objects.get().run_id == "r-1"
-
-
 @pytest.mark.parametrize(
     ("location", "place"),
     [
@@ -132,22 +112,6 @@ def test_run_found_elsewhere_than_the_address_says_has_a_notice(
     notice = f"The address of run “r-1” names another location: {place}."
     assert other_location(operator_client, answer["Location"]) == notice
     assert other_location(operator_client, answer["Location"]) == ""  # once
-
-
-FULL_LOCATION = "project=shop&pipeline=checkout&stage=production"
-
-
-@pytest.mark.parametrize("kind", ["pipeline", "project", "release flow"])
-def test_run_id_address_with_location_that_is_no_longer_read_opens_run_elsewhere(
-    kind: str, stage: Stage, newer_run_elsewhere: Run, run: Run, operator_client: Client
-) -> None:
-    run.delete()
-    make_unreadable(stage, kind)
-    answer = operator_client.get(f"/runs/r-1/?{FULL_LOCATION}")
-    assert answer["Location"] == f"{factories.address(newer_run_elsewhere)}?{FULL_LOCATION}"
-    assert other_location(operator_client, answer["Location"]) == (
-        "The address of run “r-1” names another location: shop / checkout / production."
-    )
 
 
 def test_not_found_page_links_to_run_of_same_pipeline_rather_than_newest(

@@ -1,7 +1,6 @@
 """Northflank's webhook: every response."""
 
 import json
-import socket
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -94,12 +93,6 @@ def test_webhook_with_repeated_invalid_tokens_is_throttled_without_a_write(
     assert [query["sql"][:6] for query in queries.captured_queries] == ["SELECT"]
 
 
-def test_webhook_with_valid_token_is_never_throttled(send_event: SendEvent) -> None:
-    for _ in range(throttle.WEBHOOK.burst + 1):
-        send_event(token="wrong")
-    assert send_event().status_code == 200
-
-
 def test_webhook_with_repeated_invalid_tokens_logs_once(
     send_event: SendEvent, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -179,10 +172,6 @@ def test_webhook_with_unusual_event_data_is_accepted(send_event: SendEvent, body
     assert webhook_status().event_count == 1
 
 
-def test_webhook_body_within_limit_is_accepted(send_event: SendEvent) -> None:
-    assert send_event({"event": "x", "data": "y" * 60_000}).status_code == 200
-
-
 def test_webhook_body_over_limit_returns_413(send_event: SendEvent) -> None:
     assert send_event({"event": "x", "data": "y" * 70_000}).status_code == 413
     assert not WebhookStats.objects.exists()
@@ -191,15 +180,6 @@ def test_webhook_body_over_limit_returns_413(send_event: SendEvent) -> None:
 def test_webhook_event_type_in_header_is_recognized(send_event: SendEvent, stage: Stage) -> None:
     send_event({"data": {}}, headers={f"{HEADER_PREFIX}Event-Type": RUN_STARTED})
     assert webhook_status().last_release_event_at is not None
-
-
-@pytest.mark.parametrize("name", [RUN_STARTED, f"trigger:{RUN_STARTED}"])
-def test_webhook_event_in_both_spellings_makes_stage_due(
-    send_event: SendEvent, stage: Stage, name: str
-) -> None:
-    send_event({"event": name, "data": {"project": {"id": "shop"}}})
-    stage.refresh_from_db()
-    assert stage.next_sync_at <= timezone.now()
 
 
 def test_webhook_unrelated_event_is_counted_and_makes_nothing_due(
@@ -216,11 +196,6 @@ def test_webhook_unrelated_event_is_counted_and_makes_nothing_due(
         None,
     )
     assert Stage.objects.get().next_sync_at == stage.next_sync_at
-
-
-def test_webhook_template_run_event_counts_as_unrelated(send_event: SendEvent) -> None:
-    send_event({"event": "template-run:start", "data": {}})
-    assert webhook_status().unrelated_count == 1
 
 
 def test_webhook_event_sent_by_hand_makes_stages_due_but_is_not_received_from_northflank(
@@ -261,14 +236,6 @@ def test_webhook_long_event_id_is_stored_as_digest(send_event: SendEvent) -> Non
 # --- around the view ---------------------------------------------------------------------------
 
 
-def test_webhook_event_needs_few_queries(send_event: SendEvent, stage: Stage) -> None:
-    send_event(id="first")
-    with CaptureQueriesContext(connection) as queries:
-        send_event(id="second")
-    statements = [query["sql"] for query in queries.captured_queries]
-    assert len(statements) <= 21, statements
-
-
 # --- over the real server ----------------------------------------------------------------------
 
 
@@ -279,32 +246,6 @@ def test_webhook_on_real_server_is_accepted(live: Live) -> None:
         headers={f"{HEADER_PREFIX}Token": SECRET},
     )
     assert (answer.status_code, answer.text) == (200, "ok\n")
-
-
-def test_webhook_with_huge_content_length_returns_413_early(live: Live) -> None:
-    host, port = live.base_url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=60) as line:
-        line.sendall(
-            f"POST {WEBHOOK_PATH} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 1000000000\r\n"
-            "\r\n".encode()
-        )
-        sent = 0
-        line.settimeout(0.05)
-        answer = b""
-        while not answer and sent < 20_000_000:
-            line.sendall(b"x" * 65536)
-            sent += 65536
-            try:
-                answer = line.recv(65536)
-            except TimeoutError:
-                continue
-    assert answer.startswith(b"HTTP/1.1 413")
-    assert sent < 10_000_000
-
-
-def test_webhook_with_large_chunked_body_returns_413(live: Live) -> None:
-    answer = httpx.post(live.base_url + WEBHOOK_PATH, content=iter([b"x" * 100_000] * 40))
-    assert answer.status_code == 413
 
 
 def test_webhook_body_within_server_limit_but_over_webhook_limit_returns_413(live: Live) -> None:

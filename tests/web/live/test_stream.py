@@ -426,34 +426,6 @@ def test_deleted_run_is_streamed_and_other_streams_continue(
         next_part(now, "run-r-2", "Retrying")
 
 
-def test_page_that_is_newer_than_the_last_round_gets_no_older_parts(run: Run, live: Live) -> None:
-    channel, session = Channel(NowPage.name, 0, permissions.ALL), SignedInSession("", "")
-
-    async def receive() -> tuple[bytes, bytes, bytes | None]:
-        broadcaster = feed.Broadcaster()
-        with broadcaster.hub.subscribe(channel, session) as other:
-            await broadcaster.broadcast()
-            await other.next()
-            # Has no version.
-            outage = await run_in_db_thread(factories.upstream_error, "It fell over.")
-            page_id = event_ids.encode(event_ids.page_version(run.version, now()), permissions.ALL)
-            since = event_ids.decode(page_id, permissions.ALL)
-            stream = broadcaster.stream(channel, since, session)
-            first = await anext(stream)
-            second = asyncio.ensure_future(anext(stream))
-            await asyncio.sleep(0)  # it has got the first
-            await run_in_db_thread(outage.delete)  # all is as in the last round
-            await broadcaster.broadcast()
-            broadcaster.hub.publish(channel, b"end")
-            return first, await second, await other.next()
-
-    first, second, third = live.run(receive)
-    assert first == b"event: heartbeat\ndata: \n\n"  # without an id
-    assert b"#upstream-error" in second
-    assert b"#data-age" in second
-    assert third == b"end"  # others got nothing
-
-
 def test_page_that_is_older_than_the_last_round_gets_its_parts(run: Run, live: Live) -> None:
     channel, session = Channel(NowPage.name, 0, permissions.ALL), SignedInSession("", "")
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
-from django.test import Client
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,42 +66,6 @@ def test_board_query_filters_pipelines(query: str, expected: set[str], get_page:
     html = get_page(f"/board/{query}")
     assert listed_pipelines(html) == expected
     assert select_one(html, "#live").attributes["hx-get"] == f"/board/{query}"
-
-
-@pytest.mark.usefixtures("pipelines_in_each_state")
-def test_board_attention_filter_includes_and_marks_overdue_abort(get_page: GetPage) -> None:
-    stage = Stage.objects.get(pipeline__slug="calm")
-    factories.run(stage, status="aborting", abort_severity=2)
-    html = get_page("/board/?show=attention")
-    assert listed_pipelines(html) == {"calm", "just-broken", "late"}
-    assert text_of(select_one(html, f"#stage-{stage.pk} .overdue")) == "Abort overdue"
-
-
-@pytest.mark.usefixtures("pipelines_in_each_state")
-def test_board_filter_links_and_form_keep_each_other(get_page: GetPage) -> None:
-    html = get_page("/board/?q=shop&show=flight")
-    assert [link.attributes["href"] for link in html.css(".choices a")] == [
-        "?q=shop",
-        "?q=shop&show=flight",
-        "?q=shop&show=attention",
-    ]
-    assert text_of(select_one(html, ".choices [aria-current]")) == "In flight 1"
-    assert select_one(html, "form.filter [name=show]").attributes["value"] == "flight"
-    assert select_one(html, "form.filter [name=q]").attributes["value"] == "shop"
-
-
-@pytest.mark.usefixtures("pipelines_in_each_state")
-def test_board_with_invalid_filter_reports_it_and_lists_all(get_page: GetPage) -> None:
-    html = get_page("/board/?show=nothing")
-    assert len(listed_pipelines(html)) == 5
-    assert "Unknown filter “nothing”" in text_of(html)
-    assert "Only the first 200 characters" in text_of(get_page(f"/board/?q={'x' * 300}"))
-
-
-@pytest.mark.usefixtures("pipelines_in_each_state")
-@pytest.mark.parametrize("query", ["?q=%00", "?q=%FF", "?show=%00&q=%22%3E%3Cb%3E", "?q=shop&q=x"])
-def test_board_with_odd_query_returns_200(query: str, operator_client: Client) -> None:
-    assert operator_client.get(f"/board/{query}").status_code == 200
 
 
 # --- Order and pages ------------------------------------------------------------------------------
@@ -236,12 +199,6 @@ def test_board_says_why_a_stage_has_no_run(
     cell = select_one(get_page("/board/"), "td[data-stage]")
     assert cell.attributes["data-state"] == state
     assert text_of(select_one(cell, ".muted")) == text
-
-
-def test_board_shows_no_ended_run_of_stage_without_flow(get_page: GetPage) -> None:
-    factories.run(factories.stage(**NO_FLOW), status="success")
-    cell = select_one(get_page("/board/"), "td[data-stage]")
-    assert (cell.attributes["data-state"], text_of(cell)) == ("none", "no release flow")
 
 
 # --- Cached cells ---------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from dashboard.models import Grant, Run, Stage, StageTiming
 from dashboard.models.accounts.grants import Action
 from dashboard.runs import concurrency
 from tests.support import factories
-from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
+from tests.support.html import GetPage, parse_html, select_one, text_of
 
 current_time = timezone.now
 
@@ -84,14 +84,6 @@ def test_run_page_shows_summary(get_page: GetPage, retrying_run: Run) -> None:
         "Checkout / Production: step “migrate” for 18 min (usually 2 to 4 min). "
         "Attempt 2 of 3, next in 5 min. 1 run is queued behind it."
     )
-
-
-def test_run_summary_times_can_be_updated_by_browser(get_page: GetPage, retrying_run: Run) -> None:
-    summary = select_one(get_page(factories.address(retrying_run)), "[data-verdict]")
-    since = select_one(summary, "time[data-since][data-sentence]")
-    assert retrying_run.step_started_at is not None
-    assert since.attributes["datetime"] == retrying_run.step_started_at.isoformat()
-    assert select_one(summary, "time[data-until]").attributes["datetime"]
 
 
 def test_run_summary_isolates_foreign_names_in_bdi(get_page: GetPage, retrying_run: Run) -> None:
@@ -240,21 +232,6 @@ def test_related_runs_exclude_hidden_runs(client: Client, run: Run, viewer: User
     )
 
 
-def test_related_runs_link_last_success(get_page: GetPage, run: Run) -> None:
-    success = factories.run(run.stage, status="success", name="Good")
-    StageTiming.objects.create(stage=run.stage, last_success=success)
-    line = select_one(get_page(factories.address(run)), "[data-last-success]")
-    assert text_of(line).startswith("Latest success: Good ")
-    assert select_one(line, "a").attributes["href"] == factories.address(success)
-
-
-def test_abort_dialog_shows_number_of_queued_runs(get_page: GetPage, run: Run) -> None:
-    for name in ("Hotfix", "Fix of it"):
-        queued_run(run.stage, name)
-    facts = get_page(factories.address(run, "abort"), **HTMX).css(".facts dd")
-    assert "2 runs" in [text_of(fact) for fact in facts]
-
-
 @pytest.mark.parametrize(("policy", "name"), [("queue", "abort"), ("forbid", "run")])
 @pytest.mark.usefixtures("stopped_clock")
 def test_related_runs_with_more_runs_need_no_more_queries(
@@ -342,13 +319,6 @@ def test_run_page_cuts_long_title_and_has_it_whole_in_details(
     page = get_page(factories.address(factories.run(stage, name="T" * 5000)))
     assert select_one(page, "h1").text() == "T" * 119 + "…"
     assert select_one(page, ".facts .whole-name").text() == "T" * 5000
-
-
-def test_abort_page_cuts_long_title(operator_client: Client, stage: Stage) -> None:
-    run = factories.run(stage, name="T" * 5000)
-    page = parse_html(operator_client.get(factories.address(run, "abort")))
-    assert "T" * 119 + "…" in select_one(page, "h1").text()
-    assert "T" * 120 not in page.html
 
 
 def test_pipeline_page_cuts_long_name_and_has_it_whole(get_page: GetPage) -> None:

@@ -44,10 +44,6 @@ def syncing(live: Live) -> Iterator[None]:
         yield
 
 
-def requests_for(live: Live, run_id: str) -> list[str]:
-    return [path for _, path in live.sandbox.requests if run_id in path]
-
-
 def search_status(answer: httpx.Response) -> str:
     assert answer.status_code == 200, answer.text
     return text_of(select_one(parse_html(answer), "[data-search]"))
@@ -320,25 +316,6 @@ def test_repeated_run_lookup_requires_session_and_post(live: Live, client: httpx
     with httpx.Client(base_url=live.base_url, follow_redirects=True) as bot:
         assert bot.post(f"/runs/{UNKNOWN_RUN_ID}/lookup/").status_code in {200, 403}
     assert client.get(f"/runs/{UNKNOWN_RUN_ID}/lookup/").status_code == 405
-
-
-@pytest.mark.parametrize(("minutes", "status"), [(4, 404), (6, 200)])
-def test_run_of_stage_without_flow_is_looked_up_unless_that_was_just_checked(
-    live: Live, client: httpx.Client, minutes: float, status: int
-) -> None:
-    stage = live_runs.stage(LEDGER)
-    run_id = live_runs.start_run(live, LEDGER)
-    checked_at = timezone.now() - timedelta(minutes=minutes)
-    later = timezone.now() + timedelta(hours=6)
-    Stage.objects.update(
-        has_flow=False, flow_synced_at=checked_at, next_sync_at=later, synced_at=checked_at
-    )
-    with live.ticking():
-        assert client.get(f"{ledger_staging_run_address(run_id)}/").status_code == status
-    is_found = status == 200
-    assert bool(requests_for(live, run_id)) == is_found
-    stage.refresh_from_db()
-    assert (stage.next_sync_at < later) == is_found  # it has a flow: its runs are due
 
 
 def test_run_lookup_of_overlong_id_returns_404_without_a_request(

@@ -10,7 +10,6 @@ from pytest_django import Settings
 from selectolax.lexbor import LexborNode
 
 from dashboard.models import Grant, RateBudget, Stage, WebhookStats
-from dashboard.web.components.sync_report import MAX_STAGES
 from tests.support import factories
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 
@@ -28,18 +27,6 @@ def stage_order(get_page: GetPage) -> list[str]:
 
 def get_section(get_page: GetPage, name: str) -> LexborNode:
     return select_one(get_page("/status/"), f'[aria-labelledby="{name}"]')
-
-
-def test_status_page_is_visible_to_viewer(viewer_client: Client) -> None:
-    assert viewer_client.get("/status/").status_code == 200
-
-
-def test_header_nav_links_to_status_page(get_page: GetPage, db: None) -> None:
-    assert select_one(get_page("/"), '.topbar nav a[href="/status/"]').text() == "Status"
-    assert (
-        select_one(get_page("/status/"), '.topbar nav a[aria-current="page"]').attributes["href"]
-        == "/status/"
-    )
 
 
 def test_outage_notice_links_to_status_page(get_page: GetPage, db: None) -> None:
@@ -108,13 +95,6 @@ def test_status_page_orders_worst_stages_first(get_page: GetPage, stage: Stage) 
     ]
 
 
-def test_stale_stage_row_is_marked_stale(get_page: GetPage, stage: Stage) -> None:
-    Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=5))
-    row = select_one(get_page("/status/"), "tr[data-stage]")
-    assert row.attributes["data-stale"] == "true"
-    assert "out of date" in text_of(row)
-
-
 def test_stage_row_shows_interval_last_and_next_sync(get_page: GetPage, stage: Stage) -> None:
     now = timezone.now()
     later = now + timedelta(seconds=200)
@@ -127,19 +107,6 @@ def test_stage_row_shows_interval_last_and_next_sync(get_page: GetPage, stage: S
     assert times == [now.isoformat(), later.isoformat()]
 
 
-def test_stage_row_when_due_shows_now(get_page: GetPage, stage: Stage) -> None:
-    Stage.objects.update(next_sync_at=timezone.now() - timedelta(seconds=1))
-    assert text_of(select_one(get_page("/status/"), "tr[data-stage] td:last-child")) == "now"
-
-
-def test_stage_row_with_error_shows_message_and_start(get_page: GetPage, stage: Stage) -> None:
-    Stage.objects.update(error="x", error_message="No access.", error_since=SINCE, failures=3)
-    line = select_one(get_page("/status/"), "tr[data-stage] .inline-notice")
-    assert text_of(line).startswith("No access. Since")
-    assert "3 attempts" in text_of(line)
-    assert select_one(line, "time").attributes["datetime"] == SINCE.isoformat()
-
-
 def test_stage_whose_flow_alone_cannot_be_read_shows_no_attempts(
     get_page: GetPage, stage: Stage
 ) -> None:
@@ -148,14 +115,6 @@ def test_stage_whose_flow_alone_cannot_be_read_shows_no_attempts(
     line = text_of(select_one(get_page("/status/"), "[data-stage] .inline-notice"))
     assert line.startswith("It broke. Since ")
     assert "attempt" not in line
-
-
-def test_status_page_shows_unreadable_lists(get_page: GetPage, stage: Stage) -> None:
-    factories.failed_catalog_list(stage.pipeline.project)
-    factories.failed_catalog_list(None, "Nobody may.")
-    text = text_of(get_section(get_page, "lists"))
-    assert "Pipelines of Shop No access." in text
-    assert "Projects Nobody may." in text
 
 
 @pytest.mark.parametrize("refused", ["a list", "a stage"])
@@ -176,25 +135,6 @@ def test_status_page_with_unreadable_stage_has_no_access_hint(
 ) -> None:
     Stage.objects.update(error="server_error", error_message="It broke.", error_since=SINCE)
     assert get_page("/status/").css("[data-access-hint]") == []
-
-
-def test_status_page_with_many_stages_truncates_rows(get_page: GetPage, stage: Stage) -> None:
-    for number in range(MAX_STAGES + 2):
-        factories.stage(parent=factories.pipeline(f"p{number}"))
-    last_stage = Stage.objects.latest("pk")
-    Stage.objects.filter(pk=last_stage.pk).update(fresh_until=SINCE)
-    html = get_page("/status/")
-    assert len(html.css("tr[data-stage]")) == MAX_STAGES
-    assert html.css("tr[data-stage]")[0].attributes["data-stale"] == "true"
-    assert text_of(select_one(html, "[data-truncated]")).startswith("3 healthier stages not shown")
-    counts = [text_of(row.css("td")[0]) for row in html.css("tr[data-stage-name]")]
-    assert sum(map(int, counts)) == MAX_STAGES + 3
-
-
-def test_status_page_excludes_removed_stages(get_page: GetPage, stage: Stage) -> None:
-    stage.pipeline.removed_at = SINCE
-    stage.pipeline.save()
-    assert stage_order(get_page) == []
 
 
 def test_status_page_shows_rate_budget(get_page: GetPage, db: None) -> None:
@@ -264,12 +204,6 @@ def test_status_page_shows_webhook_status(get_page: GetPage, settings: Settings)
     assert "Webhook is working" in text_of(section)
     assert "3 (1 duplicates, 0 unrelated)" in text_of(section)
     assert section.attributes["data-webhook"] == "alive"
-
-
-def test_status_page_orders_stages_without_flow_last(get_page: GetPage, stage: Stage) -> None:
-    five_hours_ago = timezone.now() - timedelta(hours=5)
-    factories.stage("Development", parent=stage.pipeline, has_flow=False, synced_at=five_hours_ago)
-    assert stage_order(get_page) == ["Checkout / Production", "Checkout / Development"]
 
 
 def test_database_facts_are_those_of_last_pass(get_page: GetPage, db: None) -> None:

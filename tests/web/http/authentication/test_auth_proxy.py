@@ -439,16 +439,6 @@ def test_sign_out_ends_the_session_and_says_what_the_proxy_does(
     assert kinds("ada")[-1] == AccessKind.SIGNED_OUT
 
 
-def test_sign_out_of_password_session_shows_sign_in_page(
-    open_browser: OpenBrowser, manager: User
-) -> None:
-    browser = open_browser()
-    browser.submit_password("manager", "manager", SIGN_IN)
-    token = browser.cookies["csrftoken"]
-    answer = browser.post("/accounts/logout/", data={"csrfmiddlewaretoken": token})
-    assert answer.headers["location"] == SIGN_IN
-
-
 def test_sign_in_by_the_proxy_is_recorded_as_such(open_browser: OpenBrowser) -> None:
     open_browser("ada", "Release managers").open()
     event = AccessEvent.objects.get(kind=AccessKind.SIGNED_IN)

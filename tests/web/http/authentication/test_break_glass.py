@@ -78,14 +78,6 @@ def test_sign_in_page_without_passwords_has_no_form_but_a_link(
     assert "glass" not in text_of(select_one(emergency, "main")).replace("break-glass", "")
 
 
-def test_sign_in_page_without_break_glass_account_has_no_link(
-    direct: ProxiedBrowser, without_passwords: None, settings: Settings
-) -> None:
-    settings.BREAK_GLASS_ACCOUNT = ""
-    for path in (SIGN_IN, EMERGENCY):
-        assert parse_html(direct.get(path)).css("main form, main a") == []
-
-
 # --- Who can sign in ------------------------------------------------------------------------------
 
 

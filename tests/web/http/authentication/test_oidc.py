@@ -176,21 +176,6 @@ def test_next_on_another_host_is_dropped(address: str, visitor: Browser, usernam
     assert answer.headers["location"] == "/"
 
 
-def test_begin_with_expired_form_shows_sign_in_page_with_error(visitor: Browser) -> None:
-    answer = visitor.post(f"{visitor.dashboard.base_url}/accounts/oidc/?next=/board/")
-    assert answer.status_code == 403
-    html = parse_html(answer)
-    assert "The form had expired" in text_of(select_one(html, '[role="alert"]'))
-    actions = [form.attributes["action"] for form in html.css("main form")]
-    assert actions == ["/accounts/oidc/?next=%2Fboard%2F", "/accounts/login/?next=%2Fboard%2F"]
-
-
-def test_signed_in_user_is_not_sent_to_the_provider_again(visitor: Browser, username: str) -> None:
-    visitor.sign_in(username)
-    answer = visitor.get(f"{visitor.dashboard.base_url}/accounts/oidc/?next=/board/")
-    assert answer.headers["location"] == "/board/"
-
-
 @pytest.mark.parametrize(
     "path",
     ["signup/", "email/", "password/reset/", "3rdparty/", "social/signup/", "reauthenticate/"],

@@ -107,18 +107,6 @@ def test_abort_row_links_to_run_and_names_stage(get_page: GetPage, manager: User
     assert text_of(select_one(row, ".location-path")) == "Shop / Checkout / Production"
 
 
-def test_abort_row_when_settled_shows_outcome_and_duration(
-    get_page: GetPage, manager: User
-) -> None:
-    stage = factories.stage()
-    run = factories.run(stage, status="aborted")
-    factories.abort(run, manager, **FIELDS_BY_KIND["aborted"])
-    row = only_row(get_page("/aborts/"))
-    assert text_of(select_one(row, "[data-badge]")) == "Aborted"
-    assert text_of(select_one(row, ".abort-line")) == "Aborted after 41 s."
-    assert text_of(select_one(row, ".duration")) == "41 s"
-
-
 def test_abort_row_lists_timeline_events(get_page: GetPage, manager: User) -> None:
     abort = factories.abort_of_new_run(manager, reason="Stuck")
     abort.add_event(EventType.REQUESTED, NOON)
@@ -154,11 +142,6 @@ def test_abort_facts_without_northflank_response_label_our_error(
     selector = "[data-abort-row]" if page == "audit" else ".abort-details"
     names = {text_of(fact) for fact in html.css(f"{selector} .facts dt")}
     assert names & {"Northflank’s response", "Error"} == {name}
-
-
-def test_aborts_page_orders_newest_first(get_page: GetPage, manager: User) -> None:
-    keys = [factories.abort_of_new_run(manager).pk for _ in range(3)]
-    assert matching_keys(get_page, "") == keys[::-1]
 
 
 def test_aborts_page_with_hostile_text_escapes_it(get_page: GetPage, manager: User) -> None:
@@ -346,18 +329,6 @@ def test_invalid_filter_value_is_ignored_and_reported(
     assert [notice.startswith(text) for notice in notices(html)] == [True]
 
 
-def test_aborts_page_without_aborts_shows_empty_state(get_page: GetPage, db: None) -> None:
-    assert text_of(select_one(get_page("/aborts/"), '[data-empty="nothing_exists"]')) == (
-        "No runs have been aborted from this dashboard yet."
-    )
-
-
-def test_filter_without_match_links_to_all_aborts(get_page: GetPage, manager: User) -> None:
-    factories.abort_of_new_run(manager)
-    empty_state = select_one(get_page("/aborts/?state=refused"), '[data-empty="nothing_matches"]')
-    assert select_one(empty_state, "a").attributes["href"] == "/aborts/"
-
-
 # --- Pages ---------------------------------------------------------------------------------------
 
 
@@ -425,14 +396,6 @@ def test_refresh_after_change_of_unrelated_run_returns_304(
     tag = page_tag(operator_client)
     factories.change(factories.run(factories.stage()), status="waiting")
     assert refresh(operator_client, tag).status_code == 304
-
-
-def test_tab_title_counts_aborts_under_way(get_page: GetPage, manager: User) -> None:
-    assert select_one(get_page("/aborts/"), "title").text() == "Aborts · Release flows"
-    factories.abort_of_new_run(manager)
-    assert (
-        select_one(get_page("/aborts/"), "title").text() == "Aborts (1 under way) · Release flows"
-    )
 
 
 # --- Permissions ---------------------------------------------------------------------------------

@@ -211,24 +211,6 @@ def test_export_round_trips_any_text(
     assert export_json(manager_http_client)[0]["reason"] == text
 
 
-def test_export_excludes_abort_created_while_streaming(live: Live, manager: User) -> None:
-    keys = [factories.abort_of_new_run(manager).pk for _ in range(4)][::-1]
-    stage = factories.stage()
-    received: list[bytes] = []
-
-    async def read_on(*, first: bool) -> None:
-        if first:
-            received.append(await anext(chunks))
-        else:
-            received.extend([chunk async for chunk in chunks])
-
-    chunks = stream("json", chunk_size=2)
-    live.run(lambda: read_on(first=True))
-    factories.abort_of_new_run(manager, stage)
-    live.run(lambda: read_on(first=False))
-    assert [row["id"] for row in json.loads(b"".join(received))] == keys
-
-
 def test_export_contains_only_aborts_of_visible_stages(
     live: Live, aborts_in_two_projects: dict[str, Abort]
 ) -> None:
