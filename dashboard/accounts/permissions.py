@@ -61,6 +61,11 @@ class Rule:
         """Return whether the rule applies to runs of this stage in this project."""
         return self.project_id in {0, project} and self.stage in {"", stage}
 
+    def overlaps(self, project: int, stage: str) -> bool:
+        """Return whether it applies anywhere in this place; 0 and "" mean any."""
+        in_project = not (project and self.project_id) or self.project_id == project
+        return in_project and (not (stage and self.stage) or self.stage == stage)
+
 
 @dataclass(frozen=True, slots=True)
 class Right:

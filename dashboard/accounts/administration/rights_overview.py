@@ -1,13 +1,13 @@
 """What an account may do in each project and stage, and who may do it there, with the reasons."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from django.contrib.auth.models import User
 from django.db.models import Q, QuerySet
 
 from dashboard.accounts import permissions
-from dashboard.accounts.permissions import Permissions, Right
+from dashboard.accounts.permissions import Permissions, Right, Rule
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
 
@@ -43,20 +43,23 @@ def _without_project(right: Right) -> Right:
 
 
 def accounts_with(action: str, project_id: int, stage: str) -> QuerySet[User]:
-    """Return the active accounts that may do `action` in a project and stage, by name.
+    """Return the active accounts that may do `action` anywhere in a place, by name.
 
-    0 and "" mean all; all stages may be those of several grants.
+    0 and "" mean any project and any stage.
     """
-    actions = {action, Action.ABORT}  # aborting includes viewing
-    rules = [rule for rule in permissions.load_rules() if rule.action in actions]
-    is_member = Q()  # for each stage, of a group that may
-    for name in _stages(stage):
-        groups = {rule.group for rule in rules if rule.covers(project_id, name)}
-        if "" not in groups:
-            memberships = User.groups.through.objects.filter(group__name__in=groups)
-            is_member &= Q(pk__in=memberships.values("user"))
+    groups = {rule.group for rule in rules_for(permissions.load_rules(), action, project_id, stage)}
     active = User.objects.filter(is_active=True).order_by("username")
-    return active.filter(Q(is_superuser=True) | is_member) if is_member else active
+    if "" in groups:  # everybody
+        return active
+    members = User.groups.through.objects.filter(group__name__in=groups).values("user")
+    return active.filter(Q(is_superuser=True) | Q(pk__in=members))
+
+
+def rules_for(rules: Iterable[Rule], action: str, project_id: int, stage: str) -> list[Rule]:
+    """Return the rules that allow `action` anywhere in a place, as for `accounts_with`."""
+    actions = {action, Action.ABORT}  # aborting includes viewing
+    found = [rule for rule in rules if rule.action in actions and rule.overlaps(project_id, stage)]
+    return sorted(found, key=lambda rule: (rule.project_id, rule.stage, rule.group))
 
 
 def right_in(user_permissions: Permissions, project_id: int, stage: str) -> Right:

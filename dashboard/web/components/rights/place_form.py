@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.utils.text import Truncator
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.models import Project
@@ -20,9 +21,9 @@ class _ProjectField(forms.ModelChoiceField):  # type: ignore[type-arg]
 
 
 class PlaceForm(forms.Form):
-    """An action in a stage and a project, which may be empty: all.
+    """An action in a stage and a project, which may be empty: any.
 
-    `can_grant`: for a new grant, which is for no project that has been removed.
+    `can_grant`: for a new grant, where empty means all, and which is for no removed project.
     """
 
     action = forms.ChoiceField(
@@ -46,7 +47,7 @@ class PlaceForm(forms.Form):
         required=False,
         empty_label=gettext_lazy("All projects"),
         error_messages={
-            "invalid_choice": gettext_lazy("Project “%(value)s” not found; showing all projects.")
+            "invalid_choice": gettext_lazy("Project “%(value)s” not found; showing any project.")
         },
     )
 
@@ -55,6 +56,9 @@ class PlaceForm(forms.Form):
         if can_grant:
             projects = self.fields["project"]
             projects.queryset = projects.queryset.filter(removed_at=None)  # type: ignore[attr-defined]
+        else:
+            self.fields["project"].empty_label = _("Any project")  # type: ignore[attr-defined]
+            self.fields["stage"].choices = [("", _("Any stage")), *_STAGES[1:]]  # type: ignore[attr-defined]
 
     def keep_unlisted_project(self) -> None:
         """Show a project that was refused as the one that is chosen, not all projects."""

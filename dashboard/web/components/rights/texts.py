@@ -1,7 +1,7 @@
 """Rights in words: what a grant allows, where, and to whom."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from django.contrib.auth.models import Group
 from django.utils.translation import gettext_lazy, ngettext
@@ -24,6 +24,9 @@ _text = MessageTable(
         # Places.
         "project": gettext_lazy("project “%(project)s”"),
         "projects": gettext_lazy("all projects"),
+        "any_project": gettext_lazy("any project"),
+        # Questions.
+        "anywhere": gettext_lazy("%(action)s anywhere"),
         # Grants, and why a right is held.
         "grant": gettext_lazy("%(action)s in %(projects)s"),
         "grant_stage": gettext_lazy("%(action)s in %(stage)s of %(projects)s"),
@@ -125,6 +128,22 @@ def project_names(rules: Iterable[Rule]) -> dict[int, str]:
     """Return the names of the projects that rules name, by key."""
     keys = {rule.project_id for rule in rules} - {0}
     return {project.pk: str(project) for project in Project.objects.filter(pk__in=keys)}
+
+
+def question(action: str, stage: str, project: str) -> Message:
+    """Return what is asked of a place; empty names mean any stage and any project."""
+    if not stage and not project:
+        return _text("anywhere", action=action_label(action))
+    return grant_text(action, stage, project_text(project) if project else _text("any_project"))
+
+
+def places(
+    rules: Iterable[Rule], names: Mapping[int, str], *, is_superuser: bool
+) -> list[Message | str]:
+    """Return where rules apply and by which group; `names` are those of their projects, by key."""
+    if is_superuser:
+        return [_text("superuser")]
+    return [rule_text(rule, project_text(names.get(rule.project_id, ""))) for rule in rules]
 
 
 def effect_texts(effect: Effect, action: str) -> list[Message]:

@@ -1,4 +1,4 @@
-"""Who may abort or view in a project and stage, and why."""
+"""Who may abort or view anywhere in a project and stage, where exactly, and why."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -19,7 +19,7 @@ MAX_LENGTH = 200  # of a parameter
 @require_safe
 @for_administrators
 def who_may(request: HttpRequest) -> HttpResponse:
-    """Show who may abort or view in a project and stage, and why; invalid parameters mean all."""
+    """Show who may abort or view in a place, where in it, and why; invalid parameters mean any."""
     query = {name: request.GET.get(name, "").strip()[:MAX_LENGTH] for name in PlaceForm.base_fields}
     query["action"] = query["action"] or Action.ABORT
     if (stage := query["stage"].capitalize()) in StageName.values:
@@ -34,18 +34,21 @@ def who_may(request: HttpRequest) -> HttpResponse:
     list_context = numbered_pages.load(users, request.GET.get("page"), place)
     users_shown = list(list_context["page"])
     by_key = permissions.for_users([user.pk for user in users_shown])
-    project_text = texts.project_text(str(project) if project else "")
+    rules_by_user = {
+        user: rights_overview.rules_for(own.rules, action, project_key, stage)
+        for user in users_shown
+        if (own := by_key.get(user.pk)) is not None
+    }
+    names = texts.project_names(rule for rules in rules_by_user.values() for rule in rules)
     context = {
         "nav": "status",
         "tab": "who_may",
         "form": PlaceForm(initial=place),
-        "question": texts.grant_text(action, stage, project_text),
+        "question": texts.question(action, stage, str(project) if project else ""),
         "warnings": warnings,
         "holders": [
-            (user, texts.action_label(right.action), texts.reasons(own, right, project_text))
-            for user in users_shown
-            if (own := by_key.get(user.pk)) is not None
-            for right in [rights_overview.right_in(own, project_key, stage)]
+            (user, texts.places(rules, names, is_superuser=user.is_superuser))
+            for user, rules in rules_by_user.items()
         ],
         **list_context,
     }

@@ -431,9 +431,13 @@ def test_who_may_abort_lists_accounts_with_reasons(root_client: Client) -> None:
     html = open_page(root_client, "/people/rights/?project=shop&stage=Staging")
     rows = {row.attributes["data-holder"]: text_of(row) for row in html.css("[data-holder]")}
     assert rows == {
-        "root": "abort root superuser",
-        "viewer": "abort viewer by group “On-call”: abort in Staging of project “Shop”",
+        "root": "root superuser",
+        "viewer": "viewer “On-call”: abort in Staging of project “Shop”",
     }
+    html = open_page(root_client, "/people/rights/")
+    assert text_of(select_one(html, 'main [data-holder="viewer"] .status')) == (
+        "“On-call”: abort in Staging of project “Shop”"
+    )
     html = open_page(root_client, "/people/rights/?project=shop&stage=Production")
     assert [row.attributes["data-holder"] for row in html.css("[data-holder]")] == ["root"]
 
@@ -441,7 +445,7 @@ def test_who_may_abort_lists_accounts_with_reasons(root_client: Client) -> None:
 @pytest.mark.parametrize(
     ("query", "warning"),
     [
-        ("?project=nope", "Project “nope” not found; showing all projects."),
+        ("?project=nope", "Project “nope” not found; showing any project."),
         ("?stage=nope", "Unknown stage “nope” ignored."),
         ("?action=nope", "Unknown permission “nope” ignored."),
         ("?project=%00&stage=%00", "Project"),
