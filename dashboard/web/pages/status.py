@@ -6,7 +6,6 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from dashboard.accounts import access_log
 from dashboard.accounts.administration import administrators
 from dashboard.web.components import sync_report, tab_title, webhook_setup
 from dashboard.web.components.data_age import DataAge
@@ -31,7 +30,7 @@ class StatusPage(Page):
     name = nav = "status"
     template = "pages/status.html"
     data_age = DataAge(None, is_stale=False)  # each row shows its own
-    is_personal = True  # with links for administrators
+    is_personal = True  # with the set-up of the webhook for administrators
     holds_secret = False  # that of the webhook
 
     @cached_property
@@ -59,8 +58,6 @@ class StatusPage(Page):
             )
             if self.holds_secret
             else None,
-            "may_view_access_log": has_admin_role and access_log.may_view(user),
-            "may_administer": may_administer,
         }
 
     def own_status_parts(self) -> list[LivePart]:

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from dashboard.sync.reports.sync_state import SyncHealth
 from dashboard.texts import durations
-from dashboard.web.components import elements, headings, macros
+from dashboard.web.components import elements, headings, macros, settings_tabs
 from dashboard.web.components.tab_title import Icon
 from dashboard.web.http import database_outage
 
@@ -30,6 +30,7 @@ register.simple_tag(elements.since)
 register.simple_tag(elements.time_ago)
 register.simple_tag(elements.until)
 register.simple_tag(macros.render, name="render_macro")
+register.simple_tag(settings_tabs.tabs, name="settings_tabs")
 
 
 @register.simple_tag

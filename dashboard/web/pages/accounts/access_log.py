@@ -15,7 +15,8 @@ def access_log(request: HttpRequest) -> HttpResponse:
     """Show one page of the events that match the query string, newest first."""
     access_filter = component.parse(request.GET)
     context = {
-        "nav": "status",
+        "nav": "my_account",
+        "tab": "access_log",
         "filter": access_filter,
         "page": component.load_page(access_filter),
         "empty": empty_states.log(

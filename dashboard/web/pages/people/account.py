@@ -60,7 +60,7 @@ def render_account(
     password_permission = account_changes.password_permission(administrator, user)
     source, decides_groups = identity_sources.find(user)
     context = {
-        "nav": "status",
+        "nav": "my_account",
         "tab": "people",
         "account": user,
         "is_demo": user.groups.filter(name=demo.GROUP).exists(),

@@ -55,7 +55,7 @@ def _render(
 ) -> HttpResponse:
     username = form["username"].value() or ""
     context = {
-        "nav": "status",
+        "nav": "my_account",
         "tab": "people",
         "form": form,
         "error": error,

@@ -47,7 +47,7 @@ def confirm_change(request: HttpRequest, key: int, kind: str, grant_key: int = 0
         if isinstance(change, HttpResponse):
             return change
         context = {
-            "nav": "status",
+            "nav": "my_account",
             "tab": "groups",
             "kind": kind,
             "group": group,

@@ -59,7 +59,7 @@ def render_group(
     members = group.user_set.order_by("username") if group else User.objects.none()
     names = [group.name] if group else []
     context = {
-        "nav": "status",
+        "nav": "my_account",
         "tab": "groups",
         "group": group,
         "key": subject.key,

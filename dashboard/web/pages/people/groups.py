@@ -33,7 +33,7 @@ def _render(
     request: HttpRequest, error: str = "", status: int = 200, *, name: str = ""
 ) -> HttpResponse:
     context = {
-        "nav": "status",
+        "nav": "my_account",
         "tab": "groups",
         "matrix": matrix.load(request.GET),
         "new_name": name,

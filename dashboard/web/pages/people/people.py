@@ -25,7 +25,7 @@ def people(request: HttpRequest) -> HttpResponse:
     users = users.filter(groups=group) if group else users
     parameters = {"q": text, "group": str(group.pk) if group else ""}
     context = {
-        "nav": "status",
+        "nav": "my_account",
         "tab": "people",
         "q": text,
         "group": group,

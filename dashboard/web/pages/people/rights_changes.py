@@ -15,8 +15,8 @@ def rights_changes(request: HttpRequest) -> HttpResponse:
     """Show one page of the changes that match the query string, newest first."""
     change_filter = component.parse(request.GET)
     context = {
-        "nav": "status",
-        "tab": "changes",
+        "nav": "my_account",
+        "tab": "rights_changes",
         "filter": change_filter,
         "changes": component.load_page(change_filter),
         "empty": empty_states.log(

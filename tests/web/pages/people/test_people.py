@@ -90,12 +90,12 @@ def test_password_of_an_account_is_not_set_by_others(operator_client: Client, vi
     assert answer.status_code == 403
 
 
-def test_status_links_the_pages_for_administrators_only(operator_client: Client) -> None:
-    administrator = create_administrator()
-    administrator.is_staff = True
-    administrator.save()
-    assert open_page(client_of(administrator), "/status/").css('a[href="/people/"]')
-    assert not open_page(operator_client, "/status/").css('a[href="/people/"]')
+def test_settings_have_tabs_of_these_pages_for_administrators_only(
+    operator_client: Client,
+) -> None:
+    administrator = client_of(create_administrator())
+    assert open_page(administrator, "/account/").css('a[href="/people/"]')
+    assert not open_page(operator_client, "/account/").css('a[href="/people/"]')
 
 
 @pytest.mark.parametrize(
