@@ -106,12 +106,12 @@ def test_failures(user: Permissions, age: DataAge, above: int, expected: tuple[s
 @pytest.mark.parametrize("name", ["aborts", "access_log", "rights_changes", "bulk_aborts"])
 def test_log_says_whether_the_filter_or_the_position_is_why(name: str) -> None:
     empty = empty_states.log(name, is_past_end=True)
-    assert kind_and_key(empty) == ("nothing_matches", f"{name}_past_end")
+    assert kind_and_key(empty) == ("nothing_matches", "past_end")
     assert kind_and_key(empty_states.log(name, is_past_end=False)) == ("nothing_exists", name)
     if name != "bulk_aborts":
         empty = empty_states.log(name, is_past_end=True, is_filtered=True)
-        assert kind_and_key(empty) == ("nothing_matches", f"{name}_filtered")
-        assert keys(empty.action_label) == f"{name}_all"
+        assert kind_and_key(empty) == ("nothing_matches", "filtered")
+        assert keys(empty.action_label) == "show_all"
 
 
 @pytest.mark.parametrize("name", ["aborts", "bulk_aborts"])
@@ -128,11 +128,11 @@ def test_log_of_runs_says_that_others_may_be_hidden(name: str) -> None:
         (permissions.ALL, {"is_incomplete": True}, ("cannot_see", "pipelines_unread")),
         (RESTRICTED, {"is_incomplete": True}, ("cannot_see", "incomplete pipelines_visible")),
         (permissions.ALL, {"is_catalog_loaded": False}, ("cannot_see", "projects_unread")),
-        (permissions.ALL, {"is_filtered": True}, ("nothing_matches", "pipelines_filtered")),
+        (permissions.ALL, {"is_filtered": True}, ("nothing_matches", "filtered")),
         (
             permissions.ALL,
             {"is_filtered": True, "is_incomplete": True},
-            ("nothing_matches", "incomplete pipelines_filtered"),
+            ("nothing_matches", "incomplete filtered"),
         ),
     ],
 )

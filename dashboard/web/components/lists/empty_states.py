@@ -31,30 +31,21 @@ _text = MessageTable(
         "visible": gettext_lazy("Only what you can see is listed."),
         # Runs of a stage.
         "runs": gettext_lazy("This stage has no runs yet."),
-        "runs_filtered": gettext_lazy("No matching runs."),
-        "runs_past_end": gettext_lazy("No more runs."),
         "runs_searched": gettext_lazy("No match in the %(count)s runs searched."),
         "runs_unread": gettext_lazy("The runs of this stage have not been read yet."),
         "no_release_flow": gettext_lazy("This stage has no release flow."),
+        # Of any list: no entry matches its filter, or is older than its position.
+        "filtered": gettext_lazy("No matches."),
+        "past_end": gettext_lazy("Nothing older."),
+        "show_all": gettext_lazy("Show all"),
         # Logs, by the names of their pages.
         "aborts": gettext_lazy("No runs have been aborted from this dashboard yet."),
-        "aborts_filtered": gettext_lazy("No matching aborts."),
-        "aborts_past_end": gettext_lazy("No older aborts."),
-        "aborts_all": gettext_lazy("Show all aborts"),
         "access_log": gettext_lazy("Nobody has signed in yet."),
-        "access_log_filtered": gettext_lazy("No matching events."),
-        "access_log_past_end": gettext_lazy("No older events."),
-        "access_log_all": gettext_lazy("Show all events"),
         "bulk_aborts": gettext_lazy("No bulk aborts yet."),
-        "bulk_aborts_past_end": gettext_lazy("No older bulk aborts."),
         "rights_changes": gettext_lazy("No rights have been changed yet."),
-        "rights_changes_filtered": gettext_lazy("No matching changes."),
-        "rights_changes_past_end": gettext_lazy("No older changes."),
-        "rights_changes_all": gettext_lazy("Show all changes"),
         # The board.
         "pipelines": gettext_lazy("The API token has access to no pipelines."),
         "pipelines_visible": gettext_lazy("No pipelines that you can see."),
-        "pipelines_filtered": gettext_lazy("No matching pipelines."),
         "pipelines_unread": gettext_lazy("No pipelines have been read from Northflank yet."),
         "projects_unread": gettext_lazy("No projects have been read from Northflank yet."),
         "past_last_page": lambda n: ngettext(
@@ -158,11 +149,11 @@ def runs(data_age: DataAge, run_filter: RunFilter, page: PageOfRuns) -> EmptySta
         text = _text("runs_searched", count=f"{page.scanned:,}")
         return EmptyState(kind, text, _("Search further"), page.older_url)
     if run_filter.cursor:
-        return EmptyState(kind, _text("runs_past_end"), _("Newest"), page.newest_url)
+        return EmptyState(kind, _text("past_end"), _("Newest"), page.newest_url)
     if data_age.synced_at is None:
         return EmptyState("cannot_see", _text("runs_unread"))
     if run_filter.parameters:
-        return EmptyState(kind, _text("runs_filtered"), _("Show all runs"), ALL_RUNS_URL)
+        return EmptyState(kind, _text("filtered"), _text("show_all"), ALL_RUNS_URL)
     return EmptyState("nothing_exists", _text("runs"))
 
 
@@ -175,9 +166,9 @@ def log(
     """
     kind, url = "nothing_matches", reverse(name)
     if is_filtered:
-        return EmptyState(kind, _text(f"{name}_filtered"), _text(f"{name}_all"), url)
+        return EmptyState(kind, _text("filtered"), _text("show_all"), url)
     if is_past_end:
-        return EmptyState(kind, _text(f"{name}_past_end"), _("Newest"), url)
+        return EmptyState(kind, _text("past_end"), _("Newest"), url)
     return EmptyState("nothing_exists", join_texts(_text(name), _visible_note(sees_all)))
 
 
@@ -191,8 +182,8 @@ def pipelines(
     """Return the empty state of the board."""
     note = _text("incomplete") if is_incomplete else ""
     if is_filtered:
-        text = join_texts(note, _text("pipelines_filtered"))
-        return EmptyState("nothing_matches", text, _("Show all pipelines"), reverse("board"))
+        text = join_texts(note, _text("filtered"))
+        return EmptyState("nothing_matches", text, _text("show_all"), reverse("board"))
     if not is_catalog_loaded:
         return EmptyState("cannot_see", _text("projects_unread"))
     if is_incomplete and permissions.can_view_all:

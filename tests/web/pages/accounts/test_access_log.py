@@ -132,7 +132,7 @@ def test_pages_continue_where_the_last_ended(admin_client: Client, viewer: User)
 
 @pytest.mark.parametrize(
     ("query", "text"),
-    [("?username=nobody", "No matching events."), ("?before=1", "No older events.")],
+    [("?username=nobody", "No matches."), ("?before=1", "Nothing older.")],
 )
 def test_empty_page_says_why(admin_client: Client, query: str, text: str) -> None:
     html = parse_html(admin_client.get(f"/access/{query}"))

@@ -117,8 +117,8 @@ def test_pages_continue_where_the_last_ended(root_client: Client, on_call: Group
     [
         ("", "No rights have been changed yet."),
         ("?person=x", "No rights have been changed yet."),
-        ("?name=x", "No matching changes."),
-        ("?before=1", "No older changes."),
+        ("?name=x", "No matches."),
+        ("?before=1", "Nothing older."),
     ],
 )
 def test_empty_page_says_why(root_client: Client, query: str, text: str) -> None:
