@@ -200,6 +200,15 @@ class Run(FastLoading, Watched):
         null=True, help_text="Place of the current step among all, from 1; groups do not count."
     )
     step_count = models.PositiveIntegerField(null=True, help_text="How many steps there are.")
+    # Nullable, so that SQLite adds them without a copy of the table.
+    failed_step = models.TextField(
+        null=True,
+        help_text="Step at which it failed; empty: none names an error; null: it has not failed, "
+        "or its detail was not read since.",
+    )
+    failed_step_error = models.TextField(
+        null=True, help_text="First line of that step's error, cut: see runs/failures.py."
+    )
     steps = CompressedJSONField(null=True, help_text="Root node of the steps, as pages need it.")
     steps_removed_at = models.DateTimeField(
         null=True, help_text="When its steps were deleted: see sync/pruning.py."
@@ -285,6 +294,11 @@ class Run(FastLoading, Watched):
     def is_tracked(self) -> bool:
         """Whether the run is in flight and not removed."""
         return self.in_flight and self.removed_at is None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the run has ended in failure."""
+        return self.concluded and self.status == "failure"
 
     @property
     def has_final_detail(self) -> bool:

@@ -22,8 +22,7 @@ def is_open(run: Run, now: datetime) -> bool:
 
 def expires_at(run: Run) -> datetime | None:
     """Return when a failed run's acknowledgements end by time alone; None for other runs."""
-    has_failed = run.concluded and run.status == "failure"
-    return run.ended_at + MAX_FAILURE_AGE if has_failed else None
+    return run.ended_at + MAX_FAILURE_AGE if run.has_failed else None
 
 
 def is_resolved(run: Run) -> bool:

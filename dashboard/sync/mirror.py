@@ -40,7 +40,7 @@ from dashboard.models import (
 )
 from dashboard.northflank import Node, RunDetail
 from dashboard.northflank import Run as ApiRun
-from dashboard.runs import acknowledgement_rules, steps
+from dashboard.runs import acknowledgement_rules, failures, steps
 from dashboard.sync import baselines, run_rows
 
 log = structlog.get_logger(__name__)
@@ -207,7 +207,8 @@ def _apply_detail(
     new = row if is_outdated else run_rows.build_row(row.stage_id, api_run, row, requested_at, seq)
     # An answer without steps does not remove them.
     root = run_detail.root or steps.decode(row.steps)
-    updates |= _detail_fields(new, root, requested_at, seq)
+    has_failed = new.has_failed and api_run.concluded  # else the answer is older than the failure
+    updates |= _detail_fields(new, root, requested_at, seq, has_failed=has_failed)
     if root is None:
         updates["steps_removed_at"] = row.steps_removed_at
     has_new_steps = any(getattr(row, field) != updates[field] for field in _STEP_FIELDS)
@@ -245,14 +246,20 @@ def _apply_detail(
         row.refresh_from_db(fields=["ended_at"])  # computed by the database
 
 
-_STEP_FIELDS = ("steps", "step", "step_key", "step_started_at", "step_number", "step_count")
+_STEP_FIELDS = (
+    *("steps", "step", "step_key", "step_started_at", "step_number", "step_count"),
+    *("failed_step", "failed_step_error"),
+)
 
 
-def _detail_fields(run: Run, root: Node | None, requested_at: datetime, seq: int) -> dict[str, Any]:
+def _detail_fields(
+    run: Run, root: Node | None, requested_at: datetime, seq: int, *, has_failed: bool
+) -> dict[str, Any]:
     """Return the fields that only a run's detail has; `run` has the others, as just read."""
     node = steps.current(root, run.status) if root is not None and run.in_flight else None
     place = steps.place(root, node) if root is not None and node is not None else None
     number, count = place or (None, None)
+    failed_step, error = failures.find_step(root) if has_failed else (None, None)
     return {
         # Round trip through JSON, so that it compares equal to the stored value.
         "steps": msgspec.json.decode(msgspec.json.encode(root)),
@@ -262,6 +269,8 @@ def _detail_fields(run: Run, root: Node | None, requested_at: datetime, seq: int
         "step_started_at": node.started_at if node else None,
         "step_number": number,
         "step_count": count,
+        "failed_step": failed_step,
+        "failed_step_error": error,
         "detail_synced_at": requested_at,
         "detail_request_seq": seq,
         "failures": 0,
@@ -304,8 +313,7 @@ def _save_rows(
     newly_concluded = [(row, old) for row, old in previous if row.concluded and old.in_flight]
     detail_wanted = _wanting_final_detail([old.pk for _, old in newly_concluded])
     for row, _ in newly_concluded:
-        is_detail_wanted = row.run_id in detail_wanted or row.status == "failure"
-        row.next_detail_sync_at = requested_at if is_detail_wanted else None
+        row.next_detail_sync_at = requested_at if row.run_id in detail_wanted else None
     fields: dict[str, Any] = {}
     if detail_fields is None:
         Run.objects.bulk_create(

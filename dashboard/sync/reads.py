@@ -17,7 +17,7 @@ from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import Run, Stage
 from dashboard.northflank import NorthflankError
-from dashboard.sync import baselines, catalog, due, read_plan, schedule, search
+from dashboard.sync import baselines, catalog, causes, due, read_plan, schedule, search
 from dashboard.sync.lead import LeadLost, Term
 from dashboard.sync.link_job import LinkJob
 from dashboard.sync.read_jobs import ListJob, ReadJob, RunJob, StageJob
@@ -340,6 +340,8 @@ def plan_reads(
     """
     rate = read_budget.requests_per_second
     baselines.schedule_next_detail(moment, schedule.baseline_interval(rate))
+    if read_budget.may_read_planned:
+        causes.schedule_next_detail(moment)
     plan = read_plan.make_plan(
         rate, moment, starts, other_reads=other_reads, can_read=_can_read(read_budget)
     )

@@ -75,7 +75,8 @@ def watch_run(run: Run, now: datetime) -> None:
         Q(in_flight=True)
         | Q(detail_synced_at=None)
         | Q(detail_synced_at__lt=F("concluded_at"))
-        | Q(failures__gt=0),
+        | Q(failures__gt=0)
+        | Q(status="failure", concluded=True, failed_step=None),
         is_unscheduled,
         pk=run.pk, removed_at=None,
     )  # fmt: skip

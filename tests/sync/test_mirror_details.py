@@ -249,3 +249,43 @@ def test_missing_runs_are_due_only_in_their_own_stage(stage: Stage) -> None:
     unlisted_runs.schedule_unlisted(stage.pk, [], **request_fields(20))
     next_reads = dict(Run.objects.values_list("run_id", "next_detail_sync_at"))
     assert next_reads == {"r1": at(20), "r2": None, "r3": None}
+
+
+# --- why it failed -------------------------------------------------------------------------------
+
+BROKEN = node(label="migrate", status="failure", error_message="relation exists\nat line 3")
+
+
+def cause() -> tuple[str | None, str | None]:
+    return Run.objects.values_list("failed_step", "failed_step_error").get()
+
+
+def test_detail_of_a_failed_run_stores_the_step_and_the_first_line_of_its_error(
+    stage: Stage,
+) -> None:
+    mirror_list(stage, api_run(**FAILED))
+    assert cause() == (None, None)
+    version = get_run().version
+    read(stage, 4, steps=BROKEN, **FAILED)
+    assert cause() == ("migrate", "relation exists")
+    assert get_run().version > version
+
+
+def test_detail_that_names_no_failed_step_leaves_none_to_be_read(stage: Stage) -> None:
+    mirror_list(stage, api_run(**FAILED))
+    read(stage, 4, steps=node(status="success"), **FAILED)
+    assert cause() == ("", "")
+
+
+def test_detail_from_before_the_failure_does_not_say_why(stage: Stage) -> None:
+    mirror_list(stage, api_run())
+    mirror_list(stage, api_run(**FAILED), requested_at=10)
+    read(stage, 4, steps=node(status="waiting"))
+    assert cause() == (None, None)
+
+
+@pytest.mark.parametrize("fields", [ENDED, {}])
+def test_failed_step_of_another_run_is_not_stored(stage: Stage, fields: dict[str, Any]) -> None:
+    mirror_list(stage, api_run())
+    read(stage, 4, steps=BROKEN, **fields)
+    assert cause() == (None, None)

@@ -133,6 +133,7 @@ def test_failures_of_a_run_in_flight_do_not_count_once_it_has_ended(
 ) -> None:
     mirror_list(stage, api_run(), api_run("other"))
     Run.objects.update(failures=2)
+    Run.objects.filter(run_id="r1").update(last_viewed_at=LONG_AGO)
     mirror_list(stage, api_run(**FAILED), requested_at=9)
     assert (get_run().failures, get_run("other").failures) == (1, 2)
     assert logged_events("run.recovered") == []
