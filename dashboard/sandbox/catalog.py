@@ -70,6 +70,7 @@ class ReleaseFlow:
     - `daily-jam`: once a day, first when the scenario opens, a run that hangs for hours, and others
       that queue behind it
     - `hangs`: now and then a run hangs
+    - `breaks`: for hours of each day, as when the scenario opens, every run fails by one cause
     - `slow-aborts`: aborts take minutes or come too late
     - `ignores-aborts`: despite an abort the run ends in success, seconds later
     - `hostile-names`: names with markup, emoji, right-to-left and very long text

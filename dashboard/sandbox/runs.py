@@ -34,6 +34,8 @@ JAM_SECONDS = PERIOD_SECONDS - HOUR / 3
 """Shorter than a period: the queue behind the jam clears before the next period."""
 JAM_INTERVAL_PERIODS = 8
 """Periods from one jam to the next: a day, with normal traffic except for three hours."""
+BREAK_PERIODS = 2
+"""Periods of each day in which every run of a flow that breaks fails; the last is the opening's."""
 SKIP_DELAY_SECONDS = 0.4
 """Seconds from creation to the end of a skipped run."""
 
@@ -51,6 +53,7 @@ class Run:
     slot: int | None = None
     """Its slot in the schedule; None: started by hand, or preset."""
     hang_seconds: float = 0
+    breaks: bool = False
     preset: PresetRun | None = None
     start_body: dict[str, Any] | None = None
     """The request body that started the run; None: scheduled."""
@@ -113,6 +116,7 @@ def _simulate(run: Run) -> RunScript:
         preset=run.preset,
         is_scheduled=run.slot is not None,
         hang_seconds=run.hang_seconds,
+        breaks=run.breaks,
     )
 
 
@@ -255,7 +259,11 @@ class FlowRuns:
             # In a flow that is always jammed, a wait of hours would be typical.
             is_jammed = (period - self._opening_period) % JAM_INTERVAL_PERIODS == 0
             hang_seconds = JAM_SECONDS if is_jammed else 0
-        run = Run(self.flow, f"{self._key_prefix}/{slot}", 0, slot, hang_seconds)
+        breaks = (
+            "breaks" in self.flow.behaviours
+            and (self._opening_period - period) % JAM_INTERVAL_PERIODS < BREAK_PERIODS
+        )
+        run = Run(self.flow, f"{self._key_prefix}/{slot}", 0, slot, hang_seconds, breaks)
         # Random within its slot; a run that hangs is created at the slot's start.
         jitter = 0 if hang_seconds else 0.8 * int(run.id[:4], 16) / 0x10000
         width = PERIOD_SECONDS / self._slots_per_period

@@ -102,7 +102,7 @@ def everyday() -> tuple[Project, ...]:
             pipeline(
                 *("edge-proxy", "Edge proxy", "TLS and routing"),
                 staging("allow", 800),
-                production("queue", 1000),
+                production("queue", 1000, "breaks"),
             ),
         ),
         project("skunkworks", "Skunkworks", "Nothing here yet"),

@@ -30,15 +30,25 @@ _STATUSES_BY_PRIORITY = ("running", "waiting", "async_wait", "approval_wait", "r
 HANGABLE_KINDS = frozenset({"JobRun", "Condition", "Release"})
 
 ERRORS = {
-    "Build": ((1, "Build failed: process exited with code 1"), (137, "Build ran out of memory")),
-    "JobRun": ((1, "Job run failed with exit code 1"), (124, "Job exceeded its active deadline")),
-    "Release": ((408, "Deployment did not become ready within 1800 seconds"),),
-    "Condition": ((408, "Condition was not met before the timeout"),),
-    "AddonBackup": ((500, "Backup failed: not enough disk space"),),
-    "RunTemplate": ((422, "Template run failed: 3 of 41 checks did not pass"),),
+    "Build": (
+        (1, "Build failed: npm ERR! ERESOLVE could not resolve react@19.{n}\nFix the conflict."),
+        (137, "Build ran out of memory after {n} s\nKilled"),
+    ),
+    "JobRun": (
+        (1, 'Job run failed with exit code 1: lock timeout on "orders" after {n} s\nROLLBACK'),
+        (124, "Job run job-{n}-x7 exceeded its active deadline of 600 s"),
+        (1, "\x1b[31mError:\x1b[0m connect ECONNREFUSED 10.0.{n}.7:5432\n    at TCPConnectWrap"),
+    ),
+    "Release": (
+        (408, "Deployment was not ready within 1800 seconds: pod-{n} is in CrashLoopBackOff"),
+        (404, "Image registry.example/acme@sha256:7d{n}e0 was not found"),
+    ),
+    "Condition": ((408, "Condition was not met before the timeout: {n} probes answered 503"),),
+    "AddonBackup": ((500, "Backup failed: not enough disk space, {n} MB free"),),
+    "RunTemplate": ((422, "Template run failed: {n} of 941 checks did not pass\n✗ pays by card"),),
     "Action": ((409, "Service cannot be restarted while it is scaling"),),
 }
-"""Errors by the kind of a step; other kinds do not fail."""
+"""Errors by the kind of a step, with a number of each run; other kinds do not fail."""
 INVALID_ERROR = (400, "Reference ${refs.image.tag} could not be resolved")
 TIMEOUT_ERROR = (408, "No result within the time allowed")
 UNKNOWN_ERROR = (500, "State of this node could not be determined")
@@ -122,11 +132,16 @@ def simulate(
     preset: PresetRun | None = None,
     is_scheduled: bool = True,
     hang_seconds: float = 0,
+    breaks: bool = False,
 ) -> RunScript:
-    """Return the script of a run; with `hang_seconds` it always hangs for that long."""
+    """Return the script of a run; with `hang_seconds` it always hangs for that long.
+
+    If it `breaks`, it fails at the same step with the same error as all that do.
+    """
     # Only random() is used, since its numbers are the same in all versions of Python.
     rng = Random(key).random
     failure_mode = "hang" if hang_seconds else _draw_failure_mode(flow, rng())
+    failure_mode = "break" if breaks else failure_mode
     if preset or (not is_scheduled and failure_mode in {"skip", "abort"}):
         failure_mode = "success"  # a run started by hand is neither skipped nor aborted
     pending_seconds = 1.5 + 4 * rng()
@@ -169,6 +184,8 @@ class _Simulator:
         kinds = HANGABLE_KINDS if failure_mode == "hang" else ERRORS.keys()
         candidates = [n for n, leaf in enumerate(flow.leaves) if leaf.kind in kinds]
         self.affected_leaf = candidates[int(rng() * len(candidates))]
+        if failure_mode == "break":
+            self.affected_leaf = candidates[len(candidates) // 2]
         self.leaf_index = -1
 
     def simulate_steps(
@@ -203,8 +220,9 @@ class _Simulator:
         attempts, status, error = 1, "success", None
         match self.failure_mode if self.leaf_index == self.affected_leaf else "success":
             case "failure":
-                errors = ERRORS[step.kind]
-                attempts, status, error = 3, "failure", errors[int(self.rng() * len(errors))]
+                attempts, status, error = 3, "failure", _error(step.kind, seconds, self.rng())
+            case "break":
+                status, error = "failure", _error(step.kind, seconds)
             case "invalid":
                 seconds, status, error = RESPONSE_DELAY + 1, "invalid", INVALID_ERROR
             case "unknown":
@@ -225,7 +243,7 @@ class _Simulator:
         retries, end = self._simulate_attempts(start, seconds, attempts)
         if preset and preset.duration_seconds == math.inf:
             if attempts > 1:
-                retries, error = (*retries, (end, math.inf)), ERRORS[step.kind][0]
+                retries, error = (*retries, (end, math.inf)), _error(step.kind, start)
             end = math.inf
         return StepScript(step, start, end, status, retries, error)
 
@@ -239,6 +257,13 @@ class _Simulator:
             start = failed_at + 10 + 15 * self.rng()
             retries.append((failed_at, start))
         return tuple(retries), start + max(seconds, RESPONSE_DELAY + 1)
+
+
+def _error(kind: str, seconds: float, choice: float = 0) -> tuple[int, str]:
+    """Return an error of a kind of step; `choice` is below 1, `seconds` give it its number."""
+    errors = ERRORS[kind]
+    code, message = errors[int(choice * len(errors))]
+    return code, message.format(n=100 + round(seconds * 10) % 150)
 
 
 def _leaves(scripts: Sequence[StepScript]) -> Iterator[StepScript]:
