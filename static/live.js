@@ -123,7 +123,7 @@ document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) =>
   isRefresh = target.id === "live";
   if (isRefresh && returnsFormerRow(tasks)) missedAt = performance.now(); // it leaves again soon
   if (target !== stream) return;
-  rowsBefore = $$("[data-section] tbody > tr").map((row) => ({ row, body: row.parentElement, section: row.closest("section") }));
+  rowsBefore = $$("[data-section] > .runs tbody > tr").map((row) => ({ row, body: row.parentElement, section: row.closest("section") }));
   for (const { target: element, fragment: { firstElementChild: part }, swapSpec } of tasks) {
     if (!element && swapSpec.new) newRunIds.add(part.id);
     if (element && swapSpec.unlisted) isOutdated = true;

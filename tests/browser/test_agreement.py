@@ -41,7 +41,8 @@ SCRIPT = """
     for (const section of all("[data-section]:not([hidden])")) {
       const heading = text(section.querySelector("h2"));
       const [, count, , above] = heading.match(/^\\D+(\\d+)(.*\\((\\d+) listed above\\))?/);
-      const rows = all("tr[data-run]", section).length;
+      // Those of one cause are in one row, with links to all but the first.
+      const rows = all("tr[data-run], [id^=same-cause] li", section).length;
       const isEmpty = Boolean(section.querySelector("[data-empty]"));
       if (rows + Number(above ?? 0) !== Number(count) || isEmpty !== (rows === 0)) {
         contradictions.push(`${heading}: ${rows} rows, empty: ${isEmpty}`);
@@ -113,6 +114,14 @@ def end(choose: random.Random) -> dict[str, Any]:
     }
 
 
+def read_cause(_stages: list[Stage], choose: random.Random) -> None:
+    failed = list(Run.objects.filter(status="failure", failed_step=None).order_by("pk"))
+    if failed:
+        error = f"exit code {choose.randrange(3)}"
+        step = choose.choice(["migrate", "migrate", ""])
+        factories.change(choose.choice(failed), failed_step=step, failed_step_error=error)
+
+
 def become_overdue(choose: random.Random) -> dict[str, Any]:
     reason = choose.choice([OverdueReason.BLOCKED, OverdueReason.QUEUE, OverdueReason.RUN])
     severity = 0 if reason is OverdueReason.BLOCKED else choose.randrange(3)
@@ -140,6 +149,7 @@ ACTIONS: list[Callable[[list[Stage], random.Random], None]] = [
     change_run(lambda choose: {"status": "aborting", "abort_severity": choose.randrange(3)}),
     change_run(lambda _choose: {"status": "running", "approval_since": None}),
     age_failures,
+    read_cause,
 ]
 
 

@@ -74,6 +74,36 @@ def badge(page: Page, run_id: str = "r-1") -> str:
     return f'[data-run="{run_id}"] [data-badge]'
 
 
+def fail(stage: Stage, minutes_ago: int, **fields: object) -> Run:
+    ended_at = timezone.now() - timedelta(minutes=minutes_ago)
+    return factories.run(stage, status="failure", concluded_at=ended_at, **fields)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_unfolded_failures_stay_unfolded_when_another_joins_them(
+    run: Run, open_live_page: OpenPage
+) -> None:
+    cause = {"failed_step": "migrate", "failed_step_error": "exit code 1"}
+    others = [factories.stage(parent=factories.pipeline(f"p-{number}")) for number in range(11)]
+    for other in others:
+        fail(other, 40, name="Elsewhere")
+    for minutes in (30, 50):
+        fail(run.stage, minutes, **cause)
+    unread = fail(run.stage, 20, name="Unread")
+    page = open_live_page("viewer")
+    same_cause, folded = page.locator("[id^=same-cause] details"), page.locator("details.folded")
+    expect(page.locator("details.folded tr[data-run]")).to_have_count(3)
+    for details in (same_cause, folded):
+        details.locator("> summary").click()
+    factories.change(unread, **cause)
+    expect_streamed_text(same_cause.locator("summary"), "2 more with this cause")
+    expect(page.locator(f'[data-run="{unread.run_id}"]')).to_have_count(1)
+    expect(page.locator("details.folded tr[data-run]")).to_have_count(2)
+    expect(same_cause).to_have_attribute("open", "")
+    expect(folded).to_have_attribute("open", "")
+    expect(page.locator("[data-former-run]")).to_have_count(1)
+
+
 @pytest.mark.usefixtures("viewer")
 def test_changed_run_is_shown_live_and_announced_once(run: Run, open_live_page: OpenPage) -> None:
     page = open_live_page("viewer")

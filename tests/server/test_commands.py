@@ -333,6 +333,12 @@ def test_run_command_shows_run_and_aborts(stage: Stage, manager: User) -> None:
         assert text in output
 
 
+def test_run_command_shows_why_a_run_failed(stage: Stage) -> None:
+    cause = {"failed_step": "migrate", "failed_step_error": "relation exists"}
+    factories.run(stage, "r-1", status="failure", **cause)
+    assert "\nmigrate: relation exists\n" in output_of("run", "r-1")
+
+
 def test_run_command_timeline_shows_dates(stage: Stage, manager: User) -> None:
     run = factories.run(stage, "r-1")
     factories.abort(run, manager).add_event("sent", datetime(2026, 3, 31, 12, 0, tzinfo=UTC))

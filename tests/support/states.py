@@ -574,8 +574,9 @@ def create_full() -> dict[str, object]:
         ),
     )
     Run.objects.filter(status="failure").update(
-        steps=msgspec.to_builtins(root), detail_synced_at=past
-    )
+        steps=msgspec.to_builtins(root), detail_synced_at=past,
+        failed_step="test", failed_step_error="exit 1",
+    )  # fmt: skip
     times = {"created_at": past, "started_at": past}
     factories.run(
         stage, "late", overdue_severity=Severity.WARNING, overdue_reason=OverdueReason.RUN, **times
@@ -646,7 +647,8 @@ def create_long_texts(text: str) -> dict[str, object]:
         detail_synced_at=timezone.now(),
     )
     odd_run = factories.run(stage, "a/b", status=text, name="W" * 400)
-    ended_run = factories.run(stage, "ended", status="failure", name=text)
+    cause = {"failed_step": text, "failed_step_error": text}
+    ended_run = factories.run(stage, "ended", status="failure", name=text, **cause)
     answer = {"reason": text, "answer": text, "settled_at": timezone.now()}
     factories.abort(ended_run, manager, "refused", **answer)
     Stage.objects.update(

@@ -10,6 +10,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard.models import Run, Stage
+from dashboard.web.components.now_sections import MAX_FAILED, UNFOLDED_FAILURES
 from tests.support import factories
 from tests.support.html import GetPage, parse_html, select_one, text_of
 from tests.support.live_runs import backdate_abort
@@ -205,15 +206,21 @@ def test_now_page_lists_runs_in_flight_and_failures_of_last_day(
     assert section_by_run == {"in-flight": [run.run_id], "failed": [failed.run_id]}
 
 
-def test_now_page_with_many_failures_shows_50_and_total_count(
-    get_page: GetPage, stage: Stage
+@pytest.mark.parametrize(
+    ("count", "text"), [(12, "All 12"), (MAX_FAILED + 3, f"The latest {MAX_FAILED} of 203")]
+)
+def test_now_page_with_many_failures_folds_all_but_ten(
+    count: int, text: str, get_page: GetPage, stage: Stage
 ) -> None:
-    for _ in range(53):
-        factories.run(stage, status="failure", concluded_at=timezone.now() - timedelta(hours=1))
+    ended_at = timezone.now() - timedelta(hours=1)
+    run = factories.run(stage, status="failure", concluded_at=ended_at)
+    factories.create_copies(run, count - 1)
     failed = select_one(get_page("/"), 'section[aria-labelledby="failed"]')
-    assert len(failed.css("[data-run]")) == 50
-    assert text_of(select_one(failed, ".count")) == "53"
-    assert text_of(select_one(failed, "[data-truncated]")) == "Showing the 50 most recent of 53."
+    folded = select_one(failed, "details.folded")
+    assert len(failed.css("[data-run]")) == min(count, MAX_FAILED)
+    assert len(folded.css("[data-run]")) == min(count, MAX_FAILED) - UNFOLDED_FAILURES
+    assert text_of(select_one(failed, ".count")) == str(count)
+    assert text_of(select_one(folded, "summary")) == text
 
 
 @pytest.mark.parametrize("status", ["aborted", "success"])

@@ -9,7 +9,7 @@ import msgspec
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.models import Abort, Run
-from dashboard.runs import overdue_messages, statuses, step_summary
+from dashboard.runs import failures, overdue_messages, statuses, step_summary
 from dashboard.sync.reports import sync_state
 from dashboard.texts import local_time
 from dashboard.texts.rich_text import to_text
@@ -71,6 +71,8 @@ def run_text(run: Run) -> str:
         lines.insert(3, f"{overdue}.")
     if run.in_flight and run.step:
         lines.insert(3, f"Step: {step_text(run)}")
+    if cause := to_text(failures.describe(run)):
+        lines.insert(3, printable(cause, MAX_SENTENCE_LENGTH))
     if run.concluded_at:
         lines[-2] += f" Concluded {format_time(run.concluded_at)}."
     return "\n".join(lines)

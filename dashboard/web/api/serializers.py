@@ -63,6 +63,8 @@ def _run(
         "step": run.step if run.in_flight else "",
         "step_number": run.step_number if run.in_flight else None,
         "step_count": run.step_count if run.in_flight else None,
+        "failed_step": run.failed_step,
+        "failure": run.failed_step_error,
         "overdue": overdue(run),
         "needs_attention": needs_attention,
         "created_at": _utc(run.created_at),

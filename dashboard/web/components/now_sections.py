@@ -1,6 +1,6 @@
 """The sections of the Now page: needs attention, in flight, aborted here, failed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
 
@@ -11,6 +11,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import NOW, PreparedQuery, Time
 from dashboard.models import Run
 from dashboard.models.runs import RunQuerySet
+from dashboard.runs import failures
 from dashboard.runs.attention import AttentionRun
 from dashboard.sync.reports.report import Report
 from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
@@ -20,13 +21,15 @@ from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.lists import empty_states
 from dashboard.web.components.runs import row_queries
 from dashboard.web.components.runs.row_queries import RowKey
-from dashboard.web.components.runs.run_section import RunSection, WaitingRuns
+from dashboard.web.components.runs.run_section import RunsBelow, RunSection
 from dashboard.web.http import links
 
 # Rows per table; a longer page can no longer be read at a glance.
 MAX_IN_FLIGHT = 200
 MAX_CONCLUDED = 50
-MAX_WAITING_LINKS = 20  # below one run
+MAX_LINKS_BELOW = 20  # of one run
+MAX_FAILED = 200
+UNFOLDED_FAILURES = 10  # rows, of which each is all that failed in a row by one cause
 _text = MessageTable(
     {
         # The first rows, by their order.
@@ -35,6 +38,9 @@ _text = MessageTable(
         ),
         "oldest": gettext_lazy("Showing %(n)d of %(total)d."),
         "latest": gettext_lazy("Showing the %(n)d most recent of %(total)d."),
+        # Of the failures, those that a reader unfolds.
+        "all_listed": gettext_lazy("All %(n)d"),
+        "latest_listed": gettext_lazy("The latest %(n)d of %(total)d"),
         # Behind the count.
         "stages": lambda n: ngettext("in %(n)d stage", "in %(n)d stages", n),
         "listed_above": gettext_lazy("(%(n)d listed above)"),
@@ -90,7 +96,7 @@ class NowSections:
             empty=empty_states.attention(self.data_age, self.report),
             is_hidden=not (self._attention_rows or self._other_rows),
             is_announced=True,
-            waiting=self._waiting_runs() if self._attention_rows else {},
+            below=self._waiting_runs() if self._attention_rows else {},
         )
 
     @property
@@ -125,17 +131,23 @@ class NowSections:
     @property
     def _failed(self) -> RunSection:
         earlier_rows = self._attention_rows, self._other_rows, self._aborted_list[0]
-        rows, count = self._list(in_flight.failed_earlier, MAX_CONCLUDED, *earlier_rows)
+        keys, count = self._list(in_flight.failed_earlier, MAX_FAILED, *earlier_rows)
+        causes = row_queries.load_causes(key.pk for key in keys) if keys else {}
+        groups = failures.group((key, causes[key.pk]) for key in keys if key.pk in causes)
+        fold_key = "all_listed" if len(keys) == count else "latest_listed"
         recently_failed = len(self.attention_runs) - self._attention_in_flight
         return RunSection(
             "failed",
             _("Failed in the last day"),
             _("Runs that failed in the last day"),
             recently_failed + count,
-            rows,
+            [group[0] for group in groups],
             note=_listed_above_text(recently_failed),
             is_incomplete=self.is_incomplete,
-            truncated_text=_truncated_text("latest", rows, count),
+            below=_same_cause(groups),
+            lists_ended=True,
+            fold_after=UNFOLDED_FAILURES,
+            fold_text=_text(fold_key, n=len(keys), total=count),
             empty=empty_states.failures(self.permissions, self.data_age, recently_failed),
         )
 
@@ -185,7 +197,7 @@ class NowSections:
             return rows, len(rows)
         return rows, select(in_flight.visible_runs(self.permissions), self.now).count()
 
-    def _waiting_runs(self) -> Mapping[int, WaitingRuns]:
+    def _waiting_runs(self) -> Mapping[int, RunsBelow]:
         """Return the waiting runs by the key of the worst older run in flight of their stage."""
         in_flight_of_stage: dict[int, list[AttentionRun]] = {}
         for run in self.attention_runs:
@@ -198,11 +210,30 @@ class NowSections:
                     behind.setdefault(ahead.pk, []).append(waiting_run)
                     break
         return {
-            pk: WaitingRuns(
-                len(runs), [(run.title, links.run_url(run)) for run in runs[:MAX_WAITING_LINKS]]
+            pk: RunsBelow(
+                *("waiting", pk, len(runs)),
+                [(run.title, links.run_url(run), None) for run in runs[:MAX_LINKS_BELOW]],
             )
             for pk, runs in behind.items()
         }
+
+
+def _same_cause(groups: Iterable[Sequence[RowKey]]) -> Mapping[int, RunsBelow]:
+    """Return the runs that failed before the first of each group, by its key."""
+    others = {first.pk: [key.pk for key in rest] for first, *rest in groups if rest}
+    shown = [pk for pks in others.values() for pk in pks[:MAX_LINKS_BELOW]]
+    runs = {run.pk: run for run in row_queries.load_runs(shown)} if shown else {}
+    return {
+        first: RunsBelow(
+            *("same-cause", pks[-1], len(pks)),
+            [
+                (run.title, links.run_url(run), run.ended_at)
+                for pk in pks[:MAX_LINKS_BELOW]
+                if (run := runs.get(pk)) is not None
+            ],
+        )
+        for first, pks in others.items()
+    }
 
 
 @lru_cache(maxsize=100)

@@ -91,6 +91,8 @@ def test_runs_returns_all_run_fields(read_only_api_client: httpx.Client, stage: 
         "step": "migrate",
         "step_number": 2,
         "step_count": 3,
+        "failed_step": None,
+        "failure": None,
         "overdue": None,
         "needs_attention": False,
         "created_at": format_utc(run.created_at),
@@ -399,3 +401,10 @@ def test_run_returns_acknowledgements(
     acknowledgements.release(run, viewer)
     [acknowledgement] = read_only_api_client.get("/api/runs/r-1/").json()["acknowledgements"]
     assert acknowledgement["ended_at"] == format_utc(run.acknowledgements.get().ended_at)
+
+
+def test_failed_run_has_step_and_error(read_only_api_client: httpx.Client, stage: Stage) -> None:
+    cause = {"failed_step": "migrate", "failed_step_error": "relation exists"}
+    factories.run(stage, "r-1", status="failure", **cause)
+    run_body = read_only_api_client.get("/api/runs/r-1/").json()
+    assert (run_body["failed_step"], run_body["failure"]) == ("migrate", "relation exists")

@@ -140,6 +140,11 @@ def test_bar_title_shows_status_duration_and_end(minutes: float | None, text: st
     assert select_one(html, "path.bar title").text() == text
 
 
+def test_bar_title_of_a_failed_run_names_the_step() -> None:
+    failed = ConcludedRun(1, "failure", timedelta(minutes=6), ENDED_AT, "migrate")
+    assert chart_of(failed).bars[0].title == "Failed, migrate, 6 min 00 s"
+
+
 @given(
     st.lists(
         st.builds(

@@ -175,6 +175,13 @@ def test_incident_summary_of_successful_run_leaves_out_failed_step() -> None:
     assert not found.keys() & {"step", "error"}
 
 
+def test_incident_summary_of_failed_run_without_steps_has_what_was_stored() -> None:
+    cause = {"failed_step": "migrate", "failed_step_error": "exit code 1"}
+    ended = {"concluded": True, "in_flight": False, "concluded_at": NOW}
+    found = dict(lines(run("failure", **ended, **cause), None))
+    assert (found["step"], found["error"]) == ({"step": "migrate"}, {"error": "exit code 1"})
+
+
 def test_incident_summary_leaves_out_unknown_fields() -> None:
     found = [key for key, _params in lines(run(name="", started_at=None))]
     assert found == ["run", "location", "not_concluded", "created_at"]

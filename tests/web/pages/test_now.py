@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
@@ -218,6 +221,64 @@ def test_run_row_shows_step_below_its_status(get_page: GetPage, stage: Stage) ->
         text_of(select_one(select_one(get_page("/"), "tr[data-run] td.status"), ".step"))
         == "migrate"
     )
+
+
+def test_row_of_a_failed_run_shows_step_error_and_end(get_page: GetPage, stage: Stage) -> None:
+    cause = {"failed_step": "migrate", "failed_step_error": "relation exists"}
+    run = factories.run(stage, status="failure", concluded_at=minutes_ago(20), **cause)
+    row = select_one(get_page("/"), "#section-failed tr[data-run]")
+    assert row.attributes["data-failed-step"] == "migrate"
+    assert text_of(select_one(row, ".step")) == "migrate: relation exists"
+    assert run.concluded_at is not None
+    time = select_one(row, "td.started .ended time")
+    assert time.attributes["datetime"] == run.concluded_at.isoformat()
+
+
+def test_row_of_a_failed_run_says_that_its_cause_is_not_known(
+    get_page: GetPage, stage: Stage
+) -> None:
+    factories.run(stage, status="failure")
+    row = select_one(get_page("/"), "tr[data-run]")
+    assert "data-failed-step" not in row.attributes
+    assert text_of(select_one(row, ".step")) == "Cause not read yet."
+
+
+def fail_by_one_cause(stage: Stage, count: int) -> None:
+    """Fail by one cause, run `r-0` last."""
+    for number in range(count):
+        factories.run(
+            stage, f"r-{number}", name=f"Release {number}", status="failure",
+            concluded_at=minutes_ago(20 + number),
+            failed_step="migrate", failed_step_error=f"exit code {number}",
+        )  # fmt: skip
+
+
+def test_failures_of_one_cause_are_one_row_with_the_others_below(
+    get_page: GetPage, stage: Stage
+) -> None:
+    fail_by_one_cause(stage, 4)
+    html = get_page("/")
+    assert run_ids_by_section(html) == {"failed": ["r-0"]}
+    assert heading_texts(html)["failed"] == "Failed in the last day 4"
+    others = select_one(html, "#section-failed details")
+    assert text_of(select_one(others, "summary")) == "3 more with this cause"
+    links = [(text_of(link), link.attributes["href"]) for link in others.css("li a")]
+    runs = Run.objects.exclude(run_id="r-0").order_by("run_id")
+    assert links == [(run.name, factories.address(run)) for run in runs]
+    assert len(others.css("li time")) == 3
+
+
+def test_queries_of_failures_do_not_depend_on_their_number(get_page: GetPage, stage: Stage) -> None:
+    get_page("/")  # the first page of all reads what all have in common
+    counts = []
+    for number in (3, 30):
+        Run.objects.all().delete()
+        fail_by_one_cause(stage, number)
+        cache.clear()
+        with CaptureQueriesContext(connection) as queries:
+            get_page("/")
+        counts.append(len(queries))
+    assert counts[1] <= counts[0]
 
 
 # --- Live ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.runs import statuses
 from dashboard.texts import durations
-from dashboard.texts.rich_text import Message, MessageTable, join_texts
+from dashboard.texts.rich_text import ExternalText, Message, MessageTable, join_texts
 
 MAX_RUNS = 30
 # Longer bars are cut at this multiple of the median, so that one outlier can't flatten the others.
@@ -61,6 +61,7 @@ class ConcludedRun:
     status: str
     duration: timedelta | None
     ended_at: datetime
+    failed_step: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,11 @@ class RunBar:
 
     @property
     def title(self) -> str:
-        """How the run ended and how long it took; not used by compact charts."""
+        """How the run ended, at which step, how long it took; not used by compact charts."""
         word = statuses.for_run(self.run.status).label
         parts = [word if len(word) <= 40 else f"{word[:40]}…"]
+        if self.run.failed_step:
+            parts.append(ExternalText(self.run.failed_step, 40))
         if self.run.duration is not None:
             parts.append(durations.format_duration(self.run.duration))
         return ", ".join(parts)

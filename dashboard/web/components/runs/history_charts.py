@@ -85,13 +85,13 @@ def _load_runs(stages: Sequence[int]) -> dict[int, list[ConcludedRun]]:
     runs_by_stage: dict[int, list[ConcludedRun]] = {}
     for stage_keys in batched(stages, STAGES_PER_QUERY, strict=False):
         for row in _concluded_runs(stage_keys):
-            stage, key, status, started_at, concluded_at, ended_at = row
+            stage, key, status, started_at, concluded_at, ended_at, failed_step = row
             # Northflank may omit concludedAt: `ended_at` is then too late, or too early.
             duration = (
                 concluded_at - started_at if concluded_at and concluded_at >= started_at else None
             )
             runs_by_stage.setdefault(stage, []).append(
-                ConcludedRun(key, status, duration, ended_at)
+                ConcludedRun(key, status, duration, ended_at, failed_step)
             )
     return runs_by_stage
 
@@ -114,6 +114,6 @@ def _concluded_runs(stages: Sequence[int]) -> Iterable[tuple[Any, ...]]:
             condition |= Q(stage=stage, created_at__gte=oldest or _EARLIEST)
     started_at = Coalesce("started_at", "created_at")
     rows = concluded.filter(condition).values_list(
-        "stage", "pk", "status", started_at, "concluded_at", "ended_at"
+        "stage", "pk", "status", started_at, "concluded_at", "ended_at", "failed_step"
     )
     return rows[: history_chart.MAX_RUNS] if len(stages) == 1 else rows

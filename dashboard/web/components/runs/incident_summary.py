@@ -116,6 +116,10 @@ def _fact_lines(run: Run, root: Node | None, timing: StageTiming | None) -> Iter
         yield _step_line(step)
         if step.error_message and step.error_message.strip():
             yield _text("error", error=_line(step.error_message, MAX_ERROR_LENGTH))
+    elif run.failed_step:  # its steps were deleted
+        yield _text("step", step=_line(run.failed_step))
+        if run.failed_step_error:
+            yield _text("error", error=_line(run.failed_step_error, MAX_ERROR_LENGTH))
 
 
 def _step_line(node: Node) -> Message:

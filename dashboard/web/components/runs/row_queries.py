@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from dashboard.db.prepared import Keys, PreparedModels, PreparedQuery
 from dashboard.models import Abort, Run, Stage
 from dashboard.models.runs import RunQuerySet
+from dashboard.runs.failures import Cause
 from dashboard.web.components.runs.run_row import dom_id
 
 # The fields of a run that its row is made of: a third of the columns of a run and its stage.
@@ -29,6 +30,8 @@ FIELDS = (
     "step_started_at",
     "step_number",
     "step_count",
+    "failed_step",
+    "failed_step_error",
     "detail_synced_at",
     "overdue_severity",
     "overdue_reason",
@@ -95,6 +98,17 @@ def _rows_query() -> PreparedModels[Run]:
 def _stages_query() -> PreparedModels[Stage]:
     stages = Stage.objects.filter(pk__in=Keys("stages")).select_related("pipeline__project")
     return PreparedModels(stages.only(*STAGE_FIELDS))
+
+
+def load_causes(runs: Iterable[int]) -> dict[int, Cause]:
+    """Return why runs failed, by their keys."""
+    return {pk: Cause(*values) for pk, *values in _causes_query().fetch(runs=runs)}
+
+
+@cache
+def _causes_query() -> PreparedQuery:
+    runs = Run.objects.filter(pk__in=Keys("runs")).order_by()
+    return PreparedQuery(runs.values_list("pk", "stage_id", "failed_step", "failed_step_error"))
 
 
 def load_keys(runs: Iterable[int]) -> list[RowKey]:

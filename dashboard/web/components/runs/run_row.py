@@ -9,7 +9,7 @@ from hashlib import blake2b
 from dashboard.aborts import abort_rules
 from dashboard.accounts.permissions import Permission
 from dashboard.models import Abort, Acknowledgement, Run
-from dashboard.runs import overdue_messages, statuses, step_summary
+from dashboard.runs import failures, overdue_messages, statuses, step_summary
 from dashboard.runs.overdue import NOT_STARTED_STATUSES, Timer
 from dashboard.runs.overdue_messages import OverdueMessage
 from dashboard.runs.statuses import StatusDisplay
@@ -36,7 +36,8 @@ class RunRow:
     stage_urls: StageUrls
     progress: Progress | None  # None: not in flight, or no typical duration
     overdue: OverdueMessage | None  # None: not overdue
-    short_summary: RichText  # the current step, its elapsed time and its typical duration
+    # The current step, its elapsed time and its typical duration; or why the run failed.
+    short_summary: RichText
     abort_line: AbortLine | None
     acknowledgements: ActiveAcknowledgements | None
     is_abortable: bool
@@ -121,7 +122,12 @@ def build_row(
 
 
 def _short_summary(run: Run, timers: Sequence[Timer]) -> RichText:
-    """Return the summary of the current step; of a removed run its last known step alone."""
+    """Return the summary of the current step; of a removed run its last known step alone.
+
+    Of a failed run its cause.
+    """
+    if run.has_failed:
+        return failures.describe(run)
     if not run.has_unknown_end:
         return step_summary.build(run, timers)
     return ExternalText(run.step) if run.in_flight and run.step else ""

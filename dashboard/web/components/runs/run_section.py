@@ -6,6 +6,7 @@ for each row that the page has already (see `fill`).
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from django.template.loader import render_to_string
 from django.utils.html import format_html
@@ -17,11 +18,15 @@ from dashboard.web.components.runs.row_queries import RowKey
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingRuns:
-    """The runs that wait behind a run, which are listed elsewhere on the page."""
+class RunsBelow:
+    """Further runs below a row: those that wait behind its run and are listed elsewhere on the
+    page, or those that failed before it by the same cause.
+    """
 
+    kind: str  # "waiting", "same-cause"
+    key: int  # of the run that keeps them in place while others come: of the row, or of the last
     count: int
-    links: list[tuple[str, str]]  # (title, address) of the first ones
+    links: list[tuple[str, str, datetime | None]]  # (title, address, end) of the first ones
 
     @property
     def more_count(self) -> int:
@@ -43,7 +48,10 @@ class RunSection:
     empty: EmptyState | None = None
     is_hidden: bool = False
     is_announced: bool = False  # a run that joins it is announced to screen readers
-    waiting: Mapping[int, WaitingRuns] = field(default_factory=dict)  # by run key
+    below: Mapping[int, RunsBelow] = field(default_factory=dict)  # by run key
+    lists_ended: bool = False  # its runs have ended: their time is that of the end
+    fold_after: int | None = None  # rows that are shown before those that a reader unfolds
+    fold_text: Message | str = ""
 
     @property
     def id(self) -> str:
@@ -54,11 +62,13 @@ class RunSection:
         """Return its markup, with a placeholder for each row that is not in `html_by_pk`."""
         rows = []
         for key in self.rows:
-            rows.append(html_by_pk.get(key.pk) or placeholder(key))
-            if waiting := self.waiting.get(key.pk):
-                context = {"waiting": waiting, "key": key}
-                rows.append(_render("waiting", context))
-        return _render("section", {"section": self, "rows": rows})
+            row = html_by_pk.get(key.pk) or placeholder(key)
+            below = self.below.get(key.pk)
+            rows.append(row + _render("below", {"below": below}) if below else row)
+        context = {"section": self, "rows": rows[: self.fold_after]}
+        if self.fold_after is not None:
+            context["folded_rows"] = rows[self.fold_after :]
+        return _render("section", context)
 
 
 def placeholder(key: RowKey) -> SafeString:
