@@ -57,7 +57,8 @@ def describe(run: Run) -> RichText:
     if not run.has_failed:
         return ""
     if run.failed_step is None:
-        return _text("unread") if run.removed_at is None else ""
+        is_readable = run.removed_at is None and run.steps_removed_at is None
+        return _text("unread") if is_readable else ""
     if not run.failed_step:
         return _text("no_step")
     step = ExternalText(run.failed_step)

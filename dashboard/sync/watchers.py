@@ -76,7 +76,7 @@ def watch_run(run: Run, now: datetime) -> None:
         | Q(detail_synced_at=None)
         | Q(detail_synced_at__lt=F("concluded_at"))
         | Q(failures__gt=0)
-        | Q(status="failure", concluded=True, failed_step=None),
+        | Q(status="failure", concluded=True, failed_step=None, steps_removed_at=None),
         is_unscheduled,
         pk=run.pk, removed_at=None,
     )  # fmt: skip

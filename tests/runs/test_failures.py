@@ -57,6 +57,7 @@ def failed_run(**fields: Any) -> Run:
         (failed_run(failed_step="", failed_step_error=""), "no_step"),
         (failed_run(), "unread"),
         (failed_run(removed_at=timezone.now()), ""),  # it cannot be read any more
+        (failed_run(steps_removed_at=timezone.now()), ""),
         (failed_run(concluded=False), ""),
         (failed_run(status="success"), ""),
     ],

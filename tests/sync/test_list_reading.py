@@ -472,7 +472,7 @@ def test_watched_run_has_its_steps_read(world: World) -> None:
 @pytest.mark.slow
 def test_watched_run_has_its_end_read(world: World) -> None:
     test_watched_run_has_its_steps_read(world)
-    run = Run.objects.get(detail_synced_at__isnull=False)
+    run = Run.objects.get(last_viewed_at__isnull=False)
     first_read = run.detail_request_seq
     world.now += 3600
     Run.objects.update(next_detail_sync_at=None)

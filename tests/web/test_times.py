@@ -45,7 +45,7 @@ def text_and_title(time: LexborNode) -> tuple[str, str | None]:
 
 
 def start_time(html: LexborHTMLParser) -> tuple[str, str | None]:
-    return text_and_title(select_one(html, '[data-run="r-1"] .started time'))
+    return text_and_title(select_one(html, '[data-run="r-1"] .started > time'))
 
 
 def footer_text(html: LexborHTMLParser) -> str:

@@ -32,6 +32,7 @@ FIELDS = (
     "step_count",
     "failed_step",
     "failed_step_error",
+    "steps_removed_at",
     "detail_synced_at",
     "overdue_severity",
     "overdue_reason",
