@@ -89,6 +89,11 @@ class RateLimitUsage:
         return max(self.limit - self.remaining - self.own_requests, 0)
 
     @property
+    def reserve_start(self) -> int:
+        """How many requests of the hour come before those that are kept for aborts."""
+        return max(self.limit - self.reserve, 0)
+
+    @property
     def is_probing(self) -> bool:
         """Whether the pause is over, but no request has been answered since."""
         return self.refusals > 0 and self.backoff_until is None

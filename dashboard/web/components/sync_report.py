@@ -59,6 +59,11 @@ class StageRow:
     error_since: datetime | None
     failures: int
 
+    @property
+    def needs_a_look(self) -> bool:
+        """Whether it is not read as planned, or not in full."""
+        return bool(self.error or self.omitted_text or self.is_stale or self.synced_at is None)
+
 
 @dataclass(frozen=True, slots=True)
 class SyncStatus:
@@ -80,9 +85,21 @@ class SyncStatus:
         return self.report.stages - len(self.stages)
 
     @property
-    def stage_rows(self) -> SafeString:
-        """The rows of `stages` as markup."""
-        return macros.render("sync_stages.html#rows", self.stages)
+    def exceptions(self) -> list[StageRow]:
+        """The stages that are not read as planned or in full, the worst first."""
+        return [row for row in self.stages if row.needs_a_look]
+
+    @property
+    def exception_rows(self) -> SafeString:
+        """The rows of `exceptions` as markup."""
+        return macros.render("sync_stages.html#rows", self.exceptions)
+
+    @property
+    def other_rows(self) -> SafeString:
+        """The rows of the other stages as markup."""
+        return macros.render(
+            "sync_stages.html#rows", [row for row in self.stages if not row.needs_a_look]
+        )
 
 
 def load_status(permissions: Permissions, report: Report) -> SyncStatus:
