@@ -27,7 +27,7 @@ from dashboard.web.http.responses.encodings import accepted_encodings
 from dashboard.web.http.responses.htmx import is_htmx
 from dashboard.web.live import event_ids
 
-MAX_AGE = timedelta(seconds=5)  # of feed.POLL_INTERVAL
+MAX_AGE = timedelta(seconds=5)  # as feed.POLL_INTERVAL, by which an open page is late
 MAX_BYTES = 8_000_000
 
 # The gaps. Random, so that no text from Northflank can contain one; with a letter at the end.
@@ -102,11 +102,13 @@ class PageCache:
 
     def find(self, request: HttpRequest, session: IdentifiedSession) -> FinishedPage | None:
         """Return the page that a session would get if it was rendered now, if it is kept."""
-        key = _key(request, session)
-        page = self._pages.get(key) or self._pages.get(key._replace(session=None))
+        personal, now = _key(request, session), db_threads.now()
         version: int = request.version  # type: ignore[attr-defined]
-        is_current = page and page.version == version and page.is_recent(db_threads.now())
-        return page if is_current else None
+        for key in (personal, personal._replace(session=None)):
+            page = self._pages.get(key)
+            if page is not None and page.version == version and page.is_recent(now):
+                return page
+        return None
 
     def add(self, request: HttpRequest, session: IdentifiedSession, page: FinishedPage) -> None:
         """Keep a page that has just been rendered."""

@@ -52,7 +52,7 @@ STATEMENTS = 1  # who asks, and the latest change
 
 
 class Visitors:
-    """Users of one process, who share its cached pages."""
+    """Users of one process, who share its kept pages."""
 
     def __init__(self) -> None:
         self._first = Client()
@@ -287,6 +287,9 @@ def test_users_with_the_same_permissions_get_their_own_form_of_a_run(
     for name in ("anna", "ben", "anna", "ben"):
         page = visitors.text(name, address)
         assert normalize(page) == normalize(visitors.text_rendered_anew(name, address))
+    acknowledgements.release(run, anna)
+    visitors.text("ben", address)
+    assert visitors.statements("anna", address) == STATEMENTS
 
 
 def test_change_of_a_run_shows_at_once(visitors: Visitors, stage: Stage) -> None:
