@@ -14,6 +14,7 @@ from dashboard.models.catalog import Pipeline, Project, Stage
 from dashboard.models.dismissals import Dismissal
 from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.saved_views import DefaultView, SavedView
+from dashboard.models.search_texts import SearchText
 from dashboard.models.stage_timings import StageTiming
 from dashboard.models.sync.catalog_lists import CatalogSync
 from dashboard.models.sync.lead import Lead
@@ -47,6 +48,7 @@ __all__ = [
     "RightsChange",
     "Run",
     "SavedView",
+    "SearchText",
     "Session",
     "Stage",
     "StageTiming",

@@ -24,7 +24,7 @@ from dashboard.northflank import NorthflankError
 from dashboard.runs.acknowledgements import ExpiredAcknowledgements
 from dashboard.server import memory
 from dashboard.server.http_protocol import LimitedHttpProtocol
-from dashboard.sync import lead
+from dashboard.sync import lead, search_texts
 from dashboard.sync.overdue_checker import OverdueChecker
 from dashboard.sync.pruning import Pruner
 from dashboard.sync.worker import SyncWorker
@@ -107,6 +107,7 @@ class Process:
                         ExpiredAcknowledgements(),
                         ExpiredSessions(),
                         Pruner(),
+                        search_texts.Filler(),
                     ],
                 )
                 group.create_task(worker.run(stop))

@@ -41,7 +41,7 @@ from dashboard.models import (
 from dashboard.northflank import Node, RunDetail
 from dashboard.northflank import Run as ApiRun
 from dashboard.runs import acknowledgement_rules, failures, steps
-from dashboard.sync import baselines, run_rows
+from dashboard.sync import baselines, run_rows, search_texts
 
 log = structlog.get_logger(__name__)
 
@@ -198,6 +198,7 @@ def _apply_detail(
     contain a new version.
     """
     updates = visible_changes or {}
+    values = search_texts.values(row)
     if row.detail_request_seq > seq:
         if updates:
             update_row(Run, row.pk, **updates)
@@ -242,6 +243,7 @@ def _apply_detail(
         baselines.update_baseline(row.stage_id, now())
     for name, value in updates.items():
         setattr(row, name, value)
+    search_texts.update([(row, values)])
     if not row.in_flight:
         row.refresh_from_db(fields=["ended_at"])  # computed by the database
 
@@ -322,6 +324,8 @@ def _save_rows(
             unique_fields=["stage", "run_id"],
             update_fields=_UPSERT_FIELDS,
         )
+        values = {run.run_id: search_texts.values(run) for run in existing.values()}
+        search_texts.update((row, values.get(row.run_id)) for row in rows)
         _end_failures([old for row, old in newly_concluded if row.next_detail_sync_at is None])
         _restart_failures([old for row, old in newly_concluded if row.next_detail_sync_at])
     else:

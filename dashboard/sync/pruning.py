@@ -27,6 +27,7 @@ from dashboard.models import (
     Dismissal,
     Pruning,
     Run,
+    SearchText,
     Stage,
     StageTiming,
     typical_duration,
@@ -228,7 +229,9 @@ def delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
         StageTiming.objects.filter(last_success__in=keys).update(last_success=None)
         # Without loading the rows, as `delete` would; the database itself refuses to delete a run
         # that other rows need. A run that was restored meanwhile is in flight again: not deleted.
-        Run.objects.filter(pk__in=keys, ended_at__lt=limit)._raw_delete(connection.alias)
+        old_runs = Run.objects.filter(pk__in=keys, ended_at__lt=limit)
+        SearchText.objects.filter(run__in=old_runs.values("pk")).delete()
+        old_runs._raw_delete(connection.alias)
 
 
 def _oldest_access_events(last_key: int, limit: datetime) -> Iterator[int]:

@@ -17,7 +17,7 @@ def test_migrated_database_is_accepted(db: None) -> None:
 
 
 def test_database_that_lacks_a_migration_is_not_migrated(db: None) -> None:
-    MigrationRecorder(connection).record_unapplied("dashboard", "0001_initial")
+    MigrationRecorder(connection).record_unapplied("dashboard", "0002_search_texts")
     with pytest.raises(schema.NotMigrated, match=r"run `manage.py migrate` first"):
         schema.verify(connection)
 

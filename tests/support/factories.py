@@ -27,6 +27,7 @@ from dashboard.models import (
 )
 from dashboard.models.runs import ChangeCounter, mark_changed
 from dashboard.northflank import Node
+from dashboard.sync.search_texts import repair
 from dashboard.web.http import links
 
 # Markup, a script, quotes, right-to-left marks, emoji, and text too long for any place.
@@ -87,6 +88,12 @@ def run(stage: Stage, run_id: str = "", *, status: str = "running", **fields: An
     with transaction.atomic():
         defaults["version"] = ChangeCounter.take(1)
         return Run.objects.create(stage=stage, run_id=run_id, status=status, **defaults | fields)
+
+
+def search_texts() -> None:
+    """Store what all runs are found by, as the mirror does with each."""
+    for _ in repair():
+        pass
 
 
 def create_copies(run: Run, count: int) -> None:
