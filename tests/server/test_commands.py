@@ -223,6 +223,16 @@ def test_token_revoke_of_unknown_token_does_not_echo_secret(viewer: User, token:
 # --- runs --------------------------------------------------------------------------------------
 
 
+def test_runs_command_searches(stage: Stage) -> None:
+    factories.run(stage, "r-1", name="Größe")
+    factories.run(stage, "r-2")
+    factories.search_texts()
+    _, row = output_of("runs", "--search", "GROSSE checkout").splitlines()
+    assert row.startswith("r-1 ")
+    for text in ("nothing", " "):
+        assert output_of("runs", "--search", text) == "No matching runs.\n"
+
+
 def test_runs_command_shows_title_location_and_what_is_overdue(stage: Stage) -> None:
     late = {"overdue_severity": 2, "overdue_reason": OverdueReason.NO_PROGRESS}
     factories.run(stage, "r-1", name="Nightly", **late)

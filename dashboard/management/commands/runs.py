@@ -12,6 +12,7 @@ from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import Run, Stage
 from dashboard.runs import attention, statuses
+from dashboard.runs.search import Search
 from dashboard.sync import omitted_entries
 from dashboard.sync.reports import report as sync_report
 from dashboard.texts import durations
@@ -33,11 +34,14 @@ class Command(RunbookCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         arguments.add_place_options(parser)
+        parser.add_argument("--search", metavar="TEXT", help="Only runs that have each word of it.")
         parser.add_argument("--json", action="store_true", help="Print JSON like GET /api/runs/.")
 
     def run_command(self, **options: Any) -> None:
         place = arguments.place_of(options)
         query = Run.objects.in_flight().filter(queries.run_condition(place))
+        if (text := options["search"]) is not None:
+            query = query.filter(Search(text).condition)
         runs = list(query.with_stage().without_detail().order_by("-created_at", "-pk"))
         latest = row_queries.latest_aborts(runs)
         if problem := output.sync_problem(now()):
@@ -61,7 +65,7 @@ class Command(RunbookCommand):
                 output.to_json({"runs": items} | serializers.coverage(report, omitted))
             )
         elif not runs and report.is_complete:
-            self.stdout.write("No runs in flight.")
+            self.stdout.write("No matching runs." if text is not None else "No runs in flight.")
         elif not runs:
             self.stdout.write("No runs in flight found so far.")
         else:

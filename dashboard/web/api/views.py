@@ -16,6 +16,7 @@ from dashboard.models import Abort, Run, Stage
 from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import Via
 from dashboard.runs import dismissals, removals
+from dashboard.runs.search import Search
 from dashboard.sync import omitted_entries, watchers
 from dashboard.sync.reports import report as sync_report
 from dashboard.web.api import params, queries, serializers
@@ -36,7 +37,7 @@ DEFAULT_RETRY_SECONDS = (
 def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
     """List runs in flight, newest first."""
     parameters = params.parse_parameters(
-        request, [*params.PLACE_PARAMETERS, "status", "limit", "after"]
+        request, [*params.PLACE_PARAMETERS, "status", "q", "limit", "after"]
     )
     limit = params.parse_number(
         parameters.get("limit", str(PER_PAGE)), "limit", maximum=MAX_PER_PAGE
@@ -45,6 +46,10 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
     matching = visible.in_flight().filter(queries.run_condition(parameters))
     if "status" in parameters:
         matching = matching.filter(status=parameters["status"])
+    if "q" in parameters:
+        if not (search := Search(parameters["q"])):
+            raise ApiError(400, "bad_parameter", "“q” has no text.")
+        matching = matching.filter(search.condition)
     if "after" in parameters:
         matching = matching.filter(_after_run(parameters["after"], visible))
     ordered = matching.with_stage().without_detail().order_by("-created_at", "-pk")

@@ -196,6 +196,7 @@ def test_runs_filters_by_project_pipeline_stage_and_status(
         "limit=0", "limit=501", "limit=-1", "limit=ten", "limit=1e2", "limit=" + "9" * 5000,
         "limit=%D9%A3", "after=0", "after=x", "after=999", "after=" + "9" * 18, "page=2",
         "project=", "pipeline=", "stage=", "status=", "limit=", "after=", "project=shop&stage=",
+        "q=", "q=%20", "q=%CC%81",
     ],
 )  # fmt: skip
 def test_runs_with_invalid_parameter_returns_400(
@@ -205,6 +206,17 @@ def test_runs_with_invalid_parameter_returns_400(
         400,
         "bad_parameter",
     )
+
+
+def test_runs_are_searched_for_each_word_of_a_text(
+    read_only_api_client: httpx.Client, stage: Stage
+) -> None:
+    for name in ("Größe 1", "Größe 2"):
+        factories.run(stage, name, name=name)
+    factories.run(stage, "ended", name="Größe 1", status="success")
+    factories.search_texts()
+    assert run_ids(read_only_api_client.get("/api/runs/?q=CHECKOUT+grosse+1")) == ["Größe 1"]
+    assert run_ids(read_only_api_client.get("/api/runs/?q=nothing")) == []
 
 
 def test_more_parameters_than_django_reads_returns_400(read_only_api_client: httpx.Client) -> None:
