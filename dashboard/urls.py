@@ -51,6 +51,7 @@ from dashboard.web.pages.run import run
 from dashboard.web.pages.run_lookup import run_lookup
 from dashboard.web.pages.run_lookup_retry import run_lookup_retry
 from dashboard.web.pages.saved_views import create_saved_view, update_saved_view
+from dashboard.web.pages.search import search
 from dashboard.web.pages.stage import stage
 from dashboard.web.pages.status import status
 
@@ -117,6 +118,7 @@ people_urls: list[URLPattern | URLResolver] = [
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", now, name="now"),
     path("board/", board, name="board"),
+    path("search/", search, name="search"),
     path("aborts/", aborts, name="aborts"),
     path("aborts/export.csv", aborts_export, CSV, name="aborts_csv"),
     path("aborts/export.json", aborts_export, JSON, name="aborts_json"),

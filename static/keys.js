@@ -7,24 +7,28 @@ const shortcutsToggle = $("[data-shortcuts-toggle]");
 const ROW_SELECTOR = "[data-last-success], [data-superseded-by], [data-run], [data-abort-row], [data-bulk-abort-row], [data-stage], li";
 const rowOf = (link) => link.closest(ROW_SELECTOR);
 
+// The field in the header, or that of the search page; in a narrow window a link to that page.
+const searchField = () => $$("[data-site-search]").find((element) => element.checkVisibility());
+
 // Each returns what gets the focus; `at` is the index of the link in whose row the focus is.
 const SHORTCUTS = {
   j: (links, at) => links[at + 1],
   k: (links, at) => links[at - 1],
   f: (links, at) => [...links.slice(at + 1), ...links.slice(0, at + 1)].find((link) => rowOf(link)?.dataset.status === "failure"),
-  "/": () => $("input[name=q], input[data-search]"),
+  "/": searchField,
   "?": () => $("#shortcuts").showModal(),
 };
 
 document.addEventListener("keydown", (event) => {
-  const shortcut = SHORTCUTS[event.key];
-  if (!shortcut || !shortcutsToggle.checked || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const isSearch = event.key?.toLowerCase() === "k" && (event.ctrlKey || event.metaKey); // from any field
+  const shortcut = isSearch ? searchField : SHORTCUTS[event.key];
+  if (!shortcut || !shortcutsToggle.checked || event.isComposing || event.altKey || $("dialog[open], :popover-open")) return;
   // Checkboxes take no text.
-  if (event.target.isContentEditable || event.target.closest("input:not([type=checkbox]), textarea, select") || $("dialog[open], :popover-open")) return;
+  const isTyped = event.target.isContentEditable || event.target.closest("input:not([type=checkbox]), textarea, select");
+  if (!isSearch && (event.ctrlKey || event.metaKey || isTyped)) return;
   event.preventDefault();
   const links = $$("#live a.title, #live [data-stage] > a").filter((link) => link.checkVisibility() && !link.closest("[inert]"));
   const element = shortcut(links, links.findIndex((link) => rowOf(link)?.contains(document.activeElement)));
-  element?.closest("details")?.toggleAttribute("open", true); // the filter, in a narrow window
   element?.focus();
   element?.select?.();
 });

@@ -147,6 +147,11 @@ addEventListener("resize", () => {
 
 document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
   if (ctx.response.status >= 400) return;
+  if (ctx.sourceElement?.matches("[data-sets-address]")) {
+    // That of the results, which a reload and Back show again.
+    history.replaceState(null, "", $("#live").getAttribute("hx-get"));
+    announce($("#count")?.textContent ?? "");
+  }
   if (target === stream) {
     keepFormerRows();
     if ($("[data-unchanged]")) { // the page lacks a row that the server takes it to have

@@ -56,6 +56,10 @@ LINEAR_IN_STAGES = {
     "sync/read_plan:load_stages": "the sync's plan",
     "sync/read_plan:count_starts": "the sync's plan: how many runs each stage has",
     "sync/due:find_stages": "the sync's plan: which stages are due",
+    "runs/search:_pipeline_names": "the search compares the names of all pipelines",
+    "runs/search:pipelines": "all may have the text",
+    "runs/search:projects": "the search compares the names of all projects",
+    "runs/search:runs": "all stages may be visible, or have the text in their names",
     "sync/baselines:schedule_next_detail": "the sync's plan",
     "sync/reports/report:load": "the count of what is covered",
     "sync/reports/totals:load": "the count of what is covered",
@@ -82,6 +86,8 @@ def pages(who: User) -> dict[str, Work]:
     flow = factories.address(stage)
     addresses = [
         "/", "/board/", "/board/?page=2&q=pipeline", "/status/",
+        # What few runs have is looked for in the texts of all: see bench/search.py.
+        "/search/?q=release", "/search/?q=pipeline", "/search/?q=re",
         "/aborts/", "/aborts/?state=aborted&username=man",
         "/aborts/bulk/", "/aborts/bulk/new/?page=now", f"/aborts/bulk/new/?stage={stage.pk}",
         factories.address(stage.pipeline), flow, f"{flow}?all=1", f"{flow}?by_me=1",
@@ -110,7 +116,7 @@ def pages(who: User) -> dict[str, Work]:
 
 def api_requests(who: User) -> dict[str, Work]:
     client = Client(headers={"Authorization": f"Bearer {api.create_token_secret(who, Scope.READ)}"})
-    addresses = ["/api/runs/", "/api/runs/run-20/"]
+    addresses = ["/api/runs/", "/api/runs/?q=run-1", "/api/runs/run-20/"]
 
     def get(address: str) -> None:
         response = client.get(address)

@@ -40,7 +40,7 @@ def listed_run_ids(page: Page) -> list[str | None]:
 
 def submit_filter(page: Page, *statuses: str, text: str = "") -> None:
     """Fill in the filter and submit it."""
-    page.get_by_label("Search").fill(text)
+    page.get_by_label("Search", exact=True).fill(text)
     page.locator(".run-filter [popovertarget]").click()
     for status in statuses:
         page.get_by_role("checkbox", name=status, exact=True).check()
@@ -95,7 +95,9 @@ def test_run_that_no_longer_matches_leaves_filtered_page_on_request(
     other = factories.run(stage, "other", name="Hourly")
     page = sign_in("manager", f"{factories.address(stage)}?status=in_flight")
     wait_for_viewers(live)
-    page.get_by_label("Search").focus()  # while the page is in use nothing is shown automatically
+    page.get_by_label(
+        "Search", exact=True
+    ).focus()  # while the page is in use nothing is shown automatically
     page.locator("#live").hover()
     factories.change(other, status="waiting")
     expect(page.locator("#run-other [data-badge]")).to_have_text("Waiting")

@@ -88,19 +88,24 @@ def test_stream_update_keeps_key_position(runs_newest_first: list[Run], sign_in:
 
 
 @pytest.mark.usefixtures("viewer")
-def test_key_slash_focuses_search_field_if_present(
+def test_slash_and_control_k_focus_the_search_field(
     runs_newest_first: list[Run], sign_in: OpenPage
 ) -> None:
-    page = sign_in("viewer", "/aborts/?text=old")
+    page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
+    header = page.get_by_label("Search everywhere")
     press_keys(page, "/")
-    field = page.get_by_label("Run or reason")
+    expect(header).to_be_focused()
+    press_keys(page, *"jkf/?")  # keys are text from here on
+    expect(header).to_have_value("jkf/?")
+    page.get_by_label("Search", exact=True).focus()  # the filter's
+    press_keys(page, "Control+k", "x")  # the text is selected
+    expect(header).to_have_value("x")
+    page.goto("/search/?q=old")
+    field = page.get_by_label("Run, pipeline or project")
     expect(field).to_be_focused()
-    press_keys(page, *"jkf/?")  # its text is selected, and keys are text from here on
-    expect(field).to_have_value("jkf/?")
-    expect(field).to_be_focused()
-    page.goto("/")
-    press_keys(page, "/")
-    expect(page.locator("body")).to_be_focused()
+    page.locator("#main").focus()
+    press_keys(page, "/", "x")
+    expect(field).to_have_value("x")
 
 
 @pytest.mark.usefixtures("viewer")
@@ -147,7 +152,7 @@ def test_keys_with_modifier_are_ignored(
 ) -> None:
     page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
     handled = page.evaluate(
-        """name => ["j", "k", "f", "/", "?"].filter((key) => {
+        """name => ["j", "f", "/", "?"].filter((key) => {
           const how = { key, [name]: true, bubbles: true, cancelable: true };
           return !document.body.dispatchEvent(new KeyboardEvent("keydown", how));
         })""",
@@ -207,3 +212,12 @@ def test_tab_icon_and_title_follow_worst_state(
             factories.change(runs_newest_first[0], **fields)
         expect(icon).to_have_attribute("href", re.compile(rf"^/static/icons/{name}\.svg\?"))
     expect(page).to_have_title("Abort overdue · Now (1) · Release flows")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_slash_focuses_the_link_to_the_search_in_a_narrow_window(
+    runs_newest_first: list[Run], sign_in: OpenPage, live: Live
+) -> None:
+    page = sign_in("viewer", viewport={"width": 640, "height": 700})
+    press_keys(page, "/", "Enter")
+    expect(page).to_have_url(f"{live.base_url}/search/")

@@ -86,9 +86,10 @@ def create_world() -> World:
     vault = factories.project("vault", name=f"{HIDDEN} project")
     safe = factories.pipeline("safe", vault, name=f"{HIDDEN} pipeline")
     other_stage = factories.stage("Production", safe, error="x", error_message=HIDDEN, failures=1)
+    places = _create_place(stage, people), _create_place(other_stage, people, HIDDEN)
+    factories.search_texts()
     return World(
-        _create_place(stage, people),
-        _create_place(other_stage, people, HIDDEN),
+        *places,
         _browsers(people),
         _programs(people),
     )
@@ -158,6 +159,7 @@ def _create_place(stage: Stage, people: dict[str, User], word: str = "Open") -> 
             "live": {"page": "stage", "key": stage.pk},
             "bulk_abort_new": {"stage": stage.pk},
             "run_lookup": {"project": project.slug},
+            "search": {"q": "run"},
         },
         forms={
             "abort": reason,

@@ -198,6 +198,7 @@ def create_runs(count: int, by: User) -> None:
     for run in Run.objects.filter(status="aborted").order_by("pk")[: 0 if first else 30]:
         ended = {"requested_at": run.created_at, "settled_at": run.ended_at, "outcome": "aborted"}
         factories.abort(run, by, "concluded", **ended)
+    factories.search_texts()
     _analyze()
 
 

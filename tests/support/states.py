@@ -212,6 +212,7 @@ EMPTY = [
     State("now, empty", "/"),
     State("board, empty", "/board/"),
     State("board, nothing found", "/board/?q=nothing"),
+    State("search, nothing found", "/search/?q=nothing"),
     State("aborts, none", "/aborts/"),
     State("aborts, none found", "/aborts/?username=x&state=refused&from=nonsense"),
     State("lists, none", "/aborts/bulk/"),
@@ -294,6 +295,9 @@ FULL = [
     State("board, filtered", "/board/?q=check&show=flight"),
     State("board, half understood", "/board/?show=nonsense&page=x"),
     State("board, past the last page", "/board/?page=9"),
+    State("search", "/search/"),
+    State("search, found", "/search/?q=check"),
+    State("search, found", "/search/?q=check", username="viewer"),
     State("pipeline", PIPELINE),
     State("pipeline, dialog for all", PIPELINE, open_abort_all_dialog),
     State("stage", STAGE),
@@ -375,6 +379,8 @@ LONG_TEXTS = [
     State("now", "/"),
     State("now, dialog", "/", open_abort_dialog),
     State("board", "/board/"),
+    State("search, found", "/search/?q=checkout"),
+    State("search, nothing found", f"/search/?q={HOSTILE[:190].replace('&', '')}Z"),
     State("pipeline", PIPELINE),
     State("pipeline, dialog for all", PIPELINE, open_abort_all_dialog),
     State("stage", STAGE),
@@ -620,6 +626,7 @@ def create_full() -> dict[str, object]:
     create_access_events("Changed Groups. Now: active, staff. Groups: Release managers.")
     create_sessions_and_tokens(manager, "A runbook with a name that is long enough for two lines")
     throttle_sign_in("nobody")
+    factories.search_texts()
     return {
         "release": factories.address(steps),
         "stage_key": stage.pk,
@@ -666,6 +673,7 @@ def create_long_texts(text: str) -> dict[str, object]:
     factories.failed_catalog_list(stage.pipeline.project, text)
     create_access_events(text)
     create_sessions_and_tokens(manager, text)
+    factories.search_texts()
     return {
         "batch": bulk_abort_with_every_result(stage, manager, text),
         "odd": factories.address(odd_run),

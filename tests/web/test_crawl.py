@@ -68,6 +68,7 @@ def all_alike(outcome: str) -> Row:
 EXPECTED: dict[str, dict[str, Row]] = {
     "now": {"GET": everybody("200")},
     "board": {"GET": everybody("200")},
+    "search": {"GET": everybody("200")},
     "aborts": {"GET": everybody("200")},
     "aborts_csv": {"GET": everybody("200")},
     "aborts_json": {"GET": everybody("200")},

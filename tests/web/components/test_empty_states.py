@@ -139,3 +139,16 @@ def test_log_of_runs_says_that_others_may_be_hidden(name: str) -> None:
 def test_pipelines(user: Permissions, flags: dict[str, bool], expected: tuple[str, str]) -> None:
     settings = {"is_catalog_loaded": True, "is_incomplete": False} | flags
     assert kind_and_key(empty_states.pipelines(user, **settings)) == expected
+
+
+@pytest.mark.parametrize(
+    ("age", "text", "is_short", "expected"),
+    [
+        (FRESH, "nothing", False, ("nothing_matches", "search search_extent")),
+        (STALE, "no thing", False, ("nothing_matches", "search_words search_extent")),
+        (FRESH, "no", True, ("nothing_matches", "search_short search_extent")),
+        (INCOMPLETE, "nothing", False, ("cannot_see", "incomplete search search_extent")),
+    ],
+)
+def test_search(age: DataAge, text: str, is_short: bool, expected: tuple[str, str]) -> None:
+    assert kind_and_key(empty_states.search(age, text, is_short=is_short)) == expected

@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from dashboard.accounts.permissions import Permissions
 from dashboard.sync.reports.report import Report
 from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
+from dashboard.web.components import headings
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists.filters import ALL_RUNS_URL, RunFilter
 from dashboard.web.components.lists.pagination import PageOfRuns
@@ -48,6 +49,18 @@ _text = MessageTable(
         "pipelines_visible": gettext_lazy("No pipelines that you can see."),
         "pipelines_unread": gettext_lazy("No pipelines have been read from Northflank yet."),
         "projects_unread": gettext_lazy("No projects have been read from Northflank yet."),
+        # The search page.
+        "search": gettext_lazy("No run, pipeline or project contains “%(text)s”."),
+        "search_short": gettext_lazy(
+            "No title, pipeline or project begins with “%(text)s”. Three letters or more are found "
+            "anywhere in them."
+        ),
+        "search_words": gettext_lazy(
+            "No run, pipeline or project contains each word of “%(text)s”."
+        ),
+        "search_extent": gettext_lazy(
+            "Only runs that were read from Northflank and are still kept are searched."
+        ),
         "past_last_page": lambda n: ngettext(
             "The list has only %(n)d page.", "The list has only %(n)d pages.", n
         ),
@@ -191,6 +204,18 @@ def pipelines(
     key = "pipelines" if permissions.can_view_all else "pipelines_visible"
     kind = "cannot_see" if is_incomplete else "nothing_exists"
     return EmptyState(kind, join_texts(note, _text(key)))
+
+
+def search(data_age: DataAge, text: str, *, is_short: bool) -> EmptyState:
+    """Return the empty state of the search page for a text that finds nothing.
+
+    `is_short`: only beginnings of names were compared with it.
+    """
+    key = "search_short" if is_short else "search_words" if " " in text else "search"
+    note = _text("incomplete") if data_age.incomplete_text else ""
+    found = _text(key, text=headings.cut(text))
+    kind = "cannot_see" if note else "nothing_matches"
+    return EmptyState(kind, join_texts(note, found, _text("search_extent")))
 
 
 def past_last_page(page_count: int, last_url: str) -> EmptyState:
