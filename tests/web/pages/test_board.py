@@ -57,6 +57,7 @@ def listed_pipelines(html: LexborHTMLParser) -> set[str]:
         ("?show=flight", {"busy", "late"}),
         ("?show=attention", {"just-broken", "late"}),
         ("?q=shop", {"calm", "busy"}),
+        ("?q=SH%C3%96P", {"calm", "busy"}),
         ("?q=SHOP+bus", {"busy"}),
         ("?q=payments&show=flight", {"late"}),
         ("?q=shop&show=attention", set()),

@@ -12,6 +12,7 @@ from django.http import QueryDict
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
+from dashboard.runs.search import fold
 from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.components.lists import search_text
 
@@ -56,9 +57,9 @@ class BoardFilter:
         ]
 
     def matches_text(self, *names: str) -> bool:
-        """Return whether each word of the text is in one of the names, whatever its case."""
-        text = " ".join(names).casefold()
-        return all(word in text for word in self.q.casefold().split())
+        """Return whether each word of the text is in one of the names, as on the search page."""
+        text = fold(" ".join(names))
+        return all(word in text for word in fold(self.q).split())
 
     def page_url(self, page: int) -> str:
         """Return the relative address of another page with the same filter."""
