@@ -77,6 +77,7 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/rows.py
 	uv run bench/people.py
 	uv run bench/growth.py
+	uv run bench/search.py
 	uv run bench/prune.py
 	uv run bench/stages.py
 	uv run bench/password_guessing.py
