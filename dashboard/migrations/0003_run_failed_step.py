@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("dashboard", "0001_initial")]
+    dependencies = [("dashboard", "0002_search_texts")]
 
     # Nullable, so that SQLite adds them without a copy of the table.
     operations = [
