@@ -81,7 +81,9 @@ def repair() -> Iterator[float]:
                 _store(list(missing.only("stage_id", *FIELDS)))
                 _delete_orphans(texts.filter(run__gte=batch[-1]))
         yield (monotonic() - started_at) * PAUSE_FACTOR
-        following, texts = keys.filter(pk__lt=batch[-1]), texts.filter(run__lt=batch[-1])
+        # Not those of the last batch: each would add a condition.
+        following = keys.filter(pk__lt=batch[-1])
+        texts = SearchText.objects.filter(run__lt=batch[-1])
     _delete_orphans(texts)
 
 

@@ -73,6 +73,16 @@ def test_what_a_version_without_texts_has_left_is_repaired_in_batches(
     assert len(texts()) == 6
 
 
+def test_statements_of_a_repair_do_not_grow_with_its_batches(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_texts, "BATCH_SIZE", 1)
+    factories.create_copies(factories.run(stage), 20)
+    with CaptureQueriesContext(connection) as queries:
+        factories.search_texts()
+    assert max(len(query["sql"]) for query in queries.captured_queries) < 1_000
+
+
 def test_pruned_run_leaves_no_text(stage: Stage) -> None:
     mirror_list(stage, api_run(**ENDED))
     pruning.delete_runs({get_run().pk: stage.pk}, at(0) + timedelta(days=1))
