@@ -31,7 +31,7 @@ IN_FLIGHT_RUNS, FAILED_RUNS = 25, 5
 # Milliseconds by number of stages; kilobytes of a page before compression.
 BOARD_TARGETS = {300: 20, 3_000: 60}
 STAGE_ROUND_TARGETS = {3_000: 5}
-MAX_HTML_KB = 100
+MAX_HTML_KB = 250
 
 
 def create_stages(count: int) -> None:

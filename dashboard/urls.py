@@ -53,6 +53,7 @@ from dashboard.web.pages.run_lookup_retry import run_lookup_retry
 from dashboard.web.pages.saved_views import create_saved_view, update_saved_view
 from dashboard.web.pages.search import search
 from dashboard.web.pages.stage import stage
+from dashboard.web.pages.stars import change_star
 from dashboard.web.pages.status import status
 
 converters.register()
@@ -134,7 +135,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("account/sessions/end-others/", end_other_sessions, name="sessions_end_others"),
     path("account/tokens/<key:key>/revoke/", token_revoke, name="token_revoke"),
     path("people/", include(people_urls)),
+    path("projects/<id:project_id>/", board, name="project"),
     path("projects/<id:project_id>/pipelines/<id:pipeline_id>/", include(pipeline_urls)),
+    path("stars/", change_star, name="star"),
     path("runs/<id:run_id>/", run_lookup, name="run_lookup"),
     path("runs/<id:run_id>/lookup/", run_lookup_retry, name="run_lookup_retry"),
     path("live/", live_stream, name="live"),

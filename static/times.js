@@ -183,6 +183,10 @@ function updateTime(time) {
   // A text without a date is of today, but for one that was stored.
   if (clock !== undefined && (mayFormat || time.textContent.length > "00:00:00".length)) writeText(time, formatTime(at));
   if (ago === undefined) return;
+  if (ago === "brief") {
+    writeText(time, seconds < 86400 ? formatAge(seconds) : timeText("d", Math.floor(seconds / 86400)));
+    return writeSpokenTime(time, `, ${time.title}`);
+  }
   // Times more than a day ago are shown as date and clock time.
   const isBoth = time.closest("[data-times=both]");
   if (seconds < 86400) writeText(time, isBoth ? `${formatTime(at)}, ${formatAgo(seconds)}` : formatAgo(seconds));

@@ -47,7 +47,7 @@ from tests.support.world import api_run
 pytestmark = pytest.mark.slow
 
 FEW_RUNS, SOME_RUNS, MANY_RUNS = 2_000, 5_000, 20_000
-FEW_STAGES, MANY_STAGES = 240, 1_200  # few of them fill each list of a page
+FEW_STAGES, MANY_STAGES = 600, 1_800  # few of them fill each list of a page
 MAX_RATIO = 1.2
 MAX_SURPLUS = 100  # rows or steps: another plan for the runs of a day, or for a page of a list
 
@@ -85,7 +85,8 @@ def pages(who: User) -> dict[str, Work]:
     )
     flow = factories.address(stage)
     addresses = [
-        "/", "/board/", "/board/?page=2&q=pipeline", "/status/",
+        "/", "/?mine=1", "/board/", "/board/?page=2&q=pipeline", "/board/?mine=1", "/status/",
+        f"/projects/{stage.pipeline.project.slug}/",
         # What few runs have is looked for in the texts of all: see bench/search.py.
         "/search/?q=release", "/search/?q=pipeline", "/search/?q=re",
         "/aborts/", "/aborts/?state=aborted&username=man",

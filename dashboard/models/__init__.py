@@ -7,6 +7,7 @@ from dashboard.models.accounts.grants import Grant
 from dashboard.models.accounts.proxy_accounts import ProxyAccount
 from dashboard.models.accounts.rights_changes import RightsChange
 from dashboard.models.accounts.sessions import Session
+from dashboard.models.accounts.stars import Star
 from dashboard.models.accounts.throttles import FailureCounter
 from dashboard.models.acknowledgements import Acknowledgement
 from dashboard.models.bulk_aborts import BulkAbort, BulkAbortItem
@@ -52,6 +53,7 @@ __all__ = [
     "Session",
     "Stage",
     "StageTiming",
+    "Star",
     "Upstream",
     "WebhookEvent",
     "WebhookStats",

@@ -131,6 +131,11 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Runs in flight first, then by creation, newest first; a total order."""
         return self.order_by("-in_flight", "-created_at", "-pk")
 
+    def successes(self) -> "RunQuerySet":
+        """Runs that succeeded, latest first; those of one stage have an index in this order."""
+        succeeded = self.filter(status="success", concluded=True, concluded_at__isnull=False)
+        return succeeded.order_by("-concluded_at", "-pk")
+
     def due(self, now: Time) -> "RunQuerySet":
         """Runs whose detail the sync should read now, the longest due first."""
         return self.filter(next_detail_sync_at__lte=now).order_by("next_detail_sync_at", "pk")
@@ -201,6 +206,11 @@ class Run(FastLoading, Watched):
     )
     step_count = models.PositiveIntegerField(null=True, help_text="How many steps there are.")
     # Nullable, so that SQLite adds them without a copy of the table.
+    release_key = models.TextField(
+        null=True,
+        help_text="What it released, as its steps name it: “commit” or “build”, and their ids. "
+        "Empty: not known.",
+    )
     failed_step = models.TextField(
         null=True,
         help_text="Step at which it failed; empty: none names an error; null: it has not failed, "

@@ -1,11 +1,12 @@
 """Decode JSON into `models.py`, tolerant of what Northflank's documentation leaves open. Pure.
 
 Takes any JSON object and never raises; None means that the answer does not contain the object.
-Only the fields named here are kept. The rest of a run may hold secrets anywhere: arguments, trigger
-tokens, outputs of steps, environments, webhook URLs.
+Only the fields named here are kept, of the output of a build its commit. The rest of a run may hold
+secrets anywhere: arguments, trigger tokens, outputs of steps, environments, webhook URLs.
 The fields are documented at https://northflank.com/docs/v1/api/project/pipelines
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -38,6 +39,11 @@ from dashboard.northflank.values import (
 # Of a tree of steps: everything behind this module may walk it recursively.
 MAX_DEPTH = 50
 MAX_NODES = 2000
+MAX_RELEASED = 20  # commits or builds that stand for what a run has released
+
+# Only these: a value may be a reference, or anything that somebody entered.
+_COMMIT = re.compile(r"\A[0-9a-f]{40}\Z")
+_BUILD = re.compile(r"\A[a-z0-9-]{1,60}\Z")
 
 _UNKNOWN = "unknown"  # Northflank's own word, used where it sent none
 
@@ -153,15 +159,25 @@ def parse_run_detail(fields: Json) -> RunDetail | None:
     if (run := parse_run(fields)) is None:
         return None
     root = as_object(fields.get("spec"))
-    has_steps = as_text(root.get("kind")) is not None
-    return RunDetail(run, _StepDecoder().decode(root, depth=1) if has_steps else None)
+    if as_text(root.get("kind")) is None:
+        return RunDetail(run, None)
+    decoder = _StepDecoder()
+    return RunDetail(run, decoder.decode(root, depth=1), decoder.release_key)
 
 
 class _StepDecoder:
-    """Walks one run's steps; counts those it has kept."""
+    """Walks one run's steps; counts those it has kept, and collects what they released."""
 
     def __init__(self) -> None:
         self._node_count = 0
+        self._commits: set[str] = set()
+        self._builds: set[str] = set()
+
+    @property
+    def release_key(self) -> str | None:
+        """The commits that its steps have built, or else the builds; None: none, or too many."""
+        kind, ids = ("commit", self._commits) if self._commits else ("build", self._builds)
+        return " ".join([kind, *sorted(ids)]) if 0 < len(ids) <= MAX_RELEASED else None
 
     def decode(self, fields: Json, depth: int) -> Node:
         self._node_count += 1
@@ -174,6 +190,8 @@ class _StepDecoder:
         settings = as_object(fields.get("settings"))
         kind = _text(fields, "kind") or _UNKNOWN
         ref = _text(fields, "ref")
+        if response.get("status") == "success":
+            self._collect_release(kind, spec, as_object(response.get("data")))
         iterations = spec.get("iterations")
         return Node(
             kind=kind,
@@ -199,6 +217,14 @@ class _StepDecoder:
             # Their values are arguments.
             iterations=len(iterations) if isinstance(iterations, list) else None,
         )
+
+    def _collect_release(self, kind: str, spec: Json, data: Json) -> None:
+        if kind == "Build":
+            sha = as_text(data.get("sha")) or as_text(spec.get("sha")) or ""
+            self._commits.update(_COMMIT.findall(sha))
+        elif kind == "Release":
+            build = as_text(as_object(spec.get("origin")).get("build")) or ""
+            self._builds.update(set(_BUILD.findall(build)) - {"latest"})
 
     def _decode_inner(self, steps: list[object], depth: int) -> Iterator[Node]:
         for step in steps:

@@ -99,6 +99,7 @@ class RunDetail:
 
     run: Run
     root: Node | None  # the root of the tree
+    release_key: str | None = None  # “commit” or “build” and the ids that its steps name, sorted
 
 
 type Entry = Project | Pipeline | Run  # of a list

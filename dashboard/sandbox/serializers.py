@@ -131,6 +131,8 @@ def serialize_run_detail(run: Run, now: float, choices: Choices) -> Json:
 
 # --- names of runs --------------------------------------------------------------------------------
 
+RELEASE_SECONDS = 1200  # between two releases of a pipeline
+
 _SUBJECTS = (
     "Search facets", "Refund rounding", "Cookie banner", "Rate limits", "Dark theme",
     "Invoice export", "Retry on timeout", "Node upgrade", "Session cache", "Currency table",
@@ -162,8 +164,15 @@ def generate_name(run: Run) -> str | None:
         return HOSTILE_NAMES[hash_value // 3 % len(HOSTILE_NAMES)]
     if hash_value % 8 == 0:
         return None
-    subject = _SUBJECTS[hash_value // 8 % len(_SUBJECTS)]
-    return f"{subject} {(run.slot or 0) % 10000}"
+    number = _release_number(run)
+    return f"{_SUBJECTS[number * 7 % len(_SUBJECTS)]} {number % 10000}"
+
+
+def _release_number(run: Run) -> int:
+    """Return which release of its pipeline a run is of: later stages get those of earlier ones."""
+    production_lag = 2 + sum(map(ord, run.flow.pipeline)) % 4
+    lag = {"Development": 0, "Staging": 1}.get(run.flow.stage, production_lag)
+    return int(run.created_at // RELEASE_SECONDS) - lag
 
 
 def generate_description(run: Run) -> str | None:
@@ -315,7 +324,7 @@ class _StepSerializer:
         if script.final_status != "success":
             return None
         if script.step.kind == "Build":
-            return {"branch": "main", "sha": (self.run.id.replace("-", "") * 2)[:40]}
+            return {"branch": "main", "sha": f"{_release_number(self.run):040x}"}
         if script.step.kind == "JobRun" and "holds-secrets" in self.run.flow.behaviours:
             return {"connection": f"postgres://app:{SECRET_PREFIX}data@db.internal/app"}
         return None

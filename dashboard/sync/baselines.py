@@ -94,7 +94,7 @@ def _timing_query() -> PreparedModels[StageTiming]:
 
 @cache
 def _last_success_query() -> PreparedQuery:
-    return PreparedQuery(_successes(_STAGE).values_list("pk")[:1])
+    return PreparedQuery(Run.objects.filter(stage=_STAGE).successes().values_list("pk")[:1])
 
 
 def request_details(stage_id: int, now: datetime) -> None:
@@ -160,13 +160,7 @@ def _next_detail_query() -> PreparedQuery:
 
 def unaborted_successes(stage_id: int | Combinable) -> RunQuerySet:
     """Return a stage's successes without any abort, latest first; an abort distorts durations."""
-    return _successes(stage_id).exclude(aborts__isnull=False)
-
-
-def _successes(stage_id: int | Combinable) -> RunQuerySet:
-    """Return a stage's successes, latest first."""
-    successes = Run.objects.filter(status="success", concluded=True, concluded_at__isnull=False)
-    return successes.filter(stage=stage_id).order_by("-concluded_at", "-pk")
+    return Run.objects.filter(stage=stage_id).successes().exclude(aborts__isnull=False)
 
 
 def _work_durations(latest: list[Run], step_trees: dict[int, Node]) -> list[timedelta]:

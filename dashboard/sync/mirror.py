@@ -210,6 +210,7 @@ def _apply_detail(
     root = run_detail.root or steps.decode(row.steps)
     has_failed = new.has_failed and api_run.concluded  # else the answer is older than the failure
     updates |= _detail_fields(new, root, requested_at, seq, has_failed=has_failed)
+    updates["release_key"] = run_detail.release_key or row.release_key
     if root is None:
         updates["steps_removed_at"] = row.steps_removed_at
     has_new_steps = any(getattr(row, field) != updates[field] for field in _STEP_FIELDS)
@@ -250,7 +251,7 @@ def _apply_detail(
 
 _STEP_FIELDS = (
     *("steps", "step", "step_key", "step_started_at", "step_number", "step_count"),
-    *("failed_step", "failed_step_error"),
+    *("failed_step", "failed_step_error", "release_key"),
 )
 
 

@@ -27,7 +27,7 @@ def runs(live: Live, viewer: object) -> list[Run]:
     """The last run of each pipeline, of two pages and a pipeline more."""
     return [
         factories.run(
-            factories.stage(parent=factories.pipeline(f"p-{number:02}")), status="success"
+            factories.stage(parent=factories.pipeline(f"p-{number:03}")), status="success"
         )
         for number in range(2 * board_list.PER_PAGE + 1)
     ]
@@ -38,7 +38,7 @@ def listed(page: Page) -> list[str]:
 
 
 def names(first: int, last: int) -> list[str]:
-    return [f"P-{number:02}" for number in range(first, last)]
+    return [f"P-{number:03}" for number in range(first, last)]
 
 
 @pytest.mark.slow
@@ -50,12 +50,12 @@ def test_pipeline_that_begins_to_need_attention_is_counted_at_once_and_moves_whe
     install_clock(page)
     set_reload_mark(page)
     page.locator(f"#stage-{runs[3].stage_id}").hover()
-    factories.run(Stage.objects.get(pk=runs[20].stage_id), "r", status="failure")
+    factories.run(Stage.objects.get(pk=runs[120].stage_id), "r", status="failure")
     expect(page.locator("#board-choices")).to_contain_text("Needs attention 1")
     expect(page.locator("#new-runs")).to_have_text("Show changes")
-    assert listed(page) == names(0, 15)  # nothing moves under the mouse
+    assert listed(page) == names(0, 100)  # nothing moves under the mouse
     page.mouse.move(1, 1)
     advance_time(page, IDLE_REFRESH_SECONDS)
-    expect(page.locator(".board tbody th a").first).to_have_text("P-20")
-    assert listed(page) == ["P-20", *names(0, 14)]
+    expect(page.locator(".board tbody th a").first).to_have_text("P-120")
+    assert listed(page) == ["P-120", *names(0, 99)]
     assert has_reload_mark(page)

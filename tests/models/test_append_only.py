@@ -502,6 +502,7 @@ DELETED = {
     "accounts/administration/group_changes.py": {"Group", "Grant"},
     "accounts/expired_sessions.py": {"Session"},
     "accounts/sessions.py": {"user", "others"},  # sessions
+    "accounts/stars.py": {"Star"},
     "accounts/authentication/throttle.py": {"FailureCounter"},
     "runs/saved_views.py": {"view", "DefaultView"},
     "server/backup.py": {"Session", "Lead"},

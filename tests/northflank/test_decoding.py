@@ -81,6 +81,39 @@ def decode_step(step: Any) -> Node:
     return root.steps[0]
 
 
+def build(built: object, status: str = "success", **spec: object) -> payloads.Json:
+    response = {"status": status, "data": {"sha": built, "pullSecret": "s3cret"}}
+    return {"kind": "Build", "spec": {"id": "api", **spec}, "response": response}
+
+
+def release(build_id: object, status: str = "success") -> payloads.Json:
+    spec = {"type": "build", "origin": {"id": "api", "build": build_id}}
+    return {"kind": "Release", "spec": spec, "response": {"status": status}}
+
+
+A, B = "a" * 40, "b" * 40
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([build(A), release("joyous-view-6290")], f"commit {A}"),
+        ([build(B), payloads.workflow(build(A), build(B))], f"commit {A} {B}"),
+        ([build(None, sha=A)], f"commit {A}"),
+        ([build(A, "failure")], None),
+        ([build("${refs.build.sha}"), build("s3cret"), build(A + "a"), build({})], None),
+        ([release("two"), release("one"), release("latest")], "build one two"),
+        ([release("${refs.build.id}"), release("latest"), release("one", "skipped")], None),
+        ([build(f"{n:040}") for n in range(decoding.MAX_RELEASED + 1)], None),
+        ([payloads.job_run()], None),
+    ],
+)  # fmt: skip
+def test_release_key_is_of_commits_else_of_builds_that_steps_name(
+    steps: list[payloads.Json], expected: str | None
+) -> None:
+    assert decode_detail(steps=steps).release_key == expected
+
+
 # --- runs ----------------------------------------------------------------------------------------
 
 

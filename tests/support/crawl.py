@@ -167,6 +167,7 @@ def _create_place(stage: Stage, people: dict[str, User], word: str = "Open") -> 
             "bulk_abort_new": {"run": failed.pk, "key": str(uuid4()), **reason},
             "saved_view_create": {"name": "Mine", "query": "status=failure"},
             "saved_view_update": {"action": "delete"},
+            "star": {"star": f"pipeline-{pipeline.pk}"},
         },
     )
 

@@ -295,6 +295,9 @@ FULL = [
     State("board, filtered", "/board/?q=check&show=flight"),
     State("board, half understood", "/board/?show=nonsense&page=x"),
     State("board, past the last page", "/board/?page=9"),
+    State("board, of one project", "/projects/shop/"),
+    State("board, without stars", "/board/?mine=1"),
+    State("now, without stars", "/?mine=1"),
     State("search", "/search/"),
     State("search, found", "/search/?q=check"),
     State("search, found", "/search/?q=check", username="viewer"),
@@ -444,6 +447,7 @@ NON_PAGE_URLS = {
     "northflank_webhook",  # for other programs
     "saved_view_create",
     "saved_view_update",
+    "star",
     "account_password",
     "acknowledge",
     "session_end",

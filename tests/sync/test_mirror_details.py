@@ -1,5 +1,6 @@
 """The steps of a run in the mirror: what a detail stores, and when the next one is read."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,6 +106,15 @@ def test_detail_without_steps_keeps_those_known(stage: Stage) -> None:
     ended_without_steps = RunDetail(api_run(**ENDED), None)
     ended = mirror.apply_detail(stage.pk, ended_without_steps, **request_fields(2))
     assert (ended.steps, ended.step) == (before.steps, "")
+
+
+def test_detail_stores_what_was_released_as_a_change(stage: Stage) -> None:
+    before = mirror.apply_detail(stage.pk, detail(), **request_fields(0))
+    released = replace(detail(), release_key="commit a")
+    after = mirror.apply_detail(stage.pk, released, **request_fields(1))
+    assert after.version > before.version
+    mirror.apply_detail(stage.pk, detail(), **request_fields(2))  # which lacks it
+    assert (get_run().release_key, get_run().version) == ("commit a", after.version)
 
 
 def test_text_and_times_that_an_answer_lacks_stay_as_known(stage: Stage) -> None:

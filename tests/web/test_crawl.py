@@ -103,6 +103,8 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "rights_changes": {"GET": administrators("200")},
     "rights_changes_csv": {"GET": administrators("200")},
     "rights_changes_json": {"GET": administrators("200")},
+    "project": {"GET": who_may_view("200")},
+    "star": {"POST": who_may_view("board*")},
     "pipeline": {"GET": who_may_view("200")},
     "stage": {"GET": who_may_view("200")},
     "saved_view_create": {"POST": who_may_view("stage*")},

@@ -245,8 +245,7 @@ def test_board_shows_latest_run_of_each_stage(get_page: GetPage, run: Run) -> No
         cell.attributes["data-stage"]: cell.attributes["data-state"] for cell in html.css("td")
     }
     assert states == {"Development": "unknown", "Staging": "none", "Production": "flow"}
-    assert text_of(select_one(html, '[data-stage="Production"] [data-badge]')) == "Running"
-    assert text_of(select_one(html, '[data-stage="Production"] .in-flight')) == "1 in flight"
+    assert text_of(select_one(html, '[data-stage="Production"] .latest .label')) == "Running"
 
 
 def test_pipeline_page_orders_stages_from_development_to_production(

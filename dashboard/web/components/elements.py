@@ -67,10 +67,13 @@ def full_time(timestamp: datetime) -> SafeString:
     )
 
 
-def time_ago(timestamp: datetime) -> SafeString:
-    """Render a date and time, complete without JavaScript; times.js adds how long ago it was."""
+def time_ago(timestamp: datetime, *, brief: bool = False) -> SafeString:
+    """Render a date and time, complete without JavaScript; times.js adds how long ago it was.
+
+    `brief`: in its place times.js shows the age alone, in one unit.
+    """
     local = timezone.localtime(timestamp)
-    return _time_element(local, "ago", format_with_day(local))
+    return _time_element(local, 'ago="brief"' if brief else "ago", format_with_day(local))
 
 
 def since(timestamp: datetime) -> SafeString:

@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from jinja2.ext import Extension
 from markupsafe import Markup
 
-from dashboard.web.components import elements
+from dashboard.web.components import elements, headings
 
 
 def render(name: str, *args: object, **kwargs: object) -> SafeString:
@@ -37,6 +37,7 @@ def environment(**options: Any) -> Environment:
         "iso_utc": elements.iso_utc,
         "ngettext": _plural,
         "rich_text": elements.rich_text,
+        "run_title": headings.run_title,
         "since": elements.since,
         "time_ago": elements.time_ago,
     }

@@ -12,7 +12,7 @@ from django.urls import Resolver404, get_script_prefix, resolve, reverse
 from django.utils.translation import gettext_lazy
 
 from dashboard.db.prepared import PreparedQuery
-from dashboard.models import Run, Stage, Upstream
+from dashboard.models import Pipeline, Run, Stage, Upstream
 from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.http import converters
 
@@ -66,10 +66,20 @@ def _reverse_stage(_script_prefix: str, *stage_args: str) -> StageUrls:
     names = "run", "abort", "acknowledge", "dismiss"
     paths = (reverse(name, args=[*stage_args, "0"]) for name in names)
     return StageUrls(
-        reverse("pipeline", args=stage_args[:2]),
+        _reverse_pipeline(_script_prefix, *stage_args[:2]),
         reverse("stage", args=stage_args),
         tuple((before, after) for before, _id, after in (path.rpartition("0") for path in paths)),
     )
+
+
+def pipeline_url(pipeline: Pipeline) -> str:
+    """Return the path of a pipeline's page; `pipeline` must be loaded with its project."""
+    return _reverse_pipeline(get_script_prefix(), pipeline.project.slug, pipeline.slug)
+
+
+@lru_cache(maxsize=4096)
+def _reverse_pipeline(_script_prefix: str, *pipeline_args: str) -> str:
+    return reverse("pipeline", args=pipeline_args)
 
 
 def stage_url(stage: Stage) -> str:

@@ -63,16 +63,23 @@ def get_account_or_404(key: int) -> User:
     return account
 
 
+def get_project_or_404(permissions: Permissions, slug: str) -> Project:
+    """Return a project; raise PageNotFound if there is none or the user may not view it."""
+    project = Project.objects.filter(permissions.project_filter(), slug=slug).first()
+    if project is None:
+        raise PageNotFound(_text("project", project=slug))
+    return project
+
+
 def get_pipeline_or_404(permissions: Permissions, project_slug: str, slug: str) -> Pipeline:
     """Return a pipeline; raise PageNotFound if there is none or the user may not view it."""
     visible = Pipeline.objects.filter(permissions.project_filter("project"))
     try:
         return visible.select_related("project").get(project__slug=project_slug, slug=slug)
     except Pipeline.DoesNotExist:
-        if Project.objects.filter(permissions.project_filter(), slug=project_slug).exists():
-            message = _text("pipeline", pipeline=slug, project=project_slug)
-            raise PageNotFound(message) from None
-        raise PageNotFound(_text("project", project=project_slug)) from None
+        get_project_or_404(permissions, project_slug)
+        message = _text("pipeline", pipeline=slug, project=project_slug)
+        raise PageNotFound(message) from None
 
 
 def get_stage_or_404(

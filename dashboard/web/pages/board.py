@@ -1,4 +1,4 @@
-"""The board: one page of the pipelines, with one run of each stage: the worst or the newest."""
+"""The board: pipelines, of all projects or of one, and what is released in each of their stages."""
 
 from collections.abc import Collection
 from functools import cached_property
@@ -9,8 +9,10 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from dashboard.models import Pipeline, Run, Stage
-from dashboard.web.components import in_flight, tab_title
+from dashboard.accounts import stars
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import Pipeline, Project, Run, Stage
+from dashboard.web.components import headings, in_flight, my_pipelines, tab_title
 from dashboard.web.components.board import board_filter, board_list, board_rows
 from dashboard.web.components.board.board_filter import BoardFilter
 from dashboard.web.components.board.board_list import PageOfPipelines
@@ -19,21 +21,26 @@ from dashboard.web.components.lists import empty_states
 from dashboard.web.components.lists.empty_states import EmptyState
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import lookup
-from dashboard.web.live.page import LivePart, Page, page_response, render_part
+from dashboard.web.http.authentication import sign_in
+from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
 
 
 @require_safe
-def board(request: HttpRequest) -> HttpResponse:
-    """Show one page of the pipelines, each with its three stages."""
+def board(request: HttpRequest, project_id: str = "") -> HttpResponse:
+    """Show one page of the pipelines, of one project if its id is given, with their stages."""
+    snapshot = Snapshot.for_request(request)
+    project = lookup.get_project_or_404(snapshot.permissions, project_id) if project_id else None
     url_filter = board_filter.parse(request.GET)
-    page = BoardPage(Snapshot.for_request(request), query=url_filter.query)
+    url_filter.mine = my_pipelines.of_request(request)
+    page = BoardPage(snapshot, key=project.pk if project else 0, query=url_filter.query)
+    page.project = project
     page.filter = url_filter  # with warnings about ignored parameters
     return page_response(request, page)
 
 
 class BoardPage(Page):
-    """One page of the board.
+    """One page of the board; its key is that of the only project to list, or 0.
 
     An open page keeps its rows where they are. When other pipelines belong on it, or in another
     order, it shows them on request, or at once while nobody uses it.
@@ -41,6 +48,20 @@ class BoardPage(Page):
 
     name = nav = "board"
     template = "pages/board.html"
+
+    @classmethod
+    def is_visible(cls, permissions: Permissions, key: int) -> bool:
+        visible = Project.objects.filter(permissions.project_filter())
+        return key == 0 or visible.filter(pk=key).exists()
+
+    @cached_property
+    def project(self) -> Project | None:
+        """The only project to list; None: all of them."""
+        if self.key == 0:
+            return None
+        if (project := Project.objects.filter(pk=self.key).first()) is None:
+            raise PageRemoved
+        return project
 
     @cached_property
     def filter(self) -> BoardFilter:
@@ -63,12 +84,13 @@ class BoardPage(Page):
         """Which pipelines it lists."""
         snapshot = self.snapshot
         return snapshot.memoized(
-            ("board", self.query),
+            ("board list", self.key, self.query),
             lambda: board_list.find_page(
                 self.permissions,
                 self.filter,
                 attention_stages={run.stage for run in snapshot.attention},
                 in_flight_stages=snapshot.in_flight_by_stage.keys(),
+                project=self.key,
             ),
         )
 
@@ -76,14 +98,15 @@ class BoardPage(Page):
     def pipelines(self) -> list[Pipeline]:
         """The pipelines that it lists, in their order."""
         return self.snapshot.memoized(
-            ("board pipelines", self.query), lambda: board_rows.load_pipelines(self.list_page)
+            ("board pipelines", self.key, self.query),
+            lambda: board_rows.load_pipelines(self.list_page),
         )
 
     @property
     def stages(self) -> list[Stage]:
         """The visible stages of its pipelines."""
         return self.snapshot.memoized(
-            ("board stages", self.query),
+            ("board stages", self.key, self.query),
             lambda: board_rows.load_stages(self.permissions, self.pipelines),
         )
 
@@ -92,7 +115,7 @@ class BoardPage(Page):
         """The rendered cells of its stages, by stage key."""
         snapshot = self.snapshot
         return snapshot.memoized(
-            ("board cells", self.query),
+            ("board cells", self.key, self.query),
             lambda: board_rows.render_cells(
                 self.stages, snapshot.in_flight_by_stage, snapshot.attention
             ),
@@ -113,18 +136,22 @@ class BoardPage(Page):
     @property
     def tab_title(self) -> TabTitle:
         return tab_title.build(
-            _("Board"),
+            headings.cut(str(self.project or _("Board"))),
             self.snapshot.title_totals,
             upstream_down=self.upstream_down,
             incomplete=bool(self.data_age.incomplete_text),
         )
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
+        starred = stars.starred(sign_in.signed_in_user(request))
+        self.is_personal = stars.exist()
         return {
+            "project": self.project,
+            "is_starred": self.project in starred,
             "filter": self.filter,
             "choices": self._choices,
             "groups": board_rows.build_groups(
-                self.list_page, self.pipelines, self.stages, self.cells
+                self.list_page, self.pipelines, self.stages, self.cells, starred
             ),
             "page": self.list_page,
             "page_urls": self._page_urls,
@@ -143,13 +170,19 @@ class BoardPage(Page):
         return [choices, *self._cell_parts(stage_keys)]
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
-        return self._cell_parts({run.stage_id for run in runs})
+        # Other stages show by how many releases they are behind.
+        pipelines = {run.stage.pipeline_id for run in runs}
+        return self._cell_parts(
+            {stage.pk for stage in self.stages if stage.pipeline_id in pipelines}
+        )
 
     @property
     def _empty_state(self) -> EmptyState:
         if self.list_page.is_past_end:
             count = self.list_page.page_count
             return empty_states.past_last_page(count, self.filter.page_url(count))
+        if self.filter.mine == frozenset():
+            return empty_states.no_stars(self.filter.mine_url)
         return empty_states.pipelines(
             self.permissions,
             is_catalog_loaded=self.is_catalog_loaded,

@@ -4,14 +4,18 @@ from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
+from dashboard.accounts import stars
+from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run
 from dashboard.texts.rich_text import Message
-from dashboard.web.components import in_flight, tab_title
+from dashboard.web.components import in_flight, my_pipelines, tab_title
 from dashboard.web.components.data_age import DataAge, page_data_age
+from dashboard.web.components.lists import empty_states
 from dashboard.web.components.now_sections import NowSections
 from dashboard.web.components.runs import rendered_rows
 from dashboard.web.components.tab_title import TabTitle
@@ -22,12 +26,29 @@ from dashboard.web.live.snapshot import Snapshot
 @require_safe
 def now(request: HttpRequest) -> HttpResponse:
     """Show the runs in flight, and those aborted or failed recently."""
-    return page_response(request, NowPage(Snapshot.for_request(request)))
+    mine = my_pipelines.of_request(request)
+    query = urlencode(my_pipelines.parameters(mine))
+    return page_response(request, NowPage(Snapshot.for_request(request), query=query))
 
 
 class NowPage(Page):
     name = nav = "now"
     template = "pages/now.html"
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        permissions: Permissions | None = None,
+        *,
+        key: int = 0,
+        query: str = "",
+    ) -> None:
+        super().__init__(snapshot, permissions, key=key, query=query)
+        self.mine = my_pipelines.of_query(QueryDict(query))
+        if self.mine:  # without any, the page lists nothing, but shows the age of all data
+            visible = stars.within(snapshot.permissions, self.mine)
+            self.snapshot = Snapshot(visible, snapshot.version, snapshot.now, snapshot.site)
+        self.is_personal = self.mine is not None
 
     @property
     def has_runs_in_flight(self) -> bool:
@@ -56,6 +77,9 @@ class NowPage(Page):
         keys = [key for section in self.sections.all for key in section.rows]
         html_by_pk = rendered_rows.render_rows(keys, self.permissions)
         return {
+            "is_mine": self.mine is not None,
+            "mine_url": "?mine=1" if self.mine is None else "?",
+            "empty": empty_states.no_stars("?") if self.mine == frozenset() else None,
             "sections": [section.render(html_by_pk) for section in self.sections.all],
             "may_abort": self.permissions.can_abort_anywhere,
             "denied_reason": self._denied_reason,

@@ -7,6 +7,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
+from dashboard.accounts import stars
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Pipeline, Run, Stage
 from dashboard.models.aborts import stages_with_open_aborts
@@ -18,6 +19,7 @@ from dashboard.web.components.runs import history_charts, removed_notice, stage_
 from dashboard.web.components.runs.stage_cell import StageCell
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import lookup
+from dashboard.web.http.authentication import sign_in
 from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
 
@@ -95,8 +97,12 @@ class PipelinePage(Page):
         return stage_cell.load_rows(cells, history_charts=charts)
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
+        starred = stars.starred(sign_in.signed_in_user(request))
+        self.is_personal = stars.exist()
         return {
             "place": {"project": self.pipeline.project.name, "pipeline": self.pipeline.name},
+            "pipeline": self.pipeline,
+            "is_starred": self.pipeline in starred,
             "removal": self.removal,
             "abort_all": self._abort_all,
             "stages": self.cells,

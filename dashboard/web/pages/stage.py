@@ -196,6 +196,7 @@ def _place(stage: Stage) -> dict[str, str]:
     return {
         "project": stage.pipeline.project.name,
         "pipeline": stage.pipeline.name,
+        "project_url": reverse("project", args=[project_id]),
         "pipeline_url": reverse("pipeline", args=[project_id, pipeline_id]),
         "stage": stage.name,
         "project_id": project_id,

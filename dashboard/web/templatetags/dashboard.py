@@ -20,6 +20,7 @@ register = template.Library()
 
 register.filter("attribute", elements.attribute, is_safe=True)
 register.filter("heading", headings.cut)
+register.filter("run_title", headings.run_title)
 register.simple_tag(elements.age)
 register.simple_tag(elements.clock)
 register.simple_tag(elements.dated_clock)

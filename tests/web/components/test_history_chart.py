@@ -204,13 +204,6 @@ def test_run_page_history_chart_marks_this_run(get_page: GetPage, succeeded_run:
     assert html.css("path.bar + path.here")
 
 
-def test_board_cell_shows_history_chart_with_title(get_page: GetPage, succeeded_run: Run) -> None:
-    svg = select_one(get_page("/board/"), "td svg.history-chart")
-    title = "Last 2 runs: 1 succeeded, 1 failed; the success took 55 s, incl. approvals"
-    assert text_of(select_one(svg, "title")) == title
-    assert svg.css("path[data-outcome=failure]")
-
-
 def bars(stage: Stage) -> int:
     return history_charts.render_charts([stage])[stage.pk].count('class="bar"')
 

@@ -20,7 +20,7 @@ from dashboard import aborts
 from dashboard.accounts import permissions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.db.threads import now, run_in_db_thread
-from dashboard.models import ChangeCounter, Grant, Pipeline, Project, Run, Stage
+from dashboard.models import ChangeCounter, Grant, Pipeline, Project, Run, Stage, Star
 from dashboard.models.severity import Severity
 from dashboard.runs import acknowledgements
 from dashboard.runs.acknowledgement_rules import MAX_FAILURE_AGE
@@ -34,7 +34,7 @@ from dashboard.web.pages.now import NowPage
 from tests.support import factories
 from tests.support.bulk_aborts import bulk_abort_of
 from tests.support.databases import table_renamed
-from tests.support.html import text_of
+from tests.support.html import select_one, text_of
 from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.live_runs import wait_until
 from tests.support.sessions import session_key
@@ -382,6 +382,29 @@ def test_now_stream_adds_new_run_to_its_section_with_heading(
         section = next_part(stream, "section-attention", "Hotfix")
         assert text_of(section.css_first("h2")) == "Needs attention 1"
         assert section.css_first("#run-r-2").attributes["data-status"] == "failure"
+
+
+def test_stream_of_my_pipelines_counts_their_runs_only(
+    run: Run, viewer: User, viewer_http_client: httpx.Client
+) -> None:
+    Star.objects.create(user=viewer, pipeline=run.stage.pipeline)
+    factories.run(factories.stage(parent=factories.pipeline("other")))
+    address = re.sub("since=[^&]*", "since=0", stream_address(viewer_http_client, "/?mine=1"))
+    with viewer_http_client.stream("GET", address) as answer:
+        section = next(messages(answer)).parts["section-in-flight"]
+    assert text_of(select_one(section, "h2")) == "In flight 1 in 1 stage"
+
+
+def test_board_stream_updates_the_later_stages_of_a_pipeline(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    factories.run(run.stage, name="1.4", status="success")
+    staging = factories.stage("Staging", parent=run.stage.pipeline)
+    ended_at = timezone.now() - timedelta(hours=1)
+    factories.run(staging, name="1.4", status="success", concluded_at=ended_at)
+    with open_stream(viewer_http_client, "board") as stream:
+        factories.run(staging, name="1.5", status="success")
+        next_part(stream, f"stage-{run.stage_id}", "1 behind Staging")
 
 
 def test_now_stream_sends_placeholders_for_rows_of_page(

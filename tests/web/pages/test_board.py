@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.test import Client
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard.models import Pipeline, Run, Stage
+from dashboard.models import Grant, Pipeline, Run, Stage
 from dashboard.runs import acknowledgements
 from dashboard.web.components.board import board_list
 from dashboard.web.components.board.board_filter import BoardFilter
 from tests.support import factories
-from tests.support.html import GetPage, select_one, text_of
+from tests.support.html import GetPage, fetch_page, select_one, text_of
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -92,7 +93,7 @@ def test_board_lists_attention_first_then_in_flight_then_others(get_page: GetPag
 def many_pipelines(pipelines_in_each_state: list[Pipeline]) -> None:
     """Fill two pages, and a third with two pipelines: those of the five states and others."""
     for number in range(2 * board_list.PER_PAGE - 3):
-        factories.pipeline(f"other-{number:02}", parent=factories.project("web"))
+        factories.pipeline(f"other-{number:03}", parent=factories.project("web"))
 
 
 def page_links(html: LexborHTMLParser) -> dict[str | None, str | None]:
@@ -107,9 +108,9 @@ def test_board_pages_list_each_pipeline_once_in_the_order_of_the_board(get_page:
     assert listed[:5] == ["just-broken", "late", "busy", "broken", "calm"]
     assert listed[5:] == sorted(listed[5:])
     assert [text_of(select_one(html, ".pager span")) for html in pages] == [
-        "1–15 of 32 pipelines",
-        "16–30 of 32 pipelines",
-        "31–32 of 32 pipelines",
+        "1–100 of 202 pipelines",
+        "101–200 of 202 pipelines",
+        "201–202 of 202 pipelines",
     ]
     assert [page_links(html) for html in pages] == [
         {"next": "?page=2"},
@@ -123,7 +124,7 @@ def test_board_page_links_keep_filter_and_its_choices_lead_to_first_page(
     get_page: GetPage,
 ) -> None:
     html = get_page("/board/?q=other&page=2")
-    assert text_of(select_one(html, ".pager span")) == "16–27 of 27 pipelines"
+    assert text_of(select_one(html, ".pager span")) == "101–197 of 197 pipelines"
     assert page_links(html) == {"prev": "?q=other"}
     assert [link.attributes["href"] for link in html.css(".choices a")] == [
         "?q=other",
@@ -176,11 +177,8 @@ def test_board_shows_run_in_flight_or_failed_of_stage_without_flow_or_never_read
     html = get_page("/board/")
     cell = select_one(html, f"#stage-{stage.pk}")
     assert (cell.attributes["data-state"], cell.attributes["data-status"]) == ("flow", status)
-    assert select_one(cell, "a").attributes["href"] == factories.address(stage)
-    assert run.title in text_of(select_one(cell, "a"))
-    assert [text_of(count) for count in cell.css(".in-flight")] == (
-        ["1 in flight"] if run.in_flight else []
-    )
+    assert select_one(cell, "a").attributes["href"] == factories.address(run)
+    assert run.name in text_of(select_one(cell, "a"))
     assert not any(text in text_of(cell) for text in ("no release flow", "not read", "no runs"))
 
 
@@ -200,6 +198,89 @@ def test_board_says_why_a_stage_has_no_run(
     cell = select_one(get_page("/board/"), "td[data-stage]")
     assert cell.attributes["data-state"] == state
     assert text_of(select_one(cell, ".muted")) == text
+
+
+# --- What is released where -----------------------------------------------------------------------
+
+
+def succeed(stage: Stage, name: str, minutes_ago: int, **fields: Any) -> Run:
+    ended_at = timezone.now() - timedelta(minutes=minutes_ago)
+    return factories.run(stage, name=name, status="success", concluded_at=ended_at, **fields)
+
+
+def test_board_cell_names_the_run_that_last_succeeded_and_what_is_in_flight(
+    get_page: GetPage,
+) -> None:
+    stage = factories.stage()
+    succeed(stage, "Voucher codes 4718", 90)
+    released = succeed(stage, "", 60, run_id="79cb9d80-1111")
+    run = factories.run(
+        stage, name="Basket 4719", step="migrate", step_number=3, step_count=7, overdue_severity=2,
+        overdue_reason="run",
+    )  # fmt: skip
+    cell = select_one(get_page("/board/"), f"#stage-{stage.pk}")
+    assert cell.attributes["data-released"] == released.run_id
+    title = select_one(cell, ".released .title")
+    assert (text_of(title), title.attributes["href"]) == (
+        "Run 79cb9d80",
+        factories.address(released),
+    )
+    latest = select_one(cell, ".latest")
+    assert latest.attributes["href"] == factories.address(run)
+    assert "Basket 4719 migrate (3 of 7)" in text_of(latest)
+    assert cell.attributes["data-overdue"] == "2"
+
+
+def test_board_cell_without_news_shows_nothing_but_the_release(get_page: GetPage) -> None:
+    stage = factories.stage()
+    succeed(stage, "Voucher codes 4718", 90)
+    cell = select_one(get_page("/board/"), f"#stage-{stage.pk}")
+    assert cell.css(".latest, .behind, .in-flight") == []
+
+
+def test_board_and_pipeline_say_by_how_many_releases_a_stage_is_behind(get_page: GetPage) -> None:
+    production, staging = factories.stage("Production"), factories.stage("Staging")
+    for number, minutes_ago in ((4, 90), (5, 60), (6, 30)):
+        succeed(staging, f"1.{number}", minutes_ago)
+    succeed(production, "1.4", 10)
+    behind = select_one(get_page("/board/"), f"#stage-{production.pk} .behind")
+    assert text_of(behind) == "2 behind Staging"
+    page = get_page(factories.address(production.pipeline))
+    details = select_one(
+        page, (behind.attributes["href"] or "").removeprefix(page_path(production))
+    )
+    assert text_of(select_one(details, "summary")) == "2 releases behind Staging"
+    assert [text_of(link) for link in details.css("li a")] == ["1.6", "1.5"]
+
+
+def page_path(stage: Stage) -> str:
+    return factories.address(stage.pipeline)
+
+
+def test_board_of_viewer_without_stage_before_compares_nothing(
+    viewer: User, client: Client
+) -> None:
+    production, staging = factories.stage("Production"), factories.stage("Staging")
+    succeed(staging, "1.4", 90)
+    succeed(staging, "1.5", 60)
+    succeed(production, "1.4", 10)
+    Grant.objects.all().delete()
+    factories.grant("view", "on-call", viewer, stage="Production")
+    client.force_login(viewer)
+    html = fetch_page(client, "/board/")
+    assert text_of(select_one(html, f"#stage-{production.pk} .title")) == "1.4"
+    assert html.css(".behind") == []
+
+
+# --- A project, and my pipelines ------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("pipelines_in_each_state")
+def test_project_page_is_the_board_with_its_pipelines_only(get_page: GetPage) -> None:
+    html = get_page("/projects/shop/?q=bus")
+    assert text_of(select_one(html, "h1")) == "Shop"
+    assert listed_pipelines(html) == {"busy"}
+    assert listed_pipelines(get_page("/projects/shop/")) == {"calm", "busy"}
 
 
 # --- Cached cells ---------------------------------------------------------------------------------
@@ -224,6 +305,8 @@ def end(run: Run, _user: User) -> None:
         lambda run, _user: factories.change(run, overdue_severity=2, overdue_reason="run"),
         lambda run, _user: factories.run(run.stage, "newer"),
         lambda run, _user: factories.run(run.stage, "old", status="success", created_at=LONG_AGO),
+        lambda run, _user: succeed(run.stage, "Released", 2),
+        lambda run, _user: succeed(factories.stage("Staging"), "Released", 2),
         lambda run, _user: Pipeline.objects.update(name="Renamed"),
         lambda run, _user: Pipeline.objects.update(slug="moved"),
         change_stage(error="x", error_message="No access."),

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.runs.search import fold
 from dashboard.texts.rich_text import Message, MessageTable
+from dashboard.web.components import my_pipelines
 from dashboard.web.components.lists import search_text
 
 MAX_PAGE_DIGITS = 6
@@ -34,15 +35,30 @@ _text = MessageTable(
 
 @dataclass
 class BoardFilter:
-    """The filter in a query string: a search text, a key of CHOICES, and the page's number."""
+    """The filter in a query string: a search text, a key of CHOICES, and the page's number.
+
+    `mine` are the keys of the only pipelines to list; None: all of them.
+    """
 
     q: str = ""
     show: str = ""
     page: int = 1
+    mine: frozenset[int] | None = None
     warnings: list[Message] = field(default_factory=list)  # about ignored parameters, for the user
 
     def __bool__(self) -> bool:
         return bool(self.q or self.show)
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether it is for the user's own pipelines only."""
+        return self.mine is not None
+
+    @property
+    def mine_url(self) -> str:
+        """The address with the user's own pipelines or, if it has these, with all."""
+        other = replace(self, page=1, mine=None if self.is_mine else frozenset())
+        return f"?{other.address_query}"
 
     def choices(self, counts: Mapping[str, int]) -> list[dict[str, Any]]:
         """Return the links of CHOICES; `counts` are the pipelines of each that match the text."""
@@ -67,13 +83,22 @@ class BoardFilter:
 
     @property
     def query(self) -> str:
-        """The filter as a query string; empty for the first page of all pipelines."""
+        """The filter as a page's own query; empty for the first page of all pipelines."""
+        return urlencode(self._parameters | my_pipelines.parameters(self.mine))
+
+    @property
+    def address_query(self) -> str:
+        """The filter as the query string of an address."""
+        return urlencode(self._parameters | ({"mine": "1"} if self.is_mine else {}))
+
+    @property
+    def _parameters(self) -> dict[str, str]:
         page = str(self.page) if self.page > 1 else ""
         parameters = {"q": self.q, "show": self.show, "page": page}
-        return urlencode({name: value for name, value in parameters.items() if value})
+        return {name: value for name, value in parameters.items() if value}
 
     def _url(self, *, show: str, page: int) -> str:
-        return f"?{replace(self, show=show, page=page).query}"
+        return f"?{replace(self, show=show, page=page).address_query}"
 
 
 def parse(parameters: QueryDict) -> BoardFilter:
@@ -89,6 +114,7 @@ def parse(parameters: QueryDict) -> BoardFilter:
         q,
         show if show in CHOICES else "",
         int(page) if _is_page_number(page) else 1,
+        my_pipelines.of_query(parameters),
         warnings,
     )
 

@@ -16,7 +16,7 @@ from dashboard.db.prepared import Keys, PreparedQuery
 from dashboard.models import Pipeline, Stage
 from dashboard.web.components.board.board_filter import BoardFilter
 
-PER_PAGE = 15  # at most 100 kB of HTML: bench/stages.py
+PER_PAGE = 100  # at most 250 kB of HTML: bench/stages.py
 
 
 class Group(IntEnum):
@@ -82,15 +82,16 @@ def find_page(
     *,
     attention_stages: Set[int],
     in_flight_stages: Set[int],
+    project: int = 0,
 ) -> PageOfPipelines:
-    """Return the filter's page of the visible pipelines.
+    """Return the filter's page of the visible pipelines, of one project if its key is given.
 
     `attention_stages` and `in_flight_stages` are the keys of the stages with such runs.
     """
     pairs = _pipelines_query().fetch(stages=attention_stages | in_flight_stages)
     attention = {pipeline for stage, pipeline in pairs if stage in attention_stages}
     in_flight = {pipeline for stage, pipeline in pairs if stage in in_flight_stages}
-    keys = _matching_keys(permissions, board_filter)
+    keys = _matching_keys(permissions, board_filter, project)
     keys_by_choice = {
         "": keys,
         "flight": [key for key in keys if key in in_flight],
@@ -118,13 +119,17 @@ def _pipelines_query() -> PreparedQuery:
     return PreparedQuery(stages.values_list("pk", "pipeline"))
 
 
-def _matching_keys(permissions: Permissions, board_filter: BoardFilter) -> list[int]:
-    if not board_filter.q:
-        return [pk for (pk,) in _listed_query(permissions, ("pk",)).fetch()]
+def _matching_keys(permissions: Permissions, board_filter: BoardFilter, project: int) -> list[int]:
     # Not by the database: SQLite ignores the case of ASCII letters only.
-    names = "pk", "project__name", "project__slug", "name", "slug"
-    rows = _listed_query(permissions, names).fetch()
-    return [pk for pk, *texts in rows if board_filter.matches_text(*texts)]
+    names = ("project__name", "project__slug", "name", "slug") if board_filter.q else ()
+    rows = _listed_query(permissions, ("pk", "project", *names)).fetch()
+    return [
+        pk
+        for pk, project_pk, *texts in rows
+        if project in {0, project_pk}
+        and (board_filter.mine is None or pk in board_filter.mine)
+        and board_filter.matches_text(*texts)
+    ]
 
 
 @lru_cache(maxsize=100)

@@ -47,6 +47,7 @@ _text = MessageTable(
         # The board.
         "pipelines": gettext_lazy("The API token has access to no pipelines."),
         "pipelines_visible": gettext_lazy("No pipelines that you can see."),
+        "no_stars": gettext_lazy("You have no starred pipelines: star them on the board."),
         "pipelines_unread": gettext_lazy("No pipelines have been read from Northflank yet."),
         "projects_unread": gettext_lazy("No projects have been read from Northflank yet."),
         # The search page.
@@ -204,6 +205,11 @@ def pipelines(
     key = "pipelines" if permissions.can_view_all else "pipelines_visible"
     kind = "cannot_see" if is_incomplete else "nothing_exists"
     return EmptyState(kind, join_texts(note, _text(key)))
+
+
+def no_stars(all_url: str) -> EmptyState:
+    """Return the empty state of “My pipelines” for a user who has none."""
+    return EmptyState("nothing_exists", _text("no_stars"), _("Show all"), all_url)
 
 
 def search(data_age: DataAge, text: str, *, is_short: bool) -> EmptyState:

@@ -95,14 +95,6 @@ class HistoryChart:
     counts_text: Message  # "Last 30 runs: 26 succeeded, 3 failed, 1 aborted"
     last_failed_at: datetime | None  # when the latest failure ended
 
-    @property
-    def paths_by_kind(self) -> list[tuple[str, str]]:
-        """(kind, path of all its bars): the same image in a tenth of the markup."""
-        kinds = dict.fromkeys(bar.kind for bar in self.bars)
-        return [
-            (kind, "".join(bar.path for bar in self.bars if bar.kind == kind)) for kind in kinds
-        ]
-
 
 def draw(runs: Sequence[ConcludedRun], *, marked_run: int = 0) -> HistoryChart | None:
     """Return the chart of up to MAX_RUNS runs, given newest first, or None if there are none.

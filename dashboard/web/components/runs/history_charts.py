@@ -25,20 +25,18 @@ STAGES_PER_QUERY = 100
 _EARLIEST = datetime(1, 1, 1, tzinfo=UTC)  # a short history is read whole, by the same statement
 
 
-def render_charts(
-    stages: Collection[Stage], *, compact: bool = False, marked_run: int = 0
-) -> dict[int, SafeString]:
+def render_charts(stages: Collection[Stage], *, marked_run: int = 0) -> dict[int, SafeString]:
     """Return the charts of stages by stage key; empty markup if no run has concluded.
 
-    A `compact` chart has no text except its title. `marked_run` is the key of the run to mark.
+    `marked_run` is the key of the run to mark.
     """
     keys = {
-        stage: f"history_chart:{stage}:{compact}:{marked_run}:{version}"
+        stage: f"history_chart:{stage}:{marked_run}:{version}"
         for stage, version in latest_versions([stage.pk for stage in stages]).items()
     }
     cached = cache.get_many(keys.values())
     missing = [stage for stage, key in keys.items() if key not in cached]
-    rendered = _render(missing, compact=compact, marked_run=marked_run) if missing else {}
+    rendered = _render(missing, marked_run=marked_run) if missing else {}
     cache.set_many({keys[stage]: html for stage, html in rendered.items()})
     return {
         stage: mark_safe(cached[key] if key in cached else rendered[stage])
@@ -65,16 +63,12 @@ def _versions_query() -> PreparedQuery:
     return PreparedQuery(stages.values_list("pk", latest_version))
 
 
-def _render(stages: list[int], *, compact: bool, marked_run: int) -> dict[int, str]:
+def _render(stages: list[int], *, marked_run: int) -> dict[int, str]:
     runs_by_stage = _load_runs(stages)
     html_by_stage = {}
     for stage in stages:
         chart = history_chart.draw(runs_by_stage.get(stage, []), marked_run=marked_run)
-        template = (
-            "components/history_chart.html#compact"
-            if compact
-            else "components/history_chart.html#chart"
-        )
+        template = "components/history_chart.html#chart"
         template_context = {"chart": chart, "view_box": history_chart.VIEW_BOX}
         html_by_stage[stage] = render_to_string(template, template_context).strip() if chart else ""
     return html_by_stage

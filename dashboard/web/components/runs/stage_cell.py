@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cache
 
 from django.db.models import OuterRef, Subquery
@@ -12,9 +13,11 @@ from dashboard.db.prepared import Keys, PreparedQuery
 from dashboard.db.threads import now
 from dashboard.models import Run, Stage
 from dashboard.models.catalog import StageName
-from dashboard.runs import acknowledgements, overdue_messages
+from dashboard.models.runs import RunQuerySet
+from dashboard.runs import acknowledgements, overdue_messages, releases
 from dashboard.runs.attention import AttentionRun
 from dashboard.runs.overdue_messages import OverdueMessage
+from dashboard.web.components import headings
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.runs import acknowledged_by, run_row
 from dashboard.web.components.runs.acknowledged_by import ActiveAcknowledgements
@@ -33,7 +36,12 @@ class StageCell:
     in_flight_count: int
     runs: list[tuple[int, int]]  # (key, version) of the runs that it shows, in their order
     acknowledgements: ActiveAcknowledgements | None  # of any of its runs
+    success: int | None  # the key of the run that last succeeded
+    before: "StageCell | None"  # that of the stage before it, if something has succeeded there
     rows: list[RunRow] = field(default_factory=list)  # of `runs`, once they are loaded
+    released: RunRow | None = None  # that of `success`, once it is loaded
+    missing: list[Run] = field(default_factory=list)  # of releases that it lacks: runs/releases.py
+    is_same_release: bool = False  # as `before` has
     history_chart: str = ""  # rendered; may be empty
 
     @property
@@ -53,6 +61,21 @@ class StageCell:
     def run(self) -> RunRow | None:
         """The run that stands for the stage: the worst that needs attention, or the newest."""
         return self.rows[0] if self.rows else None
+
+    @property
+    def latest(self) -> RunRow | None:
+        """`run`, unless it is what is released."""
+        return self.run if self.run and self.run.run.pk != self.success else None
+
+    @property
+    def missing_links(self) -> list[tuple[str, str, datetime]]:
+        """Title, address and end of the runs of `missing`."""
+        return [(headings.run_title(run), links.run_url(run), run.ended_at) for run in self.missing]
+
+    @property
+    def more_in_flight(self) -> int:
+        """The number of runs in flight beside `run`."""
+        return self.in_flight_count - (self.run is not None and self.run.run.in_flight)
 
     @property
     def overdue(self) -> OverdueMessage | None:
@@ -89,32 +112,58 @@ def find_cells(
         else min(counts[stage.pk], runs_per_stage)
         for stage in stages
     }
-    runs_by_stage = _find_runs(newest_counts, runs_per_stage, worst_runs)
+    runs_by_stage, successes = _find_runs(newest_counts, runs_per_stage, worst_runs)
     active = acknowledgements.active_by_stage({stage.pk for stage in stages}, now())
-    return [
-        StageCell(
+    cells: list[StageCell] = []
+    latest_by_pipeline: dict[int, StageCell] = {}  # with a success, of the stages so far
+    for stage in stages:
+        cell = StageCell(
             stage,
             counts[stage.pk],
             runs_by_stage.get(stage.pk, []),
             acknowledged_by.active(active.get(stage.pk, ())),
+            successes.get(stage.pk) if _state(stage) == "flow" else None,
+            latest_by_pipeline.get(stage.pipeline_id),
         )
-        for stage in stages
-    ]
+        cells.append(cell)
+        if cell.success is not None:
+            latest_by_pipeline[stage.pipeline_id] = cell
+    return cells
 
 
 def load_rows(
-    cells: Collection[StageCell], *, history_charts: Mapping[int, SafeString]
+    cells: Collection[StageCell], *, history_charts: Mapping[int, SafeString] | None = None
 ) -> list[StageCell]:
     """Return the cells with the rows of their runs; `history_charts` are by stage key."""
-    rows_by_key = _load_rows(cells)
-    return [
-        replace(
-            cell,
-            rows=[rows_by_key[pk] for pk, _version in cell.runs if pk in rows_by_key],
-            history_chart=history_charts.get(cell.stage.pk, ""),
-        )
+    stages = {cell.stage.pk: cell.stage for cell in cells}
+    compared = {
+        cell.before.stage.pk: cell.before.stage
         for cell in cells
-    ]
+        if cell.before is not None and cell.success is not None
+    }
+    ahead = _load_successes(stages | compared, compared)
+    shown = {pk for cell in cells for pk in (*(pk for pk, _ in cell.runs), cell.success) if pk}
+    rows = {run.pk: run_row.build_row(run, DENIED, None) for run in _load_runs(stages, shown)}
+    return [_with_rows(cell, rows, ahead, history_charts or {}) for cell in cells]
+
+
+def _with_rows(
+    cell: StageCell,
+    rows: Mapping[int, RunRow],
+    ahead: Mapping[int, list[Run]],
+    charts: Mapping[int, SafeString],
+) -> StageCell:
+    """Return a cell with its rows; `ahead` are the successes of the stages before, by stage key."""
+    released = rows.get(cell.success or 0)
+    before = ahead[cell.before.stage.pk] if released and cell.before else []
+    return replace(
+        cell,
+        rows=[rows[pk] for pk, _version in cell.runs if pk in rows],
+        released=released,
+        missing=releases.missing(released.run, before) if released else [],
+        is_same_release=bool(released and before and releases.is_same(released.run, before[0])),
+        history_chart=charts.get(cell.stage.pk, ""),
+    )
 
 
 def _state(stage: Stage) -> str:
@@ -125,16 +174,16 @@ def _state(stage: Stage) -> str:
 
 def _find_runs(
     newest_counts: Mapping[int, int], runs_per_stage: int, worst_runs: Mapping[int, list[int]]
-) -> dict[int, list[tuple[int, int]]]:
-    """Return key and version of the runs to show, by stage key.
+) -> tuple[dict[int, list[tuple[int, int]]], dict[int, int]]:
+    """Return key and version of the runs to show, and the last success, each by stage key.
 
     `newest_counts` are how many of the newest are shown beside those of `worst_runs`.
     """
     stage_keys = [stage for stage, count in newest_counts.items() if count]
-    newest_by_stage = {
-        stage: filter(None, newest_pks[: newest_counts[stage]])  # those in flight first
-        for stage, *newest_pks in _newest_runs_query(runs_per_stage).fetch(stages=stage_keys)
-    }
+    newest_by_stage, successes = {}, {}
+    for stage, success, *newest_pks in _newest_runs_query(runs_per_stage).fetch(stages=stage_keys):
+        newest_by_stage[stage] = filter(None, newest_pks[: newest_counts[stage]])
+        successes[stage] = success
     pks_by_stage = {
         # Each run once, in this order.
         stage: list(dict.fromkeys([*worst_runs.get(stage, ()), *newest_by_stage.get(stage, ())]))[
@@ -144,19 +193,44 @@ def _find_runs(
     }
     run_keys = [pk for pks in pks_by_stage.values() for pk in pks]
     versions = dict(_versions_query().fetch(runs=run_keys))
-    return {
+    runs_by_stage = {
         stage: [(pk, versions[pk]) for pk in pks if pk in versions]
         for stage, pks in pks_by_stage.items()
     }
+    return runs_by_stage, successes
 
 
 @cache
 def _newest_runs_query(runs_per_stage: int) -> PreparedQuery:
-    # A window function would read all runs; this does `runs_per_stage` index lookups per stage.
-    newest = Run.objects.filter(stage=OuterRef("pk")).newest_first().values("pk")
-    subqueries = [Subquery(newest[n : n + 1]) for n in range(runs_per_stage)]
+    of_stage = Run.objects.filter(stage=OuterRef("pk"))
+    newest = _first_keys(of_stage.newest_first(), runs_per_stage)
+    return _stages_query(*_first_keys(of_stage.successes(), 1), *newest)
+
+
+def _load_successes(stages: Mapping[int, Stage], keys: Collection[int]) -> dict[int, list[Run]]:
+    """Return the latest successes of the stages with these keys, newest first, by stage key."""
+    if not keys:
+        return {}
+    pks_by_stage = {stage: pks for stage, *pks in _successes_query().fetch(stages=keys)}
+    pks = {pk for pks in pks_by_stage.values() for pk in pks if pk}
+    runs = {run.pk: run for run in _load_runs(stages, pks)}
+    return {stage: [runs[pk] for pk in pks if pk in runs] for stage, pks in pks_by_stage.items()}
+
+
+@cache
+def _successes_query() -> PreparedQuery:
+    successes = Run.objects.filter(stage=OuterRef("pk")).successes()
+    return _stages_query(*_first_keys(successes, releases.MAX_COMPARED))
+
+
+def _first_keys(runs: RunQuerySet, count: int) -> list[Subquery]:
+    # A window function would read all runs; this does `count` index lookups per stage.
+    return [Subquery(runs.values("pk")[n : n + 1]) for n in range(count)]
+
+
+def _stages_query(*columns: Subquery) -> PreparedQuery:
     stages = Stage.objects.filter(pk__in=Keys("stages")).order_by()
-    return PreparedQuery(stages.values_list("pk", *subqueries))
+    return PreparedQuery(stages.values_list("pk", *columns))
 
 
 @cache
@@ -164,12 +238,9 @@ def _versions_query() -> PreparedQuery:
     return PreparedQuery(Run.objects.filter(pk__in=Keys("runs")).values_list("pk", "version"))
 
 
-def _load_rows(cells: Iterable[StageCell]) -> dict[int, RunRow]:
-    """Return the rows of the runs to show, by run key."""
-    stages = {cell.stage.pk: cell.stage for cell in cells}
-    run_keys = [pk for cell in cells for pk, _version in cell.runs]
-    rows = {}
-    for run in Run.objects.filter(pk__in=run_keys).without_detail():
+def _load_runs(stages: Mapping[int, Stage], keys: Collection[int]) -> list[Run]:
+    """Return runs of these stages."""
+    runs = list(Run.objects.filter(pk__in=keys).without_detail())
+    for run in runs:
         run.stage = stages[run.stage_id]
-        rows[run.pk] = run_row.build_row(run, DENIED, None)
-    return rows
+    return runs
