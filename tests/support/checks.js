@@ -68,7 +68,7 @@
       }
       return canvas;
     };
-    for (const element of findVisible(".badge, .overdue, .in-flight, .removed, .attempts, .notice, .panel, .summary-text, dialog, button, .button, input:not([type=checkbox], [type=radio], .picks *), select")) {
+    for (const element of findVisible(".badge[data-tone=people], .overdue, .in-flight, .removed, .attempts, .notice, .panel, .summary-text, dialog, button, .button, input:not([type=checkbox], [type=radio], .picks *), select")) {
       const { borderTopStyle, borderTopWidth, borderTopColor } = getComputedStyle(element);
       if (borderTopStyle === "none" || parseFloat(borderTopWidth) < 0.5 || borderTopColor === findBackground(element.parentElement)) problems.push(`no visible border: ${element.outerHTML.slice(0, 120)}`);
     }
