@@ -1,14 +1,16 @@
 """Decode JSON into `models.py`, tolerant of what Northflank's documentation leaves open. Pure.
 
 Takes any JSON object and never raises; None means that the answer does not contain the object.
-Only the fields named here are kept, of the output of a build its commit. The rest of a run may hold
-secrets anywhere: arguments, trigger tokens, outputs of steps, environments, webhook URLs.
+Only the fields named here are kept, of arguments their names, of the output of a build its branch
+and commit. The rest of a run may hold secrets anywhere: values of arguments, trigger tokens,
+outputs of steps, environments, webhook URLs.
 The fields are documented at https://northflank.com/docs/v1/api/project/pipelines
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from dashboard.northflank.models import (
     OMITTED,
@@ -40,10 +42,12 @@ from dashboard.northflank.values import (
 MAX_DEPTH = 50
 MAX_NODES = 2000
 MAX_RELEASED = 20  # commits or builds that stand for what a run has released
+MAX_ARGUMENTS = 50
 
 # Only these: a value may be a reference, or anything that somebody entered.
-_COMMIT = re.compile(r"\A[0-9a-f]{40}\Z")
-_BUILD = re.compile(r"\A[a-z0-9-]{1,60}\Z")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_BUILD = re.compile(r"[a-z0-9-]{1,60}")
+_BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 
 _UNKNOWN = "unknown"  # Northflank's own word, used where it sent none
 
@@ -162,7 +166,10 @@ def parse_run_detail(fields: Json) -> RunDetail | None:
     if as_text(root.get("kind")) is None:
         return RunDetail(run, None)
     decoder = _StepDecoder()
-    return RunDetail(run, decoder.decode(root, depth=1), decoder.release_key)
+    node = decoder.decode(root, depth=1)
+    names = list(filter(None, map(as_text, as_object(fields.get("arguments")))))
+    node = replace(node, argument_names=tuple(map(redact_secrets, names[:MAX_ARGUMENTS])))
+    return RunDetail(run, node, decoder.release_key)
 
 
 class _StepDecoder:
@@ -190,8 +197,10 @@ class _StepDecoder:
         settings = as_object(fields.get("settings"))
         kind = _text(fields, "kind") or _UNKNOWN
         ref = _text(fields, "ref")
+        branch, commit, build = _contents(kind, spec, as_object(response.get("data")))
         if response.get("status") == "success":
-            self._collect_release(kind, spec, as_object(response.get("data")))
+            self._commits.update(filter(None, [commit]))
+            self._builds.update(filter(None, [build if kind == "Release" else None]))
         iterations = spec.get("iterations")
         return Node(
             kind=kind,
@@ -216,15 +225,10 @@ class _StepDecoder:
             required_approvals=as_int(spec.get("amount")),
             # Their values are arguments.
             iterations=len(iterations) if isinstance(iterations, list) else None,
+            branch=branch,
+            commit=commit,
+            build=build,
         )
-
-    def _collect_release(self, kind: str, spec: Json, data: Json) -> None:
-        if kind == "Build":
-            sha = as_text(data.get("sha")) or as_text(spec.get("sha")) or ""
-            self._commits.update(_COMMIT.findall(sha))
-        elif kind == "Release":
-            build = as_text(as_object(spec.get("origin")).get("build")) or ""
-            self._builds.update(set(_BUILD.findall(build)) - {"latest"})
 
     def _decode_inner(self, steps: list[object], depth: int) -> Iterator[Node]:
         for step in steps:
@@ -234,6 +238,29 @@ class _StepDecoder:
                 yield self.decode({"kind": OMITTED}, depth)
                 return
             yield self.decode(step, depth)
+
+
+def _contents(kind: str, spec: Json, data: Json) -> tuple[str | None, str | None, str | None]:
+    """Return branch, commit and build of what a step builds or deploys; None: not named."""
+    origin = as_object(spec.get("origin"))
+    if kind == "Build":
+        # Of what was asked for, and of what came of it.
+        sources = [data, spec]
+    elif kind == "Release":
+        sources = [origin]
+    else:
+        return None, None, None
+    branch, commit = (
+        next((text for source in sources if (text := _named(source, name, pattern))), None)
+        for name, pattern in (("branch", _BRANCH), ("sha", _COMMIT))
+    )
+    build = _named(origin, "build", _BUILD)
+    return branch, commit, build if build != "latest" else None
+
+
+def _named(fields: Json, name: str, pattern: re.Pattern[str]) -> str | None:
+    text = as_text(fields.get(name)) or ""
+    return text if pattern.fullmatch(text) else None
 
 
 def _text(fields: Json, name: str, *, multiline: bool = False) -> str | None:

@@ -91,6 +91,11 @@ class Node:
     target_kind: str | None = None  # what a Condition or an Action concerns: Service, Build, Job
     required_approvals: int | None = None  # how many an Approval needs
     iterations: int | None = None  # of a LoopWorkflow
+    # What a Build has built, or a Release has deployed.
+    branch: str | None = None
+    commit: str | None = None  # 40 hexadecimal digits
+    build: str | None = None  # its id
+    argument_names: tuple[str, ...] = ()  # of the root: those of the run's arguments
 
 
 @dataclass(frozen=True, slots=True)

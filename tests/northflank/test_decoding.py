@@ -114,6 +114,22 @@ def test_release_key_is_of_commits_else_of_builds_that_steps_name(
     assert decode_detail(steps=steps).release_key == expected
 
 
+def test_steps_name_the_branch_and_commit_of_a_build_and_the_build_of_a_release() -> None:
+    built = decode_step(build(A, branch="main", sha=B))
+    assert (built.branch, built.commit, built.build) == ("main", A, None)
+    released = decode_step(release("joyous-view-6290"))
+    assert (released.branch, released.commit, released.build) == (None, None, "joyous-view-6290")
+    references = decode_step(build("${args.SHA}", branch="${args.BRANCH}"))
+    assert (references.branch, references.commit) == (None, None)
+
+
+def test_of_arguments_only_the_names_are_kept() -> None:
+    detail = decode_detail(steps=[], arguments={"TOKEN": SECRET, "REGION": {"a": SECRET}})
+    assert detail.root is not None
+    assert detail.root.argument_names == ("TOKEN", "REGION")
+    assert SECRET not in repr(detail)
+
+
 # --- runs ----------------------------------------------------------------------------------------
 
 

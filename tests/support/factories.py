@@ -184,6 +184,7 @@ def node(kind: str = "Build", **fields: Any) -> Node:
         "parallel": False,
         "skip": False,
         "steps": (),
+        "argument_names": (),
     }
     return Node(**defaults | fields)
 

@@ -15,8 +15,10 @@ from django.views.decorators.http import require_safe
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Stage
-from dashboard.runs import acknowledgements, concurrency, overdue, steps
+from dashboard.northflank import Node
+from dashboard.runs import acknowledgements, concurrency, contents, overdue, steps
 from dashboard.runs import summary as run_summary
+from dashboard.runs.contents import Content
 from dashboard.sync import requests, watchers
 from dashboard.sync.reports import sync_state
 from dashboard.sync.reports.sync_state import SyncState
@@ -178,6 +180,8 @@ class RunCard:
             "description": run.description,
             "aborts": [AbortEntry(abort) for abort in self.aborts],
             "support_text": abort_history.support_text(row, self.aborts),
+            "contents": self._contents(root, related.last_success),
+            "argument_names": root.argument_names if root is not None else (),
             "related_runs": related_runs.panel(run, related),
             "next_run": related_runs.next_started(run, related),
             "timeline": timeline.build_timeline(run, root, timing, now),
@@ -185,6 +189,13 @@ class RunCard:
             "steps_as_of": run.detail_synced_at if run.failures else None,
             "northflank_link": links.northflank_link(run),
         }
+
+    def _contents(self, root: Node | None, last_success: Run | None) -> list[Content]:
+        """Return what is in the run; the steps of the last success are read if it has any."""
+        found = contents.contents(root, None)
+        if not found or last_success is None or last_success.pk == self.run.pk:
+            return found
+        return contents.contents(root, steps.decode(last_success.steps))
 
 
 class RunPage(Page):

@@ -67,6 +67,28 @@ def queued_run(stage: Stage, name: str, **fields: Any) -> Run:
 # --- the run summary ---------------------------------------------------------------------------
 
 
+def test_run_page_says_what_is_in_it_and_how_that_differs_from_the_last_success(
+    get_page: GetPage, stage: Stage
+) -> None:
+    trees = {
+        name: msgspec.to_builtins(
+            factories.node(
+                "Workflow",
+                steps=(factories.node("Build", label="api", ref="api", commit=commit * 40),),
+                argument_names=("REGION",),
+            )
+        )
+        for name, commit in (("before", "a"), ("now", "b"))
+    }
+    success = factories.run(stage, "before", status="success", steps=trees["before"])
+    StageTiming.objects.create(stage=stage, last_success=success)
+    run = factories.run(stage, "now", steps=trees["now"])
+    panel = text_of(select_one(get_page(factories.address(run)), "[data-contents]"))
+    assert panel == "What is in it api bbbbbbbbbb last success: aaaaaaaaaa ArgumentsREGION"
+    panel = text_of(select_one(get_page(factories.address(success)), "[data-contents]"))
+    assert panel == "What is in it api aaaaaaaaaa ArgumentsREGION"
+
+
 def test_run_page_says_when_its_steps_cannot_be_read(get_page: GetPage, retrying_run: Run) -> None:
     address = factories.address(retrying_run)
     assert get_page(address).css("[data-steps-as-of]") == []
