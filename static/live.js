@@ -166,7 +166,7 @@ document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
     refreshedAt = 0; // show the result soon
   }
   // A filter that applies when changed: the address is the filter.
-  if (target.matches(".filters")) history.replaceState(null, "", ctx.response.raw.url);
+  if (target.matches?.(".filters")) history.replaceState(null, "", ctx.response.raw.url);
   for (const box of $$(RUN_CHECKBOX)) box.checked = selectedBefore.includes(box.value);
   restorePlace();
   finishSwap();

@@ -206,8 +206,8 @@ def test_unconfirmed_abort_that_was_retried_in_vain_may_have_aborted_its_run(
         r"Not ended after 2 min \d+ s; the abort was retried\.", abort_message(first)
     )
     page = live.sign_in("manager").get(factories.address(run)).text
-    # In the row, and in the incident summary.
-    assert page.count("; the latest abort from this dashboard was not accepted.") == 2
+    # In the header, in the row, and in the incident summary.
+    assert page.count("; the latest abort from this dashboard was not accepted.") == 3
     assert "requested outside" not in page
     advance_time(live, 10)
     assert read(live, run).status == "aborted"

@@ -43,7 +43,7 @@ def test_abort_row_is_found_expanded_and_updated_live(
     expect(rows).to_have_count(1)
     expect(page.get_by_label("Run or reason")).to_have_value("stuck")
     row = page.locator(f"#abort-{two_aborts[0].pk}")
-    row.get_by_text("Timeline").click()
+    row.locator("summary").click()
     expect(row.locator(".abort-timeline li")).to_have_count(1)
     set_reload_mark(page)
     assert two_aborts[0].apply(EventType.CONCLUDED, timezone.now(), "aborted")

@@ -28,7 +28,7 @@ def test_page_during_outage_shows_start_reason_and_last_rows(
     notice = select_one(html, "[data-upstream-error]")
     assert "The connection was refused." in text_of(notice)
     assert select_one(notice, "time").attributes["datetime"] == SINCE.isoformat()
-    assert html.css("[data-run], [data-stage] [data-badge]") != []
+    assert html.css("[data-run], [data-stage] .latest, .stages [data-badge]") != []
 
 
 def test_outage_notice_for_refused_token_names_settings_to_check(
@@ -79,7 +79,7 @@ def test_stage_with_error_shows_message_in_its_cell(get_page: GetPage, run: Run)
         line = select_one(html, "#live .inline-notice")
         assert text_of(line).startswith("No access.")
         assert html.css("[data-upstream-error]") == []
-        assert html.css("[data-badge]") != []
+        assert html.css("[data-badge], [data-stage] .latest") != []
     assert select_one(get_page(factories.address(run.stage)), ".inline-notice time").attributes[
         "datetime"
     ] == (SINCE.isoformat())
