@@ -340,12 +340,12 @@ def plan_reads(
     """
     rate = read_budget.requests_per_second
     baselines.schedule_next_detail(moment, schedule.baseline_interval(rate))
-    if read_budget.may_read_planned:
-        causes.schedule_next_detail(moment)
     plan = read_plan.make_plan(
         rate, moment, starts, other_reads=other_reads, can_read=_can_read(read_budget)
     )
     catalog.refresh_now(moment, plan.lists_interval)
+    if read_budget.may_read_planned and not plan.has_gaps:  # first reads come first
+        causes.schedule_next_detail(moment)
     return plan
 
 
