@@ -10,6 +10,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from dashboard.models import Run
+from dashboard.runs import steps
 from tests.support import factories
 
 pytestmark = pytest.mark.django_db
@@ -53,7 +54,7 @@ def test_steps_stored_without_dictionary_are_read() -> None:
 def test_steps_stored_when_dictionary_was_introduced_are_read() -> None:
     run = factories.run(factories.stage())
     store(run, base64.b64decode(FIRST_STORED))
-    assert Run.objects.get(pk=run.pk).steps == STEPS
+    assert steps.decode(Run.objects.get(pk=run.pk).steps) == _ROOT  # without later fields
 
 
 def test_steps_are_dumped_as_json_and_loaded(tmp_path: Path) -> None:
