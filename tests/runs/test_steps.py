@@ -21,6 +21,7 @@ def node(label: str = "build", *children: Node, kind: str = "Build", **fields: A
         "parallel": False,
         "skip": False,
         "steps": children,
+        "argument_names": (),
     }
     return Node(**defaults | fields)
 
