@@ -10,7 +10,21 @@ from django.db import IntegrityError, connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 
-from dashboard.models import Abort, ChangeCounter, Pipeline, Project, Run, Stage
+from dashboard.models import (
+    Abort,
+    ChangeCounter,
+    DefaultView,
+    Dismissal,
+    Grant,
+    Pipeline,
+    Project,
+    ReadRequest,
+    Run,
+    SavedView,
+    SearchText,
+    Stage,
+    Star,
+)
 from dashboard.models.abort_lifecycle import EFFECTS, TRANSITIONS, AbortState, EventType
 from dashboard.models.runs import mark_changed
 from tests.support.live_runs import wait_until
@@ -305,3 +319,20 @@ def test_runs_without_steps_are_found(stage: Stage) -> None:
     create_run(stage, "r2")
     assert Run.objects.get(steps=None).run_id == "r2"
     assert Run.objects.get(steps__isnull=False).run_id == "r1"
+
+
+def test_records_have_a_text_for_logs_and_the_shell(stage: Stage) -> None:
+    view = SavedView(name="Nightly")
+    records = [
+        (Grant(action="abort"), "all signed-in users: abort all projects / all stages"),
+        (
+            Dismissal(username="ada", run_id=1, dismissed_at=T0),
+            "ada dismissed 1 at 2026-03-02 08:00:00",
+        ),
+        (ReadRequest(kind="search", run_id="r-1"), "search r-1"),
+        (SearchText(text="nightly"), "nightly"),
+        (Star(pipeline=stage.pipeline), "checkout"),
+        (view, "Nightly"),
+        (DefaultView(view=view), "Nightly"),
+    ]
+    assert [str(record) for record, _ in records] == [text for _, text in records]
