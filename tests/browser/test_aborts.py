@@ -1,5 +1,7 @@
 """The abort log in a real browser: filters, details, and updates while it is open."""
 
+import re
+
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
@@ -39,8 +41,11 @@ def test_abort_row_is_found_expanded_and_updated_live(
     rows = page.locator("[data-abort-row]")
     expect(rows).to_have_count(2)
     page.get_by_label("Run or reason").fill("stuck")
-    page.get_by_role("button", name="Apply", exact=True).click()
+    page.keyboard.press("Tab")  # the filter applies when it has changed, and keeps the focus
     expect(rows).to_have_count(1)
+    expect(page.get_by_label("Outcome")).to_be_focused()
+    expect(page).to_have_url(re.compile("text=stuck"))
+    page.reload()
     expect(page.get_by_label("Run or reason")).to_have_value("stuck")
     row = page.locator(f"#abort-{two_aborts[0].pk}")
     row.locator("summary").click()

@@ -78,10 +78,6 @@ class SearchPage(Page):
         keys = self.search.runs(self.permissions) if self.search else []
         return row_queries.load_keys(keys)
 
-    @property
-    def tag_values(self) -> tuple[object, ...]:
-        return (self.rows,)
-
     def context(self, request: HttpRequest) -> dict[str, Any]:
         context = {"text": self.text, "filter": self, "has_text": bool(self.search)}
         return context | self._results() if self.search else context
@@ -98,7 +94,10 @@ class SearchPage(Page):
                 (pipeline, reverse("pipeline", args=[pipeline.project.slug, pipeline.slug]))
                 for pipeline in pipelines[:MAX_PLACES]
             ],
-            "projects": [(project, _board_url(project.name)) for project in projects[:MAX_PLACES]],
+            "projects": [
+                (project, reverse("project", args=[project.slug]))
+                for project in projects[:MAX_PLACES]
+            ],
             "has_more_places": max(len(pipelines), len(projects)) > MAX_PLACES,
             "board_url": _board_url(self.text),
             "is_filling": not run_search.is_complete(),

@@ -235,6 +235,18 @@ def test_unnamed_step_group_has_no_typical_duration() -> None:
     assert step_row(node("Workflow", node(), ref=None), timing).typical_text == ""
 
 
+def test_of_steps_around_a_late_one_only_that_one_is_late() -> None:
+    timing = StageTiming(observed_steps={"migrate": [120, 240], "release": [120, 240]})
+    for fields in ({"status": "waiting"}, {"status": "success", "ended_at": at(7)}):
+        late = node(started_at=T0, **fields)
+        (group,) = timeline_of(
+            node("Workflow", late, ref="release", started_at=T0, **fields), timing=timing
+        ).steps
+        assert [row.overdue_severity for row in flatten((group,))] == [0, 2]
+        assert group.bar is not None
+        assert group.bar.overdue_at == 0
+
+
 # --- the axis ----------------------------------------------------------------------------------
 
 

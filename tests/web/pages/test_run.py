@@ -89,6 +89,23 @@ def test_run_page_says_what_is_in_it_and_how_that_differs_from_the_last_success(
     assert panel == "What is in it api aaaaaaaaaa ArgumentsREGION"
 
 
+def test_header_of_an_aborted_run_says_how_long_it_took_and_what_has_started(
+    get_page: GetPage, stage: Stage, manager: User
+) -> None:
+    ended_at = current_time() - timedelta(minutes=5)
+    run = factories.run(
+        stage, status="aborted", concluded_at=ended_at, created_at=ended_at - timedelta(hours=1)
+    )
+    factories.abort(
+        run, manager, "concluded", outcome="aborted", settled_at=ended_at,
+        requested_at=ended_at - timedelta(seconds=5),
+    )  # fmt: skip
+    factories.run(stage, "before", name="Before", started_at=ended_at - timedelta(seconds=1))
+    factories.run(stage, "next", name="Next", started_at=ended_at + timedelta(seconds=1))
+    header = select_one(get_page(factories.address(run)), "[data-abort-state]")
+    assert text_of(header) == "Aborted after 5 s. Next has started."
+
+
 def test_run_page_says_when_its_steps_cannot_be_read(get_page: GetPage, retrying_run: Run) -> None:
     address = factories.address(retrying_run)
     assert get_page(address).css("[data-steps-as-of]") == []

@@ -30,7 +30,7 @@ def test_runs_pipelines_and_projects_are_listed(viewer_client: Client, run: Run)
     assert text_of(places) == "Checkout Shop"
     links = parse_html(get(viewer_client, "shop")).css("#live ul a")
     addresses = [link.attributes["href"] for link in links]
-    assert addresses == [factories.address(run.stage.pipeline), "/board/?q=Shop"]
+    assert addresses == [factories.address(run.stage.pipeline), "/projects/shop/"]
 
 
 @pytest.mark.usefixtures("run")

@@ -95,6 +95,15 @@ def test_status_page_orders_worst_stages_first(get_page: GetPage, stage: Stage) 
     ]
 
 
+def test_stages_that_are_read_as_planned_are_folded(get_page: GetPage, stage: Stage) -> None:
+    factories.stage("Staging", error="x", error_message="No access.", error_since=SINCE)
+    html = get_page("/status/")
+    assert [text_of(a) for a in html.css("#status section .wide th a")] == ["Checkout / Staging"]
+    folded = select_one(html, "details#stages")
+    assert text_of(select_one(folded, "summary")) == "All 2 stages"
+    assert [text_of(a) for a in folded.css("th a")] == ["Checkout / Production"]
+
+
 def test_stage_row_shows_interval_last_and_next_sync(get_page: GetPage, stage: Stage) -> None:
     now = timezone.now()
     later = now + timedelta(seconds=200)
