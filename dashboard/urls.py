@@ -40,6 +40,7 @@ from dashboard.web.pages.people.account_credentials import (
 from dashboard.web.pages.people.account_new import account_new
 from dashboard.web.pages.people.confirm_change import confirm_change
 from dashboard.web.pages.people.group import group
+from dashboard.web.pages.people.group_members import group_members
 from dashboard.web.pages.people.groups import groups
 from dashboard.web.pages.people.people import people
 from dashboard.web.pages.people.rights_changes import rights_changes
@@ -102,6 +103,7 @@ people_urls: list[URLPattern | URLResolver] = [
     ),
     path("groups/", groups, name="groups"),
     path("groups/<key:key>/", group, name="group"),
+    path("groups/<key:key>/members/", group_members, name="group_members"),
     *(
         path(f"groups/<key:key>/{route}", confirm_change, {"kind": name}, name=name)
         for name, route in {

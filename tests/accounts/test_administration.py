@@ -321,6 +321,22 @@ def test_administrator_adds_nobody_to_group_with_more_permissions(
     assert not viewer.groups.exists()
 
 
+def test_membership_changes_one_group_and_nothing_else(
+    ada: Author, viewer: User, on_call: Group
+) -> None:
+    leads = Group.objects.create(name="Leads")
+    viewer.groups.add(leads)
+    account_changes.set_membership(ada, viewer.pk, on_call, is_member=True)
+    assert set(viewer.groups.all()) == {leads, on_call}
+    account_changes.set_membership(ada, viewer.pk, leads, is_member=False)
+    assert list(viewer.groups.all()) == [on_call]
+    assert recorded() == [("ada", "account", viewer.username, "Changed.")] * 2
+    on_call.permissions.add(Permission.objects.get(codename="view_accessevent"))
+    other = User.objects.create(username="eve")
+    with raises(NotAllowed, "group_permissions", group="On-call"):
+        account_changes.set_membership(ada, other.pk, on_call, is_member=True)
+
+
 @pytest.mark.parametrize("changes", [{"is_active": False}, {"is_superuser": False}])
 def test_superuser_does_not_lock_themselves_out(root: Author, changes: dict[str, bool]) -> None:
     with raises(NotAllowed, "own_flags"):

@@ -140,6 +140,16 @@ def change_account(
         _apply(author.user, User.objects.get(pk=key), account_settings)
 
 
+def set_membership(author: Author, key: int, group: Group, *, is_member: bool) -> None:
+    """Add an account to a group, or remove it from there; raise AdministrationError."""
+    with recorded_change(author, "Changed.", rights_changes.account(key)):
+        user = User.objects.get(pk=key)
+        require(edit_permission(author.user, user))
+        others = user.groups.exclude(name=demo.GROUP).exclude(pk=group.pk)
+        keys = set(others.values_list("pk", flat=True))
+        _set_groups(author.user, user, keys | {group.pk} if is_member else keys)
+
+
 def set_password(author: Author, key: int, password: str) -> None:
     """Replace a password by a hashed one, which ends the account's sessions."""
     subject = rights_changes.account(key)
@@ -184,13 +194,18 @@ def _apply(administrator: User, user: User, account_settings: AccountSettings) -
     if account_settings.hand_over:
         require(auth_proxy.handover_permission(user))
         ProxyAccount.objects.get_or_create(user=user)
+    _set_groups(administrator, user, account_settings.group_keys)
+
+
+def _set_groups(administrator: User, user: User, chosen_keys: Collection[int]) -> None:
+    """Make an account a member of these groups only; it stays in that of the demo accounts."""
     demo_groups = set(user.groups.filter(name=demo.GROUP).values_list("pk", flat=True))
-    chosen_groups = choosable_groups().filter(pk__in=account_settings.group_keys)
+    chosen_groups = choosable_groups().filter(pk__in=chosen_keys)
     # A group that was deleted meanwhile would fail the commit.
     group_keys = set(
         chosen_groups.order_by("pk").select_for_update(no_key=True).values_list("pk", flat=True)
     )
-    if account_settings.group_keys - group_keys:
+    if set(chosen_keys) - group_keys:
         raise AdministrationError(GROUP_MISSING)
     current = set(user.groups.values_list("pk", flat=True))
     if not administrator.is_superuser:

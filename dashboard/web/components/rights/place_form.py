@@ -23,7 +23,8 @@ class _ProjectField(forms.ModelChoiceField):  # type: ignore[type-arg]
 class PlaceForm(forms.Form):
     """An action in a stage and a project, which may be empty: any.
 
-    `can_grant`: for a new grant, where empty means all, and which is for no removed project.
+    `holders`: for a new grant of them, a sentence that begins with this, where empty means all,
+    and which is for no removed project.
     """
 
     action = forms.ChoiceField(
@@ -51,10 +52,13 @@ class PlaceForm(forms.Form):
         },
     )
 
-    def __init__(self, data: Any = None, *, initial: Any = None, can_grant: bool = False) -> None:
+    def __init__(self, data: Any = None, *, initial: Any = None, holders: str = "") -> None:
         super().__init__(data, initial=initial, auto_id="%s", label_suffix="")
-        if can_grant:
+        if holders:
             projects = self.fields["project"]
+            self.fields["action"].label = holders
+            self.fields["stage"].label = _("in")
+            projects.label = _("of")
             projects.queryset = projects.queryset.filter(removed_at=None)  # type: ignore[attr-defined]
         else:
             self.fields["project"].empty_label = _("Any project")  # type: ignore[attr-defined]

@@ -25,6 +25,9 @@ _text = MessageTable(
         "project": gettext_lazy("project “%(project)s”"),
         "projects": gettext_lazy("all projects"),
         "any_project": gettext_lazy("any project"),
+        # Sentences begin with who holds the grant.
+        "members": gettext_lazy("Members may"),
+        "everybody_may": gettext_lazy("Everybody may"),
         # Questions.
         "anywhere": gettext_lazy("%(action)s anywhere"),
         # Grants, and why a right is held.
@@ -69,6 +72,11 @@ def action_label(action: str) -> Message:
 def project_text(name: str) -> Message:
     """Return a project's name with its kind; "" means all."""
     return _text("project", project=_name(name)) if name else _text("projects")
+
+
+def holders(group: Group | None) -> str:
+    """Return how the sentence of a grant begins: who may; None is everybody."""
+    return str(_text("members" if group else "everybody_may"))
 
 
 def grant_text(action: str, stage: str, projects: Message | str) -> Message:

@@ -84,7 +84,7 @@ def _change(
 
 def _addition(request: HttpRequest, group: Group | None) -> Change | HttpResponse:
     query = request.POST if request.method == "POST" else request.GET
-    form = PlaceForm(query, can_grant=True)
+    form = PlaceForm(query, holders=texts.holders(group))
     refuse = partial(render_group, request, group, status=422, grant_form=form)
     if not form.is_valid():
         form.keep_unlisted_project()

@@ -1,5 +1,8 @@
 """A group, or everybody who is signed in: grants, members and changes; rename it."""
 
+from collections.abc import Iterable
+
+from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -7,7 +10,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
-from dashboard.accounts import permissions, rights_changes
+from dashboard.accounts import demo, permissions, rights_changes
 from dashboard.accounts.administration import group_changes
 from dashboard.accounts.administration.administrators import Conflict
 from dashboard.web.components.rights import changes, table, texts
@@ -17,6 +20,7 @@ from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.http.authentication.sign_in import signed_in_user
 
 SHOWN_MEMBERS = 50
+SUGGESTED_ACCOUNTS = 500
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -47,11 +51,12 @@ def render_group(
     group: Group | None,
     name_error: str = "",
     grant_error: str = "",
+    member_error: str = "",
     status: int = 200,
     grant_form: PlaceForm | None = None,
     name: str = "",
 ) -> HttpResponse:
-    """Render the page; `name_error` and `grant_error` say what was not changed, and why.
+    """Render the page; the errors say what was not changed, and why.
 
     `grant_form` is what was chosen for a grant.
     """
@@ -66,14 +71,27 @@ def render_group(
         "name": name or (group.name if group else ""),
         "name_error": name_error,
         "grant_error": grant_error,
+        "member_error": member_error,
+        "typed_member": request.POST.get("username", "") if member_error else "",
+        "holders": texts.holders(group),
         "permission": group and group_changes.edit_permission(signed_in_user(request), group),
         "version": rights_changes.version(subject),
         "grants": texts.grants_by_key(group),
         "django_permissions": texts.django_permissions(group) if group else "",
-        "form": grant_form or PlaceForm(can_grant=True),
+        "form": grant_form or PlaceForm(holders=texts.holders(group)),
         "table": table.load(permissions.for_groups(names, permissions.load_rules())),
         "members": members[:SHOWN_MEMBERS],
         "member_count": members.count(),
+        "can_change_members": group is not None
+        and group.name != demo.GROUP
+        and not settings.READ_ONLY,
+        "other_accounts": _other_accounts(group) if group else [],
         **changes.recent(subject),
     }
     return render(request, "pages/people/group.html", context, status=status)
+
+
+def _other_accounts(group: Group) -> Iterable[str]:
+    """Return the names of the first active accounts that are not in a group, as suggestions."""
+    others = User.objects.filter(is_active=True).exclude(groups=group).order_by("username")
+    return others.values_list("username", flat=True)[:SUGGESTED_ACCOUNTS]

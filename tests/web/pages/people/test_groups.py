@@ -200,6 +200,32 @@ def test_group_lists_its_members(root_client: Client, on_call: Group, viewer: Us
     assert html.css(f'a[href="/people/accounts/{viewer.pk}/"]')
 
 
+def test_account_is_added_and_removed_where_the_group_is(
+    root_client: Client, on_call: Group, viewer: User
+) -> None:
+    html = open_page(root_client, url(on_call))
+    names = [option.attributes["value"] for option in html.css("#accounts option")]
+    assert names == ["root", viewer.username]
+    answer = root_client.post(url(on_call, "members/"), {"username": f" {viewer.username} "})
+    assert (answer.status_code, answer["Location"]) == (303, url(on_call))
+    assert list(viewer.groups.all()) == [on_call]
+    button = select_one(open_page(root_client, url(on_call)), "button[name=remove]")
+    root_client.post(url(on_call, "members/"), {"remove": button.attributes["value"]})
+    assert not viewer.groups.exists()
+
+
+def test_unknown_member_is_refused_and_stays_in_the_field(
+    root_client: Client, on_call: Group
+) -> None:
+    answer = root_client.post(url(on_call, "members/"), {"username": "nobody"})
+    assert answer.status_code == 422
+    html = parse_html(answer)
+    assert select_one(html, "#username").attributes["value"] == "nobody"
+    assert text_of(select_one(html, "[role=alert]")) == "No account has this name."
+    for address, data in ((url(on_call, "members/"), "9" * 30), (url(None, "members/"), "1")):
+        assert root_client.post(address, {"remove": data}).status_code == 404
+
+
 # --- Grants --------------------------------------------------------------------------------------
 
 
