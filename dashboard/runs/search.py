@@ -35,6 +35,14 @@ def texts_of(run: Run) -> str:
     return fold("\n".join(part[:MAX_PART_LENGTH] for part in parts))
 
 
+def of_their_own(text: str) -> Q:
+    """Return the condition for runs of which each word is in their own texts."""
+    condition = Q()
+    for word in fold(text).split()[:MAX_WORDS]:
+        condition &= Q(search_text__text__contains=word)
+    return condition
+
+
 class Search:
     """A text, of which each word has to be found; without a word nothing is."""
 

@@ -125,7 +125,17 @@ def test_text_filter_matches_run_fields(
 ) -> None:
     matching_run = factories.run(stage, status=status, **{field: "Fix 100%_of Nightlies"})
     factories.run(stage, status=status)
+    factories.search_texts()
     assert listed_run_ids(get_stage_page("q=fix+100%25_OF+night")) == [matching_run.run_id]
+
+
+@pytest.mark.parametrize("text", ["uber straße", "STRASSE über", "ÜBER"])
+def test_text_filter_folds_as_the_search_and_takes_words_in_any_order(
+    text: str, get_stage_page: GetPage, stage: Stage
+) -> None:
+    factories.run(stage, "r-1", name="Über die Straße")
+    factories.search_texts()
+    assert listed_run_ids(get_stage_page(f"q={quote(text)}")) == ["r-1"]
 
 
 @pytest.mark.parametrize("text", ["%", "_", "\\", "'", '"', "nightly_x"])
@@ -133,11 +143,13 @@ def test_text_filter_with_wildcard_characters_matches_literally(
     text: str, get_stage_page: GetPage, stage: Stage
 ) -> None:
     factories.run(stage, "r-1", name="Nightly x")
+    factories.search_texts()
     assert listed_run_ids(get_stage_page(f"q={quote(text)}")) == []
 
 
 def test_long_text_filter_is_truncated_and_reported(get_stage_page: GetPage, stage: Stage) -> None:
     factories.run(stage, "r-1", name="a" * 200)
+    factories.search_texts()
     html = get_stage_page(f"q={'a' * 300}")
     assert listed_run_ids(html) == ["r-1"]
     assert warnings(html)
@@ -152,6 +164,7 @@ def test_text_filter_scans_limited_runs_and_links_onward(
     factories.create_copies(other_run, MAX_SCANNED - 1)
     yesterday = now - timedelta(days=1)
     factories.run(stage, "r-1", name="Needle", status="success", created_at=yesterday)
+    factories.search_texts()
     empty_page = get_stage_page("q=needle")
     assert listed_run_ids(empty_page) == []
     assert text_of(select_one(empty_page, '[data-empty="nothing_matches"] > p:first-child')) == (
@@ -161,6 +174,7 @@ def test_text_filter_scans_limited_runs_and_links_onward(
     assert ("q", "needle") in query_pairs(next_query)
     assert listed_run_ids(get_stage_page(urlsplit(next_query).query)) == ["r-1"]
     factories.run(stage, "r-2", name="Needle in flight")
+    factories.search_texts()
     first = get_stage_page("q=needle")
     assert listed_run_ids(first) == ["r-2"]
     assert text_of(select_one(first, ".pager span")) == f"1 found in {MAX_SCANNED:,} runs searched"

@@ -87,6 +87,7 @@ def test_pagination_shows_each_run_once_in_order(
         name = "Even" if number % 2 else "Odd"
         created = T0 + timedelta(minutes=minute)
         factories.run(stage, f"{number}", name=name, status=status, created_at=created)
+    factories.search_texts()
     expected = [
         run.pk
         for run in stage.runs.newest_first()
@@ -168,6 +169,7 @@ def test_text_search_scans_limited_runs_per_page_and_links_onward(
         created_at = T0 - timedelta(minutes=number)
         factories.run(stage, f"r{number}", name=name, status="success", created_at=created_at)
     in_flight_run = factories.run(stage, name="Needle in flight", created_at=T0 - timedelta(days=9))
+    factories.search_texts()
     keys_by_run_id = dict(stage.runs.filter(name__startswith="Needle").values_list("run_id", "pk"))
 
     def get_page_of(url: str) -> PageOfRuns:
@@ -189,6 +191,7 @@ def test_run_count_is_exact_up_to_1000(stage: Stage, get_run_page: GetRunPage) -
     assert get_run_page("all=1").text == "100 of more than 1,000 runs"
     assert get_run_page("status=success&status=failure").text == "100 of more than 1,000 runs"
     assert get_run_page("status=failure").text == "1 of 1 run"
+    factories.search_texts()
     assert get_run_page("q=copy-1").text == "100 runs"
 
 

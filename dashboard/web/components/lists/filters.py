@@ -11,7 +11,6 @@ from functools import cached_property
 from urllib.parse import urlencode
 
 from django.contrib.auth.models import User
-from django.db.models import Q
 from django.http import QueryDict
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -19,7 +18,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.models import Abort, BulkAbortItem, Run, Stage
 from dashboard.models.runs import RunQuerySet
-from dashboard.runs import statuses
+from dashboard.runs import search, statuses
 from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.components.lists import search_text
 from dashboard.web.components.lists.cursor import Cursor
@@ -178,7 +177,7 @@ class RunFilter:
             runs = runs.filter(status__in=self.statuses)
         if self.overdue_only:
             runs = runs.filter(overdue_severity__gt=0)
-        return runs.filter(self._text_condition())
+        return runs.filter(search.of_their_own(self.q))
 
     def filter_ended(self, runs: RunQuerySet) -> list[RunQuerySet]:
         """Return disjoint querysets of the ended runs that match status, overdue and text.
@@ -192,18 +191,9 @@ class RunFilter:
             return []
         if self.q:
             # The caller limits how many runs a text search scans: read them in list order.
-            runs = runs.filter(self._text_condition())
+            runs = runs.filter(search.of_their_own(self.q))
             return [runs.filter(status__in=ended_statuses) if ended_statuses else runs]
         return [runs.with_status(status) for status in ended_statuses] or [runs]
-
-    def _text_condition(self) -> Q:
-        if not self.q:
-            return Q()
-        fields = "name", "run_id", "description", "step"
-        condition = Q()
-        for field_name in fields:
-            condition |= Q((f"{field_name}__icontains", self.q))
-        return condition
 
 
 def status_label(status: str) -> str:
