@@ -13,13 +13,14 @@ from urllib.parse import quote
 
 import httpx
 
+from dashboard import __version__
 from dashboard.northflank import responses
 from dashboard.northflank.errors import NotFound, ServerError, UnexpectedResponse, Unreachable
 from dashboard.northflank.responses import RateLimit
 from dashboard.northflank.values import Json, as_id
 
 BASE_URL = "https://api.northflank.com"
-USER_AGENT = "northflank-dashboard/0.1.0"
+USER_AGENT = f"northflank-dashboard/{__version__}"
 # A full page of runs is some 100 KB, one with the longest names and descriptions 3 MB. What is read
 # takes some five times as much memory until it is decoded.
 MAX_RESPONSE_BYTES = 5 * 1024 * 1024

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.urls import reverse
 
-from dashboard import aborts, sandbox
+from dashboard import __version__, aborts, sandbox
 from dashboard.accounts.expired_sessions import ExpiredSessions
 from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread, set_clock_offset
@@ -69,6 +69,7 @@ class Process:
 
     async def run(self) -> None:
         """Run until SIGINT or SIGTERM; a second signal does not wait for requests in progress."""
+        log.info("process.started", version=__version__)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

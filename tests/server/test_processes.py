@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
+from dashboard import __version__
 from dashboard.sandbox import parse_fault
 from tests.support import databases, live, processes
 from tests.support.live import token
@@ -93,7 +94,7 @@ def test_serve_shows_runs_and_stops_on_ctrl_c_while_abort_waits(
     arguments = ["serve", "--port", "0", "--origin", origin, "--fault", "latency:20@/abort"]
     with start([*MANAGE, *arguments], tmp_path, DATABASE_URL=database) as dashboard:
         assert dashboard.startup_lines == [f"Release flows on {dashboard.base_url}/"]
-        assert dashboard.create_client().get("/healthz").text == "ok\n"
+        assert dashboard.create_client().get("/healthz").text == f"ok {__version__}\n"
         assert dashboard.create_client().get("/").headers["location"] == "/accounts/login/?next=/"
         viewer, manager = dashboard.sign_in("viewer"), dashboard.sign_in("manager")
         assert viewer.get("/").status_code == 200

@@ -1,4 +1,4 @@
-"""Liveness and readiness probes."""
+"""Probes: whether the process answers, whether the database does, and whether the sync reads."""
 
 from collections.abc import Callable
 
@@ -6,14 +6,17 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.http import require_safe
 
+from dashboard import __version__
 from dashboard.db import health as db_health
+from dashboard.db.threads import now
+from dashboard.sync.reports import sync_state
 
 
 def answer_probes(
     get_response: Callable[[HttpRequest], HttpResponseBase],
 ) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Middleware: answer `/healthz` and `/readyz` for every Host header."""
-    probes = {"/healthz": healthz, "/readyz": readyz}
+    """Middleware: answer the probes for every Host header."""
+    probes = {"/healthz": healthz, "/healthz/sync": healthz_sync, "/readyz": readyz}
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         probe = probes.get(request.path_info)
@@ -28,7 +31,24 @@ def answer_probes(
 
 @require_safe
 def healthz(request: HttpRequest) -> HttpResponse:
-    """Answer 200: the process handles requests."""
+    """Answer 200 with the version: the process handles requests."""
+    return HttpResponse(f"ok {__version__}\n", content_type="text/plain")
+
+
+@require_safe
+def healthz_sync(request: HttpRequest) -> HttpResponse:
+    """Answer 200 if any process reads from Northflank, or will after a pause; else 503.
+
+    For alerts: a proxy that took web processes out by this probe would take out all of them.
+    """
+    if not db_health.is_available():
+        return _not_ready(f"database: {db_health.outage_cause()}")
+    try:
+        outage = sync_state.load(now()).outage
+    except (DatabaseError, InterfaceError) as error:
+        return _not_ready(f"database: {type(error).__name__}")
+    if outage is not None and not outage.is_syncing:
+        return _not_ready(outage.reason)
     return HttpResponse("ok\n", content_type="text/plain")
 
 
@@ -42,7 +62,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
     # A database that drops packets occupies a thread for seconds: during an outage only that of the
     # probe, so that `healthz` finds a free one.
     if not db_health.is_available():
-        return _not_ready(db_health.outage_cause())
+        return _not_ready(f"database: {db_health.outage_cause()}")
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM dashboard_upstream")
@@ -52,14 +72,14 @@ def readyz(request: HttpRequest) -> HttpResponse:
                 is_read_only = cursor.fetchone() == ("on",)
     except (DatabaseError, InterfaceError) as error:
         if not db_health.record_failure(error):
-            return _not_ready(type(error).__name__)
-        return _not_ready(db_health.outage_cause())
+            return _not_ready(f"database: {type(error).__name__}")
+        return _not_ready(f"database: {db_health.outage_cause()}")
     if is_read_only and not db_health.probe():  # which records the outage for pages, too
-        return _not_ready(db_health.outage_cause())
+        return _not_ready(f"database: {db_health.outage_cause()}")
     return HttpResponse("ready\n", content_type="text/plain")
 
 
 def _not_ready(reason: str) -> HttpResponse:
-    response = HttpResponse(f"database: {reason}\n", status=503, content_type="text/plain")
-    response._has_been_logged = True  # type: ignore[attr-defined]  # by db/health.py, once
+    response = HttpResponse(f"{reason}\n", status=503, content_type="text/plain")
+    response._has_been_logged = True  # type: ignore[attr-defined]  # by what found it, once
     return response

@@ -12,6 +12,7 @@ from django.db.models import Value
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, cached_property
 
+from dashboard import __version__
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts.authentication import break_glass
 from dashboard.accounts.identity import identity_of
@@ -41,6 +42,7 @@ class SiteContext:
         self.sandbox = settings.SANDBOX
         self.read_only = settings.READ_ONLY
         self.aborts_disabled = not settings.ABORTS_ENABLED
+        self.version = __version__
 
     @cached_property
     def database_down_since(self) -> datetime | None:

@@ -3,6 +3,7 @@
 import gzip
 import re
 from collections.abc import Callable
+from datetime import timedelta
 
 import brotli
 import pytest
@@ -13,7 +14,8 @@ from django.templatetags.static import static
 from django.test import Client
 
 from dashboard.db import health as db_health
-from dashboard.models import Run
+from dashboard.db.threads import now
+from dashboard.models import Lead, Run, Upstream
 from tests.support import factories
 from tests.support.html import parse_html, select_one, text_of
 
@@ -40,6 +42,25 @@ def test_readiness_during_known_outage_is_answered_without_the_database(client: 
     answer = client.get("/readyz")
     assert (answer.status_code, answer.content) == (503, b"database: no_response\n")
     assert db_health.down_since() is not None
+
+
+def test_dead_sync_has_a_probe_of_its_own(client: Client, db: None) -> None:
+    def probe(**lead: timedelta) -> tuple[int, bytes]:
+        Lead.objects.all().delete()
+        if lead:
+            factories.leader(**{name: now() - age for name, age in lead.items()})
+        answer = client.get("/healthz/sync")
+        return answer.status_code, answer.content
+
+    second = timedelta(seconds=1)
+    assert probe() == (503, b"Sync is not running; data is not being updated.\n")
+    assert probe(renewed_at=31 * second)[0] == 503
+    assert probe(renewed_at=second, round_ended_at=61 * second)[0] == 503
+    assert probe(renewed_at=second, round_ended_at=59 * second) == (200, b"ok\n")
+    # A pause that ends by itself is no death.
+    Upstream.objects.update_or_create(pk=1, defaults={"error": "unreachable"})
+    assert probe(renewed_at=second, round_ended_at=second)[0] == 200
+    assert client.get("/readyz").status_code == 200
 
 
 @pytest.mark.parametrize("name", ["live.js", "dashboard.css", "icons/ok.svg"])
