@@ -249,6 +249,7 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # --- Sign-in through an identity provider -------------------------------------------------------
 
+SSL_CERT_FILE = _text("SSL_CERT_FILE")  # httpx reads it by itself
 OIDC_ISSUER = _text("OIDC_ISSUER").strip().rstrip("/")
 OIDC_CLIENT_ID = _text("OIDC_CLIENT_ID").strip()
 OIDC_CLIENT_SECRET = _text("OIDC_CLIENT_SECRET").strip()

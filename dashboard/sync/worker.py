@@ -152,6 +152,8 @@ class SyncWorker:
             self.reads = Reads(self.connection, term, on_first_read=self.wake)
             await term.write(catalog.start, now())
         else:
+            if not self._is_failing:  # it may be long ago: a machine that was suspended goes on
+                self._round_ended_at = now()
             lag = await run_in_db_thread(lead.renew, self.reads.term, now(), self._round_ended_at)
             if lag and not self._is_clock_behind:
                 log.warning("clock.set_back", seconds=round(lag.total_seconds()))

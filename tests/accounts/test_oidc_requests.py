@@ -2,14 +2,16 @@
 
 import asyncio
 import gzip
+import ssl
 
 import pytest
 from django.test import override_settings
+from pytest_django.fixtures import SettingsWrapper
 
 from dashboard.accounts.authentication import oidc_provider
 from dashboard.accounts.authentication.oidc_claims import OIDCFailure, Reason
 from dashboard.accounts.authentication.oidc_provider import ProviderClient
-from tests.support.scripted_server import ScriptedServer, drip_bytes, respond_with
+from tests.support.scripted_server import SELF_SIGNED, ScriptedServer, drip_bytes, respond_with
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("direct_connections")]
 
@@ -55,6 +57,19 @@ async def test_object_is_returned(compressed: bool) -> None:
     async with ScriptedServer() as server:
         server.enqueue(respond_with(gzip.compress(body) if compressed else body, headers=headers))
         assert await request_json(server) == {"issuer": "x"}
+
+
+async def test_provider_is_trusted_by_the_certificates_that_northflank_is(
+    settings: SettingsWrapper,
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(SELF_SIGNED)
+    async with ScriptedServer(tls) as server:
+        server.enqueue(respond_with(b"{}"))
+        with pytest.raises(OIDCFailure, match="SSLError"):
+            await request_json(server)
+        settings.SSL_CERT_FILE = str(SELF_SIGNED)
+        assert await request_json(server) == {}
 
 
 async def test_redirect_is_not_followed() -> None:

@@ -72,7 +72,8 @@ def test_other_encoding_is_refused(path: Path) -> None:
 
 def run_copy(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a copy of the settings: the file lies beside manage.py."""
-    shutil.copy(settings.BASE_DIR / "manage.py", folder)
+    for name in ("manage.py", "pyproject.toml"):
+        shutil.copy(settings.BASE_DIR / name, folder)
     for name in ("__init__.py", "settings.py", "config"):
         source, target = settings.BASE_DIR / "dashboard" / name, folder / "dashboard" / name
         target.parent.mkdir(exist_ok=True)

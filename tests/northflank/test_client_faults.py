@@ -6,7 +6,6 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -27,8 +26,9 @@ from dashboard.northflank import (
     Unreachable,
 )
 from dashboard.northflank.http import MAX_RESPONSE_BYTES
-from tests.support import payloads, scripted_server
+from tests.support import payloads
 from tests.support.scripted_server import (
+    SELF_SIGNED,
     Responder,
     ScriptedServer,
     drip_bytes,
@@ -40,7 +40,6 @@ from tests.support.scripted_server import (
 
 pytestmark = pytest.mark.anyio
 
-SELF_SIGNED = Path(scripted_server.__file__).with_name("self_signed.pem")
 
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 LIMITS = {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "7", "x-ratelimit-reset": "61"}

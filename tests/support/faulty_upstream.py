@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from html import unescape
-from pathlib import Path
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
 
 import httpx
@@ -20,18 +19,16 @@ from dashboard.northflank import NorthflankClient
 from dashboard.server import process
 from dashboard.sync import catalog
 from dashboard.upstream import budget_store
-from tests.support import scripted_server
 from tests.support.fault_kinds import FaultKind
 from tests.support.fault_proxy import FaultProxy
 from tests.support.live import Live
 from tests.support.live_runs import replace_client
 from tests.support.pages import address_of
-from tests.support.scripted_server import Request, ScriptedServer
+from tests.support.scripted_server import SELF_SIGNED, Request, ScriptedServer
 from tests.support.world import World
 
 # Seconds until the dashboard gives up where it gets no answer, and otherwise.
 SHORT_TIMEOUT, LONG_TIMEOUT = 1.0, 60.0
-SELF_SIGNED = Path(scripted_server.__file__).with_name("self_signed.pem")
 
 _PIPELINE = r"/v1/projects/[^/]+/pipelines/[^/]+"
 _FLOW = _PIPELINE + r"/release-flows/[^/]+"

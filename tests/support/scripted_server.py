@@ -11,9 +11,11 @@ import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+SELF_SIGNED = Path(__file__).with_name("self_signed.pem")  # for 127.0.0.1
 WAIT_TIMEOUT = 60  # seconds until a waiting test fails
 Responder = Callable[[asyncio.StreamWriter], Awaitable[None]]
 

@@ -47,7 +47,9 @@ class ProviderClient(requests.Session):
     ) -> requests.Response:
         endpoint = f"{method} {url.partition('?')[0]}"
         try:
-            options |= {"timeout": TIMEOUT, "stream": True}
+            # The file of certificates that requests to Northflank use, too.
+            certificates = settings.SSL_CERT_FILE or True
+            options |= {"timeout": TIMEOUT, "stream": True, "verify": certificates}
             response = super().request(method, url, **options)
             response.raw = io.BytesIO(self._read_body(response))
         except (requests.RequestException, HTTPError) as error:
