@@ -64,7 +64,7 @@ format:
 	uv run ruff format .
 	uv run djade --target-version 6.0 $$(git ls-files 'templates/*.html' ':!templates/jinja2')
 
-bench:          ## the figures of docs/performance.md
+bench:          ## the figures of docs/build/performance.md
 	uv run bench/main_job.py
 	uv run bench/freshness.py
 	uv run bench/cold_start.py
@@ -88,7 +88,7 @@ mutants:        ## which changes of the rules no test notices
 	DATABASE_URL= uv run --group mutants mutmut run $(if $(MODULE),"$(subst /,.,$(MODULE:.py=)).*")
 	uv run --group mutants .ci/mutants.py $(MODULE)
 
-requirements:   ## what a deployment installs, with hashes (docs/deployment.md)
+requirements:   ## what a deployment installs, with hashes (docs/run/install.md)
 	uv export --quiet --no-dev --no-emit-project --no-header --format requirements-txt -o deploy/requirements.txt
 
 sbom:           ## what a deployment consists of, as CycloneDX: var/sbom.cdx.json

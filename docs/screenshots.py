@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 LATE = ":not([data-overdue='0'])"
 STUCK = f"tr[data-status=retrying]{LATE}[data-location^=Shop] a.title"
+ABORTED = {"width": 1100, "height": 400}
 SERVE = [sys.executable, "manage.py", "serve"]
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
@@ -49,30 +50,22 @@ def shoot(address: str) -> None:
         browser = playwright.chromium.launch(
             executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"), args=ARGS
         )
-        for theme, suffix in (("light", ""), ("dark", "-dark")):
-            page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=theme)
-            sign_in(page, address)
-            page.screenshot(path=IMAGES / f"now{suffix}.png")
-            page.locator(STUCK).click()
-            page.locator("[data-steps] li").first.wait_for(timeout=20_000)
-            page.screenshot(path=IMAGES / f"run{suffix}.png")
-            page.locator("[data-abort]").click()
-            page.locator("dialog[open]").wait_for()
-            page.screenshot(path=IMAGES / f"abort{suffix}.png")
-            page.goto(f"{address}board/")
-            page.screenshot(path=IMAGES / f"board{suffix}.png")
-            stage = page.locator(f"td[data-overdue]{LATE} a").first.get_attribute("href")
-            page.goto(
-                f"{address.rstrip('/')}{stage}?status=in_flight&status=failure&status=success"
-            )
-            page.screenshot(path=IMAGES / f"stage{suffix}.png")
-            page.close()
-        phone = browser.new_page(viewport={"width": 390, "height": 800})
-        sign_in(phone, address)
-        phone.screenshot(path=IMAGES / "now-phone.png")
-        phone.locator(STUCK).click()
-        phone.locator("[data-steps] li").first.wait_for(timeout=20_000)
-        phone.screenshot(path=IMAGES / "run-phone.png")
+        page = browser.new_page(viewport={"width": 1100, "height": 660})
+        sign_in(page, address)
+        page.screenshot(path=IMAGES / "now.png")
+        page.goto(f"{address}board/")
+        page.screenshot(path=IMAGES / "board.png")
+        page.goto(address)
+        page.locator(STUCK).click()
+        page.locator("[data-steps] li").first.wait_for(timeout=20_000)
+        page.screenshot(path=IMAGES / "run.png")
+        page.locator("[data-abort]").click()
+        dialog = page.locator("dialog[open]")
+        dialog.get_by_label("Stuck").check(force=True)
+        dialog.screenshot(path=IMAGES / "abort.png")
+        dialog.get_by_role("button", name="Abort run").click()
+        page.locator("section.run[data-status=aborted]").wait_for(timeout=60_000)
+        page.screenshot(path=IMAGES / "aborted.png", clip={"x": 0, "y": 0, **ABORTED})
         browser.close()
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "tests" / "threats.md"]
+MAX_WORDS = {"README.md": 600, "docs": 15_000}
 LINK = re.compile(r'\]\(([^)\s]+)\)|(?:src|srcset)="([^"]+)"')
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 # By the methods of a logger.
@@ -28,7 +29,7 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_of_document_resolve(document: Path) -> None:
     broken = []
     for match in LINK.finditer(read_text(document)):
@@ -41,8 +42,21 @@ def test_links_of_document_resolve(document: Path) -> None:
     assert broken == []
 
 
-def test_security_document_names_existing_tests() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "security.md").read_text()))
+@pytest.mark.parametrize(("place", "most"), MAX_WORDS.items())
+def test_documents_stay_short(place: str, most: int) -> None:
+    under = [path for path in DOCUMENTS if path.relative_to(ROOT).parts[0] == place]
+    assert sum(len(path.read_text().split()) for path in under) <= most
+
+
+def test_index_lists_every_document() -> None:
+    folder = ROOT / "docs"
+    links = {match[1].partition("#")[0] for match in LINK.finditer(read_text(folder / "README.md"))}
+    documents = {str(path.relative_to(folder)) for path in folder.rglob("*.md")}
+    assert links == documents - {"README.md"}
+
+
+def test_table_of_threats_names_existing_tests() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "tests" / "threats.md").read_text()))
     sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     existing = set(re.findall(r"def (test_\w+)\(", sources))
     assert named
@@ -101,7 +115,7 @@ def logged_events() -> set[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_log_document_lists_each_warning_and_error_once() -> None:
-    rows = LOG_ROW.findall((ROOT / "docs" / "log.md").read_text())
+    rows = LOG_ROW.findall((ROOT / "docs" / "run" / "operations.md").read_text())
     expected = [event for event in logged_events() if event[1] not in {"debug", "info"}]
     assert sorted(rows) == sorted(expected)
 
@@ -110,7 +124,7 @@ def test_log_document_lists_each_warning_and_error_once() -> None:
 def test_documents_name_existing_log_events() -> None:
     events = {event for event, _level in logged_events()}
     topics = "|".join({event.partition(".")[0] for event in events})
-    texts = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    texts = "".join(path.read_text() for path in (ROOT / "docs").rglob("*.md"))
     named = set(re.findall(rf"[`\"]((?:{topics})\.(?!py\b|md\b)\w+)[`\"]", texts))
     assert named
     assert named - events == set()

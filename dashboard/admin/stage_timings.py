@@ -21,7 +21,7 @@ from dashboard.texts import durations
 
 @admin.register(StageTiming)
 class StageTimingAdmin(ModelAdmin):
-    """Typical durations: the baseline from successes (docs/overdue.md), and overrides of it."""
+    """Typical durations: the baseline from successes (docs/use/overdue.md), and overrides of it."""
 
     list_display = (
         "stage",

@@ -66,7 +66,7 @@ def check_encryption(**_: Any) -> list[CheckMessage]:
     return [
         checks.Warning(
             "BASE_URL is not https://: passwords and sessions are sent unencrypted.",
-            hint="Set the https:// address of a proxy before the dashboard: docs/proxy.md.",
+            hint="Set the https:// address of a proxy before the dashboard: docs/run/proxy.md.",
             id="dashboard.W003",
         )
     ]
@@ -228,7 +228,7 @@ _RULES = (
          "OIDC_ISSUER or AUTH_PROXY_HEADER, or PASSWORD_SIGN_IN=true", "E036",
          "PASSWORD_SIGN_IN=false leaves no way to sign in."),
     Rule("PASSWORD_SIGN_IN", lambda is_on: is_on or settings.BREAK_GLASS_ACCOUNT,
-         "BREAK_GLASS_ACCOUNT to an account with a password, for emergencies (docs/access.md)",
+         "BREAK_GLASS_ACCOUNT to an account with a password, for emergencies (docs/run/sign-in.md)",
          "W002",
          "PASSWORD_SIGN_IN=false without BREAK_GLASS_ACCOUNT: while the provider is down, nobody "
          "can sign in."),

@@ -1,7 +1,7 @@
 """Whether the account of a PostgreSQL database may use all tables.
 
-If another account owns them (docs/audit.md), the dashboard's has no privileges on those that a
-migration has added until they are granted.
+If another account owns them (docs/run/install.md), the dashboard's has no privileges on those that
+a migration has added until they are granted.
 """
 
 from django.apps import apps

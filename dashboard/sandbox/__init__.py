@@ -4,7 +4,7 @@
     sandbox.faults = [parse_fault("500%0.2@/runs")]
 
 It is an ASGI application for a port of its own, independent of the rest of the product, and
-described in `docs/sandbox.md`.
+described in `docs/build/sandbox.md`.
 """
 
 from .faults import Fault, parse_fault

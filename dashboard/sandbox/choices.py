@@ -21,7 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """What the API's documentation leaves open: the possible values, the default first.
 
-`docs/sandbox.md` describes them. `abort-seconds` may be any number or range.
+`docs/build/sandbox.md` describes them. `abort-seconds` may be any number or range.
 """
 
 

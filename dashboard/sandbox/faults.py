@@ -5,7 +5,7 @@
 `500`, `latency:0.3`, `503+60`, `500%0.2@/runs`, `reset*3`, `latency:5@POST`, `forbidden:payments`.
 SECONDS count from the start of the sandbox. TARGET is a part of "METHOD /path", so it can select a
 method, a resource or a single run; with a final `$` it is the end of the path. What each fault does
-is described in `docs/sandbox.md`.
+is described in `docs/build/sandbox.md`.
 """
 
 import asyncio
@@ -247,7 +247,8 @@ class Fault:
         self.value = self.value or kind.default
         if not re.fullmatch(kind.value, self.value):
             raise ValueError(
-                f"fault {self.name!r} cannot have the VALUE {self.value!r}: see docs/sandbox.md"
+                f"fault {self.name!r} cannot have the VALUE {self.value!r}: "
+                "see docs/build/sandbox.md"
             )
         if not 0 <= self.probability <= 1:
             raise ValueError(f"the probability of fault {self.name!r} must be between 0 and 1")

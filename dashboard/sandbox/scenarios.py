@@ -1,7 +1,7 @@
 """The scenarios: the sandbox's catalog and runs at the start.
 
-Each is described in `docs/sandbox.md`. Most runs are scheduled at random; the runs that a scenario
-requires are preset, relative to the time when it opened.
+Each is described in `docs/build/sandbox.md`. Most runs are scheduled at random; the runs that a
+scenario requires are preset, relative to the time when it opened.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""The settings in README.md, `.env.example` and settings.py have the same names and defaults."""
+"""The settings in docs/run/configuration.md, `.env.example` and settings.py are the same."""
 
 import json
 import os
@@ -12,9 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = dict(re.findall(r"^([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
-ROWS = re.findall(
-    r"^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE
-)
+TABLES = (ROOT / "docs" / "run" / "configuration.md").read_text()
+ROWS = re.findall(r"^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$", TABLES, re.MULTILINE)
 
 
 def test_table_lists_every_setting_once_in_order_of_env_example() -> None:

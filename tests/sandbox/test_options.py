@@ -10,7 +10,7 @@ from dashboard.sandbox.choices import CHOICES, Choices
 from dashboard.sandbox.faults import FAULT_KINDS
 from dashboard.sandbox.scenarios import SCENARIOS
 
-DOCS = Path(__file__).parents[2] / "docs" / "sandbox.md"
+DOCS = Path(__file__).parents[2] / "docs" / "build" / "sandbox.md"
 
 
 def parse_options(*arguments: str) -> Options:
@@ -68,7 +68,8 @@ def test_abort_seconds_choice_is_number_or_range() -> None:
 
 def docs_row(name: str) -> str:
     lines = DOCS.read_text(encoding="utf-8").splitlines()
-    return next(line for line in lines if line.startswith(f"| `{name}`"))
+    rows = [line for line in lines if line.startswith("| `")]
+    return next(row for row in rows if f"`{name}`" in row.split("|")[1])
 
 
 @pytest.mark.parametrize("name", CHOICES)

@@ -12,7 +12,7 @@ from dashboard.sandbox.scenarios import SCENARIOS
 from tests.support.sandbox import NOW, SandboxServer
 from tests.support.sandbox_paths import LEDGER, flow
 
-DOCS = Path(__file__).parents[2] / "docs" / "sandbox.md"
+DOCS = Path(__file__).parents[2] / "docs" / "build" / "sandbox.md"
 
 MINUTE = 60
 HOUR = 3600

@@ -58,7 +58,7 @@ def test_check_command_with_migrated_database_counts_its_requests(given: dict[st
     assert (report["exit_status"], report["database_note"]) == (0, "")
     assert report["token_source"] == "the environment"
     assert report["token"]["owner"] == "team acme"
-    described = (settings.BASE_DIR / "docs" / "check.md").read_text()
+    described = (settings.BASE_DIR / "docs" / "run" / "install.md").read_text()
     [fields] = re.findall(r"^`--json` prints (.*?)\n\n", described, re.DOTALL | re.MULTILINE)
     assert re.findall(r"`(\w+)`", fields) == list(report)
 

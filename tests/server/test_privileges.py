@@ -1,4 +1,4 @@
-"""A PostgreSQL account that does not own the tables, as docs/audit.md recommends."""
+"""A PostgreSQL account that does not own the tables, as docs/run/install.md recommends."""
 
 import os
 import re

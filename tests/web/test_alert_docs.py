@@ -1,4 +1,4 @@
-"""docs/alerts.md is correct: each URL, with its placeholders filled in, opens the page it names."""
+"""docs/use/alerts.md is correct: each URL, its placeholders filled in, opens the page it names."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from tests.support.html import parse_html, select_one
 from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.live_runs import LEDGER, wait_until
 
-DOC = (Path(__file__).resolve().parents[2] / "docs" / "alerts.md").read_text()
+DOC = (Path(__file__).resolve().parents[2] / "docs" / "use" / "alerts.md").read_text()
 HOME = "https://releases.example.com"
 # A template's markers, a table's <run>, and a placeholder in capitals.
 PLACEHOLDER = re.compile(

@@ -1,4 +1,4 @@
-"""The markup that external tools rely on: docs/contracts.md."""
+"""The markup that external tools rely on: docs/build/api.md."""
 
 from datetime import datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Users whom a proxy in front of the dashboard has signed in, by its header (docs/proxy.md).
+"""Users whom a proxy in front of the dashboard has signed in, by its header (docs/run/sign-in.md).
 
 Their sessions hold a digest of what the proxy sent, so that one comparison for each request shows
 whether the proxy still sends it.

@@ -31,4 +31,6 @@ class Command(OfflineCheckCommand):
         except KeyboardInterrupt:
             raise CommandError("Interrupted. There is no backup.") from None
         size = filesizeformat(file.stat().st_size).replace("\xa0", " ")
-        self.stdout.write(f"Backed up to {file} ({size}). It contains secrets: see docs/backup.md.")
+        self.stdout.write(
+            f"Backed up to {file} ({size}). It contains secrets: see docs/run/backup-upgrade.md."
+        )

@@ -1,4 +1,4 @@
-"""`manage.py sign_in_link USER`: a link that signs an account in once (docs/access.md)."""
+"""`manage.py sign_in_link USER`: a link that signs an account in once (docs/run/sign-in.md)."""
 
 from argparse import ArgumentParser
 from typing import Any

@@ -1,4 +1,4 @@
-"""`manage.py token`: make, list and revoke tokens of the JSON API (docs/api.md)."""
+"""`manage.py token`: make, list and revoke tokens of the JSON API (docs/build/api.md)."""
 
 import re
 from argparse import ArgumentParser

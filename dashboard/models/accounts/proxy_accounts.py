@@ -1,4 +1,4 @@
-"""Accounts that the proxy in front of the dashboard signs in (docs/proxy.md)."""
+"""Accounts that the proxy in front of the dashboard signs in (docs/run/sign-in.md)."""
 
 from django.conf import settings
 from django.db import models

@@ -1,4 +1,4 @@
-"""Sign in through the identity provider: go there, and come back (docs/sign-in.md)."""
+"""Sign in through the identity provider: go there, and come back (docs/run/sign-in.md)."""
 
 from functools import partial
 
