@@ -31,6 +31,8 @@ from dashboard.web.pages.accounts.sign_out import SignOutView
 from dashboard.web.pages.acknowledge import acknowledge
 from dashboard.web.pages.board import board
 from dashboard.web.pages.dismiss import dismiss
+from dashboard.web.pages.guide import guide
+from dashboard.web.pages.guide_picture import guide_picture
 from dashboard.web.pages.now import now
 from dashboard.web.pages.people.account import account
 from dashboard.web.pages.people.account_credentials import (
@@ -142,6 +144,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("stars/", change_star, name="star"),
     path("runs/<id:run_id>/", run_lookup, name="run_lookup"),
     path("runs/<id:run_id>/lookup/", run_lookup_retry, name="run_lookup_retry"),
+    path("help/", guide, {"name": ""}, name="help"),
+    path("help/<slug:name>/", guide, name="guide"),
+    path("help/images/<slug:picture>.png", guide_picture, name="guide_picture"),
     path("live/", live_stream, name="live"),
     path("api/", include(api_urls)),
     path("hooks/northflank/", northflank_webhook, name="northflank_webhook"),

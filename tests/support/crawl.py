@@ -153,6 +153,8 @@ def _create_place(stage: Stage, people: dict[str, User], word: str = "Open") -> 
             "grant_key": grant.pk,
             "token_key": token.pk,
             "token": "0",
+            "name": "guide",
+            "picture": "now",
         },
         keys=keys,
         queries={
@@ -266,7 +268,7 @@ def _text(answer: HttpResponseBase) -> str:
     """Return the headers and the text of an answer."""
     headers = "\n".join(f"{name}: {value}" for name, value in answer.items())
     if isinstance(answer, HttpResponse):
-        return headers + answer.text
+        return headers + answer.content.decode(errors="replace")  # or a picture
     if getattr(answer, "is_async", False):  # a stream of changes
         return headers
     return headers + b"".join(answer).decode()

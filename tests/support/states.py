@@ -355,6 +355,7 @@ FULL = [
     State("list of aborts", "/aborts/bulk/{batch}/"),
     State("status, trouble", "/status/"),
     State("status, administrator", "/status/", username="boss"),
+    State("help", "/help/guide/"),
     State("my account", "/account/"),
     State("sign-in link", "/accounts/link/{token}/", username=""),
     State("my account, refused", "/account/", submit_wrong_password_change, username="boss"),
@@ -445,6 +446,8 @@ NON_PAGE_URLS = {
     "api_abort",
     "api_dismissal",
     "northflank_webhook",  # for other programs
+    "guide_picture",
+    "help",  # redirects
     "saved_view_create",
     "saved_view_update",
     "star",

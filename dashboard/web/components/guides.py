@@ -1,0 +1,50 @@
+"""The guides of docs/use/ as HTML: what the help shows."""
+
+import re
+from functools import cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from django.conf import settings
+from django.utils.safestring import SafeString, mark_safe
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+NAMES = ("guide", "overdue", "alerts")  # in the order of the help
+_FOLDER = settings.BASE_DIR / "docs" / "use"
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+class Guide(NamedTuple):
+    """A guide with its title and, as HTML, its text without that."""
+
+    name: str
+    title: str
+    html: SafeString
+
+
+@cache
+def load(name: str) -> Guide:
+    """Return a guide by its name, which is one of NAMES."""
+    tokens = _MARKDOWN.parse((_FOLDER / f"{name}.md").read_text(encoding="utf-8"))
+    for token, following in pairwise(tokens):
+        if token.type == "heading_open":  # the anchors of code hosts
+            anchor = re.sub(r"[^\w\- ]", "", following.content.lower()).replace(" ", "-")
+            token.attrSet("id", anchor)
+        elif token.type == "th_open":
+            token.attrSet("scope", "col")
+        for child in token.children or ():
+            if child.type == "link_open":
+                _relink(child)
+    html = _MARKDOWN.renderer.render(tokens[3:], _MARKDOWN.options, {})  # without the heading
+    return Guide(name, tokens[1].content, mark_safe(html))  # noqa: S308  # our own text, escaped
+
+
+def _relink(link: Token) -> None:
+    """Point a link between guides to their pages; one to other documents leads nowhere here."""
+    href = str(link.attrs["href"])
+    path, hash_sign, anchor = href.partition("#")
+    if (name := path.removesuffix(".md")) in NAMES:
+        link.attrSet("href", f"../{name}/{hash_sign}{anchor}")
+    elif path and "://" not in href:
+        del link.attrs["href"]
