@@ -140,7 +140,9 @@ def _create_place(stage: Stage, people: dict[str, User], word: str = "Open") -> 
         "account_password": people["target"].pk,
         "account_token_revoke": manager.pk,
     }
-    keys |= dict.fromkeys(("group", "group_delete", "grant_new", "grant_remove"), group.pk)
+    keys |= dict.fromkeys(
+        ("group", "group_members", "group_delete", "grant_new", "grant_remove"), group.pk
+    )
     reason: dict[str, object] = {"reason": "Stuck"}
     return Place(
         parameters={

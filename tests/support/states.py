@@ -452,6 +452,7 @@ NON_PAGE_URLS = {
     "saved_view_update",
     "star",
     "account_password",
+    "group_members",
     "acknowledge",
     "session_end",
     "sessions_end_others",

@@ -99,6 +99,7 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "account_token_revoke": {"POST": administrators("account*")},
     "groups": {"GET": administrators("200"), "POST": administrators("422")},
     "group": {"GET": administrators("200"), "POST": administrators("409")},
+    "group_members": {"POST": administrators("422")},
     "group_delete": {"GET": administrators("200"), "POST": administrators("409")},
     "grant_new": {"GET": administrators("422"), "POST": administrators("422")},
     "grant_remove": {"GET": administrators("200"), "POST": administrators("409")},
