@@ -1,6 +1,6 @@
 # The one list of commands; .ci/run calls the same.
 .PHONY: run test test-all test-fast test-postgres crawl faults outages lint style format-check templates \
-	imports pins lines types mypy migrations check format bench mutants requirements sbom
+	imports pins lines site types mypy migrations check format bench mutants requirements sbom
 
 run:            ## the dashboard with a sandbox upstream
 	uv run manage.py serve
@@ -28,7 +28,7 @@ outages:        ## every outage of the database, pauses of a minute, jumps of th
 		tests/server/test_sqlite_outages.py tests/server/test_paused_process.py \
 		tests/sync/test_clock_jumps.py
 
-lint: style format-check templates imports pins lines  ## all of these
+lint: style format-check templates imports pins lines site  ## all of these
 
 style:
 	uv run ruff check .
@@ -45,6 +45,9 @@ imports:        ## imports point one way
 
 pins:           ## each package has one version, which deploy/requirements.txt has too
 	uv run .ci/pins.py
+
+site:           ## docs/ as a site in var/site; fails on a broken link
+	uv run zensical build --strict
 
 lines:          ## each room keeps to its budget of lines
 	uv run .ci/line_budget.py
