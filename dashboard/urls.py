@@ -29,6 +29,7 @@ from dashboard.web.pages.accounts.sign_in import SignInView
 from dashboard.web.pages.accounts.sign_in_link import sign_in_link
 from dashboard.web.pages.accounts.sign_out import SignOutView
 from dashboard.web.pages.acknowledge import acknowledge
+from dashboard.web.pages.away import away
 from dashboard.web.pages.board import board
 from dashboard.web.pages.dismiss import dismiss
 from dashboard.web.pages.guide import guide
@@ -122,6 +123,7 @@ people_urls: list[URLPattern | URLResolver] = [
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", now, name="now"),
+    path("away/", away, name="away"),
     path("board/", board, name="board"),
     path("search/", search, name="search"),
     path("aborts/", aborts, name="aborts"),

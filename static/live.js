@@ -103,7 +103,10 @@ newRunsButton?.addEventListener("click", () => {
 });
 
 for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) {
-  document.addEventListener(kind, () => { lastActivityAt = Date.now(); }, { passive: true });
+  document.addEventListener(kind, () => {
+    noteReturn();
+    lastActivityAt = Date.now();
+  }, { passive: true });
 }
 
 // No refresh during user input: it could move what the user is about to click. A touch screen leaves the hover where
@@ -112,14 +115,31 @@ const isHovered = () => matchMedia("(hover: hover)").matches && $("#live:hover")
 const isIdle = () => Math.abs(Date.now() - lastActivityAt) > 5_000 && !$("dialog[open]") && !isHovered();
 const isSafeToRefresh = () => isIdle() && !$("#live").contains(document.activeElement) && getSelection().isCollapsed && !selectedRuns().length;
 
+// --- Who comes back to an open page is told what happened meanwhile ---------------------------------
+
+const MIN_ABSENCE = 360_000; // milliseconds; longer than that of web/pages/away.py, whatever the clocks
+const away = $("#away");
+let wasHereAt = Date.now(); // time of the last user input, or of the page's coming into sight
+
+function noteReturn() {
+  if (document.hidden) return;
+  if (away && Date.now() - wasHereAt > MIN_ABSENCE) {
+    // What is shown has not been seen yet: then still since that time.
+    if (!$(".away")) away.setAttribute("hx-vals", JSON.stringify({ since: Math.round(wasHereAt + clockOffset) }));
+    htmx.trigger(away, "return");
+  }
+  wasHereAt = Date.now();
+}
+
 // --- Around a swap --------------------------------------------------------------------------------
 
 let selectedBefore, rowsBefore, isRefresh;
 
 document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) => {
+  if (target.matches?.(".away form")) $("#main").focus({ preventScroll: true }); // its button goes
   rememberFocus(document.activeElement);
   selectedBefore = selectedRuns();
-  holdPlace();
+  holdPlace(target !== away);
   isRefresh = target.id === "live";
   if (isRefresh && returnsFormerRow(tasks)) missedAt = performance.now(); // it leaves again soon
   if (target !== stream) return;
@@ -152,6 +172,7 @@ document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
     history.replaceState(null, "", $("#live").getAttribute("hx-get"));
     announce($("#count")?.textContent ?? "");
   }
+  if (target === away && $(".away")) announce($(".away summary").textContent.trim());
   if (target === stream) {
     keepFormerRows();
     if ($("[data-unchanged]")) { // the page lacks a row that the server takes it to have
@@ -258,12 +279,12 @@ function removeFormerRow(row) {
 let heldElement = null;
 let heldTop = 0; // its distance from the window's top
 
-function holdPlace() {
+function holdPlace(isWhole = true) {
   const parts = "#live :is(tr, li, td, h2)[id]";
   const candidates = [$$(`${parts}:hover`).at(-1), document.activeElement.closest(parts)];
   // Without mouse or focus on it, the page stays where it was scrolled to; at its top, new rows are to be seen, and on a
   // run's page what became of one's press.
-  if (scrollY > 0 || !(isIdle() || $("#live > .run"))) candidates.push(...$$(parts));
+  if (isWhole && (scrollY > 0 || !(isIdle() || $("#live > .run")))) candidates.push(...$$(parts));
   const isVisible = ({ top, bottom }) => bottom > 0 && top < innerHeight;
   heldElement = candidates.find((element) => element && isVisible(element.getBoundingClientRect()));
   if (!heldElement) return;
@@ -436,6 +457,7 @@ function tick() {
 }
 
 document.addEventListener("visibilitychange", tick);
+document.addEventListener("visibilitychange", noteReturn);
 applyZoneChoice();
 observeSwaps();
 finishSwap();

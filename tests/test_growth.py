@@ -4,6 +4,7 @@ Rows are counted, not timed: see tests/support/growth.py.
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from dashboard.accounts import access_log, expired_sessions, permissions
 from dashboard.accounts.administration import administrators
 from dashboard.accounts.authentication import break_glass, throttle
 from dashboard.accounts.authentication.throttle import Counter
-from dashboard.models import Grant, Run, Stage
+from dashboard.models import Grant, LastVisit, Run, Stage
 from dashboard.models.accounts.api_tokens import Scope
 from dashboard.models.runs import ChangeCounter
 from dashboard.northflank import Page
@@ -85,7 +86,8 @@ def pages(who: User) -> dict[str, Work]:
     )
     flow = factories.address(stage)
     addresses = [
-        "/", "/?mine=1", "/board/", "/board/?page=2&q=pipeline", "/board/?mine=1", "/status/",
+        "/", "/?mine=1", "/away/", "/away/?mine=1", "/status/",
+        "/board/", "/board/?page=2&q=pipeline", "/board/?mine=1",
         f"/projects/{stage.pipeline.project.slug}/",
         # What few runs have is looked for in the texts of all: see bench/search.py.
         "/search/?q=release", "/search/?q=pipeline", "/search/?q=re",
@@ -232,6 +234,8 @@ def work(settings: Any, compact_tables: None, manager: User, viewer: User) -> di
     for name in ("view_accessevent", "change_user", "change_group", "change_grant"):
         manager.user_permissions.add(Permission.objects.get(codename=name))
     factories.pruning()
+    for user in (manager, viewer):  # all runs have changed since
+        LastVisit.objects.create(user=user, version=0, at=timezone.now() - timedelta(days=6))
     growth.create_runs(FEW_RUNS, manager)
     growth.create_access_events(FEW_RUNS, manager)
     of_users = {

@@ -4,6 +4,7 @@ from dashboard.models.aborts import Abort, AbortEvent
 from dashboard.models.accounts.access import AccessEvent
 from dashboard.models.accounts.api_tokens import ApiToken
 from dashboard.models.accounts.grants import Grant
+from dashboard.models.accounts.last_visits import LastVisit
 from dashboard.models.accounts.proxy_accounts import ProxyAccount
 from dashboard.models.accounts.rights_changes import RightsChange
 from dashboard.models.accounts.sessions import Session
@@ -38,6 +39,7 @@ __all__ = [
     "Dismissal",
     "FailureCounter",
     "Grant",
+    "LastVisit",
     "Lead",
     "Pipeline",
     "Project",

@@ -219,6 +219,10 @@ class Run(FastLoading, Watched):
     failed_step_error = models.TextField(
         null=True, help_text="First line of that step's error, cut: see runs/failures.py."
     )
+    overdue_since = models.DateTimeField(
+        null=True,
+        help_text="When it was last found to have become overdue; kept when it no longer is.",
+    )
     steps = CompressedJSONField(null=True, help_text="Root node of the steps, as pages need it.")
     steps_removed_at = models.DateTimeField(
         null=True, help_text="When its steps were deleted: see sync/pruning.py."

@@ -180,7 +180,8 @@ def _mark(run: Run, finding: Finding | None, now: datetime) -> None:
         ChangeCounter.lock()  # a concluded run must not be marked
         if not Run.objects.filter(pk=run.pk, version=run.version).exists():
             return  # it has changed, or another worker has marked it: the next check decides
-        mark_changed([run.pk], overdue_severity=severity, overdue_reason=reason)
+        since = {"overdue_since": now} if severity and not run.overdue_severity else {}
+        mark_changed([run.pk], overdue_severity=severity, overdue_reason=reason, **since)
         if (
             severity > run.overdue_severity
             and run.next_detail_sync_at is None

@@ -22,10 +22,11 @@ from django.utils import timezone
 
 from dashboard import aborts
 from dashboard.accounts import permissions
-from dashboard.models import ApiToken, Grant, SavedView, Session, Stage
+from dashboard.models import ApiToken, ChangeCounter, Grant, SavedView, Session, Stage
 from dashboard.models.accounts.api_tokens import Scope
 from dashboard.models.severity import Severity
 from dashboard.web.http.responses.deferred import Deferred
+from dashboard.web.live import event_ids
 from tests.support import factories
 from tests.support.api import create_token_secret
 from tests.support.people import create_administrator
@@ -166,6 +167,7 @@ def _create_place(stage: Stage, people: dict[str, User], word: str = "Open") -> 
             "search": {"q": "run"},
         },
         forms={
+            "away": {"seen": event_ids.page_version(ChangeCounter.latest(), timezone.now())},
             "abort": reason,
             "api_abort": reason,
             "bulk_abort_new": {"run": failed.pk, "key": str(uuid4()), **reason},

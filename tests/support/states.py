@@ -28,6 +28,7 @@ from dashboard.models import (
     ApiToken,
     BulkAbortItem,
     Grant,
+    LastVisit,
     Project,
     Run,
     SavedView,
@@ -114,6 +115,11 @@ def open_abort_selected_dialog(page: Page) -> None:
 def open_help(page: Page) -> None:
     page.get_by_role("button", name="Keyboard").click()
     expect_dialog(page)
+
+
+def open_away(page: Page) -> None:
+    page.locator(".away summary").click()
+    expect(page.locator(".away dl")).to_be_visible()
 
 
 def open_menu(container: str) -> Callable[[Page], None]:
@@ -282,6 +288,9 @@ PEOPLE = [
 FULL = [
     State("now", "/"),
     State("now", "/", username="viewer"),
+    State("now, after an absence", "/", open_away, username="boss"),
+    State("away", "/away/", username="boss"),
+    State("away, nothing", "/away/"),
     State("now, selected", "/", select_runs),
     State("now, read-only", "/", settings=READ_ONLY),
     State("now, aborts off", "/", settings=ABORTS_DISABLED),
@@ -381,6 +390,7 @@ FULL = [
 
 LONG_TEXTS = [
     State("now", "/"),
+    State("now, after an absence", "/", open_away, username="boss"),
     State("now, dialog", "/", open_abort_dialog),
     State("board", "/board/"),
     State("search, found", "/search/?q=checkout"),
@@ -476,6 +486,12 @@ def create_nothing() -> dict[str, object]:
 
 def create_administrator() -> User:
     return User.objects.create_superuser("boss", password="boss")
+
+
+def create_last_visit() -> None:
+    """Let the administrator have been away since before all runs."""
+    boss, visited_at = User.objects.get(username="boss"), timezone.now() - timedelta(hours=1)
+    LastVisit.objects.create(user=boss, version=0, at=visited_at)
 
 
 def create_access_events(text: str) -> None:
@@ -634,6 +650,7 @@ def create_full() -> dict[str, object]:
     create_access_events("Changed Groups. Now: active, staff. Groups: Release managers.")
     create_sessions_and_tokens(manager, "A runbook with a name that is long enough for two lines")
     throttle_sign_in("nobody")
+    create_last_visit()
     factories.search_texts()
     return {
         "release": factories.address(steps),
@@ -681,6 +698,7 @@ def create_long_texts(text: str) -> dict[str, object]:
     factories.failed_catalog_list(stage.pipeline.project, text)
     create_access_events(text)
     create_sessions_and_tokens(manager, text)
+    create_last_visit()
     factories.search_texts()
     return {
         "batch": bulk_abort_with_every_result(stage, manager, text),

@@ -51,6 +51,21 @@ def test_overdue_run_is_updated_once_per_severity(read_stage: Stage) -> None:
     assert len({version for *_, version in states}) == 3
 
 
+def test_time_at_which_run_became_overdue_is_kept(read_stage: Stage) -> None:
+    set_baseline(read_stage)
+    run = run_in_flight(read_stage, 10)
+    times = []
+    for minutes in (4, 6, 21):
+        overdue_checker.check_runs(minutes_later(minutes))
+        run.refresh_from_db()
+        times.append(run.overdue_since)
+    assert times == [None, minutes_later(6), minutes_later(6)]
+    ended = api_run(run.run_id, status="success", concluded=True, concluded_at=minutes_later(22))
+    mirror.apply_runs(read_stage.pk, [ended], requested_at=minutes_later(22))
+    run.refresh_from_db()
+    assert (run.overdue_severity, run.overdue_since) == (0, minutes_later(6))
+
+
 def at_step(label: str, since: float, **fields: Any) -> Node:
     defaults = {"label": label, "ref": label, "status": "waiting", "started_at": at(since)}
     return factories.node("Workflow", steps=(factories.node("JobRun", **defaults | fields),))

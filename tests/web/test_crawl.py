@@ -67,6 +67,8 @@ def all_alike(outcome: str) -> Row:
 # By address and method. Methods that are missing: 405, once signed in.
 EXPECTED: dict[str, dict[str, Row]] = {
     "now": {"GET": everybody("200")},
+    # The first visit is recorded.
+    "away": {"GET": everybody("200*"), "POST": everybody("now*")},
     "board": {"GET": everybody("200")},
     "search": {"GET": everybody("200")},
     "aborts": {"GET": everybody("200")},

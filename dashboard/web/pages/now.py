@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, QueryDict
+from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
@@ -79,6 +80,7 @@ class NowPage(Page):
         return {
             "is_mine": self.mine is not None,
             "mine_url": "?mine=1" if self.mine is None else "?",
+            "away_url": f"{reverse('away')}{'' if self.mine is None else '?mine=1'}",
             "empty": empty_states.no_stars("?") if self.mine == frozenset() else None,
             "sections": [section.render(html_by_pk) for section in self.sections.all],
             "may_abort": self.permissions.can_abort_anywhere,
