@@ -13,6 +13,7 @@ from dashboard.models.accounts.throttles import FailureCounter
 from dashboard.models.acknowledgements import Acknowledgement
 from dashboard.models.bulk_aborts import BulkAbort, BulkAbortItem
 from dashboard.models.catalog import Pipeline, Project, Stage
+from dashboard.models.day_sums import ProjectDay, StageDay
 from dashboard.models.dismissals import Dismissal
 from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.saved_views import DefaultView, SavedView
@@ -43,6 +44,7 @@ __all__ = [
     "Lead",
     "Pipeline",
     "Project",
+    "ProjectDay",
     "ProxyAccount",
     "Pruning",
     "RateBudget",
@@ -54,6 +56,7 @@ __all__ = [
     "SearchText",
     "Session",
     "Stage",
+    "StageDay",
     "StageTiming",
     "Star",
     "Upstream",

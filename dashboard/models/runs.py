@@ -211,6 +211,11 @@ class Run(FastLoading, Watched):
         help_text="What it released, as its steps name it: “commit” or “build”, and their ids. "
         "Empty: not known.",
     )
+    counted_as = models.TextField(
+        null=True,
+        help_text="As what the sums of days contain it: see runs/trends.py; empty: not yet, or "
+        "it has not concluded.",
+    )
     failed_step = models.TextField(
         null=True,
         help_text="Step at which it failed; empty: none names an error; null: it has not failed, "

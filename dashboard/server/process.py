@@ -24,9 +24,10 @@ from dashboard.northflank import NorthflankError
 from dashboard.runs.acknowledgements import ExpiredAcknowledgements
 from dashboard.server import memory
 from dashboard.server.http_protocol import LimitedHttpProtocol
-from dashboard.sync import lead, search_texts
+from dashboard.sync import day_sums, lead, search_texts
 from dashboard.sync.overdue_checker import OverdueChecker
 from dashboard.sync.pruning import Pruner
+from dashboard.sync.repairs import Repair
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import access_hint, budget_store
 from dashboard.upstream import connection as upstream_connection
@@ -108,7 +109,8 @@ class Process:
                         ExpiredAcknowledgements(),
                         ExpiredSessions(),
                         Pruner(),
-                        search_texts.Filler(),
+                        Repair(search_texts.repair),
+                        Repair(day_sums.count_missing),
                     ],
                 )
                 group.create_task(worker.run(stop))

@@ -41,7 +41,7 @@ from dashboard.models import (
 from dashboard.northflank import Node, RunDetail
 from dashboard.northflank import Run as ApiRun
 from dashboard.runs import acknowledgement_rules, failures, steps
-from dashboard.sync import baselines, run_rows, search_texts
+from dashboard.sync import baselines, day_sums, run_rows, search_texts
 
 log = structlog.get_logger(__name__)
 
@@ -245,6 +245,7 @@ def _apply_detail(
     for name, value in updates.items():
         setattr(row, name, value)
     search_texts.update([(row, values)])
+    day_sums.update([row])
     if not row.in_flight:
         row.refresh_from_db(fields=["ended_at"])  # computed by the database
 
@@ -327,6 +328,7 @@ def _save_rows(
         )
         values = {run.run_id: search_texts.values(run) for run in existing.values()}
         search_texts.update((row, values.get(row.run_id)) for row in rows)
+        day_sums.update(rows)
         _end_failures([old for row, old in newly_concluded if row.next_detail_sync_at is None])
         _restart_failures([old for row, old in newly_concluded if row.next_detail_sync_at])
     else:

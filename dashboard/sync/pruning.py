@@ -33,7 +33,7 @@ from dashboard.models import (
     typical_duration,
 )
 from dashboard.models.runs import RunQuerySet
-from dashboard.sync import baselines
+from dashboard.sync import baselines, day_sums
 
 log = structlog.get_logger(__name__)
 
@@ -152,8 +152,7 @@ def _batches(limits: Limits, deleted: Deleted, *, is_dry_run: bool) -> Iterator[
             deletable -= {key for key, stage in runs if key in kept_runs.of_stage(stage)}
             pks = [key for key in pks if key not in deletable]
         if not is_dry_run:
-            removal = {"steps": None, "steps_removed_at": db_threads.now()}
-            Run.objects.filter(pk__in=pks).update(**removal)
+            _delete_steps(Run.objects.filter(pk__in=pks))
         deleted.steps += len(pks)
         yield
     last_key = 0
@@ -230,8 +229,16 @@ def delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
         # Without loading the rows, as `delete` would; the database itself refuses to delete a run
         # that other rows need. A run that was restored meanwhile is in flight again: not deleted.
         old_runs = Run.objects.filter(pk__in=keys, ended_at__lt=limit)
+        day_sums.count_before_deletion(old_runs)
         SearchText.objects.filter(run__in=old_runs.values("pk")).delete()
         old_runs._raw_delete(connection.alias)
+
+
+def _delete_steps(runs: RunQuerySet) -> None:
+    with transaction.atomic():
+        ChangeCounter.lock()
+        day_sums.count_before_deletion(runs)
+        runs.update(steps=None, steps_removed_at=db_threads.now())
 
 
 def _oldest_access_events(last_key: int, limit: datetime) -> Iterator[int]:

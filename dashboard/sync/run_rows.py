@@ -43,6 +43,7 @@ def build_row(
         overdue_severity=old.overdue_severity if old and not api_run.concluded else 0,
         overdue_reason=old.overdue_reason if old and not api_run.concluded else "",
         step=old.step if old else "",
+        counted_as=old.counted_as if old else None,
     )
     if old is not None and row.overdue_severity and old.status != row.status:
         severity, reason = assess_overdue(row, steps.decode(old.steps), requested_at)

@@ -1,13 +1,11 @@
 """Keep what runs are found by (models/search_texts.py) as the mirror has it."""
 
-import asyncio
 from collections.abc import Collection, Iterable, Iterator
 from time import monotonic
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
-from dashboard.db import threads as db_threads
 from dashboard.models import ChangeCounter, Run, SearchText
 from dashboard.models.search_texts import position
 from dashboard.runs import search
@@ -43,24 +41,6 @@ def _store(runs: Collection[Run]) -> None:
     ]
     # A position is taken only if millions of runs lie between two of the same second.
     SearchText.objects.bulk_create(texts, ignore_conflicts=True)
-
-
-class Filler:
-    """A chore of the sync worker: `repair`, once."""
-
-    def __init__(self) -> None:
-        self._is_done = False
-
-    async def __call__(self, _: object) -> None:
-        if self._is_done:
-            return
-        batches = repair()
-        while True:
-            pause = await db_threads.run_in_db_thread(next, batches, None)
-            if pause is None:
-                self._is_done = True
-                return
-            await asyncio.sleep(pause)
 
 
 def repair() -> Iterator[float]:

@@ -27,6 +27,7 @@ from dashboard.models import (
 )
 from dashboard.models.runs import ChangeCounter, mark_changed
 from dashboard.northflank import Node
+from dashboard.sync.day_sums import count_missing
 from dashboard.sync.search_texts import repair
 from dashboard.web.http import links
 
@@ -93,6 +94,12 @@ def run(stage: Stage, run_id: str = "", *, status: str = "running", **fields: An
 def search_texts() -> None:
     """Store what all runs are found by, as the mirror does with each."""
     for _ in repair():
+        pass
+
+
+def day_sums() -> None:
+    """Count all runs that are not yet, as the mirror does with each."""
+    for _ in count_missing():
         pass
 
 

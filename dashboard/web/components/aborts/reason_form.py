@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from django.http import HttpRequest
-from django.utils.translation import gettext as _
 
 from dashboard.aborts import MAX_REASON_LENGTH, AbortRequest
 from dashboard.accounts.permissions import Permissions
+from dashboard.runs import abort_reasons
 from dashboard.web.http.client_address import client_address
 
 
@@ -23,13 +23,7 @@ class ReasonField:
     @property
     def picks(self) -> list[tuple[str, bool]]:
         """(label, is selected) of each quick pick."""
-        labels = [
-            _("Stuck"),
-            _("Wrong version"),
-            _("Started by mistake"),
-            _("Blocks another release"),
-            _("Incident"),
-        ]
+        labels = map(str, abort_reasons.REASONS.values())
         return [(pick, pick == self.pick) for pick in labels]
 
     @property
