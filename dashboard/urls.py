@@ -59,6 +59,8 @@ from dashboard.web.pages.search import search
 from dashboard.web.pages.stage import stage
 from dashboard.web.pages.stars import change_star
 from dashboard.web.pages.status import status
+from dashboard.web.pages.trends import trends
+from dashboard.web.pages.trends_export import trends_export
 
 converters.register()
 
@@ -76,6 +78,8 @@ run_urls: list[URLPattern | URLResolver] = [
 stage_urls: list[URLPattern | URLResolver] = [
     path("", stage, name="stage"),
     path("refresh/", refresh_stage, name="refresh_stage"),
+    path("trends/", trends, name="stage_trends"),
+    path("trends/export.csv", trends_export, name="stage_trends_csv"),
     path("views/", create_saved_view, name="saved_view_create"),
     path("views/<key:key>/", update_saved_view, name="saved_view_update"),
     path("runs/<id:run_id>/", include(run_urls)),
@@ -83,6 +87,8 @@ stage_urls: list[URLPattern | URLResolver] = [
 
 pipeline_urls: list[URLPattern | URLResolver] = [
     path("", pipeline, name="pipeline"),
+    path("trends/", trends, name="pipeline_trends"),
+    path("trends/export.csv", trends_export, name="pipeline_trends_csv"),
     path("release-flows/<id:stage_id>/", include(stage_urls)),
 ]
 
@@ -142,6 +148,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("account/tokens/<key:key>/revoke/", token_revoke, name="token_revoke"),
     path("people/", include(people_urls)),
     path("projects/<id:project_id>/", board, name="project"),
+    path("projects/<id:project_id>/trends/", trends, name="project_trends"),
+    path("projects/<id:project_id>/trends/export.csv", trends_export, name="project_trends_csv"),
     path("projects/<id:project_id>/pipelines/<id:pipeline_id>/", include(pipeline_urls)),
     path("stars/", change_star, name="star"),
     path("runs/<id:run_id>/", run_lookup, name="run_lookup"),

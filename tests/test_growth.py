@@ -95,6 +95,7 @@ def pages(who: User) -> dict[str, Work]:
         "/aborts/bulk/", "/aborts/bulk/new/?page=now", f"/aborts/bulk/new/?stage={stage.pk}",
         factories.address(stage.pipeline), flow, f"{flow}?all=1", f"{flow}?by_me=1",
         f"{flow}?overdue=1", factories.address(in_flight), factories.address(ended),
+        f"/projects/{stage.pipeline.project.slug}/trends/", f"{flow}trends/",
         factories.address(in_flight, "abort"), f"/runs/{ended.run_id}/", "/account/",
     ]  # fmt: skip
     if access_log.may_view(who):

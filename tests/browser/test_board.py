@@ -34,7 +34,7 @@ def runs(live: Live, viewer: object) -> list[Run]:
 
 
 def listed(page: Page) -> list[str]:
-    return page.locator(".board tbody th a").all_inner_texts()
+    return page.locator(".board tbody th a bdi").all_inner_texts()
 
 
 def names(first: int, last: int) -> list[str]:
@@ -56,6 +56,6 @@ def test_pipeline_that_begins_to_need_attention_is_counted_at_once_and_moves_whe
     assert listed(page) == names(0, 100)  # nothing moves under the mouse
     page.mouse.move(1, 1)
     advance_time(page, IDLE_REFRESH_SECONDS)
-    expect(page.locator(".board tbody th a").first).to_have_text("P-120")
+    expect(page.locator(".board tbody th a bdi").first).to_have_text("P-120")
     assert listed(page) == ["P-120", *names(0, 99)]
     assert has_reload_mark(page)

@@ -89,6 +89,7 @@ def create_world() -> World:
     other_stage = factories.stage("Production", safe, error="x", error_message=HIDDEN, failures=1)
     places = _create_place(stage, people), _create_place(other_stage, people, HIDDEN)
     factories.search_texts()
+    factories.day_sums()
     return World(
         *places,
         _browsers(people),

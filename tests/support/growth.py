@@ -199,6 +199,7 @@ def create_runs(count: int, by: User) -> None:
         ended = {"requested_at": run.created_at, "settled_at": run.ended_at, "outcome": "aborted"}
         factories.abort(run, by, "concluded", **ended)
     factories.search_texts()
+    factories.day_sums()
     _analyze()
 
 

@@ -331,6 +331,10 @@ FULL = [
     State("stage, gone", "/projects/shop/pipelines/old/release-flows/production/"),
     State("pipeline, gone", "/projects/shop/pipelines/old/"),
     State("stage without a flow", STAGE.replace("production", "staging")),
+    State("trends", f"{STAGE}trends/?days=90", open_all_details),
+    State("trends, none", STAGE.replace("production", "staging") + "trends/"),
+    State("trends, of a pipeline", f"{PIPELINE}trends/"),
+    State("trends, of a project", "/projects/shop/trends/", username="viewer"),
     State("run with steps", "{release}", open_all_details),
     State("run with steps", "{release}", open_all_details, username="viewer"),
     State("run, dialog", "{release}", open_abort_dialog),
@@ -401,6 +405,8 @@ LONG_TEXTS = [
     State("stage, dialog for all", STAGE, open_abort_all_dialog),
     State("stage, filtered", f"{STAGE}?q={HOSTILE[:190].replace('&', '')}", open_filter),
     State("stage, views open", f"{STAGE}?status=failure", open_menu(".saved-views")),
+    State("trends", f"{STAGE}trends/", open_all_details),
+    State("trends, of a project", "/projects/shop/trends/"),
     State("run", run_address("x" * 200), open_all_details),
     State("run, dialog", run_address("x" * 200), open_abort_dialog),
     State("run, odd", "{odd}"),
@@ -445,6 +451,9 @@ PAGED = [
 # URLs that do not respond with a page.
 NON_PAGE_URLS = {
     "aborts_csv",
+    "project_trends_csv",
+    "pipeline_trends_csv",
+    "stage_trends_csv",
     "aborts_json",
     "access_log_csv",
     "access_log_json",
@@ -652,6 +661,7 @@ def create_full() -> dict[str, object]:
     throttle_sign_in("nobody")
     create_last_visit()
     factories.search_texts()
+    factories.day_sums()
     return {
         "release": factories.address(steps),
         "stage_key": stage.pk,
@@ -700,6 +710,7 @@ def create_long_texts(text: str) -> dict[str, object]:
     create_sessions_and_tokens(manager, text)
     create_last_visit()
     factories.search_texts()
+    factories.day_sums()
     return {
         "batch": bulk_abort_with_every_result(stage, manager, text),
         "odd": factories.address(odd_run),

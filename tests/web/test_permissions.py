@@ -240,7 +240,7 @@ def test_pipeline_without_stages_is_shown_if_project_is_visible(
     factories.grant("view", "on-call", project=factories.project("payments"))
     for project in ("shop", "payments", "secret-project"):
         factories.pipeline(f"new-in-{project}", parent=factories.project(project))
-    links = get_member_page(member_client, "/board/").css(".board th a")
+    links = get_member_page(member_client, "/board/").css(".board th a bdi")
     assert [text_of(link) for link in links] == ["New-In-Payments", "New-In-Shop"]
 
 

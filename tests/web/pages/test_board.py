@@ -43,7 +43,7 @@ def pipelines_in_each_state(db: None) -> list[Pipeline]:
 
 
 def listed_in_order(html: LexborHTMLParser) -> list[str]:
-    return [text_of(link).casefold() for link in html.css(".board tbody th a")]
+    return [text_of(link).casefold() for link in html.css(".board tbody th a bdi")]
 
 
 def listed_pipelines(html: LexborHTMLParser) -> set[str]:

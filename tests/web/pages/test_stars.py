@@ -27,7 +27,7 @@ def listed(client: Client, address: str) -> list[str]:
     response = client.get(address, headers={"Accept-Encoding": "identity"})
     html = parse_html(response)
     runs = [row.attributes["data-run"] or "" for row in html.css("[data-run]")]
-    return sorted(runs or [text_of(link).casefold() for link in html.css(".board th a")])
+    return sorted(runs or [text_of(link).casefold() for link in html.css(".board th a bdi")])
 
 
 def test_star_filters_now_and_board_of_its_user_alone(

@@ -7,7 +7,7 @@ export neither appears in it nor shifts the others.
 import csv
 import io
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
@@ -50,15 +50,28 @@ def respond[T: Model, F: RecordFilter](
     if record_filter.warnings:
         text = "\n".join(map(str, record_filter.warnings))
         return HttpResponse(f"{text}\n", status=400, content_type="text/plain; charset=utf-8")
-    file_name = f"{name}-{timezone.localdate().isoformat()}.{extension}"
     return StreamingHttpResponse(
         stream(extension, partial(load, record_filter), columns),
         content_type=CONTENT_TYPES[extension],
         headers={
-            "Content-Disposition": f'attachment; filename="{file_name}"',
+            "Content-Disposition": f'attachment; filename="{_file_name(name, extension)}"',
             "X-Accel-Buffering": "no",  # else nginx buffers the stream
         },
     )
+
+
+def respond_with(name: str, rows: Sequence[Mapping[str, Any]]) -> HttpResponse:
+    """Return a CSV file of a few rows, at least one, named by `name` and the date."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(rows[0])
+    writer.writerows(map(_cell, row.values()) for row in rows)
+    headers = {"Content-Disposition": f'attachment; filename="{_file_name(name, "csv")}"'}
+    return HttpResponse(text.getvalue(), content_type=CONTENT_TYPES["csv"], headers=headers)
+
+
+def _file_name(name: str, extension: str) -> str:
+    return f"{name}-{timezone.localdate().isoformat()}.{extension}"
 
 
 def stream[T: Model](
