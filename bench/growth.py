@@ -129,6 +129,23 @@ def create_runs(first: int, last: int, stages: list["Stage"]) -> None:
             cursor.execute("VACUUM ANALYZE")
 
 
+def create_day_sums(stages: list["Stage"]) -> None:
+    """Create sums of 90 days: of a stage, and of a project as with thousands of stages."""
+    from django.utils import timezone
+
+    from dashboard.models import ProjectDay, StageDay
+
+    project, today = stages[0].pipeline.project, timezone.now().date()
+    for age in range(90):
+        day = today - timedelta(days=age)
+        words = {"success": 40, "failure": 5, "aborted": 1}
+        few = words | {f"{measure}{n}": 5 for measure in "dqr" for n in range(40, 48)}
+        many = words | {f"{measure}{n}": 99 for measure in "dqrp" for n in range(20, 90)}
+        StageDay.objects.create(stage=stages[0], day=day, counts=few)
+        for stage in stages[:3]:
+            ProjectDay.objects.create(project=project, stage_name=stage.name, day=day, counts=many)
+
+
 def list_operations(stages: list["Stage"], user: "User") -> Mapping[str, Callable[[], object]]:
     """Return the measured operations, as this user, by label."""
     from django.db import transaction
@@ -157,7 +174,8 @@ def list_operations(stages: list["Stage"], user: "User") -> Mapping[str, Callabl
 
     addresses = {
         "Now": "/", "Board": "/board/", "Stage": f"{flow}?all=1", "Run": f"{flow}runs/in-flight-0/",
-        "Aborts": "/aborts/", "Status": "/status/",
+        "Aborts": "/aborts/", "Status": "/status/", "Trends": f"{flow}trends/?days=90",
+        "Trends of a project": "/projects/bench/trends/?days=90",
     }  # fmt: skip
     return {name: partial(open_page, address) for name, address in addresses.items()} | {
         f"Stream of {page}, one round": partial(run_round, page, key)
@@ -181,6 +199,7 @@ def measure_on_request(size: int, server: str) -> None:
         stages = create_stages()
         create_first_runs(stages, user)
         create_runs(1, size, stages)
+        create_day_sums(stages)
         operations = list_operations(stages, user)
         print(json.dumps([database_version(), *operations]), flush=True)
         for line in sys.stdin:
