@@ -17,7 +17,7 @@ from dashboard.accounts import permissions, sessions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.models import Grant, Run, Session
 from dashboard.models.accounts.grants import Action
-from dashboard.web.live import feed
+from dashboard.web.live.messages import HEARTBEAT_EVENT, STALE_EVENT
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT, Live, token
 from tests.support.stream import (
@@ -51,7 +51,7 @@ def other_user(live: Live, manager: User) -> httpx.Client:
 
 def last_messages(stream: Iterable[Message]) -> list[str]:
     """Wait for the end of a stream; return its events but heartbeats and changes of parts."""
-    return [message.event for message in stream if message.event not in {"", feed.HEARTBEAT_EVENT}]
+    return [message.event for message in stream if message.event not in {"", HEARTBEAT_EVENT}]
 
 
 def wait_until_checked(live: Live) -> None:
@@ -135,7 +135,7 @@ def test_stream_with_changed_permissions_tells_the_page_to_reload_and_ends(
     factories.grant("view", "shop", viewer)
     with open_stream(browser) as stream:
         change(viewer)
-        assert last_messages(stream) == [feed.STALE_EVENT]
+        assert last_messages(stream) == [STALE_EVENT]
     assert "Nightly" not in browser.get("/").text  # the session still holds
 
 
@@ -171,12 +171,12 @@ def test_page_of_other_permissions_is_told_to_reload_when_it_opens_a_stream(
     assert opened_stream(live, browser, address, event_id) == (event_id, [])
     factories.grant("abort", "shop", viewer)  # while it has no stream
     new_id, events = opened_stream(live, browser, address, event_id)
-    assert events == [feed.STALE_EVENT]
-    assert opened_stream(live, browser, address)[1] == [feed.STALE_EVENT]  # it got no message
+    assert events == [STALE_EVENT]
+    assert opened_stream(live, browser, address)[1] == [STALE_EVENT]  # it got no message
     # Told once: then it has reloaded.
     assert opened_stream(live, browser, address, new_id) == (new_id, [])
     viewer.groups.clear()
-    assert opened_stream(live, browser, address, new_id)[1] == [feed.STALE_EVENT]
+    assert opened_stream(live, browser, address, new_id)[1] == [STALE_EVENT]
 
 
 @no_polling

@@ -29,6 +29,7 @@ from dashboard.web.components.board import board_list
 from dashboard.web.live import changes, event_ids, feed
 from dashboard.web.live.changes import Channel
 from dashboard.web.live.event_ids import Since
+from dashboard.web.live.messages import HEARTBEAT_EVENT, STALE_EVENT
 from dashboard.web.pages.board import BoardPage
 from dashboard.web.pages.now import NowPage
 from tests.support import factories
@@ -115,7 +116,7 @@ def test_stream_with_invalid_version_tells_page_to_reload(
     ) as answer:
         stream = messages(answer)
         next(stream)
-        assert next(stream).event == feed.STALE_EVENT
+        assert next(stream).event == STALE_EVENT
 
 
 def test_stream_with_too_many_changes_tells_page_to_reload(
@@ -127,7 +128,7 @@ def test_stream_with_too_many_changes_tells_page_to_reload(
     with viewer_http_client.stream("GET", f"/live/?page=now&since={version}") as answer:
         stream = messages(answer)
         assert len(next(stream).parts) < changes.MAX_RUNS + 15
-        assert next(stream).event == feed.STALE_EVENT
+        assert next(stream).event == STALE_EVENT
 
 
 def test_stream_excludes_newly_synced_old_runs(run: Run, viewer_http_client: httpx.Client) -> None:
@@ -490,7 +491,7 @@ def test_page_that_is_newer_than_the_last_round_gets_later_changes(
             address = stream_address(viewer_http_client)
             with viewer_http_client.stream("GET", address) as answer:
                 stream = messages(answer)
-                if next(stream).event == feed.HEARTBEAT_EVENT:
+                if next(stream).event == HEARTBEAT_EVENT:
                     factories.change(run, status="approval_wait")
                     next_part(stream, "run-r-1", "Needs approval")
                     break
@@ -556,7 +557,7 @@ def test_rendering_error_reloads_that_page_and_updates_others(
         monkeypatch.setattr(BoardPage, "status_parts", fail)
         factories.change(run, status="retrying")
         next_part(now, "run-r-1", "Retrying")
-        assert feed.STALE_EVENT in (message.event for message in board)
+        assert STALE_EVENT in (message.event for message in board)
 
 
 def test_stream_with_failed_opening_tells_page_to_reload(
@@ -569,7 +570,7 @@ def test_stream_with_failed_opening_tells_page_to_reload(
             )
             stream = messages(answer)
             first_message = next(stream)
-        assert first_message.event == feed.STALE_EVENT
+        assert first_message.event == STALE_EVENT
         assert first_message.id.startswith("7-")  # nothing was sent: reconnect
         factories.change(run, status="retrying")
         next_part(stream, "run-r-1", "Retrying")
@@ -613,7 +614,7 @@ def test_failed_broadcast_is_repeated(
 @pytest.mark.parametrize("heartbeat_interval", [0.0])
 def test_idle_stream_sends_heartbeat(run: Run, viewer_http_client: httpx.Client) -> None:
     with open_stream(viewer_http_client) as stream:
-        assert feed.HEARTBEAT_EVENT in (message.event for message in stream)
+        assert HEARTBEAT_EVENT in (message.event for message in stream)
 
 
 def test_rolled_back_change_is_not_streamed(run: Run, viewer_http_client: httpx.Client) -> None:
@@ -645,7 +646,7 @@ def test_stream_ends_when_broadcaster_closes(
 ) -> None:
     with open_stream(viewer_http_client) as stream:
         live.loop.call_soon_threadsafe(live.feed.close)
-        assert all(message.event == feed.HEARTBEAT_EVENT or message.parts for message in stream)
+        assert all(message.event == HEARTBEAT_EVENT or message.parts for message in stream)
 
 
 def test_disconnected_viewer_is_removed(
@@ -710,7 +711,7 @@ def test_second_up_to_date_viewer_needs_no_page_rendering(
             next_part(first, "run-r-1", f"Nightly {attempt}")
             with table_renamed("dashboard_stage"):  # no read succeeds
                 with viewer_http_client.stream("GET", "/live/?page=now&since=0") as answer:
-                    assert next(messages(answer)).event == feed.STALE_EVENT
+                    assert next(messages(answer)).event == STALE_EVENT
                 with contextlib.suppress(AssertionError):
                     second = stack.enter_context(open_stream(viewer_http_client))
                     break
