@@ -15,7 +15,8 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.urls import reverse
 
-from dashboard import __version__, aborts, sandbox
+from dashboard import __version__, sandbox
+from dashboard.aborts.reconcile import cancel_tasks, reconcile_in_background, release_all_leases
 from dashboard.accounts.expired_sessions import ExpiredSessions
 from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread, set_clock_offset
@@ -92,7 +93,7 @@ class Process:
             background_tasks.append(group.create_task(memory.keep_returning()))
             await run_in_db_thread(set_clock_offset)
             if connection.vendor == "sqlite":  # no other process serves (database_lock.py)
-                await run_in_db_thread(aborts.release_all_leases)
+                await run_in_db_thread(release_all_leases)
                 await run_in_db_thread(lead.release_leftover)
             if self.web_socket is not None:
                 from dashboard.asgi import application
@@ -104,7 +105,7 @@ class Process:
                 worker = SyncWorker(
                     northflank,
                     chores=[
-                        aborts.reconcile_in_background,
+                        reconcile_in_background,
                         OverdueChecker(),
                         ExpiredAcknowledgements(),
                         ExpiredSessions(),
@@ -123,7 +124,7 @@ class Process:
             for task in background_tasks:
                 task.cancel()  # a slow Northflank must not delay Ctrl-C
         close_broadcaster()
-        await aborts.cancel_tasks()  # before the connection they use is closed
+        await cancel_tasks()  # before the connection they use is closed
         await northflank.close()
 
     def _stop(self, stop: asyncio.Event) -> None:

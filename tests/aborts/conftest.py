@@ -6,8 +6,7 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth.models import User
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest
+from dashboard.aborts.request import AbortRequest, request_abort
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from tests.support import factories
@@ -33,7 +32,7 @@ def run(transactional_db: None) -> Iterator[Run]:
 @pytest.fixture
 def abort(run: Run, manager: User) -> Abort:
     """An abort that was just recorded."""
-    return aborts.request_abort(run, AbortRequest(manager, "Stuck")).abort
+    return request_abort(run, AbortRequest(manager, "Stuck")).abort
 
 
 @pytest.fixture

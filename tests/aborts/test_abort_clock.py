@@ -7,9 +7,9 @@ import pytest
 import time_machine
 from django.contrib.auth.models import User
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest, support_request
 from dashboard.aborts import messages as abort_messages
+from dashboard.aborts import support_request
+from dashboard.aborts.request import AbortRequest, request_abort
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permission
 from dashboard.models import Run
@@ -106,7 +106,7 @@ def test_run_that_resumes_after_aborting_has_no_abort_clock(stage: int) -> None:
 def test_own_abort_starts_at_request_time(stage: int, manager: User) -> None:
     run = mirror_run(stage, "running", T0, BEFORE)
     with time_machine.travel(at(10), tick=False):
-        abort = aborts.request_abort(run, AbortRequest(manager)).abort
+        abort = request_abort(run, AbortRequest(manager)).abort
     assert abort_clock.start(run, abort) == AbortStart(at(10))
     run = mirror_run(stage, "aborting", at(30), at(20))
     assert abort_clock.start(run, abort) == AbortStart(at(10))
@@ -118,7 +118,7 @@ def test_abort_request_for_externally_aborting_run_keeps_abort_start(
 ) -> None:
     run = mirror_run(stage, "aborting", T0, BEFORE)
     with time_machine.travel(at(10), tick=False):
-        abort = aborts.request_abort(run, AbortRequest(manager)).abort
+        abort = request_abort(run, AbortRequest(manager)).abort
     assert (abort.already_aborting_since, abort.requested_at) == (BEFORE, at(10))
     run = Run.objects.with_stage().get()
     assert run.abort_severity == 2  # since its start
@@ -141,7 +141,7 @@ def test_abort_first_read_while_aborting_shows_same_start_everywhere(
     assert "at least" in rendered_rows.render_loaded([run], permissions.ALL)[run.pk]
     assert "First seen aborting: 2026-03-02" in support_request.build(run, None, team="", now=T0)
     with time_machine.travel(at(10), tick=False):
-        abort = aborts.request_abort(run, AbortRequest(manager)).abort
+        abort = request_abort(run, AbortRequest(manager)).abort
     abort.state = "accepted"
     message = abort_messages.describe(abort, run)
     assert message.plain_text.endswith(" or earlier.")

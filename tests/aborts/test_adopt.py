@@ -11,9 +11,16 @@ import time_machine
 from django.contrib.auth.models import User
 from django.db import connection
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest, bulk_send
+from dashboard.aborts import bulk_send
 from dashboard.aborts import reconcile as abort_reconcile
+from dashboard.aborts.bulk_request import request_bulk_abort
+from dashboard.aborts.reconcile import (
+    cancel_tasks,
+    reconcile_open_aborts,
+    release_all_leases,
+    release_lease,
+)
+from dashboard.aborts.request import AbortRequest, request_abort
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, BulkAbort, Run
 from dashboard.models.abort_lifecycle import EventType
@@ -138,7 +145,7 @@ def test_abort_with_valid_lease_is_not_adopted(abort: Abort) -> None:
 
 
 def test_handed_over_abort_is_adopted_immediately(abort: Abort) -> None:
-    aborts.release_lease(abort)
+    release_lease(abort)
     assert Abort.objects.get().claimed_at == abort.requested_at - timedelta(seconds=15)
     northflank = FakeNorthflank()
     northflank.reconcile()
@@ -150,22 +157,20 @@ def test_handed_over_abort_is_adopted_immediately(abort: Abort) -> None:
 )
 def test_sent_or_settled_abort_is_not_handed_over(abort: Abort, fields: dict[str, Any]) -> None:
     Abort.objects.update(**fields)
-    aborts.release_lease(abort)
+    release_lease(abort)
     assert Abort.objects.get().claimed_at == abort.claimed_at
 
 
 def test_hand_over_leaves_other_leases(abort: Abort, manager: User) -> None:
-    other = aborts.request_abort(
-        factories.run(abort.run.stage), AbortRequest(manager, "Stuck")
-    ).abort
-    aborts.release_lease(abort)
+    other = request_abort(factories.run(abort.run.stage), AbortRequest(manager, "Stuck")).abort
+    release_lease(abort)
     assert Abort.objects.get(pk=other.pk).claimed_at == other.claimed_at
 
 
 def test_release_all_leases_expires_only_requested_aborts(abort: Abort, manager: User) -> None:
     accepted = factories.abort(factories.run(abort.run.stage), manager)
     settled = factories.abort(factories.run(abort.run.stage), manager, "requested", settled_at=T0)
-    aborts.release_all_leases()
+    release_all_leases()
     claimed = dict(Abort.objects.values_list("pk", "claimed_at"))
     assert claimed == {
         abort.pk: abort.requested_at - timedelta(seconds=15),
@@ -176,8 +181,8 @@ def test_release_all_leases_expires_only_requested_aborts(abort: Abort, manager:
 
 def test_abort_that_the_command_may_be_sending_keeps_its_lease(run: Run, manager: User) -> None:
     by_command = AbortRequest(manager, "Stuck", via=Via.COMMAND)
-    abort = aborts.request_abort(run, by_command).abort
-    aborts.release_all_leases()
+    abort = request_abort(run, by_command).abort
+    release_all_leases()
     northflank = FakeNorthflank()
     northflank.reconcile()
     assert northflank.methods == []
@@ -224,14 +229,14 @@ def test_abort_that_is_answered_late_is_not_adopted(abort_with_expired_lease: Ab
 @pytest.fixture
 def batch(run: Run, manager: User) -> BulkAbort:
     """A bulk abort whose lease has expired."""
-    requested = aborts.request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
-    aborts.release_all_leases()
+    requested = request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
+    release_all_leases()
     return requested
 
 
 async def reconcile_until_done(connection: Connection) -> None:
     """Reconcile open aborts and bulk aborts, until all that were resumed have ended."""
-    await aborts.reconcile_open_aborts(connection)
+    await reconcile_open_aborts(connection)
     await asyncio.gather(*bulk_send.running_tasks.values(), return_exceptions=True)
     await asyncio.sleep(0)
 
@@ -268,9 +273,7 @@ def test_bulk_abort_skips_concluded_run_and_sends_rest_past_deadline(
 ) -> None:
     ended_run = factories.run(run.stage)
     with time_machine.travel(T0, tick=False):  # far in the past
-        batch = aborts.request_bulk_abort(
-            [ended_run.pk, run.pk], AbortRequest(manager, "Stuck"), uuid4()
-        )
+        batch = request_bulk_abort([ended_run.pk, run.pk], AbortRequest(manager, "Stuck"), uuid4())
     Run.objects.filter(pk=ended_run.pk).update(in_flight=False)
     northflank = FakeNorthflank()
     northflank.run_with_connection(
@@ -284,7 +287,7 @@ def test_released_bulk_abort_stops_immediately(batch: BulkAbort) -> None:
     async def start_and_release(connection: Connection) -> None:
         await bulk_send.adopt_bulk_aborts(connection)
         assert list(bulk_send.running_tasks) == [batch.pk]
-        await aborts.cancel_tasks()
+        await cancel_tasks()
         assert bulk_send.running_tasks == {}
 
     northflank = FakeNorthflank()
@@ -296,6 +299,6 @@ def test_settled_or_leased_bulk_abort_is_not_resumed(batch: BulkAbort) -> None:
     BulkAbort.objects.update(claimed_at=db_threads.now() - timedelta(seconds=40))
     assert FakeNorthflank().run_with_connection(reconcile_until_done) == []
     BulkAbort.objects.update(settled_at=db_threads.now())
-    aborts.release_all_leases()
+    release_all_leases()
     assert BulkAbort.objects.get().claimed_at > batch.requested_at - timedelta(seconds=45)
     assert FakeNorthflank().run_with_connection(reconcile_until_done) == []

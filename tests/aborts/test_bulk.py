@@ -8,8 +8,9 @@ import pytest
 from django.contrib.auth.models import User
 from pytest_django import Settings
 
-from dashboard import aborts
 from dashboard.aborts import bulk_send
+from dashboard.aborts.bulk_send import start_bulk_abort
+from dashboard.aborts.reconcile import cancel_tasks, release_all_leases
 from dashboard.models import Abort, BulkAbort, Run
 from dashboard.northflank import NorthflankClient
 from dashboard.sandbox import parse_fault
@@ -156,7 +157,7 @@ def test_bulk_abort_without_budget_refers_to_single_aborts(low_budget: Live, man
 
 
 def start(live: Live, batch: BulkAbort) -> None:
-    live.run(lambda: aborts.start_bulk_abort(batch.pk))
+    live.run(lambda: start_bulk_abort(batch.pk))
 
 
 def test_bulk_abort_continues_in_background_after_request(
@@ -175,11 +176,11 @@ def test_bulk_abort_interrupted_while_sending_is_resumed_after_lease_expires(
     batch = request_bulk(runs, manager)
     start(live, batch)
     wait_until(lambda: live.sandbox.abort_request_counts[runs[1].run_id])
-    live.run(aborts.cancel_tasks)
+    live.run(cancel_tasks)
     assert results(batch) == ["abort", "abort", "waiting", "waiting", "waiting"]
     reconcile(live)
     assert sent_run_ids(live) == [run.run_id for run in runs[:2]]  # its lease is still valid
-    aborts.release_all_leases()
+    release_all_leases()
     reconcile(live)
     wait_until(lambda: is_settled(batch))
     assert results(batch) == ["abort"] * 5

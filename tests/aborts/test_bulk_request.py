@@ -6,7 +6,8 @@ import pytest
 from django.contrib.auth.models import Group, User
 from pytest_django import Settings
 
-from dashboard import aborts
+from dashboard.aborts.bulk_request import MAX_RUNS, TooManyRuns, WrongCount
+from dashboard.aborts.request import NotAllowed, NotInFlight, ReasonMissing
 from dashboard.models import Abort, BulkAbort, BulkAbortItem, Grant, Run
 from dashboard.models.accounts.grants import Action
 from tests.support import factories
@@ -45,7 +46,7 @@ def test_bulk_abort_without_reason_is_rejected_when_a_stage_requires_one(
 ) -> None:
     settings.ABORT_REASON_REQUIRED = ["Production"]
     runs = [create_run_in_flight(live), create_run_in_flight(live, SEARCH)]
-    with pytest.raises(aborts.ReasonMissing, match="Production"):
+    with pytest.raises(ReasonMissing, match="Production"):
         request_bulk(runs, manager, reason=" ")
     assert not BulkAbort.objects.exists()
 
@@ -53,15 +54,15 @@ def test_bulk_abort_without_reason_is_rejected_when_a_stage_requires_one(
 def test_bulk_abort_without_permission_is_rejected_naming_allowed_groups(
     live: Live, runs: list[Run], manager: User, viewer: User
 ) -> None:
-    with pytest.raises(aborts.NotAllowed, match="Release managers"):
+    with pytest.raises(NotAllowed, match="Release managers"):
         request_bulk(runs, viewer)
     assert not BulkAbort.objects.exists()
 
 
 def test_bulk_abort_above_maximum_is_rejected(manager: User) -> None:
     production = factories.stage()
-    runs = [factories.run(production) for _ in range(aborts.MAX_RUNS + 1)]
-    with pytest.raises(aborts.TooManyRuns, match="201 are selected"):
+    runs = [factories.run(production) for _ in range(MAX_RUNS + 1)]
+    with pytest.raises(TooManyRuns, match="201 are selected"):
         request_bulk(runs, manager)
     assert not BulkAbort.objects.exists()
 
@@ -90,7 +91,7 @@ def test_bulk_abort_of_many_runs_or_projects_without_their_count_is_rejected(
 ) -> None:
     runs = runs_of(*projects)
     message = r"^The number of runs is missing or wrong; nothing was aborted\.$"
-    with pytest.raises(aborts.WrongCount, match=message):
+    with pytest.raises(WrongCount, match=message):
         request_bulk(runs, manager, typed_count=typed)
     assert not BulkAbort.objects.exists()
     assert request_bulk(runs, manager, typed_count=str(len(runs))).items.count() == len(runs)
@@ -99,7 +100,7 @@ def test_bulk_abort_of_many_runs_or_projects_without_their_count_is_rejected(
 def test_bulk_abort_counts_runs_that_ended_after_confirmation(manager: User) -> None:
     runs = runs_of(7)
     Run.objects.filter(pk=runs[0].pk).update(in_flight=False, concluded=True)
-    with pytest.raises(aborts.WrongCount):
+    with pytest.raises(WrongCount):
         request_bulk(runs, manager, typed_count="6")
     assert request_bulk(runs, manager, typed_count="7").items.count() == 7
 
@@ -109,7 +110,7 @@ def test_bulk_abort_counts_hidden_runs_and_no_duplicates(manager: User) -> None:
     Grant.objects.all().delete()
     project = runs[0].stage.pipeline.project
     Grant.objects.create(group=Group.objects.get(), action=Action.ABORT, project=project)
-    with pytest.raises(aborts.WrongCount):
+    with pytest.raises(WrongCount):
         request_bulk([*runs, *runs], manager, typed_count="6")
     assert request_bulk([*runs, *runs], manager, typed_count="7").items.count() == 6
 
@@ -121,7 +122,7 @@ def test_bulk_abort_leaves_out_runs_the_user_may_not_see(live: Live, manager: Us
     Grant.objects.create(group=Group.objects.get(), action=Action.ABORT, project=project)
     batch = request_bulk([hidden, visible], manager)
     assert [item.run_id for item in batch.items.all()] == [visible.pk]
-    with pytest.raises(aborts.NotInFlight):
+    with pytest.raises(NotInFlight):
         request_bulk([hidden], manager)
 
 
@@ -140,6 +141,6 @@ def test_missing_reason_error_names_all_stages_requiring_one(
     stages = ("Production", "Staging", "Development")
     runs = [factories.run(factories.stage(name)) for name in stages]
     with pytest.raises(
-        aborts.ReasonMissing, match=rf"^A reason is required to abort runs in {named_stages}\.$"
+        ReasonMissing, match=rf"^A reason is required to abort runs in {named_stages}\.$"
     ):
         request_bulk(runs, manager, reason="")

@@ -11,9 +11,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from structlog.testing import capture_logs
 
-from dashboard import aborts
 from dashboard.aborts import bulk_send, settle
-from dashboard.aborts.bulk_send import Pause
+from dashboard.aborts.bulk_request import request_bulk_abort, visible_runs
+from dashboard.aborts.bulk_send import Pause, find_pause
+from dashboard.aborts.request import AbortRequest, request_abort
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, ChangeCounter, Grant, Run
 from dashboard.models.bulk_aborts import Via
@@ -36,9 +37,9 @@ REQUEST_FIELDS = {"reason": " Bad\n release ", "client_address": "192.0.2.7", "t
 
 def create_bulk_abort(runs: list[Run], user: User, key: UUID | None = None) -> BulkAbort:
     """Request a bulk abort at T0, by an API token."""
-    request = aborts.AbortRequest(user, via=Via.API, **REQUEST_FIELDS)
+    request = AbortRequest(user, via=Via.API, **REQUEST_FIELDS)
     with time_machine.travel(T0, tick=False):
-        return aborts.request_bulk_abort([run.pk for run in runs], request, key or uuid4())
+        return request_bulk_abort([run.pk for run in runs], request, key or uuid4())
 
 
 def take_turn_at(
@@ -223,16 +224,16 @@ def test_run_whose_abort_is_sent_is_read_once_its_answer_is_overdue(
 
 def test_bulk_abort_is_paused_until_rate_limit_resets(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
-    assert aborts.find_pause(batch, at(1)) is None
+    assert find_pause(batch, at(1)) is None
     record_response(RateLimit(1000, 25, 90), at(1))  # the last quarter of the reserve
-    assert aborts.find_pause(batch, at(11)) == Pause(at(91), is_rate_limited=False)
+    assert find_pause(batch, at(11)) == Pause(at(91), is_rate_limited=False)
     budget_store.record_rate_limited(40, at(1))
-    assert aborts.find_pause(batch, at(11)) == Pause(at(41), is_rate_limited=True)
+    assert find_pause(batch, at(11)) == Pause(at(41), is_rate_limited=True)
     probe_end = at(42) + bulk_send.PROBE_TIMEOUT
-    assert aborts.find_pause(batch, at(42)) == Pause(probe_end, is_rate_limited=True)
+    assert find_pause(batch, at(42)) == Pause(probe_end, is_rate_limited=True)
     BulkAbort.objects.update(settled_at=T0)
     batch.refresh_from_db()
-    assert aborts.find_pause(batch, at(11)) is None
+    assert find_pause(batch, at(11)) is None
 
 
 @pytest.mark.parametrize(("remaining", "is_rate_limited"), [(1, False), (0, True)])
@@ -240,7 +241,7 @@ def test_bulk_abort_is_rate_limited_once_no_request_remains(
     two_runs: list[Run], manager: User, remaining: int, is_rate_limited: bool
 ) -> None:
     record_response(RateLimit(1000, remaining, 90), at(1))
-    pause = aborts.find_pause(create_bulk_abort(two_runs, manager), at(11))
+    pause = find_pause(create_bulk_abort(two_runs, manager), at(11))
     assert pause == Pause(at(91), is_rate_limited=is_rate_limited)
 
 
@@ -309,7 +310,7 @@ def deactivate(user: User) -> None:
 def test_turn_after_account_has_changed_records_the_reason_of_a_single_abort(
     two_runs: list[Run], manager: User, change: Callable[[User], object], reason: str
 ) -> None:
-    single = aborts.request_abort(two_runs[1], aborts.AbortRequest(manager, "Stuck")).abort
+    single = request_abort(two_runs[1], AbortRequest(manager, "Stuck")).abort
     batch = create_bulk_abort(two_runs, manager)
     change(manager)
     with capture_logs() as logs:
@@ -332,7 +333,7 @@ def test_visible_runs_are_permitted_ones_once_in_given_order(
     keys = [two_runs[1].pk, hidden.pk, 4711, two_runs[0].pk, two_runs[1].pk]
     user_permissions = permissions.for_user(manager)
     with CaptureQueriesContext(connection) as queries:
-        visible = aborts.visible_runs(keys, user_permissions)
+        visible = visible_runs(keys, user_permissions)
         assert [run.stage.pipeline.project.slug for run in visible] == ["shop", "shop"]
     assert visible == [two_runs[1], two_runs[0]]
     [query] = queries

@@ -8,8 +8,8 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.db import IntegrityError
 
-from dashboard import aborts
 from dashboard.aborts import send as abort_send
+from dashboard.aborts.request import AbortRequest, request_abort
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort
@@ -44,10 +44,10 @@ def test_second_abort_request_joins_first(live: Live, manager: User) -> None:
 def test_abort_request_by_deleted_account_raises_integrity_error(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
     deleted_user = User.objects.create_superuser("gone")
-    request = aborts.AbortRequest(deleted_user, "Stuck")
+    request = AbortRequest(deleted_user, "Stuck")
     User.objects.filter(pk=deleted_user.pk).delete()
     with pytest.raises(IntegrityError):
-        aborts.request_abort(run, request)
+        request_abort(run, request)
     assert not Abort.objects.exists()
 
 

@@ -24,8 +24,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest, resend_policy
+from dashboard.aborts import resend_policy
+from dashboard.aborts.reconcile import reconcile_open_aborts, release_all_leases
+from dashboard.aborts.request import (
+    AbortRequest,
+    NotAllowed,
+    NotInFlight,
+    ReasonMissing,
+    reason_required,
+    request_abort,
+)
+from dashboard.aborts.send import send_abort, wait_for_answer
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
@@ -272,19 +281,19 @@ class AbortMachine(RuleBasedStateMachine):
         """Request an abort, and return it if it is new; it must be new whenever that is allowed."""
         run, user = self.run(number), self.users[user_number]
         is_allowed = permissions.abort_permission(user, run.stage).allowed
-        has_reason = bool(reason) or not aborts.reason_required(run.stage)
+        has_reason = bool(reason) or not reason_required(run.stage)
         open_abort = Abort.objects.open().filter(run=run).first()
         try:
-            result = aborts.request_abort(
+            result = request_abort(
                 run, AbortRequest(user, reason), retry_of_pk=retry_of_pk, mark_sent=send
             )
-        except aborts.NotAllowed:
+        except NotAllowed:
             assert not is_allowed
             return None
-        except aborts.NotInFlight:
+        except NotInFlight:
             assert not run.in_flight
             return None
-        except aborts.ReasonMissing:
+        except ReasonMissing:
             assert not has_reason
             return None
         if open_abort is None:
@@ -292,7 +301,7 @@ class AbortMachine(RuleBasedStateMachine):
         if (
             send and result.is_new
         ):  # a joined request waits for the first process, which may be dead
-            self.live.run(lambda: aborts.wait_for_answer(result))
+            self.live.run(lambda: wait_for_answer(result))
         return result.abort if result.is_new else None
 
     # --- the rest --------------------------------------------------------------------------------
@@ -309,17 +318,17 @@ class AbortMachine(RuleBasedStateMachine):
         run, user = self.run(number), self.users[user_number]
 
         def request() -> int | None:
-            with contextlib.suppress(aborts.NotAllowed, aborts.NotInFlight, aborts.ReasonMissing):
-                result = aborts.request_abort(run, AbortRequest(user, "Stuck"))
+            with contextlib.suppress(NotAllowed, NotInFlight, ReasonMissing):
+                result = request_abort(run, AbortRequest(user, "Stuck"))
                 return result.abort.pk if result.is_new else None
             return None
 
         async def run_all() -> None:
             async def request_and_send() -> None:
                 if (abort := await run_in_db_thread(request)) is not None:
-                    await aborts.send_abort(self.live.connection, abort)
+                    await send_abort(self.live.connection, abort)
 
-            rounds = [aborts.reconcile_open_aborts(self.live.connection) for _ in range(3)]
+            rounds = [reconcile_open_aborts(self.live.connection) for _ in range(3)]
             await asyncio.gather(request_and_send(), *rounds)
 
         with self.faults(f"{fault}@/abort" if fault else "", "latency:0.02@/abort"):
@@ -327,7 +336,7 @@ class AbortMachine(RuleBasedStateMachine):
 
     @rule()
     def restart_process(self) -> None:
-        aborts.release_all_leases()
+        release_all_leases()
         reconcile(self.live)
 
     @rule(enabled=strategies.booleans())

@@ -9,8 +9,8 @@ from django.contrib.auth.models import User
 from django.db import connection
 from structlog.testing import capture_logs
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest, reconcile, resend_policy
+from dashboard.aborts import reconcile, resend_policy
+from dashboard.aborts.request import AbortRequest, request_abort
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from tests.support import factories
@@ -214,13 +214,13 @@ def test_run_stays_critical_after_a_retry_that_failed(
     with time_machine.travel(at, tick=False):
         FakeNorthflank(reading=error_response(503)).reconcile()
         assert severities() == {"r1": 2}
-        retry = aborts.request_abort(run, AbortRequest(manager), retry_of_pk=first.pk).abort
+        retry = request_abort(run, AbortRequest(manager), retry_of_pk=first.pk).abort
         FakeNorthflank(abort=error_response(failure)).send(retry)
         assert Abort.objects.get(pk=retry.pk).settled_at == at
         reconcile_at(at)
         assert severities() == {"r1": 2}
         critical_run = Run.objects.with_stage().get()
-        another = aborts.request_abort(critical_run, AbortRequest(manager)).abort
+        another = request_abort(critical_run, AbortRequest(manager)).abort
         assert another.already_aborting_since == since
         FakeNorthflank().send(another)
     reconcile_at(at)
@@ -233,7 +233,7 @@ def test_run_stays_critical_after_an_abort_not_arrived_and_one_that_failed(
 ) -> None:
     factories.abort(run, manager, "unknown", settled_at=db_threads.now())
     reconcile_at(db_threads.now())
-    another = aborts.request_abort(run, AbortRequest(manager)).abort
+    another = request_abort(run, AbortRequest(manager)).abort
     assert severities() == {"r1": 0}
     FakeNorthflank(abort=error_response(failure)).send(another)
     assert reconcile.is_work_pending()

@@ -14,8 +14,10 @@ import time_machine
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest, reconcile, resend, resend_policy
+from dashboard.aborts import reconcile, resend, resend_policy
+from dashboard.aborts.reconcile import reconcile_open_aborts
+from dashboard.aborts.request import AbortRequest, request_abort
+from dashboard.aborts.send import send_abort
 from dashboard.db.clock_jumps import forget_jumps
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort, BulkAbort, Run, Stage
@@ -86,7 +88,7 @@ async def work_for_two_minutes(
     connection: Connection, clock: time_machine.Traveller, northflank: Northflank
 ) -> Counter[str]:
     """Let a worker work; return the requests of the first minute."""
-    chores = [aborts.reconcile_open_aborts]
+    chores = [reconcile_open_aborts]
     worker = SyncWorker(connection, chores=chores, sync_clock=lambda: None)
     requests = Counter[str]()
     for second in range(120):
@@ -117,13 +119,13 @@ def test_runs_are_read_seldom_in_an_outage_and_all_aborts_resent_soon_after_it(
         return down in path and timezone.now() < at(60)
 
     async def abort_and_work(connection: Connection) -> None:
-        await asyncio.gather(*(aborts.send_abort(connection, abort.pk) for abort in requested))
+        await asyncio.gather(*(send_abort(connection, abort.pk) for abort in requested))
         northflank.requests.clear()
         requests.update(await work_for_two_minutes(connection, clock, northflank))
 
     Stage.objects.update(flow_synced_at=T0)
     requested = [
-        aborts.request_abort(factories.run(run.stage), AbortRequest(manager, "Stuck")).abort
+        request_abort(factories.run(run.stage), AbortRequest(manager, "Stuck")).abort
         for _ in range(count)
     ]
     requests, northflank = Counter[str](), Northflank(is_down)
@@ -264,7 +266,7 @@ def test_one_run_is_read_after_a_429_until_it_is_answered(
 def reconcile_now(northflank: Northflank, outage: str = "") -> Logs:
     async def work(connection: Connection) -> None:
         connection.outage = outage
-        await aborts.reconcile_open_aborts(connection)
+        await reconcile_open_aborts(connection)
 
     forget_jumps()
     return northflank.run(work)
@@ -367,10 +369,10 @@ def test_abort_is_resent_after_a_short_failure_in_the_last_half_of_the_reserve(
     """Nobody noticed that Northflank answered again."""
     Stage.objects.update(flow_synced_at=T0)
     record_response(RateLimit(1000, 45, 3000), T0)
-    aborted = aborts.request_abort(factories.run(run.stage), AbortRequest(manager, "Stuck")).abort
+    aborted = request_abort(factories.run(run.stage), AbortRequest(manager, "Stuck")).abort
 
     async def abort_and_work(connection: Connection) -> None:
-        await aborts.send_abort(connection, aborted.pk)
+        await send_abort(connection, aborted.pk)
         if down == "rate_limited":
             await run_in_db_thread(budget_store.record_rate_limited, 5, T0)
         await work_for_two_minutes(connection, clock, northflank)

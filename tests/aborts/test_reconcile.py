@@ -7,7 +7,9 @@ import pytest
 from django.contrib.auth.models import Group, User
 from pytest_django import Settings
 
-from dashboard import aborts
+from dashboard.aborts.reconcile import reconcile_open_aborts
+from dashboard.aborts.request import AbortRequest, request_abort
+from dashboard.aborts.send import send_abort
 from dashboard.accounts import permissions
 from dashboard.models import Abort, Run
 from dashboard.northflank import NorthflankClient
@@ -88,7 +90,7 @@ def test_concurrent_workers_adopt_abort_once(live: Live) -> None:
     async def reconcile_concurrently() -> None:
         import asyncio
 
-        await asyncio.gather(*(aborts.reconcile_open_aborts(live.connection) for _ in range(3)))
+        await asyncio.gather(*(reconcile_open_aborts(live.connection) for _ in range(3)))
 
     live.run(reconcile_concurrently)
     assert live.sandbox.abort_request_counts[run.run_id] == 1
@@ -118,8 +120,8 @@ def test_abort_answer_with_another_run_changes_neither_run(live: Live, manager: 
     run = create_run_in_flight(live)
     other = mirror_run(live, LEDGER, start_run(live, LEDGER))
     answer_with_run(live, other.run_id)
-    result = aborts.request_abort(run, aborts.AbortRequest(manager))
-    live.run(lambda: aborts.send_abort(live.connection, result.abort.pk))
+    result = request_abort(run, AbortRequest(manager))
+    live.run(lambda: send_abort(live.connection, result.abort.pk))
     assert Abort.objects.get().state == "unknown"
     assert Run.objects.get(pk=run.pk).in_flight
     assert Run.objects.get(pk=other.pk).in_flight

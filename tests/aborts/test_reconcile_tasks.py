@@ -7,8 +7,8 @@ import pytest
 from django.db import InterfaceError
 from structlog.testing import capture_logs
 
-from dashboard import aborts
 from dashboard.aborts import reconcile
+from dashboard.aborts.reconcile import cancel_tasks, reconcile_in_background
 from dashboard.upstream.connection import Connection
 
 
@@ -37,12 +37,12 @@ class Reconciliations:
         loop.set_exception_handler(lambda _, context: self.failures.append(context))
         connection = Connection("token", "http://northflank.invalid")
         for _ in range(count):
-            await aborts.reconcile_in_background(connection, 0)
+            await reconcile_in_background(connection, 0)
         if self.ends:
             self._may_end.set()
             for _ in range(4):  # turns of the loop in which they end
                 await asyncio.sleep(0)
-        await aborts.cancel_tasks()
+        await cancel_tasks()
         self.ended_when_cancelled = self.ended
         await asyncio.sleep(0)
         await connection.close()

@@ -11,8 +11,14 @@ from django.contrib.auth.models import Group, User
 from django.db import IntegrityError, connection
 from structlog.testing import capture_logs
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest
+from dashboard.aborts.request import (
+    AbortRequest,
+    AbortResult,
+    NotAllowed,
+    NotInFlight,
+    ReasonMissing,
+    request_abort,
+)
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, ChangeCounter, RequestCounter, Run
 from dashboard.models.abort_lifecycle import EventType
@@ -60,8 +66,8 @@ def test_abort_request_stores_all_fields(run: Run, manager: User) -> None:
     batch = BulkAbort.objects.create(
         key=uuid4(), user=manager, username="manager", requested_at=T0, claimed_at=T0
     )
-    result = aborts.request_abort(run, abort_request(manager), bulk_abort=batch)
-    assert result == aborts.AbortResult(Abort.objects.get(), is_new=True)
+    result = request_abort(run, abort_request(manager), bulk_abort=batch)
+    assert result == AbortResult(Abort.objects.get(), is_new=True)
     stored = Abort.objects.values(
         "run", "user", "username", "reason", "client_address", "via", "token_name", "bulk_abort",
         "requested_at", "claimed_at", "sent_at", "state", "retry_of", "settled_at",
@@ -87,7 +93,7 @@ def test_abort_request_stores_all_fields(run: Run, manager: User) -> None:
 
 @time_machine.travel(T0, tick=False)
 def test_abort_sent_at_once_is_recorded_as_sent(run: Run, manager: User) -> None:
-    result = aborts.request_abort(run, abort_request(manager), mark_sent=True)
+    result = request_abort(run, abort_request(manager), mark_sent=True)
     assert result.request_seq == RequestCounter.latest() > 0
     stored = Abort.objects.values("state", "claimed_at", "sent_at", "send_count").get()
     assert stored == {"state": "requested", "claimed_at": T0, "sent_at": T0, "send_count": 1}
@@ -100,9 +106,9 @@ def test_abort_sent_at_once_is_recorded_as_sent(run: Run, manager: User) -> None
 @time_machine.travel(T0, tick=False)
 def test_abort_of_run_to_be_read_first_is_not_recorded_as_sent(run: Run, manager: User) -> None:
     first = overdue_abort(run, manager)
-    retry = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk, mark_sent=True)
+    retry = request_abort(run, abort_request(manager), retry_of_pk=first.pk, mark_sent=True)
     aborting_run = factories.run(run.stage, status="aborting")
-    second = aborts.request_abort(aborting_run, abort_request(manager), mark_sent=True)
+    second = request_abort(aborting_run, abort_request(manager), mark_sent=True)
     for result in (retry, second):
         assert (result.request_seq, result.abort.sent_at, result.abort.send_count) == (
             None,
@@ -116,7 +122,7 @@ def test_abort_request_clears_severity_and_schedules_read_at_lease_end(
     run: Run, manager: User
 ) -> None:
     before = run.version
-    aborts.request_abort(run, abort_request(manager))
+    request_abort(run, abort_request(manager))
     run.refresh_from_db()
     assert (run.abort_severity, run.next_detail_sync_at) == (0, T0 + LEASE)
     assert run.version > before
@@ -124,7 +130,7 @@ def test_abort_request_clears_severity_and_schedules_read_at_lease_end(
 
 def test_abort_request_is_logged(run: Run, manager: User) -> None:
     with capture_logs() as logs:
-        aborts.request_abort(run, abort_request(manager))
+        request_abort(run, abort_request(manager))
     assert logs == [
         {
             "event": "abort.requested", "log_level": "info",
@@ -136,9 +142,9 @@ def test_abort_request_is_logged(run: Run, manager: User) -> None:
 def test_denied_abort_request_is_logged_with_origin(run: Run, viewer: User, manager: User) -> None:
     with (
         capture_logs() as logs,
-        raises(aborts.NotAllowed, "group group_only", group="Release managers"),
+        raises(NotAllowed, "group group_only", group="Release managers"),
     ):
-        aborts.request_abort(run, abort_request(viewer))
+        request_abort(run, abort_request(viewer))
     assert logs == [
         {
             "event": "abort.denied", "log_level": "warning", "run": "r1", "by": "viewer",
@@ -150,8 +156,8 @@ def test_denied_abort_request_is_logged_with_origin(run: Run, viewer: User, mana
 
 def test_abort_request_with_read_only_token_is_denied(run: Run, manager: User) -> None:
     token_permissions = permissions.for_user(manager).without_abort()
-    with raises(aborts.NotAllowed, "token_read_only"):
-        aborts.request_abort(run, abort_request(manager, permissions=token_permissions))
+    with raises(NotAllowed, "token_read_only"):
+        request_abort(run, abort_request(manager, permissions=token_permissions))
 
 
 @pytest.mark.parametrize("reason", ["", " \n", "\u202e"])
@@ -159,14 +165,14 @@ def test_abort_request_without_required_reason_is_rejected(
     run: Run, manager: User, reason: str
 ) -> None:
     with pytest.raises(
-        aborts.ReasonMissing, match=r"^A reason is required to abort runs in Production\.$"
+        ReasonMissing, match=r"^A reason is required to abort runs in Production\.$"
     ):
-        aborts.request_abort(run, abort_request(manager, reason=reason))
+        request_abort(run, abort_request(manager, reason=reason))
     assert not Abort.objects.exists()
 
 
 def test_long_reason_is_truncated(run: Run, manager: User) -> None:
-    result = aborts.request_abort(run, abort_request(manager, reason="x" * 501))
+    result = request_abort(run, abort_request(manager, reason="x" * 501))
     assert result.abort.reason == "x" * 500
 
 
@@ -197,11 +203,11 @@ def test_long_reason_is_truncated(run: Run, manager: User) -> None:
 def test_joined_abort_request_is_in_timeline_with_all_details(
     run: Run, manager: User, colleague: User, fields: dict[str, Any], detail: str
 ) -> None:
-    first = aborts.request_abort(run, abort_request(manager)).abort
+    first = request_abort(run, abort_request(manager)).abort
     before = Run.objects.get().version
     with time_machine.travel(at(9), tick=False), capture_logs() as logs:
-        result = aborts.request_abort(run, abort_request(colleague, **fields))
-    assert result == aborts.AbortResult(first, is_new=False)
+        result = request_abort(run, abort_request(colleague, **fields))
+    assert result == AbortResult(first, is_new=False)
     assert timeline(first)[1:] == [("joined", at(9), detail)]
     assert Run.objects.get().version > before
     assert logs == [
@@ -213,9 +219,9 @@ def test_joined_abort_request_is_in_timeline_with_all_details(
 
 
 def test_identical_joined_abort_requests_are_in_timeline_once(run: Run, manager: User) -> None:
-    first = aborts.request_abort(run, abort_request(manager)).abort
+    first = request_abort(run, abort_request(manager)).abort
     for reason in ("Why", "Why", "Because"):
-        aborts.request_abort(run, abort_request(manager, reason=reason))
+        request_abort(run, abort_request(manager, reason=reason))
     assert first.events.filter(event_type=EventType.JOINED).count() == 2
 
 
@@ -244,12 +250,12 @@ def settle_after_conflict(abort: Abort, **run_fields: Any) -> Callable[..., Any]
 def test_abort_request_racing_with_settled_abort_creates_its_own(
     run: Run, manager: User, colleague: User
 ) -> None:
-    first = aborts.request_abort(run, abort_request(manager)).abort
+    first = request_abort(run, abort_request(manager)).abort
     batch = BulkAbort.objects.create(
         key=uuid4(), user=colleague, username="colleague", requested_at=T0, claimed_at=T0
     )
     with connection.execute_wrapper(settle_after_conflict(first)):
-        result = aborts.request_abort(run, abort_request(colleague), bulk_abort=batch)
+        result = request_abort(run, abort_request(colleague), bulk_abort=batch)
     assert result.is_new
     second = result.abort
     assert second != first
@@ -261,16 +267,16 @@ def test_abort_request_for_run_that_ended_since_it_was_read_is_not_in_flight(
     run: Run, manager: User
 ) -> None:
     Run.objects.update(in_flight=False)
-    with pytest.raises(aborts.NotInFlight):
-        aborts.request_abort(run, abort_request(manager))
+    with pytest.raises(NotInFlight):
+        request_abort(run, abort_request(manager))
     assert not Abort.objects.exists()
 
 
 def test_run_that_ended_since_it_was_read_is_read_again(run: Run, manager: User) -> None:
     stage = run.stage
     Run.objects.update(**ENDED)
-    with pytest.raises(aborts.NotInFlight):
-        aborts.request_abort(run, abort_request(manager))
+    with pytest.raises(NotInFlight):
+        request_abort(run, abort_request(manager))
     assert {name: getattr(run, name) for name in ENDED} == ENDED
     assert run.stage is stage  # with the pipeline and project that were read with it
 
@@ -279,15 +285,15 @@ def test_abort_request_for_run_aborting_since_it_was_read_is_not_recorded_as_sen
     run: Run, manager: User
 ) -> None:
     Run.objects.update(status="aborting")
-    result = aborts.request_abort(run, abort_request(manager), mark_sent=True)
+    result = request_abort(run, abort_request(manager), mark_sent=True)
     assert (result.abort.sent_at, result.request_seq) == (None, None)
 
 
 def test_abort_request_racing_with_concluded_run_is_not_in_flight(run: Run, manager: User) -> None:
-    first = aborts.request_abort(run, abort_request(manager)).abort
+    first = request_abort(run, abort_request(manager)).abort
     wrapper = connection.execute_wrapper(settle_after_conflict(first, **ENDED))
-    with wrapper, pytest.raises(aborts.NotInFlight):
-        aborts.request_abort(run, abort_request(manager))
+    with wrapper, pytest.raises(NotInFlight):
+        request_abort(run, abort_request(manager))
     assert {name: getattr(run, name) for name in ENDED} == ENDED
 
 
@@ -306,7 +312,7 @@ def test_retry_settles_first_abort_and_links_to_it(
     run: Run, manager: User, colleague: User
 ) -> None:
     first = overdue_abort(run, manager)
-    second = aborts.request_abort(run, abort_request(colleague), retry_of_pk=first.pk).abort
+    second = request_abort(run, abort_request(colleague), retry_of_pk=first.pk).abort
     first.refresh_from_db()
     assert (first.state, first.settled_at) == ("retried", T0)
     assert timeline(first) == [("retried", T0, "colleague")]
@@ -321,7 +327,7 @@ def test_retry_of_abort_that_is_settled_meanwhile_is_a_new_abort(run: Run, manag
         Abort.objects.filter(pk=first.pk).update(state="concluded", settled_at=T0)
 
     with before_statement('UPDATE "dashboard_abort"', settle):
-        second = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
+        second = request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
     assert second.retry_of is None
 
 
@@ -333,14 +339,14 @@ def test_retry_keeps_the_start_of_a_run_that_was_aborting_before_its_abort(
     since = first.requested_at - timedelta(minutes=1)
     factories.change(run, status="aborting", aborting_since=since, status_since=T0)
     run.refresh_from_db()
-    second = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
+    second = request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
     assert (second.retry_of, second.already_aborting_since) == (first, since)
 
 
 @time_machine.travel(T0, tick=False)
 def test_abort_of_another_run_is_not_retried(run: Run, manager: User) -> None:
     other = overdue_abort(factories.run(run.stage, "other"), manager)
-    abort = aborts.request_abort(run, abort_request(manager), retry_of_pk=other.pk).abort
+    abort = request_abort(run, abort_request(manager), retry_of_pk=other.pk).abort
     assert abort.retry_of is None
     assert Abort.objects.open().filter(pk=other.pk).exists()
 
@@ -349,23 +355,23 @@ def test_abort_of_another_run_is_not_retried(run: Run, manager: User) -> None:
 def test_early_retry_joins_open_abort(run: Run, manager: User) -> None:
     first = overdue_abort(run, manager)
     Run.objects.update(abort_severity=1)
-    result = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk)
-    assert result == aborts.AbortResult(first, is_new=False)
+    result = request_abort(run, abort_request(manager), retry_of_pk=first.pk)
+    assert result == AbortResult(first, is_new=False)
 
 
 @time_machine.travel(T0, tick=False)
 def test_retry_of_another_runs_abort_joins_open_abort(run: Run, manager: User) -> None:
     other = overdue_abort(factories.run(run.stage), manager)
     first = overdue_abort(run, manager)
-    result = aborts.request_abort(run, abort_request(manager), retry_of_pk=other.pk)
-    assert result == aborts.AbortResult(first, is_new=False)
+    result = request_abort(run, abort_request(manager), retry_of_pk=other.pk)
+    assert result == AbortResult(first, is_new=False)
 
 
 @time_machine.travel(T0, tick=False)
 def test_retry_of_settled_abort_is_a_new_abort(run: Run, manager: User) -> None:
     first = overdue_abort(run, manager)
     Abort.objects.update(state="refused", settled_at=T0)
-    second = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
+    second = request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
     assert second.retry_of is None
 
 
@@ -391,7 +397,7 @@ def test_abort_after_a_retry_that_failed_keeps_the_start_of_the_retried_one(
     for state in later_states:
         factories.abort(run, manager, state, **times)
     factories.abort(factories.run(run.stage, "another"), manager, "retried", **times)
-    abort = aborts.request_abort(run, abort_request(manager)).abort
+    abort = request_abort(run, abort_request(manager)).abort
     assert abort.already_aborting_since == (since if is_inherited else None)
 
 
@@ -415,7 +421,7 @@ def test_abort_request_after_a_refused_resend_is_a_new_abort(
     factories.change(run, abort_severity=severity)
     first = abort_with_refused_resend(run, manager)
     before = ChangeCounter.latest()
-    result = aborts.request_abort(run, abort_request(colleague), mark_sent=True)
+    result = request_abort(run, abort_request(colleague), mark_sent=True)
     assert result.is_new
     first.refresh_from_db()
     assert (first.state, first.settled_at, first.answer) == (state, T0, "No.")
@@ -440,9 +446,9 @@ def test_abort_request_after_a_refused_resend_joins_the_new_abort_of_another(
 
     request = abort_request(colleague, permissions=permissions.for_user(colleague))
     with connection.execute_wrapper(request_before):
-        result = aborts.request_abort(run, request)
+        result = request_abort(run, request)
     assert others
-    assert result == aborts.AbortResult(others[0], is_new=False)
+    assert result == AbortResult(others[0], is_new=False)
     assert [kind for kind, *_ in timeline(others[0])] == ["joined"]
 
 
@@ -453,7 +459,7 @@ def test_abort_is_on_the_disk_before_it_is_sent(transactional_db: None, manager:
     connection.ensure_connection()
     connection.connection.set_trace_callback(statements.append)
     try:
-        aborts.request_abort(run, abort_request(manager), mark_sent=True)
+        request_abort(run, abort_request(manager), mark_sent=True)
     finally:
         connection.connection.set_trace_callback(None)
     recorded = next(n for n, text in enumerate(statements) if 'INTO "dashboard_abort"' in text)

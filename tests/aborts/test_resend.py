@@ -10,13 +10,16 @@ from uuid import uuid4
 import pytest
 from django.contrib.auth.models import User
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest, bulk_send, resend_policy
+from dashboard.aborts import bulk_send, resend_policy
 from dashboard.aborts import reconcile as abort_reconcile
 from dashboard.aborts import resend as abort_resend
 from dashboard.aborts import send as abort_send
 from dashboard.aborts import settle as abort_settle
-from dashboard.aborts.request import SEND_LEASE
+from dashboard.aborts.abort_rules import can_retry
+from dashboard.aborts.bulk_request import request_bulk_abort
+from dashboard.aborts.reconcile import cancel_tasks, reconcile_in_background, reconcile_open_aborts
+from dashboard.aborts.request import SEND_LEASE, AbortRequest, request_abort
+from dashboard.aborts.send import send_abort, wait_for_answer
 from dashboard.accounts.permissions import Permission
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import now
@@ -170,13 +173,13 @@ def test_unknown_abort_of_unread_run_is_critical_after_two_minutes(
     assert (abort.state, abort.settled_at) == ("unknown", None)
     assert Run.objects.get().abort_severity == 2
     assert abort_message().endswith("It is not resent automatically. You can retry it.")
-    assert aborts.can_retry(abort, now())
+    assert can_retry(abort, now())
     live.sandbox.faults = []
-    result = aborts.request_abort(
+    result = request_abort(
         Run.objects.with_stage().get(), AbortRequest(manager), retry_of_pk=abort.pk
     )
     assert result.is_new
-    live.run(lambda: aborts.wait_for_answer(result))
+    live.run(lambda: wait_for_answer(result))
     assert Abort.objects.get(pk=result.abort.pk).state == "accepted"
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
@@ -195,8 +198,8 @@ def test_unconfirmed_abort_that_was_retried_in_vain_may_have_aborted_its_run(
     live.sandbox.faults = [parse_fault("rate-limited@/abort"), parse_fault("503@GET")]
     request = AbortRequest(manager)
     row = Run.objects.with_stage().get()
-    retry = aborts.request_abort(row, request, retry_of_pk=first.pk).abort
-    live.run(lambda: aborts.send_abort(live.connection, retry.pk))
+    retry = request_abort(row, request, retry_of_pk=first.pk).abort
+    live.run(lambda: send_abort(live.connection, retry.pk))
     live.sandbox.faults = []
     live.sandbox.rate_limit_window.request_count = 0
     assert read(live, run).status == "aborting"
@@ -264,7 +267,7 @@ def test_bulk_abort_is_resent_only_above_its_share_of_reserve(
 ) -> None:
     run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault("503*1@/abort")]
-    batch = aborts.request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
+    batch = request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
     live.run(lambda: bulk_send.process_bulk_abort(live.connection, batch.pk))
     assert Abort.objects.get().state == "unknown"
     RateBudget.objects.update(remaining=remaining, limit=1000)
@@ -365,7 +368,7 @@ def test_abort_request_during_resend_keeps_its_lease(live: Live, manager: User) 
     run = run_with_unknown_abort(live, manager)
     backdate_leases()
     claimed = claim_due_resends(now())[0]
-    aborts.request_abort(Run.objects.with_stage().get(), AbortRequest(manager))
+    request_abort(Run.objects.with_stage().get(), AbortRequest(manager))
     assert claim_due_resends(now()) == []
     live.run(lambda: abort_resend.resend_abort(live.connection, claimed))
     assert live.sandbox.abort_request_counts[run.run_id] == 2
@@ -376,7 +379,7 @@ def test_concurrent_workers_resend_once(live: Live, manager: User) -> None:
     backdate_leases()
 
     async def reconcile_concurrently() -> None:
-        tasks = (aborts.reconcile_open_aborts(live.connection) for _ in range(4))
+        tasks = (reconcile_open_aborts(live.connection) for _ in range(4))
         await asyncio.gather(*tasks)
 
     live.run(reconcile_concurrently)
@@ -410,10 +413,10 @@ def test_resend_with_expired_lease_sends_nothing(live: Live, manager: User) -> N
 
 def test_first_send_with_expired_lease_sends_nothing(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
-    result = aborts.request_abort(run, AbortRequest(manager))
+    result = request_abort(run, AbortRequest(manager))
     db_threads.set_clock_offset(SEND_LEASE)
     try:
-        live.run(lambda: aborts.send_abort(live.connection, result.abort.pk))
+        live.run(lambda: send_abort(live.connection, result.abort.pk))
     finally:
         db_threads.set_clock_offset(timedelta())
     assert Abort.objects.get().state == "requested"
@@ -422,7 +425,7 @@ def test_first_send_with_expired_lease_sends_nothing(live: Live, manager: User) 
 
 def test_send_with_no_time_left_sends_nothing(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
-    unsent_abort = aborts.request_abort(run, AbortRequest(manager)).abort
+    unsent_abort = request_abort(run, AbortRequest(manager)).abort
     no_time_left = -1.0
     live.run(
         lambda: abort_send.attempt_send(live.connection, unsent_abort, time_limit=no_time_left)
@@ -448,11 +451,11 @@ def test_slow_run_read_does_not_delay_other_resends(live: Live, manager: User) -
         await db_threads.run_in_db_thread(
             unknown_aborts.update, claimed_at=now()
         )  # its delay is not over
-        await aborts.reconcile_in_background(live.connection, 0.2)
+        await reconcile_in_background(live.connection, 0.2)
         long_before = now() - timedelta(seconds=20)
         await db_threads.run_in_db_thread(unknown_aborts.update, claimed_at=long_before)
-        await aborts.reconcile_in_background(live.connection, 5)
-        await aborts.cancel_tasks()
+        await reconcile_in_background(live.connection, 5)
+        await cancel_tasks()
 
     live.run(reconcile_twice)
     assert live.sandbox.abort_request_counts == {slow.run_id: 1, fast.run_id: 2}

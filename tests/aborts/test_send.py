@@ -12,11 +12,10 @@ from django.contrib.auth.models import User
 from django.db.models import F
 from structlog.testing import capture_logs
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest
 from dashboard.aborts import send as abort_send
 from dashboard.aborts import settle as abort_settle
-from dashboard.aborts.request import SEND_LEASE
+from dashboard.aborts.request import SEND_LEASE, AbortRequest, AbortResult, request_abort
+from dashboard.aborts.send import send_abort, wait_for_answer
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
@@ -325,12 +324,12 @@ def test_review_settles_unknown_aborts_and_leaves_open_ones(
 
 
 def test_wait_for_another_process_ignores_other_aborts(abort: Abort, manager: User) -> None:
-    other = aborts.request_abort(factories.run(abort.run.stage), AbortRequest(manager, "Stuck"))
+    other = request_abort(factories.run(abort.run.stage), AbortRequest(manager, "Stuck"))
     Abort.objects.filter(pk=abort.pk).update(state="accepted")
 
     async def wait(_: Connection) -> None:
-        joined = aborts.AbortResult(abort, is_new=False)
-        answered = await asyncio.wait_for(aborts.wait_for_answer(joined), 10)
+        joined = AbortResult(abort, is_new=False)
+        answered = await asyncio.wait_for(wait_for_answer(joined), 10)
         assert answered == abort
         assert answered.run.stage.pipeline.project.slug  # loaded: no query is allowed here
 
@@ -359,7 +358,7 @@ def test_answer_is_stored_before_the_rate_limit_that_came_with_it(abort: Abort) 
 
     async def send(upstream: Connection) -> None:
         upstream.recording_delay = 60  # until the connection is closed
-        await aborts.send_abort(upstream, abort.pk)
+        await send_abort(upstream, abort.pk)
 
     headers = {
         "x-ratelimit-limit": "1000", "x-ratelimit-remaining": "900", "x-ratelimit-reset": "90",
@@ -396,7 +395,7 @@ def test_sent_abort_is_not_sent_twice(abort: Abort, fields: dict[str, Any]) -> N
 
 def test_only_the_given_abort_is_sent(abort: Abort, manager: User) -> None:
     other_run = factories.run(abort.run.stage, "r2")
-    other = aborts.request_abort(other_run, AbortRequest(manager, "Stuck")).abort
+    other = request_abort(other_run, AbortRequest(manager, "Stuck")).abort
     Abort.objects.update(claimed_at=abort.claimed_at)  # recorded at the same time
     northflank = FakeNorthflank(abort=run_response(run_id="r2"))
     northflank.send(other)
@@ -498,7 +497,7 @@ def test_abort_past_send_deadline_is_not_sent(
     run: Run, manager: User, seconds_late: int, state: str
 ) -> None:
     with time_machine.travel(T0, tick=False):
-        abort = aborts.request_abort(run, AbortRequest(manager, "Stuck")).abort
+        abort = request_abort(run, AbortRequest(manager, "Stuck")).abort
     with time_machine.travel(T0 + SEND_DEADLINE + timedelta(seconds=seconds_late), tick=False):
         assert abort_settle.cancel_if_unwanted(abort) is (state == "not_sent")
     answer = "Sending timed out." if seconds_late else ""

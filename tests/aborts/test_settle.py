@@ -9,9 +9,8 @@ from django.db import connection
 from django.db.models import F
 from structlog.testing import capture_logs
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest, reconcile, resend, resend_policy, settle
-from dashboard.aborts.request import SEND_LEASE
+from dashboard.aborts import reconcile, resend, resend_policy, settle
+from dashboard.aborts.request import SEND_LEASE, AbortRequest, request_abort
 from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
 from dashboard.db.clock_jumps import forget_jumps
@@ -211,7 +210,7 @@ def test_request_for_an_unconfirmed_abort_makes_only_that_one_due(
     now = sent_twice.claimed_at
     Abort.objects.update(state=AbortState.UNKNOWN, claimed_at=now)
     run = Run.objects.with_stage().get(pk=sent_twice.run_id)
-    aborts.request_abort(run, AbortRequest(manager, "Again"))
+    request_abort(run, AbortRequest(manager, "Again"))
     assert Abort.objects.get(pk=sent_twice.pk).claimed_at < now
     assert Abort.objects.get(pk=other.pk).claimed_at == now
 

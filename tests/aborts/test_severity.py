@@ -7,9 +7,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest
 from dashboard.aborts import severity as abort_severity
+from dashboard.aborts.abort_rules import can_retry
+from dashboard.aborts.request import AbortRequest, request_abort
+from dashboard.aborts.send import wait_for_answer
 from dashboard.db.threads import now
 from dashboard.models import Abort, Run
 from dashboard.models.severity import Severity
@@ -47,8 +48,8 @@ def aborting_run(live: Live, manager: User) -> tuple[Run, Abort]:
     """A run whose abort was accepted, and does not end."""
     live.sandbox.choices["abort-seconds"] = "10000"
     run = create_run_in_flight(live)
-    result = aborts.request_abort(run, AbortRequest(manager))
-    live.run(lambda: aborts.wait_for_answer(result))
+    result = request_abort(run, AbortRequest(manager))
+    live.run(lambda: wait_for_answer(result))
     return run, Abort.objects.get()
 
 
@@ -83,8 +84,8 @@ def test_run_that_resumes_after_an_abort_not_arrived_is_critical(live: Live, man
 def retry(live: Live, run: Run, user: User, abort: Abort) -> Abort:
     """Request a retry, and return the resulting abort."""
     run = Run.objects.with_stage().get(pk=run.pk)
-    result = aborts.request_abort(run, AbortRequest(user), retry_of_pk=abort.pk)
-    live.run(lambda: aborts.wait_for_answer(result))
+    result = request_abort(run, AbortRequest(user), retry_of_pk=abort.pk)
+    live.run(lambda: wait_for_answer(result))
     return Abort.objects.get(pk=result.abort.pk)
 
 
@@ -112,4 +113,4 @@ def test_concurrent_retries_send_one_abort(live: Live, manager: User) -> None:
 def test_unsent_or_settled_abort_may_not_be_retried(state: str) -> None:
     settled_at = None if state == "requested" else now()
     abort = Abort(state=state, requested_at=now() - timedelta(hours=1), settled_at=settled_at)
-    assert not aborts.can_retry(abort, now())
+    assert not can_retry(abort, now())

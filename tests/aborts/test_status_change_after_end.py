@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from django.contrib.auth.models import User
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest
+from dashboard.aborts.request import AbortRequest, request_abort
+from dashboard.aborts.send import wait_for_answer
 from dashboard.db.threads import now
 from dashboard.models import Abort, Run
 from dashboard.models.abort_lifecycle import EventType
@@ -26,8 +26,8 @@ from tests.support.live_runs import (
 def run_with_abort(live: Live, user: User) -> tuple[Run, Abort]:
     """A run in flight, and its abort, sent and answered."""
     run = create_run_in_flight(live)
-    result = aborts.request_abort(run, AbortRequest(user))
-    live.run(lambda: aborts.wait_for_answer(result))
+    result = request_abort(run, AbortRequest(user))
+    live.run(lambda: wait_for_answer(result))
     return run, Abort.objects.get()
 
 
@@ -56,7 +56,7 @@ def test_run_in_flight_again_after_abort_can_be_aborted_again(live: Live, manage
     mirror_status(live, run, "aborted", concluded=True)
     mirror_status(live, run, "running", concluded=False)
     assert status_changes_after_end(abort) == ["running"]
-    assert aborts.request_abort(Run.objects.with_stage().get(), AbortRequest(manager)).is_new
+    assert request_abort(Run.objects.with_stage().get(), AbortRequest(manager)).is_new
 
 
 def test_not_arrived_abort_of_run_aborting_later_shows_new_status(

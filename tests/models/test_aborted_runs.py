@@ -9,7 +9,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import DatabaseError, connection, transaction
 
-from dashboard import aborts
+from dashboard.aborts.bulk_request import request_bulk_abort
+from dashboard.aborts.request import AbortRequest
 from dashboard.models import Run
 from tests.support import factories
 
@@ -33,7 +34,7 @@ def test_what_an_abort_belongs_to_cannot_be_deleted(table: str, manager: User) -
 
 def test_run_of_a_bulk_abort_cannot_be_deleted(manager: User) -> None:
     run = factories.run(factories.stage())
-    aborts.request_bulk_abort([run.pk], aborts.AbortRequest(manager, "Stuck"), uuid4())
+    request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
     with pytest.raises(DatabaseError, match="cannot be deleted"):
         execute("DELETE FROM dashboard_run")
 

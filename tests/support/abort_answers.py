@@ -11,8 +11,9 @@ import httpx
 from django.db import connections
 from structlog.testing import capture_logs
 
-from dashboard import aborts
 from dashboard.aborts import resend
+from dashboard.aborts.reconcile import reconcile_open_aborts
+from dashboard.aborts.send import send_abort
 from dashboard.models import Abort, Run
 from dashboard.northflank import NorthflankClient
 from dashboard.upstream.connection import Connection
@@ -58,10 +59,10 @@ class FakeNorthflank:
         return run_with_answers(self.answer, work)
 
     def send(self, abort: Abort) -> Logs:
-        return self.run_with_connection(lambda connection: aborts.send_abort(connection, abort.pk))
+        return self.run_with_connection(lambda connection: send_abort(connection, abort.pk))
 
     def reconcile(self) -> Logs:
-        return self.run_with_connection(aborts.reconcile_open_aborts)
+        return self.run_with_connection(reconcile_open_aborts)
 
 
 def run_with_answers(

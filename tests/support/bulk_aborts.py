@@ -6,7 +6,8 @@ from uuid import UUID, uuid4
 from django.contrib.auth.models import User
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard import aborts
+from dashboard.aborts.bulk_request import request_bulk_abort
+from dashboard.aborts.request import AbortRequest
 from dashboard.models import BulkAbort, Run
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from tests.support import factories
@@ -27,9 +28,9 @@ def request_bulk(
 ) -> Any:
     """Request a bulk abort; the number of runs is typed correctly unless `typed_count` is given."""
     run_keys = [run.pk for run in runs]
-    return aborts.request_bulk_abort(
+    return request_bulk_abort(
         run_keys,
-        aborts.AbortRequest(user, reason),
+        AbortRequest(user, reason),
         key or uuid4(),
         typed_count=str(len(set(run_keys))) if typed_count is None else typed_count,
     )
@@ -62,9 +63,7 @@ def excluded_text(html: LexborHTMLParser) -> str:
 
 
 def bulk_abort_of(runs: list[Run], user: User, *results: str) -> BulkAbort:
-    batch = aborts.request_bulk_abort(
-        [run.pk for run in runs], aborts.AbortRequest(user, "Why"), uuid4()
-    )
+    batch = request_bulk_abort([run.pk for run in runs], AbortRequest(user, "Why"), uuid4())
     for item, result in zip(batch.items.all(), results, strict=False):
         item.result = BulkAbortItemResult(result)
         if result == "abort":

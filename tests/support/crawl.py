@@ -20,7 +20,8 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, resolve
 from django.utils import timezone
 
-from dashboard import aborts
+from dashboard.aborts.bulk_request import request_bulk_abort
+from dashboard.aborts.request import AbortRequest
 from dashboard.accounts import permissions
 from dashboard.models import ApiToken, ChangeCounter, Grant, SavedView, Session, Stage
 from dashboard.models.accounts.api_tokens import Scope
@@ -129,8 +130,8 @@ def _create_place(stage: Stage, people: dict[str, User], word: str = "Open") -> 
     aborted = factories.run(stage, status="aborted", name=name)
     factories.abort(aborted, manager, "concluded", reason=f"{word} reason", outcome="aborted")
     failed = factories.run(stage, status="failure", name=name)
-    request = aborts.AbortRequest(manager, f"{word} reason")
-    batch = aborts.request_bulk_abort([factories.run(stage, name=name).pk], request, uuid4())
+    request = AbortRequest(manager, f"{word} reason")
+    batch = request_bulk_abort([factories.run(stage, name=name).pk], request, uuid4())
     group = Group.objects.create(name=f"targets of {project.slug}")
     grant = factories.grant("view", group.name, project=project)
     view = SavedView.objects.create(owner=manager, name=f"{word} view", query="status=failure")

@@ -11,7 +11,7 @@ from ssl import PROTOCOL_TLS_SERVER, SSLContext
 import httpx
 import time_machine
 
-from dashboard import aborts
+from dashboard.aborts.reconcile import reconcile_open_aborts
 from dashboard.db.clock_jumps import forget_jumps
 from dashboard.db.threads import now
 from dashboard.models import Run
@@ -64,7 +64,7 @@ class FaultyUpstream:
         self.untrusted = ScriptedServer(SSLContext(PROTOCOL_TLS_SERVER))
         # Each tick sends a heartbeat: a test's ticks are hours apart by our clock.
         live.replace_worker(
-            chores=[aborts.reconcile_open_aborts],
+            chores=[reconcile_open_aborts],
             renewal_interval=0,
             sync_clock=lambda: None,
         )

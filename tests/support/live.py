@@ -14,7 +14,8 @@ import httpx
 from django.conf import settings
 from django.db import connections
 
-from dashboard import aborts, sandbox
+from dashboard import sandbox
+from dashboard.aborts.reconcile import reconcile_open_aborts
 from dashboard.accounts.authentication import password_queue
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
@@ -52,7 +53,7 @@ class Live:
     clients: list[httpx.Client] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.worker = SyncWorker(self.connection, chores=[aborts.reconcile_open_aborts])
+        self.worker = SyncWorker(self.connection, chores=[reconcile_open_aborts])
 
     @property
     def reads(self) -> Reads:

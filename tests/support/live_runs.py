@@ -12,8 +12,8 @@ from django.urls import reverse
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard import aborts
 from dashboard.aborts import messages as abort_messages
+from dashboard.aborts.reconcile import reconcile_open_aborts
 from dashboard.models import Abort, Pipeline, Project, Run, Stage, append_only
 from dashboard.northflank import NorthflankClient, RunDetail
 from dashboard.sandbox import parse_fault
@@ -137,7 +137,7 @@ def read(live: Live, run: Run) -> Run:
 
 
 def reconcile(live: Live) -> None:
-    live.run(lambda: aborts.reconcile_open_aborts(live.connection))
+    live.run(lambda: reconcile_open_aborts(live.connection))
 
 
 def restart_resend_delay(abort: Abort) -> None:

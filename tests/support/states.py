@@ -16,7 +16,8 @@ from django.contrib.auth.models import Group, User
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
-from dashboard import aborts
+from dashboard.aborts.bulk_request import request_bulk_abort
+from dashboard.aborts.request import AbortRequest
 from dashboard.accounts import access_log, permissions, rights_changes
 from dashboard.accounts.administration import account_changes, group_changes
 from dashboard.accounts.administration.account_changes import AccountSettings
@@ -577,11 +578,11 @@ def create_paged() -> dict[str, object]:
         factories.abort(run, manager, "concluded", settled_at=timezone.now(), outcome="success")
     for number in range(2 * board_list.PER_PAGE):
         factories.pipeline(f"other-{number}")
-    request = aborts.AbortRequest(manager, "Stuck")
+    request = AbortRequest(manager, "Stuck")
     for _ in range(bulk_aborts.PER_PAGE + 1):
         factories.run(stage)
         run_keys = list(stage.runs.in_flight().values_list("pk", flat=True))
-        aborts.request_bulk_abort(run_keys, request, uuid4(), typed_count=str(len(run_keys)))
+        request_bulk_abort(run_keys, request, uuid4(), typed_count=str(len(run_keys)))
     boss = create_administrator()
     for _ in range(access_log_page.PER_PAGE + 1):
         access_log.record(AccessKind.SIGNED_IN, timezone.now(), user=boss)
@@ -733,9 +734,9 @@ def acknowledge_by(run: Run, user: User, *names: str) -> None:
 def bulk_abort_with_every_result(stage: Stage, user: User, reason: str) -> int:
     """Create a bulk abort with every result, including waiting runs."""
     runs = stage.runs.filter(aborts=None).order_by("pk")[:12]
-    request = aborts.AbortRequest(user, "Stuck")
+    request = AbortRequest(user, "Stuck")
     run_keys = list(runs.values_list("pk", flat=True))
-    batch = aborts.request_bulk_abort(run_keys, request, uuid4(), typed_count=str(len(run_keys)))
+    batch = request_bulk_abort(run_keys, request, uuid4(), typed_count=str(len(run_keys)))
     for item, result in zip(batch.items.all(), BulkAbortItemResult.values, strict=False):
         BulkAbortItem.objects.filter(pk=item.pk).update(
             result=result, abort=item.run.aborts.first(), note="You may not."

@@ -11,7 +11,7 @@ from django.db import connection
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from dashboard import aborts
+from dashboard.aborts.reconcile import reconcile_open_aborts
 from dashboard.db import notify as db_notify
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import CatalogSync, Lead, Run, Stage
@@ -159,7 +159,7 @@ def test_failing_round_is_logged_once_at_start_and_end(
 
     worker = SyncWorker(
         world.live.connection,
-        chores=[aborts.reconcile_open_aborts],
+        chores=[reconcile_open_aborts],
         renewal_interval=0,  # so that each round measures the clock first
         sync_clock=measure_clock,
     )

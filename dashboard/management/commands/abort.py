@@ -16,9 +16,17 @@ from django.contrib.auth.models import User
 from django.core.management.base import CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest, AbortResult
 from dashboard.aborts import messages as abort_messages
+from dashboard.aborts.reconcile import reconcile_open_aborts, release_lease
+from dashboard.aborts.request import (
+    AbortRequest,
+    AbortResult,
+    NotAllowed,
+    NotInFlight,
+    ReasonMissing,
+    request_abort,
+)
+from dashboard.aborts.send import send_abort, wait_for_answer
 from dashboard.accounts import permissions
 from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread
@@ -78,14 +86,14 @@ class Command(RunbookCommand):
         shell = f"{_account_name()}@{socket.gethostname()}"
         abort_request = AbortRequest(user, options["reason"], via=Via.COMMAND, origin=shell)
         try:
-            result = aborts.request_abort(
+            result = request_abort(
                 run, abort_request, retry_of_pk=open_abort.pk if open_abort else None
             )
-        except aborts.NotAllowed as refused:
+        except NotAllowed as refused:
             raise CommandError(str(refused)) from refused
-        except aborts.ReasonMissing as missing:
+        except ReasonMissing as missing:
             raise CommandError(f"{missing} Give --reason.") from missing
-        except aborts.NotInFlight:
+        except NotInFlight:
             self._report_not_in_flight(run, as_json=options["json"])
             return
         recorded = (
@@ -185,8 +193,8 @@ async def _send_and_wait(result: AbortResult, wait: float | None) -> None:
     """Send the abort, wait for Northflank's answer, then up to `wait` seconds for the run's end."""
     if settings.SANDBOX:
         if result.is_new:
-            await run_in_db_thread(aborts.release_lease, result.abort)
-        await aborts.wait_for_answer(replace(result, is_new=False))
+            await run_in_db_thread(release_lease, result.abort)
+        await wait_for_answer(replace(result, is_new=False))
         await _wait_for_end(result.abort.run_id, wait, None)
         return
     connection = Connection(
@@ -196,9 +204,9 @@ async def _send_and_wait(result: AbortResult, wait: float | None) -> None:
     )
     try:
         if result.is_new:
-            await aborts.send_abort(connection, result.abort.pk)
+            await send_abort(connection, result.abort.pk)
         else:
-            await aborts.wait_for_answer(result)
+            await wait_for_answer(result)
         await _wait_for_end(result.abort.run_id, wait, connection)
     finally:
         await connection.close()
@@ -216,7 +224,7 @@ async def _wait_for_end(run: int, seconds: float | None, connection: Connection 
                 if await run_in_db_thread(_must_read):
                     with contextlib.suppress(NorthflankError):  # retried in the next round
                         await read_run(connection, await run_in_db_thread(_load_run, run))
-                    await aborts.reconcile_open_aborts(connection)
+                    await reconcile_open_aborts(connection)
         except (DatabaseError, InterfaceError) as error:
             if not db_health.is_outage(error):
                 raise

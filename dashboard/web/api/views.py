@@ -9,8 +9,14 @@ from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest
+from dashboard.aborts.request import (
+    AbortRequest,
+    NotAllowed,
+    NotInFlight,
+    ReasonMissing,
+    request_abort,
+)
+from dashboard.aborts.send import wait_for_answer
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Stage
 from dashboard.models.abort_lifecycle import AbortState
@@ -107,15 +113,15 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     )
     under_way = run_object.aborts.open().first() if body.again else None
     try:
-        abort_result = aborts.request_abort(
+        abort_result = request_abort(
             run_object,
             abort_request,
             retry_of_pk=under_way.pk if under_way else None,
             mark_sent=True,
         )
-    except aborts.NotAllowed as denied:
+    except NotAllowed as denied:
         raise ApiError(403, "not_allowed", str(denied)) from denied
-    except aborts.NotInFlight as conflict:
+    except NotInFlight as conflict:
         if run_object.has_unknown_end:
             raise ApiError(
                 409,
@@ -129,10 +135,10 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
             "The run had already ended; nothing was sent.",
             extra={"run": _run_with_abort(run_object, client)},
         ) from conflict
-    except aborts.ReasonMissing as reason_error:
+    except ReasonMissing as reason_error:
         raise ApiError(422, "reason_missing", str(reason_error)) from reason_error
     return Deferred(
-        lambda: aborts.wait_for_answer(abort_result),
+        lambda: wait_for_answer(abort_result),
         lambda abort: _abort_response(abort, client, joined=not abort_result.is_new),
     )
 

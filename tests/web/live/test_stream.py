@@ -16,7 +16,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard import aborts
+from dashboard.aborts.bulk_request import request_bulk_abort
+from dashboard.aborts.request import AbortRequest
 from dashboard.accounts import permissions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.db.threads import now, run_in_db_thread
@@ -213,7 +214,7 @@ def test_new_abort_changes_structure_hash_of_abort_pages(
     before = page_structure_hash(viewer_http_client, page)
     with open_stream(viewer_http_client, page) as stream:
         if page == "bulk_aborts":
-            aborts.request_bulk_abort([run.pk], aborts.AbortRequest(manager, "Stuck"), uuid4())
+            request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
         else:
             factories.abort(run, manager)
         line = next_part(stream, "data-age").css_first("p")

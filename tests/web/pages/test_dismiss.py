@@ -8,8 +8,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from dashboard import aborts
-from dashboard.aborts import AbortRequest
+from dashboard.aborts.request import AbortRequest, request_abort
 from dashboard.models import Acknowledgement, Dismissal, Run
 from dashboard.models.accounts.api_tokens import Scope
 from dashboard.runs import dismissals
@@ -54,7 +53,7 @@ def test_removed_run_in_flight_stays_listed_and_marked(run: Run, manager: User, 
 
 
 def test_removed_run_in_flight_can_be_aborted(run: Run, manager: User) -> None:
-    assert aborts.request_abort(run, AbortRequest(manager, "Stuck")).is_new
+    assert request_abort(run, AbortRequest(manager, "Stuck")).is_new
 
 
 def test_removed_run_page_offers_dismissal_to_manager_only(

@@ -11,8 +11,9 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from dashboard import aborts
 from dashboard.aborts import abort_rules
+from dashboard.aborts.bulk_request import MAX_RUNS, count_required, too_many_text, visible_runs
+from dashboard.aborts.request import reason_required
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import Parameter, PreparedQuery
 from dashboard.models import Pipeline, Run, Stage
@@ -88,7 +89,7 @@ class AbortAllOffer:
     @property
     def is_possible(self) -> bool:
         """Whether it aborts several runs, which a bulk abort can; one run has its own button."""
-        return 1 < self.count <= aborts.MAX_RUNS
+        return 1 < self.count <= MAX_RUNS
 
     @property
     def label(self) -> Message:
@@ -100,11 +101,11 @@ class AbortAllOffer:
     @property
     def too_many_text(self) -> Message | str:
         """Why its runs cannot be aborted at once, and what can be done; empty: they can be."""
-        if self.count <= aborts.MAX_RUNS:
+        if self.count <= MAX_RUNS:
             return ""
         page = "filtered" if self.is_filtered else "of_stage"
         key = f"too_many_{'of_pipeline' if self.is_of_pipeline else page}"
-        return _text(key, most=aborts.MAX_RUNS, count=self.count, place=self.place)
+        return _text(key, most=MAX_RUNS, count=self.count, place=self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +252,7 @@ def prepare_confirmation(
     run_keys: Iterable[int], permissions: Permissions
 ) -> BulkAbortConfirmation:
     """Return the confirmation of a bulk abort, with Production first and excluded runs apart."""
-    runs = aborts.visible_runs(run_keys, permissions)
+    runs = visible_runs(run_keys, permissions)
     latest = row_queries.latest_aborts(runs)
     confirmation = BulkAbortConfirmation()
     included: list[Run] = []
@@ -268,8 +269,8 @@ def prepare_confirmation(
         for name, stage_rows in by_stage.items()
         if stage_rows
     ]
-    confirmation.is_reason_required = any(aborts.reason_required(run.stage) for run in included)
-    confirmation.is_count_required = aborts.count_required(included)
+    confirmation.is_reason_required = any(reason_required(run.stage) for run in included)
+    confirmation.is_count_required = count_required(included)
     confirmation.blocking_reason = _blocking_reason(confirmation, runs)
     return confirmation
 
@@ -291,7 +292,7 @@ def _blocking_reason(confirmation: BulkAbortConfirmation, runs: Sequence[Run]) -
         return _text("nothing_selected")
     if not confirmation.groups:
         return _text("all_excluded")
-    return aborts.too_many_text(confirmation.count)
+    return too_many_text(confirmation.count)
 
 
 def _count_by(runs: RunQuerySet, *fields: str) -> QuerySet[Any, Any]:

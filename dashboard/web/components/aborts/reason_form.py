@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest
 
-from dashboard.aborts import MAX_REASON_LENGTH, AbortRequest
+from dashboard.aborts.request import MAX_REASON_LENGTH, AbortRequest
 from dashboard.accounts.permissions import Permissions
 from dashboard.runs import abort_reasons
 from dashboard.web.http.client_address import client_address

@@ -10,8 +10,15 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods
 
-from dashboard import aborts
 from dashboard.aborts import messages as abort_messages
+from dashboard.aborts.request import (
+    NotAllowed,
+    NotInFlight,
+    ReasonMissing,
+    reason_required,
+    request_abort,
+)
+from dashboard.aborts.send import wait_for_answer
 from dashboard.accounts.identity import permissions_of, with_identity
 from dashboard.accounts.permissions import Permission, Permissions
 from dashboard.db import threads as db_threads
@@ -55,23 +62,23 @@ def abort(
         if request.GET.get("facts") == "read" or not is_htmx(request):
             watchers.watch_run(run, db_threads.now())  # its detail is read, unless just done
         return _render_confirmation(request, run, user_permissions)
-    required = aborts.reason_required(run.stage)
+    required = reason_required(run.stage)
     reason = reason_form.parse(request, required=required)
     try:
         abort_request = reason_form.abort_request(request, reason, user_permissions)
-        abort_result = aborts.request_abort(
+        abort_result = request_abort(
             run, abort_request, retry_of_pk=_retried_abort_pk(request), mark_sent=True
         )
-    except aborts.NotAllowed as error:
+    except NotAllowed as error:
         return errors.forbidden(request, str(error))
-    except aborts.ReasonMissing as error:
+    except ReasonMissing as error:
         return _render_missing_reason(
             request, run, user_permissions, replace(reason, error=str(error))
         )
-    except aborts.NotInFlight:
+    except NotInFlight:
         return _render_result(request, run, user_permissions, _not_in_flight_notice(run), None)
     return Deferred(
-        lambda: aborts.wait_for_answer(abort_result),
+        lambda: wait_for_answer(abort_result),
         lambda abort: _render_answer(request, abort, user_permissions),
     )
 
@@ -118,7 +125,7 @@ def _render_confirmation(
         "skipped_meanwhile": related_runs.skipped_text,
         "view": request.GET.get("view", ""),
         "warns_of_production": run.stage.name == StageName.PRODUCTION and not blocked_reason,
-        "reason": reason or ReasonField(aborts.reason_required(run.stage)),
+        "reason": reason or ReasonField(reason_required(run.stage)),
     }
     return render_page(request, "pages/aborts/abort.html", "confirm", page_context, status=status)
 

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from dashboard import aborts
+from dashboard.aborts.bulk_send import find_pause
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import BulkAbort, BulkAbortItem, Run
 from dashboard.web.components import tab_title
@@ -63,7 +63,7 @@ class BulkAbortPage(Page):
         outcomes = [row.outcome for row in self.rows]
         row = bulk_abort_rows.build_row(self.bulk_abort, outcomes, self.bulk_abort.items.count())
         is_waiting = any(outcome.kind == "waiting" for outcome in outcomes)
-        pause = aborts.find_pause(self.bulk_abort, self.snapshot.now) if is_waiting else None
+        pause = find_pause(self.bulk_abort, self.snapshot.now) if is_waiting else None
         return {"row": row, "pause": pause}
 
     @property

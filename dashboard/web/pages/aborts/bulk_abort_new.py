@@ -10,7 +10,14 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods
 from django_htmx.http import HttpResponseClientRedirect
 
-from dashboard import aborts
+from dashboard.aborts.bulk_request import (
+    MAX_RUNS_WITHOUT_COUNT,
+    TooManyRuns,
+    WrongCount,
+    request_bulk_abort,
+)
+from dashboard.aborts.bulk_send import start_bulk_abort
+from dashboard.aborts.request import NotAllowed, NotInFlight, ReasonMissing
 from dashboard.accounts import permissions
 from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components.aborts import abort_all, reason_form
@@ -50,23 +57,23 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
     except ValueError:
         return _render_form_error(request, selection, reason, str(_text("incomplete")))
     try:
-        bulk_abort = aborts.request_bulk_abort(
+        bulk_abort = request_bulk_abort(
             run_keys,
             reason_form.abort_request(request, reason),
             key,
             typed_count=request.POST.get("count", "").strip(),
         )
-    except aborts.NotAllowed as error:
+    except NotAllowed as error:
         return errors.forbidden(request, str(error))
-    except aborts.NotInFlight:
+    except NotInFlight:
         return _render_form_error(request, selection, reason, str(_text("nothing_selected")), key)
-    except (aborts.ReasonMissing, aborts.TooManyRuns) as error:
+    except (ReasonMissing, TooManyRuns) as error:
         return _render_form_error(request, selection, reason, str(error), key)
-    except aborts.WrongCount as error:
+    except WrongCount as error:
         message = f"{error} {selection.missing_text(len(set(run_keys)))}".strip()
         return _render_form_error(request, selection, reason, message, key, field="count")
     return Deferred(
-        lambda: aborts.start_bulk_abort(bulk_abort.pk),
+        lambda: start_bulk_abort(bulk_abort.pk),
         lambda pk: _redirect_to_bulk_abort(request, pk),
     )
 
@@ -87,7 +94,7 @@ def _render_confirmation(
         "is_whole_filter": request.method != "POST" and "run" not in request.GET,
         "key": key or uuid4(),
         "reason": reason or ReasonField(selection.is_reason_required),
-        "max_runs_without_count": aborts.MAX_RUNS_WITHOUT_COUNT,
+        "max_runs_without_count": MAX_RUNS_WITHOUT_COUNT,
         "typed_count": request.POST.get("count", ""),
         "count_error": count_error,
     }

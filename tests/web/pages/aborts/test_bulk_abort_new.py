@@ -6,7 +6,7 @@ from django.test import Client
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard import aborts
+from dashboard.aborts.bulk_request import MAX_RUNS, MAX_RUNS_WITHOUT_COUNT
 from dashboard.models import BulkAbort, Grant, Run, Stage
 from dashboard.models.accounts.grants import Action
 from dashboard.web.components.aborts.abort_all import AbortAllOffer
@@ -116,7 +116,7 @@ def test_page_with_too_many_runs_to_abort_at_once_says_what_can_be_done(
 ) -> None:
     addresses = PIPELINE, factories.address(stage), f"{factories.address(stage)}?status=running"
     run = factories.run(stage)
-    factories.create_copies(run, aborts.MAX_RUNS)
+    factories.create_copies(run, MAX_RUNS)
     limit = "At most 200 runs can be aborted at once;"
     pages = [get_page(address) for address in addresses]
     assert [text_of(select_one(html, ".abort-all")) for html in pages] == [
@@ -253,7 +253,7 @@ def test_bulk_abort_without_selection_shows_message(get_page: GetPage) -> None:
 def test_bulk_abort_over_limit_is_rejected_before_confirmation(
     get_page: GetPage, stage: Stage
 ) -> None:
-    for _ in range(aborts.MAX_RUNS + 1):
+    for _ in range(MAX_RUNS + 1):
         factories.run(stage)
     html = get_page(f"{BULK_PATH}?stage={stage.pk}")
     assert text_of(select_one(html, "[data-reason]")).startswith(
@@ -316,7 +316,7 @@ def test_bulk_abort_with_invalid_run_keys_selects_nothing(query: str, get_page: 
 def test_bulk_abort_confirmation_of_many_runs_asks_for_their_number(
     get_page: GetPage, stage: Stage
 ) -> None:
-    runs = [factories.run(stage) for _ in range(aborts.MAX_RUNS_WITHOUT_COUNT + 1)]
+    runs = [factories.run(stage) for _ in range(MAX_RUNS_WITHOUT_COUNT + 1)]
     assert get_page(confirmation_address(*runs[1:])).css('[name="count"]') == []
     html = get_page(confirmation_address(*runs))
     assert text_of(select_one(html, 'label[for="count"]')) == "Type 6 to confirm"
