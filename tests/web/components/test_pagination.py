@@ -71,14 +71,12 @@ def keys_newest_first(stage: Stage, **conditions: object) -> list[int]:
     per_page=strategies.integers(1, 7),
     statuses=strategies.sets(strategies.sampled_from([*STATUSES, "in_flight"])),
     text=strategies.sampled_from(["", "", "even"]),
-    max_scanned=strategies.integers(1, 30),
 )
 def test_pagination_shows_each_run_once_in_order(
     runs: list[tuple[str, int]],
     per_page: int,
     statuses: set[str],
     text: str,
-    max_scanned: int,
     stage: Stage,
     get_run_page: GetRunPage,
 ) -> None:
@@ -95,8 +93,7 @@ def test_pagination_shows_each_run_once_in_order(
         and text in run.name.lower()
     ]
     query = "&".join([f"status={status}" for status in statuses] + [f"q={text}"])
-    size = {"per_page": per_page, "max_scanned": max_scanned}
-    older = walk_pages(get_run_page, query, **size)
+    older = walk_pages(get_run_page, query, per_page=per_page)
     assert [key for page in older for key in page] == expected
 
 
@@ -159,29 +156,6 @@ def test_page_beyond_last_run_links_to_newest(get_page: GetPage, run: Run) -> No
     html = get_page(f"{factories.address(run.stage)}?status=running&before={cursor}")
     empty_state = select_one(html, '[data-empty="nothing_matches"]')
     assert select_one(empty_state, "a").attributes["href"] == "?status=running"
-
-
-def test_text_search_scans_limited_runs_per_page_and_links_onward(
-    stage: Stage, get_run_page: GetRunPage
-) -> None:
-    for number in range(25):
-        name = "Needle" if number in {3, 22} else "Hay"
-        created_at = T0 - timedelta(minutes=number)
-        factories.run(stage, f"r{number}", name=name, status="success", created_at=created_at)
-    in_flight_run = factories.run(stage, name="Needle in flight", created_at=T0 - timedelta(days=9))
-    factories.search_texts()
-    keys_by_run_id = dict(stage.runs.filter(name__startswith="Needle").values_list("run_id", "pk"))
-
-    def get_page_of(url: str) -> PageOfRuns:
-        return get_run_page(urlsplit(url).query, max_scanned=10)
-
-    first = get_page_of("?q=needle")
-    assert (keys_of(first), first.scanned) == ([in_flight_run.pk, keys_by_run_id["r3"]], 10)
-    second = get_page_of(first.older_url)
-    assert (keys_of(second), second.scanned) == ([], 10)
-    assert "q=needle" in second.older_url
-    third = get_page_of(second.older_url)
-    assert (keys_of(third), third.older_url) == ([keys_by_run_id["r22"]], "")
 
 
 def test_run_count_is_exact_up_to_1000(stage: Stage, get_run_page: GetRunPage) -> None:

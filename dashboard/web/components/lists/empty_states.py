@@ -32,7 +32,6 @@ _text = MessageTable(
         "visible": gettext_lazy("Only what you can see is listed."),
         # Runs of a stage.
         "runs": gettext_lazy("This stage has no runs yet."),
-        "runs_searched": gettext_lazy("No match in the %(count)s runs searched."),
         "runs_unread": gettext_lazy("The runs of this stage have not been read yet."),
         "no_release_flow": gettext_lazy("This stage has no release flow."),
         # Of any list: no entry matches its filter, or is older than its position.
@@ -159,9 +158,6 @@ def failures(permissions: Permissions, data_age: DataAge, above_count: int = 0) 
 def runs(data_age: DataAge, run_filter: RunFilter, page: PageOfRuns) -> EmptyState:
     """Return the empty state of a page of a stage's runs."""
     kind = "nothing_matches"
-    if page.scanned:
-        text = _text("runs_searched", count=f"{page.scanned:,}")
-        return EmptyState(kind, text, _("Search further"), page.older_url)
     if run_filter.cursor:
         return EmptyState(kind, _text("past_end"), _("Newest"), page.newest_url)
     if data_age.synced_at is None:

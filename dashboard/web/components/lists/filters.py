@@ -6,7 +6,7 @@ position are built here, so that none of them loses a parameter.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from urllib.parse import urlencode
 
@@ -31,12 +31,10 @@ ALL_RUNS_URL = "?all=1"
 # Query of an open page to which no new run belongs (see `RunFilter.stream_query`).
 NO_NEW_RUNS = "new=none"
 KNOWN_STATUSES = (IN_FLIGHT, *statuses.RUN_STATUSES)
-_MAX_OTHER_STATUSES = 5  # requested statuses, not known here, that are looked for in the stage
 _YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
 _text = MessageTable(
     {
         # Warnings.
-        "unknown_status": gettext_lazy("Unknown status “%(status)s” ignored."),
         "invalid_date": gettext_lazy(
             "Invalid date “%(day)s” ignored; use 2026-03-31 or 2026-03-31T14:30."
         ),
@@ -156,44 +154,26 @@ class RunFilter:
         keys = [run.pk for run in runs]
         if not self.parameters:
             return set(keys)
-        candidates = self.filter_by_date_and_key(Run.objects.filter(pk__in=keys))
-        in_flight = self.filter_in_flight(candidates.with_in_flight(True))
-        ended = self.filter_ended(candidates.with_in_flight(False))
-        return {pk for part in (in_flight, *ended) for pk in part.values_list("pk", flat=True)}
+        candidates = Run.objects.filter(pk__in=keys)
+        parts = (self.select(candidates, in_flight=in_flight) for in_flight in (True, False))
+        return {pk for part in parts for pk in part.values_list("pk", flat=True)}
 
-    def filter_by_date_and_key(self, runs: RunQuerySet) -> RunQuerySet:
-        """Return the runs that match the filters other than status, overdue and text."""
+    def select(self, runs: RunQuerySet, *, in_flight: bool) -> RunQuerySet:
+        """Return the runs that match, of those in flight or of all others."""
+        runs = runs.with_in_flight(in_flight)
         if self.created_from is not None:
             runs = runs.filter(created_at__gte=self.created_from)
         if self.created_before is not None:
             runs = runs.filter(created_at__lt=self.created_before)
         if self.run_keys is not None:
             runs = runs.filter(pk__in=self.run_keys)
-        return runs
-
-    def filter_in_flight(self, runs: RunQuerySet) -> RunQuerySet:
-        """Return the runs in flight that match status, overdue and text; they are few."""
-        if self.statuses and IN_FLIGHT not in self.statuses:
-            runs = runs.filter(status__in=self.statuses)
-        if self.overdue_only:
-            runs = runs.filter(overdue_severity__gt=0)
-        return runs.filter(search.of_their_own(self.q))
-
-    def filter_ended(self, runs: RunQuerySet) -> list[RunQuerySet]:
-        """Return disjoint querysets of the ended runs that match status, overdue and text.
-
-        Each can be read from an index in the order of the list.
-        """
         if self.overdue_only:  # only runs in flight can be overdue
-            return []
-        ended_statuses = [status for status in self.statuses if status != IN_FLIGHT]
-        if self.statuses and not ended_statuses:
-            return []
-        if self.q:
-            # The caller limits how many runs a text search scans: read them in list order.
-            runs = runs.filter(search.of_their_own(self.q))
-            return [runs.filter(status__in=ended_statuses) if ended_statuses else runs]
-        return [runs.with_status(status) for status in ended_statuses] or [runs]
+            runs = runs.filter(overdue_severity__gt=0) if in_flight else runs.none()
+        if self.statuses and not (in_flight and IN_FLIGHT in self.statuses):
+            wanted = [status for status in self.statuses if status != IN_FLIGHT]
+            is_indexed = len(wanted) == 1 and not in_flight
+            runs = runs.with_status(wanted[0]) if is_indexed else runs.filter(status__in=wanted)
+        return runs.filter(search.of_their_own(self.q))
 
 
 def status_label(status: str) -> str:
@@ -209,10 +189,6 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
     warnings: list[Message] = []
     requested = {status.replace("\0", "") for status in parameters.getlist("status")} - {""}
     others = sorted(requested.difference(KNOWN_STATUSES))
-    found = [status for status in others[:_MAX_OTHER_STATUSES] if _has_status(stage, status)]
-    warnings += [
-        _text("unknown_status", status=status[:80]) for status in others if status not in found
-    ]
     date_inputs, moments = {}, {}
     for name in ("from", "to"):
         value = parameters.get(name, "").strip()
@@ -220,14 +196,17 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
             continue
         if given := _parse_time(value):
             start, precision = given
-            moments[name] = timezone.make_aware(start) if name == "from" else _end(start, precision)
+            # Added before the zone is attached: a day has not always 24 hours.
+            moments[name] = timezone.make_aware(start if name == "from" else start + precision)
             is_day = precision == timedelta(1)
             date_inputs[name] = start.isoformat(timespec="minutes")[: 10 if is_day else None]
         else:
             warnings.append(_text("invalid_date", day=value[:80]))
-    for name in ("overdue", "by_me"):
-        if parameters.get(name, "") not in {"", "1"}:
-            warnings.append(_text("invalid_value", name=name))
+    warnings += [
+        _text("invalid_value", name=name)
+        for name in ("overdue", "by_me")
+        if parameters.get(name, "") not in {"", "1"}
+    ]
     if parameters.get("page", "1") != "1":
         warnings.append(_text("page_number"))
     position = parameters.get("before", "")
@@ -235,7 +214,7 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
     if position and cursor is None:
         warnings.append(_text("invalid_position", place=position[:80]))
     return RunFilter(
-        statuses=tuple(status for status in (*KNOWN_STATUSES, *found) if status in requested),
+        statuses=tuple(status for status in (*KNOWN_STATUSES, *others) if status in requested),
         q=search_text.cut(parameters.get("q", ""), warnings),
         created_from=moments.get("from"),
         created_before=moments.get("to"),
@@ -275,20 +254,9 @@ def _parse_time(text: str) -> tuple[datetime, timedelta] | None:
     return (start, precisions[len(text)]) if is_valid else None
 
 
-def _end(start: datetime, precision: timedelta) -> datetime:
-    if precision == timedelta(1):  # added before the zone is attached: not always 24 hours
-        return timezone.make_aware(start + precision)
-    # Of an hour that occurs twice, since the clock is set back, the second one.
-    return timezone.make_aware(start.replace(fold=1)).astimezone(UTC) + precision
-
-
 def _runs_aborted_by(user: User, stage: Stage) -> Iterator[int]:
     """Yield the keys of a stage's runs that the user aborted, singly or in a bulk abort."""
     aborts = Abort.objects.filter(user=user, run__stage=stage)
     yield from aborts.values_list("run__pk", flat=True)
     items = BulkAbortItem.objects.filter(bulk_abort__user=user, run__stage=stage)
     yield from items.values_list("run__pk", flat=True)
-
-
-def _has_status(stage: Stage, status: str) -> bool:
-    return stage.runs.with_status(status).exists()

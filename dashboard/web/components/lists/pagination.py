@@ -4,12 +4,11 @@ A page starts after a cursor instead of having a number, so that paging neither 
 runs while runs are created and end.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from heapq import merge
-from itertools import islice, starmap
+from itertools import starmap
 from typing import NamedTuple
 
 from django.db.models import BigIntegerField, Q
@@ -24,7 +23,6 @@ from dashboard.web.components.lists.filters import RunFilter
 
 PER_PAGE = 100
 MAX_COUNTED = 1_000  # matching runs are counted up to here
-MAX_SCANNED = 10_000  # ended runs that a text search scans per page
 
 
 class ListedRun(NamedTuple):
@@ -50,20 +48,11 @@ class PageOfRuns:
     total: int | None = None  # matching runs, at most MAX_COUNTED + 1; None: not counted
     newest_url: str = ""
     older_url: str = ""
-    scanned: int = 0  # runs scanned for a text, if the scan limit ended the page; else 0
-
-    @property
-    def has_pager(self) -> bool:
-        """Whether a line below the list shows how much was found."""
-        return bool(self.runs or self.scanned)
 
     @property
     def text(self) -> str:
         """The number of runs on the page, and of how many."""
         run_count = len(self.runs)
-        if self.scanned:
-            text = _("%(shown)d found in %(looked_at)s runs searched")
-            return text % {"shown": run_count, "looked_at": f"{self.scanned:,}"}
         if self.total is None:
             return ngettext("%(shown)d run", "%(shown)d runs", run_count) % {"shown": run_count}
         if self.total > MAX_COUNTED:
@@ -73,23 +62,10 @@ class PageOfRuns:
         return text % {"shown": run_count, "of": self.total}
 
 
-def page(
-    runs: RunQuerySet,
-    run_filter: RunFilter,
-    *,
-    per_page: int = PER_PAGE,
-    max_scanned: int = MAX_SCANNED,
-) -> PageOfRuns:
-    """Return one page of a stage's runs; a text search scans at most `max_scanned` ended runs."""
-    listed_runs, scan_end = _next_runs(runs, run_filter, per_page + 1, max_scanned)
-    return _build_page(
-        listed_runs,
-        scan_end,
-        run_filter,
-        lambda: _count(runs, run_filter),
-        per_page=per_page,
-        max_scanned=max_scanned,
-    )
+def page(runs: RunQuerySet, run_filter: RunFilter, *, per_page: int = PER_PAGE) -> PageOfRuns:
+    """Return one page of a stage's runs."""
+    listed_runs = _next_runs(runs, run_filter, per_page + 1)
+    return _build_page(listed_runs, run_filter, lambda: _count(runs, run_filter), per_page)
 
 
 def first_page(stage_key: int, run_filter: RunFilter) -> PageOfRuns:
@@ -99,69 +75,40 @@ def first_page(stage_key: int, run_filter: RunFilter) -> PageOfRuns:
         for in_flight in (True, False)
         for values in _first_runs_query(in_flight).fetch(stage=stage_key)
     ]
-    return _build_page(
-        listed_runs[: PER_PAGE + 1],
-        None,
-        run_filter,
-        lambda: _count_all(stage_key),
-        per_page=PER_PAGE,
-    )
+    return _build_page(listed_runs, run_filter, lambda: _count_all(stage_key), PER_PAGE)
 
 
 def _build_page(
-    listed_runs: list[ListedRun],
-    scan_end: Cursor | None,
-    run_filter: RunFilter,
-    count: Callable[[], int],
-    *,
-    per_page: int,
-    max_scanned: int = 0,
+    listed_runs: list[ListedRun], run_filter: RunFilter, count: Callable[[], int], per_page: int
 ) -> PageOfRuns:
     has_more = len(listed_runs) > per_page
     runs = listed_runs[:per_page]
-    # The next page starts after the last run shown or, without another match, the last one scanned.
-    next_cursor = runs[-1].cursor if has_more else scan_end
     total = None
-    if not run_filter.q:
+    if not run_filter.q:  # to count those with a text, all would be read
         total = len(runs) if not run_filter.cursor and not has_more else count()
     return PageOfRuns(
         runs=runs,
         total=total,
         newest_url=run_filter.url if run_filter.cursor else "",
-        older_url=run_filter.page_url(next_cursor) if next_cursor else "",
-        scanned=max_scanned if scan_end and not has_more else 0,
+        older_url=run_filter.page_url(runs[-1].cursor) if has_more else "",
     )
 
 
-def _next_runs(
-    runs: RunQuerySet, run_filter: RunFilter, limit: int, max_scanned: int
-) -> tuple[list[ListedRun], Cursor | None]:
-    """Return the first `limit` matching runs after the filter's cursor, and the end of the scan.
-
-    The end of the scan is the last run scanned for a text; None if the limit was not reached.
-    """
+def _next_runs(runs: RunQuerySet, run_filter: RunFilter, limit: int) -> list[ListedRun]:
+    """Return the first `limit` matching runs after the filter's cursor."""
     listed_runs: list[ListedRun] = []
-    scan_end = None
+    cursor = run_filter.cursor
     for in_flight in (True, False):
-        part = _ordered(run_filter.filter_by_date_and_key(runs.with_in_flight(in_flight)))
-        if run_filter.cursor is not None:
-            if in_flight > run_filter.cursor.in_flight:
-                continue
-            if in_flight == run_filter.cursor.in_flight:
-                part = part.filter(_after_cursor(run_filter.cursor))
-        if in_flight:
-            parts = [run_filter.filter_in_flight(part)]
-        else:
-            if run_filter.q and run_filter.filter_ended(part):
-                scan_end = _nth_cursor(part, max_scanned)
-                if scan_end is not None:
-                    part = part.filter(_up_to_cursor(scan_end))
-            parts = run_filter.filter_ended(part)
-        remaining = limit - len(listed_runs)
-        listed_runs += islice(_merge(parts, remaining), remaining)
-        if len(listed_runs) >= limit or scan_end is not None:
+        part = _ordered(run_filter.select(runs, in_flight=in_flight))
+        if cursor is not None and in_flight > cursor.in_flight:
+            continue
+        if cursor is not None and in_flight == cursor.in_flight:
+            part = part.filter(_after_cursor(cursor))
+        rows = part.values_list(*ListedRun._fields)[: limit - len(listed_runs)]
+        listed_runs += starmap(ListedRun, rows)
+        if len(listed_runs) >= limit:
             break
-    return listed_runs, scan_end
+    return listed_runs
 
 
 def _ordered(runs: RunQuerySet) -> RunQuerySet:
@@ -176,32 +123,12 @@ def _after_cursor(cursor: Cursor) -> Q:
     return Q(created_at__lte=cursor.created_at) & earlier
 
 
-def _up_to_cursor(cursor: Cursor) -> Q:
-    """Return the opposite condition: up to and including the cursor's run."""
-    later = Q(created_at__gt=cursor.created_at) | Q(pk__gte=cursor.pk)
-    return Q(created_at__gte=cursor.created_at) & later
-
-
-def _merge(parts: Iterable[RunQuerySet], limit: int) -> Iterable[ListedRun]:
-    lists = [starmap(ListedRun, part.values_list(*ListedRun._fields)[:limit]) for part in parts]
-    return merge(*lists, reverse=True)
-
-
-def _nth_cursor(runs: RunQuerySet, count: int) -> Cursor | None:
-    """Return the cursor of the run at position `count`, or None if no run follows it."""
-    cursors = list(runs.values_list(*_CURSOR_FIELDS)[count - 1 : count + 1])
-    return Cursor(*cursors[0]) if len(cursors) > 1 else None
-
-
 def _count(runs: RunQuerySet, run_filter: RunFilter) -> int:
     """Return the number of matching runs, at most MAX_COUNTED + 1."""
     # Ordered, so that the database reads an index and stops at the limit, whatever its estimates.
-    in_flight, ended_runs = (
-        _ordered(run_filter.filter_by_date_and_key(runs.with_in_flight(is_in_flight)))
-        for is_in_flight in (True, False)
-    )
     total = 0
-    for part in (run_filter.filter_in_flight(in_flight), *run_filter.filter_ended(ended_runs)):
+    for in_flight in (True, False):
+        part = _ordered(run_filter.select(runs, in_flight=in_flight))
         total += part[: MAX_COUNTED + 1 - total].count()
         if total > MAX_COUNTED:
             break
@@ -232,4 +159,3 @@ def _all_of_stage(in_flight: bool) -> RunQuerySet:
 
 
 _STAGE = Parameter("stage", BigIntegerField())
-_CURSOR_FIELDS = "in_flight", "created_at", "pk"
