@@ -11,11 +11,10 @@ from dashboard.web.http import converters
 from dashboard.web.http.webhook import northflank_webhook
 from dashboard.web.live.stream import live_stream
 from dashboard.web.pages.aborts.abort import abort
-from dashboard.web.pages.aborts.aborts import aborts
+from dashboard.web.pages.aborts.aborts import aborts, bulk_aborts
 from dashboard.web.pages.aborts.aborts_export import aborts_export
 from dashboard.web.pages.aborts.bulk_abort import bulk_abort
 from dashboard.web.pages.aborts.bulk_abort_new import bulk_abort_new
-from dashboard.web.pages.aborts.bulk_aborts import bulk_aborts
 from dashboard.web.pages.accounts.access_log import access_log
 from dashboard.web.pages.accounts.access_log_export import access_log_export
 from dashboard.web.pages.accounts.admin_sign_in import admin_sign_in

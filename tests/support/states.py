@@ -48,7 +48,6 @@ from dashboard.web.components.board import board_list
 from dashboard.web.components.lists import numbered_pages, pagination
 from dashboard.web.components.rights import changes as rights_changes_page
 from dashboard.web.components.rights import matrix
-from dashboard.web.pages.aborts import bulk_aborts
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.long_run import OPEN_ALL_DETAILS, create_long_run, minutes
@@ -578,11 +577,6 @@ def create_paged() -> dict[str, object]:
         factories.abort(run, manager, "concluded", settled_at=timezone.now(), outcome="success")
     for number in range(2 * board_list.PER_PAGE):
         factories.pipeline(f"other-{number}")
-    request = AbortRequest(manager, "Stuck")
-    for _ in range(bulk_aborts.PER_PAGE + 1):
-        factories.run(stage)
-        run_keys = list(stage.runs.in_flight().values_list("pk", flat=True))
-        request_bulk_abort(run_keys, request, uuid4(), typed_count=str(len(run_keys)))
     boss = create_administrator()
     for _ in range(access_log_page.PER_PAGE + 1):
         access_log.record(AccessKind.SIGNED_IN, timezone.now(), user=boss)

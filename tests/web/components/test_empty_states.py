@@ -103,21 +103,19 @@ def test_failures(user: Permissions, age: DataAge, above: int, expected: tuple[s
     assert kind_and_key(empty_states.failures(user, age, above)) == expected
 
 
-@pytest.mark.parametrize("name", ["aborts", "access_log", "rights_changes", "bulk_aborts"])
+@pytest.mark.parametrize("name", ["aborts", "access_log", "rights_changes"])
 def test_log_says_whether_the_filter_or_the_position_is_why(name: str) -> None:
     empty = empty_states.log(name, is_past_end=True)
     assert kind_and_key(empty) == ("nothing_matches", "past_end")
     assert kind_and_key(empty_states.log(name, is_past_end=False)) == ("nothing_exists", name)
-    if name != "bulk_aborts":
-        empty = empty_states.log(name, is_past_end=True, is_filtered=True)
-        assert kind_and_key(empty) == ("nothing_matches", "filtered")
-        assert keys(empty.action_label) == "show_all"
+    empty = empty_states.log(name, is_past_end=True, is_filtered=True)
+    assert kind_and_key(empty) == ("nothing_matches", "filtered")
+    assert keys(empty.action_label) == "show_all"
 
 
-@pytest.mark.parametrize("name", ["aborts", "bulk_aborts"])
-def test_log_of_runs_says_that_others_may_be_hidden(name: str) -> None:
-    empty = empty_states.log(name, is_past_end=False, sees_all=False)
-    assert kind_and_key(empty) == ("nothing_exists", f"{name} visible")
+def test_log_of_runs_says_that_others_may_be_hidden() -> None:
+    empty = empty_states.log("aborts", is_past_end=False, sees_all=False)
+    assert kind_and_key(empty) == ("nothing_exists", "aborts visible")
 
 
 @pytest.mark.parametrize(

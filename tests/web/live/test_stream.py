@@ -6,7 +6,6 @@ import re
 import time
 from datetime import timedelta
 from typing import NoReturn
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -16,12 +15,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard.aborts.bulk_request import request_bulk_abort
-from dashboard.aborts.request import AbortRequest
 from dashboard.accounts import permissions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.db.threads import now, run_in_db_thread
-from dashboard.models import ChangeCounter, Grant, Pipeline, Project, Run, Stage, Star
+from dashboard.models import ChangeCounter, Pipeline, Project, Run, Stage, Star
 from dashboard.models.severity import Severity
 from dashboard.runs import acknowledgements
 from dashboard.runs.acknowledgement_rules import MAX_FAILURE_AGE
@@ -34,7 +31,6 @@ from dashboard.web.live.messages import HEARTBEAT_EVENT, STALE_EVENT
 from dashboard.web.pages.board import BoardPage
 from dashboard.web.pages.now import NowPage
 from tests.support import factories
-from tests.support.bulk_aborts import bulk_abort_of
 from tests.support.databases import table_renamed
 from tests.support.html import select_one, text_of
 from tests.support.live import WAIT_TIMEOUT, Live
@@ -194,29 +190,13 @@ def test_aborts_stream_updates_abort_row(
         next_part(stream, f"abort-{abort.pk}", "Under way")
 
 
-def test_bulk_aborts_stream_counts_only_visible_runs(
-    run: Run, manager: User, viewer: User, viewer_http_client: httpx.Client
-) -> None:
-    factories.grant("view", "Shop people", viewer, stage=run.stage.name)
-    Grant.objects.filter(group=None).delete()
-    batch = bulk_abort_of([run, factories.run(factories.stage("Staging"))], manager)
-    with open_stream(viewer_http_client, "bulk_aborts") as stream:
-        factories.change(run, step="build")
-        row = next_part(stream, f"bulk-abort-{batch.pk}")
-    assert "1 requested (only runs you may view): 1 waiting." in text_of(row)
-
-
 @fast_polling
-@pytest.mark.parametrize("page", ["aborts", "bulk_aborts"])
-def test_new_abort_changes_structure_hash_of_abort_pages(
-    page: str, run: Run, manager: User, viewer_http_client: httpx.Client
+def test_new_abort_changes_structure_hash_of_abort_log(
+    run: Run, manager: User, viewer_http_client: httpx.Client
 ) -> None:
-    before = page_structure_hash(viewer_http_client, page)
-    with open_stream(viewer_http_client, page) as stream:
-        if page == "bulk_aborts":
-            request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
-        else:
-            factories.abort(run, manager)
+    before = page_structure_hash(viewer_http_client, "aborts")
+    with open_stream(viewer_http_client, "aborts") as stream:
+        factories.abort(run, manager)
         line = next_part(stream, "data-age").css_first("p")
         while line is not None and line.attributes["data-structure"] == before:
             line = next_part(stream, "data-age").css_first("p")

@@ -40,7 +40,7 @@ from dashboard.web.components.runs import row_queries
 from dashboard.web.http import links
 
 PER_PAGE = 100
-PARAMETERS = ("username", "text", "state", "project", "stage", "from", "to", "by_me")
+PARAMETERS = ("username", "text", "state", "project", "stage", "from", "to", "by_me", "bulk")
 _YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
 _text = MessageTable(
     {
@@ -77,6 +77,7 @@ class AbortFilter(RecordFilter):
             _("Last 7 days"): {"from": (today - timedelta(6)).isoformat()},
             _("Mine"): {"by_me": "1"},
             _("Ended otherwise"): {"state": categories.OTHERWISE},
+            _("Bulk aborts"): {"bulk": "1"},
         }
         return [
             (label, f"?{urlencode(query)}", query == self.parameters)
@@ -128,6 +129,7 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
         ("project", _("project"), {slug: Q((in_project, slug)) for slug in project_names}),
         ("stage", _("stage"), {stage: Q(run__stage__name=stage) for stage in StageName.values}),
         ("by_me", _("value"), {"1": Q(user=request.user.pk)}),
+        ("bulk", _("value"), {"1": Q(bulk_abort__isnull=False)}),
     ):
         value = values[name]
         if value in choices:

@@ -16,7 +16,6 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import BulkAbort, BulkAbortItem
 from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import BulkAbortItemResult
-from dashboard.web.components.aborts import abort_details
 from dashboard.web.components.runs import row_queries, run_row, stage_cell
 from dashboard.web.components.runs.run_row import RunRow
 
@@ -41,18 +40,13 @@ class BulkAbortRow:
 
     @property
     def dom_id(self) -> str:
-        """The id of its row in the list."""
+        """The beginning of the id of its element."""
         return f"bulk-abort-{self.bulk_abort.pk}"
 
     @property
     def url(self) -> str:
         """The address of its page."""
         return reverse("bulk_abort", args=[self.bulk_abort.pk])
-
-    @property
-    def via_label(self) -> str:
-        """How it was requested."""
-        return abort_details.via_label(self.bulk_abort)
 
 
 def build_row(

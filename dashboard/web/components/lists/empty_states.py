@@ -41,7 +41,6 @@ _text = MessageTable(
         # Logs, by the names of their pages.
         "aborts": gettext_lazy("No runs have been aborted from this dashboard yet."),
         "access_log": gettext_lazy("Nobody has signed in yet."),
-        "bulk_aborts": gettext_lazy("No bulk aborts yet."),
         "rights_changes": gettext_lazy("No rights have been changed yet."),
         # The board.
         "pipelines": gettext_lazy("The API token has access to no pipelines."),
@@ -170,7 +169,7 @@ def runs(data_age: DataAge, run_filter: RunFilter, page: PageOfRuns) -> EmptySta
 def log(
     name: str, *, is_past_end: bool, is_filtered: bool = False, sees_all: bool = True
 ) -> EmptyState:
-    """Return the empty state of the page `name`: aborts, bulk aborts, access log, rights changes.
+    """Return the empty state of the page `name`: aborts, access log, rights changes.
 
     `sees_all` is whether the user may view all runs.
     """

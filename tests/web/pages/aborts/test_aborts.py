@@ -13,10 +13,11 @@ from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.aborts import categories
-from dashboard.models import Abort, BulkAbort, Grant
+from dashboard.models import Abort, BulkAbort, Grant, Run
 from dashboard.models.abort_lifecycle import AbortState, EventType
 from tests.support import factories
 from tests.support.abort_kinds import FIELDS_BY_KIND, NOON
+from tests.support.bulk_aborts import bulk_abort_of
 from tests.support.factories import HOSTILE
 from tests.support.html import HTMX, GetPage, live_tag, parse_html, select_one, text_of
 from tests.support.live_runs import append_only_disabled
@@ -260,6 +261,16 @@ def test_aborts_of_one_bulk_abort_are_one_row_that_contains_theirs(
     inside = [tr.attributes["id"] for tr in row.css("[data-abort-row]")]
     assert inside == [f"abort-{abort.pk}" for abort in reversed(aborts)]
     assert abort_keys(html) == [aborts[1].pk, aborts[0].pk, before.pk]
+
+
+def test_list_of_bulk_aborts_is_the_log_with_their_aborts_alone(
+    operator_client: Client, run: Run, manager: User
+) -> None:
+    factories.abort_of_new_run(manager)
+    abort = factories.abort(run, manager, bulk_abort=bulk_abort_of([run], manager, "ended"))
+    answer = operator_client.get("/aborts/bulk/", follow=True)
+    assert answer.redirect_chain == [("/aborts/?bulk=1", 302)]
+    assert abort_keys(parse_html(answer)) == [abort.pk]
 
 
 def test_own_aborts_filter_compares_account_not_username(

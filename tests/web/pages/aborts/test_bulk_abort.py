@@ -303,3 +303,13 @@ def test_bulk_abort_by_viewer_returns_403(
     assert answer.status_code == 403
     assert permissions.RELEASE_MANAGERS in answer.content.decode()
     assert not BulkAbort.objects.exists()
+
+
+@pytest.mark.parametrize("page", ["audit", "run"])
+def test_abort_of_bulk_abort_links_to_it(
+    page: str, get_page: GetPage, run_in_each_stage: list[Run], manager: User
+) -> None:
+    batch = bulk_abort_of(run_in_each_stage, manager)
+    factories.abort(run_in_each_stage[0], manager, bulk_abort=batch)
+    html = get_page("/aborts/" if page == "audit" else factories.address(run_in_each_stage[0]))
+    assert select_one(html, "[data-bulk-abort]").attributes["href"] == f"/aborts/bulk/{batch.pk}/"
