@@ -4,7 +4,7 @@
 // --- Keyboard shortcuts: navigation only, none changes a run --------------------------------------
 
 const shortcutsToggle = $("[data-shortcuts-toggle]");
-const ROW_SELECTOR = "[data-last-success], [data-superseded-by], [data-run], [data-abort-row], [data-stage], li";
+const ROW_SELECTOR = "[data-last-success], [data-run], [data-abort-row], [data-stage], li";
 const rowOf = (link) => link.closest(ROW_SELECTOR);
 
 // The field in the header, or that of the search page; in a narrow window a link to that page.

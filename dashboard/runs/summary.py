@@ -68,7 +68,7 @@ def build(
     """Return the summary: pipeline, stage, and how the run stands in a sentence or two.
 
     `queued_ahead` and `queued_behind` count the runs it waits for and those waiting for it;
-    `skip_summary` is that of its `RelatedRuns`.
+    `skip_summary` is how many were skipped meanwhile.
     """
     if run.concluded:
         state = _concluded_state(run, root, timing)

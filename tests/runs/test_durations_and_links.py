@@ -84,41 +84,24 @@ def test_unknown_concurrency_policy_is_only_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "can_queue", "can_skip"),
+    ("policy", "can_queue"),
     [
-        ("allow", False, False),
-        ("queue", True, False),
-        ("forbid", False, True),
-        ("latest", True, False),
-        ("replace", False, False),
-        ("something-new", False, False),
-        ("", False, False),
+        ("allow", False),
+        ("queue", True),
+        ("forbid", False),
+        ("latest", True),
+        ("replace", False),
+        ("something-new", False),
+        ("", False),
     ],
 )
-def test_run_queues_or_skips_others_only_by_a_known_policy(
-    policy: str, can_queue: bool, can_skip: bool
-) -> None:
+def test_run_queues_others_only_by_a_known_policy(policy: str, can_queue: bool) -> None:
     assert concurrency_policy.can_queue_others(policy) is can_queue
-    assert concurrency_policy.can_skip_others(policy) is can_skip
-
-
-@pytest.mark.parametrize(
-    ("policy", "in_flight", "key"),
-    [
-        ("forbid", True, "skipped_since"),
-        ("forbid", False, "skipped_while"),
-        ("latest", True, "superseded_since"),
-        ("replace", False, "superseded_while"),
-    ],
-)
-def test_skipped_runs_are_counted_by_policy(policy: str, in_flight: bool, key: str) -> None:
-    text = concurrency_policy.skipped_text(policy, 2, at_least=False, in_flight=in_flight)
-    assert keys_and_params(text) == (key, {"n": 2, "count": 2})
 
 
 @pytest.mark.parametrize(("count", "words"), [(1, "1 run skipped "), (2, "2 runs skipped ")])
 def test_skipped_runs_are_singular_or_plural(count: int, words: str) -> None:
-    text = concurrency_policy.skipped_text("forbid", count, at_least=False, in_flight=True)
+    text = concurrency_policy.skipped_text(count, in_flight=True)
     assert str(text).startswith(words)
 
 

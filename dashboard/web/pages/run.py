@@ -155,7 +155,7 @@ class RunCard:
             timing,
             queued_ahead=len(related.queued_ahead),
             queued_behind=len(related.queued_behind),
-            skip_summary=related.skip_summary,
+            skip_summary=related.skipped_text,
         )
         url = links.absolute_url(row.urls.page)
         return {

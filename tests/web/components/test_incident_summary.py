@@ -74,7 +74,7 @@ def build(
         root,
         timing,
         queued_behind=len(related.queued_behind),
-        skip_summary=related.skip_summary,
+        skip_summary=related.skipped_text,
     )
     return incident_summary.build(
         subject, root, timing, summary, related, aborts, acknowledgements, url=URL

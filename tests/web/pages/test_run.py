@@ -315,22 +315,42 @@ def run_with_forbid_policy(run: Run) -> Run:
     return Run.objects.with_stage().get(pk=run.pk)
 
 
-def test_skipped_run_page_links_to_blocking_run(
+def skipped_meanwhile(run: Run) -> list[str]:
+    return [other.name for other in concurrency.load_skipped(run, Q())]
+
+
+def test_runs_skipped_while_a_run_is_in_flight_are_listed_latest_first(
     get_page: GetPage, run_with_forbid_policy: Run
 ) -> None:
-    page = get_page(factories.address(skipped_run(run_with_forbid_policy.stage, "Hotfix")))
-    line = select_one(page, "[data-related-runs] [data-superseded-by]")
-    assert text_of(line) == "Another run was in flight when it was created: Nightly"
-    assert select_one(line, "a").attributes["href"] == factories.address(run_with_forbid_policy)
-    assert page.css("[data-skipped]") == []
-    assert text_of(select_one(page, "[data-verdict]")).endswith(
-        "skipped: Northflank did not run it. Another run was in flight when it was created."
+    run, at = run_with_forbid_policy, run_with_forbid_policy.created_at
+    skipped_run(run.stage, "Before", created_at=at - timedelta(minutes=1))
+    first, second = (
+        skipped_run(run.stage, name, created_at=at + timedelta(minutes=n))
+        for n, name in enumerate(("First", "Second"), 1)
     )
+    factories.run(run.stage, name="Aborted", status="aborted", created_at=at + timedelta(minutes=1))
+    group = select_one(get_page(factories.address(run)), "[data-related-runs] [data-skipped]")
+    assert [text_of(link) for link in group.css("a.title")] == ["Second", "First"]
+    assert skipped_meanwhile(first) == skipped_meanwhile(second) == []
+    assert concurrency.load_skipped(run, Q(pk__in=[])) == []
+    Stage.objects.update(concurrency_policy="latest")
+    assert skipped_meanwhile(Run.objects.with_stage().get(pk=run.pk)) == []
 
 
-def test_load_past_runs_with_hidden_runs_returns_none(run_with_forbid_policy: Run) -> None:
-    skipped_run(run_with_forbid_policy.stage, "Hotfix")
-    assert concurrency.load_finished(run_with_forbid_policy, Q(pk__in=[])).runs == []
+@pytest.mark.parametrize(
+    "end", [{"concluded": True, "status": "failure"}, {"removed_at": current_time()}]
+)
+def test_runs_skipped_after_a_run_ended_are_not_listed(
+    end: dict[str, Any], run_with_forbid_policy: Run
+) -> None:
+    run, at = run_with_forbid_policy, run_with_forbid_policy.created_at
+    ended_at = at + timedelta(minutes=2)
+    factories.change(
+        run, in_flight=False, **{"concluded_at": ended_at, "synced_at": ended_at, **end}
+    )
+    skipped_run(run.stage, "During", created_at=at + timedelta(minutes=1))
+    skipped_run(run.stage, "After", created_at=at + timedelta(minutes=3))
+    assert skipped_meanwhile(Run.objects.with_stage().get(pk=run.pk)) == ["During"]
 
 
 # --- the incident summary ----------------------------------------------------------------------

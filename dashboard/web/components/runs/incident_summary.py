@@ -165,9 +165,6 @@ def _related_run_lines(related: RelatedRuns, run: Run) -> Iterator[Message]:
     ):
         if runs:
             yield _text("related", what=label, runs=_list_runs(runs))
-    if related.superseded_by is not None:
-        label = str(related.superseded_text).rstrip(".")
-        yield _text("related", what=label, runs=_run_name(related.superseded_by))
     last_success = related.last_success
     if last_success is not None and last_success.pk != run.pk:
         name, time = _run_name(last_success), last_success.concluded_at

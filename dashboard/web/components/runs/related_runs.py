@@ -36,12 +36,8 @@ def panel(run: Run, related: RelatedRuns) -> dict[str, Any]:
         "can_queue_others": run.is_tracked and concurrency_policy.can_queue_others(policy),
         "queued_ahead": _group(related.queued_ahead),
         "queued_behind": _group(related.queued_behind),
-        # Requests may be dropped without a run: shown even if none is listed.
-        "can_skip_others": run.is_tracked and concurrency_policy.can_skip_others(policy),
         "skipped_meanwhile": _group(related.skipped_meanwhile),
         "skipped_text": related.skipped_text,
-        "superseded_by": _row(related.superseded_by) if related.superseded_by else None,
-        "superseded_text": str(related.superseded_text).rstrip("."),
         "also_in_flight": _group(related.also_in_flight),
         "last_success": _row(last_success) if last_success and not is_last_success else None,
         "is_last_success": is_last_success,
