@@ -44,8 +44,6 @@ _text = MessageTable(
             "%(state)s, and %(n)d more in parallel", "%(state)s, and %(n)d more in parallel", n
         ),
         "with_status": gettext_lazy("%(status)s; %(state)s"),
-        "attempt": gettext_lazy("Attempt %(n)d"),
-        "attempt_of": gettext_lazy("Attempt %(n)d of %(most)d"),
         "attempt_sentence": gettext_lazy("%(attempt)s."),
         "last_attempt": gettext_lazy("%(attempt)s (last)."),
         # Translators: “in 40 s” or “due now” follows “next”.
@@ -183,14 +181,12 @@ def _count_parallel_steps(root: Node | None, step: Node) -> int:
 
 def _attempt_text(step: Node) -> RichText:
     """Return a step's attempt, the time of its next one and its last error, if there are any."""
-    count, max_count = step.attempts or 0, step.max_attempts or 0
-    retrying = step.status == "retrying"
-    if count < 1 or (count == 1 and not retrying):
+    attempt = steps.attempt_text(step).capitalize()
+    if not attempt:
         return ""
-    attempt = _text("attempt_of" if max_count >= count else "attempt", n=count, most=max_count)
-    if count >= max_count > 1:
+    if (step.attempts or 0) >= (step.max_attempts or 0) > 1:
         text = _text("last_attempt", attempt=attempt)
-    elif retrying and step.next_attempt_at is not None:
+    elif step.status == "retrying" and step.next_attempt_at is not None:
         text = _text("next_attempt", attempt=attempt, until=Countdown(step.next_attempt_at))
     else:
         text = _text("attempt_sentence", attempt=attempt)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from django.utils.translation import gettext as _
-from django.utils.translation import pgettext
 
 # Tones and glyphs are names, defined in dashboard.css and components/icons.html.
 
@@ -82,66 +81,26 @@ RUN_STATUSES: dict[str, StatusDisplay] = {
 # https://northflank.com/docs/v1/api/project/pipelines/get-release-flow-run-details
 # A step has no status before it starts, and none for "running": see `for_step`.
 STEP_STATUSES: dict[str, StatusDisplay] = {
-    "pending": StatusDisplay(_("Not started"), _("Earlier steps run first."), "neutral", "clock"),
-    "running": StatusDisplay(_("Running"), _("Started, not ended yet."), "running", "play"),
-    "waiting": StatusDisplay(
-        _("Waiting"),
-        _("Waiting for its work to finish."),
-        "running",
-        "hourglass",
-    ),
-    "retrying": StatusDisplay(
-        _("Retrying"),
-        _("Failed and is being retried."),
-        "warning",
-        "retry",
-    ),
-    "async_wait": StatusDisplay(
-        _("External wait"),
-        _("Waiting for a response from outside Northflank."),
-        "waiting",
-        "link",
-    ),
-    "approval_wait": StatusDisplay(
-        _("Needs approval"),
-        _("Waiting for approval."),
-        "people",
-        "person",
-    ),
-    "aborting": StatusDisplay(_("Aborting"), _("It is being aborted."), "warning", "stop"),
-    "aborted": StatusDisplay(_("Aborted"), _("It was aborted."), "neutral", "stop"),
-    "success": StatusDisplay(_("Success"), _("It succeeded."), "good", "check"),
-    "failure": StatusDisplay(_("Failed"), _("It failed."), "bad", "cross"),
-    "invalid": StatusDisplay(
-        _("Invalid"),
-        _("Northflank could not run it as defined."),
-        "bad",
-        "cross",
-    ),
-    "skipped": StatusDisplay(_("Skipped"), _("It was skipped."), "neutral", "skip"),
-    "unknown": StatusDisplay(
-        _("Unknown"),
-        _("Northflank reports the status as unknown."),
-        "neutral",
-        "question",
-    ),
+    status: replace(RUN_STATUSES[status], description=description)
+    for status, description in {
+        "running": _("Started, not ended yet."),
+        "waiting": _("Waiting for its work to finish."),
+        "retrying": _("Failed and is being retried."),
+        "async_wait": _("Waiting for a response from outside Northflank."),
+        "approval_wait": _("Waiting for approval."),
+        "aborting": _("It is being aborted."),
+        "aborted": _("It was aborted."),
+        "success": _("It succeeded."),
+        "failure": _("It failed."),
+        "skipped": _("It was skipped."),
+        "unknown": _("Northflank reports the status as unknown."),
+    }.items()
 }
-
-# Labels for use within a sentence: “the run ended as failed”.
-_INLINE_LABELS = {
-    "pending": pgettext("status within a sentence", "pending"),
-    "queued": pgettext("status within a sentence", "queued"),
-    "running": pgettext("status within a sentence", "running"),
-    "waiting": pgettext("status within a sentence", "waiting"),
-    "retrying": pgettext("status within a sentence", "retrying"),
-    "async_wait": pgettext("status within a sentence", "external wait"),
-    "approval_wait": pgettext("status within a sentence", "needs approval"),
-    "aborting": pgettext("status within a sentence", "aborting"),
-    "aborted": pgettext("status within a sentence", "aborted"),
-    "success": pgettext("status within a sentence", "success"),
-    "failure": pgettext("status within a sentence", "failed"),
-    "skipped": pgettext("status within a sentence", "skipped"),
-    "unknown": pgettext("status within a sentence", "unknown"),
+STEP_STATUSES |= {
+    "pending": StatusDisplay(_("Not started"), _("Earlier steps run first."), "neutral", "clock"),
+    "invalid": StatusDisplay(
+        _("Invalid"), _("Northflank could not run it as defined."), "bad", "cross"
+    ),
 }
 
 
@@ -165,7 +124,7 @@ def for_run(status: str, *, removed: bool = False) -> StatusDisplay:
 
 def inline_label(status: str) -> str:
     """Return the label of a run's status within a sentence; an unknown status as sent."""
-    return _INLINE_LABELS.get(status, status)
+    return RUN_STATUSES[status].label.lower() if status in RUN_STATUSES else status
 
 
 def for_step(

@@ -137,13 +137,17 @@ def awaited_kind(node: Node) -> str:
     return node.target_kind or node.kind
 
 
+def attempt_text(node: Node) -> str:
+    """Return a step's attempt, from the second on or while it is retried; else nothing."""
+    count = node.attempts or 0
+    if count < (1 if node.status == "retrying" else 2):
+        return ""
+    template = (
+        _("attempt %(n)d of %(most)d") if (node.max_attempts or 0) >= count else _("attempt %(n)d")
+    )
+    return template % {"n": count, "most": node.max_attempts}
+
+
 def describe(node: Node) -> str:
     """Return a step's name, with its attempt from the second on."""
-    if not node.attempts or node.attempts <= 1:
-        return node.label
-    template = (
-        _("%(step)s, attempt %(n)d of %(most)d")
-        if (node.max_attempts or 0) >= node.attempts
-        else _("%(step)s, attempt %(n)d")
-    )
-    return template % {"step": node.label, "n": node.attempts, "most": node.max_attempts}
+    return f"{node.label}, {attempt_text(node)}" if (node.attempts or 0) > 1 else node.label

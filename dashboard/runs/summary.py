@@ -21,8 +21,7 @@ _text = MessageTable(
         "summary": gettext_lazy("%(pipeline)s / %(stage)s: %(state)s"),
         "sentence": gettext_lazy("%(state)s."),
         "at_step": gettext_lazy("%(state)s, at step “%(step)s”"),
-        "at_attempt": gettext_lazy("%(state)s, at step “%(step)s” on attempt %(n)d"),
-        "at_attempt_of": gettext_lazy("%(state)s, at step “%(step)s” on attempt %(n)d of %(most)d"),
+        "at_attempt": gettext_lazy("%(state)s, at step “%(step)s” on %(attempt)s"),
         "with_error": gettext_lazy("%(state)s: %(error)s"),
         "with_approvals": gettext_lazy("%(state)s, plus %(time)s waiting for approval"),
         # Sentences after the first.
@@ -171,10 +170,8 @@ def _with_failed_step(state: Message, root: Node | None) -> Message:
     node = failed_step(root)
     if node is None:
         return state
-    count, max_count = node.attempts or 0, node.max_attempts or 0
-    if count > 1:
-        key = "at_attempt_of" if max_count >= count else "at_attempt"
-        state = _text(key, state=state, step=activity.step_name(node), n=count, most=max_count)
+    if attempt := steps.attempt_text(node):
+        state = _text("at_attempt", state=state, step=activity.step_name(node), attempt=attempt)
     else:
         state = _with_step(state, node)
     error = activity.error_text(node)

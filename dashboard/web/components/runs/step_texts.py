@@ -125,15 +125,6 @@ def _waiting_for(kind: str) -> str:
     return _("waiting for %(subject)s") % {"subject": subject} if subject else ""
 
 
-def attempts_text(node: Node) -> str:
-    """Return a step's attempt, from the second on or while it is retried."""
-    if not node.attempts or node.attempts < (1 if node.status == "retrying" else 2):
-        return ""
-    is_total_known = (node.max_attempts or 0) >= node.attempts
-    template = _("attempt %(n)d of %(most)d") if is_total_known else _("attempt %(n)d")
-    return template % {"n": node.attempts, "most": node.max_attempts}
-
-
 def error_text(node: Node) -> str:
     """Return a step's error with its code; empty: none."""
     if node.error_code is None:

@@ -199,7 +199,7 @@ def _build_row(
         name=step_texts.name(node),
         description=step_texts.description(node),
         wait_text=step_texts.wait_text(node) if is_running and not children else "",
-        attempts_text=step_texts.attempts_text(node),
+        attempts_text=steps.attempt_text(node),
         next_attempt_at=node.next_attempt_at if is_running and node.status == "retrying" else None,
         error=step_texts.error_text(node),
         is_running=is_running,
