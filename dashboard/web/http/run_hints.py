@@ -6,8 +6,7 @@ Hints are the query parameters `project`, `pipeline` and `stage`: an id or a nam
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from django.db.models import Case, Q, Value, When
-from django.db.models.expressions import Combinable
+from django.db.models import Q
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run, Stage
@@ -18,6 +17,7 @@ HINT_FIELDS = {
     "pipeline": ("pipeline__slug", "pipeline__name"),
     "stage": ("name",),
 }
+NO_HINTS = dict.fromkeys(HINT_FIELDS, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,6 @@ class Candidates:
 
     stage_keys: list[int]
     total: int  # number of stages without any hint
-    matched_hints: int  # how many hints each of them matches
 
     @property
     def is_narrowed(self) -> bool:
@@ -34,34 +33,17 @@ class Candidates:
 
 
 def candidate_stages(permissions: Permissions, hints: Mapping[str, str]) -> Candidates:
-    """Return the stages that may contain a run of unknown location.
-
-    `hints` are the query parameters `project`, `pipeline` and `stage`: an id or a name, in any
-    case. The result is the stages that match the most hints, since some hints may be wrong; all
-    stages if none matches any.
-    """
+    """Return the stages that match the hints, or all if none does: a hint may be wrong."""
     visible = Stage.objects.listed().exclude(has_flow=False).filter(permissions.stage_filter())
-    matched = visible.annotate(matched_hints=_matched_hints(hints))
-    stages = list(matched.order_by("pk").values_list("pk", "matched_hints"))
-    best_count = max((count for _pk, count in stages), default=0)
-    stage_keys = [pk for pk, count in stages if count == best_count]
-    return Candidates(stage_keys, len(stages), best_count)
+    stages = list(visible.order_by("pk").values_list("pk", flat=True))
+    matching = visible.filter(*_conditions(hints)).order_by("pk").values_list("pk", flat=True)
+    return Candidates(list(matching) or stages, len(stages))
 
 
-def find_run(
-    permissions: Permissions, hints: Mapping[str, str], run_id: str, min_matched: int
-) -> Run | None:
-    """Return the mirrored run whose stage matches the most hints, and the newest of several.
-
-    None if each matches fewer than `min_matched`. `hints` are as for `candidate_stages`.
-    """
+def find_run(permissions: Permissions, hints: Mapping[str, str], run_id: str) -> Run | None:
+    """Return the newest mirrored run with this id in a stage that matches the hints, or None."""
     runs = Run.objects.with_stage().filter(permissions.stage_filter("stage"), run_id=run_id)
-    matching = runs.annotate(matched_hints=_matched_hints(hints, "stage__"))
-    return (
-        matching.filter(matched_hints__gte=min_matched)
-        .order_by("-matched_hints", "-created_at")
-        .first()
-    )
+    return runs.filter(*_conditions(hints, "stage__")).order_by("-created_at").first()
 
 
 def matches_hints(stage: Stage, hints: Mapping[str, str]) -> bool:
@@ -82,15 +64,8 @@ def hinted_stage(permissions: Permissions, hints: Mapping[str, str]) -> Stage | 
     return stages[0] if len(stages) == 1 and not requests.has_no_runs(stages[0]) else None
 
 
-def _matched_hints(hints: Mapping[str, str], stage_prefix: str = "") -> Combinable:
-    """Return how many hints a row matches; `stage_prefix` is the path to its stage's fields."""
-    matched_hints: Combinable = Value(0)
-    for condition in _conditions(hints, stage_prefix):
-        matched_hints += Case(When(condition, then=1), default=0)
-    return matched_hints
-
-
 def _conditions(hints: Mapping[str, str], stage_prefix: str = "") -> list[Q]:
+    """Return the conditions of the hints; `stage_prefix` is the path to the fields of a stage."""
     return [
         Q(*((f"{stage_prefix}{field}__iexact", value) for field in fields), _connector=Q.OR)
         for part, fields in HINT_FIELDS.items()

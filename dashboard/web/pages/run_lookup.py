@@ -12,7 +12,6 @@ from django.views.decorators.http import require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
 from dashboard.accounts import permissions
-from dashboard.accounts.permissions import Permissions
 from dashboard.db.threads import now
 from dashboard.models import Stage
 from dashboard.sync import requests
@@ -26,7 +25,7 @@ from dashboard.web.http.responses.htmx import is_htmx, render_page
 
 # Seconds between refreshes of the progress page, while stages are read for it and afterwards.
 REFRESH_SECONDS, PAUSED_REFRESH_SECONDS = 2, 15
-# The same without JavaScript; longer, because a full reload interrupts users filling in the form.
+# The same without JavaScript; longer, because a full reload interrupts the reader.
 RELOAD_SECONDS, PAUSED_RELOAD_SECONDS = 5, 60
 _text = MessageTable(
     {
@@ -46,64 +45,34 @@ def run_lookup(request: HttpRequest, run_id: str) -> HttpResponse:
     """
     user_permissions = permissions.for_user(request.user)
     hints = run_search.hints(request)
-    given_count = sum(map(bool, hints.values()))
-    run = run_hints.find_run(user_permissions, hints, run_id, given_count)
-    if run is not None:
-        return _reload_response(request) or _redirect_to_run(request, run.stage, run_id)
-    hinted_stage = run_hints.hinted_stage(user_permissions, hints)
-    if hinted_stage is not None:  # its page looks up the run, even if the search budget is used up
-        return _reload_response(request) or _redirect_to_run(request, hinted_stage, run_id)
     candidates = run_hints.candidate_stages(user_permissions, hints)
-    if found := _found_response(request, user_permissions, run_id, candidates):
-        return found
-    if not candidates.stage_keys:
-        no_stages = SearchProgress(0, 0)
-        return _render_progress(request, user_permissions, run_id, candidates, no_stages)
-    progress = requests.search(candidates.stage_keys, run_id)
-    # It may have been read while this page was made.
-    return _found_response(request, user_permissions, run_id, candidates) or _render_progress(
-        request, user_permissions, run_id, candidates, progress
-    )
+    likely = hints if candidates.is_narrowed else run_hints.NO_HINTS
 
+    def find_stage() -> Stage | None:
+        run = run_hints.find_run(user_permissions, likely, run_id)
+        # Its page looks up the run, even if the search budget is used up.
+        return run.stage if run else run_hints.hinted_stage(user_permissions, hints)
 
-def _found_response(
-    request: HttpRequest,
-    user_permissions: Permissions,
-    run_id: str,
-    candidates: run_hints.Candidates,
-) -> HttpResponse | None:
-    """Return a redirect to the run, or None if no stage with it is as likely as the candidates."""
-    hints = run_search.hints(request)
-    run = run_hints.find_run(user_permissions, hints, run_id, candidates.matched_hints)
-    if run is None:
-        return None
-    return _reload_response(request) or _redirect_to_run(request, run.stage, run_id)
-
-
-def _render_progress(
-    request: HttpRequest,
-    user_permissions: Permissions,
-    run_id: str,
-    candidates: run_hints.Candidates,
-    search: SearchProgress,
-) -> HttpResponse:
-    if search.is_exhausted and lookup.is_catalog_loading(user_permissions):
-        search = replace(search, blocked_reason=_("Projects are still being read from Northflank."))
-    elif search.is_exhausted:
+    stage, progress = find_stage(), SearchProgress(0, 0)
+    if stage is None and candidates.stage_keys:
+        progress = requests.search(candidates.stage_keys, run_id)
+        # It may have been read while this page was made.
+        stage = find_stage() if progress.is_found else None
+    if stage is not None:
+        return _reload_response(request) or _redirect_to_run(request, stage, run_id)
+    if progress.is_exhausted and lookup.is_catalog_loading(user_permissions):
+        reason = _("Projects are still being read from Northflank.")
+        progress = replace(progress, blocked_reason=reason)
+    elif progress.is_exhausted:
         if reload_response := _reload_response(request):
             return reload_response
         raise run_search.not_found(request, user_permissions, run_id, candidates)
-    return progress_response(request, user_permissions, run_id, search)
+    return _progress_response(request, run_id, progress)
 
 
-def progress_response(
-    request: HttpRequest, user_permissions: Permissions, run_id: str, search: SearchProgress
-) -> HttpResponse:
+def _progress_response(request: HttpRequest, run_id: str, search: SearchProgress) -> HttpResponse:
     """Render the progress of a search; the page refreshes itself."""
     is_paused = bool(search.blocked_reason or search.planned_at)
-    location_form = (
-        None if is_htmx(request) else run_search.location_form(request, user_permissions, run_id)
-    )
     template_context = {
         "run_id": run_id,
         "search": search,
@@ -111,7 +80,6 @@ def progress_response(
         "page_url": request.get_full_path(),
         "seconds": PAUSED_REFRESH_SECONDS if is_paused else REFRESH_SECONDS,
         "reload_seconds": PAUSED_RELOAD_SECONDS if is_paused else RELOAD_SECONDS,
-        "location_form": location_form,
     }
     return render_page(request, "pages/run_lookup.html", "live", template_context)
 

@@ -114,17 +114,6 @@ def test_run_found_elsewhere_than_the_address_says_has_a_notice(
     assert other_location(operator_client, answer["Location"]) == ""  # once
 
 
-def test_not_found_page_links_to_run_of_same_pipeline_rather_than_newest(
-    stage: Stage, newer_run_elsewhere: Run, run: Run, operator_client: Client
-) -> None:
-    address = factories.address(run)
-    run.delete()
-    make_unreadable(stage, "release flow")
-    neighbour = factories.run(factories.stage("Staging"), "r-1")
-    html = parse_html(operator_client.get(address))
-    assert run_links(html) == {"Run “r-1” in Checkout / Staging": neighbour}
-
-
 def test_not_found_page_does_not_link_to_hidden_run(
     stage: Stage, newer_run_elsewhere: Run, run: Run, client: Client, viewer: User
 ) -> None:

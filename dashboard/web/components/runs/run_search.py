@@ -1,6 +1,5 @@
-"""A run that is not in the mirror: its 404 page, and the form for its location."""
+"""A run that is not in the mirror: its 404 page."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from django.http import HttpRequest
@@ -11,11 +10,10 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Stage
-from dashboard.models.catalog import StageName
 from dashboard.sync import requests
 from dashboard.texts.rich_text import MessageTable, RichText, join_texts
 from dashboard.web.http import lookup, run_hints
-from dashboard.web.http.links import stage_url_args
+from dashboard.web.http.links import run_url
 from dashboard.web.http.lookup import PageNotFound
 from dashboard.web.http.run_hints import Candidates
 
@@ -57,24 +55,12 @@ def not_found(
         _text(key, n=n) if n or candidates.is_narrowed else "",
         _text("may_be_deleted"),
     )
-    place_hints = hints(request)
     links = [_search_all_link(run_id, candidates.total)] if candidates.is_narrowed else []
-    try:
-        pipeline = lookup.get_pipeline_or_404(
-            permissions, place_hints["project"], place_hints["pipeline"]
-        )
-    except PageNotFound:
-        pass
-    else:
-        label = _("Stages of %(pipeline)s") % {"pipeline": pipeline}
-        links.append((label, reverse("pipeline", args=[pipeline.project.slug, pipeline.slug])))
-    query_string = request.META.get("QUERY_STRING", "")
     return PageNotFound(
         message,
         *links,
-        **_last_search_context(None, run_id, query_string),
-        run_link=_run_link(permissions, place_hints, run_id),
-        location_form=location_form(request, permissions, run_id) if n else None,
+        **_last_search_context(None, run_id, request.META.get("QUERY_STRING", "")),
+        run_link=_run_link(permissions, run_id),
     )
 
 
@@ -84,9 +70,7 @@ def not_found_in_stage(
     """Return the 404 for a run that was looked up in one stage only and not found."""
     stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()
     stage_hints = dict(zip(run_hints.HINT_FIELDS, stage_path, strict=True))
-    stage_count = run_hints.candidate_stages(
-        permissions, dict.fromkeys(run_hints.HINT_FIELDS, "")
-    ).total
+    stage_count = run_hints.candidate_stages(permissions, run_hints.NO_HINTS).total
     links = [_search_all_link(run_id, stage_count)] if stage_count > 1 else []
     return lookup.run_not_found(
         stage,
@@ -94,59 +78,16 @@ def not_found_in_stage(
         reason,
         *links,
         **_last_search_context(stage, run_id, urlencode(stage_hints)),
-        run_link=_run_link(permissions, stage_hints, run_id),
+        run_link=_run_link(permissions, run_id),
     )
 
 
-def location_form(request: HttpRequest, permissions: Permissions, run_id: str) -> dict[str, Any]:
-    """Return the form for a run's project, pipeline and stage, as template context.
-
-    It offers those that the user may see, as (value, label, is selected) by the query string; of a
-    selected project only its pipelines.
-    """
-    given = {part: value.casefold() for part, value in hints(request).items()}
-
-    def option(part: str, slug: str, name: str) -> tuple[str, str, bool]:
-        is_selected = bool(given[part]) and given[part] in {slug.casefold(), name.casefold()}
-        return slug, name or slug, is_selected
-
-    stages = Stage.objects.listed().exclude(has_flow=False).filter(permissions.stage_filter())
-    columns = (
-        "pipeline__project__slug", "pipeline__project__name", "pipeline__slug", "pipeline__name",
-    )  # fmt: skip
-    rows = list(dict.fromkeys(stages.order_by(*columns).values_list(*columns)))
-    projects = {project: option("project", project, title) for project, title, *_names in rows}
-    selected = {project for project, (*_, is_selected) in projects.items() if is_selected}
-    pipelines: dict[str, list[tuple[str, str, bool]]] = {}
-    for project, _title, slug, name in rows:
-        if project in selected or not selected:
-            pipelines.setdefault(project, []).append(option("pipeline", slug, name))
-    return {
-        "action_url": reverse("run_lookup", args=[run_id]),
-        "projects": list(projects.values()),
-        "pipelines": [(projects[project][1], options) for project, options in pipelines.items()],
-        "stages": [option("stage", name.lower(), name) for name in reversed(StageName.values)],
-        "other_parameters": [
-            (name, value)
-            for name, values in request.GET.lists()
-            for value in values
-            if name not in run_hints.HINT_FIELDS
-        ],
-    }
-
-
-def _run_link(
-    permissions: Permissions, place_hints: Mapping[str, str], run_id: str
-) -> tuple[str, str] | None:
-    """Return the label and URL of the mirrored run with this id, wherever it is, or None.
-
-    Of several it is the one whose stage matches the most hints.
-    """
-    run = run_hints.find_run(permissions, place_hints, run_id, 0)
+def _run_link(permissions: Permissions, run_id: str) -> tuple[str, str] | None:
+    """Return the label and URL of the newest mirrored run with this id, wherever it is, or None."""
+    run = run_hints.find_run(permissions, run_hints.NO_HINTS, run_id)
     if run is None:
         return None
-    label = _("Run “%(run)s” in %(stage)s") % {"run": run_id, "stage": run.stage}
-    return label, reverse("run", args=[*stage_url_args(run.stage), run_id])
+    return _("Run “%(run)s” in %(stage)s") % {"run": run_id, "stage": run.stage}, run_url(run)
 
 
 def _search_all_link(run_id: str, stage_count: int) -> tuple[str, str]:

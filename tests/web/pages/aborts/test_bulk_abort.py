@@ -243,7 +243,6 @@ def test_unknown_or_invalid_key_in_bulk_abort_addresses_is_handled(
     assert operator_client.get(f"{BULK_PATH}?pipeline={key}").status_code == 404
     assert operator_client.get(f"{BULK_PATH}?run={key}").status_code == 200
     assert operator_client.get(f"/live/?page=bulk_abort&key={key}").status_code == 404
-    assert operator_client.get(f"/aborts/bulk/?before={key}").status_code == 200
     assert operator_client.get(f"/aborts/?before={key}").status_code == 200
 
 
