@@ -221,7 +221,7 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
             key = "resend" if abort.send_count < resend_policy.MAX_SENDS else "sends_used"
         answer = _refusal(abort) if is_refused else end_with_period(abort.answer)
         doubt = _text("doubtful", answer=answer)
-        window = durations.format_compact(resend_policy.RESEND_WINDOW)
+        window = durations.format_rounded(resend_policy.RESEND_WINDOW)
         next_step = _text(key, n=abort.send_count, most=resend_policy.MAX_SENDS, time=window)
         return AbortMessage(join_texts(doubt, next_step), _tone(run))
     if run.status in {"aborting", "aborted"}:
@@ -284,7 +284,7 @@ def _overdue_text(run: Run) -> RichText:
     if level is Severity.OK:
         return ""
     key = "far_overdue" if level is Severity.CRITICAL else "overdue"
-    return _text(key, time=durations.format_compact(severity.threshold(level)))
+    return _text(key, time=durations.format_rounded(severity.threshold(level)))
 
 
 def _tone(run: Run) -> str:

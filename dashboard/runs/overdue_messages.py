@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -99,11 +98,5 @@ def _statement(reason: str, timer: Timer | None, severity: Severity) -> Message:
     key = timer.reason.name.lower()
     if timer.typical is None:
         limit_at = timer.critical_at if is_critical else timer.warning_at
-        return _text(f"{key}_limit", limit=_format_limit(limit_at - timer.started_at))
+        return _text(f"{key}_limit", limit=durations.format_rounded(limit_at - timer.started_at))
     return _text(f"{key}_{severity.name.lower()}")
-
-
-def _format_limit(span: timedelta) -> str:
-    # Limits of the settings are mostly whole hours: "1 h", not "60 min" or "1 h 00 min".
-    hours, rest = divmod(round(span.total_seconds()), 3600)
-    return durations.format_rounded(span) if rest or not hours else durations.format_hours(hours)

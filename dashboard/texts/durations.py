@@ -27,11 +27,6 @@ def format_duration(span: timedelta) -> str:
     return _format_amounts(_two_units(max(round(span.total_seconds()), 0)))
 
 
-def format_compact(span: timedelta) -> str:
-    """Return the same without a second unit that is zero: "3 min", "1 h"."""
-    return _format_amounts(_drop_zero_unit(_two_units(max(round(span.total_seconds()), 0))))
-
-
 def format_elapsed(span: timedelta) -> str:
     """Return an elapsed time, without seconds from 1 min on: "41 s", "18 min", "2 h 05 min"."""
     seconds = max(int(span.total_seconds()), 0)
@@ -41,11 +36,6 @@ def format_elapsed(span: timedelta) -> str:
 def format_rounded(span: timedelta) -> str:
     """Return a rounded duration: "41 s", "7 min"; from 100 min in two units."""
     return _format_amounts(_rounded(span))
-
-
-def format_hours(count: int) -> str:
-    """Return a number of hours, never as days: "48 h"."""
-    return _format_amounts(((count, "h"),))
 
 
 def format_range(shortest: timedelta, longest: timedelta) -> str:

@@ -164,7 +164,7 @@ class RunCard:
             "row": row,
             "run_summary": headline,
             "incident_summary": incident_summary.build(
-                run, root, timing, headline, related, self.aborts, run_acknowledgements, url=url
+                run, root, headline, related, self.aborts, run_acknowledgements, url=url
             ),
             "removal": removed_notice.for_run(run),
             "dismissal": dismissal_panel.panel(run, permission),

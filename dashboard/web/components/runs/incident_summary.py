@@ -9,13 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.aborts import messages as abort_messages
-from dashboard.aborts import timeline as abort_timeline
-from dashboard.models import Abort, Acknowledgement, Run, StageTiming
+from dashboard.models import Abort, Acknowledgement, Run
 from dashboard.northflank import Node
 from dashboard.runs import statuses, steps
 from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
-from dashboard.texts import durations
 from dashboard.texts.local_time import format_full
 from dashboard.texts.rich_text import (
     ExternalText,
@@ -26,9 +24,9 @@ from dashboard.texts.rich_text import (
     join_texts,
 )
 
-MAX_LISTED = 5  # runs or acknowledgements; the others are only counted
+MAX_LISTED = 5  # runs; the others are only counted
 MAX_ERROR_LENGTH = 500  # characters of an error
-MAX_REASON_LENGTH = 300  # characters of a reason, an abort message or a timeline entry
+MAX_REASON_LENGTH = 300  # characters of a reason or an abort message
 _text = MessageTable(
     {
         "run": gettext_lazy("Run: %(run)s"),
@@ -39,20 +37,11 @@ _text = MessageTable(
         "created_at": gettext_lazy("Created: %(time)s"),
         "started_at": gettext_lazy("Started: %(time)s"),
         "concluded_at": gettext_lazy("Concluded: %(time)s"),
-        "typical": gettext_lazy("Typical duration: %(time)s"),
-        "typical_work": gettext_lazy("Typical duration: %(time)s excl. approvals"),
         "step": gettext_lazy("Step: %(step)s"),
         "step_started": gettext_lazy("Step: %(step)s, started %(time)s"),
         "error": gettext_lazy("Error: %(error)s"),
-        "acknowledgements": gettext_lazy("%(n)d acknowledgements; the latest:"),
         "acknowledged": gettext_lazy("Acknowledged by %(who)s since %(since)s"),
-        "released": gettext_lazy("Acknowledged by %(who)s from %(since)s to %(until)s"),
-        "reassigned": gettext_lazy(
-            "Acknowledged by %(who)s from %(since)s to %(until)s; reassigned to %(by)s"
-        ),
-        "queued_ahead": gettext_lazy("Queued ahead"),
-        "queued_behind": gettext_lazy("Queued behind"),
-        "related": gettext_lazy("%(what)s: %(runs)s"),
+        "queued_behind": gettext_lazy("Queued behind: %(runs)s"),
         "more": lambda n: ngettext("%(runs)s and %(n)d more", "%(runs)s and %(n)d more", n),
         "last_success": gettext_lazy("Latest success in this stage: %(run)s"),
         "last_success_concluded": gettext_lazy(
@@ -68,7 +57,6 @@ _text = MessageTable(
 def build(
     run: Run,
     root: Node | None,
-    timing: StageTiming | None,
     headline: RichText,
     related: RelatedRuns,
     aborts: Iterable[Abort],
@@ -78,11 +66,11 @@ def build(
 ) -> RichText:
     """Return the text as rich text.
 
-    `headline` is the run's summary; `aborts` are the run's aborts with their events, latest first;
-    `acknowledgements` are the active and ended ones, in the order of their creation.
+    `headline` is the run's summary; `aborts` are the run's aborts, latest first;
+    `acknowledgements` are the active and ended ones.
     """
     lines = join_texts(
-        *_fact_lines(run, root, timing),
+        *_fact_lines(run, root),
         *_acknowledgement_lines(acknowledgements),
         *_related_run_lines(related, run),
         *_abort_lines(run, aborts),
@@ -91,7 +79,7 @@ def build(
     return (headline, "\n\n", lines, "\n\n", Link(url))
 
 
-def _fact_lines(run: Run, root: Node | None, timing: StageTiming | None) -> Iterator[Message]:
+def _fact_lines(run: Run, root: Node | None) -> Iterator[Message]:
     stage = run.stage
     yield _text("run", run=_run_name(run))
     yield _text(
@@ -108,9 +96,6 @@ def _fact_lines(run: Run, root: Node | None, timing: StageTiming | None) -> Iter
     for key in ("removed_at", "created_at", "started_at", "concluded_at"):
         if (time := getattr(run, key)) is not None:
             yield _text(key, time=format_full(time))
-    if timing and (typical := timing.typical_run):
-        key = "typical_work" if timing.approval_keys else "typical"
-        yield _text(key, time=durations.format_range(typical.median, typical.p95))
     step = _relevant_step(run, root)
     if step is not None:
         yield _step_line(step)
@@ -130,18 +115,10 @@ def _step_line(node: Node) -> Message:
 
 
 def _acknowledgement_lines(acknowledgements: Iterable[Acknowledgement]) -> Iterator[Message]:
-    acknowledgements = list(acknowledgements)
-    if len(acknowledgements) > MAX_LISTED:
-        yield _text("acknowledgements", n=len(acknowledgements))
-    for acknowledgement in acknowledgements[-MAX_LISTED:]:
-        who = _line(acknowledgement.username)
-        since = format_full(acknowledgement.acknowledged_at)
+    for acknowledgement in acknowledgements:
         if acknowledgement.ended_at is None:
-            yield _text("acknowledged", who=who, since=since)
-            continue
-        key = "reassigned" if acknowledgement.reassigned_to else "released"
-        until, by = format_full(acknowledgement.ended_at), _line(acknowledgement.reassigned_to)
-        yield _text(key, who=who, since=since, until=until, by=by)
+            who, since = acknowledgement.username, format_full(acknowledgement.acknowledged_at)
+            yield _text("acknowledged", who=_line(who), since=since)
 
 
 def _relevant_step(run: Run, root: Node | None) -> Node | None:
@@ -158,13 +135,8 @@ def _relevant_step(run: Run, root: Node | None) -> Node | None:
 
 
 def _related_run_lines(related: RelatedRuns, run: Run) -> Iterator[Message]:
-    for label, runs in (
-        (_text("queued_ahead"), related.queued_ahead),
-        (_text("queued_behind"), related.queued_behind),
-        (str(related.skipped_text).rstrip("."), related.skipped_meanwhile),
-    ):
-        if runs:
-            yield _text("related", what=label, runs=_list_runs(runs))
+    if related.queued_behind:
+        yield _text("queued_behind", runs=_list_runs(related.queued_behind))
     last_success = related.last_success
     if last_success is not None and last_success.pk != run.pk:
         name, time = _run_name(last_success), last_success.concluded_at
@@ -195,8 +167,6 @@ def _abort_lines(run: Run, aborts: Iterable[Abort]) -> Iterator[RichText]:
             reason=_line(abort.reason, MAX_REASON_LENGTH),
         )
         yield ("  ", request)
-        for entry in abort_timeline.entries(abort, abort.events.all()):
-            yield f"  {format_full(entry.at)} {_line(entry.text, MAX_REASON_LENGTH)}"
 
 
 def _run_name(run: Run) -> str:
