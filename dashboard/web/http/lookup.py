@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.db.prepared import Parameter, PreparedModels, PreparedQuery
+from dashboard.db.prepared import Parameter, PreparedModels
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.sync.reports.report import ReportQuery
 from dashboard.texts.rich_text import MessageTable, RichText, join_texts, to_text
@@ -181,17 +181,6 @@ def is_catalog_loading(permissions: Permissions) -> bool:
     return unswept.filter(
         Q(project=None) | Q(project__removed_at=None) & permissions.project_filter("project")
     ).exists()
-
-
-def is_catalog_loaded() -> bool:
-    """Return whether the list of projects has ever been read."""
-    return bool(_project_list_query().fetch())
-
-
-@cache
-def _project_list_query() -> PreparedQuery:
-    read_lists = CatalogSync.objects.filter(project=None, synced_at__isnull=False)
-    return PreparedQuery(read_lists.values_list("pk")[:1])
 
 
 @lru_cache(maxsize=100)

@@ -75,10 +75,6 @@ class BoardPage(Page):
     def is_aborting(self) -> bool:
         return in_flight.has_open_aborts(self.permissions)
 
-    @cached_property
-    def is_catalog_loaded(self) -> bool:
-        return lookup.is_catalog_loaded()
-
     @property
     def list_page(self) -> PageOfPipelines:
         """Which pipelines it lists."""
@@ -185,7 +181,6 @@ class BoardPage(Page):
             return empty_states.no_stars(self.filter.mine_url)
         return empty_states.pipelines(
             self.permissions,
-            is_catalog_loaded=self.is_catalog_loaded,
             is_incomplete=bool(self.data_age.incomplete_text),
             is_filtered=bool(self.filter),
         )

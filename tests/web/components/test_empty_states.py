@@ -37,13 +37,13 @@ def totals(**numbers: Any) -> Report:
 
 
 def kind_and_key(empty: EmptyState) -> tuple[str, str]:
-    return empty.kind, keys(empty.text)
+    return "cannot_see" if empty.is_uncertain else "known", keys(empty.text)
 
 
 @pytest.mark.parametrize(
     ("age", "expected"),
     [
-        (FRESH, ("all_well", "attention")),
+        (FRESH, ("known", "attention")),
         (STALE, ("cannot_see", "stale attention")),
         (INCOMPLETE, ("cannot_see", "incomplete attention")),
         (INCOMPLETE_AND_STALE, ("cannot_see", "incomplete attention")),
@@ -56,18 +56,15 @@ def test_attention(age: DataAge, expected: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("user", "age", "numbers", "above", "expected"),
     [
-        (permissions.ALL, FRESH, {}, 0, ("all_well", "in_flight")),
-        (RESTRICTED, FRESH, {}, 0, ("all_well", "in_flight visible")),
-        (permissions.ALL, FRESH, {}, 1, ("above", "in_flight_above")),
-        (permissions.ALL, INCOMPLETE, {}, 1, ("above", "incomplete in_flight_above")),
-        (permissions.ALL, STALE, {}, 1, ("above", "stale in_flight_above")),
-        (permissions.ALL, INCOMPLETE_AND_STALE, {}, 1, ("above", "incomplete in_flight_above")),
-        (RESTRICTED, UNREAD, {"stages": 0}, 0, ("nothing_seen", "incomplete in_flight visible")),
+        (permissions.ALL, FRESH, {}, 0, ("known", "in_flight")),
+        (RESTRICTED, FRESH, {}, 0, ("known", "in_flight visible")),
+        (permissions.ALL, FRESH, {}, 1, ("known", "in_flight_above")),
+        (permissions.ALL, INCOMPLETE, {}, 1, ("known", "incomplete in_flight_above")),
+        (permissions.ALL, STALE, {}, 1, ("known", "stale in_flight_above")),
+        (permissions.ALL, INCOMPLETE_AND_STALE, {}, 1, ("known", "incomplete in_flight_above")),
+        (RESTRICTED, UNREAD, {"stages": 0}, 0, ("cannot_see", "incomplete in_flight visible")),
         (RESTRICTED, UNLISTED, {"stages": 0}, 0, ("cannot_see", "incomplete in_flight visible")),
-        (permissions.ALL, FRESH, NO_FLOW, 0, ("nothing_exists", "no_release_flows")),
-        (permissions.ALL, INCOMPLETE, NO_FLOW, 0, ("cannot_see", "incomplete no_release_flows")),
-        (permissions.ALL, STALE, NO_FLOW, 0, ("cannot_see", "stale no_release_flows")),
-        (permissions.ALL, FRESH, {"with_flow_read": 0}, 0, ("cannot_see", "in_flight_unread")),
+        (permissions.ALL, FRESH, NO_FLOW, 0, ("known", "in_flight")),
         (permissions.ALL, STALE, {}, 0, ("cannot_see", "stale in_flight")),
         (permissions.ALL, INCOMPLETE, {}, 0, ("cannot_see", "incomplete in_flight")),
         (permissions.ALL, INCOMPLETE_AND_STALE, {}, 0, ("cannot_see", "incomplete in_flight")),
@@ -87,14 +84,14 @@ def test_in_flight(
 @pytest.mark.parametrize(
     ("user", "age", "above", "expected"),
     [
-        (permissions.ALL, FRESH, 0, ("all_well", "failures")),
-        (RESTRICTED, FRESH, 0, ("all_well", "failures visible")),
-        (permissions.ALL, FRESH, 2, ("above", "failures_above")),
-        (permissions.ALL, UNREAD, 2, ("above", "incomplete failures_above")),
-        (permissions.ALL, INCOMPLETE, 2, ("above", "incomplete failures_above")),
-        (permissions.ALL, INCOMPLETE_AND_STALE, 2, ("above", "incomplete failures_above")),
-        (permissions.ALL, STALE, 2, ("above", "stale failures_above")),
-        (permissions.ALL, UNREAD, 0, ("cannot_see", "failures_unread")),
+        (permissions.ALL, FRESH, 0, ("known", "failures")),
+        (RESTRICTED, FRESH, 0, ("known", "failures visible")),
+        (permissions.ALL, FRESH, 2, ("known", "failures_above")),
+        (permissions.ALL, UNREAD, 2, ("known", "incomplete failures_above")),
+        (permissions.ALL, INCOMPLETE, 2, ("known", "incomplete failures_above")),
+        (permissions.ALL, INCOMPLETE_AND_STALE, 2, ("known", "incomplete failures_above")),
+        (permissions.ALL, STALE, 2, ("known", "stale failures_above")),
+        (permissions.ALL, UNREAD, 0, ("cannot_see", "incomplete failures")),
         (permissions.ALL, INCOMPLETE, 0, ("cannot_see", "incomplete failures")),
         (permissions.ALL, STALE, 0, ("cannot_see", "stale failures")),
     ],
@@ -106,45 +103,44 @@ def test_failures(user: Permissions, age: DataAge, above: int, expected: tuple[s
 @pytest.mark.parametrize("name", ["aborts", "access_log", "rights_changes"])
 def test_log_says_whether_the_filter_or_the_position_is_why(name: str) -> None:
     empty = empty_states.log(name, is_past_end=True)
-    assert kind_and_key(empty) == ("nothing_matches", "past_end")
-    assert kind_and_key(empty_states.log(name, is_past_end=False)) == ("nothing_exists", name)
+    assert kind_and_key(empty) == ("known", "past_end")
+    assert kind_and_key(empty_states.log(name, is_past_end=False)) == ("known", name)
     empty = empty_states.log(name, is_past_end=True, is_filtered=True)
-    assert kind_and_key(empty) == ("nothing_matches", "filtered")
+    assert kind_and_key(empty) == ("known", "filtered")
     assert keys(empty.action_label) == "show_all"
 
 
 def test_log_of_runs_says_that_others_may_be_hidden() -> None:
     empty = empty_states.log("aborts", is_past_end=False, sees_all=False)
-    assert kind_and_key(empty) == ("nothing_exists", "aborts visible")
+    assert kind_and_key(empty) == ("known", "aborts visible")
 
 
 @pytest.mark.parametrize(
     ("user", "flags", "expected"),
     [
-        (permissions.ALL, {}, ("nothing_exists", "pipelines")),
-        (RESTRICTED, {}, ("nothing_exists", "pipelines_visible")),
+        (permissions.ALL, {}, ("known", "pipelines")),
+        (RESTRICTED, {}, ("known", "pipelines_visible")),
         (permissions.ALL, {"is_incomplete": True}, ("cannot_see", "pipelines_unread")),
         (RESTRICTED, {"is_incomplete": True}, ("cannot_see", "incomplete pipelines_visible")),
-        (permissions.ALL, {"is_catalog_loaded": False}, ("cannot_see", "projects_unread")),
-        (permissions.ALL, {"is_filtered": True}, ("nothing_matches", "filtered")),
+        (permissions.ALL, {"is_filtered": True}, ("known", "filtered")),
         (
             permissions.ALL,
             {"is_filtered": True, "is_incomplete": True},
-            ("nothing_matches", "incomplete filtered"),
+            ("known", "incomplete filtered"),
         ),
     ],
 )
 def test_pipelines(user: Permissions, flags: dict[str, bool], expected: tuple[str, str]) -> None:
-    settings = {"is_catalog_loaded": True, "is_incomplete": False} | flags
+    settings = {"is_incomplete": False} | flags
     assert kind_and_key(empty_states.pipelines(user, **settings)) == expected
 
 
 @pytest.mark.parametrize(
     ("age", "text", "is_short", "expected"),
     [
-        (FRESH, "nothing", False, ("nothing_matches", "search search_extent")),
-        (STALE, "no thing", False, ("nothing_matches", "search_words search_extent")),
-        (FRESH, "no", True, ("nothing_matches", "search_short search_extent")),
+        (FRESH, "nothing", False, ("known", "search search_extent")),
+        (STALE, "no thing", False, ("known", "search_words search_extent")),
+        (FRESH, "no", True, ("known", "search_short search_extent")),
         (INCOMPLETE, "nothing", False, ("cannot_see", "incomplete search search_extent")),
     ],
 )

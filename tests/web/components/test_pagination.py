@@ -154,7 +154,7 @@ def test_pagination_links_keep_filter(get_page: GetPage, stage_with_250_runs: St
 def test_page_beyond_last_run_links_to_newest(get_page: GetPage, run: Run) -> None:
     cursor = Cursor(run.in_flight, run.created_at, run.pk).encoded_text
     html = get_page(f"{factories.address(run.stage)}?status=running&before={cursor}")
-    empty_state = select_one(html, '[data-empty="nothing_matches"]')
+    empty_state = select_one(html, '[data-empty="known"]')
     assert select_one(empty_state, "a").attributes["href"] == "?status=running"
 
 

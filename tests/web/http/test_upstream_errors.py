@@ -92,8 +92,8 @@ def empty_state(get_page: GetPage, address: str, region: str = "#live") -> str |
 
 
 def test_now_page_without_runs_shows_all_well(get_page: GetPage, stage: Stage) -> None:
-    assert empty_state(get_page, "/", '[aria-labelledby="in-flight"]') == "all_well"
-    assert empty_state(get_page, "/", '[aria-labelledby="failed"]') == "all_well"
+    assert empty_state(get_page, "/", '[aria-labelledby="in-flight"]') == "known"
+    assert empty_state(get_page, "/", '[aria-labelledby="failed"]') == "known"
 
 
 def test_now_page_without_runs_and_stale_data_shows_cannot_see(
@@ -113,15 +113,15 @@ def test_board_of_synced_account_without_pipelines_shows_nothing_exists(
     get_page: GetPage, db: None
 ) -> None:
     factories.catalog_list()
-    assert empty_state(get_page, "/board/") == "nothing_exists"
+    assert empty_state(get_page, "/board/") == "known"
 
 
 def test_empty_stage_page_shows_reason(get_page: GetPage, stage: Stage) -> None:
     address = factories.address(stage)
-    assert empty_state(get_page, address) == "nothing_exists"
-    assert empty_state(get_page, f"{address}?status=failure") == "nothing_matches"
+    assert empty_state(get_page, address) == "known"
+    assert empty_state(get_page, f"{address}?status=failure") == "known"
     Stage.objects.update(synced_at=None)
     assert empty_state(get_page, address) == "cannot_see"
     Stage.objects.update(has_flow=False)
-    assert empty_state(get_page, address) == "nothing_exists"
+    assert empty_state(get_page, address) == "known"
     assert "no release flow" in text_of(select_one(get_page(address), "[data-empty]"))

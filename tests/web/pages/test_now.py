@@ -160,7 +160,7 @@ def test_empty_now_page_shows_number_of_stages_and_oldest_data(
     factories.stage("Staging", synced_at=two_minutes_ago)
     factories.stage("Development", has_flow=False, synced_at=minutes_ago(900))
     html = get_page("/")
-    assert empty_states(html) == {"empty-in-flight": "all_well", "empty-failed": "all_well"}
+    assert empty_states(html) == {"empty-in-flight": "known", "empty-failed": "known"}
     text = element_text(html, "empty-in-flight")
     assert text.startswith("No runs in flight. 2 stages checked; oldest data ")
     time = select_one(html, "#empty-in-flight time")
@@ -170,7 +170,7 @@ def test_empty_now_page_shows_number_of_stages_and_oldest_data(
 
 def test_now_page_without_alerts_shows_nothing_needs_attention(get_page: GetPage, run: Run) -> None:
     html = get_page("/")
-    assert empty_states(html) == {"empty-attention": "all_well", "empty-failed": "all_well"}
+    assert empty_states(html) == {"empty-attention": "known", "empty-failed": "known"}
     assert element_text(html, "empty-attention").startswith(
         "Nothing needs attention. 1 stage checked; data "
     )
@@ -203,7 +203,7 @@ def test_now_page_without_permissions_shows_nothing_visible(
     Grant.objects.all().delete()
     client.force_login(viewer)
     html = parse_html(client.get("/"))
-    assert empty_states(html)["empty-in-flight"] == "nothing_seen"
+    assert empty_states(html)["empty-in-flight"] == "cannot_see"
 
 
 # --- One row ------------------------------------------------------------------------------------

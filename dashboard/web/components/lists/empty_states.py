@@ -13,7 +13,6 @@ from dashboard.web.components import headings
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists.filters import ALL_RUNS_URL, RunFilter
 from dashboard.web.components.lists.pagination import PageOfRuns
-from dashboard.web.http import lookup
 
 _text = MessageTable(
     {
@@ -21,11 +20,8 @@ _text = MessageTable(
         "attention": gettext_lazy("Nothing needs attention."),
         "in_flight": gettext_lazy("No runs in flight."),
         "in_flight_above": gettext_lazy("All runs in flight are listed above."),
-        "in_flight_unread": gettext_lazy("Runs are being read from Northflank."),
-        "no_release_flows": gettext_lazy("No stage has a release flow."),
         "failures": gettext_lazy("No runs failed in the last day."),
         "failures_above": gettext_lazy("All failed runs are listed above."),
-        "failures_unread": gettext_lazy("Not known yet."),
         # Before these and other texts, which then claim no more than is known; and after them.
         "incomplete": gettext_lazy("So far:"),
         "stale": gettext_lazy("At the last update:"),
@@ -47,7 +43,6 @@ _text = MessageTable(
         "pipelines_visible": gettext_lazy("No pipelines that you can see."),
         "no_stars": gettext_lazy("You have no starred pipelines: star them on the board."),
         "pipelines_unread": gettext_lazy("No pipelines have been read from Northflank yet."),
-        "projects_unread": gettext_lazy("No projects have been read from Northflank yet."),
         # The search page.
         "search": gettext_lazy("No run, pipeline or project contains “%(text)s”."),
         "search_short": gettext_lazy(
@@ -71,17 +66,12 @@ _text = MessageTable(
 class EmptyState:
     """The text and button in place of an empty list."""
 
-    kind: str
     text: RichText
+    is_uncertain: bool = False  # data is missing or stale, so there may be something
     action_label: Message | str = ""
     action_url: str = ""
     id: str = ""  # of its element, if the stream updates it
     coverage: Report | None = None  # the data that the text relies on
-
-
-def _coverage(report: Report) -> Report | None:
-    """Return the report on stages that may have runs, or None if none of them was ever read."""
-    return report if report.with_flow_read and report.oldest_sync_at is not None else None
 
 
 def _note(data_age: DataAge) -> Message | str:
@@ -95,16 +85,16 @@ def _visible_note(sees_all: bool) -> Message | str:
     return "" if sees_all else _text("visible")
 
 
+def _coverage(data_age: DataAge, report: Report) -> Report | None:
+    """Return the report on stages that were read; None: the line above the list says it."""
+    return report if report.with_flow_read and not data_age.incomplete_text else None
+
+
 def attention(data_age: DataAge, report: Report) -> EmptyState:
     """Return the empty state of the runs that need attention; `report` is on the visible stages."""
-    note = _note(data_age)
-    return EmptyState(
-        "cannot_see" if note else "all_well",
-        join_texts(note, _text("attention")),
-        id="empty-attention",
-        # Of incomplete data the line above the list shows the coverage.
-        coverage=None if data_age.incomplete_text else _coverage(report),
-    )
+    note, coverage = _note(data_age), _coverage(data_age, report)
+    text = join_texts(note, _text("attention"))
+    return EmptyState(text, bool(note), id="empty-attention", coverage=coverage)
 
 
 def in_flight(
@@ -114,28 +104,12 @@ def in_flight(
 
     `above_count` is the number of runs in flight that the page lists above.
     """
-    sees_all, is_incomplete = permissions.can_view_all, bool(data_age.incomplete_text)
-    if sees_all and not report.stages and not above_count:
-        is_loaded = lookup.is_catalog_loaded()
-        empty = pipelines(permissions, is_catalog_loaded=is_loaded, is_incomplete=is_incomplete)
+    if permissions.can_view_all and not report.stages and not above_count:
+        empty = pipelines(permissions, is_incomplete=bool(data_age.incomplete_text))
         return replace(empty, id="empty-in-flight")
-    coverage, note = _coverage(report), _note(data_age)
-    key, kind = "in_flight", "cannot_see" if note else "all_well"
-    if above_count:
-        key, kind = "in_flight_above", "above"
-    elif not report.stages:
-        kind = "cannot_see" if is_incomplete else "nothing_seen"
-    elif coverage is None and report.with_flow:
-        key, kind, note = "in_flight_unread", "cannot_see", ""
-    elif coverage is None:
-        key, kind = "no_release_flows", "cannot_see" if note else "nothing_exists"
-    is_of_runs = key == "in_flight"
-    return EmptyState(
-        kind,
-        join_texts(note, _text(key), _visible_note(sees_all) if is_of_runs else ""),
-        id="empty-in-flight",
-        coverage=coverage if is_of_runs and not is_incomplete else None,
-    )
+    empty = _runs_or_above("in_flight", permissions, data_age, above_count)
+    coverage = None if above_count else _coverage(data_age, report)
+    return replace(empty, id="empty-in-flight", coverage=coverage)
 
 
 def failures(permissions: Permissions, data_age: DataAge, above_count: int = 0) -> EmptyState:
@@ -143,27 +117,29 @@ def failures(permissions: Permissions, data_age: DataAge, above_count: int = 0) 
 
     `above_count` is the number of failed runs that the page lists above.
     """
+    empty = _runs_or_above("failures", permissions, data_age, above_count)
+    return replace(empty, id="empty-failed")
+
+
+def _runs_or_above(
+    key: str, permissions: Permissions, data_age: DataAge, above_count: int
+) -> EmptyState:
     note = _note(data_age)
     if above_count:
-        kind, text = "above", join_texts(note, _text("failures_above"))
-    elif data_age.synced_at is None:
-        kind, text = "cannot_see", (_text("failures_unread"),)
-    else:
-        kind = "cannot_see" if note else "all_well"
-        text = join_texts(note, _text("failures"), _visible_note(permissions.can_view_all))
-    return EmptyState(kind, text, id="empty-failed")
+        return EmptyState(join_texts(note, _text(f"{key}_above")))
+    visible_note = _visible_note(permissions.can_view_all)
+    return EmptyState(join_texts(note, _text(key), visible_note), bool(note))
 
 
 def runs(data_age: DataAge, run_filter: RunFilter, page: PageOfRuns) -> EmptyState:
     """Return the empty state of a page of a stage's runs."""
-    kind = "nothing_matches"
     if run_filter.cursor:
-        return EmptyState(kind, _text("past_end"), _("Newest"), page.newest_url)
+        return EmptyState(_text("past_end"), action_label=_("Newest"), action_url=page.newest_url)
     if data_age.synced_at is None:
-        return EmptyState("cannot_see", _text("runs_unread"))
+        return EmptyState(_text("runs_unread"), is_uncertain=True)
     if run_filter.parameters:
-        return EmptyState(kind, _text("filtered"), _text("show_all"), ALL_RUNS_URL)
-    return EmptyState("nothing_exists", _text("runs"))
+        return _filtered(ALL_RUNS_URL)
+    return EmptyState(_text("runs"))
 
 
 def log(
@@ -173,38 +149,34 @@ def log(
 
     `sees_all` is whether the user may view all runs.
     """
-    kind, url = "nothing_matches", reverse(name)
     if is_filtered:
-        return EmptyState(kind, _text("filtered"), _text("show_all"), url)
+        return _filtered(reverse(name))
     if is_past_end:
-        return EmptyState(kind, _text("past_end"), _("Newest"), url)
-    return EmptyState("nothing_exists", join_texts(_text(name), _visible_note(sees_all)))
+        return EmptyState(_text("past_end"), action_label=_("Newest"), action_url=reverse(name))
+    return EmptyState(join_texts(_text(name), _visible_note(sees_all)))
 
 
 def pipelines(
-    permissions: Permissions,
-    *,
-    is_catalog_loaded: bool,
-    is_incomplete: bool,
-    is_filtered: bool = False,
+    permissions: Permissions, *, is_incomplete: bool, is_filtered: bool = False
 ) -> EmptyState:
     """Return the empty state of the board."""
     note = _text("incomplete") if is_incomplete else ""
     if is_filtered:
-        text = join_texts(note, _text("filtered"))
-        return EmptyState("nothing_matches", text, _text("show_all"), reverse("board"))
-    if not is_catalog_loaded:
-        return EmptyState("cannot_see", _text("projects_unread"))
+        return _filtered(reverse("board"), note)
     if is_incomplete and permissions.can_view_all:
-        return EmptyState("cannot_see", _text("pipelines_unread"))
+        return EmptyState(_text("pipelines_unread"), is_uncertain=True)
     key = "pipelines" if permissions.can_view_all else "pipelines_visible"
-    kind = "cannot_see" if is_incomplete else "nothing_exists"
-    return EmptyState(kind, join_texts(note, _text(key)))
+    return EmptyState(join_texts(note, _text(key)), is_incomplete)
+
+
+def _filtered(all_url: str, note: Message | str = "") -> EmptyState:
+    text = join_texts(note, _text("filtered"))
+    return EmptyState(text, action_label=_text("show_all"), action_url=all_url)
 
 
 def no_stars(all_url: str) -> EmptyState:
     """Return the empty state of “My pipelines” for a user who has none."""
-    return EmptyState("nothing_exists", _text("no_stars"), _("Show all"), all_url)
+    return EmptyState(_text("no_stars"), action_label=_text("show_all"), action_url=all_url)
 
 
 def search(data_age: DataAge, text: str, *, is_short: bool) -> EmptyState:
@@ -215,16 +187,15 @@ def search(data_age: DataAge, text: str, *, is_short: bool) -> EmptyState:
     key = "search_short" if is_short else "search_words" if " " in text else "search"
     note = _text("incomplete") if data_age.incomplete_text else ""
     found = _text(key, text=headings.cut(text))
-    kind = "cannot_see" if note else "nothing_matches"
-    return EmptyState(kind, join_texts(note, found, _text("search_extent")))
+    return EmptyState(join_texts(note, found, _text("search_extent")), bool(note))
 
 
 def past_last_page(page_count: int, last_url: str) -> EmptyState:
     """Return the empty state of a page of the board that does not exist."""
     text = _text("past_last_page", n=page_count)
-    return EmptyState("nothing_matches", text, _("Last page"), last_url)
+    return EmptyState(text, action_label=_("Last page"), action_url=last_url)
 
 
 def no_release_flow() -> EmptyState:
     """Return the empty state of a stage without a release flow."""
-    return EmptyState("nothing_exists", _text("no_release_flow"))
+    return EmptyState(_text("no_release_flow"))
