@@ -46,23 +46,20 @@ class CatalogErrorRow:
 class StageRow:
     """One stage: its data age, polling and errors."""
 
-    project: str
-    pipeline: str
-    stage: str
+    stage: Stage
     url: str
-    synced_at: datetime | None
     is_stale: bool
     refresh_interval: str  # from `synced_at` to the stage's `fresh_until`, as text
-    next_sync_at: datetime | None  # None: now
+    is_due: bool  # it is read now
     omitted_text: str  # entries of its run list that could not be mirrored; empty: none
-    error: str
-    error_since: datetime | None
-    failures: int
 
     @property
     def needs_a_look(self) -> bool:
         """Whether it is not read as planned, or not in full."""
-        return bool(self.error or self.omitted_text or self.is_stale or self.synced_at is None)
+        stage = self.stage
+        return bool(
+            stage.error_message or self.omitted_text or self.is_stale or stage.synced_at is None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,18 +163,12 @@ def _catalog_error_row(catalog_list: CatalogSync) -> CatalogErrorRow:
 
 def _stage_row(stage: Stage, now: datetime) -> StageRow:
     return StageRow(
-        project=stage.pipeline.project.name,
-        pipeline=stage.pipeline.name,
-        stage=stage.name,
+        stage,
         url=links.stage_url(stage),
-        synced_at=stage.synced_at,
         is_stale=freshness.is_stale(stage.fresh_until, now),
         refresh_interval=durations.format_rounded(stage.fresh_until - stage.synced_at)
         if stage.fresh_until and stage.synced_at
         else "",
-        next_sync_at=stage.next_sync_at if stage.next_sync_at > now else None,
+        is_due=stage.next_sync_at <= now,
         omitted_text=omitted_entries.message(stage.omitted),
-        error=stage.error_message,
-        error_since=stage.error_since,
-        failures=stage.failures,
     )

@@ -16,26 +16,16 @@ MAX_NAMES = 3  # users listed by name; the others are counted
 
 
 @dataclass(frozen=True, slots=True)
-class AcknowledgementEntry:
-    """One active or ended acknowledgement."""
-
-    name: ExternalText
-    acknowledged_at: datetime
-    released_at: datetime | None
-    reassigned_to: ExternalText
-
-
-@dataclass(frozen=True, slots=True)
 class ActiveAcknowledgements:
     """The active acknowledgements: the first MAX_NAMES, and the number of others."""
 
-    entries: list[AcknowledgementEntry]
+    entries: Sequence[Acknowledgement]
     more_count: int
 
     @property
     def names(self) -> str:
         """The users' names on one line; empty if there are none."""
-        names = ", ".join(entry.name for entry in self.entries)
+        names = ", ".join(ExternalText(entry.username) for entry in self.entries)
         if not self.more_count:
             return names
         return _("%(names)s and %(n)d more") % {"names": names, "n": self.more_count}
@@ -46,8 +36,7 @@ def active(acknowledgements: Sequence[Acknowledgement]) -> ActiveAcknowledgement
     if not acknowledgements:
         return None
     return ActiveAcknowledgements(
-        [_entry(acknowledgement) for acknowledgement in acknowledgements[:MAX_NAMES]],
-        max(len(acknowledgements) - MAX_NAMES, 0),
+        acknowledgements[:MAX_NAMES], max(len(acknowledgements) - MAX_NAMES, 0)
     )
 
 
@@ -62,7 +51,7 @@ def panel(
     """
     unreleased = _unreleased(acknowledgements)
     previous = [
-        _entry(acknowledgement)
+        acknowledgement
         for acknowledgement in reversed(acknowledgements)
         if acknowledgement.ended_at is not None
     ]
@@ -105,12 +94,3 @@ def _unreleased(acknowledgements: Sequence[Acknowledgement]) -> list[Acknowledge
     return [
         acknowledgement for acknowledgement in acknowledgements if acknowledgement.ended_at is None
     ]
-
-
-def _entry(acknowledgement: Acknowledgement) -> AcknowledgementEntry:
-    return AcknowledgementEntry(
-        ExternalText(acknowledgement.username),
-        acknowledgement.acknowledged_at,
-        acknowledgement.ended_at,
-        ExternalText(acknowledgement.reassigned_to),
-    )
