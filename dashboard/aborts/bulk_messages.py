@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
 from dashboard.aborts import categories
@@ -13,7 +12,7 @@ from dashboard.aborts.messages import AbortMessage
 from dashboard.models import Abort, Run
 from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import BulkAbortItemResult
-from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
+from dashboard.texts.rich_text import Message, MessageTable, RichText
 
 _BADGES = {  # text and icon of the badge of one run, where they are not those of a category
     "aborting": (gettext_lazy("Aborting"), "stop"),
@@ -23,27 +22,8 @@ _BADGES = {  # text and icon of the badge of one run, where they are not those o
     "not_allowed": (gettext_lazy("Not allowed"), "lock"),
     "waiting": (gettext_lazy("Waiting"), "clock"),
 }
-# The number of runs with an outcome, in the order of the summary, successes first. They are the
-# categories of aborts (categories.py) but for those of runs that have no settled abort.
-_count_text = MessageTable(
-    {
-        "aborted": gettext_lazy("%(n)d aborted"),
-        "status_changed": gettext_lazy("%(n)d with a changed status"),
-        "aborting": gettext_lazy("%(n)d aborting"),
-        "sending": gettext_lazy("%(n)d sending"),
-        "too_late": gettext_lazy("%(n)d already ended"),
-        "not_stopped": gettext_lazy("%(n)d not stopped"),
-        "unconfirmed": gettext_lazy("%(n)d unconfirmed"),
-        "removed": gettext_lazy("%(n)d removed from Northflank"),
-        "not_arrived": gettext_lazy("%(n)d probably lost"),
-        "retried": gettext_lazy("%(n)d retried"),
-        "refused": gettext_lazy("%(n)d refused"),
-        "not_sent": gettext_lazy("%(n)d not sent"),
-        "not_allowed": gettext_lazy("%(n)d not allowed"),
-        "waiting": gettext_lazy("%(n)d waiting"),
-    }
-)
-OUTCOMES = tuple(_count_text)
+# In the order of the summary: the categories of aborts, then those of runs without a settled abort.
+OUTCOMES = tuple(dict.fromkeys([*categories.CATEGORIES, *_BADGES]))
 _text = MessageTable(
     {
         "waiting": gettext_lazy("Waiting to be sent."),
@@ -83,19 +63,20 @@ class ItemOutcome:
     @property
     def label(self) -> str:
         """The badge text."""
-        return str(self._badge[0])
+        return _badge(self.kind)[0]
 
     @property
     def glyph(self) -> str:
         """The badge's icon."""
-        return self._badge[1]
+        return _badge(self.kind)[1]
 
-    @property
-    def _badge(self) -> tuple[str | Promise, str]:
-        if self.kind in _BADGES:
-            return _BADGES[self.kind]
-        category = categories.CATEGORIES[self.kind]
-        return category.label, category.glyph
+
+def _badge(kind: str) -> tuple[str, str]:
+    category = categories.CATEGORIES.get(kind)
+    label, glyph = (
+        _BADGES[kind] if category is None or kind in _BADGES else (category.label, category.glyph)
+    )
+    return str(label), glyph
 
 
 def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: str) -> ItemOutcome:
@@ -124,9 +105,9 @@ def summarize(outcomes: Iterable[ItemOutcome], *, is_partial: bool = False) -> M
     `is_partial`: the bulk abort has more runs than the user may view.
     """
     counts = Counter(outcome.kind for outcome in outcomes)
-    texts = [_count_text(kind, n=counts[kind]) for kind in OUTCOMES if counts[kind]]
+    texts = [f"{counts[kind]} {_badge(kind)[0].lower()}" for kind in OUTCOMES if counts[kind]]
     key = "partial_summary" if is_partial else "summary"
-    return _text(key, n=counts.total(), counts=join_texts(*texts, separator=", "))
+    return _text(key, n=counts.total(), counts=", ".join(texts))
 
 
 def _simple_outcome(kind: str, sentence: RichText) -> ItemOutcome:

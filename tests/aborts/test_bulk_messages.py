@@ -118,7 +118,7 @@ def test_only_outcomes_that_may_change_are_not_final() -> None:
 def test_bulk_abort_summary_counts_outcomes_successes_first(is_partial: bool, key: str) -> None:
     kinds = ["waiting", "aborted", "refused", "aborted"]
     message = bulk_messages.summarize(map(outcome, kinds), is_partial=is_partial)
-    assert messages.keys(message) == f"aborted refused waiting {key}"
+    assert messages.keys(message) == key
     assert messages.params(message)["n"] == 4
     assert str(message).endswith(": 2 aborted, 1 refused, 1 waiting.")
     assert ("only runs you may view" in str(message)) is is_partial

@@ -33,27 +33,15 @@ _text = MessageTable(
     {
         # The button: which runs in flight it leaves out.
         "all": gettext_lazy("Abort all %(count)d in flight in %(place)s…"),
-        "all_allowed": gettext_lazy("Abort all %(count)d in %(place)s that you can abort…"),
-        "all_filtered": gettext_lazy(
+        "allowed": gettext_lazy("Abort all %(count)d in %(place)s that you can abort…"),
+        "filtered": gettext_lazy(
             "Abort all %(count)d in flight in %(place)s that match the filter…"
         ),
         "other": gettext_lazy("Abort the other %(count)d in flight in %(place)s…"),
-        "other_allowed": gettext_lazy("Abort the other %(count)d in %(place)s that you can abort…"),
-        "other_filtered": gettext_lazy(
-            "Abort the other %(count)d in flight in %(place)s that match the filter…"
-        ),
-        # In place of the button: by the page.
-        "too_many_of_pipeline": gettext_lazy(
+        # In place of the button.
+        "too_many": gettext_lazy(
             "At most %(most)d runs can be aborted at once; there are %(count)d to abort in "
-            "%(place)s. Abort them stage by stage."
-        ),
-        "too_many_of_stage": gettext_lazy(
-            "At most %(most)d runs can be aborted at once; there are %(count)d to abort in "
-            "%(place)s. Select some, or filter by status."
-        ),
-        "too_many_filtered": gettext_lazy(
-            "At most %(most)d runs can be aborted at once; there are %(count)d to abort in "
-            "%(place)s that match the filter. Select some."
+            "%(place)s."
         ),
         # Why a run is excluded.
         "removed": gettext_lazy("Removed from Northflank."),
@@ -84,7 +72,6 @@ class AbortAllOffer:
     has_aborting: bool = False  # other matching runs are being aborted already
     has_denied: bool = False  # the user may not abort some other matching runs
     is_filtered: bool = False  # only runs of one status
-    is_of_pipeline: bool = False  # its page has no filter, and no runs to select
 
     @property
     def is_possible(self) -> bool:
@@ -94,18 +81,16 @@ class AbortAllOffer:
     @property
     def label(self) -> Message:
         """The button's label: how many runs, where and, if runs in flight are left out, why."""
-        key = "other" if self.has_aborting else "all"
-        suffix = "_filtered" if self.is_filtered else "_allowed" if self.has_denied else ""
-        return _text(key + suffix, count=self.count, place=self.place)
+        key = "filtered" if self.is_filtered else "allowed" if self.has_denied else "all"
+        key = "other" if self.has_aborting and key == "all" else key
+        return _text(key, count=self.count, place=self.place)
 
     @property
     def too_many_text(self) -> Message | str:
-        """Why its runs cannot be aborted at once, and what can be done; empty: they can be."""
+        """Why its runs cannot be aborted at once; empty: they can be."""
         if self.count <= MAX_RUNS:
             return ""
-        page = "filtered" if self.is_filtered else "of_stage"
-        key = f"too_many_{'of_pipeline' if self.is_of_pipeline else page}"
-        return _text(key, most=MAX_RUNS, count=self.count, place=self.place)
+        return _text("too_many", most=MAX_RUNS, count=self.count, place=self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +171,6 @@ def offer_for_pipeline(
         [("pipeline", str(pipeline_pk))],
         counts,
         has_denied=len(counts) < len(rows),
-        is_of_pipeline=True,
     )
 
 

@@ -179,7 +179,7 @@ def test_bulk_abort_page_shows_summary_counts(
     batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended")
     html = get_page(f"/aborts/bulk/{batch.pk}/")
     text = text_of(select_one(html, ".summary .summary-text"))
-    assert text == "3 requested: 1 aborting, 1 already ended, 1 waiting."
+    assert text == "3 requested: 1 already ended, 1 aborting, 1 waiting."
     assert "aborting continues" in text_of(select_one(html, ".summary"))
     assert select_one(html, "noscript meta").attributes["http-equiv"] == "refresh"
 
