@@ -5,7 +5,7 @@ over what was recorded with the abort.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.utils.translation import gettext_lazy
 
@@ -38,20 +38,11 @@ _text = MessageTable(
         "accepted": gettext_lazy("Abort accepted; run status is still %(status)s."),
         "accepted_at": gettext_lazy("Abort accepted at %(time)s; run status is still %(status)s."),
         "aborting": gettext_lazy("Abort accepted; aborting since %(time)s."),
-        "aborting_or_earlier": gettext_lazy("Abort accepted; aborting since %(time)s or earlier."),
-        "already_aborting": gettext_lazy(
-            "The run was already aborting, since %(time)s or earlier."
-        ),
+        "or_earlier": gettext_lazy("%(time)s or earlier"),
+        "already_aborting": gettext_lazy("The run was already aborting, since %(time)s."),
         "external": gettext_lazy("Aborting since %(time)s; requested outside this dashboard."),
-        "external_or_earlier": gettext_lazy(
-            "Aborting since %(time)s or earlier; requested outside this dashboard."
-        ),
         "external_after_failure": gettext_lazy(
             "Aborting since %(time)s; the latest abort from this dashboard was not accepted."
-        ),
-        "external_after_failure_or_earlier": gettext_lazy(
-            "Aborting since %(time)s or earlier; the latest abort from this dashboard was not "
-            "accepted."
         ),
         "overdue": gettext_lazy("Taking longer than %(time)s."),
         "far_overdue": gettext_lazy("Not ended after %(time)s."),
@@ -75,14 +66,10 @@ _text = MessageTable(
             "(sent %(n)d of at most %(most)d times)."
         ),
         "resend_refused": gettext_lazy("Not resent again; checking the run’s status."),
-        "sends_used": gettext_lazy("Sent %(n)d times; checking the run’s status."),
         "not_arrived_but_stopped": gettext_lazy(
             "The abort was unconfirmed and considered lost, but the run is now %(status)s."
         ),
         "not_arrived": gettext_lazy("Abort probably lost: it was sent, but the run continued."),
-        "not_arrived_repeatedly": gettext_lazy(
-            "Abort probably lost: it was sent %(n)d times, but the run continued."
-        ),
         "can_retry": gettext_lazy("You can retry it."),
         "aborted": gettext_lazy("Aborted after %(time)s."),
         "removed": gettext_lazy(
@@ -170,8 +157,7 @@ def describe_external(run: Run, abort: Abort | None = None) -> AbortMessage:
     """
     start = abort_clock.northflank_start(run)
     key = "external" if abort is None else "external_after_failure"
-    key += "_or_earlier" if start.is_approximate else ""
-    text = _text(key, time=ClockTime(start.at, run.created_at))
+    text = _text(key, time=_start_time(start.at, run.created_at, start.is_approximate))
     return AbortMessage(join_texts(text, _overdue_text(run)), _tone(run))
 
 
@@ -189,16 +175,22 @@ def _accepted_message(abort: Abort, run: Run) -> AbortMessage:
         start = abort_clock.northflank_start(run)
         started_earlier = start.at < abort.requested_at  # somebody else aborted it first
         at = start.at if started_earlier else run.status_since
-        key = "aborting_or_earlier" if started_earlier and start.is_approximate else "aborting"
-        if is_refused and abort.send_count <= 1:  # else an earlier send may have aborted it
-            key = "already_aborting"
-        text = _text(key, time=ClockTime(at, abort.requested_at))
+        # Of a refused abort an earlier send may have aborted it.
+        was_aborting = is_refused and abort.send_count <= 1
+        is_approximate = was_aborting or (started_earlier and start.is_approximate)
+        time = _start_time(at, abort.requested_at, is_approximate)
+        text = _text("already_aborting" if was_aborting else "aborting", time=time)
     elif abort.answered_at is not None and not is_refused:
         time = ClockTime(abort.answered_at, abort.requested_at)
         text = _text("accepted_at", time=time, status=status_label(run.status))
     else:
         text = _text("accepted", status=status_label(run.status))
     return AbortMessage(join_texts(text, _overdue_text(run)), _tone(run))
+
+
+def _start_time(at: datetime, reference: datetime, is_approximate: bool) -> RichText:
+    time = ClockTime(at, reference)
+    return _text("or_earlier", time=time) if is_approximate else time
 
 
 def _too_late_message(abort: Abort, run: Run) -> AbortMessage:
@@ -215,10 +207,9 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
         is_refused = abort.answer_status is not None
         if _is_resend_window_over(abort, run):
             key = "no_resend"
-        elif is_refused:
-            key = "resend_refused"
         else:
-            key = "resend" if abort.send_count < resend_policy.MAX_SENDS else "sends_used"
+            is_over = is_refused or abort.send_count >= resend_policy.MAX_SENDS
+            key = "resend_refused" if is_over else "resend"
         answer = _refusal(abort) if is_refused else end_with_period(abort.answer)
         doubt = _text("doubtful", answer=answer)
         window = durations.format_rounded(resend_policy.RESEND_WINDOW)
@@ -227,10 +218,8 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
     if run.status in {"aborting", "aborted"}:
         text = _text("not_arrived_but_stopped", status=status_label(run.status))
         return AbortMessage(text, _tone(run))
-    key = "not_arrived_repeatedly" if abort.send_count > 1 else "not_arrived"
-    text = _text(key, n=abort.send_count)
     retry_hint = _text("can_retry") if run.in_flight else ""
-    return AbortMessage(join_texts(text, retry_hint), "bad")
+    return AbortMessage(join_texts(_text("not_arrived"), retry_hint), "bad")
 
 
 def _refusal(abort: Abort) -> RichText:
