@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 from django.db.models import Case, F, Q, When
-from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.permissions import Permissions
@@ -14,11 +14,9 @@ from dashboard.models import CatalogSync, Lead, Pruning, Stage
 from dashboard.sync import omitted_entries, search
 from dashboard.sync.reports import freshness
 from dashboard.sync.reports.report import Report
-from dashboard.sync.search import SearchUsage
 from dashboard.sync.webhooks import status as webhook_status
-from dashboard.sync.webhooks.status import WebhookStatus
 from dashboard.texts import durations
-from dashboard.texts.rich_text import Message, MessageTable
+from dashboard.texts.rich_text import MessageTable
 from dashboard.upstream import access_hint
 from dashboard.web.components import macros
 from dashboard.web.http import links, lookup
@@ -31,15 +29,6 @@ _text = MessageTable(
         "pipelines": gettext_lazy("Pipelines of %(project)s"),
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogErrorRow:
-    """A catalog list that can't be read, or only in part."""
-
-    name: Message
-    text: str
-    failing_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,61 +51,33 @@ class StageRow:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SyncStatus:
-    """All data of the status page."""
-
-    report: Report
-    search_budget: SearchUsage
-    webhook: WebhookStatus
-    leader: Lead | None  # the process that reads, or the last one that did
-    catalog_errors: list[CatalogErrorRow]
-    access_hint: str  # what to check if Northflank refuses a list or a stage; empty: none refused
-    stages: list[StageRow]
-    # The last pass of pruning; None: there was none, or the user may not view all runs.
-    pruning: Pruning | None
-
-    @property
-    def hidden_stage_count(self) -> int:
-        """How many stages have no row."""
-        return self.report.stages - len(self.stages)
-
-    @property
-    def exceptions(self) -> list[StageRow]:
-        """The stages that are not read as planned or in full, the worst first."""
-        return [row for row in self.stages if row.needs_a_look]
-
-    @property
-    def exception_rows(self) -> SafeString:
-        """The rows of `exceptions` as markup."""
-        return macros.render("sync_stages.html#rows", self.exceptions)
-
-    @property
-    def other_rows(self) -> SafeString:
-        """The rows of the other stages as markup."""
-        return macros.render(
-            "sync_stages.html#rows", [row for row in self.stages if not row.needs_a_look]
-        )
-
-
-def load_status(permissions: Permissions, report: Report) -> SyncStatus:
-    """Return the status of the sync, and of the stages that the user may see."""
+def load_status(permissions: Permissions, report: Report) -> dict[str, Any]:
+    """Return the status of the sync, and of the stages that the user may see, for the page."""
     queries, now = _queries(permissions), report.sync.now
     lists = queries.defective_lists.fetch()
     # Those that can't be read at all come first, as of the stages.
     lists.sort(key=lambda catalog_list: not catalog_list.error)
     stages = queries.worst_stages.fetch(now=now)
     causes = {row.error for row in lists} | {stage.error for stage in stages}
-    return SyncStatus(
-        report=report,
-        search_budget=search.load_usage(now),
-        webhook=webhook_status.load(now),
-        leader=next(iter(queries.lead.fetch()), None),
-        catalog_errors=list(map(_catalog_error_row, lists)),
-        access_hint=access_hint.describe("forbidden") if "forbidden" in causes else "",
-        stages=[_stage_row(stage, now) for stage in stages],
-        pruning=next(iter(queries.pruning.fetch()), None) if permissions.can_view_all else None,
-    )
+    rows = [_stage_row(stage, now) for stage in stages]
+    exceptions = [row for row in rows if row.needs_a_look]
+    others = [row for row in rows if not row.needs_a_look]
+    return {
+        "report": report,
+        "search_budget": search.load_usage(now),
+        "webhook": webhook_status.load(now),
+        # The process that reads, or the last one that did.
+        "leader": next(iter(queries.lead.fetch()), None),
+        "catalog_errors": list(map(_catalog_error, lists)),
+        "access_hint": access_hint.describe("forbidden") if "forbidden" in causes else "",
+        "stages": rows,
+        "hidden_stage_count": report.stages - len(rows),
+        "exceptions": exceptions,
+        "exception_rows": macros.render("sync_stages.html#rows", exceptions),
+        "other_rows": macros.render("sync_stages.html#rows", others),
+        # The last pass of pruning, for users who may view all runs.
+        "pruning": next(iter(queries.pruning.fetch()), None) if permissions.can_view_all else None,
+    }
 
 
 _ROW_FIELDS = (
@@ -154,11 +115,13 @@ def _queries(permissions: Permissions) -> _Queries:
     return _Queries(permissions)
 
 
-def _catalog_error_row(catalog_list: CatalogSync) -> CatalogErrorRow:
+def _catalog_error(catalog_list: CatalogSync) -> dict[str, Any]:
     project = catalog_list.project
-    name = _text("pipelines", project=str(project)) if project else _text("projects")
-    text = catalog_list.error_message or omitted_entries.message(catalog_list.omitted)
-    return CatalogErrorRow(name, text, catalog_list.error_since)
+    return {
+        "name": _text("pipelines", project=str(project)) if project else _text("projects"),
+        "text": catalog_list.error_message or omitted_entries.message(catalog_list.omitted),
+        "failing_since": catalog_list.error_since,
+    }
 
 
 def _stage_row(stage: Stage, now: datetime) -> StageRow:

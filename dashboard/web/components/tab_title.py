@@ -60,11 +60,6 @@ def under_way(
     return build(name, totals, upstream_down=upstream_down, in_flight=count > 0)
 
 
-def status(*, upstream_down: bool, incomplete: bool) -> TabTitle:
-    """Return the tab title of the status page."""
-    return build(_("Status"), upstream_down=upstream_down, incomplete=incomplete)
-
-
 def build(
     name: str,
     totals: InFlightTotals = NO_TOTALS,

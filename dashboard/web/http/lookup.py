@@ -3,11 +3,11 @@
 The response is the same for objects that do not exist and those that the user may not view.
 """
 
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from django.contrib.auth.models import Group, User
-from django.db.models import BigIntegerField, Q, QuerySet, TextField
+from django.db.models import Q, QuerySet, TextField
 from django.http import Http404
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -134,19 +134,23 @@ def get_run_or_404(
     permissions: Permissions, project_slug: str, pipeline_slug: str, stage_name: str, run_id: str
 ) -> Run:
     """Return a mirrored run with its stage; raise PageNotFound."""
-    for run in _run_of_stage_query(permissions).fetch(
-        project=project_slug,
-        pipeline=pipeline_slug,
-        name=stage_name.capitalize(),
-        run_id=run_id,
-    ):
-        return run
-    stage = get_stage_or_404(permissions, project_slug, pipeline_slug, stage_name)
-    raise run_not_found(stage, run_id)
+    run = find_run(permissions, project_slug, pipeline_slug, stage_name, run_id)
+    if run is None:
+        stage = get_stage_or_404(permissions, project_slug, pipeline_slug, stage_name)
+        raise run_not_found(stage, run_id)
+    return run
+
+
+def find_run(
+    permissions: Permissions, project_slug: str, pipeline_slug: str, stage_name: str, run_id: str
+) -> Run | None:
+    """Return a mirrored run with its stage, or None if there is none or it is not visible."""
+    place = {"project": project_slug, "pipeline": pipeline_slug, "name": stage_name.capitalize()}
+    return next(iter(_run_query(permissions).fetch(**place, run_id=run_id)), None)
 
 
 @lru_cache(maxsize=100)
-def _run_of_stage_query(permissions: Permissions) -> PreparedModels[Run]:
+def _run_query(permissions: Permissions) -> PreparedModels[Run]:
     project, pipeline, name, run_id = (
         Parameter(part, TextField()) for part in ("project", "pipeline", "name", "run_id")
     )
@@ -159,20 +163,6 @@ def _run_of_stage_query(permissions: Permissions) -> PreparedModels[Run]:
             run_id=run_id,
         )
     )
-
-
-def find_run(stage: Stage, run_id: str) -> Run | None:
-    """Return a mirrored run of a stage, or None; `run.stage` is `stage`, without a query."""
-    for run in _run_query().fetch(stage=stage.pk, run_id=run_id):
-        run.stage = stage
-        return run
-    return None
-
-
-@cache
-def _run_query() -> PreparedModels[Run]:
-    stage, run_id = Parameter("stage", BigIntegerField()), Parameter("run_id", TextField())
-    return PreparedModels(Run.objects.filter(stage=stage, run_id=run_id))
 
 
 def is_catalog_loading(permissions: Permissions) -> bool:

@@ -57,18 +57,6 @@ class LivePart:
         return replace(self, html=run_section.fill(self.html, missing, html_by_pk))
 
 
-@dataclass(frozen=True, slots=True)
-class LiveRegion:
-    """The attributes of a page's live region."""
-
-    page: str
-    stream_url: str
-    url: str
-    tag: str
-    refresh_seconds: int  # between two refreshes without a stream
-    reloads: bool  # without JavaScript the whole page is loaded again after 3 seconds
-
-
 class PageRemoved(Exception):
     """What an open page is about is no longer in the database."""
 
@@ -222,8 +210,8 @@ def page_response(request: HttpRequest, page: Page) -> HttpResponse:
     return response
 
 
-def build_live_region(request: HttpRequest, page: Page) -> LiveRegion:
-    """Return what a page's live region needs: its tag, and the address of its stream."""
+def build_live_region(request: HttpRequest, page: Page) -> dict[str, Any]:
+    """Return what the template of a page's live region needs, as its context `live`."""
     stream_parameters = QueryDict(mutable=True)
     stream_parameters.update(
         {
@@ -233,11 +221,13 @@ def build_live_region(request: HttpRequest, page: Page) -> LiveRegion:
         }
         | ({"query": page.query} if page.query else {})
     )
-    return LiveRegion(
-        page=page.name,
-        stream_url=f"{reverse('live')}?{stream_parameters.urlencode()}",
-        url=request.get_full_path(),
-        tag=TAG,
-        refresh_seconds=2 if page.is_aborting else 4 if page.has_runs_in_flight else 15,
-        reloads=page.reloads_while_aborting and page.is_aborting,
-    )
+    return {
+        "page": page.name,
+        "stream_url": f"{reverse('live')}?{stream_parameters.urlencode()}",
+        "url": request.get_full_path(),
+        "tag": TAG,
+        # Seconds between two refreshes without a stream.
+        "refresh_seconds": 2 if page.is_aborting else 4 if page.has_runs_in_flight else 15,
+        # Without JavaScript the whole page is loaded again after 3 seconds.
+        "reloads": page.reloads_while_aborting and page.is_aborting,
+    }

@@ -54,9 +54,10 @@ def run(
 ) -> HttpResponse:
     """Show a run. A run not in the database is first looked up, once for all users."""
     snapshot = Snapshot.for_request(request)
-    stage = lookup.get_stage_or_404(snapshot.permissions, project_id, pipeline_id, stage_id)
-    run = lookup.find_run(stage, run_id)
+    place = project_id, pipeline_id, stage_id
+    run = lookup.find_run(snapshot.permissions, *place, run_id)
     if run is None:
+        stage = lookup.get_stage_or_404(snapshot.permissions, *place)
         return _look_up_run(request, snapshot.permissions, stage, run_id)
     return _run_response(request, snapshot, run)
 
@@ -80,8 +81,7 @@ def _look_up_run(
 
     def render_found(reason: str | None) -> HttpResponse:
         snapshot = Snapshot.for_request(request)
-        current_stage = Stage.objects.select_related("pipeline__project").get(pk=stage.pk)
-        run = lookup.find_run(current_stage, run_id)
+        run = lookup.find_run(user_permissions, *links.stage_url_args(stage), run_id)
         if run is None:
             raise run_search.not_found_in_stage(stage, user_permissions, run_id, reason or "")
         return _run_response(request, snapshot, run)

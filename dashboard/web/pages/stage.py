@@ -185,7 +185,7 @@ class StagePage(Page):
         recent = {run.pk for run in runs if self.is_recent(run)}
         return matching & recent, {run.pk for run in runs} - matching
 
-    def _saved_views(self, request: HttpRequest) -> saved_view_menu.SavedViewMenu:
+    def _saved_views(self, request: HttpRequest) -> dict[str, Any]:
         return saved_view_menu.build_menu(
             sign_in.signed_in_user(request), self.permissions, self.filter, self.default_view
         )

@@ -4,12 +4,12 @@ from functools import cached_property
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from dashboard.accounts.administration import administrators
 from dashboard.web.components import sync_report, tab_title, webhook_setup
 from dashboard.web.components.data_age import DataAge
-from dashboard.web.components.sync_report import SyncStatus
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.responses.htmx import is_htmx
@@ -34,14 +34,16 @@ class StatusPage(Page):
     holds_secret = False  # that of the webhook
 
     @cached_property
-    def status(self) -> SyncStatus:
+    def status(self) -> dict[str, Any]:
         return sync_report.load_status(self.permissions, self.snapshot.report)
 
     @property
     def tab_title(self) -> TabTitle:
-        return tab_title.status(
-            upstream_down=self.upstream_down or not self.status.report.health.is_syncing,
-            incomplete=not self.status.report.is_complete,
+        report = self.snapshot.report
+        return tab_title.build(
+            _("Status"),
+            upstream_down=self.upstream_down or not report.health.is_syncing,
+            incomplete=not report.is_complete,
         )
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
@@ -54,7 +56,7 @@ class StatusPage(Page):
         return {
             "status": self.status,
             "webhook_setup": webhook_setup.build_setup(
-                request, self.status.webhook, self.status.report.intervals
+                request, self.status["webhook"], self.snapshot.report.intervals
             )
             if self.holds_secret
             else None,

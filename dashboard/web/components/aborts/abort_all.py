@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import BigIntegerField, Count, Model, QuerySet
 from django.http import HttpRequest
@@ -93,8 +93,7 @@ class AbortAllOffer:
         return _text("too_many", most=MAX_RUNS, count=self.count, place=self.place)
 
 
-@dataclass(frozen=True, slots=True)
-class StageGroup:
+class StageGroup(NamedTuple):
     """The runs to abort in all stages of one name, such as Production."""
 
     stage: str

@@ -1,7 +1,6 @@
 """The panel of related runs on a run's page: queue, skipped runs, and the latest success."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from dashboard.models import Run
@@ -11,19 +10,6 @@ from dashboard.web.components.runs import run_row, stage_cell
 from dashboard.web.components.runs.run_row import RunRow
 
 MAX_RUNS = 5  # rows per group; the other runs are only counted
-
-
-@dataclass(frozen=True, slots=True)
-class RunGroup:
-    """The first MAX_RUNS of some runs, and the number of all of them."""
-
-    rows: list[RunRow]
-    count: int
-
-    @property
-    def more_count(self) -> int:
-        """The number of runs without a row."""
-        return self.count - len(self.rows)
 
 
 def panel(run: Run, related: RelatedRuns) -> dict[str, Any]:
@@ -58,8 +44,9 @@ def next_started(run: Run, related: RelatedRuns) -> RunRow | None:
     return _row(started[0]) if started else None
 
 
-def _group(runs: Sequence[Run]) -> RunGroup:
-    return RunGroup([_row(run) for run in runs[:MAX_RUNS]], len(runs))
+def _group(runs: Sequence[Run]) -> dict[str, Any]:
+    rows = [_row(run) for run in runs[:MAX_RUNS]]
+    return {"rows": rows, "count": len(runs), "more_count": len(runs) - len(rows)}
 
 
 def _row(run: Run) -> RunRow:
