@@ -3,7 +3,8 @@
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.decorators import login_not_required
-from django.urls import URLPattern, URLResolver, include, path, re_path
+from django.urls import URLPattern, URLResolver, include, path, re_path, reverse_lazy
+from django.utils.text import format_lazy
 from django.views.generic import RedirectView
 
 from dashboard.web.api import views as api
@@ -11,7 +12,7 @@ from dashboard.web.http import converters
 from dashboard.web.http.webhook import northflank_webhook
 from dashboard.web.live.stream import live_stream
 from dashboard.web.pages.aborts.abort import abort
-from dashboard.web.pages.aborts.aborts import aborts, bulk_aborts
+from dashboard.web.pages.aborts.aborts import aborts
 from dashboard.web.pages.aborts.aborts_export import aborts_export
 from dashboard.web.pages.aborts.bulk_abort import bulk_abort
 from dashboard.web.pages.aborts.bulk_abort_new import bulk_abort_new
@@ -63,6 +64,7 @@ from dashboard.web.pages.trends_export import trends_export
 
 converters.register()
 
+BULK_ABORTS = format_lazy("{}?bulk=1", reverse_lazy("aborts"))
 CSV, JSON = {"extension": "csv"}, {"extension": "json"}
 
 # /projects/<project_id>/pipelines/<pipeline_id>/release-flows/<stage_id>/runs/<run_id>/
@@ -134,7 +136,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("aborts/", aborts, name="aborts"),
     path("aborts/export.csv", aborts_export, CSV, name="aborts_csv"),
     path("aborts/export.json", aborts_export, JSON, name="aborts_json"),
-    path("aborts/bulk/", bulk_aborts, name="bulk_aborts"),
+    path(
+        "aborts/bulk/",
+        RedirectView.as_view(url=BULK_ABORTS, http_method_names=["get", "head"]),
+        name="bulk_aborts",
+    ),
     path("aborts/bulk/new/", bulk_abort_new, name="bulk_abort_new"),
     path("aborts/bulk/<key:pk>/", bulk_abort, name="bulk_abort"),
     path("status/", status, name="status"),

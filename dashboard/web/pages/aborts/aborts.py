@@ -5,8 +5,6 @@ from functools import cached_property
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
@@ -28,12 +26,6 @@ def aborts(request: HttpRequest) -> HttpResponse:
     page = AbortsPage(Snapshot.for_request(request))
     page.filter = abort_log.parse(request, page.permissions)
     return page_response(request, page)
-
-
-@require_safe
-def bulk_aborts(_request: HttpRequest) -> HttpResponse:
-    """Redirect to the aborts that were requested for several runs together."""
-    return redirect(f"{reverse('aborts')}?bulk=1")
 
 
 class AbortsPage(Page):
