@@ -21,19 +21,14 @@ _text = MessageTable(
         "run_overdue": gettext_lazy("The run is overdue"),
         "run_far_overdue": gettext_lazy("The run is far overdue"),
         "last_attempt": gettext_lazy("A step is on its last attempt"),
-        # An OverdueReason and a Severity, if the typical duration is known.
-        "queue_warning": gettext_lazy("Queued longer than usual"),
-        "queue_critical": gettext_lazy("Queued far longer than usual"),
-        "approval_warning": gettext_lazy("Waiting for approval longer than usual"),
-        "approval_critical": gettext_lazy("Waiting for approval far longer than usual"),
-        "step_warning": gettext_lazy("The current step takes longer than usual"),
-        "step_critical": gettext_lazy("The current step takes far longer than usual"),
-        "no_progress_warning": gettext_lazy("No step progress for longer than a whole run takes"),
-        "no_progress_critical": gettext_lazy(
-            "No step progress for far longer than a whole run takes"
-        ),
-        "run_warning": gettext_lazy("The run takes longer than usual"),
-        "run_critical": gettext_lazy("The run takes far longer than usual"),
+        "longer": gettext_lazy("longer"),
+        "far_longer": gettext_lazy("far longer"),
+        # An OverdueReason, if the typical duration is known; “longer” or “far longer”.
+        "queue": gettext_lazy("Queued %(longer)s than usual"),
+        "approval": gettext_lazy("Waiting for approval %(longer)s than usual"),
+        "step": gettext_lazy("The current step takes %(longer)s than usual"),
+        "no_progress": gettext_lazy("No step progress for %(longer)s than a whole run takes"),
+        "run": gettext_lazy("The run takes %(longer)s than usual"),
         # An OverdueReason, if only a limit of the settings applies.
         "queue_limit": gettext_lazy("Queued for more than %(limit)s"),
         "approval_limit": gettext_lazy("Waiting for approval for more than %(limit)s"),
@@ -99,4 +94,4 @@ def _statement(reason: str, timer: Timer | None, severity: Severity) -> Message:
     if timer.typical is None:
         limit_at = timer.critical_at if is_critical else timer.warning_at
         return _text(f"{key}_limit", limit=durations.format_rounded(limit_at - timer.started_at))
-    return _text(f"{key}_{severity.name.lower()}")
+    return _text(key, longer=_text("far_longer" if is_critical else "longer"))

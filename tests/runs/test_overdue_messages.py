@@ -34,7 +34,8 @@ def test_overdue_message_per_reason_has_typical_duration(
 ) -> None:
     message = overdue_messages.describe(level, overdue_reason, [timer(overdue_reason)])
     assert message is not None
-    key = f"{overdue_reason.name}_{level.name}".lower()
+    longer = "far_longer" if level == Severity.CRITICAL else "longer"
+    key = f"{longer} {overdue_reason.name.lower()}"
     assert keys_and_params(message.text) == (f"{key} sentence_typical", {"typical": TYPICAL})
     assert keys_and_params(message.short_text) == (f"{key} sentence", {})
 

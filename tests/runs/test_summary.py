@@ -323,7 +323,7 @@ CASES: dict[str, Case] = {
         typical=STEP_TYPICAL,
     ),
     "step on time of an overdue run": case(
-        "step since typical sentence run_critical sentence_typical",
+        "step since typical sentence far_longer run sentence_typical",
         run(**overdue_fields(OverdueReason.RUN, Severity.CRITICAL)),
         tree(step(3)),
         TIMING,
@@ -360,7 +360,7 @@ CASES: dict[str, Case] = {
         limit="4 h",
     ),
     "unchanged for long": case(
-        "step since sentence no_progress_warning sentence_typical",
+        "step since sentence longer no_progress sentence_typical",
         run(**overdue_fields(OverdueReason.NO_PROGRESS)),
         tree(step(18, label="new", ref="new")),
         TIMING,

@@ -81,7 +81,8 @@ def _look_up_run(
 
     def render_found(reason: str | None) -> HttpResponse:
         snapshot = Snapshot.for_request(request)
-        run = lookup.find_run(user_permissions, *links.stage_url_args(stage), run_id)
+        project, pipeline, name = links.stage_url_args(stage)
+        run = lookup.find_run(user_permissions, project, pipeline, name, run_id)
         if run is None:
             raise run_search.not_found_in_stage(stage, user_permissions, run_id, reason or "")
         return _run_response(request, snapshot, run)

@@ -91,7 +91,7 @@ def test_saved_view_with_same_name_is_replaced(save: Post) -> None:
         ({"name": " \0 "}, "Enter a name for the view."),
         ({"name": "x" * 61}, "View names can have at most 60 characters."),
         ({"query": ""}, "there is nothing to save"),
-        ({"query": "foo=bar&status=nope"}, "there is nothing to save"),
+        ({"query": "foo=bar&status="}, "there is nothing to save"),
         ({"query": "before=0.1.1"}, "there is nothing to save"),
     ],
 )

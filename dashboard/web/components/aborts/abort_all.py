@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
-from django.db.models import BigIntegerField, Count, Model, QuerySet
+from django.db.models import BigIntegerField, Count, QuerySet
 from django.http import HttpRequest
+from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -24,7 +25,6 @@ from dashboard.texts.rich_text import Message, MessageTable, RichText
 from dashboard.web.components.runs import row_queries, run_row
 from dashboard.web.components.runs.run_row import RunRow
 from dashboard.web.http import keys
-from dashboard.web.http.lookup import PageNotFound
 
 # Up to this number, the list of excluded runs is shown unfolded.
 _MAX_UNFOLDED = 5
@@ -52,8 +52,6 @@ _text = MessageTable(
         "all_excluded": gettext_lazy("None of these runs can be aborted."),
         # What was selected and is missing.
         "some_missing": gettext_lazy("%(missing)d of the %(count)d runs can no longer be aborted."),
-        "pipeline_missing": gettext_lazy("Pipeline not found."),
-        "stage_missing": gettext_lazy("Stage not found."),
     }
 )
 
@@ -209,20 +207,16 @@ def _offer(
 def selected_run_keys(request: HttpRequest, permissions: Permissions) -> list[int]:
     """Return the keys of the runs that the query string selects.
 
-    Raise PageNotFound if it names a pipeline or stage that does not exist or is not visible to the
-    user.
+    Raise Http404 if it names a pipeline or stage that does not exist or is not visible to the user.
     """
+    visible = Stage.objects.filter(permissions.stage_filter())
     if "pipeline" in request.GET:
         pipelines = Pipeline.objects.filter(permissions.project_filter("project"))
-        pipeline = _by_key(pipelines, request.GET["pipeline"])
-        if pipeline is None:
-            raise PageNotFound(_text("pipeline_missing"))
-        stages = Stage.objects.filter(permissions.stage_filter(), pipeline=pipeline)
-        runs = Run.objects.filter(stage__in=stages)
+        pks = keys.parse_pks([request.GET["pipeline"]])
+        pipeline = get_object_or_404(pipelines, pk__in=pks)
+        runs = Run.objects.filter(stage__in=visible.filter(pipeline=pipeline))
     elif "stage" in request.GET:
-        stage = _by_key(Stage.objects.filter(permissions.stage_filter()), request.GET["stage"])
-        if stage is None:
-            raise PageNotFound(_text("stage_missing"))
+        stage = get_object_or_404(visible, pk__in=keys.parse_pks([request.GET["stage"]]))
         status = request.GET.get("status", "")
         # PostgreSQL rejects NUL in text. A status of nothing else selects no run, and not all.
         runs = stage.runs.filter(status=status.replace("\0", "")) if status else stage.runs.all()
@@ -289,7 +283,3 @@ def _count_by(runs: RunQuerySet, *fields: str) -> QuerySet[Any, Any]:
 def _stage_counts_query() -> PreparedQuery:
     runs = Run.objects.in_flight().filter(stage=Parameter("stage", BigIntegerField()))
     return PreparedQuery(_count_by(runs, "status"))
-
-
-def _by_key[M: Model](rows: QuerySet[M], text: str) -> M | None:
-    return rows.filter(pk__in=keys.parse_pks([text])).first()

@@ -35,12 +35,7 @@ _text = MessageTable(
         "aborted": gettext_lazy("%(n)d aborted"),
         "skipped": gettext_lazy("%(n)d skipped"),
         "other": gettext_lazy("%(n)d other"),
-        "counts": gettext_lazy("Last %(n)d runs: %(counts)s"),
-        "only_success": gettext_lazy("Last run: succeeded"),
-        "only_failure": gettext_lazy("Last run: failed"),
-        "only_aborted": gettext_lazy("Last run: aborted"),
-        "only_skipped": gettext_lazy("Last run: skipped"),
-        "only_other": gettext_lazy("Last run: other outcome"),
+        "counts": lambda n: ngettext("Last run: %(counts)s", "Last %(n)d runs: %(counts)s", n),
         "median": lambda n: ngettext(
             "the success took %(took)s, incl. approvals",
             "median of %(successes)d successes: %(took)s, incl. approvals",
@@ -168,7 +163,5 @@ def _bar(
 
 def _counts_text(runs: Sequence[ConcludedRun]) -> Message:
     counts = Counter(run.status if run.status in KINDS else OTHER for run in runs)
-    if len(runs) == 1:
-        return _text(f"only_{next(iter(counts))}")
     texts = [_text(kind, n=counts[kind]) for kind in KINDS if counts[kind]]
     return _text("counts", n=len(runs), counts=join_texts(*texts, separator=", "))
