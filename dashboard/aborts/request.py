@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache, reduce
+from functools import cache
 from typing import Any
 
 import structlog
@@ -115,11 +115,7 @@ def check_reason(reason: str, stages: Iterable[Stage]) -> None:
     names = {stage.name for stage in stages if reason_required(stage)}
     if names and not reason:
         template = _("A reason is required to abort runs in %(stage)s.")
-        raise ReasonMissing(template % {"stage": reduce(_join_names, sorted(names))})
-
-
-def _join_names(first: str, second: str) -> str:
-    return _("%(one)s and %(other)s") % {"one": first, "other": second}
+        raise ReasonMissing(template % {"stage": ", ".join(sorted(names))})
 
 
 def clean_reason(text: str) -> str:

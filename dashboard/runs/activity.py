@@ -40,10 +40,6 @@ _text = MessageTable(
         "runs_ahead": lambda n: ngettext(
             "%(state)s, %(n)d run ahead", "%(state)s, %(n)d runs ahead", n
         ),
-        "parallel_steps": lambda n: ngettext(
-            "%(state)s, and %(n)d more in parallel", "%(state)s, and %(n)d more in parallel", n
-        ),
-        "with_status": gettext_lazy("%(status)s; %(state)s"),
         "attempt_sentence": gettext_lazy("%(attempt)s."),
         "last_attempt": gettext_lazy("%(attempt)s (last)."),
         # Translators: “in 40 s” or “due now” follows “next”.
@@ -77,8 +73,6 @@ class _Activity:
     state: Message
     reason: OverdueReason | None  # that `typical` belongs to; None: none
     typical: TypicalDuration | None = None
-    count_key: str = ""  # the remark that says `count`
-    count: int = 0
     attempt_text: RichText = ""
 
 
@@ -86,7 +80,7 @@ def describe(
     run: Run, root: Node | None, timing: StageTiming | None, queued_ahead: int
 ) -> RichText:
     """Return what a run in flight is doing; `queued_ahead` counts the runs it waits for."""
-    activity = _activity(run, root, timing, queued_ahead)
+    activity = _activity(run, root, timing)
     is_remark = activity.typical and run.overdue_severity and run.overdue_reason == activity.reason
     step = current_step(run, root)
     is_repeated = (
@@ -99,8 +93,8 @@ def describe(
     if is_remark:
         is_critical = run.overdue_severity == Severity.CRITICAL
         state = _text("far_overdue" if is_critical else "overdue", state=state)
-    if activity.count:
-        state = _text(activity.count_key, state=state, n=activity.count)
+    if queued_ahead and run.status in NOT_STARTED_STATUSES:
+        state = _text("runs_ahead", state=state, n=queued_ahead)
     return join_texts(
         _text("sentence", state=state),
         activity.attempt_text,
@@ -108,16 +102,14 @@ def describe(
     )
 
 
-def _activity(
-    run: Run, root: Node | None, timing: StageTiming | None, queued_ahead: int
-) -> _Activity:
+def _activity(run: Run, root: Node | None, timing: StageTiming | None) -> _Activity:
     if run.status in NOT_STARTED_STATUSES:
         state = with_elapsed(_text(run.status), run.created_at)
         typical = timing.typical_queue if timing else None
-        return _Activity(state, OverdueReason.QUEUE, typical, "runs_ahead", queued_ahead)
+        return _Activity(state, OverdueReason.QUEUE, typical)
     step = current_step(run, root)
     if step is not None:
-        return _activity_at_step(run, root, step, timing)
+        return _activity_at_step(step, timing)
     if run.status in {"retrying", "async_wait", "approval_wait"}:  # at a step that is unknown
         state = with_elapsed(_text(run.status), _status_started_at(run))
         if run.status != "approval_wait":
@@ -133,16 +125,12 @@ def _activity(
     return _Activity(with_elapsed(_status_text(run), since), None)
 
 
-def _activity_at_step(
-    run: Run, root: Node | None, step: Node, timing: StageTiming | None
-) -> _Activity:
+def _activity_at_step(step: Node, timing: StageTiming | None) -> _Activity:
     is_approval = steps.is_approval(step)
     return _Activity(
-        _with_status(run, _current_step_text(step)),
+        _current_step_text(step),
         OverdueReason.APPROVAL if is_approval else OverdueReason.STEP,
         overdue.typical_step_duration(step, timing) if step.started_at else None,
-        "parallel_steps",
-        _count_parallel_steps(root, step),
         "" if is_approval else _attempt_text(step),
     )
 
@@ -170,15 +158,6 @@ def _current_step_text(step: Node) -> Message:
     return with_elapsed(_text(key, step=step_name(step)), step.started_at)
 
 
-def _count_parallel_steps(root: Node | None, step: Node) -> int:
-    """Return how many other steps are in progress, not counting groups."""
-    return sum(
-        steps.is_in_progress(node) and node is not step and not node.steps
-        for _depth, node in (steps.walk(root) if root is not None else ())
-        if node.kind not in steps.CONTAINER_KINDS
-    )
-
-
 def _attempt_text(step: Node) -> RichText:
     """Return a step's attempt, the time of its next one and its last error, if there are any."""
     attempt = steps.attempt_text(step).capitalize()
@@ -197,13 +176,6 @@ def _attempt_text(step: Node) -> RichText:
 def with_typical(state: Message, typical: TypicalDuration | None) -> Message:
     """Append the typical duration, if known."""
     return _text("typical", state=state, typical=typical) if typical else state
-
-
-def _with_status(run: Run, state: Message) -> Message:
-    """Prepend Northflank's status of a run in flight, unless the state makes it redundant."""
-    if run.status in ACTIVE_STATUSES:
-        return state
-    return _text("with_status", status=_status_text(run), state=state)
 
 
 def _status_text(run: Run) -> Message:

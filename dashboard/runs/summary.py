@@ -46,10 +46,6 @@ _text = MessageTable(
         "ended": gettext_lazy("ended"),
         "ended_after": gettext_lazy("ended after %(time)s"),
         "ended_with_status": gettext_lazy("%(state)s; %(status)s"),
-        "ended_unknown": gettext_lazy("ended; Northflank reports the outcome as unknown"),
-        "ended_unknown_after": gettext_lazy(
-            "ended after %(time)s; Northflank reports the outcome as unknown"
-        ),
         "skipped": gettext_lazy("skipped: Northflank did not run it"),
     }
 )
@@ -113,8 +109,6 @@ def _concluded_state(run: Run, root: Node | None, timing: StageTiming | None) ->
             state = _with_step(_after("aborted", duration), aborted_step(root))
         case "skipped":
             state = _text("skipped")
-        case "unknown":
-            state = _after("ended_unknown", duration)
         case _:
             ended = _after("ended", duration)
             state = _text("ended_with_status", state=ended, status=activity.raw_status_text(run))

@@ -38,14 +38,16 @@ def format_rounded(span: timedelta) -> str:
     return _format_amounts(_rounded(span))
 
 
-def format_range(shortest: timedelta, longest: timedelta) -> str:
-    """Return a range: "6 to 9 min", "50 s to 2 min"; one duration if both round to the same."""
-    low, high = _rounded(shortest), _rounded(longest)
+def format_typical(typical: TypicalDuration) -> str:
+    """Return "usually 2 to 4 min", or "usually about 3 min" if both round to the same."""
+    return _("usually %(time)s") % {"time": format_typical_range(typical)}
+
+
+def format_typical_range(typical: TypicalDuration) -> str:
+    """Return "2 to 4 min" or "50 s to 2 min"; "about 3 min" if both ends round to the same."""
+    low, high = _rounded(typical.median), _rounded(typical.p95)
     if low == high:
-        return _format_amounts(low)
-    low_in_smaller_unit = _IN_SMALLER_UNIT.get(low, low)
-    if _unit_names(low_in_smaller_unit) == _unit_names(high):
-        low = low_in_smaller_unit
+        return _("about %(time)s") % {"time": _format_amounts(low)}
     is_same_unit = len(low) == 1 and _unit_names(low) == _unit_names(high)
     values = {
         "least": low[0][0] if is_same_unit else _format_amounts(low),
@@ -54,32 +56,12 @@ def format_range(shortest: timedelta, longest: timedelta) -> str:
     return _("%(least)s to %(most)s") % values
 
 
-def format_typical(typical: TypicalDuration) -> str:
-    """Return "usually 2 to 4 min", or "usually about 3 min" if both round to the same."""
-    return format_typical_with(typical, _("usually %(time)s"), _("usually about %(time)s"))
-
-
-def format_typical_with(typical: TypicalDuration, range_template: str, single_template: str) -> str:
-    """Return a typical duration in `range_template`, or in `single_template` if it is no range."""
-    is_single = _rounded(typical.median) == _rounded(typical.p95)
-    return (single_template if is_single else range_template) % {
-        "time": format_range(typical.median, typical.p95)
-    }
-
-
-# How these are written in a range that ends in the smaller unit.
-_IN_SMALLER_UNIT: dict[_Amounts, _Amounts] = {
-    ((1, "min"),): ((60, "s"),),
-    ((1, "h"),): ((60, "min"),),
-}
-
-
 def _rounded(span: timedelta) -> _Amounts:
     seconds = max(round(span.total_seconds()), 0)
-    if seconds < 100 and seconds != 60:
+    if seconds < 100:
         return ((seconds, "s"),)
     minutes = round(seconds / 60)
-    if minutes < 100 and minutes != 60:
+    if minutes < 100:
         return ((minutes, "min"),)
     return _drop_zero_unit(_two_units(60 * minutes))
 

@@ -130,8 +130,8 @@ def test_bulk_abort_leaves_out_runs_the_user_may_not_see(live: Live, manager: Us
     ("required", "named_stages"),
     [
         (["Staging"], "Staging"),
-        (["Production", "Staging"], "Production and Staging"),
-        (["Staging", "Production", "Development"], "Development and Production and Staging"),
+        (["Production", "Staging"], "Production, Staging"),
+        (["Staging", "Production", "Development"], "Development, Production, Staging"),
     ],
 )
 def test_missing_reason_error_names_all_stages_requiring_one(

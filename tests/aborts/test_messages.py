@@ -262,7 +262,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             abort("unknown", send_count=1),
             run("success", concluded=True),
             "not_arrived",
-            {"n": 1},
+            {},
         ),
         (
             abort("requested", settled_at=None, sent_at=AT, send_count=2),
@@ -273,7 +273,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         (
             abort("accepted", settled_at=None, answer_status=409),
             run("aborting"),
-            "already_aborting",
+            "or_earlier already_aborting",
             {"time": ClockTime(after(2), AT)},
         ),
         (

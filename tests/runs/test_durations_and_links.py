@@ -40,10 +40,10 @@ def test_duration_is_rounded_and_elapsed_time_is_cut(
     ("median", "p95", "text"),
     [
         (120, 240, "usually 2 to 4 min"), (170, 190, "usually about 3 min"),
-        (60, 60, "usually about 1 min"), (60, 70, "usually 60 to 70 s"),
+        (60, 60, "usually about 60 s"), (60, 70, "usually 60 to 70 s"),
         (0.2, 90, "usually 0 to 90 s"),
         (45, 300, "usually 45 s to 5 min"), (58, 58.4, "usually about 58 s"),
-        (3600, 4200, "usually 60 to 70 min"), (3590, 7300, "usually 1 h to 2 h 02 min"),
+        (3600, 4200, "usually 60 to 70 min"), (3590, 7300, "usually 60 min to 2 h 02 min"),
         (6000, 9600, "usually 1 h 40 min to 2 h 40 min"),
         (93_600, 180_000, "usually 1 d 2 h to 2 d 2 h"),
     ],

@@ -18,6 +18,8 @@ from dashboard.web.http import converters
 
 # The project's page is the deepest URL known to exist; the URL of a run is not documented.
 DEFAULT_RUN_URL_TEMPLATE = "https://app.northflank.com/t/{team}/project/{project}"
+# The addresses of forms that are below that of their page.
+_FORMS_OF_PAGES = {"abort", "dismiss", "refresh_run", "refresh_stage", "run_lookup_retry"}
 _text = MessageTable(
     {
         "run": gettext_lazy("Open this run on Northflank"),
@@ -150,10 +152,6 @@ def form_page_url(request: HttpRequest) -> str:
     if match is None:  # the request was answered before its URL was resolved
         with contextlib.suppress(Resolver404):
             match = resolve(request.path_info)
-    if match is not None and match.url_name in {"abort", "dismiss", "refresh_run"}:
-        return reverse("run", kwargs=match.kwargs)
-    if match is not None and match.url_name == "refresh_stage":
-        return reverse("stage", kwargs=match.kwargs)
-    if match is not None and match.url_name == "run_lookup_retry":
-        return reverse("run_lookup", kwargs=match.kwargs)
+    if match is not None and match.url_name in _FORMS_OF_PAGES:
+        return request.path.rstrip("/").rpartition("/")[0] + "/"
     return reverse("now")

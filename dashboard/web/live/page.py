@@ -19,10 +19,12 @@ from django.urls import reverse
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run
+from dashboard.web.components import tab_title
 from dashboard.web.components.data_age import EMPTY, DataAge
+from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.runs import rendered_rows, run_row, run_section
 from dashboard.web.components.runs.row_queries import RowKey
-from dashboard.web.components.tab_title import TabTitle
+from dashboard.web.components.tab_title import NO_TOTALS, TabTitle
 from dashboard.web.http.responses.htmx import render_page
 from dashboard.web.live import event_ids
 from dashboard.web.live.page_cache import GAPS, PAGE_VERSION, TAG, FinishedPage
@@ -176,6 +178,13 @@ class Page(ABC):
     @cached_property
     def upstream_down(self) -> bool:
         return self.snapshot.site.upstream_down
+
+    def build_title(self, name: str, totals: InFlightTotals = NO_TOTALS) -> TabTitle:
+        """Return the tab title of a page of runs with these totals."""
+        is_incomplete = bool(self.data_age.incomplete_text)
+        return tab_title.build(
+            name, totals, upstream_down=self.upstream_down, incomplete=is_incomplete
+        )
 
 
 def render_part(element_id: str, template: str, **context: Any) -> LivePart:

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 from dashboard.accounts import stars
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Pipeline, Project, Run, Stage
-from dashboard.web.components import headings, in_flight, my_pipelines, tab_title
+from dashboard.web.components import headings, in_flight, my_pipelines
 from dashboard.web.components.board import board_filter, board_list, board_rows
 from dashboard.web.components.board.board_filter import BoardFilter
 from dashboard.web.components.board.board_list import PageOfPipelines
@@ -131,11 +131,9 @@ class BoardPage(Page):
 
     @property
     def tab_title(self) -> TabTitle:
-        return tab_title.build(
+        return self.build_title(
             headings.cut(str(self.project or _("Board"))),
             self.snapshot.title_totals,
-            upstream_down=self.upstream_down,
-            incomplete=bool(self.data_age.incomplete_text),
         )
 
     def context(self, request: HttpRequest) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dashboard.accounts import stars
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run
 from dashboard.texts.rich_text import Message
-from dashboard.web.components import in_flight, my_pipelines, tab_title
+from dashboard.web.components import in_flight, my_pipelines
 from dashboard.web.components.data_age import DataAge, page_data_age
 from dashboard.web.components.lists import empty_states
 from dashboard.web.components.now_sections import NowSections
@@ -67,11 +67,9 @@ class NowPage(Page):
     @property
     def tab_title(self) -> TabTitle:
         count = len(self.sections.attention_runs)
-        return tab_title.build(
+        return self.build_title(
             _("Now (%(count)d)") % {"count": count} if count else _("Now"),
             self.snapshot.title_totals,
-            upstream_down=self.upstream_down,
-            incomplete=bool(self.data_age.incomplete_text),
         )
 
     def context(self, request: HttpRequest) -> dict[str, Any]:

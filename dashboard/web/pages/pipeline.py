@@ -12,7 +12,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import Pipeline, Run, Stage
 from dashboard.models.aborts import stages_with_open_aborts
 from dashboard.sync import watchers
-from dashboard.web.components import headings, tab_title
+from dashboard.web.components import headings
 from dashboard.web.components.aborts import abort_all
 from dashboard.web.components.data_age import DataAge, place_data_age
 from dashboard.web.components.runs import history_charts, removed_notice, stage_cell
@@ -77,11 +77,9 @@ class PipelinePage(Page):
 
     @property
     def tab_title(self) -> TabTitle:
-        return tab_title.build(
+        return self.build_title(
             headings.cut(str(self.pipeline)),
             self.snapshot.totals_of(self.stages),
-            upstream_down=self.upstream_down,
-            incomplete=bool(self.data_age.incomplete_text),
         )
 
     @cached_property

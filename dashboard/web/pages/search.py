@@ -19,7 +19,6 @@ from dashboard.models import Run
 from dashboard.runs import search as run_search
 from dashboard.runs.search import MAX_PLACES, MAX_RUNS, Search
 from dashboard.texts.rich_text import Message
-from dashboard.web.components import tab_title
 from dashboard.web.components.data_age import DataAge, page_data_age
 from dashboard.web.components.lists import empty_states, search_text
 from dashboard.web.components.runs import rendered_rows, row_queries
@@ -63,10 +62,8 @@ class SearchPage(Page):
 
     @property
     def tab_title(self) -> TabTitle:
-        return tab_title.build(
+        return self.build_title(
             _("Search"),
-            upstream_down=self.upstream_down,
-            incomplete=bool(self.data_age.incomplete_text),
         )
 
     @cached_property

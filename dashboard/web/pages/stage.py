@@ -15,7 +15,7 @@ from dashboard.models import Run, SavedView, Stage
 from dashboard.models.aborts import stages_with_open_aborts
 from dashboard.runs import concurrency_policy, saved_views
 from dashboard.sync import omitted_entries, watchers
-from dashboard.web.components import headings, tab_title
+from dashboard.web.components import headings
 from dashboard.web.components.aborts import abort_all
 from dashboard.web.components.data_age import DataAge, place_data_age
 from dashboard.web.components.in_flight import InFlightTotals
@@ -97,11 +97,9 @@ class StagePage(Page):
 
     @property
     def tab_title(self) -> TabTitle:
-        return tab_title.build(
+        return self.build_title(
             f"{headings.cut(str(self.stage.pipeline))} / {self.stage.name}",
             self.totals,
-            upstream_down=self.upstream_down,
-            incomplete=bool(self.data_age.incomplete_text),
         )
 
     def context(self, request: HttpRequest) -> dict[str, Any]:

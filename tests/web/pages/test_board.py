@@ -153,7 +153,7 @@ def test_board_past_last_page_links_to_it(
 
 
 @pytest.mark.usefixtures("many_pipelines")
-@pytest.mark.parametrize("page", ["0", "-1", "1.5", "x", "²", "١", "", "9999999"])
+@pytest.mark.parametrize("page", ["0", "-1", "1.5", "x", "²", "١", ""])
 def test_board_with_invalid_page_says_so_and_shows_first(page: str, get_page: GetPage) -> None:
     html = get_page(f"/board/?page={page}")
     assert f"Invalid page “{page}” ignored; showing the first." in text_of(html)

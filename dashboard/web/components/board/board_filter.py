@@ -16,8 +16,7 @@ from dashboard.runs.search import fold
 from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.components import my_pipelines
 from dashboard.web.components.lists import search_text
-
-MAX_PAGE_DIGITS = 6
+from dashboard.web.http import keys
 
 # What the board may be reduced to: pipelines with at least one such run.
 CHOICES: dict[str, str | Promise] = {
@@ -108,17 +107,12 @@ def parse(parameters: QueryDict) -> BoardFilter:
     q = search_text.cut(parameters.get("q", ""), warnings)
     if show not in CHOICES:
         warnings.append(_text("unknown_filter", show=show[:80]))
-    if not _is_page_number(page):
+    if not (number := keys.parse_pk(page)):
         warnings.append(_text("invalid_page", page=page[:80]))
     return BoardFilter(
         q,
         show if show in CHOICES else "",
-        int(page) if _is_page_number(page) else 1,
+        number or 1,
         my_pipelines.of_query(parameters),
         warnings,
     )
-
-
-def _is_page_number(text: str) -> bool:
-    is_number = text.isascii() and text.isdecimal() and len(text) <= MAX_PAGE_DIGITS
-    return is_number and int(text) > 0

@@ -90,14 +90,11 @@ def _load_step_trees(runs: Iterable[Run]) -> Mapping[int, Node]:
 
 def _typical_text(run: Run, timer: Timer, typical: TypicalDuration) -> str:
     if timer.reason is OverdueReason.QUEUE:
-        templates = _("usually waits %(time)s"), _("usually waits about %(time)s")
+        template = _("usually waits %(time)s")
     elif timer.reason is OverdueReason.APPROVAL:
-        templates = _("usually approved in %(time)s"), _("usually approved in about %(time)s")
+        template = _("usually approved in %(time)s")
     elif run.started_at is not None and timer.started_at > run.started_at:  # had approval waits
-        templates = (
-            _("usually %(time)s excl. approvals"),
-            _("usually about %(time)s excl. approvals"),
-        )
+        template = _("usually %(time)s excl. approvals")
     else:
-        return durations.format_typical(typical)
-    return durations.format_typical_with(typical, *templates)
+        template = _("usually %(time)s")
+    return template % {"time": durations.format_typical_range(typical)}
