@@ -117,7 +117,7 @@ def test_address_with_markup_is_escaped(operator_client: Client) -> None:
 def test_filter_with_markup_is_escaped(run_with_hostile_text: Run, operator_client: Client) -> None:
     html = parse_html(
         operator_client.get(
-            f"{factories.address(run_with_hostile_text.stage)}?from=<b id=hostile>&page=<i>"
+            f"{factories.address(run_with_hostile_text.stage)}?from=<b id=hostile>&before=<i>"
         )
     )
     assert html.css("#hostile, main i") == []

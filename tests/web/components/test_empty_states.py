@@ -139,7 +139,7 @@ def test_pipelines(user: Permissions, flags: dict[str, bool], expected: tuple[st
     ("age", "text", "is_short", "expected"),
     [
         (FRESH, "nothing", False, ("known", "search search_extent")),
-        (STALE, "no thing", False, ("known", "search_words search_extent")),
+        (STALE, "no thing", False, ("known", "search search_extent")),
         (FRESH, "no", True, ("known", "search_short search_extent")),
         (INCOMPLETE, "nothing", False, ("cannot_see", "incomplete search search_extent")),
     ],

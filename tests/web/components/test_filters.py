@@ -93,7 +93,6 @@ def test_status_filter_with_several_statuses_matches_any(
         ("from=yesterday", "invalid_date", {"day": "yesterday"}),
         ("overdue=yes", "invalid_value", {"name": "overdue"}),
         ("by_me=yes", "invalid_value", {"name": "by_me"}),
-        ("page=2", "page_number", {}),
         ("before=x", "invalid_position", {"place": "x"}),
     ],
 )

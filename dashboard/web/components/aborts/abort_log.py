@@ -7,7 +7,7 @@ same for all users.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import timedelta
 from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
@@ -34,18 +34,16 @@ from dashboard.web.components import macros
 from dashboard.web.components.aborts import bulk_abort_rows
 from dashboard.web.components.aborts.abort_details import AbortEntry
 from dashboard.web.components.aborts.bulk_abort_rows import BulkAbortRow
-from dashboard.web.components.lists import search_text
+from dashboard.web.components.lists import dates, search_text
 from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter
 from dashboard.web.components.runs import row_queries
 from dashboard.web.http import links
 
 PER_PAGE = 100
 PARAMETERS = ("username", "text", "state", "project", "stage", "from", "to", "by_me", "bulk")
-_YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
 _text = MessageTable(
     {
         "unknown_value": gettext_lazy("Unknown %(what)s “%(value)s” ignored."),
-        "invalid_date": gettext_lazy("Invalid date “%(day)s” ignored; use the format 2026-03-31."),
     }
 )
 
@@ -138,10 +136,11 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
             abort_filter.warnings.append(
                 _text("unknown_value", what=description, value=value[:MAX_QUOTED])
             )
-    for name, comparison, days in (("from", "gte", 0), ("to", "lt", 1)):
-        if day := _date_value(abort_filter, values[name]):
-            limit = _midnight(day + timedelta(days))
-            abort_filter.narrow(name, day.isoformat(), Q((f"requested_at__{comparison}", limit)))
+    bounds, texts = dates.read(values, abort_filter.warnings)
+    for name, comparison in (("from", "gte"), ("to", "lt")):
+        if name in bounds:
+            condition = Q((f"requested_at__{comparison}", bounds[name]))
+            abort_filter.narrow(name, texts[name], condition)
     return abort_filter
 
 
@@ -293,20 +292,3 @@ def _render_and_cache(aborts: AbortQuerySet) -> dict[int, SafeString]:
 def _cache_key(key: AbortRowKey) -> str:
     names = f"{key.project_name}\0{key.pipeline_name}"
     return f"abort:{key.pk}:{key.run_version}:{names}"
-
-
-def _date_value(abort_filter: AbortFilter, value: str) -> date | None:
-    if not value:
-        return None
-    try:
-        day = date.fromisoformat(value)
-    except ValueError:
-        day = None
-    if day is None or day.year not in _YEARS:
-        abort_filter.warnings.append(_text("invalid_date", day=value[:MAX_QUOTED]))
-        return None
-    return day
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time.min, timezone.get_current_timezone())

@@ -49,9 +49,6 @@ _text = MessageTable(
             "No title, pipeline or project begins with “%(text)s”. Three letters or more are found "
             "anywhere in them."
         ),
-        "search_words": gettext_lazy(
-            "No run, pipeline or project contains each word of “%(text)s”."
-        ),
         "search_extent": gettext_lazy(
             "Only runs that were read from Northflank and are still kept are searched."
         ),
@@ -184,9 +181,8 @@ def search(data_age: DataAge, text: str, *, is_short: bool) -> EmptyState:
 
     `is_short`: only beginnings of names were compared with it.
     """
-    key = "search_short" if is_short else "search_words" if " " in text else "search"
     note = _text("incomplete") if data_age.incomplete_text else ""
-    found = _text(key, text=headings.cut(text))
+    found = _text("search_short" if is_short else "search", text=headings.cut(text))
     return EmptyState(join_texts(note, found, _text("search_extent")), bool(note))
 
 

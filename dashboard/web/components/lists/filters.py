@@ -6,13 +6,12 @@ position are built here, so that none of them loses a parameter.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from urllib.parse import urlencode
 
 from django.contrib.auth.models import User
 from django.http import QueryDict
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -20,7 +19,7 @@ from dashboard.models import Abort, BulkAbortItem, Run, Stage
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import search, statuses
 from dashboard.texts.rich_text import Message, MessageTable
-from dashboard.web.components.lists import search_text
+from dashboard.web.components.lists import dates, search_text
 from dashboard.web.components.lists.cursor import Cursor
 
 # All runs in flight, as a choice beside the statuses: it is used more often than any of the eight
@@ -31,15 +30,10 @@ ALL_RUNS_URL = "?all=1"
 # Query of an open page to which no new run belongs (see `RunFilter.stream_query`).
 NO_NEW_RUNS = "new=none"
 KNOWN_STATUSES = (IN_FLIGHT, *statuses.RUN_STATUSES)
-_YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
 _text = MessageTable(
     {
         # Warnings.
-        "invalid_date": gettext_lazy(
-            "Invalid date “%(day)s” ignored; use 2026-03-31 or 2026-03-31T14:30."
-        ),
         "invalid_value": gettext_lazy("Invalid value of “%(name)s” ignored; only 1 is allowed."),
-        "page_number": gettext_lazy("Page numbers are not supported; showing newest runs."),
         "invalid_position": gettext_lazy("Invalid position “%(place)s”; showing newest runs."),
         # Active filters, by their parameters.
         "q": gettext_lazy("“%(text)s”"),
@@ -189,26 +183,12 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
     warnings: list[Message] = []
     requested = {status.replace("\0", "") for status in parameters.getlist("status")} - {""}
     others = sorted(requested.difference(KNOWN_STATUSES))
-    date_inputs, moments = {}, {}
-    for name in ("from", "to"):
-        value = parameters.get(name, "").strip()
-        if not value:
-            continue
-        if given := _parse_time(value):
-            start, precision = given
-            # Added before the zone is attached: a day has not always 24 hours.
-            moments[name] = timezone.make_aware(start if name == "from" else start + precision)
-            is_day = precision == timedelta(1)
-            date_inputs[name] = start.isoformat(timespec="minutes")[: 10 if is_day else None]
-        else:
-            warnings.append(_text("invalid_date", day=value[:80]))
+    moments, date_inputs = dates.read(parameters, warnings)
     warnings += [
         _text("invalid_value", name=name)
         for name in ("overdue", "by_me")
         if parameters.get(name, "") not in {"", "1"}
     ]
-    if parameters.get("page", "1") != "1":
-        warnings.append(_text("page_number"))
     position = parameters.get("before", "")
     cursor = Cursor.decode(position)
     if position and cursor is None:
@@ -238,20 +218,6 @@ def _chip_label(name: str, value: str) -> Message | str:
             return _text(name, day=value.replace("T", " "))
         case _:
             return _text(name)
-
-
-def _parse_time(text: str) -> tuple[datetime, timedelta] | None:
-    """Return the naive start of the day or minute in an ISO 8601 text, and how long it takes.
-
-    None: it is neither.
-    """
-    precisions = {len("2026-03-31"): timedelta(1), len("2026-03-31T14:30"): timedelta(minutes=1)}
-    try:
-        start = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    is_valid = len(text) in precisions and start.tzinfo is None and start.year in _YEARS
-    return (start, precisions[len(text)]) if is_valid else None
 
 
 def _runs_aborted_by(user: User, stage: Stage) -> Iterator[int]:

@@ -6,21 +6,8 @@ from datetime import timedelta
 
 from django.http import HttpResponse
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 
-from dashboard.texts.rich_text import Message, MessageTable
-
-MAX_SECONDS_IN_WORDS = 90  # longer waits are given in minutes
-_text = MessageTable(
-    {
-        "seconds": lambda n: ngettext(
-            "Try again in %(n)d second.", "Try again in %(n)d seconds.", n
-        ),
-        "minutes": lambda n: ngettext(
-            "Try again in %(n)d minute.", "Try again in %(n)d minutes.", n
-        ),
-    }
-)
+from dashboard.texts import durations
 
 type Render = Callable[[str], HttpResponse]  # returns the page with a message
 
@@ -32,15 +19,9 @@ def refuse_throttled(render: Render, wait: timedelta) -> HttpResponse:
 
 def refuse(render: Render, text: str, status: int, wait: timedelta) -> HttpResponse:
     """Return the page with the text and when to try again."""
-    response = render(f"{text} {_retry_message(wait)}")
+    time = durations.format_rounded(timedelta(seconds=math.ceil(wait.total_seconds())))
+    response = render(f"{text} {_('Try again in %(time)s.') % {'time': time}}")
     response.status_code = status
     response["Retry-After"] = str(math.ceil(wait.total_seconds()))
     response._has_been_logged = True  # type: ignore[attr-defined]  # a 503 would be an error
     return response
-
-
-def _retry_message(wait: timedelta) -> Message:
-    seconds = math.ceil(wait.total_seconds())
-    if seconds <= MAX_SECONDS_IN_WORDS:
-        return _text("seconds", n=seconds)
-    return _text("minutes", n=math.ceil(seconds / 60))

@@ -265,7 +265,7 @@ def test_attempts_of_an_address_are_throttled_but_not_those_of_known_browsers(
         assert refused.headers["retry-after"] == "1"
         refused_page = parse_html(refused)
         reason = text_of(select_one(refused_page, "[data-reason]"))
-        assert reason == "Too many attempts. Try again in 1 second."
+        assert reason == "Too many attempts. Try again in 1 s."
         link = select_one(refused_page, ".next-links a").attributes["href"]
         assert link == "/accounts/login/?next=%2Fboard%2F%3Fq%3Da"
         assert known.sign_in(username).status_code == 302

@@ -176,7 +176,7 @@ def test_full_queue_of_new_browsers_holds_up_only_new_browsers(
         wait_until(lambda: password_queue.new_browsers.length == password_queue.CAPACITY)
         answer = open_browser(OFFICE).submit("viewer", "viewer")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-        assert error_of(answer) == ("Many people are signing in right now. Try again in 5 seconds.")
+        assert error_of(answer) == "Many people are signing in right now. Try again in 5 s."
         assert known.submit("viewer", "viewer").status_code == 302
         assert open_browser(OFFICE).submit("manager", "manager").status_code == 302
         released.set()

@@ -126,7 +126,7 @@ def test_full_queue_is_told(open_browser: OpenBrowser) -> None:
     answer = submit(here)
     released.set()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-    assert error_of(answer) == "Many people are signing in right now. Try again in 5 seconds."
+    assert error_of(answer) == "Many people are signing in right now. Try again in 5 s."
 
 
 def test_session_that_ends_during_the_check_keeps_the_password(
