@@ -122,12 +122,12 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     except NotAllowed as denied:
         raise ApiError(403, "not_allowed", str(denied)) from denied
     except NotInFlight as conflict:
-        code, message = "not_in_flight", "The run had already ended; nothing was sent."
-        if run_object.has_unknown_end:
-            code = "end_unknown"
-            message = f"Nothing was sent. {removals.unknown_end_reason(run_object)}"
         extra = {"run": _run_with_abort(run_object, client)}
-        raise ApiError(409, code, message, extra=extra) from conflict
+        if run_object.has_unknown_end:
+            message = f"Nothing was sent. {removals.unknown_end_reason(run_object)}"
+            raise ApiError(409, "end_unknown", message, extra=extra) from conflict
+        message = "The run had already ended; nothing was sent."
+        raise ApiError(409, "not_in_flight", message, extra=extra) from conflict
     except ReasonMissing as reason_error:
         raise ApiError(422, "reason_missing", str(reason_error)) from reason_error
     return Deferred(

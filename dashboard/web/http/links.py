@@ -23,8 +23,6 @@ _FORMS_OF_PAGES = {"abort", "dismiss", "refresh_run", "refresh_stage", "run_look
 _text = MessageTable(
     {
         "run": gettext_lazy("Open this run on Northflank"),
-        "stage": gettext_lazy("Open the stage on Northflank"),
-        "pipeline": gettext_lazy("Open the pipeline on Northflank"),
         "project": gettext_lazy("Open the project on Northflank"),
         "northflank": gettext_lazy("Open Northflank"),
     }
@@ -137,13 +135,8 @@ def northflank_link(run: Run) -> NorthflankLink | None:
         "run": run.run_id,
     }
     url = template.format(**{name: quote(part, safe="") for name, part in parts.items()})
-    return NorthflankLink(url, _northflank_label(template), "{run}" in template)
-
-
-def _northflank_label(template: str) -> Message:
-    """Return what a URL opens, by the narrowest of its placeholders."""
-    parts = ("run", "stage", "pipeline", "project")
-    return _text(next((part for part in parts if f"{{{part}}}" in template), "northflank"))
+    opens = next((part for part in ("run", "project") if f"{{{part}}}" in template), "northflank")
+    return NorthflankLink(url, _text(opens), opens_run=opens == "run")
 
 
 def form_page_url(request: HttpRequest) -> str:
