@@ -1,5 +1,7 @@
 """Create and delete saved views of the stage page, and set the default view."""
 
+from collections.abc import Callable
+
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, QueryDict
@@ -35,22 +37,17 @@ def create_saved_view(
     """Save the page's filter under a name."""
     user, user_permissions, stage = _load_form_target(request, project_id, pipeline_id, stage_id)
     run_filter = _form_filter(request, stage, user)
-    shared = request.POST.get("shared") == "1"
-    try:
+
+    def save() -> Message:
+        name, shared = request.POST.get("name", ""), request.POST.get("shared") == "1"
         view = saved_views.save(
-            user,
-            user_permissions,
-            request.POST.get("name", ""),
-            run_filter.query_string,
-            shared=shared,
+            user, user_permissions, name, run_filter.query_string, shared=shared
         )
         if request.POST.get("default") == "1":
             saved_views.set_default(user, view.pk)
-    except saved_views.NotAllowed as error:
-        return errors.forbidden(request, str(error))
-    except saved_views.SavedViewError as error:
-        return _redirect_to_stage(request, stage, run_filter, str(error), tone="warning")
-    return _redirect_to_stage(request, stage, run_filter, _text("saved", name=view.name))
+        return _text("saved", name=view.name)
+
+    return _respond(request, stage, run_filter, save)
 
 
 @require_POST
@@ -59,23 +56,20 @@ def update_saved_view(
 ) -> HttpResponse:
     """Delete a view, make it the user's default, or clear the default."""
     user, _user_permissions, stage = _load_form_target(request, project_id, pipeline_id, stage_id)
-    run_filter = _form_filter(request, stage, user)
-    try:
+
+    def update() -> Message:
         match request.POST.get("action"):
             case "delete":
-                text = _text("deleted", name=saved_views.delete(user, key))
+                return _text("deleted", name=saved_views.delete(user, key))
             case "set-default":
-                text = _text("default", name=saved_views.set_default(user, key).name)
+                return _text("default", name=saved_views.set_default(user, key).name)
             case "clear-default":
                 saved_views.clear_default(user)
-                text = _text("default_removed")
+                return _text("default_removed")
             case _:
-                text = _text("nothing_changed")
-    except saved_views.NotAllowed as error:
-        return errors.forbidden(request, str(error))
-    except saved_views.SavedViewError as error:
-        return _redirect_to_stage(request, stage, run_filter, str(error), tone="warning")
-    return _redirect_to_stage(request, stage, run_filter, text)
+                return _text("nothing_changed")
+
+    return _respond(request, stage, _form_filter(request, stage, user), update)
 
 
 def _load_form_target(
@@ -94,21 +88,21 @@ def _form_filter(request: HttpRequest, stage: Stage, user: User) -> RunFilter:
     return filters.parse(QueryDict(request.POST.get("query", "")), stage, user)
 
 
-def _redirect_to_stage(
-    request: HttpRequest,
-    stage: Stage,
-    run_filter: RunFilter,
-    text: Message | str,
-    *,
-    tone: str = "good",
+def _respond(
+    request: HttpRequest, stage: Stage, run_filter: RunFilter, change: Callable[[], Message]
 ) -> HttpResponse:
-    messages.add_message(request, messages.INFO, str(text), extra_tags=tone)
+    """Make a change, and redirect to the stage's page with what was changed, or why it was not."""
+    tone = "good"
+    try:
+        text = str(change())
+    except saved_views.NotAllowed as error:
+        return errors.forbidden(request, str(error))
+    except saved_views.SavedViewError as error:
+        text, tone = str(error), "warning"
+    messages.add_message(request, messages.INFO, text, extra_tags=tone)
     # Django limits the length of a redirect's URL: drop a query that is too long to be saved.
-    query = (
-        run_filter.url
-        if len(run_filter.query_string) <= SavedView.QUERY_LENGTH
-        else filters.ALL_RUNS_URL
-    )
+    is_short = len(run_filter.query_string) <= SavedView.QUERY_LENGTH
+    query = run_filter.url if is_short else filters.ALL_RUNS_URL
     response = redirect(links.stage_url(stage) + query)
     response.status_code = 303
     return response
