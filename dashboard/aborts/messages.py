@@ -70,6 +70,9 @@ _text = MessageTable(
             "The abort was unconfirmed and considered lost, but the run is now %(status)s."
         ),
         "not_arrived": gettext_lazy("Abort probably lost: it was sent, but the run continued."),
+        "not_arrived_repeatedly": gettext_lazy(
+            "Abort probably lost: it was sent %(n)d times, but the run continued."
+        ),
         "can_retry": gettext_lazy("You can retry it."),
         "aborted": gettext_lazy("Aborted after %(time)s."),
         "removed": gettext_lazy(
@@ -219,7 +222,8 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
         text = _text("not_arrived_but_stopped", status=status_label(run.status))
         return AbortMessage(text, _tone(run))
     retry_hint = _text("can_retry") if run.in_flight else ""
-    return AbortMessage(join_texts(_text("not_arrived"), retry_hint), "bad")
+    key = "not_arrived_repeatedly" if abort.send_count > 1 else "not_arrived"
+    return AbortMessage(join_texts(_text(key, n=abort.send_count), retry_hint), "bad")
 
 
 def _refusal(abort: Abort) -> RichText:

@@ -237,14 +237,14 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         (
             abort("unknown", send_count=5),
             run(),
-            "not_arrived can_retry",
-            {},
+            "not_arrived_repeatedly can_retry",
+            {"n": 5},
         ),
         (
             abort("unknown", send_count=2),
             run(),
-            "not_arrived can_retry",
-            {},
+            "not_arrived_repeatedly can_retry",
+            {"n": 2},
         ),
         (
             abort("unknown", send_count=1),
@@ -262,7 +262,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             abort("unknown", send_count=1),
             run("success", concluded=True),
             "not_arrived",
-            {},
+            {"n": 1},
         ),
         (
             abort("requested", settled_at=None, sent_at=AT, send_count=2),
