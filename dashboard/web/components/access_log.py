@@ -6,6 +6,7 @@ Invalid parameters are ignored with a warning.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
@@ -59,16 +60,6 @@ def parse(query: Mapping[str, str]) -> AccessFilter:
     return access_filter
 
 
-@dataclass(frozen=True, slots=True)
-class AccessRow:
-    """An event as the page shows it."""
-
-    event: AccessEvent
-    tone: str
-    glyph: str
-    label: str
-
-
 def load_events(
     access_filter: AccessFilter, before_pk: int | None, limit: int
 ) -> list[AccessEvent]:
@@ -79,13 +70,13 @@ def load_events(
     return list(events[:limit])
 
 
-def load_page(access_filter: AccessFilter) -> RecordPage[AccessRow]:
+def load_page(access_filter: AccessFilter) -> RecordPage[dict[str, Any]]:
     """Return the page of events that a filter selects."""
     load = partial(load_events, access_filter)
     return record_pages.load_page(access_filter, load, _row, PER_PAGE)
 
 
-def _row(event: AccessEvent) -> AccessRow:
+def _row(event: AccessEvent) -> dict[str, Any]:
     kind = AccessKind(event.kind)
     tone = TONES.get(kind, "neutral")
-    return AccessRow(event, tone, GLYPHS[tone], str(kind.label))
+    return {"event": event, "tone": tone, "glyph": GLYPHS[tone], "label": str(kind.label)}

@@ -114,9 +114,9 @@ def test_run_lookup_with_hints_searches_the_stages_that_match_them_or_all(
 @pytest.mark.parametrize(
     ("hint", "text"),
     [
-        ("project=shop", "the one stage that matches the address."),
-        ("project=payments", "any of the 2 stages that match the address."),
-        ("project=none", "any of the 3 stages that you can see."),
+        ("project=shop", "the one stage searched."),
+        ("project=payments", "any of the 2 stages searched."),
+        ("project=none", "any of the 3 stages searched."),
     ],
 )
 def test_not_found_page_says_what_was_searched(hint: str, text: str, client: httpx.Client) -> None:

@@ -20,15 +20,9 @@ from dashboard.web.http.run_hints import Candidates
 _text = MessageTable(
     {
         "not_found": gettext_lazy("Run “%(run)s” not found."),
-        "not_in_matching": lambda n: ngettext(
-            "It is not among the newest 100 runs of the one stage that matches the address.",
-            "It is not among the newest 100 runs of any of the %(n)s stages that match the "
-            "address.",
-            n,
-        ),
-        "not_in_visible": lambda n: ngettext(
-            "It is not among the newest 100 runs of the one stage that you can see.",
-            "It is not among the newest 100 runs of any of the %(n)s stages that you can see.",
+        "not_in_stages": lambda n: ngettext(
+            "It is not among the newest 100 runs of the one stage searched.",
+            "It is not among the newest 100 runs of any of the %(n)s stages searched.",
             n,
         ),
         "may_be_deleted": gettext_lazy("It may have been deleted, or the link is incomplete."),
@@ -49,10 +43,9 @@ def not_found(
 ) -> PageNotFound:
     """Return the 404 for a finished search: the stages searched, and links to continue."""
     n = len(candidates.stage_keys)
-    key = "not_in_matching" if candidates.is_narrowed else "not_in_visible"
     message = join_texts(
         _text("not_found", run=run_id),
-        _text(key, n=n) if n or candidates.is_narrowed else "",
+        _text("not_in_stages", n=n) if n else "",
         _text("may_be_deleted"),
     )
     links = [_search_all_link(run_id, candidates.total)] if candidates.is_narrowed else []
