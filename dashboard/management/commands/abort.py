@@ -17,15 +17,9 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from dashboard.aborts import messages as abort_messages
+from dashboard.aborts import request as requests
 from dashboard.aborts.reconcile import reconcile_open_aborts, release_lease
-from dashboard.aborts.request import (
-    AbortRequest,
-    AbortResult,
-    NotAllowed,
-    NotInFlight,
-    ReasonMissing,
-    request_abort,
-)
+from dashboard.aborts.request import AbortRequest, AbortResult, request_abort
 from dashboard.aborts.send import send_abort, wait_for_answer
 from dashboard.accounts import permissions
 from dashboard.db import health as db_health
@@ -89,11 +83,11 @@ class Command(RunbookCommand):
             result = request_abort(
                 run, abort_request, retry_of_pk=open_abort.pk if open_abort else None
             )
-        except NotAllowed as refused:
+        except requests.NotAllowed as refused:
             raise CommandError(str(refused)) from refused
-        except ReasonMissing as missing:
+        except requests.ReasonMissing as missing:
             raise CommandError(f"{missing} Give --reason.") from missing
-        except NotInFlight:
+        except requests.NotInFlight:
             self._report_not_in_flight(run, as_json=options["json"])
             return
         recorded = (
