@@ -4,14 +4,11 @@ A chart is rendered when it is first needed, and cached until another run of its
 With a filled cache a page costs one index lookup per stage, whatever the length of the history.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection
 from functools import cache as cache_result
-from itertools import batched
-from typing import Any
 
 from django.core.cache import cache
-from django.db.models import OuterRef, Q, Subquery
+from django.db.models import OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString, mark_safe
@@ -20,9 +17,6 @@ from dashboard.db.prepared import Keys, PreparedQuery
 from dashboard.models import Run, Stage
 from dashboard.web.components.runs import history_chart
 from dashboard.web.components.runs.history_chart import ConcludedRun
-
-STAGES_PER_QUERY = 100
-_EARLIEST = datetime(1, 1, 1, tzinfo=UTC)  # a short history is read whole, by the same statement
 
 
 def render_charts(stages: Collection[Stage], *, marked_run: int = 0) -> dict[int, SafeString]:
@@ -64,50 +58,22 @@ def _versions_query() -> PreparedQuery:
 
 
 def _render(stages: list[int], *, marked_run: int) -> dict[int, str]:
-    runs_by_stage = _load_runs(stages)
     html_by_stage = {}
     for stage in stages:
-        chart = history_chart.draw(runs_by_stage.get(stage, []), marked_run=marked_run)
+        chart = history_chart.draw(_load_runs(stage), marked_run=marked_run)
         template = "components/history_chart.html#chart"
         template_context = {"chart": chart, "view_box": history_chart.VIEW_BOX}
         html_by_stage[stage] = render_to_string(template, template_context).strip() if chart else ""
     return html_by_stage
 
 
-def _load_runs(stages: Sequence[int]) -> dict[int, list[ConcludedRun]]:
-    """Return the latest concluded runs of each stage, newest first."""
-    runs_by_stage: dict[int, list[ConcludedRun]] = {}
-    for stage_keys in batched(stages, STAGES_PER_QUERY, strict=False):
-        for row in _concluded_runs(stage_keys):
-            stage, key, status, started_at, concluded_at, ended_at, failed_step = row
-            # Northflank may omit concludedAt: `ended_at` is then too late, or too early.
-            duration = (
-                concluded_at - started_at if concluded_at and concluded_at >= started_at else None
-            )
-            runs_by_stage.setdefault(stage, []).append(
-                ConcludedRun(key, status, duration, ended_at, failed_step)
-            )
-    return runs_by_stage
-
-
-def _concluded_runs(stages: Sequence[int]) -> Iterable[tuple[Any, ...]]:
-    concluded = Run.objects.filter(in_flight=False, concluded=True).newest_first()
-    condition = Q(stage=stages[0])
-    if len(stages) > 1:
-        # Find the oldest wanted run of each stage in the index, then read the runs from there on:
-        # a window function would read all runs.
-        stage_runs = concluded.filter(stage=OuterRef("pk")).values("created_at")
-        oldest_created_at = Subquery(
-            stage_runs[history_chart.MAX_RUNS - 1 : history_chart.MAX_RUNS]
-        )
-        oldest_by_stage = (
-            Stage.objects.filter(pk__in=stages).order_by().values_list("pk", oldest_created_at)
-        )
-        condition = Q(pk__in=[])
-        for stage, oldest in oldest_by_stage:
-            condition |= Q(stage=stage, created_at__gte=oldest or _EARLIEST)
-    started_at = Coalesce("started_at", "created_at")
-    rows = concluded.filter(condition).values_list(
-        "stage", "pk", "status", started_at, "concluded_at", "ended_at", "failed_step"
-    )
-    return rows[: history_chart.MAX_RUNS] if len(stages) == 1 else rows
+def _load_runs(stage: int) -> list[ConcludedRun]:
+    """Return the latest concluded runs of a stage, newest first."""
+    concluded = Run.objects.filter(stage=stage, in_flight=False, concluded=True).newest_first()
+    begin = Coalesce("started_at", "created_at")
+    rows = concluded.values_list("pk", "status", begin, "concluded_at", "ended_at", "failed_step")
+    return [
+        # Northflank may omit concludedAt: `ended_at` is then too late, or too early.
+        ConcludedRun(key, status, end - start if end and end >= start else None, ended_at, step)
+        for key, status, start, end, ended_at, step in rows[: history_chart.MAX_RUNS]
+    ]
