@@ -7,6 +7,7 @@ and fit the integer columns of every supported database.
 from urllib.parse import quote, unquote
 
 from django.urls import register_converter
+from django.urls.converters import IntConverter
 from django.utils.http import RFC3986_SUBDELIMS
 
 from dashboard.web.http import keys
@@ -38,16 +39,10 @@ def path_segment(run_id: str) -> str:
     return quote(IdConverter().to_url(run_id), safe=f"{RFC3986_SUBDELIMS}/~:@")
 
 
-class KeyConverter:
+class KeyConverter(IntConverter):
     """A primary key; a number that is too large for the database does not match."""
 
     regex = rf"[0-9]{{1,{keys.MAX_DIGITS}}}"
-
-    def to_python(self, value: str) -> int:
-        return int(value)
-
-    def to_url(self, value: int) -> str:
-        return str(value)
 
 
 def register() -> None:

@@ -72,9 +72,8 @@ def abort(
     except NotAllowed as error:
         return errors.forbidden(request, str(error))
     except ReasonMissing as error:
-        return _render_missing_reason(
-            request, run, user_permissions, replace(reason, error=str(error))
-        )
+        reason = replace(reason, error=str(error))
+        return _render_confirmation(request, run, user_permissions, reason)
     except NotInFlight:
         return _render_result(request, run, user_permissions, _not_in_flight_notice(run), None)
     return Deferred(
@@ -88,22 +87,16 @@ def _retried_abort_pk(request: HttpRequest) -> int | None:
     return keys.parse_pk(request.POST.get("retry_of", ""))
 
 
-def _render_missing_reason(
-    request: HttpRequest, run: Run, user_permissions: Permissions, reason: ReasonField
-) -> HttpResponse:
-    # The dialog stays open and shows the error; without htmx the filled-in form is rendered again.
-    if is_htmx(request):
-        return text_response(reason.error, 422)
-    return _render_confirmation(request, run, user_permissions, reason, status=422)
-
-
 def _render_confirmation(
     request: HttpRequest,
     run: Run,
     user_permissions: Permissions,
     reason: ReasonField | None = None,
-    status: int = 200,
 ) -> HttpResponse:
+    """Show the form; with a reason that has an error, as it was submitted."""
+    # The dialog stays open and shows the error; without htmx the filled-in form is rendered again.
+    if reason and is_htmx(request):
+        return text_response(reason.error, 422)
     permission = user_permissions.abort_permission(run.stage)
     run_aborts = abort_history.load_aborts(run)
     related_runs = concurrency.load_related_runs(run, user_permissions.stage_filter("stage"), None)
@@ -127,7 +120,9 @@ def _render_confirmation(
         "warns_of_production": run.stage.name == StageName.PRODUCTION and not blocked_reason,
         "reason": reason or ReasonField(reason_required(run.stage)),
     }
-    return render_page(request, "pages/aborts/abort.html", "confirm", page_context, status=status)
+    return render_page(
+        request, "pages/aborts/abort.html", "confirm", page_context, status=422 if reason else 200
+    )
 
 
 def _not_in_flight_reason(run: Run, permission: Permission) -> RichText:

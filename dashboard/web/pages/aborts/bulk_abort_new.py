@@ -55,7 +55,7 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
     try:
         key = UUID(request.POST.get("key", ""))
     except ValueError:
-        return _render_form_error(request, selection, reason, str(_text("incomplete")))
+        return _render_confirmation(request, selection, reason, error=str(_text("incomplete")))
     try:
         bulk_abort = request_bulk_abort(
             run_keys,
@@ -66,12 +66,13 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
     except NotAllowed as error:
         return errors.forbidden(request, str(error))
     except NotInFlight:
-        return _render_form_error(request, selection, reason, str(_text("nothing_selected")), key)
+        text = str(_text("nothing_selected"))
+        return _render_confirmation(request, selection, reason, key, error=text)
     except (ReasonMissing, TooManyRuns) as error:
-        return _render_form_error(request, selection, reason, str(error), key)
+        return _render_confirmation(request, selection, reason, key, error=str(error))
     except WrongCount as error:
-        message = f"{error} {selection.missing_text(len(set(run_keys)))}".strip()
-        return _render_form_error(request, selection, reason, message, key, field="count")
+        text = f"{error} {selection.missing_text(len(set(run_keys)))}".strip()
+        return _render_confirmation(request, selection, reason, key, error=text, field="count")
     return Deferred(
         lambda: start_bulk_abort(bulk_abort.pk),
         lambda pk: _redirect_to_bulk_abort(request, pk),
@@ -84,41 +85,27 @@ def _render_confirmation(
     reason: ReasonField | None = None,
     key: UUID | None = None,
     *,
-    count_error: str = "",
-    status: int = 200,
+    error: str = "",
+    field: str = "",
 ) -> HttpResponse:
+    """Show the form; with the error of a field (empty: the reason), as it was submitted."""
+    # The dialog stays open and shows the error; without htmx the filled-in form is rendered again.
+    if error and is_htmx(request):
+        return text_response(error, 422, field=field)
+    reason = reason or ReasonField(selection.is_reason_required)
     page_context = {
         "nav": "now",
         "selection": selection,
         # All runs that match a filter were requested, including runs that the page does not show.
         "is_whole_filter": request.method != "POST" and "run" not in request.GET,
         "key": key or uuid4(),
-        "reason": reason or ReasonField(selection.is_reason_required),
+        "reason": reason if field else replace(reason, error=error),
         "max_runs_without_count": MAX_RUNS_WITHOUT_COUNT,
         "typed_count": request.POST.get("count", ""),
-        "count_error": count_error,
+        "count_error": error if field else "",
     }
     template = "pages/aborts/bulk_abort_new.html"
-    return render_page(request, template, "confirm", page_context, status=status)
-
-
-def _render_form_error(
-    request: HttpRequest,
-    selection: BulkAbortConfirmation,
-    reason: ReasonField,
-    message: str,
-    key: UUID | None = None,
-    *,
-    field: str = "",
-) -> HttpResponse:
-    # The dialog stays open and shows the error; without htmx the filled-in form is rendered again.
-    if is_htmx(request):
-        return text_response(message, 422, field=field)
-    if field:
-        return _render_confirmation(
-            request, selection, reason, key, count_error=message, status=422
-        )
-    return _render_confirmation(request, selection, replace(reason, error=message), key, status=422)
+    return render_page(request, template, "confirm", page_context, status=422 if error else 200)
 
 
 def _redirect_to_bulk_abort(request: HttpRequest, bulk_abort_pk: int) -> HttpResponse:
