@@ -67,7 +67,7 @@ def test_chip_says_when_new_production_runs_show_and_its_tip_the_others(
     element = chip(get_page, address(page, stages["Staging"]))
     assert text_of(element) == "New runs: up to 28 min"
     tip = element.attributes["title"] or ""
-    assert "Production 28 min, Staging 40 min, Development 1 h." in tip
+    assert "Production 28 min, Staging 40 min, Development 60 min." in tip
     assert element.attributes["data-tone"] == "neutral"
     assert element.css("time") == []
 

@@ -1,5 +1,6 @@
 """Find a run by its id alone: search the stages for it and redirect to its page."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from django.contrib import messages
@@ -45,19 +46,21 @@ def run_lookup(request: HttpRequest, run_id: str) -> HttpResponse:
     """
     user_permissions = permissions.for_user(request.user)
     hints = run_search.hints(request)
-    candidates = run_hints.candidate_stages(user_permissions, hints)
-    likely = hints if candidates.is_narrowed else run_hints.NO_HINTS
 
-    def find_stage() -> Stage | None:
+    def find_stage(likely: Mapping[str, str]) -> Stage | None:
         run = run_hints.find_run(user_permissions, likely, run_id)
         # Its page looks up the run, even if the search budget is used up.
-        return run.stage if run else run_hints.hinted_stage(user_permissions, hints)
+        return run.stage if run else run_hints.hinted_stage(user_permissions, likely)
 
-    stage, progress = find_stage(), SearchProgress(0, 0)
+    if stage := find_stage(hints):
+        return _reload_response(request) or _redirect_to_run(request, stage, run_id)
+    candidates = run_hints.candidate_stages(user_permissions, hints)
+    likely = hints if candidates.is_narrowed else run_hints.NO_HINTS
+    stage, progress = find_stage(likely), SearchProgress(0, 0)
     if stage is None and candidates.stage_keys:
         progress = requests.search(candidates.stage_keys, run_id)
         # It may have been read while this page was made.
-        stage = find_stage() if progress.is_found else None
+        stage = find_stage(likely) if progress.is_found else None
     if stage is not None:
         return _reload_response(request) or _redirect_to_run(request, stage, run_id)
     if progress.is_exhausted and lookup.is_catalog_loading(user_permissions):
