@@ -5,11 +5,9 @@
 A real dashboard on SQLite uses a sandbox that responds to an abort after 0.2 s. Another process
 holds 50 connections, each of which posts wrong passwords as fast as it gets responses: first from
 one address for one account, which is soon throttled; then each time from another address for
-another account, so that no attempt is. Meanwhile a release manager requests Now, aborts runs, and
-signs in with a known browser. Then 30 people sign in within 3 s, each with the right password; the
-break-glass account does beside six connections that guess at it without a pause, and newcomers
-beside 24 connections that guess from ever new addresses. Exits with 1 if a target is missed. Three
-minutes.
+another account, so that no attempt is. Meanwhile a release manager requests Now and aborts runs.
+Then 30 people sign in within 3 s, each with the right password, and five beside 24 connections that
+guess from ever new addresses. Exits with 1 if a target is missed. Three minutes.
 """
 
 import argparse
@@ -55,7 +53,7 @@ MAKE_PEOPLE = f"""
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 password = make_password("people")
-names = ["glass", *(f"person-{{n}}" for n in range({PEOPLE}))]
+names = [f"person-{{n}}" for n in range({PEOPLE})]
 User.objects.bulk_create(User(username=name, password=password) for name in names)
 """
 
@@ -181,26 +179,8 @@ def measure(
         )
 
 
-def measure_sign_ins(table: Table, browser: Browser, times: int) -> None:
-    """Sign a known browser out and in; add the duration of signing in to the table."""
-    browser.http.close()
-    figures = []
-    for _ in range(times):
-        browser.request("/accounts/logout/", {})
-        browser.request("/accounts/login/")
-        response = browser.request("/accounts/login/", {"username": "ada", "password": "ada"})
-        figures.append(response.ms if response.status == 302 else float("inf"))
-    worst = max(figures)
-    table.add(
-        f"… signing in with a known browser ({times} times)",
-        format_quantiles(figures),
-        target="succeeds, < 10 s",
-        met=worst < 10_000,
-    )
-
-
 def sign_in_newcomer(url: str, name: str) -> tuple[float, int]:
-    """Sign in with a new browser; return the seconds until in, and how often it was refused.
+    """Sign in; return the seconds until in, and how often it was refused.
 
     It tries again when the page says so; infinite seconds if not in after GIVE_UP.
     """
@@ -219,7 +199,7 @@ def sign_in_newcomer(url: str, name: str) -> tuple[float, int]:
 def measure_newcomers(
     table: Table, situation: str, url: str, names: list[str], within: float, target: float
 ) -> None:
-    """Sign people in with new browsers, evenly over `within` seconds; add the slowest."""
+    """Sign people in, evenly over `within` seconds; add the slowest."""
 
     def sign_in(number: int) -> tuple[float, int]:
         time.sleep(within * number / len(names))
@@ -237,29 +217,23 @@ def measure_newcomers(
 
 
 def measure_first_sign_ins(table: Table, bench: Bench, url: str) -> None:
-    """Sign in with new browsers, alone and beside guessers."""
+    """Sign in, alone and beside guessers."""
     bench.manage("shell", "--no-imports", "--command", MAKE_PEOPLE, NORTHFLANK_API_TOKEN="sandbox")
     people = [f"person-{number}" for number in range(PEOPLE)]
     sign_in_newcomer(url, people[0])  # in once the passwords of a flood before have been checked
     situation = f"{PEOPLE} people sign in within {PEOPLE_SECONDS} s"
     measure_newcomers(table, situation, url, people, PEOPLE_SECONDS, target=10)
-    with guess_meanwhile(url, "glass", 6, seconds=20):
-        situation = "6 connections guess at the break-glass account"
-        measure_newcomers(table, situation, url, ["glass"], 0, target=10)
     with guess_meanwhile(url, EVER_NEW, 24, seconds=5):
         situation = "24 connections guess, never throttled"
-        measure_newcomers(table, situation, url, ["glass"], 0, target=10)
         measure_newcomers(table, situation, url, people[:5], 20, target=10)
 
 
 def measure_all(table: Table, quick: bool) -> None:
-    run_count, pages, sign_ins = (8, 60, 2) if quick else (24, 240, 5)
+    run_count, pages = (8, 60) if quick else (24, 240)
     fault = f"latency:{ABORT_LATENCY}@/abort"
     with scratch() as bench:
         upstream = start_upstream(bench, "--fault", fault, "--choice", "abort-seconds=0.5")
-        server, client = start_dashboard(bench, upstream, BREAK_GLASS_ACCOUNT="glass")
-        known_browser = Browser(server.url)
-        known_browser.sign_in("ada")
+        server, client = start_dashboard(bench, upstream)
         runs = start_runs(upstream, client, 3 * run_count)
         time.sleep(5)  # everything was read once
         run_groups = [runs[n::3] for n in range(3)]
@@ -271,7 +245,6 @@ def measure_all(table: Table, quick: bool) -> None:
             with guess_meanwhile(server.url, name, seconds=seconds) as statuses:
                 situation = f"{CONNECTIONS} connections guess, {throttling}"
                 measure(table, situation, client, run_groups.pop(), pages, has_target=True)
-                measure_sign_ins(table, known_browser, sign_ins)
             table.add("… responses to the attackers", repr(dict(statuses)))
         measure_first_sign_ins(table, bench, server.url)
 

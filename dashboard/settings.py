@@ -238,7 +238,6 @@ AUTHENTICATION_BACKENDS = [
     else "dashboard.accounts.authentication.break_glass.BreakGlassBackend",
     *(["dashboard.accounts.demo.DemoBackend"] if SANDBOX and PASSWORD_SIGN_IN else []),
     *(["dashboard.accounts.authentication.auth_proxy.ProxyBackend"] if AUTH_PROXY_HEADER else []),
-    "dashboard.accounts.authentication.sign_in_link.SignInLinkBackend",
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -309,7 +308,6 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{_path}/"
 SESSION_COOKIE_NAME = "sessionid" + _path.replace("/", "-")
 CSRF_COOKIE_NAME = "csrftoken" + _path.replace("/", "-")
-KNOWN_BROWSER_COOKIE_NAME = "browser" + _path.replace("/", "-")
 
 STATIC_URL = f"{_path}/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]

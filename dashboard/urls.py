@@ -26,7 +26,6 @@ from dashboard.web.pages.accounts.my_account_actions import (
     token_revoke,
 )
 from dashboard.web.pages.accounts.sign_in import SignInView
-from dashboard.web.pages.accounts.sign_in_link import sign_in_link
 from dashboard.web.pages.accounts.sign_out import SignOutView
 from dashboard.web.pages.acknowledge import acknowledge
 from dashboard.web.pages.away import away
@@ -166,7 +165,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/", include(api_urls)),
     path("hooks/northflank/", northflank_webhook, name="northflank_webhook"),
     path("accounts/login/", SignInView.as_view(), name="login"),
-    path("accounts/link/<token>/", sign_in_link, name="sign_in_link"),
     path("accounts/logout/", login_not_required(SignOutView.as_view()), name="logout"),
     path("admin/login/", admin_sign_in),
     # Django's would check passwords beside the queue, without a throttle.

@@ -227,9 +227,7 @@ def run_live(
         for pool in (
             application.executor,
             application.sign_in_executor,
-            password_queue.new_browsers.executor,
-            password_queue.known_browsers.executor,
-            password_queue.break_glass.executor,
+            password_queue.executor,
             db_threads.executor,
             db_threads.abort_executor,
         ):

@@ -22,7 +22,7 @@ from dashboard.accounts import access_log, permissions, rights_changes
 from dashboard.accounts.administration import account_changes, group_changes
 from dashboard.accounts.administration.account_changes import AccountSettings
 from dashboard.accounts.administration.administrators import Author
-from dashboard.accounts.authentication import sign_in_link, throttle
+from dashboard.accounts.authentication import throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.models import (
     Acknowledgement,
@@ -252,7 +252,6 @@ EMPTY = [
         username="",
         settings=AUTH_PROXY,
     ),
-    State("sign-in link, not valid", "/accounts/link/0/", username="", status=403),
     State("access log, nothing found", "/access/?username=x&kind=x", username="boss"),
     State("people, nothing found", "/people/?q=nothing", username="boss"),
     State("groups, nothing found", "/people/groups/?group=x&project=x", username="boss"),
@@ -370,7 +369,6 @@ FULL = [
     State("status, administrator", "/status/", username="boss"),
     State("help", "/help/guide/"),
     State("my account", "/account/"),
-    State("sign-in link", "/accounts/link/{token}/", username=""),
     State("my account, refused", "/account/", submit_wrong_password_change, username="boss"),
     State("my account, read-only", "/account/", username="boss", settings=READ_ONLY),
     State("access log", "/access/", username="boss"),
@@ -417,7 +415,6 @@ LONG_TEXTS = [
     State("list of aborts", "/aborts/bulk/{batch}/"),
     State("status", "/status/"),
     State("my account", "/account/"),
-    State("sign-in link", "/accounts/link/{token}/", username=""),
     State("access log", "/access/", username="boss"),
     *PEOPLE,
     State("search for a run", f"/runs/{'x' * 150}/"),
@@ -555,7 +552,6 @@ def create_people(name: str) -> dict[str, object]:
     return {
         "boss": boss.pk,
         "account": account.pk,
-        "token": sign_in_link.create_token(account),
         "group": group.pk,
         "grant": Grant.objects.get(group=group).pk,
         "managers": Group.objects.get(name=permissions.RELEASE_MANAGERS).pk,

@@ -133,8 +133,6 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "live": {"GET": who_may_view("503")},  # no stream in this process
     "login": dict.fromkeys(("GET", "POST", "PUT"), everybody("now") | {"nobody": "200"})
     | dict.fromkeys(("PATCH", "DELETE"), everybody("now") | {"nobody": "405"}),
-    "sign_in_link": dict.fromkeys(METHODS, all_alike("405"))
-    | dict.fromkeys(("GET", "POST"), all_alike("403")),  # not a valid one
     "logout": dict.fromkeys(METHODS, all_alike("405"))
     | {"POST": everybody("login*") | {"nobody": "login", "gone": "login*"}},
     # Sessions open nothing of the API.

@@ -13,8 +13,7 @@ from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
 from dashboard.accounts import access_log
-from dashboard.accounts.authentication import break_glass, password_queue, throttle
-from dashboard.accounts.authentication.password_queue import PasswordQueue
+from dashboard.accounts.authentication import break_glass, throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db.threads import now
 from dashboard.models.accounts.access import AccessKind
@@ -26,25 +25,16 @@ class Attempt:
 
     username: str
     client_address: str | None
-    browser: str = ""  # id of a browser that this account has used before; empty: another
 
     @property
     def counters(self) -> list[Counter]:
         """What a failure counts against."""
         name, address = self.username.casefold(), throttle.network(self.client_address)
-        if self.browser:
-            return [Counter(throttle.BROWSER, f"{self.browser} {name}")]
-        if break_glass.is_name(name):
-            # It is always in a new browser: by its name, strangers could keep it out.
-            return [Counter(throttle.ADDRESS, f"{address} {name}")]
-        return [Counter(throttle.ACCOUNT, name), Counter(throttle.ADDRESS, address)]
-
-    @property
-    def queue(self) -> PasswordQueue:
-        """Where its password waits to be checked."""
-        if break_glass.is_name(self.username):
-            return password_queue.break_glass
-        return password_queue.known_browsers if self.browser else password_queue.new_browsers
+        return [
+            Counter(throttle.ACCOUNT_AT_ADDRESS, f"{address} {name}"),
+            Counter(throttle.ACCOUNT, name),
+            Counter(throttle.ADDRESS, address),
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,8 @@ processes share them. Each counter is one timestamp, to which a failure adds the
 (GCRA, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm): there is no window to start or
 reset.
 
-A sign-in with a browser that the account has used before has a counter of its own
-(web/http/authentication/known_browsers.py). Any other attempt counts against its account and its
-address. So neither strangers nor colleagues in the same office can keep a user out of a browser
-that they have used before.
+A sign-in counts against its account at its address, its account, and its address. The first has the
+lowest limit, so that a stranger who guesses keeps the user out at the stranger's address only.
 """
 
 from collections.abc import Collection
@@ -36,8 +34,8 @@ class Limit:
 
 
 # A user who mistypes needs a few attempts; an hour of guessing at one account gets 70.
-ACCOUNT = Limit("account", 10, timedelta(minutes=1))
-BROWSER = Limit("browser", 10, timedelta(seconds=30))
+ACCOUNT_AT_ADDRESS = Limit("account at address", 10, timedelta(minutes=1))
+ACCOUNT = Limit("account", 100, timedelta(seconds=10))  # at all addresses together
 # An office shares an address: many people may mistype on a Monday morning.
 ADDRESS = Limit("address", 30, timedelta(seconds=10))
 # Nobody can guess these secrets, so a valid one is never throttled. The limits keep strangers and
@@ -47,7 +45,6 @@ UNKNOWN_TOKENS = Limit("tokens", 30, timedelta(seconds=5))  # of all addresses t
 WEBHOOK = Limit("webhook", 20, timedelta(seconds=5))
 # Attempts through an identity provider: an office that signs in on a Monday morning stays below it.
 OIDC_ATTEMPTS = Limit("oidc", 100, timedelta(seconds=1))
-OIDC_ATTEMPTS_OF_BROWSER = Limit("oidc browser", 20, timedelta(seconds=5))
 # Failed attempts of an address that are recorded in the access log.
 OIDC_FAILURES = Limit("oidc failures", 30, timedelta(seconds=10))
 

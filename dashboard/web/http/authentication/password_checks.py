@@ -10,7 +10,6 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.translation import gettext as _
 
 from dashboard.accounts.authentication import password_queue, sign_in
-from dashboard.accounts.authentication.password_queue import PasswordQueue
 from dashboard.accounts.authentication.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
 from dashboard.web.http.responses.deferred import Deferred
@@ -40,22 +39,18 @@ def check_attempt[T](
 
     if wait := sign_in.remaining_wait(attempt, now()):
         return _delay(refuse_throttled(render, wait))
-    return queue_check(check, queue=attempt.queue, then=finish, render=render)
+    return queue_check(check, then=finish, render=render)
 
 
 def queue_check[T](
-    check: Callable[[], T],
-    *,
-    queue: PasswordQueue = password_queue.known_browsers,
-    then: Callable[[T], HttpResponse],
-    render: Render,
+    check: Callable[[], T], *, then: Callable[[T], HttpResponse], render: Render
 ) -> HttpResponse:
     """Return the response of `then` to the result of `check`, which waits for its turn.
 
     If the queue is full, the response is that of `render`, with 503 and Retry-After.
     """
     try:
-        checked = queue.submit(check)
+        checked = password_queue.submit(check)
     except password_queue.QueueFull:
         text = _("Many people are signing in right now.")
         wait = timedelta(seconds=password_queue.RETRY_SECONDS)

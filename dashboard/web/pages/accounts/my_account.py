@@ -23,7 +23,7 @@ from dashboard.db.threads import now
 from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components import api_tokens
 from dashboard.web.http import errors
-from dashboard.web.http.authentication import known_browsers, password_checks
+from dashboard.web.http.authentication import password_checks
 from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.client_address import client_address
 
@@ -71,10 +71,7 @@ def my_account(request: HttpRequest) -> HttpResponse:
     form = PasswordForm(user, request.POST)
     if not form.is_valid():
         return _render(request, form)
-    username = user.get_username()
-    attempt = Attempt(
-        username, client_address(request), known_browsers.browser_id(request, username)
-    )
+    attempt = Attempt(user.get_username(), client_address(request))
     passwords = form.cleaned_data["old_password"], form.cleaned_data["new_password1"]
     wrong = str(form.error_messages["password_incorrect"])
     return password_checks.check_attempt(

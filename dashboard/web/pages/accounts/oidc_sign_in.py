@@ -13,7 +13,7 @@ from dashboard.accounts.authentication import throttle
 from dashboard.accounts.authentication.oidc_claims import OIDCFailure
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.db.threads import now
-from dashboard.web.http.authentication import known_browsers, oidc_adapter
+from dashboard.web.http.authentication import oidc_adapter
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.responses import retry_later
 from dashboard.web.pages.accounts.oidc_failed import render_explanation, render_failure
@@ -29,12 +29,8 @@ def oidc_sign_in(request: HttpRequest) -> HttpResponseBase:
     if request.method != "POST":
         return redirect_to_login(next_url or reverse("now"))
     # Each attempt counts, so that strangers can neither flood the provider through us nor fill the
-    # table of sessions. A browser in which somebody has signed in before has its own counter.
-    if browser := known_browsers.browser_id(request):
-        counters = [Counter(throttle.OIDC_ATTEMPTS_OF_BROWSER, browser)]
-    else:
-        address = throttle.network(client_address(request))
-        counters = [Counter(throttle.OIDC_ATTEMPTS, address)]
+    # table of sessions.
+    counters = [Counter(throttle.OIDC_ATTEMPTS, throttle.network(client_address(request)))]
     if wait := throttle.remaining_wait(counters, now()):
         return retry_later.refuse_throttled(partial(render_explanation, request, next_url), wait)
     throttle.count(counters, now())
@@ -49,8 +45,6 @@ def oidc_sign_in(request: HttpRequest) -> HttpResponseBase:
 def oidc_callback(request: HttpRequest) -> HttpResponse:
     """Sign in the user whom the provider sends back, and redirect to the page they asked for."""
     try:
-        response = oidc_adapter.complete(request)
+        return oidc_adapter.complete(request)
     except OIDCFailure as failure:
         return render_failure(request, failure, failure.next_url)
-    known_browsers.remember(request, response, request.user.get_username())
-    return response

@@ -20,7 +20,7 @@ from django.views.csrf import csrf_failure
 
 from dashboard.accounts.authentication import auth_proxy, sign_in
 from dashboard.accounts.authentication.sign_in import Attempt
-from dashboard.web.http.authentication import known_browsers, password_checks
+from dashboard.web.http.authentication import password_checks
 from dashboard.web.http.client_address import client_address
 
 log = structlog.get_logger(__name__)
@@ -51,12 +51,7 @@ class SignInView(LoginView):
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         """Queue the check of the password; the response waits for it without a thread."""
-        username = form.cleaned_data["username"]
-        attempt = Attempt(
-            username,
-            client_address(self.request),
-            known_browsers.browser_id(self.request, username),
-        )
+        attempt = Attempt(form.cleaned_data["username"], client_address(self.request))
         password = form.cleaned_data["password"]
         return password_checks.check_attempt(
             attempt,
@@ -69,7 +64,6 @@ class SignInView(LoginView):
     def _sign_in(self, user: User) -> HttpResponse:
         login(self.request, user)
         response = HttpResponseRedirect(self.get_success_url())
-        known_browsers.remember(self.request, response, user.get_username())
         password_checks.save_session(self.request, response)
         return response
 
