@@ -18,7 +18,7 @@ from pytest_django import DjangoDbBlocker
 from dashboard.aborts import bulk_send, reconcile, settle
 from dashboard.accounts import access_log, expired_sessions, permissions
 from dashboard.accounts.administration import administrators
-from dashboard.accounts.authentication import break_glass, throttle
+from dashboard.accounts.authentication import throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.models import Grant, LastVisit, Run, Stage
 from dashboard.models.accounts.api_tokens import Scope
@@ -184,7 +184,6 @@ def chores() -> dict[str, Work]:
         "escalate aborts": lambda: reconcile.update_severities(now),
         "adopt bulk aborts": lambda: bulk_send.claim_expired(now),
         "end sessions": lambda: expired_sessions.end_expired_sessions(now),
-        "break-glass notice": lambda: break_glass.latest_sign_in(now),
         "look for pruning": lambda: pruning.is_due(now),
         "throttle": lambda: throttle.remaining_wait(counters, now),
         "count a failure": lambda: throttle.count(counters, now),

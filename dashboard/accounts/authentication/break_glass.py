@@ -1,9 +1,8 @@
 """The break-glass account: it signs in with its password when nobody else may or can.
 
-Each of its sign-ins is recorded, logged as a warning, and shown to superusers for a day.
+Each of its sign-ins is recorded, and logged as a warning.
 """
 
-from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -14,12 +13,7 @@ from django.http import HttpRequest
 from django.utils.crypto import get_random_string
 from django.views.decorators.debug import sensitive_variables
 
-from dashboard.models import AccessEvent
-from dashboard.models.accounts.access import AccessKind
-
 log = structlog.get_logger(__name__)
-
-NOTICE_PERIOD = timedelta(hours=24)
 
 
 def is_name(username: str) -> bool:
@@ -70,10 +64,3 @@ class BreakGlassBackend(ModelBackend):
         user = super().get_user(user_id)
         is_allowed = isinstance(user, User) and user.username == settings.BREAK_GLASS_ACCOUNT
         return user if is_allowed else None
-
-
-def latest_sign_in(at: datetime) -> AccessEvent | None:
-    """Return the latest sign-in of the break-glass account, if it is to be shown to superusers."""
-    # Not filtered by time, which would search all earlier ones.
-    event = AccessEvent.objects.filter(kind=AccessKind.BREAK_GLASS).order_by("-pk").first()
-    return event if event is not None and event.occurred_at > at - NOTICE_PERIOD else None

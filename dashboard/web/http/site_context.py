@@ -1,25 +1,20 @@
 """Data for every page: the upstream, disabled features, and the upstream error."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.models import User
 from django.db.models import Value
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, cached_property
 
 from dashboard import __version__
 from dashboard.aborts import messages as abort_messages
-from dashboard.accounts.authentication import break_glass
-from dashboard.accounts.identity import identity_of
 from dashboard.db import health as db_health
 from dashboard.db.prepared import PreparedQuery
-from dashboard.db.threads import now
-from dashboard.models import AccessEvent, CatalogSync, Upstream
+from dashboard.models import CatalogSync, Upstream
 from dashboard.upstream import access_hint
 
 
@@ -36,9 +31,8 @@ class UpstreamError:
 class SiteContext:
     """Template context `site`; the database is queried only when a template uses it."""
 
-    def __init__(self, theme: str = "", is_superuser: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, theme: str = "") -> None:
         self.theme = theme
-        self._is_superuser = is_superuser
         self.sandbox = settings.SANDBOX
         self.read_only = settings.READ_ONLY
         self.aborts_disabled = not settings.ABORTS_ENABLED
@@ -60,11 +54,6 @@ class SiteContext:
             text = abort_messages.end_with_period(message)
             return UpstreamError(text, since, access_hint.describe(error), is_outage)
         return None
-
-    @cached_property
-    def break_glass(self) -> AccessEvent | None:
-        """The latest sign-in of the break-glass account, of the last day; None for most users."""
-        return break_glass.latest_sign_in(now()) if self._is_superuser() else None
 
     @property
     def upstream_down(self) -> bool:
@@ -97,17 +86,8 @@ def for_request(request: HttpRequest) -> SiteContext:
     """Return the site context, one object per request."""
     site: SiteContext | None = getattr(request, "_site_context", None)
     if site is None:
-        site = request._site_context = SiteContext(  # type: ignore[attr-defined]
-            theme(request), partial(_is_superuser, request)
-        )
+        site = request._site_context = SiteContext(theme(request))  # type: ignore[attr-defined]
     return site
-
-
-def _is_superuser(request: HttpRequest) -> bool:
-    if identity := identity_of(request):
-        return identity.permissions.is_superuser
-    user = getattr(request, "user", None)  # none in an answer of the middleware
-    return isinstance(user, User) and user.is_superuser
 
 
 def theme(request: HttpRequest) -> str:

@@ -14,7 +14,7 @@ from dashboard.db.prepared import NOW, Parameter, PreparedModels
 from dashboard.models import Acknowledgement, ChangeCounter, Run
 from dashboard.web.http.site_context import SiteContext
 from dashboard.web.live import event_ids
-from dashboard.web.live.page import ENDED_RUN_MAX_AGE, PAGES, LivePart, render_part
+from dashboard.web.live.page import ENDED_RUN_MAX_AGE, PAGES, LivePart
 from dashboard.web.live.snapshot import Snapshot
 
 MAX_RUNS = 60  # changed runs in one message; after more, pages reload their live region
@@ -78,13 +78,7 @@ class ChangeSet:
         snapshot = self.snapshot(channel.permissions)
         # The same for all of the audience.
         page = PAGES[channel.page](snapshot, key=channel.key, query=channel.query)
-        parts = snapshot.memoized((channel.page, channel.key, channel.query), page.status_parts)
-        return [*parts, self._break_glass_part] if channel.permissions.is_superuser else parts
-
-    @cached_property
-    def _break_glass_part(self) -> LivePart:
-        site = SiteContext(is_superuser=lambda: True)
-        return render_part("break-glass", "components/live_region.html#break-glass", site=site)
+        return snapshot.memoized((channel.page, channel.key, channel.query), page.status_parts)
 
     def snapshot(self, permissions: Permissions) -> Snapshot:
         """Return what pages read for all users who may view the same stages; it grants no abort."""

@@ -1,29 +1,23 @@
-"""Sign-in without passwords, except for the break-glass account, whose sign-ins are shown."""
+"""Sign-in without passwords, except for the break-glass account."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 
-import httpx
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
-from django.utils import timezone
 from pytest_django import Settings
 from structlog.testing import capture_logs
 
-from dashboard.accounts import access_log, demo
+from dashboard.accounts import demo
 from dashboard.accounts.authentication import throttle
-from dashboard.models import AccessEvent, Run, Session
+from dashboard.models import AccessEvent, Session
 from dashboard.models.accounts.access import AccessKind
-from tests.support import auth_proxy, counting_hasher, factories
+from tests.support import auth_proxy, counting_hasher
 from tests.support.auth_proxy import STRANGER, ProxiedBrowser
-from tests.support.html import HTMX, parse_html, select_one, text_of
+from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import Live
-from tests.support.pages import LIVE_PAGES, address_of
-from tests.support.stream import fast_polling, next_part, open_stream
 
 SIGN_IN, EMERGENCY = "/accounts/login/", "/accounts/login/?emergency=1&next=/board/"
-NOTICE = "Break-glass account “glass” signed in at"
 
 
 @pytest.fixture
@@ -48,16 +42,6 @@ def glass(db: None) -> User:
 def direct(live: Live) -> Iterator[ProxiedBrowser]:
     with ProxiedBrowser(live.base_url, peer=STRANGER) as browser:
         yield browser
-
-
-def record_sign_in(at: datetime, username: str = "glass") -> None:
-    user = User.objects.get(username=username)
-    access_log.record(AccessKind.BREAK_GLASS, at, user=user, client_address="192.0.2.1")
-
-
-def notice_of(answer: httpx.Response) -> str:
-    notices = parse_html(answer).css("[data-break-glass]")
-    return text_of(notices[0]) if notices else ""
 
 
 # --- The sign-in page -----------------------------------------------------------------------------
@@ -170,70 +154,3 @@ def test_break_glass_account_is_recorded_while_passwords_are_on(
     settings.BREAK_GLASS_ACCOUNT = "glass"
     assert direct.submit_password("glass", "seal", SIGN_IN).status_code == 302
     assert AccessEvent.objects.get().kind == AccessKind.BREAK_GLASS
-
-
-# --- The notice -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def superuser(db: None) -> User:
-    return User.objects.create_superuser("boss", password="boss")
-
-
-@pytest.fixture
-def superuser_client(client: Client, superuser: User) -> Client:
-    client.force_login(superuser)
-    return client
-
-
-@pytest.mark.parametrize("name", [*LIVE_PAGES, "aborts", "access log", "abort"])
-def test_page_of_a_superuser_shows_sign_in_for_a_day(
-    name: str, run: Run, superuser_client: Client, glass: User
-) -> None:
-    addresses = {"aborts": "/aborts/", "access log": "/access/"}
-    address = addresses.get(name) or address_of(name, run)
-    record_sign_in(timezone.now() - timedelta(hours=23, minutes=59))
-    notice = notice_of(superuser_client.get(address))
-    assert notice.startswith(NOTICE)
-    assert "from 192.0.2.1. Access log" in notice
-
-
-def test_sign_in_is_shown_no_longer_than_a_day(superuser_client: Client, glass: User) -> None:
-    record_sign_in(timezone.now() - timedelta(hours=24, minutes=1))
-    assert notice_of(superuser_client.get("/")) == ""
-
-
-@pytest.mark.parametrize("name", [*LIVE_PAGES, "abort"])
-def test_page_of_others_does_not_show_sign_in(
-    name: str, run: Run, operator_client: Client, manager: User, glass: User
-) -> None:
-    User.objects.update(is_staff=True)
-    record_sign_in(timezone.now())
-    assert notice_of(operator_client.get(address_of(name, run))) == ""
-
-
-@pytest.mark.parametrize("name", LIVE_PAGES)
-def test_sign_in_changes_page_tag(
-    name: str, run: Run, superuser_client: Client, glass: User
-) -> None:
-    tag = superuser_client.get(address_of(name, run), headers=HTMX)["HX-PTag"]
-    record_sign_in(timezone.now())
-    answer = superuser_client.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
-    assert notice_of(answer).startswith(NOTICE)
-
-
-@fast_polling
-def test_sign_in_is_streamed_to_superusers_only(
-    live: Live, superuser: User, manager: User, glass: User
-) -> None:
-    with (
-        open_stream(live.sign_in("boss")) as superusers,
-        open_stream(live.sign_in("manager")) as others,
-    ):
-        record_sign_in(timezone.now())
-        next_part(superusers, "break-glass", NOTICE)
-        factories.upstream_error("It fell over.", timezone.now())
-        for message in others:
-            assert "break-glass" not in message.parts
-            if "upstream-error" in message.parts:
-                break
