@@ -681,7 +681,7 @@ def test_superuser_who_was_demoted_meanwhile_makes_no_superuser(ada: Author, vie
     assert not User.objects.get(pk=viewer.pk).is_superuser
 
 
-def test_name_that_looks_like_another_account_is_not_added(root: Author, viewer: User) -> None:
+def test_name_of_another_account_is_not_added(root: Author, viewer: User) -> None:
     with raises(AdministrationError, "name_taken"):
         account_changes.add_account(root, "\uff56iewer", "", settings_of(viewer))
 

@@ -116,8 +116,8 @@ def add_account(
     """
     username = User.normalize_username(username)  # as the sign-in form does
     with recorded_change(author, "Added.") as before:
-        if (problem := usernames.problem(username)) is not None:
-            raise AdministrationError(problem)
+        if usernames.is_taken(username):
+            raise AdministrationError(usernames.NAME_TAKEN)
         try:
             user = User.objects.create(username=username, password=password or _unusable_password())
         except IntegrityError:  # added by another administrator just now

@@ -14,8 +14,6 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 
-from dashboard.accounts import usernames
-
 MAX_EMAIL_LENGTH = 254
 MAX_USERNAME_LENGTH = 140  # leaves room for the number that makes it unique
 
@@ -109,4 +107,4 @@ def _to_username(text: object) -> str:
     if not isinstance(text, str):
         return ""
     name = re.sub(r"[^\w.@+-]+", "-", unicodedata.normalize("NFKC", text)).strip("-")
-    return "" if usernames.has_mixed_scripts(name) else name[:MAX_USERNAME_LENGTH]
+    return name[:MAX_USERNAME_LENGTH]
