@@ -30,7 +30,6 @@ from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.live import event_ids
 from tests.support import factories
 from tests.support.api import create_token_secret
-from tests.support.people import create_administrator
 from tests.support.sessions import CSRF_TOKEN, session_key
 
 HIDDEN = "Secret"  # no address contains it, so that a 404 does not repeat it
@@ -102,9 +101,6 @@ def _create_people() -> dict[str, User]:
     permissions.ensure_default_group()
     names = ("stranger", "member", "viewer", "manager", "gone", "target")
     people = {name: User.objects.create_user(name) for name in names}
-    people["administrator"] = create_administrator("administrator")
-    people["administrator"].is_staff = True
-    people["administrator"].save()
     people["helpdesk"] = User.objects.create_user("helpdesk", is_staff=True)
     people["helpdesk"].user_permissions.add(Permission.objects.get(codename="change_user"))
     for name in ("superuser", "glass"):
@@ -143,9 +139,8 @@ def _create_place(stage: Stage, people: dict[str, User], word: str = "Open") -> 
         "account_password": people["target"].pk,
         "account_token_revoke": manager.pk,
     }
-    keys |= dict.fromkeys(
-        ("group", "group_members", "group_delete", "grant_new", "grant_remove"), group.pk
-    )
+    group_pages = ("group", "group_members", "group_delete", "grant_new", "grant_remove")
+    keys |= dict.fromkeys(group_pages, group.pk)
     reason: dict[str, object] = {"reason": "Stuck"}
     return Place(
         parameters={

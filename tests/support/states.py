@@ -51,7 +51,6 @@ from dashboard.web.components.rights import matrix
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.long_run import OPEN_ALL_DETAILS, create_long_run, minutes
-from tests.support.people import create_administrator as create_administrator_without_superuser
 from tests.support.sessions import session_key
 
 
@@ -377,7 +376,6 @@ FULL = [
     *PEOPLE,
     State("account, own", "/people/accounts/{boss}/", username="boss"),
     State("account, read-only", "/people/accounts/{account}/", username="boss", settings=READ_ONLY),
-    State("account, superuser", "/people/accounts/{boss}/", username="ada"),
     State("account, invalid", "/people/new/", submit_invalid_account, username="boss", status=422),
     State("everybody", "/people/groups/0/", username="boss"),
     State("group, protected", "/people/groups/{managers}/delete/", username="boss"),
@@ -547,7 +545,6 @@ def create_people(name: str) -> dict[str, object]:
     version = rights_changes.version(subject)
     wanted = AccountSettings(True, True, False, frozenset({group.pk}))
     account_changes.change_account(author, account.pk, wanted, version)
-    create_administrator_without_superuser("ada")
     User.objects.create_user("gone", is_active=False)
     return {
         "boss": boss.pk,

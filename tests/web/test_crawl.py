@@ -24,7 +24,7 @@ type Row = dict[str, str]  # by person: an outcome; with “*”, what it gets h
 
 # A member of one stage asks for both places: “elsewhere” for the other one.
 ELSEWHERE = "elsewhere"
-SIGNED_IN = ("stranger", "member", ELSEWHERE, "viewer", "manager", "administrator", "superuser")
+SIGNED_IN = ("stranger", "member", ELSEWHERE, "viewer", "manager", "superuser")
 PERSONS = ("nobody", *SIGNED_IN)
 # Who gets what others get: a deactivated account with a session, the break-glass account.
 SAME_AS = {"gone": "nobody", "glass": "superuser"}
@@ -51,10 +51,6 @@ def owner(outcome: str) -> Row:
     return everybody("404") | {"manager": outcome}
 
 
-def administrators(outcome: str) -> Row:
-    return everybody("403") | dict.fromkeys(("administrator", "superuser"), outcome)
-
-
 def superusers(outcome: str) -> Row:
     return everybody("403") | {"superuser": outcome}
 
@@ -78,7 +74,7 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "bulk_abort_new": {
         "GET": who_may_view("200"),
         # 422: none of the selected runs is visible.
-        "POST": who_may_abort("sent*", stranger="422", elsewhere="422", administrator="422"),
+        "POST": who_may_abort("sent*", stranger="422", elsewhere="422"),
     },
     "bulk_abort": {"GET": who_may_view("200")},
     "status": {"GET": everybody("200")},
@@ -93,22 +89,22 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "session_end": {"POST": owner("my_account*")},
     "sessions_end_others": {"POST": everybody("my_account") | {"manager": "my_account*"}},
     "token_revoke": {"POST": owner("my_account*")},
-    "people": {"GET": administrators("200")},
+    "people": {"GET": superusers("200")},
     # 422: an empty form; 409: a form without the version that it has shown.
-    "account_new": {"GET": administrators("200"), "POST": administrators("422")},
-    "account": {"GET": administrators("200"), "POST": administrators("409")},
-    "account_password": {"POST": administrators("422")},
-    "account_token_revoke": {"POST": administrators("account*")},
-    "groups": {"GET": administrators("200"), "POST": administrators("422")},
-    "group": {"GET": administrators("200"), "POST": administrators("409")},
-    "group_members": {"POST": administrators("422")},
-    "group_delete": {"GET": administrators("200"), "POST": administrators("409")},
-    "grant_new": {"GET": administrators("422"), "POST": administrators("422")},
-    "grant_remove": {"GET": administrators("200"), "POST": administrators("409")},
-    "who_may": {"GET": administrators("200")},
-    "rights_changes": {"GET": administrators("200")},
-    "rights_changes_csv": {"GET": administrators("200")},
-    "rights_changes_json": {"GET": administrators("200")},
+    "account_new": {"GET": superusers("200"), "POST": superusers("422")},
+    "account": {"GET": superusers("200"), "POST": superusers("409")},
+    "account_password": {"POST": superusers("422")},
+    "account_token_revoke": {"POST": superusers("account*")},
+    "groups": {"GET": superusers("200"), "POST": superusers("422")},
+    "group": {"GET": superusers("200"), "POST": superusers("409")},
+    "group_members": {"POST": superusers("422")},
+    "group_delete": {"GET": superusers("200"), "POST": superusers("409")},
+    "grant_new": {"GET": superusers("422"), "POST": superusers("422")},
+    "grant_remove": {"GET": superusers("200"), "POST": superusers("409")},
+    "who_may": {"GET": superusers("200")},
+    "rights_changes": {"GET": superusers("200")},
+    "rights_changes_csv": {"GET": superusers("200")},
+    "rights_changes_json": {"GET": superusers("200")},
     "project": {"GET": who_may_view("200")},
     "star": {"POST": who_may_view("board*")},
     "project_trends": {"GET": who_may_view("200")},

@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from django.conf import settings
 from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.contrib.auth.models import Group, User
 from django.db import IntegrityError
@@ -16,13 +15,12 @@ from dashboard.accounts.administration.administrators import (
     AdministrationError,
     Author,
     NotAllowed,
-    django_permissions,
-    holds_permissions_of,
+    change_permission,
     recorded_change,
     require,
 )
 from dashboard.accounts.authentication import auth_proxy, break_glass
-from dashboard.accounts.permissions import Permission, read_only_reason
+from dashboard.accounts.permissions import Permission
 from dashboard.db.threads import now
 from dashboard.models import ApiToken, ProxyAccount
 from dashboard.texts.rich_text import MessageTable
@@ -30,24 +28,14 @@ from dashboard.texts.rich_text import MessageTable
 UNUSABLE_LENGTH = 40  # of the random text of an unusable password, as Django's
 _text = MessageTable(
     {
-        "superuser": gettext_lazy("Only superusers can change superusers."),
-        "more_permissions": gettext_lazy(
-            "Only superusers can change this account: it has more permissions than you."
-        ),
-        "break_glass": gettext_lazy("Only superusers can add or change the break-glass account."),
         "own_password": gettext_lazy("Change your own password on My account."),
         "own_no_password": gettext_lazy(
             "Your account has no password. Another administrator can set one."
         ),
         "demo_password": gettext_lazy("The password of a demo account is its name."),
-        "staff_password": gettext_lazy("Only superusers and staff can set the password of staff."),
         "no_password_sign_in": gettext_lazy("Password sign-in is disabled."),
-        "flags": gettext_lazy("Only superusers can make an account superuser or staff."),
         "own_flags": gettext_lazy("You cannot deactivate yourself, or stop being a superuser."),
         "group_missing": gettext_lazy("One of the groups no longer exists."),
-        "group_permissions": gettext_lazy(
-            "Only superusers can add accounts to “%(group)s”, which has more permissions."
-        ),
     }
 )
 GROUP_MISSING = _text("group_missing")
@@ -64,30 +52,15 @@ class AccountSettings:
     hand_over: bool = False  # the proxy may sign in to it from now on
 
 
-def edit_permission(administrator: User, account: User) -> Permission:
-    """Return whether an administrator may change an account."""
-    if settings.READ_ONLY:
-        return Permission(False, read_only_reason())
-    if account.is_superuser and not administrator.is_superuser:
-        return Permission(False, _text("superuser"))
-    if break_glass.is_name(account.username) and not administrator.is_superuser:
-        return Permission(False, _text("break_glass"))
-    if not django_permissions(administrator) >= django_permissions(account):
-        return Permission(False, _text("more_permissions"))
-    return Permission(True)
-
-
 def password_permission(administrator: User, account: User) -> Permission:
     """Return whether an administrator may set an account's password, and so sign in to it.
 
     Not their own, which takes the current one: a stolen session does not have it.
     """
-    if not (permission := edit_permission(administrator, account)).allowed:
+    if not (permission := change_permission()).allowed:
         return permission
     if account.groups.filter(name=demo.GROUP).exists():
         return Permission(False, _text("demo_password"))
-    if account.is_staff and not (administrator.is_staff or administrator.is_superuser):
-        return Permission(False, _text("staff_password"))
     if not break_glass.may_use_password(account):
         return Permission(False, _text("no_password_sign_in"))
     if account.pk == administrator.pk:
@@ -144,10 +117,9 @@ def set_membership(author: Author, key: int, group: Group, *, is_member: bool) -
     """Add an account to a group, or remove it from there; raise AdministrationError."""
     with recorded_change(author, "Changed.", rights_changes.account(key)):
         user = User.objects.get(pk=key)
-        require(edit_permission(author.user, user))
         others = user.groups.exclude(name=demo.GROUP).exclude(pk=group.pk)
         keys = set(others.values_list("pk", flat=True))
-        _set_groups(author.user, user, keys | {group.pk} if is_member else keys)
+        _set_groups(user, keys | {group.pk} if is_member else keys)
 
 
 def set_password(author: Author, key: int, password: str) -> None:
@@ -163,7 +135,6 @@ def set_password(author: Author, key: int, password: str) -> None:
 def revoke_token(author: Author, token: ApiToken) -> None:
     """Revoke an API token of an account for good; raise AdministrationError."""
     with recorded_change(author, "", rights_changes.account(token.user_id)):
-        require(edit_permission(author.user, token.user))
         api_tokens.revoke(
             token, now(), changed_by=author.user, client_address=author.client_address
         )
@@ -174,13 +145,6 @@ def _unusable_password() -> str:
 
 
 def _apply(administrator: User, user: User, account_settings: AccountSettings) -> None:
-    require(edit_permission(administrator, user))
-    flags = (user.is_staff, user.is_superuser)
-    if (
-        not administrator.is_superuser
-        and (account_settings.is_staff, account_settings.is_superuser) != flags
-    ):
-        raise NotAllowed(_text("flags"))
     is_own = user.pk == administrator.pk
     if is_own and (account_settings.is_active, account_settings.is_superuser) != (
         user.is_active,
@@ -194,10 +158,10 @@ def _apply(administrator: User, user: User, account_settings: AccountSettings) -
     if account_settings.hand_over:
         require(auth_proxy.handover_permission(user))
         ProxyAccount.objects.get_or_create(user=user)
-    _set_groups(administrator, user, account_settings.group_keys)
+    _set_groups(user, account_settings.group_keys)
 
 
-def _set_groups(administrator: User, user: User, chosen_keys: Collection[int]) -> None:
+def _set_groups(user: User, chosen_keys: Collection[int]) -> None:
     """Make an account a member of these groups only; it stays in that of the demo accounts."""
     demo_groups = set(user.groups.filter(name=demo.GROUP).values_list("pk", flat=True))
     chosen_groups = choosable_groups().filter(pk__in=chosen_keys)
@@ -207,14 +171,4 @@ def _set_groups(administrator: User, user: User, chosen_keys: Collection[int]) -
     )
     if set(chosen_keys) - group_keys:
         raise AdministrationError(GROUP_MISSING)
-    current = set(user.groups.values_list("pk", flat=True))
-    if not administrator.is_superuser:
-        _require_held_permissions(administrator, group_keys - current)
     user.groups.set(group_keys | demo_groups)
-
-
-def _require_held_permissions(administrator: User, group_keys: Collection[int]) -> None:
-    """Raise NotAllowed if a group has Django permissions that the administrator does not have."""
-    for group in Group.objects.filter(pk__in=group_keys):
-        if not holds_permissions_of(administrator, group):
-            raise NotAllowed(_text("group_permissions", group=group.name[:60]))

@@ -19,15 +19,10 @@ from dashboard.texts.rich_text import MessageTable
 
 # The key of PostgreSQL's advisory lock: any number that nothing else locks in this database.
 EVERYBODY_LOCK = 7_141_021
-PERMISSIONS = ("auth.change_user", "auth.change_group", "dashboard.change_grant")
 _text = MessageTable(
     {
         "administrator_no_longer": gettext_lazy(
             "You are no longer an administrator. Nothing was changed."
-        ),
-        "administrator_afterwards": gettext_lazy(
-            "Nothing was changed: you would no longer be an administrator. Ask another "
-            "administrator to do it."
         ),
         "deleted": gettext_lazy("Nothing was changed: the account or group has been deleted."),
         "changed": gettext_lazy(
@@ -70,19 +65,13 @@ class Author:
 
 
 def may_administer(user: AbstractBaseUser | AnonymousUser) -> bool:
-    """Return whether a user is an administrator: a superuser, or a holder of all PERMISSIONS."""
-    return isinstance(user, User) and user.has_perms(PERMISSIONS)
+    """Return whether a user is an administrator: a superuser."""
+    return isinstance(user, User) and user.is_active and user.is_superuser
 
 
-def django_permissions(user: User) -> set[str]:
-    """Return the Django permissions of an account; of an inactive one, those it would have."""
-    return User(pk=user.pk, is_superuser=user.is_superuser).get_all_permissions()
-
-
-def holds_permissions_of(administrator: User, group: Group) -> bool:
-    """Return whether an administrator has all Django permissions that a group gives."""
-    names = group.permissions.values_list("content_type__app_label", "codename")
-    return django_permissions(administrator).issuperset(f"{app}.{name}" for app, name in names)
+def change_permission() -> Permission:
+    """Return whether administrators can change accounts, groups and grants."""
+    return Permission(False, read_only_reason()) if settings.READ_ONLY else Permission(True)
 
 
 @contextmanager
@@ -95,12 +84,11 @@ def recorded_change(
 ) -> Iterator[dict[Subject, State | None]]:
     """Make a change in one transaction, and record it; yield the subjects' states before.
 
-    Subjects that the change creates are added to the yielded states, as None. Raise NotAllowed, and
-    undo the change, if the author may not administer, before or after it; Conflict if a subject
-    does not exist any more, or is not as a form with this `rights_changes.version` has shown it.
+    Subjects that the change creates are added to the yielded states, as None. Raise NotAllowed if
+    the author may not administer; Conflict if a subject does not exist any more, or is not as a
+    form with this `rights_changes.version` has shown it.
     """
-    if settings.READ_ONLY:
-        raise NotAllowed(read_only_reason())
+    require(change_permission())
     with transaction.atomic():
         locked_users = _lock_subjects(rights_changes.account(author.user.pk), *subjects)
         current = locked_users.get(author.user.pk)
@@ -113,9 +101,6 @@ def recorded_change(
         if version is not None and version != rights_changes.version(*subjects):
             raise Conflict(_text("changed"))
         yield before
-        # Anew: an account keeps the permissions that it has once read.
-        if not may_administer(User.objects.get(pk=author.user.pk)):
-            raise NotAllowed(_text("administrator_afterwards"))
         rights_changes.record_changes(
             before,
             detail,

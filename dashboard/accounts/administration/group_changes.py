@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.db import IntegrityError
 from django.db.models import QuerySet
@@ -16,7 +15,7 @@ from dashboard.accounts import demo, permissions, rights_changes
 from dashboard.accounts.administration.administrators import (
     AdministrationError,
     Author,
-    holds_permissions_of,
+    change_permission,
     recorded_change,
     require,
 )
@@ -33,9 +32,6 @@ _text = MessageTable(
             "Each upgrade adds this group again if it is missing. Remove its grants instead."
         ),
         "demo": gettext_lazy("The sandbox needs this group."),
-        "more_permissions": gettext_lazy(
-            "Only superusers can rename or delete this group, which has more permissions."
-        ),
         "grant_exists": gettext_lazy("This grant already exists."),
         "unknown_scope": gettext_lazy("Unknown stage or permission."),
         "project_missing": gettext_lazy("The project no longer exists."),
@@ -58,18 +54,13 @@ class Effect:
     hides_everything: bool  # afterwards only superusers can view anything
 
 
-def edit_permission(administrator: User, group: Group) -> Permission:
-    """Return whether a group can be renamed and deleted by an administrator."""
-    if settings.READ_ONLY:
-        return Permission(False, permissions.read_only_reason())
+def edit_permission(group: Group) -> Permission:
+    """Return whether a group can be renamed and deleted."""
     if group.name == permissions.RELEASE_MANAGERS:
         return Permission(False, _text("release_managers"))
     if group.name == demo.GROUP:
         return Permission(False, _text("demo"))
-    # Under another name, a provider or a proxy may report it for them.
-    if not holds_permissions_of(administrator, group):
-        return Permission(False, _text("more_permissions"))
-    return Permission(True)
+    return change_permission()
 
 
 def add_group(author: Author, name: str) -> Group:
@@ -84,7 +75,7 @@ def add_group(author: Author, name: str) -> Group:
 def rename_group(author: Author, group: Group, name: str, version: str) -> None:
     """Rename a group; raise AdministrationError."""
     with recorded_change(author, "Renamed.", rights_changes.group(group.pk), version=version):
-        require(edit_permission(author.user, group))
+        require(edit_permission(group))
         with _free_name():
             Group.objects.filter(pk=group.pk).update(name=_clean_name(name, except_key=group.pk))
 
@@ -99,7 +90,7 @@ def delete_group(author: Author, group: Group, version: str) -> None:
         # Once the group is locked: nobody can join it any more.
         members = group.user_set.values_list("pk", flat=True)
         before.update(rights_changes.snapshot(*map(rights_changes.account, members)))
-        require(edit_permission(author.user, group))
+        require(edit_permission(group))
         Group.objects.filter(pk=group.pk).delete()
 
 

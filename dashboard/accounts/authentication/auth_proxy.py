@@ -157,8 +157,8 @@ def find_account(user: ProxyUser, at: datetime, client_address: str | None) -> U
     """Return the account of the proxy's user, added if there is none of this name.
 
     Raise Refused for the break-glass account and demo accounts, for one that was made in the
-    dashboard and not handed over (`ProxyAccount`), for the name of another account in other case, and
-    for an inactive account.
+    dashboard and not handed over (`ProxyAccount`), for the name of another account in other case,
+    and for an inactive account.
     """
     account = _stored(user) or _add_account(user, at, client_address)
     is_proxys = account is not None and ProxyAccount.objects.filter(user=account).exists()

@@ -66,12 +66,10 @@ def render_account(
         "is_demo": user.groups.filter(name=demo.GROUP).exists(),
         "source": source,
         "source_decides_groups": decides_groups,
-        "is_administrator": administrators.may_administer(user),
         "is_own": user.pk == administrator.pk,
-        "edit_permission": account_changes.edit_permission(administrator, user),
+        "edit_permission": administrators.change_permission(),
         "password_permission": password_permission,
         "is_password_on_my_account": account_changes.is_on_my_account(password_permission),
-        "is_superuser": administrator.is_superuser,
         "can_hand_over": bool(settings.AUTH_PROXY_HEADER)
         and source != identity_sources.PROXY
         and auth_proxy.handover_permission(user).allowed,

@@ -16,7 +16,6 @@ from dashboard.accounts.authentication import break_glass
 from dashboard.web.components.rights.account_form import NewAccountForm
 from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.http.authentication import password_checks
-from dashboard.web.http.authentication.sign_in import signed_in_user
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -60,6 +59,5 @@ def _render(
         "form": form,
         "error": error,
         "has_password_field": settings.PASSWORD_SIGN_IN or break_glass.is_name(username),
-        "is_superuser": signed_in_user(request).is_superuser,
     }
     return render(request, "pages/people/account_new.html", context, status=status)

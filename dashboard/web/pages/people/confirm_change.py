@@ -21,7 +21,6 @@ from dashboard.web.components.rights import texts
 from dashboard.web.components.rights.place_form import PlaceForm
 from dashboard.web.http import lookup
 from dashboard.web.http.administrators import for_administrators, make_change
-from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.pages.people.group import render_group
 
 
@@ -131,7 +130,7 @@ def _deletion(request: HttpRequest, group: Group) -> Change:
             "django_permissions": texts.django_permissions(group),
             "member_count": group.user_set.count(),
             "effect_texts": [texts.loss_text(effect)],
-            "permission": group_changes.edit_permission(signed_in_user(request), group),
+            "permission": group_changes.edit_permission(group),
         },
     )
 

@@ -17,7 +17,6 @@ from dashboard.web.components.rights import changes, table, texts
 from dashboard.web.components.rights.place_form import PlaceForm
 from dashboard.web.http import lookup
 from dashboard.web.http.administrators import for_administrators, make_change
-from dashboard.web.http.authentication.sign_in import signed_in_user
 
 SHOWN_MEMBERS = 50
 SUGGESTED_ACCOUNTS = 500
@@ -74,7 +73,7 @@ def render_group(
         "member_error": member_error,
         "typed_member": request.POST.get("username", "") if member_error else "",
         "holders": texts.holders(group),
-        "permission": group and group_changes.edit_permission(signed_in_user(request), group),
+        "permission": group and group_changes.edit_permission(group),
         "version": rights_changes.version(subject),
         "grants": texts.grants_by_key(group),
         "django_permissions": texts.django_permissions(group) if group else "",
