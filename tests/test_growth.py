@@ -68,7 +68,6 @@ LINEAR_IN_STAGES = {
     "web/components/board/board_list:_matching_keys": "the board's order: one key a pipeline",
     "web/components/sync_report:load_status": "Status sorts all stages",
     "web/components/aborts/abort_log:parse": "the filter offers all projects",
-    "web/components/rights/matrix:load": "pages of projects, by name",
     "web/pages/people/group:render_group": "the form offers all projects",
     "web/pages/people/who_may:who_may": "the form offers all projects",
 }

@@ -45,31 +45,6 @@ def test_right_agrees_with_permission(rules: frozenset[Rule], project: int, stag
     assert bool(right.action) == visible
 
 
-@given(RULES, st.integers(0, 4))
-def test_right_in_all_stages_is_the_least_of_each_stage(
-    rules: frozenset[Rule], project: int
-) -> None:
-    user_permissions = permissions.for_groups(["a"], rules)
-    rights = [user_permissions.right_at(project, stage) for stage in StageName.values]
-    right = rights_overview.right_in(user_permissions, project, "")
-    may_everywhere = [
-        action for action in ("view", "abort") if all(r.action in {action, "abort"} for r in rights)
-    ]
-    assert right.action == (may_everywhere[-1] if may_everywhere else "")
-    reasons = {rule for r in rights for rule in r.rules} if right.action else set()
-    assert set(right.rules) == reasons
-    assert len(right.rules) == len(reasons)
-
-
-@given(RULES, st.integers(0, 4), STAGES)
-def test_right_in_one_stage_is_that_of_the_permissions(
-    rules: frozenset[Rule], project: int, stage: str
-) -> None:
-    user_permissions = permissions.for_groups(["a"], rules)
-    right = rights_overview.right_in(user_permissions, project, stage)
-    assert right == user_permissions.right_at(project, stage)
-
-
 @given(RULES, st.integers(1, 4), STAGES)
 def test_patterns_agree_with_the_right_of_each_project(
     rules: frozenset[Rule], project: int, stage: str
@@ -171,19 +146,3 @@ def test_accounts_with_a_right_are_those_whose_permissions_give_it(viewer: User)
     Grant.objects.create(action="view")
     assert names("view", other.pk, "Staging") == ["member", "root", "viewer"]
     assert names("abort", other.pk, "Staging") == ["root"]
-
-
-@given(RULES, st.integers(0, 4), st.sampled_from(["view", "abort"]))
-def test_group_has_a_right_in_all_stages_if_each_stage_is_covered(
-    rules: frozenset[Rule], project: int, action: str
-) -> None:
-    user_permissions = permissions.for_groups(["a"], rules)
-    right = rights_overview.right_in(user_permissions, project, "")
-    is_covered = all(
-        any(
-            rule.covers(project, stage) and rule.action in {action, "abort"}
-            for rule in user_permissions.rules
-        )
-        for stage in StageName.values
-    )
-    assert (right.action in {action, "abort"} and bool(right.action)) == is_covered

@@ -47,7 +47,6 @@ from dashboard.web.components import access_log as access_log_page
 from dashboard.web.components.board import board_list
 from dashboard.web.components.lists import numbered_pages, pagination
 from dashboard.web.components.rights import changes as rights_changes_page
-from dashboard.web.components.rights import matrix
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.long_run import OPEN_ALL_DETAILS, create_long_run, minutes
@@ -574,9 +573,6 @@ def create_paged() -> dict[str, object]:
     for _ in range(access_log_page.PER_PAGE + 1):
         access_log.record(AccessKind.SIGNED_IN, timezone.now(), user=boss)
     User.objects.bulk_create(User(username=f"user-{n}") for n in range(numbered_pages.PER_PAGE))
-    Group.objects.bulk_create(Group(name=f"group-{n}") for n in range(matrix.GROUPS_PER_PAGE))
-    for number in range(matrix.PROJECTS_PER_PAGE):
-        factories.project(f"project-{number}")
     for number in range(rights_changes_page.PER_PAGE + 1):
         group_changes.add_group(Author(boss, None), f"Team {number}")
     return {}

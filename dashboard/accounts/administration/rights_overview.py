@@ -1,6 +1,6 @@
 """What an account may do in each project and stage, and who may do it there, with the reasons."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from django.contrib.auth.models import User
@@ -60,24 +60,3 @@ def rules_for(rules: Iterable[Rule], action: str, project_id: int, stage: str) -
     actions = {action, Action.ABORT}  # aborting includes viewing
     found = [rule for rule in rules if rule.action in actions and rule.overlaps(project_id, stage)]
     return sorted(found, key=lambda rule: (rule.project_id, rule.stage, rule.group))
-
-
-def right_in(user_permissions: Permissions, project_id: int, stage: str) -> Right:
-    """Return what may be done in a project and stage, 0 and "" meaning all, and why.
-
-    In all stages: what may be done in each of them, with the reasons of each.
-    """
-    rights = [user_permissions.right_at(project_id, name) for name in _stages(stage)]
-    action = min((right.action for right in rights), key=["", *Action.values].index)
-    rules = dict.fromkeys(rule for right in rights for rule in right.rules)
-    return Right(action, tuple(rules)) if action else Right()
-
-
-def _stages(stage: str) -> list[str]:
-    return [stage] if stage else list(StageName.values)  # no others exist
-
-
-def group_rules(names: Collection[str]) -> dict[str, Permissions]:
-    """Return what members of each group may do, whatever their other groups; "": everybody."""
-    rules = permissions.load_rules()
-    return {name: permissions.for_groups([name] if name else [], rules) for name in ("", *names)}

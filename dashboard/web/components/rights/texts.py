@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from django.contrib.auth.models import Group
+from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.accounts.administration.group_changes import Effect
@@ -94,9 +95,21 @@ def stored_grant_text(grant: Grant) -> Message:
 
 def grants_by_key(group: Group | None) -> list[tuple[int, Message]]:
     """Return the key and the text of each grant of a group; None is everybody."""
-    grants = Grant.objects.filter(group=group).select_related("project")
-    ordered = grants.order_by("project__slug", "stage", "action", "pk")
-    return [(grant.pk, stored_grant_text(grant)) for grant in ordered]
+    grants = _ordered_grants().filter(group=group)
+    return [(grant.pk, stored_grant_text(grant)) for grant in grants]
+
+
+def grants_by_group() -> dict[int | None, list[Message]]:
+    """Return the texts of all grants by the key of their group; None is everybody."""
+    texts: dict[int | None, list[Message]] = {}
+    for grant in _ordered_grants():
+        texts.setdefault(grant.group_id, []).append(stored_grant_text(grant))
+    return texts
+
+
+def _ordered_grants() -> QuerySet[Grant]:
+    grants = Grant.objects.select_related("project")
+    return grants.order_by("project__slug", "stage", "action", "pk")
 
 
 def django_permissions(group: Group) -> str:

@@ -1,7 +1,9 @@
-"""The matrix of rights, by groups, projects and stages; add a group."""
+"""The groups with their members and grants; add a group."""
 
 from functools import partial
 
+from django.contrib.auth.models import Group
+from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -9,14 +11,14 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts.administration import group_changes
-from dashboard.web.components.rights import matrix
+from dashboard.web.components.rights import texts
 from dashboard.web.http.administrators import for_administrators, make_change
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @for_administrators
 def groups(request: HttpRequest) -> HttpResponse:
-    """Show the matrix of rights (GET), or add a group (POST)."""
+    """Show all groups with their grants (GET), or add a group (POST)."""
     if request.method != "POST":
         return _render(request)
     name = request.POST.get("name", "")
@@ -32,10 +34,13 @@ def groups(request: HttpRequest) -> HttpResponse:
 def _render(
     request: HttpRequest, error: str = "", status: int = 200, *, name: str = ""
 ) -> HttpResponse:
+    grants = texts.grants_by_group()
+    stored = Group.objects.annotate(member_count=Count("user")).order_by("name", "pk")
     context = {
         "nav": "my_account",
         "tab": "groups",
-        "matrix": matrix.load(request.GET),
+        "everybody": grants.get(None, []),
+        "groups": [(group, grants.get(group.pk, [])) for group in stored],
         "new_name": name,
         "error": error,
     }

@@ -1,4 +1,4 @@
-"""The matrix of rights, a group, and the confirmation of each change of its grants."""
+"""The groups, one of them, and the confirmation of each change of its grants."""
 
 import pytest
 from django.contrib.auth.models import Group, User
@@ -6,8 +6,6 @@ from django.test import Client
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Grant, RightsChange, Run, Stage
-from dashboard.models.catalog import StageName
-from dashboard.web.components.rights import matrix
 from tests.support import factories
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.people import client_of
@@ -38,93 +36,15 @@ def version_in(html: LexborHTMLParser) -> str | None:
     return select_one(html, "input[name=version]").attributes["value"]
 
 
-# --- The matrix ----------------------------------------------------------------------------------
+# --- The list ------------------------------------------------------------------------------------
 
 
-def cells(html: LexborHTMLParser, group: Group | None) -> list[str]:
-    """Return the cells of a group: what it may do; "*" marks what is granted there."""
-    row = select_one(html, f'[data-group="{group.pk if group else 0}"]')
-    return [
-        (cell.attributes["data-right"] or "") + ("*" if cell.css("strong") else "")
-        for cell in row.css("td")
-    ]
-
-
-def test_matrix_shows_what_is_granted_and_what_follows(
-    root_client: Client, viewer: User, on_call: Group
-) -> None:
-    Grant.objects.exclude(group=None).delete()
-    shop = factories.project("shop")
-    factories.grant("abort", "On-call", viewer, project=shop, stage="Staging")
+def test_list_shows_members_and_grants(root_client: Client, viewer: User, on_call: Group) -> None:
+    factories.grant("abort", "On-call", viewer, project=factories.project("shop"), stage="Staging")
     html = open_page(root_client, "/people/groups/")
-    headings = [text_of(cell) for cell in html.css(".matrix [scope=colgroup]")]
-    assert headings == ["All projects", "Shop"]
-    stages = [text_of(cell) for cell in html.css(".matrix thead tr:last-child th")]
-    assert stages[1:5] == ["All stages", "Development", "Staging", "Production"]
-    assert cells(html, None) == ["view*", *["view"] * 7]
-    assert cells(html, on_call) == [*["view"] * 6, "abort*", "view"]
-    first = select_one(html, f'[data-group="{on_call.pk}"]').css("td")[0]
-    assert first.attributes["title"] == "everybody who is signed in: view in all projects"
-    assert "1 member" in text_of(select_one(html, f'[data-group="{on_call.pk}"] th'))
-
-
-def test_matrix_shows_a_right_in_all_stages_that_comes_from_one_grant_for_each(
-    root_client: Client, on_call: Group
-) -> None:
-    Grant.objects.all().delete()
-    shop = factories.project("shop")
-    for stage in StageName.values:
-        factories.grant("abort", "On-call", project=shop, stage=stage)
-    html = open_page(root_client, "/people/groups/")
-    assert cells(html, on_call) == [*["none"] * 4, "abort", *["abort*"] * 3]
-    row = select_one(html, f'[data-group="{on_call.pk}"]')
-    assert row.css("td")[4].attributes["title"] == "; ".join(
-        f"“On-call”: abort in {stage} of project “Shop”" for stage in StageName.values
-    )
-    factories.grant("view", "On-call", project=shop)
-    Grant.objects.filter(stage="Staging").update(action="view")
-    html = open_page(root_client, "/people/groups/")
-    assert cells(html, on_call) == [*["none"] * 4, "view*", "abort*", "view*", "abort*"]
-    factories.grant("abort", "On-call", stage="Staging")
-    html = open_page(root_client, "/people/groups/")
-    assert cells(html, on_call)[4] == "abort"  # more than is granted there
-
-
-def test_matrix_without_grants_shows_nothing(root_client: Client, on_call: Group) -> None:
-    Grant.objects.all().delete()
-    assert cells(open_page(root_client, "/people/groups/"), on_call) == ["none"] * 4
-
-
-def test_matrix_finds_groups_and_projects_by_text(root_client: Client, on_call: Group) -> None:
-    for slug in ("shop", "payments"):
-        factories.project(slug)
-    html = open_page(root_client, "/people/groups/?group=CALL&project=pay")
-    names = [text_of(link) for link in html.css(".matrix tbody th a")]
-    assert names == ["Everybody who is signed in", "On-call"]
-    assert [text_of(cell) for cell in html.css("[scope=colgroup]")] == ["All projects", "Payments"]
-
-
-def test_matrix_of_many_groups_and_projects_has_pages(root_client: Client) -> None:
-    Group.objects.bulk_create(Group(name=f"group-{number:03}") for number in range(100))
-    for number in range(30):
-        factories.project(f"project-{number:03}")
-    html = open_page(root_client, "/people/groups/")
-    assert len(html.css(".matrix tbody tr")) == 1 + matrix.GROUPS_PER_PAGE
-    assert len(html.css("[scope=colgroup]")) == 1 + matrix.PROJECTS_PER_PAGE
-    next_projects = select_one(html, '.pager a[href$="projects=2"]').attributes["href"]
-    html = open_page(root_client, f"/people/groups/{next_projects}")
-    assert text_of(html.css("[scope=colgroup]")[1]) == f"Project-{matrix.PROJECTS_PER_PAGE:03}"
-    html = open_page(root_client, "/people/groups/?groups=99&projects=nonsense")
-    assert len(html.css(".matrix tbody tr")) == 1 + 101 % matrix.GROUPS_PER_PAGE  # the last
-
-
-def test_removed_project_is_listed_only_with_a_grant(root_client: Client, viewer: User) -> None:
-    removed = factories.project("old", removed_at=factories.run(factories.stage()).created_at)
-    html = open_page(root_client, "/people/groups/?project=old")
-    assert len(html.css("[scope=colgroup]")) == 1
-    factories.grant("view", "On-call", viewer, project=removed)
-    html = open_page(root_client, "/people/groups/?project=old")
-    assert len(html.css("[scope=colgroup]")) == 2
+    rows = {row.attributes["data-group"]: text_of(row) for row in html.css("[data-group]")}
+    assert rows["0"] == "Everybody who is signed in view in all projects"
+    assert rows[f"{on_call.pk}"] == "On-call 1 member abort in Staging of project “Shop”"
 
 
 # --- Groups --------------------------------------------------------------------------------------
