@@ -27,18 +27,13 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 class Server(uvicorn.Server):
-    """A server that can be stopped at once: uvicorn looks every tenth of a second.
+    """A server that can be stopped at once: uvicorn looks every tenth of a second."""
 
-    `protocol` may have other timeouts than ours.
-    """
-
-    def __init__(
-        self, app: Any, *, protocol: type[LimitedHttpProtocol] = LimitedHttpProtocol
-    ) -> None:
+    def __init__(self, app: Any) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol,
+                http=LimitedHttpProtocol,
                 ws="none",
                 log_config=None,
                 access_log=False,
