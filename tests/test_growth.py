@@ -182,7 +182,7 @@ def chores() -> dict[str, Work]:
         "resend aborts": lambda: claim_due_resends(now),
         "escalate aborts": lambda: reconcile.update_severities(now),
         "adopt bulk aborts": lambda: bulk_send.claim_expired(now),
-        "end sessions": lambda: expired_sessions.end_expired_sessions(now),
+        "end sessions": lambda: expired_sessions.delete_expired_sessions(now),
         "look for pruning": lambda: pruning.is_due(now),
         "throttle": lambda: throttle.remaining_wait(counters, now),
         "count a failure": lambda: throttle.count(counters, now),

@@ -1,59 +1,38 @@
-"""Expired sessions are deleted, and their end is recorded with its reason."""
+"""Sessions end unused or at their maximum age, and are deleted."""
 
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth import HASH_SESSION_KEY
 from django.contrib.auth.models import User
-from django.contrib.sessions.backends.db import SessionStore
 from django.test import Client
 from django.utils import timezone
 
 from dashboard.accounts import sessions
-from dashboard.accounts.expired_sessions import BATCH_SIZE, end_expired_sessions
-from dashboard.models import AccessEvent, Session
-from dashboard.models.accounts.access import AccessKind
+from dashboard.accounts.expired_sessions import BATCH_SIZE, delete_expired_sessions
+from dashboard.models import Session
 from dashboard.models.accounts.sessions import USE_INTERVAL, recorded_uses
 
 
-def recorded_ends() -> list[tuple[str, str]]:
-    """Return the account and the reason of each recorded end."""
-    events = AccessEvent.objects.filter(kind=AccessKind.SESSION_ENDED)
-    return list(events.values_list("username", "detail"))
-
-
-def test_expired_session_is_recorded_and_deleted(client: Client, viewer: User) -> None:
-    client.force_login(viewer)
-    later = timezone.now() + timedelta(days=15)
-    end_expired_sessions(later)
-    end_expired_sessions(later)
-    assert recorded_ends() == [("viewer", "Expired: maximum age.")]
-    assert AccessEvent.objects.get(kind=AccessKind.SESSION_ENDED).occurred_at == later
+def test_expired_sessions_are_deleted_at_once(db: None, viewer: User) -> None:
+    past = timezone.now() - timedelta(days=1)
+    times = {"created_at": past, "last_used_at": past, "ends_at": past, "expire_date": past}
+    Session.objects.bulk_create(
+        Session(session_key=f"key-{number}", user=viewer if number % 2 else None, **times)
+        for number in range(2 * BATCH_SIZE)
+    )
+    delete_expired_sessions(timezone.now())
     assert not Session.objects.exists()
 
 
-def test_session_that_a_new_password_ended_is_deleted_without_a_record(
-    client: Client, viewer: User
-) -> None:
-    client.force_login(viewer)
-    viewer.set_password("another")
-    viewer.save()
-    end_expired_sessions(timezone.now() + timedelta(days=15))
-    assert recorded_ends() == []
-    assert not Session.objects.exists()
-
-
-def test_unused_session_is_recorded_with_this_reason(
-    client: Client, viewer: User, settings: Any
-) -> None:
+def test_unused_session_is_deleted(client: Client, viewer: User, settings: Any) -> None:
     settings.SESSION_IDLE_TIMEOUT = 3600
     client.force_login(viewer)
     timeout = timedelta(hours=1) + USE_INTERVAL
-    end_expired_sessions(timezone.now() + timeout - timedelta(minutes=1))
-    assert recorded_ends() == []
-    end_expired_sessions(timezone.now() + timeout)
-    assert recorded_ends() == [("viewer", "Expired: not used.")]
+    delete_expired_sessions(timezone.now() + timeout - timedelta(minutes=1))
+    assert Session.objects.exists()
+    delete_expired_sessions(timezone.now() + timeout)
+    assert not Session.objects.exists()
 
 
 def test_used_session_outlives_idle_timeout_but_not_maximum_age(
@@ -65,10 +44,10 @@ def test_used_session_outlives_idle_timeout_but_not_maximum_age(
     start = timezone.now()
     for minutes in (50, 100, 119):
         sessions.record_use(key, start + timedelta(minutes=minutes))
-        end_expired_sessions(start + timedelta(minutes=minutes))
+        delete_expired_sessions(start + timedelta(minutes=minutes))
     assert Session.objects.count() == 1
-    end_expired_sessions(start + timedelta(minutes=121))
-    assert recorded_ends() == [("viewer", "Expired: maximum age.")]
+    delete_expired_sessions(start + timedelta(minutes=121))
+    assert not Session.objects.exists()
 
 
 def test_use_is_recorded_a_minute_after_the_last_one_that_any_process_has_recorded(
@@ -91,30 +70,5 @@ def test_idle_timeout_that_is_removed_ends_no_session_that_is_used(
     client.force_login(viewer)
     settings.SESSION_IDLE_TIMEOUT = 0
     sessions.record_use(client.session.session_key or "", timezone.now() + USE_INTERVAL)
-    end_expired_sessions(timezone.now() + timedelta(days=13))
+    delete_expired_sessions(timezone.now() + timedelta(days=13))
     assert Session.objects.count() == 1
-
-
-def test_anonymous_sessions_are_deleted_at_once_and_not_recorded(db: None) -> None:
-    past = timezone.now() - timedelta(days=1)
-    times = {"created_at": past, "last_used_at": past, "ends_at": past, "expire_date": past}
-    Session.objects.bulk_create(
-        Session(session_key=f"key-{number}", session_data="nonsense", **times)
-        for number in range(2 * BATCH_SIZE)
-    )
-    end_expired_sessions(timezone.now())
-    assert not Session.objects.exists()
-    assert not AccessEvent.objects.exists()
-
-
-def test_all_expired_sessions_of_accounts_are_ended_at_once(db: None, viewer: User) -> None:
-    past = timezone.now() - timedelta(days=1)
-    times = {"created_at": past, "last_used_at": past, "ends_at": past, "expire_date": past}
-    data = SessionStore().encode({HASH_SESSION_KEY: viewer.get_session_auth_hash()})
-    Session.objects.bulk_create(
-        Session(session_key=f"key-{number}", session_data=data, user=viewer, **times)
-        for number in range(BATCH_SIZE + 1)
-    )
-    end_expired_sessions(timezone.now())
-    assert not Session.objects.exists()
-    assert len(recorded_ends()) == BATCH_SIZE + 1
