@@ -17,7 +17,7 @@ from dashboard import sandbox
 from dashboard.accounts import demo
 from dashboard.accounts.authentication import break_glass
 from dashboard.db import health as db_health
-from dashboard.db import privileges, schema
+from dashboard.db import schema
 from dashboard.management.cli.command import ServerCommand
 from dashboard.models import append_only
 from dashboard.server import database_lock, memory, sandbox_database
@@ -114,16 +114,14 @@ def prepare(sandbox_world: str = "") -> None:
     """Prepare the database and the demo accounts for the settings; SQLite is migrated.
 
     A default database with another world of the sandbox is replaced. Raise CommandError if another
-    database is not migrated or lacks the audit's triggers, if its account may not use all tables,
-    if the database mirrors another Northflank or world, or if it accepts no changes.
+    database is not migrated or lacks the audit's triggers, if it mirrors another Northflank or
+    world, or if it accepts no changes.
     """
     try:
         _prepare(sandbox_world)
         db_health.test_write()
         connection.close()
     except (DatabaseError, InterfaceError) as error:
-        if not db_health.is_outage(error):
-            raise
         raise CommandError(f"Database error: {error}") from error
 
 
@@ -152,10 +150,6 @@ def _replace_sandbox_database(sandbox_world: str) -> None:
 
 
 def _migrate() -> None:
-    if grant := privileges.missing_privileges(connection):
-        raise CommandError(
-            f"The database account may not use all tables: as their owner run `{grant};`."
-        )
     try:
         schema.verify(connection)
     except schema.SchemaError as error:
