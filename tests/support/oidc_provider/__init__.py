@@ -4,4 +4,3 @@ tests/support/oidc.py starts it and chooses them.
 """
 
 CLIENT_ID, CLIENT_SECRET = "dashboard", "a-secret-of-the-client"
-DEEP_JSON = "[" * 60_000  # deeper than Python reads

@@ -25,10 +25,10 @@ from oauth2_provider.models import Application
 from oauth2_provider.oauth2_validators import OAuth2Validator
 from oauth2_provider.settings import oauth2_settings
 
-from tests.support.oidc_provider import CLIENT_ID, CLIENT_SECRET, DEEP_JSON
+from tests.support.oidc_provider import CLIENT_ID, CLIENT_SECRET
 
 # What tests have chosen: claims by user name, overridden claims of the ID token, and answers by the
-# end of a path: a status, "hang", "drip", "deep" JSON, or the values of a JSON object.
+# end of a path: a status, "hang", "drip", or the values of a JSON object.
 state: dict[str, Any] = {"claims": {}, "id_token": {}, "answers": {}}
 
 
@@ -67,8 +67,6 @@ def fail(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[..., H
                 threading.Event().wait()
             if answer == "drip":
                 return StreamingHttpResponse(drip(), content_type="application/json")
-            if answer == "deep":
-                return HttpResponse(DEEP_JSON, content_type="application/json")
             if isinstance(answer, dict):
                 return JsonResponse(json.loads(get_response(request).content) | answer)
             return HttpResponse(f"status {answer}", status=answer)

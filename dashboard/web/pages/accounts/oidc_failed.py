@@ -17,20 +17,14 @@ from dashboard.web.http.client_address import client_address
 
 _text = MessageTable(
     {
-        # By the name of a `Reason`.
+        # Why.
         "denied": gettext_lazy("The sign-in was declined at the identity provider."),
         "state": gettext_lazy(
             "This sign-in has expired, was used before, or began in another browser."
         ),
         "unreachable": gettext_lazy("The identity provider does not answer."),
         "provider": gettext_lazy("The identity provider answered with an error."),
-        "discovery": gettext_lazy("The identity provider’s discovery document is invalid."),
-        "clock": gettext_lazy("The clocks of the identity provider and of the dashboard differ."),
-        "audience": gettext_lazy("The identity provider’s answer is for another application."),
-        "issuer": gettext_lazy("The answer is from another identity provider."),
-        "signature": gettext_lazy("The answer is not signed with a key of the identity provider."),
-        "nonce": gettext_lazy("The identity provider’s answer belongs to another sign-in."),
-        "token": gettext_lazy("The identity provider’s answer is invalid."),
+        "invalid": gettext_lazy("The identity provider’s answer is invalid."),
         "domain": gettext_lazy("You have no verified e-mail address of a domain that may sign in."),
         "inactive": gettext_lazy("Your account is inactive."),
         "reserved": gettext_lazy("Your account here is the break-glass account."),
@@ -49,18 +43,17 @@ _text = MessageTable(
         ),
     }
 )
-# The status of the page, and what to do; if not (502, "tell").
+# The status of the page, why, and what to do.
 _ANSWERS = {
-    Reason.DENIED: (403, "accept"),
-    Reason.STATE: (400, "allow_cookies"),
-    Reason.UNREACHABLE: (503, "wait"),
-    Reason.PROVIDER: (502, "retry"),
-    Reason.SIGNATURE: (502, "retry"),
-    Reason.NONCE: (400, "retry"),
-    Reason.DOMAIN: (403, "verify_address"),
-    Reason.INACTIVE: (403, "activate"),
-    Reason.RESERVED: (403, "name_another"),
+    Reason.DENIED: (403, "denied", "accept"),
+    Reason.STATE: (400, "state", "allow_cookies"),
+    Reason.UNREACHABLE: (503, "unreachable", "wait"),
+    Reason.PROVIDER: (502, "provider", "retry"),
+    Reason.DOMAIN: (403, "domain", "verify_address"),
+    Reason.INACTIVE: (403, "inactive", "activate"),
+    Reason.RESERVED: (403, "reserved", "name_another"),
 }
+_INVALID = (502, "invalid", "tell")  # only the administrator can do something about it
 
 
 def render_failure(request: HttpRequest, failure: OIDCFailure, next_url: str) -> HttpResponse:
@@ -76,9 +69,8 @@ def render_failure(request: HttpRequest, failure: OIDCFailure, next_url: str) ->
             client_address=address,
             detail=f"{SOURCE}: {failure}",
         )
-    status, advice = _ANSWERS.get(failure.reason, (502, "tell"))
-    reason = _text(failure.reason.name.lower())
-    response = render_explanation(request, next_url, reason, _text(advice))
+    status, reason, advice = _ANSWERS.get(failure.reason, _INVALID)
+    response = render_explanation(request, next_url, _text(reason), _text(advice))
     response.status_code = status
     response._has_been_logged = True  # type: ignore[attr-defined]  # with the access log's event
     return response

@@ -1,7 +1,6 @@
 """What can go wrong between an OpenID provider and the dashboard: each has its page."""
 
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +13,6 @@ from dashboard.accounts.authentication import throttle
 from tests.support import oidc
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.oidc import Browser, Dashboard, Provider, assert_failed, forward_url
-from tests.support.oidc_provider import DEEP_JSON
 
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("oidc failures")]
 
@@ -78,26 +76,26 @@ def test_replayed_callback_fails(visitor: Browser, dashboard: Dashboard, usernam
 
 
 @pytest.mark.parametrize(
-    ("claims", "status", "reason", "detail"),
+    ("claims", "detail"),
     [
-        ({"iat": time.time() + 3600}, 502, "clocks", "clocks differ"),
-        ({"exp": 1_000_000_000}, 502, "clocks", "clocks differ"),
-        ({"aud": "another"}, 502, "another application", "another client"),
-        ({"aud": ["dashboard", "x"], "azp": "x"}, 502, "another application", "another client"),
-        ({"iss": "https://evil.example"}, 502, "another identity provider", "another issuer"),
-        ({"nonce": "another"}, 400, "another sign-in", "another attempt"),
-        ({"nonce": None}, 400, "another sign-in", "another attempt"),
-        ({"sub": "another"}, 502, "invalid", "another subject"),
-        ({"sub": ""}, 502, "invalid", "invalid"),
-        ({"sub": 7}, 502, "invalid", "InvalidSubjectError"),
+        ({"iat": time.time() + 3600}, "clocks differ"),
+        ({"exp": 1_000_000_000}, "clocks differ"),
+        ({"aud": "another"}, "another client"),
+        ({"aud": ["dashboard", "x"], "azp": "x"}, "another client"),
+        ({"iss": "https://evil.example"}, "another issuer"),
+        ({"nonce": "another"}, "another attempt"),
+        ({"nonce": None}, "another attempt"),
+        ({"sub": "another"}, "another subject"),
+        ({"sub": ""}, "invalid"),
+        ({"sub": 7}, "InvalidSubjectError"),
     ],
 )
 def test_id_token_with_wrong_claims_fails(
-    claims: dict[str, Any], status: int, reason: str, detail: str,
+    claims: dict[str, Any], detail: str,
     visitor: Browser, dashboard: Dashboard, provider: Provider, username: str,
 ) -> None:  # fmt: skip
     provider.control(id_token=claims)
-    assert_failed(visitor.sign_in(username), status, reason, dashboard, detail)
+    assert_failed(visitor.sign_in(username), 502, "answer is invalid", dashboard, detail)
     assert visitor.open("/").url.path == "/accounts/login/"
 
 
@@ -106,7 +104,7 @@ def test_failed_verification_keeps_the_way_back(
 ) -> None:
     provider.control(id_token={"aud": "another"})
     answer = visitor.sign_in(username, "/board/?q=a")
-    assert_failed(answer, 502, "another application", dashboard, "check OIDC_CLIENT_ID")
+    assert_failed(answer, 502, "answer is invalid", dashboard, "check OIDC_CLIENT_ID")
     link = select_one(parse_html(answer), ".next-links a").attributes["href"]
     assert link == "/accounts/login/?next=%2Fboard%2F%3Fq%3Da"
 
@@ -136,10 +134,9 @@ def test_token_signed_with_unpublished_key_fails(
     keys = httpx.get(f"{provider.issuer}/.well-known/jwks.json").json()
     provider.control(new_key=True, answers={"jwks.json": keys})
     answer = visitor.sign_in(username)
-    assert_failed(answer, 502, "not signed with a key", dashboard, "0 keys match")
+    assert_failed(answer, 502, "answer is invalid", dashboard, "0 keys match")
 
 
-DEEP_TOKEN_PART = urlsafe_b64encode(DEEP_JSON.encode()).decode()
 # Paths of the requests to the provider, in their order.
 STEPS = ["openid-configuration", "token/", "jwks.json", "userinfo/"]
 
@@ -150,7 +147,7 @@ def test_error_of_a_request_to_the_provider_names_it(
 ) -> None:
     callback = visitor.authorise(visitor.begin(), username)
     provider.control(answers={step: 500})
-    reason = "discovery document" if step == STEPS[0] else "answered with an error"
+    reason = "answer is invalid" if step == STEPS[0] else "answered with an error"
     assert_failed(visitor.get(callback), 502, reason, dashboard, f"{step}: 500, ")
 
 
@@ -192,7 +189,7 @@ def test_bad_discovery_document_fails_at_the_button(
     document: Any, detail: str, visitor: Browser, dashboard: Dashboard, provider: Provider
 ) -> None:
     provider.control(answers={"openid-configuration": document})
-    assert_failed(visitor.begin(), 502, "discovery document is invalid", dashboard, detail)
+    assert_failed(visitor.begin(), 502, "answer is invalid", dashboard, detail)
 
 
 @pytest.mark.parametrize("keys", [{"keys": []}, {"keys": None}, {"keys": [7, {"kty": "x"}]}])
@@ -201,12 +198,10 @@ def test_unusable_keys_fail(
 ) -> None:
     provider.control(answers={"jwks.json": keys})
     answer = visitor.sign_in(username)
-    assert_failed(answer, 502, "not signed with a key", dashboard, "not signed with a key")
+    assert_failed(answer, 502, "answer is invalid", dashboard, "not signed with a key")
 
 
-@pytest.mark.parametrize(
-    "id_token", [None, "x.y.z", 7, pytest.param(f"{DEEP_TOKEN_PART}.y.z", id="deep")]
-)
+@pytest.mark.parametrize("id_token", [None, "x.y.z", 7])
 def test_token_endpoint_without_valid_id_token_fails(
     id_token: Any, visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
 ) -> None:
