@@ -4,24 +4,17 @@ from datetime import datetime
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Case, When
+from django.db.models import Case, QuerySet, When
 
 from dashboard.accounts import access_log
 from dashboard.models import ApiToken
 from dashboard.models.accounts.access import AccessKind
 
-MAX_LISTED = 100
 
-
-def unrevoked_tokens(user: User, at: datetime) -> tuple[list[ApiToken], bool]:
-    """Return up to MAX_LISTED tokens of `user`, and whether there are more.
-
-    Those that have expired by `at` come last; the newest first.
-    """
+def unrevoked_tokens(user: User, at: datetime) -> QuerySet[ApiToken]:
+    """Return the tokens of `user`: those that have expired by `at` come last; the newest first."""
     is_expired = Case(When(expires_at__lte=at, then=1), default=0)
-    tokens = user.api_tokens.filter(revoked_at=None).order_by(is_expired, "-pk")
-    stored = list(tokens[: MAX_LISTED + 1])
-    return stored[:MAX_LISTED], len(stored) > MAX_LISTED
+    return user.api_tokens.filter(revoked_at=None).order_by(is_expired, "-pk")
 
 
 def revoke(

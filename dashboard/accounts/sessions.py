@@ -9,7 +9,7 @@ from django.contrib.auth import HASH_SESSION_KEY
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import DatabaseError, transaction
-from django.db.models import F, QuerySet, Value
+from django.db.models import F, Value
 from django.db.models.functions import Least
 from django.utils.crypto import constant_time_compare
 
@@ -20,8 +20,6 @@ from dashboard.models import Session
 from dashboard.models.accounts import sessions as session_model
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.sessions import USE_INTERVAL
-
-MAX_LISTED = 100
 
 
 def begin(store: SessionBase, at: datetime, *, client_address: str | None, browser: str) -> None:
@@ -65,18 +63,13 @@ def record_use(session_key: str, at: datetime) -> None:
 # --- The sessions of an account ------------------------------------------------------------------
 
 
-def valid_sessions(user: User, at: datetime) -> tuple[list[Session], bool]:
-    """Return up to MAX_LISTED sessions of `user`, the last used first; and whether there are more.
+def valid_sessions(user: User, at: datetime) -> list[Session]:
+    """Return the sessions of `user`, the last used first.
 
     Those of an earlier password are not listed: nobody can use them.
     """
-    stored = list(_valid(user, at)[: MAX_LISTED + 1])
-    user_sessions = [session for session in stored[:MAX_LISTED] if is_of_password(session, user)]
-    return user_sessions, len(stored) > MAX_LISTED
-
-
-def _valid(user: User, at: datetime) -> QuerySet[Session]:
-    return user.sessions.filter(expire_date__gt=at).order_by("-last_used_at")
+    stored = user.sessions.filter(expire_date__gt=at).order_by("-last_used_at")
+    return [session for session in stored if is_of_password(session, user)]
 
 
 def is_of_password(session: Session, user: User) -> bool:
@@ -87,7 +80,7 @@ def is_of_password(session: Session, user: User) -> bool:
 
 def end(user: User, public_id: str, at: datetime, *, client_address: str | None) -> bool:
     """End a session of `user`, and record that; False: they have none of this name."""
-    for session in _valid(user, at)[:MAX_LISTED]:
+    for session in valid_sessions(user, at):
         if constant_time_compare(session.public_id, public_id):
             break
     else:

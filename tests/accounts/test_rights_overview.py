@@ -45,22 +45,6 @@ def test_right_agrees_with_permission(rules: frozenset[Rule], project: int, stag
     assert bool(right.action) == visible
 
 
-@given(RULES, st.integers(1, 4), STAGES)
-def test_patterns_agree_with_the_right_of_each_project(
-    rules: frozenset[Rule], project: int, stage: str
-) -> None:
-    user_permissions = permissions.for_groups(["a"], rules)
-    patterns = rights_overview.patterns(user_permissions)
-    containing = [pattern for pattern in patterns if project in pattern.project_ids] or [
-        patterns[-1]
-    ]
-    [pattern] = containing
-    right = pattern.rights[StageName.values.index(stage)]
-    assert right.action == user_permissions.right_at(project, stage).action
-    assert len(right.rules) == len(user_permissions.right_at(project, stage).rules)
-    assert [pattern for pattern in patterns if not pattern.project_ids] == patterns[-1:]
-
-
 def test_narrowest_grant_is_the_first_reason() -> None:
     wide, narrow = Rule("abort", 0, "", ""), Rule("abort", 1, "Staging", "a")
     user_permissions = permissions.for_groups(["a"], frozenset({wide, narrow}))
@@ -114,14 +98,6 @@ def test_permissions_of_several_users_are_those_of_each(
 def test_superuser_needs_no_grant() -> None:
     assert permissions.ALL.right_at(1, "Staging") == Right("abort", ())
     assert Permissions(True, False, frozenset(), frozenset()).right_at(1, "Staging") == Right()
-
-
-def test_projects_with_the_same_rights_are_one_pattern() -> None:
-    rules = frozenset(Rule("abort", project, "Staging", "a") for project in range(1, 301))
-    first, rest = rights_overview.patterns(permissions.for_groups(["a"], rules))
-    assert first.project_ids == tuple(range(1, 301))
-    assert [right.action for right in first.rights] == ["", "abort", ""]
-    assert [right.action for right in rest.rights] == ["", "", ""]
 
 
 @pytest.mark.usefixtures("only_grants")

@@ -56,7 +56,7 @@ def test_rights_prints_each_project_and_stage_with_reasons(on_call: User) -> Non
     assert lines == [
         "shop",
         f"Development: {everybody}",
-        "Staging: abort (by group “On-call”: abort in Staging of this project)",
+        "Staging: abort (by group “On-call”: abort in Staging of project “Shop”)",
         f"Production: {everybody}",
         "All other projects",
         f"Development: {everybody}",

@@ -31,7 +31,6 @@ class TokenRow:
 def context(user: User, revoke_url: Callable[[ApiToken], str]) -> dict[str, Any]:
     """Return what components/api_tokens.html shows; `revoke_url` is where the button posts to."""
     at = now()
-    tokens, has_more = api_tokens.unrevoked_tokens(user, at)
     return {
         "tokens": [
             TokenRow(
@@ -40,7 +39,6 @@ def context(user: User, revoke_url: Callable[[ApiToken], str]) -> dict[str, Any]
                 token.status(at) == TokenStatus.EXPIRED,
                 revoke_url(token),
             )
-            for token in tokens
+            for token in api_tokens.unrevoked_tokens(user, at)
         ],
-        "max_tokens": api_tokens.MAX_LISTED if has_more else 0,
     }

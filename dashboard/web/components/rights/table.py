@@ -1,11 +1,7 @@
-"""What an account or a group may do: a table of projects, collapsed by pattern, and stages."""
+"""What an account may do: a table of the projects that grants name, and of stages."""
 
 from dataclasses import dataclass
 
-from django.utils.translation import gettext as _
-
-from dashboard.accounts.administration import rights_overview
-from dashboard.accounts.administration.rights_overview import Pattern
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Project
 from dashboard.models.catalog import StageName
@@ -25,34 +21,25 @@ class RightCell:
 
 @dataclass(frozen=True, slots=True)
 class RightRow:
-    """Projects with the same rights, by id and name; none: all others, or all in the only row."""
+    """The rights in a project; None: in all others, or in all if this is the only row."""
 
-    projects: list[tuple[str, str]]
+    project: Project | None
     cells: list[RightCell]
 
 
 def load(permissions: Permissions) -> list[RightRow]:
-    """Return the rows of what `permissions` allow, the projects that grants name first."""
-    patterns = rights_overview.patterns(permissions)
-    keys = {key for pattern in patterns for key in pattern.project_ids}
-    named = {
-        project.pk: (project.slug, str(project)) for project in Project.objects.filter(pk__in=keys)
-    }
-    return [
-        _row(permissions, pattern, [named[key] for key in pattern.project_ids if key in named])
-        for pattern in patterns
-    ]
+    """Return what `permissions` allow: in the projects that grants name, then in all others."""
+    keys = {rule.project_id for rule in permissions.rules} - {0}
+    projects = Project.objects.filter(pk__in=keys).order_by("name", "slug")
+    return [row(permissions, project) for project in (*projects, None)]
 
 
-def _row(permissions: Permissions, pattern: Pattern, projects: list[tuple[str, str]]) -> RightRow:
-    named = _("each of these projects") if len(projects) > 1 else _("this project")
-    cells = [
-        RightCell(
-            stage,
-            right.action,
-            texts.action_label(right.action),
-            texts.reasons(permissions, right, named),
-        )
-        for stage, right in zip(StageName.values, pattern.rights, strict=True)
-    ]
-    return RightRow(projects, cells)
+def row(permissions: Permissions, project: Project | None) -> RightRow:
+    """Return what `permissions` allow in a project; None: in those that no grant names."""
+    projects = texts.project_text(str(project) if project else "")
+    cells = []
+    for stage in StageName.values:
+        right = permissions.right_at(project.pk if project else 0, stage)
+        reasons = texts.reasons(permissions, right, projects)
+        cells.append(RightCell(stage, right.action, texts.action_label(right.action), reasons))
+    return RightRow(project, cells)

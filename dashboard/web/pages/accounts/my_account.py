@@ -104,7 +104,6 @@ def _save_password(request: HttpRequest, change: CheckedChange) -> HttpResponse:
 
 def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
     user, at = signed_in_user(request), now()
-    valid_sessions, has_more = sessions.valid_sessions(user, at)
     session_key = request.session.session_key
     context = {
         "nav": "my_account",
@@ -112,8 +111,9 @@ def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
         "form": form,
         "password_denied_reason": password_change.denied_reason(user),
         "password_rules": password_validators_help_texts(),
-        "sessions": [(session, session.pk == session_key) for session in valid_sessions],
-        "max_sessions": sessions.MAX_LISTED if has_more else 0,
+        "sessions": [
+            (session, session.pk == session_key) for session in sessions.valid_sessions(user, at)
+        ],
         **api_tokens.context(user, lambda token: reverse("token_revoke", args=[token.pk])),
     }
     return render(request, "pages/accounts/my_account.html", context)

@@ -10,10 +10,10 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
-from dashboard.accounts import demo, permissions, rights_changes
+from dashboard.accounts import demo, rights_changes
 from dashboard.accounts.administration import group_changes
 from dashboard.accounts.administration.administrators import Conflict
-from dashboard.web.components.rights import changes, table, texts
+from dashboard.web.components.rights import changes, texts
 from dashboard.web.components.rights.place_form import PlaceForm
 from dashboard.web.http import lookup
 from dashboard.web.http.administrators import for_administrators, make_change
@@ -61,7 +61,6 @@ def render_group(
     """
     subject = rights_changes.group(group.pk if group else None)
     members = group.user_set.order_by("username") if group else User.objects.none()
-    names = [group.name] if group else []
     context = {
         "nav": "my_account",
         "tab": "groups",
@@ -78,7 +77,6 @@ def render_group(
         "grants": texts.grants_by_key(group),
         "django_permissions": texts.django_permissions(group) if group else "",
         "form": grant_form or PlaceForm(holders=texts.holders(group)),
-        "table": table.load(permissions.for_groups(names, permissions.load_rules())),
         "members": members[:SHOWN_MEMBERS],
         "member_count": members.count(),
         "can_change_members": group is not None

@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import Group, User
-from django.db import connection
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
@@ -40,12 +38,6 @@ def open_account(client: Client) -> LexborHTMLParser:
     answer = client.get("/account/")
     assert answer.status_code == 200
     return parse_html(answer)
-
-
-def count_statements(client: Client) -> int:
-    with CaptureQueriesContext(connection) as queries:
-        open_account(client)
-    return len(queries)
 
 
 def end_url(client: Client) -> str:
@@ -120,29 +112,6 @@ def test_session_of_somebody_else_or_of_nobody_returns_404(
     assert here.post(address).status_code == 404
     assert foreign.get("/").status_code == 200
     assert ended() == []
-
-
-def test_many_sessions_are_listed_up_to_a_limit(viewer: User) -> None:
-    here = sign_in(viewer)
-    open_account(here)
-    statements = count_statements(here)
-    now, stored = timezone.now(), session_of(here)
-    Session.objects.bulk_create(
-        Session(
-            session_key=f"key-{number}",
-            session_data=stored.session_data,
-            user=viewer,
-            created_at=now,
-            last_used_at=now - timedelta(minutes=number + 1),
-            ends_at=stored.ends_at,
-            expire_date=stored.expire_date,
-        )
-        for number in range(sessions.MAX_LISTED)
-    )
-    assert count_statements(here) == statements
-    page = open_account(here)
-    assert len(page.css("[data-session]")) == sessions.MAX_LISTED
-    assert "The 100 last used." in text_of(select_one(page, "main"))
 
 
 def test_account_signed_in_by_another_service_sees_why_it_has_no_password(viewer: User) -> None:

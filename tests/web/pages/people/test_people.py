@@ -370,7 +370,7 @@ def test_account_shows_rights_with_reasons(root_client: Client, viewer: User) ->
     rights = {cell.attributes["data-stage"]: cell for cell in shop.css("td")}
     assert rights["Staging"].attributes["data-right"] == "abort"
     assert text_of(rights["Staging"]) == (
-        "abort by group “On-call”: abort in Staging of this project"
+        "abort by group “On-call”: abort in Staging of project “Shop”"
     )
     assert text_of(rights["Production"]) == (
         "view everybody who is signed in: view in all projects"
