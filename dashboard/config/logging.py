@@ -1,11 +1,10 @@
 """Logging: one line per event on standard error, as readable text or as JSON."""
 
+import logging
 from typing import Any
 
 import structlog
-from structlog.typing import EventDict, Processor
-
-from dashboard.config.log_limit import LogLimit
+from structlog.typing import Processor
 
 _PROCESSORS: list[Processor] = [
     structlog.stdlib.add_logger_name,
@@ -46,19 +45,18 @@ def build_config(log_format: str, level: str) -> dict[str, Any]:
                 "()": structlog.stdlib.ProcessorFormatter,
                 "foreign_pre_chain": _PROCESSORS,
                 "processors": [
-                    _add_unlogged,
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     structlog.processors.format_exc_info,
                     renderer,
                 ],
             }
         },
-        "filters": {"limit": {"()": LogLimit}},
+        "filters": {"refusals": {"()": RefusalFilter}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
                 "formatter": "line",
-                "filters": ["limit"],
+                "filters": ["refusals"],
             }
         },
         "root": {"handlers": ["stderr"], "level": level},
@@ -73,7 +71,11 @@ def build_config(log_format: str, level: str) -> dict[str, Any]:
     }
 
 
-def _add_unlogged(_logger: Any, _name: str, event: EventDict) -> EventDict:
-    if unlogged := getattr(event["_record"], "unlogged", 0):
-        event["unlogged"] = unlogged
-    return event
+class RefusalFilter(logging.Filter):
+    """Makes the refusal of a request a warning without a traceback: any client can cause it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if 400 <= getattr(record, "status_code", 0) < 500:
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+            record.exc_info = None
+        return True
