@@ -1,6 +1,6 @@
 """Record changes of rights: of accounts, groups and grants, with their state before and after.
 
-A change is recorded in the transaction that makes it: `snapshot`, then the change, then
+A change is recorded in the transaction that makes it: `lock`, `snapshot`, then the change, then
 `record_changes`. The access log gets a line without the states.
 """
 
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from django.contrib.auth.models import Group, Permission, User
+from django.db import connection
 from django.db.models import Prefetch, QuerySet
 
 from dashboard.accounts import access_log
@@ -33,6 +34,8 @@ class Subject(NamedTuple):
         return f"{self.kind}-{self.key}"
 
 
+# The key of PostgreSQL's advisory lock: any number that nothing else locks in this database.
+_LOCK = 7_141_021
 EVERYBODY = Subject(SubjectKind.EVERYBODY, 0)
 
 
@@ -44,6 +47,16 @@ def account(key: int) -> Subject:
 def group(key: int | None) -> Subject:
     """Return a group as a subject; None is everybody."""
     return Subject(SubjectKind.GROUP, key) if key else EVERYBODY
+
+
+def lock() -> None:
+    """Let no other transaction change rights until this one ends: none overwrites another's.
+
+    SQLite writes one after another anyway.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
 
 
 def snapshot(*subjects: Subject) -> dict[Subject, State | None]:

@@ -165,10 +165,7 @@ def _set_groups(user: User, chosen_keys: Collection[int]) -> None:
     """Make an account a member of these groups only; it stays in that of the demo accounts."""
     demo_groups = set(user.groups.filter(name=demo.GROUP).values_list("pk", flat=True))
     chosen_groups = choosable_groups().filter(pk__in=chosen_keys)
-    # A group that was deleted meanwhile would fail the commit.
-    group_keys = set(
-        chosen_groups.order_by("pk").select_for_update(no_key=True).values_list("pk", flat=True)
-    )
+    group_keys = set(chosen_groups.values_list("pk", flat=True))
     if set(chosen_keys) - group_keys:
         raise AdministrationError(GROUP_MISSING)
     user.groups.set(group_keys | demo_groups)

@@ -5,20 +5,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, Group, User
-from django.db import connection, transaction
-from django.db.models import Model, QuerySet
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
+from django.db import transaction
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import rights_changes
 from dashboard.accounts.permissions import Permission, read_only_reason
 from dashboard.accounts.rights_changes import State, Subject
 from dashboard.db.threads import now
-from dashboard.models.accounts.rights_changes import SubjectKind
 from dashboard.texts.rich_text import MessageTable
 
-# The key of PostgreSQL's advisory lock: any number that nothing else locks in this database.
-EVERYBODY_LOCK = 7_141_021
 _text = MessageTable(
     {
         "administrator_no_longer": gettext_lazy(
@@ -90,8 +86,8 @@ def recorded_change(
     """
     require(change_permission())
     with transaction.atomic():
-        locked_users = _lock_subjects(rights_changes.account(author.user.pk), *subjects)
-        current = locked_users.get(author.user.pk)
+        rights_changes.lock()
+        current = User.objects.filter(pk=author.user.pk).first()
         if current is None or not may_administer(current):
             raise NotAllowed(_text("administrator_no_longer"))
         author.user = current  # the change is checked against what they may do now
@@ -109,25 +105,3 @@ def recorded_change(
             client_address=author.client_address,
             even_unchanged=even_unchanged,
         )
-
-
-def _lock_subjects(*subjects: Subject) -> dict[int, User]:
-    """Lock subjects until the transaction ends; return the accounts among them by their keys.
-
-    Accounts before groups: changes that lock both would else wait for each other.
-    """
-
-    def lock[T: Model](rows: QuerySet[T], kind: SubjectKind) -> list[T]:
-        keys = {subject.key for subject in subjects if subject.kind == kind}
-        # In the order of keys, so that two superusers who change each other do not deadlock;
-        # `no_key`, so that the log of a deleted group can refer to a member that another
-        # transaction has locked.
-        return list(rows.filter(pk__in=keys).order_by("pk").select_for_update(no_key=True))
-
-    users = lock(User.objects.all(), SubjectKind.ACCOUNT)
-    lock(Group.objects.all(), SubjectKind.GROUP)
-    if rights_changes.EVERYBODY in subjects and connection.vendor == "postgresql":
-        # Everybody has no row. SQLite writes one after another.
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [EVERYBODY_LOCK])
-    return {user.pk: user for user in users}

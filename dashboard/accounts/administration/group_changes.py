@@ -87,7 +87,7 @@ def delete_group(author: Author, group: Group, version: str) -> None:
     """
     subject = rights_changes.group(group.pk)
     with recorded_change(author, "Deleted.", subject, version=version) as before:
-        # Once the group is locked: nobody can join it any more.
+        # Under the lock: nobody can join it any more.
         members = group.user_set.values_list("pk", flat=True)
         before.update(rights_changes.snapshot(*map(rights_changes.account, members)))
         require(edit_permission(group))

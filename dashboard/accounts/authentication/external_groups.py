@@ -28,12 +28,9 @@ def synchronise_groups(
     change is recorded, with `source` ("OpenID Connect") as its reason.
     """
     names = {group_map.get(name, "") if group_map else name for name in external_names}
-    reported_groups = Group.objects.filter(name__in=names).exclude(name=demo.GROUP)
     with transaction.atomic():
-        # Other requests of the user may do the same, and administrators may change the account.
-        User.objects.filter(pk=user.pk).select_for_update(no_key=True).first()
-        # A group that was deleted meanwhile would fail the commit.
-        groups = set(reported_groups.order_by("pk").select_for_update(no_key=True))
+        rights_changes.lock()
+        groups = set(Group.objects.filter(name__in=names).exclude(name=demo.GROUP))
         if groups == set(user.groups.all()):
             return False
         before = rights_changes.snapshot(rights_changes.account(user.pk))
