@@ -38,7 +38,7 @@ class Command(RunbookCommand):
             self.stderr.write("The account is inactive.")
         if user_permissions.disabled_reason:
             self.stderr.write(str(user_permissions.disabled_reason))
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "projects": [row.project.slug] if row.project else [],
                 "stages": {
