@@ -54,14 +54,7 @@ def create(file: Path) -> None:
         else:
             _copy_sqlite(_sqlite_file(), part, as_single_file=True)
         os.fsync(handle)
-        try:
-            os.link(part, file)  # a rename would replace a file
-        except FileExistsError:
-            raise BackupError(f"{file} exists already.") from None
-        except OSError as error:
-            raise BackupError(
-                f"Cannot create {file}: {error.strerror}. Some shares lack hard links."
-            ) from error
+        part.rename(file)
     finally:
         os.close(handle)
         part.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """A backup restores everything, or is refused with the database unchanged."""
 
-import errno
 import io
 import os
 import resource
@@ -155,20 +154,6 @@ def test_backup_never_overwrites_a_file(file: Path) -> None:
 
 def test_backup_into_missing_folder_is_refused(hostile_data: Run, tmp_path: Path) -> None:
     assert "Cannot write" in error_of("backup", tmp_path / "missing" / "backup")
-
-
-def test_backup_onto_a_share_without_hard_links_is_refused(
-    hostile_data: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(source: Path, target: Path) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    file = tmp_path / "backup"
-    assert f"Cannot create {file}: Operation not permitted. Some shares lack" in error_of(
-        "backup", file
-    )
-    assert list(tmp_path.iterdir()) == []
 
 
 # What exceeds SQLite's cache is written before the end, which takes a journal.
