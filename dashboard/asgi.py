@@ -19,12 +19,12 @@ from typing import IO, Any, cast
 import django
 from django.conf import settings
 from django.core import signals
-from django.core.exceptions import BadRequest, RequestAborted, RequestDataTooBig
+from django.core.exceptions import RequestAborted, RequestDataTooBig
 from django.core.handlers import base
-from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.exception import response_for_exception
 from django.db import close_old_connections, connection
-from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse, set_script_prefix
 from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
@@ -137,18 +137,6 @@ class PooledASGIHandler(ASGIHandler):
             more_body = message.get("more_body", False)
         body.seek(0)
         return body
-
-    def create_request(
-        self, scope: Mapping[str, Any], body_file: IO[bytes]
-    ) -> tuple[ASGIRequest, None] | tuple[None, HttpResponseBase]:
-        """Return the request and None, or None and an error response.
-
-        Django's raises an error for a Content-Type that cannot be parsed.
-        """
-        try:
-            return super().create_request(scope, body_file)
-        except BadRequest:
-            return None, HttpResponseBadRequest()
 
     def _executor_for(self, scope: Mapping[str, Any]) -> ThreadPoolExecutor:
         path = _without_prefix(scope["path"])

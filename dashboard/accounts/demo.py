@@ -2,12 +2,11 @@
 
 Their passwords equal their names and are stored nowhere. Only `DemoBackend` accepts them, and the
 settings contain it only for the sandbox. Without it Django rejects their sessions as well, and the
-API their tokens, so none of them gets in where a database later mirrors a real Northflank.
+start deactivates them, so none of them gets in where a database later mirrors a real Northflank.
 """
 
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
@@ -52,11 +51,6 @@ def _active_accounts() -> QuerySet[User]:
 
 def _accounts() -> QuerySet[User]:
     return User.objects.filter(groups__name=GROUP, username__in=GROUPS_BY_ACCOUNT)
-
-
-def is_disallowed(user: User) -> bool:
-    """Return whether this is a demo account although the upstream is not the sandbox."""
-    return not settings.SANDBOX and user.groups.filter(name=GROUP).exists()
 
 
 def enable() -> None:

@@ -4,26 +4,14 @@ from typing import TYPE_CHECKING
 
 from django.contrib import admin
 from django.db.models import Model
-from django.http import Http404, HttpRequest
+from django.http import HttpRequest
 
 if TYPE_CHECKING:
-    DjangoModelAdmin = admin.ModelAdmin[Model]
+    ModelAdmin = admin.ModelAdmin[Model]
     TabularInline = admin.TabularInline[Model, Model]
 else:
-    DjangoModelAdmin = admin.ModelAdmin  # generic in the stubs only
+    ModelAdmin = admin.ModelAdmin  # generic in the stubs only
     TabularInline = admin.TabularInline
-
-
-class ModelAdmin(DjangoModelAdmin):
-    """Answers 404 where there is no object; Django forwards to the index of the admin."""
-
-    def get_object(
-        self, request: HttpRequest, object_id: str, from_field: str | None = None
-    ) -> Model:
-        found = super().get_object(request, object_id, from_field)
-        if found is None:
-            raise Http404
-        return found
 
 
 class ReadOnlyMixin:

@@ -26,7 +26,6 @@ from dashboard.models.accounts.grants import Action
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT
 from tests.support.messages import raises
-from tests.support.parallel import before_statement
 
 EVERYTHING = {"action": Action.VIEW}
 ABORT_IN_STAGING = {"stage": "Staging", "action": Action.ABORT}
@@ -460,34 +459,6 @@ def test_removal_of_the_last_way_to_view_hides_everything(viewer: User, manager:
     assert not group_changes.effect_of_removal(grant).hides_everything
     manager.groups.clear()
     assert group_changes.effect_of_removal(grant).hides_everything
-
-
-def test_account_that_another_has_just_added_is_not_added_again(root: Author) -> None:
-    with (
-        before_statement('INSERT INTO "auth_user"', lambda: User.objects.create(username="ben")),
-        raises(AdministrationError, "name_taken"),
-    ):
-        account_changes.add_account(
-            root, "ben", "", AccountSettings(True, False, False, frozenset())
-        )
-    assert recorded() == []
-
-
-def test_group_name_that_another_has_just_taken_is_not_given_again(
-    root: Author, on_call: Group
-) -> None:
-    version = rights_changes.version(rights_changes.group(on_call.pk))
-    with (
-        before_statement('INSERT INTO "auth_group"', lambda: Group.objects.create(name="Leads")),
-        raises(AdministrationError, "name_taken"),
-    ):
-        group_changes.add_group(root, "Leads")
-    with (
-        before_statement('UPDATE "auth_group"', lambda: Group.objects.create(name="Leads")),
-        raises(AdministrationError, "name_taken"),
-    ):
-        group_changes.rename_group(root, on_call, "Leads", version)
-    assert recorded() == []
 
 
 # --- Several administrators at once --------------------------------------------------------------

@@ -234,12 +234,6 @@ def test_invalid_http_request_returns_400(live: Live, line: bytes) -> None:
     assert send_raw(live, line).startswith(b"HTTP/1.1 400")
 
 
-def test_content_type_that_cannot_be_parsed_returns_400(anonymous_browser: httpx.Client) -> None:
-    content_type = "multipart/form-data; boundary=" + "a" * 20_000
-    answer = anonymous_browser.post("/accounts/login/", headers={"Content-Type": content_type})
-    assert answer.status_code == 400
-
-
 def test_websocket_scope_is_rejected(live: Live) -> None:
     with pytest.raises(ValueError, match="not websocket"):
         live.run(lambda: application({"type": "websocket"}, None, None))  # type: ignore[arg-type]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.contrib.auth.models import Group, User
-from django.db import IntegrityError
 from django.db.models import QuerySet
 from django.utils.crypto import get_random_string
 from django.utils.translation import gettext_lazy
@@ -91,10 +90,7 @@ def add_account(
     with recorded_change(author, "Added.") as before:
         if usernames.is_taken(username):
             raise AdministrationError(usernames.NAME_TAKEN)
-        try:
-            user = User.objects.create(username=username, password=password or _unusable_password())
-        except IntegrityError:  # added by another administrator just now
-            raise AdministrationError(usernames.NAME_TAKEN) from None
+        user = User.objects.create(username=username, password=password or _unusable_password())
         before[rights_changes.account(user.pk)] = None
         _apply(author.user, user, account_settings)
         if password:

@@ -3,11 +3,9 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from django.contrib.auth.models import Group, User
-from django.db import IntegrityError
 from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy
 
@@ -66,8 +64,7 @@ def edit_permission(group: Group) -> Permission:
 def add_group(author: Author, name: str) -> Group:
     """Add a group and return it; raise AdministrationError."""
     with recorded_change(author, "Added.") as before:
-        with _free_name():
-            group = Group.objects.create(name=_clean_name(name))
+        group = Group.objects.create(name=_clean_name(name))
         before[rights_changes.group(group.pk)] = None
     return group
 
@@ -76,8 +73,7 @@ def rename_group(author: Author, group: Group, name: str, version: str) -> None:
     """Rename a group; raise AdministrationError."""
     with recorded_change(author, "Renamed.", rights_changes.group(group.pk), version=version):
         require(edit_permission(group))
-        with _free_name():
-            Group.objects.filter(pk=group.pk).update(name=_clean_name(name, except_key=group.pk))
+        Group.objects.filter(pk=group.pk).update(name=_clean_name(name, except_key=group.pk))
 
 
 def delete_group(author: Author, group: Group, version: str) -> None:
@@ -216,12 +212,3 @@ def _clean_name(name: str, *, except_key: int = 0) -> str:
     if cleaned.casefold() in map(str.casefold, names):
         raise AdministrationError(_text("name_taken"))
     return cleaned
-
-
-@contextmanager
-def _free_name() -> Iterator[None]:
-    """Raise AdministrationError if another administrator has just given a group the name."""
-    try:
-        yield
-    except IntegrityError:
-        raise AdministrationError(_text("name_taken")) from None

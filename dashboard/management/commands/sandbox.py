@@ -15,7 +15,6 @@ from dashboard.management.commands.serve import (
     base_url,
     host_name,
     listen,
-    port_number,
     sandbox_options,
 )
 
@@ -29,7 +28,7 @@ class Command(BaseCommand):
             "--host", type=host_name, default="127.0.0.1", help="Address to listen on."
         )
         parser.add_argument(
-            "--port", type=port_number, default=9000, help="Port to listen on; 0 for any free port."
+            "--port", type=int, default=9000, help="Port to listen on; 0 for any free port."
         )
         sandbox.add_arguments(parser)
 

@@ -18,7 +18,7 @@ from django.core.exceptions import TooManyFieldsSent
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from dashboard.accounts import access_log, demo, permissions
+from dashboard.accounts import access_log, permissions
 from dashboard.accounts.authentication import throttle
 from dashboard.accounts.authentication.throttle import Counter
 from dashboard.accounts.permissions import Permissions
@@ -105,8 +105,6 @@ def _authenticate(request: HttpRequest) -> ApiClient:
     if token is None:
         raise _refuse(request, None, "token_unknown", "Unknown token.", current_time)
     status = token.status(current_time)
-    if status is TokenStatus.VALID and demo.is_disallowed(token.user):
-        status = TokenStatus.INACTIVE
     if status is not TokenStatus.VALID:
         message = _TOKEN_DENIED_MESSAGES[status]
         raise _refuse(request, token, f"token_{status}", message, current_time)

@@ -8,7 +8,6 @@ import httpx
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
-from pytest_django import Settings
 
 from dashboard.accounts import demo
 from dashboard.accounts.authentication import throttle
@@ -127,12 +126,12 @@ def test_token_of_inactive_account_returns_401(api_client: CreateApiClient, view
 
 
 def test_token_of_demo_account_is_valid_with_sandbox_only(
-    api_client: CreateApiClient, settings: Settings, transactional_db: None
+    api_client: CreateApiClient, transactional_db: None
 ) -> None:
     demo.enable()
     http_client = api_client(User.objects.get(username="admin"))
     assert http_client.get("/api/runs/").status_code == 200
-    settings.SANDBOX = False
+    demo.disable()
     assert error_status_and_code(http_client.get("/api/runs/")) == (401, "token_inactive")
 
 
