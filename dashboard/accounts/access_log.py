@@ -1,11 +1,10 @@
-"""The access log: record an event of signing in, of tokens or of rights; read it newest first."""
+"""The access log: record an event of signing in, of tokens or of rights."""
 
 from collections.abc import Collection
 from datetime import datetime
 
 import structlog
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
-from django.db.models import QuerySet
 
 from dashboard.models import AccessEvent
 from dashboard.models.accounts.access import AccessKind
@@ -63,18 +62,3 @@ def record_all(events: Collection[AccessEvent]) -> None:
 def may_view(user: AbstractBaseUser | AnonymousUser) -> bool:
     """Return whether a user may view the access log: superusers, and holders of its permission."""
     return isinstance(user, User) and user.has_perm(VIEW_PERMISSION)
-
-
-def find_events(
-    *, username: str = "", kind: str = "", before_pk: int | None = None
-) -> QuerySet[AccessEvent]:
-    """Return events, newest first: of one account, of one kind, with keys below `before_pk`.
-
-    Empty values do not restrict.
-    """
-    events = AccessEvent.objects.order_by("-pk")
-    if username:
-        events = events.filter(username=username)
-    if kind:
-        events = events.filter(kind=kind)
-    return events if before_pk is None else events.filter(pk__lt=before_pk)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Prefetch
 
 from dashboard.accounts import access_log
 from dashboard.models import AccessEvent, Grant, RightsChange
@@ -107,21 +107,6 @@ def record_changes(
     )
     access_log.record_all([_access_event(change) for change in changes])
     return changes
-
-
-def find_changes(
-    *, subject: Subject | None = None, name: str = "", before_pk: int | None = None
-) -> QuerySet[RightsChange]:
-    """Return changes, newest first: of a subject or a name, with keys below `before_pk`.
-
-    Empty values do not restrict.
-    """
-    changes = RightsChange.objects.order_by("-pk")
-    if subject is not None:
-        changes = changes.filter(subject_kind=subject.kind, subject_key=subject.key)
-    if name:
-        changes = changes.filter(subject=name)
-    return changes if before_pk is None else changes.filter(pk__lt=before_pk)
 
 
 def _is_account(subject: Subject) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
-from dashboard.accounts import access_log
 from dashboard.models import AccessEvent
 from dashboard.models.accounts.access import AccessKind
 from dashboard.texts.rich_text import MessageTable
@@ -64,9 +63,13 @@ def load_events(
     access_filter: AccessFilter, before_pk: int | None, limit: int
 ) -> list[AccessEvent]:
     """Return up to `limit` matching events, newest first, with keys below `before_pk` if given."""
-    events = access_log.find_events(
-        username=access_filter.username, kind=access_filter.kind, before_pk=before_pk
-    )
+    events = AccessEvent.objects.order_by("-pk")
+    if access_filter.username:
+        events = events.filter(username=access_filter.username)
+    if access_filter.kind:
+        events = events.filter(kind=access_filter.kind)
+    if before_pk is not None:
+        events = events.filter(pk__lt=before_pk)
     return list(events[:limit])
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy
 
-from dashboard.accounts import rights_changes
 from dashboard.accounts.rights_changes import State, Subject
 from dashboard.models import RightsChange
 from dashboard.models.accounts.rights_changes import SubjectKind
@@ -84,9 +83,13 @@ def load_changes(
     change_filter: ChangeFilter, before_pk: int | None, limit: int
 ) -> list[RightsChange]:
     """Return up to `limit` matching changes, newest first, with keys below `before_pk` if given."""
-    changes = rights_changes.find_changes(
-        subject=change_filter.subject, name=change_filter.name, before_pk=before_pk
-    )
+    changes = RightsChange.objects.order_by("-pk")
+    if subject := change_filter.subject:
+        changes = changes.filter(subject_kind=subject.kind, subject_key=subject.key)
+    if change_filter.name:
+        changes = changes.filter(subject=change_filter.name)
+    if before_pk is not None:
+        changes = changes.filter(pk__lt=before_pk)
     return list(changes[:limit])
 
 
