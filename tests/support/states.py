@@ -252,7 +252,6 @@ EMPTY = [
     ),
     State("access log, nothing found", "/access/?username=x&kind=x", username="boss"),
     State("people, nothing found", "/people/?q=nothing", username="boss"),
-    State("groups, nothing found", "/people/groups/?group=x&project=x", username="boss"),
     State("changes of rights, none", "/people/changes/", username="boss"),
     State("changes of rights, none found", "/people/changes/?name=x&subject=x", username="boss"),
     State("not found", "/nothing/here/", status=404),
@@ -556,8 +555,9 @@ def create_people(name: str) -> dict[str, object]:
 
 
 def throttle_sign_in(username: str) -> None:
-    for _ in range(throttle.ACCOUNT.burst):
-        throttle.count([Counter(throttle.ACCOUNT, username)], timezone.now())
+    counter = Counter(throttle.ACCOUNT_AT_ADDRESS, f"127.0.0.1 {username}")
+    for _ in range(throttle.ACCOUNT_AT_ADDRESS.burst):
+        throttle.count([counter], timezone.now())
 
 
 def create_paged() -> dict[str, object]:
