@@ -24,7 +24,8 @@ from dashboard.accounts import permissions
 from dashboard.accounts.authentication import auth_proxy
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
-from dashboard.db.prepared import NOW, CombinedQuery, Parameter, Texts, joined
+from dashboard.db.expressions import Texts, joined
+from dashboard.db.prepared import NOW, CombinedQuery, Parameter
 from dashboard.models import ChangeCounter, Grant, Session
 
 MAX_SESSIONS = 2_000  # about 1 KB each

@@ -25,7 +25,7 @@ from django.db.models import (
 )
 from django.db.models.functions import Coalesce, Greatest
 
-from dashboard.db import prepared
+from dashboard.db import expressions
 from dashboard.db.prepared import (
     NOW,
     Keys,
@@ -300,7 +300,7 @@ def _run_query() -> PreparedQuery:
     requested_at = Subquery(open_aborts.filter(run=OuterRef("pk")).values("requested_at"))  # one
     recent_aborts = open_aborts.filter(requested_at__gt=NOW - schedule.STUCK_ABORT_AGE)
     counts = [  # of all runs
-        Subquery(aborts.values_list(prepared.Count())) for aborts in (recent_aborts, open_aborts)
+        Subquery(aborts.values_list(expressions.Count())) for aborts in (recent_aborts, open_aborts)
     ]
     return PreparedQuery(
         Run.objects.filter(pk=_KEY).values_list(

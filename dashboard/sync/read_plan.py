@@ -21,7 +21,7 @@ from django.db.models import (
 )
 from django.db.models.expressions import Combinable
 
-from dashboard.db import prepared
+from dashboard.db import expressions
 from dashboard.db.prepared import NOW, Parameter, PreparedQuery
 from dashboard.models import CatalogSync, Run, Stage
 from dashboard.models.catalog import StageQuerySet
@@ -125,7 +125,7 @@ def count_starts(now: datetime) -> dict[int, int]:
 def _starts_query() -> PreparedQuery:
     since = Parameter("since", DateTimeField())
     recent = Run.objects.with_in_flight(False).filter(stage=OuterRef("pk"), created_at__gt=since)
-    starts = Subquery(recent.order_by().values_list(prepared.Count()))  # by index, of each stage
+    starts = Subquery(recent.order_by().values_list(expressions.Count()))  # by index, of each stage
     return PreparedQuery(Stage.objects.listed().values_list("pk", starts))
 
 
@@ -185,7 +185,7 @@ def _counts_query() -> PreparedQuery:
         Run.objects.tracked().filter(last_viewed_at__gt=watched_since),
     )
     first, *others = (
-        rows.order_by().values_list(Value(position), prepared.Count())
+        rows.order_by().values_list(Value(position), expressions.Count())
         for position, rows in enumerate(counts)
     )
     return PreparedQuery(first.union(*others, all=True))

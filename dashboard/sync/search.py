@@ -15,7 +15,7 @@ from functools import cache
 import structlog
 from django.db.models import Case, Exists, F, OuterRef, Q, When
 
-from dashboard.db import prepared
+from dashboard.db import expressions
 from dashboard.db.prepared import NOW, PreparedQuery
 from dashboard.models import ReadRequest, Run, Stage
 from dashboard.models.catalog import StageName, StageQuerySet
@@ -53,7 +53,7 @@ def load_usage(moment: datetime) -> SearchUsage:
 @cache
 def _usage_query() -> PreparedQuery:
     recent = ReadRequest.objects.searches().filter(requested_at__gt=NOW - HOUR)
-    return PreparedQuery(recent.values_list(prepared.Sum("reads")))
+    return PreparedQuery(recent.values_list(expressions.Sum("reads")))
 
 
 def searchable(keys: Collection[int]) -> StageQuerySet:

@@ -10,7 +10,8 @@ from typing import Any
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy, ngettext
 
-from dashboard.db.prepared import PreparedQuery, count_if
+from dashboard.db.expressions import count_if
+from dashboard.db.prepared import PreparedQuery
 from dashboard.models import CatalogSync, Stage
 from dashboard.models.catalog import StageQuerySet
 from dashboard.sync import schedule

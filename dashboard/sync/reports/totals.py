@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from django.db.models import Count, Max, Min, Q, QuerySet
 
-from dashboard.db.prepared import NOW, Days, PreparedModels, PreparedQuery
+from dashboard.db.expressions import Days
+from dashboard.db.prepared import NOW, PreparedModels, PreparedQuery
 from dashboard.models.catalog import StageQuerySet
 from dashboard.sync import schedule
 from dashboard.sync.reports import freshness

@@ -12,7 +12,8 @@ from functools import cache
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-from dashboard.db.prepared import NOW, Max, PreparedModels, PreparedQuery
+from dashboard.db.expressions import Max
+from dashboard.db.prepared import NOW, PreparedModels, PreparedQuery
 from dashboard.models import Run, WebhookStats
 
 # Allowed delay of an event, and allowed difference between Northflank's clock and ours.
