@@ -43,5 +43,8 @@ def revoke(
                 token_name=token.name,
                 detail=detail,
             )
-    token.refresh_from_db(fields=["revoked_at"])
+    if is_revoked:
+        token.revoked_at = at  # not read: an outage now must not hide that it is revoked
+    else:
+        token.refresh_from_db(fields=["revoked_at"])
     return is_revoked
