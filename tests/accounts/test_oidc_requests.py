@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 from django.test import override_settings
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from dashboard.accounts.authentication import oidc_provider
 from dashboard.accounts.authentication.oidc_claims import OIDCFailure, Reason
@@ -30,7 +30,7 @@ async def request_json(server: ScriptedServer) -> object:
 
 
 async def test_provider_is_trusted_by_the_certificates_that_northflank_is(
-    settings: SettingsWrapper,
+    settings: Settings,
 ) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(SELF_SIGNED)
