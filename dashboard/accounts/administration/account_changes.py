@@ -3,10 +3,9 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
-from django.utils.crypto import get_random_string
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import api_tokens, demo, rights_changes, usernames
@@ -24,7 +23,6 @@ from dashboard.db.threads import now
 from dashboard.models import ApiToken, ProxyAccount
 from dashboard.texts.rich_text import MessageTable
 
-UNUSABLE_LENGTH = 40  # of the random text of an unusable password, as Django's
 _text = MessageTable(
     {
         "own_password": gettext_lazy("Change your own password on My account."),
@@ -90,7 +88,7 @@ def add_account(
     with recorded_change(author, "Added.") as before:
         if usernames.is_taken(username):
             raise AdministrationError(usernames.NAME_TAKEN)
-        user = User.objects.create(username=username, password=password or _unusable_password())
+        user = User.objects.create(username=username, password=password or make_password(None))
         before[rights_changes.account(user.pk)] = None
         _apply(author.user, user, account_settings)
         if password:
@@ -134,10 +132,6 @@ def revoke_token(author: Author, token: ApiToken) -> None:
         api_tokens.revoke(
             token, now(), changed_by=author.user, client_address=author.client_address
         )
-
-
-def _unusable_password() -> str:
-    return UNUSABLE_PASSWORD_PREFIX + get_random_string(UNUSABLE_LENGTH)
 
 
 def _apply(administrator: User, user: User, account_settings: AccountSettings) -> None:
