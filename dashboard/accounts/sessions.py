@@ -21,6 +21,8 @@ from dashboard.models.accounts import sessions as session_model
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.sessions import USE_INTERVAL
 
+MAX_LISTED = 100  # a program that signs in again and again has any number
+
 
 def begin(store: SessionBase, at: datetime, *, client_address: str | None, browser: str) -> None:
     """Note in a session that somebody signs in, and when it ends at the latest."""
@@ -64,12 +66,12 @@ def record_use(session_key: str, at: datetime) -> None:
 
 
 def valid_sessions(user: User, at: datetime) -> list[Session]:
-    """Return the sessions of `user`, the last used first.
+    """Return the sessions of `user`, the MAX_LISTED last used, the latest first.
 
     Those of an earlier password are not listed: nobody can use them.
     """
     stored = user.sessions.filter(expire_date__gt=at).order_by("-last_used_at")
-    return [session for session in stored if is_of_password(session, user)]
+    return [session for session in stored[:MAX_LISTED] if is_of_password(session, user)]
 
 
 def is_of_password(session: Session, user: User) -> bool:

@@ -21,18 +21,15 @@ def test_cookies_of_a_sign_in_are_for_this_site_and_not_for_scripts(
     for header in answer.headers.get_list("set-cookie"):
         cookies.load(header)
     assert {name: cookie["samesite"] for name, cookie in cookies.items()} == dict.fromkeys(
-        ("sessionid", "csrftoken", "browser"), "Lax"
+        ("sessionid", "csrftoken"), "Lax"
     )
     # The token is in each page anyway.
-    assert {name for name, cookie in cookies.items() if cookie["httponly"]} == {
-        "sessionid",
-        "browser",
-    }
+    assert {name for name, cookie in cookies.items() if cookie["httponly"]} == {"sessionid"}
 
 
 # Octal escapes in a quoted value are decoded: this is a NUL, which PostgreSQL takes in no text.
 @pytest.mark.parametrize("value", [r'"\000aaaaaaaa"', '""'])
-@pytest.mark.parametrize("name", ["sessionid", "csrftoken", "browser", "theme", "messages"])
+@pytest.mark.parametrize("name", ["sessionid", "csrftoken", "theme", "messages"])
 def test_cookie_that_this_site_has_not_set_counts_as_none(
     live: Live, viewer: User, caplog: pytest.LogCaptureFixture, name: str, value: str
 ) -> None:
