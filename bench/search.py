@@ -32,6 +32,7 @@ def fill(runs: int) -> tuple[float, float]:
     from django.contrib.auth.models import User
     from django.db import connection
 
+    from dashboard.models import Run
     from dashboard.sync import search_texts
 
     stages = create_stages()
@@ -44,8 +45,8 @@ def fill(runs: int) -> tuple[float, float]:
         )
     size_before, _ = read_database_size()
     started_at = time.perf_counter()
-    for _ in search_texts.repair():
-        pass
+    for start in range(0, runs + 1, 1000):
+        search_texts.store(Run.objects.order_by("pk")[start : start + 1000])
     seconds = time.perf_counter() - started_at
     size, _ = read_database_size()
     if connection.vendor == "postgresql":  # as autovacuum does

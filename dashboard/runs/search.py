@@ -123,9 +123,3 @@ class Search:
         """The key and the folded name of each user who has requested an abort."""
         aborters = User.objects.filter(Exists(Abort.objects.filter(user=OuterRef("pk"))))
         return [(pk, fold(name)) for pk, name in aborters.values_list("pk", "username")]
-
-
-def is_complete() -> bool:
-    """Return whether all runs can be found by their texts: see sync/search_texts.py."""
-    oldest = Run.objects.order_by("pk").values_list("search_text")[:1]
-    return all(text is not None for (text,) in oldest)

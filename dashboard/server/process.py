@@ -25,10 +25,9 @@ from dashboard.northflank import NorthflankError
 from dashboard.runs.acknowledgements import ExpiredAcknowledgements
 from dashboard.server import memory
 from dashboard.server.http_protocol import LimitedHttpProtocol
-from dashboard.sync import day_sums, lead, search_texts
+from dashboard.sync import lead
 from dashboard.sync.overdue_checker import OverdueChecker
 from dashboard.sync.pruning import Pruner
-from dashboard.sync.repairs import Repair
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import access_hint, budget_store
 from dashboard.upstream import connection as upstream_connection
@@ -110,8 +109,6 @@ class Process:
                         ExpiredAcknowledgements(),
                         ExpiredSessions(),
                         Pruner(),
-                        Repair(search_texts.repair),
-                        Repair(day_sums.count_missing),
                     ],
                 )
                 group.create_task(worker.run(stop))

@@ -509,7 +509,7 @@ DELETED = {
     "sync/webhooks/events.py": {"WebhookEvent"},
     # The run of an abort is protected by its foreign key, a young access event by a trigger.
     "sync/pruning.py": {"old_runs", "Acknowledgement", "Dismissal", "AccessEvent", "SearchText"},
-    "sync/search_texts.py": {"SearchText", "texts"},
+    "sync/search_texts.py": {"SearchText"},
     "sync/requests.py": {"ReadRequest"},
     "web/pages/saved_views.py": {"saved_views"},  # the use case
 }

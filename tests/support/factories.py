@@ -21,6 +21,7 @@ from dashboard.models import (
     Pruning,
     ReadRequest,
     Run,
+    SearchText,
     Stage,
     StageTiming,
     Upstream,
@@ -28,7 +29,7 @@ from dashboard.models import (
 from dashboard.models.runs import ChangeCounter, mark_changed
 from dashboard.northflank import Node
 from dashboard.sync.day_sums import count_missing
-from dashboard.sync.search_texts import repair
+from dashboard.sync.search_texts import store
 from dashboard.web.http import links
 
 # Markup, a script, quotes, right-to-left marks, emoji, and text too long for any place.
@@ -93,8 +94,9 @@ def run(stage: Stage, run_id: str = "", *, status: str = "running", **fields: An
 
 def search_texts() -> None:
     """Store what all runs are found by, as the mirror does with each."""
-    for _ in repair():
-        pass
+    SearchText.objects.all().delete()  # of runs that are gone, too
+    for runs in batched(Run.objects.order_by("pk"), 500):
+        store(runs)
 
 
 def day_sums() -> None:

@@ -1,4 +1,4 @@
-"""What runs are found by follows the mirror, and is filled in for runs of an older version."""
+"""What runs are found by follows the mirror."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,14 +10,13 @@ from django.test.utils import CaptureQueriesContext
 from dashboard.models import Run, SearchText, Stage
 from dashboard.models.search_texts import position
 from dashboard.runs import search
-from dashboard.sync import mirror, pruning, search_texts
-from tests.support import factories
+from dashboard.sync import mirror, pruning
 from tests.support.world import ENDED, api_run, at, detail, get_run, mirror_list, request_fields
 
 
 @pytest.fixture(autouse=True)
 def _complete_texts(stage: Stage) -> Iterator[None]:
-    """Compare what was stored with what would be filled in, at the end of each test."""
+    """Compare what was stored with what the runs have, at the end of each test."""
     yield
     stored = sorted(SearchText.objects.values_list("run", "position", "text"))
     runs = Run.objects.all()
@@ -56,31 +55,6 @@ def test_other_changes_write_no_text(stage: Stage) -> None:
         mirror_list(stage, api_run(status="aborting"), requested_at=1)
         mirror.apply_detail(stage.pk, detail(status="aborting"), **request_fields(2))
     assert not [q for q in queries.captured_queries if "searchtext" in q["sql"]]
-
-
-def test_what_a_version_without_texts_has_left_is_repaired_in_batches(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(search_texts, "BATCH_SIZE", 2)
-    runs = [factories.run(stage) for _ in range(9)]
-    assert not search.is_complete()
-    factories.search_texts()
-    assert search.is_complete()
-    deleted = [runs[number].pk for number in (0, 4, 8)]
-    Run.objects.filter(pk__in=deleted)._raw_delete(connection.alias)
-    SearchText.objects.filter(run__in=(runs[3], runs[7])).delete()
-    factories.search_texts()
-    assert len(texts()) == 6
-
-
-def test_statements_of_a_repair_do_not_grow_with_its_batches(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(search_texts, "BATCH_SIZE", 1)
-    factories.create_copies(factories.run(stage), 20)
-    with CaptureQueriesContext(connection) as queries:
-        factories.search_texts()
-    assert max(len(query["sql"]) for query in queries.captured_queries) < 1_000
 
 
 def test_pruned_run_leaves_no_text(stage: Stage) -> None:

@@ -16,7 +16,6 @@ from django.views.decorators.http import require_safe
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run
-from dashboard.runs import search as run_search
 from dashboard.runs.search import MAX_PLACES, MAX_RUNS, Search
 from dashboard.texts.rich_text import Message
 from dashboard.web.components.data_age import DataAge, page_data_age
@@ -97,7 +96,6 @@ class SearchPage(Page):
             ],
             "has_more_places": max(len(pipelines), len(projects)) > MAX_PLACES,
             "board_url": _board_url(self.text),
-            "is_filling": not run_search.is_complete(),
             "may_abort": self.permissions.can_abort_anywhere,
             "denied_reason": self.permissions.abort_denied_reasons(
                 {(key.project, key.stage) for key in shown}

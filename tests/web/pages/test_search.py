@@ -52,7 +52,7 @@ def test_page_says_that_there_are_more(
 def test_without_a_text_there_is_a_hint_alone(viewer_client: Client, text: str) -> None:
     html = parse_html(get(viewer_client, text))
     assert html.css("[data-hint]")
-    assert not html.css("#live :is(h2, .empty-state, [data-filling])")
+    assert not html.css("#live :is(h2, .empty-state)")
 
 
 @pytest.mark.usefixtures("run")
@@ -74,10 +74,6 @@ def test_incomplete_search_is_said(viewer_client: Client, run: Run) -> None:
     html = parse_html(get(viewer_client, "nothing"))
     assert html.css("[data-incomplete]")
     assert select_one(html, ".empty-state").attributes["data-empty"] == "cannot_see"
-    assert not html.css("[data-filling]")
-    run.search_text.delete()
-    html = parse_html(viewer_client.get("/search/?q=nothing"))
-    assert html.css("[data-filling]")
 
 
 @pytest.mark.parametrize(
