@@ -24,7 +24,7 @@ from dashboard.models.sync.lead import Lead
 from dashboard.models.sync.pruning import Pruning
 from dashboard.models.sync.read_requests import ReadRequest
 from dashboard.models.sync.upstream import RateBudget, RequestCounter, Upstream
-from dashboard.models.sync.webhooks import WebhookEvent, WebhookStats
+from dashboard.models.sync.webhooks import WebhookStats
 
 __all__ = [
     "Abort",
@@ -60,6 +60,5 @@ __all__ = [
     "StageTiming",
     "Star",
     "Upstream",
-    "WebhookEvent",
     "WebhookStats",
 ]

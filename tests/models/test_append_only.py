@@ -506,7 +506,6 @@ DELETED = {
     "accounts/authentication/throttle.py": {"FailureCounter"},
     "runs/saved_views.py": {"view", "DefaultView"},
     "server/backup.py": {"Session", "Lead"},
-    "sync/webhooks/events.py": {"WebhookEvent"},
     # The run of an abort is protected by its foreign key, a young access event by a trigger.
     "sync/pruning.py": {"old_runs", "Acknowledgement", "Dismissal", "AccessEvent", "SearchText"},
     "sync/search_texts.py": {"SearchText"},

@@ -8,7 +8,6 @@ crash could lose: either everything is stored, or Northflank gets no 2xx and sen
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
 from typing import Any
 
 from django.conf import settings
@@ -16,7 +15,7 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 
 from dashboard.db import notify as db_notify
-from dashboard.models import CatalogSync, Project, Run, Stage, WebhookEvent, WebhookStats
+from dashboard.models import CatalogSync, Project, Run, Stage, WebhookStats
 from dashboard.models.catalog import StageName
 from dashboard.sync import schedule
 from dashboard.sync.webhooks.event_ids import EventIds, extract_event_ids
@@ -24,8 +23,6 @@ from dashboard.upstream import budget_store
 
 EVENT_PREFIX = "trigger:"  # prefix of event names in the API, absent in webhook bodies
 RELEASE_EVENT_PREFIX = "release-flow-template-run:"
-DEDUPLICATION_PERIOD = timedelta(days=1)  # how long event ids are kept
-PURGE_LIMIT = 100  # expired ids deleted with each new event
 
 # Events may cause reads up to this share of the even rate and, after a quiet time, a burst of
 # MAX_BURST. However many events come, the hour's requests last until its end.
@@ -57,7 +54,7 @@ class Event:
 
 
 def handle_event(event: Event, now: datetime) -> None:
-    """Count an event and, unless it is a duplicate, schedule reads of the stages it may concern."""
+    """Count an event and schedule reads of the stages it may concern."""
     WebhookStats.objects.get_or_create(pk=1)
     with transaction.atomic():
         # Locks the row first: events take turns, so they cannot deadlock with each other.
@@ -66,11 +63,7 @@ def handle_event(event: Event, now: datetime) -> None:
         # Northflank's own have an id; one that somebody sends by hand proves nothing.
         if event.id:
             status.update(last_event_at=now)
-        if event.id and not _is_first_delivery(event.id, now):
-            status.update(duplicate_count=F("duplicate_count") + 1)
-        elif not event.is_release_event:
-            status.update(unrelated_count=F("unrelated_count") + 1)
-        else:
+        if event.is_release_event:
             if event.id:
                 status.update(last_release_event_at=now)
             _schedule_reads(extract_event_ids(event.data), event.action, now)
@@ -86,19 +79,6 @@ def record_rejection(now: datetime) -> bool:
         return False
     WebhookStats.objects.update_or_create(pk=1, defaults={"last_rejected_at": now})
     return True
-
-
-def _is_first_delivery(event_id: str, now: datetime) -> bool:
-    # Stored as a digest: ids come from outside and may have any length.
-    digest = blake2b(event_id.encode(errors="replace"), digest_size=16).hexdigest()
-    _, created = WebhookEvent.objects.get_or_create(digest=digest, defaults={"received_at": now})
-    if created:
-        expired = WebhookEvent.objects.filter(
-            received_at__lt=now - DEDUPLICATION_PERIOD
-        ).values_list("pk", flat=True)
-        if keys := list(expired[:PURGE_LIMIT]):
-            WebhookEvent.objects.filter(pk__in=keys).delete()
-    return created
 
 
 def _schedule_reads(event_ids: EventIds, action: str, now: datetime) -> None:

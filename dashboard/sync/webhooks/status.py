@@ -32,8 +32,6 @@ class WebhookStatus:
     missed_event_at: datetime | None = None
     """When a run started without an event; None while the webhook works."""
     event_count: int = 0
-    duplicate_count: int = 0
-    unrelated_count: int = 0
     last_rejected_at: datetime | None = None
 
     @property
@@ -75,8 +73,6 @@ def load(now: datetime) -> WebhookStatus:
         last_release_event_at=row.last_release_event_at,
         missed_event_at=None if has_event else started_at,
         event_count=row.event_count,
-        duplicate_count=row.duplicate_count,
-        unrelated_count=row.unrelated_count,
         last_rejected_at=row.last_rejected_at,
     )
 

@@ -1,0 +1,11 @@
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [("dashboard", "0005_lead_round")]
+
+    operations = [
+        migrations.RemoveField(model_name="webhookstats", name="duplicate_count"),
+        migrations.RemoveField(model_name="webhookstats", name="unrelated_count"),
+        migrations.DeleteModel(name="WebhookEvent"),
+    ]
