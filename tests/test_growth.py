@@ -64,7 +64,6 @@ LINEAR_IN_STAGES = {
     "sync/baselines:schedule_next_detail": "the sync's plan",
     "sync/reports/report:load": "the count of what is covered",
     "sync/reports/totals:load": "the count of what is covered",
-    "sync/omitted_entries:load": "the count of what is covered: runs that cannot be shown",
     "web/components/board/board_list:_matching_keys": "the board's order: one key a pipeline",
     "web/components/sync_report:load_status": "Status sorts all stages",
     "web/components/aborts/abort_log:parse": "the filter offers all projects",

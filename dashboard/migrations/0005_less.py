@@ -7,5 +7,7 @@ class Migration(migrations.Migration):
     operations = [
         migrations.RemoveField(model_name="webhookstats", name="duplicate_count"),
         migrations.RemoveField(model_name="webhookstats", name="unrelated_count"),
+        migrations.RemoveField(model_name="stage", name="omitted_by_page"),
+        migrations.RemoveField(model_name="catalogsync", name="omitted_by_page"),
         migrations.DeleteModel(name="WebhookEvent"),
     ]

@@ -1,6 +1,5 @@
 """The catalog: projects, their pipelines, and the three stages of each, as in Northflank."""
 
-from collections import Counter
 from typing import ClassVar
 
 from django.db import models
@@ -10,33 +9,6 @@ from dashboard.models.fast_loading import FastLoading
 
 # Northflank's ids are slugs; a longer one fits neither an index nor a URL.
 ID_LENGTH = 255
-
-
-class ListDefects(FastLoading):
-    """Abstract: the entries of a Northflank list that could not be mirrored."""
-
-    omitted_by_page = models.JSONField(
-        default=dict,
-        blank=True,
-        help_text="Number of omitted entries by page and reason, each page as of its last read: "
-        '{"1": {"no_id": 2}}.',
-    )
-
-    class Meta:
-        abstract = True
-
-    @property
-    def omitted(self) -> Counter[str]:
-        """Number of omitted entries by reason: see northflank/models.py, `Omission`."""
-        counts: Counter[str] = Counter()
-        for page_counts in self.omitted_by_page.values():
-            counts.update(page_counts)
-        return counts
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether any listed entry was omitted."""
-        return bool(self.omitted_by_page)
 
 
 class CatalogEntry(FastLoading):
@@ -121,7 +93,7 @@ class StageQuerySet(models.QuerySet["Stage"]):
         return self.listed().filter(next_sync_at__lte=now).order_by("next_sync_at", "pk")
 
 
-class Stage(ListDefects, Watched):
+class Stage(FastLoading, Watched):
     """One stage of a pipeline: its release flow, if any, and the sync's schedule for it."""
 
     pipeline = models.ForeignKey(Pipeline, models.CASCADE, related_name="stages")

@@ -26,7 +26,6 @@ from dashboard.northflank.http import Call, find_environment_error
 from dashboard.northflank.models import (
     Auth,
     Node,
-    Omission,
     Page,
     Pipeline,
     Project,
@@ -44,7 +43,6 @@ __all__ = [
     "NorthflankClient",
     "NorthflankError",
     "NotFound",
-    "Omission",
     "Page",
     "Pipeline",
     "Project",

@@ -3,7 +3,6 @@
 Nothing of HTTP leaks out: callers get `models.py` or an exception of `errors.py`.
 """
 
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -13,7 +12,6 @@ from dashboard.northflank.http import HttpClient
 from dashboard.northflank.models import (
     Auth,
     Entry,
-    Omission,
     Page,
     Pipeline,
     Project,
@@ -166,12 +164,11 @@ async def fetch_all_pages[T: Entry](
     up the rate limit. The result then has `has_next`.
     """
     items: dict[str, T] = {}
-    omitted: Counter[Omission] = Counter()
-    has_next = True
+    omitted, has_next = 0, True
     for number in range(1, max_pages + 1):
         page = await fetch_page(number)
         has_next = page.has_next
-        omitted.update(page.omitted)
+        omitted += page.omitted
         count_before = len(items)
         for item in page.items:
             items.setdefault(item.id, item)

@@ -8,7 +8,6 @@ The fields are documented at https://northflank.com/docs/v1/api/project/pipeline
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -17,7 +16,6 @@ from dashboard.northflank.models import (
     Auth,
     Entry,
     Node,
-    Omission,
     Page,
     Pipeline,
     Project,
@@ -27,7 +25,6 @@ from dashboard.northflank.models import (
 )
 from dashboard.northflank.secrets_in_texts import redact_secrets
 from dashboard.northflank.values import (
-    MAX_ID_LENGTH,
     Json,
     as_array,
     as_bool,
@@ -66,31 +63,15 @@ def parse_page[T: Entry](
     if not isinstance(entries, list):
         return None
     items: dict[str, T] = {}
-    omitted: Counter[Omission] = Counter()
     for entry in entries[:limit]:
-        item = parse_item(as_object(entry))
-        if item is None:
-            omitted[_omission(entry)] += 1
-        elif item.id in items:
-            omitted[Omission.DUPLICATE_ID] += 1
-        else:
-            items[item.id] = item
-    if len(entries) > limit:
-        omitted[Omission.SURPLUS] = len(entries) - limit
+        if (item := parse_item(as_object(entry))) is not None:
+            items.setdefault(item.id, item)
     pagination = as_object(body.get("pagination"))
     return Page(
         items=tuple(items.values()),
         has_next=pagination.get("hasNextPage") is True,
-        omitted=omitted,
+        omitted=len(entries) - len(items),
     )
-
-
-def _omission(entry: object) -> Omission:
-    """Return why an entry cannot be decoded."""
-    if not isinstance(entry, dict) or as_id(entry_id := entry.get("id")) is not None:
-        return Omission.UNREADABLE
-    is_long = isinstance(entry_id, str) and len(entry_id) > MAX_ID_LENGTH
-    return Omission.LONG_ID if is_long else Omission.NO_ID
 
 
 def parse_auth(fields: Json) -> Auth:

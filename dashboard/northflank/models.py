@@ -3,10 +3,8 @@
 All times are aware and in UTC. Statuses, kinds and policies are kept as sent, even unknown ones.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 OMITTED = "Omitted"  # kind of the node in place of steps that were not kept
 
@@ -110,23 +108,13 @@ class RunDetail:
 type Entry = Project | Pipeline | Run  # of a list
 
 
-class Omission(StrEnum):
-    """Why an entry of a list is omitted: it is ambiguous, or it cannot be read."""
-
-    NO_ID = "no_id"  # or one that cannot be stored or put into a path
-    LONG_ID = "long_id"
-    DUPLICATE_ID = "duplicate_id"  # an earlier entry of the same answer has it
-    UNREADABLE = "unreadable"  # no object, or a run that may have concluded or not
-    SURPLUS = "surplus"  # beyond the requested number
-
-
 @dataclass(frozen=True, slots=True)
 class Page[T: Entry]:
     """One page of a list."""
 
     items: tuple[T, ...]
     has_next: bool
-    omitted: Mapping[Omission, int] = field(default_factory=dict)  # entries left out, by reason
+    omitted: int = 0  # entries without a valid id or with that of another, or that cannot be read
 
     @property
     def is_complete(self) -> bool:

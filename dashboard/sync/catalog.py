@@ -204,7 +204,6 @@ def mirror_release_flow(
             missing_since=flow_missing_since(stage, now),
             flow_synced_at=now,
             in_flight_incomplete=False,
-            omitted_by_page={},
         )
         # No list shows its runs in flight any more. This is repeated at each check of the stage.
         unlisted_runs.schedule_reread(Stage.objects.filter(pk=stage_pk), now, with_dismissed=False)

@@ -18,11 +18,11 @@ from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import CatalogSync, RequestCounter, Run, Stage
 from dashboard.models.catalog import ListOrder
 from dashboard.northflank import NorthflankError, NotFound, Page, fetch_all_pages
-from dashboard.sync import catalog, due, omitted_entries, schedule
+from dashboard.sync import catalog, due, schedule
 from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.run_reader import read_run
 from dashboard.sync.schedule import Gap
-from dashboard.sync.stage_reader import StageReader
+from dashboard.sync.stage_reader import StageReader, log_omissions
 from dashboard.upstream import access_hint
 
 log = structlog.get_logger(__name__)
@@ -94,7 +94,7 @@ class ListJob(ReadJob):
             interval = min(interval, catalog.REMOVAL_CONFIRMATION_TIME)
         if self.catalog_sync.error:
             log.info("catalog.recovered", list=name, after=self.catalog_sync.error)
-        omitted_entries.record_catalog_list(self.catalog_sync, whole_list, name=name)
+        log_omissions(name, whole_list)
         update_row(
             CatalogSync,
             self.key,

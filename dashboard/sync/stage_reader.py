@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import structlog
 
@@ -26,7 +27,6 @@ from dashboard.northflank import Run as ApiRun
 from dashboard.sync import (
     catalog,
     mirror,
-    omitted_entries,
     path_spelling,
     pruning,
     run_rows,
@@ -84,7 +84,6 @@ class StageReader:
                 "missing_since": await run_in_db_thread(catalog.flow_missing_since, stage, now()),
                 "flow_synced_at": now(),
                 "in_flight_incomplete": False,
-                "omitted_by_page": {},
             }
         updates: dict[str, object] = {"confirmed_path_segment": stage.confirmed_path_segment}
         if page.items:  # a stage without a release flow may have an empty list
@@ -230,15 +229,13 @@ class StageReader:
     ) -> Page[ApiRun]:
         """Read the page after `earlier`.
 
-        Return an empty last page if it has the same runs: the server ignores page numbers. Each
-        further page would repeat them too, and its omitted entries would count again.
+        Return an empty last page if it has the same runs: the server ignores page numbers, and each
+        further page would repeat them too.
         """
         page = await self.read_page(stage, page_number)
         if {run.id for run in page.items} != {run.id for run in earlier.items}:
             return page
-        end: Page[ApiRun] = Page((), has_next=False)
-        await self.term.write(omitted_entries.record_stage_page, stage, page_number, end)
-        return end
+        return Page((), has_next=False)
 
     async def read_in_flight(
         self, stage: Stage, listed: Sequence[ApiRun] = (), *, is_short: bool = False
@@ -296,12 +293,22 @@ class StageReader:
         )
 
 
+_incomplete_lists: set[str] = set()  # already logged by this process
+
+
+def log_omissions(name: str, page: Page[Any]) -> None:
+    """Log, once, that entries of a list cannot be mirrored."""
+    if page.omitted and name not in _incomplete_lists:
+        _incomplete_lists.add(name)
+        log.warning("list.incomplete", list=name, left_out=page.omitted)
+
+
 def _mirror_page(stage: Stage, page_number: int, page: Page[ApiRun], stamp: RequestStamp) -> None:
     is_cut = page_number == 1 and page.has_next and _detect_order(page) == ListOrder.NEWEST
     if is_cut and _is_last_new(stage, page):
         _save_gap(stage)  # first: then the run is not new any more
     mirror.apply_runs(stage.pk, page.items, **stamp)
-    omitted_entries.record_stage_page(stage, page_number, page)
+    log_omissions(str(stage), page)
     if page_number == 1 and not page.has_next:
         unlisted_runs.schedule_unlisted(stage.pk, page.items, **stamp)
     if is_cut:

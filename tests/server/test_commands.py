@@ -256,14 +256,6 @@ def test_runs_command_shows_no_duration_of_removed_run(stage: Stage) -> None:
     assert " 1 min" not in row
 
 
-def test_runs_command_warns_of_omitted_runs(stage: Stage) -> None:
-    factories.leader()
-    Stage.objects.update(omitted_by_page={"1": {"no_id": 2}})
-    aside = io.StringIO()
-    call_command("runs", stdout=io.StringIO(), stderr=aside)
-    assert aside.getvalue() == "2 entries of Northflank’s list cannot be shown: no valid ID.\n"
-
-
 def test_runs_command_with_unread_stage_reports_incomplete(stage: Stage) -> None:
     factories.leader()
     factories.stage("Development", synced_at=None, fresh_until=None)

@@ -585,7 +585,6 @@ def create_full() -> dict[str, object]:
     factories.stage("Staging", has_flow=False)
     past = timezone.now() - minutes(15)
     error_fields = {"error": "x", "error_message": "No access.", "error_since": past, "failures": 3}
-    error_fields |= {"omitted_by_page": {"1": {"no_id": 2, "duplicate_id": 1}}}
     factories.stage("Development", **error_fields)
     for status in [*statuses.RUN_STATUSES, "hibernating"]:
         factories.run(stage, status, status=status)

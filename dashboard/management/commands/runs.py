@@ -13,7 +13,6 @@ from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import Run, Stage
 from dashboard.runs import attention, statuses
 from dashboard.runs.search import Search
-from dashboard.sync import omitted_entries
 from dashboard.sync.reports import report as sync_report
 from dashboard.texts import durations
 from dashboard.web.api import queries, serializers
@@ -56,14 +55,9 @@ class Command(RunbookCommand):
             raise CommandError(f"No such project, pipeline or stage: {place_text}.")
         if not report.is_complete:
             self.stderr.write(report.incomplete_text)
-        omitted = omitted_entries.load(stages)
-        if omitted:
-            self.stderr.write(omitted_entries.message(omitted))
         if options["json"]:
             items = serializers.runs(runs)
-            self.stdout.write(
-                output.to_json({"runs": items} | serializers.coverage(report, omitted))
-            )
+            self.stdout.write(output.to_json({"runs": items} | serializers.coverage(report)))
         elif not runs and report.is_complete:
             self.stdout.write("No matching runs." if text is not None else "No runs in flight.")
         elif not runs:

@@ -5,7 +5,7 @@ from typing import Self
 from django.db import models
 
 from dashboard.db.prepared import Time
-from dashboard.models.catalog import ListDefects
+from dashboard.models.fast_loading import FastLoading
 
 
 class CatalogSyncQuerySet(models.QuerySet["CatalogSync"]):
@@ -22,7 +22,7 @@ class CatalogSyncQuerySet(models.QuerySet["CatalogSync"]):
         return self.listed().filter(next_sync_at__lte=now).order_by("next_sync_at", "pk")
 
 
-class CatalogSync(ListDefects):
+class CatalogSync(FastLoading):
     """Sync state of one catalog list: the projects, or one project's pipelines."""
 
     project = models.OneToOneField(

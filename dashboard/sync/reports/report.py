@@ -62,9 +62,6 @@ _text = MessageTable(
             "%(n)d lists of projects or pipelines could not be loaded.",
             n,
         ),
-        "partial_lists": lambda n: ngettext(
-            "%(n)d list was only partly loaded.", "%(n)d lists were only partly loaded.", n
-        ),
         # No problem.
         "no_access": gettext_lazy("No pipelines that you can see."),
         "no_pipelines": gettext_lazy("The API token has access to no pipelines."),
@@ -85,7 +82,6 @@ class Report:
     sync: SyncState
     names: Sequence[NameTotals] = ()  # Production first
     failing_lists: int = 0
-    partial_lists: int = 0
     unlisted: int = 0  # catalog lists that were never read
     has_project_list: bool = True  # the list of projects has been read
     seconds_left: float | None = None  # estimate until all is read; None: unknown
@@ -168,12 +164,11 @@ class Report:
 
     @property
     def problems(self) -> RichText:
-        """One sentence for each kind of problem (stale, unreadable, partial); empty if none."""
+        """One sentence for each kind of problem (stale, unreadable); empty if none."""
         counts = {
             "stale": self.total("stale"),
             "failing": self.total("failing"),
             "failing_lists": self.failing_lists,
-            "partial_lists": self.total("partial") + self.partial_lists,
         }
         stages = _text("stages", n=self._shown_stages)
         return join_texts(*(_text(key, n=n, stages=stages) for key, n in counts.items() if n))
@@ -226,7 +221,7 @@ class ReportQuery:
     def load(self, sync: SyncState) -> Report:
         """Return the report, as of the time of the sync's state."""
         names = self._names.load(sync.now)
-        failing, partial, unlisted, of_projects, of_projects_unread = (
+        failing, unlisted, of_projects, of_projects_unread = (
             count or 0 for count in self._lists.fetch()[0]
         )
         # Neither stages nor lists: nothing has been read yet, which is not an empty account.
@@ -235,7 +230,6 @@ class ReportQuery:
             sync,
             names,
             failing_lists=failing,
-            partial_lists=partial,
             unlisted=unlisted,
             has_project_list=bool(has_started) and not of_projects_unread,
             is_restricted=self._is_restricted,
@@ -266,7 +260,6 @@ def _count_lists(lists: QuerySet[CatalogSync]) -> QuerySet[Any, Any]:
     of_projects, is_unread = Q(project=None), Q(synced_at=None)
     return lists.order_by().values_list(
         count_if(~Q(error="")),
-        count_if(Q(error="") & ~Q(omitted_by_page={})),
         count_if(is_unread),
         count_if(of_projects),
         count_if(of_projects & is_unread),

@@ -34,7 +34,7 @@ class ReadStage(schedule.ReadState, Protocol):
 class NameTotals:
     """Numbers of the stages of one name by their last read.
 
-    `failing`, `partial` and `stale` leave out stages without a release flow.
+    `failing` and `stale` leave out stages without a release flow.
     """
 
     name: str
@@ -43,7 +43,6 @@ class NameTotals:
     with_flow: int = 0  # or not known yet
     with_flow_read: int = 0
     failing: int = 0
-    partial: int = 0  # entries of their lists could not be mirrored
     oldest: datetime | None = None  # the first of their last reads
     oldest_with_flow: datetime | None = None
     longest_interval: float | None = None  # planned seconds between two reads of one with a flow
@@ -146,7 +145,6 @@ def _count_by_name(stages: StageQuerySet) -> QuerySet[Any, Any]:
         with_flow=Count("pk", filter=has_flow),
         with_flow_read=Count("pk", filter=has_flow & is_read),
         failing=Count("pk", filter=has_flow & ~Q(error="")),
-        partial=Count("pk", filter=has_flow & ~Q(omitted_by_page={})),
         oldest=Min("synced_at"),
         oldest_with_flow=Min("synced_at", filter=has_flow),
         longest_interval=Max(INTERVAL, filter=has_flow),

@@ -3,7 +3,6 @@
 A contract: fields are added, never renamed or removed. Times are UTC, in texts too.
 """
 
-from collections import Counter
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
@@ -142,8 +141,8 @@ def acknowledgement_entries(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def coverage(report: Report, omitted: Counter[str]) -> dict[str, Any]:
-    """Return whether the listed stages have all been read, which have not, and omitted runs."""
+def coverage(report: Report) -> dict[str, Any]:
+    """Return whether the listed stages have all been read, and how many have not."""
     return {
         "complete": report.is_complete,
         "coverage": {
@@ -153,8 +152,6 @@ def coverage(report: Report, omitted: Counter[str]) -> dict[str, Any]:
             "unlisted": report.unlisted,
             "seconds_left": None if report.seconds_left is None else round(report.seconds_left),
             "message": report.incomplete_text,
-            "omitted": omitted.total(),
-            "omitted_reasons": omitted,
         },
     }
 

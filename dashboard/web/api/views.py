@@ -23,7 +23,7 @@ from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import Via
 from dashboard.runs import dismissals, removals
 from dashboard.runs.search import Search
-from dashboard.sync import omitted_entries, watchers
+from dashboard.sync import watchers
 from dashboard.sync.reports import report as sync_report
 from dashboard.web.api import params, queries, serializers
 from dashboard.web.api.auth import ApiClient, api_view
@@ -81,7 +81,7 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
         )
     return json_response(
         {"runs": serializers.runs(page, client.permissions), "next": next_url or None}
-        | serializers.coverage(report, omitted_entries.load(stages))
+        | serializers.coverage(report)
     )
 
 

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import NOW, PreparedModels
 from dashboard.models import CatalogSync, Lead, Pruning, Stage
-from dashboard.sync import omitted_entries, search
+from dashboard.sync import search
 from dashboard.sync.reports import freshness
 from dashboard.sync.reports.report import Report
 from dashboard.sync.webhooks import status as webhook_status
@@ -40,23 +40,18 @@ class StageRow:
     is_stale: bool
     refresh_interval: str  # from `synced_at` to the stage's `fresh_until`, as text
     is_due: bool  # it is read now
-    omitted_text: str  # entries of its run list that could not be mirrored; empty: none
 
     @property
     def needs_a_look(self) -> bool:
-        """Whether it is not read as planned, or not in full."""
+        """Whether it is not read as planned."""
         stage = self.stage
-        return bool(
-            stage.error_message or self.omitted_text or self.is_stale or stage.synced_at is None
-        )
+        return bool(stage.error_message or self.is_stale or stage.synced_at is None)
 
 
 def load_status(permissions: Permissions, report: Report) -> dict[str, Any]:
     """Return the status of the sync, and of the stages that the user may see, for the page."""
     queries, now = _queries(permissions), report.sync.now
-    lists = queries.defective_lists.fetch()
-    # Those that can't be read at all come first, as of the stages.
-    lists.sort(key=lambda catalog_list: not catalog_list.error)
+    lists = queries.failing_lists.fetch()
     stages = queries.worst_stages.fetch(now=now)
     causes = {row.error for row in lists} | {stage.error for stage in stages}
     rows = [_stage_row(stage, now) for stage in stages]
@@ -81,7 +76,7 @@ def load_status(permissions: Permissions, report: Report) -> dict[str, Any]:
 
 
 _ROW_FIELDS = (
-    "name", "synced_at", "fresh_until", "next_sync_at", "omitted_by_page",
+    "name", "synced_at", "fresh_until", "next_sync_at",
     "error", "error_message", "error_since", "failures",
     "pipeline__name", "pipeline__slug", "pipeline__project__name", "pipeline__project__slug",
 )  # fmt: skip
@@ -93,10 +88,10 @@ class _Queries:
     def __init__(self, permissions: Permissions) -> None:
         visible = Stage.objects.listed().filter(permissions.stage_filter())
         stages = visible.select_related("pipeline__project").only(*_ROW_FIELDS)
-        # Failing stages first, then stale, partial and unread ones; without release flow last.
+        # Failing stages first, then stale and unread ones; without release flow last.
         is_stale = Q(fresh_until__isnull=False, fresh_until__lt=NOW - freshness.GRACE)
         without_flow = Q(has_flow__isnull=False, has_flow=False)
-        order = [~Q(error=""), is_stale, ~Q(omitted_by_page={}), ~without_flow, Q(synced_at=None)]
+        order = [~Q(error=""), is_stale, ~without_flow, Q(synced_at=None)]
         self.worst_stages = PreparedModels(
             stages.order_by(
                 *(Case(When(condition, then=0), default=1) for condition in order),
@@ -104,8 +99,8 @@ class _Queries:
                 "pk",
             )[:MAX_STAGES]
         )
-        lists = lookup.visible_catalog_lists(permissions).exclude(error="", omitted_by_page={})
-        self.defective_lists = PreparedModels(lists.select_related("project"))
+        lists = lookup.visible_catalog_lists(permissions).exclude(error="")
+        self.failing_lists = PreparedModels(lists.select_related("project"))
         self.lead = PreparedModels(Lead.objects.exclude(holder="").order_by("pk"))
         self.pruning = PreparedModels(Pruning.objects.filter(pk=1).exclude(finished_at=None))
 
@@ -119,7 +114,7 @@ def _catalog_error(catalog_list: CatalogSync) -> dict[str, Any]:
     project = catalog_list.project
     return {
         "name": _text("pipelines", project=str(project)) if project else _text("projects"),
-        "text": catalog_list.error_message or omitted_entries.message(catalog_list.omitted),
+        "text": catalog_list.error_message,
         "failing_since": catalog_list.error_since,
     }
 
@@ -133,5 +128,4 @@ def _stage_row(stage: Stage, now: datetime) -> StageRow:
         if stage.fresh_until and stage.synced_at
         else "",
         is_due=stage.next_sync_at <= now,
-        omitted_text=omitted_entries.message(stage.omitted),
     )

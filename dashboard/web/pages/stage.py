@@ -14,7 +14,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run, SavedView, Stage
 from dashboard.models.aborts import stages_with_open_aborts
 from dashboard.runs import concurrency_policy, saved_views
-from dashboard.sync import omitted_entries, watchers
+from dashboard.sync import watchers
 from dashboard.web.components import headings
 from dashboard.web.components.aborts import abort_all
 from dashboard.web.components.data_age import DataAge, place_data_age
@@ -116,7 +116,7 @@ class StagePage(Page):
             "chart": history_charts.render_charts([stage])[stage.pk],
             "filter": self.filter,
             "all_url": filters.ALL_RUNS_URL,
-            **_list_problems(stage),
+            **_stage_error(stage),
             # Lazy: outside the live region, so a refresh does not need them.
             "saved_views": SimpleLazyObject(lambda: self._saved_views(request)),
             "may_abort": self.permissions.abort_permission(stage).allowed,
@@ -151,11 +151,10 @@ class StagePage(Page):
         return [RowKey(run.pk, run.version, run.run_id, *place) for run in page.runs]
 
     def own_status_parts(self) -> list[LivePart]:
-        problems = _list_problems(self.stage)
         notes = concurrency_policy.stage_notes(self.stage)
         return [
             render_part("policy-notes", "pages/stage.html#policy-notes", policy_notes=notes),
-            render_part("stage-error", "pages/stage.html#stage-error", **problems),
+            render_part("stage-error", "pages/stage.html#stage-error", **_stage_error(self.stage)),
         ]
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
@@ -203,10 +202,7 @@ def _place(stage: Stage) -> dict[str, str]:
     }
 
 
-def _list_problems(stage: Stage) -> dict[str, Any]:
-    """Return why the stage can't be read, since when, and which of its runs can't be shown."""
+def _stage_error(stage: Stage) -> dict[str, Any]:
+    """Return why the stage can't be read, and since when."""
     error = {"text": stage.error_message, "since": stage.error_since} if stage.error else None
-    return {
-        "stage_error": error,
-        "omitted_text": omitted_entries.message(stage.omitted),
-    }
+    return {"stage_error": error}

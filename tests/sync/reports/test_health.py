@@ -50,9 +50,9 @@ STOPPED = replace(DOWN, last_heartbeat_at=NOW - timedelta(minutes=1))
         (report(stale=1), "warning", "stages stale"),
         (report(failing=2), "warning", "stages failing"),
         (
-            report(stale=2, failing=1, failing_lists=1, partial_lists=1),
+            report(stale=2, failing=1, failing_lists=1),
             "warning",
-            "stages stale stages failing stages failing_lists stages partial_lists",
+            "stages stale stages failing stages failing_lists",
         ),
         (report(DOWN, stale=3), "warning", "upstream_down"),
         (report(SyncState(NOW)), "bad", "not_running"),

@@ -40,7 +40,7 @@ def load(stages: list[Stage]) -> Report:
 @pytest.fixture
 def stages(db: None) -> list[Stage]:
     """One stage in each state of its last read, with and without a flow and an error."""
-    states = product(READS, (True, False, None), (True, False), ("", "forbidden"), ({}, {"1": 1}))
+    states = product(READS, (True, False, None), (True, False), ("", "forbidden"))
     return [
         factories.stage(
             StageName.values[number % 3],
@@ -50,11 +50,8 @@ def stages(db: None) -> list[Stage]:
             has_flow=has_flow,
             in_flight_incomplete=is_incomplete,
             error=error,
-            omitted_by_page=omitted,
         )
-        for number, ((synced_at, fresh_until), has_flow, is_incomplete, error, omitted) in (
-            enumerate(states)
-        )
+        for number, ((synced_at, fresh_until), has_flow, is_incomplete, error) in enumerate(states)
     ]
 
 
@@ -69,7 +66,6 @@ def test_totals_equal_those_of_each_stage_alone(stages: list[Stage]) -> None:
     assert total("read") == sum(stage.synced_at is not None for stage in stages)
     assert total("with_flow_read") == sum(stage.synced_at is not None for stage in with_flow)
     assert total("failing") == sum(bool(stage.error) for stage in with_flow)
-    assert total("partial") == sum(stage.is_partial for stage in with_flow)
     assert report.oldest_sync_at == min(s.synced_at for s in with_flow if s.synced_at)
     assert total("stale") == sum(
         freshness.is_stale(stage.fresh_until, NOW) and stage not in gaps for stage in with_flow
@@ -125,9 +121,7 @@ def test_stage_names_without_gap_are_complete(db: None) -> None:
 def test_totals_of_lists(db: None) -> None:
     factories.catalog_list()
     factories.failed_catalog_list(factories.project("a"))
-    partial = {"synced_at": NOW, "next_sync_at": NOW, "omitted_by_page": {"1": {"no_id": 1}}}
-    CatalogSync.objects.create(project=factories.project("b"), **partial)
     totals = load([])
-    assert (totals.failing_lists, totals.partial_lists) == (1, 1)
+    assert totals.failing_lists == 1
     assert totals.unlisted == 1
     assert totals.has_project_list

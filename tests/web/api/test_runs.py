@@ -50,19 +50,7 @@ def test_runs_with_unread_stage_reports_incomplete_coverage(
         "unlisted": 0,
         "seconds_left": None,  # no worker reads
         "message": sentence,
-        "omitted": 0,
-        "omitted_reasons": {},
     }
-
-
-def test_runs_counts_omitted_runs_of_requested_stages(
-    read_only_api_client: httpx.Client, stage: Stage
-) -> None:
-    Stage.objects.update(omitted_by_page={"1": {"no_id": 1}, "2": {"no_id": 1, "long_id": 1}})
-    factories.stage("Development", omitted_by_page={"1": {"duplicate_id": 5}})
-    coverage = read_only_api_client.get("/api/runs/?stage=staging").json()["coverage"]
-    assert coverage["omitted"] == 3
-    assert coverage["omitted_reasons"] == {"no_id": 2, "long_id": 1}
 
 
 def test_runs_filtered_to_listed_project_is_complete(

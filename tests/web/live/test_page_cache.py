@@ -476,16 +476,12 @@ def read_stage(world: World) -> None:
     now = db_threads.now()
     fresh_until = now + timedelta(seconds=world.choose.choice([1, 20, 600]))
     Stage.objects.filter(pk=world.stage.pk).update(
-        synced_at=now, fresh_until=fresh_until, error="", error_message="", omitted_by_page={}
+        synced_at=now, fresh_until=fresh_until, error="", error_message=""
     )
 
 
 def fail_to_read_stage(world: World) -> None:
     fail_to_read(world.stage)
-
-
-def omit_an_entry(world: World) -> None:
-    Stage.objects.filter(pk=world.stage.pk).update(omitted_by_page={"1": {"no_id": 2}})
 
 
 def change_release_flow(world: World) -> None:
@@ -556,7 +552,7 @@ CHANGES: list[Callable[[World], None]] = [
 ]  # fmt: skip
 # They show after MAX_AGE.
 LATE_CHANGES: list[Callable[[World], None]] = [
-    read_stage, fail_to_read_stage, omit_an_entry, change_release_flow, change_catalog,
+    read_stage, fail_to_read_stage, change_release_flow, change_catalog,
     change_upstream, wait,
 ]  # fmt: skip
 
