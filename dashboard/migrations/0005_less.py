@@ -9,5 +9,6 @@ class Migration(migrations.Migration):
         migrations.RemoveField(model_name="webhookstats", name="unrelated_count"),
         migrations.RemoveField(model_name="stage", name="omitted_by_page"),
         migrations.RemoveField(model_name="catalogsync", name="omitted_by_page"),
+        migrations.RemoveField(model_name="stage", name="list_order"),
         migrations.DeleteModel(name="WebhookEvent"),
     ]

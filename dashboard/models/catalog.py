@@ -70,14 +70,6 @@ class StageName(models.TextChoices):
     PRODUCTION = "Production"
 
 
-class ListOrder(models.TextChoices):
-    """The order in which Northflank lists a stage's runs, as observed; none is documented."""
-
-    NEWEST = "newest first"
-    OLDEST = "oldest first"
-    NONE = "no order"
-
-
 class StageQuerySet(models.QuerySet["Stage"]):
     def listed(self) -> "StageQuerySet":
         """Stages whose pipeline and project are not removed."""
@@ -128,9 +120,6 @@ class Stage(FastLoading, Watched):
     error_message = models.TextField(blank=True)
     error_since = models.DateTimeField(null=True)
     failures = models.PositiveIntegerField(default=0, help_text="Consecutive failed reads.")
-    list_order = models.CharField(
-        max_length=12, choices=ListOrder, default=ListOrder.NEWEST, help_text="As last observed."
-    )
     next_history_page = models.PositiveIntegerField(
         null=True, default=2, help_text="Next page of past runs to read; empty: all are read."
     )

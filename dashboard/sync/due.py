@@ -28,7 +28,6 @@ from django.db.models.functions import Coalesce, Greatest
 from dashboard.db import expressions
 from dashboard.db.prepared import (
     NOW,
-    Keys,
     Parameter,
     PreparedModels,
     PreparedQuery,
@@ -40,7 +39,6 @@ from dashboard.models import Abort, CatalogSync, RateBudget, ReadRequest, Run, S
 from dashboard.sync import plan as rules
 from dashboard.sync import read_plan, schedule
 from dashboard.sync.read_plan import ReadPlan
-from dashboard.sync.schedule import StageRef
 
 MAX_READS = 32  # that are found at a time: more than can be in progress
 # Until a watched run is read again, before there is a plan.
@@ -77,20 +75,18 @@ def find_stages(
     being_read: Collection[int] = (),
     *,
     urgent_only: bool = False,
-    runs_only: bool = False,
 ) -> Sequence[Stage]:
     """Return up to `limit` due stages: urgent ones first, then those due for longest.
 
     Urgent are those that somebody watches or that a webhook event concerns. `being_read` are keys
-    of stages to leave out. `urgent_only`: only urgent ones. `runs_only`: skip stages due only for
-    their release flow.
+    of stages to leave out. `urgent_only`: only urgent ones.
     """
-    due = _due_query(urgent_only=urgent_only, runs_only=runs_only).fetch(now=now)
+    due = _due_query(urgent_only=urgent_only).fetch(now=now)
     return [stage for stage in due if stage.pk not in being_read][: max(limit, 0)]
 
 
 @cache
-def _due_query(*, urgent_only: bool, runs_only: bool) -> PreparedModels[Stage]:
+def _due_query(*, urgent_only: bool) -> PreparedModels[Stage]:
     # A backlog after an outage must not delay urgent stages.
     is_watched = Q(last_viewed_at__gt=NOW - schedule.WATCHED_FOR)
     has_event = Q(last_release_event_at__gt=F("synced_at"))
@@ -99,51 +95,25 @@ def _due_query(*, urgent_only: bool, runs_only: bool) -> PreparedModels[Stage]:
     due = due.order_by("-urgent", "next_sync_at", "pk")
     if urgent_only:
         due = due.filter(urgent=True)
-    if runs_only:
-        due = due.exclude(flow_synced_at=None, fresh_until__gt=NOW)
     return PreparedModels(due.select_related("pipeline__project")[:MAX_READS])
 
 
 def find_first_reads(
     now: datetime, limit: int, being_read: Collection[int] = ()
 ) -> Sequence[Stage]:
-    """Return up to `limit` due stages that have a gap, in the order of first reads."""
-    if limit <= 0:
-        return []
-    # Projects take turns, counted over all stages: those already read count too.
-    read_states = _read_states_query().fetch()
-    order = schedule.order_first_reads(
-        (StageRef(stage.pk, stage.name, stage.pipeline.project_id), schedule.find_gap(stage, now))
-        for stage in read_states
-    )
-    if not order:
-        return []
-    due_keys = {key for (key,) in _due_keys_query().fetch(stages=order, now=now)}
-    keys = [key for key in order if key in due_keys and key not in being_read][:limit]
-    stages_by_key = {stage.pk: stage for stage in _stages_query().fetch(stages=keys)}
-    return [stages_by_key[key] for key in keys if key in stages_by_key]
+    """Return up to `limit` due stages that have a gap: those never read, Production first."""
+    due = _first_reads_query().fetch(now=now) if limit > 0 else ()
+    with_gap = (stage for stage in due if schedule.find_gap(stage, now) is not None)
+    return [stage for stage in with_gap if stage.pk not in being_read][: max(limit, 0)]
 
 
 @cache
-def _read_states_query() -> PreparedModels[Stage]:
-    stages = Stage.objects.listed().order_by("pipeline__project", "pipeline", "pk")
-    read_states = stages.select_related("pipeline").only(*_GAP_FIELDS, "pipeline__project_id")
-    return PreparedModels(read_states)
-
-
-@cache
-def _due_keys_query() -> PreparedQuery:
-    due = Stage.objects.due(NOW).filter(pk__in=Keys("stages"))
-    return PreparedQuery(due.order_by().values_list("pk"))
-
-
-@cache
-def _stages_query() -> PreparedModels[Stage]:
-    stages = Stage.objects.filter(pk__in=Keys("stages"))
-    return PreparedModels(stages.select_related("pipeline__project"))
-
-
-_GAP_FIELDS = ("name", "has_flow", "synced_at", "fresh_until", "in_flight_incomplete")
+def _first_reads_query() -> PreparedModels[Stage]:
+    is_read = Case(When(synced_at=None, then=0), default=1)
+    rank = Case(*(When(name=name, then=n) for n, name in enumerate(rules.WEIGHTS)), default=9)
+    due = Stage.objects.not_fresh(NOW).due(NOW)
+    due = due.order_by(is_read, "in_flight_incomplete", rank, "synced_at", "pk")
+    return PreparedModels(due.select_related("pipeline__project")[:MAX_READS])
 
 
 def has_event(stage: Stage) -> bool:
@@ -196,10 +166,8 @@ def record_stage(
         next_sync_at = now + schedule.failure_backoff(facts.failures, facts.error)
         update_row(Stage, stage.pk, next_sync_at=next_sync_at, **read_fields)
         return
-    # A first read omits older runs in flight and the release flow: they are due at once.
-    is_incomplete = (facts.flow_synced_at is None and not facts.error) or (
-        facts.in_flight_incomplete and facts.has_flow
-    )
+    # A first read omits older runs in flight: they are due at once.
+    is_incomplete = facts.in_flight_incomplete and facts.has_flow
     next_sync_at = now + interval * (random.uniform(0.2, 1) if is_first else 1)  # noqa: S311
     _stage_update(tuple(read_fields)).execute(
         key=stage.pk,
@@ -256,21 +224,6 @@ def _stage_update(read_fields: tuple[str, ...]) -> PreparedUpdate:
     )
     rows = Stage.objects.filter(pk=_KEY)
     return PreparedUpdate(rows, next_sync_at=next_sync_at, **new_values)
-
-
-def record_flow_read(stage: Stage) -> None:
-    """Schedule a stage of which only the release flow was read: its runs are due at
-    `fresh_until`.
-    """
-    _flow_update().execute(key=stage.pk, scheduled_at=stage.next_sync_at)
-
-
-@cache
-def _flow_update() -> PreparedUpdate:
-    unchanged = Stage.objects.filter(
-        pk=_KEY, next_sync_at=_SCHEDULED_AT, in_flight_incomplete=False
-    )
-    return PreparedUpdate(unchanged, next_sync_at=F("fresh_until"))
 
 
 def record_run(read_run: Run, now: datetime, plan: ReadPlan | None) -> None:

@@ -5,18 +5,15 @@ A job reads, mirrors and schedules the next read. If Northflank does not answer,
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from django.utils.translation import gettext as _
 
 from dashboard.db.prepared import update_row
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import CatalogSync, RequestCounter, Run, Stage
-from dashboard.models.catalog import ListOrder
 from dashboard.northflank import NorthflankError, NotFound, Page, fetch_all_pages
 from dashboard.sync import catalog, due, schedule
 from dashboard.sync.read_plan import ReadPlan
@@ -27,7 +24,7 @@ from dashboard.upstream import access_hint
 
 log = structlog.get_logger(__name__)
 
-_NO_ERROR: Mapping[str, object] = {"error": "", "error_message": "", "error_since": None}
+_NO_ERROR: dict[str, Any] = {"error": "", "error_message": "", "error_since": None}
 
 
 class ReadJob(ABC):
@@ -133,13 +130,11 @@ class StageJob(ReadJob):
     """A read of a stage's runs, and of its release flow if that is due.
 
     `is_new`: read only what the stage lacks, its newest runs or the older ones in flight.
-    `runs_only`: without its release flow, unless it may have none.
     """
 
     stage: Stage
     plan: ReadPlan
     is_new: bool = False
-    runs_only: bool = False
 
     @property
     def key(self) -> int:
@@ -150,22 +145,15 @@ class StageJob(ReadJob):
         if self.is_new:
             await self._read_new(reader, moment)
             return
-        fresh_until = stage.fresh_until if not stage.failures else None
-        is_fresh = fresh_until is not None and fresh_until > moment
-        if stage.flow_synced_at is None and is_fresh and not _known_flow_error(stage):
-            await self._read_flow_only(reader, moment)
-            return
-        can_wait = self.runs_only and stage.has_flow and not stage.failures
-        flow_error = _known_flow_error(stage)
-        if not can_wait and _is_flow_due(stage, moment):
-            flow_error = await self._try_flow(reader, moment)
+        if schedule.is_flow_due(stage.has_flow, stage.flow_synced_at, _interval(stage), moment):
+            await self._read_flow(reader, moment)
         if stage.has_flow:
             # Not after a failure, which may be that of an older page.
             with_history = not stage.failures and schedule.is_history_due(
                 stage.synced_at, _interval(stage), moment
             )
             await reader.read_runs(stage, with_history=with_history)
-        await reader.term.write(self._record, moment, flow_error, in_flight_incomplete=False)
+        await reader.term.write(self._record, moment, in_flight_incomplete=False)
 
     def unplanned(self, requests: int) -> int:
         if self.is_new:
@@ -178,56 +166,35 @@ class StageJob(ReadJob):
             await reader.read_in_flight(self.stage)
         else:
             updates = await reader.read_newest_runs(self.stage)
-        has_flow = updates.get("has_flow", self.stage.has_flow)
-        flow_error = {} if has_flow is False else _known_flow_error(self.stage)
-        await reader.term.write(self._record, moment, flow_error, **updates)
+        await reader.term.write(self._record, moment, **updates)
 
-    async def _try_flow(self, reader: StageReader, moment: datetime) -> dict[str, object]:
-        """Read the release flow; return the error fields of one that keeps failing.
-
-        Raises NorthflankError at the first failure, and if the stage may have no flow any more:
-        then its runs are not read either.
-        """
+    async def _read_flow(self, reader: StageReader, moment: datetime) -> None:
+        """Read the release flow; one that cannot be read does not keep the runs from being read."""
         try:
             await reader.read_flow(self.stage, moment)
+        except NotFound:
+            raise
         except NorthflankError as error:
-            is_first = not self.stage.error
-            if is_first or not self.stage.has_flow or isinstance(error, NotFound):
+            if not self.stage.has_flow or reader.connection.is_account_wide(error):
                 raise
-            if reader.connection.is_account_wide(error):
-                raise
-            message = _("Release flow: %(error)s") % {"error": error}
-            return _error_fields(self.stage, error, moment) | {"error_message": message}
-        return {}
+            log.warning("flow.read_failed", stage=str(self.stage), cause=error.cause)
+            await reader.term.write(catalog.mark_flow_checked, self.stage.pk, moment)
 
-    async def _read_flow_only(self, reader: StageReader, moment: datetime) -> None:
-        """Read the release flow of a stage that had a first read of its runs."""
-        await reader.read_flow(self.stage, moment)
-        if self.stage.has_flow and self.stage.list_order != ListOrder.NEWEST:
-            await reader.read_next_pages(self.stage)
-        await reader.term.write(due.record_flow_read, self.stage)
-
-    def _record(self, moment: datetime, flow_error: Mapping[str, object], **updates: Any) -> None:
-        """Record a read of the stage's runs; `flow_error`: of a release flow that can't be read."""
-        if self.stage.error and not flow_error:
+    def _record(self, moment: datetime, **updates: Any) -> None:
+        """Record a read of the stage's runs."""
+        if self.stage.error:
             log.info("stage.recovered", stage=str(self.stage), after=self.stage.error)
-        fields: dict[str, Any] = {"synced_at": moment, "failures": 0, **(flow_error or _NO_ERROR)}
+        fields = {"synced_at": moment, "failures": 0} | _NO_ERROR | updates
         due.record_stage(
-            self.stage,
-            now(),
-            self.plan,
-            started_at=moment,
-            is_first=self.is_new,
-            **fields | updates,
+            self.stage, now(), self.plan, started_at=moment, is_first=self.is_new, **fields
         )
 
     def fail(self, error: NorthflankError, started_at: datetime) -> None:
         stage, fields = self.stage, _error_fields(self.stage, error, started_at)
-        if not stage.failures:  # until now its runs could be read, if perhaps not its flow
+        if not stage.failures:
             log.warning(
                 "stage.read_failed", stage=str(stage), cause=error.cause, message=str(error)
             )
-            fields["error_since"] = started_at
         due.record_stage(
             stage,
             now(),
@@ -283,21 +250,8 @@ def _error_fields(
     }
 
 
-def _known_flow_error(stage: Stage) -> dict[str, object]:
-    """Return the error fields of a stage whose runs can be read but not its flow, else none."""
-    if not stage.error or stage.failures:
-        return {}
-    return {name: getattr(stage, name) for name in _NO_ERROR}
-
-
 def _interval(stage: Stage) -> timedelta:
     """Return the time between two reads of a stage, as planned at the last."""
     if stage.fresh_until is None or stage.synced_at is None:
         return timedelta()
     return stage.fresh_until - stage.synced_at
-
-
-def _is_flow_due(stage: Stage, moment: datetime) -> bool:
-    if _known_flow_error(stage) and stage.has_flow and stage.error_since is not None:
-        return schedule.is_flow_retry_due(stage.error_since, stage.synced_at, moment)
-    return schedule.is_flow_due(stage.has_flow, stage.flow_synced_at, _interval(stage), moment)

@@ -1,8 +1,8 @@
 """The leader's reads: which start next, within the rate budget, and those in progress.
 
 A failing stage is backed off by cause, and logged once when it begins to fail and once when it
-recovers. During an outage (see upstream/connection.py) one read is tried at intervals, of a run
-with an open abort or else of a stage; the rest stays due.
+recovers. During an outage (see upstream/connection.py) the token's account is asked for at
+intervals, and everything stays due.
 """
 
 import asyncio
@@ -37,10 +37,7 @@ PLAN_INTERVAL = 5.0  # seconds between two plans
 STARTS_INTERVAL = 600.0  # seconds between two counts of how many runs stages have
 HOUR = 3600.0  # seconds
 MAX_CONCURRENT_READS = 4  # regular reads, without first reads
-# First reads have slots of their own: initially this many, one more after each quick answer, half
-# as many after each failure.
-INITIAL_FIRST_READS, MAX_FIRST_READS = 4, 12
-QUICK_ANSWER = 2.0  # seconds; with slower answers more concurrent requests would only queue up
+MAX_FIRST_READS = 8  # beside them
 CRASH_PAUSE = 60.0  # seconds until a row is read again whose read ended by a defect
 
 
@@ -58,7 +55,6 @@ class Reads:
         self.started = 0
         self.active: set[asyncio.Task[None]] = set()  # including first reads
         self.on_first_read = on_first_read
-        self.first_read_limit = INITIAL_FIRST_READS
         self._first_reads: set[asyncio.Task[None]] = set()
         self._detail_reads: set[asyncio.Task[None]] = set()  # of runs without an open abort
         self._being_read: defaultdict[type[ReadJob], set[int]] = defaultdict(set)  # keys
@@ -79,7 +75,7 @@ class Reads:
         if read_budget.backoff_until is not None:
             return
         if read_budget.is_probing or self.connection.outage:
-            await self._probe(read_budget, moment)
+            self._probe(read_budget)
             return
         # Aborting runs are read from the reserve, even if nothing is left for other reads.
         if not read_budget.may_reconcile_aborts:
@@ -188,7 +184,7 @@ class Reads:
             read_budget.first_read_requests,
             read_budget.requests - MAX_REQUESTS_PER_READ * self._regular_read_count,
         )
-        most = min(available // MAX_REQUESTS_PER_FIRST_READ, self.first_read_limit)
+        most = min(available // MAX_REQUESTS_PER_FIRST_READ, MAX_FIRST_READS)
         return most - len(self._first_reads)
 
     async def _start_link_reads(self, moment: datetime) -> None:
@@ -207,14 +203,13 @@ class Reads:
             self._first_read_slots(read_budget),
             self._being_read[StageJob],
         ):
-            self._start(self._stage_job(stage, plan, runs_only=True), is_first=True)
+            self._start(self._stage_job(stage, plan), is_first=True)
 
     async def _start_due_reads(
         self, read_budget: ReadBudget, moment: datetime, plan: ReadPlan, slots: int
     ) -> None:
         """Start due reads: only urgent ones while first reads are in progress, which come first."""
-        has_first_reads = bool(self._first_reads)
-        may_read_planned = read_budget.may_read_planned and not has_first_reads
+        may_read_planned = read_budget.may_read_planned and not self._first_reads
         if may_read_planned:
             for catalog_sync in await run_in_db_thread(
                 catalog.find_due, moment, 1, self._being_read[ListJob]
@@ -226,47 +221,19 @@ class Reads:
             slots - self._regular_read_count,
             self._being_read[StageJob],
             urgent_only=not may_read_planned,
-            runs_only=has_first_reads,
         ):
-            self._start(self._stage_job(stage, plan, runs_only=has_first_reads))
-        if may_read_planned and plan.has_gaps and slots > self._regular_read_count:
-            for stage in await run_in_db_thread(
-                due.find_first_reads,
-                moment,
-                slots - self._regular_read_count,
-                self._being_read[StageJob],
-            ):
-                self._start(StageJob(stage, plan, is_new=True))
+            self._start(self._stage_job(stage, plan))
 
-    def _stage_job(self, stage: Stage, plan: ReadPlan, *, runs_only: bool = False) -> StageJob:
+    def _stage_job(self, stage: Stage, plan: ReadPlan) -> StageJob:
         # A stage newer than the plan is read like a gap: its runs before its flow. After a failure
         # its flow is read first, since it may have none.
         is_new = not stage.failures and schedule.find_gap(stage, now()) is not None
-        return StageJob(stage, plan, is_new=is_new, runs_only=runs_only)
+        return StageJob(stage, plan, is_new=is_new)
 
-    async def _probe(self, read_budget: ReadBudget, moment: datetime) -> None:
-        """Do one read, if none is in progress.
-
-        If nothing is due, or only the reserve is left, ask for the token's account.
-        """
-        if not read_budget.may_reconcile_aborts or self.active or not self.connection.may_call():
-            return
-        # From the reserve only what an abort needs: its run, or whether Northflank answers again.
-        for run in await self._find_runs(moment, 1, aborting_only=True):
-            self._start(RunJob(run, self._plan))
-            return
-        if read_budget.requests > 0:
-            plan = await self._make_plan(read_budget, moment)
-            being_read = self._being_read
-            for stage in await run_in_db_thread(due.find_stages, moment, 1, being_read[StageJob]):
-                self._start(self._stage_job(stage, plan))
-                return
-            for catalog_sync in await run_in_db_thread(
-                catalog.find_due, moment, 1, being_read[ListJob]
-            ):
-                self._start(ListJob(catalog_sync, plan))
-                return
-        self._start_task(self._check_auth())
+    def _probe(self, read_budget: ReadBudget) -> None:
+        """Ask whether Northflank answers again, with one request at a time."""
+        if read_budget.may_reconcile_aborts and not self.active and self.connection.may_call():
+            self._start_task(self._check_auth())
 
     async def _check_auth(self) -> None:
         await self.connection.call(lambda nf: nf.get_auth())
@@ -293,13 +260,11 @@ class Reads:
     async def read(self, job: ReadJob, *, is_first: bool = False) -> None:
         """Do one read, and record its result or failure."""
         loop = asyncio.get_running_loop()
-        moment, began_at, being_read = now(), loop.time(), self._being_read[type(job)]
+        moment, being_read = now(), self._being_read[type(job)]
         reader = StageReader(self.connection, self.term, is_first)
         try:
             await job.read(reader)
         except NorthflankError as error:
-            if is_first:
-                self.first_read_limit = max(self.first_read_limit // 2, 1)
             if self.connection.is_account_wide(error):
                 await self.term.write(job.requeue, error)
             else:
@@ -312,8 +277,6 @@ class Reads:
             being_read = set()
             raise
         else:
-            if is_first and loop.time() - began_at < QUICK_ANSWER:
-                self.first_read_limit = min(self.first_read_limit + 1, MAX_FIRST_READS)
             if isinstance(job, ListJob) and job.catalog_sync.synced_at is None:
                 self.plan_again()  # there may be unread stages
         finally:

@@ -1,8 +1,5 @@
 """Decide when a stage or run is read beside the plan (plan.py): gaps, failures, aborts. Pure."""
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Protocol
@@ -20,7 +17,6 @@ STUCK_ABORT_AGE = timedelta(minutes=10)  # after which a run with an open abort 
 # are here; but no more often than at these intervals.
 FLOW_READS, FLOW_INTERVAL = 24, timedelta(hours=6)
 HISTORY_READS, HISTORY_INTERVAL = 4, timedelta(minutes=10)
-FLOW_RETRY = timedelta(minutes=15)  # how often one is tried that cannot be read
 NO_FLOW_INTERVAL = timedelta(hours=6)  # how often a stage without one is looked at
 
 # Share of the rate for stages with a gap: missing data is worse than slightly older data.
@@ -36,8 +32,6 @@ MIN_GAP_AGE = timedelta(minutes=5)
 # Rate of first reads with quick answers; with slower ones an estimate is too short.
 FIRST_READS_PER_SECOND = 12.0
 MAX_ESTIMATE = timedelta(days=7)  # no estimate beyond this
-# Order of first reads by stage name: a stuck run in Production is the most urgent.
-FIRST_READ_ORDER = ("Production", "Staging", "Development")
 
 
 def is_watched(last_viewed_at: datetime | None, now: datetime) -> bool:
@@ -83,36 +77,6 @@ def find_gap(stage: ReadState, now: datetime) -> Gap | None:
     return Gap.OLDER_IN_FLIGHT if stage.in_flight_incomplete else None
 
 
-@dataclass(frozen=True, slots=True)
-class StageRef:
-    """A stage's key and name, and the key of its project."""
-
-    key: int
-    name: str
-    project_key: int
-
-
-def order_first_reads(stages: Iterable[tuple[StageRef, Gap | None]]) -> list[int]:
-    """Return the keys of the stages that have a gap, in the order to read them.
-
-    Pass all stages, ordered by pipeline, each with its gap. Unread stages come before older runs in
-    flight, then Production before Staging before Development, and projects take turns.
-    """
-    turns: Counter[tuple[int, str]] = Counter()
-    order = []
-    for stage, gap in stages:
-        turns[stage.project_key, stage.name] += 1
-        if gap is not None:
-            rank = (
-                FIRST_READ_ORDER.index(stage.name)
-                if stage.name in FIRST_READ_ORDER
-                else len(FIRST_READ_ORDER)
-            )
-            turn = turns[stage.project_key, stage.name]
-            order.append((gap, rank, turn, stage.project_key, stage.key))
-    return [key for *_, key in sorted(order)]
-
-
 def is_idle_without_flow(
     has_flow: bool | None, missing_since: datetime | None, now: datetime
 ) -> bool:
@@ -149,16 +113,6 @@ def baseline_interval(requests_per_second: float) -> timedelta:
     """Return the time between two details read for baselines."""
     max_seconds = MAX_BASELINE_INTERVAL.total_seconds()
     return timedelta(seconds=min(1 / max(BASELINE_SHARE * requests_per_second, 1e-9), max_seconds))
-
-
-def is_flow_retry_due(failing_since: datetime, read_at: datetime | None, now: datetime) -> bool:
-    """Return whether to try again a release flow that cannot be read; its stage was at `read_at`.
-
-    True once in FLOW_RETRY, counted from `failing_since`, however often the stage is read.
-    """
-    if read_at is None:
-        return True
-    return (now - failing_since) // FLOW_RETRY != (read_at - failing_since) // FLOW_RETRY
 
 
 def aborting_interval(elapsed: timedelta, open_aborts: int = 1) -> timedelta:

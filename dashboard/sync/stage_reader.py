@@ -15,7 +15,6 @@ import structlog
 from dashboard.db.prepared import update_row
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import Run, Stage
-from dashboard.models.catalog import ListOrder
 from dashboard.northflank import (
     NorthflankClient,
     NotFound,
@@ -39,9 +38,8 @@ from dashboard.upstream.connection import Connection
 log = structlog.get_logger(__name__)
 
 MAX_HISTORY_PAGES = 20  # how many pages of older runs are read
-WALK_PAGES = 2  # pages per read of a list that is not ordered newest first
-# Most requests of one read: the flow twice, the newest runs, then IN_FLIGHT_PAGES, or one of them
-# and WALK_PAGES (after which the newest runs may be read, but then not before).
+# Most requests of one read: the flow twice, the newest runs, and then IN_FLIGHT_PAGES, or one of
+# them and an older page.
 MAX_REQUESTS_PER_READ = 6
 # Most requests of a first read: the newest runs by two spellings, IN_FLIGHT_PAGES.
 MAX_REQUESTS_PER_FIRST_READ = 5
@@ -90,11 +88,8 @@ class StageReader:
             updates["has_flow"] = True
         if not page.has_next:
             return updates | {"in_flight_incomplete": False, "next_history_page": None}
-        order = _detect_order(page)
-        if stage.list_order != order:
-            updates |= {"list_order": order, "next_history_page": _first_history_page(order)}
-        if order != ListOrder.NEWEST:
-            await self.read_in_flight(stage)
+        if not _is_newest_first(page):
+            await self.read_in_flight(stage, page.items)
             return updates | {"in_flight_incomplete": False}
         return updates | {
             "in_flight_incomplete": stage.in_flight_incomplete or stage.synced_at is None
@@ -160,69 +155,37 @@ class StageReader:
         return flow_and_segment
 
     async def read_runs(self, stage: Stage, *, with_history: bool) -> None:
-        """Read a stage's newest runs and those in flight; `with_history`: a page or two more."""
-        if stage.list_order == ListOrder.NEWEST:
-            first = await self.read_page(stage, 1)
-            order = _detect_order(first)
-            if order == ListOrder.NEWEST:
-                if first.has_next and (stage.synced_at is None or stage.in_flight_incomplete):
-                    # A stuck run may be far behind the newest hundred.
-                    await self.read_in_flight(stage, first.items, is_short=with_history)
-                if first.has_next and with_history:
-                    await self._read_history(stage, first)
-                return
-            await self.term.write(_save_order, stage, order)
-        # The newest runs may be on any page: read those in flight by a filtered list, and walk the
-        # pages from where the last read stopped.
-        with_history = with_history or (stage.synced_at is None and not stage.failures)
-        await self.read_in_flight(stage, is_short=with_history)
+        """Read a stage's newest runs and those in flight; `with_history`: a page of older ones."""
+        first = await self.read_page(stage, 1)
+        if not first.has_next:
+            return
+        # A stuck run may be far behind the newest hundred, and without an order any run.
+        is_unread = stage.synced_at is None or stage.in_flight_incomplete
+        if is_unread or not _is_newest_first(first):
+            await self.read_in_flight(stage, first.items, is_short=with_history)
         if with_history:
-            await self.read_next_pages(stage)
+            await self._read_history(stage, first)
 
     async def _read_history(self, stage: Stage, first: Page[ApiRun]) -> None:
-        """Read one more page of older runs, up to MAX_HISTORY_PAGES, or to those pruned."""
-        if stage.next_history_page is None:
-            return
-        page = await self._read_following_page(stage, stage.next_history_page, first)
-        limit = pruning.run_limit(now())
-        has_more = (
-            page.has_next
-            and stage.next_history_page < MAX_HISTORY_PAGES
-            and not all(run_rows.ended_before(run, limit) for run in page.items)
-        )
-        await self.term.write(
-            _save_history_page, stage.pk, stage.next_history_page + 1 if has_more else None
-        )
+        """Read one more page of older runs, up to MAX_HISTORY_PAGES, or to those pruned.
 
-    async def read_next_pages(self, stage: Stage) -> None:
-        """Read the next pages of a list that is not ordered newest first."""
-        page_number = stage.next_history_page or 1
-        page = await self.read_page(stage, page_number)
-        first = page if page_number == 1 else None
-        is_beyond_end = page_number > 1 and not page.items  # the list has become shorter
-        if first is not None and (order := _detect_order(first)) != stage.list_order:
-            await self.term.write(_save_order, stage, order)
-            if order == ListOrder.NEWEST:
-                return
-        for _ in range(WALK_PAGES - 1):
-            if not page.has_next:
-                break
-            page = await self._read_following_page(stage, page_number + 1, page)
-            page_number += 1 if page.items else 0
-        if page.has_next:
-            page_number += 1
-        if stage.list_order == ListOrder.NONE and not page.has_next:
-            page_number = 1  # start over
-        elif not page.has_next:
-            # The first page shows whether the list has another order by now.
-            if first is None:
-                first = await self.read_page(stage, 1)
-            if (order := _detect_order(first)) != stage.list_order:
-                await self.term.write(_save_order, stage, order)
-                return
-            if is_beyond_end:
-                page_number = max(page_number - WALK_PAGES, 1)
-        await self.term.write(_save_history_page, stage.pk, page_number)
+        Without an order any page may have new runs: all are read, again and again.
+        """
+        is_ordered = _is_newest_first(first)
+        number = stage.next_history_page or (None if is_ordered else 2)
+        if number is None:
+            return
+        page = await self._read_following_page(stage, number, first)
+        limit = pruning.run_limit(now())
+        is_last = not page.has_next or (
+            is_ordered
+            and (
+                number >= MAX_HISTORY_PAGES
+                or all(run_rows.ended_before(run, limit) for run in page.items)
+            )
+        )
+        following = number + 1 if not is_last else None if is_ordered else 2
+        await self.term.write(update_row, Stage, stage.pk, next_history_page=following)
 
     async def _read_following_page(
         self, stage: Stage, page_number: int, earlier: Page[ApiRun]
@@ -304,7 +267,7 @@ def log_omissions(name: str, page: Page[Any]) -> None:
 
 
 def _mirror_page(stage: Stage, page_number: int, page: Page[ApiRun], stamp: RequestStamp) -> None:
-    is_cut = page_number == 1 and page.has_next and _detect_order(page) == ListOrder.NEWEST
+    is_cut = page_number == 1 and page.has_next and _is_newest_first(page)
     if is_cut and _is_last_new(stage, page):
         _save_gap(stage)  # first: then the run is not new any more
     mirror.apply_runs(stage.pk, page.items, **stamp)
@@ -332,26 +295,10 @@ def _save_gap(stage: Stage) -> None:
     update_row(Stage, stage.pk, in_flight_incomplete=True, next_history_page=2)
 
 
-def _detect_order(first: Page[ApiRun]) -> ListOrder:
-    """Return the order of a list by its first page; newest first if it has no other."""
+def _is_newest_first(first: Page[ApiRun]) -> bool:
+    """Return whether a list has this order, by its first page; if it has no other."""
     times = [run.created_at for run in first.items if run.created_at is not None]
     if not first.has_next or not times:
-        return ListOrder.NEWEST
-    steps = [later - earlier for earlier, later in pairwise(times)]
-    if times[-1] <= times[0] and all(step <= ORDER_TOLERANCE for step in steps):
-        return ListOrder.NEWEST
-    is_oldest = times[-1] > times[0] and all(step >= -ORDER_TOLERANCE for step in steps)
-    return ListOrder.OLDEST if is_oldest else ListOrder.NONE
-
-
-def _first_history_page(order: ListOrder) -> int:
-    return 2 if order == ListOrder.NEWEST else 1
-
-
-def _save_order(stage: Stage, order: ListOrder) -> None:
-    stage.list_order, stage.next_history_page = order, _first_history_page(order)
-    update_row(Stage, stage.pk, list_order=order, next_history_page=stage.next_history_page)
-
-
-def _save_history_page(stage_pk: int, page_number: int | None) -> None:
-    update_row(Stage, stage_pk, next_history_page=page_number)
+        return True
+    steps = (later - earlier for earlier, later in pairwise(times))
+    return times[-1] <= times[0] and all(step <= ORDER_TOLERANCE for step in steps)

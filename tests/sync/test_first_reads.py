@@ -1,5 +1,6 @@
 """Unread stages come first: with a new database, and after a long outage."""
 
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 from statistics import mean
@@ -14,9 +15,9 @@ from dashboard.sync import reads as sync_reads
 from dashboard.sync.plan import Plan
 from dashboard.sync.read_jobs import StageJob
 from dashboard.sync.read_plan import ReadPlan
-from dashboard.sync.reads import INITIAL_FIRST_READS
 from dashboard.sync.run_reader import IN_FLIGHT_PAGES
-from dashboard.sync.schedule import Gap, StageRef
+from dashboard.sync.schedule import Gap
+from tests.support import factories
 from tests.support.world import T0, LoggedEvents, World, at
 
 # Which gap
@@ -48,47 +49,22 @@ def test_gap_of_stage_follows_its_last_read(
 # In which order
 
 
-def order(*places: tuple[str, int, Gap | None]) -> list[int]:
-    """The order of stages by their numbers, from 0, each with its name and project."""
-    return schedule.order_first_reads(
-        (StageRef(key, name, project), gap) for key, (name, project, gap) in enumerate(places)
-    )
-
-
-NEVER, OLDER = Gap.UNREAD, Gap.OLDER_IN_FLIGHT
-
-
-def test_first_reads_go_from_production_to_development() -> None:
-    assert order(("Development", 1, NEVER), ("Staging", 1, NEVER), ("Production", 1, NEVER)) == [
-        2,
-        1,
-        0,
+def test_first_reads_begin_with_those_never_read_and_production(db: None) -> None:
+    old = {"synced_at": at(-7200), "fresh_until": at(-7000), "next_sync_at": T0}
+    never = old | {"synced_at": None, "fresh_until": None}
+    older = old | {"synced_at": T0, "fresh_until": at(60), "in_flight_incomplete": True}
+    expected = [
+        factories.stage(name, factories.pipeline(f"p-{number}"), **fields)
+        for number, (name, fields) in enumerate(
+            [
+                *(("Production", never), ("Development", never)),
+                *(("Production", old), ("Staging", old), ("Production", older)),
+            ]
+        )
     ]
-
-
-def test_first_reads_of_stage_with_another_name_come_after_development() -> None:
-    assert order(("Preview", 1, NEVER), ("Development", 1, NEVER)) == [1, 0]
-
-
-def test_first_reads_alternate_between_projects() -> None:
-    production = "Production"
-    assert order(
-        (production, 1, NEVER), (production, 1, NEVER), (production, 1, NEVER),
-        (production, 2, NEVER), (production, 2, NEVER),
-    ) == [0, 3, 1, 4, 2]  # fmt: skip
-
-
-def test_first_reads_count_read_stages_as_project_turns() -> None:
-    production = "Production"
-    assert order((production, 1, None), (production, 1, NEVER), (production, 2, NEVER)) == [2, 1]
-
-
-def test_first_reads_of_older_runs_come_last() -> None:
-    assert order(("Production", 1, OLDER), ("Development", 1, NEVER)) == [1, 0]
-
-
-def test_first_reads_exclude_read_stages() -> None:
-    assert order(("Production", 1, None)) == []
+    factories.stage(synced_at=T0, fresh_until=at(60), next_sync_at=T0)  # has no gap
+    assert due.find_first_reads(T0, 9) == expected
+    assert due.find_first_reads(T0, 2, {expected[0].pk}) == expected[1:3]
 
 
 # Requests
@@ -104,14 +80,6 @@ def stage_requests(world: World) -> list[str]:
     return requests
 
 
-def flows_listed_before_definitions(world: World) -> set[str]:
-    """The paths of the release flows whose runs were listed before any definition was read."""
-    paths = [path for _, path in world.sandbox.requests if "/release-flows/" in path]
-    is_list = [path.endswith("/runs") for path in paths]
-    first_definition = is_list.index(False)
-    return {path.removesuffix("/runs").lower() for path in paths[:first_definition]}
-
-
 def all_flows(world: World) -> set[str]:
     """The paths of all release flows."""
     return {
@@ -123,7 +91,10 @@ def all_flows(world: World) -> set[str]:
 @pytest.mark.slow
 def test_first_sync_lists_runs_before_flow_definitions(full_world: World) -> None:
     full_world.sync()
-    assert flows_listed_before_definitions(full_world) >= all_flows(full_world) != set()
+    paths = [path for _, path in full_world.sandbox.requests if "/release-flows/" in path]
+    before = itertools.takewhile(lambda path: "/runs" in path, paths)
+    lists = {path.removesuffix("/runs").lower() for path in before if path.endswith("/runs")}
+    assert lists >= all_flows(full_world) != set()
 
 
 def test_stage_found_after_plan_has_its_runs_read_first(
@@ -166,7 +137,6 @@ def test_first_sync_finds_all_runs_in_flight(full_world: World) -> None:
         if full_world.now < run.concluded_at
     ]
     assert in_flight_count == len(expected) > 0
-    assert all(stage.flow_synced_at for stage in Stage.objects.all())
 
 
 @pytest.mark.slow
@@ -280,16 +250,6 @@ def test_sync_after_long_outage_lists_each_stage_once(after_outage: World) -> No
     assert not any(schedule.find_gap(stage, timezone.now()) for stage in flows)
     lists = [request for request in stage_requests(after_outage) if request.endswith("runs")]
     assert flows.count() <= len(lists) < 1.5 * flows.count()
-
-
-# How many at once
-
-
-@pytest.mark.slow
-def test_first_reads_reduce_concurrency_after_failures(full_world: World) -> None:
-    full_world.sandbox.faults = [parse_fault("500@/runs")]
-    full_world.sync()
-    assert full_world.live.reads.first_read_limit < INITIAL_FIRST_READS
 
 
 def test_failing_stage_does_not_delay_other_first_reads(

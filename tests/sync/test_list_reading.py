@@ -10,12 +10,12 @@ import pytest
 from django.utils import timezone
 
 from dashboard.models import Run, Stage
-from dashboard.models.catalog import ListOrder
-from dashboard.northflank import NorthflankError, RequestRejected
+from dashboard.northflank import NorthflankError, Page, RequestRejected
 from dashboard.sandbox import parse_fault
+from dashboard.sync import stage_reader
 from dashboard.sync.run_reader import read_run
 from dashboard.sync.stage_reader import StageReader
-from tests.support.world import LONG_AGO, World, get_run
+from tests.support.world import LONG_AGO, T0, World, api_run, get_run
 
 ORDERS = ["newest-first", "oldest-first", "shuffled"]
 
@@ -66,29 +66,10 @@ def test_run_that_ended_is_no_longer_in_flight_in_any_order(world: World, order:
     world.sync()
     world.now += 1200
     for _ in range(2):  # runs no longer in the list are requested one by one
+        Run.objects.update(next_detail_sync_at=None)
         world.make_due()
         world.sync()
     assert mirrored_ids(in_flight=True) == world.ids(in_flight=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("order", "observed"),
-    zip(ORDERS, [ListOrder.NEWEST, ListOrder.OLDEST, ListOrder.NONE], strict=True),
-)
-def test_run_list_order_is_detected(world: World, order: str, observed: ListOrder) -> None:
-    world.sandbox.choices["run-order"] = order
-    world.sync()
-    assert Stage.objects.get(pipeline__slug="ledger", name="Staging").list_order == observed
-
-
-@pytest.mark.slow
-def test_run_list_order_change_is_detected(world: World) -> None:
-    world.sync()
-    world.sandbox.choices["run-order"] = "oldest-first"
-    Stage.objects.update(next_sync_at=LONG_AGO)
-    world.live.sync(1)
-    assert Stage.objects.get(pipeline__slug="ledger", name="Staging").list_order == ListOrder.OLDEST
 
 
 @pytest.mark.slow
@@ -235,69 +216,16 @@ def test_run_behind_first_page_that_ended_is_read_again(world: World) -> None:
     assert [get_run(run.id).in_flight for run in runs] == [False, True, True]
 
 
-def test_runs_created_at_nearly_the_same_time_leave_the_order_newest_first(world: World) -> None:
-    first, second = upstream_runs(world)[:2]
-    second.created_at = first.created_at + 2
-    world.sync()
-    assert ledger_staging().list_order == ListOrder.NEWEST
-
-
-@pytest.mark.parametrize("apart", [-1, 1])
-def test_runs_of_one_burst_have_the_order_of_their_list(world: World, apart: int) -> None:
-    for number, run in enumerate(upstream_runs(world)):
-        run.created_at = world.now - 3600 + number * apart
-    world.sync()
-    assert ledger_staging().list_order == (ListOrder.OLDEST if apart > 0 else ListOrder.NEWEST)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("is_first_read", [True, False])
 @pytest.mark.parametrize(
-    ("order", "observed"), [("shuffled", ListOrder.NONE), ("oldest-first", ListOrder.OLDEST)]
+    ("steps", "is_newest_first"),
+    [((-1, -1), True), ((2, -9), True), ((1, 1), False), ((-9, 6), False), ((0, 0), True)],
 )
-def test_list_that_is_ordered_again_is_read_newest_first(
-    world: World, order: str, observed: ListOrder, *, is_first_read: bool
+def test_order_of_a_list_shows_on_its_first_page(
+    steps: tuple[int, ...], *, is_newest_first: bool
 ) -> None:
-    world.sandbox.choices["run-order"] = order
-    world.sync(6)  # to the end of the list
-    assert ledger_staging().list_order == observed
-    world.sandbox.choices["run-order"] = "newest-first"
-    if is_first_read:  # after a long outage
-        two_hours_ago = timezone.now() - timedelta(hours=2)
-        Stage.objects.update(synced_at=two_hours_ago, fresh_until=two_hours_ago)
-        Stage.objects.update(next_sync_at=LONG_AGO)
-        world.live.sync(1)
-    else:
-        world.sync(6)
-    assert ledger_staging().list_order == ListOrder.NEWEST
-    world.sync(6)
-    assert mirrored_ids() == world.ids()
-
-
-def start_ended_run(world: World) -> str:
-    """Start a run of the stage that ends between two reads; return its id."""
-    run_id = world.start("payments/ledger/staging")
-    [run] = [run for run in upstream_runs(world) if run.id == run_id]
-    run.concluded_at = world.now - 1
-    return run_id
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("pages", [1, 2, 4])
-def test_oldest_first_list_that_has_become_shorter_is_read_to_its_end(
-    world: World, pages: int
-) -> None:
-    """Its pages were read beyond the end for ever."""
-    world.sandbox.choices["run-order"] = "oldest-first"
-    world.sync(6)
-    last_page = ledger_staging().next_history_page
-    assert last_page is not None
-    Stage.objects.update(next_history_page=last_page + pages)
-    run_id = start_ended_run(world)
-    world.make_due()
-    world.sync(1 + (pages + 1) // 2)
-    assert run_id in mirrored_ids()
-    assert ledger_staging().list_order == ListOrder.OLDEST
+    times = [T0, *(T0 + timedelta(seconds=sum(steps[: n + 1])) for n in range(len(steps)))]
+    runs = tuple(api_run(f"r{n}", created_at=time) for n, time in enumerate(times))
+    assert stage_reader._is_newest_first(Page(runs, has_next=True)) is is_newest_first
 
 
 @pytest.fixture

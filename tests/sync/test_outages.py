@@ -213,11 +213,7 @@ def test_outage_limits_requests_to_a_probe(world: World) -> None:
     world.sandbox.requests.clear()
     world.make_due()
     world.live.sync(1)
-    # One request for one stage, and one that tells its error from the account's; each is
-    # repeated once by the client.
-    assert [path.rpartition("/")[2] for _, path in world.sandbox.requests] == [
-        "runs", "runs", "auth", "auth",
-    ]  # fmt: skip
+    assert {path for _, path in world.sandbox.requests} == {"/v1/auth"}
 
 
 def test_outage_sends_no_request_before_next_probe(world: World) -> None:
@@ -226,15 +222,6 @@ def test_outage_sends_no_request_before_next_probe(world: World) -> None:
     Stage.objects.update(next_sync_at=LONG_AGO)
     world.live.sync(3)
     assert list(world.sandbox.requests) == []
-
-
-def test_outage_probes_different_stages(world: World) -> None:
-    read_with_faults(world, "500", rounds=1)
-    world.sandbox.requests.clear()
-    for _ in range(3):
-        world.live.connection.retry_at = 0
-        world.live.sync(1)
-    assert len(set(world.requests_for("/release-flows/"))) == 3
 
 
 def test_outage_probe_interval_grows_to_30_s(world: World) -> None:

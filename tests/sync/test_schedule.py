@@ -91,20 +91,6 @@ def test_open_aborts_are_read_at_most_twice_as_often_as_one(ages: list[int]) -> 
         assert sum(1 / wait.total_seconds() for wait in waits) <= 2.001 / shortest.total_seconds()
 
 
-@pytest.mark.parametrize(
-    ("read", "now", "due"),
-    [
-        (None, 1, True), (0, 899, False), (60, 120, False), (0, 900, True), (899, 900, True),
-        (900, 1799, False), (901, 1800, True), (-60, 1, True),  # last read before its flow failed
-    ],
-)  # fmt: skip
-def test_flow_that_cannot_be_read_is_tried_every_15_min(
-    read: float | None, now: float, due: bool
-) -> None:
-    read_at = None if read is None else at(read)
-    assert schedule.is_flow_retry_due(T0, read_at, at(now)) is due
-
-
 def test_stage_or_run_is_watched_for_a_minute_after_a_view() -> None:
     assert not schedule.is_watched(None, T0)
     assert schedule.is_watched(T0, at(59.9))

@@ -15,9 +15,8 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 from dashboard.db.expressions import Days
 from dashboard.db.prepared import NOW, PreparedModels, PreparedQuery
 from dashboard.models.catalog import StageQuerySet
-from dashboard.sync import schedule
+from dashboard.sync import plan, schedule
 from dashboard.sync.reports import freshness
-from dashboard.sync.schedule import FIRST_READ_ORDER
 from dashboard.texts import durations
 
 
@@ -110,7 +109,7 @@ def _add_reads(
     names: Iterable[NameTotals], not_fresh: Iterable[ReadStage], now: datetime
 ) -> list[NameTotals]:
     """Return the totals in order, with those of the stages whose last read may not be fresh."""
-    order = {name: position for position, name in enumerate(FIRST_READ_ORDER)}
+    order = {name: position for position, name in enumerate(plan.WEIGHTS)}
     by_name = {totals.name: totals for totals in names}
     for stage in not_fresh:
         totals = by_name.get(stage.name)
