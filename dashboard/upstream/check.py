@@ -1,18 +1,14 @@
 """Check what the API token can read, what is missing, and what to do about it.
 
-Read-only. It changes neither the mirror nor the recorded outage: the token may be one that no
-process uses yet.
+Read-only, and without the database: the token may be one that no process uses yet. The requests of
+a check count as those of another client of the account.
 """
 
 import re
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
-from datetime import timedelta
+from functools import partial
 
-from django.db import DatabaseError, InterfaceError, connection
-
-from dashboard.db.threads import now, run_in_db_thread, set_clock_offset
-from dashboard.models import RateBudget, Upstream
 from dashboard.models.catalog import StageName
 from dashboard.northflank import (
     Auth,
@@ -21,7 +17,6 @@ from dashboard.northflank import (
     NorthflankError,
     NotFound,
     Page,
-    Pipeline,
     RateLimit,
     RateLimited,
     Run,
@@ -29,7 +24,6 @@ from dashboard.northflank import (
 )
 from dashboard.texts import local_time
 from dashboard.upstream import access_hint, budget_store
-from dashboard.upstream.source import configured_source
 
 MAX_REQUESTS = 20
 _MAX_REQUESTS_PER_CALL = 2  # the client repeats a failed read once
@@ -70,7 +64,6 @@ class Report:
     errors: list[str] = field(default_factory=list)  # messages for a person
     hint: str = ""  # what to check
     stopped: str = ""  # why the check ended early; empty: it did not
-    database_note: str = ""  # why requests are not counted in the rate budget; empty: they are
     request_count: int = 0
     rate_limit: RateLimit | None = None  # by the last answer that had one
 
@@ -110,7 +103,7 @@ async def check(
     report.errors = [str(failure) for failure in checks.failures]
     report.hint = _find_hint(checks.failures, report.projects)
     report.request_count = len(calls)
-    report.rate_limit = next((call.rate_limit for call in reversed(calls) if call.rate_limit), None)
+    report.rate_limit = _last_rate_limit(calls)
     return report
 
 
@@ -126,12 +119,9 @@ class _Checks:
     calls: list[Call]  # sent so far
     report: Report
     failures: list[NorthflankError] = field(default_factory=list)  # those not expected
-    max_requests: int = MAX_REQUESTS
-    limit_text: str = f"{MAX_REQUESTS} requests are the limit of a check."
     spelling: Callable[[str], str] | None = None  # of stages in paths; None: not known yet
 
     async def run(self, project_ids: Collection[str]) -> None:
-        await self.load_budget()
         await self.check_auth()
         projects = await self.check_projects(project_ids)
         for project_id, pipeline_id in await self.check_pipelines(projects):
@@ -139,28 +129,6 @@ class _Checks:
                 await self.check_stage(project_id, pipeline_id, stage)
             if self.has_tried("read release flows"):
                 break  # there was a run
-
-    async def load_budget(self) -> None:
-        """Limit this check to what the rate budget leaves; raises _Stopped during a pause.
-
-        Without a database of this Northflank the limit is MAX_REQUESTS (`database_note`).
-        """
-        try:
-            self.report.database_note = await run_in_db_thread(_find_database_problem)
-            if self.report.database_note:
-                return
-            await run_in_db_thread(set_clock_offset)  # the budget's times are by that clock
-            moment = now()
-            budget = await run_in_db_thread(budget_store.load, moment)
-        except (DatabaseError, InterfaceError) as error:
-            self.report.database_note = _describe_database_error(error)
-            return
-        if budget.is_paused:
-            raise _Stopped("Requests are paused after a 429: see the status page.")
-        if budget.requests < MAX_REQUESTS:
-            self.max_requests = budget.requests
-            end = local_time.format_clock(moment + timedelta(seconds=budget.seconds))
-            self.limit_text = f"Too few of the hour's requests are left for reading, until {end}."
 
     async def check_auth(self) -> None:
         access = self.report.access
@@ -194,7 +162,9 @@ class _Checks:
     async def check_pipelines(self, project_ids: list[str]) -> list[tuple[str, str]]:
         """Return some pipelines of the first project that has any, as ids with their project's."""
         for project_id in project_ids[:_MAX_PROJECTS]:
-            page = await self.list_pipelines(project_id)
+            page = await self.send(
+                partial(NorthflankClient.list_pipelines, project_id=project_id), "list pipelines"
+            )
             if not isinstance(page, NorthflankError):
                 ids = [pipeline.id for pipeline in page.items]
                 self.report.pipelines[project_id] = ids
@@ -209,7 +179,7 @@ class _Checks:
         """
         for spell in (self.spelling,) if self.spelling else (str.lower, str.capitalize):
             path = project_id, pipeline_id, spell(stage)
-            found = await self.list_runs(path)
+            found = await self.send(partial(_list_runs, path), "read runs", is_optional=True)
             if isinstance(found, Page):
                 self.spelling = spell
             if not isinstance(found, NotFound):
@@ -219,12 +189,6 @@ class _Checks:
             run_id = found.items[0].id
             await self.send(lambda nf: nf.get_release_flow(*path), "read release flows")
             await self.send(lambda nf: nf.get_run(*path, run_id), "read runs")
-
-    async def list_pipelines(self, project_id: str) -> Page[Pipeline] | NorthflankError:
-        return await self.send(lambda nf: nf.list_pipelines(project_id), "list pipelines")
-
-    async def list_runs(self, path: tuple[str, str, str]) -> Page[Run] | NorthflankError:
-        return await self.send(lambda nf: nf.list_runs(*path), "read runs", is_optional=True)
 
     async def send[T](
         self,
@@ -239,15 +203,16 @@ class _Checks:
         NotFound is no error. Raises _Stopped if this request may not be sent, or none can follow:
         at the limit, after a 429, and without an answer.
         """
-        if len(self.calls) + _MAX_REQUESTS_PER_CALL > self.max_requests:
-            raise _Stopped(self.limit_text)
-        count = len(self.calls)
+        if len(self.calls) + _MAX_REQUESTS_PER_CALL > MAX_REQUESTS:
+            raise _Stopped(f"{MAX_REQUESTS} requests are the limit of a check.")
+        usage = _last_rate_limit(self.calls)
+        if usage and usage.remaining <= budget_store.abort_reserve(usage.limit):
+            raise _Stopped("The requests left in this hour are reserved for aborts.")
         result: T | NorthflankError
         try:
             result = await request(self.client)
         except NorthflankError as failure:
             result = failure
-        await self.count_in_budget(self.calls[count:], result)
         if access:
             self.note_access(access, result)
         if isinstance(result, NorthflankError):
@@ -257,18 +222,6 @@ class _Checks:
             if isinstance(result, Unreachable | RateLimited):
                 raise _Stopped(str(result))
         return result
-
-    async def count_in_budget(self, calls: list[Call], result: object) -> None:
-        if self.report.database_note:
-            return
-        try:
-            await run_in_db_thread(budget_store.record_calls, calls)
-            if isinstance(result, RateLimited):
-                await run_in_db_thread(
-                    budget_store.record_rate_limited, result.retry_after_seconds, now()
-                )
-        except (DatabaseError, InterfaceError) as error:
-            self.report.database_note = _describe_database_error(error)
 
     def has_tried(self, access: str) -> bool:
         return self.report.access[access] != "not tried"
@@ -282,18 +235,12 @@ class _Checks:
             self.report.access[access] = f"{word} ({result.cause})"
 
 
-def _find_database_problem() -> str:
-    """Return why the database has no rate budget for this Northflank; empty if it has."""
-    tables = connection.introspection.table_names()
-    if not {RateBudget._meta.db_table, Upstream._meta.db_table} <= set(tables):
-        return "The database is not migrated: run `manage.py migrate`."
-    sources = Upstream.objects.exclude(source=configured_source())
-    other = sources.values_list("source", flat=True).first()
-    return f"This database mirrors {other}: set DATABASE_URL to another one." if other else ""
+async def _list_runs(path: tuple[str, str, str], client: NorthflankClient) -> Page[Run]:
+    return await client.list_runs(*path)
 
 
-def _describe_database_error(error: Exception) -> str:
-    return f"Database error: {' '.join(str(error).split())}"
+def _last_rate_limit(calls: list[Call]) -> RateLimit | None:
+    return next((call.rate_limit for call in reversed(calls) if call.rate_limit), None)
 
 
 def _describe_token(auth: Auth) -> dict[str, str]:

@@ -35,8 +35,7 @@ def test_check_with_fault_reports_it_and_changes_nothing(
     assert len(upstream.proxy.requests) <= MAX_REQUESTS
     assert (report.exit_status > 0) == ((call, fault) not in HARMLESS), problems(report)
     assert stored_rows() == before
-    # Of its answers only a 429 concerns the sync, which pauses too.
-    assert recorded_errors() in ([], [("pause", "rate_limited")])
+    assert recorded_errors() == []
 
 
 def problems(report: Report) -> object:

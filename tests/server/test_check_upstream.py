@@ -45,17 +45,15 @@ def test_check_command_before_first_start_prints_report(given: dict[str, str]) -
         f"Northflank: {given['NORTHFLANK_API_BASE_URL']}, token from the environment",
         "All that was tried can be read.",
     ]
-    assert "not counted in the rate budget. The database is not migrated: run" in ended.stdout
     assert re.search(r"Production: \d+\+? runs, \d+ in flight", ended.stdout)
 
 
 @pytest.mark.slow
-def test_check_command_with_migrated_database_counts_its_requests(given: dict[str, str]) -> None:
-    assert manage("migrate", "-v0", **given).returncode == 0
+def test_check_command_prints_the_described_json(given: dict[str, str]) -> None:
     ended = manage("check_upstream", "--json", **given)
     assert (ended.returncode, ended.stderr) == (0, "")
     report = json.loads(ended.stdout)
-    assert (report["exit_status"], report["database_note"]) == (0, "")
+    assert report["exit_status"] == 0
     assert report["token_source"] == "the environment"
     assert report["token"]["owner"] == "team acme"
     described = (settings.BASE_DIR / "docs" / "run" / "install.md").read_text()
@@ -73,7 +71,6 @@ def test_check_command_with_unreachable_database_goes_on(given: dict[str, str]) 
     database = {"DATABASE_URL": "postgres://nobody@127.0.0.1:9/none", "SECRET_KEY": "x" * 50}
     ended = manage("check_upstream", **given | database)
     assert ended.returncode == 0
-    assert "not counted in the rate budget. Database error: " in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
 
 

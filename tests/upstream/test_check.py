@@ -7,19 +7,14 @@ import asyncio
 import re
 import socket
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.utils import timezone
-from pytest_django import Settings
 
-from dashboard.db import threads as db_threads
-from dashboard.models import CatalogSync, RateBudget, Upstream
 from dashboard.sandbox import Sandbox, parse_fault
 from dashboard.upstream import check as checks
 from dashboard.upstream.check import MAX_REQUESTS, Report
-from tests.support import live, processes
+from tests.support import processes
 
 PAYMENTS = ("payments",)
 
@@ -37,11 +32,9 @@ def url(upstream: tuple[str, Sandbox]) -> str:
 
 @pytest.fixture
 def sandbox(
-    upstream: tuple[str, Sandbox], transactional_db: None, settings: Settings
-) -> Iterator[Sandbox]:
-    settings.NORTHFLANK_API_BASE_URL, sandbox = upstream
-    yield sandbox
-    live.close_connections(db_threads.executor)
+    upstream: tuple[str, Sandbox],
+) -> Sandbox:
+    return upstream[1]
 
 
 def check(url: str, *project_ids: str, token: str = "sandbox", **fields: Any) -> Report:
@@ -109,74 +102,21 @@ def test_check_with_configured_project_that_is_not_listed_reports_it(
 # --- the rate budget -----------------------------------------------------------------------------
 
 
-def budget(**fields: Any) -> RateBudget:
-    now = timezone.now()
-    defaults = {"limit": 1000, "remaining": 1000, "synced_at": now}
-    return RateBudget.objects.create(
-        pk=1, resets_at=now + timedelta(minutes=30), **defaults | fields
-    )
-
-
-def test_check_counts_its_requests_in_the_shared_budget(sandbox: Sandbox, url: str) -> None:
+def test_check_leaves_the_reserve_for_aborts(sandbox: Sandbox, url: str) -> None:
+    window = sandbox.rate_limit_window
+    window.count_request(sandbox.clock())
+    window.limit, window.request_count = 1000, 895  # a tenth of the limit is the reserve
     report = check(url)
-    row = RateBudget.objects.get()
-    assert (report.database_note, row.own_requests) == ("", report.request_count)
-    assert report.rate_limit is not None
-    assert row.remaining == report.rate_limit.remaining
-
-
-@pytest.mark.parametrize(("left", "most"), [(0, 0), (1, 0), (6, 6)])
-def test_check_leaves_the_reserve_for_aborts(
-    sandbox: Sandbox, url: str, left: int, most: int
-) -> None:
-    budget(remaining=100 + left)  # a tenth of the limit is the reserve
-    report = check(url)
-    assert len(sent(sandbox)) <= most
-    assert report.exit_status == (2 if most == 0 else 0)
-
-
-@pytest.mark.parametrize("left", [0, 6])
-def test_check_with_few_requests_left_for_reading_says_when_the_hour_ends(
-    sandbox: Sandbox, url: str, left: int, settings: Settings
-) -> None:
-    settings.TIME_ZONE = "UTC"
-    row = budget(remaining=100 + left)
-    assert check(url).stopped == (
-        f"Too few of the hour's requests are left for reading, until {row.resets_at:%H:%M:%S} UTC."
-    )
-
-
-def test_check_during_pause_sends_nothing(sandbox: Sandbox, url: str) -> None:
-    budget(backoff_until=timezone.now() + timedelta(minutes=5), refusals=1)
-    report = check(url)
-    assert (sent(sandbox), report.exit_status) == ([], 2)
-    assert "paused after a 429" in report.stopped
+    assert (len(sent(sandbox)), report.exit_status) == (5, 0)
+    assert report.stopped == "The requests left in this hour are reserved for aborts."
 
 
 @pytest.mark.parametrize("fault", ["too-fast:300@/runs", "too-fast:300"])
-def test_check_stops_at_429_and_pauses_all_processes(
-    sandbox: Sandbox, url: str, fault: str
-) -> None:
+def test_check_stops_at_429(sandbox: Sandbox, url: str, fault: str) -> None:
     sandbox.faults = [parse_fault(fault)]
     report = check(url)
     assert report.exit_status == (1 if "@" in fault else 2)
     assert "rate limit reached" in report.stopped
-    if "@" in fault:  # the first answers had headers
-        backoff_until = RateBudget.objects.get().backoff_until
-        assert backoff_until is not None
-        assert backoff_until > timezone.now() + timedelta(seconds=200)
-    count = len(sent(sandbox))
-    assert check(url).request_count == 0
-    assert len(sent(sandbox)) == count
-
-
-def test_check_with_refused_token_leaves_the_recorded_outage_alone(
-    sandbox: Sandbox, url: str
-) -> None:
-    Upstream.objects.create(pk=1, source=url)
-    assert check(url, token="mistyped").exit_status == 2
-    assert Upstream.objects.get().error == ""
-    assert not CatalogSync.objects.exists()
 
 
 # --- an upstream that refuses or does not answer -------------------------------------------------
@@ -234,14 +174,13 @@ def test_check_of_api_without_auth_endpoint_finds_no_error(sandbox: Sandbox, url
     assert report.access["abort runs"] == "not tried; /v1/auth lists no permissions"
 
 
-def test_check_of_unreachable_host_names_address_setting(transactional_db: None) -> None:
+def test_check_of_unreachable_host_names_address_setting() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound and not listening: refused
         report = check(f"http://127.0.0.1:{unused.getsockname()[1]}")
     assert (report.exit_status, report.request_count) == (2, 0)
     assert report.stopped == "Northflank is unreachable."
     assert report.hint.startswith("Check NORTHFLANK_API_BASE_URL and the network")
-    live.close_connections(db_threads.executor)
 
 
 @pytest.mark.parametrize(("target", "exit_status"), [("", 2), ("@/runs", 1)])

@@ -98,8 +98,6 @@ def _rate_limit_lines(report: Report) -> Iterator[str]:
     limit = report.rate_limit
     rest = f"{limit.remaining} of {limit.limit} an hour are left" if limit else "no rate limit sent"
     yield f"Requests: {report.request_count}; {rest}"
-    if report.database_note:
-        yield f"  not counted in the rate budget. {output.printable(report.database_note, 300)}"
 
 
 def _verdict(report: Report) -> str:
