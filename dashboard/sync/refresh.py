@@ -29,11 +29,11 @@ _text = MessageTable(
 )
 
 
-def refresh_stage(stage: Stage, user_pk: int | None) -> RichText:
+def refresh_stage(stage: Stage) -> RichText:
     """Have a stage read at once; return "", or why not."""
     with transaction.atomic():
         now = lock_requests()
-        if reason := _refuse(ReadRequest(stage=stage), user_pk, now):
+        if reason := _refuse(ReadRequest(stage=stage), now):
             return reason
         row = Stage.objects.filter(pk=stage.pk)
         if stage.has_flow is False:
@@ -42,19 +42,19 @@ def refresh_stage(stage: Stage, user_pk: int | None) -> RichText:
     return ""
 
 
-def refresh_run(run: Run, user_pk: int | None) -> RichText:
+def refresh_run(run: Run) -> RichText:
     """Have a run read at once; return "", or why not."""
     with transaction.atomic():
         now = lock_requests()
         request = ReadRequest(stage_id=run.stage_id, run_id=run.run_id)
-        if reason := _refuse(request, user_pk, now):
+        if reason := _refuse(request, now):
             return reason
         is_later = Q(next_detail_sync_at=None) | Q(next_detail_sync_at__gt=now)
         Run.objects.filter(is_later, pk=run.pk).update(next_detail_sync_at=now)
     return ""
 
 
-def _refuse(request: ReadRequest, user_pk: int | None, now: datetime) -> RichText:
+def _refuse(request: ReadRequest, now: datetime) -> RichText:
     """Return why a page can't be read now; else record that it is, and return ""."""
     if obstacle := find_obstacle(now):
         return obstacle.reason
@@ -68,7 +68,7 @@ def _refuse(request: ReadRequest, user_pk: int | None, now: datetime) -> RichTex
     times = list(presses.order_by("-requested_at").values_list("requested_at", flat=True)[:limit])
     if len(times) >= limit:
         return _text("used_up", n=limit, time=ClockTime(times[-1] + HOUR, None))
-    request.kind, request.user_id, request.reads = ReadRequest.Kind.REFRESH, user_pk, 1
+    request.kind, request.reads = ReadRequest.Kind.REFRESH, 1
     request.requested_at = request.answered_at = now
     request.save()
     db_notify.send(db_notify.Topic.READS)

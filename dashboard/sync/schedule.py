@@ -31,7 +31,6 @@ MAX_BASELINE_INTERVAL = timedelta(hours=1)
 MIN_GAP_AGE = timedelta(minutes=5)
 # Rate of first reads with quick answers; with slower ones an estimate is too short.
 FIRST_READS_PER_SECOND = 12.0
-MAX_ESTIMATE = timedelta(days=7)  # no estimate beyond this
 
 
 def is_watched(last_viewed_at: datetime | None, now: datetime) -> bool:
@@ -162,24 +161,13 @@ def ended_run_backoff(failures: int) -> timedelta | None:
     return None if is_given_up else timedelta(seconds=_ENDED_RUN_BACKOFFS[failures - 1])
 
 
-def estimate_seconds(reads: int, read_budget: ReadBudget, limit: int) -> float | None:
-    """Return the seconds that `reads` first reads take; None if more than a week."""
-    seconds, remaining = 0.0, float(reads)
-    while seconds < MAX_ESTIMATE.total_seconds():
-        immediate = min(
-            remaining,
-            read_budget.first_read_requests + max(read_budget.margin - read_budget.burst, 0.0),
-        )
-        immediate = min(immediate, max(read_budget.requests, 0))
-        duration, remaining = immediate / FIRST_READS_PER_SECOND, remaining - immediate
-        if remaining <= 0:
-            return seconds + duration
-        # The rest is read at the even rate of the remaining budget.
-        rate = max(read_budget.requests_per_second - immediate / max(read_budget.seconds, 1.0), 0.0)
-        rate *= GAPS_SHARE
-        if remaining <= rate * read_budget.seconds:
-            return seconds + max(remaining / rate, duration)
-        remaining -= rate * read_budget.seconds
-        seconds += read_budget.seconds
-        read_budget = read_budget.next_window(limit)
-    return None
+def estimate_seconds(reads: int, read_budget: ReadBudget) -> float | None:
+    """Return the seconds that `reads` first reads take at this hour's rate; None if unknown."""
+    margin = max(read_budget.margin - read_budget.burst, 0.0)
+    most = min(read_budget.first_read_requests + margin, max(read_budget.requests, 0))
+    at_once = min(reads, most)
+    seconds = at_once / FIRST_READS_PER_SECOND
+    if reads == at_once:
+        return seconds
+    left = read_budget.requests_per_second - at_once / max(read_budget.seconds, 1.0)
+    return max((reads - at_once) / (GAPS_SHARE * left), seconds) if left > 0 else None

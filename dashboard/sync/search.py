@@ -6,7 +6,6 @@ sought, and is that stage's read in the plan, so that a search repeats nothing. 
 `SEARCH_AHEAD` or so many reads a search continues as the plan goes.
 """
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,7 +26,6 @@ HOUR = timedelta(hours=1)
 # Stages read ahead for all searches in an hour, and at most this share of the rate limit: however
 # many invented ids are opened, the plan has the rest.
 MAX_READS, MAX_READS_SHARE = 300, 0.3
-MAX_READS_PER_RUN = 130  # for one id: a dead link leaves reads to others
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ def next_stages(moment: datetime, limit: int, being_read: Collection[int]) -> Se
     """
     limit = min(limit, load_usage(moment).remaining) if limit > 0 else 0
     pending = ReadRequest.objects.pending(moment).searches().order_by("requested_at")
-    searches = [row for row in pending if row.reads < MAX_READS_PER_RUN] if limit > 0 else []
+    searches = list(pending) if limit > 0 else []
     if not searches:
         return []
     keys = {key for row in searches for key in row.stages}.difference(being_read)
@@ -81,17 +79,10 @@ def next_stages(moment: datetime, limit: int, being_read: Collection[int]) -> Se
     in_flight = Exists(Run.objects.tracked().filter(stage=OuterRef("pk")))
     order = Case(When(in_flight, then=0), When(name=StageName.PRODUCTION, then=1), default=2)
     stages = searchable(keys).filter(is_old, failures=0).select_related("pipeline__project")
-    chosen, reads = [], Counter[int]()
-    for stage in stages.order_by(order, F("synced_at").asc(nulls_first=True), "pk"):
-        for row in searches:  # the read counts for the first that has some left
-            if row.reads + reads[row.pk] < MAX_READS_PER_RUN and not is_searched(stage, row):
-                chosen.append(stage)
-                reads[row.pk] += 1
-                break
-        if len(chosen) == limit:
-            break
-    for key, count in reads.items():
-        ReadRequest.objects.filter(pk=key).update(reads=F("reads") + count)
+    stages = stages.order_by(order, F("synced_at").asc(nulls_first=True), "pk")
+    chosen = list(stages[:limit])
+    first = ReadRequest.objects.filter(pk=searches[0].pk)  # of all that may want them
+    first.update(reads=F("reads") + len(chosen))
     return chosen
 
 

@@ -128,19 +128,6 @@ class ReadBudget:
         """Our share of the requests left in the window, at least MIN_OWN_SHARE of them."""
         return max(self.requests - self.other_requests, MIN_OWN_SHARE * self.requests, 0.0)
 
-    def next_window(self, limit: int) -> "ReadBudget":
-        """Return the budget of the next window if the request rate of others stays the same."""
-        hour = WINDOW.total_seconds()
-        other_requests = self.other_requests / max(self.seconds, 1.0) * hour
-        return ReadBudget(
-            limit - self.reserve,
-            hour,
-            self.reserve,
-            other_requests=other_requests,
-            margin=self.margin,
-            in_flight_requests=_in_flight_requests(limit, self, hour),
-        )
-
 
 def compute(window: RateLimitWindow | None, reserve: int, now: datetime) -> ReadBudget:
     """Return what reading may spend from `now` until the window ends, `reserve` excluded."""

@@ -551,20 +551,6 @@ def test_first_reads_leave_reserve_other_usage_and_in_flight_share(
     assert rules.compute(current, 100, T0).first_read_requests == requests
 
 
-def test_next_hour_budget_expects_same_other_usage() -> None:
-    spend = rules.compute(
-        window(600, own_requests=100, reset_seconds=1800), 100, T0
-    )  # others took 300
-    next_spend = spend.next_window(1000)
-    assert (next_spend.requests, next_spend.seconds, next_spend.other_requests) == (900, 3600, 600)
-    assert next_spend.first_read_requests == 125
-
-
-def test_next_window_has_the_rate_of_others_in_the_last_seconds() -> None:
-    assert ReadBudget(10, 1.5, other_requests=3).next_window(1000).other_requests == 7200
-    assert ReadBudget(10, 0.1, other_requests=3).next_window(1000).other_requests == 10_800
-
-
 # Pace
 
 

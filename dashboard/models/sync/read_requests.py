@@ -3,7 +3,6 @@
 from datetime import timedelta
 from typing import ClassVar
 
-from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
@@ -46,9 +45,6 @@ class ReadRequest(models.Model):
     )
     stages = models.JSONField(
         default=list, help_text="Of a search: keys of the stages that may have the run."
-    )
-    user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="read_requests"
     )
     requested_at = models.DateTimeField(db_index=True)
     answered_at = models.DateTimeField(

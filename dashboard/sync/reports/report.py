@@ -252,8 +252,7 @@ def _with_time_left(report: Report) -> Report:
     if not reads or not report.has_project_list or report.sync.outage:
         return report
     read_budget = budget_store.load(report.sync.now)
-    seconds = schedule.estimate_seconds(reads, read_budget, budget_store.load_limit())
-    return replace(report, seconds_left=seconds)
+    return replace(report, seconds_left=schedule.estimate_seconds(reads, read_budget))
 
 
 def _count_lists(lists: QuerySet[CatalogSync]) -> QuerySet[Any, Any]:

@@ -29,7 +29,7 @@ def refresh_stage(
     stage = lookup.get_stage_or_404(
         permissions.for_user(request.user), project_id, pipeline_id, stage_id
     )
-    reason = _removal(stage) or refresh.refresh_stage(stage, request.user.pk)
+    reason = _removal(stage) or refresh.refresh_stage(stage)
     query = request.META.get("QUERY_STRING", "")
     url = links.stage_url(stage)
     return _respond(request, reason, f"{url}?{query}" if query else url)
@@ -43,7 +43,7 @@ def refresh_run(
     run = lookup.get_run_or_404(
         permissions.for_user(request.user), project_id, pipeline_id, stage_id, run_id
     )
-    reason = _removal(run.stage) or refresh.refresh_run(run, request.user.pk)
+    reason = _removal(run.stage) or refresh.refresh_run(run)
     return _respond(request, reason, links.run_url(run))
 
 

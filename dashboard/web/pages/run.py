@@ -77,7 +77,6 @@ def _look_up_run(
         reason = removal.text if removal is not None else ""
         raise run_search.not_found_in_stage(stage, user_permissions, run_id, reason)
     get_token(request)  # the middleware sets the CSRF cookie before the lookup, not after it
-    user_pk = request.user.pk
 
     def render_found(reason: str | None) -> HttpResponse:
         snapshot = Snapshot.for_request(request)
@@ -88,7 +87,7 @@ def _look_up_run(
         return _run_response(request, snapshot, run)
 
     return Deferred(
-        lambda: requests.find_in_stage(stage, run_id, user_pk=user_pk),
+        lambda: requests.find_in_stage(stage, run_id),
         render_found,
     )
 

@@ -116,16 +116,6 @@ def test_stage_row_shows_interval_last_and_next_sync(get_page: GetPage, stage: S
     assert times == [now.isoformat(), later.isoformat()]
 
 
-def test_stage_whose_flow_alone_cannot_be_read_shows_no_attempts(
-    get_page: GetPage, stage: Stage
-) -> None:
-    since = timezone.now() - timedelta(minutes=20)
-    Stage.objects.update(error="server_error", error_message="It broke.", error_since=since)
-    line = text_of(select_one(get_page("/status/"), "[data-stage] .inline-notice"))
-    assert line.startswith("It broke. Since ")
-    assert "attempt" not in line
-
-
 @pytest.mark.parametrize("refused", ["a list", "a stage"])
 def test_status_page_with_refused_request_names_role_to_check(
     get_page: GetPage, stage: Stage, refused: str
