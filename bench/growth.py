@@ -49,7 +49,7 @@ def create_stages() -> list["Stage"]:
     ]
     return [
         Stage.objects.create(
-            pipeline=pipeline, name=name, confirmed_path_segment=name.lower(), has_flow=True,
+            pipeline=pipeline, name=name, has_flow=True,
             synced_at=now, next_sync_at=now, fresh_until=now + timedelta(days=1),
         )
         for pipeline in pipelines

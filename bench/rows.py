@@ -64,7 +64,7 @@ def create_runs(user: "User") -> list["Run"]:
         project=project, slug="checkout", name="Checkout", synced_at=now
     )
     stage = Stage.objects.create(
-        pipeline=pipeline, name="Production", confirmed_path_segment="production", has_flow=True,
+        pipeline=pipeline, name="Production", has_flow=True,
         synced_at=now, next_sync_at=now, fresh_until=now + timedelta(days=1),
     )  # fmt: skip
     StageTiming.objects.create(

@@ -152,9 +152,7 @@ async def _deliver(upstream: Connection, abort: Abort, request_seq: int, deadlin
     project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
     try:
         detail = await upstream.call(
-            lambda nf: nf.abort_run(
-                project, pipeline, stage.path_segment, run.run_id, deadline=deadline
-            ),
+            lambda nf: nf.abort_run(project, pipeline, stage.name, run.run_id, deadline=deadline),
             defer_recording=True,
             request_seq=request_seq,
         )

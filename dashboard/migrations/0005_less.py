@@ -11,5 +11,6 @@ class Migration(migrations.Migration):
         migrations.RemoveField(model_name="catalogsync", name="omitted_by_page"),
         migrations.RemoveField(model_name="stage", name="list_order"),
         migrations.RemoveField(model_name="readrequest", name="user"),
+        migrations.RemoveField(model_name="stage", name="confirmed_path_segment"),
         migrations.DeleteModel(name="WebhookEvent"),
     ]

@@ -90,9 +90,6 @@ class Stage(FastLoading, Watched):
 
     pipeline = models.ForeignKey(Pipeline, models.CASCADE, related_name="stages")
     name = models.CharField(max_length=20, choices=StageName)
-    confirmed_path_segment = models.CharField(
-        max_length=20, blank=True, help_text="Spelling of the stage in Northflank's URLs."
-    )
     has_flow = models.BooleanField(null=True, help_text="Empty: not read yet.")
     missing_since = models.DateTimeField(
         null=True, blank=True, help_text="When its release flow was first missing."
@@ -136,8 +133,3 @@ class Stage(FastLoading, Watched):
 
     def __str__(self) -> str:
         return f"{self.pipeline} / {self.name}"
-
-    @property
-    def path_segment(self) -> str:
-        """The stage's spelling in Northflank's URLs: confirmed by a read, or else guessed."""
-        return self.confirmed_path_segment or self.name.lower()

@@ -10,7 +10,6 @@ Reference: https://northflank.com/docs/v1/api
 from dashboard.northflank.client import (
     NorthflankClient,
     fetch_all_pages,
-    find_release_flow,
 )
 from dashboard.northflank.errors import (
     AccessDenied,
@@ -57,5 +56,4 @@ __all__ = [
     "Unreachable",
     "fetch_all_pages",
     "find_environment_error",
-    "find_release_flow",
 ]

@@ -4,7 +4,7 @@ Nothing of HTTP leaks out: callers get `models.py` or an exception of `errors.py
 """
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from functools import partial
 
 from dashboard.northflank import decoding, responses
 from dashboard.northflank.errors import NotFound
@@ -29,8 +29,11 @@ class NorthflankClient(HttpClient):
 
     Every method raises NorthflankError. Reads are retried once, after a short pause, when they fail
     on the way or with a 5xx; a POST only if its connection never opened: it cannot have arrived.
-    A list is read by pages of at most MAX_PER_PAGE entries, numbered from 1.
+    A list is read by pages of at most MAX_PER_PAGE entries, numbered from 1. A stage is given by
+    its name.
     """
+
+    _spell: Callable[[str], str] | None = None  # a stage as it is in paths; None: not known yet
 
     async def get_auth(self) -> Auth:
         """Return whose token this is; raises NotFound where the API has no such endpoint yet."""
@@ -57,8 +60,11 @@ class NorthflankClient(HttpClient):
     async def get_release_flow(self, project_id: str, pipeline_id: str, stage: str) -> ReleaseFlow:
         """Return what a stage runs; raises NotFound where it has no release flow."""
         # https://northflank.com/docs/v1/api/project/pipelines/get-release-flow
-        path = self._flow_path(project_id, pipeline_id, stage)
-        return await self._request_object("GET", "release-flow", path, decoding.parse_release_flow)
+        path = partial(self._flow_path, project_id, pipeline_id)
+        parse = decoding.parse_release_flow
+        return await self._in_stage(
+            stage, lambda name: self._request_object("GET", "release-flow", path(name), parse)
+        )
 
     async def list_runs(
         self,
@@ -76,17 +82,26 @@ class NorthflankClient(HttpClient):
         ignore `concluded`: check each run.
         """
         # https://northflank.com/docs/v1/api/project/pipelines/list-release-flow-runs
-        path = (*self._flow_path(project_id, pipeline_id, stage), "runs")
+        path = partial(self._flow_path, project_id, pipeline_id)
         query = {} if concluded is None else {"concluded": "true" if concluded else "false"}
-        return await self._request_page("runs", path, decoding.parse_run, page, per_page, **query)
+        return await self._in_stage(
+            stage,
+            lambda name: self._request_page(
+                "runs", (*path(name), "runs"), decoding.parse_run, page, per_page, **query
+            ),
+        )
 
     async def get_run(
         self, project_id: str, pipeline_id: str, stage: str, run_id: str
     ) -> RunDetail:
         """Return one run with its steps; raises NotFound where Northflank has it no longer."""
         # https://northflank.com/docs/v1/api/project/pipelines/get-release-flow-run
-        path = (*self._flow_path(project_id, pipeline_id, stage), "runs", run_id)
-        return await self._request_object("GET", "run", path, decoding.parse_run_detail)
+        path = partial(self._flow_path, project_id, pipeline_id)
+        parse = decoding.parse_run_detail
+        return await self._in_stage(
+            stage,
+            lambda name: self._request_object("GET", "run", (*path(name), "runs", run_id), parse),
+        )
 
     async def abort_run(
         self,
@@ -105,9 +120,13 @@ class NorthflankClient(HttpClient):
         `deadline`, a time of time.monotonic, sending and waiting end.
         """
         # https://northflank.com/docs/v1/api/project/pipelines/abort-release-flow-run
-        path = (*self._flow_path(project_id, pipeline_id, stage), "runs", run_id, "abort")
-        detail = await self._request_object(
-            "POST", "abort", path, decoding.parse_run_detail, deadline=deadline
+        path = partial(self._flow_path, project_id, pipeline_id)
+        parse = decoding.parse_run_detail
+        detail = await self._in_stage(
+            stage,
+            lambda name: self._request_object(
+                "POST", "abort", (*path(name), "runs", run_id, "abort"), parse, deadline=deadline
+            ),
         )
         if detail.run.id != run_id:
             raise responses.unexpected("it describes another run")
@@ -118,6 +137,23 @@ class NorthflankClient(HttpClient):
 
     def _flow_path(self, project_id: str, pipeline_id: str, stage: str) -> tuple[str, ...]:
         return self._path(project_id, "pipelines", pipeline_id, "release-flows", stage)
+
+    async def _in_stage[T](self, stage: str, request: Callable[[str], Awaitable[T]]) -> T:
+        """Send a request with the stage as it is in paths: `production` or `Production`.
+
+        Which is undocumented. Until one of them has been answered, the other is tried after a 404.
+        """
+        if self._spell is not None:
+            return await request(self._spell(stage))
+        spell: Callable[[str], str] = str.lower
+        try:
+            answer = await request(spell(stage))
+        except NotFound:
+            spell = str.capitalize
+            answer = await request(spell(stage))
+        if not isinstance(answer, Page) or answer.items:  # any stage may have an empty list
+            self._spell = spell
+        return answer
 
     async def _request_page[T: Entry](
         self,
@@ -176,25 +212,3 @@ async def fetch_all_pages[T: Entry](
         if not has_next or is_repeated:
             break
     return Page(tuple(items.values()), has_next, omitted)
-
-
-async def find_release_flow(
-    client: NorthflankClient,
-    project_id: str,
-    pipeline_id: str,
-    stage: str,
-    *,
-    prefer_capitalised: bool = False,
-) -> tuple[ReleaseFlow, str] | None:
-    """Return a stage's release flow and the spelling of the stage that worked; None: no flow.
-
-    Whether the path takes `development` or `Development` is undocumented: after a 404 the other
-    spelling is tried.
-    """
-    spellings = [stage.lower(), stage.capitalize()]
-    if prefer_capitalised:
-        spellings.reverse()
-    for spelling in spellings:
-        with suppress(NotFound):
-            return await client.get_release_flow(project_id, pipeline_id, spelling), spelling
-    return None

@@ -191,11 +191,9 @@ def _mark_missing(
     return len(removed) < len(missing)
 
 
-def mirror_release_flow(
-    stage_pk: int, flow_and_segment: tuple[ReleaseFlow, str] | None, *, now: datetime
-) -> None:
-    """Mirror a stage's release flow and path segment; None means that it has no flow."""
-    if flow_and_segment is None:
+def mirror_release_flow(stage_pk: int, flow: ReleaseFlow | None, *, now: datetime) -> None:
+    """Mirror a stage's release flow; None means that it has none."""
+    if flow is None:
         stage = Stage.objects.get(pk=stage_pk)
         update_row(
             Stage,
@@ -208,14 +206,12 @@ def mirror_release_flow(
         # No list shows its runs in flight any more. This is repeated at each check of the stage.
         unlisted_runs.schedule_reread(Stage.objects.filter(pk=stage_pk), now, with_dismissed=False)
         return
-    flow, path_segment = flow_and_segment
     updates: dict[str, Any] = {"concurrency_policy": flow.concurrency_policy, "paused": flow.paused}
     update_row(
         Stage,
         stage_pk,
         has_flow=True,
         missing_since=None,
-        confirmed_path_segment=path_segment,
         flow_synced_at=now,
         # What an answer lacks, or has in another type, stays as it was.
         **{name: value for name, value in updates.items() if value is not None},

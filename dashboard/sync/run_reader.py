@@ -64,7 +64,7 @@ async def _fetch_detail(connection: Connection, run: Run, request_seq: int) -> R
     then the 404 may be wrong.
     """
     stage = run.stage
-    stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.path_segment
+    stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.name
     try:
         return await connection.call(
             lambda nf: nf.get_run(*stage_path, run.run_id), request_seq=request_seq
@@ -95,7 +95,7 @@ async def _request_list(
         lambda nf: nf.list_runs(
             stage.pipeline.project.slug,
             stage.pipeline.slug,
-            stage.path_segment,
+            stage.name,
             page=page_number,
             concluded=None if run.concluded else False,
             per_page=PER_PAGE,

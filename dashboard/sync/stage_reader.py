@@ -4,6 +4,7 @@ The leader decides when and how often (worker.py). Northflank does not document 
 a list; the first page shows it.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,13 +21,11 @@ from dashboard.northflank import (
     NotFound,
     Page,
     ReleaseFlow,
-    find_release_flow,
 )
 from dashboard.northflank import Run as ApiRun
 from dashboard.sync import (
     catalog,
     mirror,
-    path_spelling,
     pruning,
     run_rows,
     unlisted_runs,
@@ -75,17 +74,19 @@ class StageReader:
 
     async def read_newest_runs(self, stage: Stage) -> dict[str, object]:
         """Read a stage's newest runs; return the stage fields to update."""
-        page = await self._read_first_page(stage)
-        if page is None:
+        try:
+            page = await self.read_page(stage, 1)
+        except NotFound:
+            if stage.has_flow:
+                raise
             return {
                 "has_flow": False,
                 "missing_since": await run_in_db_thread(catalog.flow_missing_since, stage, now()),
                 "flow_synced_at": now(),
                 "in_flight_incomplete": False,
             }
-        updates: dict[str, object] = {"confirmed_path_segment": stage.confirmed_path_segment}
-        if page.items:  # a stage without a release flow may have an empty list
-            updates["has_flow"] = True
+        # A stage without a release flow may have an empty list.
+        updates: dict[str, object] = {"has_flow": True} if page.items else {}
         if not page.has_next:
             return updates | {"in_flight_incomplete": False, "next_history_page": None}
         if not _is_newest_first(page):
@@ -95,64 +96,40 @@ class StageReader:
             "in_flight_incomplete": stage.in_flight_incomplete or stage.synced_at is None
         }
 
-    async def _read_first_page(self, stage: Stage) -> Page[ApiRun] | None:
-        """Return the first page of a stage's runs, or None if the stage has no release flow."""
-        if stage.confirmed_path_segment:
-            return await self.read_page(stage, 1)
-        confirmed_segment = await run_in_db_thread(path_spelling.find_confirmed)
-        segments = path_spelling.candidate_segments(stage.name, confirmed_segment)
-        for path in segments if confirmed_segment is None else segments[:1]:
-            stage.confirmed_path_segment = path
-            try:
-                return await self.read_page(stage, 1)
-            except NotFound:
-                continue
-        stage.confirmed_path_segment = ""
-        return None
-
     async def read_flow(self, stage: Stage, moment: datetime) -> None:
         """Read a stage's release flow and record it, or that there is none."""
-        flow_and_segment = await self._find_flow(stage)
-        if flow_and_segment is None and stage.has_flow and await self._has_runs(stage):
+        flow = await self._find_flow(stage)
+        if flow is None and stage.has_flow and await self._has_runs(stage):
             # The flow answer was wrong, or the list shows the runs of a deleted flow.
             await self.term.write(catalog.mark_flow_checked, stage.pk, moment)
             return
         if (
-            flow_and_segment is None
+            flow is None
             and stage.has_flow
             and not await self.term.write(catalog.mark_flow_missing, stage.pk, moment)
         ):
             raise NotFound("No release flow found on Northflank. Retrying in a few minutes.")
-        await self.term.write(catalog.mirror_release_flow, stage.pk, flow_and_segment, now=moment)
-        stage.has_flow, stage.flow_synced_at = flow_and_segment is not None, moment
-        stage.confirmed_path_segment = (
-            flow_and_segment[1] if flow_and_segment else stage.confirmed_path_segment
-        )
+        await self.term.write(catalog.mirror_release_flow, stage.pk, flow, now=moment)
+        stage.has_flow, stage.flow_synced_at = flow is not None, moment
 
     async def _has_runs(self, stage: Stage) -> bool:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
         try:
             page = await self.call(
-                lambda nf: nf.list_runs(project, pipeline, stage.confirmed_path_segment, per_page=1)
+                lambda nf: nf.list_runs(project, pipeline, stage.name, per_page=1)
             )
         except NotFound:
             return False
         return bool(page.items)
 
-    async def _find_flow(self, stage: Stage) -> tuple[ReleaseFlow, str] | None:
+    async def _find_flow(self, stage: Stage) -> ReleaseFlow | None:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
-        prefer_capitalised = path_spelling.is_capitalised(
-            await run_in_db_thread(path_spelling.find_confirmed)
-        )
-        flow_and_segment = await self.call(
-            lambda nf: find_release_flow(
-                nf, project, pipeline, stage.name, prefer_capitalised=prefer_capitalised
-            )
-        )
-        if flow_and_segment is None and stage.has_flow:
+        with contextlib.suppress(NotFound):
+            return await self.call(lambda nf: nf.get_release_flow(project, pipeline, stage.name))
+        if stage.has_flow:
             # A revoked permission may look the same; then this raises NotFound for the pipeline.
             await self.call(lambda nf: nf.check_pipeline(project, pipeline))
-        return flow_and_segment
+        return None
 
     async def read_runs(self, stage: Stage, *, with_history: bool) -> None:
         """Read a stage's newest runs and those in flight; `with_history`: a page of older ones."""
@@ -247,7 +224,7 @@ class StageReader:
             lambda nf: nf.list_runs(
                 project,
                 pipeline,
-                stage.confirmed_path_segment,
+                stage.name,
                 page=page_number,
                 concluded=concluded,
                 per_page=PER_PAGE,

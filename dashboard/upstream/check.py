@@ -26,7 +26,7 @@ from dashboard.texts import local_time
 from dashboard.upstream import access_hint, budget_store
 
 MAX_REQUESTS = 20
-_MAX_REQUESTS_PER_CALL = 2  # the client repeats a failed read once
+_MAX_REQUESTS_PER_CALL = 4  # the client repeats a failed read once, and tries both spellings
 _MAX_PROJECTS = 3  # whose pipelines are listed, until one has some
 _MAX_PIPELINES = 2  # whose stages are listed, until one has runs
 _STAGES = (StageName.PRODUCTION, StageName.STAGING, StageName.DEVELOPMENT)
@@ -119,7 +119,6 @@ class _Checks:
     calls: list[Call]  # sent so far
     report: Report
     failures: list[NorthflankError] = field(default_factory=list)  # those not expected
-    spelling: Callable[[str], str] | None = None  # of stages in paths; None: not known yet
 
     async def run(self, project_ids: Collection[str]) -> None:
         await self.check_auth()
@@ -173,17 +172,9 @@ class _Checks:
         return []
 
     async def check_stage(self, project_id: str, pipeline_id: str, stage: str) -> None:
-        """List a stage's runs; of the first stage that has some, read the flow and a run.
-
-        Both spellings of the stage are tried, until one is known to work.
-        """
-        for spell in (self.spelling,) if self.spelling else (str.lower, str.capitalize):
-            path = project_id, pipeline_id, spell(stage)
-            found = await self.send(partial(_list_runs, path), "read runs", is_optional=True)
-            if isinstance(found, Page):
-                self.spelling = spell
-            if not isinstance(found, NotFound):
-                break
+        """List a stage's runs; of the first stage that has some, read the flow and a run."""
+        path = project_id, pipeline_id, stage
+        found = await self.send(lambda nf: nf.list_runs(*path), "read runs", is_optional=True)
         self.report.stages[f"{project_id} / {pipeline_id} / {stage}"] = _describe_runs(found)
         if isinstance(found, Page) and found.items and not self.has_tried("read release flows"):
             run_id = found.items[0].id
@@ -233,10 +224,6 @@ class _Checks:
             # Northflank may answer 404 to a token that may not see something.
             word = "unclear" if isinstance(result, NotFound) else "no"
             self.report.access[access] = f"{word} ({result.cause})"
-
-
-async def _list_runs(path: tuple[str, str, str], client: NorthflankClient) -> Page[Run]:
-    return await client.list_runs(*path)
 
 
 def _last_rate_limit(calls: list[Call]) -> RateLimit | None:

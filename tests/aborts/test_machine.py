@@ -184,7 +184,7 @@ class AbortMachine(RuleBasedStateMachine):
     @rule(number=index_of_two)
     def read_list(self, number: int) -> None:
         stage = self.run(number).stage
-        at = (stage.pipeline.project.slug, stage.pipeline.slug, stage.confirmed_path_segment)
+        at = (stage.pipeline.project.slug, stage.pipeline.slug, stage.name)
         requested_at, request_seq = db_threads.now(), RequestCounter.take_next()
         page = self.live.run(lambda: self.live.connection.client.list_runs(*at, per_page=100))
         mirror.apply_runs(stage.pk, page.items, requested_at=requested_at, request_seq=request_seq)
@@ -198,7 +198,7 @@ class AbortMachine(RuleBasedStateMachine):
         at = (
             run.stage.pipeline.project.slug,
             run.stage.pipeline.slug,
-            run.stage.confirmed_path_segment,
+            run.stage.name,
         )
         requested_at, request_seq = db_threads.now(), RequestCounter.take_next()
         detail = self.live.run(lambda: self.live.connection.client.get_run(*at, run.run_id))
@@ -264,7 +264,7 @@ class AbortMachine(RuleBasedStateMachine):
             at = (
                 run.stage.pipeline.project.slug,
                 run.stage.pipeline.slug,
-                run.stage.confirmed_path_segment,
+                run.stage.name,
             )
             with contextlib.suppress(NorthflankError):
                 self.live.run(lambda: self.live.connection.client.abort_run(*at, run.run_id))

@@ -7,9 +7,9 @@ import pytest
 
 from dashboard.northflank import (
     NorthflankClient,
+    NotFound,
     UnexpectedResponse,
     fetch_all_pages,
-    find_release_flow,
 )
 from tests.support import payloads
 from tests.support.scripted_server import Responder, ScriptedServer, respond_with
@@ -136,29 +136,35 @@ async def requested_stages(server: ScriptedServer) -> list[str]:
     return [request.path.rpartition("/")[2] for request in server.requests]
 
 
-async def test_release_flow_is_requested_in_lower_case_then_capitalised(
+@pytest.mark.parametrize("spelling", ["staging", "Staging"])
+async def test_spelling_of_a_stage_is_tried_until_one_is_confirmed(
+    client: NorthflankClient, server: ScriptedServer, spelling: str
+) -> None:
+    first = [MISSING] if spelling == "Staging" else []
+    server.enqueue(*first, respond_with(FLOW), MISSING)
+    flow = await client.get_release_flow("p", "l", "Staging")
+    assert flow.concurrency_policy == "latest"
+    with pytest.raises(NotFound):
+        await client.get_run("p", "l", "Staging", "r")
+    stages = [request.path.split("/")[7] for request in server.requests]
+    assert stages == [*(["staging"] if first else []), spelling, spelling]
+
+
+async def test_empty_list_confirms_no_spelling(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.enqueue(MISSING, respond_with(FLOW))
-    result = await find_release_flow(client, "p", "l", "Staging")
-    assert result is not None
-    assert (result[0].concurrency_policy, result[1]) == ("latest", "Staging")
-    assert await requested_stages(server) == ["staging", "Staging"]
+    server.enqueue(respond_with(payloads.page("runs")), MISSING, respond_with(FLOW))
+    await client.list_runs("p", "l", "Staging")
+    await client.get_release_flow("p", "l", "Staging")
+    assert await requested_stages(server) == ["runs", "staging", "Staging"]
 
 
-async def test_release_flow_with_preferred_spelling_is_requested_once(
-    client: NorthflankClient, server: ScriptedServer
-) -> None:
-    server.enqueue(respond_with(FLOW))
-    await find_release_flow(client, "p", "l", "staging", prefer_capitalised=True)
-    assert await requested_stages(server) == ["Staging"]
-
-
-async def test_release_flow_not_found_in_either_spelling_is_none(
+async def test_release_flow_not_found_in_either_spelling_raises(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
     server.enqueue(MISSING, MISSING)
-    assert await find_release_flow(client, "p", "l", "staging") is None
+    with pytest.raises(NotFound):
+        await client.get_release_flow("p", "l", "staging")
 
 
 @pytest.mark.parametrize("body", [{"data": {}}, {"data": None}, {"data": []}, {"data": {"x": 1}}])
@@ -167,4 +173,4 @@ async def test_release_flow_response_without_fields_raises_unexpected_answer(
 ) -> None:
     server.enqueue(respond_with(body))
     with pytest.raises(UnexpectedResponse):
-        await find_release_flow(client, "p", "l", "staging")
+        await client.get_release_flow("p", "l", "staging")

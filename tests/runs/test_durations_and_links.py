@@ -112,11 +112,7 @@ def test_paused_flow_is_explained() -> None:
 def run(**ids: Any) -> Run:
     project = Project(slug=ids.get("project", "shop"))
     pipeline = Pipeline(project=project, slug=ids.get("pipeline", "checkout"))
-    stage = Stage(
-        pipeline=pipeline,
-        name="Production",
-        confirmed_path_segment=ids.get("confirmed_path_segment", "production"),
-    )
+    stage = Stage(pipeline=pipeline, name="Production")
     return Run(stage=stage, run_id=ids.get("run", "r1"))
 
 
@@ -157,13 +153,6 @@ def test_northflank_link_template_supports_all_fields(db: None, settings: Settin
     settings.NORTHFLANK_TEAM_ID = "acme"
     settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{team}/{project}/{pipeline}/{stage}/{run}"
     assert northflank_url(run()) == "http://x/acme/shop/checkout/production/r1"
-
-
-def test_northflank_link_of_stage_with_unknown_path_is_lower_case(
-    db: None, settings: Settings
-) -> None:
-    settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{stage}"
-    assert northflank_url(run(confirmed_path_segment="")) == "http://x/production"
 
 
 HOSTILE = 'a/../b?c=d#e f"<é{run}%2f'

@@ -43,7 +43,7 @@ class CommandEnvironment:
         query = (
             "SELECT 1 FROM dashboard_stage JOIN dashboard_pipeline p ON pipeline_id = p.id"
             " WHERE p.slug = 'ledger' AND dashboard_stage.name = 'Staging'"
-            " AND confirmed_path_segment <> ''"
+            " AND dashboard_stage.synced_at IS NOT NULL"
         )
         wait_until(
             lambda: query_database(self.variables["DATABASE_URL"], query), processes.WAIT_TIMEOUT

@@ -118,7 +118,7 @@ def create_idle_stage() -> None:
         project=project, slug=LEDGER[1], synced_at=now
     )
     Stage.objects.using(PROCESS_DATABASE).create(
-        pipeline=pipeline, name=LEDGER[2], confirmed_path_segment=LEDGER[2].lower(), has_flow=True,
+        pipeline=pipeline, name=LEDGER[2], has_flow=True,
         flow_synced_at=now, synced_at=now, next_sync_at=far_future, **failed,
     )  # fmt: skip
 

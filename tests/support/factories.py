@@ -58,7 +58,6 @@ def stage(name: str = "Production", parent: Pipeline | None = None, **fields: An
     """Return a stage that has just been read."""
     now = timezone.now()
     defaults = {
-        "confirmed_path_segment": name.lower(),
         "has_flow": True,
         "synced_at": now,
         "next_sync_at": now + timedelta(minutes=1),

@@ -79,7 +79,6 @@ def stage(place: tuple[str, str, str]) -> Stage:
         pipeline=pipeline,
         name=place[2],
         defaults={
-            "confirmed_path_segment": place[2].lower(),
             "has_flow": True,
             "next_sync_at": now,
         },

@@ -18,7 +18,7 @@ _FIELDS: dict[type[Model], tuple[str, ...]] = {
     Upstream: ("team",),
     Project: ("slug", "name"),
     Pipeline: ("slug", "name", "description"),
-    Stage: ("name", "has_flow", "concurrency_policy", "paused", "confirmed_path_segment"),
+    Stage: ("name", "has_flow", "concurrency_policy", "paused"),
     Run: (
         *("run_id", "name", "description", "status", "concluded", "in_flight", "created_at"),
         *("started_at", "concluded_at", "updated_at", "steps", "step"),

@@ -41,7 +41,6 @@ def stage(db: None) -> Stage:
     return Stage.objects.create(
         pipeline=pipeline,
         name="Production",
-        confirmed_path_segment="production",
         has_flow=True,
         flow_synced_at=T0,
         next_sync_at=T0,

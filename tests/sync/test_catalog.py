@@ -182,17 +182,6 @@ def test_catalog_list_is_due_after_its_interval(world: World) -> None:
         assert interval >= read_plan.MIN_LISTS_INTERVAL
 
 
-@pytest.mark.parametrize(
-    ("spelling", "path"),
-    [("any", "production"), ("lower", "production"), ("capitalised", "Production")],
-)
-def test_working_path_spelling_is_stored(world: World, spelling: str, path: str) -> None:
-    world.sandbox.choices["stage-spelling"] = spelling
-    world.sync()
-    paths = Stage.objects.filter(name="Production").values_list("confirmed_path_segment", flat=True)
-    assert set(paths) == {path}
-
-
 def test_working_path_spelling_is_tried_first_later(world: World) -> None:
     world.sandbox.choices["stage-spelling"] = "capitalised"
     world.sync()

@@ -80,25 +80,10 @@ def test_existing_run_is_mirrored_with_steps(world: World) -> None:
     assert get_run(run_id).steps is not None
 
 
-def test_link_stores_working_path_spelling(world: World) -> None:
-    stage = ledger_stage(world)
-    Stage.objects.update(confirmed_path_segment="")
-    world.sandbox.choices["stage-spelling"] = "capitalised"
-    find(world, stage, world.start())
-    stage.refresh_from_db()
-    assert stage.confirmed_path_segment == "Production"
-    other = Stage.objects.select_related("pipeline__project").get(
-        pipeline=stage.pipeline, name="Staging"
-    )
-    find(world, other, UNKNOWN)
-    assert [request.split("/")[-3] for request in world.requests_for(UNKNOWN)] == ["Staging"]
-
-
 @pytest.mark.parametrize("spelling", ["lower", "capitalised"])
 def test_link_to_unread_stage_tries_both_path_spellings(world: World, spelling: str) -> None:
     world.sandbox.choices["stage-spelling"] = spelling
     live_runs.stage(("payments", "ledger", "Production"))
-    Stage.objects.update(confirmed_path_segment="")
     stage = ledger_stage(world)
     assert find(world, stage, world.start()) == [""]
 

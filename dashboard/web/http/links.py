@@ -131,7 +131,7 @@ def northflank_link(run: Run) -> NorthflankLink | None:
         "team": slug,
         "project": pipeline.project.slug,
         "pipeline": pipeline.slug,
-        "stage": run.stage.path_segment,
+        "stage": run.stage.name.lower(),
         "run": run.run_id,
     }
     url = template.format(**{name: quote(part, safe="") for name, part in parts.items()})

@@ -55,7 +55,6 @@ def create_stage(
         project=project_row, slug=pipeline, defaults={"synced_at": T0}
     )
     defaults = {
-        "confirmed_path_segment": name.lower(),
         "has_flow": True,
         "next_sync_at": SOON,
         "synced_at": at(-200),
