@@ -44,11 +44,8 @@ def _check_released(*, databases: Iterable[str] | None, **_: Any) -> list[Error]
 
 
 def _verify_released(database: BaseDatabaseWrapper) -> None:
-    if "dashboard_upstream" not in database.introspection.table_names():
-        return
-    with database.cursor() as cursor:
-        columns = database.introspection.get_table_description(cursor, "dashboard_upstream")
-    if "source" not in {column.name for column in columns}:
+    # A table that only unreleased versions have.
+    if "dashboard_webhookevent" in database.introspection.table_names():
         raise SchemaError(
             "The database was made by an unreleased version, and cannot be migrated: set "
             "DATABASE_URL to an empty one."

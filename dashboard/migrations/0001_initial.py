@@ -551,24 +551,6 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
-            name="WebhookEvent",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                (
-                    "digest",
-                    models.CharField(
-                        help_text="Digest of the event's ID.", max_length=32, unique=True
-                    ),
-                ),
-                ("received_at", models.DateTimeField(db_index=True)),
-            ],
-        ),
-        migrations.CreateModel(
             name="WebhookStats",
             fields=[
                 (
@@ -592,16 +574,6 @@ class Migration(migrations.Migration):
                 (
                     "event_count",
                     models.PositiveBigIntegerField(default=0, help_text="All authentic events."),
-                ),
-                (
-                    "duplicate_count",
-                    models.PositiveBigIntegerField(default=0, help_text="Duplicates, by event ID."),
-                ),
-                (
-                    "unrelated_count",
-                    models.PositiveBigIntegerField(
-                        default=0, help_text="Events not about release flows."
-                    ),
                 ),
                 (
                     "last_rejected_at",
@@ -641,6 +613,13 @@ class Migration(migrations.Migration):
                 ),
                 ("taken_at", models.DateTimeField(null=True)),
                 ("renewed_at", models.DateTimeField(null=True)),
+                (
+                    "round_ended_at",
+                    models.DateTimeField(
+                        help_text="When its holder last looked for due reads without a failure.",
+                        null=True,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
@@ -707,14 +686,6 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "omitted_by_page",
-                    models.JSONField(
-                        blank=True,
-                        default=dict,
-                        help_text='Number of omitted entries by page and reason, each page as of its last read: {"1": {"no_id": 2}}.',
-                    ),
-                ),
-                (
                     "last_viewed_at",
                     models.DateTimeField(help_text="When a user last viewed it.", null=True),
                 ),
@@ -740,14 +711,6 @@ class Migration(migrations.Migration):
                             ("Staging", "Staging"),
                             ("Production", "Production"),
                         ],
-                        max_length=20,
-                    ),
-                ),
-                (
-                    "confirmed_path_segment",
-                    models.CharField(
-                        blank=True,
-                        help_text="Spelling of the stage in Northflank's URLs.",
                         max_length=20,
                     ),
                 ),
@@ -800,19 +763,6 @@ class Migration(migrations.Migration):
                 (
                     "failures",
                     models.PositiveIntegerField(default=0, help_text="Consecutive failed reads."),
-                ),
-                (
-                    "list_order",
-                    models.CharField(
-                        choices=[
-                            ("newest first", "Newest"),
-                            ("oldest first", "Oldest"),
-                            ("no order", "None"),
-                        ],
-                        default="newest first",
-                        help_text="As last observed.",
-                        max_length=12,
-                    ),
                 ),
                 (
                     "next_history_page",
@@ -997,6 +947,29 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("detail_synced_at", models.DateTimeField(null=True)),
+                (
+                    "failed_step",
+                    models.TextField(
+                        help_text="Step at which it failed; empty: none names an error; null: it has "
+                        "not failed, or its detail was not read since.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "failed_step_error",
+                    models.TextField(
+                        help_text="First line of that step's error, cut: see runs/failures.py.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "release_key",
+                    models.TextField(
+                        help_text="What it released, as its steps name it: “commit” or “build”, and "
+                        "their ids. Empty: not known.",
+                        null=True,
+                    ),
+                ),
                 (
                     "detail_request_seq",
                     models.BigIntegerField(
@@ -1393,14 +1366,6 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "omitted_by_page",
-                    models.JSONField(
-                        blank=True,
-                        default=dict,
-                        help_text='Number of omitted entries by page and reason, each page as of its last read: {"1": {"no_id": 2}}.',
-                    ),
-                ),
-                (
                     "project",
                     models.OneToOneField(
                         null=True,
@@ -1588,15 +1553,6 @@ class Migration(migrations.Migration):
                         to="dashboard.stage",
                     ),
                 ),
-                (
-                    "user",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="read_requests",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
             ],
         ),
         migrations.CreateModel(
@@ -1740,65 +1696,87 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["stage"],
+            },
+        ),
+        migrations.CreateModel(
+            name="SearchText",
+            fields=[
+                (
+                    "position",
+                    models.BigIntegerField(
+                        help_text="Place of the run by its creation: see `position`.",
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "text",
+                    models.TextField(help_text="Title, id, current step and description, folded."),
+                ),
+                (
+                    "run",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="search_text",
+                        to="dashboard.run",
+                    ),
+                ),
+                (
+                    "stage",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="dashboard.stage",
+                    ),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="Star",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "pipeline",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="dashboard.pipeline",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="dashboard.project",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
                 "constraints": [
-                    models.CheckConstraint(
-                        condition=models.Q(
-                            models.Q(("override_run_median", None), ("override_run_p95", None)),
-                            models.Q(
-                                ("override_run_median__range", (1, 2592000)),
-                                ("override_run_p95", None),
-                            ),
-                            models.Q(
-                                ("override_run_median__gte", 1),
-                                ("override_run_median__isnull", False),
-                                ("override_run_p95__gte", models.F("override_run_median")),
-                                ("override_run_p95__isnull", False),
-                                ("override_run_p95__lte", 2592000),
-                            ),
-                            _connector="OR",
-                        ),
-                        name="override_run_p95_valid",
+                    models.UniqueConstraint(
+                        fields=("user", "pipeline"), name="star_unique_pipeline"
                     ),
+                    models.UniqueConstraint(fields=("user", "project"), name="star_unique_project"),
                     models.CheckConstraint(
-                        condition=models.Q(
-                            models.Q(("override_queue_median", None), ("override_queue_p95", None)),
-                            models.Q(
-                                ("override_queue_median__range", (1, 2592000)),
-                                ("override_queue_p95", None),
-                            ),
-                            models.Q(
-                                ("override_queue_median__gte", 1),
-                                ("override_queue_median__isnull", False),
-                                ("override_queue_p95__gte", models.F("override_queue_median")),
-                                ("override_queue_p95__isnull", False),
-                                ("override_queue_p95__lte", 2592000),
-                            ),
-                            _connector="OR",
-                        ),
-                        name="override_queue_p95_valid",
-                    ),
-                    models.CheckConstraint(
-                        condition=models.Q(
-                            models.Q(
-                                ("override_approval_median", None), ("override_approval_p95", None)
-                            ),
-                            models.Q(
-                                ("override_approval_median__range", (1, 2592000)),
-                                ("override_approval_p95", None),
-                            ),
-                            models.Q(
-                                ("override_approval_median__gte", 1),
-                                ("override_approval_median__isnull", False),
-                                (
-                                    "override_approval_p95__gte",
-                                    models.F("override_approval_median"),
-                                ),
-                                ("override_approval_p95__isnull", False),
-                                ("override_approval_p95__lte", 2592000),
-                            ),
-                            _connector="OR",
-                        ),
-                        name="override_approval_p95_valid",
+                        condition=models.Q(("pipeline", None), ("project", None), _connector="XOR"),
+                        name="star_of_one",
                     ),
                 ],
             },

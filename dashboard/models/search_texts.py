@@ -16,7 +16,7 @@ class SearchText(models.Model):
     position = models.BigIntegerField(
         primary_key=True, help_text="Place of the run by its creation: see `position`."
     )
-    # Without constraints: a version that does not know this table deletes runs as well.
+    # Without constraints, which would be checked with each run that is stored.
     run = models.OneToOneField(Run, models.CASCADE, related_name="search_text", db_constraint=False)
     # A copy of the run's, which never changes.
     stage = models.ForeignKey(

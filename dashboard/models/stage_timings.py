@@ -1,8 +1,8 @@
 """Typical durations per stage: observed in its latest successes, or overridden by a user."""
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, ClassVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
@@ -99,29 +99,6 @@ class StageTiming(FastLoading):
 
     class Meta:
         ordering: ClassVar = ["stage"]
-        constraints: ClassVar = [
-            models.CheckConstraint(
-                name=f"{longest}_valid",
-                # Each branch treats NULL explicitly: a check that evaluates to NULL passes.
-                condition=models.Q(**{median: None, longest: None})
-                | models.Q(
-                    **{
-                        f"{median}__range": (MIN_OVERRIDE_SECONDS, MAX_OVERRIDE_SECONDS),
-                        longest: None,
-                    }
-                )
-                | models.Q(
-                    **{
-                        f"{median}__isnull": False,
-                        f"{longest}__isnull": False,
-                        f"{median}__gte": MIN_OVERRIDE_SECONDS,
-                        f"{longest}__gte": models.F(median),
-                        f"{longest}__lte": MAX_OVERRIDE_SECONDS,
-                    }
-                ),
-            )
-            for median, longest in OVERRIDES
-        ]
 
     def __str__(self) -> str:
         return _("Typical durations of %(stage)s") % {"stage": self.stage}
@@ -191,41 +168,19 @@ class StageTiming(FastLoading):
         run: TypicalDuration | None,
         queue: TypicalDuration | None,
         steps: dict[str, TypicalDuration] | None,
-        approvals: Collection[str],
-        success_count: int,
-        detail_count: int,
-        last_success_id: int | None,
-        at: datetime,
+        **fields: Any,
     ) -> None:
-        """Save a new baseline; overrides stay unchanged.
+        """Save a new baseline with these fields; overrides stay unchanged.
 
         `steps` is None if too few details are available: the steps' previous baseline is kept.
         """
-        self.observed_run_median, self.observed_run_p95 = _to_seconds(run)
-        self.observed_queue_median, self.observed_queue_p95 = _to_seconds(queue)
+        fields["observed_run_median"], fields["observed_run_p95"] = _to_seconds(run)
+        fields["observed_queue_median"], fields["observed_queue_p95"] = _to_seconds(queue)
         if steps is not None:
-            self.observed_steps = {
-                key: list(_to_seconds(typical)) for key, typical in steps.items()
-            }
-        self.approval_keys = sorted(approvals)
-        self.success_count, self.detail_count = success_count, detail_count
-        self.last_success_id = last_success_id
-        self.observed_at = at
-        update_row(StageTiming, self.pk, **{name: getattr(self, name) for name in _OBSERVED_FIELDS})
-
-
-_OBSERVED_FIELDS = (
-    "observed_run_median",
-    "observed_run_p95",
-    "observed_queue_median",
-    "observed_queue_p95",
-    "observed_steps",
-    "approval_keys",
-    "success_count",
-    "detail_count",
-    "last_success_id",
-    "observed_at",
-)
+            fields["observed_steps"] = {key: list(_to_seconds(steps[key])) for key in steps}
+        for name, value in fields.items():
+            setattr(self, name, value)
+        update_row(StageTiming, self.pk, **fields)
 
 
 def _override(median: float | None, longest: float | None) -> TypicalDuration | None:

@@ -60,11 +60,11 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
             run.started_at - run.created_at for run in latest if run.started_at
         ),
         steps=_step_durations(step_trees.values()) if has_enough else None,
-        approvals=_approval_keys(step_trees.values()) if has_enough else baseline.approval_keys,
+        approval_keys=_approval_keys(step_trees.values()) if has_enough else baseline.approval_keys,
         success_count=len(latest),
         detail_count=len(step_trees),
         last_success_id=next((pk for (pk,) in _last_success_query().fetch(stage=stage_id)), None),
-        at=moment,
+        observed_at=moment,
     )
     _mark_changed_runs(previous, baseline)
 
@@ -190,9 +190,9 @@ def _step_durations(step_trees: Iterable[Node]) -> dict[str, typical_duration.Ty
     return {key: duration for key, duration in typical.items() if duration is not None}
 
 
-def _approval_keys(step_trees: Iterable[Node]) -> set[str]:
+def _approval_keys(step_trees: Iterable[Node]) -> list[str]:
     nodes = (node for root in step_trees for _, node in steps.walk(root))
-    return {steps.key(node) for node in nodes if steps.is_approval(node)}
+    return sorted({steps.key(node) for node in nodes if steps.is_approval(node)})
 
 
 def _mark_changed_runs(previous: StageTiming, current: StageTiming) -> None:

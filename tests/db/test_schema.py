@@ -26,9 +26,9 @@ def test_database_that_lacks_a_migration_is_not_migrated(db: None) -> None:
 
 @pytest.fixture
 def unreleased_database(db: None) -> None:
-    """A database whose migrations have the names of ours, as of the first unreleased version."""
+    """A database whose migrations have the names of ours, as of an unreleased version."""
     with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE dashboard_upstream RENAME COLUMN source TO identity")
+        cursor.execute("CREATE TABLE dashboard_webhookevent (id integer)")
 
 
 @pytest.mark.parametrize(

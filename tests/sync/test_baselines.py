@@ -84,16 +84,7 @@ def test_baseline_excludes_approval_time_from_run_duration(read_stage: Stage) ->
 def test_baseline_update_keeps_override(read_stage: Stage) -> None:
     before = update_baseline(read_stage)
     StageTiming.objects.update(override_run_median=900)
-    before.record_baseline(
-        run=None,
-        queue=None,
-        steps={},
-        approvals=(),
-        success_count=0,
-        detail_count=0,
-        last_success_id=None,
-        at=NOW,
-    )
+    before.record_baseline(run=None, queue=None, steps={}, success_count=0, observed_at=NOW)
     assert StageTiming.objects.get().override_run_median == 900
 
 
