@@ -7,6 +7,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from uuid import uuid4
@@ -21,11 +22,7 @@ from .world import World
 POLL_INTERVAL = 0.25
 """Seconds between two polls of the world."""
 TIMEOUT = 10.0
-"""Seconds until a request to a receiver times out."""
-RETRY_DELAYS = (1.0, 5.0, 25.0)
-"""Seconds until an event without a 2xx response is sent again; after the last it is dropped."""
-MAX_FAILURES = 20
-"""Consecutive failed requests after which a receiver is disabled; like RETRY_DELAYS, a guess."""
+"""Seconds until a request to a receiver times out; its event is not sent again."""
 
 EVENT_PREFIX = "release-flow-template-run"
 FINAL_STATUSES = {"success", "failure", "aborted"}
@@ -34,7 +31,7 @@ NOT_STARTED_STATUSES = {"pending", "queued"}
 HEADER_PREFIX = "X-Northflank-Notification-Integration-"
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
 class WebhookReceiver:
     """A URL that receives all events about release flows."""
 
@@ -44,12 +41,6 @@ class WebhookReceiver:
     """The token to send; empty: none."""
     headers: dict[str, str] = field(default_factory=dict)
     """Further headers to send, such as those of a proxy in front of the receiver."""
-    failure_count: int = 0
-    """Consecutive failed requests."""
-
-    @property
-    def is_disabled(self) -> bool:
-        return self.failure_count >= MAX_FAILURES
 
 
 @dataclass(frozen=True)
@@ -69,18 +60,16 @@ class Webhooks:
         self._clock = clock
         self._choices = choices
         self.receivers: list[WebhookReceiver] = []
-        self.retry_delays: tuple[float, ...] = RETRY_DELAYS
         self.last_statuses: dict[Run, str] | None = None
         """Statuses of the runs in flight at the last poll; None: not polled yet."""
         self._deliveries: set[asyncio.Task[None]] = set()
 
     def subscribe(
         self, url: str, secret: str = "", *, headers: dict[str, str] | None = None
-    ) -> WebhookReceiver:
+    ) -> None:
         """Send every event about release flows to `url` from now on."""
         receiver_id = f"webhook-{len(self.receivers) + 1}"
         self.receivers.append(WebhookReceiver(receiver_id, url, secret, headers or {}))
-        return self.receivers[-1]
 
     async def run(self) -> None:
         """Send events until cancelled."""
@@ -89,7 +78,7 @@ class Webhooks:
                 self._get_world().list_in_flight(flow, self._clock())
                 await asyncio.sleep(0)  # the first time, each takes as long as a page
             while True:
-                if any(not receiver.is_disabled for receiver in self.receivers):
+                if self.receivers:
                     for event in self.detect_events():
                         self.dispatch(event)
                 else:
@@ -102,7 +91,7 @@ class Webhooks:
             await asyncio.gather(*deliveries, return_exceptions=True)
 
     async def wait_idle(self) -> None:
-        """Wait until all deliveries have ended, with their retries."""
+        """Wait until all deliveries have ended."""
         await asyncio.gather(*self._deliveries)
 
     def detect_events(self) -> list[WebhookEvent]:
@@ -138,14 +127,7 @@ class Webhooks:
         }
         if receiver.secret:
             headers[f"{HEADER_PREFIX}Token"] = receiver.secret
-        for delay in (0.0, *self.retry_delays):
-            await asyncio.sleep(delay)
-            if receiver.is_disabled:
-                return
-            if 200 <= await post(receiver.url, headers, body) < 300:
-                receiver.failure_count = 0
-                return
-            receiver.failure_count += 1
+        await post(receiver.url, headers, body)
 
     def _event_data(self, event: WebhookEvent) -> Json:
         """Return what the choice `webhook-body` says."""
@@ -164,17 +146,16 @@ class Webhooks:
         return {key: data[key] for key in fields}
 
 
-async def post(url: str, headers: dict[str, str], body: bytes) -> int:
-    """Post a body and return the response's status; 0 without a response in time."""
-    try:
+async def post(url: str, headers: dict[str, str], body: bytes) -> None:
+    """Post a body, whatever comes of it."""
+    # OSError includes a timeout.
+    with suppress(httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):
         async with (
             asyncio.timeout(TIMEOUT),
             # No proxy: receivers are on this machine or in its network.
             httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, verify=_tls_context()) as client,
         ):
-            return (await client.post(url, headers=headers, content=body)).status_code
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):  # OSError includes a timeout
-        return 0
+            await client.post(url, headers=headers, content=body)
 
 
 @cache
