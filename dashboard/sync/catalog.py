@@ -8,7 +8,8 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import DateTimeField, QuerySet
+from django.db.models import DateTimeField, QuerySet, Value
+from django.db.models.functions import Coalesce
 
 from dashboard.db.prepared import NOW, Parameter, PreparedModels, PreparedUpdate, update_row
 from dashboard.models import Abort, CatalogSync, ChangeCounter, Pipeline, Project, Run, Stage
@@ -25,7 +26,6 @@ log = structlog.get_logger(__name__)
 MAX_LISTS = 32  # due lists that are found at a time: more than can be read at once
 # An entry is removed once two complete lists at least this far apart lack it.
 REMOVAL_CONFIRMATION_TIME = timedelta(minutes=5)
-NEW_ACCOUNT_AGE = timedelta(hours=1)  # once it is known for longer, a stage without a flow is new
 NEWEST_ABORTS = 100  # the first page of the abort log, and more
 
 
@@ -194,12 +194,9 @@ def _mark_missing(
 def mirror_release_flow(stage_pk: int, flow: ReleaseFlow | None, *, now: datetime) -> None:
     """Mirror a stage's release flow; None means that it has none."""
     if flow is None:
-        stage = Stage.objects.get(pk=stage_pk)
-        update_row(
-            Stage,
-            stage_pk,
+        Stage.objects.filter(pk=stage_pk).update(
             has_flow=False,
-            missing_since=flow_missing_since(stage, now),
+            missing_since=Coalesce("missing_since", Value(now)),
             flow_synced_at=now,
             in_flight_incomplete=False,
         )
@@ -216,18 +213,6 @@ def mirror_release_flow(stage_pk: int, flow: ReleaseFlow | None, *, now: datetim
         # What an answer lacks, or has in another type, stays as it was.
         **{name: value for name, value in updates.items() if value is not None},
     )
-
-
-def flow_missing_since(stage: Stage, now: datetime) -> datetime | None:
-    """Return since when a stage without a release flow may get one: the flow was lost, or is new.
-
-    None if it has none as far as is known: of a new account, most stages are like that.
-    """
-    if stage.missing_since is not None or stage.has_flow is not None:
-        return stage.missing_since
-    others = Stage.objects.listed().exclude(pipeline=stage.pipeline_id)
-    is_account_new = not others.filter(flow_synced_at__lt=now - NEW_ACCOUNT_AGE).exists()
-    return None if is_account_new or others.filter(synced_at=None).exists() else now
 
 
 def mark_flow_missing(stage_pk: int, now: datetime) -> bool:

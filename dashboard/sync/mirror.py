@@ -13,7 +13,6 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-import msgspec
 import structlog
 from django.db import transaction
 from django.db.models import BigIntegerField, Q, TextField
@@ -38,9 +37,9 @@ from dashboard.models import (
     Run,
     Stage,
 )
-from dashboard.northflank import Node, RunDetail
 from dashboard.northflank import Run as ApiRun
-from dashboard.runs import acknowledgement_rules, failures, steps
+from dashboard.northflank import RunDetail
+from dashboard.runs import acknowledgement_rules, steps
 from dashboard.sync import baselines, day_sums, run_rows, search_texts
 
 log = structlog.get_logger(__name__)
@@ -209,11 +208,11 @@ def _apply_detail(
     # An answer without steps does not remove them.
     root = run_detail.root or steps.decode(row.steps)
     has_failed = new.has_failed and api_run.concluded  # else the answer is older than the failure
-    updates |= _detail_fields(new, root, requested_at, seq, has_failed=has_failed)
+    updates |= run_rows.detail_fields(new, root, requested_at, seq, has_failed=has_failed)
     updates["release_key"] = run_detail.release_key or row.release_key
     if root is None:
         updates["steps_removed_at"] = row.steps_removed_at
-    has_new_steps = any(getattr(row, field) != updates[field] for field in _STEP_FIELDS)
+    has_new_steps = any(getattr(row, field) != updates[field] for field in run_rows.STEP_FIELDS)
     if has_new_steps:
         severity, reason = run_rows.assess_overdue(new, root, requested_at)
         updates |= {"overdue_severity": severity, "overdue_reason": reason}
@@ -248,37 +247,6 @@ def _apply_detail(
     day_sums.update([row])
     if not row.in_flight:
         row.refresh_from_db(fields=["ended_at"])  # computed by the database
-
-
-_STEP_FIELDS = (
-    *("steps", "step", "step_key", "step_started_at", "step_number", "step_count"),
-    *("failed_step", "failed_step_error", "release_key"),
-)
-
-
-def _detail_fields(
-    run: Run, root: Node | None, requested_at: datetime, seq: int, *, has_failed: bool
-) -> dict[str, Any]:
-    """Return the fields that only a run's detail has; `run` has the others, as just read."""
-    node = steps.current(root, run.status) if root is not None and run.in_flight else None
-    place = steps.place(root, node) if root is not None and node is not None else None
-    number, count = place or (None, None)
-    failed_step, error = failures.find_step(root) if has_failed else (None, None)
-    return {
-        # Round trip through JSON, so that it compares equal to the stored value.
-        "steps": msgspec.json.decode(msgspec.json.encode(root)),
-        "steps_removed_at": None,
-        "step": steps.describe(node) if node else "",
-        "step_key": steps.key(node) if node else "",
-        "step_started_at": node.started_at if node else None,
-        "step_number": number,
-        "step_count": count,
-        "failed_step": failed_step,
-        "failed_step_error": error,
-        "detail_synced_at": requested_at,
-        "detail_request_seq": seq,
-        "failures": 0,
-    }
 
 
 def take_seq(request_seq: int | None) -> int:
@@ -329,8 +297,8 @@ def _save_rows(
         values = {run.run_id: search_texts.values(run) for run in existing.values()}
         search_texts.update((row, values.get(row.run_id)) for row in rows)
         day_sums.update(rows)
-        _end_failures([old for row, old in newly_concluded if row.next_detail_sync_at is None])
-        _restart_failures([old for row, old in newly_concluded if row.next_detail_sync_at])
+        for row, old in newly_concluded:
+            _reset_failures(row, old)
     else:
         [(row, old)] = previous
         fields = {name: getattr(row, name) for name in _UPSERT_FIELDS} | detail_fields
@@ -350,20 +318,13 @@ def _save_rows(
     return fields
 
 
-def _end_failures(ended: list[Run]) -> None:
-    """End the failures of these runs, whose details are not read any more."""
-    failing = [run for run in ended if run.failures]
-    if failing:
-        Run.objects.filter(pk__in=[run.pk for run in failing]).update(failures=0)
-    for run in failing:
-        log.info("run.recovered", run=run.run_id)
-
-
-def _restart_failures(ended: list[Run]) -> None:
-    """Give the final details of these runs all their tries, whatever failed before the end."""
-    failing = [run.pk for run in ended if run.failures]
-    if failing:
-        Run.objects.filter(pk__in=failing).update(failures=1)
+def _reset_failures(row: Run, old: Run) -> None:
+    """End the failures of a run that has ended, or give its final detail all of its tries."""
+    if old.failures:
+        is_read_again = row.next_detail_sync_at is not None
+        Run.objects.filter(pk=old.pk).update(failures=int(is_read_again))
+        if not is_read_again:
+            log.info("run.recovered", run=old.run_id)
 
 
 def _load_latest_aborts(rows: list[Run], existing: dict[str, Run]) -> dict[int, Abort]:

@@ -302,7 +302,7 @@ def plan_reads(
     pipelines due. Other arguments as for `read_plan.make_plan`.
     """
     rate = read_budget.requests_per_second
-    baselines.schedule_next_detail(moment, schedule.baseline_interval(rate))
+    baselines.schedule_next_detail(moment, schedule.BASELINE_INTERVAL)
     plan = read_plan.make_plan(
         rate, moment, starts, other_reads=other_reads, can_read=_can_read(read_budget)
     )

@@ -3,12 +3,13 @@
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import structlog
 
 from dashboard.models import Abort, Run, StageTiming
 from dashboard.northflank import Node
 from dashboard.northflank import Run as ApiRun
-from dashboard.runs import overdue, statuses, steps
+from dashboard.runs import failures, overdue, statuses, steps
 from dashboard.sync import plan
 
 log = structlog.get_logger(__name__)
@@ -153,3 +154,34 @@ def assess_overdue(run: Run, root: Node | None, moment: datetime) -> tuple[int, 
     timers = overdue.timers(run, root, timing)
     finding = overdue.worst_finding(run, root, timers, moment)
     return (finding.severity, str(finding.reason)) if finding else (0, "")
+
+
+STEP_FIELDS = (
+    *("steps", "step", "step_key", "step_started_at", "step_number", "step_count"),
+    *("failed_step", "failed_step_error", "release_key"),
+)
+
+
+def detail_fields(
+    run: Run, root: Node | None, requested_at: datetime, seq: int, *, has_failed: bool
+) -> dict[str, Any]:
+    """Return the fields that only a run's detail has; `run` has the others, as just read."""
+    node = steps.current(root, run.status) if root is not None and run.in_flight else None
+    place = steps.place(root, node) if root is not None and node is not None else None
+    number, count = place or (None, None)
+    failed_step, error = failures.find_step(root) if has_failed else (None, None)
+    return {
+        # Round trip through JSON, so that it compares equal to the stored value.
+        "steps": msgspec.json.decode(msgspec.json.encode(root)),
+        "steps_removed_at": None,
+        "step": steps.describe(node) if node else "",
+        "step_key": steps.key(node) if node else "",
+        "step_started_at": node.started_at if node else None,
+        "step_number": number,
+        "step_count": count,
+        "failed_step": failed_step,
+        "failed_step_error": error,
+        "detail_synced_at": requested_at,
+        "detail_request_seq": seq,
+        "failures": 0,
+    }

@@ -21,11 +21,7 @@ NO_FLOW_INTERVAL = timedelta(hours=6)  # how often a stage without one is looked
 
 # Share of the rate for stages with a gap: missing data is worse than slightly older data.
 GAPS_SHARE = 0.5
-# Share of the rate for details that step baselines need. A new window may allow more, so the
-# interval has a maximum.
-BASELINE_SHARE = 0.01
-MAX_BASELINE_INTERVAL = timedelta(hours=1)
-
+BASELINE_INTERVAL = timedelta(minutes=10)  # between two details that step baselines need
 
 # A stage not read for twice its planned interval, and at least this long, counts as unread.
 MIN_GAP_AGE = timedelta(minutes=5)
@@ -106,12 +102,6 @@ def is_history_due(read_at: datetime | None, interval: timedelta, now: datetime)
         return False
     seconds = max(HISTORY_INTERVAL, HISTORY_READS * interval).total_seconds()
     return now.timestamp() // seconds != read_at.timestamp() // seconds
-
-
-def baseline_interval(requests_per_second: float) -> timedelta:
-    """Return the time between two details read for baselines."""
-    max_seconds = MAX_BASELINE_INTERVAL.total_seconds()
-    return timedelta(seconds=min(1 / max(BASELINE_SHARE * requests_per_second, 1e-9), max_seconds))
 
 
 def aborting_interval(elapsed: timedelta, open_aborts: int = 1) -> timedelta:

@@ -81,7 +81,7 @@ class StageReader:
                 raise
             return {
                 "has_flow": False,
-                "missing_since": await run_in_db_thread(catalog.flow_missing_since, stage, now()),
+                "missing_since": stage.missing_since or now(),
                 "flow_synced_at": now(),
                 "in_flight_incomplete": False,
             }

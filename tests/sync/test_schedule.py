@@ -13,11 +13,6 @@ from tests.support.world import T0, at
 HOURS = 3600.0
 
 
-@pytest.mark.parametrize(("rate", "seconds"), [(0.25, 400), (0.0, 3600)])
-def test_baseline_read_interval_is_a_hundredth_of_rate(rate: float, seconds: float) -> None:
-    assert schedule.baseline_interval(rate) == timedelta(seconds=seconds)
-
-
 @pytest.mark.parametrize(
     ("has_flow", "missing_ago", "idle"),
     [
