@@ -581,13 +581,6 @@ class Migration(migrations.Migration):
                         help_text="When a request with a wrong secret was last recorded.", null=True
                     ),
                 ),
-                (
-                    "reads_booked_until",
-                    models.DateTimeField(
-                        help_text="Until when the share of reads triggered by events is used up.",
-                        null=True,
-                    ),
-                ),
             ],
         ),
         migrations.CreateModel(

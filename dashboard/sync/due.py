@@ -76,10 +76,9 @@ def find_stages(
     *,
     urgent_only: bool = False,
 ) -> Sequence[Stage]:
-    """Return up to `limit` due stages: urgent ones first, then those due for longest.
+    """Return up to `limit` due stages: those that somebody watches, then those due for longest.
 
-    Urgent are those that somebody watches or that a webhook event concerns. `being_read` are keys
-    of stages to leave out. `urgent_only`: only urgent ones.
+    `being_read` are keys of stages to leave out. `urgent_only`: only watched ones.
     """
     due = _due_query(urgent_only=urgent_only).fetch(now=now)
     return [stage for stage in due if stage.pk not in being_read][: max(limit, 0)]
@@ -89,8 +88,7 @@ def find_stages(
 def _due_query(*, urgent_only: bool) -> PreparedModels[Stage]:
     # A backlog after an outage must not delay urgent stages.
     is_watched = Q(last_viewed_at__gt=NOW - schedule.WATCHED_FOR)
-    has_event = Q(last_release_event_at__gt=F("synced_at"))
-    is_urgent = ExpressionWrapper(is_watched | has_event, BooleanField())
+    is_urgent = ExpressionWrapper(is_watched, BooleanField())
     due = Stage.objects.due(NOW).annotate(urgent=Coalesce(is_urgent, False))
     due = due.order_by("-urgent", "next_sync_at", "pk")
     if urgent_only:

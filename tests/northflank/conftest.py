@@ -22,6 +22,7 @@ async def server() -> AsyncIterator[ScriptedServer]:
 @pytest.fixture
 async def client(server: ScriptedServer) -> AsyncIterator[NorthflankClient]:
     async with NorthflankClient("TKN", base_url=server.url) as created_client:
+        created_client._spell = str.lower  # as after an answer about a stage
         yield created_client
 
 

@@ -452,6 +452,7 @@ async def test_observer_is_called_for_each_sent_request(server: ScriptedServer) 
     async with NorthflankClient(
         "TKN", base_url=server.url, on_call=calls.append, timeout_seconds=0.5
     ) as client:
+        client._spell = str.lower
         await failure_of(read(client))
         await failure_of(abort(client))
     assert [(call.method, call.route, call.status, call.rate_limit) for call in calls] == [

@@ -140,6 +140,7 @@ async def requested_stages(server: ScriptedServer) -> list[str]:
 async def test_spelling_of_a_stage_is_tried_until_one_is_confirmed(
     client: NorthflankClient, server: ScriptedServer, spelling: str
 ) -> None:
+    client._spell = None
     first = [MISSING] if spelling == "Staging" else []
     server.enqueue(*first, respond_with(FLOW), MISSING)
     flow = await client.get_release_flow("p", "l", "Staging")
@@ -153,6 +154,7 @@ async def test_spelling_of_a_stage_is_tried_until_one_is_confirmed(
 async def test_empty_list_confirms_no_spelling(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
+    client._spell = None
     server.enqueue(respond_with(payloads.page("runs")), MISSING, respond_with(FLOW))
     await client.list_runs("p", "l", "Staging")
     await client.get_release_flow("p", "l", "Staging")
@@ -162,6 +164,7 @@ async def test_empty_list_confirms_no_spelling(
 async def test_release_flow_not_found_in_either_spelling_raises(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
+    client._spell = None
     server.enqueue(MISSING, MISSING)
     with pytest.raises(NotFound):
         await client.get_release_flow("p", "l", "staging")

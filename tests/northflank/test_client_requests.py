@@ -79,7 +79,7 @@ async def test_client_request_quotes_ids_in_path(
     server.enqueue(respond_with(payloads.data(payloads.detail())))
     await client.get_run("a/b", "c?d#e", "ü %2F", "../x")
     assert server.request.path == (
-        "/v1/projects/a%2Fb/pipelines/c%3Fd%23e/release-flows/%C3%BC%20%252F/runs/..%2Fx"
+        "/v1/projects/a%2Fb/pipelines/c%3Fd%23e/release-flows/%C3%BC%20%252f/runs/..%2Fx"
     )
 
 

@@ -281,7 +281,7 @@ def test_name_and_policy_that_an_answer_lacks_stay_as_known(read_stage: Stage) -
     listed = Page((ApiPipeline(pipeline_id, None, None),), False)
     catalog.mirror_pipelines(pipeline.project, listed, now=T0)
     flow = ReleaseFlow(paused=None, concurrency_policy=None)
-    catalog.mirror_release_flow(read_stage.pk, (flow, "production"), now=T0)
+    catalog.mirror_release_flow(read_stage.pk, flow, now=T0)
     stage = Stage.objects.select_related("pipeline__project").get()
     assert (stage.concurrency_policy, stage.paused) == ("forbid", True)
     assert (stage.pipeline.name, stage.pipeline.description) == (pipeline.name, "Pays")

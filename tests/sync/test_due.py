@@ -180,16 +180,6 @@ def test_watched_stage_is_found_before_longest_due(stage: Stage) -> None:
     assert find(1, limit=1) == [other.pk]
 
 
-def test_stage_of_webhook_event_is_found_before_longest_due(stage: Stage) -> None:
-    Stage.objects.update(next_sync_at=at(-86400))
-    other = stage_in_flight(stage)
-    Run.objects.update(in_flight=False)
-    Stage.objects.filter(pk=other.pk).update(last_release_event_at=at(1), synced_at=at(0))
-    assert find(1, limit=1) == [other.pk]
-    Stage.objects.update(synced_at=at(2))  # after a read it has no priority
-    assert find(3, limit=1) == [stage.pk]
-
-
 def spend_requests(**fields: Any) -> None:
     """Leave none of the hour's requests but the reserve, for another 45 minutes."""
     now = timezone.now()

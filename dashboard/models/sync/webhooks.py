@@ -16,6 +16,3 @@ class WebhookStats(models.Model):
     last_rejected_at = models.DateTimeField(
         null=True, help_text="When a request with a wrong secret was last recorded."
     )
-    reads_booked_until = models.DateTimeField(
-        null=True, help_text="Until when the share of reads triggered by events is used up."
-    )
