@@ -120,11 +120,6 @@ def has_event(stage: Stage) -> bool:
     return event_at is not None and (read_at is None or event_at > read_at)
 
 
-def requeue(stage_pk: int, now: datetime) -> None:
-    """Make a stage that was not read due again now, after all that are due for longer."""
-    update_row(Stage, stage_pk, next_sync_at=now)
-
-
 def find_runs(
     now: datetime, limit: int, being_read: Collection[int] = (), *, aborting_only: bool = False
 ) -> Sequence[Run]:

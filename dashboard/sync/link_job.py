@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 import structlog
 
@@ -21,6 +22,7 @@ class LinkJob(ReadJob):
     """A read of the run of a link, which names its stage."""
 
     link: ReadRequest
+    is_awaited: ClassVar = True
 
     @property
     def key(self) -> int:
@@ -56,9 +58,6 @@ class LinkJob(ReadJob):
 
     def fail(self, error: NorthflankError, started_at: datetime) -> None:
         self._answer(str(error))
-
-    def requeue(self, error: NorthflankError) -> None:
-        self._answer(str(error))  # somebody waits
 
     def _answer(self, error: str = "") -> None:
         ReadRequest.objects.filter(pk=self.link.pk).update(answered_at=now(), error=error)

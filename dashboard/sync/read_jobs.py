@@ -1,13 +1,13 @@
 """One read of a list, a stage or a run: what it asks Northflank, and what is recorded of it.
 
 A job reads, mirrors and schedules the next read. If Northflank does not answer, the worker calls
-`fail`, or `requeue` if nothing can be read at present.
+`fail`; if it answers nobody at present, only of a job that somebody waits for: others stay due.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 
@@ -30,6 +30,8 @@ _NO_ERROR: dict[str, Any] = {"error": "", "error_message": "", "error_since": No
 class ReadJob(ABC):
     """A read of one row."""
 
+    is_awaited: ClassVar = False  # by a person
+
     @property
     @abstractmethod
     def key(self) -> int:
@@ -42,10 +44,6 @@ class ReadJob(ABC):
     @abstractmethod
     def fail(self, error: NorthflankError, started_at: datetime) -> None:
         """Record that it could not be read, and when to try again."""
-
-    @abstractmethod
-    def requeue(self, error: NorthflankError) -> None:
-        """Make it due again; by this error Northflank answers nobody at present."""
 
     def unplanned(self, requests: int) -> int:
         """Return how many of its `requests` the plan of reads does not contain."""
@@ -120,9 +118,6 @@ class ListJob(ReadJob):
             failures=failures,
             next_sync_at=started_at + schedule.failure_backoff(failures, error.cause),
         )
-
-    def requeue(self, error: NorthflankError) -> None:
-        update_row(CatalogSync, self.key, next_sync_at=now())
 
 
 @dataclass(slots=True)
@@ -206,9 +201,6 @@ class StageJob(ReadJob):
             flow_synced_at=None if error.cause == "not_found" else stage.flow_synced_at,
         )
 
-    def requeue(self, error: NorthflankError) -> None:
-        due.requeue(self.key, now())
-
 
 @dataclass(slots=True)
 class RunJob(ReadJob):
@@ -230,9 +222,6 @@ class RunJob(ReadJob):
         return requests if not self.run.in_flight or self.run.status == "aborting" else 0
 
     def fail(self, error: NorthflankError, started_at: datetime) -> None:
-        pass
-
-    def requeue(self, error: NorthflankError) -> None:
         pass
 
 

@@ -265,9 +265,7 @@ class Reads:
         try:
             await job.read(reader)
         except NorthflankError as error:
-            if self.connection.is_account_wide(error):
-                await self.term.write(job.requeue, error)
-            else:
+            if job.is_awaited or not self.connection.is_account_wide(error):
                 await self.term.write(job.fail, error, moment)
         except (LeadLost, DatabaseError, InterfaceError, asyncio.CancelledError):
             raise

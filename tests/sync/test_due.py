@@ -49,15 +49,6 @@ def test_failed_read_keeps_fresh_until(stage: Stage) -> None:
     assert Stage.objects.get().fresh_until == at(9)
 
 
-def test_stage_returned_unread_is_due_after_others(stage: Stage) -> None:
-    other = Stage.objects.create(
-        pipeline=stage.pipeline, name="Staging", has_flow=True, next_sync_at=at(1)
-    )
-    assert find(2, limit=1) == [stage.pk]
-    due.requeue(stage.pk, at(3))
-    assert find(4) == [other.pk, stage.pk]
-
-
 POSTGRES_ONLY = pytest.mark.skipif(
     connection.vendor != "postgresql",
     reason="a SQLite file has no clock of its own, and is read by one machine only",

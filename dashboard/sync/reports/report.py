@@ -32,11 +32,6 @@ _text = MessageTable(
             "%(unread)s of %(total)s stages not read yet",
             n,
         ),
-        "outdated": lambda n: ngettext(
-            "%(unread)s of %(total)s stage not re-read yet",
-            "%(unread)s of %(total)s stages not re-read yet",
-            n,
-        ),
         "unlisted": lambda n: ngettext(
             "pipelines of %(n)d project not loaded yet",
             "pipelines of %(n)d projects not loaded yet",
@@ -159,8 +154,7 @@ class Report:
         return _text("incomplete", details=join_texts(*details, separator=", "))
 
     def _unread_text(self) -> Message:
-        key = "outdated" if self.total("outdated") == self.unread else "unread"
-        return _text(key, n=self.stages, unread=f"{self.unread:,}", total=f"{self.stages:,}")
+        return _text("unread", n=self.stages, unread=f"{self.unread:,}", total=f"{self.stages:,}")
 
     @property
     def problems(self) -> RichText:

@@ -50,7 +50,6 @@ class NameTotals:
     old: int = 0  # out of date, for however long, with or without a flow
     old_with_flow: int = 0
     unread: int = 0
-    outdated: int = 0  # unread ones that were read before a long outage
     unread_failing: int = 0  # unread ones that can't be read
 
     @property
@@ -118,7 +117,6 @@ def _add_reads(
         has_gap = schedule.find_gap(stage, now) is not None
         if has_gap:
             totals.unread += 1
-            totals.outdated += stage.synced_at is not None and not stage.in_flight_incomplete
             totals.unread_failing += bool(stage.error)
         if not freshness.is_stale(stage.fresh_until, now):
             continue

@@ -41,8 +41,6 @@ def load_coverage() -> Report:
         (report(255, 208), "unread"),
         (report(255, 208, seconds_left=125.0), "unread time_left"),
         (report(255, 208, seconds_left=3.0), "unread last_minute"),
-        (report(255, 208, outdated=208), "outdated"),
-        (report(255, 208, outdated=207), "unread"),
         (report(9, 2, unread_failing=2), "unread unread_failing"),
         (report(9, 2, unlisted=3), "unread unlisted"),
     ],
