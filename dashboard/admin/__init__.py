@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from dashboard.admin import mirror, records, stage_timings  # noqa: F401 - they register their models
+from dashboard.admin import mirror, records, stage_timings
 
 # Accounts and groups are changed under /people/, and a row of an identity provider would let its
 # user sign in, unrecorded.

@@ -33,27 +33,3 @@ from dashboard.northflank.models import (
     RunDetail,
 )
 from dashboard.northflank.responses import RateLimit
-
-__all__ = [
-    "AccessDenied",
-    "Auth",
-    "Call",
-    "Node",
-    "NorthflankClient",
-    "NorthflankError",
-    "NotFound",
-    "Page",
-    "Pipeline",
-    "Project",
-    "RateLimit",
-    "RateLimited",
-    "ReleaseFlow",
-    "RequestRejected",
-    "Run",
-    "RunDetail",
-    "ServerError",
-    "UnexpectedResponse",
-    "Unreachable",
-    "fetch_all_pages",
-    "find_environment_error",
-]

@@ -11,13 +11,3 @@ from .faults import Fault, parse_fault
 from .options import Options, add_arguments, build_options
 from .sandbox import Sandbox
 from .world import World
-
-__all__ = [
-    "Fault",
-    "Options",
-    "Sandbox",
-    "World",
-    "add_arguments",
-    "build_options",
-    "parse_fault",
-]
