@@ -77,7 +77,6 @@ bench:          ## the figures of docs/build/performance.md
 	uv run bench/idle.py
 	uv run bench/page_weight.py
 	uv run bench/abort_button.py
-	uv run bench/rows.py
 	uv run bench/people.py
 	uv run bench/growth.py
 	uv run bench/search.py
