@@ -5,8 +5,7 @@ from typing import TypedDict
 
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import RequestCounter, Run
-from dashboard.northflank import NorthflankError, NotFound, Page, RunDetail, UnexpectedResponse
-from dashboard.northflank import Run as ApiRun
+from dashboard.northflank import NorthflankError, NotFound, RunDetail, UnexpectedResponse
 from dashboard.sync import mirror, removed_runs, unlisted_runs
 from dashboard.sync.lead import Term
 from dashboard.upstream.connection import Connection
@@ -60,45 +59,27 @@ async def _fetch_detail(connection: Connection, run: Run, request_seq: int) -> R
     """Return a run's detail; None if it is not found and its stage's list lacks it too.
 
     For a concluded run, that is the first page of all runs; else the list of those in flight.
-    Raises NorthflankError, also if the list can't be read, or is longer than IN_FLIGHT_PAGES:
+    Raises NorthflankError, also if the list can't be read, or if those in flight have another page:
     then the 404 may be wrong.
     """
     stage = run.stage
-    stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.name
+    place = stage.pipeline.project.slug, stage.pipeline.slug, stage.name
     try:
         return await connection.call(
-            lambda nf: nf.get_run(*stage_path, run.run_id), request_seq=request_seq
+            lambda nf: nf.get_run(*place, run.run_id), request_seq=request_seq
         )
-    except NotFound as error:
+    except NotFound:
         if run.removed_at is not None or stage.has_flow is False:
             return None
-        not_found = error
-    for page_number in range(1, IN_FLIGHT_PAGES + 1):
-        page = await _request_list(connection, run, page_number, request_seq)
+        concluded = None if run.concluded else False
+        page = await connection.call(
+            lambda nf: nf.list_runs(*place, concluded=concluded, per_page=PER_PAGE),
+            request_seq=request_seq,
+        )
         if any(api_run.id == run.run_id for api_run in page.items):
             raise UnexpectedResponse(
                 "Northflank lists this run but returns 404 for it.", http_status=404
-            )
-        if run.concluded or not page.has_next:
-            return None
-        if any(api_run.concluded for api_run in page.items):
-            break  # the server ignores `concluded`: the list of all runs has no near end
-    raise not_found
-
-
-async def _request_list(
-    connection: Connection, run: Run, page_number: int, request_seq: int
-) -> Page[ApiRun]:
-    """Return a page of the list that a run should be in: for one in flight, of those in flight."""
-    stage = run.stage
-    return await connection.call(
-        lambda nf: nf.list_runs(
-            stage.pipeline.project.slug,
-            stage.pipeline.slug,
-            stage.name,
-            page=page_number,
-            concluded=None if run.concluded else False,
-            per_page=PER_PAGE,
-        ),
-        request_seq=request_seq,
-    )
+            ) from None
+        if page.has_next and not run.concluded:
+            raise
+        return None

@@ -10,7 +10,7 @@ from functools import cache
 from http import HTTPStatus
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from dashboard.db.prepared import PreparedQuery, PreparedUpdate, parameters
 from dashboard.db.threads import now
@@ -120,15 +120,10 @@ type _Transition = Callable[[RateLimitWindow | None], RateLimitWindow | None]
 
 def _update(transition: _Transition) -> None:
     """Store what a transition makes of the window; of None, there is none yet."""
-    if _update_existing(transition) or (window := transition(None)) is None:
-        return
-    try:
-        with transaction.atomic():
-            RateBudget.objects.create(pk=1, **asdict(window))
-    except IntegrityError:
-        # Another process has created the row; any other conflict is a defect.
-        if not _update_existing(transition):
-            raise
+    if not _update_existing(transition) and (window := transition(None)) is not None:
+        # Another process may create it at the same time: then the next answer has this request.
+        first = RateBudget(pk=1, **asdict(window))
+        RateBudget.objects.bulk_create([first], ignore_conflicts=True)
 
 
 def _update_existing(transition: _Transition) -> bool:
