@@ -117,21 +117,12 @@ def _aborting_since(api_run: ApiRun, old: Run | None, requested_at: datetime) ->
     """
     if api_run.status != "aborting":
         return None
-    lower_bound, earlier = api_run.created_at or (old.created_at if old else None), None
     if old is not None and old.status == "aborting":
-        if old.status_since > old.first_synced_at:
-            return old.aborting_since  # the first read of this status had the best estimate
-        earlier = old.aborting_since
-    elif old is not None:
-        lower_bound = max(lower_bound or old.synced_at, old.synced_at)
-    updated_at = api_run.updated_at
-    if (
-        updated_at is None
-        or updated_at > requested_at
-        or (lower_bound is not None and updated_at <= lower_bound)
-    ):
-        return earlier
-    return min(updated_at, earlier or updated_at)
+        return old.aborting_since  # the first read of this status had the best estimate
+    updated_at, lower_bound = api_run.updated_at, old.synced_at if old else api_run.created_at
+    if updated_at is None or updated_at > requested_at:
+        return None
+    return updated_at if lower_bound is None or updated_at > lower_bound else None
 
 
 def backdate_aborting(row: Run, old: Run, latest_abort: Abort | None) -> None:

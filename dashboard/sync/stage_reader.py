@@ -152,7 +152,7 @@ class StageReader:
         number = stage.next_history_page or (None if is_ordered else 2)
         if number is None:
             return
-        page = await self._read_following_page(stage, number, first)
+        page = await self.read_page(stage, number)
         limit = pruning.run_limit(now())
         is_last = not page.has_next or (
             is_ordered
@@ -163,19 +163,6 @@ class StageReader:
         )
         following = number + 1 if not is_last else None if is_ordered else 2
         await self.term.write(update_row, Stage, stage.pk, next_history_page=following)
-
-    async def _read_following_page(
-        self, stage: Stage, page_number: int, earlier: Page[ApiRun]
-    ) -> Page[ApiRun]:
-        """Read the page after `earlier`.
-
-        Return an empty last page if it has the same runs: the server ignores page numbers, and each
-        further page would repeat them too.
-        """
-        page = await self.read_page(stage, page_number)
-        if {run.id for run in page.items} != {run.id for run in earlier.items}:
-            return page
-        return Page((), has_next=False)
 
     async def read_in_flight(
         self, stage: Stage, listed: Sequence[ApiRun] = (), *, is_short: bool = False
@@ -191,12 +178,8 @@ class StageReader:
             stamps.append(await run_in_db_thread(stamp_request))
             page = await self._request_page(stage, page_number, stamps[-1], concluded=False)
             await self.term.write(mirror.apply_runs, stage.pk, page.items, **stamps[-1])
-            known = len(runs)
             runs |= {run.id: run for run in page.items}
-            # A server that ignores the filter would return all runs, one that ignores page numbers
-            # the same ones again.
-            is_repeated = page_number > 1 and len(runs) == known
-            if not page.has_next or is_repeated or any(run.concluded for run in page.items):
+            if not page.has_next:
                 break
         if not (is_short and page.has_next):
             await self.term.write(
