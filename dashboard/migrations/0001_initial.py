@@ -8,6 +8,87 @@ from django.conf import settings
 from django.db import migrations, models
 
 
+type Field = tuple[str, models.Field]
+
+
+def _key() -> Field:
+    field = models.BigAutoField(
+        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+    )
+    return "id", field
+
+
+def _user(related_name: str) -> Field:
+    """An account, whose deletion leaves the row."""
+    return "user", models.ForeignKey(
+        null=True,
+        on_delete=django.db.models.deletion.SET_NULL,
+        related_name=related_name,
+        to=settings.AUTH_USER_MODEL,
+    )
+
+
+def _audited_request() -> list[Field]:
+    """Fields of an abort and of a bulk abort."""
+    return [
+        ("username", models.TextField(help_text="Kept after the account is deleted.")),
+        ("reason", models.TextField(blank=True)),
+        ("client_address", models.GenericIPAddressField(null=True)),
+        (
+            "via",
+            models.CharField(
+                choices=[("page", "Page"), ("api", "Api"), ("command", "Command")],
+                default="page",
+                max_length=10,
+            ),
+        ),
+        (
+            "token_name",
+            models.TextField(blank=True, help_text="Name of the API token used, if any."),
+        ),
+        ("requested_at", models.DateTimeField()),
+    ]
+
+
+def _catalog_entry() -> list[Field]:
+    """Fields of a project and of a pipeline."""
+    return [
+        ("synced_at", models.DateTimeField(help_text="When Northflank last listed it.")),
+        (
+            "missing_since",
+            models.DateTimeField(
+                blank=True,
+                help_text="When it was first missing from a complete list; a later list confirms the removal.",
+                null=True,
+            ),
+        ),
+        (
+            "removed_at",
+            models.DateTimeField(
+                blank=True,
+                help_text="When its removal from Northflank was confirmed.",
+                null=True,
+            ),
+        ),
+    ]
+
+
+def _watched() -> list[Field]:
+    """Fields of what somebody may have open."""
+    return [
+        (
+            "last_viewed_at",
+            models.DateTimeField(help_text="When a user last viewed it.", null=True),
+        ),
+        (
+            "watched_since",
+            models.DateTimeField(
+                help_text="Since when it has been viewed without a break.", null=True
+            ),
+        ),
+    ]
+
+
 class Migration(migrations.Migration):
     initial = True
 
@@ -20,12 +101,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="AccessEvent",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 ("occurred_at", models.DateTimeField()),
                 (
                     "kind",
@@ -47,15 +123,7 @@ class Migration(migrations.Migration):
                         max_length=20,
                     ),
                 ),
-                (
-                    "user",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="access_events",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
+                _user("access_events"),
                 (
                     "username",
                     models.TextField(
@@ -89,12 +157,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="ApiToken",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "user",
                     models.ForeignKey(
@@ -152,38 +215,10 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="BulkAbort",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("username", models.TextField(help_text="Kept after the account is deleted.")),
-                ("reason", models.TextField(blank=True)),
-                ("client_address", models.GenericIPAddressField(null=True)),
-                (
-                    "via",
-                    models.CharField(
-                        choices=[("page", "Page"), ("api", "Api"), ("command", "Command")],
-                        default="page",
-                        max_length=10,
-                    ),
-                ),
-                (
-                    "token_name",
-                    models.TextField(blank=True, help_text="Name of the API token used, if any."),
-                ),
-                ("requested_at", models.DateTimeField()),
+                _key(),
+                *_audited_request(),
                 ("key", models.UUIDField(help_text="Idempotency key of the form.", unique=True)),
-                (
-                    "user",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="bulk_aborts",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
+                _user("bulk_aborts"),
                 (
                     "claimed_at",
                     models.DateTimeField(help_text="When a process last renewed its lease."),
@@ -197,24 +232,14 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="ChangeCounter",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 ("value", models.BigIntegerField(default=0)),
             ],
         ),
         migrations.CreateModel(
             name="FailureCounter",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "key",
                     models.CharField(
@@ -233,29 +258,8 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Project",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("synced_at", models.DateTimeField(help_text="When Northflank last listed it.")),
-                (
-                    "missing_since",
-                    models.DateTimeField(
-                        blank=True,
-                        help_text="When it was first missing from a complete list; a later list confirms the removal.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "removed_at",
-                    models.DateTimeField(
-                        blank=True,
-                        help_text="When its removal from Northflank was confirmed.",
-                        null=True,
-                    ),
-                ),
+                _key(),
+                *_catalog_entry(),
                 ("slug", models.CharField(max_length=255, unique=True)),
                 ("name", models.TextField(blank=True)),
             ],
@@ -278,12 +282,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Pruning",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "finished_at",
                     models.DateTimeField(help_text="When the last pass was complete.", null=True),
@@ -314,12 +313,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="RateBudget",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 ("limit", models.PositiveIntegerField()),
                 ("remaining", models.PositiveIntegerField()),
                 ("resets_at", models.DateTimeField()),
@@ -360,24 +354,14 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="RequestCounter",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 ("value", models.BigIntegerField(default=0)),
             ],
         ),
         migrations.CreateModel(
             name="RightsChange",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 ("occurred_at", models.DateTimeField()),
                 (
                     "changed_by",
@@ -428,12 +412,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="SavedView",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "owner",
                     models.ForeignKey(
@@ -510,12 +489,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Upstream",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "source",
                     models.TextField(help_text="Base URL and team; 'sandbox' for the sandbox."),
@@ -553,12 +527,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="WebhookStats",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "last_event_at",
                     models.DateTimeField(
@@ -586,12 +555,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Lead",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "holder",
                     models.CharField(
@@ -618,39 +582,9 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Pipeline",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("synced_at", models.DateTimeField(help_text="When Northflank last listed it.")),
-                (
-                    "missing_since",
-                    models.DateTimeField(
-                        blank=True,
-                        help_text="When it was first missing from a complete list; a later list confirms the removal.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "removed_at",
-                    models.DateTimeField(
-                        blank=True,
-                        help_text="When its removal from Northflank was confirmed.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "last_viewed_at",
-                    models.DateTimeField(help_text="When a user last viewed it.", null=True),
-                ),
-                (
-                    "watched_since",
-                    models.DateTimeField(
-                        help_text="Since when it has been viewed without a break.", null=True
-                    ),
-                ),
+                _key(),
+                *_catalog_entry(),
+                *_watched(),
                 (
                     "project",
                     models.ForeignKey(
@@ -672,22 +606,8 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Stage",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                (
-                    "last_viewed_at",
-                    models.DateTimeField(help_text="When a user last viewed it.", null=True),
-                ),
-                (
-                    "watched_since",
-                    models.DateTimeField(
-                        help_text="Since when it has been viewed without a break.", null=True
-                    ),
-                ),
+                _key(),
+                *_watched(),
                 (
                     "pipeline",
                     models.ForeignKey(
@@ -782,22 +702,8 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Run",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                (
-                    "last_viewed_at",
-                    models.DateTimeField(help_text="When a user last viewed it.", null=True),
-                ),
-                (
-                    "watched_since",
-                    models.DateTimeField(
-                        help_text="Since when it has been viewed without a break.", null=True
-                    ),
-                ),
+                _key(),
+                *_watched(),
                 (
                     "stage",
                     models.ForeignKey(
@@ -1052,28 +958,8 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Abort",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("username", models.TextField(help_text="Kept after the account is deleted.")),
-                ("reason", models.TextField(blank=True)),
-                ("client_address", models.GenericIPAddressField(null=True)),
-                (
-                    "via",
-                    models.CharField(
-                        choices=[("page", "Page"), ("api", "Api"), ("command", "Command")],
-                        default="page",
-                        max_length=10,
-                    ),
-                ),
-                (
-                    "token_name",
-                    models.TextField(blank=True, help_text="Name of the API token used, if any."),
-                ),
-                ("requested_at", models.DateTimeField()),
+                _key(),
+                *_audited_request(),
                 (
                     "run",
                     models.ForeignKey(
@@ -1082,15 +968,7 @@ class Migration(migrations.Migration):
                         to="dashboard.run",
                     ),
                 ),
-                (
-                    "user",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="aborts",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
+                _user("aborts"),
                 (
                     "retry_of",
                     models.OneToOneField(
@@ -1194,12 +1072,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="AbortEvent",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "abort",
                     models.ForeignKey(
@@ -1241,12 +1114,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Acknowledgement",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "run",
                     models.ForeignKey(
@@ -1255,15 +1123,7 @@ class Migration(migrations.Migration):
                         to="dashboard.run",
                     ),
                 ),
-                (
-                    "user",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="acknowledgements",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
+                _user("acknowledgements"),
                 ("username", models.TextField(help_text="Kept after the account is deleted.")),
                 ("acknowledged_at", models.DateTimeField()),
                 (
@@ -1291,12 +1151,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="BulkAbortItem",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "bulk_abort",
                     models.ForeignKey(
@@ -1352,12 +1207,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="CatalogSync",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "project",
                     models.OneToOneField(
@@ -1401,12 +1251,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Dismissal",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "run",
                     models.ForeignKey(
@@ -1415,15 +1260,7 @@ class Migration(migrations.Migration):
                         to="dashboard.run",
                     ),
                 ),
-                (
-                    "user",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="dismissals",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
-                ),
+                _user("dismissals"),
                 ("username", models.TextField(help_text="Kept after the account is deleted.")),
                 ("dismissed_at", models.DateTimeField()),
                 ("restored_at", models.DateTimeField(null=True)),
@@ -1448,12 +1285,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Grant",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "group",
                     models.ForeignKey(
@@ -1497,12 +1329,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="ReadRequest",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "kind",
                     models.CharField(
@@ -1551,12 +1378,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="StageTiming",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "stage",
                     models.OneToOneField(
@@ -1730,12 +1552,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Star",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                _key(),
                 (
                     "pipeline",
                     models.ForeignKey(
