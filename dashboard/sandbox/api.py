@@ -220,8 +220,6 @@ class Call:
         pagination: Json = {"hasNextPage": len(candidates) > per_page, "count": len(page_items)}
         if pagination["hasNextPage"]:
             pagination["cursor"] = f"after-{page_items[-1].id}"
-        elif self.choices["last-cursor"] != "omitted":
-            pagination["cursor"] = None if self.choices["last-cursor"] == "null" else ""
         return {"data": {key: [serialize(item) for item in page_items]}, "pagination": pagination}
 
     def _parse_positive(self, name: str, default: int) -> int:

@@ -12,10 +12,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "abort-seconds": ("2-6",),
     "stage-without-flow": ("404", "empty-list"),
     "stage-spelling": ("any", "lower", "capitalised"),
-    "retry-after": ("absent", "present"),
     "429-body": ("error", "text", "no-wrapper"),
     "rate-limit-headers": ("present", "absent"),
-    "last-cursor": ("omitted", "null", "empty"),
     "no-access": ("403", "404"),
     "webhook-body": ("project", "ids", "empty"),
 }

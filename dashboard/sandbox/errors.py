@@ -26,7 +26,7 @@ class NoAccess(ApiError):
 
 
 class RateLimited(ApiError):
-    """A 429; `retry_after` is in seconds, "" if the choice decides."""
+    """A 429; `retry_after` is in seconds, "" if the answer has none."""
 
     def __init__(self, retry_after: str = "", *, exhausts_window: bool = False) -> None:
         super().__init__(429, "Rate limit exceeded")

@@ -89,7 +89,7 @@ class Sandbox:
             call = Call(self.world, self.choices, now, params, request.query_params, body)
             response: Response = JSONResponse(handler(call))
         except RateLimited as error:
-            return self._rate_limited_response(error, now)
+            return self._rate_limited_response(error)
         except ApiError as error:
             response = self._error_response(error)
         for fault in faults:
@@ -121,7 +121,7 @@ class Sandbox:
             body["details"] = error.details
         return JSONResponse({"error": body}, error.status)
 
-    def _rate_limited_response(self, error: RateLimited, now: float) -> Response:
+    def _rate_limited_response(self, error: RateLimited) -> Response:
         if error.exhausts_window:
             self.rate_limit_window.exhaust()
         if self.choices["429-body"] == "text":
@@ -130,7 +130,6 @@ class Sandbox:
             response = JSONResponse({"message": error.message}, 429)
         else:
             response = self._error_response(error)
-        if error.retry_after or self.choices["retry-after"] == "present":
-            reset_seconds = self.rate_limit_window.seconds_until_reset(now)
-            response.headers["Retry-After"] = error.retry_after or str(reset_seconds)
+        if error.retry_after:
+            response.headers["Retry-After"] = error.retry_after
         return response
