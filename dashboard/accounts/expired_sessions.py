@@ -1,28 +1,13 @@
 """Delete sessions that have expired."""
 
 from datetime import datetime
-from time import monotonic
 
 from django.db import DEFAULT_DB_ALIAS
 
-from dashboard.db import threads as db_threads
 from dashboard.models import Session
 
-INTERVAL = 600.0  # seconds
+INTERVAL = 600.0  # seconds between two looks for expired sessions
 BATCH_SIZE = 500
-
-
-class ExpiredSessions:
-    """A chore of the sync worker: deletes expired sessions every INTERVAL seconds."""
-
-    def __init__(self) -> None:
-        self._next_run = 0.0
-
-    async def __call__(self, _: object) -> None:
-        if monotonic() < self._next_run:
-            return
-        self._next_run = monotonic() + INTERVAL
-        await db_threads.run_in_db_thread(delete_expired_sessions, db_threads.now())
 
 
 def delete_expired_sessions(at: datetime) -> None:

@@ -9,7 +9,6 @@ without a failure, or one day after the failure.
 from collections.abc import Collection
 from datetime import datetime
 from functools import cache
-from time import monotonic
 
 import structlog
 from django.contrib.auth.models import User
@@ -138,19 +137,6 @@ def history(run: Run, now: datetime) -> list[Acknowledgement]:
 @cache
 def _history_query() -> PreparedModels[Acknowledgement]:
     return PreparedModels(Acknowledgement.objects.filter(run=Parameter("run", BigIntegerField())))
-
-
-class ExpiredAcknowledgements:
-    """A chore of the sync worker: ends expired acknowledgements every INTERVAL seconds."""
-
-    def __init__(self) -> None:
-        self._next_run = 0.0
-
-    async def __call__(self, _: object) -> None:
-        if monotonic() < self._next_run:
-            return
-        self._next_run = monotonic() + INTERVAL
-        await db_threads.run_in_db_thread(end_expired, db_threads.now())
 
 
 def end_expired(now: datetime) -> None:

@@ -17,18 +17,17 @@ from django.urls import reverse
 
 from dashboard import __version__, sandbox
 from dashboard.aborts.reconcile import cancel_tasks, reconcile_in_background, release_all_leases
-from dashboard.accounts.expired_sessions import ExpiredSessions
+from dashboard.accounts import expired_sessions
 from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread, set_clock_offset
 from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
-from dashboard.runs.acknowledgements import ExpiredAcknowledgements
+from dashboard.runs import acknowledgements
 from dashboard.server import memory
 from dashboard.server.http_protocol import LimitedHttpProtocol
-from dashboard.sync import lead
-from dashboard.sync.overdue_checker import OverdueChecker
+from dashboard.sync import lead, overdue_checker
 from dashboard.sync.pruning import Pruner
-from dashboard.sync.worker import SyncWorker
+from dashboard.sync.worker import Periodic, SyncWorker
 from dashboard.upstream import access_hint, budget_store
 from dashboard.upstream import connection as upstream_connection
 from dashboard.upstream.source import configured_source
@@ -105,9 +104,11 @@ class Process:
                     northflank,
                     chores=[
                         reconcile_in_background,
-                        OverdueChecker(),
-                        ExpiredAcknowledgements(),
-                        ExpiredSessions(),
+                        Periodic(overdue_checker.check_runs, overdue_checker.CHECK_INTERVAL),
+                        Periodic(acknowledgements.end_expired, acknowledgements.INTERVAL),
+                        Periodic(
+                            expired_sessions.delete_expired_sessions, expired_sessions.INTERVAL
+                        ),
                         Pruner(),
                     ],
                 )

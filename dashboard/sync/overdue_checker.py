@@ -8,14 +8,11 @@ depends on them, and at intervals.
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from time import monotonic
 
 import structlog
 from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import Q
 
-from dashboard.db import threads as db_threads
-from dashboard.db.threads import run_in_db_thread
 from dashboard.models import ChangeCounter, Run, StageTiming
 from dashboard.models.runs import mark_changed
 from dashboard.models.severity import Severity
@@ -24,7 +21,6 @@ from dashboard.runs import overdue, steps
 from dashboard.runs.log_fields import run_fields
 from dashboard.runs.overdue import Finding, OverdueReason, Timer
 from dashboard.sync import baselines, schedule
-from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
 
@@ -37,19 +33,6 @@ MAX_WAIT_FOR_STEPS = timedelta(minutes=1)
 MAX_STEPS_AGE, RUNS_AT_MAX_STEPS_AGE = timedelta(minutes=10), 5
 
 _STEP_REASONS = {OverdueReason.STEP, OverdueReason.APPROVAL, OverdueReason.NO_PROGRESS}
-
-
-class OverdueChecker:
-    """A chore of the sync worker: checks all runs in flight every CHECK_INTERVAL seconds."""
-
-    def __init__(self) -> None:
-        self._next_check = 0.0
-
-    async def __call__(self, _: Connection) -> None:
-        if monotonic() < self._next_check:
-            return
-        self._next_check = monotonic() + CHECK_INTERVAL
-        await run_in_db_thread(check_runs, db_threads.now())
 
 
 def _needs_approval_detail(run: Run) -> bool:

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from time import monotonic
 
 import structlog
 from django.db import DatabaseError, InterfaceError
@@ -23,6 +24,20 @@ STANDBY_INTERVAL = 2.0  # seconds between two checks whether the lead is free
 RENEWAL_INTERVAL = 5.0  # seconds between two renewals of the lead
 
 Chore = Callable[[Connection], Awaitable[None]]
+
+
+class Periodic:
+    """A chore: `work`, which gets the time, on a database thread each `interval` seconds."""
+
+    def __init__(self, work: Callable[[datetime], None], interval: float) -> None:
+        self.work = work
+        self.interval = interval
+        self._next_at = 0.0
+
+    async def __call__(self, _: object) -> None:
+        if monotonic() >= self._next_at:
+            self._next_at = monotonic() + self.interval
+            await run_in_db_thread(self.work, now())
 
 
 class SyncWorker:
