@@ -5,7 +5,7 @@ broken when a run in flight has started and no event has arrived for it. Events
 are handled in events.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 
@@ -22,24 +22,19 @@ DELIVERY_GRACE = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class WebhookStatus:
-    """The state of the webhook: last events, counts, and the last change without an event."""
+    """The state of the webhook: its events, and the last change without one."""
 
     is_configured: bool
-    last_event_at: datetime | None = None
-    """When any authentic event last came."""
-    last_release_event_at: datetime | None = None
-    """When one about a release flow last came."""
+    stats: WebhookStats = field(default_factory=WebhookStats)
     missed_event_at: datetime | None = None
     """When a run started without an event; None while the webhook works."""
-    event_count: int = 0
-    last_rejected_at: datetime | None = None
 
     @property
     def is_alive(self) -> bool:
         """Whether webhook events can be expected to announce changes."""
         return (
             self.is_configured
-            and self.last_release_event_at is not None
+            and self.stats.last_release_event_at is not None
             and self.missed_event_at is None
         )
 
@@ -48,9 +43,9 @@ class WebhookStatus:
         """One sentence on the state, without times: pages format those themselves."""
         if not self.is_configured:
             return _("Webhook not configured; runs are found by polling.")
-        if self.last_release_event_at is None and self.last_event_at is not None:
+        if self.stats.last_release_event_at is None and self.stats.last_event_at is not None:
             return _("Webhook delivers events, but none about release flows yet.")
-        if self.last_release_event_at is None:
+        if self.stats.last_release_event_at is None:
             return _("Webhook configured, but no event has arrived yet.")
         if self.missed_event_at is not None:
             return _("Webhook may be broken: a run started but no event arrived.")
@@ -61,20 +56,11 @@ def load(now: datetime) -> WebhookStatus:
     """Return the state of the webhook; takes two indexed queries."""
     if not settings.NORTHFLANK_WEBHOOK_SECRET:
         return WebhookStatus(is_configured=False)
-    row = next(iter(_stats_query().fetch()), WebhookStats())
+    stats = next(iter(_stats_query().fetch()), WebhookStats())
     ((started_at,),) = _latest_start_query().fetch(now=now)
-    has_event = started_at is None or (
-        row.last_release_event_at is not None
-        and row.last_release_event_at >= started_at - DELIVERY_GRACE
-    )
-    return WebhookStatus(
-        is_configured=True,
-        last_event_at=row.last_event_at,
-        last_release_event_at=row.last_release_event_at,
-        missed_event_at=None if has_event else started_at,
-        event_count=row.event_count,
-        last_rejected_at=row.last_rejected_at,
-    )
+    event_at = stats.last_release_event_at
+    has_event = started_at is None or (event_at and event_at >= started_at - DELIVERY_GRACE)
+    return WebhookStatus(True, stats, None if has_event else started_at)
 
 
 @cache

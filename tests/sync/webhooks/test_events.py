@@ -374,7 +374,7 @@ def test_webhook_status_without_secret_is_not_set_up(settings: Settings, db: Non
 
 def test_webhook_status_before_first_event_is_not_alive(configured_webhook: None, db: None) -> None:
     state = webhook_status.load(T0)
-    assert (state.last_event_at, state.is_alive, "no event has arrived" in state.message) == (
+    assert (state.stats.last_event_at, state.is_alive, "no event has arrived" in state.message) == (
         None, False, True,
     )  # fmt: skip
 
@@ -384,7 +384,7 @@ def test_webhook_status_with_only_other_events_is_not_alive(
 ) -> None:
     send_event({}, name="build:start")
     state = webhook_status.load(at(1))
-    assert (state.last_event_at, state.is_alive) == (T0, False)
+    assert (state.stats.last_event_at, state.is_alive) == (T0, False)
     assert "none about release flows" in state.message
 
 
