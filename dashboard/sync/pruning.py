@@ -33,7 +33,7 @@ from dashboard.models import (
     typical_duration,
 )
 from dashboard.models.runs import RunQuerySet
-from dashboard.sync import baselines, day_sums
+from dashboard.sync import baselines
 
 log = structlog.get_logger(__name__)
 
@@ -52,15 +52,6 @@ class Limits:
     runs: datetime
     steps: datetime
     access_events: datetime
-
-
-@dataclass(slots=True)
-class Deleted:
-    """How many rows were deleted, or would be."""
-
-    runs: int = 0
-    steps: int = 0  # runs whose steps
-    access_events: int = 0
 
 
 def limits(now: datetime) -> Limits:
@@ -112,7 +103,7 @@ def prune(now: datetime) -> Iterator[float]:
     the other has left.
     """
     Pruning.objects.get_or_create(pk=1)
-    deleted = Deleted()
+    deleted = Pruning(pk=1)
     started_at = began_at = monotonic()
     for _ in _batches(limits(now), deleted, is_dry_run=False):
         yield max((monotonic() - began_at) * PAUSE_FACTOR, MIN_PAUSE)
@@ -120,28 +111,28 @@ def prune(now: datetime) -> Iterator[float]:
     _record(deleted, db_threads.now())
     log.info(
         "pruning.finished",
-        runs=deleted.runs,
-        steps=deleted.steps,
-        access_events=deleted.access_events,
+        runs=deleted.deleted_runs,
+        steps=deleted.deleted_steps,
+        access_events=deleted.deleted_access_events,
         seconds=round(monotonic() - started_at, 1),
     )
 
 
-def count_prunable(now: datetime) -> Deleted:
+def count_prunable(now: datetime) -> Pruning:
     """Return what `prune` would delete."""
-    total = Deleted()
+    total = Pruning()
     for _ in _batches(limits(now), total, is_dry_run=True):
         pass
     return total
 
 
-def _batches(limits: Limits, deleted: Deleted, *, is_dry_run: bool) -> Iterator[None]:
+def _batches(limits: Limits, deleted: Pruning, *, is_dry_run: bool) -> Iterator[None]:
     kept_runs = _KeptRuns()
     for runs in _runs_in_batches(Run.objects.all(), limits.runs):
         keys = {key: stage for key, stage in runs if key not in kept_runs.of_stage(stage)}
         if not is_dry_run:
             delete_runs(keys, limits.runs)
-        deleted.runs += len(keys)
+        deleted.deleted_runs += len(keys)
         yield
     with_steps = Run.objects.filter(steps__isnull=False)
     for runs in _runs_in_batches(with_steps, limits.steps):
@@ -152,15 +143,16 @@ def _batches(limits: Limits, deleted: Deleted, *, is_dry_run: bool) -> Iterator[
             deletable -= {key for key, stage in runs if key in kept_runs.of_stage(stage)}
             pks = [key for key in pks if key not in deletable]
         if not is_dry_run:
-            _delete_steps(Run.objects.filter(pk__in=pks))
-        deleted.steps += len(pks)
+            removal = {"steps": None, "steps_removed_at": db_threads.now()}
+            Run.objects.filter(pk__in=pks).update(**removal)
+        deleted.deleted_steps += len(pks)
         yield
     last_key = 0
     while events := list(_oldest_access_events(last_key, limits.access_events)):
         last_key = events[-1]
         if not is_dry_run:
             _delete_access_events(events, limits.access_events)
-        deleted.access_events += len(events)
+        deleted.deleted_access_events += len(events)
         yield
 
 
@@ -229,16 +221,8 @@ def delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
         # Without loading the rows, as `delete` would; the database itself refuses to delete a run
         # that other rows need. A run that was restored meanwhile is in flight again: not deleted.
         old_runs = Run.objects.filter(pk__in=keys, ended_at__lt=limit)
-        day_sums.count_before_deletion(old_runs)
         SearchText.objects.filter(run__in=old_runs.values("pk")).delete()
         old_runs._raw_delete(connection.alias)
-
-
-def _delete_steps(runs: RunQuerySet) -> None:
-    with transaction.atomic():
-        ChangeCounter.lock()
-        day_sums.count_before_deletion(runs)
-        runs.update(steps=None, steps_removed_at=db_threads.now())
 
 
 def _oldest_access_events(last_key: int, limit: datetime) -> Iterator[int]:
@@ -257,17 +241,12 @@ def _delete_access_events(keys: list[int], limit: datetime) -> None:
         pruning.update(access_log_limit=None)
 
 
-def _record(deleted: Deleted, now: datetime) -> None:
+def _record(deleted: Pruning, now: datetime) -> None:
     oldest = Run.objects.filter(ended_at__isnull=False).order_by("ended_at")
-    Pruning.objects.filter(pk=1).update(
-        finished_at=now,
-        deleted_runs=deleted.runs,
-        deleted_steps=deleted.steps,
-        deleted_access_events=deleted.access_events,
-        run_count=Run.objects.count(),
-        oldest_run_at=oldest.values_list("ended_at", flat=True).first(),
-        database_bytes=_measure_size(),
-    )
+    deleted.finished_at, deleted.run_count = now, Run.objects.count()
+    deleted.oldest_run_at = oldest.values_list("ended_at", flat=True).first()
+    deleted.database_bytes = _measure_size()
+    deleted.save(force_update=True)
 
 
 def _measure_size() -> int:

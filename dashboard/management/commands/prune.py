@@ -36,17 +36,16 @@ class Command(RunbookCommand):
             raise CommandError(
                 "Interrupted. What was deleted stays deleted; the next pass continues."
             ) from None
-        last = Pruning.objects.get(pk=1)
-        deleted = pruning.Deleted(last.deleted_runs, last.deleted_steps, last.deleted_access_events)
-        self._print("Deleted", deleted)
+        self._print("Deleted", Pruning.objects.get(pk=1))
 
-    def _print(self, verb: str, deleted: pruning.Deleted) -> None:
+    def _print(self, verb: str, last: Pruning) -> None:
         limits = pruning.limits(now())
-        steps = f"the steps of {deleted.steps:,} runs that ended"
+        steps = f"the steps of {last.deleted_steps:,} runs that ended"
+        events = f"{last.deleted_access_events:,} access events"
         for what, limit, name in (
-            (f"{deleted.runs:,} runs that ended", limits.runs, "RETENTION_DAYS"),
+            (f"{last.deleted_runs:,} runs that ended", limits.runs, "RETENTION_DAYS"),
             (steps, limits.steps, "STEPS_RETENTION_DAYS"),
-            (f"{deleted.access_events:,} access events", limits.access_events, "ACCESS_LOG_DAYS"),
+            (events, limits.access_events, "ACCESS_LOG_DAYS"),
         ):
             setting = f"{name}={getattr(settings, name)}"
             self.stdout.write(f"{verb} {what} before {output.format_time(limit)} ({setting}).")
