@@ -11,8 +11,6 @@ from dashboard.sync.lead import Term
 from dashboard.upstream.connection import Connection
 
 PER_PAGE = 100  # Northflank's maximum
-# Pages per read of a stage's runs in flight; those behind them are found with the older runs.
-IN_FLIGHT_PAGES = 3
 
 
 class RequestStamp(TypedDict):

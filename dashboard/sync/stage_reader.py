@@ -31,14 +31,16 @@ from dashboard.sync import (
     unlisted_runs,
 )
 from dashboard.sync.lead import Term
-from dashboard.sync.run_reader import IN_FLIGHT_PAGES, PER_PAGE, RequestStamp, stamp_request
+from dashboard.sync.run_reader import PER_PAGE, RequestStamp, stamp_request
 from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
 
 MAX_HISTORY_PAGES = 20  # how many pages of older runs are read
-# Most requests of one read: the flow twice, the newest runs, and then IN_FLIGHT_PAGES, or one of
-# them and an older page.
+# Pages per read of a stage's runs in flight; those behind them are found with the older runs.
+IN_FLIGHT_PAGES = 3
+# Most requests of one read: the flow by two spellings, the newest runs, and then IN_FLIGHT_PAGES,
+# or one of them and an older page.
 MAX_REQUESTS_PER_READ = 6
 # Most requests of a first read: the newest runs by two spellings, IN_FLIGHT_PAGES.
 MAX_REQUESTS_PER_FIRST_READ = 5

@@ -15,8 +15,8 @@ from dashboard.sync import reads as sync_reads
 from dashboard.sync.plan import Plan
 from dashboard.sync.read_jobs import StageJob
 from dashboard.sync.read_plan import ReadPlan
-from dashboard.sync.run_reader import IN_FLIGHT_PAGES
 from dashboard.sync.schedule import Gap
+from dashboard.sync.stage_reader import IN_FLIGHT_PAGES
 from tests.support import factories
 from tests.support.world import T0, LoggedEvents, World, at
 
