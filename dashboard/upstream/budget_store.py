@@ -120,10 +120,10 @@ type _Transition = Callable[[RateLimitWindow | None], RateLimitWindow | None]
 
 def _update(transition: _Transition) -> None:
     """Store what a transition makes of the window; of None, there is none yet."""
-    if not _update_existing(transition) and (window := transition(None)) is not None:
-        # Another process may create it at the same time: then the next answer has this request.
-        first = RateBudget(pk=1, **asdict(window))
-        RateBudget.objects.bulk_create([first], ignore_conflicts=True)
+    if _update_existing(transition) or (window := transition(None)) is None:
+        return
+    if not RateBudget.objects.get_or_create(pk=1, defaults=asdict(window))[1]:
+        _update_existing(transition)  # another process has created the row meanwhile
 
 
 def _update_existing(transition: _Transition) -> bool:

@@ -279,12 +279,3 @@ def test_stage_spelling_choice_requires_one_spelling(
     choose(sandbox_server, stage_spelling=spelling)
     assert sandbox_server.get(flow("payments", "ledger", right)).status_code == 200
     assert sandbox_server.get(flow("payments", "ledger", wrong)).status_code == 404
-
-
-@pytest.mark.parametrize(("choice", "cursor"), [("null", None), ("empty", "")])
-def test_last_cursor_choice_is_applied(
-    sandbox_server: SandboxServer, choice: str, cursor: object
-) -> None:
-    choose(sandbox_server, last_cursor=choice)
-    pagination = sandbox_server.get("/projects").json()["pagination"]
-    assert pagination == {"hasNextPage": False, "count": 6, "cursor": cursor}

@@ -172,24 +172,6 @@ def test_short_read_of_runs_in_flight_leaves_those_behind_its_page_to_a_later_on
     assert len(read_in_flight(world)) == 2
 
 
-@pytest.mark.parametrize("in_flight", [True, False], ids=["pages", "filter"])
-def test_server_that_ignores_a_parameter_is_not_asked_for_more_runs_in_flight(
-    world: World, *, in_flight: bool
-) -> None:
-    status = "running" if in_flight else "success"
-    runs = [
-        {"id": f"r-{number}", "status": status, "concluded": not in_flight} for number in range(100)
-    ]
-    data = json.dumps({"runs": runs})
-    for run in upstream_runs(world)[:250]:  # three pages
-        run.concluded_at = world.now + 1e6
-    world.sync()
-    world.sandbox.faults = [
-        parse_fault(f"data:{data}@GET /v1/projects/payments/pipelines{LEDGER_STAGING}$")
-    ]
-    assert len(read_in_flight(world)) == (2 if in_flight else 1)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "list_requests", "detail_requests"), [(0, 1, 0), (1, 1, 1), (2, 2, 0), (20, 2, 0)]
