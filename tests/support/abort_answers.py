@@ -77,6 +77,7 @@ def run_with_answers(
         connection.client = NorthflankClient(
             "token", transport=transport, on_call=connection.unrecorded_calls.append
         )
+        connection.client._spell = str.lower  # as after an answer about a stage
         await work(connection)
         await connection.close()
 
