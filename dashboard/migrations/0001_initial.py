@@ -73,6 +73,27 @@ def _catalog_entry() -> list[Field]:
     ]
 
 
+def _day_sums(owner: str) -> list[Field]:
+    """Fields of the sums of a day, of a stage or a project."""
+    return [
+        _key(),
+        ("day", models.DateField(help_text="In UTC, when the runs ended.")),
+        (
+            "counts",
+            models.JSONField(help_text='Number of runs by what they count as: {"success": 3}.'),
+        ),
+        (
+            owner,
+            models.ForeignKey(
+                db_index=False,
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="days",
+                to=f"dashboard.{owner}",
+            ),
+        ),
+    ]
+
+
 def _watched() -> list[Field]:
     """Fields of what somebody may have open."""
     return [
@@ -870,6 +891,22 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "counted_as",
+                    models.TextField(
+                        help_text="As what the sums of days contain it: see runs/trends.py; empty: "
+                        "not yet, or it has not concluded.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "overdue_since",
+                    models.DateTimeField(
+                        help_text="When it was last found to have become overdue; kept when it no "
+                        "longer is.",
+                        null=True,
+                    ),
+                ),
+                (
                     "detail_request_seq",
                     models.BigIntegerField(
                         default=0, help_text="Number of the request its detail was last read with."
@@ -1590,5 +1627,59 @@ class Migration(migrations.Migration):
                     ),
                 ],
             },
+        ),
+        migrations.CreateModel(
+            name="StageDay",
+            fields=_day_sums("stage"),
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("stage", "day"), name="stage_day_unique")
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="ProjectDay",
+            fields=[
+                *_day_sums("project"),
+                (
+                    "stage_name",
+                    models.CharField(
+                        choices=[
+                            ("Development", "Development"),
+                            ("Staging", "Staging"),
+                            ("Production", "Production"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+            ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("project", "stage_name", "day"), name="project_day_unique"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="LastVisit",
+            fields=[
+                (
+                    "user",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        serialize=False,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                ("at", models.DateTimeField()),
+                (
+                    "version",
+                    models.BigIntegerField(
+                        help_text="Number of the latest visible change at that time."
+                    ),
+                ),
+            ],
         ),
     ]

@@ -8,22 +8,16 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cache
-from time import monotonic
 from typing import Any
 
-from django.db import transaction
 from django.db.models import BigIntegerField, DateTimeField, OuterRef, Subquery, Value
 from django.db.models.functions import Coalesce
 
 from dashboard.db.prepared import Parameter, PreparedQuery, update_row
-from dashboard.models import Abort, ChangeCounter, ProjectDay, Run, Stage, StageDay
+from dashboard.models import Abort, ProjectDay, Run, Stage, StageDay
 from dashboard.models.abort_lifecycle import NO_EFFECT_STATES
-from dashboard.models.runs import RunQuerySet
 from dashboard.runs import abort_reasons, trends
 
-BATCH_SIZE = 100  # runs a transaction: an abort's write waits for it on SQLite
-# Seconds of pause for each second that a batch took: a busy database gets longer pauses.
-PAUSE_FACTOR = 4.0
 _STAGE = Parameter("stage", BigIntegerField())
 _EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -132,54 +126,3 @@ def _add[M: (StageDay, ProjectDay)](
         unique_fields=[*owner, "day"],
         update_fields=["counts"],
     )
-
-
-def count_missing() -> Iterator[float]:
-    """Count the runs that are not yet, stage by stage; yield the seconds to pause after each batch.
-
-    They are left by a version that does not know of sums.
-    """
-    for stage_id in Stage.objects.order_by("pk").values_list("pk", flat=True):
-        ended = Run.objects.filter(stage=stage_id, concluded=True).with_in_flight(False)
-        missing = ended.filter(counted_as=None).order_by("-created_at", "-pk")
-        following = missing
-        while True:
-            started_at = monotonic()
-            batch = _count_batch(following) if following.exists() else []
-            yield (monotonic() - started_at) * PAUSE_FACTOR
-            if len(batch) < BATCH_SIZE:
-                break
-            following = missing.filter(created_at__lte=batch[-1].created_at)
-
-
-def _count_batch(runs: RunQuerySet) -> list[Run]:
-    with transaction.atomic():
-        ChangeCounter.lock()  # the mirror counts none meanwhile
-        batch = list(runs.defer("description")[:BATCH_SIZE])
-        update(batch)
-    return batch
-
-
-def is_complete() -> bool:
-    """Return whether all runs are counted: whether `count_missing` has come to its last one."""
-    return (None,) not in _last_query().fetch()
-
-
-@cache
-def _last_query() -> PreparedQuery:
-    # As a range, so that SQLite uses the index by stage, which has this order.
-    last = Run.objects.filter(stage__gte=0, concluded=True)
-    last = last.order_by("-stage", "in_flight", "created_at", "pk")
-    return PreparedQuery(last.values_list("counted_as")[:1])
-
-
-def count_before_deletion(runs: RunQuerySet) -> None:
-    """Count those of the runs that are not yet, since they or their steps will be deleted.
-
-    Call it in the transaction that deletes, with the change counter locked.
-    """
-    by_stage = defaultdict(list)
-    for run in runs.filter(counted_as=None, concluded=True):
-        by_stage[run.stage_id].append(run)
-    for stage_runs in by_stage.values():
-        update(stage_runs)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from itertools import batched, count
+from itertools import batched, count, groupby
+from operator import attrgetter
 from typing import Any
 
 from django.contrib.auth.models import Group, User
@@ -28,7 +29,7 @@ from dashboard.models import (
 )
 from dashboard.models.runs import ChangeCounter, mark_changed
 from dashboard.northflank import Node
-from dashboard.sync.day_sums import count_missing
+from dashboard.sync.day_sums import update
 from dashboard.sync.search_texts import store
 from dashboard.web.http import links
 
@@ -99,9 +100,10 @@ def search_texts() -> None:
 
 
 def day_sums() -> None:
-    """Count all runs that are not yet, as the mirror does with each."""
-    for _ in count_missing():
-        pass
+    """Count all runs that have ended, as the mirror does with each."""
+    runs = Run.objects.filter(concluded=True).order_by("stage", "created_at")
+    for _stage, of_stage in groupby(runs, attrgetter("stage_id")):
+        update(list(of_stage))
 
 
 def create_copies(run: Run, count: int) -> None:

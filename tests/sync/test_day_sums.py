@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
 
 from dashboard.models import ProjectDay, Run, Stage, StageDay
 from dashboard.runs import trends
 from dashboard.runs.trends import Measure
-from dashboard.sync import day_sums, mirror, pruning
+from dashboard.sync import mirror, pruning
 from tests.support import factories
 from tests.support.factories import node
 from tests.support.world import (
@@ -148,31 +146,8 @@ def test_aborted_runs_count_by_the_reason_of_their_abort(stage: Stage, viewer: U
     assert by_reason == {"by-stuck": 1, "by-other": 1, "by-none": 1, "by-elsewhere": 2}
 
 
-def test_sums_stay_when_runs_are_deleted_and_have_those_of_an_older_version(stage: Stage) -> None:
+def test_sums_stay_when_runs_are_deleted(stage: Stage) -> None:
     mirror_list(stage, api_run(**ENDED))
-    factories.run(stage, status="failure", created_at=at(0), started_at=None, concluded_at=at(1))
     pruning.delete_runs(dict.fromkeys(Run.objects.values_list("pk", flat=True), stage.pk), at(99))
     assert not Run.objects.exists()
-    assert counts() == {
-        "success": 1,
-        "failure": 1,
-        word(Measure.DURATION, 55): 1,
-        word(Measure.QUEUE, 10): 1,
-    }
-
-
-def test_runs_of_an_older_version_are_counted_in_batches(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(day_sums, "BATCH_SIZE", 2)
-    first = factories.run(stage, "r0", status="failure", created_at=at(0))
-    factories.create_copies(first, 4)  # created at once: no batch ends between them
-    factories.run(stage, status="success", created_at=at(60))
-    factories.run(stage)
-    assert not day_sums.is_complete()
-    factories.day_sums()
-    assert day_sums.is_complete()
-    assert Run.objects.filter(counted_as=None).count() == 1
-    with CaptureQueriesContext(connection) as queries:
-        factories.day_sums()
-    assert not [q for q in queries.captured_queries if "day" in q["sql"]]
+    assert counts() == {"success": 1, word(Measure.DURATION, 55): 1, word(Measure.QUEUE, 10): 1}

@@ -7,7 +7,6 @@ from django.views.decorators.http import require_safe
 
 from dashboard.runs import abort_reasons
 from dashboard.runs import trends as trend_rules
-from dashboard.sync import day_sums
 from dashboard.web.components import trend_charts, trend_places
 
 
@@ -20,7 +19,6 @@ def trends(request: HttpRequest, **ids: str) -> HttpResponse:
         "place": place,
         "choices": trend_places.DAYS,
         "as_of": place.stages.aggregate(at=Min("synced_at"))["at"],
-        "is_filling": not day_sums.is_complete(),
     }
     if known := trend_places.since_first_run(weeks):
         total = trend_rules.total(weeks)
