@@ -174,7 +174,7 @@ def list_operations(stages: list["Stage"], user: "User") -> Mapping[str, Callabl
 
     addresses = {
         "Now": "/", "Board": "/board/", "Stage": f"{flow}?all=1", "Run": f"{flow}runs/in-flight-0/",
-        "Aborts": "/aborts/", "Status": "/status/", "Trends": f"{flow}trends/?days=90",
+        "Aborts": "/aborts/", "Status": "/health/", "Trends": f"{flow}trends/?days=90",
         "Trends of a project": "/projects/bench/trends/?days=90",
     }  # fmt: skip
     return {name: partial(open_page, address) for name, address in addresses.items()} | {

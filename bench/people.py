@@ -33,7 +33,7 @@ PAGES = {
     "Abort log, 100 aborts": "/aborts/",
     "Board, 24 stages": "/board/",
     "Run": f"{STAGE}runs/in-flight-0/",
-    "Status": "/status/",
+    "Status": "/health/",
 }
 # Milliseconds of CPU after a change on the page, while the rows of other runs are cached.
 CPU_TARGETS = {

@@ -142,7 +142,7 @@ class Workload:
         flow = "/projects/project-000/pipelines/pipeline-0000/release-flows/development/"
         addresses = {
             "Board": "/board/", "Now": "/", "Stage": f"{flow}?all=1",
-            "Run": f"{flow}runs/in-flight-0/", "Status": "/status/",
+            "Run": f"{flow}runs/in-flight-0/", "Status": "/health/",
         }  # fmt: skip
         return {name: partial(self.open_page, address) for name, address in addresses.items()}
 

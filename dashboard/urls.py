@@ -33,6 +33,7 @@ from dashboard.web.pages.board import board
 from dashboard.web.pages.dismiss import dismiss
 from dashboard.web.pages.guide import guide
 from dashboard.web.pages.guide_picture import guide_picture
+from dashboard.web.pages.health import health
 from dashboard.web.pages.now import now
 from dashboard.web.pages.people.account import account
 from dashboard.web.pages.people.account_credentials import (
@@ -57,7 +58,6 @@ from dashboard.web.pages.saved_views import create_saved_view, update_saved_view
 from dashboard.web.pages.search import search
 from dashboard.web.pages.stage import stage
 from dashboard.web.pages.stars import change_star
-from dashboard.web.pages.status import status
 from dashboard.web.pages.trends import trends
 from dashboard.web.pages.trends_export import trends_export
 
@@ -142,7 +142,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     ),
     path("aborts/bulk/new/", bulk_abort_new, name="bulk_abort_new"),
     path("aborts/bulk/<key:pk>/", bulk_abort, name="bulk_abort"),
-    path("status/", status, name="status"),
+    path("health/", health, name="health"),
     path("access/", access_log, name="access_log"),
     path("access/export.csv", access_log_export, CSV, name="access_log_csv"),
     path("access/export.json", access_log_export, JSON, name="access_log_json"),

@@ -84,7 +84,7 @@ def pages(who: User) -> dict[str, Work]:
     )
     flow = factories.address(stage)
     addresses = [
-        "/", "/?mine=1", "/away/", "/away/?mine=1", "/status/",
+        "/", "/?mine=1", "/away/", "/away/?mine=1", "/health/",
         "/board/", "/board/?page=2&q=pipeline", "/board/?mine=1",
         f"/projects/{stage.pipeline.project.slug}/",
         # What few runs have is looked for in the texts of all: see bench/search.py.

@@ -18,7 +18,7 @@ _BADGES = {  # text and icon of the badge of one run, where they are not those o
     "aborting": (gettext_lazy("Aborting"), "stop"),
     "sending": (gettext_lazy("Sending"), "play"),
     "too_late": (gettext_lazy("Already ended"), "skip"),
-    "unconfirmed": (gettext_lazy("Unconfirmed"), "question"),
+    "unconfirmed": (gettext_lazy("Not confirmed yet"), "question"),
     "not_allowed": (gettext_lazy("Not allowed"), "lock"),
     "waiting": (gettext_lazy("Waiting"), "clock"),
 }

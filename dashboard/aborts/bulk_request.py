@@ -60,7 +60,7 @@ def request_bulk_abort(
     check_reason(reason, [run.stage for run in runs])
     # The number is that of the confirmed list, also if some of its runs have ended since.
     if (typed_count or count_required(runs)) and typed_count != str(len(unique_keys)):
-        raise WrongCount(_("The number of runs is missing or wrong; nothing was aborted."))
+        raise WrongCount(_("Type the number of runs to confirm. Nothing was aborted."))
     now = db_threads.now()
     try:
         with transaction.atomic():

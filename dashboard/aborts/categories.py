@@ -63,11 +63,13 @@ CATEGORIES = {
     "not_sent": Category(Q(state=AbortState.NOT_SENT), gettext_lazy("Not sent"), "bad", "skip"),
     "not_arrived": Category(
         Q(state=AbortState.UNKNOWN, settled_at__isnull=False),
-        gettext_lazy("Probably lost"),
+        gettext_lazy("Not confirmed"),
         "bad",
         "question",
     ),
-    "retried": Category(Q(state=AbortState.RETRIED), gettext_lazy("Retried"), "neutral", "retry"),
+    "retried": Category(
+        Q(state=AbortState.RETRIED), gettext_lazy("Aborted again"), "neutral", "retry"
+    ),
 }
 
 OTHERWISE = "otherwise"

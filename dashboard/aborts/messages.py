@@ -45,41 +45,45 @@ _text = MessageTable(
             "Aborting since %(time)s; the latest abort from this dashboard was not accepted."
         ),
         "overdue": gettext_lazy("Taking longer than %(time)s."),
-        "far_overdue": gettext_lazy("Not ended after %(time)s."),
+        "far_overdue": gettext_lazy("Not ended %(time)s after the abort."),
         "rate_limited": gettext_lazy("Not sent: rate limited by Northflank until %(time)s."),
         "not_sent": gettext_lazy("Not sent: %(why)s"),
         "refused": gettext_lazy("Northflank refused: %(answer)s"),
         # Claims nothing of its effect: it may have arrived and take effect later.
-        "retried": gettext_lazy("Not ended after %(time)s; the abort was retried."),
+        "retried": gettext_lazy("Not ended %(time)s after this abort; it was aborted again."),
         "too_late": gettext_lazy(
-            "Too late: the run had finished (%(status)s) before the abort arrived."
+            "Too late: the run had ended (%(status)s) before the abort arrived."
         ),
         "too_late_unsent": gettext_lazy(
-            "Too late: the run had finished (%(status)s) before the abort was sent."
+            "Too late: the run had ended (%(status)s) before the abort was sent."
         ),
-        "run_missing": gettext_lazy("The run no longer existed when the abort arrived."),
-        "run_missing_unsent": gettext_lazy("The run no longer existed; the abort was not sent."),
+        "run_missing": gettext_lazy("Northflank did not find this run (404)."),
+        "run_missing_unsent": gettext_lazy(
+            "Northflank did not find this run (404); the abort was not sent."
+        ),
         "doubtful": gettext_lazy("The abort may not have arrived. %(answer)s"),
-        "no_resend": gettext_lazy("It is not resent automatically. You can retry it."),
+        "no_resend": gettext_lazy("It is not resent by itself. You can abort again."),
         "resend": gettext_lazy(
-            "It is resent if the run continues, for up to %(time)s after the first send "
-            "(sent %(n)d of at most %(most)d times)."
+            "The dashboard resends it for %(time)s (%(n)d of %(most)d sent); you need not do "
+            "anything."
         ),
-        "resend_refused": gettext_lazy("Not resent again; checking the run’s status."),
+        "resend_refused": gettext_lazy(
+            "Northflank refused the resend. Checking whether an earlier one worked."
+        ),
         "not_arrived_but_stopped": gettext_lazy(
-            "The abort was unconfirmed and considered lost, but the run is now %(status)s."
+            "Northflank never confirmed the abort, but the run is %(status)s."
         ),
-        "not_arrived": gettext_lazy("Abort probably lost: it was sent, but the run continued."),
+        "not_arrived": gettext_lazy("Northflank never confirmed this abort; the run goes on."),
         "not_arrived_repeatedly": gettext_lazy(
-            "Abort probably lost: it was sent %(n)d times, but the run continued."
+            "Northflank never confirmed this abort (sent %(n)d times); the run goes on."
         ),
-        "can_retry": gettext_lazy("You can retry it."),
+        "can_retry": gettext_lazy("You can abort again."),
         "aborted": gettext_lazy("Aborted after %(time)s."),
         "removed": gettext_lazy(
             "Outcome unknown: Northflank removed the run %(time)s after the request."
         ),
         "failed": gettext_lazy(
-            "Abort failed: the run finished (%(status)s) %(time)s after the request."
+            "Abort failed: the run ended (%(status)s) %(time)s after the request."
         ),
         "no_answer": gettext_lazy("Northflank never responded to the abort."),
         "status_changed": gettext_lazy(

@@ -21,17 +21,17 @@ _text = MessageTable(
         "requested_origin_reason": gettext_lazy("Requested by %(who)s (%(origin)s): “%(reason)s”."),
         "adopted_command": gettext_lazy("Taken over by another worker."),
         # An event type, if no detail is recorded or shown.
-        "adopted": gettext_lazy("Taken over by another worker after its process stopped."),
+        "adopted": gettext_lazy("Taken over by another process after its own stopped."),
         "sent": gettext_lazy("Sent to Northflank."),
         "accepted": gettext_lazy("Accepted by Northflank."),
         "aborting": gettext_lazy("The run is aborting."),
-        "not_arrived": gettext_lazy("Probably lost: the run continued."),
-        "too_late": gettext_lazy("The run no longer existed."),
+        "not_arrived": gettext_lazy("Not confirmed: the run went on."),
+        "too_late": gettext_lazy("Northflank did not find this run (404)."),
         "concluded": gettext_lazy("Northflank removed the run."),
         "answered_late": gettext_lazy("Late response from Northflank."),
         # An event type whose detail is a run status.
         "accepted_status": gettext_lazy("Accepted by Northflank; run status: %(status)s."),
-        "too_late_status": gettext_lazy("Too late: the run had finished (%(status)s)."),
+        "too_late_status": gettext_lazy("Too late: the run had ended (%(status)s)."),
         "concluded_status": gettext_lazy("The run ended as %(status)s."),
         "status_changed_status": gettext_lazy("Status changed to %(status)s."),
         # An event type with another detail.
@@ -39,12 +39,10 @@ _text = MessageTable(
         "refused_detail": gettext_lazy("Northflank refused: %(text)s"),
         "not_sent_detail": gettext_lazy("Not sent: %(text)s"),
         "sent_detail": gettext_lazy("Resent to Northflank: attempt %(text)s"),
-        "unknown_detail": gettext_lazy("May not have arrived: %(text)s"),
-        "not_arrived_detail": gettext_lazy(
-            "Probably lost: the run continued. Not resent: %(text)s"
-        ),
+        "unknown_detail": gettext_lazy("Not confirmed yet: %(text)s"),
+        "not_arrived_detail": gettext_lazy("Not confirmed: the run went on. Not resent: %(text)s"),
         "answered_late_detail": gettext_lazy("Late response from Northflank: %(text)s"),
-        "retried_detail": gettext_lazy("Retried by %(text)s"),
+        "retried_detail": gettext_lazy("Aborted again by %(text)s"),
     }
 )
 

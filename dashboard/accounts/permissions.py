@@ -30,12 +30,12 @@ _text = MessageTable(
         "aborts_disabled": gettext_lazy("Aborts are disabled on this dashboard."),
         "token_read_only": gettext_lazy("This API token is read-only."),
         "view_denied": gettext_lazy("You do not have permission to view this run."),
-        "superusers_only": gettext_lazy("Only superusers can abort runs here."),
-        "group_only": gettext_lazy("Only members of the group %(group)s can abort runs here."),
-        "groups_only": gettext_lazy("Only members of %(groups)s or %(last)s can abort runs here."),
+        "superusers_only": gettext_lazy("Ask a superuser to abort here."),
+        "group_only": gettext_lazy("Ask someone in %(group)s to abort here."),
+        "groups_only": gettext_lazy("Ask someone in %(groups)s or %(last)s to abort here."),
         "group": gettext_lazy("“%(group)s”"),
-        "other_groups": gettext_lazy("other groups"),
-        "some_denied": gettext_lazy("Abort is disabled for some runs: %(reasons)s"),
+        "other_groups": gettext_lazy("%(n)d more"),
+        "some_denied": gettext_lazy("You cannot abort some of these runs. %(reasons)s"),
     }
 )
 
@@ -55,7 +55,7 @@ class Rule:
     action: str
     project_id: int
     stage: str
-    group: str  # "": everybody who is signed in
+    group: str  # "": all signed-in users
 
     def covers(self, project: int, stage: str) -> bool:
         """Return whether the rule applies to runs of this stage in this project."""
@@ -278,7 +278,7 @@ def _denied_reason(rules: Iterable[Rule]) -> Message:
         return _text("superusers_only")
     named = [_text("group", group=name[:60]) for name in groups[:MAX_NAMED_GROUPS]]
     if len(groups) > MAX_NAMED_GROUPS:
-        named.append(_text("other_groups"))
+        named.append(_text("other_groups", n=len(groups) - MAX_NAMED_GROUPS))
     *others, last = named
     if not others:
         return _text("group_only", group=last)

@@ -23,7 +23,7 @@ type State = dict[str, Any]  # in plain names
 
 
 class Subject(NamedTuple):
-    """An account or a group by its primary key, or everybody who is signed in."""
+    """An account or a group by its primary key, or all signed-in users."""
 
     kind: SubjectKind
     key: int
@@ -176,5 +176,5 @@ def _access_event(change: RightsChange) -> AccessEvent:
 
 def _group_label(change: RightsChange) -> str:
     if change.subject_kind == SubjectKind.EVERYBODY:
-        return "Everybody who is signed in."
+        return "All signed-in users."
     return f"Group “{change.subject}”."

@@ -38,7 +38,7 @@ _text = MessageTable(
         "overdue": gettext_lazy("%(state)s, longer than usual"),
         "far_overdue": gettext_lazy("%(state)s, far longer than usual"),
         "runs_ahead": lambda n: ngettext(
-            "%(state)s, %(n)d run ahead", "%(state)s, %(n)d runs ahead", n
+            "%(state)s, blocked by %(n)d run", "%(state)s, blocked by %(n)d runs", n
         ),
         "attempt_sentence": gettext_lazy("%(attempt)s."),
         "last_attempt": gettext_lazy("%(attempt)s (last)."),

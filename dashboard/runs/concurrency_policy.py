@@ -11,20 +11,21 @@ from dashboard.texts.rich_text import ExternalText, MessageTable, RichText
 _text = MessageTable(
     {
         "paused": gettext_lazy("Triggers are paused: runs start only manually or by API."),
-        "other_policy": gettext_lazy("Concurrency policy: %(policy)s."),
+        "other_policy": gettext_lazy("Policy: %(policy)s."),
         # By policy.
-        "allow": gettext_lazy("Runs of this stage may run at the same time."),
+        "allow": gettext_lazy("This stage runs several at once: no run blocks another."),
         "queue": gettext_lazy(
             "Runs of this stage run one after another: a stuck run blocks the rest."
         ),
-        "forbid": gettext_lazy("While a run is in flight, requests for another are ignored."),
+        "forbid": gettext_lazy(
+            "While a run is in flight, Northflank ignores new starts in this stage."
+        ),
         "latest": gettext_lazy(
-            "Concurrency policy: latest. Presumably one run at a time, and only the newest waiting "
-            "run starts next; Northflank does not document it."
+            "Policy “latest”: probably only the newest waiting run starts next (undocumented)."
         ),
         "replace": gettext_lazy(
-            "Concurrency policy: replace. Presumably a new run aborts and replaces the one in "
-            "flight; Northflank does not document it."
+            "Policy “replace”: probably a new run aborts and replaces the one in flight "
+            "(undocumented)."
         ),
         "skipped_since": lambda n: ngettext(
             "%(n)s run skipped since this run was created.",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -11,15 +12,15 @@ from dashboard.runs.overdue import OverdueReason, Timer
 from dashboard.texts import durations
 from dashboard.texts.rich_text import Message, MessageTable
 
-_DISPLAYS = {
-    Severity.WARNING: (gettext_lazy("Overdue"), "warning", "overdue"),
-    Severity.CRITICAL: (gettext_lazy("Far overdue"), "bad", "critical-overdue"),
+_STYLES = {  # tone and glyph
+    Severity.WARNING: ("warning", "overdue"),
+    Severity.CRITICAL: ("bad", "critical-overdue"),
 }
 _text = MessageTable(
     {
-        "abort": gettext_lazy("An abort is overdue."),
+        "abort": gettext_lazy("An abort has not ended in time."),
         "run_overdue": gettext_lazy("The run is overdue"),
-        "run_far_overdue": gettext_lazy("The run is far overdue"),
+        "run_far_overdue": gettext_lazy("The run is overdue %(factor)s×"),
         "last_attempt": gettext_lazy("A step is on its last attempt"),
         "longer": gettext_lazy("longer"),
         "far_longer": gettext_lazy("far longer"),
@@ -53,7 +54,14 @@ class OverdueMessage:
 
 def severity_label(severity: int) -> str:
     """Return the label of a severity; empty if nothing is overdue."""
-    return str(_DISPLAYS[Severity(severity)][0]) if severity else ""
+    if severity == Severity.CRITICAL:
+        return _("Overdue %(factor)s×") % {"factor": _critical_factor()}
+    return _("Overdue") if severity else ""
+
+
+def _critical_factor() -> str:
+    """Return by how much longer than usual something takes that is severely overdue: "3"."""
+    return f"{settings.OVERDUE_CRITICAL_FACTOR:g}"
 
 
 def describe(
@@ -66,20 +74,20 @@ def describe(
     """
     if not severity:
         return None
-    label, tone, glyph = _DISPLAYS[Severity(severity)]
+    tone, glyph = _STYLES[Severity(severity)]
     timer = next((timer for timer in timers if timer.reason == reason), None)
     statement = _statement(reason, timer, Severity(severity))
     text = short_text = _text("sentence", statement=statement)
     if timer and timer.typical:
         text = _text("sentence_typical", statement=statement, typical=timer.typical)
-    return OverdueMessage(int(severity), str(label), text, short_text, tone, glyph)
+    return OverdueMessage(int(severity), severity_label(severity), text, short_text, tone, glyph)
 
 
 def worst(run_severity: int, abort_severity: int) -> OverdueMessage | None:
     """Return the message for the most overdue of several runs and of their aborts."""
     if not abort_severity or abort_severity < run_severity:
         return describe(run_severity)
-    _label, tone, glyph = _DISPLAYS[Severity(abort_severity)]
+    tone, glyph = _STYLES[Severity(abort_severity)]
     text = _text("abort")
     return OverdueMessage(abort_severity, _("Abort overdue"), text, text, tone, glyph)
 
@@ -89,7 +97,9 @@ def _statement(reason: str, timer: Timer | None, severity: Severity) -> Message:
         return _text("last_attempt")
     is_critical = severity == Severity.CRITICAL
     if timer is None:
-        return _text("run_far_overdue" if is_critical else "run_overdue")
+        if is_critical:
+            return _text("run_far_overdue", factor=_critical_factor())
+        return _text("run_overdue")
     key = timer.reason.name.lower()
     if timer.typical is None:
         limit_at = timer.critical_at if is_critical else timer.warning_at

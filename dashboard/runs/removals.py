@@ -9,11 +9,10 @@ from dashboard.texts.rich_text import Message, MessageTable
 _text = MessageTable(
     {
         "not_configured": gettext_lazy(
-            "Not read: project “%(project)s” is not in NORTHFLANK_PROJECTS; "
-            "its runs count as removed."
+            "This dashboard no longer follows project “%(project)s” (NORTHFLANK_PROJECTS)."
         ),
         "dismissed": gettext_lazy(
-            "Removed from Northflank and dismissed; its end is unknown. "
+            "Removed from Northflank and from the list; its end is unknown. "
             "Restore the run to abort it."
         ),
         # Its project was not in NORTHFLANK_PROJECTS for a time; it can be neither dismissed nor

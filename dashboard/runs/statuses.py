@@ -38,7 +38,7 @@ RUN_STATUSES: dict[str, StatusDisplay] = {
     "running": StatusDisplay(_("Running"), _("Its steps are running."), "running", "play"),
     "waiting": StatusDisplay(
         _("Waiting"),
-        _("A step is waiting for its work to finish."),
+        _("A step is waiting for its job, build or deployment."),
         "running",
         "hourglass",
     ),
@@ -49,7 +49,7 @@ RUN_STATUSES: dict[str, StatusDisplay] = {
         "retry",
     ),
     "async_wait": StatusDisplay(
-        _("External wait"),
+        _("Waiting (external)"),
         _("A step is waiting for a response from outside Northflank."),
         "waiting",
         "link",
@@ -67,7 +67,7 @@ RUN_STATUSES: dict[str, StatusDisplay] = {
         "stop",
     ),
     "aborted": StatusDisplay(_("Aborted"), _("It was aborted."), "neutral", "stop"),
-    "success": StatusDisplay(_("Success"), _("All steps succeeded."), "good", "check"),
+    "success": StatusDisplay(_("Succeeded"), _("All steps succeeded."), "good", "check"),
     "failure": StatusDisplay(_("Failed"), _("A step failed."), "bad", "cross"),
     "skipped": StatusDisplay(_("Skipped"), _("Northflank did not run it."), "neutral", "skip"),
     "unknown": StatusDisplay(
@@ -84,7 +84,7 @@ STEP_STATUSES: dict[str, StatusDisplay] = {
     status: replace(RUN_STATUSES[status], description=description)
     for status, description in {
         "running": _("Started, not ended yet."),
-        "waiting": _("Waiting for its work to finish."),
+        "waiting": _("Waiting for its job, build or deployment."),
         "retrying": _("Failed and is being retried."),
         "async_wait": _("Waiting for a response from outside Northflank."),
         "approval_wait": _("Waiting for approval."),

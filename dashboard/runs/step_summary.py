@@ -18,7 +18,7 @@ _text = MessageTable(
         "row_approval": gettext_lazy(
             "Waiting for approval: “%(step)s”, %(since)s. Approve it on Northflank."
         ),
-        "blocked": gettext_lazy("Queued behind a run that needs attention."),
+        "blocked": gettext_lazy("Blocked by a run that needs attention."),
         "row_approval_unknown_step": gettext_lazy("Approve it on Northflank."),
     }
 )

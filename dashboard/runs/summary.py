@@ -25,9 +25,7 @@ _text = MessageTable(
         "with_error": gettext_lazy("%(state)s: %(error)s"),
         "with_approvals": gettext_lazy("%(state)s, plus %(time)s waiting for approval"),
         # Sentences after the first.
-        "queued_behind": lambda n: ngettext(
-            "%(n)d run is queued behind it.", "%(n)d runs are queued behind it.", n
-        ),
+        "queued_behind": lambda n: ngettext("Blocks %(n)d run.", "Blocks %(n)d runs.", n),
         "aborting": gettext_lazy("aborting"),
         # Translators: “for 18 min” follows.
         "aborting_at_least": gettext_lazy("aborting at least"),

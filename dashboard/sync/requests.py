@@ -71,7 +71,7 @@ async def find_in_stage(
     while answer is None and loop.time() < deadline:
         await asyncio.sleep(POLL_INTERVAL)
         answer = await run_in_db_thread(_link_answer, stage, run_id)
-    return _("This run is being looked up. Reload the page.") if answer is None else answer
+    return _("The search for this run is under way. Reload the page.") if answer is None else answer
 
 
 def has_no_runs(stage: Stage) -> bool:
@@ -119,7 +119,7 @@ def _with_outlook(
         return replace(progress, blocked_reason=text, planned_at=planned_at)
     usage = search_rules.load_usage(now)
     if not usage.remaining:
-        text = _("The %(n)s requests for searches are used up for this hour.") % {"n": usage.share}
+        text = _("This hour’s %(n)s reads for searches are used up.") % {"n": usage.share}
         return replace(progress, blocked_reason=text, planned_at=planned_at)
     is_ahead = request.requested_at > now - SEARCH_AHEAD
     return progress if is_ahead else replace(progress, planned_at=planned_at)
@@ -157,7 +157,7 @@ def find_obstacle(now: datetime) -> SyncHealth | None:
     budget = budget_store.load(now)
     if budget.requests > 0:
         return None
-    text = _("Paused: this hour’s requests are used up.")
+    text = _("Paused: this hour’s API requests are used up.")
     return SyncHealth("warning", text, until=now + timedelta(seconds=budget.seconds))
 
 
@@ -198,7 +198,7 @@ def _ask_for_link(stage: Stage, run_id: str) -> str | None:
         links = ReadRequest.objects.links().filter(requested_at__gt=now - HOUR)
         if (links.aggregate(n=Sum("reads"))["n"] or 0) >= MAX_LINKS:
             message = _(
-                "The %(n)s lookup requests of this hour are used up, by links to runs not read yet."
+                "This hour’s %(n)s reads for links to unread runs are used up. Try again later."
             )
             return message % {"n": MAX_LINKS}
         kind = ReadRequest.Kind.LINK
@@ -220,7 +220,7 @@ def _link_answer(stage: Stage, run_id: str) -> str | None:
     if row is None or row.answered_at is None:
         return None
     if row.error:
-        return _("Lookup on Northflank failed: %(error)s") % {"error": row.error}
+        return _("The search on Northflank failed: %(error)s") % {"error": row.error}
     is_mirrored = Run.objects.filter(stage=stage, run_id=run_id).exists()
     return "" if is_mirrored else _not_found_message()
 

@@ -90,7 +90,7 @@ def test_bulk_abort_of_many_runs_or_projects_without_their_count_is_rejected(
     typed: str, projects: tuple[int, ...], manager: User
 ) -> None:
     runs = runs_of(*projects)
-    message = r"^The number of runs is missing or wrong; nothing was aborted\.$"
+    message = r"^Type the number of runs to confirm\. Nothing was aborted\.$"
     with pytest.raises(WrongCount, match=message):
         request_bulk(runs, manager, typed_count=typed)
     assert not BulkAbort.objects.exists()

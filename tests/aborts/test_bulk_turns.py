@@ -278,7 +278,7 @@ def test_turn_for_dismissed_run_records_that_its_end_is_unknown(
     dismissals.dismiss(two_runs[0], manager)
     assert take_turn_at(batch) == bulk_send.TurnResult()
     note = (
-        "Nothing was sent. Removed from Northflank and dismissed; its end is unknown. "
+        "Nothing was sent. Removed from Northflank and from the list; its end is unknown. "
         "Restore the run to abort it."
     )
     assert items(batch)[0] == ("r1", "ended", None, note)

@@ -124,7 +124,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             abort("concluded", "success"),
             run("success", concluded=True),
             "failed",
-            {"status": "success", "time": "1 min 12 s"},
+            {"status": "succeeded", "time": "1 min 12 s"},
         ),
         # Until the run ended, whenever that was noticed.
         (abort("concluded", "aborted"), ended_run("aborted", 5), "aborted", {"time": "5 s"}),
@@ -132,7 +132,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             abort("concluded", "success"),
             ended_run("success", 5),
             "failed",
-            {"status": "success", "time": "5 s"},
+            {"status": "succeeded", "time": "5 s"},
         ),
         # Times at which it did not end because of this abort, by clocks that differ or otherwise.
         (
@@ -158,7 +158,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             abort("concluded", "aborted"),
             run("success", concluded=True),
             "status_changed",
-            {"before": "aborted", "now": "success"},
+            {"before": "aborted", "now": "succeeded"},
         ),
         (
             abort("concluded"),
@@ -176,7 +176,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             abort("too_late", "success", sent_at=None),
             run("success", concluded=True),
             "too_late_unsent",
-            {"status": "success"},
+            {"status": "succeeded"},
         ),
         (
             abort("too_late"),

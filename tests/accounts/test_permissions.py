@@ -29,7 +29,7 @@ class Row(NamedTuple):
     Each pair is Staging and Production: `-` nothing, `s` see, `A` see and abort.
     """
 
-    group: str  # "": everybody who is signed in
+    group: str  # "": all signed-in users
     project: str  # "": all
     stage: str  # "": all
     action: str
@@ -352,7 +352,7 @@ def test_denied_abort_reason_lists_groups_with_commas(places: dict[str, list[Sta
     for group in "ABC":
         factories.grant("abort", group)
     reason = permissions_of("somebody").abort_permission(places["shop"][0]).denied_reason
-    assert str(reason) == "Only members of “A”, “B” or “C” can abort runs here."
+    assert str(reason) == "Ask someone in “A”, “B” or “C” to abort here."
 
 
 def test_denied_abort_reason_names_only_groups_allowed_there(
@@ -425,7 +425,7 @@ def test_denied_abort_reason_for_several_stages_is_given_once(
     assert keys_and_params(reason([production, production])) == ("group group_only", leads)
     assert reason([]) == ""
     assert keys_and_params(reason([production, other])) == (
-        "group group_only superusers_only some_denied",
+        "superusers_only group group_only some_denied",
         leads,
     )
 

@@ -39,19 +39,19 @@ def test_acknowledgement_is_shown_live_to_others_and_can_be_reassigned(
     for page in (ana, ben, now):
         set_reload_mark(page)
     ana.get_by_role("button", name="Acknowledge").click()
-    expect(ana.get_by_role("button", name="Release")).to_be_visible()
+    expect(ana.get_by_role("button", name="Hand back")).to_be_visible()
     for page in (ben, now):
         expect(page.locator(".acknowledgement").first).to_contain_text("Acknowledged by manager")
     expect(ben.locator("#announcements")).to_contain_text("Acknowledged by manager since")
-    ben.get_by_role("button", name="Reassign from manager to me").click()
-    expect(ben.get_by_role("button", name="Release")).to_be_visible()
+    ben.get_by_role("button", name="Take over from manager").click()
+    expect(ben.get_by_role("button", name="Hand back")).to_be_visible()
     expect(ana.locator(".acknowledgement")).to_contain_text("Acknowledged by viewer")
-    expect(ana.locator("[data-acknowledgements] ul")).to_contain_text("reassigned to viewer")
+    expect(ana.locator("[data-acknowledgements] ul")).to_contain_text("taken over by viewer")
     # The buttons follow the new state.
     ana.get_by_role("button", name="Acknowledge too").click()
     expect(ben.locator(".acknowledgement")).to_have_count(2)
     assert acknowledged_by(ben) == ["viewer", "manager"]
-    ben.get_by_role("button", name="Release").click()
+    ben.get_by_role("button", name="Hand back").click()
     expect(ana.locator(".acknowledgement")).to_have_count(1)
     expect(now.locator(".acknowledgement")).to_contain_text("Acknowledged by manager")
     for page in (ana, ben, now):

@@ -221,7 +221,7 @@ def test_run_that_needs_attention_appears_in_place_and_is_announced(now_page: Pa
     factories.change(Run.objects.get(run_id="r-3"), overdue_severity=2, overdue_reason="run")
     expect(now_page.locator("#section-attention tr[data-run]")).to_have_count(1)
     expect(now_page.locator("#attention")).to_have_text("Needs attention 1")
-    expect(now_page.locator("#announcements")).to_have_text("Needs attention: Run 3: Far overdue")
+    expect(now_page.locator("#announcements")).to_have_text("Needs attention: Run 3: Overdue 3×")
     expect(now_page.locator("#new-runs")).to_be_hidden()
     assert has_reload_mark(now_page)
 
@@ -233,7 +233,7 @@ def test_run_that_ends_stays_for_a_moment_with_its_last_state(now_page: Page) ->
     state = now_page.wait_for_function(
         """() => {
           const row = document.querySelector("[data-former-run=run-r-3]");
-          return row?.textContent.includes("Success") && {
+          return row?.textContent.includes("Succeeded") && {
             controls: row.querySelectorAll("button, input").length,
             inert: row.inert,
             previous: row.previousElementSibling.id,
@@ -256,7 +256,7 @@ def test_row_under_mouse_stays_when_run_appears_above_and_when_it_leaves(now_pag
     factories.change(
         Run.objects.get(run_id="late"), **end(random.Random(0)) | {"status": "success"}
     )
-    expect(now_page.locator("[data-former-run=run-late]")).to_contain_text("Success")
+    expect(now_page.locator("[data-former-run=run-late]")).to_contain_text("Succeeded")
     expect_top(now_page, "#run-r-5", before)
 
 
@@ -277,7 +277,9 @@ def test_last_run_of_section_is_seen_to_leave_above_empty_state(
     page = sign_in("manager")
     wait_for_viewers(live)
     succeed(run)
-    expect(page.locator("#section-in-flight [data-former-run=run-r-1]")).to_contain_text("Success")
+    expect(page.locator("#section-in-flight [data-former-run=run-r-1]")).to_contain_text(
+        "Succeeded"
+    )
     expect(page.locator("#empty-in-flight")).to_be_visible()
     page.mouse.move(1, 1)
     expect(page.locator("#section-in-flight table")).to_have_count(0)

@@ -31,6 +31,7 @@ def stage(live: Live) -> Stage:
     two_days_ago = timezone.now() - timedelta(days=2)
     for number in range(100):
         factories.run(stage, f"old-{number}", name="Old", status="success", created_at=two_days_ago)
+    factories.search_texts()
     return stage
 
 
@@ -104,7 +105,7 @@ def test_run_that_no_longer_matches_leaves_filtered_page_on_request(
     expect(page.locator("#new-runs")).to_be_hidden()
     run = stage.runs.get(run_id="running")
     factories.change(run, status="success", concluded=True, in_flight=False)
-    expect(page.locator("#run-running [data-badge]")).to_have_text("Success")
+    expect(page.locator("#run-running [data-badge]")).to_have_text("Succeeded")
     expect(page.locator("#new-runs")).to_have_text("Show changes")
     page.locator("#new-runs").click()
     expect(page.locator("tr[data-run]")).to_have_count(1)

@@ -78,7 +78,7 @@ def test_journey_from_alert_to_aborted_run_by_keyboard_alone(
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text(overdue_run.title)
     press_key_on(page, button(page, "Acknowledge"))
-    expect(button(page, "Release")).to_be_focused()
+    expect(button(page, "Hand back")).to_be_focused()
     press_key_on(page, page.locator("summary", has_text="Incident summary"))
     expect(page.locator("#incident-summary-text")).to_be_visible()
     abort = page.locator("[data-abort]")
@@ -117,7 +117,7 @@ def test_journey_from_alert_to_aborted_run_without_javascript(
     submit_sign_in(page, "manager")
     expect(page.get_by_role("heading", level=1)).to_have_text(overdue_run.title)
     button(page, "Acknowledge").click()
-    expect(button(page, "Release")).to_be_visible()
+    expect(button(page, "Hand back")).to_be_visible()
     page.locator("summary", has_text="Incident summary").click()
     expect(page.locator("#incident-summary-text")).to_be_visible()
     page.locator("[data-abort]").click()
@@ -265,7 +265,7 @@ def test_end_of_run_that_leaves_the_page_is_announced_once(sign_in: OpenPage, li
     factories.change(
         run, status="success", concluded=True, in_flight=False, concluded_at=timezone.now()
     )
-    expect_announced_once(page, live, "Nightly: Success")
+    expect_announced_once(page, live, "Nightly: Succeeded")
     page.evaluate("() => { window.recordedAnnouncements = [] }")
     other.delete()  # it leaves as it was
     expect(page.locator("#run-r-2")).to_have_count(0)
@@ -277,7 +277,7 @@ def test_end_of_run_that_leaves_the_page_is_announced_once(sign_in: OpenPage, li
 def test_status_page_announces_only_upstream_outage(sign_in: OpenPage, live: Live) -> None:
     stage = factories.stage()
     factories.leader()
-    page = sign_in("viewer", "/status/")
+    page = sign_in("viewer", "/health/")
     wait_for_viewers(live)
     install_clock(page)
     check(page, "recordAnnouncements")

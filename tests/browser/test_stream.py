@@ -351,7 +351,7 @@ def test_filtered_page_announces_only_matching_new_runs(run: Run, open_live_page
 
 
 @pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize("address", ["/", "/status/"])
+@pytest.mark.parametrize("address", ["/", "/health/"])
 def test_page_with_open_stream_sends_no_requests(
     address: str, run: Run, open_live_page: OpenPage
 ) -> None:
@@ -575,7 +575,7 @@ def test_page_is_live_again_after_sign_in_in_other_tab(
     break_streams(live)
     expect(page.locator("#notices")).to_contain_text("You are signed out")
     other = page.context.new_page()
-    other.goto("/status/")
+    other.goto("/health/")
     submit_sign_in(other, "manager")
     other.close()
     page.locator("[data-abort]").click()

@@ -74,8 +74,8 @@ def test_documented_concurrency_policy_is_explained(policy: str) -> None:
 @pytest.mark.parametrize("policy", ["latest", "replace"])
 def test_undocumented_concurrency_policy_is_explained_with_reservation(policy: str) -> None:
     [text] = map(str, concurrency_policy.stage_notes(stage(policy)))
-    assert text.startswith(f"Concurrency policy: {policy}. Presumably ")
-    assert text.endswith("; Northflank does not document it.")
+    assert text.startswith(f"Policy “{policy}”: probably ")
+    assert text.endswith("(undocumented).")
 
 
 def test_unknown_concurrency_policy_is_only_named() -> None:

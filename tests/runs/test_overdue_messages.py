@@ -86,7 +86,7 @@ def test_overdue_severities_differ_in_word_tone_and_glyph() -> None:
     )
     assert warning is not None
     assert critical is not None
-    assert (warning.label, critical.label) == ("Overdue", "Far overdue")
+    assert (warning.label, critical.label) == ("Overdue", "Overdue 3×")
     assert warning.tone != critical.tone
     assert warning.glyph != critical.glyph
 

@@ -120,7 +120,7 @@ def test_ended_step_without_status_is_unknown(run_concluded: bool) -> None:
 
 
 def test_step_status_takes_precedence_over_inference() -> None:
-    assert step("success", run_concluded=True).label == "Success"
+    assert step("success", run_concluded=True).label == "Succeeded"
 
 
 def test_invalid_step_has_bad_tone() -> None:

@@ -408,7 +408,7 @@ CASES: dict[str, Case] = {
     ),
     "no status": case("no_status since sentence", run(""), since=5),
     "a success that has not concluded": case(
-        "status_not_concluded sentence", run("success"), status="success"
+        "status_not_concluded sentence", run("success"), status="succeeded"
     ),
     # Ended
     "success": case(
@@ -566,11 +566,11 @@ def test_run_summary_per_case_has_its_keys_and_parameters(
 def test_run_summary_ends_with_runs_queued_behind() -> None:
     message = summary(run("retrying"), tree(retried(2)), TIMING, queued_behind=2)
     assert messages.keys(message).endswith(" next_attempt queued_behind summary")
-    assert str(message).endswith(". 2 runs are queued behind it.")
+    assert str(message).endswith(". Blocks 2 runs.")
 
 
 def test_run_summary_with_one_run_queued_behind_is_singular() -> None:
-    assert str(summary(run(), None, None, queued_behind=1)).endswith(" 1 run is queued behind it.")
+    assert str(summary(run(), None, None, queued_behind=1)).endswith(" Blocks 1 run.")
 
 
 def test_run_summary_of_concluded_run_has_no_runs_queued_behind() -> None:

@@ -304,7 +304,7 @@ def test_answered_request_and_its_page_are_freed_at_once(
     client = live.sign_in("manager")
     with open_stream(client):
         pass
-    for path in ("/", "/board/", "/status/", "/aborts/", *places):
+    for path in ("/", "/board/", "/health/", "/aborts/", *places):
         assert client.get(path).status_code == 200
 
     gc.collect()

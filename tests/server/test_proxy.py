@@ -127,7 +127,7 @@ def test_links_behind_proxy_have_path_prefix_and_open(client: httpx.Client) -> N
                 if reading and kind not in visited and len(visited) < 60:
                     visited.add(kind)
                     pending.append(address.removeprefix(SITE))
-    assert {"/releases/board/", "/releases/status/", "/releases/static/live.js"} <= visited
+    assert {"/releases/board/", "/releases/health/", "/releases/static/live.js"} <= visited
 
 
 def test_run_behind_proxy_is_found_by_id_and_aborted_without_javascript(
@@ -186,7 +186,7 @@ def test_health_endpoints_need_no_path_prefix(dashboard: RunningProcess) -> None
 def test_sandbox_webhooks_behind_proxy_reach_dashboard(client: httpx.Client) -> None:
     sign_in(client)
     wait_until(
-        lambda: "Received from Northflank" in client.get("/releases/status/").text,
+        lambda: "Received from Northflank" in client.get("/releases/health/").text,
         processes.WAIT_TIMEOUT,
     )
 

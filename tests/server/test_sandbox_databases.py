@@ -30,7 +30,8 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of the product, with no file under `var/` yet."""
     for folder in ("dashboard", "static", "templates"):
         shutil.copytree(settings.BASE_DIR / folder, tmp_path / folder)
-    shutil.copy(settings.BASE_DIR / "manage.py", tmp_path)
+    for name in ("manage.py", "pyproject.toml"):
+        shutil.copy(settings.BASE_DIR / name, tmp_path)
     return tmp_path
 
 

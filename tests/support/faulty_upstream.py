@@ -170,7 +170,7 @@ class FaultyUpstream:
 
     def pages(self, run: Run) -> dict[str, str]:
         """Return all pages that show a run, by name."""
-        names = ("now", "board", "pipeline", "stage", "run", "status")
+        names = ("now", "board", "pipeline", "stage", "run", "health")
         return {name: self.page(name, run) for name in names}
 
     def statuses(self) -> dict[str, str]:

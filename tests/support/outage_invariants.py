@@ -90,7 +90,7 @@ def assert_pages_are_true(pages: Mapping[str, str], run: Run) -> None:
     """Fail unless pages, by name, show the run and exactly the errors that are recorded."""
     for name in ("now", "stage", "run"):
         assert run.run_id in pages[name], name
-    for name in ("board", "pipeline", "status"):
+    for name in ("board", "pipeline", "health"):
         assert run.stage.pipeline.name in pages[name], name
     is_down = Upstream.objects.exclude(error="").exists()
     for name, text in pages.items():
@@ -98,9 +98,9 @@ def assert_pages_are_true(pages: Mapping[str, str], run: Run) -> None:
     for name, model in (("stage", Stage), ("list", CatalogSync)):
         messages = model._default_manager.exclude(error="").values_list("error_message", flat=True)
         for message in messages:
-            assert message in pages["status"], f"the error of a {name}: {message}"
+            assert message in pages["health"], f"the error of a {name}: {message}"
     is_paused = RateBudget.objects.exclude(refusals=0).exists()
-    assert ("pause" in pages["status"]) == is_paused
+    assert ("pause" in pages["health"]) == is_paused
     assert is_down or not is_paused
     # Where there is no release flow, no run can be missing.
     is_stage_failing = Stage.objects.exclude(error="").exclude(has_flow=False).exists()

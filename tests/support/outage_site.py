@@ -41,7 +41,7 @@ from tests.support.stream import messages
 INTERVAL = 0.1  # seconds between two looks into the database
 PAUSE = 0.1  # seconds between two aborts, and two rounds of pages
 MAX_ABORTS = 100
-ADDRESSES = ("/", "/board/", "/aborts/", "/status/", stage_path())
+ADDRESSES = ("/", "/board/", "/aborts/", "/health/", stage_path())
 # Where pages cannot even be read, or not all of them.
 UNREADABLE = (OutageCause.NO_RESPONSE, OutageCause.NO_CONNECTION)
 ANSWERS = {
@@ -222,7 +222,7 @@ def database_states(process: RunningProcess) -> list[str]:
 
 def unexpected_log_lines(process: RunningProcess) -> list[str]:
     """Return the lines of a process's log that have nothing to do with runs or outages."""
-    expected = r"\] ((abort|access|database|notify|pruning|run)\.|sync\.lead)"
+    expected = r"\] ((abort|access|database|notify|process|pruning|run)\.|sync\.lead)"
     return [line for line in process.log.read_text().splitlines() if not re.search(expected, line)]
 
 

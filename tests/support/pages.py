@@ -6,7 +6,7 @@ from tests.support import factories
 PAGES = ["now", "board", "pipeline", "stage", "run"]
 
 
-LIVE_PAGES = [*PAGES, "status"]  # the status page shows no runs
+LIVE_PAGES = [*PAGES, "health"]  # which shows no runs
 
 
 ALL_PAGES = [*LIVE_PAGES, "abort", "missing"]
@@ -16,7 +16,7 @@ def address_of(name: str, run: Run) -> str:
     return {
         "now": "/",
         "board": "/board/",
-        "status": "/status/",
+        "health": "/health/",
         "pipeline": factories.address(run.stage.pipeline),
         "stage": factories.address(run.stage),
         "run": factories.address(run),

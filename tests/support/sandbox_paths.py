@@ -8,7 +8,7 @@ def flow(project: str, pipeline: str, stage: str) -> str:
 LEDGER = flow("payments", "ledger", "production")
 """Always has a stuck run."""
 BILLING = flow("payments", "billing-api", "development")
-"""Concurrency policy allow, with secrets."""
+"""Policy allow, with secrets."""
 
 
 NO_FLOW = flow("shop", "search", "staging")

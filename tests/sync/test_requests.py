@@ -142,7 +142,7 @@ def test_link_in_an_outage_sends_nothing_and_postpones_no_probe(world: World) ->
     ("heartbeat_age", "text"),
     [
         (None, "Sync is not running; data is not being updated."),
-        (31, "Sync stopped: no worker heartbeat."),
+        (31, "Sync stopped: no sign of life."),
         (-60, "The database’s clock was set back: updates paused."),
     ],
 )
@@ -163,7 +163,7 @@ def test_link_without_an_answer_asks_to_reload_and_is_asked_for_again(world: Wor
     for waiting in (timedelta(), LINK_WAIT):
         ReadRequest.objects.update(requested_at=timezone.now() - waiting)
         answer = world.live.run(lambda: requests.find_in_stage(stage, UNKNOWN, seconds=0.2))
-        assert answer == "This run is being looked up. Reload the page."
+        assert answer == "The search for this run is under way. Reload the page."
     assert ReadRequest.objects.get().reads == 2
 
 

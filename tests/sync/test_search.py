@@ -129,7 +129,7 @@ def test_search_without_reads_says_why_and_by_when() -> None:
     stages = stages_read_before("Production")
     factories.search("others", reads=300)
     progress = progress_of(stages)
-    assert progress.blocked_reason == "The 300 requests for searches are used up for this hour."
+    assert progress.blocked_reason == "This hour’s 300 reads for searches are used up."
     assert progress.planned_at == stages[0].next_sync_at
 
 

@@ -70,14 +70,14 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "aborts": {"GET": everybody("200")},
     "aborts_csv": {"GET": everybody("200")},
     "aborts_json": {"GET": everybody("200")},
-    "bulk_aborts": {"GET": everybody("302")},
+    "bulk_aborts": {"GET": everybody("aborts")},
     "bulk_abort_new": {
         "GET": who_may_view("200"),
         # 422: none of the selected runs is visible.
         "POST": who_may_abort("sent*", stranger="422", elsewhere="422"),
     },
     "bulk_abort": {"GET": who_may_view("200")},
-    "status": {"GET": everybody("200")},
+    "health": {"GET": everybody("200")},
     "help": {"GET": everybody("guide")},
     "guide": {"GET": everybody("200")},
     "guide_picture": {"GET": everybody("200")},

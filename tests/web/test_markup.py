@@ -94,7 +94,7 @@ def test_viewer_sees_disabled_abort_button_with_reason(
     button = select_one(html, "[data-abort]")
     reason = select_one(html, f"#{button.attributes['aria-describedby']}")
     assert "disabled" in button.attributes
-    assert text_of(reason) == "Only members of the group “Release managers” can abort runs here."
+    assert text_of(reason) == "Ask someone in “Release managers” to abort here."
 
 
 def test_cached_run_row_is_not_shared_across_permissions(
@@ -161,7 +161,7 @@ def test_run_page_shows_summary_data_age_and_steps(get_page: GetPage, stage: Sta
     steps = select_one(html, "[data-steps]").css("li")
     assert [text_of(select_one(step, "bdi")) for step in steps] == ["build", "migrate", "deploy"]
     assert [text_of(select_one(step, "[data-badge]")) for step in steps] == [
-        "Success",
+        "Succeeded",
         "Waiting",
         "Not started",
     ]

@@ -25,8 +25,8 @@ from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live
 from tests.support.stream import messages, next_part, open_stream
 
-ABORT_DENIED_REASON = "Only members of the group “leads” can abort runs here."
-PAGES = ["now", "board", "pipeline", "stage", "run", "status"]
+ABORT_DENIED_REASON = "Ask someone in “leads” to abort here."
+PAGES = ["now", "board", "pipeline", "stage", "run", "health"]
 
 
 def grant_member_permissions(member: User) -> None:
@@ -98,7 +98,7 @@ def address(name: str, run: Run) -> str:
     return {
         "now": "/",
         "board": "/board/",
-        "status": "/status/",
+        "health": "/health/",
         "pipeline": factories.address(run.stage.pipeline),
         "stage": factories.address(run.stage),
         "run": factories.address(run),
@@ -203,12 +203,12 @@ def test_unreadable_list_is_reported_only_for_visible_projects(
     factories.failed_catalog_list(staging_run.stage.pipeline.project, "No access to shop.")
     factories.failed_catalog_list(None, "No access to the list.")
     factories.failed_catalog_list(factories.project("secret-project"), "Secret list")
-    assert "2 lists of projects or pipelines could not be loaded." in text_of(
+    assert "2 project or pipeline lists cannot be read." in text_of(
         select_one(get_member_page(member_client, "/"), "#data-age")
     )
     errors = [
         text_of(select_one(element, "dd .upstream-text"))
-        for element in get_member_page(member_client, "/status/").css("[data-catalog-error]")
+        for element in get_member_page(member_client, "/health/").css("[data-catalog-error]")
     ]
     assert sorted(errors) == ["No access to shop.", "No access to the list."]
 
@@ -218,7 +218,7 @@ def test_status_page_covers_only_visible_stages(
     member_client: Client, staging_run: Run, production_run: Run
 ) -> None:
     factories.leader()
-    html = get_member_page(member_client, "/status/")
+    html = get_member_page(member_client, "/health/")
     assert text_of(select_one(html, "[data-state]")) == "All 2 stages are up to date."
     assert sum(int(text_of(kind.css("td")[0])) for kind in html.css("[data-stage-name]")) == 2
     assert len(html.css("tr[data-stage]")) == 2
@@ -245,7 +245,7 @@ def test_pipeline_without_stages_is_shown_if_project_is_visible(
 
 
 @pytest.mark.usefixtures("hidden_project_run")
-@pytest.mark.parametrize("name", ["now", "board", "status"])
+@pytest.mark.parametrize("name", ["now", "board", "health"])
 def test_page_without_any_permission_shows_no_visible_objects_message(
     name: str, member_client: Client, staging_run: Run
 ) -> None:
@@ -429,7 +429,7 @@ def test_abort_button_on_stage_and_run_page_follows_stage_permission(
 def test_run_table_with_denied_rows_shows_denied_reason_once(
     member_client: Client, staging_run: Run, production_run: Run
 ) -> None:
-    reason = f"Abort is disabled for some runs: {ABORT_DENIED_REASON}"
+    reason = f"You cannot abort some of these runs. {ABORT_DENIED_REASON}"
     assert (
         text_of(select_one(get_member_page(member_client, "/"), "[data-denied-reason]")) == reason
     )
@@ -460,13 +460,13 @@ def test_run_table_with_different_denied_reasons_shows_each_once(
     other = factories.run(factories.stage(parent=factories.pipeline("ledger", parent=payments)))
     html = get_member_page(member_client, "/")
     assert text_of(select_one(html, "[data-denied-reason]")) == (
-        f"Abort is disabled for some runs: {ABORT_DENIED_REASON} "
-        "Only members of “leads” or “treasurers” can abort runs here."
+        "You cannot abort some of these runs. "
+        f"Ask someone in “leads” or “treasurers” to abort here. {ABORT_DENIED_REASON}"
     )
     assert abort_denied_reason(run_row(html, production_run)) == ABORT_DENIED_REASON
     assert (
         abort_denied_reason(run_row(html, other))
-        == "Only members of “leads” or “treasurers” can abort runs here."
+        == "Ask someone in “leads” or “treasurers” to abort here."
     )
 
 

@@ -14,7 +14,7 @@ from dashboard.web.components.aborts import abort_all
 from tests.support import factories
 from tests.support.html import GetPage, select_one, text_of
 
-REASON = "Not read: project “shop” is not in NORTHFLANK_PROJECTS; its runs count as removed."
+REASON = "This dashboard no longer follows project “shop” (NORTHFLANK_PROJECTS)."
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_times_of_all_pages_carry_utc(old_run: Run, manager: User, operator_clie
     waiting = factories.run(old_run.stage, "r-2", status="aborting", status_since=AT)
     factories.abort(waiting, manager, requested_at=AT)
     for address in (
-        "/", "/board/", "/aborts/", "/status/", factories.address(old_run.stage.pipeline),
+        "/", "/board/", "/aborts/", "/health/", factories.address(old_run.stage.pipeline),
         factories.address(old_run.stage), factories.address(old_run), factories.address(waiting),
     ):  # fmt: skip
         times = parse_html(operator_client.get(address)).css("time")

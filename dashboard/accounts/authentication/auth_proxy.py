@@ -39,8 +39,7 @@ _text = MessageTable(
         "break_glass": gettext_lazy("The break-glass account cannot be handed over to the proxy."),
         "demo": gettext_lazy("Demo accounts cannot be handed over to the proxy."),
         "not_handed_over": gettext_lazy(
-            "The proxy signed you in as “%(name)s”. The account of this name was made in the "
-            "dashboard, and the proxy may not sign in to it."
+            "“%(name)s” is a local account. Ask an administrator to allow proxy sign-in for it."
         ),
         "invalid_account": gettext_lazy("The proxy signed you in as “%(name)s”. %(problem)s"),
         "inactive": gettext_lazy("Your account “%(name)s” is inactive."),

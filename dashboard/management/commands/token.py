@@ -1,4 +1,4 @@
-"""`manage.py token`: make, list and revoke tokens of the JSON API (docs/build/api.md)."""
+"""`manage.py token`: create, list and revoke tokens of the JSON API (docs/build/api.md)."""
 
 import re
 from argparse import ArgumentParser
@@ -28,17 +28,17 @@ class Command(RunbookCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         subcommands = parser.add_subparsers(
-            dest="subcommand", required=True, metavar="make|list|revoke"
+            dest="subcommand", required=True, metavar="create|list|revoke"
         )
-        make = subcommands.add_parser("make", help="Create a token and print its secret once.")
-        make.add_argument(
+        create = subcommands.add_parser("create", help="Create a token and print its secret once.")
+        create.add_argument(
             "--user", required=True, type=arguments.clean_text, help="Account the token acts for."
         )
-        make.add_argument(
+        create.add_argument(
             "--name", required=True, type=arguments.clean_text, help="What the token is for."
         )
-        make.add_argument("--scope", choices=Scope.values, default=Scope.READ.value)
-        make.add_argument("--expires", metavar="90d", help="Lifetime, such as 12h, 90d or 52w.")
+        create.add_argument("--scope", choices=Scope.values, default=Scope.READ.value)
+        create.add_argument("--expires", metavar="90d", help="Lifetime, such as 12h, 90d or 52w.")
         subcommands.add_parser("list", help="List all tokens, without their secrets.")
         revoke = subcommands.add_parser("revoke", help="Revoke a token.")
         revoke.add_argument(
@@ -50,7 +50,7 @@ class Command(RunbookCommand):
 
     def run_command(self, **options: Any) -> None:
         match options["subcommand"]:
-            case "make":
+            case "create":
                 self._create(options["user"], options["name"], options["scope"], options["expires"])
             case "list":
                 self._list()

@@ -11,7 +11,7 @@ class SubjectKind(models.TextChoices):
 
     ACCOUNT = "account", gettext_lazy("Account")
     GROUP = "group", gettext_lazy("Group")
-    EVERYBODY = "everybody", gettext_lazy("Everybody who is signed in")
+    EVERYBODY = "everybody", gettext_lazy("All signed-in users")
 
 
 class RightsChange(models.Model):

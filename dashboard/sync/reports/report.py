@@ -25,7 +25,7 @@ from dashboard.upstream import budget_store
 _text = MessageTable(
     {
         "incomplete": gettext_lazy("Incomplete: %(details)s."),
-        "no_project_list": gettext_lazy("Incomplete: projects not loaded yet."),
+        "no_project_list": gettext_lazy("Incomplete: projects not read yet."),
         # The details. The number of all stages is `n`.
         "unread": lambda n: ngettext(
             "%(unread)s of %(total)s stage not read yet",
@@ -33,8 +33,8 @@ _text = MessageTable(
             n,
         ),
         "unlisted": lambda n: ngettext(
-            "pipelines of %(n)d project not loaded yet",
-            "pipelines of %(n)d projects not loaded yet",
+            "pipelines of %(n)d project not read yet",
+            "pipelines of %(n)d projects not read yet",
             n,
         ),
         "unread_failing": lambda n: ngettext(
@@ -53,8 +53,8 @@ _text = MessageTable(
             "%(n)d stage cannot be read.", "%(n)d stages cannot be read.", n
         ),
         "failing_lists": lambda n: ngettext(
-            "%(n)d list of projects or pipelines could not be loaded.",
-            "%(n)d lists of projects or pipelines could not be loaded.",
+            "%(n)d project or pipeline list cannot be read.",
+            "%(n)d project or pipeline lists cannot be read.",
             n,
         ),
         # No problem.

@@ -20,19 +20,14 @@ SLOW_SHARE = 0.15
 _text = MessageTable(
     {
         "not_running": gettext_lazy("Sync is not running; data is not being updated."),
-        "stopped": gettext_lazy("Sync stopped: no worker heartbeat"),
+        "stopped": gettext_lazy("Sync stopped: no sign of life"),
         "stalled": gettext_lazy("Sync stalled: no round has ended"),
         "clock_set_back": gettext_lazy("The database’s clock was set back: updates paused"),
         "rate_limit_reached": gettext_lazy("Rate limit reached: updates paused"),
-        "rate_limited": gettext_lazy(
-            "Rate limited by Northflank (429) with %(left)s of %(limit)s requests left: updates "
-            "paused"
-        ),
-        "probing": gettext_lazy(
-            "Rate limit pause is over: updates resume once a test request succeeds."
-        ),
+        "rate_limited": gettext_lazy("Northflank is limiting requests (429): updates paused"),
+        "probing": gettext_lazy("Checking whether Northflank accepts requests again."),
         "used_up": gettext_lazy("This hour’s requests are used up: updates paused"),
-        "slowed": gettext_lazy("Few of this hour’s requests are left: updates slowed"),
+        "slowed": gettext_lazy("Updates slowed to save requests"),
         "upstream_down": gettext_lazy("No updates from Northflank"),
         # The times of these, if known.
         "since": gettext_lazy("%(text)s since %(since)s"),
@@ -222,4 +217,4 @@ def _usage(
 def _paused_message(usage: RateLimitUsage) -> Message:
     if not usage.remaining:
         return _text("rate_limit_reached")
-    return _text("rate_limited", left=f"{usage.remaining:,}", limit=f"{usage.limit:,}")
+    return _text("rate_limited")

@@ -149,7 +149,7 @@ def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpRespo
         raise ApiError(
             409,
             "not_removed",
-            "Nothing to dismiss: Northflank lists this run, or it has ended.",
+            "Nothing to remove: Northflank lists this run, or it has ended.",
             extra={"run": _run_with_abort(run_object, client)},
         ) from conflict
     return json_response(_run_with_abort(Run.objects.with_stage().get(pk=run_object.pk), client))

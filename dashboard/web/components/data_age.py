@@ -43,7 +43,7 @@ class DataAge:
     synced_at: datetime | None
     is_stale: bool
     text: Message | str | Promise = ""
-    status_hint: str = ""  # about data missing from the page; details are on the status page
+    status_hint: str = ""  # about data missing from the page; details are on Health
     incomplete_text: str = ""  # what has not been read yet; empty: coverage is complete
     # Within how many seconds new runs show as planned, by stage name, that of the page first.
     intervals: tuple[tuple[str, int], ...] = ()

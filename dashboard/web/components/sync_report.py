@@ -1,4 +1,4 @@
-"""The content of the status page."""
+"""The content of the page Health."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -47,7 +47,7 @@ for_administrators = _Only(
 )
 for_log_readers = _Only(
     access_log.may_view,
-    gettext_lazy("Only holders of the permission view_accessevent may view the access log."),
+    gettext_lazy("Ask a superuser for the permission “Can view access event”."),
 )
 
 

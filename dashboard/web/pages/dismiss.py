@@ -15,12 +15,12 @@ from dashboard.web.http.authentication import sign_in
 
 _text = MessageTable(
     {
-        "dismissed": gettext_lazy("Dismissed: no longer in flight."),
+        "dismissed": gettext_lazy("Removed from the list: no longer in flight."),
         "restored": gettext_lazy("Restored: in flight again."),
         "not_dismissible": gettext_lazy(
-            "Nothing to dismiss: Northflank lists this run, or it has ended."
+            "Nothing to remove: Northflank lists this run, or it has ended."
         ),
-        "not_dismissed": gettext_lazy("Nothing to restore: the run is not dismissed."),
+        "not_dismissed": gettext_lazy("Nothing to restore: the run was not removed from the list."),
     }
 )
 

@@ -13,11 +13,9 @@ from django.views.decorators.http import require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
 from dashboard.accounts import permissions
-from dashboard.db.threads import now
 from dashboard.models import Stage
 from dashboard.sync import requests
 from dashboard.sync.requests import SearchProgress
-from dashboard.sync.search import load_usage
 from dashboard.texts.rich_text import ExternalText, MessageTable
 from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_search
@@ -79,7 +77,6 @@ def _progress_response(request: HttpRequest, run_id: str, search: SearchProgress
     template_context = {
         "run_id": run_id,
         "search": search,
-        "search_budget": load_usage(now()),
         "page_url": request.get_full_path(),
         "seconds": PAUSED_REFRESH_SECONDS if is_paused else REFRESH_SECONDS,
         "reload_seconds": PAUSED_RELOAD_SECONDS if is_paused else RELOAD_SECONDS,

@@ -151,10 +151,10 @@ def test_abort_of_ended_run_returns_409_and_sends_nothing(
 @pytest.mark.parametrize(
     ("projects", "message"),
     [
-        ([], "Removed from Northflank and dismissed; its end is unknown. Restore the run to"),
+        ([], "Removed from Northflank and from the list; its end is unknown. Restore the run to"),
         (
             ["payments"],
-            "Not read: project “shop” is not in NORTHFLANK_PROJECTS; its runs count as removed.",
+            "This dashboard no longer follows project “shop” (NORTHFLANK_PROJECTS).",
         ),
     ],
 )

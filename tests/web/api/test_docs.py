@@ -111,7 +111,13 @@ def test_documented_abort_states_match_model() -> None:
 LEDGER = {"project": "payments", "pipeline": "ledger", "stage": "Production"}
 ABORT_OPTIONS = {"run": "$RUN", "reason": "Runbook 7: ledger stuck", "wait": 300.0}
 EXPECTED_OPTIONS: list[dict[str, Any]] = [  # by each command of the page, in its order
-    {"subcommand": "make", "user": "ana", "name": "PagerDuty", "scope": "abort", "expires": "90d"},
+    {
+        "subcommand": "create",
+        "user": "ana",
+        "name": "PagerDuty",
+        "scope": "abort",
+        "expires": "90d",
+    },
     {"subcommand": "list"},
     {"subcommand": "revoke", "token": "1"},
     LEDGER,

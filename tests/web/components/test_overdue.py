@@ -189,7 +189,7 @@ def test_run_row_html_is_independent_of_render_time(
 
 OVERDUE_MARKS = [
     (Severity.WARNING, "Overdue", "g-overdue"),
-    (Severity.CRITICAL, "Far overdue", "g-critical-overdue"),
+    (Severity.CRITICAL, "Overdue 3×", "g-critical-overdue"),
 ]
 
 

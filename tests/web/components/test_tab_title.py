@@ -34,7 +34,7 @@ def title_and_icon(get_page: GetPage, address: str) -> tuple[str, str]:
         ([IN_FLIGHT], "", "in-flight"),
         ([{"status": "approval_wait"}], "Needs approval · ", "in-flight"),
         ([IN_FLIGHT, OVERDUE], "Overdue · ", "overdue"),
-        ([IN_FLIGHT, {**OVERDUE, "overdue_severity": 2}], "Far overdue · ", "overdue"),
+        ([IN_FLIGHT, {**OVERDUE, "overdue_severity": 2}], "Overdue 3× · ", "overdue"),
         ([OVERDUE, FAILED], "Failed · ", "bad"),
         ([NOT_CONCLUDED], "", "in-flight"),
         ([NOT_CONCLUDED, {"status": "approval_wait"}], "Needs approval · ", "in-flight"),
@@ -56,7 +56,7 @@ def test_tab_of_now_and_board_shows_worst_state(
     assert title_and_icon(get_page, "/board/") == (f"{lead}Board", icon)
     factories.upstream_error("It fell over.")
     assert title_and_icon(get_page, "/") == (f"Not updating · {now}", "upstream-down")
-    assert title_and_icon(get_page, "/status/") == ("Not updating · Status", "upstream-down")
+    assert title_and_icon(get_page, "/health/") == ("Not updating · Health", "upstream-down")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_tab_with_unread_stage_shows_incomplete(
         (OVERDUE, "Overdue · Running: {run}", "overdue"),
         (ABORT_OVERDUE, "Abort overdue · Aborting: {run}", "bad"),
         (FAILED, "Failed: {run}", "bad"),
-        ({"status": "success"}, "Success: {run}", "ok"),
+        ({"status": "success"}, "Succeeded: {run}", "ok"),
     ],
 )
 def test_tab_of_run_shows_its_status(

@@ -51,7 +51,7 @@ ENDED_RUN: dict[str, Any] = {"status": "success", "in_flight": False, "concluded
 ENDED_RUN["concluded_at"] = NOW
 
 STEP_DESCRIPTIONS = [
-    (node(), "job, does not wait for completion"),
+    (node(), "job, does not wait for its end"),
     (node(condition="success"), "job, waits until it succeeds"),
     (node("Release", condition="running"), "deployment, waits until it runs"),
     (node("Build", condition="sunny"), "build, waits until it is “sunny”"),
@@ -128,13 +128,13 @@ def test_step_wait_names_what_it_waits_on(step: Node, text: str) -> None:
 
 
 WORDS_AND_TONES = [
-    (node(status="success", started_at=T0, ended_at=at(1)), "Success", "good"),
+    (node(status="success", started_at=T0, ended_at=at(1)), "Succeeded", "good"),
     (node(status="failure"), "Failed", "bad"),
     (node(status="invalid"), "Invalid", "bad"),
     (node(status="retrying"), "Retrying", "warning"),
     (node(status="skipped"), "Skipped", "neutral"),
     (node("Approval", status="approval_wait"), "Needs approval", "people"),
-    (node(status="async_wait"), "External wait", "waiting"),
+    (node(status="async_wait"), "Waiting (external)", "waiting"),
     (node(started_at=T0), "Running", "running"),
     (node(), "Not started", "neutral"),
     (node(status="dreaming"), "dreaming", "neutral"),

@@ -36,7 +36,7 @@ def test_cookie_that_this_site_has_not_set_counts_as_none(
     cookies = {"sessionid": session_key("viewer"), "csrftoken": CSRF_TOKEN, name: value}
     header = {"Cookie": "; ".join(f"{cookie}={text}" for cookie, text in cookies.items())}
     with httpx.Client(base_url=live.base_url, headers=header, timeout=WAIT_TIMEOUT) as browser:
-        status = browser.get("/status/").status_code
+        status = browser.get("/health/").status_code
         assert browser.get("/accounts/login/").status_code in {200, 302}
         refused = browser.post("/accounts/login/", data={"username": "viewer", "password": "no"})
     assert status == (302 if name == "sessionid" else 200)

@@ -141,9 +141,9 @@ def test_page_of_locked_sqlite_file_records_the_use_of_its_session_later(
     client.force_login(viewer)
     past = age_last_use()
     with locked_database_file():
-        assert client.get("/status/").status_code == 200
+        assert client.get("/health/").status_code == 200
     assert Session.objects.get().last_used_at == past
-    client.get("/status/")
+    client.get("/health/")
     assert Session.objects.get().last_used_at > past
 
 

@@ -208,7 +208,7 @@ def test_users_with_other_permissions_get_another_page(visitors: Visitors, stage
     visitors.text("manager", "/")
     viewer_page = visitors.text("viewer", "/")
     assert normalize(viewer_page) == normalize(visitors.text_rendered_anew("viewer", "/"))
-    assert "Only members of the group" in viewer_page
+    assert "Ask someone in" in viewer_page
 
 
 @pytest.mark.parametrize("change", ["sign_out", "expire", "deactivate", "password"])
@@ -272,7 +272,7 @@ def test_withdrawn_group_counts_at_the_next_request(visitors: Visitors, stage: S
     for _ in range(3):
         assert "data-abort" in visitors.text("anna", "/")
     user.groups.clear()
-    assert "Only members of the group" in visitors.text("anna", "/")
+    assert "Ask someone in" in visitors.text("anna", "/")
 
 
 def test_users_with_the_same_permissions_get_their_own_form_of_a_run(

@@ -48,7 +48,7 @@ from tests.support.stream import (
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.mark.parametrize("page", ["/", "/board/", "/aborts/", "/status/"])
+@pytest.mark.parametrize("page", ["/", "/board/", "/aborts/", "/health/"])
 def test_page_stream_starts_at_version_of_page(
     page: str, run: Run, viewer_http_client: httpx.Client
 ) -> None:
@@ -204,7 +204,7 @@ def test_new_abort_changes_structure_hash_of_abort_log(
 
 @fast_polling
 def test_status_stream_updates_on_stage_error(run: Run, viewer_http_client: httpx.Client) -> None:
-    with open_stream(viewer_http_client, "status") as stream:
+    with open_stream(viewer_http_client, "health") as stream:
         Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
         next_part(stream, "status", "Permission was taken away.")
 
@@ -220,8 +220,8 @@ def test_change_of_related_run_is_streamed_without_run_card(
     assert "run-r-1" not in parts
     assert "Hotfix" in parts["related-runs"].text()
     assert "Hotfix" in parts["next-steps"].text()
-    assert "1 run is queued behind it" in parts["run-summary"].text()
-    assert "Queued behind: Hotfix (r-2)" in parts["incident-summary"].text()
+    assert "Blocks 1 run" in parts["run-summary"].text()
+    assert "Blocks: Hotfix (r-2)" in parts["incident-summary"].text()
 
 
 def test_ended_run_of_same_stage_streams_run_card(

@@ -79,10 +79,10 @@ def test_acknowledgement_is_shown_to_all_users(run: Run, ana: User, cem: User) -
     assert before.css(".acknowledged-by") == []
     card = parse_html(post_acknowledgement(client_for(ana), run))
     assert acknowledged_by(card) == ["ana"]
-    assert buttons(card) == ["Release"]
+    assert buttons(card) == ["Hand back"]
     after = run_page_for(cem, run)
     assert acknowledged_by(after) == ["ana"]
-    assert buttons(after) == ["Acknowledge too", "Reassign from ana to me"]
+    assert buttons(after) == ["Acknowledge too", "Take over from ana"]
     assert "Acknowledged by ana since" in text_of(select_one(after, "#incident-summary-text"))
 
 
@@ -125,7 +125,7 @@ def test_reassign_replaces_acknowledgement_and_is_recorded(run: Run, ana: User, 
         post_acknowledgement(client_for(cem), run, "reassign", reassign_from=[key, "x", 10**9])
     )
     assert acknowledged_by(card) == ["cem"]
-    assert text_of(select_one(card, "[data-acknowledgements] ul")).endswith("; reassigned to cem")
+    assert text_of(select_one(card, "[data-acknowledgements] ul")).endswith("; taken over by cem")
 
 
 def test_reassign_ends_only_named_acknowledgements_of_same_run(
@@ -169,7 +169,7 @@ def test_streamed_run_card_contains_no_user_specific_controls(run: Run, ana: Use
     assert card.css("[data-acknowledgements] button, [data-acknowledgements] form, input") == []
     element = select_one(card, "[data-acknowledgements] [hx-get]")
     answer = client_for(ana).get(element.attributes["hx-get"], headers=HTMX)
-    assert [text_of(button) for button in parse_html(answer).css("button")] == ["Release"]
+    assert [text_of(button) for button in parse_html(answer).css("button")] == ["Hand back"]
     # The page has the same element, so that other changes do not replace it.
     target = (element.attributes["hx-target"] or "")[1:]
     assert (

@@ -61,7 +61,7 @@ def test_removed_run_page_offers_dismissal_to_manager_only(
 ) -> None:
     assert (
         text_of(select_one(get_page_as(manager, factories.address(run)), "[data-dismissal] button"))
-        == "Dismiss"
+        == "Remove from list"
     )
     assert get_page_as(viewer, factories.address(run)).css("[data-dismissal] button") == []
 
@@ -84,7 +84,9 @@ def test_dismiss_by_manager_ends_run_and_records_user(run: Run, manager: User) -
         "manager",
         None,
     )
-    assert text_of(select_one(page, "[data-dismissal] p")).startswith("Dismissed by manager, ")
+    assert text_of(select_one(page, "[data-dismissal] p")).startswith(
+        "Removed from the list by manager, "
+    )
     assert get_page_as(manager, "/").css("#run-lost") == []
 
 
@@ -96,7 +98,7 @@ def test_restore_puts_run_back_in_flight_and_records_user(run: Run, manager: Use
     assert run.next_detail_sync_at is not None
     assert Dismissal.objects.get().restored_by == "manager"
     assert "restored by manager, " in text_of(select_one(page, "[data-dismissal] p"))
-    assert text_of(select_one(page, "[data-dismissal] button")) == "Dismiss"
+    assert text_of(select_one(page, "[data-dismissal] button")) == "Remove from list"
 
 
 def _leave(_run: Run) -> None:
@@ -112,8 +114,8 @@ def _end(run: Run) -> None:
     ("is_dismissed", "change", "tone", "notice"),
     [
         (True, _leave, "good", "Restored: in flight again."),
-        (True, _end, "info", "Nothing to restore: the run is not dismissed."),
-        (False, _leave, "info", "Nothing to restore: the run is not dismissed."),
+        (True, _end, "info", "Nothing to restore: the run was not removed from the list."),
+        (False, _leave, "info", "Nothing to restore: the run was not removed from the list."),
     ],
     ids=["dismissed", "ended meanwhile", "never dismissed"],
 )
@@ -154,7 +156,7 @@ def test_dismiss_of_run_not_removed_or_concluded_is_rejected(
     Run.objects.update(**fields)
     with pytest.raises(dismissals.NothingToDismiss):
         dismissals.dismiss(run, manager)
-    assert "Nothing to dismiss" in text_of(parse_html(post_dismissal(manager, run)))
+    assert "Nothing to remove" in text_of(parse_html(post_dismissal(manager, run)))
 
 
 def test_dismissed_run_listed_again_is_restored(run: Run, manager: User) -> None:

@@ -121,7 +121,7 @@ def test_run_page_shows_summary(get_page: GetPage, retrying_run: Run) -> None:
     queued_run(retrying_run.stage, "Hotfix")
     assert text_of(select_one(get_page(factories.address(retrying_run)), "[data-verdict]")) == (
         "Checkout / Production: step “migrate” for 18 min (usually 2 to 4 min). "
-        "Attempt 2 of 3, next in 5 min. 1 run is queued behind it."
+        "Attempt 2 of 3, next in 5 min. Blocks 1 run."
     )
 
 
@@ -214,7 +214,7 @@ def test_run_without_end_time_has_its_conclusion(
     fields: dict[str, Any], text: str, get_page: GetPage, stage: Stage
 ) -> None:
     run = factories.run(stage, **fields)
-    assert fact(get_page(factories.address(run)), "Concluded") == text
+    assert fact(get_page(factories.address(run)), "Ended") == text
 
 
 # --- related runs ------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_related_runs_list_queued_runs_behind(get_page: GetPage, retrying_run: R
     queued = select_one(
         get_page(factories.address(retrying_run)), "[data-related-runs] [data-queued-behind]"
     )
-    assert text_of(select_one(queued, "p")) == "2 runs queued behind it:"
+    assert text_of(select_one(queued, "p")) == "Blocks 2 runs:"
     assert [link.attributes["href"] for link in queued.css("a")] == [
         factories.address(first),
         factories.address(second),
@@ -244,7 +244,7 @@ def test_related_runs_with_many_queued_list_five_and_count_rest(
         get_page(factories.address(retrying_run)), "[data-related-runs] [data-queued-behind]"
     )
     assert len(queued.css("a")) == 5
-    assert text_of(queued).startswith("8 runs queued behind it:")
+    assert text_of(queued).startswith("Blocks 8 runs:")
     assert text_of(queued).endswith("and 3 more")
 
 

@@ -28,7 +28,7 @@ class PlaceForm(forms.Form):
     """
 
     action = forms.ChoiceField(
-        label=gettext_lazy("May"),
+        label=gettext_lazy("Access"),
         choices=[
             (Action.VIEW.value, gettext_lazy("view runs")),
             (Action.ABORT.value, gettext_lazy("view and abort runs")),

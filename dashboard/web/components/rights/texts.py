@@ -28,14 +28,14 @@ _text = MessageTable(
         "any_project": gettext_lazy("any project"),
         # Sentences begin with who holds the grant.
         "members": gettext_lazy("Members may"),
-        "everybody_may": gettext_lazy("Everybody may"),
+        "everybody_may": gettext_lazy("All signed-in users may"),
         # Questions.
         "anywhere": gettext_lazy("%(action)s anywhere"),
         # Grants, and why a right is held.
         "grant": gettext_lazy("%(action)s in %(projects)s"),
         "grant_stage": gettext_lazy("%(action)s in %(stage)s of %(projects)s"),
         "group": gettext_lazy("“%(group)s”"),
-        "everybody": gettext_lazy("everybody who is signed in"),
+        "everybody": gettext_lazy("all signed-in users"),
         "rule": gettext_lazy("by group %(rule)s"),
         "superuser": gettext_lazy("superuser"),
         # What a change of grants does.
@@ -54,9 +54,7 @@ _text = MessageTable(
             "Nothing changes for %(n)d accounts, because of other grants.",
             n,
         ),
-        "superusers_only": gettext_lazy(
-            "This concerns no active account other than superusers: nothing changes for now."
-        ),
+        "superusers_only": gettext_lazy("Nobody gains or loses access."),
         "deletion": lambda n: ngettext(
             "%(n)d account loses rights.", "%(n)d accounts lose rights.", n
         ),

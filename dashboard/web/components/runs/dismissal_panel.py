@@ -19,7 +19,7 @@ def panel(run: Run, permission: Permission) -> dict[str, Any] | None:
     if not permission.allowed:
         label = ""
     elif is_dismissible:
-        label = _("Dismiss")
+        label = _("Remove from list")
     else:
         is_read = not removals.not_read_reason(run.stage.pipeline)
         label = _("Restore") if is_restorable and is_read else ""

@@ -31,21 +31,21 @@ _text = MessageTable(
     {
         "run": gettext_lazy("Run: %(run)s"),
         "location": gettext_lazy("Location: %(project)s / %(pipeline)s / %(stage)s"),
-        "concluded": gettext_lazy("Status: %(status)s, concluded, as of %(time)s"),
-        "not_concluded": gettext_lazy("Status: %(status)s, not concluded, as of %(time)s"),
+        "concluded": gettext_lazy("Status: %(status)s, ended, as of %(time)s"),
+        "not_concluded": gettext_lazy("Status: %(status)s, not ended, as of %(time)s"),
         "removed_at": gettext_lazy("Removed from Northflank: %(time)s"),
         "created_at": gettext_lazy("Created: %(time)s"),
         "started_at": gettext_lazy("Started: %(time)s"),
-        "concluded_at": gettext_lazy("Concluded: %(time)s"),
+        "concluded_at": gettext_lazy("Ended: %(time)s"),
         "step": gettext_lazy("Step: %(step)s"),
         "step_started": gettext_lazy("Step: %(step)s, started %(time)s"),
         "error": gettext_lazy("Error: %(error)s"),
         "acknowledged": gettext_lazy("Acknowledged by %(who)s since %(since)s"),
-        "queued_behind": gettext_lazy("Queued behind: %(runs)s"),
+        "queued_behind": gettext_lazy("Blocks: %(runs)s"),
         "more": lambda n: ngettext("%(runs)s and %(n)d more", "%(runs)s and %(n)d more", n),
         "last_success": gettext_lazy("Latest success in this stage: %(run)s"),
         "last_success_concluded": gettext_lazy(
-            "Latest success in this stage: %(run)s, concluded %(time)s"
+            "Latest success in this stage: %(run)s, ended %(time)s"
         ),
         "abort": gettext_lazy("Abort: %(story)s"),
         "requested": gettext_lazy("Requested by %(who)s, %(time)s, no reason given"),

@@ -85,7 +85,7 @@ def description(node: Node) -> str:
     if node.condition is not None:
         parts.append(_condition_text(node, node.condition))
     elif _goes_on_at_once(node):
-        parts.append(_("does not wait for completion"))
+        parts.append(_("does not wait for its end"))
     if node.skip:
         parts.append(_("set to skip"))
     return ", ".join(parts)

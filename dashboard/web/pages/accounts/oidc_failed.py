@@ -22,9 +22,9 @@ _text = MessageTable(
         "state": gettext_lazy(
             "This sign-in has expired, was used before, or began in another browser."
         ),
-        "unreachable": gettext_lazy("The identity provider does not answer."),
-        "provider": gettext_lazy("The identity provider answered with an error."),
-        "invalid": gettext_lazy("The identity provider’s answer is invalid."),
+        "unreachable": gettext_lazy("The identity provider does not respond."),
+        "provider": gettext_lazy("The identity provider responded with an error."),
+        "invalid": gettext_lazy("The identity provider’s response is invalid."),
         "domain": gettext_lazy("You have no verified e-mail address of a domain that may sign in."),
         "inactive": gettext_lazy("Your account is inactive."),
         "reserved": gettext_lazy("Your account here is the break-glass account."),

@@ -87,7 +87,7 @@ def _addition(request: HttpRequest, group: Group | None) -> Change | HttpRespons
     refuse = partial(render_group, request, group, status=422, grant_form=form)
     if not form.is_valid():
         form.keep_unlisted_project()
-        return refuse(grant_error=_("Choose a project, a stage and a permission that exist."))
+        return refuse(grant_error=_("Choose project, stage and permission from the lists."))
     grant = Grant(group=group, **form.cleaned_data)
     if group_changes.same_grants(grant).exists():
         return refuse(grant_error=_("This grant already exists."))

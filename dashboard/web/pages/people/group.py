@@ -1,4 +1,4 @@
-"""A group, or everybody who is signed in: grants, members and changes; rename it."""
+"""A group, or all signed-in users: grants, members and changes; rename it."""
 
 from collections.abc import Iterable
 

@@ -80,7 +80,7 @@ def test_header_from_trusted_peer_signs_in_and_adds_account(open_browser: OpenBr
 )  # fmt: skip
 def test_only_a_page_view_signs_in(method: str, signs_in: bool, open_browser: OpenBrowser) -> None:
     browser = open_browser("ada@example.com")
-    browser.request(method, "/status/")
+    browser.request(method, "/health/")
     assert User.objects.filter(username="ada@example.com").exists() is signs_in
     assert ("sessionid" in browser.cookies) is signs_in
 
@@ -281,7 +281,7 @@ def test_account_made_in_the_dashboard_is_refused(
     User.objects.create_superuser("boss", password="boss")
     User.objects.create_user("service")  # without a password
     browser = open_browser(username)
-    assert "was made in the dashboard" in reason_of(browser.open("/"))
+    assert "is a local account" in reason_of(browser.open("/"))
     assert browser.open("/board/").status_code == 403
     assert not Session.objects.exists()
 
@@ -293,7 +293,7 @@ def test_break_glass_account_is_refused_even_if_handed_over(
     ProxyAccount.objects.create(user=User.objects.create_user("glass"))
     settings.BREAK_GLASS_ACCOUNT = "glass"
     reason = reason_of(open_browser(username).open("/"))
-    assert "was made in the dashboard" in reason  # in other case, too: it tells nobody more
+    assert "is a local account" in reason  # in other case, too: it tells nobody more
     assert User.objects.count() == 1
 
 

@@ -47,7 +47,7 @@ def test_error_of_the_provider_is_recorded_by_its_code(
         f"{dashboard.base_url}/accounts/oidc/callback/",
         params={"error": "server_error", "error_description": "<b>", "state": query["state"][0]},
     )
-    assert_failed(answer, 502, "answered with an error", dashboard, "Sign-in: server_error.")
+    assert_failed(answer, 502, "responded with an error", dashboard, "Sign-in: server_error.")
 
 
 @pytest.mark.parametrize("query", ["", "?code=x", "?code=x&state=forged", "?error=access_denied"])
@@ -95,7 +95,7 @@ def test_id_token_with_wrong_claims_fails(
     visitor: Browser, dashboard: Dashboard, provider: Provider, username: str,
 ) -> None:  # fmt: skip
     provider.control(id_token=claims)
-    assert_failed(visitor.sign_in(username), 502, "answer is invalid", dashboard, detail)
+    assert_failed(visitor.sign_in(username), 502, "response is invalid", dashboard, detail)
     assert visitor.open("/").url.path == "/accounts/login/"
 
 
@@ -104,7 +104,7 @@ def test_failed_verification_keeps_the_way_back(
 ) -> None:
     provider.control(id_token={"aud": "another"})
     answer = visitor.sign_in(username, "/board/?q=a")
-    assert_failed(answer, 502, "answer is invalid", dashboard, "check OIDC_CLIENT_ID")
+    assert_failed(answer, 502, "response is invalid", dashboard, "check OIDC_CLIENT_ID")
     link = select_one(parse_html(answer), ".next-links a").attributes["href"]
     assert link == "/accounts/login/?next=%2Fboard%2F%3Fq%3Da"
 
@@ -134,7 +134,7 @@ def test_token_signed_with_unpublished_key_fails(
     keys = httpx.get(f"{provider.issuer}/.well-known/jwks.json").json()
     provider.control(new_key=True, answers={"jwks.json": keys})
     answer = visitor.sign_in(username)
-    assert_failed(answer, 502, "answer is invalid", dashboard, "0 keys match")
+    assert_failed(answer, 502, "response is invalid", dashboard, "0 keys match")
 
 
 # Paths of the requests to the provider, in their order.
@@ -147,7 +147,7 @@ def test_error_of_a_request_to_the_provider_names_it(
 ) -> None:
     callback = visitor.authorise(visitor.begin(), username)
     provider.control(answers={step: 500})
-    reason = "answer is invalid" if step == STEPS[0] else "answered with an error"
+    reason = "response is invalid" if step == STEPS[0] else "responded with an error"
     assert_failed(visitor.get(callback), 502, reason, dashboard, f"{step}: 500, ")
 
 
@@ -157,7 +157,7 @@ def test_provider_that_hangs_does_not_answer(
 ) -> None:
     callback = visitor.authorise(visitor.begin(), username)
     provider.control(answers={step: "hang"})
-    assert_failed(visitor.get(callback), 503, "does not answer", dashboard, "ReadTimeout")
+    assert_failed(visitor.get(callback), 503, "does not respond", dashboard, "ReadTimeout")
 
 
 def test_provider_that_never_finishes_stops_neither_pages_nor_passwords(
@@ -189,7 +189,7 @@ def test_bad_discovery_document_fails_at_the_button(
     document: Any, detail: str, visitor: Browser, dashboard: Dashboard, provider: Provider
 ) -> None:
     provider.control(answers={"openid-configuration": document})
-    assert_failed(visitor.begin(), 502, "answer is invalid", dashboard, detail)
+    assert_failed(visitor.begin(), 502, "response is invalid", dashboard, detail)
 
 
 @pytest.mark.parametrize("keys", [{"keys": []}, {"keys": None}, {"keys": [7, {"kty": "x"}]}])
@@ -198,7 +198,7 @@ def test_unusable_keys_fail(
 ) -> None:
     provider.control(answers={"jwks.json": keys})
     answer = visitor.sign_in(username)
-    assert_failed(answer, 502, "answer is invalid", dashboard, "not signed with a key")
+    assert_failed(answer, 502, "response is invalid", dashboard, "not signed with a key")
 
 
 @pytest.mark.parametrize("id_token", [None, "x.y.z", 7])
@@ -206,7 +206,7 @@ def test_token_endpoint_without_valid_id_token_fails(
     id_token: Any, visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
 ) -> None:
     provider.control(answers={"token/": {"id_token": id_token}})
-    assert_failed(visitor.sign_in(username), 502, "answer is invalid", dashboard, "ID token")
+    assert_failed(visitor.sign_in(username), 502, "response is invalid", dashboard, "ID token")
 
 
 def test_provider_without_userinfo_and_sign_out_signs_in(
@@ -255,7 +255,7 @@ def test_attempts_of_an_address_are_throttled(dashboard: Dashboard, visitor: Bro
     assert refused.headers["retry-after"] == "1"
     refused_page = parse_html(refused)
     reason = text_of(select_one(refused_page, "[data-reason]"))
-    assert reason == "Too many attempts. Try again in 1 second."
+    assert reason == "Too many attempts. Try again in 1 s."
     link = select_one(refused_page, ".next-links a").attributes["href"]
     assert link == "/accounts/login/?next=%2Fboard%2F%3Fq%3Da"
     with dashboard.browser() as elsewhere:

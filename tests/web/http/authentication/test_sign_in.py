@@ -166,7 +166,7 @@ def test_sign_in_page_when_signed_in_redirects_to_next(operator_client: Client) 
 def test_second_sign_in_page_after_first_sign_in_redirects_to_its_next(
     stranger: SignInBrowser, viewer: User
 ) -> None:
-    pages = [f"/accounts/login/?next={address}" for address in ("/board/", "/status/")]
+    pages = [f"/accounts/login/?next={address}" for address in ("/board/", "/health/")]
     tokens = [
         select_one(
             parse_html(stranger.get(page)), "form.stack [name=csrfmiddlewaretoken]"

@@ -118,7 +118,7 @@ def test_full_queue_is_told(open_browser: OpenBrowser, viewer: User) -> None:
     answer = open_browser(OFFICE).submit("viewer", "viewer")
     released.set()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-    assert error_of(answer) == "Many people are signing in right now. Try again in 5 seconds."
+    assert error_of(answer) == "Many people are signing in right now. Try again in 5 s."
 
 
 @pytest.mark.parametrize("username", ["viewer", "nobody-of-this-name", "inactive", "passwordless"])

@@ -66,11 +66,9 @@ def test_abort_page_of_ended_run_has_no_form(status: str, get_page: GetPage, sta
 
 
 DISMISSED = (
-    "Removed from Northflank and dismissed; its end is unknown. Restore the run to abort it."
+    "Removed from Northflank and from the list; its end is unknown. Restore the run to abort it."
 )
-NOT_CONFIGURED = (
-    "Not read: project “shop” is not in NORTHFLANK_PROJECTS; its runs count as removed."
-)
+NOT_CONFIGURED = "This dashboard no longer follows project “shop” (NORTHFLANK_PROJECTS)."
 
 
 def _dismiss(run: Run, manager: User, _settings: Settings) -> None:
@@ -390,9 +388,9 @@ def test_abort_at_critical_severity_offers_retry_and_next_steps(
     overdue_abort(run, manager, 2)
     factories.run(stage, status="queued", name="Hotfix", started_at=None, created_at=timezone.now())
     html = get_page(factories.address(run))
-    assert text_of(select_one(html, "[data-abort]")) == "Retry"
+    assert text_of(select_one(html, "[data-abort]")) == "Abort again"
     steps = text_of(select_one(html, ".next-steps"))
-    assert "1 run queued behind it: Hotfix." in steps
+    assert "Blocks 1 run: Hotfix." in steps
     assert all(part in steps for part in ("Run: r-1", "Project: shop", "Stage: Production"))
 
 
@@ -405,7 +403,7 @@ def test_next_steps_say_that_no_run_waits_where_runs_queue(
     Stage.objects.update(concurrency_policy=policy)
     overdue_abort(run, manager, 2)
     steps = select_one(get_page(factories.address(run)), ".next-steps")
-    assert ("No runs queued behind it." in text_of(steps)) is is_said
+    assert ("Blocks no run." in text_of(steps)) is is_said
     assert all(text_of(step) for step in steps.css("li"))
 
 
@@ -435,8 +433,8 @@ def test_retry_confirmation_announces_fresh_read(
 ) -> None:
     abort = overdue_abort(run, manager, 2)
     html = get_page(factories.address(run, "abort"), **HTMX)
-    assert text_of(select_one(html, "h1")) == "Retry the abort of “Nightly”?"
-    assert "checked first" in text_of(html)
+    assert text_of(select_one(html, "h1")) == "Abort “Nightly” again?"
+    assert "The dashboard checks the run first" in text_of(html)
     assert select_one(html, "[name=retry_of]").attributes["value"] == str(abort.pk)
 
 
@@ -445,7 +443,7 @@ def test_foreign_abort_at_critical_severity_offers_retry(get_page: GetPage, run:
     factories.change(run, status="aborting", abort_severity=2, status_since=past)
     html = get_page(factories.address(run))
     assert "requested outside this dashboard" in text_of(select_one(html, ".abort-line"))
-    assert text_of(select_one(html, "[data-abort]")) == "Retry"
+    assert text_of(select_one(html, "[data-abort]")) == "Abort again"
 
 
 # --- messages ----------------------------------------------------------------------------------

@@ -42,9 +42,7 @@ def test_bulk_abort_with_wrong_count_returns_422_about_that_field(
     form = bulk_abort_form([factories.run(stage) for _ in range(6)], reason="Stuck", count=typed)
     answer = operator_client.post(BULK_PATH, form, headers=HTMX)
     assert (answer.status_code, answer.headers["X-Field"]) == (422, "count")
-    assert answer.content.decode() == (
-        "The number of runs is missing or wrong; nothing was aborted."
-    )
+    assert answer.content.decode() == ("Type the number of runs to confirm. Nothing was aborted.")
     assert not BulkAbort.objects.exists()
 
 
@@ -57,7 +55,7 @@ def test_bulk_abort_with_wrong_count_without_javascript_keeps_form(
     assert answer.status_code == 422
     html = parse_html(answer)
     assert text_of(select_one(html, "#count-error")) == (
-        "The number of runs is missing or wrong; nothing was aborted."
+        "Type the number of runs to confirm. Nothing was aborted."
     )
     assert select_one(html, "#count").attributes["aria-invalid"] == "true"
     assert select_one(html, "#count").attributes["value"] == "60"
@@ -78,7 +76,7 @@ def test_bulk_abort_with_wrong_count_says_that_runs_have_ended_meanwhile(
     factories.change(runs[1], status="aborting")
     answer = operator_client.post(BULK_PATH, form, headers=HTMX if htmx else {})
     message = (
-        "The number of runs is missing or wrong; nothing was aborted. "
+        "Type the number of runs to confirm. Nothing was aborted. "
         "2 of the 8 runs can no longer be aborted."
     )
     if htmx:

@@ -235,9 +235,9 @@ def test_bulk_abort_confirmation_lists_excluded_runs_with_reasons(
     assert confirmed_run_keys(html) == [str(run_in_each_stage[2].pk)]
     text = excluded_text(html)
     assert "4 runs excluded" in text
-    assert "Already ended: success." in text
+    assert "Already ended: succeeded." in text
     assert "Abort accepted" in text
-    assert "Only superusers can abort" in text
+    assert "Ask a superuser" in text
 
 
 def test_bulk_abort_without_selection_shows_message(get_page: GetPage) -> None:

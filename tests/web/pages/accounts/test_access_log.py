@@ -58,7 +58,7 @@ def test_user_without_permission_gets_403(viewer_client: Client, address: str) -
     answer = viewer_client.get(address)
     assert answer.status_code == 403
     text = text_of(select_one(parse_html(answer), "[data-reason]"))
-    assert text == "Only holders of the permission view_accessevent may view the access log."
+    assert text == "Ask a superuser for the permission “Can view access event”."
 
 
 def test_user_with_permission_views_it(viewer_client: Client, viewer: User) -> None:

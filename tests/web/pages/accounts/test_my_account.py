@@ -138,10 +138,10 @@ def test_demo_account_sees_that_its_password_is_fixed(viewer: User) -> None:
 def test_use_is_recorded_once_a_minute(viewer: User) -> None:
     client = sign_in(viewer)
     past = age_last_use()
-    client.get("/status/")
+    client.get("/health/")
     used_at = session_of(client).last_used_at
     assert used_at > past
-    client.get("/status/")
+    client.get("/health/")
     assert session_of(client).last_used_at == used_at
 
 

@@ -43,7 +43,7 @@ def test_list_shows_members_and_grants(root_client: Client, viewer: User, on_cal
     factories.grant("abort", "On-call", viewer, project=factories.project("shop"), stage="Staging")
     html = open_page(root_client, "/people/groups/")
     rows = {row.attributes["data-group"]: text_of(row) for row in html.css("[data-group]")}
-    assert rows["0"] == "Everybody who is signed in view in all projects"
+    assert rows["0"] == "All signed-in users view in all projects"
     assert rows[f"{on_call.pk}"] == "On-call 1 member abort in Staging of project “Shop”"
 
 
@@ -188,7 +188,7 @@ def test_unknown_grant_is_not_added(
     for method in (root_client.get, root_client.post):
         answer = method(url(on_call, "grants/new/"), form)
         assert answer.status_code == 422
-        assert "that exist" in text_of(select_one(parse_html(answer), "[role=alert]"))
+        assert "from the lists" in text_of(select_one(parse_html(answer), "[role=alert]"))
     assert not Grant.objects.filter(group=on_call).exists()
 
 

@@ -372,9 +372,7 @@ def test_account_shows_rights_with_reasons(root_client: Client, viewer: User) ->
     assert text_of(rights["Staging"]) == (
         "abort by group “On-call”: abort in Staging of project “Shop”"
     )
-    assert text_of(rights["Production"]) == (
-        "view everybody who is signed in: view in all projects"
-    )
+    assert text_of(rights["Production"]) == ("view all signed-in users: view in all projects")
     assert {cell.attributes["data-right"] for cell in others.css("td")} == {"view"}
 
 

@@ -17,23 +17,23 @@ SINCE = timezone.now() - timedelta(minutes=12)
 
 
 def sync_health_text(get_page: GetPage) -> str:
-    return text_of(select_one(get_page("/status/"), "[data-state]"))
+    return text_of(select_one(get_page("/health/"), "[data-state]"))
 
 
 def stage_order(get_page: GetPage) -> list[str]:
     """The stages in order."""
-    return [text_of(row.css("th a")[0]) for row in get_page("/status/").css("tr[data-stage]")]
+    return [text_of(row.css("th a")[0]) for row in get_page("/health/").css("tr[data-stage]")]
 
 
 def get_section(get_page: GetPage, name: str) -> LexborNode:
-    return select_one(get_page("/status/"), f'[aria-labelledby="{name}"]')
+    return select_one(get_page("/health/"), f'[aria-labelledby="{name}"]')
 
 
 def test_outage_notice_links_to_status_page(get_page: GetPage, db: None) -> None:
     factories.leader()
     factories.upstream_error("It fell over.", SINCE)
-    assert select_one(get_page("/"), '[data-upstream-error] a[href="/status/"]')
-    html = get_page("/status/")
+    assert select_one(get_page("/"), '[data-upstream-error] a[href="/health/"]')
+    html = get_page("/health/")
     assert "It fell over." in text_of(select_one(html, "[data-upstream-error]"))
     assert (
         select_one(html, "[data-upstream-error] time").attributes["datetime"] == SINCE.isoformat()
@@ -45,10 +45,10 @@ def test_status_page_before_first_sync_reports_no_worker_then_incomplete(
     get_page: GetPage, db: None
 ) -> None:
     assert "Sync is not running" in sync_health_text(get_page)
-    assert select_one(get_page("/status/"), "title").text().startswith("Not updating · Status")
+    assert select_one(get_page("/health/"), "title").text().startswith("Not updating · Health")
     factories.leader()
-    assert sync_health_text(get_page) == "Incomplete: projects not loaded yet."
-    assert get_page("/status/").css("table") == []
+    assert sync_health_text(get_page) == "Incomplete: projects not read yet."
+    assert get_page("/health/").css("table") == []
 
 
 def test_status_page_with_unread_stages_warns_incomplete(get_page: GetPage, stage: Stage) -> None:
@@ -57,10 +57,10 @@ def test_status_page_with_unread_stages_warns_incomplete(get_page: GetPage, stag
     factories.stage("Development")
     expected = "Incomplete: 1 of 3 stages not read yet, Production and Development complete"
     assert sync_health_text(get_page).startswith(expected)
-    html = get_page("/status/")
+    html = get_page("/health/")
     assert select_one(html, "[data-state]").attributes["data-tone"] == "warning"
     assert sum(int(text_of(cell)) for cell in html.css("td[data-not-synced]")) == 1
-    assert select_one(html, "title").text().startswith("Incomplete · Status")
+    assert select_one(html, "title").text().startswith("Incomplete · Health")
 
 
 def test_status_page_after_outage_reports_unread_not_stale(get_page: GetPage, stage: Stage) -> None:
@@ -69,7 +69,7 @@ def test_status_page_after_outage_reports_unread_not_stale(get_page: GetPage, st
         synced_at=timezone.now() - timedelta(hours=2),
         fresh_until=timezone.now() - timedelta(minutes=115),
     )
-    assert sync_health_text(get_page).startswith("Incomplete: 1 of 1 stage not re-read yet")
+    assert sync_health_text(get_page).startswith("Incomplete: 1 of 1 stage not read yet")
     assert "out of date" not in sync_health_text(get_page)
 
 
@@ -97,7 +97,7 @@ def test_status_page_orders_worst_stages_first(get_page: GetPage, stage: Stage) 
 
 def test_stages_that_are_read_as_planned_are_folded(get_page: GetPage, stage: Stage) -> None:
     factories.stage("Staging", error="x", error_message="No access.", error_since=SINCE)
-    html = get_page("/status/")
+    html = get_page("/health/")
     assert [text_of(a) for a in html.css("#status section .wide th a")] == ["Checkout / Staging"]
     folded = select_one(html, "details#stages")
     assert text_of(select_one(folded, "summary")) == "All 2 stages"
@@ -110,7 +110,7 @@ def test_stage_row_shows_interval_last_and_next_sync(get_page: GetPage, stage: S
     Stage.objects.update(
         synced_at=now, fresh_until=now + timedelta(seconds=300), next_sync_at=later
     )
-    row = select_one(get_page("/status/"), "tr[data-stage]")
+    row = select_one(get_page("/health/"), "tr[data-stage]")
     assert "5 min" in text_of(row)
     times = [time.attributes["datetime"] for time in row.css("time")]
     assert times == [now.isoformat(), later.isoformat()]
@@ -120,12 +120,12 @@ def test_stage_row_shows_interval_last_and_next_sync(get_page: GetPage, stage: S
 def test_status_page_with_refused_request_names_role_to_check(
     get_page: GetPage, stage: Stage, refused: str
 ) -> None:
-    assert get_page("/status/").css("[data-access-hint]") == []
+    assert get_page("/health/").css("[data-access-hint]") == []
     if refused == "a list":
         factories.failed_catalog_list(stage.pipeline.project)
     else:
         Stage.objects.update(error="forbidden", error_message="No access.", error_since=SINCE)
-    hint = text_of(select_one(get_page("/status/"), "[data-access-hint]"))
+    hint = text_of(select_one(get_page("/health/"), "[data-access-hint]"))
     assert "Check the role of NORTHFLANK_API_TOKEN" in hint
 
 
@@ -133,7 +133,7 @@ def test_status_page_with_unreadable_stage_has_no_access_hint(
     get_page: GetPage, stage: Stage
 ) -> None:
     Stage.objects.update(error="server_error", error_message="It broke.", error_since=SINCE)
-    assert get_page("/status/").css("[data-access-hint]") == []
+    assert get_page("/health/").css("[data-access-hint]") == []
 
 
 def test_status_page_shows_rate_budget(get_page: GetPage, db: None) -> None:
@@ -156,7 +156,7 @@ def test_status_page_after_429_shows_start_and_resume_time(get_page: GetPage, db
     RateBudget.objects.create(
         limit=1000, remaining=0, resets_at=resume_time, backoff_until=resume_time, synced_at=SINCE
     )
-    times = select_one(get_page("/status/"), "[data-state]").css("time")
+    times = select_one(get_page("/health/"), "[data-state]").css("time")
     assert [time.attributes["datetime"] for time in times] == [
         SINCE.isoformat(),
         resume_time.isoformat(),
@@ -168,7 +168,7 @@ def test_status_page_says_whether_the_worker_is_alive(
     get_page: GetPage, db: None, fields: dict[str, datetime], is_alive: str
 ) -> None:
     factories.leader("here", **fields)
-    row = select_one(get_page("/status/"), "[data-worker]")
+    row = select_one(get_page("/health/"), "[data-worker]")
     assert (text_of(select_one(row, "dt")), row.attributes["data-alive"]) == ("here", is_alive)
 
 
@@ -184,10 +184,10 @@ def test_page_links_to_status_page_with_stale_and_unreadable_counts(
     factories.stage("Development", fresh_until=SINCE)
     factories.failed_catalog_list(stage.pipeline.project)
     details_link = select_one(get_page(address), "a[data-details-link]")
-    assert details_link.attributes["href"] == "/status/"
+    assert details_link.attributes["href"] == "/health/"
     assert text_of(details_link) == (
-        "1 of 3 stages is out of date. 1 stage cannot be read. 1 list of projects or "
-        "pipelines could not be loaded."
+        "1 of 3 stages is out of date. 1 stage cannot be read. "
+        "1 project or pipeline list cannot be read."
     )
 
 
@@ -206,9 +206,9 @@ def test_status_page_shows_webhook_status(get_page: GetPage, settings: Settings)
 
 
 def test_database_facts_are_those_of_last_pass(get_page: GetPage, db: None) -> None:
-    assert get_page("/status/").css("[data-database]") == []
+    assert get_page("/health/").css("[data-database]") == []
     factories.pruning(deleted_access_events=7)
-    text = text_of(select_one(get_page("/status/"), "[data-database]"))
+    text = text_of(select_one(get_page("/health/"), "[data-database]"))
     assert "12,345" in text
     assert "54.0 MB" in text.replace("\xa0", " ")
     assert "runs: 1,234, steps of runs: 56, access events: 7" in text
@@ -220,7 +220,7 @@ def test_database_facts_are_hidden_from_who_may_not_view_all_runs(
     factories.pruning()
     Grant.objects.all().delete()
     factories.grant("view", project=factories.project())
-    assert "data-database" not in viewer_client.get("/status/").text
+    assert "data-database" not in viewer_client.get("/health/").text
 
 
 def test_status_page_says_within_what_time_new_runs_of_production_show(
@@ -231,7 +231,7 @@ def test_status_page_says_within_what_time_new_runs_of_production_show(
     Stage.objects.update(fresh_until=now + timedelta(minutes=4), **read_at)
     other = factories.stage(parent=factories.pipeline("p1"))
     Stage.objects.filter(pk=other.pk).update(fresh_until=now + timedelta(minutes=28), **read_at)
-    row = select_one(get_page("/status/"), "tr[data-stage-name=Production]")
+    row = select_one(get_page("/health/"), "tr[data-stage-name=Production]")
     assert [text_of(cell) for cell in row.css("td")][:2] == ["2", "28 min"]
 
 
@@ -252,7 +252,7 @@ def test_administrator_sees_what_to_enter_where_to_set_up_the_webhook(
     settings.NORTHFLANK_WEBHOOK_SECRET, settings.BASE_URL = [SECRET], "https://releases.example.com"
     now = timezone.now()
     Stage.objects.update(synced_at=now, fresh_until=now + timedelta(minutes=28))
-    answer = admin_client.get("/status/", headers={"Accept-Encoding": "gzip"})
+    answer = admin_client.get("/health/", headers={"Accept-Encoding": "gzip"})
     setup = select_one(parse_html(answer), "#webhook-setup")
     assert text_of(select_one(setup, "#webhook-secret")) == SECRET
     address = text_of(select_one(setup, "#webhook-address"))
@@ -269,7 +269,7 @@ def test_administrator_without_secret_gets_a_new_line_for_the_settings_each_time
 ) -> None:
     settings.NORTHFLANK_WEBHOOK_SECRET = []
     lines = [
-        text_of(select_one(parse_html(admin_client.get("/status/")), "[data-env-line]"))
+        text_of(select_one(parse_html(admin_client.get("/health/")), "[data-env-line]"))
         for _ in range(2)
     ]
     assert lines[0] != lines[1]
@@ -283,19 +283,19 @@ def test_nobody_else_and_no_refresh_gets_the_secret(
     name: str, admin_client: Client, settings: Settings, request: pytest.FixtureRequest
 ) -> None:
     settings.NORTHFLANK_WEBHOOK_SECRET = [SECRET]
-    assert SECRET in admin_client.get("/status/").text
-    assert SECRET not in admin_client.get("/status/", headers=HTMX).text
+    assert SECRET in admin_client.get("/health/").text
+    assert SECRET not in admin_client.get("/health/", headers=HTMX).text
     other = Client()
     other.force_login(request.getfixturevalue(name))
-    assert SECRET not in other.get("/status/").text
-    assert "webhook-setup" not in other.get("/status/").text
+    assert SECRET not in other.get("/health/").text
+    assert "webhook-setup" not in other.get("/health/").text
 
 
 def test_set_up_is_folded_once_the_webhook_works(admin_client: Client, settings: Settings) -> None:
     settings.NORTHFLANK_WEBHOOK_SECRET = [SECRET]
 
     def is_open() -> bool:
-        html = parse_html(admin_client.get("/status/"))
+        html = parse_html(admin_client.get("/health/"))
         return "open" in select_one(html, "#webhook-setup details").attributes
 
     assert is_open()

@@ -1,4 +1,4 @@
-"""The status page: sync health, rate limit, workers, webhook, and the data age of each stage."""
+"""Health: sync health, rate limit, workers, webhook, and the data age of each stage."""
 
 from functools import cached_property
 from typing import Any
@@ -18,17 +18,17 @@ from dashboard.web.live.snapshot import Snapshot
 
 
 @require_safe
-def status(request: HttpRequest) -> HttpResponse:
+def health(request: HttpRequest) -> HttpResponse:
     """Show the state of the sync, with the stages in the worst state first."""
-    page = StatusPage(Snapshot.for_request(request))
+    page = HealthPage(Snapshot.for_request(request))
     response = page_response(request, page)
     response.holds_secret = page.holds_secret  # type: ignore[attr-defined]
     return response
 
 
-class StatusPage(Page):
-    name = nav = "status"
-    template = "pages/status.html"
+class HealthPage(Page):
+    name = nav = "health"
+    template = "pages/health.html"
     data_age = DataAge(None, is_stale=False)  # each row shows its own
     is_personal = True  # with the set-up of the webhook for administrators
     holds_secret = False  # that of the webhook
@@ -41,7 +41,7 @@ class StatusPage(Page):
     def tab_title(self) -> TabTitle:
         report = self.snapshot.report
         return tab_title.build(
-            _("Status"),
+            _("Health"),
             upstream_down=self.upstream_down or not report.health.is_syncing,
             incomplete=not report.is_complete,
         )
@@ -60,4 +60,4 @@ class StatusPage(Page):
         }
 
     def own_status_parts(self) -> list[LivePart]:
-        return [render_part("status", "pages/status.html#status", status=self.status)]
+        return [render_part("status", "pages/health.html#status", status=self.status)]
