@@ -31,6 +31,7 @@ from dashboard.sync.plan import Plan, RunFacts
 
 # `fresh_until` is extended this long before it expires: two plans.
 FRESHNESS_LOOKAHEAD = timedelta(seconds=10)
+MAX_CUTS = 50  # of `fresh_until` a plan: each takes a statement, and the next plan goes on
 MIN_LISTS_INTERVAL = timedelta(minutes=1)  # a list of projects or pipelines hardly changes
 
 
@@ -243,9 +244,10 @@ def _reschedule(
 ) -> None:
     """Make stages due that are older than their intervals; fresh ones stay fresh for as long.
 
-    Failing stages stay backed off.
+    A stage was scheduled under the plan of its last read; if its interval is less than half as long
+    now, as after the first reads, it is fresh for that long only. Failing stages stay backed off.
     """
-    due_early, fresh = [], defaultdict(list)
+    due_early, fresh, cuts = [], defaultdict(list), 0
     for stage, interval in intervals.items():
         if stage.synced_at is None or stage.failures:
             continue
@@ -254,7 +256,9 @@ def _reschedule(
             due_early.append(stage.pk)
         ends_at = stage.fresh_until or fresh_until
         is_extended = can_read and ends_at < now + FRESHNESS_LOOKAHEAD and ends_at < fresh_until
-        if is_extended and fresh_until > now:
+        is_cut = cuts < MAX_CUTS and ends_at - stage.synced_at > 2 * interval
+        if (is_extended or is_cut) and fresh_until > now:
+            cuts += is_cut
             fresh[interval].append(stage.pk)
     make_due(due_early, now)
     for interval, keys in fresh.items():

@@ -103,3 +103,11 @@ def test_stage_of_an_open_pipeline_has_a_quarter_of_the_share(stage: Stage) -> N
     plan = make_plan(0.005, 1)
     assert interval_of(stage, plan) == timedelta(seconds=20)
     assert interval_of(other, plan) == timedelta(seconds=80)
+
+
+def test_stage_is_fresh_for_a_much_shorter_interval_at_once(stage: Stage) -> None:
+    Stage.objects.update(synced_at=T0, fresh_until=at(7200), next_sync_at=at(7200))
+    plan = make_plan(0.02, 1)
+    interval = interval_of(stage, plan)
+    assert interval < timedelta(hours=1)
+    assert Stage.objects.get().fresh_until == T0 + interval
