@@ -398,7 +398,7 @@ class Migration(migrations.Migration):
                         choices=[
                             ("account", "Account"),
                             ("group", "Group"),
-                            ("everybody", "Everybody who is signed in"),
+                            ("everybody", "All signed-in users"),
                         ],
                         max_length=10,
                     ),

@@ -44,17 +44,16 @@ def test_timed_out_abort_that_was_lost_is_checked_then_reported_as_not_arrived(
     assert (abort.state, abort.settled_at) == ("unknown", None)
     assert message == (
         "The abort may not have arrived. Northflank did not respond within 0.4 seconds. "
-        "It is resent if the run continues, for up to 2 min after the first send "
-        "(sent 1 of at most 5 times)."
+        "The dashboard resends it for 2 min (1 of 5 sent); you need not do anything."
     )
-    assert "is resent if" in notice_text(submit_abort(client, run))
+    assert "The dashboard resends it" in notice_text(submit_abort(client, run))
     Abort.objects.update(send_count=5)
     backdate_abort(abort, requested_at=70, claimed_at=70, sent_at=70)
     read(live, run)
     abort.refresh_from_db()
     assert (abort.state, abort.outcome) == ("unknown", "")
     assert abort.settled_at is not None
-    assert "probably lost" in abort_message()
+    assert "never confirmed" in abort_message()
     assert live.sandbox.abort_request_counts[run.run_id] == 1
     live.sandbox.faults = []
     assert "accepted" in notice_text(submit_abort(client, run))

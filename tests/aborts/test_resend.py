@@ -132,7 +132,8 @@ def test_abort_that_never_arrives_is_sent_five_times_then_critical(
     assert abort.settled_at is not None
     assert event_details(EventType.NOT_ARRIVED) == ["Already sent 5 times."]
     assert abort_message() == (
-        "Abort probably lost: it was sent 5 times, but the run continued. You can abort again."
+        "Northflank never confirmed this abort (sent 5 times); the run goes on. "
+        "You can abort again."
     )
     assert row.abort_severity == 2
     reconcile(live)
@@ -206,7 +207,7 @@ def test_unconfirmed_abort_that_was_retried_in_vain_may_have_aborted_its_run(
     first, retry = Abort.objects.order_by("pk")
     assert (first.state, retry.state) == ("retried", "not_sent")
     assert re.fullmatch(
-        r"Not ended after 2 min \d+ s; the abort was retried\.", abort_message(first)
+        r"Not ended 2 min \d+ s after this abort; it was aborted again\.", abort_message(first)
     )
     page = live.sign_in("manager").get(factories.address(run)).text
     # In the header, in the row, and in the incident summary.
@@ -357,7 +358,7 @@ def test_abort_request_during_resends_shows_state_and_resends_at_once(
     row = Run.objects.with_stage().get()
     assert run_row.build_row(row, Permission(True), Abort.objects.get()).is_abortable
     message = notice_text(submit_abort(live.sign_in("manager"), run))
-    assert message.endswith(" after the first send (sent 1 of at most 5 times).")
+    assert message.endswith(" (1 of 5 sent); you need not do anything.")
     assert live.sandbox.abort_request_counts[run.run_id] == 1
     reconcile(live)  # without a delay
     assert live.sandbox.abort_request_counts[run.run_id] == 2

@@ -67,7 +67,7 @@ def test_run_that_ends_otherwise_after_abort_keeps_its_outcome(
     assert read(live, run).status == outcome
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", outcome)
-    assert abort_message().startswith("Abort failed: the run finished (")
+    assert abort_message().startswith("Abort failed: the run ended (")
     assert "never responded" not in abort_message()
 
 

@@ -68,7 +68,7 @@ def test_not_arrived_abort_of_run_aborting_later_shows_new_status(
     Abort.objects.update(send_count=5)
     backdate_abort(abort, sent_at=70)
     read(live, run)
-    assert "probably lost" in abort_message()
+    assert "never confirmed" in abort_message()
     mirror_status(live, run, "aborting", concluded=False)
     assert status_changes_after_end(abort) == ["aborting"]
-    assert abort_message().endswith("considered lost, but the run is now aborting.")
+    assert abort_message().endswith("never confirmed the abort, but the run is aborting.")

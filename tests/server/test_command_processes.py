@@ -143,7 +143,7 @@ def test_abort_command_beside_dashboard_aborts_run_once(
     ("fault", "reason"),
     [
         ("forbidden:payments@/abort", "Northflank refused"),
-        ("500@/abort", "It is resent if the run continues"),
+        ("500@/abort", "The dashboard resends it for 2 min"),
     ],
 )
 def test_failed_abort_command_exits_with_1(

@@ -47,9 +47,9 @@ def assert_abort_is_consistent(
     assert "  " not in message.plain_text
     if message.plain_text.startswith("Aborted after"):
         assert (abort.outcome, status) == ("aborted", "aborted")
-    if "probably lost" in message.plain_text:
+    if "never confirmed this abort" in message.plain_text:
         assert status not in {"aborting", "aborted"}, message.plain_text
-    if "the run had finished" in message.plain_text or "the run finished" in message.plain_text:
+    if "the run had ended" in message.plain_text or "the run ended" in message.plain_text:
         assert abort.outcome == status, message.plain_text
     if "Northflank removed the run" in message.plain_text:
         assert is_removed, message.plain_text

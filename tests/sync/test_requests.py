@@ -124,7 +124,7 @@ def test_failed_request_is_told_and_sent_again_with_the_next_link(world: World) 
     stage = ledger_stage(world)
     run_id = world.start()
     world.sandbox.faults = [parse_fault(f"forbidden:payments@/runs/{run_id}")]
-    assert find(world, stage, run_id)[0].startswith("Lookup on Northflank failed")
+    assert find(world, stage, run_id)[0].startswith("The search on Northflank failed")
     world.sandbox.faults = []
     assert find(world, stage, run_id) == [""]
 
@@ -178,7 +178,7 @@ def test_link_does_not_use_reserve(world: World) -> None:
     stage = ledger_stage(world)
     set_remaining_budget(world, 100)  # all of it is reserved
     answer = world.live.run(lambda: requests.find_in_stage(stage, UNKNOWN))
-    assert answer.endswith("this hour’s requests are used up.")
+    assert answer.endswith("this hour’s API requests are used up.")
     set_remaining_budget(world, 101)
     assert find(world, stage, UNKNOWN) == [NOT_FOUND]
 
@@ -194,7 +194,7 @@ def test_link_after_429_sends_no_request(world: World, seconds_ago: int) -> None
 
     world.live.run(refuse)
     answer = world.live.run(lambda: requests.find_in_stage(stage, UNKNOWN))
-    assert "Rate limit" in answer
+    assert "requests" in answer
     assert not world.sandbox.requests
 
 
@@ -209,7 +209,7 @@ def test_links_have_a_limit(world: World) -> None:
     stage = ledger_stage(world)
     link(stage, "others", reads=requests.MAX_LINKS)
     assert find(world, stage, UNKNOWN) == [
-        "The 300 lookup requests of this hour are used up, by links to runs not read yet."
+        "This hour’s 300 reads for links to unread runs are used up. Try again later."
     ]
     assert not world.requests_for(UNKNOWN)
 
