@@ -105,7 +105,8 @@ def summarize(outcomes: Iterable[ItemOutcome], *, is_partial: bool = False) -> M
     `is_partial`: the bulk abort has more runs than the user may view.
     """
     counts = Counter(outcome.kind for outcome in outcomes)
-    texts = [f"{counts[kind]} {_badge(kind)[0].lower()}" for kind in OUTCOMES if counts[kind]]
+    labels = {kind: _badge(kind)[0] for kind in OUTCOMES if counts[kind]}
+    texts = [f"{counts[kind]} {label[:1].lower()}{label[1:]}" for kind, label in labels.items()]
     key = "partial_summary" if is_partial else "summary"
     return _text(key, n=counts.total(), counts=", ".join(texts))
 

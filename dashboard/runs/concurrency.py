@@ -16,6 +16,8 @@ from dashboard.runs import concurrency_policy
 from dashboard.runs.overdue import NOT_STARTED_STATUSES
 from dashboard.texts.rich_text import RichText
 
+MAX_SKIPPED = 1_000  # runs; of more the latest
+
 
 @dataclass(frozen=True, slots=True)
 class RelatedRuns:
@@ -107,7 +109,8 @@ def load_skipped(run: Run, visible: Q) -> list[Run]:
     skipped = skipped.filter(concluded=True, started_at=None, created_at__gte=run.created_at)
     if not run.is_tracked:
         skipped = skipped.filter(created_at__lte=end)
-    loaded = list(skipped.without_detail().order_by("-created_at", "-pk"))
+    skipped = skipped.with_in_flight(False).without_detail()  # by index
+    loaded = list(skipped.order_by("-created_at", "-pk")[:MAX_SKIPPED])
     for other in loaded:
         other.stage = run.stage
     return loaded

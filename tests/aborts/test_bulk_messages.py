@@ -124,6 +124,10 @@ def test_bulk_abort_summary_counts_outcomes_successes_first(is_partial: bool, ke
     assert ("only runs you may view" in str(message)) is is_partial
 
 
+def test_bulk_abort_summary_keeps_the_name_of_northflank() -> None:
+    assert str(bulk_messages.summarize([outcome("removed")])).endswith("removed from Northflank.")
+
+
 @pytest.mark.parametrize("kind", bulk_messages.OUTCOMES)
 def test_each_outcome_has_a_label_and_a_count(kind: str) -> None:
     assert outcome(kind).label

@@ -174,7 +174,7 @@ def test_northflank_link_with_hostile_ids_is_html_safe(db: None, settings: Setti
     [
         ("", "project", False),
         ("http://x/{project}", "project", False),
-        ("http://x/{project}/{pipeline}", "project", False),
+        ("http://x/{project}/{pipeline}", "northflank", False),
         ("http://x/{project}/{stage}?r={run}", "run", True),
         ("http://x/{team}", "northflank", False),
     ],

@@ -30,11 +30,14 @@ class Attempt:
     def counters(self) -> list[Counter]:
         """What a failure counts against."""
         name, address = self.username.casefold(), throttle.network(self.client_address)
-        return [
+        counters = [
             Counter(throttle.ACCOUNT_AT_ADDRESS, f"{address} {name}"),
-            Counter(throttle.ACCOUNT, name),
             Counter(throttle.ADDRESS, address),
         ]
+        # Strangers with many addresses cannot keep the break-glass account out.
+        if not break_glass.is_name(self.username):
+            counters.append(Counter(throttle.ACCOUNT, name))
+        return counters
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,9 @@ class Command(RunbookCommand):
             "--reason", default="", type=arguments.clean_text, help="Reason, recorded in the audit."
         )
         parser.add_argument(
-            "--again", action="store_true", help="Retry an open abort that had no effect."
+            "--again",
+            action="store_true",
+            help="Abort again, though an abort that had no effect is open.",
         )
         parser.add_argument(
             "--wait",

@@ -15,7 +15,7 @@ from dashboard.runs import failures
 from dashboard.runs.attention import AttentionRun
 from dashboard.sync.reports.report import Report
 from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
-from dashboard.web.components import in_flight
+from dashboard.web.components import headings, in_flight
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.lists import empty_states
@@ -212,7 +212,10 @@ class NowSections:
         return {
             pk: RunsBelow(
                 *("waiting", pk, len(runs)),
-                [(run.title, links.run_url(run), None) for run in runs[:MAX_LINKS_BELOW]],
+                [
+                    (headings.run_title(run), links.run_url(run), None)
+                    for run in runs[:MAX_LINKS_BELOW]
+                ],
             )
             for pk, runs in behind.items()
         }
@@ -227,7 +230,7 @@ def _same_cause(groups: Iterable[Sequence[RowKey]]) -> Mapping[int, RunsBelow]:
         first: RunsBelow(
             *("same-cause", pks[-1], len(pks)),
             [
-                (run.title, links.run_url(run), run.ended_at)
+                (headings.run_title(run), links.run_url(run), run.ended_at)
                 for pk in pks[:MAX_LINKS_BELOW]
                 if (run := runs.get(pk)) is not None
             ],

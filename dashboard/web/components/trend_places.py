@@ -38,6 +38,11 @@ class TrendPlace:
         name = headings.cut(str(self.pipeline or self.project))
         return f"{name} / {self.stage.name}" if self.stage else name
 
+    @property
+    def read_stages(self) -> QuerySet[Stage]:
+        """Its stages that are read as planned: neither removed nor without a release flow."""
+        return self.stages.filter(pk__in=Stage.objects.listed().exclude(has_flow=False))
+
     def load_weeks(self) -> list[Period]:
         """Return the weeks of its days, of which today is the last."""
         last = now().astimezone(UTC).date()

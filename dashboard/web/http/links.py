@@ -135,7 +135,8 @@ def northflank_link(run: Run) -> NorthflankLink | None:
         "run": run.run_id,
     }
     url = template.format(**{name: quote(part, safe="") for name, part in parts.items()})
-    opens = next((part for part in ("run", "project") if f"{{{part}}}" in template), "northflank")
+    used = {part for part in parts if part != "team" and f"{{{part}}}" in template}
+    opens = "run" if "run" in used else "project" if used == {"project"} else "northflank"
     return NorthflankLink(url, _text(opens), opens_run=opens == "run")
 
 

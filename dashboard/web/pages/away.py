@@ -37,6 +37,9 @@ _text = MessageTable(
             "Since %(since)s, of the %(n)d runs that changed last: %(news)s"
         ),
         "nothing": gettext_lazy("Nothing has happened since %(since)s."),
+        "unknown": gettext_lazy(
+            "More than %(n)d runs have changed since %(since)s; of the last of them none is yours."
+        ),
     }
 )
 
@@ -118,6 +121,8 @@ def _parse_time(text: str, now: datetime) -> datetime | None:
 def _sentence(found: AllNews, since: datetime, now: datetime) -> Message:
     time = ClockTime(since, now)
     if not found.news:
+        if found.is_cut:  # of all runs: what happened to the visible ones before is not known
+            return _text("unknown", since=time, n=news.MAX_CHANGED)
         return _text("nothing", since=time)
     texts = join_texts(*(news.text for news in found.news), separator=", ")
     if found.is_cut:

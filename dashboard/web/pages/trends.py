@@ -18,7 +18,7 @@ def trends(request: HttpRequest, **ids: str) -> HttpResponse:
     context = {
         "place": place,
         "choices": trend_places.DAYS,
-        "as_of": place.stages.aggregate(at=Min("synced_at"))["at"],
+        "as_of": place.read_stages.aggregate(at=Min("synced_at"))["at"],
     }
     if known := trend_places.since_first_run(weeks):
         total = trend_rules.total(weeks)

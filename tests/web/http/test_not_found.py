@@ -206,4 +206,4 @@ def test_run_lookup_during_outage_returns_404_with_reason(live: Live, viewer: Us
     assert answer.status_code == 404
     reason = text_of(select_one(parse_html(answer), "[data-reason]"))
     # Unreachable, if another read has failed before.
-    assert "Lookup on Northflank failed" in reason or "No updates from Northflank" in reason
+    assert "The search on Northflank failed" in reason or "No updates from Northflank" in reason

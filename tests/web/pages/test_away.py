@@ -155,3 +155,15 @@ def test_more_runs_than_fit_are_counted(client: Client, run: Run) -> None:
 @pytest.mark.parametrize("seen", ["", "1", "1.x", "x.1", "-1.1", "1." + "9" * 30])
 def test_seen_of_nothing_is_not_found(client: Client, seen: str) -> None:
     assert client.post("/away/", {"seen": seen}).status_code == 404
+
+
+def test_page_does_not_claim_that_nothing_happened_where_too_much_did(
+    client: Client, visit: LastVisit
+) -> None:
+    Grant.objects.all().delete()  # the viewer sees none of them
+    first = factories.run(factories.stage(), "r-first")
+    changed = ({"run_id": f"r-{n}", "version": first.version + n} for n in range(1, 1_002))
+    factories.insert_copies(first, changed)
+    text = text_of(select_one(parse_html(client.get("/away/")), "main"))
+    assert "More than 1000 runs have changed since" in text
+    assert "Nothing has happened" not in text

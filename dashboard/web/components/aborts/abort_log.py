@@ -14,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from django.core.cache import cache
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.functional import Promise
@@ -40,6 +40,7 @@ from dashboard.web.components.runs import row_queries
 from dashboard.web.http import links
 
 PER_PAGE = 100
+MAX_WITHOUT_ABORTS = 20  # bulk aborts
 PARAMETERS = ("username", "text", "state", "project", "stage", "from", "to", "by_me", "bulk")
 _text = MessageTable(
     {
@@ -256,6 +257,14 @@ def render_rows(keys: Iterable[AbortRowKey]) -> dict[int, SafeString]:
     rendered = _render_and_cache(Abort.objects.filter(pk__in=missing)) if missing else {}
     html_by_pk = {pk: rendered.get(pk) or cached[key] for pk, key in cache_keys.items()}
     return {pk: mark_safe(html) for pk, html in html_by_pk.items()}
+
+
+def bulk_aborts_without_aborts(permissions: Permissions) -> list[BulkAbortRow]:
+    """Return the latest bulk aborts of which no run has an abort, or none yet, newest first."""
+    bulk_aborts = bulk_abort_rows.visible_bulk_aborts(permissions)
+    without = bulk_aborts.filter(~Exists(Abort.objects.filter(bulk_abort=OuterRef("pk"))))
+    latest = list(without.order_by("-pk")[:MAX_WITHOUT_ABORTS])
+    return bulk_abort_rows.load_rows(permissions, latest)
 
 
 def group_rows(

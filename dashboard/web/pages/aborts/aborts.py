@@ -67,6 +67,9 @@ class AbortsPage(Page):
             "filter": self.filter,
             "entries": abort_log.group_rows(self.permissions, keys, abort_log.render_rows(keys)),
             "count": len(keys),
+            "bulk_aborts": abort_log.bulk_aborts_without_aborts(self.permissions)
+            if "bulk" in self.filter.parameters and self.filter.before_pk is None
+            else [],
             "older_url": self.log_page.older_url,
             "empty": empty_states.log(
                 "aborts",

@@ -67,6 +67,15 @@ def test_account_is_throttled_after_failures_at_many_addresses(
     assert open_browser(OFFICE).submit("viewer", "viewer").status_code == 429
 
 
+def test_break_glass_account_is_not_kept_out_from_many_addresses(
+    open_browser: OpenBrowser, viewer: User, settings: Settings
+) -> None:
+    settings.BREAK_GLASS_ACCOUNT = "viewer"
+    for _ in range(throttle.ACCOUNT.burst):
+        throttle.count([throttle.Counter(throttle.ACCOUNT, "viewer")], timezone.now())
+    assert open_browser(OFFICE).submit("viewer", "viewer").status_code == 302
+
+
 def test_account_in_other_case_shares_its_throttle(open_browser: OpenBrowser, viewer: User) -> None:
     fail(open_browser(OFFICE), "VIEWER", throttle.ACCOUNT_AT_ADDRESS.burst)
     assert open_browser(OFFICE).submit("viewer", "viewer").status_code == 429

@@ -273,6 +273,17 @@ def test_list_of_bulk_aborts_is_the_log_with_their_aborts_alone(
     assert abort_keys(parse_html(answer)) == [abort.pk]
 
 
+def test_bulk_abort_without_an_abort_is_above_those_with_some(
+    operator_client: Client, run: Run, manager: User
+) -> None:
+    bulk_abort = bulk_abort_of([run], manager, "ended")
+    html = parse_html(operator_client.get("/aborts/?bulk=1"))
+    link = select_one(html, "[data-without-aborts] a")
+    assert link.attributes["href"] == f"/aborts/bulk/{bulk_abort.pk}/"
+    factories.abort(run, manager, bulk_abort=bulk_abort)
+    assert not parse_html(operator_client.get("/aborts/?bulk=1")).css("[data-without-aborts]")
+
+
 def test_own_aborts_filter_compares_account_not_username(
     get_page: GetPage, manager: User, viewer: User
 ) -> None:
