@@ -41,7 +41,8 @@ class TrendPlace:
     @property
     def read_stages(self) -> QuerySet[Stage]:
         """Its stages that are read as planned: neither removed nor without a release flow."""
-        return self.stages.filter(pk__in=Stage.objects.listed().exclude(has_flow=False))
+        listed = self.stages.filter(pipeline__removed_at=None, pipeline__project__removed_at=None)
+        return listed.exclude(has_flow=False)
 
     def load_weeks(self) -> list[Period]:
         """Return the weeks of its days, of which today is the last."""
