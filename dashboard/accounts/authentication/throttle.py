@@ -7,7 +7,8 @@ processes share them. Each counter is one timestamp, to which a failure adds the
 reset.
 
 A sign-in counts against its account at its address, its account, and its address. The first has the
-lowest limit, so that a stranger who guesses keeps the user out at the stranger's address only.
+lowest limit, so that a stranger who guesses keeps the user out at the stranger's address; at all
+addresses only by a hundred guesses from several.
 """
 
 from collections.abc import Collection
