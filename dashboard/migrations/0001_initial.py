@@ -993,6 +993,60 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Work",
+            fields=[
+                _key(),
+                ("step_key", models.TextField(help_text="Key of the step, as of `Run.step_key`.")),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("job_run", "Job Run"), ("build", "Build")], max_length=7
+                    ),
+                ),
+                (
+                    "owner_kind",
+                    models.CharField(help_text="Whose it is: job or service.", max_length=7),
+                ),
+                ("owner_id", models.CharField(max_length=255)),
+                ("work_id", models.CharField(max_length=255)),
+                (
+                    "is_probable",
+                    models.BooleanField(
+                        default=False,
+                        help_text="No step names it; it was found by its time. Never aborted.",
+                    ),
+                ),
+                ("name", models.TextField()),
+                ("status", models.TextField(help_text="As reported by Northflank.")),
+                ("concluded", models.BooleanField(help_text="As reported by Northflank.")),
+                ("started_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "last_line_at",
+                    models.DateTimeField(
+                        help_text="Time of the last line of its log that was read.", null=True
+                    ),
+                ),
+                ("synced_at", models.DateTimeField(help_text="When it was last read.")),
+                (
+                    "run",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="works",
+                        to="dashboard.run",
+                    ),
+                ),
+            ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("run", "kind", "owner_id", "work_id"), name="work_unique_in_run"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="Abort",
             fields=[
                 _key(),

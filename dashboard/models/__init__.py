@@ -25,3 +25,4 @@ from dashboard.models.sync.pruning import Pruning
 from dashboard.models.sync.read_requests import ReadRequest
 from dashboard.models.sync.upstream import RateBudget, RequestCounter, Upstream
 from dashboard.models.sync.webhooks import WebhookStats
+from dashboard.models.works import Work

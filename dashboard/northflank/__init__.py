@@ -23,7 +23,10 @@ from dashboard.northflank.errors import (
 )
 from dashboard.northflank.http import Call, find_environment_error
 from dashboard.northflank.models import (
+    BUILD,
+    JOB_RUN,
     Auth,
+    LogLine,
     Node,
     Page,
     Pipeline,
@@ -31,5 +34,7 @@ from dashboard.northflank.models import (
     ReleaseFlow,
     Run,
     RunDetail,
+    Work,
+    WorkRef,
 )
 from dashboard.northflank.responses import RateLimit

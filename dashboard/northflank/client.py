@@ -3,25 +3,43 @@
 Nothing of HTTP leaks out: callers get `models.py` or an exception of `errors.py`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 
 from dashboard.northflank import decoding, responses
-from dashboard.northflank.errors import NotFound
+from dashboard.northflank.errors import AccessDenied, NotFound
 from dashboard.northflank.http import HttpClient
 from dashboard.northflank.models import (
+    BUILD,
+    JOB_RUN,
     Auth,
     Entry,
+    LogLine,
     Page,
     Pipeline,
     Project,
     ReleaseFlow,
     Run,
     RunDetail,
+    Work,
+    WorkRef,
 )
 from dashboard.northflank.values import Json, as_object, as_text
+from dashboard.northflank.work_decoding import parse_build, parse_job_run, parse_log
 
 MAX_PER_PAGE = 100  # Northflank's own limit
+MAX_LOG_LINES = 1000  # Northflank's own limit
+
+_PARSERS = {JOB_RUN: parse_job_run, BUILD: parse_build}
+# The rights that these calls need, as two editions of Northflank's documentation spell them.
+LOG_RIGHT = "Deployment > View Instance Logs (or View Observability)"
+_READ_RIGHTS = {JOB_RUN: "Jobs > General > Read", BUILD: "Services > General > Read"}
+_ABORT_RIGHTS = {
+    JOB_RUN: "Jobs > Deployment > Deploy Build (or Jobs > General > Update)",
+    BUILD: "Services > Deployment > Deploy Build (or Services > General > Update)",
+}
 
 
 class NorthflankClient(HttpClient):
@@ -132,6 +150,87 @@ class NorthflankClient(HttpClient):
             raise responses.unexpected("it describes another run")
         return detail
 
+    async def get_work(self, project_id: str, ref: WorkRef) -> Work:
+        """Return the job run or build that `ref`, which has an id, names; raises NotFound."""
+        # https://northflank.com/docs/v1/api/project/jobs/get-run-details
+        # https://northflank.com/docs/v1/api/project/services/get-service-build
+        with _own_right(_READ_RIGHTS[ref.kind]):
+            return await self._request_object(
+                "GET", ref.kind, self._work_path(project_id, ref), _PARSERS[ref.kind]
+            )
+
+    async def list_works(self, project_id: str, ref: WorkRef) -> Page[Work]:
+        """Return the first page of all job runs of the job, or builds of the owner, of `ref`.
+
+        In no particular order; whether the newest come first is undocumented.
+        """
+        # https://northflank.com/docs/v1/api/project/jobs/get-job-runs
+        # https://northflank.com/docs/v1/api/project/services/list-service-builds
+        key = "runs" if ref.kind == JOB_RUN else "builds"
+        with _own_right(_READ_RIGHTS[ref.kind]):
+            return await self._request_page(
+                key, self._works_path(project_id, ref), _PARSERS[ref.kind], 1, route=f"{ref.kind}s"
+            )
+
+    async def abort_work(
+        self, project_id: str, ref: WorkRef, *, deadline: float | None = None
+    ) -> None:
+        """Ask Northflank to abort the job run or build that `ref`, which has an id, names.
+
+        It is sent once; as for `abort_run`, without a response it may be aborted all the same. Its
+        status tells when it has ended: a job run has none that means aborted.
+        """
+        # https://northflank.com/docs/v1/api/project/jobs/abort-job-run
+        # https://northflank.com/docs/v1/api/project/services/abort-service-build
+        with _own_right(_ABORT_RIGHTS[ref.kind]):
+            await self.request_json(
+                "DELETE",
+                f"abort-{ref.kind}",
+                self._work_path(project_id, ref),
+                deadline=deadline,
+            )
+
+    async def read_log(
+        self, project_id: str, ref: WorkRef, *, since: datetime, until: datetime, max_lines: int
+    ) -> list[LogLine]:
+        """Return the newest lines of a job run or build between two times, in the order sent.
+
+        At most `max_lines`, up to MAX_LOG_LINES. Raises NotFound where there is no such job run or
+        build; some answer so where there are no lines.
+        """
+        # https://northflank.com/docs/v1/api/project/jobs/get-job-logs
+        # https://northflank.com/docs/v1/api/project/services/get-service-build-logs
+        is_build = ref.kind == BUILD
+        path = self._path(
+            project_id, f"{ref.owner_kind}s", ref.owner_id, "build-logs" if is_build else "logs"
+        )
+        # Northflank's own defaults are undocumented.
+        query = {
+            "queryType": "range",
+            "direction": "backward",
+            "lineLimit": str(max_lines),
+            "startTime": _milliseconds(since),
+            "endTime": _milliseconds(until),
+            ("buildId" if is_build else "runId"): ref.id or "",
+        }
+        with _own_right(LOG_RIGHT):
+            body = await self.request_json("GET", "logs", path, query=query)
+        lines = parse_log(body)
+        if lines is None:
+            raise responses.unexpected("no lines found")
+        return lines[:max_lines]
+
+    def _works_path(self, project_id: str, ref: WorkRef) -> tuple[str, ...]:
+        return self._path(
+            project_id,
+            f"{ref.owner_kind}s",
+            ref.owner_id,
+            "runs" if ref.kind == JOB_RUN else "build",
+        )
+
+    def _work_path(self, project_id: str, ref: WorkRef) -> tuple[str, ...]:
+        return (*self._works_path(project_id, ref), ref.id or "")
+
     def _path(self, *parts: str) -> tuple[str, ...]:
         return (*self._team_path, "projects", *parts)
 
@@ -162,10 +261,12 @@ class NorthflankClient(HttpClient):
         parse_item: Callable[[Json], T | None],
         number: int,
         per_page: int = MAX_PER_PAGE,
+        *,
+        route: str = "",
         **query: str,
     ) -> Page[T]:
         paging = {"per_page": str(per_page), "page": str(number)}
-        body = await self.request_json("GET", key, path, query=paging | query)
+        body = await self.request_json("GET", route or key, path, query=paging | query)
         page = decoding.parse_page(body, key, parse_item, limit=per_page)
         if page is None:
             raise responses.unexpected("no list found")
@@ -189,6 +290,24 @@ class NorthflankClient(HttpClient):
         if result is None:
             raise responses.unexpected("required fields are missing")
         return result
+
+
+@contextmanager
+def _own_right(right: str) -> Iterator[None]:
+    """Have a 401 or 403 name the right that the token lacks.
+
+    A 401 is no sign of a bad token here: for a missing right on logs, Northflank was met with one.
+    """
+    try:
+        yield
+    except AccessDenied as error:
+        raise AccessDenied(
+            f"The API token lacks the permission {right}.", http_status=error.http_status
+        ) from error
+
+
+def _milliseconds(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 async def fetch_all_pages[T: Entry](

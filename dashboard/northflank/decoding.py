@@ -1,9 +1,9 @@
 """Decode JSON into `models.py`, tolerant of what Northflank's documentation leaves open. Pure.
 
 Takes any JSON object and never raises; None means that the answer does not contain the object.
-Only the fields named here are kept, of arguments their names, of the output of a build its branch
-and commit. The rest of a run may hold secrets anywhere: values of arguments, trigger tokens,
-outputs of steps, environments, webhook URLs.
+Only the fields named here are kept: of arguments their names, of the output of a step its id, of a
+build's its branch and commit, too. The rest of a run may hold secrets anywhere: values of
+arguments, trigger tokens, outputs of steps, environments, webhook URLs.
 The fields are documented at https://northflank.com/docs/v1/api/project/pipelines
 """
 
@@ -34,6 +34,7 @@ from dashboard.northflank.values import (
     as_object,
     as_text,
 )
+from dashboard.northflank.work_decoding import parse_work_ref
 
 # Of a tree of steps: everything behind this module may walk it recursively.
 MAX_DEPTH = 50
@@ -146,7 +147,7 @@ def parse_run_detail(fields: Json) -> RunDetail | None:
     root = as_object(fields.get("spec"))
     if as_text(root.get("kind")) is None:
         return RunDetail(run, None)
-    decoder = _StepDecoder()
+    decoder = _StepDecoder(as_object(fields.get("refs")))
     node = decoder.decode(root, depth=1)
     names = list(filter(None, map(as_text, as_object(fields.get("arguments")))))
     node = replace(node, argument_names=tuple(map(redact_secrets, names[:MAX_ARGUMENTS])))
@@ -156,7 +157,9 @@ def parse_run_detail(fields: Json) -> RunDetail | None:
 class _StepDecoder:
     """Walks one run's steps; counts those it has kept, and collects what they released."""
 
-    def __init__(self) -> None:
+    def __init__(self, refs: Json) -> None:
+        self._refs = refs  # outputs of the steps
+        self._build_steps: dict[str, Json] = {}  # those decoded so far, by their ref
         self._node_count = 0
         self._commits: set[str] = set()
         self._builds: set[str] = set()
@@ -182,6 +185,8 @@ class _StepDecoder:
         if response.get("status") == "success":
             self._commits.update(filter(None, [commit]))
             self._builds.update(filter(None, [build if kind == "Release" else None]))
+        if kind == "Build" and ref:
+            self._build_steps[ref] = fields
         iterations = spec.get("iterations")
         return Node(
             kind=kind,
@@ -209,6 +214,7 @@ class _StepDecoder:
             branch=branch,
             commit=commit,
             build=build,
+            work=parse_work_ref(fields, self._refs, self._build_steps),
         )
 
     def _decode_inner(self, steps: list[object], depth: int) -> Iterator[Node]:

@@ -6,6 +6,7 @@ All times are aware and in UTC. Statuses, kinds and policies are kept as sent, e
 from dataclasses import dataclass
 from datetime import datetime
 
+JOB_RUN, BUILD = "job_run", "build"  # kinds of work that a step can wait for
 OMITTED = "Omitted"  # kind of the node in place of steps that were not kept
 
 
@@ -64,6 +65,40 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkRef:
+    """The job run or build that a step has started, or waits for, as far as the step names it."""
+
+    kind: str  # JOB_RUN or BUILD
+    owner_kind: str  # whose it is: job or service
+    owner_id: str
+    id: str | None  # None: the step does not name it
+    branch: str | None = None  # of a build, as asked for
+    commit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A job run or a build."""
+
+    id: str
+    name: str  # its id, if it has no other
+    status: str
+    concluded: bool
+    started_at: datetime | None  # of a build: when it was created
+    ended_at: datetime | None
+    branch: str | None = None  # of a build
+    commit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a log, as received: it may hold anything, secrets included."""
+
+    at: datetime | None  # about when Northflank received it
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One step of a run, with the steps inside it.
 
@@ -93,6 +128,7 @@ class Node:
     branch: str | None = None
     commit: str | None = None  # 40 hexadecimal digits
     build: str | None = None  # its id
+    work: WorkRef | None = None
     argument_names: tuple[str, ...] = ()  # of the root: those of the run's arguments
 
 
@@ -105,7 +141,7 @@ class RunDetail:
     release_key: str | None = None  # “commit” or “build” and the ids that its steps name, sorted
 
 
-type Entry = Project | Pipeline | Run  # of a list
+type Entry = Project | Pipeline | Run | Work  # of a list
 
 
 @dataclass(frozen=True, slots=True)

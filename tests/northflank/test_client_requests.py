@@ -2,13 +2,17 @@
 
 import tomllib
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from dashboard.northflank import (
+    AccessDenied,
+    LogLine,
     NorthflankClient,
     NotFound,
+    WorkRef,
 )
 from dashboard.northflank.http import USER_AGENT
 from tests.support import payloads
@@ -18,6 +22,15 @@ pytestmark = pytest.mark.anyio
 
 FLOW = "/v1/projects/shop/pipelines/main/release-flows/staging"
 Call = Callable[[NorthflankClient], Awaitable[object]]
+
+JOB_RUN = WorkRef("job_run", "job", "db", "r1")
+BUILD = WorkRef("build", "service", "api", "b1")
+
+
+async def read_log(client: NorthflankClient, ref: WorkRef) -> list[LogLine]:
+    since, until = datetime(2026, 3, 2, 8, tzinfo=UTC), datetime(2026, 3, 2, 9, tzinfo=UTC)
+    return await client.read_log("shop", ref, since=since, until=until, max_lines=50)
+
 
 ROUTES: list[tuple[str, str, Call]] = [
     ("GET", "/v1/auth", lambda client: client.get_auth()),
@@ -36,6 +49,30 @@ ROUTES: list[tuple[str, str, Call]] = [
         f"{FLOW}/runs/r1/abort",
         lambda client: client.abort_run("shop", "main", "staging", "r1"),
     ),
+    ("GET", "/v1/projects/shop/jobs/db/runs/r1", lambda client: client.get_work("shop", JOB_RUN)),
+    ("GET", "/v1/projects/shop/jobs/db/runs", lambda client: client.list_works("shop", JOB_RUN)),
+    (
+        "DELETE",
+        "/v1/projects/shop/jobs/db/runs/r1",
+        lambda client: client.abort_work("shop", JOB_RUN),
+    ),
+    (
+        "GET",
+        "/v1/projects/shop/services/api/build/b1",
+        lambda client: client.get_work("shop", BUILD),
+    ),
+    (
+        "GET",
+        "/v1/projects/shop/services/api/build",
+        lambda client: client.list_works("shop", BUILD),
+    ),
+    (
+        "DELETE",
+        "/v1/projects/shop/services/api/build/b1",
+        lambda client: client.abort_work("shop", BUILD),
+    ),
+    ("GET", "/v1/projects/shop/jobs/db/logs", lambda client: read_log(client, JOB_RUN)),
+    ("GET", "/v1/projects/shop/services/api/build-logs", lambda client: read_log(client, BUILD)),
 ]
 
 
@@ -49,6 +86,8 @@ ANSWER = payloads.data(
         "projects": [],
         "pipelines": [],
         "runs": [],
+        "builds": [],
+        "logs": [],
     }
 )
 
@@ -99,6 +138,28 @@ async def test_client_request_has_filter_and_page_in_query(
     server.enqueue(respond_with(ANSWER))
     await client.list_runs("p", "l", "s", concluded=True, page=3, per_page=50)
     assert server.request.query == "per_page=50&page=3&concluded=true"
+
+
+@pytest.mark.parametrize(("ref", "id_name"), [(JOB_RUN, "runId=r1"), (BUILD, "buildId=b1")])
+async def test_log_request_names_span_limit_and_work(
+    client: NorthflankClient, server: ScriptedServer, ref: WorkRef, id_name: str
+) -> None:
+    server.enqueue(respond_with(ANSWER))
+    await read_log(client, ref)
+    assert server.request.query == (
+        "queryType=range&direction=backward&lineLimit=50&startTime=2026-03-02T08%3A00%3A00.000Z"
+        f"&endTime=2026-03-02T09%3A00%3A00.000Z&{id_name}"
+    )
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_missing_right_to_logs_is_named_and_no_bad_token(
+    client: NorthflankClient, server: ScriptedServer, status: int
+) -> None:
+    server.enqueue(respond_with(payloads.error("no"), status=status))
+    with pytest.raises(AccessDenied, match=r"View Instance Logs .*View Observability") as error:
+        await read_log(client, JOB_RUN)
+    assert error.value.cause == "forbidden"
 
 
 async def test_client_request_has_token_and_user_agent(

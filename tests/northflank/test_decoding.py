@@ -22,6 +22,7 @@ from dashboard.northflank import (
     ReleaseFlow,
     Run,
     RunDetail,
+    WorkRef,
     decoding,
     responses,
 )
@@ -214,6 +215,7 @@ def test_step_is_decoded_as_documented() -> None:
         parallel=False,
         skip=True,
         steps=(),
+        work=WorkRef("job_run", "job", "migrate", None),
     )
 
 
