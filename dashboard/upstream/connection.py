@@ -21,7 +21,7 @@ from django.db import DatabaseError, InterfaceError
 from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import RequestCounter, Upstream
-from dashboard.northflank import Call, NorthflankClient, NorthflankError
+from dashboard.northflank import Call, NorthflankClient, NorthflankError, RateLimited
 from dashboard.upstream import access_hint, budget_store
 
 log = structlog.get_logger(__name__)
@@ -106,6 +106,22 @@ class Connection:
             await self._start_record(handle_answer)
         return answer
 
+    async def call_aside[T](self, request: Callable[[NorthflankClient], Awaitable[T]]) -> T:
+        """Send one request about a job run, a build or a log, and return its answer.
+
+        Raises NorthflankError, of which only a 429 concerns the account: these routes need rights
+        that the token may lack, and runs are read without them. The rate limit is recorded before
+        this returns; regular reads are not delayed.
+        """
+        sent = _SentRequest(monotonic(), seq=0, excluded_from_burst=1)
+        try:
+            return await request(self.client)
+        except RateLimited as error:
+            await self._start_record(partial(self._handle_error, error, sent))
+            raise
+        finally:
+            await self._start_record(partial(run_in_db_thread, self._record_calls, sent))
+
     def may_call(self) -> bool:
         """Return whether a request may be sent now; False only between retries of an outage."""
         return not self.outage or monotonic() >= self.retry_at
@@ -186,6 +202,10 @@ class Connection:
 
     def _clear_probe(self, _: object) -> None:
         self._probe_task = None
+
+    def _record_calls(self, sent: "_SentRequest") -> None:
+        if calls := self._pop_calls():
+            budget_store.record_calls(calls, excluded_from_burst=sent.excluded_from_burst)
 
     def _pop_calls(self) -> list[Call]:
         calls, self.unrecorded_calls[:] = list(self.unrecorded_calls), []
