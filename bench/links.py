@@ -181,7 +181,7 @@ def follow_refreshes(browser: Browser, address: str, timeout: float = 60) -> tup
         if response.status == 302:
             address = response.headers["Location"]
         elif (match := REFRESH_SECONDS.search(response.text)) and (
-            'data-page="run_lookup"' in response.text
+            'data-page="run_search"' in response.text
         ):
             if time.monotonic() - started_at > timeout:
                 return time.monotonic() - started_at, 0

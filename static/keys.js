@@ -38,7 +38,7 @@ shortcutsToggle.addEventListener("change", () => storePreference("keys", shortcu
 
 // --- Clicks -------------------------------------------------------------------------------------
 
-function dismissNotice(button) {
+function closeNotice(button) {
   button.closest(".notice").remove();
   $("#main").focus({ preventScroll: true });
 }
@@ -52,7 +52,7 @@ function switchTheme() {
 }
 
 const BUTTONS = {
-  "[data-dismiss]": dismissNotice,
+  "[data-close]": closeNotice,
   "[data-zone-choice]": chooseZone,
   "[data-copy]": copy,
   "[data-theme-toggle]": switchTheme,

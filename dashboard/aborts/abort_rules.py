@@ -1,4 +1,4 @@
-"""What can be requested for a run, and by whom: an abort, a retry, a bulk abort.
+"""What can be requested for a run, and by whom: an abort, another one, a bulk abort.
 
 `abort` is the run's latest abort made here, or None. Each request is checked again (request.py).
 """
@@ -32,11 +32,11 @@ def is_selectable(run: Run, abort: Abort | None) -> bool:
     return run.in_flight and not is_aborting(run, abort)
 
 
-def is_retry_offered(run: Run, abort: Abort | None) -> bool:
-    """Return whether a run's row offers to retry the abort under way.
+def is_abort_again_offered(run: Run, abort: Abort | None) -> bool:
+    """Return whether a run's row offers to abort again while an abort is under way.
 
     By the severity that is stored with the run, as the row shows it; whether a request may is
-    decided by the time as well (`can_retry`).
+    decided by the time as well (`can_abort_again`).
     """
     if not run.in_flight or run.abort_severity < Severity.CRITICAL:
         return False
@@ -45,7 +45,7 @@ def is_retry_offered(run: Run, abort: Abort | None) -> bool:
     return run.status == "aborting"
 
 
-def can_retry(abort: Abort, now: datetime) -> bool:
+def can_abort_again(abort: Abort, now: datetime) -> bool:
     """Return whether an open abort is so long overdue (critical) that a new one makes sense."""
     if not abort.is_awaiting_northflank:
         return False
@@ -56,15 +56,15 @@ def can_retry(abort: Abort, now: datetime) -> bool:
 def is_abortable(run: Run, abort: Abort | None) -> bool:
     """Return whether an abort of a run can be requested.
 
-    Also while one is under way, if that can be retried, or if it may not have arrived: the request
-    then makes it due to be resent or, if Northflank refused that, replaces it.
+    Also while one is under way, if the run can be aborted again, or if that abort may not have
+    arrived: the request then makes it due to be resent or, if Northflank refused that, replaces it.
     """
     if not run.in_flight:
         return False
     if not is_aborting(run, abort):
         return True
     is_unconfirmed = abort is not None and abort.is_unconfirmed and run.status != "aborting"
-    return is_unconfirmed or is_retry_offered(run, abort)
+    return is_unconfirmed or is_abort_again_offered(run, abort)
 
 
 def denied_reason(user: User | None, stage: Stage, own: Permissions | None = None) -> Message | str:

@@ -82,7 +82,7 @@ def _badge(kind: str) -> tuple[str, str]:
 def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: str) -> ItemOutcome:
     """Return the outcome of one item of a bulk abort.
 
-    `abort` is the item's abort or, if that was retried, the run's latest one.
+    `abort` is the item's abort or, if the run was aborted again, the run's latest one.
     """
     match result:
         case BulkAbortItemResult.WAITING:

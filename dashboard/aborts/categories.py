@@ -67,15 +67,15 @@ CATEGORIES = {
         "bad",
         "question",
     ),
-    "retried": Category(
-        Q(state=AbortState.RETRIED), gettext_lazy("Aborted again"), "neutral", "retry"
+    "aborted_again": Category(
+        Q(state=AbortState.ABORTED_AGAIN), gettext_lazy("Aborted again"), "neutral", "retry"
     ),
 }
 
 OTHERWISE = "otherwise"
 # All that are over, but neither stopped the run nor gave way to another abort.
 ENDED_OTHERWISE = Q(settled_at__isnull=False) & ~(
-    CATEGORIES["aborted"].condition | CATEGORIES["retried"].condition
+    CATEGORIES["aborted"].condition | CATEGORIES["aborted_again"].condition
 )
 
 

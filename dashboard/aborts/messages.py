@@ -50,7 +50,7 @@ _text = MessageTable(
         "not_sent": gettext_lazy("Not sent: %(why)s"),
         "refused": gettext_lazy("Northflank refused: %(answer)s"),
         # Claims nothing of its effect: it may have arrived and take effect later.
-        "retried": gettext_lazy("Not ended %(time)s after this abort; it was aborted again."),
+        "aborted_again": gettext_lazy("Not ended %(time)s after this abort; it was aborted again."),
         "too_late": gettext_lazy(
             "Too late: the run had ended (%(status)s) before the abort arrived."
         ),
@@ -77,7 +77,7 @@ _text = MessageTable(
         "not_arrived_repeatedly": gettext_lazy(
             "Northflank never confirmed this abort (sent %(n)d times); the run goes on."
         ),
-        "can_retry": gettext_lazy("You can abort again."),
+        "can_abort_again": gettext_lazy("You can abort again."),
         "aborted": gettext_lazy("Aborted after %(time)s."),
         "removed": gettext_lazy(
             "Outcome unknown: Northflank removed the run %(time)s after the request."
@@ -141,9 +141,9 @@ def describe(abort: Abort, run: Run) -> AbortMessage:
             return _too_late_message(abort, run)
         case AbortState.UNKNOWN:
             return _unknown_message(abort, run)
-        case AbortState.RETRIED:
+        case AbortState.ABORTED_AGAIN:
             time_text = durations.format_duration(_duration(abort, run))
-            return AbortMessage(_text("retried", time=time_text), "neutral")
+            return AbortMessage(_text("aborted_again", time=time_text), "neutral")
 
 
 def is_external(abort: Abort | None, run: Run) -> bool:
@@ -225,9 +225,9 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
     if run.status in {"aborting", "aborted"}:
         text = _text("not_arrived_but_stopped", status=status_label(run.status))
         return AbortMessage(text, _tone(run))
-    retry_hint = _text("can_retry") if run.in_flight else ""
+    again_hint = _text("can_abort_again") if run.in_flight else ""
     key = "not_arrived_repeatedly" if abort.send_count > 1 else "not_arrived"
-    return AbortMessage(join_texts(_text(key, n=abort.send_count), retry_hint), "bad")
+    return AbortMessage(join_texts(_text(key, n=abort.send_count), again_hint), "bad")
 
 
 def _refusal(abort: Abort) -> RichText:
@@ -238,7 +238,7 @@ def _refusal(abort: Abort) -> RichText:
 def _is_resend_window_over(abort: Abort, run: Run) -> bool:
     """Return whether a run is critical, and its abort not resent any more for that reason.
 
-    A retry, and an abort that was sent late, is critical by its age, too.
+    A second abort, and one that was sent late, is critical by its age, too.
     """
     start = abort_clock.start(run, abort)
     if start is None or run.abort_severity < Severity.CRITICAL:

@@ -131,7 +131,7 @@ def _pending_work_query() -> PreparedQuery:
     is_aborting = Q(status="aborting", removed_at=None)
     runs = Run.objects.in_flight().filter(is_aborting | Q(abort_severity__gt=Severity.OK))
     # As a subquery: for a join, SQLite would read all aborts.
-    had_abort = Exists(Abort.objects.not_arrived_or_retried().filter(run=OuterRef("pk")))
+    had_abort = Exists(Abort.objects.not_arrived_or_aborted_again().filter(run=OuterRef("pk")))
     runs_that_go_on = Run.objects.tracked().filter(
         ~Q(status="aborting"), had_abort, abort_severity__lt=Severity.CRITICAL
     )
@@ -252,5 +252,5 @@ def _runs_that_go_on(now: datetime) -> set[int]:
         if resend_policy.is_exhausted(0, abort.first_sent_at, now)
     }
     # Last: another worker may settle one of those as not arrived meanwhile.
-    settled_aborts = Abort.objects.not_arrived_or_retried().filter(run__in=running)
+    settled_aborts = Abort.objects.not_arrived_or_aborted_again().filter(run__in=running)
     return exhausted_run_pks | set(settled_aborts.values_list("run_id", flat=True))

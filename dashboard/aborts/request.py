@@ -15,7 +15,7 @@ from django.db.models import BigIntegerField, F
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import severity as abort_severity
-from dashboard.aborts.abort_rules import can_retry, denied_reason
+from dashboard.aborts.abort_rules import can_abort_again, denied_reason
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import durable
 from dashboard.db import threads as db_threads
@@ -127,7 +127,7 @@ def request_abort(
     run: Run,
     abort_request: AbortRequest,
     *,
-    retry_of_pk: int | None = None,
+    again_of_pk: int | None = None,
     bulk_abort: BulkAbort | None = None,
     mark_sent: bool = False,
     will_be_sent: bool = True,
@@ -135,9 +135,9 @@ def request_abort(
     """Record an abort of `run`, before anything is sent, and return it.
 
     Raise NotAllowed, NotInFlight or ReasonMissing. While an abort is open, the request joins it,
-    and makes a pending resend due at once. If `retry_of_pk` is the key of the open abort and
-    `can_retry` holds, or if Northflank refused a resend of the open abort, that is settled and a
-    new one recorded instead.
+    and makes a pending resend due at once. If `again_of_pk` is the key of the open abort and
+    `can_abort_again` holds, or if Northflank refused a resend of the open abort, that is settled
+    and a new one recorded instead.
 
     With `mark_sent` the abort is recorded as sent in the same transaction, unless its run is read
     first (`is_run_read_first`). The caller then sends it at once, by `wait_for_answer`; `run` is
@@ -158,7 +158,7 @@ def request_abort(
         raise NotInFlight
     reason = clean_reason(abort_request.reason)
     check_reason(reason, [run.stage])
-    replaced_pk = retry_of_pk
+    replaced_pk = again_of_pk
     attempts_left = 3
     while True:
         attempts_left -= 1
@@ -195,11 +195,11 @@ def _create_abort(
     now = db_threads.now()
     with durable.atomic():  # before it is sent
         version = ChangeCounter.take(1)
-        retried_abort = _settle_replaced(run, abort_request, replaced_pk, now)
+        earlier_abort = _settle_replaced(run, abort_request, replaced_pk, now)
         start = abort_clock.start(run, None)
         earlier_starts = [start.at] if start else []
-        if retried_abort is not None or run.abort_severity >= Severity.CRITICAL:
-            earlier_starts += _starts_of_retried(run)
+        if earlier_abort is not None or run.abort_severity >= Severity.CRITICAL:
+            earlier_starts += _starts_of_aborted_again(run)
         started_at = min([now, *earlier_starts])  # the clock of a run's abort never restarts
         severity = abort_severity.classify(started_at, now)
         run_fields: dict[str, Any] = {"version": version, "abort_severity": severity}
@@ -215,7 +215,7 @@ def _create_abort(
             run=run,
             **abort_request.model_fields(reason, now),
             claimed_at=now,
-            retry_of=retried_abort,
+            again_of=earlier_abort,
             bulk_abort=bulk_abort,
             already_aborting_since=started_at if started_at < now else None,
         )
@@ -240,16 +240,16 @@ def _reload(run: Run) -> None:
     run.stage = stage
 
 
-def _starts_of_retried(run: Run) -> list[datetime]:
-    """Return when the abort of `run` that is retried started, if one is; it has settled as such.
+def _starts_of_aborted_again(run: Run) -> list[datetime]:
+    """Return when the abort of `run` that had no effect started, if it settled as aborted again.
 
-    Retries that certainly had no effect are ignored: the abort before them is retried once more,
-    and its run is critical.
+    Later ones that certainly had no effect are ignored: the run is aborted again after the one
+    before them, and is critical.
     """
     return [
         already_aborting_since or requested_at
         for state, already_aborting_since, requested_at in _latest_abort_query().fetch(run=run.pk)
-        if state == AbortState.RETRIED
+        if state == AbortState.ABORTED_AGAIN
     ]
 
 
@@ -268,7 +268,7 @@ def _run_update(fields: tuple[str, ...]) -> PreparedUpdate:
 
 def is_run_read_first(abort: Abort) -> bool:
     """Return whether the run of an abort is read before its first send, as it may have ended."""
-    return abort.retry_of_id is not None or abort.run.status == "aborting"
+    return abort.again_of_id is not None or abort.run.status == "aborting"
 
 
 def _join_open_abort(abort: Abort, abort_request: AbortRequest, reason: str) -> None:
@@ -303,7 +303,7 @@ def _join_open_abort(abort: Abort, abort_request: AbortRequest, reason: str) -> 
 def _settle_replaced(
     run: Run, abort_request: AbortRequest, replaced_pk: int | None, now: datetime
 ) -> Abort | None:
-    """Settle the abort to be replaced, if it may be; return it if it is retried.
+    """Settle the abort to be replaced, if it may be; return it if the run is aborted again.
 
     Part of the transaction that gives the run its new version.
     """
@@ -312,9 +312,9 @@ def _settle_replaced(
     previous = Abort.objects.open().filter(pk=replaced_pk, run=run).first()
     if previous is None:
         return None
-    if can_retry(previous, now):
+    if can_abort_again(previous, now):
         username = abort_request.username
-        is_settled = previous.apply(EventType.RETRIED, now, username, with_run=False)
+        is_settled = previous.apply(EventType.ABORTED_AGAIN, now, username, with_run=False)
         return previous if is_settled else None
     if previous.is_resend_refused:
         previous.apply(EventType.REFUSED, now, previous.answer, with_run=False)

@@ -107,7 +107,7 @@ async def send_abort(
 ) -> None:
     """Send a recorded abort for the first time, and store the result.
 
-    For a retry, or a run that is already aborting, the run is read first, and the abort is not sent
+    If the run is aborted again, or is already aborting, it is read first, and the abort is not sent
     if the run has ended; `is_run_read`: the caller has just done so. Unless `interactive`, the
     answer's rate limit is stored before returning.
     """

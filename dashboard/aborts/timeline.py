@@ -42,7 +42,7 @@ _text = MessageTable(
         "unknown_detail": gettext_lazy("Not confirmed yet: %(text)s"),
         "not_arrived_detail": gettext_lazy("Not confirmed: the run went on. Not resent: %(text)s"),
         "answered_late_detail": gettext_lazy("Late response from Northflank: %(text)s"),
-        "retried_detail": gettext_lazy("Aborted again by %(text)s"),
+        "aborted_again_detail": gettext_lazy("Aborted again by %(text)s"),
     }
 )
 

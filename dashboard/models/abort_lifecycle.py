@@ -15,15 +15,15 @@ class AbortState(models.TextChoices):
     # May not have arrived: it is resent or, once settled, counts as not arrived.
     UNKNOWN = "unknown"
     TOO_LATE = "too_late"  # the run had concluded before the abort arrived
-    RETRIED = "retried"  # the run went on, and a user requested it again
+    ABORTED_AGAIN = "aborted_again"  # the run went on, and a user requested it again
 
 
 # In these, an abort certainly had no effect: those before it count as if it had not been requested.
 NO_EFFECT_STATES = (AbortState.NOT_SENT, AbortState.REFUSED)
 
 TRANSITIONS: dict[AbortState, frozenset[AbortState]] = {
-    AbortState.REQUESTED: frozenset(AbortState) - {AbortState.REQUESTED, AbortState.RETRIED},
-    AbortState.ACCEPTED: frozenset({AbortState.CONCLUDED, AbortState.RETRIED}),
+    AbortState.REQUESTED: frozenset(AbortState) - {AbortState.REQUESTED, AbortState.ABORTED_AGAIN},
+    AbortState.ACCEPTED: frozenset({AbortState.CONCLUDED, AbortState.ABORTED_AGAIN}),
     # It may not have arrived: resending it starts again at REQUESTED.
     AbortState.UNKNOWN: frozenset(AbortState),
 }
@@ -44,7 +44,7 @@ class EventType(models.TextChoices):
     NOT_ARRIVED = "not_arrived"  # the run continued; detail: why it is not resent
     TOO_LATE = "too_late"  # detail: the run's status
     CONCLUDED = "concluded"  # detail: the run's status
-    RETRIED = "retried"  # detail: by whom
+    ABORTED_AGAIN = "aborted_again"  # detail: by whom
     ANSWERED_LATE = "answered_late"  # an answer after the abort had settled; changes nothing
     # The run's status changed after the abort had settled; detail: the run's status.
     STATUS_CHANGED_AFTER_END = "status_changed"
@@ -78,7 +78,7 @@ EFFECTS = {
     EventType.REFUSED: Effect(AbortState.REFUSED, detail_field="answer"),
     EventType.TOO_LATE: Effect(AbortState.TOO_LATE, detail_field="outcome"),
     EventType.CONCLUDED: Effect(AbortState.CONCLUDED, detail_field="outcome"),
-    EventType.RETRIED: Effect(AbortState.RETRIED),
+    EventType.ABORTED_AGAIN: Effect(AbortState.ABORTED_AGAIN),
 }
 
 

@@ -54,18 +54,18 @@ class AbortQuerySet(models.QuerySet["Abort"]):
 
     def accepted_or_aborted(self) -> "AbortQuerySet":
         """Aborts that Northflank accepted, and unconfirmed ones whose run was aborted."""
-        unconfirmed = [AbortState.UNKNOWN, AbortState.RETRIED]
+        unconfirmed = [AbortState.UNKNOWN, AbortState.ABORTED_AGAIN]
         was_aborted = Q(state__in=unconfirmed, run__status="aborted")
         return self.filter(_was_accepted() | was_aborted)
 
-    def not_arrived_or_retried(self) -> "AbortQuerySet":
-        """Aborts not arrived, or retried, and followed by none that may have had an effect.
+    def not_arrived_or_aborted_again(self) -> "AbortQuerySet":
+        """Aborts not arrived, or aborted again, and followed by none that may have had an effect.
 
-        A run whose abort was retried is critical, too: only then it can be retried.
+        A run that was aborted again is critical, too: only then that is possible.
         """
         later = Abort.objects.filter(run=OuterRef("run"), pk__gt=OuterRef("pk"))
         has_later = Exists(later.exclude(state__in=NO_EFFECT_STATES))
-        settled = self.filter(state__in=[AbortState.UNKNOWN, AbortState.RETRIED])
+        settled = self.filter(state__in=[AbortState.UNKNOWN, AbortState.ABORTED_AGAIN])
         return settled.exclude(settled_at=None).exclude(has_later)
 
     def latest_by_run(self, run_pks: Iterable[int]) -> "dict[int, Abort]":
@@ -86,12 +86,12 @@ class Abort(AuditedRequest):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="aborts"
     )
-    retry_of = models.OneToOneField(
+    again_of = models.OneToOneField(
         "self",
         models.PROTECT,
         null=True,
-        related_name="retried_by",
-        help_text="The abort that this one retries.",
+        related_name="aborted_again_by",
+        help_text="The abort without effect, after which this one was requested.",
     )
     bulk_abort = models.ForeignKey(BulkAbort, models.PROTECT, null=True, related_name="aborts")
     already_aborting_since = models.DateTimeField(
@@ -99,7 +99,7 @@ class Abort(AuditedRequest):
     )
 
     # Its progress: changes until it has settled.
-    state = models.CharField(max_length=12, choices=AbortState, default=AbortState.REQUESTED)
+    state = models.CharField(max_length=13, choices=AbortState, default=AbortState.REQUESTED)
     claimed_at = models.DateTimeField(help_text="When a process last took its lease.")
     sent_at = models.DateTimeField(
         null=True, help_text="Set just before each send; from then on the abort may have arrived."
@@ -249,7 +249,7 @@ class AbortEvent(FastLoading):
 def _was_accepted() -> Q:
     aborting_events = AbortEvent.objects.filter(abort=OuterRef("pk"), event_type=EventType.ABORTING)
     was_accepted = Q(answer_status=200) | Q(outcome="aborted") | Exists(aborting_events)
-    states = [AbortState.ACCEPTED, AbortState.CONCLUDED, AbortState.RETRIED]
+    states = [AbortState.ACCEPTED, AbortState.CONCLUDED, AbortState.ABORTED_AGAIN]
     return Q(was_accepted, state__in=states)
 
 

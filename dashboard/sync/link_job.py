@@ -48,7 +48,7 @@ class LinkJob(ReadJob):
         self, stage: Stage, detail: RunDetail | None, requested_at: datetime, seq: int
     ) -> None:
         if detail is not None and detail.run.id != self.link.run_id:
-            log.warning("run_lookup.wrong_run", requested=self.link.run_id, received=detail.run.id)
+            log.warning("link.wrong_run", requested=self.link.run_id, received=detail.run.id)
         elif detail is not None:
             mirror.apply_detail(stage.pk, detail, requested_at=requested_at, request_seq=seq)
             row = Stage.objects.filter(pk=stage.pk)

@@ -29,7 +29,7 @@ from dashboard.upstream import budget_store
 MAX_LINKS = 300  # an hour, for all people
 # How long an answer is valid: a run whose id people already have will not appear in a stage later.
 ANSWER_LIFETIME = timedelta(hours=12)
-MIN_RETRY_INTERVAL = timedelta(minutes=2)  # minimum time between two requests for an id
+MIN_SEARCH_INTERVAL = timedelta(minutes=2)  # minimum time between two requests for an id
 FLOW_CHECK_AGE = timedelta(minutes=5)  # until when a stage found without a flow is not asked
 POLL_INTERVAL = 0.1  # seconds between two looks for an answer
 
@@ -61,7 +61,7 @@ class NotFoundAnswer:
 async def find_in_stage(
     stage: Stage, run_id: str, *, seconds: float = LINK_WAIT.total_seconds()
 ) -> str:
-    """Have an unknown run looked up in one stage at Northflank; wait for up to `seconds`.
+    """Have an unknown run read in one stage at Northflank; wait for up to `seconds`.
 
     Returns "" if the run is in the mirror now, else a sentence with the reason.
     """
@@ -75,7 +75,7 @@ async def find_in_stage(
 
 
 def has_no_runs(stage: Stage) -> bool:
-    """Return whether a stage had no release flow a moment ago: looking up a run is pointless."""
+    """Return whether a stage had no release flow a moment ago: reading a run is pointless."""
     checked_at = stage.flow_synced_at
     is_recent = checked_at is not None and db_threads.now() - checked_at < FLOW_CHECK_AGE
     return stage.has_flow is False and is_recent
@@ -135,14 +135,14 @@ def load_not_found(run_id: str, stage: Stage | None = None) -> NotFoundAnswer | 
     return NotFoundAnswer(answered_at, row.requested_at + ANSWER_LIFETIME)
 
 
-def retry(run_id: str, stage: Stage | None = None) -> datetime | None:
+def search_again(run_id: str, stage: Stage | None = None) -> datetime | None:
     """Discard the answer for a run in `stage`, or in all; if it is too soon, return when to."""
     now = db_threads.now()
     row = _recent(run_id, stage).first()
     if row is None:
         return None
-    if now - row.requested_at < MIN_RETRY_INTERVAL:
-        return row.requested_at + MIN_RETRY_INTERVAL
+    if now - row.requested_at < MIN_SEARCH_INTERVAL:
+        return row.requested_at + MIN_SEARCH_INTERVAL
     if stage is not None:  # asked for again when the page is opened
         ReadRequest.objects.filter(pk=row.pk).update(answered_at=None)
     else:

@@ -34,7 +34,7 @@ def allowed(shown: Run, abort: Abort | None) -> set[str]:
     rules = {
         "abort": abort_rules.is_abortable,
         "selection": abort_rules.is_selectable,
-        "retry": abort_rules.is_retry_offered,
+        "again": abort_rules.is_abort_again_offered,
     }
     return {name for name, rule in rules.items() if rule(shown, abort)}
 
@@ -66,9 +66,9 @@ def test_open_abort_can_be_requested_again_only_if_it_may_not_have_arrived(
 @pytest.mark.parametrize("status", ["running", "aborting"])
 @pytest.mark.parametrize(
     ("state", "expected"),
-    [("requested", set()), ("accepted", {"abort", "retry"}), ("unknown", {"abort", "retry"})],
+    [("requested", set()), ("accepted", {"abort", "again"}), ("unknown", {"abort", "again"})],
 )
-def test_critically_overdue_abort_can_be_retried_if_it_was_sent(
+def test_run_can_be_aborted_again_if_its_abort_was_sent_and_is_critical(
     state: str, expected: set[str], status: str
 ) -> None:
     shown = run(status, abort_severity=Severity.CRITICAL)
@@ -83,10 +83,10 @@ def test_aborting_run_can_not_be_aborted(state: str, severity: Severity) -> None
         assert allowed(shown, abort) == set()
 
 
-def test_abort_from_elsewhere_can_be_retried_once_it_is_critically_overdue() -> None:
+def test_run_aborted_elsewhere_can_be_aborted_again_once_that_is_critical() -> None:
     shown = run("aborting", abort_severity=Severity.CRITICAL)
     for abort in (None, settled_abort("refused")):
-        assert allowed(shown, abort) == {"abort", "retry"}
+        assert allowed(shown, abort) == {"abort", "again"}
 
 
 @pytest.mark.parametrize("status", ["success", "aborting", "running"])

@@ -52,12 +52,12 @@ def test_unsent_abort_with_expired_lease_is_adopted_and_sent(
     assert logs[0] == log_line("adopted", "warning", by="manager")
 
 
-def retry_of(first: Abort, manager: User) -> Abort:
-    """An unsent retry of an abort, with the same lease."""
+def second_of(first: Abort, manager: User) -> Abort:
+    """An unsent second abort, with the same lease."""
     now = db_threads.now()
     first.apply(EventType.NOT_ARRIVED, now)
     unsent = {"claimed_at": first.claimed_at, "sent_at": None, "answered_at": None}
-    return factories.abort(first.run, manager, "requested", retry_of=first, **unsent)
+    return factories.abort(first.run, manager, "requested", again_of=first, **unsent)
 
 
 def first_of_aborting_run(first: Abort, _: User) -> Abort:
@@ -66,7 +66,7 @@ def first_of_aborting_run(first: Abort, _: User) -> Abort:
 
 
 @pytest.mark.parametrize(
-    ("prepare", "status"), [(retry_of, "running"), (first_of_aborting_run, "aborting")]
+    ("prepare", "status"), [(second_of, "running"), (first_of_aborting_run, "aborting")]
 )
 def test_abort_whose_run_is_read_first_is_adopted_by_one_slow_read(
     abort_with_expired_lease: Abort,

@@ -92,7 +92,7 @@ REMOVED = run(removed_at=AT)
         (abort("too_late", settled_at=AT), REMOVED, "removed"),
         (abort("unknown"), run(), "unconfirmed"),
         (abort("unknown", settled_at=AT), run(), "not_arrived"),
-        (abort("retried", settled_at=AT), run(), "retried"),
+        (abort("aborted_again", settled_at=AT), run(), "aborted_again"),
     ],
 )
 @pytest.mark.parametrize("result", [BulkAbortItemResult.ABORT, BulkAbortItemResult.JOINED])

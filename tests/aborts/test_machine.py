@@ -142,7 +142,7 @@ class AbortMachine(RuleBasedStateMachine):
         self.users[1].groups.set(self.users[0].groups.all())
         with append_only_disabled():
             AbortEvent.objects.all().delete()
-            Abort.objects.update(retry_of=None)
+            Abort.objects.update(again_of=None)
             Abort.objects.all().delete()
         Run.objects.all().delete()
 
@@ -230,7 +230,7 @@ class AbortMachine(RuleBasedStateMachine):
             self.create_abort(number, user_number, reason, send=True)
 
     @rule(number=index_of_two, user_number=index_of_two, fault=abort_faults, reading=read_faults)
-    def retry_abort(self, number: int, user_number: int, fault: str, reading: str) -> None:
+    def abort_again(self, number: int, user_number: int, fault: str, reading: str) -> None:
         run = self.run(number)
         open_abort = Abort.objects.open().filter(run=run).first()
         if open_abort is None:
@@ -240,7 +240,7 @@ class AbortMachine(RuleBasedStateMachine):
         reconcile(self.live)
         faults = [f"{fault}*1@/abort" if fault else "", f"{reading}*1@GET" if reading else ""]
         with self.faults(*faults):
-            self.create_abort(number, user_number, "Stuck", send=True, retry_of_pk=open_abort.pk)
+            self.create_abort(number, user_number, "Stuck", send=True, again_of_pk=open_abort.pk)
 
     @rule(
         number=index_of_two,
@@ -276,7 +276,7 @@ class AbortMachine(RuleBasedStateMachine):
         reason: str,
         *,
         send: bool,
-        retry_of_pk: int | None = None,
+        again_of_pk: int | None = None,
     ) -> Abort | None:
         """Request an abort, and return it if it is new; it must be new whenever that is allowed."""
         run, user = self.run(number), self.users[user_number]
@@ -285,7 +285,7 @@ class AbortMachine(RuleBasedStateMachine):
         open_abort = Abort.objects.open().filter(run=run).first()
         try:
             result = request_abort(
-                run, AbortRequest(user, reason), retry_of_pk=retry_of_pk, mark_sent=send
+                run, AbortRequest(user, reason), again_of_pk=again_of_pk, mark_sent=send
             )
         except NotAllowed:
             assert not is_allowed

@@ -153,7 +153,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             "removed",
             {"time": "1 min 12 s"},
         ),
-        (abort("retried"), ended_run("aborted", 5), "retried", {"time": "1 min 12 s"}),
+        (abort("aborted_again"), ended_run("aborted", 5), "aborted_again", {"time": "1 min 12 s"}),
         (
             abort("concluded", "aborted"),
             run("success", concluded=True),
@@ -237,13 +237,13 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         (
             abort("unknown", send_count=5),
             run(),
-            "not_arrived_repeatedly can_retry",
+            "not_arrived_repeatedly can_abort_again",
             {"n": 5},
         ),
         (
             abort("unknown", send_count=2),
             run(),
-            "not_arrived_repeatedly can_retry",
+            "not_arrived_repeatedly can_abort_again",
             {"n": 2},
         ),
         (
@@ -289,27 +289,27 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             {"status": "running"},
         ),
         (
-            abort("retried", answer_status=409, send_count=2),
+            abort("aborted_again", answer_status=409, send_count=2),
             run(),
-            "retried",
+            "aborted_again",
             {"time": "1 min 12 s"},
         ),
         (
-            abort("retried", answer_status=200, send_count=2),
+            abort("aborted_again", answer_status=200, send_count=2),
             run(),
-            "retried",
+            "aborted_again",
             {"time": "1 min 12 s"},
         ),
         (
-            abort("retried"),
+            abort("aborted_again"),
             run(),
-            "retried",
+            "aborted_again",
             {"time": "1 min 12 s"},
         ),
         (
-            abort("retried", answered_at=None),
+            abort("aborted_again", answered_at=None),
             run(),
-            "retried",
+            "aborted_again",
             {"time": "1 min 12 s"},
         ),
     ],
@@ -385,7 +385,7 @@ def test_timeline_event_text_is_a_complete_sentence(event_type: EventType, detai
         ("accepted", "running", "accepted_status", {"status": "running"}),
         ("concluded", "failure", "concluded_status", {"status": "failed"}),
         ("concluded", "", "concluded", {}),
-        ("retried", "ben", "retried_detail", {"text": "ben."}),
+        ("aborted_again", "ben", "aborted_again_detail", {"text": "ben."}),
         ("answered_late", "aborting", "answered_late_detail", {"text": "aborting."}),
         ("not_sent", "Sending timed out.", "not_sent_detail", {"text": "Sending timed out."}),
         ("adopted", "", "adopted", {}),
@@ -463,7 +463,7 @@ def test_external_abort_has_its_start_and_what_is_overdue(
         (0, -600, "resend"),
         (0, -121, "no_resend"),
     ],
-    ids=["usual", "sent late", "sent later", "retry", "early retry"],
+    ids=["usual", "sent late", "sent later", "again", "early again"],
 )
 def test_critical_abort_is_said_to_be_resent_no_more_only_if_it_is_certain(
     sent_after: float, started_after: float | None, key: str
@@ -476,7 +476,7 @@ def test_critical_abort_is_said_to_be_resent_no_more_only_if_it_is_certain(
     assert messages.keys(text) == f"doubtful {key}"
 
 
-@pytest.mark.parametrize("started_at", [None, after(-600)], ids=["first abort", "retry"])
+@pytest.mark.parametrize("started_at", [None, after(-600)], ids=["first abort", "second abort"])
 @pytest.mark.parametrize("state", ["not_sent", "refused"])
 @pytest.mark.parametrize(
     ("aborting_since", "key"),

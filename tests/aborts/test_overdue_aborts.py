@@ -203,7 +203,7 @@ def test_aborting_run_is_not_critical_after_an_unconfirmed_abort(run: Run, manag
 
 @pytest.mark.parametrize("failure", [429, 409], ids=["not sent", "refused"])
 @pytest.mark.parametrize("elapsed", [CRITICAL_AFTER, RESENDS_END], ids=["accepted", "unconfirmed"])
-def test_run_stays_critical_after_a_retry_that_failed(
+def test_run_stays_critical_after_a_second_abort_that_failed(
     run: Run, manager: User, elapsed: timedelta, failure: int
 ) -> None:
     since = db_threads.now()
@@ -214,9 +214,9 @@ def test_run_stays_critical_after_a_retry_that_failed(
     with time_machine.travel(at, tick=False):
         FakeNorthflank(reading=error_response(503)).reconcile()
         assert severities() == {"r1": 2}
-        retry = request_abort(run, AbortRequest(manager), retry_of_pk=first.pk).abort
-        FakeNorthflank(abort=error_response(failure)).send(retry)
-        assert Abort.objects.get(pk=retry.pk).settled_at == at
+        second = request_abort(run, AbortRequest(manager), again_of_pk=first.pk).abort
+        FakeNorthflank(abort=error_response(failure)).send(second)
+        assert Abort.objects.get(pk=second.pk).settled_at == at
         reconcile_at(at)
         assert severities() == {"r1": 2}
         critical_run = Run.objects.with_stage().get()
@@ -241,16 +241,16 @@ def test_run_stays_critical_after_an_abort_not_arrived_and_one_that_failed(
     assert severities() == {"r1": 2}
 
 
-def test_run_that_goes_on_after_an_accepted_retry_is_not_critical(run: Run, manager: User) -> None:
+def test_run_that_goes_on_after_a_second_abort_is_not_critical(run: Run, manager: User) -> None:
     now = db_threads.now()
-    factories.abort(run, manager, "retried", settled_at=now)
+    factories.abort(run, manager, "aborted_again", settled_at=now)
     factories.abort(run, manager, "concluded", settled_at=now, outcome="aborted")
     assert not reconcile.is_work_pending()
     reconcile.update_severities(now)
     assert severities() == {"r1": 0}
 
 
-@pytest.mark.parametrize("states", [["retried", "refused"], ["unknown"]], ids=str)
+@pytest.mark.parametrize("states", [["aborted_again", "refused"], ["unknown"]], ids=str)
 def test_removed_run_is_not_critical_after_an_abort_not_arrived(
     run: Run, manager: User, states: list[str]
 ) -> None:

@@ -70,7 +70,7 @@ def test_abort_request_stores_all_fields(run: Run, manager: User) -> None:
     assert result == AbortResult(Abort.objects.get(), is_new=True)
     stored = Abort.objects.values(
         "run", "user", "username", "reason", "client_address", "via", "token_name", "bulk_abort",
-        "requested_at", "claimed_at", "sent_at", "state", "retry_of", "settled_at",
+        "requested_at", "claimed_at", "sent_at", "state", "again_of", "settled_at",
     ).get()  # fmt: skip
     assert stored == {
         "run": run.pk,
@@ -85,7 +85,7 @@ def test_abort_request_stores_all_fields(run: Run, manager: User) -> None:
         "claimed_at": T0,
         "sent_at": None,
         "state": "requested",
-        "retry_of": None,
+        "again_of": None,
         "settled_at": None,
     }
     assert timeline(result.abort) == [("requested", T0, "a shell on build-1")]
@@ -106,10 +106,10 @@ def test_abort_sent_at_once_is_recorded_as_sent(run: Run, manager: User) -> None
 @time_machine.travel(T0, tick=False)
 def test_abort_of_run_to_be_read_first_is_not_recorded_as_sent(run: Run, manager: User) -> None:
     first = overdue_abort(run, manager)
-    retry = request_abort(run, abort_request(manager), retry_of_pk=first.pk, mark_sent=True)
+    again = request_abort(run, abort_request(manager), again_of_pk=first.pk, mark_sent=True)
     aborting_run = factories.run(run.stage, status="aborting")
     second = request_abort(aborting_run, abort_request(manager), mark_sent=True)
-    for result in (retry, second):
+    for result in (again, second):
         assert (result.request_seq, result.abort.sent_at, result.abort.send_count) == (
             None,
             None,
@@ -260,7 +260,7 @@ def test_abort_request_racing_with_settled_abort_creates_its_own(
     second = result.abort
     assert second != first
     assert (second.run, second.username, second.reason) == (run, "colleague", "Stuck again")
-    assert (second.bulk_abort, second.retry_of) == (batch, None)
+    assert (second.bulk_abort, second.again_of) == (batch, None)
 
 
 def test_abort_request_for_run_that_ended_since_it_was_read_is_not_in_flight(
@@ -297,7 +297,7 @@ def test_abort_request_racing_with_concluded_run_is_not_in_flight(run: Run, mana
     assert {name: getattr(run, name) for name in ENDED} == ENDED
 
 
-# --- Retries ------------------------------------------------------------------------------------
+# --- Abort again --------------------------------------------------------------------------------
 
 
 def overdue_abort(run: Run, user: User) -> Abort:
@@ -308,71 +308,71 @@ def overdue_abort(run: Run, user: User) -> Abort:
 
 
 @time_machine.travel(T0, tick=False)
-def test_retry_settles_first_abort_and_links_to_it(
+def test_abort_again_settles_first_abort_and_links_to_it(
     run: Run, manager: User, colleague: User
 ) -> None:
     first = overdue_abort(run, manager)
-    second = request_abort(run, abort_request(colleague), retry_of_pk=first.pk).abort
+    second = request_abort(run, abort_request(colleague), again_of_pk=first.pk).abort
     first.refresh_from_db()
-    assert (first.state, first.settled_at) == ("retried", T0)
-    assert timeline(first) == [("retried", T0, "colleague")]
-    assert second.retry_of == first
+    assert (first.state, first.settled_at) == ("aborted_again", T0)
+    assert timeline(first) == [("aborted_again", T0, "colleague")]
+    assert second.again_of == first
 
 
 @time_machine.travel(T0, tick=False)
-def test_retry_of_abort_that_is_settled_meanwhile_is_a_new_abort(run: Run, manager: User) -> None:
+def test_abort_again_after_one_settled_meanwhile_is_a_new_abort(run: Run, manager: User) -> None:
     first = overdue_abort(run, manager)
 
     def settle() -> None:
         Abort.objects.filter(pk=first.pk).update(state="concluded", settled_at=T0)
 
     with before_statement('UPDATE "dashboard_abort"', settle):
-        second = request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
-    assert second.retry_of is None
+        second = request_abort(run, abort_request(manager), again_of_pk=first.pk).abort
+    assert second.again_of is None
 
 
 @time_machine.travel(T0, tick=False)
-def test_retry_keeps_the_start_of_a_run_that_was_aborting_before_its_abort(
+def test_abort_again_keeps_the_start_of_a_run_that_was_aborting_before_its_abort(
     run: Run, manager: User
 ) -> None:
     first = overdue_abort(run, manager)
     since = first.requested_at - timedelta(minutes=1)
     factories.change(run, status="aborting", aborting_since=since, status_since=T0)
     run.refresh_from_db()
-    second = request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
-    assert (second.retry_of, second.already_aborting_since) == (first, since)
+    second = request_abort(run, abort_request(manager), again_of_pk=first.pk).abort
+    assert (second.again_of, second.already_aborting_since) == (first, since)
 
 
 @time_machine.travel(T0, tick=False)
-def test_abort_of_another_run_is_not_retried(run: Run, manager: User) -> None:
+def test_abort_of_another_run_is_not_settled(run: Run, manager: User) -> None:
     other = overdue_abort(factories.run(run.stage, "other"), manager)
-    abort = request_abort(run, abort_request(manager), retry_of_pk=other.pk).abort
-    assert abort.retry_of is None
+    abort = request_abort(run, abort_request(manager), again_of_pk=other.pk).abort
+    assert abort.again_of is None
     assert Abort.objects.open().filter(pk=other.pk).exists()
 
 
 @time_machine.travel(T0 - timedelta(seconds=1), tick=False)
-def test_early_retry_joins_open_abort(run: Run, manager: User) -> None:
+def test_early_abort_again_joins_open_abort(run: Run, manager: User) -> None:
     first = overdue_abort(run, manager)
     Run.objects.update(abort_severity=1)
-    result = request_abort(run, abort_request(manager), retry_of_pk=first.pk)
+    result = request_abort(run, abort_request(manager), again_of_pk=first.pk)
     assert result == AbortResult(first, is_new=False)
 
 
 @time_machine.travel(T0, tick=False)
-def test_retry_of_another_runs_abort_joins_open_abort(run: Run, manager: User) -> None:
+def test_abort_again_after_another_runs_abort_joins_open_abort(run: Run, manager: User) -> None:
     other = overdue_abort(factories.run(run.stage), manager)
     first = overdue_abort(run, manager)
-    result = request_abort(run, abort_request(manager), retry_of_pk=other.pk)
+    result = request_abort(run, abort_request(manager), again_of_pk=other.pk)
     assert result == AbortResult(first, is_new=False)
 
 
 @time_machine.travel(T0, tick=False)
-def test_retry_of_settled_abort_is_a_new_abort(run: Run, manager: User) -> None:
+def test_abort_again_after_settled_abort_is_a_new_abort(run: Run, manager: User) -> None:
     first = overdue_abort(run, manager)
     Abort.objects.update(state="refused", settled_at=T0)
-    second = request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
-    assert second.retry_of is None
+    second = request_abort(run, abort_request(manager), again_of_pk=first.pk).abort
+    assert second.again_of is None
 
 
 @time_machine.travel(T0, tick=False)
@@ -385,18 +385,18 @@ def test_retry_of_settled_abort_is_a_new_abort(run: Run, manager: User) -> None:
         (["unknown"], False),
     ],
 )
-def test_abort_after_a_retry_that_failed_keeps_the_start_of_the_retried_one(
+def test_abort_after_a_second_one_that_failed_keeps_the_start_of_the_first(
     run: Run, manager: User, later_states: list[str], is_inherited: bool
 ) -> None:
     since = T0 - CRITICAL_AFTER
     factories.change(run, abort_severity=2)
     run.refresh_from_db()
     times = {"requested_at": since, "settled_at": T0}
-    factories.abort(factories.run(run.stage, "other"), manager, "retried", **times)
-    factories.abort(run, manager, "retried", **times)
+    factories.abort(factories.run(run.stage, "other"), manager, "aborted_again", **times)
+    factories.abort(run, manager, "aborted_again", **times)
     for state in later_states:
         factories.abort(run, manager, state, **times)
-    factories.abort(factories.run(run.stage, "another"), manager, "retried", **times)
+    factories.abort(factories.run(run.stage, "another"), manager, "aborted_again", **times)
     abort = request_abort(run, abort_request(manager)).abort
     assert abort.already_aborting_since == (since if is_inherited else None)
 
@@ -413,7 +413,7 @@ def abort_with_refused_resend(run: Run, user: User) -> Abort:
 
 @time_machine.travel(T0, tick=False)
 @pytest.mark.parametrize(
-    ("severity", "state", "detail"), [(0, "refused", "No."), (2, "retried", "colleague")]
+    ("severity", "state", "detail"), [(0, "refused", "No."), (2, "aborted_again", "colleague")]
 )
 def test_abort_request_after_a_refused_resend_is_a_new_abort(
     run: Run, manager: User, colleague: User, severity: int, state: str, detail: str
@@ -426,7 +426,7 @@ def test_abort_request_after_a_refused_resend_is_a_new_abort(
     first.refresh_from_db()
     assert (first.state, first.settled_at, first.answer) == (state, T0, "No.")
     assert timeline(first) == [(state, T0, detail)]
-    assert (result.abort.retry_of == first) is (state == "retried")
+    assert (result.abort.again_of == first) is (state == "aborted_again")
     assert Run.objects.get().version == ChangeCounter.latest() == before + 1
 
 

@@ -15,7 +15,7 @@ from dashboard.aborts import reconcile as abort_reconcile
 from dashboard.aborts import resend as abort_resend
 from dashboard.aborts import send as abort_send
 from dashboard.aborts import settle as abort_settle
-from dashboard.aborts.abort_rules import can_retry
+from dashboard.aborts.abort_rules import can_abort_again
 from dashboard.aborts.bulk_request import request_bulk_abort
 from dashboard.aborts.reconcile import cancel_tasks, reconcile_in_background, reconcile_open_aborts
 from dashboard.aborts.request import SEND_LEASE, AbortRequest, request_abort
@@ -174,10 +174,10 @@ def test_unknown_abort_of_unread_run_is_critical_after_two_minutes(
     assert (abort.state, abort.settled_at) == ("unknown", None)
     assert Run.objects.get().abort_severity == 2
     assert abort_message().endswith("It is not resent by itself. You can abort again.")
-    assert can_retry(abort, now())
+    assert can_abort_again(abort, now())
     live.sandbox.faults = []
     result = request_abort(
-        Run.objects.with_stage().get(), AbortRequest(manager), retry_of_pk=abort.pk
+        Run.objects.with_stage().get(), AbortRequest(manager), again_of_pk=abort.pk
     )
     assert result.is_new
     live.run(lambda: wait_for_answer(result))
@@ -185,7 +185,7 @@ def test_unknown_abort_of_unread_run_is_critical_after_two_minutes(
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
 
-def test_unconfirmed_abort_that_was_retried_in_vain_may_have_aborted_its_run(
+def test_unconfirmed_abort_of_a_run_aborted_again_in_vain_may_have_aborted_its_run(
     live: Live, manager: User
 ) -> None:
     run = create_run_in_flight(live)
@@ -199,13 +199,13 @@ def test_unconfirmed_abort_that_was_retried_in_vain_may_have_aborted_its_run(
     live.sandbox.faults = [parse_fault("rate-limited@/abort"), parse_fault("503@GET")]
     request = AbortRequest(manager)
     row = Run.objects.with_stage().get()
-    retry = request_abort(row, request, retry_of_pk=first.pk).abort
-    live.run(lambda: send_abort(live.connection, retry.pk))
+    second = request_abort(row, request, again_of_pk=first.pk).abort
+    live.run(lambda: send_abort(live.connection, second.pk))
     live.sandbox.faults = []
     live.sandbox.rate_limit_window.request_count = 0
     assert read(live, run).status == "aborting"
-    first, retry = Abort.objects.order_by("pk")
-    assert (first.state, retry.state) == ("retried", "not_sent")
+    first, second = Abort.objects.order_by("pk")
+    assert (first.state, second.state) == ("aborted_again", "not_sent")
     assert re.fullmatch(
         r"Not ended 2 min \d+ s after this abort; it was aborted again\.", abort_message(first)
     )

@@ -38,7 +38,7 @@ def test_abort_accepted_then_run_aborted_is_concluded(live: Live, manager: User)
 
 
 def test_run_of_unread_stage_can_be_aborted(live: Live, manager: User) -> None:
-    run = create_run_in_flight(live)  # as after a run lookup
+    run = create_run_in_flight(live)  # as after a search for it
     Stage.objects.update(has_flow=None)
     assert "accepted" in notice_text(submit_abort(live.sign_in("manager"), run))
     assert read(live, run).status == "aborting"

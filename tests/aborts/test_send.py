@@ -504,18 +504,18 @@ def test_abort_past_send_deadline_is_not_sent(
     assert Abort.objects.get().answer == answer
 
 
-# --- Retried, or aborted elsewhere --------------------------------------------------------------
+# --- Aborted again, or elsewhere -----------------------------------------------------------------
 
 
-def create_retry(abort: Abort, manager: User) -> Abort:
-    """An abort that retries another."""
+def create_second(abort: Abort, manager: User) -> Abort:
+    """An abort of a run that is aborted again."""
     settle(abort)
     unsent = {"sent_at": None, "answered_at": None}
-    return factories.abort(abort.run, manager, "requested", retry_of=abort, **unsent)
+    return factories.abort(abort.run, manager, "requested", again_of=abort, **unsent)
 
 
-def test_retry_reads_run_before_sending(abort: Abort, manager: User) -> None:
-    second = create_retry(abort, manager)
+def test_second_abort_reads_run_before_sending(abort: Abort, manager: User) -> None:
+    second = create_second(abort, manager)
     northflank = FakeNorthflank()
     northflank.send(second)
     assert northflank.methods == ["GET", "POST"]
@@ -528,8 +528,8 @@ def test_abort_of_aborting_run_reads_run_before_sending(abort: Abort) -> None:
     assert northflank.methods == ["GET", "POST"]
 
 
-def test_retry_with_failed_run_read_is_sent(abort: Abort, manager: User) -> None:
-    second = create_retry(abort, manager)
+def test_second_abort_with_failed_run_read_is_sent(abort: Abort, manager: User) -> None:
+    second = create_second(abort, manager)
     logs = FakeNorthflank(reading=error_response(403)).send(second)
     assert logs[0] == log_line("run_read_failed", "info", cause="forbidden")
     assert logs[1]["event"] == "abort.accepted"
@@ -539,10 +539,10 @@ def test_retry_with_failed_run_read_is_sent(abort: Abort, manager: User) -> None
     ("reading", "outcome"),
     [(run_response("aborted", concluded=True), {"outcome": "aborted"}), (error_response(404), {})],
 )
-def test_retry_for_concluded_run_is_too_late(
+def test_second_abort_for_concluded_run_is_too_late(
     abort: Abort, manager: User, reading: tuple[Any, ...], outcome: dict[str, str]
 ) -> None:
-    second = create_retry(abort, manager)
+    second = create_second(abort, manager)
     northflank = FakeNorthflank(reading=reading)
     logs = northflank.send(second)
     assert stored_fields(second) == SETTLED | {"state": "too_late"} | outcome

@@ -317,11 +317,11 @@ def test_abort_that_has_not_arrived_counts_until_the_run_has_a_later_one(
     now = db_threads.now()
     not_arrived = {"state": AbortState.UNKNOWN, "settled_at": now}
     Abort.objects.update(**not_arrived)
-    retried = factories.run(factories.stage(), "retried")
-    factories.abort(retried, manager, **not_arrived)
+    aborted_again = factories.run(factories.stage(), "aborted_again")
+    factories.abort(aborted_again, manager, **not_arrived)
     critical = Run.objects.filter(abort_severity=Severity.CRITICAL).values_list("pk", flat=True)
     reconcile.update_severities(now)
-    assert set(critical.all()) == {sent_twice.run_id, retried.pk}
-    factories.abort(retried, manager)
+    assert set(critical.all()) == {sent_twice.run_id, aborted_again.pk}
+    factories.abort(aborted_again, manager)
     reconcile.update_severities(now)
     assert set(critical.all()) == {sent_twice.run_id}

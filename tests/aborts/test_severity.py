@@ -1,4 +1,4 @@
-"""Overdue aborts: reported in time and once; retrying has no side effects."""
+"""Overdue aborts: reported in time and once; aborting again has no side effects."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -8,11 +8,12 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from dashboard.aborts import severity as abort_severity
-from dashboard.aborts.abort_rules import can_retry
+from dashboard.aborts.abort_rules import can_abort_again
 from dashboard.aborts.request import AbortRequest, request_abort
 from dashboard.aborts.send import wait_for_answer
 from dashboard.db.threads import now
 from dashboard.models import Abort, Run
+from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.severity import Severity
 from dashboard.sandbox import parse_fault
 from tests.support import factories
@@ -81,15 +82,15 @@ def test_run_that_resumes_after_an_abort_not_arrived_is_critical(live: Live, man
     assert reconcile_run(live, run) == (2, True)
 
 
-def retry(live: Live, run: Run, user: User, abort: Abort) -> Abort:
-    """Request a retry, and return the resulting abort."""
+def abort_again(live: Live, run: Run, user: User, abort: Abort) -> Abort:
+    """Abort again, and return the resulting abort."""
     run = Run.objects.with_stage().get(pk=run.pk)
-    result = request_abort(run, AbortRequest(user), retry_of_pk=abort.pk)
+    result = request_abort(run, AbortRequest(user), again_of_pk=abort.pk)
     live.run(lambda: wait_for_answer(result))
     return Abort.objects.get(pk=result.abort.pk)
 
 
-def test_concurrent_retries_send_one_abort(live: Live, manager: User) -> None:
+def test_concurrent_second_aborts_send_one_abort(live: Live, manager: User) -> None:
     run, first = aborting_run(live, manager)
     backdate(first, CRITICAL_SECONDS + 1)
     colleague = User.objects.create_user("colleague")
@@ -97,20 +98,20 @@ def test_concurrent_retries_send_one_abort(live: Live, manager: User) -> None:
     live.sandbox.faults = [parse_fault("latency:0.5@/abort")]
     with ThreadPoolExecutor(2) as executor:
 
-        def retry_and_close(user: User) -> Abort:
+        def abort_again_and_close(user: User) -> Abort:
             try:
-                return retry(live, run, user, first)
+                return abort_again(live, run, user, first)
             finally:
                 connection.close()
 
-        aborts = list(executor.map(retry_and_close, (manager, colleague)))
+        aborts = list(executor.map(abort_again_and_close, (manager, colleague)))
     assert aborts[0] == aborts[1]
     assert Abort.objects.filter(run=run).count() == 2
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
 
-@pytest.mark.parametrize("state", ["requested", "concluded", "refused", "not_sent", "retried"])
-def test_unsent_or_settled_abort_may_not_be_retried(state: str) -> None:
-    settled_at = None if state == "requested" else now()
+@pytest.mark.parametrize("state", sorted({*AbortState} - {"accepted", "unknown"}))
+def test_unsent_or_settled_abort_allows_no_other(state: str) -> None:
+    settled_at = None if state == AbortState.REQUESTED else now()
     abort = Abort(state=state, requested_at=now() - timedelta(hours=1), settled_at=settled_at)
-    assert not can_retry(abort, now())
+    assert not can_abort_again(abort, now())

@@ -1,4 +1,4 @@
-"""External links in a real browser: through sign-in, a run lookup, and a proxy with a prefix."""
+"""External links in a real browser: sign-in, a search for a run, and a proxy with a prefix."""
 
 import re
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def test_abort_without_session_does_nothing_and_returns_after_sign_in(
 @pytest.mark.usefixtures("viewer")
 # Without scripts the page reloads without its hash; with a hash nothing would be loaded.
 @pytest.mark.parametrize(("scripted", "fragment"), [(True, "#x"), (False, "")])
-def test_run_lookup_page_redirects_when_run_is_found(
+def test_run_search_page_redirects_when_run_is_found(
     live: Live, sign_in: OpenPage, scripted: bool, fragment: str
 ) -> None:
     factories.leader()  # else the page looks seldom

@@ -43,7 +43,7 @@ IMMUTABLE_VALUES: dict[str, Any] = {
     "via": "api",
     "token_name": "another",
     "requested_at": timezone.now(),
-    "retry_of_id": 7_000_000,
+    "again_of_id": 7_000_000,
     "bulk_abort_id": 7_000_000,
     "already_aborting_since": timezone.now(),
 }
@@ -64,7 +64,7 @@ STATE_VALUES: dict[str, Any] = {
 BULK_IMMUTABLE_VALUES = {
     name: value
     for name, value in IMMUTABLE_VALUES.items()
-    if name not in {"run_id", "retry_of_id", "bulk_abort_id", "already_aborting_since"}
+    if name not in {"run_id", "again_of_id", "bulk_abort_id", "already_aborting_since"}
 } | {"key": uuid4().hex}
 ITEM_IMMUTABLE_VALUES = dict.fromkeys(("id", "bulk_abort_id", "position", "run_id"), 7_000_000)
 ACCESS_IMMUTABLE_VALUES: dict[str, Any] = {
@@ -424,7 +424,7 @@ def test_abort_keeps_username_of_deleted_account(settled_abort: Abort, manager: 
 
 
 def test_run_with_settled_abort_may_have_another(settled_abort: Abort, manager: User) -> None:
-    factories.abort(settled_abort.run, manager, retry_of=settled_abort)
+    factories.abort(settled_abort.run, manager, again_of=settled_abort)
     assert Abort.objects.count() == 2
 
 

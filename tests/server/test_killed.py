@@ -94,12 +94,12 @@ class KillScenario:
         return current.status(now)
 
     def submit_abort(
-        self, client: httpx.Client, run: SandboxRun, retry_of: Abort | None = None
+        self, client: httpx.Client, run: SandboxRun, again_of: Abort | None = None
     ) -> bool:
-        """Submit an abort, or a retry, and return whether it was answered."""
+        """Submit an abort, or a second one, and return whether it was answered."""
         data = {
             "csrfmiddlewaretoken": token(client),
-            "retry_of": str(retry_of.pk) if retry_of else "",
+            "again_of": str(again_of.pk) if again_of else "",
         }
         with contextlib.suppress(httpx.TransportError):
             answer = client.post(abort_path(run.id), data=data)
@@ -179,7 +179,7 @@ class KillScenario:
 
 
 def kill_at_each(
-    steps: str, scenario: KillScenario, *faults: str, is_retry: bool = False
+    steps: str, scenario: KillScenario, *faults: str, is_second: bool = False
 ) -> tuple[Abort, int]:
     """Kill one process after the other, until an abort ends before its process.
 
@@ -193,7 +193,7 @@ def kill_at_each(
                 scenario.wait_until_settled(killed_run)
             client, killed_run = scenario.sign_in(process), scenario.run()
             scenario.sandbox.faults = [parse_fault(fault) for fault in faults]
-            overdue_abort = scenario.create_overdue_abort(killed_run) if is_retry else None
+            overdue_abort = scenario.create_overdue_abort(killed_run) if is_second else None
             if scenario.submit_abort(client, killed_run, overdue_abort):
                 assert (
                     scenario.find_abort(killed_run) is not None
@@ -318,13 +318,13 @@ def test_refused_abort_with_process_killed_is_settled(kill_scenario: KillScenari
 
 @pytest.mark.slow
 @both_databases
-def test_retried_abort_with_process_killed_is_completed(kill_scenario: KillScenario) -> None:
-    abort, _ = kill_at_each("commit", kill_scenario, is_retry=True)
+def test_second_abort_with_process_killed_is_completed(kill_scenario: KillScenario) -> None:
+    abort, _ = kill_at_each("commit", kill_scenario, is_second=True)
     assert abort.outcome == "aborted"
-    # The run is read before a retry is sent, so some have died before.
+    # The run is read before a second abort is sent, so some have died before.
     assert ("requested", False) in kill_scenario.left_states
-    first = Abort.objects.using(PROCESS_DATABASE).get(retried_by=abort.pk)
-    assert (first.state, first.settled_at) == ("retried", abort.requested_at)
+    first = Abort.objects.using(PROCESS_DATABASE).get(aborted_again_by=abort.pk)
+    assert (first.state, first.settled_at) == ("aborted_again", abort.requested_at)
 
 
 @both_databases

@@ -21,7 +21,7 @@ STATE_AFTER = {
     EventType.NOT_ARRIVED: AbortState.UNKNOWN,
     EventType.TOO_LATE: AbortState.TOO_LATE,
     EventType.CONCLUDED: AbortState.CONCLUDED,
-    EventType.RETRIED: AbortState.RETRIED,
+    EventType.ABORTED_AGAIN: AbortState.ABORTED_AGAIN,
 }
 OPEN = {AbortState.REQUESTED, AbortState.ACCEPTED}
 SETTLED = set(AbortState) - OPEN - {AbortState.UNKNOWN}
@@ -65,10 +65,10 @@ def assert_abort_is_consistent(
         assert "; the latest abort from this dashboard was not accepted." in (
             row.abort_line.message.plain_text
         ), "an abort before it may have aborted the run"
-        assert abort.state in {*NO_EFFECT_STATES, AbortState.RETRIED}
+        assert abort.state in {*NO_EFFECT_STATES, AbortState.ABORTED_AGAIN}
         assert "run status is still aborting" not in message.plain_text
-    if row.is_retry_offered and abort.settled_at is None:
-        assert abort.is_awaiting_northflank, "an abort that was never sent cannot be retried"
+    if row.is_abort_again_offered and abort.settled_at is None:
+        assert abort.is_awaiting_northflank, "abort again only after one that was sent"
 
     state = AbortState(abort.state)
     assert state not in OPEN or abort.settled_at is None

@@ -24,5 +24,5 @@ FIELDS_BY_KIND: dict[str, dict[str, Any]] = {
     "refused": settled_fields(AbortState.REFUSED, answer="No.", answer_status=409),
     "not_sent": settled_fields(AbortState.NOT_SENT, answer="No way."),
     "not_arrived": settled_fields(AbortState.UNKNOWN, answer="Timed out."),
-    "retried": settled_fields(AbortState.RETRIED),
+    "aborted_again": settled_fields(AbortState.ABORTED_AGAIN),
 }

@@ -160,7 +160,7 @@ def _create_place(stage: Stage, people: dict[str, User], word: str = "Open") -> 
         queries={
             "live": {"page": "stage", "key": stage.pk},
             "bulk_abort_new": {"stage": stage.pk},
-            "run_lookup": {"project": project.slug},
+            "run_search": {"project": project.slug},
             "search": {"q": "run"},
         },
         forms={

@@ -22,8 +22,8 @@ SINGLE_DATABASE_MODULES = {
         " tests/aborts"
     ),
     "tests/faults/test_checks.py": "what a check reports; it writes nothing",
-    "tests/faults/test_lookups.py": (
-        "what a page says of a lookup; its rows are written by the queries of test_requests"
+    "tests/faults/test_searches.py": (
+        "what a page says of a search; its rows are written by the queries of test_requests"
     ),
     "tests/faults/test_reads.py": (
         "which answers are refused; their rows are written by the queries of test_mirror,"

@@ -184,7 +184,7 @@ def test_kept_old_run_is_still_mirrored(busy_stage: Stage, manager: User) -> Non
     assert aborted.status == "success"
 
 
-def test_looked_up_run_is_shown_until_next_pass(busy_stage: Stage) -> None:
+def test_run_of_a_link_is_shown_until_next_pass(busy_stage: Stage) -> None:
     old = ended_run(busy_stage, 400)
     prune()
     fields = {"status": "failure", "concluded": True, "concluded_at": days_ago(400)}

@@ -228,18 +228,18 @@ def test_link_can_be_repeated_only_after_interval(world: World) -> None:
     stage = ledger_stage(world)
     find(world, stage, UNKNOWN)
     requested_at = ReadRequest.objects.get().requested_at
-    assert requests.retry(UNKNOWN, stage) == requested_at + requests.MIN_RETRY_INTERVAL
+    assert requests.search_again(UNKNOWN, stage) == requested_at + requests.MIN_SEARCH_INTERVAL
     find(world, stage, UNKNOWN)
     assert len(world.requests_for(UNKNOWN)) == 1
-    ReadRequest.objects.update(requested_at=requested_at - requests.MIN_RETRY_INTERVAL)
-    assert requests.retry(UNKNOWN, stage) is None
+    ReadRequest.objects.update(requested_at=requested_at - requests.MIN_SEARCH_INTERVAL)
+    assert requests.search_again(UNKNOWN, stage) is None
     find(world, stage, UNKNOWN)
     assert len(world.requests_for(UNKNOWN)) == 2
 
 
 def test_repetition_of_what_was_never_asked_for_does_nothing(db: None) -> None:
-    assert requests.retry(UNKNOWN, factories.stage()) is None
-    assert requests.retry(UNKNOWN) is None
+    assert requests.search_again(UNKNOWN, factories.stage()) is None
+    assert requests.search_again(UNKNOWN) is None
     assert not ReadRequest.objects.exists()
 
 

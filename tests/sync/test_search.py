@@ -171,12 +171,12 @@ def test_search_can_be_repeated_only_after_interval(db: None) -> None:
     stages = stages_read_before("Production")
     progress_of(stages)
     began_at = ReadRequest.objects.get().requested_at
-    assert requests.retry(UNKNOWN) == began_at + requests.MIN_RETRY_INTERVAL
-    earlier = began_at - requests.MIN_RETRY_INTERVAL
+    assert requests.search_again(UNKNOWN) == began_at + requests.MIN_SEARCH_INTERVAL
+    earlier = began_at - requests.MIN_SEARCH_INTERVAL
     ReadRequest.objects.update(requested_at=earlier, reads=7)
     Stage.objects.update(synced_at=began_at)
     assert progress_of(stages).is_exhausted
-    assert requests.retry(UNKNOWN) is None
+    assert requests.search_again(UNKNOWN) is None
     assert not progress_of(stages).is_exhausted
     assert ReadRequest.objects.get().reads == 7  # of this hour
 

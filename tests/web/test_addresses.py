@@ -100,7 +100,7 @@ def test_run_links_with_unusual_ids_open_their_run_over_http(live: Live, viewer:
         answer = client.get(address)
         assert answer.status_code == 200, run_id
         assert select_one(parse_html(answer), "[data-run]").attributes["data-run"] == run_id
-        redirect = client.get(reverse("run_lookup", args=[run_id]))
+        redirect = client.get(reverse("run_search", args=[run_id]))
         assert urlsplit(redirect.headers["location"]).path == address
 
 

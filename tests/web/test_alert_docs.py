@@ -140,11 +140,11 @@ def test_example_rule_uses_fields_of_the_log_event(db: None) -> None:
     assert labels <= set(run_fields(factories.run(factories.stage(), "run")))
 
 
-def test_documented_run_lookup_limits_match_code() -> None:
+def test_documented_run_search_limits_match_code() -> None:
     text = " ".join(DOC.split())
     assert f"at once for {SEARCH_AHEAD.seconds} seconds" in text
     assert f"at most {search.MAX_READS} an hour for all searches" in text
     assert f"At most {requests.MAX_LINKS} such runs" in text
     assert f"counts for {requests.ANSWER_LIFETIME // timedelta(hours=1)} hours" in text
-    minutes = requests.MIN_RETRY_INTERVAL // timedelta(minutes=1)
+    minutes = requests.MIN_SEARCH_INTERVAL // timedelta(minutes=1)
     assert f"after {minutes} minutes at the earliest" in text

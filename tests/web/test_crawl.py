@@ -124,8 +124,8 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "dismiss": {"GET": who_may_view("200"), "POST": who_may_abort("run*")},
     "acknowledge": {"GET": who_may_view("run"), "POST": who_may_view("run*")},
     # Elsewhere the member's own stages are searched.
-    "run_lookup": {"GET": who_may_view("run", elsewhere="200*")},
-    "run_lookup_retry": {"POST": everybody("run_lookup")},  # nothing was searched before
+    "run_search": {"GET": who_may_view("run", elsewhere="200*")},
+    "run_search_again": {"POST": everybody("run_search")},  # nothing was searched before
     "live": {"GET": who_may_view("503")},  # no stream in this process
     "login": dict.fromkeys(("GET", "POST", "PUT"), everybody("now") | {"nobody": "200"})
     | dict.fromkeys(("PATCH", "DELETE"), everybody("now") | {"nobody": "405"}),

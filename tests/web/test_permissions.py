@@ -397,7 +397,7 @@ def test_unsynced_run_of_hidden_stage_is_not_requested(live: Live, viewer: User)
     Grant.objects.all().delete()
     factories.grant("view", stage="Staging")
     with live.ticking():
-        assert client.get(hidden).status_code == 200  # a lookup would have found it
+        assert client.get(hidden).status_code == 200  # a search would have found it
     assert live.sandbox.requests
 
 

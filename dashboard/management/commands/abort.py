@@ -83,7 +83,7 @@ class Command(RunbookCommand):
         abort_request = AbortRequest(user, options["reason"], via=Via.COMMAND, origin=shell)
         try:
             result = request_abort(
-                run, abort_request, retry_of_pk=open_abort.pk if open_abort else None
+                run, abort_request, again_of_pk=open_abort.pk if open_abort else None
             )
         except requests.NotAllowed as refused:
             raise CommandError(str(refused)) from refused
@@ -123,7 +123,7 @@ class Command(RunbookCommand):
         self, requested_run: Run, result: AbortResult, wait: float | None, *, as_json: bool
     ) -> None:
         run = Run.objects.with_stage().without_detail().get(pk=requested_run.pk)
-        # With --wait, report the latest abort: another user may have retried it meanwhile.
+        # With --wait, report the latest abort: another user may have aborted again meanwhile.
         abort = Abort.objects.get(pk=result.abort.pk) if wait is None else _latest_abort(run.pk)
         if as_json:
             abort_json = serializers.abort(abort, run)

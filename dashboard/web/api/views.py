@@ -116,7 +116,7 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
         abort_result = request_abort(
             run_object,
             abort_request,
-            retry_of_pk=under_way.pk if under_way else None,
+            again_of_pk=under_way.pk if under_way else None,
             mark_sent=True,
         )
     except NotAllowed as denied:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.db.models import Q
+from django.http import HttpRequest
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run, Stage
@@ -32,6 +33,12 @@ class Candidates:
         return len(self.stage_keys) < self.total
 
 
+def of_request(request: HttpRequest) -> dict[str, str]:
+    """Return the query string's `project`, `pipeline` and `stage`; empty text if missing."""
+    # PostgreSQL rejects NUL in text.
+    return {part: request.GET.get(part, "").replace("\0", "").strip() for part in HINT_FIELDS}
+
+
 def candidate_stages(permissions: Permissions, hints: Mapping[str, str]) -> Candidates:
     """Return the stages that match the hints, or all if none does: a hint may be wrong."""
     visible = Stage.objects.listed().exclude(has_flow=False).filter(permissions.stage_filter())
@@ -52,7 +59,7 @@ def matches_hints(stage: Stage, hints: Mapping[str, str]) -> bool:
 
 
 def hinted_stage(permissions: Permissions, hints: Mapping[str, str]) -> Stage | None:
-    """Return the one stage that all three hints match, if runs can be looked up there.
+    """Return the one stage that all three hints match, if it may have runs.
 
     None if a hint is missing or not unique, or if the stage was removed or has no release flow.
     """

@@ -33,8 +33,8 @@ from dashboard.web.components.runs import (
     incident_summary,
     related_runs,
     removed_notice,
+    run_not_found,
     run_row,
-    run_search,
     timeline,
 )
 from dashboard.web.components.tab_title import TabTitle
@@ -52,13 +52,13 @@ _SECTIONS = ("run-summary", "incident-summary", "related-runs", "next-steps")
 def run(
     request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
 ) -> HttpResponse:
-    """Show a run. A run not in the database is first looked up, once for all users."""
+    """Show a run. A run not in the database is first read, once for all users."""
     snapshot = Snapshot.for_request(request)
     place = project_id, pipeline_id, stage_id
     run = lookup.find_run(snapshot.permissions, *place, run_id)
     if run is None:
         stage = lookup.get_stage_or_404(snapshot.permissions, *place)
-        return _look_up_run(request, snapshot.permissions, stage, run_id)
+        return _read_linked_run(request, snapshot.permissions, stage, run_id)
     return _run_response(request, snapshot, run)
 
 
@@ -69,21 +69,21 @@ def _run_response(request: HttpRequest, snapshot: Snapshot, run: Run) -> HttpRes
     return page_response(request, page)
 
 
-def _look_up_run(
+def _read_linked_run(
     request: HttpRequest, user_permissions: Permissions, stage: Stage, run_id: str
 ) -> HttpResponse:
     removal = removed_notice.for_pipeline(stage.pipeline)
     if removal is not None or requests.has_no_runs(stage):
         reason = removal.text if removal is not None else ""
-        raise run_search.not_found_in_stage(stage, user_permissions, run_id, reason)
-    get_token(request)  # the middleware sets the CSRF cookie before the lookup, not after it
+        raise run_not_found.not_found_in_stage(stage, user_permissions, run_id, reason)
+    get_token(request)  # the middleware sets the CSRF cookie before the run is read, not after
 
     def render_found(reason: str | None) -> HttpResponse:
         snapshot = Snapshot.for_request(request)
         project, pipeline, name = links.stage_url_args(stage)
         run = lookup.find_run(user_permissions, project, pipeline, name, run_id)
         if run is None:
-            raise run_search.not_found_in_stage(stage, user_permissions, run_id, reason or "")
+            raise run_not_found.not_found_in_stage(stage, user_permissions, run_id, reason or "")
         return _run_response(request, snapshot, run)
 
     return Deferred(

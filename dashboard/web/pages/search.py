@@ -29,7 +29,7 @@ from dashboard.web.live.snapshot import Snapshot
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 # What addresses of Northflank and of this dashboard have before a slug, by the parameter of a
-# run lookup.
+# search for a run.
 _PLACES = {"project": "project", "projects": "project", "pipelines": "pipeline",
            "release-flows": "stage"}  # fmt: skip
 
@@ -122,17 +122,17 @@ def _board_url(text: str) -> str:
 
 
 def _run_address(text: str, permissions: Permissions) -> str | None:
-    """Return the address of the lookup of a run, if a text is its id or an address with it."""
+    """Return the address that searches for a run, if a text is its id or an address with it."""
     if not text.startswith(("https://", "http://")):
         if _is_mirrored(text, permissions):
-            return reverse("run_lookup", args=[text])
-        return reverse("run_lookup", args=[text.lower()]) if _UUID.fullmatch(text) else None
+            return reverse("run_search", args=[text])
+        return reverse("run_search", args=[text.lower()]) if _UUID.fullmatch(text) else None
     segments = [unquote(segment) for segment in re.split("[?#]", text)[0].split("/")]
     following = dict(pairwise(segments))
     ids = _UUID.findall(text)
     run_id = following.get("runs") or (ids[-1] if ids else "")
     places = {_PLACES[name]: slug for name, slug in following.items() if name in _PLACES}
-    return f"{reverse('run_lookup', args=[run_id])}?{urlencode(places)}" if run_id else None
+    return f"{reverse('run_search', args=[run_id])}?{urlencode(places)}" if run_id else None
 
 
 def _is_mirrored(run_id: str, permissions: Permissions) -> bool:

@@ -188,13 +188,13 @@ def run_with_overdue_abort(live: Live, manager_api_client: httpx.Client) -> Run:
     return run
 
 
-def test_overdue_abort_with_again_is_retried(
+def test_overdue_abort_with_again_is_followed_by_another(
     live: Live, manager_api_client: httpx.Client, run_with_overdue_abort: Run
 ) -> None:
     first = Abort.objects.get()
     body = success_json(abort(manager_api_client, run_with_overdue_abort, again=True))
     assert body["joined"] is False
-    assert Abort.objects.get(pk=body["abort"]["id"]).retry_of == first
+    assert Abort.objects.get(pk=body["abort"]["id"]).again_of == first
     assert live.sandbox.abort_request_counts == {run_with_overdue_abort.run_id: 2}
 
 

@@ -37,7 +37,7 @@ def failed_run(stage: Stage) -> Run:
 
 
 def create_abort(run: Run, user: User, state: str, *, at: Any = BEFORE, **fields: Any) -> None:
-    is_answered = state in {"concluded", "accepted", "retried"} and "answered_at" not in fields
+    is_answered = state in "concluded accepted aborted_again" and "answered_at" not in fields
     defaults = {
         "requested_at": at,
         "settled_at": ENDED,
@@ -65,7 +65,7 @@ def title_shows_failure(user: User) -> bool:
     [
         ("concluded", {"outcome": "failure"}),
         ("accepted", {"settled_at": None}),
-        ("retried", {}),
+        ("aborted_again", {}),
     ],
 )
 def test_failed_run_aborted_from_dashboard_counts_as_aborted(

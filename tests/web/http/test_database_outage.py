@@ -393,7 +393,7 @@ def test_api_503_response_reports_what_was_written(
     assert text in answer.content.decode()
 
 
-def test_run_lookup_form_without_view_links_to_run_lookup_page(rf: RequestFactory) -> None:
-    address = reverse("run_lookup_retry", args=["r-1"])
-    assert links.form_page_url(rf.post(address)) == reverse("run_lookup", args=["r-1"])
+def test_run_search_form_without_view_links_to_run_search_page(rf: RequestFactory) -> None:
+    address = reverse("run_search_again", args=["r-1"])
+    assert links.form_page_url(rf.post(address)) == reverse("run_search", args=["r-1"])
     assert links.form_page_url(rf.post("/no/such/page/")) == "/"

@@ -193,7 +193,7 @@ def test_unknown_run_of_removed_pipeline_is_not_requested(live: Live, viewer: Us
 
 
 @pytest.mark.slow
-def test_run_lookup_during_outage_returns_404_with_reason(live: Live, viewer: User) -> None:
+def test_run_search_during_outage_returns_404_with_reason(live: Live, viewer: User) -> None:
     from dashboard.sandbox import parse_fault
 
     live.sync()

@@ -29,11 +29,11 @@ def _aborts_query() -> PreparedModels[Abort]:
 
 
 def support_text(row: RunRow, aborts: list[Abort]) -> str:
-    """Return the text for Northflank's support if the run's abort can be retried, else nothing.
+    """Return the text for Northflank's support if the run can be aborted again, else nothing.
 
     `aborts` are the run's aborts, latest first.
     """
-    if not row.is_retry_offered:
+    if not row.is_abort_again_offered:
         return ""
     latest = aborts[0] if aborts and aborts[0].settled_at is None else None
     return support_request.build(row.run, latest, team=links.team_slug(), now=db_threads.now())

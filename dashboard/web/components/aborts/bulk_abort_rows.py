@@ -95,19 +95,19 @@ def item_rows(items: Collection[BulkAbortItem]) -> list[ItemRow]:
 
 
 def _load_outcomes(items: Collection[BulkAbortItem]) -> list[ItemOutcome]:
-    # A retried abort is represented by the run's latest abort.
-    retried_runs = [item.run for item in items if _is_retried(item)]
-    latest = row_queries.latest_aborts(retried_runs) if retried_runs else {}
+    # Of a run that was aborted again, the latest abort is shown.
+    runs_aborted_again = [item.run for item in items if _is_aborted_again(item)]
+    latest = row_queries.latest_aborts(runs_aborted_again) if runs_aborted_again else {}
     return [
         bulk_abort_messages.describe(
             BulkAbortItemResult(item.result),
             item.run,
-            latest[item.run_id] if _is_retried(item) else item.abort,
+            latest[item.run_id] if _is_aborted_again(item) else item.abort,
             item.note,
         )
         for item in items
     ]
 
 
-def _is_retried(item: BulkAbortItem) -> bool:
-    return item.abort is not None and item.abort.state == AbortState.RETRIED
+def _is_aborted_again(item: BulkAbortItem) -> bool:
+    return item.abort is not None and item.abort.state == AbortState.ABORTED_AGAIN

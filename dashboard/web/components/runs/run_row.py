@@ -42,7 +42,7 @@ class RunRow:
     acknowledgements: ActiveAcknowledgements | None
     is_abortable: bool
     is_selectable: bool  # for a bulk abort: in flight, and no abort under way
-    is_retry_offered: bool  # the abort under way is so overdue that another can be requested
+    is_abort_again_offered: bool  # the abort under way is so overdue that another can be requested
 
     @property
     def dom_id(self) -> str:
@@ -117,7 +117,7 @@ def build_row(
         acknowledgements=acknowledged_by.active(active_acknowledgements),
         is_abortable=abort_rules.is_abortable(run, abort),
         is_selectable=abort_rules.is_selectable(run, abort),
-        is_retry_offered=abort_rules.is_retry_offered(run, abort),
+        is_abort_again_offered=abort_rules.is_abort_again_offered(run, abort),
     )
 
 

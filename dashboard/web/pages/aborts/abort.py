@@ -67,7 +67,7 @@ def abort(
     try:
         abort_request = reason_form.abort_request(request, reason, user_permissions)
         abort_result = request_abort(
-            run, abort_request, retry_of_pk=_retried_abort_pk(request), mark_sent=True
+            run, abort_request, again_of_pk=_again_of_pk(request), mark_sent=True
         )
     except NotAllowed as error:
         return errors.forbidden(request, str(error))
@@ -82,9 +82,9 @@ def abort(
     )
 
 
-def _retried_abort_pk(request: HttpRequest) -> int | None:
-    """Return the key of the abort that the form asks to retry, or None."""
-    return keys.parse_pk(request.POST.get("retry_of", ""))
+def _again_of_pk(request: HttpRequest) -> int | None:
+    """Return the key of the abort after which the form aborts again, or None."""
+    return keys.parse_pk(request.POST.get("again_of", ""))
 
 
 def _render_confirmation(
@@ -113,7 +113,7 @@ def _render_confirmation(
         "row": row,
         "blocked_reason": blocked_reason,
         "shown_abort": row.abort_line if open_abort and not blocked_reason else None,
-        "retry_of": open_abort.pk if open_abort and row.is_retry_offered else None,
+        "again_of": open_abort.pk if open_abort and row.is_abort_again_offered else None,
         "queued_behind_count": len(related_runs.queued_behind),
         "skipped_meanwhile": related_runs.skipped_text,
         "view": request.GET.get("view", ""),
@@ -165,7 +165,7 @@ def _render_result(
     notice: tuple[str, str],
     abort: Abort | None,
 ) -> HttpResponse:
-    # `abort` is the run's latest if it is open; of a settled one a retry may follow.
+    # `abort` is the run's latest if it is open; after a settled one another may follow.
     open_abort = abort if abort is not None and abort.settled_at is None else None
     tone, text = notice
     if not is_htmx(request):

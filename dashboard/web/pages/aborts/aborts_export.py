@@ -55,7 +55,7 @@ def csv_columns(base_url: str) -> export.Columns[Abort]:
         "settled_at": "settled_at",
         "duration_seconds": _duration_seconds,
         "message": lambda abort: abort_messages.describe(abort, abort.run).plain_text,
-        "retry_of": "retry_of_id",
+        "again_of": "again_of_id",
         "bulk_abort": "bulk_abort_id",
     }
 

@@ -382,7 +382,7 @@ def test_abort_at_warning_severity_has_no_button_and_no_next_steps(
     assert "longer than 3 min" in text_of(select_one(html, ".abort-line"))
 
 
-def test_abort_at_critical_severity_offers_retry_and_next_steps(
+def test_abort_at_critical_severity_offers_abort_again_and_next_steps(
     get_page: GetPage, run: Run, stage: Stage, manager: User
 ) -> None:
     overdue_abort(run, manager, 2)
@@ -419,7 +419,7 @@ def test_support_request_excludes_user_reason_and_controls_of_direction(
     assert "manager" not in text
 
 
-def test_next_steps_for_viewer_name_who_may_retry(
+def test_next_steps_for_viewer_name_who_may_abort_again(
     viewer_client: Client, run: Run, manager: User
 ) -> None:
     overdue_abort(run, manager, 2)
@@ -428,17 +428,17 @@ def test_next_steps_for_viewer_name_who_may_retry(
     assert "Release managers" in text_of(select_one(html, ".next-steps"))
 
 
-def test_retry_confirmation_announces_fresh_read(
+def test_abort_again_confirmation_announces_fresh_read(
     get_page: GetPage, run: Run, manager: User
 ) -> None:
     abort = overdue_abort(run, manager, 2)
     html = get_page(factories.address(run, "abort"), **HTMX)
     assert text_of(select_one(html, "h1")) == "Abort “Nightly” again?"
     assert "The dashboard checks the run first" in text_of(html)
-    assert select_one(html, "[name=retry_of]").attributes["value"] == str(abort.pk)
+    assert select_one(html, "[name=again_of]").attributes["value"] == str(abort.pk)
 
 
-def test_foreign_abort_at_critical_severity_offers_retry(get_page: GetPage, run: Run) -> None:
+def test_foreign_abort_at_critical_severity_offers_abort_again(get_page: GetPage, run: Run) -> None:
     past = timezone.now() - timedelta(minutes=15)
     factories.change(run, status="aborting", abort_severity=2, status_since=past)
     html = get_page(factories.address(run))

@@ -95,7 +95,7 @@ def test_export_contains_all_fields_of_abort(
         "settled_at": "2026-03-31T12:00:41.000+00:00",
         "duration_seconds": 5.25,
         "message": "Aborted after 5 s.",
-        "retry_of": None,
+        "again_of": None,
         "bulk_abort": None,
     }
     at = "2026-03-31T12:00:00.000+00:00"

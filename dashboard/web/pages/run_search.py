@@ -18,7 +18,7 @@ from dashboard.sync import requests
 from dashboard.sync.requests import SearchProgress
 from dashboard.texts.rich_text import ExternalText, MessageTable
 from dashboard.web.components.elements import rich_text
-from dashboard.web.components.runs import run_search
+from dashboard.web.components.runs import run_not_found
 from dashboard.web.http import links, lookup, run_hints
 from dashboard.web.http.responses.htmx import is_htmx, render_page
 
@@ -36,18 +36,18 @@ _text = MessageTable(
 
 
 @require_safe
-def run_lookup(request: HttpRequest, run_id: str) -> HttpResponse:
+def run_search(request: HttpRequest, run_id: str) -> HttpResponse:
     """Redirect to a run's page, given its id alone, keeping the query string.
 
     A run not in the database, or not where the query string says, is searched for; a progress page
     is shown meanwhile.
     """
     user_permissions = permissions.for_user(request.user)
-    hints = run_search.hints(request)
+    hints = run_hints.of_request(request)
 
     def find_stage(likely: Mapping[str, str]) -> Stage | None:
         run = run_hints.find_run(user_permissions, likely, run_id)
-        # Its page looks up the run, even if the search budget is used up.
+        # Its page reads the run, even if the search budget is used up.
         return run.stage if run else run_hints.hinted_stage(user_permissions, likely)
 
     if stage := find_stage(hints):
@@ -67,7 +67,7 @@ def run_lookup(request: HttpRequest, run_id: str) -> HttpResponse:
     elif progress.is_exhausted:
         if reload_response := _reload_response(request):
             return reload_response
-        raise run_search.not_found(request, user_permissions, run_id, candidates)
+        raise run_not_found.not_found(request, user_permissions, run_id, candidates)
     return _progress_response(request, run_id, progress)
 
 
@@ -81,12 +81,12 @@ def _progress_response(request: HttpRequest, run_id: str, search: SearchProgress
         "seconds": PAUSED_REFRESH_SECONDS if is_paused else REFRESH_SECONDS,
         "reload_seconds": PAUSED_RELOAD_SECONDS if is_paused else RELOAD_SECONDS,
     }
-    return render_page(request, "pages/run_lookup.html", "live", template_context)
+    return render_page(request, "pages/run_search.html", "live", template_context)
 
 
 def _redirect_to_run(request: HttpRequest, stage: Stage, run_id: str) -> HttpResponse:
     """Redirect to a run, with a notice if it is not where the query string says."""
-    hints = run_search.hints(request)
+    hints = run_hints.of_request(request)
     # A HEAD request shows no page, and the next page would have its notice.
     if request.method != "HEAD" and not run_hints.matches_hints(stage, hints):
         place = " / ".join(filter(None, hints.values()))

@@ -30,14 +30,6 @@ _text = MessageTable(
 )
 
 
-def hints(request: HttpRequest) -> dict[str, str]:
-    """Return the query string's `project`, `pipeline` and `stage`; empty text if missing."""
-    # PostgreSQL rejects NUL in text.
-    return {
-        part: request.GET.get(part, "").replace("\0", "").strip() for part in run_hints.HINT_FIELDS
-    }
-
-
 def not_found(
     request: HttpRequest, permissions: Permissions, run_id: str, candidates: Candidates
 ) -> PageNotFound:
@@ -60,7 +52,7 @@ def not_found(
 def not_found_in_stage(
     stage: Stage, permissions: Permissions, run_id: str, reason: RichText
 ) -> PageNotFound:
-    """Return the 404 for a run that was looked up in one stage only and not found."""
+    """Return the 404 for a run that was sought in one stage only and not found."""
     stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()
     stage_hints = dict(zip(run_hints.HINT_FIELDS, stage_path, strict=True))
     stage_count = run_hints.candidate_stages(permissions, run_hints.NO_HINTS).total
@@ -87,11 +79,11 @@ def _search_all_link(run_id: str, stage_count: int) -> tuple[str, str]:
     label = ngettext("Search the one stage", "Search all %(n)s stages", stage_count) % {
         "n": stage_count
     }
-    return label, reverse("run_lookup", args=[run_id])
+    return label, reverse("run_search", args=[run_id])
 
 
 def _last_search_context(stage: Stage | None, run_id: str, query: str) -> dict[str, Any]:
-    """Return template context: when the last lookup was, when it expires, and the retry URL."""
+    """Return template context: the last search, and the address to search again."""
     last_search = requests.load_not_found(run_id, stage)
-    url = reverse("run_lookup_retry", args=[run_id])
-    return {"lookup_answer": last_search, "retry_url": f"{url}?{query}" if query else url}
+    url = reverse("run_search_again", args=[run_id])
+    return {"last_search": last_search, "search_again_url": f"{url}?{query}" if query else url}

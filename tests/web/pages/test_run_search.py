@@ -1,4 +1,4 @@
-"""Run lookup by id: the lists of the stages are read for it, and its page shows the progress."""
+"""Search for a run by id: it reads the lists of the stages, and its page shows the progress."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -61,7 +61,7 @@ def reload_until_search_ends(client: httpx.Client, address: str) -> httpx.Respon
     return answer
 
 
-def repeat_lookup(client: httpx.Client, address: str) -> httpx.Response:
+def search_again(client: httpx.Client, address: str) -> httpx.Response:
     """Submit “Search again”, and follow the redirect."""
     form = {"csrfmiddlewaretoken": token(client)}
     return client.post(address, data=form, follow_redirects=True)
@@ -80,7 +80,7 @@ def ledger_staging_run_address(run_id: str) -> str:
 
 
 @pytest.mark.usefixtures("three_stages", "syncing")
-def test_run_lookup_reads_lists_until_run_is_found_and_keeps_the_query(
+def test_run_search_reads_lists_until_run_is_found_and_keeps_the_query(
     live: Live, client: httpx.Client
 ) -> None:
     run_id = live_runs.start_run(live, LEDGER)
@@ -101,7 +101,7 @@ def test_run_lookup_reads_lists_until_run_is_found_and_keeps_the_query(
         ("project=x&pipeline=%00&stage=y", {LEDGER, LEDGER_PRODUCTION, SEARCH}),
     ],
 )
-def test_run_lookup_with_hints_searches_the_stages_that_match_them_or_all(
+def test_run_search_with_hints_searches_the_stages_that_match_them_or_all(
     hint: str, stages: set[tuple[str, str, str]], client: httpx.Client
 ) -> None:
     assert client.get(f"/runs/{UNKNOWN_RUN_ID}/?{hint}").status_code == 200
@@ -135,7 +135,7 @@ def test_not_found_page_says_what_was_searched(hint: str, text: str, client: htt
 
 @pytest.mark.usefixtures("three_stages")
 @pytest.mark.parametrize("stage", ["staging", "Staging"])
-def test_run_lookup_with_complete_hint_redirects_and_is_answered_by_one_request(
+def test_run_search_with_complete_hint_redirects_and_is_answered_by_one_request(
     stage: str, live: Live, client: httpx.Client
 ) -> None:
     factories.search(reads=10_000)
@@ -151,7 +151,7 @@ def test_run_lookup_with_complete_hint_redirects_and_is_answered_by_one_request(
 
 
 @pytest.mark.usefixtures("three_stages")
-def test_run_lookup_searches_only_visible_stages(
+def test_run_search_searches_only_visible_stages(
     live: Live, client: httpx.Client, viewer: User
 ) -> None:
     Grant.objects.all().delete()
@@ -167,7 +167,7 @@ def test_run_lookup_searches_only_visible_stages(
 
 
 @pytest.mark.usefixtures("three_stages")
-def test_run_lookup_page_says_what_is_searched_and_when_the_rest_is_read(
+def test_run_search_page_says_what_is_searched_and_when_the_rest_is_read(
     client: httpx.Client,
 ) -> None:
     factories.leader()
@@ -199,14 +199,14 @@ def test_used_up_reads_of_searches_are_told(client: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("three_stages")
-def test_run_lookup_while_no_process_reads_says_so(client: httpx.Client) -> None:
+def test_run_search_while_no_process_reads_says_so(client: httpx.Client) -> None:
     assert "Sync is not running" in search_status(client.get(f"/runs/{UNKNOWN_RUN_ID}/"))
     answer = client.get(f"{ledger_staging_run_address(UNKNOWN_RUN_ID)}/")
     assert answer.status_code == 404
     assert "Sync is not running" in text_of(select_one(parse_html(answer), "[data-reason]"))
 
 
-def test_run_lookup_before_first_catalog_read_reports_listing_in_progress(
+def test_run_search_before_first_catalog_read_reports_listing_in_progress(
     live: Live, client: httpx.Client
 ) -> None:
     CatalogSync.objects.create(project=None, next_sync_at=now())
@@ -214,7 +214,7 @@ def test_run_lookup_before_first_catalog_read_reports_listing_in_progress(
 
 
 @pytest.mark.usefixtures("three_stages")
-def test_run_lookup_page_reloads_after_run_was_read(live: Live, client: httpx.Client) -> None:
+def test_run_search_page_reloads_after_run_was_read(live: Live, client: httpx.Client) -> None:
     run_id = live_runs.start_run(live, LEDGER)
     address = f"/runs/{run_id}/?from=alert"
     page = select_one(parse_html(client.get(address)), "#live")
@@ -228,7 +228,7 @@ def test_run_lookup_page_reloads_after_run_was_read(live: Live, client: httpx.Cl
 
 
 @pytest.mark.usefixtures("three_stages")
-def test_run_lookup_page_reloads_after_all_stages_were_read(client: httpx.Client) -> None:
+def test_run_search_page_reloads_after_all_stages_were_read(client: httpx.Client) -> None:
     address = f"/runs/{UNKNOWN_RUN_ID}/"
     assert client.get(address, headers=HTMX).status_code == 200
     end_search()
@@ -240,29 +240,29 @@ def test_run_lookup_page_reloads_after_all_stages_were_read(client: httpx.Client
 
 
 @pytest.mark.usefixtures("three_stages")
-def test_run_lookup_in_vain_shows_expiry_and_can_be_repeated(client: httpx.Client) -> None:
+def test_run_search_in_vain_shows_expiry_and_can_be_repeated(client: httpx.Client) -> None:
     address = f"/runs/{UNKNOWN_RUN_ID}/?project=shop"
     client.get(address)
     end_search()
     html = parse_html(client.get(address))
     row = ReadRequest.objects.get()
     assert row.answered_at is not None
-    times = [time.attributes["datetime"] for time in html.css("[data-lookup-answer] time")]
+    times = [time.attributes["datetime"] for time in html.css("[data-last-search] time")]
     expires_at = row.requested_at + requests.ANSWER_LIFETIME
     assert times == [row.answered_at.isoformat(), expires_at.isoformat()]
-    lookup_address = select_one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
-    early_answer = repeat_lookup(client, lookup_address)
+    again_address = select_one(html, 'main form[action*="/search/"]').attributes["action"] or ""
+    early_answer = search_again(client, again_address)
     assert early_answer.status_code == 404
     assert "Searched just now" in early_answer.text
     earliest = select_one(parse_html(early_answer), "#notices time").attributes["datetime"]
-    assert earliest == (row.requested_at + requests.MIN_RETRY_INTERVAL).isoformat()
-    ReadRequest.objects.update(requested_at=row.requested_at - requests.MIN_RETRY_INTERVAL)
-    answer = repeat_lookup(client, lookup_address)
+    assert earliest == (row.requested_at + requests.MIN_SEARCH_INTERVAL).isoformat()
+    ReadRequest.objects.update(requested_at=row.requested_at - requests.MIN_SEARCH_INTERVAL)
+    answer = search_again(client, again_address)
     assert answer.url.query == b"project=shop"
     assert search_status(answer).startswith("0 of 1 stages searched")
 
 
-def test_lookup_of_unknown_run_at_removed_location_searches_and_can_be_repeated(
+def test_unknown_run_at_removed_location_is_searched_and_can_be_searched_again(
     live: Live, client: httpx.Client
 ) -> None:
     live_runs.stage(LEDGER)
@@ -272,18 +272,18 @@ def test_lookup_of_unknown_run_at_removed_location_searches_and_can_be_repeated(
     client.get(address)
     end_search()
     html = parse_html(client.get(address))
-    retry_address = select_one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
-    ReadRequest.objects.update(requested_at=now() - requests.MIN_RETRY_INTERVAL)
-    assert search_status(repeat_lookup(client, retry_address)).startswith("0 of 1 stages")
+    again_address = select_one(html, 'main form[action*="/search/"]').attributes["action"] or ""
+    ReadRequest.objects.update(requested_at=now() - requests.MIN_SEARCH_INTERVAL)
+    assert search_status(search_again(client, again_address)).startswith("0 of 1 stages")
 
 
-def test_repeated_run_lookup_requires_session_and_post(live: Live, client: httpx.Client) -> None:
+def test_repeated_run_search_requires_session_and_post(live: Live, client: httpx.Client) -> None:
     with httpx.Client(base_url=live.base_url, follow_redirects=True) as bot:
-        assert bot.post(f"/runs/{UNKNOWN_RUN_ID}/lookup/").status_code in {200, 403}
-    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/lookup/").status_code == 405
+        assert bot.post(f"/runs/{UNKNOWN_RUN_ID}/search/").status_code in {200, 403}
+    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/search/").status_code == 405
 
 
-def test_run_lookup_of_overlong_id_returns_404_without_a_request(
+def test_run_search_of_overlong_id_returns_404_without_a_request(
     live: Live, client: httpx.Client
 ) -> None:
     factories.stage()
@@ -291,7 +291,7 @@ def test_run_lookup_of_overlong_id_returns_404_without_a_request(
     assert not ReadRequest.objects.exists()
 
 
-def test_run_lookup_when_signed_out_asks_for_nothing(live: Live) -> None:
+def test_run_search_when_signed_out_asks_for_nothing(live: Live) -> None:
     factories.stage()
     with httpx.Client(base_url=live.base_url, follow_redirects=True) as bot:
         answer = bot.get(f"/runs/{UNKNOWN_RUN_ID}/")
