@@ -84,7 +84,7 @@ def create_first_runs(stages: list["Stage"], user: "User") -> None:
         Abort.objects.create(
             run=run, user=user, username=user.username, state="concluded", outcome="aborted",
             requested_at=aborted_at, claimed_at=aborted_at, sent_at=aborted_at,
-            answered_at=aborted_at, settled_at=aborted_at,
+            responded_at=aborted_at, settled_at=aborted_at,
         )  # fmt: skip
     Run.objects.create(
         **common | conclusion, stage=stages[0], run_id="model", name="Model", status="success"

@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 # After a 429, one request at a time is tried; longer than a request's timeout.
 PROBE_TIMEOUT = timedelta(seconds=20)
 
-# Renewed for each item. Longer than one abort takes: Northflank's answer and reads of the run.
+# Renewed for each item. Longer than one abort takes: Northflank's response and reads of the run.
 BULK_LEASE = timedelta(seconds=45)
 POLL_INTERVAL = 0.5  # seconds between checks while a bulk abort has to wait
 

@@ -48,7 +48,7 @@ _text = MessageTable(
         "far_overdue": gettext_lazy("Not ended %(time)s after the abort."),
         "rate_limited": gettext_lazy("Not sent: rate limited by Northflank until %(time)s."),
         "not_sent": gettext_lazy("Not sent: %(why)s"),
-        "refused": gettext_lazy("Northflank refused: %(answer)s"),
+        "refused": gettext_lazy("Northflank refused: %(response)s"),
         # Claims nothing of its effect: it may have arrived and take effect later.
         "aborted_again": gettext_lazy("Not ended %(time)s after this abort; it was aborted again."),
         "too_late": gettext_lazy(
@@ -61,7 +61,7 @@ _text = MessageTable(
         "run_missing_unsent": gettext_lazy(
             "Northflank did not find this run (404); the abort was not sent."
         ),
-        "doubtful": gettext_lazy("The abort may not have arrived. %(answer)s"),
+        "doubtful": gettext_lazy("The abort may not have arrived. %(response)s"),
         "no_resend": gettext_lazy("It is not resent by itself. You can abort again."),
         "resend": gettext_lazy(
             "The dashboard resends it for %(time)s (%(n)d of %(most)d sent); you need not do "
@@ -85,7 +85,7 @@ _text = MessageTable(
         "failed": gettext_lazy(
             "Abort failed: the run ended (%(status)s) %(time)s after the request."
         ),
-        "no_answer": gettext_lazy("Northflank never responded to the abort."),
+        "no_response": gettext_lazy("Northflank never responded to the abort."),
         "status_changed": gettext_lazy(
             "Status changed from %(before)s to %(now)s after the abort. Check the run."
         ),
@@ -131,7 +131,7 @@ def describe(abort: Abort, run: Run) -> AbortMessage:
             return _concluded_message(abort, run)
         case AbortState.NOT_SENT:
             if abort.retry_at is None:
-                return AbortMessage(_text("not_sent", why=end_with_period(abort.answer)), "bad")
+                return AbortMessage(_text("not_sent", why=end_with_period(abort.response)), "bad")
             # Worded to be correct before and after that time.
             time = ClockTime(abort.retry_at, abort.requested_at)
             return AbortMessage(_text("rate_limited", time=time), "bad")
@@ -177,7 +177,7 @@ def _requested_text(abort: Abort) -> Message:
 
 
 def _accepted_message(abort: Abort, run: Run) -> AbortMessage:
-    is_refused = abort.answer_status not in {200, None}  # as the run was aborting
+    is_refused = abort.response_status not in {200, None}  # as the run was aborting
     if run.status == "aborting":
         start = abort_clock.northflank_start(run)
         started_earlier = start.at < abort.requested_at  # somebody else aborted it first
@@ -187,8 +187,8 @@ def _accepted_message(abort: Abort, run: Run) -> AbortMessage:
         is_approximate = was_aborting or (started_earlier and start.is_approximate)
         time = _start_time(at, abort.requested_at, is_approximate)
         text = _text("already_aborting" if was_aborting else "aborting", time=time)
-    elif abort.answered_at is not None and not is_refused:
-        time = ClockTime(abort.answered_at, abort.requested_at)
+    elif abort.responded_at is not None and not is_refused:
+        time = ClockTime(abort.responded_at, abort.requested_at)
         text = _text("accepted_at", time=time, status=status_label(run.status))
     else:
         text = _text("accepted", status=status_label(run.status))
@@ -211,14 +211,14 @@ def _too_late_message(abort: Abort, run: Run) -> AbortMessage:
 
 def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
     if abort.settled_at is None:
-        is_refused = abort.answer_status is not None
+        is_refused = abort.response_status is not None
         if _is_resend_window_over(abort, run):
             key = "no_resend"
         else:
             is_over = is_refused or abort.send_count >= resend_policy.MAX_SENDS
             key = "resend_refused" if is_over else "resend"
-        answer = _refusal(abort) if is_refused else end_with_period(abort.answer)
-        doubt = _text("doubtful", answer=answer)
+        response = _refusal(abort) if is_refused else end_with_period(abort.response)
+        doubt = _text("doubtful", response=response)
         window = durations.format_rounded(resend_policy.RESEND_WINDOW)
         next_step = _text(key, n=abort.send_count, most=resend_policy.MAX_SENDS, time=window)
         return AbortMessage(join_texts(doubt, next_step), _tone(run))
@@ -231,8 +231,8 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
 
 
 def _refusal(abort: Abort) -> RichText:
-    answer = end_with_period(abort.answer)
-    return answer if answer.startswith("Northflank refused") else _text("refused", answer=answer)
+    text = end_with_period(abort.response)
+    return text if text.startswith("Northflank refused") else _text("refused", response=text)
 
 
 def _is_resend_window_over(abort: Abort, run: Run) -> bool:
@@ -253,11 +253,11 @@ def _concluded_message(abort: Abort, run: Run) -> AbortMessage:
         return _changed_message(abort, run)
     if abort.outcome == "aborted":
         return AbortMessage(_text("aborted", time=time), "neutral")
-    no_answer = "" if abort.answered_at else _text("no_answer")
+    no_response = "" if abort.responded_at else _text("no_response")
     if not abort.outcome:
-        return AbortMessage(join_texts(_text("removed", time=time), no_answer), "warning")
+        return AbortMessage(join_texts(_text("removed", time=time), no_response), "warning")
     text = _text("failed", status=status_label(abort.outcome), time=time)
-    return AbortMessage(join_texts(text, no_answer), "bad", is_unexpected=True)
+    return AbortMessage(join_texts(text, no_response), "bad", is_unexpected=True)
 
 
 def status_changed_after_end(abort: Abort, run: Run) -> bool:

@@ -142,7 +142,7 @@ def _pending_work_query() -> PreparedQuery:
 async def _adopt(upstream: Connection, abort: Abort) -> None:
     log.warning("abort.adopted", run=abort.run.run_id, by=abort.username)
     if abort.sent_at is not None:
-        # No process waits for the answer any more; the sync reads the run next.
+        # No process waits for the response any more; the sync reads the run next.
         await run_in_db_thread(abort.add_event, EventType.ADOPTED, db_threads.now())
         reason = _("The sending process stopped before Northflank responded.")
         await run_in_db_thread(mark_unknown, abort, reason)
@@ -167,7 +167,7 @@ async def _adopt(upstream: Connection, abort: Abort) -> None:
 
 
 def claim_unanswered(now: datetime) -> list[Abort]:
-    """Claim the aborts without an answer whose lease has expired, and return them.
+    """Claim the aborts without a response whose lease has expired, and return them.
 
     Of those that were never sent only a few: their runs are read.
     """
@@ -178,7 +178,7 @@ def claim_unanswered(now: datetime) -> list[Abort]:
     return [
         abort
         for abort in sent_aborts + unsent_aborts[: resend_policy.MAX_READS]
-        # Its process may have recorded an answer meanwhile, late after an outage of the database.
+        # Its process may have recorded a response meanwhile, late after an outage of the database.
         if expired.filter(pk=abort.pk, claimed_at=abort.claimed_at).update(claimed_at=now)
     ]
 

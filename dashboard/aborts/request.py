@@ -43,7 +43,7 @@ MAX_REASON_LENGTH = 500
 _INVISIBLE_CHARACTERS = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
-# How long to wait for Northflank's answer, from the moment an abort is marked as sent.
+# How long to wait for Northflank's response, from the moment an abort is marked as sent.
 RESPONSE_TIMEOUT = 12.0  # seconds
 # Longer by a margin for clock differences; after it the sending process is considered dead.
 SEND_LEASE = timedelta(seconds=15)
@@ -140,7 +140,7 @@ def request_abort(
     and a new one recorded instead.
 
     With `mark_sent` the abort is recorded as sent in the same transaction, unless its run is read
-    first (`is_run_read_first`). The caller then sends it at once, by `wait_for_answer`; `run` is
+    first (`is_run_read_first`). The caller then sends it at once, by `wait_for_response`; `run` is
     loaded with its stage. Unless `will_be_sent`, the caller settles a new abort as not sent, and
     its run is not read for it.
     """
@@ -317,5 +317,5 @@ def _settle_replaced(
         is_settled = previous.apply(EventType.ABORTED_AGAIN, now, username, with_run=False)
         return previous if is_settled else None
     if previous.is_resend_refused:
-        previous.apply(EventType.REFUSED, now, previous.answer, with_run=False)
+        previous.apply(EventType.REFUSED, now, previous.response, with_run=False)
     return None

@@ -1,4 +1,4 @@
-"""Send an abort, and store Northflank's answer.
+"""Send an abort, and store Northflank's response.
 
 At most one abort request of a run is in progress: each send is recorded by a conditional update,
 and ends, answered or not, before its lease expires.
@@ -21,7 +21,7 @@ from dashboard.aborts.request import (
 )
 from dashboard.aborts.settle import (
     cancel_if_unwanted,
-    has_answer,
+    has_response,
     mark_unknown,
     no_resend_reason,
     record_not_sent,
@@ -57,8 +57,8 @@ _send_tasks: dict[int, asyncio.Task[Abort]] = {}  # sends of this process, by ab
 _wait_tasks: dict[int, asyncio.Task[Abort]] = {}  # waits for other processes, by abort key
 
 
-async def wait_for_answer(result: AbortResult) -> Abort:
-    """Return the abort, with its run, once Northflank has answered or no answer is expected.
+async def wait_for_response(result: AbortResult) -> Abort:
+    """Return the abort, with its run, once Northflank has answered or no response is expected.
 
     An abort that the request created is sent; the send continues if the caller is cancelled.
     """
@@ -93,7 +93,7 @@ async def _send_new(upstream: Connection, result: AbortResult) -> Abort:
 
 
 async def wait_for_other_process(pk: int) -> Abort:
-    """Return the abort once another process has stored its answer, or after SEND_LEASE."""
+    """Return the abort once another process has stored its response, or after SEND_LEASE."""
     unanswered = Abort.objects.filter(pk=pk, state=AbortState.REQUESTED)
     for _wait in range(int(SEND_LEASE.total_seconds() * 4)):
         if not await run_in_db_thread(unanswered.exists):
@@ -109,7 +109,7 @@ async def send_abort(
 
     If the run is aborted again, or is already aborting, it is read first, and the abort is not sent
     if the run has ended; `is_run_read`: the caller has just done so. Unless `interactive`, the
-    answer's rate limit is stored before returning.
+    response's rate limit is stored before returning.
     """
     abort = await retry_during_outage(_load_unsent, abort_pk)
     if abort is None:
@@ -244,28 +244,28 @@ def record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
     """
     now = db_threads.now()
     status = detail.run.status
-    answer: dict[str, Any] = {"answered_at": now, "answer": status, "answer_status": 200}
+    response: dict[str, Any] = {"responded_at": now, "response": status, "response_status": 200}
     with transaction.atomic():
         version = ChangeCounter.take(1)
         # Too late in spite of the 200: an abort just started ends no run like this.
         is_late = detail.run.concluded and status != "aborted" and abort.send_count == 1
         event_type = EventType.TOO_LATE if is_late else EventType.ACCEPTED
-        is_recorded = abort.apply(event_type, now, status, with_run=False, **answer)
-        if not is_recorded and has_answer(abort):
+        is_recorded = abort.apply(event_type, now, status, with_run=False, **response)
+        if not is_recorded and has_response(abort):
             abort.refresh_from_db()
             return abort.state == AbortState.ACCEPTED and abort.run.in_flight
-        if not is_recorded:  # the abort was settled before its answer came
-            abort.add_event(EventType.ANSWERED_LATE, now, detail=status)
-        abort.run = mirror.apply_abort_answer(
+        if not is_recorded:  # the abort was settled before its response came
+            abort.add_event(EventType.LATE_RESPONSE, now, detail=status)
+        abort.run = mirror.apply_abort_response(
             abort,
             detail,
-            answered_at=now,
+            responded_at=now,
             request_seq=request_seq,
             version=version,
             is_latest=is_recorded,
         )
         is_under_way = is_recorded and abort.run.in_flight
-        if not abort.run.in_flight:  # a list read overtook the answer
+        if not abort.run.in_flight:  # a list read overtook the response
             outcome = abort.run.status if abort.run.concluded else ""
             abort.apply(EventType.CONCLUDED, now, outcome)
     log.info("abort.accepted", run=abort.run.run_id, by=abort.username, status=status)

@@ -57,8 +57,8 @@ def is_past_deadline(requested_at: datetime, now: datetime) -> bool:
 
 def no_resend_reason(abort: Abort, now: datetime) -> str:
     """Return why an abort that may not have arrived is not resent; empty if it is."""
-    if abort.answer_status is not None:  # to an earlier resend
-        return abort.answer
+    if abort.response_status is not None:  # to an earlier resend
+        return abort.response
     if abort.send_count >= resend_policy.MAX_SENDS:
         return _("Already sent %(n)d times.") % {"n": abort.send_count}
     if resend_policy.is_exhausted(abort.send_count, abort.first_sent_at, now):
@@ -75,7 +75,7 @@ def record_not_sent(abort: Abort, error: NorthflankError) -> None:
     """Settle an abort that did not reach Northflank, with the time at which it may be repeated."""
     now, wait = db_threads.now(), error.retry_after_seconds
     retry_at = None if wait is None else now + timedelta(seconds=wait)
-    _record_answer(abort, EventType.NOT_SENT, error, now=now, retry_at=retry_at)
+    _record_response(abort, EventType.NOT_SENT, error, now=now, retry_at=retry_at)
 
 
 def record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> None:
@@ -87,13 +87,13 @@ def record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> Non
     is_resend = abort.send_count > 1
     if run is None or run.concluded:  # an earlier send may have aborted it
         event_type = EventType.CONCLUDED if is_resend else EventType.TOO_LATE
-        _record_answer(abort, event_type, error, detail=run.status if run is not None else "")
+        _record_response(abort, event_type, error, detail=run.status if run is not None else "")
     elif run.status == "aborting" and (is_resend or not isinstance(error, AccessDenied)):
-        _record_answer(abort, EventType.ABORTING, error, detail="")
+        _record_response(abort, EventType.ABORTING, error, detail="")
     elif not is_resend:
-        _record_answer(abort, EventType.REFUSED, error)
-    elif not has_answer(abort):
-        _record_answer(abort, EventType.UNKNOWN, error)
+        _record_response(abort, EventType.REFUSED, error)
+    elif not has_response(abort):
+        _record_response(abort, EventType.UNKNOWN, error)
 
 
 def settle_too_late(abort: Abort, run: Run | None) -> None:
@@ -103,7 +103,7 @@ def settle_too_late(abort: Abort, run: Run | None) -> None:
         _log_effect(abort)
 
 
-def _record_answer(
+def _record_response(
     abort: Abort,
     event_type: EventType,
     error: NorthflankError,
@@ -112,35 +112,35 @@ def _record_answer(
     now: datetime | None = None,
     **fields: Any,
 ) -> None:
-    """Apply what an answer means, and store it; it came too late if the abort has moved on."""
-    now, answer = now or db_threads.now(), str(error)
+    """Apply what a response means, and store it; it came too late if the abort has moved on."""
+    now, response = now or db_threads.now(), str(error)
     fields |= {
-        "answered_at": now if error.http_status else None,
-        "answer": answer,
-        "answer_status": error.http_status,
+        "responded_at": now if error.http_status else None,
+        "response": response,
+        "response_status": error.http_status,
         "error_id": error.error_id or "",
     }
     with transaction.atomic():
         is_recorded = abort.apply(
-            event_type, now, answer if detail is None else detail, of_this_send=True, **fields
+            event_type, now, response if detail is None else detail, of_this_send=True, **fields
         )
-        if not is_recorded and not has_answer(abort):
-            abort.add_event(EventType.ANSWERED_LATE, now, detail=answer)
+        if not is_recorded and not has_response(abort):
+            abort.add_event(EventType.LATE_RESPONSE, now, detail=response)
     if is_recorded:
         _log_effect(abort)
 
 
-def has_answer(abort: Abort) -> bool:
-    """Return whether the answer to the latest send is stored already.
+def has_response(abort: Abort) -> bool:
+    """Return whether the response to the latest send is stored already.
 
     Then the reply to that commit was lost, and the work runs for a second time.
     """
-    stored_answers = Abort.objects.filter(pk=abort.pk, answered_at__gte=abort.sent_at)
-    answer_events = abort.events.filter(
-        event_type__in=[EventType.NOT_SENT, EventType.ANSWERED_LATE],
+    stored_responses = Abort.objects.filter(pk=abort.pk, responded_at__gte=abort.sent_at)
+    response_events = abort.events.filter(
+        event_type__in=[EventType.NOT_SENT, EventType.LATE_RESPONSE],
         occurred_at__gte=abort.sent_at,
     )
-    return stored_answers.exists() or answer_events.exists()
+    return stored_responses.exists() or response_events.exists()
 
 
 def mark_unknown(abort: Abort, reason: str, error_id: str = "") -> None:
@@ -168,9 +168,9 @@ def _log_effect(abort: Abort) -> None:
     """Log how an abort stands that ended without an effect, or may not have arrived."""
     fields = {"run": abort.run.run_id, "by": abort.username}
     if abort.settled_at is None and abort.state == AbortState.UNKNOWN:
-        log.warning("abort.unknown", **fields, why=abort.answer)
+        log.warning("abort.unknown", **fields, why=abort.response)
     elif abort.settled_at is not None:
-        log.warning("abort.settled", state=str(abort.state), **fields, answer=abort.answer)
+        log.warning("abort.settled", state=str(abort.state), **fields, response=abort.response)
 
 
 def settle_resolved_aborts(now: datetime) -> None:
@@ -191,9 +191,9 @@ def settle_resolved_aborts(now: datetime) -> None:
             and clock_jumps.is_steady(resend_policy.NOT_ARRIVED_AFTER)
             and (reason := no_resend_reason(abort, now))
         ):
-            if abort.answer_status is None:
+            if abort.response_status is None:
                 mark_not_arrived(abort, reason, now)
-            elif abort.apply(EventType.REFUSED, now, abort.answer, of_this_send=True):
+            elif abort.apply(EventType.REFUSED, now, abort.response, of_this_send=True):
                 _log_effect(abort)
 
 

@@ -7,7 +7,7 @@ from dashboard.runs import abort_clock
 
 
 def build(run: Run, abort: Abort | None, *, team: str, now: datetime) -> str:
-    """Return ids, times (UTC), status and Northflank's answer as plain text.
+    """Return ids, times (UTC), status and Northflank's response as plain text.
 
     Leaves out the reason and user names. `abort` is None if the abort was requested elsewhere.
     """
@@ -26,7 +26,7 @@ def build(run: Run, abort: Abort | None, *, team: str, now: datetime) -> str:
         lines += [
             f"Abort requested: {_format_utc(abort.requested_at)}",
             f"Abort sent: {_format_utc(abort.sent_at)}",
-            f"Response: {_answer_text(abort)}",
+            f"Response: {_response_text(abort)}",
         ]
         if abort.error_id:
             lines.append(f"Error ID: {abort.error_id}")
@@ -42,10 +42,10 @@ def build(run: Run, abort: Abort | None, *, team: str, now: datetime) -> str:
     return "\n".join(lines)
 
 
-def _answer_text(abort: Abort) -> str:
-    if abort.answered_at is None:
-        return f"none ({abort.answer})" if abort.answer else "none"
-    return f"{abort.answer_status} {abort.answer} at {_format_utc(abort.answered_at)}"
+def _response_text(abort: Abort) -> str:
+    if abort.responded_at is None:
+        return f"none ({abort.response})" if abort.response else "none"
+    return f"{abort.response_status} {abort.response} at {_format_utc(abort.responded_at)}"
 
 
 def _format_utc(when: datetime | None) -> str:

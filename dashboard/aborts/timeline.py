@@ -28,7 +28,7 @@ _text = MessageTable(
         "not_arrived": gettext_lazy("Not confirmed: the run went on."),
         "too_late": gettext_lazy("Northflank did not find this run (404)."),
         "concluded": gettext_lazy("Northflank removed the run."),
-        "answered_late": gettext_lazy("Late response from Northflank."),
+        "late_response": gettext_lazy("Late response from Northflank."),
         # An event type whose detail is a run status.
         "accepted_status": gettext_lazy("Accepted by Northflank; run status: %(status)s."),
         "too_late_status": gettext_lazy("Too late: the run had ended (%(status)s)."),
@@ -41,7 +41,7 @@ _text = MessageTable(
         "sent_detail": gettext_lazy("Resent to Northflank: attempt %(text)s"),
         "unknown_detail": gettext_lazy("Not confirmed yet: %(text)s"),
         "not_arrived_detail": gettext_lazy("Not confirmed: the run went on. Not resent: %(text)s"),
-        "answered_late_detail": gettext_lazy("Late response from Northflank: %(text)s"),
+        "late_response_detail": gettext_lazy("Late response from Northflank: %(text)s"),
         "aborted_again_detail": gettext_lazy("Aborted again by %(text)s"),
     }
 )

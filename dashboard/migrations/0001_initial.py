@@ -1120,13 +1120,13 @@ class Migration(migrations.Migration):
                         default=0, help_text="Number of sends, equal to its events of type sent."
                     ),
                 ),
-                ("answered_at", models.DateTimeField(null=True)),
+                ("responded_at", models.DateTimeField(null=True)),
                 (
-                    "answer",
+                    "response",
                     models.TextField(blank=True, help_text="Northflank's response, as text."),
                 ),
                 (
-                    "answer_status",
+                    "response_status",
                     models.PositiveSmallIntegerField(
                         help_text="HTTP status of the response.", null=True
                     ),
@@ -1189,7 +1189,7 @@ class Migration(migrations.Migration):
                             ("too_late", "Too Late"),
                             ("concluded", "Concluded"),
                             ("aborted_again", "Aborted Again"),
-                            ("answered_late", "Answered Late"),
+                            ("late_response", "Late Response"),
                             ("status_changed", "Status Changed After End"),
                         ],
                         max_length=14,

@@ -7,7 +7,7 @@ from django.db import models
 
 
 class AbortState(models.TextChoices):
-    REQUESTED = "requested"  # recorded, perhaps sent; no answer yet
+    REQUESTED = "requested"  # recorded, perhaps sent; no response yet
     ACCEPTED = "accepted"  # Northflank answered 2xx; the run has not concluded yet
     CONCLUDED = "concluded"  # the run has concluded after Northflank accepted
     NOT_SENT = "not_sent"  # it certainly did not reach Northflank
@@ -36,7 +36,7 @@ class EventType(models.TextChoices):
     JOINED = "joined"  # another user requested it too; detail: who, from where, why
     ADOPTED = "adopted"  # taken over after its process had ended
     SENT = "sent"  # about to be sent; detail: the number of this send, from the second on
-    ACCEPTED = "accepted"  # detail: the run's status in the answer
+    ACCEPTED = "accepted"  # detail: the run's status in the response
     ABORTING = "aborting"  # Northflank reports the run as aborting
     REFUSED = "refused"
     NOT_SENT = "not_sent"
@@ -45,7 +45,7 @@ class EventType(models.TextChoices):
     TOO_LATE = "too_late"  # detail: the run's status
     CONCLUDED = "concluded"  # detail: the run's status
     ABORTED_AGAIN = "aborted_again"  # detail: by whom
-    ANSWERED_LATE = "answered_late"  # an answer after the abort had settled; changes nothing
+    LATE_RESPONSE = "late_response"  # a response after the abort had settled; changes nothing
     # The run's status changed after the abort had settled; detail: the run's status.
     STATUS_CHANGED_AFTER_END = "status_changed"
 
@@ -70,12 +70,12 @@ class Effect:
 
 # Events of other types change no state.
 EFFECTS = {
-    EventType.ACCEPTED: Effect(AbortState.ACCEPTED, settles=False, detail_field="answer"),
+    EventType.ACCEPTED: Effect(AbortState.ACCEPTED, settles=False, detail_field="response"),
     EventType.ABORTING: Effect(AbortState.ACCEPTED, settles=False),
-    EventType.UNKNOWN: Effect(AbortState.UNKNOWN, settles=False, detail_field="answer"),
+    EventType.UNKNOWN: Effect(AbortState.UNKNOWN, settles=False, detail_field="response"),
     EventType.NOT_ARRIVED: Effect(AbortState.UNKNOWN),
-    EventType.NOT_SENT: Effect(AbortState.NOT_SENT, detail_field="answer"),
-    EventType.REFUSED: Effect(AbortState.REFUSED, detail_field="answer"),
+    EventType.NOT_SENT: Effect(AbortState.NOT_SENT, detail_field="response"),
+    EventType.REFUSED: Effect(AbortState.REFUSED, detail_field="response"),
     EventType.TOO_LATE: Effect(AbortState.TOO_LATE, detail_field="outcome"),
     EventType.CONCLUDED: Effect(AbortState.CONCLUDED, detail_field="outcome"),
     EventType.ABORTED_AGAIN: Effect(AbortState.ABORTED_AGAIN),

@@ -39,7 +39,7 @@ class AbortQuerySet(models.QuerySet["Abort"]):
         return self.filter(settled_at=None)
 
     def unanswered_expired(self, now: datetime, lease: timedelta) -> "AbortQuerySet":
-        """Aborts, sent or not, whose process has recorded no answer within `lease`."""
+        """Aborts, sent or not, whose process has recorded no response within `lease`."""
         return (
             self.open().filter(state=AbortState.REQUESTED).claimed_outside(now - lease, now + lease)
         )
@@ -49,7 +49,7 @@ class AbortQuerySet(models.QuerySet["Abort"]):
         return self.filter(Q(claimed_at__lt=earliest) | Q(claimed_at__gt=latest))
 
     def accepted(self) -> "AbortQuerySet":
-        """Aborts that Northflank accepted, by its answer, an aborting event or the outcome."""
+        """Aborts that Northflank accepted, by its response, an aborting event or the outcome."""
         return self.filter(_was_accepted())
 
     def accepted_or_aborted(self) -> "AbortQuerySet":
@@ -79,7 +79,7 @@ class AbortQuerySet(models.QuerySet["Abort"]):
 
 
 class Abort(AuditedRequest):
-    """One request to abort a run: who, when, why, from where; Northflank's answer; the outcome."""
+    """A request to abort a run: who, when, why, from where; Northflank's response; the outcome."""
 
     # The request: never changes.
     run = models.ForeignKey(Run, models.PROTECT, related_name="aborts")
@@ -107,9 +107,9 @@ class Abort(AuditedRequest):
     send_count = models.PositiveSmallIntegerField(
         default=0, help_text="Number of sends, equal to its events of type sent."
     )
-    answered_at = models.DateTimeField(null=True)
-    answer = models.TextField(blank=True, help_text="Northflank's response, as text.")
-    answer_status = models.PositiveSmallIntegerField(
+    responded_at = models.DateTimeField(null=True)
+    response = models.TextField(blank=True, help_text="Northflank's response, as text.")
+    response_status = models.PositiveSmallIntegerField(
         null=True, help_text="HTTP status of the response."
     )
     error_id = models.TextField(blank=True, help_text="Northflank's error ID.")
@@ -158,7 +158,7 @@ class Abort(AuditedRequest):
                 self.add_event(EventType.STATUS_CHANGED_AFTER_END, at, detail=status)
         elif event_type := event_of_run(self.state, status=status, in_flight=not concluded):
             self.apply(event_type, at, status if concluded else "", with_run=False)
-        elif status == "aborting" and self.state == AbortState.ACCEPTED and self.answer != status:
+        elif status == "aborting" and self.state == AbortState.ACCEPTED and self.response != status:
             self.add_event(EventType.ABORTING, at)  # else the acceptance event records it
 
     def is_affected_by(self, status: str) -> bool:
@@ -186,7 +186,7 @@ class Abort(AuditedRequest):
     @property
     def is_resend_refused(self) -> bool:
         """Whether it is open, may not have arrived, and is not resent: Northflank refused that."""
-        return self.is_unconfirmed and self.answer_status is not None
+        return self.is_unconfirmed and self.response_status is not None
 
     @property
     def first_sent_at(self) -> datetime:
@@ -248,7 +248,7 @@ class AbortEvent(FastLoading):
 
 def _was_accepted() -> Q:
     aborting_events = AbortEvent.objects.filter(abort=OuterRef("pk"), event_type=EventType.ABORTING)
-    was_accepted = Q(answer_status=200) | Q(outcome="aborted") | Exists(aborting_events)
+    was_accepted = Q(response_status=200) | Q(outcome="aborted") | Exists(aborting_events)
     states = [AbortState.ACCEPTED, AbortState.CONCLUDED, AbortState.ABORTED_AGAIN]
     return Q(was_accepted, state__in=states)
 

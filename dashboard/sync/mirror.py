@@ -145,11 +145,11 @@ def apply_detail(
     return row
 
 
-def apply_abort_answer(
+def apply_abort_response(
     abort: Abort,
     run_detail: RunDetail,
     *,
-    answered_at: datetime,
+    responded_at: datetime,
     request_seq: int,
     version: int,
     is_latest: bool,
@@ -168,10 +168,10 @@ def apply_abort_answer(
     _apply_detail(
         row,
         run_detail,
-        answered_at,
+        responded_at,
         seq,
         latest_aborts={row.pk: abort} if is_latest else None,
-        visible_changes={"next_detail_sync_at": answered_at, "version": version},
+        visible_changes={"next_detail_sync_at": responded_at, "version": version},
     )
     db_notify.send(db_notify.Topic.READS)
     return row

@@ -155,7 +155,7 @@ class Connection:
         self._last_answered_sent_at = max(self._last_answered_sent_at, sent.at)
         if sent.at > self.failed_at:
             self.outage, self._pause = "", 0.0
-        await run_in_db_thread(_record_answer, self._pop_calls(), sent, is_success=is_success)
+        await run_in_db_thread(_record_response, self._pop_calls(), sent, is_success=is_success)
 
     async def _handle_error(self, error: NorthflankError, sent: "_SentRequest") -> None:
         account_error = await self._find_account_error(error, sent.at)
@@ -228,7 +228,7 @@ class _SentRequest:
     excluded_from_burst: int
 
 
-def _record_answer(calls: list[Call], sent: _SentRequest, *, is_success: bool) -> None:
+def _record_response(calls: list[Call], sent: _SentRequest, *, is_success: bool) -> None:
     budget_store.record_calls(calls, excluded_from_burst=sent.excluded_from_burst)
     cause = Upstream.record_success(now()) if is_success else Upstream.current_error()
     # An answer during the pause after a 429, as to an abort, does not end it: nothing is read.

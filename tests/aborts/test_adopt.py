@@ -56,7 +56,7 @@ def second_of(first: Abort, manager: User) -> Abort:
     """An unsent second abort, with the same lease."""
     now = db_threads.now()
     first.apply(EventType.NOT_ARRIVED, now)
-    unsent = {"claimed_at": first.claimed_at, "sent_at": None, "answered_at": None}
+    unsent = {"claimed_at": first.claimed_at, "sent_at": None, "responded_at": None}
     return factories.abort(first.run, manager, "requested", again_of=first, **unsent)
 
 
@@ -134,7 +134,7 @@ def test_sent_abort_with_expired_lease_is_adopted_as_unknown(
     assert next_read <= db_threads.now()
     assert timeline(abort_with_expired_lease) == [("adopted", ""), ("unknown", reason)]
     stored = Abort.objects.get()
-    assert (stored.state, stored.answer, stored.error_id) == ("unknown", reason, "")
+    assert (stored.state, stored.response, stored.error_id) == ("unknown", reason, "")
 
 
 def test_abort_with_valid_lease_is_not_adopted(abort: Abort) -> None:

@@ -23,7 +23,7 @@ def run(status: str = "running", *, concluded: bool = False, **fields: Any) -> R
 
 
 def abort(state: str, outcome: str = "", **fields: Any) -> Abort:
-    defaults = {"requested_at": AT, "sent_at": AT, "username": "ana", "answer": "No."}
+    defaults = {"requested_at": AT, "sent_at": AT, "username": "ana", "response": "No."}
     return Abort(state=state, outcome=outcome, **defaults | fields)
 
 

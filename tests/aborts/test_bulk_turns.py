@@ -139,9 +139,9 @@ def test_bulk_abort_is_settled_after_last_turn(two_runs: list[Run], manager: Use
 def not_sent_fields(after: float) -> tuple[Any, ...]:
     """Return what is stored of the latest abort; `after`: when it was not sent, from T0."""
     abort = Abort.objects.latest("pk")
-    stored = abort.state, abort.answer, abort.retry_at, abort.settled_at
+    stored = abort.state, abort.response, abort.retry_at, abort.settled_at
     events = list(abort.events.values_list("event_type", "detail", "occurred_at"))[1:]
-    assert events == [("not_sent", abort.answer, at(after))]
+    assert events == [("not_sent", abort.response, at(after))]
     return stored
 
 
@@ -321,7 +321,7 @@ def test_turn_after_account_has_changed_records_the_reason_of_a_single_abort(
     } in logs  # fmt: skip
     assert items(batch)[0] == ("r1", "not_allowed", None, reason)
     assert settle.cancel_if_unwanted(single)
-    assert Abort.objects.get().answer == reason
+    assert Abort.objects.get().response == reason
 
 
 def test_visible_runs_are_permitted_ones_once_in_given_order(

@@ -42,4 +42,4 @@ def test_unsent_abort_is_sent_only_if_it_was_requested_within_five_minutes(
         assert northflank.methods == ["GET", "POST"]
     else:
         assert northflank.methods == []
-        assert (stored.state, stored.answer) == (AbortState.NOT_SENT, "Sending timed out.")
+        assert (stored.state, stored.response) == (AbortState.NOT_SENT, "Sending timed out.")

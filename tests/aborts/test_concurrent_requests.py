@@ -101,7 +101,7 @@ def test_abort_request_waits_for_answer_to_another_process(
         response = executor.submit(submit_abort, live.sign_in("manager"), run)
         wait_until(lambda: len(calls) >= 3)
         assert not response.done()
-        Abort.objects.filter(pk=abort.pk).update(state="accepted", answered_at=run.synced_at)
+        Abort.objects.filter(pk=abort.pk).update(state="accepted", responded_at=run.synced_at)
         assert notice_text(response.result()) == f"{abort_message()} Abort requested by colleague."
     assert "accepted" in abort_message()
     assert live.sandbox.abort_request_counts[run.run_id] == 0

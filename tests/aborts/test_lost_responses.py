@@ -24,7 +24,7 @@ def test_timed_out_abort_that_arrived_is_accepted(live: Live, manager: User) -> 
     message = notice_text(submit_abort(live.sign_in("manager"), run))
     abort = Abort.objects.get()
     assert abort.state == "accepted"
-    assert abort.answered_at is None
+    assert abort.responded_at is None
     assert message.startswith("Abort accepted; aborting since ")
     advance_time(live, 10)
     read(live, run)

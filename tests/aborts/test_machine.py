@@ -34,7 +34,7 @@ from dashboard.aborts.request import (
     reason_required,
     request_abort,
 )
-from dashboard.aborts.send import send_abort, wait_for_answer
+from dashboard.aborts.send import send_abort, wait_for_response
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
@@ -167,7 +167,7 @@ class AbortMachine(RuleBasedStateMachine):
         """Advance our clock, not Northflank's."""
         interval = timedelta(seconds=seconds)
         with append_only_disabled():
-            for name in ("requested_at", "claimed_at", "sent_at", "answered_at"):
+            for name in ("requested_at", "claimed_at", "sent_at", "responded_at"):
                 Abort.objects.open().update(**{name: F(name) - interval})
             AbortEvent.objects.filter(abort__settled_at=None).update(
                 occurred_at=F("occurred_at") - interval
@@ -301,7 +301,7 @@ class AbortMachine(RuleBasedStateMachine):
         if (
             send and result.is_new
         ):  # a joined request waits for the first process, which may be dead
-            self.live.run(lambda: wait_for_answer(result))
+            self.live.run(lambda: wait_for_response(result))
         return result.abort if result.is_new else None
 
     # --- the rest --------------------------------------------------------------------------------

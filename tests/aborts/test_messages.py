@@ -27,9 +27,9 @@ def abort(state: str, outcome: str = "", **fields: Any) -> Abort:
     defaults = {
         "requested_at": AT,
         "sent_at": AT,
-        "answered_at": AT + timedelta(seconds=1),
+        "responded_at": AT + timedelta(seconds=1),
         "settled_at": AT + timedelta(seconds=72),
-        "answer": ANSWER,
+        "response": ANSWER,
         "username": "ana",
         "reason": "Stuck",
     }
@@ -67,7 +67,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             state,
             outcome,
             settled_at=AT if settled else None,
-            answered_at=AT if answered else None,
+            responded_at=AT if answered else None,
             sent_at=AT if sent else None,
         )
         for status, concluded, level in product(OUTCOMES[1:], [True, False], range(3)):
@@ -184,8 +184,8 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             "run_missing",
             {},
         ),
-        (abort("refused"), run(), "refused", {"answer": ANSWER}),
-        (abort("not_sent", answer="No way"), run(), "not_sent", {"why": "No way."}),
+        (abort("refused"), run(), "refused", {"response": ANSWER}),
+        (abort("not_sent", response="No way"), run(), "not_sent", {"why": "No way."}),
         (
             abort("not_sent", retry_at=AT + timedelta(minutes=40)),
             run(),
@@ -208,31 +208,31 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             abort("unknown", settled_at=None, send_count=2),
             run(),
             "doubtful resend",
-            {"answer": ANSWER, "n": 2, "most": 5, "time": "2 min"},
+            {"response": ANSWER, "n": 2, "most": 5, "time": "2 min"},
         ),
         (
             abort("unknown", settled_at=None, send_count=5),
             run(),
             "doubtful resend_refused",
-            {"answer": ANSWER, "n": 5, "most": 5, "time": "2 min"},
+            {"response": ANSWER, "n": 5, "most": 5, "time": "2 min"},
         ),
         (
             abort("unknown", settled_at=None, send_count=3),
             run(level=2),
             "doubtful no_resend",
-            {"answer": ANSWER, "n": 3, "most": 5, "time": "2 min"},
+            {"response": ANSWER, "n": 3, "most": 5, "time": "2 min"},
         ),
         (
-            abort("unknown", settled_at=None, send_count=2, answer_status=409),
+            abort("unknown", settled_at=None, send_count=2, response_status=409),
             run(),
             "refused doubtful resend_refused",
-            {"answer": ANSWER, "n": 2, "most": 5, "time": "2 min"},
+            {"response": ANSWER, "n": 2, "most": 5, "time": "2 min"},
         ),
         (
-            abort("unknown", settled_at=None, send_count=2, answer_status=409),
+            abort("unknown", settled_at=None, send_count=2, response_status=409),
             run(level=2),
             "refused doubtful no_resend",
-            {"answer": ANSWER, "n": 2, "most": 5, "time": "2 min"},
+            {"response": ANSWER, "n": 2, "most": 5, "time": "2 min"},
         ),
         (
             abort("unknown", send_count=5),
@@ -271,31 +271,31 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             {"time": ClockTime(AT, AT), "n": 2, "most": 5},
         ),
         (
-            abort("accepted", settled_at=None, answer_status=409),
+            abort("accepted", settled_at=None, response_status=409),
             run("aborting"),
             "or_earlier already_aborting",
             {"time": ClockTime(after(2), AT)},
         ),
         (
-            abort("accepted", settled_at=None, answer_status=409, send_count=2),
+            abort("accepted", settled_at=None, response_status=409, send_count=2),
             run("aborting"),
             "aborting",
             {"time": ClockTime(after(2), AT)},
         ),
         (
-            abort("accepted", settled_at=None, answer_status=409, send_count=2),
+            abort("accepted", settled_at=None, response_status=409, send_count=2),
             run(),
             "accepted",
             {"status": "running"},
         ),
         (
-            abort("aborted_again", answer_status=409, send_count=2),
+            abort("aborted_again", response_status=409, send_count=2),
             run(),
             "aborted_again",
             {"time": "1 min 12 s"},
         ),
         (
-            abort("aborted_again", answer_status=200, send_count=2),
+            abort("aborted_again", response_status=200, send_count=2),
             run(),
             "aborted_again",
             {"time": "1 min 12 s"},
@@ -307,7 +307,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             {"time": "1 min 12 s"},
         ),
         (
-            abort("aborted_again", answered_at=None),
+            abort("aborted_again", responded_at=None),
             run(),
             "aborted_again",
             {"time": "1 min 12 s"},
@@ -359,9 +359,9 @@ def test_abort_message_tone_follows_severity(level: int, tone: str) -> None:
 
 
 def test_abort_message_for_concluded_run_without_answer_says_so() -> None:
-    row = abort("concluded", "success", answered_at=None)
+    row = abort("concluded", "success", responded_at=None)
     message = abort_messages.describe(row, run("success", concluded=True))
-    assert messages.keys(message.text) == "failed no_answer"
+    assert messages.keys(message.text) == "failed no_response"
 
 
 def timeline_entry(event_type: str, detail: str = "", **fields: Any) -> TimelineEntry:
@@ -386,10 +386,10 @@ def test_timeline_event_text_is_a_complete_sentence(event_type: EventType, detai
         ("concluded", "failure", "concluded_status", {"status": "failed"}),
         ("concluded", "", "concluded", {}),
         ("aborted_again", "ben", "aborted_again_detail", {"text": "ben."}),
-        ("answered_late", "aborting", "answered_late_detail", {"text": "aborting."}),
+        ("late_response", "aborting", "late_response_detail", {"text": "aborting."}),
         ("not_sent", "Sending timed out.", "not_sent_detail", {"text": "Sending timed out."}),
         ("adopted", "", "adopted", {}),
-        ("answered_late", "failure", "answered_late_detail", {"text": "failed."}),
+        ("late_response", "failure", "late_response_detail", {"text": "failed."}),
         ("refused", "failed to", "refused_detail", {"text": "failed to."}),
     ],
 )
@@ -493,17 +493,17 @@ def test_run_that_aborts_in_spite_of_a_failed_abort_does_not_say_who_requested_i
 
 @pytest.mark.parametrize(("send_count", "key"), [(1, "sent"), (2, "resent")])
 def test_unanswered_abort_says_whether_it_was_resent(send_count: int, key: str) -> None:
-    row = abort("requested", send_count=send_count, answered_at=None, settled_at=None)
+    row = abort("requested", send_count=send_count, responded_at=None, settled_at=None)
     assert messages.keys(abort_messages.describe(row, run()).text).split()[0] == key
 
 
 @pytest.mark.parametrize(
-    ("answered_at", "keys"), [(AT, "removed"), (None, "removed no_answer")], ids=["answer", "none"]
+    ("responded_at", "keys"), [(AT, "removed"), (None, "removed no_response")], ids=["yes", "no"]
 )
 def test_abort_of_removed_run_says_whether_it_was_answered(
-    answered_at: datetime | None, keys: str
+    responded_at: datetime | None, keys: str
 ) -> None:
-    message = abort_messages.describe(abort("concluded", answered_at=answered_at), removed_run())
+    message = abort_messages.describe(abort("concluded", responded_at=responded_at), removed_run())
     assert (messages.keys(message.text), message.tone) == (keys, "warning")
 
 
@@ -529,7 +529,7 @@ def test_accepted_abort_of_aborting_run_says_since_when(
 
 def test_refusal_names_northflank_once() -> None:
     message = abort_messages.describe(
-        abort("refused", answer="Northflank refused (409): no"), run()
+        abort("refused", response="Northflank refused (409): no"), run()
     )
     assert message == AbortMessage("Northflank refused (409): no.", "bad")
 
@@ -565,5 +565,5 @@ def test_aborting_run_is_aborted_from_outside_unless_by_an_abort_made_here(
     [("No", "No."), ("No.", "No."), ("No!", "No!"), ("Why?", "Why?"), ("No…", "No…")],
 )
 def test_answer_that_ends_like_a_sentence_gets_no_period(answer: str, why: str) -> None:
-    message = abort_messages.describe(abort("not_sent", answer=answer), run())
+    message = abort_messages.describe(abort("not_sent", response=answer), run())
     assert messages.params(message.text) == {"why": why}

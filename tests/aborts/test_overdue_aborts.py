@@ -129,7 +129,7 @@ def test_abort_severity_depends_on_each_runs_abort_start(run: Run, manager: User
 def test_severity_falls_when_an_unconfirmed_abort_takes_effect(run: Run, manager: User) -> None:
     since = db_threads.now()
     factories.abort(
-        run, manager, "unknown", requested_at=since, sent_at=since, answered_at=None, send_count=1
+        run, manager, "unknown", requested_at=since, sent_at=since, responded_at=None, send_count=1
     )
     at = since + RESENDS_END
     Run.objects.update(synced_at=since)
@@ -194,7 +194,7 @@ def test_removed_run_with_an_open_abort_is_not_overdue(run: Run, manager: User) 
 def test_aborting_run_is_not_critical_after_an_unconfirmed_abort(run: Run, manager: User) -> None:
     since = db_threads.now()
     factories.abort(
-        run, manager, "unknown", requested_at=since, sent_at=since, answered_at=None, send_count=1
+        run, manager, "unknown", requested_at=since, sent_at=since, responded_at=None, send_count=1
     )
     Run.objects.update(status="aborting", status_since=since)
     reconcile.update_severities(since + RESENDS_END)

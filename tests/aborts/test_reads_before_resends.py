@@ -144,7 +144,7 @@ def unconfirmed(clock: time_machine.Traveller, run: Run, manager: User) -> list[
     """Six aborts that may not have arrived and are due to be resent, the longest due first."""
     return [
         factories.abort_of_new_run(
-            manager, run.stage, "unknown", send_count=1, answered_at=None,
+            manager, run.stage, "unknown", send_count=1, responded_at=None,
             sent_at=at(-30), claimed_at=at(number - 30),
         )
         for number in range(6)
@@ -332,7 +332,7 @@ def unsent(clock: time_machine.Traveller, run: Run, manager: User) -> list[Abort
     return [
         factories.abort_of_new_run(
             manager, run.stage, "requested", requested_at=at(-60), claimed_at=at(number - 60),
-            sent_at=at(-60) if number == 5 else None, answered_at=None,
+            sent_at=at(-60) if number == 5 else None, responded_at=None,
         )
         for number in range(6)
     ]  # fmt: skip

@@ -407,7 +407,7 @@ def test_abort_after_a_second_one_that_failed_keeps_the_start_of_the_first(
 def abort_with_refused_resend(run: Run, user: User) -> Abort:
     """An open abort that is not resent any more, since Northflank refused that."""
     return factories.abort(
-        run, user, "unknown", requested_at=T0, send_count=2, answer="No.", answer_status=409
+        run, user, "unknown", requested_at=T0, send_count=2, response="No.", response_status=409
     )
 
 
@@ -424,7 +424,7 @@ def test_abort_request_after_a_refused_resend_is_a_new_abort(
     result = request_abort(run, abort_request(colleague), mark_sent=True)
     assert result.is_new
     first.refresh_from_db()
-    assert (first.state, first.settled_at, first.answer) == (state, T0, "No.")
+    assert (first.state, first.settled_at, first.response) == (state, T0, "No.")
     assert timeline(first) == [(state, T0, detail)]
     assert (result.abort.again_of == first) is (state == "aborted_again")
     assert Run.objects.get().version == ChangeCounter.latest() == before + 1

@@ -19,7 +19,7 @@ from dashboard.aborts.abort_rules import can_abort_again
 from dashboard.aborts.bulk_request import request_bulk_abort
 from dashboard.aborts.reconcile import cancel_tasks, reconcile_in_background, reconcile_open_aborts
 from dashboard.aborts.request import SEND_LEASE, AbortRequest, request_abort
-from dashboard.aborts.send import send_abort, wait_for_answer
+from dashboard.aborts.send import send_abort, wait_for_response
 from dashboard.accounts.permissions import Permission
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import now
@@ -180,7 +180,7 @@ def test_unknown_abort_of_unread_run_is_critical_after_two_minutes(
         Run.objects.with_stage().get(), AbortRequest(manager), again_of_pk=abort.pk
     )
     assert result.is_new
-    live.run(lambda: wait_for_answer(result))
+    live.run(lambda: wait_for_response(result))
     assert Abort.objects.get(pk=result.abort.pk).state == "accepted"
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
@@ -344,7 +344,7 @@ def test_refused_resend_for_aborting_or_aborted_run_counts_as_success(
     live.sandbox.faults = [parse_fault("error-string:409@/abort")]
     live.run(lambda: abort_send.attempt_send(live.connection, claimed))
     abort = Abort.objects.get()
-    assert (abort.state, abort.outcome, abort.answer_status) == (state, outcome, 409)
+    assert (abort.state, abort.outcome, abort.response_status) == (state, outcome, 409)
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
 

@@ -26,8 +26,8 @@ def test_abort_accepted_then_run_aborted_is_concluded(live: Live, manager: User)
     assert message.startswith("Abort accepted; aborting since ")
     assert (abort.state, abort.username, abort.reason) == ("accepted", "manager", "wrong build")
     assert abort.client_address == "127.0.0.1"
-    assert abort.answer_status == 200
-    assert abort.requested_at <= abort.sent_at <= abort.answered_at
+    assert abort.response_status == 200
+    assert abort.requested_at <= abort.sent_at <= abort.responded_at
     assert Run.objects.get().status == "aborting"
     advance_time(live, 10)
     assert read(live, run).status == "aborted"
@@ -49,7 +49,7 @@ def test_run_is_due_for_read_right_after_abort(live: Live, manager: User) -> Non
     submit_abort(live.sign_in("manager"), run)
     abort, row = Abort.objects.get(), Run.objects.get()
     assert row.next_detail_sync_at is not None
-    assert (row.next_detail_sync_at - abort.answered_at).total_seconds() < 3
+    assert (row.next_detail_sync_at - abort.responded_at).total_seconds() < 3
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_abort_is_sent_when_rate_budget_is_at_reserve(live: Live, manager: User)
     RateBudget.objects.update(remaining=1, limit=1000)
     assert "accepted" in notice_text(submit_abort(live.sign_in("manager"), run))
     advance_time(live, 10)
-    Run.objects.update(next_detail_sync_at=Abort.objects.get().answered_at)
+    Run.objects.update(next_detail_sync_at=Abort.objects.get().responded_at)
     RateBudget.objects.update(remaining=60, limit=1000)  # below the reserve of 100
     live.run(live.worker.tick)
     live.run(live.worker.wait_idle)

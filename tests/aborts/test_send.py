@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from dashboard.aborts import send as abort_send
 from dashboard.aborts import settle as abort_settle
 from dashboard.aborts.request import SEND_LEASE, AbortRequest, AbortResult, request_abort
-from dashboard.aborts.send import send_abort, wait_for_answer
+from dashboard.aborts.send import send_abort, wait_for_response
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
@@ -50,12 +50,12 @@ SEND_DEADLINE = timedelta(minutes=5)  # an abort that was not sent by then is ne
 
 def test_accepted_abort_stores_answer_and_timeline(abort: Abort) -> None:
     logs = FakeNorthflank().send(abort)
-    expected = {"state": "accepted", "answer": "aborting", "answer_status": 200}
+    expected = {"state": "accepted", "response": "aborting", "response_status": 200}
     assert stored_fields(abort) == ANSWERED | expected
     assert timeline(abort) == [("sent", ""), ("accepted", "aborting")]
     assert logs == [log_line("accepted", "info", by="manager", status="aborting")]
     run, stored = Run.objects.get(), Abort.objects.get()
-    assert (run.status, run.next_detail_sync_at) == ("aborting", stored.answered_at)
+    assert (run.status, run.next_detail_sync_at) == ("aborting", stored.responded_at)
     assert stored.claimed_at == stored.sent_at
 
 
@@ -73,7 +73,7 @@ def test_abort_answer_without_its_run_leaves_abort_unknown(
     abort: Abort, answer: tuple[Any, ...], reason: str
 ) -> None:
     logs = FakeNorthflank(abort=answer).send(abort)
-    assert stored_fields(abort) == SENT | {"state": "unknown", "answer": reason}
+    assert stored_fields(abort) == SENT | {"state": "unknown", "response": reason}
     assert timeline(abort) == [("sent", ""), ("unknown", reason)]
     assert logs == [log_line("unknown", "warning", by="manager", why=reason)]
     assert Run.objects.get().status == "running"
@@ -81,14 +81,14 @@ def test_abort_answer_without_its_run_leaves_abort_unknown(
 
 def test_accepted_abort_of_aborted_run_is_concluded(abort: Abort) -> None:
     FakeNorthflank(abort=run_response("aborted", concluded=True)).send(abort)
-    expected = {"state": "concluded", "answer": "aborted", "answer_status": 200}
+    expected = {"state": "concluded", "response": "aborted", "response_status": 200}
     assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"outcome": "aborted"}
     assert timeline(abort) == [("sent", ""), ("accepted", "aborted"), ("concluded", "aborted")]
 
 
 def test_accepted_abort_of_successful_run_is_too_late(abort: Abort) -> None:
     FakeNorthflank(abort=run_response("success", concluded=True)).send(abort)
-    expected = {"state": "too_late", "answer": "success", "answer_status": 200}
+    expected = {"state": "too_late", "response": "success", "response_status": 200}
     assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"outcome": "success"}
     assert timeline(abort) == [("sent", ""), ("too_late", "success")]
 
@@ -98,8 +98,8 @@ def test_accepted_abort_of_run_that_list_read_concluded_is_concluded(abort: Abor
         Run.objects.update(status="aborted", concluded=True, in_flight=False)
 
     FakeNorthflank(abort=run_response("aborted", concluded=True), during_abort=end).send(abort)
-    expected = {"state": "concluded", "answer_status": 200, "outcome": "aborted"}
-    assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"answer": "aborted"}
+    expected = {"state": "concluded", "response_status": 200, "outcome": "aborted"}
+    assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"response": "aborted"}
     assert timeline(abort) == [("sent", ""), ("accepted", "aborted"), ("concluded", "aborted")]
 
 
@@ -147,7 +147,7 @@ def test_answer_after_abort_is_settled_is_added_to_timeline_only(
 ) -> None:
     FakeNorthflank(abort=answer, during_abort=lambda: settle(abort)).send(abort)
     assert stored_fields(abort) == SENT | SETTLED | {"state": "unknown"}
-    assert timeline(abort) == [("sent", ""), ("not_arrived", ""), ("answered_late", detail)]
+    assert timeline(abort) == [("sent", ""), ("not_arrived", ""), ("late_response", detail)]
 
 
 # --- Not accepted -------------------------------------------------------------------------------
@@ -158,14 +158,14 @@ def test_refused_abort_stores_answer_and_error_id(abort: Abort) -> None:
     logs = northflank.send(abort)
     expected = {
         "state": "refused",
-        "answer": REFUSED_TEXT,
-        "answer_status": 409,
+        "response": REFUSED_TEXT,
+        "response_status": 409,
         "error_id": "e-77",
     }
     assert stored_fields(abort) == ANSWERED | SETTLED | expected
     assert timeline(abort) == [("sent", ""), ("refused", REFUSED_TEXT)]
     assert logs == [
-        log_line("settled", "warning", state="refused", by="manager", answer=REFUSED_TEXT)
+        log_line("settled", "warning", state="refused", by="manager", response=REFUSED_TEXT)
     ]
     assert northflank.methods == ["POST", "GET"]
 
@@ -185,18 +185,18 @@ def test_refused_abort_of_concluded_run_is_too_late(abort: Abort) -> None:
     logs = FakeNorthflank(
         abort=error_response(409, id="7"), reading=run_response("success", concluded=True)
     ).send(abort)
-    expected = {"state": "too_late", "answer": REFUSED_TEXT, "answer_status": 409, "error_id": "7"}
-    assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"outcome": "success"}
+    expected = {"state": "too_late", "outcome": "success", "response_status": 409, "error_id": "7"}
+    assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"response": REFUSED_TEXT}
     assert timeline(abort) == [("sent", ""), ("too_late", "success")]
     assert logs == [
-        log_line("settled", "warning", state="too_late", by="manager", answer=REFUSED_TEXT)
+        log_line("settled", "warning", state="too_late", by="manager", response=REFUSED_TEXT)
     ]
 
 
 def test_abort_of_removed_run_is_too_late(abort: Abort) -> None:
     text = "Not found on Northflank (404): It broke"
     FakeNorthflank(abort=error_response(404), reading=error_response(404)).send(abort)
-    expected = {"state": "too_late", "answer": text, "answer_status": 404}
+    expected = {"state": "too_late", "response": text, "response_status": 404}
     assert stored_fields(abort) == ANSWERED | SETTLED | expected
     assert timeline(abort) == [("sent", ""), ("too_late", "")]
 
@@ -208,7 +208,7 @@ def test_rate_limited_abort_is_not_sent_with_retry_time(abort: Abort) -> None:
     text = "Northflank rate limit reached (429): It broke"
     northflank = FakeNorthflank(abort=error_response(429), headers=headers)
     northflank.send(abort)
-    expected = {"state": "not_sent", "answer": text, "answer_status": 429, "retry_at": "then"}
+    expected = {"state": "not_sent", "response": text, "response_status": 429, "retry_at": "then"}
     assert stored_fields(abort) == ANSWERED | SETTLED | expected
     assert timeline(abort) == [("sent", ""), ("not_sent", text)]
     stored = Abort.objects.get()
@@ -222,7 +222,7 @@ def test_rate_limited_abort_is_not_sent_with_retry_time(abort: Abort) -> None:
 def test_failed_abort_is_unknown_and_run_is_read(abort: Abort) -> None:
     northflank = FakeNorthflank(abort=error_response(500, id="e-77"))
     logs = northflank.send(abort)
-    expected = {"state": "unknown", "answer": SERVER_ERROR_TEXT, "error_id": "e-77"}
+    expected = {"state": "unknown", "response": SERVER_ERROR_TEXT, "error_id": "e-77"}
     assert stored_fields(abort) == SENT | expected
     assert timeline(abort) == [("sent", ""), ("unknown", SERVER_ERROR_TEXT)]
     assert logs == [log_line("unknown", "warning", by="manager", why=SERVER_ERROR_TEXT)]
@@ -242,13 +242,13 @@ def test_run_of_unknown_abort_is_due_for_read(abort: Abort) -> None:
         abort_settle.mark_unknown(abort, "Nobody knows.", "e-77")
     assert Run.objects.get().next_detail_sync_at == due_at
     assert Abort.objects.get().claimed_at == due_at  # the delay before the next send starts
-    assert (abort.state, abort.answer, abort.error_id) == ("unknown", "Nobody knows.", "e-77")
+    assert (abort.state, abort.response, abort.error_id) == ("unknown", "Nobody knows.", "e-77")
     assert timeline(abort) == [("unknown", "Nobody knows.")]
 
 
 def test_unknown_abort_is_accepted_once_run_is_aborting(abort: Abort) -> None:
     FakeNorthflank(abort=error_response(500), reading=run_response("aborting")).send(abort)
-    assert stored_fields(abort) == SENT | {"state": "accepted", "answer": SERVER_ERROR_TEXT}
+    assert stored_fields(abort) == SENT | {"state": "accepted", "response": SERVER_ERROR_TEXT}
     assert timeline(abort)[1:] == [("unknown", SERVER_ERROR_TEXT), ("aborting", "")]
 
 
@@ -256,7 +256,7 @@ def test_unknown_abort_is_concluded_once_run_is_read_aborted(abort: Abort) -> No
     FakeNorthflank(abort=error_response(500), reading=run_response("aborted", concluded=True)).send(
         abort
     )
-    expected = {"state": "concluded", "answer": SERVER_ERROR_TEXT, "outcome": "aborted"}
+    expected = {"state": "concluded", "response": SERVER_ERROR_TEXT, "outcome": "aborted"}
     assert stored_fields(abort) == SENT | SETTLED | expected
     assert timeline(abort)[1:] == [("unknown", SERVER_ERROR_TEXT), ("concluded", "aborted")]
 
@@ -267,7 +267,7 @@ def test_unknown_abort_of_run_that_list_read_concluded_is_concluded(abort: Abort
 
     concluded = run_response("aborted", concluded=True)
     FakeNorthflank(abort=error_response(500), reading=concluded, during_abort=end).send(abort)
-    expected = {"state": "concluded", "answer": SERVER_ERROR_TEXT, "outcome": "aborted"}
+    expected = {"state": "concluded", "response": SERVER_ERROR_TEXT, "outcome": "aborted"}
     assert stored_fields(abort) == SENT | SETTLED | expected
     assert timeline(abort)[1:] == [("unknown", SERVER_ERROR_TEXT), ("concluded", "aborted")]
 
@@ -329,7 +329,7 @@ def test_wait_for_another_process_ignores_other_aborts(abort: Abort, manager: Us
 
     async def wait(_: Connection) -> None:
         joined = AbortResult(abort, is_new=False)
-        answered = await asyncio.wait_for(wait_for_answer(joined), 10)
+        answered = await asyncio.wait_for(wait_for_response(joined), 10)
         assert answered == abort
         assert answered.run.stage.pipeline.project.slug  # loaded: no query is allowed here
 
@@ -480,7 +480,7 @@ def test_abort_after_permission_is_revoked_is_not_sent(abort: Abort, manager: Us
     northflank = FakeNorthflank()
     logs = northflank.send(abort)
     reason = str(permissions.abort_permission(manager, abort.run.stage).denied_reason)
-    assert stored_fields(abort) == SETTLED | {"state": "not_sent", "answer": reason}
+    assert stored_fields(abort) == SETTLED | {"state": "not_sent", "response": reason}
     assert timeline(abort) == [("not_sent", reason)]
     assert logs == [log_line("cancelled", "warning", by="manager", why=reason)]
     assert northflank.methods == []
@@ -489,7 +489,7 @@ def test_abort_after_permission_is_revoked_is_not_sent(abort: Abort, manager: Us
 def test_abort_after_account_is_deleted_is_not_sent(abort: Abort, manager: User) -> None:
     manager.delete()
     FakeNorthflank().send(abort)
-    assert stored_fields(abort)["answer"] == "The requesting account was deleted."
+    assert stored_fields(abort)["response"] == "The requesting account was deleted."
 
 
 @pytest.mark.parametrize(("seconds_late", "state"), [(0, "accepted"), (1, "not_sent")])
@@ -501,7 +501,7 @@ def test_abort_past_send_deadline_is_not_sent(
     with time_machine.travel(T0 + SEND_DEADLINE + timedelta(seconds=seconds_late), tick=False):
         assert abort_settle.cancel_if_unwanted(abort) is (state == "not_sent")
     answer = "Sending timed out." if seconds_late else ""
-    assert Abort.objects.get().answer == answer
+    assert Abort.objects.get().response == answer
 
 
 # --- Aborted again, or elsewhere -----------------------------------------------------------------
@@ -510,7 +510,7 @@ def test_abort_past_send_deadline_is_not_sent(
 def create_second(abort: Abort, manager: User) -> Abort:
     """An abort of a run that is aborted again."""
     settle(abort)
-    unsent = {"sent_at": None, "answered_at": None}
+    unsent = {"sent_at": None, "responded_at": None}
     return factories.abort(abort.run, manager, "requested", again_of=abort, **unsent)
 
 
@@ -547,7 +547,7 @@ def test_second_abort_for_concluded_run_is_too_late(
     logs = northflank.send(second)
     assert stored_fields(second) == SETTLED | {"state": "too_late"} | outcome
     assert northflank.methods == ["GET"]
-    assert logs == [log_line("settled", "warning", state="too_late", by="manager", answer="")]
+    assert logs == [log_line("settled", "warning", state="too_late", by="manager", response="")]
 
 
 # --- Reads of the run ---------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def test_refused_resend_of_ended_run_is_concluded_with_its_end(
     run = Run(status=status, concluded=True) if status else None
     settle.record_refused(sent_twice, run, RequestRejected("No.", http_status=409))
     stored = Abort.objects.get()
-    assert (stored.state, stored.outcome, stored.answer_status) == ("concluded", status, 409)
+    assert (stored.state, stored.outcome, stored.response_status) == ("concluded", status, 409)
     assert timeline(stored) == [("concluded", status)]
 
 
@@ -55,8 +55,8 @@ def test_refused_abort_of_aborting_run_is_accepted_with_the_answer(sent_twice: A
     fields = stored_fields(sent_twice)
     assert fields.pop("sent_at") == "then"
     assert fields == {
-        "state": "accepted", "answered_at": "then", "answer": "Already aborting.",
-        "answer_status": 409, "error_id": "err-42",
+        "state": "accepted", "responded_at": "then", "response": "Already aborting.",
+        "response_status": 409, "error_id": "err-42",
     }  # fmt: skip
     assert timeline(sent_twice) == [("aborting", "")]
 
@@ -84,7 +84,7 @@ def test_refused_resend_leaves_the_abort_open_and_is_the_last(refused_resend: Ab
     fields = stored_fields(refused_resend)
     assert fields.pop("sent_at") == "then"
     assert fields == {
-        "state": "unknown", "answered_at": "then", "answer": "No.", "answer_status": 409,
+        "state": "unknown", "responded_at": "then", "response": "No.", "response_status": 409,
         "error_id": "err-42",
     }  # fmt: skip
     assert timeline(refused_resend) == [("unknown", "No.")]
@@ -114,11 +114,11 @@ def test_abort_with_a_refused_resend_is_refused_once_its_run_goes_on(
         settle.settle_resolved_aborts(db_threads.now())
     stored, is_settled = Abort.objects.get(), state == "refused"
     assert (stored.state, stored.settled_at is not None) == (state, is_settled)
-    assert (stored.answer, stored.answer_status) == ("No.", 409)
+    assert (stored.response, stored.response_status) == ("No.", 409)
     assert timeline(stored)[1:] == ([("refused", "No.")] if is_settled else [])
     assert Run.objects.get().abort_severity == 0
     assert ChangeCounter.latest() == before + is_settled
-    expected = {"state": "refused", "by": "manager", "answer": "No."}
+    expected = {"state": "refused", "by": "manager", "response": "No."}
     assert logs == ([log_line("settled", "warning", **expected)] if is_settled else [])
 
 
@@ -166,13 +166,13 @@ def test_answer_to_an_earlier_send_is_not_the_latest(
     assert sent_twice.sent_at is not None
     at = sent_twice.sent_at + timedelta(seconds=seconds)
     other = factories.abort(factories.run(factories.stage(), "other"), sent_twice.user)
-    Abort.objects.filter(pk=other.pk).update(state=AbortState.ACCEPTED, answered_at=at)
-    assert not settle.has_answer(sent_twice)
-    Abort.objects.filter(pk=sent_twice.pk).update(state=AbortState.UNKNOWN, answered_at=at)
-    assert settle.has_answer(sent_twice) == is_answered
+    Abort.objects.filter(pk=other.pk).update(state=AbortState.ACCEPTED, responded_at=at)
+    assert not settle.has_response(sent_twice)
+    Abort.objects.filter(pk=sent_twice.pk).update(state=AbortState.UNKNOWN, responded_at=at)
+    assert settle.has_response(sent_twice) == is_answered
 
 
-@pytest.mark.parametrize("event_type", [EventType.NOT_SENT, EventType.ANSWERED_LATE])
+@pytest.mark.parametrize("event_type", [EventType.NOT_SENT, EventType.LATE_RESPONSE])
 @pytest.mark.parametrize(("seconds", "is_answered"), [(-1, False), (0, True)])
 def test_event_of_an_earlier_send_is_no_answer_to_the_latest(
     sent_twice: Abort, event_type: EventType, seconds: float, is_answered: bool
@@ -181,7 +181,7 @@ def test_event_of_an_earlier_send_is_no_answer_to_the_latest(
     at = sent_twice.sent_at + timedelta(seconds=seconds)
     sent_twice.events.create(event_type=event_type, occurred_at=at)
     sent_twice.events.create(event_type=EventType.SENT, occurred_at=at + timedelta(seconds=5))
-    assert settle.has_answer(sent_twice) == is_answered
+    assert settle.has_response(sent_twice) == is_answered
 
 
 def test_resends_are_postponed_while_their_runs_can_not_be_read(sent_twice: Abort) -> None:

@@ -10,7 +10,7 @@ from django.db import connection
 from dashboard.aborts import severity as abort_severity
 from dashboard.aborts.abort_rules import can_abort_again
 from dashboard.aborts.request import AbortRequest, request_abort
-from dashboard.aborts.send import wait_for_answer
+from dashboard.aborts.send import wait_for_response
 from dashboard.db.threads import now
 from dashboard.models import Abort, Run
 from dashboard.models.abort_lifecycle import AbortState
@@ -50,7 +50,7 @@ def aborting_run(live: Live, manager: User) -> tuple[Run, Abort]:
     live.sandbox.choices["abort-seconds"] = "10000"
     run = create_run_in_flight(live)
     result = request_abort(run, AbortRequest(manager))
-    live.run(lambda: wait_for_answer(result))
+    live.run(lambda: wait_for_response(result))
     return run, Abort.objects.get()
 
 
@@ -59,7 +59,7 @@ def backdate(abort: Abort, seconds: float) -> None:
     abort.refresh_from_db()
     interval = seconds - (now() - abort.requested_at).total_seconds()
     backdate_abort(
-        abort, requested_at=interval, claimed_at=interval, sent_at=interval, answered_at=interval
+        abort, requested_at=interval, claimed_at=interval, sent_at=interval, responded_at=interval
     )
 
 
@@ -86,7 +86,7 @@ def abort_again(live: Live, run: Run, user: User, abort: Abort) -> Abort:
     """Abort again, and return the resulting abort."""
     run = Run.objects.with_stage().get(pk=run.pk)
     result = request_abort(run, AbortRequest(user), again_of_pk=abort.pk)
-    live.run(lambda: wait_for_answer(result))
+    live.run(lambda: wait_for_response(result))
     return Abort.objects.get(pk=result.abort.pk)
 
 

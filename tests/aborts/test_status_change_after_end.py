@@ -5,7 +5,7 @@ from dataclasses import replace
 from django.contrib.auth.models import User
 
 from dashboard.aborts.request import AbortRequest, request_abort
-from dashboard.aborts.send import wait_for_answer
+from dashboard.aborts.send import wait_for_response
 from dashboard.db.threads import now
 from dashboard.models import Abort, Run
 from dashboard.models.abort_lifecycle import EventType
@@ -27,7 +27,7 @@ def run_with_abort(live: Live, user: User) -> tuple[Run, Abort]:
     """A run in flight, and its abort, sent and answered."""
     run = create_run_in_flight(live)
     result = request_abort(run, AbortRequest(user))
-    live.run(lambda: wait_for_answer(result))
+    live.run(lambda: wait_for_response(result))
     return run, Abort.objects.get()
 
 

@@ -35,9 +35,9 @@ def abort(**fields: Any) -> Abort:
     defaults = {
         "requested_at": AT,
         "sent_at": AT + timedelta(seconds=1),
-        "answered_at": AT + timedelta(seconds=2),
-        "answer_status": 200,
-        "answer": "aborting",
+        "responded_at": AT + timedelta(seconds=2),
+        "response_status": 200,
+        "response": "aborting",
         "username": "ana",
         "reason": "secret plan",
     }
@@ -66,10 +66,10 @@ Report created: 2026-03-02 08:10:00 UTC"""
 
 @pytest.mark.parametrize(
     ("fields", "answer"),
-    [({"answer": ""}, "none"), ({"answer": "No answer."}, "none (No answer.)")],
+    [({"response": ""}, "none"), ({"response": "No answer."}, "none (No answer.)")],
 )
 def test_support_request_about_an_abort_without_answer(fields: dict[str, Any], answer: str) -> None:
-    row = abort(sent_at=None, answered_at=None, answer_status=None, **fields)
+    row = abort(sent_at=None, responded_at=None, response_status=None, **fields)
     assert (
         build(run(status="failure", concluded=True), row, team="")
         == f"""{PLACE.replace("acme", "(unknown)")}

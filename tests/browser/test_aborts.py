@@ -23,7 +23,7 @@ def two_aborts(live: Live, manager: User) -> list[Abort]:
     aborts = [
         factories.abort(factories.run(stage, name="Nightly"), manager, reason="Stuck"),
         factories.abort(
-            factories.run(stage, name="Weekly"), manager, "refused", answer="No.",
+            factories.run(stage, name="Weekly"), manager, "refused", response="No.",
             settled_at=timezone.now(),
         ),
     ]  # fmt: skip

@@ -172,7 +172,7 @@ def test_interrupted_abort_command_leaves_abort_to_dashboard(
     assert command.returncode == 1
     assert "Interrupted. The abort is recorded" in stderr
     assert "Traceback" not in stderr
-    assert environment_with_dashboard.abort_rows(run, "via, answered_at") == [("command", None)]
+    assert environment_with_dashboard.abort_rows(run, "via, responded_at") == [("command", None)]
     assert environment_with_dashboard.sandbox.abort_request_counts[run] == 1
 
 

@@ -113,7 +113,7 @@ class KillScenario:
         row = Run.objects.using(PROCESS_DATABASE).get(run_id=run.id)
         abort = Abort.objects.using(PROCESS_DATABASE).create(
             run=row, username="ana", state=AbortState.ACCEPTED, requested_at=past, claimed_at=past,
-            sent_at=past, answered_at=past, answer_status=200,
+            sent_at=past, responded_at=past, response_status=200,
         )  # fmt: skip
         for event_type in (EventType.REQUESTED, EventType.SENT, EventType.ACCEPTED):
             AbortEvent.objects.using(PROCESS_DATABASE).create(
@@ -298,7 +298,7 @@ def test_abort_without_response_with_process_killed_is_completed(
     kill_scenario: KillScenario,
 ) -> None:
     abort, _ = kill_in_state("unknown", kill_scenario, "reset-after@/abort")
-    assert (abort.outcome, abort.answered_at) == ("aborted", None)
+    assert (abort.outcome, abort.responded_at) == ("aborted", None)
 
 
 @pytest.mark.slow

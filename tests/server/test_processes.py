@@ -263,7 +263,7 @@ def test_abort_after_process_was_killed_is_reconciled_by_next_process(
             post_abort_and_disconnect(client, address)
             wait_until(lambda: sandbox.abort_request_counts[run_id] == 1, processes.WAIT_TIMEOUT)
             first.end(signal.SIGKILL)
-        sql = "SELECT state, outcome, answered_at FROM dashboard_abort"
+        sql = "SELECT state, outcome, responded_at FROM dashboard_abort"
         assert query(database, sql) == [("requested", "", None)]
         # Expire the lease, without waiting for it.
         query(database, "UPDATE dashboard_abort SET claimed_at = '2020-01-01 00:00:00'")

@@ -102,7 +102,7 @@ def run_in_thread(work: Callable[[], None]) -> None:
 def stored_fields(abort: Abort) -> dict[str, Any]:
     """The abort's stored state, without its request; a time after the request is “then”."""
     names = (
-        "state", "sent_at", "answered_at", "answer", "answer_status", "error_id", "retry_at",
+        "state", "sent_at", "responded_at", "response", "response_status", "error_id", "retry_at",
         "outcome", "settled_at",
     )  # fmt: skip
     values = Abort.objects.values(*names).get(pk=abort.pk)
@@ -168,7 +168,7 @@ def change_after_read_of(table: str, change: Callable[[], object]) -> Callable[.
 
 
 SENT = {"sent_at": "then"}
-ANSWERED = SENT | {"answered_at": "then"}
+ANSWERED = SENT | {"responded_at": "then"}
 SETTLED = {"settled_at": "then"}
 SERVER_ERROR_TEXT = "Northflank server error (500): It broke"
 REFUSED_TEXT = "Northflank refused (409): It broke"

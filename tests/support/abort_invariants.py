@@ -77,12 +77,12 @@ def assert_abort_is_consistent(
     assert types[0] is EventType.REQUESTED
     assert [STATE_AFTER[kind] for kind in types if kind in STATE_AFTER][-1] is state, types
     if state is AbortState.ACCEPTED:
-        assert abort.answer_status == 200 or EventType.ABORTING in types
+        assert abort.response_status == 200 or EventType.ABORTING in types
     if not request_count:
-        assert abort.answer_status is None or abort.answer_status == 429
+        assert abort.response_status is None or abort.response_status == 429
     if abort.sent_at is None:
         assert EventType.SENT not in types
-        assert abort.answered_at is None
+        assert abort.responded_at is None
     for line in abort_timeline.entries(abort, events):
         assert line.text.endswith((".", "!", "?", "…")), line
         assert "None" not in line.text

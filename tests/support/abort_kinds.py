@@ -20,9 +20,9 @@ FIELDS_BY_KIND: dict[str, dict[str, Any]] = {
     "status_changed": settled_fields(AbortState.CONCLUDED, outcome="aborted", run_status="running"),
     "not_stopped": settled_fields(AbortState.CONCLUDED, outcome="success"),
     "too_late": settled_fields(AbortState.TOO_LATE, outcome="success"),
-    "removed": settled_fields(AbortState.TOO_LATE, answer="No such thing.", answer_status=404),
-    "refused": settled_fields(AbortState.REFUSED, answer="No.", answer_status=409),
-    "not_sent": settled_fields(AbortState.NOT_SENT, answer="No way."),
-    "not_arrived": settled_fields(AbortState.UNKNOWN, answer="Timed out."),
+    "removed": settled_fields(AbortState.TOO_LATE, response="No such thing.", response_status=404),
+    "refused": settled_fields(AbortState.REFUSED, response="No.", response_status=409),
+    "not_sent": settled_fields(AbortState.NOT_SENT, response="No way."),
+    "not_arrived": settled_fields(AbortState.UNKNOWN, response="Timed out."),
     "aborted_again": settled_fields(AbortState.ABORTED_AGAIN),
 }

@@ -162,7 +162,7 @@ def change(run: Run, **fields: Any) -> None:
 
 def abort(run: Run, user: Any, state: str = "accepted", **fields: Any) -> Abort:
     now = timezone.now()
-    defaults = {"requested_at": now, "claimed_at": now, "sent_at": now, "answered_at": now}
+    defaults = {"requested_at": now, "claimed_at": now, "sent_at": now, "responded_at": now}
     defaults |= {"username": user.username}
     return Abort.objects.create(run=run, user=user, state=state, **defaults | fields)
 

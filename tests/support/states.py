@@ -617,7 +617,7 @@ def create_full() -> dict[str, object]:
         sent_fields = {
             "requested_at": past,
             "sent_at": past,
-            "answered_at": past,
+            "responded_at": past,
             "reason": "Stuck",
         }
         factories.abort(run, manager, **sent_fields)
@@ -625,10 +625,10 @@ def create_full() -> dict[str, object]:
     factories.run(stage, "gone-in-flight", removed_at=past)
     removed_pipeline = factories.pipeline("old", removed_at=past)
     factories.run(factories.stage(parent=removed_pipeline), "old", status="success")
-    settled_fields = {"settled_at": past, "answer": "No.", "reason": "Stuck", "answer_status": 409}
-    factories.abort(Run.objects.get(status="failure"), manager, "refused", **settled_fields)
+    settled = {"settled_at": past, "response": "No.", "reason": "Stuck", "response_status": 409}
+    factories.abort(Run.objects.get(status="failure"), manager, "refused", **settled)
     aborted = Run.objects.get(status="aborted")
-    factories.abort(aborted, manager, "concluded", outcome="aborted", **settled_fields)
+    factories.abort(aborted, manager, "concluded", outcome="aborted", **settled)
     steps = create_long_run(migrate_duration=minutes(18))
     SavedView.objects.create(owner=manager, name="Failed", query="status=failure")
     SavedView.objects.create(owner=viewer, name="Late", query="overdue=1", shared=True)
@@ -673,7 +673,7 @@ def create_long_texts(text: str) -> dict[str, object]:
     odd_run = factories.run(stage, "a/b", status=text, name="W" * 400)
     cause = {"failed_step": text, "failed_step_error": text}
     ended_run = factories.run(stage, "ended", status="failure", name=text, **cause)
-    answer = {"reason": text, "answer": text, "settled_at": timezone.now()}
+    answer = {"reason": text, "response": text, "settled_at": timezone.now()}
     factories.abort(ended_run, manager, "refused", **answer)
     Stage.objects.update(
         error="x",

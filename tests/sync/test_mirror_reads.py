@@ -206,10 +206,10 @@ ABORTED = {"status": "aborted", "concluded": True, "concluded_at": at(6)}
 def answer(abort: Abort, request_seq: int, *, is_latest: bool = True, **fields: Any) -> Run:
     """Mirror the run in an answer to an abort that was sent with a request's number."""
     with transaction.atomic():
-        return mirror.apply_abort_answer(
+        return mirror.apply_abort_response(
             abort,
             detail(**fields),
-            answered_at=at(9),
+            responded_at=at(9),
             request_seq=request_seq,
             version=ChangeCounter.take(1),
             is_latest=is_latest,

@@ -41,7 +41,7 @@ def run_with_hostile_text(manager: User) -> Run:
     ended_run = factories.run(stage, "'\"><x", status="failure", name=HOSTILE)
     factories.abort(
         ended_run, manager, "refused",
-        reason=HOSTILE, answer=HOSTILE, username=HOSTILE, settled_at=timezone.now(),
+        reason=HOSTILE, response=HOSTILE, username=HOSTILE, settled_at=timezone.now(),
     )  # fmt: skip
     factories.upstream_error(HOSTILE)
     return run

@@ -228,7 +228,7 @@ def test_now_page_lists_aborted_run_for_one_hour(
     status: str, get_page: GetPage, run: Run, manager: User
 ) -> None:
     ended_at = timezone.now()
-    settled = {"answer_status": 200, "outcome": status, "settled_at": ended_at}
+    settled = {"response_status": 200, "outcome": status, "settled_at": ended_at}
     factories.abort(run, manager, "concluded", **settled)
     factories.change(run, status=status, concluded=True, in_flight=False, concluded_at=ended_at)
     section = select_one(get_page("/"), 'section[aria-labelledby="aborted"]')

@@ -20,7 +20,7 @@ from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import request as requests
 from dashboard.aborts.reconcile import reconcile_open_aborts, release_lease
 from dashboard.aborts.request import AbortRequest, AbortResult, request_abort
-from dashboard.aborts.send import send_abort, wait_for_answer
+from dashboard.aborts.send import send_abort, wait_for_response
 from dashboard.accounts import permissions
 from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread
@@ -186,11 +186,11 @@ def _check_can_send() -> None:
 
 
 async def _send_and_wait(result: AbortResult, wait: float | None) -> None:
-    """Send the abort, wait for Northflank's answer, then up to `wait` seconds for the run's end."""
+    """Send the abort, wait for the response, then up to `wait` seconds for the run's end."""
     if settings.SANDBOX:
         if result.is_new:
             await run_in_db_thread(release_lease, result.abort)
-        await wait_for_answer(replace(result, is_new=False))
+        await wait_for_response(replace(result, is_new=False))
         await _wait_for_end(result.abort.run_id, wait, None)
         return
     connection = Connection(
@@ -202,7 +202,7 @@ async def _send_and_wait(result: AbortResult, wait: float | None) -> None:
         if result.is_new:
             await send_abort(connection, result.abort.pk)
         else:
-            await wait_for_answer(result)
+            await wait_for_response(result)
         await _wait_for_end(result.abort.run_id, wait, connection)
     finally:
         await connection.close()

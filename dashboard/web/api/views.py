@@ -16,7 +16,7 @@ from dashboard.aborts.request import (
     ReasonMissing,
     request_abort,
 )
-from dashboard.aborts.send import wait_for_answer
+from dashboard.aborts.send import wait_for_response
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Stage
 from dashboard.models.abort_lifecycle import AbortState
@@ -131,7 +131,7 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     except ReasonMissing as reason_error:
         raise ApiError(422, "reason_missing", str(reason_error)) from reason_error
     return Deferred(
-        lambda: wait_for_answer(abort_result),
+        lambda: wait_for_response(abort_result),
         lambda abort: _abort_response(abort, client, joined=not abort_result.is_new),
     )
 
@@ -192,8 +192,8 @@ def _run_with_abort(run: Run, client: ApiClient) -> dict[str, Any]:
 ERRORS_BY_STATE: dict[AbortState, tuple[int, str]] = {
     AbortState.REFUSED: (502, "refused"),
     AbortState.NOT_SENT: (503, "not_sent"),
-    AbortState.UNKNOWN: (504, "no_answer"),
-    AbortState.REQUESTED: (504, "no_answer"),  # it is still being sent
+    AbortState.UNKNOWN: (504, "no_response"),
+    AbortState.REQUESTED: (504, "no_response"),  # it is still being sent
 }
 
 

@@ -46,7 +46,7 @@ def test_abort_returns_northflank_result(
 ) -> None:
     body = success_json(abort(manager_api_client, run, "  Stuck on\nmigrate "))
     assert body["joined"] is False
-    assert (body["abort"]["state"], body["abort"]["answer_status"]) == ("accepted", 200)
+    assert (body["abort"]["state"], body["abort"]["response_status"]) == ("accepted", 200)
     assert body["abort"]["reason"] == "Stuck on migrate"
     assert (body["run"]["status"], body["run"]["concluded"]) == ("aborting", False)
     assert live.sandbox.abort_request_counts == {run.run_id: 1}
@@ -83,7 +83,7 @@ def test_repeated_abort_joins_open_abort(
         ("forbidden:payments@/abort", 502, "refused", "refused"),
         ("error-string:409@/abort", 502, "refused", "refused"),
         ("rate-limited@/abort", 503, "not_sent", "not_sent"),
-        ("500@/abort", 504, "no_answer", "unknown"),
+        ("500@/abort", 504, "no_response", "unknown"),
     ],
 )
 def test_failed_abort_returns_error_status_and_abort(
@@ -111,8 +111,8 @@ def test_rate_limited_abort_returns_retry_after(
     answer = abort(manager_api_client, run)
     row = Abort.objects.get()
     assert row.retry_at is not None
-    assert row.answered_at is not None
-    seconds = (row.retry_at - row.answered_at).total_seconds()
+    assert row.responded_at is not None
+    seconds = (row.retry_at - row.responded_at).total_seconds()
     assert 0 < seconds - 5 <= int(answer.headers["retry-after"]) <= seconds + 1
 
 
@@ -133,7 +133,7 @@ def test_abort_that_times_out_returns_504_and_stays_open(
 ) -> None:
     shorten_upstream_timeout(live)
     live.sandbox.faults = [parse_fault("abort-lost:2")]
-    assert error_status_and_code(abort(manager_api_client, run)) == (504, "no_answer")
+    assert error_status_and_code(abort(manager_api_client, run)) == (504, "no_response")
     assert Abort.objects.get().settled_at is None
 
 

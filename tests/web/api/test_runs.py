@@ -124,8 +124,8 @@ def test_times_in_texts_are_utc_with_date_and_zone(
     read_only_api_client: httpx.Client, stage: Stage, manager: User, settings: Any
 ) -> None:
     settings.TIME_ZONE = "Europe/Berlin"
-    answered_at = datetime(2026, 1, 31, 23, 30, tzinfo=UTC)
-    factories.abort(factories.run(stage, "r-1"), manager, answered_at=answered_at)
+    responded_at = datetime(2026, 1, 31, 23, 30, tzinfo=UTC)
+    factories.abort(factories.run(stage, "r-1"), manager, responded_at=responded_at)
     body = read_only_api_client.get("/api/runs/r-1/").json()
     texts = body["abort"]["message"], body["aborts"][0]["message"]
     assert texts == (
@@ -310,7 +310,7 @@ def test_run_returns_all_aborts_with_timelines(
     read_only_api_client: httpx.Client, stage: Stage, manager: User
 ) -> None:
     run = factories.run(stage, "r-1")
-    end_fields = {"state": "not_sent", "settled_at": timezone.now(), "answer": "No connection."}
+    end_fields = {"state": "not_sent", "settled_at": timezone.now(), "response": "No connection."}
     first = factories.abort(
         run, manager, requested_at=timezone.now() - timedelta(hours=1), **end_fields
     )

@@ -37,11 +37,11 @@ def failed_run(stage: Stage) -> Run:
 
 
 def create_abort(run: Run, user: User, state: str, *, at: Any = BEFORE, **fields: Any) -> None:
-    is_answered = state in "concluded accepted aborted_again" and "answered_at" not in fields
+    is_answered = state in "concluded accepted aborted_again" and "responded_at" not in fields
     defaults = {
         "requested_at": at,
         "settled_at": ENDED,
-        "answer_status": 200 if is_answered else None,
+        "response_status": 200 if is_answered else None,
     }
     factories.abort(run, user, state, **defaults | fields)
 
@@ -88,7 +88,7 @@ def test_failed_run_with_unaccepted_abort_counts_as_failed(
 def test_failed_run_aborting_after_unanswered_abort_counts_as_aborted(
     failed_run: Run, manager: User
 ) -> None:
-    create_abort(failed_run, manager, "concluded", outcome="failure", answered_at=None)
+    create_abort(failed_run, manager, "concluded", outcome="failure", responded_at=None)
     failed_run.aborts.get().add_event(EventType.ABORTING, BEFORE)
     assert failed_and_aborted_counts(manager) == (0, 1)
 

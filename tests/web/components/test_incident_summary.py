@@ -189,7 +189,7 @@ def test_incident_summary_times_have_date_and_time_zone(
     subject = factories.run(factories.stage(), status=status, status_since=NOW, concluded_at=NOW)
     abort = factories.abort(
         subject, manager, state, requested_at=NOW - timedelta(minutes=1), sent_at=sent_at,
-        answered_at=sent_at, retry_at=retry_at, settled_at=NOW, answer="It was busy.",
+        responded_at=sent_at, retry_at=retry_at, settled_at=NOW, response="It was busy.",
     )  # fmt: skip
     incident_text = to_text(build(subject, aborts=[abort])[2])
     full_time = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d CET")

@@ -89,7 +89,7 @@ def create_runs_of_every_kind(stage: Stage, user: User) -> None:
     ]
     run_by_id = {run_id: factories.run(stage, run_id, **fields) for run_id, fields in runs}
     factories.abort(
-        run_by_id["stopped"], user, "concluded", outcome="failure", answer_status=200,
+        run_by_id["stopped"], user, "concluded", outcome="failure", response_status=200,
         requested_at=minutes_ago(4), settled_at=minutes_ago(3),
     )  # fmt: skip
 

@@ -37,14 +37,14 @@ class AbortEntry:
 
     @property
     def response_details(self) -> list[tuple[str, str]]:
-        """(label, text) pairs: Northflank's answer or what went wrong, and its error id.
+        """(label, text) pairs: Northflank's response or what went wrong, and its error id.
 
-        An answer is Northflank's only if it has an HTTP status; otherwise the text is ours.
+        A response is Northflank's only if it has an HTTP status; otherwise the text is ours.
         """
         abort = self.abort
-        label, parts = _("Error"), [abort.answer]
-        if abort.answer_status is not None:
-            label, parts = _("Northflank’s response"), [str(abort.answer_status), abort.answer]
+        label, parts = _("Error"), [abort.response]
+        if abort.response_status is not None:
+            label, parts = _("Northflank’s response"), [str(abort.response_status), abort.response]
         pairs = (label, ": ".join(filter(None, parts))), (_("Error ID"), abort.error_id)
         return [(name, text) for name, text in pairs if text]
 

@@ -18,7 +18,7 @@ from dashboard.aborts.request import (
     reason_required,
     request_abort,
 )
-from dashboard.aborts.send import wait_for_answer
+from dashboard.aborts.send import wait_for_response
 from dashboard.accounts.identity import permissions_of, with_identity
 from dashboard.accounts.permissions import Permission, Permissions
 from dashboard.db import threads as db_threads
@@ -77,7 +77,7 @@ def abort(
     except NotInFlight:
         return _render_result(request, run, user_permissions, _not_in_flight_notice(run), None)
     return Deferred(
-        lambda: wait_for_answer(abort_result),
+        lambda: wait_for_response(abort_result),
         lambda abort: _render_answer(request, abort, user_permissions),
     )
 

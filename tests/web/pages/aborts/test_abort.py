@@ -368,7 +368,7 @@ def test_abort_reason_combines_quick_pick_and_text(
 def overdue_abort(run: Run, user: User, level: int, **fields: Any) -> Abort:
     """An abort that has been under way for a quarter of an hour, at this severity."""
     past = timezone.now() - timedelta(minutes=15)
-    abort = factories.abort(run, user, requested_at=past, sent_at=past, answered_at=past, **fields)
+    abort = factories.abort(run, user, requested_at=past, sent_at=past, responded_at=past, **fields)
     factories.change(run, status="aborting", abort_severity=level, status_since=past)
     return abort
 
@@ -411,7 +411,7 @@ def test_support_request_excludes_user_reason_and_controls_of_direction(
     get_page: GetPage, run: Run, manager: User
 ) -> None:
     error_id = "err-\u202e42"
-    overdue_abort(run, manager, 2, reason="secret plan", error_id=error_id, answer="aborting")
+    overdue_abort(run, manager, 2, reason="secret plan", error_id=error_id, response="aborting")
     text = select_one(get_page(factories.address(run)), "#support-text").text()
     assert "Error ID: err-42" in text
     assert "UTC" in text

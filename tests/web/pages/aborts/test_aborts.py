@@ -130,8 +130,8 @@ def test_abort_row_when_refused_shows_northflank_answer_and_error_id(
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        ({"answer_status": 409}, "Northflank’s response"),
-        ({"answer_status": None, "sent_at": None}, "Error"),
+        ({"response_status": 409}, "Northflank’s response"),
+        ({"response_status": None, "sent_at": None}, "Error"),
     ],
 )
 @pytest.mark.parametrize("page", ["audit", "run"])
@@ -154,7 +154,7 @@ def test_aborts_page_with_hostile_text_escapes_it(get_page: GetPage, manager: Us
     factories.abort_of_new_run(
         manager,
         stage,
-        **FIELDS_BY_KIND["refused"] | {"reason": HOSTILE, "answer": HOSTILE},
+        **FIELDS_BY_KIND["refused"] | {"reason": HOSTILE, "response": HOSTILE},
         token_name=HOSTILE,
         via="api",
         run_name=HOSTILE,

@@ -65,8 +65,8 @@ def test_export_contains_all_fields_of_abort(
         via="api",
         token_name="PagerDuty",
         sent_at=NOON,
-        answered_at=NOON,
-        answer_status=200,
+        responded_at=NOON,
+        response_status=200,
     )
     abort.add_event(EventType.REQUESTED, NOON)
     abort.add_event(EventType.CONCLUDED, NOON, detail="aborted")
@@ -87,9 +87,9 @@ def test_export_contains_all_fields_of_abort(
         "state": "aborted",
         "sent_at": "2026-03-31T12:00:00.000+00:00",
         "send_count": 0,
-        "answered_at": "2026-03-31T12:00:00.000+00:00",
-        "answer_status": 200,
-        "answer": "",
+        "responded_at": "2026-03-31T12:00:00.000+00:00",
+        "response_status": 200,
+        "response": "",
         "error_id": "",
         "outcome": "aborted",
         "settled_at": "2026-03-31T12:00:41.000+00:00",
@@ -174,10 +174,10 @@ def test_csv_export_escapes_formula_prefixes(
 ) -> None:
     text = f"{prefix}HYPERLINK(1)"
     factories.abort_of_new_run(
-        manager, **FIELDS_BY_KIND["refused"] | {"reason": text, "answer": text}, run_name=text
+        manager, **FIELDS_BY_KIND["refused"] | {"reason": text, "response": text}, run_name=text
     )
     (row,) = export_csv(manager_http_client)
-    assert {row["reason"], row["answer"], row["run_name"]} == {f"'{text}"}
+    assert {row["reason"], row["response"], row["run_name"]} == {f"'{text}"}
     assert export_json(manager_http_client)[0]["reason"] == text
 
 
