@@ -1220,12 +1220,13 @@ class Migration(migrations.Migration):
                 (
                     "ended_at",
                     models.DateTimeField(
-                        help_text="When it was released or reassigned, or the run ended.", null=True
+                        help_text="When it was handed back or taken over, or the run ended.",
+                        null=True,
                     ),
                 ),
                 (
-                    "reassigned_to",
-                    models.TextField(blank=True, help_text="User it was reassigned to, if any."),
+                    "taken_over_by",
+                    models.TextField(blank=True, help_text="User who took it over, if any."),
                 ),
             ],
             options={

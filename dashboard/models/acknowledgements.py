@@ -33,9 +33,9 @@ class Acknowledgement(FastLoading):
     username = models.TextField(help_text="Kept after the account is deleted.")
     acknowledged_at = models.DateTimeField()
     ended_at = models.DateTimeField(
-        null=True, help_text="When it was released or reassigned, or the run ended."
+        null=True, help_text="When it was handed back or taken over, or the run ended."
     )
-    reassigned_to = models.TextField(blank=True, help_text="User it was reassigned to, if any.")
+    taken_over_by = models.TextField(blank=True, help_text="User who took it over, if any.")
 
     objects = AcknowledgementQuerySet.as_manager()
 

@@ -2,7 +2,7 @@
 
 A run can be acknowledged by several users, while it is overdue or waits for an approval, and for a
 day after a failure, thus longer than that needs attention (attention.FAILURE_WINDOW). An
-acknowledgement ends when its user releases it, when another user takes it over, when the run ends
+acknowledgement ends when its user hands it back, when another user takes it over, when the run ends
 without a failure, or one day after the failure.
 """
 
@@ -36,8 +36,8 @@ class NothingToAcknowledge(Exception):
     """The run is not overdue, does not wait for an approval, and has not failed within a day."""
 
 
-def acknowledge(run: Run, user: User, *, reassign_from: Collection[int] = ()) -> None:
-    """Acknowledge `run` for `user`, taking over the acknowledgements with keys `reassign_from`.
+def acknowledge(run: Run, user: User, *, take_over_from: Collection[int] = ()) -> None:
+    """Acknowledge `run` for `user`, taking over the acknowledgements with keys `take_over_from`.
 
     An open acknowledgement of the same user is kept. Raise NotAllowed or NothingToAcknowledge.
     """
@@ -50,19 +50,19 @@ def acknowledge(run: Run, user: User, *, reassign_from: Collection[int] = ()) ->
         active = active_by_run([current], now).get(current.pk, [])
         if not active and not acknowledgement_rules.can_be_acknowledged(current, now):
             raise NothingToAcknowledge
-        reassigned = [
+        taken_over = [
             acknowledgement
             for acknowledgement in active
-            if acknowledgement.pk in reassign_from and acknowledgement.user_id != user.pk
+            if acknowledgement.pk in take_over_from and acknowledgement.user_id != user.pk
         ]
         is_acknowledged = any(acknowledgement.user_id == user.pk for acknowledgement in active)
-        if is_acknowledged and not reassigned:
+        if is_acknowledged and not taken_over:
             return
         mark_changed([run.pk])
         previous = Acknowledgement.objects.filter(
-            pk__in=[acknowledgement.pk for acknowledgement in reassigned]
+            pk__in=[acknowledgement.pk for acknowledgement in taken_over]
         )
-        previous.update(ended_at=now, reassigned_to=username)
+        previous.update(ended_at=now, taken_over_by=username)
         if not is_acknowledged:
             Acknowledgement.objects.create(
                 run=run, user=user, username=username, acknowledged_at=now
@@ -71,11 +71,11 @@ def acknowledge(run: Run, user: User, *, reassign_from: Collection[int] = ()) ->
         "acknowledgement.created",
         run=run.run_id,
         by=username,
-        instead_of=[acknowledgement.username for acknowledgement in reassigned],
+        instead_of=[acknowledgement.username for acknowledgement in taken_over],
     )
 
 
-def release(run: Run, user: User) -> None:
+def hand_back(run: Run, user: User) -> None:
     """End the acknowledgement of `run` by `user`, if there is one; raise NotAllowed."""
     _check_permission(run, user)
     with transaction.atomic():
@@ -83,7 +83,7 @@ def release(run: Run, user: User) -> None:
         if not run.acknowledgements.open().filter(user=user).update(ended_at=db_threads.now()):
             return
         mark_changed([run.pk])
-    log.info("acknowledgement.released", run=run.run_id, by=user.get_username())
+    log.info("acknowledgement.handed_back", run=run.run_id, by=user.get_username())
 
 
 def active_by_run(runs: Collection[Run], now: datetime) -> dict[int, list[Acknowledgement]]:
@@ -152,7 +152,7 @@ def end_expired(now: datetime) -> None:
         mark_changed(
             acknowledgement.run_id
             for acknowledgement in expired
-            # Unless it was released, or ended by another worker, since it was read.
+            # Unless it was handed back, or ended by another worker, since it was read.
             if Acknowledgement.objects.open()
             .filter(pk=acknowledgement.pk)
             .update(ended_at=_expiry(acknowledgement, acknowledgement.run, now))

@@ -37,7 +37,7 @@ _text = MessageTable(
         "typical": gettext_lazy("%(state)s (%(typical)s)"),
         "overdue": gettext_lazy("%(state)s, longer than usual"),
         "far_overdue": gettext_lazy("%(state)s, far longer than usual"),
-        "runs_ahead": lambda n: ngettext(
+        "blocked_by": lambda n: ngettext(
             "%(state)s, blocked by %(n)d run", "%(state)s, blocked by %(n)d runs", n
         ),
         "attempt_sentence": gettext_lazy("%(attempt)s."),
@@ -76,10 +76,8 @@ class _Activity:
     attempt_text: RichText = ""
 
 
-def describe(
-    run: Run, root: Node | None, timing: StageTiming | None, queued_ahead: int
-) -> RichText:
-    """Return what a run in flight is doing; `queued_ahead` counts the runs it waits for."""
+def describe(run: Run, root: Node | None, timing: StageTiming | None, blocked_by: int) -> RichText:
+    """Return what a run in flight is doing; `blocked_by` counts the runs it waits for."""
     activity = _activity(run, root, timing)
     is_remark = activity.typical and run.overdue_severity and run.overdue_reason == activity.reason
     step = current_step(run, root)
@@ -93,8 +91,8 @@ def describe(
     if is_remark:
         is_critical = run.overdue_severity == Severity.CRITICAL
         state = _text("far_overdue" if is_critical else "overdue", state=state)
-    if queued_ahead and run.status in NOT_STARTED_STATUSES:
-        state = _text("runs_ahead", state=state, n=queued_ahead)
+    if blocked_by and run.status in NOT_STARTED_STATUSES:
+        state = _text("blocked_by", state=state, n=blocked_by)
     return join_texts(
         _text("sentence", state=state),
         activity.attempt_text,

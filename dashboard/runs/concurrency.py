@@ -24,8 +24,8 @@ class RelatedRuns:
     """Runs related to one run; those in flight are in the order of their creation."""
 
     policy_text: RichText  # of its stage's policy; empty if it has ended or is removed
-    queued_ahead: tuple[Run, ...] = ()  # of the same stage: the run waits for them
-    queued_behind: tuple[Run, ...] = ()  # of the same stage: they wait for the run
+    blocked_by: tuple[Run, ...] = ()  # of the same stage: the run waits for them
+    blocks: tuple[Run, ...] = ()  # of the same stage: they wait for the run
     also_in_flight: tuple[Run, ...] = ()  # other runs in flight in the same pipeline
     skipped_meanwhile: tuple[Run, ...] = ()  # of the same stage, latest first
     skipped_text: RichText = ""  # how many were skipped; empty if none is known
@@ -43,7 +43,7 @@ def related_runs(
     A removed run holds up no other and waits for none: it may have ended. `skipped_meanwhile` are
     those of `load_skipped`.
     """
-    queued_ahead, queued_behind, also_in_flight = list[Run](), list[Run](), list[Run]()
+    blocked_by, blocks, also_in_flight = list[Run](), list[Run](), list[Run]()
     policy = run.stage.concurrency_policy
     is_parallel = policy == concurrency_policy.PARALLEL
     others = sorted((other for other in in_flight if other.pk != run.pk), key=_creation_order)
@@ -52,16 +52,16 @@ def related_runs(
         if other.stage_id != run.stage_id or not run.is_tracked or is_parallel:
             also_in_flight.append(other)
         elif is_older and _is_waiting(run):
-            queued_ahead.append(other)
+            blocked_by.append(other)
         elif not is_older and _is_waiting(other):
-            queued_behind.append(other)
+            blocks.append(other)
         else:
             also_in_flight.append(other)
     skipped_count = len(skipped_meanwhile)
     return RelatedRuns(
         policy_text=concurrency_policy.policy_text(policy) if run.is_tracked else "",
-        queued_ahead=tuple(queued_ahead),
-        queued_behind=tuple(queued_behind),
+        blocked_by=tuple(blocked_by),
+        blocks=tuple(blocks),
         also_in_flight=tuple(also_in_flight),
         skipped_meanwhile=tuple(skipped_meanwhile),
         skipped_text=concurrency_policy.skipped_text(skipped_count, in_flight=run.is_tracked),

@@ -25,7 +25,7 @@ _text = MessageTable(
         "with_error": gettext_lazy("%(state)s: %(error)s"),
         "with_approvals": gettext_lazy("%(state)s, plus %(time)s waiting for approval"),
         # Sentences after the first.
-        "queued_behind": lambda n: ngettext("Blocks %(n)d run.", "Blocks %(n)d runs.", n),
+        "blocks": lambda n: ngettext("Blocks %(n)d run.", "Blocks %(n)d runs.", n),
         "aborting": gettext_lazy("aborting"),
         # Translators: “for 18 min” follows.
         "aborting_at_least": gettext_lazy("aborting at least"),
@@ -54,13 +54,13 @@ def build(
     root: Node | None,
     timing: StageTiming | None,
     *,
-    queued_ahead: int = 0,
-    queued_behind: int = 0,
+    blocked_by: int = 0,
+    blocks: int = 0,
     skip_summary: RichText = "",
 ) -> Message:
     """Return the summary: pipeline, stage, and how the run stands in a sentence or two.
 
-    `queued_ahead` and `queued_behind` count the runs it waits for and those waiting for it;
+    `blocked_by` and `blocks` count the runs it waits for and those waiting for it;
     `skip_summary` is how many were skipped meanwhile.
     """
     if run.concluded:
@@ -70,9 +70,9 @@ def build(
     elif run.status == "aborting":
         state = _aborting_state(run, root)
     else:
-        state = activity.describe(run, root, timing, queued_ahead)
-    is_blocking = queued_behind and run.in_flight
-    queue_text = _text("queued_behind", n=queued_behind) if is_blocking else ""
+        state = activity.describe(run, root, timing, blocked_by)
+    is_blocking = blocks and run.in_flight
+    queue_text = _text("blocks", n=blocks) if is_blocking else ""
     return _text(
         "summary",
         pipeline=ExternalText(str(run.stage.pipeline)),

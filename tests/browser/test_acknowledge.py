@@ -30,7 +30,7 @@ def acknowledged_by(page: Page) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("manager", "viewer")
-def test_acknowledgement_is_shown_live_to_others_and_can_be_reassigned(
+def test_acknowledgement_is_shown_live_to_others_and_can_be_taken_over(
     run: Run, sign_in: OpenPage
 ) -> None:
     address = factories.address(run)

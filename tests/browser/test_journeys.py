@@ -274,7 +274,7 @@ def test_end_of_run_that_leaves_the_page_is_announced_once(sign_in: OpenPage, li
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("viewer")
-def test_status_page_announces_only_upstream_outage(sign_in: OpenPage, live: Live) -> None:
+def test_health_page_announces_only_upstream_outage(sign_in: OpenPage, live: Live) -> None:
     stage = factories.stage()
     factories.leader()
     page = sign_in("viewer", "/health/")

@@ -76,18 +76,16 @@ def test_acknowledgement_that_has_not_expired_is_kept(
     assert (ends(), ChangeCounter.latest()) == ([None], version)
 
 
-def test_acknowledgement_that_is_released_meanwhile_keeps_its_end(
-    stage: Stage, viewer: User
-) -> None:
+def test_acknowledgement_handed_back_meanwhile_keeps_its_end(stage: Stage, viewer: User) -> None:
     run = acknowledged_run(stage, viewer)
-    released_at = EXPIRY + timedelta(seconds=1)
+    handed_back_at = EXPIRY + timedelta(seconds=1)
 
-    def release() -> None:
-        Acknowledgement.objects.update(ended_at=released_at)
+    def hand_back() -> None:
+        Acknowledgement.objects.update(ended_at=handed_back_at)
 
-    with connection.execute_wrapper(claim_first(release)):
+    with connection.execute_wrapper(claim_first(hand_back)):
         acknowledgements.end_expired(EXPIRY + timedelta(seconds=2))
-    assert ends() == [released_at]
+    assert ends() == [handed_back_at]
     assert Run.objects.get().version == run.version  # as set here, without one
 
 

@@ -44,7 +44,7 @@ def test_later_waiting_runs_are_queued_behind_in_order() -> None:
         run(own_stage, "queued", 5),
         run(own_stage, "pending", 2),
     )
-    assert concurrency.related_runs(subject, [third, subject, second], None).queued_behind == (
+    assert concurrency.related_runs(subject, [third, subject, second], None).blocks == (
         second,
         third,
     )
@@ -58,7 +58,7 @@ def test_allow_policy_queues_no_runs() -> None:
         run(own_stage, "pending", 2),
     )
     related = concurrency.related_runs(subject, [earlier, subject, later], None)
-    assert (related.queued_ahead, related.queued_behind, related.also_in_flight) == (
+    assert (related.blocked_by, related.blocks, related.also_in_flight) == (
         (),
         (),
         (earlier, later),
@@ -69,14 +69,14 @@ def test_later_started_run_is_also_in_flight() -> None:
     own_stage = stage("allow")
     subject, other = run(own_stage, "running", 9), run(own_stage, "running", 5)
     related = concurrency.related_runs(subject, [subject, other], None)
-    assert (related.queued_behind, related.also_in_flight) == ((), (other,))
+    assert (related.blocks, related.also_in_flight) == ((), (other,))
 
 
 def test_earlier_waiting_run_is_not_queued_behind() -> None:
     own_stage = stage()
     subject, earlier = run(own_stage, "running", 5), run(own_stage, "queued", 9)
     related = concurrency.related_runs(subject, [subject, earlier], None)
-    assert (related.queued_behind, related.also_in_flight) == ((), (earlier,))
+    assert (related.blocks, related.also_in_flight) == ((), (earlier,))
 
 
 def test_waiting_run_has_earlier_runs_queued_ahead() -> None:
@@ -86,7 +86,7 @@ def test_waiting_run_has_earlier_runs_queued_ahead() -> None:
         run(own_stage, "queued", 5),
         run(own_stage, "queued", 2),
     )
-    assert concurrency.related_runs(subject, [subject, second, first], None).queued_ahead == (
+    assert concurrency.related_runs(subject, [subject, second, first], None).blocked_by == (
         first,
         second,
     )
@@ -95,13 +95,13 @@ def test_waiting_run_has_earlier_runs_queued_ahead() -> None:
 def test_running_run_has_no_runs_queued_ahead() -> None:
     own_stage = stage("allow")
     earlier, subject = run(own_stage, "running", 9), run(own_stage, "running", 5)
-    assert concurrency.related_runs(subject, [subject, earlier], None).queued_ahead == ()
+    assert concurrency.related_runs(subject, [subject, earlier], None).blocked_by == ()
 
 
 def test_runs_of_other_stages_are_not_queued() -> None:
     subject, other = run(stage(), "queued", 9), run(stage(), "queued", 5)
     related = concurrency.related_runs(subject, [subject, other], None)
-    assert (related.queued_ahead, related.queued_behind, related.also_in_flight) == (
+    assert (related.blocked_by, related.blocks, related.also_in_flight) == (
         (),
         (),
         (other,),
@@ -112,7 +112,7 @@ def test_concluded_run_has_no_runs_queued_behind() -> None:
     own_stage = stage()
     subject, waiting = run(own_stage, "success", 9, in_flight=False), run(own_stage, "queued", 5)
     related = concurrency.related_runs(subject, [waiting], None)
-    assert (related.queued_behind, related.also_in_flight, related.policy_text) == (
+    assert (related.blocks, related.also_in_flight, related.policy_text) == (
         (),
         (waiting,),
         "",
@@ -123,7 +123,7 @@ def test_removed_run_holds_up_no_other() -> None:
     own_stage = stage()
     subject, waiting = run(own_stage, "running", 9, removed_at=NOW), run(own_stage, "queued", 5)
     related = concurrency.related_runs(subject, [subject, waiting], None)
-    assert (related.queued_behind, related.also_in_flight, related.policy_text) == (
+    assert (related.blocks, related.also_in_flight, related.policy_text) == (
         (),
         (waiting,),
         "",
@@ -134,7 +134,7 @@ def test_removed_run_waits_for_no_other() -> None:
     own_stage = stage()
     earlier, subject = run(own_stage, "running", 9), run(own_stage, "queued", 5, removed_at=NOW)
     related = concurrency.related_runs(subject, [subject, earlier], None)
-    assert (related.queued_ahead, related.also_in_flight) == ((), (earlier,))
+    assert (related.blocked_by, related.also_in_flight) == ((), (earlier,))
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_forbid_or_replace_policy_queues_only_queued_runs(policy: str) -> None:
         run(own_stage, "queued", 2),
     )
     related = concurrency.related_runs(subject, [subject, pending, queued], None)
-    assert (related.queued_behind, related.also_in_flight) == ((queued,), (pending,))
-    assert concurrency.related_runs(pending, [subject, pending, queued], None).queued_ahead == ()
+    assert (related.blocks, related.also_in_flight) == ((queued,), (pending,))
+    assert concurrency.related_runs(pending, [subject, pending, queued], None).blocked_by == ()
 
 
 @pytest.mark.parametrize("policy", ["queue", "latest", "something-new", ""])
@@ -177,7 +177,7 @@ def test_other_policies_queue_all_runs_not_started(policy: str) -> None:
         run(own_stage, "pending", 5),
         run(own_stage, "queued", 2),
     )
-    assert concurrency.related_runs(subject, [subject, pending, queued], None).queued_behind == (
+    assert concurrency.related_runs(subject, [subject, pending, queued], None).blocks == (
         pending,
         queued,
     )
@@ -207,7 +207,7 @@ def test_a_run_in_flight_has_one_relation_to_each_other_one(runs: list[Run]) -> 
     in_flight = [run for run in runs if run.in_flight]
     for subject in runs:
         related = concurrency.related_runs(subject, in_flight, None)
-        groups = related.queued_ahead, related.queued_behind, related.also_in_flight
+        groups = related.blocked_by, related.blocks, related.also_in_flight
         listed_keys = sorted(run.pk for group in groups for run in group)
         assert listed_keys == [run.pk for run in in_flight if run.pk != subject.pk]
 

@@ -535,16 +535,16 @@ def summary(
     root: Node | None,
     timing: StageTiming | None,
     *,
-    queued_ahead: int = 0,
-    queued_behind: int = 0,
+    blocked_by: int = 0,
+    blocks: int = 0,
     skip_summary: RichText = "",
 ) -> Message:
     return run_summary.build(
         subject,
         root,
         timing,
-        queued_ahead=queued_ahead,
-        queued_behind=queued_behind,
+        blocked_by=blocked_by,
+        blocks=blocks,
         skip_summary=skip_summary,
     )
 
@@ -564,23 +564,23 @@ def test_run_summary_per_case_has_its_keys_and_parameters(
 
 
 def test_run_summary_ends_with_runs_queued_behind() -> None:
-    message = summary(run("retrying"), tree(retried(2)), TIMING, queued_behind=2)
-    assert messages.keys(message).endswith(" next_attempt queued_behind summary")
+    message = summary(run("retrying"), tree(retried(2)), TIMING, blocks=2)
+    assert messages.keys(message).endswith(" next_attempt blocks summary")
     assert str(message).endswith(". Blocks 2 runs.")
 
 
 def test_run_summary_with_one_run_queued_behind_is_singular() -> None:
-    assert str(summary(run(), None, None, queued_behind=1)).endswith(" Blocks 1 run.")
+    assert str(summary(run(), None, None, blocks=1)).endswith(" Blocks 1 run.")
 
 
 def test_run_summary_of_concluded_run_has_no_runs_queued_behind() -> None:
-    message = summary(concluded_run("success"), None, None, queued_behind=2)
-    assert "queued_behind" not in messages.keys(message)
+    message = summary(concluded_run("success"), None, None, blocks=2)
+    assert "blocks" not in messages.keys(message)
 
 
 def test_run_summary_has_skipped_runs_after_queued_ones() -> None:
-    message = summary(run(), None, None, queued_behind=1, skip_summary="Skipped.")
-    assert messages.keys(message) == "running since sentence queued_behind summary"
+    message = summary(run(), None, None, blocks=1, skip_summary="Skipped.")
+    assert messages.keys(message) == "running since sentence blocks summary"
     assert str(message).endswith(" Skipped.")
 
 
@@ -590,8 +590,8 @@ def test_run_summary_of_concluded_run_has_skipped_runs() -> None:
 
 
 def test_run_summary_of_queued_run_counts_runs_ahead() -> None:
-    message = summary(run("queued", started=None), None, TIMING, queued_ahead=2)
-    assert messages.keys(message) == "queued since typical runs_ahead sentence summary"
+    message = summary(run("queued", started=None), None, TIMING, blocked_by=2)
+    assert messages.keys(message) == "queued since typical blocked_by sentence summary"
     assert messages.params(message)["n"] == 2
 
 
@@ -745,16 +745,16 @@ def test_run_summary_of_any_run_is_complete(
     root: Node | None,
     timing: StageTiming | None,
     now: datetime,
-    queued_ahead: int,
-    queued_behind: int,
+    blocked_by: int,
+    blocks: int,
     skip_summary: str,
 ) -> None:
     message = summary(
         subject,
         root,
         timing,
-        queued_ahead=queued_ahead,
-        queued_behind=queued_behind,
+        blocked_by=blocked_by,
+        blocks=blocks,
         skip_summary=skip_summary,
     )
     text = to_text(message, now)

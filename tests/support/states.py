@@ -706,7 +706,7 @@ def acknowledge_by(run: Run, user: User, *names: str) -> None:
         Acknowledgement.objects.create(
             run=run, user=colleague, username=name, acknowledged_at=run.created_at
         )
-    end_fields = {"ended_at": timezone.now(), "reassigned_to": names[0]}
+    end_fields = {"ended_at": timezone.now(), "taken_over_by": names[0]}
     Acknowledgement.objects.create(
         run=run, user=user, username=user.username, acknowledged_at=run.created_at, **end_fields
     )

@@ -214,7 +214,7 @@ def test_unreadable_list_is_reported_only_for_visible_projects(
 
 
 @pytest.mark.usefixtures("hidden_project_content", "hidden_stage_run")
-def test_status_page_covers_only_visible_stages(
+def test_health_page_covers_only_visible_stages(
     member_client: Client, staging_run: Run, production_run: Run
 ) -> None:
     factories.leader()

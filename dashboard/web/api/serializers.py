@@ -135,7 +135,7 @@ def acknowledgement_entries(run: Run) -> list[dict[str, Any]]:
             "username": acknowledgement.username,
             "acknowledged_at": _utc(acknowledgement.acknowledged_at),
             "ended_at": _utc(acknowledgement.ended_at),
-            "reassigned_to": acknowledgement.reassigned_to,
+            "taken_over_by": acknowledgement.taken_over_by,
         }
         for acknowledgement in acknowledgements.history(run, db_threads.now())
     ]

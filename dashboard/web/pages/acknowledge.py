@@ -1,4 +1,4 @@
-"""Acknowledge a run, release the acknowledgement, or reassign it to oneself."""
+"""Acknowledge a run, hand it back, or take it over from somebody."""
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -19,7 +19,7 @@ from dashboard.web.pages.run import RunCard
 def acknowledge(
     request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
 ) -> HttpResponse:
-    """Render the user's acknowledgement form (GET), or acknowledge, reassign or release (POST)."""
+    """Render the user's form (GET), or acknowledge, take over or hand back (POST)."""
     user_permissions = permissions.for_user(request.user)
     run = lookup.get_run_or_404(user_permissions, project_id, pipeline_id, stage_id, run_id)
     user = sign_in.signed_in_user(request)
@@ -30,11 +30,11 @@ def acknowledge(
         return HttpResponse(card.render_acknowledgement_form(request))
     try:
         match request.POST.get("action"):
-            case "release":
-                acknowledgements.release(run, user)
-            case "reassign":
+            case "hand_back":
+                acknowledgements.hand_back(run, user)
+            case "take_over":
                 acknowledgements.acknowledge(
-                    run, user, reassign_from=keys.parse_pks(request.POST.getlist("reassign_from"))
+                    run, user, take_over_from=keys.parse_pks(request.POST.getlist("take_over_from"))
                 )
             case _:
                 acknowledgements.acknowledge(run, user)

@@ -153,8 +153,8 @@ class RunCard:
             run,
             root,
             timing,
-            queued_ahead=len(related.queued_ahead),
-            queued_behind=len(related.queued_behind),
+            blocked_by=len(related.blocked_by),
+            blocks=len(related.blocks),
             skip_summary=related.skipped_text,
         )
         url = links.absolute_url(row.urls.page)

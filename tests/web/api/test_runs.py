@@ -396,9 +396,9 @@ def test_run_returns_acknowledgements(
         "username": "viewer",
         "acknowledged_at": since,
         "ended_at": None,
-        "reassigned_to": "",
+        "taken_over_by": "",
     }
-    acknowledgements.release(run, viewer)
+    acknowledgements.hand_back(run, viewer)
     [acknowledgement] = read_only_api_client.get("/api/runs/r-1/").json()["acknowledgements"]
     assert acknowledgement["ended_at"] == format_utc(run.acknowledgements.get().ended_at)
 

@@ -71,7 +71,7 @@ def build(
         subject,
         root,
         timing,
-        queued_behind=len(related.queued_behind),
+        blocks=len(related.blocks),
         skip_summary=related.skipped_text,
     )
     return incident_summary.build(
@@ -100,7 +100,7 @@ def test_incident_summary_has_step_place_times_and_link() -> None:
     )
     last_success = run("success", name="Nightly 41", run_id="r-0", pk=1, concluded_at=NOW)
     waiting = run("queued", name="Hotfix", run_id="r-2", pk=2)
-    related = RelatedRuns("", queued_behind=(waiting,), last_success=last_success)
+    related = RelatedRuns("", blocks=(waiting,), last_success=last_success)
     parts = run("retrying"), factories.node("Workflow", steps=(step,)), timing, related
     assert lines(*parts) == [
         ("run", {"run": "Nightly (r-1)"}),
@@ -113,7 +113,7 @@ def test_incident_summary_has_step_place_times_and_link() -> None:
             {"step": "migrate, attempt 2 of 3", "time": "2026-01-01 02:42:00 CET"},
         ),
         ("error", {"error": "exit code 1 of psql"}),
-        ("queued_behind", {"runs": "Hotfix (r-2)"}),
+        ("blocks", {"runs": "Hotfix (r-2)"}),
         (
             "last_success_concluded",
             {"run": "Nightly 41 (r-0)", "time": "2026-01-01 03:00:00 CET"},
@@ -224,7 +224,7 @@ def acknowledgement(name: str, **fields: Any) -> Acknowledgement:
 
 def test_incident_summary_shows_current_acknowledgements() -> None:
     acknowledgements = [
-        acknowledgement("ana", ended_at=NOW - timedelta(minutes=2), reassigned_to="cem"),
+        acknowledgement("ana", ended_at=NOW - timedelta(minutes=2), taken_over_by="cem"),
         acknowledgement("cem\nStatus: done"),
     ]
     found = lines(run(), acknowledgements=acknowledgements)

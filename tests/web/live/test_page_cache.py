@@ -287,7 +287,7 @@ def test_users_with_the_same_permissions_get_their_own_form_of_a_run(
     for name in ("anna", "ben", "anna", "ben"):
         page = visitors.text(name, address)
         assert normalize(page) == normalize(visitors.text_rendered_anew(name, address))
-    acknowledgements.release(run, anna)
+    acknowledgements.hand_back(run, anna)
     visitors.text("ben", address)
     assert visitors.statements("anna", address) == STATEMENTS
 

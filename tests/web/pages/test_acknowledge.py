@@ -107,28 +107,28 @@ def test_acknowledge_twice_by_same_user_changes_nothing(run: Run, ana: User) -> 
     assert ChangeCounter.latest() == before
 
 
-def test_release_ends_acknowledgement_and_keeps_history(run: Run, ana: User) -> None:
+def test_hand_back_ends_acknowledgement_and_keeps_history(run: Run, ana: User) -> None:
     post_acknowledgement(client_for(ana), run)
-    card = parse_html(post_acknowledgement(client_for(ana), run, "release"))
+    card = parse_html(post_acknowledgement(client_for(ana), run, "hand_back"))
     assert acknowledged_by(card) == []
     assert buttons(card) == ["Acknowledge"]
     assert "Acknowledged by ana from" in text_of(select_one(card, "[data-acknowledgements] ul"))
     before = ChangeCounter.latest()
-    post_acknowledgement(client_for(ana), run, "release")
+    post_acknowledgement(client_for(ana), run, "hand_back")
     assert ChangeCounter.latest() == before
 
 
-def test_reassign_replaces_acknowledgement_and_is_recorded(run: Run, ana: User, cem: User) -> None:
+def test_take_over_replaces_acknowledgement_and_is_recorded(run: Run, ana: User, cem: User) -> None:
     acknowledgements.acknowledge(run, ana)
     key = Acknowledgement.objects.get().pk
     card = parse_html(
-        post_acknowledgement(client_for(cem), run, "reassign", reassign_from=[key, "x", 10**9])
+        post_acknowledgement(client_for(cem), run, "take_over", take_over_from=[key, "x", 10**9])
     )
     assert acknowledged_by(card) == ["cem"]
     assert text_of(select_one(card, "[data-acknowledgements] ul")).endswith("; taken over by cem")
 
 
-def test_reassign_ends_only_named_acknowledgements_of_same_run(
+def test_take_over_ends_only_named_acknowledgements_of_same_run(
     run: Run, ana: User, cem: User
 ) -> None:
     acknowledgements.acknowledge(run, ana)
@@ -138,7 +138,7 @@ def test_reassign_ends_only_named_acknowledgements_of_same_run(
     other = factories.run(run.stage, overdue_severity=Severity.WARNING)
     acknowledgements.acknowledge(other, ana)
     other_key = Acknowledgement.objects.get(run=other).pk
-    post_acknowledgement(client_for(cem), run, "reassign", reassign_from=[key, other_key])
+    post_acknowledgement(client_for(cem), run, "take_over", take_over_from=[key, other_key])
     assert set(run.acknowledgements.open().values_list("username", flat=True)) == {"bea", "cem"}
     assert other.acknowledgements.open().count() == 1
 
@@ -193,7 +193,7 @@ def test_acknowledgement_in_read_only_mode_cannot_change(
     settings.READ_ONLY = True
     assert buttons(run_page_for(ana, run)) == []
     assert acknowledged_by(run_page_for(cem, run)) == ["ana"]
-    for action in ("acknowledge", "release", "reassign"):
+    for action in ("acknowledge", "hand_back", "take_over"):
         answer = post_acknowledgement(client_for(cem), run, action)
         assert answer.status_code == 403
         assert "read-only" in answer.content.decode()
@@ -263,9 +263,9 @@ def test_acknowledgement_is_streamed_to_open_pages(live: Live, viewer: User, man
         assert "manager" in answer.text
         next_part(now, "run-r-1", "Acknowledged by manager since")
         next_part(page, "run-r-1", "Acknowledged by manager since")
-        post_over_http(manager_http, run, "release")
+        post_over_http(manager_http, run, "hand_back")
         while "Acknowledged" in next_part(now, "run-r-1").text():
-            pass  # the row as it was before the release
+            pass  # the row as it was before it was handed back
 
 
 def post_over_http(client: httpx.Client, run: Run, action: str) -> httpx.Response:

@@ -29,7 +29,7 @@ def get_section(get_page: GetPage, name: str) -> LexborNode:
     return select_one(get_page("/health/"), f'[aria-labelledby="{name}"]')
 
 
-def test_outage_notice_links_to_status_page(get_page: GetPage, db: None) -> None:
+def test_outage_notice_links_to_health_page(get_page: GetPage, db: None) -> None:
     factories.leader()
     factories.upstream_error("It fell over.", SINCE)
     assert select_one(get_page("/"), '[data-upstream-error] a[href="/health/"]')
@@ -41,7 +41,7 @@ def test_outage_notice_links_to_status_page(get_page: GetPage, db: None) -> None
     assert html.css("[data-state]") == []  # it would repeat the notice
 
 
-def test_status_page_before_first_sync_reports_no_worker_then_incomplete(
+def test_health_page_before_first_sync_reports_no_worker_then_incomplete(
     get_page: GetPage, db: None
 ) -> None:
     assert "Sync is not running" in sync_health_text(get_page)
@@ -51,7 +51,7 @@ def test_status_page_before_first_sync_reports_no_worker_then_incomplete(
     assert get_page("/health/").css("table") == []
 
 
-def test_status_page_with_unread_stages_warns_incomplete(get_page: GetPage, stage: Stage) -> None:
+def test_health_page_with_unread_stages_warns_incomplete(get_page: GetPage, stage: Stage) -> None:
     factories.leader()
     factories.stage("Staging", synced_at=None, fresh_until=None)
     factories.stage("Development")
@@ -63,7 +63,7 @@ def test_status_page_with_unread_stages_warns_incomplete(get_page: GetPage, stag
     assert select_one(html, "title").text().startswith("Incomplete · Health")
 
 
-def test_status_page_after_outage_reports_unread_not_stale(get_page: GetPage, stage: Stage) -> None:
+def test_health_page_after_outage_reports_unread_not_stale(get_page: GetPage, stage: Stage) -> None:
     factories.leader()
     Stage.objects.update(
         synced_at=timezone.now() - timedelta(hours=2),
@@ -73,7 +73,7 @@ def test_status_page_after_outage_reports_unread_not_stale(get_page: GetPage, st
     assert "out of date" not in sync_health_text(get_page)
 
 
-def test_status_page_with_fresh_stages_reports_all_up_to_date(
+def test_health_page_with_fresh_stages_reports_all_up_to_date(
     get_page: GetPage, stage: Stage
 ) -> None:
     factories.leader()
@@ -81,7 +81,7 @@ def test_status_page_with_fresh_stages_reports_all_up_to_date(
     assert sync_health_text(get_page) == "All 2 stages are up to date."
 
 
-def test_status_page_orders_worst_stages_first(get_page: GetPage, stage: Stage) -> None:
+def test_health_page_orders_worst_stages_first(get_page: GetPage, stage: Stage) -> None:
     now = timezone.now()
     factories.stage("Staging", fresh_until=now - timedelta(minutes=5))
     factories.stage("Development", error="x", error_message="No access.", error_since=SINCE)
@@ -117,7 +117,7 @@ def test_stage_row_shows_interval_last_and_next_sync(get_page: GetPage, stage: S
 
 
 @pytest.mark.parametrize("refused", ["a list", "a stage"])
-def test_status_page_with_refused_request_names_role_to_check(
+def test_health_page_with_refused_request_names_role_to_check(
     get_page: GetPage, stage: Stage, refused: str
 ) -> None:
     assert get_page("/health/").css("[data-access-hint]") == []
@@ -129,14 +129,14 @@ def test_status_page_with_refused_request_names_role_to_check(
     assert "Check the role of NORTHFLANK_API_TOKEN" in hint
 
 
-def test_status_page_with_unreadable_stage_has_no_access_hint(
+def test_health_page_with_unreadable_stage_has_no_access_hint(
     get_page: GetPage, stage: Stage
 ) -> None:
     Stage.objects.update(error="server_error", error_message="It broke.", error_since=SINCE)
     assert get_page("/health/").css("[data-access-hint]") == []
 
 
-def test_status_page_shows_rate_budget(get_page: GetPage, db: None) -> None:
+def test_health_page_shows_rate_budget(get_page: GetPage, db: None) -> None:
     now = timezone.now()
     resets_at = now + timedelta(minutes=20)
     RateBudget.objects.create(
@@ -149,7 +149,7 @@ def test_status_page_shows_rate_budget(get_page: GetPage, db: None) -> None:
     assert resets_at.isoformat() in [time.attributes["datetime"] for time in section.css("time")]
 
 
-def test_status_page_after_429_shows_start_and_resume_time(get_page: GetPage, db: None) -> None:
+def test_health_page_after_429_shows_start_and_resume_time(get_page: GetPage, db: None) -> None:
     resume_time = timezone.now() + timedelta(minutes=9)
     factories.leader()
     factories.upstream_error("Too many.", SINCE)
@@ -164,7 +164,7 @@ def test_status_page_after_429_shows_start_and_resume_time(get_page: GetPage, db
 
 
 @pytest.mark.parametrize(("fields", "is_alive"), [({}, "true"), ({"renewed_at": SINCE}, "false")])
-def test_status_page_says_whether_the_worker_is_alive(
+def test_health_page_says_whether_the_worker_is_alive(
     get_page: GetPage, db: None, fields: dict[str, datetime], is_alive: str
 ) -> None:
     factories.leader("here", **fields)
@@ -176,7 +176,7 @@ def test_status_page_says_whether_the_worker_is_alive(
 
 
 @pytest.mark.parametrize("address", ["/", "/board/"])
-def test_page_links_to_status_page_with_stale_and_unreadable_counts(
+def test_page_links_to_health_page_with_stale_and_unreadable_counts(
     get_page: GetPage, stage: Stage, address: str
 ) -> None:
     assert get_page(address).css("[data-details-link]") == []
@@ -191,7 +191,7 @@ def test_page_links_to_status_page_with_stale_and_unreadable_counts(
     )
 
 
-def test_status_page_shows_webhook_status(get_page: GetPage, settings: Settings) -> None:
+def test_health_page_shows_webhook_status(get_page: GetPage, settings: Settings) -> None:
     settings.NORTHFLANK_WEBHOOK_SECRET = []
     assert "not configured" in text_of(get_section(get_page, "webhook"))
     settings.NORTHFLANK_WEBHOOK_SECRET = ["s" * 32]
@@ -223,7 +223,7 @@ def test_database_facts_are_hidden_from_who_may_not_view_all_runs(
     assert "data-database" not in viewer_client.get("/health/").text
 
 
-def test_status_page_says_within_what_time_new_runs_of_production_show(
+def test_health_page_says_within_what_time_new_runs_of_production_show(
     get_page: GetPage, stage: Stage
 ) -> None:
     now = timezone.now()

@@ -226,7 +226,7 @@ def test_related_runs_list_queued_runs_behind(get_page: GetPage, retrying_run: R
         queued_run(retrying_run.stage, "Fix of it"),
     )
     queued = select_one(
-        get_page(factories.address(retrying_run)), "[data-related-runs] [data-queued-behind]"
+        get_page(factories.address(retrying_run)), "[data-related-runs] [data-blocks]"
     )
     assert text_of(select_one(queued, "p")) == "Blocks 2 runs:"
     assert [link.attributes["href"] for link in queued.css("a")] == [
@@ -241,7 +241,7 @@ def test_related_runs_with_many_queued_list_five_and_count_rest(
     for number in range(8):
         queued_run(retrying_run.stage, f"Fix {number}")
     queued = select_one(
-        get_page(factories.address(retrying_run)), "[data-related-runs] [data-queued-behind]"
+        get_page(factories.address(retrying_run)), "[data-related-runs] [data-blocks]"
     )
     assert len(queued.css("a")) == 5
     assert text_of(queued).startswith("Blocks 8 runs:")

@@ -49,22 +49,22 @@ def panel(
 
     `acknowledgements` are the run's active and ended ones, in the order of their creation.
     """
-    unreleased = _unreleased(acknowledgements)
+    current = _current(acknowledgements)
     previous = [
         acknowledgement
         for acknowledgement in reversed(acknowledgements)
         if acknowledgement.ended_at is not None
     ]
-    has_actions = bool(unreleased) or acknowledgement_rules.can_be_acknowledged(run, now)
+    has_actions = bool(current) or acknowledgement_rules.can_be_acknowledged(run, now)
     if not has_actions and not previous:
         return None
     # A new id when the available actions change: the stream sends the element without a form,
     # since the form differs per user, and the page then fetches it (run.html).
-    state = "-".join(str(acknowledgement.pk) for acknowledgement in unreleased) or "nobody"
+    state = "-".join(str(acknowledgement.pk) for acknowledgement in current) or "nobody"
     return {
         "id": f"acknowledgements-{state}",
         "url": url,
-        "current": active(unreleased),
+        "current": active(current),
         "previous": previous[:MAX_NAMES],
         "more_count": max(len(previous) - MAX_NAMES, 0),
         "has_actions": has_actions,
@@ -77,20 +77,18 @@ def actions(
     """Return the form of a user, given by key, or None if they may not acknowledge the run."""
     if not permissions.acknowledge_permission(run.stage).allowed:
         return None
-    unreleased = _unreleased(acknowledgements)
-    others = [
-        acknowledgement for acknowledgement in unreleased if acknowledgement.user_id != user_id
-    ]
+    current = _current(acknowledgements)
+    others = [acknowledgement for acknowledgement in current if acknowledgement.user_id != user_id]
     names_of_others = active(others)
     return {
-        "is_acknowledged": len(others) < len(unreleased),
+        "is_acknowledged": len(others) < len(current),
         "acknowledge_label": _("Acknowledge too") if others else _("Acknowledge"),
-        "reassign_from_keys": [acknowledgement.pk for acknowledgement in others],
-        "reassign_from": names_of_others.names if names_of_others else "",
+        "take_over_keys": [acknowledgement.pk for acknowledgement in others],
+        "take_over_from": names_of_others.names if names_of_others else "",
     }
 
 
-def _unreleased(acknowledgements: Sequence[Acknowledgement]) -> list[Acknowledgement]:
+def _current(acknowledgements: Sequence[Acknowledgement]) -> list[Acknowledgement]:
     return [
         acknowledgement for acknowledgement in acknowledgements if acknowledgement.ended_at is None
     ]

@@ -41,7 +41,7 @@ _text = MessageTable(
         "step_started": gettext_lazy("Step: %(step)s, started %(time)s"),
         "error": gettext_lazy("Error: %(error)s"),
         "acknowledged": gettext_lazy("Acknowledged by %(who)s since %(since)s"),
-        "queued_behind": gettext_lazy("Blocks: %(runs)s"),
+        "blocks": gettext_lazy("Blocks: %(runs)s"),
         "more": lambda n: ngettext("%(runs)s and %(n)d more", "%(runs)s and %(n)d more", n),
         "last_success": gettext_lazy("Latest success in this stage: %(run)s"),
         "last_success_concluded": gettext_lazy(
@@ -135,8 +135,8 @@ def _relevant_step(run: Run, root: Node | None) -> Node | None:
 
 
 def _related_run_lines(related: RelatedRuns, run: Run) -> Iterator[Message]:
-    if related.queued_behind:
-        yield _text("queued_behind", runs=_list_runs(related.queued_behind))
+    if related.blocks:
+        yield _text("blocks", runs=_list_runs(related.blocks))
     last_success = related.last_success
     if last_success is not None and last_success.pk != run.pk:
         name, time = _run_name(last_success), last_success.concluded_at

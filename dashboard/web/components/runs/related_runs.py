@@ -20,8 +20,8 @@ def panel(run: Run, related: RelatedRuns) -> dict[str, Any]:
         "policy_text": related.policy_text,
         # Other runs may wait for it, so an empty queue is shown, too.
         "can_queue_others": run.is_tracked and concurrency_policy.can_queue_others(policy),
-        "queued_ahead": _group(related.queued_ahead),
-        "queued_behind": _group(related.queued_behind),
+        "blocked_by": _group(related.blocked_by),
+        "blocks": _group(related.blocks),
         "skipped_meanwhile": _group(related.skipped_meanwhile),
         "skipped_text": related.skipped_text,
         "also_in_flight": _group(related.also_in_flight),

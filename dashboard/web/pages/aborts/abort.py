@@ -114,7 +114,7 @@ def _render_confirmation(
         "blocked_reason": blocked_reason,
         "shown_abort": row.abort_line if open_abort and not blocked_reason else None,
         "again_of": open_abort.pk if open_abort and row.is_abort_again_offered else None,
-        "queued_behind_count": len(related_runs.queued_behind),
+        "blocks_count": len(related_runs.blocks),
         "skipped_meanwhile": related_runs.skipped_text,
         "view": request.GET.get("view", ""),
         "warns_of_production": run.stage.name == StageName.PRODUCTION and not blocked_reason,
