@@ -16,7 +16,6 @@ from django.db.models import BigIntegerField, Exists, OuterRef, Q
 from dashboard.db.prepared import (
     Parameter,
     PreparedInsert,
-    PreparedQuery,
     PreparedUpdate,
     parameters,
 )
@@ -275,16 +274,3 @@ def insert_of_aborts() -> PreparedInsert[Abort]:
 def insert_of_events() -> PreparedInsert[AbortEvent]:
     """Return the insert of timeline entries."""
     return PreparedInsert(AbortEvent)
-
-
-def stages_with_open_aborts() -> set[int]:
-    """Return the keys of the stages with an open abort, which are few.
-
-    Filtered by stage, SQLite would read all runs of these stages instead.
-    """
-    return {stage for (stage,) in _open_abort_stages_query().fetch()}
-
-
-@cache
-def _open_abort_stages_query() -> PreparedQuery:
-    return PreparedQuery(Abort.objects.open().order_by().values_list("run__stage"))

@@ -240,20 +240,6 @@ def test_navigation_marks_current_page(get_page: GetPage, run: Run) -> None:
     assert select_one(get_page("/"), 'nav a[aria-current="page"]').attributes["href"] == "/"
 
 
-def test_refresh_interval_is_shorter_with_runs_in_flight_and_aborts(
-    get_page: GetPage, run: Run, manager: User
-) -> None:
-    def seconds() -> int:
-        return int(select_one(get_page("/"), "#live").attributes["data-refresh"] or "")
-
-    in_flight = seconds()
-    factories.abort(run, manager)
-    aborting = seconds()
-    Run.objects.update(in_flight=False, concluded=True)
-    run.aborts.update(settled_at=run.created_at)
-    assert aborting < in_flight < seconds()
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_page_with_inconsistent_times_shows_no_negative_duration(
     name: str, run: Run, operator_client: Client

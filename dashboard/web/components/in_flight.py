@@ -153,17 +153,6 @@ def recently_failed_stages(permissions: Permissions, now: datetime) -> set[int]:
     return {stage for _pk, stage, *_values in failures}
 
 
-def has_open_aborts(permissions: Permissions) -> bool:
-    """Return whether an abort of a visible run is under way."""
-    return bool(_open_abort(permissions).fetch())
-
-
-@lru_cache(maxsize=100)
-def _open_abort(permissions: Permissions) -> PreparedQuery:
-    visible = Abort.objects.open().filter(permissions.stage_filter("run__stage"))
-    return PreparedQuery(visible.order_by().values_list("pk")[:1])
-
-
 def visible_runs(permissions: Permissions) -> RunQuerySet:
     """Return the runs that the user may see."""
     return Run.objects.filter(permissions.stage_filter("stage"))

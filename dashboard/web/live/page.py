@@ -30,6 +30,8 @@ from dashboard.web.live import event_ids
 from dashboard.web.live.page_cache import GAPS, PAGE_VERSION, TAG, FinishedPage
 from dashboard.web.live.snapshot import Snapshot
 
+# Between two refreshes of an open page without a stream.
+REFRESH_SECONDS = 4
 # An ended run counts as new on an open page for this long.
 ENDED_RUN_MAX_AGE = timedelta(hours=1)
 
@@ -83,8 +85,6 @@ class Page(ABC):
     # Whether it differs between users with the same permissions. `context` may set it, to what is
     # the same for all of them.
     is_personal = False
-    # Without JavaScript; on other pages a reload would undo what users enter meanwhile.
-    reloads_while_aborting: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -108,13 +108,8 @@ class Page(ABC):
         return key == 0
 
     @property
-    def has_runs_in_flight(self) -> bool:
-        """Whether any of its runs is in flight: without a stream it is then refreshed sooner."""
-        return False
-
-    @property
-    def is_aborting(self) -> bool:
-        """Whether an abort of any of its runs is under way."""
+    def reloads(self) -> bool:
+        """Whether it loads itself again without JavaScript, which undoes what users enter."""
         return False
 
     @property
@@ -235,8 +230,6 @@ def build_live_region(request: HttpRequest, page: Page) -> dict[str, Any]:
         "stream_url": f"{reverse('live')}?{stream_parameters.urlencode()}",
         "url": request.get_full_path(),
         "tag": TAG,
-        # Seconds between two refreshes without a stream.
-        "refresh_seconds": 2 if page.is_aborting else 4 if page.has_runs_in_flight else 15,
-        # Without JavaScript the whole page is loaded again after 3 seconds.
-        "reloads": page.reloads_while_aborting and page.is_aborting,
+        "refresh_seconds": REFRESH_SECONDS,
+        "reloads": page.reloads,  # after 3 seconds
     }

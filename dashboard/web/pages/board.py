@@ -68,14 +68,6 @@ class BoardPage(Page):
         return board_filter.parse(QueryDict(self.query))
 
     @property
-    def has_runs_in_flight(self) -> bool:
-        return bool(self.snapshot.in_flight_by_stage)
-
-    @cached_property
-    def is_aborting(self) -> bool:
-        return in_flight.has_open_aborts(self.permissions)
-
-    @property
     def list_page(self) -> PageOfPipelines:
         """Which pipelines it lists."""
         snapshot = self.snapshot

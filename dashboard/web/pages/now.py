@@ -14,7 +14,7 @@ from dashboard.accounts import stars
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run
 from dashboard.texts.rich_text import Message
-from dashboard.web.components import in_flight, my_pipelines
+from dashboard.web.components import my_pipelines
 from dashboard.web.components.data_age import DataAge, page_data_age
 from dashboard.web.components.lists import empty_states
 from dashboard.web.components.now_sections import NowSections
@@ -50,14 +50,6 @@ class NowPage(Page):
             visible = stars.within(snapshot.permissions, self.mine)
             self.snapshot = Snapshot(visible, snapshot.version, snapshot.now, snapshot.site)
         self.is_personal = self.mine is not None
-
-    @property
-    def has_runs_in_flight(self) -> bool:
-        return bool(self.snapshot.in_flight_by_stage)
-
-    @cached_property
-    def is_aborting(self) -> bool:
-        return in_flight.has_open_aborts(self.permissions)
 
     @cached_property
     def data_age(self) -> DataAge:

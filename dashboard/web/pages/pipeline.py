@@ -10,7 +10,6 @@ from django.views.decorators.http import require_safe
 from dashboard.accounts import stars
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Pipeline, Run, Stage
-from dashboard.models.aborts import stages_with_open_aborts
 from dashboard.sync import watchers
 from dashboard.web.components import headings
 from dashboard.web.components.aborts import abort_all
@@ -58,14 +57,6 @@ class PipelinePage(Page):
         if pipeline is None:
             raise PageRemoved
         return pipeline
-
-    @cached_property
-    def has_runs_in_flight(self) -> bool:
-        return self.snapshot.totals_of(self.stages).count > 0
-
-    @cached_property
-    def is_aborting(self) -> bool:
-        return not stages_with_open_aborts().isdisjoint(stage.pk for stage in self.stages)
 
     @cached_property
     def removal(self) -> removed_notice.RemovedNotice | None:

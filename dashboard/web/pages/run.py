@@ -201,7 +201,6 @@ class RunCard:
 class RunPage(Page):
     name = "run"
     template = "pages/run.html"
-    reloads_while_aborting = True
 
     @classmethod
     def is_visible(cls, permissions: Permissions, key: int) -> bool:
@@ -219,11 +218,8 @@ class RunPage(Page):
         return abort_history.load_aborts(self.run)
 
     @property
-    def has_runs_in_flight(self) -> bool:
-        return self.run.in_flight or self.run.next_detail_sync_at is not None
-
-    @property
-    def is_aborting(self) -> bool:
+    def reloads(self) -> bool:
+        """Without JavaScript, until the end of its aborts is known."""
         return any(abort.settled_at is None for abort in self.aborts)
 
     @cached_property

@@ -12,7 +12,6 @@ from django.views.decorators.http import require_safe
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run, SavedView, Stage
-from dashboard.models.aborts import stages_with_open_aborts
 from dashboard.runs import concurrency_policy, saved_views
 from dashboard.sync import watchers
 from dashboard.web.components import headings
@@ -79,14 +78,6 @@ class StagePage(Page):
     def totals(self) -> InFlightTotals:
         return self.snapshot.totals_of([self.stage])
 
-    @property
-    def has_runs_in_flight(self) -> bool:
-        return self.totals.count > 0
-
-    @cached_property
-    def is_aborting(self) -> bool:
-        return self.has_runs_in_flight and self.key in stages_with_open_aborts()
-
     @cached_property
     def removal(self) -> removed_notice.RemovedNotice | None:
         return removed_notice.for_pipeline(self.stage.pipeline)
@@ -122,7 +113,7 @@ class StagePage(Page):
             "may_abort": self.permissions.abort_permission(stage).allowed,
             "abort_all": self._abort_all(stage),
             "denied_reason": self.permissions.abort_denied_reasons(
-                [(stage.pipeline.project_id, stage.name)] if self.has_runs_in_flight else []
+                [(stage.pipeline.project_id, stage.name)] if self.totals.count else []
             ),
             "rows": rendered_rows.render_rows(self._row_keys(page), self.permissions).values(),
             "empty": empty_states.no_release_flow()

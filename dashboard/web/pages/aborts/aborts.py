@@ -43,10 +43,6 @@ class AbortsPage(Page):
     def log_page(self) -> abort_log.PageOfAborts:
         return self.newest if self.filter.is_newest_page else abort_log.load_page(self.filter)
 
-    @property
-    def is_aborting(self) -> bool:
-        return self.log_page.under_way_count > 0
-
     @cached_property
     def data_age(self) -> DataAge:
         return list_data_age(self.newest)

@@ -34,7 +34,6 @@ def bulk_abort(request: HttpRequest, pk: int) -> HttpResponse:
 class BulkAbortPage(Page):
     name = "bulk_abort"
     template = "pages/aborts/bulk_abort.html"
-    reloads_while_aborting = True
     nav = "aborts"
 
     @classmethod
@@ -67,7 +66,7 @@ class BulkAbortPage(Page):
         return {"row": row, "pause": pause}
 
     @property
-    def is_aborting(self) -> bool:
+    def reloads(self) -> bool:
         return not self.summary["row"].is_finished
 
     @cached_property
