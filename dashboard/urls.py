@@ -16,8 +16,7 @@ from dashboard.web.pages.aborts.aborts import aborts
 from dashboard.web.pages.aborts.aborts_export import aborts_export
 from dashboard.web.pages.aborts.bulk_abort import bulk_abort
 from dashboard.web.pages.aborts.bulk_abort_new import bulk_abort_new
-from dashboard.web.pages.accounts.access_log import access_log
-from dashboard.web.pages.accounts.access_log_export import access_log_export
+from dashboard.web.pages.accounts.access_log import access_log, access_log_export
 from dashboard.web.pages.accounts.admin_sign_in import admin_sign_in
 from dashboard.web.pages.accounts.my_account import my_account
 from dashboard.web.pages.accounts.my_account_actions import (
@@ -46,8 +45,7 @@ from dashboard.web.pages.people.group import group
 from dashboard.web.pages.people.group_members import group_members
 from dashboard.web.pages.people.groups import groups
 from dashboard.web.pages.people.people import people
-from dashboard.web.pages.people.rights_changes import rights_changes
-from dashboard.web.pages.people.rights_changes_export import rights_changes_export
+from dashboard.web.pages.people.rights_changes import rights_changes, rights_changes_export
 from dashboard.web.pages.people.who_may import who_may
 from dashboard.web.pages.pipeline import pipeline
 from dashboard.web.pages.refresh import refresh_run, refresh_stage

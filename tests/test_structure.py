@@ -126,16 +126,15 @@ def test_no_template_includes_part_of_a_page() -> None:
     assert wrong == []
 
 
-def test_a_page_module_has_one_view_of_its_name() -> None:
-    pages = module_names(TEMPLATES / "pages", "*.html")
-    wrong = [
-        (module, view)
+def test_a_page_module_has_a_view_of_its_name() -> None:
+    named = {
+        module
         for _route, module, view in page_views()
-        if module in pages
-        and view.removesuffix("View").replace("_", "").lower()
-        != module.split("/")[-1].replace("_", "")
-    ]
-    assert wrong == []
+        if view.removesuffix("View").replace("_", "").lower()
+        == module.split("/")[-1].replace("_", "")
+    }
+    modules = {module for _route, module, _view in page_views()}
+    assert (modules & module_names(TEMPLATES / "pages", "*.html")) - named == set()
 
 
 def test_a_page_with_a_stream_has_the_name_of_its_module() -> None:

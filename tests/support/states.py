@@ -43,10 +43,10 @@ from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.models.severity import Severity
 from dashboard.runs import statuses
 from dashboard.runs.overdue import OverdueReason
-from dashboard.web.components import access_log as access_log_page
 from dashboard.web.components.board import board_list
 from dashboard.web.components.lists import numbered_pages, pagination
 from dashboard.web.components.rights import changes as rights_changes_page
+from dashboard.web.pages.accounts import access_log as access_log_page
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.long_run import OPEN_ALL_DETAILS, create_long_run, minutes

@@ -14,6 +14,7 @@ from dashboard.sync.reports.totals import NameTotals
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists import empty_states
 from dashboard.web.components.lists.empty_states import EmptyState
+from dashboard.web.components.lists.record_pages import RecordFilter
 from tests.support.messages import keys
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -102,16 +103,16 @@ def test_failures(user: Permissions, age: DataAge, above: int, expected: tuple[s
 
 @pytest.mark.parametrize("name", ["aborts", "access_log", "rights_changes"])
 def test_log_says_whether_the_filter_or_the_position_is_why(name: str) -> None:
-    empty = empty_states.log(name, is_past_end=True)
+    empty = empty_states.log(name, RecordFilter(before_pk=1))
     assert kind_and_key(empty) == ("known", "past_end")
-    assert kind_and_key(empty_states.log(name, is_past_end=False)) == ("known", name)
-    empty = empty_states.log(name, is_past_end=True, is_filtered=True)
+    assert kind_and_key(empty_states.log(name, RecordFilter())) == ("known", name)
+    empty = empty_states.log(name, RecordFilter(before_pk=1, parameters={"kind": "any"}))
     assert kind_and_key(empty) == ("known", "filtered")
     assert keys(empty.action_label) == "show_all"
 
 
 def test_log_of_runs_says_that_others_may_be_hidden() -> None:
-    empty = empty_states.log("aborts", is_past_end=False, sees_all=False)
+    empty = empty_states.log("aborts", RecordFilter(), sees_all=False)
     assert kind_and_key(empty) == ("known", "aborts visible")
 
 

@@ -61,7 +61,6 @@ _FIELDS = (
 class AbortFilter(RecordFilter):
     """The filter in a query string, and the choices of the filter form."""
 
-    condition: Q
     categories: list[tuple[str, str | Promise]] = field(default_factory=list)
     projects: list[tuple[str, str]] = field(default_factory=list)
     stages: list[str] = field(default_factory=list)
@@ -87,11 +86,6 @@ class AbortFilter(RecordFilter):
     def is_newest_page(self) -> bool:
         """Whether it selects the newest page of all aborts."""
         return not self.parameters and self.before_pk is None
-
-    def narrow(self, name: str, value: str, condition: Q) -> None:
-        """Add a parameter and its condition to the filter."""
-        self.parameters[name] = value
-        self.condition &= condition
 
 
 def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
@@ -145,12 +139,6 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
     return abort_filter
 
 
-def matching_aborts(abort_filter: AbortFilter, before_pk: int | None) -> AbortQuerySet:
-    """Return the matching aborts, newest first; only keys below `before_pk` if it is given."""
-    aborts = Abort.objects.filter(abort_filter.condition).order_by("-pk")
-    return aborts if before_pk is None else aborts.filter(pk__lt=before_pk)
-
-
 def with_details(aborts: AbortQuerySet) -> AbortQuerySet:
     """Load aborts with everything that their rows need, without further queries per abort."""
     with_stage = aborts.select_related("run__stage__pipeline__project").prefetch_related("events")
@@ -192,9 +180,8 @@ class PageOfAborts:
 
 def load_page(abort_filter: AbortFilter) -> PageOfAborts:
     """Return one page of the log, without loading its aborts."""
-    columns = matching_aborts(abort_filter, abort_filter.before_pk).values_list(
-        *_KEY_FIELDS, "settled_at", "run__abort_severity"
-    )
+    aborts = abort_filter.matching(Abort.objects.all(), abort_filter.before_pk)
+    columns = aborts.values_list(*_KEY_FIELDS, "settled_at", "run__abort_severity")
     values = list(columns[: PER_PAGE + 1])
     page_values = values[:PER_PAGE]
     return PageOfAborts(

@@ -13,6 +13,7 @@ from dashboard.web.components import headings
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists.filters import ALL_RUNS_URL, RunFilter
 from dashboard.web.components.lists.pagination import PageOfRuns
+from dashboard.web.components.lists.record_pages import RecordFilter
 
 _text = MessageTable(
     {
@@ -139,16 +140,14 @@ def runs(data_age: DataAge, run_filter: RunFilter, page: PageOfRuns) -> EmptySta
     return EmptyState(_text("runs"))
 
 
-def log(
-    name: str, *, is_past_end: bool, is_filtered: bool = False, sees_all: bool = True
-) -> EmptyState:
+def log(name: str, record_filter: RecordFilter, *, sees_all: bool = True) -> EmptyState:
     """Return the empty state of the page `name`: aborts, access log, rights changes.
 
     `sees_all` is whether the user may view all runs.
     """
-    if is_filtered:
+    if record_filter.parameters:
         return _filtered(reverse(name))
-    if is_past_end:
+    if record_filter.before_pk is not None:
         return EmptyState(_text("past_end"), action_label=_("Newest"), action_url=reverse(name))
     return EmptyState(join_texts(_text(name), _visible_note(sees_all)))
 

@@ -9,17 +9,16 @@ import io
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from operator import attrgetter
 from typing import Any
 
 import msgspec
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils import timezone
 
 from dashboard.db.threads import run_in_db_thread
-from dashboard.web.components.lists.record_pages import Load, RecordFilter
+from dashboard.web.components.lists.record_pages import RecordFilter
 
 # Rows; larger chunks are no faster and block a database thread that new aborts wait for.
 CHUNK_SIZE = 250
@@ -31,27 +30,25 @@ _FORMULA = re.compile(r"""(?<![^;\t\r\n])(?=(?:[^\S\t\r\n]|")*[=+\-@＝＋－＠
 
 # By name, in the order of CSV: the path of an attribute, or what computes the value.
 type Columns[T] = dict[str, str | Callable[[T], Any]]
-type Encode[T] = Callable[[list[T], bool], bytes]  # arguments: rows, is the first chunk
 
 
-def respond[T: Model, F: RecordFilter](
+def respond[T: Model](
     name: str,
     extension: str,
-    record_filter: F,
-    load: Callable[[F, int | None, int], list[T]],
+    record_filter: RecordFilter,
+    records: QuerySet[T],
     columns: Columns[T],
 ) -> HttpResponseBase:
-    """Return a file of all matching rows, named by `name` and the date.
+    """Return a file of all matching records, named by `name` and the date.
 
-    `extension` is csv or json; `load` is like `record_pages.Load`. With warnings about the filter
-    the answer is a 400: a page can show which parameters it ignored, but a file would pass for the
-    requested data.
+    `extension` is csv or json. With warnings about the filter the answer is a 400: a page can show
+    which parameters it ignored, but a file would pass for the requested data.
     """
     if record_filter.warnings:
         text = "\n".join(map(str, record_filter.warnings))
         return HttpResponse(f"{text}\n", status=400, content_type="text/plain; charset=utf-8")
     return StreamingHttpResponse(
-        stream(extension, partial(load, record_filter), columns),
+        stream(extension, record_filter, records, columns),
         content_type=CONTENT_TYPES[extension],
         headers={
             "Content-Disposition": f'attachment; filename="{_file_name(name, extension)}"',
@@ -75,9 +72,13 @@ def _file_name(name: str, extension: str) -> str:
 
 
 def stream[T: Model](
-    extension: str, load: Load[T], columns: Columns[T], chunk_size: int = CHUNK_SIZE
+    extension: str,
+    record_filter: RecordFilter,
+    records: QuerySet[T],
+    columns: Columns[T],
+    chunk_size: int = CHUNK_SIZE,
 ) -> AsyncIterator[bytes]:
-    """Yield the columns of each row: as CSV (RFC 4180) with a header, or as one JSON array.
+    """Yield each matching record: as CSV (RFC 4180) with a header, or in one JSON array.
 
     Times are ISO 8601 in UTC. At most `chunk_size` rows are in memory at once.
     """
@@ -106,34 +107,28 @@ def stream[T: Model](
         separator = b"[" if is_first else b",\n" if records else b""
         return separator + b",\n".join(records)
 
-    if extension == "csv":
-        return _stream(load, encode_csv, b"", chunk_size)
-    return _stream(load, encode_json, b"]\n", chunk_size)
+    encode, suffix = (encode_csv, b"") if extension == "csv" else (encode_json, b"]\n")
 
+    def next_chunk(before_pk: int | None) -> tuple[bytes, int | None]:
+        """Return the chunk and the key of its last row; the key is None after the last chunk."""
+        rows = list(record_filter.matching(records, before_pk)[:chunk_size])
+        chunk = encode(rows, before_pk is None)
+        last_pk = rows[-1].pk if len(rows) == chunk_size else None
+        for row in rows:
+            # They refer to their row: until garbage is collected, 30 MB of earlier chunks would
+            # remain.
+            vars(row).pop("_prefetched_objects_cache", None)
+        return chunk, last_pk
 
-async def _stream[T: Model](
-    load: Load[T], encode: Encode[T], suffix: bytes, chunk_size: int
-) -> AsyncIterator[bytes]:
-    last_pk: int | None = None
-    is_first = True
-    while is_first or last_pk is not None:
-        chunk, last_pk = await run_in_db_thread(_encode_chunk, load, encode, last_pk, chunk_size)
-        is_first = False
+    async def chunks() -> AsyncIterator[bytes]:
+        chunk, last_pk = await run_in_db_thread(next_chunk, None)
         yield chunk
-    yield suffix
+        while last_pk is not None:
+            chunk, last_pk = await run_in_db_thread(next_chunk, last_pk)
+            yield chunk
+        yield suffix
 
-
-def _encode_chunk[T: Model](
-    load: Load[T], encode: Encode[T], before_pk: int | None, chunk_size: int
-) -> tuple[bytes, int | None]:
-    """Return the next chunk and the key of its last row; the key is None after the last chunk."""
-    rows = load(before_pk, chunk_size)
-    chunk = encode(rows, before_pk is None)
-    last_pk = rows[-1].pk if len(rows) == chunk_size else None
-    for row in rows:
-        # They refer to their row: until garbage is collected, 30 MB of earlier chunks would remain.
-        vars(row).pop("_prefetched_objects_cache", None)
-    return chunk, last_pk
+    return chunks()
 
 
 def utc_text(when: datetime) -> str:

@@ -6,9 +6,10 @@ records while others are added.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Model
+from django.db.models import Model, Q, QuerySet
 from django.utils.translation import gettext_lazy
 
 from dashboard.texts.rich_text import Message, MessageTable
@@ -23,14 +24,12 @@ _text = MessageTable(
     }
 )
 
-# Returns the rows with keys below the first argument (None: all), newest first, at most the second.
-type Load[T] = Callable[[int | None, int], list[T]]
 
-
-@dataclass
+@dataclass(kw_only=True)
 class RecordFilter:
     """The filter in a query string."""
 
+    condition: Q = field(default_factory=Q)  # on the records
     before_pk: int | None = None  # a record's key: only records with lower keys match
     parameters: dict[str, str] = field(default_factory=dict)  # the valid ones, without `before`
     warnings: list[Message] = field(default_factory=list)  # about ignored parameters, for the user
@@ -48,6 +47,16 @@ class RecordFilter:
     def older_url(self, pk: int) -> str:
         """Return the relative address of the page that follows the record with key `pk`."""
         return "?" + urlencode({**self.parameters, POSITION: str(pk)})
+
+    def narrow(self, name: str, value: str, condition: Q) -> None:
+        """Add a parameter and its condition to the filter."""
+        self.parameters[name] = value
+        self.condition &= condition
+
+    def matching[S: QuerySet[Any]](self, records: S, before_pk: int | None) -> S:
+        """Return the matching records, newest first; only keys below `before_pk` if it is given."""
+        found = records.filter(self.condition).order_by("-pk")
+        return found if before_pk is None else found.filter(pk__lt=before_pk)
 
     def read(self, query: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
         """Read the position, and return the values of the parameters with these names.
@@ -77,12 +86,11 @@ class RecordPage[R]:
 
 
 def load_page[T: Model, R](
-    record_filter: RecordFilter, load: Load[T], build_row: Callable[[T], R], per_page: int
+    record_filter: RecordFilter, records: QuerySet[T], build_row: Callable[[T], R], per_page: int
 ) -> RecordPage[R]:
     """Return the page of records that a filter selects."""
-    records = load(record_filter.before_pk, per_page + 1)
-    page_records = records[:per_page]
+    found = list(record_filter.matching(records, record_filter.before_pk)[: per_page + 1])
     return RecordPage(
-        rows=[build_row(record) for record in page_records],
-        older_url=record_filter.older_url(page_records[-1].pk) if len(records) > per_page else "",
+        rows=[build_row(record) for record in found[:per_page]],
+        older_url=record_filter.older_url(found[per_page - 1].pk) if len(found) > per_page else "",
     )

@@ -1,10 +1,9 @@
-"""Changes of rights on a page: parse the filter, load a page of changes, and compare the states."""
+"""Changes of rights on a page: load a page of them, and compare the states."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+from django.db.models import Q
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.rights_changes import State, Subject
@@ -12,18 +11,13 @@ from dashboard.models import RightsChange
 from dashboard.models.accounts.rights_changes import SubjectKind
 from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.components.lists import record_pages
-from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter, RecordPage
+from dashboard.web.components.lists.record_pages import RecordFilter, RecordPage
 from dashboard.web.components.rights import texts
-from dashboard.web.http import keys
 
 PER_PAGE = 50
 RECENT_CHANGES = 10
-PARAMETERS = ("name", "subject")
-MAX_NAME_LENGTH = 150  # of Django's user names and groups
-_text = MessageTable(
+_text = MessageTable(  # of the parts of a state
     {
-        "unknown_subject": gettext_lazy("Unknown subject “%(subject)s” ignored."),
-        # Parts of a state.
         "active": gettext_lazy("active"),
         "staff": gettext_lazy("staff"),
         "superuser": gettext_lazy("superuser"),
@@ -35,86 +29,28 @@ _text = MessageTable(
 )
 
 
-@dataclass
-class ChangeFilter(RecordFilter):
-    """The filter in a query string."""
-
-    name: str = ""
-    subject: Subject | None = None
-
-
-def parse(query: Mapping[str, str]) -> ChangeFilter:
-    """Return the filter in a query string; ignore invalid parameters and add warnings."""
-    change_filter = ChangeFilter()
-    values = change_filter.read(query, PARAMETERS)
-    if name := values["name"][:MAX_NAME_LENGTH]:
-        change_filter.name = change_filter.parameters["name"] = name
-    if subject := _parse_subject(values["subject"]):
-        change_filter.subject = subject
-        change_filter.parameters["subject"] = subject.id
-    elif values["subject"]:
-        change_filter.warnings.append(
-            _text("unknown_subject", subject=values["subject"][:MAX_QUOTED])
-        )
-    return change_filter
-
-
-def _parse_subject(text: str) -> Subject | None:
-    """Return the subject with this `Subject.id`, or None."""
-    kind, _dash, digits = text.partition("-")
-    key = keys.parse_pk(digits)
-    return (
-        Subject(SubjectKind(kind), key) if kind in SubjectKind.values and key is not None else None
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeRow:
-    """A change as pages show it: what was added to the state and taken from it."""
-
-    change: RightsChange
-    label: str
-    added: list[Message]
-    removed: list[Message]
-    subject_id: str
-
-
-def load_changes(
-    change_filter: ChangeFilter, before_pk: int | None, limit: int
-) -> list[RightsChange]:
-    """Return up to `limit` matching changes, newest first, with keys below `before_pk` if given."""
-    changes = RightsChange.objects.order_by("-pk")
-    if subject := change_filter.subject:
-        changes = changes.filter(subject_kind=subject.kind, subject_key=subject.key)
-    if change_filter.name:
-        changes = changes.filter(subject=change_filter.name)
-    if before_pk is not None:
-        changes = changes.filter(pk__lt=before_pk)
-    return list(changes[:limit])
-
-
-def load_page(change_filter: ChangeFilter, per_page: int = PER_PAGE) -> RecordPage[ChangeRow]:
-    """Return the page of changes that a filter selects."""
-    load = partial(load_changes, change_filter)
-    return record_pages.load_page(change_filter, load, _row, per_page)
+def load_page(change_filter: RecordFilter, per_page: int = PER_PAGE) -> RecordPage[dict[str, Any]]:
+    """Return the page of changes that a filter selects: of each what it added and removed."""
+    return record_pages.load_page(change_filter, RightsChange.objects.all(), _row, per_page)
 
 
 def recent(subject: Subject) -> dict[str, Any]:
     """Return the latest changes of a subject, for components/rights.html#recent-changes."""
-    page = load_page(ChangeFilter(subject=subject), RECENT_CHANGES)
+    of_subject = Q(subject_kind=subject.kind, subject_key=subject.key)
+    page = load_page(RecordFilter(condition=of_subject), RECENT_CHANGES)
     return {"changes": page, "subject_id": subject.id}
 
 
-def _row(change: RightsChange) -> ChangeRow:
+def _row(change: RightsChange) -> dict[str, Any]:
     before, after = set(_parts(change.before)), set(_parts(change.after))
     kind = SubjectKind(change.subject_kind)
-    return ChangeRow(
-        change=change,
-        label=str(kind.label),
-        added=sorted(after - before, key=str),
-        removed=sorted(before - after, key=str),
-        subject_id=Subject(kind, change.subject_key).id,
-    )
+    return {
+        "change": change,
+        "label": kind.label,
+        "added": sorted(after - before, key=str),
+        "removed": sorted(before - after, key=str),
+        "subject_id": Subject(kind, change.subject_key).id,
+    }
 
 
 def _parts(state: State | None) -> Iterator[Message]:

@@ -68,10 +68,7 @@ class AbortsPage(Page):
             else [],
             "older_url": self.log_page.older_url,
             "empty": empty_states.log(
-                "aborts",
-                is_filtered=bool(self.filter.parameters),
-                is_past_end=self.filter.before_pk is not None,
-                sees_all=self.permissions.can_view_all,
+                "aborts", self.filter, sees_all=self.permissions.can_view_all
             ),
         }
 

@@ -9,7 +9,6 @@ from dashboard.aborts import timeline as abort_timeline
 from dashboard.accounts import permissions
 from dashboard.models import Abort
 from dashboard.web.components.aborts import abort_log
-from dashboard.web.components.aborts.abort_log import AbortFilter
 from dashboard.web.components.lists import export
 from dashboard.web.http import links
 
@@ -25,7 +24,8 @@ def aborts_export(request: HttpRequest, extension: str) -> HttpResponseBase:
     columns = csv_columns(base_url)
     if extension == "json":
         columns |= {"timeline": _timeline}
-    return export.respond("aborts", extension, abort_filter, load, columns)
+    aborts = abort_log.with_details(Abort.objects.all())
+    return export.respond("aborts", extension, abort_filter, aborts, columns)
 
 
 def csv_columns(base_url: str) -> export.Columns[Abort]:
@@ -58,11 +58,6 @@ def csv_columns(base_url: str) -> export.Columns[Abort]:
         "again_of": "again_of_id",
         "bulk_abort": "bulk_abort_id",
     }
-
-
-def load(abort_filter: AbortFilter, before_pk: int | None, limit: int) -> list[Abort]:
-    """Return up to `limit` matching aborts with their details, newest first."""
-    return list(abort_log.with_details(abort_log.matching_aborts(abort_filter, before_pk))[:limit])
 
 
 def _duration_seconds(abort: Abort) -> float | None:

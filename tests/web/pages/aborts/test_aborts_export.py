@@ -5,7 +5,6 @@ import io
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,6 +16,7 @@ from dashboard.models import Abort
 from dashboard.models.abort_lifecycle import EventType
 from dashboard.web.components.aborts import abort_log
 from dashboard.web.components.lists import export
+from dashboard.web.components.lists.record_pages import RecordFilter
 from dashboard.web.pages.aborts import aborts_export
 from tests.support import factories
 from tests.support.abort_kinds import FIELDS_BY_KIND, NOON
@@ -40,8 +40,10 @@ def export_csv(client: httpx.Client, query: str = "") -> list[dict[str, str]]:
 
 def stream(extension: str, chunk_size: int = export.CHUNK_SIZE) -> AsyncIterator[bytes]:
     """Return an export of all aborts."""
-    load = partial(aborts_export.load, abort_log.AbortFilter(condition=abort_log.Q()))
-    return export.stream(extension, load, aborts_export.csv_columns(""), chunk_size)
+    aborts = abort_log.with_details(Abort.objects.all())
+    return export.stream(
+        extension, RecordFilter(), aborts, aborts_export.csv_columns(""), chunk_size
+    )
 
 
 @pytest.fixture

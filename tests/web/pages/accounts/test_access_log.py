@@ -14,7 +14,7 @@ from django.test import Client
 from dashboard.accounts import access_log
 from dashboard.models import AccessEvent
 from dashboard.models.accounts.access import AccessKind
-from dashboard.web.components import access_log as component
+from dashboard.web.pages.accounts import access_log as page
 from tests.support.factories import HOSTILE
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import Live
@@ -118,10 +118,10 @@ def test_invalid_filter_is_ignored_with_warning(
 
 
 def test_pages_continue_where_the_last_ended(admin_client: Client, viewer: User) -> None:
-    for number in range(component.PER_PAGE + 1):
+    for number in range(page.PER_PAGE + 1):
         record(user=viewer, detail=f"No. {number}")
     first = parse_html(admin_client.get("/access/?username=viewer"))
-    assert len(first.css("[data-access-event]")) == component.PER_PAGE
+    assert len(first.css("[data-access-event]")) == page.PER_PAGE
     older = select_one(first, '[rel="next"]').attributes["href"] or ""
     second = parse_html(admin_client.get(f"/access/{older}"))
     assert "No. 0" in text_of(select_one(second, "[data-access-event]"))
