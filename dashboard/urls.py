@@ -34,15 +34,14 @@ from dashboard.web.pages.guide import guide
 from dashboard.web.pages.guide_picture import guide_picture
 from dashboard.web.pages.health import health
 from dashboard.web.pages.now import now
-from dashboard.web.pages.people.account import account
-from dashboard.web.pages.people.account_credentials import (
+from dashboard.web.pages.people.account import (
+    account,
     account_password,
     account_token_revoke,
 )
 from dashboard.web.pages.people.account_new import account_new
 from dashboard.web.pages.people.confirm_change import confirm_change
-from dashboard.web.pages.people.group import group
-from dashboard.web.pages.people.group_members import group_members
+from dashboard.web.pages.people.group import group, group_members
 from dashboard.web.pages.people.groups import groups
 from dashboard.web.pages.people.people import people
 from dashboard.web.pages.people.rights_changes import rights_changes, rights_changes_export

@@ -73,13 +73,27 @@ def _errors_query() -> PreparedQuery:
     return PreparedQuery(outages.union(refusals, all=True))
 
 
+# The entry of the navigation by the first part of an address.
+_ENTRIES = {
+    **{name: name for name in ("board", "aborts", "search", "health")},
+    **dict.fromkeys(("", "away"), "now"),
+    **dict.fromkeys(("account", "people", "access"), "my_account"),
+}
+
+
 def site_context(request: HttpRequest) -> dict[str, Any]:
-    """Context processor: adds `site` and the name of the signed-in user."""
+    """Context processor: adds `site`, `nav`, and the name of the signed-in user."""
 
     def username() -> str:
         return request.user.get_username()
 
-    return {"site": for_request(request), "username": SimpleLazyObject(username)}
+    first, *others = request.path_info.strip("/").split("/")
+    is_project = first == "projects" and len(others) == 1  # its page is a board
+    return {
+        "site": for_request(request),
+        "nav": "board" if is_project else _ENTRIES.get(first, ""),
+        "username": SimpleLazyObject(username),
+    }
 
 
 def for_request(request: HttpRequest) -> SiteContext:

@@ -81,7 +81,6 @@ class Page(ABC):
 
     name: ClassVar[str]  # of its stream
     template: ClassVar[str]
-    nav: ClassVar[str] = ""  # the navigation's entry
     # Whether it differs between users with the same permissions. `context` may set it, to what is
     # the same for all of them.
     is_personal = False
@@ -124,7 +123,7 @@ class Page(ABC):
 
     @abstractmethod
     def context(self, request: HttpRequest) -> dict[str, Any]:
-        """Return the context of its template, without `live`, `nav`, `tab_title` and `data_age`."""
+        """Return the context of its template, without `live`, `tab_title` and `data_age`."""
 
     def own_status_parts(self) -> list[LivePart]:
         """Return the status parts that only this page has."""
@@ -196,7 +195,6 @@ def page_response(request: HttpRequest, page: Page) -> HttpResponse:
     snapshot, has_message = page.snapshot, len(get_messages(request)) > 0
     context = {
         "live": build_live_region(request, page),
-        "nav": page.nav,
         "tab_title": page.tab_title,
         "data_age": page.data_age,
         **page.context(request),

@@ -93,7 +93,6 @@ def away(request: HttpRequest) -> HttpResponse:
         "url": f"{reverse('away')}{_query(mine)}",
         "seen": event_ids.page_version(version, now),
         "is_part": is_part,
-        "nav": "now",
         "news": [],
     }
     if not is_part or now - since >= MIN_ABSENCE:

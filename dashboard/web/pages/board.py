@@ -46,7 +46,7 @@ class BoardPage(Page):
     order, it shows them on request, or at once while nobody uses it.
     """
 
-    name = nav = "board"
+    name = "board"
     template = "pages/board.html"
 
     @classmethod

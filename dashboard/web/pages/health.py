@@ -27,7 +27,7 @@ def health(request: HttpRequest) -> HttpResponse:
 
 
 class HealthPage(Page):
-    name = nav = "health"
+    name = "health"
     template = "pages/health.html"
     data_age = DataAge(None, is_stale=False)  # each row shows its own
     is_personal = True  # with the set-up of the webhook for administrators

@@ -33,7 +33,7 @@ def now(request: HttpRequest) -> HttpResponse:
 
 
 class NowPage(Page):
-    name = nav = "now"
+    name = "now"
     template = "pages/now.html"
 
     def __init__(

@@ -50,7 +50,7 @@ def search(request: HttpRequest) -> HttpResponse:
 class SearchPage(Page):
     """What a text finds. An open page keeps its rows current, and adds none."""
 
-    name = nav = "search"
+    name = "search"
     template = "pages/search.html"
     text = ""
     warnings: Collection[Message] = ()  # about ignored parts of the text

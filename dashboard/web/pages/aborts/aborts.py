@@ -31,7 +31,7 @@ def aborts(request: HttpRequest) -> HttpResponse:
 class AbortsPage(Page):
     """One page of the log; tab title and data age are those of the newest page without a filter."""
 
-    name = nav = "aborts"
+    name = "aborts"
     template = "pages/aborts/aborts.html"
     filter: AbortFilter
 

@@ -34,7 +34,6 @@ def bulk_abort(request: HttpRequest, pk: int) -> HttpResponse:
 class BulkAbortPage(Page):
     name = "bulk_abort"
     template = "pages/aborts/bulk_abort.html"
-    nav = "aborts"
 
     @classmethod
     def is_visible(cls, permissions: Permissions, key: int) -> bool:

@@ -94,7 +94,6 @@ def _render_confirmation(
         return text_response(error, 422, field=field)
     reason = reason or ReasonField(selection.is_reason_required)
     page_context = {
-        "nav": "now",
         "selection": selection,
         # All runs that match a filter were requested, including runs that the page does not show.
         "is_whole_filter": request.method != "POST" and "run" not in request.GET,

@@ -43,8 +43,6 @@ def access_log(request: HttpRequest) -> HttpResponse:
     access_filter = _parse(request.GET)
     events = AccessEvent.objects.all()
     context = {
-        "nav": "my_account",
-        "tab": "access_log",
         "filter": access_filter,
         "kinds": AccessKind.choices,
         "page": record_pages.load_page(access_filter, events, _row, PER_PAGE),

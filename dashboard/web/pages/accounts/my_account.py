@@ -106,8 +106,6 @@ def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
     user, at = signed_in_user(request), now()
     session_key = request.session.session_key
     context = {
-        "nav": "my_account",
-        "tab": "my_account",
         "form": form,
         "password_denied_reason": password_change.denied_reason(user),
         "password_rules": password_validators_help_texts(),

@@ -54,8 +54,6 @@ def _render(
 ) -> HttpResponse:
     username = form["username"].value() or ""
     context = {
-        "nav": "my_account",
-        "tab": "people",
         "form": form,
         "error": error,
         "has_password_field": settings.PASSWORD_SIGN_IN or break_glass.is_name(username),

@@ -46,8 +46,6 @@ def confirm_change(request: HttpRequest, key: int, kind: str, grant_key: int = 0
         if isinstance(change, HttpResponse):
             return change
         context = {
-            "nav": "my_account",
-            "tab": "groups",
             "kind": kind,
             "group": group,
             "version": rights_changes.version(rights_changes.group(key)),
@@ -84,7 +82,7 @@ def _change(
 def _addition(request: HttpRequest, group: Group | None) -> Change | HttpResponse:
     query = request.POST if request.method == "POST" else request.GET
     form = PlaceForm(query, holders=texts.holders(group))
-    refuse = partial(render_group, request, group, status=422, grant_form=form)
+    refuse = partial(render_group, request, _key(group), 422, form=form)
     if not form.is_valid():
         form.keep_unlisted_project()
         return refuse(grant_error=_("Choose project, stage and permission from the lists."))
@@ -106,7 +104,7 @@ def _removal(request: HttpRequest, group: Group | None, grant_key: int) -> Chang
     grant = own_grants.filter(pk=grant_key).first()
     if grant is None:
         text = _("The grant has already been removed.")
-        return render_group(request, group, grant_error=text, status=404)
+        return render_group(request, _key(group), 404, grant_error=text)
     return Change(
         lambda author: group_changes.remove_grant(author, grant, version),
         group_changes.effect_of_removal(grant),
@@ -136,4 +134,8 @@ def _deletion(request: HttpRequest, group: Group) -> Change:
 
 
 def _group_url(group: Group | None) -> str:
-    return reverse("group", args=[group.pk if group else lookup.EVERYBODY_KEY])
+    return reverse("group", args=[_key(group)])
+
+
+def _key(group: Group | None) -> int:
+    return group.pk if group else lookup.EVERYBODY_KEY

@@ -1,18 +1,20 @@
-"""A group, or all signed-in users: grants, members and changes; rename it."""
+"""A group, or all signed-in users: grants, members and changes; rename it, change its members."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
 from dashboard.accounts import demo, rights_changes
-from dashboard.accounts.administration import group_changes
+from dashboard.accounts.administration import account_changes, group_changes
 from dashboard.accounts.administration.administrators import Conflict
+from dashboard.accounts.authentication import identity_sources
 from dashboard.web.components.rights import changes, texts
 from dashboard.web.components.rights.place_form import PlaceForm
 from dashboard.web.http import lookup
@@ -26,15 +28,14 @@ SUGGESTED_ACCOUNTS = 500
 @for_administrators
 def group(request: HttpRequest, key: int) -> HttpResponse:
     """Show a group (GET), or rename it (POST)."""
-    group = lookup.get_group_or_404(key)
-    if request.method != "POST" or group is None:
-        return render_group(request, group)
+    if request.method != "POST" or key == lookup.EVERYBODY_KEY:
+        return render_group(request, key)
+    group = get_object_or_404(Group, pk=key)
     name, version = (request.POST.get(field, "") for field in ("name", "version"))
 
     def show(text: str, status: int) -> HttpResponse:
-        typed_name = "" if status == Conflict.status else name
-        current_group = lookup.get_group_or_404(key)
-        return render_group(request, current_group, text, status=status, name=typed_name)
+        typed = {} if status == Conflict.status else {"name": name}
+        return render_group(request, key, status, name_error=text, **typed)
 
     return make_change(
         request,
@@ -45,38 +46,51 @@ def group(request: HttpRequest, key: int) -> HttpResponse:
     )
 
 
-def render_group(
-    request: HttpRequest,
-    group: Group | None,
-    name_error: str = "",
-    grant_error: str = "",
-    member_error: str = "",
-    status: int = 200,
-    grant_form: PlaceForm | None = None,
-    name: str = "",
-) -> HttpResponse:
-    """Render the page; the errors say what was not changed, and why.
+@require_POST
+@for_administrators
+def group_members(request: HttpRequest, key: int) -> HttpResponse:
+    """Add the account named `username`, or remove that with the key `remove`."""
+    group = get_object_or_404(Group, pk=key)
+    username, removed = request.POST.get("username", "").strip(), request.POST.get("remove", "")
+    if removed:
+        user = get_object_or_404(User, pk=removed) if removed.isdecimal() else None
+    else:
+        user = User.objects.filter(username=User.normalize_username(username)).first()
 
-    `grant_form` is what was chosen for a grant.
-    """
-    subject = rights_changes.group(group.pk if group else None)
+    def show(text: str, status: int) -> HttpResponse:
+        return render_group(request, key, status, member_error=text, typed_member=username)
+
+    if user is None:
+        return show(_("No account has this name."), 422)
+    added = _("Added. Its next sign-in updates its groups.")
+    if not identity_sources.find(user)[1]:
+        added = _("Added. It applies from the next request.")
+    return make_change(
+        request,
+        lambda author: account_changes.set_membership(
+            author, user.pk, group, is_member=not removed
+        ),
+        _("Removed.") if removed else added,
+        reverse("group", args=[key]),
+        show,
+    )
+
+
+def render_group(request: HttpRequest, key: int, status: int = 200, **shown: Any) -> HttpResponse:
+    """Render the page; `shown` says what was not changed, why, and what was entered."""
+    group = lookup.get_group_or_404(key)
+    subject = rights_changes.group(key)
     members = group.user_set.order_by("username") if group else User.objects.none()
     context = {
-        "nav": "my_account",
-        "tab": "groups",
         "group": group,
-        "key": subject.key,
-        "name": name or (group.name if group else ""),
-        "name_error": name_error,
-        "grant_error": grant_error,
-        "member_error": member_error,
-        "typed_member": request.POST.get("username", "") if member_error else "",
+        "key": key,
+        "name": group.name if group else "",
         "holders": texts.holders(group),
         "permission": group and group_changes.edit_permission(group),
         "version": rights_changes.version(subject),
         "grants": texts.grants_by_key(group),
         "django_permissions": texts.django_permissions(group) if group else "",
-        "form": grant_form or PlaceForm(holders=texts.holders(group)),
+        "form": PlaceForm(holders=texts.holders(group)),
         "members": members[:SHOWN_MEMBERS],
         "member_count": members.count(),
         "can_change_members": group is not None
@@ -84,6 +98,7 @@ def render_group(
         and not settings.READ_ONLY,
         "other_accounts": _other_accounts(group) if group else [],
         **changes.recent(subject),
+        **shown,
     }
     return render(request, "pages/people/group.html", context, status=status)
 

@@ -37,8 +37,6 @@ def _render(
     grants = texts.grants_by_group()
     stored = Group.objects.annotate(member_count=Count("user")).order_by("name", "pk")
     context = {
-        "nav": "my_account",
-        "tab": "groups",
         "everybody": grants.get(None, []),
         "groups": [(group, grants.get(group.pk, [])) for group in stored],
         "new_name": name,

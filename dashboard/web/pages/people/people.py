@@ -25,8 +25,6 @@ def people(request: HttpRequest) -> HttpResponse:
     users = users.filter(groups=group) if group else users
     parameters = {"q": text, "group": str(group.pk) if group else ""}
     context = {
-        "nav": "my_account",
-        "tab": "people",
         "q": text,
         "group": group,
         "demo_group": demo.GROUP,

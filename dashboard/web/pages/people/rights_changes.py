@@ -37,8 +37,6 @@ def rights_changes(request: HttpRequest) -> HttpResponse:
     """Show one page of the changes that match the query string, newest first."""
     change_filter = _parse(request.GET)
     context = {
-        "nav": "my_account",
-        "tab": "rights_changes",
         "filter": change_filter,
         "changes": changes.load_page(change_filter),
         "empty": empty_states.log("rights_changes", change_filter),

@@ -41,8 +41,6 @@ def who_may(request: HttpRequest) -> HttpResponse:
     }
     names = texts.project_names(rule for rules in rules_by_user.values() for rule in rules)
     context = {
-        "nav": "my_account",
-        "tab": "who_may",
         "form": PlaceForm(initial=place),
         "question": texts.question(action, stage, str(project) if project else ""),
         "warnings": warnings,
