@@ -17,21 +17,19 @@ from dashboard.web.pages.aborts.aborts_export import aborts_export
 from dashboard.web.pages.aborts.bulk_abort import bulk_abort
 from dashboard.web.pages.aborts.bulk_abort_new import bulk_abort_new
 from dashboard.web.pages.accounts.access_log import access_log, access_log_export
-from dashboard.web.pages.accounts.admin_sign_in import admin_sign_in
-from dashboard.web.pages.accounts.my_account import my_account
-from dashboard.web.pages.accounts.my_account_actions import (
+from dashboard.web.pages.accounts.my_account import (
     end_other_sessions,
     end_session,
+    my_account,
     token_revoke,
 )
-from dashboard.web.pages.accounts.sign_in import SignInView
+from dashboard.web.pages.accounts.sign_in import SignInView, admin_sign_in
 from dashboard.web.pages.accounts.sign_out import SignOutView
 from dashboard.web.pages.acknowledge import acknowledge
 from dashboard.web.pages.away import away
 from dashboard.web.pages.board import board
 from dashboard.web.pages.dismiss import dismiss
-from dashboard.web.pages.guide import guide
-from dashboard.web.pages.guide_picture import guide_picture
+from dashboard.web.pages.guide import guide, guide_picture
 from dashboard.web.pages.health import health
 from dashboard.web.pages.now import now
 from dashboard.web.pages.people.account import (
@@ -49,14 +47,12 @@ from dashboard.web.pages.people.who_may import who_may
 from dashboard.web.pages.pipeline import pipeline
 from dashboard.web.pages.refresh import refresh_run, refresh_stage
 from dashboard.web.pages.run import run
-from dashboard.web.pages.run_search import run_search
-from dashboard.web.pages.run_search_again import run_search_again
+from dashboard.web.pages.run_search import run_search, run_search_again
 from dashboard.web.pages.saved_views import create_saved_view, update_saved_view
 from dashboard.web.pages.search import search
 from dashboard.web.pages.stage import stage
 from dashboard.web.pages.stars import change_star
-from dashboard.web.pages.trends import trends
-from dashboard.web.pages.trends_export import trends_export
+from dashboard.web.pages.trends import trends, trends_export
 
 converters.register()
 

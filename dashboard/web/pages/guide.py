@@ -1,19 +1,74 @@
-"""Help: a guide, rendered by the dashboard itself, so that it needs no internet."""
+"""Help: the guides of docs/use/, rendered by the dashboard itself, so that it needs no internet."""
 
+import re
+from functools import cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.http import require_safe
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
-from dashboard.web.components import guides
+NAMES = ("guide", "overdue", "alerts")  # in the order of the help
+_FOLDER = settings.BASE_DIR / "docs" / "use"
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+class Guide(NamedTuple):
+    """A guide with its title and, as HTML, its text without that."""
+
+    name: str
+    title: str
+    html: SafeString
 
 
 @require_safe
 def guide(request: HttpRequest, name: str) -> HttpResponse:
     """Show a guide; without a name redirect to the first."""
     if not name:
-        return redirect("guide", guides.NAMES[0])
-    if name not in guides.NAMES:
+        return redirect("guide", NAMES[0])
+    if name not in NAMES:
         raise Http404
-    all_guides = [guides.load(each) for each in guides.NAMES]
-    context = {"guide": guides.load(name), "guides": all_guides}
+    all_guides = [_load(each) for each in NAMES]
+    context = {"guide": _load(name), "guides": all_guides}
     return render(request, "pages/guide.html", context)
+
+
+@require_safe
+def guide_picture(request: HttpRequest, picture: str) -> HttpResponse:
+    """Return a picture of docs/images/; its name is a slug, thus no path."""
+    path = settings.BASE_DIR / "docs" / "images" / f"{picture}.png"
+    if not path.is_file():
+        raise Http404
+    return HttpResponse(path.read_bytes(), content_type="image/png")
+
+
+@cache
+def _load(name: str) -> Guide:
+    """Return a guide by its name, which is one of NAMES."""
+    tokens = _MARKDOWN.parse((_FOLDER / f"{name}.md").read_text(encoding="utf-8"))
+    for token, following in pairwise(tokens):
+        if token.type == "heading_open":  # the anchors of code hosts
+            anchor = re.sub(r"[^\w\- ]", "", following.content.lower()).replace(" ", "-")
+            token.attrSet("id", anchor)
+        elif token.type == "th_open":
+            token.attrSet("scope", "col")
+        for child in token.children or ():
+            if child.type == "link_open":
+                _relink(child)
+    html = _MARKDOWN.renderer.render(tokens[3:], _MARKDOWN.options, {})  # without the heading
+    return Guide(name, tokens[1].content, mark_safe(html))  # noqa: S308  # our own text, escaped
+
+
+def _relink(link: Token) -> None:
+    """Point a link between guides to their pages; one to other documents leads nowhere here."""
+    href = str(link.attrs["href"])
+    path, hash_sign, anchor = href.partition("#")
+    if (name := path.removesuffix(".md")) in NAMES:
+        link.attrSet("href", f"../{name}/{hash_sign}{anchor}")
+    elif path and "://" not in href:
+        del link.attrs["href"]

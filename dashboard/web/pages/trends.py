@@ -3,11 +3,12 @@
 from django.db.models import Min
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_GET, require_safe
 
 from dashboard.runs import abort_reasons
 from dashboard.runs import trends as trend_rules
 from dashboard.web.components import trend_charts, trend_places
+from dashboard.web.components.lists import export
 
 
 @require_safe
@@ -35,3 +36,11 @@ def trends(request: HttpRequest, **ids: str) -> HttpResponse:
             "since": trend_charts.day_text(known[0].first) if len(known) < len(weeks) else "",
         }
     return render(request, "pages/trends.html", context)
+
+
+@require_GET
+def trends_export(request: HttpRequest, **ids: str) -> HttpResponse:
+    """Download the table as CSV, a row for each week; durations are in seconds."""
+    weeks = trend_places.find(request, ids).load_weeks()
+    known = trend_places.since_first_run(weeks) or weeks[-1:]
+    return export.respond_with("trends", [trend_charts.csv_row(week) for week in known])

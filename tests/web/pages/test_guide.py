@@ -6,19 +6,17 @@ from urllib.parse import urljoin
 from django.conf import settings
 from django.test import Client
 
-from dashboard.web.components import guides
+from dashboard.web.pages.guide import NAMES
 from tests.support.html import parse_html, select_one, text_of
 
 
 def test_help_has_every_guide_and_its_links_and_pictures_open(viewer_client: Client) -> None:
     files = {path.stem for path in (settings.BASE_DIR / "docs" / "use").glob("*.md")}
-    assert files == set(guides.NAMES)
+    assert files == set(NAMES)
     footer = select_one(parse_html(viewer_client.get("/")), "footer a")
     start = viewer_client.get(str(footer.attributes["href"]), follow=True)
     assert start.redirect_chain == [("/help/guide/", 302)]
-    pages = {
-        f"/help/{name}/": parse_html(viewer_client.get(f"/help/{name}/")) for name in guides.NAMES
-    }
+    pages = {f"/help/{name}/": parse_html(viewer_client.get(f"/help/{name}/")) for name in NAMES}
     sources = set()
     for address, page in pages.items():
         assert text_of(select_one(page, "h1")).startswith("Help: ")

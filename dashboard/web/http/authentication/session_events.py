@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from dashboard.accounts import access_log, sessions
 from dashboard.db.threads import now
 from dashboard.models.accounts.access import AccessKind
-from dashboard.web.http.authentication import browser_label
+from dashboard.models.accounts.sessions import LABEL_LENGTH
 from dashboard.web.http.client_address import client_address
 
 
@@ -24,9 +24,7 @@ def register(app_config: AppConfig) -> None:
 
 def _record_sign_in(*, request: HttpRequest, user: User, **_: Any) -> None:
     at, address = now(), client_address(request)
-    sessions.begin(
-        request.session, at, client_address=address, browser=browser_label.describe(request)
-    )
+    sessions.begin(request.session, at, client_address=address, browser=browser_label(request))
     is_break_glass = user.get_username() == settings.BREAK_GLASS_ACCOUNT
     backend = load_backend(request.session[BACKEND_SESSION_KEY])
     access_log.record(
@@ -43,3 +41,40 @@ def _record_sign_out(*, request: HttpRequest, user: User | None, **_: Any) -> No
         access_log.record(
             AccessKind.SIGNED_OUT, now(), user=user, client_address=client_address(request)
         )
+
+
+# The first that the header contains: Edge also names Chrome, and everybody Safari.
+_BROWSERS = {
+    "Edg": "Edge",
+    "OPR/": "Opera",
+    "SamsungBrowser/": "Samsung Internet",
+    "Firefox/": "Firefox",
+    "FxiOS/": "Firefox",
+    "CriOS/": "Chrome",
+    "Chrome/": "Chrome",
+    "Safari/": "Safari",
+}
+_SYSTEMS = {
+    "iPhone": "iPhone",
+    "iPad": "iPad",
+    "Android": "Android",
+    "Windows": "Windows",
+    "Macintosh": "macOS",
+    "CrOS": "ChromeOS",
+    "Linux": "Linux",
+}
+
+
+def browser_label(request: HttpRequest) -> str:
+    """Return a label such as “Firefox, Windows”; else the start of the User-Agent; or nothing."""
+    user_agent = request.headers.get("User-Agent", "")
+    tables = (_BROWSERS, _SYSTEMS)
+    if label := ", ".join(filter(None, [_find(user_agent, names) for names in tables])):
+        return label
+    # Without control and formatting characters, such as those that change the direction.
+    printable = "".join(c if c.isprintable() else " " for c in user_agent[: 10 * LABEL_LENGTH])
+    return " ".join(printable.split())[:LABEL_LENGTH]
+
+
+def _find(user_agent: str, names: dict[str, str]) -> str:
+    return next((name for text, name in names.items() if text in user_agent), "")

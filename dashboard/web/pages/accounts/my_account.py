@@ -1,4 +1,4 @@
-"""My account: one's sessions and API tokens; change one's password."""
+"""My account: one's sessions and API tokens; change one's password, end and revoke them."""
 
 from functools import partial
 from typing import Any
@@ -8,13 +8,15 @@ from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.forms import PasswordChangeForm
 from django.contrib.auth.password_validation import password_validators_help_texts
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
+from dashboard.accounts import api_tokens as token_rules
 from dashboard.accounts import sessions
 from dashboard.accounts.authentication import password_change
 from dashboard.accounts.authentication.password_change import CheckedChange
@@ -22,7 +24,7 @@ from dashboard.accounts.authentication.sign_in import Attempt
 from dashboard.db.threads import now
 from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components import api_tokens
-from dashboard.web.http import errors
+from dashboard.web.http import database_outage, errors
 from dashboard.web.http.authentication import password_checks
 from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.client_address import client_address
@@ -95,9 +97,9 @@ def _save_password(request: HttpRequest, change: CheckedChange) -> HttpResponse:
             client_address=client_address(request),
         )
         if not is_changed:
-            return redirect_to_page(request, str(_text("password_not_saved")), tone="warning")
+            return _redirect_to_page(request, str(_text("password_not_saved")), tone="warning")
         update_session_auth_hash(request, user)
-        response = redirect_to_page(request, str(_text("password_changed")))
+        response = _redirect_to_page(request, str(_text("password_changed")))
         password_checks.save_session(request, response)
     return response
 
@@ -124,9 +126,40 @@ def _refuse(
     return _render(request, form)
 
 
-def redirect_to_page(request: HttpRequest, text: str, *, tone: str = "good") -> HttpResponse:
+def _redirect_to_page(request: HttpRequest, text: str, *, tone: str = "good") -> HttpResponse:
     """Show the page with a message, by a 303, so that reloading it repeats nothing."""
     messages.add_message(request, messages.INFO, text, extra_tags=tone)
     response = redirect("my_account")
     response.status_code = 303
     return response
+
+
+@require_POST
+def end_session(request: HttpRequest, public_id: str) -> HttpResponse:
+    """End one of the user's sessions."""
+    database_outage.count_session_deletions(request)
+    user, address = signed_in_user(request), client_address(request)
+    if not sessions.end(user, public_id, now(), client_address=address):
+        raise Http404
+    return _redirect_to_page(request, _("Session ended."))
+
+
+@require_POST
+def end_other_sessions(request: HttpRequest) -> HttpResponse:
+    """End all of the user's sessions but this one."""
+    database_outage.count_session_deletions(request)
+    user, address = signed_in_user(request), client_address(request)
+    key = request.session.session_key
+    ended = sessions.end_others(user, key, now(), client_address=address)
+    text = ngettext("%(n)d other session ended.", "%(n)d other sessions ended.", ended)
+    return _redirect_to_page(request, text % {"n": ended})
+
+
+@require_POST
+def token_revoke(request: HttpRequest, key: int) -> HttpResponse:
+    """Revoke one of the user's API tokens."""
+    user, address = signed_in_user(request), client_address(request)
+    token = get_object_or_404(user.api_tokens, pk=key)
+    detail = "On My account."
+    token_rules.revoke(token, now(), changed_by=user, client_address=address, detail=detail)
+    return _redirect_to_page(request, _("Token “%(name)s” revoked.") % {"name": token.name})

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.models.accounts.sessions import LABEL_LENGTH
-from dashboard.web.http.authentication import browser_label
+from dashboard.web.http.authentication.session_events import browser_label
 
 
 def describe(user_agent: str) -> str:
-    return browser_label.describe(RequestFactory(headers={"User-Agent": user_agent}).get("/"))
+    return browser_label(RequestFactory(headers={"User-Agent": user_agent}).get("/"))
 
 
 WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
