@@ -299,7 +299,6 @@ FULL = [
     State("board", "/board/", username="viewer"),
     State("board, filtered", "/board/?q=check&show=flight"),
     State("board, half understood", "/board/?show=nonsense&page=x"),
-    State("board, past the last page", "/board/?page=9"),
     State("board, of one project", "/projects/shop/"),
     State("board, without stars", "/board/?mine=1"),
     State("now, without stars", "/?mine=1"),

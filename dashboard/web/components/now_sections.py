@@ -32,15 +32,8 @@ MAX_FAILED = 200
 UNFOLDED_FAILURES = 10  # rows, of which each is all that failed in a row by one cause
 _text = MessageTable(
     {
-        # The first rows, by their order.
-        "severest": gettext_lazy(
-            "Showing %(n)d of %(total)d, Production and the most severe first."
-        ),
-        "oldest": gettext_lazy("Showing %(n)d of %(total)d."),
-        "latest": gettext_lazy("Showing the %(n)d most recent of %(total)d."),
-        # Of the failures, those that a reader unfolds.
-        "all_listed": gettext_lazy("All %(n)d"),
-        "latest_listed": gettext_lazy("The latest %(n)d of %(total)d"),
+        "truncated": gettext_lazy("Showing %(n)d of %(total)d."),
+        "unfold": gettext_lazy("All %(n)d"),  # of the failures
         # Behind the count.
         "stages": lambda n: ngettext("in %(n)d stage", "in %(n)d stages", n),
         "listed_above": gettext_lazy("(%(n)d listed above)"),
@@ -92,7 +85,7 @@ class NowSections:
             count,
             self._attention_rows,
             is_incomplete=self.is_incomplete,
-            truncated_text=_truncated_text("severest", self._attention_rows, count),
+            truncated_text=_truncated_text(self._attention_rows, count),
             empty=empty_states.attention(self.data_age, self.report),
             is_hidden=not (self._attention_rows or self._other_rows),
             is_announced=True,
@@ -109,7 +102,7 @@ class NowSections:
             self._other_rows,
             note=self._in_flight_note,
             is_incomplete=self.is_incomplete,
-            truncated_text=_truncated_text("oldest", self._other_rows, self._other_count),
+            truncated_text=_truncated_text(self._other_rows, self._other_count),
             empty=empty_states.in_flight(
                 self.permissions, self.data_age, self.report, self._attention_in_flight
             ),
@@ -124,7 +117,7 @@ class NowSections:
             _("Runs that were aborted here in the last hour"),
             count,
             rows,
-            truncated_text=_truncated_text("latest", rows, count),
+            truncated_text=_truncated_text(rows, count),
             is_hidden=not rows,
         )
 
@@ -134,7 +127,6 @@ class NowSections:
         keys, count = self._list(in_flight.failed_earlier, MAX_FAILED, *earlier_rows)
         causes = row_queries.load_causes(key.pk for key in keys) if keys else {}
         groups = failures.group((key, causes[key.pk]) for key in keys if key.pk in causes)
-        fold_key = "all_listed" if len(keys) == count else "latest_listed"
         recently_failed = len(self.attention_runs) - self._attention_in_flight
         return RunSection(
             "failed",
@@ -147,7 +139,8 @@ class NowSections:
             below=_same_cause(groups),
             lists_ended=True,
             fold_after=UNFOLDED_FAILURES,
-            fold_text=_text(fold_key, n=len(keys), total=count),
+            truncated_text=_truncated_text(keys, count),
+            fold_text=_text("unfold", n=len(keys)),
             empty=empty_states.failures(self.permissions, self.data_age, recently_failed),
         )
 
@@ -252,5 +245,5 @@ def _listed_above_text(count: int) -> Message | str:
     return _text("listed_above", n=count) if count else ""
 
 
-def _truncated_text(key: str, rows: list[RowKey], total: int) -> Message | str:
-    return _text(key, n=len(rows), total=total) if len(rows) < total else ""
+def _truncated_text(rows: list[RowKey], total: int) -> Message | str:
+    return _text("truncated", n=len(rows), total=total) if len(rows) < total else ""

@@ -164,9 +164,6 @@ class BoardPage(Page):
 
     @property
     def _empty_state(self) -> EmptyState:
-        if self.list_page.is_past_end:
-            count = self.list_page.page_count
-            return empty_states.past_last_page(count, self.filter.page_url(count))
         if self.filter.mine == frozenset():
             return empty_states.no_stars(self.filter.mine_url)
         return empty_states.pipelines(

@@ -19,7 +19,7 @@ from dashboard.models import Run
 from dashboard.runs.search import MAX_PLACES, MAX_RUNS, Search
 from dashboard.texts.rich_text import Message
 from dashboard.web.components.data_age import DataAge, page_data_age
-from dashboard.web.components.lists import empty_states, search_text
+from dashboard.web.components.lists import empty_states, parameters
 from dashboard.web.components.runs import rendered_rows, row_queries
 from dashboard.web.components.runs.row_queries import RowKey
 from dashboard.web.components.tab_title import TabTitle
@@ -43,7 +43,7 @@ def search(request: HttpRequest) -> HttpResponse:
     if not is_htmx(request) and (address := _run_address(given, page.permissions)):
         return redirect(address)
     warnings: list[Message] = []
-    page.text, page.warnings = search_text.cut(given, warnings), warnings
+    page.text, page.warnings = parameters.cut_text(given, warnings), warnings
     return page_response(request, page)
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 
 from dashboard.models import Run, Stage
 from dashboard.web.components.lists import filters, pagination
-from dashboard.web.components.lists.cursor import Cursor
+from dashboard.web.components.lists.filters import Cursor
 from dashboard.web.components.lists.pagination import PageOfRuns
 from tests.support import factories
 from tests.support.html import GetPage, select_one, text_of

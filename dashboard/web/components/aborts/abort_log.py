@@ -34,7 +34,7 @@ from dashboard.web.components import macros
 from dashboard.web.components.aborts import bulk_abort_rows
 from dashboard.web.components.aborts.abort_details import AbortEntry
 from dashboard.web.components.aborts.bulk_abort_rows import BulkAbortRow
-from dashboard.web.components.lists import dates, search_text
+from dashboard.web.components.lists import parameters
 from dashboard.web.components.lists.record_pages import MAX_QUOTED, RecordFilter
 from dashboard.web.components.runs import row_queries
 from dashboard.web.http import links
@@ -105,9 +105,9 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
         stages=list(StageName.values),
     )
     values = abort_filter.read(request.GET, PARAMETERS)
-    if username := search_text.cut(values["username"], abort_filter.warnings):
+    if username := parameters.cut_text(values["username"], abort_filter.warnings):
         abort_filter.narrow("username", username, Q(username__icontains=username))
-    if text := search_text.cut(values["text"], abort_filter.warnings):
+    if text := parameters.cut_text(values["text"], abort_filter.warnings):
         run_matches = Q(run__name__icontains=text) | Q(run__run_id__icontains=text)
         abort_filter.narrow("text", text, run_matches | Q(reason__icontains=text))
     kinds = categories.CATEGORIES
@@ -131,7 +131,7 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
             abort_filter.warnings.append(
                 _text("unknown_value", what=description, value=value[:MAX_QUOTED])
             )
-    bounds, texts = dates.read(values, abort_filter.warnings)
+    bounds, texts = parameters.read_dates(values, abort_filter.warnings)
     for name, comparison in (("from", "gte"), ("to", "lt")):
         if name in bounds:
             condition = Q((f"requested_at__{comparison}", bounds[name]))

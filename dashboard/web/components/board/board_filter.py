@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy
 from dashboard.runs.search import fold
 from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.components import my_pipelines
-from dashboard.web.components.lists import search_text
+from dashboard.web.components.lists import parameters as list_parameters
 from dashboard.web.http import keys
 
 # What the board may be reduced to: pipelines with at least one such run.
@@ -27,7 +27,6 @@ CHOICES: dict[str, str | Promise] = {
 _text = MessageTable(
     {
         "unknown_filter": gettext_lazy("Unknown filter “%(show)s” ignored; showing all pipelines."),
-        "invalid_page": gettext_lazy("Invalid page “%(page)s” ignored; showing the first."),
     }
 )
 
@@ -102,17 +101,15 @@ class BoardFilter:
 
 def parse(parameters: QueryDict) -> BoardFilter:
     """Return the filter in the query string; ignore invalid parameters and add warnings."""
-    show, page = parameters.get("show", ""), parameters.get("page", "1")
+    show = parameters.get("show", "")
     warnings: list[Message] = []
-    q = search_text.cut(parameters.get("q", ""), warnings)
+    q = list_parameters.cut_text(parameters.get("q", ""), warnings)
     if show not in CHOICES:
         warnings.append(_text("unknown_filter", show=show[:80]))
-    if not (number := keys.parse_pk(page)):
-        warnings.append(_text("invalid_page", page=page[:80]))
     return BoardFilter(
         q,
         show if show in CHOICES else "",
-        number or 1,
+        keys.parse_pk(parameters.get("page", "")) or 1,
         my_pipelines.of_query(parameters),
         warnings,
     )

@@ -42,24 +42,13 @@ class PageOfPipelines:
 
     groups: dict[int, Group]  # by pipeline key, in the order of the board
     number: int
+    page_count: int
     total: int
     counts: dict[str, int]  # pipelines that match the text, by key of board_filter.CHOICES
 
     @property
-    def page_count(self) -> int:
-        """The number of pages; 1 if nothing matches."""
-        return max(-(-self.total // PER_PAGE), 1)
-
-    @property
-    def is_past_end(self) -> bool:
-        """Whether there are pipelines, but none on a page with this number."""
-        return self.total > 0 and self.number > self.page_count
-
-    @property
     def neighbour_numbers(self) -> dict[str, int]:
         """The numbers of the first, the previous and the next page; those that exist."""
-        if self.number > self.page_count:
-            return {}
         numbers = {"first": 1, "previous": self.number - 1, "next": self.number + 1}
         return {
             name: number
@@ -86,7 +75,8 @@ def find_page(
 ) -> PageOfPipelines:
     """Return the filter's page of the visible pipelines, of one project if its key is given.
 
-    `attention_stages` and `in_flight_stages` are the keys of the stages with such runs.
+    Past the last page it is the last. `attention_stages` and `in_flight_stages` are the keys of the
+    stages with such runs.
     """
     pairs = _pipelines_query().fetch(stages=attention_stages | in_flight_stages)
     attention = {pipeline for stage, pipeline in pairs if stage in attention_stages}
@@ -104,10 +94,13 @@ def find_page(
         return Group.IN_FLIGHT if key in in_flight else Group.OTHER
 
     sorted_keys = sorted(keys_by_choice[board_filter.show], key=group)
-    start = (board_filter.page - 1) * PER_PAGE
+    page_count = max(-(-len(sorted_keys) // PER_PAGE), 1)
+    number = min(board_filter.page, page_count)
+    start = (number - 1) * PER_PAGE
     return PageOfPipelines(
         groups={key: group(key) for key in sorted_keys[start : start + PER_PAGE]},
-        number=board_filter.page,
+        number=number,
+        page_count=page_count,
         total=len(sorted_keys),
         counts={choice: len(matches) for choice, matches in keys_by_choice.items()},
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.sync.reports.report import Report
@@ -52,9 +52,6 @@ _text = MessageTable(
         ),
         "search_extent": gettext_lazy(
             "Only runs that were read from Northflank and are still kept are searched."
-        ),
-        "past_last_page": lambda n: ngettext(
-            "The list has only %(n)d page.", "The list has only %(n)d pages.", n
         ),
     }
 )
@@ -183,12 +180,6 @@ def search(data_age: DataAge, text: str, *, is_short: bool) -> EmptyState:
     note = _text("incomplete") if data_age.incomplete_text else ""
     found = _text("search_short" if is_short else "search", text=headings.cut(text))
     return EmptyState(join_texts(note, found, _text("search_extent")), bool(note))
-
-
-def past_last_page(page_count: int, last_url: str) -> EmptyState:
-    """Return the empty state of a page of the board that does not exist."""
-    text = _text("past_last_page", n=page_count)
-    return EmptyState(text, action_label=_("Last page"), action_url=last_url)
 
 
 def no_release_flow() -> EmptyState:

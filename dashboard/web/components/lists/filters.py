@@ -1,13 +1,15 @@
-"""Parse and build the run list's query string.
+"""Parse and build the run list's query string: its filter, and the position where a page starts.
 
 Invalid parameters are ignored with a warning. All links to the same page with another filter or
 position are built here, so that none of them loses a parameter.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import NamedTuple, Self
 from urllib.parse import urlencode
 
 from django.contrib.auth.models import User
@@ -19,8 +21,7 @@ from dashboard.models import Abort, BulkAbortItem, Run, Stage
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import search, statuses
 from dashboard.texts.rich_text import Message, MessageTable
-from dashboard.web.components.lists import dates, search_text
-from dashboard.web.components.lists.cursor import Cursor
+from dashboard.web.components.lists import parameters as list_parameters
 
 # All runs in flight, as a choice beside the statuses: it is used more often than any of the eight
 # statuses in flight.
@@ -43,6 +44,39 @@ _text = MessageTable(
         "by_me": gettext_lazy("Aborted by me"),
     }
 )
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CURSOR = re.compile(r"([01])\.(-?\d{1,18})\.(\d{1,18})", re.ASCII)
+
+
+class Cursor(NamedTuple):
+    """A run's position in the list (in flight first, then newest first)."""
+
+    in_flight: bool
+    created_at: datetime
+    pk: int
+
+    @property
+    def encoded_text(self) -> str:
+        """The position as text for a query string; `decode` reads it."""
+        microseconds = (self.created_at - _EPOCH) // timedelta(microseconds=1)
+        return f"{self.in_flight:d}.{microseconds}.{self.pk}"
+
+    @classmethod
+    def decode(cls, text: str) -> Self | None:
+        """Return the cursor for an `encoded_text`, or None if the text is not valid.
+
+        The text is not authenticated: a forged cursor only selects another position in the list.
+        """
+        parts = _CURSOR.fullmatch(text)
+        if parts is None:
+            return None
+        try:
+            created_at = _EPOCH + timedelta(microseconds=int(parts[2]))
+        except OverflowError:
+            return None
+        return cls(parts[1] == "1", created_at, int(parts[3]))
 
 
 @dataclass(frozen=True)
@@ -183,7 +217,7 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
     warnings: list[Message] = []
     requested = {status.replace("\0", "") for status in parameters.getlist("status")} - {""}
     others = sorted(requested.difference(KNOWN_STATUSES))
-    moments, date_inputs = dates.read(parameters, warnings)
+    moments, date_inputs = list_parameters.read_dates(parameters, warnings)
     warnings += [
         _text("invalid_value", name=name)
         for name in ("overdue", "by_me")
@@ -195,7 +229,7 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
         warnings.append(_text("invalid_position", place=position[:80]))
     return RunFilter(
         statuses=tuple(status for status in (*KNOWN_STATUSES, *others) if status in requested),
-        q=search_text.cut(parameters.get("q", ""), warnings),
+        q=list_parameters.cut_text(parameters.get("q", ""), warnings),
         created_from=moments.get("from"),
         created_before=moments.get("to"),
         date_inputs=date_inputs,

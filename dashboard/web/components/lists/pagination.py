@@ -18,8 +18,7 @@ from django.utils.translation import ngettext
 from dashboard.db.prepared import Parameter, PreparedCount, PreparedQuery
 from dashboard.models import Run
 from dashboard.models.runs import RunQuerySet
-from dashboard.web.components.lists.cursor import Cursor
-from dashboard.web.components.lists.filters import RunFilter
+from dashboard.web.components.lists.filters import Cursor, RunFilter
 
 PER_PAGE = 100
 MAX_COUNTED = 1_000  # matching runs are counted up to here
@@ -33,11 +32,6 @@ class ListedRun(NamedTuple):
     pk: int
     version: int
     run_id: str
-
-    @property
-    def cursor(self) -> Cursor:
-        """The run's position in the list."""
-        return Cursor(self.in_flight, self.created_at, self.pk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +84,7 @@ def _build_page(
         runs=runs,
         total=total,
         newest_url=run_filter.url if run_filter.cursor else "",
-        older_url=run_filter.page_url(runs[-1].cursor) if has_more else "",
+        older_url=run_filter.page_url(Cursor(*runs[-1][:3])) if has_more else "",
     )
 
 

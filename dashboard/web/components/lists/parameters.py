@@ -1,4 +1,4 @@
-"""The dates between which a list shows entries, as the query string has them: `from` and `to`."""
+"""What query strings of lists have in common: the dates `from` and `to`, and a text to search for."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -8,18 +8,30 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.texts.rich_text import Message, MessageTable
 
+MAX_LENGTH = 200  # characters of a text
 _YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
 _PRECISIONS = {len("2026-03-31"): timedelta(1), len("2026-03-31T14:30"): timedelta(minutes=1)}
 _text = MessageTable(
     {
         "invalid_date": gettext_lazy(
             "Invalid date “%(day)s” ignored; use 2026-03-31 or 2026-03-31T14:30."
-        )
+        ),
+        "text_cut": gettext_lazy(
+            "Only the first %(count)d characters of “%(text)s…” are searched."
+        ),
     }
 )
 
 
-def read(
+def cut_text(text: str, warnings: list[Message]) -> str:
+    """Return a text without what databases refuse, cut at MAX_LENGTH with a warning."""
+    text = text.replace("\0", "").strip()
+    if len(text) > MAX_LENGTH:
+        warnings.append(_text("text_cut", count=MAX_LENGTH, text=text[:40]))
+    return text[:MAX_LENGTH].strip()
+
+
+def read_dates(
     query: Mapping[str, str], warnings: list[Message]
 ) -> tuple[dict[str, datetime], dict[str, str]]:
     """Return the bounds, the first inclusive and the second not, and their valid texts, by name.
@@ -31,7 +43,7 @@ def read(
     for name in ("from", "to"):
         if not (value := query.get(name, "").strip()):
             continue
-        start, precision = _parse(value), _PRECISIONS.get(len(value))
+        start, precision = _parse_date(value), _PRECISIONS.get(len(value))
         if start is None or precision is None:
             warnings.append(_text("invalid_date", day=value[:80]))
             continue
@@ -41,7 +53,7 @@ def read(
     return bounds, texts
 
 
-def _parse(text: str) -> datetime | None:
+def _parse_date(text: str) -> datetime | None:
     try:
         start = datetime.fromisoformat(text)
     except ValueError:
