@@ -114,13 +114,13 @@ class Report:
         return self.total("old_with_flow" if self.with_flow else "old") > 0
 
     @property
-    def intervals(self) -> tuple[tuple[str, int], ...]:
-        """Within how many seconds new runs show as planned, by stage name, Production first."""
-        return tuple(
-            (name.name, round(name.longest_interval))
-            for name in self.names
-            if name.longest_interval is not None
-        )
+    def new_runs_within(self) -> int | None:
+        """Within how many seconds new runs of Production, else of the next stage, show as planned.
+
+        None: not known.
+        """
+        intervals = (name.longest_interval for name in self.names)
+        return next((round(interval) for interval in intervals if interval is not None), None)
 
     @property
     def is_complete(self) -> bool:

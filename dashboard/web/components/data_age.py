@@ -22,8 +22,6 @@ from dashboard.texts.rich_text import Message, MessageTable, to_text
 _text = MessageTable(
     {
         "new_runs": gettext_lazy("New runs: up to %(time)s"),
-        "plan": gettext_lazy("As planned, new runs show within: %(times)s."),
-        "by_name": gettext_lazy("%(name)s %(time)s"),
         "webhook": gettext_lazy("With the webhook, new runs show after 1 s."),
     }
 )
@@ -45,9 +43,9 @@ class DataAge:
     text: Message | str | Promise = ""
     status_hint: str = ""  # about data missing from the page; details are on Health
     incomplete_text: str = ""  # what has not been read yet; empty: coverage is complete
-    # Within how many seconds new runs show as planned, by stage name, that of the page first.
-    intervals: tuple[tuple[str, int], ...] = ()
-    # Whether the intervals are all there is to say: else the age of what is read matters more.
+    # Within how many seconds the page's new runs show as planned; None: not known.
+    new_runs_within: int | None = None
+    # Whether that is all there is to say: else the age of what is read matters more.
     may_lack_runs: bool = True
     problem: SyncHealth | None = None  # why reading is paused or slowed
     # Hash of the values that determine the page's structure besides its runs: the stages, which of
@@ -68,34 +66,21 @@ class DataAge:
         return self.is_stale or self.problem is not None
 
     @property
-    def new_runs_within(self) -> int | None:
-        """Within how many seconds the page's new runs show as planned; None: not known."""
-        return self.intervals[0][1] if self.intervals else None
-
-    @property
     def new_runs_text(self) -> Message | str:
         """That new runs show only after more than a minute; empty: the age says it all."""
         within = self.new_runs_within
         if self.is_behind or not self.may_lack_runs or within is None:
             return ""
         is_long = within > freshness.RECENT.total_seconds()
-        return _text("new_runs", time=_format(within)) if is_long else ""
-
-    @property
-    def tip(self) -> str:
-        """Within what time new runs show as planned, by stage name, and how they would sooner."""
-        times = [_text("by_name", name=n, time=_format(within)) for n, within in self.intervals]
-        plan = _text("plan", times=", ".join(map(str, times))) if times else ""
-        return f"{plan} {self.remedy}".strip()
+        time = durations.format_rounded(timedelta(seconds=within))
+        return _text("new_runs", time=time) if is_long else ""
 
     @property
     def remedy(self) -> Message | str:
-        """How new runs would show sooner; empty if they do, or the webhook is set up already."""
-        is_late = self.is_behind or bool(self.new_runs_text)
+        """How new runs would show in time; empty if they do, or the webhook is set up already."""
         helps = self.problem is None or self.problem.is_reading
-        return (
-            _text("webhook") if is_late and helps and not settings.NORTHFLANK_WEBHOOK_SECRET else ""
-        )
+        is_set_up = bool(settings.NORTHFLANK_WEBHOOK_SECRET)
+        return _text("webhook") if self.is_behind and helps and not is_set_up else ""
 
 
 EMPTY = DataAge(
@@ -188,7 +173,7 @@ def read_states(stages: Iterable[ReadStage]) -> list[tuple[int, bool | None, boo
 
 def _with_plan(age: DataAge, stages: Report) -> DataAge:
     sync = stages.sync
-    return replace(age, intervals=stages.intervals, problem=sync.pause or sync.slowdown)
+    return replace(age, new_runs_within=stages.new_runs_within, problem=sync.pause or sync.slowdown)
 
 
 def _removal(pipeline: Pipeline) -> tuple[datetime | None, datetime | None]:
@@ -197,10 +182,6 @@ def _removal(pipeline: Pipeline) -> tuple[datetime | None, datetime | None]:
 
 def _fingerprint(value: object) -> str:
     return blake2b(repr(value).encode(), digest_size=6).hexdigest()
-
-
-def _format(seconds: float) -> str:
-    return durations.format_rounded(timedelta(seconds=seconds))
 
 
 def _unread_text() -> str:

@@ -1,7 +1,6 @@
 """How to set up Northflank's webhook, for administrators: what to enter, and what it saves."""
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -38,18 +37,18 @@ class WebhookSetup:
 
 
 def build_setup(
-    request: HttpRequest, status: WebhookStatus, intervals: Sequence[tuple[str, int]]
+    request: HttpRequest, status: WebhookStatus, new_runs_within: int | None
 ) -> WebhookSetup:
     """Return the set-up; without a secret in the settings, each time with a new one to set.
 
-    `intervals` are the planned ones (`Report.intervals`), of which the webhook spares the first.
+    `new_runs_within` are the seconds that the webhook spares (`Report.new_runs_within`).
     """
     path = reverse("northflank_webhook")
     known: list[str] = settings.NORTHFLANK_WEBHOOK_SECRET
     secret = known[-1] if known else secrets.token_hex(32)
     saving = _text("soon")
-    if intervals:
-        time = durations.format_rounded(timedelta(seconds=intervals[0][1]))
+    if new_runs_within is not None:
+        time = durations.format_rounded(timedelta(seconds=new_runs_within))
         saving = _text("sooner", time=time)
     return WebhookSetup(
         links.absolute_url(path) if settings.BASE_URL else request.build_absolute_uri(path),

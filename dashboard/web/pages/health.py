@@ -53,7 +53,7 @@ class HealthPage(Page):
         return {
             "status": self.status,
             "webhook_setup": webhook_setup.build_setup(
-                request, self.status["webhook"], self.snapshot.report.intervals
+                request, self.status["webhook"], self.snapshot.report.new_runs_within
             )
             if self.holds_secret
             else None,

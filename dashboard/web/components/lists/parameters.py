@@ -1,4 +1,4 @@
-"""What query strings of lists have in common: the dates `from` and `to`, and a text to search for."""
+"""What query strings of lists share: the dates `from` and `to`, and a text to search for."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
