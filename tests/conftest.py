@@ -16,7 +16,6 @@ from django.db import connection
 
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
-from dashboard.db.clock_jumps import forget_jumps
 from dashboard.web.live import feed
 from tests.support import evidence, table_cleanup
 from tests.support import live as live_module
@@ -176,7 +175,6 @@ def anyio_backend() -> str:
 def _process_state() -> None:
     # The process's own clock: forget that of PostgreSQL, which an earlier test measured.
     db_threads.set_clock_offset(timedelta())
-    forget_jumps()
     db_health.mark_available()  # an earlier test may have ended before the next probe was due
 
 

@@ -20,7 +20,6 @@ from dashboard.aborts.settle import (
     settle_resolved_aborts,
     settle_too_late,
 )
-from dashboard.db import clock_jumps
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import PreparedQuery
@@ -85,16 +84,13 @@ async def reconcile_open_aborts(upstream: Connection) -> None:
     """Adopt aborts whose process died, settle or resend open ones, and update severities.
 
     One statement if there is nothing to do. May run concurrently, in this process and in others.
-    After a jump of the clock, what others are sending is left to them.
     """
-    is_steady = clock_jumps.is_steady(SEND_LEASE)
     if not await run_in_db_thread(is_work_pending):
         return
-    if is_steady:
-        adoptable = await run_in_db_thread(claim_unanswered, db_threads.now())
-        # Concurrently: in sequence they would outlive their leases while Northflank is slow.
-        await asyncio.gather(*(_adopt(upstream, abort) for abort in adoptable))
-        await bulk_send.adopt_bulk_aborts(upstream)
+    adoptable = await run_in_db_thread(claim_unanswered, db_threads.now())
+    # Concurrently: in sequence they would outlive their leases while Northflank is slow.
+    await asyncio.gather(*(_adopt(upstream, abort) for abort in adoptable))
+    await bulk_send.adopt_bulk_aborts(upstream)
     await run_in_db_thread(settle_resolved_aborts, db_threads.now())
     await resend_due_aborts(upstream)
     await run_in_db_thread(update_severities, db_threads.now())

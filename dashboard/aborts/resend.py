@@ -10,7 +10,6 @@ from dashboard.aborts import resend_policy
 from dashboard.aborts.request import SEND_LEASE
 from dashboard.aborts.send import READ_BEFORE_TIMEOUT, attempt_send, read_run_with_timeout
 from dashboard.aborts.settle import no_resend_reason, settle_resolved_aborts
-from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort
@@ -25,15 +24,11 @@ log = structlog.get_logger(__name__)
 
 
 async def resend_due_aborts(upstream: Connection) -> None:
-    """Resend the aborts that are due, a few at a time, each once.
-
-    After a jump of the clock, those that others are sending are left to them.
-    """
+    """Resend the aborts that are due, a few at a time, each once."""
     tried: set[int] = set()
-    while clock_jumps.is_steady(SEND_LEASE):
-        due_aborts = await run_in_db_thread(claim_due_resends, upstream, db_threads.now(), tried)
-        if not due_aborts:
-            return
+    while due_aborts := await run_in_db_thread(
+        claim_due_resends, upstream, db_threads.now(), tried
+    ):
         tried.update(abort.pk for abort in due_aborts)
         await asyncio.gather(*(resend_abort(upstream, abort) for abort in due_aborts))
         await upstream.flush()  # the next few depend on what is left of the rate limit

@@ -10,7 +10,6 @@ from django.utils.translation import gettext as _
 
 from dashboard.aborts import resend_policy
 from dashboard.aborts.abort_rules import denied_reason
-from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, ChangeCounter, Run
 from dashboard.models.abort_lifecycle import AbortState, EventType, event_of_run
@@ -188,7 +187,6 @@ def settle_resolved_aborts(now: datetime) -> None:
             abort.state == AbortState.UNKNOWN
             and run.synced_at - (abort.sent_at or abort.requested_at)
             > resend_policy.NOT_ARRIVED_AFTER
-            and clock_jumps.is_steady(resend_policy.NOT_ARRIVED_AFTER)
             and (reason := no_resend_reason(abort, now))
         ):
             if abort.response_status is None:

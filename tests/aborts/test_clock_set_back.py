@@ -4,7 +4,6 @@ import pytest
 import time_machine
 from django.contrib.auth.models import User
 
-from dashboard.db.clock_jumps import forget_jumps
 from dashboard.models import Abort, Run
 from dashboard.models.abort_lifecycle import AbortState
 from tests.support import factories
@@ -22,7 +21,6 @@ def test_abort_without_a_line_of_its_send_was_first_sent_at_its_last_send_or_req
 
 
 def reconcile_at(northflank: FakeNorthflank, seconds: float) -> None:
-    forget_jumps()
     with time_machine.travel(at(seconds), tick=False):
         northflank.reconcile()
 

@@ -18,7 +18,6 @@ from dashboard.aborts import reconcile, resend, resend_policy
 from dashboard.aborts.reconcile import reconcile_open_aborts
 from dashboard.aborts.request import AbortRequest, request_abort
 from dashboard.aborts.send import send_abort
-from dashboard.db.clock_jumps import forget_jumps
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort, BulkAbort, Run, Stage
 from dashboard.northflank import RateLimit
@@ -93,7 +92,6 @@ async def work_for_two_minutes(
     requests = Counter[str]()
     for second in range(120):
         started_at = monotonic()
-        forget_jumps()  # that of time.monotonic goes on
         await worker.tick()
         await worker.wait_idle()
         clock.shift(1)
@@ -268,7 +266,6 @@ def reconcile_now(northflank: Northflank, outage: str = "") -> Logs:
         connection.outage = outage
         await reconcile_open_aborts(connection)
 
-    forget_jumps()
     return northflank.run(work)
 
 
@@ -289,7 +286,6 @@ def test_abort_is_resent_once_in_a_round(
             sent.add(path.removesuffix("/abort"))
         elif path in sent:  # the read after it
             clock.shift(2)  # as long as until the next send
-            forget_jumps()
         return method == "POST"
 
     northflank = Northflank(is_down)

@@ -11,9 +11,7 @@ from structlog.testing import capture_logs
 
 from dashboard.aborts import reconcile, resend, resend_policy, settle
 from dashboard.aborts.request import SEND_LEASE, AbortRequest, request_abort
-from dashboard.db import clock_jumps
 from dashboard.db import threads as db_threads
-from dashboard.db.clock_jumps import forget_jumps
 from dashboard.models import Abort, ChangeCounter, Run
 from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.models.severity import Severity
@@ -297,18 +295,6 @@ def test_abort_resent_meanwhile_is_not_given_up(sent_twice: Abort) -> None:
     assert Abort.objects.get().settled_at is None
     assert ChangeCounter.latest() == before
     assert timeline(sent_twice) == []
-
-
-def test_abort_does_not_settle_just_after_the_clock_jumped(sent_twice: Abort) -> None:
-    Abort.objects.update(state=AbortState.UNKNOWN, send_count=5)
-    Run.objects.update(synced_at=F("synced_at") + timedelta(hours=1))
-    assert clock_jumps.is_steady(timedelta())
-    db_threads.set_clock_offset(timedelta(minutes=1))
-    settle.settle_resolved_aborts(db_threads.now())
-    assert Abort.objects.get().settled_at is None
-    forget_jumps()
-    settle.settle_resolved_aborts(db_threads.now())
-    assert Abort.objects.get().settled_at is not None
 
 
 def test_abort_that_has_not_arrived_counts_until_the_run_has_a_later_one(

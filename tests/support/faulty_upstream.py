@@ -12,7 +12,6 @@ import httpx
 import time_machine
 
 from dashboard.aborts.reconcile import reconcile_open_aborts
-from dashboard.db.clock_jumps import forget_jumps
 from dashboard.db.threads import now
 from dashboard.models import Run
 from dashboard.northflank import NorthflankClient
@@ -125,7 +124,6 @@ class FaultyUpstream:
     def jump(self, seconds: float) -> None:
         """Let time pass for the dashboard."""
         self.clock.shift(timedelta(seconds=seconds))
-        forget_jumps()
         self.live.connection.retry_at -= seconds
 
     def work(self) -> None:

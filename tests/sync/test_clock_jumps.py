@@ -1,6 +1,5 @@
 """A clock jumps by an hour, forward or back: nothing is stuck, nothing is repeated."""
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -10,51 +9,15 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, RateBudget, Stage
-from dashboard.models.abort_lifecycle import EventType
+from dashboard.models import RateBudget, Stage
 from dashboard.northflank import RateLimit
-from dashboard.sandbox import parse_fault
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import budget_store
-from tests.support.live import Live
-from tests.support.live_runs import create_run_in_flight, read, reconcile, submit_abort, wait_until
 from tests.support.rate_budget import record_response
 from tests.support.world import World
 
 HOUR = timedelta(hours=1)
 BOTH_DIRECTIONS = pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])
-
-
-@pytest.mark.slow
-@BOTH_DIRECTIONS
-def test_abort_that_is_being_sent_is_not_taken_over(
-    live: Live, manager: User, jump: timedelta
-) -> None:
-    run = create_run_in_flight(live)
-    client = live.sign_in("manager")
-    reconcile(live)  # the clock is looked at, as twice a second
-    live.sandbox.faults = [parse_fault("latency:3@/abort")]
-    with ThreadPoolExecutor(1) as executor:
-        answer = executor.submit(submit_abort, client, run)
-        wait_until(lambda: f"/runs/{run.run_id}/abort" in str(live.sandbox.requests))
-        db_threads.set_clock_offset(jump)
-        while not answer.done():
-            reconcile(live)
-    assert answer.result().status_code == 200
-    assert live.sandbox.abort_request_counts[run.run_id] == 1
-    assert not Abort.objects.get().events.filter(event_type=EventType.ADOPTED).exists()
-
-
-@BOTH_DIRECTIONS
-def test_lost_abort_does_not_settle_at_once(live: Live, manager: User, jump: timedelta) -> None:
-    run = create_run_in_flight(live)
-    live.sandbox.faults = [parse_fault("abort-lost:0.1@/abort")]
-    submit_abort(live.sign_in("manager"), run)
-    reconcile(live)
-    db_threads.set_clock_offset(jump)
-    read(live, run)
-    abort = Abort.objects.get()
-    assert (abort.state, abort.settled_at) == ("unknown", None)
 
 
 @pytest.mark.parametrize("jump", [timedelta(minutes=2), timedelta(minutes=-10)])
