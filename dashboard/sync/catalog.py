@@ -12,13 +12,11 @@ from django.db.models import DateTimeField, QuerySet, Value
 from django.db.models.functions import Coalesce
 
 from dashboard.db.prepared import NOW, Parameter, PreparedModels, PreparedUpdate, update_row
-from dashboard.models import Abort, CatalogSync, ChangeCounter, Pipeline, Project, Run, Stage
+from dashboard.models import CatalogSync, ChangeCounter, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
-from dashboard.models.runs import mark_changed
 from dashboard.northflank import Page, ReleaseFlow
 from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.northflank import Project as ApiProject
-from dashboard.runs import acknowledgement_rules
 from dashboard.sync import removed_runs, unlisted_runs
 
 log = structlog.get_logger(__name__)
@@ -26,7 +24,6 @@ log = structlog.get_logger(__name__)
 MAX_LISTS = 32  # due lists that are found at a time: more than can be read at once
 # An entry is removed once two complete lists at least this far apart lack it.
 REMOVAL_CONFIRMATION_TIME = timedelta(minutes=5)
-NEWEST_ABORTS = 100  # the first page of the abort log, and more
 
 
 def start(now: datetime) -> None:
@@ -53,7 +50,7 @@ def mirror_projects(
             project.id: {} if project.name is None else {"name": project.name}
             for project in api_projects
         }
-        reappeared, renamed, new_slugs = _update_entries(Project.objects.all(), fields_by_slug, now)
+        reappeared, new_slugs = _update_entries(Project.objects.all(), fields_by_slug, now)
         Project.objects.bulk_create(
             Project(slug=slug, synced_at=now, **{"name": slug} | fields_by_slug[slug])
             for slug in new_slugs
@@ -62,8 +59,6 @@ def mirror_projects(
             CatalogSync(project=project, next_sync_at=now)
             for project in Project.objects.filter(slug__in=fields_by_slug, catalog_sync=None)
         )
-        if renamed:
-            _mark_renamed("stage__pipeline__project", renamed, now)
         if reappeared:
             stages = Stage.objects.filter(pipeline__project__in=reappeared)
             unlisted_runs.schedule_reread(stages, now)
@@ -85,9 +80,7 @@ def mirror_pipelines(
     fields_by_slug = {pipeline.id: _pipeline_fields(pipeline) for pipeline in page.items}
     with transaction.atomic():
         ChangeCounter.lock()
-        reappeared, renamed, new_slugs = _update_entries(
-            project.pipelines.all(), fields_by_slug, now
-        )
+        reappeared, new_slugs = _update_entries(project.pipelines.all(), fields_by_slug, now)
         new_pipelines = Pipeline.objects.bulk_create(
             Pipeline(
                 project=project, slug=slug, synced_at=now, **{"name": slug} | fields_by_slug[slug]
@@ -100,8 +93,6 @@ def mirror_pipelines(
             for pipeline in new_pipelines
             for name in StageName
         )
-        if renamed:
-            _mark_renamed("stage__pipeline", renamed, now)
         if reappeared:
             unlisted_runs.schedule_reread(Stage.objects.filter(pipeline__in=reappeared), now)
         unlisted = project.pipelines.exclude(slug__in=fields_by_slug)
@@ -117,11 +108,10 @@ def _pipeline_fields(api_pipeline: ApiPipeline) -> dict[str, str]:
 
 def _update_entries(
     entries: QuerySet[Any], fields_by_slug: Mapping[str, dict[str, str]], now: datetime
-) -> tuple[list[int], list[int], list[str]]:
+) -> tuple[list[int], list[str]]:
     """Update those of the entries that a list contains.
 
-    Return the keys of those that were marked as removed, the keys of those that have a new name,
-    and the listed slugs that have no entry.
+    Return the keys of those that were marked as removed, and the listed slugs that have no entry.
     """
     by_slug = {entry.slug: entry for entry in entries.filter(slug__in=fields_by_slug)}
     if by_slug:
@@ -132,30 +122,7 @@ def _update_entries(
         if any(getattr(entry, name) != value for name, value in fields.items()):
             update_row(type(entry), entry.pk, **fields)
     reappeared = [entry.pk for entry in by_slug.values() if entry.removed_at is not None]
-    renamed = [
-        entry.pk
-        for slug, entry in by_slug.items()
-        if fields_by_slug[slug].get("name", entry.name) != entry.name
-    ]
-    return reappeared, renamed, [slug for slug in fields_by_slug if slug not in by_slug]
-
-
-def _mark_renamed(place: str, keys: Collection[int], now: datetime) -> None:
-    """Give new versions to those runs of renamed entries that pages list among runs of others.
-
-    Those are in flight, failed within a day, or have one of the newest aborts. Rows of all other
-    runs have the names in their keys. `place` is the path from a run to the entry.
-    """
-    newest_aborts = Abort.objects.order_by("-pk").values("run")[:NEWEST_ABORTS]
-    last_day = now - acknowledgement_rules.MAX_FAILURE_AGE
-    runs = Run.objects.order_by().values_list("pk", place)
-    listed = (
-        runs.filter(in_flight=True),
-        runs.filter(status="failure", concluded=True, ended_at__gt=last_day),
-        runs.filter(pk__in=newest_aborts),
-    )
-    # Compared here: with a condition on the entry, SQLite would read all of its runs.
-    mark_changed({pk for part in listed for pk, entry in part if entry in keys})
+    return reappeared, [slug for slug in fields_by_slug if slug not in by_slug]
 
 
 def _remove_projects(removed_projects: QuerySet[Project], now: datetime) -> None:
