@@ -7,7 +7,6 @@ in flight. The scheduled one is stored in the database: the interval holds for a
 
 from collections import defaultdict
 from collections.abc import Iterable
-from copy import copy
 from datetime import datetime, timedelta
 from functools import cache
 
@@ -16,11 +15,10 @@ from django.db.models.expressions import Combinable
 
 from dashboard.db.prepared import Parameter, PreparedModels, PreparedQuery
 from dashboard.models import Run, Stage, StageTiming, typical_duration
-from dashboard.models.runs import RunQuerySet, mark_changed
+from dashboard.models.runs import RunQuerySet
 from dashboard.models.severity import Severity
 from dashboard.northflank import Node
-from dashboard.runs import overdue, steps
-from dashboard.texts import durations
+from dashboard.runs import steps
 
 _STAGE = Parameter("stage", BigIntegerField())
 
@@ -37,11 +35,7 @@ SCHEDULED_DETAIL = LACKS_FINAL_DETAIL & Q(
 
 
 def update_baseline(stage_id: int, moment: datetime) -> None:
-    """Recompute a stage's baseline from its latest successes.
-
-    Runs in flight whose overdue text changes get a new version: call this inside the transaction
-    that writes the successes.
-    """
+    """Recompute a stage's baseline from its latest successes."""
     latest = _latest_successes_query().fetch(stage=stage_id)
     step_trees = {
         run.pk: step_tree
@@ -49,7 +43,6 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
         if run.has_final_detail and (step_tree := steps.decode(run.steps)) is not None
     }
     baseline = _load_timing(stage_id)
-    previous = copy(baseline)
     # The samples move on with each success: until enough details are read again, keep the last
     # baseline that was made from enough of them.
     has_enough = len(step_trees) >= typical_duration.MIN_SAMPLES
@@ -66,7 +59,6 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
         last_success_id=next((pk for (pk,) in _last_success_query().fetch(stage=stage_id)), None),
         observed_at=moment,
     )
-    _mark_changed_runs(previous, baseline)
 
 
 @cache
@@ -95,17 +87,6 @@ def _timing_query() -> PreparedModels[StageTiming]:
 @cache
 def _last_success_query() -> PreparedQuery:
     return PreparedQuery(Run.objects.filter(stage=_STAGE).successes().values_list("pk")[:1])
-
-
-def request_details(stage_id: int, now: datetime) -> None:
-    """Make due as many details of a stage's latest successes as its step baseline needs."""
-    keys = list(
-        unaborted_successes(stage_id).values_list("pk", flat=True)[: typical_duration.MIN_SAMPLES]
-    )
-    unread = Run.objects.filter(LACKS_FINAL_DETAIL, pk__in=keys, removed_at=None, failures=0)
-    # A detail scheduled for later is moved up; one that is due is left alone.
-    not_scheduled = Q(next_detail_sync_at=None) | Q(next_detail_sync_at__gt=now)
-    unread.filter(not_scheduled).update(next_detail_sync_at=now)
 
 
 def schedule_next_detail(now: datetime, interval: timedelta) -> bool:
@@ -193,26 +174,3 @@ def _step_durations(step_trees: Iterable[Node]) -> dict[str, typical_duration.Ty
 def _approval_keys(step_trees: Iterable[Node]) -> list[str]:
     nodes = (node for root in step_trees for _, node in steps.walk(root))
     return sorted({steps.key(node) for node in nodes if steps.is_approval(node)})
-
-
-def _mark_changed_runs(previous: StageTiming, current: StageTiming) -> None:
-    """Mark in-flight runs whose overdue text changed."""
-    mark_changed(
-        run.pk
-        for run in _in_flight_query().fetch(stage=current.stage_id)
-        if _overdue_texts(run, previous) != _overdue_texts(run, current)
-    )
-
-
-@cache
-def _in_flight_query() -> PreparedModels[Run]:
-    return PreparedModels(Run.objects.in_flight().filter(stage=_STAGE).defer("description"))
-
-
-def _overdue_texts(run: Run, baseline: StageTiming) -> list[tuple[overdue.OverdueReason, str]]:
-    # Compared as text: a baseline that moves slightly with each success must not update pages.
-    timers = overdue.timers(run, steps.decode(run.steps), baseline)
-    return [
-        (timer.reason, durations.format_typical(timer.typical) if timer.typical else "")
-        for timer in timers
-    ]

@@ -2,7 +2,7 @@
 
 A run becomes overdue by time alone, without any read, so only this check updates open pages. Lists
 of runs have no steps: those of runs that nobody watches are read again here, before a new mark that
-depends on them, and at intervals.
+depends on them.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -16,11 +16,9 @@ from django.db.models import Q
 from dashboard.models import ChangeCounter, Run, StageTiming
 from dashboard.models.runs import mark_changed
 from dashboard.models.severity import Severity
-from dashboard.models.typical_duration import MIN_SAMPLES
 from dashboard.runs import overdue, steps
 from dashboard.runs.log_fields import run_fields
 from dashboard.runs.overdue import Finding, OverdueReason, Timer
-from dashboard.sync import baselines, schedule
 
 log = structlog.get_logger(__name__)
 
@@ -28,9 +26,6 @@ CHECK_INTERVAL = 5.0  # seconds; each check decodes the steps of all runs in fli
 # Steps read longer ago are read again before a run is marked for them; the mark waits this long.
 FRESH_STEPS_AGE = timedelta(minutes=2)
 MAX_WAIT_FOR_STEPS = timedelta(minutes=1)
-# How old the known steps of a run in flight get, with up to this many such runs: so reading them
-# takes at most 30 requests an hour.
-MAX_STEPS_AGE, RUNS_AT_MAX_STEPS_AGE = timedelta(minutes=10), 5
 
 _STEP_REASONS = {OverdueReason.STEP, OverdueReason.APPROVAL, OverdueReason.NO_PROGRESS}
 
@@ -63,7 +58,6 @@ def check_runs(now: datetime) -> None:
             if overdue.is_blocked(run, finding, stuck_since.get(run.stage_id)):
                 finding = Finding(Severity.OK, OverdueReason.BLOCKED)
             _mark(run, finding, now)
-    _refresh_steps(in_flight_runs, now)
 
 
 @contextmanager
@@ -75,21 +69,6 @@ def _logged(run: Run) -> Iterator[None]:
         raise
     except Exception:
         log.exception("overdue_check.crashed", run=run.run_id)
-
-
-def _refresh_steps(runs: Collection[Run], now: datetime) -> None:
-    """Make due the details of runs whose known steps are no longer read."""
-    read_at = {run.pk: run.detail_synced_at for run in runs if run.detail_synced_at is not None}
-    max_age = MAX_STEPS_AGE * max(1, len(read_at) / RUNS_AT_MAX_STEPS_AGE)
-    outdated = [
-        run.pk
-        for run in runs
-        if run.next_detail_sync_at is None
-        and run.pk in read_at
-        and now - read_at[run.pk] >= max_age
-    ]
-    if outdated:
-        _request_details(outdated, now)
 
 
 def _request_details(run_keys: Collection[int], now: datetime) -> None:
@@ -135,13 +114,6 @@ def _store_approval_start(run: Run, timers: Iterable[Timer]) -> None:
 
 def _find(run: Run, timing: StageTiming | None, now: datetime) -> Finding | None:
     """Return what is most overdue of a run, and request the reads that would tell more."""
-    if (
-        schedule.is_watched(run.last_viewed_at, now)
-        and timing
-        and timing.detail_count < MIN_SAMPLES <= timing.success_count
-    ):
-        # A viewer waits to see which step takes longer than usual.
-        baselines.request_details(run.stage_id, now)
     if _needs_approval_detail(run):
         _request_details([run.pk], now)
     root = steps.decode(run.steps)

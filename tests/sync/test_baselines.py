@@ -13,7 +13,7 @@ from dashboard.models import Pipeline, Run, Stage, StageTiming
 from dashboard.models.typical_duration import MIN_SAMPLES
 from dashboard.northflank import Node, RunDetail, UnexpectedResponse
 from dashboard.northflank import Run as ApiRun
-from dashboard.sync import baselines, mirror, overdue_checker, unlisted_runs, watchers
+from dashboard.sync import baselines, mirror, unlisted_runs, watchers
 from tests.support import factories
 from tests.support.successes import (
     NOW,
@@ -231,16 +231,6 @@ def test_scheduled_baseline_run_being_watched_is_due_now(read_stage: Stage) -> N
     assert run.next_detail_sync_at == minutes_later(1)
 
 
-def test_baseline_reads_of_stage_with_watched_run_are_due_now(read_stage: Stage) -> None:
-    create_successes(read_stage)
-    baselines.schedule_next_detail(NOW, INTERVAL)
-    run = run_in_flight(read_stage, 5)
-    Run.objects.filter(pk=run.pk).update(last_viewed_at=NOW)
-    overdue_checker.check_runs(NOW)
-    times = Run.objects.filter(status="success").exclude(next_detail_sync_at=None)
-    assert list(times.values_list("next_detail_sync_at", flat=True)) == [NOW] * MIN_SAMPLES
-
-
 def test_failed_baseline_read_is_not_repeated(read_stage: Stage) -> None:
     create_successes(read_stage)
     baselines.schedule_next_detail(NOW, INTERVAL)
@@ -383,58 +373,3 @@ def test_baseline_step_that_no_longer_runs_is_dropped(history: SlidingHistory) -
         history.succeed(renamed)
     baseline = StageTiming.objects.get()
     assert list(baseline.observed_steps) == ["convert"]
-
-
-# --- changed baselines are shown at once --------------------------------------------------------
-
-
-def versions(stage: Stage) -> dict[str, int]:
-    return dict(stage.runs.in_flight().values_list("run_id", "version"))
-
-
-def add_five_successes(stage: Stage, minutes: float, *, first: int = 0) -> None:
-    """Mirror five more successes of the stage, of `minutes` each."""
-    for n in range(first, first + 5):
-        started_at = at(n * 100)
-        times = {"created_at": started_at, "started_at": started_at}
-        times |= {"concluded_at": started_at + timedelta(minutes=minutes)}
-        api_success = api_run(f"r{n}", status="success", concluded=True, **times)
-        mirror.apply_runs(stage.pk, [api_success], requested_at=at(9000 + n))
-
-
-def test_changed_baseline_updates_runs_in_flight_of_its_stage(stage: Stage) -> None:
-    other_run = factories.run(factories.stage("Staging", parent=stage.pipeline), "elsewhere")
-    mirror.apply_runs(stage.pk, [api_run("flying")], requested_at=at(0))
-    before = versions(stage)
-    add_five_successes(stage, 5)
-    assert versions(stage)["flying"] > before["flying"]
-    assert versions(other_run.stage) == {"elsewhere": other_run.version}
-
-
-def test_baseline_change_with_same_text_updates_no_run(stage: Stage) -> None:
-    add_five_successes(stage, 5)
-    mirror.apply_runs(stage.pk, [api_run("flying")], requested_at=at(9100))
-    before = versions(stage)
-    add_five_successes(stage, 5.1, first=5)
-    assert StageTiming.objects.get().observed_run_p95 == pytest.approx(306)
-    assert versions(stage) == before
-
-
-def test_baseline_change_updates_only_runs_that_show_it(stage: Stage) -> None:
-    add_five_successes(stage, 5)
-    queued = api_run("queued", status="queued", started_at=None)
-    mirror.apply_runs(stage.pk, [api_run("flying"), queued], requested_at=at(9100))
-    before = versions(stage)
-    add_five_successes(stage, 50, first=5)
-    after = versions(stage)
-    assert after["flying"] > before["flying"]
-    assert after["queued"] == before["queued"]
-
-
-def test_baseline_change_behind_override_updates_no_run(stage: Stage) -> None:
-    add_five_successes(stage, 5)
-    StageTiming.objects.update(override_run_median=900)
-    mirror.apply_runs(stage.pk, [api_run("flying")], requested_at=at(9100))
-    before = versions(stage)
-    add_five_successes(stage, 50, first=5)
-    assert versions(stage) == before

@@ -420,27 +420,6 @@ def test_run_is_marked_at_once_if_its_steps_are_fresh_or_cannot_be_read(
     assert checked(run, first_check)[0] == 1
 
 
-def test_known_steps_are_read_again_at_intervals(stage: Stage) -> None:
-    run, age = run_at_step(stage), overdue_checker.MAX_STEPS_AGE
-    assert checked(run, NOW + age - SECOND) == (0, None)
-    assert checked(run, NOW + age) == (0, NOW + age)
-
-
-@pytest.mark.parametrize("fields", [{"detail_synced_at": None, "steps": None}, {"removed_at": NOW}])
-def test_unknown_steps_and_those_of_removed_runs_are_not_read_again(
-    stage: Stage, fields: dict[str, Any]
-) -> None:
-    run = run_at_step(stage, **fields)
-    assert checked(run, NOW + overdue_checker.MAX_STEPS_AGE) == (0, None)
-
-
-def test_steps_of_many_runs_are_read_again_less_often(stage: Stage) -> None:
-    count, age = 2 * overdue_checker.RUNS_AT_MAX_STEPS_AGE, overdue_checker.MAX_STEPS_AGE
-    runs = [run_at_step(stage) for _ in range(count)]
-    assert checked(runs[0], NOW + 2 * age - SECOND) == (0, None)
-    assert checked(runs[0], NOW + 2 * age) == (0, NOW + 2 * age)
-
-
 # --- Runs that wait in the queue behind one that is stuck ----------------------------------------
 
 
