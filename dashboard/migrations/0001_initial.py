@@ -516,12 +516,6 @@ class Migration(migrations.Migration):
                     models.TextField(help_text="Base URL and team; 'sandbox' for the sandbox."),
                 ),
                 (
-                    "sandbox_world",
-                    models.TextField(
-                        blank=True, help_text="The sandbox's arguments on which its runs depend."
-                    ),
-                ),
-                (
                     "team",
                     models.TextField(blank=True, help_text="Team slug, for links to Northflank."),
                 ),

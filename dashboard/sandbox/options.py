@@ -55,15 +55,6 @@ class Options:
             return self
         return replace(self, opened_at=int(now // OPENING_INTERVAL * OPENING_INTERVAL))
 
-    def describe_world(self) -> str:
-        """Return the arguments on which the runs depend: the same ones, the same world."""
-        arguments = [f"--scenario {self.scenario}", f"--seed {self.seed}"]
-        if self.schedule_origin:
-            arguments.append(f"--origin {self.schedule_origin}")
-        if SCENARIOS[self.scenario].depends_on_opening and self.opened_at is not None:
-            arguments.append(f"--opened {self.opened_at}")
-        return " ".join(arguments)
-
 
 _NUMBER: dict[str, Any] = {"type": int}
 _REPEATED: dict[str, Any] = {"action": "append"}

@@ -17,7 +17,6 @@ from .catalog import (
     Project,
     ReleaseFlow,
     flow,
-    list_flows,
     pipeline,
     project,
 )
@@ -48,12 +47,6 @@ class Scenario:
     """Overrides of the defaults."""
     faults: tuple[str, ...] = ()
     """In addition to the faults of the options."""
-
-    @property
-    def depends_on_opening(self) -> bool:
-        """Whether it has preset runs, or flows that stop before it opens."""
-        flows = list_flows(self.projects())
-        return any(flow.preset_runs or "idle" in flow.behaviours for flow in flows)
 
 
 def everyday() -> tuple[Project, ...]:

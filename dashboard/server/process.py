@@ -45,10 +45,6 @@ class UpstreamMismatch(Exception):
     """The database mirrors a Northflank other than the configured one."""
 
 
-class WorldMismatch(Exception):
-    """The database mirrors another world of the sandbox."""
-
-
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: one Ctrl-C stops all parts of the process."""
 
@@ -172,27 +168,18 @@ def _connect_webhook(sandbox_app: sandbox.Sandbox, web_socket: socket.socket) ->
     )
 
 
-def verify_database(sandbox_world: str = "") -> None:
+def verify_database() -> None:
     """Raise UpstreamMismatch if the database mirrors a Northflank other than the configured one.
 
-    Raise WorldMismatch if it mirrors another world of the sandbox than `sandbox_world`, if given.
     An error that is still recorded from an earlier process is logged again, since only that process
     logged its start.
     """
     source = configured_source()
-    row, _ = Upstream.objects.get_or_create(
-        pk=1, defaults={"source": source, "sandbox_world": sandbox_world}
-    )
+    row, _ = Upstream.objects.get_or_create(pk=1, defaults={"source": source})
     if row.source != source:
         raise UpstreamMismatch(
             f"This database mirrors {row.source}, but the settings are for {source}. "
             "Set DATABASE_URL to another database."
-        )
-    if sandbox_world and row.sandbox_world != sandbox_world:
-        raise WorldMismatch(
-            f"This database has runs of `serve {row.sandbox_world or '…'}`, but these options are "
-            f"for `serve {sandbox_world}`. Use those options, or set DATABASE_URL to another "
-            "database."
         )
     # A refused token is logged by the first request of this process, whose token may be another.
     if row.error not in {"", "unauthorised"}:

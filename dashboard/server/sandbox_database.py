@@ -1,8 +1,4 @@
-"""The sandbox's default databases: a file for each scenario, with the runs of one world.
-
-A world that is mixed with an earlier one would have both until the sync has found the earlier runs
-removed.
-"""
+"""The sandbox's default databases: a file for each scenario, new at each start as its runs are."""
 
 from pathlib import Path
 
@@ -18,9 +14,7 @@ def select(scenario: str) -> Path:
     return file
 
 
-def remove_file() -> None:
-    """Remove the selected file, which this process has locked (`database_lock.py`)."""
-    file = Path(str(connection.settings_dict["NAME"]))
-    connection.close()
+def remove(file: Path) -> None:
+    """Remove a file that this process has locked (`database_lock.py`)."""
     for suffix in ("", "-wal", "-shm"):
         file.with_name(file.name + suffix).unlink(missing_ok=True)

@@ -92,24 +92,3 @@ def test_fault_is_documented_with_its_default(name: str) -> None:
 def test_opening_is_last_full_five_minutes_unless_given() -> None:
     assert Options().with_opening(1_780_000_299.9).opened_at == 1_780_000_200
     assert Options(opened_at=7).with_opening(1_780_000_299.9).opened_at == 7
-
-
-@pytest.mark.parametrize(
-    ("scenario", "depends"),
-    [
-        ("everyday", False),
-        ("upstream-down", False),
-        ("100-pipelines", False),
-        ("quiet-night", True),
-        ("stuck-production", True),
-        ("abort-hangs", True),
-    ],
-)
-def test_world_names_opening_only_where_runs_depend_on_it(scenario: str, depends: bool) -> None:
-    world = Options(scenario=scenario, opened_at=600).describe_world()
-    assert world == f"--scenario {scenario} --seed 1" + (" --opened 600" if depends else "")
-
-
-def test_world_differs_by_seed_and_origin_only_besides() -> None:
-    options = Options(seed=2, schedule_origin=60, rate_limit=5, history_hours=1)
-    assert options.describe_world() == "--scenario everyday --seed 2 --origin 60"

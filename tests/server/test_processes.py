@@ -228,8 +228,8 @@ def test_sandbox_prints_the_address_it_listens_on(tmp_path: Path) -> None:
 def test_serve_with_database_of_other_northflank_is_rejected(database: str) -> None:
     query(
         database,
-        "INSERT INTO dashboard_upstream (id, source, sandbox_world, team, error,"
-        " error_message, error_seq) VALUES (1, 'sandbox', '', '', '', '', 0)",
+        "INSERT INTO dashboard_upstream (id, source, team, error,"
+        " error_message, error_seq) VALUES (1, 'sandbox', '', '', '', 0)",
     )
     result = manage("serve", "--port", "0", DATABASE_URL=database, NORTHFLANK_API_TOKEN="real")
     assert result.returncode == 1

@@ -15,7 +15,7 @@ from django.conf import settings
 
 from tests.support import processes
 from tests.support.live_runs import wait_until
-from tests.support.processes import environment, manage, run_manage, start
+from tests.support.processes import environment, start
 
 pytestmark = pytest.mark.process
 
@@ -54,7 +54,7 @@ def wait_for_stuck_run(file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_scenario_opened_later_begins_with_new_database(checkout: Path) -> None:
+def test_scenario_begins_with_a_new_database_unless_another_process_has_it(checkout: Path) -> None:
     file = checkout / "var" / "sandbox-stuck-production.sqlite3"
     with start(serve(checkout, *STUCK, *OPENED), checkout):
         wait_for_stuck_run(file)
@@ -67,24 +67,4 @@ def test_scenario_opened_later_begins_with_new_database(checkout: Path) -> None:
     with start(later, checkout) as dashboard:
         wait_for_stuck_run(file)
         assert len(read(file, NAMES)) == 1
-        [[world]] = read(file, "SELECT sandbox_world FROM dashboard_upstream")
-        assert world == f"--scenario stuck-production --seed 1 --opened {OPENED_AT + 600}"
         dashboard.end(signal.SIGINT)
-    assert "Sandbox database replaced: it held other runs." in dashboard.log.read_text()
-
-
-@pytest.mark.slow
-def test_database_url_with_runs_of_other_scenario_is_rejected(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'd.sqlite3'}"
-    with run_manage(tmp_path, "serve", "--port", "0", DATABASE_URL=url) as dashboard:
-        # Until it answers, a process that was started in the background ignores SIGINT.
-        assert dashboard.create_client().get("/healthz").status_code == 200
-        dashboard.end(signal.SIGINT)
-    ended = manage("serve", "--port", "0", *STUCK, *OPENED, DATABASE_URL=url)
-    assert ended.returncode == 1
-    assert "has runs of `serve --scenario everyday --seed 1 --origin " in ended.stderr
-    assert (
-        "these options are for `serve --scenario stuck-production --seed 1 --opened "
-        f"{OPENED_AT}`. Use those options, or set DATABASE_URL to another database." in ended.stderr
-    )
-    assert "Traceback" not in ended.stderr

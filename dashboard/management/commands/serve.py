@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
@@ -21,7 +20,7 @@ from dashboard.db import schema
 from dashboard.management.cli.command import ServerCommand
 from dashboard.models import append_only
 from dashboard.server import database_lock, memory, sandbox_database
-from dashboard.server.process import Process, UpstreamMismatch, WorldMismatch, verify_database
+from dashboard.server.process import Process, UpstreamMismatch, verify_database
 
 
 class Command(ServerCommand):
@@ -54,7 +53,9 @@ class Command(ServerCommand):
         if settings.SANDBOX and settings.DATABASE_IS_DEFAULT:
             file = sandbox_database.select(options_for_sandbox.scenario)
         _lock_database()
-        prepare(options_for_sandbox.describe_world() if settings.SANDBOX else "")
+        if file is not None:
+            sandbox_database.remove(file)
+        prepare()
         self.stdout.write(f"Release flows on {base_url(sock)}{reverse('now')}")
         if settings.SANDBOX:
             self.stdout.write("Upstream: sandbox (NORTHFLANK_API_TOKEN is not set).")
@@ -99,29 +100,24 @@ def _lock_database() -> None:
         raise CommandError(str(error)) from error
 
 
-def prepare(sandbox_world: str = "") -> None:
+def prepare() -> None:
     """Prepare the database and the demo accounts for the settings; SQLite is migrated.
 
-    A default database with another world of the sandbox is replaced. Raise CommandError if another
-    database is not migrated or lacks the audit's triggers, if it mirrors another Northflank or
-    world, or if it accepts no changes.
+    Raise CommandError if another database is not migrated or lacks the audit's triggers, if it
+    mirrors another Northflank, or if it accepts no changes.
     """
     try:
-        _prepare(sandbox_world)
+        _prepare()
         db_health.test_write()
         connection.close()
     except (DatabaseError, InterfaceError) as error:
         raise CommandError(f"Database error: {error}") from error
 
 
-def _prepare(sandbox_world: str) -> None:
+def _prepare() -> None:
     _migrate()
     try:
-        verify_database(sandbox_world)
-    except WorldMismatch as error:
-        if not settings.DATABASE_IS_DEFAULT:
-            raise CommandError(str(error)) from error
-        _replace_sandbox_database(sandbox_world)
+        verify_database()
     except UpstreamMismatch as error:
         raise CommandError(str(error)) from error
     if settings.SANDBOX:
@@ -129,13 +125,6 @@ def _prepare(sandbox_world: str) -> None:
     else:
         demo.disable()
     break_glass.warn_if_unusable()
-
-
-def _replace_sandbox_database(sandbox_world: str) -> None:
-    sandbox_database.remove_file()
-    sys.stderr.write("Sandbox database replaced: it held other runs.\n")
-    _migrate()
-    verify_database(sandbox_world)
 
 
 def _migrate() -> None:

@@ -39,9 +39,6 @@ class Upstream(models.Model):
     """One row: which Northflank this database mirrors, and its current error, if any."""
 
     source = models.TextField(help_text="Base URL and team; 'sandbox' for the sandbox.")
-    sandbox_world = models.TextField(
-        blank=True, help_text="The sandbox's arguments on which its runs depend."
-    )
     team = models.TextField(blank=True, help_text="Team slug, for links to Northflank.")
     error = models.CharField(
         max_length=40, blank=True, help_text="Cause of the current outage, if any."
