@@ -1,4 +1,4 @@
-"""The API's routes: each method of a call answers one of them, or raises an ApiError.
+"""The calls of the API: each method of a call answers one of them, or raises an ApiError.
 
 Where Northflank's documentation leaves a behaviour open, a choice decides.
 """
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
-from urllib.parse import unquote
 
 from .catalog import STAGES, TEAM, Pipeline, Project, ReleaseFlow
 from .choices import Choices
@@ -84,20 +83,20 @@ class Call:
 
     def list_teams(self) -> Json:
         team = {"id": TEAM.id, "name": TEAM.name, "uid": f"{TEAM.id}-uid"}
-        return self._page("teams", [TEAM], lambda _: team | {"createdAt": format_time(CREATED_AT)})
+        return self.page("teams", [TEAM], lambda _: team | {"createdAt": format_time(CREATED_AT)})
 
     def list_projects(self) -> Json:
         self._check_team()
-        return self._page("projects", self.world.projects, serialize_project)
+        return self.page("projects", self.world.projects, serialize_project)
 
     def get_project(self) -> Json:
-        return {"data": serialize_project_detail(self._find_project())}
+        return {"data": serialize_project_detail(self.find_project())}
 
     def list_pipelines(self) -> Json:
         def serialize(pipeline: Pipeline) -> Json:
             return serialize_pipeline(pipeline, self.choices)
 
-        return self._page("pipelines", self._find_project().pipelines, serialize)
+        return self.page("pipelines", self.find_project().pipelines, serialize)
 
     def get_pipeline(self) -> Json:
         return {"data": serialize_pipeline_detail(self._find_pipeline())}
@@ -116,11 +115,7 @@ class Call:
         has_flow = self.params["stage"].capitalize() in self._find_pipeline().flows
         if has_flow or self.choices["stage-without-flow"] == "404":
             runs = self.world.list_runs(self._find_flow(), self.now)
-        if self.choices["run-order"] == "oldest-first":
-            runs = reversed(list(runs))
-        elif self.choices["run-order"] == "shuffled":
-            runs = sorted(runs, key=lambda run: blake2b(run.id.encode()).digest())
-        return self._page(
+        return self.page(
             *("runs", runs, lambda run: serialize_run(run, self.now, self.choices)),
             matches=self._run_filter(),
         )
@@ -152,12 +147,12 @@ class Call:
         if self.params.get("team", TEAM.id) != TEAM.id:
             raise NoAccess("no access to this team", hidden="Team")
 
-    def _find_project(self) -> Project:
+    def find_project(self) -> Project:
         self._check_team()
         return self.world.find_project(self.params["project"])
 
     def _find_pipeline(self) -> Pipeline:
-        return self.world.find_pipeline(self._find_project().id, self.params["pipeline"])
+        return self.world.find_pipeline(self.find_project().id, self.params["pipeline"])
 
     def _check_stage(self) -> None:
         stage, spelling = self.params["stage"], self.choices["stage-spelling"]
@@ -192,7 +187,7 @@ class Call:
 
         return matches
 
-    def _page[T: _HasId](
+    def page[T: _HasId](
         self,
         key: str,
         items: Iterable[T],
@@ -207,6 +202,10 @@ class Call:
         """
         per_page = min(self._parse_positive("per_page", DEFAULT_PER_PAGE), MAX_PER_PAGE)
         page_number = self._parse_positive("page", 1)
+        if self.choices["run-order"] == "oldest-first":
+            items = reversed(list(items))
+        elif self.choices["run-order"] == "shuffled":
+            items = sorted(items, key=lambda item: blake2b(item.id.encode()).digest())
         remaining = iter(items)
         if cursor := self.query.get("cursor"):
             # `page` together with `cursor` is undocumented; the cursor wins.
@@ -242,49 +241,3 @@ def _parse_start_body(body: bytes) -> Json:
         if not isinstance(fields.get(key) or kind(), kind):
             raise ApiError(400, "Invalid request", {key: ["has the wrong type"]})
     return fields
-
-
-# --- routes ----------------------------------------------------------------------------------
-
-type Handler = Callable[[Call], Json]
-
-_PIPELINE = "/projects/{project}/pipelines/{pipeline}"
-_FLOW = _PIPELINE + "/release-flows/{stage}"
-
-
-def _route(method: str, path: str, handler: Handler) -> tuple[str, re.Pattern[str], Handler]:
-    """Return a route; those of projects exist with and without a team in the path."""
-    team = r"(?:/teams/(?P<team>[^/]+))?" if path.startswith("/projects") else ""
-    pattern = re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", path)
-    return method, re.compile(f"/v1{team}{pattern}"), handler
-
-
-ROUTES = (
-    _route("GET", "/auth", Call.get_auth),
-    _route("GET", "/login", Call.login),
-    _route("GET", "/teams", Call.list_teams),
-    _route("GET", "/projects", Call.list_projects),
-    _route("GET", "/projects/{project}", Call.get_project),
-    _route("GET", "/projects/{project}/pipelines", Call.list_pipelines),
-    _route("GET", _PIPELINE, Call.get_pipeline),
-    _route("GET", _FLOW, Call.get_release_flow),
-    _route("GET", _FLOW + "/runs", Call.list_runs),
-    _route("POST", _FLOW + "/runs", Call.start_run),
-    _route("GET", _FLOW + "/runs/{run}", Call.get_run),
-    _route("POST", _FLOW + "/runs/{run}/abort", Call.abort_run),
-)
-
-
-def find_route(method: str, path: str) -> tuple[Handler, dict[str, str]]:
-    """Return a path's handler and parameters; raise ApiError if there is none.
-
-    The path is still percent-encoded: an encoded slash is part of a value, not a separator.
-    """
-    status = 404
-    for route_method, pattern, handler in ROUTES:
-        if match := pattern.fullmatch(path):
-            if route_method == method:
-                params = {name: unquote(v) for name, v in match.groupdict().items() if v}
-                return handler, params
-            status = 405
-    raise ApiError(status, "Not Found" if status == 404 else "Method Not Allowed")

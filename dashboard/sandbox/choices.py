@@ -16,6 +16,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rate-limit-headers": ("present", "absent"),
     "no-access": ("403", "404"),
     "webhook-body": ("project", "ids", "empty"),
+    "step-id": ("both", "refs", "data", "none"),
+    "references": ("kept", "resolved"),
+    "concluded-at": ("null", "absent", "empty"),
+    "log-shape": ("list", "logs", "data"),
+    "log-order": ("by-time", "shuffled"),
+    "no-lines": ("empty-list", "404"),
 }
 """What the API's documentation leaves open: the possible values, the default first.
 

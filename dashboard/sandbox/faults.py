@@ -3,9 +3,9 @@
     NAME[:VALUE][+SECONDS][%PROBABILITY][*COUNT][@TARGET]
 
 `500`, `latency:0.3`, `503+60`, `500%0.2@/runs`, `reset*3`, `latency:5@POST`, `forbidden:payments`.
-SECONDS count from the start of the sandbox. TARGET is a part of "METHOD /path", so it can select a
-method, a resource or a single run; with a final `$` it is the end of the path. What each fault does
-is described in `docs/build/sandbox.md`.
+SECONDS count from the start of the sandbox. TARGET is a part of "METHOD /path$ NAME", so it can
+select a method, a resource, a single run, the end of a path, or a call by its name, such as
+`read-logs`. What each fault does is described in `docs/build/sandbox.md`.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from starlette.responses import (
@@ -116,13 +117,20 @@ async def _pad(size: int) -> AsyncIterator[bytes]:
     yield tail
 
 
+class _EscapedJson(JSONResponse):
+    """JSON in ASCII, which may hold half a surrogate."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode()
+
+
 def _edit(edit: Edit) -> Spoil:
     """Edit the JSON of an answer that is not an error."""
 
     def spoil(value: str, response: Response) -> Response:
         if not isinstance(response, JSONResponse) or response.status_code != 200:
             return response
-        return JSONResponse(edit(value, json.loads(bytes(response.body))))
+        return _EscapedJson(edit(value, json.loads(bytes(response.body))))
 
     return spoil
 
@@ -147,17 +155,26 @@ def _add_surplus(value: str, items: list[Any]) -> list[Any]:
     return items + items[-1:] * (MAX_PER_PAGE - len(items) + int(float(value)))
 
 
-def _remove_fields(value: str, part: Any) -> Any:
+def _edit_objects(part: Any, edit: Callable[[Any], Any]) -> Any:
+    """Return a part of an answer with each object in it edited, the innermost first."""
     if isinstance(part, dict):
-        names = value.split(",")
-        return {k: _remove_fields(value, v) for k, v in part.items() if k not in names}
-    return [_remove_fields(value, item) for item in part] if isinstance(part, list) else part
+        return edit({key: _edit_objects(value, edit) for key, value in part.items()})
+    return [_edit_objects(item, edit) for item in part] if isinstance(part, list) else part
 
 
-def _replace_status(value: str, part: Any) -> Any:
-    if isinstance(part, dict):
-        return {k: value if k == "status" else _replace_status(value, v) for k, v in part.items()}
-    return [_replace_status(value, item) for item in part] if isinstance(part, list) else part
+def _remove_fields(value: str, body: Any) -> Any:
+    names = value.split(",")
+    return _edit_objects(body, lambda fields: {k: fields[k] for k in fields if k not in names})
+
+
+def _replace(name: str, value: Any, body: Any) -> Any:
+    return _edit_objects(body, lambda fields: fields | ({name: value} if name in fields else {}))
+
+
+def _replace_lines(value: str, body: Any) -> Any:
+    if value == "many":  # 20 MB, whatever was asked for
+        return {"data": [{"log": "x" * 20_000, "ts": "2030-01-01T00:00:00.000Z"}] * 1000}
+    return _replace("log", LINES[value], body)
 
 
 # --- the table ---------------------------------------------------------------------------------
@@ -186,6 +203,19 @@ NO_FEATURE = "Feature flag release-flows is not enabled for this account"
 PERMISSION = "Project > Pipelines > General > Read"
 NOT_JSON = "Everything is fine, but this is not JSON."
 
+LINES: dict[str, Any] = {
+    "long": "x" * 100_000,
+    "nul": "before\0after",
+    "cr": "progress 10 %\rprogress 20 %\r\n",
+    "bidi": "\u202eeman desrever\u2066",
+    "surrogate": "half \ud83d of a pair",
+    "markup": "<script>alert('log')</script><b>&amp;",
+    "terminal": "\x1b[31mred\x1b[0m \x1b]8;;https://evil.example\x07link\x1b[2J",
+    "object": {"level": "info", "message": "not a text"},
+    "null": None,
+}
+"""What lines may hold, by name."""
+
 FAULT_KINDS: dict[str, FaultKind] = {
     "latency": FaultKind(value=NUMBER, default="1"),  # before all others: `sandbox.py`
     "500": FaultKind(_status(500, "Internal server error")),
@@ -195,6 +225,7 @@ FAULT_KINDS: dict[str, FaultKind] = {
     "404-html": FaultKind(_html(404, "Not Found")),
     "bad-token": FaultKind(_status(401, "Unauthorized")),
     "feature-401": FaultKind(_status(401, NO_FEATURE)),
+    "403": FaultKind(_status(403, "Forbidden")),
     "forbidden": FaultKind(lambda _: NoAccess(PERMISSION, "Project"), value=TEXT),
     "rate-limited": FaultKind(lambda _: RateLimited(exhausts_window=True)),
     "too-fast": FaultKind(RateLimited, value=NUMBER, default="5"),
@@ -218,7 +249,12 @@ FAULT_KINDS: dict[str, FaultKind] = {
     ),
     "surplus": FaultKind(spoil=_edit_list(_add_surplus), value=NUMBER, default="1000"),
     "missing-fields": FaultKind(spoil=_edit(_remove_fields), value=TEXT, default=OPTIONAL_FIELDS),
-    "unknown-status": FaultKind(spoil=_edit(_replace_status), value=TEXT, default="hibernating"),
+    "lines": FaultKind(
+        spoil=_edit(_replace_lines), value="|".join(["many", *LINES]), default="many"
+    ),
+    "unknown-status": FaultKind(
+        spoil=_edit(partial(_replace, "status")), value=TEXT, default="hibernating"
+    ),
     "abort-timeout": FaultKind(spoil=_drop_after, value=NUMBER, default="60", is_abort_only=True),
     "abort-lost": FaultKind(_drop, value=NUMBER, default="60", is_abort_only=True),
 }
@@ -235,7 +271,7 @@ class Fault:
     count: int | None = None
     """How often the fault applies; None: always."""
     target: str = ""
-    """A part of "METHOD /path" that requests must contain."""
+    """A part of "METHOD /path$ NAME" that requests must contain; see `name_call`."""
     after_seconds: float = 0.0
     """Seconds from the start of the sandbox until the fault applies."""
     hit_count: int = field(default=0, compare=False)
@@ -257,21 +293,28 @@ class Fault:
     def kind(self) -> FaultKind:
         return FAULT_KINDS[self.name]
 
-    def try_trigger(self, method: str, path: str, random_value: float, uptime: float) -> bool:
+    def try_trigger(
+        self, method: str, path: str, random_value: float, uptime: float, name: str = ""
+    ) -> bool:
         """Return whether the fault applies to a request, and count it if so.
 
         `random_value` is between 0 and 1; `uptime` is in seconds since the start of the sandbox.
         """
         applies = (
             (not self.after_seconds or uptime >= self.after_seconds)
-            and self.target in f"{method} {path}$"
-            and (not self.kind.is_abort_only or (method == "POST" and path.endswith("/abort")))
+            and self.target in f"{method} {path}$ {name}"
+            and (not self.kind.is_abort_only or is_abort(method, path))
             and (self.name != "forbidden" or f"/projects/{self.value}/" in f"{path}/")
             and (self.count is None or self.hit_count < self.count)
             and random_value < self.probability
         )
         self.hit_count += applies
         return applies
+
+
+def is_abort(method: str, path: str) -> bool:
+    """Return whether a request aborts a run, or a job run or build."""
+    return method == "DELETE" or (method == "POST" and path.endswith("/abort"))
 
 
 _GRAMMAR = re.compile(

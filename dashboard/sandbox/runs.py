@@ -64,6 +64,8 @@ class Run:
     is_queued: bool = False
     aborted_at: float | None = None
     """When the abort was requested."""
+    child_aborts: dict[str, float] = field(default_factory=dict)
+    """When the abort of a job run or build was requested, by its id."""
 
     def __post_init__(self) -> None:
         self.id = str(uuid5(NAMESPACE_URL, f"sandbox:{self.key}"))

@@ -1,6 +1,6 @@
 """The sandbox: an ASGI application with its state, which tests read and change.
 
-It answers each request with what `api.py` says, with token, rate limit and faults around it.
+It answers each request with what `routes.py` says, with token, rate limit and faults around it.
 """
 
 import asyncio
@@ -16,12 +16,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from .api import Call, find_route
+from .api import Call
 from .choices import Choices
 from .errors import ApiError, NoAccess, RateLimited
-from .faults import Fault, parse_fault
+from .faults import Fault, is_abort, parse_fault
 from .options import Options
 from .rate_limit import RateLimitWindow
+from .routes import find_route, name_call
 from .scenarios import SCENARIOS
 from .simulation import HOUR
 from .webhooks import Webhooks
@@ -36,7 +37,7 @@ class Sandbox:
     clock: Callable[[], float] = time.time
     """May be replaced at any time, like `world`, `faults` and the values of `choices`."""
     abort_request_counts: Counter[str] = field(default_factory=Counter)
-    """Abort requests received, by run id, including refused and lost ones."""
+    """Abort requests received, by the id of the run, job run or build, including lost ones."""
     requests: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=1000))
     """The latest requests as (method, path)."""
 
@@ -69,8 +70,8 @@ class Sandbox:
         method, path = request.method, request.scope["raw_path"].decode("latin-1")
         body = await request.body()
         self.requests.append((method, path))
-        if method == "POST" and path.endswith("/abort"):
-            self.abort_request_counts[path.split("/")[-2]] += 1
+        if is_abort(method, path):
+            self.abort_request_counts[path.removesuffix("/abort").rpartition("/")[2]] += 1
         faults = self._trigger_faults(method, path)
         if delays := [float(fault.value) for fault in faults if fault.name == "latency"]:
             await asyncio.sleep(sum(delays))  # the request takes effect after it
@@ -99,11 +100,11 @@ class Sandbox:
 
     def _trigger_faults(self, method: str, path: str) -> list[Fault]:
         """Return the faults that apply to a request, and count them."""
-        uptime = self.clock() - self.started_at
+        uptime, name = self.clock() - self.started_at, name_call(method, path)
         return [
             fault
             for fault in self.faults
-            if fault.try_trigger(method, path, self._rng.random(), uptime)
+            if fault.try_trigger(method, path, self._rng.random(), uptime, name)
         ]
 
     def _check_token(self, request: Request) -> None:

@@ -20,6 +20,7 @@ from .catalog import (
     pipeline,
     project,
 )
+from .steps import Step
 
 MINUTE = 60.0
 WEEK = 7 * 24 * 60 * MINUTE
@@ -126,7 +127,7 @@ def stuck_production() -> tuple[Project, ...]:
     """A release to production is stuck at its migration, and two more are queued behind it."""
     six_to_nine_minutes = (
         steps.backup("checkout-db", 60, 75),
-        steps.job("migrate", 120, 240),
+        steps.migration(120, 240),
         steps.parallel(
             steps.release("checkout", 95, 115), steps.release("checkout-worker", 80, 110)
         ),
@@ -134,8 +135,8 @@ def stuck_production() -> tuple[Project, ...]:
         steps.message("releases"),
     )
     stuck = production(
-        *("queue", 1500, "always-succeeds"),
-        _preset("Basket totals 4719", 18, PresetStep("migrate", attempts=2)),
+        *("queue", 1500, "always-succeeds holds-secrets"),
+        _preset("Basket totals 4719", 18, PresetStep("migrate")),
         *(_preset("Voucher codes 4720", 11), _preset("Receipt layout 4721", 4)),
         steps=six_to_nine_minutes,
     )
@@ -234,6 +235,37 @@ def abort_hangs() -> tuple[Project, ...]:
     )
 
 
+def jobs_and_builds() -> tuple[Project, ...]:
+    """Runs that have waited for twelve minutes, each for another kind of job or build."""
+    importing, building = steps.begin(steps.job("import")), steps.begin(steps.build("assets"))
+    twins = (steps.job(f"count-{part}", 20, 70, "unnamed", id="count") for part in ("eu", "us"))
+    return (
+        shop(
+            _waiting("silent", steps.job("clean-up")),
+            _waiting("chatty", steps.job("copy-orders", behaviours="chatty")),
+            _waiting("retrying", steps.job("send-mails"), attempts=2),
+            _waiting("survivor", steps.migration()),
+            _waiting("build", steps.build("front")),
+            _waiting("build-of-job", steps.build("thumbnails", type="job")),
+            _waiting("condition", importing, steps.wait_until_done(importing)),
+            _waiting("build-condition", building, steps.wait_until_done(building)),
+            _waiting("argument", steps.job("nightly", id="nightly-import")),
+            _waiting("one-match", steps.job("reindex", behaviours="unnamed")),
+            _waiting("several-matches", steps.parallel(*twins)),
+        ),
+        *_other_teams(),
+    )
+
+
+def _waiting(name: str, *flow_steps: Step, attempts: int = 1) -> Pipeline:
+    """Return a pipeline with a run that waits for the last of its steps."""
+    leaves = steps.list_leaves(flow_steps[-1:])
+    run = _preset(f"Waits: {name}", 12, *(PresetStep(s.ref, attempts=attempts) for s in leaves))
+    behaviours = "always-succeeds holds-secrets"
+    own_flow = production("queue", 1500, behaviours, run, steps=flow_steps)
+    return pipeline(name, name.capitalize(), "", own_flow)
+
+
 def _preset(
     name: str, minutes: float, *steps: PresetStep, aborted_minutes: float | None = None
 ) -> PresetRun:
@@ -299,5 +331,8 @@ SCENARIOS = {
         choices={"abort-seconds": f"{WEEK:.0f}"},
     ),
     "upstream-down": Scenario("everyday for a minute, then only 503", everyday, faults=("503+60",)),
+    "jobs-and-builds": Scenario(
+        "runs that wait, each for another kind of job or build", jobs_and_builds
+    ),
     "100-pipelines": Scenario("ten projects of ten pipelines each", hundred_pipelines),
 }

@@ -3,17 +3,21 @@
 Functions that take `choices` write what the choices `timestamps` and `updated-at` say.
 """
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Any
 
 from .catalog import STAGES, TEAM, Pipeline, Project, ReleaseFlow
+from .children import list_children
 from .choices import Choices
+from .names import generate_description, generate_name, release_number
 from .runs import Run
-from .simulation import StepScript
-from .steps import SECRET_PREFIX, Step
+from .secret_lines import SECRET_PREFIX
+from .simulation import RESPONSE_DELAY, StepScript
+from .steps import ARGUMENTS, Step
 
 type Json = dict[str, Any]
 
@@ -123,65 +127,16 @@ def serialize_run(run: Run, now: float, choices: Choices) -> Json:
 
 def serialize_run_detail(run: Run, now: float, choices: Choices) -> Json:
     data = serialize_run(run, now, choices) | _serialize_extras(run.flow)
-    data |= {"apiVersion": API_VERSION, "spec": serialize_steps(run, now)}
+    created = _describe_created(run, now)
+    in_data = created if choices["step-id"] in {"both", "data"} else {}
+    data |= {"apiVersion": API_VERSION, "spec": serialize_steps(run, now, in_data)}
+    if choices["step-id"] in {"both", "refs"} and created:
+        data["refs"] = data.get("refs", {}) | created
+    if choices["references"] == "resolved":
+        data["spec"] = _resolve_references(data["spec"], created)
     if arguments := (run.start_body or {}).get("arguments"):
         data["arguments"] = data.get("arguments", {}) | arguments
     return data
-
-
-# --- names of runs --------------------------------------------------------------------------------
-
-RELEASE_SECONDS = 1200  # between two releases of a pipeline
-
-_SUBJECTS = (
-    "Search facets", "Refund rounding", "Cookie banner", "Rate limits", "Dark theme",
-    "Invoice export", "Retry on timeout", "Node upgrade", "Session cache", "Currency table",
-    "Audit log", "Slow query fix", "Feature flags", "Load shedding", "Image sizes", "Webhooks v2",
-)  # fmt: skip
-_DESCRIPTIONS = ("", "", "", "Weekly release train", "Requested by support, see ticket 4711.")
-
-HOSTILE_NAMES = (
-    '<b>Hotfix</b> & "quotes"',
-    "🚀 Launch day 👩‍👩‍👧‍👦 فرق",
-    "\u202eeman desrever\u202c and back",
-    "إصدار جديد للمتجر",
-    "<script>alert('run')</script>",
-    "{{ run.name }} {% now 'Y' %} ${args.NAME}",
-    "Zażółć gęślą jaźń " + "n" * 180,
-    "  leading and trailing  ",
-    "O'Brien; DROP TABLE runs; --",
-    "line one\nline two",
-)
-HOSTILE_DESCRIPTION = 'Réf. <a href="javascript:alert(1)">ticket</a> — ' + "très " * 30
-
-
-def generate_name(run: Run) -> str | None:
-    """Return the name of a run; about one run in eight has none."""
-    if run.start_body is not None:
-        return run.start_body.get("name")
-    hash_value = int(run.id[:8], 16)
-    if "hostile-names" in run.flow.behaviours and hash_value % 3 == 0:
-        return HOSTILE_NAMES[hash_value // 3 % len(HOSTILE_NAMES)]
-    if hash_value % 8 == 0:
-        return None
-    number = _release_number(run)
-    return f"{_SUBJECTS[number * 7 % len(_SUBJECTS)]} {number % 10000}"
-
-
-def _release_number(run: Run) -> int:
-    """Return which release of its pipeline a run is of: later stages get those of earlier ones."""
-    production_lag = 2 + sum(map(ord, run.flow.pipeline)) % 4
-    lag = {"Development": 0, "Staging": 1}.get(run.flow.stage, production_lag)
-    return int(run.created_at // RELEASE_SECONDS) - lag
-
-
-def generate_description(run: Run) -> str | None:
-    if run.start_body is not None:
-        return run.start_body.get("description")
-    hash_value = int(run.id[9:13], 16)
-    if "hostile-names" in run.flow.behaviours and hash_value % 7 == 0:
-        return HOSTILE_DESCRIPTION
-    return _DESCRIPTIONS[hash_value % len(_DESCRIPTIONS)] or None
 
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -197,7 +152,7 @@ def _serialize_extras(flow: ReleaseFlow) -> Json:
     fields: Json = {"options": {"concurrencyPolicy": flow.concurrency_policy}}
     if "holds-secrets" in flow.behaviours:
         fields["arguments"] = {
-            "REGION": "europe-west",
+            **ARGUMENTS,
             "DB_PASSWORD": f"{SECRET_PREFIX}argument-{flow.pipeline}",
         }
         fields["triggers"] = [
@@ -219,11 +174,37 @@ def _serialize_extras(flow: ReleaseFlow) -> Json:
     return fields
 
 
-def serialize_steps(run: Run, now: float) -> Json:
-    """Return the tree of a run as of now."""
+def _describe_created(run: Run, now: float) -> dict[str, Json]:
+    """Return what nodes say of what they started, by ref: its last attempt."""
+    created = {}
+    for child in list_children(run):
+        if now < child.started_at + RESPONSE_DELAY or "unnamed" in child.step.behaviours:
+            continue
+        if child.step.kind == "JobRun":
+            fields = {"id": child.id, "runName": child.name}
+            secret = {"connection": f"postgres://app:{SECRET_PREFIX}data@db.internal/app"}
+        else:
+            fields = {"id": child.id, "branch": "main", "sha": f"{release_number(run):040x}"}
+            secret = {"pullSecret": f"{SECRET_PREFIX}pull-{run.flow.pipeline}"}
+        created[child.step.ref] = fields
+        if "holds-secrets" in run.flow.behaviours:
+            created[child.step.ref] = fields | secret
+    return created
+
+
+def _resolve_references(spec: Json, created: Mapping[str, Json]) -> Any:
+    """Return a tree with values in place of the references that can be resolved."""
+    text = json.dumps(spec)
+    for ref, fields in created.items():
+        text = text.replace(f"${{refs.{ref}.id}}", fields["id"])
+    return json.loads(text)
+
+
+def serialize_steps(run: Run, now: float, created: Mapping[str, Json]) -> Json:
+    """Return the tree of a run as of now; see `_describe_created`."""
     if run.started_at is None or now < run.started_at:
         return serialize_definition(run.flow)
-    serializer = _StepSerializer(run, run.started_at, now)
+    serializer = _StepSerializer(run, run.started_at, now, created)
     response = serializer.group_response(0, run.concluded_at - run.started_at, run.outcome)
     nodes = serializer.serialize_nodes(run.flow.steps, run.script.steps)
     return _root_node(nodes) | {"response": response}
@@ -246,8 +227,9 @@ def _definition_node(step: Step) -> Json:
 class _StepSerializer:
     """Serializes nodes as of one moment. Times are in seconds since the start of the run."""
 
-    def __init__(self, run: Run, started: float, now: float) -> None:
+    def __init__(self, run: Run, started: float, now: float, created: Mapping[str, Json]) -> None:
         self.run = run
+        self.created = created
         self.started = started
         self.elapsed = now - started
         self.is_concluded = now >= run.concluded_at
@@ -292,12 +274,12 @@ class _StepSerializer:
         retries: Json = {"attempts": attempt, "maxAttempts": MAX_ATTEMPTS}
         retries["timestamp"] = self._timestamp(since)
         response: Json = {"status": status, "retries": retries, "startTime": start}
+        if data := self.created.get(script.step.ref):
+            response["data"] = data
         if script.end <= self.visible_until:
             response |= {"status": script.final_status, "endTime": self._timestamp(script.end)}
             if script.error:
                 response["error"] = {"code": script.error[0], "message": script.error[1]}
-            if data := self._response_data(script):
-                response["data"] = data
             return response
         if self.visible_until == self.abort_elapsed:
             return response | self._aborted_response()
@@ -319,15 +301,6 @@ class _StepSerializer:
         if not self.is_concluded:
             return {"status": "aborting"}
         return {"status": self.run.outcome, "endTime": int(self.run.concluded_at)}
-
-    def _response_data(self, script: StepScript) -> Json | None:
-        if script.final_status != "success":
-            return None
-        if script.step.kind == "Build":
-            return {"branch": "main", "sha": f"{_release_number(self.run):040x}"}
-        if script.step.kind == "JobRun" and "holds-secrets" in self.run.flow.behaviours:
-            return {"connection": f"postgres://app:{SECRET_PREFIX}data@db.internal/app"}
-        return None
 
     def _timestamp(self, offset: float) -> int:
         return int(self.started + offset)

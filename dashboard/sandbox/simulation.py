@@ -4,8 +4,9 @@ A script is a function of its key and the flow. Its times are in seconds after t
 queueing and aborts through the API are the business of `runs.py`.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -109,20 +110,20 @@ class RunScript(NamedTuple):
 
     def status_at(self, elapsed: float) -> str:
         """Return the status of the run at a time between its start and its end."""
-        open_leaves = (leaf for leaf in _leaves(self.steps) if leaf.start <= elapsed < leaf.end)
-        statuses = [leaf.run_status(elapsed) for leaf in open_leaves]
+        leaves = list_leaf_scripts(self.steps)
+        statuses = [leaf.run_status(elapsed) for leaf in leaves if leaf.start <= elapsed < leaf.end]
         return max(statuses, key=_STATUSES_BY_PRIORITY.index, default="running")
 
     def changed_at(self, elapsed: float) -> float:
         """Return the time of the last change up to `elapsed`."""
         times = [0.0]
-        for leaf in _leaves(self.steps):
+        for leaf in list_leaf_scripts(self.steps):
             times += [leaf.start, leaf.start + RESPONSE_DELAY, leaf.end, *sum(leaf.retries, ())]
         return max(time for time in times if time <= elapsed)
 
     def step_start(self, ref: str) -> float:
         """Return when a step starts; raise StopIteration if the run never reaches it."""
-        return next(leaf.start for leaf in _leaves(self.steps) if leaf.step.ref == ref)
+        return next(leaf.start for leaf in list_leaf_scripts(self.steps) if leaf.step.ref == ref)
 
 
 def simulate(
@@ -266,9 +267,7 @@ def _error(kind: str, seconds: float, choice: float = 0) -> tuple[int, str]:
     return code, message.format(n=100 + round(seconds * 10) % 150)
 
 
-def _leaves(scripts: Sequence[StepScript]) -> Iterator[StepScript]:
-    for script in scripts:
-        if script.steps:
-            yield from _leaves(script.steps)
-        else:
-            yield script
+def list_leaf_scripts(scripts: Sequence[StepScript]) -> list[StepScript]:
+    """Return the scripts of the steps without substeps."""
+    nested = ([s] if not s.steps else list_leaf_scripts(s.steps) for s in scripts)
+    return list(itertools.chain.from_iterable(nested))

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-SECRET_PREFIX = "s3cr3t-"
-"""Prefix of every fake secret in the sandbox, so that tests can search for leaks."""
+from .secret_lines import SECRET_PREFIX
 
 REGIONS = ["europe-west", "us-east", "asia-south"]
 
 UNTIL_SUCCESS = {"condition": "success"}
+
+ARGUMENTS = {"REGION": "europe-west", "JOB": "nightly-import"}
+"""The arguments that are no secrets, of each run that has any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +25,17 @@ class Step:
     node_fields: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the node."""
     steps: "tuple[Step, ...]" = ()
+    behaviours: frozenset[str] = frozenset()
+    """What is special about its job runs:
+
+    - `chatty`: they write to their logs while they hang; others fall silent
+    - `survives-abort`: they outlive the abort of their run
+    - `unnamed`: the node does not say which one it has started
+    """
+    workload: tuple[str, str] = ("", "")
+    """What it runs, builds or deploys: `jobs` or `services`, and its id."""
+    awaits: str = ""
+    """The ref of the step whose job run or build this one awaits."""
 
     @property
     def skip(self) -> bool:
@@ -38,20 +51,54 @@ def list_leaves(steps: Sequence[Step]) -> Iterator[Step]:
             yield step
 
 
-def build(service: str, low: float = 60, high: float = 150) -> Step:
-    spec = {"id": service, "type": "service", "branch": "main", "reuseExistingBuilds": True}
-    return Step("Build", f"build-{service}", spec, (low, high), UNTIL_SUCCESS)
+def build(id: str, low: float = 60, high: float = 150, *, type: str = "service") -> Step:
+    spec = {"id": id, "type": type, "branch": "main", "reuseExistingBuilds": True}
+    workload = f"{type}s", id
+    return Step("Build", f"build-{id}", spec, (low, high), UNTIL_SUCCESS, workload=workload)
 
 
-def job(name: str, low: float = 20, high: float = 70) -> Step:
-    return Step("JobRun", name, {"jobId": name}, (low, high), UNTIL_SUCCESS)
+def job(
+    name: str, low: float = 20, high: float = 70, behaviours: str = "", *, id: str = ""
+) -> Step:
+    """Return a step that runs the job `id`, default: the name; behaviours by spaces.
+
+    Where the id is an argument, the step refers to it.
+    """
+    named = {value: f"${{args.{key}}}" for key, value in ARGUMENTS.items()}
+    environment = {"API_KEY": f"{SECRET_PREFIX}environment-{name}"}
+    return Step(
+        *("JobRun", name, {"jobId": named.get(id, id or name), "runtimeEnvironment": environment}),
+        *((low, high), UNTIL_SUCCESS),
+        behaviours=frozenset(behaviours.split()),
+        workload=("jobs", id or name),
+    )
+
+
+def migration(low: float = 20, high: float = 70) -> Step:
+    return job("migrate", low, high, "survives-abort")
+
+
+def begin(step: Step) -> Step:
+    """Return the step as one that does not wait for what it starts."""
+    return replace(step, duration_range=(3, 5), node_fields={})
+
+
+def wait_until_done(step: Step) -> Step:
+    """Return a condition that waits for what a step has begun."""
+    reference = f"${{refs.{step.ref}.id}}"
+    data = {"buildId": reference}
+    if step.kind == "JobRun":
+        data = {"jobId": step.spec["jobId"], "runId": reference}
+    spec = {"kind": step.kind, "spec": {"type": "success", "data": data}}
+    return Step("Condition", f"wait-for-{step.ref}", spec, step.duration_range, awaits=step.ref)
 
 
 def release(service: str, low: float = 25, high: float = 75) -> Step:
     origin = {"id": service, "branch": "main", "build": "latest"}
     spec = {"type": "build", "origin": origin, "target": {"id": service, "type": "service"}}
     node_fields = {"condition": "running", "timeoutDuration": 1800}
-    return Step("Release", f"deploy-{service}", spec, (low, high), node_fields)
+    workload = "services", service
+    return Step("Release", f"deploy-{service}", spec, (low, high), node_fields, workload=workload)
 
 
 def approval(amount: int = 1, low: float = 30, high: float = 150, *, ref: str = "sign-off") -> Step:
@@ -111,14 +158,14 @@ def development(service: str) -> tuple[Step, ...]:
 
 def staging(service: str) -> tuple[Step, ...]:
     builds = parallel(build(service), build(f"{service}-worker"))
-    return builds, job("migrate"), release(service), template("smoke-tests")
+    return builds, migration(), release(service), template("smoke-tests")
 
 
 def production(service: str) -> tuple[Step, ...]:
     return (
         backup(f"{service}-db"),
         approval(),
-        job("migrate"),
+        migration(),
         parallel(release(service), release(f"{service}-worker")),
         wait_until_healthy(service),
         message("releases"),

@@ -7,9 +7,11 @@ Preset runs and daily jams also depend on the time when the scenario opened.
 
 import math
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 from .catalog import Pipeline, Project, ReleaseFlow, list_flows
+from .children import Child, list_children
 from .errors import ApiError, not_found
 from .runs import FlowRuns, Run
 from .scenarios import SCENARIOS
@@ -69,6 +71,25 @@ class World:
     def find_run(self, flow: ReleaseFlow, run_id: str, now: float) -> Run:
         runs = (run for run in self.list_runs(flow, now) if run.id == run_id)
         return next(runs, None) or not_found("Release flow run")
+
+    def list_children(
+        self, project_id: str, kind: str, workload: tuple[str, str], now: float
+    ) -> list[Child]:
+        """Return the runs (JobRun) or builds (Build) of a job or service, the newest first."""
+        flows = [flow for flow in self.list_flows() if flow.project == project_id]
+        workloads = {leaf.workload for flow in flows for leaf in flow.leaves}
+        if workload not in workloads:
+            not_found(workload[0].removesuffix("s").capitalize())
+        children = [
+            child
+            for flow in flows
+            if any(leaf.workload == workload for leaf in flow.leaves)
+            for run in self.list_runs(flow, now)
+            for child in list_children(run)
+            if (child.step.kind, child.step.workload) == (kind, workload)
+            and child.started_at <= now
+        ]
+        return sorted(children, key=attrgetter("started_at"), reverse=True)
 
     def start_run(self, flow: ReleaseFlow, now: float, body: dict[str, Any]) -> Run:
         """Start a run by hand; raise ApiError if the concurrency policy forbids it."""

@@ -87,7 +87,7 @@ def test_run_and_step_statuses_all_occur_within_a_day() -> None:
                 moments += [run.started_at + failed_at for failed_at, _ in retries]
             for moment in moments:
                 runs.add(run.status(moment))
-                root = serialize_steps(run, moment)
+                root = serialize_steps(run, moment, {})
                 node_statuses |= {
                     node["response"]["status"] for node in nodes(root) if "response" in node
                 }
