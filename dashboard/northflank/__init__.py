@@ -2,7 +2,8 @@
 
 `client` has a method for each endpoint and `http` sends its request. `responses` turns the response
 into JSON or one of the `errors`, `decoding` turns that into `models`, by `values`, and
-`secrets_in_texts` removes secrets from what is kept.
+`secrets_in_texts` removes secrets from what is kept. `log_lines` makes logs fit to be shown,
+without the `secret_values` of their run.
 
 Reference: https://northflank.com/docs/v1/api
 """
@@ -22,6 +23,7 @@ from dashboard.northflank.errors import (
     Unreachable,
 )
 from dashboard.northflank.http import Call, find_environment_error
+from dashboard.northflank.log_lines import ShownLine, show_lines
 from dashboard.northflank.models import (
     BUILD,
     JOB_RUN,
@@ -38,3 +40,4 @@ from dashboard.northflank.models import (
     WorkRef,
 )
 from dashboard.northflank.responses import RateLimit
+from dashboard.northflank.secret_values import SecretValues, secret_values
