@@ -108,6 +108,8 @@ SANDBOX = NORTHFLANK_API_TOKEN == ""
 NORTHFLANK_API_BASE_URL = (_text("NORTHFLANK_API_BASE_URL") or "https://api.northflank.com").rstrip(
     "/"
 )
+# For logs, job runs and builds alone; else the token above is used.
+NORTHFLANK_LOGS_TOKEN = _text("NORTHFLANK_LOGS_TOKEN").strip()
 NORTHFLANK_TEAM_ID = _text("NORTHFLANK_TEAM_ID")
 NORTHFLANK_PROJECTS: list[str] = _list("NORTHFLANK_PROJECTS")
 NORTHFLANK_RUN_URL_TEMPLATE = _text("NORTHFLANK_RUN_URL_TEMPLATE")

@@ -1,17 +1,19 @@
-"""The access log: record an event of signing in, of tokens or of rights."""
+"""The access log: record an event of signing in, of tokens, of rights or of logs."""
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 
-from dashboard.models import AccessEvent
+from dashboard.models import AccessEvent, Run
 from dashboard.models.accounts.access import AccessKind
 
 log = structlog.get_logger(__name__)
 
 VIEW_PERMISSION = "dashboard.view_accessevent"
+LOGS_INTERVAL = timedelta(hours=1)  # an open page reads logs again and again
+_RECENT_LOGS = 20  # openings by a user among which one is looked for: a statement reads no more
 
 
 def record(
@@ -42,6 +44,36 @@ def record(
     )
     record_all([event])
     return event
+
+
+def record_logs_opened(
+    user: User,
+    run: Run,
+    source: str,
+    at: datetime,
+    *,
+    client_address: str | None,
+    token_name: str = "",
+) -> None:
+    """Record that a user sees logs; call it at each reading, whether it shows any lines or not.
+
+    It is recorded once in LOGS_INTERVAL for each user, address, token and log; again if the user
+    has opened twenty others meanwhile. `source` names the log, such as “job run migrate-1”.
+    """
+    place = f"{run.stage.name} of {run.stage.pipeline.project.slug}/{run.stage.pipeline.slug}"
+    detail = f"Run {run.run_id} in {place}: {source}."
+    opened = AccessEvent.objects.filter(username=user.username, kind=AccessKind.LOGS_OPENED)
+    recent = opened.order_by("-pk").values_list("detail", "client_address", "token_name")
+    known = (detail, client_address, token_name)
+    if known not in recent.filter(occurred_at__gt=at - LOGS_INTERVAL)[:_RECENT_LOGS]:
+        record(
+            AccessKind.LOGS_OPENED,
+            at,
+            user=user,
+            client_address=client_address,
+            token_name=token_name,
+            detail=detail,
+        )
 
 
 def record_all(events: Collection[AccessEvent]) -> None:

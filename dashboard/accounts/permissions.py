@@ -1,8 +1,8 @@
-"""Who may view and who may abort runs: the only place that decides it, for pages, API and commands.
+"""Who may view runs, see logs and abort: the only place that decides it, for pages, API, commands.
 
 Permissions are granted to groups, for one project and stage or for all
 (models/accounts/grants.py). By default every signed-in user sees everything, and “Release managers”
-may abort everywhere.
+may abort everywhere. Whoever may abort may see logs, and whoever may see logs may view.
 """
 
 from collections.abc import Collection, Iterable
@@ -19,7 +19,7 @@ from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy
 
 from dashboard.models import Grant, Stage
-from dashboard.models.accounts.grants import Action
+from dashboard.models.accounts.grants import RANKS, Action
 from dashboard.texts.rich_text import Message, MessageTable, join_texts
 
 RELEASE_MANAGERS = "Release managers"
@@ -29,10 +29,14 @@ _text = MessageTable(
         "read_only": gettext_lazy("This dashboard is read-only."),
         "aborts_disabled": gettext_lazy("Aborts are disabled on this dashboard."),
         "token_read_only": gettext_lazy("This API token is read-only."),
+        "token_without_logs": gettext_lazy("This API token may not see logs."),
         "view_denied": gettext_lazy("You do not have permission to view this run."),
         "superusers_only": gettext_lazy("Ask a superuser to abort here."),
         "group_only": gettext_lazy("Ask someone in %(group)s to abort here."),
         "groups_only": gettext_lazy("Ask someone in %(groups)s or %(last)s to abort here."),
+        "logs_superusers_only": gettext_lazy("Ask a superuser for the logs."),
+        "logs_group_only": gettext_lazy("Ask someone in %(group)s for the logs."),
+        "logs_groups_only": gettext_lazy("Ask someone in %(groups)s or %(last)s for the logs."),
         "group": gettext_lazy("“%(group)s”"),
         "other_groups": gettext_lazy("%(n)d more"),
         "some_denied": gettext_lazy("You cannot abort some of these runs. %(reasons)s"),
@@ -61,6 +65,10 @@ class Rule:
         """Return whether the rule applies to runs of this stage in this project."""
         return self.project_id in {0, project} and self.stage in {"", stage}
 
+    def allows(self, action: str) -> bool:
+        """Return whether it allows the action, perhaps as part of a wider one."""
+        return RANKS[self.action] >= RANKS[action]
+
     def overlaps(self, project: int, stage: str) -> bool:
         """Return whether it applies anywhere in this place; 0 and "" mean any."""
         in_project = not (project and self.project_id) or self.project_id == project
@@ -82,8 +90,9 @@ class Permissions:
     is_signed_in: bool
     is_superuser: bool
     rules: frozenset[Rule]
-    other_abort_rules: frozenset[Rule]  # other groups' abort rules, for denied_reason
+    other_rules: frozenset[Rule]  # other groups' rules beyond viewing, for denied_reason
     disabled_reason: Message | str = ""  # why aborting is disabled; empty: it is enabled
+    logs_disabled_reason: Message | str = ""  # the same of logs
 
     @cached_property
     def visible_scopes(self) -> frozenset[tuple[int, str]]:
@@ -110,16 +119,28 @@ class Permissions:
 
     def abort_permission_at(self, project_id: int, stage_name: str) -> Permission:
         """Like `abort_permission`, for a stage that is not loaded."""
-        if self.disabled_reason:
-            return Permission(False, self.disabled_reason)
+        return self._permission(Action.ABORT, self.disabled_reason, project_id, stage_name)
+
+    def logs_permission(self, stage: Stage) -> Permission:
+        """Return whether the user may see logs of runs of a stage and, if not, who may."""
+        place = stage.pipeline.project_id, stage.name
+        return self._permission(Action.LOGS, self.logs_disabled_reason, *place)
+
+    def _permission(
+        self, action: Action, disabled_reason: Message | str, project_id: int, stage_name: str
+    ) -> Permission:
+        if disabled_reason:
+            return Permission(False, disabled_reason)
         if self.is_superuser:
             return Permission(True)
-        if any(rule.action == Action.ABORT for rule in self._covering(project_id, stage_name)):
+        if any(rule.allows(action) for rule in self._covering(project_id, stage_name)):
             return Permission(True)
-        return Permission(
-            False,
-            _denied_reason(r for r in self.other_abort_rules if r.covers(project_id, stage_name)),
+        others = (
+            rule
+            for rule in self.other_rules
+            if rule.allows(action) and rule.covers(project_id, stage_name)
         )
+        return Permission(False, _denied_reason(action, others))
 
     def right_at(self, project_id: int, stage_name: str) -> Right:
         """Return what the grants allow in a project and stage, 0 and "" meaning all, and why.
@@ -129,10 +150,10 @@ class Permissions:
         if self.is_superuser:
             return Right(Action.ABORT)
         covering = self._covering(project_id, stage_name)
-        aborting = [rule for rule in covering if rule.action == Action.ABORT]
-        rules = aborting or covering
+        widest = max((rule.action for rule in covering), key=RANKS.__getitem__, default="")
+        rules = [rule for rule in covering if rule.action == widest]
         rules.sort(key=lambda rule: (not rule.project_id, not rule.stage, not rule.group, rule))
-        return Right(rules[0].action if rules else "", tuple(rules))
+        return Right(widest, tuple(rules))
 
     def _covering(self, project_id: int, stage_name: str) -> list[Rule]:
         return [rule for rule in self.rules if rule.covers(project_id, stage_name)]
@@ -195,21 +216,29 @@ class Permissions:
             self.is_signed_in,
             self.is_superuser,
             sorted(self.rules),
-            sorted(self.other_abort_rules),
+            sorted(self.other_rules),
             self.disabled_reason,
+            self.logs_disabled_reason,
         )
         return repr(parts)
 
-    def without_abort(self) -> "Permissions":
-        """Return the same permissions without aborting, as for a read-only API token."""
-        return replace(self, disabled_reason=self.disabled_reason or _text("token_read_only"))
+    def view_only(self, *, with_logs: bool = False) -> "Permissions":
+        """Return the same permissions without aborting, as for a read-only API token.
+
+        Without seeing logs, too, unless `with_logs`.
+        """
+        return replace(
+            self,
+            disabled_reason=self.disabled_reason or _text("token_read_only"),
+            logs_disabled_reason="" if with_logs else _text("token_without_logs"),
+        )
 
 
 def for_user(user: AbstractBaseUser | AnonymousUser | None) -> Permissions:
     """Return the current permissions of `user`; inactive, anonymous and deleted users have none."""
     if not isinstance(user, User) or not user.is_active:
         return Permissions(
-            False, False, frozenset(), load_rules(abort_only=True), _disabled_reason()
+            False, False, frozenset(), load_rules(beyond_viewing=True), _disabled_reason()
         )
     if user.is_superuser:
         return build(True, (), frozenset())
@@ -245,7 +274,7 @@ def for_groups(groups: Iterable[str], rules: frozenset[Rule]) -> Permissions:
     """Return what `rules` allow a member of `groups`; without groups: everybody signed in."""
     names = set(groups)
     own_rules = frozenset(rule for rule in rules if not rule.group or rule.group in names)
-    others = frozenset(rule for rule in rules - own_rules if rule.action == Action.ABORT)
+    others = frozenset(rule for rule in rules - own_rules if rule.allows(Action.LOGS))
     return Permissions(True, False, own_rules, others, _disabled_reason())
 
 
@@ -262,27 +291,28 @@ def _disabled_reason() -> Message | str:
     return ""
 
 
-def load_rules(*, abort_only: bool = False) -> frozenset[Rule]:
-    """Return all grants; `abort_only`: those to abort."""
+def load_rules(*, beyond_viewing: bool = False) -> frozenset[Rule]:
+    """Return all grants; `beyond_viewing`: those that allow more than to view."""
     grants = Grant.objects.values_list("action", "project", "stage", "group__name")
     return frozenset(
         Rule(right, project or 0, stage, group or "")
         for right, project, stage, group in grants
-        if right == Action.ABORT or not abort_only
+        if right != Action.VIEW or not beyond_viewing
     )
 
 
-def _denied_reason(rules: Iterable[Rule]) -> Message:
+def _denied_reason(action: Action, rules: Iterable[Rule]) -> Message:
+    prefix = "logs_" if action == Action.LOGS else ""
     groups = sorted({rule.group for rule in rules})
     if not groups:
-        return _text("superusers_only")
+        return _text(f"{prefix}superusers_only")
     named = [_text("group", group=name[:60]) for name in groups[:MAX_NAMED_GROUPS]]
     if len(groups) > MAX_NAMED_GROUPS:
         named.append(_text("other_groups", n=len(groups) - MAX_NAMED_GROUPS))
     *others, last = named
     if not others:
-        return _text("group_only", group=last)
-    return _text("groups_only", groups=join_texts(*others, separator=", "), last=last)
+        return _text(f"{prefix}group_only", group=last)
+    return _text(f"{prefix}groups_only", groups=join_texts(*others, separator=", "), last=last)
 
 
 def ensure_default_group(**_signal: Any) -> None:

@@ -29,8 +29,9 @@ def within(permissions: Permissions, pipelines: frozenset[int]) -> StarredPermis
         permissions.is_signed_in,
         permissions.is_superuser,
         permissions.rules,
-        permissions.other_abort_rules,
+        permissions.other_rules,
         permissions.disabled_reason,
+        permissions.logs_disabled_reason,
         pipelines,
     )
 

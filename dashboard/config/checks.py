@@ -23,7 +23,12 @@ MIN_SECRET_KEY_LENGTH = 50  # characters; Django warns of a shorter one at each 
 MIN_RETENTION_DAYS, MAX_RETENTION_DAYS = 7, 36_500
 
 # Their values are in no message.
-_SECRETS = {"NORTHFLANK_API_TOKEN", "NORTHFLANK_WEBHOOK_SECRET", "SECRET_KEY"}
+_SECRETS = {
+    "NORTHFLANK_API_TOKEN",
+    "NORTHFLANK_LOGS_TOKEN",
+    "NORTHFLANK_WEBHOOK_SECRET",
+    "SECRET_KEY",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +165,8 @@ def _is_username(text: str) -> bool:
 _RULES = (
     Rule("NORTHFLANK_API_TOKEN", _matches("[!-~]+"),
          "the token without quotes, spaces or line breaks", "E002"),
+    Rule("NORTHFLANK_LOGS_TOKEN", _matches("[!-~]+"),
+         "the token without quotes, spaces or line breaks, or nothing", "E002"),
     Rule("NORTHFLANK_API_BASE_URL", _is_api_address,
          "https://host without /v1, or nothing for Northflank's own API", "E003"),
     Rule("NORTHFLANK_API_BASE_URL",

@@ -140,6 +140,7 @@ class Migration(migrations.Migration):
                             ("token_refused", "Token refused"),
                             ("token_revoked", "Token revoked"),
                             ("rights_changed", "Rights changed"),
+                            ("logs_opened", "Logs opened"),
                         ],
                         max_length=20,
                     ),
@@ -197,7 +198,7 @@ class Migration(migrations.Migration):
                 (
                     "scope",
                     models.CharField(
-                        choices=[("read", "Read"), ("abort", "Abort")],
+                        choices=[("read", "Read"), ("logs", "Logs"), ("abort", "Abort")],
                         default="read",
                         max_length=10,
                     ),
@@ -1401,7 +1402,10 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "action",
-                    models.CharField(choices=[("view", "View"), ("abort", "Abort")], max_length=10),
+                    models.CharField(
+                        choices=[("view", "View"), ("logs", "Logs"), ("abort", "Abort")],
+                        max_length=10,
+                    ),
                 ),
             ],
         ),

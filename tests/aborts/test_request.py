@@ -155,7 +155,7 @@ def test_denied_abort_request_is_logged_with_origin(run: Run, viewer: User, mana
 
 
 def test_abort_request_with_read_only_token_is_denied(run: Run, manager: User) -> None:
-    token_permissions = permissions.for_user(manager).without_abort()
+    token_permissions = permissions.for_user(manager).view_only()
     with raises(NotAllowed, "token_read_only"):
         request_abort(run, abort_request(manager, permissions=token_permissions))
 

@@ -438,6 +438,18 @@ def test_effect_counts_members_who_gain_and_those_who_may_already(
     assert not effect.hides_everything
 
 
+def test_effect_of_logs_counts_those_who_may_abort_as_unchanged(
+    on_call: Group, viewer: User, manager: User
+) -> None:
+    for user in (viewer, manager):
+        user.groups.add(on_call)
+    effect = group_changes.effect_of_addition(Grant(group=on_call, action=Action.LOGS))
+    assert (effect.gaining, effect.losing, effect.unchanged) == (1, 0, 1)
+    grant = Grant.objects.create(group=on_call, action=Action.LOGS)
+    effect = group_changes.effect_of_removal(grant)
+    assert (effect.gaining, effect.losing, effect.unchanged) == (0, 1, 1)
+
+
 def test_effect_of_wide_grant_counts_gains_in_projects_that_others_name(
     on_call: Group, viewer: User
 ) -> None:

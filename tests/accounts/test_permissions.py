@@ -1,4 +1,4 @@
-"""View and abort permissions: a table of grants, users and places, and whom to ask for access."""
+"""Permissions: a table of grants, users and places, and whom to ask for access."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ STAGES = ("Staging", "Production")
 class Row(NamedTuple):
     """A grant, an account, and what the account may then do in shop and in payments.
 
-    Each pair is Staging and Production: `-` nothing, `s` see, `A` see and abort.
+    Each pair is Staging and Production: `-` nothing, `s` see, `l` also logs, `A` also abort.
     """
 
     group: str  # "": all signed-in users
@@ -70,6 +70,14 @@ TABLE = [
     Row("on-call", "shop", "Staging", "abort", "superuser", "AA", "AA"),
     Row("on-call", "shop", "Staging", "abort", "closed superuser", "--", "--"),
     Row("another group", "", "", "abort", "member", "--", "--"),
+    Row("", "", "", "logs", "somebody", "ll", "ll"),
+    Row("", "", "", "logs", "stranger", "--", "--"),
+    Row("on-call", "", "", "logs", "somebody", "--", "--"),
+    Row("on-call", "", "", "logs", "reading token", "ss", "ss"),
+    Row("on-call", "", "", "abort", "logs token", "ll", "ll"),
+    Row("on-call", "", "", "view", "logs token", "ss", "ss"),
+    Row("on-call", "shop", "Staging", "logs", "member", "l-", "--"),
+    Row("on-call", "shop", "Staging", "logs", "superuser", "AA", "AA"),
 ]
 
 
@@ -86,7 +94,7 @@ def permissions_of(name: str) -> Permissions:
     if "member" in name or "token" in name:
         user.groups.add(Group.objects.get_or_create(name="on-call")[0])
     result = permissions.for_user(User.objects.get(pk=user.pk))
-    return result.without_abort() if "token" in name else result
+    return result.view_only(with_logs="logs" in name) if "token" in name else result
 
 
 @pytest.fixture
@@ -111,6 +119,8 @@ def permission_letters(user_permissions: Permissions, stages: list[Stage]) -> st
     return "".join(
         "A"
         if user_permissions.abort_permission(stage).allowed
+        else "l"
+        if user_permissions.logs_permission(stage).allowed
         else "s"
         if user_permissions.can_view(stage)
         else "-"
@@ -145,9 +155,9 @@ def test_disabled_aborting_removes_only_abort_permission(
     setattr(settings, setting, value)
     create_grant(row)
     user_permissions = permissions_of(row.account)
-    assert permission_letters(user_permissions, places["shop"]) == row.shop.replace("A", "s")
+    assert permission_letters(user_permissions, places["shop"]) == row.shop.replace("A", "l")
     assert permission_letters(user_permissions, places["payments"]) == row.payments.replace(
-        "A", "s"
+        "A", "l"
     )
     assert not user_permissions.can_abort_anywhere
 
@@ -428,6 +438,43 @@ def test_denied_abort_reason_for_several_stages_is_given_once(
         "superusers_only group group_only some_denied",
         leads,
     )
+
+
+def test_denied_logs_reason_names_who_may_see_them_or_abort(
+    places: dict[str, list[Stage]],
+) -> None:
+    factories.grant("view")
+    factories.grant("abort", "leads", stage="Staging")
+    factories.grant("logs", "readers")
+    permission = permissions_of("somebody").logs_permission(places["shop"][0])
+    assert str(permission.denied_reason) == "Ask someone in “leads” or “readers” for the logs."
+    User.objects.all().delete()
+    permission = permissions_of("somebody").logs_permission(places["shop"][1])
+    assert reason_and_groups(permission) == ("logs_group_only", ["readers"])
+    # Who may only see logs is nobody to ask for an abort.
+    User.objects.all().delete()
+    permission = permissions_of("somebody").abort_permission(places["shop"][1])
+    assert reason_and_groups(permission) == ("superusers_only", [])
+
+
+def test_denied_logs_reason_without_other_groups_names_superusers_or_the_token(
+    places: dict[str, list[Stage]],
+) -> None:
+    factories.grant("abort", "on-call")
+    permission = permissions_of("reading token").logs_permission(places["shop"][0])
+    assert (permission.allowed, keys(permission.denied_reason)) == (False, "token_without_logs")
+    Grant.objects.all().delete()
+    User.objects.all().delete()
+    permission = permissions_of("member").logs_permission(places["shop"][0])
+    assert keys(permission.denied_reason) == "logs_superusers_only"
+
+
+def test_logs_can_be_seen_while_aborting_is_disabled(
+    places: dict[str, list[Stage]], settings: Settings
+) -> None:
+    settings.READ_ONLY = True
+    factories.grant("abort", "on-call")
+    assert permissions_of("member").logs_permission(places["shop"][0]).allowed
 
 
 # --- Acknowledgements ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pytest_django import DjangoAssertNumQueries
 from dashboard.accounts import permissions
 from dashboard.accounts.administration import rights_overview
 from dashboard.accounts.permissions import Permissions, Right, Rule
-from dashboard.models import Grant
+from dashboard.models import Grant, Pipeline, Stage
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
 from tests.support import factories
@@ -18,7 +18,7 @@ GROUPS = ("", "a", "b")
 RULES = st.frozensets(
     st.builds(
         Rule,
-        st.sampled_from(["view", "abort"]),
+        st.sampled_from(["view", "logs", "abort"]),
         st.integers(0, 3),
         st.sampled_from(["", *StageName.values]),
         st.sampled_from(GROUPS),
@@ -26,6 +26,10 @@ RULES = st.frozensets(
     max_size=8,
 )
 STAGES = st.sampled_from(StageName.values)
+
+
+def place(project: int, stage: str) -> Stage:
+    return Stage(name=stage, pipeline=Pipeline(project_id=project))
 
 
 @pytest.fixture
@@ -39,6 +43,8 @@ def test_right_agrees_with_permission(rules: frozenset[Rule], project: int, stag
     right = user_permissions.right_at(project, stage)
     may_abort = user_permissions.abort_permission_at(project, stage).allowed
     assert (right.action == "abort") == may_abort
+    may_see_logs = user_permissions.logs_permission(place(project, stage)).allowed
+    assert (right.action in {"logs", "abort"}) == may_see_logs
     assert all(rule.covers(project, stage) and rule.action == right.action for rule in right.rules)
     assert all(rule.group in {"", "a"} for rule in right.rules)
     visible = any(rule.covers(project, stage) for rule in user_permissions.rules)
@@ -117,8 +123,13 @@ def test_accounts_with_a_right_are_those_whose_permissions_give_it(viewer: User)
     assert names("view", shop.pk, "Staging") == ["member", "root"]
     assert names("abort", shop.pk, "Production") == ["root"]
     assert names("abort", other.pk, "Staging") == ["root"]
+    reader = User.objects.create_user("reader")
+    factories.grant("logs", "Readers", reader, project=other)
+    assert names("logs", other.pk, "Staging") == ["reader", "root"]
+    assert names("logs", shop.pk, "Staging") == ["member", "root"]
+    assert names("abort", other.pk, "") == ["root"]
     for anywhere in ((shop.pk, ""), (0, "Staging"), (0, "")):
         assert names("abort", *anywhere) == ["member", "root"]
     Grant.objects.create(action="view")
-    assert names("view", other.pk, "Staging") == ["member", "root", "viewer"]
+    assert names("view", other.pk, "Staging") == ["member", "reader", "root", "viewer"]
     assert names("abort", other.pk, "Staging") == ["root"]

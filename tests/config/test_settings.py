@@ -26,6 +26,7 @@ INVALID_SETTINGS = [
     ("NORTHFLANK_API_TOKEN", "tok en", "E002"),
     ("NORTHFLANK_API_TOKEN", "tökén", "E002"),
     ("NORTHFLANK_API_TOKEN", "tok\x00en", "E002"),
+    ("NORTHFLANK_LOGS_TOKEN", "tok en", "E002"),
     ("NORTHFLANK_API_BASE_URL", "api.northflank.com", "E003"),
     ("NORTHFLANK_API_BASE_URL", "ftp://api.northflank.com", "E003"),
     ("NORTHFLANK_API_BASE_URL", "https://", "E003"),
@@ -117,7 +118,11 @@ def test_invalid_setting_is_an_error_with_a_hint(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("NORTHFLANK_API_TOKEN", "s3cr3t tok en"), ("NORTHFLANK_WEBHOOK_SECRET", ["s3cr3t"])],
+    [
+        ("NORTHFLANK_API_TOKEN", "s3cr3t tok en"),
+        ("NORTHFLANK_LOGS_TOKEN", "s3cr3t tok en"),
+        ("NORTHFLANK_WEBHOOK_SECRET", ["s3cr3t"]),
+    ],
 )
 def test_invalid_secret_is_not_quoted_in_error(
     settings: Settings, name: str, value: object

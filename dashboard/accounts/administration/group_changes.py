@@ -19,7 +19,7 @@ from dashboard.accounts.administration.administrators import (
 )
 from dashboard.accounts.permissions import Permission, Rule
 from dashboard.models import Grant, Project
-from dashboard.models.accounts.grants import Action
+from dashboard.models.accounts.grants import RANKS, Action
 from dashboard.models.catalog import StageName
 from dashboard.texts.rich_text import MessageTable
 
@@ -39,7 +39,6 @@ _text = MessageTable(
         "name_taken": gettext_lazy("A group with this name already exists."),
     }
 )
-_RANK = {"": 0, Action.VIEW.value: 1, Action.ABORT.value: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +173,7 @@ def _step(
     old: permissions.Permissions, new: permissions.Permissions, project: int, stage: str
 ) -> int:
     ranks = [
-        _RANK[user_permissions.right_at(project, stage).action] for user_permissions in (old, new)
+        RANKS[user_permissions.right_at(project, stage).action] for user_permissions in (old, new)
     ]
     return (ranks[1] > ranks[0]) - (ranks[1] < ranks[0])
 

@@ -7,7 +7,6 @@ from django.db.models import Q, QuerySet
 
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Rule
-from dashboard.models.accounts.grants import Action
 
 
 def accounts_with(action: str, project_id: int, stage: str) -> QuerySet[User]:
@@ -25,6 +24,5 @@ def accounts_with(action: str, project_id: int, stage: str) -> QuerySet[User]:
 
 def rules_for(rules: Iterable[Rule], action: str, project_id: int, stage: str) -> list[Rule]:
     """Return the rules that allow `action` anywhere in a place, as for `accounts_with`."""
-    actions = {action, Action.ABORT}  # aborting includes viewing
-    found = [rule for rule in rules if rule.action in actions and rule.overlaps(project_id, stage)]
+    found = [rule for rule in rules if rule.allows(action) and rule.overlaps(project_id, stage)]
     return sorted(found, key=lambda rule: (rule.project_id, rule.stage, rule.group))

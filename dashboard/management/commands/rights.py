@@ -1,4 +1,4 @@
-"""`manage.py rights`: what an account may view and abort, and why."""
+"""`manage.py rights`: what an account may do, and why."""
 
 from argparse import ArgumentParser
 from typing import Any

@@ -1,4 +1,4 @@
-"""The access log: who signed in and out, which tokens were used, and whose rights changed."""
+"""The access log: who signed in and out, used tokens, opened logs, and whose rights changed."""
 
 from typing import ClassVar
 
@@ -22,6 +22,7 @@ class AccessKind(models.TextChoices):
     TOKEN_REFUSED = "token_refused", gettext_lazy("Token refused")
     TOKEN_REVOKED = "token_revoked", gettext_lazy("Token revoked")
     RIGHTS_CHANGED = "rights_changed", gettext_lazy("Rights changed")
+    LOGS_OPENED = "logs_opened", gettext_lazy("Logs opened")
 
 
 class AccessEvent(models.Model):

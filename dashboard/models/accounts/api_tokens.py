@@ -16,8 +16,11 @@ REQUESTS_PER_WINDOW = 60  # by each token
 
 
 class Scope(models.TextChoices):
+    """What a token may be used for; each includes those before it."""
+
     READ = "read"
-    ABORT = "abort"  # includes read
+    LOGS = "logs"  # see the logs of what runs have started
+    ABORT = "abort"
 
 
 class TokenStatus(models.TextChoices):

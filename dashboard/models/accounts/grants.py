@@ -1,4 +1,4 @@
-"""Grants: permission for a group to view or abort runs, in one project and stage or in all."""
+"""Grants: permission for a group to view or abort runs, or to see logs, in a place or in all."""
 
 from django.contrib.auth.models import Group
 from django.db import models
@@ -9,8 +9,14 @@ from dashboard.models.catalog import Project, StageName
 
 
 class Action(models.TextChoices):
+    """What a grant allows; each includes those before it."""
+
     VIEW = "view"
-    ABORT = "abort"  # includes view
+    LOGS = "logs"  # see the logs of what runs have started
+    ABORT = "abort"
+
+
+RANKS = {action: rank for rank, action in enumerate(["", *Action.values])}  # "": nothing
 
 
 class Grant(models.Model):

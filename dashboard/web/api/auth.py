@@ -126,7 +126,7 @@ def _authenticate(request: HttpRequest) -> ApiClient:
         )
     client_permissions = permissions.for_user(token.user)
     if token.scope != Scope.ABORT:
-        client_permissions = client_permissions.without_abort()
+        client_permissions = client_permissions.view_only(with_logs=token.scope == Scope.LOGS)
     return ApiClient(token.user, client_permissions, token.name)
 
 

@@ -14,7 +14,8 @@ from dashboard.models.accounts.api_tokens import Scope, TokenStatus
 
 SCOPE_LABELS = {
     Scope.READ: gettext_lazy("May read"),
-    Scope.ABORT: gettext_lazy("May read and abort"),
+    Scope.LOGS: gettext_lazy("May read and see logs"),
+    Scope.ABORT: gettext_lazy("May read, see logs and abort"),
 }
 
 

@@ -81,11 +81,11 @@ class ChangeSet:
         return snapshot.memoized((channel.page, channel.key, channel.query), page.status_parts)
 
     def snapshot(self, permissions: Permissions) -> Snapshot:
-        """Return what pages read for all users who may view the same stages; it grants no abort."""
+        """Return what pages read for all users who may view the same stages; it grants no more."""
         audience = permissions.visible_scopes
         if audience not in self._snapshots:
             self._snapshots[audience] = Snapshot(
-                permissions.without_abort(), self.version, self.now, self.site
+                permissions.view_only(), self.version, self.now, self.site
             )
         return self._snapshots[audience]
 

@@ -18,6 +18,7 @@ PERMISSION_TABLE = [
     ("looker", Scope.ABORT, "s", "-"),
     ("ledgers", Scope.ABORT, "a", "-"),
     ("ledgers", Scope.READ, "s", "-"),
+    ("ledgers", Scope.LOGS, "s", "-"),
     ("producers", Scope.ABORT, "-", "a"),
     ("producers", Scope.READ, "-", "s"),
     ("both", Scope.ABORT, "s", "a"),

@@ -31,7 +31,8 @@ class PlaceForm(forms.Form):
         label=gettext_lazy("Access"),
         choices=[
             (Action.VIEW.value, gettext_lazy("view runs")),
-            (Action.ABORT.value, gettext_lazy("view and abort runs")),
+            (Action.LOGS.value, gettext_lazy("view runs and see logs")),
+            (Action.ABORT.value, gettext_lazy("view runs, see logs and abort")),
         ],
         error_messages={"invalid_choice": gettext_lazy("Unknown permission “%(value)s” ignored.")},
     )

@@ -20,6 +20,7 @@ _text = MessageTable(
     {
         # Actions.
         "view": gettext_lazy("view"),
+        "logs": gettext_lazy("see logs"),
         "abort": gettext_lazy("abort"),
         "nothing": gettext_lazy("nothing"),
         # Places.

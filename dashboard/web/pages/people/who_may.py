@@ -1,4 +1,4 @@
-"""Who may abort or view anywhere in a project and stage, where exactly, and why."""
+"""Who may view, see logs or abort anywhere in a project and stage, where exactly, and why."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -19,7 +19,7 @@ MAX_LENGTH = 200  # of a parameter
 @require_safe
 @for_administrators
 def who_may(request: HttpRequest) -> HttpResponse:
-    """Show who may abort or view in a place, where in it, and why; invalid parameters mean any."""
+    """Show who may do what in a place, where in it, and why; invalid parameters mean any."""
     query = {name: request.GET.get(name, "").strip()[:MAX_LENGTH] for name in PlaceForm.base_fields}
     query["action"] = query["action"] or Action.ABORT
     if (stage := query["stage"].capitalize()) in StageName.values:

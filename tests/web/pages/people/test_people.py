@@ -393,6 +393,12 @@ def test_who_may_abort_lists_accounts_with_reasons(root_client: Client) -> None:
     assert text_of(select_one(html, 'main [data-holder="viewer"] .status')) == (
         "“On-call”: abort in Staging of project “Shop”"
     )
+    html = open_page(root_client, "/people/rights/?project=shop&stage=Staging&action=logs")
+    assert [row.attributes["data-holder"] for row in html.css("[data-holder]")] == [
+        "root",
+        "viewer",
+    ]
+    assert "see logs in Staging of project “Shop”" in text_of(select_one(html, "main"))
     html = open_page(root_client, "/people/rights/?project=shop&stage=Production")
     assert [row.attributes["data-holder"] for row in html.css("[data-holder]")] == ["root"]
 
