@@ -28,7 +28,7 @@ def main() -> None:
             "DATABASE_URL": f"sqlite:///{scratch}/screenshots.sqlite3",
             "NORTHFLANK_API_TOKEN": "",
         }
-        # At any time of day, the same run is far overdue and the same others are in flight.
+        # At any time of day, the same run is overdue 3× and the same others are in flight.
         now = int(time.time())
         staged = ["--opened", str(now - 300), "--origin", str(now - 600)]
         scenario = ["--scenario", "stuck-production", *staged]

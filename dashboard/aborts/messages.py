@@ -45,7 +45,7 @@ _text = MessageTable(
             "Aborting since %(time)s; the latest abort from this dashboard was not accepted."
         ),
         "overdue": gettext_lazy("Taking longer than %(time)s."),
-        "far_overdue": gettext_lazy("Not ended %(time)s after the abort."),
+        "critical": gettext_lazy("Not ended %(time)s after the abort."),
         "rate_limited": gettext_lazy("Not sent: rate limited by Northflank until %(time)s."),
         "not_sent": gettext_lazy("Not sent: %(why)s"),
         "refused": gettext_lazy("Northflank refused: %(response)s"),
@@ -280,7 +280,7 @@ def _overdue_text(run: Run) -> RichText:
     level = Severity(run.abort_severity)
     if level is Severity.OK:
         return ""
-    key = "far_overdue" if level is Severity.CRITICAL else "overdue"
+    key = "critical" if level is Severity.CRITICAL else "overdue"
     return _text(key, time=durations.format_rounded(severity.threshold(level)))
 
 

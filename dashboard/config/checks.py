@@ -187,7 +187,7 @@ _RULES = (
     Rule("ABORT_REASON_REQUIRED", lambda stage: stage in StageName.values,
          f"any of {', '.join(StageName.values)}, separated by commas, or none", "E012"),
     Rule("OVERDUE_CRITICAL_FACTOR", lambda factor: factor >= settings.OVERDUE_FACTOR,
-         "at least OVERDUE_FACTOR: a run is first overdue, then far overdue", "E015",
+         "at least OVERDUE_FACTOR: a run is overdue first, then by this factor", "E015",
          "OVERDUE_CRITICAL_FACTOR is less than OVERDUE_FACTOR."),
     *(
         Rule(name, _matches("[A-Za-z][A-Za-z0-9-]*"),

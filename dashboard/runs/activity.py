@@ -36,7 +36,7 @@ _text = MessageTable(
         "since": gettext_lazy("%(state)s %(since)s"),
         "typical": gettext_lazy("%(state)s (%(typical)s)"),
         "overdue": gettext_lazy("%(state)s, longer than usual"),
-        "far_overdue": gettext_lazy("%(state)s, far longer than usual"),
+        "critical": gettext_lazy("%(state)s, over %(factor)s× as long as usual"),
         "blocked_by": lambda n: ngettext(
             "%(state)s, blocked by %(n)d run", "%(state)s, blocked by %(n)d runs", n
         ),
@@ -89,8 +89,10 @@ def describe(run: Run, root: Node | None, timing: StageTiming | None, blocked_by
     )
     state = with_typical(activity.state, activity.typical)
     if is_remark:
-        is_critical = run.overdue_severity == Severity.CRITICAL
-        state = _text("far_overdue" if is_critical else "overdue", state=state)
+        if run.overdue_severity == Severity.CRITICAL:
+            state = _text("critical", state=state, factor=overdue_messages.critical_factor())
+        else:
+            state = _text("overdue", state=state)
     if blocked_by and run.status in NOT_STARTED_STATUSES:
         state = _text("blocked_by", state=state, n=blocked_by)
     return join_texts(

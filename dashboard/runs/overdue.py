@@ -42,7 +42,7 @@ class OverdueReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """A part of a run with its start, and when it becomes overdue and far overdue."""
+    """A part of a run with its start, and when it becomes overdue, and critical."""
 
     reason: OverdueReason
     started_at: datetime

@@ -20,16 +20,17 @@ _text = MessageTable(
     {
         "abort": gettext_lazy("An abort has not ended in time."),
         "run_overdue": gettext_lazy("The run is overdue"),
-        "run_far_overdue": gettext_lazy("The run is overdue %(factor)s×"),
+        "run_critical": gettext_lazy("The run is overdue %(factor)s×"),
         "last_attempt": gettext_lazy("A step is on its last attempt"),
-        "longer": gettext_lazy("longer"),
-        "far_longer": gettext_lazy("far longer"),
-        # An OverdueReason, if the typical duration is known; “longer” or “far longer”.
-        "queue": gettext_lazy("Queued %(longer)s than usual"),
-        "approval": gettext_lazy("Waiting for approval %(longer)s than usual"),
-        "step": gettext_lazy("The current step takes %(longer)s than usual"),
-        "no_progress": gettext_lazy("No step progress for %(longer)s than a whole run takes"),
-        "run": gettext_lazy("The run takes %(longer)s than usual"),
+        "longer": gettext_lazy("longer than"),
+        "times_as_long": gettext_lazy("over %(factor)s× as long as"),
+        # An OverdueReason, if the typical duration is known.
+        # Translators: “longer than” or “over 3× as long as” stands before “usual”.
+        "queue": gettext_lazy("Queued %(longer)s usual"),
+        "approval": gettext_lazy("Waiting for approval %(longer)s usual"),
+        "step": gettext_lazy("The current step takes %(longer)s usual"),
+        "no_progress": gettext_lazy("No step progress for %(longer)s a whole run takes"),
+        "run": gettext_lazy("The run takes %(longer)s usual"),
         # An OverdueReason, if only a limit of the settings applies.
         "queue_limit": gettext_lazy("Queued for more than %(limit)s"),
         "approval_limit": gettext_lazy("Waiting for approval for more than %(limit)s"),
@@ -55,12 +56,12 @@ class OverdueMessage:
 def severity_label(severity: int) -> str:
     """Return the label of a severity; empty if nothing is overdue."""
     if severity == Severity.CRITICAL:
-        return _("Overdue %(factor)s×") % {"factor": _critical_factor()}
+        return _("Overdue %(factor)s×") % {"factor": critical_factor()}
     return _("Overdue") if severity else ""
 
 
-def _critical_factor() -> str:
-    """Return by how much longer than usual something takes that is severely overdue: "3"."""
+def critical_factor() -> str:
+    """Return what is critical takes over how many times as long as usual, or as a limit: "3"."""
     return f"{settings.OVERDUE_CRITICAL_FACTOR:g}"
 
 
@@ -98,10 +99,11 @@ def _statement(reason: str, timer: Timer | None, severity: Severity) -> Message:
     is_critical = severity == Severity.CRITICAL
     if timer is None:
         if is_critical:
-            return _text("run_far_overdue", factor=_critical_factor())
+            return _text("run_critical", factor=critical_factor())
         return _text("run_overdue")
     key = timer.reason.name.lower()
     if timer.typical is None:
         limit_at = timer.critical_at if is_critical else timer.warning_at
         return _text(f"{key}_limit", limit=durations.format_rounded(limit_at - timer.started_at))
-    return _text(key, longer=_text("far_longer" if is_critical else "longer"))
+    times = _text("times_as_long", factor=critical_factor())
+    return _text(key, longer=times if is_critical else _text("longer"))

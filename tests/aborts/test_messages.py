@@ -111,7 +111,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         (
             abort("accepted"),
             run("aborting", level=2),
-            "aborting far_overdue",
+            "aborting critical",
             {"time": "10 min"},
         ),
         (

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def stage(live: Live) -> Stage:
-    """A stage whose runs take a minute: overdue after two, far overdue after three."""
+    """A stage whose runs take a minute: overdue after two, 3× after three."""
     row = factories.stage()
     factories.timing(
         row, observed_run_median=60, observed_run_p95=70, observed_steps={"migrate": [20, 40]}

@@ -83,7 +83,7 @@ def test_step_that_becomes_overdue_shows_text_and_changes_color(
     fill = migrate.locator(".elapsed").evaluate("bar => getComputedStyle(bar).fill")
     # The limits that the server rendered are moved into the past.
     migrate.evaluate("step => { step.dataset.overdueAt = step.dataset.criticalAt = 1 }")
-    expect(migrate.get_by_text("far longer than usual")).to_be_visible()
+    expect(migrate.get_by_text("over 3× as long as usual")).to_be_visible()
     expect(migrate).to_have_attribute("data-severity", "2")
     assert migrate.locator(".elapsed").evaluate("bar => getComputedStyle(bar).fill") != fill
 

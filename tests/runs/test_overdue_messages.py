@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pytest_django import Settings
 
 from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import TypicalDuration
@@ -30,14 +31,17 @@ def timer(
     sorted(set(OverdueReason) - {OverdueReason.LAST_ATTEMPT, OverdueReason.BLOCKED}),
 )
 def test_overdue_message_per_reason_has_typical_duration(
-    overdue_reason: OverdueReason, level: Severity
+    overdue_reason: OverdueReason, level: Severity, settings: Settings
 ) -> None:
+    settings.OVERDUE_CRITICAL_FACTOR = 2.5
     message = overdue_messages.describe(level, overdue_reason, [timer(overdue_reason)])
     assert message is not None
-    longer = "far_longer" if level == Severity.CRITICAL else "longer"
-    key = f"{longer} {overdue_reason.name.lower()}"
-    assert keys_and_params(message.text) == (f"{key} sentence_typical", {"typical": TYPICAL})
-    assert keys_and_params(message.short_text) == (f"{key} sentence", {})
+    is_critical = level == Severity.CRITICAL
+    key = f"{'times_as_long' if is_critical else 'longer'} {overdue_reason.name.lower()}"
+    params = {"factor": "2.5"} if is_critical else {}
+    expected = f"{key} sentence_typical", params | {"typical": TYPICAL}
+    assert keys_and_params(message.text) == expected
+    assert keys_and_params(message.short_text) == (f"{key} sentence", params)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 def typical_duration(stage: Stage) -> StageTiming:
-    """Six to nine minutes: a run is overdue after nine, and far overdue after eighteen."""
+    """Six to nine minutes: a run is overdue after nine, and critical after eighteen."""
     return factories.timing(stage)
 
 

@@ -12,7 +12,7 @@ from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
 from dashboard.northflank.models import OMITTED
-from dashboard.runs import overdue, statuses, steps
+from dashboard.runs import overdue, overdue_messages, statuses, steps
 from dashboard.runs.statuses import StatusDisplay
 from dashboard.texts import durations
 from dashboard.web.components.runs import step_texts
@@ -93,6 +93,13 @@ class Timeline:
     steps: tuple[StepRow, ...] = ()
     axis: Axis | None = None
     is_running: bool = False
+
+    @property
+    def critical_note(self) -> str:
+        """What CSS shows beside a step that is overdue by the second factor."""
+        return _("over %(factor)s× as long as usual") % {
+            "factor": overdue_messages.critical_factor()
+        }
 
     @property
     def has_growing_axis(self) -> bool:
