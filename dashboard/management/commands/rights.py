@@ -10,9 +10,9 @@ from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
+from dashboard.models import Project
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import table
-from dashboard.web.http import lookup
 
 
 class Command(RunbookCommand):
@@ -40,14 +40,14 @@ class Command(RunbookCommand):
             self.stderr.write(str(user_permissions.disabled_reason))
         rows: list[dict[str, Any]] = [
             {
-                "projects": [row.project.slug] if row.project else [],
+                "projects": [row["project"].slug] if row["project"] else [],
                 "stages": {
-                    cell.stage: {
-                        "may": cell.action or "nothing",
-                        "reasons": [str(reason) for reason in cell.reasons],
+                    cell["stage"]: {
+                        "may": cell["action"] or "nothing",
+                        "reasons": [str(reason) for reason in cell["reasons"]],
                     }
-                    for cell in row.cells
-                    if options["stage"] in {None, cell.stage}
+                    for cell in row["cells"]
+                    if options["stage"] in {None, cell["stage"]}
                 },
             }
             for row in _rows(user_permissions, options["project"])
@@ -65,10 +65,10 @@ class Command(RunbookCommand):
                 self.stdout.write(f"  {output.printable(line, 500)}")
 
 
-def _rows(user_permissions: Permissions, project_id: str | None) -> list[table.RightRow]:
+def _rows(user_permissions: Permissions, project_id: str | None) -> list[dict[str, Any]]:
     if not project_id:
         return table.load(user_permissions)
-    project = lookup.find_project(project_id)
+    project = Project.objects.filter(slug=project_id).first()
     if project is None:
         raise CommandError(f"The project “{project_id}” does not exist.")
     return [table.row(user_permissions, project)]

@@ -1,7 +1,6 @@
 """An account's API tokens on a page, each with its button to revoke it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -19,27 +18,17 @@ SCOPE_LABELS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRow:
-    """An API token as pages show it."""
-
-    token: ApiToken
-    scope: str
-    is_expired: bool
-    revoke_url: str
-
-
 def context(user: User, revoke_url: Callable[[ApiToken], str]) -> dict[str, Any]:
     """Return what components/api_tokens.html shows; `revoke_url` is where the button posts to."""
     at = now()
     return {
         "tokens": [
-            TokenRow(
-                token,
-                str(SCOPE_LABELS[Scope(token.scope)]),
-                token.status(at) == TokenStatus.EXPIRED,
-                revoke_url(token),
-            )
+            {
+                "token": token,
+                "scope": SCOPE_LABELS[Scope(token.scope)],
+                "is_expired": token.status(at) == TokenStatus.EXPIRED,
+                "revoke_url": revoke_url(token),
+            }
             for token in api_tokens.unrevoked_tokens(user, at)
         ],
     }

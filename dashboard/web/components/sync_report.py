@@ -1,6 +1,5 @@
 """The content of the page Health."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -31,23 +30,6 @@ _text = MessageTable(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class StageRow:
-    """One stage: its data age, polling and errors."""
-
-    stage: Stage
-    url: str
-    is_stale: bool
-    refresh_interval: str  # from `synced_at` to the stage's `fresh_until`, as text
-    is_due: bool  # it is read now
-
-    @property
-    def needs_a_look(self) -> bool:
-        """Whether it is not read as planned."""
-        stage = self.stage
-        return bool(stage.error_message or self.is_stale or stage.synced_at is None)
-
-
 def load_status(permissions: Permissions, report: Report) -> dict[str, Any]:
     """Return the status of the sync, and of the stages that the user may see, for the page."""
     queries, now = _queries(permissions), report.sync.now
@@ -55,8 +37,8 @@ def load_status(permissions: Permissions, report: Report) -> dict[str, Any]:
     stages = queries.worst_stages.fetch(now=now)
     causes = {row.error for row in lists} | {stage.error for stage in stages}
     rows = [_stage_row(stage, now) for stage in stages]
-    exceptions = [row for row in rows if row.needs_a_look]
-    others = [row for row in rows if not row.needs_a_look]
+    exceptions = [row for row in rows if not row["is_as_planned"]]
+    others = [row for row in rows if row["is_as_planned"]]
     return {
         "report": report,
         "search_budget": search.load_usage(now),
@@ -119,13 +101,15 @@ def _catalog_error(catalog_list: CatalogSync) -> dict[str, Any]:
     }
 
 
-def _stage_row(stage: Stage, now: datetime) -> StageRow:
-    return StageRow(
-        stage,
-        url=links.stage_url(stage),
-        is_stale=freshness.is_stale(stage.fresh_until, now),
-        refresh_interval=durations.format_rounded(stage.fresh_until - stage.synced_at)
-        if stage.fresh_until and stage.synced_at
-        else "",
-        is_due=stage.next_sync_at <= now,
-    )
+def _stage_row(stage: Stage, now: datetime) -> dict[str, Any]:
+    is_stale, interval = freshness.is_stale(stage.fresh_until, now), ""
+    if stage.fresh_until and stage.synced_at:
+        interval = durations.format_rounded(stage.fresh_until - stage.synced_at)
+    return {
+        "stage": stage,
+        "url": links.stage_url(stage),
+        "is_stale": is_stale,
+        "refresh_interval": interval,
+        "is_due": stage.next_sync_at <= now,
+        "is_as_planned": not (stage.error_message or is_stale or stage.synced_at is None),
+    }

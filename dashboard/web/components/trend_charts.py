@@ -1,7 +1,6 @@
 """The charts of trends as SVG paths, a slot for each week, and the table behind them. Pure."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
 from typing import Any
@@ -49,18 +48,7 @@ _NOTES: dict[str, str | Promise] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A chart: its paths, each with the kind that decides its look, and a tip for each week."""
-
-    name: str
-    title: str
-    note: str  # what is measured, unless the title says so
-    figure: str  # what it shows, of all weeks in one
-    peak: str  # what its full height is
-    paths: list[tuple[str, str]]
-    tips: list[tuple[float, str]]  # where its slot begins, and its text
-    view_box: str
+type Chart = dict[str, Any]  # see `_chart`
 
 
 def draw(weeks: Sequence[Period], total: Period) -> list[Chart]:
@@ -121,15 +109,19 @@ def _chart(
     peak: str,
     text: Callable[[Period], str],
 ) -> Chart:
-    tips = [
-        (slot * SLOT_WIDTH, f"{week_text(week)}: {text(week)}") for slot, week in enumerate(weeks)
-    ]
-    return Chart(
-        *(name, str(_TITLES[name]), str(_NOTES[name]), text(total), peak),
-        paths=[(kind, path) for kind, path in paths.items() if path],
-        tips=tips,
-        view_box=f"0 0 {len(weeks) * SLOT_WIDTH:g} {HEIGHT:g}",
-    )
+    return {
+        "name": name,
+        "title": _TITLES[name],
+        "note": _NOTES[name],
+        "figure": text(total),
+        "peak": peak,  # what its full height is
+        "paths": [(kind, path) for kind, path in paths.items() if path],
+        "tips": [  # where the slot of each week begins, and its text
+            (slot * SLOT_WIDTH, f"{week_text(week)}: {text(week)}")
+            for slot, week in enumerate(weeks)
+        ],
+        "view_box": f"0 0 {len(weeks) * SLOT_WIDTH:g} {HEIGHT:g}",
+    }
 
 
 def _runs_text(period: Period) -> str:

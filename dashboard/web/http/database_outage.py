@@ -29,7 +29,7 @@ RETRY_SECONDS_AFTER_WRITE = (
 )
 
 # Bookkeeping of the session, the token and the sign-in: not part of the reported outcome.
-_IGNORED_TABLES = "dashboard_session|dashboard_accessevent|dashboard_failurecounter"
+_IGNORED_TABLES = "dashboard_accessevent|dashboard_failurecounter"
 _IGNORED_UPDATES = (
     'auth_user" SET "last_login|dashboard_apitoken" SET "(last_used_at|window_requests)'
 )
@@ -37,9 +37,7 @@ _WRITE_STATEMENT = re.compile(
     r"\s*(INSERT (OR \w+ )?INTO|UPDATE|DELETE FROM) "
     rf'"(?!({_IGNORED_TABLES}|{_IGNORED_UPDATES})")'
 )
-_SESSION_DELETION = 'DELETE FROM "dashboard_session"'
-
-
+_SESSION_USE = re.compile(r'(INSERT INTO|UPDATE) "dashboard_session"')  # not its end
 _text = MessageTable(
     {
         # By the cause of the outage.
@@ -84,15 +82,12 @@ class WriteTracker:
 
     def __init__(self) -> None:
         self.outcome = WriteOutcome.NOTHING
-        self.counts_session_deletions = False
 
     def __call__(
         self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
     ) -> Any:
         is_atomic = connection.in_atomic_block
-        is_write = _WRITE_STATEMENT.match(sql) or (
-            self.counts_session_deletions and sql.startswith(_SESSION_DELETION)
-        )
+        is_write = _WRITE_STATEMENT.match(sql) and not _SESSION_USE.match(sql)
         if self.outcome is WriteOutcome.NOTHING and is_write and not is_atomic:
             self.outcome = WriteOutcome.UNKNOWN
         try:
@@ -153,13 +148,6 @@ def track_writes(request: HttpRequest) -> Iterator[None]:
         yield
     finally:
         connection.execute_wrappers.remove(tracker)
-
-
-def count_session_deletions(request: HttpRequest) -> None:
-    """Count sessions that are deleted from now on as writes: the request is about them."""
-    tracker: WriteTracker | None = getattr(request, "write_tracker", None)
-    if tracker is not None:
-        tracker.counts_session_deletions = True
 
 
 def write_outcome(request: HttpRequest) -> WriteOutcome:

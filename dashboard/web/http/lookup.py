@@ -44,12 +44,6 @@ class PageNotFound(Http404):
         self.template_context = template_context
 
 
-def find_project(slug: str) -> Project | None:
-    """Return the project with this id, for administrators, or None."""
-    # PostgreSQL keeps no text with a null character, and refuses to look for one.
-    return Project.objects.filter(slug=slug).first() if slug and "\0" not in slug else None
-
-
 def get_group_or_404(key: int) -> Group | None:
     """Return a group, for administrators; None is everybody, whose key is EVERYBODY_KEY."""
     return None if key == EVERYBODY_KEY else get_object_or_404(Group, pk=key)

@@ -4,7 +4,7 @@ Now itself is kept for many users, so its browser requests this part.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -18,13 +18,11 @@ from dashboard.db import threads as db_threads
 from dashboard.models import Run
 from dashboard.runs import failures, news, statuses
 from dashboard.runs.news import AllNews, News
-from dashboard.runs.statuses import StatusDisplay
-from dashboard.texts.rich_text import ClockTime, Message, MessageTable, RichText, join_texts
+from dashboard.texts.rich_text import ClockTime, Message, MessageTable, join_texts
 from dashboard.web.components import my_pipelines
 from dashboard.web.components.runs import row_queries
 from dashboard.web.http import keys, links
 from dashboard.web.http.authentication import sign_in
-from dashboard.web.http.links import StageUrls
 from dashboard.web.http.responses.htmx import is_htmx, render_page
 from dashboard.web.live import event_ids
 
@@ -42,29 +40,6 @@ _text = MessageTable(
         ),
     }
 )
-
-
-class NewsRow(NamedTuple):
-    """A run to which something happened, as its row shows it."""
-
-    run: Run
-    url: str
-    stage_urls: StageUrls
-    display: StatusDisplay | None  # None: the list's text says it
-    cause: RichText  # of a failure that the list's text says
-
-    @property
-    def at(self) -> datetime:
-        """When it ended; if it has not, when it started."""
-        return self.run.ended_at or self.run.started_at or self.run.created_at
-
-
-class NewsList(NamedTuple):
-    """Runs to which the same happened, with the rows of the first."""
-
-    text: Message
-    rows: list[NewsRow]
-    more_count: int
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -129,23 +104,27 @@ def _sentence(found: AllNews, since: datetime, now: datetime) -> Message:
     return _text("since", since=time, news=texts)
 
 
-def _lists(found: list[News], limit: int) -> list[NewsList]:
+def _lists(found: list[News], limit: int) -> list[dict[str, Any]]:
+    """Return the runs to which the same happened, with the rows of the first `limit`."""
     pks = {pk for item in found for pk in item.runs[:limit]}
     runs = {run.pk: run for run in row_queries.load_runs(pks)} if pks else {}
     return [
-        NewsList(
-            item.text,
-            [_row(runs[pk], item) for pk in item.runs[:limit] if pk in runs],
-            max(0, len(item.runs) - limit),
-        )
+        {
+            "text": item.text,
+            "rows": [_row(runs[pk], item) for pk in item.runs[:limit] if pk in runs],
+            "more_count": max(0, len(item.runs) - limit),
+        }
         for item in found
     ]
 
 
-def _row(run: Run, item: News) -> NewsRow:
-    stage_urls = links.stage_urls(run.stage)
-    url = stage_urls.of_run(run.run_id).page
+def _row(run: Run, item: News) -> dict[str, Any]:
+    row = {
+        "run": run,
+        "url": links.run_url(run),
+        "stage_urls": links.stage_urls(run.stage),
+        "at": run.ended_at or run.started_at or run.created_at,
+    }
     if item.leaves_status_open:
-        display = statuses.for_run(run.status, removed=run.has_unknown_end)
-        return NewsRow(run, url, stage_urls, display, "")
-    return NewsRow(run, url, stage_urls, None, failures.describe(run))
+        return row | {"display": statuses.for_run(run.status, removed=run.has_unknown_end)}
+    return row | {"cause": failures.describe(run)}

@@ -1,6 +1,6 @@
 """The board: pipelines, of all projects or of one, and what is released in each of their stages."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import Any
 
@@ -70,14 +70,13 @@ class BoardPage(Page):
     @property
     def list_page(self) -> PageOfPipelines:
         """Which pipelines it lists."""
-        snapshot = self.snapshot
-        return snapshot.memoized(
-            ("board list", self.key, self.query),
+        return self._memoized(
+            "list",
             lambda: board_list.find_page(
                 self.permissions,
                 self.filter,
-                attention_stages={run.stage for run in snapshot.attention},
-                in_flight_stages=snapshot.in_flight_by_stage.keys(),
+                attention_stages={run.stage for run in self.snapshot.attention},
+                in_flight_stages=self.snapshot.in_flight_by_stage.keys(),
                 project=self.key,
             ),
         )
@@ -85,29 +84,28 @@ class BoardPage(Page):
     @property
     def pipelines(self) -> list[Pipeline]:
         """The pipelines that it lists, in their order."""
-        return self.snapshot.memoized(
-            ("board pipelines", self.key, self.query),
-            lambda: board_rows.load_pipelines(self.list_page),
-        )
+        return self._memoized("pipelines", lambda: board_rows.load_pipelines(self.list_page))
 
     @property
     def stages(self) -> list[Stage]:
         """The visible stages of its pipelines."""
-        return self.snapshot.memoized(
-            ("board stages", self.key, self.query),
-            lambda: board_rows.load_stages(self.permissions, self.pipelines),
+        return self._memoized(
+            "stages", lambda: board_rows.load_stages(self.permissions, self.pipelines)
         )
 
     @property
     def cells(self) -> dict[int, SafeString]:
         """The rendered cells of its stages, by stage key."""
         snapshot = self.snapshot
-        return snapshot.memoized(
-            ("board cells", self.key, self.query),
+        return self._memoized(
+            "cells",
             lambda: board_rows.render_cells(
                 self.stages, snapshot.in_flight_by_stage, snapshot.attention
             ),
         )
+
+    def _memoized[T](self, name: str, build: Callable[[], T]) -> T:
+        return self.snapshot.memoized((name, self.key, self.query), build)
 
     @cached_property
     def data_age(self) -> DataAge:

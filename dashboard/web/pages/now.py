@@ -11,7 +11,6 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from dashboard.accounts import stars
-from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run
 from dashboard.texts.rich_text import Message
 from dashboard.web.components import my_pipelines
@@ -36,16 +35,9 @@ class NowPage(Page):
     name = "now"
     template = "pages/now.html"
 
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        permissions: Permissions | None = None,
-        *,
-        key: int = 0,
-        query: str = "",
-    ) -> None:
-        super().__init__(snapshot, permissions, key=key, query=query)
-        self.mine = my_pipelines.of_query(QueryDict(query))
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        snapshot, self.mine = self.snapshot, my_pipelines.of_query(QueryDict(self.query))
         if self.mine:  # without any, the page lists nothing, but shows the age of all data
             visible = stars.within(snapshot.permissions, self.mine)
             self.snapshot = Snapshot(visible, snapshot.version, snapshot.now, snapshot.site)

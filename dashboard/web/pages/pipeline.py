@@ -89,7 +89,6 @@ class PipelinePage(Page):
         starred = stars.starred(sign_in.signed_in_user(request))
         self.is_personal = stars.exist()
         return {
-            "place": {"project": self.pipeline.project.name, "pipeline": self.pipeline.name},
             "pipeline": self.pipeline,
             "is_starred": self.pipeline in starred,
             "removal": self.removal,

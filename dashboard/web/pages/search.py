@@ -61,9 +61,7 @@ class SearchPage(Page):
 
     @property
     def tab_title(self) -> TabTitle:
-        return self.build_title(
-            _("Search"),
-        )
+        return self.build_title(_("Search"))
 
     @cached_property
     def search(self) -> Search:
@@ -95,7 +93,7 @@ class SearchPage(Page):
                 for project in projects[:MAX_PLACES]
             ],
             "has_more_places": max(len(pipelines), len(projects)) > MAX_PLACES,
-            "board_url": _board_url(self.text),
+            "board_url": f"{reverse('board')}?{urlencode({'q': self.text})}",
             "may_abort": self.permissions.can_abort_anywhere,
             "denied_reason": self.permissions.abort_denied_reasons(
                 {(key.project, key.stage) for key in shown}
@@ -117,14 +115,11 @@ class SearchPage(Page):
         return self.row_parts(runs)
 
 
-def _board_url(text: str) -> str:
-    return f"{reverse('board')}?{urlencode({'q': text})}"
-
-
 def _run_address(text: str, permissions: Permissions) -> str | None:
     """Return the address that searches for a run, if a text is its id or an address with it."""
     if not text.startswith(("https://", "http://")):
-        if _is_mirrored(text, permissions):
+        visible = Run.objects.filter(permissions.stage_filter("stage"))
+        if visible.filter(run_id=text).exists():
             return reverse("run_search", args=[text])
         return reverse("run_search", args=[text.lower()]) if _UUID.fullmatch(text) else None
     segments = [unquote(segment) for segment in re.split("[?#]", text)[0].split("/")]
@@ -133,8 +128,3 @@ def _run_address(text: str, permissions: Permissions) -> str | None:
     run_id = following.get("runs") or (ids[-1] if ids else "")
     places = {_PLACES[name]: slug for name, slug in following.items() if name in _PLACES}
     return f"{reverse('run_search', args=[run_id])}?{urlencode(places)}" if run_id else None
-
-
-def _is_mirrored(run_id: str, permissions: Permissions) -> bool:
-    visible = Run.objects.filter(permissions.stage_filter("stage"))
-    return visible.filter(run_id=run_id).exists()

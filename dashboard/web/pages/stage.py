@@ -99,7 +99,8 @@ class StagePage(Page):
         has_views = not is_htmx(request) and SavedView.objects.exists()
         self.is_personal = has_views or self.filter.aborted_by_me
         return {
-            "place": _place(stage),
+            "stage": stage,
+            "stage_args": links.stage_url_args(stage),
             "removal": self.removal,
             "policy_notes": concurrency_policy.stage_notes(stage),
             "stage_key": stage.pk,
@@ -177,20 +178,6 @@ class StagePage(Page):
         return saved_view_menu.build_menu(
             sign_in.signed_in_user(request), self.permissions, self.filter, self.default_view
         )
-
-
-def _place(stage: Stage) -> dict[str, str]:
-    project_id, pipeline_id, stage_id = links.stage_url_args(stage)
-    return {
-        "project": stage.pipeline.project.name,
-        "pipeline": stage.pipeline.name,
-        "project_url": reverse("project", args=[project_id]),
-        "pipeline_url": reverse("pipeline", args=[project_id, pipeline_id]),
-        "stage": stage.name,
-        "project_id": project_id,
-        "pipeline_id": pipeline_id,
-        "stage_id": stage_id,
-    }
 
 
 def _stage_error(stage: Stage) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from dashboard.accounts.authentication.sign_in import Attempt
 from dashboard.db.threads import now
 from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components import api_tokens
-from dashboard.web.http import database_outage, errors
+from dashboard.web.http import errors
 from dashboard.web.http.authentication import password_checks
 from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.client_address import client_address
@@ -137,7 +137,6 @@ def _redirect_to_page(request: HttpRequest, text: str, *, tone: str = "good") ->
 @require_POST
 def end_session(request: HttpRequest, public_id: str) -> HttpResponse:
     """End one of the user's sessions."""
-    database_outage.count_session_deletions(request)
     user, address = signed_in_user(request), client_address(request)
     if not sessions.end(user, public_id, now(), client_address=address):
         raise Http404
@@ -147,7 +146,6 @@ def end_session(request: HttpRequest, public_id: str) -> HttpResponse:
 @require_POST
 def end_other_sessions(request: HttpRequest) -> HttpResponse:
     """End all of the user's sessions but this one."""
-    database_outage.count_session_deletions(request)
     user, address = signed_in_user(request), client_address(request)
     key = request.session.session_key
     ended = sessions.end_others(user, key, now(), client_address=address)

@@ -1,7 +1,6 @@
 """Confirm a change of a group or its grants: what it would do, then make it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,16 +22,8 @@ from dashboard.web.http import lookup
 from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.pages.people.group import render_group
 
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A change of a group, None being everybody: how it is made, and what it would do."""
-
-    apply: Callable[[Author], object]
-    effect: Effect
-    done: str
-    next_url: str
-    shown: dict[str, Any] = field(default_factory=dict)  # on the page
+# How a change is made; its effect; what to say and show afterwards; what the page shows.
+type Change = tuple[Callable[[Author], object], Effect, str, str, dict[str, Any]]
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -45,17 +36,18 @@ def confirm_change(request: HttpRequest, key: int, kind: str, grant_key: int = 0
         change = _change(request, group, kind, grant_key)
         if isinstance(change, HttpResponse):
             return change
+        _apply, effect, _done, _next_url, shown = change
         context = {
             "kind": kind,
             "group": group,
             "version": rights_changes.version(rights_changes.group(key)),
-            "hides_everything": change.effect.hides_everything,
+            "hides_everything": effect.hides_everything,
             "error": error,
-            **change.shown,
+            **shown,
         }
-        if grant := change.shown.get("grant"):
+        if grant := shown.get("grant"):
             context["grant"] = texts.stored_grant_text(grant)
-            context["effect_texts"] = texts.effect_texts(change.effect, grant.action)
+            context["effect_texts"] = texts.effect_texts(effect, grant.action)
         return render(request, "pages/people/confirm_change.html", context, status=status)
 
     if request.method != "POST":
@@ -63,7 +55,8 @@ def confirm_change(request: HttpRequest, key: int, kind: str, grant_key: int = 0
     change = _change(request, lookup.get_group_or_404(key), kind, grant_key)
     if isinstance(change, HttpResponse):
         return change
-    return make_change(request, change.apply, change.done, change.next_url, show)
+    apply, _effect, done, next_url, _shown = change
+    return make_change(request, apply, done, next_url, show)
 
 
 def _change(
@@ -89,7 +82,7 @@ def _addition(request: HttpRequest, group: Group | None) -> Change | HttpRespons
     grant = Grant(group=group, **form.cleaned_data)
     if group_changes.same_grants(grant).exists():
         return refuse(grant_error=_("This grant already exists."))
-    return Change(
+    return (
         lambda author: group_changes.add_grant(author, grant),
         group_changes.effect_of_addition(grant),
         _("Grant added. It applies from the next request."),
@@ -105,7 +98,7 @@ def _removal(request: HttpRequest, group: Group | None, grant_key: int) -> Chang
     if grant is None:
         text = _("The grant has already been removed.")
         return render_group(request, _key(group), 404, grant_error=text)
-    return Change(
+    return (
         lambda author: group_changes.remove_grant(author, grant, version),
         group_changes.effect_of_removal(grant),
         _("Grant removed. It applies from the next request."),
@@ -117,7 +110,7 @@ def _removal(request: HttpRequest, group: Group | None, grant_key: int) -> Chang
 def _deletion(request: HttpRequest, group: Group) -> Change:
     version = request.POST.get("version", "")
     effect = group_changes.effect_of_deletion(group)
-    return Change(
+    return (
         lambda author: group_changes.delete_group(author, group, version),
         effect,
         _("Group deleted."),

@@ -10,14 +10,12 @@ from dashboard.web.components.lists import numbered_pages
 from dashboard.web.http import keys
 from dashboard.web.http.administrators import for_administrators
 
-MAX_LENGTH = 200  # of a filter
-
 
 @require_safe
 @for_administrators
 def people(request: HttpRequest) -> HttpResponse:
     """Show the accounts whose name contains `q`, of the group `group` if given, by name."""
-    text = request.GET.get("q", "").replace("\0", "").strip()[:MAX_LENGTH]
+    text = request.GET.get("q", "").replace("\0", "").strip()
     users = User.objects.order_by("username").prefetch_related("groups")
     users = users.filter(username__icontains=text) if text else users
     group_key = keys.parse_pk(request.GET.get("group", ""))

@@ -13,14 +13,12 @@ from dashboard.web.components.rights import texts
 from dashboard.web.components.rights.place_form import PlaceForm
 from dashboard.web.http.administrators import for_administrators
 
-MAX_LENGTH = 200  # of a parameter
-
 
 @require_safe
 @for_administrators
 def who_may(request: HttpRequest) -> HttpResponse:
     """Show who may do what in a place, where in it, and why; invalid parameters mean any."""
-    query = {name: request.GET.get(name, "").strip()[:MAX_LENGTH] for name in PlaceForm.base_fields}
+    query = {name: request.GET.get(name, "").strip() for name in PlaceForm.base_fields}
     query["action"] = query["action"] or Action.ABORT
     if (stage := query["stage"].capitalize()) in StageName.values:
         query["stage"] = stage
