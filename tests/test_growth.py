@@ -65,7 +65,7 @@ LINEAR_IN_STAGES = {
     "sync/reports/report:load": "the count of what is covered",
     "sync/reports/totals:load": "the count of what is covered",
     "web/components/board/board_list:_matching_keys": "the board's order: one key a pipeline",
-    "web/components/sync_report:load_status": "Status sorts all stages",
+    "web/pages/health:_load_status": "Status sorts all stages",
     "web/components/aborts/abort_log:parse": "the filter offers all projects",
     "web/pages/people/group:render_group": "the form offers all projects",
     "web/pages/people/who_may:who_may": "the form offers all projects",

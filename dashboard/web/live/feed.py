@@ -21,17 +21,17 @@ from dashboard.db.threads import now, run_in_db_thread
 from dashboard.sync import watchers
 from dashboard.web.http import database_outage
 from dashboard.web.live import changes, event_ids
-from dashboard.web.live.changes import Channel
-from dashboard.web.live.event_ids import Since
-from dashboard.web.live.hub import Hub, Viewer
-from dashboard.web.live.messages import (
+from dashboard.web.live.changes import (
     HEARTBEAT_EVENT,
     OUTAGE_EVENT,
     STALE_EVENT,
+    Channel,
     Parts,
     build_messages,
     read_first_message,
 )
+from dashboard.web.live.event_ids import Since
+from dashboard.web.live.hub import Hub, Viewer
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ refreshes its live region at intervals, and its tag (HX-PTag) shows that nothing
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Container
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
@@ -18,11 +18,11 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Run
+from dashboard.models import Run, Stage
 from dashboard.web.components import tab_title
 from dashboard.web.components.data_age import EMPTY, DataAge
 from dashboard.web.components.in_flight import InFlightTotals
-from dashboard.web.components.runs import rendered_rows, run_row, run_section
+from dashboard.web.components.runs import history_charts, rendered_rows, run_row, run_section
 from dashboard.web.components.runs.row_queries import RowKey
 from dashboard.web.components.tab_title import NO_TOTALS, TabTitle
 from dashboard.web.http.responses.htmx import render_page
@@ -231,3 +231,24 @@ def build_live_region(request: HttpRequest, page: Page) -> dict[str, Any]:
         "refresh_seconds": REFRESH_SECONDS,
         "reloads": page.reloads,  # after 3 seconds
     }
+
+
+def ended_stages(runs: Iterable[Run]) -> list[Stage]:
+    """Return the stages in which some of these changed runs have ended."""
+    return list({run.stage_id: run.stage for run in runs if not run.in_flight}.values())
+
+
+def chart_parts(stages: Collection[Stage], marked_run: int = 0) -> list[LivePart]:
+    """Return the charts of stages; `marked_run` is the key of the run to mark."""
+    if not stages:
+        return []
+    charts = history_charts.render_charts(stages, marked_run=marked_run)
+    return [
+        render_part(
+            f"history-chart-{key}",
+            "components/history_chart.html#history",
+            key=key,
+            chart=chart,
+        )
+        for key, chart in charts.items()
+    ]

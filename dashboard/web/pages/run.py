@@ -40,8 +40,15 @@ from dashboard.web.components.runs import (
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import links, lookup
 from dashboard.web.http.responses.deferred import Deferred
-from dashboard.web.live.charts import chart_parts, ended_stages
-from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
+from dashboard.web.live.page import (
+    LivePart,
+    Page,
+    PageRemoved,
+    chart_parts,
+    ended_stages,
+    page_response,
+    render_part,
+)
 from dashboard.web.live.snapshot import Snapshot
 
 # The sections of the card about other runs; without its steps, which may be hundreds.

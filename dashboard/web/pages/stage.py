@@ -18,7 +18,7 @@ from dashboard.web.components import headings
 from dashboard.web.components.aborts import abort_all
 from dashboard.web.components.data_age import DataAge, place_data_age
 from dashboard.web.components.in_flight import InFlightTotals
-from dashboard.web.components.lists import empty_states, filters, pagination, saved_view_menu
+from dashboard.web.components.lists import empty_states, filters, pagination
 from dashboard.web.components.lists.filters import RunFilter
 from dashboard.web.components.lists.pagination import PageOfRuns
 from dashboard.web.components.runs import history_charts, removed_notice, rendered_rows
@@ -27,9 +27,17 @@ from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import links, lookup
 from dashboard.web.http.authentication import sign_in
 from dashboard.web.http.responses.htmx import is_htmx
-from dashboard.web.live.charts import chart_parts, ended_stages
-from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
+from dashboard.web.live.page import (
+    LivePart,
+    Page,
+    PageRemoved,
+    chart_parts,
+    ended_stages,
+    page_response,
+    render_part,
+)
 from dashboard.web.live.snapshot import Snapshot
+from dashboard.web.pages.saved_views import build_menu
 
 
 @require_safe
@@ -175,7 +183,7 @@ class StagePage(Page):
         return matching & recent, {run.pk for run in runs} - matching
 
     def _saved_views(self, request: HttpRequest) -> dict[str, Any]:
-        return saved_view_menu.build_menu(
+        return build_menu(
             sign_in.signed_in_user(request), self.permissions, self.filter, self.default_view
         )
 

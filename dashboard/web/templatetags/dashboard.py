@@ -4,14 +4,18 @@ from datetime import datetime
 
 from django import template
 from django.conf import settings
+from django.http import HttpRequest
 from django.templatetags.static import static
+from django.urls import reverse
 from django.utils.html import json_script
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
+from dashboard.accounts import access_log
+from dashboard.accounts.administration import administrators
 from dashboard.sync.reports.sync_state import SyncHealth
 from dashboard.texts import durations
-from dashboard.web.components import elements, headings, macros, settings_tabs
+from dashboard.web.components import elements, headings, macros
 from dashboard.web.components.tab_title import Icon
 from dashboard.web.http import database_outage
 
@@ -31,7 +35,6 @@ register.simple_tag(elements.since)
 register.simple_tag(elements.time_ago)
 register.simple_tag(elements.until)
 register.simple_tag(macros.render, name="render_macro")
-register.simple_tag(settings_tabs.tabs, name="settings_tabs")
 
 
 @register.simple_tag
@@ -71,3 +74,24 @@ def health_text(health: SyncHealth) -> SafeString:
     since = elements.time_ago(health.since) if health.since else ""
     until = elements.clock(health.until) if health.until else ""
     return elements.rich_text(health.sentence(since, until))
+
+
+@register.simple_tag
+def settings_tabs(request: HttpRequest) -> list[tuple[str, str, bool]]:
+    """Return each tab of the pages behind “Settings” that the user may open.
+
+    With its address and label, and whether it is the current one.
+    """
+    found = [("my_account", _("My account"))]
+    if administrators.may_administer(request.user):
+        found += [
+            ("people", _("Accounts")),
+            ("groups", _("Groups and grants")),
+            ("who_may", _("Who may do what")),
+            ("rights_changes", _("Changes")),
+        ]
+    if access_log.may_view(request.user):
+        found.append(("access_log", _("Access log")))
+    labels = {reverse(name): label for name, label in found}
+    current = max(filter(request.path.startswith, labels), key=len, default="")
+    return [(url, label, url == current) for url, label in labels.items()]

@@ -32,7 +32,7 @@ from dashboard.models import Abort, Project, Run, Session
 from dashboard.sync import watchers
 from dashboard.web.http import database_outage, links
 from dashboard.web.http.database_outage import WriteOutcome, WriteTracker
-from dashboard.web.live.messages import OUTAGE_EVENT
+from dashboard.web.live.changes import OUTAGE_EVENT
 from tests.support import factories
 from tests.support.databases import sqlite_folder_renamed, table_renamed
 from tests.support.html import parse_html, select_one, text_of

@@ -17,7 +17,7 @@ from dashboard.accounts import permissions, sessions
 from dashboard.accounts.sessions import SignedInSession
 from dashboard.models import Grant, Run, Session
 from dashboard.models.accounts.grants import Action
-from dashboard.web.live.messages import HEARTBEAT_EVENT, STALE_EVENT
+from dashboard.web.live.changes import HEARTBEAT_EVENT, STALE_EVENT
 from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT, Live, token
 from tests.support.stream import (

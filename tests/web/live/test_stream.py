@@ -25,9 +25,8 @@ from dashboard.runs.acknowledgement_rules import MAX_FAILURE_AGE
 from dashboard.sync import overdue_checker
 from dashboard.web.components.board import board_list
 from dashboard.web.live import changes, event_ids, feed
-from dashboard.web.live.changes import Channel
+from dashboard.web.live.changes import HEARTBEAT_EVENT, STALE_EVENT, Channel
 from dashboard.web.live.event_ids import Since
-from dashboard.web.live.messages import HEARTBEAT_EVENT, STALE_EVENT
 from dashboard.web.pages.board import BoardPage
 from dashboard.web.pages.now import NowPage
 from tests.support import factories

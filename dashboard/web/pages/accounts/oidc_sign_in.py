@@ -1,11 +1,13 @@
 """Sign in through the identity provider: go there, and come back (docs/run/sign-in.md)."""
 
 from functools import partial
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import LoginView, redirect_to_login
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET
 
@@ -17,7 +19,6 @@ from dashboard.web.http.authentication import oidc_adapter
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.responses import retry_later
 from dashboard.web.pages.accounts.oidc_failed import render_explanation, render_failure
-from dashboard.web.pages.accounts.oidc_forward import forward
 
 
 @login_not_required
@@ -48,3 +49,13 @@ def oidc_callback(request: HttpRequest) -> HttpResponse:
         return oidc_adapter.complete(request)
     except OIDCFailure as failure:
         return render_failure(request, failure, failure.next_url)
+
+
+def forward(request: HttpRequest, url: str) -> HttpResponse:
+    """Render the page that forwards to an address of the provider at once.
+
+    By a page, not by the redirect of a form: browsers apply `form-action` to all redirects after a
+    form, and a provider may use hosts other than the issuer's.
+    """
+    host = urlsplit(settings.OIDC_ISSUER).netloc
+    return render(request, "pages/accounts/oidc_sign_in.html", {"url": url, "host": host})

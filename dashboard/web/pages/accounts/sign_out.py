@@ -8,7 +8,6 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from dashboard.accounts.authentication import auth_proxy
-from dashboard.web.pages.accounts.oidc_forward import forward
 
 
 class SignOutView(LogoutView):
@@ -22,6 +21,7 @@ class SignOutView(LogoutView):
         url = ""
         if settings.OIDC_ISSUER:
             from dashboard.web.http.authentication import oidc_adapter  # installed only then
+            from dashboard.web.pages.accounts.oidc_sign_in import forward
 
             url = oidc_adapter.sign_out_url(request)
         response = super().post(request, *args, **kwargs)
