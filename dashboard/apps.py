@@ -11,14 +11,13 @@ class DashboardConfig(AppConfig):
     def ready(self) -> None:
         from dashboard.accounts import changes, permissions
         from dashboard.config import checks
-        from dashboard.db import generic_plans, idle_transactions, schema
+        from dashboard.db import postgresql, schema
         from dashboard.models import append_only
         from dashboard.web.http.authentication import session_events
 
         checks.register_all()
         schema.register()
-        generic_plans.register(self)
-        idle_transactions.register(self)
+        postgresql.register(self)
         append_only.register(self)
         permissions.register(self)
         changes.register(self)

@@ -329,7 +329,7 @@ WHITENOISE_MAX_AGE = 24 * 3600  # seconds; URLs carry a hash, except those in th
 # newest. No variable: elsewhere, backups use those in PATH.
 POSTGRESQL_PROGRAM_FOLDER = Path("/usr/lib/postgresql")
 DATABASE_IS_DEFAULT = not _text("DATABASE_URL")
-# Sandbox and Northflank data never share a default file: see server/sandbox_database.py.
+# Sandbox and Northflank data never share a default file: `serve` has one for each scenario.
 _default_url = f"sqlite:///{VAR_DIR}/{'sandbox-everyday' if SANDBOX else 'dashboard'}.sqlite3"
 _database_url = _text("DATABASE_URL") or _default_url
 _scheme, _colon, _ = _database_url.partition(":")

@@ -16,7 +16,7 @@ from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
 from dashboard.aborts import bulk_send, reconcile, settle
-from dashboard.accounts import access_log, expired_sessions, permissions
+from dashboard.accounts import access_log, permissions, sessions
 from dashboard.accounts.administration import administrators
 from dashboard.accounts.authentication import throttle
 from dashboard.accounts.authentication.throttle import Counter
@@ -181,7 +181,7 @@ def chores() -> dict[str, Work]:
         "resend aborts": lambda: claim_due_resends(now),
         "escalate aborts": lambda: reconcile.update_severities(now),
         "adopt bulk aborts": lambda: bulk_send.claim_expired(now),
-        "end sessions": lambda: expired_sessions.delete_expired_sessions(now),
+        "end sessions": lambda: sessions.delete_expired(now),
         "look for pruning": lambda: pruning.is_due(now),
         "throttle": lambda: throttle.remaining_wait(counters, now),
         "count a failure": lambda: throttle.count(counters, now),

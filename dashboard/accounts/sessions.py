@@ -8,7 +8,7 @@ from django.conf import settings
 from django.contrib.auth import HASH_SESSION_KEY
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import SessionBase
-from django.db import DatabaseError, transaction
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Least
 from django.utils.crypto import constant_time_compare
@@ -21,6 +21,8 @@ from dashboard.models.accounts import sessions as session_model
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.sessions import USE_INTERVAL
 
+CLEANUP_INTERVAL = 600.0  # seconds between two looks for expired sessions
+BATCH_SIZE = 500  # sessions that are deleted at once
 MAX_LISTED = 100  # a program that signs in again and again has any number
 
 
@@ -125,6 +127,14 @@ def delete_others(user: User, session_key: str | None, at: datetime) -> int:
     valid_count = sum(is_of_password(session, user) for session in unexpired)
     others.delete()
     return valid_count
+
+
+def delete_expired(at: datetime) -> None:
+    """Delete the sessions that had expired by `at`; strangers can begin any number."""
+    expired = Session.objects.filter(expire_date__lt=at).values_list("pk", flat=True)
+    while keys := list(expired[:BATCH_SIZE]):
+        # Without loading the rows and notifying of each, as `delete` would.
+        Session.objects.filter(pk__in=keys)._raw_delete(DEFAULT_DB_ALIAS)
 
 
 # --- Open streams --------------------------------------------------------------------------------

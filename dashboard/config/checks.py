@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from string import Formatter
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +13,6 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 
-from dashboard.config.web_addresses import is_encrypted_or_local, is_web_address, quote_address
 from dashboard.models.append_only import MIN_ACCESS_LOG_DAYS
 from dashboard.models.catalog import StageName
 from dashboard.northflank import find_environment_error
@@ -65,7 +64,7 @@ def check_encryption(**_: Any) -> list[CheckMessage]:
 
     It stands for Django's W004, W008, W011 and W016, which are silenced then (settings.py).
     """
-    is_local = all(is_encrypted_or_local(f"http://{host}") for host in settings.ALLOWED_HOSTS)
+    is_local = all(_is_encrypted_or_local(f"http://{host}") for host in settings.ALLOWED_HOSTS)
     if settings.HTTPS or is_local:
         return []
     return [
@@ -86,7 +85,7 @@ def _broken_rules() -> Iterator[CheckMessage]:
         if not invalid or rule.name in reported:
             continue
         reported.add(rule.name)
-        quoted = ", ".join(quote_address(str(value)) for value in invalid)
+        quoted = ", ".join(_quote_address(str(value)) for value in invalid)
         value_text = "" if rule.name in _SECRETS else f": {quoted}"
         yield (checks.Warning if rule.id.startswith("W") else Error)(
             rule.message or f"{rule.name} has an invalid value{value_text}.",
@@ -109,8 +108,36 @@ def _matches(pattern: str) -> Callable[[str], object]:
     return re.compile(pattern, re.ASCII).fullmatch
 
 
+def _is_web_address(text: str) -> bool:
+    """Return whether a text is an http or https address with a host, without a user."""
+    try:
+        parts = urlsplit(text)
+        has_valid_port = parts.port != 0  # raises for one that is no number up to 65535
+    except ValueError:
+        return False
+    is_web = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    return is_web and has_valid_port and "@" not in parts.netloc and not re.search(r"\s", text)
+
+
+def _quote_address(text: str) -> str:
+    """Return a text that should be a web address, in quotes, without a user and password in it."""
+    # Up to the last "@": a password may contain a "/" that is not encoded.
+    return repr(re.sub(r"(\w+://)?.*@", r"\1…@", text, count=1, flags=re.DOTALL))
+
+
+def _is_encrypted_or_local(address: str) -> bool:
+    """Return whether nobody on the way can read what is sent to a web address."""
+    try:
+        parts = urlsplit(address)
+        if parts.scheme == "https" or parts.hostname == "localhost":
+            return True
+        return ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
 def _is_api_address(text: str) -> bool:
-    return is_web_address(text) and not re.search(r"[?#]|/v1$", text)
+    return _is_web_address(text) and not re.search(r"[?#]|/v1$", text)
 
 
 def _is_reserve(text: str) -> bool:
@@ -122,20 +149,20 @@ def _is_run_url_template(template: str) -> bool:
     parts = dict.fromkeys(("team", "project", "pipeline", "stage", "run"), "x")
     try:
         names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-        return names <= set(parts) and is_web_address(template.format_map(parts))
+        return names <= set(parts) and _is_web_address(template.format_map(parts))
     except ValueError:
         return False
 
 
 def _is_base_url(text: str) -> bool:
     is_plain = re.fullmatch(r"https?://[^\s/?#@]+(/[\w.~-]+)*", text, re.ASCII)
-    return bool(is_plain) and is_web_address(text)
+    return bool(is_plain) and _is_web_address(text)
 
 
 def _is_host(text: str) -> bool:
     has_port = ":" in text.rpartition("]")[2]  # of an IPv6 address, after its brackets
     is_pattern = "*" in text and text != "*"
-    return not ("/" in text or has_port or is_pattern) and is_web_address(f"http://{text}")
+    return not ("/" in text or has_port or is_pattern) and _is_web_address(f"http://{text}")
 
 
 def _is_network(text: str) -> bool:
@@ -147,11 +174,11 @@ def _is_network(text: str) -> bool:
 
 
 def _is_address_or_path(text: str) -> bool:
-    return bool(re.fullmatch(r"/([^/\\\s][^\\\s]*)?", text)) or is_web_address(text)
+    return bool(re.fullmatch(r"/([^/\\\s][^\\\s]*)?", text)) or _is_web_address(text)
 
 
 def _is_issuer(text: str) -> bool:
-    if not is_web_address(text) or not re.fullmatch(r"[!-~]{1,200}", text) or set("?#") & set(text):
+    if not _is_web_address(text) or not re.fullmatch(r"[!-\"$->@-~]{1,200}", text):
         return False
     parts = urlsplit(text)
     return parts.scheme == "https" or parts.hostname in {"localhost", "127.0.0.1", "::1"}
@@ -170,7 +197,7 @@ _RULES = (
     Rule("NORTHFLANK_API_BASE_URL", _is_api_address,
          "https://host without /v1, or nothing for Northflank's own API", "E003"),
     Rule("NORTHFLANK_API_BASE_URL",
-         lambda url: not settings.NORTHFLANK_API_TOKEN or is_encrypted_or_local(url),
+         lambda url: not settings.NORTHFLANK_API_TOKEN or _is_encrypted_or_local(url),
          "an https:// address; http:// is only for this machine", "E016",
          "NORTHFLANK_API_BASE_URL would send the token unencrypted."),
     Rule("NORTHFLANK_TEAM_ID", _matches("[A-Za-z0-9][A-Za-z0-9._-]*"),

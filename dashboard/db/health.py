@@ -23,7 +23,7 @@ RETRY_INTERVAL = 1.0  # seconds between probes during an outage
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: connection, insufficient
 # resources, operator intervention, system error; read-only, as after a failover; and the end of a
-# transaction in which the process was paused (db/idle_transactions.py).
+# transaction in which the process was paused (db/postgresql.py).
 _POSTGRES_OUTAGE_CLASSES = ("08", "53", "57", "58")
 _POSTGRES_OUTAGE_CODES = ("25006", "25P03")
 _QUERY_CANCELED = "57014"  # in class 57, but concerns one statement only

@@ -25,7 +25,7 @@ from django.db.models.query import ModelIterable
 from django.db.models.sql import UpdateQuery
 from django.db.models.sql.compiler import SQLCompiler
 
-from dashboard.db import generic_plans
+from dashboard.db import postgresql
 
 type Rows = tuple[tuple[Any, ...], ...]
 
@@ -314,7 +314,7 @@ def _execution(parameters: Iterable[Parameter | Keys]) -> Callable[[str, list[An
 
 def _execute_planned(sql: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
     """Return the rows, by a plan for all parameters where that is possible."""
-    rows = generic_plans.fetch(sql, parameters)
+    rows = postgresql.fetch(sql, parameters)
     return _execute(sql, parameters) if rows is None else rows
 
 

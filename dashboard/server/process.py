@@ -17,7 +17,7 @@ from django.urls import reverse
 
 from dashboard import __version__, sandbox
 from dashboard.aborts.reconcile import cancel_tasks, reconcile_in_background, release_all_leases
-from dashboard.accounts import expired_sessions
+from dashboard.accounts import sessions
 from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread, set_clock_offset
 from dashboard.models import Upstream
@@ -30,7 +30,6 @@ from dashboard.sync.pruning import Pruner
 from dashboard.sync.worker import Periodic, SyncWorker
 from dashboard.upstream import access_hint, budget_store
 from dashboard.upstream import connection as upstream_connection
-from dashboard.upstream.source import configured_source
 from dashboard.web.live.feed import Broadcaster, close_broadcaster, open_broadcaster
 
 log = structlog.get_logger(__name__)
@@ -102,9 +101,7 @@ class Process:
                         reconcile_in_background,
                         Periodic(overdue_checker.check_runs, overdue_checker.CHECK_INTERVAL),
                         Periodic(acknowledgements.end_expired, acknowledgements.INTERVAL),
-                        Periodic(
-                            expired_sessions.delete_expired_sessions, expired_sessions.INTERVAL
-                        ),
+                        Periodic(sessions.delete_expired, sessions.CLEANUP_INTERVAL),
                         Pruner(),
                     ],
                 )
@@ -174,7 +171,7 @@ def verify_database() -> None:
     An error that is still recorded from an earlier process is logged again, since only that process
     logged its start.
     """
-    source = configured_source()
+    source = upstream_connection.configured_source()
     row, _ = Upstream.objects.get_or_create(pk=1, defaults={"source": source})
     if row.source != source:
         raise UpstreamMismatch(

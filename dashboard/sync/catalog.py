@@ -17,7 +17,7 @@ from dashboard.models.catalog import StageName
 from dashboard.northflank import Page, ReleaseFlow
 from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.northflank import Project as ApiProject
-from dashboard.sync import removed_runs, unlisted_runs
+from dashboard.sync import missing_runs
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +61,7 @@ def mirror_projects(
         )
         if reappeared:
             stages = Stage.objects.filter(pipeline__project__in=reappeared)
-            unlisted_runs.schedule_reread(stages, now)
+            missing_runs.schedule_reread(stages, now)
         if configured:
             _remove_projects(
                 Project.objects.filter(removed_at=None).exclude(slug__in=configured), now
@@ -94,7 +94,7 @@ def mirror_pipelines(
             for name in StageName
         )
         if reappeared:
-            unlisted_runs.schedule_reread(Stage.objects.filter(pipeline__in=reappeared), now)
+            missing_runs.schedule_reread(Stage.objects.filter(pipeline__in=reappeared), now)
         unlisted = project.pipelines.exclude(slug__in=fields_by_slug)
         return _mark_missing(unlisted, page, now, request_seq)
 
@@ -131,7 +131,7 @@ def _remove_projects(removed_projects: QuerySet[Project], now: datetime) -> None
     if project_keys:
         Project.objects.filter(pk__in=project_keys).update(removed_at=now)
         runs = Run.objects.filter(stage__pipeline__project__in=project_keys)
-        removed_runs.stop_tracking(runs, now)
+        missing_runs.stop_tracking(runs, now)
 
 
 def _mark_missing(
@@ -151,7 +151,7 @@ def _mark_missing(
         log.info("catalog.removed", kind=entry._meta.model_name, name=str(entry), slug=entry.slug)
         update_row(type(entry), entry.pk, removed_at=now)
     if removed:
-        removed_runs.mark_orphaned(now, request_seq)
+        missing_runs.mark_orphaned(now, request_seq)
     for entry in missing:
         if entry.missing_since is None:
             update_row(type(entry), entry.pk, missing_since=now)
@@ -168,7 +168,7 @@ def mirror_release_flow(stage_pk: int, flow: ReleaseFlow | None, *, now: datetim
             in_flight_incomplete=False,
         )
         # No list shows its runs in flight any more. This is repeated at each check of the stage.
-        unlisted_runs.schedule_reread(Stage.objects.filter(pk=stage_pk), now, with_dismissed=False)
+        missing_runs.schedule_reread(Stage.objects.filter(pk=stage_pk), now, with_dismissed=False)
         return
     updates: dict[str, Any] = {"concurrency_policy": flow.concurrency_policy, "paused": flow.paused}
     update_row(

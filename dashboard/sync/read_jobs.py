@@ -1,9 +1,10 @@
-"""One read of a list, a stage or a run: what it asks Northflank, and what is recorded of it.
+"""One read of a list, stage, run or link: what it asks Northflank, and what is recorded of it.
 
 A job reads, mirrors and schedules the next read. If Northflank does not answer, the worker calls
 `fail`; if it answers nobody at present, only of a job that somebody waits for: others stay due.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,9 +14,9 @@ import structlog
 
 from dashboard.db.prepared import update_row
 from dashboard.db.threads import now, run_in_db_thread
-from dashboard.models import CatalogSync, RequestCounter, Run, Stage
-from dashboard.northflank import NorthflankError, NotFound, Page, fetch_all_pages
-from dashboard.sync import catalog, due, schedule
+from dashboard.models import CatalogSync, ReadRequest, RequestCounter, Run, Stage
+from dashboard.northflank import NorthflankError, NotFound, Page, RunDetail, fetch_all_pages
+from dashboard.sync import catalog, due, mirror, schedule
 from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.run_reader import read_run
 from dashboard.sync.schedule import Gap
@@ -223,6 +224,52 @@ class RunJob(ReadJob):
 
     def fail(self, error: NorthflankError, started_at: datetime) -> None:
         pass
+
+
+@dataclass(slots=True)
+class LinkJob(ReadJob):
+    """A read of the run of a link, which names its stage."""
+
+    link: ReadRequest
+    is_awaited: ClassVar = True
+
+    @property
+    def key(self) -> int:
+        return self.link.pk
+
+    async def read(self, reader: StageReader) -> None:
+        stage = self.link.stage
+        if stage is None:
+            raise ValueError("A link names a stage.")
+        place = stage.pipeline.project.slug, stage.pipeline.slug, stage.name
+        requested_at, seq = now(), await run_in_db_thread(RequestCounter.take_next)
+        detail = None
+        with contextlib.suppress(NotFound):
+            detail = await reader.call(
+                lambda nf: nf.get_run(*place, self.link.run_id), request_seq=seq
+            )
+        await reader.term.write(self._record, stage, detail, requested_at, seq)
+
+    def unplanned(self, requests: int) -> int:
+        return requests
+
+    def _record(
+        self, stage: Stage, detail: RunDetail | None, requested_at: datetime, seq: int
+    ) -> None:
+        if detail is not None and detail.run.id != self.link.run_id:
+            log.warning("link.wrong_run", requested=self.link.run_id, received=detail.run.id)
+        elif detail is not None:
+            mirror.apply_detail(stage.pk, detail, requested_at=requested_at, request_seq=seq)
+            row = Stage.objects.filter(pk=stage.pk)
+            # A stage with a run has a release flow, whatever it had when it was last checked.
+            row.filter(has_flow=False).update(flow_synced_at=None, next_sync_at=now())
+        self._answer()
+
+    def fail(self, error: NorthflankError, started_at: datetime) -> None:
+        self._answer(str(error))
+
+    def _answer(self, error: str = "") -> None:
+        ReadRequest.objects.filter(pk=self.link.pk).update(answered_at=now(), error=error)
 
 
 def _list_name(catalog_sync: CatalogSync) -> str:

@@ -19,8 +19,7 @@ from dashboard.models import Run, Stage
 from dashboard.northflank import NorthflankError
 from dashboard.sync import baselines, catalog, causes, due, read_plan, schedule, search
 from dashboard.sync.lead import LeadLost, Term
-from dashboard.sync.link_job import LinkJob
-from dashboard.sync.read_jobs import ListJob, ReadJob, RunJob, StageJob
+from dashboard.sync.read_jobs import LinkJob, ListJob, ReadJob, RunJob, StageJob
 from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.stage_reader import (
     MAX_REQUESTS_PER_FIRST_READ,

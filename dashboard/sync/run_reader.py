@@ -6,7 +6,7 @@ from typing import TypedDict
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import RequestCounter, Run
 from dashboard.northflank import NorthflankError, NotFound, RunDetail, UnexpectedResponse
-from dashboard.sync import mirror, removed_runs, unlisted_runs
+from dashboard.sync import mirror, missing_runs
 from dashboard.sync.lead import Term
 from dashboard.upstream.connection import Connection
 
@@ -43,12 +43,12 @@ async def read_run(connection: Connection, run: Run, term: Term | None = None) -
             )
     except NorthflankError as error:
         if connection.is_account_wide(error):
-            await write(unlisted_runs.retry_on_recovery, run.pk, now())
+            await write(missing_runs.retry_on_recovery, run.pk, now())
         else:
-            await write(unlisted_runs.back_off, run.pk, error, now())
+            await write(missing_runs.back_off, run.pk, error, now())
         raise
     if run_detail is None:
-        await write(removed_runs.mark_removed, run.pk, **stamp)
+        await write(missing_runs.mark_removed, run.pk, **stamp)
         return None
     return await write(mirror.apply_detail, run.stage_id, run_detail, **stamp)
 

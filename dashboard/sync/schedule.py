@@ -23,6 +23,8 @@ NO_FLOW_INTERVAL = timedelta(hours=6)  # how often a stage without one is looked
 GAPS_SHARE = 0.5
 BASELINE_INTERVAL = timedelta(minutes=10)  # between two details that step baselines need
 
+GRACE = timedelta(seconds=30)  # for the read itself and for a free slot
+RECENT = timedelta(minutes=1)  # only what was read within this is said to be up to date
 # A stage not read for twice its planned interval, and at least this long, counts as unread.
 MIN_GAP_AGE = timedelta(minutes=5)
 # Rate of first reads with quick answers; with slower ones an estimate is too short.
@@ -32,6 +34,15 @@ FIRST_READS_PER_SECOND = 12.0
 def is_watched(last_viewed_at: datetime | None, now: datetime) -> bool:
     """Return whether a stage or run last viewed at that time counts as watched."""
     return last_viewed_at is not None and now - last_viewed_at < WATCHED_FOR
+
+
+def is_stale(fresh_until: datetime | None, now: datetime) -> bool:
+    """Return whether a stage's data is older than planned; False if never read (None).
+
+    With each read the sync sets `Stage.fresh_until`: now plus the planned interval of the stage.
+    Later failures and delays do not change it; a later plan may extend it.
+    """
+    return fresh_until is not None and fresh_until + GRACE < now
 
 
 class Gap(IntEnum):
@@ -134,21 +145,6 @@ def failure_backoff(failures: int, cause: str) -> timedelta:
     """Return the time until the next try after this many failed reads in a row."""
     initial, maximum = _BACKOFFS.get(cause, _DEFAULT_BACKOFF)
     return timedelta(seconds=min(initial * 2 ** min(max(failures - 1, 0), 10), maximum))
-
-
-# Seconds between the tries of the detail of a run that has ended, as long as nobody views it: one
-# that can never be read would take its share of all reads for as long as the run is kept. The last
-# of them comes an hour after the first, so that no shorter failure has any run given up.
-_ENDED_RUN_BACKOFFS = (10, 30, 90, 270, 810, 2430)
-
-
-def ended_run_backoff(failures: int) -> timedelta | None:
-    """Return the time until the next try after this many failed reads of an ended run in a row.
-
-    None: it is given up.
-    """
-    is_given_up = failures > len(_ENDED_RUN_BACKOFFS)
-    return None if is_given_up else timedelta(seconds=_ENDED_RUN_BACKOFFS[failures - 1])
 
 
 def estimate_seconds(reads: int, read_budget: ReadBudget) -> float | None:

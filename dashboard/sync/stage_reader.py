@@ -26,9 +26,9 @@ from dashboard.northflank import Run as ApiRun
 from dashboard.sync import (
     catalog,
     mirror,
+    missing_runs,
     pruning,
     run_rows,
-    unlisted_runs,
 )
 from dashboard.sync.lead import Term
 from dashboard.sync.run_reader import PER_PAGE, RequestStamp, stamp_request
@@ -185,7 +185,7 @@ class StageReader:
                 break
         if not (is_short and page.has_next):
             await self.term.write(
-                unlisted_runs.schedule_unlisted, stage.pk, runs.values(), **stamps[0]
+                missing_runs.schedule_unlisted, stage.pk, runs.values(), **stamps[0]
             )
 
     async def read_page(self, stage: Stage, page_number: int) -> Page[ApiRun]:
@@ -235,14 +235,14 @@ def _mirror_page(stage: Stage, page_number: int, page: Page[ApiRun], stamp: Requ
     mirror.apply_runs(stage.pk, page.items, **stamp)
     log_omissions(str(stage), page)
     if page_number == 1 and not page.has_next:
-        unlisted_runs.schedule_unlisted(stage.pk, page.items, **stamp)
+        missing_runs.schedule_unlisted(stage.pk, page.items, **stamp)
     if is_cut:
         # One run behind this page is read by its detail, several by the list of those in flight.
-        unlisted = unlisted_runs.count_unlisted(stage.pk, page.items, stamp["request_seq"])
+        unlisted = missing_runs.count_unlisted(stage.pk, page.items, stamp["request_seq"])
         if unlisted > 1:
             stage.in_flight_incomplete = True
         elif unlisted:
-            unlisted_runs.schedule_unlisted(stage.pk, page.items, **stamp)
+            missing_runs.schedule_unlisted(stage.pk, page.items, **stamp)
 
 
 def _is_last_new(stage: Stage, page: Page[ApiRun]) -> bool:

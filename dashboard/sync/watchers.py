@@ -70,7 +70,7 @@ def watch_run(run: Run, now: datetime) -> None:
         # Planned for later, or in the backoff of a run that nobody views.
         is_later = Q(next_detail_sync_at__gt=now)
         is_unscheduled |= is_later & (Q(in_flight=False, failures__gt=0) | Q(failures=0))
-    # One with failures that is not scheduled was given up: see schedule.ended_run_backoff.
+    # One with failures that is not scheduled was given up: see missing_runs.back_off.
     needs_detail = Run.objects.filter(
         Q(in_flight=True)
         | Q(detail_synced_at=None)

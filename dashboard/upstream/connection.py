@@ -293,3 +293,10 @@ def get_connection() -> Connection:
     if settings.SANDBOX:
         raise RuntimeError("No upstream: set NORTHFLANK_API_TOKEN or run `manage.py serve`.")
     return open_connection(settings.NORTHFLANK_API_BASE_URL, settings.NORTHFLANK_API_TOKEN)
+
+
+def configured_source() -> str:
+    """Return which Northflank the settings are for: its address and the team, or "sandbox"."""
+    if settings.SANDBOX:
+        return "sandbox"
+    return f"{settings.NORTHFLANK_API_BASE_URL} {settings.NORTHFLANK_TEAM_ID}".strip()

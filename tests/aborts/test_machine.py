@@ -45,7 +45,7 @@ from dashboard.northflank import NorthflankClient, NorthflankError, RunDetail
 from dashboard.sandbox import parse_fault
 from dashboard.sandbox.choices import Choices
 from dashboard.sandbox.world import World
-from dashboard.sync import mirror, unlisted_runs
+from dashboard.sync import mirror, missing_runs
 from dashboard.sync.run_reader import read_run
 from tests.support import abort_invariants
 from tests.support.live import Live
@@ -188,7 +188,7 @@ class AbortMachine(RuleBasedStateMachine):
         requested_at, request_seq = db_threads.now(), RequestCounter.take_next()
         page = self.live.run(lambda: self.live.connection.client.list_runs(*at, per_page=100))
         mirror.apply_runs(stage.pk, page.items, requested_at=requested_at, request_seq=request_seq)
-        unlisted_runs.schedule_unlisted(
+        missing_runs.schedule_unlisted(
             stage.pk, page.items, requested_at=requested_at, request_seq=request_seq
         )
 

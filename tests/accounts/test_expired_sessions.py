@@ -9,7 +9,7 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.accounts import sessions
-from dashboard.accounts.expired_sessions import BATCH_SIZE, delete_expired_sessions
+from dashboard.accounts.sessions import BATCH_SIZE, delete_expired
 from dashboard.models import Session
 from dashboard.models.accounts.sessions import USE_INTERVAL, recorded_uses
 
@@ -21,7 +21,7 @@ def test_expired_sessions_are_deleted_at_once(db: None, viewer: User) -> None:
         Session(session_key=f"key-{number}", user=viewer if number % 2 else None, **times)
         for number in range(2 * BATCH_SIZE)
     )
-    delete_expired_sessions(timezone.now())
+    delete_expired(timezone.now())
     assert not Session.objects.exists()
 
 
@@ -29,9 +29,9 @@ def test_unused_session_is_deleted(client: Client, viewer: User, settings: Any) 
     settings.SESSION_IDLE_TIMEOUT = 3600
     client.force_login(viewer)
     timeout = timedelta(hours=1) + USE_INTERVAL
-    delete_expired_sessions(timezone.now() + timeout - timedelta(minutes=1))
+    delete_expired(timezone.now() + timeout - timedelta(minutes=1))
     assert Session.objects.exists()
-    delete_expired_sessions(timezone.now() + timeout)
+    delete_expired(timezone.now() + timeout)
     assert not Session.objects.exists()
 
 
@@ -44,9 +44,9 @@ def test_used_session_outlives_idle_timeout_but_not_maximum_age(
     start = timezone.now()
     for minutes in (50, 100, 119):
         sessions.record_use(key, start + timedelta(minutes=minutes))
-        delete_expired_sessions(start + timedelta(minutes=minutes))
+        delete_expired(start + timedelta(minutes=minutes))
     assert Session.objects.count() == 1
-    delete_expired_sessions(start + timedelta(minutes=121))
+    delete_expired(start + timedelta(minutes=121))
     assert not Session.objects.exists()
 
 
@@ -70,5 +70,5 @@ def test_idle_timeout_that_is_removed_ends_no_session_that_is_used(
     client.force_login(viewer)
     settings.SESSION_IDLE_TIMEOUT = 0
     sessions.record_use(client.session.session_key or "", timezone.now() + USE_INTERVAL)
-    delete_expired_sessions(timezone.now() + timedelta(days=13))
+    delete_expired(timezone.now() + timedelta(days=13))
     assert Session.objects.count() == 1

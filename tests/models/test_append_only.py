@@ -500,7 +500,6 @@ def test_process_start_on_postgresql_without_triggers_fails() -> None:
 DELETED = {
     "accounts/changes.py": {"instance"},  # the sessions of an account
     "accounts/administration/group_changes.py": {"Group", "Grant"},
-    "accounts/expired_sessions.py": {"Session"},
     "accounts/sessions.py": {"user", "others"},  # sessions
     "accounts/stars.py": {"Star"},
     "accounts/authentication/throttle.py": {"FailureCounter"},

@@ -7,7 +7,7 @@ from pytest_django import Settings
 
 from dashboard.models import Run
 from dashboard.runs import dismissals, removals
-from dashboard.sync import removed_runs
+from dashboard.sync import missing_runs
 from tests.support import factories
 from tests.support.messages import keys_and_params
 
@@ -51,5 +51,5 @@ def test_run_of_project_dropped_from_setting_is_not_read(
 
 def test_removed_run_that_nobody_dismissed_cannot_be_restored(run: Run) -> None:
     # Its project was dropped from the setting, and is listed again without the run.
-    removed_runs.stop_tracking(Run.objects.all(), timezone.now())
+    missing_runs.stop_tracking(Run.objects.all(), timezone.now())
     assert keys_and_params(removals.unknown_end_reason(run)) == ("removed", {})

@@ -26,7 +26,7 @@ from dashboard.models import Project, Run, Upstream, append_only
 from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.accounts.access import AccessKind
 from dashboard.server import backup, database_lock
-from dashboard.upstream.source import configured_source
+from dashboard.upstream.connection import configured_source
 from tests.support import factories
 
 PATH = os.environ["PATH"]

@@ -18,7 +18,7 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.utils import timezone
 
-from dashboard.db import generic_plans
+from dashboard.db import postgresql
 from dashboard.models import (
     AccessEvent,
     ChangeCounter,
@@ -100,7 +100,7 @@ def _count_rows(visits: Visits) -> Iterator[Callable[..., Any]]:
     with connection.cursor() as cursor:
         cursor.execute("; ".join(f"SET LOCAL {option} = off" for option in options))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generic_plans, "fetch", fetch)
+        patch.setattr(postgresql, "fetch", fetch)
         yield execute
 
 

@@ -13,7 +13,7 @@ from dashboard.models import Pipeline, Run, Stage, StageTiming
 from dashboard.models.typical_duration import MIN_SAMPLES
 from dashboard.northflank import Node, RunDetail, UnexpectedResponse
 from dashboard.northflank import Run as ApiRun
-from dashboard.sync import baselines, mirror, unlisted_runs, watchers
+from dashboard.sync import baselines, mirror, missing_runs, watchers
 from tests.support import factories
 from tests.support.successes import (
     NOW,
@@ -235,7 +235,7 @@ def test_failed_baseline_read_is_not_repeated(read_stage: Stage) -> None:
     create_successes(read_stage)
     baselines.schedule_next_detail(NOW, INTERVAL)
     first = scheduled_run()
-    unlisted_runs.back_off(first.pk, UnexpectedResponse("No.", http_status=200), NOW)
+    missing_runs.back_off(first.pk, UnexpectedResponse("No.", http_status=200), NOW)
     first.refresh_from_db()
     assert first.next_detail_sync_at is None
     baselines.schedule_next_detail(NOW, INTERVAL)

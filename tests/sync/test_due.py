@@ -16,7 +16,7 @@ from django.utils import timezone
 from dashboard.db import threads as db_threads
 from dashboard.models import CatalogSync, Pipeline, Project, RateBudget, Run, Stage
 from dashboard.server import process
-from dashboard.sync import due, mirror, removed_runs, watchers
+from dashboard.sync import due, mirror, missing_runs, watchers
 from dashboard.sync.plan import Plan
 from dashboard.sync.read_plan import ReadPlan
 from tests.support import factories
@@ -233,7 +233,7 @@ def test_watched_concluded_run_with_steps_is_not_read(stage: Stage) -> None:
 
 def test_watched_removed_run_is_not_read_earlier(stage: Stage) -> None:
     mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
-    removed_runs.mark_removed(get_run().pk, requested_at=at(1))
+    missing_runs.mark_removed(get_run().pk, requested_at=at(1))
     before = get_run().next_detail_sync_at
     watchers.watch_run(get_run(), at(2))
     assert get_run().next_detail_sync_at == before == at(601)

@@ -17,7 +17,7 @@ from dashboard.models import (
 )
 from dashboard.northflank import RunDetail, ServerError, decoding
 from dashboard.runs import overdue
-from dashboard.sync import due, mirror, removed_runs, unlisted_runs
+from dashboard.sync import due, mirror, missing_runs
 from tests.support import payloads
 from tests.support.factories import node
 from tests.support.world import (
@@ -188,7 +188,7 @@ def test_failing_run_whose_list_shows_the_end_has_recovered(
 ) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
     StageTiming.objects.create(stage=stage, detail_count=5)  # its steps have a baseline
-    unlisted_runs.back_off(get_run("r1").pk, ServerError("broken"), at(1))
+    missing_runs.back_off(get_run("r1").pk, ServerError("broken"), at(1))
     mirror_list(stage, api_run("r1", **ENDED), api_run("r2", **ENDED), requested_at=10)
     assert (get_run("r1").failures, get_run("r1").next_detail_sync_at) == (0, None)
     assert [line["run"] for line in logged_events("run.recovered")] == ["r1"]
@@ -218,33 +218,33 @@ def test_accepted_abort_is_concluded_with_its_run(stage: Stage, manager: User) -
 
 def test_run_missing_from_list_is_due_for_read(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
-    unlisted_runs.schedule_unlisted(stage.pk, [api_run("r2")], **request_fields(20))
+    missing_runs.schedule_unlisted(stage.pk, [api_run("r2")], **request_fields(20))
     assert get_run("r1").next_detail_sync_at == at(20)
 
 
 def test_run_in_list_is_not_due_for_read(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
-    unlisted_runs.schedule_unlisted(stage.pk, [api_run("r2")], **request_fields(20))
+    missing_runs.schedule_unlisted(stage.pk, [api_run("r2")], **request_fields(20))
     assert get_run("r2").next_detail_sync_at is None
 
 
 def test_number_of_missing_runs_is_that_of_the_runs_made_due(stage: Stage) -> None:
     mirror_list(stage, *(api_run(f"r{number}") for number in range(3)))
     listed, fields = [api_run("r1")], request_fields(20)
-    assert unlisted_runs.count_unlisted(stage.pk, listed, fields["request_seq"]) == 2
-    unlisted_runs.schedule_unlisted(stage.pk, listed, **fields)
+    assert missing_runs.count_unlisted(stage.pk, listed, fields["request_seq"]) == 2
+    missing_runs.schedule_unlisted(stage.pk, listed, **fields)
     assert Run.objects.filter(next_detail_sync_at=at(20)).count() == 2
 
 
 def test_run_read_after_list_request_is_not_missing(stage: Stage) -> None:
     mirror_list(stage, api_run(), requested_at=30)
-    unlisted_runs.schedule_unlisted(stage.pk, [], **request_fields(20))
+    missing_runs.schedule_unlisted(stage.pk, [], **request_fields(20))
     assert get_run().next_detail_sync_at is None
 
 
 def test_removed_run_not_concluded_stays_in_flight(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
+    missing_runs.mark_removed(get_run().pk, **request_fields(20))
     assert get_run().in_flight
     assert not Run.objects.tracked().exists()
 
@@ -253,7 +253,7 @@ def test_removed_run_is_read_at_growing_intervals(stage: Stage) -> None:
     mirror_list(stage, api_run())
     intervals, requested_at = [], 20.0
     for _ in range(8):
-        removed_runs.mark_removed(get_run().pk, **request_fields(requested_at))
+        missing_runs.mark_removed(get_run().pk, **request_fields(requested_at))
         next_reads = get_run().next_detail_sync_at
         assert next_reads is not None
         interval = (next_reads - at(requested_at)).total_seconds()
@@ -264,21 +264,21 @@ def test_removed_run_is_read_at_growing_intervals(stage: Stage) -> None:
 
 def test_removed_concluded_run_is_not_read_again(stage: Stage) -> None:
     mirror_list(stage, api_run(**ENDED))
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
+    missing_runs.mark_removed(get_run().pk, **request_fields(20))
     assert (get_run().removed_at, get_run().next_detail_sync_at) == (at(20), None)
 
 
 def test_dismissed_removed_run_is_not_read_again(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
+    missing_runs.mark_removed(get_run().pk, **request_fields(20))
     Run.objects.update(in_flight=False, next_detail_sync_at=at(25))  # claimed
-    removed_runs.mark_removed(get_run().pk, **request_fields(30))
+    missing_runs.mark_removed(get_run().pk, **request_fields(30))
     assert get_run().next_detail_sync_at is None
 
 
 def test_earlier_list_request_does_not_restore_removed_run(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
+    missing_runs.mark_removed(get_run().pk, **request_fields(20))
     mirror_list(stage, api_run(), requested_at=19)
     assert get_run().removed_at == at(20)
 
@@ -286,7 +286,7 @@ def test_earlier_list_request_does_not_restore_removed_run(stage: Stage) -> None
 def test_removed_run_is_not_overdue(stage: Stage) -> None:
     mirror_list(stage, api_run(status="aborting"))
     Run.objects.update(overdue_severity=2, overdue_reason="run", abort_severity=2)
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
+    missing_runs.mark_removed(get_run().pk, **request_fields(20))
     run = get_run()
     assert (run.overdue_severity, run.overdue_reason, run.abort_severity) == (0, "", 0)
     assert overdue.timers(run, None, None) == []
@@ -296,25 +296,25 @@ def test_removed_run_is_not_overdue(stage: Stage) -> None:
 def test_removed_run_gets_a_new_version(stage: Stage) -> None:
     mirror_list(stage, api_run())
     before = get_run().version
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
+    missing_runs.mark_removed(get_run().pk, **request_fields(20))
     assert get_run().version > before
 
 
 def test_removed_run_keeps_its_status(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
+    missing_runs.mark_removed(get_run().pk, **request_fields(20))
     assert (get_run().status, get_run().concluded) == ("running", False)
 
 
 def test_earlier_404_does_not_remove_run(stage: Stage) -> None:
     mirror_list(stage, api_run(), requested_at=30)
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
+    missing_runs.mark_removed(get_run().pk, **request_fields(20))
     assert get_run().removed_at is None
 
 
 def test_removed_run_listed_again_is_restored(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
+    missing_runs.mark_removed(get_run().pk, **request_fields(20))
     mirror_list(stage, api_run(), requested_at=30)
     assert get_run().in_flight
 
@@ -325,7 +325,7 @@ def test_accepted_abort_of_removed_run_is_concluded(stage: Stage, manager: User)
         run=get_run(), user=manager, username="manager", state="accepted",
         requested_at=at(1), claimed_at=at(1),
     )  # fmt: skip
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
+    missing_runs.mark_removed(get_run().pk, **request_fields(20))
     abort.refresh_from_db()
     assert (abort.state, abort.outcome) == ("concluded", "")
 

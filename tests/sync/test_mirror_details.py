@@ -12,7 +12,7 @@ from dashboard.models import (
     StageTiming,
 )
 from dashboard.northflank import Node, NotFound, RunDetail, ServerError, Unreachable
-from dashboard.sync import mirror, unlisted_runs
+from dashboard.sync import mirror, missing_runs
 from tests.support.factories import node
 from tests.support.world import (
     ENDED,
@@ -217,10 +217,10 @@ def test_time_until_a_failing_run_is_read_again_grows(stage: Stage) -> None:
     error = Unreachable("slow", may_have_arrived=True, cause="timeout")
     delays = []
     for _ in range(3):
-        unlisted_runs.back_off(get_run("r1").pk, error, at(100))
+        missing_runs.back_off(get_run("r1").pk, error, at(100))
         delays.append((get_run("r1").failures, get_run("r1").next_detail_sync_at))
     assert delays == [(1, at(110)), (2, at(120)), (3, at(140))]
-    unlisted_runs.back_off(
+    missing_runs.back_off(
         get_run("r1").pk, NotFound("unknown"), at(100)
     )  # the delay depends on the cause
     assert get_run("r1").next_detail_sync_at == at(580)
@@ -231,7 +231,7 @@ def test_first_failure_and_recovery_of_a_run_give_new_versions(stage: Stage) -> 
     before = mirror.apply_detail(stage.pk, detail(), **request_fields(0))
     versions = [before.version]
     for _ in range(2):
-        unlisted_runs.back_off(before.pk, ServerError("broken"), at(1))
+        missing_runs.back_off(before.pk, ServerError("broken"), at(1))
         versions.append(get_run().version)
     for seconds in (2, 3):
         mirror.apply_detail(stage.pk, detail(), **request_fields(seconds))
@@ -242,14 +242,14 @@ def test_first_failure_and_recovery_of_a_run_give_new_versions(stage: Stage) -> 
 def test_failed_read_of_concluded_run_is_not_repeated(stage: Stage) -> None:
     mirror_list(stage, api_run("r1", **ENDED), api_run("r2", **ENDED))
     Run.objects.update(next_detail_sync_at=at(5))
-    unlisted_runs.back_off(get_run("r1").pk, ServerError("broken"), at(100))
+    missing_runs.back_off(get_run("r1").pk, ServerError("broken"), at(100))
     assert (get_run("r1").failures, get_run("r1").next_detail_sync_at) == (1, None)
     assert (get_run("r2").failures, get_run("r2").next_detail_sync_at) == (0, at(5))
 
 
 def test_retry_on_recovery_sets_only_that_runs_due_time(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
-    unlisted_runs.retry_on_recovery(get_run("r1").pk, at(9))
+    missing_runs.retry_on_recovery(get_run("r1").pk, at(9))
     assert (get_run("r1").next_detail_sync_at, get_run("r2").next_detail_sync_at) == (at(9), None)
 
 
@@ -257,7 +257,7 @@ def test_missing_runs_are_due_only_in_their_own_stage(stage: Stage) -> None:
     other = Stage.objects.create(pipeline=stage.pipeline, name="Staging", next_sync_at=T0)
     mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
     mirror_list(other, api_run("r3"))
-    unlisted_runs.schedule_unlisted(stage.pk, [], **request_fields(20))
+    missing_runs.schedule_unlisted(stage.pk, [], **request_fields(20))
     next_reads = dict(Run.objects.values_list("run_id", "next_detail_sync_at"))
     assert next_reads == {"r1": at(20), "r2": None, "r3": None}
 

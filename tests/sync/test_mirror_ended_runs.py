@@ -17,7 +17,7 @@ from dashboard.models import (
 )
 from dashboard.runs import acknowledgement_rules, attention, dismissals
 from dashboard.sandbox import parse_fault
-from dashboard.sync import removed_runs
+from dashboard.sync import missing_runs
 from dashboard.web.api import serializers
 from tests.support import factories
 from tests.support.live import Live
@@ -48,7 +48,7 @@ def test_removed_run_settles_abort_and_keeps_acknowledgement(stage: Stage, manag
     Run.objects.update(next_detail_sync_at=at(5))
     acknowledgement, abort = create_acknowledgement(manager), factories.abort(get_run(), manager)
     with time_machine.travel(at(30), tick=False):
-        removed_runs.mark_removed(get_run().pk, **request_fields(20))
+        missing_runs.mark_removed(get_run().pk, **request_fields(20))
     acknowledgement.refresh_from_db()
     abort.refresh_from_db()
     assert (acknowledgement.ended_at, abort.settled_at) == (None, at(30))
@@ -60,7 +60,7 @@ def test_runs_in_flight_of_removed_pipeline_are_removed(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
     mirror_list(other_stage, api_run("r3"))
     Pipeline.objects.filter(pk=stage.pipeline.pk).update(removed_at=at(15))
-    removed_runs.mark_orphaned(**request_fields(20))
+    missing_runs.mark_orphaned(**request_fields(20))
     removed_at_by_run = dict(Run.objects.values_list("run_id", "removed_at"))
     assert removed_at_by_run == {"r1": at(20), "r2": None, "r3": None}
 
@@ -68,7 +68,7 @@ def test_runs_in_flight_of_removed_pipeline_are_removed(stage: Stage) -> None:
 def test_restored_run_adds_event_to_its_abort(stage: Stage, manager: User) -> None:
     mirror_list(stage, api_run())
     factories.abort(get_run(), manager)
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
+    missing_runs.mark_removed(get_run().pk, **request_fields(20))
     with time_machine.travel(at(40), tick=False):
         mirror_list(stage, api_run(), requested_at=30)
     later_events = Abort.objects.get().events.filter(event_type="status_changed")
@@ -78,7 +78,7 @@ def test_restored_run_adds_event_to_its_abort(stage: Stage, manager: User) -> No
 def test_dismissal_ends_when_its_run_is_listed_again(stage: Stage, manager: User) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
     for run_id in ("r1", "r2"):
-        removed_runs.mark_removed(get_run(run_id).pk, **request_fields(20))
+        missing_runs.mark_removed(get_run(run_id).pk, **request_fields(20))
         dismissals.dismiss(get_run(run_id), manager)
     with time_machine.travel(at(40), tick=False):
         mirror_list(stage, api_run("r1"), requested_at=30)
@@ -91,7 +91,7 @@ def test_dismissal_ends_when_its_run_is_listed_again(stage: Stage, manager: User
 def test_removed_run_has_no_failed_reads(stage: Stage, end: dict[str, Any]) -> None:
     mirror_list(stage, api_run(**end))
     Run.objects.update(failures=3)
-    removed_runs.mark_removed(get_run().pk, **request_fields(20))
+    missing_runs.mark_removed(get_run().pk, **request_fields(20))
     assert get_run().failures == 0
 
 
@@ -99,7 +99,7 @@ def test_run_of_removed_pipeline_is_not_due(stage: Stage) -> None:
     mirror_list(stage, api_run())
     Run.objects.update(next_detail_sync_at=at(5))
     Pipeline.objects.update(removed_at=at(15))
-    removed_runs.mark_orphaned(**request_fields(20))
+    missing_runs.mark_orphaned(**request_fields(20))
     assert (get_run().removed_at, get_run().next_detail_sync_at) == (at(20), None)
 
 
@@ -107,7 +107,7 @@ def test_acknowledgement_of_removed_ended_run_ends(stage: Stage, manager: User) 
     mirror_list(stage, api_run("r1", **FAILED), api_run("r2", **FAILED))
     removed, other = (create_acknowledgement(manager, run_id) for run_id in ("r1", "r2"))
     with time_machine.travel(at(30), tick=False):
-        removed_runs.mark_removed(get_run("r1").pk, **request_fields(20))
+        missing_runs.mark_removed(get_run("r1").pk, **request_fields(20))
     for row in (removed, other):
         row.refresh_from_db()
     assert (removed.ended_at, other.ended_at) == (at(30), None)
@@ -121,7 +121,7 @@ def test_runs_that_are_no_longer_tracked_are_closed(stage: Stage, manager: User)
     acknowledgement = create_acknowledgement(manager)
     abort = factories.abort(get_run("r1"), manager)
     with time_machine.travel(at(30), tick=False):
-        removed_runs.stop_tracking(stage.runs.all(), at(20))
+        missing_runs.stop_tracking(stage.runs.all(), at(20))
     fields = "run_id", "removed_at", "in_flight", "next_detail_sync_at"
     assert set(Run.objects.values_list(*fields)) == {
         ("r1", at(20), False, None),
@@ -141,9 +141,9 @@ def test_run_that_is_no_longer_read_is_not_overdue(stage: Stage, is_removed: boo
         overdue_severity=2, overdue_reason="run", abort_severity=2, approval_since=at(0)
     )
     if is_removed:
-        removed_runs.mark_removed(get_run().pk, **request_fields(20))
+        missing_runs.mark_removed(get_run().pk, **request_fields(20))
     else:
-        removed_runs.stop_tracking(stage.runs.all(), at(20))
+        missing_runs.stop_tracking(stage.runs.all(), at(20))
     run = get_run()
     assert (run.overdue_severity, run.overdue_reason, run.abort_severity) == (0, "", 0)
     assert serializers.overdue(run) is None

@@ -13,7 +13,8 @@ from dashboard.models import Abort, ChangeCounter, RequestCounter, Run, Stage
 from dashboard.northflank import Run as ApiRun
 from dashboard.northflank import Unreachable
 from dashboard.runs import abort_clock, dismissals
-from dashboard.sync import mirror, removed_runs, unlisted_runs, watchers
+from dashboard.sync import mirror, missing_runs, watchers
+from dashboard.sync.missing_runs import MAX_FAILURES
 from tests.support import factories
 from tests.support.factories import node
 from tests.support.world import (
@@ -41,7 +42,7 @@ def test_first_failure_and_recovery_of_a_run_are_logged(
 ) -> None:
     mirror_list(stage, api_run())
     for _ in range(2):
-        unlisted_runs.back_off(get_run().pk, SLOW, at(1))
+        missing_runs.back_off(get_run().pk, SLOW, at(1))
     for seconds in (2, 3):
         mirror.apply_detail(stage.pk, detail(), **request_fields(seconds))
     [failure] = logged_events("run.read_failed")
@@ -59,7 +60,7 @@ def tries_in_a_row(*, last_viewed_at: datetime | None = None, times: int = 7) ->
     for _ in range(times):
         if last_viewed_at is not None:
             Run.objects.update(last_viewed_at=moment)
-        unlisted_runs.back_off(get_run().pk, SLOW, moment)
+        missing_runs.back_off(get_run().pk, SLOW, moment)
         due_at = get_run().next_detail_sync_at
         if due_at is None:
             break
@@ -68,19 +69,20 @@ def tries_in_a_row(*, last_viewed_at: datetime | None = None, times: int = 7) ->
     return waits
 
 
-def test_ended_run_that_cannot_be_read_is_tried_seven_times(stage: Stage) -> None:
+def test_ended_run_that_cannot_be_read_is_given_up(stage: Stage) -> None:
     """It was tried every few minutes until it was pruned, and used up half of all reads."""
     mirror_list(stage, api_run(**FAILED))
-    assert tries_in_a_row() == [10, 30, 90, 270, 810, 2430]
-    assert (get_run().failures, get_run().next_detail_sync_at) == (7, None)
+    waits = tries_in_a_row(times=MAX_FAILURES + 1)
+    assert waits == [10, 20, 40, *[60] * (MAX_FAILURES - 3)]
+    assert get_run().next_detail_sync_at is None
 
 
 def test_run_of_a_reappeared_project_is_tried_until_it_can_be_read(stage: Stage) -> None:
     """It may be in flight, and nothing else would have it read again."""
     mirror_list(stage, api_run())
-    removed_runs.stop_tracking(Run.objects.all(), at(1))
+    missing_runs.stop_tracking(Run.objects.all(), at(1))
     Run.objects.update(failures=9)
-    unlisted_runs.schedule_reread(Stage.objects.all(), at(2))
+    missing_runs.schedule_reread(Stage.objects.all(), at(2))
     assert tries_in_a_row() == [20, 40, 60, 60, 60, 60, 60]
 
 
@@ -119,12 +121,13 @@ def test_ended_run_that_was_given_up_is_read_again_once_somebody_opens_it(
     stage: Stage, fields: dict[str, Any]
 ) -> None:
     mirror_list(stage, api_run(**FAILED))
-    Run.objects.update(failures=7, next_detail_sync_at=None, last_viewed_at=at(20), **fields)
+    given_up = {"failures": MAX_FAILURES, "next_detail_sync_at": None}
+    Run.objects.update(**given_up, last_viewed_at=at(20), **fields)
     watchers.watch_run(get_run(), at(100))
     assert get_run().next_detail_sync_at == at(100)
-    unlisted_runs.back_off(get_run().pk, SLOW, at(101))
+    missing_runs.back_off(get_run().pk, SLOW, at(101))
     assert get_run().next_detail_sync_at == at(161)  # while it is viewed
-    unlisted_runs.back_off(get_run().pk, SLOW, at(170))
+    missing_runs.back_off(get_run().pk, SLOW, at(170))
     assert get_run().next_detail_sync_at is None
 
 
@@ -137,7 +140,7 @@ def test_failures_of_a_run_in_flight_do_not_count_once_it_has_ended(
     mirror_list(stage, api_run(**FAILED), requested_at=9)
     assert (get_run().failures, get_run("other").failures) == (1, 2)
     assert logged_events("run.recovered") == []
-    assert tries_in_a_row() == [30, 90, 270, 810, 2430]
+    assert tries_in_a_row(times=MAX_FAILURES) == [20, 40, *[60] * (MAX_FAILURES - 3)]
 
 
 @pytest.mark.parametrize(
@@ -188,11 +191,11 @@ def test_wait_for_approval_begins_anew_with_another_status(
 def test_reads_that_change_nothing_take_no_version(stage: Stage) -> None:
     mirror.apply_detail(stage.pk, detail(), **request_fields(1))
     mirror_list(stage, api_run("r2"))
-    removed_runs.mark_removed(get_run("r2").pk, **request_fields(2))
+    missing_runs.mark_removed(get_run("r2").pk, **request_fields(2))
     before = ChangeCounter.latest()
     mirror.apply_detail(stage.pk, detail(), **request_fields(3))
-    removed_runs.mark_removed(get_run("r2").pk, **request_fields(4))
-    removed_runs.mark_removed(get_run("r2").pk, requested_at=at(5))
+    missing_runs.mark_removed(get_run("r2").pk, **request_fields(4))
+    missing_runs.mark_removed(get_run("r2").pk, requested_at=at(5))
     assert ChangeCounter.latest() == before
     mirror.apply_detail(stage.pk, detail(steps=node(label="new")), **request_fields(6))
     assert get_run().version == ChangeCounter.latest() == before + 1
@@ -331,7 +334,7 @@ def test_abort_of_a_run_first_read_aborting_leaves_its_start_approximate(
 def test_runs_missing_from_a_list_without_a_number_are_due(stage: Stage) -> None:
     mirror_list(stage, api_run())
     Run.objects.update(request_seq=0)
-    unlisted_runs.schedule_unlisted(stage.pk, [], requested_at=at(20))
+    missing_runs.schedule_unlisted(stage.pk, [], requested_at=at(20))
     assert get_run().next_detail_sync_at == at(20)
 
 
@@ -345,7 +348,7 @@ def test_runs_of_reappeared_stages_are_read_again(stage: Stage) -> None:
     runs.filter(run_id="no longer tracked").update(in_flight=False, removed_at=at(1))
     runs.filter(run_id="ended and removed").update(removed_at=at(1))
     runs.filter(run_id="other").update(in_flight=False)
-    unlisted_runs.schedule_reread(Stage.objects.filter(pk=stage.pk), at(20))
+    missing_runs.schedule_reread(Stage.objects.filter(pk=stage.pk), at(20))
     assert dict(runs.values_list("run_id", "next_detail_sync_at")) == {
         "in flight 0": at(20), "in flight 1": LONG_AGO, "ended": None, "ended and removed": None,
         "no longer tracked": at(20), "other": None, "elsewhere": None,
@@ -359,7 +362,7 @@ def test_dismissed_run_of_a_reappeared_stage_is_read_again_unless_left_out(
     mirror_list(stage, api_run())
     Run.objects.update(removed_at=at(1))
     dismissals.dismiss(get_run(), manager)
-    unlisted_runs.schedule_reread(Stage.objects.all(), at(20), **options)
+    missing_runs.schedule_reread(Stage.objects.all(), at(20), **options)
     assert get_run().next_detail_sync_at == due
 
 

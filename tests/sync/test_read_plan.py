@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dashboard.models import Run, Stage
-from dashboard.sync import mirror, read_plan, reads, removed_runs, watchers
+from dashboard.sync import mirror, missing_runs, read_plan, reads, watchers
 from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.stage_reader import MAX_REQUESTS_PER_READ
 from dashboard.upstream.rate_budget import ReadBudget
@@ -77,7 +77,7 @@ def test_failing_stage_keeps_back_off_with_faster_plan(stage: Stage) -> None:
 def test_removed_run_is_not_in_flight(stage: Stage) -> None:
     mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
     assert len(read_plan.load_stages(T0)[0][1]) == 1
-    removed_runs.mark_removed(Run.objects.get().pk, requested_at=at(1))
+    missing_runs.mark_removed(Run.objects.get().pk, requested_at=at(1))
     assert read_plan.load_stages(T0)[0][1] == []
 
 

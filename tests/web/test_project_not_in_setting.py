@@ -9,7 +9,7 @@ from pytest_django import Settings
 from dashboard.accounts import permissions
 from dashboard.models import Project, Run
 from dashboard.runs import dismissals
-from dashboard.sync import removed_runs
+from dashboard.sync import missing_runs
 from dashboard.web.components.aborts import abort_all
 from tests.support import factories
 from tests.support.html import GetPage, select_one, text_of
@@ -23,7 +23,7 @@ def run(run: Run, manager: User, settings: Settings) -> Run:
     settings.NORTHFLANK_PROJECTS = ["payments"]
     now = timezone.now()
     Project.objects.update(removed_at=now)
-    removed_runs.stop_tracking(Run.objects.all(), now)
+    missing_runs.stop_tracking(Run.objects.all(), now)
     return Run.objects.with_stage().get()
 
 

@@ -4,12 +4,13 @@ import asyncio
 import socket
 import time
 from argparse import ArgumentParser, ArgumentTypeError
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, connection, connections
 from django.urls import reverse
 
 from dashboard import sandbox
@@ -19,7 +20,7 @@ from dashboard.db import health as db_health
 from dashboard.db import schema
 from dashboard.management.cli.command import ServerCommand
 from dashboard.models import append_only
-from dashboard.server import database_lock, memory, sandbox_database
+from dashboard.server import database_lock, memory
 from dashboard.server.process import Process, UpstreamMismatch, verify_database
 
 
@@ -49,12 +50,13 @@ class Command(ServerCommand):
             )
         options_for_sandbox = sandbox_options(options).with_opening(time.time())
         sock = listen(options["host"], options["port"])
-        file = None
+        file: Path | None = None
         if settings.SANDBOX and settings.DATABASE_IS_DEFAULT:
-            file = sandbox_database.select(options_for_sandbox.scenario)
+            file = settings.VAR_DIR / f"sandbox-{options_for_sandbox.scenario}.sqlite3"
+            connections.databases["default"]["NAME"] = str(file)  # in all threads
         _lock_database()
         if file is not None:
-            sandbox_database.remove(file)
+            _remove_database(file)
         prepare()
         self.stdout.write(f"Release flows on {base_url(sock)}{reverse('now')}")
         if settings.SANDBOX:
@@ -98,6 +100,13 @@ def _lock_database() -> None:
         raise CommandError(f"{error} {hint}") from error
     except database_lock.LockError as error:
         raise CommandError(str(error)) from error
+
+
+def _remove_database(file: Path) -> None:
+    """Remove the database that the sandbox had at the last start: its runs are new at each."""
+    connection.close()
+    for suffix in ("", "-wal", "-shm"):
+        file.with_name(file.name + suffix).unlink(missing_ok=True)
 
 
 def prepare() -> None:

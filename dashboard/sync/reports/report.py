@@ -15,7 +15,7 @@ from dashboard.db.prepared import PreparedQuery
 from dashboard.models import CatalogSync, Stage
 from dashboard.models.catalog import StageQuerySet
 from dashboard.sync import schedule
-from dashboard.sync.reports import freshness, sync_state, totals
+from dashboard.sync.reports import sync_state, totals
 from dashboard.sync.reports.sync_state import SyncHealth, SyncState
 from dashboard.sync.reports.totals import NameTotals, ReadStage, TotalsQuery
 from dashboard.texts import durations
@@ -192,7 +192,7 @@ class Report:
         if slowdown := self.sync.slowdown:
             return slowdown
         oldest = self.oldest_sync_at
-        if oldest is not None and self.sync.now - oldest <= freshness.RECENT:
+        if oldest is not None and self.sync.now - oldest <= schedule.RECENT:
             return SyncHealth("good", _text("up_to_date", n=self._shown_stages))
         return SyncHealth("info", _text("as_planned", n=self._shown_stages))
 

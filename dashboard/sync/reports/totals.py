@@ -16,7 +16,6 @@ from dashboard.db.expressions import Days
 from dashboard.db.prepared import NOW, PreparedModels, PreparedQuery
 from dashboard.models.catalog import StageQuerySet
 from dashboard.sync import plan, schedule
-from dashboard.sync.reports import freshness
 from dashboard.texts import durations
 
 
@@ -118,7 +117,7 @@ def _add_reads(
         if has_gap:
             totals.unread += 1
             totals.unread_failing += bool(stage.error)
-        if not freshness.is_stale(stage.fresh_until, now):
+        if not schedule.is_stale(stage.fresh_until, now):
             continue
         totals.old += 1
         if stage.has_flow is False:

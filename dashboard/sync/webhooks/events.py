@@ -5,7 +5,8 @@ one transaction of a few indexed statements, which takes milliseconds. There is 
 crash could lose: either everything is stored, or Northflank gets no 2xx and sends the event again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,7 +19,6 @@ from django.db.models.functions import Least
 from dashboard.db import notify as db_notify
 from dashboard.models import CatalogSync, Project, Run, Stage, WebhookStats
 from dashboard.models.catalog import StageName
-from dashboard.sync.webhooks.event_ids import EventIds, extract_event_ids
 
 EVENT_PREFIX = "trigger:"  # prefix of event names in the API, absent in webhook bodies
 RELEASE_EVENT_PREFIX = "release-flow-template-run:"
@@ -26,6 +26,11 @@ RELEASE_EVENT_PREFIX = "release-flow-template-run:"
 # Stages without a run in flight that a start is looked for in, if the event does not name one.
 MAX_POSSIBLE = 10
 MIN_CATALOG_INTERVAL = timedelta(seconds=120)
+MAX_NODES = 500  # nodes of an event that are visited
+MAX_ID_LENGTH = 255  # characters of an id
+
+# Keys without a kind of their own: the key above them gives it.
+_GENERIC_KEYS = {"id", "name", "slug", "uid"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ def record_rejection(now: datetime) -> bool:
     return True
 
 
-def _schedule_reads(event_ids: EventIds, action: str, now: datetime) -> None:
+def _schedule_reads(event_ids: "EventIds", action: str, now: datetime) -> None:
     """Make the stages due that an event may concern; the leader reads within the rate budget."""
     likely, possible = _find_stages(event_ids, now)
     if action == "update" and len(likely) > 1:
@@ -88,7 +93,7 @@ def _schedule_reads(event_ids: EventIds, action: str, now: datetime) -> None:
         db_notify.send(db_notify.Topic.READS)
 
 
-def _find_stages(event_ids: EventIds, now: datetime) -> tuple[Sequence[Stage], Sequence[Stage]]:
+def _find_stages(event_ids: "EventIds", now: datetime) -> tuple[Sequence[Stage], Sequence[Stage]]:
     """Return the stages that an event probably concerns, and others that it possibly concerns.
 
     An id narrows the result only if its key shows its kind and it is in the database; otherwise the
@@ -157,3 +162,48 @@ def _refresh_catalog(
     scheduled_later.filter(Q(synced_at=None) | Q(synced_at__lt=now - MIN_CATALOG_INTERVAL)).update(
         next_sync_at=now
     )
+
+
+# The body of release flow events is not documented, so no shape is assumed. The key of a text
+# (`project.id`, `pipelineId`, `releaseFlow.stage`) shows what kind of id it may be.
+@dataclass(frozen=True, slots=True)
+class EventIds:
+    """Texts that may be ids, grouped by their keys; `candidates` holds all of them."""
+
+    projects: frozenset[str]
+    pipelines: frozenset[str]
+    stages: frozenset[str]
+    candidates: frozenset[str]
+
+
+def extract_event_ids(data: object) -> EventIds:
+    """Return all texts in the decoded `data` of an event that may be ids, whatever its shape."""
+    texts = list(_texts(data))
+
+    def with_key(key_part: str) -> frozenset[str]:
+        return frozenset(text for key, text in texts if key_part in key)
+
+    return EventIds(
+        with_key("project"),
+        with_key("pipeline"),
+        frozenset(text.capitalize() for text in with_key("stage")),
+        frozenset(text for _, text in texts),
+    )
+
+
+def _texts(data: object) -> Iterator[tuple[str, str]]:
+    """Yield each text with the nearest key that is not generic, in lower case."""
+    queue: deque[tuple[str, object]] = deque([("", data)])  # breadth first
+    for _ in range(MAX_NODES):
+        if not queue:
+            return
+        parent_key, node = queue.popleft()
+        if isinstance(node, dict):
+            for key, value in list(node.items())[:MAX_NODES]:
+                key_name = str(key).lower()
+                queue.append((parent_key if key_name in _GENERIC_KEYS else key_name, value))
+        elif isinstance(node, list):
+            queue.extend((parent_key, value) for value in node[:MAX_NODES])
+        # Excludes NUL, which PostgreSQL rejects, and lone surrogates, which every database rejects.
+        elif isinstance(node, str) and 0 < len(node) <= MAX_ID_LENGTH and node.isprintable():
+            yield parent_key, node

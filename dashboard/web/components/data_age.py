@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.models import Pipeline, Run, Stage
 from dashboard.sync import schedule
-from dashboard.sync.reports import freshness, report
+from dashboard.sync.reports import report
 from dashboard.sync.reports.report import Report
 from dashboard.sync.reports.sync_state import SyncHealth, SyncState
 from dashboard.texts import durations
@@ -71,7 +71,7 @@ class DataAge:
         within = self.new_runs_within
         if self.is_behind or not self.may_lack_runs or within is None:
             return ""
-        is_long = within > freshness.RECENT.total_seconds()
+        is_long = within > schedule.RECENT.total_seconds()
         time = durations.format_rounded(timedelta(seconds=within))
         return _text("new_runs", time=time) if is_long else ""
 
@@ -100,7 +100,7 @@ def stages_data_age(stages: Sequence[ReadStage], now: datetime) -> DataAge:
         return DataAge(None, is_stale=True, text=_unread_text(), structure_hash=structure_hash)
     return DataAge(
         min(sync_times),
-        is_stale=any(freshness.is_stale(stage.fresh_until, now) for stage in with_flow),
+        is_stale=any(schedule.is_stale(stage.fresh_until, now) for stage in with_flow),
         structure_hash=structure_hash,
     )
 
@@ -151,7 +151,7 @@ def run_data_age(run: Run, sync: SyncState) -> DataAge:
     # The removal of the run itself comes with its card.
     age = DataAge(
         max(sync_time for sync_time in sync_times if sync_time is not None),
-        is_stale=run.in_flight and freshness.is_stale(run.stage.fresh_until, sync.now),
+        is_stale=run.in_flight and schedule.is_stale(run.stage.fresh_until, sync.now),
         structure_hash=_fingerprint(_removal(run.stage.pipeline)),
         may_lack_runs=False,
     )

@@ -18,7 +18,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import NOW, PreparedModels
 from dashboard.models import CatalogSync, Lead, Pruning, Stage
 from dashboard.sync import search
-from dashboard.sync.reports import freshness
+from dashboard.sync import schedule
 from dashboard.sync.reports.report import Report
 from dashboard.sync.webhooks import status as webhook_status
 from dashboard.sync.webhooks.status import WebhookStatus
@@ -161,7 +161,7 @@ class _Queries:
         visible = Stage.objects.listed().filter(permissions.stage_filter())
         stages = visible.select_related("pipeline__project").only(*_ROW_FIELDS)
         # Failing stages first, then stale and unread ones; without release flow last.
-        is_stale = Q(fresh_until__isnull=False, fresh_until__lt=NOW - freshness.GRACE)
+        is_stale = Q(fresh_until__isnull=False, fresh_until__lt=NOW - schedule.GRACE)
         without_flow = Q(has_flow__isnull=False, has_flow=False)
         order = [~Q(error=""), is_stale, ~without_flow, Q(synced_at=None)]
         self.worst_stages = PreparedModels(
@@ -192,7 +192,7 @@ def _catalog_error(catalog_list: CatalogSync) -> dict[str, Any]:
 
 
 def _stage_row(stage: Stage, now: datetime) -> dict[str, Any]:
-    is_stale, interval = freshness.is_stale(stage.fresh_until, now), ""
+    is_stale, interval = schedule.is_stale(stage.fresh_until, now), ""
     if stage.fresh_until and stage.synced_at:
         interval = durations.format_rounded(stage.fresh_until - stage.synced_at)
     return {

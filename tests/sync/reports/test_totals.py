@@ -9,7 +9,6 @@ from django.utils import timezone
 from dashboard.models import CatalogSync, Stage
 from dashboard.models.catalog import StageName
 from dashboard.sync import schedule
-from dashboard.sync.reports import freshness
 from dashboard.sync.reports import report as sync_report
 from dashboard.sync.reports.report import Report
 from dashboard.sync.reports.sync_state import SyncState
@@ -24,8 +23,8 @@ READS = [  # (synced_at, fresh_until)
     (NOW, None),
     (NOW - 10 * SECOND, NOW + SECOND),
     (NOW - 10 * SECOND, NOW),
-    (NOW - 60 * SECOND, NOW - freshness.GRACE),
-    (NOW - 60 * SECOND, NOW - freshness.GRACE - SECOND),
+    (NOW - 60 * SECOND, NOW - schedule.GRACE),
+    (NOW - 60 * SECOND, NOW - schedule.GRACE - SECOND),
     (NOW - MIN_GAP_AGE - SECOND, NOW - LONG / 2),
     (NOW - LONG, NOW - LONG + SECOND),
     (NOW - LONG, NOW + LONG),
@@ -68,7 +67,7 @@ def test_totals_equal_those_of_each_stage_alone(stages: list[Stage]) -> None:
     assert total("failing") == sum(bool(stage.error) for stage in with_flow)
     assert report.oldest_sync_at == min(s.synced_at for s in with_flow if s.synced_at)
     assert total("stale") == sum(
-        freshness.is_stale(stage.fresh_until, NOW) and stage not in gaps for stage in with_flow
+        schedule.is_stale(stage.fresh_until, NOW) and stage not in gaps for stage in with_flow
     )
     assert report.unread == len(gaps)
     assert total("unread_failing") == sum(bool(stage.error) for stage in gaps)
@@ -96,7 +95,7 @@ def test_interval_is_the_longest_of_the_production_stages_with_a_flow(db: None) 
 def test_totals_of_one_stage_say_whether_it_is_old(stages: list[Stage]) -> None:
     for stage in stages:
         totals = load([stage])
-        assert totals.has_old_reads == freshness.is_stale(stage.fresh_until, NOW)
+        assert totals.has_old_reads == schedule.is_stale(stage.fresh_until, NOW)
         assert totals.oldest_sync_at == stage.synced_at
 
 

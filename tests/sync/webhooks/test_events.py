@@ -29,8 +29,7 @@ from dashboard.sync.plan import Plan
 from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.webhooks import events as webhook_events
 from dashboard.sync.webhooks import status as webhook_status
-from dashboard.sync.webhooks.event_ids import MAX_NODES, extract_event_ids
-from dashboard.sync.webhooks.events import Event
+from dashboard.sync.webhooks.events import MAX_NODES, Event, extract_event_ids
 from tests.support.databases import table_renamed
 from tests.support.live import Live
 from tests.support.live_runs import wait_until

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from dashboard.accounts import demo, permissions, rights_changes
 from dashboard.accounts.administration import account_changes, administrators
 from dashboard.accounts.administration.administrators import Conflict
-from dashboard.accounts.authentication import auth_proxy, identity_sources
+from dashboard.accounts.authentication import auth_proxy, external_groups
 from dashboard.models import ApiToken
 from dashboard.web.components import api_tokens
 from dashboard.web.components.rights import changes, table
@@ -104,7 +104,7 @@ def _render(
     subject = rights_changes.account(user.pk)
     administrator = signed_in_user(request)
     password_permission = account_changes.password_permission(administrator, user)
-    source, decides_groups = identity_sources.find(user)
+    source, decides_groups = external_groups.find_source(user)
     context = {
         "account": user,
         "is_demo": user.groups.filter(name=demo.GROUP).exists(),
@@ -115,7 +115,7 @@ def _render(
         "password_permission": password_permission,
         "is_password_on_my_account": account_changes.is_on_my_account(password_permission),
         "can_hand_over": bool(settings.AUTH_PROXY_HEADER)
-        and source != identity_sources.PROXY
+        and source != external_groups.PROXY
         and auth_proxy.handover_permission(user).allowed,
         "form": AccountForm.of(user),
         "error": error,

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from dashboard.accounts import demo, rights_changes
 from dashboard.accounts.administration import account_changes, group_changes
 from dashboard.accounts.administration.administrators import Conflict
-from dashboard.accounts.authentication import identity_sources
+from dashboard.accounts.authentication import external_groups
 from dashboard.web.components.rights import changes, texts
 from dashboard.web.components.rights.place_form import PlaceForm
 from dashboard.web.http import lookup
@@ -63,7 +63,7 @@ def group_members(request: HttpRequest, key: int) -> HttpResponse:
     if user is None:
         return show(_("No account has this name."), 422)
     added = _("Added. Its next sign-in updates its groups.")
-    if not identity_sources.find(user)[1]:
+    if not external_groups.find_source(user)[1]:
         added = _("Added. It applies from the next request.")
     return make_change(
         request,

@@ -20,7 +20,7 @@ from dashboard.models import Abort, Acknowledgement, Grant, Pipeline, Run, Stage
 from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.accounts.grants import Action
 from dashboard.runs import dismissals
-from dashboard.sync import removed_runs
+from dashboard.sync import missing_runs
 from tests.support import factories
 from tests.support.abort_answers import change_after_read_of
 from tests.support.databases import counting_statements
@@ -78,7 +78,7 @@ def _dismiss(run: Run, manager: User, _settings: Settings) -> None:
 
 def _drop_project(run: Run, _manager: User, settings: Settings) -> None:
     settings.NORTHFLANK_PROJECTS = ["payments"]
-    removed_runs.stop_tracking(Run.objects.filter(pk=run.pk), timezone.now())
+    missing_runs.stop_tracking(Run.objects.filter(pk=run.pk), timezone.now())
 
 
 UNKNOWN_ENDS = pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from django.db.backends.signals import connection_created
 from django.db.models import TextField
 from django.utils import timezone
 
-from dashboard.db import generic_plans
+from dashboard.db import postgresql
 from dashboard.db.prepared import NOW, Parameter, PreparedModels, PreparedQuery
 
 SUM = "SELECT %s + value, '100 %%' FROM (SELECT 1 AS value) AS single"
@@ -27,8 +27,8 @@ def planned() -> int:
 @pytest.mark.django_db(transaction=True)
 def test_statement_is_planned_once_for_all_parameters() -> None:
     connection.close()
-    assert generic_plans.fetch(SUM, [1]) == [(2, "100 %")]
-    assert generic_plans.fetch(SUM, [2]) == [(3, "100 %")]
+    assert postgresql.fetch(SUM, [1]) == [(2, "100 %")]
+    assert postgresql.fetch(SUM, [2]) == [(3, "100 %")]
     assert planned() == 2
 
 
@@ -55,7 +55,7 @@ def test_query_with_a_time_is_planned_once_only_on_request(plan_once: bool, plan
 @pytest.mark.django_db
 def test_statement_in_a_transaction_is_left_to_the_caller() -> None:
     with transaction.atomic():
-        assert generic_plans.fetch(SUM, [1]) is None
+        assert postgresql.fetch(SUM, [1]) is None
 
 
 @pytest.mark.django_db(transaction=True)
@@ -63,30 +63,30 @@ def test_statement_after_a_change_of_columns_is_left_to_the_caller_once() -> Non
     with connection.cursor() as cursor:
         cursor.execute("CREATE TEMPORARY TABLE planned (value integer)")
         cursor.execute("INSERT INTO planned VALUES (1)")
-    assert generic_plans.fetch("SELECT * FROM planned WHERE value = %s", [1]) == [(1,)]
+    assert postgresql.fetch("SELECT * FROM planned WHERE value = %s", [1]) == [(1,)]
     with connection.cursor() as cursor:
         # As by another process: psycopg follows the statements of its own connection.
         cursor.execute("DO $$ BEGIN ALTER TABLE planned ADD COLUMN other integer; END $$")
 
-    assert generic_plans.fetch("SELECT * FROM planned WHERE value = %s", [1]) is None
-    assert generic_plans.fetch(SUM, [1]) == [(2, "100 %")]
+    assert postgresql.fetch("SELECT * FROM planned WHERE value = %s", [1]) is None
+    assert postgresql.fetch(SUM, [1]) == [(2, "100 %")]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_statement_after_all_plans_were_dropped_is_left_to_the_caller_once() -> None:
-    assert generic_plans.fetch(SUM, [1]) == [(2, "100 %")]
+    assert postgresql.fetch(SUM, [1]) == [(2, "100 %")]
     with connection.cursor() as cursor:
         cursor.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")
 
-    assert generic_plans.fetch(SUM, [1]) is None
-    assert generic_plans.fetch(SUM, [1]) == [(2, "100 %")]
+    assert postgresql.fetch(SUM, [1]) is None
+    assert postgresql.fetch(SUM, [1]) == [(2, "100 %")]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_other_error_is_raised() -> None:
     with pytest.raises(ProgrammingError):
-        generic_plans.fetch("SELECT %s FROM missing", [1])
-    assert generic_plans.fetch(SUM, [1]) == [(2, "100 %")]
+        postgresql.fetch("SELECT %s FROM missing", [1])
+    assert postgresql.fetch(SUM, [1]) == [(2, "100 %")]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -97,15 +97,15 @@ def test_connection_through_a_pooler_has_no_plans(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(info, "backend_pid", property(lambda _: 7))
     connection.close()
 
-    assert generic_plans.fetch(SUM, [1]) is None
+    assert postgresql.fetch(SUM, [1]) is None
     with connection.cursor() as cursor:
         cursor.execute("SHOW plan_cache_mode")
         assert cursor.fetchone() == ("auto",)
 
     monkeypatch.undo()
     connection.close()
-    assert generic_plans.fetch(SUM, [1]) == [(2, "100 %")]
+    assert postgresql.fetch(SUM, [1]) == [(2, "100 %")]
 
 
 def test_plans_are_registered() -> None:
-    assert any("generic_plans" in str(key) for (key, _), *_ in connection_created.receivers)
+    assert any("postgresql" in str(key) for (key, _), *_ in connection_created.receivers)

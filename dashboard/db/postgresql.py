@@ -1,7 +1,10 @@
-"""Statements that PostgreSQL plans once for each connection, not at each execution.
+"""Connections to PostgreSQL: they plan some statements once, and end transactions that wait.
 
-The plan is generic: it does not depend on the parameters. It is for statements that visit few rows
-whatever these are. Most take longer to plan than to execute.
+Such a plan is generic: it does not depend on the parameters. It is for statements that visit few
+rows whatever these are. Most take longer to plan than to execute.
+
+The locks of a transaction whose process is paused, or whose machine is gone, would stop the writes
+of all other processes.
 """
 
 from collections.abc import Sequence
@@ -12,6 +15,9 @@ from django.db import DatabaseError, connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+# Seconds between two statements of a transaction. None waits for Northflank in between, and an
+# abort that waits for another process's lock may take as long as Northflank's answer.
+IDLE_TIMEOUT = 10
 # Of a connection, which takes about 85 KB of the server's memory for each. A set of permissions in
 # use has about a dozen; of more, those used longest ago are planned anew.
 MAX_PLANS = 200
@@ -21,14 +27,17 @@ _OUTDATED = {"0A000", "26000"}
 
 
 def register(app: AppConfig) -> None:
-    """Allow generic plans on every connection from now on that leads to the server itself."""
-    connection_created.connect(_allow_plans, dispatch_uid=f"{app.name}.generic_plans")
+    """Set up every connection from now on; generic plans only if it leads to the server itself."""
+    connection_created.connect(_set_up, dispatch_uid=f"{app.name}.postgresql")
 
 
-def _allow_plans(connection: BaseDatabaseWrapper, **_: Any) -> None:
+def _set_up(connection: BaseDatabaseWrapper, **_: Any) -> None:
     if connection.vendor != "postgresql":
         return
     with connection.cursor() as cursor:
+        # Not by a parameter of the connection, which PgBouncer refuses. It has to pool sessions:
+        # if it pools transactions, set the limit on the role.
+        cursor.execute("SET idle_in_transaction_session_timeout = %s", [IDLE_TIMEOUT * 1000])
         cursor.execute("SELECT pg_backend_pid()")
         (backend_pid,) = cursor.fetchone()
         # A pooler answers with a number of its own. If it pools transactions, it may execute what
