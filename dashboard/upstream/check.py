@@ -1,13 +1,13 @@
 """Check what the API token can read, what is missing, and what to do about it.
 
 Read-only, and without the database: the token may be one that no process uses yet. The requests of
-a check count as those of another client of the account.
+a check, about a dozen, count as those of another client of the account.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from dashboard.models.catalog import StageName
 from dashboard.northflank import (
@@ -17,19 +17,17 @@ from dashboard.northflank import (
     NorthflankError,
     NotFound,
     Page,
-    RateLimit,
     RateLimited,
     Run,
     Unreachable,
 )
 from dashboard.texts import local_time
-from dashboard.upstream import access_hint, budget_store
+from dashboard.upstream import access_hint
 
-MAX_REQUESTS = 20
-_MAX_REQUESTS_PER_CALL = 4  # the client repeats a failed read once, and tries both spellings
 _MAX_PROJECTS = 3  # whose pipelines are listed, until one has some
 _MAX_PIPELINES = 2  # whose stages are listed, until one has runs
-_STAGES = (StageName.PRODUCTION, StageName.STAGING, StageName.DEVELOPMENT)
+_ACCESS = ("list projects", "list pipelines", "read runs", "read release flows", "abort runs")
+_NOT_TRIED = "not tried"
 _NETWORK_HINT = (
     "Check NORTHFLANK_API_BASE_URL and the network: names, proxy, firewall, certificates."
 )
@@ -45,34 +43,14 @@ _NO_PROJECT_HINT = (
 )
 
 
-@dataclass
-class Report:
-    """What the check has found, in words for a person."""
+class Report(NamedTuple):
+    """What the check has found, as lines for a person.
 
-    base_url: str
-    team_id: str
-    # By `/v1/auth`: kind, owner, role, projects, expiry; empty without an answer.
-    token: dict[str, str] = field(default_factory=dict)
-    permissions: list[str] = field(default_factory=list)  # of the token, as sent
-    # What the token may do, by what was tried: "yes", "no (<cause>)" or "not tried …".
-    access: dict[str, str] = field(default_factory=dict)
-    projects: list[str] | None = None  # ids, of the first page; None: they could not be read
-    has_more_projects: bool = False  # there are further pages
-    missing_projects: list[str] = field(default_factory=list)  # of NORTHFLANK_PROJECTS
-    pipelines: dict[str, list[str]] = field(default_factory=dict)  # ids by project
-    stages: dict[str, str] = field(default_factory=dict)  # runs by “project / pipeline / stage”
-    errors: list[str] = field(default_factory=list)  # messages for a person
-    hint: str = ""  # what to check
-    stopped: str = ""  # why the check ended early; empty: it did not
-    request_count: int = 0
-    rate_limit: RateLimit | None = None  # by the last answer that had one
+    Exit status 0: all could be read; 1: something could not, or is missing; 2: no project could.
+    """
 
-    @property
-    def exit_status(self) -> int:
-        """0: all could be read; 1: something could not, or is missing; 2: no project could."""
-        if self.projects is None:
-            return 2
-        return 1 if self.errors or self.missing_projects else 0
+    lines: list[str]
+    exit_status: int
 
 
 async def check(
@@ -87,7 +65,7 @@ async def check(
 
     `timeout_seconds` bounds each request. Raises no NorthflankError.
     """
-    report, calls = Report(base_url, team_id), list[Call]()
+    calls = list[Call]()
     async with NorthflankClient(
         token,
         base_url=base_url,
@@ -95,68 +73,68 @@ async def check(
         on_call=calls.append,
         timeout_seconds=timeout_seconds,
     ) as client:
-        checks = _Checks(client, calls, report)
+        checks = _Checks(client)
         try:
             await checks.run(project_ids)
         except _Stopped as reason:
-            report.stopped = str(reason)
-    report.errors = [str(failure) for failure in checks.failures]
-    report.hint = _find_hint(checks.failures, report.projects)
-    report.request_count = len(calls)
-    report.rate_limit = _last_rate_limit(calls)
-    return report
+            checks.stopped = str(reason)
+    return Report(list(checks.lines(calls)), checks.exit_status)
 
 
 class _Stopped(Exception):
     """No further request can or may be sent; the text says why, for a person."""
 
 
-@dataclass
 class _Checks:
-    """The requests of one check, the most telling first."""
+    """The requests of one check, the most telling first, and what they have found."""
 
-    client: NorthflankClient
-    calls: list[Call]  # sent so far
-    report: Report
-    failures: list[NorthflankError] = field(default_factory=list)  # those not expected
+    def __init__(self, client: NorthflankClient) -> None:
+        self.client = client
+        self.stopped = ""  # why the check ended early; empty: it did not
+        self.failures: list[NorthflankError] = []  # those not expected
+        self.access = dict.fromkeys(_ACCESS, _NOT_TRIED)  # what the token may do
+        self.token = ""
+        self.projects: list[str] | None = None  # ids, of the first page; None: not read
+        self.is_missing = False  # a project of NORTHFLANK_PROJECTS is not listed
+        self.content: list[str] = []  # lines about projects, pipelines and stages
 
-    async def run(self, project_ids: Collection[str]) -> None:
+    @property
+    def exit_status(self) -> int:
+        if self.projects is None:
+            return 2
+        return 1 if self.failures or self.is_missing else 0
+
+    async def run(self, wanted: Collection[str]) -> None:
         await self.check_auth()
-        projects = await self.check_projects(project_ids)
+        projects = await self.check_projects(wanted)
         for project_id, pipeline_id in await self.check_pipelines(projects):
-            for stage in _STAGES:
+            for stage in StageName.values[::-1]:
                 await self.check_stage(project_id, pipeline_id, stage)
-            if self.has_tried("read release flows"):
+            if self.access["read release flows"] != _NOT_TRIED:
                 break  # there was a run
 
     async def check_auth(self) -> None:
-        access = self.report.access
-        for name in ("list projects", "list pipelines", "read runs", "read release flows"):
-            access[name] = "not tried"
-        access["abort runs"] = "not tried"
         # An API older than `/v1/auth` answers 404.
         answer = await self.send(lambda nf: nf.get_auth(), is_optional=True)
-        if isinstance(answer, NorthflankError):
-            if answer.cause == "unauthorised":
-                raise _Stopped(str(answer))
-            permissions = []
-        else:
-            self.report.token = _describe_token(answer)
-            permissions = self.report.permissions = list(answer.permissions)
-        access["abort runs"] = f"not tried; {_describe_abort_permission(permissions)}"
+        if isinstance(answer, Auth):
+            self.token = _describe_token(answer)
+        elif answer.cause == "unauthorised":
+            raise _Stopped(str(answer))
+        permissions = answer.permissions if isinstance(answer, Auth) else ()
+        self.access["abort runs"] = f"{_NOT_TRIED}; {_describe_abort_permission(permissions)}"
 
     async def check_projects(self, wanted: Collection[str]) -> list[str]:
         """Return the ids of the projects to look into."""
         page = await self.send(lambda nf: nf.list_projects(), "list projects")
         if isinstance(page, NorthflankError):
             raise _Stopped(str(page))
-        ids = [project.id for project in page.items]
-        self.report.projects, self.report.has_more_projects = ids, page.has_next
-        if not page.has_next:
-            self.report.missing_projects = [
-                wanted_id for wanted_id in wanted if wanted_id not in ids
-            ]
-        return [project_id for project_id in ids if not wanted or project_id in wanted]
+        self.projects = [project.id for project in page.items]
+        more = "+" if page.has_next else ""
+        self.content.append(f"Projects: {len(self.projects)}{more}; {', '.join(self.projects)}")
+        missing = [id_ for id_ in wanted if id_ not in self.projects and not page.has_next]
+        self.is_missing = bool(missing)
+        self.content += (f"  {id_}, of NORTHFLANK_PROJECTS, is not among them" for id_ in missing)
+        return [project_id for project_id in self.projects if not wanted or project_id in wanted]
 
     async def check_pipelines(self, project_ids: list[str]) -> list[tuple[str, str]]:
         """Return some pipelines of the first project that has any, as ids with their project's."""
@@ -166,7 +144,7 @@ class _Checks:
             )
             if not isinstance(page, NorthflankError):
                 ids = [pipeline.id for pipeline in page.items]
-                self.report.pipelines[project_id] = ids
+                self.content.append(f"  {project_id}: {len(ids)} pipelines; {', '.join(ids)}")
                 if ids:
                     return [(project_id, pipeline_id) for pipeline_id in ids[:_MAX_PIPELINES]]
         return []
@@ -175,8 +153,9 @@ class _Checks:
         """List a stage's runs; of the first stage that has some, read the flow and a run."""
         path = project_id, pipeline_id, stage
         found = await self.send(lambda nf: nf.list_runs(*path), "read runs", is_optional=True)
-        self.report.stages[f"{project_id} / {pipeline_id} / {stage}"] = _describe_runs(found)
-        if isinstance(found, Page) and found.items and not self.has_tried("read release flows"):
+        self.content.append(f"  {' / '.join(path)}: {_describe_runs(found)}")
+        is_first = self.access["read release flows"] == _NOT_TRIED
+        if isinstance(found, Page) and found.items and is_first:
             run_id = found.items[0].id
             await self.send(lambda nf: nf.get_release_flow(*path), "read release flows")
             await self.send(lambda nf: nf.get_run(*path, run_id), "read runs")
@@ -191,57 +170,75 @@ class _Checks:
         """Send one request; return its result or failure.
 
         `access` names what its success shows of the token's permissions. Of an optional object
-        NotFound is no error. Raises _Stopped if this request may not be sent, or none can follow:
-        at the limit, after a 429, and without an answer.
+        NotFound is no error. Raises _Stopped after a 429, and without an answer.
         """
-        if len(self.calls) + _MAX_REQUESTS_PER_CALL > MAX_REQUESTS:
-            raise _Stopped(f"{MAX_REQUESTS} requests are the limit of a check.")
-        usage = _last_rate_limit(self.calls)
-        if usage and usage.remaining <= budget_store.abort_reserve(usage.limit):
-            raise _Stopped("The requests left in this hour are reserved for aborts.")
-        result: T | NorthflankError
         try:
             result = await request(self.client)
         except NorthflankError as failure:
-            result = failure
-        if access:
-            self.note_access(access, result)
-        if isinstance(result, NorthflankError):
-            if not (is_optional and isinstance(result, NotFound)):
-                self.failures.append(result)
+            if access and self.access[access] != "yes":
+                # Northflank may answer 404 to a token that may not see something.
+                word = "unclear" if isinstance(failure, NotFound) else "no"
+                self.access[access] = f"{word} ({failure.cause})"
+            if not (is_optional and isinstance(failure, NotFound)):
+                self.failures.append(failure)
             # No further request would be answered, or it would prolong a pause.
-            if isinstance(result, Unreachable | RateLimited):
-                raise _Stopped(str(result))
+            if isinstance(failure, Unreachable | RateLimited):
+                raise _Stopped(str(failure)) from failure
+            return failure
+        if access:
+            self.access[access] = "yes"
         return result
 
-    def has_tried(self, access: str) -> bool:
-        return self.report.access[access] != "not tried"
+    def lines(self, calls: Sequence[Call]) -> Iterator[str]:
+        """Yield what was found; `calls` are the requests that were sent."""
+        yield self._verdict() if calls else self.stopped
+        if hint := self._hint():
+            yield hint
+        yield from (f"  {error}" for error in self.failures if str(error) != self.stopped)
+        limit = next((call.rate_limit for call in reversed(calls) if call.rate_limit), None)
+        rest = f"{limit.remaining} of {limit.limit} an hour are left" if limit else "no rate limit"
+        yield f"Requests: {len(calls)}; {rest}"
+        if self.token:
+            yield f"Token: {self.token}"
+        if self.projects is not None:
+            yield "May:"
+            yield from (f"  {name:24}{result}" for name, result in self.access.items())
+        yield from self.content
 
-    def note_access(self, access: str, result: object) -> None:
-        if not isinstance(result, NorthflankError):
-            self.report.access[access] = "yes"
-        elif self.report.access[access] != "yes":
-            # Northflank may answer 404 to a token that may not see something.
-            word = "unclear" if isinstance(result, NotFound) else "no"
-            self.report.access[access] = f"{word} ({result.cause})"
+    def _verdict(self) -> str:
+        if self.projects is None:
+            verdict = "The projects cannot be read."
+        elif self.exit_status:
+            verdict = "Something cannot be read, or is missing."
+        elif self.access["read release flows"] == _NOT_TRIED:
+            verdict = "All that was tried can be read, but there was no run to try."
+        else:
+            verdict = "All that was tried can be read."
+        return f"{verdict} {self.stopped}".strip()
+
+    def _hint(self) -> str:
+        """Return what to check for the first failure that has a hint, or if there is no project."""
+        for failure in self.failures:
+            if hint := access_hint.describe(failure.cause):
+                return hint
+            if self.projects is None and failure.cause in _HINTS:
+                return _HINTS[failure.cause]
+        return _NO_PROJECT_HINT if self.projects == [] else ""
 
 
-def _last_rate_limit(calls: list[Call]) -> RateLimit | None:
-    return next((call.rate_limit for call in reversed(calls) if call.rate_limit), None)
-
-
-def _describe_token(auth: Auth) -> dict[str, str]:
+def _describe_token(auth: Auth) -> str:
     projects = "all"
     if auth.restriction_mode is not None:
         word = {"in": "only", "notIn": "all but"}.get(auth.restriction_mode, auth.restriction_mode)
         projects = f"{word} {', '.join(auth.restricted_projects) or 'none'}"
-    return {
-        "kind": auth.token_kind or "",
+    facts = {
+        "kind": auth.token_kind,
         "owner": f"{auth.entity_type or ''} {auth.entity_id or ''}".strip(),
-        "role": auth.role or "",
+        "role": auth.role,
         "projects": projects,
         "expires": local_time.format_full(auth.expires_at) if auth.expires_at else "never",
     }
+    return ", ".join(f"{name} {fact}" for name, fact in facts.items() if fact)
 
 
 def _describe_runs(found: Page[Run] | NorthflankError) -> str:
@@ -254,7 +251,7 @@ def _describe_runs(found: Page[Run] | NorthflankError) -> str:
     return f"{len(found.items)}{more} runs, {in_flight_count} in flight"
 
 
-def _describe_abort_permission(permissions: list[str]) -> str:
+def _describe_abort_permission(permissions: Sequence[str]) -> str:
     """Return whether `/v1/auth` lists the right to abort; how it spells rights is undocumented."""
     if not permissions:
         return "/v1/auth lists no permissions"
@@ -262,13 +259,3 @@ def _describe_abort_permission(permissions: list[str]) -> str:
     words = (set(re.findall(r"[a-z]+", permission.lower())) for permission in permissions)
     is_listed = any(right <= found for found in words)
     return f"/v1/auth {'lists' if is_listed else 'does not list'} Pipelines > General > Update"
-
-
-def _find_hint(failures: list[NorthflankError], projects: list[str] | None) -> str:
-    """Return what to check for the first failure that has a hint, or if there is no project."""
-    for failure in failures:
-        if hint := access_hint.describe(failure.cause):
-            return hint
-        if projects is None and failure.cause in _HINTS:
-            return _HINTS[failure.cause]
-    return _NO_PROJECT_HINT if projects == [] else ""
