@@ -14,7 +14,6 @@ import subprocess
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from time import monotonic
 
 from django.conf import settings
 from django.core.management import call_command
@@ -28,7 +27,7 @@ from dashboard.models import Lead, Session
 from dashboard.server import database_lock
 from dashboard.sync import lead
 
-LOCK_TIMEOUT = 10.0  # seconds to wait for another process that uses the database
+LOCK_TIMEOUT = 2.0  # seconds to wait for another process that uses the database
 _MIGRATIONS = "django_migrations"
 _HEADERS = {"sqlite": b"SQLite format 3\0", "postgresql": b"PGDMP"}
 
@@ -71,7 +70,7 @@ def describe_database() -> str:
     return f"the PostgreSQL database {info.dbname} on {info.host}:{info.port}"
 
 
-def restore(file: Path, *, replaces: bool, lock_timeout: float = LOCK_TIMEOUT) -> None:
+def restore(file: Path, *, replaces: bool) -> None:
     """Replace the database's contents by those of a backup, and migrate it.
 
     Raise BackupError, with the database unchanged, if the file is damaged or is no backup of this
@@ -80,7 +79,7 @@ def restore(file: Path, *, replaces: bool, lock_timeout: float = LOCK_TIMEOUT) -
     """
     _verify_version(_read_migrations(file))
     with _hold_lock():
-        _replace(file, replaces=replaces, lock_timeout=lock_timeout)
+        _replace(file, replaces=replaces)
 
 
 @contextlib.contextmanager
@@ -97,19 +96,19 @@ def _hold_lock() -> Iterator[None]:
             os.close(handle)
 
 
-def _replace(file: Path, *, replaces: bool, lock_timeout: float) -> None:
+def _replace(file: Path, *, replaces: bool) -> None:
     tables = connection.introspection.table_names()
     _verify_unused(tables)
     if tables and not replaces:
         raise BackupError("The database is not empty. To replace all of it, give --replace.")
     if connection.vendor == "postgresql":
-        _verify_unlocked(tables, lock_timeout)
+        _verify_unlocked(tables)
         connection.close()
         in_one_step = ("--clean", "--if-exists", "--single-transaction", "--exit-on-error")
         _run_client("pg_restore", *in_one_step, *_NO_OWNER, str(file))
     else:
         connection.close()
-        _copy_sqlite(file, _sqlite_file(), lock_timeout)
+        _copy_sqlite(file, _sqlite_file())
     call_command("migrate", verbosity=0)  # its signals install the triggers as well
     Session.objects.all().delete()
     Lead.objects.all().delete()
@@ -139,7 +138,7 @@ def _verify_unused(tables: Collection[str]) -> None:
 
 
 def _read_migrations(file: Path) -> list[str]:
-    """Return the names of the dashboard's migrations in a backup, after reading all of it."""
+    """Return the names of the dashboard's migrations in a backup."""
     try:
         with file.open("rb") as stream:
             header = stream.read(16)
@@ -158,31 +157,20 @@ def _sqlite_file() -> Path:
     return Path(str(connection.settings_dict["NAME"]))
 
 
-def _copy_sqlite(
-    source_file: Path,
-    target_file: Path,
-    lock_timeout: float = LOCK_TIMEOUT,
-    *,
-    as_single_file: bool = False,
-) -> None:
+def _copy_sqlite(source_file: Path, target_file: Path, *, as_single_file: bool = False) -> None:
     """Copy a database in one transaction: of the source as it is now, and of the target.
 
     With `as_single_file` the target, which nobody else has open, leaves WAL mode: in it two more
     files would be written when it is opened.
     """
-    deadline = monotonic() + lock_timeout
-
-    def give_up(status: int, _remaining: int, _total: int) -> None:
-        is_waiting = status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-        if is_waiting and monotonic() > deadline:
-            raise BackupError("Another process uses the database. Stop it.")
-
     try:
         with (
             contextlib.closing(_open_read_only(source_file)) as source,
-            contextlib.closing(sqlite3.connect(target_file, timeout=lock_timeout)) as target,
+            contextlib.closing(sqlite3.connect(target_file, timeout=LOCK_TIMEOUT)) as target,
         ):
-            source.backup(target, progress=give_up)
+            target.execute("BEGIN IMMEDIATE")  # raises where the backup would wait for ever
+            target.rollback()
+            source.backup(target)
             if as_single_file:
                 target.execute("PRAGMA journal_mode=DELETE")
     except sqlite3.Error as error:
@@ -218,29 +206,16 @@ _NO_OWNER = ("--no-owner", "--no-privileges")  # restored by any account
 
 
 def _read_postgresql(file: Path) -> list[str]:
-    try:
-        # Reads all of the file: its list of contents would be complete in half of it.
-        _run_client("pg_restore", "--file=/dev/null", str(file), connects=False)
-    except BackupError as error:
-        raise BackupError(
-            f"{file} is damaged or incomplete, or of a newer PostgreSQL. {error}"
-        ) from error
-    script = _run_client(
-        "pg_restore",
-        "--data-only",
-        f"--table={_MIGRATIONS}",
-        "--file=-",
-        str(file),
-        connects=False,
-    )
+    arguments = ("--data-only", f"--table={_MIGRATIONS}", "--file=-", str(file))
+    script = _run_client("pg_restore", *arguments, connects=False)
     return re.findall(r"^\d+\tdashboard\t(\w+)\t", script, re.MULTILINE)
 
 
-def _verify_unlocked(tables: Collection[str], lock_timeout: float) -> None:
+def _verify_unlocked(tables: Collection[str]) -> None:
     """Raise BackupError if an open transaction would hold up a restore, which waits forever."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(f"SET LOCAL lock_timeout = {round(lock_timeout * 1000)}")
+            cursor.execute(f"SET LOCAL lock_timeout = {round(LOCK_TIMEOUT * 1000)}")
             for table in sorted(tables):
                 cursor.execute(f"LOCK TABLE {connection.ops.quote_name(table)}")
     except OperationalError as error:
@@ -249,11 +224,17 @@ def _verify_unlocked(tables: Collection[str], lock_timeout: float) -> None:
 
 def _run_client(program: str, *arguments: str, connects: bool = True) -> str:
     """Run one of PostgreSQL's client programs on the database, and return its output."""
-    path = _find_client(program)
-    with tempfile.TemporaryDirectory() as folder:
-        conninfo = _conninfo(Path(folder, "password"))
-        command = [path, *([f"--dbname={conninfo}"] if connects else []), *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    connection_params = connection.get_connection_params()
+    names = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    params = {name: value for name, value in connection_params.items() if name in names}
+    # Not in the command line, which everybody on this machine can read.
+    password = {"PGPASSWORD": str(params.pop("password", ""))}
+    database = [f"--dbname={make_conninfo('', **params)}"] if connects else []
+    environment = os.environ | password  # noqa: TID251 - all of it is passed on, as by default
+    command = [_find_client(program), *database, *arguments]
+    result = subprocess.run(  # noqa: S603
+        command, env=environment, capture_output=True, text=True, check=False
+    )
     if result.returncode:
         raise BackupError(f"{program}: {result.stderr.strip()}")
     return result.stdout
@@ -279,16 +260,3 @@ def _find_client(program: str) -> str:
             "first in PATH."
         )
     return path
-
-
-def _conninfo(password_file: Path) -> str:
-    """Return how to connect to the database; the password is in a file, not in the command line."""
-    connection_params = connection.get_connection_params()
-    names = {option.keyword.decode() for option in Conninfo.get_defaults()}
-    params = {name: value for name, value in connection_params.items() if name in names}
-    password = str(params.pop("password", ""))
-    if password:
-        password_file.touch(mode=0o600)
-        password_file.write_text("*:*:*:*:" + re.sub(r"([\\:])", r"\\\1", password))
-        params["passfile"] = str(password_file)
-    return make_conninfo("", **params)

@@ -250,7 +250,7 @@ def test_restore_of_another_file_is_refused(
     content: bytes, hostile_data: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "other").write_bytes(content)
-    assert str(tmp_path / "other") in error_of("restore", tmp_path / "other", "--replace")
+    assert error_of("restore", tmp_path / "other", "--replace")
 
 
 def test_restore_of_missing_file_is_refused(hostile_data: Run, tmp_path: Path) -> None:
@@ -261,7 +261,8 @@ def test_restore_of_missing_file_is_refused(hostile_data: Run, tmp_path: Path) -
 def test_restore_of_truncated_file_is_refused(share: float, file: Path) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[: int(len(whole) * share)])
-    assert "damaged or incomplete" in error_of("restore", file, "--replace")
+    message = error_of("restore", file, "--replace")
+    assert "pg_restore: " in message if ON_POSTGRESQL else "damaged or incomplete" in message
 
 
 @only_sqlite
@@ -288,7 +289,7 @@ def test_restore_of_another_sqlite_database_is_refused(hostile_data: Run, tmp_pa
 def test_restore_while_database_is_in_use_is_refused(file: Path) -> None:
     before = all_rows()
     with other_transaction(), pytest.raises(backup.BackupError):
-        backup.restore(file, replaces=True, lock_timeout=0.3)
+        backup.restore(file, replaces=True)
     assert all_rows() == before
 
 
