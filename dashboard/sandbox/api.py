@@ -58,24 +58,19 @@ class Call:
     # --- catalog -----------------------------------------------------------------------------
 
     def get_auth(self) -> Json:
+        role = {"name": "Release manager", "roleId": "release-manager", "roleType": "team"}
         permissions = ["Projects > Manage > Read", "Pipelines > General > Read"]
-        return {
-            "data": {
-                "tokenKind": "api",
-                "id": "sandbox-token",
-                "name": "Sandbox token",
-                "entityId": TEAM.id,
-                "entityUid": "5f0c7c1e0d554f0e9a556f5b",
-                "entityType": "team",
-                "role": {
-                    "name": "Release manager", "roleId": "release-manager", "roleType": "team",
-                },
-                "permissions": {"projectScope": [*permissions, "Pipelines > General > Update"]},
-                "projectRestrictions": {"enabled": False, "projects": [], "restrictionMode": "in"},
-                "createdAt": format_time(CREATED_AT),
-                "expiresAt": None,
-            }
-        }  # fmt: skip
+        data: Json = {
+            "tokenKind": "api",
+            "id": "sandbox-token",
+            "name": "Sandbox token",
+            "role": role,
+        }
+        data |= {"entityId": TEAM.id, "entityUid": f"{TEAM.id}-uid", "entityType": "team"}
+        data |= {"permissions": {"projectScope": [*permissions, "Pipelines > General > Update"]}}
+        restrictions = {"enabled": False, "projects": [], "restrictionMode": "in"}
+        data |= {"projectRestrictions": restrictions, "expiresAt": None}
+        return {"data": data | {"createdAt": format_time(CREATED_AT)}}
 
     def login(self) -> Json:
         """Answer the login of the command line client, which only checks the status."""
@@ -93,10 +88,8 @@ class Call:
         return {"data": serialize_project_detail(self.find_project())}
 
     def list_pipelines(self) -> Json:
-        def serialize(pipeline: Pipeline) -> Json:
-            return serialize_pipeline(pipeline, self.choices)
-
-        return self.page("pipelines", self.find_project().pipelines, serialize)
+        pipelines = self.find_project().pipelines
+        return self.page("pipelines", pipelines, lambda p: serialize_pipeline(p, self.choices))
 
     def get_pipeline(self) -> Json:
         return {"data": serialize_pipeline_detail(self._find_pipeline())}

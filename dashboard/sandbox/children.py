@@ -59,14 +59,6 @@ class Child:
         """Whether it ends by an abort, its own or that of its run."""
         return self.concluded_at < self.due_at
 
-    @property
-    def succeeds(self) -> bool:
-        return not (self.error or self.is_cut_short)
-
-    def abort(self, now: float) -> None:
-        """Abort it; no effect if it is being aborted."""
-        self.run.child_aborts.setdefault(self.id, now)
-
 
 def list_children(run: Run) -> Iterator[Child]:
     """Yield what a run starts in its life, the attempts of a step in order."""
@@ -88,14 +80,9 @@ def list_children(run: Run) -> Iterator[Child]:
 
 def _list_attempts(leaf: StepScript, waiter: StepScript) -> Iterator[tuple[float, float, str]]:
     """Yield start, end and error of each attempt; the last ends with the step that awaits it."""
-    start = leaf.start
+    start, (_, message) = leaf.start, waiter.error or leaf.error or (1, "exit code 1")
     for failed_at, next_start in leaf.retries:
-        yield start, failed_at, _error_message(leaf)
+        yield start, failed_at, message
         start = next_start
     if start < math.inf:
-        succeeds = waiter.final_status == "success"
-        yield start, waiter.end, "" if succeeds else _error_message(waiter)
-
-
-def _error_message(leaf: StepScript) -> str:
-    return leaf.error[1] if leaf.error else "exit code 1"
+        yield start, waiter.end, "" if waiter.final_status == "success" else message

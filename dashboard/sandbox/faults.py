@@ -117,20 +117,16 @@ async def _pad(size: int) -> AsyncIterator[bytes]:
     yield tail
 
 
-class _EscapedJson(JSONResponse):
-    """JSON in ASCII, which may hold half a surrogate."""
-
-    def render(self, content: Any) -> bytes:
-        return json.dumps(content).encode()
-
-
 def _edit(edit: Edit) -> Spoil:
     """Edit the JSON of an answer that is not an error."""
 
     def spoil(value: str, response: Response) -> Response:
         if not isinstance(response, JSONResponse) or response.status_code != 200:
             return response
-        return _EscapedJson(edit(value, json.loads(bytes(response.body))))
+        # In ASCII, which may hold half a surrogate.
+        response.body = json.dumps(edit(value, json.loads(bytes(response.body)))).encode()
+        response.headers["Content-Length"] = str(len(response.body))
+        return response
 
     return spoil
 

@@ -1,62 +1,56 @@
 """The calls about job runs, builds and logs: each function answers one, or raises an ApiError."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from hashlib import blake2b
 
 from .api import Call
 from .children import Child
-from .choices import Choices
 from .errors import ApiError, not_found
 from .logs import Line, read_child, read_service, select_lines
-from .names import release_number
-from .serializers import Json, format_time
+from .serializers import Json, format_time, release_number
 
 
 def list_job_runs(call: Call) -> Json:
-    children = _list_children(call, "JobRun")
-    return call.page("runs", children, lambda c: _serialize_job_run(c, call.now, call.choices))
+    return call.page("runs", _list_children(call, "JobRun"), partial(_serialize_job_run, call))
 
 
 def get_job_run(call: Call) -> Json:
-    return {"data": _serialize_job_run(_find_child(call, "JobRun"), call.now, call.choices)}
+    return {"data": _serialize_job_run(call, _find_child(call, "JobRun"))}
 
 
 def abort_job_run(call: Call) -> Json:
-    return _abort(call, _find_child(call, "JobRun"))
+    return _abort(call, "JobRun")
 
 
 def list_builds(call: Call) -> Json:
-    children = _list_children(call, "Build")
-    return call.page("builds", children, lambda child: _serialize_build(child, call.now))
+    return call.page("builds", _list_children(call, "Build"), partial(_serialize_build, call))
 
 
 def get_build(call: Call) -> Json:
-    return {"data": _serialize_build(_find_child(call, "Build"), call.now)}
+    return {"data": _serialize_build(call, _find_child(call, "Build"))}
 
 
 def abort_build(call: Call) -> Json:
-    return _abort(call, _find_child(call, "Build"))
+    return _abort(call, "Build")
 
 
 def read_logs(call: Call) -> Json:
-    children = _list_children(call, "JobRun")
     if call.params["kind"] == "jobs":
-        return _read_children(call, children, call.query.get("runId"))
+        return _read_child_lines(call, "JobRun", "runId")
+    _list_children(call, "Build")  # raises an error if there is no such service
     return _read_lines(call, partial(read_service, call.params["workload"]))
 
 
 def read_build_logs(call: Call) -> Json:
-    return _read_children(call, _list_children(call, "Build"), call.query.get("buildId"))
+    return _read_child_lines(call, "Build", "buildId")
 
 
-def _read_children(call: Call, children: list[Child], child_id: str | None) -> Json:
-    def read(since: float, until: float) -> Iterator[Line]:
-        for child in children:
-            if child_id in {None, child.id}:
-                yield from read_child(child, since, until)
-
-    return _read_lines(call, read)
+def _read_child_lines(call: Call, kind: str, id_name: str) -> Json:
+    children = [c for c in _list_children(call, kind) if call.query.get(id_name, c.id) == c.id]
+    return _read_lines(
+        call, lambda since, until: (line for c in children for line in read_child(c, since, until))
+    )
 
 
 def _read_lines(call: Call, read: Callable[[float, float], Iterable[Line]]) -> Json:
@@ -79,41 +73,39 @@ def _find_child(call: Call, kind: str) -> Child:
     return next(children, None) or not_found("Job run" if kind == "JobRun" else "Build")
 
 
-def _abort(call: Call, child: Child) -> Json:
+def _abort(call: Call, kind: str) -> Json:
+    child = _find_child(call, kind)
     if call.now < child.concluded_at:
-        child.abort(call.now)
+        child.run.child_aborts.setdefault(child.id, call.now)
     elif call.choices["abort-concluded"] != "200":
         raise ApiError(int(call.choices["abort-concluded"]), "It has already concluded")
     return {"data": {}}
 
 
-def _serialize_job_run(child: Child, now: float, choices: Choices) -> Json:
-    is_concluded = now >= child.concluded_at
-    status = ("SUCCESS" if child.succeeds else "FAILED") if is_concluded else "RUNNING"
+def _serialize_job_run(call: Call, child: Child) -> Json:
+    is_concluded, open_end = call.now >= child.concluded_at, call.choices["concluded-at"]
+    status = "FAILED" if child.error or child.is_cut_short else "SUCCESS"
+    status = status if is_concluded else "RUNNING"
     counts = {"active": "RUNNING", "failed": "FAILED", "succeeded": "SUCCESS"}
     data: Json = {key: int(status == counted) for key, counted in counts.items()}
     data |= {"id": child.id, "runName": child.name, "status": status, "concluded": is_concluded}
     data |= {"completions": int(is_concluded), "backoffLimit": 0}
-    data |= {"startedAt": _format_second(child.started_at)}
+    data |= {"startedAt": f"{format_time(child.started_at)[:19]}Z"}
     if is_concluded:
-        data["concludedAt"] = _format_second(child.concluded_at)
-    elif choices["concluded-at"] != "absent":
-        data["concludedAt"] = None if choices["concluded-at"] == "null" else ""
+        data["concludedAt"] = f"{format_time(child.concluded_at)[:19]}Z"
+    elif open_end != "absent":
+        data["concludedAt"] = None if open_end == "null" else ""
     return data
 
 
-def _format_second(timestamp: float) -> str:
-    return f"{format_time(timestamp)[:19]}Z"
-
-
-def _serialize_build(child: Child, now: float) -> Json:
-    is_concluded, elapsed = now >= child.concluded_at, now - child.started_at
+def _serialize_build(call: Call, child: Child) -> Json:
+    is_concluded, elapsed = call.now >= child.concluded_at, call.now - child.started_at
     status = "PENDING" if elapsed < 2 else "CLONING" if elapsed < 5 else "BUILDING"
     if is_concluded:
         status = "ABORTED" if child.is_cut_short else "FAILURE" if child.error else "SUCCESS"
     data: Json = {"id": child.id, "branch": "main", "sha": f"{release_number(child.run):040x}"}
     data |= {"status": status, "concluded": is_concluded, "success": status == "SUCCESS"}
-    data |= {"pullRequestId": None, "message": child.error if status == "FAILURE" else None}
+    data |= {"message": child.error if status == "FAILURE" else None}
     data |= {"createdAt": format_time(child.started_at)}
     data |= {"registry": {"uri": f"registry.example/{child.step.workload[1]}:{child.id}"}}
     return data | ({"buildConcludedAt": int(child.concluded_at)} if is_concluded else {})

@@ -5,10 +5,9 @@ Each line is a function of its container, its number and its time, so nothing is
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from operator import attrgetter
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from .children import Child
 from .errors import ApiError
@@ -21,9 +20,13 @@ SILENT_AFTER = 20.0
 LAST_WORDS = "waiting for lock on table orders held by pid 4121 (idle in transaction)"
 """The last line of a job that hangs."""
 RETENTION = 7 * 24 * 3600.0
-DEFAULT_SECONDS, DEFAULT_LIMIT, MAX_LIMIT = 1800, 100, 1000
 
-_by_time = attrgetter("time")
+WRITERS: dict[str, Callable[[int], str]] = {
+    "JobRun": lambda n: f"copied {(n + 1) * 1250} rows of orders",
+    "Build": lambda n: f"#{n // 5 + 4} {n % 60 / 10:.1f} \x1b[36mnpm\x1b[0m fetch GET 200 {n}",
+    "Service": lambda n: f"GET /healthz 200 {n % 40 + 2} ms",
+}
+"""Return the text of a container's line with a number."""
 
 
 class Line(NamedTuple):
@@ -46,10 +49,9 @@ def read_child(child: Child, since: float, until: float) -> list[Line]:
     if hangs and step.kind == "JobRun" and "chatty" not in step.behaviours:
         quiet_at = min(quiet_at, begun + SILENT_AFTER)
         lines.append((quiet_at + 1, LAST_WORDS))
-    write = _write_job_line if step.kind == "JobRun" else _write_build_line
-    lines += _write_steadily(begun + 6, write, since, min(until, quiet_at))
+    lines += _write_steadily(step.kind, begun + 6, since, min(until, quiet_at))
     last = ["Done"]
-    if not child.succeeds:
+    if child.error:
         last = [*f"\x1b[31mERROR\x1b[0m {child.error}".splitlines(), "exit status 1"]
     if child.is_cut_short:
         last = ["Received SIGTERM, stopping"]
@@ -60,67 +62,53 @@ def read_child(child: Child, since: float, until: float) -> list[Line]:
 
 def read_service(service_id: str, since: float, until: float) -> list[Line]:
     """Return what a service, which has always been running, has written."""
-    lines = _write_steadily(0, lambda n: f"GET /healthz 200 {n % 40 + 2} ms", since, until)
+    lines = _write_steadily("Service", 0, since, until)
     return [Line(time, f"{service_id}-0", text) for time, text in lines]
 
 
 def _write_steadily(
-    start: float, write: Callable[[int], str], since: float, until: float
-) -> list[tuple[float, str]]:
-    """Return the lines at an even rate from `start` on that are within a span."""
+    kind: str, start: float, since: float, until: float
+) -> Iterator[tuple[float, str]]:
+    """Yield the lines at an even rate from `start` on that are within a span."""
     first = max(0, math.ceil((since - start) / INTERVAL))
     last = math.floor((until - start) / INTERVAL)
-    return [(start + n * INTERVAL, write(n)) for n in range(first, last + 1)]
-
-
-def _write_job_line(number: int) -> str:
-    return f"copied {(number + 1) * 1250} rows of orders"
-
-
-def _write_build_line(number: int) -> str:
-    return f"#{number // 5 + 4} {number % 60 / 10:.1f} \x1b[36mnpm\x1b[0m fetch GET 200 {number}"
+    return ((start + n * INTERVAL, WRITERS[kind](n)) for n in range(first, last + 1))
 
 
 # --- queries -------------------------------------------------------------------------------------
+
+PARAMETERS = {
+    "direction": ("backward", "backward|forward"),
+    "lineLimit": ("100", "1000|[0-9]{1,3}"),
+    "duration": ("1800", "[0-9]{1,9}"),
+}
+"""Defaults, which Northflank does not document, and patterns."""
 
 
 def select_lines(
     query: Mapping[str, str], now: float, read: Callable[[float, float], Iterable[Line]]
 ) -> list[Line]:
-    """Return the lines that a request asks for, of those that `read` returns for a span.
+    """Return the lines that a request asks for; `read` returns those of a span.
 
-    Where the documentation is silent, the newest 100 of the last half hour. Raises ApiError if a
-    parameter is invalid.
+    Raises ApiError if a parameter is invalid.
     """
-    direction = query.get("direction", "backward")
-    if direction not in {"backward", "forward"}:
-        _refuse("direction", "must be backward or forward")
-    limit = _parse_number(query, "lineLimit", DEFAULT_LIMIT)
-    if limit > MAX_LIMIT:
-        _refuse("lineLimit", f"must be at most {MAX_LIMIT}")
-    seconds = _parse_number(query, "duration", DEFAULT_SECONDS)
+    values = {name: query.get(name, default) for name, (default, _) in PARAMETERS.items()}
+    for name, (_, pattern) in PARAMETERS.items():
+        if not re.fullmatch(pattern, values[name]):
+            raise ApiError(400, "Invalid query", {name: [f"must match {pattern}"]})
+    seconds = int(values["duration"])
     since, until = _parse_time(query, "startTime"), _parse_time(query, "endTime")
     if until is None:
         until = now if since is None or "duration" not in query else since + seconds
     since = until - seconds if since is None else since
     lines = read(max(since, now - RETENTION), min(until, now))
     matching = [line for line in lines if query.get("textIncludes", "") in line.text]
-    return sorted(matching, key=_by_time, reverse=direction == "backward")[:limit]
-
-
-def _parse_number(query: Mapping[str, str], name: str, default: int) -> int:
-    text = query.get(name, str(default))
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        _refuse(name, "must be a whole number")
-    return int(text)
+    matching.sort(key=lambda line: line.time, reverse=values["direction"] == "backward")
+    return matching[: int(values["lineLimit"])]
 
 
 def _parse_time(query: Mapping[str, str], name: str) -> float | None:
     try:
         return datetime.fromisoformat(query[name]).timestamp() if name in query else None
     except ValueError:
-        _refuse(name, "must be a time")
-
-
-def _refuse(name: str, rule: str) -> NoReturn:
-    raise ApiError(400, "Invalid query", {name: [rule]})
+        raise ApiError(400, "Invalid query", {name: ["must be a time"]}) from None

@@ -308,7 +308,7 @@ def _other_teams() -> tuple[Project, ...]:
             billing_api(
                 development("allow", 500), staging("forbid", 900), production("queue", 1500)
             ),
-            ledger(staging("allow", 900), production("allow", 1500)),
+            ledger(staging("allow", 900, "holds-secrets"), production("allow", 1500)),
         ),
         project(
             *("data-platform", "Data platform", "Ingest and reports"),
@@ -326,13 +326,9 @@ SCENARIOS = {
     "queue-pileup": Scenario("two long queues, and two stages that drop new runs", queue_pileup),
     "approval-wait": Scenario("runs that wait for approval, and one for an answer", approval_wait),
     "abort-hangs": Scenario(
-        "aborts that never end, or end in success",
-        abort_hangs,
-        choices={"abort-seconds": f"{WEEK:.0f}"},
+        "aborts that never end, or end in success", abort_hangs, {"abort-seconds": f"{WEEK:.0f}"}
     ),
     "upstream-down": Scenario("everyday for a minute, then only 503", everyday, faults=("503+60",)),
-    "jobs-and-builds": Scenario(
-        "runs that wait, each for another kind of job or build", jobs_and_builds
-    ),
+    "jobs-and-builds": Scenario("runs that wait for jobs and builds", jobs_and_builds),
     "100-pipelines": Scenario("ten projects of ten pipelines each", hundred_pipelines),
 }

@@ -16,10 +16,7 @@ LOGGED_SECRETS = {
     "AKIAIOSFODNN7EXAMPLE": "using credentials {} of the instance",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJzYW5kYm94In0.c2FuZGJveC1zaWduYXR1cmU": "session {} opened",
 }
-"""Secrets that lines hold besides arguments and environments, each with its lines.
-
-With SECRET_PREFIX, their keys are all by which tests search for leaks.
-"""
+"""Secrets with their lines: these and SECRET_PREFIX are all that tests have to search for."""
 
 
 def list_secret_lines(pipeline: str, job: str) -> list[str]:

@@ -13,7 +13,6 @@ from typing import Any
 from .catalog import STAGES, TEAM, Pipeline, Project, ReleaseFlow
 from .children import list_children
 from .choices import Choices
-from .names import generate_description, generate_name, release_number
 from .runs import Run
 from .secret_lines import SECRET_PREFIX
 from .simulation import RESPONSE_DELAY, StepScript
@@ -47,14 +46,10 @@ def serialize_project(project: Project) -> Json:
 
 
 def serialize_project_detail(project: Project) -> Json:
+    app_id = f"/{TEAM.id}/{project.id}/"
     services = [
-        {
-            "id": pipeline.id,
-            "appId": f"/{TEAM.id}/{project.id}/{pipeline.id}",
-            "name": pipeline.name,
-            "serviceType": "combined",
-        }
-        for pipeline in project.pipelines
+        {"id": p.id, "appId": app_id + p.id, "name": p.name, "serviceType": "combined"}
+        for p in project.pipelines
     ]
     return serialize_project(project) | {
         "deployment": {"region": "europe-west"},
@@ -133,10 +128,68 @@ def serialize_run_detail(run: Run, now: float, choices: Choices) -> Json:
     if choices["step-id"] in {"both", "refs"} and created:
         data["refs"] = data.get("refs", {}) | created
     if choices["references"] == "resolved":
-        data["spec"] = _resolve_references(data["spec"], created)
+        text = json.dumps(data["spec"])
+        for ref, fields in created.items():
+            text = text.replace(f"${{refs.{ref}.id}}", fields["id"])
+        data["spec"] = json.loads(text)
     if arguments := (run.start_body or {}).get("arguments"):
         data["arguments"] = data.get("arguments", {}) | arguments
     return data
+
+
+# --- names of runs --------------------------------------------------------------------------------
+
+RELEASE_SECONDS = 1200  # between two releases of a pipeline
+
+_SUBJECTS = (
+    "Search facets", "Refund rounding", "Cookie banner", "Rate limits", "Dark theme",
+    "Invoice export", "Retry on timeout", "Node upgrade", "Session cache", "Currency table",
+    "Audit log", "Slow query fix", "Feature flags", "Load shedding", "Image sizes", "Webhooks v2",
+)  # fmt: skip
+_DESCRIPTIONS = ("", "", "", "Weekly release train", "Requested by support, see ticket 4711.")
+
+HOSTILE_NAMES = (
+    '<b>Hotfix</b> & "quotes"',
+    "🚀 Launch day 👩‍👩‍👧‍👦 فرق",
+    "\u202eeman desrever\u202c and back",
+    "إصدار جديد للمتجر",
+    "<script>alert('run')</script>",
+    "{{ run.name }} {% now 'Y' %} ${args.NAME}",
+    "Zażółć gęślą jaźń " + "n" * 180,
+    "  leading and trailing  ",
+    "O'Brien; DROP TABLE runs; --",
+    "line one\nline two",
+)
+HOSTILE_DESCRIPTION = 'Réf. <a href="javascript:alert(1)">ticket</a> — ' + "très " * 30
+
+
+def generate_name(run: Run) -> str | None:
+    """Return the name of a run; about one run in eight has none."""
+    if run.start_body is not None:
+        return run.start_body.get("name")
+    hash_value = int(run.id[:8], 16)
+    if "hostile-names" in run.flow.behaviours and hash_value % 3 == 0:
+        return HOSTILE_NAMES[hash_value // 3 % len(HOSTILE_NAMES)]
+    if hash_value % 8 == 0:
+        return None
+    number = release_number(run)
+    return f"{_SUBJECTS[number * 7 % len(_SUBJECTS)]} {number % 10000}"
+
+
+def release_number(run: Run) -> int:
+    """Return which release of its pipeline a run is of: later stages get those of earlier ones."""
+    production_lag = 2 + sum(map(ord, run.flow.pipeline)) % 4
+    lag = {"Development": 0, "Staging": 1}.get(run.flow.stage, production_lag)
+    return int(run.created_at // RELEASE_SECONDS) - lag
+
+
+def generate_description(run: Run) -> str | None:
+    if run.start_body is not None:
+        return run.start_body.get("description")
+    hash_value = int(run.id[9:13], 16)
+    if "hostile-names" in run.flow.behaviours and hash_value % 7 == 0:
+        return HOSTILE_DESCRIPTION
+    return _DESCRIPTIONS[hash_value % len(_DESCRIPTIONS)] or None
 
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -151,26 +204,14 @@ def _serialize_extras(flow: ReleaseFlow) -> Json:
     """Return the fields beside the tree in a definition and in a run, including the secrets."""
     fields: Json = {"options": {"concurrencyPolicy": flow.concurrency_policy}}
     if "holds-secrets" in flow.behaviours:
-        fields["arguments"] = {
-            **ARGUMENTS,
-            "DB_PASSWORD": f"{SECRET_PREFIX}argument-{flow.pipeline}",
-        }
-        fields["triggers"] = [
-            {
-                "ref": "push",
-                "vcsService": "github",
-                "repoUrl": f"https://github.example/acme/{flow.pipeline}",
-                "branchRestrictions": ["main"],
-            },
-            {
-                "kind": "webhook",
-                "ref": "hook",
-                "spec": {"token": f"{SECRET_PREFIX}trigger-{flow.key}"},
-            },
-        ]
-        fields["refs"] = {
-            "build": {"sha": "0" * 40, "pullSecret": f"{SECRET_PREFIX}ref-{flow.pipeline}"}
-        }
+        password = f"{SECRET_PREFIX}argument-{flow.pipeline}"
+        fields["arguments"] = ARGUMENTS | {"DB_PASSWORD": password}
+        push: Json = {"ref": "push", "vcsService": "github", "branchRestrictions": ["main"]}
+        push["repoUrl"] = f"https://github.example/acme/{flow.pipeline}"
+        token = f"{SECRET_PREFIX}trigger-{flow.key}"
+        fields["triggers"] = [push, {"kind": "webhook", "ref": "hook", "spec": {"token": token}}]
+        secret = f"{SECRET_PREFIX}ref-{flow.pipeline}"
+        fields["refs"] = {"build": {"sha": "0" * 40, "pullSecret": secret}}
     return fields
 
 
@@ -186,18 +227,9 @@ def _describe_created(run: Run, now: float) -> dict[str, Json]:
         else:
             fields = {"id": child.id, "branch": "main", "sha": f"{release_number(run):040x}"}
             secret = {"pullSecret": f"{SECRET_PREFIX}pull-{run.flow.pipeline}"}
-        created[child.step.ref] = fields
-        if "holds-secrets" in run.flow.behaviours:
-            created[child.step.ref] = fields | secret
+        is_secretive = "holds-secrets" in run.flow.behaviours
+        created[child.step.ref] = fields | secret if is_secretive else fields
     return created
-
-
-def _resolve_references(spec: Json, created: Mapping[str, Json]) -> Any:
-    """Return a tree with values in place of the references that can be resolved."""
-    text = json.dumps(spec)
-    for ref, fields in created.items():
-        text = text.replace(f"${{refs.{ref}.id}}", fields["id"])
-    return json.loads(text)
 
 
 def serialize_steps(run: Run, now: float, created: Mapping[str, Json]) -> Json:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from .secret_lines import SECRET_PREFIX
@@ -60,22 +61,16 @@ def build(id: str, low: float = 60, high: float = 150, *, type: str = "service")
 def job(
     name: str, low: float = 20, high: float = 70, behaviours: str = "", *, id: str = ""
 ) -> Step:
-    """Return a step that runs the job `id`, default: the name; behaviours by spaces.
-
-    Where the id is an argument, the step refers to it.
-    """
-    named = {value: f"${{args.{key}}}" for key, value in ARGUMENTS.items()}
+    """Return a step that runs the job `id`, default: the name; behaviours by spaces."""
+    job_id = id or name
+    reference = "${args.JOB}" if job_id == ARGUMENTS["JOB"] else job_id
     environment = {"API_KEY": f"{SECRET_PREFIX}environment-{name}"}
-    return Step(
-        *("JobRun", name, {"jobId": named.get(id, id or name), "runtimeEnvironment": environment}),
-        *((low, high), UNTIL_SUCCESS),
-        behaviours=frozenset(behaviours.split()),
-        workload=("jobs", id or name),
-    )
+    spec, workload = {"jobId": reference, "runtimeEnvironment": environment}, ("jobs", job_id)
+    behaviour_set = frozenset(behaviours.split())
+    return Step("JobRun", name, spec, (low, high), UNTIL_SUCCESS, (), behaviour_set, workload)
 
 
-def migration(low: float = 20, high: float = 70) -> Step:
-    return job("migrate", low, high, "survives-abort")
+migration = partial(job, "migrate", behaviours="survives-abort")
 
 
 def begin(step: Step) -> Step:

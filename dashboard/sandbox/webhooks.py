@@ -158,9 +158,7 @@ async def post(url: str, headers: dict[str, str], body: bytes) -> None:
             await client.post(url, headers=headers, content=body)
 
 
-@cache
-def _tls_context() -> ssl.SSLContext:
-    return ssl.create_default_context()  # slower than a request
+_tls_context = cache(ssl.create_default_context)  # slower than a request
 
 
 def _event_name(run: Run, status: str, previous_status: str | None, now: float) -> str | None:

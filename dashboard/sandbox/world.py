@@ -77,13 +77,11 @@ class World:
     ) -> list[Child]:
         """Return the runs (JobRun) or builds (Build) of a job or service, the newest first."""
         flows = [flow for flow in self.list_flows() if flow.project == project_id]
-        workloads = {leaf.workload for flow in flows for leaf in flow.leaves}
-        if workload not in workloads:
+        if not any(leaf.workload == workload for flow in flows for leaf in flow.leaves):
             not_found(workload[0].removesuffix("s").capitalize())
         children = [
             child
             for flow in flows
-            if any(leaf.workload == workload for leaf in flow.leaves)
             for run in self.list_runs(flow, now)
             for child in list_children(run)
             if (child.step.kind, child.step.workload) == (kind, workload)

@@ -3,8 +3,10 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from northflank import ApiCallError, ApiClient, AsyncApiClient
+from northflank._types import GetJobBuildResponse, GetJobRunResponse
 
 from dashboard.sandbox import Options
 from tests.support.sandbox import TOKEN, SandboxServer
@@ -71,6 +73,65 @@ def test_run_is_started_and_aborted(client: ApiClient, sandbox_server: SandboxSe
     aborted = client.get.release_flow_run(**run).data
     assert (aborted["status"], aborted["concluded"]) == ("aborted", True)
     assert sandbox_server.sandbox.abort_request_counts == {started["id"]: 1}
+
+
+# --- jobs, builds and logs -------------------------------------------------------------------
+
+SHOP = {"project_id": "shop"}
+
+
+@pytest.fixture
+def jobs_client(sandbox_server: SandboxServer, client: ApiClient) -> ApiClient:
+    choices = {"concluded-at": "empty"}  # a required text in the client's types
+    sandbox_server.configure(Options(scenario="jobs-and-builds", choices=choices))
+    return client
+
+
+def test_job_run_is_listed_read_and_aborted(
+    jobs_client: ApiClient, sandbox_server: SandboxServer
+) -> None:
+    job: dict[str, Any] = SHOP | {"job_id": "migrate"}
+    runs = jobs_client.get.job.runs.all(**job, per_page=100).data["runs"]
+    assert len(msgspec.convert(runs, list[GetJobRunResponse])) > 100
+    run = job | {"run_id": runs[0]["id"]}
+    assert jobs_client.get.job.run(**run).data == runs[0]
+    assert jobs_client.abort.job.run(**run).data == {}
+    sandbox_server.clock.now += 3
+    ended = jobs_client.get.job.run(**run).data
+    assert (ended["status"], ended["concluded"]) == ("FAILED", True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "id"), [("service", "front"), ("job", "thumbnails")], ids=["service", "job"]
+)
+def test_build_is_listed_read_and_aborted(
+    jobs_client: ApiClient, sandbox_server: SandboxServer, kind: str, id: str
+) -> None:
+    get, abort = getattr(jobs_client.get, kind), getattr(jobs_client.abort, kind)
+    builds = get.builds(**SHOP, **{f"{kind}_id": id}).data["builds"]
+    assert len(msgspec.convert(builds, list[GetJobBuildResponse])) == 50
+    build = SHOP | {f"{kind}_id": id, "build_id": builds[0]["id"]}
+    assert get.build(**build).data == builds[0]
+    assert abort.build(**build).data == {}
+    sandbox_server.clock.now += 3
+    ended = get.build(**build).data
+    assert (ended["status"], ended["concluded"]) == ("ABORTED", True)
+
+
+@pytest.mark.parametrize("shape", ["list", "logs", "data"])
+def test_service_logs_are_fetched(
+    jobs_client: ApiClient, sandbox_server: SandboxServer, shape: str
+) -> None:
+    sandbox_server.sandbox.choices["log-shape"] = shape
+    lines = jobs_client.logs.fetch_service_logs(
+        project_id="shop", service_id="front", line_limit=3, duration_seconds=60
+    )
+    assert [line.container_id for line in lines] == ["front-0"] * 3
+    assert all("GET /healthz" in line.log for line in lines)
+    assert lines[0].ts > lines[1].ts > lines[2].ts
+
+
+# --- errors ----------------------------------------------------------------------------------
 
 
 def test_api_error_has_status_message_id_and_details(client: ApiClient) -> None:
