@@ -80,13 +80,14 @@ _AUTHORIZATION = _compile(
 # By name: `password=pw`, `"token": "pw"`. White space after a colon is common in ordinary messages
 # ("invalid token: expired"), so it counts only after some names, or before a quote.
 _NAMED = _compile(
-    rf"""(?=[-acpst])  # the names' first letters: halves the time
+    rf"""(?=[-_acpst])  # the names' first letters: halves the time
     (?P<kept> (?:
-        (?:-(?:key|token|secret)|passw(?:or)?d|passphrase|\bpwd) {_EQUALS}
-        | (?: (?:passw(?:or)?d|passphrase|pwd|secret|token|credential|signature|\bsig
+        (?:-key|[_-](?:token|secret)|(?-i:TOKEN|SECRET)|(?:api|access|private)_?key
+            |passw(?:or)?d|pass(?:phrase|code)|\bpwd) {_EQUALS}
+        | (?: (?:passw(?:or)?d|pass(?:phrase|code)|pwd|secret|token|credential|signature|\bsig
               |(?:api|access|account|private|signing|shared)[_-]?key)
             [\w.-]{{0,30}}
-            | (?:\b|(?<=_))pass
+            | (?:\b|(?<=_))pass | (?<=["'])auth
           )
           (?: \\*+["'`]?\s*+=>?\s*+ | \\*+["'`]\s*+:\s*+ | :(?=\S) | :\s++(?=b?\\*+["'`]) )
           (?!{_EMPTY})
@@ -117,9 +118,12 @@ _LOGIN = _compile(
     r"""(?<![\w.%+-]) (?P<kept>(?!npm:)[\w.%+-]{1,64}:) (?!//|\d{1,5}/) [^\s:@,"'`{}[\]]{1,256}
     (?=@ (?:\w{2,4}\( | [\w.-]{1,255}(?::\d{2,5}\b|/)) )"""
 )
-# `--password pw`
+# `--password pw`, `-u user:pw`
 _OPTION = _compile(
-    rf"""(?P<kept>(?<![^\s"'\[]) --?[\w-]{{0,40}}? (?:password|passwd|token|secret|api-?key) \s++)
+    rf"""(?P<kept>(?<![^\s"'\[]) (?:
+        --?[\w-]{{0,40}}? (?:password|passwd|token|secret|api-?key) \s++
+        | (?:-u|--user) \s++ [\w.@-]{{1,64}}: (?!\d++(?!\S))
+    ))
     (?!-) (?:{_QUOTED}|{_UNQUOTED}++)"""
 )
 # What is a secret by its own form. The first letters halve the time, too.

@@ -25,11 +25,17 @@ NONE = SecretValues()
         # By name.
         ("DB_PASSWORD=pw PORT=80", "DB_PASSWORD=[redacted] PORT=80"),
         ("DB_PASS=pw1", "DB_PASS=[redacted]"),
+        ("API_TOKEN: pw", "API_TOKEN: [redacted]"),
+        ("auth_token: pw", "auth_token: [redacted]"),
+        ("TOKEN: pw", "TOKEN: [redacted]"),
+        ("api_key: pw", "api_key: [redacted]"),
+        ('{"reg.io":{"auth":"pw"}}', '{"reg.io":{"auth":[redacted]}}'),
         ("SIGNING_KEY=pw", "SIGNING_KEY=[redacted]"),
         ('{"level":"info","api_key":"pw","a":1}', '{"level":"info","api_key":[redacted],"a":1}'),
         ("Authorization: Bearer pw", "Authorization: [redacted]"),
         ("sent bearer pw to it", "sent bearer [redacted] to it"),
         ("+ psql --password pw -h db", "+ psql --password [redacted] -h db"),
+        ("+ curl -u app:pw http://h", "+ curl -u app:[redacted] http://h"),
         # By its own form.
         ("key AKIAIOSFODNN7EXAMPLE is", "key [redacted] is"),
         ("ghp_0123456789abcdefghijABCDEFGHIJ012345", "[redacted]"),
@@ -72,6 +78,9 @@ def test_lines_lose_secrets_and_say_so(line: str, shown: str) -> None:
         "image reg.io:5000/acme/api:1.2@sha256:0a1b",
         "email:ops@acme.io left at 10:15:00",
         "--token-file /run/x",
+        "docker run -u 1000:1000 -v /a:/b",
+        "API_TOKEN: not set",
+        "Migrating 0042_add_user_token... OK",
         "Secret db-creds created from secret/db",
         "task-0123456789abcdefghijABCDEFGHIJ",
         "-----BEGIN CERTIFICATE-----",
@@ -185,9 +194,10 @@ def test_values_do_not_show_in_their_own_text() -> None:
     [
         "eyJ", "eyJaaaaaaaa-", "eyJaaaaaaaa.", "eyJ-" * 130 + ".", _BEGIN, _END, "-----BEGIN",
         "-----BEGIN " + "A" * 40, "sk-", "a:", "a.", "a%", "a:b@a", "u:" + "p" * 256, "--", "--a",
-        "--password ", "--password '", "--a-token", "SG.", "SG." + "a" * 16 + ".",
-        "ghp_" + "a" * 29, "hooks.slack.com/", "://a:b@", "://a:b", "://", "://a@/", "pass=",
-        "pass=1 ", "token.a:1", "token-aaa:80/", "token-", "a-b", "\ufdd0", "pypi-",
+        "--password ", "--password '", "--a-token", "-u a:", "_token: ", "SG.",
+        "SG." + "a" * 16 + ".", "ghp_" + "a" * 29, "hooks.slack.com/", "://a:b@",
+        "://a:b", "://", "://a@/", "pass=", "pass=1 ", "token.a:1", "token-aaa:80/", "token-",
+        "a-b", "\ufdd0", "pypi-",
     ],
 )  # fmt: skip
 def test_redaction_time_of_a_line_is_linear_in_its_length(part: str) -> None:

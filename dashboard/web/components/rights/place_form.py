@@ -12,6 +12,11 @@ from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
 from dashboard.web.components import elements
 
+_QUESTIONS = [
+    (Action.VIEW.value, gettext_lazy("view runs")),
+    (Action.LOGS.value, gettext_lazy("see logs")),
+    (Action.ABORT.value, gettext_lazy("abort")),
+]
 _STAGES = [("", gettext_lazy("All stages")), *((name, name) for name in StageName.values)]
 
 
@@ -62,6 +67,7 @@ class PlaceForm(forms.Form):
             projects.label = _("of")
             projects.queryset = projects.queryset.filter(removed_at=None)  # type: ignore[attr-defined]
         else:
+            self.fields["action"].choices = _QUESTIONS  # type: ignore[attr-defined]
             self.fields["project"].empty_label = _("Any project")  # type: ignore[attr-defined]
             self.fields["stage"].choices = [("", _("Any stage")), *_STAGES[1:]]  # type: ignore[attr-defined]
 
