@@ -115,6 +115,8 @@ NORTHFLANK_PROJECTS: list[str] = _list("NORTHFLANK_PROJECTS")
 NORTHFLANK_RUN_URL_TEMPLATE = _text("NORTHFLANK_RUN_URL_TEMPLATE")
 # Reserve for aborts in each window: a number of requests, or a share of the rate limit.
 NORTHFLANK_REQUEST_RESERVE = _text("NORTHFLANK_REQUEST_RESERVE") or "10%"
+# For the logs that people look at, in the same form.
+NORTHFLANK_LOG_REQUESTS = _text("NORTHFLANK_LOG_REQUESTS") or "10%"
 
 # Accepted webhook secrets; more than one during a rotation. The sandbox's own webhooks need no
 # setting: their secret lives as long as the process.

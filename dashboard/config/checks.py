@@ -206,6 +206,8 @@ _RULES = (
          "project IDs separated by commas, such as shop,billing", "E005"),
     Rule("NORTHFLANK_REQUEST_RESERVE", _is_reserve,
          "a number of requests, such as 100, or a share up to 90%, such as 10%", "E006"),
+    Rule("NORTHFLANK_LOG_REQUESTS", _is_reserve,
+         "a number of requests, such as 100, or a share up to 90%, such as 10%", "E006"),
     Rule("NORTHFLANK_RUN_URL_TEMPLATE", _is_run_url_template,
          "a URL with no other placeholders than {team}, {project}, {pipeline}, {stage} and {run}",
          "E007"),

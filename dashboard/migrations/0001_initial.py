@@ -347,6 +347,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "log_requests",
+                    models.PositiveIntegerField(
+                        default=0, help_text="Of these, those for the logs that people look at."
+                    ),
+                ),
+                (
                     "others_rate_before",
                     models.FloatField(
                         help_text="Requests per second of other clients before this window; empty: unknown.",

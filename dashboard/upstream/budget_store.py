@@ -17,6 +17,7 @@ from dashboard.db.threads import now
 from dashboard.models import RateBudget
 from dashboard.northflank import Call, RateLimit
 from dashboard.upstream import rate_budget as rules
+from dashboard.upstream.log_share import LogShare
 from dashboard.upstream.rate_budget import DEFAULT_LIMIT, RateLimitWindow, ReadBudget
 
 _WINDOW_FIELDS = [field.name for field in fields(RateLimitWindow)]
@@ -27,16 +28,23 @@ def abort_reserve(limit: int) -> int:
 
     The setting NORTHFLANK_REQUEST_RESERVE is a number or a percentage.
     """
-    text: str = settings.NORTHFLANK_REQUEST_RESERVE
-    share = float(text[:-1]) / 100 * limit if text.endswith("%") else float(text)
-    return min(round(share), limit * 9 // 10)  # leaves at least 10% for reading
+    reserve = _part(settings.NORTHFLANK_REQUEST_RESERVE, limit)
+    return min(reserve, limit * 9 // 10)  # leaves at least 10% for reading
 
 
-def record_calls(calls: Iterable[Call], *, excluded_from_burst: int = 0) -> None:
+def _part(text: str, limit: int) -> int:
+    """Return how many of `limit` requests a setting means: a number or a percentage."""
+    return round(float(text[:-1]) / 100 * limit if text.endswith("%") else float(text))
+
+
+def record_calls(
+    calls: Iterable[Call], *, excluded_from_burst: int = 0, log_requests: int = 0
+) -> None:
     """Record the rate limit headers of requests that were just answered, together.
 
     `excluded_from_burst`: how many of them do not count against the even rate, so that first reads
-    and those for links and searches delay no regular read.
+    and those for links, searches and logs delay no regular read. `log_requests`: how many of them
+    are for logs.
     """
     # A 429 may come from a burst limiter with other counts: its headers are ignored.
     answered = [call for call in calls if call.status not in {None, HTTPStatus.TOO_MANY_REQUESTS}]
@@ -49,7 +57,10 @@ def record_calls(calls: Iterable[Call], *, excluded_from_burst: int = 0) -> None
             moment = now()
             window = _after_response(window, call.rate_limit, moment, moment - elapsed)
             elapsed -= timedelta(seconds=call.seconds)
-        return rules.exclude_from_burst(window, excluded_from_burst) if window else None
+        if window is None:
+            return None
+        window = rules.count_log_requests(window, log_requests)
+        return rules.exclude_from_burst(window, excluded_from_burst)
 
     if answered or excluded_from_burst:
         _update(record)
@@ -89,6 +100,14 @@ def load(now: datetime) -> ReadBudget:
     """Return the requests reading may send from `now` until the window ends, reserve excluded."""
     window = _fetch_window(_window_query())
     return rules.compute(window, _abort_reserve(window), now)
+
+
+def load_log_share(now: datetime) -> LogShare:
+    """Return what may be read of logs until the window ends, by NORTHFLANK_LOG_REQUESTS."""
+    window = _fetch_window(_window_query())
+    budget = rules.compute(window, 0, now)
+    total = _part(settings.NORTHFLANK_LOG_REQUESTS, window.limit if window else DEFAULT_LIMIT)
+    return LogShare(total, budget.log_requests, budget.seconds)
 
 
 def _abort_reserve(window: RateLimitWindow | None) -> int:

@@ -106,14 +106,16 @@ class Connection:
             await self._start_record(handle_answer)
         return answer
 
-    async def call_aside[T](self, request: Callable[[NorthflankClient], Awaitable[T]]) -> T:
+    async def call_aside[T](
+        self, request: Callable[[NorthflankClient], Awaitable[T]], *, for_logs: bool = False
+    ) -> T:
         """Send one request about a job run, a build or a log, and return its answer.
 
         Raises NorthflankError, of which only a 429 concerns the account: these routes need rights
         that the token may lack, and runs are read without them. The rate limit is recorded before
-        this returns; regular reads are not delayed.
+        this returns; regular reads are not delayed. `for_logs`: it counts in the share of logs.
         """
-        sent = _SentRequest(monotonic(), seq=0, excluded_from_burst=1)
+        sent = _SentRequest(monotonic(), seq=0, excluded_from_burst=1, log_requests=int(for_logs))
         try:
             return await request(self.client)
         except RateLimited as error:
@@ -204,8 +206,11 @@ class Connection:
         self._probe_task = None
 
     def _record_calls(self, sent: "_SentRequest") -> None:
-        if calls := self._pop_calls():
-            budget_store.record_calls(calls, excluded_from_burst=sent.excluded_from_burst)
+        budget_store.record_calls(
+            self._pop_calls(),
+            excluded_from_burst=sent.excluded_from_burst,
+            log_requests=sent.log_requests,
+        )
 
     def _pop_calls(self) -> list[Call]:
         calls, self.unrecorded_calls[:] = list(self.unrecorded_calls), []
@@ -226,6 +231,7 @@ class _SentRequest:
     at: float  # by time.monotonic
     seq: int  # see RequestCounter
     excluded_from_burst: int
+    log_requests: int = 0
 
 
 def _record_response(calls: list[Call], sent: _SentRequest, *, is_success: bool) -> None:

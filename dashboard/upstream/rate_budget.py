@@ -50,6 +50,7 @@ class RateLimitWindow:
     burst: float = 0.0  # requests ahead of the even rate at `synced_at`
     backoff_until: datetime | None = None
     refusals: int = 0  # consecutive 429s, each after the previous pause
+    log_requests: int = 0  # of our own, those for logs that people look at
 
     @property
     def other_requests(self) -> int:
@@ -82,6 +83,7 @@ class ReadBudget:
     # The pause after a 429 is over, but no request was answered since: one request at a time.
     is_probing: bool = False
     in_flight_requests: float = 0.0  # requests that first reads leave to runs in flight
+    log_requests: int = 0  # of what was sent in this window, those for logs
 
     @property
     def first_read_requests(self) -> int:
@@ -152,6 +154,7 @@ def compute(window: RateLimitWindow | None, reserve: int, now: datetime) -> Read
         window.burst,
         margin,
         is_probing,
+        log_requests=0 if is_over else window.log_requests,
     )
     budget = replace(budget, in_flight_requests=_in_flight_requests(window.limit, budget, seconds))
     if not window.burst:
@@ -223,6 +226,7 @@ def after_response(
                 remaining = window.remaining
     else:
         own_requests, others_rate = 1, window.others_rate
+        window = replace(window, log_requests=0)
     return replace(
         window,
         limit=rate_limit.limit,
@@ -238,6 +242,11 @@ def after_response(
 def exclude_from_burst(window: RateLimitWindow, requests: int) -> RateLimitWindow:
     """Return the window with this many recorded requests not counted against the even rate."""
     return replace(window, burst=max(window.burst - requests, 0.0))
+
+
+def count_log_requests(window: RateLimitWindow, requests: int) -> RateLimitWindow:
+    """Return the window with this many of the recorded requests counted as for logs."""
+    return replace(window, log_requests=window.log_requests + requests)
 
 
 def after_rate_limited(

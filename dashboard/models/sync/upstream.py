@@ -81,6 +81,9 @@ class RateBudget(models.Model):
     own_requests = models.PositiveIntegerField(
         default=0, help_text="Requests of this dashboard in this window."
     )
+    log_requests = models.PositiveIntegerField(
+        default=0, help_text="Of these, those for the logs that people look at."
+    )
     others_rate_before = models.FloatField(
         null=True,
         help_text="Requests per second of other clients before this window; empty: unknown.",
