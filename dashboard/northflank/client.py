@@ -26,6 +26,7 @@ from dashboard.northflank.models import (
     Work,
     WorkRef,
 )
+from dashboard.northflank.secret_values import SecretValues, secret_values
 from dashboard.northflank.values import Json, as_object, as_text
 from dashboard.northflank.work_decoding import parse_build, parse_job_run, parse_log
 
@@ -149,6 +150,18 @@ class NorthflankClient(HttpClient):
         if detail.run.id != run_id:
             raise responses.unexpected("it describes another run")
         return detail
+
+    async def get_secret_values(
+        self, project_id: str, pipeline_id: str, stage: str, run_id: str
+    ) -> SecretValues:
+        """Return the values of a run that no line of its logs may show; raises NotFound."""
+        path = partial(self._flow_path, project_id, pipeline_id)
+        return await self._in_stage(
+            stage,
+            lambda name: self._request_object(
+                "GET", "run", (*path(name), "runs", run_id), secret_values
+            ),
+        )
 
     async def get_work(self, project_id: str, ref: WorkRef) -> Work:
         """Return the job run or build that `ref`, which has an id, names; raises NotFound."""

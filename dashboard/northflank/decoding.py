@@ -215,6 +215,7 @@ class _StepDecoder:
             commit=commit,
             build=build,
             work=parse_work_ref(fields, self._refs, self._build_steps),
+            attempt_started_at=as_datetime(retries.get("timestamp")),
         )
 
     def _decode_inner(self, steps: list[object], depth: int) -> Iterator[Node]:

@@ -129,6 +129,7 @@ class Node:
     commit: str | None = None  # 40 hexadecimal digits
     build: str | None = None  # its id
     work: WorkRef | None = None
+    attempt_started_at: datetime | None = None
     argument_names: tuple[str, ...] = ()  # of the root: those of the run's arguments
 
 

@@ -1,6 +1,6 @@
 """Read from Northflank the job runs and builds that steps wait for, and store them."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -13,18 +13,28 @@ from dashboard.northflank import NotFound, WorkRef
 from dashboard.northflank import Work as ApiWork
 from dashboard.upstream.connection import Connection
 
+MAX_LINE_AGE = timedelta(minutes=1)  # by which the stored time of the last line may be too old
+
 
 async def read_work(
-    connection: Connection, run: Run, step_key: str, ref: WorkRef, *, is_probable: bool = False
+    connection: Connection,
+    run: Run,
+    step_key: str,
+    ref: WorkRef,
+    *,
+    is_probable: bool = False,
+    for_logs: bool = False,
 ) -> Work | None:
     """Read what a step of a run names, and return its row; None if Northflank has no such thing.
 
-    Raises NorthflankError.
+    Raises NorthflankError. `for_logs` as in `Connection.call_aside`.
     """
     requested_at = db_threads.now()
     project_id = run.stage.pipeline.project.slug
     try:
-        work = await connection.call_aside(lambda nf: nf.get_work(project_id, ref))
+        work = await connection.call_aside(
+            lambda nf: nf.get_work(project_id, ref), for_logs=for_logs
+        )
     except NotFound:
         return None
     return await run_in_db_thread(
@@ -74,3 +84,23 @@ def store(
         if changed:
             mark_changed([run_pk])
     return row
+
+
+def store_last_line(work: Work, at: datetime) -> Work:
+    """Store the time of the last line of a log, for pages and the API, and return the row."""
+    with transaction.atomic():
+        mark_changed([work.run_id])  # first, as it locks the change counter
+        Work.objects.filter(pk=work.pk).update(last_line_at=at)
+    work.last_line_at = at
+    return work
+
+
+def is_news(work: Work, at: datetime) -> bool:
+    """Return whether the time of the last line is to be stored: not each one of a log that goes on.
+
+    Each would be a change of open pages.
+    """
+    known_at = work.last_line_at
+    if known_at is None or at == known_at:
+        return known_at is None
+    return at - known_at > MAX_LINE_AGE or db_threads.now() - at > MAX_LINE_AGE

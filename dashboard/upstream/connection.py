@@ -50,7 +50,9 @@ class Connection:
     base_url: str
     team_id: str | None = None
     recording_delay: float = RECORDING_DELAY
+    logs_token: str = field(repr=False, default="")  # empty: the same
     client: NorthflankClient = field(init=False)
+    logs_client: NorthflankClient | None = field(init=False, default=None)
     outage: str = ""  # cause of the current outage as this process sees it; "" if there is none
     failed_at: float = -1.0  # time of the last account-wide error, by time.monotonic
     retry_at: float = 0.0  # earliest next request, by time.monotonic
@@ -64,8 +66,13 @@ class Connection:
     _pending_records: set[asyncio.Future[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.client = NorthflankClient(
-            self.token,
+        self.client = self._open_client(self.token)
+        if self.logs_token:
+            self.logs_client = self._open_client(self.logs_token)
+
+    def _open_client(self, token: str) -> NorthflankClient:
+        return NorthflankClient(
+            token,
             base_url=self.base_url,
             team_id=self.team_id,
             on_call=self.unrecorded_calls.append,
@@ -107,17 +114,22 @@ class Connection:
         return answer
 
     async def call_aside[T](
-        self, request: Callable[[NorthflankClient], Awaitable[T]], *, for_logs: bool = False
+        self,
+        request: Callable[[NorthflankClient], Awaitable[T]],
+        *,
+        for_logs: bool = False,
+        by_main_token: bool = False,
     ) -> T:
         """Send one request about a job run, a build or a log, and return its answer.
 
         Raises NorthflankError, of which only a 429 concerns the account: these routes need rights
         that the token may lack, and runs are read without them. The rate limit is recorded before
         this returns; regular reads are not delayed. `for_logs`: it counts in the share of logs.
+        Sent with the token for logs, if there is one, but for a request `by_main_token`.
         """
         sent = _SentRequest(monotonic(), seq=0, excluded_from_burst=1, log_requests=int(for_logs))
         try:
-            return await request(self.client)
+            return await request((not by_main_token and self.logs_client) or self.client)
         except RateLimited as error:
             await self._start_record(partial(self._handle_error, error, sent))
             raise
@@ -140,6 +152,8 @@ class Connection:
     async def close(self) -> None:
         await self.flush()
         await self.client.aclose()
+        if self.logs_client is not None:
+            await self.logs_client.aclose()
 
     def _start_deferred_records(self) -> None:
         recordings, self._deferred_records[:] = list(self._deferred_records), []

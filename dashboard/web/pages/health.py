@@ -17,8 +17,7 @@ from dashboard.accounts.administration import administrators
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import NOW, PreparedModels
 from dashboard.models import CatalogSync, Lead, Pruning, Stage
-from dashboard.sync import search
-from dashboard.sync import schedule
+from dashboard.sync import schedule, search
 from dashboard.sync.reports.report import Report
 from dashboard.sync.webhooks import status as webhook_status
 from dashboard.sync.webhooks.status import WebhookStatus

@@ -1,0 +1,330 @@
+"""Read the logs that people look at: one read for all viewers in a process, none for nobody.
+
+What a step waits for is read at first, when the step changes, and every few minutes; else only its
+newest lines. They are kept in memory alone, without secrets, and not for long after the last look.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import NamedTuple
+
+from django.utils.translation import gettext_lazy
+
+from dashboard.db import threads as db_threads
+from dashboard.db.threads import run_in_db_thread
+from dashboard.models import Run, Work
+from dashboard.northflank import (
+    LogLine,
+    NorthflankError,
+    NotFound,
+    SecretValues,
+    ShownLine,
+    WorkRef,
+    show_lines,
+)
+from dashboard.runs import steps
+from dashboard.runs import works as work_rules
+from dashboard.runs.works import AwaitedWork
+from dashboard.sync import requests, works
+from dashboard.texts.rich_text import ClockTime, ExternalText, MessageTable, RichText
+from dashboard.upstream import budget_store
+from dashboard.upstream.connection import Connection, get_connection
+from dashboard.upstream.log_share import LogShare
+
+LINES, MAX_LINES = 50, 1_000  # lines: at first, and at most, which is Northflank's limit
+LOOK_INTERVAL = 60.0  # seconds between two looks of an open page, or less if it is read sooner
+LOOK_LIFETIME = 150.0  # seconds after a look during which somebody counts as looking
+MEMORY = 600.0  # seconds after the last look until the lines are forgotten
+MAX_WAIT = 8.0  # seconds that a page waits for a read that is under way
+STATUS_INTERVAL = timedelta(minutes=5)  # between two reads of a job run or build in progress
+RETRY_INTERVAL = 60.0  # seconds until the next read after one that failed, or found nothing
+LATE_LINES = timedelta(seconds=30)  # after an end, in which lines still arrive
+SPAN_MARGIN = timedelta(minutes=1)  # around the times of a job run: clocks differ
+_text = MessageTable(
+    {
+        "share_spent": gettext_lazy(
+            "This hour’s %(n)d API requests for logs are used up. The next read is at %(time)s."
+        ),
+        "off": gettext_lazy("Reading logs is switched off (NORTHFLANK_LOG_REQUESTS)."),
+        "gone": gettext_lazy("Northflank does not have it (404)."),
+        "none_found": gettext_lazy(
+            "The step does not name it, and none of %(owner)s started at that time."
+        ),
+        "several_found": gettext_lazy(
+            "The step does not name it, and %(n)d of %(owner)s started at that time."
+        ),
+        "log_failed": gettext_lazy("The log could not be read. %(error)s"),
+        "status_failed": gettext_lazy("Its status could not be read. %(error)s"),
+        "values_failed": gettext_lazy(
+            "The log is not shown: the values of the run that have to be hidden in it could not be "
+            "read. %(error)s"
+        ),
+    }
+)
+
+
+class DatedLine(NamedTuple):
+    """A line as it can be shown, and about when it was written."""
+
+    at: datetime | None
+    line: ShownLine
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """What a look at a log shows: the same for all viewers."""
+
+    work: Work | None = None  # None: not known yet
+    lines: tuple[DatedLine, ...] | None = field(default=None, repr=False)  # None: not read
+    has_more: bool = False  # there may be earlier lines
+    read_at: datetime | None = None  # of the lines
+    next_read_at: datetime | None = None  # None: not again, it has ended
+    problem: RichText = ""  # why something is not shown
+    looks_again_in: float | None = None  # seconds; None: nothing changes any more
+
+    @property
+    def last_line_at(self) -> datetime | None:
+        return max((line.at for line in self.lines or () if line.at is not None), default=None)
+
+
+@dataclass
+class _Log:
+    """A log that somebody looks at, or did not long ago; times in seconds of the reader's clock."""
+
+    opened_at: float
+    looked_at: float
+    with_lines: bool = False
+    max_lines: int = LINES
+    next_at: float = 0.0
+    read_step: object = None  # the state of the step at the last read of its work
+    values: SecretValues | None = field(default=None, repr=False)
+    view: LogView = LogView()
+    task: asyncio.Task[None] | None = None
+
+
+class LogReader:
+    """The logs that are looked at in this process."""
+
+    def __init__(self, connection: Connection, clock: Callable[[], float] = monotonic) -> None:
+        self.connection = connection
+        self._clock = clock
+        self._logs: dict[tuple[int, str, WorkRef], _Log] = {}
+
+    async def look(
+        self, run: Run, awaited: AwaitedWork, *, max_lines: int = LINES, with_lines: bool = True
+    ) -> LogView:
+        """Return what a run waits for, with its newest lines; read now if a read is due.
+
+        `run` with its stage. Without `with_lines` only the status is read, for those who may not
+        see the log.
+        """
+        now = self._clock()
+        self._forget(now)
+        log = self._logs.setdefault(_key(run, awaited), _Log(opened_at=now, looked_at=now))
+        if log.looked_at < now - LOOK_LIFETIME:
+            log.opened_at = now
+        log.looked_at = now
+        wants_more = log.max_lines < max_lines and log.view.has_more
+        wants_lines = with_lines and not log.with_lines
+        if log.task is None and (now >= log.next_at - 1 or wants_more or wants_lines):
+            log.max_lines = max(log.max_lines, max_lines)
+            log.with_lines |= with_lines
+            log.task = asyncio.ensure_future(self._read(run, awaited, log))
+        if (task := log.task) is not None:
+            await asyncio.wait({task}, timeout=MAX_WAIT)
+            if not task.done():
+                return replace(log.view, looks_again_in=2.0)
+            if log.task is task:
+                log.task = None
+            task.result()  # raises what is no error of Northflank
+        return self._view(log, max_lines)
+
+    def _view(self, log: _Log, max_lines: int) -> LogView:
+        view, lines = log.view, log.view.lines
+        if lines is not None and len(lines) > max_lines:
+            view = replace(view, lines=lines[-max_lines:], has_more=True)
+        if math.isinf(log.next_at):
+            return view
+        seconds = max(log.next_at - self._clock(), 1.0)
+        return replace(view, looks_again_in=min(seconds, LOOK_INTERVAL))
+
+    def _forget(self, now: float) -> None:
+        for key, log in list(self._logs.items()):
+            if log.looked_at < now - MEMORY and log.task is None:
+                del self._logs[key]
+
+    async def _read(self, run: Run, awaited: AwaitedWork, log: _Log) -> None:
+        problem, share, work = await run_in_db_thread(_prepare, run, awaited)
+        if problem:
+            self._plan(log, RETRY_INTERVAL, problem, work or log.view.work)
+            return
+        key = "status_failed"
+        try:
+            work = await self._read_work(run, awaited, log, work)
+            if work is None:
+                return
+            log.view = replace(log.view, work=work)
+            if log.with_lines:
+                key = "values_failed"
+                await self._read_values(run, log)
+                key = "log_failed"
+                await self._read_lines(run, awaited, work, log)
+        except NorthflankError as error:
+            self._plan(log, RETRY_INTERVAL, _text(key, error=ExternalText(str(error), 400)))
+            return
+        self._plan(log, self._interval(log, share), work=await self._store_last_line(log))
+
+    def _interval(self, log: _Log, share: LogShare) -> float:
+        """Return the seconds until the next read; infinite if nothing more is to come."""
+        now, work = db_threads.now(), log.view.work
+        if work is not None and work.concluded:
+            ended_at = work.ended_at or work.synced_at
+            late_for = (ended_at + LATE_LINES - now).total_seconds()
+            return late_for + 1 if late_for > 0 else math.inf
+        if not log.with_lines:
+            return STATUS_INTERVAL.total_seconds()
+        loop_time = self._clock()
+        last_at = log.view.last_line_at
+        return share.interval(
+            logs=sum(other.looked_at > loop_time - LOOK_LIFETIME for other in self._logs.values()),
+            looked_for=loop_time - log.opened_at,
+            silent_for=(now - last_at).total_seconds() if last_at else 0.0,
+        )
+
+    def _plan(
+        self, log: _Log, seconds: float, problem: RichText = "", work: Work | None = None
+    ) -> None:
+        """Have the log read again in so many seconds, and show this until then."""
+        log.next_at = self._clock() + seconds
+        is_last = math.isinf(seconds)
+        log.view = replace(
+            log.view,
+            work=work or log.view.work,
+            next_read_at=None if is_last else db_threads.now() + timedelta(seconds=seconds),
+            problem=problem,
+        )
+
+    async def _read_work(
+        self, run: Run, awaited: AwaitedWork, log: _Log, work: Work | None
+    ) -> Work | None:
+        """Return what the step waits for, read now if that is due; None with a problem to show."""
+        node, ref = awaited
+        step_state = node.status, node.ended_at, run.status
+        is_unchanged = log.read_step in {None, step_state}
+        log.read_step = step_state
+        if work is not None:
+            is_fresh = db_threads.now() - work.synced_at < STATUS_INTERVAL and is_unchanged
+            if is_fresh or (work.concluded and is_unchanged):
+                return work
+            ref = replace(ref, id=work.work_id)
+        if ref.id is None:
+            return await self._find_work(run, awaited, log)
+        is_probable = work is not None and work.is_probable
+        work = await works.read_work(
+            self.connection, run, steps.key(node), ref, is_probable=is_probable, for_logs=True
+        )
+        if work is None:
+            self._plan(log, RETRY_INTERVAL, _text("gone"))
+        return work
+
+    async def _find_work(self, run: Run, awaited: AwaitedWork, log: _Log) -> Work | None:
+        """Return what the step has probably started, found by its time."""
+        node, ref = awaited
+        requested_at = db_threads.now()
+        page = await self.connection.call_aside(
+            lambda nf: nf.list_works(_project_id(run), ref), for_logs=True
+        )
+        found = work_rules.probable_works(node, ref, page.items)
+        if len(found) != 1:
+            key = "several_found" if found else "none_found"
+            text = _text(key, n=len(found), owner=ExternalText(ref.owner_id))
+            self._plan(log, RETRY_INTERVAL, text)
+            return None
+        arguments = run.pk, steps.key(node), ref, found[0]
+        return await run_in_db_thread(
+            works.store, *arguments, requested_at=requested_at, is_probable=True
+        )
+
+    async def _read_values(self, run: Run, log: _Log) -> None:
+        """Read, once, the values of the run that its log may contain."""
+        if log.values is not None:
+            return
+        place = _project_id(run), run.stage.pipeline.slug, run.stage.name
+        log.values = await self.connection.call_aside(
+            lambda nf: nf.get_secret_values(*place, run.run_id), for_logs=True, by_main_token=True
+        )
+
+    async def _read_lines(self, run: Run, awaited: AwaitedWork, work: Work, log: _Log) -> None:
+        node, ref = awaited
+        now, count = db_threads.now(), log.max_lines
+        # From the start of the step: after a shorter span, silence would look like no log at all.
+        starts = filter(None, (work_rules.attempt_start(node), work.started_at))
+        since = min(starts, default=run.started_at or run.created_at) - SPAN_MARGIN
+        until = (work.ended_at if work.concluded and work.ended_at else now) + SPAN_MARGIN
+        of_work = replace(ref, id=work.work_id)
+        try:
+            lines = await self.connection.call_aside(
+                lambda nf: nf.read_log(
+                    _project_id(run), of_work, since=since, until=until, max_lines=count
+                ),
+                for_logs=True,
+            )
+        except NotFound:  # as some answer where there are no lines
+            lines = []
+        # Thousands of characters a line, each tried for secrets.
+        shown = await asyncio.to_thread(show, lines, log.values or SecretValues())
+        log.view = replace(log.view, lines=shown, has_more=len(lines) == count, read_at=now)
+
+    async def _store_last_line(self, log: _Log) -> Work | None:
+        work, at = log.view.work, log.view.last_line_at
+        if work is None or at is None or not works.is_news(work, at):
+            return work
+        return await run_in_db_thread(works.store_last_line, work, at)
+
+
+def show(lines: list[LogLine], values: SecretValues) -> tuple[DatedLine, ...]:
+    """Return lines, as sent with the newest first, in the order of their times and as shown."""
+    earliest = datetime.min.replace(tzinfo=UTC)
+    ordered = list(reversed(lines))
+    ordered.sort(key=lambda line: line.at or earliest)
+    shown = show_lines([line.text for line in ordered], values)
+    return tuple(DatedLine(ordered[line.index].at, line) for line in shown)
+
+
+def _key(run: Run, awaited: AwaitedWork) -> tuple[int, str, WorkRef]:
+    node, ref = awaited
+    return run.pk, steps.key(node), ref
+
+
+def _project_id(run: Run) -> str:
+    return run.stage.pipeline.project.slug
+
+
+def _prepare(run: Run, awaited: AwaitedWork) -> tuple[RichText, LogShare, Work | None]:
+    """Return why nothing may be read now, if so; the share of logs; and the stored work."""
+    now = db_threads.now()
+    work = work_rules.stored(run, *awaited)
+    share = budget_store.load_log_share(now)
+    if not share.total:
+        return _text("off"), share, work
+    if obstacle := requests.find_obstacle(now):
+        return obstacle.reason, share, work
+    if not share.left:
+        time = ClockTime(now + timedelta(seconds=share.seconds), now)
+        return _text("share_spent", n=share.total, time=time), share, work
+    return "", share, work
+
+
+_readers: list[LogReader] = []  # at most one
+
+
+def get_reader() -> LogReader:
+    """Return the reader of this process's connection to Northflank."""
+    connection = get_connection()
+    if not _readers or _readers[0].connection is not connection:
+        _readers[:] = [LogReader(connection)]
+    return _readers[0]
