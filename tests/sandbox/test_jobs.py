@@ -252,6 +252,19 @@ def test_abort_of_ended_job_run_answers_as_chosen(
     assert sandbox_server.get(path).json()["data"] == ended
 
 
+@pytest.mark.parametrize(("fault", "status"), [("lost", "RUNNING"), ("timeout", "FAILED")])
+def test_abort_faults_apply_to_job_runs(
+    sandbox_server: SandboxServer, fault: str, status: str
+) -> None:
+    open_scenario(sandbox_server, "stuck-production")
+    _, path = stuck_migration(sandbox_server)
+    sandbox_server.sandbox.faults = [parse_fault(f"abort-{fault}:0.01")]
+    with pytest.raises(httpx.TransportError):
+        sandbox_server.request("DELETE", path)
+    sandbox_server.clock.now += 3
+    assert sandbox_server.get(path).json()["data"]["status"] == status
+
+
 # --- logs -------------------------------------------------------------------------------------
 
 
@@ -290,6 +303,32 @@ def test_forward_lines_are_the_oldest_of_the_span(jobs_server: SandboxServer) ->
         *("2027-01-15T07:55:00.000Z", "2027-01-15T07:56:00.000Z"),
     )
     assert len(forward) == 31
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        "startTime=2027-01-15T07:55:00.000Z&duration=60",
+        "endTime=2027-01-15T07:56:00.000Z&duration=60",
+        "startTime=2027-01-15T07:55:00Z&endTime=2027-01-15T07:56:00Z",
+    ],
+)
+def test_span_has_a_start_an_end_or_a_duration(jobs_server: SandboxServer, span: str) -> None:
+    answer = jobs_server.get(f"/projects/shop/jobs/copy-orders/logs?{span}")
+    assert (times(answer)[-1], times(answer)[0]) == (NOW - 300, NOW - 240)
+
+
+@pytest.mark.parametrize(("name", "job"), [("silent", "clean-up"), ("chatty", "copy-orders")])
+def test_written_lines_remain_after_an_abort(
+    jobs_server: SandboxServer, name: str, job: str
+) -> None:
+    run = waiting_run(jobs_server, waiting_flow(name))
+    span = "endTime=2027-01-15T08:00:00Z&duration=7200&lineLimit=1000"
+    path = f"/projects/shop/jobs/{job}/logs?{span}&runId={run['refs'][job]['id']}"
+    before = jobs_server.get(path).json()
+    jobs_server.post(f"{waiting_flow(name)}/runs/{run['id']}/abort")
+    jobs_server.clock.now += 60
+    assert jobs_server.get(path).json() == before
 
 
 def test_lines_without_run_id_are_those_of_all_runs(jobs_server: SandboxServer) -> None:
