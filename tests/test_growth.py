@@ -156,6 +156,7 @@ def chores() -> dict[str, Work]:
         for run in busy.runs.newest_first()[:50]
     ]
 
+    run = busy.runs.select_related("stage__pipeline__project").newest_first()[0]
     counters = [Counter(throttle.ACCOUNT, "manager"), Counter(throttle.ADDRESS, "192.0.2.1")]
 
     project = busy.pipeline.project
@@ -185,6 +186,9 @@ def chores() -> dict[str, Work]:
         "look for pruning": lambda: pruning.is_due(now),
         "throttle": lambda: throttle.remaining_wait(counters, now),
         "count a failure": lambda: throttle.count(counters, now),
+        "open logs": lambda: access_log.record_logs_opened(
+            User.objects.get(username="somebody"), run, "build a", now, client_address=None
+        ),
     }
 
 

@@ -63,9 +63,13 @@ def record_logs_opened(
     place = f"{run.stage.name} of {run.stage.pipeline.project.slug}/{run.stage.pipeline.slug}"
     detail = f"Run {run.run_id} in {place}: {source}."
     opened = AccessEvent.objects.filter(username=user.username, kind=AccessKind.LOGS_OPENED)
-    recent = opened.order_by("-pk").values_list("detail", "client_address", "token_name")
-    known = (detail, client_address, token_name)
-    if known not in recent.filter(occurred_at__gt=at - LOGS_INTERVAL)[:_RECENT_LOGS]:
+    is_known = any(
+        event.occurred_at > at - LOGS_INTERVAL
+        and (event.detail, event.client_address, event.token_name)
+        == (detail, client_address, token_name)
+        for event in opened.order_by("-pk")[:_RECENT_LOGS]
+    )
+    if not is_known:
         record(
             AccessKind.LOGS_OPENED,
             at,
