@@ -15,7 +15,7 @@ from dashboard.accounts import access_log
 from dashboard.accounts.administration import administrators
 from dashboard.sync.reports.sync_state import SyncHealth
 from dashboard.texts import durations
-from dashboard.web.components import elements, headings, macros
+from dashboard.web.components import elements, headings, help_links, macros
 from dashboard.web.components.tab_title import Icon
 from dashboard.web.http import database_outage
 
@@ -34,6 +34,7 @@ register.simple_tag(elements.rich_text)
 register.simple_tag(elements.since)
 register.simple_tag(elements.time_ago)
 register.simple_tag(elements.until)
+register.simple_tag(help_links.section_link, name="help")
 register.simple_tag(macros.render, name="render_macro")
 
 

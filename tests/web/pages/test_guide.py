@@ -3,10 +3,16 @@
 import re
 from urllib.parse import urljoin
 
+import pytest
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.test import Client
 
+from dashboard.models import Run
+from dashboard.web.components import help_links
 from dashboard.web.pages.guide import NAMES
+from tests.support import factories
+from tests.support.abort_kinds import FIELDS_BY_KIND
 from tests.support.html import parse_html, select_one, text_of
 
 
@@ -34,3 +40,41 @@ def test_help_has_every_guide_and_its_links_and_pictures_open(viewer_client: Cli
         assert viewer_client.get(source).headers["Content-Type"] == "image/png"
     assert viewer_client.get("/help/nothing/").status_code == 404
     assert viewer_client.get("/help/images/nothing.png").status_code == 404
+
+
+@pytest.mark.usefixtures("superuser")
+@pytest.mark.parametrize(
+    ("username", "address", "sections"),
+    [
+        ("viewer", "/", {"overdue", "permissions"}),
+        ("viewer", "run", {"overdue", "acknowledge", "abort_messages", "permissions"}),
+        ("manager", "run", {"overdue", "acknowledge", "abort_messages"}),
+        ("manager", "abort", {"abort"}),
+        ("manager", "/aborts/", {"abort_messages"}),
+        ("manager", "/health/", {"requests"}),
+        ("manager", "/account/", {"permissions"}),
+        ("root", "/people/groups/", {"permissions"}),
+        ("root", "/people/rights/", {"permissions"}),
+    ],
+)
+def test_screen_links_once_to_the_section_about_each_of_its_notions(
+    client: Client,
+    run: Run,
+    manager: User,
+    viewer: User,
+    username: str,
+    address: str,
+    sections: set[str],
+) -> None:
+    factories.change(run, overdue_severity=2)
+    factories.abort(run, manager, **FIELDS_BY_KIND["refused"])
+    client.force_login(User.objects.get(username=username))
+    address = {"run": factories.address(run), "abort": factories.address(run, "abort")}.get(
+        address, address
+    )
+    links = [link.attributes["href"] or "" for link in parse_html(client.get(address)).css(".help")]
+    expected = {help_links.SECTIONS[name][:2] for name in sections}
+    assert sorted(links) == sorted(f"/help/{guide}/#{anchor}" for guide, anchor in expected)
+    for link in links:
+        page, _, anchor = link.partition("#")
+        assert select_one(parse_html(client.get(page)), f"#{anchor}")
