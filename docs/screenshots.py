@@ -1,5 +1,6 @@
 """Take the screenshots in docs/images from a running dashboard: `uv run docs/screenshots.py`."""
 
+import base64
 import os
 import re
 import shutil
@@ -16,6 +17,18 @@ IMAGES = ROOT / "docs" / "images"
 LATE = ":not([data-overdue='0'])"
 STUCK = f"tr[data-status=retrying]{LATE}[data-location^=Shop] a.title"
 ABORTED = {"width": 1100, "height": 400}
+# The README's picture: the caption of each still, and its height.
+STORY = {
+    "now": ("1. The stuck run is first on Now; an alert can link to it directly.", 320),
+    "run": ("2. Its page says where it is stuck, since when, and what it blocks.", 345),
+    "abort": ("3. Abort, with a reason.", 600),
+    "aborted": ("4. The page follows the abort until the run has ended.", 330),
+}
+STYLE = """<style>
+body { margin: 24px; background: #dfe4ea; font: 600 17px system-ui, sans-serif; }
+figure { margin: 0 0 24px; } figcaption { padding-bottom: 8px; } img { display: block; }
+div { width: fit-content; overflow: hidden; border: 1px solid #b5bec8; border-radius: 6px; }
+</style>"""
 SERVE = [sys.executable, "manage.py", "serve"]
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
@@ -66,7 +79,19 @@ def shoot(address: str) -> None:
         dialog.get_by_role("button", name="Abort run").click()
         page.locator("section.run[data-status=aborted]").wait_for(timeout=60_000)
         page.screenshot(path=IMAGES / "aborted.png", clip={"x": 0, "y": 0, **ABORTED})
+        compose(browser.new_page(viewport={"width": 1150, "height": 100}))
         browser.close()
+
+
+def compose(page: Page) -> None:
+    """Write the stills of STORY below one another, each cut to its height, into one picture."""
+    html = STYLE
+    for name, (caption, height) in STORY.items():
+        data = base64.b64encode((IMAGES / f"{name}.png").read_bytes()).decode()
+        html += f"<figure><figcaption>{caption}</figcaption><div style='max-height: {height}px'>"
+        html += f"<img alt='' src='data:image/png;base64,{data}'></div></figure>"
+    page.set_content(html)
+    page.screenshot(path=IMAGES / "story.png", full_page=True)
 
 
 def sign_in(page: Page, address: str) -> None:
