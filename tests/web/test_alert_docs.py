@@ -37,7 +37,7 @@ JSON_EXAMPLES = re.findall(r"^```json\n(.*?)^```$", DOC, re.MULTILINE | re.DOTAL
 
 def fill_placeholders(address: str, run_id: str) -> str:
     project, pipeline, stage = LEDGER
-    values = {"project": project, "pipeline": pipeline, "stage": stage, "run": run_id}
+    values = {"project": project, "pipeline": pipeline, "stage": stage, "run": run_id, "name": "x"}
     return PLACEHOLDER.sub(lambda match: values[(match[match.lastgroup or 0]).lower()], address)
 
 
