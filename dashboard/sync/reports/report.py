@@ -95,10 +95,6 @@ class Report:
         return self.total("with_flow")
 
     @property
-    def with_flow_read(self) -> int:
-        return self.total("with_flow_read")
-
-    @property
     def unread(self) -> int:
         return self.total("unread")
 

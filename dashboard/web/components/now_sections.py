@@ -13,12 +13,12 @@ from dashboard.models import Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import failures
 from dashboard.runs.attention import AttentionRun
-from dashboard.sync.reports.report import Report
 from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
 from dashboard.web.components import headings, in_flight
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.lists import empty_states
+from dashboard.web.components.lists.empty_states import EmptyState
 from dashboard.web.components.runs import row_queries
 from dashboard.web.components.runs.row_queries import RowKey
 from dashboard.web.components.runs.run_section import RunsBelow, RunSection
@@ -55,12 +55,12 @@ class NowSections:
         permissions: Permissions,
         now: datetime,
         *,
-        report: Report,
+        has_stages: bool,
         in_flight_by_stage: Mapping[int, InFlightTotals],
         attention_runs: Sequence[AttentionRun],
         data_age: DataAge,
     ) -> None:
-        self.permissions, self.now, self.report = permissions, now, report
+        self.permissions, self.now, self.has_stages = permissions, now, has_stages
         self.in_flight_by_stage, self.attention_runs = in_flight_by_stage, attention_runs
         self.data_age = data_age
         self.is_incomplete = bool(data_age.incomplete_text)
@@ -86,7 +86,7 @@ class NowSections:
             self._attention_rows,
             is_incomplete=self.is_incomplete,
             truncated_text=_truncated_text(self._attention_rows, count),
-            empty=empty_states.attention(self.data_age, self.report),
+            empty=self._empty("attention"),
             is_hidden=not (self._attention_rows or self._other_rows),
             is_announced=True,
             below=self._waiting_runs() if self._attention_rows else {},
@@ -103,9 +103,7 @@ class NowSections:
             note=self._in_flight_note,
             is_incomplete=self.is_incomplete,
             truncated_text=_truncated_text(self._other_rows, self._other_count),
-            empty=empty_states.in_flight(
-                self.permissions, self.data_age, self.report, self._attention_in_flight
-            ),
+            empty=self._empty("in-flight", self._attention_in_flight),
         )
 
     @property
@@ -141,7 +139,14 @@ class NowSections:
             fold_after=UNFOLDED_FAILURES,
             truncated_text=_truncated_text(keys, count),
             fold_text=_text("unfold", n=len(keys)),
-            empty=empty_states.failures(self.permissions, self.data_age, recently_failed),
+            empty=self._empty("failed", recently_failed),
+        )
+
+    def _empty(self, name: str, above_count: int = 0) -> EmptyState:
+        return empty_states.section(
+            *(name, self.permissions, self.data_age),
+            above_count=above_count,
+            has_stages=self.has_stages or name != "in-flight",
         )
 
     @cached_property

@@ -2,15 +2,11 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
-from dashboard.sync.reports.report import Report
-from dashboard.sync.reports.sync_state import SyncState
-from dashboard.sync.reports.totals import NameTotals
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists import empty_states
 from dashboard.web.components.lists.empty_states import EmptyState
@@ -26,79 +22,43 @@ INCOMPLETE_AND_STALE = replace(INCOMPLETE, is_stale=True)
 UNREAD = DataAge(None, is_stale=True)
 # Of a user who sees one project, whose pipelines have not been listed yet.
 UNLISTED = replace(UNREAD, incomplete_text="Pipelines of 1 project have not been loaded.")
-NO_FLOW = {"with_flow": 0, "with_flow_read": 0}
-
-
-def totals(**numbers: Any) -> Report:
-    """The report on two stages, both read, unless `numbers` say otherwise."""
-    values = {"stages": 2, "read": 2, "with_flow": 2, "with_flow_read": 2, "oldest": AT}
-    return Report(
-        SyncState(AT), [NameTotals("Production", **values | numbers, oldest_with_flow=AT)]
-    )
 
 
 def kind_and_key(empty: EmptyState) -> tuple[str, str]:
     return "cannot_see" if empty.is_uncertain else "known", keys(empty.text)
 
 
-@pytest.mark.parametrize(
-    ("age", "expected"),
-    [
-        (FRESH, ("known", "attention")),
-        (STALE, ("cannot_see", "stale attention")),
-        (INCOMPLETE, ("cannot_see", "incomplete attention")),
-        (INCOMPLETE_AND_STALE, ("cannot_see", "incomplete attention")),
-    ],
-)
-def test_attention(age: DataAge, expected: tuple[str, str]) -> None:
-    assert kind_and_key(empty_states.attention(age, totals())) == expected
-
-
-@pytest.mark.parametrize(
-    ("user", "age", "numbers", "above", "expected"),
-    [
-        (permissions.ALL, FRESH, {}, 0, ("known", "in_flight")),
-        (RESTRICTED, FRESH, {}, 0, ("known", "in_flight visible")),
-        (permissions.ALL, FRESH, {}, 1, ("known", "in_flight_above")),
-        (permissions.ALL, INCOMPLETE, {}, 1, ("known", "incomplete in_flight_above")),
-        (permissions.ALL, STALE, {}, 1, ("known", "stale in_flight_above")),
-        (permissions.ALL, INCOMPLETE_AND_STALE, {}, 1, ("known", "incomplete in_flight_above")),
-        (RESTRICTED, UNREAD, {"stages": 0}, 0, ("cannot_see", "incomplete in_flight visible")),
-        (RESTRICTED, UNLISTED, {"stages": 0}, 0, ("cannot_see", "incomplete in_flight visible")),
-        (permissions.ALL, FRESH, NO_FLOW, 0, ("known", "in_flight")),
-        (permissions.ALL, STALE, {}, 0, ("cannot_see", "stale in_flight")),
-        (permissions.ALL, INCOMPLETE, {}, 0, ("cannot_see", "incomplete in_flight")),
-        (permissions.ALL, INCOMPLETE_AND_STALE, {}, 0, ("cannot_see", "incomplete in_flight")),
-    ],
-)
-def test_in_flight(
-    user: Permissions,
-    age: DataAge,
-    numbers: dict[str, int],
-    above: int,
-    expected: tuple[str, str],
-) -> None:
-    empty = empty_states.in_flight(user, age, totals(**numbers), above)
-    assert kind_and_key(empty) == expected
-
-
+@pytest.mark.parametrize("name", ["attention", "in-flight", "failed"])
 @pytest.mark.parametrize(
     ("user", "age", "above", "expected"),
     [
-        (permissions.ALL, FRESH, 0, ("known", "failures")),
-        (RESTRICTED, FRESH, 0, ("known", "failures visible")),
-        (permissions.ALL, FRESH, 2, ("known", "failures_above")),
-        (permissions.ALL, UNREAD, 2, ("known", "incomplete failures_above")),
-        (permissions.ALL, INCOMPLETE, 2, ("known", "incomplete failures_above")),
-        (permissions.ALL, INCOMPLETE_AND_STALE, 2, ("known", "incomplete failures_above")),
-        (permissions.ALL, STALE, 2, ("known", "stale failures_above")),
-        (permissions.ALL, UNREAD, 0, ("cannot_see", "incomplete failures")),
-        (permissions.ALL, INCOMPLETE, 0, ("cannot_see", "incomplete failures")),
-        (permissions.ALL, STALE, 0, ("cannot_see", "stale failures")),
+        (permissions.ALL, FRESH, 0, ("known", "{}")),
+        (RESTRICTED, FRESH, 0, ("known", "{} visible")),
+        (RESTRICTED, UNREAD, 0, ("cannot_see", "incomplete {} visible")),
+        (RESTRICTED, UNLISTED, 0, ("cannot_see", "incomplete {} visible")),
+        (permissions.ALL, STALE, 0, ("cannot_see", "stale {}")),
+        (permissions.ALL, INCOMPLETE, 0, ("cannot_see", "incomplete {}")),
+        (permissions.ALL, INCOMPLETE_AND_STALE, 0, ("cannot_see", "incomplete {}")),
+        (permissions.ALL, FRESH, 2, ("known", "above")),
+        (permissions.ALL, STALE, 2, ("known", "stale above")),
+        (permissions.ALL, INCOMPLETE_AND_STALE, 2, ("known", "incomplete above")),
     ],
 )
-def test_failures(user: Permissions, age: DataAge, above: int, expected: tuple[str, str]) -> None:
-    assert kind_and_key(empty_states.failures(user, age, above)) == expected
+def test_section(
+    name: str, user: Permissions, age: DataAge, above: int, expected: tuple[str, str]
+) -> None:
+    kind, key = expected
+    empty = empty_states.section(name, user, age, above_count=above)
+    assert kind_and_key(empty) == (kind, key.format(name))
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [(permissions.ALL, "pipelines"), (RESTRICTED, "in-flight visible")],
+)
+def test_section_without_stages(user: Permissions, expected: str) -> None:
+    empty = empty_states.section("in-flight", user, FRESH, has_stages=False)
+    assert kind_and_key(empty) == ("known", expected)
 
 
 @pytest.mark.parametrize("name", ["aborts", "access_log", "rights_changes"])

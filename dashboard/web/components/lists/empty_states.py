@@ -7,7 +7,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.sync.reports.report import Report
 from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
 from dashboard.web.components import headings
 from dashboard.web.components.data_age import DataAge
@@ -17,12 +16,11 @@ from dashboard.web.components.lists.record_pages import RecordFilter
 
 _text = MessageTable(
     {
-        # Runs that need attention, in flight, or failed in the last day.
+        # The sections of Now, by their names.
         "attention": gettext_lazy("Nothing needs attention."),
-        "in_flight": gettext_lazy("No runs in flight."),
-        "in_flight_above": gettext_lazy("All runs in flight are listed above."),
-        "failures": gettext_lazy("No runs failed in the last day."),
-        "failures_above": gettext_lazy("All failed runs are listed above."),
+        "in-flight": gettext_lazy("No runs in flight."),
+        "failed": gettext_lazy("No runs failed in the last day."),
+        "above": gettext_lazy("All of them are listed above."),
         # Before these and other texts, which then claim no more than is known; and after them.
         "incomplete": gettext_lazy("So far:"),
         "stale": gettext_lazy("At the last update:"),
@@ -66,7 +64,6 @@ class EmptyState:
     action_label: Message | str = ""
     action_url: str = ""
     id: str = ""  # of its element, if the stream updates it
-    coverage: Report | None = None  # the data that the text relies on
 
 
 def _note(data_age: DataAge) -> Message | str:
@@ -80,50 +77,27 @@ def _visible_note(sees_all: bool) -> Message | str:
     return "" if sees_all else _text("visible")
 
 
-def _coverage(data_age: DataAge, report: Report) -> Report | None:
-    """Return the report on stages that were read; None: the line above the list says it."""
-    return report if report.with_flow_read and not data_age.incomplete_text else None
-
-
-def attention(data_age: DataAge, report: Report) -> EmptyState:
-    """Return the empty state of the runs that need attention; `report` is on the visible stages."""
-    note, coverage = _note(data_age), _coverage(data_age, report)
-    text = join_texts(note, _text("attention"))
-    return EmptyState(text, bool(note), id="empty-attention", coverage=coverage)
-
-
-def in_flight(
-    permissions: Permissions, data_age: DataAge, report: Report, above_count: int = 0
+def section(
+    name: str,
+    permissions: Permissions,
+    data_age: DataAge,
+    *,
+    above_count: int = 0,
+    has_stages: bool = True,
 ) -> EmptyState:
-    """Return the empty state of the runs in flight; `report` is on the visible stages.
+    """Return the empty state of a section of Now: attention, in-flight or failed.
 
-    `above_count` is the number of runs in flight that the page lists above.
+    `above_count` is the number of its runs that the page lists above; `has_stages`: there are
+    stages that the user may view.
     """
-    if permissions.can_view_all and not report.stages and not above_count:
-        empty = pipelines(permissions, is_incomplete=bool(data_age.incomplete_text))
-        return replace(empty, id="empty-in-flight")
-    empty = _runs_or_above("in_flight", permissions, data_age, above_count)
-    coverage = None if above_count else _coverage(data_age, report)
-    return replace(empty, id="empty-in-flight", coverage=coverage)
-
-
-def failures(permissions: Permissions, data_age: DataAge, above_count: int = 0) -> EmptyState:
-    """Return the empty state of the visible runs that failed in the last day.
-
-    `above_count` is the number of failed runs that the page lists above.
-    """
-    empty = _runs_or_above("failures", permissions, data_age, above_count)
-    return replace(empty, id="empty-failed")
-
-
-def _runs_or_above(
-    key: str, permissions: Permissions, data_age: DataAge, above_count: int
-) -> EmptyState:
-    note = _note(data_age)
+    note, element_id = _note(data_age), f"empty-{name}"
     if above_count:
-        return EmptyState(join_texts(note, _text(f"{key}_above")))
+        return EmptyState(join_texts(note, _text("above")), id=element_id)
+    if permissions.can_view_all and not has_stages:
+        empty = pipelines(permissions, is_incomplete=bool(data_age.incomplete_text))
+        return replace(empty, id=element_id)
     visible_note = _visible_note(permissions.can_view_all)
-    return EmptyState(join_texts(note, _text(key), visible_note), bool(note))
+    return EmptyState(join_texts(note, _text(name), visible_note), bool(note), id=element_id)
 
 
 def runs(data_age: DataAge, run_filter: RunFilter, page: PageOfRuns) -> EmptyState:
