@@ -108,15 +108,12 @@ def stages_data_age(stages: Sequence[ReadStage], now: datetime) -> DataAge:
 def place_data_age(pipeline: Pipeline, stages: Sequence[Stage], sync: SyncState) -> DataAge:
     """Return the data age of some stages of a pipeline, including unread stages."""
     removal = _removal(pipeline)
-    age = stages_data_age(stages, sync.now)
-    place = report.of_stages(stages, sync)
+    structure_hash = _fingerprint((read_states(stages), removal))
+    age = replace(stages_data_age(stages, sync.now), structure_hash=structure_hash)
     if any(removal):  # it is not read any more
-        return replace(age, structure_hash=_fingerprint((read_states(stages), removal)))
-    return replace(
-        _with_plan(age, place),
-        incomplete_text=place.incomplete_text,
-        structure_hash=_fingerprint((read_states(stages), removal)),
-    )
+        return age
+    place = report.of_stages(stages, sync)
+    return replace(_with_plan(age, place), incomplete_text=place.incomplete_text)
 
 
 def page_data_age(

@@ -1,6 +1,7 @@
 """The sections of the Now page: needs attention, in flight, aborted here, failed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
 
@@ -13,7 +14,7 @@ from dashboard.models import Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import failures
 from dashboard.runs.attention import AttentionRun
-from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts
+from dashboard.texts.rich_text import Message, MessageTable, join_texts
 from dashboard.web.components import headings, in_flight
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.in_flight import InFlightTotals
@@ -43,6 +44,7 @@ _text = MessageTable(
 type SelectRuns = Callable[[RunQuerySet, Time], RunQuerySet]
 
 
+@dataclass
 class NowSections:
     """The sections at one time; a run is listed only in the first to which it belongs.
 
@@ -50,30 +52,17 @@ class NowSections:
     order of runs/attention.py.
     """
 
-    def __init__(
-        self,
-        permissions: Permissions,
-        now: datetime,
-        *,
-        has_stages: bool,
-        in_flight_by_stage: Mapping[int, InFlightTotals],
-        attention_runs: Sequence[AttentionRun],
-        data_age: DataAge,
-    ) -> None:
-        self.permissions, self.now, self.has_stages = permissions, now, has_stages
-        self.in_flight_by_stage, self.attention_runs = in_flight_by_stage, attention_runs
-        self.data_age = data_age
-        self.is_incomplete = bool(data_age.incomplete_text)
+    permissions: Permissions
+    now: datetime
+    has_stages: bool
+    in_flight_by_stage: Mapping[int, InFlightTotals]
+    attention_runs: Sequence[AttentionRun]
+    data_age: DataAge
 
     @cached_property
     def all(self) -> list[RunSection]:
         """The sections in the order of the page."""
         return [self._attention, self._in_flight, self._aborted, self._failed]
-
-    @property
-    def in_flight_count(self) -> int:
-        """The number of runs in flight, including those that need attention."""
-        return self._attention_in_flight + self._other_count
 
     @property
     def _attention(self) -> RunSection:
@@ -84,26 +73,29 @@ class NowSections:
             _("Runs that need attention, Production first"),
             count,
             self._attention_rows,
-            is_incomplete=self.is_incomplete,
+            is_incomplete=self._is_incomplete,
             truncated_text=_truncated_text(self._attention_rows, count),
             empty=self._empty("attention"),
-            is_hidden=not (self._attention_rows or self._other_rows),
+            is_hidden=not (self._attention_rows or self._other_list[0]),
             is_announced=True,
             below=self._waiting_runs() if self._attention_rows else {},
         )
 
     @property
     def _in_flight(self) -> RunSection:
+        (rows, count), above_count = self._other_list, self._attention_in_flight
+        stage_count = len(self.in_flight_by_stage)
+        stages = _text("stages", n=stage_count) if stage_count else ""
         return RunSection(
             "in-flight",
             _("In flight"),
             _("Other runs in flight"),
-            self.in_flight_count,
-            self._other_rows,
-            note=self._in_flight_note,
-            is_incomplete=self.is_incomplete,
-            truncated_text=_truncated_text(self._other_rows, self._other_count),
-            empty=self._empty("in-flight", self._attention_in_flight),
+            above_count + count,
+            rows,
+            note=join_texts(stages, _listed_above_text(above_count)),
+            is_incomplete=self._is_incomplete,
+            truncated_text=_truncated_text(rows, count),
+            empty=self._empty("in-flight", above_count),
         )
 
     @property
@@ -121,7 +113,7 @@ class NowSections:
 
     @property
     def _failed(self) -> RunSection:
-        earlier_rows = self._attention_rows, self._other_rows, self._aborted_list[0]
+        earlier_rows = self._attention_rows, self._other_list[0], self._aborted_list[0]
         keys, count = self._list(in_flight.failed_earlier, MAX_FAILED, *earlier_rows)
         causes = row_queries.load_causes(key.pk for key in keys) if keys else {}
         groups = failures.group((key, causes[key.pk]) for key in keys if key.pk in causes)
@@ -133,7 +125,7 @@ class NowSections:
             recently_failed + count,
             [group[0] for group in groups],
             note=_listed_above_text(recently_failed),
-            is_incomplete=self.is_incomplete,
+            is_incomplete=self._is_incomplete,
             below=_same_cause(groups),
             lists_ended=True,
             fold_after=UNFOLDED_FAILURES,
@@ -141,6 +133,10 @@ class NowSections:
             fold_text=_text("unfold", n=len(keys)),
             empty=self._empty("failed", recently_failed),
         )
+
+    @property
+    def _is_incomplete(self) -> bool:
+        return bool(self.data_age.incomplete_text)
 
     def _empty(self, name: str, above_count: int = 0) -> EmptyState:
         return empty_states.section(
@@ -163,24 +159,10 @@ class NowSections:
     def _other_list(self) -> tuple[list[RowKey], int]:
         return self._list(in_flight.others_in_flight, MAX_IN_FLIGHT, self._attention_rows)
 
-    @property
-    def _other_rows(self) -> list[RowKey]:
-        return self._other_list[0]
-
-    @property
-    def _other_count(self) -> int:
-        return self._other_list[1]
-
     @cached_property
     def _aborted_list(self) -> tuple[list[RowKey], int]:
-        earlier_rows = self._attention_rows, self._other_rows
+        earlier_rows = self._attention_rows, self._other_list[0]
         return self._list(in_flight.recently_aborted, MAX_CONCLUDED, *earlier_rows)
-
-    @property
-    def _in_flight_note(self) -> RichText:
-        count = len(self.in_flight_by_stage)
-        stages = _text("stages", n=count) if count else ""
-        return join_texts(stages, _listed_above_text(self._attention_in_flight))
 
     def _list(
         self, select: SelectRuns, limit: int, *earlier_rows: list[RowKey]

@@ -273,11 +273,9 @@ class Broadcaster:
 _current: list[Broadcaster] = []  # at most one
 
 
-def open_broadcaster(
-    *, poll_interval: float = POLL_INTERVAL, heartbeat_interval: float = HEARTBEAT_INTERVAL
-) -> Broadcaster:
+def open_broadcaster(**intervals: float) -> Broadcaster:
     """Create and return this process's broadcaster on the running loop; the caller runs it."""
-    _current[:] = [Broadcaster(poll_interval=poll_interval, heartbeat_interval=heartbeat_interval)]
+    _current[:] = [Broadcaster(**intervals)]
     return _current[0]
 
 

@@ -135,6 +135,4 @@ def build_menu(
         "may_share": saved_views.may_share(person, permissions),
         "may_save": may_save,
         "can_manage": can_manage,
-        "has_content": bool(items) or may_save,
-        "has_actions": may_save or can_manage,
     }

@@ -116,7 +116,7 @@ class StagePage(Page):
             "chart": history_charts.render_charts([stage])[stage.pk],
             "filter": self.filter,
             "all_url": filters.ALL_RUNS_URL,
-            **_stage_error(stage),
+            "stage_error": _stage_error(stage),
             # Lazy: outside the live region, so a refresh does not need them.
             "saved_views": SimpleLazyObject(lambda: self._saved_views(request)),
             "may_abort": self.permissions.abort_permission(stage).allowed,
@@ -154,7 +154,9 @@ class StagePage(Page):
         notes = concurrency_policy.stage_notes(self.stage)
         return [
             render_part("policy-notes", "pages/stage.html#policy-notes", policy_notes=notes),
-            render_part("stage-error", "pages/stage.html#stage-error", **_stage_error(self.stage)),
+            render_part(
+                "stage-error", "pages/stage.html#stage-error", stage_error=_stage_error(self.stage)
+            ),
         ]
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
@@ -188,7 +190,6 @@ class StagePage(Page):
         )
 
 
-def _stage_error(stage: Stage) -> dict[str, Any]:
+def _stage_error(stage: Stage) -> dict[str, Any] | None:
     """Return why the stage can't be read, and since when."""
-    error = {"text": stage.error_message, "since": stage.error_since} if stage.error else None
-    return {"stage_error": error}
+    return {"text": stage.error_message, "since": stage.error_since} if stage.error else None

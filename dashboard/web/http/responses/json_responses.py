@@ -1,30 +1,22 @@
 """JSON responses, and errors with stable codes."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from django.http import HttpResponse
 
 
+@dataclass(eq=False)
 class ApiError(Exception):
     """An error response: HTTP status, stable code, and a message for people."""
 
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.headers = headers
-        self.extra = extra or {}  # further fields of the body
+    status: int
+    code: str
+    message: str
+    headers: Mapping[str, str] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)  # further fields of the body
 
 
 def json_response(
