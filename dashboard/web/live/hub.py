@@ -52,13 +52,11 @@ class Hub[Channel: Hashable, Session: Hashable]:
     # Of one process. A page without a stream refreshes itself at intervals.
     max_streams = 5_000
     max_streams_per_account = 500
-    max_streams_per_session = 50
 
     def __init__(self, account_of: Callable[[Session], Hashable] = lambda session: session) -> None:
         self._account_of = account_of
         self._viewers: dict[Channel, set[Viewer[Session]]] = {}
-        self._streams: Counter[Hashable] = Counter()
-        self._account_streams: Counter[Hashable] = Counter()
+        self._streams: Counter[Hashable] = Counter()  # by account
         self._is_closed = False
 
     @property
@@ -76,12 +74,9 @@ class Hub[Channel: Hashable, Session: Hashable]:
         return {viewer.session for viewers in self._viewers.values() for viewer in viewers}
 
     def is_full(self, session: Session) -> bool:
-        """Return whether the session, its account, or all have as many streams as they may."""
-        return (
-            self._streams[session] >= self.max_streams_per_session
-            or self._account_streams[self._account_of(session)] >= self.max_streams_per_account
-            or self.viewers >= self.max_streams
-        )
+        """Return whether the session's account, or all, have as many streams as they may."""
+        streams = self._streams[self._account_of(session)]
+        return streams >= self.max_streams_per_account or self.viewers >= self.max_streams
 
     @contextmanager
     def subscribe(self, channel: Channel, session: Session) -> Iterator[Viewer[Session]]:
@@ -92,17 +87,15 @@ class Hub[Channel: Hashable, Session: Hashable]:
             viewer.close()
         viewers = self._viewers.setdefault(channel, set())
         viewers.add(viewer)
-        counts = (self._streams, session), (self._account_streams, self._account_of(session))
-        for streams, key in counts:
-            streams[key] += 1
+        account = self._account_of(session)
+        self._streams[account] += 1
         try:
             yield viewer
         finally:
             viewers.discard(viewer)
-            for streams, key in counts:
-                streams[key] -= 1
-                if not streams[key]:
-                    del streams[key]
+            self._streams[account] -= 1
+            if not self._streams[account]:
+                del self._streams[account]
             if not viewers and self._viewers.get(channel) is viewers:
                 del self._viewers[channel]
 

@@ -1,5 +1,7 @@
 """Star a pipeline or a project, or remove its star."""
 
+from typing import Any
+
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
@@ -24,16 +26,11 @@ def change_star(request: HttpRequest) -> HttpResponse:
     name = request.POST.get("star") or request.POST.get("unstar", "")
     kind, _separator, key = name.partition("-")
     pk, user_permissions = keys.parse_pk(key), permissions.for_user(request.user)
-    if pk is None:
+    model = {"pipeline": Pipeline, "project": Project}.get(kind)
+    if pk is None or model is None:
         raise Http404
-    subject: Pipeline | Project
-    if kind == "pipeline":
-        visible = Pipeline.objects.filter(user_permissions.project_filter("project"))
-        subject = get_object_or_404(visible, pk=pk)
-    elif kind == "project":
-        subject = get_object_or_404(Project, user_permissions.project_filter(), pk=pk)
-    else:
-        raise Http404
+    visible = user_permissions.project_filter("project" if model is Pipeline else "")
+    subject: Any = get_object_or_404(model, visible, pk=pk)
     is_starred = "star" in request.POST
     stars.change(sign_in.signed_in_user(request), subject, is_starred=is_starred)
     if is_htmx(request):

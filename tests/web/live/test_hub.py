@@ -86,16 +86,6 @@ async def test_close_ends_current_and_later_streams() -> None:
         assert await later.next() is None
 
 
-async def test_hub_is_full_for_a_session_with_many_streams_only() -> None:
-    hub = Hub[str, int]()
-    with contextlib.ExitStack() as stack:
-        for number in range(Hub.max_streams_per_session):
-            assert not hub.is_full(1)
-            stack.enter_context(hub.subscribe(f"{number % 3}", 1))
-        assert (hub.is_full(1), hub.is_full(2)) == (True, False)
-    assert not hub.is_full(1)
-
-
 async def test_hub_is_full_for_an_account_with_many_streams_in_many_sessions() -> None:
     hub = Hub[str, tuple[str, int]](lambda session: session[0])
     with contextlib.ExitStack() as stack:

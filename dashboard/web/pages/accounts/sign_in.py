@@ -84,21 +84,17 @@ class SignInView(LoginView):
         has_form = settings.PASSWORD_SIGN_IN or is_emergency or is_submitted
         has_link = settings.BREAK_GLASS_ACCOUNT and not has_form
         parameters = {"emergency": "1", "next": self.get_redirect_url()}
+        provider = {}
+        if settings.OIDC_ISSUER:
+            query = {"next": next_url} if (next_url := self.get_redirect_url()) else None
+            url = reverse("oidc_sign_in", query=query)
+            provider = {"host": urlsplit(settings.OIDC_ISSUER).netloc, "url": url}
         return template_context | {
             "is_emergency": is_emergency,
             "has_form": has_form,
             "emergency_url": reverse("login", query=parameters) if has_link else "",
             "has_proxy": bool(settings.AUTH_PROXY_HEADER),
-            "provider": self._provider(),
-        }
-
-    def _provider(self) -> dict[str, str] | None:
-        if not settings.OIDC_ISSUER:
-            return None
-        query = {"next": next_url} if (next_url := self.get_redirect_url()) else None
-        return {
-            "host": urlsplit(settings.OIDC_ISSUER).netloc,
-            "url": reverse("oidc_sign_in", query=query),
+            "provider": provider,
         }
 
     def get_redirect_url(self, request: HttpRequest | None = None) -> str:
