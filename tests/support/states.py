@@ -44,9 +44,10 @@ from dashboard.models.severity import Severity
 from dashboard.runs import statuses
 from dashboard.runs.overdue import OverdueReason
 from dashboard.web.components.board import board_list
-from dashboard.web.components.lists import numbered_pages, pagination
+from dashboard.web.components.lists import pagination
 from dashboard.web.components.rights import changes as rights_changes_page
 from dashboard.web.pages.accounts import access_log as access_log_page
+from dashboard.web.pages.people import people
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.long_run import OPEN_ALL_DETAILS, create_long_run, minutes
@@ -570,7 +571,7 @@ def create_paged() -> dict[str, object]:
     boss = create_administrator()
     for _ in range(access_log_page.PER_PAGE + 1):
         access_log.record(AccessKind.SIGNED_IN, timezone.now(), user=boss)
-    User.objects.bulk_create(User(username=f"user-{n}") for n in range(numbered_pages.PER_PAGE))
+    User.objects.bulk_create(User(username=f"user-{n}") for n in range(people.PER_PAGE))
     for number in range(rights_changes_page.PER_PAGE + 1):
         group_changes.add_group(Author(boss, None), f"Team {number}")
     return {}

@@ -95,7 +95,7 @@ def run(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
         "acknowledgements": serializers.acknowledgement_entries(run_object),
         "dismissals": serializers.dismissals(run_object),
     }
-    return json_response(_run_with_abort(run_object, client) | extra)
+    return json_response(serializers.run(run_object, client.permissions) | extra)
 
 
 @api_view("POST")
@@ -122,7 +122,7 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     except NotAllowed as denied:
         raise ApiError(403, "not_allowed", str(denied)) from denied
     except NotInFlight as conflict:
-        extra = {"run": _run_with_abort(run_object, client)}
+        extra = {"run": serializers.run(run_object, client.permissions)}
         if run_object.has_unknown_end:
             message = f"Nothing was sent. {removals.unknown_end_reason(run_object)}"
             raise ApiError(409, "end_unknown", message, extra=extra) from conflict
@@ -150,9 +150,11 @@ def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpRespo
             409,
             "not_removed",
             "Nothing to remove: Northflank lists this run, or it has ended.",
-            extra={"run": _run_with_abort(run_object, client)},
+            extra={"run": serializers.run(run_object, client.permissions)},
         ) from conflict
-    return json_response(_run_with_abort(Run.objects.with_stage().get(pk=run_object.pk), client))
+    return json_response(
+        serializers.run(Run.objects.with_stage().get(pk=run_object.pk), client.permissions)
+    )
 
 
 @api_view()
@@ -183,10 +185,6 @@ def _get_run(run_id: str, place: Mapping[str, str], client: ApiClient) -> Run:
         ) from ambiguous_error
 
 
-def _run_with_abort(run: Run, client: ApiClient) -> dict[str, Any]:
-    return serializers.run(run, client.permissions)
-
-
 # A 2xx means that the abort took effect or was not needed, nothing less: a script may rely on the
 # status alone.
 ERRORS_BY_STATE: dict[AbortState, tuple[int, str]] = {
@@ -202,7 +200,7 @@ def _abort_response(abort_row: Abort, client: ApiClient, *, joined: bool) -> Htt
     body = {
         "joined": joined,
         "abort": abort_fields,
-        "run": _run_with_abort(abort_row.run, client),
+        "run": serializers.run(abort_row.run, client.permissions),
     }
     error_status_and_code = ERRORS_BY_STATE.get(AbortState(abort_row.state))
     if error_status_and_code is None:

@@ -65,32 +65,32 @@ def get_project_or_404(permissions: Permissions, slug: str) -> Project:
     return project
 
 
-def get_pipeline_or_404(permissions: Permissions, project_slug: str, slug: str) -> Pipeline:
+def get_pipeline_or_404(permissions: Permissions, project_id: str, pipeline_id: str) -> Pipeline:
     """Return a pipeline; raise PageNotFound if there is none or the user may not view it."""
     visible = Pipeline.objects.filter(permissions.project_filter("project"))
     try:
-        return visible.select_related("project").get(project__slug=project_slug, slug=slug)
+        return visible.select_related("project").get(project__slug=project_id, slug=pipeline_id)
     except Pipeline.DoesNotExist:
-        get_project_or_404(permissions, project_slug)
-        message = _text("pipeline", pipeline=slug, project=project_slug)
+        get_project_or_404(permissions, project_id)
+        message = _text("pipeline", pipeline=pipeline_id, project=project_id)
         raise PageNotFound(message) from None
 
 
 def get_stage_or_404(
-    permissions: Permissions, project_slug: str, pipeline_slug: str, name: str
+    permissions: Permissions, project_id: str, pipeline_id: str, stage_id: str
 ) -> Stage:
     """Return a stage, whatever the case of its name; raise PageNotFound if there is none."""
     # Northflank's stage names are capitalized words.
     stages = _stage_query(permissions).fetch(
-        project=project_slug, pipeline=pipeline_slug, name=name.capitalize()
+        project=project_id, pipeline=pipeline_id, name=stage_id.capitalize()
     )
     if not stages:
-        parent = get_pipeline_or_404(permissions, project_slug, pipeline_slug)
+        parent = get_pipeline_or_404(permissions, project_id, pipeline_id)
         raise PageNotFound(
-            _text("stage", pipeline=str(parent), stage=name),
+            _text("stage", pipeline=str(parent), stage=stage_id),
             (
                 _("Stages of %(pipeline)s") % {"pipeline": parent},
-                reverse("pipeline", args=[project_slug, pipeline_slug]),
+                reverse("pipeline", args=[project_id, pipeline_id]),
             ),
         )
     return stages[0]
@@ -125,21 +125,21 @@ def run_not_found(
 
 
 def get_run_or_404(
-    permissions: Permissions, project_slug: str, pipeline_slug: str, stage_name: str, run_id: str
+    permissions: Permissions, project_id: str, pipeline_id: str, stage_id: str, run_id: str
 ) -> Run:
     """Return a mirrored run with its stage; raise PageNotFound."""
-    run = find_run(permissions, project_slug, pipeline_slug, stage_name, run_id)
+    run = find_run(permissions, project_id, pipeline_id, stage_id, run_id)
     if run is None:
-        stage = get_stage_or_404(permissions, project_slug, pipeline_slug, stage_name)
+        stage = get_stage_or_404(permissions, project_id, pipeline_id, stage_id)
         raise run_not_found(stage, run_id)
     return run
 
 
 def find_run(
-    permissions: Permissions, project_slug: str, pipeline_slug: str, stage_name: str, run_id: str
+    permissions: Permissions, project_id: str, pipeline_id: str, stage_id: str, run_id: str
 ) -> Run | None:
     """Return a mirrored run with its stage, or None if there is none or it is not visible."""
-    place = {"project": project_slug, "pipeline": pipeline_slug, "name": stage_name.capitalize()}
+    place = {"project": project_id, "pipeline": pipeline_id, "name": stage_id.capitalize()}
     return next(iter(_run_query(permissions).fetch(**place, run_id=run_id)), None)
 
 

@@ -16,12 +16,10 @@ from dashboard.web.pages.run import RunCard
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def acknowledge(
-    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
-) -> HttpResponse:
+def acknowledge(request: HttpRequest, **ids: str) -> HttpResponse:
     """Render the user's form (GET), or acknowledge, take over or hand back (POST)."""
     user_permissions = permissions.for_user(request.user)
-    run = lookup.get_run_or_404(user_permissions, project_id, pipeline_id, stage_id, run_id)
+    run = lookup.get_run_or_404(user_permissions, **ids)
     user = sign_in.signed_in_user(request)
     if request.method != "POST":
         if not is_htmx(request):

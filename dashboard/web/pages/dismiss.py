@@ -26,12 +26,10 @@ _text = MessageTable(
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def dismiss(
-    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
-) -> HttpResponse:
+def dismiss(request: HttpRequest, **ids: str) -> HttpResponse:
     """Show the confirmation (GET, never changes anything), or dismiss or restore a run (POST)."""
     user_permissions = permissions.for_user(request.user)
-    run = lookup.get_run_or_404(user_permissions, project_id, pipeline_id, stage_id, run_id)
+    run = lookup.get_run_or_404(user_permissions, **ids)
     permission = user_permissions.abort_permission(run.stage)
     row = run_row.build_row(run, permission, None)
     if request.method != "POST":

@@ -26,10 +26,10 @@ RUNS_PER_STAGE = 10
 
 
 @require_safe
-def pipeline(request: HttpRequest, project_id: str, pipeline_id: str) -> HttpResponse:
+def pipeline(request: HttpRequest, **ids: str) -> HttpResponse:
     """Show a pipeline's stages, each with its latest runs."""
     snapshot = Snapshot.for_request(request)
-    pipeline = lookup.get_pipeline_or_404(snapshot.permissions, project_id, pipeline_id)
+    pipeline = lookup.get_pipeline_or_404(snapshot.permissions, **ids)
     page = PipelinePage(snapshot, key=pipeline.pk)
     page.pipeline = pipeline
     watchers.watch_pipeline(pipeline, snapshot.now)

@@ -22,13 +22,9 @@ _text = MessageTable(
 
 
 @require_POST
-def refresh_stage(
-    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
-) -> HttpResponse:
+def refresh_stage(request: HttpRequest, **ids: str) -> HttpResponse:
     """Have a stage read; show that it is, or why not, on its page with the same query string."""
-    stage = lookup.get_stage_or_404(
-        permissions.for_user(request.user), project_id, pipeline_id, stage_id
-    )
+    stage = lookup.get_stage_or_404(permissions.for_user(request.user), **ids)
     reason = _removal(stage) or refresh.refresh_stage(stage)
     query = request.META.get("QUERY_STRING", "")
     url = links.stage_url(stage)
@@ -36,13 +32,9 @@ def refresh_stage(
 
 
 @require_POST
-def refresh_run(
-    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
-) -> HttpResponse:
+def refresh_run(request: HttpRequest, **ids: str) -> HttpResponse:
     """Have a run read; show that it is, or why not, on its page."""
-    run = lookup.get_run_or_404(
-        permissions.for_user(request.user), project_id, pipeline_id, stage_id, run_id
-    )
+    run = lookup.get_run_or_404(permissions.for_user(request.user), **ids)
     reason = _removal(run.stage) or refresh.refresh_run(run)
     return _respond(request, reason, links.run_url(run))
 

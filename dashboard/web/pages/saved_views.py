@@ -33,11 +33,10 @@ _text = MessageTable(
 
 
 @require_POST
-def create_saved_view(
-    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
-) -> HttpResponse:
+def create_saved_view(request: HttpRequest, **ids: str) -> HttpResponse:
     """Save the page's filter under a name."""
-    user, user_permissions, stage = _load_form_target(request, project_id, pipeline_id, stage_id)
+    user, user_permissions = sign_in.signed_in_user(request), permissions.for_user(request.user)
+    stage = lookup.get_stage_or_404(user_permissions, **ids)
     run_filter = _form_filter(request, stage, user)
 
     def save() -> Message:
@@ -53,11 +52,10 @@ def create_saved_view(
 
 
 @require_POST
-def update_saved_view(
-    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, key: int
-) -> HttpResponse:
+def update_saved_view(request: HttpRequest, key: int, **ids: str) -> HttpResponse:
     """Delete a view, make it the user's default, or clear the default."""
-    user, _user_permissions, stage = _load_form_target(request, project_id, pipeline_id, stage_id)
+    user = sign_in.signed_in_user(request)
+    stage = lookup.get_stage_or_404(permissions.for_user(user), **ids)
 
     def update() -> Message:
         match request.POST.get("action"):
@@ -72,17 +70,6 @@ def update_saved_view(
                 return _text("nothing_changed")
 
     return _respond(request, stage, _form_filter(request, stage, user), update)
-
-
-def _load_form_target(
-    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
-) -> tuple[User, Permissions, Stage]:
-    user_permissions = permissions.for_user(request.user)
-    return (
-        sign_in.signed_in_user(request),
-        user_permissions,
-        lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id),
-    )
 
 
 def _form_filter(request: HttpRequest, stage: Stage, user: User) -> RunFilter:

@@ -41,14 +41,14 @@ from dashboard.web.pages.saved_views import build_menu
 
 
 @require_safe
-def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str) -> HttpResponse:
+def stage(request: HttpRequest, **ids: str) -> HttpResponse:
     """Show one page of a stage's runs: runs in flight first, then newest first.
 
     Redirect to the user's default view if there is one and the URL has no query string.
     """
     user = sign_in.signed_in_user(request)
     snapshot = Snapshot.for_request(request)
-    stage = lookup.get_stage_or_404(snapshot.permissions, project_id, pipeline_id, stage_id)
+    stage = lookup.get_stage_or_404(snapshot.permissions, **ids)
     page = StagePage(snapshot, key=stage.pk)
     page.stage = stage
     # A refresh of an open page does not apply the default view.

@@ -1,14 +1,16 @@
 """The list of accounts, by name, with a filter by name and group."""
 
 from django.contrib.auth.models import Group, User
+from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from dashboard.accounts import demo
-from dashboard.web.components.lists import numbered_pages
 from dashboard.web.http import keys
 from dashboard.web.http.administrators import for_administrators
+
+PER_PAGE = 50
 
 
 @require_safe
@@ -21,11 +23,10 @@ def people(request: HttpRequest) -> HttpResponse:
     group_key = keys.parse_pk(request.GET.get("group", ""))
     group = Group.objects.filter(pk=group_key).first() if group_key else None
     users = users.filter(groups=group) if group else users
-    parameters = {"q": text, "group": str(group.pk) if group else ""}
     context = {
         "q": text,
         "group": group,
         "demo_group": demo.GROUP,
-        **numbered_pages.load(users, request.GET.get("page"), parameters),
+        "page": Paginator(users, PER_PAGE).get_page(request.GET.get("page")),
     }
     return render(request, "pages/people/people.html", context)

@@ -1,5 +1,6 @@
 """Who may view, see logs or abort anywhere in a project and stage, where exactly, and why."""
 
+from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
@@ -8,10 +9,11 @@ from dashboard.accounts import permissions
 from dashboard.accounts.administration import rights_overview
 from dashboard.models.accounts.grants import Action
 from dashboard.models.catalog import StageName
-from dashboard.web.components.lists import numbered_pages
 from dashboard.web.components.rights import texts
 from dashboard.web.components.rights.place_form import PlaceForm
 from dashboard.web.http.administrators import for_administrators
+
+PER_PAGE = 50
 
 
 @require_safe
@@ -29,8 +31,8 @@ def who_may(request: HttpRequest) -> HttpResponse:
     place = {"project": project.slug if project else "", "stage": stage, "action": action}
     project_key = project.pk if project else 0
     users = rights_overview.accounts_with(action, project_key, stage)
-    list_context = numbered_pages.load(users, request.GET.get("page"), place)
-    users_shown = list(list_context["page"])
+    page = Paginator(users, PER_PAGE).get_page(request.GET.get("page"))
+    users_shown = list(page)
     by_key = permissions.for_users([user.pk for user in users_shown])
     rules_by_user = {
         user: rights_overview.rules_for(own.rules, action, project_key, stage)
@@ -46,6 +48,6 @@ def who_may(request: HttpRequest) -> HttpResponse:
             (user, texts.places(rules, names, is_superuser=user.is_superuser))
             for user, rules in rules_by_user.items()
         ],
-        **list_context,
+        "page": page,
     }
     return render(request, "pages/people/who_may.html", context)
