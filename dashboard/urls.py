@@ -47,7 +47,7 @@ from dashboard.web.pages.people.who_may import who_may
 from dashboard.web.pages.pipeline import pipeline
 from dashboard.web.pages.refresh import refresh_run, refresh_stage
 from dashboard.web.pages.run import run
-from dashboard.web.pages.run_search import run_search, run_search_again
+from dashboard.web.pages.run_search import run_search
 from dashboard.web.pages.saved_views import create_saved_view, update_saved_view
 from dashboard.web.pages.search import search
 from dashboard.web.pages.stage import stage
@@ -150,7 +150,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("projects/<id:project_id>/pipelines/<id:pipeline_id>/", include(pipeline_urls)),
     path("stars/", change_star, name="star"),
     path("runs/<id:run_id>/", run_search, name="run_search"),
-    path("runs/<id:run_id>/search/", run_search_again, name="run_search_again"),
     path("help/", guide, {"name": ""}, name="help"),
     path("help/<slug:name>/", guide, name="guide"),
     path("help/images/<slug:picture>.png", guide_picture, name="guide_picture"),

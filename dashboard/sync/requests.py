@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import QuerySet, Sum
+from django.db.models import Q, QuerySet, Sum
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -27,9 +27,8 @@ from dashboard.sync.search import HOUR
 from dashboard.upstream import budget_store
 
 MAX_LINKS = 300  # an hour, for all people
-# How long an answer is valid: a run whose id people already have will not appear in a stage later.
-ANSWER_LIFETIME = timedelta(hours=12)
-MIN_SEARCH_INTERVAL = timedelta(minutes=2)  # minimum time between two requests for an id
+ANSWER_LIFETIME = timedelta(minutes=5)  # how long “not found” counts for all who ask
+KEPT_FOR = timedelta(hours=12)  # how long requests are kept; the longest that a search can take
 FLOW_CHECK_AGE = timedelta(minutes=5)  # until when a stage found without a flow is not asked
 POLL_INTERVAL = 0.1  # seconds between two looks for an answer
 
@@ -48,14 +47,6 @@ class SearchProgress:
     @property
     def is_exhausted(self) -> bool:
         return self.stages_asked == self.stages_total
-
-
-@dataclass(frozen=True, slots=True)
-class NotFoundAnswer:
-    """The answer that a run was not found, and until when it is not asked for again."""
-
-    answered_at: datetime
-    expires_at: datetime
 
 
 async def find_in_stage(
@@ -90,15 +81,14 @@ def search(stages: Collection[int], run_id: str) -> SearchProgress:
         return SearchProgress(len(stages), len(stages))
     request = _ask_for_search(set(stages), run_id)
     fields = ("synced_at", "next_sync_at", "failures", "error_message")
-    rows = search_rules.searchable(stages).order_by("next_sync_at").only(*fields)
+    rows = search_rules.searchable(request.stages).order_by("next_sync_at").only(*fields)
     unread = [stage for stage in rows if not search_rules.is_searched(stage, request)]
+    if not unread and request.answered_at is None:
+        ReadRequest.objects.filter(pk=request.pk).update(answered_at=db_threads.now())
+    unread = [stage for stage in unread if stage.pk in stages]
     is_found = Run.objects.filter(run_id=run_id, stage__in=stages).exists()
     progress = SearchProgress(len(stages) - len(unread), len(stages), is_found=is_found)
-    if unread:
-        return _with_outlook(progress, request, unread)
-    if request.answered_at is None and set(stages) == set(request.stages):
-        ReadRequest.objects.filter(pk=request.pk).update(answered_at=db_threads.now())
-    return progress
+    return _with_outlook(progress, request, unread) if unread else progress
 
 
 def _with_outlook(
@@ -125,31 +115,6 @@ def _with_outlook(
     return progress if is_ahead else replace(progress, planned_at=planned_at)
 
 
-def load_not_found(run_id: str, stage: Stage | None = None) -> NotFoundAnswer | None:
-    """Return the answer, while valid, that a run is not in `stage`, or nowhere; else None."""
-    row = _recent(run_id, stage).filter(error="").first()
-    if row is None or (stage is not None and row.answered_at is None):
-        return None
-    # Of a search some stages may be left, which the user may not view.
-    answered_at = row.answered_at or row.requested_at
-    return NotFoundAnswer(answered_at, row.requested_at + ANSWER_LIFETIME)
-
-
-def search_again(run_id: str, stage: Stage | None = None) -> datetime | None:
-    """Discard the answer for a run in `stage`, or in all; if it is too soon, return when to."""
-    now = db_threads.now()
-    row = _recent(run_id, stage).first()
-    if row is None:
-        return None
-    if now - row.requested_at < MIN_SEARCH_INTERVAL:
-        return row.requested_at + MIN_SEARCH_INTERVAL
-    if stage is not None:  # asked for again when the page is opened
-        ReadRequest.objects.filter(pk=row.pk).update(answered_at=None)
-    else:
-        _repeat(row, now)
-    return None
-
-
 def find_obstacle(now: datetime) -> SyncHealth | None:
     """Return why nothing is read from Northflank now, or None."""
     if outage := sync_state.load(now).outage:
@@ -166,17 +131,18 @@ def _is_valid_id(run_id: str) -> bool:
 
 
 def _recent(run_id: str, stage: Stage | None) -> QuerySet[ReadRequest]:
-    """Return the row, if its answer is still valid, of a link to a stage, or of a search."""
+    """Return the row of a link to a stage, or of a search, unless its answer is too old."""
     rows = ReadRequest.objects.links() if stage is not None else ReadRequest.objects.searches()
-    valid_from = db_threads.now() - ANSWER_LIFETIME
-    return rows.filter(run_id=run_id, stage=stage, requested_at__gt=valid_from)
+    now = db_threads.now()
+    is_valid = Q(answered_at=None) | Q(answered_at__gt=now - ANSWER_LIFETIME)
+    return rows.filter(is_valid, run_id=run_id, stage=stage, requested_at__gt=now - KEPT_FOR)
 
 
 def lock_requests() -> datetime:
-    """Lock out other requests in this transaction, delete expired ones, and return the time."""
+    """Lock out other requests in this transaction, delete old ones, and return the time."""
     Upstream.objects.select_for_update().first()
     now = db_threads.now()
-    ReadRequest.objects.filter(requested_at__lte=now - ANSWER_LIFETIME).delete()
+    ReadRequest.objects.filter(requested_at__lte=now - KEPT_FOR).delete()
     return now
 
 

@@ -469,7 +469,6 @@ NON_PAGE_URLS = {
     "sessions_end_others",
     "account_token_revoke",
     "token_revoke",
-    "run_search_again",
     "refresh_stage",
     "refresh_run",
     "zone",

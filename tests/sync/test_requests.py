@@ -214,33 +214,19 @@ def test_links_have_a_limit(world: World) -> None:
     assert not world.requests_for(UNKNOWN)
 
 
-def test_expired_answer_is_deleted_and_asked_for_again(world: World) -> None:
+def test_old_answer_is_asked_for_again(world: World) -> None:
     stage = ledger_stage(world)
     find(world, stage, UNKNOWN)
-    factories.search()
-    ReadRequest.objects.update(requested_at=timezone.now() - requests.ANSWER_LIFETIME)
-    find(world, stage, UNKNOWN)
-    assert len(world.requests_for(UNKNOWN)) == 2
-    assert ReadRequest.objects.count() == 1
-
-
-def test_link_can_be_repeated_only_after_interval(world: World) -> None:
-    stage = ledger_stage(world)
-    find(world, stage, UNKNOWN)
-    requested_at = ReadRequest.objects.get().requested_at
-    assert requests.search_again(UNKNOWN, stage) == requested_at + requests.MIN_SEARCH_INTERVAL
-    find(world, stage, UNKNOWN)
-    assert len(world.requests_for(UNKNOWN)) == 1
-    ReadRequest.objects.update(requested_at=requested_at - requests.MIN_SEARCH_INTERVAL)
-    assert requests.search_again(UNKNOWN, stage) is None
+    ReadRequest.objects.update(answered_at=timezone.now() - requests.ANSWER_LIFETIME)
     find(world, stage, UNKNOWN)
     assert len(world.requests_for(UNKNOWN)) == 2
 
 
-def test_repetition_of_what_was_never_asked_for_does_nothing(db: None) -> None:
-    assert requests.search_again(UNKNOWN, factories.stage()) is None
-    assert requests.search_again(UNKNOWN) is None
-    assert not ReadRequest.objects.exists()
+def test_old_requests_are_deleted_with_the_next(world: World) -> None:
+    stage = ledger_stage(world)
+    factories.search(requested_at=timezone.now() - requests.KEPT_FOR)
+    find(world, stage, UNKNOWN)
+    assert ReadRequest.objects.get().stage == stage
 
 
 def test_link_with_hostile_id_stays_within_path(world: World) -> None:

@@ -125,7 +125,6 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "acknowledge": {"GET": who_may_view("run"), "POST": who_may_view("run*")},
     # Elsewhere the member's own stages are searched.
     "run_search": {"GET": who_may_view("run", elsewhere="200*")},
-    "run_search_again": {"POST": everybody("run_search")},  # nothing was searched before
     "live": {"GET": who_may_view("503")},  # no stream in this process
     "login": dict.fromkeys(("GET", "POST", "PUT"), everybody("now") | {"nobody": "200"})
     | dict.fromkeys(("PATCH", "DELETE"), everybody("now") | {"nobody": "405"}),

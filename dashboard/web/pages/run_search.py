@@ -1,4 +1,4 @@
-"""Find a run by its id alone: search the stages for it and redirect to its page, once or again."""
+"""Find a run by its id alone: search the stages for it and redirect to its page."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,14 +9,14 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
 from dashboard.accounts import permissions
 from dashboard.models import Stage
 from dashboard.sync import requests
 from dashboard.sync.requests import SearchProgress
-from dashboard.texts.rich_text import ClockTime, ExternalText, MessageTable
+from dashboard.texts.rich_text import ExternalText, MessageTable
 from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_not_found
 from dashboard.web.http import links, lookup, run_hints
@@ -30,8 +30,7 @@ _text = MessageTable(
     {
         "other_location": gettext_lazy(
             "The address of run “%(run)s” names another location: %(place)s."
-        ),
-        "too_soon": gettext_lazy("Searched just now. You can search again at %(time)s."),
+        )
     }
 )
 
@@ -93,10 +92,7 @@ def _redirect_to_run(request: HttpRequest, stage: Stage, run_id: str) -> HttpRes
         place = " / ".join(filter(None, hints.values()))
         text = _text("other_location", run=ExternalText(run_id), place=ExternalText(place))
         messages.warning(request, rich_text(text), extra_tags="warning")
-    return _redirect(request, reverse("run", args=[*links.stage_url_args(stage), run_id]))
-
-
-def _redirect(request: HttpRequest, address: str) -> HttpResponse:
+    address = reverse("run", args=[*links.stage_url_args(stage), run_id])
     query = request.META.get("QUERY_STRING", "")
     return redirect(f"{address}?{query}" if query else address)
 
@@ -107,20 +103,3 @@ def _reload_response(request: HttpRequest) -> HttpResponse | None:
     The reload redirects to the run or shows why it was not found.
     """
     return HttpResponseClientRefresh() if is_htmx(request) else None
-
-
-@require_POST
-def run_search_again(request: HttpRequest, run_id: str) -> HttpResponse:
-    """Search again in the stages that the query string names, or in all.
-
-    If it is too soon for that, redirect with a message that contains the earliest time.
-    """
-    user_permissions = permissions.for_user(request.user)
-    hints = run_hints.of_request(request)
-    hinted_stage = run_hints.hinted_stage(user_permissions, hints)
-    is_possible = hinted_stage or run_hints.candidate_stages(user_permissions, hints).stage_keys
-    allowed_from = requests.search_again(run_id, hinted_stage) if is_possible else None
-    if allowed_from is not None:
-        text = _text("too_soon", time=ClockTime(allowed_from, None))
-        messages.info(request, rich_text(text), extra_tags="info")
-    return _redirect(request, reverse("run_search", args=[run_id]))

@@ -22,7 +22,6 @@ from django.db import (
 )
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
-from django.urls import reverse
 from django.utils import timezone
 
 from dashboard.db import health as db_health
@@ -393,7 +392,5 @@ def test_api_503_response_reports_what_was_written(
     assert text in answer.content.decode()
 
 
-def test_run_search_form_without_view_links_to_run_search_page(rf: RequestFactory) -> None:
-    address = reverse("run_search_again", args=["r-1"])
-    assert links.form_page_url(rf.post(address)) == reverse("run_search", args=["r-1"])
+def test_form_that_has_no_page_links_to_now(rf: RequestFactory) -> None:
     assert links.form_page_url(rf.post("/no/such/page/")) == "/"

@@ -6,15 +6,13 @@ from datetime import timedelta
 import httpx
 import pytest
 from django.contrib.auth.models import User
-from django.utils import timezone
 
 from dashboard.db.threads import now
 from dashboard.models import CatalogSync, Grant, RateBudget, ReadRequest, Run, Stage
 from dashboard.models.sync.read_requests import SEARCH_AHEAD
-from dashboard.sync import requests
 from tests.support import factories, live_runs
 from tests.support.html import HTMX, parse_html, select_one, text_of
-from tests.support.live import Live, token
+from tests.support.live import Live
 from tests.support.live_runs import LEDGER, SEARCH, wait_until
 
 UNKNOWN_RUN_ID = "00000000-0000-4000-8000-000000000000"
@@ -59,12 +57,6 @@ def reload_until_search_ends(client: httpx.Client, address: str) -> httpx.Respon
     answer = wait_until(reload, interval=0.1)
     assert answer is not None
     return answer
-
-
-def search_again(client: httpx.Client, address: str) -> httpx.Response:
-    """Submit “Search again”, and follow the redirect."""
-    form = {"csrfmiddlewaretoken": token(client)}
-    return client.post(address, data=form, follow_redirects=True)
 
 
 def end_search() -> None:
@@ -234,53 +226,6 @@ def test_run_search_page_reloads_after_all_stages_were_read(client: httpx.Client
     end_search()
     assert client.get(address, headers=HTMX).headers["HX-Refresh"] == "true"
     assert client.get(address).status_code == 404
-
-
-# --- Its repetition ------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("three_stages")
-def test_run_search_in_vain_shows_expiry_and_can_be_repeated(client: httpx.Client) -> None:
-    address = f"/runs/{UNKNOWN_RUN_ID}/?project=shop"
-    client.get(address)
-    end_search()
-    html = parse_html(client.get(address))
-    row = ReadRequest.objects.get()
-    assert row.answered_at is not None
-    times = [time.attributes["datetime"] for time in html.css("[data-last-search] time")]
-    expires_at = row.requested_at + requests.ANSWER_LIFETIME
-    assert times == [row.answered_at.isoformat(), expires_at.isoformat()]
-    again_address = select_one(html, 'main form[action*="/search/"]').attributes["action"] or ""
-    early_answer = search_again(client, again_address)
-    assert early_answer.status_code == 404
-    assert "Searched just now" in early_answer.text
-    earliest = select_one(parse_html(early_answer), "#notices time").attributes["datetime"]
-    assert earliest == (row.requested_at + requests.MIN_SEARCH_INTERVAL).isoformat()
-    ReadRequest.objects.update(requested_at=row.requested_at - requests.MIN_SEARCH_INTERVAL)
-    answer = search_again(client, again_address)
-    assert answer.url.query == b"project=shop"
-    assert search_status(answer).startswith("0 of 1 stages searched")
-
-
-def test_unknown_run_at_removed_location_is_searched_and_can_be_searched_again(
-    live: Live, client: httpx.Client
-) -> None:
-    live_runs.stage(LEDGER)
-    removed = factories.pipeline("p1", removed_at=timezone.now())
-    factories.stage(parent=removed)
-    address = f"/runs/{UNKNOWN_RUN_ID}/?project=shop&pipeline=p1&stage=production"
-    client.get(address)
-    end_search()
-    html = parse_html(client.get(address))
-    again_address = select_one(html, 'main form[action*="/search/"]').attributes["action"] or ""
-    ReadRequest.objects.update(requested_at=now() - requests.MIN_SEARCH_INTERVAL)
-    assert search_status(search_again(client, again_address)).startswith("0 of 1 stages")
-
-
-def test_repeated_run_search_requires_session_and_post(live: Live, client: httpx.Client) -> None:
-    with httpx.Client(base_url=live.base_url, follow_redirects=True) as bot:
-        assert bot.post(f"/runs/{UNKNOWN_RUN_ID}/search/").status_code in {200, 403}
-    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/search/").status_code == 405
 
 
 def test_run_search_of_overlong_id_returns_404_without_a_request(

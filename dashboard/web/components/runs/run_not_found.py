@@ -1,16 +1,12 @@
 """A run that is not in the mirror: its 404 page."""
 
-from typing import Any
-
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Stage
-from dashboard.sync import requests
 from dashboard.texts.rich_text import MessageTable, RichText, join_texts
 from dashboard.web.http import lookup, run_hints
 from dashboard.web.http.links import run_url
@@ -44,7 +40,6 @@ def not_found(
     return PageNotFound(
         message,
         *links,
-        **_last_search_context(None, run_id, request.META.get("QUERY_STRING", "")),
         run_link=_run_link(permissions, run_id),
     )
 
@@ -53,8 +48,6 @@ def not_found_in_stage(
     stage: Stage, permissions: Permissions, run_id: str, reason: RichText
 ) -> PageNotFound:
     """Return the 404 for a run that was sought in one stage only and not found."""
-    stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()
-    stage_hints = dict(zip(run_hints.HINT_FIELDS, stage_path, strict=True))
     stage_count = run_hints.candidate_stages(permissions, run_hints.NO_HINTS).total
     links = [_search_all_link(run_id, stage_count)] if stage_count > 1 else []
     return lookup.run_not_found(
@@ -62,7 +55,6 @@ def not_found_in_stage(
         run_id,
         reason,
         *links,
-        **_last_search_context(stage, run_id, urlencode(stage_hints)),
         run_link=_run_link(permissions, run_id),
     )
 
@@ -80,10 +72,3 @@ def _search_all_link(run_id: str, stage_count: int) -> tuple[str, str]:
         "n": stage_count
     }
     return label, reverse("run_search", args=[run_id])
-
-
-def _last_search_context(stage: Stage | None, run_id: str, query: str) -> dict[str, Any]:
-    """Return template context: the last search, and the address to search again."""
-    last_search = requests.load_not_found(run_id, stage)
-    url = reverse("run_search_again", args=[run_id])
-    return {"last_search": last_search, "search_again_url": f"{url}?{query}" if query else url}
