@@ -107,9 +107,9 @@ def _with_outlook(
             len(failing),
         ) % {"n": len(failing), "error": failing[-1].error_message}
         return replace(progress, blocked_reason=text, planned_at=planned_at)
-    usage = search_rules.load_usage(now)
-    if not usage.remaining:
-        text = _("This hour’s %(n)s reads for searches are used up.") % {"n": usage.share}
+    if not search_rules.remaining_reads(now):
+        text = _("This hour’s %(n)s reads for searches are used up.")
+        text %= {"n": search_rules.max_reads()}
         return replace(progress, blocked_reason=text, planned_at=planned_at)
     is_ahead = request.requested_at > now - SEARCH_AHEAD
     return progress if is_ahead else replace(progress, planned_at=planned_at)

@@ -24,7 +24,6 @@ GAPS_SHARE = 0.5
 BASELINE_INTERVAL = timedelta(minutes=10)  # between two details that step baselines need
 
 GRACE = timedelta(seconds=30)  # for the read itself and for a free slot
-RECENT = timedelta(minutes=1)  # only what was read within this is said to be up to date
 # A stage not read for twice its planned interval, and at least this long, counts as unread.
 MIN_GAP_AGE = timedelta(minutes=5)
 # Rate of first reads with quick answers; with slower ones an estimate is too short.

@@ -7,7 +7,6 @@ sought, and is that stage's read in the plan, so that a search repeats nothing. 
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 
@@ -28,24 +27,15 @@ HOUR = timedelta(hours=1)
 MAX_READS, MAX_READS_SHARE = 300, 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class SearchUsage:
-    """The reads of the last hour for searches, of those that they may use, and the rate limit."""
-
-    used: int
-    share: int
-    limit: int
-
-    @property
-    def remaining(self) -> int:
-        return max(self.share - self.used, 0)
+def max_reads() -> int:
+    """Return how many stages may be read ahead for searches in an hour."""
+    return min(MAX_READS, round(MAX_READS_SHARE * budget_store.load_limit()))
 
 
-def load_usage(moment: datetime) -> SearchUsage:
-    """Return what searches have used in the last hour."""
-    limit = budget_store.load_limit()
+def remaining_reads(moment: datetime) -> int:
+    """Return how many of `max_reads` are left of the last hour."""
     ((used,),) = _usage_query().fetch(now=moment)
-    return SearchUsage(used or 0, min(MAX_READS, round(MAX_READS_SHARE * limit)), limit)
+    return max(max_reads() - (used or 0), 0)
 
 
 @cache
@@ -69,7 +59,7 @@ def next_stages(moment: datetime, limit: int, being_read: Collection[int]) -> Se
 
     Those with runs in flight come first, then Production, then those read least recently.
     """
-    limit = min(limit, load_usage(moment).remaining) if limit > 0 else 0
+    limit = min(limit, remaining_reads(moment)) if limit > 0 else 0
     pending = ReadRequest.objects.pending(moment).searches().order_by("requested_at")
     searches = list(pending) if limit > 0 else []
     if not searches:

@@ -60,9 +60,6 @@ _text = MessageTable(
         # No problem.
         "no_access": gettext_lazy("No pipelines that you can see."),
         "no_pipelines": gettext_lazy("The API token has access to no pipelines."),
-        "up_to_date": lambda n: ngettext(
-            "%(n)d stage is up to date.", "All %(n)d stages are up to date.", n
-        ),
         "as_planned": lambda n: ngettext(
             "%(n)d stage is read as planned.", "All %(n)d stages are read as planned.", n
         ),
@@ -176,7 +173,7 @@ class Report:
 
     @property
     def health(self) -> SyncHealth:
-        """The worst problem, else whether all is up to date or read as planned."""
+        """The worst problem, else that all is read as planned."""
         if pause := self.sync.pause:
             return pause
         if not self.is_complete:
@@ -185,12 +182,7 @@ class Report:
             return SyncHealth("info", self.no_access or _text("no_pipelines"))
         if self.problems:
             return SyncHealth("warning", self.problems)
-        if slowdown := self.sync.slowdown:
-            return slowdown
-        oldest = self.oldest_sync_at
-        if oldest is not None and self.sync.now - oldest <= schedule.RECENT:
-            return SyncHealth("good", _text("up_to_date", n=self._shown_stages))
-        return SyncHealth("info", _text("as_planned", n=self._shown_stages))
+        return SyncHealth("good", _text("as_planned", n=self._shown_stages))
 
 
 class ReportQuery:

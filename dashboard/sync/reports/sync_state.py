@@ -11,12 +11,8 @@ from dashboard.models import Lead, RateBudget, Upstream
 from dashboard.sync import lead, stage_reader
 from dashboard.texts.rich_text import Message, MessageTable, RichText, Value, to_text
 from dashboard.upstream import budget_store
-from dashboard.upstream.rate_budget import WINDOW
 
 _SHORT_PAUSE = timedelta(minutes=2)  # too short to be reported
-# Share of the requests that an even use of the hour would leave; with less, reading is slowed.
-# First reads may leave a quarter of them (upstream/rate_budget.py).
-SLOW_SHARE = 0.15
 _text = MessageTable(
     {
         "not_running": gettext_lazy("Sync is not running; data is not being updated."),
@@ -26,7 +22,6 @@ _text = MessageTable(
         "rate_limited": gettext_lazy("Northflank is limiting requests (429): updates paused"),
         "probing": gettext_lazy("Checking whether Northflank accepts requests again."),
         "used_up": gettext_lazy("This hour’s requests are used up: updates paused"),
-        "slowed": gettext_lazy("Updates slowed to save requests"),
         "upstream_down": gettext_lazy("No updates from Northflank"),
         # The times of these, if known.
         "since": gettext_lazy("%(text)s since %(since)s"),
@@ -45,7 +40,6 @@ class SyncHealth:
     since: datetime | None = None
     until: datetime | None = None
     has_banner: bool = False  # the banner of every page already shows it
-    is_reading: bool = False  # though less often
 
     @property
     def is_syncing(self) -> bool:
@@ -130,29 +124,17 @@ class SyncState:
     @property
     def pause(self) -> SyncHealth | None:
         """Why nothing is read: an outage, or too few requests are left; None: all is."""
-        is_used_up = self._unreserved < stage_reader.MAX_REQUESTS_PER_READ
-        return self.outage or self._until_reset("used_up", is_reached=is_used_up)
+        return self.outage or self._used_up
 
     @property
-    def slowdown(self) -> SyncHealth | None:
-        """That reads are far apart, since few requests are left for them; None: they are not."""
+    def _used_up(self) -> SyncHealth | None:
         usage = self.rate_limit
-        if usage is None or usage.resets_at is None:
-            return None
-        usual = (usage.limit - usage.reserve) * ((usage.resets_at - self.now) / WINDOW)
-        return self._until_reset("slowed", is_reached=self._unreserved < SLOW_SHARE * usual)
-
-    @property
-    def _unreserved(self) -> float:
-        usage = self.rate_limit
-        return usage.remaining - usage.reserve if usage else float("inf")
-
-    def _until_reset(self, key: str, *, is_reached: bool) -> SyncHealth | None:
         # Near the end of the hour the requests are used up as planned.
-        until = self.rate_limit.resets_at if self.rate_limit else None
-        if not is_reached or until is None or until - self.now < _SHORT_PAUSE:
+        if usage is None or usage.resets_at is None or usage.resets_at - self.now < _SHORT_PAUSE:
             return None
-        return SyncHealth("warning", _text(key), until=until, is_reading=key == "slowed")
+        if usage.remaining - usage.reserve >= stage_reader.MAX_REQUESTS_PER_READ:
+            return None
+        return SyncHealth("warning", _text("used_up"), until=usage.resets_at)
 
 
 def load(now: datetime) -> SyncState:

@@ -19,6 +19,7 @@ from dashboard.sync.reports.sync_state import SyncHealth, SyncState
 from dashboard.texts import durations
 from dashboard.texts.rich_text import Message, MessageTable, to_text
 
+_LONG = timedelta(minutes=1)  # until new runs show: what takes less needs no mention
 _text = MessageTable(
     {
         "new_runs": gettext_lazy("New runs: up to %(time)s"),
@@ -47,7 +48,7 @@ class DataAge:
     new_runs_within: int | None = None
     # Whether that is all there is to say: else the age of what is read matters more.
     may_lack_runs: bool = True
-    problem: SyncHealth | None = None  # why reading is paused or slowed
+    problem: SyncHealth | None = None  # why reading is paused
     # Hash of the values that determine the page's structure besides its runs: the stages, which of
     # them have been read, and the removal of their place. An open page that receives another hash
     # reloads its live region.
@@ -71,16 +72,15 @@ class DataAge:
         within = self.new_runs_within
         if self.is_behind or not self.may_lack_runs or within is None:
             return ""
-        is_long = within > schedule.RECENT.total_seconds()
+        is_long = within > _LONG.total_seconds()
         time = durations.format_rounded(timedelta(seconds=within))
         return _text("new_runs", time=time) if is_long else ""
 
     @property
     def remedy(self) -> Message | str:
         """How new runs would show in time; empty if they do, or the webhook is set up already."""
-        helps = self.problem is None or self.problem.is_reading
-        is_set_up = bool(settings.NORTHFLANK_WEBHOOK_SECRET)
-        return _text("webhook") if self.is_behind and helps and not is_set_up else ""
+        helps = self.is_behind and self.problem is None and not settings.NORTHFLANK_WEBHOOK_SECRET
+        return _text("webhook") if helps else ""
 
 
 EMPTY = DataAge(
@@ -170,7 +170,7 @@ def read_states(stages: Iterable[ReadStage]) -> list[tuple[int, bool | None, boo
 
 def _with_plan(age: DataAge, stages: Report) -> DataAge:
     sync = stages.sync
-    return replace(age, new_runs_within=stages.new_runs_within, problem=sync.pause or sync.slowdown)
+    return replace(age, new_runs_within=stages.new_runs_within, problem=sync.pause)
 
 
 def _removal(pipeline: Pipeline) -> tuple[datetime | None, datetime | None]:

@@ -17,7 +17,7 @@ from dashboard.accounts.administration import administrators
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import NOW, PreparedModels
 from dashboard.models import CatalogSync, Lead, Pruning, Stage
-from dashboard.sync import schedule, search
+from dashboard.sync import schedule
 from dashboard.sync.reports.report import Report
 from dashboard.sync.webhooks import status as webhook_status
 from dashboard.sync.webhooks.status import WebhookStatus
@@ -130,7 +130,6 @@ def _load_status(permissions: Permissions, report: Report) -> dict[str, Any]:
     others = [row for row in rows if row["is_as_planned"]]
     return {
         "report": report,
-        "search_budget": search.load_usage(now),
         "webhook": webhook_status.load(now),
         # The process that reads, or the last one that did.
         "leader": next(iter(queries.lead.fetch()), None),

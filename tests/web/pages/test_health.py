@@ -73,12 +73,12 @@ def test_health_page_after_outage_reports_unread_not_stale(get_page: GetPage, st
     assert "out of date" not in sync_health_text(get_page)
 
 
-def test_health_page_with_fresh_stages_reports_all_up_to_date(
+def test_health_page_with_fresh_stages_reports_all_as_planned(
     get_page: GetPage, stage: Stage
 ) -> None:
     factories.leader()
     factories.stage("Staging")
-    assert sync_health_text(get_page) == "All 2 stages are up to date."
+    assert sync_health_text(get_page) == "All 2 stages are read as planned."
 
 
 def test_health_page_orders_worst_stages_first(get_page: GetPage, stage: Stage) -> None:
