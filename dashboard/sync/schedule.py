@@ -4,8 +4,6 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Protocol
 
-from dashboard.upstream.rate_budget import ReadBudget
-
 WATCHED_FOR = timedelta(seconds=60)  # a stage or run counts as watched this long after a view
 # How long a stage that has lost its release flow, or was added without, is read like an idle one:
 # one may come yet.
@@ -26,8 +24,6 @@ BASELINE_INTERVAL = timedelta(minutes=10)  # between two details that step basel
 GRACE = timedelta(seconds=30)  # for the read itself and for a free slot
 # A stage not read for twice its planned interval, and at least this long, counts as unread.
 MIN_GAP_AGE = timedelta(minutes=5)
-# Rate of first reads with quick answers; with slower ones an estimate is too short.
-FIRST_READS_PER_SECOND = 12.0
 
 
 def is_watched(last_viewed_at: datetime | None, now: datetime) -> bool:
@@ -144,15 +140,3 @@ def failure_backoff(failures: int, cause: str) -> timedelta:
     """Return the time until the next try after this many failed reads in a row."""
     initial, maximum = _BACKOFFS.get(cause, _DEFAULT_BACKOFF)
     return timedelta(seconds=min(initial * 2 ** min(max(failures - 1, 0), 10), maximum))
-
-
-def estimate_seconds(reads: int, read_budget: ReadBudget) -> float | None:
-    """Return the seconds that `reads` first reads take at this hour's rate; None if unknown."""
-    margin = max(read_budget.margin - read_budget.burst, 0.0)
-    most = min(read_budget.first_read_requests + margin, max(read_budget.requests, 0))
-    at_once = min(reads, most)
-    seconds = at_once / FIRST_READS_PER_SECOND
-    if reads == at_once:
-        return seconds
-    left = read_budget.requests_per_second - at_once / max(read_budget.seconds, 1.0)
-    return max((reads - at_once) / (GAPS_SHARE * left), seconds) if left > 0 else None

@@ -3,8 +3,8 @@ pages, texts, the API and the commands all read.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db.models import Q, QuerySet
@@ -14,13 +14,10 @@ from dashboard.db.expressions import count_if
 from dashboard.db.prepared import PreparedQuery
 from dashboard.models import CatalogSync, Stage
 from dashboard.models.catalog import StageQuerySet
-from dashboard.sync import schedule
 from dashboard.sync.reports import sync_state, totals
 from dashboard.sync.reports.sync_state import SyncHealth, SyncState
 from dashboard.sync.reports.totals import NameTotals, ReadStage, TotalsQuery
-from dashboard.texts import durations
 from dashboard.texts.rich_text import Message, MessageTable, RichText, join_texts, to_text
-from dashboard.upstream import budget_store
 
 _text = MessageTable(
     {
@@ -42,8 +39,6 @@ _text = MessageTable(
         ),
         "complete_stages": gettext_lazy("%(stages)s complete"),
         "and": gettext_lazy(" and "),
-        "last_minute": gettext_lazy("less than a minute left"),
-        "time_left": gettext_lazy("about %(time)s left"),
         # Problems.
         "stale": lambda n: ngettext(
             "%(n)d of %(stages)s is out of date.", "%(n)d of %(stages)s are out of date.", n
@@ -76,7 +71,6 @@ class Report:
     failing_lists: int = 0
     unlisted: int = 0  # catalog lists that were never read
     has_project_list: bool = True  # the list of projects has been read
-    seconds_left: float | None = None  # estimate until all is read; None: unknown
     is_restricted: bool = False  # the user may not see everything
 
     def total(self, field: str) -> int:
@@ -127,7 +121,7 @@ class Report:
 
     @property
     def incomplete(self) -> RichText:
-        """One sentence on what is not read yet and the time left; empty if complete."""
+        """One sentence on what is not read yet; empty if complete."""
         if self.is_complete:
             return ""
         if not self.has_project_list:
@@ -139,11 +133,6 @@ class Report:
             details.append(_text("unread_failing", n=failing))
         if self.unread and (names := [name.name for name in self.names if not name.unread]):
             details.append(_text("complete_stages", stages=str(_text("and")).join(names)))
-        if self.seconds_left is not None and self.seconds_left < 60:
-            details.append(_text("last_minute"))
-        elif self.seconds_left is not None:
-            time = durations.format_rounded(timedelta(seconds=self.seconds_left))
-            details.append(_text("time_left", time=time))
         return _text("incomplete", details=join_texts(*details, separator=", "))
 
     def _unread_text(self) -> Message:
@@ -208,7 +197,7 @@ class ReportQuery:
         )
         # Neither stages nor lists: nothing has been read yet, which is not an empty account.
         has_started = bool(names) or of_projects or Stage.objects.exists()
-        report = Report(
+        return Report(
             sync,
             names,
             failing_lists=failing,
@@ -216,7 +205,6 @@ class ReportQuery:
             has_project_list=bool(has_started) and not of_projects_unread,
             is_restricted=self._is_restricted,
         )
-        return _with_time_left(report)
 
 
 def load(stages: StageQuerySet, lists: QuerySet[CatalogSync], now: datetime) -> Report:
@@ -225,16 +213,8 @@ def load(stages: StageQuerySet, lists: QuerySet[CatalogSync], now: datetime) -> 
 
 
 def of_stages(stages: Iterable[ReadStage], sync: SyncState) -> Report:
-    """Return the report on these loaded stages alone, without lists and time left."""
+    """Return the report on these loaded stages alone, without lists."""
     return Report(sync, totals.count(stages, sync.now))
-
-
-def _with_time_left(report: Report) -> Report:
-    reads = report.unread - report.total("unread_failing") + report.unlisted
-    if not reads or not report.has_project_list or report.sync.outage:
-        return report
-    read_budget = budget_store.load(report.sync.now)
-    return replace(report, seconds_left=schedule.estimate_seconds(reads, read_budget))
 
 
 def _count_lists(lists: QuerySet[CatalogSync]) -> QuerySet[Any, Any]:

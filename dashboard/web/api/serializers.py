@@ -150,7 +150,6 @@ def coverage(report: Report) -> dict[str, Any]:
             "unread": report.unread,
             "failing": report.total("unread_failing"),
             "unlisted": report.unlisted,
-            "seconds_left": None if report.seconds_left is None else round(report.seconds_left),
             "message": report.incomplete_text,
         },
     }

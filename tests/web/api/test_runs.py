@@ -48,7 +48,6 @@ def test_runs_with_unread_stage_reports_incomplete_coverage(
         "unread": 1,
         "failing": 0,
         "unlisted": 0,
-        "seconds_left": None,  # no worker reads
         "message": sentence,
     }
 
