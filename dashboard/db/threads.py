@@ -92,10 +92,6 @@ def call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return result
 
 
-# A measurement whose answer takes longer, in seconds, is too inexact to replace one of less than a
-# minute ago.
-MAX_ROUND_TRIP = 1.0
-MAX_MEASUREMENT_AGE = 60.0
 # It cannot be set, and goes on while the machine is suspended; on Linux time.monotonic() does not.
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -121,20 +117,16 @@ def set_clock_offset(offset: timedelta | None = None) -> None:
     """Set how far the database's clock is ahead of this machine's; None: measure it now."""
     global _clock_offset, _measurement  # noqa: PLW0603 - one clock a process
     if offset is None and connection.vendor == "postgresql":
-        _measurement = _measure_clock(_measurement)
+        _measurement = _measure_clock()
     else:
         _clock_offset, _measurement = offset or timedelta(), None
 
 
-def _measure_clock(earlier: tuple[datetime, float] | None) -> tuple[datetime, float]:
-    """Return the database's time with that of the steady clock; `earlier` if it is more exact."""
+def _measure_clock() -> tuple[datetime, float]:
+    """Return the database's time with that of the steady clock."""
     with connection.cursor() as cursor:
         before = time.clock_gettime(_STEADY_CLOCK)
         cursor.execute("SELECT clock_timestamp()")
         server_time: datetime = cursor.fetchone()[0]
         round_trip = time.clock_gettime(_STEADY_CLOCK) - before
-    if round_trip > MAX_ROUND_TRIP and earlier is not None:
-        _, measured_at = earlier
-        if before - measured_at < MAX_MEASUREMENT_AGE:
-            return earlier
     return server_time.astimezone(UTC), before + round_trip / 2

@@ -7,7 +7,6 @@ from django.utils.translation import gettext_lazy
 from dashboard.models import Run
 from dashboard.runs import activity
 from dashboard.runs.overdue import OverdueReason, Timer
-from dashboard.texts import durations
 from dashboard.texts.rich_text import Elapsed, ExternalText, MessageTable, RichText
 
 _text = MessageTable(
@@ -49,19 +48,8 @@ def build(run: Run, timers: Iterable[Timer]) -> RichText:
         if is_approval
         else _text("row_step", step=step, since=since)
     )
-    typical_by_reason = {timer.reason: timer.typical for timer in timers}
-    # The row's progress bar shows the typical duration of the run: not repeated here if equal.
-    typical_step, typical_run = (
-        typical_by_reason.get(OverdueReason.STEP),
-        typical_by_reason.get(OverdueReason.RUN),
-    )
-    if (
-        typical_step
-        and typical_run
-        and durations.format_typical(typical_step) == durations.format_typical(typical_run)
-    ):
-        return text
-    return activity.with_typical(text, typical_step)
+    typical = next((t.typical for t in timers if t.reason is OverdueReason.STEP), None)
+    return activity.with_typical(text, typical)
 
 
 def with_place(run: Run) -> RichText:

@@ -80,8 +80,8 @@ def find_stages(
 
     `being_read` are keys of stages to leave out. `urgent_only`: only watched ones.
     """
-    due = _due_query(urgent_only=urgent_only).fetch(now=now)
-    return [stage for stage in due if stage.pk not in being_read][: max(limit, 0)]
+    due = _due_query(urgent_only=urgent_only).fetch(now=now) if limit > 0 else ()
+    return [stage for stage in due if stage.pk not in being_read][:limit]
 
 
 @cache

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import Q, QuerySet, Sum
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 
 from dashboard.db import notify as db_notify
 from dashboard.db import threads as db_threads
@@ -80,7 +79,7 @@ def search(stages: Collection[int], run_id: str) -> SearchProgress:
     if not _is_valid_id(run_id):
         return SearchProgress(len(stages), len(stages))
     request = _ask_for_search(set(stages), run_id)
-    fields = ("synced_at", "next_sync_at", "failures", "error_message")
+    fields = ("synced_at", "next_sync_at", "failures")
     rows = search_rules.searchable(request.stages).order_by("next_sync_at").only(*fields)
     unread = [stage for stage in rows if not search_rules.is_searched(stage, request)]
     if not unread and request.answered_at is None:
@@ -99,20 +98,10 @@ def _with_outlook(
     obstacle = find_obstacle(now)
     if obstacle is not None:
         return replace(progress, blocked_reason=obstacle.reason, resumes_at=obstacle.until)
-    planned_at = max(unread[-1].next_sync_at, now)
-    if failing := [stage for stage in unread if stage.failures]:
-        text = ngettext(
-            "One stage could not be searched: %(error)s",
-            "%(n)s stages could not be searched; last error: %(error)s",
-            len(failing),
-        ) % {"n": len(failing), "error": failing[-1].error_message}
-        return replace(progress, blocked_reason=text, planned_at=planned_at)
-    if not search_rules.remaining_reads(now):
-        text = _("This hour’s %(n)s reads for searches are used up.")
-        text %= {"n": search_rules.max_reads()}
-        return replace(progress, blocked_reason=text, planned_at=planned_at)
-    is_ahead = request.requested_at > now - SEARCH_AHEAD
-    return progress if is_ahead else replace(progress, planned_at=planned_at)
+    is_ahead = request.requested_at > now - SEARCH_AHEAD and search_rules.remaining_reads(now)
+    if is_ahead and not any(stage.failures for stage in unread):
+        return progress
+    return replace(progress, planned_at=max(unread[-1].next_sync_at, now))
 
 
 def find_obstacle(now: datetime) -> SyncHealth | None:

@@ -27,15 +27,11 @@ HOUR = timedelta(hours=1)
 MAX_READS, MAX_READS_SHARE = 300, 0.3
 
 
-def max_reads() -> int:
-    """Return how many stages may be read ahead for searches in an hour."""
-    return min(MAX_READS, round(MAX_READS_SHARE * budget_store.load_limit()))
-
-
 def remaining_reads(moment: datetime) -> int:
-    """Return how many of `max_reads` are left of the last hour."""
+    """Return how many stages may still be read ahead for searches in this hour."""
     ((used,),) = _usage_query().fetch(now=moment)
-    return max(max_reads() - (used or 0), 0)
+    most = min(MAX_READS, round(MAX_READS_SHARE * budget_store.load_limit()))
+    return max(most - (used or 0), 0)
 
 
 @cache

@@ -654,14 +654,6 @@ ROWS: dict[str, Case] = {
         step="sign-off",
         since=360,
     ),
-    "step with the run's typical duration": case(
-        "row_step",
-        run(**STEP_FIELDS),
-        tree(step()),
-        LONG_STEP_TIMING,
-        step="migrate, attempt 2 of 3",
-        since=18,
-    ),
 }
 
 

@@ -178,13 +178,12 @@ def test_run_search_page_says_what_is_searched_and_when_the_rest_is_read(
 
 
 @pytest.mark.usefixtures("three_stages")
-def test_used_up_reads_of_searches_are_told(client: httpx.Client) -> None:
+def test_search_whose_reads_are_used_up_says_when_it_goes_on(client: httpx.Client) -> None:
     factories.leader()
     factories.search(reads=300)
     budget = {"limit": 1000, "remaining": 700, "resets_at": now() + timedelta(minutes=30)}
     RateBudget.objects.create(**budget, synced_at=now())
     answer = client.get(f"/runs/{UNKNOWN_RUN_ID}/")
-    assert "This hour’s 300 reads for searches are used up." in search_status(answer)
     assert "The other stages are read as planned, by " in search_status(answer)
 
 
