@@ -120,18 +120,9 @@ def _open_with_run_query() -> PreparedModels[Acknowledgement]:
     return PreparedModels(acknowledgements.defer("run__steps", "run__description"))
 
 
-def history(run: Run, now: datetime) -> list[Acknowledgement]:
-    """Return all acknowledgements of a run, oldest first.
-
-    Those that expired have their expiry as `ended_at`, even before `end_expired` saves it.
-    """
-    acknowledgements = _history_query().fetch(run=run.pk)
-    if not acknowledgement_rules.is_open(run, now):
-        for acknowledgement in acknowledgements:
-            acknowledgement.ended_at = acknowledgement.ended_at or _expiry(
-                acknowledgement, run, now
-            )
-    return acknowledgements
+def history(run: Run) -> list[Acknowledgement]:
+    """Return all acknowledgements of a run, oldest first."""
+    return _history_query().fetch(run=run.pk)
 
 
 @cache

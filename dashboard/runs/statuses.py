@@ -35,40 +35,40 @@ RUN_STATUSES: dict[str, StatusDisplay] = {
         "waiting",
         "queue",
     ),
-    "running": StatusDisplay(_("Running"), _("Its steps are running."), "running", "play"),
+    "running": StatusDisplay(_("Running"), _("Started, not ended yet."), "running", "play"),
     "waiting": StatusDisplay(
         _("Waiting"),
-        _("A step is waiting for its job, build or deployment."),
+        _("Waiting for a job, build or deployment."),
         "running",
         "hourglass",
     ),
     "retrying": StatusDisplay(
         _("Retrying"),
-        _("A step failed and is being retried."),
+        _("Failed and is being retried."),
         "warning",
         "retry",
     ),
     "async_wait": StatusDisplay(
         _("Waiting (external)"),
-        _("A step is waiting for a response from outside Northflank."),
+        _("Waiting for a response from outside Northflank."),
         "waiting",
         "link",
     ),
     "approval_wait": StatusDisplay(
         _("Needs approval"),
-        _("A step is waiting for approval."),
+        _("Waiting for approval."),
         "people",
         "person",
     ),
     "aborting": StatusDisplay(
         _("Aborting"),
-        _("Northflank accepted the abort; the run has not ended yet."),
+        _("The abort is accepted, but it has not ended yet."),
         "warning",
         "stop",
     ),
     "aborted": StatusDisplay(_("Aborted"), _("It was aborted."), "neutral", "stop"),
-    "success": StatusDisplay(_("Succeeded"), _("All steps succeeded."), "good", "check"),
-    "failure": StatusDisplay(_("Failed"), _("A step failed."), "bad", "cross"),
+    "success": StatusDisplay(_("Succeeded"), _("It succeeded."), "good", "check"),
+    "failure": StatusDisplay(_("Failed"), _("It failed."), "bad", "cross"),
     "skipped": StatusDisplay(_("Skipped"), _("Northflank did not run it."), "neutral", "skip"),
     "unknown": StatusDisplay(
         _("Unknown"),
@@ -80,23 +80,7 @@ RUN_STATUSES: dict[str, StatusDisplay] = {
 
 # https://northflank.com/docs/v1/api/project/pipelines/get-release-flow-run-details
 # A step has no status before it starts, and none for "running": see `for_step`.
-STEP_STATUSES: dict[str, StatusDisplay] = {
-    status: replace(RUN_STATUSES[status], description=description)
-    for status, description in {
-        "running": _("Started, not ended yet."),
-        "waiting": _("Waiting for its job, build or deployment."),
-        "retrying": _("Failed and is being retried."),
-        "async_wait": _("Waiting for a response from outside Northflank."),
-        "approval_wait": _("Waiting for approval."),
-        "aborting": _("It is being aborted."),
-        "aborted": _("It was aborted."),
-        "success": _("It succeeded."),
-        "failure": _("It failed."),
-        "skipped": _("It was skipped."),
-        "unknown": _("Northflank reports the status as unknown."),
-    }.items()
-}
-STEP_STATUSES |= {
+STEP_STATUSES = RUN_STATUSES | {
     "pending": StatusDisplay(_("Not started"), _("Earlier steps run first."), "neutral", "clock"),
     "invalid": StatusDisplay(
         _("Invalid"), _("Northflank could not run it as defined."), "bad", "cross"

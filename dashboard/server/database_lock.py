@@ -15,16 +15,12 @@ class LockError(Exception):
     """The database cannot be locked, for the reason that the text gives."""
 
 
-class InUse(LockError):
-    """Another process serves from the database, or restores it."""
-
-
 def acquire() -> int | None:
     """Lock the SQLite file, until the returned descriptor is closed or the process ends.
 
-    None on PostgreSQL, where several processes may serve. Raise InUse if another process has the
-    lock, and LockError if there can be none, such as in a folder that is read-only. SQLite's own
-    locks are left alone: the lock is on a file beside.
+    None on PostgreSQL, where several processes may serve. Raise LockError if another process has
+    the lock, or if there can be none, such as in a folder that is read-only. SQLite's own locks are
+    left alone: the lock is on a file beside.
     """
     if connection.vendor != "sqlite":
         return None
@@ -38,9 +34,9 @@ def acquire() -> int | None:
             os.close(handle)
             raise
     except BlockingIOError:
-        raise InUse(
+        raise LockError(
             f"Another process serves from {name} (`serve`, also with --no-sync) or restores it. "
-            "Stop it, or wait for the restore to end."
+            "Stop it, or wait for the restore to end. Several processes need PostgreSQL."
         ) from None
     except OSError as error:
         raise LockError(f"Cannot lock the database: {error}") from error

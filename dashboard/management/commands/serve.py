@@ -95,9 +95,6 @@ def sandbox_options(options: dict[str, Any]) -> sandbox.Options:
 def _lock_database() -> None:
     try:
         database_lock.acquire()  # until the process ends, however it ends
-    except database_lock.InUse as error:
-        hint = "Several processes need PostgreSQL: set DATABASE_URL."
-        raise CommandError(f"{error} {hint}") from error
     except database_lock.LockError as error:
         raise CommandError(str(error)) from error
 

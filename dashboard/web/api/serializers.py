@@ -137,7 +137,7 @@ def acknowledgement_entries(run: Run) -> list[dict[str, Any]]:
             "ended_at": _utc(acknowledgement.ended_at),
             "taken_over_by": acknowledgement.taken_over_by,
         }
-        for acknowledgement in acknowledgements.history(run, db_threads.now())
+        for acknowledgement in acknowledgements.history(run)
     ]
 
 

@@ -148,7 +148,7 @@ class RunCard:
         timing = concurrency.load_timing(run)
         related = concurrency.load_related_runs(run, permissions.stage_filter("stage"), timing)
         permission = permissions.abort_permission(run.stage)
-        run_acknowledgements = acknowledgements.history(run, now)
+        run_acknowledgements = acknowledgements.history(run)
         row = run_row.build_row(
             run,
             permission,
