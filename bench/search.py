@@ -33,7 +33,7 @@ def fill(runs: int) -> tuple[float, float]:
     from django.db import connection
 
     from dashboard.models import Run
-    from dashboard.sync import search_texts
+    from dashboard.runs import search
 
     stages = create_stages()
     create_first_runs(stages, User.objects.create_user("mallory"))
@@ -46,7 +46,7 @@ def fill(runs: int) -> tuple[float, float]:
     size_before, _ = read_database_size()
     started_at = time.perf_counter()
     for start in range(0, runs + 1, 1000):
-        search_texts.store(Run.objects.order_by("pk")[start : start + 1000])
+        search.store_texts(Run.objects.order_by("pk")[start : start + 1000])
     seconds = time.perf_counter() - started_at
     size, _ = read_database_size()
     if connection.vendor == "postgresql":  # as autovacuum does

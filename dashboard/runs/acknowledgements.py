@@ -7,7 +7,7 @@ without a failure, or one day after the failure.
 """
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 
 import structlog
@@ -20,12 +20,40 @@ from dashboard.db import threads as db_threads
 from dashboard.db.prepared import Keys, Parameter, PreparedModels
 from dashboard.models import Acknowledgement, ChangeCounter, Run
 from dashboard.models.runs import mark_changed
-from dashboard.runs import acknowledgement_rules
 
 log = structlog.get_logger(__name__)
 
+# How long a failed run may be acknowledged at all.
+MAX_FAILURE_AGE = timedelta(days=1)
 INTERVAL = 60.0  # seconds between two looks for expired acknowledgements
 MAX_PER_ROUND = 200  # that are ended at once: all other writers wait for it
+
+
+def can_be_acknowledged(run: Run, now: datetime) -> bool:
+    """Return whether a run is overdue or waits for approval, or failed within MAX_FAILURE_AGE."""
+    if run.in_flight:
+        return bool(run.overdue_severity or run.abort_severity or run.approval_since)
+    return _failed_recently(run, now)
+
+
+def is_open(run: Run, now: datetime) -> bool:
+    """Return whether a run is in flight, or failed within MAX_FAILURE_AGE."""
+    return run.in_flight or _failed_recently(run, now)
+
+
+def expires_at(run: Run) -> datetime | None:
+    """Return when a failed run's acknowledgements end by time alone; None for other runs."""
+    return run.ended_at + MAX_FAILURE_AGE if run.has_failed else None
+
+
+def is_resolved(run: Run) -> bool:
+    """Return whether a run has ended, and not in failure."""
+    return not run.in_flight and run.status != "failure"
+
+
+def _failed_recently(run: Run, now: datetime) -> bool:
+    expiry = expires_at(run)
+    return expiry is not None and now < expiry
 
 
 class NotAllowed(Exception):
@@ -48,7 +76,7 @@ def acknowledge(run: Run, user: User, *, take_over_from: Collection[int] = ()) -
         ChangeCounter.lock()
         current = Run.objects.without_detail().get(pk=run.pk)
         active = active_by_run([current], now).get(current.pk, [])
-        if not active and not acknowledgement_rules.can_be_acknowledged(current, now):
+        if not active and not can_be_acknowledged(current, now):
             raise NothingToAcknowledge
         taken_over = [
             acknowledgement
@@ -88,7 +116,7 @@ def hand_back(run: Run, user: User) -> None:
 
 def active_by_run(runs: Collection[Run], now: datetime) -> dict[int, list[Acknowledgement]]:
     """Return the active acknowledgements by run key; runs without any are left out."""
-    open_run_pks = [run.pk for run in runs if acknowledgement_rules.is_open(run, now)]
+    open_run_pks = [run.pk for run in runs if is_open(run, now)]
     by_run: dict[int, list[Acknowledgement]] = {}
     for acknowledgement in _open_query().fetch(runs=open_run_pks) if open_run_pks else ():
         by_run.setdefault(acknowledgement.run_id, []).append(acknowledgement)
@@ -104,9 +132,7 @@ def active_by_stage(stages: Collection[int], now: datetime) -> dict[int, list[Ac
     """Return the active acknowledgements by stage key, one for each user and stage."""
     by_stage: dict[int, dict[str, Acknowledgement]] = {}
     for acknowledgement in _open_with_run_query().fetch():
-        if acknowledgement.run.stage_id in stages and acknowledgement_rules.is_open(
-            acknowledgement.run, now
-        ):
+        if acknowledgement.run.stage_id in stages and is_open(acknowledgement.run, now):
             by_stage.setdefault(acknowledgement.run.stage_id, {}).setdefault(
                 acknowledgement.username, acknowledgement
             )
@@ -154,12 +180,12 @@ def _load_expired(now: datetime) -> list[Acknowledgement]:
     return [
         acknowledgement
         for acknowledgement in _open_with_run_query().fetch()
-        if not acknowledgement_rules.is_open(acknowledgement.run, now)
+        if not is_open(acknowledgement.run, now)
     ]
 
 
 def _expiry(acknowledgement: Acknowledgement, run: Run, now: datetime) -> datetime:
-    expired_at: datetime = min(run.ended_at + acknowledgement_rules.MAX_FAILURE_AGE, now)
+    expired_at: datetime = min(run.ended_at + MAX_FAILURE_AGE, now)
     return max(acknowledgement.acknowledged_at, expired_at)
 
 

@@ -6,7 +6,7 @@ is compared here, so that a new name of a pipeline changes no stored text.
 """
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property
 
 from django.contrib.auth.models import User
@@ -14,11 +14,13 @@ from django.db.models import Exists, OuterRef, Q
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Pipeline, Project, Run, SearchText, Stage
+from dashboard.models.search_texts import position
 
 MIN_LETTERS = 3  # a shorter text is compared with the beginnings of names only
 MAX_WORDS = 8  # of a text; others are ignored
 MAX_PART_LENGTH = 500  # characters of each of a run's texts that are searched
 MAX_RUNS, MAX_PLACES = 50, 10  # that are listed
+_TEXT_FIELDS = ("name", "run_id", "step", "description", "created_at")
 
 
 def fold(text: str) -> str:
@@ -41,6 +43,32 @@ def of_their_own(text: str) -> Q:
     for word in fold(text).split()[:MAX_WORDS]:
         condition &= Q(search_text__text__contains=word)
     return condition
+
+
+def text_values(run: Run) -> list[object]:
+    """Return what a run's text and its place depend on."""
+    return [getattr(run, name) for name in _TEXT_FIELDS]
+
+
+def update_texts(runs: Iterable[tuple[Run, list[object] | None]]) -> None:
+    """Store the texts of those runs whose `text_values` were others before, or that are new (None).
+
+    Call it in the transaction that has stored the runs.
+    """
+    store_texts([run for run, before in runs if text_values(run) != before])
+
+
+def store_texts(runs: Collection[Run]) -> None:
+    """Store the texts of these runs in place of what they have."""
+    if not runs:
+        return
+    SearchText.objects.filter(run__in=[run.pk for run in runs]).delete()
+    texts = [
+        SearchText(position=position(run), run=run, stage_id=run.stage_id, text=texts_of(run))
+        for run in runs
+    ]
+    # A position is taken only if millions of runs lie between two of the same second.
+    SearchText.objects.bulk_create(texts, ignore_conflicts=True)
 
 
 class Search:

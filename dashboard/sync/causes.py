@@ -13,7 +13,7 @@ from dashboard.db.prepared import NOW, PreparedQuery
 from dashboard.models import Run
 from dashboard.models.catalog import StageName
 from dashboard.models.runs import RunQuerySet
-from dashboard.runs import acknowledgement_rules
+from dashboard.runs import acknowledgements
 
 MAX_READS_PER_HOUR = 60
 
@@ -53,5 +53,5 @@ def _next_query() -> PreparedQuery:
 
 
 def _recent_failures() -> RunQuerySet:
-    since = NOW - acknowledgement_rules.MAX_FAILURE_AGE
+    since = NOW - acknowledgements.MAX_FAILURE_AGE
     return Run.objects.filter(status="failure", concluded=True, ended_at__gt=since)

@@ -39,8 +39,8 @@ from dashboard.models import (
 )
 from dashboard.northflank import Run as ApiRun
 from dashboard.northflank import RunDetail
-from dashboard.runs import acknowledgement_rules, steps
-from dashboard.sync import baselines, day_sums, run_rows, search_texts
+from dashboard.runs import acknowledgements, search, steps
+from dashboard.sync import baselines, day_sums, run_rows
 
 log = structlog.get_logger(__name__)
 
@@ -197,7 +197,7 @@ def _apply_detail(
     contain a new version.
     """
     updates = visible_changes or {}
-    values = search_texts.values(row)
+    values = search.text_values(row)
     if row.detail_request_seq > seq:
         if updates:
             update_row(Run, row.pk, **updates)
@@ -243,7 +243,7 @@ def _apply_detail(
         baselines.update_baseline(row.stage_id, now())
     for name, value in updates.items():
         setattr(row, name, value)
-    search_texts.update([(row, values)])
+    search.update_texts([(row, values)])
     day_sums.update([row])
     if not row.in_flight:
         row.refresh_from_db(fields=["ended_at"])  # computed by the database
@@ -294,8 +294,8 @@ def _save_rows(
             unique_fields=["stage", "run_id"],
             update_fields=_UPSERT_FIELDS,
         )
-        values = {run.run_id: search_texts.values(run) for run in existing.values()}
-        search_texts.update((row, values.get(row.run_id)) for row in rows)
+        values = {run.run_id: search.text_values(run) for run in existing.values()}
+        search.update_texts((row, values.get(row.run_id)) for row in rows)
         day_sums.update(rows)
         for row, old in newly_concluded:
             _reset_failures(row, old)
@@ -309,7 +309,7 @@ def _save_rows(
             abort.apply_run_status(row.status, concluded=row.concluded, at=now())
     reappeared = [old.pk for _, old in previous if old.removed_at is not None]
     Dismissal.objects.all().end_for_runs(reappeared, now())
-    resolved = [old.pk for row, old in newly_concluded if acknowledgement_rules.is_resolved(row)]
+    resolved = [old.pk for row, old in newly_concluded if acknowledgements.is_resolved(row)]
     Acknowledgement.objects.all().end_for_runs(resolved, now())
     stage_id = rows[0].stage_id
     if any(row.status == "success" and row.concluded for row in rows):

@@ -507,7 +507,7 @@ DELETED = {
     "server/backup.py": {"Session", "Lead"},
     # The run of an abort is protected by its foreign key, a young access event by a trigger.
     "sync/pruning.py": {"old_runs", "Acknowledgement", "Dismissal", "AccessEvent", "SearchText"},
-    "sync/search_texts.py": {"SearchText"},
+    "runs/search.py": {"SearchText"},
     "sync/requests.py": {"ReadRequest"},
     "web/pages/saved_views.py": {"saved_views"},  # the use case
 }

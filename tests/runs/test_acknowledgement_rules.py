@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dashboard.models import Run
-from dashboard.runs import acknowledgement_rules
+from dashboard.runs import acknowledgements
 
 NOW = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
 
@@ -31,7 +31,7 @@ def run(status: str = "running", **fields: Any) -> Run:
         (run("aborting"), False, True, False),
         (run("aborting", abort_severity=1), True, True, False),
         (run("failure"), True, True, False),
-        (run("failure", ended_at=NOW - acknowledgement_rules.MAX_FAILURE_AGE), False, False, False),
+        (run("failure", ended_at=NOW - acknowledgements.MAX_FAILURE_AGE), False, False, False),
         (run("success"), False, False, True),
         (run("success", overdue_severity=2), False, False, True),
         (run("aborted"), False, False, True),
@@ -41,6 +41,6 @@ def run(status: str = "running", **fields: Any) -> Run:
 def test_run_can_be_acknowledged_by_status_and_overdue_severity(
     shown: Run, wanted: bool, goes_on: bool, over: bool
 ) -> None:
-    assert acknowledgement_rules.can_be_acknowledged(shown, NOW) is wanted
-    assert acknowledgement_rules.is_open(shown, NOW) is goes_on
-    assert acknowledgement_rules.is_resolved(shown) is over
+    assert acknowledgements.can_be_acknowledged(shown, NOW) is wanted
+    assert acknowledgements.is_open(shown, NOW) is goes_on
+    assert acknowledgements.is_resolved(shown) is over

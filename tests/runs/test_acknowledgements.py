@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from dashboard.models import Acknowledgement, ChangeCounter, Run, Stage
 from dashboard.runs import acknowledgements
-from dashboard.runs.acknowledgement_rules import MAX_FAILURE_AGE
+from dashboard.runs.acknowledgements import MAX_FAILURE_AGE
 from dashboard.sync.worker import Periodic
 from tests.support import factories
 from tests.support.abort_answers import claim_first

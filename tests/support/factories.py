@@ -29,8 +29,8 @@ from dashboard.models import (
 )
 from dashboard.models.runs import ChangeCounter, mark_changed
 from dashboard.northflank import Node
+from dashboard.runs.search import store_texts
 from dashboard.sync.day_sums import update
-from dashboard.sync.search_texts import store
 from dashboard.web.http import links
 
 # Markup, a script, quotes, right-to-left marks, emoji, and text too long for any place.
@@ -96,7 +96,7 @@ def search_texts() -> None:
     """Store what all runs are found by, as the mirror does with each."""
     SearchText.objects.all().delete()  # of runs that are gone, too
     for runs in batched(Run.objects.order_by("pk"), 500):
-        store(runs)
+        store_texts(runs)
 
 
 def day_sums() -> None:

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from dashboard.models import Run, Stage
-from dashboard.runs import acknowledgement_rules
+from dashboard.runs import acknowledgements
 from dashboard.sync import causes, watchers
 from dashboard.sync.causes import MAX_READS_PER_HOUR
 from tests.support import factories
@@ -54,7 +54,7 @@ def test_production_comes_first_and_then_the_latest(stage: Stage) -> None:
         {"failed_step": ""},
         {"removed_at": timezone.now()},
         {"failures": 7},  # given up
-        {"hours_ago": acknowledgement_rules.MAX_FAILURE_AGE / HOUR},
+        {"hours_ago": acknowledgements.MAX_FAILURE_AGE / HOUR},
     ],
     ids=lambda fields: next(iter(fields)),
 )

@@ -15,7 +15,7 @@ from dashboard.models import (
     Run,
     Stage,
 )
-from dashboard.runs import acknowledgement_rules, attention, dismissals
+from dashboard.runs import acknowledgements, attention, dismissals
 from dashboard.sandbox import parse_fault
 from dashboard.sync import missing_runs
 from dashboard.web.api import serializers
@@ -147,7 +147,7 @@ def test_run_that_is_no_longer_read_is_not_overdue(stage: Stage, is_removed: boo
     run = get_run()
     assert (run.overdue_severity, run.overdue_reason, run.abort_severity) == (0, "", 0)
     assert serializers.overdue(run) is None
-    assert not acknowledgement_rules.can_be_acknowledged(run, at(30))
+    assert not acknowledgements.can_be_acknowledged(run, at(30))
 
 
 # --- runs that end without `concludedAt` ---------------------------------------------------------
@@ -163,7 +163,7 @@ def test_failure_without_end_needs_attention_from_when_it_was_noticed(stage: Sta
     run = get_run()
     assert run.ended_at == at(10)
     assert [entry.pk for entry in attention.load(Run.objects.all(), at(20))] == [run.pk]
-    assert acknowledgement_rules.can_be_acknowledged(run, at(20))
+    assert acknowledgements.can_be_acknowledged(run, at(20))
 
 
 def test_end_that_was_noticed_stays_at_later_reads(stage: Stage) -> None:

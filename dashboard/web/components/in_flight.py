@@ -16,7 +16,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import NOW, PreparedModels, PreparedQuery, Time
 from dashboard.models import Abort, Run
 from dashboard.models.runs import RunQuerySet
-from dashboard.runs import acknowledgement_rules, attention
+from dashboard.runs import acknowledgements, attention
 from dashboard.runs.attention import AttentionRun
 from dashboard.runs.overdue import OverdueReason
 
@@ -81,13 +81,13 @@ def others_in_flight(visible: RunQuerySet, now: Time) -> RunQuerySet:
 
 def failed_earlier(visible: RunQuerySet, now: Time) -> RunQuerySet:
     """Return the runs that failed in the last day and no longer need attention, latest first."""
-    since, until = now - acknowledgement_rules.MAX_FAILURE_AGE, now - attention.FAILURE_WINDOW
+    since, until = now - acknowledgements.MAX_FAILURE_AGE, now - attention.FAILURE_WINDOW
     return attention.failed_runs(visible, since, until)
 
 
 def failed_runs(visible: RunQuerySet, now: Time) -> RunQuerySet:
     """Return the runs that failed in the last day, latest first, except runs aborted here."""
-    return attention.failed_runs(visible, now - acknowledgement_rules.MAX_FAILURE_AGE)
+    return attention.failed_runs(visible, now - acknowledgements.MAX_FAILURE_AGE)
 
 
 def recently_aborted(visible: RunQuerySet, now: Time) -> RunQuerySet:

@@ -21,7 +21,7 @@ from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import ChangeCounter, Pipeline, Project, Run, Stage, Star
 from dashboard.models.severity import Severity
 from dashboard.runs import acknowledgements
-from dashboard.runs.acknowledgement_rules import MAX_FAILURE_AGE
+from dashboard.runs.acknowledgements import MAX_FAILURE_AGE
 from dashboard.sync import overdue_checker
 from dashboard.web.components.board import board_list
 from dashboard.web.live import changes, event_ids, feed

@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Acknowledgement, Run
-from dashboard.runs import acknowledgement_rules
+from dashboard.runs.acknowledgements import can_be_acknowledged
 from dashboard.texts.rich_text import ExternalText
 
 MAX_NAMES = 3  # users listed by name; the others are counted
@@ -55,7 +55,7 @@ def panel(
         for acknowledgement in reversed(acknowledgements)
         if acknowledgement.ended_at is not None
     ]
-    has_actions = bool(current) or acknowledgement_rules.can_be_acknowledged(run, now)
+    has_actions = bool(current) or can_be_acknowledged(run, now)
     if not has_actions and not previous:
         return None
     # A new id when the available actions change: the stream sends the element without a form,

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 from dashboard.accounts.permissions import Permission, Permissions
 from dashboard.db.threads import now
 from dashboard.models import Abort, Run
-from dashboard.runs import acknowledgement_rules, acknowledgements
+from dashboard.runs import acknowledgements
 from dashboard.web.components import macros
 from dashboard.web.components.runs import progress_bar, row_queries, run_row
 from dashboard.web.components.runs.row_queries import RowKey
@@ -101,7 +101,7 @@ def _render_and_cache(
         html = rendered[run.pk] = macros.render("run_row.html#run_row", row)
         # What was read after the run may be newer than its version: no later page has this key.
         # Acknowledgements of a failed run end without a new version of it.
-        expiry = acknowledgement_rules.expires_at(run) if acknowledged else None
+        expiry = acknowledgements.expires_at(run) if acknowledged else None
         timeout = (expiry - at).total_seconds() if expiry else DEFAULT_TIMEOUT
         cache.set(_cache_key_of(run, permission), html, timeout)
     return rendered
