@@ -592,6 +592,13 @@ class Migration(migrations.Migration):
                 ),
                 ("taken_at", models.DateTimeField(null=True)),
                 ("renewed_at", models.DateTimeField(null=True)),
+                (
+                    "round_ended_at",
+                    models.DateTimeField(
+                        help_text="When its holder last looked for due reads without a failure.",
+                        null=True,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(

@@ -25,6 +25,8 @@ from dashboard.models import Lead
 
 LEASE = timedelta(seconds=15)  # the time after its last renewal in which nobody else takes the lead
 SILENCE = timedelta(seconds=30)  # after which no process is left that could take it over
+# After which a process that leads, but fails or waits in each round, counts as dead.
+MAX_ROUND = timedelta(minutes=1)
 # Clocks of processes differ by less; a clock set back by less falsifies nothing.
 CLOCK_TOLERANCE = timedelta(seconds=5)
 # It goes on while the machine is suspended; on Linux time.monotonic() does not.
@@ -90,7 +92,7 @@ def take(holder: str, now: datetime) -> Term | None:
         if not _is_free(row, now):
             return None
         row.holder, row.epoch, row.taken_at = holder, row.epoch + 1, now
-        row.renewed_at = now
+        row.renewed_at = row.round_ended_at = now
         row.save()
     return Term(row.epoch, began_at + LEASE.total_seconds())
 
@@ -102,11 +104,11 @@ def _is_free(row: Lead, now: datetime) -> bool:
     return since > (LEASE if row.holder else -CLOCK_TOLERANCE)
 
 
-def renew(term: Term, now: datetime) -> timedelta:
+def renew(term: Term, now: datetime, round_ended_at: datetime) -> timedelta:
     """Renew the lead, and return by how much the clock was set back since the last renewal.
 
-    While the clock is behind, the row is left as it is, and nobody can take the lead. Raise
-    LeadLost if another process has.
+    `round_ended_at` is when this process last ended a round. While the clock is behind, the row is
+    left as it is, and nobody can take the lead. Raise LeadLost if another process has.
     """
     began_at = time.clock_gettime(_STEADY_CLOCK)
     row = Lead.objects.filter(pk=1, epoch=term.epoch)
@@ -116,7 +118,7 @@ def renew(term: Term, now: datetime) -> timedelta:
     if renewed_at > now + CLOCK_TOLERANCE:
         term.ends_at = began_at + LEASE.total_seconds()
         return renewed_at - now
-    if not row.update(renewed_at=now):
+    if not row.update(renewed_at=now, round_ended_at=round_ended_at):
         raise LeadLost
     term.ends_at = began_at + LEASE.total_seconds()
     return timedelta()
@@ -135,6 +137,11 @@ def release_leftover() -> None:
 def is_alive(holder: str, renewed_at: datetime | None, now: datetime) -> bool:
     """Return whether a process leads, or had the lead so recently that another may take it over."""
     return bool(holder) and renewed_at is not None and now - renewed_at <= SILENCE
+
+
+def is_stalled(round_ended_at: datetime | None, now: datetime) -> bool:
+    """Return whether the process that leads has not ended a round for a minute."""
+    return round_ended_at is not None and now - round_ended_at > MAX_ROUND
 
 
 def clock_catches_up_at(renewed_at: datetime | None, now: datetime) -> datetime | None:

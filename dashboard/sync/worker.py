@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic
 
 import structlog
@@ -46,7 +46,8 @@ class SyncWorker:
     While it leads, `chores` are started on each tick alongside the reads (see aborts/), each once
     its last run has ended. Ticks are at most `tick_interval` seconds apart, and begin at once if a
     process notifies this one (`Topic.READS`). The lead is renewed each `renewal_interval` seconds;
-    before that, and before it is taken, `sync_clock` measures the database's clock.
+    before that, and before it is taken, `sync_clock` measures the database's clock. If no tick ends
+    for `max_round` while it leads, that is logged.
     """
 
     def __init__(
@@ -57,15 +58,18 @@ class SyncWorker:
         tick_interval: float = TICK_INTERVAL,
         renewal_interval: float = RENEWAL_INTERVAL,
         sync_clock: Callable[[], None] = set_clock_offset,
+        max_round: timedelta = lead.MAX_ROUND,
     ) -> None:
         self.connection = connection
         self.chores = chores
         self.tick_interval = tick_interval
         self.renewal_interval = renewal_interval
         self.sync_clock = sync_clock
+        self.max_round = max_round
         self.holder = lead.new_holder()
         self.reads: Reads | None = None  # while it leads
         self._renewed_at = 0.0  # by the loop's clock
+        self._round_ended_at = now()  # of the last round without a failure, while it leads
         self._is_clock_behind = False
         self._chore_tasks: dict[Chore, asyncio.Task[None]] = {}
         self._woken = asyncio.Event()
@@ -76,12 +80,13 @@ class SyncWorker:
         tick_task = asyncio.create_task(self._tick_forever())
         stop_task = asyncio.create_task(stop.wait())
         listener = asyncio.create_task(db_notify.listen({db_notify.Topic.READS: self.wake}))
+        watch_task = asyncio.create_task(self._watch())
         try:
             await asyncio.wait({tick_task, stop_task}, return_when=asyncio.FIRST_COMPLETED)
             if tick_task.done():
                 tick_task.result()  # raises: only a defect ends it
         finally:
-            tasks = tick_task, stop_task, listener
+            tasks = tick_task, stop_task, listener, watch_task
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -116,6 +121,16 @@ class SyncWorker:
                 async with asyncio.timeout(self._pause()):
                     await self._woken.wait()
 
+    async def _watch(self) -> None:
+        """Log once if this process leads, but no round ends: nothing is read then."""
+        has_logged = False
+        while True:
+            is_stalled = self.reads is not None and now() - self._round_ended_at > self.max_round
+            if is_stalled and not has_logged and db_health.down_since() is None:
+                log.error("sync.stalled", since=self._round_ended_at.isoformat())
+            has_logged = is_stalled
+            await asyncio.sleep(self.max_round.total_seconds() / 6)
+
     def _pause(self) -> float:
         if db_health.down_since() is not None:
             return db_health.RETRY_INTERVAL
@@ -131,6 +146,7 @@ class SyncWorker:
                 if not self._is_failing:
                     self._start_chores()
                 await reads.start_due()
+            self._round_ended_at = now()
         except LeadLost:
             log.warning("sync.lead_lost")
             await self._cancel_tasks()
@@ -147,10 +163,13 @@ class SyncWorker:
             if term is None:
                 return None
             log.info("sync.leads", epoch=term.epoch)
+            self._round_ended_at = now()
             self.reads = Reads(self.connection, term, on_first_read=self.wake)
             await term.write(catalog.start, now())
         else:
-            lag = await run_in_db_thread(lead.renew, self.reads.term, now())
+            if not self._is_failing:  # it may be long ago: a machine that was suspended goes on
+                self._round_ended_at = now()
+            lag = await run_in_db_thread(lead.renew, self.reads.term, now(), self._round_ended_at)
             if lag and not self._is_clock_behind:
                 log.warning("clock.set_back", seconds=round(lag.total_seconds()))
             self._is_clock_behind = bool(lag)

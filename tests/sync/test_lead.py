@@ -55,7 +55,7 @@ def test_lead_that_is_not_renewed_is_taken_over(db: None) -> None:
 
 def test_renewed_lead_is_held_for_longer(db: None) -> None:
     term = take_first()
-    lead.renew(term, at(10))
+    lead.renew(term, at(10), at(9))
     assert take("b", LEASE.total_seconds() + 1) is None
 
 
@@ -68,7 +68,7 @@ def test_lead_of_another_process_is_not_renewed_nor_given_up(db: None) -> None:
     term = take_first("a")
     take("b", 16)
     with pytest.raises(LeadLost):
-        lead.renew(term, at(17))
+        lead.renew(term, at(17), at(17))
     lead.release(term)
     assert Lead.objects.get().holder == "b"
 
@@ -242,5 +242,5 @@ def test_reading_pauses_until_a_clock_set_back_has_caught_up(
 
 def test_clock_set_back_by_seconds_pauses_nothing(db: None) -> None:
     term = take_first()
-    assert lead.renew(term, T0 - CLOCK_TOLERANCE) == timedelta()
-    assert lead.renew(term, T0 - 3 * CLOCK_TOLERANCE) == 2 * CLOCK_TOLERANCE
+    assert lead.renew(term, T0 - CLOCK_TOLERANCE, T0) == timedelta()
+    assert lead.renew(term, T0 - 3 * CLOCK_TOLERANCE, T0) == 2 * CLOCK_TOLERANCE

@@ -1,6 +1,7 @@
 """The worker's loop: its row, its chores, rounds that fail, and its end."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -14,7 +15,7 @@ from dashboard.aborts.reconcile import reconcile_open_aborts
 from dashboard.db import notify as db_notify
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import CatalogSync, Lead, Run, Stage
-from dashboard.sync import catalog, due, watchers
+from dashboard.sync import catalog, due, lead, watchers
 from dashboard.sync.webhooks import events
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream.connection import Connection
@@ -180,14 +181,46 @@ def test_failing_round_is_logged_once_at_start_and_end(
         )
         try:
             await wait_for_event("sync.tick_failed")
+            row = await run_in_db_thread(Lead.objects.get)
         finally:
             await run_in_db_thread(
                 run_statement, "ALTER TABLE elsewhere RENAME TO dashboard_ratebudget"
             )
         await wait_for_event("sync.recovered")
         stop.set()
+        # It still has the lead, and pages say that it reads nothing.
+        assert lead.is_stalled(row.round_ended_at, row.renewed_at + lead.MAX_ROUND)
         await task
 
     world.live.run(work)
     assert len(logged_events("sync.tick_failed")) == len(logged_events("sync.recovered")) == 1
     assert logged_events("read.crashed") == []
+
+
+def test_round_that_does_not_end_is_logged_once(world: World, logged_events: LoggedEvents) -> None:
+    hangs, is_over = threading.Event(), threading.Event()
+
+    def measure_clock() -> None:
+        if hangs.is_set():
+            is_over.wait(WAIT_TIMEOUT)
+
+    max_round = timedelta(seconds=0.3)
+    worker = SyncWorker(
+        world.live.connection, renewal_interval=0, sync_clock=measure_clock, max_round=max_round
+    )
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        task = asyncio.ensure_future(worker.run(stop))
+        while worker.reads is None:
+            await asyncio.sleep(0.01)
+        hangs.set()
+        while not logged_events("sync.stalled"):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(max_round.total_seconds())  # two more checks, which log nothing
+        is_over.set()
+        stop.set()
+        await task
+
+    world.live.run(work)
+    assert len(logged_events("sync.stalled")) == 1

@@ -10,3 +10,6 @@ class Lead(models.Model):
     epoch = models.BigIntegerField(default=0, help_text="Grows with each change of the holder.")
     taken_at = models.DateTimeField(null=True)
     renewed_at = models.DateTimeField(null=True)
+    round_ended_at = models.DateTimeField(
+        null=True, help_text="When its holder last looked for due reads without a failure."
+    )

@@ -17,6 +17,7 @@ _text = MessageTable(
     {
         "not_running": gettext_lazy("Sync is not running; data is not being updated."),
         "stopped": gettext_lazy("Sync stopped: no sign of life"),
+        "stalled": gettext_lazy("Sync stalled: no round has ended"),
         "clock_set_back": gettext_lazy("The database’s clock was set back: updates paused"),
         "rate_limit_reached": gettext_lazy("Rate limit reached: updates paused"),
         "rate_limited": gettext_lazy("Northflank is limiting requests (429): updates paused"),
@@ -95,6 +96,7 @@ class SyncState:
     now: datetime = field(repr=False, compare=False)
     holder: str = ""  # of the lead; empty: nobody
     last_heartbeat_at: datetime | None = None
+    round_ended_at: datetime | None = None
     upstream_error: str = ""  # its cause
     upstream_error_since: datetime | None = None
     rate_limit: RateLimitUsage | None = None
@@ -110,6 +112,8 @@ class SyncState:
         if not self.is_running:
             key = "stopped" if self.last_heartbeat_at else "not_running"
             return SyncHealth("bad", _text(key), since=self.last_heartbeat_at)
+        if lead.is_stalled(self.round_ended_at, self.now):
+            return SyncHealth("bad", _text("stalled"), since=self.round_ended_at)
         if caught_up_at := lead.clock_catches_up_at(self.last_heartbeat_at, self.now):
             return SyncHealth("bad", _text("clock_set_back"), until=caught_up_at)
         usage, since = self.rate_limit, self.upstream_error_since
@@ -139,10 +143,11 @@ class SyncState:
 
 def load(now: datetime) -> SyncState:
     """Return the state of the sync; takes one query of a few rows."""
-    _, holder, heartbeat_at, error, error_since, *budget = _query().fetch()[0]
+    _, holder, heartbeat_at, round_ended_at, error, error_since, *budget = _query().fetch()[0]
     since = _time(error_since)
     usage = _usage(now, *budget)
-    return SyncState(now, holder or "", _time(heartbeat_at), error or "", since, usage)
+    heartbeat = _time(heartbeat_at), _time(round_ended_at)
+    return SyncState(now, holder or "", *heartbeat, error or "", since, usage)
 
 
 @cache
@@ -152,7 +157,7 @@ def _query() -> CombinedQuery:
     )  # fmt: skip
     return CombinedQuery(
         [
-            Lead.objects.order_by("pk").values_list("holder", "renewed_at")[:1],
+            Lead.objects.order_by("pk").values_list("holder", "renewed_at", "round_ended_at")[:1],
             Upstream.objects.exclude(error="")
             .order_by("pk")
             .values_list("error", "error_since")[:1],

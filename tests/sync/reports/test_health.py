@@ -55,6 +55,7 @@ STOPPED = replace(DOWN, last_heartbeat_at=NOW - timedelta(minutes=1))
         (report(DOWN, stale=3), "warning", "upstream_down"),
         (report(SyncState(NOW)), "bad", "not_running"),
         (report(STOPPED), "bad", "stopped"),
+        (report(replace(DOWN, round_ended_at=NOW - timedelta(seconds=61))), "bad", "stalled"),
     ],
 )
 def test_health_is_the_worst_problem(subject: Report, tone: str, text: str) -> None:

@@ -55,10 +55,11 @@ def test_dead_sync_has_a_probe_of_its_own(client: Client, db: None) -> None:
     second = timedelta(seconds=1)
     assert probe() == (503, b"Sync is not running; data is not being updated.\n")
     assert probe(renewed_at=31 * second)[0] == 503
-    assert probe(renewed_at=second) == (200, b"ok\n")
+    assert probe(renewed_at=second, round_ended_at=61 * second)[0] == 503
+    assert probe(renewed_at=second, round_ended_at=59 * second) == (200, b"ok\n")
     # A pause that ends by itself is no death.
     Upstream.objects.update_or_create(pk=1, defaults={"error": "unreachable"})
-    assert probe(renewed_at=second)[0] == 200
+    assert probe(renewed_at=second, round_ended_at=second)[0] == 200
     assert client.get("/readyz").status_code == 200
 
 
