@@ -47,6 +47,7 @@ from dashboard.web.pages.people.who_may import who_may
 from dashboard.web.pages.pipeline import pipeline
 from dashboard.web.pages.refresh import refresh_run, refresh_stage
 from dashboard.web.pages.run import run
+from dashboard.web.pages.run_logs import run_logs
 from dashboard.web.pages.run_search import run_search
 from dashboard.web.pages.saved_views import create_saved_view, update_saved_view
 from dashboard.web.pages.search import search
@@ -65,6 +66,7 @@ run_urls: list[URLPattern | URLResolver] = [
     path("abort/", abort, name="abort"),
     path("dismissal/", dismiss, name="dismiss"),
     path("acknowledgement/", acknowledge, name="acknowledge"),
+    path("logs/", run_logs, name="run_logs"),
     path("refresh/", refresh_run, name="refresh_run"),
 ]
 

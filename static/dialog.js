@@ -42,7 +42,7 @@ function handleFailure({ target, detail: { ctx } }) {
   if (!ctx) return;
   const { status, headers } = ctx.response ?? {};
   if (status === 401) return showSignedOut(responseMessage(ctx));
-  if (target.matches?.("[hx-trigger^=load]")) return; // htmx requests it again
+  if (target.matches?.("[hx-trigger^=load], [data-look-at]")) return; // it is requested again
   if (target.id === "live") {
     // Ours says why; a load balancer without a dashboard behind it answers 404, too.
     const isNotFound = status === 404 && Boolean(errorReason(ctx.text));

@@ -62,6 +62,18 @@ document.addEventListener("click", ({ target }) => {
   for (const [selector, action] of Object.entries(BUTTONS)) if (target.closest(selector)) action(target.closest(selector));
 });
 
+// --- The lines of a log that contain a text -------------------------------------------------------
+
+function findInLog() {
+  const field = $("[data-find]");
+  if (!field) return;
+  const text = field.value.toLowerCase();
+  for (const line of $$("[data-log-line]")) line.hidden = !line.textContent.toLowerCase().includes(text);
+}
+
+document.addEventListener("input", ({ target }) => target.matches("[data-find]") && findInLog());
+document.addEventListener("submit", (event) => $("[data-find]", event.target) && event.preventDefault());
+
 // --- The list of steps --------------------------------------------------------------------------
 
 // A long list of steps is scrolled to the current step until the user scrolls it; the page itself does

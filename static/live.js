@@ -202,6 +202,7 @@ function finishSwap() {
   updateNewRunsButton();
   updateSelection();
   scrollToCurrentStep();
+  findInLog();
   for (const link of $$("[data-absolute-url]")) link.textContent = link.href; // absolute, for pasting
   if (!dialog.open) restoreFocus();
 }
@@ -390,6 +391,16 @@ document.addEventListener("htmx:after:request", ({ target, detail: { ctx } }) =>
   if (target.id === "live") finishRefresh(true);
 });
 
+// --- The log of what a run waits for: looked at again when its panel says so -----------------------
+
+function lookAtLog() {
+  const panel = $("[data-look-at]");
+  if (!panel || isSignedOut || serverNow() < Date.parse(panel.dataset.lookAt)) return;
+  if (!getSelection().isCollapsed && panel.contains(getSelection().anchorNode)) return; // somebody is about to copy
+  panel.dataset.lookAt = new Date(serverNow() + 10_000).toISOString(); // should this one fail
+  htmx.trigger(panel, "look");
+}
+
 // --- Announcements: each change once, whether it came by stream or refresh -------------------------
 
 const readUpstreamError = () => $("[data-upstream-error] .upstream-text")?.textContent ?? "";
@@ -452,6 +463,7 @@ function tick() {
   updateTimes();
   if (Math.abs(Date.now() - lastMessageAt) > STREAM_TIMEOUT) connection?.reader?.cancel();
   if (isRefreshDue()) refresh();
+  lookAtLog();
   // Removed only while the user is idle, since that moves the content.
   if (isIdle()) $(".concluded", notices)?.remove();
 }

@@ -4,6 +4,7 @@ import gc
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -214,9 +215,19 @@ def heartbeat_interval() -> float:
 
 
 @pytest.fixture
-def live(transactional_db: None, poll_interval: float, heartbeat_interval: float) -> Iterator[Live]:
+def scenario() -> str:
+    """The scenario of the live dashboard's sandbox."""
+    return "everyday"
+
+
+@pytest.fixture
+def live(
+    transactional_db: None, scenario: str, poll_interval: float, heartbeat_interval: float
+) -> Iterator[Live]:
     """The dashboard and a sandbox on real ports; see tests/support/live.py."""
     with live_module.run_live(
-        poll_interval=poll_interval, heartbeat_interval=heartbeat_interval
+        replace(live_module.options(), scenario=scenario),
+        poll_interval=poll_interval,
+        heartbeat_interval=heartbeat_interval,
     ) as dashboard:
         yield dashboard

@@ -49,8 +49,8 @@ class Connection:
     token: str = field(repr=False)  # tracebacks with DEBUG show variables
     base_url: str
     team_id: str | None = None
-    recording_delay: float = RECORDING_DELAY
     logs_token: str = field(repr=False, default="")  # empty: the same
+    recording_delay: float = RECORDING_DELAY
     client: NorthflankClient = field(init=False)
     logs_client: NorthflankClient | None = field(init=False, default=None)
     outage: str = ""  # cause of the current outage as this process sees it; "" if there is none
@@ -299,7 +299,8 @@ _connections: list[Connection] = []  # at most one
 
 def open_connection(base_url: str, token: str) -> Connection:
     """Create and return this process's connection, bound to the running event loop."""
-    _connections[:] = [Connection(token, base_url, settings.NORTHFLANK_TEAM_ID or None)]
+    team_id, logs_token = settings.NORTHFLANK_TEAM_ID or None, settings.NORTHFLANK_LOGS_TOKEN
+    _connections[:] = [Connection(token, base_url, team_id, logs_token)]
     return _connections[0]
 
 

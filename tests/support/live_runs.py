@@ -86,6 +86,14 @@ def stage(place: tuple[str, str, str]) -> Stage:
     return row
 
 
+def waiting_run(live: Live, pipeline: str) -> Run:
+    """Mirror the run that waits for a job run or build, of this pipeline of `jobs-and-builds`."""
+    place = ("shop", pipeline, "Production")
+    runs = live.sandbox.world.list_runs(flow(live, place), live.sandbox.clock())
+    last_run = max(runs, key=lambda run: run.concluded_at)
+    return mirror_run(live, place, last_run.id)
+
+
 def remove_run(live: Live, run_id: str) -> None:
     """Remove a run from the sandbox's responses."""
     live.sandbox.faults = [parse_fault(f"404@/runs/{run_id}"), parse_fault(f"hidden:{run_id}")]

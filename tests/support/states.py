@@ -336,6 +336,7 @@ FULL = [
     State("run, dialog", "{release}", open_abort_dialog),
     State("run, read-only", "{release}", settings=READ_ONLY),
     State("run, overdue", run_address("late")),
+    State("log, none", run_address("late") + "logs/"),
     State("run, overdue 3×, looked at", run_address("very-late"), open_all_details),
     State("run, overdue 3×, looked at", run_address("very-late"), username="viewer"),
     State("run, aborting", run_address("aborting-0")),

@@ -119,6 +119,7 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "saved_view_update": {"POST": who_may_view("stage", manager="stage*")},  # its owner
     "refresh_stage": {"POST": who_may_view("stage*")},
     "run": {"GET": who_may_view("200")},
+    "run_logs": {"GET": who_may_view("200")},
     "refresh_run": {"POST": who_may_view("run*")},
     "abort": {"GET": who_may_view("200"), "POST": who_may_abort("sent*")},
     "dismiss": {"GET": who_may_view("200"), "POST": who_may_abort("run*")},

@@ -92,6 +92,11 @@ def run_url(run: Run) -> str:
     return stage_urls(run.stage).of_run(run.run_id).page
 
 
+def logs_url(run: Run) -> str:
+    """Return the path of the page with what a run waits for, and its log."""
+    return f"{run_url(run)}logs/"
+
+
 def absolute_url(path: str) -> str:
     """Return the absolute URL of a path if BASE_URL is set, else the path."""
     origin: str = settings.BASE_URL.removesuffix(settings.FORCE_SCRIPT_NAME or "")

@@ -16,7 +16,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Stage
 from dashboard.northflank import Node
-from dashboard.runs import acknowledgements, concurrency, contents, overdue, steps
+from dashboard.runs import acknowledgements, concurrency, contents, overdue, steps, waiting_for
 from dashboard.runs import summary as run_summary
 from dashboard.runs.contents import Content
 from dashboard.sync import requests, watchers
@@ -31,6 +31,7 @@ from dashboard.web.components.runs import (
     dismissal_panel,
     history_charts,
     incident_summary,
+    log_panel,
     related_runs,
     removed_notice,
     run_not_found,
@@ -165,14 +166,16 @@ class RunCard:
             skip_summary=related.skipped_text,
         )
         url = links.absolute_url(row.urls.page)
+        waiting = waiting_for.load(run, root)
         return {
             "now": None,  # None: the card may be cached, so its texts contain no elapsed times
             "data_age": run_data_age(run, self.sync or sync_state.load(now)),
             "row": row,
             "run_summary": headline,
             "incident_summary": incident_summary.build(
-                run, root, headline, related, self.aborts, run_acknowledgements, url=url
+                run, root, headline, related, self.aborts, run_acknowledgements, waiting, url=url
             ),
+            "log_place": log_panel.place(run, waiting) if waiting is not None else None,
             "removal": removed_notice.for_run(run),
             "dismissal": dismissal_panel.panel(run, permission),
             "acknowledgements": acknowledged_by.panel(

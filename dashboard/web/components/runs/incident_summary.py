@@ -11,9 +11,10 @@ from django.utils.translation import gettext_lazy, ngettext
 from dashboard.aborts import messages as abort_messages
 from dashboard.models import Abort, Acknowledgement, Run
 from dashboard.northflank import Node
-from dashboard.runs import statuses, steps
+from dashboard.runs import statuses, steps, waiting_for
 from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
+from dashboard.runs.waiting_for import WaitingFor
 from dashboard.texts.local_time import format_full
 from dashboard.texts.rich_text import (
     ExternalText,
@@ -61,6 +62,7 @@ def build(
     related: RelatedRuns,
     aborts: Iterable[Abort],
     acknowledgements: Iterable[Acknowledgement] = (),
+    waiting: WaitingFor | None = None,
     *,
     url: str,
 ) -> RichText:
@@ -71,6 +73,7 @@ def build(
     """
     lines = join_texts(
         *_fact_lines(run, root),
+        *waiting_for.dated_lines(run, waiting),
         *_acknowledgement_lines(acknowledgements),
         *_related_run_lines(related, run),
         *_abort_lines(run, aborts),
