@@ -73,6 +73,7 @@ bench:          ## the figures of docs/build/performance.md
 	uv run bench/cold_start.py
 	uv run bench/takeover.py
 	uv run bench/links.py
+	uv run bench/logs.py
 	uv run bench/viewers.py
 	uv run bench/idle.py
 	uv run bench/page_weight.py

@@ -39,6 +39,7 @@ LINES, MAX_LINES = 50, 1_000  # lines: at first, and at most, which is Northflan
 LOOK_INTERVAL = 60.0  # seconds between two looks of an open page, or less if it is read sooner
 LOOK_LIFETIME = 150.0  # seconds after a look during which somebody counts as looking
 MEMORY = 600.0  # seconds after the last look until the lines are forgotten
+MAX_REQUESTS = 3  # of one read: what it is of, the values of the run, the lines
 MAX_WAIT = 8.0  # seconds that a page waits for a read that is under way
 STATUS_INTERVAL = timedelta(minutes=5)  # between two reads of a job run or build in progress
 RETRY_INTERVAL = 60.0  # seconds until the next read after one that failed, or found nothing
@@ -313,7 +314,7 @@ def _prepare(run: Run, awaited: AwaitedWork) -> tuple[RichText, LogShare, Work |
         return _text("off"), share, work
     if obstacle := requests.find_obstacle(now):
         return obstacle.reason, share, work
-    if not share.left:
+    if share.left < MAX_REQUESTS:
         time = ClockTime(now + timedelta(seconds=share.seconds), now)
         return _text("share_spent", n=share.total, time=time), share, work
     return "", share, work

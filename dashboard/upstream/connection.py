@@ -297,10 +297,15 @@ def log_unavailable(cause: str, message: str) -> None:
 _connections: list[Connection] = []  # at most one
 
 
+def create_connection(base_url: str, token: str) -> Connection:
+    """Return a new connection, bound to the running event loop; the caller closes it."""
+    team_id, logs_token = settings.NORTHFLANK_TEAM_ID or None, settings.NORTHFLANK_LOGS_TOKEN
+    return Connection(token, base_url, team_id, logs_token)
+
+
 def open_connection(base_url: str, token: str) -> Connection:
     """Create and return this process's connection, bound to the running event loop."""
-    team_id, logs_token = settings.NORTHFLANK_TEAM_ID or None, settings.NORTHFLANK_LOGS_TOKEN
-    _connections[:] = [Connection(token, base_url, team_id, logs_token)]
+    _connections[:] = [create_connection(base_url, token)]
     return _connections[0]
 
 

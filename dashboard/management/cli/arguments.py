@@ -8,6 +8,7 @@ from django.db.models import Q
 
 from dashboard.models import Run
 from dashboard.models.catalog import StageName
+from dashboard.sync.log_reader import MAX_LINES
 from dashboard.web.api import params, queries
 
 
@@ -21,6 +22,13 @@ def clean_id(value: str) -> str:
     if not value:
         raise ArgumentTypeError("must not be empty; leave the option out to select all.")
     return clean_text(value)
+
+
+def parse_line_count(value: str) -> int:
+    """Return a number of lines of a log, up to Northflank's limit; refuse any other text."""
+    if not (value.isascii() and value.isdecimal() and 1 <= int(value[:9]) <= MAX_LINES):
+        raise ArgumentTypeError(f"must be a number from 1 to {MAX_LINES}.")
+    return int(value)
 
 
 def add_place_options(parser: ArgumentParser) -> None:

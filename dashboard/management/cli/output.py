@@ -9,13 +9,22 @@ import msgspec
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.models import Abort, Run
-from dashboard.runs import failures, overdue_messages, statuses, step_summary
+from dashboard.runs import (
+    failures,
+    overdue_messages,
+    statuses,
+    step_summary,
+    steps,
+    waiting_for,
+)
+from dashboard.sync.log_reader import LogView
 from dashboard.sync.reports import sync_state
 from dashboard.texts import local_time
 from dashboard.texts.rich_text import to_text
 from dashboard.web.api import queries, serializers
 from dashboard.web.http import links
 
+MAX_LINE_LENGTH = 1000  # characters of a line of a log
 MAX_SENTENCE_LENGTH = 2000  # characters; the text may quote Northflank or a user
 
 
@@ -71,6 +80,9 @@ def run_text(run: Run) -> str:
         lines.insert(3, f"{overdue}.")
     if run.in_flight and run.step:
         lines.insert(3, f"Step: {step_text(run)}")
+    waiting = waiting_for.load(run, steps.decode(run.steps))
+    for line in reversed(list(waiting_for.dated_lines(run, waiting))):
+        lines.insert(3, printable(f"{to_text(line)}.", 300))
     if cause := to_text(failures.describe(run)):
         lines.insert(3, printable(cause, MAX_SENTENCE_LENGTH))
     if run.concluded_at:
@@ -81,6 +93,15 @@ def run_text(run: Run) -> str:
 def step_text(run: Run) -> str:
     """Return the current step with its place; empty if unknown."""
     return printable(to_text(step_summary.with_place(run)), 200)
+
+
+def log_text(view: LogView) -> str:
+    """Return the lines of a log with their times, the newest last; and what stands in the way."""
+    lines = [
+        f"{format_time(at)}  {printable(line.text, MAX_LINE_LENGTH)}"
+        for at, line in view.lines or ()
+    ]
+    return "\n".join(filter(None, ["", *lines, to_text(view.problem)]))
 
 
 def abort_text(abort: Abort, run: Run) -> str:

@@ -34,7 +34,7 @@ from dashboard.runs import removals
 from dashboard.server.process import UpstreamMismatch, verify_database
 from dashboard.sync.run_reader import read_run
 from dashboard.upstream import budget_store
-from dashboard.upstream.connection import Connection
+from dashboard.upstream.connection import Connection, create_connection
 from dashboard.web.api import serializers
 
 POLL_INTERVAL = 0.5  # seconds between reads of the database
@@ -193,11 +193,7 @@ async def _send_and_wait(result: AbortResult, wait: float | None) -> None:
         await wait_for_response(replace(result, is_new=False))
         await _wait_for_end(result.abort.run_id, wait, None)
         return
-    connection = Connection(
-        settings.NORTHFLANK_API_TOKEN,
-        settings.NORTHFLANK_API_BASE_URL,
-        settings.NORTHFLANK_TEAM_ID or None,
-    )
+    connection = create_connection(settings.NORTHFLANK_API_BASE_URL, settings.NORTHFLANK_API_TOKEN)
     try:
         if result.is_new:
             await send_abort(connection, result.abort.pk)

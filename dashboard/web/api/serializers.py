@@ -15,9 +15,12 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from dashboard.models.severity import Severity
-from dashboard.runs import acknowledgements, attention
+from dashboard.runs import acknowledgements, attention, steps
+from dashboard.runs import waiting_for as waiting_rules
 from dashboard.runs.overdue import OverdueReason
+from dashboard.sync.log_reader import LogView
 from dashboard.sync.reports.report import Report
+from dashboard.texts.rich_text import to_text
 from dashboard.web.components.runs import row_queries
 from dashboard.web.http import links
 
@@ -139,6 +142,39 @@ def acknowledgement_entries(run: Run) -> list[dict[str, Any]]:
         }
         for acknowledgement in acknowledgements.history(run)
     ]
+
+
+def waiting_for(run: Run) -> dict[str, Any] | None:
+    """Return what a run waits for, or failed in, as last read; None if no job run or build is.
+
+    `run` with its steps.
+    """
+    waiting = waiting_rules.load(run, steps.decode(run.steps))
+    if waiting is None:
+        return None
+    _node, ref, work = waiting
+    if work is None:
+        return {"kind": ref.kind, "name": "", "id": ref.id, "status": "", "silent_since": None}
+    return {
+        "kind": work.kind,
+        "name": work.name,
+        "id": work.work_id,
+        "status": work.status,
+        "silent_since": None if work.concluded else _utc(work.last_line_at),
+        "probable": work.is_probable,
+        "started_at": _utc(work.started_at),
+        "ended_at": _utc(work.ended_at),
+    }
+
+
+def log(view: LogView) -> dict[str, Any]:
+    """Return a look at a log, with its newest lines, the newest last."""
+    return {
+        "lines": [{"at": _utc(at), "text": line.text} for at, line in view.lines or ()],
+        "problem": to_text(view.problem),
+        "read_at": _utc(view.read_at),
+        "next_read_at": _utc(view.next_read_at),
+    }
 
 
 def coverage(report: Report) -> dict[str, Any]:

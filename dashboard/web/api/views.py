@@ -17,13 +17,15 @@ from dashboard.aborts.request import (
     request_abort,
 )
 from dashboard.aborts.send import wait_for_response
+from dashboard.accounts import access_log
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Stage
 from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import Via
-from dashboard.runs import dismissals, removals
+from dashboard.runs import dismissals, removals, steps, waiting_for, works
 from dashboard.runs.search import Search
-from dashboard.sync import watchers
+from dashboard.sync import log_reader, watchers
+from dashboard.sync.log_reader import LogView
 from dashboard.sync.reports import report as sync_report
 from dashboard.web.api import params, queries, serializers
 from dashboard.web.api.auth import ApiClient, api_view
@@ -87,15 +89,48 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
 
 @api_view("GET", "HEAD")
 def run(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
-    """Return one run, with its aborts and acknowledgements."""
-    run_object = _get_run(run_id, params.parse_parameters(request, params.PLACE_PARAMETERS), client)
+    """Return one run, with its aborts and acknowledgements, and perhaps the log it waits for."""
+    parameters = params.parse_parameters(request, [*params.PLACE_PARAMETERS, "log"])
+    count = parameters.pop("log", None)
+    run_object = _get_run(run_id, parameters, client)
     watchers.watch_run(run_object, db_threads.now())
-    extra = {
-        "aborts": serializers.aborts(run_object),
-        "acknowledgements": serializers.acknowledgement_entries(run_object),
-        "dismissals": serializers.dismissals(run_object),
+    if count is not None:
+        return _run_with_log(request, client, run_object, count)
+    return json_response(_run_with_history(run_object, client))
+
+
+def _run_with_log(request: HttpRequest, client: ApiClient, run: Run, count: str) -> HttpResponse:
+    max_lines = params.parse_number(count, "log", maximum=log_reader.MAX_LINES)
+    permission = client.permissions.logs_permission(run.stage)
+    if not permission.allowed:
+        raise ApiError(403, "not_allowed", str(permission.denied_reason))
+    awaited = works.awaited_work(run, steps.decode(run.steps))
+    if awaited is None:
+        return json_response(_run_with_history(run, client) | {"log": None})
+
+    def respond(view: LogView) -> HttpResponse:
+        access_log.record_logs_opened(
+            client.user,
+            run,
+            str(waiting_for.name(awaited[1], view.work)),
+            db_threads.now(),
+            client_address=client_address(request),
+            token_name=client.token_name,
+        )
+        return json_response(_run_with_history(run, client) | {"log": serializers.log(view)})
+
+    return Deferred(
+        lambda: log_reader.get_reader().look(run, awaited, max_lines=max_lines), respond
+    )
+
+
+def _run_with_history(run: Run, client: ApiClient) -> dict[str, Any]:
+    return serializers.run(run, client.permissions) | {
+        "waiting_for": serializers.waiting_for(run),
+        "aborts": serializers.aborts(run),
+        "acknowledgements": serializers.acknowledgement_entries(run),
+        "dismissals": serializers.dismissals(run),
     }
-    return json_response(serializers.run(run_object, client.permissions) | extra)
 
 
 @api_view("POST")

@@ -26,7 +26,9 @@ CURL_EXAMPLES = [text for kind, text in BLOCKS if kind == "sh" and text.startswi
 JSON_EXAMPLES = [json.loads(text) for kind, text in BLOCKS if kind == "json"]
 LIST, ABORT = JSON_EXAMPLES
 [RUN] = LIST["runs"]
-MORE_FIELDS: dict[str, Any] = {"aborts": [], "acknowledgements": [], "dismissals": []}  # of one run
+# Of one run.
+MORE_FIELDS: dict[str, Any] = {"aborts": [], "acknowledgements": [], "dismissals": []}
+MORE_FIELDS |= {"waiting_for": {}}
 RESPONSES = [LIST, RUN | MORE_FIELDS, ABORT | {"run": RUN | {"abort": ABORT["abort"]}}]
 COMMANDS = re.findall(r"^manage\.py (.+)$", DOC, re.MULTILINE)
 

@@ -73,9 +73,11 @@ class LogPanel:
 
     @property
     def elapsed(self) -> RichText:
-        """For how long it has been in progress."""
+        """For how long it has been in progress; empty once it has ended."""
         work = self.view.work
-        return Elapsed(work.started_at) if work is not None and work.started_at else ""
+        if work is None or work.concluded or work.started_at is None:
+            return ""
+        return Elapsed(work.started_at)
 
     @property
     def silence(self) -> RichText:
