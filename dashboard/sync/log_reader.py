@@ -30,7 +30,7 @@ from dashboard.runs import steps
 from dashboard.runs import works as work_rules
 from dashboard.runs.works import AwaitedWork
 from dashboard.sync import requests, works
-from dashboard.texts.rich_text import ClockTime, ExternalText, MessageTable, RichText
+from dashboard.texts.rich_text import ExternalText, MessageTable, RichText
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection, get_connection
 from dashboard.upstream.log_share import LogShare
@@ -47,16 +47,15 @@ LATE_LINES = timedelta(seconds=30)  # after an end, in which lines still arrive
 SPAN_MARGIN = timedelta(minutes=1)  # around the times of a job run: clocks differ
 _text = MessageTable(
     {
-        "share_spent": gettext_lazy(
-            "This hour’s %(n)d API requests for logs are used up. The next read is at %(time)s."
-        ),
+        "share_spent": gettext_lazy("This hour’s %(n)d API requests for logs are used up."),
         "off": gettext_lazy("Reading logs is switched off (NORTHFLANK_LOG_REQUESTS)."),
         "gone": gettext_lazy("Northflank does not have it (404)."),
         "none_found": gettext_lazy(
-            "The step does not name it, and none of %(owner)s started at that time."
+            "The step does not name it, and nothing of %(owner)s started at that time."
         ),
         "several_found": gettext_lazy(
-            "The step does not name it, and %(n)d of %(owner)s started at that time."
+            "The step does not name it, and %(n)d of %(owner)s started at that time: nobody knows "
+            "which."
         ),
         "log_failed": gettext_lazy("The log could not be read. %(error)s"),
         "status_failed": gettext_lazy("Its status could not be read. %(error)s"),
@@ -159,9 +158,10 @@ class LogReader:
                 del self._logs[key]
 
     async def _read(self, run: Run, awaited: AwaitedWork, log: _Log) -> None:
-        problem, share, work = await run_in_db_thread(_prepare, run, awaited)
-        if problem:
-            self._plan(log, RETRY_INTERVAL, problem, work or log.view.work)
+        share, work, obstacle = await run_in_db_thread(_prepare, run, awaited)
+        if obstacle is not None:
+            problem, seconds = obstacle
+            self._plan(log, seconds, problem, work)
             return
         key = "status_failed"
         try:
@@ -305,19 +305,25 @@ def _project_id(run: Run) -> str:
     return run.stage.pipeline.project.slug
 
 
-def _prepare(run: Run, awaited: AwaitedWork) -> tuple[RichText, LogShare, Work | None]:
-    """Return why nothing may be read now, if so; the share of logs; and the stored work."""
+def _prepare(
+    run: Run, awaited: AwaitedWork
+) -> tuple[LogShare, Work | None, tuple[RichText, float] | None]:
+    """Return the share of logs, the stored work, and why nothing may be read for how long."""
     now = db_threads.now()
-    work = work_rules.stored(run, *awaited)
     share = budget_store.load_log_share(now)
+    return share, work_rules.stored(run, *awaited), _find_obstacle(share, now)
+
+
+def _find_obstacle(share: LogShare, now: datetime) -> tuple[RichText, float] | None:
+    """Return why nothing may be read, and for how many seconds; None if it may."""
     if not share.total:
-        return _text("off"), share, work
-    if obstacle := requests.find_obstacle(now):
-        return obstacle.reason, share, work
+        return _text("off"), RETRY_INTERVAL
+    if (obstacle := requests.find_obstacle(now)) is not None:
+        until = obstacle.until
+        return obstacle.reason, (until - now).total_seconds() if until else RETRY_INTERVAL
     if share.left < MAX_REQUESTS:
-        time = ClockTime(now + timedelta(seconds=share.seconds), now)
-        return _text("share_spent", n=share.total, time=time), share, work
-    return "", share, work
+        return _text("share_spent", n=share.total), share.seconds
+    return None
 
 
 _readers: list[LogReader] = []  # at most one

@@ -327,7 +327,7 @@ def test_share_that_is_used_up_is_said_with_the_time_of_the_next_read(watch: Any
     view = watch(northflank, lambda viewer: viewer.look(60))
     assert not northflank.requests
     assert problem(view) == "share_spent"
-    assert view.problem.params["time"].at == at(1800)
+    assert view.next_read_at == at(1800)
 
 
 def test_nothing_is_read_of_logs_from_the_reserve_for_aborts(watch: Any) -> None:

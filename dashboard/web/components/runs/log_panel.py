@@ -30,6 +30,7 @@ _text = MessageTable(
         "no_lines": gettext_lazy("No line yet: silent %(elapsed)s"),
         "no_lines_ended": gettext_lazy("It has written no line."),
         "next_read": gettext_lazy("Next look %(countdown)s."),
+        "retry": gettext_lazy("Tries again %(countdown)s."),
     }
 )
 
@@ -103,9 +104,9 @@ class LogPanel:
     @property
     def next_read(self) -> RichText:
         next_at = self.view.next_read_at
-        if next_at is None or self.view.problem or self.denied_reason:
+        if next_at is None or (self.denied_reason and not self.view.problem):
             return ""
-        return _text("next_read", countdown=Countdown(next_at))
+        return _text("retry" if self.view.problem else "next_read", countdown=Countdown(next_at))
 
     @property
     def looks_again_at(self) -> datetime | None:
