@@ -49,7 +49,7 @@ def can_abort_again(abort: Abort, now: datetime) -> bool:
     """Return whether an open abort is so long overdue (critical) that a new one makes sense."""
     if not abort.is_awaiting_northflank:
         return False
-    current = max(abort.run.abort_severity, severity.classify(abort.requested_at, now))
+    current = max(abort.target.abort_severity, severity.classify(abort.requested_at, now))
     return current >= Severity.CRITICAL
 
 

@@ -18,7 +18,7 @@ from dashboard.models.abort_lifecycle import AbortState
 # `status_changed_after_end`, or an abort's category and message contradict each other.
 _ENDED_WITH_OUTCOME = Q(state=AbortState.CONCLUDED) | Q(state=AbortState.TOO_LATE) & ~Q(outcome="")
 _RUN_DIFFERS = ~Q(run__status=F("outcome")) | Q(run__concluded=False)
-_CHANGED_AFTER_END = _ENDED_WITH_OUTCOME & Q(run__removed_at=None) & _RUN_DIFFERS
+_CHANGED_AFTER_END = _ENDED_WITH_OUTCOME & Q(run__removed_at=None, work=None) & _RUN_DIFFERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +31,31 @@ class Category:
     glyph: str
 
 
-def _ended(*states: AbortState, **outcome: Any) -> Q:
-    return Q(state__in=states, **outcome) & ~_CHANGED_AFTER_END
+def _ended(*states: AbortState, **fields: Any) -> Q:
+    return Q(state__in=states, **fields) & ~_CHANGED_AFTER_END
 
 
 _FINAL_STATES = AbortState.CONCLUDED, AbortState.TOO_LATE
 CATEGORIES = {
     "under_way": Category(Q(settled_at=None), gettext_lazy("Under way"), "warning", "hourglass"),
     "aborted": Category(
-        _ended(AbortState.CONCLUDED, outcome="aborted"), gettext_lazy("Aborted"), "neutral", "stop"
+        _ended(AbortState.CONCLUDED, outcome="aborted", work=None),
+        gettext_lazy("Aborted"),
+        "neutral",
+        "stop",
     ),
     "status_changed": Category(
         _CHANGED_AFTER_END, gettext_lazy("Status changed"), "bad", "warning"
     ),
+    # What a run has left running has no status that means aborted.
+    "ended": Category(
+        _ended(AbortState.CONCLUDED, work__isnull=False) & ~Q(outcome=""),
+        gettext_lazy("Ended"),
+        "neutral",
+        "stop",
+    ),
     "not_stopped": Category(
-        _ended(AbortState.CONCLUDED) & ~Q(outcome__in=["aborted", ""]),
+        _ended(AbortState.CONCLUDED, work=None) & ~Q(outcome__in=["aborted", ""]),
         gettext_lazy("Not stopped"),
         "bad",
         "cross",
@@ -73,20 +83,22 @@ CATEGORIES = {
 }
 
 OTHERWISE = "otherwise"
-# All that are over, but neither stopped the run nor gave way to another abort.
+# All that are over, but neither stopped what they aborted nor gave way to another abort.
 ENDED_OTHERWISE = Q(settled_at__isnull=False) & ~(
-    CATEGORIES["aborted"].condition | CATEGORIES["aborted_again"].condition
+    CATEGORIES["aborted"].condition
+    | CATEGORIES["ended"].condition
+    | CATEGORIES["aborted_again"].condition
 )
 
 
 def category(abort: Abort, run: Run) -> str:
-    """Return the category of an abort of `run`: a key of CATEGORIES."""
+    """Return the category of an abort of `run`, or of what it left: a key of CATEGORIES."""
     if abort.settled_at is None:
         return "under_way"
     if status_changed_after_end(abort, run):
         return "status_changed"
     if abort.state == AbortState.CONCLUDED:
-        return by_outcome(abort.outcome)
+        return "ended" if abort.work_id and abort.outcome else by_outcome(abort.outcome)
     if abort.state == AbortState.TOO_LATE and not abort.outcome:
         return "removed"
     return "not_arrived" if abort.state == AbortState.UNKNOWN else str(abort.state)

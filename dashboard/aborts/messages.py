@@ -1,5 +1,8 @@
 """Abort messages: text and tone for each state of an abort. Pure.
 
+Those of a job run or build that a run has left running say “it” and “ended”: it has no status that
+means aborted.
+
 A message claims no more than Northflank has reported, and the run's latest status takes precedence
 over what was recorded with the abort.
 """
@@ -10,7 +13,7 @@ from datetime import datetime, timedelta
 from django.utils.translation import gettext_lazy
 
 from dashboard.aborts import resend_policy, severity
-from dashboard.models import Abort, Run
+from dashboard.models import Abort, Run, Work
 from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock, statuses
@@ -20,6 +23,7 @@ from dashboard.texts.rich_text import (
     Message,
     MessageTable,
     RichText,
+    Value,
     join_texts,
     to_dated_text,
     to_text,
@@ -95,6 +99,30 @@ _text = MessageTable(
     }
 )
 
+# Of what a run has left running, where the run's text would be wrong.
+_work_text = MessageTable(
+    {
+        "accepted": gettext_lazy("Abort accepted; status is still %(status)s."),
+        "accepted_at": gettext_lazy("Abort accepted at %(time)s; status is still %(status)s."),
+        "too_late": gettext_lazy("Too late: it had ended (%(status)s) before the abort arrived."),
+        "too_late_unsent": gettext_lazy(
+            "Too late: it had ended (%(status)s) before the abort was sent."
+        ),
+        "run_missing": gettext_lazy("Northflank did not find it (404)."),
+        "run_missing_unsent": gettext_lazy(
+            "Northflank did not find it (404); the abort was not sent."
+        ),
+        "not_arrived": gettext_lazy("Northflank never confirmed this abort; it goes on."),
+        "not_arrived_repeatedly": gettext_lazy(
+            "Northflank never confirmed this abort (sent %(n)d times); it goes on."
+        ),
+        "removed": gettext_lazy(
+            "Outcome unknown: Northflank removed it %(time)s after the request."
+        ),
+        "failed": gettext_lazy("Ended (%(status)s) %(time)s after the request."),
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class AbortMessage:
@@ -121,7 +149,11 @@ class AbortMessage:
 
 
 def describe(abort: Abort, run: Run) -> AbortMessage:
-    """Return the message of an abort of `run`."""
+    """Return the message of an abort of `run`, or of what it has left running."""
+    return _describe(abort, abort.work or run)
+
+
+def _describe(abort: Abort, run: Run | Work) -> AbortMessage:
     match AbortState(abort.state):
         case AbortState.REQUESTED:
             return AbortMessage(_requested_text(abort), "info")
@@ -144,6 +176,11 @@ def describe(abort: Abort, run: Run) -> AbortMessage:
         case AbortState.ABORTED_AGAIN:
             time_text = durations.format_duration(_duration(abort, run))
             return AbortMessage(_text("aborted_again", time=time_text), "neutral")
+
+
+def _say(abort: Abort, key: str, **params: Value) -> Message:
+    table = _work_text if abort.work_id is not None and key in _work_text else _text
+    return table(key, **params)
 
 
 def is_external(abort: Abort | None, run: Run) -> bool:
@@ -176,9 +213,9 @@ def _requested_text(abort: Abort) -> Message:
     return _text(key, time=sent_at, n=abort.send_count, most=resend_policy.MAX_SENDS)
 
 
-def _accepted_message(abort: Abort, run: Run) -> AbortMessage:
+def _accepted_message(abort: Abort, run: Run | Work) -> AbortMessage:
     is_refused = abort.response_status not in {200, None}  # as the run was aborting
-    if run.status == "aborting":
+    if isinstance(run, Run) and run.status == "aborting":
         start = abort_clock.northflank_start(run)
         started_earlier = start.at < abort.requested_at  # somebody else aborted it first
         at = start.at if started_earlier else run.status_since
@@ -189,9 +226,9 @@ def _accepted_message(abort: Abort, run: Run) -> AbortMessage:
         text = _text("already_aborting" if was_aborting else "aborting", time=time)
     elif abort.responded_at is not None and not is_refused:
         time = ClockTime(abort.responded_at, abort.requested_at)
-        text = _text("accepted_at", time=time, status=status_label(run.status))
+        text = _say(abort, "accepted_at", time=time, status=status_label(run.status))
     else:
-        text = _text("accepted", status=status_label(run.status))
+        text = _say(abort, "accepted", status=status_label(run.status))
     return AbortMessage(join_texts(text, _overdue_text(run)), _tone(run))
 
 
@@ -200,16 +237,17 @@ def _start_time(at: datetime, reference: datetime, is_approximate: bool) -> Rich
     return _text("or_earlier", time=time) if is_approximate else time
 
 
-def _too_late_message(abort: Abort, run: Run) -> AbortMessage:
+def _too_late_message(abort: Abort, run: Run | Work) -> AbortMessage:
     if not abort.outcome:
-        return AbortMessage(_text("run_missing" if abort.sent_at else "run_missing_unsent"), "info")
+        key = "run_missing" if abort.sent_at else "run_missing_unsent"
+        return AbortMessage(_say(abort, key), "info")
     if status_changed_after_end(abort, run):
         return _changed_message(abort, run)
     key = "too_late" if abort.sent_at else "too_late_unsent"
-    return AbortMessage(_text(key, status=status_label(abort.outcome)), "info")
+    return AbortMessage(_say(abort, key, status=status_label(abort.outcome)), "info")
 
 
-def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
+def _unknown_message(abort: Abort, run: Run | Work) -> AbortMessage:
     if abort.settled_at is None:
         is_refused = abort.response_status is not None
         if _is_resend_window_over(abort, run):
@@ -227,7 +265,7 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
         return AbortMessage(text, _tone(run))
     again_hint = _text("can_abort_again") if run.in_flight else ""
     key = "not_arrived_repeatedly" if abort.send_count > 1 else "not_arrived"
-    return AbortMessage(join_texts(_text(key, n=abort.send_count), again_hint), "bad")
+    return AbortMessage(join_texts(_say(abort, key, n=abort.send_count), again_hint), "bad")
 
 
 def _refusal(abort: Abort) -> RichText:
@@ -235,19 +273,19 @@ def _refusal(abort: Abort) -> RichText:
     return text if text.startswith("Northflank refused") else _text("refused", response=text)
 
 
-def _is_resend_window_over(abort: Abort, run: Run) -> bool:
+def _is_resend_window_over(abort: Abort, run: Run | Work) -> bool:
     """Return whether a run is critical, and its abort not resent any more for that reason.
 
     A second abort, and one that was sent late, is critical by its age, too.
     """
-    start = abort_clock.start(run, abort)
+    start = abort_clock.start(run, abort) if isinstance(run, Run) else None
     if start is None or run.abort_severity < Severity.CRITICAL:
         return False
     latest_end = (abort.sent_at or abort.requested_at) + resend_policy.RESEND_WINDOW
     return start.at + severity.threshold(Severity.CRITICAL) > latest_end
 
 
-def _concluded_message(abort: Abort, run: Run) -> AbortMessage:
+def _concluded_message(abort: Abort, run: Run | Work) -> AbortMessage:
     time = durations.format_duration(_duration(abort, run))
     if status_changed_after_end(abort, run):
         return _changed_message(abort, run)
@@ -255,13 +293,20 @@ def _concluded_message(abort: Abort, run: Run) -> AbortMessage:
         return AbortMessage(_text("aborted", time=time), "neutral")
     no_response = "" if abort.responded_at else _text("no_response")
     if not abort.outcome:
-        return AbortMessage(join_texts(_text("removed", time=time), no_response), "warning")
-    text = _text("failed", status=status_label(abort.outcome), time=time)
+        return AbortMessage(join_texts(_say(abort, "removed", time=time), no_response), "warning")
+    text = _say(abort, "failed", status=status_label(abort.outcome), time=time)
+    if abort.work_id is not None:
+        return AbortMessage(join_texts(text, no_response), "neutral")
     return AbortMessage(join_texts(text, no_response), "bad", is_unexpected=True)
 
 
-def status_changed_after_end(abort: Abort, run: Run) -> bool:
-    """Return whether the run's status differs from the one that its abort was settled with."""
+def status_changed_after_end(abort: Abort, run: Run | Work) -> bool:
+    """Return whether the run's status differs from the one that its abort was settled with.
+
+    What a run has left running does not start again.
+    """
+    if abort.work_id is not None:
+        return False
     if abort.state == AbortState.TOO_LATE and not abort.outcome:
         return False  # the run's status was unknown
     is_final = abort.state in {AbortState.CONCLUDED, AbortState.TOO_LATE}
@@ -269,14 +314,14 @@ def status_changed_after_end(abort: Abort, run: Run) -> bool:
     return is_final and run.removed_at is None and has_changed
 
 
-def _changed_message(abort: Abort, run: Run) -> AbortMessage:
+def _changed_message(abort: Abort, run: Run | Work) -> AbortMessage:
     """Return the message for a run with a new status after it had ended or been removed."""
     key = "status_changed" if abort.outcome else "reappeared"
     text = _text(key, before=status_label(abort.outcome), now=status_label(run.status))
     return AbortMessage(text, "bad", is_unexpected=True)
 
 
-def _overdue_text(run: Run) -> RichText:
+def _overdue_text(run: Run | Work) -> RichText:
     level = Severity(run.abort_severity)
     if level is Severity.OK:
         return ""
@@ -284,11 +329,11 @@ def _overdue_text(run: Run) -> RichText:
     return _text(key, time=durations.format_rounded(severity.threshold(level)))
 
 
-def _tone(run: Run) -> str:
+def _tone(run: Run | Work) -> str:
     return _TONES[Severity(run.abort_severity)]
 
 
-def _duration(abort: Abort, run: Run) -> timedelta:
+def _duration(abort: Abort, run: Run | Work) -> timedelta:
     return abort.duration(run) or timedelta()
 
 
@@ -298,5 +343,5 @@ def end_with_period(text: str) -> str:
 
 
 def status_label(status: str) -> str:
-    """Return the label of a run's status for use within a sentence."""
-    return statuses.inline_label(status)
+    """Return the label of a run's status for use within a sentence; others are as sent."""
+    return statuses.inline_label(status or "unknown")

@@ -10,10 +10,10 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q
 from django.utils.translation import gettext as _
 
-from dashboard.aborts import bulk_send, resend_policy, severity
+from dashboard.aborts import bulk_send, resend_policy, severity, target
 from dashboard.aborts.request import SEND_LEASE
 from dashboard.aborts.resend import resend_due_aborts
-from dashboard.aborts.send import READ_BEFORE_TIMEOUT, read_run_with_timeout, send_abort
+from dashboard.aborts.send import READ_BEFORE_TIMEOUT, send_abort
 from dashboard.aborts.settle import (
     cancel_if_unwanted,
     mark_unknown,
@@ -24,7 +24,7 @@ from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import PreparedQuery
 from dashboard.db.threads import run_in_db_thread
-from dashboard.models import Abort, BulkAbort, Run
+from dashboard.models import Abort, BulkAbort, Run, Work
 from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.models.bulk_aborts import Via
 from dashboard.models.runs import ChangeCounter, mark_changed
@@ -94,6 +94,7 @@ async def reconcile_open_aborts(upstream: Connection) -> None:
     await run_in_db_thread(settle_resolved_aborts, db_threads.now())
     await resend_due_aborts(upstream)
     await run_in_db_thread(update_severities, db_threads.now())
+    await run_in_db_thread(update_work_severities, db_threads.now())
 
 
 def release_all_leases() -> None:
@@ -103,7 +104,7 @@ def release_all_leases() -> None:
     alone. The command `abort` may be sending its aborts meanwhile: those keep their leases.
     """
     states = [AbortState.REQUESTED, AbortState.UNKNOWN]
-    leased = Abort.objects.open().filter(state__in=states).exclude(via=Via.COMMAND)
+    leased = Abort.every.open().filter(state__in=states).exclude(via=Via.COMMAND)
     leased.update(claimed_at=F("requested_at") - SEND_LEASE)
     BulkAbort.objects.open().update(claimed_at=F("requested_at") - bulk_send.BULK_LEASE)
 
@@ -113,7 +114,7 @@ def release_lease(abort: Abort) -> None:
 
     For a process that recorded the abort and cannot send it.
     """
-    unsent = Abort.objects.open().filter(pk=abort.pk, state=AbortState.REQUESTED, sent_at=None)
+    unsent = Abort.every.open().filter(pk=abort.pk, state=AbortState.REQUESTED, sent_at=None)
     unsent.update(claimed_at=F("requested_at") - SEND_LEASE)
 
 
@@ -132,11 +133,11 @@ def _pending_work_query() -> PreparedQuery:
         ~Q(status="aborting"), had_abort, abort_severity__lt=Severity.CRITICAL
     )
     others = (rows.values_list("pk") for rows in (BulkAbort.objects.open(), runs, runs_that_go_on))
-    return PreparedQuery(Abort.objects.open().values_list("pk").union(*others, all=True)[:1])
+    return PreparedQuery(Abort.every.open().values_list("pk").union(*others, all=True)[:1])
 
 
 async def _adopt(upstream: Connection, abort: Abort) -> None:
-    log.warning("abort.adopted", run=abort.run.run_id, by=abort.username)
+    log.warning("abort.adopted", **target.log_fields(abort))
     if abort.sent_at is not None:
         # No process waits for the response any more; the sync reads the run next.
         await run_in_db_thread(abort.add_event, EventType.ADOPTED, db_threads.now())
@@ -150,13 +151,13 @@ async def _adopt(upstream: Connection, abort: Abort) -> None:
         log.info("abort.adoption_postponed", run=abort.run.run_id, cause="rate_limited")
         return
     try:
-        run = await read_run_with_timeout(upstream, abort.run, READ_BEFORE_TIMEOUT)
+        found = await target.read(upstream, abort, READ_BEFORE_TIMEOUT)
     except NorthflankError as error:
         log.info("abort.adoption_postponed", run=abort.run.run_id, cause=error.cause)
         return
     await run_in_db_thread(abort.add_event, EventType.ADOPTED, db_threads.now())
-    if run is None or not run.in_flight:
-        await run_in_db_thread(settle_too_late, abort, run)
+    if found is None or not found.in_flight:
+        await run_in_db_thread(settle_too_late, abort, found)
     else:
         # The lease leaves time for one slow read, not for a second one.
         await send_abort(upstream, abort.pk, is_run_read=True)
@@ -167,8 +168,8 @@ def claim_unanswered(now: datetime) -> list[Abort]:
 
     Of those that were never sent only a few: their runs are read.
     """
-    expired = Abort.objects.unanswered_expired(now, SEND_LEASE)
-    aborts = expired.select_related("run__stage__pipeline__project").order_by("claimed_at", "pk")
+    expired = Abort.every.unanswered_expired(now, SEND_LEASE)
+    aborts = expired.with_target().order_by("claimed_at", "pk")
     sent_aborts = [abort for abort in aborts if abort.sent_at is not None]
     unsent_aborts = [abort for abort in aborts if abort.sent_at is None]
     return [
@@ -197,6 +198,21 @@ def update_severities(now: datetime) -> None:
             ChangeCounter.lock()
             if raised_runs.filter(pk=run_pk, abort_severity=old_severities[run_pk]).exists():
                 mark_changed([run_pk], abort_severity=severities.get(run_pk, Severity.OK))
+
+
+def update_work_severities(now: datetime) -> None:
+    """Raise the severity of what runs have left running, whose abort is overdue."""
+    for abort in Abort.every.open().exclude(work=None).with_target():
+        started_at = abort.already_aborting_since or abort.requested_at
+        new_severity = severity.classify(started_at, now)
+        with transaction.atomic():
+            ChangeCounter.lock()  # so that only one of several workers reports it
+            lower = Work.objects.filter(pk=abort.work_id or 0, abort_severity__lt=new_severity)
+            if not lower.update(abort_severity=new_severity):
+                continue
+            mark_changed([abort.run_id])
+        fields = run_fields(abort.run) | target.log_fields(abort)
+        log.warning("abort.overdue", **fields, severity=new_severity.name.lower())
 
 
 def _severities(now: datetime) -> dict[int, Severity]:

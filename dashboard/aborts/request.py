@@ -15,6 +15,7 @@ from django.db.models import BigIntegerField, F
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import severity as abort_severity
+from dashboard.aborts import target
 from dashboard.aborts.abort_rules import can_abort_again, denied_reason
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import durable
@@ -28,6 +29,7 @@ from dashboard.models import (
     RequestCounter,
     Run,
     Stage,
+    Work,
 )
 from dashboard.models.abort_lifecycle import NO_EFFECT_STATES, AbortState, EventType
 from dashboard.models.aborts import insert_of_aborts, insert_of_events
@@ -54,7 +56,7 @@ class NotAllowed(Exception):
 
 
 class NotInFlight(Exception):
-    """There is nothing to abort: the run has concluded, or was removed and dismissed."""
+    """There is nothing to abort: it has concluded, or the run was removed and dismissed."""
 
 
 class ReasonMissing(Exception):
@@ -127,12 +129,13 @@ def request_abort(
     run: Run,
     abort_request: AbortRequest,
     *,
+    work: Work | None = None,
     again_of_pk: int | None = None,
     bulk_abort: BulkAbort | None = None,
     mark_sent: bool = False,
     will_be_sent: bool = True,
 ) -> AbortResult:
-    """Record an abort of `run`, before anything is sent, and return it.
+    """Record an abort of `run`, or of `work`, which it has left running; return it, not yet sent.
 
     Raise NotAllowed, NotInFlight or ReasonMissing. While an abort is open, the request joins it,
     and makes a pending resend due at once. If `again_of_pk` is the key of the open abort and
@@ -154,7 +157,7 @@ def request_abort(
             address=abort_request.client_address,
         )
         raise NotAllowed(reason)
-    if not run.in_flight:
+    if not (work or run).in_flight:
         raise NotInFlight
     reason = clean_reason(abort_request.reason)
     check_reason(reason, [run.stage])
@@ -164,20 +167,20 @@ def request_abort(
         attempts_left -= 1
         try:
             return _create_abort(
-                run, abort_request, reason, replaced_pk, bulk_abort, mark_sent, will_be_sent
+                run, work, abort_request, reason, replaced_pk, bulk_abort, mark_sent, will_be_sent
             )
         except NotInFlight:
             _reload(run)
             raise
         except IntegrityError:
-            open_abort = Abort.objects.open().filter(run=run).first()
+            open_abort = Abort.every.open().filter(run=run, work=work).first()
             if open_abort is not None and not open_abort.is_resend_refused:
                 _join_open_abort(open_abort, abort_request, reason)
                 return AbortResult(open_abort, is_new=False)
             if not attempts_left:
                 raise  # it has another cause
             _reload(run)
-            if not run.in_flight:
+            if not (work or run).in_flight:
                 raise NotInFlight from None
             # The open abort is replaced, or was settled meanwhile.
             replaced_pk = open_abort.pk if open_abort is not None else None
@@ -185,6 +188,7 @@ def request_abort(
 
 def _create_abort(
     run: Run,
+    work: Work | None,
     abort_request: AbortRequest,
     reason: str,
     replaced_pk: int | None,
@@ -195,24 +199,16 @@ def _create_abort(
     now = db_threads.now()
     with durable.atomic():  # before it is sent
         version = ChangeCounter.take(1)
-        earlier_abort = _settle_replaced(run, abort_request, replaced_pk, now)
-        start = abort_clock.start(run, None)
-        earlier_starts = [start.at] if start else []
-        if earlier_abort is not None or run.abort_severity >= Severity.CRITICAL:
-            earlier_starts += _starts_of_aborted_again(run)
-        started_at = min([now, *earlier_starts])  # the clock of a run's abort never restarts
-        severity = abort_severity.classify(started_at, now)
-        run_fields: dict[str, Any] = {"version": version, "abort_severity": severity}
-        if will_be_sent:
-            run_fields["next_detail_sync_at"] = now + SEND_LEASE
-        # Its status as it is now that no other can change it: it was read before.
-        [(run.status, run.in_flight)] = _run_update(tuple(run_fields)).fetch(
-            run=run.pk, **run_fields
-        )
-        if not run.in_flight:
+        earlier_abort = _settle_replaced(run, work, abort_request, replaced_pk, now)
+        if work is None:
+            started_at = _update_run(run, earlier_abort, now, version, will_be_sent)
+        else:
+            started_at = _update_work(work, earlier_abort, now, version)
+        if not (work or run).in_flight:
             raise NotInFlight
         abort = Abort(
             run=run,
+            work=work,
             **abort_request.model_fields(reason, now),
             claimed_at=now,
             again_of=earlier_abort,
@@ -229,8 +225,39 @@ def _create_abort(
         for event in events:
             event.abort, event.occurred_at = abort, now
         insert_of_events().execute(*events)
-    log.info("abort.requested", run=run.run_id, by=abort.username, reason=abort.reason)
+    log.info("abort.requested", **target.log_fields(abort), reason=abort.reason)
     return AbortResult(abort, is_new=True, request_seq=request_seq)
+
+
+def _update_run(
+    run: Run, earlier_abort: Abort | None, now: datetime, version: int, will_be_sent: bool
+) -> datetime:
+    """Store in a run that it is being aborted; return since when."""
+    start = abort_clock.start(run, None)
+    earlier_starts = [start.at] if start else []
+    if earlier_abort is not None or run.abort_severity >= Severity.CRITICAL:
+        earlier_starts += _starts_of_aborted_again(run)
+    started_at = min([now, *earlier_starts])  # the clock of a run's abort never restarts
+    severity = abort_severity.classify(started_at, now)
+    fields: dict[str, Any] = {"version": version, "abort_severity": severity}
+    if will_be_sent:
+        fields["next_detail_sync_at"] = now + SEND_LEASE
+    # Its status as it is now that no other can change it: it was read before.
+    [(run.status, run.in_flight)] = _run_update(tuple(fields)).fetch(run=run.pk, **fields)
+    return started_at
+
+
+def _update_work(work: Work, earlier_abort: Abort | None, now: datetime, version: int) -> datetime:
+    """Store that what a run has left running is being aborted; return since when."""
+    Run.objects.filter(pk=work.run_id).update(version=version)
+    started_at = now
+    if earlier_abort is not None:
+        started_at = earlier_abort.already_aborting_since or earlier_abort.requested_at
+    Work.objects.filter(pk=work.pk).update(
+        next_sync_at=now + SEND_LEASE, abort_severity=abort_severity.classify(started_at, now)
+    )
+    work.refresh_from_db(fields=["status", "concluded", "removed_at", "abort_severity"])
+    return started_at
 
 
 def _reload(run: Run) -> None:
@@ -267,8 +294,8 @@ def _run_update(fields: tuple[str, ...]) -> PreparedUpdate:
 
 
 def is_run_read_first(abort: Abort) -> bool:
-    """Return whether the run of an abort is read before its first send, as it may have ended."""
-    return abort.again_of_id is not None or abort.run.status == "aborting"
+    """Return whether what is aborted is read before the first send, as it may have ended."""
+    return abort.again_of_id is not None or abort.target.status == "aborting"
 
 
 def _join_open_abort(abort: Abort, abort_request: AbortRequest, reason: str) -> None:
@@ -293,15 +320,16 @@ def _join_open_abort(abort: Abort, abort_request: AbortRequest, reason: str) -> 
         ).exists():  # the same request sent twice
             abort.add_event(EventType.JOINED, db_threads.now(), detail=detail)
         # An abort that may not have arrived is due to be resent without further delay.
-        unconfirmed = Abort.objects.open().filter(pk=abort.pk, state=AbortState.UNKNOWN)
+        unconfirmed = Abort.every.open().filter(pk=abort.pk, state=AbortState.UNKNOWN)
         unconfirmed.filter(claimed_at__lte=db_threads.now()).update(
             claimed_at=F("requested_at") - SEND_LEASE
         )
-    log.info("abort.joined", run=abort.run.run_id, by=abort_request.username, reason=reason)
+    names = target.log_fields(abort) | {"by": abort_request.username}
+    log.info("abort.joined", **names, reason=reason)
 
 
 def _settle_replaced(
-    run: Run, abort_request: AbortRequest, replaced_pk: int | None, now: datetime
+    run: Run, work: Work | None, abort_request: AbortRequest, replaced_pk: int | None, now: datetime
 ) -> Abort | None:
     """Settle the abort to be replaced, if it may be; return it if the run is aborted again.
 
@@ -309,7 +337,7 @@ def _settle_replaced(
     """
     if replaced_pk is None:
         return None
-    previous = Abort.objects.open().filter(pk=replaced_pk, run=run).first()
+    previous = Abort.every.open().filter(pk=replaced_pk, run=run, work=work).first()
     if previous is None:
         return None
     if can_abort_again(previous, now):

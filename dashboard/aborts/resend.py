@@ -6,9 +6,9 @@ from datetime import datetime
 
 import structlog
 
-from dashboard.aborts import resend_policy
+from dashboard.aborts import resend_policy, target
 from dashboard.aborts.request import SEND_LEASE
-from dashboard.aborts.send import READ_BEFORE_TIMEOUT, attempt_send, read_run_with_timeout
+from dashboard.aborts.send import READ_BEFORE_TIMEOUT, attempt_send
 from dashboard.aborts.settle import no_resend_reason, settle_resolved_aborts
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
@@ -35,15 +35,15 @@ async def resend_due_aborts(upstream: Connection) -> None:
 
 
 async def resend_abort(upstream: Connection, abort: Abort) -> None:
-    """Read the run of a claimed abort, and resend the abort if it still has no effect."""
+    """Read what a claimed abort is of, and resend the abort if it still has no effect."""
     try:
-        await read_run_with_timeout(upstream, abort.run, READ_BEFORE_TIMEOUT)
+        await target.read(upstream, abort, READ_BEFORE_TIMEOUT)
     except NorthflankError as error:
         log.info("abort.run_read_failed", run=abort.run.run_id, cause=error.cause)
         # Without a current status nothing is sent.
         await run_in_db_thread(postpone, abort)
         return
-    if abort.run.failures:
+    if abort.target.failures:
         upstream.repeated_read_at = None  # others may be readable again, too
     await run_in_db_thread(settle_resolved_aborts, db_threads.now())
     await attempt_send(upstream, abort)
@@ -58,16 +58,12 @@ def claim_due_resends(
     that could not be read take turns, and in an outage all do: this process reads few of them, at
     intervals as of a single one.
     """
-    unconfirmed = list(
-        _unconfirmed_aborts()
-        .select_related("run__stage__pipeline__project")
-        .order_by("claimed_at", "pk")
-    )
+    unconfirmed = list(_unconfirmed_aborts().with_target().order_by("claimed_at", "pk"))
     if not unconfirmed or (request_budget := budget_store.load(now)).backoff_until is not None:
         return []
     is_outage = bool(upstream.outage) or request_budget.is_probing
     due_aborts = [abort for abort in unconfirmed if _is_due(abort, request_budget, now)]
-    repeated = {abort.pk for abort in due_aborts if is_outage or abort.run.failures > 0}
+    repeated = {abort.pk for abort in due_aborts if is_outage or abort.target.failures > 0}
     reads_left = resend_policy.MAX_READS - sum(_is_claimed(abort, now) for abort in unconfirmed)
     repeated_reads_left = 1 if is_outage else resend_policy.MAX_REPEATED_READS
     if _is_too_early(upstream, [abort for abort in due_aborts if abort.pk in repeated], now):
@@ -122,4 +118,4 @@ def postpone(abort: Abort) -> None:
 
 
 def _unconfirmed_aborts() -> AbortQuerySet:
-    return Abort.objects.open().filter(state=AbortState.UNKNOWN)
+    return Abort.every.open().filter(state=AbortState.UNKNOWN)

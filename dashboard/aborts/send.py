@@ -1,7 +1,7 @@
 """Send an abort, and store Northflank's response.
 
-At most one abort request of a run is in progress: each send is recorded by a conditional update,
-and ends, answered or not, before its lease expires.
+At most one abort request of a run, or of one thing that it left running, is in progress: each send
+is recorded by a conditional update, and ends, answered or not, before its lease expires.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from django.db import transaction
 
+from dashboard.aborts import target
 from dashboard.aborts.request import (
     RESPONSE_TIMEOUT,
     SEND_LEASE,
@@ -32,7 +33,7 @@ from dashboard.aborts.settle import (
 from dashboard.db import durable
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import retry_during_outage, run_in_db_thread
-from dashboard.models import Abort, ChangeCounter, RequestCounter, Run
+from dashboard.models import Abort, ChangeCounter, RequestCounter, Run, Work
 from dashboard.models.abort_lifecycle import AbortState, EventType
 from dashboard.models.runs import mark_changed
 from dashboard.northflank import (
@@ -45,7 +46,6 @@ from dashboard.northflank import (
     Unreachable,
 )
 from dashboard.sync import mirror
-from dashboard.sync.run_reader import read_run
 from dashboard.upstream.connection import Connection, get_connection
 
 log = structlog.get_logger(__name__)
@@ -94,7 +94,7 @@ async def _send_new(upstream: Connection, result: AbortResult) -> Abort:
 
 async def wait_for_other_process(pk: int) -> Abort:
     """Return the abort once another process has stored its response, or after SEND_LEASE."""
-    unanswered = Abort.objects.filter(pk=pk, state=AbortState.REQUESTED)
+    unanswered = Abort.every.filter(pk=pk, state=AbortState.REQUESTED)
     for _wait in range(int(SEND_LEASE.total_seconds() * 4)):
         if not await run_in_db_thread(unanswered.exists):
             break
@@ -116,12 +116,12 @@ async def send_abort(
         return
     if not is_run_read and is_run_read_first(abort):
         try:
-            run = await read_run_with_timeout(upstream, abort.run, READ_BEFORE_TIMEOUT)
+            found = await target.read(upstream, abort, READ_BEFORE_TIMEOUT)
         except NorthflankError as error:  # the abort is sent all the same
             log.info("abort.run_read_failed", run=abort.run.run_id, cause=error.cause)
         else:
-            if run is None or not run.in_flight:
-                await run_in_db_thread(settle_too_late, abort, run)
+            if found is None or not found.in_flight:
+                await run_in_db_thread(settle_too_late, abort, found)
                 return
     await attempt_send(upstream, abort)
     if not interactive:
@@ -148,11 +148,9 @@ async def _deliver(upstream: Connection, abort: Abort, request_seq: int, deadlin
     Return whether it was accepted and is under way; if so, `abort` and its run are as stored.
     `deadline` is a time of `time.monotonic`.
     """
-    run, stage = abort.run, abort.run.stage
-    project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
     try:
         detail = await upstream.call(
-            lambda nf: nf.abort_run(project, pipeline, stage.name, run.run_id, deadline=deadline),
+            lambda nf: target.send(nf, abort, deadline),
             defer_recording=True,
             request_seq=request_seq,
         )
@@ -162,23 +160,13 @@ async def _deliver(upstream: Connection, abort: Abort, request_seq: int, deadlin
     return await retry_during_outage(record_accepted, abort, detail, request_seq)
 
 
-async def read_run_with_timeout(upstream: Connection, run: Run, time_limit: float) -> Run | None:
-    """Read a run like `read_run`, within `time_limit` seconds; raise NorthflankError."""
-    try:
-        async with asyncio.timeout(time_limit):
-            return await read_run(upstream, run)
-    except TimeoutError:
-        message = f"The run could not be read within {time_limit:g} seconds."
-        raise Unreachable(message, may_have_arrived=True, cause="timeout") from None
-
-
 def _load(abort_pk: int) -> Abort:
-    return Abort.objects.select_related("run__stage__pipeline__project").get(pk=abort_pk)
+    return Abort.every.with_target().get(pk=abort_pk)
 
 
 def _load_unsent(abort_pk: int) -> Abort | None:
-    unsent = Abort.objects.open().filter(pk=abort_pk, state=AbortState.REQUESTED, sent_at=None)
-    return unsent.select_related("run__stage__pipeline__project").first()
+    unsent = Abort.every.open().filter(pk=abort_pk, state=AbortState.REQUESTED, sent_at=None)
+    return unsent.with_target().first()
 
 
 def _claim_for_sending(abort: Abort) -> bool:
@@ -190,7 +178,7 @@ def _claim_for_sending(abort: Abort) -> bool:
     with durable.atomic():
         mark_changed([abort.run_id])  # first, as it locks the change counter
         # Conditional: only one process with this abort succeeds, and none with an expired lease.
-        claimable = Abort.objects.open().filter(
+        claimable = Abort.every.open().filter(
             pk=abort.pk, send_count=abort.send_count, claimed_at=abort.claimed_at
         )
         if is_first:
@@ -198,9 +186,8 @@ def _claim_for_sending(abort: Abort) -> bool:
                 state=AbortState.REQUESTED, sent_at=None, claimed_at__gt=now - SEND_LEASE
             )
         else:
-            running = Run.objects.in_flight().exclude(status="aborting")
             claimable = claimable.filter(
-                state=AbortState.UNKNOWN, claimed_at__gt=now, run__in=running
+                target.may_be_resent(), state=AbortState.UNKNOWN, claimed_at__gt=now
             )
         send_count = abort.send_count + 1
         if not claimable.update(
@@ -226,47 +213,53 @@ async def _handle_error(
     if not is_refused:
         # This or an earlier send may have arrived; only the run's status can show it.
         await retry_during_outage(mark_unknown, abort, str(error), error.error_id or "")
-    run: Run | None = abort.run
+    found: Run | Work | None = abort.target
     try:
-        run = await read_run_with_timeout(upstream, abort.run, READ_AFTER_TIMEOUT)
+        found = await target.read(upstream, abort, READ_AFTER_TIMEOUT)
     except NorthflankError as read_error:
         log.info("abort.run_read_failed", run=abort.run.run_id, cause=read_error.cause)
     if is_refused:
-        await retry_during_outage(record_refused, abort, run, error)
+        await retry_during_outage(record_refused, abort, found, error)
     else:
         await run_in_db_thread(settle_resolved_aborts, db_threads.now())
 
 
-def record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
+def record_accepted(abort: Abort, detail: RunDetail | None, request_seq: int) -> bool:
     """Store a 2xx with the run that it contains; return whether the abort is now under way.
 
     If so, `abort` and its run are as stored; else the mirror, or another process, has settled it.
+    What a run has left running is read next (`detail` is None): how it stands the answer tells not.
     """
     now = db_threads.now()
-    status = detail.run.status
+    api_run = detail.run if detail is not None else None
+    status = api_run.status if api_run is not None else ""
     response: dict[str, Any] = {"responded_at": now, "response": status, "response_status": 200}
     with transaction.atomic():
         version = ChangeCounter.take(1)
         # Too late in spite of the 200: an abort just started ends no run like this.
-        is_late = detail.run.concluded and status != "aborted" and abort.send_count == 1
+        is_ended = api_run is not None and api_run.concluded
+        is_late = is_ended and status != "aborted" and abort.send_count == 1
         event_type = EventType.TOO_LATE if is_late else EventType.ACCEPTED
         is_recorded = abort.apply(event_type, now, status, with_run=False, **response)
         if not is_recorded and has_response(abort):
             abort.refresh_from_db()
-            return abort.state == AbortState.ACCEPTED and abort.run.in_flight
+            return abort.state == AbortState.ACCEPTED and abort.target.in_flight
         if not is_recorded:  # the abort was settled before its response came
             abort.add_event(EventType.LATE_RESPONSE, now, detail=status)
-        abort.run = mirror.apply_abort_response(
-            abort,
-            detail,
-            responded_at=now,
-            request_seq=request_seq,
-            version=version,
-            is_latest=is_recorded,
-        )
-        is_under_way = is_recorded and abort.run.in_flight
-        if not abort.run.in_flight:  # a list read overtook the response
-            outcome = abort.run.status if abort.run.concluded else ""
+        if detail is None:
+            target.mark_abort_changed(abort, read_at=now)
+        else:
+            abort.run = mirror.apply_abort_response(
+                abort,
+                detail,
+                responded_at=now,
+                request_seq=request_seq,
+                version=version,
+                is_latest=is_recorded,
+            )
+        is_under_way = is_recorded and abort.target.in_flight
+        if not abort.target.in_flight:  # a list read overtook the response
+            outcome = abort.target.status if abort.target.concluded else ""
             abort.apply(EventType.CONCLUDED, now, outcome)
-    log.info("abort.accepted", run=abort.run.run_id, by=abort.username, status=status)
+    log.info("abort.accepted", **target.log_fields(abort), status=status)
     return is_under_way

@@ -8,10 +8,10 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from dashboard.aborts import resend_policy
+from dashboard.aborts import resend_policy, target
 from dashboard.aborts.abort_rules import denied_reason
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, ChangeCounter, Run
+from dashboard.models import Abort, ChangeCounter, Run, Work
 from dashboard.models.abort_lifecycle import AbortState, EventType, event_of_run
 from dashboard.models.runs import mark_changed
 from dashboard.models.severity import Severity
@@ -35,7 +35,7 @@ def cancel_if_unwanted(abort: Abort) -> bool:
         return False
     now = db_threads.now()
     if abort.apply(EventType.NOT_SENT, now, reason, of_this_send=True):
-        log.warning("abort.cancelled", run=abort.run.run_id, by=abort.username, why=reason)
+        log.warning("abort.cancelled", **target.log_fields(abort), why=reason)
     return True
 
 
@@ -77,17 +77,17 @@ def record_not_sent(abort: Abort, error: NorthflankError) -> None:
     _record_response(abort, EventType.NOT_SENT, error, now=now, retry_at=retry_at)
 
 
-def record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> None:
-    """Record a refusal, unless `run`, read after it, has ended or is aborting.
+def record_refused(abort: Abort, found: Run | Work | None, error: NorthflankError) -> None:
+    """Record a refusal, unless what is aborted, read after it, has ended or is aborting.
 
-    `run` is None if Northflank no longer has it. After the refusal of a resend the abort stays
-    open, since an earlier send may have arrived: later reads of the run decide.
+    `found` is None if Northflank no longer has it. After the refusal of a resend the abort stays
+    open, since an earlier send may have arrived: later reads decide.
     """
     is_resend = abort.send_count > 1
-    if run is None or run.concluded:  # an earlier send may have aborted it
+    if found is None or found.concluded:  # an earlier send may have aborted it
         event_type = EventType.CONCLUDED if is_resend else EventType.TOO_LATE
-        _record_response(abort, event_type, error, detail=run.status if run is not None else "")
-    elif run.status == "aborting" and (is_resend or not isinstance(error, AccessDenied)):
+        _record_response(abort, event_type, error, detail=found.status if found is not None else "")
+    elif found.status == "aborting" and (is_resend or not isinstance(error, AccessDenied)):
         _record_response(abort, EventType.ABORTING, error, detail="")
     elif not is_resend:
         _record_response(abort, EventType.REFUSED, error)
@@ -95,9 +95,9 @@ def record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> Non
         _record_response(abort, EventType.UNKNOWN, error)
 
 
-def settle_too_late(abort: Abort, run: Run | None) -> None:
-    """Settle an unsent abort that came too late; `run` is None if Northflank no longer knew it."""
-    outcome = run.status if run is not None else ""
+def settle_too_late(abort: Abort, found: Run | Work | None) -> None:
+    """Settle an unsent abort that came too late; `found` is None if Northflank did not know it."""
+    outcome = found.status if found is not None else ""
     if abort.apply(EventType.TOO_LATE, db_threads.now(), outcome, of_this_send=True):
         _log_effect(abort)
 
@@ -134,7 +134,7 @@ def has_response(abort: Abort) -> bool:
 
     Then the reply to that commit was lost, and the work runs for a second time.
     """
-    stored_responses = Abort.objects.filter(pk=abort.pk, responded_at__gte=abort.sent_at)
+    stored_responses = Abort.every.filter(pk=abort.pk, responded_at__gte=abort.sent_at)
     response_events = abort.events.filter(
         event_type__in=[EventType.NOT_SENT, EventType.LATE_RESPONSE],
         occurred_at__gte=abort.sent_at,
@@ -143,13 +143,13 @@ def has_response(abort: Abort) -> bool:
 
 
 def mark_unknown(abort: Abort, reason: str, error_id: str = "") -> None:
-    """Record that it is unknown whether an abort arrived, and have its run read next.
+    """Record that it is unknown whether an abort arrived, and have what is aborted read next.
 
     The delay before the next send starts now.
     """
     now = db_threads.now()
     with transaction.atomic():
-        mark_changed([abort.run_id], next_detail_sync_at=now)
+        target.mark_abort_changed(abort, read_at=now)
         is_recorded = abort.apply(
             EventType.UNKNOWN,
             now,
@@ -165,7 +165,7 @@ def mark_unknown(abort: Abort, reason: str, error_id: str = "") -> None:
 
 def _log_effect(abort: Abort) -> None:
     """Log how an abort stands that ended without an effect, or may not have arrived."""
-    fields = {"run": abort.run.run_id, "by": abort.username}
+    fields = target.log_fields(abort)
     if abort.settled_at is None and abort.state == AbortState.UNKNOWN:
         log.warning("abort.unknown", **fields, why=abort.response)
     elif abort.settled_at is not None:
@@ -173,19 +173,19 @@ def _log_effect(abort: Abort) -> None:
 
 
 def settle_resolved_aborts(now: datetime) -> None:
-    """Settle or accept open aborts by the status of their runs, also those not arrived.
+    """Settle or accept open aborts by the status of what is aborted, also those not arrived.
 
     Usually the mirror has done so already (`Abort.apply_run_status`).
     """
-    sent_aborts = Abort.objects.open().exclude(state=AbortState.REQUESTED)
-    for abort in sent_aborts.select_related("run__stage__pipeline__project"):
-        run = abort.run
-        if event_type := event_of_run(abort.state, status=run.status, in_flight=run.in_flight):
+    sent_aborts = Abort.every.open().exclude(state=AbortState.REQUESTED)
+    for abort in sent_aborts.with_target():
+        found = abort.target
+        if event_type := event_of_run(abort.state, status=found.status, in_flight=found.in_flight):
             # Removed and dismissed, it has not concluded: how it ended is unknown.
-            abort.apply(event_type, now, run.status if run.concluded else "")
+            abort.apply(event_type, now, found.status if found.concluded else "")
         elif (
             abort.state == AbortState.UNKNOWN
-            and run.synced_at - (abort.sent_at or abort.requested_at)
+            and found.synced_at - (abort.sent_at or abort.requested_at)
             > resend_policy.NOT_ARRIVED_AFTER
             and (reason := no_resend_reason(abort, now))
         ):
@@ -196,13 +196,14 @@ def settle_resolved_aborts(now: datetime) -> None:
 
 
 def mark_not_arrived(abort: Abort, reason: str, now: datetime) -> None:
-    """Settle an abort that has not arrived and is not resent; its run becomes critical."""
+    """Settle an abort that has not arrived and is not resent; if of a run, that is critical."""
     with transaction.atomic():
         ChangeCounter.lock()
         is_settled = abort.apply(
             EventType.NOT_ARRIVED, now, reason, of_this_send=True, with_run=False
         )
         if is_settled:
-            mark_changed([abort.run_id], abort_severity=Severity.CRITICAL)
+            severity = {} if abort.work_id else {"abort_severity": Severity.CRITICAL}
+            mark_changed([abort.run_id], **severity)
     if is_settled:
-        log.warning("abort.not_arrived", **run_fields(abort.run), by=abort.username)
+        log.warning("abort.not_arrived", **run_fields(abort.run) | target.log_fields(abort))

@@ -45,6 +45,16 @@ _text = MessageTable(
         "aborted_again_detail": gettext_lazy("Aborted again by %(text)s"),
     }
 )
+# Of what a run has left running, where the run's text would be wrong.
+_work_text = MessageTable(
+    {
+        "too_late": gettext_lazy("Northflank did not find it (404)."),
+        "concluded": gettext_lazy("Northflank removed it."),
+        "too_late_status": gettext_lazy("Too late: it had ended (%(status)s)."),
+        "concluded_status": gettext_lazy("It ended (%(status)s)."),
+        "not_arrived_detail": gettext_lazy("Not confirmed: it went on. Not resent: %(text)s"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +85,13 @@ def _message(abort: Abort, event_type: EventType, detail: str) -> RichText:
     if event_type is EventType.ADOPTED and abort.via == Via.COMMAND:
         # No process need have ended: the command may leave the abort to the sync worker.
         return _text("adopted_command")
-    if detail and f"{event_type}_status" in _text:
-        return _text(f"{event_type}_status", status=status_label(detail))
-    if detail and f"{event_type}_detail" in _text:
-        detail_text = status_label(detail) if detail in statuses.RUN_STATUSES else detail
-        return _text(f"{event_type}_detail", text=end_with_period(detail_text))
-    return _text(event_type) if event_type in _text else f"{event_type.label}."
+    for form in ("status", "detail") if detail else ():
+        if (key := f"{event_type}_{form}") in _text:
+            table = _work_text if abort.work_id is not None and key in _work_text else _text
+            is_status = form == "status" or detail in statuses.RUN_STATUSES
+            text = status_label(detail) if is_status else detail
+            return table(
+                key, **{"status": text} if form == "status" else {"text": end_with_period(text)}
+            )
+    table = _work_text if abort.work_id is not None and event_type in _work_text else _text
+    return table(event_type) if event_type in _text else f"{event_type.label}."

@@ -1,6 +1,8 @@
 """Append-only records: aborts, changes of rights, the access log."""
 
 from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
 from django.utils.translation import gettext_lazy
 
 from dashboard.admin.base import ModelAdmin, ReadOnlyMixin, TabularInline
@@ -26,12 +28,15 @@ class RightsChangeAdmin(ReadOnlyMixin, ModelAdmin):
 
 @admin.register(Abort)
 class AbortAdmin(ReadOnlyMixin, ModelAdmin):
-    list_display = ("requested_at", "username", "run", "state", "outcome", "reason")
+    list_display = ("requested_at", "username", "run", "work", "state", "outcome", "reason")
     list_filter = ("state", "via", "username")
     search_fields = ("run__run_id", "run__name", "username", "reason")
     date_hierarchy = "requested_at"
-    list_select_related = ("run",)
+    list_select_related = ("run", "work")
     inlines = (AbortEventInline,)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Abort]:
+        return Abort.every.all()
 
 
 @admin.register(AccessEvent)

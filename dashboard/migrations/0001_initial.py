@@ -1018,7 +1018,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("name", models.TextField()),
-                ("status", models.TextField(help_text="As reported by Northflank.")),
+                (
+                    "status",
+                    models.TextField(help_text="As reported by Northflank; empty: not read yet."),
+                ),
                 ("concluded", models.BooleanField(help_text="As reported by Northflank.")),
                 ("started_at", models.DateTimeField(null=True)),
                 ("ended_at", models.DateTimeField(null=True)),
@@ -1028,7 +1031,37 @@ class Migration(migrations.Migration):
                         help_text="Time of the last line of its log that was read.", null=True
                     ),
                 ),
-                ("synced_at", models.DateTimeField(help_text="When it was last read.")),
+                (
+                    "synced_at",
+                    models.DateTimeField(
+                        help_text="When it was last read; before that, when its step was found to "
+                        "name it."
+                    ),
+                ),
+                (
+                    "removed_at",
+                    models.DateTimeField(help_text="When Northflank no longer had it.", null=True),
+                ),
+                (
+                    "error",
+                    models.TextField(
+                        blank=True, help_text="Why the last read failed; empty: it did not."
+                    ),
+                ),
+                (
+                    "next_sync_at",
+                    models.DateTimeField(
+                        help_text="When it is due to be read, as an abort may have left it running.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "abort_severity",
+                    models.PositiveSmallIntegerField(
+                        default=0,
+                        help_text="Severity of its abort being overdue: see aborts/severity.py.",
+                    ),
+                ),
                 (
                     "run",
                     models.ForeignKey(
@@ -1045,6 +1078,13 @@ class Migration(migrations.Migration):
                         fields=("run", "kind", "owner_id", "work_id"), name="work_unique_in_run"
                     )
                 ],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("next_sync_at__isnull", False)),
+                        fields=["next_sync_at"],
+                        name="work_next_sync_at_idx",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1058,6 +1098,18 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="aborts",
                         to="dashboard.run",
+                    ),
+                ),
+                (
+                    "work",
+                    models.ForeignKey(
+                        db_index=False,
+                        help_text="What is aborted, of those that the run has left running; empty: "
+                        "the run itself.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="dashboard.work",
                     ),
                 ),
                 _user("aborts"),
@@ -1139,7 +1191,9 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "outcome",
-                    models.TextField(blank=True, help_text="The run's status when it concluded."),
+                    models.TextField(
+                        blank=True, help_text="The target's status when it concluded."
+                    ),
                 ),
                 (
                     "settled_at",
@@ -1150,14 +1204,24 @@ class Migration(migrations.Migration):
             ],
             options={
                 "indexes": [
-                    models.Index(fields=["-requested_at", "-id"], name="abort_requested_at_idx")
+                    models.Index(fields=["-requested_at", "-id"], name="abort_requested_at_idx"),
+                    models.Index(
+                        condition=models.Q(("work__isnull", False)),
+                        fields=["work"],
+                        name="abort_work_idx",
+                    ),
                 ],
                 "constraints": [
                     models.UniqueConstraint(
-                        condition=models.Q(("settled_at", None)),
+                        condition=models.Q(("settled_at", None), ("work", None)),
                         fields=("run",),
                         name="abort_one_open_per_run",
-                    )
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("settled_at", None)),
+                        fields=("work",),
+                        name="abort_one_open_per_work",
+                    ),
                 ],
             },
         ),

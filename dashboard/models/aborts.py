@@ -1,5 +1,7 @@
 """Aborts: a permanent record of each request to abort a run, with its requester and outcome.
 
+What a run has left running, a job run or a build, is aborted in the same way (`Abort.work`).
+
 An abort changes state only by events (abort_lifecycle.py), which are recorded. The request never
 changes, and nothing changes once the abort has settled; triggers enforce both (append_only.py).
 """
@@ -30,12 +32,17 @@ from dashboard.models.abort_lifecycle import (
 from dashboard.models.bulk_aborts import AuditedRequest, BulkAbort
 from dashboard.models.fast_loading import FastLoading
 from dashboard.models.runs import Run, mark_changed
+from dashboard.models.works import Work
 
 
 class AbortQuerySet(models.QuerySet["Abort"]):
     def open(self) -> "AbortQuerySet":
-        """Aborts that have not settled; at most one per run."""
+        """Aborts that have not settled; at most one per run, and one per job run or build."""
         return self.filter(settled_at=None)
+
+    def with_target(self) -> "AbortQuerySet":
+        """Aborts with their run, its stage, pipeline and project, and their job run or build."""
+        return self.select_related("run__stage__pipeline__project", "work")
 
     def unanswered_expired(self, now: datetime, lease: timedelta) -> "AbortQuerySet":
         """Aborts, sent or not, whose process has recorded no response within `lease`."""
@@ -77,11 +84,33 @@ class AbortQuerySet(models.QuerySet["Abort"]):
             abort.apply(EventType.CONCLUDED, at)
 
 
+AbortManager = models.Manager.from_queryset(AbortQuerySet)
+
+
+class RunAbortManager(AbortManager["Abort"]):
+    """The aborts of runs themselves, without those of what runs have left running."""
+
+    def get_queryset(self) -> AbortQuerySet:
+        return AbortQuerySet(self.model, using=self._db).filter(work=None)
+
+
 class Abort(AuditedRequest):
-    """A request to abort a run: who, when, why, from where; Northflank's response; the outcome."""
+    """One request to abort a run: who, when, why, from where; Northflank's response; the outcome.
+
+    Or to abort what the run has left running. `objects`, also behind `run.aborts`, are the aborts
+    of runs themselves; `every` are all.
+    """
 
     # The request: never changes.
     run = models.ForeignKey(Run, models.PROTECT, related_name="aborts")
+    work = models.ForeignKey(
+        Work,
+        models.PROTECT,
+        null=True,
+        related_name="+",
+        db_index=False,
+        help_text="What is aborted, of those that the run has left running; empty: the run itself.",
+    )
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="aborts"
     )
@@ -113,35 +142,52 @@ class Abort(AuditedRequest):
     )
     error_id = models.TextField(blank=True, help_text="Northflank's error ID.")
     retry_at = models.DateTimeField(null=True, help_text="When Northflank's rate limit ends.")
-    outcome = models.TextField(blank=True, help_text="The run's status when it concluded.")
+    outcome = models.TextField(blank=True, help_text="The target's status when it concluded.")
     settled_at = models.DateTimeField(
         null=True, help_text="When the abort reached its final state."
     )
 
-    objects = AbortQuerySet.as_manager()
+    objects = RunAbortManager()
+    every = AbortManager()
 
     class Meta:
         constraints: ClassVar = [
             models.UniqueConstraint(
-                fields=["run"], condition=models.Q(settled_at=None), name="abort_one_open_per_run"
+                fields=["run"],
+                condition=models.Q(settled_at=None, work=None),
+                name="abort_one_open_per_run",
+            ),
+            models.UniqueConstraint(
+                fields=["work"],
+                condition=models.Q(settled_at=None),
+                name="abort_one_open_per_work",
             ),
         ]
         indexes: ClassVar = [
-            models.Index(fields=["-requested_at", "-id"], name="abort_requested_at_idx")
+            models.Index(fields=["-requested_at", "-id"], name="abort_requested_at_idx"),
+            # Without the many of runs: SQLite would look for these by it, instead of by their run.
+            models.Index(
+                fields=["work"], name="abort_work_idx", condition=models.Q(work__isnull=False)
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.username} aborted {self.run_id} at {self.requested_at:%Y-%m-%d %H:%M:%S}"
 
-    def duration(self, run: Run) -> timedelta | None:
-        """Return the time from the request until `run`, the abort's run, ended; None while open.
+    @property
+    def target(self) -> Run | Work:
+        """What is aborted: the run, or what it has left running."""
+        return self.work or self.run
 
-        Until the abort settled, if it did not settle by the run's end or that time is not known.
+    def duration(self, target: Run | Work) -> timedelta | None:
+        """Return the time from the request until `target`, what is aborted, ended; None while open.
+
+        Until the abort settled, if it did not settle by that end or its time is not known.
         """
         if self.settled_at is None:
             return None
-        is_by_end = self.state == AbortState.CONCLUDED and run.concluded
-        ended_at = run.concluded_at if is_by_end and run.status == self.outcome else None
+        is_by_end = self.state == AbortState.CONCLUDED and target.concluded
+        ended_at = target.concluded_at if is_by_end and target.status == self.outcome else None
         # The settling only notices the end. By Northflank's clock, that may be before the request.
         if ended_at is None or not self.requested_at <= ended_at <= self.settled_at:
             ended_at = self.settled_at
@@ -258,7 +304,7 @@ def _transition_query(
 ) -> PreparedUpdate:
     from_states = [state for state, leads in TRANSITIONS.items() if to_state in leads]
     abort = Parameter("abort", BigIntegerField())
-    matching = Abort.objects.open().filter(pk=abort, state__in=from_states)
+    matching = Abort.every.open().filter(pk=abort, state__in=from_states)
     if of_this_send:
         matching = matching.filter(send_count=Parameter("send_number", BigIntegerField()))
     return PreparedUpdate(matching, **parameters(Abort, fields))

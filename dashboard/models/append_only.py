@@ -75,6 +75,7 @@ END $$
 # abort would be in no list any more. Each row with what refers to it.
 _SQLITE_REFERENCES = {
     "dashboard_run": ("dashboard_abort.run_id", "dashboard_bulkabortitem.run_id"),
+    "dashboard_work": ("dashboard_abort.work_id",),
     "dashboard_stage": ("dashboard_run.stage_id",),
     "dashboard_pipeline": ("dashboard_stage.pipeline_id",),
     "dashboard_project": ("dashboard_pipeline.project_id",),

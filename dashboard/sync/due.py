@@ -35,7 +35,7 @@ from dashboard.db.prepared import (
     parameters,
     update_row,
 )
-from dashboard.models import Abort, CatalogSync, RateBudget, ReadRequest, Run, Stage
+from dashboard.models import Abort, CatalogSync, RateBudget, ReadRequest, Run, Stage, Work
 from dashboard.sync import plan as rules
 from dashboard.sync import read_plan, schedule
 from dashboard.sync.read_plan import ReadPlan
@@ -48,8 +48,8 @@ _SCHEDULED_AT = Parameter("scheduled_at", DateTimeField())  # as of when the row
 
 
 def has_due_reads(now: datetime) -> bool:
-    """Return whether a run, a stage, a list of the catalog, the probe after a 429, or what a link
-    or a search asks for may be due.
+    """Return whether a run, what it left running, a stage, a list of the catalog, the probe after
+    a 429, or what a link or a search asks for may be due.
 
     One statement, for the many ticks at which nothing is.
     """
@@ -60,6 +60,7 @@ def has_due_reads(now: datetime) -> bool:
 def _due_reads_query() -> PreparedQuery:
     due_rows = (
         Run.objects.due(NOW),
+        Work.objects.due(NOW),
         CatalogSync.objects.due(NOW),
         ReadRequest.objects.pending(NOW),
         RateBudget.objects.filter(refusals__gt=0),

@@ -185,7 +185,7 @@ def _runs_in_batches(runs: RunQuerySet, limit: datetime) -> Iterator[list[tuple[
     """
     last_ended_at, last_key = None, 0
     prunable = runs.filter(
-        ~Exists(Abort.objects.filter(run=OuterRef("pk"))),
+        ~Exists(Abort.every.filter(run=OuterRef("pk"))),
         ~Exists(BulkAbortItem.objects.filter(run=OuterRef("pk"))),
         ended_at__lt=limit,
     ).order_by("ended_at", "pk")

@@ -16,7 +16,7 @@ from dashboard.db.prepared import update_row
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import CatalogSync, ReadRequest, RequestCounter, Run, Stage
 from dashboard.northflank import NorthflankError, NotFound, Page, RunDetail, fetch_all_pages
-from dashboard.sync import catalog, due, mirror, schedule
+from dashboard.sync import catalog, due, left_running, mirror, schedule
 from dashboard.sync.read_plan import ReadPlan
 from dashboard.sync.run_reader import read_run
 from dashboard.sync.schedule import Gap
@@ -216,8 +216,10 @@ class RunJob(ReadJob):
 
     async def read(self, reader: StageReader) -> None:
         reader.request_count += 1
-        if await read_run(reader.connection, self.run, reader.term) is not None:
+        run = await read_run(reader.connection, self.run, reader.term)
+        if run is not None:
             await reader.term.write(due.record_run, self.run, now(), self.plan)
+            await reader.term.write(left_running.schedule_named, run)
 
     def unplanned(self, requests: int) -> int:
         return requests if not self.run.in_flight or self.run.status == "aborting" else 0

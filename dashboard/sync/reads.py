@@ -17,7 +17,16 @@ from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import Run, Stage
 from dashboard.northflank import NorthflankError
-from dashboard.sync import baselines, catalog, causes, due, read_plan, schedule, search
+from dashboard.sync import (
+    baselines,
+    catalog,
+    causes,
+    due,
+    left_running,
+    read_plan,
+    schedule,
+    search,
+)
 from dashboard.sync.lead import LeadLost, Term
 from dashboard.sync.read_jobs import LinkJob, ListJob, ReadJob, RunJob, StageJob
 from dashboard.sync.read_plan import ReadPlan
@@ -26,6 +35,7 @@ from dashboard.sync.stage_reader import (
     MAX_REQUESTS_PER_READ,
     StageReader,
 )
+from dashboard.sync.work_job import WorkJob
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
 from dashboard.upstream.rate_budget import ReadBudget
@@ -89,6 +99,14 @@ class Reads:
         free_slots = MAX_CONCURRENT_READS - self._regular_read_count
         for run in await self._find_runs(moment, free_slots, aborting_only=True):
             self._start(RunJob(run, self._plan))
+        for work in await run_in_db_thread(
+            left_running.find_due,
+            moment,
+            MAX_CONCURRENT_READS - self._regular_read_count,
+            self._being_read[WorkJob],
+            aborting_only=not slots,
+        ):
+            self._start(WorkJob(work))
         if read_budget.requests > 0:
             await self._start_link_reads(moment)
         # Half of the slots are for stages, which a backlog of details would delay.

@@ -14,7 +14,7 @@ from dashboard.db import health as db_health
 from dashboard.db import notify as db_notify
 from dashboard.models import Pipeline, Run, Stage
 from dashboard.models.catalog import Watched
-from dashboard.sync import baselines, plan, schedule
+from dashboard.sync import baselines, left_running, plan, schedule
 
 # However many viewers a page has, they write its row at most once in this time.
 _UPDATE_INTERVAL = timedelta(seconds=10)
@@ -82,6 +82,7 @@ def watch_run(run: Run, now: datetime) -> None:
     )  # fmt: skip
     with _outage_recorded():
         is_due = needs_detail.update(next_detail_sync_at=now)
+        left_running.watch(run, now)
         _record_view(run, now)
         if is_due:
             db_notify.send(db_notify.Topic.READS)

@@ -64,6 +64,8 @@ def store(
         "concluded": work.concluded,
         "started_at": work.started_at,
         "ended_at": work.ended_at,
+        "removed_at": None,
+        "error": "",
     }
     with transaction.atomic():
         ChangeCounter.lock()  # or it might compare with an outdated row
@@ -76,11 +78,12 @@ def store(
             for name, value in values.items()
             if row is None or getattr(row, name) != value
         }
-        if row is None:
-            row = Work(**key)
+        is_new = row is None
+        row = row or Work(**key)
         for name, value in (changed | {"synced_at": requested_at}).items():
             setattr(row, name, value)
-        row.save()
+        # Without what others may write at the same time: when it is due.
+        row.save(update_fields=None if is_new else [*changed, "synced_at"])
         if changed:
             mark_changed([run_pk])
     return row

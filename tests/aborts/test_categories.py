@@ -18,7 +18,7 @@ def conditions_met(abort: Abort) -> list[str]:
     return [
         name
         for name, category in categories.CATEGORIES.items()
-        if Abort.objects.filter(category.condition, pk=abort.pk).exists()
+        if Abort.every.filter(category.condition, pk=abort.pk).exists()
     ]
 
 

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from dashboard.aborts import send as abort_send
 from dashboard.aborts import settle as abort_settle
+from dashboard.aborts import target
 from dashboard.aborts.request import SEND_LEASE, AbortRequest, AbortResult, request_abort
 from dashboard.aborts.send import send_abort, wait_for_response
 from dashboard.accounts import permissions
@@ -555,9 +556,7 @@ def test_second_abort_for_concluded_run_is_too_late(
 
 def test_run_that_is_not_read_in_time_may_be_read_later(abort: Abort) -> None:
     with pytest.raises(Unreachable) as raised:
-        FakeNorthflank().run_with_connection(
-            lambda upstream: abort_send.read_run_with_timeout(upstream, abort.run, 0)
-        )
+        FakeNorthflank().run_with_connection(lambda upstream: target.read(upstream, abort, 0))
     error = raised.value
     assert str(error) == "The run could not be read within 0 seconds."
     assert (error.cause, error.may_have_arrived) == ("timeout", True)

@@ -37,6 +37,7 @@ ON_POSTGRESQL = connection.vendor == "postgresql"
 IMMUTABLE_VALUES: dict[str, Any] = {
     "id": 7_000_000,
     "run_id": 7_000_000,
+    "work_id": 7_000_000,
     "username": "somebody else",
     "reason": "A better one",
     "client_address": "192.0.2.9",
@@ -64,7 +65,7 @@ STATE_VALUES: dict[str, Any] = {
 BULK_IMMUTABLE_VALUES = {
     name: value
     for name, value in IMMUTABLE_VALUES.items()
-    if name not in {"run_id", "again_of_id", "bulk_abort_id", "already_aborting_since"}
+    if name not in {"run_id", "work_id", "again_of_id", "bulk_abort_id", "already_aborting_since"}
 } | {"key": uuid4().hex}
 ITEM_IMMUTABLE_VALUES = dict.fromkeys(("id", "bulk_abort_id", "position", "run_id"), 7_000_000)
 ACCESS_IMMUTABLE_VALUES: dict[str, Any] = {

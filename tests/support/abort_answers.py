@@ -30,6 +30,12 @@ def run_response(
     return 200, payloads.data(payloads.run(run_id, status=status, concluded=concluded))
 
 
+def job_run_response(status: str = "RUNNING", *, concluded: bool = False) -> tuple[Any, ...]:
+    """Northflank's answer with a job run, as of `factories.work`."""
+    fields = {"id": "j1", "runName": "migrate-j1", "status": status, "concluded": concluded}
+    return 200, payloads.data(fields | {"startedAt": "2026-03-02T08:00:00Z"})
+
+
 def error_response(status: int, **fields: Any) -> tuple[Any, ...]:
     """Northflank's answer with an error."""
     return status, payloads.error("It broke", **fields)
@@ -50,8 +56,9 @@ class FakeNorthflank:
         if request.url.path.endswith("/runs"):  # the list, for an unknown run
             return httpx.Response(200, json={"data": {"runs": []}})
         self.methods.append(request.method)
-        status, body = self.abort if request.method == "POST" else self.reading
-        run_in_thread(self.during_abort if request.method == "POST" else self.during_read)
+        is_abort = request.method != "GET"
+        status, body = self.abort if is_abort else self.reading
+        run_in_thread(self.during_abort if is_abort else self.during_read)
         return httpx.Response(status, json=body, headers=self.headers)
 
     def run_with_connection(self, work: Callable[[Connection], Awaitable[None]]) -> Logs:
@@ -105,7 +112,7 @@ def stored_fields(abort: Abort) -> dict[str, Any]:
         "state", "sent_at", "responded_at", "response", "response_status", "error_id", "retry_at",
         "outcome", "settled_at",
     )  # fmt: skip
-    values = Abort.objects.values(*names).get(pk=abort.pk)
+    values = Abort.every.values(*names).get(pk=abort.pk)
     return {
         name: "then" if isinstance(value, datetime) and value > abort.requested_at else value
         for name, value in values.items()

@@ -18,6 +18,7 @@ FIELDS_BY_KIND: dict[str, dict[str, Any]] = {
     "under_way": {"state": AbortState.ACCEPTED},
     "aborted": settled_fields(AbortState.CONCLUDED, outcome="aborted"),
     "status_changed": settled_fields(AbortState.CONCLUDED, outcome="aborted", run_status="running"),
+    "ended": settled_fields(AbortState.CONCLUDED, outcome="FAILED", work_concluded=True),
     "not_stopped": settled_fields(AbortState.CONCLUDED, outcome="success"),
     "too_late": settled_fields(AbortState.TOO_LATE, outcome="success"),
     "removed": settled_fields(AbortState.TOO_LATE, response="No such thing.", response_status=404),

@@ -6,6 +6,7 @@ from itertools import batched, count, groupby
 from operator import attrgetter
 from typing import Any
 
+import msgspec
 from django.contrib.auth.models import Group, User
 from django.db import connection, transaction
 from django.db.models import Model
@@ -26,9 +27,10 @@ from dashboard.models import (
     Stage,
     StageTiming,
     Upstream,
+    Work,
 )
 from dashboard.models.runs import ChangeCounter, mark_changed
-from dashboard.northflank import Node
+from dashboard.northflank import Node, WorkRef
 from dashboard.runs.search import store_texts
 from dashboard.sync.day_sums import update
 from dashboard.web.http import links
@@ -167,14 +169,38 @@ def abort(run: Run, user: Any, state: str = "accepted", **fields: Any) -> Abort:
     return Abort.objects.create(run=run, user=user, state=state, **defaults | fields)
 
 
+def work(run: Run, **fields: Any) -> Work:
+    """Create a job run that a step of a run names, and that runs."""
+    defaults: dict[str, Any] = {
+        "step_key": "db",
+        "kind": "job_run",
+        "owner_kind": "job",
+        "owner_id": "migrate",
+        "work_id": "j1",
+        "name": "migrate-j1",
+        "status": "RUNNING",
+        "concluded": False,
+        "started_at": timezone.now(),
+        "synced_at": timezone.now(),
+    }
+    return Work.objects.create(run=run, **defaults | fields)
+
+
 def abort_of_new_run(
     user: User, parent: Stage | None = None, state: str = "accepted", **fields: Any
 ) -> Abort:
-    """Create an abort of a new run; `run_*` fields and the outcome set the run's fields."""
-    run_names = [name for name in fields if name.startswith("run_")]
-    run_fields = {"status": fields.get("outcome") or "running"}
-    run_fields |= {name.removeprefix("run_"): fields.pop(name) for name in run_names}
-    return abort(run(parent or stage(), **run_fields), user, state, **fields)
+    """Create an abort of a new run; `run_*` fields and the outcome set the run's fields.
+
+    With `work_*` fields, it is of a job run that the run has left running.
+    """
+    own = {"run": {"status": fields.get("outcome") or "running"}, "work": {}}
+    for name in [name for name in fields if name.startswith(("run_", "work_"))]:
+        prefix, _, field = name.partition("_")
+        own[prefix][field] = fields.pop(name)
+    aborted = run(parent or stage(), **own["run"])
+    if own["work"]:
+        fields["work"] = work(aborted, status=fields["outcome"], **own["work"])
+    return abort(aborted, user, state, **fields)
 
 
 def grant(
@@ -197,6 +223,15 @@ def node(kind: str = "Build", **fields: Any) -> Node:
         "argument_names": (),
     }
     return Node(**defaults | fields)
+
+
+def steps_naming(*work_ids: str | None, status: str | None = None) -> Any:
+    """The steps of a run, of which each names a job run of the job `migrate`; None: by no id."""
+    steps = (
+        node("JobRun", status=status, work=WorkRef("job_run", "job", "migrate", work_id))
+        for work_id in work_ids
+    )
+    return msgspec.to_builtins(node("Workflow", steps=tuple(steps)))
 
 
 def upstream_error(message: str, since: datetime | None = None, cause: str = "x") -> Upstream:

@@ -15,7 +15,7 @@ from selectolax.lexbor import LexborHTMLParser
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts.reconcile import reconcile_open_aborts
 from dashboard.models import Abort, Pipeline, Project, Run, Stage, append_only
-from dashboard.northflank import NorthflankClient, RunDetail
+from dashboard.northflank import NorthflankClient, RunDetail, WorkRef
 from dashboard.sandbox import parse_fault
 from dashboard.sandbox.catalog import ReleaseFlow
 from dashboard.sync import mirror
@@ -163,7 +163,7 @@ def backdate_abort(abort: Abort, **fields: float) -> None:
         name: getattr(abort, name) - timedelta(seconds=seconds) for name, seconds in fields.items()
     }
     with append_only_disabled():
-        Abort.objects.filter(pk=abort.pk).update(**times)
+        Abort.every.filter(pk=abort.pk).update(**times)
 
 
 @contextlib.contextmanager
@@ -185,9 +185,17 @@ def shorten_upstream_timeout(live: Live, seconds: float = 0.4) -> None:
 
     class Client(NorthflankClient):
         async def abort_run(self, *path: str, deadline: float | None = None) -> RunDetail:
-            if any(fault.kind.is_abort_only for fault in live.sandbox.faults):
-                deadline = min(inf if deadline is None else deadline, time.monotonic() + seconds)
-            return await super().abort_run(*path, deadline=deadline)
+            return await super().abort_run(*path, deadline=shorten(deadline))
+
+        async def abort_work(
+            self, project_id: str, ref: WorkRef, *, deadline: float | None = None
+        ) -> None:
+            await super().abort_work(project_id, ref, deadline=shorten(deadline))
+
+    def shorten(deadline: float | None) -> float | None:
+        if not any(fault.kind.is_abort_only for fault in live.sandbox.faults):
+            return deadline
+        return min(inf if deadline is None else deadline, time.monotonic() + seconds)
 
     client = Client(
         live.sandbox.options.token,

@@ -15,7 +15,7 @@ from dashboard.upstream.connection import Connection
 from tests.support import factories, payloads
 from tests.support.abort_answers import run_with_answers
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.usefixtures("closing_connections")
 
 REF = WorkRef("job_run", "job", "migrate", "r1")
 JOB_RUN: dict[str, Any] = {

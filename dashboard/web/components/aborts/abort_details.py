@@ -5,13 +5,24 @@ from functools import cached_property
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.aborts.timeline import TimelineEntry
 from dashboard.models import Abort
 from dashboard.models.bulk_aborts import AuditedRequest, Via
+from dashboard.texts.rich_text import ExternalText, Message, MessageTable
 from dashboard.web.components.runs import abort_line
 from dashboard.web.components.runs.abort_line import AbortLine
+
+_text = MessageTable(
+    {
+        "job_run": gettext_lazy("Job run %(name)s"),
+        "job_run_of": gettext_lazy("Job run of %(name)s"),
+        "build": gettext_lazy("Build %(name)s"),
+        "build_of": gettext_lazy("Build of %(name)s"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,12 @@ class AbortEntry:
     def line(self) -> AbortLine:
         """The abort in one line."""
         return abort_line.of_abort(self.abort.run, self.abort)
+
+    @property
+    def work_label(self) -> Message | None:
+        """What is aborted, if it is not the run itself."""
+        work = self.abort.work
+        return work_label(work.kind, work.name) if work is not None else None
 
     @property
     def via_label(self) -> str:
@@ -53,6 +70,11 @@ class AbortEntry:
         """The address of the abort's bulk abort; empty if it has none."""
         key = self.abort.bulk_abort_id
         return reverse("bulk_abort", args=[key]) if key else ""
+
+
+def work_label(kind: str, name: str, owner: str = "") -> Message:
+    """Return what a job run or build is called: without a name, by its job or service."""
+    return _text(kind if name else f"{kind}_of", name=ExternalText(name or owner))
 
 
 def via_label(requested: AuditedRequest) -> str:

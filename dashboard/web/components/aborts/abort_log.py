@@ -141,8 +141,7 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
 
 def with_details(aborts: AbortQuerySet) -> AbortQuerySet:
     """Load aborts with everything that their rows need, without further queries per abort."""
-    with_stage = aborts.select_related("run__stage__pipeline__project").prefetch_related("events")
-    return with_stage.defer("run__steps", "run__description")
+    return aborts.with_target().prefetch_related("events").defer("run__steps", "run__description")
 
 
 class AbortRowKey(NamedTuple):
@@ -225,7 +224,7 @@ class AbortRow(AbortEntry):
     @property
     def duration(self) -> str:
         """How long it took."""
-        return durations.format_duration(self.abort.duration(self.abort.run) or timedelta())
+        return durations.format_duration(self.abort.duration(self.abort.target) or timedelta())
 
 
 def load_keys(aborts: AbortQuerySet) -> list[AbortRowKey]:
@@ -241,7 +240,7 @@ def render_rows(keys: Iterable[AbortRowKey]) -> dict[int, SafeString]:
     cache_keys = {key.pk: _cache_key(key) for key in keys}
     cached = cache.get_many(cache_keys.values())
     missing = [pk for pk, key in cache_keys.items() if key not in cached]
-    rendered = _render_and_cache(Abort.objects.filter(pk__in=missing)) if missing else {}
+    rendered = _render_and_cache(Abort.every.filter(pk__in=missing)) if missing else {}
     html_by_pk = {pk: rendered.get(pk) or cached[key] for pk, key in cache_keys.items()}
     return {pk: mark_safe(html) for pk, html in html_by_pk.items()}
 

@@ -31,5 +31,8 @@ def latest(run: Run, abort: Abort | None) -> AbortLine | None:
 
 def of_abort(run: Run, abort: Abort) -> AbortLine:
     """Return the line of an abort that was made here."""
-    start = abort_clock.start(run, abort) if abort.settled_at is None else None
+    start = None
+    if abort.settled_at is None:
+        is_of_run = abort.work_id is None
+        start = abort_clock.start(run, abort) if is_of_run else AbortStart(abort.requested_at)
     return AbortLine(abort_messages.describe(abort, run), abort, start)

@@ -74,6 +74,6 @@ class AbortsPage(Page):
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
         # New aborts change the page's structure.
-        aborts = Abort.objects.filter(run__in=runs).order_by("pk")
+        aborts = Abort.every.filter(run__in=runs).order_by("pk")
         rows = abort_log.render_rows(abort_log.load_keys(aborts))
         return [LivePart(f"abort-{pk}", row) for pk, row in rows.items()]

@@ -44,6 +44,9 @@ def csv_columns(base_url: str) -> export.Columns[Abort]:
         "run_id": "run.run_id",
         "run_name": "run.name",
         "run_url": lambda abort: base_url + links.run_url(abort.run),
+        "work_kind": lambda abort: abort.work.kind if abort.work else "",
+        "work_id": lambda abort: abort.work.work_id if abort.work else "",
+        "work_name": lambda abort: abort.work.name if abort.work else "",
         "state": lambda abort: categories.category(abort, abort.run),
         "sent_at": "sent_at",
         "send_count": "send_count",
@@ -62,7 +65,7 @@ def csv_columns(base_url: str) -> export.Columns[Abort]:
 
 def _duration_seconds(abort: Abort) -> float | None:
     """From the request until the end, see `Abort.duration`."""
-    duration = abort.duration(abort.run)
+    duration = abort.duration(abort.target)
     return None if duration is None else round(duration.total_seconds(), 3)
 
 

@@ -242,7 +242,7 @@ def test_filter_for_those_that_ended_otherwise(get_page: GetPage, manager: User)
     expected = [
         abort.pk
         for kind, abort in aborts.items()
-        if kind not in {"under_way", "aborted", "aborted_again"}
+        if kind not in {"under_way", "aborted", "ended", "aborted_again"}
     ]
     assert sorted(matching_keys(get_page, "state=otherwise")) == sorted(expected)
 
