@@ -32,14 +32,14 @@ class LeftWork:
 
     @property
     def is_abortable(self) -> bool:
-        """Whether its abort can be requested; while one is under way, if that can be retried."""
+        """Whether its abort can be requested, or requested again."""
         abort = self.open_abort
         if not self.work.in_flight:
             return False
-        return abort is None or abort.is_unconfirmed or self.is_again_offered
+        return abort is None or abort.is_unconfirmed or self.is_abort_again_offered
 
     @property
-    def is_again_offered(self) -> bool:
+    def is_abort_again_offered(self) -> bool:
         """Whether its abort under way takes so long that it can be requested again."""
         abort = self.open_abort
         return abort is not None and can_abort_again(abort, db_threads.now())

@@ -321,6 +321,6 @@ def test_abort_of_a_job_run_that_takes_long_is_overdue_and_can_be_repeated(
     assert Run.objects.get().version > version
     assert "Not ended 10 min after the abort." in messages.describe(reread(), left.run).plain_text
     [found] = aborts_by_work([Work.objects.get()]).values()
-    assert LeftWork(Work.objects.get(), found).is_again_offered
+    assert LeftWork(Work.objects.get(), found).is_abort_again_offered
     left.request(manager, again_of_pk=abort.pk)
     assert Work.objects.get().abort_severity == Severity.CRITICAL  # its clock goes on

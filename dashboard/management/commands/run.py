@@ -46,6 +46,7 @@ class Command(RunbookCommand):
             run_json = serializers.run(run)
             history_json = {
                 "aborts": serializers.aborts(run),
+                "left_running": serializers.left_running(run),
                 "acknowledgements": serializers.acknowledgement_entries(run),
                 "dismissals": serializers.dismissals(run),
                 "waiting_for": serializers.waiting_for(run),

@@ -3,12 +3,13 @@
 A contract: fields are added, never renamed or removed. Times are UTC, in texts too.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from django.utils import timezone
 
+from dashboard.aborts import left_running as left_running_rules
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.accounts.permissions import Permissions
@@ -117,8 +118,31 @@ def abort(abort: Abort, run: Run) -> dict[str, Any]:
 
 
 def aborts(run: Run) -> list[dict[str, Any]]:
-    """Return all aborts of a run, newest first, each with its timeline."""
-    abort_rows = run.aborts.order_by("-pk").prefetch_related("events")
+    """Return all aborts of a run itself, newest first, each with its timeline."""
+    return _with_timelines(run, run.aborts.order_by("-pk").prefetch_related("events"))
+
+
+def left_running(run: Run) -> list[dict[str, Any]]:
+    """Return what the abort of a run has left running, as last read, each with its aborts."""
+    found = left_running_rules.load(run, steps.decode(run.steps))
+    return [
+        {
+            "kind": left.work.kind,
+            "id": left.work.work_id,
+            "name": left.work.name,
+            "status": left.work.status,
+            "running": left.work.in_flight,
+            "started_at": _utc(left.work.started_at),
+            "ended_at": _utc(left.work.ended_at),
+            "synced_at": _utc(left.work.synced_at),
+            "error": left.work.error,
+            "aborts": _with_timelines(run, left.aborts),
+        }
+        for left in (found.works if found is not None else ())
+    ]
+
+
+def _with_timelines(run: Run, abort_rows: Iterable[Abort]) -> list[dict[str, Any]]:
     return [
         abort(abort_row, run)
         | {

@@ -128,6 +128,7 @@ def _run_with_history(run: Run, client: ApiClient) -> dict[str, Any]:
     return serializers.run(run, client.permissions) | {
         "waiting_for": serializers.waiting_for(run),
         "aborts": serializers.aborts(run),
+        "left_running": serializers.left_running(run),
         "acknowledgements": serializers.acknowledgement_entries(run),
         "dismissals": serializers.dismissals(run),
     }

@@ -23,7 +23,7 @@ from dashboard.sync import requests, watchers
 from dashboard.sync.reports import sync_state
 from dashboard.sync.reports.sync_state import SyncState
 from dashboard.web.components import tab_title
-from dashboard.web.components.aborts import abort_history
+from dashboard.web.components.aborts import abort_history, left_running
 from dashboard.web.components.aborts.abort_details import AbortEntry
 from dashboard.web.components.data_age import DataAge, run_data_age
 from dashboard.web.components.runs import (
@@ -189,6 +189,7 @@ class RunCard:
             else None,
             "description": run.description,
             "aborts": [AbortEntry(abort) for abort in self.aborts],
+            "left_running": left_running.panel(run, root, permission),
             "support_text": abort_history.support_text(row, self.aborts),
             "contents": self._contents(root, related.last_success),
             "argument_names": root.argument_names if root is not None else (),

@@ -27,8 +27,8 @@ JSON_EXAMPLES = [json.loads(text) for kind, text in BLOCKS if kind == "json"]
 LIST, ABORT = JSON_EXAMPLES
 [RUN] = LIST["runs"]
 # Of one run.
-MORE_FIELDS: dict[str, Any] = {"aborts": [], "acknowledgements": [], "dismissals": []}
-MORE_FIELDS |= {"waiting_for": {}}
+MORE_FIELDS: dict[str, Any] = {"aborts": [], "left_running": [], "acknowledgements": []}
+MORE_FIELDS |= {"dismissals": [], "waiting_for": {}}
 RESPONSES = [LIST, RUN | MORE_FIELDS, ABORT | {"run": RUN | {"abort": ABORT["abort"]}}]
 COMMANDS = re.findall(r"^manage\.py (.+)$", DOC, re.MULTILINE)
 

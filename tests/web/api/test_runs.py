@@ -326,6 +326,23 @@ def test_run_returns_all_aborts_with_timelines(
     ]
 
 
+def test_run_returns_what_its_abort_has_left_running_with_its_aborts(
+    read_only_api_client: httpx.Client, stage: Stage, manager: User
+) -> None:
+    run = factories.run(stage, "r-1", status="aborted", steps=factories.steps_naming("j1"))
+    of_run = factories.abort(run, manager, settled_at=timezone.now())
+    of_work = factories.abort(run, manager, work=factories.work(run))
+    body = read_only_api_client.get("/api/runs/r-1/").json()
+    [left] = body["left_running"]
+    found = {name: left[name] for name in ("kind", "id", "name", "status", "running", "error")}
+    assert found == {
+        "kind": "job_run", "id": "j1", "name": "migrate-j1", "status": "RUNNING", "running": True,
+        "error": "",
+    }  # fmt: skip
+    assert [abort["id"] for abort in left["aborts"]] == [of_work.pk]
+    assert [abort["id"] for abort in body["aborts"]] == [of_run.pk]
+
+
 def test_run_that_is_unknown_returns_404(read_only_api_client: httpx.Client, stage: Stage) -> None:
     answer = read_only_api_client.get("/api/runs/r-9/")
     assert error_status_and_code(answer) == (404, "unknown_run")

@@ -179,7 +179,7 @@ class PageOfAborts:
 
 def load_page(abort_filter: AbortFilter) -> PageOfAborts:
     """Return one page of the log, without loading its aborts."""
-    aborts = abort_filter.matching(Abort.objects.all(), abort_filter.before_pk)
+    aborts = abort_filter.matching(Abort.every.all(), abort_filter.before_pk)
     columns = aborts.values_list(*_KEY_FIELDS, "settled_at", "run__abort_severity")
     values = list(columns[: PER_PAGE + 1])
     page_values = values[:PER_PAGE]

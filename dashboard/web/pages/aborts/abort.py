@@ -27,7 +27,7 @@ from dashboard.models.catalog import StageName
 from dashboard.runs import concurrency, removals
 from dashboard.sync import watchers
 from dashboard.texts.rich_text import MessageTable, RichText, join_texts
-from dashboard.web.components.aborts import abort_history, reason_form
+from dashboard.web.components.aborts import abort_history, left_running, reason_form
 from dashboard.web.components.aborts.reason_form import ReasonField
 from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import rendered_rows, run_row
@@ -75,7 +75,7 @@ def abort(
         reason = replace(reason, error=str(error))
         return _render_confirmation(request, run, user_permissions, reason)
     except NotInFlight:
-        return _render_result(request, run, user_permissions, _not_in_flight_notice(run), None)
+        return render_result(request, run, user_permissions, _not_in_flight_notice(run), None)
     return Deferred(
         lambda: wait_for_response(abort_result),
         lambda abort: _render_answer(request, abort, user_permissions),
@@ -114,6 +114,7 @@ def _render_confirmation(
         "blocked_reason": blocked_reason,
         "shown_abort": row.abort_line if open_abort and not blocked_reason else None,
         "again_of": open_abort.pk if open_abort and row.is_abort_again_offered else None,
+        "running_now": left_running.running_now(run) if run.in_flight else (),
         "blocks_count": len(related_runs.blocks),
         "skipped_meanwhile": related_runs.skipped_text,
         "view": request.GET.get("view", ""),
@@ -143,11 +144,12 @@ def _not_in_flight_notice(run: Run) -> tuple[str, str]:
 def _render_answer(
     request: HttpRequest, abort: Abort, user_permissions: Permissions
 ) -> HttpResponse:
-    notice = _result_notice(abort, request)
-    return _render_result(request, abort.run, user_permissions, notice, abort)
+    notice = result_notice(abort, request)
+    return render_result(request, abort.run, user_permissions, notice, abort)
 
 
-def _result_notice(abort: Abort, request: HttpRequest) -> tuple[str, SafeString]:
+def result_notice(abort: Abort, request: HttpRequest) -> tuple[str, SafeString]:
+    """Return tone and text of the answer to an abort."""
     message = abort_messages.describe(abort, abort.run)
     is_by_other_user = abort.username != request.user.get_username()
     requested_by = _text("requested_by", who=abort.username) if is_by_other_user else ""
@@ -158,13 +160,14 @@ def _result_notice(abort: Abort, request: HttpRequest) -> tuple[str, SafeString]
     )
 
 
-def _render_result(
+def render_result(
     request: HttpRequest,
     run: Run,
     user_permissions: Permissions,
     notice: tuple[str, str],
     abort: Abort | None,
 ) -> HttpResponse:
+    """Return the response to an abort: its notice, and the run as it is now."""
     # `abort` is the run's latest if it is open; after a settled one another may follow.
     open_abort = abort if abort is not None and abort.settled_at is None else None
     tone, text = notice

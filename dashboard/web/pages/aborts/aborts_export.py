@@ -24,7 +24,7 @@ def aborts_export(request: HttpRequest, extension: str) -> HttpResponseBase:
     columns = csv_columns(base_url)
     if extension == "json":
         columns |= {"timeline": _timeline}
-    aborts = abort_log.with_details(Abort.objects.all())
+    aborts = abort_log.with_details(Abort.every.all())
     return export.respond("aborts", extension, abort_filter, aborts, columns)
 
 

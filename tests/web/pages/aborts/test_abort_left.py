@@ -1,0 +1,237 @@
+"""What an abort has left running is listed on the run's page, aborted there, and followed."""
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from dashboard.models import Abort, Run, Work
+from dashboard.sandbox import Options, parse_fault
+from tests.support import factories
+from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
+from tests.support.live import Live, run_live, token
+from tests.support.live_runs import (
+    advance_time,
+    mirror_run,
+    reconcile,
+    shorten_upstream_timeout,
+    submit_abort,
+)
+
+PLACE = ("shop", "survivor", "Production")
+ADDRESS = "abort_left"
+
+
+@pytest.fixture
+def survivor(transactional_db: None) -> Iterator[tuple[Live, Run]]:
+    """A run that waits for a job run that survives its abort."""
+    now = int(time.time())
+    options = Options(
+        scenario="jobs-and-builds", rate_limit=100_000, opened_at=now, history_hours=1
+    )
+    with run_live(options) as live:
+        page = live.run(lambda: live.connection.client.list_runs(*PLACE, concluded=False))
+        yield live, mirror_run(live, PLACE, page.items[-1].id)
+
+
+def read_due(live: Live) -> None:
+    """Let a worker read what is due."""
+
+    async def read() -> None:
+        for _ in range(5):
+            await live.worker.tick()
+            await live.worker.wait_idle()
+
+    live.run(read)
+
+
+def listed(html: LexborHTMLParser) -> list[LexborNode]:
+    return html.css("[data-left-running]")
+
+
+def html_buttons(html: LexborHTMLParser) -> list[LexborNode]:
+    return html.css("[data-abort-left]")
+
+
+def submit_abort_of(client: httpx.Client, work: Work) -> httpx.Response:
+    form = {"csrfmiddlewaretoken": token(client), "work": str(work.pk), "view": "card"}
+    address = factories.address(work.run, ADDRESS)
+    return client.post(address, data=form | {"reason": "Stuck"}, headers=HTMX)
+
+
+def page_of(client: httpx.Client, run: Run) -> LexborHTMLParser:
+    return parse_html(client.get(factories.address(run)))
+
+
+def test_job_run_that_survives_the_abort_is_listed_aborted_and_ends(
+    survivor: tuple[Live, Run], manager: User
+) -> None:
+    live, run = survivor
+    client = live.sign_in("manager")
+    submit_abort(client, run)
+    read_due(live)
+    [item] = listed(page_of(client, run))
+    work = Work.objects.get(run=run)
+    assert item.attributes["data-id"] == work.work_id
+    assert (item.attributes["data-kind"], item.attributes["data-status"]) == ("job_run", "RUNNING")
+    advance_time(live, 10)
+    Run.objects.filter(pk=run.pk).update(next_detail_sync_at=run.created_at)
+    read_due(live)
+    assert Run.objects.get(pk=run.pk).status == "aborted"
+
+    html = page_of(client, run)
+    [button] = html.css("[data-abort-left]")
+    address = button.attributes["href"] or ""
+    confirmation = parse_html(client.get(address))
+    assert text_of(select_one(confirmation, "h1")) == f"Abort “Job run {work.name}”?"
+    assert not Abort.every.filter(work=work).exists()
+    answer = submit_abort_of(client, work)
+    abort = Abort.every.get(work=work)
+    assert (abort.username, abort.reason, abort.state) == ("manager", "Stuck", "accepted")
+    assert "status is still RUNNING" in answer.text  # in the run's card
+    submit_abort_of(client, work)  # joins it
+    assert live.sandbox.abort_request_counts[work.work_id] == 1
+
+    advance_time(live, 5)
+    Work.objects.update(next_sync_at=run.created_at)
+    read_due(live)
+    abort.refresh_from_db()
+    assert (abort.state, abort.outcome) == ("concluded", "FAILED")
+    [item] = listed(page_of(client, run))
+    assert item.attributes["data-concluded"] == "true"
+    assert "ended" in text_of(item)
+    assert html_buttons(page_of(client, run)) == []
+
+
+@pytest.mark.parametrize(("fault", "arrives"), [("abort-timeout:5", True), ("abort-lost:5", False)])
+def test_abort_without_an_answer_is_resent_while_the_job_run_goes_on(
+    survivor: tuple[Live, Run], manager: User, fault: str, arrives: bool
+) -> None:
+    live, run = survivor
+    client = live.sign_in("manager")
+    submit_abort(client, run)
+    read_due(live)
+    work = Work.objects.get(run=run)
+    shorten_upstream_timeout(live)
+    live.sandbox.faults = [parse_fault(fault)]
+    submit_abort_of(client, work)
+    abort = Abort.every.get(work=work)
+    assert (abort.state, abort.settled_at) == ("unknown", None)
+    live.sandbox.faults = []
+    if arrives:
+        advance_time(live, 5)
+    Abort.every.update(claimed_at=abort.claimed_at - timedelta(seconds=2))
+    reconcile(live)
+    abort.refresh_from_db()
+    assert (abort.state, abort.send_count) == (("concluded", 1) if arrives else ("accepted", 2))
+
+
+# --- As mirrored ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def aborted_run(db: None) -> Run:
+    """An aborted run whose steps name two job runs that still run."""
+    run = factories.run(
+        factories.stage("Staging"), status="aborted", steps=factories.steps_naming("j1", "j2")
+    )
+    for work_id in ("j1", "j2"):
+        factories.work(run, work_id=work_id, name=f"migrate-{work_id}")
+    return run
+
+
+def test_all_that_is_left_running_can_be_aborted_at_once(
+    get_page: GetPage, aborted_run: Run
+) -> None:
+    html = get_page(factories.address(aborted_run))
+    *single, whole = html_buttons(html)
+    assert [text_of(button) for button in single] == ["Abort", "Abort"]
+    assert text_of(whole) == "Abort all 2"
+    confirmation = get_page(whole.attributes["href"] or "", **HTMX)
+    assert text_of(select_one(confirmation, "h1")) == "Abort 2 that are still running?"
+    values = [field.attributes["value"] for field in confirmation.css('[name="work"]')]
+    assert sorted(values) == sorted(str(work.pk) for work in aborted_run.works.all())
+
+
+def test_what_is_only_probably_of_the_run_is_not_listed(
+    get_page: GetPage, aborted_run: Run
+) -> None:
+    aborted_run.works.update(is_probable=True)
+    html = get_page(factories.address(aborted_run))
+    assert listed(html) == html_buttons(html) == []
+    [work, _] = aborted_run.works.all()
+    address = factories.address(aborted_run, ADDRESS)
+    refused = get_page(f"{address}?work={work.pk}")
+    assert text_of(select_one(refused, "[data-reason]")) == (
+        "It has ended; there is nothing to abort."
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "count"),
+    [
+        ({"concluded": True, "ended_at": -60}, 0),  # before the abort
+        ({"concluded": True, "ended_at": 60}, 2),
+        ({"status": ""}, 0),  # not read yet
+        ({"status": "", "error": "The API token lacks the permission Jobs > General > Read."}, 2),
+    ],
+)
+def test_only_what_ran_after_the_abort_is_listed(
+    get_page: GetPage, aborted_run: Run, fields: dict[str, Any], count: int
+) -> None:
+    if "ended_at" in fields:
+        fields = fields | {
+            "ended_at": aborted_run.status_since + timedelta(seconds=fields["ended_at"])
+        }
+    aborted_run.works.update(**fields)
+    html = get_page(factories.address(aborted_run))
+    assert len(listed(html)) == count
+    assert all(fields.get("error", "") in text_of(item) for item in listed(html))
+
+
+@pytest.mark.parametrize("status", ["running", "success"])
+def test_nothing_is_listed_for_a_run_that_was_not_aborted(
+    get_page: GetPage, aborted_run: Run, status: str
+) -> None:
+    factories.change(aborted_run, status=status)
+    assert listed(get_page(factories.address(aborted_run))) == []
+
+
+def test_whoever_may_not_abort_the_stage_sees_a_disabled_button(
+    viewer_client: Client, aborted_run: Run
+) -> None:
+    html = parse_html(viewer_client.get(factories.address(aborted_run)))
+    assert {button.attributes.get("disabled", "no") for button in html_buttons(html)} == {None}
+    work = aborted_run.works.first()
+    assert work is not None
+    answer = viewer_client.post(
+        factories.address(aborted_run, ADDRESS), {"work": work.pk, "reason": "x"}
+    )
+    assert answer.status_code == 403
+    assert not Abort.every.exists()
+
+
+def test_abort_of_a_job_run_is_in_the_log_and_its_export_with_its_name(
+    get_page: GetPage, aborted_run: Run, manager: User
+) -> None:
+    work = aborted_run.works.get(work_id="j1")
+    factories.abort(aborted_run, manager, work=work)
+    row = select_one(get_page("/aborts/"), "[data-abort-row]")
+    assert text_of(select_one(row, "[data-work]")) == "Job run migrate-j1"
+    assert "Job run" in text_of(row)
+
+
+def test_dialog_tells_what_the_steps_of_the_run_have_running(get_page: GetPage) -> None:
+    run = factories.run(factories.stage(), steps=factories.steps_naming("j1", status="waiting"))
+    html = get_page(factories.address(run, "abort"), **HTMX)
+    running = text_of(select_one(html, "[data-running-now] dd"))
+    assert running == "Job run of migrate. Aborting the run may leave it running."
+    factories.work(run, started_at=None)
+    html = get_page(factories.address(run, "abort"), **HTMX)
+    assert "Job run migrate-j1." in text_of(select_one(html, "[data-running-now] dd"))
