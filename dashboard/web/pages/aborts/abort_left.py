@@ -89,11 +89,11 @@ def _request(
 ) -> list[AbortResult]:
     """Record the aborts, each like one of a run; leave out what has ended meanwhile."""
     abort_request = reason_form.abort_request(request, reason, user_permissions)
-    retried = keys.parse_pks(request.POST.getlist("again_of"))
+    replaced = keys.parse_pks(request.POST.getlist("again_of"))
     results = []
     for found in works:
         under_way = found.open_abort
-        again_of = under_way.pk if under_way is not None and under_way.pk in retried else None
+        again_of = under_way.pk if under_way is not None and under_way.pk in replaced else None
         try:
             result = request_abort(
                 run, abort_request, work=found.work, again_of_pk=again_of, mark_sent=True
