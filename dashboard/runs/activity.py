@@ -1,9 +1,10 @@
-"""What a run in flight is doing, in a sentence or two of its summary. Pure.
+"""What a run in flight is doing, in a sentence or two of its summary, and its row. Pure.
 
 What is not known is left out. Each remark is a message around the one so far (`state`), so that a
 translation can place it freely.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,7 +15,7 @@ from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
 from dashboard.runs import overdue, overdue_messages, statuses, steps
-from dashboard.runs.overdue import NOT_STARTED_STATUSES, OverdueReason
+from dashboard.runs.overdue import NOT_STARTED_STATUSES, OverdueReason, Timer
 from dashboard.texts.rich_text import (
     Countdown,
     Elapsed,
@@ -62,6 +63,14 @@ _text = MessageTable(
         "status_not_concluded": gettext_lazy("Northflank status: “%(status)s”, but not concluded"),
         "status_unknown": gettext_lazy("Northflank status: unknown"),
         "no_status": gettext_lazy("Northflank reports no status"),
+        # The line of a row.
+        "row_step": gettext_lazy("%(step)s, %(since)s"),
+        "place": gettext_lazy("%(step)s (%(number)d of %(count)d)"),
+        "row_approval": gettext_lazy(
+            "Waiting for approval: “%(step)s”, %(since)s. Approve it on Northflank."
+        ),
+        "blocked": gettext_lazy("Blocked by a run that needs attention."),
+        "row_approval_unknown_step": gettext_lazy("Approve it on Northflank."),
     }
 )
 
@@ -213,3 +222,50 @@ def error_text(node: Node) -> RichText:
 def step_name(node: Node) -> ExternalText:
     """Return a step's name, or its kind if it has none."""
     return ExternalText(node.label if node.label.strip() else node.kind)
+
+
+# --- The step of a row ---------------------------------------------------------------------------
+
+
+def row_text(run: Run, timers: Iterable[Timer]) -> RichText:
+    """Return the current step of a run, for its row; empty if none is known.
+
+    The row shows separately how long the run has taken or been queued. `timers` are the run's
+    timers, which supply the typical durations.
+    """
+    if not run.in_flight:
+        return ""
+    if run.overdue_reason == OverdueReason.BLOCKED:
+        return _text("blocked")
+    timers = list(timers)
+    is_approval = run.status == "approval_wait" or any(
+        timer.reason is OverdueReason.APPROVAL for timer in timers
+    )
+    if not run.step or (run.status == "approval_wait" and _is_step_older_than_status(run)):
+        return _text("row_approval_unknown_step") if is_approval else ""
+    step = step_with_place(run)
+    if run.step_started_at is None or run.status == "aborting":
+        return step
+    since = Elapsed(run.step_started_at)
+    text = (
+        _text("row_approval", step=ExternalText(run.step), since=since)
+        if is_approval
+        else _text("row_step", step=step, since=since)
+    )
+    typical = next((t.typical for t in timers if t.reason is OverdueReason.STEP), None)
+    return with_typical(text, typical)
+
+
+def step_with_place(run: Run) -> RichText:
+    """Return a run's current step with its place, such as “Deploy (3 of 7)”; empty if unknown."""
+    if not run.step:
+        return ""
+    step = ExternalText(run.step)
+    if run.step_number is None or run.step_count is None or run.step_count < 2:
+        return step
+    return _text("place", step=step, number=run.step_number, count=run.step_count)
+
+
+def _is_step_older_than_status(run: Run) -> bool:
+    """Return whether the steps were last read before the run's status changed."""
+    return run.detail_synced_at is not None and run.detail_synced_at < run.status_since

@@ -12,7 +12,7 @@ from dashboard.models import Run, StageTiming
 from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
-from dashboard.runs import overdue, step_summary
+from dashboard.runs import activity, overdue
 from dashboard.runs import summary as run_summary
 from dashboard.runs.overdue import OverdueReason
 from dashboard.texts.rich_text import (
@@ -665,7 +665,7 @@ def test_run_row_summary_per_case_has_its_keys_and_parameters(
     keys: str,
     params: dict[str, Value],
 ) -> None:
-    text = step_summary.build(subject, overdue.timers(subject, root, timing))
+    text = activity.row_text(subject, overdue.timers(subject, root, timing))
     assert messages.keys_and_params(text) == (keys, params)
 
 
@@ -677,13 +677,13 @@ def test_run_row_summary_does_not_take_the_step_before_an_approval_for_it(
     read_at: datetime | None, keys: str
 ) -> None:
     subject = run("approval_wait", **STEP_FIELDS, status_since=ago(11), detail_synced_at=read_at)
-    text = step_summary.build(subject, overdue.timers(subject, None, None))
+    text = activity.row_text(subject, overdue.timers(subject, None, None))
     assert messages.keys_and_params(text)[0] == keys
 
 
 def test_run_row_summary_without_elapsed_time_is_the_step_alone() -> None:
     aborting = run("aborting", **STEP_FIELDS)
-    assert step_summary.build(aborting, []) == "migrate, attempt 2 of 3"
+    assert activity.row_text(aborting, []) == "migrate, attempt 2 of 3"
 
 
 @pytest.mark.parametrize(
@@ -694,7 +694,7 @@ def test_row_says_the_place_of_the_step(
     number: int | None, steps_of: int | None, text: str
 ) -> None:
     subject = run(status="aborting", step="migrate", step_number=number, step_count=steps_of)
-    assert to_text(step_summary.build(subject, [])) == text
+    assert to_text(activity.row_text(subject, [])) == text
 
 
 @pytest.mark.parametrize(
@@ -707,7 +707,7 @@ def test_row_says_the_place_of_the_step(
     ids=["queued", "ended", "removed"],
 )
 def test_run_row_summary_without_step_in_progress_is_empty(subject: Run) -> None:
-    assert step_summary.build(subject, []) == ""
+    assert activity.row_text(subject, []) == ""
 
 
 # --- anything at all ---------------------------------------------------------------------------
@@ -763,7 +763,7 @@ def test_run_summary_of_any_run_is_complete(
 def test_run_row_summary_of_any_run_is_valid(
     subject: Run, root: Node | None, timing: StageTiming | None, now: datetime
 ) -> None:
-    text = to_text(step_summary.build(subject, overdue.timers(subject, root, timing)), now)
+    text = to_text(activity.row_text(subject, overdue.timers(subject, root, timing)), now)
     assert "None" not in text
     assert re.search(r"-\d", text) is None
 

@@ -9,14 +9,7 @@ import msgspec
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.models import Abort, Run
-from dashboard.runs import (
-    failures,
-    overdue_messages,
-    statuses,
-    step_summary,
-    steps,
-    waiting_for,
-)
+from dashboard.runs import activity, failures, overdue_messages, statuses, steps, waiting_for
 from dashboard.sync.log_reader import LogView
 from dashboard.sync.reports import sync_state
 from dashboard.texts import local_time
@@ -92,7 +85,7 @@ def run_text(run: Run) -> str:
 
 def step_text(run: Run) -> str:
     """Return the current step with its place; empty if unknown."""
-    return printable(to_text(step_summary.with_place(run)), 200)
+    return printable(to_text(activity.step_with_place(run)), 200)
 
 
 def log_text(view: LogView) -> str:

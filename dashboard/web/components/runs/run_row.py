@@ -9,7 +9,7 @@ from hashlib import blake2b
 from dashboard.aborts import abort_rules
 from dashboard.accounts.permissions import Permission
 from dashboard.models import Abort, Acknowledgement, Run
-from dashboard.runs import failures, overdue_messages, statuses, step_summary
+from dashboard.runs import activity, failures, overdue_messages, statuses
 from dashboard.runs.overdue import NOT_STARTED_STATUSES, Timer
 from dashboard.runs.overdue_messages import OverdueMessage
 from dashboard.runs.statuses import StatusDisplay
@@ -64,7 +64,7 @@ class RunRow:
     @property
     def step(self) -> RichText:
         """The current step with its place; empty if it is unknown."""
-        return step_summary.with_place(self.run)
+        return activity.step_with_place(self.run)
 
     @property
     def has_not_started(self) -> bool:
@@ -129,5 +129,5 @@ def _short_summary(run: Run, timers: Sequence[Timer]) -> RichText:
     if run.has_failed:
         return failures.describe(run)
     if not run.has_unknown_end:
-        return step_summary.build(run, timers)
+        return activity.row_text(run, timers)
     return ExternalText(run.step) if run.in_flight and run.step else ""
