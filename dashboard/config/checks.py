@@ -202,8 +202,6 @@ _RULES = (
          "NORTHFLANK_API_BASE_URL would send the token unencrypted."),
     Rule("NORTHFLANK_TEAM_ID", _matches("[A-Za-z0-9][A-Za-z0-9._-]*"),
          "the part after /t/ in the URL of your team's page on Northflank", "E004"),
-    Rule("NORTHFLANK_PROJECTS", _matches(r"[^/]*[^/\s][^/]*"),
-         "project IDs separated by commas, such as shop,billing", "E005"),
     Rule("NORTHFLANK_REQUEST_RESERVE", _is_reserve,
          "a number of requests, such as 100, or a share up to 90%, such as 10%", "E006"),
     Rule("NORTHFLANK_LOG_REQUESTS", _is_reserve,
@@ -229,10 +227,6 @@ _RULES = (
     Rule("AUTH_PROXY_HEADER", lambda _: not settings.OIDC_ISSUER,
          "only one of them: one decides who a user is, and their groups", "E035",
          "Both AUTH_PROXY_HEADER and OIDC_ISSUER are set."),
-    Rule("AUTH_PROXY_GROUPS_HEADER",
-         lambda header: header.lower() != settings.AUTH_PROXY_HEADER.lower(),
-         "the header with the user's groups, such as X-Forwarded-Groups", "E030",
-         "AUTH_PROXY_GROUPS_HEADER is the same as AUTH_PROXY_HEADER."),
     *(
         Rule(name, lambda _: settings.AUTH_PROXY_HEADER, "AUTH_PROXY_HEADER too, or unset it",
              "E031", f"{name} is set, but AUTH_PROXY_HEADER is not.")
@@ -251,9 +245,6 @@ _RULES = (
     Rule("OIDC_ISSUER", lambda _: settings.OIDC_CLIENT_ID,
          "OIDC_CLIENT_ID to the id that the provider gave to the dashboard", "E021",
          "OIDC_ISSUER is set, but OIDC_CLIENT_ID is not."),
-    Rule("OIDC_SCOPES", lambda _: "openid" in settings.OIDC_SCOPES,
-         "scopes separated by spaces, such as openid profile email", "E022",
-         "OIDC_SCOPES does not contain openid."),
     Rule("OIDC_ALLOWED_DOMAINS", re.compile(r"[\w-]+(\.[\w-]+)+").fullmatch,
          "domains without @, separated by commas, such as example.com", "E023"),
     Rule("OIDC_GROUP_MAP", lambda _: settings.OIDC_GROUPS_CLAIM,
@@ -279,9 +270,6 @@ _RULES = (
             ("ACCESS_LOG_DAYS", MIN_ACCESS_LOG_DAYS),
         )
     ),
-    Rule("STEPS_RETENTION_DAYS", lambda days: days <= settings.RETENTION_DAYS,
-         "at most RETENTION_DAYS: steps are deleted with their runs, or earlier", "E041",
-         "STEPS_RETENTION_DAYS is more than RETENTION_DAYS."),
     Rule("BASE_URL", _is_base_url,
          "the URL that users open, such as https://releases.example.com or "
          "https://example.com/releases", "E008"),

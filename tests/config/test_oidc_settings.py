@@ -47,7 +47,6 @@ def test_valid_issuer_passes_checks(settings: Settings, issuer: str) -> None:
         ("OIDC_ISSUER", f"https://id.example.com/{'x' * 200}", "E020"),
         ("OIDC_ISSUER", "https://id.example.com/a b", "E020"),
         ("OIDC_CLIENT_ID", "", "E021"),
-        ("OIDC_SCOPES", ["profile", "email"], "E022"),
         ("OIDC_ALLOWED_DOMAINS", ["@example.com"], "E023"),
         ("OIDC_ALLOWED_DOMAINS", ["https://example.com"], "E023"),
         ("OIDC_GROUP_MAP", {"oncall": "On-call"}, "E024"),
