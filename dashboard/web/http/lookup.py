@@ -161,10 +161,7 @@ def _run_query(permissions: Permissions) -> PreparedModels[Run]:
 
 def is_catalog_loading(permissions: Permissions) -> bool:
     """Return whether some catalog lists have not been read yet, and reading them has not failed."""
-    unswept = CatalogSync.objects.filter(synced_at=None, error="")
-    return unswept.filter(
-        Q(project=None) | Q(project__removed_at=None) & permissions.project_filter("project")
-    ).exists()
+    return visible_catalog_lists(permissions).filter(synced_at=None, error="").exists()
 
 
 @lru_cache(maxsize=100)

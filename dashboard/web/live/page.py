@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 from django.contrib.messages import get_messages
-from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import reverse
 
@@ -214,18 +215,13 @@ def page_response(request: HttpRequest, page: Page) -> HttpResponse:
 
 def build_live_region(request: HttpRequest, page: Page) -> dict[str, Any]:
     """Return what the template of a page's live region needs, as its context `live`."""
-    stream_parameters = QueryDict(mutable=True)
-    stream_parameters.update(
-        {
-            "page": page.name,
-            "key": str(page.key),
-            "since": event_ids.encode(PAGE_VERSION, page.permissions),
-        }
-        | ({"query": page.query} if page.query else {})
-    )
+    since = event_ids.encode(PAGE_VERSION, page.permissions)
+    stream_parameters = {"page": page.name, "key": page.key, "since": since}
+    if page.query:
+        stream_parameters["query"] = page.query
     return {
         "page": page.name,
-        "stream_url": f"{reverse('live')}?{stream_parameters.urlencode()}",
+        "stream_url": f"{reverse('live')}?{urlencode(stream_parameters)}",
         "url": request.get_full_path(),
         "tag": TAG,
         "refresh_seconds": REFRESH_SECONDS,
