@@ -14,7 +14,6 @@ from django.views.decorators.http import require_http_methods
 from dashboard.accounts import rights_changes
 from dashboard.accounts.administration import group_changes
 from dashboard.accounts.administration.administrators import Author
-from dashboard.accounts.administration.group_changes import Effect
 from dashboard.models import Grant
 from dashboard.web.components.rights import texts
 from dashboard.web.components.rights.place_form import PlaceForm
@@ -22,8 +21,9 @@ from dashboard.web.http import lookup
 from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.pages.people.group import render_group
 
-# How a change is made; its effect; what to say and show afterwards; what the page shows.
-type Change = tuple[Callable[[Author], object], Effect, str, str, dict[str, Any]]
+# How a change is made, and what its page shows: with its `effect`, what to say when it is `done`,
+# and the `next_url`.
+type Change = tuple[Callable[[Author], object], dict[str, Any]]
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -36,18 +36,17 @@ def confirm_change(request: HttpRequest, key: int, kind: str, grant_key: int = 0
         change = _change(request, group, kind, grant_key)
         if isinstance(change, HttpResponse):
             return change
-        _apply, effect, _done, _next_url, shown = change
+        _apply, shown = change
         context = {
             "kind": kind,
             "group": group,
             "version": rights_changes.version(rights_changes.group(key)),
-            "hides_everything": effect.hides_everything,
             "error": error,
             **shown,
         }
         if grant := shown.get("grant"):
             context["grant"] = texts.stored_grant_text(grant)
-            context["effect_texts"] = texts.effect_texts(effect, grant.action)
+            context["effect_texts"] = texts.effect_texts(shown["effect"], grant.action)
         return render(request, "pages/people/confirm_change.html", context, status=status)
 
     if request.method != "POST":
@@ -55,8 +54,8 @@ def confirm_change(request: HttpRequest, key: int, kind: str, grant_key: int = 0
     change = _change(request, lookup.get_group_or_404(key), kind, grant_key)
     if isinstance(change, HttpResponse):
         return change
-    apply, _effect, done, next_url, _shown = change
-    return make_change(request, apply, done, next_url, show)
+    apply, shown = change
+    return make_change(request, apply, shown["done"], shown["next_url"], show)
 
 
 def _change(
@@ -84,10 +83,14 @@ def _addition(request: HttpRequest, group: Group | None) -> Change | HttpRespons
         return refuse(grant_error=_("This grant already exists."))
     return (
         lambda author: group_changes.add_grant(author, grant),
-        group_changes.effect_of_addition(grant),
-        _("Grant added. It applies from the next request."),
-        _group_url(group),
-        {"action": _("Add grant"), "form": form, "grant": grant},
+        {
+            "effect": group_changes.effect_of_addition(grant),
+            "done": _("Grant added. It applies from the next request."),
+            "next_url": _group_url(group),
+            "action": _("Add grant"),
+            "form": form,
+            "grant": grant,
+        },
     )
 
 
@@ -100,10 +103,13 @@ def _removal(request: HttpRequest, group: Group | None, grant_key: int) -> Chang
         return render_group(request, _key(group), 404, grant_error=text)
     return (
         lambda author: group_changes.remove_grant(author, grant, version),
-        group_changes.effect_of_removal(grant),
-        _("Grant removed. It applies from the next request."),
-        _group_url(group),
-        {"action": _("Remove grant"), "grant": grant},
+        {
+            "effect": group_changes.effect_of_removal(grant),
+            "done": _("Grant removed. It applies from the next request."),
+            "next_url": _group_url(group),
+            "action": _("Remove grant"),
+            "grant": grant,
+        },
     )
 
 
@@ -112,10 +118,10 @@ def _deletion(request: HttpRequest, group: Group) -> Change:
     effect = group_changes.effect_of_deletion(group)
     return (
         lambda author: group_changes.delete_group(author, group, version),
-        effect,
-        _("Group deleted."),
-        reverse("groups"),
         {
+            "effect": effect,
+            "done": _("Group deleted."),
+            "next_url": reverse("groups"),
             "action": _("Delete group"),
             "grants": texts.grants_by_key(group),
             "django_permissions": texts.django_permissions(group),
