@@ -207,7 +207,7 @@ def test_now_page_lists_runs_in_flight_and_failures_of_last_day(
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(12, "All 12"), (MAX_FAILED + 3, f"The latest {MAX_FAILED} of 203")]
+    ("count", "text"), [(12, "All 12"), (MAX_FAILED + 3, f"Showing {MAX_FAILED} of 203.")]
 )
 def test_now_page_with_many_failures_folds_all_but_ten(
     count: int, text: str, get_page: GetPage, stage: Stage

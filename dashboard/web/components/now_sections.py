@@ -129,8 +129,7 @@ class NowSections:
             below=_same_cause(groups),
             lists_ended=True,
             fold_after=UNFOLDED_FAILURES,
-            truncated_text=_truncated_text(keys, count),
-            fold_text=_text("unfold", n=len(keys)),
+            fold_text=_truncated_text(keys, count) or _text("unfold", n=count),
             empty=self._empty("failed", recently_failed),
         )
 
