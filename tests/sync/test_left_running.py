@@ -131,7 +131,7 @@ def test_what_has_ended_is_not_read_again() -> None:
 
 @pytest.mark.usefixtures("closing_connections")
 @pytest.mark.parametrize(
-    ("response", "fields"),
+    ("answer", "fields"),
     [
         (job_run_response("FAILED", concluded=True), {"concluded": True, "status": "FAILED"}),
         (error_response(404), {"is_removed": True}),
