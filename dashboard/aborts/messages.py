@@ -65,7 +65,7 @@ _text = MessageTable(
         "run_missing_unsent": gettext_lazy(
             "Northflank did not find this run (404); the abort was not sent."
         ),
-        "doubtful": gettext_lazy("The abort may not have arrived. %(response)s"),
+        "doubtful": gettext_lazy("The abort is not confirmed yet. %(response)s"),
         "no_resend": gettext_lazy("It is not resent by itself. You can abort again."),
         "resend": gettext_lazy(
             "The dashboard resends it for %(time)s (%(n)d of %(most)d sent); you need not do "

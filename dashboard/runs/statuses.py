@@ -90,7 +90,7 @@ STEP_STATUSES = RUN_STATUSES | {
 
 REMOVED = StatusDisplay(
     _("Removed"),
-    _("Northflank no longer lists the run; its outcome is unknown."),
+    _("Removed from Northflank; its outcome is unknown."),
     "warning",
     "question",
 )

@@ -30,11 +30,9 @@ _text = MessageTable(
         # Translators: “for 18 min” follows.
         "aborting_at_least": gettext_lazy("aborting at least"),
         # A run that has ended or was removed.
-        "removed": gettext_lazy("Northflank no longer lists this run."),
-        "removed_status": gettext_lazy(
-            "Northflank no longer lists this run; last status “%(status)s”"
-        ),
-        "removed_after_end": gettext_lazy("Northflank no longer lists it."),
+        "removed": gettext_lazy("This run was removed from Northflank."),
+        "removed_status": gettext_lazy("Removed from Northflank; last status “%(status)s”"),
+        "removed_after_end": gettext_lazy("Since removed from Northflank."),
         "success": gettext_lazy("succeeded"),
         "success_in": gettext_lazy("succeeded in %(time)s"),
         "failure": gettext_lazy("failed"),

@@ -23,7 +23,7 @@ _text = MessageTable(
     {
         "too_soon": gettext_lazy("Just requested. Again in %(seconds)s s."),
         "used_up": gettext_lazy(
-            "This hour’s %(n)s requests of “Refresh now” are used up until %(time)s."
+            "“Refresh now” was used %(n)s times this hour. Try again at %(time)s."
         ),
     }
 )

@@ -43,7 +43,7 @@ def test_timed_out_abort_that_was_lost_is_checked_then_reported_as_not_arrived(
     abort = Abort.objects.get()
     assert (abort.state, abort.settled_at) == ("unknown", None)
     assert message == (
-        "The abort may not have arrived. Northflank did not respond within 0.4 seconds. "
+        "The abort is not confirmed yet. Northflank did not respond within 0.4 seconds. "
         "The dashboard resends it for 2 min (1 of 5 sent); you need not do anything."
     )
     assert "The dashboard resends it" in notice_text(submit_abort(client, run))

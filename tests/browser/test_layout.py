@@ -50,7 +50,7 @@ def succeed(run: Run) -> None:
 @pytest.mark.parametrize(
     ("change", "part", "below", "width"),
     [
-        (read_all_stages, "[data-incomplete]", "#in-flight", 1280),
+        (read_all_stages, "[data-incomplete]", "#section-in-flight", 1280),
         (resume, "#policy-notes :text('paused')", "#run-r-1", 1280),
         (read_without_error, "#stage-error :text('It broke.')", "#run-r-1", 1280),
         (succeed, "#run-r-1 .step", "#run-r-2 a.title", 1280),

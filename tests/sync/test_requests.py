@@ -209,7 +209,7 @@ def test_links_have_a_limit(world: World) -> None:
     stage = ledger_stage(world)
     link(stage, "others", reads=requests.MAX_LINKS)
     assert find(world, stage, UNKNOWN) == [
-        "This hour’s 300 reads for links to unread runs are used up. Try again later."
+        "Too many links to runs that were never read, this hour. Try again later."
     ]
     assert not world.requests_for(UNKNOWN)
 

@@ -82,7 +82,7 @@ def test_removed_run_has_no_abort_button(get_page: GetPage, stage: Stage) -> Non
     run = factories.run(stage, in_flight=False, removed_at=timezone.now())
     html = get_page(factories.address(run))
     assert html.css("[data-abort]") == []
-    assert "no longer lists" in text_of(select_one(html, "[data-verdict]"))
+    assert "Removed from Northflank" in text_of(select_one(html, "[data-verdict]"))
 
 
 @pytest.mark.parametrize("page_name", ["now", "stage", "run"])

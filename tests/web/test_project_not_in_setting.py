@@ -46,7 +46,7 @@ def test_project_that_northflank_no_longer_lists_is_said_to_be_removed(
     settings.NORTHFLANK_PROJECTS = projects
     page = get_page(factories.address(run))
     assert text_of(select_one(page, "[data-removed]")).startswith(
-        "Northflank no longer lists project “Shop”."
+        "Project “Shop” was removed from Northflank."
     )
 
 

@@ -27,7 +27,7 @@ MAX_NAME_LENGTH = 150  # of Django's groups
 _text = MessageTable(
     {
         "release_managers": gettext_lazy(
-            "Each upgrade adds this group again if it is missing. Remove its grants instead."
+            "This group stays: an upgrade would add it again. Remove its grants instead."
         ),
         "demo": gettext_lazy("The sandbox needs this group."),
         "grant_exists": gettext_lazy("This grant already exists."),

@@ -77,7 +77,7 @@ def test_used_up_share_is_told_with_its_end(run: Run, viewer_client: Client) -> 
         ReadRequest(kind=kind, stage=run.stage, requested_at=past) for _ in range(100)
     )
     notice = press(viewer_client, factories.address(run))
-    assert notice.startswith("This hour’s 100 requests of “Refresh now” are used up until ")
+    assert notice.startswith("“Refresh now” was used 100 times this hour. Try again at ")
 
 
 def test_removed_pipeline_offers_no_refresh(run: Run, viewer_client: Client) -> None:
@@ -86,7 +86,7 @@ def test_removed_pipeline_offers_no_refresh(run: Run, viewer_client: Client) -> 
     for address in (factories.address(run), factories.address(run.stage)):
         assert parse_html(viewer_client.get(address)).css("form.refresh") == []
         answer = viewer_client.post(f"{address}refresh/", follow=True)
-        assert "no longer lists pipeline" in text_of(
+        assert "was removed from Northflank" in text_of(
             select_one(parse_html(answer), "#notices .notice p")
         )
     assert not ReadRequest.objects.exists()

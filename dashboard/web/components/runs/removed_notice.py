@@ -11,9 +11,9 @@ from dashboard.texts.rich_text import Message, MessageTable
 
 _text = MessageTable(
     {
-        "project": gettext_lazy("Northflank no longer lists project “%(project)s”."),
-        "pipeline": gettext_lazy("Northflank no longer lists pipeline “%(pipeline)s”."),
-        "run": gettext_lazy("Northflank no longer lists this run."),
+        "project": gettext_lazy("Project “%(project)s” was removed from Northflank."),
+        "pipeline": gettext_lazy("Pipeline “%(pipeline)s” was removed from Northflank."),
+        "run": gettext_lazy("This run was removed from Northflank."),
     }
 )
 

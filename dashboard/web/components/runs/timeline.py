@@ -151,7 +151,7 @@ def missing_text(run: Run, root: Node | None) -> str:
         )
         return text % {"n": days}
     if run.removed_at is not None:
-        return _("The steps were never read, and Northflank no longer lists the run.")
+        return _("The steps were never read, and the run was removed from Northflank.")
     if run.failures:
         return _("The steps could not be read from Northflank. Retrying.")
     if run.detail_synced_at is not None:

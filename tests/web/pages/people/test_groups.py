@@ -110,7 +110,7 @@ def test_release_managers_have_neither_form(root_client: Client, manager: User) 
     group = manager.groups.get()
     assert not open_page(root_client, url(group)).css("#name")
     html = open_page(root_client, url(group, "delete/"))
-    assert "Each upgrade adds this group again" in text_of(select_one(html, "[data-reason]"))
+    assert "This group stays" in text_of(select_one(html, "[data-reason]"))
     assert not html.css(".confirm form")
 
 
