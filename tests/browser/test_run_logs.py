@@ -1,5 +1,6 @@
 """The log of what a run waits for, on the run's page: read again, found in, left in its place."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -59,8 +60,18 @@ def test_log_stays_as_it_is_when_the_run_changes(sign_in: OpenPage, live: Live, 
     assert not [url for url in urls if "/logs/" in url]
 
 
-def test_log_is_looked_at_again(sign_in: OpenPage, live: Live, run: Run) -> None:
+def test_log_of_another_job_run_takes_its_place(sign_in: OpenPage, live: Live, run: Run) -> None:
     page = open_log(sign_in, live, run)
+    named = page.locator("[data-waiting-for]").get_attribute("data-id") or ""
+    factories.change(run, steps=json.loads(json.dumps(run.steps).replace(named, "another")))
+    expect(page.locator("[data-log-problem]")).to_contain_text("Northflank does not have it")
+    expect(page.locator(LINE)).to_have_count(0)
+
+
+@pytest.mark.parametrize("page_of", ["", "logs/"])
+def test_log_is_looked_at_again(sign_in: OpenPage, run: Run, page_of: str) -> None:
+    page = sign_in("manager", factories.address(run) + page_of)
+    expect(page.locator(LINE)).to_have_count(50)
     newest = page.locator(LINE).last.get_attribute("id") or ""
     expect(page.locator(LINE).last).not_to_have_id(newest)
     expect(page.locator(f"#{newest}")).to_be_attached()

@@ -16,12 +16,12 @@ from dashboard.aborts import messages as abort_messages
 from dashboard.aborts.reconcile import reconcile_open_aborts
 from dashboard.models import Abort, Pipeline, Project, Run, Stage, append_only
 from dashboard.northflank import NorthflankClient, RunDetail, WorkRef
-from dashboard.sandbox import parse_fault
+from dashboard.sandbox import Options, parse_fault
 from dashboard.sandbox.catalog import ReleaseFlow
 from dashboard.sync import mirror
 from dashboard.sync.run_reader import read_run
 from dashboard.web.http import links
-from tests.support.live import WAIT_TIMEOUT, Live, token
+from tests.support.live import WAIT_TIMEOUT, Live, run_live, token
 
 LEDGER = ("payments", "ledger", "Staging")
 SEARCH = ("shop", "search", "Production")  # aborts there are slow or have no effect
@@ -67,6 +67,18 @@ def mirror_run(live: Live, place: tuple[str, str, str], run_id: str) -> Run:
     detail = live.run(lambda: live.connection.client.get_run(*place, run_id))
     row = mirror.apply_detail(stage(place).pk, detail, requested_at=timezone.now())
     return Run.objects.with_stage().get(pk=row.pk)
+
+
+@contextlib.contextmanager
+def run_live_with_survivor() -> Iterator[tuple[Live, Run]]:
+    """Serve the dashboard, with a run that waits for a job run that survives the run's abort."""
+    place = ("shop", "survivor", "Production")
+    options = Options(
+        scenario="jobs-and-builds", rate_limit=100_000, opened_at=int(time.time()), history_hours=1
+    )
+    with run_live(options) as live:
+        page = live.run(lambda: live.connection.client.list_runs(*place, concluded=False))
+        yield live, mirror_run(live, place, page.items[-1].id)
 
 
 def stage(place: tuple[str, str, str]) -> Stage:

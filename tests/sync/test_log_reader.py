@@ -15,7 +15,7 @@ import time_machine
 from django.utils import timezone
 
 from dashboard.models import Lead, RateBudget, Run, Upstream, Work
-from dashboard.northflank import WorkRef
+from dashboard.northflank import NorthflankClient, WorkRef
 from dashboard.runs import works
 from dashboard.sync.log_reader import LogReader, LogView
 from dashboard.texts.rich_text import Message
@@ -440,3 +440,24 @@ def test_failed_run_shows_the_last_lines_of_its_step(watch: Any) -> None:
     view = watch(northflank, visit, status="failure")
     assert texts(view) == ["No space left"]
     assert view.looks_again_in is None
+
+
+def test_token_for_logs_is_used_for_all_but_the_run_itself(watch: Any) -> None:
+    northflank = Northflank([(10, "one")])
+    tokens: dict[str, str] = {}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tokens[request.url.path.rpartition("/")[2]] = request.headers["authorization"]
+        return northflank.answer(request)
+
+    async def visit(viewer: Viewer) -> LogView:
+        connection = viewer.reader.connection
+        transport = httpx.MockTransport(answer)
+        on_call = connection.unrecorded_calls.append
+        connection.logs_client = NorthflankClient("logs", transport=transport, on_call=on_call)
+        return await viewer.look(60)
+
+    assert texts(watch(northflank, visit)) == ["one"]
+    assert tokens == {"r1": "Bearer logs", "logs": "Bearer logs"}
+    assert northflank.requests["run"] == 1
+    assert RateBudget.objects.get().remaining == 1000 - 3

@@ -1,6 +1,5 @@
 """What an abort has left running is listed on the run's page, aborted there, and followed."""
 
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -12,32 +11,26 @@ from django.test import Client
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.models import Abort, Run, Work
-from dashboard.sandbox import Options, parse_fault
+from dashboard.sandbox import parse_fault
 from tests.support import factories
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
-from tests.support.live import Live, run_live, token
+from tests.support.live import Live, token
 from tests.support.live_runs import (
     advance_time,
-    mirror_run,
     reconcile,
+    run_live_with_survivor,
     shorten_upstream_timeout,
     submit_abort,
 )
 
-PLACE = ("shop", "survivor", "Production")
 ADDRESS = "abort_left"
 
 
 @pytest.fixture
 def survivor(transactional_db: None) -> Iterator[tuple[Live, Run]]:
     """A run that waits for a job run that survives its abort."""
-    now = int(time.time())
-    options = Options(
-        scenario="jobs-and-builds", rate_limit=100_000, opened_at=now, history_hours=1
-    )
-    with run_live(options) as live:
-        page = live.run(lambda: live.connection.client.list_runs(*PLACE, concluded=False))
-        yield live, mirror_run(live, PLACE, page.items[-1].id)
+    with run_live_with_survivor() as survivor:
+        yield survivor
 
 
 def read_due(live: Live) -> None:
