@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
@@ -57,12 +58,7 @@ _text = MessageTable(
             "The step does not name it, and %(n)d of %(owner)s started at that time: nobody knows "
             "which."
         ),
-        "log_failed": gettext_lazy("The log could not be read. %(error)s"),
-        "status_failed": gettext_lazy("Its status could not be read. %(error)s"),
-        "values_failed": gettext_lazy(
-            "The log is not shown: the values of the run that have to be hidden in it could not be "
-            "read. %(error)s"
-        ),
+        "failed": gettext_lazy("It could not be read from Northflank. %(error)s"),
     }
 )
 
@@ -104,6 +100,14 @@ class _Log:
     values: SecretValues | None = field(default=None, repr=False)
     view: LogView = LogView()
     task: asyncio.Task[None] | None = None
+
+
+class _Unreadable(Exception):
+    """Why nothing is read, and for how many seconds."""
+
+    def __init__(self, text: RichText, seconds: float = RETRY_INTERVAL) -> None:
+        super().__init__()
+        self.text, self.seconds = text, seconds
 
 
 class LogReader:
@@ -158,26 +162,21 @@ class LogReader:
                 del self._logs[key]
 
     async def _read(self, run: Run, awaited: AwaitedWork, log: _Log) -> None:
-        share, work, obstacle = await run_in_db_thread(_prepare, run, awaited)
-        if obstacle is not None:
-            problem, seconds = obstacle
-            self._plan(log, seconds, problem, work)
-            return
-        key = "status_failed"
         try:
+            work = await run_in_db_thread(work_rules.stored, run, *awaited)
+            log.view = replace(log.view, work=work or log.view.work)
+            share = await run_in_db_thread(_find_share)
             work = await self._read_work(run, awaited, log, work)
-            if work is None:
-                return
             log.view = replace(log.view, work=work)
             if log.with_lines:
-                key = "values_failed"
-                await self._read_values(run, log)
-                key = "log_failed"
                 await self._read_lines(run, awaited, work, log)
         except NorthflankError as error:
-            self._plan(log, RETRY_INTERVAL, _text(key, error=ExternalText(str(error), 400)))
-            return
-        self._plan(log, self._interval(log, share), work=await self._store_last_line(log))
+            problem = _text("failed", error=ExternalText(str(error), 400))
+            self._plan(log, RETRY_INTERVAL, problem)
+        except _Unreadable as reason:
+            self._plan(log, reason.seconds, reason.text)
+        else:
+            self._plan(log, self._interval(log, share))
 
     def _interval(self, log: _Log, share: LogShare) -> float:
         """Return the seconds until the next read; infinite if nothing more is to come."""
@@ -196,23 +195,17 @@ class LogReader:
             silent_for=(now - last_at).total_seconds() if last_at else 0.0,
         )
 
-    def _plan(
-        self, log: _Log, seconds: float, problem: RichText = "", work: Work | None = None
-    ) -> None:
-        """Have the log read again in so many seconds, and show this until then."""
+    def _plan(self, log: _Log, seconds: float, problem: RichText = "") -> None:
+        """Have the log read again in so many seconds, and show the problem until then."""
         log.next_at = self._clock() + seconds
         is_last = math.isinf(seconds)
-        log.view = replace(
-            log.view,
-            work=work or log.view.work,
-            next_read_at=None if is_last else db_threads.now() + timedelta(seconds=seconds),
-            problem=problem,
-        )
+        next_read_at = None if is_last else db_threads.now() + timedelta(seconds=seconds)
+        log.view = replace(log.view, next_read_at=next_read_at, problem=problem)
 
     async def _read_work(
         self, run: Run, awaited: AwaitedWork, log: _Log, work: Work | None
-    ) -> Work | None:
-        """Return what the step waits for, read now if that is due; None with a problem to show."""
+    ) -> Work:
+        """Return what the step waits for, read now if that is due; raises _Unreadable."""
         node, ref = awaited
         step_state = node.status, node.ended_at, run.status
         is_unchanged = log.read_step in {None, step_state}
@@ -223,68 +216,56 @@ class LogReader:
                 return work
             ref = replace(ref, id=work.work_id)
         if ref.id is None:
-            return await self._find_work(run, awaited, log)
+            return await self._find_work(run, awaited)
         is_probable = work is not None and work.is_probable
         work = await works.read_work(
             self.connection, run, steps.key(node), ref, is_probable=is_probable, for_logs=True
         )
         if work is None:
-            self._plan(log, RETRY_INTERVAL, _text("gone"))
+            raise _Unreadable(_text("gone"))
         return work
 
-    async def _find_work(self, run: Run, awaited: AwaitedWork, log: _Log) -> Work | None:
-        """Return what the step has probably started, found by its time."""
-        node, ref = awaited
-        requested_at = db_threads.now()
+    async def _find_work(self, run: Run, awaited: AwaitedWork) -> Work:
+        """Return what the step has probably started, found by its time; raises _Unreadable."""
+        (node, ref), requested_at = awaited, db_threads.now()
+        project_id = run.stage.pipeline.project.slug
         page = await self.connection.call_aside(
-            lambda nf: nf.list_works(_project_id(run), ref), for_logs=True
+            lambda nf: nf.list_works(project_id, ref), for_logs=True
         )
         found = work_rules.probable_works(node, ref, page.items)
         if len(found) != 1:
             key = "several_found" if found else "none_found"
-            text = _text(key, n=len(found), owner=ExternalText(ref.owner_id))
-            self._plan(log, RETRY_INTERVAL, text)
-            return None
+            raise _Unreadable(_text(key, n=len(found), owner=ExternalText(ref.owner_id)))
         arguments = run.pk, steps.key(node), ref, found[0]
         return await run_in_db_thread(
             works.store, *arguments, requested_at=requested_at, is_probable=True
         )
 
-    async def _read_values(self, run: Run, log: _Log) -> None:
-        """Read, once, the values of the run that its log may contain."""
-        if log.values is not None:
-            return
-        place = _project_id(run), run.stage.pipeline.slug, run.stage.name
-        log.values = await self.connection.call_aside(
-            lambda nf: nf.get_secret_values(*place, run.run_id), for_logs=True, by_main_token=True
-        )
-
     async def _read_lines(self, run: Run, awaited: AwaitedWork, work: Work, log: _Log) -> None:
         node, ref = awaited
-        now, count = db_threads.now(), log.max_lines
+        pipeline, now, count = run.stage.pipeline, db_threads.now(), log.max_lines
+        place = pipeline.project.slug, pipeline.slug, run.stage.name
+        call = partial(self.connection.call_aside, for_logs=True)
+        if log.values is None:
+            log.values = await call(
+                lambda nf: nf.get_secret_values(*place, run.run_id), by_main_token=True
+            )
         # From the start of the step: after a shorter span, silence would look like no log at all.
         starts = filter(None, (work_rules.attempt_start(node), work.started_at))
         since = min(starts, default=run.started_at or run.created_at) - SPAN_MARGIN
         until = (work.ended_at if work.concluded and work.ended_at else now) + SPAN_MARGIN
         of_work = replace(ref, id=work.work_id)
         try:
-            lines = await self.connection.call_aside(
-                lambda nf: nf.read_log(
-                    _project_id(run), of_work, since=since, until=until, max_lines=count
-                ),
-                for_logs=True,
+            lines = await call(
+                lambda nf: nf.read_log(place[0], of_work, since=since, until=until, max_lines=count)
             )
         except NotFound:  # as some answer where there are no lines
             lines = []
         # Thousands of characters a line, each tried for secrets.
-        shown = await asyncio.to_thread(show, lines, log.values or SecretValues())
+        shown = await asyncio.to_thread(show, lines, log.values)
         log.view = replace(log.view, lines=shown, has_more=len(lines) == count, read_at=now)
-
-    async def _store_last_line(self, log: _Log) -> Work | None:
-        work, at = log.view.work, log.view.last_line_at
-        if work is None or at is None or not works.is_news(work, at):
-            return work
-        return await run_in_db_thread(works.store_last_line, work, at)
+        if (at := log.view.last_line_at) is not None:
+            await run_in_db_thread(works.store_last_line, work, at)
 
 
 def show(lines: list[LogLine], values: SecretValues) -> tuple[DatedLine, ...]:
@@ -301,29 +282,18 @@ def _key(run: Run, awaited: AwaitedWork) -> tuple[int, str, WorkRef]:
     return run.pk, steps.key(node), ref
 
 
-def _project_id(run: Run) -> str:
-    return run.stage.pipeline.project.slug
-
-
-def _prepare(
-    run: Run, awaited: AwaitedWork
-) -> tuple[LogShare, Work | None, tuple[RichText, float] | None]:
-    """Return the share of logs, the stored work, and why nothing may be read for how long."""
+def _find_share() -> LogShare:
+    """Return the share of logs; raises _Unreadable if nothing may be read now."""
     now = db_threads.now()
     share = budget_store.load_log_share(now)
-    return share, work_rules.stored(run, *awaited), _find_obstacle(share, now)
-
-
-def _find_obstacle(share: LogShare, now: datetime) -> tuple[RichText, float] | None:
-    """Return why nothing may be read, and for how many seconds; None if it may."""
     if not share.total:
-        return _text("off"), RETRY_INTERVAL
+        raise _Unreadable(_text("off"))
     if (obstacle := requests.find_obstacle(now)) is not None:
-        until = obstacle.until
-        return obstacle.reason, (until - now).total_seconds() if until else RETRY_INTERVAL
+        until = obstacle.until or now + timedelta(seconds=RETRY_INTERVAL)
+        raise _Unreadable(obstacle.reason, (until - now).total_seconds())
     if share.left < MAX_REQUESTS:
-        return _text("share_spent", n=share.total), share.seconds
-    return None
+        raise _Unreadable(_text("share_spent", n=share.total), share.seconds)
+    return share
 
 
 _readers: list[LogReader] = []  # at most one

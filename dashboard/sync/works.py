@@ -89,21 +89,16 @@ def store(
     return row
 
 
-def store_last_line(work: Work, at: datetime) -> Work:
-    """Store the time of the last line of a log, for pages and the API, and return the row."""
+def store_last_line(work: Work, at: datetime) -> None:
+    """Store the time of the last line of a log, for pages and the API, which show it.
+
+    Not each one of a log that goes on: it may be a minute too old, as each is a change of pages.
+    """
+    known_at, now = work.last_line_at, db_threads.now()
+    is_old = known_at is None or max(at - known_at, now - at) > MAX_LINE_AGE
+    if at == known_at or not is_old:
+        return
     with transaction.atomic():
         mark_changed([work.run_id])  # first, as it locks the change counter
         Work.objects.filter(pk=work.pk).update(last_line_at=at)
     work.last_line_at = at
-    return work
-
-
-def is_news(work: Work, at: datetime) -> bool:
-    """Return whether the time of the last line is to be stored: not each one of a log that goes on.
-
-    Each would be a change of open pages.
-    """
-    known_at = work.last_line_at
-    if known_at is None or at == known_at:
-        return known_at is None
-    return at - known_at > MAX_LINE_AGE or db_threads.now() - at > MAX_LINE_AGE

@@ -183,7 +183,7 @@ def test_arguments_of_the_run_are_not_shown(watch: Any) -> None:
 def test_no_line_is_shown_while_the_values_of_the_run_are_unknown(watch: Any) -> None:
     northflank = Northflank([(10, "one")], errors={"run": (500, payloads.error("Down"))})
     view = watch(northflank, lambda viewer: viewer.look(60))
-    assert (view.lines, problem(view)) == (None, "values_failed")
+    assert (view.lines, problem(view)) == (None, "failed")
     assert not northflank.requests["log"]
 
 
@@ -362,14 +362,14 @@ def test_logs_can_be_switched_off(watch: Any, settings: Any) -> None:
     ("kind", "error", "expected"),
     [
         ("status", (404, payloads.error("No such run")), "gone"),
-        ("status", (403, payloads.error("No")), "status_failed"),
-        ("log", (401, payloads.error("No")), "log_failed"),
-        ("log", (403, payloads.error("No")), "log_failed"),
-        ("log", (500, payloads.error("Oh")), "log_failed"),
-        ("log", (502, b"<html>Bad gateway</html>"), "log_failed"),
-        ("log", (200, b"<html>Sign in</html>"), "log_failed"),
-        ("log", (200, b'{"data": {}}'), "log_failed"),
-        ("log", (200, b" " * 6_000_000), "log_failed"),
+        ("status", (403, payloads.error("No")), "failed"),
+        ("log", (401, payloads.error("No")), "failed"),
+        ("log", (403, payloads.error("No")), "failed"),
+        ("log", (500, payloads.error("Oh")), "failed"),
+        ("log", (502, b"<html>Bad gateway</html>"), "failed"),
+        ("log", (200, b"<html>Sign in</html>"), "failed"),
+        ("log", (200, b'{"data": {}}'), "failed"),
+        ("log", (200, b" " * 6_000_000), "failed"),
     ],
 )
 def test_error_is_said_and_is_no_outage(
@@ -391,7 +391,7 @@ def test_lines_stay_while_the_log_cannot_be_read(watch: Any) -> None:
         return await viewer.look(70)
 
     view = watch(northflank, visit)
-    assert (texts(view), problem(view)) == (["one"], "log_failed")
+    assert (texts(view), problem(view)) == (["one"], "failed")
 
 
 @pytest.mark.parametrize("answer", [(404, payloads.error("No logs")), (200, b'{"data": []}')])

@@ -1,5 +1,7 @@
 """What a run waits for, with the newest lines of its log."""
 
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
@@ -9,7 +11,8 @@ from dashboard.models import Run
 from dashboard.runs import steps, waiting_for, works
 from dashboard.sync import log_reader, watchers
 from dashboard.sync.log_reader import LogView
-from dashboard.web.components.runs.log_panel import LogPanel, LogQuery
+from dashboard.web.components.runs import log_panel
+from dashboard.web.components.runs.log_panel import LogQuery
 from dashboard.web.http import links, lookup
 from dashboard.web.http.authentication import sign_in
 from dashboard.web.http.client_address import client_address
@@ -40,7 +43,8 @@ def run_logs(
                 db_threads.now(),
                 client_address=client_address(request),
             )
-        return _render(request, run, LogPanel(run, awaited, view, query, permission.denied_reason))
+        panel = log_panel.panel(run, awaited, view, query, permission.denied_reason)
+        return _render(request, run, panel)
 
     return Deferred(
         lambda: log_reader.get_reader().look(
@@ -50,7 +54,7 @@ def run_logs(
     )
 
 
-def _render(request: HttpRequest, run: Run, panel: LogPanel | None) -> HttpResponse:
+def _render(request: HttpRequest, run: Run, panel: dict[str, Any] | None) -> HttpResponse:
     context = {
         "run": run,
         "panel": panel,

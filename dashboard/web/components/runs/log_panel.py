@@ -2,14 +2,13 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import cached_property
+from datetime import timedelta
+from typing import Any
 from urllib.parse import urlencode
 
 from django.utils.safestring import SafeString, mark_safe
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.db import threads as db_threads
@@ -54,92 +53,51 @@ class LogQuery:
         return f"?{query}" if query else ""
 
 
-@dataclass(frozen=True)
-class LogPanel:
-    """A look at a log as its template shows it."""
-
-    run: Run
-    awaited: AwaitedWork
-    view: LogView
-    query: LogQuery
-    denied_reason: Message | str = ""  # why the log is not shown to this user
-
-    @property
-    def waiting_text(self) -> Message:
-        return waiting_for.describe(self.run, self.awaited[1], self.view.work)
-
-    @property
-    def kind(self) -> str:
-        return self.awaited[1].kind
-
-    @property
-    def elapsed(self) -> RichText:
-        """For how long it has been in progress; empty once it has ended."""
-        work = self.view.work
-        if work is None or work.concluded or work.started_at is None:
-            return ""
-        return Elapsed(work.started_at)
-
-    @property
-    def silence(self) -> RichText:
-        """Since when there is no line; empty once it has ended, or before it was read."""
-        work, last_at = self.view.work, self.view.last_line_at
-        if work is None or self.view.lines is None or self.denied_reason:
-            return ""
-        if work.concluded:
-            return "" if self.view.lines else _text("no_lines_ended")
-        since = self.silent_since
-        if since is None:
-            return ""
-        return _text("silent" if last_at else "no_lines", elapsed=Elapsed(since))
-
-    @cached_property
-    def silent_since(self) -> datetime | None:
-        """The time of the last line or, without one, of the start; None once it has ended."""
-        work = self.view.work
-        if work is None or work.concluded or self.view.lines is None or self.denied_reason:
-            return None
-        return self.view.last_line_at or work.started_at
-
-    @property
-    def next_read(self) -> RichText:
-        next_at = self.view.next_read_at
-        if next_at is None or (self.denied_reason and not self.view.problem):
-            return ""
-        return _text("retry" if self.view.problem else "next_read", countdown=Countdown(next_at))
-
-    @property
-    def looks_again_at(self) -> datetime | None:
-        """When an open page looks again; None: nothing changes any more."""
-        seconds = self.view.looks_again_in
-        return None if seconds is None else db_threads.now() + timedelta(seconds=seconds)
-
-    @property
-    def is_being_read(self) -> bool:
-        return self.view.lines is None and not (self.view.problem or self.denied_reason)
-
-    @property
-    def has_lines(self) -> bool:
-        return bool(self.view.lines) and not self.denied_reason
-
-    @cached_property
-    def lines(self) -> SafeString:
-        """The lines that contain the text of the query, as markup."""
-        wanted = self.query.find.casefold()
-        lines = (line for line in self.view.lines or () if wanted in line.line.text.casefold())
-        return mark_safe("\n".join(_render(lines)))  # noqa: S308 - by a macro, which escapes
-
-    @property
-    def earlier(self) -> str:
-        """The query of an address with more lines; empty if there are none."""
-        more = next((count for count in COUNTS if count > self.query.max_lines), None)
-        return str(LogQuery(more, self.query.find)) if more and self.view.has_more else ""
-
-    @property
-    def redacted_note(self) -> str:
-        if self.has_lines and any(line.line.is_redacted for line in self.view.lines or ()):
-            return _("Values that look like secrets are left out.")
-        return ""
+def panel(
+    run: Run,
+    awaited: AwaitedWork,
+    view: LogView,
+    query: LogQuery,
+    denied_reason: Message | str = "",
+) -> dict[str, Any]:
+    """Return what the template shows of a look; with `denied_reason` nothing of the log."""
+    work, ref = view.work, awaited[1]
+    lines = () if denied_reason else view.lines or ()
+    is_read = view.lines is not None and not denied_reason
+    is_running = work is not None and not work.concluded
+    started_at = work.started_at if work is not None and is_running else None
+    silent_since = (view.last_line_at or started_at) if is_read and is_running else None
+    silence: RichText = ""
+    if silent_since is not None:
+        silence = _text("silent" if lines else "no_lines", elapsed=Elapsed(silent_since))
+    elif is_read and not lines:
+        silence = _text("no_lines_ended")
+    next_read: RichText = ""
+    if view.next_read_at is not None and (view.problem or not denied_reason):
+        key = "retry" if view.problem else "next_read"
+        next_read = _text(key, countdown=Countdown(view.next_read_at))
+    looks_again_in, more = view.looks_again_in, [n for n in COUNTS if n > query.max_lines]
+    return {
+        "view": view,
+        "query": query,
+        "kind": ref.kind,
+        "waiting_text": waiting_for.describe(run, ref, work),
+        "elapsed": Elapsed(started_at) if started_at is not None else "",
+        "silence": silence,
+        "silent_since": silent_since,
+        "denied_reason": denied_reason,
+        "is_being_read": view.lines is None and not (view.problem or denied_reason),
+        "has_lines": bool(lines),
+        "lines": _render(lines, query.find),
+        # The query of an address with more lines.
+        "earlier": str(LogQuery(more[0], query.find)) if more and lines and view.has_more else "",
+        "has_redacted": any(line.is_redacted for _at, line in lines),
+        "next_read": next_read,
+        # None: nothing changes any more.
+        "looks_again_at": None
+        if looks_again_in is None
+        else db_threads.now() + timedelta(seconds=looks_again_in),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +117,14 @@ def place(run: Run, waiting: WaitingFor) -> LogPlace:
     return LogPlace(f"log-{zlib.crc32(state.encode()):x}", links.logs_url(run), text)
 
 
-def _render(lines: Iterable[DatedLine]) -> Iterator[SafeString]:
+def _render(lines: Iterable[DatedLine], find: str) -> SafeString:
+    """Return the lines that contain a text, as markup."""
     seen: Counter[str] = Counter()  # of one time there may be several
+    rendered = []
     for at, line in lines:
         moment = f"{at.timestamp() * 1000:.0f}" if at else "none"
         seen[moment] += 1
-        yield macros.render("log_line.html#log_line", f"line-{moment}-{seen[moment]}", at, line)
+        if find.casefold() in line.text.casefold():
+            name = f"line-{moment}-{seen[moment]}"
+            rendered.append(macros.render("log_line.html#log_line", name, at, line))
+    return mark_safe("\n".join(rendered))  # noqa: S308 - by a macro, which escapes
