@@ -40,8 +40,8 @@ def awaited_work(run: Run, root: Node | None) -> AwaitedWork | None:
 
 
 def stored(run: Run, node: Node, ref: WorkRef) -> Work | None:
-    """Return the row of a step's work, if it was read."""
-    rows = Work.objects.filter(run=run, kind=ref.kind, owner_id=ref.owner_id)
+    """Return the row of a step's work, if it was read: what was only named has no status."""
+    rows = Work.objects.filter(run=run, kind=ref.kind, owner_id=ref.owner_id).exclude(status="")
     if ref.id is not None:
         return rows.filter(work_id=ref.id).first()
     found_since = attempt_start(node)

@@ -211,8 +211,8 @@ class LogReader:
         is_unchanged = log.read_step in {None, step_state}
         log.read_step = step_state
         if work is not None:
-            is_fresh = db_threads.now() - work.synced_at < STATUS_INTERVAL and is_unchanged
-            if is_fresh or (work.concluded and is_unchanged):
+            is_fresh = db_threads.now() - work.synced_at < STATUS_INTERVAL
+            if is_unchanged and (is_fresh or work.concluded):
                 return work
             ref = replace(ref, id=work.work_id)
         if ref.id is None:
