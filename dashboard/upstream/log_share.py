@@ -37,4 +37,5 @@ class LogShare:
             return FIRST_INTERVAL
         spacing = max(window / self.total, self.seconds / self.left)
         silence_pause = min(silent_for * SILENCE_PART, MAX_SILENCE_PAUSE)
-        return max(spacing * max(logs, 1), silence_pause)
+        # In the next window there is a new share.
+        return min(max(spacing * max(logs, 1), silence_pause), self.seconds)

@@ -62,6 +62,11 @@ def test_after_the_share_the_next_read_is_in_the_next_window(total: int) -> None
     assert (share.left, share.interval(logs=1, looked_for=0, silent_for=0)) == (0, 1200)
 
 
+def test_next_read_is_no_later_than_the_next_window() -> None:
+    assert LogShare(100, 90, HOUR).interval(logs=30, looked_for=60, silent_for=0) == HOUR
+    assert LogShare(100, 0, 10).interval(logs=1, looked_for=60, silent_for=36_000) == 10
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize(("setting", "total"), [("10%", 50), ("7", 7), ("0", 0)])
 def test_share_is_a_number_or_a_part_of_the_limit(
