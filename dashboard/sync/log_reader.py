@@ -24,6 +24,7 @@ from dashboard.northflank import (
     NotFound,
     SecretValues,
     ShownLine,
+    UnexpectedResponse,
     WorkRef,
     show_lines,
 )
@@ -40,7 +41,7 @@ LINES, MAX_LINES = 50, 1_000  # lines: at first, and at most, which is Northflan
 LOOK_INTERVAL = 60.0  # seconds between two looks of an open page, or less if it is read sooner
 LOOK_LIFETIME = 150.0  # seconds after a look during which somebody counts as looking
 MEMORY = 600.0  # seconds after the last look until the lines are forgotten
-MAX_REQUESTS = 3  # of one read: what it is of, the values of the run, the lines
+MAX_REQUESTS = 4  # of one read: what it is of, the values of the run, the lines, fewer lines
 MAX_WAIT = 8.0  # seconds that a page waits for a read that is under way
 STATUS_INTERVAL = timedelta(minutes=5)  # between two reads of a job run or build in progress
 RETRY_INTERVAL = 60.0  # seconds until the next read after one that failed, or found nothing
@@ -57,6 +58,9 @@ _text = MessageTable(
         "several_found": gettext_lazy(
             "The step does not name it, and %(n)d of %(owner)s started at that time: nobody knows "
             "which."
+        ),
+        "too_large": gettext_lazy(
+            "Only the last %(n)d lines can be read: with more the response is unusable."
         ),
         "failed": gettext_lazy("It could not be read from Northflank. %(error)s"),
     }
@@ -92,14 +96,26 @@ class _Log:
     """A log that somebody looks at, or did not long ago; times in seconds of the reader's clock."""
 
     opened_at: float
-    looked_at: float
-    with_lines: bool = False
-    max_lines: int = LINES
+    looks: dict[int, float] = field(default_factory=dict)  # the last for so many lines; 0: none
+    max_lines: int = MAX_LINES  # fewer after a response with more could not be used
+    asked: int = 0  # lines, by the last read
+    planned_at: float = 0.0
     next_at: float = 0.0
+    share: LogShare | None = None  # by which the next read was planned
     read_step: object = None  # the state of the step at the last read of its work
     values: SecretValues | None = field(default=None, repr=False)
     view: LogView = LogView()
     task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None  # until it is forgotten
+
+    def wanted(self, now: float) -> int:
+        """Return how many lines those who look now want, at most."""
+        since = now - LOOK_LIFETIME
+        return max((lines for lines, at in self.looks.items() if at > since), default=0)
+
+    def lacks(self, lines: int) -> bool:
+        """Return whether the last read was of fewer lines, and there may be more."""
+        return self.asked < min(lines, self.max_lines) and (self.view.has_more or not self.asked)
 
 
 class _Unreadable(Exception):
@@ -126,40 +142,50 @@ class LogReader:
         `run` with its stage. Without `with_lines` only the status is read, for those who may not
         see the log.
         """
-        now = self._clock()
-        self._forget(now)
-        log = self._logs.setdefault(_key(run, awaited), _Log(opened_at=now, looked_at=now))
-        if log.looked_at < now - LOOK_LIFETIME:
+        now, loop, key = self._clock(), asyncio.get_running_loop(), _key(run, awaited)
+        log = self._logs.setdefault(key, _Log(opened_at=now))
+        if log.timer is not None:
+            log.timer.cancel()
+        log.timer = loop.call_later(MEMORY, self._logs.pop, key, None)
+        if max(log.looks.values(), default=now) < now - LOOK_LIFETIME:
             log.opened_at = now
-        log.looked_at = now
-        wants_more = log.max_lines < max_lines and log.view.has_more
-        wants_lines = with_lines and not log.with_lines
-        if log.task is None and (now >= log.next_at - 1 or wants_more or wants_lines):
-            log.max_lines = max(log.max_lines, max_lines)
-            log.with_lines |= with_lines
-            log.task = asyncio.ensure_future(self._read(run, awaited, log))
-        if (task := log.task) is not None:
-            await asyncio.wait({task}, timeout=MAX_WAIT)
+        wanted = max(max_lines, LINES) if with_lines else 0
+        log.looks[wanted] = now
+        self._advance(log)
+        is_due, give_up_at = now >= log.next_at - 1, loop.time() + MAX_WAIT
+        # A read that is under way may be of fewer lines than are wanted here.
+        while (task := log.task) is not None or is_due or log.lacks(wanted):
+            if task is None:
+                log.asked = min(log.wanted(now), log.max_lines)
+                task = log.task = asyncio.ensure_future(self._read(run, awaited, log))
+            await asyncio.wait({task}, timeout=max(give_up_at - loop.time(), 0))
             if not task.done():
                 return replace(log.view, looks_again_in=2.0)
             if log.task is task:
                 log.task = None
             task.result()  # raises what is no error of Northflank
+            is_due = False
         return self._view(log, max_lines)
 
     def _view(self, log: _Log, max_lines: int) -> LogView:
         view, lines = log.view, log.view.lines
         if lines is not None and len(lines) > max_lines:
             view = replace(view, lines=lines[-max_lines:], has_more=True)
+        if max_lines > log.max_lines and not view.problem:
+            view = replace(view, problem=_text("too_large", n=log.max_lines))
         if math.isinf(log.next_at):
             return view
         seconds = max(log.next_at - self._clock(), 1.0)
         return replace(view, looks_again_in=min(seconds, LOOK_INTERVAL))
 
-    def _forget(self, now: float) -> None:
-        for key, log in list(self._logs.items()):
-            if log.looked_at < now - MEMORY and log.task is None:
-                del self._logs[key]
+    def _advance(self, log: _Log) -> None:
+        """Have a log read earlier if fewer are looked at than when its next read was planned."""
+        if log.share is not None:
+            next_at = log.planned_at + self._interval(log, log.share)
+            if next_at < log.next_at and log.view.next_read_at is not None:
+                earlier = timedelta(seconds=log.next_at - next_at)
+                log.next_at = next_at
+                log.view = replace(log.view, next_read_at=log.view.next_read_at - earlier)
 
     async def _read(self, run: Run, awaited: AwaitedWork, log: _Log) -> None:
         try:
@@ -168,7 +194,7 @@ class LogReader:
             share = await run_in_db_thread(_find_share)
             work = await self._read_work(run, awaited, log, work)
             log.view = replace(log.view, work=work)
-            if log.with_lines:
+            if log.asked:
                 await self._read_lines(run, awaited, work, log)
         except NorthflankError as error:
             problem = _text("failed", error=ExternalText(str(error), 400))
@@ -176,7 +202,7 @@ class LogReader:
         except _Unreadable as reason:
             self._plan(log, reason.seconds, reason.text)
         else:
-            self._plan(log, self._interval(log, share))
+            self._plan(log, self._interval(log, share), share=share)
 
     def _interval(self, log: _Log, share: LogShare) -> float:
         """Return the seconds until the next read; infinite if nothing more is to come."""
@@ -185,20 +211,25 @@ class LogReader:
             ended_at = work.ended_at or work.synced_at
             late_for = (ended_at + LATE_LINES - now).total_seconds()
             return late_for + 1 if late_for > 0 else math.inf
-        if not log.with_lines:
+        if not log.asked:
             return STATUS_INTERVAL.total_seconds()
         loop_time = self._clock()
         last_at = log.view.last_line_at
         return share.interval(
-            logs=sum(other.looked_at > loop_time - LOOK_LIFETIME for other in self._logs.values()),
+            logs=sum(other.wanted(loop_time) > 0 for other in self._logs.values()),
             looked_for=loop_time - log.opened_at,
             silent_for=(now - last_at).total_seconds() if last_at else 0.0,
         )
 
-    def _plan(self, log: _Log, seconds: float, problem: RichText = "") -> None:
+    def _plan(
+        self, log: _Log, seconds: float, problem: RichText = "", share: LogShare | None = None
+    ) -> None:
         """Have the log read again in so many seconds, and show the problem until then."""
-        log.next_at = self._clock() + seconds
+        log.planned_at = self._clock()
+        log.next_at = log.planned_at + seconds
         is_last = math.isinf(seconds)
+        has_ended = log.view.work is not None and log.view.work.concluded
+        log.share = None if has_ended else share
         next_read_at = None if is_last else db_threads.now() + timedelta(seconds=seconds)
         log.view = replace(log.view, next_read_at=next_read_at, problem=problem)
 
@@ -243,7 +274,7 @@ class LogReader:
 
     async def _read_lines(self, run: Run, awaited: AwaitedWork, work: Work, log: _Log) -> None:
         node, ref = awaited
-        pipeline, now, count = run.stage.pipeline, db_threads.now(), log.max_lines
+        pipeline, now, count = run.stage.pipeline, db_threads.now(), log.asked
         place = pipeline.project.slug, pipeline.slug, run.stage.name
         call = partial(self.connection.call_aside, for_logs=True)
         if log.values is None:
@@ -255,12 +286,21 @@ class LogReader:
         since = min(starts, default=run.started_at or run.created_at) - SPAN_MARGIN
         until = (work.ended_at if work.concluded and work.ended_at else now) + SPAN_MARGIN
         of_work = replace(ref, id=work.work_id)
-        try:
-            lines = await call(
+
+        async def read(count: int) -> list[LogLine]:
+            return await call(
                 lambda nf: nf.read_log(place[0], of_work, since=since, until=until, max_lines=count)
             )
+
+        try:
+            lines = await read(count)
         except NotFound:  # as some answer where there are no lines
             lines = []
+        except UnexpectedResponse:  # perhaps too large: the earlier lines of one are not for all
+            if count <= LINES:
+                raise
+            log.max_lines = count = LINES
+            lines = await read(count)
         # Thousands of characters a line, each tried for secrets.
         shown = await asyncio.to_thread(show, lines, log.values)
         log.view = replace(log.view, lines=shown, has_more=len(lines) == count, read_at=now)

@@ -17,6 +17,7 @@ from django.utils import timezone
 from dashboard.models import Lead, RateBudget, Run, Upstream, Work
 from dashboard.northflank import NorthflankClient, WorkRef
 from dashboard.runs import works
+from dashboard.sync import log_reader
 from dashboard.sync.log_reader import LogReader, LogView
 from dashboard.texts.rich_text import Message
 from dashboard.upstream.connection import Connection
@@ -276,16 +277,111 @@ def test_nothing_is_read_while_nobody_looks(watch: Any) -> None:
     assert northflank.requests["log"] == 1
 
 
-def test_lines_are_forgotten_some_time_after_the_last_look(watch: Any) -> None:
+def test_lines_are_forgotten_some_time_after_the_last_look_even_if_nobody_looks_again(
+    watch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers: list[asyncio.TimerHandle] = []
+
+    async def visit(viewer: Viewer) -> None:
+        call_later = (loop := asyncio.get_running_loop()).call_later
+
+        def record(delay: float, call: Any, *args: Any, **options: Any) -> asyncio.TimerHandle:
+            handle = call_later(delay, call, *args, **options)
+            if delay == log_reader.MEMORY:
+                timers.append(handle)
+            return handle
+
+        monkeypatch.setattr(loop, "call_later", record)
+        await viewer.look(60)
+        await viewer.look(62)
+        first, last = timers
+        assert first.cancelled()
+        assert viewer.reader._logs
+        last._run()
+        assert not viewer.reader._logs
+
+    watch(Northflank([(10, "one")]), visit)
+
+
+def test_after_earlier_lines_only_the_newest_are_read_once_nobody_wants_more(watch: Any) -> None:
+    northflank = Northflank([(n, str(n)) for n in range(120)])
+
+    async def visit(viewer: Viewer) -> None:
+        await viewer.look(200, max_lines=1000)
+        await viewer.look(300)
+        await viewer.look(400)
+
+    watch(northflank, visit)
+    assert [query["lineLimit"] for query in northflank.queries] == ["1000", "1000", "50"]
+
+
+def test_lines_that_are_too_large_together_are_read_without_the_earlier_ones(watch: Any) -> None:
+    northflank = Northflank([(n, "x" * 60_000) for n in range(120)])
+
+    async def visit(viewer: Viewer) -> list[LogView]:
+        return [await viewer.look(at, max_lines=1000) for at in (200, 201, 300)]
+
+    views = watch(northflank, visit)
+    assert [(len(view.lines), problem(view)) for view in views] == [(50, "too_large")] * 3
+    assert [query["lineLimit"] for query in northflank.queries] == ["1000", "50", "50"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "limits"),
+    [
+        ({"with_lines": False}, {}, ["50"]),
+        ({}, {"max_lines": 200}, ["50", "200"]),
+        ({"max_lines": 200}, {}, ["200"]),
+    ],
+)
+def test_who_looks_during_a_read_of_less_gets_all_that_is_wanted(
+    watch: Any, first: dict[str, Any], second: dict[str, Any], limits: list[str]
+) -> None:
+    northflank = Northflank([(n, str(n)) for n in range(200)])
+
+    async def visit(viewer: Viewer) -> LogView:
+        reading = asyncio.ensure_future(viewer.look(300, **first))
+        while not northflank.requests:
+            await asyncio.sleep(0)
+        view = await viewer.look(300, **second)
+        await reading
+        return view
+
+    view = watch(northflank, visit)
+    assert len(view.lines) == second.get("max_lines", 50)
+    assert [query["lineLimit"] for query in northflank.queries] == limits
+
+
+def test_lines_are_not_read_while_only_those_without_the_right_look(watch: Any) -> None:
     northflank = Northflank([(10, "one")])
 
-    async def visit(viewer: Viewer) -> int:
+    async def visit(viewer: Viewer) -> LogView:
         await viewer.look(60)
-        other = Viewer(viewer.run, UNNAMED, viewer.traveller, viewer.reader)
-        await other.look(700)
-        return len(viewer.reader._logs)
+        for seconds in range(120, 600, 60):
+            await viewer.look(seconds, with_lines=False)
+        assert northflank.requests["log"] == 3  # until nobody counts as looking at lines
+        northflank.lines.append((599, "two"))
+        return await viewer.look(600)
 
-    assert watch(northflank, visit) == 1
+    assert texts(watch(northflank, visit)) == ["one", "two"]
+
+
+def test_log_is_read_earlier_when_fewer_are_looked_at(watch: Any) -> None:
+    northflank = Northflank([(10, "one")])
+
+    async def visit(viewer: Viewer) -> list[datetime | None]:
+        for number in range(20):
+            ref = WorkRef("job_run", "job", f"job-{number}", "r1")
+            await Viewer(viewer.run, ref, viewer.traveller, viewer.reader).look(60)
+        await viewer.look(60)
+        await viewer.look(121)
+        views = [await viewer.look(seconds) for seconds in (122, 180, 240)]
+        return [view.next_read_at for view in views]
+
+    first, second, third = watch(northflank, visit)
+    assert first == second
+    assert third < first
+    assert northflank.requests["log"] == 22
 
 
 def test_status_is_read_again_when_the_step_has_changed(watch: Any) -> None:
