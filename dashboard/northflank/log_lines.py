@@ -89,8 +89,9 @@ def _join_parts(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _last_state(line: str) -> str:
-    """Return what a terminal shows of a line that returns to its start to write it anew."""
-    return line.rstrip("\r\n").rpartition("\r")[2]
+    """Return what a terminal shows of each line that returns to its start to write it anew."""
+    lines = line.replace("\r\n", "\n").rstrip("\r\n").split("\n")
+    return "\n".join(part.rstrip("\r").rpartition("\r")[2] for part in lines)
 
 
 def _parse(line: str) -> Iterator[Span]:

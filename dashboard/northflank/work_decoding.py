@@ -3,6 +3,7 @@
 Of the outputs of steps only the ids of job runs and builds are kept: they may hold secrets.
 """
 
+import json
 import re
 
 from dashboard.northflank.models import BUILD, JOB_RUN, LogLine, Work, WorkRef
@@ -144,5 +145,7 @@ def parse_log(body: Json) -> list[LogLine] | None:
 def _log_line(fields: Json) -> LogLine:
     text = next((fields[name] for name in ("log", "message", "line") if name in fields), "")
     times = (as_datetime(fields.get(name)) for name in ("ts", "timestamp", "time"))
-    # What is no text is shown as it is: Northflank does not say what a line can be.
-    return LogLine(next(filter(None, times), None), text if isinstance(text, str) else repr(text))
+    # What is no text is shown as sent: Northflank does not say what a line can be.
+    if not isinstance(text, str):
+        text = json.dumps(text, ensure_ascii=False)
+    return LogLine(next(filter(None, times), None), text)

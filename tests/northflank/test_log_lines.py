@@ -27,6 +27,8 @@ def show(line: str) -> str:
         ("done\r\n", "done"),
         ("10 %\r50 %\r100 %", "100 %"),
         ("10 %\r100 %\r\r\n", "100 %"),
+        ("one\r\ntwo\r\n\r\nthree\r\n", "one\ntwo\n\nthree"),
+        ("10 %\r100 %\r\n1 MB\r2 MB", "100 %\n2 MB"),
         ("\tindented", "\tindented"),
         ("a\0b\x08c\x7fd\x85", "a␀b␈c\ufffdd\ufffd"),
         ("a\u202eb\u2066", "a<U+202E>b<U+2066>"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.northflank import LogLine, Work, WorkRef, decoding
+from dashboard.northflank import LogLine, SecretValues, Work, WorkRef, decoding, show_lines
 from dashboard.northflank.work_decoding import parse_build, parse_job_run, parse_log
 from tests.support import payloads
 
@@ -96,10 +96,22 @@ def test_lines_are_found_in_each_shape_of_the_answer(data: Any) -> None:
 
 @pytest.mark.parametrize(
     ("line", "text"),
-    [({"message": "m"}, "m"), ({"line": "n"}, "n"), ({"log": {"a": 1}}, "{'a': 1}"), ("x", "")],
+    [
+        ({"message": "m"}, "m"),
+        ({"line": "n"}, "n"),
+        ({"log": {"ok": True, "at": None, "what": "ü"}}, '{"ok": true, "at": null, "what": "ü"}'),
+        ({"log": 7}, "7"),
+        ("x", ""),
+    ],
 )
 def test_line_of_another_form_keeps_its_text(line: Any, text: str) -> None:
     assert parse_log({"data": [line]}) == [LogLine(None, text)]
+
+
+def test_half_a_surrogate_in_a_structured_line_is_shown_as_one_in_a_text() -> None:
+    lines = parse_log({"data": [{"log": {"msg": "half \ud83d"}}]})
+    assert lines is not None
+    assert show_lines([lines[0].text], SecretValues())[0].text == '{"msg": "half \ufffd"}'
 
 
 def test_answer_without_lines_is_none() -> None:
