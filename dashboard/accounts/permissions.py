@@ -34,9 +34,11 @@ _text = MessageTable(
         "superusers_only": gettext_lazy("Ask a superuser to abort here."),
         "group_only": gettext_lazy("Ask someone in %(group)s to abort here."),
         "groups_only": gettext_lazy("Ask someone in %(groups)s or %(last)s to abort here."),
-        "logs_superusers_only": gettext_lazy("Ask a superuser for the logs."),
-        "logs_group_only": gettext_lazy("Ask someone in %(group)s for the logs."),
-        "logs_groups_only": gettext_lazy("Ask someone in %(groups)s or %(last)s for the logs."),
+        "logs_superusers_only": gettext_lazy("You may not see logs here. Ask a superuser."),
+        "logs_group_only": gettext_lazy("You may not see logs here. Ask someone in %(group)s."),
+        "logs_groups_only": gettext_lazy(
+            "You may not see logs here. Ask someone in %(groups)s or %(last)s."
+        ),
         "group": gettext_lazy("“%(group)s”"),
         "other_groups": gettext_lazy("%(n)d more"),
         "some_denied": gettext_lazy("You cannot abort some of these runs. %(reasons)s"),

@@ -447,7 +447,9 @@ def test_denied_logs_reason_names_who_may_see_them_or_abort(
     factories.grant("abort", "leads", stage="Staging")
     factories.grant("logs", "readers")
     permission = permissions_of("somebody").logs_permission(places["shop"][0])
-    assert str(permission.denied_reason) == "Ask someone in “leads” or “readers” for the logs."
+    assert str(permission.denied_reason) == (
+        "You may not see logs here. Ask someone in “leads” or “readers”."
+    )
     User.objects.all().delete()
     permission = permissions_of("somebody").logs_permission(places["shop"][1])
     assert reason_and_groups(permission) == ("logs_group_only", ["readers"])

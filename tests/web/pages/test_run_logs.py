@@ -11,9 +11,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard.models import AccessEvent, Run, Upstream
+from dashboard.models import AccessEvent, Run, Upstream, Work
 from dashboard.models.accounts.access import AccessKind
-from dashboard.sandbox import parse_fault
+from dashboard.sandbox import logs, parse_fault
 from tests.support import factories, live_runs
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live
@@ -124,7 +124,7 @@ def test_who_may_not_see_logs_sees_what_the_run_waits_for(site: Live, viewer: Us
     page = look(site.sign_in("viewer"), run, **HTMX)
     assert text_of(select_one(page, "[data-waiting-for]")).startswith("Waits for job run clean-up-")
     assert text_of(select_one(page, "[data-log-denied]")) == (
-        "Ask someone in “Release managers” for the logs."
+        "You may not see logs here. Ask someone in “Release managers”."
     )
     assert lines(page) == []
     assert "data-silent-since" not in str(page.html)
@@ -199,7 +199,35 @@ def test_page_of_a_run_loads_the_log_only_if_it_waits_for_one(site: Live, manage
     with CaptureQueriesContext(connection) as queries:
         page = parse_html(client.get(factories.address(other)))
     assert page.css_first(".log-place") is None
-    assert not [query for query in queries if "dashboard_work" in query["sql"]]
+    statements = [query["sql"] for query in queries]
+    assert not [sql for sql in statements if "dashboard_work" in sql and sql[:6] == "SELECT"]
+
+
+def test_page_of_a_run_says_what_it_waits_for_before_the_log_is_loaded(
+    site: Live, client: httpx.Client
+) -> None:
+    run = live_runs.waiting_run(site, "silent")
+    before = select_one(parse_html(client.get(factories.address(run))), ".log-place p")
+    named = select_one(before, "[data-waiting-for]").attributes
+    assert (named["data-kind"], named["data-status"]) == ("job_run", "")
+    look(client, run)
+    work = Work.objects.get(run=run)
+    assert named["data-id"] == work.work_id
+    after = select_one(parse_html(client.get(factories.address(run))), ".log-place p")
+    named = select_one(after, "[data-waiting-for]").attributes
+    assert (named["data-id"], named["data-status"]) == (work.work_id, "RUNNING")
+    assert "RUNNING started " in text_of(after)
+
+
+def test_replaced_secrets_are_said_with_the_lines(
+    site: Live, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chatty = look(client, live_runs.waiting_run(site, "chatty"), **HTMX)
+    assert chatty.css_first("[data-has-redacted]") is None
+    monkeypatch.setattr(logs, "LAST_WORDS", "password=swordfish99")
+    page = look(client, live_runs.waiting_run(site, "silent"), **HTMX)
+    assert lines(page)[-1] == "password=[redacted]"
+    assert text_of(select_one(page, "[data-has-redacted]")) == "Secrets are replaced by [redacted]."
 
 
 def test_run_that_waits_for_nothing_with_a_log_says_so(site: Live, client: httpx.Client) -> None:

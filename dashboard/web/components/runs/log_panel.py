@@ -102,11 +102,15 @@ def panel(
 
 @dataclass(frozen=True, slots=True)
 class LogPlace:
-    """Where a run's page loads the panel: another element for each step, and for its end."""
+    """Where a run's page loads the panel: another element for each step, and for its end.
+
+    Until then, and without JavaScript, it shows what is stored of what the run waits for.
+    """
 
     id: str
     url: str
     text: Message
+    waiting: WaitingFor
 
 
 def place(run: Run, waiting: WaitingFor) -> LogPlace:
@@ -114,7 +118,7 @@ def place(run: Run, waiting: WaitingFor) -> LogPlace:
     node, ref, work = waiting
     state = f"{steps.key(node)} {ref.id} {run.concluded}"
     text = waiting_for.describe(run, ref, work)
-    return LogPlace(f"log-{zlib.crc32(state.encode()):x}", links.logs_url(run), text)
+    return LogPlace(f"log-{zlib.crc32(state.encode()):x}", links.logs_url(run), text, waiting)
 
 
 def _render(lines: Iterable[DatedLine], find: str) -> SafeString:
