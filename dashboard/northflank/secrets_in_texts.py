@@ -93,6 +93,20 @@ _NAMED = _compile(
           (?!{_EMPTY})
     ) {_OPENING} ) {_SCHEME} {_VALUE}"""
 )
+# In a log also `NAME: pw` where a line starts with the name, perhaps after its time and level, or
+# where the name is written as a variable's. "PASS: 12" is the result of a test.
+_ENTRY = _compile(
+    rf"""(?P<kept>
+        (?: (?m:^) (?:[\[(]?\d[\d:.,TZ/+-]*+[\])]?[ \t]++){{0,2}}+
+          (?:[\[(]?(?:trace|debug|info|notice|warn(?:ing)?|error|fatal)[\])]?:?[ \t]++)?+ [ \t>*-]*+
+          | (?<![\w.$-]) (?: (?=[a-z\d]*+_) | (?-i:(?=[A-Z\d_]++:)) ) )
+        (?=[\w-]{{1,80}}+:[ \t]) [\w-]{{0,60}}? (?: secret | token | credentials? | pwd | (?<=_)pass
+          | (?:account|encryption|master|secret|shared|signing)[_-]?key )
+        (?:[_-](?:key|base|value|hash|old|new|\d++)){{0,3}}+
+        :[ \t]++ (?!{_PROSE}|{_EMPTY})
+        (?! (?:ok|valid|found|loaded|created|updated|refreshed)\b | [a-z]++[ ][a-z]++[ ] )
+    {_OPENING} ) {_SCHEME} {_VALUE}"""
+)
 # A number after one of these names is no secret: `max_tokens=4096`, `token.go:12`, `token-api:80`.
 _NUMBER = _compile(
     r"""(?:
@@ -179,7 +193,7 @@ def redact_line(text: str, values: SecretValues) -> tuple[str, bool]:
     """
     text = values.replace_in(text.replace(_MARK, "\ufffd"), _MARK)
     text = _URLS.sub(partial(_redact_urls, redact_url=_redact_login), text)
-    for pattern in (_KNOWN, _COOKIES, _AUTHORIZATION, _NAMED, _OPTION, _BEARER, _LOGIN):
+    for pattern in (_KNOWN, _COOKIES, _AUTHORIZATION, _NAMED, _ENTRY, _OPTION, _BEARER, _LOGIN):
         text = pattern.sub(partial(_redact_secret, mark=_MARK), text)
     return _MARKS.sub(REDACTED, text), _MARK in text
 
