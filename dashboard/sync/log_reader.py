@@ -59,9 +59,7 @@ _text = MessageTable(
             "The step does not name it, and %(n)d of %(owner)s started at that time: nobody knows "
             "which."
         ),
-        "too_large": gettext_lazy(
-            "Only the last %(n)d lines can be read: with more the response is unusable."
-        ),
+        "too_large": gettext_lazy("Only the last %(n)d lines can be read: more are too large."),
         "failed": gettext_lazy("It could not be read from Northflank. %(error)s"),
     }
 )

@@ -102,10 +102,7 @@ def panel(
 
 @dataclass(frozen=True, slots=True)
 class LogPlace:
-    """Where a run's page loads the panel: another element for each step, and for its end.
-
-    Until then, and without JavaScript, it shows what is stored of what the run waits for.
-    """
+    """Where a run's page loads the panel, after what is stored: another for each step, and end."""
 
     id: str
     url: str
