@@ -81,6 +81,11 @@ def open_abort_dialog(page: Page) -> None:
     expect_dialog(page)
 
 
+def open_left_dialog(page: Page) -> None:
+    page.locator("[data-abort-left]").first.click()
+    expect_dialog(page)
+
+
 def submit_without_reason(page: Page) -> None:
     open_abort_dialog(page)
     page.get_by_role("button", name="Abort run").click()
@@ -351,6 +356,8 @@ FULL = [
     ),
     *(State(f"run, {status}", run_address(status)) for status in ("success", "failure", "aborted")),
     State("abort", run_address("late") + "abort/"),
+    State("abort of what is left, ended", run_address("success") + "left-running/"),
+    State("run, left running, dialog", run_address("aborted"), open_left_dialog),
     State("abort, too late", run_address("success") + "abort/"),
     State("abort, not allowed", run_address("late") + "abort/", username="viewer"),
     State(
@@ -629,6 +636,8 @@ def create_full() -> dict[str, object]:
     factories.abort(Run.objects.get(status="failure"), manager, "refused", **settled)
     aborted = Run.objects.get(status="aborted")
     factories.abort(aborted, manager, "concluded", outcome="aborted", **settled)
+    Run.objects.filter(pk=aborted.pk).update(steps=factories.steps_naming("j1"))
+    factories.work(aborted, name=factories.HOSTILE[:200])
     steps = create_long_run(migrate_duration=minutes(18))
     SavedView.objects.create(owner=manager, name="Failed", query="status=failure")
     SavedView.objects.create(owner=viewer, name="Late", query="overdue=1", shared=True)
