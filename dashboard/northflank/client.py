@@ -27,7 +27,7 @@ from dashboard.northflank.models import (
     WorkRef,
 )
 from dashboard.northflank.secret_values import SecretValues, secret_values
-from dashboard.northflank.values import Json, as_object, as_text
+from dashboard.northflank.values import Json, as_text
 from dashboard.northflank.work_decoding import parse_build, parse_job_run, parse_log
 
 MAX_PER_PAGE = 100  # Northflank's own limit
@@ -299,7 +299,8 @@ class NorthflankClient(HttpClient):
     ) -> T:
         """Return the object that `parse` finds in the response; UnexpectedResponse if none."""
         body = await self.request_json(method, route, path, deadline=deadline)
-        result = parse(as_object(body.get("data")))
+        data = body.get("data")
+        result = parse(data) if isinstance(data, dict) else None
         if result is None:
             raise responses.unexpected("required fields are missing")
         return result

@@ -58,7 +58,9 @@ def parse_page[T: Entry](
     `parse_item` returns None for an entry to omit; of entries with one id the first is kept. None:
     the answer contains no list.
     """
-    data = as_object(body.get("data"))
+    data = body.get("data")
+    if not isinstance(data, dict):
+        return None
     # The API's description has `runs` optional, and no other list.
     entries = data.get(key) if data or key != "runs" else []
     if not isinstance(entries, list):

@@ -78,6 +78,8 @@ def schedule_named(run: Run) -> None:
 
 def watch(run: Run, moment: datetime) -> None:
     """Have read again what was left running by the abort of a run at which somebody looks."""
+    if run.in_flight and run.status not in _ABORT_STATUSES:
+        return  # most views: they cost nothing more
     accepted = Abort.objects.accepted().filter(run=OuterRef("run"))
     of_aborted = _unscheduled(run).filter(Q(run__status__in=_ABORT_STATUSES) | Exists(accepted))
     of_aborted.filter(synced_at__lt=moment - WATCHED_INTERVAL).update(next_sync_at=moment)

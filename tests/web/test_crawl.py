@@ -122,6 +122,7 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "run_logs": {"GET": who_may_view("200")},
     "refresh_run": {"POST": who_may_view("run*")},
     "abort": {"GET": who_may_view("200"), "POST": who_may_abort("sent*")},
+    "abort_left": {"GET": who_may_view("200"), "POST": who_may_view("run")},  # nothing is left
     "dismiss": {"GET": who_may_view("200"), "POST": who_may_abort("run*")},
     "acknowledge": {"GET": who_may_view("run"), "POST": who_may_view("run*")},
     # Elsewhere the member's own stages are searched.

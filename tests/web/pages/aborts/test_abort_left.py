@@ -119,7 +119,8 @@ def test_abort_without_an_answer_is_resent_while_the_job_run_goes_on(
     live.sandbox.faults = []
     if arrives:
         advance_time(live, 5)
-    Abort.every.update(claimed_at=abort.claimed_at - timedelta(seconds=2))
+    earlier = abort.claimed_at - timedelta(seconds=2)
+    Abort.every.filter(pk=abort.pk).update(claimed_at=earlier)
     reconcile(live)
     abort.refresh_from_db()
     assert (abort.state, abort.send_count) == (("concluded", 1) if arrives else ("accepted", 2))
