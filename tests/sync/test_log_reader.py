@@ -14,6 +14,7 @@ import pytest
 import time_machine
 from django.utils import timezone
 
+from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Lead, RateBudget, Run, Upstream, Work
 from dashboard.northflank import NorthflankClient, WorkRef
 from dashboard.runs import works
@@ -25,7 +26,7 @@ from tests.support import factories, payloads
 from tests.support.abort_answers import run_with_answers
 from tests.support.world import T0, at
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.usefixtures("closing_connections")
 
 REF = WorkRef("job_run", "job", "migrate", "r1")
 UNNAMED = WorkRef("job_run", "job", "migrate", None)
@@ -100,7 +101,10 @@ class Viewer:
     async def look(self, seconds: float, **options: Any) -> LogView:
         """Return what somebody sees who looks so many seconds after T0."""
         self.traveller.move_to(at(seconds))
-        await Lead.objects.aupdate(renewed_at=at(seconds), round_ended_at=at(seconds))
+        moment = at(seconds)
+        await run_in_db_thread(
+            lambda: Lead.objects.update(renewed_at=moment, round_ended_at=moment)
+        )
         fields = {"status": "waiting", "started_at": T0, "work": self.ref} | self.step
         root = factories.node("Workflow", steps=(factories.node("JobRun", label="db", **fields),))
         awaited = works.awaited_work(self.run, root)
@@ -224,8 +228,8 @@ def test_time_of_the_last_line_is_stored_and_shown_by_open_pages_once_a_minute(w
         for seconds, line in ((12, 11), (18, 17), (90, 80), (400, 81)):
             northflank.lines.append((line, "next"))
             await viewer.look(seconds)
-            work = await Work.objects.aget()
-            run = await Run.objects.aget()
+            work = await run_in_db_thread(Work.objects.get)
+            run = await run_in_db_thread(Run.objects.get)
             stored.append((work.last_line_at, run.version))
         return stored
 
@@ -439,7 +443,7 @@ def test_nothing_is_read_of_logs_during_an_outage(watch: Any) -> None:
     northflank = Northflank([(10, "one")])
 
     async def visit(viewer: Viewer) -> LogView:
-        await Upstream.objects.aupdate(error="unreachable", error_since=T0)
+        await run_in_db_thread(lambda: Upstream.objects.update(error="unreachable", error_since=T0))
         return await viewer.look(60)
 
     view = watch(northflank, visit)
