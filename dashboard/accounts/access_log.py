@@ -60,8 +60,7 @@ def record_logs_opened(
     It is recorded once in LOGS_INTERVAL for each user, address, token and log; again if the user
     has opened twenty others meanwhile. `source` names the log, such as “job run migrate-1”.
     """
-    place = f"{run.stage.name} of {run.stage.pipeline.project.slug}/{run.stage.pipeline.slug}"
-    detail = f"Run {run.run_id} in {place}: {source}."
+    detail = f"{_log_name(run, source)}."
     opened = AccessEvent.objects.filter(username=user.username, kind=AccessKind.LOGS_OPENED)
     is_known = any(
         event.occurred_at > at - LOGS_INTERVAL
@@ -78,6 +77,17 @@ def record_logs_opened(
             token_name=token_name,
             detail=detail,
         )
+
+
+def record_logs_opened_by_command(run: Run, source: str, shell: str, at: datetime) -> None:
+    """Record that the system account `shell` has read a log by `manage.py run`."""
+    detail = f"{_log_name(run, source)}, by manage.py run as {shell}."
+    record(AccessKind.LOGS_OPENED, at, detail=detail)
+
+
+def _log_name(run: Run, source: str) -> str:
+    place = f"{run.stage.name} of {run.stage.pipeline.project.slug}/{run.stage.pipeline.slug}"
+    return f"Run {run.run_id} in {place}: {source}"
 
 
 def record_all(events: Collection[AccessEvent]) -> None:

@@ -53,11 +53,10 @@ _text = MessageTable(
         "off": gettext_lazy("Reading logs is switched off (NORTHFLANK_LOG_REQUESTS)."),
         "gone": gettext_lazy("Northflank does not have it (404)."),
         "none_found": gettext_lazy(
-            "The step does not name it, and nothing of %(owner)s started at that time."
+            "Nothing of %(owner)s started at that time, and the step names none."
         ),
         "several_found": gettext_lazy(
-            "The step does not name it, and %(n)d of %(owner)s started at that time: nobody knows "
-            "which."
+            "%(n)d of %(owner)s started at that time; the step does not name its own."
         ),
         "too_large": gettext_lazy("Only the last %(n)d lines can be read: more are too large."),
         "failed": gettext_lazy("It could not be read from Northflank. %(error)s"),

@@ -8,7 +8,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
-from dashboard.models import Run
+from dashboard.management.cli.command import shell_account
+from dashboard.models import AccessEvent, Run
+from dashboard.models.accounts.access import AccessKind
 from tests.support import factories, live_runs
 from tests.support.live import Live
 
@@ -40,6 +42,14 @@ def test_run_is_printed_with_its_log(run: Run) -> None:
     assert "Waits for job run clean-up-" in text
     assert "Last line of its log: " in text
     assert "waiting for lock" not in text
+
+
+def test_read_log_is_recorded_with_the_system_account(run: Run) -> None:
+    output_of(run, "--log")
+    event = AccessEvent.objects.get(kind=AccessKind.LOGS_OPENED)
+    assert event.username == ""
+    assert run.run_id in event.detail
+    assert event.detail.endswith(f", by manage.py run as {shell_account()}.")
 
 
 def test_log_is_part_of_json(run: Run) -> None:

@@ -1,5 +1,8 @@
 """Base classes of commands: their checks, and a plain message when there is no database."""
 
+import getpass
+import os
+import socket
 from typing import Any
 
 from django.conf import settings
@@ -47,3 +50,12 @@ class RunbookCommand(OfflineCheckCommand):
 
     def run_command(self, **options: Any) -> None:
         raise NotImplementedError
+
+
+def shell_account() -> str:
+    """Return the system account that runs the command, by its name or else its id, and the host."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # KeyError until Python 3.12; in a container with another user id
+        name = f"uid {os.getuid()}"
+    return f"{name}@{socket.gethostname()}"

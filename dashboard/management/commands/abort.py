@@ -2,10 +2,7 @@
 
 import asyncio
 import contextlib
-import getpass
 import math
-import os
-import socket
 from argparse import ArgumentParser, ArgumentTypeError
 from dataclasses import replace
 from time import monotonic
@@ -25,7 +22,7 @@ from dashboard.accounts import permissions
 from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.management.cli import arguments, output
-from dashboard.management.cli.command import RunbookCommand
+from dashboard.management.cli.command import RunbookCommand, shell_account
 from dashboard.models import Abort, Run
 from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import Via
@@ -79,8 +76,9 @@ class Command(RunbookCommand):
         run = arguments.find_run(options, permissions.for_user(user).stage_filter("stage"))
         _check_can_send()
         open_abort = run.aborts.open().first() if options["again"] else None
-        shell = f"{_account_name()}@{socket.gethostname()}"
-        abort_request = AbortRequest(user, options["reason"], via=Via.COMMAND, origin=shell)
+        abort_request = AbortRequest(
+            user, options["reason"], via=Via.COMMAND, origin=shell_account()
+        )
         try:
             result = request_abort(
                 run, abort_request, again_of_pk=open_abort.pk if open_abort else None
@@ -164,14 +162,6 @@ def _get_user(name: str) -> User:
     if not user.is_active:
         raise CommandError(f"The account “{name}” is inactive.")
     return user
-
-
-def _account_name() -> str:
-    """Return the name of the system account that runs the command, or its id if it has no name."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # KeyError until Python 3.12; in a container with another user id
-        return f"uid {os.getuid()}"
 
 
 def _check_can_send() -> None:

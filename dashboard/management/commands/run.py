@@ -7,11 +7,12 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError
 
+from dashboard.accounts import access_log
 from dashboard.db.threads import now
 from dashboard.management.cli import arguments, output
-from dashboard.management.cli.command import RunbookCommand
+from dashboard.management.cli.command import RunbookCommand, shell_account
 from dashboard.models import Run
-from dashboard.runs import steps, works
+from dashboard.runs import steps, waiting_for, works
 from dashboard.runs.works import AwaitedWork
 from dashboard.sync import log_reader
 from dashboard.sync.log_reader import LogReader, LogView
@@ -67,7 +68,12 @@ def _read_log(run: Run, max_lines: int) -> LogView | None:
     if settings.SANDBOX:
         raise CommandError("Only `manage.py serve` reads the sandbox’s logs: open the run’s page.")
     awaited = works.awaited_work(run, steps.decode(run.steps))
-    return asyncio.run(_look(run, awaited, max_lines)) if awaited is not None else None
+    if awaited is None:
+        return None
+    view = asyncio.run(_look(run, awaited, max_lines))
+    source = str(waiting_for.name(awaited[1], view.work))
+    access_log.record_logs_opened_by_command(run, source, shell_account(), now())
+    return view
 
 
 async def _look(run: Run, awaited: AwaitedWork, max_lines: int) -> LogView:

@@ -1,10 +1,12 @@
 """What a run waits for, with its log: a part of the run's page, and a page without JavaScript."""
 
+import logging
 from collections.abc import Iterator
 from urllib.parse import quote
 
 import httpx
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
@@ -13,8 +15,10 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import AccessEvent, Run, Upstream, Work
 from dashboard.models.accounts.access import AccessKind
+from dashboard.models.accounts.api_tokens import Scope
 from dashboard.sandbox import logs, parse_fault
-from tests.support import factories, live_runs
+from dashboard.sandbox.secret_lines import LOGGED_SECRETS, SECRET_PREFIX
+from tests.support import api, factories, live_runs
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live
 
@@ -233,3 +237,29 @@ def test_replaced_secrets_are_said_with_the_lines(
 def test_run_that_waits_for_nothing_with_a_log_says_so(site: Live, client: httpx.Client) -> None:
     page = look(client, factories.run(factories.stage()))
     assert text_of(select_one(page, "#log-panel")) == "The run waits for no job run or build."
+
+
+def test_planted_secrets_are_nowhere(
+    site: Live,
+    client: httpx.Client,
+    manager: User,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = live_runs.waiting_run(site, "silent")
+    caplog.set_level(logging.DEBUG)
+    address = factories.address(run)
+    pages = [client.get(path) for path in (logs_address(run), address, f"{address}abort/", "/")]
+    assert "[redacted]" in pages[0].text
+    with api.client(site, api.create_token_secret(manager, Scope.LOGS)) as program:
+        pages.append(program.get(f"/api/runs/{run.run_id}/?log=50"))
+    assert "[redacted]" in pages[-1].text
+    exports = ("/aborts/export.csv", "/aborts/export.json")
+    pages += [client.get(path) for path in exports]
+    assert [page.status_code for page in pages] == [200] * len(pages)
+    rows = [
+        repr(row) for model in apps.get_app_config("dashboard").get_models()
+        for row in model._default_manager.values()
+    ]  # fmt: skip
+    assert any(run.run_id in row for row in rows)
+    everything = "\n".join([*(page.text for page in pages), *rows, caplog.text])
+    assert [secret for secret in (SECRET_PREFIX, *LOGGED_SECRETS) if secret in everything] == []
