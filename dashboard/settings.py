@@ -21,6 +21,7 @@ from django.utils.csp import CSP
 from dashboard.config import logging as log_config
 from dashboard.config import secret_key
 from dashboard.config.env_file import read_env_file
+from dashboard.config.secret_files import read_secret
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"  # default place for files the process writes; not in git
@@ -41,6 +42,10 @@ def _text(name: str) -> str:
     # environ takes a value that begins with "$" for another variable's name, and a random secret or
     # what an orchestrator did not expand would become the default.
     return os.environ.get(name, "")
+
+
+def _secret(name: str) -> str:
+    return read_secret(name, _text(name), _text(f"{name}_FILE"))
 
 
 def _parse[T](name: str, parse: Callable[[str], T | None], default: T, hint: str) -> T:
@@ -78,7 +83,11 @@ def _choice(name: str, choices: Collection[str], *, default: str, hint: str) -> 
 
 
 def _list(name: str) -> list[str]:
-    return [part.strip() for part in _text(name).split(",") if part.strip()]
+    return _split(_text(name))
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _mapping(name: str) -> dict[str, str]:
@@ -102,14 +111,14 @@ def split_base_url(address: str) -> tuple[list[str], list[str], str]:
 
 # --- Northflank ---------------------------------------------------------------------------------
 
-NORTHFLANK_API_TOKEN = _text("NORTHFLANK_API_TOKEN").strip()
+NORTHFLANK_API_TOKEN = _secret("NORTHFLANK_API_TOKEN").strip()
 # Without a token the embedded sandbox is the upstream; only then are the demo accounts active.
 SANDBOX = NORTHFLANK_API_TOKEN == ""
 NORTHFLANK_API_BASE_URL = (_text("NORTHFLANK_API_BASE_URL") or "https://api.northflank.com").rstrip(
     "/"
 )
 # For logs, job runs and builds alone; else the token above is used.
-NORTHFLANK_LOGS_TOKEN = _text("NORTHFLANK_LOGS_TOKEN").strip()
+NORTHFLANK_LOGS_TOKEN = _secret("NORTHFLANK_LOGS_TOKEN").strip()
 NORTHFLANK_TEAM_ID = _text("NORTHFLANK_TEAM_ID")
 NORTHFLANK_PROJECTS: list[str] = _list("NORTHFLANK_PROJECTS")
 NORTHFLANK_RUN_URL_TEMPLATE = _text("NORTHFLANK_RUN_URL_TEMPLATE")
@@ -120,7 +129,7 @@ NORTHFLANK_LOG_REQUESTS = _text("NORTHFLANK_LOG_REQUESTS") or "10%"
 
 # Accepted webhook secrets; more than one during a rotation. The sandbox's own webhooks need no
 # setting: their secret lives as long as the process.
-NORTHFLANK_WEBHOOK_SECRET: list[str] = _list("NORTHFLANK_WEBHOOK_SECRET") or (
+NORTHFLANK_WEBHOOK_SECRET: list[str] = _split(_secret("NORTHFLANK_WEBHOOK_SECRET")) or (
     [secrets.token_urlsafe(32)] if SANDBOX else []
 )
 
@@ -145,6 +154,9 @@ AUTH_PROXY_GROUP_MAP: dict[str, str] = _mapping("AUTH_PROXY_GROUP_MAP")  # by th
 AUTH_PROXY_SIGN_OUT_URL = _text("AUTH_PROXY_SIGN_OUT_URL").strip()
 PASSWORD_SIGN_IN = _bool("PASSWORD_SIGN_IN", default=True)
 BREAK_GLASS_ACCOUNT = _text("BREAK_GLASS_ACCOUNT").strip()
+# The first account, added by a start without any.
+ADMIN_USERNAME = _text("ADMIN_USERNAME").strip() or "admin"
+ADMIN_PASSWORD = _secret("ADMIN_PASSWORD")
 
 # --- Overdue runs -------------------------------------------------------------------------------
 
@@ -156,8 +168,10 @@ OVERDUE_CRITICAL_FACTOR = _number("OVERDUE_CRITICAL_FACTOR", "medians", default=
 # --- The web ------------------------------------------------------------------------------------
 
 DEBUG = _bool("DEBUG", default=False)
-SECRET_KEY = _text("SECRET_KEY") or secret_key.load_or_create(VAR_DIR / "secret-key")
-SECRET_KEY_IS_LOCAL = not _text("SECRET_KEY")
+_secret_key = _secret("SECRET_KEY")
+SECRET_KEY = _secret_key or secret_key.load_or_create(VAR_DIR / "secret-key")
+SECRET_KEY_IS_LOCAL = not _secret_key
+PORT = _number("PORT", "a port", default=8000)
 BASE_URL = _text("BASE_URL").rstrip("/")
 # Parts of BASE_URL: the origin that forms come from, the host, and the path prefix.
 _origin, _host, _path = split_base_url(BASE_URL)
@@ -255,7 +269,7 @@ AUTH_PASSWORD_VALIDATORS = [
 SSL_CERT_FILE = _text("SSL_CERT_FILE")  # httpx reads it by itself
 OIDC_ISSUER = _text("OIDC_ISSUER").strip().rstrip("/")
 OIDC_CLIENT_ID = _text("OIDC_CLIENT_ID").strip()
-OIDC_CLIENT_SECRET = _text("OIDC_CLIENT_SECRET").strip()
+OIDC_CLIENT_SECRET = _secret("OIDC_CLIENT_SECRET").strip()
 OIDC_SCOPES = _text("OIDC_SCOPES").split() or ["openid", "profile", "email"]
 OIDC_GROUPS_CLAIM = _text("OIDC_GROUPS_CLAIM").strip()
 OIDC_GROUP_MAP: dict[str, str] = _mapping("OIDC_GROUP_MAP")
@@ -330,10 +344,11 @@ WHITENOISE_MAX_AGE = 24 * 3600  # seconds; URLs carry a hash, except those in th
 # The programs of each version of PostgreSQL, as on Debian and Ubuntu, where those in PATH start the
 # newest. No variable: elsewhere, backups use those in PATH.
 POSTGRESQL_PROGRAM_FOLDER = Path("/usr/lib/postgresql")
-DATABASE_IS_DEFAULT = not _text("DATABASE_URL")
+_given_url = _secret("DATABASE_URL")
+DATABASE_IS_DEFAULT = not _given_url
 # Sandbox and Northflank data never share a default file: `serve` has one for each scenario.
 _default_url = f"sqlite:///{VAR_DIR}/{'sandbox-everyday' if SANDBOX else 'dashboard'}.sqlite3"
-_database_url = _text("DATABASE_URL") or _default_url
+_database_url = _given_url or _default_url
 _scheme, _colon, _ = _database_url.partition(":")
 _database: dict[str, Any] = {}
 if _colon and _scheme in {"postgres", "postgresql", "psql", "pgsql", "sqlite"}:

@@ -62,15 +62,18 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 def check_encryption(**_: Any) -> list[CheckMessage]:
     """Return a warning if other machines reach the dashboard, and not by https.
 
-    It stands for Django's W004, W008, W011 and W016, which are silenced then (settings.py).
+    With an http:// address in BASE_URL that is meant, and only said. It stands for Django's W004,
+    W008, W011 and W016, which are silenced then (settings.py).
     """
     is_local = all(_is_encrypted_or_local(f"http://{host}") for host in settings.ALLOWED_HOSTS)
     if settings.HTTPS or is_local:
         return []
     return [
-        checks.Warning(
+        CheckMessage(
+            checks.INFO if settings.BASE_URL else checks.WARNING,
             "BASE_URL is not https://: passwords and sessions are sent unencrypted.",
-            hint="Set the https:// address of a proxy before the dashboard: docs/run/proxy.md.",
+            hint="Set the https:// address of a proxy before the dashboard (docs/run/proxy.md), or "
+            "an http:// address if that is meant.",
             id="dashboard.W003",
         )
     ]

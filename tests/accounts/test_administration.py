@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.core.exceptions import ValidationError
 from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
@@ -69,6 +70,32 @@ def recorded() -> list[tuple[str, str, str, str]]:
     """Return author, kind, name and detail of each recorded change, oldest first."""
     values = ("changed_by", "subject_kind", "subject", "detail")
     return list(RightsChange.objects.order_by("pk").values_list(*values))
+
+
+# --- The first administrator ---------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_first_administrator_is_added_once_and_recorded() -> None:
+    account_changes.add_first_administrator("ada", "correct horse")
+    account_changes.add_first_administrator("eve", "another horse")
+    [user] = User.objects.all()
+    assert administrators.may_administer(user)
+    assert user.check_password("correct horse")
+    assert recorded() == [("", "account", "ada", "Added by ADMIN_PASSWORD.")]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("username", "password"),
+    [("ada", "ada"), ("ada", "password"), ("a b", "correct horse"), ("x" * 151, "correct horse")],
+)
+def test_first_administrator_that_a_form_would_refuse_is_not_added(
+    username: str, password: str
+) -> None:
+    with pytest.raises(ValidationError):
+        account_changes.add_first_administrator(username, password)
+    assert not User.objects.exists()
 
 
 # --- Who is administrator ------------------------------------------------------------------------

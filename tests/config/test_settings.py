@@ -364,26 +364,39 @@ def warnings_of(result: CompletedProcess[str]) -> list[str]:
     return re.findall(r"\?: \((\w+\.W\d+)\)", result.stderr)
 
 
-def test_deploy_check_of_unencrypted_site_is_one_warning(tmp_path: Path) -> None:
-    result = manage(tmp_path, "check", "--deploy", BASE_URL="http://releases.example.com")
-    assert (result.returncode, warnings_of(result)) == (0, ["dashboard.W003"])
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ({"ALLOWED_HOSTS": "releases.example.com"}, 1),
+        ({"BASE_URL": "http://releases.example.com"}, 0),  # meant
+    ],
+)
+def test_deploy_check_of_unencrypted_site_fails_unless_its_address_says_so(
+    tmp_path: Path, address: dict[str, str], status: int
+) -> None:
+    result = manage(tmp_path, "check", "--deploy", "--fail-level", "WARNING", **address)
+    assert (result.returncode, warnings_of(result)) == (status, ["dashboard.W003"])
 
 
 # Ends after the checks, since this machine has no such address.
 START = ["serve", "--host", "203.0.113.1"]
 
 
-def test_start_with_token_prints_warnings_of_deployment_checks(tmp_path: Path) -> None:
-    unsafe = {"DEBUG": "true", "BASE_URL": "http://releases.example.com"}
+def test_start_with_token_is_refused_with_the_warnings_of_deployment_checks(
+    tmp_path: Path,
+) -> None:
+    unsafe = {"DEBUG": "true", "ALLOWED_HOSTS": "releases.example.com"}
     result = manage(tmp_path, *START, NORTHFLANK_API_TOKEN="nf-token", **unsafe)
     assert warnings_of(result) == ["dashboard.W003", "security.W018"]
+    assert "Cannot listen" not in result.stderr
 
 
 def test_start_with_safe_settings_prints_no_warning(tmp_path: Path) -> None:
     safe = {"NORTHFLANK_API_TOKEN": "nf-token", "BASE_URL": "https://releases.example.com"}
+    safe["PORT"] = "8123"
     safe["SECRET_KEY"] = "0123456789" * 5  # of the least length that is accepted
     result = manage(tmp_path, *START, **safe)
-    assert result.stderr.startswith("CommandError: Cannot listen on 203.0.113.1:8000")
+    assert result.stderr.startswith("CommandError: Cannot listen on 203.0.113.1:8123")
 
 
 REFUSED_AT_START = {

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group, User
+from django.contrib.auth.password_validation import validate_password
+from django.db import transaction
 from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy
 
@@ -94,6 +96,27 @@ def add_account(
         if password:
             require(password_permission(author.user, user))
     return user
+
+
+def add_first_administrator(username: str, password: str) -> None:
+    """Add an administrator if there is no account at all; recorded as by no account.
+
+    Raise Django's ValidationError for a name or a password that a form would refuse.
+    """
+    with transaction.atomic():
+        rights_changes.lock()  # of processes that start together one adds it
+        if User.objects.exists():
+            return
+        username = User.normalize_username(username)
+        user = User(username=username, is_staff=True, is_superuser=True)
+        user.set_password(password)
+        user.full_clean()
+        validate_password(password, user)
+        user.save()
+        before = {rights_changes.account(user.pk): None}
+        rights_changes.record_changes(
+            before, "Added by ADMIN_PASSWORD.", now(), changed_by=None, client_address=None
+        )
 
 
 def change_account(

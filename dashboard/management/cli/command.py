@@ -6,6 +6,7 @@ import socket
 from typing import Any
 
 from django.conf import settings
+from django.core import checks
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, connection
 
@@ -25,14 +26,15 @@ class OfflineCheckCommand(BaseCommand):
 
 
 class ServerCommand(OfflineCheckCommand):
-    """A command that serves users: with a token of Northflank, also with the checks of deployments.
+    """A command that serves users: with a token of Northflank, only if `check --deploy` passes.
 
-    Their warnings are printed; errors of any check end the command.
+    With the sandbox, only errors end it.
     """
 
     def check(self, *args: Any, **options: Any) -> None:
-        defaults = {"include_deployment_checks": not settings.SANDBOX}
-        super().check(*args, **defaults | options)
+        if not settings.SANDBOX:
+            options = {"include_deployment_checks": True, "fail_level": checks.WARNING} | options
+        super().check(*args, **options)
 
 
 class RunbookCommand(OfflineCheckCommand):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import DatabaseError, InterfaceError, connection, connections
@@ -15,6 +16,7 @@ from django.urls import reverse
 
 from dashboard import sandbox
 from dashboard.accounts import demo
+from dashboard.accounts.administration.account_changes import add_first_administrator
 from dashboard.accounts.authentication import break_glass
 from dashboard.db import health as db_health
 from dashboard.db import schema
@@ -35,7 +37,10 @@ class Command(ServerCommand):
             "--host", type=host_name, default="127.0.0.1", help="Address to listen on."
         )
         parser.add_argument(
-            "--port", type=int, default=8000, help="Port to listen on; 0 for any free port."
+            "--port",
+            type=int,
+            default=settings.PORT,
+            help="Port to listen on, instead of PORT; 0 for any free port.",
         )
         parser.add_argument(
             "--no-sync", action="store_true", help="Serve pages only; run `sync` separately."
@@ -107,7 +112,7 @@ def _remove_database(file: Path) -> None:
 
 
 def prepare() -> None:
-    """Prepare the database and the demo accounts for the settings; SQLite is migrated.
+    """Prepare the database and the first accounts for the settings; SQLite is migrated.
 
     Raise CommandError if another database is not migrated or lacks the audit's triggers, if it
     mirrors another Northflank, or if it accepts no changes.
@@ -130,7 +135,19 @@ def _prepare() -> None:
         demo.enable()
     else:
         demo.disable()
+        if settings.ADMIN_PASSWORD:
+            _add_administrator()
     break_glass.warn_if_unusable()
+
+
+def _add_administrator() -> None:
+    try:
+        add_first_administrator(settings.ADMIN_USERNAME, settings.ADMIN_PASSWORD)
+    except ValidationError as error:
+        raise CommandError(
+            "The administrator of ADMIN_USERNAME and ADMIN_PASSWORD cannot be added: "
+            f"{' '.join(error.messages)}"
+        ) from error
 
 
 def _migrate() -> None:
