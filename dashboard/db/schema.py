@@ -1,6 +1,7 @@
 """Whether a database has the tables of this version."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.checks import Error, Tags
@@ -8,6 +9,9 @@ from django.core.checks import register as register_check
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
+
+# The key of PostgreSQL's advisory lock: any number that nothing else locks in this database.
+_MIGRATION_LOCK = 7_141_022
 
 
 class SchemaError(Exception):
@@ -27,6 +31,23 @@ def verify(database: BaseDatabaseWrapper) -> None:
             "The database is not migrated: run `manage.py migrate` first, with the dashboard’s "
             "settings."
         )
+
+
+@contextmanager
+def exclusive_migration(database: BaseDatabaseWrapper) -> Iterator[None]:
+    """Let no other process migrate meanwhile: of those that start together, one does it.
+
+    From SQLite only one process serves.
+    """
+    if database.vendor == "sqlite":
+        yield
+        return
+    with database.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
 
 
 def register() -> None:

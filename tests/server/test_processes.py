@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -363,6 +364,28 @@ def test_folder_without_place_for_a_lock_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.postgres
+def test_processes_that_start_together_migrate_once_and_add_one_administrator(
+    tmp_path: Path, empty_postgres: str
+) -> None:
+    variables = {
+        "DATABASE_URL": empty_postgres,
+        "NORTHFLANK_API_TOKEN": "sandbox",
+        "NORTHFLANK_API_BASE_URL": "http://127.0.0.1:9",
+        "ADMIN_PASSWORD": "correct horse",
+    }
+    command = ("serve", "--port", "0", "--no-sync", "--migrate")
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as threads:
+        starts = [
+            threads.submit(stack.enter_context, run_manage(tmp_path, *command, **variables))
+            for _ in range(3)
+        ]
+        for process in starts:
+            assert process.result().create_client().get("/readyz").text == "ready\n"
+    with psycopg.connect(empty_postgres) as database:
+        assert database.execute("SELECT username FROM auth_user").fetchall() == [("admin",)]
+
+
 @pytest.mark.postgres
 def test_serve_and_sync_in_separate_processes_work(tmp_path: Path, empty_postgres: str) -> None:
     with upstream() as (url, sandbox):

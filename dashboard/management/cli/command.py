@@ -3,6 +3,7 @@
 import getpass
 import os
 import socket
+from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
@@ -30,6 +31,11 @@ class ServerCommand(OfflineCheckCommand):
 
     With the sandbox, only errors end it.
     """
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--migrate", action="store_true", help="Migrate PostgreSQL first, as SQLite always is."
+        )
 
     def check(self, *args: Any, **options: Any) -> None:
         if not settings.SANDBOX:

@@ -33,6 +33,7 @@ class Command(ServerCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
         parser.add_argument(
             "--host", type=host_name, default="127.0.0.1", help="Address to listen on."
         )
@@ -62,7 +63,7 @@ class Command(ServerCommand):
         _lock_database()
         if file is not None:
             _remove_database(file)
-        prepare()
+        prepare(migrates=options["migrate"])
         self.stdout.write(f"Release flows on {base_url(sock)}{reverse('now')}")
         if settings.SANDBOX:
             self.stdout.write("Upstream: sandbox (NORTHFLANK_API_TOKEN is not set).")
@@ -111,22 +112,22 @@ def _remove_database(file: Path) -> None:
         file.with_name(file.name + suffix).unlink(missing_ok=True)
 
 
-def prepare() -> None:
-    """Prepare the database and the first accounts for the settings; SQLite is migrated.
+def prepare(*, migrates: bool = False) -> None:
+    """Prepare the database and the first accounts for the settings.
 
-    Raise CommandError if another database is not migrated or lacks the audit's triggers, if it
-    mirrors another Northflank, or if it accepts no changes.
+    SQLite is migrated, another database if it `migrates`. Raise CommandError if it is not migrated
+    or lacks the audit's triggers, if it mirrors another Northflank, or if it accepts no changes.
     """
     try:
-        _prepare()
+        _prepare(migrates or connection.vendor == "sqlite")
         db_health.test_write()
         connection.close()
     except (DatabaseError, InterfaceError) as error:
         raise CommandError(f"Database error: {error}") from error
 
 
-def _prepare() -> None:
-    _migrate()
+def _prepare(migrates: bool) -> None:
+    _migrate(migrates)
     try:
         verify_database()
     except UpstreamMismatch as error:
@@ -150,17 +151,17 @@ def _add_administrator() -> None:
         ) from error
 
 
-def _migrate() -> None:
+def _migrate(migrates: bool) -> None:
     try:
         schema.verify(connection)
     except schema.SchemaError as error:
-        is_migrated_here = isinstance(error, schema.NotMigrated) and connection.vendor == "sqlite"
-        if not is_migrated_here:
+        if not (migrates and isinstance(error, schema.NotMigrated)):
             raise CommandError(str(error)) from error
-        call_command("migrate", verbosity=0)  # no other process serves from it
+        with schema.exclusive_migration(connection):
+            call_command("migrate", verbosity=0)
     # An interrupted migration leaves the triggers out.
     if not append_only.are_triggers_installed(connection):
-        if connection.vendor != "sqlite":
+        if not migrates:
             raise CommandError(
                 "The database triggers that protect the audit of aborts are missing: run "
                 "`manage.py migrate`."

@@ -24,7 +24,7 @@ class Command(ServerCommand):
             )
         if connection.vendor == "sqlite":
             raise CommandError("Separate processes require PostgreSQL: set DATABASE_URL.")
-        prepare()
+        prepare(migrates=options["migrate"])
         self.stdout.write("Sync worker started. Press Ctrl-C to stop.")
         self.stdout.flush()
         run(Process(web_socket=None, runs_sync=True))
