@@ -133,6 +133,24 @@ NORTHFLANK_WEBHOOK_SECRET: list[str] = _split(_secret("NORTHFLANK_WEBHOOK_SECRET
     [secrets.token_urlsafe(32)] if SANDBOX else []
 )
 
+# --- Notices ------------------------------------------------------------------------------------
+
+
+def _addresses(name: str) -> dict[str, str]:
+    """Return addresses by their names; they contain secrets, so an error shows none of them."""
+
+    def parse(text: str) -> dict[str, str] | None:
+        pairs = [re.fullmatch(r"([a-z0-9][a-z0-9-]{0,39})=(\S+)", part) for part in text.split()]
+        found = {pair[1]: pair[2] for pair in pairs if pair}
+        return found if len(found) == len(pairs) else None
+
+    hint = "Set name=address pairs with spaces between, each name once, of a-z, 0-9 and -."
+    return _parse(name, parse, {}, hint)
+
+
+# Where notices are sent: channel -> address of Apprise, or webhook+https://… (notices/channels.py).
+NOTIFY_URLS = _addresses("NOTIFY_URLS")
+
 # --- What people may do -------------------------------------------------------------------------
 
 READ_ONLY = _bool("READ_ONLY", default=False)

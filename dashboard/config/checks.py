@@ -26,6 +26,7 @@ _SECRETS = {
     "NORTHFLANK_API_TOKEN",
     "NORTHFLANK_LOGS_TOKEN",
     "NORTHFLANK_WEBHOOK_SECRET",
+    "NOTIFY_URLS",
     "SECRET_KEY",
 }
 
@@ -50,7 +51,7 @@ def register_all() -> None:
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Return an error or warning, with id and hint, for each invalid setting."""
     messages: list[CheckMessage] = [
-        Error(f"{name} has an invalid value: {text!r}.", hint, id="dashboard.E001")
+        Error(_invalid(name, repr(text)), hint, id="dashboard.E001")
         for name, (text, hint) in settings.INVALID_SETTINGS.items()
     ]
     messages += _broken_rules()
@@ -89,12 +90,15 @@ def _broken_rules() -> Iterator[CheckMessage]:
             continue
         reported.add(rule.name)
         quoted = ", ".join(_quote_address(str(value)) for value in invalid)
-        value_text = "" if rule.name in _SECRETS else f": {quoted}"
         yield (checks.Warning if rule.id.startswith("W") else Error)(
-            rule.message or f"{rule.name} has an invalid value{value_text}.",
+            rule.message or _invalid(rule.name, quoted),
             hint=f"Set {rule.hint}.",
             id=f"dashboard.{rule.id}",
         )
+
+
+def _invalid(name: str, value: str) -> str:
+    return f"{name} has an invalid value{'' if name in _SECRETS else f': {value}'}."
 
 
 def _environment_errors() -> Iterator[CheckMessage]:

@@ -406,6 +406,7 @@ class Migration(migrations.Migration):
                             ("account", "Account"),
                             ("group", "Group"),
                             ("everybody", "All signed-in users"),
+                            ("notice", "Notice rule"),
                         ],
                         max_length=10,
                     ),
@@ -1804,5 +1805,203 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+        ),
+        migrations.CreateModel(
+            name="NoticeRule",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("channel", models.CharField(help_text="A name in NOTIFY_URLS.", max_length=40)),
+                ("events", models.JSONField(help_text="Values of NoticeEvent.")),
+                (
+                    "stage",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("Development", "Development"),
+                            ("Staging", "Staging"),
+                            ("Production", "Production"),
+                        ],
+                        help_text="Empty: all stages.",
+                        max_length=20,
+                    ),
+                ),
+                ("quiet_from", models.TimeField(blank=True, null=True)),
+                ("quiet_until", models.TimeField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(help_text="What ended earlier is not told.")),
+                (
+                    "project",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Empty: all projects.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="dashboard.project",
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["channel", "pk"],
+            },
+        ),
+        migrations.CreateModel(
+            name="EndRequest",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("channel", models.CharField(max_length=40)),
+                ("requested_at", models.DateTimeField()),
+                (
+                    "run",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="end_requests",
+                        to="dashboard.run",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="end_requests",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("run", "user", "channel"), name="end_request_unique"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="Notice",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("channel", models.CharField(max_length=40)),
+                (
+                    "cause",
+                    models.CharField(
+                        help_text="A value of DASHBOARD_EVENTS, or “run-12”.", max_length=30
+                    ),
+                ),
+                (
+                    "told",
+                    models.JSONField(
+                        help_text="When each event was last told (UTC, ISO 8601), by event."
+                    ),
+                ),
+                ("told_at", models.DateTimeField(help_text="When the last message was stored.")),
+                (
+                    "over_at",
+                    models.DateTimeField(help_text="When it was told to be over.", null=True),
+                ),
+                (
+                    "run",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="notices",
+                        to="dashboard.run",
+                    ),
+                ),
+            ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("channel", "cause"), name="notice_one_per_cause"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="NoticeMessage",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("channel", models.CharField(max_length=40)),
+                (
+                    "event",
+                    models.CharField(
+                        choices=[
+                            ("abort_requested", "Abort requested"),
+                            ("approval", "Waiting long for approval"),
+                            ("overdue", "Overdue"),
+                            ("far_overdue", "Overdue 3×"),
+                            ("abort_overdue", "Abort not ended in time"),
+                            ("abort_otherwise", "Abort ended otherwise than asked"),
+                            ("failed", "Failed"),
+                            ("sync_down", "Northflank cannot be read"),
+                            ("webhooks_down", "Webhooks are down"),
+                            ("behind_plan", "Reading is behind its plan"),
+                            ("run_ended", "A run ended that a user asked about"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "is_over",
+                    models.BooleanField(
+                        default=False, help_text="It tells that the cause is over."
+                    ),
+                ),
+                ("title", models.TextField()),
+                ("body", models.TextField()),
+                ("url", models.TextField(help_text="Of the page that it is about.")),
+                ("payload", models.JSONField(help_text="The same as data, for outgoing webhooks.")),
+                ("created_at", models.DateTimeField()),
+                (
+                    "next_try_at",
+                    models.DateTimeField(help_text="Null: sent, or given up.", null=True),
+                ),
+                (
+                    "claimed_at",
+                    models.DateTimeField(
+                        help_text="When a process began to send it; null: none is.", null=True
+                    ),
+                ),
+                ("attempts", models.PositiveSmallIntegerField(default=0)),
+                ("sent_at", models.DateTimeField(null=True)),
+                ("error", models.TextField(blank=True, help_text="Why the last attempt failed.")),
+                (
+                    "run",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="notice_messages",
+                        to="dashboard.run",
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["pk"],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("next_try_at__isnull", False)),
+                        fields=["next_try_at"],
+                        name="notice_message_next_try_idx",
+                    ),
+                    models.Index(fields=["created_at"], name="notice_message_created_idx"),
+                ],
+            },
         ),
     ]

@@ -15,6 +15,7 @@ from dashboard.models.bulk_aborts import BulkAbort, BulkAbortItem
 from dashboard.models.catalog import Pipeline, Project, Stage
 from dashboard.models.day_sums import ProjectDay, StageDay
 from dashboard.models.dismissals import Dismissal
+from dashboard.models.notices import EndRequest, Notice, NoticeMessage, NoticeRule
 from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.saved_views import DefaultView, SavedView
 from dashboard.models.search_texts import SearchText

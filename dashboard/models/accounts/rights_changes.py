@@ -12,6 +12,7 @@ class SubjectKind(models.TextChoices):
     ACCOUNT = "account", gettext_lazy("Account")
     GROUP = "group", gettext_lazy("Group")
     EVERYBODY = "everybody", gettext_lazy("All signed-in users")
+    NOTICE = "notice", gettext_lazy("Notice rule")
 
 
 class RightsChange(models.Model):

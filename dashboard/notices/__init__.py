@@ -1,0 +1,1 @@
+"""Notices: tell channels what needs attention, once, and once when it is over."""
