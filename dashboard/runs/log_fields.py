@@ -13,12 +13,17 @@ def run_fields(run: Run) -> dict[str, str]:
     """
     pipeline = run.stage.pipeline
     project, stage = pipeline.project.slug, run.stage.name
-    origin = settings.BASE_URL.removesuffix(settings.FORCE_SCRIPT_NAME or "")
     path = reverse("run", args=[project, pipeline.slug, stage.lower(), run.run_id])
     return {
         "run": run.run_id,
         "project": project,
         "pipeline": pipeline.slug,
         "stage": stage,
-        "url": origin + path,
+        "url": absolute_url(path),
     }
+
+
+def absolute_url(path: str) -> str:
+    """Return the absolute URL of a path if BASE_URL is set, else the path."""
+    origin: str = settings.BASE_URL.removesuffix(settings.FORCE_SCRIPT_NAME or "")
+    return origin + path

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.db.prepared import PreparedQuery
 from dashboard.models import Pipeline, Run, Stage, Upstream
+from dashboard.runs.log_fields import absolute_url as absolute_url
 from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.http import converters
 
@@ -95,12 +96,6 @@ def run_url(run: Run) -> str:
 def logs_url(run: Run) -> str:
     """Return the path of the page with what a run waits for, and its log."""
     return f"{run_url(run)}logs/"
-
-
-def absolute_url(path: str) -> str:
-    """Return the absolute URL of a path if BASE_URL is set, else the path."""
-    origin: str = settings.BASE_URL.removesuffix(settings.FORCE_SCRIPT_NAME or "")
-    return origin + path
 
 
 def team_slug() -> str:
