@@ -21,7 +21,7 @@ from dashboard.runs.log_fields import absolute_url, run_fields
 from dashboard.sync.reports import report
 from dashboard.sync.webhooks import status as webhook_status
 from dashboard.texts.local_time import format_full
-from dashboard.texts.rich_text import ExternalText, Message, MessageTable, RichText, to_text
+from dashboard.texts.rich_text import ExternalText, MessageTable, RichText, to_text
 
 MAX_LENGTH = 1_500  # characters of a text; Discord takes 2,000 of all
 MAX_REASON_LENGTH = 300
@@ -42,7 +42,7 @@ _text = MessageTable(
         "title": gettext_lazy("%(what)s: %(run)s in %(project)s"),
         "asked": gettext_lazy("Asked for by %(who)s."),
         "abort": gettext_lazy("Abort requested by %(who)s, no reason given. %(story)s"),
-        "abort_reason": gettext_lazy("Abort requested by %(who)s: “%(reason)s”. %(story)s"),
+        "abort_reason": gettext_lazy("Abort requested by %(who)s: “%(reason)s” %(story)s"),
         # What is over: of a run that goes on, and of the dashboard itself.
         "over_approval": gettext_lazy("No longer waiting for approval"),
         "over_overdue": gettext_lazy("No longer overdue"),
@@ -142,8 +142,8 @@ def _abort_lines(run: Run, abort: Abort | None) -> Iterator[str]:
         yield abort_messages.describe_external(run, abort).dated_text
     if abort is not None:
         story = ExternalText(abort_messages.describe(abort, run).dated_text, MAX_REASON_LENGTH)
-        reason = ExternalText(abort.reason, MAX_REASON_LENGTH)
-        key = "abort_reason" if reason else "abort"
+        key = "abort_reason" if abort.reason else "abort"
+        reason = abort_messages.end_with_period(ExternalText(abort.reason, MAX_REASON_LENGTH))
         yield str(_text(key, who=ExternalText(abort.username), reason=reason, story=story))
 
 

@@ -1,4 +1,4 @@
-"""Delete what is older than the settings allow: runs, their steps, and access events.
+"""Delete what is older than the settings allow: runs, their steps, access events; and old notices.
 
 What pages still need is kept, whatever its age: the latest runs of each stage, the successes of its
 baseline, and runs with an abort request, with all that belongs to them. Each batch is a transaction
@@ -25,6 +25,9 @@ from dashboard.models import (
     BulkAbortItem,
     ChangeCounter,
     Dismissal,
+    EndRequest,
+    Notice,
+    NoticeMessage,
     Pruning,
     Run,
     SearchText,
@@ -38,6 +41,7 @@ from dashboard.sync import baselines
 log = structlog.get_logger(__name__)
 
 BATCH_SIZE = 100  # rows a transaction: an abort's write waits for it on SQLite
+MESSAGES_KEPT, NOTICES_KEPT = timedelta(days=30), timedelta(days=7)  # once sent, or over
 LATEST_RUNS = 30  # kept in each stage: a history chart shows as many
 INTERVAL = timedelta(days=1)
 FIRST_CHECK, CHECK_INTERVAL = 60.0, 600.0  # seconds after the start, and between two checks
@@ -52,6 +56,8 @@ class Limits:
     runs: datetime
     steps: datetime
     access_events: datetime
+    messages: datetime
+    notices: datetime
 
 
 def limits(now: datetime) -> Limits:
@@ -60,6 +66,8 @@ def limits(now: datetime) -> Limits:
         runs=run_limit(now),
         steps=now - timedelta(days=settings.STEPS_RETENTION_DAYS),
         access_events=now - timedelta(days=settings.ACCESS_LOG_DAYS),
+        messages=now - MESSAGES_KEPT,
+        notices=now - NOTICES_KEPT,
     )
 
 
@@ -154,6 +162,16 @@ def _batches(limits: Limits, deleted: Pruning, *, is_dry_run: bool) -> Iterator[
             _delete_access_events(events, limits.access_events)
         deleted.deleted_access_events += len(events)
         yield
+    if not is_dry_run:
+        yield from _delete_notices(limits)
+
+
+def _delete_notices(limits: Limits) -> Iterator[None]:
+    messages = NoticeMessage.objects.filter(next_try_at=None, created_at__lt=limits.messages)
+    for old in (messages, Notice.objects.filter(over_at__lt=limits.notices)):
+        while keys := list(old.values_list("pk", flat=True)[:BATCH_SIZE]):
+            old.filter(pk__in=keys).delete()
+            yield
 
 
 class _KeptRuns:
@@ -216,6 +234,8 @@ def delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
             Stage.objects.filter(older, pk=stage).update(pruned_until=limit)
         Acknowledgement.objects.filter(run__in=keys).delete()
         Dismissal.objects.filter(run__in=keys).delete()
+        for model in (Notice, NoticeMessage, EndRequest):
+            model.objects.filter(run__in=keys).delete()
         # Kept for its baseline, unless its status has changed since that was measured.
         StageTiming.objects.filter(last_success__in=keys).update(last_success=None)
         # Without loading the rows, as `delete` would; the database itself refuses to delete a run

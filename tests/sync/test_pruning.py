@@ -22,6 +22,9 @@ from dashboard.models import (
     BulkAbort,
     BulkAbortItem,
     Dismissal,
+    EndRequest,
+    Notice,
+    NoticeMessage,
     Pruning,
     Run,
     Stage,
@@ -82,13 +85,17 @@ def test_run_is_deleted_after_retention_days(busy_stage: Stage, settings: Settin
     assert kept(old, younger) == [False, True]
 
 
-def test_run_is_deleted_with_acknowledgements_and_dismissals(
+def test_run_is_deleted_with_what_people_and_channels_had_of_it(
     busy_stage: Stage, viewer: User
 ) -> None:
     old = ended_run(busy_stage, 400)
     who = {"run": old, "user": viewer, "username": "viewer"}
     Acknowledgement.objects.create(**who, acknowledged_at=days_ago(400), ended_at=days_ago(399))
     Dismissal.objects.create(**who, dismissed_at=days_ago(400))
+    channel = {"run": old, "channel": "oncall"}
+    EndRequest.objects.create(**channel, user=viewer, requested_at=days_ago(400))
+    Notice.objects.create(**channel, cause="run", told={}, told_at=days_ago(400))
+    NoticeMessage.objects.create(**channel, payload={}, created_at=days_ago(0))
     prune()
     assert kept(old) == [False]
 
@@ -279,6 +286,23 @@ def test_access_events_are_deleted_after_their_days(viewer: User, settings: Sett
 
 
 # --- when, and by whom --------------------------------------------------------------------------
+
+
+def test_notices_are_deleted_after_their_days(db: None) -> None:
+    for days in (6, 8):
+        for cause in ("over", "open"):
+            over_at = days_ago(days) if cause == "over" else None
+            fields = {"told": {}, "told_at": days_ago(90), "over_at": over_at}
+            Notice.objects.create(channel="oncall", cause=f"{cause}-{days}", **fields)
+    for days in (29, 31):
+        for title in ("sent", "unsent"):
+            next_try_at = None if title == "sent" else days_ago(days)
+            fields = {"payload": {}, "created_at": days_ago(days), "next_try_at": next_try_at}
+            NoticeMessage.objects.create(channel="oncall", title=f"{title}-{days}", **fields)
+    prune()
+    assert sorted(Notice.objects.values_list("cause", flat=True)) == ["open-6", "open-8", "over-6"]
+    kept = NoticeMessage.objects.values_list("title", flat=True)
+    assert sorted(kept) == ["sent-29", "unsent-29", "unsent-31"]
 
 
 def test_pass_is_due_a_day_after_the_last(db: None) -> None:

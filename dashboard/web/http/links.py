@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.db.prepared import PreparedQuery
 from dashboard.models import Pipeline, Run, Stage, Upstream
-from dashboard.runs.log_fields import absolute_url as absolute_url
+from dashboard.runs import log_fields
 from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.http import converters
 
@@ -96,6 +96,9 @@ def run_url(run: Run) -> str:
 def logs_url(run: Run) -> str:
     """Return the path of the page with what a run waits for, and its log."""
     return f"{run_url(run)}logs/"
+
+
+absolute_url = log_fields.absolute_url
 
 
 def team_slug() -> str:

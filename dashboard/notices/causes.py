@@ -1,0 +1,178 @@
+"""What there is to tell now: of each run and each queue, and of the dashboard itself.
+
+It depends only on what is stored, not on what was seen before, so that a killed process loses
+nothing. What has been told of it is compared in round.py.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from dashboard.aborts import categories
+from dashboard.models import Abort, EndRequest, Run, Stage
+from dashboard.models.notices import NoticeEvent
+from dashboard.models.runs import RunQuerySet
+from dashboard.models.severity import Severity
+from dashboard.runs import abort_clock, attention
+from dashboard.runs.overdue import APPROVAL_PATIENCE, OverdueReason
+from dashboard.sync import schedule
+from dashboard.sync.reports import sync_state
+from dashboard.sync.webhooks import status as webhook_status
+
+# Ends are told if they were seen within this time, of runs that ended within the other: more during
+# an outage of Northflank, or of the dashboard.
+SEEN_WITHIN, ENDED_WITHIN = attention.FAILURE_WINDOW, timedelta(days=1)
+# How long a failure waits for its cause to be read.
+CAUSE_PATIENCE = timedelta(minutes=1)
+RUN_PREFIX, QUEUE_PREFIX = "run-", "queue-"  # of keys: of a run, and of the queue of a stage
+_AS_ASKED = {"under_way", "aborted", "ended", "aborted_again"}  # categories of aborts
+_OVERDUE = {
+    NoticeEvent.OVERDUE: Severity.WARNING,
+    NoticeEvent.FAR_OVERDUE: Severity.CRITICAL,
+}
+
+type Events = dict[NoticeEvent, datetime | None]  # with the time of an abort
+
+
+class Cause(NamedTuple):
+    """Something that a channel may be told of, until it is over."""
+
+    key: str  # `Notice.cause`
+    run: Run | None
+    events: Events
+    goes_on: bool  # else it is over, and `events` are of its end
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When its run ended or was removed; None: it goes on."""
+        return None if self.run is None else self.run.ended_at or self.run.removed_at
+
+
+def load_runs(now: datetime) -> list[Run]:
+    """Return the runs with something to tell, or the end of which a user asked for."""
+    tracked = Run.objects.tracked()
+    aborted = Abort.objects.filter(requested_at__gt=now - ENDED_WITHIN)
+    aborted = aborted.filter(settled_at__gt=now - SEEN_WITHIN)
+    asked = EndRequest.objects.filter(Q(run__in_flight=False) | Q(run__removed_at__isnull=False))
+    sources: list[tuple[QuerySet[Any], str]] = [
+        (tracked.annotate(attention=attention.severity(now)).filter(attention__gt=0), "pk"),
+        (tracked.filter(Q(status="aborting") | Q(overdue_reason=OverdueReason.BLOCKED)), "pk"),
+        (tracked.filter(Exists(Abort.objects.filter(run=OuterRef("pk")))), "pk"),
+        (_failures(now), "pk"),
+        (aborted, "run"),
+        (asked, "run"),
+    ]
+    keys = [source.order_by().values_list(key) for source, key in sources]
+    runs = Run.objects.filter(pk__in=keys[0].union(*keys[1:])).with_stage().without_detail()
+    return list(runs.order_by("created_at", "pk"))
+
+
+def of_runs(runs: Collection[Run], now: datetime) -> list[Cause]:
+    """Return the causes of these runs, which include all of `load_runs`; some have no events.
+
+    A run that has ended has none until its abort has settled and its failure has been read.
+    """
+    if not runs:
+        return []
+    aborts = Abort.objects.latest_by_run(run.pk for run in runs)
+    has_failures = any(run.has_failed for run in runs)
+    failed = set(_failures(now).values_list("pk", flat=True)) if has_failures else set()
+    causes = list(_queues(runs))
+    for run in runs:
+        abort = aborts.get(run.pk)
+        if run.is_tracked:
+            events = _events_in_flight(run, abort, now)
+            causes.append(Cause(f"{RUN_PREFIX}{run.pk}", run, events, goes_on=bool(events)))
+        elif not _is_end_unclear(run, abort, now):
+            events = _events_at_end(run, abort, now)
+            if run.pk in failed:
+                events[NoticeEvent.FAILED] = None
+            causes.append(Cause(f"{RUN_PREFIX}{run.pk}", run, events, goes_on=False))
+    return causes
+
+
+def _failures(now: datetime) -> RunQuerySet:
+    """Return the runs that failed and were seen to a short time ago.
+
+    Not those of the history of a stage that was first read later than they ended.
+    """
+    stage_runs = Run.objects.filter(stage=OuterRef("stage"))
+    was_known = Exists(stage_runs.filter(first_synced_at__lt=OuterRef("ended_at")))
+    is_recent = Q(ended_at__gt=now - SEEN_WITHIN)
+    failures = attention.failed_runs(Run.objects.all(), now - ENDED_WITHIN)
+    return failures.filter(is_recent | was_known, status_since__gt=now - SEEN_WITHIN)
+
+
+def _queues(runs: Iterable[Run]) -> Iterator[Cause]:
+    """Yield the queues that take too long: one cause each, however many runs wait.
+
+    It is over when none waits, but told only of those that wait behind no run that is told itself.
+    """
+    queues: dict[int, list[Run]] = {}
+    for run in runs:
+        if run.is_tracked and run.overdue_reason in {OverdueReason.QUEUE, OverdueReason.BLOCKED}:
+            queues.setdefault(run.stage_id, []).append(run)
+    for stage, waiting in queues.items():
+        overdue = [run for run in waiting if run.overdue_severity]
+        worst = Severity(max((run.overdue_severity for run in overdue), default=0))
+        first = min(overdue or waiting, key=lambda run: (run.created_at, run.pk))
+        yield Cause(f"{QUEUE_PREFIX}{stage}", first, _overdue_events(worst), goes_on=True)
+
+
+def _overdue_events(severity: Severity) -> Events:
+    return {event: None for event, least in _OVERDUE.items() if severity >= least}
+
+
+def _events_in_flight(run: Run, abort: Abort | None, now: datetime) -> Events:
+    events: Events = {}
+    if run.overdue_reason != OverdueReason.QUEUE:
+        events |= _overdue_events(Severity(run.overdue_severity))
+    waits_since = run.approval_since
+    if waits_since is not None and now - waits_since >= APPROVAL_PATIENCE:
+        events[NoticeEvent.APPROVAL] = None
+    if start := abort_clock.start(run, abort):
+        events[NoticeEvent.ABORT_REQUESTED] = start.at
+    if run.abort_severity:
+        events[NoticeEvent.ABORT_OVERDUE] = None
+    if abort is not None and _is_otherwise(abort, run):
+        events[NoticeEvent.ABORT_OTHERWISE] = abort.settled_at
+    return events
+
+
+def _events_at_end(run: Run, abort: Abort | None, now: datetime) -> Events:
+    if abort is None or abort.settled_at is None or abort.settled_at <= now - SEEN_WITHIN:
+        return {}
+    events: Events = {NoticeEvent.ABORT_REQUESTED: abort.requested_at}
+    if _is_otherwise(abort, run):
+        events[NoticeEvent.ABORT_OTHERWISE] = abort.settled_at
+    return events
+
+
+def _is_otherwise(abort: Abort, run: Run) -> bool:
+    return categories.category(abort, run) not in _AS_ASKED
+
+
+def _is_end_unclear(run: Run, abort: Abort | None, now: datetime) -> bool:
+    """Return whether more of a run's end is known soon: of its abort, or why it failed."""
+    if abort is not None and abort.settled_at is None:
+        return True
+    is_unread = run.has_failed and run.failed_step is None and run.removed_at is None
+    return is_unread and now - run.status_since < CAUSE_PATIENCE
+
+
+def of_dashboard(now: datetime, wanted: Collection[str]) -> dict[NoticeEvent, datetime | None]:
+    """Return those of the `wanted` DASHBOARD_EVENTS that hold, each with its start if known."""
+    events: dict[NoticeEvent, datetime | None] = {}
+    state = sync_state.load(now)
+    late = Stage.objects.listed().exclude(has_flow=False)
+    if state.upstream_error:
+        events[NoticeEvent.SYNC_DOWN] = state.upstream_error_since
+    elif NoticeEvent.BEHIND_PLAN in wanted and (
+        late.filter(fresh_until__lt=now - schedule.GRACE).exists()
+    ):
+        events[NoticeEvent.BEHIND_PLAN] = None
+    if NoticeEvent.WEBHOOKS_DOWN in wanted and webhook_status.load(now).missed_event_at:
+        events[NoticeEvent.WEBHOOKS_DOWN] = None
+    return events
