@@ -35,8 +35,10 @@ from dashboard.web.live.feed import Broadcaster, close_broadcaster, open_broadca
 
 log = structlog.get_logger(__name__)
 
-# Seconds that requests in progress get at Ctrl-C; streams are closed at once.
-SHUTDOWN_GRACE = 0.5
+# Seconds that requests in progress get when the process stops; streams are closed at once. With
+# SQLite nobody serves meanwhile, and the next process continues an abort. With PostgreSQL others do,
+# and whoever aborts gets Northflank's response, within 12 seconds.
+SHUTDOWN_GRACE = {"sqlite": 0.5, "postgresql": 15}
 CLOCK_SYNC_INTERVAL = 5.0  # seconds, as of a worker: the database's clock may be set at any time
 TEAM_RETRY_INTERVAL = 30.0  # seconds between attempts to fetch the token's team
 
@@ -139,7 +141,7 @@ class Process:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
-                timeout_graceful_shutdown=SHUTDOWN_GRACE,  # type: ignore[arg-type]  # fractions work too
+                timeout_graceful_shutdown=SHUTDOWN_GRACE[connection.vendor],  # type: ignore[arg-type]  # fractions work too
                 proxy_headers=True,
                 forwarded_allow_ips=settings.FORWARDED_ALLOW_IPS,
                 server_header=False,

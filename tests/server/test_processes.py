@@ -387,6 +387,32 @@ def test_processes_that_start_together_migrate_once_and_add_one_administrator(
 
 
 @pytest.mark.postgres
+def test_abort_under_way_gets_its_answer_while_another_process_serves(
+    tmp_path: Path, empty_postgres: str
+) -> None:
+    with upstream() as (url, sandbox), ThreadPoolExecutor() as threads:
+        variables = {
+            "DATABASE_URL": empty_postgres,
+            "NORTHFLANK_API_TOKEN": "sandbox",
+            "NORTHFLANK_API_BASE_URL": url,
+        }
+        processes.prepare_database(**variables)
+        web = run_manage(tmp_path, "serve", "--port", "0", "--no-sync", **variables)
+        with run_manage(tmp_path, "sync", **variables), web as pages:
+            client = pages.sign_in("boss")
+            address = abortable_run_address(client)
+            sandbox.faults = [parse_fault("latency:3@/abort")]
+            response = threads.submit(post_abort, client, address)
+            wait_until(lambda: sandbox.abort_request_counts, processes.WAIT_TIMEOUT)
+            pages.end(signal.SIGTERM)
+            assert pages.process.returncode == 0, pages.log.read_text()
+            assert response.result().status_code == 302
+        with psycopg.connect(empty_postgres) as database:
+            states = database.execute("SELECT state FROM dashboard_abort").fetchall()
+            assert states == [("accepted",)]
+
+
+@pytest.mark.postgres
 def test_serve_and_sync_in_separate_processes_work(tmp_path: Path, empty_postgres: str) -> None:
     with upstream() as (url, sandbox):
         sandbox.choices["abort-seconds"] = "0.2"
