@@ -72,6 +72,7 @@ bench:          ## the figures of docs/build/performance.md
 	uv run bench/freshness.py
 	uv run bench/cold_start.py
 	uv run bench/takeover.py
+	uv run bench/rolling_restart.py
 	uv run bench/links.py
 	uv run bench/logs.py
 	uv run bench/viewers.py

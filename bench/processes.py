@@ -62,9 +62,9 @@ class Response:
 class Browser:
     """One kept-alive connection with cookies; uses as little CPU as possible."""
 
-    def __init__(self, url: str) -> None:
-        self.host = urlsplit(url).netloc
-        self.http = http.client.HTTPConnection(self.host, timeout=TIMEOUT)
+    def __init__(self, url: str, own_address: str = "127.0.0.1") -> None:
+        self.host, self.source = urlsplit(url).netloc, (own_address, 0)
+        self.http = http.client.HTTPConnection(self.host, None, TIMEOUT, self.source)
         self.cookies: dict[str, str] = {}
 
     def request(
