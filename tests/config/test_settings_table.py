@@ -26,6 +26,19 @@ def test_table_default_matches_env_example(name: str, default: str) -> None:
     assert EXAMPLE[name] == (literal[1] if literal else "")
 
 
+def test_files_for_containers_set_existing_settings_only() -> None:
+    deploy = ROOT / "deploy"
+    manifests = (deploy / "kubernetes").rglob("*.yaml")
+    files = [ROOT / "compose.yaml", deploy / "compose.postgresql.yaml", deploy / "northflank.json"]
+    text = "".join(file.read_text() for file in [*files, *manifests])
+    # NAME: …, "NAME": … of what is set; - NAME=… of what Kubernetes sets.
+    names = set(re.findall(r'^ +(?:- )?"?([A-Z][A-Z_]+)"?(?:: |=)', text, re.MULTILINE))
+    others = {"POSTGRES_USER", "POSTGRES_PASSWORD", "SITE_ADDRESS"}  # of other images
+    others |= {"PROJECT_NAME", "REGION", "REPOSITORY_URL", "REPOSITORY_TYPE", "BRANCH"}  # arguments
+    assert {"BASE_URL", "PORT"} < names
+    assert names - others - EXAMPLE.keys() == set()
+
+
 def load_settings(**environment: str) -> dict[str, Any]:
     """Return all settings as a process with this environment reads them, without any `.env`."""
     script = (
