@@ -36,8 +36,8 @@ from dashboard.web.live.feed import Broadcaster, close_broadcaster, open_broadca
 log = structlog.get_logger(__name__)
 
 # Seconds that requests in progress get when the process stops; streams are closed at once. With
-# SQLite nobody serves meanwhile, and the next process continues an abort. With PostgreSQL others do,
-# and whoever aborts gets Northflank's response, within 12 seconds.
+# SQLite nobody serves meanwhile, and the next process continues an abort. With PostgreSQL others
+# serve, and whoever aborts gets Northflank's response, within 12 seconds.
 SHUTDOWN_GRACE = {"sqlite": 0.5, "postgresql": 15}
 CLOCK_SYNC_INTERVAL = 5.0  # seconds, as of a worker: the database's clock may be set at any time
 TEAM_RETRY_INTERVAL = 30.0  # seconds between attempts to fetch the token's team
