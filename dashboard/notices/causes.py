@@ -18,7 +18,7 @@ from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock, attention
 from dashboard.runs.overdue import APPROVAL_PATIENCE, OverdueReason
 from dashboard.sync import schedule
-from dashboard.sync.reports import sync_state
+from dashboard.sync.reports.sync_state import SyncState
 from dashboard.sync.webhooks import status as webhook_status
 
 # Ends are told if they were seen within this time, of runs that ended within the other: more during
@@ -28,6 +28,11 @@ SEEN_WITHIN, ENDED_WITHIN = attention.FAILURE_WINDOW, timedelta(days=1)
 CAUSE_PATIENCE = timedelta(minutes=1)
 RUN_PREFIX, QUEUE_PREFIX = "run-", "queue-"  # of keys: of a run, and of the queue of a stage
 _AS_ASKED = {"under_way", "aborted", "ended", "aborted_again"}  # categories of aborts
+_ABORT_EVENTS = {
+    NoticeEvent.ABORT_REQUESTED,
+    NoticeEvent.ABORT_OVERDUE,
+    NoticeEvent.ABORT_OTHERWISE,
+}
 _OVERDUE = {
     NoticeEvent.OVERDUE: Severity.WARNING,
     NoticeEvent.FAR_OVERDUE: Severity.CRITICAL,
@@ -69,22 +74,27 @@ def load_runs(now: datetime) -> list[Run]:
     return list(runs.order_by("created_at", "pk"))
 
 
-def of_runs(runs: Collection[Run], now: datetime) -> list[Cause]:
+def of_runs(runs: Collection[Run], sync: SyncState) -> list[Cause]:
     """Return the causes of these runs, which include all of `load_runs`; some have no events.
 
-    A run that has ended has none until its abort has settled and its failure has been read.
+    A run that has ended has none until its abort has settled and its failure has been read. What
+    has not been read as planned may have ended: of that only what was done here is certain.
     """
     if not runs:
         return []
+    now = sync.now
     aborts = Abort.objects.latest_by_run(run.pk for run in runs)
     has_failures = any(run.has_failed for run in runs)
     failed = set(_failures(now).values_list("pk", flat=True)) if has_failures else set()
-    causes = list(_queues(runs))
+    causes = list(_queues(runs, sync))
     for run in runs:
         abort = aborts.get(run.pk)
         if run.is_tracked:
             events = _events_in_flight(run, abort, now)
-            causes.append(Cause(f"{RUN_PREFIX}{run.pk}", run, events, goes_on=bool(events)))
+            goes_on = bool(events)
+            if _may_have_ended(run, sync):
+                events = {event: at for event, at in events.items() if event in _ABORT_EVENTS}
+            causes.append(Cause(f"{RUN_PREFIX}{run.pk}", run, events, goes_on))
         elif not _is_end_unclear(run, abort, now):
             events = _events_at_end(run, abort, now)
             if run.pk in failed:
@@ -105,7 +115,7 @@ def _failures(now: datetime) -> RunQuerySet:
     return failures.filter(is_recent | was_known, status_since__gt=now - SEEN_WITHIN)
 
 
-def _queues(runs: Iterable[Run]) -> Iterator[Cause]:
+def _queues(runs: Iterable[Run], sync: SyncState) -> Iterator[Cause]:
     """Yield the queues that take too long: one cause each, however many runs wait.
 
     It is over when none waits, but told only of those that wait behind no run that is told itself.
@@ -118,7 +128,13 @@ def _queues(runs: Iterable[Run]) -> Iterator[Cause]:
         overdue = [run for run in waiting if run.overdue_severity]
         worst = Severity(max((run.overdue_severity for run in overdue), default=0))
         first = min(overdue or waiting, key=lambda run: (run.created_at, run.pk))
-        yield Cause(f"{QUEUE_PREFIX}{stage}", first, _overdue_events(worst), goes_on=True)
+        events = {} if _may_have_ended(first, sync) else _overdue_events(worst)
+        yield Cause(f"{QUEUE_PREFIX}{stage}", first, events, goes_on=True)
+
+
+def _may_have_ended(run: Run, sync: SyncState) -> bool:
+    """Return whether a run in flight was not read as planned."""
+    return bool(sync.upstream_error) or schedule.is_stale(run.stage.fresh_until, sync.now)
 
 
 def _overdue_events(severity: Severity) -> Events:
@@ -162,17 +178,16 @@ def _is_end_unclear(run: Run, abort: Abort | None, now: datetime) -> bool:
     return is_unread and now - run.status_since < CAUSE_PATIENCE
 
 
-def of_dashboard(now: datetime, wanted: Collection[str]) -> dict[NoticeEvent, datetime | None]:
+def of_dashboard(sync: SyncState, wanted: Collection[str]) -> dict[NoticeEvent, datetime | None]:
     """Return those of the `wanted` DASHBOARD_EVENTS that hold, each with its start if known."""
     events: dict[NoticeEvent, datetime | None] = {}
-    state = sync_state.load(now)
     late = Stage.objects.listed().exclude(has_flow=False)
-    if state.upstream_error:
-        events[NoticeEvent.SYNC_DOWN] = state.upstream_error_since
+    if sync.upstream_error:
+        events[NoticeEvent.SYNC_DOWN] = sync.upstream_error_since
     elif NoticeEvent.BEHIND_PLAN in wanted and (
-        late.filter(fresh_until__lt=now - schedule.GRACE).exists()
+        late.filter(fresh_until__lt=sync.now - schedule.GRACE).exists()
     ):
         events[NoticeEvent.BEHIND_PLAN] = None
-    if NoticeEvent.WEBHOOKS_DOWN in wanted and webhook_status.load(now).missed_event_at:
+    if NoticeEvent.WEBHOOKS_DOWN in wanted and webhook_status.load(sync.now).missed_event_at:
         events[NoticeEvent.WEBHOOKS_DOWN] = None
     return events

@@ -17,6 +17,8 @@ from dashboard.models import EndRequest, Notice, NoticeRule
 from dashboard.models.notices import DASHBOARD_EVENTS, NoticeEvent
 from dashboard.notices import causes, default_rule, texts
 from dashboard.notices.causes import Cause
+from dashboard.sync.reports import sync_state
+from dashboard.sync.reports.sync_state import SyncState
 
 log = structlog.get_logger(__name__)
 
@@ -48,14 +50,15 @@ class Round:
         }
         open_notices = [notice for notice in notices.values() if notice.over_at is None]
         runs = {notice.run.pk: notice.run for notice in open_notices if notice.run} | runs
-        found = causes.of_runs(runs.values(), now)
+        sync = sync_state.load(now)
+        found = causes.of_runs(runs.values(), sync)
         keys = {cause.key for cause in found}
         found += [
             Cause(notice.cause, notice.run, {}, goes_on=False)
             for notice in open_notices
             if notice.cause.startswith(causes.QUEUE_PREFIX) and notice.cause not in keys
         ]
-        found += self._dashboard_causes(rules, open_notices, now)
+        found += self._dashboard_causes(rules, open_notices, sync)
         requests = _requests(found)
         for cause in found:
             for channel in channels:
@@ -74,14 +77,15 @@ class Round:
                     log.exception("notices.crashed", cause=cause.key)
 
     def _dashboard_causes(
-        self, rules: Iterable[NoticeRule], open_notices: Iterable[Notice], now: datetime
+        self, rules: Iterable[NoticeRule], open_notices: Iterable[Notice], sync: SyncState
     ) -> list[Cause]:
         wanted = {event for rule in rules for event in rule.events}
         wanted |= {notice.cause for notice in open_notices}
         watched = [event for event in DASHBOARD_EVENTS if event in wanted]
         if not watched:
             return []
-        wrong = causes.of_dashboard(now, watched)
+        now = sync.now
+        wrong = causes.of_dashboard(sync, watched)
         self._wrong_since = {
             event: since or self._wrong_since.get(event, now) for event, since in wrong.items()
         }

@@ -288,6 +288,20 @@ def outage(story: Story) -> None:
     story.tell(7, 8)
 
 
+def overdue_during_an_outage(story: Story) -> None:
+    run = story.begin()
+    story.begin(1, status="queued", started_at=None)
+    factories.upstream_error("No response.", BASE)
+    story.tell(30, 61, 181)
+    Upstream.objects.update(error="", error_since=None)
+    Stage.objects.update(fresh_until=story.time(182))
+    story.tell(184)  # its stage has not been read again
+    story.end(run, 185)
+    Stage.objects.update(fresh_until=story.time(240))
+    Run.objects.filter(status="queued").update(created_at=story.time(185))
+    story.tell(186)
+
+
 def webhooks_down(story: Story) -> None:
     story.settings.NORTHFLANK_WEBHOOK_SECRET = ["x" * 20]
     story.begin()
@@ -331,6 +345,7 @@ STORIES: dict[Callable[[Story], None], list[str]] = {
     end_asked_for: ["run_ended"],
     end_asked_for_of_an_overdue_run: ["overdue", "failed over"],
     outage: ["sync_down", "sync_down over"],
+    overdue_during_an_outage: ["sync_down", "sync_down over"],
     webhooks_down: ["webhooks_down", "webhooks_down over"],
     behind_the_plan: ["behind_plan", "behind_plan over"],
 }  # fmt: skip
@@ -365,9 +380,9 @@ def test_two_processes_that_lead_tell_once(transactional_db: None, story: Story)
 
 
 def test_new_process_neither_repeats_nor_forgets(story: Story) -> None:
-    factories.upstream_error("No response.", BASE)
     run = story.begin()
     story.tell(61)
+    factories.upstream_error("No response.", BASE)
     story.round = Round()
     story.tell(62)
     assert sorted(told()) == ["overdue", "sync_down"]
