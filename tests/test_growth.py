@@ -20,11 +20,13 @@ from dashboard.accounts import access_log, permissions, sessions
 from dashboard.accounts.administration import administrators
 from dashboard.accounts.authentication import throttle
 from dashboard.accounts.authentication.throttle import Counter
-from dashboard.models import Grant, LastVisit, Run, Stage
+from dashboard.models import Grant, LastVisit, NoticeRule, Run, Stage
 from dashboard.models.accounts.api_tokens import Scope
+from dashboard.models.notices import NoticeEvent
 from dashboard.models.runs import ChangeCounter
 from dashboard.northflank import Page
 from dashboard.northflank import Project as ApiProject
+from dashboard.notices.round import Round
 from dashboard.runs import acknowledgements
 from dashboard.sync import (
     catalog,
@@ -64,6 +66,7 @@ LINEAR_IN_STAGES = {
     "sync/baselines:schedule_next_detail": "the sync's plan",
     "sync/reports/report:load": "the count of what is covered",
     "sync/reports/totals:load": "the count of what is covered",
+    "notices/causes:of_dashboard": "whether the reading of any stage is behind its plan",
     "web/components/board/board_list:_matching_keys": "the board's order: one key a pipeline",
     "web/pages/health:_load_status": "Status sorts all stages",
     "web/components/aborts/abort_log:parse": "the filter offers all projects",
@@ -180,6 +183,7 @@ def chores() -> dict[str, Work]:
         "adopt aborts": lambda: reconcile.claim_unanswered(now),
         "settle aborts": lambda: settle.settle_resolved_aborts(now),
         "resend aborts": lambda: claim_due_resends(now),
+        "notices": lambda: Round().tell(now),
         "escalate aborts": lambda: reconcile.update_severities(now),
         "adopt bulk aborts": lambda: bulk_send.claim_expired(now),
         "end sessions": lambda: sessions.delete_expired(now),
@@ -223,6 +227,9 @@ def work(settings: Any, compact_tables: None, manager: User, viewer: User) -> di
     There are FEW_RUNS in FEW_STAGES.
     """
     settings.NORTHFLANK_WEBHOOK_SECRET = "secret"
+    settings.NOTIFY_URLS = {"oncall": "json://127.0.0.1"}
+    year_ago = timezone.now() - timedelta(days=365)
+    NoticeRule.objects.create(channel="oncall", events=NoticeEvent.values, created_at=year_ago)
     growth.create_stages(FEW_STAGES)
     Grant.objects.all().delete()
     for right in ("view", "abort"):

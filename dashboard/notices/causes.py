@@ -75,10 +75,10 @@ def load_runs(now: datetime) -> list[Run]:
 
 
 def of_runs(runs: Collection[Run], sync: SyncState) -> list[Cause]:
-    """Return the causes of these runs, which include all of `load_runs`; some have no events.
+    """Return the causes of these runs, which include all of `load_runs`, and of their queues.
 
-    A run that has ended has none until its abort has settled and its failure has been read. What
-    has not been read as planned may have ended: of that only what was done here is certain.
+    A run that has ended goes on until its abort has settled and its failure has been read. What has
+    not been read as planned may have ended: of that only what was done here is certain.
     """
     if not runs:
         return []
@@ -91,15 +91,17 @@ def of_runs(runs: Collection[Run], sync: SyncState) -> list[Cause]:
         abort = aborts.get(run.pk)
         if run.is_tracked:
             events = _events_in_flight(run, abort, now)
-            goes_on = bool(events)
+            if not events:
+                continue
             if _may_have_ended(run, sync):
                 events = {event: at for event, at in events.items() if event in _ABORT_EVENTS}
-            causes.append(Cause(f"{RUN_PREFIX}{run.pk}", run, events, goes_on))
-        elif not _is_end_unclear(run, abort, now):
+        else:
             events = _events_at_end(run, abort, now)
             if run.pk in failed:
                 events[NoticeEvent.FAILED] = None
-            causes.append(Cause(f"{RUN_PREFIX}{run.pk}", run, events, goes_on=False))
+        is_unclear = not run.is_tracked and _is_end_unclear(run, abort, now)
+        key, goes_on = f"{RUN_PREFIX}{run.pk}", run.is_tracked or is_unclear
+        causes.append(Cause(key, run, {} if is_unclear else events, goes_on))
     return causes
 
 
@@ -184,10 +186,11 @@ def of_dashboard(sync: SyncState, wanted: Collection[str]) -> dict[NoticeEvent, 
     late = Stage.objects.listed().exclude(has_flow=False)
     if sync.upstream_error:
         events[NoticeEvent.SYNC_DOWN] = sync.upstream_error_since
-    elif NoticeEvent.BEHIND_PLAN in wanted and (
-        late.filter(fresh_until__lt=sync.now - schedule.GRACE).exists()
+    if NoticeEvent.BEHIND_PLAN in wanted and (
+        sync.upstream_error or late.filter(fresh_until__lt=sync.now - schedule.GRACE).exists()
     ):
-        events[NoticeEvent.BEHIND_PLAN] = None
+        # During an outage that is no cause of its own: it counts from its end.
+        events[NoticeEvent.BEHIND_PLAN] = sync.now if sync.upstream_error else None
     if NoticeEvent.WEBHOOKS_DOWN in wanted and webhook_status.load(sync.now).missed_event_at:
         events[NoticeEvent.WEBHOOKS_DOWN] = None
     return events

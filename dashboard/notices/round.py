@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 import structlog
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, transaction
-from django.db.models import Q
 from django.utils import timezone
 
 from dashboard.models import EndRequest, Notice, NoticeRule
@@ -41,25 +40,21 @@ class Round:
         rules = list(NoticeRule.objects.filter(channel__in=channels))
         if not rules:
             default_rule.create(now)  # told from the next round on
-        runs = {run.pk: run for run in causes.load_runs(now)}
-        loaded = Notice.objects.filter(Q(over_at=None) | Q(run__in=runs), channel__in=channels)
-        loaded = loaded.select_related("run__stage__pipeline__project")
-        notices = {
-            (notice.channel, notice.cause): notice
-            for notice in loaded.defer("run__steps", "run__description")
-        }
-        open_notices = [notice for notice in notices.values() if notice.over_at is None]
-        runs = {notice.run.pk: notice.run for notice in open_notices if notice.run} | runs
+        told = Notice.objects.filter(channel__in=channels)
+        still_open = told.filter(over_at=None).select_related("run__stage__pipeline__project")
+        open_notices = list(still_open.defer("run__steps", "run__description"))
+        runs = {notice.run.pk: notice.run for notice in open_notices if notice.run}
+        runs |= {run.pk: run for run in causes.load_runs(now)}
         sync = sync_state.load(now)
-        found = causes.of_runs(runs.values(), sync)
+        found = [*causes.of_runs(runs.values(), sync), *self._dashboard_causes(rules, sync)]
         keys = {cause.key for cause in found}
-        found += [
-            Cause(notice.cause, notice.run, {}, goes_on=False)
-            for notice in open_notices
-            if notice.cause.startswith(causes.QUEUE_PREFIX) and notice.cause not in keys
-        ]
-        found += self._dashboard_causes(rules, open_notices, sync)
+        ended = {notice.cause: notice.run for notice in open_notices if notice.cause not in keys}
+        found += [Cause(key, run, {}, goes_on=False) for key, run in ended.items()]
         requests = _requests(found)
+        keys = {cause.key for cause in found if cause.events} | {key for _, key in requests}
+        notices = {(notice.channel, notice.cause): notice for notice in open_notices}
+        if keys:
+            notices |= {(row.channel, row.cause): row for row in told.filter(cause__in=keys)}
         for cause in found:
             for channel in channels:
                 try:
@@ -76,38 +71,31 @@ class Round:
                 except Exception:  # a defect in one text: it must not stop the others
                     log.exception("notices.crashed", cause=cause.key)
 
-    def _dashboard_causes(
-        self, rules: Iterable[NoticeRule], open_notices: Iterable[Notice], sync: SyncState
-    ) -> list[Cause]:
-        wanted = {event for rule in rules for event in rule.events}
-        wanted |= {notice.cause for notice in open_notices}
-        watched = [event for event in DASHBOARD_EVENTS if event in wanted]
-        if not watched:
-            return []
-        now = sync.now
-        wrong = causes.of_dashboard(sync, watched)
+    def _dashboard_causes(self, rules: Iterable[NoticeRule], sync: SyncState) -> list[Cause]:
+        wanted = {event for rule in rules for event in rule.events}.intersection(DASHBOARD_EVENTS)
+        wrong = causes.of_dashboard(sync, wanted)
         self._wrong_since = {
-            event: since or self._wrong_since.get(event, now) for event, since in wrong.items()
+            event: since or self._wrong_since.get(event, sync.now) for event, since in wrong.items()
         }
         return [
-            Cause(
-                event,
-                None,
-                {event: None} if self._wrong_since.get(event, now) <= now - PATIENCE else {},
-                goes_on=event in wrong,
-            )
-            for event in watched
+            Cause(event, None, {event: None} if sync.now - since >= PATIENCE else {}, goes_on=True)
+            for event, since in self._wrong_since.items()
         ]
 
 
-def _requests(found: Collection[Cause]) -> dict[tuple[str, str], list[EndRequest]]:
+def _requests(found: Iterable[Cause]) -> dict[tuple[str, str], list[EndRequest]]:
     """Return the requests for the ends of these causes' runs, by channel and cause."""
-    ended = {cause.run.pk for cause in found if cause.run and not cause.run.is_tracked}
+    ended = {
+        cause.run.pk
+        for cause in found
+        if cause.run and cause.key.startswith(causes.RUN_PREFIX)
+        if not cause.run.is_tracked and not cause.goes_on
+    }
     requests: dict[tuple[str, str], list[EndRequest]] = {}
     if ended:
         for request in EndRequest.objects.filter(run__in=ended).select_related("user"):
-            cause = f"{causes.RUN_PREFIX}{request.run_id}"
-            requests.setdefault((request.channel, cause), []).append(request)
+            key = f"{causes.RUN_PREFIX}{request.run_id}"
+            requests.setdefault((request.channel, key), []).append(request)
     return requests
 
 

@@ -159,6 +159,9 @@ def queue_that_is_too_long(story: Story) -> None:
     for minutes, run in enumerate(runs, 25):
         change(run, status="running", started_at=story.time(minutes), **OK)
         story.tell(minutes)
+    Run.objects.update(in_flight=False, concluded=True, status="success")
+    story.begin(100, status="queued", started_at=None)
+    story.tell(120)
 
 
 def flapping(story: Story) -> None:
@@ -276,8 +279,10 @@ def end_asked_for_of_an_overdue_run(story: Story) -> None:
     run = story.begin()
     story.tell(61)
     EndRequest.objects.create(user=story.user, run=run, channel="oncall", requested_at=BASE)
-    story.end(run, 62, "failure")
-    story.tell(62, 63)
+    change(run, started_at=story.time(61))
+    story.tell(62)
+    story.end(run, 63, "failure")
+    story.tell(63, 64)
 
 
 def outage(story: Story) -> None:
@@ -286,6 +291,8 @@ def outage(story: Story) -> None:
     assert told() == ["sync_down"]
     Upstream.objects.update(error="", error_since=None)
     story.tell(7, 8)
+    factories.upstream_error("No response.", story.time(60))
+    story.tell(61, 65, 66)
 
 
 def overdue_during_an_outage(story: Story) -> None:
@@ -315,6 +322,10 @@ def webhooks_down(story: Story) -> None:
 def behind_the_plan(story: Story) -> None:
     Stage.objects.update(fresh_until=BASE)
     story.tell(1, 5, 6, 7)
+    factories.upstream_error("No response.", story.time(7))
+    story.tell(7, 11)
+    Upstream.objects.update(error="", error_since=None)
+    story.tell(11.5)
     Stage.objects.update(fresh_until=story.time(60))
     story.tell(8)
 
@@ -328,7 +339,7 @@ STORIES: dict[Callable[[Story], None], list[str]] = {
     failed_before_its_cause_was_read: ["failed"],
     overdue_then_failed: ["overdue", "failed over"],
     ten_queued_behind_one: ["overdue"],
-    queue_that_is_too_long: ["overdue", "overdue over"],
+    queue_that_is_too_long: ["overdue", "overdue over", "overdue"],
     flapping: ["overdue", "overdue over", "overdue"],
     waiting_for_approval: ["approval", "approval over"],
     abort_refused: ["abort_otherwise", "abort_otherwise over"],
@@ -343,8 +354,8 @@ STORIES: dict[Callable[[Story], None], list[str]] = {
     another_place: [],
     rule_deleted_meanwhile: ["overdue"],
     end_asked_for: ["run_ended"],
-    end_asked_for_of_an_overdue_run: ["overdue", "failed over"],
-    outage: ["sync_down", "sync_down over"],
+    end_asked_for_of_an_overdue_run: ["overdue", "overdue over", "failed"],
+    outage: ["sync_down", "sync_down over", "sync_down"],
     overdue_during_an_outage: ["sync_down", "sync_down over"],
     webhooks_down: ["webhooks_down", "webhooks_down over"],
     behind_the_plan: ["behind_plan", "behind_plan over"],
