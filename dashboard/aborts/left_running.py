@@ -74,6 +74,13 @@ def load(run: Run, root: Node | None) -> LeftRunning | None:
     return LeftRunning(listed, bool(unread), max(len(named) - MAX_WORKS, 0))
 
 
+def find(run: Run, work_id: str) -> LeftWork | None:
+    """Return what has this id of what the abort of a run has left running."""
+    left = load(run, steps.decode(run.steps))
+    works = left.works if left is not None else []
+    return next((found for found in works if found.work.work_id == work_id), None)
+
+
 def running_now(run: Run, root: Node | None) -> list[tuple[WorkRef, str, datetime | None]]:
     """Return what the steps of a run in progress name, which its abort may leave running.
 

@@ -16,10 +16,11 @@ MAX_BODY_BYTES = 16 * 1024  # of a request body; a reason has 500 characters at 
 
 
 class AbortBody(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a request to abort a run."""
+    """The body of a request to abort a run, or what its abort has left running, by its id."""
 
     reason: str = ""
     again: bool = False
+    left_running: str | None = None
 
 
 def parse_parameters(request: HttpRequest, allowed: Collection[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
+from dashboard.aborts import left_running
 from dashboard.aborts.request import (
     AbortRequest,
     NotAllowed,
@@ -136,7 +137,7 @@ def _run_with_history(run: Run, client: ApiClient) -> dict[str, Any]:
 
 @api_view("POST")
 def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
-    """Abort a run and return the result; a repeated request joins the open abort."""
+    """Abort a run, or what it has left running; a repeated request joins the open abort."""
     body = params.parse_abort_body(request)
     run_object = _get_run(run_id, params.parse_parameters(request, params.PLACE_PARAMETERS), client)
     abort_request = AbortRequest(
@@ -147,22 +148,29 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
         token_name=client.token_name,
         permissions=client.permissions,
     )
-    under_way = run_object.aborts.open().first() if body.again else None
+    if body.left_running is None:
+        work, under_way = None, run_object.aborts.open().first()
+    elif left := left_running.find(run_object, body.left_running):
+        work, under_way = left.work, left.open_abort
+    else:
+        message = "“left_running” is no id of what the abort of this run has left running."
+        raise ApiError(422, "bad_field", message)
     try:
         abort_result = request_abort(
             run_object,
             abort_request,
-            again_of_pk=under_way.pk if under_way else None,
+            work=work,
+            again_of_pk=under_way.pk if under_way and body.again else None,
             mark_sent=True,
         )
     except NotAllowed as denied:
         raise ApiError(403, "not_allowed", str(denied)) from denied
     except NotInFlight as conflict:
         extra = {"run": serializers.run(run_object, client.permissions)}
-        if run_object.has_unknown_end:
+        if run_object.has_unknown_end and work is None:
             message = f"Nothing was sent. {removals.unknown_end_reason(run_object)}"
             raise ApiError(409, "end_unknown", message, extra=extra) from conflict
-        message = "The run had already ended; nothing was sent."
+        message = f"{'It' if work else 'The run'} had already ended; nothing was sent."
         raise ApiError(409, "not_in_flight", message, extra=extra) from conflict
     except ReasonMissing as reason_error:
         raise ApiError(422, "reason_missing", str(reason_error)) from reason_error

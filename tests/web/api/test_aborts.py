@@ -74,6 +74,32 @@ def test_repeated_abort_joins_open_abort(
     assert live.sandbox.abort_request_counts == {run.run_id: 1}
 
 
+def test_abort_of_what_a_run_has_left_running_has_its_rules(
+    manager_api_client: httpx.Client, live: Live, viewer: User, api_client: CreateApiClient
+) -> None:
+    run = factories.run(
+        factories.stage("Staging"), status="aborted", steps=factories.steps_naming("j1", "j2")
+    )
+    running = factories.work(run)
+    factories.work(run, work_id="j2", concluded=True, ended_at=timezone.now())
+
+    def abort_left(client: httpx.Client, work_id: str) -> httpx.Response:
+        return client.post(f"/api/runs/{run.run_id}/abort/", json={"left_running": work_id})
+
+    assert error_status_and_code(abort_left(api_client(viewer), "j1")) == (403, "not_allowed")
+    for work_id in ("", run.run_id):  # a variable that a script has not set aborts nothing
+        assert error_status_and_code(abort_left(manager_api_client, work_id)) == (422, "bad_field")
+    ended = abort_left(manager_api_client, "j2")
+    assert error_status_and_code(ended) == (409, "not_in_flight")
+    assert ended.json()["error"]["message"] == "It had already ended; nothing was sent."
+    assert not Abort.every.exists()
+    # The sandbox does not know this job run.
+    settled = success_json(abort_left(manager_api_client, "j1"))
+    assert (settled["abort"]["state"], settled["joined"]) == ("too_late", False)
+    abort_row = Abort.every.get()
+    assert (abort_row.work, abort_row.via, abort_row.token_name) == (running, "api", "PagerDuty")
+
+
 # --- what Northflank answers -------------------------------------------------------------------
 
 

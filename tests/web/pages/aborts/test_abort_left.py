@@ -1,5 +1,6 @@
 """What an abort has left running is listed on the run's page, aborted there, and followed."""
 
+import io
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import httpx
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
 from django.test import Client
+from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from dashboard.models import Abort, Run, Work
+from dashboard.models import Abort, Lead, Run, Upstream, Work
 from dashboard.sandbox import parse_fault
 from tests.support import factories
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
@@ -124,6 +127,35 @@ def test_abort_without_an_answer_is_resent_while_the_job_run_goes_on(
     reconcile(live)
     abort.refresh_from_db()
     assert (abort.state, abort.send_count) == (("concluded", 1) if arrives else ("accepted", 2))
+
+
+@pytest.mark.slow
+def test_command_aborts_what_the_run_has_left_running_without_a_worker(
+    survivor: tuple[Live, Run], manager: User, settings: Settings
+) -> None:
+    live, run = survivor
+    settings.SANDBOX = False
+    settings.NORTHFLANK_API_TOKEN = live.connection.token
+    settings.NORTHFLANK_API_BASE_URL = live.upstream_url
+    submit_abort(live.sign_in("manager"), run)
+    read_due(live)
+    work = Work.objects.get(run=run)
+    Lead.objects.update(renewed_at=run.created_at)
+    Upstream.objects.update(source=live.upstream_url)
+
+    def abort_left(work_id: str) -> str:
+        output = io.StringIO()
+        options = {"as": "manager", "left": work_id, "reason": "Stuck", "wait": 30}
+        call_command("abort", run.run_id, stdout=output, stderr=io.StringIO(), **options)
+        return output.getvalue()
+
+    for unknown in ("", run.run_id):  # a variable that is not set aborts nothing
+        with pytest.raises(CommandError, match="nothing that the abort of this run has left"):
+            abort_left(unknown)
+    assert abort_left(work.work_id).startswith("Ended (FAILED) ")
+    abort = Abort.every.get(work=work)
+    assert (abort.via, abort.state) == ("command", "concluded")
+    assert abort_left(work.work_id) == "It had already ended; nothing was sent.\n"
 
 
 # --- As mirrored ----------------------------------------------------------------------------------
