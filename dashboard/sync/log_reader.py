@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import accumulate
 from time import monotonic
 from typing import NamedTuple
 
@@ -41,6 +42,7 @@ LINES, MAX_LINES = 50, 1_000  # lines: at first, and at most, which is Northflan
 LOOK_INTERVAL = 60.0  # seconds between two looks of an open page, or less if it is read sooner
 LOOK_LIFETIME = 150.0  # seconds after a look during which somebody counts as looking
 MEMORY = 600.0  # seconds after the last look until the lines are forgotten
+MAX_CHARACTERS = 1_000_000  # of lines beyond the first: each takes 0.3 µs to search for secrets
 MAX_REQUESTS = 4  # of one read: what it is of, the values of the run, the lines, fewer lines
 MAX_WAIT = 8.0  # seconds that a page waits for a read that is under way
 STATUS_INTERVAL = timedelta(minutes=5)  # between two reads of a job run or build in progress
@@ -298,7 +300,11 @@ class LogReader:
                 raise
             log.max_lines = count = LINES
             lines = await read(count)
-        # Thousands of characters a line, each tried for secrets.
+        sizes = accumulate(len(line.text) for line in lines)
+        fitting = max(sum(size <= MAX_CHARACTERS for size in sizes), LINES)
+        if len(lines) > fitting:  # whole lines: none is cut within a secret
+            log.max_lines = count = fitting
+            lines = lines[:fitting]
         shown = await asyncio.to_thread(show, lines, log.values)
         log.view = replace(log.view, lines=shown, has_more=len(lines) == count, read_at=now)
         if (at := log.view.last_line_at) is not None:

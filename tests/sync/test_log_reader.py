@@ -319,6 +319,20 @@ def test_after_earlier_lines_only_the_newest_are_read_once_nobody_wants_more(wat
     assert [query["lineLimit"] for query in northflank.queries] == ["1000", "1000", "50"]
 
 
+def test_lines_that_take_too_long_to_search_are_shown_without_the_earlier_ones(
+    watch: Any,
+) -> None:
+    northflank = Northflank([(n, f"{n} {'x' * 12_490}") for n in range(120)])
+
+    async def visit(viewer: Viewer) -> list[LogView]:
+        return [await viewer.look(at, max_lines=1000) for at in (200, 300)]
+
+    views = watch(northflank, visit)
+    assert [(len(view.lines), problem(view)) for view in views] == [(80, "too_large")] * 2
+    assert views[0].lines[-1].line.text.startswith("119 ")
+    assert [query["lineLimit"] for query in northflank.queries] == ["1000", "80"]
+
+
 def test_lines_that_are_too_large_together_are_read_without_the_earlier_ones(watch: Any) -> None:
     northflank = Northflank([(n, "x" * 60_000) for n in range(120)])
 
