@@ -21,6 +21,7 @@ from dashboard.sandbox.secret_lines import LOGGED_SECRETS, SECRET_PREFIX
 from tests.support import api, factories, live_runs
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live
+from tests.support.stream import messages
 
 
 @pytest.fixture
@@ -253,6 +254,9 @@ def test_planted_secrets_are_nowhere(
     with api.client(site, api.create_token_secret(manager, Scope.LOGS)) as program:
         pages.append(program.get(f"/api/runs/{run.run_id}/?log=50"))
     assert "[redacted]" in pages[-1].text
+    with client.stream("GET", f"/live/?page=run&key={run.pk}&since=0") as stream:
+        sent = next(messages(stream))  # all parts of the page
+    assert run.run_id in "".join(sent.data)
     exports = ("/aborts/export.csv", "/aborts/export.json")
     pages += [client.get(path) for path in exports]
     assert [page.status_code for page in pages] == [200] * len(pages)
@@ -261,5 +265,5 @@ def test_planted_secrets_are_nowhere(
         for row in model._default_manager.values()
     ]  # fmt: skip
     assert any(run.run_id in row for row in rows)
-    everything = "\n".join([*(page.text for page in pages), *rows, caplog.text])
+    everything = "\n".join([*(page.text for page in pages), *sent.data, *rows, caplog.text])
     assert [secret for secret in (SECRET_PREFIX, *LOGGED_SECRETS) if secret in everything] == []
