@@ -167,13 +167,23 @@ class RunCard:
         )
         url = links.absolute_url(row.urls.page)
         waiting = waiting_for.load(run, root)
+        left = left_running.panel(run, root, permission)
+        left_works = [entry["work"] for entry in left["rows"]] if left else []
         return {
             "now": None,  # None: the card may be cached, so its texts contain no elapsed times
             "data_age": run_data_age(run, self.sync or sync_state.load(now)),
             "row": row,
             "run_summary": headline,
             "incident_summary": incident_summary.build(
-                run, root, headline, related, self.aborts, run_acknowledgements, waiting, url=url
+                run,
+                root,
+                headline,
+                related,
+                self.aborts,
+                run_acknowledgements,
+                waiting,
+                left_works,
+                url=url,
             ),
             "log_place": log_panel.place(run, waiting) if waiting is not None else None,
             "removal": removed_notice.for_run(run),
@@ -189,7 +199,7 @@ class RunCard:
             else None,
             "description": run.description,
             "aborts": [AbortEntry(abort) for abort in self.aborts],
-            "left_running": left_running.panel(run, root, permission),
+            "left_running": left,
             "support_text": abort_history.support_text(row, self.aborts),
             "contents": self._contents(root, related.last_success),
             "argument_names": root.argument_names if root is not None else (),

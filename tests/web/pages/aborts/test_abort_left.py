@@ -10,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
@@ -183,6 +184,47 @@ def test_all_that_is_left_running_can_be_aborted_at_once(
     assert text_of(select_one(confirmation, "h1")) == "Abort 2 that are still running?"
     values = [field.attributes["value"] for field in confirmation.css('[name="work"]')]
     assert sorted(values) == sorted(str(work.pk) for work in aborted_run.works.all())
+
+
+def test_incident_summary_says_what_is_left_running_and_what_ended(
+    get_page: GetPage, aborted_run: Run
+) -> None:
+    ended_at = aborted_run.status_since + timedelta(seconds=60)
+    aborted_run.works.filter(work_id="j2").update(
+        status="FAILED", concluded=True, ended_at=ended_at
+    )
+    text = text_of(select_one(get_page(factories.address(aborted_run)), "#incident-summary"))
+    assert "Left running by the abort: job run migrate-j1 (j1), RUNNING, started 2" in text
+    assert "Left running by the abort: job run migrate-j2 (j2), FAILED, ended 2" in text
+
+
+def press_abort_all(live: Live, run: Run) -> LexborHTMLParser:
+    """Press the button for both job runs of `aborted_run`; return what is shown then."""
+    client = live.sign_in("manager")
+    form = {"csrfmiddlewaretoken": token(client), "reason": "Stuck", "view": "card"}
+    works = [str(pk) for pk in run.works.values_list("pk", flat=True)]
+    address = factories.address(run, ADDRESS)
+    answer = client.post(address, data=form | {"work": works}, headers=HTMX)
+    assert answer.status_code == 200
+    return parse_html(answer)
+
+
+@pytest.mark.parametrize("ended", [0, 1, 2])
+def test_abort_of_all_aborts_each_and_tells_which_ended_meanwhile(
+    live: Live, aborted_run: Run, manager: User, ended: int
+) -> None:
+    ended_pks = aborted_run.works.order_by("pk").values_list("pk", flat=True)[:ended]
+    Work.objects.filter(pk__in=list(ended_pks)).update(concluded=True, ended_at=timezone.now())
+    html = press_abort_all(live, aborted_run)
+    aborts = Abort.every.all()
+    assert sorted(abort.work.work_id for abort in aborts if abort.work) == ["j1", "j2"][ended:]
+    states = {
+        item.attributes["data-id"]: item.attributes["data-concluded"] for item in listed(html)
+    }
+    assert states == {"j1": str(ended > 0).lower(), "j2": str(ended > 1).lower()}
+    assert ("It has ended; there is nothing to abort." in text_of(select_one(html, "body"))) == (
+        ended == 2
+    )
 
 
 def test_what_is_only_probably_of_the_run_is_not_listed(
