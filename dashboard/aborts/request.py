@@ -34,6 +34,7 @@ from dashboard.models import (
 from dashboard.models.abort_lifecycle import NO_EFFECT_STATES, AbortState, EventType
 from dashboard.models.aborts import insert_of_aborts, insert_of_events
 from dashboard.models.bulk_aborts import Via
+from dashboard.models.counters import CounterName, increment, store
 from dashboard.models.runs import mark_changed
 from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock
@@ -225,6 +226,8 @@ def _create_abort(
         for event in events:
             event.abort, event.occurred_at = abort, now
         insert_of_events().execute(*events)
+        requested = CounterName.ABORTS_REQUESTED
+        store([increment(requested, abort.via, stage=run.stage_id)])
     log.info("abort.requested", **target.log_fields(abort), reason=abort.reason)
     return AbortResult(abort, is_new=True, request_seq=request_seq)
 

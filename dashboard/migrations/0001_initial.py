@@ -548,6 +548,41 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name="MetricCounter",
+            fields=[
+                _key(),
+                ("name", models.CharField(max_length=80)),
+                (
+                    "stage_key",
+                    models.BigIntegerField(default=0, help_text="Key of the stage; 0: of none."),
+                ),
+                (
+                    "labels",
+                    models.TextField(
+                        help_text="Values as a JSON list; of a histogram, its bound last."
+                    ),
+                ),
+                ("value", models.FloatField()),
+                (
+                    "run_id",
+                    models.TextField(
+                        blank=True, help_text="Of a bucket, the last run that it counts."
+                    ),
+                ),
+                (
+                    "run_seconds",
+                    models.FloatField(default=0, help_text="The duration of that run."),
+                ),
+            ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("name", "stage_key", "labels"), name="metric_counter_unique"
+                    )
+                ]
+            },
+        ),
+        migrations.CreateModel(
             name="WebhookStats",
             fields=[
                 _key(),

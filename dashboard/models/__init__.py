@@ -13,6 +13,7 @@ from dashboard.models.accounts.throttles import FailureCounter
 from dashboard.models.acknowledgements import Acknowledgement
 from dashboard.models.bulk_aborts import BulkAbort, BulkAbortItem
 from dashboard.models.catalog import Pipeline, Project, Stage
+from dashboard.models.counters import MetricCounter
 from dashboard.models.day_sums import ProjectDay, StageDay
 from dashboard.models.dismissals import Dismissal
 from dashboard.models.notices import EndRequest, Notice, NoticeMessage, NoticeRule

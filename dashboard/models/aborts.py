@@ -30,6 +30,7 @@ from dashboard.models.abort_lifecycle import (
     event_of_run,
 )
 from dashboard.models.bulk_aborts import AuditedRequest, BulkAbort
+from dashboard.models.counters import CounterName, increment, observe, store
 from dashboard.models.fast_loading import FastLoading
 from dashboard.models.runs import Run, mark_changed
 from dashboard.models.works import Work
@@ -82,6 +83,10 @@ class AbortQuerySet(models.QuerySet["Abort"]):
         """Settle the open abort of a removed run, unless it is being sent; its outcome is empty."""
         for abort in self.open().filter(run=run_pk).exclude(state=AbortState.REQUESTED):
             abort.apply(EventType.CONCLUDED, at)
+
+
+# Events by which an abort ends without an effect.
+_FAILURES = {EventType.NOT_SENT, EventType.REFUSED, EventType.NOT_ARRIVED}
 
 
 AbortManager = models.Manager.from_queryset(AbortQuerySet)
@@ -266,9 +271,18 @@ class Abort(AuditedRequest):
             if not update.execute(abort=self.pk, send_number=self.send_count, **fields):
                 return False
             self.add_event(event_type, at, detail=detail)
+            self._count(event_type, at)
         for name, value in fields.items():
             setattr(self, name, value)
         return True
+
+    def _count(self, event_type: EventType, at: datetime) -> None:
+        if event_type in _FAILURES:
+            failed, stage = CounterName.ABORTS_FAILED, self.run.stage_id
+            store([increment(failed, self.via, event_type, stage=stage)])
+        elif event_type == EventType.CONCLUDED:
+            seconds = (at - self.requested_at).total_seconds()
+            store(observe(CounterName.ABORT_DURATION, seconds))
 
     def add_event(self, event_type: EventType, at: datetime, *, detail: str = "") -> None:
         """Add an event to the abort's timeline."""

@@ -17,6 +17,7 @@ from dashboard.db.prepared import Parameter, PreparedQuery, update_row
 from dashboard.models import Abort, ProjectDay, Run, Stage, StageDay
 from dashboard.models.abort_lifecycle import NO_EFFECT_STATES
 from dashboard.runs import abort_reasons, trends
+from dashboard.sync import run_counters
 
 _STAGE = Parameter("stage", BigIntegerField())
 _EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
@@ -27,6 +28,7 @@ def update(runs: Iterable[Run]) -> None:
     ended = [run for run in runs if run.concluded or run.counted_as]
     reasons = _abort_reasons([run for run in ended if run.status == "aborted"])
     counted: dict[int, tuple[list[str], list[str]]] = {}  # by run: before and now
+    run_counters.count([run for run in ended if not run.counted_as])
     for run in ended:
         before = (run.counted_as or "").split()
         words = trends.words(run, before, reasons.get(run.pk, ""))

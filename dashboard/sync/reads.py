@@ -16,6 +16,7 @@ from django.db import DatabaseError, InterfaceError
 from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import Run, Stage
+from dashboard.models.counters import CounterName, increment, store
 from dashboard.northflank import NorthflankError
 from dashboard.sync import (
     baselines,
@@ -283,7 +284,7 @@ class Reads:
             await job.read(reader)
         except NorthflankError as error:
             if job.is_awaited or not self.connection.is_account_wide(error):
-                await self.term.write(job.fail, error, moment)
+                await self.term.write(_record_failure, job, error, moment)
         except (LeadLost, DatabaseError, InterfaceError, asyncio.CancelledError):
             raise
         except Exception:
@@ -297,6 +298,11 @@ class Reads:
         finally:
             being_read.discard(job.key)
             self._other_reads.extend([loop.time()] * job.unplanned(reader.request_count))
+
+
+def _record_failure(job: ReadJob, error: NorthflankError, moment: datetime) -> None:
+    job.fail(error, moment)
+    store([increment(CounterName.SYSTEM_ERRORS, "sync", error.cause)])
 
 
 async def log_errors(work: Awaitable[None]) -> None:

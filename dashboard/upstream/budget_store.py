@@ -3,7 +3,7 @@
 The rules are in `rate_budget`; this module loads, locks and saves their state.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from functools import cache
@@ -14,7 +14,8 @@ from django.db import transaction
 
 from dashboard.db.prepared import PreparedQuery, PreparedUpdate, parameters
 from dashboard.db.threads import now
-from dashboard.models import RateBudget
+from dashboard.models import MetricCounter, RateBudget, counters
+from dashboard.models.counters import CounterName
 from dashboard.northflank import Call, RateLimit
 from dashboard.upstream import rate_budget as rules
 from dashboard.upstream.log_share import LogShare
@@ -38,9 +39,9 @@ def _part(text: str, limit: int) -> int:
 
 
 def record_calls(
-    calls: Iterable[Call], *, excluded_from_burst: int = 0, log_requests: int = 0
+    calls: Collection[Call], *, excluded_from_burst: int = 0, log_requests: int = 0
 ) -> None:
-    """Record the rate limit headers of requests that were just answered, together.
+    """Record requests that were just sent, and the rate limit headers of their responses.
 
     `excluded_from_burst`: how many of them do not count against the even rate, so that first reads
     and those for links, searches and logs delay no regular read. `log_requests`: how many of them
@@ -62,8 +63,19 @@ def record_calls(
         window = rules.count_log_requests(window, log_requests)
         return rules.exclude_from_burst(window, excluded_from_burst)
 
-    if answered or excluded_from_burst:
-        _update(record)
+    if not calls and not excluded_from_burst:
+        return
+    with transaction.atomic():
+        if answered or excluded_from_burst:
+            _update(record)
+        counters.store(row for call in calls for row in _increments(call))
+
+
+def _increments(call: Call) -> Iterator[MetricCounter]:
+    yield from counters.observe(CounterName.UPSTREAM_DURATION, call.seconds, call.route)
+    if call.status is None or call.status >= HTTPStatus.BAD_REQUEST:
+        cause = f"http_{call.status}" if call.status else "no_response"
+        yield counters.increment(CounterName.UPSTREAM_FAILED, call.route, cause)
 
 
 def _after_response(
@@ -147,7 +159,7 @@ def _update(transition: _Transition) -> None:
 
 def _update_existing(transition: _Transition) -> bool:
     # The row stays locked from load to save: concurrent processes lose no request.
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         window = _fetch_window(_locked_window_query())
         if window is None:
             return False

@@ -21,6 +21,7 @@ from django.db import DatabaseError, InterfaceError
 from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import RequestCounter, Upstream
+from dashboard.models.counters import CounterName, increment, store
 from dashboard.northflank import Call, NorthflankClient, NorthflankError, RateLimited
 from dashboard.upstream import access_hint, budget_store
 
@@ -285,6 +286,8 @@ def _store_outage(error: NorthflankError, *, is_new: bool) -> bool:
         error_since=state.error_since or now(),
         error_seq=state.error_seq if state.error else RequestCounter.latest(),
     )
+    if is_updated:
+        store([increment(CounterName.SYSTEM_ERRORS, "sync", error.cause)])
     return bool(is_updated) and not {state.error, error.cause} <= OUTAGE_CAUSES
 
 

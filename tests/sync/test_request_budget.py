@@ -87,7 +87,7 @@ def test_calls_recorded_together_take_as_many_statements_as_one(db: None) -> Non
         with CaptureQueriesContext(connection) as queries:
             budget_store.record_calls(calls, excluded_from_burst=1)
         counts.append(len(queries))
-    assert counts == [4, 4]  # two of them for the savepoint
+    assert counts == [5, 5]  # two of them for the savepoint, one for the metrics
 
 
 def test_calls_without_headers_open_no_window(db: None) -> None:

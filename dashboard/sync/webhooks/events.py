@@ -19,6 +19,7 @@ from django.db.models.functions import Least
 from dashboard.db import notify as db_notify
 from dashboard.models import CatalogSync, Project, Run, Stage, WebhookStats
 from dashboard.models.catalog import StageName
+from dashboard.models.counters import CounterName, increment, store
 
 EVENT_PREFIX = "trigger:"  # prefix of event names in the API, absent in webhook bodies
 RELEASE_EVENT_PREFIX = "release-flow-template-run:"
@@ -75,7 +76,9 @@ def record_rejection(now: datetime) -> bool:
     cutoff = now - timedelta(seconds=10)
     if WebhookStats.objects.filter(last_rejected_at__gt=cutoff).exists():
         return False
-    WebhookStats.objects.update_or_create(pk=1, defaults={"last_rejected_at": now})
+    with transaction.atomic():
+        WebhookStats.objects.update_or_create(pk=1, defaults={"last_rejected_at": now})
+        store([increment(CounterName.SYSTEM_ERRORS, "push", "refused")])
     return True
 
 
