@@ -213,6 +213,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "dashboard.web.http.responses.no_store.forbid_storing",  # first: also errors of the others
     "dashboard.web.http.health.answer_probes",  # before all that look at the host: probes use any
+    "dashboard.web.live.metrics.answer_scrapes",  # the same
     "django.middleware.security.SecurityMiddleware",
     "dashboard.web.http.static.StaticFilesMiddleware",  # files need no policy, and are compressed
     "django_permissions_policy.PermissionsPolicyMiddleware",
@@ -356,6 +357,12 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 WHITENOISE_MAX_AGE = 24 * 3600  # seconds; URLs carry a hash, except those in the admin's CSS
+
+# --- Metrics ------------------------------------------------------------------------------------
+
+# /metrics is off unless one is set; if both are, a scrape needs both.
+METRICS_TOKEN = _text("METRICS_TOKEN").strip()
+METRICS_ALLOW: list[str] = _list("METRICS_ALLOW")
 
 # --- The database -------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ MIN_RETENTION_DAYS, MAX_RETENTION_DAYS = 7, 36_500
 
 # Their values are in no message.
 _SECRETS = {
+    "METRICS_TOKEN",
     "NORTHFLANK_API_TOKEN",
     "NORTHFLANK_LOGS_TOKEN",
     "NORTHFLANK_WEBHOOK_SECRET",
@@ -218,6 +219,10 @@ _RULES = (
          "E007"),
     Rule("NORTHFLANK_WEBHOOK_SECRET", _matches("[!-~]{16,}"),
          "16 characters or more without spaces, each secret by openssl rand -hex 32", "E011"),
+    Rule("METRICS_TOKEN", _matches("[!-~]{16,}"),
+         "16 characters or more without spaces, such as from: openssl rand -hex 32", "E041"),
+    Rule("METRICS_ALLOW", _is_network,
+         "addresses or networks, such as 10.0.0.5,10.1.0.0/16", "E042"),
     Rule("ABORT_REASON_REQUIRED", lambda stage: stage in StageName.values,
          f"any of {', '.join(StageName.values)}, separated by commas, or none", "E012"),
     Rule("OVERDUE_CRITICAL_FACTOR", lambda factor: factor >= settings.OVERDUE_FACTOR,
