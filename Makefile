@@ -1,6 +1,7 @@
 # The one list of commands; .ci/run calls the same.
-.PHONY: run test test-all test-fast test-postgres crawl faults outages lint style format-check templates \
-	imports pins lines site types mypy migrations check format bench mutants requirements deploy-check sbom
+.PHONY: run test test-all test-fast test-postgres crawl faults outages monitoring lint style \
+	format-check templates imports pins lines site types mypy migrations check format bench mutants \
+	requirements deploy-check sbom
 
 run:            ## the dashboard with a sandbox upstream
 	uv run manage.py serve
@@ -27,6 +28,10 @@ outages:        ## every outage of the database, pauses of a minute, jumps of th
 	EXHAUSTIVE=1 uv run pytest -n0 tests/server/test_postgres_outages.py \
 		tests/server/test_sqlite_outages.py tests/server/test_paused_process.py \
 		tests/sync/test_clock_jumps.py
+
+monitoring:     ## the rules and alerts of deploy/monitoring, by Prometheus's promtool
+	promtool check rules deploy/monitoring/addresses.yaml deploy/monitoring/rules.yaml deploy/monitoring/alerts.yaml
+	promtool test rules deploy/monitoring/tests.yaml
 
 lint: style format-check templates imports pins lines site  ## all of these
 
