@@ -1,4 +1,6 @@
-"""docs/use/alerts.md is correct: each URL, its placeholders filled in, opens the page it names."""
+"""Links from alerts are correct: each URL of docs/use/alerts.md and of the shipped alerts, its
+placeholders filled in, opens the page it names.
+"""
 
 import json
 import re
@@ -15,14 +17,15 @@ from django.urls import resolve
 
 from dashboard.models import Run
 from dashboard.models.sync.read_requests import SEARCH_AHEAD
-from dashboard.runs.log_fields import run_fields
 from dashboard.sync import requests, search
-from tests.support import factories, live_runs
+from tests.support import live_runs
 from tests.support.html import parse_html, select_one
 from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.live_runs import LEDGER, wait_until
 
-DOC = (Path(__file__).resolve().parents[2] / "docs" / "use" / "alerts.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+DOC = (ROOT / "docs" / "use" / "alerts.md").read_text()
+ALERTS = (ROOT / "deploy" / "monitoring" / "alerts.yaml").read_text()
 HOME = "https://releases.example.com"
 # A template's markers, a table's <run>, and a placeholder in capitals.
 PLACEHOLDER = re.compile(
@@ -32,6 +35,8 @@ PLACEHOLDER = re.compile(
 DOCUMENTED_ADDRESSES = sorted(
     set(re.findall(rf"{HOME}/(?:\{{\{{.*?\}}\}}|\$\{{.*?\}}|<\w+>|[^\s\"'<>|`)])*", DOC))
 )
+# After the template that inserts HOME.
+ALERT_PATHS = re.findall(r"dashboard_url: '\{\{ query [^}]*\}\}/(.*)'", ALERTS)
 JSON_EXAMPLES = re.findall(r"^```json\n(.*?)^```$", DOC, re.MULTILINE | re.DOTALL)
 
 
@@ -47,6 +52,7 @@ def test_documented_addresses_are_found_and_filled() -> None:
         f"{HOME}/runs/x/",
         f"{HOME}/",
     }
+    assert len(ALERT_PATHS) == ALERTS.count("- alert:")
     assert not [
         documented
         for documented in DOCUMENTED_ADDRESSES
@@ -55,7 +61,10 @@ def test_documented_addresses_are_found_and_filled() -> None:
 
 
 # Of those that only differ in the template language, one.
-DISTINCT_ADDRESSES = {fill_placeholders(each, "x"): each for each in DOCUMENTED_ADDRESSES}
+DISTINCT_ADDRESSES = {
+    fill_placeholders(each, "x"): each
+    for each in (*DOCUMENTED_ADDRESSES, *(f"{HOME}/{path}" for path in ALERT_PATHS))
+}
 
 
 @pytest.mark.parametrize("is_mirrored", [True, False], ids=["read", "never read"])
@@ -131,13 +140,6 @@ def test_run_in_a_path_is_encoded_as_its_page_decodes_it(run_id: str) -> None:
         if "percentencode" in names and set("/%") & set(run_id):
             continue  # the document excepts such ids
         assert resolve(path).kwargs["run_id"] == run_id
-
-
-def test_example_rule_uses_fields_of_the_log_event(db: None) -> None:
-    [names] = re.findall(r"sum by \((.*?)\)", DOC)
-    labels = set(names.split(", "))
-    assert set(re.findall(r"\{\{ \$labels\.(\w+) \}\}", DOC)) <= labels
-    assert labels <= set(run_fields(factories.run(factories.stage(), "run")))
 
 
 def test_documented_run_search_limits_match_code() -> None:
