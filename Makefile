@@ -1,5 +1,5 @@
 # The one list of commands; .ci/run calls the same.
-.PHONY: run test test-all test-fast test-postgres crawl faults outages monitoring lint style \
+.PHONY: run test test-all test-fast test-postgres crawl faults outages monitoring loop lint style \
 	format-check templates imports pins lines site types mypy migrations check format bench mutants \
 	requirements deploy-check sbom
 
@@ -32,6 +32,9 @@ outages:        ## every outage of the database, pauses of a minute, jumps of th
 monitoring:     ## the rules and alerts of deploy/monitoring, by Prometheus's promtool
 	promtool check rules deploy/monitoring/addresses.yaml deploy/monitoring/rules.yaml deploy/monitoring/alerts.yaml
 	promtool test rules deploy/monitoring/tests.yaml
+
+loop:           ## from an alert to an aborted run, with Prometheus, Alertmanager and Chromium
+	uv run bench/loop.py
 
 lint: style format-check templates imports pins lines site  ## all of these
 

@@ -9,12 +9,11 @@ click event to the change of the run's badge. Exits with 1 if the target is miss
 
 import argparse
 import contextlib
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 
-from playwright.sync_api import Page, sync_playwright
+import chromium
+from playwright.sync_api import Page
 from processes import Upstream, scratch, start_dashboard, start_upstream
 from tables import Table, format_quantiles, quantile
 
@@ -41,19 +40,12 @@ OBSERVE_BADGE = """id => {
 @contextlib.contextmanager
 def open_stage_page(url: str) -> Iterator[Page]:
     """Open the stage's page of the dashboard at `url` in Chromium, signed in as a manager."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        raise SystemExit("No Chromium was found: set CHROMIUM to its path.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium.launch() as browser:
         page = browser.new_page()
         page.goto(url + FLOW_PATH)
-        page.get_by_label("Name").fill("ada")
-        page.get_by_label("Password").fill("ada")
-        page.get_by_role("button", name="Sign in").click()
+        chromium.sign_in(page, "ada")
         page.locator("[data-run]").first.wait_for(timeout=60_000)
         yield page
-        browser.close()
 
 
 def measure_abort(page: Page, upstream: Upstream) -> float:

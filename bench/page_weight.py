@@ -10,8 +10,6 @@ target is missed.
 
 import argparse
 import json
-import os
-import shutil
 import sys
 import time
 from collections import Counter
@@ -19,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+import chromium
+from playwright.sync_api import BrowserContext, Page
 from processes import Browser, scratch, start_dashboard, start_upstream, wait_for
 from tables import Table, format_quantiles, quantile
 
@@ -170,23 +169,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer visits, shorter waits")
     quick = parser.parse_args().quick
     visit_count, trace_count, open_seconds = (4, 3, 20.0) if quick else (15, 9, 90.0)
-    executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not executable:
-        raise SystemExit("No Chromium was found: set CHROMIUM to its path.")
     table = Table()
-    with scratch() as bench, sync_playwright() as playwright:
+    with scratch() as bench, chromium.launch() as launched:
         server, browser = start_dashboard(bench, start_upstream(bench))
         wait_for(
             lambda: "data-run=" in browser.request(STAGE).text, "the stage has runs", interval=0.5
         )
         run = wait_for(lambda: _find_run(browser), "a run is in flight", interval=0.5)
-        chromium = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        context = chromium.new_context(viewport={"width": 1440, "height": 900})
+        context = launched.new_context(viewport={"width": 1440, "height": 900})
         page = context.new_page()
         page.goto(server.url)
-        page.get_by_label("Name").fill("ada")
-        page.get_by_label("Password").fill("ada")
-        page.get_by_role("button", name="Sign in").click()
+        chromium.sign_in(page, "ada")
         page.locator("h1").wait_for()
         page.close()
         time.sleep(5)  # everything was read once
@@ -208,7 +201,6 @@ def main() -> None:
             f"A page left open for {open_seconds:.0f} s: requests beside its stream",
             f"{request_count} {dict(paths)}", target="0", met=request_count == 0,
         )  # fmt: skip
-        chromium.close()
     table.show()
     sys.exit(1 if table.missed else 0)
 
