@@ -69,7 +69,7 @@ class Round:
                 except (DatabaseError, InterfaceError):
                     raise
                 except Exception:  # a defect in one text: it must not stop the others
-                    log.exception("notices.crashed", cause=cause.key)
+                    log.exception("notice.crashed", cause=cause.key)
 
     def _dashboard_causes(self, rules: Iterable[NoticeRule], sync: SyncState) -> list[Cause]:
         wanted = {event for rule in rules for event in rule.events}.intersection(DASHBOARD_EVENTS)

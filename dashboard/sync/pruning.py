@@ -168,9 +168,9 @@ def _batches(limits: Limits, deleted: Pruning, *, is_dry_run: bool) -> Iterator[
 
 def _delete_notices(limits: Limits) -> Iterator[None]:
     messages = NoticeMessage.objects.filter(next_try_at=None, created_at__lt=limits.messages)
-    for old in (messages, Notice.objects.filter(over_at__lt=limits.notices)):
-        while keys := list(old.values_list("pk", flat=True)[:BATCH_SIZE]):
-            old.filter(pk__in=keys).delete()
+    for old_rows in (messages, Notice.objects.filter(over_at__lt=limits.notices)):
+        while keys := list(old_rows.values_list("pk", flat=True)[:BATCH_SIZE]):
+            old_rows.filter(pk__in=keys).delete()
             yield
 
 
@@ -234,8 +234,9 @@ def delete_runs(stages_by_key: dict[int, int], limit: datetime) -> None:
             Stage.objects.filter(older, pk=stage).update(pruned_until=limit)
         Acknowledgement.objects.filter(run__in=keys).delete()
         Dismissal.objects.filter(run__in=keys).delete()
-        for model in (Notice, NoticeMessage, EndRequest):
-            model.objects.filter(run__in=keys).delete()
+        EndRequest.objects.filter(run__in=keys).delete()
+        Notice.objects.filter(run__in=keys).delete()
+        NoticeMessage.objects.filter(run__in=keys).delete()
         # Kept for its baseline, unless its status has changed since that was measured.
         StageTiming.objects.filter(last_success__in=keys).update(last_success=None)
         # Without loading the rows, as `delete` would; the database itself refuses to delete a run

@@ -127,9 +127,7 @@ def runs_that_need_attention(**place: str) -> set[int]:
     return {run.pk for run in attention.load(runs, db_threads.now()) if run.is_in_flight}
 
 
-@pytest.mark.parametrize(
-    ("scenario", "minutes"), [("everyday", 30), ("stuck-production", 30), ("100-pipelines", 1)]
-)
+@pytest.mark.parametrize(("scenario", "minutes"), [("everyday", 20), ("100-pipelines", 1)])
 def test_channel_knows_what_needs_attention_and_each_failure(site: Site, minutes: int) -> None:
     began_at = db_threads.now()
     site.go_on(60 * minutes, step=30)
