@@ -137,23 +137,26 @@ def _tell(
         else:
             names = sorted(request.user.get_username() for request in requests)
             message = texts.of_run(cause.run, event, now, is_over=is_over, requesters=names)
-    fields = {
-        "told": told | {event: now.isoformat() for event in wanted},
-        "told_at": now,
-        "over_at": None if cause.goes_on else now,
-    }
+        message.channel = channel
     with transaction.atomic():
-        if notice is None:
-            key = {"channel": channel, "cause": cause.key}
-            defaults = fields | {"run": cause.run}
-            _, is_first = Notice.objects.get_or_create(**key, defaults=defaults)
-        else:
-            unchanged = {"told_at": notice.told_at, "over_at": notice.over_at}
-            is_first = Notice.objects.filter(pk=notice.pk, **unchanged).update(**fields) > 0
+        is_first = _store_notice(cause, channel, notice, wanted, now)
         if message is not None and is_first:  # else another process has told it
-            message.channel = channel
             message.save()
             EndRequest.objects.filter(pk__in=[request.pk for request in requests]).delete()
+
+
+def _store_notice(
+    cause: Cause, channel: str, notice: Notice | None, events: Iterable[NoticeEvent], now: datetime
+) -> bool:
+    """Store that a channel is told of these events, or of the end; return False if it was."""
+    told = dict.fromkeys(events, now.isoformat())
+    fields = {"told_at": now, "over_at": None if cause.goes_on else now}
+    if notice is None:
+        defaults = {"run": cause.run, "told": told, **fields}
+        key = {"channel": channel, "cause": cause.key}
+        return Notice.objects.get_or_create(**key, defaults=defaults)[1]
+    unchanged = Notice.objects.filter(pk=notice.pk, told_at=notice.told_at, over_at=notice.over_at)
+    return unchanged.update(told=notice.told | told, **fields) > 0
 
 
 def _wanted_events(cause: Cause, rules: Iterable[NoticeRule]) -> set[NoticeEvent]:

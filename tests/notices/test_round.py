@@ -186,6 +186,31 @@ def abort_refused(story: Story) -> None:
     story.tell(30, 31)
 
 
+def aborted_between_two_rounds(story: Story) -> None:
+    run = story.begin()
+    story.tell(1)
+    story.abort(run, 2, "concluded", outcome="aborted", response_status=200)
+    story.end(run, 2, "aborted")
+    story.tell(2.1, 3, 20)
+    assert NoticeMessage.objects.get().title.startswith("Aborted: ")
+
+
+def aborted_again_later(story: Story) -> None:
+    run = story.begin(0)
+    story.abort(run, 1, "refused")
+    story.tell(1)
+    story.abort(run, 40)
+    story.tell(40, 41)
+
+
+def abort_in_vain(story: Story) -> None:
+    run = story.begin()
+    story.tell(1)
+    story.abort(run, 2, "concluded", outcome="failure", response_status=200)
+    story.end(run, 3, "failure")
+    story.tell(3, 4)
+
+
 def abort_too_late(story: Story) -> None:
     run = story.begin()
     story.end(run, 1)
@@ -343,6 +368,9 @@ STORIES: dict[Callable[[Story], None], list[str]] = {
     flapping: ["overdue", "overdue over", "overdue"],
     waiting_for_approval: ["approval", "approval over"],
     abort_refused: ["abort_otherwise", "abort_otherwise over"],
+    aborted_between_two_rounds: ["abort_requested"],
+    aborted_again_later: ["abort_otherwise", "abort_requested"],
+    abort_in_vain: ["abort_otherwise"],
     abort_too_late: ["abort_otherwise"],
     abort_not_ended_in_time: ["abort_requested", "abort_overdue"],
     quiet_hours_over_midnight: ["overdue", "overdue over", "far_overdue"],
