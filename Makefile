@@ -1,5 +1,5 @@
 # The one list of commands; .ci/run calls the same.
-.PHONY: run test test-all test-fast test-postgres crawl faults outages monitoring loop lint style \
+.PHONY: run test test-all test-fast test-postgres crawl api faults outages monitoring loop lint style \
 	format-check templates imports pins lines site types mypy migrations check format bench mutants \
 	requirements deploy-check sbom
 
@@ -20,6 +20,9 @@ test-postgres:  ## what a database can change, on PostgreSQL
 
 crawl:          ## every address by every method, as every kind of person and token
 	EXHAUSTIVE=1 uv run pytest tests/web/test_crawl.py tests/web/test_crawl_admin.py tests/web/test_nul.py
+
+api:            ## what the OpenAPI document allows, by Schemathesis; DATABASE_URL has to be a sandbox's
+	PYTHONPATH=. DATABASE_URL=$${DATABASE_URL:-sqlite:///var/api.sqlite3} uv run tests/fuzz_api.py
 
 faults:         ## every call to Northflank with every fault; the suite tries each of them once
 	EXHAUSTIVE=1 uv run pytest -n $$(nproc) tests/faults

@@ -35,6 +35,7 @@ django.setup(set_prefix=False)
 from dashboard.db.request_priority import request_priority
 from dashboard.web.http.database_outage import track_writes
 from dashboard.web.http.responses.deferred import Deferred  # after django.setup()
+from dashboard.web.http.responses.json_responses import ApiError, error_response
 
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 type Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -75,10 +76,10 @@ class PooledASGIHandler(ASGIHandler):
             return
         except RequestDataTooBig:
             # Before any middleware, or anyone could fill the disk. The server drops the rest.
-            await self.send_response(
-                HttpResponse("Request body too large\n", status=413, content_type="text/plain"),
-                send,
-            )
+            error = ApiError(413, "too_large", "Request body too large.")
+            text = HttpResponse(f"{error.message}\n", status=413, content_type="text/plain")
+            is_api = scope["path"].startswith("/api/")
+            await self.send_response(error_response(error) if is_api else text, send)
             return
         scope = _with_full_path(scope)
         executor = self._executor_for(scope)

@@ -94,6 +94,7 @@ api_urls: list[URLPattern | URLResolver] = [
     path("runs/<id:run_id>/", api.run, name="api_run"),
     path("runs/<id:run_id>/abort/", api.abort, name="api_abort"),
     path("runs/<id:run_id>/dismissal/", api.dismissal, name="api_dismissal"),
+    path("openapi.json", api.openapi_document, name="api_openapi"),
     re_path("", api.not_found),  # also without a trailing slash: no redirect repeats a POST
 ]
 

@@ -11,6 +11,7 @@ from django.utils import timezone
 from dashboard.models import ApiToken, Run
 from dashboard.models.accounts.api_tokens import REQUESTS_PER_WINDOW, Scope
 from tests.support.live import Live
+from tests.support.openapi import expect_documented
 
 type CreateApiClient = Callable[
     ..., httpx.Client
@@ -18,8 +19,12 @@ type CreateApiClient = Callable[
 
 
 def client(live: Live, secret: str) -> httpx.Client:
+    """A client that fails at an answer which the OpenAPI document does not allow."""
     headers = {"Authorization": f"Bearer {secret}"}
-    return httpx.Client(base_url=live.base_url, headers=headers, timeout=20, verify=False)
+    hooks = {"response": [expect_documented]}
+    return httpx.Client(
+        base_url=live.base_url, headers=headers, timeout=20, verify=False, event_hooks=hooks
+    )
 
 
 def create_token_secret(

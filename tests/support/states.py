@@ -373,6 +373,7 @@ FULL = [
     State("status, trouble", "/health/"),
     State("status, administrator", "/health/", username="boss"),
     State("help", "/help/guide/"),
+    State("help about the API", "/help/api/"),
     State("my account", "/account/"),
     State("my account, refused", "/account/", submit_wrong_password_change, username="boss"),
     State("my account, read-only", "/account/", username="boss", settings=READ_ONLY),

@@ -137,6 +137,7 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "api_run": {"GET": all_alike("401")},
     "api_abort": {"POST": all_alike("401")},
     "api_dismissal": {"POST": all_alike("401"), "DELETE": all_alike("401")},
+    "api_openapi": {"GET": all_alike("401")},
     "api/": dict.fromkeys(METHODS, all_alike("401")),
     "northflank_webhook": {"POST": all_alike("401")},
 }
@@ -146,6 +147,7 @@ WITHOUT_SESSION = (
     "api_run",
     "api_abort",
     "api_dismissal",
+    "api_openapi",
     "api/",
     "northflank_webhook",
 )
@@ -158,6 +160,7 @@ API: dict[tuple[str, str], tuple[str, ...]] = {
     ("api_abort", "POST"): ("sent*", "403", "sent*", "404", "404"),
     ("api_dismissal", "POST"): ("200*", "403", "200*", "404", "404"),
     ("api_dismissal", "DELETE"): ("200*", "403", "200*", "404", "404"),
+    ("api_openapi", "GET"): ("200",) * 5,
     **{("api/", method): ("404",) * 5 for method in METHODS},
 }
 REFUSED_TOKENS = ("gone's", "revoked", "expired", "forged")

@@ -48,7 +48,7 @@ def add_run_argument(parser: ArgumentParser) -> None:
 
 def place_of(options: dict[str, Any]) -> dict[str, str]:
     """Return the given project, pipeline and stage, by parameter name."""
-    return {part: options[part] for part in params.PLACE_PARAMETERS if options[part]}
+    return {part: options[part] for part in params.PlaceQuery.__annotations__ if options[part]}
 
 
 def find_run(options: dict[str, Any], visible: Q | None = None) -> Run:

@@ -41,20 +41,10 @@ class Command(RunbookCommand):
         run = arguments.find_run(options)
         if problem := output.sync_problem(now()):
             self.stderr.write(problem)
-        with_log = options["log"] is not None
-        view = _read_log(run, options["log"]) if with_log else None
+        view = _read_log(run, options["log"]) if options["log"] is not None else None
         if options["json"]:
-            run_json = serializers.run(run)
-            history_json = {
-                "aborts": serializers.aborts(run),
-                "left_running": serializers.left_running(run),
-                "acknowledgements": serializers.acknowledgement_entries(run),
-                "dismissals": serializers.dismissals(run),
-                "waiting_for": serializers.waiting_for(run),
-            }
-            if with_log:
-                history_json["log"] = serializers.log(view) if view is not None else None
-            self.stdout.write(output.to_json(run_json | history_json))
+            log = serializers.log(view) if view is not None else None
+            self.stdout.write(output.to_json(serializers.run_with_history(run, log=log)))
             return
         self.stdout.write(output.run_text(run))
         if view is not None:

@@ -56,8 +56,8 @@ class Command(RunbookCommand):
         if not report.is_complete:
             self.stderr.write(report.incomplete_text)
         if options["json"]:
-            items = serializers.runs(runs)
-            self.stdout.write(output.to_json({"runs": items} | serializers.coverage(report)))
+            run_list = serializers.run_list(serializers.runs(runs), report)
+            self.stdout.write(output.to_json(run_list))
         elif not runs and report.is_complete:
             self.stdout.write("No matching runs." if text is not None else "No runs in flight.")
         elif not runs:

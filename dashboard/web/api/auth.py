@@ -5,11 +5,11 @@ CSRF token is needed.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
-from typing import Concatenate
+from typing import Any, Concatenate
 
 import structlog
 from django.contrib.auth.decorators import login_not_required
@@ -27,6 +27,7 @@ from dashboard.db.threads import now
 from dashboard.models import ApiToken
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.api_tokens import Scope, TokenStatus
+from dashboard.web.api import openapi
 from dashboard.web.http import database_outage
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.responses.deferred import Deferred
@@ -49,8 +50,16 @@ type ApiView[**P] = Callable[Concatenate[HttpRequest, ApiClient, P], HttpRespons
 
 def api_view[**P](
     *methods: str,
+    answer: Any = None,
+    query: type | None = None,
+    body: type | None = None,
+    errors: Iterable[str] = (),
 ) -> Callable[[ApiView[P]], Callable[Concatenate[HttpRequest, P], HttpResponse]]:
-    """Wrap a view: allow only `methods` (none: any), authenticate, and return errors as JSON."""
+    """Wrap a view: allow only `methods` (none: any), authenticate, and return errors as JSON.
+
+    With an `answer` the OpenAPI document has it: its docstring, and the types of its answer, query
+    and body; `errors` are the codes that are its own (see `openapi`).
+    """
 
     def decorate(view: ApiView[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
         @csrf_exempt
@@ -75,6 +84,10 @@ def api_view[**P](
                 )
             return response
 
+        wrapper.methods = methods  # type: ignore[attr-defined]
+        wrapper.operation = (  # type: ignore[attr-defined]
+            openapi.Operation(answer, query, body, errors) if answer else None
+        )
         return wrapper
 
     return decorate

@@ -41,23 +41,23 @@ class AmbiguousRun(Exception):
         self.places = places
 
 
-def run_condition(place: Mapping[str, str]) -> Q:
+def run_condition(place: Mapping[str, object]) -> Q:
     """Return the condition for runs of a project, a pipeline or a stage; each is optional."""
     return Q(**{_PATHS[part]: value for part, value in place.items() if part in _PATHS})
 
 
-def stage_condition(place: Mapping[str, str]) -> Q:
+def stage_condition(place: Mapping[str, object]) -> Q:
     """Return the same condition for stages themselves."""
     paths = {part: path.removeprefix("stage__") for part, path in _PATHS.items()}
     return Q(**{paths[part]: value for part, value in place.items() if part in paths})
 
 
-def catalog_list_condition(place: Mapping[str, str]) -> Q:
+def catalog_list_condition(place: Mapping[str, object]) -> Q:
     """Return the same condition for the catalog lists."""
     return Q(project=None) | Q(project__slug=place["project"]) if "project" in place else Q()
 
 
-def is_place_known(place: Mapping[str, str], permissions: Permissions) -> bool:
+def is_place_known(place: Mapping[str, object], permissions: Permissions) -> bool:
     """Return whether a user may view a stage of the place, or a project that has no pipeline.
 
     Removed ones count: their runs stay in flight until they are dismissed. A stage alone is known.
@@ -76,7 +76,7 @@ def run_place(run: Run) -> Place:
     return Place(pipeline.project.slug, pipeline.slug, run.stage.name)
 
 
-def find_run(run_id: str, place: Mapping[str, str], visible: Q) -> Run:
+def find_run(run_id: str, place: Mapping[str, object], visible: Q) -> Run:
     """Return a run of `visible` with its place; raise RunNotFound or AmbiguousRun."""
     runs = list(
         Run.objects.with_stage()

@@ -28,29 +28,24 @@ from dashboard.runs.search import Search
 from dashboard.sync import log_reader, watchers
 from dashboard.sync.log_reader import LogView
 from dashboard.sync.reports import report as sync_report
-from dashboard.web.api import params, queries, serializers
+from dashboard.web.api import openapi, params, queries, schemas, serializers
 from dashboard.web.api.auth import ApiClient, api_view
+from dashboard.web.api.params import AbortBody, PlaceQuery, RunQuery, RunsQuery
 from dashboard.web.http import links, lookup
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.http.responses.json_responses import ApiError, json_response
 
-PER_PAGE, MAX_PER_PAGE = 100, 500  # runs per response
-_MAX_KEY = 2**63 - 1  # the largest primary key
 DEFAULT_RETRY_SECONDS = (
     10  # seconds; for an abort that was not sent, if the end of the pause is unknown
 )
 
 
-@api_view("GET", "HEAD")
+@api_view("GET", "HEAD", query=RunsQuery, answer=schemas.RunList)
 def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
     """List runs in flight, newest first."""
-    parameters = params.parse_parameters(
-        request, [*params.PLACE_PARAMETERS, "status", "q", "limit", "after"]
-    )
-    limit = params.parse_number(
-        parameters.get("limit", str(PER_PAGE)), "limit", maximum=MAX_PER_PAGE
-    )
+    parameters = params.parse_query(request, RunsQuery)
+    limit = parameters.get("limit", params.PER_PAGE)
     visible = Run.objects.filter(client.permissions.stage_filter("stage"))
     matching = visible.in_flight().filter(queries.run_condition(parameters))
     if "status" in parameters:
@@ -63,10 +58,10 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
         matching = matching.filter(_after_run(parameters["after"], visible))
     ordered = matching.with_stage().without_detail().order_by("-created_at", "-pk")
     page = list(ordered[: limit + 1])  # one more, to know whether there is more
-    next_url = ""
+    next_url = None
     if len(page) > limit:
         page.pop()
-        next_query = urlencode(parameters | {"after": str(page[-1].pk)})
+        next_query = urlencode({**parameters, "after": page[-1].pk})
         next_url = links.absolute_url(f"{reverse('api_runs')}?{next_query}")
     stages = Stage.objects.listed().filter(
         client.permissions.stage_filter(), queries.stage_condition(parameters)
@@ -83,31 +78,30 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
             "No such project, pipeline or stage, or the account may not view it.",
         )
     return json_response(
-        {"runs": serializers.runs(page, client.permissions), "next": next_url or None}
-        | serializers.coverage(report)
+        serializers.run_list(serializers.runs(page, client.permissions), report, next_url)
     )
 
 
-@api_view("GET", "HEAD")
+@api_view("GET", "HEAD", query=RunQuery, answer=schemas.RunWithHistory, errors=["not_allowed"])
 def run(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     """Return one run, with its aborts and acknowledgements, and perhaps the log it waits for."""
-    parameters = params.parse_parameters(request, [*params.PLACE_PARAMETERS, "log"])
-    count = parameters.pop("log", None)
+    parameters = params.parse_query(request, RunQuery)
+    count = parameters.get("log")
     run_object = _get_run(run_id, parameters, client)
     watchers.watch_run(run_object, db_threads.now())
     if count is not None:
         return _run_with_log(request, client, run_object, count)
-    return json_response(_run_with_history(run_object, client))
+    return json_response(serializers.run_with_history(run_object, client.permissions))
 
 
-def _run_with_log(request: HttpRequest, client: ApiClient, run: Run, count: str) -> HttpResponse:
-    max_lines = params.parse_number(count, "log", maximum=log_reader.MAX_LINES)
+def _run_with_log(request: HttpRequest, client: ApiClient, run: Run, count: int) -> HttpResponse:
     permission = client.permissions.logs_permission(run.stage)
     if not permission.allowed:
         raise ApiError(403, "not_allowed", str(permission.denied_reason))
+
     awaited = works.awaited_work(run, steps.decode(run.steps))
     if awaited is None:
-        return json_response(_run_with_history(run, client) | {"log": None})
+        return json_response(serializers.run_with_history(run, client.permissions))
 
     def respond(view: LogView) -> HttpResponse:
         access_log.record_logs_opened(
@@ -118,28 +112,30 @@ def _run_with_log(request: HttpRequest, client: ApiClient, run: Run, count: str)
             client_address=client_address(request),
             token_name=client.token_name,
         )
-        return json_response(_run_with_history(run, client) | {"log": serializers.log(view)})
+        log = serializers.log(view)
+        return json_response(serializers.run_with_history(run, client.permissions, log))
 
-    return Deferred(
-        lambda: log_reader.get_reader().look(run, awaited, max_lines=max_lines), respond
-    )
-
-
-def _run_with_history(run: Run, client: ApiClient) -> dict[str, Any]:
-    return serializers.run(run, client.permissions) | {
-        "waiting_for": serializers.waiting_for(run),
-        "aborts": serializers.aborts(run),
-        "left_running": serializers.left_running(run),
-        "acknowledgements": serializers.acknowledgement_entries(run),
-        "dismissals": serializers.dismissals(run),
-    }
+    return Deferred(lambda: log_reader.get_reader().look(run, awaited, max_lines=count), respond)
 
 
-@api_view("POST")
+@api_view(
+    "POST",
+    query=PlaceQuery,
+    body=AbortBody,
+    answer=schemas.AbortResult,
+    errors=[
+        *("not_allowed", "not_in_flight", "end_unknown", "reason_missing"),
+        *("refused", "not_sent", "no_response"),
+    ],
+)
 def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
-    """Abort a run, or what it has left running; a repeated request joins the open abort."""
+    """Abort a run, or what it has left running; a repeated request joins the open abort.
+
+    2xx means that it was accepted or not needed, nothing less. Then ask for the run until it has
+    `concluded` or the abort has `settled_at`. Allow a minute for the response.
+    """
     body = params.parse_abort_body(request)
-    run_object = _get_run(run_id, params.parse_parameters(request, params.PLACE_PARAMETERS), client)
+    run_object = _get_run(run_id, params.parse_query(request, PlaceQuery), client)
     abort_request = AbortRequest(
         user=client.user,
         reason=body.reason,
@@ -180,10 +176,16 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     )
 
 
-@api_view("POST", "DELETE")
+@api_view(
+    "POST",
+    "DELETE",
+    query=PlaceQuery,
+    answer=schemas.Run,
+    errors=["not_allowed", "not_removed"],
+)
 def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     """Dismiss a removed run (POST), or restore it (DELETE)."""
-    run_object = _get_run(run_id, params.parse_parameters(request, params.PLACE_PARAMETERS), client)
+    run_object = _get_run(run_id, params.parse_query(request, PlaceQuery), client)
     change = dismissals.dismiss if request.method == "POST" else dismissals.restore
     try:
         change(run_object, client.user, client.permissions)
@@ -201,15 +203,20 @@ def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpRespo
     )
 
 
+@api_view("GET", "HEAD", answer=dict[str, Any])
+def openapi_document(request: HttpRequest, client: ApiClient) -> HttpResponse:
+    """Return this document."""
+    return json_response(openapi.document())
+
+
 @api_view()
 def not_found(request: HttpRequest, client: ApiClient) -> HttpResponse:
     """Return a 404 for any other path."""
     raise ApiError(404, "no_address", "No such address; all addresses end with a slash.")
 
 
-def _after_run(last_key: str, visible: Any) -> Q:
+def _after_run(pk: int, visible: Any) -> Q:
     """Return the condition for the runs that follow the run with this key in the list."""
-    pk = params.parse_number(last_key, "after", maximum=_MAX_KEY)
     created_at = visible.filter(pk=pk).values_list("created_at", flat=True).first()
     if created_at is None:
         raise ApiError(
@@ -218,7 +225,7 @@ def _after_run(last_key: str, visible: Any) -> Q:
     return Q(created_at__lt=created_at) | Q(created_at=created_at, pk__lt=pk)
 
 
-def _get_run(run_id: str, place: Mapping[str, str], client: ApiClient) -> Run:
+def _get_run(run_id: str, place: Mapping[str, object], client: ApiClient) -> Run:
     try:
         return queries.find_run(run_id, place, client.permissions.stage_filter("stage"))
     except queries.RunNotFound as not_found_error:

@@ -14,6 +14,7 @@ SECTIONS = {
     "abort_messages": ("guide", "messages-of-an-abort", gettext_lazy("messages of an abort")),
     "requests": ("guide", "api-requests", gettext_lazy("API requests")),
     "permissions": ("guide", "permissions", gettext_lazy("permissions")),
+    "api": ("api", "tokens", gettext_lazy("API")),
 }
 
 

@@ -1,8 +1,9 @@
-"""Help: the guides of docs/use/, rendered by the dashboard itself, so that it needs no internet."""
+"""Help: guides of docs/, rendered by the dashboard itself, so that it needs no internet."""
 
 import re
 from functools import cache
 from itertools import pairwise
+from pathlib import PurePath
 from typing import NamedTuple
 
 from django.conf import settings
@@ -13,8 +14,13 @@ from django.views.decorators.http import require_safe
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-NAMES = ("guide", "overdue", "alerts")  # in the order of the help
-_FOLDER = settings.BASE_DIR / "docs" / "use"
+from dashboard.web.api import reference
+
+# By name, in the order of the help: folder and file.
+FILES = {name: f"use/{name}.md" for name in ("guide", "overdue", "alerts")} | {
+    "api": "build/api.md"
+}
+_FOLDER = settings.BASE_DIR / "docs"
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
@@ -30,11 +36,12 @@ class Guide(NamedTuple):
 def guide(request: HttpRequest, name: str) -> HttpResponse:
     """Show a guide; without a name redirect to the first."""
     if not name:
-        return redirect("guide", NAMES[0])
-    if name not in NAMES:
+        return redirect("guide", next(iter(FILES)))
+    if name not in FILES:
         raise Http404
-    all_guides = [_load(each) for each in NAMES]
-    context = {"guide": _load(name), "guides": all_guides}
+    context = {"guide": _load(name), "guides": [_load(each) for each in FILES]}
+    if name == "api":
+        context |= reference.context()
     return render(request, "pages/guide.html", context)
 
 
@@ -49,8 +56,8 @@ def guide_picture(request: HttpRequest, picture: str) -> HttpResponse:
 
 @cache
 def _load(name: str) -> Guide:
-    """Return a guide by its name, which is one of NAMES."""
-    tokens = _MARKDOWN.parse((_FOLDER / f"{name}.md").read_text(encoding="utf-8"))
+    """Return a guide by its name, which is one of FILES."""
+    tokens = _MARKDOWN.parse((_FOLDER / FILES[name]).read_text(encoding="utf-8"))
     for token, following in pairwise(tokens):
         if token.type == "heading_open":  # the anchors of code hosts
             anchor = re.sub(r"[^\w\- ]", "", following.content.lower()).replace(" ", "-")
@@ -68,7 +75,7 @@ def _relink(link: Token) -> None:
     """Point a link between guides to their pages; one to other documents leads nowhere here."""
     href = str(link.attrs["href"])
     path, hash_sign, anchor = href.partition("#")
-    if (name := path.removesuffix(".md")) in NAMES:
+    if (name := PurePath(path).stem) in FILES:
         link.attrSet("href", f"../{name}/{hash_sign}{anchor}")
     elif path and "://" not in href:
         del link.attrs["href"]

@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from dashboard.models.accounts.api_tokens import Scope
 from tests.support.api import CreateApiClient, client, create_token_secret
 from tests.support.live import Live
+from tests.support.openapi import expect_documented
 
 
 @pytest.fixture
@@ -28,5 +29,6 @@ def api_client(live: Live) -> Iterator[CreateApiClient]:
 @pytest.fixture
 def anonymous_client(live: Live) -> Iterator[httpx.Client]:
     """A client without a token."""
-    with httpx.Client(base_url=live.base_url, timeout=60) as http_client:
+    hooks = {"response": [expect_documented]}
+    with httpx.Client(base_url=live.base_url, timeout=60, event_hooks=hooks) as http_client:
         yield http_client

@@ -144,8 +144,10 @@ def test_session_without_token_returns_401(live: Live, manager: User) -> None:
     )
 
 
-def test_token_gives_no_access_to_pages(api_client: CreateApiClient, manager: User) -> None:
-    assert api_client(manager).get("/").headers["location"].startswith("/accounts/login/")
+def test_token_gives_no_access_to_pages(live: Live, manager: User) -> None:
+    headers = {"Authorization": f"Bearer {create_token_secret(manager)}"}
+    answer = httpx.get(live.base_url, headers=headers)
+    assert answer.headers["location"].startswith("/accounts/login/")
 
 
 @pytest.mark.parametrize("address", ["", "runs", "runs/x/abort/y/"])

@@ -1,6 +1,5 @@
 """docs/build/api.md is correct: its examples work; its responses and error codes are true."""
 
-import inspect
 import json
 import re
 import shlex
@@ -13,9 +12,8 @@ from django.contrib.auth.models import User
 from django.core.management import BaseCommand, load_command_class
 
 from dashboard.models.abort_lifecycle import AbortState
-from dashboard.models.accounts.api_tokens import TokenStatus
-from dashboard.web.api import auth, params, views
-from dashboard.web.http import database_outage
+from dashboard.web.api.params import PER_PAGE
+from tests.support import factories
 from tests.support.api import abort, create_token_secret
 from tests.support.live import Live
 from tests.support.live_runs import advance_time, create_run_in_flight
@@ -28,7 +26,7 @@ LIST, ABORT = JSON_EXAMPLES
 [RUN] = LIST["runs"]
 # Of one run.
 MORE_FIELDS: dict[str, Any] = {"aborts": [], "left_running": [], "acknowledgements": []}
-MORE_FIELDS |= {"dismissals": [], "waiting_for": {}}
+MORE_FIELDS |= {"dismissals": [], "waiting_for": {}, "log": None}
 RESPONSES = [LIST, RUN | MORE_FIELDS, ABORT | {"run": RUN | {"abort": ABORT["abort"]}}]
 COMMANDS = re.findall(r"^manage\.py (.+)$", DOC, re.MULTILINE)
 
@@ -94,15 +92,23 @@ def test_run_response_contains_aborts_with_timeline(live: Live, manager: User) -
     assert set(body["abort"]) == set(documented)
 
 
-def test_documented_error_codes_match_code() -> None:
-    source = "".join(map(inspect.getsource, (auth, params, database_outage, views)))
-    calls = r"(?:ApiError\(\s*\d{3},\s*|_unauthorised\(\s*|_refuse\(request, None, )"
-    literal_codes = re.findall(calls + r'"(\w+)"', source)
-    token_codes = {f"token_{status}" for status in TokenStatus if status is not TokenStatus.VALID}
-    codes = {*literal_codes, *token_codes, *(code for _, code in views.ERRORS_BY_STATE.values())}
-    table = DOC.partition("## Errors")[2].partition("## Commands")[0]
-    cells = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
-    assert set(re.findall(r"`(\w+)`", "".join(cells))) == codes
+def test_python_example_prints_the_overdue_runs_of_all_parts(
+    live: Live,
+    manager: User,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stage = factories.stage("Staging")
+    runs = [factories.run(stage, f"r-{n}", overdue_severity=n % 2) for n in range(PER_PAGE + 1)]
+    monkeypatch.setenv("DASHBOARD", live.base_url)
+    monkeypatch.setenv("TOKEN", create_token_secret(manager))
+    [example] = [text for kind, text in BLOCKS if kind == "python"]
+    exec(example, {})
+    printed = capsys.readouterr().out.splitlines()
+    overdue = [run for run in runs if run.overdue_severity]
+    assert sorted(printed) == sorted(
+        f"{run.name} {live.base_url}{factories.address(run)}" for run in overdue
+    )
 
 
 def test_documented_abort_states_match_model() -> None:

@@ -180,7 +180,7 @@ def test_runs_filters_by_project_pipeline_stage_and_status(
     "query",
     [
         "projet=shop", "project=shop&project=payments", "project=%00", "stage=Produktion",
-        "limit=0", "limit=501", "limit=-1", "limit=ten", "limit=1e2", "limit=" + "9" * 5000,
+        "limit=0", "limit=501", "limit=-1", "limit=ten", "limit=1.5", "limit=" + "9" * 5000,
         "limit=%D9%A3", "after=0", "after=x", "after=999", "after=" + "9" * 18, "page=2",
         "project=", "pipeline=", "stage=", "status=", "limit=", "after=", "project=shop&stage=",
         "q=", "q=%20", "q=%CC%81",

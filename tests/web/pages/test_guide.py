@@ -1,4 +1,4 @@
-"""The help: the guides of docs/use/ as pages."""
+"""The help: guides of docs/ as pages, that of the API with its OpenAPI document."""
 
 import re
 from urllib.parse import urljoin
@@ -9,8 +9,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from dashboard.models import Run
+from dashboard.web.api import openapi
 from dashboard.web.components import help_links
-from dashboard.web.pages.guide import NAMES
+from dashboard.web.pages.guide import FILES
 from tests.support import factories
 from tests.support.abort_kinds import FIELDS_BY_KIND
 from tests.support.html import parse_html, select_one, text_of
@@ -18,11 +19,11 @@ from tests.support.html import parse_html, select_one, text_of
 
 def test_help_has_every_guide_and_its_links_and_pictures_open(viewer_client: Client) -> None:
     files = {path.stem for path in (settings.BASE_DIR / "docs" / "use").glob("*.md")}
-    assert files == set(NAMES)
+    assert {*files, "api"} == set(FILES)
     footer = select_one(parse_html(viewer_client.get("/")), "footer a")
     start = viewer_client.get(str(footer.attributes["href"]), follow=True)
     assert start.redirect_chain == [("/help/guide/", 302)]
-    pages = {f"/help/{name}/": parse_html(viewer_client.get(f"/help/{name}/")) for name in NAMES}
+    pages = {f"/help/{name}/": parse_html(viewer_client.get(f"/help/{name}/")) for name in FILES}
     sources = set()
     for address, page in pages.items():
         assert text_of(select_one(page, "h1")).startswith("Help: ")
@@ -52,7 +53,7 @@ def test_help_has_every_guide_and_its_links_and_pictures_open(viewer_client: Cli
         ("manager", "abort", {"abort"}),
         ("manager", "/aborts/", {"abort_messages"}),
         ("manager", "/health/", {"requests"}),
-        ("manager", "/account/", {"permissions"}),
+        ("manager", "/account/", {"permissions", "api"}),
         ("root", "/people/groups/", {"permissions"}),
         ("root", "/people/rights/", {"permissions"}),
     ],
@@ -78,3 +79,18 @@ def test_screen_links_once_to_the_section_about_each_of_its_notions(
     for link in links:
         page, _, anchor = link.partition("#")
         assert select_one(parse_html(client.get(page)), f"#{anchor}")
+
+
+def test_help_about_the_api_has_every_call_type_and_code(viewer_client: Client) -> None:
+    page = parse_html(viewer_client.get("/help/api/"))
+    texts = {text_of(code) for code in page.css("h3 code, th code")}
+    document = openapi.document()
+    calls = {
+        f"{method.upper()} {path}"
+        for path, operations in document["paths"].items()
+        for method in operations
+    }
+    assert calls | {*openapi.ERRORS} <= texts
+    for name, schema in document["components"]["schemas"].items():
+        assert select_one(page, f"#type-{name}")
+        assert {*schema["properties"]} <= texts
