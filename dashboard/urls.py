@@ -32,6 +32,7 @@ from dashboard.web.pages.board import board
 from dashboard.web.pages.dismiss import dismiss
 from dashboard.web.pages.guide import guide, guide_picture
 from dashboard.web.pages.health import health
+from dashboard.web.pages.notices import notice_test, notices
 from dashboard.web.pages.now import now
 from dashboard.web.pages.people.account import (
     account,
@@ -149,6 +150,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("account/sessions/end-others/", end_other_sessions, name="sessions_end_others"),
     path("account/tokens/<key:key>/revoke/", token_revoke, name="token_revoke"),
     path("people/", include(people_urls)),
+    path("notices/", notices, name="notices"),
+    path("notices/<key:key>/", notices, name="notice_rule"),
+    path("notices/<key:key>/test/", notice_test, name="notice_test"),
     path("projects/<id:project_id>/", board, name="project"),
     path("projects/<id:project_id>/trends/", trends, name="project_trends"),
     path("projects/<id:project_id>/trends/export.csv", trends_export, name="project_trends_csv"),

@@ -71,6 +71,7 @@ LINEAR_IN_STAGES = {
     "web/pages/health:_load_status": "Status sorts all stages",
     "web/components/aborts/abort_log:parse": "the filter offers all projects",
     "web/pages/people/group:render_group": "the form offers all projects",
+    "web/pages/notices:_render": "the form offers all projects",
     "web/pages/people/who_may:who_may": "the form offers all projects",
 }
 
@@ -108,7 +109,7 @@ def pages(who: User) -> dict[str, Work]:
             "/people/", f"/people/accounts/{who.pk}/", "/people/groups/",
             f"/people/groups/{group.pk}/", "/people/rights/", "/people/changes/",
             "/people/changes/?name=somebody", f"/people/changes/?subject=account-{who.pk}",
-            "/people/changes/?before=900",
+            "/people/changes/?before=900", "/notices/",
         ]  # fmt: skip
 
     def view(address: str) -> None:

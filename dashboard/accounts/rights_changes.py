@@ -1,4 +1,4 @@
-"""Record changes of rights: of accounts, groups and grants, with their state before and after.
+"""Record changes of accounts, groups, grants and notice rules, with the state before and after.
 
 A change is recorded in the transaction that makes it: `lock`, `snapshot`, then the change, then
 `record_changes`. The access log gets a line without the states.
@@ -15,7 +15,7 @@ from django.db import connection
 from django.db.models import Prefetch
 
 from dashboard.accounts import access_log
-from dashboard.models import AccessEvent, Grant, RightsChange
+from dashboard.models import AccessEvent, Grant, NoticeRule, RightsChange
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.rights_changes import SubjectKind
 
@@ -23,7 +23,7 @@ type State = dict[str, Any]  # in plain names
 
 
 class Subject(NamedTuple):
-    """An account or a group by its primary key, or all signed-in users."""
+    """An account, a group or a notice rule by its primary key, or all signed-in users."""
 
     kind: SubjectKind
     key: int
@@ -49,6 +49,11 @@ def group(key: int | None) -> Subject:
     return Subject(SubjectKind.GROUP, key) if key else EVERYBODY
 
 
+def notice_rule(key: int) -> Subject:
+    """Return a notice rule as a subject."""
+    return Subject(SubjectKind.NOTICE, key)
+
+
 def lock() -> None:
     """Let no other transaction change rights until this one ends: none overwrites another's.
 
@@ -62,10 +67,13 @@ def lock() -> None:
 def snapshot(*subjects: Subject) -> dict[Subject, State | None]:
     """Return the stored state of each subject; None if it does not exist."""
     users = _load_accounts({subject.key for subject in subjects if _is_account(subject)})
-    return {
-        subject: users.get(subject.key) if _is_account(subject) else _group_state(subject)
-        for subject in subjects
-    }
+
+    def state(subject: Subject) -> State | None:
+        if subject.kind == SubjectKind.NOTICE:
+            return _notice_state(subject.key)
+        return users.get(subject.key) if _is_account(subject) else _group_state(subject)
+
+    return {subject: state(subject) for subject in subjects}
 
 
 def version(subject: Subject) -> str:
@@ -148,6 +156,19 @@ def _group_state(subject: Subject) -> State | None:
     }
 
 
+def _notice_state(key: int) -> State | None:
+    rule = NoticeRule.objects.select_related("project").filter(pk=key).first()
+    if rule is None:
+        return None
+    return {
+        "name": rule.channel,
+        "events": sorted(rule.events),
+        "project": rule.project.slug if rule.project else "",
+        "stage": rule.stage,
+        "quiet": rule.quiet_hours,
+    }
+
+
 def _names(permissions: Iterable[Permission]) -> list[str]:
     return sorted(
         f"{permission.content_type.app_label}.{permission.codename}" for permission in permissions
@@ -170,11 +191,11 @@ def _access_event(change: RightsChange) -> AccessEvent:
         username=change.subject if is_account else "",
         changed_by=change.changed_by,
         client_address=change.client_address,
-        detail=change.detail if is_account else f"{change.detail} {_group_label(change)}",
+        detail=change.detail if is_account else f"{change.detail} {_label(change)}",
     )
 
 
-def _group_label(change: RightsChange) -> str:
+def _label(change: RightsChange) -> str:
     if change.subject_kind == SubjectKind.EVERYBODY:
         return "All signed-in users."
-    return f"Group “{change.subject}”."
+    return f"{SubjectKind(change.subject_kind).label} “{change.subject}”."

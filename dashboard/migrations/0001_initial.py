@@ -1977,6 +1977,7 @@ class Migration(migrations.Migration):
                 (
                     "event",
                     models.CharField(
+                        blank=True,
                         choices=[
                             ("abort_requested", "Abort requested"),
                             ("approval", "Waiting long for approval"),
@@ -1990,6 +1991,7 @@ class Migration(migrations.Migration):
                             ("behind_plan", "Reading is behind its plan"),
                             ("run_ended", "A run ended that a user asked about"),
                         ],
+                        help_text="Empty: a test.",
                         max_length=20,
                     ),
                 ),

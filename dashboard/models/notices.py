@@ -8,7 +8,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy
 
 from dashboard.db.prepared import Time
-from dashboard.models.catalog import Project, StageName
+from dashboard.models.catalog import Project, Stage, StageName
 from dashboard.models.runs import Run
 
 MAX_CHANNEL_LENGTH = 40
@@ -66,6 +66,18 @@ class NoticeRule(models.Model):
     def __str__(self) -> str:
         return f"{self.channel}: {self.project or 'all projects'} / {self.stage or 'all stages'}"
 
+    def covers(self, stage: Stage) -> bool:
+        """Return whether it is about runs of a stage, which is loaded with its pipeline."""
+        in_project = self.project_id in {None, stage.pipeline.project_id}
+        return in_project and self.stage in {"", stage.name}
+
+    @property
+    def quiet_hours(self) -> str:
+        """The quiet hours, such as “22:00–07:00”; empty if there are none."""
+        if self.quiet_from is None or self.quiet_until is None:
+            return ""
+        return f"{self.quiet_from:%H:%M}–{self.quiet_until:%H:%M}"
+
 
 class Notice(models.Model):
     """A cause that a channel has been told of: a run, or one of DASHBOARD_EVENTS."""
@@ -96,7 +108,9 @@ class NoticeMessage(models.Model):
     """A message to a channel, stored with its cause, and then sent until it has arrived."""
 
     channel = models.CharField(max_length=MAX_CHANNEL_LENGTH)
-    event = models.CharField(max_length=20, choices=NoticeEvent)
+    event = models.CharField(
+        max_length=20, choices=NoticeEvent, blank=True, help_text="Empty: a test."
+    )
     is_over = models.BooleanField(default=False, help_text="It tells that the cause is over.")
     run = models.ForeignKey(Run, models.CASCADE, null=True, related_name="notice_messages")
     title = models.TextField()

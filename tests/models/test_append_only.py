@@ -505,6 +505,7 @@ DELETED = {
     "accounts/stars.py": {"Star"},
     "accounts/authentication/throttle.py": {"FailureCounter"},
     "notices/round.py": {"EndRequest"},  # told
+    "notices/rules.py": {"NoticeRule"},
     "runs/saved_views.py": {"view", "DefaultView"},
     "server/backup.py": {"Session", "Lead"},
     # The run of an abort is protected by its foreign key, a young access event by a trigger.
@@ -514,7 +515,8 @@ DELETED = {
     },
     "runs/search.py": {"SearchText"},
     "sync/requests.py": {"ReadRequest"},
-    "web/pages/saved_views.py": {"saved_views"},  # the use case
+    "web/pages/notices.py": {"rules"},  # the use case
+    "web/pages/saved_views.py": {"saved_views"},  # the same
 }  # fmt: skip
 
 

@@ -23,7 +23,15 @@ from django.utils import timezone
 from dashboard.aborts.bulk_request import request_bulk_abort
 from dashboard.aborts.request import AbortRequest
 from dashboard.accounts import permissions
-from dashboard.models import ApiToken, ChangeCounter, Grant, SavedView, Session, Stage
+from dashboard.models import (
+    ApiToken,
+    ChangeCounter,
+    Grant,
+    NoticeRule,
+    SavedView,
+    Session,
+    Stage,
+)
 from dashboard.models.accounts.api_tokens import Scope
 from dashboard.models.severity import Severity
 from dashboard.web.http.responses.deferred import Deferred
@@ -33,6 +41,7 @@ from tests.support.api import create_token_secret
 from tests.support.sessions import CSRF_TOKEN, session_key
 
 HIDDEN = "Secret"  # no address contains it, so that a 404 does not repeat it
+CHANNEL = "oncall"  # of a notice rule in each place
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -141,6 +150,10 @@ def _create_place(stage: Stage, people: dict[str, User], word: str = "Open") -> 
     }
     group_pages = ("group", "group_members", "group_delete", "grant_new", "grant_remove")
     keys |= dict.fromkeys(group_pages, group.pk)
+    rule = NoticeRule.objects.create(
+        channel=CHANNEL, project=project, events=["run_ended"], created_at=timezone.now()
+    )
+    keys |= dict.fromkeys(("notice_rule", "notice_test"), rule.pk)
     reason: dict[str, object] = {"reason": "Stuck"}
     return Place(
         parameters={

@@ -6,7 +6,7 @@ than listed.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import time, timedelta
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -30,6 +30,8 @@ from dashboard.models import (
     BulkAbortItem,
     Grant,
     LastVisit,
+    NoticeMessage,
+    NoticeRule,
     Project,
     Run,
     SavedView,
@@ -40,6 +42,7 @@ from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.api_tokens import Scope
 from dashboard.models.accounts.sessions import LABEL_LENGTH
 from dashboard.models.bulk_aborts import BulkAbortItemResult
+from dashboard.models.notices import MAX_CHANNEL_LENGTH, NoticeEvent
 from dashboard.models.severity import Severity
 from dashboard.runs import statuses
 from dashboard.runs.overdue import OverdueReason
@@ -181,6 +184,14 @@ def submit_invalid_account(page: Page) -> None:
     expect(page.locator(".field-error").first).to_be_visible()
 
 
+def submit_invalid_rule(page: Page) -> None:
+    for box in page.locator("[name=events]:checked").all()[::-1]:
+        box.uncheck()
+    page.get_by_label("from").fill("22:00")
+    page.get_by_role("button", name="Add rule").click()
+    expect(page.locator(".field-error").first).to_be_visible()
+
+
 def open_filter(page: Page) -> None:
     page.evaluate("() => { document.querySelector('.collapsible').open = true }")
 
@@ -259,6 +270,7 @@ EMPTY = [
     State("access log, nothing found", "/access/?username=x&kind=x", username="boss"),
     State("people, nothing found", "/people/?q=nothing", username="boss"),
     State("changes of rights, none", "/people/changes/", username="boss"),
+    State("notices, no channel", "/notices/", username="boss"),
     State("changes of rights, none found", "/people/changes/?name=x&subject=x", username="boss"),
     State("not found", "/nothing/here/", status=404),
     State("not found, signed out", "/nothing/here/", status=404, username=""),
@@ -269,6 +281,9 @@ EMPTY = [
 
 ABORTS_DISABLED: dict[str, Any] = {"ABORTS_ENABLED": False}
 READ_ONLY: dict[str, Any] = {"READ_ONLY": True}
+CHANNELS: dict[str, Any] = {
+    "NOTIFY_URLS": {"oncall": "json://localhost", "x" * MAX_CHANNEL_LENGTH: "json://localhost"}
+}
 
 PEOPLE = [
     State("people", "/people/", username="boss"),
@@ -285,6 +300,11 @@ PEOPLE = [
     State("remove grant", "/people/groups/{group}/grants/{grant}/", username="boss"),
     State("who may abort", "/people/rights/?project=shop&stage=Staging", username="boss"),
     State("changes of rights", "/people/changes/", username="boss"),
+    State("notices", "/notices/?test={test}", username="boss", settings=CHANNELS),
+    State(
+        "notices, invalid rule", "/notices/", submit_invalid_rule, "boss", 422, settings=CHANNELS
+    ),
+    State("rule", "/notices/{rule}/", username="boss", settings=CHANNELS),
 ]
 
 FULL = [
@@ -382,6 +402,7 @@ FULL = [
     State("access log, not allowed", "/access/", username="viewer", status=403),
     *PEOPLE,
     State("account, own", "/people/accounts/{boss}/", username="boss"),
+    State("rule, read-only", "/notices/{rule}/", username="boss", settings=READ_ONLY),
     State("account, read-only", "/people/accounts/{account}/", username="boss", settings=READ_ONLY),
     State("account, invalid", "/people/new/", submit_invalid_account, username="boss", status=422),
     State("everybody", "/people/groups/0/", username="boss"),
@@ -474,6 +495,7 @@ NON_PAGE_URLS = {
     "account_password",
     "group_members",
     "acknowledge",
+    "notice_test",
     "session_end",
     "sessions_end_others",
     "account_token_revoke",
@@ -559,6 +581,26 @@ def create_people(name: str) -> dict[str, object]:
         "managers": Group.objects.get(name=permissions.RELEASE_MANAGERS).pk,
         "view_grant": Grant.objects.get(group=None).pk,
     }
+
+
+def create_notices(text: str) -> dict[str, object]:
+    """Create rules at a project, and messages, of which the last fails by the error `text`."""
+    now, project = timezone.now(), Project.objects.get(slug="shop")
+    names = ["gone", *CHANNELS["NOTIFY_URLS"]]
+    rules = [
+        NoticeRule.objects.create(
+            channel=name, events=NoticeEvent.values, project=project, created_at=now,
+            quiet_from=time(22), quiet_until=time(7),
+        )
+        for name in names
+    ]  # fmt: skip
+    fields = {"title": text, "body": text, "url": "/", "payload": {}, "created_at": now}
+    sent, failed = (
+        NoticeMessage.objects.create(channel="oncall", attempts=1, **fields, **outcome)
+        for outcome in ({"sent_at": now}, {"error": text})
+    )
+    assert sent.pk < failed.pk
+    return {"rule": rules[1].pk, "test": failed.pk}
 
 
 def throttle_sign_in(username: str) -> None:
@@ -659,6 +701,7 @@ def create_full() -> dict[str, object]:
         "stage_key": stage.pk,
         "batch": bulk_abort_with_every_result(stage, manager, "Stuck"),
         **create_people("On-call"),
+        **create_notices("The server refused the message (404)."),
     }
 
 
@@ -707,6 +750,7 @@ def create_long_texts(text: str) -> dict[str, object]:
         "batch": bulk_abort_with_every_result(stage, manager, text),
         "odd": factories.address(odd_run),
         **create_people(text),
+        **create_notices(text),
     }
 
 

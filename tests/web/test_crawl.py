@@ -105,6 +105,9 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "rights_changes": {"GET": superusers("200")},
     "rights_changes_csv": {"GET": superusers("200")},
     "rights_changes_json": {"GET": superusers("200")},
+    "notices": {"GET": superusers("200"), "POST": superusers("422")},
+    "notice_rule": {"GET": superusers("200"), "POST": superusers("422")},
+    "notice_test": {"POST": superusers("notices*")},
     "project": {"GET": who_may_view("200")},
     "star": {"POST": who_may_view("board*")},
     "project_trends": {"GET": who_may_view("200")},
@@ -174,6 +177,7 @@ BLIND = (
 @pytest.fixture
 def world(db: None, settings: Settings) -> Iterator[World]:
     settings.BREAK_GLASS_ACCOUNT = "glass"
+    settings.NOTIFY_URLS = {crawl.CHANNEL: "json://localhost"}
     logging.disable(logging.CRITICAL)  # a line for each of thousands of refusals
     yield crawl.create_world()
     logging.disable(logging.NOTSET)

@@ -1,4 +1,4 @@
-"""Who may change accounts, groups and grants, and the frame of each such change."""
+"""Who may change accounts, groups, grants and notice rules, and the frame of each such change."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ _text = MessageTable(
         "administrator_no_longer": gettext_lazy(
             "You are no longer an administrator. Nothing was changed."
         ),
-        "deleted": gettext_lazy("Nothing was changed: the account or group has been deleted."),
+        "deleted": gettext_lazy("Nothing was changed: it has been deleted meanwhile."),
         "changed": gettext_lazy(
             "Not saved: somebody else has changed this. Check it and try again."
         ),
@@ -66,7 +66,7 @@ def may_administer(user: AbstractBaseUser | AnonymousUser) -> bool:
 
 
 def change_permission() -> Permission:
-    """Return whether administrators can change accounts, groups and grants."""
+    """Return whether administrators can change anything."""
     return Permission(False, read_only_reason()) if settings.READ_ONLY else Permission(True)
 
 

@@ -13,6 +13,7 @@ SECTIONS = {
     "abort": ("guide", "abort-a-run", gettext_lazy("abort a run")),
     "abort_messages": ("guide", "messages-of-an-abort", gettext_lazy("messages of an abort")),
     "requests": ("guide", "api-requests", gettext_lazy("API requests")),
+    "notices": ("guide", "who-is-told", gettext_lazy("notices")),
     "permissions": ("guide", "permissions", gettext_lazy("permissions")),
     "api": ("api", "tokens", gettext_lazy("API")),
 }

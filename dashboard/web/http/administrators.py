@@ -43,7 +43,7 @@ class _Only:
 
 for_administrators = _Only(
     administrators.may_administer,
-    gettext_lazy("Only administrators may view and change rights."),
+    gettext_lazy("Only administrators may view and change rights and notices."),
 )
 for_log_readers = _Only(
     access_log.may_view,
@@ -60,8 +60,9 @@ def make_change[T](
 ) -> HttpResponse:
     """Make a change, and show the page at `address`, or that of what it returns, with `text`.
 
-    By a 303, so that reloading it repeats nothing. If the change is refused, `render` is given the
-    reason and the status; who can change nothing any more gets a 403 without the page.
+    By a 303, so that reloading it repeats nothing. Without a `text` the page says what came of it.
+    If the change is refused, `render` is given the reason and the status; who can change nothing
+    any more gets a 403 without the page.
     """
     try:
         changed = change(Author(signed_in_user(request), client_address(request)))
@@ -70,7 +71,8 @@ def make_change[T](
         if settings.READ_ONLY or user is None or not administrators.may_administer(user):
             return errors.forbidden(request, str(error))
         return render(str(error), error.status)
-    messages.success(request, text, extra_tags="good")
+    if text:
+        messages.success(request, text, extra_tags="good")
     response = redirect(address if isinstance(address, str) else address(changed))
     response.status_code = 303
     return response

@@ -77,7 +77,7 @@ def _errors_query() -> PreparedQuery:
 _ENTRIES = {
     **{name: name for name in ("board", "aborts", "search", "health")},
     **dict.fromkeys(("", "away"), "now"),
-    **dict.fromkeys(("account", "people", "access"), "my_account"),
+    **dict.fromkeys(("account", "people", "notices", "access"), "my_account"),
 }
 
 

@@ -89,6 +89,7 @@ def settings_tabs(request: HttpRequest) -> list[tuple[str, str, bool]]:
             ("people", _("Accounts")),
             ("groups", _("Groups and grants")),
             ("who_may", _("Who may do what")),
+            ("notices", _("Notices")),
             ("rights_changes", _("Changes")),
         ]
     if access_log.may_view(request.user):

@@ -1,4 +1,4 @@
-"""Changes of rights on a page: load a page of them, and compare the states."""
+"""Changes of rights and of notice rules on a page: load a page of them, and compare the states."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy
 from dashboard.accounts.rights_changes import State, Subject
 from dashboard.models import RightsChange
 from dashboard.models.accounts.rights_changes import SubjectKind
+from dashboard.models.notices import NoticeEvent
 from dashboard.texts.rich_text import Message, MessageTable
 from dashboard.web.components.lists import record_pages
 from dashboard.web.components.lists.record_pages import RecordFilter, RecordPage
@@ -25,6 +26,9 @@ _text = MessageTable(  # of the parts of a state
         "name": gettext_lazy("name “%(name)s”"),
         "group": gettext_lazy("group %(group)s"),
         "permission": gettext_lazy("Django permission %(name)s"),
+        "channel": gettext_lazy("channel “%(name)s”"),
+        "event": gettext_lazy("tells of: %(event)s"),
+        "quiet": gettext_lazy("quiet hours %(hours)s"),
     }
 )
 
@@ -59,7 +63,9 @@ def _parts(state: State | None) -> Iterator[Message]:
     yield from (
         _text(flag) for flag in ("active", "staff", "superuser", "proxy") if values.get(flag)
     )
-    if values.get("name"):
+    if "events" in values:
+        yield from _rule_parts(values)
+    elif values.get("name"):
         yield _text("name", name=values["name"])
     for name in values.get("groups", ()):
         yield _text("group", group=texts.group_text(name))
@@ -68,3 +74,13 @@ def _parts(state: State | None) -> Iterator[Message]:
     for grant in values.get("grants", ()):
         projects = texts.project_text(grant["project"])
         yield texts.grant_text(grant["action"], grant["stage"], projects)
+
+
+def _rule_parts(rule: Mapping[str, Any]) -> Iterator[Message]:
+    yield _text("channel", name=rule["name"])
+    yield texts.place_text(rule["stage"], rule["project"])
+    labels = dict(NoticeEvent.choices)
+    for event in rule["events"]:
+        yield _text("event", event=str(labels.get(event, event)))
+    if rule["quiet"]:
+        yield _text("quiet", hours=rule["quiet"])

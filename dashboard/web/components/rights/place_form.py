@@ -17,10 +17,12 @@ _QUESTIONS = [
     (Action.LOGS.value, gettext_lazy("see logs")),
     (Action.ABORT.value, gettext_lazy("abort")),
 ]
-_STAGES = [("", gettext_lazy("All stages")), *((name, name) for name in StageName.values)]
+STAGES = [("", gettext_lazy("All stages")), *((name, name) for name in StageName.values)]
 
 
-class _ProjectField(forms.ModelChoiceField):  # type: ignore[type-arg]
+class ProjectField(forms.ModelChoiceField):  # type: ignore[type-arg]
+    """A choice of projects, by their names."""
+
     def label_from_instance(self, obj: Project) -> str:
         return elements.attribute(Truncator(str(obj)).chars(60))
 
@@ -43,11 +45,11 @@ class PlaceForm(forms.Form):
     )
     stage = forms.ChoiceField(
         label=gettext_lazy("Stage"),
-        choices=_STAGES,
+        choices=STAGES,
         required=False,
         error_messages={"invalid_choice": gettext_lazy("Unknown stage “%(value)s” ignored.")},
     )
-    project = _ProjectField(
+    project = ProjectField(
         Project.objects.order_by("name", "slug"),
         label=gettext_lazy("Project"),
         to_field_name="slug",
@@ -69,7 +71,7 @@ class PlaceForm(forms.Form):
         else:
             self.fields["action"].choices = _QUESTIONS  # type: ignore[attr-defined]
             self.fields["project"].empty_label = _("Any project")  # type: ignore[attr-defined]
-            self.fields["stage"].choices = [("", _("Any stage")), *_STAGES[1:]]  # type: ignore[attr-defined]
+            self.fields["stage"].choices = [("", _("Any stage")), *STAGES[1:]]  # type: ignore[attr-defined]
 
     def keep_unlisted_project(self) -> None:
         """Show a project that was refused as the one that is chosen, not all projects."""

@@ -27,6 +27,7 @@ _text = MessageTable(
         "project": gettext_lazy("project “%(project)s”"),
         "projects": gettext_lazy("all projects"),
         "any_project": gettext_lazy("any project"),
+        "place_stage": gettext_lazy("%(stage)s of %(projects)s"),
         # Sentences begin with who holds the grant.
         "members": gettext_lazy("Members may"),
         "everybody_may": gettext_lazy("All signed-in users may"),
@@ -72,6 +73,12 @@ def action_label(action: str) -> Message:
 def project_text(name: str) -> Message:
     """Return a project's name with its kind; "" means all."""
     return _text("project", project=_name(name)) if name else _text("projects")
+
+
+def place_text(stage: str, project: str) -> Message:
+    """Return a stage and a project by their names; "" means all."""
+    projects = project_text(project)
+    return _text("place_stage", stage=stage, projects=projects) if stage else projects
 
 
 def holders(group: Group | None) -> str:

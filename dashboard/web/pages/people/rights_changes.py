@@ -1,4 +1,4 @@
-"""Changes of rights, newest first, and their downloads; for administrators."""
+"""Changes of rights and of notice rules, newest first, and their downloads; for administrators."""
 
 from collections.abc import Mapping
 

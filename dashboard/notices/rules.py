@@ -1,0 +1,57 @@
+"""Rules of notices: administrators add, change, delete and test them."""
+
+from django.conf import settings
+from django.utils.translation import gettext_lazy
+
+from dashboard.accounts import rights_changes
+from dashboard.accounts.administration import administrators
+from dashboard.accounts.administration.administrators import Author, recorded_change
+from dashboard.db.threads import now
+from dashboard.models import NoticeMessage, NoticeRule
+from dashboard.texts.rich_text import MessageTable
+
+_text = MessageTable(
+    {"not_set": gettext_lazy("Nothing was sent: channel “%(channel)s” is not in NOTIFY_URLS.")}
+)
+
+
+def add(author: Author, rule: NoticeRule) -> None:
+    """Store a new rule; raise NotAllowed."""
+    with recorded_change(author, "Added.") as before:
+        rule.created_at = now()
+        rule.save()
+        before[rights_changes.notice_rule(rule.pk)] = None
+
+
+def change(author: Author, rule: NoticeRule, version: str) -> None:
+    """Store a changed rule; raise NotAllowed.
+
+    Conflict if it was deleted, or is not as `version` (`rights_changes.version`) any more.
+    """
+    subject = rights_changes.notice_rule(rule.pk)
+    with recorded_change(author, "Changed.", subject, version=version):
+        rule.save()
+
+
+def delete(author: Author, rule: NoticeRule, version: str) -> None:
+    """Delete a rule; raise as `change`."""
+    subject = rights_changes.notice_rule(rule.pk)
+    with recorded_change(author, "Deleted.", subject, version=version):
+        NoticeRule.objects.filter(pk=rule.pk).delete()
+
+
+def store_test(author: Author, rule: NoticeRule, url: str) -> NoticeMessage:
+    """Store a test of a rule's channel, which the leader sends; raise AdministrationError.
+
+    `url` is that of the page with the rules.
+    """
+    administrators.require(administrators.change_permission())
+    if rule.channel not in settings.NOTIFY_URLS:
+        raise administrators.AdministrationError(_text("not_set", channel=rule.channel))
+    at, title = now(), f"Test of the channel {rule.channel}"
+    body = f"Sent by {author.user.get_username()} from the release flows dashboard.\n{url}"
+    payload = {"event": "test", "at": at.isoformat(), "title": title, "text": body, "url": url}
+    texts = {"title": title, "body": body, "url": url, "payload": payload}
+    return NoticeMessage.objects.create(
+        channel=rule.channel, created_at=at, next_try_at=at, **texts
+    )
