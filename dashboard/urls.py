@@ -30,6 +30,7 @@ from dashboard.web.pages.acknowledge import acknowledge
 from dashboard.web.pages.away import away
 from dashboard.web.pages.board import board
 from dashboard.web.pages.dismiss import dismiss
+from dashboard.web.pages.end_request import end_request
 from dashboard.web.pages.guide import guide, guide_picture
 from dashboard.web.pages.health import health
 from dashboard.web.pages.notices import notice_test, notices
@@ -69,6 +70,7 @@ run_urls: list[URLPattern | URLResolver] = [
     path("left-running/", abort_left, name="abort_left"),
     path("dismissal/", dismiss, name="dismiss"),
     path("acknowledgement/", acknowledge, name="acknowledge"),
+    path("end-requests/", end_request, name="end_request"),
     path("logs/", run_logs, name="run_logs"),
     path("refresh/", refresh_run, name="refresh_run"),
 ]

@@ -1,4 +1,4 @@
-// Notices, the dialog, the focus, selected runs, texts to copy.
+// Notices, the dialog, the focus, selected runs, the browser’s notification, texts to copy.
 "use strict";
 
 // --- Notices ------------------------------------------------------------------------------------
@@ -128,6 +128,38 @@ document.addEventListener("reset", () => {
   lastSelected?.focus({ preventScroll: true });
   setTimeout(updateSelection); // the form is reset after this event
 });
+
+// --- The browser tells when the run ends ------------------------------------------------------------
+
+const isTelling = () => root.dataset.telling === "on";
+
+function setTelling(state) {
+  root.dataset.telling = state; // "on", "off", or why not: "denied", "none"
+  keepStream();
+  announce($(`.muted[data-telling="${state}"]`)?.textContent ?? "");
+  tellIfEnded();
+}
+
+async function switchTelling() {
+  if (isTelling()) return setTelling("off");
+  let permission = "none";
+  try {
+    // Phones may have the class, but throw. Without the permission this shows nothing.
+    if (Notification.permission !== "granted") new Notification("");
+    permission = await Notification.requestPermission();
+  } catch {}
+  setTelling({ granted: "on", none: "none" }[permission] ?? "denied");
+}
+
+function tellIfEnded() {
+  if (!isTelling() || $("[data-tell-end]") || !$("#live > .run")) return;
+  setTelling("off");
+  const notification = new Notification($("h1").textContent, { body: $("#run-summary").textContent.trim(), tag: location.pathname });
+  notification.addEventListener("click", () => {
+    focus();
+    notification.close();
+  });
+}
 
 // --- Texts to copy --------------------------------------------------------------------------------
 

@@ -55,6 +55,7 @@ const BUTTONS = {
   "[data-close]": closeNotice,
   "[data-zone-choice]": chooseZone,
   "[data-copy]": copy,
+  "[data-tell-end-switch]": switchTelling,
   "[data-theme-toggle]": switchTheme,
 };
 

@@ -8,6 +8,15 @@ const STREAM_TIMEOUT = 40_000; // milliseconds; the server sends a heartbeat eve
 const RECONNECT_GRACE = 5_000; // milliseconds without a stream before the page polls
 
 const stream = $("#stream");
+// In the background a page stands still, unless it is to tell of the end of its run.
+const isPaused = () => document.hidden && !isTelling();
+
+// htmx's listener ends the stream in the background.
+function keepStream() {
+  const { visibilityHandler } = connection ?? {};
+  if (visibilityHandler) document[isTelling() ? "removeEventListener" : "addEventListener"]("visibilitychange", visibilityHandler);
+}
+
 let connection = null; // htmx's
 let connectedAt = 0;
 let lastMessageAt = 0; // time of the last message; without one for STREAM_TIMEOUT, the stream is dead
@@ -26,7 +35,7 @@ function markDisconnected() {
 
 const STREAM_LISTENERS = {
   "htmx:before:request": (event) => {
-    if (isSignedOut || document.hidden) event.preventDefault();
+    if (isSignedOut || isPaused()) event.preventDefault();
     event.detail.ctx.fetch = async (...args) => {
       const response = await fetch(...args);
       if (response.redirected) showSignedOut();
@@ -41,6 +50,7 @@ const STREAM_LISTENERS = {
   "htmx:sse:after:connection": ({ detail }) => {
     connection = detail.connection;
     connectedAt = lastMessageAt = Date.now();
+    keepStream();
   },
   "htmx:sse:before:message": ({ detail: { message } }) => {
     lastMessageAt = Date.now();
@@ -199,6 +209,7 @@ function finishSwap() {
   // Setting the same address would load it again.
   if (icon && icon !== $("link[rel=icon]").getAttribute("href")) $("link[rel=icon]").href = icon;
   announceChanges();
+  tellIfEnded();
   updateNewRunsButton();
   updateSelection();
   scrollToCurrentStep();
@@ -330,7 +341,7 @@ function isRefreshDue() {
 
 function refresh() {
   // A pending stream request does not block the refresh.
-  if (isSignedOut || document.hidden || $(".htmx-request:not(#stream)")) return;
+  if (isSignedOut || isPaused() || $(".htmx-request:not(#stream)")) return;
   hasChangedSinceRequest = false;
   formerVersions.clear();
   requestedAt = performance.now();
@@ -459,7 +470,7 @@ function announceChanges() {
 // --- Start ---------------------------------------------------------------------------------------
 
 function tick() {
-  if (document.hidden) return;
+  if (isPaused()) return;
   updateTimes();
   if (Math.abs(Date.now() - lastMessageAt) > STREAM_TIMEOUT) connection?.reader?.cancel();
   if (isRefreshDue()) refresh();

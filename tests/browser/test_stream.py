@@ -24,6 +24,7 @@ from tests.support.browser import (
     install_clock,
     record_requests,
     redirect_to_sign_in,
+    set_hidden,
     set_reload_mark,
     submit_sign_in,
     wait_for_viewers,
@@ -399,17 +400,6 @@ def test_right_that_changed_while_the_page_was_in_the_background_is_shown(
     expect(page.locator("[data-abort]")).to_be_enabled(enabled=is_granted)
     wait_for_viewers(live)
     assert has_reload_mark(page)
-
-
-def set_hidden(page: Page, hidden: bool) -> None:
-    """Put a page in the background, or back in front."""
-    page.evaluate(
-        """(hidden) => {
-          Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
-          document.dispatchEvent(new Event("visibilitychange"));
-        }""",
-        hidden,
-    )
 
 
 @pytest.mark.usefixtures("viewer")

@@ -506,6 +506,7 @@ DELETED = {
     "accounts/authentication/throttle.py": {"FailureCounter"},
     "notices/round.py": {"EndRequest"},  # told
     "notices/rules.py": {"NoticeRule"},
+    "notices/end_requests.py": {"requests"},
     "runs/saved_views.py": {"view", "DefaultView"},
     "server/backup.py": {"Session", "Lead"},
     # The run of an abort is protected by its foreign key, a young access event by a trigger.

@@ -126,6 +126,17 @@ def check(page: Page, name: str) -> Any:
     return page.evaluate(f"{CHECKS.strip()}.{name}()")
 
 
+def set_hidden(page: Page, hidden: bool) -> None:
+    """Put a page in the background, or back in front."""
+    page.evaluate(
+        """(hidden) => {
+          Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
 def wait_for_viewers(live: Live, viewers: int = 1) -> None:
     deadline = time.monotonic() + WAIT_TIMEOUT
     while live.feed.hub.viewers != viewers:

@@ -180,6 +180,7 @@ def _create_place(stage: Stage, people: dict[str, User], word: str = "Open") -> 
             "away": {"seen": event_ids.page_version(ChangeCounter.latest(), timezone.now())},
             "abort": reason,
             "api_abort": reason,
+            "end_request": {"request": CHANNEL},
             "bulk_abort_new": {"run": failed.pk, "key": str(uuid4()), **reason},
             "saved_view_create": {"name": "Mine", "query": "status=failure"},
             "saved_view_update": {"action": "delete"},

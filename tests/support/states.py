@@ -28,6 +28,7 @@ from dashboard.models import (
     Acknowledgement,
     ApiToken,
     BulkAbortItem,
+    EndRequest,
     Grant,
     LastVisit,
     NoticeMessage,
@@ -192,6 +193,11 @@ def submit_invalid_rule(page: Page) -> None:
     expect(page.locator(".field-error").first).to_be_visible()
 
 
+def press_tell_me(page: Page) -> None:
+    page.locator("[data-tell-end-switch]").click()
+    expect(page.locator("[data-tell-end] [data-telling=denied]")).to_be_visible()
+
+
 def open_filter(page: Page) -> None:
     page.evaluate("() => { document.querySelector('.collapsible').open = true }")
 
@@ -305,6 +311,7 @@ PEOPLE = [
         "notices, invalid rule", "/notices/", submit_invalid_rule, "boss", 422, settings=CHANNELS
     ),
     State("rule", "/notices/{rule}/", username="boss", settings=CHANNELS),
+    State("run, told of its end", "{asked}", press_tell_me, settings=CHANNELS),
 ]
 
 FULL = [
@@ -495,6 +502,7 @@ NON_PAGE_URLS = {
     "account_password",
     "group_members",
     "acknowledge",
+    "end_request",
     "notice_test",
     "session_end",
     "sessions_end_others",
@@ -584,8 +592,9 @@ def create_people(name: str) -> dict[str, object]:
 
 
 def create_notices(text: str) -> dict[str, object]:
-    """Create rules at a project, and messages, of which the last fails by the error `text`."""
-    now, project = timezone.now(), Project.objects.get(slug="shop")
+    """Create rules at a project, messages that fail, and requests of users named `text`."""
+    now, run = timezone.now(), Run.objects.with_stage().filter(in_flight=True)[0]
+    project = run.stage.pipeline.project
     names = ["gone", *CHANNELS["NOTIFY_URLS"]]
     rules = [
         NoticeRule.objects.create(
@@ -594,13 +603,15 @@ def create_notices(text: str) -> dict[str, object]:
         )
         for name in names
     ]  # fmt: skip
+    user = User.objects.get_or_create(username=text[:150])[0]
+    EndRequest.objects.create(run=run, user=user, channel="oncall", requested_at=now)
     fields = {"title": text, "body": text, "url": "/", "payload": {}, "created_at": now}
     sent, failed = (
         NoticeMessage.objects.create(channel="oncall", attempts=1, **fields, **outcome)
         for outcome in ({"sent_at": now}, {"error": text})
     )
     assert sent.pk < failed.pk
-    return {"rule": rules[1].pk, "test": failed.pk}
+    return {"rule": rules[1].pk, "test": failed.pk, "asked": factories.address(run)}
 
 
 def throttle_sign_in(username: str) -> None:

@@ -128,6 +128,8 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "abort_left": {"GET": who_may_view("200"), "POST": who_may_view("run")},  # nothing is left
     "dismiss": {"GET": who_may_view("200"), "POST": who_may_abort("run*")},
     "acknowledge": {"GET": who_may_view("run"), "POST": who_may_view("run*")},
+    # The run was removed, so nobody is to be told of its end.
+    "end_request": {"GET": who_may_view("run"), "POST": who_may_view("run")},
     # Elsewhere the member's own stages are searched.
     "run_search": {"GET": who_may_view("run", elsewhere="200*")},
     "live": {"GET": who_may_view("503")},  # no stream in this process

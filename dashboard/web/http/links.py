@@ -20,7 +20,7 @@ from dashboard.web.http import converters
 # The project's page is the deepest URL known to exist; the URL of a run is not documented.
 DEFAULT_RUN_URL_TEMPLATE = "https://app.northflank.com/t/{team}/project/{project}"
 # The addresses of forms that are below that of their page.
-_FORMS_OF_PAGES = {"abort", "abort_left", "dismiss", "refresh_run", "refresh_stage"}
+_FORMS_OF_PAGES = {"abort", "abort_left", "dismiss", "end_request", "refresh_run", "refresh_stage"}
 _text = MessageTable(
     {
         "run": gettext_lazy("Open this run on Northflank"),

@@ -25,7 +25,7 @@ def acknowledge(request: HttpRequest, **ids: str) -> HttpResponse:
         if not is_htmx(request):
             return redirect(links.run_url(run))
         card = RunCard.load(run, user_permissions, user.pk)
-        return HttpResponse(card.render_acknowledgement_form(request))
+        return HttpResponse(card.render(request, "acknowledgement-form"))
     try:
         match request.POST.get("action"):
             case "hand_back":

@@ -29,6 +29,7 @@ from dashboard.web.components.data_age import DataAge, run_data_age
 from dashboard.web.components.runs import (
     acknowledged_by,
     dismissal_panel,
+    end_requests,
     history_charts,
     incident_summary,
     log_panel,
@@ -119,13 +120,9 @@ class RunCard:
         """Return the card with the run's aborts."""
         return cls(run, permissions, abort_history.load_aborts(run), user_pk)
 
-    def render(self, request: HttpRequest) -> SafeString:
-        """Return the card's element."""
-        return render_to_string("pages/run.html#card", self.context(), request)
-
-    def render_acknowledgement_form(self, request: HttpRequest) -> SafeString:
-        """Return the user's form, which needs `user_pk`."""
-        return render_to_string("pages/run.html#acknowledgement-form", self.context(), request)
+    def render(self, request: HttpRequest, part: str = "card") -> SafeString:
+        """Return the card's element, or a form that needs `user_pk`."""
+        return render_to_string(f"pages/run.html#{part}", self.context(), request)
 
     def part(self) -> LivePart:
         """Return the card as a live part."""
@@ -197,6 +194,7 @@ class RunCard:
             )
             if self.user_pk
             else None,
+            "end_requests": end_requests.panel(run, self.user_pk),
             "description": run.description,
             "aborts": [AbortEntry(abort) for abort in self.aborts],
             "left_running": left,
@@ -255,9 +253,11 @@ class RunPage(Page):
         stage = self.run.stage
         card = RunCard(self.run, self.permissions, self.aborts, request.user.pk, self.snapshot.sync)
         context = card.context()
-        # Who has acknowledged the run gets another form.
-        acknowledgements = context["acknowledgements"]
-        self.is_personal = bool(acknowledgements and acknowledgements["current"])
+        # Who has acknowledged the run, or asks to be told of its end, gets another form.
+        acknowledgements, asked = context["acknowledgements"], context["end_requests"]
+        self.is_personal = bool(
+            (acknowledgements and acknowledgements["current"]) or (asked and asked["is_asked"])
+        )
         return {
             **context,
             "now": self.snapshot.now,
