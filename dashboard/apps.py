@@ -13,9 +13,11 @@ class DashboardConfig(AppConfig):
         from dashboard.config import checks
         from dashboard.db import postgresql, schema
         from dashboard.models import append_only
+        from dashboard.notices import channels
         from dashboard.web.http.authentication import session_events
 
         checks.register_all()
+        channels.register_check()
         schema.register()
         postgresql.register(self)
         append_only.register(self)

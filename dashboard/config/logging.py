@@ -66,6 +66,7 @@ def build_config(log_format: str, level: str) -> dict[str, Any]:
             "django": {"handlers": [], "level": "WARNING", "propagate": True},
             "django.server": {"handlers": [], "propagate": True},
             "httpx": {"level": "WARNING"},  # the sync logs its own requests
+            "httpcore": {"level": "WARNING"},  # addresses of webhooks are secret
             "uvicorn": {"level": "ERROR"},  # anybody can cause its warnings, at any rate
         },
     }

@@ -48,10 +48,15 @@ def store_test(author: Author, rule: NoticeRule, url: str) -> NoticeMessage:
     administrators.require(administrators.change_permission())
     if rule.channel not in settings.NOTIFY_URLS:
         raise administrators.AdministrationError(_text("not_set", channel=rule.channel))
-    at, title = now(), f"Test of the channel {rule.channel}"
-    body = f"Sent by {author.user.get_username()} from the release flows dashboard.\n{url}"
+    message = test_message(rule.channel, author.user.get_username(), url)
+    message.save()
+    return message
+
+
+def test_message(channel: str, username: str, url: str) -> NoticeMessage:
+    """Return a test, not stored yet."""
+    at, title = now(), f"Test of the channel {channel}"
+    body = f"Sent by {username} from the release flows dashboard.\n{url}"
     payload = {"event": "test", "at": at.isoformat(), "title": title, "text": body, "url": url}
     texts = {"title": title, "body": body, "url": url, "payload": payload}
-    return NoticeMessage.objects.create(
-        channel=rule.channel, created_at=at, next_try_at=at, **texts
-    )
+    return NoticeMessage(channel=channel, created_at=at, next_try_at=at, **texts)
