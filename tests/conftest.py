@@ -11,6 +11,7 @@ from typing import Any
 import hypothesis
 import psycopg
 import pytest
+import structlog
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.db import connection
@@ -24,6 +25,7 @@ from tests.support.database_scope import depends_on_the_database
 from tests.support.live import Live
 from tests.support.services import CHROMIUM, EXHAUSTIVE, IN_CI, POSTGRES, POSTGRES_PROGRAMS
 from tests.support.strict_templates import strict_templates  # noqa: F401 - a fixture
+from tests.support.world import LoggedEvents
 
 # Machines differ in speed, which bench/ measures: no example fails for being slow. Each run tries
 # other examples.
@@ -231,3 +233,24 @@ def live(
         heartbeat_interval=heartbeat_interval,
     ) as dashboard:
         yield dashboard
+
+
+@pytest.fixture
+def closing_connections(transactional_db: None) -> Iterator[None]:
+    """At the end, the database threads' connections are closed: they would keep the database."""
+    yield
+    for pool in (db_threads.executor, db_threads.abort_executor):
+        live_module.close_connections(pool)
+
+
+@pytest.fixture
+def logged_events(caplog: pytest.LogCaptureFixture) -> LoggedEvents:
+    """Return a function that lists the log lines of one event."""
+    caplog.set_level("INFO")
+    structlog.get_logger("dashboard")
+
+    def find_lines(event: str) -> list[dict[str, Any]]:
+        events = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+        return [line for line in events if line["event"] == event]
+
+    return find_lines

@@ -2013,7 +2013,8 @@ class Migration(migrations.Migration):
                 (
                     "claimed_at",
                     models.DateTimeField(
-                        help_text="When a process began to send it; null: none is.", null=True
+                        help_text="When the last attempt began or failed; null: none yet.",
+                        null=True,
                     ),
                 ),
                 ("attempts", models.PositiveSmallIntegerField(default=0)),

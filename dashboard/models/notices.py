@@ -120,7 +120,7 @@ class NoticeMessage(models.Model):
     created_at = models.DateTimeField()
     next_try_at = models.DateTimeField(null=True, help_text="Null: sent, or given up.")
     claimed_at = models.DateTimeField(
-        null=True, help_text="When a process began to send it; null: none is."
+        null=True, help_text="When the last attempt began or failed; null: none yet."
     )
     attempts = models.PositiveSmallIntegerField(default=0)
     sent_at = models.DateTimeField(null=True)

@@ -22,6 +22,7 @@ from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread, set_clock_offset
 from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
+from dashboard.notices import delivery
 from dashboard.notices import round as notices_round
 from dashboard.runs import acknowledgements
 from dashboard.server import memory
@@ -104,6 +105,8 @@ class Process:
                         reconcile_in_background,
                         Periodic(overdue_checker.check_runs, overdue_checker.CHECK_INTERVAL),
                         Periodic(notices_round.Round().tell, notices_round.INTERVAL),
+                        *map(delivery.Delivery, settings.NOTIFY_URLS),
+                        Periodic(delivery.give_up_removed, delivery.CLEANUP_INTERVAL),
                         Periodic(acknowledgements.end_expired, acknowledgements.INTERVAL),
                         Periodic(sessions.delete_expired, sessions.CLEANUP_INTERVAL),
                         Pruner(),

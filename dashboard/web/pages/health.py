@@ -17,6 +17,7 @@ from dashboard.accounts.administration import administrators
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import NOW, PreparedModels
 from dashboard.models import CatalogSync, Lead, Pruning, Stage
+from dashboard.notices import channel_states
 from dashboard.sync import schedule
 from dashboard.sync.reports.report import Report
 from dashboard.sync.webhooks import status as webhook_status
@@ -131,6 +132,7 @@ def _load_status(permissions: Permissions, report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "webhook": webhook_status.load(now),
+        "failing_channels": [state for state in channel_states.load() if state.error],
         # The process that reads, or the last one that did.
         "leader": next(iter(queries.lead.fetch()), None),
         "catalog_errors": list(map(_catalog_error, lists)),

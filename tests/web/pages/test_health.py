@@ -9,7 +9,7 @@ from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborNode
 
-from dashboard.models import Grant, RateBudget, Stage, WebhookStats
+from dashboard.models import Grant, NoticeMessage, RateBudget, Stage, WebhookStats
 from tests.support import factories
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 
@@ -301,3 +301,21 @@ def test_set_up_is_folded_once_the_webhook_works(admin_client: Client, settings:
     assert is_open()
     WebhookStats.objects.create(pk=1, last_event_at=SINCE, last_release_event_at=SINCE)
     assert not is_open()
+
+
+def test_failing_channel_is_told_by_its_name_only(
+    get_page: GetPage, settings: Settings, db: None
+) -> None:
+    settings.NOTIFY_URLS = {"oncall": "slack://planted", "mail": "mailto://planted"}
+    message = {"channel": "oncall", "title": "t", "body": "b", "payload": {}, "created_at": SINCE}
+    NoticeMessage.objects.create(**message, attempts=1, sent_at=SINCE)
+    assert get_page("/health/").css("[data-failing-channel]") == []
+    error = "The service answered with status 404."
+    failed = {"attempts": 2, "claimed_at": SINCE, "next_try_at": SINCE, "error": error}
+    NoticeMessage.objects.create(**message, **failed)
+    NoticeMessage.objects.create(**message, next_try_at=SINCE)
+    text = text_of(select_one(get_page("/health/"), "[data-failing-channel]"))
+    assert text.startswith(f"oncall {error} Last failure")
+    assert "Last success" in text
+    assert text.endswith("2 messages wait.")
+    assert "planted" not in str(get_page("/health/").html)
