@@ -48,8 +48,10 @@ def _secret(name: str) -> str:
     return read_secret(name, _text(name), _text(f"{name}_FILE"))
 
 
-def _parse[T](name: str, parse: Callable[[str], T | None], default: T, hint: str) -> T:
-    text = _text(name).strip()
+def _parse[T](
+    name: str, parse: Callable[[str], T | None], default: T, hint: str, text: str | None = None
+) -> T:
+    text = (_text(name) if text is None else text).strip()
     value = parse(text) if text else default
     if value is None:
         INVALID_SETTINGS[name] = (text, hint)
@@ -136,20 +138,21 @@ NORTHFLANK_WEBHOOK_SECRET: list[str] = _split(_secret("NORTHFLANK_WEBHOOK_SECRET
 # --- Notices ------------------------------------------------------------------------------------
 
 
-def _addresses(name: str) -> dict[str, str]:
-    """Return addresses by their names; they contain secrets, so an error shows none of them."""
-
-    def parse(text: str) -> dict[str, str] | None:
-        pairs = [re.fullmatch(r"([a-z0-9][a-z0-9-]{0,39})=(\S+)", part) for part in text.split()]
-        found = {pair[1]: pair[2] for pair in pairs if pair}
-        return found if len(found) == len(pairs) else None
-
-    hint = "Set name=address pairs with spaces between, each name once, of a-z, 0-9 and -."
-    return _parse(name, parse, {}, hint)
+def _addresses(text: str) -> dict[str, str] | None:
+    pairs = [re.fullmatch(r"([a-z0-9][a-z0-9-]{0,39})=(\S+)", part) for part in text.split()]
+    found = {pair[1]: pair[2] for pair in pairs if pair}
+    return found if len(found) == len(pairs) else None
 
 
 # Where notices are sent: channel -> address of Apprise, or webhook+https://… (notices/channels.py).
-NOTIFY_URLS = _addresses("NOTIFY_URLS")
+# They contain secrets, so an error shows none of them.
+NOTIFY_URLS = _parse(
+    "NOTIFY_URLS",
+    _addresses,
+    {},
+    "Set name=address pairs with spaces between, each name once, of a-z, 0-9 and -.",
+    _secret("NOTIFY_URLS"),
+)
 
 # --- What people may do -------------------------------------------------------------------------
 
@@ -361,7 +364,7 @@ WHITENOISE_MAX_AGE = 24 * 3600  # seconds; URLs carry a hash, except those in th
 # --- Metrics ------------------------------------------------------------------------------------
 
 # /metrics is off unless one is set; if both are, a scrape needs both.
-METRICS_TOKEN = _text("METRICS_TOKEN").strip()
+METRICS_TOKEN = _secret("METRICS_TOKEN").strip()
 METRICS_ALLOW: list[str] = _list("METRICS_ALLOW")
 
 # --- The database -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
+from django.conf import settings
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from dashboard.models.counters import BUCKETS, SUM, CounterName
@@ -67,6 +68,7 @@ class StoredMetrics:
         """
         for name, (labels, text) in _PLAIN.items():
             yield counter(name, text, labels, _sums(self._rows[name]))
+        yield from self._notices()
         yield from self._runs(places)
         yield from self._aborts()
         yield self._histogram(CounterName.ABORT_DURATION, "From a request to the run's end.", ())
@@ -101,6 +103,15 @@ class StoredMetrics:
             errors[place.pipeline_name, "failure"] += counts["failure"]
         labels = ("cicd_pipeline_name", "error_type")
         yield counter("cicd_pipeline_run_errors", "Runs that failed.", labels, errors)
+
+    def _notices(self) -> Iterator[Metric]:
+        for name, text in (
+            (CounterName.NOTICES_SENT, "Messages that a channel has taken."),
+            (CounterName.NOTICES_FAILED, "Attempts to send messages that failed."),
+        ):
+            sums = _sums(self._rows[name])
+            values = {(channel,): sums.get((channel,), 0) for channel in settings.NOTIFY_URLS}
+            yield counter(name, text, ("channel",), values)
 
     def _aborts(self) -> Iterator[Metric]:
         failed: Counter[tuple[str, ...]] = Counter()

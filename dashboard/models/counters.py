@@ -24,6 +24,8 @@ class CounterName(StrEnum):
     # Counters.
     ABORTS_REQUESTED = "releaseflow_aborts_requested"  # of a stage: way
     ABORTS_FAILED = "releaseflow_aborts_failed"  # of a stage: way, type of the event
+    NOTICES_SENT = "releaseflow_notices_sent"  # channel
+    NOTICES_FAILED = "releaseflow_notices_failed"  # channel
     SYSTEM_ERRORS = "cicd_system_errors"  # component, error_type
     UPSTREAM_FAILED = "releaseflow_upstream_requests_failed"  # call, cause
 

@@ -14,6 +14,7 @@ from django.db import transaction
 
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import NoticeMessage
+from dashboard.models.counters import CounterName, increment, store
 from dashboard.models.notices import MessageQuerySet
 from dashboard.notices import channels, webhook
 from dashboard.notices.errors import SendError
@@ -93,18 +94,23 @@ def combine(messages: Sequence[NoticeMessage]) -> NoticeMessage:
 
 def store_sent(messages: Sequence[NoticeMessage], at: datetime) -> None:
     """Record that messages have arrived."""
-    _rows(messages).update(sent_at=at, next_try_at=None, error="")
-    log.info("notice.sent", channel=messages[0].channel, count=len(messages))
+    channel = messages[0].channel
+    with transaction.atomic():
+        _rows(messages).update(sent_at=at, next_try_at=None, error="")
+        store([increment(CounterName.NOTICES_SENT, channel, by=len(messages))])
+    log.info("notice.sent", channel=channel, count=len(messages))
 
 
 def store_failure(messages: Sequence[NoticeMessage], error: str, at: datetime) -> None:
     """Record a failed attempt: each message is sent again after a pause, or given up."""
+    store([increment(CounterName.NOTICES_FAILED, messages[0].channel)])
     for message in messages:
         pause = min(FIRST_PAUSE * 2 ** (message.attempts - 1), MAX_PAUSE)
         next_try_at = None if _is_too_late(message, at + pause) else at + pause
         _rows([message]).update(next_try_at=next_try_at, claimed_at=at, error=error)
         fields = {"channel": message.channel, "attempts": message.attempts, "error": error}
         if next_try_at is None:
+            store([increment(CounterName.SYSTEM_ERRORS, "notices", "given_up")])
             log.error("notice.given_up", **fields, title=message.title)
         else:
             log.warning("notice.failed", **fields)

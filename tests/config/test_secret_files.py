@@ -22,6 +22,7 @@ def test_every_secret_is_read_from_the_file_of_its_variable(tmp_path: Path) -> N
         file = tmp_path / name
         file.write_text(f"{name.lower()}-{'0123456789' * 5}\n")
         files |= {name: "", f"{name}_FILE": str(file)}
+    (tmp_path / "NOTIFY_URLS").write_text(f"ops=notify_urls-{'0123456789' * 5}")
     (tmp_path / "DATABASE_URL").write_text("postgres://u:p@db.example/named\n")
     values = f"*[getattr(s, name, '') for name in {names}]"
     script = (

@@ -1,6 +1,7 @@
 """Messages are sent until they have arrived, for an hour, with the real database and receiver."""
 
 import asyncio
+import re
 import time
 from datetime import timedelta
 
@@ -8,6 +9,7 @@ import pytest
 from pytest_django import Settings
 
 from dashboard.db import threads as db_threads
+from dashboard.metrics import collector
 from dashboard.models import NoticeMessage
 from dashboard.notices import channel_states, delivery
 from tests.support.notices import SECRET, Receiver, store
@@ -134,3 +136,22 @@ def test_hanging_channel_delays_no_other(receiver: Receiver, settings: Settings)
 
     assert asyncio.run(both()) < 2
     assert NoticeMessage.objects.exclude(sent_at=None).get().channel == "other"
+
+
+def test_messages_and_failed_attempts_are_counted_by_channel(
+    receiver: Receiver, settings: Settings
+) -> None:
+    settings.NOTIFY_URLS |= {"idle": "json://127.0.0.1:1"}
+    store(count=2)
+    receiver.answers = ["503"]
+    deliver()
+    advance(timedelta(seconds=16))
+    receiver.answers = []
+    deliver()
+    text = collector.render("", 0)[0].decode()
+    assert re.findall(
+        r'^releaseflow_notices_(\w+){channel="(\w+)"} (\S+)$', text, re.MULTILINE
+    ) == [
+        *(("sent_total", "siem", "2.0"), ("sent_total", "idle", "0.0")),
+        *(("failed_total", "siem", "1.0"), ("failed_total", "idle", "0.0")),
+    ]
