@@ -146,7 +146,7 @@ def _addresses(text: str) -> dict[str, str] | None:
 
 # Where notices are sent: channel -> address of Apprise, or webhook+https://… (notices/channels.py).
 # They contain secrets, so an error shows none of them.
-NOTIFY_URLS = _parse(
+NOTIFY_URLS: dict[str, str] = _parse(
     "NOTIFY_URLS",
     _addresses,
     {},

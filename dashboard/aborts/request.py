@@ -226,8 +226,7 @@ def _create_abort(
         for event in events:
             event.abort, event.occurred_at = abort, now
         insert_of_events().execute(*events)
-        requested = CounterName.ABORTS_REQUESTED
-        store([increment(requested, abort.via, stage=run.stage_id)])
+        store([increment(CounterName.ABORTS_REQUESTED, abort.via, stage=run.stage_id)])
     log.info("abort.requested", **target.log_fields(abort), reason=abort.reason)
     return AbortResult(abort, is_new=True, request_seq=request_seq)
 
