@@ -55,6 +55,8 @@ def request_pages(client: httpx.Client, seconds: float) -> None:
 @pytest.mark.slow
 def test_abort_response_during_database_outage_is_saved_after_recovery(site: Site) -> None:
     [run], [client] = site.start_runs(1), site.clients
+    # The other test may have cut the process off, too.
+    wait_until(lambda: client.get("/readyz").status_code == 200, processes.WAIT_TIMEOUT)
     site.sandbox.faults = [parse_fault("latency:1@/abort")]
     with ThreadPoolExecutor(1) as executor:
         answer = executor.submit(submit_abort, client, run.id)
