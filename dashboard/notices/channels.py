@@ -31,8 +31,14 @@ def register_check() -> None:
 
 
 def check_addresses(**_: Any) -> list[CheckMessage]:
-    """Return an error for each channel whose address cannot be used, by its name only."""
+    """Return an error for each channel whose address cannot be used, by its name only.
+
+    And one without BASE_URL: the links of messages would lead nowhere.
+    """
     addresses: dict[str, str] = settings.NOTIFY_URLS
+    if addresses and not settings.BASE_URL:
+        hint = "Set the address at which people open the dashboard: messages contain links."
+        return [Error("NOTIFY_URLS needs BASE_URL.", hint=hint, id="dashboard.E042")]
     for_apprise = {n: text for n, text in addresses.items() if not webhook.is_webhook(text)}
     accepted = _accepted_by_apprise(for_apprise) if for_apprise else set()
     accepted |= {name for name in addresses.keys() - for_apprise if _is_valid(addresses[name])}

@@ -107,6 +107,9 @@ def test_check_names_the_channel_only(settings: Settings) -> None:
         "hook": "webhook+https://planted@host/",
         "signed": "webhook+https://" + "ab" * 32 + "@host/",
     }
+    settings.BASE_URL = ""
+    assert [error.msg for error in channels.check_addresses()] == ["NOTIFY_URLS needs BASE_URL."]
+    settings.BASE_URL = "https://releases.example.com"
     errors = channels.check_addresses()
     assert [error.msg for error in errors] == [
         "NOTIFY_URLS: the address of channel “unknown” cannot be used.",

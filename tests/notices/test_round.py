@@ -493,5 +493,3 @@ def test_nothing_is_asked_without_a_channel(story: Story) -> None:
 def test_idle_installation_costs_few_statements(story: Story) -> None:
     growth.create_stages(3_000)
     assert count_statements(story) <= 6
-    NoticeRule.objects.update(events=list(ATTENTION_EVENTS))
-    assert count_statements(story) <= 4
