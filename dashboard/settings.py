@@ -154,6 +154,14 @@ NOTIFY_URLS: dict[str, str] = _parse(
     _secret("NOTIFY_URLS"),
 )
 
+# What the process that sends them gets of the environment, which contains secrets.
+CHILD_ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if re.fullmatch("PATH|HOME|LANG|TMPDIR|SSL_CERT_FILE|REQUESTS_CA_BUNDLE", name)
+    or re.fullmatch("(http|https|all|no)_proxy", name, re.IGNORECASE)
+}
+
 # --- What people may do -------------------------------------------------------------------------
 
 READ_ONLY = _bool("READ_ONLY", default=False)

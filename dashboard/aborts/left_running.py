@@ -7,14 +7,26 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db.models import Min, prefetch_related_objects
+from django.utils.translation import gettext_lazy
 
 from dashboard.aborts.abort_rules import can_abort_again
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Work
 from dashboard.northflank import Node, WorkRef
-from dashboard.runs import steps
+from dashboard.runs import steps, waiting_for
 from dashboard.runs.works import named_works
+from dashboard.sync import left_running
 from dashboard.sync.left_running import MAX_WORKS, was_aborted
+from dashboard.texts.local_time import format_full
+from dashboard.texts.rich_text import ExternalText, Message, MessageTable
+
+_text = MessageTable(
+    {
+        "left": gettext_lazy("Left running by the abort: %(what)s (%(id)s), %(status)s"),
+        "left_since": gettext_lazy("%(left)s, started %(time)s"),
+        "left_ended": gettext_lazy("%(left)s, ended %(time)s"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,20 @@ def find(run: Run, work_id: str) -> LeftWork | None:
     left = load(run, steps.decode(run.steps))
     works = left.works if left is not None else []
     return next((found for found in works if found.work.work_id == work_id), None)
+
+
+def dated_line(work: Work) -> Message:
+    """Return what an abort has left running, as a line of a plain text."""
+    what, status = (
+        waiting_for.name(left_running.ref(work), work),
+        ExternalText(work.status or "unknown"),
+    )
+    left = _text("left", what=what, id=ExternalText(work.work_id), status=status)
+    if (ended_at := work.ended_at or work.removed_at) is not None:
+        return _text("left_ended", left=left, time=format_full(ended_at))
+    if work.started_at is None:
+        return left
+    return _text("left_since", left=left, time=format_full(work.started_at))
 
 
 def running_now(run: Run, root: Node | None) -> list[tuple[WorkRef, str, datetime | None]]:

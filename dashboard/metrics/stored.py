@@ -14,10 +14,6 @@ from dashboard.models.counters import BUCKETS, SUM, CounterName
 
 PLACE = ("project", "pipeline", "stage")
 ERROR = ("cicd_system_component", "error_type")
-# Counters that are shown as they are stored: their labels and text.
-_PLAIN = {
-    CounterName.UPSTREAM_FAILED: (("call", "cause"), "Requests to Northflank that failed."),
-}
 _RESULTS = {"success": "success", "failure": "failure", "aborted": "cancellation",
             "skipped": "skip"}  # fmt: skip
 # OpenMetrics allows an exemplar 128 characters; not all parsers know quotes in it.
@@ -66,8 +62,6 @@ class StoredMetrics:
 
         Of a series that begins with 1, Prometheus sees no rise.
         """
-        for name, (labels, text) in _PLAIN.items():
-            yield counter(name, text, labels, _sums(self._rows[name]))
         yield from self._notices()
         yield from self._runs(places)
         yield from self._aborts()
@@ -79,6 +73,8 @@ class StoredMetrics:
             for (_, labels), found in _by_series(self._rows[name]).items()
         }
         yield counter("releaseflow_upstream_requests", "Requests to Northflank.", call, requests)
+        name, text = CounterName.UPSTREAM_FAILED, "Requests to Northflank that failed."
+        yield counter(name, text, ("call", "cause"), _sums(self._rows[name]))
 
     @cached_property
     def _durations(self) -> dict[Series, dict[str, Row]]:

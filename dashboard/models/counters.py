@@ -1,7 +1,7 @@
 """What /metrics counts: counters and histograms that only grow, whatever was pruned or restarted.
 
 They are stored where the thing happens, in its transaction. To add a counter: a name here, a line
-in metrics/families.py and docs/run/metrics.md, and `store([increment(…)])` where it happens.
+in metrics/stored.py and docs/run/metrics.md, and `store([increment(…)])` where it happens.
 """
 
 import json

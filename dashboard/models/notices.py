@@ -33,15 +33,13 @@ class NoticeEvent(models.TextChoices):
 
 
 DASHBOARD_EVENTS = (NoticeEvent.SYNC_DOWN, NoticeEvent.WEBHOOKS_DOWN, NoticeEvent.BEHIND_PLAN)
-# What needs attention: the events of the first rule of a new installation. While Northflank cannot
-# be read, nothing is told of runs: that itself needs attention.
+# What needs attention: the events of a new rule.
 ATTENTION_EVENTS = (
     NoticeEvent.APPROVAL,
     NoticeEvent.OVERDUE,
     NoticeEvent.FAR_OVERDUE,
     NoticeEvent.ABORT_OVERDUE,
     NoticeEvent.FAILED,
-    NoticeEvent.SYNC_DOWN,
 )
 
 

@@ -120,17 +120,21 @@ def _failures(now: datetime) -> RunQuerySet:
 def _queues(runs: Iterable[Run], sync: SyncState) -> Iterator[Cause]:
     """Yield the queues that take too long: one cause each, however many runs wait.
 
-    It is over when none waits, but told only of those that wait behind no run that is told itself.
+    It is over when none waits. It is told only if nothing runs in the stage: else it moves, however
+    long its last run has waited, or the run in front is told itself.
     """
     queues: dict[int, list[Run]] = {}
     for run in runs:
         if run.is_tracked and run.overdue_reason in {OverdueReason.QUEUE, OverdueReason.BLOCKED}:
             queues.setdefault(run.stage_id, []).append(run)
+    running = Run.objects.tracked().filter(stage__in=queues, started_at__isnull=False)
+    moving = set(running.order_by().values_list("stage", flat=True)) if queues else set()
     for stage, waiting in queues.items():
         overdue = [run for run in waiting if run.overdue_severity]
         worst = Severity(max((run.overdue_severity for run in overdue), default=0))
         first = min(overdue or waiting, key=lambda run: (run.created_at, run.pk))
-        events = {} if _may_have_ended(first, sync) else _overdue_events(worst)
+        is_told = stage not in moving and not _may_have_ended(first, sync)
+        events = _overdue_events(worst) if is_told else {}
         yield Cause(f"{QUEUE_PREFIX}{stage}", first, events, goes_on=True)
 
 

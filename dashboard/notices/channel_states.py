@@ -13,9 +13,8 @@ class ChannelState(NamedTuple):
 
     name: str
     sent_at: datetime | None  # of its last message that has arrived
-    failing_since: datetime | None  # when that was stored which fails now; None: none does
-    failed_at: datetime | None  # the last attempt, if it fails now
-    error: str  # why it fails
+    failed_at: datetime | None  # the last attempt, if it failed; None: it did not
+    error: str  # why it failed
     waiting: int  # messages that have not arrived yet, and are not given up
 
 
@@ -32,7 +31,6 @@ def _state(name: str) -> ChannelState:
     return ChannelState(
         name,
         sent.sent_at if sent else None,
-        failing.created_at if failing else None,
         failing.claimed_at if failing else None,
         failing.error if failing else "",
         messages.exclude(next_try_at=None).count(),

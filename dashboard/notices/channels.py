@@ -38,7 +38,7 @@ def check_addresses(**_: Any) -> list[CheckMessage]:
     addresses: dict[str, str] = settings.NOTIFY_URLS
     if addresses and not settings.BASE_URL:
         hint = "Set the address at which people open the dashboard: messages contain links."
-        return [Error("NOTIFY_URLS needs BASE_URL.", hint=hint, id="dashboard.E042")]
+        return [Error("NOTIFY_URLS needs BASE_URL.", hint=hint, id="dashboard.E044")]
     for_apprise = {n: text for n, text in addresses.items() if not webhook.is_webhook(text)}
     accepted = _accepted_by_apprise(for_apprise) if for_apprise else set()
     accepted |= {name for name in addresses.keys() - for_apprise if _is_valid(addresses[name])}
@@ -47,7 +47,7 @@ def check_addresses(**_: Any) -> list[CheckMessage]:
             f"NOTIFY_URLS: the address of channel “{name}” cannot be used.",
             hint="Set an address of Apprise, or webhook+https://secret@host/path with a secret by "
             "openssl rand -hex 32: docs/run/notices.md.",
-            id="dashboard.E041",
+            id="dashboard.E043",
         )
         for name in addresses
         if name not in accepted
@@ -64,7 +64,11 @@ def _is_valid(address: str) -> bool:
 
 def _accepted_by_apprise(addresses: dict[str, str]) -> set[str]:
     done = subprocess.run(  # noqa: S603 - this module's own command
-        _CHILD, input=json.dumps(addresses).encode(), capture_output=True, check=False
+        _CHILD,
+        input=json.dumps(addresses).encode(),
+        capture_output=True,
+        check=False,
+        env=settings.CHILD_ENVIRONMENT,
     )
     return set(json.loads(done.stdout)) if done.returncode == 0 else set()
 
@@ -85,7 +89,9 @@ async def send(message: NoticeMessage) -> None:
 
 async def _ask_child(work: bytes) -> str:
     pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-    child = await asyncio.create_subprocess_exec(*_CHILD, stdin=pipe, stdout=pipe, stderr=nowhere)
+    child = await asyncio.create_subprocess_exec(
+        *_CHILD, stdin=pipe, stdout=pipe, stderr=nowhere, env=settings.CHILD_ENVIRONMENT
+    )
     try:
         async with asyncio.timeout(TIMEOUT):
             output, _ = await child.communicate(work)

@@ -9,7 +9,10 @@ from dashboard.accounts import rights_changes
 from dashboard.models import NoticeRule, RightsChange
 from dashboard.models.accounts.rights_changes import SubjectKind
 from dashboard.models.catalog import StageName
-from dashboard.models.notices import ATTENTION_EVENTS
+from dashboard.models.notices import ATTENTION_EVENTS, NoticeEvent
+
+# Of runs that are not read as planned nothing new is told: that itself needs attention.
+FIRST_EVENTS = [*ATTENTION_EVENTS, NoticeEvent.SYNC_DOWN, NoticeEvent.BEHIND_PLAN]
 
 
 def create(now: datetime) -> None:
@@ -22,7 +25,7 @@ def create(now: datetime) -> None:
             return
         rule = NoticeRule.objects.create(
             channel=next(iter(settings.NOTIFY_URLS)),
-            events=list(ATTENTION_EVENTS),
+            events=FIRST_EVENTS,
             stage=StageName.PRODUCTION,
             created_at=now,
         )

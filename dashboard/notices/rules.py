@@ -8,6 +8,7 @@ from dashboard.accounts.administration import administrators
 from dashboard.accounts.administration.administrators import Author, recorded_change
 from dashboard.db.threads import now
 from dashboard.models import NoticeMessage, NoticeRule
+from dashboard.notices import texts
 from dashboard.texts.rich_text import MessageTable
 
 _text = MessageTable(
@@ -40,23 +41,11 @@ def delete(author: Author, rule: NoticeRule, version: str) -> None:
         NoticeRule.objects.filter(pk=rule.pk).delete()
 
 
-def store_test(author: Author, rule: NoticeRule, url: str) -> NoticeMessage:
-    """Store a test of a rule's channel, which the leader sends; raise AdministrationError.
-
-    `url` is that of the page with the rules.
-    """
+def store_test(author: Author, rule: NoticeRule) -> NoticeMessage:
+    """Store a test of a rule's channel, which the leader sends; raise AdministrationError."""
     administrators.require(administrators.change_permission())
     if rule.channel not in settings.NOTIFY_URLS:
         raise administrators.AdministrationError(_text("not_set", channel=rule.channel))
-    message = test_message(rule.channel, author.user.get_username(), url)
+    message = texts.of_test(rule.channel, author.user.get_username())
     message.save()
     return message
-
-
-def test_message(channel: str, username: str, url: str) -> NoticeMessage:
-    """Return a test, not stored yet."""
-    at, title = now(), f"Test of the channel {channel}"
-    body = f"Sent by {username} from the release flows dashboard.\n{url}"
-    payload = {"event": "test", "at": at.isoformat(), "title": title, "text": body, "url": url}
-    texts = {"title": title, "body": body, "url": url, "payload": payload}
-    return NoticeMessage(channel=channel, created_at=at, next_try_at=at, **texts)

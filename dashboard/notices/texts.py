@@ -7,15 +7,18 @@ mentions anybody or hides a link, whatever program shows them.
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from django.db.models import Q
 from django.urls import reverse
 from django.utils.translation import gettext_lazy
 
+from dashboard.aborts import left_running
 from dashboard.aborts import messages as abort_messages
+from dashboard.db import threads as db_threads
 from dashboard.models import Abort, CatalogSync, Run, Stage
 from dashboard.models.notices import NoticeEvent, NoticeMessage
+from dashboard.northflank import Node
 from dashboard.runs import concurrency, statuses, steps, summary, waiting_for
 from dashboard.runs.log_fields import absolute_url, run_fields
 from dashboard.sync.reports import report
@@ -43,6 +46,9 @@ _text = MessageTable(
         "asked": gettext_lazy("Asked for by %(who)s."),
         "abort": gettext_lazy("Abort requested by %(who)s, no reason given. %(story)s"),
         "abort_reason": gettext_lazy("Abort requested by %(who)s: “%(reason)s” %(story)s"),
+        "left_unread": gettext_lazy("What the abort has left running is not read yet."),
+        "test": gettext_lazy("Test of the channel %(channel)s"),
+        "test_by": gettext_lazy("Sent by %(who)s from the dashboard of release flows."),
         # What is over: of a run that goes on, and of the dashboard itself.
         "over_approval": gettext_lazy("No longer waiting for approval"),
         "over_overdue": gettext_lazy("No longer overdue"),
@@ -82,6 +88,7 @@ def of_run(
         to_text(headline, now),
         *map(str, waiting_for.dated_lines(run, waiting_for.load(run, root))),
         *_abort_lines(run, abort),
+        *_left_lines(run, root),
     ]
     if requesters:
         lines.append(str(_text("asked", who=", ".join(requesters))))
@@ -110,7 +117,7 @@ def of_run(
             "state": abort.state,
         },
     }
-    message = _message(event, title, lines, fields["url"], now, is_over=is_over, data=data)
+    message = _message(event, title, lines, fields["url"], now, is_over=is_over, **data)
     message.run = run
     return message
 
@@ -126,7 +133,17 @@ def of_dashboard(event: NoticeEvent, now: datetime, *, is_over: bool = False) ->
         since, until = (format_full(at) if at else "" for at in (health.since, health.until))
         state = health.sentence(since, until)
     url = absolute_url(reverse("health"))
-    return _message(event, title, [to_text(state, now)], url, now, is_over=is_over, data={})
+    return _message(event, title, [to_text(state, now)], url, now, is_over=is_over)
+
+
+def of_test(channel: str, username: str) -> NoticeMessage:
+    """Return a test of a channel, which a user has asked for, not saved yet."""
+    title = str(_text("test", channel=channel))
+    line = str(_text("test_by", who=ExternalText(username)))
+    url = absolute_url(reverse("notices"))
+    message = _message("", title, [line], url, db_threads.now())
+    message.channel = channel
+    return message
 
 
 def _label(run: Run, event: NoticeEvent, is_over: bool) -> str:
@@ -147,25 +164,34 @@ def _abort_lines(run: Run, abort: Abort | None) -> Iterator[str]:
         yield str(_text(key, who=ExternalText(abort.username), reason=reason, story=story))
 
 
+def _left_lines(run: Run, root: Node | None) -> Iterator[str]:
+    if left := left_running.load(run, root):
+        yield from (str(left_running.dated_line(found.work)) for found in left.works)
+        if left.is_being_read:
+            yield str(_text("left_unread"))
+
+
 def _message(
-    event: NoticeEvent,
+    event: NoticeEvent | Literal[""],  # empty: a test
     title: str,
     lines: Sequence[str],
     url: str,
-    now: datetime,
+    at: datetime,
     *,
-    is_over: bool,
-    data: dict[str, Any],
+    is_over: bool = False,
+    **data: Any,
 ) -> NoticeMessage:
     title, text = _CONTROLS.sub("", title), _CONTROLS.sub("", "\n".join(lines))
     text = text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 1]}…"
     payload = {
-        "event": event,
+        "event": event or "test",
         "over": is_over,
-        "at": now.isoformat(),
+        "at": at.isoformat(),
         "title": title,
         "text": text,
         "url": url,
+        "run": None,
+        "abort": None,
         **data,
     }
     return NoticeMessage(
@@ -175,8 +201,8 @@ def _message(
         body=f"{_without_markup(text)}\n{url}",
         url=url,
         payload=payload,
-        created_at=now,
-        next_try_at=now,
+        created_at=at,
+        next_try_at=at,
     )
 
 

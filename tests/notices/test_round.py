@@ -25,7 +25,8 @@ from dashboard.models import (
     WebhookStats,
 )
 from dashboard.models.accounts.rights_changes import SubjectKind
-from dashboard.models.notices import ATTENTION_EVENTS, NoticeEvent
+from dashboard.models.notices import NoticeEvent
+from dashboard.notices import default_rule
 from dashboard.notices.round import Round
 from dashboard.sync import overdue_checker
 from tests.support import factories, growth
@@ -162,6 +163,13 @@ def queue_that_is_too_long(story: Story) -> None:
     Run.objects.update(in_flight=False, concluded=True, status="success")
     story.begin(100, status="queued", started_at=None)
     story.tell(120)
+
+
+def queue_behind_a_run_that_has_just_started(story: Story) -> None:
+    story.begin(20)
+    story.begin(1, status="queued", started_at=None)
+    story.tell(22, 40)
+    assert Run.objects.filter(overdue_severity__gt=0).exists()  # of which nobody is to be woken
 
 
 def flapping(story: Story) -> None:
@@ -365,6 +373,7 @@ STORIES: dict[Callable[[Story], None], list[str]] = {
     overdue_then_failed: ["overdue", "failed over"],
     ten_queued_behind_one: ["overdue"],
     queue_that_is_too_long: ["overdue", "overdue over", "overdue"],
+    queue_behind_a_run_that_has_just_started: [],
     flapping: ["overdue", "overdue over", "overdue"],
     waiting_for_approval: ["approval", "approval over"],
     abort_refused: ["abort_otherwise", "abort_otherwise over"],
@@ -466,7 +475,7 @@ def test_first_channel_gets_a_rule_once(story: Story) -> None:
     story.tell(0, 1)
     rule = NoticeRule.objects.get()
     assert (rule.channel, rule.events, rule.project, rule.stage) == (
-        "oncall", list(ATTENTION_EVENTS), None, "Production",
+        "oncall", default_rule.FIRST_EVENTS, None, "Production",
     )  # fmt: skip
     change = RightsChange.objects.get()
     assert (change.subject_kind, change.subject_key) == (SubjectKind.NOTICE, rule.pk)

@@ -81,3 +81,18 @@ def test_dashboard_is_told_of_as_on_health(db: None) -> None:
     assert message.title == "Northflank cannot be read"
     assert message.body.startswith("No updates from Northflank since 20")
     assert message.url == "/health/"
+
+
+def test_end_of_an_aborted_run_says_what_still_runs(db: None) -> None:
+    run = factories.run(
+        factories.stage(), status="aborted", steps=factories.steps_naming("j1", status="aborted")
+    )
+    factories.work(run)
+    body = texts.of_run(run, NoticeEvent.OVERDUE, timezone.now(), is_over=True).body
+    assert "\nLeft running by the abort: job run migrate-j1 (j1), RUNNING, started " in body
+
+
+def test_each_payload_has_the_fields_of_the_documents(db: None) -> None:
+    payload = texts.of_test("ops", "ann").payload
+    assert (payload["event"], payload["over"]) == ("test", False)
+    assert (payload["run"], payload["abort"]) == (None, None)

@@ -493,6 +493,7 @@ NON_PAGE_URLS = {
     "api_run",
     "api_abort",
     "api_dismissal",
+    "api_openapi",
     "northflank_webhook",  # for other programs
     "guide_picture",
     "help",  # redirects

@@ -6,12 +6,10 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
-from django.urls import reverse
 
 from dashboard.management.cli.command import OfflineCheckCommand, shell_account
-from dashboard.notices import channels, rules
+from dashboard.notices import channels, texts
 from dashboard.notices.errors import SendError
-from dashboard.web.http.links import absolute_url
 
 
 class Command(OfflineCheckCommand):
@@ -28,9 +26,8 @@ class Command(OfflineCheckCommand):
             raise CommandError("NOTIFY_URLS is not set.")
         failed = False
         for name in names:
-            message = rules.test_message(name, shell_account(), absolute_url(reverse("notices")))
             try:
-                asyncio.run(channels.send(message))
+                asyncio.run(channels.send(texts.of_test(name, shell_account())))
             except SendError as error:
                 failed = True
                 self.stderr.write(f"{name}: {error}")

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import msgspec
+from django.conf import settings
 from django.urls import URLResolver, get_resolver
 
 from dashboard import __version__
@@ -117,6 +118,7 @@ def document() -> dict[str, Any]:
     return {
         "openapi": "3.1.1",
         "info": {"title": "Release flows", "version": __version__},
+        "servers": [{"url": settings.FORCE_SCRIPT_NAME or "/"}],
         "paths": paths,
         "components": {
             "schemas": dict(sorted(_schemas(used).items())),

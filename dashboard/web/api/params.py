@@ -27,7 +27,7 @@ class PlaceQuery(TypedDict, total=False):
 
     project: Annotated[Text, about("id of a project")]
     pipeline: Annotated[Text, about("id of a pipeline")]
-    stage: Annotated[Text, about("in any case", StageName.values)]
+    stage: Annotated[Text, about(f"{', '.join(StageName.values)}; in any case")]
 
 
 class RunQuery(PlaceQuery, total=False):

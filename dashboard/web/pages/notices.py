@@ -21,7 +21,7 @@ from dashboard.notices import channel_states, rules
 from dashboard.sync.reports import sync_state
 from dashboard.texts.rich_text import ClockTime, MessageTable
 from dashboard.web.components.rights import changes, place_form, texts
-from dashboard.web.http import keys, links
+from dashboard.web.http import keys
 from dashboard.web.http.administrators import for_administrators, make_change
 from dashboard.web.http.lookup import PageNotFound
 from dashboard.web.http.responses.htmx import is_htmx
@@ -34,9 +34,6 @@ _text = MessageTable(  # what came of a test
         ),
         "sent": gettext_lazy("Test of “%(channel)s”: sent at %(time)s."),
         "failed": gettext_lazy("Test of “%(channel)s”: failed. %(reason)s"),
-        "failed_once": gettext_lazy(
-            "Test of “%(channel)s”: failed. %(reason)s It is tried again at %(time)s."
-        ),
     }
 )
 _UNLISTED = {"invalid_choice": gettext_lazy("Choose from the list.")}
@@ -125,7 +122,7 @@ def notice_test(request: HttpRequest, key: int) -> HttpResponse:
     rule, address = _get_rule(key), reverse("notices")
     return make_change(
         request,
-        lambda author: rules.store_test(author, rule, links.absolute_url(address)),
+        lambda author: rules.store_test(author, rule),
         "",
         lambda message: f"{address}?test={message.pk}",
         lambda error, status: _render(request, None, error, status),
@@ -183,12 +180,11 @@ def _test(key: str) -> dict[str, Any] | None:
     if message.sent_at:
         tone, outcome = "good", "sent"
     elif message.error:
-        tone, outcome = "bad", "failed_once" if message.next_try_at else "failed"
+        tone, outcome = "bad", "failed"
     elif sync_state.load(now).is_running:
         tone, outcome = "info", "waiting"
     else:
         tone, outcome = "warning", "no_leader"
-    at = message.sent_at or message.next_try_at
-    time = ClockTime(at, now) if at else ""
+    time = ClockTime(message.sent_at, now) if message.sent_at else ""
     text = _text(outcome, channel=message.channel, reason=message.error, time=time)
     return {"tone": tone, "text": text, "is_settled": message.next_try_at is None}

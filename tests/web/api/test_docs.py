@@ -112,7 +112,7 @@ def test_python_example_prints_the_overdue_runs_of_all_parts(
 
 
 def test_documented_abort_states_match_model() -> None:
-    table = DOC.partition("| Status | `state` | |")[2].partition("\n\n")[0]
+    table = DOC.partition("| Status | `state` | Meaning |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| \d+ \| `(\w+)`", table, re.MULTILINE)) == set(AbortState.values)
 
 

@@ -315,7 +315,7 @@ def test_failing_channel_is_told_by_its_name_only(
     NoticeMessage.objects.create(**message, **failed)
     NoticeMessage.objects.create(**message, next_try_at=SINCE)
     text = text_of(select_one(get_page("/health/"), "[data-failing-channel]"))
-    assert text.startswith(f"oncall {error} Last failure")
-    assert "Last success" in text
-    assert text.endswith("2 messages wait.")
+    assert text.startswith("oncall failed ")
+    assert f": {error} last sent " in text
+    assert text.endswith("2 messages wait")
     assert "planted" not in str(get_page("/health/").html)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from django.utils.translation import gettext_lazy, ngettext
 
+from dashboard.aborts import left_running
 from dashboard.aborts import messages as abort_messages
 from dashboard.models import Abort, Acknowledgement, Run, Work
 from dashboard.northflank import Node
@@ -15,7 +16,6 @@ from dashboard.runs import statuses, steps, waiting_for
 from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
 from dashboard.runs.waiting_for import WaitingFor
-from dashboard.sync import left_running
 from dashboard.texts.local_time import format_full
 from dashboard.texts.rich_text import (
     ExternalText,
@@ -49,9 +49,6 @@ _text = MessageTable(
         "last_success_concluded": gettext_lazy(
             "Latest success in this stage: %(run)s, ended %(time)s"
         ),
-        "left": gettext_lazy("Left running by the abort: %(what)s (%(id)s), %(status)s"),
-        "left_since": gettext_lazy("%(left)s, started %(time)s"),
-        "left_ended": gettext_lazy("%(left)s, ended %(time)s"),
         "abort": gettext_lazy("Abort: %(story)s"),
         "requested": gettext_lazy("Requested by %(who)s, %(time)s, no reason given"),
         "requested_reason": gettext_lazy("Requested by %(who)s, %(time)s: “%(reason)s”"),
@@ -79,7 +76,7 @@ def build(
     lines = join_texts(
         *_fact_lines(run, root),
         *waiting_for.dated_lines(run, waiting),
-        *map(_left_line, left),
+        *map(left_running.dated_line, left),
         *_acknowledgement_lines(acknowledgements),
         *_related_run_lines(related, run),
         *_abort_lines(run, aborts),
@@ -114,17 +111,6 @@ def _fact_lines(run: Run, root: Node | None) -> Iterator[Message]:
         yield _text("step", step=_line(run.failed_step))
         if run.failed_step_error:
             yield _text("error", error=_line(run.failed_step_error, MAX_ERROR_LENGTH))
-
-
-def _left_line(work: Work) -> Message:
-    what = waiting_for.name(left_running.ref(work), work)
-    status = ExternalText(work.status or "unknown")
-    left = _text("left", what=what, id=_line(work.work_id), status=status)
-    if (ended_at := work.ended_at or work.removed_at) is not None:
-        return _text("left_ended", left=left, time=format_full(ended_at))
-    if work.started_at is None:
-        return left
-    return _text("left_since", left=left, time=format_full(work.started_at))
 
 
 def _step_line(node: Node) -> Message:
