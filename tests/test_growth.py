@@ -156,9 +156,12 @@ def chores() -> dict[str, Work]:
     now = timezone.now()
     busy = Stage.objects.order_by("pk")[0]
     listed = [
-        api_run(run.run_id, status=run.status, concluded=run.concluded, concluded_at=run.ended_at)
+        api_run(
+            run.run_id, status=run.status, concluded=run.concluded, concluded_at=run.ended_at,
+            created_at=run.created_at,  # whatever the date, later than the history that is added
+        )
         for run in busy.runs.newest_first()[:50]
-    ]
+    ]  # fmt: skip
 
     run = busy.runs.select_related("stage__pipeline__project").newest_first()[0]
     counters = [Counter(throttle.ACCOUNT, "manager"), Counter(throttle.ADDRESS, "192.0.2.1")]
