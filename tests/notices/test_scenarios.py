@@ -116,8 +116,10 @@ def test_start_of_each_scenario(site: Site, scenario: str) -> None:
 
 
 def open_runs(channel: str) -> set[int]:
-    """Return the runs that a channel was told of, and not of their end."""
-    notices = Notice.objects.filter(channel=channel, over_at=None, cause__startswith="run-")
+    """Return the runs in flight that a channel was told of, and not that it is over."""
+    # The end of one that has failed may wait for its cause to be read.
+    notices = Notice.objects.filter(channel=channel, over_at=None, run__in_flight=True)
+    notices = notices.filter(cause__startswith="run-")
     return {notice.run_id for notice in notices if notice.run_id}
 
 

@@ -22,7 +22,7 @@ def end_request(request: HttpRequest, **ids: str) -> HttpResponse:
     user = sign_in.signed_in_user(request)
     if request.method == "POST":
         withdrawn = request.POST.get("withdraw", "")
-        channel = withdrawn or request.POST.get("request", "")
+        channel = (withdrawn or request.POST.get("request", "")).replace("\0", "")
         try:
             end_requests.request(run, user, channel, is_wanted=not withdrawn)
         except end_requests.NotOpen:
