@@ -200,7 +200,7 @@ DEBUG = _bool("DEBUG", default=False)
 _secret_key = _secret("SECRET_KEY")
 SECRET_KEY = _secret_key or secret_key.load_or_create(VAR_DIR / "secret-key")
 SECRET_KEY_IS_LOCAL = not _secret_key
-PORT = _number("PORT", "a port", default=8000)
+PORT = _number("PORT", "the port to listen on", default=8000)
 BASE_URL = _text("BASE_URL").rstrip("/")
 # Parts of BASE_URL: the origin that forms come from, the host, and the path prefix.
 _origin, _host, _path = split_base_url(BASE_URL)

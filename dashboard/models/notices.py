@@ -1,6 +1,5 @@
 """Notices: which causes channels are told of, by which rules, and the messages that are sent."""
 
-from datetime import datetime
 from typing import ClassVar
 
 from django.conf import settings
@@ -141,11 +140,6 @@ class NoticeMessage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.channel}: {self.title}"
-
-    @property
-    def gave_up_at(self) -> datetime | None:
-        """When sending it was given up; None: it was not."""
-        return self.claimed_at if self.next_try_at is None and self.sent_at is None else None
 
 
 class EndRequest(models.Model):

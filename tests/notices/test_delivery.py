@@ -61,8 +61,9 @@ def test_failing_channel_is_tried_for_an_hour(
             advance(message.next_try_at - before + timedelta(milliseconds=1))
     assert pauses == [15, 30, 60, 120, 240, 480, 600, 600, 600, 600]
     assert len(receiver.requests) == 11
-    assert message.gave_up_at is not None
-    assert message.gave_up_at - message.created_at < timedelta(hours=1)
+    assert message.sent_at is None
+    assert message.claimed_at is not None
+    assert message.claimed_at - message.created_at < timedelta(hours=1)
     [state] = channel_states.load()
     assert (state.sent_at, state.waiting) == (None, 0)
     assert state.error == "The receiver answered with status 503."
@@ -96,7 +97,7 @@ def test_process_that_dies_at_each_attempt_ends() -> None:
     advance(timedelta(hours=1, seconds=1))
     assert delivery.claim("siem", db_threads.now()) == []
     message.refresh_from_db()
-    assert message.gave_up_at is not None
+    assert (message.next_try_at, message.sent_at) == (None, None)
 
 
 def test_many_messages_become_one(settings: Settings) -> None:
