@@ -31,7 +31,7 @@ def _user(related_name: str) -> Field:
 def _audited_request() -> list[Field]:
     """Fields of an abort and of a bulk abort."""
     return [
-        ("username", models.TextField(help_text="Kept after the account is deleted.")),
+        ("username", models.TextField()),
         ("reason", models.TextField(blank=True)),
         ("client_address", models.GenericIPAddressField(null=True)),
         (
@@ -42,10 +42,7 @@ def _audited_request() -> list[Field]:
                 max_length=10,
             ),
         ),
-        (
-            "token_name",
-            models.TextField(blank=True, help_text="Name of the API token used, if any."),
-        ),
+        ("token_name", models.TextField(blank=True)),
         ("requested_at", models.DateTimeField()),
     ]
 
@@ -53,23 +50,9 @@ def _audited_request() -> list[Field]:
 def _catalog_entry() -> list[Field]:
     """Fields of a project and of a pipeline."""
     return [
-        ("synced_at", models.DateTimeField(help_text="When Northflank last listed it.")),
-        (
-            "missing_since",
-            models.DateTimeField(
-                blank=True,
-                help_text="When it was first missing from a complete list; a later list confirms the removal.",
-                null=True,
-            ),
-        ),
-        (
-            "removed_at",
-            models.DateTimeField(
-                blank=True,
-                help_text="When its removal from Northflank was confirmed.",
-                null=True,
-            ),
-        ),
+        ("synced_at", models.DateTimeField()),
+        ("missing_since", models.DateTimeField(blank=True, null=True)),
+        ("removed_at", models.DateTimeField(blank=True, null=True)),
     ]
 
 
@@ -77,11 +60,8 @@ def _day_sums(owner: str) -> list[Field]:
     """Fields of the sums of a day, of a stage or a project."""
     return [
         _key(),
-        ("day", models.DateField(help_text="In UTC, when the runs ended.")),
-        (
-            "counts",
-            models.JSONField(help_text='Number of runs by what they count as: {"success": 3}.'),
-        ),
+        ("day", models.DateField()),
+        ("counts", models.JSONField()),
         (
             owner,
             models.ForeignKey(
@@ -97,16 +77,8 @@ def _day_sums(owner: str) -> list[Field]:
 def _watched() -> list[Field]:
     """Fields of what somebody may have open."""
     return [
-        (
-            "last_viewed_at",
-            models.DateTimeField(help_text="When a user last viewed it.", null=True),
-        ),
-        (
-            "watched_since",
-            models.DateTimeField(
-                help_text="Since when it has been viewed without a break.", null=True
-            ),
-        ),
+        ("last_viewed_at", models.DateTimeField(null=True)),
+        ("watched_since", models.DateTimeField(null=True)),
     ]
 
 
@@ -146,25 +118,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 _user("access_events"),
-                (
-                    "username",
-                    models.TextField(
-                        blank=True,
-                        help_text="Account concerned, kept after its deletion; empty: none exists.",
-                    ),
-                ),
-                (
-                    "changed_by",
-                    models.TextField(
-                        blank=True,
-                        help_text="Who made the change, for changes of tokens and rights.",
-                    ),
-                ),
+                ("username", models.TextField(blank=True)),
+                ("changed_by", models.TextField(blank=True)),
                 ("client_address", models.GenericIPAddressField(null=True)),
-                (
-                    "token_name",
-                    models.TextField(blank=True, help_text="API token concerned, if any."),
-                ),
+                ("token_name", models.TextField(blank=True)),
                 ("detail", models.TextField(blank=True)),
             ],
             options={
@@ -188,13 +145,7 @@ class Migration(migrations.Migration):
                         to=settings.AUTH_USER_MODEL,
                     ),
                 ),
-                (
-                    "name",
-                    models.CharField(
-                        help_text="What the token is for, such as “PagerDuty runbook”.",
-                        max_length=100,
-                    ),
-                ),
+                ("name", models.CharField(max_length=100)),
                 (
                     "scope",
                     models.CharField(
@@ -204,30 +155,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("digest", models.CharField(editable=False, max_length=64, unique=True)),
-                (
-                    "prefix",
-                    models.CharField(
-                        editable=False, help_text="First characters of the secret.", max_length=12
-                    ),
-                ),
+                ("prefix", models.CharField(editable=False, max_length=12)),
                 ("created_at", models.DateTimeField()),
-                (
-                    "expires_at",
-                    models.DateTimeField(blank=True, help_text="Empty: never expires.", null=True),
-                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
                 ("revoked_at", models.DateTimeField(blank=True, null=True)),
-                (
-                    "last_used_at",
-                    models.DateTimeField(
-                        blank=True, help_text="When the token was last used.", null=True
-                    ),
-                ),
-                (
-                    "window_started_at",
-                    models.DateTimeField(
-                        help_text="Start of the current rate limit window.", null=True
-                    ),
-                ),
+                ("last_used_at", models.DateTimeField(blank=True, null=True)),
+                ("window_started_at", models.DateTimeField(null=True)),
                 ("window_requests", models.PositiveIntegerField(default=0)),
             ],
             options={
@@ -239,16 +172,10 @@ class Migration(migrations.Migration):
             fields=[
                 _key(),
                 *_audited_request(),
-                ("key", models.UUIDField(help_text="Idempotency key of the form.", unique=True)),
+                ("key", models.UUIDField(unique=True)),
                 _user("bulk_aborts"),
-                (
-                    "claimed_at",
-                    models.DateTimeField(help_text="When a process last renewed its lease."),
-                ),
-                (
-                    "settled_at",
-                    models.DateTimeField(help_text="When all its runs were processed.", null=True),
-                ),
+                ("claimed_at", models.DateTimeField()),
+                ("settled_at", models.DateTimeField(null=True)),
             ],
         ),
         migrations.CreateModel(
@@ -262,19 +189,8 @@ class Migration(migrations.Migration):
             name="FailureCounter",
             fields=[
                 _key(),
-                (
-                    "key",
-                    models.CharField(
-                        help_text="Digest of what is counted.", max_length=64, unique=True
-                    ),
-                ),
-                (
-                    "drained_at",
-                    models.DateTimeField(
-                        db_index=True,
-                        help_text="When all failures so far will have been forgotten.",
-                    ),
-                ),
+                ("key", models.CharField(max_length=64, unique=True)),
+                ("drained_at", models.DateTimeField(db_index=True)),
             ],
         ),
         migrations.CreateModel(
@@ -305,31 +221,14 @@ class Migration(migrations.Migration):
             name="Pruning",
             fields=[
                 _key(),
-                (
-                    "finished_at",
-                    models.DateTimeField(help_text="When the last pass was complete.", null=True),
-                ),
+                ("finished_at", models.DateTimeField(null=True)),
                 ("deleted_runs", models.PositiveBigIntegerField(default=0)),
-                (
-                    "deleted_steps",
-                    models.PositiveBigIntegerField(
-                        default=0, help_text="Number of runs whose steps were deleted."
-                    ),
-                ),
+                ("deleted_steps", models.PositiveBigIntegerField(default=0)),
                 ("deleted_access_events", models.PositiveBigIntegerField(default=0)),
                 ("run_count", models.PositiveBigIntegerField(default=0)),
-                (
-                    "oldest_run_at",
-                    models.DateTimeField(help_text="When the oldest run kept ended.", null=True),
-                ),
+                ("oldest_run_at", models.DateTimeField(null=True)),
                 ("database_bytes", models.PositiveBigIntegerField(default=0)),
-                (
-                    "access_log_limit",
-                    models.DateTimeField(
-                        help_text="Access events before may be deleted; set only inside the transaction that does.",
-                        null=True,
-                    ),
-                ),
+                ("access_log_limit", models.DateTimeField(null=True)),
             ],
         ),
         migrations.CreateModel(
@@ -340,43 +239,12 @@ class Migration(migrations.Migration):
                 ("remaining", models.PositiveIntegerField()),
                 ("resets_at", models.DateTimeField()),
                 ("synced_at", models.DateTimeField()),
-                (
-                    "own_requests",
-                    models.PositiveIntegerField(
-                        default=0, help_text="Requests of this dashboard in this window."
-                    ),
-                ),
-                (
-                    "log_requests",
-                    models.PositiveIntegerField(
-                        default=0, help_text="Of these, those for the logs that people look at."
-                    ),
-                ),
-                (
-                    "others_rate_before",
-                    models.FloatField(
-                        help_text="Requests per second of other clients before this window; empty: unknown.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "burst",
-                    models.FloatField(
-                        default=0.0,
-                        help_text="Requests sent ahead of an even rate, as of the last response.",
-                    ),
-                ),
-                (
-                    "backoff_until",
-                    models.DateTimeField(help_text="End of the pause after a 429.", null=True),
-                ),
-                (
-                    "refusals",
-                    models.PositiveIntegerField(
-                        default=0,
-                        help_text="Consecutive 429s, each after the pause of the previous one.",
-                    ),
-                ),
+                ("own_requests", models.PositiveIntegerField(default=0)),
+                ("log_requests", models.PositiveIntegerField(default=0)),
+                ("others_rate_before", models.FloatField(null=True)),
+                ("burst", models.FloatField(default=0.0)),
+                ("backoff_until", models.DateTimeField(null=True)),
+                ("refusals", models.PositiveIntegerField(default=0)),
             ],
         ),
         migrations.CreateModel(
@@ -391,13 +259,7 @@ class Migration(migrations.Migration):
             fields=[
                 _key(),
                 ("occurred_at", models.DateTimeField()),
-                (
-                    "changed_by",
-                    models.TextField(
-                        blank=True,
-                        help_text="User name; empty: no account, as for an identity provider.",
-                    ),
-                ),
+                ("changed_by", models.TextField(blank=True)),
                 ("client_address", models.GenericIPAddressField(null=True)),
                 (
                     "subject_kind",
@@ -411,22 +273,11 @@ class Migration(migrations.Migration):
                         max_length=10,
                     ),
                 ),
-                ("subject_key", models.BigIntegerField(help_text="Primary key; 0 for everybody.")),
-                (
-                    "subject",
-                    models.TextField(
-                        blank=True,
-                        help_text="Name after the change, or before a deletion; empty for everybody.",
-                    ),
-                ),
-                ("detail", models.TextField(blank=True, help_text="What was done, as a sentence.")),
-                (
-                    "before",
-                    models.JSONField(
-                        help_text="State in plain names; null: did not exist.", null=True
-                    ),
-                ),
-                ("after", models.JSONField(help_text="The same; null: deleted.", null=True)),
+                ("subject_key", models.BigIntegerField()),
+                ("subject", models.TextField(blank=True)),
+                ("detail", models.TextField(blank=True)),
+                ("before", models.JSONField(null=True)),
+                ("after", models.JSONField(null=True)),
             ],
             options={
                 "ordering": ["-pk"],
@@ -451,17 +302,8 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("name", models.CharField(max_length=60)),
-                (
-                    "query",
-                    models.CharField(
-                        help_text="Query string of the stage page, without the position in the list.",
-                        max_length=4000,
-                    ),
-                ),
-                (
-                    "shared",
-                    models.BooleanField(default=False, help_text="Visible to all signed-in users."),
-                ),
+                ("query", models.CharField(max_length=4000)),
+                ("shared", models.BooleanField(default=False)),
             ],
             options={
                 "constraints": [
@@ -490,21 +332,10 @@ class Migration(migrations.Migration):
                         to=settings.AUTH_USER_MODEL,
                     ),
                 ),
-                ("created_at", models.DateTimeField(help_text="Time of the sign-in.")),
-                (
-                    "ends_at",
-                    models.DateTimeField(
-                        help_text="Until when it can be used; expire_date is earlier if it is not used for long."
-                    ),
-                ),
-                (
-                    "last_used_at",
-                    models.DateTimeField(help_text="Last page view or form, to the minute."),
-                ),
-                (
-                    "client_address",
-                    models.GenericIPAddressField(help_text="Address of the sign-in.", null=True),
-                ),
+                ("created_at", models.DateTimeField()),
+                ("ends_at", models.DateTimeField()),
+                ("last_used_at", models.DateTimeField()),
+                ("client_address", models.GenericIPAddressField(null=True)),
                 ("browser", models.CharField(blank=True, max_length=60)),
             ],
             options={
@@ -519,32 +350,13 @@ class Migration(migrations.Migration):
             name="Upstream",
             fields=[
                 _key(),
-                (
-                    "source",
-                    models.TextField(help_text="Base URL and team; 'sandbox' for the sandbox."),
-                ),
-                (
-                    "team",
-                    models.TextField(blank=True, help_text="Team slug, for links to Northflank."),
-                ),
-                (
-                    "error",
-                    models.CharField(
-                        blank=True, help_text="Cause of the current outage, if any.", max_length=40
-                    ),
-                ),
+                ("source", models.TextField()),
+                ("team", models.TextField(blank=True)),
+                ("error", models.CharField(blank=True, max_length=40)),
                 ("error_message", models.TextField(blank=True)),
                 ("error_since", models.DateTimeField(null=True)),
-                (
-                    "error_seq",
-                    models.BigIntegerField(
-                        default=0, help_text="Number of the latest request when the outage began."
-                    ),
-                ),
-                (
-                    "last_success_at",
-                    models.DateTimeField(help_text="When a request last succeeded.", null=True),
-                ),
+                ("error_seq", models.BigIntegerField(default=0)),
+                ("last_success_at", models.DateTimeField(null=True)),
             ],
         ),
         migrations.CreateModel(
@@ -552,27 +364,11 @@ class Migration(migrations.Migration):
             fields=[
                 _key(),
                 ("name", models.CharField(max_length=80)),
-                (
-                    "stage_key",
-                    models.BigIntegerField(default=0, help_text="Key of the stage; 0: of none."),
-                ),
-                (
-                    "labels",
-                    models.TextField(
-                        help_text="Values as a JSON list; of a histogram, its bound last."
-                    ),
-                ),
+                ("stage_key", models.BigIntegerField(default=0)),
+                ("labels", models.TextField()),
                 ("value", models.FloatField()),
-                (
-                    "run_id",
-                    models.TextField(
-                        blank=True, help_text="Of a bucket, the last run that it counts."
-                    ),
-                ),
-                (
-                    "run_seconds",
-                    models.FloatField(default=0, help_text="The duration of that run."),
-                ),
+                ("run_id", models.TextField(blank=True)),
+                ("run_seconds", models.FloatField(default=0)),
             ],
             options={
                 "constraints": [
@@ -586,55 +382,21 @@ class Migration(migrations.Migration):
             name="WebhookStats",
             fields=[
                 _key(),
-                (
-                    "last_event_at",
-                    models.DateTimeField(
-                        help_text="When the last authentic event arrived.", null=True
-                    ),
-                ),
-                (
-                    "last_release_event_at",
-                    models.DateTimeField(
-                        help_text="When the last event about a release flow arrived.", null=True
-                    ),
-                ),
-                (
-                    "event_count",
-                    models.PositiveBigIntegerField(default=0, help_text="All authentic events."),
-                ),
-                (
-                    "last_rejected_at",
-                    models.DateTimeField(
-                        help_text="When a request with a wrong secret was last recorded.", null=True
-                    ),
-                ),
+                ("last_event_at", models.DateTimeField(null=True)),
+                ("last_release_event_at", models.DateTimeField(null=True)),
+                ("event_count", models.PositiveBigIntegerField(default=0)),
+                ("last_rejected_at", models.DateTimeField(null=True)),
             ],
         ),
         migrations.CreateModel(
             name="Lead",
             fields=[
                 _key(),
-                (
-                    "holder",
-                    models.CharField(
-                        blank=True, help_text="Empty: no process leads.", max_length=255
-                    ),
-                ),
-                (
-                    "epoch",
-                    models.BigIntegerField(
-                        default=0, help_text="Grows with each change of the holder."
-                    ),
-                ),
+                ("holder", models.CharField(blank=True, max_length=255)),
+                ("epoch", models.BigIntegerField(default=0)),
                 ("taken_at", models.DateTimeField(null=True)),
                 ("renewed_at", models.DateTimeField(null=True)),
-                (
-                    "round_ended_at",
-                    models.DateTimeField(
-                        help_text="When its holder last looked for due reads without a failure.",
-                        null=True,
-                    ),
-                ),
+                ("round_ended_at", models.DateTimeField(null=True)),
             ],
         ),
         migrations.CreateModel(
@@ -685,71 +447,23 @@ class Migration(migrations.Migration):
                         max_length=20,
                     ),
                 ),
-                ("has_flow", models.BooleanField(help_text="Empty: not read yet.", null=True)),
-                (
-                    "missing_since",
-                    models.DateTimeField(
-                        blank=True, help_text="When its release flow was first missing.", null=True
-                    ),
-                ),
+                ("has_flow", models.BooleanField(null=True)),
+                ("missing_since", models.DateTimeField(blank=True, null=True)),
                 ("concurrency_policy", models.TextField(blank=True)),
                 ("paused", models.BooleanField(default=False)),
                 ("flow_synced_at", models.DateTimeField(blank=True, null=True)),
                 ("next_sync_at", models.DateTimeField(db_index=True)),
-                (
-                    "fresh_until",
-                    models.DateTimeField(
-                        help_text="Until when its last read counts as fresh.", null=True
-                    ),
-                ),
-                (
-                    "synced_at",
-                    models.DateTimeField(help_text="When its runs were last read.", null=True),
-                ),
-                (
-                    "in_flight_incomplete",
-                    models.BooleanField(
-                        default=False,
-                        help_text="The newest runs were read, but not the older ones in flight.",
-                    ),
-                ),
-                (
-                    "last_run_change_at",
-                    models.DateTimeField(help_text="When one of its runs last changed.", null=True),
-                ),
-                (
-                    "last_release_event_at",
-                    models.DateTimeField(
-                        help_text="When a webhook event last triggered a read.", null=True
-                    ),
-                ),
-                (
-                    "error",
-                    models.CharField(
-                        blank=True, help_text="Cause of the last failure.", max_length=40
-                    ),
-                ),
+                ("fresh_until", models.DateTimeField(null=True)),
+                ("synced_at", models.DateTimeField(null=True)),
+                ("in_flight_incomplete", models.BooleanField(default=False)),
+                ("last_run_change_at", models.DateTimeField(null=True)),
+                ("last_release_event_at", models.DateTimeField(null=True)),
+                ("error", models.CharField(blank=True, max_length=40)),
                 ("error_message", models.TextField(blank=True)),
                 ("error_since", models.DateTimeField(null=True)),
-                (
-                    "failures",
-                    models.PositiveIntegerField(default=0, help_text="Consecutive failed reads."),
-                ),
-                (
-                    "next_history_page",
-                    models.PositiveIntegerField(
-                        default=2,
-                        help_text="Next page of past runs to read; empty: all are read.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "pruned_until",
-                    models.DateTimeField(
-                        help_text="Runs that ended earlier were deleted, and are not mirrored again.",
-                        null=True,
-                    ),
-                ),
+                ("failures", models.PositiveIntegerField(default=0)),
+                ("next_history_page", models.PositiveIntegerField(default=2, null=True)),
+                ("pruned_until", models.DateTimeField(null=True)),
             ],
             options={
                 "constraints": [
@@ -774,23 +488,13 @@ class Migration(migrations.Migration):
                 ("run_id", models.CharField(max_length=255)),
                 ("name", models.TextField(blank=True)),
                 ("description", models.TextField(blank=True)),
-                ("status", models.TextField(help_text="As reported by Northflank.")),
-                ("concluded", models.BooleanField(help_text="As reported by Northflank.")),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        help_text="When first read, if Northflank reported no time."
-                    ),
-                ),
+                ("status", models.TextField()),
+                ("concluded", models.BooleanField()),
+                ("created_at", models.DateTimeField()),
                 ("started_at", models.DateTimeField(null=True)),
                 ("concluded_at", models.DateTimeField(null=True)),
                 ("updated_at", models.DateTimeField(null=True)),
-                (
-                    "in_flight",
-                    models.BooleanField(
-                        help_text="Not concluded, and not dismissed after its removal."
-                    ),
-                ),
+                ("in_flight", models.BooleanField()),
                 (
                     "ended_at",
                     models.GeneratedField(
@@ -809,165 +513,37 @@ class Migration(migrations.Migration):
                                 ),
                             ),
                         ),
-                        help_text="When it concluded or, if that is not known, was last updated or created; when the removal of a dismissed run was noticed. Empty: in flight.",
                         null=True,
                         output_field=models.DateTimeField(),
                     ),
                 ),
-                (
-                    "overdue_severity",
-                    models.PositiveSmallIntegerField(
-                        default=0,
-                        help_text="Severity of the run being overdue: see runs/overdue.py.",
-                    ),
-                ),
-                (
-                    "overdue_reason",
-                    models.CharField(
-                        blank=True,
-                        help_text="Why it is overdue: see runs/overdue.py.",
-                        max_length=10,
-                    ),
-                ),
-                (
-                    "status_since",
-                    models.DateTimeField(help_text="When this status was first read."),
-                ),
-                (
-                    "approval_since",
-                    models.DateTimeField(
-                        help_text="Since when it waits for an approval: see runs/overdue.py.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "aborting_since",
-                    models.DateTimeField(
-                        help_text="When the abort began, as requested here or reported by Northflank; empty: unknown.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "abort_severity",
-                    models.PositiveSmallIntegerField(
-                        default=0,
-                        help_text="Severity of its abort being overdue: see aborts/severity.py.",
-                    ),
-                ),
-                (
-                    "removed_at",
-                    models.DateTimeField(
-                        help_text="When its removal from Northflank was noticed.", null=True
-                    ),
-                ),
+                ("overdue_severity", models.PositiveSmallIntegerField(default=0)),
+                ("overdue_reason", models.CharField(blank=True, max_length=10)),
+                ("status_since", models.DateTimeField()),
+                ("approval_since", models.DateTimeField(null=True)),
+                ("aborting_since", models.DateTimeField(null=True)),
+                ("abort_severity", models.PositiveSmallIntegerField(default=0)),
+                ("removed_at", models.DateTimeField(null=True)),
                 ("first_synced_at", models.DateTimeField()),
-                ("synced_at", models.DateTimeField(help_text="When it was last read.")),
-                (
-                    "request_seq",
-                    models.BigIntegerField(
-                        default=0,
-                        help_text="Number of the request it was last read with: see RequestCounter.",
-                    ),
-                ),
-                (
-                    "step",
-                    models.TextField(
-                        blank=True, help_text="Current step, as of the last read of its detail."
-                    ),
-                ),
-                ("step_key", models.TextField(blank=True, help_text="Key of the current step.")),
-                (
-                    "step_started_at",
-                    models.DateTimeField(help_text="When the current step started.", null=True),
-                ),
-                (
-                    "step_number",
-                    models.PositiveIntegerField(
-                        help_text="Place of the current step among all, from 1; groups do not count.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "step_count",
-                    models.PositiveIntegerField(help_text="How many steps there are.", null=True),
-                ),
-                (
-                    "steps",
-                    models.BinaryField(
-                        help_text="Root node of the steps, as pages need it.", null=True
-                    ),
-                ),
-                (
-                    "steps_removed_at",
-                    models.DateTimeField(
-                        help_text="When its steps were deleted: see sync/pruning.py.", null=True
-                    ),
-                ),
+                ("synced_at", models.DateTimeField()),
+                ("request_seq", models.BigIntegerField(default=0)),
+                ("step", models.TextField(blank=True)),
+                ("step_key", models.TextField(blank=True)),
+                ("step_started_at", models.DateTimeField(null=True)),
+                ("step_number", models.PositiveIntegerField(null=True)),
+                ("step_count", models.PositiveIntegerField(null=True)),
+                ("steps", models.BinaryField(null=True)),
+                ("steps_removed_at", models.DateTimeField(null=True)),
                 ("detail_synced_at", models.DateTimeField(null=True)),
-                (
-                    "failed_step",
-                    models.TextField(
-                        help_text="Step at which it failed; empty: none names an error; null: it has "
-                        "not failed, or its detail was not read since.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "failed_step_error",
-                    models.TextField(
-                        help_text="First line of that step's error, cut: see runs/failures.py.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "release_key",
-                    models.TextField(
-                        help_text="What it released, as its steps name it: “commit” or “build”, and "
-                        "their ids. Empty: not known.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "counted_as",
-                    models.TextField(
-                        help_text="As what the sums of days contain it: see runs/trends.py; empty: "
-                        "not yet, or it has not concluded.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "overdue_since",
-                    models.DateTimeField(
-                        help_text="When it was last found to have become overdue; kept when it no "
-                        "longer is.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "detail_request_seq",
-                    models.BigIntegerField(
-                        default=0, help_text="Number of the request its detail was last read with."
-                    ),
-                ),
-                (
-                    "version",
-                    models.BigIntegerField(
-                        db_index=True, help_text="Number of its latest visible change."
-                    ),
-                ),
-                (
-                    "next_detail_sync_at",
-                    models.DateTimeField(
-                        help_text="When its detail is due to be read; also the lease of the worker reading it.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "failures",
-                    models.PositiveIntegerField(
-                        default=0, help_text="Consecutive failed reads of its detail."
-                    ),
-                ),
+                ("failed_step", models.TextField(null=True)),
+                ("failed_step_error", models.TextField(null=True)),
+                ("release_key", models.TextField(null=True)),
+                ("counted_as", models.TextField(null=True)),
+                ("overdue_since", models.DateTimeField(null=True)),
+                ("detail_request_seq", models.BigIntegerField(default=0)),
+                ("version", models.BigIntegerField(db_index=True)),
+                ("next_detail_sync_at", models.DateTimeField(null=True)),
+                ("failures", models.PositiveIntegerField(default=0)),
             ],
             options={
                 "indexes": [
@@ -1033,71 +609,28 @@ class Migration(migrations.Migration):
             name="Work",
             fields=[
                 _key(),
-                ("step_key", models.TextField(help_text="Key of the step, as of `Run.step_key`.")),
+                ("step_key", models.TextField()),
                 (
                     "kind",
                     models.CharField(
                         choices=[("job_run", "Job Run"), ("build", "Build")], max_length=7
                     ),
                 ),
-                (
-                    "owner_kind",
-                    models.CharField(help_text="Whose it is: job or service.", max_length=7),
-                ),
+                ("owner_kind", models.CharField(max_length=7)),
                 ("owner_id", models.CharField(max_length=255)),
                 ("work_id", models.CharField(max_length=255)),
-                (
-                    "is_probable",
-                    models.BooleanField(
-                        default=False,
-                        help_text="No step names it; it was found by its time. Never aborted.",
-                    ),
-                ),
+                ("is_probable", models.BooleanField(default=False)),
                 ("name", models.TextField()),
-                (
-                    "status",
-                    models.TextField(help_text="As reported by Northflank; empty: not read yet."),
-                ),
-                ("concluded", models.BooleanField(help_text="As reported by Northflank.")),
+                ("status", models.TextField()),
+                ("concluded", models.BooleanField()),
                 ("started_at", models.DateTimeField(null=True)),
                 ("ended_at", models.DateTimeField(null=True)),
-                (
-                    "last_line_at",
-                    models.DateTimeField(
-                        help_text="Time of the last line of its log that was read.", null=True
-                    ),
-                ),
-                (
-                    "synced_at",
-                    models.DateTimeField(
-                        help_text="When it was last read; before that, when its step was found to "
-                        "name it."
-                    ),
-                ),
-                (
-                    "removed_at",
-                    models.DateTimeField(help_text="When Northflank no longer had it.", null=True),
-                ),
-                (
-                    "error",
-                    models.TextField(
-                        blank=True, help_text="Why the last read failed; empty: it did not."
-                    ),
-                ),
-                (
-                    "next_sync_at",
-                    models.DateTimeField(
-                        help_text="When it is due to be read, as an abort may have left it running.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "abort_severity",
-                    models.PositiveSmallIntegerField(
-                        default=0,
-                        help_text="Severity of its abort being overdue: see aborts/severity.py.",
-                    ),
-                ),
+                ("last_line_at", models.DateTimeField(null=True)),
+                ("synced_at", models.DateTimeField()),
+                ("removed_at", models.DateTimeField(null=True)),
+                ("error", models.TextField(blank=True)),
+                ("next_sync_at", models.DateTimeField(null=True)),
+                ("abort_severity", models.PositiveSmallIntegerField(default=0)),
                 (
                     "run",
                     models.ForeignKey(
@@ -1140,8 +673,6 @@ class Migration(migrations.Migration):
                     "work",
                     models.ForeignKey(
                         db_index=False,
-                        help_text="What is aborted, of those that the run has left running; empty: "
-                        "the run itself.",
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
@@ -1152,7 +683,6 @@ class Migration(migrations.Migration):
                 (
                     "again_of",
                     models.OneToOneField(
-                        help_text="The abort without effect, after which this one was requested.",
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="aborted_again_by",
@@ -1168,13 +698,7 @@ class Migration(migrations.Migration):
                         to="dashboard.bulkabort",
                     ),
                 ),
-                (
-                    "already_aborting_since",
-                    models.DateTimeField(
-                        help_text="Start of an earlier abort of the run still in progress, if any.",
-                        null=True,
-                    ),
-                ),
+                ("already_aborting_since", models.DateTimeField(null=True)),
                 (
                     "state",
                     models.CharField(
@@ -1192,51 +716,16 @@ class Migration(migrations.Migration):
                         max_length=13,
                     ),
                 ),
-                (
-                    "claimed_at",
-                    models.DateTimeField(help_text="When a process last took its lease."),
-                ),
-                (
-                    "sent_at",
-                    models.DateTimeField(
-                        help_text="Set just before each send; from then on the abort may have arrived.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "send_count",
-                    models.PositiveSmallIntegerField(
-                        default=0, help_text="Number of sends, equal to its events of type sent."
-                    ),
-                ),
+                ("claimed_at", models.DateTimeField()),
+                ("sent_at", models.DateTimeField(null=True)),
+                ("send_count", models.PositiveSmallIntegerField(default=0)),
                 ("responded_at", models.DateTimeField(null=True)),
-                (
-                    "response",
-                    models.TextField(blank=True, help_text="Northflank's response, as text."),
-                ),
-                (
-                    "response_status",
-                    models.PositiveSmallIntegerField(
-                        help_text="HTTP status of the response.", null=True
-                    ),
-                ),
-                ("error_id", models.TextField(blank=True, help_text="Northflank's error ID.")),
-                (
-                    "retry_at",
-                    models.DateTimeField(help_text="When Northflank's rate limit ends.", null=True),
-                ),
-                (
-                    "outcome",
-                    models.TextField(
-                        blank=True, help_text="The target's status when it concluded."
-                    ),
-                ),
-                (
-                    "settled_at",
-                    models.DateTimeField(
-                        help_text="When the abort reached its final state.", null=True
-                    ),
-                ),
+                ("response", models.TextField(blank=True)),
+                ("response_status", models.PositiveSmallIntegerField(null=True)),
+                ("error_id", models.TextField(blank=True)),
+                ("retry_at", models.DateTimeField(null=True)),
+                ("outcome", models.TextField(blank=True)),
+                ("settled_at", models.DateTimeField(null=True)),
             ],
             options={
                 "indexes": [
@@ -1316,19 +805,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 _user("acknowledgements"),
-                ("username", models.TextField(help_text="Kept after the account is deleted.")),
+                ("username", models.TextField()),
                 ("acknowledged_at", models.DateTimeField()),
-                (
-                    "ended_at",
-                    models.DateTimeField(
-                        help_text="When it was handed back or taken over, or the run ended.",
-                        null=True,
-                    ),
-                ),
-                (
-                    "taken_over_by",
-                    models.TextField(blank=True, help_text="User who took it over, if any."),
-                ),
+                ("ended_at", models.DateTimeField(null=True)),
+                ("taken_over_by", models.TextField(blank=True)),
             ],
             options={
                 "ordering": ["pk"],
@@ -1365,7 +845,6 @@ class Migration(migrations.Migration):
                 (
                     "abort",
                     models.ForeignKey(
-                        help_text="The run's abort: its own, or the open one it joined.",
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="bulk_abort_items",
@@ -1386,7 +865,7 @@ class Migration(migrations.Migration):
                         max_length=12,
                     ),
                 ),
-                ("note", models.TextField(blank=True, help_text="Explanation of the result.")),
+                ("note", models.TextField(blank=True)),
             ],
             options={
                 "ordering": ["bulk_abort", "position"],
@@ -1454,15 +933,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 _user("dismissals"),
-                ("username", models.TextField(help_text="Kept after the account is deleted.")),
+                ("username", models.TextField()),
                 ("dismissed_at", models.DateTimeField()),
                 ("restored_at", models.DateTimeField(null=True)),
-                (
-                    "restored_by",
-                    models.TextField(
-                        blank=True, help_text="Empty: Northflank listed the run again."
-                    ),
-                ),
+                ("restored_by", models.TextField(blank=True)),
             ],
             options={
                 "ordering": ["pk"],
@@ -1483,7 +957,6 @@ class Migration(migrations.Migration):
                     "group",
                     models.ForeignKey(
                         blank=True,
-                        help_text="Empty: all signed-in users.",
                         null=True,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="grants",
@@ -1494,7 +967,6 @@ class Migration(migrations.Migration):
                     "project",
                     models.ForeignKey(
                         blank=True,
-                        help_text="Empty: all projects.",
                         null=True,
                         on_delete=django.db.models.deletion.CASCADE,
                         to="dashboard.project",
@@ -1509,7 +981,6 @@ class Migration(migrations.Migration):
                             ("Staging", "Staging"),
                             ("Production", "Production"),
                         ],
-                        help_text="Empty: all stages.",
                         max_length=20,
                     ),
                 ),
@@ -1538,31 +1009,14 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("run_id", models.CharField(blank=True, max_length=255)),
-                (
-                    "stages",
-                    models.JSONField(
-                        default=list,
-                        help_text="Of a search: keys of the stages that may have the run.",
-                    ),
-                ),
+                ("stages", models.JSONField(default=list)),
                 ("requested_at", models.DateTimeField(db_index=True)),
-                (
-                    "answered_at",
-                    models.DateTimeField(
-                        help_text="When it was found, or to be in none of the stages.", null=True
-                    ),
-                ),
-                ("error", models.TextField(blank=True, help_text="Why it could not be answered.")),
-                (
-                    "reads",
-                    models.PositiveIntegerField(
-                        default=0, help_text="Requests to Northflank in the last hour."
-                    ),
-                ),
+                ("answered_at", models.DateTimeField(null=True)),
+                ("error", models.TextField(blank=True)),
+                ("reads", models.PositiveIntegerField(default=0)),
                 (
                     "stage",
                     models.ForeignKey(
-                        help_text="Not of a search.",
                         null=True,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="read_requests",
@@ -1583,36 +1037,16 @@ class Migration(migrations.Migration):
                         to="dashboard.stage",
                     ),
                 ),
-                (
-                    "observed_run_median",
-                    models.FloatField(help_text="From start to end, without approvals.", null=True),
-                ),
+                ("observed_run_median", models.FloatField(null=True)),
                 ("observed_run_p95", models.FloatField(null=True)),
-                (
-                    "observed_queue_median",
-                    models.FloatField(help_text="From a run's creation to its start.", null=True),
-                ),
+                ("observed_queue_median", models.FloatField(null=True)),
                 ("observed_queue_p95", models.FloatField(null=True)),
-                (
-                    "observed_steps",
-                    models.JSONField(default=dict, help_text="Median and p95 of each step."),
-                ),
-                (
-                    "success_count",
-                    models.PositiveIntegerField(
-                        default=0, help_text="Number of successes in the baseline."
-                    ),
-                ),
-                (
-                    "detail_count",
-                    models.PositiveIntegerField(
-                        default=0, help_text="Number of successes with known steps."
-                    ),
-                ),
+                ("observed_steps", models.JSONField(default=dict)),
+                ("success_count", models.PositiveIntegerField(default=0)),
+                ("detail_count", models.PositiveIntegerField(default=0)),
                 (
                     "last_success",
                     models.ForeignKey(
-                        help_text="Latest success in the baseline.",
                         null=True,
                         on_delete=django.db.models.deletion.SET_NULL,
                         related_name="+",
@@ -1620,12 +1054,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("observed_at", models.DateTimeField(null=True)),
-                (
-                    "approval_keys",
-                    models.JSONField(
-                        default=list, help_text="Keys of the steps that are approvals."
-                    ),
-                ),
+                ("approval_keys", models.JSONField(default=list)),
                 (
                     "override_run_median",
                     models.FloatField(
@@ -1712,18 +1141,8 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="SearchText",
             fields=[
-                (
-                    "position",
-                    models.BigIntegerField(
-                        help_text="Place of the run by its creation: see `position`.",
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                (
-                    "text",
-                    models.TextField(help_text="Title, id, current step and description, folded."),
-                ),
+                ("position", models.BigIntegerField(primary_key=True, serialize=False)),
+                ("text", models.TextField()),
                 (
                     "run",
                     models.OneToOneField(
@@ -1833,12 +1252,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("at", models.DateTimeField()),
-                (
-                    "version",
-                    models.BigIntegerField(
-                        help_text="Number of the latest visible change at that time."
-                    ),
-                ),
+                ("version", models.BigIntegerField()),
             ],
         ),
         migrations.CreateModel(
@@ -1850,8 +1264,8 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("channel", models.CharField(help_text="A name in NOTIFY_URLS.", max_length=40)),
-                ("events", models.JSONField(help_text="Values of NoticeEvent.")),
+                ("channel", models.CharField(max_length=40)),
+                ("events", models.JSONField()),
                 (
                     "stage",
                     models.CharField(
@@ -1861,18 +1275,16 @@ class Migration(migrations.Migration):
                             ("Staging", "Staging"),
                             ("Production", "Production"),
                         ],
-                        help_text="Empty: all stages.",
                         max_length=20,
                     ),
                 ),
                 ("quiet_from", models.TimeField(blank=True, null=True)),
                 ("quiet_until", models.TimeField(blank=True, null=True)),
-                ("created_at", models.DateTimeField(help_text="What ended earlier is not told.")),
+                ("created_at", models.DateTimeField()),
                 (
                     "project",
                     models.ForeignKey(
                         blank=True,
-                        help_text="Empty: all projects.",
                         null=True,
                         on_delete=django.db.models.deletion.CASCADE,
                         to="dashboard.project",
@@ -1929,23 +1341,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("channel", models.CharField(max_length=40)),
-                (
-                    "cause",
-                    models.CharField(
-                        help_text="A value of DASHBOARD_EVENTS, or “run-12”.", max_length=30
-                    ),
-                ),
-                (
-                    "told",
-                    models.JSONField(
-                        help_text="When each event was last told (UTC, ISO 8601), by event."
-                    ),
-                ),
-                ("told_at", models.DateTimeField(help_text="When the last message was stored.")),
-                (
-                    "over_at",
-                    models.DateTimeField(help_text="When it was told to be over.", null=True),
-                ),
+                ("cause", models.CharField(max_length=30)),
+                ("told", models.JSONField()),
+                ("told_at", models.DateTimeField()),
+                ("over_at", models.DateTimeField(null=True)),
                 (
                     "run",
                     models.ForeignKey(
@@ -1991,35 +1390,20 @@ class Migration(migrations.Migration):
                             ("behind_plan", "Reading is behind its plan"),
                             ("run_ended", "A run ended that a user asked about"),
                         ],
-                        help_text="Empty: a test.",
                         max_length=20,
                     ),
                 ),
-                (
-                    "is_over",
-                    models.BooleanField(
-                        default=False, help_text="It tells that the cause is over."
-                    ),
-                ),
+                ("is_over", models.BooleanField(default=False)),
                 ("title", models.TextField()),
                 ("body", models.TextField()),
-                ("url", models.TextField(help_text="Of the page that it is about.")),
-                ("payload", models.JSONField(help_text="The same as data, for outgoing webhooks.")),
+                ("url", models.TextField()),
+                ("payload", models.JSONField()),
                 ("created_at", models.DateTimeField()),
-                (
-                    "next_try_at",
-                    models.DateTimeField(help_text="Null: sent, or given up.", null=True),
-                ),
-                (
-                    "claimed_at",
-                    models.DateTimeField(
-                        help_text="When the last attempt began or failed; null: none yet.",
-                        null=True,
-                    ),
-                ),
+                ("next_try_at", models.DateTimeField(null=True)),
+                ("claimed_at", models.DateTimeField(null=True)),
                 ("attempts", models.PositiveSmallIntegerField(default=0)),
                 ("sent_at", models.DateTimeField(null=True)),
-                ("error", models.TextField(blank=True, help_text="Why the last attempt failed.")),
+                ("error", models.TextField(blank=True)),
                 (
                     "run",
                     models.ForeignKey(

@@ -108,49 +108,33 @@ class Abort(AuditedRequest):
 
     # The request: never changes.
     run = models.ForeignKey(Run, models.PROTECT, related_name="aborts")
-    work = models.ForeignKey(
-        Work,
-        models.PROTECT,
-        null=True,
-        related_name="+",
-        db_index=False,
-        help_text="What is aborted, of those that the run has left running; empty: the run itself.",
-    )
+    # What is aborted, of those that the run has left running; empty: the run itself.
+    work = models.ForeignKey(Work, models.PROTECT, null=True, related_name="+", db_index=False)
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="aborts"
     )
+    # The abort without effect, after which this one was requested.
     again_of = models.OneToOneField(
-        "self",
-        models.PROTECT,
-        null=True,
-        related_name="aborted_again_by",
-        help_text="The abort without effect, after which this one was requested.",
+        "self", models.PROTECT, null=True, related_name="aborted_again_by"
     )
     bulk_abort = models.ForeignKey(BulkAbort, models.PROTECT, null=True, related_name="aborts")
-    already_aborting_since = models.DateTimeField(
-        null=True, help_text="Start of an earlier abort of the run still in progress, if any."
-    )
+    # Start of an earlier abort of the run still in progress, if any.
+    already_aborting_since = models.DateTimeField(null=True)
 
     # Its progress: changes until it has settled.
     state = models.CharField(max_length=13, choices=AbortState, default=AbortState.REQUESTED)
-    claimed_at = models.DateTimeField(help_text="When a process last took its lease.")
-    sent_at = models.DateTimeField(
-        null=True, help_text="Set just before each send; from then on the abort may have arrived."
-    )
-    send_count = models.PositiveSmallIntegerField(
-        default=0, help_text="Number of sends, equal to its events of type sent."
-    )
+    claimed_at = models.DateTimeField()  # When a process last took its lease.
+    # Set just before each send; from then on the abort may have arrived.
+    sent_at = models.DateTimeField(null=True)
+    # Number of sends, equal to its events of type sent.
+    send_count = models.PositiveSmallIntegerField(default=0)
     responded_at = models.DateTimeField(null=True)
-    response = models.TextField(blank=True, help_text="Northflank's response, as text.")
-    response_status = models.PositiveSmallIntegerField(
-        null=True, help_text="HTTP status of the response."
-    )
-    error_id = models.TextField(blank=True, help_text="Northflank's error ID.")
-    retry_at = models.DateTimeField(null=True, help_text="When Northflank's rate limit ends.")
-    outcome = models.TextField(blank=True, help_text="The target's status when it concluded.")
-    settled_at = models.DateTimeField(
-        null=True, help_text="When the abort reached its final state."
-    )
+    response = models.TextField(blank=True)  # Northflank's response, as text.
+    response_status = models.PositiveSmallIntegerField(null=True)  # HTTP status of the response.
+    error_id = models.TextField(blank=True)  # Northflank's error ID.
+    retry_at = models.DateTimeField(null=True)  # When Northflank's rate limit ends.
+    outcome = models.TextField(blank=True)  # The target's status when it concluded.
+    settled_at = models.DateTimeField(null=True)  # When the abort reached its final state.
 
     objects = RunAbortManager()
     every = AbortManager()

@@ -30,12 +30,11 @@ class Acknowledgement(FastLoading):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="acknowledgements"
     )
-    username = models.TextField(help_text="Kept after the account is deleted.")
+    username = models.TextField()  # Kept after the account is deleted.
     acknowledged_at = models.DateTimeField()
-    ended_at = models.DateTimeField(
-        null=True, help_text="When it was handed back or taken over, or the run ended."
-    )
-    taken_over_by = models.TextField(blank=True, help_text="User who took it over, if any.")
+    # When it was handed back or taken over, or the run ended.
+    ended_at = models.DateTimeField(null=True)
+    taken_over_by = models.TextField(blank=True)  # User who took it over, if any.
 
     objects = AcknowledgementQuerySet.as_manager()
 

@@ -21,11 +21,11 @@ class Via(models.TextChoices):
 class AuditedRequest(FastLoading):
     """Abstract: who requested, why, from where, how and when. Subclasses add `user`."""
 
-    username = models.TextField(help_text="Kept after the account is deleted.")
+    username = models.TextField()  # Kept after the account is deleted.
     reason = models.TextField(blank=True)
     client_address = models.GenericIPAddressField(null=True)
     via = models.CharField(max_length=10, choices=Via, default=Via.PAGE)
-    token_name = models.TextField(blank=True, help_text="Name of the API token used, if any.")
+    token_name = models.TextField(blank=True)  # Name of the API token used, if any.
     requested_at = models.DateTimeField()
 
     class Meta:
@@ -45,12 +45,12 @@ class BulkAbortQuerySet(models.QuerySet["BulkAbort"]):
 class BulkAbort(AuditedRequest):
     """One request to abort many runs: who, when and why, stored once for all."""
 
-    key = models.UUIDField(unique=True, help_text="Idempotency key of the form.")
+    key = models.UUIDField(unique=True)  # Idempotency key of the form.
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="bulk_aborts"
     )
-    claimed_at = models.DateTimeField(help_text="When a process last renewed its lease.")
-    settled_at = models.DateTimeField(null=True, help_text="When all its runs were processed.")
+    claimed_at = models.DateTimeField()  # When a process last renewed its lease.
+    settled_at = models.DateTimeField(null=True)  # When all its runs were processed.
 
     objects = BulkAbortQuerySet.as_manager()
 
@@ -72,17 +72,12 @@ class BulkAbortItem(FastLoading):
     bulk_abort = models.ForeignKey(BulkAbort, models.PROTECT, related_name="items")
     position = models.PositiveIntegerField()
     run = models.ForeignKey(Run, models.PROTECT, related_name="bulk_abort_items")
-    abort = models.ForeignKey(
-        "Abort",
-        models.PROTECT,
-        null=True,
-        related_name="bulk_abort_items",
-        help_text="The run's abort: its own, or the open one it joined.",
-    )
+    # The run's abort: its own, or the open one it joined.
+    abort = models.ForeignKey("Abort", models.PROTECT, null=True, related_name="bulk_abort_items")
     result = models.CharField(
         max_length=12, choices=BulkAbortItemResult, default=BulkAbortItemResult.WAITING
     )
-    note = models.TextField(blank=True, help_text="Explanation of the result.")
+    note = models.TextField(blank=True)  # Explanation of the result.
 
     class Meta:
         ordering: ClassVar = ["bulk_abort", "position"]

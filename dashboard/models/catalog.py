@@ -14,16 +14,11 @@ ID_LENGTH = 255
 class CatalogEntry(FastLoading):
     """Abstract: an entry of a Northflank list, current or removed."""
 
-    synced_at = models.DateTimeField(help_text="When Northflank last listed it.")
-    missing_since = models.DateTimeField(
-        null=True,
-        blank=True,
-        help_text="When it was first missing from a complete list; a later list confirms the "
-        "removal.",
-    )
-    removed_at = models.DateTimeField(
-        null=True, blank=True, help_text="When its removal from Northflank was confirmed."
-    )
+    synced_at = models.DateTimeField()  # When Northflank last listed it.
+    # When it was first missing from a complete list; a later list confirms the removal.
+    missing_since = models.DateTimeField(null=True, blank=True)
+    # When its removal from Northflank was confirmed.
+    removed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         abstract = True
@@ -32,10 +27,9 @@ class CatalogEntry(FastLoading):
 class Watched(models.Model):
     """Abstract: what somebody may have open; the sync reads it more often then."""
 
-    last_viewed_at = models.DateTimeField(null=True, help_text="When a user last viewed it.")
-    watched_since = models.DateTimeField(
-        null=True, help_text="Since when it has been viewed without a break."
-    )
+    last_viewed_at = models.DateTimeField(null=True)  # When a user last viewed it.
+    # Since when it has been viewed without a break.
+    watched_since = models.DateTimeField(null=True)
 
     class Meta:
         abstract = True
@@ -90,39 +84,29 @@ class Stage(FastLoading, Watched):
 
     pipeline = models.ForeignKey(Pipeline, models.CASCADE, related_name="stages")
     name = models.CharField(max_length=20, choices=StageName)
-    has_flow = models.BooleanField(null=True, help_text="Empty: not read yet.")
-    missing_since = models.DateTimeField(
-        null=True, blank=True, help_text="When its release flow was first missing."
-    )
+    has_flow = models.BooleanField(null=True)  # Empty: not read yet.
+    # When its release flow was first missing.
+    missing_since = models.DateTimeField(null=True, blank=True)
     concurrency_policy = models.TextField(blank=True)
     paused = models.BooleanField(default=False)
     flow_synced_at = models.DateTimeField(null=True, blank=True)
 
     next_sync_at = models.DateTimeField(db_index=True)
-    fresh_until = models.DateTimeField(
-        null=True, help_text="Until when its last read counts as fresh."
-    )
-    synced_at = models.DateTimeField(null=True, help_text="When its runs were last read.")
-    in_flight_incomplete = models.BooleanField(
-        default=False,
-        help_text="The newest runs were read, but not the older ones in flight.",
-    )
-    last_run_change_at = models.DateTimeField(
-        null=True, help_text="When one of its runs last changed."
-    )
-    last_release_event_at = models.DateTimeField(
-        null=True, help_text="When a webhook event last triggered a read."
-    )
-    error = models.CharField(max_length=40, blank=True, help_text="Cause of the last failure.")
+    fresh_until = models.DateTimeField(null=True)  # Until when its last read counts as fresh.
+    synced_at = models.DateTimeField(null=True)  # When its runs were last read.
+    # The newest runs were read, but not the older ones in flight.
+    in_flight_incomplete = models.BooleanField(default=False)
+    last_run_change_at = models.DateTimeField(null=True)  # When one of its runs last changed.
+    # When a webhook event last triggered a read.
+    last_release_event_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=40, blank=True)  # Cause of the last failure.
     error_message = models.TextField(blank=True)
     error_since = models.DateTimeField(null=True)
-    failures = models.PositiveIntegerField(default=0, help_text="Consecutive failed reads.")
-    next_history_page = models.PositiveIntegerField(
-        null=True, default=2, help_text="Next page of past runs to read; empty: all are read."
-    )
-    pruned_until = models.DateTimeField(
-        null=True, help_text="Runs that ended earlier were deleted, and are not mirrored again."
-    )
+    failures = models.PositiveIntegerField(default=0)  # Consecutive failed reads.
+    # Next page of past runs to read; empty: all are read.
+    next_history_page = models.PositiveIntegerField(null=True, default=2)
+    # Runs that ended earlier were deleted, and are not mirrored again.
+    pruned_until = models.DateTimeField(null=True)
 
     objects = StageQuerySet.as_manager()
 

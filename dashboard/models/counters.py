@@ -45,11 +45,11 @@ class MetricCounter(models.Model):
     """
 
     name = models.CharField(max_length=80)
-    stage_key = models.BigIntegerField(default=0, help_text="Key of the stage; 0: of none.")
-    labels = models.TextField(help_text="Values as a JSON list; of a histogram, its bound last.")
+    stage_key = models.BigIntegerField(default=0)  # Key of the stage; 0: of none.
+    labels = models.TextField()  # Values as a JSON list; of a histogram, its bound last.
     value = models.FloatField()
-    run_id = models.TextField(blank=True, help_text="Of a bucket, the last run that it counts.")
-    run_seconds = models.FloatField(default=0, help_text="The duration of that run.")
+    run_id = models.TextField(blank=True)  # Of a bucket, the last run that it counts.
+    run_seconds = models.FloatField(default=0)  # The duration of that run.
 
     class Meta:
         constraints: ClassVar = [

@@ -13,8 +13,8 @@ from dashboard.models.catalog import Project, Stage, StageName
 class DaySums(models.Model):
     """Abstract: the sums of one day."""
 
-    day = models.DateField(help_text="In UTC, when the runs ended.")
-    counts = models.JSONField(help_text='Number of runs by what they count as: {"success": 3}.')
+    day = models.DateField()  # In UTC, when the runs ended.
+    counts = models.JSONField()  # Number of runs by what they count as: {"success": 3}.
 
     class Meta:
         abstract = True

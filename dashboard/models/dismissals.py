@@ -29,10 +29,10 @@ class Dismissal(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="dismissals"
     )
-    username = models.TextField(help_text="Kept after the account is deleted.")
+    username = models.TextField()  # Kept after the account is deleted.
     dismissed_at = models.DateTimeField()
     restored_at = models.DateTimeField(null=True)
-    restored_by = models.TextField(blank=True, help_text="Empty: Northflank listed the run again.")
+    restored_by = models.TextField(blank=True)  # Empty: Northflank listed the run again.
 
     objects = DismissalQuerySet.as_manager()
 

@@ -45,19 +45,16 @@ ATTENTION_EVENTS = (
 class NoticeRule(models.Model):
     """Which events of which place are told through which channel."""
 
-    channel = models.CharField(max_length=MAX_CHANNEL_LENGTH, help_text="A name in NOTIFY_URLS.")
-    events = models.JSONField(help_text="Values of NoticeEvent.")
-    project = models.ForeignKey(
-        Project, models.CASCADE, null=True, blank=True, help_text="Empty: all projects."
-    )
-    stage = models.CharField(
-        max_length=20, choices=StageName, blank=True, help_text="Empty: all stages."
-    )
+    channel = models.CharField(max_length=MAX_CHANNEL_LENGTH)  # A name in NOTIFY_URLS.
+    events = models.JSONField()  # Values of NoticeEvent.
+    # Empty: all projects.
+    project = models.ForeignKey(Project, models.CASCADE, null=True, blank=True)
+    stage = models.CharField(max_length=20, choices=StageName, blank=True)  # Empty: all stages.
     # Quiet hours, in TIME_ZONE: nothing is told from the first time until the second. Both or none;
     # they may include midnight.
     quiet_from = models.TimeField(null=True, blank=True)
     quiet_until = models.TimeField(null=True, blank=True)
-    created_at = models.DateTimeField(help_text="What ended earlier is not told.")
+    created_at = models.DateTimeField()  # What ended earlier is not told.
 
     class Meta:
         ordering: ClassVar = ["channel", "pk"]
@@ -82,11 +79,11 @@ class Notice(models.Model):
     """A cause that a channel has been told of: a run, or one of DASHBOARD_EVENTS."""
 
     channel = models.CharField(max_length=MAX_CHANNEL_LENGTH)
-    cause = models.CharField(max_length=30, help_text="A value of DASHBOARD_EVENTS, or “run-12”.")
+    cause = models.CharField(max_length=30)  # A value of DASHBOARD_EVENTS, or “run-12”.
     run = models.ForeignKey(Run, models.CASCADE, null=True, related_name="notices")
-    told = models.JSONField(help_text="When each event was last told (UTC, ISO 8601), by event.")
-    told_at = models.DateTimeField(help_text="When the last message was stored.")
-    over_at = models.DateTimeField(null=True, help_text="When it was told to be over.")
+    told = models.JSONField()  # When each event was last told (UTC, ISO 8601), by event.
+    told_at = models.DateTimeField()  # When the last message was stored.
+    over_at = models.DateTimeField(null=True)  # When it was told to be over.
 
     class Meta:
         constraints: ClassVar = [
@@ -107,23 +104,20 @@ class NoticeMessage(models.Model):
     """A message to a channel, stored with its cause, and then sent until it has arrived."""
 
     channel = models.CharField(max_length=MAX_CHANNEL_LENGTH)
-    event = models.CharField(
-        max_length=20, choices=NoticeEvent, blank=True, help_text="Empty: a test."
-    )
-    is_over = models.BooleanField(default=False, help_text="It tells that the cause is over.")
+    event = models.CharField(max_length=20, choices=NoticeEvent, blank=True)  # Empty: a test.
+    is_over = models.BooleanField(default=False)  # It tells that the cause is over.
     run = models.ForeignKey(Run, models.CASCADE, null=True, related_name="notice_messages")
     title = models.TextField()
     body = models.TextField()
-    url = models.TextField(help_text="Of the page that it is about.")
-    payload = models.JSONField(help_text="The same as data, for outgoing webhooks.")
+    url = models.TextField()  # Of the page that it is about.
+    payload = models.JSONField()  # The same as data, for outgoing webhooks.
     created_at = models.DateTimeField()
-    next_try_at = models.DateTimeField(null=True, help_text="Null: sent, or given up.")
-    claimed_at = models.DateTimeField(
-        null=True, help_text="When the last attempt began or failed; null: none yet."
-    )
+    next_try_at = models.DateTimeField(null=True)  # Null: sent, or given up.
+    # When the last attempt began or failed; null: none yet.
+    claimed_at = models.DateTimeField(null=True)
     attempts = models.PositiveSmallIntegerField(default=0)
     sent_at = models.DateTimeField(null=True)
-    error = models.TextField(blank=True, help_text="Why the last attempt failed.")
+    error = models.TextField(blank=True)  # Why the last attempt failed.
 
     objects = MessageQuerySet.as_manager()
 

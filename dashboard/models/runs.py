@@ -149,15 +149,17 @@ class Run(FastLoading, Watched):
     run_id = models.CharField(max_length=ID_LENGTH)
     name = models.TextField(blank=True)
     description = models.TextField(blank=True)
-    status = models.TextField(help_text="As reported by Northflank.")
-    concluded = models.BooleanField(help_text="As reported by Northflank.")
-    created_at = models.DateTimeField(help_text="When first read, if Northflank reported no time.")
+    status = models.TextField()  # As reported by Northflank.
+    concluded = models.BooleanField()  # As reported by Northflank.
+    created_at = models.DateTimeField()  # When first read, if Northflank reported no time.
     started_at = models.DateTimeField(null=True)
     concluded_at = models.DateTimeField(null=True)
     updated_at = models.DateTimeField(null=True)
 
-    in_flight = models.BooleanField(help_text="Not concluded, and not dismissed after its removal.")
+    in_flight = models.BooleanField()  # Not concluded, and not dismissed after its removal.
     # Computed by the database, so that no writer can forget it.
+    # When it concluded or, if that is not known, was last updated or created; when the removal of a
+    # dismissed run was noticed. Empty: in flight.
     ended_at = models.GeneratedField(
         expression=Case(
             # Northflank may omit concludedAt.
@@ -167,86 +169,52 @@ class Run(FastLoading, Watched):
         output_field=models.DateTimeField(),
         db_persist=True,
         null=True,  # so that `exclude` keeps rows without it
-        help_text="When it concluded or, if that is not known, was last updated or created; when "
-        "the removal of a dismissed run was noticed. Empty: in flight.",
     )
-    overdue_severity = models.PositiveSmallIntegerField(
-        default=0, help_text="Severity of the run being overdue: see runs/overdue.py."
-    )
-    overdue_reason = models.CharField(
-        max_length=10, blank=True, help_text="Why it is overdue: see runs/overdue.py."
-    )
-    status_since = models.DateTimeField(help_text="When this status was first read.")
-    approval_since = models.DateTimeField(
-        null=True, help_text="Since when it waits for an approval: see runs/overdue.py."
-    )
-    aborting_since = models.DateTimeField(
-        null=True,
-        help_text="When the abort began, as requested here or reported by Northflank; empty: "
-        "unknown.",
-    )
-    abort_severity = models.PositiveSmallIntegerField(
-        default=0, help_text="Severity of its abort being overdue: see aborts/severity.py."
-    )
-    removed_at = models.DateTimeField(
-        null=True, help_text="When its removal from Northflank was noticed."
-    )
+    # Severity of the run being overdue: see runs/overdue.py.
+    overdue_severity = models.PositiveSmallIntegerField(default=0)
+    # Why it is overdue: see runs/overdue.py.
+    overdue_reason = models.CharField(max_length=10, blank=True)
+    status_since = models.DateTimeField()  # When this status was first read.
+    # Since when it waits for an approval: see runs/overdue.py.
+    approval_since = models.DateTimeField(null=True)
+    # When the abort began, as requested here or reported by Northflank; empty: unknown.
+    aborting_since = models.DateTimeField(null=True)
+    # Severity of its abort being overdue: see aborts/severity.py.
+    abort_severity = models.PositiveSmallIntegerField(default=0)
+    removed_at = models.DateTimeField(null=True)  # When its removal from Northflank was noticed.
     first_synced_at = models.DateTimeField()
-    synced_at = models.DateTimeField(help_text="When it was last read.")
-    request_seq = models.BigIntegerField(
-        default=0, help_text="Number of the request it was last read with: see RequestCounter."
-    )
-    step = models.TextField(
-        blank=True, help_text="Current step, as of the last read of its detail."
-    )
-    step_key = models.TextField(blank=True, help_text="Key of the current step.")
-    step_started_at = models.DateTimeField(null=True, help_text="When the current step started.")
-    step_number = models.PositiveIntegerField(
-        null=True, help_text="Place of the current step among all, from 1; groups do not count."
-    )
-    step_count = models.PositiveIntegerField(null=True, help_text="How many steps there are.")
-    # Nullable, so that SQLite adds them without a copy of the table.
-    release_key = models.TextField(
-        null=True,
-        help_text="What it released, as its steps name it: “commit” or “build”, and their ids. "
-        "Empty: not known.",
-    )
-    counted_as = models.TextField(
-        null=True,
-        help_text="As what the sums of days contain it: see runs/trends.py; empty: not yet, or "
-        "it has not concluded.",
-    )
-    failed_step = models.TextField(
-        null=True,
-        help_text="Step at which it failed; empty: none names an error; null: it has not failed, "
-        "or its detail was not read since.",
-    )
-    failed_step_error = models.TextField(
-        null=True, help_text="First line of that step's error, cut: see runs/failures.py."
-    )
-    overdue_since = models.DateTimeField(
-        null=True,
-        help_text="When it was last found to have become overdue; kept when it no longer is.",
-    )
-    steps = CompressedJSONField(null=True, help_text="Root node of the steps, as pages need it.")
-    steps_removed_at = models.DateTimeField(
-        null=True, help_text="When its steps were deleted: see sync/pruning.py."
-    )
+    synced_at = models.DateTimeField()  # When it was last read.
+    # Number of the request it was last read with: see RequestCounter.
+    request_seq = models.BigIntegerField(default=0)
+    step = models.TextField(blank=True)  # Current step, as of the last read of its detail.
+    step_key = models.TextField(blank=True)  # Key of the current step.
+    step_started_at = models.DateTimeField(null=True)  # When the current step started.
+    # Place of the current step among all, from 1; groups do not count.
+    step_number = models.PositiveIntegerField(null=True)
+    step_count = models.PositiveIntegerField(null=True)  # How many steps there are.
+    # What it released, as its steps name it: “commit” or “build”, and their ids. Empty: not known.
+    release_key = models.TextField(null=True)
+    # As what the sums of days contain it: see runs/trends.py; empty: not yet, or it has not
+    # concluded.
+    counted_as = models.TextField(null=True)
+    # Step at which it failed; empty: none names an error; null: it has not failed, or its detail
+    # was not read since.
+    failed_step = models.TextField(null=True)
+    # First line of that step's error, cut: see runs/failures.py.
+    failed_step_error = models.TextField(null=True)
+    # When it was last found to have become overdue; kept when it no longer is.
+    overdue_since = models.DateTimeField(null=True)
+    steps = CompressedJSONField(null=True)  # Root node of the steps, as pages need it.
+    # When its steps were deleted: see sync/pruning.py.
+    steps_removed_at = models.DateTimeField(null=True)
     detail_synced_at = models.DateTimeField(null=True)
-    detail_request_seq = models.BigIntegerField(
-        default=0, help_text="Number of the request its detail was last read with."
-    )
-    version = models.BigIntegerField(
-        db_index=True, help_text="Number of its latest visible change."
-    )
+    # Number of the request its detail was last read with.
+    detail_request_seq = models.BigIntegerField(default=0)
+    version = models.BigIntegerField(db_index=True)  # Number of its latest visible change.
 
-    next_detail_sync_at = models.DateTimeField(
-        null=True,
-        help_text="When its detail is due to be read; also the lease of the worker reading it.",
-    )
-    failures = models.PositiveIntegerField(
-        default=0, help_text="Consecutive failed reads of its detail."
-    )
+    # When its detail is due to be read; also the lease of the worker reading it.
+    next_detail_sync_at = models.DateTimeField(null=True)
+    failures = models.PositiveIntegerField(default=0)  # Consecutive failed reads of its detail.
 
     objects = RunQuerySet.as_manager()
 

@@ -5,7 +5,6 @@ from typing import ClassVar
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
-from django.utils.translation import gettext_lazy
 
 from dashboard.db.prepared import Parameter
 
@@ -25,13 +24,9 @@ class SavedView(models.Model):
 
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="saved_views")
     name = models.CharField(max_length=NAME_LENGTH)
-    query = models.CharField(
-        max_length=QUERY_LENGTH,
-        help_text=gettext_lazy("Query string of the stage page, without the position in the list."),
-    )
-    shared = models.BooleanField(
-        default=False, help_text=gettext_lazy("Visible to all signed-in users.")
-    )
+    # Query string of the stage page, without the position in the list.
+    query = models.CharField(max_length=QUERY_LENGTH)
+    shared = models.BooleanField(default=False)  # Visible to all signed-in users.
 
     objects = SavedViewQuerySet.as_manager()
 

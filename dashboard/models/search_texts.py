@@ -13,16 +13,15 @@ class SearchText(models.Model):
 
     # The primary key, so that SQLite keeps and reads the rows in this order: a search for what
     # many runs have ends after a page of them.
-    position = models.BigIntegerField(
-        primary_key=True, help_text="Place of the run by its creation: see `position`."
-    )
+    # Place of the run by its creation: see `position`.
+    position = models.BigIntegerField(primary_key=True)
     # Without constraints, which would be checked with each run that is stored.
     run = models.OneToOneField(Run, models.CASCADE, related_name="search_text", db_constraint=False)
     # A copy of the run's, which never changes.
     stage = models.ForeignKey(
         Stage, models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False
     )
-    text = models.TextField(help_text="Title, id, current step and description, folded.")
+    text = models.TextField()  # Title, id, current step and description, folded.
 
     def __str__(self) -> str:
         return self.text

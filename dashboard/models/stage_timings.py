@@ -41,32 +41,17 @@ class StageTiming(FastLoading):
     """The typical durations of one stage, all in seconds."""
 
     stage = models.OneToOneField(Stage, models.CASCADE, related_name="timing")
-    observed_run_median = models.FloatField(
-        null=True, help_text="From start to end, without approvals."
-    )
+    observed_run_median = models.FloatField(null=True)  # From start to end, without approvals.
     observed_run_p95 = models.FloatField(null=True)
-    observed_queue_median = models.FloatField(
-        null=True, help_text="From a run's creation to its start."
-    )
+    observed_queue_median = models.FloatField(null=True)  # From a run's creation to its start.
     observed_queue_p95 = models.FloatField(null=True)
-    observed_steps = models.JSONField(default=dict, help_text="Median and p95 of each step.")
-    success_count = models.PositiveIntegerField(
-        default=0, help_text="Number of successes in the baseline."
-    )
-    detail_count = models.PositiveIntegerField(
-        default=0, help_text="Number of successes with known steps."
-    )
-    last_success = models.ForeignKey(
-        Run,
-        models.SET_NULL,
-        null=True,
-        related_name="+",
-        help_text="Latest success in the baseline.",
-    )
+    observed_steps = models.JSONField(default=dict)  # Median and p95 of each step.
+    success_count = models.PositiveIntegerField(default=0)  # Number of successes in the baseline.
+    detail_count = models.PositiveIntegerField(default=0)  # Number of successes with known steps.
+    # Latest success in the baseline.
+    last_success = models.ForeignKey(Run, models.SET_NULL, null=True, related_name="+")
     observed_at = models.DateTimeField(null=True)
-    approval_keys = models.JSONField(
-        default=list, help_text="Keys of the steps that are approvals."
-    )
+    approval_keys = models.JSONField(default=list)  # Keys of the steps that are approvals.
 
     override_run_median = _override_field(
         gettext_lazy("typical duration"),

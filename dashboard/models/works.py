@@ -28,33 +28,28 @@ class Work(models.Model):
         BUILD = "build"
 
     run = models.ForeignKey(Run, models.CASCADE, related_name="works", db_index=False)
-    step_key = models.TextField(help_text="Key of the step, as of `Run.step_key`.")
+    step_key = models.TextField()  # Key of the step, as of `Run.step_key`.
     kind = models.CharField(max_length=7, choices=Kind)
-    owner_kind = models.CharField(max_length=7, help_text="Whose it is: job or service.")
+    owner_kind = models.CharField(max_length=7)  # Whose it is: job or service.
     owner_id = models.CharField(max_length=ID_LENGTH)
     work_id = models.CharField(max_length=ID_LENGTH)
-    is_probable = models.BooleanField(
-        default=False, help_text="No step names it; it was found by its time. Never aborted."
-    )
+    # No step names it; it was found by its time. Never aborted.
+    is_probable = models.BooleanField(default=False)
     name = models.TextField()
-    status = models.TextField(help_text="As reported by Northflank; empty: not read yet.")
-    concluded = models.BooleanField(help_text="As reported by Northflank.")
+    status = models.TextField()  # As reported by Northflank; empty: not read yet.
+    concluded = models.BooleanField()  # As reported by Northflank.
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
-    last_line_at = models.DateTimeField(
-        null=True, help_text="Time of the last line of its log that was read."
-    )
-    synced_at = models.DateTimeField(
-        help_text="When it was last read; before that, when its step was found to name it."
-    )
-    removed_at = models.DateTimeField(null=True, help_text="When Northflank no longer had it.")
-    error = models.TextField(blank=True, help_text="Why the last read failed; empty: it did not.")
-    next_sync_at = models.DateTimeField(
-        null=True, help_text="When it is due to be read, as an abort may have left it running."
-    )
-    abort_severity = models.PositiveSmallIntegerField(
-        default=0, help_text="Severity of its abort being overdue: see aborts/severity.py."
-    )
+    # Time of the last line of its log that was read.
+    last_line_at = models.DateTimeField(null=True)
+    # When it was last read; before that, when its step was found to name it.
+    synced_at = models.DateTimeField()
+    removed_at = models.DateTimeField(null=True)  # When Northflank no longer had it.
+    error = models.TextField(blank=True)  # Why the last read failed; empty: it did not.
+    # When it is due to be read, as an abort may have left it running.
+    next_sync_at = models.DateTimeField(null=True)
+    # Severity of its abort being overdue: see aborts/severity.py.
+    abort_severity = models.PositiveSmallIntegerField(default=0)
 
     objects = WorkQuerySet.as_manager()
 

@@ -33,14 +33,12 @@ class AccessEvent(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="access_events"
     )
-    username = models.TextField(
-        blank=True, help_text="Account concerned, kept after its deletion; empty: none exists."
-    )
-    changed_by = models.TextField(
-        blank=True, help_text="Who made the change, for changes of tokens and rights."
-    )
+    # Account concerned, kept after its deletion; empty: none exists.
+    username = models.TextField(blank=True)
+    # Who made the change, for changes of tokens and rights.
+    changed_by = models.TextField(blank=True)
     client_address = models.GenericIPAddressField(null=True)
-    token_name = models.TextField(blank=True, help_text="API token concerned, if any.")
+    token_name = models.TextField(blank=True)  # API token concerned, if any.
     detail = models.TextField(blank=True)
 
     class Meta:

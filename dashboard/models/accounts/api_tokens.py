@@ -8,7 +8,6 @@ from typing import ClassVar
 from django.conf import settings
 from django.db import models
 from django.db.models import Case, F, Q, When
-from django.utils.translation import gettext_lazy
 
 PREFIX = "rfd_"  # makes a leaked token recognisable
 RATE_WINDOW = timedelta(minutes=1)  # for counting a token's requests
@@ -43,26 +42,15 @@ class ApiToken(models.Model):
     """A credential for the JSON API that acts as the account it belongs to."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="api_tokens")
-    name = models.CharField(
-        max_length=100,
-        help_text=gettext_lazy("What the token is for, such as “PagerDuty runbook”."),
-    )
+    name = models.CharField(max_length=100)  # What the token is for, such as “PagerDuty runbook”.
     scope = models.CharField(max_length=10, choices=Scope, default=Scope.READ)
     digest = models.CharField(max_length=64, unique=True, editable=False)
-    prefix = models.CharField(
-        max_length=12, editable=False, help_text=gettext_lazy("First characters of the secret.")
-    )
+    prefix = models.CharField(max_length=12, editable=False)  # First characters of the secret.
     created_at = models.DateTimeField()
-    expires_at = models.DateTimeField(
-        null=True, blank=True, help_text=gettext_lazy("Empty: never expires.")
-    )
+    expires_at = models.DateTimeField(null=True, blank=True)  # Empty: never expires.
     revoked_at = models.DateTimeField(null=True, blank=True)
-    last_used_at = models.DateTimeField(
-        null=True, blank=True, help_text=gettext_lazy("When the token was last used.")
-    )
-    window_started_at = models.DateTimeField(
-        null=True, help_text=gettext_lazy("Start of the current rate limit window.")
-    )
+    last_used_at = models.DateTimeField(null=True, blank=True)  # When the token was last used.
+    window_started_at = models.DateTimeField(null=True)  # Start of the current rate limit window.
     window_requests = models.PositiveIntegerField(default=0)
 
     objects = ApiTokenQuerySet.as_manager()

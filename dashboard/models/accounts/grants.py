@@ -3,7 +3,6 @@
 from django.contrib.auth.models import Group
 from django.db import models
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from dashboard.models.catalog import Project, StageName
 
@@ -22,24 +21,11 @@ RANKS = {action: rank for rank, action in enumerate(["", *Action.values])}  # ""
 class Grant(models.Model):
     """A group's permission. An empty group, project or stage means all of them."""
 
-    group = models.ForeignKey(
-        Group,
-        models.CASCADE,
-        null=True,
-        blank=True,
-        related_name="grants",
-        help_text=gettext_lazy("Empty: all signed-in users."),
-    )
-    project = models.ForeignKey(
-        Project,
-        models.CASCADE,
-        null=True,
-        blank=True,
-        help_text=gettext_lazy("Empty: all projects."),
-    )
-    stage = models.CharField(
-        max_length=20, choices=StageName, blank=True, help_text=gettext_lazy("Empty: all stages.")
-    )
+    # Empty: all signed-in users.
+    group = models.ForeignKey(Group, models.CASCADE, null=True, blank=True, related_name="grants")
+    # Empty: all projects.
+    project = models.ForeignKey(Project, models.CASCADE, null=True, blank=True)
+    stage = models.CharField(max_length=20, choices=StageName, blank=True)  # Empty: all stages.
     action = models.CharField(max_length=10, choices=Action)
 
     def __str__(self) -> str:

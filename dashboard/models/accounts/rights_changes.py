@@ -22,18 +22,16 @@ class RightsChange(models.Model):
     """
 
     occurred_at = models.DateTimeField()
-    changed_by = models.TextField(
-        blank=True, help_text="User name; empty: no account, as for an identity provider."
-    )
+    # User name; empty: no account, as for an identity provider.
+    changed_by = models.TextField(blank=True)
     client_address = models.GenericIPAddressField(null=True)
     subject_kind = models.CharField(max_length=10, choices=SubjectKind)
-    subject_key = models.BigIntegerField(help_text="Primary key; 0 for everybody.")
-    subject = models.TextField(
-        blank=True, help_text="Name after the change, or before a deletion; empty for everybody."
-    )
-    detail = models.TextField(blank=True, help_text="What was done, as a sentence.")
-    before = models.JSONField(null=True, help_text="State in plain names; null: did not exist.")
-    after = models.JSONField(null=True, help_text="The same; null: deleted.")
+    subject_key = models.BigIntegerField()  # Primary key; 0 for everybody.
+    # Name after the change, or before a deletion; empty for everybody.
+    subject = models.TextField(blank=True)
+    detail = models.TextField(blank=True)  # What was done, as a sentence.
+    before = models.JSONField(null=True)  # State in plain names; null: did not exist.
+    after = models.JSONField(null=True)  # The same; null: deleted.
 
     class Meta:
         ordering: ClassVar = ["-pk"]

@@ -41,12 +41,11 @@ class Session(AbstractBaseSession):
         related_name="sessions",
         db_index=False,  # the index below begins with it
     )
-    created_at = models.DateTimeField(help_text="Time of the sign-in.")
-    ends_at = models.DateTimeField(
-        help_text="Until when it can be used; expire_date is earlier if it is not used for long."
-    )
-    last_used_at = models.DateTimeField(help_text="Last page view or form, to the minute.")
-    client_address = models.GenericIPAddressField(null=True, help_text="Address of the sign-in.")
+    created_at = models.DateTimeField()  # Time of the sign-in.
+    # Until when it can be used; expire_date is earlier if it is not used for long.
+    ends_at = models.DateTimeField()
+    last_used_at = models.DateTimeField()  # Last page view or form, to the minute.
+    client_address = models.GenericIPAddressField(null=True)  # Address of the sign-in.
     browser = models.CharField(max_length=LABEL_LENGTH, blank=True)
 
     class Meta(AbstractBaseSession.Meta):

@@ -12,10 +12,9 @@ class FailureCounter(models.Model):
     nothing and may be deleted.
     """
 
-    key = models.CharField(max_length=64, unique=True, help_text="Digest of what is counted.")
-    drained_at = models.DateTimeField(
-        db_index=True, help_text="When all failures so far will have been forgotten."
-    )
+    key = models.CharField(max_length=64, unique=True)  # Digest of what is counted.
+    # When all failures so far will have been forgotten.
+    drained_at = models.DateTimeField(db_index=True)
 
     def __str__(self) -> str:
         return f"{self.key} until {self.drained_at:%Y-%m-%d %H:%M:%S}"

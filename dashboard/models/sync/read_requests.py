@@ -40,20 +40,15 @@ class ReadRequest(models.Model):
 
     kind = models.CharField(max_length=10, choices=Kind)
     run_id = models.CharField(max_length=ID_LENGTH, blank=True)
-    stage = models.ForeignKey(
-        Stage, models.CASCADE, null=True, related_name="read_requests", help_text="Not of a search."
-    )
-    stages = models.JSONField(
-        default=list, help_text="Of a search: keys of the stages that may have the run."
-    )
+    # Not of a search.
+    stage = models.ForeignKey(Stage, models.CASCADE, null=True, related_name="read_requests")
+    # Of a search: keys of the stages that may have the run.
+    stages = models.JSONField(default=list)
     requested_at = models.DateTimeField(db_index=True)
-    answered_at = models.DateTimeField(
-        null=True, help_text="When it was found, or to be in none of the stages."
-    )
-    error = models.TextField(blank=True, help_text="Why it could not be answered.")
-    reads = models.PositiveIntegerField(
-        default=0, help_text="Requests to Northflank in the last hour."
-    )
+    # When it was found, or to be in none of the stages.
+    answered_at = models.DateTimeField(null=True)
+    error = models.TextField(blank=True)  # Why it could not be answered.
+    reads = models.PositiveIntegerField(default=0)  # Requests to Northflank in the last hour.
 
     objects: ClassVar = ReadRequestQuerySet.as_manager()
 

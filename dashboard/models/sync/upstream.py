@@ -38,17 +38,14 @@ class RequestCounter(models.Model):
 class Upstream(models.Model):
     """One row: which Northflank this database mirrors, and its current error, if any."""
 
-    source = models.TextField(help_text="Base URL and team; 'sandbox' for the sandbox.")
-    team = models.TextField(blank=True, help_text="Team slug, for links to Northflank.")
-    error = models.CharField(
-        max_length=40, blank=True, help_text="Cause of the current outage, if any."
-    )
+    source = models.TextField()  # Base URL and team; 'sandbox' for the sandbox.
+    team = models.TextField(blank=True)  # Team slug, for links to Northflank.
+    error = models.CharField(max_length=40, blank=True)  # Cause of the current outage, if any.
     error_message = models.TextField(blank=True)
     error_since = models.DateTimeField(null=True)
-    error_seq = models.BigIntegerField(
-        default=0, help_text="Number of the latest request when the outage began."
-    )
-    last_success_at = models.DateTimeField(null=True, help_text="When a request last succeeded.")
+    # Number of the latest request when the outage began.
+    error_seq = models.BigIntegerField(default=0)
+    last_success_at = models.DateTimeField(null=True)  # When a request last succeeded.
 
     @classmethod
     def current_error(cls) -> str | None:
@@ -78,20 +75,14 @@ class RateBudget(models.Model):
     remaining = models.PositiveIntegerField()
     resets_at = models.DateTimeField()
     synced_at = models.DateTimeField()
-    own_requests = models.PositiveIntegerField(
-        default=0, help_text="Requests of this dashboard in this window."
-    )
-    log_requests = models.PositiveIntegerField(
-        default=0, help_text="Of these, those for the logs that people look at."
-    )
-    others_rate_before = models.FloatField(
-        null=True,
-        help_text="Requests per second of other clients before this window; empty: unknown.",
-    )
-    burst = models.FloatField(
-        default=0.0, help_text="Requests sent ahead of an even rate, as of the last response."
-    )
-    backoff_until = models.DateTimeField(null=True, help_text="End of the pause after a 429.")
-    refusals = models.PositiveIntegerField(
-        default=0, help_text="Consecutive 429s, each after the pause of the previous one."
-    )
+    # Requests of this dashboard in this window.
+    own_requests = models.PositiveIntegerField(default=0)
+    # Of these, those for the logs that people look at.
+    log_requests = models.PositiveIntegerField(default=0)
+    # Requests per second of other clients before this window; empty: unknown.
+    others_rate_before = models.FloatField(null=True)
+    # Requests sent ahead of an even rate, as of the last response.
+    burst = models.FloatField(default=0.0)
+    backoff_until = models.DateTimeField(null=True)  # End of the pause after a 429.
+    # Consecutive 429s, each after the pause of the previous one.
+    refusals = models.PositiveIntegerField(default=0)
