@@ -1,5 +1,5 @@
 # The one list of commands; .ci/run calls the same.
-.PHONY: run test test-all test-fast test-postgres crawl api faults outages monitoring loop lint style \
+.PHONY: run test test-all test-fast test-postgres crawl api faults outages monitoring loop provider lint style \
 	format-check templates imports pins lines site types mypy migrations check format bench mutants \
 	requirements deploy-check sbom
 
@@ -38,6 +38,9 @@ monitoring:     ## the rules and alerts of deploy/monitoring, by Prometheus's pr
 
 loop:           ## from an alert to an aborted run, with Prometheus, Alertmanager and Chromium
 	uv run bench/loop.py
+
+provider:       ## sign-in and sign-out through a second OpenID provider, by npm and Chromium
+	uv run deploy/try_provider.py
 
 lint: style format-check templates imports pins lines site  ## all of these
 

@@ -35,7 +35,7 @@ _text = MessageTable(
         "retry": gettext_lazy("Sign in again. If that fails, tell an administrator."),
         "tell": gettext_lazy("Tell an administrator. The access log has the details."),
         "verify_address": gettext_lazy(
-            "Verify your address at the identity provider, or sign in as somebody else."
+            "Verify your address at the identity provider, or sign out there to switch accounts."
         ),
         "activate": gettext_lazy("Ask an administrator to activate it."),
         "name_another": gettext_lazy(
