@@ -1,7 +1,7 @@
 """An embedded Northflank: the part of its API that concerns release flows, over real HTTP.
 
     sandbox = Sandbox(Options(token="sandbox", seed=1))
-    sandbox.faults = [parse_fault("500%0.2@/runs")]
+    sandbox.faults = [parse_fault("500*3@/runs")]
 
 It is an ASGI application for a port of its own, independent of the rest of the product, and
 described in `docs/build/sandbox.md`.

@@ -138,7 +138,7 @@ class Call:
     def _check_team(self) -> None:
         """Raise NoAccess for any team other than the sandbox's."""
         if self.params.get("team", TEAM.id) != TEAM.id:
-            raise NoAccess("no access to this team", hidden="Team")
+            raise NoAccess("Team")
 
     def find_project(self) -> Project:
         self._check_team()

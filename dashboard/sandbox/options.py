@@ -79,7 +79,7 @@ _ARGUMENTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "choices": ("--choice", "NAME=VALUE", "decide what the API leaves open; repeatable", _REPEATED),
     "faults": (
         *("--fault", "FAULT"),
-        "misbehave: NAME[:VALUE][+SECONDS][%%PROBABILITY][*COUNT][@TARGET]; may be repeated",
+        "misbehave: NAME[:VALUE][+SECONDS][*COUNT][@TARGET]; may be repeated",
         _REPEATED,
     ),
     "webhook_urls": (

@@ -11,24 +11,15 @@ class RateLimitWindow:
     opened_at: float | None = None
     request_count: int = 0
 
-    def count_request(self, now: float) -> bool:
-        """Count a request and return whether it is within the limit."""
+    def count_request(self, now: float) -> None:
         if self.opened_at is None or not 0 <= now - self.opened_at < self.seconds:
             self.opened_at, self.request_count = now, 0
         self.request_count += 1
-        return self.request_count <= self.limit
-
-    def exhaust(self) -> None:
-        self.request_count = max(self.request_count, self.limit)
-
-    def seconds_until_reset(self, now: float) -> int:
-        """Return the seconds until the window ends, rounded up."""
-        opened_at = now if self.opened_at is None else self.opened_at
-        return max(0, math.ceil(opened_at + self.seconds - now))
 
     def headers(self, now: float) -> dict[str, str]:
+        opened_at = now if self.opened_at is None else self.opened_at
         return {
             "x-ratelimit-limit": str(self.limit),
             "x-ratelimit-remaining": str(max(0, self.limit - self.request_count)),
-            "x-ratelimit-reset": str(self.seconds_until_reset(now)),
+            "x-ratelimit-reset": str(max(0, math.ceil(opened_at + self.seconds - now))),
         }

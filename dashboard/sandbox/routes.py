@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 from . import job_api
 from .api import Call
-from .errors import ApiError
+from .errors import not_found
 from .serializers import Json
 
 type Handler = Callable[[Call], Json]
@@ -49,21 +49,15 @@ ROUTES = (
 
 
 def find_route(method: str, path: str) -> tuple[Handler, dict[str, str]]:
-    """Return a path's handler and parameters; raise ApiError if there is none.
+    """Return the function that answers a request, whose name faults select, and its parameters.
 
     The path is still percent-encoded: an encoded slash is part of a value, not a separator.
     """
-    status = 404
     for route_method, pattern, handler in ROUTES:
-        if match := pattern.fullmatch(path):
-            if route_method == method:
-                params = {name: unquote(v) for name, v in match.groupdict().items() if v}
-                return handler, params
-            status = 405
-    raise ApiError(status, "Not Found" if status == 404 else "Method Not Allowed")
+        if route_method == method and (match := pattern.fullmatch(path)):
+            return handler, {name: unquote(v) for name, v in match.groupdict().items() if v}
+    return _unknown_route, {}
 
 
-def name_call(method: str, path: str) -> str:
-    """Return the name by which faults select a request, such as `get-job-run`; "": unknown."""
-    matches = (h for m, pattern, h in ROUTES if m == method and pattern.fullmatch(path))
-    return next((handler.__name__.replace("_", "-") for handler in matches), "")
+def _unknown_route(call: Call) -> Json:
+    not_found("Route")

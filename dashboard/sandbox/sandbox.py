@@ -10,7 +10,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from random import Random
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -18,11 +17,11 @@ from starlette.types import Receive, Scope, Send
 
 from .api import Call
 from .choices import Choices
-from .errors import ApiError, NoAccess, RateLimited
-from .faults import Fault, is_abort, parse_fault
+from .errors import ApiError, NoAccess
+from .faults import ANSWERS, CHANGES, parse_fault
 from .options import Options
 from .rate_limit import RateLimitWindow
-from .routes import find_route, name_call
+from .routes import find_route
 from .scenarios import SCENARIOS
 from .simulation import HOUR
 from .webhooks import Webhooks
@@ -57,7 +56,6 @@ class Sandbox:
         self.webhooks = Webhooks(lambda: self.world, self.clock, self.choices)
         for url in options.webhook_urls:
             self.webhooks.subscribe(url, options.webhook_secret)
-        self._rng = Random(options.seed)
         self._error_ids = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,42 +68,36 @@ class Sandbox:
         method, path = request.method, request.scope["raw_path"].decode("latin-1")
         body = await request.body()
         self.requests.append((method, path))
-        if is_abort(method, path):
-            self.abort_request_counts[path.removesuffix("/abort").rpartition("/")[2]] += 1
-        faults = self._trigger_faults(method, path)
-        if delays := [float(fault.value) for fault in faults if fault.name == "latency"]:
+        handler, params = find_route(method, path)
+        name = handler.__name__.replace("_", "-")
+        if name.startswith("abort-"):
+            self.abort_request_counts[params.get("run") or params["child"]] += 1
+        uptime, text = self.clock() - self.started_at, f"{method} {path}$ {name}"
+        faults = [fault for fault in self.faults if fault.try_trigger(text, uptime)]
+        if delays := [float(fault.value or 1) for fault in faults if fault.name == "latency"]:
             await asyncio.sleep(sum(delays))  # the request takes effect after it
-        now = self.clock()
+        now, window = self.clock(), self.rate_limit_window
+        window.count_request(now)
+        if any(fault.name == "rate-limited" for fault in faults):
+            window.request_count = window.limit + 1
         try:
-            if not self.rate_limit_window.count_request(now):
-                raise RateLimited
+            if window.request_count > window.limit:
+                raise ApiError(429, "Rate limit exceeded")
             self._check_token(request)
             for fault in faults:
-                if fault.kind.answer:
-                    answer = fault.kind.answer(fault.value)
+                if fault.name in ANSWERS:
+                    answer = ANSWERS[fault.name](fault.value)
                     if isinstance(answer, Response):
                         return answer
                     raise answer
-            handler, params = find_route(method, path)
             call = Call(self.world, self.choices, now, params, request.query_params, body)
             response: Response = JSONResponse(handler(call))
-        except RateLimited as error:
-            return self._rate_limited_response(error)
         except ApiError as error:
             response = self._error_response(error)
         for fault in faults:
-            if fault.kind.spoil:
-                response = fault.kind.spoil(fault.value, response)
+            if fault.name in CHANGES:
+                response = CHANGES[fault.name](fault.value, response)
         return response
-
-    def _trigger_faults(self, method: str, path: str) -> list[Fault]:
-        """Return the faults that apply to a request, and count them."""
-        uptime, name = self.clock() - self.started_at, name_call(method, path)
-        return [
-            fault
-            for fault in self.faults
-            if fault.try_trigger(method, path, self._rng.random(), uptime, name)
-        ]
 
     def _check_token(self, request: Request) -> None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -116,21 +108,11 @@ class Sandbox:
     def _error_response(self, error: ApiError) -> Response:
         if isinstance(error, NoAccess) and self.choices["no-access"] == "404":
             error = ApiError(404, f"{error.hidden} not found")
+        if error.status == 429 and self.choices["429-body"] == "text":
+            return PlainTextResponse(error.message, 429, error.headers)
         body: dict[str, object] = {"status": error.status, "message": error.message}
         body["id"] = f"sandbox-{next(self._error_ids)}"
         if error.details is not None:
             body["details"] = error.details
-        return JSONResponse({"error": body}, error.status)
-
-    def _rate_limited_response(self, error: RateLimited) -> Response:
-        if error.exhausts_window:
-            self.rate_limit_window.exhaust()
-        if self.choices["429-body"] == "text":
-            response: Response = PlainTextResponse(error.message, 429)
-        elif self.choices["429-body"] == "no-wrapper":
-            response = JSONResponse({"message": error.message}, 429)
-        else:
-            response = self._error_response(error)
-        if error.retry_after:
-            response.headers["Retry-After"] = error.retry_after
-        return response
+        is_wrapped = error.status != 429 or self.choices["429-body"] == "error"
+        return JSONResponse({"error": body} if is_wrapped else body, error.status, error.headers)

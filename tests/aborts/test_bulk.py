@@ -172,7 +172,7 @@ def test_bulk_abort_continues_in_background_after_request(
 def test_bulk_abort_interrupted_while_sending_is_resumed_after_lease_expires(
     live: Live, runs: list[Run], manager: User
 ) -> None:
-    live.sandbox.faults = [parse_fault(f"abort-timeout:5@{runs[1].run_id}")]
+    live.sandbox.faults = [parse_fault(f"reset-after:5@{runs[1].run_id}/abort")]
     batch = request_bulk(runs, manager)
     start(live, batch)
     wait_until(lambda: live.sandbox.abort_request_counts[runs[1].run_id])

@@ -20,7 +20,7 @@ from tests.support.live_runs import (
 def test_timed_out_abort_that_arrived_is_accepted(live: Live, manager: User) -> None:
     run = create_run_in_flight(live)
     shorten_upstream_timeout(live)
-    live.sandbox.faults = [parse_fault("abort-timeout:5")]
+    live.sandbox.faults = [parse_fault("reset-after:5@abort-")]
     message = notice_text(submit_abort(live.sign_in("manager"), run))
     abort = Abort.objects.get()
     assert abort.state == "accepted"
@@ -37,7 +37,7 @@ def test_timed_out_abort_that_was_lost_is_checked_then_reported_as_not_arrived(
 ) -> None:
     run = create_run_in_flight(live)
     shorten_upstream_timeout(live)
-    live.sandbox.faults = [parse_fault("abort-lost:5")]
+    live.sandbox.faults = [parse_fault("reset:5@abort-")]
     client = live.sign_in("manager")
     message = notice_text(submit_abort(client, run))
     abort = Abort.objects.get()

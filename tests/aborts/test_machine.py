@@ -65,7 +65,7 @@ CRITICAL_SECONDS = 700  # seconds: longer than an abort may take
 FAULTS = (
     "500", "502-html", "reset", "reset-after", "truncated", "not-json", "empty-body",
     "rate-limited", "bad-token", "error-string:404", "error-string:409",
-    "abort-lost:1", "abort-timeout:1",
+    "reset:1", "reset-after:1",
 )  # fmt: skip
 abort_faults = strategies.sampled_from(["", "", "", *FAULTS])
 read_faults = strategies.sampled_from(["", "", "", "503", "reset", "error-string:404"])

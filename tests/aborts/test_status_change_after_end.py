@@ -63,7 +63,7 @@ def test_not_arrived_abort_of_run_aborting_later_shows_new_status(
     live: Live, manager: User
 ) -> None:
     shorten_upstream_timeout(live)
-    live.sandbox.faults = [parse_fault("abort-lost:5")]
+    live.sandbox.faults = [parse_fault("reset:5@abort-")]
     run, abort = run_with_abort(live, manager)
     Abort.objects.update(send_count=5)
     backdate_abort(abort, sent_at=70)

@@ -142,7 +142,7 @@ def test_abort_command_beside_dashboard_aborts_run_once(
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("forbidden:payments@/abort", "Northflank refused"),
+        ("forbidden@/abort", "Northflank refused"),
         ("500@/abort", "The dashboard resends it for 2 min"),
     ],
 )
@@ -162,7 +162,7 @@ def test_interrupted_abort_command_leaves_abort_to_dashboard(
     environment_with_dashboard: CommandEnvironment,
 ) -> None:
     run = environment_with_dashboard.run()
-    environment_with_dashboard.sandbox.faults = [parse_fault("abort-timeout:60")]
+    environment_with_dashboard.sandbox.faults = [parse_fault("reset-after:60@abort-")]
     command = start(["abort", run, "--as=boss"], **environment_with_dashboard.variables)
     wait_until(
         lambda: environment_with_dashboard.sandbox.abort_request_counts[run], processes.WAIT_TIMEOUT

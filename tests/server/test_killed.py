@@ -330,7 +330,7 @@ def test_second_abort_with_process_killed_is_completed(kill_scenario: KillScenar
 @both_databases
 @pytest.mark.parametrize(
     ("fault", "arrives", "send_count"),
-    [("abort-lost:30", False, 2), ("abort-timeout:30", True, 1)],
+    [("reset:30@abort-", False, 2), ("reset-after:30@abort-", True, 1)],
 )
 def test_abort_with_process_killed_during_request_is_reconciled(
     kill_scenario: KillScenario, fault: str, arrives: bool, send_count: int

@@ -249,7 +249,7 @@ def test_abort_after_process_was_killed_is_reconciled_by_next_process(
 ) -> None:
     with upstream() as (url, sandbox):
         sandbox.choices["abort-seconds"] = "0.2"
-        sandbox.faults = [parse_fault("abort-timeout:30")]
+        sandbox.faults = [parse_fault("reset-after:30@abort-")]
         variables = {
             "DATABASE_URL": database,
             "NORTHFLANK_API_TOKEN": "sandbox",

@@ -205,7 +205,7 @@ def shorten_upstream_timeout(live: Live, seconds: float = 0.4) -> None:
             await super().abort_work(project_id, ref, deadline=shorten(deadline))
 
     def shorten(deadline: float | None) -> float | None:
-        if not any(fault.kind.is_abort_only for fault in live.sandbox.faults):
+        if not any(fault.name in {"reset", "reset-after"} for fault in live.sandbox.faults):
             return deadline
         return min(inf if deadline is None else deadline, time.monotonic() + seconds)
 

@@ -11,7 +11,7 @@ from tests.support.world import LONG_AGO, LoggedEvents, World
 
 
 @pytest.mark.parametrize(
-    ("fault", "delays"), [("forbidden:payments", [60, 120, 240]), ("500", [10, 20, 40])]
+    ("fault", "delays"), [("forbidden", [60, 120, 240]), ("500", [10, 20, 40])]
 )
 def test_failing_run_backs_off_longer_each_time(
     world: World, fault: str, delays: list[int]

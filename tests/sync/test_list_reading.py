@@ -288,7 +288,7 @@ def test_runs_without_optional_fields_are_mirrored(world: World) -> None:
 def test_run_of_unknown_status_is_mirrored(world: World) -> None:
     from dashboard.sandbox import parse_fault
 
-    world.sandbox.faults = [parse_fault("unknown-status:dreaming@/runs")]
+    world.sandbox.faults = [parse_fault('field:status="dreaming"@/runs')]
     world.sync()
     assert set(Run.objects.values_list("status", flat=True)) == {"dreaming"}
 

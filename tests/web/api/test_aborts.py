@@ -106,7 +106,7 @@ def test_abort_of_what_a_run_has_left_running_has_its_rules(
 @pytest.mark.parametrize(
     ("fault", "status", "code", "state"),
     [
-        ("forbidden:payments@/abort", 502, "refused", "refused"),
+        ("forbidden@/abort", 502, "refused", "refused"),
         ("error-string:409@/abort", 502, "refused", "refused"),
         ("rate-limited@/abort", 503, "not_sent", "not_sent"),
         ("500@/abort", 504, "no_response", "unknown"),
@@ -158,7 +158,7 @@ def test_abort_that_times_out_returns_504_and_stays_open(
     live: Live, manager_api_client: httpx.Client, run: Run
 ) -> None:
     shorten_upstream_timeout(live)
-    live.sandbox.faults = [parse_fault("abort-lost:2")]
+    live.sandbox.faults = [parse_fault("reset:2@abort-")]
     assert error_status_and_code(abort(manager_api_client, run)) == (504, "no_response")
     assert Abort.objects.get().settled_at is None
 

@@ -106,7 +106,9 @@ def test_job_run_that_survives_the_abort_is_listed_aborted_and_ends(
     assert html_buttons(page_of(client, run)) == []
 
 
-@pytest.mark.parametrize(("fault", "arrives"), [("abort-timeout:5", True), ("abort-lost:5", False)])
+@pytest.mark.parametrize(
+    ("fault", "arrives"), [("reset-after:5@abort-", True), ("reset:5@abort-", False)]
+)
 def test_abort_without_an_answer_is_resent_while_the_job_run_goes_on(
     survivor: tuple[Live, Run], manager: User, fault: str, arrives: bool
 ) -> None:
