@@ -128,7 +128,7 @@ class Call:
             if status_choice != "200":
                 raise ApiError(int(status_choice), "The run has already concluded")
             return unchanged_data
-        self.world.abort_seconds = self.choices.abort_seconds
+        self.world.abort_seconds = float(self.choices["abort-seconds"])
         answer_choice = self.choices["abort-answer"]
         self.world.abort_run(run.flow, run.id, self.now, at_once=answer_choice == "aborted")
         return unchanged_data if answer_choice == "unchanged" else self._run_data(run)

@@ -11,6 +11,7 @@ select a method, a resource, a single run, the end of a path, or a call by its n
 import asyncio
 import json
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -186,7 +187,7 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.name not in FAULTS:
-            raise ValueError(f"unknown fault {self.name!r}; known are: {', '.join(FAULTS)}")
+            raise ArgumentTypeError(f"unknown fault {self.name!r}; known are: {', '.join(FAULTS)}")
 
     def try_trigger(self, request: str, uptime: float) -> bool:
         """Return whether the fault applies to a request, and count it if so.
@@ -209,10 +210,10 @@ _GRAMMAR = re.compile(
 
 
 def parse_fault(text: str) -> Fault:
-    """Parse a fault as written on the command line; raise ValueError with a message for users."""
+    """Parse a fault as written on the command line; raise ArgumentTypeError if it is invalid."""
     match = _GRAMMAR.fullmatch(text)
     if not match:
-        raise ValueError(
+        raise ArgumentTypeError(
             f"cannot read the fault {text!r}; write NAME[:VALUE][+SECONDS][*COUNT][@TARGET], "
             "for example 500*3@/runs"
         )

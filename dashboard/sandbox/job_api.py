@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from hashlib import blake2b
 
 from .api import Call
 from .children import Child
@@ -55,12 +54,7 @@ def _read_child_lines(call: Call, kind: str, id_name: str) -> Json:
 
 def _read_lines(call: Call, read: Callable[[float, float], Iterable[Line]]) -> Json:
     lines = select_lines(call.query, call.now, read)
-    if not lines and call.choices["no-lines"] == "404":
-        not_found("Logs")
-    if call.choices["log-order"] == "shuffled":
-        lines.sort(key=lambda line: blake2b(repr(line).encode()).digest())
-    data, shape = [_serialize_line(line) for line in lines], call.choices["log-shape"]
-    return {"data": data if shape == "list" else {shape: data}}
+    return {"data": [_serialize_line(line) for line in lines]}
 
 
 def _list_children(call: Call, kind: str) -> list[Child]:
@@ -83,18 +77,16 @@ def _abort(call: Call, kind: str) -> Json:
 
 
 def _serialize_job_run(call: Call, child: Child) -> Json:
-    is_concluded, open_end = call.now >= child.concluded_at, call.choices["concluded-at"]
+    is_concluded = call.now >= child.concluded_at
     status = "FAILED" if child.error or child.is_cut_short else "SUCCESS"
     status = status if is_concluded else "RUNNING"
     counts = {"active": "RUNNING", "failed": "FAILED", "succeeded": "SUCCESS"}
     data: Json = {key: int(status == counted) for key, counted in counts.items()}
     data |= {"id": child.id, "runName": child.name, "status": status, "concluded": is_concluded}
     data |= {"completions": int(is_concluded), "backoffLimit": 0}
-    data |= {"startedAt": f"{format_time(child.started_at)[:19]}Z"}
+    data |= {"startedAt": f"{format_time(child.started_at)[:19]}Z", "concludedAt": None}
     if is_concluded:
         data["concludedAt"] = f"{format_time(child.concluded_at)[:19]}Z"
-    elif open_end != "absent":
-        data["concludedAt"] = None if open_end == "null" else ""
     return data
 
 

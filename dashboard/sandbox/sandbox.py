@@ -45,9 +45,10 @@ class Sandbox:
         self.choices = Choices({**scenario.choices, **options.choices})
         self.faults = [*map(parse_fault, scenario.faults), *options.faults]
         self.started_at = self.clock()
+        opened_at = self.started_at if options.opened_at is None else options.opened_at
         self.world = World(
             *(options.seed, options.scenario),
-            opened_at=options.with_opening(self.started_at).opened_at or 0,
+            opened_at=opened_at,
             origin=options.schedule_origin,
             history_seconds=options.history_hours * HOUR,
         )

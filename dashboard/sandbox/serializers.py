@@ -3,7 +3,6 @@
 Functions that take `choices` write what the choices `timestamps` and `updated-at` say.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -123,15 +122,9 @@ def serialize_run(run: Run, now: float, choices: Choices) -> Json:
 def serialize_run_detail(run: Run, now: float, choices: Choices) -> Json:
     data = serialize_run(run, now, choices) | _serialize_extras(run.flow)
     created = _describe_created(run, now)
-    in_data = created if choices["step-id"] in {"both", "data"} else {}
-    data |= {"apiVersion": API_VERSION, "spec": serialize_steps(run, now, in_data)}
-    if choices["step-id"] in {"both", "refs"} and created:
+    data |= {"apiVersion": API_VERSION, "spec": serialize_steps(run, now, created)}
+    if created:
         data["refs"] = data.get("refs", {}) | created
-    if choices["references"] == "resolved":
-        text = json.dumps(data["spec"])
-        for ref, fields in created.items():
-            text = text.replace(f"${{refs.{ref}.id}}", fields["id"])
-        data["spec"] = json.loads(text)
     if arguments := (run.start_body or {}).get("arguments"):
         data["arguments"] = data.get("arguments", {}) | arguments
     return data

@@ -4,11 +4,9 @@ The world has no events. It is therefore polled, and each change of a run's stat
 """
 
 import asyncio
-import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cache
 from uuid import uuid4
 
@@ -31,25 +29,6 @@ NOT_STARTED_STATUSES = {"pending", "queued"}
 HEADER_PREFIX = "X-Northflank-Notification-Integration-"
 
 
-@dataclass(frozen=True)
-class WebhookReceiver:
-    """A URL that receives all events about release flows."""
-
-    id: str
-    url: str
-    secret: str = ""
-    """The token to send; empty: none."""
-    headers: dict[str, str] = field(default_factory=dict)
-    """Further headers to send, such as those of a proxy in front of the receiver."""
-
-
-@dataclass(frozen=True)
-class WebhookEvent:
-    name: str
-    run: Run
-    occurred_at: float
-
-
 class Webhooks:
     """The receivers of a sandbox; `run` sends their events."""
 
@@ -59,42 +38,41 @@ class Webhooks:
         self._get_world = get_world
         self._clock = clock
         self._choices = choices
-        self.receivers: list[WebhookReceiver] = []
+        self.receivers: list[tuple[str, dict[str, str]]] = []
+        """The URL of each, and the headers that it gets."""
         self.last_statuses: dict[Run, str] | None = None
         """Statuses of the runs in flight at the last poll; None: not polled yet."""
-        self._deliveries: set[asyncio.Task[None]] = set()
 
     def subscribe(
-        self, url: str, secret: str = "", *, headers: dict[str, str] | None = None
+        self, url: str, secret: str = "", *, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Send every event about release flows to `url` from now on."""
-        receiver_id = f"webhook-{len(self.receivers) + 1}"
-        self.receivers.append(WebhookReceiver(receiver_id, url, secret, headers or {}))
+        """Send every event about release flows to `url` from now on.
+
+        `headers` are further ones, such as those of a proxy in front of the receiver.
+        """
+        names = {"Id": f"webhook-{len(self.receivers) + 1}", "Name": "Webhook", "Token": secret}
+        own = {f"{HEADER_PREFIX}{name}": value for name, value in names.items() if value}
+        self.receivers.append((url, {**(headers or {}), **own}))
 
     async def run(self) -> None:
         """Send events until cancelled."""
-        try:
-            for flow in self._get_world().list_flows():
-                self._get_world().list_in_flight(flow, self._clock())
-                await asyncio.sleep(0)  # the first time, each takes as long as a page
-            while True:
-                if self.receivers:
-                    for event in self.detect_events():
-                        self.dispatch(event)
-                else:
-                    self.last_statuses = None  # events are not stored for later receivers
-                await asyncio.sleep(POLL_INTERVAL)
-        finally:
-            deliveries = list(self._deliveries)
-            for task in deliveries:
-                task.cancel()
-            await asyncio.gather(*deliveries, return_exceptions=True)
+        for flow in self._get_world().list_flows():
+            self._get_world().list_in_flight(flow, self._clock())
+            await asyncio.sleep(0)  # the first time, each takes as long as a page
+        while True:
+            await self.send_events()
+            await asyncio.sleep(POLL_INTERVAL)
 
-    async def wait_idle(self) -> None:
-        """Wait until all deliveries have ended."""
-        await asyncio.gather(*self._deliveries)
+    async def send_events(self) -> None:
+        """Send the events since the last poll to all receivers, and wait for their answers."""
+        if self.receivers:
+            events = self.detect_events()
+            posts = (post(*receiver, event) for event in events for receiver in self.receivers)
+            await asyncio.gather(*posts)
+        else:
+            self.last_statuses = None  # events are not stored for later receivers
 
-    def detect_events(self) -> list[WebhookEvent]:
+    def detect_events(self) -> list[Json]:
         """Return the events since the last poll; empty for the first poll."""
         now, world, previous = self._clock(), self._get_world(), self.last_statuses
         runs = [run for flow in world.list_flows() for run in world.list_in_flight(flow, now)]
@@ -103,38 +81,18 @@ class Webhooks:
             return []
         statuses = {run: run.status(now) for run in previous} | self.last_statuses
         return [
-            WebhookEvent(name, run, now)
+            {"event": name, "data": self._event_data(run, now)}
             for run, status in statuses.items()
             if status != previous.get(run)
             and (name := _event_name(run, status, previous.get(run), now))
         ]
 
-    def dispatch(self, event: WebhookEvent) -> None:
-        """Start delivering an event to all receivers."""
-        for receiver in self.receivers:
-            task = asyncio.ensure_future(self._deliver(receiver, event))
-            self._deliveries.add(task)
-            task.add_done_callback(self._deliveries.discard)
-
-    async def _deliver(self, receiver: WebhookReceiver, event: WebhookEvent) -> None:
-        body = json.dumps({"event": event.name, "data": self._event_data(event)}).encode()
-        headers = receiver.headers | {
-            "Content-Type": "application/json",
-            f"{HEADER_PREFIX}Id": receiver.id,
-            f"{HEADER_PREFIX}Name": "Webhook",
-            f"{HEADER_PREFIX}Event-Id": str(uuid4()),
-            f"{HEADER_PREFIX}Event-Type": event.name,
-        }
-        if receiver.secret:
-            headers[f"{HEADER_PREFIX}Token"] = receiver.secret
-        await post(receiver.url, headers, body)
-
-    def _event_data(self, event: WebhookEvent) -> Json:
+    def _event_data(self, run: Run, now: float) -> Json:
         """Return what the choice `webhook-body` says."""
-        run, world, content = event.run, self._get_world(), self._choices["webhook-body"]
+        world, content = self._get_world(), self._choices["webhook-body"]
         project = world.find_project(run.flow.project)
         pipeline = world.find_pipeline(run.flow.project, run.flow.pipeline)
-        run_data = serialize_run(run, event.occurred_at, self._choices)
+        run_data = serialize_run(run, now, self._choices)
         keys = ("id", "name", "status", "concluded", "createdAt")
         data = {
             "project": {"id": project.id, "name": project.name},
@@ -146,16 +104,16 @@ class Webhooks:
         return {key: data[key] for key in fields}
 
 
-async def post(url: str, headers: dict[str, str], body: bytes) -> None:
-    """Post a body, whatever comes of it."""
-    # OSError includes a timeout.
-    with suppress(httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):
-        async with (
-            asyncio.timeout(TIMEOUT),
-            # No proxy: receivers are on this machine or in its network.
-            httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, verify=_tls_context()) as client,
-        ):
-            await client.post(url, headers=headers, content=body)
+async def post(url: str, headers: Mapping[str, str], event: Json) -> None:
+    """Post an event, whatever comes of it."""
+    about = {"Event-Id": str(uuid4()), "Event-Type": event["event"]}
+    headers = {**headers, **{f"{HEADER_PREFIX}{name}": value for name, value in about.items()}}
+    with suppress(httpx.HTTPError):
+        # No proxy: receivers are on this machine or in its network.
+        async with httpx.AsyncClient(
+            timeout=TIMEOUT, trust_env=False, verify=_tls_context()
+        ) as client:
+            await client.post(url, headers=headers, json=event)
 
 
 _tls_context = cache(ssl.create_default_context)  # slower than a request

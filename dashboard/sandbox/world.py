@@ -28,7 +28,7 @@ class World:
         *,
         opened_at: float = 0.0,
         origin: float = 0.0,
-        abort_seconds: tuple[float, float] = (2.0, 6.0),
+        abort_seconds: float = 4.0,
         history_seconds: float = HISTORY_SECONDS,
     ) -> None:
         """Build the world of a scenario that opened at `opened_at`.
@@ -109,8 +109,7 @@ class World:
     def _draw_abort(self, run: Run, now: float, *, at_once: bool) -> tuple[float, str]:
         """Return how many seconds an abort takes, and how the run ends."""
         fraction = int(run.id[-6:], 16) / 0x1000000
-        low, high = self.abort_seconds
-        seconds = 0 if at_once else low + (high - low) * fraction
+        seconds = 0 if at_once else self.abort_seconds
         if run.started_at is None or now < run.started_at:
             return seconds, "aborted"
         if "ignores-aborts" in run.flow.behaviours:

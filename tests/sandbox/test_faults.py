@@ -1,5 +1,6 @@
 """Faults: each over HTTP, and the syntax to request them."""
 
+from argparse import ArgumentTypeError
 from typing import Any
 
 import pytest
@@ -127,6 +128,6 @@ def test_fault_text_is_parsed(text: str, fault: Fault) -> None:
         ("500+soon", "write NAME"),
     ],
 )
-def test_invalid_fault_text_raises_value_error_with_reason(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_invalid_fault_text_is_refused_with_reason(text: str, message: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=message):
         parse_fault(text)

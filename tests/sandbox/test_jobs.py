@@ -88,16 +88,6 @@ def test_job_run_has_the_documented_fields(sandbox_server: SandboxServer) -> Non
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("choice", "expected"), [("absent", {}), ("empty", {"concludedAt": ""})])
-def test_concluded_at_choice_is_applied(
-    sandbox_server: SandboxServer, choice: str, expected: Json
-) -> None:
-    open_scenario(sandbox_server, "stuck-production", concluded_at=choice)
-    _, path = stuck_migration(sandbox_server)
-    data = sandbox_server.get(path).json()["data"]
-    assert {key: data[key] for key in data if key == "concludedAt"} == expected
-
-
 def test_job_runs_are_listed_in_pages_newest_first(jobs_server: SandboxServer) -> None:
     first = jobs_server.get(f"{MIGRATE}/runs?per_page=2").json()
     query = f"per_page=2&cursor={first['pagination']['cursor']}"
@@ -157,18 +147,13 @@ def test_build_step_names_its_build_in_refs(jobs_server: SandboxServer, name: st
 
 @pytest.mark.parametrize(("name", "key"), [("condition", "runId"), ("build-condition", "buildId")])
 def test_condition_names_what_a_step_has_begun(
-    sandbox_server: SandboxServer, name: str, key: str
+    jobs_server: SandboxServer, name: str, key: str
 ) -> None:
-    for choice in ("kept", "resolved"):
-        open_scenario(sandbox_server, "jobs-and-builds", references=choice)
-        run = waiting_run(sandbox_server, waiting_flow(name))
-        beginning, condition = run["spec"]["spec"]["steps"]
-        assert beginning["response"]["status"] == "success"
-        expected = {
-            "kept": f"${{refs.{beginning['ref']}.id}}",
-            "resolved": run["refs"][beginning["ref"]]["id"],
-        }
-        assert condition["spec"]["spec"]["data"][key] == expected[choice]
+    run = waiting_run(jobs_server, waiting_flow(name))
+    beginning, condition = run["spec"]["spec"]["steps"]
+    assert beginning["response"]["status"] == "success"
+    assert condition["spec"]["spec"]["data"][key] == f"${{refs.{beginning['ref']}.id}}"
+    assert beginning["ref"] in run["refs"]
 
 
 @pytest.mark.parametrize(
@@ -181,19 +166,6 @@ def test_unnamed_job_runs_match_by_time(
     assert set(run["refs"]) == {"build"}
     runs = jobs_server.get(f"/projects/shop/jobs/{job}/runs").json()["data"]["runs"]
     assert [run["concluded"] for run in runs].count(False) == count
-
-
-@pytest.mark.parametrize(
-    ("choice", "in_refs", "in_data"),
-    [("refs", True, False), ("data", False, True), ("none", False, False)],
-)
-def test_step_id_choice_is_applied(
-    sandbox_server: SandboxServer, choice: str, in_refs: bool, in_data: bool
-) -> None:
-    open_scenario(sandbox_server, "stuck-production", step_id=choice)
-    run = waiting_run(sandbox_server, CHECKOUT)
-    assert ("migrate" in run["refs"]) is in_refs
-    assert ("data" in run["spec"]["spec"]["steps"][1]["response"]) is in_data
 
 
 # --- aborts -----------------------------------------------------------------------------------
@@ -376,23 +348,6 @@ def test_invalid_log_query_is_400_with_details(jobs_server: SandboxServer, query
     answer = jobs_server.get(f"{MIGRATE}/logs?{query}")
     assert answer.status_code == 400
     assert query.partition("=")[0] in answer.json()["error"]["details"]
-
-
-@pytest.mark.parametrize("shape", ["logs", "data"])
-def test_log_shape_choice_is_applied(sandbox_server: SandboxServer, shape: str) -> None:
-    open_scenario(sandbox_server, "jobs-and-builds", log_shape=shape)
-    assert list(sandbox_server.get(f"{FRONT}/logs").json()["data"]) == [shape]
-
-
-def test_log_order_choice_shuffles_lines(sandbox_server: SandboxServer) -> None:
-    open_scenario(sandbox_server, "jobs-and-builds", log_order="shuffled")
-    shuffled = times(sandbox_server.get(f"{FRONT}/logs"))
-    assert sorted(shuffled) not in (shuffled, shuffled[::-1])
-
-
-def test_no_lines_choice_answers_404(sandbox_server: SandboxServer) -> None:
-    open_scenario(sandbox_server, "jobs-and-builds", no_lines="404")
-    assert sandbox_server.get(f"{FRONT}/logs?lineLimit=0").status_code == 404
 
 
 # --- faults -----------------------------------------------------------------------------------

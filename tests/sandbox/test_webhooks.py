@@ -55,13 +55,7 @@ def receiver() -> Iterator[Receiver]:
 def deliver(sandbox_server: SandboxServer) -> None:
     """Deliver the events since the last poll."""
 
-    async def deliver_all() -> None:
-        webhooks = sandbox_server.sandbox.webhooks
-        for event in webhooks.detect_events():
-            webhooks.dispatch(event)
-        await webhooks.wait_idle()
-
-    asyncio.run(deliver_all())
+    asyncio.run(sandbox_server.sandbox.webhooks.send_events())
 
 
 @pytest.fixture
@@ -187,15 +181,6 @@ def test_receiver_of_options_gets_events(sandbox_server: SandboxServer, receiver
 # --- receivers that fail -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://127.0.0.1:0/ä€", "http:///x"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://127.0.0.1:0/ä€"])
 def test_post_to_invalid_address_fails_silently(url: str) -> None:
-    asyncio.run(post(url, {}, b""))
-
-
-# --- options -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("url", ["dashboard:8000", "ftp://x/", "http:///x"])
-def test_invalid_receiver_address_raises_value_error(url: str) -> None:
-    with pytest.raises(ValueError, match="not a web address"):
-        Options(webhook_urls=[url])
+    asyncio.run(post(url, {}, {"event": "test"}))

@@ -162,7 +162,7 @@ def test_run_fields_are_consistent(seed: int, now: float) -> None:
 def test_runs_of_queued_flow_never_overlap(
     seed: int, scenario: str, now: float, actions: list[tuple[bool, int]]
 ) -> None:
-    world = World(seed, scenario, opened_at=now, abort_seconds=(2, 60))
+    world = World(seed, scenario, opened_at=now, abort_seconds=60)
     seen_ids: dict[ReleaseFlow, set[str]] = {}
     for is_abort, seconds in actions:
         now += seconds
@@ -189,7 +189,7 @@ def test_runs_of_queued_flow_never_overlap(
 
 
 def test_abort_ends_run_after_its_seconds() -> None:
-    world = World(1, abort_seconds=(3, 3))
+    world = World(1, abort_seconds=3)
     flow = find(world, "payments/ledger/production")
     stuck = in_flight(world, flow, NOW)[-1]
     aborting = world.abort_run(flow, stuck.id, NOW)

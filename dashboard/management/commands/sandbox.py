@@ -11,12 +11,7 @@ import uvloop
 from django.core.management.base import BaseCommand
 
 from dashboard import sandbox
-from dashboard.management.commands.serve import (
-    base_url,
-    host_name,
-    listen,
-    sandbox_options,
-)
+from dashboard.management.commands.serve import base_url, host_name, listen
 
 
 class Command(BaseCommand):
@@ -33,7 +28,7 @@ class Command(BaseCommand):
         sandbox.add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        app = sandbox.Sandbox(sandbox_options(options))
+        app = sandbox.Sandbox(sandbox.build_options(options))
         sock = listen(options["host"], options["port"])
         self.stdout.write(f"Sandbox on {base_url(sock)}/v1/")
         self.stdout.flush()

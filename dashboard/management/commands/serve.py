@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ class Command(ServerCommand):
                 "--no-sync needs an upstream that other processes can reach: set "
                 "NORTHFLANK_API_TOKEN (and NORTHFLANK_API_BASE_URL for `manage.py sandbox`)."
             )
-        options_for_sandbox = sandbox_options(options).with_opening(time.time())
+        options_for_sandbox = sandbox.build_options(options)
         sock = listen(options["host"], options["port"])
         file: Path | None = None
         if settings.SANDBOX and settings.DATABASE_IS_DEFAULT:
@@ -88,14 +87,6 @@ def host_name(text: str) -> str:
     if not text:
         raise ArgumentTypeError("must not be empty; 0.0.0.0 listens on all addresses.")
     return text
-
-
-def sandbox_options(options: dict[str, Any]) -> sandbox.Options:
-    """Return the sandbox's options; raise CommandError if they are invalid."""
-    try:
-        return sandbox.build_options(options)
-    except ValueError as error:
-        raise CommandError(str(error)) from error
 
 
 def _lock_database() -> None:
