@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -52,11 +52,10 @@ class PresetRun:
     """Seconds from a colleague's abort, which never takes effect, to the opening."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ReleaseFlow:
     """The release flow of one stage."""
 
-    stage: str
     concurrency_policy: str
     interval_seconds: float
     """Average seconds between two scheduled runs."""
@@ -65,7 +64,6 @@ class ReleaseFlow:
 
     - `always-succeeds`: every run succeeds, at the first attempt
     - `idle`: the last run ended two hours before the scenario opened; no other follows
-    - `short-history`: the list of runs reaches back twelve hours only
     - `stuck`: at any time a run that hangs for hours
     - `daily-jam`: once a day, first when the scenario opens, a run that hangs for hours, and others
       that queue behind it
@@ -80,6 +78,7 @@ class ReleaseFlow:
     steps: tuple[Step, ...]
     preset_runs: tuple[PresetRun, ...]
     """Oldest first."""
+    stage: str = ""
     pipeline: str = ""
     project: str = ""
 
@@ -92,7 +91,7 @@ class ReleaseFlow:
         return tuple(flow_steps.list_leaves(self.steps))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Pipeline:
     id: str
     name: str
@@ -101,7 +100,7 @@ class Pipeline:
     """By stage name; a stage without a release flow is absent."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Project:
     id: str
     name: str
@@ -118,33 +117,32 @@ def list_flows(projects: Iterable[Project]) -> Iterator[ReleaseFlow]:
 # --- for `scenarios.py` ------------------------------------------------------------------------
 
 
-def flow(
-    stage: str,
-    policy: str,
-    interval_seconds: float,
-    behaviours: str = "",
-    *preset_runs: PresetRun,
-    steps: tuple[Step, ...] = (),
-) -> ReleaseFlow:
-    """Return a stage's flow; behaviours are separated by spaces, no steps are the default ones."""
-    behaviour_set = frozenset(behaviours.split())
-    return ReleaseFlow(stage, policy, interval_seconds, behaviour_set, steps, preset_runs)
+def flow(plan: str, *preset_runs: PresetRun, steps: tuple[Step, ...] = ()) -> ReleaseFlow:
+    """Return the flow of a plan: policy, average seconds between two scheduled runs, behaviours.
+
+    Without `steps` it gets those of its stage.
+    """
+    policy, interval_seconds, *behaviours = plan.split()
+    return ReleaseFlow(policy, float(interval_seconds), frozenset(behaviours), steps, preset_runs)
 
 
-def pipeline(id: str, name: str, description: str, *flows: ReleaseFlow) -> Pipeline:
-    own_flows = {
-        flow.stage: replace(flow, pipeline=id, steps=flow.steps or _default_steps(flow.stage, id))
-        for flow in flows
-    }
-    return Pipeline(id, name, description, own_flows)
+def pipeline(id: str, name: str, description: str, *plans: str | ReleaseFlow) -> Pipeline:
+    """Return a pipeline with the flows of its stages, or their plans; "": no flow."""
+    flows = {}
+    for stage, plan in zip(STAGES, plans, strict=False):
+        if plan:
+            own = flow(plan) if isinstance(plan, str) else plan
+            own.stage, own.pipeline = stage, id
+            own.steps = own.steps or _default_steps(stage, id)
+            flows[stage] = own
+    return Pipeline(id, name, description, flows)
 
 
 def project(id: str, name: str, description: str, *pipelines: Pipeline) -> Project:
-    def adopt(pipeline: Pipeline) -> Pipeline:
-        flows = {stage: replace(flow, project=id) for stage, flow in pipeline.flows.items()}
-        return replace(pipeline, flows=flows)
-
-    return Project(id, name, description, tuple(map(adopt, pipelines)))
+    result = Project(id, name, description, pipelines)
+    for own in list_flows([result]):
+        own.project = id
+    return result
 
 
 def _default_steps(stage: str, pipeline: str) -> tuple[Step, ...]:

@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("sandbox", argument_default=SUPPRESS).add_argument
     add("--token", help="the token clients must send")
     add("--seed", type=int, help="the same seed, the same runs")
-    text = "; ".join(f"{name}: {scenario.description}" for name, scenario in SCENARIOS.items())
+    text = " ".join(f"{name}: {scenario.description}" for name, scenario in SCENARIOS.items())
     add("--scenario", choices=SCENARIOS, metavar="NAME", help=text)
     text = "when the scenario opened, in seconds since 1970; default: at the start"
     add("--opened", dest="opened_at", type=int, metavar="SECONDS", help=text)

@@ -25,7 +25,6 @@ from .simulation import HOUR, RunScript, simulate
 
 PERIOD_SECONDS = 3 * HOUR
 
-SHORT_HISTORY_SECONDS = 12 * HOUR
 IDLE_SECONDS = 2 * HOUR
 """Seconds from the end of an idle flow's last run to the opening of the scenario."""
 STUCK_SECONDS = PERIOD_SECONDS + HOUR / 2
@@ -133,10 +132,7 @@ class FlowRuns:
     ) -> None:
         self.flow = flow
         self._key_prefix = f"{seed}/{flow.key}"
-        has_short_history = "short-history" in flow.behaviours
-        self._history_seconds = min(
-            history_seconds, SHORT_HISTORY_SECONDS if has_short_history else math.inf
-        )
+        self._history_seconds = history_seconds
         self._slots_per_period = max(1, int(PERIOD_SECONDS / flow.interval_seconds))
         # Each flow's periods have their own offset, so that not all flows are stuck at the same
         # time.

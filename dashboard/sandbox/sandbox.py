@@ -50,7 +50,7 @@ class Sandbox:
             *(options.seed, options.scenario),
             opened_at=opened_at,
             origin=options.schedule_origin,
-            history_seconds=options.history_hours * HOUR,
+            history_seconds=min(options.history_hours, scenario.history_hours) * HOUR,
         )
         self.rate_limit_window = RateLimitWindow(options.rate_limit, options.rate_window_seconds)
         # A function instead of the world itself, which tests replace.

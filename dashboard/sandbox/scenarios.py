@@ -25,10 +25,6 @@ from .steps import Step
 MINUTE = 60.0
 WEEK = 7 * 24 * 60 * MINUTE
 
-development = partial(flow, "Development")
-staging = partial(flow, "Staging")
-production = partial(flow, "Production")
-
 checkout = partial(pipeline, "checkout", "Checkout", "Basket to receipt")
 storefront = partial(pipeline, "storefront", "Storefront", "The public site")
 search = partial(pipeline, "search", "Search", "Product search and facets")
@@ -42,89 +38,67 @@ payments = partial(project, "payments", "Payments", "Money in, money out")
 
 @dataclass(frozen=True)
 class Scenario:
-    description: str
     projects: Callable[[], tuple[Project, ...]]
+    """Returns the catalog; its docstring describes the scenario."""
     choices: Mapping[str, str] = field(default_factory=dict)
     """Overrides of the defaults."""
     faults: tuple[str, ...] = ()
     """In addition to the faults of the options."""
+    history_hours: float = 72
+    """How far back runs are listed at most."""
+
+    @property
+    def description(self) -> str:
+        return self.projects.__doc__ or ""
 
 
 def everyday() -> tuple[Project, ...]:
     """A busy team, with an occasional stuck run."""
+    auth_gateway = "auth-gateway", "Auth gateway", ""
+    edge_proxy = "edge-proxy", "Edge proxy", "TLS and routing"
+    data_platform = "Data platform 📈", 'Ingest & reports, "nightly" <b>and</b> live'
+    secrets = "holds-secrets"
     return (
         shop(
-            checkout(
-                development("allow", 360),
-                staging("queue", 660, "hangs"),
-                production("queue", 900, "daily-jam holds-secrets"),
-            ),
-            storefront(
-                development("latest", 300),
-                staging("allow", 480, "hostile-names"),
-                production("forbid", 900),
-            ),
-            search(development("allow", 400), production("allow", 1100, "slow-aborts")),
+            checkout("allow 360", "queue 660 hangs", f"queue 900 daily-jam {secrets}"),
+            storefront("latest 300", "allow 480 hostile-names", "forbid 900"),
+            search("allow 400", "", "allow 1100 slow-aborts"),
         ),
         payments(
-            billing_api(
-                development("allow", 450, "holds-secrets"),
-                staging("forbid", 600, "holds-secrets"),
-                production("queue", 1100, "holds-secrets"),
-            ),
-            ledger(staging("allow", 600), production("allow", 1400, "stuck")),
+            billing_api(f"allow 450 {secrets}", f"forbid 600 {secrets}", f"queue 1100 {secrets}"),
+            ledger("", "allow 600", "allow 1400 stuck"),
         ),
         project(
             *("identity", "Identity", "Sign-in for people and machines"),
-            pipeline(
-                *("auth-gateway", "Auth gateway", ""),
-                development("allow", 480, "hangs"),
-                production("queue", 1200, "paused"),
-            ),
+            pipeline(*auth_gateway, "allow 480 hangs", "", "queue 1200 paused"),
         ),
         project(
-            *("data-platform", "Data platform 📈", 'Ingest & reports, "nightly" <b>and</b> live'),
-            ingest(
-                development("allow", 480),
-                staging("queue", 800, "hangs"),
-                production("latest", 1000, "hangs"),
-            ),
+            *("data-platform", *data_platform),
+            ingest("allow 480", "queue 800 hangs", "latest 1000 hangs"),
             pipeline("reports", "Reports", "Has no release flow yet"),
         ),
         project(
             *("platform-tools", "Platform tools", "Shared by every team"),
-            pipeline(
-                *("edge-proxy", "Edge proxy", "TLS and routing"),
-                staging("allow", 800),
-                production("queue", 1000, "breaks"),
-            ),
+            pipeline(*edge_proxy, "", "allow 800", "queue 1000 breaks"),
         ),
         project("skunkworks", "Skunkworks", "Nothing here yet"),
     )
 
 
 def quiet_night() -> tuple[Project, ...]:
-    """All runs succeeded, and none is in flight."""
+    """Nothing in flight, nothing failed."""
     quiet = "always-succeeds idle"
     return (
         shop(
-            checkout(
-                development("allow", 1200, quiet),
-                staging("queue", 1800, quiet),
-                production("queue", 3600, quiet),
-            ),
-            storefront(
-                development("latest", 1200, quiet),
-                staging("allow", 1800, quiet),
-                production("forbid", 3600, quiet),
-            ),
+            checkout(f"allow 1200 {quiet}", f"queue 1800 {quiet}", f"queue 3600 {quiet}"),
+            storefront(f"latest 1200 {quiet}", f"allow 1800 {quiet}", f"forbid 3600 {quiet}"),
         ),
-        payments(ledger(staging("allow", 1800, quiet), production("allow", 3600, quiet))),
+        payments(ledger("", f"allow 1800 {quiet}", f"allow 3600 {quiet}")),
     )
 
 
 def stuck_production() -> tuple[Project, ...]:
-    """A release to production is stuck at its migration, and two more are queued behind it."""
+    """A release to production is stuck on its migration, two wait behind it."""
     six_to_nine_minutes = (
         steps.backup("checkout-db", 60, 75),
         steps.migration(120, 240),
@@ -134,8 +108,8 @@ def stuck_production() -> tuple[Project, ...]:
         steps.wait_until_healthy("checkout", 86, 105),
         steps.message("releases"),
     )
-    stuck = production(
-        *("queue", 1500, "always-succeeds holds-secrets"),
+    stuck = flow(
+        "queue 1500 always-succeeds holds-secrets",
         _preset("Basket totals 4719", 18, PresetStep("migrate")),
         *(_preset("Voucher codes 4720", 11), _preset("Receipt layout 4721", 4)),
         steps=six_to_nine_minutes,
@@ -145,33 +119,29 @@ def stuck_production() -> tuple[Project, ...]:
         *(PresetStep("probe-us-east"), PresetStep("open-us-east")),
         PresetStep("warm-catalog", 50, attempts=2),
     )
+    train = "release-train", "Release train", "All of the shop, region by region"
+    train_flow = flow("forbid 3600", train_run, steps=steps.release_train())
     return (
-        shop(
-            checkout(development("allow", 400), staging("queue", 900), stuck),
-            pipeline(
-                *("release-train", "Release train", "All of the shop, region by region"),
-                production("forbid", 3600, "", train_run, steps=steps.release_train()),
-            ),
-        ),
+        shop(checkout("allow 400", "queue 900", stuck), pipeline(*train, "", "", train_flow)),
         *_other_teams(),
     )
 
 
 def queue_pileup() -> tuple[Project, ...]:
-    """Two stages with nine queued runs, and two that drop new runs."""
+    """Two long queues, and two stages that drop new runs."""
     landing_page = _preset("New landing page", 35, PresetStep("deploy-storefront"))
     refused = _preset("Cookie banner", 21), _preset("Imprint", 8)
     return (
         shop(
             checkout(
-                development("allow", 400),
-                staging("queue", 660, "", *_queued_behind("deploy-checkout", 50)),
-                production("queue", 900, "", *_queued_behind("migrate", 80)),
+                "allow 400",
+                flow("queue 660", *_queued_behind("deploy-checkout", 50)),
+                flow("queue 900", *_queued_behind("migrate", 80)),
             ),
             storefront(
-                development("allow", 400),
-                staging("latest", 660, "", *_queued_behind("deploy-storefront", 45)),
-                production("forbid", 900, "", landing_page, *refused),
+                "allow 400",
+                flow("latest 660", *_queued_behind("deploy-storefront", 45)),
+                flow("forbid 900", landing_page, *refused),
             ),
         ),
         *_other_teams(),
@@ -187,15 +157,15 @@ def _queued_behind(step: str, minutes: float) -> tuple[PresetRun, ...]:
 
 
 def approval_wait() -> tuple[Project, ...]:
-    """Runs that wait for approval, briefly and far too long, and one that waits for a response."""
+    """Runs that wait for approval, and one for an answer."""
 
-    def with_approval(service: str, interval: float, policy: str, run: PresetRun) -> ReleaseFlow:
+    def with_approval(service: str, plan: str, run: PresetRun) -> ReleaseFlow:
         flow_steps = (
             *(steps.build(service), steps.approval(2, 2 * MINUTE, 12 * MINUTE)),
             *(steps.release(service), steps.wait_until_healthy(service)),
             *(steps.template("smoke-tests"), steps.message("releases")),
         )
-        return production(policy, interval, "", run, steps=flow_steps)
+        return flow(plan, run, steps=flow_steps)
 
     voucher_codes = _preset("Voucher codes 4720", 14, PresetStep("smoke-tests"))
     basket_totals = _preset("Basket totals 4719", 5, PresetStep("sign-off", 14 * MINUTE))
@@ -203,18 +173,18 @@ def approval_wait() -> tuple[Project, ...]:
     return (
         shop(
             checkout(
-                development("allow", 400),
-                staging("queue", 660, "", voucher_codes),
-                with_approval("checkout", 1800, "queue", basket_totals),
+                "allow 400",
+                flow("queue 660", voucher_codes),
+                with_approval("checkout", "queue 1800", basket_totals),
             ),
-            search(development("allow", 400), with_approval("search", 2700, "allow", synonyms)),
+            search("allow 400", "", with_approval("search", "allow 2700", synonyms)),
         ),
         *_other_teams(),
     )
 
 
 def abort_hangs() -> tuple[Project, ...]:
-    """Aborts are accepted but have no effect."""
+    """Aborts that never end, or end in success."""
     voucher_codes = _preset("Voucher codes 4720", 22, PresetStep("migrate"))
     receipt_layout = _preset("Receipt layout 4721", 6)
     basket_totals = _preset("Basket totals 4719", 25, PresetStep("migrate"))
@@ -222,21 +192,23 @@ def abort_hangs() -> tuple[Project, ...]:
     return (
         shop(
             checkout(
-                development("allow", 400),
-                staging("queue", 660, "ignores-aborts", voucher_codes, receipt_layout),
-                production("queue", 900, "", basket_totals, _preset("Gift cards 4718", 10)),
+                "allow 400",
+                flow("queue 660 ignores-aborts", voucher_codes, receipt_layout),
+                flow("queue 900", basket_totals, _preset("Gift cards 4718", 10)),
             ),
-            search(
-                development("allow", 400),
-                production("queue", 1100, "", synonyms, _preset("Facets 213", 20)),
-            ),
+            search("allow 400", "", flow("queue 1100", synonyms, _preset("Facets 213", 20))),
         ),
         *_other_teams(),
     )
 
 
+def upstream_down() -> tuple[Project, ...]:
+    """Everyday for a minute, then only 503."""
+    return everyday()
+
+
 def jobs_and_builds() -> tuple[Project, ...]:
-    """Runs that have waited for twelve minutes, each for another kind of job or build."""
+    """Runs that wait for jobs and builds."""
     importing, building = steps.begin(steps.job("import")), steps.begin(steps.build("assets"))
     twins = (steps.job(f"count-{part}", 20, 70, "unnamed", id="count") for part in ("eu", "us"))
     return (
@@ -261,9 +233,8 @@ def _waiting(name: str, *flow_steps: Step, attempts: int = 1) -> Pipeline:
     """Return a pipeline with a run that waits for the last of its steps."""
     leaves = steps.list_leaves(flow_steps[-1:])
     run = _preset(f"Waits: {name}", 12, *(PresetStep(s.ref, attempts=attempts) for s in leaves))
-    behaviours = "always-succeeds holds-secrets"
-    own_flow = production("queue", 1500, behaviours, run, steps=flow_steps)
-    return pipeline(name, name.capitalize(), "", own_flow)
+    own_flow = flow("queue 1500 always-succeeds holds-secrets", run, steps=flow_steps)
+    return pipeline(name, name.capitalize(), "", "", "", own_flow)
 
 
 def _preset(
@@ -274,7 +245,7 @@ def _preset(
 
 
 def hundred_pipelines() -> tuple[Project, ...]:
-    """A large team: ten projects of ten pipelines each."""
+    """Ten projects of ten pipelines each."""
     departments = "billing catalog delivery fraud identity loyalty media pricing search support"
     parts = "admin api batch events exports gateway mailer reports site worker"
     numbers = itertools.count()
@@ -289,14 +260,11 @@ def hundred_pipelines() -> tuple[Project, ...]:
 
 def _numbered_pipeline(slug: str, number: int) -> Pipeline:
     policies = ("allow", "queue", "forbid", "allow", "latest")
-    hangs = " hangs" if number % 9 == 0 else ""
-    plans = [
-        development("allow", 1300, "short-history"),
-        staging(policies[number % 5], 2000, "short-history"),
-        production(policies[number % 3], 3600, f"short-history{hangs}"),
-    ]
+    hangs = "hangs" if number % 9 == 0 else ""
+    staging, production = f"{policies[number % 5]} 2000", f"{policies[number % 3]} 3600 {hangs}"
+    plans = ["allow 1300", staging, production]
     if number % 8 == 5:
-        del plans[number % 3]  # a stage without a release flow
+        plans[number % 3] = ""
     name = slug.replace("-", " ").capitalize()
     return pipeline(slug, name, f"Number {number} of a hundred", *plans)
 
@@ -305,30 +273,24 @@ def _other_teams() -> tuple[Project, ...]:
     """Return other teams' projects, without unusual runs."""
     return (
         payments(
-            billing_api(
-                development("allow", 500), staging("forbid", 900), production("queue", 1500)
-            ),
-            ledger(staging("allow", 900, "holds-secrets"), production("allow", 1500)),
+            billing_api("allow 500", "forbid 900", "queue 1500"),
+            ledger("", "allow 900 holds-secrets", "allow 1500"),
         ),
         project(
             *("data-platform", "Data platform", "Ingest and reports"),
-            ingest(development("allow", 500), staging("queue", 900), production("latest", 1500)),
+            ingest("allow 500", "queue 900", "latest 1500"),
         ),
     )
 
 
 SCENARIOS = {
-    "everyday": Scenario("a busy team, with the odd run that is stuck", everyday),
-    "quiet-night": Scenario("nothing in flight, nothing failed", quiet_night),
-    "stuck-production": Scenario(
-        "a release is stuck on its migration, two wait behind it", stuck_production
-    ),
-    "queue-pileup": Scenario("two long queues, and two stages that drop new runs", queue_pileup),
-    "approval-wait": Scenario("runs that wait for approval, and one for an answer", approval_wait),
-    "abort-hangs": Scenario(
-        "aborts that never end, or end in success", abort_hangs, {"abort-seconds": f"{WEEK:.0f}"}
-    ),
-    "upstream-down": Scenario("everyday for a minute, then only 503", everyday, faults=("503+60",)),
-    "jobs-and-builds": Scenario("runs that wait for jobs and builds", jobs_and_builds),
-    "100-pipelines": Scenario("ten projects of ten pipelines each", hundred_pipelines),
+    "everyday": Scenario(everyday),
+    "quiet-night": Scenario(quiet_night),
+    "stuck-production": Scenario(stuck_production),
+    "queue-pileup": Scenario(queue_pileup),
+    "approval-wait": Scenario(approval_wait),
+    "abort-hangs": Scenario(abort_hangs, {"abort-seconds": f"{WEEK:.0f}"}),
+    "upstream-down": Scenario(upstream_down, faults=("503+60",)),
+    "jobs-and-builds": Scenario(jobs_and_builds),
+    "100-pipelines": Scenario(hundred_pipelines, history_hours=12),
 }
