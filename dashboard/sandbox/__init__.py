@@ -10,4 +10,3 @@ described in `docs/build/sandbox.md`.
 from .faults import Fault, parse_fault
 from .options import Options, add_arguments, build_options
 from .sandbox import Sandbox
-from .world import World

@@ -71,7 +71,6 @@ class ReleaseFlow:
     - `breaks`: for hours of each day, as when the scenario opens, every run fails by one cause
     - `slow-aborts`: aborts take minutes or come too late
     - `ignores-aborts`: despite an abort the run ends in success, seconds later
-    - `hostile-names`: names with markup, emoji, right-to-left and very long text
     - `holds-secrets`: arguments, triggers and refs hold (fake) secrets
     - `paused`: its triggers are paused
     """

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 CHOICES: dict[str, tuple[str, ...]] = {
     "run-order": ("newest-first", "oldest-first", "shuffled"),
     "timestamps": ("space", "T", "no-fraction"),
-    "updated-at": ("exact", "created"),
     "abort-answer": ("aborting", "unchanged", "aborted"),
     "abort-concluded": ("200", "400", "404", "409"),
     "abort-seconds": ("4",),
@@ -23,23 +22,20 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """
 
 
-class Choices(dict[str, str]):
-    """The value of each choice: an override, else the default.
+DEFAULTS = {name: values[0] for name, values in CHOICES.items()}
 
-    Raises ArgumentTypeError if there is no such choice or value.
-    """
+type Choices = Mapping[str, str]
+"""The value of each choice: an override, else the default."""
 
-    def __init__(self, overrides: Mapping[str, str]) -> None:
-        super().__init__({name: values[0] for name, values in CHOICES.items()})
-        for name, value in overrides.items():
-            self[name] = value
 
-    def __setitem__(self, name: str, value: str) -> None:
-        if name not in CHOICES:
-            raise ArgumentTypeError(f"unknown choice {name!r}; known are: {', '.join(CHOICES)}")
-        if name == "abort-seconds":
-            float(value)
-        elif value not in CHOICES[name]:
-            values = ", ".join(CHOICES[name])
-            raise ArgumentTypeError(f"choice {name!r} cannot be {value!r}; possible are: {values}")
-        super().__setitem__(name, value)
+def parse_choice(text: str) -> tuple[str, str]:
+    """Parse a choice as written on the command line; raise ArgumentTypeError if it is invalid."""
+    name, _, value = text.partition("=")
+    if name not in CHOICES:
+        raise ArgumentTypeError(f"unknown choice {name!r}; known are: {', '.join(CHOICES)}")
+    if name == "abort-seconds":
+        float(value)
+    elif value not in CHOICES[name]:
+        values = ", ".join(CHOICES[name])
+        raise ArgumentTypeError(f"choice {name!r} cannot be {value!r}; possible are: {values}")
+    return name, value

@@ -2,10 +2,9 @@
 
     NAME[:VALUE][+SECONDS][*COUNT][@TARGET]
 
-`500`, `latency:0.3`, `503+60`, `reset*3`, `latency:5@POST`, `forbidden@/projects/payments`.
 SECONDS count from the start of the sandbox. TARGET is a part of "METHOD /path$ NAME", so it can
 select a method, a resource, a single run, the end of a path, or a call by its name, such as
-`read-logs`. What each fault does is described in `docs/build/sandbox.md`.
+`read-logs`. `docs/build/sandbox.md` has examples and says what each fault does.
 """
 
 import asyncio
@@ -19,8 +18,7 @@ from typing import Any
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from .api import MAX_PER_PAGE
-from .errors import ApiError, NoAccess
+from .errors import NO_ACCESS, ApiError
 
 type Answer = Callable[[str], Response | ApiError]
 type Change = Callable[[str, Response], Response]
@@ -82,8 +80,7 @@ ANSWERS: dict[str, Answer] = {
     "404": lambda _: ApiError(404, "Not found"),
     "404-html": _html(404, "Not Found"),
     "bad-token": lambda _: ApiError(401, "Unauthorized"),
-    "403": lambda _: ApiError(403, "Forbidden"),
-    "forbidden": lambda _: NoAccess("Project"),
+    "403": lambda _: ApiError(403, NO_ACCESS),
     "too-fast": lambda value: ApiError(429, "Slow down", headers={"Retry-After": value or "5"}),
     "error-without-wrapper": _unwrapped_error,
     "error-string": lambda value: JSONResponse({"error": "It broke"}, int(value or 500)),
@@ -113,24 +110,11 @@ def _edit(edit: Callable[[str, Any], Any]) -> Change:
     return change
 
 
-def _edit_list(edit: Callable[[str, list[Any]], list[Any]]) -> Change:
-    """Edit the list in an answer, if there is one."""
-
-    def edit_body(value: str, body: Any) -> Any:
-        if "pagination" not in body:
-            return body
-        return body | {"data": {key: edit(value, items) for key, items in body["data"].items()}}
-
-    return _edit(edit_body)
-
-
-def _make_unreadable(value: str, items: list[Any]) -> list[Any]:
-    count = int(value or 1)
-    return [None] * min(count, len(items)) + items[count:]
-
-
-def _add_surplus(value: str, items: list[Any]) -> list[Any]:
-    return items + items[-1:] * (MAX_PER_PAGE - len(items) + int(value or 1000))
+def _hide(value: str, body: Any) -> Any:
+    if "pagination" not in body:
+        return body
+    [(key, items)] = body["data"].items()
+    return body | {"data": {key: [item for item in items if item["id"] != value]}}
 
 
 def _edit_objects(part: Any, edit: Callable[[Any], Any]) -> Any:
@@ -158,9 +142,7 @@ CHANGES: dict[str, Change] = {
     "empty-body": lambda _, __: Response(media_type="application/json"),
     "huge": _huge,
     "data": _edit(lambda value, body: body | {"data": json.loads(value or "null")}),
-    "unreadable": _edit_list(_make_unreadable),
-    "hidden": _edit_list(lambda value, items: [item for item in items if item["id"] != value]),
-    "surplus": _edit_list(_add_surplus),
+    "hidden": _edit(_hide),
     "missing-fields": _edit(_remove_fields),
     "field": _edit(_replace_field),
 }

@@ -1,12 +1,11 @@
 """The calls about job runs, builds and logs: each function answers one, or raises an ApiError."""
 
-from collections.abc import Callable, Iterable
 from functools import partial
 
 from .api import Call
 from .children import Child
 from .errors import ApiError, not_found
-from .logs import Line, read_child, read_service, select_lines
+from .logs import Line, select_lines
 from .serializers import Json, format_time, release_number
 
 
@@ -35,25 +34,16 @@ def abort_build(call: Call) -> Json:
 
 
 def read_logs(call: Call) -> Json:
-    if call.params["kind"] == "jobs":
-        return _read_child_lines(call, "JobRun", "runId")
-    _list_children(call, "Build")  # raises an error if there is no such service
-    return _read_lines(call, partial(read_service, call.params["workload"]))
+    return _read_lines(call, "JobRun", "runId")
 
 
 def read_build_logs(call: Call) -> Json:
-    return _read_child_lines(call, "Build", "buildId")
+    return _read_lines(call, "Build", "buildId")
 
 
-def _read_child_lines(call: Call, kind: str, id_name: str) -> Json:
+def _read_lines(call: Call, kind: str, id_name: str) -> Json:
     children = [c for c in _list_children(call, kind) if call.query.get(id_name, c.id) == c.id]
-    return _read_lines(
-        call, lambda since, until: (line for c in children for line in read_child(c, since, until))
-    )
-
-
-def _read_lines(call: Call, read: Callable[[float, float], Iterable[Line]]) -> Json:
-    lines = select_lines(call.query, call.now, read)
+    lines = select_lines(call.query, call.now, children)
     return {"data": [_serialize_line(line) for line in lines]}
 
 

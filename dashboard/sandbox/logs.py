@@ -1,4 +1,4 @@
-"""Logs: what the containers of job runs, builds and services write, and what a request asks for.
+"""Logs: what the containers of job runs and builds write, and what a request asks for.
 
 Each line is a function of its container, its number and its time, so nothing is kept.
 """
@@ -19,12 +19,10 @@ SILENT_AFTER = 20.0
 """Seconds until a job that hangs falls silent."""
 LAST_WORDS = "waiting for lock on table orders held by pid 4121 (idle in transaction)"
 """The last line of a job that hangs."""
-RETENTION = 7 * 24 * 3600.0
 
 WRITERS: dict[str, Callable[[int], str]] = {
     "JobRun": lambda n: f"copied {(n + 1) * 1250} rows of orders",
     "Build": lambda n: f"#{n // 5 + 4} {n % 60 / 10:.1f} \x1b[36mnpm\x1b[0m fetch GET 200 {n}",
-    "Service": lambda n: f"GET /healthz 200 {n % 40 + 2} ms",
 }
 """Return the text of a container's line with a number."""
 
@@ -60,12 +58,6 @@ def read_child(child: Child, since: float, until: float) -> list[Line]:
     return [Line(time, child.name, text) for time, text in lines if since <= time <= until]
 
 
-def read_service(service_id: str, since: float, until: float) -> list[Line]:
-    """Return what a service, which has always been running, has written."""
-    lines = _write_steadily("Service", 0, since, until)
-    return [Line(time, f"{service_id}-0", text) for time, text in lines]
-
-
 def _write_steadily(
     kind: str, start: float, since: float, until: float
 ) -> Iterator[tuple[float, str]]:
@@ -85,10 +77,8 @@ PARAMETERS = {
 """Defaults, which Northflank does not document, and patterns."""
 
 
-def select_lines(
-    query: Mapping[str, str], now: float, read: Callable[[float, float], Iterable[Line]]
-) -> list[Line]:
-    """Return the lines that a request asks for; `read` returns those of a span.
+def select_lines(query: Mapping[str, str], now: float, children: Iterable[Child]) -> list[Line]:
+    """Return the lines of job runs or builds that a request asks for.
 
     Raises ApiError if a parameter is invalid.
     """
@@ -96,19 +86,16 @@ def select_lines(
     for name, (_, pattern) in PARAMETERS.items():
         if not re.fullmatch(pattern, values[name]):
             raise ApiError(400, "Invalid query", {name: [f"must match {pattern}"]})
-    seconds = int(values["duration"])
-    since, until = _parse_time(query, "startTime"), _parse_time(query, "endTime")
-    if until is None:
-        until = now if since is None or "duration" not in query else since + seconds
-    since = until - seconds if since is None else since
-    lines = read(max(since, now - RETENTION), min(until, now))
+    until = _parse_time(query, "endTime", now)
+    since = _parse_time(query, "startTime", until - int(values["duration"]))
+    lines = [line for child in children for line in read_child(child, since, min(until, now))]
     matching = [line for line in lines if query.get("textIncludes", "") in line.text]
     matching.sort(key=lambda line: line.time, reverse=values["direction"] == "backward")
     return matching[: int(values["lineLimit"])]
 
 
-def _parse_time(query: Mapping[str, str], name: str) -> float | None:
+def _parse_time(query: Mapping[str, str], name: str, default: float) -> float:
     try:
-        return datetime.fromisoformat(query[name]).timestamp() if name in query else None
+        return datetime.fromisoformat(query[name]).timestamp() if name in query else default
     except ValueError:
         raise ApiError(400, "Invalid query", {name: ["must be a time"]}) from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
-from .choices import Choices
+from .choices import parse_choice
 from .faults import Fault, parse_fault
 from .scenarios import SCENARIOS
 
@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("sandbox", argument_default=SUPPRESS).add_argument
     add("--token", help="the token clients must send")
     add("--seed", type=int, help="the same seed, the same runs")
-    text = " ".join(f"{name}: {scenario.description}" for name, scenario in SCENARIOS.items())
+    text = " ".join(f"{name}: {scenario.projects.__doc__}" for name, scenario in SCENARIOS.items())
     add("--scenario", choices=SCENARIOS, metavar="NAME", help=text)
     text = "when the scenario opened, in seconds since 1970; default: at the start"
     add("--opened", dest="opened_at", type=int, metavar="SECONDS", help=text)
@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
     text = "decide what the API leaves open; repeatable"
     repeatable = partial(add, action="append")
-    repeatable("--choice", dest="choices", type=_parse_choice, metavar="NAME=VALUE", help=text)
+    repeatable("--choice", dest="choices", type=parse_choice, metavar="NAME=VALUE", help=text)
     text = "misbehave: NAME[:VALUE][+SECONDS][*COUNT][@TARGET]; repeatable"
     repeatable("--fault", dest="faults", type=parse_fault, metavar="FAULT", help=text)
     text = "send events of release flows there; repeatable"
@@ -59,12 +59,6 @@ def build_options(arguments: Mapping[str, Any]) -> Options:
     options = Options(**{f.name: arguments[f.name] for f in fields(Options) if f.name in arguments})
     options.choices = dict(options.choices)  # from pairs
     return options
-
-
-def _parse_choice(text: str) -> tuple[str, str]:
-    name, _, value = text.partition("=")
-    Choices({name: value})  # checks them
-    return name, value
 
 
 def _check_address(url: str) -> str:

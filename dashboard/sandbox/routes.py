@@ -43,7 +43,7 @@ ROUTES = (
     _route("GET", _WORKLOAD + "/build", job_api.list_builds),
     _route("GET", _WORKLOAD + "/build/{child}", job_api.get_build),
     _route("DELETE", _WORKLOAD + "/build/{child}", job_api.abort_build),
-    _route("GET", _WORKLOAD + "/logs", job_api.read_logs),
+    _route("GET", _JOB + "/logs", job_api.read_logs),
     _route("GET", _WORKLOAD + "/build-logs", job_api.read_build_logs),
 )
 

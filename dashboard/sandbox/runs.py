@@ -11,17 +11,17 @@ the history begins: a sandbox that starts later has the same runs.
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from operator import attrgetter
-from threading import Lock
+from threading import RLock
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from .catalog import PresetRun, ReleaseFlow
-from .simulation import HOUR, RunScript, simulate
+from .simulation import HOUR, RunScript, list_leaf_scripts, simulate
 
 PERIOD_SECONDS = 3 * HOUR
 
@@ -49,11 +49,9 @@ class Run:
     key: str
     """Determines the id and all random values."""
     created_at: float
+    simulate: Callable[[], RunScript]
     slot: int | None = None
     """Its slot in the schedule; None: started by hand, or preset."""
-    hang_seconds: float = 0
-    breaks: bool = False
-    preset: PresetRun | None = None
     start_body: dict[str, Any] | None = None
     """The request body that started the run; None: scheduled."""
     id: str = field(init=False)
@@ -71,27 +69,22 @@ class Run:
 
     @property
     def script(self) -> RunScript:
-        return _simulate(self)
+        return _call(self.simulate)
 
     def status(self, now: float) -> str:
+        return self.state(now)[0]
+
+    def state(self, now: float) -> tuple[str, float]:
+        """Return the status, and when the run last changed."""
         # A concluded run needs no script, which is expensive to compute.
         if now >= self.concluded_at:
-            return self.outcome
+            return self.outcome, self.concluded_at
         if self.aborted_at is not None and now >= self.aborted_at:
-            return "aborting"
+            return "aborting", self.aborted_at
         if self.started_at is None or now < self.started_at:
-            return "queued" if self.is_queued else "pending"
-        return self.script.status_at(now - self.started_at)
-
-    def updated_at(self, now: float) -> float:
-        """Return when the run last changed."""
-        if now >= self.concluded_at:
-            return self.concluded_at
-        if self.aborted_at is not None and now >= self.aborted_at:
-            return self.aborted_at
-        if self.started_at is None or now < self.started_at:
-            return self.created_at
-        return self.started_at + self.script.changed_at(now - self.started_at)
+            return "queued" if self.is_queued else "pending", self.created_at
+        script, elapsed = self.script, now - self.started_at
+        return script.status_at(elapsed), self.started_at + script.changed_at(elapsed)
 
     def skip(self, at: float) -> None:
         """Let the run end at a time without having started."""
@@ -111,14 +104,8 @@ class Run:
 
 
 @lru_cache(maxsize=256)  # more than are in flight
-def _simulate(run: Run) -> RunScript:
-    return simulate(
-        *(run.key, run.flow),
-        preset=run.preset,
-        is_scheduled=run.slot is not None,
-        hang_seconds=run.hang_seconds,
-        breaks=run.breaks,
-    )
+def _call(simulate: Callable[[], RunScript]) -> RunScript:
+    return simulate()
 
 
 class FlowRuns:
@@ -139,7 +126,7 @@ class FlowRuns:
         digest = blake2b(self._key_prefix.encode(), digest_size=4).digest()
         self._offset = origin + PERIOD_SECONDS * int.from_bytes(digest) / 2**32
         self._opening_period = self._period(opened_at)
-        self._lock = Lock()  # tests and benchmarks look from other threads than the server's
+        self._lock = RLock()  # tests and benchmarks look from other threads than the server's
         self._runs: list[Run] = []  # oldest first
         self._open: list[Run] = []  # those that had not concluded when the last one was created
         self._started_count = 0
@@ -149,17 +136,17 @@ class FlowRuns:
         self._schedule_end = opened_at - IDLE_SECONDS if "idle" in flow.behaviours else math.inf
         if self._upcoming and flow.concurrency_policy != "allow":
             self._schedule_end = self._upcoming[0].created_at
-        self._next_slot = -math.inf
+        self._schedule(self._period(opened_at - history_seconds) * self._slots_per_period)
 
     def newest_first(self, now: float) -> Iterator[Run]:
         """Yield the runs that the list contains."""
-        self._advance(now)
+        self._create_until(now)
         oldest = now - self._history_seconds
         return (run for run in reversed(self._runs) if oldest <= run.created_at <= now)
 
     def in_flight(self, now: float) -> list[Run]:
         """Return the runs that have not concluded, newest first."""
-        self._advance(now)
+        self._create_until(now)
         return [run for run in reversed(self._open) if run.created_at <= now < run.concluded_at]
 
     def start(self, now: float, body: dict[str, Any]) -> Run:
@@ -169,7 +156,8 @@ class FlowRuns:
             # With the time in the key, a restarted sandbox does not reuse the id.
             key = f"{self._key_prefix}/started {now:.6f} {self._started_count}"
             self._started_count += 1
-            run = Run(self.flow, key, now, start_body=body)
+            script = partial(simulate, key, self.flow, is_scheduled=False)
+            run = Run(self.flow, key, now, script, start_body=body)
             self._add(run)
         return run
 
@@ -187,23 +175,16 @@ class FlowRuns:
                     other.start_after(free_at)
                 free_at = max(free_at, other.concluded_at)
 
-    def _advance(self, now: float) -> None:
+    def _create_until(self, now: float) -> None:
         """Create the runs up to now, and forget those that the list no longer contains."""
         with self._lock:
-            self._create_until(now)
-
-    def _create_until(self, now: float) -> None:
-        oldest = now - self._history_seconds
-        first_slot = self._period(oldest) * self._slots_per_period
-        if self._next_slot < first_slot:  # at the beginning, or after a long pause
-            self._upcoming = [run for run in self._upcoming if run.slot is None]
-            self._schedule(first_slot)
-        while self._upcoming[0].created_at <= now:
-            run = self._upcoming.pop(0)
-            if run.slot is not None:
-                self._schedule(run.slot + 1)
-            self._add(run)
-        del self._runs[: bisect_left(self._runs, oldest, key=_by_creation)]
+            while self._upcoming[0].created_at <= now:
+                run = self._upcoming.pop(0)
+                if run.slot is not None:
+                    self._schedule(run.slot + 1)
+                self._add(run)
+            oldest = now - self._history_seconds
+            del self._runs[: bisect_left(self._runs, oldest, key=_by_creation)]
 
     def _add(self, run: Run) -> None:
         """Add the next run, unless the concurrency policy or the schedule's end forbids it.
@@ -248,7 +229,6 @@ class FlowRuns:
 
     def _schedule(self, slot: int) -> None:
         """Make the run of a slot an upcoming one."""
-        self._next_slot = slot
         period, place = divmod(slot, self._slots_per_period)
         hang_seconds = 0.0
         if place == 0 and "stuck" in self.flow.behaviours:
@@ -261,7 +241,9 @@ class FlowRuns:
             "breaks" in self.flow.behaviours
             and (self._opening_period - period) % JAM_INTERVAL_PERIODS < BREAK_PERIODS
         )
-        run = Run(self.flow, f"{self._key_prefix}/{slot}", 0, slot, hang_seconds, breaks)
+        key = f"{self._key_prefix}/{slot}"
+        script = partial(simulate, key, self.flow, hang_seconds=hang_seconds, breaks=breaks)
+        run = Run(self.flow, key, 0, script, slot)
         # Random within its slot; a run that hangs is created at the slot's start.
         jitter = 0 if hang_seconds else 0.8 * int(run.id[:4], 16) / 0x10000
         width = PERIOD_SECONDS / self._slots_per_period
@@ -270,10 +252,12 @@ class FlowRuns:
 
     def _make_preset_run(self, number: int, preset: PresetRun, opened_at: float) -> Run:
         key = f"{self._key_prefix}/staged {opened_at:.0f} {number}"
-        run = Run(self.flow, key, 0, preset=preset, start_body={"name": preset.name})
+        script = partial(simulate, key, self.flow, preset=preset)
+        run = Run(self.flow, key, 0, script, start_body={"name": preset.name})
         lead_seconds = 0.0
         if preset.steps:
-            start = run.script.step_start(preset.steps[0].ref)
+            leaves, ref = list_leaf_scripts(run.script.steps), preset.steps[0].ref
+            start = next(leaf.start for leaf in leaves if leaf.step.ref == ref)
             lead_seconds = run.script.pending_seconds + start
         run.created_at = opened_at - preset.elapsed_seconds - lead_seconds
         if preset.abort_elapsed_seconds is not None:

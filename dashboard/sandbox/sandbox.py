@@ -6,6 +6,7 @@ It answers each request with what `routes.py` says, with token, rate limit and f
 import asyncio
 import hmac
 import itertools
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -16,16 +17,37 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from .api import Call
-from .choices import Choices
-from .errors import ApiError, NoAccess
+from .choices import DEFAULTS
+from .errors import ApiError
 from .faults import ANSWERS, CHANGES, parse_fault
 from .options import Options
-from .rate_limit import RateLimitWindow
 from .routes import find_route
 from .scenarios import SCENARIOS
 from .simulation import HOUR
 from .webhooks import Webhooks
 from .world import World
+
+
+@dataclass
+class RateLimitWindow:
+    """The API's rate limit: a fixed window that the first request opens."""
+
+    limit: int
+    seconds: float
+    opened_at: float = -math.inf
+    request_count: int = 0
+
+    def count_request(self, now: float) -> None:
+        if not 0 <= now - self.opened_at < self.seconds:
+            self.opened_at, self.request_count = now, 0
+        self.request_count += 1
+
+    def headers(self, now: float) -> dict[str, str]:
+        return {
+            "x-ratelimit-limit": str(self.limit),
+            "x-ratelimit-remaining": str(max(0, self.limit - self.request_count)),
+            "x-ratelimit-reset": str(max(0, math.ceil(self.opened_at + self.seconds - now))),
+        }
 
 
 @dataclass(eq=False)
@@ -42,7 +64,7 @@ class Sandbox:
 
     def __post_init__(self) -> None:
         options, scenario = self.options, SCENARIOS[self.options.scenario]
-        self.choices = Choices({**scenario.choices, **options.choices})
+        self.choices = {**DEFAULTS, **scenario.choices, **options.choices}
         self.faults = [*map(parse_fault, scenario.faults), *options.faults]
         self.started_at = self.clock()
         opened_at = self.started_at if options.opened_at is None else options.opened_at
@@ -107,8 +129,8 @@ class Sandbox:
             raise ApiError(401, "Unauthorized")
 
     def _error_response(self, error: ApiError) -> Response:
-        if isinstance(error, NoAccess) and self.choices["no-access"] == "404":
-            error = ApiError(404, f"{error.hidden} not found")
+        if error.status == 403 and self.choices["no-access"] == "404":
+            error = ApiError(404, "Project not found")
         if error.status == 429 and self.choices["429-body"] == "text":
             return PlainTextResponse(error.message, 429, error.headers)
         body: dict[str, object] = {"status": error.status, "message": error.message}

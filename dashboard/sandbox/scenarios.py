@@ -47,10 +47,6 @@ class Scenario:
     history_hours: float = 72
     """How far back runs are listed at most."""
 
-    @property
-    def description(self) -> str:
-        return self.projects.__doc__ or ""
-
 
 def everyday() -> tuple[Project, ...]:
     """A busy team, with an occasional stuck run."""
@@ -61,7 +57,7 @@ def everyday() -> tuple[Project, ...]:
     return (
         shop(
             checkout("allow 360", "queue 660 hangs", f"queue 900 daily-jam {secrets}"),
-            storefront("latest 300", "allow 480 hostile-names", "forbid 900"),
+            storefront("latest 300", "allow 480", "forbid 900"),
             search("allow 400", "", "allow 1100 slow-aborts"),
         ),
         payments(

@@ -1,6 +1,6 @@
 """The JSON of responses: the catalog, runs with their names, and the tree of steps.
 
-Functions that take `choices` write what the choices `timestamps` and `updated-at` say.
+Functions that take `choices` write what the choice `timestamps` says.
 """
 
 import math
@@ -61,18 +61,14 @@ def serialize_project_detail(project: Project) -> Json:
 
 
 def serialize_pipeline(pipeline: Pipeline, choices: Choices) -> Json:
-    return {"id": pipeline.id} | _describe_pipeline(pipeline) | _creation_times(choices)
+    description = {"description": pipeline.description} if pipeline.description else {}
+    return {"id": pipeline.id, "name": pipeline.name, **description, **_creation_times(choices)}
 
 
 def serialize_pipeline_detail(pipeline: Pipeline) -> Json:
     """Serialize a pipeline as `get pipeline` does: without id and times."""
     objects = [{"id": pipeline.id, "type": "service", "stage": stage} for stage in STAGES]
-    return _describe_pipeline(pipeline) | {"nfObjects": objects}
-
-
-def _describe_pipeline(pipeline: Pipeline) -> Json:
-    description = {"description": pipeline.description} if pipeline.description else {}
-    return {"name": pipeline.name} | description
+    return {"name": pipeline.name, "description": pipeline.description, "nfObjects": objects}
 
 
 def _creation_times(choices: Choices) -> Json:
@@ -99,15 +95,14 @@ def serialize_release_flow(flow: ReleaseFlow, status: str, choices: Choices) -> 
 def serialize_run(run: Run, now: float, choices: Choices) -> Json:
     """Serialize a run as lists do."""
     form, is_concluded = choices["timestamps"], now >= run.concluded_at
-    is_creation_shown = choices["updated-at"] == "created"
-    updated_at = run.created_at if is_creation_shown else run.updated_at(now)
+    status, updated_at = run.state(now)
     data: Json = {"id": run.id}
     if (name := generate_name(run)) is not None:
         data["name"] = name
     if (description := generate_description(run)) is not None:
         data["description"] = description
     data |= {
-        "status": run.status(now),
+        "status": status,
         "concluded": is_concluded,
         "createdAt": format_time(run.created_at, form),
         "updatedAt": format_time(updated_at, form),
@@ -141,28 +136,12 @@ _SUBJECTS = (
 )  # fmt: skip
 _DESCRIPTIONS = ("", "", "", "Weekly release train", "Requested by support, see ticket 4711.")
 
-HOSTILE_NAMES = (
-    '<b>Hotfix</b> & "quotes"',
-    "🚀 Launch day 👩‍👩‍👧‍👦 فرق",
-    "\u202eeman desrever\u202c and back",
-    "إصدار جديد للمتجر",
-    "<script>alert('run')</script>",
-    "{{ run.name }} {% now 'Y' %} ${args.NAME}",
-    "Zażółć gęślą jaźń " + "n" * 180,
-    "  leading and trailing  ",
-    "O'Brien; DROP TABLE runs; --",
-    "line one\nline two",
-)
-HOSTILE_DESCRIPTION = 'Réf. <a href="javascript:alert(1)">ticket</a> — ' + "très " * 30
-
 
 def generate_name(run: Run) -> str | None:
     """Return the name of a run; about one run in eight has none."""
     if run.start_body is not None:
         return run.start_body.get("name")
     hash_value = int(run.id[:8], 16)
-    if "hostile-names" in run.flow.behaviours and hash_value % 3 == 0:
-        return HOSTILE_NAMES[hash_value // 3 % len(HOSTILE_NAMES)]
     if hash_value % 8 == 0:
         return None
     number = release_number(run)
@@ -180,8 +159,6 @@ def generate_description(run: Run) -> str | None:
     if run.start_body is not None:
         return run.start_body.get("description")
     hash_value = int(run.id[9:13], 16)
-    if "hostile-names" in run.flow.behaviours and hash_value % 7 == 0:
-        return HOSTILE_DESCRIPTION
     return _DESCRIPTIONS[hash_value % len(_DESCRIPTIONS)] or None
 
 

@@ -121,10 +121,6 @@ class RunScript(NamedTuple):
             times += [leaf.start, leaf.start + RESPONSE_DELAY, leaf.end, *sum(leaf.retries, ())]
         return max(time for time in times if time <= elapsed)
 
-    def step_start(self, ref: str) -> float:
-        """Return when a step starts; raise StopIteration if the run never reaches it."""
-        return next(leaf.start for leaf in list_leaf_scripts(self.steps) if leaf.step.ref == ref)
-
 
 def simulate(
     key: str,

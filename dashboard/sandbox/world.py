@@ -17,8 +17,6 @@ from .runs import FlowRuns, Run
 from .scenarios import SCENARIOS
 from .simulation import HOUR
 
-HISTORY_SECONDS = 72 * HOUR
-
 
 class World:
     def __init__(
@@ -26,17 +24,15 @@ class World:
         seed: int = 1,
         scenario: str = "everyday",
         *,
-        opened_at: float = 0.0,
+        opened_at: float,
         origin: float = 0.0,
-        abort_seconds: float = 4.0,
-        history_seconds: float = HISTORY_SECONDS,
+        history_seconds: float = 72 * HOUR,
     ) -> None:
         """Build the world of a scenario that opened at `opened_at`.
 
         The schedule is the same at the same distance from any `origin`. Both are in seconds since
         1970. Lists of runs reach back `history_seconds`.
         """
-        self.abort_seconds = abort_seconds
         self.projects: tuple[Project, ...] = SCENARIOS[scenario].projects()
         self._runs = {
             flow: FlowRuns(seed, flow, opened_at, origin, history_seconds)
@@ -96,27 +92,28 @@ class World:
             raise ApiError(409, message)
         return self._runs[flow].start(now, body)
 
-    def abort_run(
-        self, flow: ReleaseFlow, run_id: str, now: float, *, at_once: bool = False
-    ) -> Run:
-        """Abort a run in flight; no effect on a run that is aborting or has concluded."""
+    def abort_run(self, flow: ReleaseFlow, run_id: str, now: float, seconds: float = 4) -> Run:
+        """Abort a run in flight; no effect on a run that is aborting or has concluded.
+
+        It ends after `seconds`, unless its flow's behaviours decide otherwise.
+        """
         run = self.find_run(flow, run_id, now)
         if now < run.concluded_at and now < (run.aborted_at or math.inf):
-            seconds, outcome = self._draw_abort(run, now, at_once=at_once)
+            seconds, outcome = _draw_abort(run, now, seconds)
             self._runs[flow].abort(run, now, ends_at=now + seconds, outcome=outcome)
         return run
 
-    def _draw_abort(self, run: Run, now: float, *, at_once: bool) -> tuple[float, str]:
-        """Return how many seconds an abort takes, and how the run ends."""
-        fraction = int(run.id[-6:], 16) / 0x1000000
-        seconds = 0 if at_once else self.abort_seconds
-        if run.started_at is None or now < run.started_at:
-            return seconds, "aborted"
-        if "ignores-aborts" in run.flow.behaviours:
-            return 20 + 20 * fraction, "success"
-        if "slow-aborts" in run.flow.behaviours:
-            # Undocumented: whether an abort succeeds, and how long it takes.
-            if fraction < 1 / 3:
-                return 240 + 240 * fraction, "aborted"
-            return seconds + 8, "success" if fraction < 2 / 3 else "failure"
+
+def _draw_abort(run: Run, now: float, seconds: float) -> tuple[float, str]:
+    """Return how many seconds an abort takes, and how the run ends."""
+    fraction = int(run.id[-6:], 16) / 0x1000000
+    if run.started_at is None or now < run.started_at:
         return seconds, "aborted"
+    if "ignores-aborts" in run.flow.behaviours:
+        return 20 + 20 * fraction, "success"
+    if "slow-aborts" in run.flow.behaviours:
+        # Undocumented: whether an abort succeeds, and how long it takes.
+        if fraction < 1 / 3:
+            return 240 + 240 * fraction, "aborted"
+        return seconds + 8, "success" if fraction < 2 / 3 else "failure"
+    return seconds, "aborted"

@@ -43,7 +43,7 @@ from dashboard.models.abort_lifecycle import EventType
 from dashboard.models.runs import mark_changed
 from dashboard.northflank import NorthflankClient, NorthflankError, RunDetail
 from dashboard.sandbox import parse_fault
-from dashboard.sandbox.choices import Choices
+from dashboard.sandbox.choices import DEFAULTS
 from dashboard.sandbox.world import World
 from dashboard.sync import mirror, missing_runs
 from dashboard.sync.run_reader import read_run
@@ -129,14 +129,14 @@ class AbortMachine(RuleBasedStateMachine):
     def start_first_run(self, offset: int) -> None:
         # The same runs with the same course in an example that is repeated.
         now = START_TIME + offset
-        self.live.sandbox.world = World()
+        self.live.sandbox.world = World(opened_at=START_TIME)
         self.live.sandbox.clock = lambda: now
         self.live.sandbox.abort_request_counts.clear()
         self.start()
 
     def teardown(self) -> None:
         self.live.sandbox.faults = []
-        self.live.sandbox.choices.update(Choices({}))
+        self.live.sandbox.choices.update(DEFAULTS)
         self.live.connection.outage = ""
         self.settings.READ_ONLY = False
         self.users[1].groups.set(self.users[0].groups.all())

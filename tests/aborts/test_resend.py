@@ -326,7 +326,9 @@ def abort_externally(live: Live, status: str, *, concluded: bool) -> Callable[[]
         run = Run.objects.get()
         flow = live.sandbox.world.find_flow("payments", "ledger", "Staging")
         assert flow is not None
-        live.sandbox.world.abort_run(flow, run.run_id, live.sandbox.clock(), at_once=concluded)
+        live.sandbox.world.abort_run(
+            flow, run.run_id, live.sandbox.clock(), seconds=0 if concluded else 4
+        )
 
     return change
 

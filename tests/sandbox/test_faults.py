@@ -61,7 +61,7 @@ def test_too_fast_fault_keeps_the_window(sandbox_server: SandboxServer, set_faul
 @pytest.mark.parametrize("status", ["403", "404"])
 def test_forbidden_fault_denies_one_project(sandbox_server: SandboxServer, status: str) -> None:
     sandbox_server.configure(Options(choices={"no-access": status}))
-    sandbox_server.sandbox.faults = [parse_fault("forbidden@/projects/payments")]
+    sandbox_server.sandbox.faults = [parse_fault("403@/projects/payments")]
     assert sandbox_server.get("/projects/payments").status_code == int(status)
     assert sandbox_server.get(f"/teams/acme{BILLING}/runs").status_code == int(status)
     assert sandbox_server.get("/projects/shop").status_code == 200

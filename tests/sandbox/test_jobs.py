@@ -280,7 +280,6 @@ def test_forward_lines_are_the_oldest_of_the_span(jobs_server: SandboxServer) ->
 @pytest.mark.parametrize(
     "span",
     [
-        "startTime=2027-01-15T07:55:00.000Z&duration=60",
         "endTime=2027-01-15T07:56:00.000Z&duration=60",
         "startTime=2027-01-15T07:55:00Z&endTime=2027-01-15T07:56:00Z",
     ],
@@ -320,8 +319,7 @@ def test_some_lines_have_the_prefix_of_a_container_runtime(jobs_server: SandboxS
     assert 0 < len(prefixed) < len(texts)
 
 
-def test_services_and_builds_have_logs(jobs_server: SandboxServer) -> None:
-    assert "GET /healthz" in lines(jobs_server.get(f"{FRONT}/logs?lineLimit=1"))[0]
+def test_builds_have_logs(jobs_server: SandboxServer) -> None:
     build = jobs_server.get(f"{FRONT}/build").json()["data"]["builds"][0]
     path = f"{FRONT}/build-logs?lineLimit=1&buildId={build['id']}"
     assert "npm" in lines(jobs_server.get(path))[0]
@@ -373,5 +371,5 @@ def test_fault_with_name_of_a_call_applies_to_it_only(
 @pytest.mark.parametrize("log", ["before\0after", "half \ud83d of a pair", None, {"level": "info"}])
 def test_field_fault_replaces_each_line(jobs_server: SandboxServer, log: object) -> None:
     jobs_server.sandbox.faults = [parse_fault(f"field:log={json.dumps(log)}@read-logs")]
-    answer = jobs_server.get(f"{FRONT}/logs?lineLimit=2")
+    answer = jobs_server.get("/projects/shop/jobs/copy-orders/logs?lineLimit=2")
     assert [line["log"] for line in json.loads(answer.content)["data"]] == [log] * 2

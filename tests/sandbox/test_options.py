@@ -36,7 +36,7 @@ def test_options_are_parsed_from_arguments() -> None:
         (["--choice", "nope=1"], "unknown choice 'nope'; known are: run-order"),
         (["--choice", "run-order=up"], "possible are: newest-first, oldest-first, shuffled"),
         (["--choice", "run-order"], "cannot be ''; possible are: newest-first"),
-        (["--choice", "abort-seconds=soon"], "invalid _parse_choice value"),
+        (["--choice", "abort-seconds=soon"], "invalid parse_choice value"),
         (["--fault", "nope"], "unknown fault"),
         *((["--webhook", url], "not a web address") for url in ("dashboard:8000", "http:///x")),
     ],
@@ -54,7 +54,7 @@ def test_help_lists_every_scenario(name: str) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     help_text = "".join(parser.format_help().split())  # lines break at hyphens, too
-    assert f"{name}: {SCENARIOS[name].description}".replace(" ", "") in help_text
+    assert f"{name}: {SCENARIOS[name].projects.__doc__}".replace(" ", "") in help_text
 
 
 def docs_row(name: str) -> str:

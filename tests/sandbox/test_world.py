@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dashboard.sandbox.api import STATUSES
 from dashboard.sandbox.catalog import ReleaseFlow
-from dashboard.sandbox.choices import Choices
+from dashboard.sandbox.choices import DEFAULTS
 from dashboard.sandbox.errors import ApiError
 from dashboard.sandbox.runs import Run
 from dashboard.sandbox.serializers import (
@@ -71,7 +71,7 @@ def test_world_at_same_offset_from_any_origin_has_the_same_runs(origin: int, sec
 
 @pytest.mark.slow
 def test_run_and_step_statuses_all_occur_within_a_day() -> None:
-    world = World(1)
+    world = World(1, opened_at=NOW)
     runs: set[str] = set()
     node_statuses: set[str] = set()
     for flow in world.list_flows():
@@ -98,7 +98,7 @@ def test_run_and_step_statuses_all_occur_within_a_day() -> None:
 @settings(deadline=None, max_examples=30)
 @given(SEEDS, TIMES)
 def test_world_at_any_time_has_a_stuck_production_run(seed: int, now: float) -> None:
-    world = World(seed)
+    world = World(seed, opened_at=now)
     runs = in_flight(world, find(world, "payments/ledger/production"), now)
     assert any(run.started_at and now - run.started_at > 1500 for run in runs)
 
@@ -115,9 +115,9 @@ def test_runs_queue_behind_stuck_run() -> None:
 
 
 def test_run_secrets_all_have_the_marker() -> None:
-    world = World(1)
+    world = World(1, opened_at=NOW)
     flow = find(world, "payments/billing-api/production")
-    run = serialize_run_detail(next(world.list_runs(flow, NOW)), NOW, Choices({}))
+    run = serialize_run_detail(next(world.list_runs(flow, NOW)), NOW, DEFAULTS)
     assert run["arguments"]["DB_PASSWORD"].startswith("s3cr3t-")
     assert run["triggers"][1]["spec"]["token"].startswith("s3cr3t-")
     assert run["refs"]["build"]["pullSecret"].startswith("s3cr3t-")
@@ -132,10 +132,10 @@ def test_run_secrets_all_have_the_marker() -> None:
 @settings(deadline=None, max_examples=10)
 @given(SEEDS, TIMES)
 def test_run_fields_are_consistent(seed: int, now: float) -> None:
-    world = World(seed)
+    world = World(seed, opened_at=now)
     for flow in world.list_flows():
         for run in itertools.islice(world.list_runs(flow, now), 12):
-            payload = serialize_run_detail(run, now, Choices({}))
+            payload = serialize_run_detail(run, now, DEFAULTS)
             assert payload["concluded"] == ("concludedAt" in payload)
             assert payload["createdAt"] <= payload.get("startedAt", payload["createdAt"])
             assert payload["createdAt"] <= payload["updatedAt"] <= format_time(now, "space")
@@ -162,14 +162,14 @@ def test_run_fields_are_consistent(seed: int, now: float) -> None:
 def test_runs_of_queued_flow_never_overlap(
     seed: int, scenario: str, now: float, actions: list[tuple[bool, int]]
 ) -> None:
-    world = World(seed, scenario, opened_at=now, abort_seconds=60)
+    world = World(seed, scenario, opened_at=now)
     seen_ids: dict[ReleaseFlow, set[str]] = {}
     for is_abort, seconds in actions:
         now += seconds
         for flow in with_policy(world, "queue", "latest", "forbid"):
             if is_abort:
                 for run in in_flight(world, flow, now)[:2]:
-                    world.abort_run(flow, run.id, now)
+                    world.abort_run(flow, run.id, now, 60)
             else:
                 try:
                     world.start_run(flow, now, {})
@@ -189,10 +189,10 @@ def test_runs_of_queued_flow_never_overlap(
 
 
 def test_abort_ends_run_after_its_seconds() -> None:
-    world = World(1, abort_seconds=3)
+    world = World(1, opened_at=NOW)
     flow = find(world, "payments/ledger/production")
     stuck = in_flight(world, flow, NOW)[-1]
-    aborting = world.abort_run(flow, stuck.id, NOW)
+    aborting = world.abort_run(flow, stuck.id, NOW, 3)
     assert aborting
     assert aborting.status(NOW) == "aborting"
     assert aborting.status(NOW + 2.9) == "aborting"
@@ -200,7 +200,7 @@ def test_abort_ends_run_after_its_seconds() -> None:
 
 
 def test_abort_of_stubborn_run_takes_minutes_or_ends_otherwise() -> None:
-    world = World(1)
+    world = World(1, opened_at=NOW)
     flow = find(world, "shop/search/production")
     outcomes: set[str] = set()
     slowest = 0.0
@@ -216,7 +216,7 @@ def test_abort_of_stubborn_run_takes_minutes_or_ends_otherwise() -> None:
 
 
 def test_old_runs_are_dropped() -> None:
-    world = World(1)
+    world = World(1, opened_at=NOW)
     flow = find(world, "payments/billing-api/development")
     counts = [len(list(world.list_runs(flow, NOW + days * 24 * HOUR))) for days in range(0, 30, 3)]
     assert max(counts) - min(counts) <= 2

@@ -142,7 +142,7 @@ def test_abort_command_beside_dashboard_aborts_run_once(
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("forbidden@/abort", "Northflank refused"),
+        ("403@/abort", "Northflank refused"),
         ("500@/abort", "The dashboard resends it for 2 min"),
     ],
 )

@@ -163,7 +163,7 @@ def test_forbidden_project_keeps_rows_and_reports_error(world: World, status: st
     world.sync()
     before = Run.objects.in_flight().count()
     world.sandbox.choices["no-access"] = status
-    world.sandbox.faults = [parse_fault("forbidden@/projects/payments")]
+    world.sandbox.faults = [parse_fault("403@/projects/payments")]
     for _ in range(3):
         world.make_due()
         read_catalog_again(world)

@@ -10,9 +10,7 @@ from dashboard.sandbox import parse_fault
 from tests.support.world import LONG_AGO, LoggedEvents, World
 
 
-@pytest.mark.parametrize(
-    ("fault", "delays"), [("forbidden", [60, 120, 240]), ("500", [10, 20, 40])]
-)
+@pytest.mark.parametrize(("fault", "delays"), [("403", [60, 120, 240]), ("500", [10, 20, 40])])
 def test_failing_run_backs_off_longer_each_time(
     world: World, fault: str, delays: list[int]
 ) -> None:

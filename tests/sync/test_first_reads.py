@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from datetime import timedelta
+from math import inf
 from statistics import mean
 
 import pytest
@@ -239,7 +240,7 @@ def after_outage(full_world: World) -> World:
 @pytest.mark.slow
 def test_sync_after_long_outage_lists_each_stage_once(after_outage: World) -> None:
     after_outage.sandbox.rate_limit_window.limit = 120
-    after_outage.sandbox.rate_limit_window.opened_at = None
+    after_outage.sandbox.rate_limit_window.opened_at = -inf
     RateBudget.objects.all().delete()
     after_outage.live.reads.plan_again()  # its plan of hours ago
     after_outage.live.sync(1)

@@ -199,12 +199,11 @@ def test_end_reported_late_replaces_the_one_that_was_noticed(stage: Stage) -> No
 
 
 def test_run_of_upstream_without_end_and_updates_ends_after_last_read_in_flight(live: Live) -> None:
-    live.sandbox.choices["updated-at"] = "created"
-    live.sandbox.faults = [parse_fault("missing-fields:concludedAt")]
+    live.sandbox.faults = [parse_fault("missing-fields:concludedAt,updatedAt")]
     run = create_run_in_flight(live)
     upstream_flow = live.sandbox.world.find_flow(*LEDGER)
     assert upstream_flow is not None
-    live.sandbox.world.abort_run(upstream_flow, run.run_id, live.sandbox.clock(), at_once=True)
+    live.sandbox.world.abort_run(upstream_flow, run.run_id, live.sandbox.clock(), seconds=0)
     ended = read(live, run)
     assert (ended.concluded, ended.concluded_at) == (True, None)
     assert ended.ended_at > run.synced_at

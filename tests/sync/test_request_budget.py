@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 import pytest
@@ -195,7 +196,7 @@ def test_sync_without_rate_limit_headers_stores_no_budget(world: World) -> None:
 def read_with_limit(world: World, limit: int) -> None:
     """Start a new window with that limit, and read all that the worker may, without bursts."""
     world.sandbox.rate_limit_window.limit = limit
-    world.sandbox.rate_limit_window.opened_at = None
+    world.sandbox.rate_limit_window.opened_at = -inf
     for _ in range(20):
         RateBudget.objects.update(burst=0)
         world.make_due()
@@ -230,7 +231,7 @@ def test_sync_uses_most_of_budget(full_world: World) -> None:
 def test_sync_of_backlog_uses_only_a_burst(full_world: World) -> None:
     full_world.sync()
     full_world.sandbox.rate_limit_window.limit = 120
-    full_world.sandbox.rate_limit_window.opened_at = None
+    full_world.sandbox.rate_limit_window.opened_at = -inf
     RateBudget.objects.all().delete()
     full_world.make_due()
     full_world.live.sync(1)
@@ -244,7 +245,7 @@ def test_sync_of_backlog_uses_only_a_burst(full_world: World) -> None:
 def test_sync_of_stages_with_events_at_one_time_uses_only_a_burst(full_world: World) -> None:
     full_world.sync()
     full_world.sandbox.rate_limit_window.limit = 120
-    full_world.sandbox.rate_limit_window.opened_at = None
+    full_world.sandbox.rate_limit_window.opened_at = -inf
     RateBudget.objects.all().delete()
     now = timezone.now()
     read_at, window_end = now - timedelta(seconds=90), now - timedelta(seconds=1)
@@ -468,7 +469,7 @@ def test_reading_resumes_in_new_window(world: World) -> None:
     run_into_rate_limit(world)
     a_second_ago = timezone.now() - timedelta(seconds=1)
     RateBudget.objects.update(backoff_until=a_second_ago, resets_at=a_second_ago)
-    world.sandbox.rate_limit_window.opened_at = None
+    world.sandbox.rate_limit_window.opened_at = -inf
     Stage.objects.update(next_sync_at=LONG_AGO)
     world.live.sync(1)
     assert world.sandbox.requests

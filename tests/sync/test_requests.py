@@ -123,7 +123,7 @@ def test_run_that_is_not_found_creates_no_run(world: World) -> None:
 def test_failed_request_is_told_and_sent_again_with_the_next_link(world: World) -> None:
     stage = ledger_stage(world)
     run_id = world.start()
-    world.sandbox.faults = [parse_fault(f"forbidden@/runs/{run_id}")]
+    world.sandbox.faults = [parse_fault(f"403@/runs/{run_id}")]
     assert find(world, stage, run_id)[0].startswith("The search on Northflank failed")
     world.sandbox.faults = []
     assert find(world, stage, run_id) == [""]

@@ -478,7 +478,7 @@ def test_concluded_run_is_read_after_webhook_event(
     run = Run.objects.in_flight().filter(stage__pipeline__slug="ledger").earliest("pk")
     flow = live.sandbox.world.find_flow("payments", "ledger", run.stage.name)
     assert flow is not None
-    live.sandbox.world.abort_run(flow, run.run_id, live.sandbox.clock(), at_once=True)
+    live.sandbox.world.abort_run(flow, run.run_id, live.sandbox.clock(), seconds=0)
 
     def concluded() -> bool:
         live.sync(1)

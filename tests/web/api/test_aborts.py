@@ -106,7 +106,7 @@ def test_abort_of_what_a_run_has_left_running_has_its_rules(
 @pytest.mark.parametrize(
     ("fault", "status", "code", "state"),
     [
-        ("forbidden@/abort", 502, "refused", "refused"),
+        ("403@/abort", 502, "refused", "refused"),
         ("error-string:409@/abort", 502, "refused", "refused"),
         ("rate-limited@/abort", 503, "not_sent", "not_sent"),
         ("500@/abort", 504, "no_response", "unknown"),
