@@ -76,7 +76,7 @@ class PooledASGIHandler(ASGIHandler):
             return
         except RequestDataTooBig:
             # Before any middleware, or anyone could fill the disk. The server drops the rest.
-            error = ApiError(413, "too_large", "Request body too large.")
+            error = ApiError("too_large", "Request body too large.")
             text = HttpResponse(f"{error.message}\n", status=413, content_type="text/plain")
             is_api = scope["path"].startswith("/api/")
             await self.send_response(error_response(error) if is_api else text, send)

@@ -45,8 +45,8 @@ def expect_documented(answer: httpx.Response) -> None:
         assert answer.status_code in {401, 404, 405, 429}, f"{request.method} {request.url}"
         schema: dict[str, Any] = {"$ref": "#/components/schemas/ErrorBody"}
     else:
-        documented = found[1]["responses"].get(str(answer.status_code))
-        assert documented, f"{request.method} {request.url}: {answer.status_code} {answer.text}"
+        responses = found[1]["responses"]
+        documented = responses.get(str(answer.status_code), responses["default"])
         schema = documented["content"]["application/json"]["schema"]
     if request.method != "HEAD":
         schema = schema | {"components": closed_components()}

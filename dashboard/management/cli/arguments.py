@@ -10,6 +10,7 @@ from dashboard.models import Run
 from dashboard.models.catalog import StageName
 from dashboard.sync.log_reader import MAX_LINES
 from dashboard.web.api import params, queries
+from dashboard.web.http.responses.json_responses import ApiError
 
 
 def clean_text(value: str) -> str:
@@ -60,8 +61,6 @@ def find_run(options: dict[str, Any], visible: Q | None = None) -> Run:
         return queries.find_run(
             options["run"], place_of(options), Q() if visible is None else visible
         )
-    except queries.RunNotFound as error:
-        raise CommandError(str(error)) from error
-    except queries.AmbiguousRun as ambiguous:
-        place_lines = "\n".join(f"  {place}" for place in ambiguous.places)
-        raise CommandError(f"{ambiguous}\n{place_lines}") from ambiguous
+    except ApiError as error:
+        place_lines = [f"  {place}" for place in error.extra.get("places", ())]
+        raise CommandError("\n".join([error.message, *place_lines])) from error

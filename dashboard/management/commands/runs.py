@@ -10,14 +10,13 @@ from dashboard.accounts import permissions
 from dashboard.db.threads import now
 from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
-from dashboard.models import Run, Stage
+from dashboard.models import Run
 from dashboard.runs import attention, statuses
 from dashboard.runs.search import Search
-from dashboard.sync.reports import report as sync_report
 from dashboard.texts import durations
 from dashboard.web.api import queries, serializers
 from dashboard.web.components.runs import row_queries
-from dashboard.web.http import lookup
+from dashboard.web.http.responses.json_responses import ApiError
 
 HEADINGS = (
     "RUN", "TITLE", "ATTENTION", "STATUS", "OVERDUE",
@@ -45,14 +44,10 @@ class Command(RunbookCommand):
         latest = row_queries.latest_aborts(runs)
         if problem := output.sync_problem(now()):
             self.stderr.write(problem)
-        stages = Stage.objects.listed().filter(queries.stage_condition(place))
-        syncs = lookup.visible_catalog_lists(permissions.ALL).filter(
-            queries.catalog_list_condition(place)
-        )
-        report = sync_report.load(stages, syncs, now())
-        if report.is_complete and not queries.is_place_known(place, permissions.ALL):
-            place_text = " / ".join(place.values())
-            raise CommandError(f"No such project, pipeline or stage: {place_text}.")
+        try:
+            report = queries.load_report(place, permissions.ALL)
+        except ApiError as error:
+            raise CommandError(error.message) from error
         if not report.is_complete:
             self.stderr.write(report.incomplete_text)
         if options["json"]:

@@ -5,9 +5,9 @@ CSRF token is needed.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import wraps
 from typing import Any, Concatenate
 
@@ -27,7 +27,6 @@ from dashboard.db.threads import now
 from dashboard.models import ApiToken
 from dashboard.models.accounts.access import AccessKind
 from dashboard.models.accounts.api_tokens import Scope, TokenStatus
-from dashboard.web.api import openapi
 from dashboard.web.http import database_outage
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.responses.deferred import Deferred
@@ -45,6 +44,9 @@ class ApiClient:
     token_name: str
 
 
+# https://www.rfc-editor.org/rfc/rfc6750#section-3
+_CHALLENGE = 'Bearer realm="release flows"'
+
 type ApiView[**P] = Callable[Concatenate[HttpRequest, ApiClient, P], HttpResponse]
 
 
@@ -53,12 +55,11 @@ def api_view[**P](
     answer: Any = None,
     query: type | None = None,
     body: type | None = None,
-    errors: Iterable[str] = (),
 ) -> Callable[[ApiView[P]], Callable[Concatenate[HttpRequest, P], HttpResponse]]:
     """Wrap a view: allow only `methods` (none: any), authenticate, and return errors as JSON.
 
     With an `answer` the OpenAPI document has it: its docstring, and the types of its answer, query
-    and body; `errors` are the codes that are its own (see `openapi`).
+    and body.
     """
 
     def decorate(view: ApiView[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
@@ -66,17 +67,16 @@ def api_view[**P](
         @login_not_required
         @wraps(view)
         def wrapper(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
-            def answer() -> HttpResponse:
+            def respond() -> HttpResponse:
                 if methods and request.method not in methods:
                     raise ApiError(
-                        405,
                         "method_not_allowed",
                         f"Method not allowed; use {' or '.join(methods)}.",
                         headers={"Allow": ", ".join(methods)},
                     )
                 return view(request, _authenticate(request), *args, **kwargs)
 
-            response = _with_json_errors(request, answer)
+            response = _with_json_errors(request, respond)
             if isinstance(response, Deferred):
                 finish = response.finish
                 response.finish = lambda work: _with_json_errors(  # type: ignore[method-assign]
@@ -84,43 +84,39 @@ def api_view[**P](
                 )
             return response
 
-        wrapper.methods = methods  # type: ignore[attr-defined]
-        wrapper.operation = (  # type: ignore[attr-defined]
-            openapi.Operation(answer, query, body, errors) if answer else None
-        )
+        # What openapi.py reads.
+        vars(wrapper).update(methods=methods, answer=answer, query=query, body=body)
         return wrapper
 
     return decorate
 
 
-def _with_json_errors(request: HttpRequest, answer: Callable[[], HttpResponse]) -> HttpResponse:
+def _with_json_errors(request: HttpRequest, respond: Callable[[], HttpResponse]) -> HttpResponse:
     try:
-        return answer()
+        return respond()
     except ApiError as api_error:
         return error_response(api_error)
     except TooManyFieldsSent:
-        return error_response(ApiError(400, "bad_parameter", "Too many parameters."))
+        return error_response(ApiError("bad_parameter", "Too many parameters."))
     except Exception as error:
         if db_health.record_failure(error):
             return database_outage.unavailable_response(request)
         log.exception("api.defect", path=request.path)
-        return error_response(
-            ApiError(500, "defect", "Internal error; details are in the dashboard’s log.")
-        )
+        return error_response(ApiError("defect"))
 
 
 def _authenticate(request: HttpRequest) -> ApiClient:
     scheme, _, secret = request.headers.get("Authorization", "").strip().partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
-        raise _unauthorised("token_missing", "Send “Authorization: Bearer <token>”.", "")
+        challenge = {"WWW-Authenticate": _CHALLENGE}
+        raise ApiError("token_missing", "Send “Authorization: Bearer <token>”.", challenge)
     token = ApiToken.objects.find_by_secret(secret.strip())
     current_time = now()
     if token is None:
-        raise _refuse(request, None, "token_unknown", "Unknown token.", current_time)
+        raise _refuse(request, None, "token_unknown", current_time)
     status = token.status(current_time)
     if status is not TokenStatus.VALID:
-        message = _TOKEN_DENIED_MESSAGES[status]
-        raise _refuse(request, token, f"token_{status}", message, current_time)
+        raise _refuse(request, token, f"token_{status}", current_time)
     if token.mark_first_use(current_time):
         access_log.record(
             AccessKind.TOKEN_FIRST_USED,
@@ -131,41 +127,23 @@ def _authenticate(request: HttpRequest) -> ApiClient:
         )
     retry_after = token.throttle(current_time)
     if retry_after:
-        raise ApiError(
-            429,
-            "too_many_requests",
-            "Rate limit of this token reached.",
-            headers={"Retry-After": str(math.ceil(retry_after.total_seconds()))},
-        )
+        raise _try_later("too_many_requests", retry_after)
     client_permissions = permissions.for_user(token.user)
     if token.scope != Scope.ABORT:
         client_permissions = client_permissions.view_only(with_logs=token.scope == Scope.LOGS)
     return ApiClient(token.user, client_permissions, token.name)
 
 
-_TOKEN_DENIED_MESSAGES = {
-    TokenStatus.REVOKED: "This token was revoked.",
-    TokenStatus.EXPIRED: "This token has expired.",
-    TokenStatus.INACTIVE: "The account of this token is inactive.",
-}
-
-
-def _refuse(
-    request: HttpRequest, token: ApiToken | None, code: str, message: str, at: datetime
-) -> ApiError:
+def _refuse(request: HttpRequest, token: ApiToken | None, code: str, at: datetime) -> ApiError:
     """Return a 401, or a 429 after many of the same token and address; record the first of them."""
+    error = ApiError(code, headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'})
     address = client_address(request)
     subject = f"{throttle.network(address)} {token.pk if token is not None else 'unknown'}"
     counters = [Counter(throttle.TOKEN, subject)]
     if token is None:  # or strangers with many addresses would write one event each
         counters.append(Counter(throttle.UNKNOWN_TOKENS, ""))
     if wait := throttle.remaining_wait(counters, at):
-        return ApiError(
-            429,
-            "too_many_failures",
-            f"{message} Sent too often.",
-            headers={"Retry-After": str(math.ceil(wait.total_seconds()))},
-        )
+        return _try_later("too_many_failures", wait, f"{error.message} Sent too often.")
     if throttle.count(counters, at):
         access_log.record(
             AccessKind.TOKEN_REFUSED,
@@ -173,14 +151,11 @@ def _refuse(
             user=token.user if token is not None else None,
             client_address=address,
             token_name=token.name if token is not None else "",
-            detail=message,
+            detail=error.message,
         )
-    return _unauthorised(code, message)
+    return error
 
 
-def _unauthorised(
-    code: str, message: str, challenge_error: str = 'error="invalid_token"'
-) -> ApiError:
-    # https://www.rfc-editor.org/rfc/rfc6750#section-3
-    challenge = ", ".join(filter(None, ['Bearer realm="release flows"', challenge_error]))
-    return ApiError(401, code, message, headers={"WWW-Authenticate": challenge})
+def _try_later(code: str, wait: timedelta, message: str = "") -> ApiError:
+    seconds = str(math.ceil(wait.total_seconds()))
+    return ApiError(code, message, headers={"Retry-After": seconds})

@@ -77,37 +77,32 @@ def parse_query[Q: Mapping[str, object]](request: HttpRequest, schema: type[Q]) 
     for name, values in request.GET.lists():
         if name not in allowed:
             raise ApiError(
-                400,
                 "bad_parameter",
                 f"Unknown parameter “{name[:80]}”. Allowed: {', '.join(allowed)}.",
             )
         if len(values) > 1:
-            raise ApiError(400, "bad_parameter", f"Give “{name}” once.")
+            raise ApiError("bad_parameter", f"Give “{name}” once.")
         if not values[0]:  # the usual result of a variable that a script has not set
-            raise ApiError(
-                400, "bad_parameter", f"“{name}” is empty: give it a value, or leave it out."
-            )
+            raise ApiError("bad_parameter", f"“{name}” is empty: give it a value, or leave it out.")
         parameters[name] = values[0]
     stage = parameters.get("stage")
     if stage is not None and stage.lower() not in map(str.lower, StageName.values):
-        raise ApiError(
-            400, "bad_parameter", f"Unknown stage. Allowed: {', '.join(StageName.values)}."
-        )
+        raise ApiError("bad_parameter", f"Unknown stage. Allowed: {', '.join(StageName.values)}.")
     try:
         return msgspec.convert(parameters, schema, strict=False)
     except msgspec.ValidationError as error:
-        raise ApiError(400, "bad_parameter", f"{error}.") from error
+        raise ApiError("bad_parameter", f"{error}.") from error
 
 
 def parse_abort_body(request: HttpRequest) -> AbortBody:
     """Return the parsed body of an abort request; raise ApiError if it is invalid."""
     if request.content_type != "application/json":
-        raise ApiError(415, "not_json", "Send “Content-Type: application/json”.")
+        raise ApiError("not_json", "Send “Content-Type: application/json”.")
     if len(request.body) > MAX_BODY_BYTES:
-        raise ApiError(413, "too_large", f"The body may have at most {MAX_BODY_BYTES} bytes.")
+        raise ApiError("too_large", f"The body may have at most {MAX_BODY_BYTES} bytes.")
     try:
         return msgspec.json.decode(request.body, type=AbortBody)
     except msgspec.ValidationError as error:
-        raise ApiError(422, "bad_field", f"{error}.") from error
+        raise ApiError("bad_field", f"{error}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(400, "bad_json", "The body is not valid JSON.") from error
+        raise ApiError("bad_json", "The body is not valid JSON.") from error

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from django.db.models import Q
 
 from dashboard.accounts.permissions import Permissions
+from dashboard.db.threads import now
 from dashboard.models import Project, Run, Stage
+from dashboard.sync.reports import report as sync_report
+from dashboard.sync.reports.report import Report
+from dashboard.web.http import lookup
+from dashboard.web.http.responses.json_responses import ApiError
 
 _PATHS = {
     "project": "stage__pipeline__project__slug",
@@ -27,47 +32,35 @@ class Place:
         return f"{self.project} / {self.pipeline} / {self.stage}"
 
 
-class RunNotFound(Exception):
-    """The run is unknown or not visible to the user; the message is the same in both cases."""
-
-
-class AmbiguousRun(Exception):
-    """Several runs in different places have this id."""
-
-    def __init__(self, run_id: str, places: list[Place]) -> None:
-        super().__init__(
-            f"Run “{run_id}” exists in {len(places)} places; specify project, pipeline and stage."
-        )
-        self.places = places
-
-
 def run_condition(place: Mapping[str, object]) -> Q:
     """Return the condition for runs of a project, a pipeline or a stage; each is optional."""
     return Q(**{_PATHS[part]: value for part, value in place.items() if part in _PATHS})
 
 
-def stage_condition(place: Mapping[str, object]) -> Q:
-    """Return the same condition for stages themselves."""
-    paths = {part: path.removeprefix("stage__") for part, path in _PATHS.items()}
-    return Q(**{paths[part]: value for part, value in place.items() if part in paths})
+def load_report(place: Mapping[str, object], permissions: Permissions) -> Report:
+    """Return the report on the listed stages of a place; raise ApiError if there is none.
 
-
-def catalog_list_condition(place: Mapping[str, object]) -> Q:
-    """Return the same condition for the catalog lists."""
-    return Q(project=None) | Q(project__slug=place["project"]) if "project" in place else Q()
-
-
-def is_place_known(place: Mapping[str, object], permissions: Permissions) -> bool:
-    """Return whether a user may view a stage of the place, or a project that has no pipeline.
-
-    Removed ones count: their runs stay in flight until they are dismissed. A stage alone is known.
+    While the catalog is incomplete, the place may exist: the report is incomplete.
     """
-    if not place.keys() & {"project", "pipeline"}:
-        return True
-    if Stage.objects.filter(permissions.stage_filter(), stage_condition(place)).exists():
-        return True
-    empty_projects = Project.objects.filter(permissions.project_filter(), pipelines=None)
-    return "pipeline" not in place and empty_projects.filter(slug=place["project"]).exists()
+    paths = {part: path.removeprefix("stage__") for part, path in _PATHS.items()}
+    of_place = Q(**{paths[part]: value for part, value in place.items() if part in paths})
+    visible = Stage.objects.filter(permissions.stage_filter(), of_place)
+    lists = lookup.visible_catalog_lists(permissions)
+    projects = Project.objects.filter(permissions.project_filter())
+    if "project" in place:
+        lists = lists.filter(Q(project=None) | Q(project__slug=place["project"]))
+        projects = projects.filter(slug=place["project"])
+    report = sync_report.load(visible.listed(), lists, now())
+    # A stage alone is known; a project without a pipeline, too. Removed ones count: their runs stay
+    # in flight until they are dismissed.
+    is_known = (
+        place.keys().isdisjoint({"project", "pipeline"})
+        or visible.exists()
+        or ("pipeline" not in place and projects.filter(pipelines=None).exists())
+    )
+    if report.is_complete and not is_known:
+        raise ApiError("bad_parameter", "No such project, pipeline or stage, or it is hidden.")
+    return report
 
 
 def run_place(run: Run) -> Place:
@@ -77,14 +70,19 @@ def run_place(run: Run) -> Place:
 
 
 def find_run(run_id: str, place: Mapping[str, object], visible: Q) -> Run:
-    """Return a run of `visible` with its place; raise RunNotFound or AmbiguousRun."""
+    """Return a run of `visible` with its place; raise ApiError if there is none, or several."""
     runs = list(
         Run.objects.with_stage()
         .without_detail()
         .filter(visible, run_condition(place), run_id=run_id)
     )
     if not runs:
-        raise RunNotFound(f"Run “{run_id}” not found.")
+        raise ApiError("unknown_run", f"Run “{run_id}” not found.")
     if len(runs) > 1:
-        raise AmbiguousRun(run_id, sorted(map(run_place, runs)))
+        places = sorted(map(run_place, runs))
+        raise ApiError(
+            "ambiguous_run",
+            f"Run “{run_id}” exists in {len(places)} places; specify project, pipeline and stage.",
+            extra={"places": places},
+        )
     return runs[0]

@@ -8,6 +8,7 @@ from django.utils.safestring import SafeString
 from markdown_it import MarkdownIt
 
 from dashboard.web.api import openapi
+from dashboard.web.http.responses.json_responses import ERRORS
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False})
 
@@ -32,7 +33,7 @@ def context() -> dict[str, Any]:
         ],
         "errors": [
             {"code": code, "status": status, "text": _rich(text)}
-            for code, (status, text) in openapi.ERRORS.items()
+            for code, (status, text) in ERRORS.items()
         ],
     }
 
@@ -52,7 +53,6 @@ def _call(method: str, path: str, operation: Mapping[str, Any]) -> dict[str, Any
         ],
         "body": body and _type(body["content"]["application/json"]["schema"]),
         "answer": _type(operation["responses"]["200"]["content"]["application/json"]["schema"]),
-        "errors": [code for code in openapi.codes(operation) if not openapi.OF_ALL.match(code)],
     }
 
 

@@ -20,18 +20,17 @@ from dashboard.aborts.request import (
 from dashboard.aborts.send import wait_for_response
 from dashboard.accounts import access_log
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, Run, Stage
+from dashboard.models import Abort, Run
 from dashboard.models.abort_lifecycle import AbortState
 from dashboard.models.bulk_aborts import Via
 from dashboard.runs import dismissals, removals, steps, waiting_for, works
 from dashboard.runs.search import Search
 from dashboard.sync import log_reader, watchers
 from dashboard.sync.log_reader import LogView
-from dashboard.sync.reports import report as sync_report
 from dashboard.web.api import openapi, params, queries, schemas, serializers
 from dashboard.web.api.auth import ApiClient, api_view
 from dashboard.web.api.params import AbortBody, PlaceQuery, RunQuery, RunsQuery
-from dashboard.web.http import links, lookup
+from dashboard.web.http import links
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.http.responses.json_responses import ApiError, json_response
@@ -52,7 +51,7 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
         matching = matching.filter(status=parameters["status"])
     if "q" in parameters:
         if not (search := Search(parameters["q"])):
-            raise ApiError(400, "bad_parameter", "“q” has no text.")
+            raise ApiError("bad_parameter", "“q” has no text.")
         matching = matching.filter(search.condition)
     if "after" in parameters:
         matching = matching.filter(_after_run(parameters["after"], visible))
@@ -63,26 +62,13 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
         page.pop()
         next_query = urlencode({**parameters, "after": page[-1].pk})
         next_url = links.absolute_url(f"{reverse('api_runs')}?{next_query}")
-    stages = Stage.objects.listed().filter(
-        client.permissions.stage_filter(), queries.stage_condition(parameters)
-    )
-    lists = lookup.visible_catalog_lists(client.permissions).filter(
-        queries.catalog_list_condition(parameters)
-    )
-    report = sync_report.load(stages, lists, db_threads.now())
-    # While the catalog is incomplete, the place may exist: the answer is incomplete.
-    if report.is_complete and not queries.is_place_known(parameters, client.permissions):
-        raise ApiError(
-            400,
-            "bad_parameter",
-            "No such project, pipeline or stage, or the account may not view it.",
-        )
+    report = queries.load_report(parameters, client.permissions)
     return json_response(
         serializers.run_list(serializers.runs(page, client.permissions), report, next_url)
     )
 
 
-@api_view("GET", "HEAD", query=RunQuery, answer=schemas.RunWithHistory, errors=["not_allowed"])
+@api_view("GET", "HEAD", query=RunQuery, answer=schemas.RunWithHistory)
 def run(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     """Return one run, with its aborts and acknowledgements, and perhaps the log it waits for."""
     parameters = params.parse_query(request, RunQuery)
@@ -97,7 +83,7 @@ def run(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
 def _run_with_log(request: HttpRequest, client: ApiClient, run: Run, count: int) -> HttpResponse:
     permission = client.permissions.logs_permission(run.stage)
     if not permission.allowed:
-        raise ApiError(403, "not_allowed", str(permission.denied_reason))
+        raise ApiError("not_allowed", str(permission.denied_reason))
 
     awaited = works.awaited_work(run, steps.decode(run.steps))
     if awaited is None:
@@ -123,10 +109,6 @@ def _run_with_log(request: HttpRequest, client: ApiClient, run: Run, count: int)
     query=PlaceQuery,
     body=AbortBody,
     answer=schemas.AbortResult,
-    errors=[
-        *("not_allowed", "not_in_flight", "end_unknown", "reason_missing"),
-        *("refused", "not_sent", "no_response"),
-    ],
 )
 def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     """Abort a run, or what it has left running; a repeated request joins the open abort.
@@ -150,7 +132,7 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
         work, under_way = left.work, left.open_abort
     else:
         message = "“left_running” is no id of what the abort of this run has left running."
-        raise ApiError(422, "bad_field", message)
+        raise ApiError("bad_field", message)
     try:
         abort_result = request_abort(
             run_object,
@@ -160,16 +142,16 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
             mark_sent=True,
         )
     except NotAllowed as denied:
-        raise ApiError(403, "not_allowed", str(denied)) from denied
+        raise ApiError("not_allowed", str(denied)) from denied
     except NotInFlight as conflict:
         extra = {"run": serializers.run(run_object, client.permissions)}
         if run_object.has_unknown_end and work is None:
             message = f"Nothing was sent. {removals.unknown_end_reason(run_object)}"
-            raise ApiError(409, "end_unknown", message, extra=extra) from conflict
+            raise ApiError("end_unknown", message, extra=extra) from conflict
         message = f"{'It' if work else 'The run'} had already ended; nothing was sent."
-        raise ApiError(409, "not_in_flight", message, extra=extra) from conflict
+        raise ApiError("not_in_flight", message, extra=extra) from conflict
     except ReasonMissing as reason_error:
-        raise ApiError(422, "reason_missing", str(reason_error)) from reason_error
+        raise ApiError("reason_missing", str(reason_error)) from reason_error
     return Deferred(
         lambda: wait_for_response(abort_result),
         lambda abort: _abort_response(abort, client, joined=not abort_result.is_new),
@@ -181,7 +163,6 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     "DELETE",
     query=PlaceQuery,
     answer=schemas.Run,
-    errors=["not_allowed", "not_removed"],
 )
 def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     """Dismiss a removed run (POST), or restore it (DELETE)."""
@@ -190,10 +171,9 @@ def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpRespo
     try:
         change(run_object, client.user, client.permissions)
     except dismissals.NotAllowed as denied:
-        raise ApiError(403, "not_allowed", str(denied)) from denied
+        raise ApiError("not_allowed", str(denied)) from denied
     except dismissals.NothingToDismiss as conflict:
         raise ApiError(
-            409,
             "not_removed",
             "Nothing to remove: Northflank lists this run, or it has ended.",
             extra={"run": serializers.run(run_object, client.permissions)},
@@ -212,37 +192,28 @@ def openapi_document(request: HttpRequest, client: ApiClient) -> HttpResponse:
 @api_view()
 def not_found(request: HttpRequest, client: ApiClient) -> HttpResponse:
     """Return a 404 for any other path."""
-    raise ApiError(404, "no_address", "No such address; all addresses end with a slash.")
+    raise ApiError("no_address", "No such address; all addresses end with a slash.")
 
 
 def _after_run(pk: int, visible: Any) -> Q:
     """Return the condition for the runs that follow the run with this key in the list."""
     created_at = visible.filter(pk=pk).values_list("created_at", flat=True).first()
     if created_at is None:
-        raise ApiError(
-            400, "bad_parameter", "“after” must be taken from “next” of an earlier response."
-        )
+        raise ApiError("bad_parameter", "“after” must be taken from “next” of an earlier response.")
     return Q(created_at__lt=created_at) | Q(created_at=created_at, pk__lt=pk)
 
 
 def _get_run(run_id: str, place: Mapping[str, object], client: ApiClient) -> Run:
-    try:
-        return queries.find_run(run_id, place, client.permissions.stage_filter("stage"))
-    except queries.RunNotFound as not_found_error:
-        raise ApiError(404, "unknown_run", str(not_found_error)) from not_found_error
-    except queries.AmbiguousRun as ambiguous_error:
-        raise ApiError(
-            409, "ambiguous_run", str(ambiguous_error), extra={"places": ambiguous_error.places}
-        ) from ambiguous_error
+    return queries.find_run(run_id, place, client.permissions.stage_filter("stage"))
 
 
 # A 2xx means that the abort took effect or was not needed, nothing less: a script may rely on the
 # status alone.
-ERRORS_BY_STATE: dict[AbortState, tuple[int, str]] = {
-    AbortState.REFUSED: (502, "refused"),
-    AbortState.NOT_SENT: (503, "not_sent"),
-    AbortState.UNKNOWN: (504, "no_response"),
-    AbortState.REQUESTED: (504, "no_response"),  # it is still being sent
+ERRORS_BY_STATE = {
+    AbortState.REFUSED: "refused",
+    AbortState.NOT_SENT: "not_sent",
+    AbortState.UNKNOWN: "no_response",
+    AbortState.REQUESTED: "no_response",  # it is still being sent
 }
 
 
@@ -253,13 +224,13 @@ def _abort_response(abort_row: Abort, client: ApiClient, *, joined: bool) -> Htt
         "abort": abort_fields,
         "run": serializers.run(abort_row.run, client.permissions),
     }
-    error_status_and_code = ERRORS_BY_STATE.get(AbortState(abort_row.state))
-    if error_status_and_code is None:
+    code = ERRORS_BY_STATE.get(AbortState(abort_row.state))
+    if code is None:
         return json_response(body)
     headers = (
         {"Retry-After": _retry_after(abort_row)} if abort_row.state == AbortState.NOT_SENT else None
     )
-    raise ApiError(*error_status_and_code, abort_fields["message"], headers=headers, extra=body)
+    raise ApiError(code, abort_fields["message"], headers=headers, extra=body)
 
 
 def _retry_after(abort_row: Abort) -> str:

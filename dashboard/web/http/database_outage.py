@@ -186,7 +186,7 @@ def unavailable_response(request: HttpRequest) -> HttpResponse:
     if request.path_info.startswith("/api/"):
         message = to_text(join_texts(outage_message(), write_message))
         extra = {"recorded": write_outcome(request).value} if is_unsafe else {}
-        response = error_response(ApiError(503, "database_outage", message, extra=extra))
+        response = error_response(ApiError("database_outage", message, extra=extra))
     elif is_htmx(request) or not request.accepts("text/html"):
         retry_message = write_message or _text("retrying")
         message = to_text(join_texts(outage_message(), retry_message))

@@ -11,6 +11,7 @@ from django.test import Client
 from dashboard.models import Run
 from dashboard.web.api import openapi
 from dashboard.web.components import help_links
+from dashboard.web.http.responses.json_responses import ERRORS
 from dashboard.web.pages.guide import FILES
 from tests.support import factories
 from tests.support.abort_kinds import FIELDS_BY_KIND
@@ -90,7 +91,7 @@ def test_help_about_the_api_has_every_call_type_and_code(viewer_client: Client) 
         for path, operations in document["paths"].items()
         for method in operations
     }
-    assert calls | {*openapi.ERRORS} <= texts
+    assert calls | {*ERRORS} <= texts
     for name, schema in document["components"]["schemas"].items():
         assert select_one(page, f"#type-{name}")
         assert {*schema["properties"]} <= texts
