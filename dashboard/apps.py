@@ -11,14 +11,13 @@ class DashboardConfig(AppConfig):
     def ready(self) -> None:
         from dashboard.accounts import changes, permissions
         from dashboard.config import checks
-        from dashboard.db import postgresql, schema
+        from dashboard.db import postgresql
         from dashboard.models import append_only
         from dashboard.notices import channels
         from dashboard.web.http.authentication import session_events
 
         checks.register_all()
         channels.register_check()
-        schema.register()
         postgresql.register(self)
         append_only.register(self)
         permissions.register(self)

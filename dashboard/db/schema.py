@@ -1,12 +1,9 @@
 """Whether a database has the tables of this version."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from django.core.checks import Error, Tags
-from django.core.checks import register as register_check
-from django.db import connections
+from django.core.management import CommandError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 
@@ -14,17 +11,18 @@ from django.db.migrations.executor import MigrationExecutor
 _MIGRATION_LOCK = 7_141_022
 
 
-class SchemaError(Exception):
-    """Why this version cannot use a database: a text for the operator."""
-
-
-class NotMigrated(SchemaError):
+class NotMigrated(CommandError):
     """The database lacks migrations."""
 
 
 def verify(database: BaseDatabaseWrapper) -> None:
-    """Raise NotMigrated unless the database has all migrations; SchemaError if none would help."""
-    _verify_released(database)
+    """Raise NotMigrated unless the database has all migrations; CommandError if none would help."""
+    # A table that only unreleased versions have.
+    if "dashboard_webhookevent" in database.introspection.table_names():
+        raise CommandError(
+            "The database was made by an unreleased version, and cannot be migrated: set "
+            "DATABASE_URL to an empty one."
+        )
     executor = MigrationExecutor(database)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         raise NotMigrated(
@@ -48,26 +46,3 @@ def exclusive_migration(database: BaseDatabaseWrapper) -> Iterator[None]:
             yield
         finally:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
-
-
-def register() -> None:
-    """Refuse an unusable database in `migrate` and in `check --database default`, too."""
-    register_check(_check_released, Tags.database)
-
-
-def _check_released(*, databases: Iterable[str] | None, **_: Any) -> list[Error]:
-    try:
-        for alias in databases or ():
-            _verify_released(connections[alias])
-    except SchemaError as error:
-        return [Error(str(error), id="dashboard.E023")]
-    return []
-
-
-def _verify_released(database: BaseDatabaseWrapper) -> None:
-    # A table that only unreleased versions have.
-    if "dashboard_webhookevent" in database.introspection.table_names():
-        raise SchemaError(
-            "The database was made by an unreleased version, and cannot be migrated: set "
-            "DATABASE_URL to an empty one."
-        )

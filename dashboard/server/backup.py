@@ -12,11 +12,11 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from django.conf import settings
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, transaction
 from django.db.migrations.loader import MigrationLoader
 from psycopg.conninfo import make_conninfo
@@ -32,8 +32,8 @@ _MIGRATIONS = "django_migrations"
 _HEADERS = {"sqlite": b"SQLite format 3\0", "postgresql": b"PGDMP"}
 
 
-class BackupError(Exception):
-    """Why there is no backup, or why it cannot be restored: a text for the operator."""
+class BackupError(CommandError):
+    """Why there is no backup, or why it cannot be restored."""
 
 
 def create(file: Path) -> None:
@@ -78,19 +78,10 @@ def restore(file: Path, *, replaces: bool) -> None:
     are not restored: some may have ended since.
     """
     _verify_version(_read_migrations(file))
-    with _hold_lock():
+    # Keeps every `serve` from a SQLite file: one without sync has no heartbeat that would show.
+    handle = database_lock.acquire()
+    try:
         _replace(file, replaces=replaces)
-
-
-@contextlib.contextmanager
-def _hold_lock() -> Iterator[None]:
-    """Keep every `serve` from a SQLite file: one without sync has no heartbeat that would show."""
-    try:
-        handle = database_lock.acquire()
-    except database_lock.LockError as error:
-        raise BackupError(str(error)) from error
-    try:
-        yield
     finally:
         if handle is not None:
             os.close(handle)
@@ -249,8 +240,6 @@ def _find_client(program: str) -> str:
     if path is None:
         raise BackupError(f"{program} is not installed. {needed}.")
     result = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
-    if result.returncode:  # such as Debian's in PATH if there is none that it could start
-        raise BackupError(f"{program} does not start. {needed}. {result.stderr.strip()}".rstrip())
     version_text = result.stdout.strip()
     version = re.search(r"\) (\d+)", version_text)
     # What an older one cannot dump; what a newer one has dumped, the server may refuse to restore.

@@ -8,11 +8,12 @@ first uses.
 import fcntl
 import os
 
+from django.core.management import CommandError
 from django.db import connection
 
 
-class LockError(Exception):
-    """The database cannot be locked, for the reason that the text gives."""
+class LockError(CommandError):
+    """Why the database cannot be locked."""
 
 
 def acquire() -> int | None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import structlog
 import uvicorn
 from django.conf import settings
+from django.core.management import CommandError
 from django.db import DatabaseError, InterfaceError, connection
 from django.urls import reverse
 
@@ -44,7 +45,7 @@ CLOCK_SYNC_INTERVAL = 5.0  # seconds, as of a worker: the database's clock may b
 TEAM_RETRY_INTERVAL = 30.0  # seconds between attempts to fetch the token's team
 
 
-class UpstreamMismatch(Exception):
+class UpstreamMismatch(CommandError):
     """The database mirrors a Northflank other than the configured one."""
 
 

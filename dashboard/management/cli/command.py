@@ -15,18 +15,28 @@ from dashboard.db import schema
 from dashboard.db import threads as db_threads
 
 
-class OfflineCheckCommand(BaseCommand):
-    """A command whose system checks need no database.
+class OperatorCommand(BaseCommand):
+    """A command that tells an operator by one sentence why it has failed: no database, or Ctrl-C.
 
-    Django's check of a computed column asks PostgreSQL for its version, and a database that is away
-    would end in a traceback before the command can say so.
+    Its system checks need no database: Django's check of a computed column would ask PostgreSQL for
+    its version.
     """
+
+    interrupted = "Interrupted."  # what is said after Ctrl-C
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            return super().execute(*args, **options)
+        except (DatabaseError, InterfaceError) as error:
+            raise CommandError(f"Database error: {error}") from error
+        except KeyboardInterrupt:
+            raise CommandError(self.interrupted) from None
 
     def check(self, *args: Any, **options: Any) -> None:
         super().check(*args, **{"databases": ()} | options)
 
 
-class ServerCommand(OfflineCheckCommand):
+class ServerCommand(OperatorCommand):
     """A command that serves users: with a token of Northflank, only if `check --deploy` passes.
 
     With the sandbox, only errors end it.
@@ -43,18 +53,13 @@ class ServerCommand(OfflineCheckCommand):
         super().check(*args, **options)
 
 
-class RunbookCommand(OfflineCheckCommand):
-    """Call `run_command`; raise CommandError if the database is not migrated or fails."""
+class RunbookCommand(OperatorCommand):
+    """Call `run_command` with a database that is migrated."""
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            schema.verify(connection)
-            db_threads.set_clock_offset()
-            self.run_command(**options)
-        except schema.SchemaError as error:
-            raise CommandError(str(error)) from error
-        except (DatabaseError, InterfaceError) as error:
-            raise CommandError(f"Database error: {error}") from error
+        schema.verify(connection)
+        db_threads.set_clock_offset()
+        self.run_command(**options)
 
     def run_command(self, **options: Any) -> None:
         raise NotImplementedError

@@ -7,14 +7,14 @@ from django.conf import settings
 from django.core.management.base import CommandError, SystemCheckError
 
 from dashboard.management.cli import output
-from dashboard.management.cli.command import OfflineCheckCommand
+from dashboard.management.cli.command import OperatorCommand
 from dashboard.upstream.check import check
 
 NOT_CHECKED = 2  # exit status, as for an invalid command line
 MAX_LINE_LENGTH = 400  # characters
 
 
-class Command(OfflineCheckCommand):
+class Command(OperatorCommand):
     help = (
         "Check what the API token can read, by requests that change nothing. Exits with 0 if all "
         "could be read, with 1 if something could not or a project is missing, with 2 if the "

@@ -7,12 +7,12 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError
 
-from dashboard.management.cli.command import OfflineCheckCommand, shell_account
+from dashboard.management.cli.command import OperatorCommand, shell_account
 from dashboard.notices import channels, texts
 from dashboard.notices.errors import SendError
 
 
-class Command(OfflineCheckCommand):
+class Command(OperatorCommand):
     help = "Send a test to a channel of NOTIFY_URLS, or to all. Exits with 1 if one did not arrive."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

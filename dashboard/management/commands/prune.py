@@ -5,7 +5,6 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import CommandError
 
 from dashboard.db.threads import now
 from dashboard.management.cli import output
@@ -19,6 +18,7 @@ class Command(RunbookCommand):
         "Delete runs, steps and access events that are older than the settings allow. The sync "
         "worker does it once a day; this command does it at once, in small batches."
     )
+    interrupted = "Interrupted. What was deleted stays deleted; the next pass continues."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -29,13 +29,8 @@ class Command(RunbookCommand):
         if options["dry_run"]:
             self._print("Would delete", pruning.count_prunable(now()))
             return
-        try:
-            for pause in pruning.prune(now()):
-                time.sleep(pause)
-        except KeyboardInterrupt:
-            raise CommandError(
-                "Interrupted. What was deleted stays deleted; the next pass continues."
-            ) from None
+        for pause in pruning.prune(now()):
+            time.sleep(pause)
         self._print("Deleted", Pruning.objects.get(pk=1))
 
     def _print(self, verb: str, last: Pruning) -> None:

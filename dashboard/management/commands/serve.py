@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import DatabaseError, InterfaceError, connection, connections
+from django.db import connection, connections
 from django.urls import reverse
 
 from dashboard import sandbox
@@ -22,7 +22,7 @@ from dashboard.db import schema
 from dashboard.management.cli.command import ServerCommand
 from dashboard.models import append_only
 from dashboard.server import database_lock, memory
-from dashboard.server.process import Process, UpstreamMismatch, verify_database
+from dashboard.server.process import Process, verify_database
 
 
 class Command(ServerCommand):
@@ -59,7 +59,7 @@ class Command(ServerCommand):
         if settings.SANDBOX and settings.DATABASE_IS_DEFAULT:
             file = settings.VAR_DIR / f"sandbox-{options_for_sandbox.scenario}.sqlite3"
             connections.databases["default"]["NAME"] = str(file)  # in all threads
-        _lock_database()
+        database_lock.acquire()  # until the process ends, however it ends
         if file is not None:
             _remove_database(file)
         prepare(migrates=options["migrate"])
@@ -89,13 +89,6 @@ def host_name(text: str) -> str:
     return text
 
 
-def _lock_database() -> None:
-    try:
-        database_lock.acquire()  # until the process ends, however it ends
-    except database_lock.LockError as error:
-        raise CommandError(str(error)) from error
-
-
 def _remove_database(file: Path) -> None:
     """Remove the database that the sandbox had at the last start: its runs are new at each."""
     connection.close()
@@ -109,20 +102,8 @@ def prepare(*, migrates: bool = False) -> None:
     SQLite is migrated, another database if it `migrates`. Raise CommandError if it is not migrated
     or lacks the audit's triggers, if it mirrors another Northflank, or if it accepts no changes.
     """
-    try:
-        _prepare(migrates or connection.vendor == "sqlite")
-        db_health.test_write()
-        connection.close()
-    except (DatabaseError, InterfaceError) as error:
-        raise CommandError(f"Database error: {error}") from error
-
-
-def _prepare(migrates: bool) -> None:
-    _migrate(migrates)
-    try:
-        verify_database()
-    except UpstreamMismatch as error:
-        raise CommandError(str(error)) from error
+    _migrate(migrates or connection.vendor == "sqlite")
+    verify_database()
     if settings.SANDBOX:
         demo.enable()
     else:
@@ -130,6 +111,8 @@ def _prepare(migrates: bool) -> None:
         if settings.ADMIN_PASSWORD:
             _add_administrator()
     break_glass.warn_if_unusable()
+    db_health.test_write()
+    connection.close()
 
 
 def _add_administrator() -> None:
@@ -145,9 +128,9 @@ def _add_administrator() -> None:
 def _migrate(migrates: bool) -> None:
     try:
         schema.verify(connection)
-    except schema.SchemaError as error:
-        if not (migrates and isinstance(error, schema.NotMigrated)):
-            raise CommandError(str(error)) from error
+    except schema.NotMigrated:
+        if not migrates:
+            raise
         with schema.exclusive_migration(connection):
             call_command("migrate", verbosity=0)
     # An interrupted migration leaves the triggers out.
