@@ -3,8 +3,7 @@
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.decorators import login_not_required
-from django.urls import URLPattern, URLResolver, include, path, re_path, reverse_lazy
-from django.utils.text import format_lazy
+from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
 from dashboard.web.api import views as api
@@ -60,7 +59,6 @@ from dashboard.web.pages.trends import trends, trends_export
 
 converters.register()
 
-BULK_ABORTS = format_lazy("{}?bulk=1", reverse_lazy("aborts"))
 CSV, JSON = {"extension": "csv"}, {"extension": "json"}
 
 # /projects/<project_id>/pipelines/<pipeline_id>/release-flows/<stage_id>/runs/<run_id>/
@@ -136,11 +134,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("aborts/", aborts, name="aborts"),
     path("aborts/export.csv", aborts_export, CSV, name="aborts_csv"),
     path("aborts/export.json", aborts_export, JSON, name="aborts_json"),
-    path(
-        "aborts/bulk/",
-        RedirectView.as_view(url=BULK_ABORTS, http_method_names=["get", "head"]),
-        name="bulk_aborts",
-    ),
     path("aborts/bulk/new/", bulk_abort_new, name="bulk_abort_new"),
     path("aborts/bulk/<key:pk>/", bulk_abort, name="bulk_abort"),
     path("health/", health, name="health"),

@@ -94,7 +94,7 @@ def pages(who: User) -> dict[str, Work]:
         # What few runs have is looked for in the texts of all: see bench/search.py.
         "/search/?q=release", "/search/?q=pipeline", "/search/?q=re",
         "/aborts/", "/aborts/?state=aborted&username=man",
-        "/aborts/bulk/", "/aborts/bulk/new/?page=now", f"/aborts/bulk/new/?stage={stage.pk}",
+        "/aborts/?bulk=1", "/aborts/bulk/new/?page=now", f"/aborts/bulk/new/?stage={stage.pk}",
         factories.address(stage.pipeline), flow, f"{flow}?all=1", f"{flow}?by_me=1",
         f"{flow}?overdue=1", factories.address(in_flight), factories.address(ended),
         f"/projects/{stage.pipeline.project.slug}/trends/", f"{flow}trends/",

@@ -30,32 +30,17 @@ _QUERY_CANCELED = "57014"  # in class 57, but concerns one statement only
 _SQLITE_ERROR = 1  # a faulty statement; other codes of OperationalError concern the file
 
 
+# Of these, the database can be read: read-only, disk full, disk errors, locked.
+_POSTGRES_READABLE = {"25006", "53100", "58030"}
+_SQLITE_READABLE = {5, 6, 8, 10, 13}  # https://www.sqlite.org/rescode.html
+
+
 class OutageCause(StrEnum):
-    """Why the database is down, as far as its errors say."""
+    """What the database does not do; why, the message of the error says, which is logged."""
 
-    NO_RESPONSE = "no_response"  # also: cannot be opened, is starting or stopping
-    NO_CONNECTION = "no_connection"  # all that the server allows are in use
-    READ_ONLY = "read_only"
-    LOCKED = "locked"
-    DISK_FULL = "disk_full"
-    DISK_ERROR = "disk_error"  # also: a quota
+    NO_RESPONSE = "no_response"
+    NO_CHANGES = "no_changes"  # it can be read
 
-
-_POSTGRES_CAUSES = {
-    "25006": OutageCause.READ_ONLY,
-    "53100": OutageCause.DISK_FULL,
-    "53300": OutageCause.NO_CONNECTION,
-    "58030": OutageCause.DISK_ERROR,
-}
-# libpq has no code for the refusal of a connection, only its text.
-_CONNECTION_REFUSALS = ("connection slots", "too many clients", "too many connections")
-_SQLITE_CAUSES = {
-    5: OutageCause.LOCKED,
-    6: OutageCause.LOCKED,
-    8: OutageCause.READ_ONLY,
-    10: OutageCause.DISK_ERROR,
-    13: OutageCause.DISK_FULL,
-}  # https://www.sqlite.org/rescode.html
 
 _cause = OutageCause.NO_RESPONSE  # of the current outage, by its latest error
 _down_since: datetime | None = None
@@ -84,14 +69,10 @@ def is_outage(error: BaseException | None) -> bool:
 
 
 def _cause_of(error: BaseException) -> OutageCause:
-    cause = error.__cause__
-    if (code := getattr(cause, "sqlite_errorcode", None)) is not None:
-        return _SQLITE_CAUSES.get(code & 0xFF, OutageCause.NO_RESPONSE)
-    if (sqlstate := getattr(cause, "sqlstate", None)) is not None:
-        return _POSTGRES_CAUSES.get(sqlstate, OutageCause.NO_RESPONSE)
-    if any(text in str(error) for text in _CONNECTION_REFUSALS):
-        return OutageCause.NO_CONNECTION
-    return OutageCause.NO_RESPONSE
+    code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+    sqlstate = getattr(error.__cause__, "sqlstate", None)
+    is_readable = code in _SQLITE_READABLE or sqlstate in _POSTGRES_READABLE
+    return OutageCause.NO_CHANGES if is_readable else OutageCause.NO_RESPONSE
 
 
 def record_failure(error: BaseException) -> bool:
@@ -102,8 +83,7 @@ def record_failure(error: BaseException) -> bool:
     cause = _cause_of(error)
     with _state_lock:
         _next_probe_at = monotonic() + RETRY_INTERVAL
-        # Locks are not waited for during an outage: it may be another thread's, for a moment.
-        if _down_since is not None and cause in {_cause, OutageCause.LOCKED}:
+        if _down_since is not None and cause is _cause:
             return True
         _cause = cause
         if _down_since is None:
@@ -124,7 +104,7 @@ def outage_cause() -> OutageCause:
 
 def is_responding() -> bool:
     """Return whether the database answers reads at once, though it may accept no writes."""
-    return _down_since is None or _cause is not OutageCause.NO_RESPONSE
+    return _down_since is None or _cause is OutageCause.NO_CHANGES
 
 
 def is_available() -> bool:

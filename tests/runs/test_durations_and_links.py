@@ -173,8 +173,7 @@ def test_northflank_link_with_hostile_ids_is_html_safe(db: None, settings: Setti
     ("template", "key", "opens_run"),
     [
         ("", "project", False),
-        ("http://x/{project}", "project", False),
-        ("http://x/{project}/{pipeline}", "northflank", False),
+        ("http://x/{project}", "northflank", False),
         ("http://x/{project}/{stage}?r={run}", "run", True),
         ("http://x/{team}", "northflank", False),
     ],

@@ -24,7 +24,7 @@ pytestmark = [
 RETRIES = "This page retries automatically. Runs on Northflank are not affected."
 LAST_KNOWN = "Showing last known data. Aborts and other changes may fail."
 NO_RESPONSE = "The database has not responded since TIME."
-READ_ONLY = "The database has accepted no changes since TIME: it is read-only."
+NO_CHANGES = "The database has accepted no changes since TIME."
 
 
 @dataclass
@@ -110,16 +110,15 @@ def test_restarted_server_is_waited_for(site: PostgresSite, mode: str) -> None:
 
 
 @pytest.mark.exhaustive
-def test_connection_limit_is_named(site: PostgresSite) -> None:
-    answers = endure(site, connections_taken(site), OutageCause.NO_CONNECTION)
-    sentence = f"The database has refused connections since TIME: all are in use. {RETRIES}"
-    assert sentence in answers.texts
+def test_connection_limit_is_waited_for(site: PostgresSite) -> None:
+    answers = endure(site, connections_taken(site), OutageCause.NO_RESPONSE)
+    assert f"{NO_RESPONSE} {RETRIES}" in answers.texts
 
 
 @pytest.mark.slow
 def test_read_only_standby_shows_pages(site: PostgresSite) -> None:
-    answers = endure(site, on_standby(site), OutageCause.READ_ONLY)
-    assert f"{READ_ONLY} {LAST_KNOWN}" in answers.texts
+    answers = endure(site, on_standby(site), OutageCause.NO_CHANGES)
+    assert f"{NO_CHANGES} {LAST_KNOWN}" in answers.texts
 
 
 @pytest.mark.exhaustive

@@ -70,7 +70,6 @@ EXPECTED: dict[str, dict[str, Row]] = {
     "aborts": {"GET": everybody("200")},
     "aborts_csv": {"GET": everybody("200")},
     "aborts_json": {"GET": everybody("200")},
-    "bulk_aborts": {"GET": everybody("aborts")},
     "bulk_abort_new": {
         "GET": who_may_view("200"),
         # 422: none of the selected runs is visible.

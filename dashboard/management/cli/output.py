@@ -62,25 +62,21 @@ def run_text(run: Run) -> str:
     removed_note = (
         f" Removed from Northflank by {format_time(run.removed_at)}." if run.removed_at else ""
     )
+    waiting = waiting_for.load(run, steps.decode(run.steps))
+    overdue = overdue_text(run)
+    ended = f" Concluded {format_time(run.concluded_at)}." if run.concluded_at else ""
     lines = [
         f"{printable(run.name, 200)} ({run.run_id})" if run.name else run.run_id,
         str(queries.run_place(run)),
         f"{status.label}: {status.description}{removed_note} As of {format_time(run.synced_at)}.",
-        f"Created {format_time(run.created_at)}; started {format_time(run.started_at)}.",
+        printable(to_text(failures.describe(run)), MAX_SENTENCE_LENGTH),
+        *(printable(f"{to_text(line)}.", 300) for line in waiting_for.dated_lines(run, waiting)),
+        f"Step: {step_text(run)}" if run.in_flight and run.step else "",
+        f"{overdue}." if overdue else "",
+        f"Created {format_time(run.created_at)}; started {format_time(run.started_at)}.{ended}",
         links.absolute_url(links.run_url(run)),
     ]
-    if overdue := overdue_text(run):
-        lines.insert(3, f"{overdue}.")
-    if run.in_flight and run.step:
-        lines.insert(3, f"Step: {step_text(run)}")
-    waiting = waiting_for.load(run, steps.decode(run.steps))
-    for line in reversed(list(waiting_for.dated_lines(run, waiting))):
-        lines.insert(3, printable(f"{to_text(line)}.", 300))
-    if cause := to_text(failures.describe(run)):
-        lines.insert(3, printable(cause, MAX_SENTENCE_LENGTH))
-    if run.concluded_at:
-        lines[-2] += f" Concluded {format_time(run.concluded_at)}."
-    return "\n".join(lines)
+    return "\n".join(filter(None, lines))
 
 
 def step_text(run: Run) -> str:

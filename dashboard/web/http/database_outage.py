@@ -42,21 +42,7 @@ _text = MessageTable(
     {
         # By the cause of the outage.
         "no_response": gettext_lazy("The database has not responded since %(time)s."),
-        "no_connection": gettext_lazy(
-            "The database has refused connections since %(time)s: all are in use."
-        ),
-        "read_only": gettext_lazy(
-            "The database has accepted no changes since %(time)s: it is read-only."
-        ),
-        "locked": gettext_lazy(
-            "The database has accepted no changes since %(time)s: another process has locked it."
-        ),
-        "disk_full": gettext_lazy(
-            "The database has accepted no changes since %(time)s: its disk is full."
-        ),
-        "disk_error": gettext_lazy(
-            "The database has accepted no changes since %(time)s: its disk reports errors."
-        ),
+        "no_changes": gettext_lazy("The database has accepted no changes since %(time)s."),
         "over": gettext_lazy("The database did not respond."),
         # By what a request has saved.
         "nothing": gettext_lazy("Nothing was saved and nothing was sent to Northflank. Try again."),

@@ -138,9 +138,10 @@ def northflank_link(run: Run) -> NorthflankLink | None:
         "run": run.run_id,
     }
     url = template.format(**{name: quote(part, safe="") for name, part in parts.items()})
-    used = {part for part in parts if part != "team" and f"{{{part}}}" in template}
-    opens = "run" if "run" in used else "project" if used == {"project"} else "northflank"
-    return NorthflankLink(url, _text(opens), opens_run=opens == "run")
+    opens_run = "{run}" in template
+    is_default = template == DEFAULT_RUN_URL_TEMPLATE
+    label = _text("run" if opens_run else "project" if is_default else "northflank")
+    return NorthflankLink(url, label, opens_run=opens_run)
 
 
 def form_page_url(request: HttpRequest) -> str:

@@ -26,7 +26,9 @@ _text = MessageTable(
     {
         "project": gettext_lazy("Project “%(project)s” not found."),
         "pipeline": gettext_lazy("Pipeline “%(pipeline)s” not found in project “%(project)s”."),
-        "stage": gettext_lazy("Pipeline “%(pipeline)s” has no stage “%(stage)s”."),
+        "stage": gettext_lazy(
+            "Stage “%(stage)s” of pipeline “%(pipeline)s” not found in project “%(project)s”."
+        ),
         "run": gettext_lazy("Run “%(run)s” not found in %(stage)s."),
         "account": gettext_lazy("Account not found. It may have been deleted."),
     }
@@ -68,12 +70,10 @@ def get_project_or_404(permissions: Permissions, slug: str) -> Project:
 def get_pipeline_or_404(permissions: Permissions, project_id: str, pipeline_id: str) -> Pipeline:
     """Return a pipeline; raise PageNotFound if there is none or the user may not view it."""
     visible = Pipeline.objects.filter(permissions.project_filter("project"))
-    try:
-        return visible.select_related("project").get(project__slug=project_id, slug=pipeline_id)
-    except Pipeline.DoesNotExist:
-        get_project_or_404(permissions, project_id)
-        message = _text("pipeline", pipeline=pipeline_id, project=project_id)
-        raise PageNotFound(message) from None
+    place = visible.filter(project__slug=project_id, slug=pipeline_id).select_related("project")
+    if (pipeline := place.first()) is None:
+        raise PageNotFound(_text("pipeline", pipeline=pipeline_id, project=project_id))
+    return pipeline
 
 
 def get_stage_or_404(
@@ -85,14 +85,7 @@ def get_stage_or_404(
         project=project_id, pipeline=pipeline_id, name=stage_id.capitalize()
     )
     if not stages:
-        parent = get_pipeline_or_404(permissions, project_id, pipeline_id)
-        raise PageNotFound(
-            _text("stage", pipeline=str(parent), stage=stage_id),
-            (
-                _("Stages of %(pipeline)s") % {"pipeline": parent},
-                reverse("pipeline", args=[project_id, pipeline_id]),
-            ),
-        )
+        raise PageNotFound(_text("stage", project=project_id, pipeline=pipeline_id, stage=stage_id))
     return stages[0]
 
 

@@ -20,15 +20,15 @@ REMOVED_AT = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
-        ("/projects/nope/pipelines/checkout/", "Project “nope” not found."),
+        ("/projects/nope/", "Project “nope” not found."),
         ("/projects/shop/pipelines/nope/", "Pipeline “nope” not found in project “shop”."),
         (
             "/projects/shop/pipelines/checkout/release-flows/nope/",
-            "Pipeline “Checkout” has no stage “nope”.",
+            "Stage “nope” of pipeline “checkout” not found in project “shop”.",
         ),
         (
             "/projects/nope/pipelines/checkout/release-flows/production/runs/r-1/",
-            "Project “nope” not found.",
+            "Stage “production” of pipeline “checkout” not found in project “nope”.",
         ),
         (
             "/projects/shop/pipelines/checkout/release-flows/production/runs/r-9/abort/",
