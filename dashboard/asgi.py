@@ -61,11 +61,12 @@ class PooledASGIHandler(ASGIHandler):
         self.executor = ThreadPoolExecutor(threads or _thread_count(), thread_name_prefix="django")
         # Anybody can send any number of sign-ins: they wait for each other, not pages for them.
         self.sign_in_executor = ThreadPoolExecutor(1, thread_name_prefix="sign-in")
-        self.sign_in_paths = {_without_prefix(reverse(name)) for name in ("login", "admin:login")}
-        # These wait for an identity provider: neither pages nor passwords wait for it.
-        self.oidc_executor = ThreadPoolExecutor(4, thread_name_prefix="oidc")
-        oidc_names = ("oidc_sign_in", "oidc_callback") if settings.OIDC_ISSUER else ()
-        self.oidc_paths = {_without_prefix(reverse(name)) for name in oidc_names}
+        executors = dict.fromkeys(("login", "admin:login"), self.sign_in_executor)
+        if settings.OIDC_ISSUER:
+            # These wait for an identity provider: neither pages nor passwords wait for it.
+            oidc_executor = ThreadPoolExecutor(4, thread_name_prefix="oidc")
+            executors |= dict.fromkeys(("oidc_sign_in", "oidc_callback"), oidc_executor)
+        self.executors = {_without_prefix(reverse(name)): executors[name] for name in executors}
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,7 +83,7 @@ class PooledASGIHandler(ASGIHandler):
             await self.send_response(error_response(error) if is_api else text, send)
             return
         scope = _with_full_path(scope)
-        executor = self._executor_for(scope)
+        executor = self.executors.get(_without_prefix(scope["path"]), self.executor)
         with closing(body):
             response = await self._run(executor, partial(self._handle, scope, body))
         if isinstance(response, Deferred):
@@ -129,21 +130,13 @@ class PooledASGIHandler(ASGIHandler):
         while more_body:
             message = await receive()
             if message["type"] == "http.disconnect":
-                body.close()
                 raise RequestAborted
             body.write(message.get("body", b""))
             if body.tell() > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-                body.close()
                 raise RequestDataTooBig
             more_body = message.get("more_body", False)
         body.seek(0)
         return body
-
-    def _executor_for(self, scope: Mapping[str, Any]) -> ThreadPoolExecutor:
-        path = _without_prefix(scope["path"])
-        if path in self.sign_in_paths:
-            return self.sign_in_executor
-        return self.oidc_executor if path in self.oidc_paths else self.executor
 
     def _handle(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))

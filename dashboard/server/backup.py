@@ -29,7 +29,6 @@ from dashboard.sync import lead
 
 LOCK_TIMEOUT = 2.0  # seconds to wait for another process that uses the database
 _MIGRATIONS = "django_migrations"
-_HEADERS = {"sqlite": b"SQLite format 3\0", "postgresql": b"PGDMP"}
 
 
 class BackupError(CommandError):
@@ -77,7 +76,8 @@ def restore(file: Path, *, replaces: bool) -> None:
     version or an older one, if the database is in use or, without `replaces`, not empty. Sessions
     are not restored: some may have ended since.
     """
-    _verify_version(_read_migrations(file))
+    read_migrations = _read_postgresql if connection.vendor == "postgresql" else _read_sqlite
+    _verify_version(read_migrations(file))
     # Keeps every `serve` from a SQLite file: one without sync has no heartbeat that would show.
     handle = database_lock.acquire()
     try:
@@ -128,19 +128,6 @@ def _verify_unused(tables: Collection[str]) -> None:
         )
 
 
-def _read_migrations(file: Path) -> list[str]:
-    """Return the names of the dashboard's migrations in a backup."""
-    try:
-        with file.open("rb") as stream:
-            header = stream.read(16)
-    except OSError as error:
-        raise BackupError(f"Cannot read {file}: {error.strerror}.") from error
-    if not header.startswith(_HEADERS[connection.vendor]):
-        raise BackupError(f"{file} is not a backup of {connection.display_name}.")
-    is_postgresql = connection.vendor == "postgresql"
-    return _read_postgresql(file) if is_postgresql else _read_sqlite(file)
-
-
 # --- SQLite -------------------------------------------------------------------------------------
 
 
@@ -173,6 +160,7 @@ def _open_read_only(file: Path) -> sqlite3.Connection:
 
 
 def _read_sqlite(file: Path) -> list[str]:
+    """Return the names of the dashboard's migrations in a backup."""
     try:
         with contextlib.closing(_open_read_only(file)) as database:
             [(size,)] = database.execute(
@@ -188,7 +176,7 @@ def _read_sqlite(file: Path) -> list[str]:
             rows = database.execute(f"SELECT name FROM {_MIGRATIONS} WHERE app = 'dashboard'")  # noqa: S608
             return [name for (name,) in rows]
     except sqlite3.Error as error:
-        raise BackupError(f"{file} is damaged or incomplete: {error}.") from error
+        raise BackupError(f"{file} is no backup, damaged or incomplete: {error}.") from error
 
 
 # --- PostgreSQL ---------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import gc
 from typing import Any
 
 INTERVAL = 60.0  # seconds
-START_DELAY = 10.0  # seconds until what the start has left is collected
 # The parameters of mallopt, from glibc's malloc.h, and their values.
 _ARENA_MAX = (-8, 1)
 _TRIM_THRESHOLD = (-1, 1024 * 1024)
@@ -35,30 +34,16 @@ def spare_collections() -> None:
 
     Looking for them took 5 % of a page's time, although an answered request leaves none.
     """
+    gc.collect()  # such as the models of migrations
     gc.freeze()
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
 
 
-def collect_start() -> None:
-    """Delete the unreachable objects of the start, such as the models of migrations.
-
-    It takes 40 ms at the start, a twentieth of it, and a little more later: not while somebody
-    waits for the first page.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-
-
-async def keep_returning(interval: float = INTERVAL, start_delay: float = START_DELAY) -> None:
-    """Collect what the start has left after `start_delay` seconds; return unused memory, then and
-    every `interval` seconds, which takes some milliseconds.
-    """
-    await asyncio.sleep(start_delay)
-    collect_start()
+async def keep_returning(interval: float = INTERVAL) -> None:
+    """Return unused memory every `interval` seconds, which takes some milliseconds."""
     while True:
-        return_unused()
         await asyncio.sleep(interval)
+        return_unused()
 
 
 def return_unused() -> None:

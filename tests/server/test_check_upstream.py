@@ -90,11 +90,11 @@ def test_check_command_with_refused_token_exits_with_2_without_token(
         ({"NORTHFLANK_API_BASE_URL": "http://127.0.0.1/v1"}, "(dashboard.E003)"),
     ],
 )
-def test_check_command_with_invalid_setting_exits_with_2(
+def test_check_command_with_invalid_setting_exits_with_1(
     given: dict[str, str], invalid: dict[str, str], message: str
 ) -> None:
     ended = manage("check_upstream", **given | invalid)
-    assert ended.returncode == 2
+    assert ended.returncode == 1
     assert message in ended.stderr
     assert "two words" not in ended.stderr
     assert "Traceback" not in ended.stderr

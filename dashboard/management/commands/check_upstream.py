@@ -4,13 +4,12 @@ import asyncio
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import CommandError, SystemCheckError
+from django.core.management.base import CommandError
 
 from dashboard.management.cli import output
 from dashboard.management.cli.command import OperatorCommand
 from dashboard.upstream.check import check
 
-NOT_CHECKED = 2  # exit status, as for an invalid command line
 MAX_LINE_LENGTH = 400  # characters
 
 
@@ -20,24 +19,14 @@ class Command(OperatorCommand):
         "could be read, with 1 if something could not or a project is missing, with 2 if the "
         "projects could not be read."
     )
-    requires_system_checks = ()  # `handle` runs them, for the exit status
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            self.check()
-        except SystemCheckError as error:
-            raise CommandError(str(error), returncode=NOT_CHECKED) from error
         if settings.SANDBOX:
-            raise CommandError("NORTHFLANK_API_TOKEN is not set.", returncode=NOT_CHECKED)
+            raise CommandError("NORTHFLANK_API_TOKEN is not set.")
         base_url, team_id = settings.NORTHFLANK_API_BASE_URL, settings.NORTHFLANK_TEAM_ID
-        try:
-            report = asyncio.run(
-                check(
-                    settings.NORTHFLANK_API_TOKEN, base_url, team_id, settings.NORTHFLANK_PROJECTS
-                )
-            )
-        except KeyboardInterrupt:
-            raise CommandError("Interrupted.", returncode=NOT_CHECKED) from None
+        report = asyncio.run(
+            check(settings.NORTHFLANK_API_TOKEN, base_url, team_id, settings.NORTHFLANK_PROJECTS)
+        )
         team = f", team {team_id}" if team_id else ""
         self.stdout.write(f"Northflank: {base_url}{team}, token from {token_source()}")
         for line in report.lines:

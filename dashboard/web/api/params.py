@@ -75,15 +75,15 @@ def parse_query[Q: Mapping[str, object]](request: HttpRequest, schema: type[Q]) 
     allowed = schema.__annotations__
     parameters = {}
     for name, values in request.GET.lists():
+        problem = None
         if name not in allowed:
-            raise ApiError(
-                "bad_parameter",
-                f"Unknown parameter “{name[:80]}”. Allowed: {', '.join(allowed)}.",
-            )
-        if len(values) > 1:
-            raise ApiError("bad_parameter", f"Give “{name}” once.")
-        if not values[0]:  # the usual result of a variable that a script has not set
-            raise ApiError("bad_parameter", f"“{name}” is empty: give it a value, or leave it out.")
+            problem = f"Unknown parameter “{name[:80]}”. Allowed: {', '.join(allowed)}."
+        elif len(values) > 1:
+            problem = f"Give “{name}” once."
+        elif not values[0]:  # the usual result of a variable that a script has not set
+            problem = f"“{name}” is empty: give it a value, or leave it out."
+        if problem:
+            raise ApiError("bad_parameter", problem)
         parameters[name] = values[0]
     stage = parameters.get("stage")
     if stage is not None and stage.lower() not in map(str.lower, StageName.values):

@@ -114,7 +114,8 @@ def overdue(run: Run) -> schemas.Overdue | None:
 
 def abort(abort: Abort, run: Run) -> schemas.Abort:
     """Return an abort in its current state."""
-    message = _utc_message(abort, run)
+    with timezone.override(UTC):
+        message = abort_messages.describe(abort, run).dated_text
     return _fields(schemas.Abort, abort, message=message, token=abort.token_name)
 
 
@@ -192,11 +193,6 @@ def run_list(
             message=report.incomplete_text,
         ),
     }
-
-
-def _utc_message(abort: Abort, run: Run) -> str:
-    with timezone.override(UTC):
-        return abort_messages.describe(abort, run).dated_text
 
 
 def _utc(time: datetime | None) -> datetime | None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -35,9 +36,7 @@ from dashboard.web.http.client_address import client_address
 from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.http.responses.json_responses import ApiError, json_response
 
-DEFAULT_RETRY_SECONDS = (
-    10  # seconds; for an abort that was not sent, if the end of the pause is unknown
-)
+DEFAULT_RETRY_AFTER = timedelta(seconds=10)  # if the end of the pause is not known
 
 
 @api_view("GET", "HEAD", query=RunsQuery, answer=schemas.RunList)
@@ -227,13 +226,9 @@ def _abort_response(abort_row: Abort, client: ApiClient, *, joined: bool) -> Htt
     code = ERRORS_BY_STATE.get(AbortState(abort_row.state))
     if code is None:
         return json_response(body)
-    headers = (
-        {"Retry-After": _retry_after(abort_row)} if abort_row.state == AbortState.NOT_SENT else None
-    )
+    headers = {}
+    if abort_row.state == AbortState.NOT_SENT:
+        at = db_threads.now()
+        wait = (abort_row.retry_at or at + DEFAULT_RETRY_AFTER) - at
+        headers["Retry-After"] = str(max(math.ceil(wait.total_seconds()), 1))
     raise ApiError(code, abort_fields["message"], headers=headers, extra=body)
-
-
-def _retry_after(abort_row: Abort) -> str:
-    if abort_row.retry_at is None:
-        return str(DEFAULT_RETRY_SECONDS)
-    return str(max(math.ceil((abort_row.retry_at - db_threads.now()).total_seconds()), 1))

@@ -1,11 +1,10 @@
 """Views for administrators or holders of a permission only; the changes that the first make."""
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Concatenate
 
 from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth.decorators import user_passes_test
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -21,31 +20,24 @@ from dashboard.web.http.authentication.sign_in import signed_in_user
 from dashboard.web.http.client_address import client_address
 
 
-class _Only:
-    """A decorator of views that refuses other users with a 403."""
+def _only[View: Callable[..., HttpResponseBase]](
+    may_view: Callable[[AbstractBaseUser | AnonymousUser], bool], text: str | Promise
+) -> Callable[[View], View]:
+    """Return a decorator of views that refuses other users with a 403."""
 
-    def __init__(
-        self, may_view: Callable[[AbstractBaseUser | AnonymousUser], bool], text: str | Promise
-    ) -> None:
-        self._may_view, self._text = may_view, text
+    def verify(user: AbstractBaseUser | AnonymousUser) -> bool:
+        if not may_view(user):
+            raise PermissionDenied(str(text))
+        return True
 
-    def __call__[**P](
-        self, view: Callable[Concatenate[HttpRequest, P], HttpResponseBase]
-    ) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
-        @wraps(view)
-        def wrapper(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-            if not self._may_view(request.user):
-                raise PermissionDenied(str(self._text))
-            return view(request, *args, **kwargs)
-
-        return wrapper  # type: ignore[return-value]  # `wraps` names the request in the type
+    return user_passes_test(verify)
 
 
-for_administrators = _Only(
+for_administrators = _only(
     administrators.may_administer,
     gettext_lazy("Only administrators may view and change rights and notices."),
 )
-for_log_readers = _Only(
+for_log_readers = _only(
     access_log.may_view,
     gettext_lazy("Ask a superuser for the permission “Can view access event”."),
 )

@@ -6,13 +6,15 @@ form or API request is never resent, so the response says whether it was saved.
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
 from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.loader import render_to_string
+from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
 from dashboard.db import health as db_health
@@ -43,7 +45,6 @@ _text = MessageTable(
         # By the cause of the outage.
         "no_response": gettext_lazy("The database has not responded since %(time)s."),
         "no_changes": gettext_lazy("The database has accepted no changes since %(time)s."),
-        "over": gettext_lazy("The database did not respond."),
         # By what a request has saved.
         "nothing": gettext_lazy("Nothing was saved and nothing was sent to Northflank. Try again."),
         "all": gettext_lazy("Your request was saved before the outage and will be completed."),
@@ -104,15 +105,11 @@ class OutageMiddleware:
         # A server that does not respond would block one of few threads for seconds. One that only
         # accepts no changes can be read; SQLite without waiting for the lock.
         db_health.close_outdated_connection()
-        if not db_health.is_available():
-            if connection.vendor != "sqlite" and not db_health.is_responding():
-                return unavailable_response(request)
-            with db_health.without_lock_wait():
-                return self._get_response(request)
-        return self._get_response(request)
-
-    def _get_response(self, request: HttpRequest) -> HttpResponseBase:
-        with track_writes(request):
+        is_available = db_health.is_available()
+        if not (is_available or connection.vendor == "sqlite" or db_health.is_responding()):
+            return unavailable_response(request)
+        waiting = nullcontext() if is_available else db_health.without_lock_wait()
+        with waiting, track_writes(request):
             return self.get_response(request)
 
 
@@ -152,10 +149,11 @@ def outage_sentence(time: str) -> Message:
 
 def outage_message() -> Message:
     """Return a sentence with the start and the cause of the outage."""
-    down_since = db_health.down_since()
-    if down_since is None:  # the outage is over
-        return _text("over")
-    return outage_sentence(local_time.format_clock(down_since))
+    return outage_sentence(local_time.format_clock(_down_since()))
+
+
+def _down_since() -> datetime:
+    return db_health.down_since() or timezone.now()  # it is over since this request met it
 
 
 def write_outcome_message(request: HttpRequest) -> Message | str:
@@ -181,8 +179,7 @@ def unavailable_response(request: HttpRequest) -> HttpResponse:
         next_url = links.form_page_url(request) if is_unsafe else request.get_full_path()
         template_context = {
             "site": site_context.for_request(request),
-            "outage_message": outage_message(),
-            "down_since": db_health.down_since(),
+            "down_since": _down_since(),
             "write_result": write_message,
             "continue_url": next_url,
             "reload_seconds": RETRY_SECONDS_AFTER_WRITE if is_unsafe else RETRY_SECONDS,

@@ -21,6 +21,7 @@ from dashboard.sync.reports.report import ReportQuery
 from dashboard.texts.rich_text import MessageTable, RichText, join_texts, to_text
 from dashboard.web.http.links import stage_url
 
+_PLACE = ("project", "pipeline", "name")  # parameters of queries: two ids, and a stage's name
 EVERYBODY_KEY = 0  # in addresses of groups
 _text = MessageTable(
     {
@@ -91,9 +92,7 @@ def get_stage_or_404(
 
 @lru_cache(maxsize=100)
 def _stage_query(permissions: Permissions) -> PreparedModels[Stage]:
-    project, pipeline, name = (
-        Parameter(part, TextField()) for part in ("project", "pipeline", "name")
-    )
+    project, pipeline, name = (Parameter(each, TextField()) for each in _PLACE)
     return PreparedModels(
         Stage.objects.filter(
             permissions.stage_filter(),
@@ -138,9 +137,7 @@ def find_run(
 
 @lru_cache(maxsize=100)
 def _run_query(permissions: Permissions) -> PreparedModels[Run]:
-    project, pipeline, name, run_id = (
-        Parameter(part, TextField()) for part in ("project", "pipeline", "name", "run_id")
-    )
+    project, pipeline, name, run_id = (Parameter(each, TextField()) for each in (*_PLACE, "run_id"))
     return PreparedModels(
         Run.objects.with_stage().filter(
             permissions.stage_filter("stage"),
@@ -167,7 +164,7 @@ def report_query(permissions: Permissions) -> ReportQuery:
 
 def visible_catalog_lists(permissions: Permissions) -> QuerySet[CatalogSync]:
     """Return the catalog lists that the user may see; every user sees the list of projects."""
-    catalog_lists = CatalogSync.objects.filter(Q(project=None) | Q(project__removed_at=None))
+    catalog_lists = CatalogSync.objects.listed()
     if permissions.can_view_all:
         return catalog_lists
     visible_projects = Project.objects.filter(permissions.project_filter())
