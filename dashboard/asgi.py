@@ -43,22 +43,16 @@ type Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 _BODY_HEADERS = {"Content-Length", "Content-Type"}  # not copied from a deferred response
 
 
-def _thread_count() -> int:
-    # More threads are slower on SQLite (each step drops the GIL); with two, one slow page does
-    # not block the rest.
-    return 2 if connection.vendor == "sqlite" else 4
-
-
 class PooledASGIHandler(ASGIHandler):
-    """ASGI application that handles each request on one of `threads` threads.
-
-    The default is 2 on SQLite and 4 on PostgreSQL.
-    """
+    """ASGI application that handles each request on one of `threads` threads."""
 
     def __init__(self, threads: int | None = None) -> None:
         base.BaseHandler.__init__(self)
         self.load_middleware(is_async=False)
-        self.executor = ThreadPoolExecutor(threads or _thread_count(), thread_name_prefix="django")
+        # More threads are slower on SQLite (each step drops the GIL); with two, one slow page does
+        # not block the rest.
+        threads = threads or (2 if connection.vendor == "sqlite" else 4)
+        self.executor = ThreadPoolExecutor(threads, thread_name_prefix="django")
         # Anybody can send any number of sign-ins: they wait for each other, not pages for them.
         self.sign_in_executor = ThreadPoolExecutor(1, thread_name_prefix="sign-in")
         executors = dict.fromkeys(("login", "admin:login"), self.sign_in_executor)

@@ -88,7 +88,8 @@ def record_failure(error: BaseException) -> bool:
         _cause = cause
         if _down_since is None:
             _down_since, _down_since_monotonic = timezone.now(), monotonic()
-    log.error("database.down", cause=cause, error=type(error).__name__, message=_first_line(error))
+    message = str(error).partition("\n")[0][:200]
+    log.error("database.down", cause=cause, error=type(error).__name__, message=message)
     return True
 
 
@@ -193,7 +194,3 @@ def without_lock_wait() -> Iterator[None]:
         finally:
             seconds = connection.settings_dict["OPTIONS"].get("timeout", 5)
             cursor.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:200]

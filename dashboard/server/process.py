@@ -217,7 +217,7 @@ async def fetch_team(
     while True:
         try:
             # A pause that other processes have met is in the database only.
-            is_paused = await run_in_db_thread(_is_paused)
+            is_paused = await run_in_db_thread(lambda: budget_store.load(now()).is_paused)
             if northflank.may_call() and not is_paused:
                 auth = await northflank.call(lambda nf: nf.get_auth())
                 if auth.entity_type == "team" and auth.entity_id:
@@ -239,7 +239,3 @@ async def fetch_team(
         if not repeats and not is_paused:
             return
         await asyncio.sleep(retry_interval)
-
-
-def _is_paused() -> bool:
-    return budget_store.load(now()).is_paused

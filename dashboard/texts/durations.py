@@ -48,7 +48,7 @@ def format_typical_range(typical: TypicalDuration) -> str:
     low, high = _rounded(typical.median), _rounded(typical.p95)
     if low == high:
         return _("about %(time)s") % {"time": _format_amounts(low)}
-    is_same_unit = len(low) == 1 and _unit_names(low) == _unit_names(high)
+    is_same_unit = len(low) == len(high) == 1 and low[0][1] == high[0][1]
     values = {
         "least": low[0][0] if is_same_unit else _format_amounts(low),
         "most": _format_amounts(high),
@@ -78,10 +78,6 @@ def _two_units(seconds: int) -> _Amounts:
 
 def _drop_zero_unit(amounts: _Amounts) -> _Amounts:
     return tuple(amount for index, amount in enumerate(amounts) if index == 0 or amount[0])
-
-
-def _unit_names(amounts: _Amounts) -> list[str]:
-    return [unit for _number, unit in amounts]
 
 
 def _format_amounts(amounts: _Amounts) -> str:

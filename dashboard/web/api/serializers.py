@@ -28,15 +28,29 @@ def runs(runs: Collection[Run], permissions: Permissions | None = None) -> list[
     """Return runs with their latest aborts; with `permissions`, also what the caller may do."""
     latest_aborts = row_queries.latest_aborts(runs)
     attention_severities = attention.severities(runs, db_threads.now())
-    return [
-        _run(
+    found = []
+    for run in runs:
+        latest_abort, pipeline = latest_aborts.get(run.pk), run.stage.pipeline
+        fields = _fields(
+            schemas.Run,
             run,
-            latest_aborts.get(run.pk),
-            permissions,
+            project=pipeline.project.slug,
+            pipeline=pipeline.slug,
+            stage=run.stage.name,
+            step=run.step if run.in_flight else "",
+            step_number=run.step_number if run.in_flight else None,
+            step_count=run.step_count if run.in_flight else None,
+            failure=run.failed_step_error,
+            overdue=overdue(run),
             needs_attention=run.pk in attention_severities,
+            url=links.absolute_url(links.run_url(run)),
+            abort=abort(latest_abort, run) if latest_abort is not None else None,
         )
-        for run in runs
-    ]
+        if permissions is not None:
+            may_abort = permissions.abort_permission(run.stage).allowed
+            fields["may_abort"] = run.in_flight and may_abort
+        found.append(fields)
+    return found
 
 
 def run(run: Run, permissions: Permissions | None = None) -> schemas.Run:
@@ -71,34 +85,6 @@ def _fields[T](schema: type[T], row: object, **others: object) -> T:
     return cast(
         "T", {name: _utc(v) if isinstance(v, datetime) else v for name, v in fields.items()}
     )
-
-
-def _run(
-    run: Run,
-    latest_abort: Abort | None,
-    permissions: Permissions | None,
-    *,
-    needs_attention: bool,
-) -> schemas.Run:
-    pipeline = run.stage.pipeline
-    fields = _fields(
-        schemas.Run,
-        run,
-        project=pipeline.project.slug,
-        pipeline=pipeline.slug,
-        stage=run.stage.name,
-        step=run.step if run.in_flight else "",
-        step_number=run.step_number if run.in_flight else None,
-        step_count=run.step_count if run.in_flight else None,
-        failure=run.failed_step_error,
-        overdue=overdue(run),
-        needs_attention=needs_attention,
-        url=links.absolute_url(links.run_url(run)),
-        abort=abort(latest_abort, run) if latest_abort is not None else None,
-    )
-    if permissions is not None:
-        fields["may_abort"] = run.in_flight and permissions.abort_permission(run.stage).allowed
-    return fields
 
 
 def overdue(run: Run) -> schemas.Overdue | None:

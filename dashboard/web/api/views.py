@@ -103,12 +103,7 @@ def _run_with_log(request: HttpRequest, client: ApiClient, run: Run, count: int)
     return Deferred(lambda: log_reader.get_reader().look(run, awaited, max_lines=count), respond)
 
 
-@api_view(
-    "POST",
-    query=PlaceQuery,
-    body=AbortBody,
-    answer=schemas.AbortResult,
-)
+@api_view("POST", query=PlaceQuery, body=AbortBody, answer=schemas.AbortResult)
 def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     """Abort a run, or what it has left running; a repeated request joins the open abort.
 
@@ -157,12 +152,7 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     )
 
 
-@api_view(
-    "POST",
-    "DELETE",
-    query=PlaceQuery,
-    answer=schemas.Run,
-)
+@api_view("POST", "DELETE", query=PlaceQuery, answer=schemas.Run)
 def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     """Dismiss a removed run (POST), or restore it (DELETE)."""
     run_object = _get_run(run_id, params.parse_query(request, PlaceQuery), client)
