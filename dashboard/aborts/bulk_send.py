@@ -55,18 +55,6 @@ class TurnResult:
     is_finished: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Until when the rate limit pauses a bulk abort, and why."""
-
-    ends_at: datetime
-    is_rate_limited: bool  # by Northflank; else the rest is reserved for single aborts
-
-
-# Why the remaining runs are not sent, and when Northflank accepts requests again, if known.
-type _StopReason = tuple[str, datetime | None]
-
-
 async def start_bulk_abort(bulk_abort_pk: int) -> int:
     """Start processing a bulk abort in this process, and return its key at once."""
     start_task(get_connection(), bulk_abort_pk)
@@ -117,23 +105,23 @@ def process_next(bulk_abort_pk: int, *, is_delayed: bool = False) -> TurnResult:
             open_bulk_aborts.update(settled_at=now)
             return TurnResult(is_finished=True)
         stop_reason = _stop_reason(bulk_abort, now, is_delayed=is_delayed)
-        if stop_reason is None:
+        if not stop_reason:
             open_bulk_aborts.update(claimed_at=now)
             unanswered_aborts = Abort.objects.filter(
                 bulk_abort=bulk_abort, state=AbortState.REQUESTED
             )
-            if unanswered_aborts.exists() or _load_pause(now):
+            if unanswered_aborts.exists() or _pause_end(now):
                 return TurnResult(is_waiting=True)
         return TurnResult(abort_pk=_create_abort(bulk_abort, item, stop_reason))
 
 
-def find_pause(bulk_abort: BulkAbort, now: datetime) -> Pause | None:
-    """Return the pause after which the remaining runs of a bulk abort are sent.
+def pause_end(bulk_abort: BulkAbort, now: datetime) -> datetime | None:
+    """Return when the rate limit's pause ends, after which the remaining runs are sent.
 
-    None if it is not paused, or if they are not sent after the pause, which ends too late.
+    None if there is no pause, or if they are not sent after it: it ends too late.
     """
-    pause = _load_pause(now) if bulk_abort.settled_at is None else None
-    return pause if pause is not None and pause.ends_at <= _deadline(bulk_abort) else None
+    ends_at = _pause_end(now) if bulk_abort.settled_at is None else None
+    return ends_at if ends_at is not None and ends_at <= _deadline(bulk_abort) else None
 
 
 def start_task(upstream: Connection, bulk_abort_pk: int, *, is_delayed: bool = False) -> None:
@@ -165,53 +153,49 @@ def claim_expired(now: datetime) -> list[int]:
     ]
 
 
-def _stop_reason(bulk_abort: BulkAbort, now: datetime, *, is_delayed: bool) -> _StopReason | None:
-    """Return why the remaining runs must not be sent, or None if they may be, now or later."""
+def _stop_reason(bulk_abort: BulkAbort, now: datetime, *, is_delayed: bool) -> str:
+    """Return why the remaining runs must not be sent; empty if they may be, now or later."""
     if is_delayed and is_past_deadline(bulk_abort.requested_at, now):
-        return _("Sending timed out."), None
-    pause = _load_pause(now)
-    if pause is None or pause.ends_at <= _deadline(bulk_abort):
-        return None
-    if pause.is_rate_limited:
-        return _("Rate limit reached."), pause.ends_at
-    text = _("The rest of the rate limit is reserved for single aborts. Abort this run by itself.")
-    return text, None  # a single abort need not wait
+        return _("Sending timed out.")
+    ends_at = _pause_end(now)
+    if ends_at is None or ends_at <= _deadline(bulk_abort):
+        return ""
+    return _(
+        "Northflank’s rate limit is used up, or reserved for single aborts. "
+        "Abort this run by itself."
+    )
 
 
 def _deadline(bulk_abort: BulkAbort) -> datetime:
     return bulk_abort.requested_at + SEND_DEADLINE
 
 
-def _load_pause(now: datetime) -> Pause | None:
-    """Return the pause of all bulk aborts, or None if there is none."""
+def _pause_end(now: datetime) -> datetime | None:
+    """Return until when the rate limit pauses all bulk aborts; None if it does not.
+
+    The rest of the limit is reserved for single aborts.
+    """
     request_budget = budget_store.load(now)
     if request_budget.may_bulk_abort:
         return None
     if request_budget.is_probing:
-        ends_at = now + PROBE_TIMEOUT
-    else:
-        window_end = now + timedelta(seconds=request_budget.seconds)
-        ends_at = request_budget.backoff_until or window_end
-    is_used_up = request_budget.requests + request_budget.reserve <= 0
-    return Pause(ends_at, is_rate_limited=request_budget.is_paused or is_used_up)
+        return now + PROBE_TIMEOUT
+    return request_budget.backoff_until or now + timedelta(seconds=request_budget.seconds)
 
 
-def _create_abort(
-    bulk_abort: BulkAbort, item: BulkAbortItem, stop_reason: _StopReason | None
-) -> int | None:
+def _create_abort(bulk_abort: BulkAbort, item: BulkAbortItem, stop_reason: str) -> int | None:
     """Record the item's abort or other result; return the abort's key if it has to be sent."""
     run = Run.objects.with_stage().without_detail().get(pk=item.run_id)
-    is_sent = stop_reason is None
-    item.result, item.abort, item.note = _request_abort(bulk_abort, run, will_be_sent=is_sent)
+    will_be_sent = not stop_reason
+    item.result, item.abort, item.note = _request_abort(bulk_abort, run, will_be_sent=will_be_sent)
     mark_changed([run.pk])  # updates open pages
     item.save(update_fields=["result", "abort", "note"])
     if item.result != BulkAbortItemResult.ABORT or item.abort is None:
         return None
-    if stop_reason is None:
-        return item.abort.pk
-    text, retry_at = stop_reason
-    item.abort.apply(EventType.NOT_SENT, db_threads.now(), text, retry_at=retry_at)
-    return None
+    if stop_reason:
+        item.abort.apply(EventType.NOT_SENT, db_threads.now(), stop_reason)
+        return None
+    return item.abort.pk
 
 
 def _request_abort(

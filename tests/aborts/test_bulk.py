@@ -146,7 +146,7 @@ def test_bulk_abort_without_budget_refers_to_single_aborts(low_budget: Live, man
     for abort in Abort.objects.all():
         assert abort.retry_at is None  # a single abort need not wait
         assert abort_message(abort) == (
-            "Not sent: The rest of the rate limit is reserved for single aborts. "
+            "Not sent: Northflank’s rate limit is used up, or reserved for single aborts. "
             "Abort this run by itself."
         )
         assert abort.settled_at is not None

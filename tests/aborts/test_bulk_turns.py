@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from dashboard.aborts import bulk_send, settle
 from dashboard.aborts.bulk_request import request_bulk_abort, visible_runs
-from dashboard.aborts.bulk_send import Pause, find_pause
+from dashboard.aborts.bulk_send import pause_end
 from dashboard.aborts.request import AbortRequest, request_abort
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, ChangeCounter, Grant, Run
@@ -178,21 +178,19 @@ def test_turn_waits_for_rate_limit_that_resets_before_deadline(
     assert not Abort.objects.exists()
 
 
-def test_turn_is_not_sent_when_rate_limit_resets_past_deadline(
-    two_runs: list[Run], manager: User
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_turn_is_not_sent_when_rate_limit_pauses_it_past_deadline(
+    two_runs: list[Run], manager: User, is_refused: bool
 ) -> None:
-    budget_store.record_rate_limited(300, at(1))
+    if is_refused:
+        budget_store.record_rate_limited(300, at(1))
+    else:
+        record_response(RateLimit(1000, 25, 300), at(1))  # the last quarter of the reserve
     assert take_turn_at(create_bulk_abort(two_runs, manager)) == bulk_send.TurnResult()
-    message = "Rate limit reached."
-    assert not_sent_fields(1) == ("not_sent", message, at(301), at(1))
-
-
-def test_turn_is_not_sent_when_rest_of_rate_limit_is_reserved_past_deadline(
-    two_runs: list[Run], manager: User
-) -> None:
-    record_response(RateLimit(1000, 25, 300), at(1))  # the last quarter of the reserve
-    assert take_turn_at(create_bulk_abort(two_runs, manager)) == bulk_send.TurnResult()
-    message = "The rest of the rate limit is reserved for single aborts. Abort this run by itself."
+    message = (
+        "Northflank’s rate limit is used up, or reserved for single aborts. "
+        "Abort this run by itself."
+    )
     assert not_sent_fields(1) == ("not_sent", message, None, at(1))
 
 
@@ -224,25 +222,16 @@ def test_run_whose_abort_is_sent_is_read_once_its_answer_is_overdue(
 
 def test_bulk_abort_is_paused_until_rate_limit_resets(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
-    assert find_pause(batch, at(1)) is None
+    assert pause_end(batch, at(1)) is None
     record_response(RateLimit(1000, 25, 90), at(1))  # the last quarter of the reserve
-    assert find_pause(batch, at(11)) == Pause(at(91), is_rate_limited=False)
+    assert pause_end(batch, at(11)) == at(91)
     budget_store.record_rate_limited(40, at(1))
-    assert find_pause(batch, at(11)) == Pause(at(41), is_rate_limited=True)
+    assert pause_end(batch, at(11)) == at(41)
     probe_end = at(42) + bulk_send.PROBE_TIMEOUT
-    assert find_pause(batch, at(42)) == Pause(probe_end, is_rate_limited=True)
+    assert pause_end(batch, at(42)) == probe_end
     BulkAbort.objects.update(settled_at=T0)
     batch.refresh_from_db()
-    assert find_pause(batch, at(11)) is None
-
-
-@pytest.mark.parametrize(("remaining", "is_rate_limited"), [(1, False), (0, True)])
-def test_bulk_abort_is_rate_limited_once_no_request_remains(
-    two_runs: list[Run], manager: User, remaining: int, is_rate_limited: bool
-) -> None:
-    record_response(RateLimit(1000, remaining, 90), at(1))
-    pause = find_pause(create_bulk_abort(two_runs, manager), at(11))
-    assert pause == Pause(at(91), is_rate_limited=is_rate_limited)
+    assert pause_end(batch, at(11)) is None
 
 
 def test_turn_for_externally_aborting_run_is_joined_with_note(

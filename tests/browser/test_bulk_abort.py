@@ -24,7 +24,8 @@ def checkbox_of(page: Page, run: Run) -> Locator:
 
 
 def result_of(page: Page, run: Run) -> Locator:
-    return page.locator(f'[data-run="{run.run_id}"] .result')
+    row = page.locator("[data-abort-row]").filter(has_text=run.title)
+    return row.locator("[data-badge]")
 
 
 def abort_selected_button(page: Page) -> Locator:

@@ -786,7 +786,9 @@ def bulk_abort_with_every_result(stage: Stage, user: User, reason: str) -> int:
     batch = request_bulk_abort(run_keys, request, uuid4(), typed_count=str(len(run_keys)))
     for item, result in zip(batch.items.all(), BulkAbortItemResult.values, strict=False):
         BulkAbortItem.objects.filter(pk=item.pk).update(
-            result=result, abort=item.run.aborts.first(), note="You may not."
+            result=result,
+            abort=factories.abort(item.run, user) if result == "abort" else None,
+            note="You may not.",
         )
     return batch.pk
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 from urllib.parse import quote
-from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -13,7 +12,7 @@ from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.aborts import categories
-from dashboard.models import Abort, BulkAbort, Grant, Run
+from dashboard.models import Abort, Grant, Run
 from dashboard.models.abort_lifecycle import AbortState, EventType
 from tests.support import factories
 from tests.support.abort_kinds import FIELDS_BY_KIND, NOON
@@ -251,10 +250,9 @@ def test_aborts_of_one_bulk_abort_are_one_row_that_contains_theirs(
     get_page: GetPage, manager: User
 ) -> None:
     before = factories.abort_of_new_run(manager)
-    bulk_abort = BulkAbort.objects.create(
-        key=uuid4(), user=manager, username="manager", requested_at=NOON, claimed_at=NOON
-    )
-    aborts = [factories.abort_of_new_run(manager, bulk_abort=bulk_abort) for _ in range(2)]
+    runs = [factories.run(before.run.stage) for _ in range(2)]
+    bulk_abort = bulk_abort_of(runs, manager)
+    aborts = [factories.abort(run, manager, bulk_abort=bulk_abort) for run in runs]
     html = get_page("/aborts/")
     row = select_one(html, "tr[data-bulk-abort-rows]")
     assert text_of(select_one(row, "summary strong")) == "Bulk abort of 2 runs:"

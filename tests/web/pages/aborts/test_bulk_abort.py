@@ -153,7 +153,7 @@ def test_bulk_abort_over_http_redirects_to_page_with_each_result(
         )
     wait_until(lambda: BulkAbort.objects.filter(settled_at__isnull=False).exists())
     html = parse_html(client.get(f"/aborts/bulk/{batch.pk}/"))
-    assert text_of(select_one(html, ".summary .summary-text")) == "2 requested: 2 aborting."
+    assert text_of(select_one(html, ".summary .summary-text")) == "2 requested: 2 under way."
     assert len(html.css("tbody tr")) == 2
     assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
 
@@ -177,7 +177,7 @@ def test_bulk_abort_page_shows_summary_counts(
     batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended")
     html = get_page(f"/aborts/bulk/{batch.pk}/")
     text = text_of(select_one(html, ".summary .summary-text"))
-    assert text == "3 requested: 1 already ended, 1 aborting, 1 waiting."
+    assert text == "3 requested: 1 under way, 1 already ended, 1 waiting."
     assert "aborting continues" in text_of(select_one(html, ".summary"))
     assert select_one(html, "noscript meta").attributes["http-equiv"] == "refresh"
 
@@ -188,13 +188,12 @@ def test_bulk_abort_rows_show_result_and_link_to_run(
     batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended")
     html = get_page(f"/aborts/bulk/{batch.pk}/")
     results = [
-        (text_of(select_one(row, ".result")), text_of(select_one(row, ".subject a.title")))
+        (text_of(select_one(row, "[data-badge]")), text_of(select_one(row, ".subject a.title")))
         for row in html.css("tbody tr")
     ]
-    assert results == [("Aborting", "Dev"), ("Already ended", "Stg"), ("Waiting", "Prod")]
-    assert select_one(html, "tbody tr:first-child .subject a.title").attributes[
-        "href"
-    ] == factories.address(run_in_each_stage[0])
+    assert results == [("Under way", "Dev"), ("Already ended", "Stg"), ("Waiting", "Prod")]
+    links = [link.attributes["href"] for link in html.css("tbody .subject a.title")]
+    assert links == [factories.address(run) for run in run_in_each_stage]
 
 
 def test_bulk_abort_page_lists_only_visible_runs(
@@ -223,13 +222,35 @@ def test_bulk_abort_page_when_rate_limited_shows_resume_time(
     text = text_of(select_one(html, ".summary .inline-notice"))
     assert "reserved for single aborts" in text
     assert f"{timezone.localtime(resume_time):%H:%M:%S}" in text
-    for reached in ({"remaining": 0}, {"backoff_until": resume_time, "refusals": 1}):
-        RateBudget.objects.update(**{"remaining": 25} | reached)
-        html = get_page(f"/aborts/bulk/{batch.pk}/")
-        text = text_of(select_one(html, ".summary .inline-notice"))
-        assert "Northflank’s rate limit is reached" in text
-        assert "single aborts" not in text
-        assert f"{timezone.localtime(resume_time):%H:%M:%S}" in text
+
+
+@pytest.mark.parametrize(
+    ("result", "label", "note"),
+    [
+        ("waiting", "Waiting", ""),
+        ("joined", "Aborted elsewhere", "The run was already being aborted."),
+        ("ended", "Already ended", "Nothing was sent."),
+        ("not_allowed", "Not allowed", "You may not."),
+    ],
+)
+def test_bulk_abort_page_tells_why_a_run_has_no_abort(
+    result: str, label: str, note: str, get_page: GetPage, run: Run, manager: User
+) -> None:
+    batch = bulk_abort_of([run], manager)
+    batch.items.update(result=result, note=note)
+    html = get_page(f"/aborts/bulk/{batch.pk}/")
+    assert text_of(select_one(html, "tbody .status")) == f"{label} {note}".strip()
+    text = text_of(select_one(html, ".summary .summary-text"))
+    assert text == f"1 requested: 1 {label[0].lower()}{label[1:]}."
+    assert ("aborting continues" in text_of(select_one(html, ".summary"))) is (result == "waiting")
+
+
+def test_bulk_abort_page_shows_its_aborts_as_the_log_does(
+    get_page: GetPage, run: Run, manager: User
+) -> None:
+    batch = bulk_abort_of([run], manager, "abort")
+    row = select_one(get_page(f"/aborts/bulk/{batch.pk}/"), "[data-abort-row]")
+    assert row.html == select_one(get_page("/aborts/"), "[data-abort-row]").html
 
 
 @pytest.mark.parametrize("key", ["9999999999999999999", "9" * 40, "0"])
