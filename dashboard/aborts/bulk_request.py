@@ -100,14 +100,14 @@ def too_many_text(count: int) -> str:
     """Return why `count` runs can't be aborted at once; empty if they can."""
     if count <= MAX_RUNS:
         return ""
-    template = _("At most %(most)d runs can be aborted at once; %(count)d are selected.")
+    template = _("At most %(most)d runs can be aborted at once; there are %(count)d.")
     return template % {"most": MAX_RUNS, "count": count}
 
 
 def _check_request(runs: list[Run], user_permissions: permissions.Permissions) -> None:
     """Raise NotInFlight (no runs), TooManyRuns or NotAllowed (the user may abort none)."""
     if not runs:
-        raise NotInFlight
+        raise NotInFlight(_("No runs selected."))
     if text := too_many_text(len(runs)):
         raise TooManyRuns(text)
     run_permissions = [user_permissions.abort_permission(run.stage) for run in runs]

@@ -62,7 +62,7 @@ def test_bulk_abort_without_permission_is_rejected_naming_allowed_groups(
 def test_bulk_abort_above_maximum_is_rejected(manager: User) -> None:
     production = factories.stage()
     runs = [factories.run(production) for _ in range(MAX_RUNS + 1)]
-    with pytest.raises(TooManyRuns, match="201 are selected"):
+    with pytest.raises(TooManyRuns, match="there are 201"):
         request_bulk(runs, manager)
     assert not BulkAbort.objects.exists()
 

@@ -24,7 +24,7 @@ def checkbox_of(page: Page, run: Run) -> Locator:
 
 
 def result_of(page: Page, run: Run) -> Locator:
-    row = page.locator("[data-abort-row]").filter(has_text=run.title)
+    row = page.locator("[data-abort-row]", has=page.locator(f'a[href*="{run.run_id}"]'))
     return row.locator("[data-badge]")
 
 
@@ -99,11 +99,11 @@ def test_abort_all_count_is_updated_live(
     address = factories.address(stage if place == "Production" else stage.pipeline)
     page = sign_in("manager", address)
     button = page.locator("[data-abort-all]")
-    expect(button).to_have_text(f"Abort all {count_abortable()} in flight in {place}…")
+    expect(button).to_have_text(f"Abort {count_abortable()} runs in {place}…")
     before = count_abortable()
     factories.change(runs_in_flight[0], status="aborting")
     assert count_abortable() == before - 1
-    expect(button).to_have_text(f"Abort the other {count_abortable()} in flight in {place}…")
+    expect(button).to_have_text(f"Abort {count_abortable()} runs in {place}…")
     button.click()
     expect(page.get_by_role("dialog")).to_contain_text(f"Abort {count_abortable()} runs?")
     expect(page.get_by_role("dialog")).to_contain_text("including those not on screen")

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 from django_htmx.http import HttpResponseClientRedirect
 
@@ -19,20 +19,12 @@ from dashboard.aborts.bulk_request import (
 from dashboard.aborts.bulk_send import start_bulk_abort
 from dashboard.aborts.request import NotAllowed, NotInFlight, ReasonMissing
 from dashboard.accounts import permissions
-from dashboard.texts.rich_text import MessageTable
 from dashboard.web.components.aborts import abort_all, reason_form
 from dashboard.web.components.aborts.abort_all import BulkAbortConfirmation
 from dashboard.web.components.aborts.reason_form import ReasonField
 from dashboard.web.http import errors, keys
 from dashboard.web.http.responses.deferred import Deferred
 from dashboard.web.http.responses.htmx import is_htmx, render_page, text_response
-
-_text = MessageTable(
-    {
-        "incomplete": gettext_lazy("The form is incomplete. Open it again."),
-        "nothing_selected": gettext_lazy("No runs selected."),
-    }
-)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -55,7 +47,8 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
     try:
         key = UUID(request.POST.get("key", ""))
     except ValueError:
-        return _render_confirmation(request, selection, reason, error=str(_text("incomplete")))
+        text = _("The form is incomplete. Open it again.")
+        return _render_confirmation(request, selection, reason, error=text)
     try:
         bulk_abort = request_bulk_abort(
             run_keys,
@@ -65,14 +58,12 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
         )
     except NotAllowed as error:
         return errors.forbidden(request, str(error))
-    except NotInFlight:
-        text = str(_text("nothing_selected"))
-        return _render_confirmation(request, selection, reason, key, error=text)
-    except (ReasonMissing, TooManyRuns) as error:
+    except (NotInFlight, ReasonMissing, TooManyRuns) as error:
         return _render_confirmation(request, selection, reason, key, error=str(error))
     except WrongCount as error:
-        text = f"{error} {selection.missing_text(len(set(run_keys)))}".strip()
-        return _render_confirmation(request, selection, reason, key, error=text, field="count")
+        return _render_confirmation(
+            request, selection, reason, key, error=str(error), field="count"
+        )
     return Deferred(
         lambda: start_bulk_abort(bulk_abort.pk),
         lambda pk: _redirect_to_bulk_abort(request, pk),

@@ -21,7 +21,6 @@ from tests.support.bulk_aborts import (
     bulk_abort_of,
     confirmation_address,
     confirmed_run_keys,
-    excluded_text,
 )
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 from tests.support.live import Live, token
@@ -64,29 +63,6 @@ def test_bulk_abort_with_wrong_count_without_javascript_keeps_form(
     assert select_one(html, '[name="key"]').attributes["value"] == form["key"]
     assert len(confirmed_run_keys(html)) == 6
     assert "hidden" in select_one(html, "#reason-error").attributes
-
-
-@pytest.mark.parametrize("htmx", [True, False])
-def test_bulk_abort_with_wrong_count_says_that_runs_have_ended_meanwhile(
-    htmx: bool, operator_client: Client, stage: Stage
-) -> None:
-    runs = [factories.run(stage) for _ in range(8)]
-    form = bulk_abort_form(runs, reason="Stuck", count="6")
-    factories.change(runs[0], status="success", concluded=True, in_flight=False)
-    factories.change(runs[1], status="aborting")
-    answer = operator_client.post(BULK_PATH, form, headers=HTMX if htmx else {})
-    message = (
-        "Type the number of runs to confirm. Nothing was aborted. "
-        "2 of the 8 runs can no longer be aborted."
-    )
-    if htmx:
-        assert answer.content.decode() == message
-        return
-    html = parse_html(answer)
-    assert text_of(select_one(html, "#count-error")) == message
-    assert text_of(select_one(html, "h1")) == "Abort 6 runs?"
-    assert text_of(select_one(html, 'label[for="count"]')) == "Type 6 to confirm"
-    assert "2 runs excluded" in excluded_text(html)
 
 
 @pytest.mark.parametrize("htmx", [True, False])
