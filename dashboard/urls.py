@@ -11,7 +11,6 @@ from dashboard.web.http import converters
 from dashboard.web.http.webhook import northflank_webhook
 from dashboard.web.live.stream import live_stream
 from dashboard.web.pages.aborts.abort import abort
-from dashboard.web.pages.aborts.abort_left import abort_left
 from dashboard.web.pages.aborts.aborts import aborts
 from dashboard.web.pages.aborts.aborts_export import aborts_export
 from dashboard.web.pages.aborts.bulk_abort import bulk_abort
@@ -65,7 +64,7 @@ CSV, JSON = {"extension": "csv"}, {"extension": "json"}
 run_urls: list[URLPattern | URLResolver] = [
     path("", run, name="run"),
     path("abort/", abort, name="abort"),
-    path("left-running/", abort_left, name="abort_left"),
+    path("left-running/", abort, {"of_left": True}, name="abort_left"),
     path("dismissal/", dismiss, name="dismiss"),
     path("acknowledgement/", acknowledge, name="acknowledge"),
     path("end-requests/", end_request, name="end_request"),

@@ -32,10 +32,10 @@ class ReasonField:
         return ": ".join(part for part in (self.pick, self.text.strip()) if part)
 
 
-def parse(request: HttpRequest, *, required: bool, error: str = "") -> ReasonField:
+def parse(request: HttpRequest, *, required: bool) -> ReasonField:
     """Return the reason field as submitted."""
     pick, text = request.POST.get("pick", ""), request.POST.get("reason", "")
-    return ReasonField(required, pick.strip(), text, error)
+    return ReasonField(required, pick.strip(), text)
 
 
 def abort_request(
