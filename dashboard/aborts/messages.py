@@ -1,7 +1,7 @@
 """Abort messages: text and tone for each state of an abort. Pure.
 
-Those of a job run or build that a run has left running say “it” and “ended”: it has no status that
-means aborted.
+Of a job run or build that a run has left running no message says that it was aborted: it has no
+status that means that.
 
 A message claims no more than Northflank has reported, and the run's latest status takes precedence
 over what was recorded with the abort.
@@ -23,7 +23,6 @@ from dashboard.texts.rich_text import (
     Message,
     MessageTable,
     RichText,
-    Value,
     join_texts,
     to_dated_text,
     to_text,
@@ -39,8 +38,7 @@ _text = MessageTable(
             "Abort resent at %(time)s (attempt %(n)s of %(most)s); waiting for Northflank’s "
             "response."
         ),
-        "accepted": gettext_lazy("Abort accepted; run status is still %(status)s."),
-        "accepted_at": gettext_lazy("Abort accepted at %(time)s; run status is still %(status)s."),
+        "accepted": gettext_lazy("Abort accepted; status is still %(status)s."),
         "aborting": gettext_lazy("Abort accepted; aborting since %(time)s."),
         "or_earlier": gettext_lazy("%(time)s or earlier"),
         "already_aborting": gettext_lazy("The run was already aborting, since %(time)s."),
@@ -55,18 +53,10 @@ _text = MessageTable(
         "refused": gettext_lazy("Northflank refused: %(response)s"),
         # Claims nothing of its effect: it may have arrived and take effect later.
         "aborted_again": gettext_lazy("Not ended %(time)s after this abort; it was aborted again."),
-        "too_late": gettext_lazy(
-            "Too late: the run had ended (%(status)s) before the abort arrived."
-        ),
-        "too_late_unsent": gettext_lazy(
-            "Too late: the run had ended (%(status)s) before the abort was sent."
-        ),
-        "run_missing": gettext_lazy("Northflank did not find this run (404)."),
-        "run_missing_unsent": gettext_lazy(
-            "Northflank did not find this run (404); the abort was not sent."
-        ),
+        "too_late": gettext_lazy("Too late: already ended (%(status)s) before the abort arrived."),
+        "missing": gettext_lazy("Not found on Northflank (404)."),
         "doubtful": gettext_lazy("The abort is not confirmed yet. %(response)s"),
-        "no_resend": gettext_lazy("It is not resent by itself. You can abort again."),
+        "no_resend": gettext_lazy("It may not be resent any more. You can abort again."),
         "resend": gettext_lazy(
             "The dashboard resends it for %(time)s (%(n)d of %(most)d sent); you need not do "
             "anything."
@@ -78,17 +68,16 @@ _text = MessageTable(
             "Northflank never confirmed the abort, but the run is %(status)s."
         ),
         "not_arrived": gettext_lazy("Northflank never confirmed this abort; the run goes on."),
-        "not_arrived_repeatedly": gettext_lazy(
-            "Northflank never confirmed this abort (sent %(n)d times); the run goes on."
-        ),
+        "work_not_arrived": gettext_lazy("Northflank never confirmed this abort; it goes on."),
         "can_abort_again": gettext_lazy("You can abort again."),
         "aborted": gettext_lazy("Aborted after %(time)s."),
         "removed": gettext_lazy(
-            "Outcome unknown: Northflank removed the run %(time)s after the request."
+            "Outcome unknown: removed from Northflank %(time)s after the request."
         ),
         "failed": gettext_lazy(
             "Abort failed: the run ended (%(status)s) %(time)s after the request."
         ),
+        "work_ended": gettext_lazy("Ended (%(status)s) %(time)s after the request."),
         "no_response": gettext_lazy("Northflank never responded to the abort."),
         "status_changed": gettext_lazy(
             "Status changed from %(before)s to %(now)s after the abort. Check the run."
@@ -96,30 +85,6 @@ _text = MessageTable(
         "reappeared": gettext_lazy(
             "Northflank had removed the run, but now reports %(now)s. Check the run."
         ),
-    }
-)
-
-# Of what a run has left running, where the run's text would be wrong.
-_work_text = MessageTable(
-    {
-        "accepted": gettext_lazy("Abort accepted; status is still %(status)s."),
-        "accepted_at": gettext_lazy("Abort accepted at %(time)s; status is still %(status)s."),
-        "too_late": gettext_lazy("Too late: it had ended (%(status)s) before the abort arrived."),
-        "too_late_unsent": gettext_lazy(
-            "Too late: it had ended (%(status)s) before the abort was sent."
-        ),
-        "run_missing": gettext_lazy("Northflank did not find it (404)."),
-        "run_missing_unsent": gettext_lazy(
-            "Northflank did not find it (404); the abort was not sent."
-        ),
-        "not_arrived": gettext_lazy("Northflank never confirmed this abort; it goes on."),
-        "not_arrived_repeatedly": gettext_lazy(
-            "Northflank never confirmed this abort (sent %(n)d times); it goes on."
-        ),
-        "removed": gettext_lazy(
-            "Outcome unknown: Northflank removed it %(time)s after the request."
-        ),
-        "failed": gettext_lazy("Ended (%(status)s) %(time)s after the request."),
     }
 )
 
@@ -178,11 +143,6 @@ def _describe(abort: Abort, run: Run | Work) -> AbortMessage:
             return AbortMessage(_text("aborted_again", time=time_text), "neutral")
 
 
-def _say(abort: Abort, key: str, **params: Value) -> Message:
-    table = _work_text if abort.work_id is not None and key in _work_text else _text
-    return table(key, **params)
-
-
 def is_external(abort: Abort | None, run: Run) -> bool:
     """Return whether `run` is being aborted, but not by `abort`, the latest one made here."""
     if not run.in_flight or run.removed_at is not None or run.status != "aborting":
@@ -214,21 +174,18 @@ def _requested_text(abort: Abort) -> Message:
 
 
 def _accepted_message(abort: Abort, run: Run | Work) -> AbortMessage:
-    is_refused = abort.response_status not in {200, None}  # as the run was aborting
     if isinstance(run, Run) and run.status == "aborting":
         start = abort_clock.northflank_start(run)
         started_earlier = start.at < abort.requested_at  # somebody else aborted it first
         at = start.at if started_earlier else run.status_since
+        is_refused = abort.response_status not in {200, None}  # as the run was aborting
         # Of a refused abort an earlier send may have aborted it.
         was_aborting = is_refused and abort.send_count <= 1
         is_approximate = was_aborting or (started_earlier and start.is_approximate)
         time = _start_time(at, abort.requested_at, is_approximate)
         text = _text("already_aborting" if was_aborting else "aborting", time=time)
-    elif abort.responded_at is not None and not is_refused:
-        time = ClockTime(abort.responded_at, abort.requested_at)
-        text = _say(abort, "accepted_at", time=time, status=status_label(run.status))
     else:
-        text = _say(abort, "accepted", status=status_label(run.status))
+        text = _text("accepted", status=status_label(run.status))
     return AbortMessage(join_texts(text, _overdue_text(run)), _tone(run))
 
 
@@ -239,18 +196,16 @@ def _start_time(at: datetime, reference: datetime, is_approximate: bool) -> Rich
 
 def _too_late_message(abort: Abort, run: Run | Work) -> AbortMessage:
     if not abort.outcome:
-        key = "run_missing" if abort.sent_at else "run_missing_unsent"
-        return AbortMessage(_say(abort, key), "info")
+        return AbortMessage(_text("missing"), "info")
     if status_changed_after_end(abort, run):
         return _changed_message(abort, run)
-    key = "too_late" if abort.sent_at else "too_late_unsent"
-    return AbortMessage(_say(abort, key, status=status_label(abort.outcome)), "info")
+    return AbortMessage(_text("too_late", status=status_label(abort.outcome)), "info")
 
 
 def _unknown_message(abort: Abort, run: Run | Work) -> AbortMessage:
     if abort.settled_at is None:
         is_refused = abort.response_status is not None
-        if _is_resend_window_over(abort, run):
+        if run.abort_severity >= Severity.CRITICAL:  # its time is over, or it was aborted before
             key = "no_resend"
         else:
             is_over = is_refused or abort.send_count >= resend_policy.MAX_SENDS
@@ -264,25 +219,13 @@ def _unknown_message(abort: Abort, run: Run | Work) -> AbortMessage:
         text = _text("not_arrived_but_stopped", status=status_label(run.status))
         return AbortMessage(text, _tone(run))
     again_hint = _text("can_abort_again") if run.in_flight else ""
-    key = "not_arrived_repeatedly" if abort.send_count > 1 else "not_arrived"
-    return AbortMessage(join_texts(_say(abort, key, n=abort.send_count), again_hint), "bad")
+    key = "not_arrived" if abort.work_id is None else "work_not_arrived"
+    return AbortMessage(join_texts(_text(key), again_hint), "bad")
 
 
 def _refusal(abort: Abort) -> RichText:
     text = end_with_period(abort.response)
     return text if text.startswith("Northflank refused") else _text("refused", response=text)
-
-
-def _is_resend_window_over(abort: Abort, run: Run | Work) -> bool:
-    """Return whether a run is critical, and its abort not resent any more for that reason.
-
-    A second abort, and one that was sent late, is critical by its age, too.
-    """
-    start = abort_clock.start(run, abort) if isinstance(run, Run) else None
-    if start is None or run.abort_severity < Severity.CRITICAL:
-        return False
-    latest_end = (abort.sent_at or abort.requested_at) + resend_policy.RESEND_WINDOW
-    return start.at + severity.threshold(Severity.CRITICAL) > latest_end
 
 
 def _concluded_message(abort: Abort, run: Run | Work) -> AbortMessage:
@@ -293,10 +236,12 @@ def _concluded_message(abort: Abort, run: Run | Work) -> AbortMessage:
         return AbortMessage(_text("aborted", time=time), "neutral")
     no_response = "" if abort.responded_at else _text("no_response")
     if not abort.outcome:
-        return AbortMessage(join_texts(_say(abort, "removed", time=time), no_response), "warning")
-    text = _say(abort, "failed", status=status_label(abort.outcome), time=time)
+        return AbortMessage(join_texts(_text("removed", time=time), no_response), "warning")
+    status = status_label(abort.outcome)
     if abort.work_id is not None:
+        text = _text("work_ended", status=status, time=time)
         return AbortMessage(join_texts(text, no_response), "neutral")
+    text = _text("failed", status=status, time=time)
     return AbortMessage(join_texts(text, no_response), "bad", is_unexpected=True)
 
 

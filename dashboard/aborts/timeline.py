@@ -25,14 +25,14 @@ _text = MessageTable(
         "sent": gettext_lazy("Sent to Northflank."),
         "accepted": gettext_lazy("Accepted by Northflank."),
         "aborting": gettext_lazy("The run is aborting."),
-        "not_arrived": gettext_lazy("Not confirmed: the run went on."),
-        "too_late": gettext_lazy("Northflank did not find this run (404)."),
-        "concluded": gettext_lazy("Northflank removed the run."),
+        "not_arrived": gettext_lazy("Not confirmed, and not ended."),
+        "too_late": gettext_lazy("Not found on Northflank (404)."),
+        "concluded": gettext_lazy("Removed from Northflank."),
         "late_response": gettext_lazy("Late response from Northflank."),
         # An event type whose detail is a run status.
         "accepted_status": gettext_lazy("Accepted by Northflank; run status: %(status)s."),
-        "too_late_status": gettext_lazy("Too late: the run had ended (%(status)s)."),
-        "concluded_status": gettext_lazy("The run ended as %(status)s."),
+        "too_late_status": gettext_lazy("Too late: already ended (%(status)s)."),
+        "concluded_status": gettext_lazy("Ended as %(status)s."),
         "status_changed_status": gettext_lazy("Status changed to %(status)s."),
         # An event type with another detail.
         "joined_detail": gettext_lazy("Also requested by %(text)s"),
@@ -40,19 +40,9 @@ _text = MessageTable(
         "not_sent_detail": gettext_lazy("Not sent: %(text)s"),
         "sent_detail": gettext_lazy("Resent to Northflank: attempt %(text)s"),
         "unknown_detail": gettext_lazy("Not confirmed yet: %(text)s"),
-        "not_arrived_detail": gettext_lazy("Not confirmed: the run went on. Not resent: %(text)s"),
+        "not_arrived_detail": gettext_lazy("Not confirmed, and not ended. Not resent: %(text)s"),
         "late_response_detail": gettext_lazy("Late response from Northflank: %(text)s"),
         "aborted_again_detail": gettext_lazy("Aborted again by %(text)s"),
-    }
-)
-# Of what a run has left running, where the run's text would be wrong.
-_work_text = MessageTable(
-    {
-        "too_late": gettext_lazy("Northflank did not find it (404)."),
-        "concluded": gettext_lazy("Northflank removed it."),
-        "too_late_status": gettext_lazy("Too late: it had ended (%(status)s)."),
-        "concluded_status": gettext_lazy("It ended (%(status)s)."),
-        "not_arrived_detail": gettext_lazy("Not confirmed: it went on. Not resent: %(text)s"),
     }
 )
 
@@ -87,11 +77,9 @@ def _message(abort: Abort, event_type: EventType, detail: str) -> RichText:
         return _text("adopted_command")
     for form in ("status", "detail") if detail else ():
         if (key := f"{event_type}_{form}") in _text:
-            table = _work_text if abort.work_id is not None and key in _work_text else _text
             is_status = form == "status" or detail in statuses.RUN_STATUSES
             text = status_label(detail) if is_status else detail
-            return table(
+            return _text(
                 key, **{"status": text} if form == "status" else {"text": end_with_period(text)}
             )
-    table = _work_text if abort.work_id is not None and event_type in _work_text else _text
-    return table(event_type) if event_type in _text else f"{event_type.label}."
+    return _text(event_type) if event_type in _text else f"{event_type.label}."

@@ -270,7 +270,7 @@ def test_abort_of_what_is_gone_is_too_late(left: Target, manager: User) -> None:
     assert timeline(abort)[-1] == ("too_late", "")
     assert not Work.objects.get().in_flight
     text = messages.describe(reread(), left.run).plain_text
-    assert text == "Northflank did not find it (404)."
+    assert text == "Not found on Northflank (404)."
 
 
 def test_what_is_gone_while_it_is_aborted_ends_its_abort(left: Target, manager: User) -> None:
@@ -279,7 +279,7 @@ def test_what_is_gone_while_it_is_aborted_ends_its_abort(left: Target, manager: 
     Work.objects.update(removed_at=db_threads.now())
     settle_resolved_aborts(db_threads.now())
     assert timeline(abort)[-1] == ("concluded", "")
-    assert "Northflank removed it" in messages.describe(reread(), left.run).plain_text
+    assert "removed from Northflank" in messages.describe(reread(), left.run).plain_text
 
 
 def test_what_has_ended_cannot_be_aborted(left: Target, manager: User) -> None:

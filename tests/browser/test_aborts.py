@@ -57,5 +57,5 @@ def test_abort_row_is_found_expanded_and_updated_live(
     expect(row.locator(".abort-line")).to_contain_text("Aborted after")
     # Open details stay open, and have the new lines.
     expect(row.locator(".abort-timeline li").last).to_be_visible()
-    expect(row.locator(".abort-timeline li").last).to_contain_text("The run ended as aborted.")
+    expect(row.locator(".abort-timeline li").last).to_contain_text("Ended as aborted.")
     assert has_reload_mark(page)

@@ -49,9 +49,9 @@ def assert_abort_is_consistent(
         assert (abort.outcome, status) == ("aborted", "aborted")
     if "never confirmed this abort" in message.plain_text:
         assert status not in {"aborting", "aborted"}, message.plain_text
-    if "the run had ended" in message.plain_text or "the run ended" in message.plain_text:
+    if "already ended" in message.plain_text or "the run ended" in message.plain_text:
         assert abort.outcome == status, message.plain_text
-    if "Northflank removed the run" in message.plain_text:
+    if "removed from Northflank" in message.plain_text:
         assert is_removed, message.plain_text
 
     row = run_row.build_row(abort.run, Permission(True), abort)
@@ -66,7 +66,7 @@ def assert_abort_is_consistent(
             row.abort_line.message.plain_text
         ), "an abort before it may have aborted the run"
         assert abort.state in {*NO_EFFECT_STATES, AbortState.ABORTED_AGAIN}
-        assert "run status is still aborting" not in message.plain_text
+        assert "status is still aborting" not in message.plain_text
     if row.is_abort_again_offered and abort.settled_at is None:
         assert abort.is_awaiting_northflank, "abort again only after one that was sent"
 

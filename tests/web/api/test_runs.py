@@ -123,12 +123,12 @@ def test_times_in_texts_are_utc_with_date_and_zone(
     read_only_api_client: httpx.Client, stage: Stage, manager: User, settings: Any
 ) -> None:
     settings.TIME_ZONE = "Europe/Berlin"
-    responded_at = datetime(2026, 1, 31, 23, 30, tzinfo=UTC)
-    factories.abort(factories.run(stage, "r-1"), manager, responded_at=responded_at)
+    sent_at = datetime(2026, 1, 31, 23, 30, tzinfo=UTC)
+    factories.abort(factories.run(stage, "r-1"), manager, state="requested", sent_at=sent_at)
     body = read_only_api_client.get("/api/runs/r-1/").json()
     texts = body["abort"]["message"], body["aborts"][0]["message"]
     assert texts == (
-        "Abort accepted at 2026-01-31 23:30:00 UTC; run status is still running.",
+        "Abort sent at 2026-01-31 23:30:00 UTC; waiting for Northflank’s response.",
     ) * 2  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def test_export_contains_all_fields_of_abort(
             "at": at,
             "event_type": "concluded",
             "detail": "aborted",
-            "text": "The run ended as aborted.",
+            "text": "Ended as aborted.",
         },
     ]
     assert export_json(manager_http_client) == [{**facts, "timeline": timeline}]
