@@ -4,9 +4,9 @@ Read-only, and without the database: the token may be one that no process uses y
 a check, about a dozen, count as those of another client of the account.
 """
 
+import contextlib
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from functools import partial
+from collections.abc import Awaitable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from dashboard.models.catalog import StageName
@@ -16,9 +16,7 @@ from dashboard.northflank import (
     NorthflankClient,
     NorthflankError,
     NotFound,
-    Page,
     RateLimited,
-    Run,
     Unreachable,
 )
 from dashboard.texts import local_time
@@ -74,15 +72,9 @@ async def check(
         timeout_seconds=timeout_seconds,
     ) as client:
         checks = _Checks(client)
-        try:
+        with contextlib.suppress(NorthflankError):
             await checks.run(project_ids)
-        except _Stopped as reason:
-            checks.stopped = str(reason)
     return Report(list(checks.lines(calls)), checks.exit_status)
-
-
-class _Stopped(Exception):
-    """No further request can or may be sent; the text says why, for a person."""
 
 
 class _Checks:
@@ -90,7 +82,6 @@ class _Checks:
 
     def __init__(self, client: NorthflankClient) -> None:
         self.client = client
-        self.stopped = ""  # why the check ended early; empty: it did not
         self.failures: list[NorthflankError] = []  # those not expected
         self.access = dict.fromkeys(_ACCESS, _NOT_TRIED)  # what the token may do
         self.token = ""
@@ -105,96 +96,89 @@ class _Checks:
         return 1 if self.failures or self.is_missing else 0
 
     async def run(self, wanted: Collection[str]) -> None:
-        await self.check_auth()
-        projects = await self.check_projects(wanted)
-        for project_id, pipeline_id in await self.check_pipelines(projects):
-            for stage in StageName.values[::-1]:
-                await self.check_stage(project_id, pipeline_id, stage)
-            if self.access["read release flows"] != _NOT_TRIED:
-                break  # there was a run
-
-    async def check_auth(self) -> None:
+        """Send the requests; raises NorthflankError if no further one can or may be sent."""
         # An API older than `/v1/auth` answers 404.
-        answer = await self.send(lambda nf: nf.get_auth(), is_optional=True)
-        if isinstance(answer, Auth):
-            self.token = _describe_token(answer)
-        elif answer.cause == "unauthorised":
-            raise _Stopped(str(answer))
-        permissions = answer.permissions if isinstance(answer, Auth) else ()
-        self.access["abort runs"] = f"{_NOT_TRIED}; {_describe_abort_permission(permissions)}"
-
-    async def check_projects(self, wanted: Collection[str]) -> list[str]:
-        """Return the ids of the projects to look into."""
-        page = await self.send(lambda nf: nf.list_projects(), "list projects")
-        if isinstance(page, NorthflankError):
-            raise _Stopped(str(page))
+        auth = await self.send(self.client.get_auth(), is_optional=True)
+        self.token = _describe_token(auth) if auth else ""
+        right = _describe_abort_permission(auth.permissions if auth else ())
+        self.access["abort runs"] = f"{_NOT_TRIED}; {right}"
+        if (page := await self.send(self.client.list_projects(), "list projects")) is None:
+            return
         self.projects = [project.id for project in page.items]
         more = "+" if page.has_next else ""
         self.content.append(f"Projects: {len(self.projects)}{more}; {', '.join(self.projects)}")
         missing = [id_ for id_ in wanted if id_ not in self.projects and not page.has_next]
         self.is_missing = bool(missing)
         self.content += (f"  {id_}, of NORTHFLANK_PROJECTS, is not among them" for id_ in missing)
-        return [project_id for project_id in self.projects if not wanted or project_id in wanted]
-
-    async def check_pipelines(self, project_ids: list[str]) -> list[tuple[str, str]]:
-        """Return some pipelines of the first project that has any, as ids with their project's."""
-        for project_id in project_ids[:_MAX_PROJECTS]:
-            page = await self.send(
-                partial(NorthflankClient.list_pipelines, project_id=project_id), "list pipelines"
-            )
-            if not isinstance(page, NorthflankError):
-                ids = [pipeline.id for pipeline in page.items]
-                self.content.append(f"  {project_id}: {len(ids)} pipelines; {', '.join(ids)}")
-                if ids:
-                    return [(project_id, pipeline_id) for pipeline_id in ids[:_MAX_PIPELINES]]
-        return []
+        found = [project_id for project_id in self.projects if not wanted or project_id in wanted]
+        for project_id in found[:_MAX_PROJECTS]:
+            pipelines = await self.send(self.client.list_pipelines(project_id), "list pipelines")
+            ids = [pipeline.id for pipeline in pipelines.items] if pipelines else []
+            self.content.append(f"  {project_id}: {len(ids)} pipelines; {', '.join(ids)}")
+            for pipeline_id in ids[:_MAX_PIPELINES]:
+                for stage in StageName.values[::-1]:
+                    await self.check_stage(project_id, pipeline_id, stage)
+                if self.has_run:
+                    return
+            if ids:
+                return
 
     async def check_stage(self, project_id: str, pipeline_id: str, stage: str) -> None:
         """List a stage's runs; of the first stage that has some, read the flow and a run."""
         path = project_id, pipeline_id, stage
-        found = await self.send(lambda nf: nf.list_runs(*path), "read runs", is_optional=True)
-        self.content.append(f"  {' / '.join(path)}: {_describe_runs(found)}")
-        is_first = self.access["read release flows"] == _NOT_TRIED
-        if isinstance(found, Page) and found.items and is_first:
-            run_id = found.items[0].id
-            await self.send(lambda nf: nf.get_release_flow(*path), "read release flows")
-            await self.send(lambda nf: nf.get_run(*path, run_id), "read runs")
+        page = await self.send(self.client.list_runs(*path), "read runs", is_optional=True)
+        found = "no runs: no release flow, or no permission"
+        if page:
+            in_flight_count = sum(not run.concluded for run in page.items)
+            more = "+" if page.has_next else ""
+            found = f"{len(page.items)}{more} runs, {in_flight_count} in flight"
+        self.content.append(f"  {' / '.join(path)}: {found}")
+        if page and page.items and not self.has_run:
+            await self.send(self.client.get_release_flow(*path), "read release flows")
+            await self.send(self.client.get_run(*path, page.items[0].id), "read runs")
+
+    @property
+    def has_run(self) -> bool:
+        return self.access["read release flows"] != _NOT_TRIED
 
     async def send[T](
-        self,
-        request: Callable[[NorthflankClient], Awaitable[T]],
-        access: str = "",
-        *,
-        is_optional: bool = False,
-    ) -> T | NorthflankError:
-        """Send one request; return its result or failure.
+        self, request: Awaitable[T], access: str = "", *, is_optional: bool = False
+    ) -> T | None:
+        """Return the result of a request; None if it failed.
 
         `access` names what its success shows of the token's permissions. Of an optional object
-        NotFound is no error. Raises _Stopped after a 429, and without an answer.
+        NotFound is no error, and shows nothing. Raises the error of a 429, a refused token, and of
+        a request without an answer: no further one would be answered, or it would prolong a pause.
         """
         try:
-            result = await request(self.client)
+            result = await request
         except NorthflankError as failure:
+            if is_optional and isinstance(failure, NotFound):
+                return None
             if access and self.access[access] != "yes":
-                # Northflank may answer 404 to a token that may not see something.
-                word = "unclear" if isinstance(failure, NotFound) else "no"
-                self.access[access] = f"{word} ({failure.cause})"
-            if not (is_optional and isinstance(failure, NotFound)):
-                self.failures.append(failure)
-            # No further request would be answered, or it would prolong a pause.
-            if isinstance(failure, Unreachable | RateLimited):
-                raise _Stopped(str(failure)) from failure
-            return failure
+                self.access[access] = f"no ({failure.cause})"
+            self.failures.append(failure)
+            is_last = isinstance(failure, Unreachable | RateLimited)
+            if is_last or failure.cause == "unauthorised":
+                raise
+            return None
         if access:
             self.access[access] = "yes"
         return result
 
     def lines(self, calls: Sequence[Call]) -> Iterator[str]:
         """Yield what was found; `calls` are the requests that were sent."""
-        yield self._verdict() if calls else self.stopped
+        if self.projects is None:
+            yield "The projects cannot be read."
+        elif self.exit_status:
+            yield "Something cannot be read, or is missing."
+        elif self.has_run:
+            yield "All that was tried can be read."
+        else:
+            yield "All that was tried can be read, but there was no run to try."
+        yield from (f"  {error}" for error in self.failures)
         if hint := self._hint():
             yield hint
-        yield from (f"  {error}" for error in self.failures if str(error) != self.stopped)
         limit = next((call.rate_limit for call in reversed(calls) if call.rate_limit), None)
         rest = f"{limit.remaining} of {limit.limit} an hour are left" if limit else "no rate limit"
         yield f"Requests: {len(calls)}; {rest}"
@@ -204,17 +188,6 @@ class _Checks:
             yield "May:"
             yield from (f"  {name:24}{result}" for name, result in self.access.items())
         yield from self.content
-
-    def _verdict(self) -> str:
-        if self.projects is None:
-            verdict = "The projects cannot be read."
-        elif self.exit_status:
-            verdict = "Something cannot be read, or is missing."
-        elif self.access["read release flows"] == _NOT_TRIED:
-            verdict = "All that was tried can be read, but there was no run to try."
-        else:
-            verdict = "All that was tried can be read."
-        return f"{verdict} {self.stopped}".strip()
 
     def _hint(self) -> str:
         """Return what to check for the first failure that has a hint, or if there is no project."""
@@ -239,16 +212,6 @@ def _describe_token(auth: Auth) -> str:
         "expires": local_time.format_full(auth.expires_at) if auth.expires_at else "never",
     }
     return ", ".join(f"{name} {fact}" for name, fact in facts.items() if fact)
-
-
-def _describe_runs(found: Page[Run] | NorthflankError) -> str:
-    if isinstance(found, NotFound):
-        return "no release flow"
-    if isinstance(found, NorthflankError):
-        return f"cannot be read ({found.cause})"
-    more = "+" if found.has_next else ""
-    in_flight_count = sum(not run.concluded for run in found.items)
-    return f"{len(found.items)}{more} runs, {in_flight_count} in flight"
 
 
 def _describe_abort_permission(permissions: Sequence[str]) -> str:

@@ -78,8 +78,8 @@ def test_check_of_stage_without_release_flow_is_no_error(
     sandbox.choices["stage-without-flow"] = answer
     report = check(url, "identity")
     assert report.exit_status == 0
-    text = "no release flow" if answer == "404" else "0 runs, 0 in flight"
-    assert any(line.endswith(f": {text}") for line in report.lines)
+    text = "no release flow, or no permission" if answer == "404" else "0 runs, 0 in flight"
+    assert any(line.endswith(text) for line in report.lines)
 
 
 def test_check_of_empty_account_names_role_to_check(sandbox: Sandbox, url: str) -> None:
@@ -105,7 +105,7 @@ def test_check_stops_at_429(sandbox: Sandbox, url: str, fault: str) -> None:
     sandbox.faults = [parse_fault(fault)]
     report = check(url)
     assert report.exit_status == (1 if "@" in fault else 2)
-    assert "rate limit reached" in report.lines[0]
+    assert any("rate limit reached" in line for line in report.lines)
 
 
 # --- an upstream that refuses or does not answer -------------------------------------------------
@@ -116,8 +116,8 @@ def test_check_with_refused_token_names_setting_after_one_request(
 ) -> None:
     report = check(url, token="mistyped")
     assert (report.exit_status, len(sent(sandbox))) == (2, 1)
-    verdict, hint, *_ = report.lines
-    assert verdict.endswith("Northflank rejected the API token (401): Unauthorized")
+    _verdict, error, hint, *_ = report.lines
+    assert error.endswith("Northflank rejected the API token (401): Unauthorized")
     assert hint.startswith("Check NORTHFLANK_API_TOKEN: ")
 
 
@@ -142,7 +142,7 @@ def test_check_with_missing_permission_names_role(
     assert report.exit_status == exit_status
     is_read = exit_status != 2  # else there is nothing to say about it
     assert (f"  {access:24}no (forbidden)" in report.lines) == is_read
-    assert report.lines[1].startswith("Check the role of NORTHFLANK_API_TOKEN: ")
+    assert any(line.startswith("Check the role of NORTHFLANK_API_TOKEN: ") for line in report.lines)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +155,8 @@ def test_check_of_foreign_team_names_setting(
     sandbox.choices["no-access"] = no_access
     report = asyncio.run(checks.check("sandbox", url, "another-team", ()))
     assert report.exit_status == 2
-    assert report.lines[1].startswith(hint)
-    assert "NORTHFLANK_TEAM_ID" in report.lines[1]
+    [line] = [line for line in report.lines if line.startswith(hint)]
+    assert "NORTHFLANK_TEAM_ID" in line
 
 
 def test_check_of_api_without_auth_endpoint_finds_no_error(sandbox: Sandbox, url: str) -> None:
@@ -172,8 +172,8 @@ def test_check_of_unreachable_host_names_address_setting() -> None:
         unused.bind(("127.0.0.1", 0))  # bound and not listening: refused
         report = check(f"http://127.0.0.1:{unused.getsockname()[1]}")
     assert report.exit_status == 2
-    assert report.lines[0].endswith("Northflank is unreachable.")
-    assert report.lines[1].startswith("Check NORTHFLANK_API_BASE_URL and the network")
+    assert report.lines[1].endswith("Northflank is unreachable.")
+    assert report.lines[2].startswith("Check NORTHFLANK_API_BASE_URL and the network")
 
 
 @pytest.mark.parametrize(("target", "exit_status"), [("", 2), ("@/runs", 1)])
@@ -183,5 +183,5 @@ def test_check_stops_at_answer_that_is_too_slow(
     sandbox.faults = [parse_fault(f"latency:60{target}")]
     report = check(url, timeout_seconds=1)
     assert report.exit_status == exit_status
-    assert report.lines[0].endswith("Northflank did not respond within 1 seconds.")
+    assert report.lines[1].endswith("Northflank did not respond within 1 seconds.")
     assert len([path for path in sent(sandbox) if "/runs" in path or not target]) == 1
