@@ -98,9 +98,7 @@ class _Log:
     looks: dict[int, float] = field(default_factory=dict)  # the last for so many lines; 0: none
     max_lines: int = MAX_LINES  # fewer after a response with more could not be used
     asked: int = 0  # lines, by the last read
-    planned_at: float = 0.0
     next_at: float = 0.0
-    share: LogShare | None = None  # by which the next read was planned
     read_step: object = None  # the state of the step at the last read of its work
     values: SecretValues | None = field(default=None, repr=False)
     view: LogView = LogView()
@@ -150,7 +148,6 @@ class LogReader:
             log.opened_at = now
         wanted = max(max_lines, LINES) if with_lines else 0
         log.looks[wanted] = now
-        self._advance(log)
         is_due, give_up_at = now >= log.next_at - 1, loop.time() + MAX_WAIT
         # A read that is under way may be of fewer lines than are wanted here.
         while (task := log.task) is not None or is_due or log.lacks(wanted):
@@ -177,15 +174,6 @@ class LogReader:
         seconds = max(log.next_at - self._clock(), 1.0)
         return replace(view, looks_again_in=min(seconds, LOOK_INTERVAL))
 
-    def _advance(self, log: _Log) -> None:
-        """Have a log read earlier if fewer are looked at than when its next read was planned."""
-        if log.share is not None:
-            next_at = log.planned_at + self._interval(log, log.share)
-            if next_at < log.next_at and log.view.next_read_at is not None:
-                earlier = timedelta(seconds=log.next_at - next_at)
-                log.next_at = next_at
-                log.view = replace(log.view, next_read_at=log.view.next_read_at - earlier)
-
     async def _read(self, run: Run, awaited: AwaitedWork, log: _Log) -> None:
         try:
             work = await run_in_db_thread(work_rules.stored, run, *awaited)
@@ -201,7 +189,7 @@ class LogReader:
         except _Unreadable as reason:
             self._plan(log, reason.seconds, reason.text)
         else:
-            self._plan(log, self._interval(log, share), share=share)
+            self._plan(log, self._interval(log, share))
 
     def _interval(self, log: _Log, share: LogShare) -> float:
         """Return the seconds until the next read; infinite if nothing more is to come."""
@@ -213,22 +201,13 @@ class LogReader:
         if not log.asked:
             return STATUS_INTERVAL.total_seconds()
         loop_time = self._clock()
-        last_at = log.view.last_line_at
-        return share.interval(
-            logs=sum(other.wanted(loop_time) > 0 for other in self._logs.values()),
-            looked_for=loop_time - log.opened_at,
-            silent_for=(now - last_at).total_seconds() if last_at else 0.0,
-        )
+        logs = sum(other.wanted(loop_time) > 0 for other in self._logs.values())
+        return share.interval(logs=logs, looked_for=loop_time - log.opened_at)
 
-    def _plan(
-        self, log: _Log, seconds: float, problem: RichText = "", share: LogShare | None = None
-    ) -> None:
+    def _plan(self, log: _Log, seconds: float, problem: RichText = "") -> None:
         """Have the log read again in so many seconds, and show the problem until then."""
-        log.planned_at = self._clock()
-        log.next_at = log.planned_at + seconds
+        log.next_at = self._clock() + seconds
         is_last = math.isinf(seconds)
-        has_ended = log.view.work is not None and log.view.work.concluded
-        log.share = None if has_ended else share
         next_read_at = None if is_last else db_threads.now() + timedelta(seconds=seconds)
         log.view = replace(log.view, next_read_at=next_read_at, problem=problem)
 

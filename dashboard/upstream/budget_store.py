@@ -4,7 +4,7 @@ The rules are in `rate_budget`; this module loads, locks and saves their state.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import datetime, timedelta
 from functools import cache
 from http import HTTPStatus
@@ -16,7 +16,7 @@ from dashboard.db.prepared import PreparedQuery, PreparedUpdate, parameters
 from dashboard.db.threads import now
 from dashboard.models import MetricCounter, RateBudget, counters
 from dashboard.models.counters import CounterName
-from dashboard.northflank import Call, RateLimit
+from dashboard.northflank import Call
 from dashboard.upstream import rate_budget as rules
 from dashboard.upstream.log_share import LogShare
 from dashboard.upstream.rate_budget import DEFAULT_LIMIT, RateLimitWindow, ReadBudget
@@ -56,12 +56,22 @@ def record_calls(
         elapsed = timedelta(seconds=sum(call.seconds for call in answered))
         for call in answered:
             moment = now()
-            window = _after_response(window, call.rate_limit, moment, moment - elapsed)
+            if window or call.rate_limit:  # do not invent a window before the first headers
+                window = rules.after_response(
+                    window,
+                    call.rate_limit,
+                    abort_reserve(_limit(window)),
+                    moment,
+                    requested_at=moment - elapsed,
+                )
             elapsed -= timedelta(seconds=call.seconds)
         if window is None:
             return None
-        window = rules.count_log_requests(window, log_requests)
-        return rules.exclude_from_burst(window, excluded_from_burst)
+        return replace(
+            window,
+            log_requests=window.log_requests + log_requests,
+            burst=max(window.burst - excluded_from_burst, 0.0),
+        )
 
     if not calls and not excluded_from_burst:
         return
@@ -78,19 +88,6 @@ def _increments(call: Call) -> Iterator[MetricCounter]:
         yield counters.increment(CounterName.UPSTREAM_FAILED, call.route, cause)
 
 
-def _after_response(
-    window: RateLimitWindow | None,
-    rate_limit: RateLimit | None,
-    moment: datetime,
-    requested_at: datetime,
-) -> RateLimitWindow | None:
-    if window is None and rate_limit is None:
-        return None  # do not invent a window before the first headers
-    return rules.after_response(
-        window, rate_limit, _abort_reserve(window), moment, requested_at=requested_at
-    )
-
-
 def record_rate_limited(retry_after_seconds: float | None, now: datetime) -> None:
     """Record a 429 and the pause it asks for in seconds, if any."""
     _update(lambda window: rules.after_rate_limited(window, retry_after_seconds, now))
@@ -98,32 +95,25 @@ def record_rate_limited(retry_after_seconds: float | None, now: datetime) -> Non
 
 def load_limit() -> int:
     """Return the rate limit (requests per hour) as last reported, or the default."""
-    for (limit,) in _limit_query().fetch():
-        return int(limit)
-    return DEFAULT_LIMIT
+    return _limit(_fetch_window(_window_query()))
 
 
-@cache
-def _limit_query() -> PreparedQuery:
-    return PreparedQuery(RateBudget.objects.order_by("pk").values_list("limit")[:1])
+def _limit(window: RateLimitWindow | None) -> int:
+    return window.limit if window else DEFAULT_LIMIT
 
 
 def load(now: datetime) -> ReadBudget:
     """Return the requests reading may send from `now` until the window ends, reserve excluded."""
     window = _fetch_window(_window_query())
-    return rules.compute(window, _abort_reserve(window), now)
+    return rules.compute(window, abort_reserve(_limit(window)), now)
 
 
 def load_log_share(now: datetime) -> LogShare:
     """Return what may be read of logs until the window ends, by NORTHFLANK_LOG_REQUESTS."""
     window = _fetch_window(_window_query())
     budget = rules.compute(window, 0, now)
-    total = _part(settings.NORTHFLANK_LOG_REQUESTS, window.limit if window else DEFAULT_LIMIT)
+    total = _part(settings.NORTHFLANK_LOG_REQUESTS, _limit(window))
     return LogShare(total, budget.log_requests, budget.seconds)
-
-
-def _abort_reserve(window: RateLimitWindow | None) -> int:
-    return abort_reserve(window.limit if window else DEFAULT_LIMIT)
 
 
 def _fetch_window(query: PreparedQuery) -> RateLimitWindow | None:

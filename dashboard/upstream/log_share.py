@@ -6,9 +6,6 @@ from dashboard.upstream.rate_budget import WINDOW
 
 FIRST_LOOK = 60.0  # seconds during which a log that somebody opens is read often
 FIRST_INTERVAL = 5.0  # seconds
-# Part of the time since the last line that passes until the next read, up to so many seconds: what
-# has been silent for an hour need not be asked every half a minute.
-SILENCE_PART, MAX_SILENCE_PAUSE = 1 / 20, 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +20,11 @@ class LogShare:
     def left(self) -> int:
         return max(self.total - self.used, 0)
 
-    def interval(self, *, logs: int, looked_for: float, silent_for: float) -> float:
+    def interval(self, *, logs: int, looked_for: float) -> float:
         """Return the seconds between two reads of a log, of `logs` that are looked at here.
 
-        Somebody looks at it for `looked_for` seconds, and its last line is `silent_for` old. What
-        is left of the share lasts until the window ends, however many are looked at.
+        Somebody looks at it for `looked_for` seconds. What is left of the share lasts until the
+        window ends, however many are looked at.
         """
         if not self.left:
             return self.seconds
@@ -36,6 +33,4 @@ class LogShare:
         if looked_for < FIRST_LOOK and self.left > even_left / 2:
             return FIRST_INTERVAL
         spacing = max(window / self.total, self.seconds / self.left)
-        silence_pause = min(silent_for * SILENCE_PART, MAX_SILENCE_PAUSE)
-        # In the next window there is a new share.
-        return min(max(spacing * max(logs, 1), silence_pause), self.seconds)
+        return min(spacing * max(logs, 1), self.seconds)  # in the next window is a new share

@@ -239,16 +239,6 @@ def after_response(
     )
 
 
-def exclude_from_burst(window: RateLimitWindow, requests: int) -> RateLimitWindow:
-    """Return the window with this many recorded requests not counted against the even rate."""
-    return replace(window, burst=max(window.burst - requests, 0.0))
-
-
-def count_log_requests(window: RateLimitWindow, requests: int) -> RateLimitWindow:
-    """Return the window with this many of the recorded requests counted as for logs."""
-    return replace(window, log_requests=window.log_requests + requests)
-
-
 def after_rate_limited(
     window: RateLimitWindow | None, retry_after_seconds: float | None, now: datetime
 ) -> RateLimitWindow:

@@ -384,24 +384,6 @@ def test_lines_are_not_read_while_only_those_without_the_right_look(watch: Any) 
     assert texts(watch(northflank, visit)) == ["one", "two"]
 
 
-def test_log_is_read_earlier_when_fewer_are_looked_at(watch: Any) -> None:
-    northflank = Northflank([(10, "one")])
-
-    async def visit(viewer: Viewer) -> list[datetime | None]:
-        for number in range(20):
-            ref = WorkRef("job_run", "job", f"job-{number}", "r1")
-            await Viewer(viewer.run, ref, viewer.traveller, viewer.reader).look(60)
-        await viewer.look(60)
-        await viewer.look(121)
-        views = [await viewer.look(seconds) for seconds in (122, 180, 240)]
-        return [view.next_read_at for view in views]
-
-    first, second, third = watch(northflank, visit)
-    assert first == second
-    assert third < first
-    assert northflank.requests["log"] == 22
-
-
 def test_status_is_read_again_when_the_step_has_changed(watch: Any) -> None:
     northflank = Northflank([(10, "one")])
 

@@ -55,10 +55,11 @@ def test_budget_that_does_not_change_is_not_written() -> None:
     assert not [query for query in queries if query["sql"].startswith("UPDATE")]
 
 
-def test_excluded_requests_do_not_count_against_the_burst() -> None:
-    budget_store.record_calls([], excluded_from_burst=2)  # nothing was recorded yet
+@pytest.mark.parametrize(("requests", "burst"), [(2, 3), (5, 0), (8, 0)])
+def test_excluded_requests_do_not_count_against_the_burst(requests: int, burst: float) -> None:
+    budget_store.record_calls([], excluded_from_burst=requests)  # nothing was recorded yet
     assert not RateBudget.objects.exists()
     record_response(RateLimit(1000, 900, 1800), at(0))
     RateBudget.objects.update(burst=5)
-    budget_store.record_calls([], excluded_from_burst=2)
-    assert RateBudget.objects.get().burst == 3
+    budget_store.record_calls([], excluded_from_burst=requests)
+    assert RateBudget.objects.get().burst == burst

@@ -1,4 +1,4 @@
-"""How often logs are read: often at first, then as the share of the hour and silence allow."""
+"""How often logs are read: often at first, then as the share of the hour allows."""
 
 from datetime import timedelta
 
@@ -15,7 +15,7 @@ from tests.support.world import at
 HOUR = 3600.0
 
 
-def read_for_an_hour(logs: int = 1, total: int = 100, silent_for: float = 0) -> list[int]:
+def read_for_an_hour(logs: int = 1, total: int = 100) -> list[int]:
     """Return how many reads each of so many logs gets that somebody looks at for an hour."""
     used, reads, due = 0, [0] * logs, [0.0] * logs
     for second in range(int(HOUR)):
@@ -25,18 +25,16 @@ def read_for_an_hour(logs: int = 1, total: int = 100, silent_for: float = 0) -> 
                 used, reads[log] = used + 1, reads[log] + 1
                 share = LogShare(total, used, HOUR - second)
             if due[log] <= second:
-                due[log] = second + share.interval(
-                    logs=logs, looked_for=second, silent_for=silent_for
-                )
+                due[log] = second + share.interval(logs=logs, looked_for=second)
     return reads
 
 
 def test_log_is_read_every_5_seconds_in_the_first_minute() -> None:
-    assert LogShare(100, 1, HOUR).interval(logs=1, looked_for=59, silent_for=0) == 5
+    assert LogShare(100, 1, HOUR).interval(logs=1, looked_for=59) == 5
 
 
 def test_log_is_then_read_every_36_seconds() -> None:
-    assert LogShare(100, 0, HOUR).interval(logs=1, looked_for=60, silent_for=0) == 36
+    assert LogShare(100, 0, HOUR).interval(logs=1, looked_for=60) == 36
 
 
 def test_log_that_is_looked_at_for_an_hour_uses_the_share_and_no_more() -> None:
@@ -50,21 +48,15 @@ def test_all_of_thirty_logs_are_read_within_the_share() -> None:
     assert min(reads) >= 2
 
 
-@pytest.mark.parametrize(("silent_for", "interval"), [(660, 36), (1200, 60), (36_000, 120)])
-def test_log_that_is_silent_is_read_less_often(silent_for: float, interval: float) -> None:
-    share = LogShare(100, 0, HOUR)
-    assert share.interval(logs=1, looked_for=60, silent_for=silent_for) == interval
-
-
 @pytest.mark.parametrize("total", [0, 10])
 def test_after_the_share_the_next_read_is_in_the_next_window(total: int) -> None:
     share = LogShare(total, 10, 1200)
-    assert (share.left, share.interval(logs=1, looked_for=0, silent_for=0)) == (0, 1200)
+    assert (share.left, share.interval(logs=1, looked_for=0)) == (0, 1200)
 
 
 def test_next_read_is_no_later_than_the_next_window() -> None:
-    assert LogShare(100, 90, HOUR).interval(logs=30, looked_for=60, silent_for=0) == HOUR
-    assert LogShare(100, 0, 10).interval(logs=1, looked_for=60, silent_for=36_000) == 10
+    assert LogShare(100, 90, HOUR).interval(logs=30, looked_for=60) == HOUR
+    assert LogShare(100, 0, 10).interval(logs=1, looked_for=60) == 10
 
 
 @pytest.mark.django_db

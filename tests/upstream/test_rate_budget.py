@@ -636,9 +636,3 @@ def test_window_after_any_responses_has_no_negative_values(
         assert current.own_requests >= 0
         assert current.burst > 0
         assert current.others_rate >= 0
-
-
-@pytest.mark.parametrize(("requests", "burst"), [(0, 5.0), (2, 3.0), (5, 0.0), (8, 0.0)])
-def test_excluded_requests_reduce_the_burst_to_zero_at_most(requests: int, burst: float) -> None:
-    current = window(900, burst=5.0)
-    assert rules.exclude_from_burst(current, requests) == replace(current, burst=burst)
